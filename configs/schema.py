@@ -1,0 +1,179 @@
+"""What a config file can say: frozen dataclasses, a docstring under each field.
+
+A section typed `dict[str, Any]` is a target: `_target_: package.module.Name` plus the arguments of that name. Those are
+checked by `trainers.prepare`, which may import torch; everything else is checked here, before anything runs.
+Numbers that have a smallest sensible value say so in their metadata (`at_least`, `above`), and `configs.load` enforces it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, Optional
+
+from omegaconf import MISSING
+
+
+def at_least(minimum: float, default: Any = MISSING) -> Any:
+    """A field whose value, where there is one, is no smaller than `minimum`."""
+    return field(default=default, metadata={"at_least": minimum})
+
+
+def above(bound: float, default: Any = MISSING) -> Any:
+    """A field whose value, where there is one, is larger than `bound`."""
+    return field(default=default, metadata={"above": bound})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transforms:
+    """Lists of targets, applied in order."""
+
+    train: list[Any] = field(default_factory=list)
+    """On each training sample, on the CPU; random ones are seeded by the sample's position in the stream."""
+    evaluate: list[Any] = field(default_factory=list)
+    """On each sample that is evaluated or predicted."""
+    batch: list[Any] = field(default_factory=list)
+    """On each batch, on the device, in training and in evaluation: normalising, for example."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Where samples come from. Each set is a target that builds a map-style dataset of (input, target) pairs."""
+
+    train: dict[str, Any] = field(default_factory=dict)
+    """The set that is trained on."""
+    validation: dict[str, Any] = field(default_factory=dict)
+    """The set that picks the best weights; empty for none."""
+    test: dict[str, Any] = field(default_factory=dict)
+    """The set that is evaluated once, with the best weights, at the end; empty for none."""
+    transforms: Transforms = field(default_factory=Transforms)
+    shuffle: bool = True
+    """Whether each epoch has an order of its own; false keeps the order of the set."""
+    workers: Optional[int] = at_least(0, None)
+    """Loader processes of each rank; null takes the cores a rank has less one, at most 8."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One stretch of training with its own optimizer and schedule."""
+
+    epochs: float = above(0)
+    """How long, in passes over the training set; fractions are allowed."""
+    batch_size: Optional[int] = at_least(1, None)
+    """Samples in one optimizer step over all ranks; null takes the run's."""
+    start_from: Literal["last", "best"] = "last"
+    """The weights to start from: those the phase before ended with, or the best it found."""
+    freeze: list[str] = field(default_factory=list)
+    """Modules held as they are, by name: no gradients, and evaluation mode, so BatchNorm's statistics stand still."""
+    optimizer: dict[str, Any] = MISSING
+    """A torch optimizer; its parameters are those that are not frozen."""
+    scheduler: dict[str, Any] = field(default_factory=dict)
+    """A torch learning-rate scheduler; empty keeps the rate constant."""
+    scheduler_every: Literal["step", "epoch"] = "step"
+    """When the scheduler advances: after each optimizer step, or at each epoch mark."""
+    clip_norm: Optional[float] = above(0, None)
+    """The gradient's norm is cut to this; null leaves it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How the validation and test sets are evaluated."""
+
+    batch_size: int = at_least(1, 64)
+    """Samples in one forward pass. Part of the result's last digits, so the same on any number of ranks."""
+    best_by: str = "loss"
+    """The validation metric that decides which weights are best."""
+    best_is: Literal["lowest", "highest"] = "lowest"
+    """Whether a low or a high value of that metric is good."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoints:
+    """When to save and what to keep. A checkpoint is also written at each evaluation, at a stop and at the end."""
+
+    every_steps: Optional[int] = at_least(1, None)
+    """Save after each so many steps; null leaves it to the clock."""
+    every_minutes: float = above(0, 10.0)
+    """Save when so many minutes have passed since the last one."""
+    keep: int = at_least(1, 2)
+    """How many of the newest to keep. The best one is kept beside them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracking:
+    """What rank 0 writes for TensorBoard."""
+
+    every_steps: int = at_least(1, 10)
+    """Steps between two points of the training curves."""
+    images: int = at_least(0, 16)
+    """Images in each sheet (training samples, misclassified validation samples); 0 for none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """How many processes, and with what. Flags of the same name set these."""
+
+    nodes: int = at_least(1, 1)
+    """Machines."""
+    gpus: Optional[int] = at_least(0, None)
+    """Ranks on each node, a GPU each; null takes all that this machine has, 0 trains on the CPU."""
+    procs: int = at_least(1, 1)
+    """Ranks on each node where no GPU is used."""
+    cpus_per_rank: Optional[int] = at_least(1, None)
+    """Cores for each rank; null divides this machine's, and asks a cluster for 8 beside a GPU and 2 without."""
+    restarts: int = at_least(0, 3)
+    """Attempts in a row that may fail without a new checkpoint before the run is given up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One experiment."""
+
+    name: str = MISSING
+    """The folder under runs/ that collects the runs of this experiment."""
+    seed: int = 0
+    """All randomness of the run is derived from it."""
+    model: dict[str, Any] = MISSING
+    """A torch module from inputs to outputs."""
+    task: dict[str, Any] = field(default_factory=lambda: {"_target_": "trainers.tasks.Classification"})
+    """What the outputs mean: the loss, the metrics, the pictures."""
+    data: Data = field(default_factory=Data)
+    batch_size: int = at_least(1)
+    """Samples in one optimizer step, over all ranks: a run on 1 GPU and one on 8 see the same batches."""
+    max_batch_per_device: Optional[int] = at_least(1, None)
+    """The largest micro-batch; a rank's share of the batch is cut into parts no larger. Null never cuts."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Arithmetic of the forward pass; auto is bf16 where the device multiplies it in hardware."""
+    channels_last: bool = True
+    """Keep images and convolution weights in NHWC memory order, which is faster; no effect on other models."""
+    deterministic: bool = True
+    """Prefer kernels that give the same bits each time, as far as the device has them."""
+    phases: dict[str, Optional[Phase]] = field(default_factory=dict)
+    """The phases by name, in the order they run; null leaves out one of the base file."""
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    tracking: Tracking = field(default_factory=Tracking)
+    launch: Launch = field(default_factory=Launch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """One cluster: configs/clusters/NAME.yaml, chosen with --profile NAME."""
+
+    partition: Optional[str] = None
+    account: Optional[str] = None
+    qos: Optional[str] = None
+    constraint: Optional[str] = None
+    time_minutes: int = at_least(1, 1440)
+    """The job's time limit. A run that needs longer saves before it and is queued again."""
+    gpu_flag: Literal["gres", "gpus-per-node"] = "gres"
+    """How GPUs are asked for. gres works on every site; gpus-per-node needs the cons_tres plugin."""
+    gpu_type: Optional[str] = None
+    """Asked for as gpu:TYPE:COUNT where given."""
+    mem_gb_per_node: Optional[float] = above(0, None)
+    """Memory; null leaves it to the site's default."""
+    signal_seconds: int = at_least(1, 120)
+    """How long before the time limit SLURM sends the signal that lets the run save."""
+    setup: list[str] = field(default_factory=list)
+    """Shell lines before the job's command: module load and the like."""
+    sbatch: dict[str, Any] = field(default_factory=dict)
+    """Any other sbatch option by its long name."""

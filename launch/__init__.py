@@ -1,0 +1,1 @@
+"""The login node: plans a run, starts it, follows it. Never imports torch."""

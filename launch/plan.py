@@ -1,0 +1,165 @@
+"""What will run, as frozen values. `plan_job` is pure: the same question gives the same plan, and printing it is the
+dry run."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from configs.errors import Fault, LaunchError
+from configs.load import ROOT
+from configs.rundir import read_json
+from configs.schema import Config, Site
+
+Where = Literal["debug", "local", "slurm"]
+
+CLUSTER_CPUS = {"cuda": 8, "cpu": 2}
+"""Cores asked of a cluster for each rank where the config does not say: loader workers beside a GPU, else threads."""
+
+LEAKS = re.compile(
+    r"(SLURM|SLURMD|SRUN|SBATCH|PMI|PMIX|MASTER|LOCAL|TORCHELASTIC|SUBMITIT|PET)_|PMI|RANK$|WORLD_SIZE$|GROUP_RANK$"
+)
+"""Variables that describe the job or process the command is typed in. In a new job they are wrong: a leaked
+SLURM_MEM_PER_NODE makes srun fatal, a leaked SLURM_CPU_BIND pins every rank to a few cores."""
+
+KEPT = {"SLURM_CONF"}
+"""Says where the cluster is: sbatch needs it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What the machine has on which the command is typed."""
+
+    cpus: int
+    gpus: int
+
+    @classmethod
+    def here(cls) -> Machine:
+        """Cores this process may use, and GPUs it may see; found without importing torch."""
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if visible is not None:
+            gpus = len([part for part in visible.split(",") if part.strip() not in ("", "-1")])
+        else:
+            gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
+        return cls(cpus=len(os.sched_getaffinity(0)), gpus=gpus)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Topology:
+    """Which processes make up the run."""
+
+    nodes: int
+    ranks_per_node: int
+    device: Literal["cuda", "cpu"]
+    cpus_per_rank: int
+
+    @property
+    def world_size(self) -> int:
+        return self.nodes * self.ranks_per_node
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobPlan:
+    """One job: what the node launchers and the workers need beside the config."""
+
+    run_dir: str
+    """The run's folder, absolute."""
+    name: str
+    where: Where
+    topology: Topology
+    site: Site
+    environment: dict[str, str]
+    """What every process of the run finds set, whatever the submitting shell had."""
+    folder: str
+    """The folder the command was typed in: targets there are importable."""
+    restarts: int
+    python: str = sys.executable
+
+    @classmethod
+    def read(cls, path: Path) -> JobPlan:
+        """The plan that a run folder holds."""
+        values = read_json(path)
+        return cls(**values | {"topology": Topology(**values["topology"]), "site": Site(**values["site"])})
+
+    def as_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def plan_job(config: Config, *, run_dir: Path, where: Where, machine: Machine, site: Site, folder: Path) -> JobPlan:
+    """The job that trains `config`. Raises `LaunchError` where the machine or the batch cannot carry it."""
+    topology = _topology(config, where, machine)
+    faults = [
+        Fault(what=f"a batch of {size} cannot be shared by {topology.world_size} ranks", where=key,
+              given=f"{key}: {size}", remedy=f"Use at most {size} ranks, or a batch of at least {topology.world_size}.")
+        for key, size in _batch_sizes(config) if size < topology.world_size
+    ]
+    if where != "slurm" and topology.device == "cuda" and topology.ranks_per_node > machine.gpus:
+        have = f"{machine.gpus} GPU{'s' * (machine.gpus != 1)}" if machine.gpus else "no GPU"
+        faults.append(Fault(what=f"this machine has {have}", given=f"--gpus {topology.ranks_per_node}",
+                            remedy=f"Use --gpus {machine.gpus}, or --procs N for ranks on the CPU." if machine.gpus
+                            else "Use --procs N for ranks on the CPU, or --slurm to run where there are GPUs."))
+    if where != "slurm" and topology.nodes > 1:
+        faults.append(Fault(what="several nodes need a cluster", given=f"--nodes {topology.nodes}",
+                            remedy="Add --slurm."))
+    if faults:
+        raise LaunchError(*faults)
+    return JobPlan(run_dir=str(run_dir), name=config.name, where=where, topology=topology, site=site,
+                   environment=_environment(topology, folder), folder=str(folder), restarts=config.launch.restarts)
+
+
+def torchrun_command(plan: JobPlan, *, attempt: str = "<attempt>", node: str = "<node>", address: str = "<address>",
+                     port: str = "<port>") -> list[str]:
+    """The command that starts the ranks of one node. One node finds itself; several meet at the first one's port.
+
+    What is only known when the job starts stands in angle brackets until then.
+    """
+    topology = plan.topology
+    meeting = ["--standalone"] if topology.nodes == 1 else [
+        "--rdzv-backend=static", f"--node-rank={node}", f"--master-addr={address}", f"--master-port={port}"]
+    return [plan.python, "-m", "torch.distributed.run", f"--nnodes={topology.nodes}",
+            f"--nproc-per-node={topology.ranks_per_node}", *meeting, "--max-restarts=0",
+            "-m", "trainers.worker", plan.run_dir, attempt]
+
+
+def leaked(environ: Mapping[str, str]) -> list[str]:
+    """Names of the variables that must not reach a new job, sorted."""
+    return sorted(name for name in environ if LEAKS.match(name) and name not in KEPT)
+
+
+def _topology(config: Config, where: Where, machine: Machine) -> Topology:
+    ask = config.launch
+    if where == "slurm" and ask.gpus is None:
+        raise LaunchError(Fault(what="how many GPUs on each node?", where="launch.gpus", given="--slurm",
+                                remedy="Add --gpus N for N ranks with a GPU each, or --procs N for ranks on the CPU."))
+    gpus = machine.gpus if ask.gpus is None else ask.gpus
+    device: Literal["cuda", "cpu"] = "cuda" if gpus else "cpu"
+    ranks = 1 if where == "debug" else gpus or ask.procs
+    given = CLUSTER_CPUS[device] if where == "slurm" else max(1, machine.cpus // ranks)
+    return Topology(nodes=1 if where == "debug" else ask.nodes, ranks_per_node=ranks, device=device,
+                    cpus_per_rank=ask.cpus_per_rank or given)
+
+
+def _batch_sizes(config: Config) -> list[tuple[str, int]]:
+    own = [(f"phases.{name}.batch_size", phase.batch_size) for name, phase in config.phases.items()
+           if phase is not None and phase.batch_size is not None]
+    return [("batch_size", config.batch_size), *own]
+
+
+def _environment(topology: Topology, folder: Path) -> dict[str, str]:
+    """Threads are fixed here because the order of summation, and so the last bits, depends on them."""
+    variables = {
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys([str(ROOT), str(folder)])),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONFAULTHANDLER": "1",
+        "OMP_NUM_THREADS": str(topology.cpus_per_rank),
+    }
+    if topology.device == "cuda":
+        variables |= {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
+                      "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000"}
+    return variables

@@ -1,0 +1,52 @@
+"""Where the ranks of several nodes meet: an address and a port of the first node, chosen when the job starts."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import socket
+import struct
+from pathlib import Path
+
+SIOCGIFADDR = 0x8915
+
+
+def own_address() -> str:
+    """The name by which the other nodes of the job know this one."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on, below the range from which the kernel hands out ports of its own accord: one
+    of those could be taken by any connection between now and the moment torchrun binds it."""
+    ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    choice = random.SystemRandom()
+    for _ in range(100):
+        port = choice.randrange(10_000, max(ephemeral, 20_000))
+        with socket.socket() as candidate:
+            try:
+                candidate.bind(("", port))
+            except OSError:
+                continue
+            return port
+    raise OSError("100 ports tried below the ephemeral range, none is free")
+
+
+def interface_towards(host: str) -> str | None:
+    """The network interface by which this node reaches `host`: gloo and NCCL otherwise guess, and may pick a bridge of
+    docker's. None where the route cannot be told."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((host, 9))  # sends nothing: only asks for the route
+            address = probe.getsockname()[0]
+            for _, name in socket.if_nameindex():
+                try:
+                    answer = fcntl.ioctl(probe.fileno(), SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
+                except OSError:
+                    continue  # an interface without an IPv4 address
+                if socket.inet_ntoa(answer[20:24]) == address:
+                    return name
+    except OSError:
+        return None
+    return "lo" if address.startswith("127.") else None

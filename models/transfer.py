@@ -1,0 +1,89 @@
+"""Torchvision networks with a head of our own, for transfer learning."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+
+
+class ConcatPool(nn.Module):
+    """Features [N, C, H, W] -> [N, 2C]: each channel's maximum, then its mean, over the picture.
+
+    `max` over the flattened picture instead of AdaptiveMaxPool2d, whose backward has no deterministic CUDA kernel.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        flat = features.flatten(2)
+        return torch.cat([flat.max(2).values, flat.mean(2)], dim=1)
+
+
+class ResNet50ConcatPool(nn.Module):
+    """ResNet-50 up to its last convolution (`backbone`), and a classifier of two layers on pooled features (`head`).
+
+    Images float [N, 3, H, W] -> logits [N, classes]. `weights` is a name of torchvision's (IMAGENET1K_V1), a file of a
+    ResNet-50's weights (.pth, .pt, .safetensors), or None to start from random ones.
+    """
+
+    def __init__(self, *, classes: int, weights: str | None = None, dropout: float = 0.5, hidden: int = 512) -> None:
+        super().__init__()
+        network = models.resnet50()
+        if weights is not None:
+            load_weights(network, weights, models.ResNet50_Weights)
+        layers = [(name, module) for name, module in network.named_children() if name not in ("avgpool", "fc")]
+        self.backbone = nn.Sequential(OrderedDict(layers))
+        width = 2 * network.fc.in_features
+        self.head = nn.Sequential(
+            ConcatPool(), nn.Flatten(),
+            nn.BatchNorm1d(width), nn.Dropout(dropout), nn.Linear(width, hidden), nn.ReLU(),
+            nn.BatchNorm1d(hidden), nn.Dropout(dropout), nn.Linear(hidden, classes),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.backbone(images))  # type: ignore[no-any-return]
+
+
+def load_weights(network: nn.Module, weights: str, known: Any) -> None:
+    """Loads `weights` (a name in torchvision's enum `known`, or a file) into `network`, in place.
+
+    A name is read from torch's cache, or fetched into it. Raises `FileNotFoundError` that says where to put the file
+    where it can be neither, and `ValueError` for an unknown name or weights of another network.
+    """
+    path = Path(weights) if weights.endswith((".pth", ".pt", ".safetensors")) else fetch_weights(weights, known)
+    if not path.is_file():
+        raise FileNotFoundError(f"the weights file {path} is not there")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        state = load_file(path)
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    on_meta = next(network.parameters()).is_meta
+    try:
+        network.load_state_dict(state, assign=on_meta)
+    except RuntimeError as error:
+        raise ValueError(f"the weights in {path} are not this network's: {str(error).splitlines()[1].strip()}") from None
+
+
+def fetch_weights(name: str, known: Any) -> Path:
+    """The file of torchvision's weights `name` in torch's cache, downloaded if it is not there."""
+    if name not in known.__members__:
+        raise ValueError(f"no weights '{name}': there are {', '.join(known.__members__)}, or a file, or null")
+    url = known[name].url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rpartition("-")[2])
+        except (OSError, RuntimeError) as error:
+            raise FileNotFoundError(
+                f"the weights {name} are neither in torch's cache nor to be fetched ({error}).\n"
+                f"Fetch {url} where there is internet and put it at {path}, give a file (model.weights=FILE), "
+                f"or train from scratch (model.weights=null)"
+            ) from None
+    return path

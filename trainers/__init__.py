@@ -1,0 +1,1 @@
+"""The compute node: one rank of a run, from joining the others to leaving them."""

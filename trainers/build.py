@@ -1,0 +1,119 @@
+"""Config sections -> objects. The only file that knows both what a config says and what the classes take."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from torch import nn
+
+from configs.errors import Fault, PrepareError
+from configs.schema import Config, Phase
+from data.loader import Samples, Transform
+from data.order import key
+from trainers.target import instantiate
+from trainers.tasks import Task
+
+SetName = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sets:
+    """The sets of samples, and what is done to them. A set that the config leaves out is None."""
+
+    train: Samples
+    validation: Samples | None
+    test: Samples | None
+    train_transforms: Sequence[Transform]
+    evaluate_transforms: Sequence[Transform]
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes, where the training set knows them."""
+        return list(getattr(self.train, "classes", []))
+
+
+def build_sets(config: Config) -> Sets:
+    """The datasets and the per-sample transforms. Raises `PrepareError`."""
+    if not config.data.train:
+        raise PrepareError(Fault(what="no training set", where="data.train",
+                                 remedy="Name one: data: {train: {_target_: data.images.ImageFolder, root: ...}}"))
+    sections = {"train": config.data.train, "validation": config.data.validation, "test": config.data.test}
+    sets = {name: instantiate(node, f"data.{name}") if node else None for name, node in sections.items()}
+    for name, samples in sets.items():
+        if samples is not None and not (hasattr(samples, "__len__") and hasattr(samples, "__getitem__")):
+            raise PrepareError(Fault(what=f"data.{name} is not a map-style dataset", where=f"data.{name}._target_",
+                                     given=sections[name]["_target_"],
+                                     remedy="It needs __len__ and __getitem__, which returns (input, target)."))
+    return Sets(train=cast(Samples, sets["train"]), validation=sets["validation"], test=sets["test"],
+                train_transforms=instantiate(config.data.transforms.train, "data.transforms.train"),
+                evaluate_transforms=instantiate(config.data.transforms.evaluate, "data.transforms.evaluate"))
+
+
+def build_model(config: Config) -> nn.Module:
+    """The model, its random weights drawn from the run's seed alone. Raises `PrepareError`."""
+    torch.manual_seed(key(config.seed, "weights"))
+    model = instantiate(config.model, "model")
+    if not isinstance(model, nn.Module):
+        raise PrepareError(Fault(what="the model is not a torch.nn.Module", where="model._target_",
+                                 given=str(config.model.get("_target_")), remedy="Name a class or a function that "
+                                 "returns a module."))
+    return model
+
+
+def build_batch_transforms(config: Config) -> nn.Sequential:
+    """What is done to each batch on the device."""
+    return nn.Sequential(*instantiate(config.data.transforms.batch, "data.transforms.batch"))
+
+
+def build_task(config: Config, classes: Sequence[str]) -> Task:
+    """The task, told the names of the classes where it wants to know them."""
+    named = {"classes": list(classes)} if classes and "classes" not in config.task else {}
+    return cast(Task, instantiate({**config.task, **named}, "task"))
+
+
+def build_optimizer(phase: Phase, name: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """The phase's optimizer over the parameters that are not frozen."""
+    return cast(torch.optim.Optimizer, instantiate(phase.optimizer, f"phases.{name}.optimizer", list(parameters)))
+
+
+def build_scheduler(phase: Phase, name: str, optimizer: torch.optim.Optimizer) -> Any:
+    """The phase's learning-rate scheduler; None for a constant rate."""
+    return instantiate(phase.scheduler, f"phases.{name}.scheduler", optimizer) if phase.scheduler else None
+
+
+def frozen_modules(model: nn.Module, phase: Phase, name: str) -> list[nn.Module]:
+    """The modules that the phase freezes. Raises `PrepareError` for a name the model does not have."""
+    modules = dict(model.named_modules())
+    for frozen in phase.freeze:
+        if frozen not in modules:
+            top = [child for child, _ in model.named_children()]
+            raise PrepareError(Fault(what=f"the model has no module '{frozen}'", where=f"phases.{name}.freeze",
+                                     given=str(phase.freeze), remedy=f"Its modules are {', '.join(top)} and theirs."))
+    return [modules[frozen] for frozen in phase.freeze]
+
+
+def loader_workers(config: Config, *, threads: int, debug: bool) -> int:
+    """Loader processes for a rank with so many cores; none in debug, where a breakpoint must stop this process."""
+    if debug:
+        return 0
+    return min(8, threads - 1) if config.data.workers is None else config.data.workers
+
+
+def computes_bf16(precision: Literal["auto", "bf16", "fp32"], device: torch.device) -> bool:
+    """Whether the forward pass runs in bfloat16: asked for, or auto and multiplied by the hardware itself."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_amx_tile_supported() or "avx512_bf16" in _cpu_flags())
+
+
+def _cpu_flags() -> str:
+    if not os.path.exists("/proc/cpuinfo"):
+        return ""
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        return next((line for line in file if line.startswith("flags")), "")

@@ -1,0 +1,70 @@
+"""Evaluation that counts every sample once and gives the same numbers on any number of ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from data.loader import Fetch, Samples, Transform, batches, chunks
+from trainers.stage import Forward, to_device
+from trainers.tasks import Results, Task
+from trainers.world import World
+
+
+def evaluate(model: nn.Module, task: Task, samples: Samples, transforms: list[Transform], *, forward: Forward, world: World,
+             batch_size: int, workers: int, heartbeat: Callable[[], None] = lambda: None) -> Results:
+    """Losses, outputs and targets of all samples, in the order of the set, on every rank.
+
+    The set is cut into fixed chunks, because the last digits of an output depend on the batch it was computed in; chunk j
+    falls to rank j mod W. `model` is the bare module, not its replica: ranks may have unequal numbers of chunks.
+    """
+    n = len(samples)
+    mine = chunks(n, batch_size, rank=world.rank, world_size=world.size)
+    fetch = Fetch(samples, indices=lambda positions: positions, transforms=transforms)
+    parts: list[Results] = []
+    model.eval()
+    with torch.inference_mode():
+        for batch in batches(fetch, mine, workers=workers if len(mine) > 1 else 0,
+                             pin_memory=world.device.type == "cuda"):
+            with forward.arithmetic():
+                outputs = model(forward.inputs(batch.inputs))
+                losses = task.losses(outputs, to_device(batch.targets, world.device))
+            parts.append(Results(losses.float().cpu(), outputs.float().cpu(), batch.targets))
+            heartbeat()
+    return Results(*(_assembled([part[item] for part in parts], n, batch_size, world) for item in range(3)))
+
+
+def _assembled(parts: list[Tensor], n: int, batch_size: int, world: World) -> Tensor:
+    """One tensor of n rows from the chunks that lie on the ranks."""
+    if world.size == 1:
+        return torch.cat(parts)
+    rows = -(-n // (batch_size * world.size)) * batch_size
+    like = _row_like(parts, world)
+    padded = like.new_zeros((rows, *like.shape))
+    filled = 0
+    for part in parts:
+        padded[filled:filled + len(part)] = part
+        filled += len(part)
+    whole = like.new_zeros((n, *like.shape))
+    for rank, gathered in enumerate(world.gather(padded)):
+        taken = 0
+        for chunk in chunks(n, batch_size, rank=rank, world_size=world.size):
+            whole[chunk.start:chunk.stop] = gathered[taken:taken + len(chunk)]
+            taken += len(chunk)
+    return whole
+
+
+TYPES = (torch.float32, torch.float64, torch.int64, torch.int32, torch.uint8, torch.bool)
+
+
+def _row_like(parts: list[Tensor], world: World) -> Tensor:
+    """An empty row of the right shape and type, on ranks without a chunk too. Rank 0 always has one, and tells."""
+    words = np.zeros(10, dtype=np.int64)
+    if world.is_first:
+        shape = parts[0].shape[1:]
+        words[:2 + len(shape)] = TYPES.index(parts[0].dtype), len(shape), *shape
+    kind, dims, *shape = world.from_first(torch.from_numpy(words)).tolist()
+    return torch.zeros(shape[:dims], dtype=TYPES[kind])

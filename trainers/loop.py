@@ -1,0 +1,235 @@
+"""Training, written out: phases, and in each of them stop?, save?, load, step, log, evaluate.
+
+Progress is a (phase, step) pair. Everything else, the order of samples, their augmentation, dropout, the schedule, follows
+from it, so that resuming is a seek.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from configs.schema import Config
+from data.loader import Batch, Fetch, Samples, Shares, batches
+from data.order import Stream, Timetable
+from trainers.build import Sets
+from trainers.checkpoint import Checkpoint, Checkpoints, Progress
+from trainers.evaluate import evaluate
+from trainers.stage import Forward, Stage
+from trainers.state import weights_sha256
+from trainers.stopping import Agreement
+from trainers.tasks import Results, Task
+from trainers.tracking import Silent, Tracker, contact_sheet
+from trainers.world import World
+
+End = Literal["finished", "stopped"]
+
+
+@dataclass
+class Meter:
+    """Time since the last point of the curves, split into waiting for data and the rest."""
+
+    steps: int = 0
+    samples: int = 0
+    waited: float = 0.0
+    since: float = 0.0
+
+    def restart(self) -> None:
+        self.steps, self.samples, self.waited, self.since = 0, 0, 0.0, time.perf_counter()
+
+    def read(self) -> dict[str, float]:
+        seconds = max(time.perf_counter() - self.since, 1e-9)
+        return {"speed/samples_per_second": self.samples / seconds, "speed/step_seconds": seconds / max(1, self.steps),
+                "speed/data_wait_fraction": min(1.0, self.waited / seconds)}
+
+
+@dataclass
+class Training:
+    """A run on this rank: what was built, and how far it has come."""
+
+    config: Config
+    world: World
+    sets: Sets
+    model: nn.Module
+    task: Task
+    forward: Forward
+    checkpoints: Checkpoints
+    agreement: Agreement
+    tracker: Tracker | Silent
+    workers: int
+    progress: Progress
+    checkpoint: Checkpoint | None = None
+    """The checkpoint that this attempt resumes from."""
+
+    def run(self) -> End:
+        """All phases that are left. Ends early, with everything saved, where a stop is asked for."""
+        if self.checkpoint is not None:
+            self.model.load_state_dict(self.checkpoint.model())
+        for number, timetable in enumerate(self.timetables()):
+            begun = number == self.progress.phase and self.progress.phase_step > 0
+            if number < self.progress.phase or (begun and self.progress.phase_step == timetable.steps):
+                continue
+            if not begun:
+                self._enter(number)
+            if self._phase(number, timetable, self.checkpoint if begun else None) == "stopped":
+                return "stopped"
+        return "finished"
+
+    def timetables(self) -> list[Timetable]:
+        """The steps and epoch marks of each phase."""
+        return timetables(self.config, len(self.sets.train))
+
+    def _enter(self, number: int) -> None:
+        """The weights a phase starts from: the last ones stand in the model already."""
+        self.progress = replace(self.progress, phase=number, phase_step=0)
+        phase = list(self.config.phases.values())[number]
+        if phase is not None and phase.start_from == "best" and self.progress.best:
+            if self.world.is_first:
+                self.model.load_state_dict(self.checkpoints.weights(self.progress.best["step"]))
+            self._share(self.model.state_dict().values())
+
+    def _phase(self, number: int, timetable: Timetable, resumed: Checkpoint | None) -> End:
+        stage = Stage(self.config, number, self.model, self.task, self.world, self.forward)
+        every = self.config.checkpoints.every_steps
+        meter = Meter()
+        self.tracker.status(phase=stage.name, phase_steps=timetable.steps)
+        for batch, waited in self._batches(number, timetable, stage, resumed):
+            ask = self.agreement.before(self.progress.step)
+            if ask.save or ask.stop:
+                self._save(stage)
+            if ask.stop:
+                return "stopped"
+
+            if meter.since == 0.0:
+                meter.restart()
+            step = self.progress.phase_step
+            loss = stage.step(batch, step)
+            self.progress = self.progress.advanced(timetable.batch_size)
+            meter.steps, meter.samples, meter.waited = meter.steps + 1, meter.samples + timetable.batch_size, (
+                meter.waited + waited)
+
+            if self.progress.step % self.config.tracking.every_steps == 0:
+                self._log(stage, loss, meter, timetable)
+            if timetable.is_mark(step):
+                stage.end_epoch()
+                self._evaluate(stage)
+                self._save(stage)
+                meter.restart()
+            elif every is not None and self.progress.step % every == 0:
+                self._save(stage)
+        return "finished"
+
+    def _batches(self, number: int, timetable: Timetable, stage: Stage,
+                 resumed: Checkpoint | None) -> Iterator[tuple[Batch, float]]:
+        """This rank's batches from where the phase stands, each with the seconds it was waited for. The first one also
+        serves the discarded pass that `Stage.start` needs."""
+        stream = Stream(len(self.sets.train), self.config.seed, number, self.config.data.shuffle)
+        fetch = Fetch(self.sets.train, indices=stream.indices, transforms=self.sets.train_transforms,
+                      seed=self.config.seed, phase=number)
+        shares = Shares(timetable, rank=self.world.rank, world_size=self.world.size, first=self.progress.phase_step)
+        source = iter(batches(fetch, shares, workers=self.workers, pin_memory=self.world.device.type == "cuda"))
+        first = next(source)
+        stage.start(first, resumed)
+        self._show_inputs(stage, first)
+        began = time.perf_counter()
+        for batch in chain([first], source):
+            yield batch, time.perf_counter() - began
+            began = time.perf_counter()
+
+    def _log(self, stage: Stage, loss: Tensor, meter: Meter, timetable: Timetable) -> None:
+        """A point of the training curves: the mean loss of this step's batch, over all ranks."""
+        value = float(self.world.sum(loss))
+        if self.world.is_first:
+            speed = meter.read()
+            step, steps = self.progress.step, sum(table.steps for table in self.timetables())
+            position = self.progress.phase_step * timetable.batch_size
+            epoch = min(position, timetable.samples) / timetable.n
+            self.tracker.scalars(step, {"train/loss": value, "train/rate": stage.rate, "train/epoch": epoch, **speed})
+            self.tracker.status(step=step, steps=steps, loss=value, epoch=epoch, phase_step=self.progress.phase_step,
+                                samples_per_second=speed["speed/samples_per_second"],
+                                eta_seconds=(steps - step) * speed["speed/step_seconds"])
+        meter.restart()
+
+    def _evaluate(self, stage: Stage) -> None:
+        """The validation metrics of the weights as they are; they become the best if they are."""
+        samples = self.sets.validation
+        if samples is not None:
+            results = self.results(samples)
+            metrics = self.task.metrics(results)
+            stage.train_mode()
+            evaluation = {"step": self.progress.step, "phase": stage.name, **metrics}
+            best = evaluation if self._better(metrics) else self.progress.best
+            self.progress = replace(self.progress, last=evaluation, best=best)
+            self.tracker.scalars(self.progress.step, {f"validation/{name}": value for name, value in metrics.items()})
+            self.tracker.status(now=True, validation=metrics)
+            self._show_mistakes(samples, results)
+            if self.world.is_first:
+                said = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+                print(f"{stage.name}  step {self.progress.step}  validation  {said}"
+                      f"{'  best so far' if best is evaluation else ''}", flush=True)
+        self.agreement.look_again(self.progress.step)
+
+    def results(self, samples: Samples) -> Results:
+        """All of a set, evaluated with rank 0's buffers: averaging them would change the run."""
+        self._share(self.model.buffers())
+        return evaluate(self.model, self.task, samples, list(self.sets.evaluate_transforms), forward=self.forward,
+                        world=self.world, batch_size=self.config.evaluation.batch_size, workers=self.workers,
+                        heartbeat=self.tracker.status)
+
+    def _better(self, metrics: dict[str, float]) -> bool:
+        name = self.config.evaluation.best_by
+        sign = 1 if self.config.evaluation.best_is == "highest" else -1
+        return not self.progress.best or sign * metrics[name] > sign * self.progress.best[name]
+
+    def _save(self, stage: Stage) -> None:
+        if self.world.is_first and self.progress.step > 0:
+            self.tracker.flush()
+            self.checkpoints.save(self.progress, self.model.state_dict(), stage.tensors(), stage.numbers())
+        self.agreement.saved()
+
+    def finish(self) -> dict[str, Any]:
+        """What the run came to: the content of result.json. The test set is judged with the best weights."""
+        digest = weights_sha256(self.model.state_dict())
+        test = {}
+        if self.sets.test is not None:
+            if self.world.is_first and self.progress.best:
+                self.model.load_state_dict(self.checkpoints.weights(self.progress.best["step"]))
+            self._share(self.model.state_dict().values())
+            test = self.task.metrics(self.results(self.sets.test))
+        return {"steps": self.progress.step, "samples_seen": self.progress.samples, "last": self.progress.last,
+                "best": self.progress.best, "test": test, "weights_sha256": digest}
+
+    def _share(self, tensors: Any) -> None:
+        """Rank 0's values of these tensors on every rank."""
+        with torch.no_grad():
+            for tensor in tensors:
+                self.world.from_first(tensor)
+
+    def _show_inputs(self, stage: Stage, batch: Batch) -> None:
+        most = self.config.tracking.images
+        if self.world.is_first and most and isinstance(batch.inputs, Tensor) and batch.inputs.dim() == 4:
+            self.tracker.picture(self.progress.step, f"train/{stage.name}",
+                                 contact_sheet(list(self.forward.inputs(batch.inputs[:most]))))
+
+    def _show_mistakes(self, samples: Samples, results: Results) -> None:
+        most = self.config.tracking.images
+        if not (self.world.is_first and most):
+            return
+        mistakes = self.task.mistakes(results, most)
+        fetch = Fetch(samples, indices=lambda positions: positions, transforms=self.sets.evaluate_transforms)
+        inputs = fetch.__getitems__([mistake.index for mistake in mistakes]).inputs if mistakes else None
+        if isinstance(inputs, Tensor) and inputs.dim() == 4:
+            sheet = contact_sheet(list(inputs), [mistake.title for mistake in mistakes])
+            self.tracker.picture(self.progress.step, "validation/mistakes: predicted / actual", sheet)
+
+
+def timetables(config: Config, n: int) -> list[Timetable]:
+    """The steps and epoch marks of each phase on a set of n samples."""
+    return [Timetable(n, phase.batch_size or config.batch_size, phase.epochs)
+            for phase in config.phases.values() if phase is not None]

@@ -1,0 +1,127 @@
+"""What only torch can know, found out before anything is submitted, where there is internet and a person is watching.
+
+    python -m trainers.prepare < config.yaml      prints one JSON object: facts, or faults
+
+Targets resolve, the model builds on the meta device (its weights are fetched and read on the way), data is there and
+counted, phases fit. Every fault that can be found is found in one go.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from configs.errors import Fault, PrepareError
+from configs.layers import Layer
+from configs.load import build_config
+from configs.schema import Config
+from trainers.build import (
+    Sets,
+    build_batch_transforms,
+    build_model,
+    build_optimizer,
+    build_scheduler,
+    build_sets,
+    build_task,
+    frozen_modules,
+)
+from trainers.loop import timetables
+
+
+def prepare(config: Config) -> dict[str, Any]:
+    """Facts about the run: samples of each set, steps of each phase, parameters. Raises `PrepareError` with all faults."""
+    faults: list[Fault] = []
+
+    def attempt(build: Callable[[], Any]) -> Any:
+        try:
+            return build()
+        except PrepareError as error:
+            faults.extend(error.faults)
+            return None
+
+    model = attempt(lambda: _model_on_meta(config))
+    sets: Sets | None = attempt(lambda: build_sets(config))
+    attempt(lambda: build_batch_transforms(config))
+    attempt(lambda: build_task(config, sets.classes if sets else []))
+    if model is not None:
+        for name in config.phases:
+            attempt(lambda name=name: _check_phase(config, name, model))
+    if sets is not None:
+        faults += _check_sets(config, sets)
+    if faults or sets is None or model is None:
+        raise PrepareError(*faults)
+    tables = timetables(config, len(sets.train))
+    return {
+        "samples": {name: len(samples) for name in ("train", "validation", "test")
+                    if (samples := getattr(sets, name)) is not None},
+        "steps": {name: table.steps for name, table in zip(config.phases, tables, strict=True)},
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "classes": sets.classes,
+    }
+
+
+def _model_on_meta(config: Config) -> nn.Module:
+    """The model without memory for its weights: as strict about its arguments as the real one, and fast."""
+    with torch.device("meta"):
+        return build_model(config)
+
+
+def _check_phase(config: Config, name: str, model: nn.Module) -> None:
+    phase = config.phases[name]
+    assert phase is not None
+    frozen = {parameter for module in frozen_modules(model, phase, name) for parameter in module.parameters()}
+    trained = [parameter for parameter in model.parameters() if parameter not in frozen]
+    if not trained:
+        raise PrepareError(Fault(what="the phase freezes everything: there is nothing to train",
+                                 where=f"phases.{name}.freeze", given=str(phase.freeze)))
+    if phase.start_from == "best" and not config.data.validation:
+        raise PrepareError(Fault(what="there are no best weights without a validation set",
+                                 where=f"phases.{name}.start_from", given="start_from: best",
+                                 remedy="Name data.validation, or start from the last weights."))
+    build_scheduler(phase, name, build_optimizer(phase, name, trained))
+
+
+def _check_sets(config: Config, sets: Sets) -> list[Fault]:
+    faults = [Fault(what=f"data.{name} is empty", where=f"data.{name}", given=str(getattr(config.data, name)))
+              for name in ("train", "validation", "test")
+              if (samples := getattr(sets, name)) is not None and not len(samples)]
+    for name in ("validation", "test"):
+        classes = list(getattr(getattr(sets, name), "classes", []))
+        if classes and sets.classes and classes != sets.classes:
+            only = [f"only in data.{where}: {', '.join(extra)}" for where, extra in (
+                ("train", [c for c in sets.classes if c not in classes]),
+                (name, [c for c in classes if c not in sets.classes])) if extra]
+            faults.append(Fault(what=f"the classes of data.{name} differ from those of data.train", where=f"data.{name}",
+                                given="; ".join(only), remedy="Give both folders the same class folders."))
+    outputs = config.model.get("classes")
+    if isinstance(outputs, int) and sets.classes and outputs < len(sets.classes):
+        faults.append(Fault(what=f"the model tells {outputs} classes apart, the data has {len(sets.classes)}",
+                            where="model.classes", given=", ".join(sets.classes),
+                            remedy=f"Set model.classes={len(sets.classes)}."))
+    return faults
+
+
+def main() -> None:
+    """Reads the resolved config from standard input; the answer is the only thing on standard output."""
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a target prints must not get between
+    warnings.simplefilter("ignore")
+    config = build_config([Layer(values=json.load(sys.stdin), origin="config")])
+    try:
+        facts = prepare(config)
+    except PrepareError as error:
+        facts = {"faults": [dataclasses.asdict(fault) for fault in error.faults]}
+    json.dump(facts, answer)
+    answer.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""One phase at work: the model wrapped for it, its optimizer and schedule, and one training step.
+
+Every phase builds its own. Unfreezing under a standing DistributedDataParallel raises no error and lets the ranks drift
+apart in silence.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from configs.schema import Config, Phase
+from data.loader import Batch
+from data.order import key, micro_batches
+from trainers.build import build_optimizer, build_scheduler, computes_bf16, frozen_modules
+from trainers.checkpoint import Checkpoint
+from trainers.state import (
+    optimizer_numbers,
+    optimizer_tensors,
+    parameter_names,
+    restore_optimizer,
+    restore_scheduler,
+    scheduler_numbers,
+)
+from trainers.tasks import Task
+from trainers.world import World
+
+
+class Forward:
+    """Inputs on the CPU -> outputs, as training and evaluation both compute them: moved to the device, transformed as a
+    batch, in the memory order and the arithmetic that the config asks for."""
+
+    def __init__(self, config: Config, world: World, batch_transforms: nn.Module) -> None:
+        self.device = world.device
+        self.transforms = batch_transforms.to(world.device)
+        self.images_last = config.channels_last
+        self.bf16 = computes_bf16(config.precision, world.device)
+
+    def inputs(self, inputs: Any) -> Any:
+        """A batch's inputs on the device, transformed."""
+        moved = to_device(inputs, self.device)
+        with torch.no_grad():
+            moved = self.transforms(moved)
+        if self.images_last and isinstance(moved, Tensor) and moved.dim() == 4:
+            moved = moved.contiguous(memory_format=torch.channels_last)
+        return moved
+
+    def arithmetic(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()
+
+
+class Stage:
+    """A phase's model, optimizer and schedule on this rank."""
+
+    def __init__(self, config: Config, number: int, model: nn.Module, task: Task, world: World, forward: Forward) -> None:
+        self.name, self.phase = list(config.phases.items())[number]
+        assert self.phase is not None
+        self.seed = config.seed
+        self.number = number
+        self.world = world
+        self.task = task
+        self.forward = forward
+        self.model = model
+        self.batch_size = self.phase.batch_size or config.batch_size
+        self.largest = config.max_batch_per_device
+        self.frozen = self._freeze(self.phase)
+        self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.names = parameter_names(model)
+        self.optimizer = build_optimizer(self.phase, self.name, self.trained)
+        self.scheduler = build_scheduler(self.phase, self.name, self.optimizer)
+        self.replica = wrap(model, world)
+
+    def start(self, batch: Batch, checkpoint: Checkpoint | None) -> None:
+        """One discarded forward and backward, then the state of `checkpoint`, or the state as it was.
+
+        DistributedDataParallel orders its buckets anew after the first backward; with three ranks or more that changes
+        the order of summation. So the first step of a resumed run must not be the first backward.
+        """
+        before = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.train_mode()
+        self._backward(batch, step=0)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.model.load_state_dict(before if checkpoint is None else checkpoint.model())
+        if checkpoint is not None:
+            restore_optimizer(self.optimizer, self.names, checkpoint.optimizer(), checkpoint.state["optimizer"])
+            restore_scheduler(self.scheduler, checkpoint.state["scheduler"])
+
+    def step(self, batch: Batch, step: int) -> Tensor:
+        """One optimizer step on this rank's share of the batch. Returns its part of the batch's mean loss: the sum of
+        the parts over the ranks is the mean over all samples."""
+        loss = self._backward(batch, step)
+        if self.phase.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.trained, self.phase.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.scheduler is not None and self.phase.scheduler_every == "step":
+            self.scheduler.step()
+        return loss
+
+    def end_epoch(self) -> None:
+        """At an epoch mark."""
+        if self.scheduler is not None and self.phase.scheduler_every == "epoch":
+            self.scheduler.step()
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the first parameter group."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def tensors(self) -> dict[str, Tensor]:
+        return optimizer_tensors(self.optimizer, self.names)
+
+    def numbers(self) -> dict[str, Any]:
+        """What a checkpoint needs beside the tensors."""
+        return {"optimizer": optimizer_numbers(self.optimizer, self.names), "scheduler": scheduler_numbers(self.scheduler)}
+
+    def train_mode(self) -> None:
+        """Training mode, except for what is frozen: its BatchNorm statistics and its dropout stand still."""
+        self.model.train()
+        for module in self.frozen:
+            module.eval()
+
+    def _backward(self, batch: Batch, step: int) -> Tensor:
+        """Gradients of the mean loss over the global batch, in micro-batches; only the last one talks to other ranks.
+
+        Each rank's sum is scaled by world size over batch size, because DistributedDataParallel averages over ranks.
+        """
+        seed = key(self.seed, "step", self.number, step, self.world.rank)
+        torch.manual_seed(seed)
+        inputs = self.forward.inputs(batch.inputs)
+        targets = to_device(batch.targets, self.world.device)
+        size = len(batch.positions)
+        scale = self.world.size / self.batch_size
+        total = torch.zeros((), device=self.world.device)
+        parts = micro_batches(size, self.largest or size)
+        for part in parts:
+            last = part is parts[-1]
+            with nullcontext() if last or self.world.size == 1 else self.replica.no_sync():  # type: ignore[operator]
+                with self.forward.arithmetic():
+                    outputs = self.replica(_rows(inputs, part, size))
+                    loss = self.task.losses(outputs, _rows(targets, part, size)).sum() * scale
+                loss.backward()
+            total += loss.detach()
+        return total / self.world.size
+
+    def _freeze(self, phase: Phase) -> list[nn.Module]:
+        self.model.requires_grad_(True)
+        frozen = frozen_modules(self.model, phase, self.name)
+        for module in frozen:
+            module.requires_grad_(False)
+        return frozen
+
+
+def wrap(model: nn.Module, world: World) -> nn.Module:
+    """The model as one replica of many. Buffers are not broadcast at each forward: rank 0's are taken when evaluating."""
+    if world.size == 1:
+        return model
+    parameters = inspect.signature(DistributedDataParallel).parameters
+    buffers = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
+    devices = [world.local_rank] if world.device.type == "cuda" else None
+    options = cast(Mapping[str, Any], {buffers: False})
+    return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True, **options)
+
+
+def to_device(values: Any, device: torch.device) -> Any:
+    """Tensors, and tuples, lists and dicts of them, on a device."""
+    if isinstance(values, Tensor):
+        return values.to(device, non_blocking=True)
+    if isinstance(values, Mapping):
+        return {name: to_device(value, device) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [to_device(value, device) for value in values]
+    return values
+
+
+def _rows(values: Any, part: range, size: int) -> Any:
+    """A micro-batch of the samples: rows of tensors, and of tuples and dicts of them."""
+    if len(part) == size:
+        return values
+    if isinstance(values, Tensor):
+        return values[part.start:part.stop]
+    if isinstance(values, Mapping):
+        return {name: _rows(value, part, size) for name, value in values.items()}
+    return [_rows(value, part, size) for value in values]

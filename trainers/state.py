@@ -1,0 +1,79 @@
+"""What training keeps beside the weights, as tensors and plain numbers that a checkpoint can hold, and back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def parameter_names(model: nn.Module) -> dict[nn.Parameter, str]:
+    """Each parameter's name in the model."""
+    return {parameter: name for name, parameter in model.named_parameters()}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str]) -> dict[str, Tensor]:
+    """The optimizer's tensors by parameter and state name: "head.4.weight/exp_avg"."""
+    return {f"{names[parameter]}/{name}": value for parameter, state in optimizer.state.items()
+            for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def optimizer_numbers(optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str]) -> dict[str, Any]:
+    """What else the optimizer holds: its groups' settings, and state that is no tensor."""
+    groups = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+    loose = {names[parameter]: {name: value for name, value in state.items() if not isinstance(value, Tensor)}
+             for parameter, state in optimizer.state.items()}
+    return {"groups": groups, "state": {name: values for name, values in loose.items() if values}}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str], tensors: Mapping[str, Tensor],
+                      numbers: Mapping[str, Any]) -> None:
+    """Puts an optimizer into a saved state. Tensors of a parameter's shape take its memory order, as torch makes them."""
+    by_name = {name: parameter for parameter, name in names.items()}
+    for address, value in tensors.items():
+        name, _, item = address.rpartition("/")
+        parameter = by_name[name]
+        like = torch.empty_like(parameter, dtype=value.dtype) if value.shape == parameter.shape else (
+            torch.empty_like(value))
+        optimizer.state[parameter][item] = like.copy_(value)
+    for name, values in numbers["state"].items():
+        optimizer.state[by_name[name]].update(values)
+    for group, saved in zip(optimizer.param_groups, numbers["groups"], strict=True):
+        group.update({name: tuple(value) if isinstance(group.get(name), tuple) else value
+                      for name, value in saved.items()})
+
+
+def scheduler_numbers(scheduler: Any) -> dict[str, Any]:
+    """What changes in a scheduler as it runs. What was built from the config (functions, milestones) is built again."""
+    if scheduler is None:
+        return {}
+    plain = {name: value for name, value in vars(scheduler).items() if _is_plain(value)}
+    inner = [scheduler_numbers(one) for one in getattr(scheduler, "_schedulers", [])]
+    return plain | ({"_schedulers": inner} if inner else {})
+
+
+def restore_scheduler(scheduler: Any, numbers: Mapping[str, Any]) -> None:
+    """Puts a scheduler, built again from the config, into a saved state."""
+    if scheduler is None:
+        return
+    vars(scheduler).update({name: value for name, value in numbers.items() if name != "_schedulers"})
+    for one, saved in zip(getattr(scheduler, "_schedulers", []), numbers.get("_schedulers", []), strict=True):
+        restore_scheduler(one, saved)
+
+
+def weights_sha256(state: Mapping[str, Tensor]) -> str:
+    """A digest over names, types, shapes and bytes of a state dict, buffers included, in the order of the names."""
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        plain = value.detach().cpu().contiguous()
+        digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
+        digest.update(plain.reshape(-1).view(torch.uint8).numpy() if plain.numel() else b"")
+    return digest.hexdigest()
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | str) or (
+        isinstance(value, list) and all(map(_is_plain, value)))

@@ -1,0 +1,87 @@
+"""`_target_: package.module.Name` plus arguments -> object. Nested targets are built first, lists item by item."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
+
+from configs.errors import Fault, PrepareError, nearest
+
+
+def instantiate(node: Any, key: str, *positional: Any, **more: Any) -> Any:
+    """The object a config section describes. `key` is the section's dotted name, for errors; `positional` and `more`
+    are arguments the config cannot hold (an optimizer's parameters). Raises `PrepareError`."""
+    if isinstance(node, list | tuple):
+        return [instantiate(item, f"{key}[{number}]") for number, item in enumerate(node)]
+    if not isinstance(node, Mapping):
+        return node
+    arguments = {name: instantiate(value, f"{key}.{name}") for name, value in node.items() if name != "_target_"}
+    if "_target_" not in node:
+        if positional or more:
+            raise PrepareError(Fault(what=f"{key} has no _target_", where=key, given=str(dict(node)),
+                                     remedy="Say what it is: _target_: package.module.Name"))
+        return arguments
+    target = locate(str(node["_target_"]), key)
+    try:
+        return target(*positional, **more, **arguments)
+    except PrepareError:
+        raise
+    except TypeError as error:
+        raise PrepareError(_refused(target, node, key, arguments, error)) from error
+    except Exception as error:
+        raise PrepareError(Fault(what=str(error) or type(error).__name__, where=key,
+                                 given=f"_target_: {node['_target_']}")) from error
+
+
+def locate(address: str, key: str) -> Any:
+    """What a dotted address names. The longest part that imports is the module, the rest are attributes of it."""
+    parts = address.split(".")
+    where = f"{key}._target_"
+    for length in range(len(parts) - 1, 0, -1):
+        name = ".".join(parts[:length])
+        try:
+            found: Any = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+                continue
+            raise PrepareError(Fault(what=f"importing {name} failed: {error}", where=where, given=address)) from error
+        except Exception as error:
+            raise PrepareError(Fault(what=f"importing {name} failed: {type(error).__name__}: {error}", where=where,
+                                     given=address)) from error
+        for attribute in parts[length:]:
+            if not hasattr(found, attribute):
+                raise PrepareError(Fault(what=f"{name} has no '{attribute}'", where=where, given=address,
+                                         remedy=_nearest_name(found, attribute)))
+            found = getattr(found, attribute)
+        if not callable(found):
+            raise PrepareError(Fault(what=f"{address} cannot be called", where=where, given=address,
+                                     remedy="A target is a class or a function."))
+        return found
+    raise PrepareError(Fault(what=f"there is no package '{parts[0]}' to import", where=where, given=address,
+                             remedy="Write package.module.Name. Packages beside Drumbeat, in the current folder and "
+                                    "installed ones can be imported."))
+
+
+def _nearest_name(found: Any, attribute: str) -> str:
+    names = [name for name in dir(found) if not name.startswith("_")]
+    names += [module.name for module in pkgutil.iter_modules(getattr(found, "__path__", []))]
+    remedy = nearest(attribute, names)
+    return remedy if remedy.startswith("Did") else f"Look at what {found.__name__} offers."
+
+
+def _refused(target: Any, node: Mapping[str, Any], key: str, arguments: dict[str, Any], error: TypeError) -> Fault:
+    """Which argument the target does not know or lacks, where its signature can tell; else what it said."""
+    try:
+        parameters = inspect.signature(target).parameters
+    except (TypeError, ValueError):
+        parameters = {}  # type: ignore[assignment]
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    unknown = [name for name in arguments if parameters and name not in parameters]
+    if unknown and not takes_any:
+        return Fault(what=f"{node['_target_']} has no argument '{unknown[0]}'", where=f"{key}.{unknown[0]}",
+                     given=f"{unknown[0]}: {arguments[unknown[0]]}", remedy=nearest(unknown[0], parameters))
+    return Fault(what=str(error), where=key, given=f"_target_: {node['_target_']}",
+                 remedy=f"It takes: {', '.join(map(str, parameters.values()))}" if parameters else "")

@@ -1,0 +1,93 @@
+"""What a run tells while it trains: curves and pictures for TensorBoard, and status.json. Rank 0 alone tells anything."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from configs.rundir import RunDir
+
+SECONDS_BETWEEN_STATUS = 1.0
+
+
+class Tracker:
+    """Rank 0's tracker. `Silent` has the same methods for the others."""
+
+    def __init__(self, run: RunDir, *, first_step: int, config_text: str) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # slow to import, and only needed on one rank
+
+        self.run = run
+        self.writer = SummaryWriter(str(run.tensorboard), purge_step=first_step)
+        self.status_at = 0.0
+        self.fields: dict[str, Any] = {}
+        if first_step == 0:
+            self.writer.add_text("config", "\n".join(f"    {line}" for line in config_text.splitlines()), 0)
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Points of curves after `step` steps, by "group/name"."""
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+
+    def picture(self, step: int, name: str, sheet: Image.Image) -> None:
+        self.writer.add_image(name, np.asarray(sheet), step, dataformats="HWC")
+
+    def status(self, *, now: bool = False, **fields: Any) -> None:
+        """Updates status.json, at most once a second unless it must be `now`."""
+        self.fields |= fields
+        moment = time.monotonic()
+        if now or moment - self.status_at >= SECONDS_BETWEEN_STATUS:
+            self.status_at = moment
+            self.run.write_status(**self.fields)
+
+    def flush(self) -> None:
+        """Everything so far is in the event file: called at each checkpoint, so that a restart finds no gap."""
+        self.writer.flush()
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class Silent:
+    """The tracker of ranks other than 0."""
+
+    def scalars(self, step: int, values: dict[str, float]) -> None: ...
+
+    def picture(self, step: int, name: str, sheet: Image.Image) -> None: ...
+
+    def status(self, *, now: bool = False, **fields: Any) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def contact_sheet(images: Sequence[Tensor], titles: Sequence[str] = (), *, columns: int = 4, side: int = 192) -> Image.Image:
+    """Images [C, H, W], uint8 or float of any range, in a grid on a dark ground, each with its title above it."""
+    line = 18 if titles else 0
+    rows = -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * (side + 6) + 6, rows * (side + line + 6) + 6), (24, 24, 28))
+    draw = ImageDraw.Draw(sheet)
+    for number, image in enumerate(images):
+        left = 6 + number % columns * (side + 6)
+        top = 6 + number // columns * (side + line + 6)
+        if titles:
+            draw.text((left, top + 1), titles[number], fill=(235, 235, 235), font_size=12)
+        picture = _picture(image)
+        picture.thumbnail((side, side))
+        sheet.paste(picture, (left + (side - picture.width) // 2, top + line))
+    return sheet
+
+
+def _picture(image: Tensor) -> Image.Image:
+    values = image.detach().float().cpu()
+    if image.dtype != torch.uint8:  # a normalised picture: stretch what it uses to what a screen shows
+        low, high = values.min(), values.max()
+        values = (values - low) / (high - low).clamp(min=1e-6) * 255
+    values = values[:3] if len(values) >= 3 else values[:1].expand(3, -1, -1)
+    return Image.fromarray(values.byte().permute(1, 2, 0).contiguous().numpy())

@@ -1,0 +1,126 @@
+"""One rank of a run, from joining the others to leaving them. The table of contents of a rank.
+
+    python -m trainers.worker RUN ATTEMPT      as torchrun starts it
+    main(run_dir, attempt)                     as --debug calls it
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from configs.load import read
+from configs.rundir import Attempt, RunDir, read_json, write_json
+from configs.schema import Config
+from trainers.build import build_batch_transforms, build_model, build_sets, build_task, loader_workers
+from trainers.checkpoint import Checkpoint, Checkpoints, Progress
+from trainers.loop import End, Training
+from trainers.stage import Forward
+from trainers.stopping import Agreement
+from trainers.tracking import Silent, Tracker
+from trainers.world import World, end_with_agent, join
+
+
+def main(run_dir: str, attempt_number: int) -> None:
+    """Joins, builds, resumes, trains, leaves. Raises whatever went wrong, after writing it down for the launcher."""
+    run = RunDir(Path(run_dir))
+    attempt = run.attempt(attempt_number)
+    config = read(run.config)
+    topology = read_json(run.plan)["topology"]
+    debug = "RANK" not in os.environ
+    training: Training | None = None
+    try:
+        prefer_determinism(config, topology)
+        with join(topology["device"]) as world:
+            training = build(run, attempt, config, world, threads=topology["cpus_per_rank"], debug=debug)
+            training.tracker.status(now=True, state="running", attempt=attempt.number)
+            end = training.run()
+            leave(run, attempt, training, end)
+    except BaseException as error:
+        write_error(attempt, error, step=training.progress.step if training else 0)
+        raise
+
+
+def build(run: RunDir, attempt: Attempt, config: Config, world: World, *, threads: int, debug: bool) -> Training:
+    """Everything a rank trains with, as far as an earlier attempt brought it."""
+    sets = build_sets(config)
+    task = build_task(config, sets.classes)
+    model = build_model(config).to(world.device)
+    if config.channels_last and any(parameter.dim() == 4 for parameter in model.parameters()):
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    checkpoints = Checkpoints(run, attempt, keep=config.checkpoints.keep)
+    checkpoint = agree_on_checkpoint(checkpoints, world)
+    progress = checkpoint.progress if checkpoint else Progress()
+    tracker = Tracker(run, first_step=progress.step, config_text=run.config.read_text()) if world.is_first else Silent()
+    if world.is_first and checkpoint:
+        print(f"resuming from {checkpoint.path.name}", flush=True)
+    return Training(
+        config=config, world=world, sets=sets, model=model, task=task,
+        forward=Forward(config, world, build_batch_transforms(config)), checkpoints=checkpoints,
+        agreement=Agreement(world, attempt, save_seconds=60 * config.checkpoints.every_minutes,
+                            next_look=progress.step, looked=(progress.step, time.monotonic())),
+        tracker=tracker, workers=loader_workers(config, threads=threads, debug=debug), progress=progress,
+        checkpoint=checkpoint,
+    )
+
+
+def agree_on_checkpoint(checkpoints: Checkpoints, world: World) -> Checkpoint | None:
+    """The newest good checkpoint, as rank 0 sees it: the others take its word, and its check of the digests."""
+    found = checkpoints.newest() if world.is_first else None
+    step = int(world.from_first(torch.tensor(found.progress.step if found else -1)))
+    if step < 0 or found is not None:
+        return found
+    return checkpoints.at(step)
+
+
+def leave(run: RunDir, attempt: Attempt, training: Training, end: End) -> None:
+    """Writes down how the attempt ended; rank 0 alone, the others only take part in judging the test set."""
+    result = training.finish() if end == "finished" else {"steps": training.progress.step}
+    if training.world.is_first:
+        if end == "finished":
+            write_json(run.result, {"state": end, **result})
+        training.tracker.status(now=True, state=end, step=training.progress.step)
+        write_json(attempt.saved, {"state": end, "step": training.progress.step})
+        print(f"{end} at step {training.progress.step}", flush=True)
+    training.tracker.close()
+
+
+def prefer_determinism(config: Config, topology: dict[str, Any]) -> None:
+    """Threads as planned, and the kernels that give the same bits each time where there is a choice."""
+    torch.set_num_threads(int(topology["cpus_per_rank"]))
+    if config.deterministic:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, and nothing here reads such memory
+        torch.backends.cudnn.benchmark = False
+
+
+def write_error(attempt: Attempt, error: BaseException, step: int) -> None:
+    """What went wrong on this rank, for the verdict."""
+    rank = int(os.environ.get("RANK", "0"))
+    write_json(attempt.error(rank), {
+        "rank": rank, "node": socket.gethostname(), "type": type(error).__name__, "message": str(error), "step": step,
+        "time": time.time(), "traceback": traceback.format_exc(),
+    })
+
+
+def log_to(path: Path) -> None:
+    """This process's output, the interpreter's and the libraries' too, goes to its own file from now on."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(handle, sys.stdout.fileno())
+    os.dup2(handle, sys.stderr.fileno())
+    os.close(handle)
+
+
+if __name__ == "__main__":
+    end_with_agent()
+    log_to(RunDir(Path(sys.argv[1])).attempt(int(sys.argv[2])).log(int(os.environ["RANK"])))
+    warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
+    main(sys.argv[1], int(sys.argv[2]))

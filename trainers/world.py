@@ -1,0 +1,79 @@
+"""Who this rank is among the others, and the process group that joins them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """A rank as a value, passed to whoever needs it."""
+
+    rank: int
+    local_rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this rank writes what is written once."""
+        return self.rank == 0
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum of a tensor over all ranks, in place."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def from_first(self, values: torch.Tensor) -> torch.Tensor:
+        """Rank 0's values on every rank, in place."""
+        if self.size > 1:
+            dist.broadcast(values, src=0)
+        return values
+
+    def gather(self, values: torch.Tensor) -> list[torch.Tensor]:
+        """Every rank's tensor, by rank, on the CPU; all have the same shape."""
+        values = values.cpu().contiguous()
+        if self.size == 1:
+            return [values]
+        parts = [torch.empty_like(values) for _ in range(self.size)]
+        dist.all_gather(parts, values)
+        return parts
+
+
+@contextmanager
+def join(device: Literal["cuda", "cpu"]) -> Iterator[World]:
+    """This rank's World, with the process group up for as long as the context lasts.
+
+    Under torchrun the environment says who we are; otherwise we are alone and need no group. CUDA ranks get gloo
+    beside NCCL, so that small agreements between processes do not wait for the GPU. The CUDA half is not tested.
+    """
+    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    where = torch.device("cuda", local_rank) if device == "cuda" else torch.device("cpu")
+    if device == "cuda":
+        torch.cuda.set_device(where)
+    if size > 1:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
+    try:
+        yield World(rank=rank, local_rank=local_rank, size=size, device=where)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def end_with_agent() -> None:
+    """Asks the kernel to kill this rank when torchrun's agent, its parent, ends in whatever way."""
+    agent = os.getppid()
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+    if os.getppid() != agent:
+        os.kill(os.getpid(), signal.SIGKILL)
