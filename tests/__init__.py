@@ -1,0 +1,1 @@
+"""Tests mirror the tree. This file keeps `tests/data` from being imported as `data`."""

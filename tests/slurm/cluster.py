@@ -1,0 +1,209 @@
+"""A real SLURM cluster on this machine, for as long as a `with` block lasts.
+
+    with Cluster(folder) as cluster:
+        job_id = cluster.run("sbatch", "--parsable", "--wrap", "hostname").strip()
+        cluster.wait(job_id, "COMPLETED", timeout=20)
+
+Its nodes n1, n2, ... are one slurmd each. Their processors and GPUs are pretended; everything else is SLURM as a site
+runs it, with a partition `main` (the default), whose jobs are requeued when preempted, and `urgent`, which preempts.
+It has its own ports, munge and folders, so it runs beside the machine's own SLURM and beside others of its kind.
+It needs root, and Debian's packages slurm-wlm and munge.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from tests.slurm import keeper
+from tests.slurm.keeper import Daemon, Traces
+from tests.slurm.layout import Layout, Proctrack, claim_ports
+
+_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+"""Daemons live where an ordinary user's PATH does not lead."""
+_PROGRAMS = ("munged", "slurmctld", "slurmd", "srun", "sbatch", "squeue", "sinfo", "scontrol", "scancel")
+_FINAL = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")
+
+
+class ClusterError(Exception):
+    """The cluster did not come up, refused a command, or took a job another way; with what its daemons logged."""
+
+
+def missing_programs() -> list[str]:
+    """What keeps a cluster from running here, in words for a skip reason; empty if nothing does."""
+    missing = [program for program in _PROGRAMS if shutil.which(program, path=_PATH) is None]
+    if "munge" not in {user.pw_name for user in pwd.getpwall()}:
+        missing.append("user munge")
+    if os.geteuid() != 0:
+        missing.append("root privileges")
+    return missing
+
+
+class Cluster:
+    """Enter it once. Configuration and logs stay in `folder`; all else is gone after leaving, however one leaves."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        proctrack: Proctrack = "cgroup",
+        nodes: int = 2,
+        gpus: int = 4,
+        cpus: int = 8,
+        kill_wait: int = 5,
+        grace: int = 10,
+    ) -> None:
+        self.folder = folder.absolute()
+        self._layout = Layout(
+            folder=self.folder,
+            scratch=Path(),  # This and the port are claimed on entering.
+            port=0,
+            proctrack=proctrack,
+            nodes=nodes,
+            gpus=gpus,
+            cpus=cpus,
+            kill_wait=kill_wait,
+            grace=grace,
+        )
+
+    def __enter__(self) -> Cluster:
+        if missing := missing_programs():
+            raise ClusterError(f"no {', '.join(missing)}. HINT: apt-get install slurm-wlm munge, and run as root")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        port, scratch = claim_ports()
+        self._layout = replace(self._layout, port=port, scratch=scratch)
+        self._keeper = self._start_keeper()
+        try:
+            self._write_files()
+            self._start_daemons()
+        except BaseException:
+            with suppress(ClusterError):  # What went wrong first is the news.
+                self._stop()
+            raise
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stop()
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What a command needs in order to talk to this cluster, to be merged into `os.environ`."""
+        return {"SLURM_CONF": str(self.folder / "slurm.conf")}
+
+    def run(self, *argv: str, timeout: float = 60) -> str:
+        """Run a client command, such as "squeue", "-h"; returns what it prints, raises if it fails."""
+        done = self._client(*argv, timeout=timeout)
+        if done.returncode != 0:
+            raise ClusterError(f"{' '.join(argv)} ended with code {done.returncode}:\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def state(self, job_id: int | str) -> str:
+        """The job's state, asked of the controller and not of the accounting; it knows a job for five minutes."""
+        found = re.search(r"JobState=(\w+)", self.run("scontrol", "--oneliner", "show", "job", str(job_id)))
+        return found[1] if found else "UNKNOWN"
+
+    def wait(self, job_id: int | str, states: str | Collection[str], timeout: float) -> str:
+        """Wait for one of the states and return it; raises when none can be reached any more, or on time-out."""
+        wanted = {states} if isinstance(states, str) else set(states)
+        deadline = time.monotonic() + timeout
+        while (state := self.state(job_id)) not in wanted:
+            if state in _FINAL or time.monotonic() > deadline:
+                told = [self.run("squeue"), self.run("scontrol", "show", "job", str(job_id)), self._tail("slurmctld")]
+                raise ClusterError(
+                    f"job {job_id} is {state}, waited {timeout} s for {' or '.join(sorted(wanted))}\n" + "\n".join(told)
+                )
+            time.sleep(0.1)
+        return state
+
+    def processes(self) -> set[int]:
+        """All that runs in the cluster at this moment: daemons, slurmstepds, and the jobs with all they started."""
+        return keeper.descendants(self._keeper.pid)
+
+    def _client(self, *argv: str, timeout: float) -> subprocess.CompletedProcess[str]:
+        # Options of a job around us, or of the user, must not reach this cluster.
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_"))}
+        environ = {**kept, "PATH": _PATH, **self.environ}
+        return subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=timeout)
+
+    def _start_keeper(self) -> subprocess.Popen[str]:
+        layout = self._layout
+        traces = Traces(scratch=str(layout.scratch), hosts=layout.hosts, first_job=layout.first_job)
+        with open(self.folder / "keeper.log", "wb") as log:
+            return subprocess.Popen(
+                # Isolated, and in its own session: neither PYTHONPATH nor Ctrl-C should reach it.
+                [sys.executable, "-I", keeper.__file__, keeper.send(traces)],
+                env={**os.environ, "PATH": _PATH},
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                text=True,
+            )
+
+    def _write_files(self) -> None:
+        for name, text in self._layout.files().items():
+            (self.folder / name).write_text(text)
+        (self._layout.scratch / "state").mkdir()
+        munge = self._layout.munge_socket.parent
+        munge.mkdir(mode=0o755)
+        key = munge / "key"
+        key.touch(mode=0o400)
+        key.write_bytes(os.urandom(128))
+        for path in (munge, key):
+            shutil.chown(path, "munge", "munge")
+
+    def _start_daemons(self) -> None:
+        munge = self._layout.munge_socket
+        own = {"socket": munge, "key-file": munge.parent / "key", "log-file": munge.parent / "log"}
+        own |= {"pid-file": munge.parent / "pid", "seed-file": munge.parent / "seed"}
+        self._start("munged", "munged", "--foreground", *(f"--{name}={path}" for name, path in own.items()))
+        self._await("munged to open its socket", munge.exists)
+        self._start("slurmctld", "slurmctld", "-D", "-f", self.environ["SLURM_CONF"])
+        for node in self._layout.hosts:
+            self._start(node, "slurmd", "-D", "-N", node, "-f", self.environ["SLURM_CONF"])
+        self._await("all nodes to be idle", self._all_idle)
+
+    def _start(self, name: str, *argv: str) -> None:
+        user = "munge" if name == "munged" else None
+        log = self.folder / f"{name}.out"
+        log.unlink(missing_ok=True)
+        assert self._keeper.stdin
+        self._keeper.stdin.write(keeper.send(Daemon(name=name, argv=[*argv], log=str(log), user=user)))
+        self._keeper.stdin.flush()
+
+    def _all_idle(self) -> bool:
+        told = self._client("sinfo", "-h", "-N", "-p", "main", "-o", "%T", timeout=30)
+        return told.stdout.split() == ["idle"] * len(self._layout.hosts)
+
+    def _await(self, what: str, reached: Callable[[], bool], patience: float = 30.0) -> None:
+        deadline = time.monotonic() + patience
+        while not reached():
+            for note in self._layout.scratch.glob("*.exit"):
+                raise ClusterError(f"{note.stem} ended with code {note.read_text()}{self._tail(note.stem)}")
+            if self._keeper.poll() is not None:
+                raise ClusterError(f"the keeper ended\n{self._tail('keeper')}")
+            if time.monotonic() > deadline:
+                logs = [self._tail(name) for name in ("munged", "slurmctld", *self._layout.hosts)]
+                raise ClusterError(f"waited {patience} s for {what}\n" + "\n".join(logs))
+            time.sleep(0.05)
+
+    def _tail(self, name: str, lines: int = 20) -> str:
+        """The end of a log: the daemon's own where it has one, else what it printed."""
+        for path in (self.folder / f"{name}.log", self.folder / f"{name}.out"):
+            if path.exists() and (text := path.read_text(errors="replace")):
+                return "\n".join([f"--- the end of {path}", *text.splitlines()[-lines:]])
+        return f"--- {name} logged nothing"
+
+    def _stop(self) -> None:
+        self._keeper.communicate("\n", timeout=60)
+        if code := self._keeper.returncode:
+            raise ClusterError(f"the keeper ended with code {code}, something may be left\n{self._tail('keeper')}")

@@ -1,0 +1,140 @@
+"""What a test cluster is made of: its ports, its folders and the text of its configuration files."""
+
+from __future__ import annotations
+
+import random
+import socket
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tests.slurm.keeper import CGROUPS, JOBS_PER_CLUSTER
+
+Proctrack = Literal["cgroup", "linuxproc", "pgid"]
+
+_PORTS = range(20000, 32000, 10)
+"""Blocks of ten, below the ports that Linux gives to outgoing connections (32768 and above)."""
+
+
+def claim_ports() -> tuple[int, Path]:
+    """The first of ten free ports, and a new folder that is named after it.
+
+    Making the folder is what claims the ports against another cluster that starts now. Its path is short, since that
+    of a socket in it may have 107 characters at most, and outside of pytest's folders, which munge may not enter.
+    """
+    for port in random.sample(_PORTS, len(_PORTS)):
+        if _free(range(port, port + _PORTS.step)):
+            scratch = Path(f"/tmp/slurm-test-{port}")
+            try:
+                scratch.mkdir(mode=0o755)
+            except FileExistsError:
+                continue
+            return port, scratch
+    raise OSError(f"no ten free ports in a row between {_PORTS.start} and {_PORTS.stop}")
+
+
+def _free(ports: range) -> bool:
+    with ExitStack() as stack:
+        try:
+            for port in ports:
+                stack.enter_context(socket.socket()).bind(("", port))
+        except OSError:
+            return False
+    return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """All that the configuration files depend on."""
+
+    folder: Path
+    """Configuration and logs; stays."""
+    scratch: Path
+    """Sockets, keys and the daemons' state; goes."""
+    port: int
+    """The controller's; the nodes have the following ones."""
+    proctrack: Proctrack
+    """How SLURM finds a job's processes, which decides who receives a job's signals."""
+    nodes: int
+    gpus: int
+    """Pretended, as the next two, and for each node. A job sees them as CUDA_VISIBLE_DEVICES."""
+    cpus: int
+    kill_wait: int
+    """Seconds from SIGTERM to SIGKILL when a job is cancelled or out of time."""
+    grace: int
+    """Seconds between SIGTERM and the requeue of a preempted job of partition `main`. SLURM looks for the end of it
+    only each half minute; with 0 there is no SIGTERM ahead, and the requeue comes at once."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.nodes < _PORTS.step:
+            raise ValueError(f"nodes={self.nodes}: a test cluster has 1 to {_PORTS.step - 1}")
+        if set(" #%,") & set(str(self.folder)):
+            raise ValueError(f"folder={str(self.folder)!r}: slurm.conf takes no path with a space, '#', '%' or ','")
+
+    @property
+    def hosts(self) -> dict[str, str]:
+        """Node name to an address that leads to this machine."""
+        return {f"n{number}": f"127.0.0.{number}" for number in range(1, self.nodes + 1)}
+
+    @property
+    def first_job(self) -> int:
+        """Another one for each port, so that clusters which run side by side never share a job's cgroup folder."""
+        return self.port // _PORTS.step * JOBS_PER_CLUSTER
+
+    @property
+    def munge_socket(self) -> Path:
+        return self.scratch / "munge" / "socket"
+
+    def files(self) -> dict[str, str]:
+        """Name to text of the files in `folder`."""
+        return {
+            "slurm.conf": self._slurm_conf(),
+            "cgroup.conf": _cgroup_conf(),
+            "gres.conf": f"Name=gpu File=/dev/tty[0-{self.gpus - 1}]\n",
+        }
+
+    def _slurm_conf(self) -> str:
+        # Accounting would go here: AccountingStorageType=accounting_storage/slurmdbd, with the munge socket as
+        # AccountingStoragePass. Without it sacct fails, as it does on some real sites.
+        # A requeued job waits until its old credential has expired: cred_expire=5 makes that 8 s, the default 121 s.
+        host = socket.gethostname().partition(".")[0]
+        return f"""\
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={self.port}
+SlurmUser=root
+SlurmctldPidFile={self.scratch}/slurmctld.pid
+SlurmdPidFile={self.scratch}/%n.pid
+SlurmctldLogFile={self.folder}/slurmctld.log
+SlurmdLogFile={self.folder}/%n.log
+StateSaveLocation={self.scratch}/state
+SlurmdSpoolDir={self.scratch}/%n
+MailProg=/bin/true
+AuthType=auth/munge
+AuthInfo=socket={self.munge_socket},cred_expire=5
+ProctrackType=proctrack/{self.proctrack}
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+DefMemPerCPU=1000
+GresTypes=gpu
+SlurmdParameters=config_overrides
+ReturnToService=2
+KillWait={self.kill_wait}
+FirstJobId={self.first_job}
+SchedulerParameters=sched_interval=1,batch_sched_delay=1,bf_interval=1
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+NodeName=n[1-{self.nodes}] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{self.port + 1}-{self.port + self.nodes}] \
+CPUs={self.cpus} RealMemory={self.cpus * 2000} Gres=gpu:{self.gpus}
+PartitionName=main Nodes=ALL Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime={self.grace} MaxTime=INFINITE
+PartitionName=urgent Nodes=ALL PriorityTier=10 PreemptMode=OFF MaxTime=INFINITE
+"""
+
+
+def _cgroup_conf() -> str:
+    """What differs between SLURM 22.05 on cgroup v1, which this is mostly run with, and newer ones on cgroup v2."""
+    if (CGROUPS / "cgroup.controllers").exists():
+        return "CgroupPlugin=cgroup/v2\nIgnoreSystemd=yes\n"  # Or slurmd would ask systemd for its folder.
+    return "CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n"

@@ -1,0 +1,165 @@
+"""The test cluster is a real one, treats signals as real ones do, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from submitit import SlurmExecutor
+
+from tests.slurm import witness
+from tests.slurm.cluster import Cluster, ClusterError
+
+pytestmark = pytest.mark.slurm
+
+ROOT = Path(__file__).parents[2]
+ON_EACH = pytest.mark.parametrize(
+    "cluster",
+    [pytest.param({"proctrack": proctrack}, id=proctrack) for proctrack in ("cgroup", "linuxproc", "pgid")],
+    indirect=True,
+    scope="module",
+)
+RECEIVERS = {
+    "cgroup": {"task"},
+    "pgid": {"task", "partner"},
+    "linuxproc": {"task", "partner", "child", "grandchild"},
+}
+"""Whom `--signal=USR2@N` reaches, by ProctrackType. Launchers that get this wrong lose their last save."""
+
+
+def executor(folder: Path, **parameters: Any) -> SlurmExecutor:
+    made = SlurmExecutor(folder / "submitit")
+    made.update_parameters(ntasks_per_node=1, gres="gpu:4", time=10, setup=[f"export PYTHONPATH={ROOT}"], **parameters)
+    return made
+
+
+def until(reached: Callable[[], bool], timeout: float = 15.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not reached():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def family_is_up(folder: Path) -> bool:
+    return all((folder / f"{name}.pid").exists() for name in witness.FAMILY)
+
+
+def traces_of(folder: Path) -> list[str]:
+    """What the cluster with this folder has left on the machine, found without the cluster's own help."""
+    conf = dict(line.split("=", 1) for line in (folder / "slurm.conf").read_text().splitlines())
+    scratch = Path(conf["SlurmctldPidFile"]).parent
+    left = [str(scratch)] if scratch.exists() else []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (process / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
+            left += [words] if str(folder) in words or str(scratch) in words else []
+    left += [line for line in Path("/etc/hosts").read_text().splitlines() if str(scratch) in line]
+    numbers = range(int(conf["FirstJobId"]), int(conf["FirstJobId"]) + 10)
+    jobs = {f"job_{number}" for number in numbers}
+    return left + [str(path) for path in Path("/sys/fs/cgroup").rglob("job_*") if path.name in jobs]
+
+
+@ON_EACH
+def test_two_tasks_on_two_nodes(cluster: Cluster, tmp_path: Path) -> None:
+    job = executor(tmp_path, nodes=2).submit(witness.place)
+    cluster.wait(job.job_id, "COMPLETED", timeout=20)
+    assert job.results() == [("n1", "0", "0,1,2,3"), ("n2", "1", "0,1,2,3")]
+
+
+@ON_EACH
+def test_who_receives_the_signal(cluster: Cluster, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    job = executor(tmp_path, nodes=1).submit(witness.task, tmp_path)
+    until(lambda: family_is_up(tmp_path))
+    cluster.run("scancel", "--signal=USR2", job.job_id)  # To the steps, as --signal=USR2@N sends it at its time.
+    until(lambda: "SIGUSR2" in witness.seen(tmp_path, "task"))
+    time.sleep(0.3)  # For the others, who would get it within a millisecond.
+    receivers = {name for name in witness.FAMILY if witness.seen(tmp_path, name) == {"SIGUSR2"}}
+    (tmp_path / "end").touch()
+    cluster.wait(job.job_id, "COMPLETED", timeout=20)
+    assert receivers == RECEIVERS[request.node.callspec.id]
+
+
+def submit(cluster: Cluster, partition: str, command: str) -> str:
+    """A batch job that fills the cluster."""
+    size = ("-N2", "--gres=gpu:4", "-o", "/dev/null", f"--chdir={ROOT}")
+    return cluster.run("sbatch", "--parsable", "-p", partition, *size, "--wrap", command).strip()
+
+
+def bear_witness(folder: Path) -> str:
+    return f"srun -N1 -n1 {sys.executable} -c 'from tests.slurm.witness import *; task(Path(\"{folder}\"))'"
+
+
+def test_an_urgent_job_warns_the_one_it_preempts(cluster: Cluster, tmp_path: Path) -> None:
+    """With a GraceTime, the job's steps get SIGTERM at once. The requeue comes with a check each half minute."""
+    low = submit(cluster, "main", bear_witness(tmp_path))
+    until(lambda: family_is_up(tmp_path))
+    high = submit(cluster, "urgent", "true")
+    until(lambda: "SIGTERM" in witness.seen(tmp_path, "task"))
+    (tmp_path / "end").touch()
+    cluster.wait(low, "COMPLETED", timeout=20)
+    cluster.wait(high, "COMPLETED", timeout=20)
+
+
+def test_a_preempted_job_runs_again(slurm_installed: None, tmp_path: Path) -> None:
+    with Cluster(tmp_path, grace=0) as cluster:
+        low = submit(cluster, "main", "sleep 600")
+        cluster.wait(low, "RUNNING", timeout=10)
+        high = submit(cluster, "urgent", "true")
+        cluster.wait(high, "COMPLETED", timeout=20)
+        assert cluster.state(low) == "PENDING"
+        cluster.run("scontrol", "update", f"jobid={low}", "starttime=now")  # Or it would wait 8 s.
+        cluster.wait(low, "RUNNING", timeout=10)
+        assert "Restarts=1" in cluster.run("scontrol", "show", "job", low)
+        cluster.run("scancel", low)
+        with pytest.raises(ClusterError, match=f"job {low} is CANCELLED"):
+            cluster.wait(low, "RUNNING", timeout=10)
+
+
+def test_nothing_is_left_when_the_body_raises(slurm_installed: None, tmp_path: Path) -> None:
+    """Under pgid, SLURM itself would lose track of the child and the grandchild."""
+    folder = tmp_path / "cluster"
+    processes: set[int] = set()
+
+    def body() -> None:
+        with Cluster(folder, proctrack="pgid") as cluster:
+            submit(cluster, "main", bear_witness(tmp_path))
+            until(lambda: family_is_up(tmp_path))
+            processes.update(cluster.processes())
+            names = {Path(f"/proc/{pid}/comm").read_text().strip() for pid in processes}
+            assert {"munged", "slurmctld", "slurmd", "slurmstepd", "srun"} <= names
+            assert {int((tmp_path / f"{name}.pid").read_text()) for name in witness.FAMILY} <= processes
+            assert traces_of(folder)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        body()
+    assert not [pid for pid in processes if Path(f"/proc/{pid}").exists()]
+    assert traces_of(folder) == []
+
+
+def test_nothing_is_left_when_the_test_process_is_killed(slurm_installed: None, tmp_path: Path) -> None:
+    code = "import os, pathlib, sys; from tests.slurm.cluster import Cluster\n"
+    code += "with Cluster(pathlib.Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    until(lambda: traces_of(tmp_path) == [])
+
+
+def test_a_start_that_fails_says_what_the_daemon_logged(slurm_installed: None, tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match=r"(?s)n[12] ended with code 1\n.*cannot find proctrack plugin"):
+        Cluster(tmp_path, proctrack="none").__enter__()  # type: ignore[arg-type]
+    assert traces_of(tmp_path) == []
+
+
+def test_a_refused_command_says_why(cluster: Cluster) -> None:
+    with pytest.raises(ClusterError, match=r"(?s)nowhere ended with code 1.*invalid partition"):
+        cluster.run("sbatch", "--wrap", "true", "-p", "nowhere")
+    assert os.environ["SLURM_CONF"] == cluster.environ["SLURM_CONF"]
