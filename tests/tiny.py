@@ -1,0 +1,78 @@
+"""A small experiment that trains in a second: two classes of noisy pictures, a network with BatchNorm and dropout.
+
+Tests train it through the real worker, launcher and torchrun. Its targets are addresses in this module.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+CONFIG = """
+name: tiny
+batch_size: 12
+max_batch_per_device: 4
+precision: fp32
+model: {_target_: tests.tiny.Net}
+data:
+  train: {_target_: tests.tiny.Pictures, n: 100}
+  validation: {_target_: tests.tiny.Pictures, n: 30, first: 1000}
+  test: {_target_: tests.tiny.Pictures, n: 17, first: 2000}
+  transforms:
+    train:
+      - {_target_: torchvision.transforms.v2.RandomCrop, size: 8, padding: 1}
+      - {_target_: torchvision.transforms.v2.RandomHorizontalFlip}
+    batch:
+      - {_target_: data.images.Normalize, mean: [0.5], std: [0.25]}
+  workers: 0
+phases:
+  head:
+    epochs: 2
+    freeze: [backbone]
+    optimizer: {_target_: torch.optim.Adam, lr: 1e-2}
+  finetune:
+    epochs: 2.5
+    batch_size: 10
+    start_from: best
+    clip_norm: 1.0
+    optimizer: {_target_: torch.optim.SGD, lr: 0.05, momentum: 0.9}
+    scheduler: {_target_: torch.optim.lr_scheduler.CosineAnnealingLR, T_max: 25}
+evaluation: {batch_size: 8}
+checkpoints: {every_steps: 3}
+tracking: {every_steps: 2, images: 4}
+launch: {gpus: 0, cpus_per_rank: 1}
+"""
+
+
+class Pictures:
+    """Pictures uint8 [1, 8, 8] of two classes, made from their number: class 1 is brighter at the top."""
+
+    classes = ("bottom", "top")
+
+    def __init__(self, *, n: int, first: int = 0) -> None:
+        self.n = n
+        self.first = first
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        generator = torch.Generator().manual_seed(self.first + index)
+        label = int(torch.randint(2, (), generator=generator))
+        picture = torch.randint(0, 200, (1, 8, 8), generator=generator, dtype=torch.uint8)
+        rows = slice(0, 4) if label else slice(4, 8)
+        picture[:, rows] += 25
+        return picture, label
+
+
+class Net(nn.Module):
+    """Pictures float [N, 1, 8, 8] -> logits [N, 2]. `backbone` and `head`, so that a phase can freeze one of them."""
+
+    def __init__(self, *, width: int = 8) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(1, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU())
+        self.head = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(width * 64), nn.Dropout(0.3), nn.Linear(width * 64, 32),
+                                  nn.ReLU(), nn.BatchNorm1d(32), nn.Linear(32, 2))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.head(self.backbone(pictures))  # type: ignore[no-any-return]
