@@ -5,8 +5,19 @@ Tests train it through the real worker, launcher and torchrun. Its targets are a
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+from configs.load import ROOT
+from configs.rundir import RunDir
+from trainers.tasks import Classification
 
 CONFIG = """
 name: tiny
@@ -44,6 +55,26 @@ launch: {gpus: 0, cpus_per_rank: 1}
 """
 
 
+def write_config(folder: Path) -> Path:
+    """The experiment's config file, in `folder`."""
+    path = folder / "tiny.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+def drumbeat(folder: Path, *words: str, expect: int | None = 0, **options: Any) -> subprocess.CompletedProcess[str]:
+    """`python launch/run.py WORDS` typed in `folder`; fails unless it ends with exit code `expect`."""
+    done = subprocess.run([sys.executable, str(ROOT / "launch" / "run.py"), *words], cwd=folder, text=True,
+                          capture_output=True, check=False, **options)
+    assert expect is None or done.returncode == expect, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def latest(folder: Path, name: str = "tiny") -> RunDir:
+    """The newest run of an experiment below `folder`/runs."""
+    return RunDir((folder / "runs" / name / "latest").resolve())
+
+
 class Pictures:
     """Pictures uint8 [1, 8, 8] of two classes, made from their number: class 1 is brighter at the top."""
 
@@ -76,3 +107,32 @@ class Net(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         return self.head(self.backbone(pictures))  # type: ignore[no-any-return]
+
+
+class Fuse(Classification):
+    """Classification with a mishap built in: the rank that computes its `at`-th training loss in this process dies.
+
+    Each mishap happens once, in the order of the list, and leaves a file in `folder`, so a test can wait for it, and the
+    attempt after it gets past. `how` is "kill" (SIGKILL to itself), "raise", or "hold": wait to be killed by the test.
+    """
+
+    def __init__(self, *, folder: str, at: list[int], rank: int = 0, how: str = "kill", **options: Any) -> None:
+        super().__init__(**options)
+        self.folder = Path(folder)
+        self.at = at
+        self.armed = int(os.environ.get("RANK", "0")) == rank
+        self.how = how
+        self.calls = 0
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        if outputs.requires_grad and self.armed:
+            self.calls += 1
+            blown = len(list(self.folder.glob("blown-*")))
+            if blown < len(self.at) and self.calls == self.at[blown]:
+                (self.folder / f"blown-{blown}").touch()
+                if self.how == "kill":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if self.how == "raise":
+                    raise RuntimeError("the fuse has blown")
+                signal.pause()
+        return super().losses(outputs, targets)
