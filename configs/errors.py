@@ -17,6 +17,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 WIDTH = 80
+SCREEN = 24
+"""Lines of a terminal: what does not fit is said more briefly."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,13 @@ class Fault:
         rows = [("where", self.where), ("given", self.given), ("do", self.remedy)]
         return "\n".join([_hang("error: ", self.what), *(_hang(f"  {name:<7}", text) for name, text in rows if text)])
 
+    def brief(self) -> str:
+        """The same in two lines or so, for one of many."""
+        what = self.what
+        if " must be " in what and self.given:
+            what += f", not {self.given.partition(': ')[2] or self.given}"
+        return _hang("  ", f"{self.where}: {what}. {self.remedy}".removeprefix(": ").strip(), indent=4)
+
 
 class UserError(Exception):
     """A mistake the user can correct. `str()` of it is the whole screen to show."""
@@ -43,7 +52,17 @@ class UserError(Exception):
         self.faults = faults
 
     def __str__(self) -> str:
-        return "\n\n".join(map(str, self.faults))
+        full = "\n\n".join(map(str, self.faults))
+        if len(self.faults) == 1 or full.count("\n") < SCREEN:
+            return full
+        shown: list[str] = []
+        for fault in self.faults:
+            if sum(text.count("\n") + 1 for text in [*shown, fault.brief()]) > SCREEN - 3:
+                break
+            shown.append(fault.brief())
+        if len(shown) < len(self.faults):
+            shown.append(f"  ... and {len(self.faults) - len(shown)} more")
+        return "\n".join([f"error: {len(self.faults)} things are wrong", *shown])
 
 
 class ConfigError(UserError):
@@ -64,18 +83,21 @@ class RunError(UserError):
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """A remedy that names the valid name closest to `name`, or else all of them."""
-    names = sorted(map(str, valid))
+    names = sorted(set(map(str, valid)))
     close = difflib.get_close_matches(name, names, n=1)
     if close:
         return f"Did you mean '{close[0]}'?"
     return f"Valid here: {', '.join(names)}." if names else "No name is valid here."
 
 
-def _hang(label: str, text: str) -> str:
-    """`text` behind `label`, wrapped to the terminal's width, its own line breaks kept."""
+def _hang(label: str, text: str, indent: int | None = None) -> str:
+    """`text` behind `label`, wrapped to the terminal's width, its own line breaks kept. What follows the first line is
+    indented by as much as the label is long, or by `indent`."""
+    indent = len(label) if indent is None else indent
     lines = [
         part
         for line in text.splitlines()
-        for part in textwrap.wrap(line, WIDTH - len(label), break_long_words=False, break_on_hyphens=False) or [""]
+        for part in textwrap.wrap(line, WIDTH - max(len(label), indent), break_long_words=False, break_on_hyphens=False)
+        or [""]
     ]
-    return label + f"\n{' ' * len(label)}".join(lines)
+    return label + f"\n{' ' * indent}".join(lines)

@@ -3,64 +3,81 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 import types
 import typing
 from collections.abc import Iterator
 from typing import Any, Literal, Union
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from configs.errors import Fault, nearest
 from configs.layers import Layer
+from configs.text import inline
 
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+PLAIN_NAME = re.compile(r"\w[\w.-]*")
+PLAIN_WORDS = "a plain name: letters, digits, '_', '-' and '.', a letter or digit first"
 
 
 def misfit(schema: type, layer: Layer, key: str, value: Any) -> Fault:
     """Why `key: value` does not fit the schema."""
     kind: Any = schema
     done: list[str] = []
+    given = f"{key}: {inline(value)}"
     for part in key.split("."):
-        fields = _fields(kind)
+        fields = fields_of(kind)
         if fields is not None and part not in fields:
             place = f"in '{'.'.join(done)}'" if done else "at the top level"
-            return Fault(what=f"unknown key '{part}' {place}", where=layer.where(".".join([*done, part])),
-                         given=f"{key}: {value}", remedy=nearest(part, fields))
+            return Fault(what=f"unknown key '{part}' {place}", where=layer.where(".".join([*done, part])), given=given,
+                         remedy=_instead(part, [*done], fields))
         kind = fields[part] if fields is not None else _item(kind)
         done.append(part)
-        if _fields(kind) is None and not _is_mapping(kind):
+        if fields_of(kind) is None and not _is_mapping(kind):
             break
     name = ".".join(done)
-    return Fault(what=f"{name} must be {expected(kind)}", where=layer.where(key), given=f"{name}: {value}")
+    if kind is Any:  # it takes anything, so this can only be a ${...} that OmegaConf cannot read
+        return Fault(what=f"{name} holds a reference that cannot be read", where=layer.where(key), given=given,
+                     remedy="Write ${some.key} or ${oc.env:VARIABLE}, in single quotes for the shell.")
+    return Fault(what=f"{name} must be {expected(kind)}", where=layer.where(key), given=given,
+                 remedy=_reshaped(kind, name, value))
 
 
 def missing(schema: type, key: str, where: str) -> Fault:
     """A key that has no default and was not given."""
     kind: Any = schema
     for part in key.split("."):
-        fields = _fields(kind)
+        fields = fields_of(kind)
         kind = fields[part] if fields is not None else _item(kind)
     return Fault(what=f"'{key}' is missing", where=where, remedy=f"It must be {expected(kind)}.")
 
 
+def unresolved(error: OmegaConfBaseException, where: str, key: str) -> Fault:
+    """A reference, ${...}, to something that is not there."""
+    said = str(error).splitlines()[0].removeprefix("KeyError raised while resolving interpolation: ").strip('"')
+    return Fault(what=f"{key} refers to something that is not there: {said}", where=where)
+
+
 def out_of_bounds(schema: type, node: Any, prefix: str = "") -> Iterator[tuple[str, str, Any]]:
-    """(dotted key, the bound in words, the value) of each number that its field's metadata rules out."""
+    """(dotted key, the bound in words, the value) of each value that its field's metadata rules out."""
     kinds = typing.get_type_hints(schema)
     for field in dataclasses.fields(schema):
         key, kind = prefix + field.name, kinds[field.name]
         value = None if OmegaConf.is_missing(node, field.name) else node[field.name]
         if value is None:
             continue
-        if _fields(kind):
+        if fields_of(kind):
             yield from out_of_bounds(_bare(kind), value, f"{key}.")
-        elif _is_mapping(kind) and _fields(_item(kind)):
+        elif _is_mapping(kind) and fields_of(_item(kind)):
             for name in value:
-                if value[name] is not None:
+                if not PLAIN_NAME.fullmatch(str(name)) or "." in str(name):
+                    yield key, f"named plainly: letters, digits, '_' and '-'; not '{name}'", list(value)
+                elif value[name] is not None:
                     yield from out_of_bounds(_bare(_item(kind)), value[name], f"{key}.{name}.")
-        elif "at_least" in field.metadata and not value >= field.metadata["at_least"]:
-            yield key, f"at least {field.metadata['at_least']}", value
-        elif "above" in field.metadata and not value > field.metadata["above"]:
-            yield key, f"above {field.metadata['above']}", value
+        elif bound := _broken_bound(field.metadata, value):
+            yield key, bound, value
 
 
 def expected(kind: Any) -> str:
@@ -70,19 +87,50 @@ def expected(kind: Any) -> str:
         words = "one of " + ", ".join(map(str, typing.get_args(bare)))
     elif typing.get_origin(bare) is list:
         words = "a list"
-    elif fields := _fields(bare):
+    elif fields := fields_of(bare):
         words = f"a section with some of: {', '.join(fields)}"
     elif _is_mapping(bare):
-        words = "a target (`_target_: package.module.Name` and its arguments)" if _item(bare) is Any else "a section"
+        words = "a section: `_target_: package.module.Name` and its arguments" if _item(bare) is Any else "a section"
     else:
         words = WORDS.get(bare, "a value")
     return words + (" or null" if bare is not kind else "")
 
 
-def _fields(kind: Any) -> dict[str, Any] | None:
+def fields_of(kind: Any) -> dict[str, Any] | None:
     """The field types of a dataclass, seen through Optional; None for what is no dataclass."""
     bare = _bare(kind)
     return typing.get_type_hints(bare) if dataclasses.is_dataclass(bare) and isinstance(bare, type) else None
+
+
+def _broken_bound(metadata: typing.Mapping[str, Any], value: Any) -> str:
+    """The bound that a value breaks, in words; nothing where it keeps all."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "a finite number"
+    if "at_least" in metadata and value < metadata["at_least"]:
+        return f"at least {metadata['at_least']}"
+    if "above" in metadata and value <= metadata["above"]:
+        return f"above {metadata['above']}"
+    if "plain_name" in metadata and not PLAIN_NAME.fullmatch(value):
+        return PLAIN_WORDS
+    return ""
+
+
+def _instead(part: str, above: list[str], fields: dict[str, Any]) -> str:
+    """What to write in place of a key that nothing has."""
+    name, bracket, _ = part.partition("[")
+    if bracket and name in fields:
+        whole = ".".join([*above, name])
+        return f"Items of a list cannot be set one by one. Give the whole list: '{whole}=[...]'"
+    return nearest(part, fields)
+
+
+def _reshaped(kind: Any, name: str, value: Any) -> str:
+    """How to write a value that is nearly right."""
+    if typing.get_origin(_bare(kind)) is list and isinstance(value, str | int | float):
+        return f"Put it in brackets: {name}: [{inline(value)}]"
+    if _is_mapping(kind) and value is None:
+        return f"Write {{}} for none: {name}: {{}}"
+    return ""
 
 
 def _bare(kind: Any) -> Any:

@@ -1,8 +1,8 @@
 """From a config file to a `Config`: defaults < file (< its base) < KEY=VALUE < flags.
 
     loaded = load("configs/resnet50_xray.yaml", ["batch_size=64"], {"launch.gpus": 8})
-    loaded.config                  # the frozen Config
-    loaded.sources["batch_size"]   # 'command line'
+    loaded.config                      # the frozen Config
+    loaded.where("batch_size")         # 'command line'
 
 All faults are collected before one `ConfigError` is raised, each with the file and line it stands in.
 """
@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,12 +20,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from configs.errors import ConfigError, Fault, nearest
-from configs.faults import misfit, missing, out_of_bounds
-from configs.layers import Layer, assignment_layer, file_layers, flag_layer, leaves, nest, overlay
+from configs.faults import misfit, missing, out_of_bounds, unresolved
+from configs.layers import ROOT as ROOT
+from configs.layers import Layer, assignment_layer, file_layers, flag_layer, leaves, nest, overlay, parent, short
 from configs.schema import Config, Site
-
-ROOT = Path(__file__).resolve().parent.parent
-"""The folder that holds launch/, trainers/, configs/ and the rest."""
+from configs.text import dump, inline
 
 PATH_ARGUMENTS = ("root", "folder", "path", "file")
 """Arguments of targets with these names, or ending in _ and one of them, are paths."""
@@ -35,10 +34,41 @@ Schema = TypeVar("Schema")
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A config, and for each value that is not a default the place it came from."""
+    """A config, and where each value that is not a default comes from."""
 
     config: Config
-    sources: dict[str, str]
+    layers: Sequence[Layer] = ()
+    """Lowest first."""
+    places: Mapping[str, Layer] = field(default_factory=dict)
+    """The layer of each leaf that is not a default."""
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """`file:line`, flag or 'command line' of each leaf that is not a default."""
+        return {key: layer.where(key) for key, layer in self.places.items()}
+
+    def where(self, key: str) -> str:
+        """The source of a leaf, of an item in a list, or of a section as its topmost layer has it; '' for a default."""
+        above = key
+        while above:
+            if above in self.places:
+                return self.places[above].where(key)
+            inside = [layer for leaf, layer in self.places.items() if leaf.startswith(f"{above}.")]
+            if inside:
+                return max(inside, key=self.layers.index).where(key)
+            above = parent(above)
+        return ""
+
+    def located(self, fault: Fault) -> Fault:
+        """A fault that names a dotted key, with the source of that key before it."""
+        source = self.where(fault.where)
+        if not source:
+            return fault
+        return dataclasses.replace(fault, where=source if source.startswith("--") else f"{source} ({fault.where})")
+
+    def as_yaml(self) -> str:
+        """The resolved config as YAML that `read` reads; a comment tells where each changed value comes from."""
+        return dump(dataclasses.asdict(self.config), self.sources)
 
 
 def load(file: str | Path, assignments: Sequence[str] = (), flags: Mapping[str, Any] | None = None) -> Loaded:
@@ -46,14 +76,24 @@ def load(file: str | Path, assignments: Sequence[str] = (), flags: Mapping[str, 
 
     Relative paths in it become absolute, taken from the current folder. Raises `ConfigError`.
     """
-    layers = [*file_layers(find(file)), *map(assignment_layer, assignments)]
+    layers = file_layers(find(file))
+    faults: list[Fault] = []
+    for text in assignments:
+        try:
+            layers.append(assignment_layer(text))
+        except ConfigError as error:
+            faults += error.faults
+    if faults:
+        raise ConfigError(*faults)
     layers += [flag_layer(key, value) for key, value in (flags or {}).items()]
-    config, sources = _build(Config, layers)
-    config = dataclasses.replace(config, phases={name: p for name, p in config.phases.items() if p is not None})
+    config, places = _build(Config, layers)
+    config = dataclasses.replace(config, phases={name: phase for name, phase in config.phases.items() if phase})
+    loaded = Loaded(config=config, layers=layers, places=places)
     if not config.phases:
-        raise ConfigError(Fault(what="no phases: the run would train nothing", where=layers[0].origin,
-                                remedy="Add one, for example\nphases: {train: {epochs: 10, optimizer: {...}}}"))
-    return Loaded(config=config, sources=sources)
+        raise ConfigError(Fault(what="no phases: the run would train nothing",
+                                where=loaded.where("phases") or layers[0].origin,
+                                remedy="Add one: phases: {train: {epochs: 10, optimizer: {_target_: ...}}}"))
+    return loaded
 
 
 def read(file: Path) -> Config:
@@ -66,11 +106,6 @@ def build_config(layers: Sequence[Layer]) -> Config:
     return _build(Config, layers)[0]
 
 
-def to_yaml(config: Config) -> str:
-    """The resolved config as YAML: what `read` reads."""
-    return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)))
-
-
 def load_site(profile: str | None) -> Site:
     """The cluster that --profile names, from configs/clusters/ or by path; an ordinary one where it is None."""
     if profile is None:
@@ -79,8 +114,8 @@ def load_site(profile: str | None) -> Site:
     file = Path(profile) if profile.endswith(".yaml") else folder / f"{profile}.yaml"
     if not file.is_file():
         sites = [path.stem for path in folder.glob("*.yaml")]
-        raise ConfigError(Fault(what=f"no cluster profile '{profile}'", where=str(file), given=f"--profile {profile}",
-                                remedy=nearest(profile, sites)))
+        raise ConfigError(Fault(what=f"no cluster profile '{profile}'", where=short(file.parent),
+                                given=f"--profile {profile}", remedy=nearest(profile, sites)))
     return _build(Site, file_layers(file))[0]
 
 
@@ -89,42 +124,81 @@ def find(file: str | Path) -> Path:
     for candidate in (Path(file), ROOT / file, ROOT / "configs" / f"{file}.yaml"):
         if candidate.is_file():
             return candidate
-    shipped = [path.name for path in (ROOT / "configs").glob("*.yaml")]
-    raise ConfigError(Fault(what=f"no config file '{file}'", where=str(Path.cwd()),
-                            remedy=nearest(Path(file).name, shipped)))
+    if Path(file).is_dir():
+        inside = sorted(path.name for path in Path(file).glob("*.yaml"))
+        raise ConfigError(Fault(what="a config is a file, and this is a folder", where=short(Path(file)),
+                                remedy=f"In it: {', '.join(inside)}" if inside else ""))
+    near = [path.name for folder in (Path(file).parent, ROOT / "configs") for path in folder.glob("*.yaml")
+            if path.is_file()]
+    raise ConfigError(Fault(what=f"there is no config '{file}'", where=str(Path(file).parent.absolute()),
+                            remedy=nearest(Path(file).name, near)))
 
 
-def _build(schema: type[Schema], layers: Sequence[Layer]) -> tuple[Schema, dict[str, str]]:
-    """The schema's object with all layers over its defaults, and the source of each value that a layer gave."""
+def _build(schema: type[Schema], layers: Sequence[Layer]) -> tuple[Schema, dict[str, Layer]]:
+    """The schema's object with all layers over its defaults, and the layer of each value that one gave."""
     values, places = overlay(layers)
-    merged: Any = OmegaConf.structured(schema)
-    faults: list[Fault] = []
+    merged, faults = _merge(schema, values, places)
     try:
-        merged = OmegaConf.merge(merged, values)
-    except (OmegaConfBaseException, TypeError, ValueError):
-        for key, value in leaves(values):  # one by one, so that each fault is found
-            try:
-                merged = OmegaConf.merge(merged, nest(key, value))
-            except (OmegaConfBaseException, TypeError, ValueError):
-                faults.append(misfit(schema, places[key], key, value))
-    faulty = {fault.what for fault in faults}
-    faults += [missing(schema, key, layers[0].origin) for key in sorted(OmegaConf.missing_keys(merged))
-               if not any(key in what for what in faulty)]
-    for key, bound, value in out_of_bounds(schema, merged):
-        where = places[key].where(key) if key in places else layers[0].origin
-        faults.append(Fault(what=f"{key} must be {bound}", where=where, given=f"{key}: {value}"))
-    if faults:
-        raise ConfigError(*dict.fromkeys(faults))
-    try:
-        plain = OmegaConf.to_container(merged, resolve=True)
+        faults += [*_missing(schema, merged, faults, layers), *_out_of_bounds(schema, merged, places)]
+        built = None if faults else OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        raise ConfigError(Fault(what=str(error).splitlines()[0], where=layers[0].origin)) from None
-    merged = OmegaConf.merge(merged, _absolute_paths(plain))
-    return typing.cast(Schema, OmegaConf.to_object(merged)), {key: layer.where(key) for key, layer in places.items()}
+        key = str(getattr(error, "full_key", ""))
+        faults.append(unresolved(error, places[key].where(key) if key in places else layers[0].origin, key))
+    if faults:
+        raise ConfigError(*sorted(dict.fromkeys(faults), key=lambda fault: _in_order(fault, layers)))
+    return typing.cast(Schema, _absolute_paths(built)), places
+
+
+def _missing(schema: type, merged: Any, found: Sequence[Fault], layers: Sequence[Layer]) -> Iterator[Fault]:
+    """Keys that have no default and were not given, unless `found` tells of them already."""
+    files = [layer for layer in layers if layer.lines] or layers[:1]
+    for key in sorted(OmegaConf.missing_keys(merged)):
+        if not any(key in fault.what for fault in found):
+            section = f"{parent(key)}."
+            inside = [layer for layer in layers if any(leaf.startswith(section) for leaf, _ in leaves(layer.values))]
+            where = inside[-1].where(parent(key)) if "." in key and inside else files[-1].origin
+            fault = missing(schema, key, where)
+            if key.startswith("phases."):
+                names = ", ".join(map(str, merged.phases))
+                fault = dataclasses.replace(fault, remedy=f"{fault.remedy} The phases of this config: {names}.")
+            yield fault
+
+
+def _out_of_bounds(schema: type, merged: Any, places: Mapping[str, Layer]) -> Iterator[Fault]:
+    for key, bound, value in out_of_bounds(schema, merged):
+        layer = places.get(key) or next(layer for leaf, layer in places.items() if leaf.startswith(f"{key}."))
+        yield Fault(what=f"{key} must be {bound}", where=layer.where(key), given=f"{key}: {inline(value)}")
+
+
+def _merge(schema: type, values: dict[str, Any], places: Mapping[str, Layer]) -> tuple[Any, list[Fault]]:
+    """The schema's defaults with `values` over them, and what of `values` does not fit."""
+    merged: Any = OmegaConf.structured(schema)
+    try:
+        return OmegaConf.merge(merged, values), []
+    except (OmegaConfBaseException, TypeError, ValueError) as error:
+        first = str(error).splitlines()[0]
+    faults = []
+    for key, value in leaves(values):  # one by one, so that each fault is found
+        try:
+            merged = OmegaConf.merge(merged, nest(key, value))
+        except (OmegaConfBaseException, TypeError, ValueError):
+            faults.append(misfit(schema, places[key], key, value))
+    return merged, faults or [Fault(what=first, where=next(iter(places.values())).origin)]
+
+
+def _in_order(fault: Fault, layers: Sequence[Layer]) -> tuple[int, int]:
+    """Sorts faults as the sources are read: by layer, then by line."""
+    origin, _, line = fault.where.rpartition(":")
+    order = [layer.origin for layer in layers]
+    if origin in order and line.isdigit():
+        return order.index(origin), int(line)
+    return (order.index(fault.where) if fault.where in order else -1), 0
 
 
 def _absolute_paths(node: Any, in_target: bool = False) -> Any:
     """The same tree with the path arguments of targets made absolute from the current folder."""
+    if dataclasses.is_dataclass(node) and not isinstance(node, type):
+        return dataclasses.replace(node, **{name: _absolute_paths(value) for name, value in vars(node).items()})
     if isinstance(node, list):
         return [_absolute_paths(item, in_target) for item in node]
     if not isinstance(node, dict):
@@ -134,8 +208,8 @@ def _absolute_paths(node: Any, in_target: bool = False) -> Any:
             else _absolute_paths(value, in_target) for key, value in node.items()}
 
 
-def _is_path(key: str, value: Any) -> bool:
-    if not isinstance(value, str) or value == "":
+def _is_path(key: Any, value: Any) -> bool:
+    if not isinstance(value, str) or value == "" or "://" in value:
         return False
     looks_like_one = value.endswith((".pth", ".pt", ".safetensors"))
-    return key.split("_")[-1] in PATH_ARGUMENTS or (key == "weights" and looks_like_one)
+    return str(key).split("_")[-1] in PATH_ARGUMENTS or (key == "weights" and looks_like_one)

@@ -3,6 +3,7 @@
     runs/<name>/<time>-<id>/
         config.yaml      resolved; what the workers read
         plan.json        topology, environment, commands; what the node launchers read
+        job.json         where it runs, and the job's id there
         status.json      state, progress, a heartbeat; what people read
         result.json      how the run ended
         attempts/<k>/    one start of all ranks: logs, errors, the stop marker
@@ -49,6 +50,11 @@ class RunDir:
     @property
     def plan(self) -> Path:
         return self.path / "plan.json"
+
+    @property
+    def job(self) -> Path:
+        """Written by who submits; apart from status.json, which the job itself may already be writing by then."""
+        return self.path / "job.json"
 
     @property
     def status(self) -> Path:

@@ -2,13 +2,14 @@
 
 A section typed `dict[str, Any]` is a target: `_target_: package.module.Name` plus the arguments of that name. Those are
 checked by `trainers.prepare`, which may import torch; everything else is checked here, before anything runs.
-Numbers that have a smallest sensible value say so in their metadata (`at_least`, `above`), and `configs.load` enforces it.
+Numbers that have a smallest sensible value say so in their metadata (`at_least`, `above`), and `configs.load` enforces
+it. All numbers are finite.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, Optional
+from typing import Any, Literal
 
 from omegaconf import MISSING
 
@@ -21,6 +22,11 @@ def at_least(minimum: float, default: Any = MISSING) -> Any:
 def above(bound: float, default: Any = MISSING) -> Any:
     """A field whose value, where there is one, is larger than `bound`."""
     return field(default=default, metadata={"above": bound})
+
+
+def plain_name() -> Any:
+    """A field whose value can name a folder, a job and a curve."""
+    return field(default=MISSING, metadata={"plain_name": True})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +51,12 @@ class Data:
     """The set that picks the best weights; empty for none."""
     test: dict[str, Any] = field(default_factory=dict)
     """The set that is evaluated once, with the best weights, at the end; empty for none."""
+    how_to_get: str = ""
+    """What to do when a set is not there, for a reader: shown with the error."""
     transforms: Transforms = field(default_factory=Transforms)
     shuffle: bool = True
     """Whether each epoch has an order of its own; false keeps the order of the set."""
-    workers: Optional[int] = at_least(0, None)
+    workers: int | None = at_least(0, None)
     """Loader processes of each rank; null takes the cores a rank has less one, at most 8."""
 
 
@@ -58,7 +66,7 @@ class Phase:
 
     epochs: float = above(0)
     """How long, in passes over the training set; fractions are allowed."""
-    batch_size: Optional[int] = at_least(1, None)
+    batch_size: int | None = at_least(1, None)
     """Samples in one optimizer step over all ranks; null takes the run's."""
     start_from: Literal["last", "best"] = "last"
     """The weights to start from: those the phase before ended with, or the best it found."""
@@ -70,7 +78,7 @@ class Phase:
     """A torch learning-rate scheduler; empty keeps the rate constant."""
     scheduler_every: Literal["step", "epoch"] = "step"
     """When the scheduler advances: after each optimizer step, or at each epoch mark."""
-    clip_norm: Optional[float] = above(0, None)
+    clip_norm: float | None = above(0, None)
     """The gradient's norm is cut to this; null leaves it."""
 
 
@@ -90,7 +98,7 @@ class Evaluation:
 class Checkpoints:
     """When to save and what to keep. A checkpoint is also written at each evaluation, at a stop and at the end."""
 
-    every_steps: Optional[int] = at_least(1, None)
+    every_steps: int | None = at_least(1, None)
     """Save after each so many steps; null leaves it to the clock."""
     every_minutes: float = above(0, 10.0)
     """Save when so many minutes have passed since the last one."""
@@ -114,11 +122,11 @@ class Launch:
 
     nodes: int = at_least(1, 1)
     """Machines."""
-    gpus: Optional[int] = at_least(0, None)
+    gpus: int | None = at_least(0, None)
     """Ranks on each node, a GPU each; null takes all that this machine has, 0 trains on the CPU."""
     procs: int = at_least(1, 1)
     """Ranks on each node where no GPU is used."""
-    cpus_per_rank: Optional[int] = at_least(1, None)
+    cpus_per_rank: int | None = at_least(1, None)
     """Cores for each rank; null divides this machine's, and asks a cluster for 8 beside a GPU and 2 without."""
     restarts: int = at_least(0, 3)
     """Attempts in a row that may fail without a new checkpoint before the run is given up."""
@@ -128,7 +136,7 @@ class Launch:
 class Config:
     """One experiment."""
 
-    name: str = MISSING
+    name: str = plain_name()
     """The folder under runs/ that collects the runs of this experiment."""
     seed: int = 0
     """All randomness of the run is derived from it."""
@@ -139,7 +147,7 @@ class Config:
     data: Data = field(default_factory=Data)
     batch_size: int = at_least(1)
     """Samples in one optimizer step, over all ranks: a run on 1 GPU and one on 8 see the same batches."""
-    max_batch_per_device: Optional[int] = at_least(1, None)
+    max_batch_per_device: int | None = at_least(1, None)
     """The largest micro-batch; a rank's share of the batch is cut into parts no larger. Null never cuts."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Arithmetic of the forward pass; auto is bf16 where the device multiplies it in hardware."""
@@ -147,7 +155,7 @@ class Config:
     """Keep images and convolution weights in NHWC memory order, which is faster; no effect on other models."""
     deterministic: bool = True
     """Prefer kernels that give the same bits each time, as far as the device has them."""
-    phases: dict[str, Optional[Phase]] = field(default_factory=dict)
+    phases: dict[str, Phase | None] = field(default_factory=dict)
     """The phases by name, in the order they run; null leaves out one of the base file."""
     evaluation: Evaluation = field(default_factory=Evaluation)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
@@ -159,17 +167,17 @@ class Config:
 class Site:
     """One cluster: configs/clusters/NAME.yaml, chosen with --profile NAME."""
 
-    partition: Optional[str] = None
-    account: Optional[str] = None
-    qos: Optional[str] = None
-    constraint: Optional[str] = None
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
     time_minutes: int = at_least(1, 1440)
     """The job's time limit. A run that needs longer saves before it and is queued again."""
     gpu_flag: Literal["gres", "gpus-per-node"] = "gres"
     """How GPUs are asked for. gres works on every site; gpus-per-node needs the cons_tres plugin."""
-    gpu_type: Optional[str] = None
+    gpu_type: str | None = None
     """Asked for as gpu:TYPE:COUNT where given."""
-    mem_gb_per_node: Optional[float] = above(0, None)
+    mem_gb_per_node: float | None = above(0, None)
     """Memory; null leaves it to the site's default."""
     signal_seconds: int = at_least(1, 120)
     """How long before the time limit SLURM sends the signal that lets the run save."""

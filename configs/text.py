@@ -1,0 +1,133 @@
+"""A config as text: YAML in, with the line of each key; YAML out, with a comment behind what deserves one."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+
+WIDTH = 80
+COMMENT_COLUMN = 40
+
+
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML as OmegaConf reads it: 1e-6 is a number, 2026-01-31 is text, and no key may stand twice in a section."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key '{key.value}' stands here twice",
+                                                        key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)  # type: ignore[no-any-return]
+
+
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in Loader.yaml_implicit_resolvers.items()
+}
+Loader.add_implicit_resolver("tag:yaml.org,2002:float",
+                             re.compile(r"[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$"),
+                             list("-+.0123456789"))
+
+
+def parse(text: str) -> tuple[Any, dict[str, int]]:
+    """The value of a YAML text, and the line of each key: {"data.train.root": 23, "data.transforms.train[0]": 27}.
+
+    Raises `yaml.YAMLError`.
+    """
+    loader = Loader(text)
+    try:
+        node = loader.get_single_node()
+        return (None if node is None else loader.construct_document(node)), dict(_lines(node))
+    finally:
+        loader.dispose()
+
+
+def dump(values: Mapping[str, Any], comments: Mapping[str, str] | None = None) -> str:
+    """YAML, one value a line, that `parse` reads back. `comments` stand behind the keys they are given for, or above
+    them where a line would get longer than a terminal is wide."""
+    lines = [_commented(text, (comments or {}).get(key, "")) for text, key in _block(values, "")]
+    return "\n".join([*lines, ""])
+
+
+def inline(value: Any) -> str:
+    """A value as YAML in one line."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_scalar(key)}: {inline(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(inline, value)) + "]"
+    return _scalar(value)
+
+
+def _lines(node: yaml.Node | None, key: str = "") -> Iterator[tuple[str, int]]:
+    if isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            inner = f"{key}.{name.value}" if key else str(name.value)
+            yield inner, name.start_mark.line + 1
+            yield from _lines(value, inner)
+    elif isinstance(node, yaml.SequenceNode):
+        for number, value in enumerate(node.value):
+            yield f"{key}[{number}]", value.start_mark.line + 1
+            yield from _lines(value, f"{key}[{number}]")
+
+
+def _block(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    """Lines of a section or a list, each with the key that stands in it."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            inner, label = (f"{key}.{name}" if key else str(name)), f"{_scalar(name)}:"
+            if _fits_a_line(item):
+                yield f"{label} {inline(item)}", inner
+            else:
+                yield label, inner
+                yield from (("  " + text, place) for text, place in _block(item, inner))
+    else:
+        for number, item in enumerate(value):
+            inner = f"{key}[{number}]"
+            rows = [(inline(item), inner)] if _fits_a_line(item) else _block(item, inner)
+            for row, (text, place) in enumerate(rows):
+                yield ("  " if row else "- ") + text, place
+
+
+def _fits_a_line(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(not isinstance(item, Mapping | list | tuple) for item in value) and len(inline(value)) <= WIDTH // 2
+    return not (isinstance(value, Mapping) and value)
+
+
+def _commented(text: str, comment: str) -> str:
+    if not comment:
+        return text
+    for line in (f"{text:<{COMMENT_COLUMN}}  # {comment}", f"{text}  # {comment}"):
+        if len(line) <= WIDTH:
+            return line
+    return f"{' ' * (len(text) - len(text.lstrip(' ')))}# {comment}\n{text}"
+
+
+def _scalar(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"inf": ".inf", "-inf": "-.inf"}.get(str(value), ".nan")
+    if isinstance(value, int | float):
+        return repr(value)
+    return str(value) if _is_plain(str(value)) else _quoted(str(value))
+
+
+def _is_plain(text: str) -> bool:
+    """Whether a text means itself without quotes, behind a key and in a list."""
+    if re.fullmatch(r"[A-Za-z_/][\w./-]*[./-][\w./-]*", text, re.ASCII):
+        return True  # names of targets and paths: most texts, and not worth a parser's time
+    try:
+        return bool(yaml.load(f"key: {text}\nlist: [{text}]", Loader) == {"key": text, "list": [text]})
+    except yaml.YAMLError:
+        return False
+
+
+def _quoted(text: str) -> str:
+    return str(yaml.safe_dump(text, default_style='"', allow_unicode=True, width=math.inf)).rstrip("\n")
