@@ -2,80 +2,87 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
-from collections.abc import Iterator
-from typing import Any
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
 
-from configs.layers import leaves
+from configs.errors import WIDTH
+from configs.layers import short
 from configs.load import Loaded
+from configs.schema import Config
 from launch.executors import Request, command_text
 from launch.plan import JobPlan, leaked, torchrun_command
 
+PLACES = {"debug": "in this process", "local": "on this machine", "slurm": "through SLURM"}
+
 
 def describe(loaded: Loaded, request: Request) -> str:
-    """Config, processes, environment and the exact request."""
+    """The resolved config, the processes, what each rank gets and finds, and the exact request."""
     plan = request.plan
-    config = loaded.config
     blocks = [
-        ("config (where each changed value comes from)", list(_config_lines(dataclasses.asdict(config), loaded.sources))),
-        ("processes", _topology_lines(plan)),
-        ("batch", [f"{name}: {size} samples a step, {_share(size, plan.topology.world_size)}"
-                   for name, size in _batches(loaded)] + [
-            "steps per epoch: not known before the data is counted, which preparing does at submission"]),
-        ("environment", [f"{name}={value}" for name, value in plan.environment.items()] + (
-            [f"not passed on: {', '.join(gone)}"] if (gone := leaked(os.environ)) else [])),
+        ("config: defaults, and where every other value comes from", loaded.as_yaml()),
+        ("processes", _processes(plan)),
+        ("samples", _samples(loaded.config, plan.topology.world_size)),
+        ("environment of every rank", _environment(plan)),
     ]
     if plan.where != "debug":
-        blocks.append(("torchrun, on each node", command_text(torchrun_command(plan)).splitlines()))
+        blocks.append(("command on each node", _torchrun(plan)))
     if plan.where != "local":
-        title = "sbatch script" if plan.where == "slurm" else "call"
-        blocks.append((title, request.text.splitlines()))
-    text = "\n\n".join("\n".join([f"{title}:", *(f"  {line}".rstrip() for line in lines)]) for title, lines in blocks)
-    return f"{text}\n\nNothing was started, and nothing was written."
+        blocks.append(("sbatch script" if plan.where == "slurm" else "call", request.text))
+    text = "\n\n".join(f"# --- {title}\n{block.rstrip()}" for title, block in blocks)
+    return f"{text}\n\n# Nothing was started, and nothing was written."
 
 
-def _config_lines(values: dict[str, Any], sources: dict[str, str]) -> Iterator[str]:
-    """The config as YAML keys, one leaf a line, each changed one with its source behind it."""
-    rows = []
-    for key, value in leaves(values):
-        source = sources.get(key) or next((sources[parent] for parent in _parents(key) if parent in sources), "")
-        rows.append((f"{key}: {_inline(value)}", source))
-    width = min(64, max(len(text) for text, _ in rows))
-    for text, source in rows:
-        yield f"{text:<{width}}  # {source}" if source else text
-
-
-def _parents(key: str) -> Iterator[str]:
-    while "." in key:
-        key = key.rpartition(".")[0]
-        yield key
-
-
-def _inline(value: Any) -> str:
-    if isinstance(value, list | dict):
-        return json.dumps(value)
-    return {None: "null", True: "true", False: "false"}.get(value, str(value)) if not isinstance(value, int) or (
-        isinstance(value, bool)) else str(value)
-
-
-def _topology_lines(plan: JobPlan) -> list[str]:
+def summary(plan: JobPlan) -> str:
+    """The processes in a few words: '16 ranks with a GPU each, 2 nodes x 8, through SLURM'."""
     topology = plan.topology
-    place = {"debug": "this process", "local": "this machine", "slurm": "SLURM"}[plan.where]
-    kind = "a GPU each" if topology.device == "cuda" else "on the CPU"
-    return [f"{topology.world_size} rank{'s' * (topology.world_size > 1)}: {topology.nodes} node"
-            f"{'s' * (topology.nodes > 1)} x {topology.ranks_per_node}, {kind}, {topology.cpus_per_rank} core"
-            f"{'s' * (topology.cpus_per_rank > 1)} each, in {place}".replace("in this machine", "on this machine")
-            .replace("in SLURM", "through SLURM"), f"run folder: {plan.run_dir}"]
+    ranks = f"{_count(topology.world_size, 'rank')} {'with a GPU each' if topology.device == 'cuda' else 'on the CPU'}"
+    nodes = f"{topology.nodes} nodes x {topology.ranks_per_node}" if topology.nodes > 1 else ""
+    return ", ".join(filter(None, [ranks, nodes, PLACES[plan.where]]))
 
 
-def _batches(loaded: Loaded) -> Iterator[tuple[str, int]]:
-    for name, phase in loaded.config.phases.items():
-        if phase is not None:
-            yield name, phase.batch_size or loaded.config.batch_size
+def _processes(plan: JobPlan) -> str:
+    return _table([("ranks", f"{summary(plan)}, {_count(plan.topology.cpus_per_rank, 'core')} each"),
+                   ("run folder", short(Path(plan.run_dir)))])
+
+
+def _samples(config: Config, world_size: int) -> str:
+    sizes = {name: phase.batch_size or config.batch_size for name, phase in config.phases.items() if phase is not None}
+    return _table([*((name, _share(size, world_size)) for name, size in sizes.items()),
+                   ("an epoch", "not known before the samples are counted: preparing does that when the run is "
+                                "submitted, and looks at model, weights and data")])
 
 
 def _share(size: int, world_size: int) -> str:
     low, high = size // world_size, -(-size // world_size)
-    return f"{low} on each rank" if low == high else f"{low} or {high} on each rank"
+    each = "all on the one rank" if world_size == 1 else (f"{low} on each rank" if low == high
+                                                          else f"{low} or {high} on each rank")
+    return f"{size} a step, {each}"
+
+
+def _environment(plan: JobPlan) -> str:
+    lines = [f"{name}={value}" for name, value in plan.environment.items()]
+    if gone := leaked(os.environ):
+        lines.append(_wrapped("# not passed on: ", ", ".join(gone), "#   "))
+    return "\n".join(lines)
+
+
+def _torchrun(plan: JobPlan) -> str:
+    known_later = "ATTEMPT" if plan.topology.nodes == 1 else "ATTEMPT, NODE, ADDRESS and PORT"
+    return f"# {known_later}: known when the job starts\n{command_text(torchrun_command(plan))}"
+
+
+def _table(rows: Iterable[tuple[str, str]]) -> str:
+    rows = list(rows)
+    width = max(len(name) for name, _ in rows) + 2
+    return "\n".join(_wrapped(f"{name:<{width}}", text, " " * width) for name, text in rows)
+
+
+def _wrapped(label: str, text: str, indent: str) -> str:
+    return textwrap.fill(text, WIDTH, initial_indent=label, subsequent_indent=indent, break_long_words=False,
+                         break_on_hyphens=False)
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' * (number != 1)}"

@@ -11,6 +11,7 @@ import os
 import shlex
 import shutil
 import signal
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,12 +63,21 @@ class InProcess:
     """--debug: this very process is the only rank, so a breakpoint stops where it stands."""
 
     def prepare(self, plan: JobPlan) -> Request:
-        return Request(plan=plan, text=f"trainers.worker.main({plan.run_dir!r}), in this process")
+        return Request(plan=plan, text=f"trainers.worker.main({plan.run_dir!r}, ATTEMPT)")
 
     def submit(self, request: Request) -> Job:
-        attempt = RunDir(Path(request.plan.run_dir)).claim_attempt()
-        with environment(request.plan):
-            importlib.import_module("trainers.worker").main(request.plan.run_dir, attempt.number)
+        """Trains, and returns when the run has ended; raises what the training raises."""
+        plan, run = request.plan, RunDir(Path(request.plan.run_dir))
+        attempt = run.claim_attempt()
+        with environment(plan):
+            sys.path[:] = dict.fromkeys([*plan.environment["PYTHONPATH"].split(os.pathsep), *sys.path])
+            try:
+                importlib.import_module("trainers.worker").main(plan.run_dir, attempt.number)
+            except KeyboardInterrupt:
+                run.write_status(state="cancelled", verdict="interrupted from the terminal")
+            except BaseException as error:
+                run.write_status(state="failed", verdict=f"{type(error).__name__}: {error}")
+                raise
         return Job(id=None)
 
 
@@ -78,16 +88,16 @@ class Local:
         return Request(plan=plan, text=command_text(torchrun_command(plan)))
 
     def submit(self, request: Request) -> Job:
-        """Starts the job and returns. It ignores this terminal's Ctrl-C and hang-up: `drumbeat stop` ends it."""
+        """Starts the job and returns. The job outlives this terminal: it hears none of its signals and holds none of
+        its files. `drumbeat stop` ends it."""
         import submitit
 
         plan = request.plan
-        executor = submitit.LocalExecutor(folder=RunDir(Path(plan.run_dir)).submitit)
-        gpus = list(range(plan.topology.ranks_per_node)) if plan.topology.device == "cuda" else []
-        visible = [int(part) for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.isdigit()]
-        executor.update_parameters(timeout_min=YEAR_MINUTES, gpus_per_node=len(gpus),
-                                   visible_gpus=(visible or gpus)[:len(gpus)])
-        with environment(plan), ignoring_signals(signal.SIGINT, signal.SIGHUP):
+        folder = RunDir(Path(plan.run_dir)).submitit
+        executor = submitit.LocalExecutor(folder=folder)
+        executor.update_parameters(timeout_min=YEAR_MINUTES)
+        deaf = ignoring_signals(signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
+        with environment(plan), deaf, standard_files(folder / "controller.log"):
             job = executor.submit(Node(plan.run_dir))
         return Job(id=job.job_id, handle=job)
 
@@ -130,7 +140,8 @@ def require_slurm() -> None:
     """Raises `LaunchError` where SLURM's programs are not on the PATH."""
     absent = [program for program in ("sbatch", "srun") if shutil.which(program) is None]
     if absent:
-        raise LaunchError(Fault(what="there is no SLURM here", given=f"--slurm, but no {' and no '.join(absent)} on PATH",
+        raise LaunchError(Fault(what="there is no SLURM here", where="--slurm",
+                                given=f"no {' and no '.join(absent)} on PATH",
                                 remedy="Log in to the cluster's login node, or leave --slurm out to run on this "
                                        "machine. --dry-run shows the script without SLURM."))
 
@@ -169,9 +180,11 @@ def sbatch_parameters(plan: JobPlan) -> dict[str, Any]:
 def command_text(command: list[str]) -> str:
     """A command over several lines, ready to paste into a shell."""
     lines = [shlex.join(command[:3])]
-    for word in command[3:]:
-        start_of_option = word.startswith("-")
-        lines = [*lines, shlex.quote(word)] if start_of_option else [*lines[:-1], f"{lines[-1]} {shlex.quote(word)}"]
+    for word in map(shlex.quote, command[3:]):
+        if word.startswith("-"):
+            lines.append(word)
+        else:
+            lines[-1] += f" {word}"
     return " \\\n  ".join(lines)
 
 
@@ -188,3 +201,19 @@ def environment(plan: JobPlan) -> Iterator[None]:
         os.environ.clear()
         os.environ.update(before)
 
+
+@contextmanager
+def standard_files(log: Path) -> Iterator[None]:
+    """Programs started inside read nothing and write to `log`, so a pipe this process writes to can be closed."""
+    sys.stdout.flush()
+    before = [os.dup(number) for number in (0, 1, 2)]
+    nothing, file = os.open(os.devnull, os.O_RDONLY), os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        for opened, number in ((nothing, 0), (file, 1), (file, 2)):
+            os.dup2(opened, number)
+        yield
+    finally:
+        for kept, number in zip(before, (0, 1, 2), strict=True):
+            os.dup2(kept, number)
+        for opened in (*before, nothing, file):
+            os.close(opened)

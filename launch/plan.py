@@ -7,12 +7,12 @@ import dataclasses
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from configs.errors import Fault, LaunchError
+from configs.errors import Fault, LaunchError, RunError
 from configs.load import ROOT
 from configs.rundir import read_json
 from configs.schema import Config, Site
@@ -37,17 +37,27 @@ class Machine:
     """What the machine has on which the command is typed."""
 
     cpus: int
-    gpus: int
+    gpus: tuple[str, ...] = ()
+    """What CUDA_VISIBLE_DEVICES calls them: numbers, or names such as GPU-8932f937."""
 
     @classmethod
     def here(cls) -> Machine:
         """Cores this process may use, and GPUs it may see; found without importing torch."""
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        if visible is not None:
-            gpus = len([part for part in visible.split(",") if part.strip() not in ("", "-1")])
-        else:
-            gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
-        return cls(cpus=len(os.sched_getaffinity(0)), gpus=gpus)
+        if visible is None:
+            visible = ",".join(map(str, range(len(list(Path("/dev").glob("nvidia[0-9]*"))))))
+        names = [name.strip() for name in visible.split(",")]
+        return cls(cpus=usable_cpus(), gpus=tuple(name for name in names if name not in ("", "-1")))
+
+
+def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Cores this process may run on, and no more than a container's quota pays for."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+        return max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError):  # no such file, or "max 100000"
+        return cores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +95,11 @@ class JobPlan:
     def read(cls, path: Path) -> JobPlan:
         """The plan that a run folder holds."""
         values = read_json(path)
-        return cls(**values | {"topology": Topology(**values["topology"]), "site": Site(**values["site"])})
+        try:
+            return cls(**values | {"topology": Topology(**values["topology"]), "site": Site(**values["site"])})
+        except (KeyError, TypeError) as error:
+            raise RunError(Fault(what=f"the run's plan is missing or damaged: {error}", where=str(path),
+                                 remedy="Start a new run.")) from None
 
     def as_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -99,25 +113,28 @@ def plan_job(config: Config, *, run_dir: Path, where: Where, machine: Machine, s
               given=f"{key}: {size}", remedy=f"Use at most {size} ranks, or a batch of at least {topology.world_size}.")
         for key, size in _batch_sizes(config) if size < topology.world_size
     ]
-    if where != "slurm" and topology.device == "cuda" and topology.ranks_per_node > machine.gpus:
-        have = f"{machine.gpus} GPU{'s' * (machine.gpus != 1)}" if machine.gpus else "no GPU"
-        faults.append(Fault(what=f"this machine has {have}", given=f"--gpus {topology.ranks_per_node}",
-                            remedy=f"Use --gpus {machine.gpus}, or --procs N for ranks on the CPU." if machine.gpus
-                            else "Use --procs N for ranks on the CPU, or --slurm to run where there are GPUs."))
+    if where != "slurm" and topology.device == "cuda" and topology.ranks_per_node > len(machine.gpus):
+        count = len(machine.gpus)
+        faults.append(Fault(
+            what=f"this machine has {count or 'no'} GPU{'s' * (count > 1)}", where="launch.gpus",
+            given=f"{topology.ranks_per_node} ranks with a GPU each",
+            remedy=f"Use --gpus {count}, or --procs N for ranks on the CPU." if count
+            else "Use --procs N for ranks on the CPU, or --slurm to run where there are GPUs."))
     if where != "slurm" and topology.nodes > 1:
-        faults.append(Fault(what="several nodes need a cluster", given=f"--nodes {topology.nodes}",
-                            remedy="Add --slurm."))
+        faults.append(Fault(what="several nodes need a cluster", where="launch.nodes",
+                            given=f"{topology.nodes} nodes", remedy="Add --slurm."))
     if faults:
         raise LaunchError(*faults)
+    environment = _environment(topology, folder, () if where == "slurm" else machine.gpus)
     return JobPlan(run_dir=str(run_dir), name=config.name, where=where, topology=topology, site=site,
-                   environment=_environment(topology, folder), folder=str(folder), restarts=config.launch.restarts)
+                   environment=environment, folder=str(folder), restarts=config.launch.restarts)
 
 
-def torchrun_command(plan: JobPlan, *, attempt: str = "<attempt>", node: str = "<node>", address: str = "<address>",
-                     port: str = "<port>") -> list[str]:
+def torchrun_command(plan: JobPlan, *, attempt: str = "ATTEMPT", node: str = "NODE", address: str = "ADDRESS",
+                     port: str = "PORT") -> list[str]:
     """The command that starts the ranks of one node. One node finds itself; several meet at the first one's port.
 
-    What is only known when the job starts stands in angle brackets until then.
+    What is only known when the job starts stands in capitals until then.
     """
     topology = plan.topology
     meeting = ["--standalone"] if topology.nodes == 1 else [
@@ -137,7 +154,9 @@ def _topology(config: Config, where: Where, machine: Machine) -> Topology:
     if where == "slurm" and ask.gpus is None:
         raise LaunchError(Fault(what="how many GPUs on each node?", where="launch.gpus", given="--slurm",
                                 remedy="Add --gpus N for N ranks with a GPU each, or --procs N for ranks on the CPU."))
-    gpus = machine.gpus if ask.gpus is None else ask.gpus
+    gpus = len(machine.gpus) if ask.gpus is None else ask.gpus
+    if where == "debug":
+        gpus = min(gpus, len(machine.gpus), 1)
     device: Literal["cuda", "cpu"] = "cuda" if gpus else "cpu"
     ranks = 1 if where == "debug" else gpus or ask.procs
     given = CLUSTER_CPUS[device] if where == "slurm" else max(1, machine.cpus // ranks)
@@ -151,7 +170,7 @@ def _batch_sizes(config: Config) -> list[tuple[str, int]]:
     return [("batch_size", config.batch_size), *own]
 
 
-def _environment(topology: Topology, folder: Path) -> dict[str, str]:
+def _environment(topology: Topology, folder: Path, gpus: Sequence[str]) -> dict[str, str]:
     """Threads are fixed here because the order of summation, and so the last bits, depends on them."""
     variables = {
         "PYTHONPATH": os.pathsep.join(dict.fromkeys([str(ROOT), str(folder)])),
@@ -162,4 +181,6 @@ def _environment(topology: Topology, folder: Path) -> dict[str, str]:
     if topology.device == "cuda":
         variables |= {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
                       "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000"}
+    if topology.device == "cuda" and gpus:
+        variables["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[:topology.ranks_per_node])
     return variables

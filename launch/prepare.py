@@ -19,10 +19,11 @@ def prepare(config: Config, plan: JobPlan) -> dict[str, Any]:
 
     Downloads happen here; what they print goes to this terminal.
     """
-    print("preparing: model, weights, data ...", file=sys.stderr, flush=True)
+    print("preparing  model, weights and data ...", file=sys.stderr, flush=True)
     scrubbed = {name: value for name, value in os.environ.items() if name not in leaked(os.environ)}
     done = subprocess.run([plan.python, "-m", "trainers.prepare"], input=json.dumps(dataclasses.asdict(config)),
-                          stdout=subprocess.PIPE, text=True, env=scrubbed | plan.environment, check=False)
+                          stdout=subprocess.PIPE, text=True, env=scrubbed | plan.environment, check=False,
+                          process_group=0)  # Ctrl-C is for this process alone, which ends that one without a word
     try:
         answer: dict[str, Any] = json.loads(done.stdout)
     except json.JSONDecodeError:
@@ -33,8 +34,8 @@ def prepare(config: Config, plan: JobPlan) -> dict[str, Any]:
     return answer
 
 
-def facts_line(facts: dict[str, Any]) -> str:
+def facts_text(facts: dict[str, Any]) -> str:
     """The facts in two lines for a terminal."""
     samples = ", ".join(f"{count:,} {name}" for name, count in facts["samples"].items())
     steps = ", ".join(f"{count:,} in {name}" for name, count in facts["steps"].items())
-    return f"samples: {samples}\nsteps:   {steps}   ({facts['parameters']:,} parameters)"
+    return f"samples    {samples}\nsteps      {steps}  ({facts['parameters']:,} parameters)"

@@ -14,133 +14,197 @@ if __name__ == "__main__":  # run as a file: Python has put launch/ first on the
 import argparse
 import dataclasses
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 try:
-    from configs.errors import ConfigError, Fault, LaunchError, RunError
-    from configs.load import Loaded, load, load_site, read, to_yaml
+    from configs.errors import ConfigError, Fault, LaunchError, RunError, UserError, nearest
+    from configs.load import Loaded, load, load_site, read
     from configs.rundir import RunDir, read_json, write_json, write_text
 except ModuleNotFoundError as absent:
     sys.exit(f"error: {absent.name} is not installed for {sys.executable}\n"
-             f"  do     Use .venv/bin/python, which `make install` makes, or: pip install -e .")
+             f"  do     Use .venv/bin/python, which `make demo` makes, or: pip install -e .")
 
-from launch.plan import JobPlan, Machine, Topology, Where, plan_job
+from launch.plan import JobPlan, Machine, Where, plan_job
+
+USAGE = """%(prog)s CONFIG [KEY=VALUE ...] [options]
+       %(prog)s --resume RUN [options]"""
 
 EXAMPLES = """examples:
-  python launch/run.py configs/resnet50_xray_demo.yaml --procs 2
-  python launch/run.py configs/resnet50_xray.yaml --gpus 8 batch_size=256
-  python launch/run.py configs/resnet50_xray.yaml --slurm --nodes 2 --gpus 8
-  python launch/run.py configs/resnet50_xray.yaml --debug
-  python launch/run.py --resume resnet50_xray
+  %(prog)s configs/resnet50_xray_demo.yaml --procs 2
+  %(prog)s resnet50_xray --gpus 8 batch_size=256
+  %(prog)s resnet50_xray --slurm --nodes 2 --gpus 8 --profile example
+  %(prog)s resnet50_xray --debug phases.head.epochs=1
+  %(prog)s --resume resnet50_xray
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `run`."""
-    parser.description = "Train what a config describes: on this machine, on a cluster, or in this very process."
+    parser.description = "Train what a config describes: on this machine, on a cluster, or in this process."
+    parser.usage = USAGE
     parser.epilog = EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("config", nargs="?", metavar="CONFIG", help="a config file, or the name of a shipped one")
-    parser.add_argument("assignments", nargs="*", metavar="KEY=VALUE", help="changes to it: phases.head.epochs=2")
+    parser.add_argument("words", nargs="*", metavar="CONFIG", help="a config file, or the name of a shipped one; then "
+                        "changes to it, KEY=VALUE")
     size = parser.add_argument_group("how many processes")
-    size.add_argument("--gpus", type=int, metavar="N", help="ranks on each node, a GPU each (default: all there are)")
-    size.add_argument("--procs", type=int, metavar="N", help="ranks on each node, on the CPU")
-    size.add_argument("--nodes", type=int, metavar="K", help="nodes of a cluster (default: 1)")
-    place = parser.add_argument_group("where")
-    place.add_argument("--slurm", action="store_true", help="submit to SLURM and return")
-    place.add_argument("--profile", metavar="SITE", help="the cluster: configs/clusters/SITE.yaml")
-    place.add_argument("--debug", action="store_true",
-                       help="in this process: one rank, no loader workers, breakpoints work")
-    place.add_argument("--detach", action="store_true", help="start on this machine and return")
+    size.add_argument("--gpus", type=whole, metavar="N", help="ranks on each node, a GPU each (default: all there are)")
+    size.add_argument("--procs", type=whole, metavar="N", help="ranks on each node, on the CPU")
+    size.add_argument("--nodes", type=whole, metavar="K", help="nodes of a cluster (default: 1)")
+    place = parser.add_argument_group("where (default: on this machine, watched from this terminal)")
+    place.add_argument("--detach", action="store_true", help="on this machine, and return at once")
+    place.add_argument("--debug", action="store_true", help="in this process: one rank, breakpoints work")
+    place.add_argument("--slurm", action="store_true", help="on a cluster: submit to SLURM and return")
+    place.add_argument("--profile", metavar="SITE", help="which cluster: configs/clusters/SITE.yaml")
     what = parser.add_argument_group("which run")
     what.add_argument("--dry-run", action="store_true", help="print what would run, and do nothing")
     what.add_argument("--name", help="collect the run under runs/NAME (default: the config's name)")
     what.add_argument("--runs", default="runs", metavar="DIR", help="where run folders are made (default: runs)")
-    what.add_argument("--resume", metavar="RUN", help="go on with a run: its folder, id or name")
+    what.add_argument("--resume", metavar="RUN", help="go on with a run: its folder, id, or name for the latest")
+
+
+def whole(text: str) -> int:
+    """A number, for argparse."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
 
 
 def run(args: argparse.Namespace) -> int:
     """The command. Returns the exit code; raises `UserError` for what the user can correct."""
     from launch.executors import EXECUTORS, require_slurm
 
-    where: Where = "debug" if args.debug else "slurm" if args.slurm else "local"
     _check_flags(args)
-    site = load_site(args.profile)
-    if args.resume:
-        from launch.runs import find_run
-
-        run_dir = find_run(args.resume, Path(args.runs))
-        loaded, before = resumed(run_dir, args), JobPlan.read(run_dir.plan)
-        site = site if args.profile else before.site
-    else:
-        loaded = load(args.config, args.assignments, _flags(args))
-        run_dir = RunDir.new(Path(args.runs), loaded.config.name)
-    plan = plan_job(loaded.config, run_dir=run_dir.path, where=where, machine=Machine.here(), site=site, folder=Path.cwd())
-    request = EXECUTORS[where]().prepare(plan)
+    run_dir, loaded, plan = _resumed(args) if args.resume else _fresh(args)
+    executor = EXECUTORS[plan.where]()
+    request = executor.prepare(plan)
     if args.dry_run:
         from launch.describe import describe
 
         print(describe(loaded, request))
         return 0
 
-    if where == "slurm":
+    if plan.where == "slurm":
         require_slurm()
     _check_writable(run_dir)
-    from launch.prepare import facts_line, prepare
-
     if not args.resume:
-        facts = prepare(loaded.config, plan)
-        print(facts_line(facts), flush=True)
-        create(run_dir, loaded, plan, facts)
-    else:
-        write_json(run_dir.plan, plan.as_json())
-    run_dir.write_status(state="pending", where=where, verdict="")
-    job = EXECUTORS[where]().submit(request)
-    run_dir.write_status(job=job.id)
+        from launch.prepare import facts_text, prepare
 
-    from launch.watch import announce, follow
+        with _pointing_into(loaded):
+            facts = prepare(loaded.config, plan)
+        print(facts_text(facts), flush=True)
 
-    if where == "local" and not args.detach:
-        return follow(run_dir, job)
-    announce(run_dir, job, where)
+    from launch import watch
+
+    with _all_or_nothing(run_dir):
+        _write(run_dir, plan, None if args.resume else loaded)
+        watch.introduce(run_dir, plan)
+        if plan.where != "debug":
+            job = executor.submit(request)
+            write_json(run_dir.job, {"where": plan.where, "id": job.id})
+    if plan.where == "debug":
+        executor.submit(request)
+        return watch.conclude(run_dir)
+    if plan.where == "local" and not args.detach:
+        return watch.follow(run_dir, job)
+    watch.announce(run_dir, job, plan.where)
     return 0
 
 
-def create(run_dir: RunDir, loaded: Loaded, plan: JobPlan, facts: dict[str, object]) -> None:
-    """The run's folder, with all that the workers need."""
-    run_dir.path.mkdir(parents=True)
-    write_text(run_dir.config, to_yaml(loaded.config))
+def _fresh(args: argparse.Namespace) -> tuple[RunDir, Loaded, JobPlan]:
+    """A run that is to be made. Nothing is written yet."""
+    config = next(word for word in args.words if "=" not in word)
+    loaded = load(config, [word for word in args.words if "=" in word], _flags(args))
+    run_dir = RunDir.new(Path(args.runs), loaded.config.name)
+    where: Where = "debug" if args.debug else "slurm" if args.slurm else "local"
+    with _pointing_into(loaded):
+        plan = plan_job(loaded.config, run_dir=run_dir.path, where=where, machine=Machine.here(),
+                        site=load_site(args.profile), folder=Path.cwd())
+    return run_dir, loaded, plan
+
+
+def _resumed(args: argparse.Namespace) -> tuple[RunDir, Loaded, JobPlan]:
+    """A run that is to go on, where it ran before unless a flag says otherwise, with its own config and as many
+    processes as before unless flags change them."""
+    from launch.runs import find_run, handle, still_runs
+
+    run_dir = find_run(args.resume, Path(args.runs))
+    if read_json(run_dir.status).get("state") == "finished":
+        raise RunError(Fault(what=f"run {run_dir.id} is finished", where=str(run_dir.path),
+                             remedy="Start a new one, with more epochs for example."))
+    if sign := still_runs(run_dir):
+        raise RunError(Fault(what=f"run {run_dir.id} is still at work", where=str(run_dir.path), given=sign,
+                             remedy=f"Wait for it, or stop it first: drumbeat stop {handle(run_dir)}"))
+    plan = JobPlan.read(run_dir.plan)
+    before, config, asked = plan.topology, read(run_dir.config), _flags(args)
+    launch = dataclasses.replace(
+        config.launch, nodes=asked.get("launch.nodes", before.nodes),
+        gpus=asked.get("launch.gpus", before.ranks_per_node if before.device == "cuda" else 0),
+        procs=asked.get("launch.procs", before.ranks_per_node))
+    loaded = Loaded(config=dataclasses.replace(config, launch=launch))
+    where: Where = "debug" if args.debug else "slurm" if args.slurm or plan.where == "slurm" else "local"
+    return run_dir, loaded, plan_job(
+        loaded.config, run_dir=run_dir.path, where=where, machine=Machine.here(),
+        site=load_site(args.profile) if args.profile else plan.site, folder=Path(plan.folder))
+
+
+def _write(run_dir: RunDir, plan: JobPlan, loaded: Loaded | None) -> None:
+    """The run's folder, with all that the workers need; for a run that goes on (`loaded` is None), its new plan."""
+    run_dir.path.mkdir(parents=True, exist_ok=loaded is None)
+    if loaded is not None:
+        write_text(run_dir.config, loaded.as_yaml())
     write_json(run_dir.plan, plan.as_json())
-    write_json(run_dir.status, {"state": "pending", "facts": facts})
+    write_json(run_dir.job, {"where": plan.where, "id": None})
+    run_dir.write_status(state="pending", verdict="")
     link = run_dir.path.parent / f".latest.{os.getpid()}"
     link.symlink_to(run_dir.id)
     os.replace(link, run_dir.path.parent / "latest")
 
 
-def resumed(run_dir: RunDir, args: argparse.Namespace) -> Loaded:
-    """The config of a run that is to go on, with what the flags change about its processes."""
-    from launch.runs import processes_of
+@contextmanager
+def _all_or_nothing(run_dir: RunDir) -> Iterator[None]:
+    """Where the run cannot be started, its folder is as it was before: gone, if it is a new run's."""
+    files = (run_dir.plan, run_dir.status, run_dir.job)
+    before = {file: file.read_text() for file in files if file.exists()}
+    try:
+        yield
+    except Exception as error:
+        for file, text in before.items():
+            write_text(file, text)
+        if not before:
+            shutil.rmtree(run_dir.path, ignore_errors=True)
+            latest = run_dir.path.parent / "latest"
+            if latest.is_symlink() and not latest.exists():
+                latest.unlink()
+            _remove_empty(run_dir.path.parent)
+        if isinstance(error, OSError):
+            raise LaunchError(Fault(what=f"the run folder cannot be written: {error.strerror}",
+                                    where=str(error.filename or run_dir.path),
+                                    remedy="Choose another place for it: --runs DIR")) from error
+        raise
 
-    status = read_json(run_dir.status)
-    if status.get("state") == "finished":
-        raise RunError(Fault(what=f"run {run_dir.id} is finished", where=str(run_dir.path),
-                             remedy="Start a new one, with more epochs for example."))
-    if running := processes_of(run_dir):
-        raise RunError(Fault(what=f"run {run_dir.id} is still running", where=str(run_dir.path),
-                             given=f"process {running[0]}", remedy=f"Wait for it, or: drumbeat stop {run_dir.id}"))
-    before: Topology = JobPlan.read(run_dir.plan).topology
-    config = read(run_dir.config)
-    asked = _flags(args)
-    launch = dataclasses.replace(
-        config.launch, nodes=asked.get("launch.nodes", before.nodes),
-        gpus=asked.get("launch.gpus", before.ranks_per_node if before.device == "cuda" else 0),
-        procs=asked.get("launch.procs", before.ranks_per_node))
-    return Loaded(config=dataclasses.replace(config, launch=launch), sources={})
+
+def _remove_empty(folder: Path) -> None:
+    """runs/NAME, if it holds nothing."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
-def _flags(args: argparse.Namespace) -> dict[str, object]:
+@contextmanager
+def _pointing_into(loaded: Loaded) -> Iterator[None]:
+    """Faults raised inside name a dotted key of the config; from here on they name the file and line it stands in."""
+    try:
+        yield
+    except UserError as error:
+        raise type(error)(*map(loaded.located, error.faults)) from None
+
+
+def _flags(args: argparse.Namespace) -> dict[str, Any]:
     """The flags that are config values, by dotted key."""
-    given: dict[str, object] = {"name": args.name, "launch.nodes": args.nodes, "launch.gpus": args.gpus,
-                                "launch.procs": args.procs}
+    given = {"name": args.name, "launch.nodes": args.nodes, "launch.gpus": args.gpus, "launch.procs": args.procs}
     flags = {key: value for key, value in given.items() if value is not None}
     if args.procs is not None and args.gpus is None:
         flags["launch.gpus"] = 0
@@ -148,20 +212,37 @@ def _flags(args: argparse.Namespace) -> dict[str, object]:
 
 
 def _check_flags(args: argparse.Namespace) -> None:
-    """Flags that contradict each other, all at once."""
-    together = [("--debug", "--slurm"), ("--debug", "--detach"), ("--gpus", "--procs"), ("--debug", "--nodes"),
-                ("--resume", "--name")]
-    given = {f"--{name.replace('_', '-')}" for name, value in vars(args).items() if value not in (None, False)}
-    faults = [Fault(what=f"{one} and {other} exclude each other", where="command line", remedy=f"Leave {other} out.")
+    """What is given beside each other, and should not be: all at once."""
+    given = {f"--{name.replace('_', '-')}" for name, value in vars(args).items() if value}
+    together = [("--debug", "--slurm"), ("--debug", "--detach"), ("--debug", "--nodes"), ("--slurm", "--detach"),
+                ("--gpus", "--procs"), ("--resume", "--name")]
+    faults = [(f"{one} and {other} exclude each other", "", f"Leave {other} out.")
               for one, other in together if {one, other} <= given]
-    if args.resume and args.config:
-        faults.append(Fault(what="a run is resumed with its own config", where="command line", given=args.config,
-                            remedy="Leave the config out, or start a new run without --resume."))
-    if not args.resume and not args.config:
-        faults.append(Fault(what="which config?", where="command line",
-                            remedy="For example: python launch/run.py configs/resnet50_xray_demo.yaml"))
+    if args.debug and max(args.gpus or 0, args.procs or 0) > 1:
+        faults.append(("--debug runs one rank, in this process", "", "Leave --gpus and --procs out."))
+    if args.profile and not (args.slurm or args.resume):
+        faults.append(("--profile describes a cluster, and this run is for this machine", f"--profile {args.profile}",
+                       "Add --slurm, or leave --profile out."))
+    configs = [word for word in args.words if "=" not in word]
+    if args.resume and args.words:
+        faults.append(("a run is resumed with its own config", " ".join(args.words),
+                       "Leave this out, or start a new run without --resume."))
+    elif not args.resume and not configs:
+        shipped = "configs/resnet50_xray_demo.yaml"
+        faults.append(("which config?", " ".join(args.words), f"For example: python launch/run.py {shipped}"))
+    elif len(configs) > 1:
+        faults.append(("one config at a time", " ".join(configs), _instead_of(configs[1])))
     if faults:
-        raise ConfigError(*faults)
+        raise ConfigError(*(Fault(what=what, where="command line", given=what_was, remedy=remedy)
+                            for what, what_was, remedy in faults))
+
+
+def _instead_of(word: str) -> str:
+    """What a second word without "=" may have been meant to be."""
+    flag = nearest(word, ("debug", "detach", "dry-run", "gpus", "name", "nodes", "procs", "profile", "resume", "slurm"))
+    if flag.startswith("Did"):
+        return flag.replace("'", "'--", 1)
+    return "Changes to it are written KEY=VALUE: batch_size=64"
 
 
 def _check_writable(run_dir: RunDir) -> None:
@@ -169,11 +250,12 @@ def _check_writable(run_dir: RunDir) -> None:
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise LaunchError(Fault(what="the run folder cannot be made", where=str(folder), given=str(run_dir.path),
-                                remedy="Choose a folder you may write to: --runs DIR"))
+        reason = "you may not write there" if folder.is_dir() else "it is no folder"
+        raise LaunchError(Fault(what=f"the run folder cannot be made: {reason}", where=str(folder),
+                                given=str(run_dir.path), remedy="Choose another place for runs: --runs DIR"))
 
 
 if __name__ == "__main__":
     from launch.cli import main
 
-    sys.exit(main(["run", *sys.argv[1:]]))
+    sys.exit(main(["run", *sys.argv[1:]], program="python launch/run.py"))

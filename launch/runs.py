@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from configs.errors import Fault, RunError, nearest
-from configs.rundir import ENDED, RunDir, read_json
+from configs.layers import short
+from configs.rundir import ENDED, Attempt, RunDir, read_json
+
+MODULES = {b"submitit.local._local", b"submitit.core._submit", b"trainers.worker"}
+"""What stands in the command lines of a run's processes: controller, node launcher, torchrun and ranks."""
 
 
 def find_run(text: str, runs: Path) -> RunDir:
     """The run a person means: a folder, an id or the beginning of one, or a name, which means its latest run."""
-    if (Path(text) / "plan.json").is_file():
-        return RunDir(Path(text).absolute())
+    for folder in (Path(text), Path(text) / "latest"):
+        if (folder / "plan.json").is_file():
+            return RunDir((folder.parent / folder.readlink() if folder.is_symlink() else folder).absolute())
     folders = sorted((plan.parent for plan in runs.glob("*/*/plan.json") if not plan.parent.is_symlink()),
                      key=lambda path: path.name)
     named = [path for path in folders if path.parent.name == text]
@@ -22,25 +30,62 @@ def find_run(text: str, runs: Path) -> RunDir:
         return RunDir(named[-1].absolute())
     found = [path for path in folders if path.name.startswith(text) or path.name.endswith(f"-{text}")]
     if len(found) > 1:
+        ids = [path.name for path in found]
         raise RunError(Fault(what=f"'{text}' is the beginning of {len(found)} runs", where=str(runs),
-                             given=", ".join(path.name for path in found[:8]), remedy="Type more of the id."))
+                             given=", ".join(ids[-6:]) + (", ..." if len(ids) > 6 else ""),
+                             remedy="Type more of the id."))
     if not found:
-        names = [name for path in folders for name in (path.name, path.parent.name)]
-        raise RunError(Fault(what=f"no run '{text}'", where=str(runs.absolute()),
-                             remedy=nearest(text, names) if names else "There are no runs yet; --runs says where to look."))
+        names = {name for path in folders for name in (path.name, path.parent.name)}
+        raise RunError(Fault(what=f"there is no run '{text}'", where=str(runs.absolute()),
+                             remedy=_nearest_run(text, names)))
     return RunDir(found[0].absolute())
 
 
+def handle(run: RunDir) -> str:
+    """What to type for a run in the current folder: its id where the runs are in runs/, else its folder."""
+    beside = run.path.parent.parent == Path("runs").absolute()
+    return run.id if beside else short(run.path)
+
+
+def program(name: str) -> str:
+    """How to call a program that was installed beside this Python, whether or not its folder is on the PATH."""
+    beside = Path(sys.executable).with_name(name)
+    on_path = shutil.which(name)
+    return name if not beside.exists() or (on_path and Path(on_path).samefile(beside)) else short(beside)
+
+
+def resume_command(run: RunDir) -> str:
+    """What to type to go on with a run."""
+    return f"{program('drumbeat')} run --resume {handle(run)}"
+
+
+def still_runs(run: RunDir) -> str:
+    """What shows that a run is still at work, in words; '' where nothing does."""
+    if running := processes_of(run):
+        return f"process {running[0]}"
+    started = read_json(run.job)
+    job = started.get("id")
+    if job and started.get("where") == "slurm" and read_json(run.status).get("state") not in ENDED:
+        if shutil.which("squeue") is None:
+            return f"SLURM job {job}, and no squeue on PATH to ask about it"
+        asked = subprocess.run(["squeue", "--noheader", "--jobs", str(job), "--format", "%T"], capture_output=True,
+                               text=True, check=False)
+        if found := asked.stdout.strip():
+            return f"SLURM job {job} is {found.splitlines()[0].lower()}"
+    return ""
+
+
 def processes_of(run: RunDir) -> list[int]:
-    """Processes on this machine that belong to a run: its folder stands in their command lines."""
+    """Processes on this machine that run it: their command lines hold its folder and one of our modules."""
     found = []
+    folders = {os.fsencode(path) for path in (run.path, run.submitit)}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
+                words = set((entry / "cmdline").read_bytes().split(b"\0"))
             except OSError:
                 continue
-            if any(os.fsencode(path) in words for path in (run.path, run.submitit)):
+            if words & folders and words & MODULES:
                 found.append(int(entry.name))
     return found
 
@@ -53,7 +98,8 @@ def status_text(run: RunDir) -> str:
         rows.append(("verdict", status["verdict"]))
     if "step" in status:
         steps = f" of {status['steps']:,}" if status.get("steps") else ""
-        rows.append(("step", f"{status['step']:,}{steps}" + (f", phase {status['phase']}" if "phase" in status else "")))
+        phase = f", phase {status['phase']}" if "phase" in status else ""
+        rows.append(("step", f"{status['step']:,}{steps}{phase}"))
     if "loss" in status:
         rows.append(("loss", f"{status['loss']:.4f}"))
     if status.get("validation"):
@@ -62,45 +108,73 @@ def status_text(run: RunDir) -> str:
         rows.append(("speed", f"{status['samples_per_second']:.1f} samples/s, {clock(status['eta_seconds'])} to go"))
     if "time" in status and status.get("state") not in ENDED:
         rows.append(("heard of", f"{max(0, time.time() - status['time']):.0f} s ago"))
-    if status.get("job"):
-        rows.append(("job", f"{status['job']} ({status.get('where')})"))
+    if (job := read_json(run.job)).get("id"):
+        rows.append(("job", f"{job['id']} ({'SLURM' if job['where'] == 'slurm' else 'process on this machine'})"))
     return "\n".join(f"{name:<11}{value}" for name, value in [*rows, ("folder", str(run.path))])
+
+
+class Tail:
+    """New lines of a file that another process writes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.seen = 0
+
+    def lines(self, *, unfinished: bool = False) -> list[str]:
+        """What was written since the last call, in whole lines; with `unfinished`, the last piece too."""
+        if not self.path.exists():
+            return []
+        with open(self.path, "rb") as file:
+            file.seek(self.seen)
+            new = file.read()
+        if not unfinished:
+            new = new[:new.rfind(b"\n") + 1]
+        self.seen += len(new)
+        return new.decode(errors="replace").splitlines()
 
 
 def log_lines(run: RunDir, *, rank: int, follow: bool) -> Iterator[str]:
     """Lines of a rank's log in the newest attempt; with `follow`, of later attempts too, until the run ends."""
     attempt = run.newest_attempt()
-    if attempt is None and not follow:
-        raise RunError(Fault(what="no attempt has begun yet", where=str(run.path), remedy="Look again, or use -f."))
-    seen = 0
+    if not follow:
+        _check_log(run, attempt, rank)
+    tail: Tail | None = None
     while True:
-        newest = run.newest_attempt()
-        if newest is not None and newest != attempt:
-            attempt, seen = newest, 0
         ended = read_json(run.status).get("state") in ENDED
-        if attempt is not None and attempt.log(rank).exists():
-            with open(attempt.log(rank), errors="replace") as file:
-                file.seek(seen)
-                text = file.read()
-            whole = text if ended or not follow else text[:text.rfind("\n") + 1]
-            seen += len(whole.encode())
-            yield from whole.splitlines()
+        newest = run.newest_attempt()
+        if newest is not None and (tail is None or newest != attempt):
+            attempt, tail = newest, Tail(newest.log(rank))
+        if tail is not None:
+            yield from tail.lines(unfinished=ended or not follow)
         if ended or not follow:
             return
         time.sleep(0.5)
 
 
+def _check_log(run: RunDir, attempt: Attempt | None, rank: int) -> None:
+    if attempt is None:
+        raise RunError(Fault(what="no attempt has begun yet", where=str(run.path), remedy="Look again, or use -f."))
+    if not attempt.log(rank).exists():
+        ranks = sorted(int(path.stem.removeprefix("rank")) for path in attempt.path.glob("rank*.log"))
+        raise RunError(Fault(what=f"rank {rank} has no log", where=str(attempt.path),
+                             remedy=f"Ranks with one: {', '.join(map(str, ranks))}" if ranks else
+                             f"Look at {attempt.node_log(0)}"))
+
+
 def ask_to_stop(run: RunDir) -> str:
-    """Asks a run to save and leave; what was done, in words."""
-    state = read_json(run.status).get("state")
-    attempt = run.newest_attempt()
+    """Asks a run to save and leave; what was done, in words. Raises `RunError` where nobody would hear it."""
+    status, attempt = read_json(run.status), run.newest_attempt()
+    state = status.get("state")
     if state in ENDED:
         return f"{run.id} is {state} already"
-    if attempt is None:
-        raise RunError(Fault(what="the run has not begun yet", where=str(run.path),
-                             remedy="Cancel its job instead: scancel JOB on a cluster."))
+    if attempt is None or state == "preempted":
+        job = read_json(run.job)
+        queued = job.get("where") == "slurm"
+        remedy = f"Take it out of the queue: scancel {job['id']}" if queued else "Try again in a moment."
+        raise RunError(Fault(what="the run is waiting to start, and nobody is there to stop", where=str(run.path),
+                             given=f"state: {state}", remedy=remedy))
     attempt.ask_to_stop("stopped")
-    return f"{run.id} will save after a step and leave; resume it with: drumbeat run --resume {run.id}"
+    return f"{run.id} saves after a step and leaves. To go on with it:\n{resume_command(run)}"
 
 
 def clock(seconds: float) -> str:
@@ -108,3 +182,10 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _nearest_run(text: str, names: set[str]) -> str:
+    if not names:
+        return "There are no runs here yet; --runs DIR looks elsewhere."
+    remedy = nearest(text, names)
+    return remedy if remedy.startswith("Did") else "Name a run by its folder, its id, or, the latest, by its name."

@@ -5,63 +5,108 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from configs.rundir import RunDir, read_json
+from configs.layers import short
+from configs.rundir import ENDED, Attempt, RunDir, read_json
+from launch.describe import summary
 from launch.executors import Job
-from launch.plan import Where
+from launch.plan import JobPlan, Where
 from launch.processes import descendants
-from launch.runs import clock, processes_of
+from launch.runs import Tail, clock, handle, processes_of, program, resume_command
 
 LOOK_SECONDS = 0.25
-EXIT_CODES = {"finished": 0, "stopped": 130}
+EXIT_CODES = {"finished": 0, "stopped": 130, "cancelled": 130}
+"""Any other end is a failure, and 1. 130 is what shells say of a program that was interrupted."""
+
+
+def introduce(run: RunDir, plan: JobPlan) -> None:
+    """What is about to run."""
+    print(f"run        {run.path.parent.name}/{run.id}: {summary(plan)}\nfolder     {short(run.path)}", flush=True)
 
 
 def announce(run: RunDir, job: Job, where: Where) -> None:
-    """What was started, and what to type next."""
-    if where == "debug":
-        print(f"run {run.id}: {read_json(run.status).get('state')}")
-        return
-    kind = "SLURM job" if where == "slurm" else "process"
-    print(f"submitted {kind} {job.id}\nrun folder {run.path}\n")
-    print(f"drumbeat status {run.id}\ndrumbeat logs -f {run.id}\ndrumbeat stop {run.id}")
+    """What was started without a view, and what to type next."""
+    drumbeat, name = program("drumbeat"), handle(run)
+    print(f"{'SLURM job' if where == 'slurm' else 'process':<11}{job.id}\n")
+    print(f"{drumbeat} status {name}\n{drumbeat} logs -f {name}\n{drumbeat} stop {name}", flush=True)
 
 
 def follow(run: RunDir, job: Job) -> int:
     """Shows the run until it ends; its exit code. The first Ctrl-C asks it to save and leave, the second ends it."""
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"run {run.id}   [dim]{run.path}[/dim]")
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    if console.is_terminal:
+        console.print("           Ctrl-C saves and stops; closing this terminal leaves the run going\n")
     view = View(run, console)
     asked = False
     with view.progress:
         while job.running():
             try:
+                if asked and (attempt := run.newest_attempt()) is not None:
+                    attempt.ask_to_stop("stopped")
                 view.update()
                 time.sleep(LOOK_SECONDS)
             except KeyboardInterrupt:
                 if asked:
+                    console.print("ending all processes ...")
                     end_now(run, job)
                     break
                 asked = True
-                attempt = run.newest_attempt()
-                if attempt is not None:
-                    attempt.ask_to_stop("stopped")
-                console.print("stopping: saves after this step and leaves. Ctrl-C again ends it at once.")
+                console.print(f"stopping: the run saves after this step and leaves. To go on with it:\n"
+                              f"{resume_command(run)}\nCtrl-C again ends it at once.")
         view.update()
-    return view.ended()
+    console.print()
+    return conclude(run)
 
 
 def end_now(run: RunDir, job: Job) -> None:
     """Kills all processes of a local run; its checkpoints stay."""
-    for process in [*descendants(int(job.id or 0)), *processes_of(run)]:
-        try:
-            os.kill(process, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-    run.write_status(state="cancelled", verdict="cancelled from the terminal")
+    while running := {*descendants(int(job.id or 0)), *processes_of(run)}:
+        for process in running:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        time.sleep(0.02)
+    run.write_status(state="cancelled", verdict="ended from the terminal, without a save")
+
+
+def conclude(run: RunDir) -> int:
+    """The last lines: how the run ended, and what to type next. Returns the exit code."""
+    status = read_json(run.status)
+    if status.get("state") not in ENDED:
+        status = {"state": "failed", "verdict": "the node launcher was killed"}
+        run.write_status(**status)
+    state = status["state"]
+    rows = _finished(run) if state == "finished" else [(state, status.get("verdict") or "see the logs")]
+    if state == "failed" and (attempt := run.newest_attempt()) is not None:
+        rows.append(("logs", short(telling_log(attempt))))
+    if state != "finished":
+        rows.append(("resume", resume_command(run)))
+    print("\n".join(f"{name:<11}{text}" for name, text in rows), flush=True)
+    return EXIT_CODES.get(state, 1)
+
+
+def telling_log(attempt: Attempt) -> Path:
+    """The log to read after a failure: of the rank that failed first, else torchrun's own, else the folder."""
+    first = next((error["rank"] for error in attempt.errors()), 0)
+    logs = [attempt.log(first), attempt.node_log(0)]
+    return next((log for log in logs if log.exists() and log.stat().st_size), attempt.path)
+
+
+def _finished(run: RunDir) -> list[tuple[str, str]]:
+    result = read_json(run.result)
+    rows = [("finished", f"{result.get('steps', 0):,} steps, {result.get('samples_seen', 0):,} samples")]
+    for name in ("best", "test"):
+        if values := result.get(name):
+            numbers = "  ".join(f"{key} {value:.4f}" for key, value in values.items() if isinstance(value, float))
+            at = f"  (step {values['step']:,}, {values['phase']})" if "step" in values else ""
+            rows.append((name, numbers + at))
+    return [*rows, ("result", short(run.result)),
+            ("curves", f"{program('tensorboard')} --logdir {short(run.tensorboard)}")]
 
 
 class View:
@@ -70,58 +115,33 @@ class View:
     def __init__(self, run: RunDir, console: Console) -> None:
         self.run = run
         self.console = console
-        self.attempt = -1
-        self.seen = 0
+        self.attempt: Attempt | None = None
+        self.log: Tail | None = None
         self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[details]}"), console=console, transient=True, disable=not console.is_terminal)
         self.bar: TaskID = self.progress.add_task("starting", total=None, details="")
 
     def update(self) -> None:
         """New log lines, and the bar as status.json has it."""
-        attempt = self.run.newest_attempt()
-        if attempt is not None and attempt.number != self.attempt:
-            if self.attempt >= 0:
-                self.console.print(f"attempt {attempt.number}: {read_json(self.run.status).get('verdict') or 'restarting'}")
-            self.attempt, self.seen = attempt.number, 0
-        if attempt is not None and attempt.log(0).exists():
-            with open(attempt.log(0), "rb") as file:
-                file.seek(self.seen)
-                new = file.read()
-            whole = new[:new.rfind(b"\n") + 1]
-            self.seen += len(whole)
-            if whole:
-                self.console.print(whole.decode(errors="replace").rstrip("\n"), markup=False)
+        newest = self.run.newest_attempt()
+        if newest is not None and newest != self.attempt:
+            self._print_log()
+            if self.attempt is not None:
+                words = read_json(self.attempt.verdict).get("words", "the attempt failed")
+                self.console.print(f"restarting: {words}")
+            self.attempt, self.log = newest, Tail(newest.log(0))
+        self._print_log()
         self._draw(read_json(self.run.status))
 
-    def ended(self) -> int:
-        """The last lines: how it ended and what to type next."""
-        status, result = read_json(self.run.status), read_json(self.run.result)
-        state = str(status.get("state"))
-        if state not in (*EXIT_CODES, "failed", "cancelled"):
-            state = "failed"
-            self.run.write_status(state=state, verdict="the node launcher was killed")
-            status = read_json(self.run.status)
-        self.console.print()
-        if state == "finished":
-            for name in ("best", "test"):
-                if values := result.get(name):
-                    numbers = "  ".join(f"{key} {value:.4f}" for key, value in values.items() if isinstance(value, float))
-                    at = f"  (step {values['step']}, {values['phase']})" if "step" in values else ""
-                    self.console.print(f"{name:<8}{numbers}{at}")
-            self.console.print(f"result  {self.run.result}")
-            self.console.print(f"curves  tensorboard --logdir {self.run.tensorboard}", soft_wrap=True)
-        else:
-            self.console.print(f"{state}: {status.get('verdict') or 'see the logs'}", markup=False)
-            if state == "failed" and (attempt := self.run.newest_attempt()) is not None:
-                self.console.print(f"logs    {attempt.path}")
-            self.console.print(f"resume  drumbeat run --resume {self.run.id}")
-        return EXIT_CODES.get(state, 1)
+    def _print_log(self) -> None:
+        for line in self.log.lines() if self.log else ():
+            self.console.print(line)
 
     def _draw(self, status: dict[str, Any]) -> None:
-        steps = status.get("steps")
-        if steps:
-            details = (f"step {status.get('step', 0):,}/{steps:,}  loss {status.get('loss', float('nan')):.4f}  "
-                       f"{status.get('samples_per_second', 0):.0f}/s  {clock(status.get('eta_seconds', 0))} left")
-            self.progress.update(self.bar, total=steps, completed=status.get("step", 0), details=details,
+        if steps := status.get("steps"):
+            step, loss = status.get("step", 0), status.get("loss", float("nan"))
+            details = (f"step {step:,}/{steps:,}  loss {loss:.4f}  {status.get('samples_per_second', 0):,.0f}/s  "
+                       f"{clock(status.get('eta_seconds', 0))} left")
+            self.progress.update(self.bar, total=steps, completed=step, details=details,
                                  description=str(status.get("phase", "")))

@@ -57,7 +57,7 @@ def prepare(config: Config) -> dict[str, Any]:
     if sets is not None:
         faults += _check_sets(config, sets)
     if faults or sets is None or model is None:
-        raise PrepareError(*faults)
+        raise PrepareError(*(_with_way_out(fault, config.data.how_to_get) for fault in faults))
     tables = timetables(config, len(sets.train))
     return {
         "samples": {name: len(samples) for name in ("train", "validation", "test")
@@ -66,6 +66,12 @@ def prepare(config: Config) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "classes": sets.classes,
     }
+
+
+def _with_way_out(fault: Fault, how_to_get: str) -> Fault:
+    """Where a set is not as it should be, the config's own words on how to get it."""
+    ours = fault.where in ("data.train", "data.validation", "data.test") and not fault.remedy
+    return dataclasses.replace(fault, remedy=how_to_get) if ours else fault
 
 
 def _model_on_meta(config: Config) -> nn.Module:
