@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +35,9 @@ class RunDir:
     def new(cls, runs: Path, name: str, now: float | None = None) -> RunDir:
         """A fresh run of experiment `name` below `runs`; its id is the time and five random characters."""
         moment = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
-        alphabet = "abcdefghjkmnpqrstuvwxyz23456789"
-        return cls(runs.absolute() / name / f"{moment}-{''.join(secrets.choice(alphabet) for _ in range(5))}")
+        alphabet = "abcdefghjkmnpqrstuvwxyz23456789"  # nothing that reads like something else
+        letters = "".join(alphabet[byte % len(alphabet)] for byte in os.urandom(5))
+        return cls(runs.absolute() / name / f"{moment}-{letters}")
 
     @property
     def id(self) -> str:
@@ -162,7 +162,7 @@ class Attempt:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a whole file or nothing: readers see the old content or the new, also after a crash."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(3)}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(3).hex()}.tmp")
     try:
         with open(temporary, "w", encoding="utf-8") as file:
             file.write(text)

@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from omegaconf import MISSING
+MISSING: Any = "???"
+"""OmegaConf's word for a value that must be given. Not imported, because that takes longer than all of --help."""
 
 
 def at_least(minimum: float, default: Any = MISSING) -> Any:

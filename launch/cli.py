@@ -1,34 +1,27 @@
-"""drumbeat: the table of contents of all verbs, a few lines each."""
+"""drumbeat: the table of contents of all verbs, a few lines each.
+
+Nothing is imported here that --help can do without: each verb imports what it needs.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from configs.errors import ConfigError, Fault, UserError, nearest
-from launch import run
 
-VERBS = {
-    "run": "train what a config describes",
-    "status": "how a run is doing",
-    "logs": "what the ranks of a run printed",
-    "stop": "ask a run to save and leave",
-    "demo-data": "write synthetic data to try things with",
-}
-
-ABOUT = "Trains PyTorch models from one config, on any machine.\n\n" + "\n".join(
-    ["verbs:", *(f"  {name:<12}{what}" for name, what in VERBS.items()), "", "drumbeat VERB --help says more."])
+REQUIRED = ("omegaconf", "rich", "submitit", "yaml")
+"""What the launcher needs besides the standard library."""
 
 
 def main(argv: Sequence[str] | None = None, program: str = "drumbeat run") -> int:
-    """Runs one verb. A user's mistake is one screen on stderr and exit code 2."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    """Runs one verb; its exit code. A user's mistake is one screen on stderr and exit code 2."""
     try:
-        args = parse(words, program)
+        args = parse(list(sys.argv[1:] if argv is None else argv), program)
         code = int(args.verb(args))
         sys.stdout.flush()
         return code
@@ -41,58 +34,18 @@ def main(argv: Sequence[str] | None = None, program: str = "drumbeat run") -> in
     except BrokenPipeError:  # as in `drumbeat logs RUN | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except ModuleNotFoundError as absent:
+        if absent.name not in REQUIRED:
+            raise
+        print(Fault(what=f"{absent.name} is not installed", where=sys.executable,
+                    remedy="Use .venv/bin/python, which `make demo` makes, or: pip install -e ."), file=sys.stderr)
+        return 2
 
 
-def parse(words: list[str], program: str = "drumbeat run") -> argparse.Namespace:
-    """The arguments, KEY=VALUE also behind options, where argparse alone would not look for them."""
-    top, verbs = parsers(program)
-    if not words:
-        words = ["--help"]
-    if words[0] not in verbs and not words[0].startswith("-"):
-        raise ConfigError(Fault(what=f"there is no verb '{words[0]}'", where="command line",
-                                remedy=nearest(words[0], verbs)))
-    args, rest = top.parse_known_args(words)
-    dashed = [word for word in rest if word.startswith("-")]
-    if unknown := dashed or ([] if "words" in args else rest):
-        options = [name for action in verbs[words[0]]._actions for name in action.option_strings]
-        raise ConfigError(*(Fault(what=f"unexpected '{word}'", where="command line", remedy=_instead(word, options))
-                            for word in unknown))
-    if rest:
-        args.words = [*args.words, *rest]
-    return args
+def run(args: argparse.Namespace) -> int:
+    from launch.run import run
 
-
-class Parser(argparse.ArgumentParser):
-    """argparse, with errors that look like all others."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(Fault(what=message.removeprefix("argument "), where="command line",
-                                remedy=f"See: {self.prog} --help"))
-
-
-def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
-    """All verbs and their options."""
-    top = Parser(prog="drumbeat", usage="drumbeat VERB ...", description=ABOUT, allow_abbrev=False,
-                 formatter_class=argparse.RawDescriptionHelpFormatter)
-    group = top.add_subparsers(prog="drumbeat", metavar="VERB", help=argparse.SUPPRESS, required=True)
-    verbs = {name: group.add_parser(name, description=what.capitalize() + ".", allow_abbrev=False)
-             for name, what in VERBS.items()}
-
-    verbs["run"].prog = program
-    run.add_arguments(verbs["run"])
-    verbs["run"].set_defaults(verb=run.run)
-
-    for name, function in (("status", status), ("logs", logs), ("stop", stop)):
-        verbs[name].add_argument("run", metavar="RUN", help="a run's folder, its id or the beginning of it, or a name")
-        verbs[name].add_argument("--runs", default="runs", metavar="DIR", help="where run folders are (default: runs)")
-        verbs[name].set_defaults(verb=function)
-    verbs["logs"].add_argument("-f", "--follow", action="store_true", help="go on as the run goes on")
-    verbs["logs"].add_argument("--rank", type=run.whole, default=0, metavar="R", help="whose (default: 0)")
-
-    verbs["demo-data"].add_argument("kind", choices=["xray"], help="synthetic chest radiographs in Kaggle's folders")
-    verbs["demo-data"].add_argument("folder", metavar="DIR", type=Path, help="where to write them")
-    verbs["demo-data"].set_defaults(verb=demo_data)
-    return top, verbs
+    return run(args)
 
 
 def status(args: argparse.Namespace) -> int:
@@ -121,10 +74,111 @@ def demo_data(args: argparse.Namespace) -> int:
     """In a process of its own: the login node's side imports nothing of data/."""
     import subprocess
 
-    from configs.load import ROOT
+    from configs.layers import ROOT
 
     command = [sys.executable, "-m", "data.demo", args.kind, str(args.folder.absolute())]
     return subprocess.run(command, cwd=ROOT, check=False).returncode
+
+
+VERBS: dict[str, tuple[str, Callable[[argparse.Namespace], int]]] = {
+    "run": ("train what a config describes", run),
+    "status": ("how a run is doing", status),
+    "logs": ("what the ranks of a run printed", logs),
+    "stop": ("ask a run to save and leave", stop),
+    "demo-data": ("write synthetic data to try things with", demo_data),
+}
+
+ABOUT = "Trains PyTorch models from one config, on any machine.\n\n" + "\n".join(
+    ["verbs:", *(f"  {name:<12}{what}" for name, (what, _) in VERBS.items()), "", "drumbeat VERB --help says more."])
+
+RUN_USAGE = """%(prog)s CONFIG [KEY=VALUE ...] [options]
+       %(prog)s --resume RUN [options]"""
+
+RUN_EXAMPLES = """examples:
+  %(prog)s configs/resnet50_xray_demo.yaml --procs 2
+  %(prog)s resnet50_xray --gpus 8 batch_size=256
+  %(prog)s resnet50_xray --slurm --nodes 2 --gpus 8
+  %(prog)s resnet50_xray --debug phases.head.epochs=1
+  %(prog)s --resume resnet50_xray
+"""
+
+
+def parse(words: list[str], program: str = "drumbeat run") -> argparse.Namespace:
+    """The arguments, KEY=VALUE also behind options, where argparse alone would not look for them."""
+    top, verbs = parsers(program)
+    words = words or ["--help"]
+    if words[0] not in verbs and not words[0].startswith("-"):
+        raise ConfigError(Fault(what=f"there is no verb '{words[0]}'", where="command line",
+                                remedy=nearest(words[0], verbs)))
+    args, rest = top.parse_known_args(words)
+    dashed = [word for word in rest if word.startswith("-")]
+    if unknown := dashed or ([] if "words" in args else rest):
+        options = [name for action in verbs[words[0]]._actions for name in action.option_strings]
+        raise ConfigError(*(Fault(what=f"unexpected '{word}'", where="command line", remedy=_instead(word, options))
+                            for word in unknown))
+    if rest:
+        args.words = [*args.words, *rest]
+    return args
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with errors that look like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(Fault(what=message.removeprefix("argument "), where="command line",
+                                remedy=f"See: {self.prog} --help"))
+
+
+def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
+    """All verbs and their options."""
+    top = Parser(prog="drumbeat", usage="drumbeat VERB ...", description=ABOUT, allow_abbrev=False,
+                 formatter_class=argparse.RawDescriptionHelpFormatter)
+    group = top.add_subparsers(prog="drumbeat", metavar="VERB", help=argparse.SUPPRESS, required=True)
+    verbs: dict[str, Parser] = {}
+    for name, (what, function) in VERBS.items():
+        verbs[name] = group.add_parser(name, description=f"{what.capitalize()}.", allow_abbrev=False)
+        verbs[name].set_defaults(verb=function)
+    verbs["run"].prog = program
+    add_run_arguments(verbs["run"])
+    for name in ("status", "logs", "stop"):
+        verbs[name].add_argument("run", metavar="RUN", help="a run's folder, its id or the beginning of it, or a name")
+        verbs[name].add_argument("--runs", default="runs", metavar="DIR", help="where run folders are (default: runs)")
+    verbs["logs"].add_argument("-f", "--follow", action="store_true", help="go on as the run goes on")
+    verbs["logs"].add_argument("--rank", type=whole, default=0, metavar="R", help="whose (default: 0)")
+    verbs["demo-data"].add_argument("kind", choices=["xray"], help="synthetic chest radiographs in Kaggle's folders")
+    verbs["demo-data"].add_argument("folder", metavar="DIR", type=Path, help="where to write them")
+    return top, verbs
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `run`."""
+    parser.description = "Train what a config describes: on this machine, on a cluster, or in this process."
+    parser.usage, parser.epilog = RUN_USAGE, RUN_EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("words", nargs="*", metavar="CONFIG", help="a config file, or the name of a shipped one; then "
+                        "changes to it, KEY=VALUE")
+    size = parser.add_argument_group("how many processes")
+    size.add_argument("--gpus", type=whole, metavar="N", help="ranks on each node, a GPU each (default: all there are)")
+    size.add_argument("--procs", type=whole, metavar="N", help="ranks on each node, on the CPU")
+    size.add_argument("--nodes", type=whole, metavar="K", help="nodes of a cluster (default: 1)")
+    place = parser.add_argument_group("where (default: on this machine, watched from this terminal)")
+    place.add_argument("--detach", action="store_true", help="on this machine, and return at once")
+    place.add_argument("--debug", action="store_true", help="in this process: one rank, breakpoints work")
+    place.add_argument("--slurm", action="store_true", help="on a cluster: submit to SLURM and return")
+    place.add_argument("--profile", metavar="SITE", help="which cluster: configs/clusters/SITE.yaml")
+    what = parser.add_argument_group("which run")
+    what.add_argument("--dry-run", action="store_true", help="print what would run, and do nothing")
+    what.add_argument("--name", help="collect the run under runs/NAME (default: the config's name)")
+    what.add_argument("--runs", default="runs", metavar="DIR", help="where run folders are made (default: runs)")
+    what.add_argument("--resume", metavar="RUN", help="go on with a run: its folder, id, or name for the latest")
+
+
+def whole(text: str) -> int:
+    """A number, for argparse."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
 
 
 def _instead(word: str, options: list[str]) -> str:

@@ -21,9 +21,7 @@ from typing import Any, Protocol
 
 from configs.errors import Fault, LaunchError
 from configs.rundir import RunDir
-from launch.node import Node
 from launch.plan import JobPlan, Where, leaked, torchrun_command
-from launch.processes import ignoring_signals
 
 YEAR_MINUTES = 525_600
 """submitit ends local jobs after two minutes unless told otherwise."""
@@ -92,6 +90,9 @@ class Local:
         its files. `drumbeat stop` ends it."""
         import submitit
 
+        from launch.node import Node
+        from launch.processes import ignoring_signals
+
         plan = request.plan
         folder = RunDir(Path(plan.run_dir)).submitit
         executor = submitit.LocalExecutor(folder=folder)
@@ -116,6 +117,8 @@ class Slurm:
         """Queues the job. Raises `LaunchError` where there is no SLURM, or with what sbatch answered."""
         from submitit import SlurmExecutor
         from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+        from launch.node import Node
 
         plan = request.plan
         require_slurm()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from configs.errors import Fault, LaunchError, RunError
-from configs.load import ROOT
+from configs.layers import ROOT
 from configs.rundir import read_json
 from configs.schema import Config, Site
 

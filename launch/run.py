@@ -8,8 +8,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-if __name__ == "__main__":  # run as a file: Python has put launch/ first on the path, where the repository belongs
+if __name__ == "__main__":  # as a file: Python has put launch/ first on the path, where the repository belongs
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    from launch.cli import main  # which imports this module under its own name, once it is sure to be needed
+
+    sys.exit(main(["run", *sys.argv[1:]], program="python launch/run.py"))
 
 import argparse
 import dataclasses
@@ -19,64 +22,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-try:
-    from configs.errors import ConfigError, Fault, LaunchError, RunError, UserError, nearest
-    from configs.load import Loaded, load, load_site, read
-    from configs.rundir import RunDir, read_json, write_json, write_text
-except ModuleNotFoundError as absent:
-    sys.exit(f"error: {absent.name} is not installed for {sys.executable}\n"
-             f"  do     Use .venv/bin/python, which `make demo` makes, or: pip install -e .")
-
+from configs.errors import ConfigError, Fault, LaunchError, RunError, UserError, nearest
+from configs.load import Loaded, load, load_site, read
+from configs.rundir import RunDir, read_json, write_json, write_text
+from launch.executors import EXECUTORS, require_slurm
 from launch.plan import JobPlan, Machine, Where, plan_job
-
-USAGE = """%(prog)s CONFIG [KEY=VALUE ...] [options]
-       %(prog)s --resume RUN [options]"""
-
-EXAMPLES = """examples:
-  %(prog)s configs/resnet50_xray_demo.yaml --procs 2
-  %(prog)s resnet50_xray --gpus 8 batch_size=256
-  %(prog)s resnet50_xray --slurm --nodes 2 --gpus 8 --profile example
-  %(prog)s resnet50_xray --debug phases.head.epochs=1
-  %(prog)s --resume resnet50_xray
-"""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `run`."""
-    parser.description = "Train what a config describes: on this machine, on a cluster, or in this process."
-    parser.usage = USAGE
-    parser.epilog = EXAMPLES
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("words", nargs="*", metavar="CONFIG", help="a config file, or the name of a shipped one; then "
-                        "changes to it, KEY=VALUE")
-    size = parser.add_argument_group("how many processes")
-    size.add_argument("--gpus", type=whole, metavar="N", help="ranks on each node, a GPU each (default: all there are)")
-    size.add_argument("--procs", type=whole, metavar="N", help="ranks on each node, on the CPU")
-    size.add_argument("--nodes", type=whole, metavar="K", help="nodes of a cluster (default: 1)")
-    place = parser.add_argument_group("where (default: on this machine, watched from this terminal)")
-    place.add_argument("--detach", action="store_true", help="on this machine, and return at once")
-    place.add_argument("--debug", action="store_true", help="in this process: one rank, breakpoints work")
-    place.add_argument("--slurm", action="store_true", help="on a cluster: submit to SLURM and return")
-    place.add_argument("--profile", metavar="SITE", help="which cluster: configs/clusters/SITE.yaml")
-    what = parser.add_argument_group("which run")
-    what.add_argument("--dry-run", action="store_true", help="print what would run, and do nothing")
-    what.add_argument("--name", help="collect the run under runs/NAME (default: the config's name)")
-    what.add_argument("--runs", default="runs", metavar="DIR", help="where run folders are made (default: runs)")
-    what.add_argument("--resume", metavar="RUN", help="go on with a run: its folder, id, or name for the latest")
-
-
-def whole(text: str) -> int:
-    """A number, for argparse."""
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
 
 
 def run(args: argparse.Namespace) -> int:
     """The command. Returns the exit code; raises `UserError` for what the user can correct."""
-    from launch.executors import EXECUTORS, require_slurm
-
     _check_flags(args)
     run_dir, loaded, plan = _resumed(args) if args.resume else _fresh(args)
     executor = EXECUTORS[plan.where]()
@@ -99,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
     from launch import watch
 
+    before = run_dir.newest_attempt()
     with _all_or_nothing(run_dir):
         _write(run_dir, plan, None if args.resume else loaded)
         watch.introduce(run_dir, plan)
@@ -109,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         executor.submit(request)
         return watch.conclude(run_dir)
     if plan.where == "local" and not args.detach:
-        return watch.follow(run_dir, job)
+        return watch.follow(run_dir, job, before)
     watch.announce(run_dir, job, plan.where)
     return 0
 
@@ -129,7 +84,7 @@ def _fresh(args: argparse.Namespace) -> tuple[RunDir, Loaded, JobPlan]:
 def _resumed(args: argparse.Namespace) -> tuple[RunDir, Loaded, JobPlan]:
     """A run that is to go on, where it ran before unless a flag says otherwise, with its own config and as many
     processes as before unless flags change them."""
-    from launch.runs import find_run, handle, still_runs
+    from launch.runs import find_run, handle, program, still_runs
 
     run_dir = find_run(args.resume, Path(args.runs))
     if read_json(run_dir.status).get("state") == "finished":
@@ -137,7 +92,7 @@ def _resumed(args: argparse.Namespace) -> tuple[RunDir, Loaded, JobPlan]:
                              remedy="Start a new one, with more epochs for example."))
     if sign := still_runs(run_dir):
         raise RunError(Fault(what=f"run {run_dir.id} is still at work", where=str(run_dir.path), given=sign,
-                             remedy=f"Wait for it, or stop it first: drumbeat stop {handle(run_dir)}"))
+                             remedy=f"Wait for it, or stop it: {program('drumbeat')} stop {handle(run_dir)}"))
     plan = JobPlan.read(run_dir.plan)
     before, config, asked = plan.topology, read(run_dir.config), _flags(args)
     launch = dataclasses.replace(
@@ -254,8 +209,3 @@ def _check_writable(run_dir: RunDir) -> None:
         raise LaunchError(Fault(what=f"the run folder cannot be made: {reason}", where=str(folder),
                                 given=str(run_dir.path), remedy="Choose another place for runs: --runs DIR"))
 
-
-if __name__ == "__main__":
-    from launch.cli import main
-
-    sys.exit(main(["run", *sys.argv[1:]], program="python launch/run.py"))

@@ -14,8 +14,9 @@ from configs.errors import Fault, RunError, nearest
 from configs.layers import short
 from configs.rundir import ENDED, Attempt, RunDir, read_json
 
-MODULES = {b"submitit.local._local", b"submitit.core._submit", b"trainers.worker"}
-"""What stands in the command lines of a run's processes: controller, node launcher, torchrun and ranks."""
+LAUNCHERS = {b"submitit.local._local", b"submitit.core._submit"}
+RANKS = {b"trainers.worker"}
+"""What stands in the command lines of a run's processes: of controller and node launcher, of torchrun and ranks."""
 
 
 def find_run(text: str, runs: Path) -> RunDir:
@@ -75,8 +76,8 @@ def still_runs(run: RunDir) -> str:
     return ""
 
 
-def processes_of(run: RunDir) -> list[int]:
-    """Processes on this machine that run it: their command lines hold its folder and one of our modules."""
+def processes_of(run: RunDir, modules: set[bytes] = LAUNCHERS | RANKS) -> list[int]:
+    """Processes on this machine that run it: their command lines hold its folder and one of these modules."""
     found = []
     folders = {os.fsencode(path) for path in (run.path, run.submitit)}
     for entry in Path("/proc").iterdir():
@@ -85,7 +86,7 @@ def processes_of(run: RunDir) -> list[int]:
                 words = set((entry / "cmdline").read_bytes().split(b"\0"))
             except OSError:
                 continue
-            if words & folders and words & MODULES:
+            if words & folders and words & modules:
                 found.append(int(entry.name))
     return found
 
@@ -110,7 +111,7 @@ def status_text(run: RunDir) -> str:
         rows.append(("heard of", f"{max(0, time.time() - status['time']):.0f} s ago"))
     if (job := read_json(run.job)).get("id"):
         rows.append(("job", f"{job['id']} ({'SLURM' if job['where'] == 'slurm' else 'process on this machine'})"))
-    return "\n".join(f"{name:<11}{value}" for name, value in [*rows, ("folder", str(run.path))])
+    return "\n".join(f"{name:<12}{value}" for name, value in [*rows, ("folder", str(run.path))])
 
 
 class Tail:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from contextlib import suppress
@@ -18,7 +19,7 @@ from launch.describe import summary
 from launch.executors import Job
 from launch.plan import JobPlan, Where
 from launch.processes import descendants
-from launch.runs import Tail, clock, handle, processes_of, program, resume_command
+from launch.runs import LAUNCHERS, Tail, clock, handle, processes_of, program, resume_command
 
 LOOK_SECONDS = 0.25
 EXIT_CODES = {"finished": 0, "stopped": 130, "cancelled": 130}
@@ -37,41 +38,49 @@ def announce(run: RunDir, job: Job, where: Where) -> None:
     print(f"{drumbeat} status {name}\n{drumbeat} logs -f {name}\n{drumbeat} stop {name}", flush=True)
 
 
-def follow(run: RunDir, job: Job) -> int:
-    """Shows the run until it ends; its exit code. The first Ctrl-C asks it to save and leave, the second ends it."""
+def follow(run: RunDir, job: Job, before: Attempt | None) -> int:
+    """Shows the run until it ends; its exit code. The first Ctrl-C asks it to save and leave, the second ends it.
+    `before` is the newest attempt of the time before this job, which is not shown."""
     console = Console(highlight=False, soft_wrap=True, markup=False)
     if console.is_terminal:
         console.print("           Ctrl-C saves and stops; closing this terminal leaves the run going\n")
-    view = View(run, console)
+    view = View(run, console, before)
     asked = False
     with view.progress:
-        while job.running():
+        while job.running() or processes_of(run, LAUNCHERS):
             try:
-                if asked and (attempt := run.newest_attempt()) is not None:
+                if asked and (attempt := view.newest()) is not None:
                     attempt.ask_to_stop("stopped")
                 view.update()
                 time.sleep(LOOK_SECONDS)
             except KeyboardInterrupt:
                 if asked:
                     console.print("ending all processes ...")
-                    end_now(run, job)
+                    end_processes(run, job)
+                    run.write_status(state="cancelled", verdict=f"ended from the terminal, {_save_of(run)}")
                     break
                 asked = True
                 console.print(f"stopping: the run saves after this step and leaves. To go on with it:\n"
                               f"{resume_command(run)}\nCtrl-C again ends it at once.")
         view.update()
+    end_processes(run, job)  # there are none, unless the node launcher was killed
     console.print()
     return conclude(run)
 
 
-def end_now(run: RunDir, job: Job) -> None:
+def end_processes(run: RunDir, job: Job) -> None:
     """Kills all processes of a local run; its checkpoints stay."""
     while running := {*descendants(int(job.id or 0)), *processes_of(run)}:
         for process in running:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         time.sleep(0.02)
-    run.write_status(state="cancelled", verdict="ended from the terminal, without a save")
+
+
+def _save_of(run: RunDir) -> str:
+    attempt = run.newest_attempt()
+    saved = read_json(attempt.saved) if attempt else {}
+    return f"saved at step {saved['step']:,}" if saved else "without a save"
 
 
 def conclude(run: RunDir) -> int:
@@ -81,20 +90,24 @@ def conclude(run: RunDir) -> int:
         status = {"state": "failed", "verdict": "the node launcher was killed"}
         run.write_status(**status)
     state = status["state"]
-    rows = _finished(run) if state == "finished" else [(state, status.get("verdict") or "see the logs")]
+    words = str(status.get("verdict") or "see the logs").removeprefix(f"{state} ").removesuffix(": stopped")
+    rows = _finished(run) if state == "finished" else [(state, words)]
     if state == "failed" and (attempt := run.newest_attempt()) is not None:
-        rows.append(("logs", short(telling_log(attempt))))
+        rows += _where_it_failed(attempt)
     if state != "finished":
         rows.append(("resume", resume_command(run)))
     print("\n".join(f"{name:<11}{text}" for name, text in rows), flush=True)
     return EXIT_CODES.get(state, 1)
 
 
-def telling_log(attempt: Attempt) -> Path:
-    """The log to read after a failure: of the rank that failed first, else torchrun's own, else the folder."""
-    first = next((error["rank"] for error in attempt.errors()), 0)
-    logs = [attempt.log(first), attempt.node_log(0)]
-    return next((log for log in logs if log.exists() and log.stat().st_size), attempt.path)
+def _where_it_failed(attempt: Attempt) -> list[tuple[str, str]]:
+    """The line of code, and the log to read: of the rank that failed first, else torchrun's own, else the folder."""
+    first = next(iter(attempt.errors()), {})
+    frames = re.findall(r'File "(.+)", line (\d+), in (.+)', str(first.get("traceback", "")))
+    own = [frame for frame in frames if "site-packages" not in frame[0]] or frames
+    logs = [attempt.log(int(first.get("rank", 0))), attempt.node_log(0)]
+    log = next((log for log in logs if log.exists() and log.stat().st_size), attempt.path)
+    return [*(("at", f"{short(Path(file))}:{line}, in {name}") for file, line, name in own[-1:]), ("log", short(log))]
 
 
 def _finished(run: RunDir) -> list[tuple[str, str]]:
@@ -112,19 +125,25 @@ def _finished(run: RunDir) -> list[tuple[str, str]]:
 class View:
     """What of the run has been shown so far."""
 
-    def __init__(self, run: RunDir, console: Console) -> None:
+    def __init__(self, run: RunDir, console: Console, before: Attempt | None) -> None:
         self.run = run
         self.console = console
+        self.before = before
         self.attempt: Attempt | None = None
         self.log: Tail | None = None
         self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.description}"), BarColumn(bar_width=12), TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[details]}"), console=console, transient=True, disable=not console.is_terminal)
         self.bar: TaskID = self.progress.add_task("starting", total=None, details="")
 
+    def newest(self) -> Attempt | None:
+        """The newest attempt of the job that is followed."""
+        newest = self.run.newest_attempt()
+        return None if newest == self.before else newest
+
     def update(self) -> None:
         """New log lines, and the bar as status.json has it."""
-        newest = self.run.newest_attempt()
+        newest = self.newest()
         if newest is not None and newest != self.attempt:
             self._print_log()
             if self.attempt is not None:
@@ -135,8 +154,11 @@ class View:
         self._draw(read_json(self.run.status))
 
     def _print_log(self) -> None:
+        """What rank 0 printed. The tracebacks that torch marks with the rank's name stay in the log: when a rank fails,
+        most ranks only report that it has gone, and the verdict names the one it began with."""
         for line in self.log.lines() if self.log else ():
-            self.console.print(line)
+            if not line.startswith("[rank"):
+                self.console.print(line)
 
     def _draw(self, status: dict[str, Any]) -> None:
         if steps := status.get("steps"):
@@ -144,4 +166,4 @@ class View:
             details = (f"step {step:,}/{steps:,}  loss {loss:.4f}  {status.get('samples_per_second', 0):,.0f}/s  "
                        f"{clock(status.get('eta_seconds', 0))} left")
             self.progress.update(self.bar, total=steps, completed=step, details=details,
-                                 description=str(status.get("phase", "")))
+                                 description=str(status.get("phase", ""))[:12])
