@@ -1,9 +1,11 @@
 """The node launcher: what submitit runs, once on each node, for a run on this machine as for one on a cluster.
 
-It is the only process that reacts to signals. It owns torchrun: starts it, asks the ranks to stop by a marker in the run
-folder, waits for their save, ends what is left, and then goes on as the first node's launcher decides: leave, start the
-next attempt in place, or queue the job again. The launchers of a job speak to each other through the attempt's folder
-only. No torch here.
+It is the only process that reacts to signals, and the first node's alone acts on them. It owns torchrun: starts it,
+asks the ranks to stop by a marker in the run folder, waits for their save, ends what is left, and then goes on as the
+first node's launcher decides: leave, start the next attempt in place, or queue the job again. The launchers of a job
+speak to each other through the attempt's folder only. No torch here.
+
+    claim -> supervise torchrun -> down -> verdict -> leave | restart | requeue | give up
 """
 
 from __future__ import annotations
@@ -12,24 +14,38 @@ import os
 import signal
 import subprocess
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from types import FrameType
+from typing import TypeVar
 
 from configs.rundir import Attempt, RunDir, read_json, write_json
+from launch.allocation import Allocation
 from launch.plan import JobPlan, torchrun_command
-from launch.processes import become_subreaper, end_descendants, ignoring_signals, tied_to_parent
+from launch.processes import become_subreaper, deaf_and_tied, end_descendants, end_with
 from launch.rendezvous import free_port, interface_towards, own_address
+from launch.verdict import TERMINATED, TIME_LIMIT, Next, Verdict, judge
 
-PATIENCE = 60.0
-"""Seconds to wait for the other nodes' launchers before going on without them."""
 POLL = 0.2
 """Seconds between two looks. A loop, because `Popen.poll` inside a signal handler sees nothing while `wait` runs."""
+DOWN_PATIENCE = 60.0
+"""Seconds the first node waits for the others to be down before it judges without them."""
+FIRST_PATIENCE = 1800.0
+"""Seconds the others wait for the first one. SLURM ends them at once when it dies (srun --kill-on-bad-exit), and it may
+be busy with a long last save; so this is for what nobody has thought of."""
+LEAVE_PATIENCE = 60.0
+"""Seconds between the last save and the end of all ranks."""
 
-OUTSIDE_REASONS = ("time limit", "preempted")
-"""Reasons to stop that are the cluster's and not a person's: the job is queued again."""
+DEAF_TO = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that torchrun and its ranks never hear. Which of them SLURM sends to whom depends on its ProctrackType."""
 
-Next = Literal["leave", "restart", "requeue", "give up"]
+T = TypeVar("T")
+
+
+class RunFailedError(Exception):
+    """The run was given up. Raised so that SLURM, too, calls the job failed."""
 
 
 class Node:
@@ -39,12 +55,24 @@ class Node:
         self.run_dir = run_dir
 
     def __call__(self) -> None:
-        """Runs attempts on this node until the run ends or leaves the allocation. Raises where the run failed, so
-        that SLURM, too, calls the job failed."""
+        """Runs attempts on this node until the run ends or leaves the allocation. Raises `RunFailedError`."""
         run = RunDir(Path(self.run_dir))
-        launcher = Launcher(run=run, plan=JobPlan.read(run.plan), node=int(os.environ.get("SLURM_NODEID", "0")))
-        if launcher.run_attempts() == "give up":
-            raise RuntimeError(f"the run failed: see {run.status}")
+        for unfinished in run.submitit.glob("*.save_tmp"):
+            unfinished.unlink(missing_ok=True)  # or submitit would refuse to write its result
+        plan = JobPlan.read(run.plan)
+        if plan.where == "slurm":
+            launcher = Launcher(run, plan, node=int(os.environ["SLURM_NODEID"]), allocation=Allocation.here())
+        else:
+            end_with(os.getppid(), signal.SIGTERM)  # submitit's controller
+            launcher = Launcher(run, plan)
+        try:
+            after = launcher.run_attempts()
+        except Exception as error:
+            if launcher.node == 0:
+                run.write_status(state="failed", verdict=f"the node launcher failed: {type(error).__name__}: {error}")
+            raise
+        if after == "give up":
+            raise RunFailedError(str(read_json(run.status).get("verdict")))
 
 
 @dataclass
@@ -53,65 +81,88 @@ class Launcher:
 
     run: RunDir
     plan: JobPlan
-    node: int
-    stop_reason: str = ""
-    """Set by a signal handler, acted upon by the main loop."""
+    node: int = 0
+    allocation: Allocation | None = None
+    """Where SLURM runs us."""
+    told: str = field(default="", init=False)
+    """Why to stop: set by a signal handler, acted upon by the main loop of the first node."""
+    end: float = field(default=float("inf"), init=False)
+    """When the job's time is up, as far as the first node has to know."""
     joined: int = field(default=-1, init=False)
     """The last attempt this launcher took part in."""
 
     def run_attempts(self) -> Next:
         """Attempt after attempt, until the first node's launcher says to leave."""
-        for number, reason in ((signal.SIGUSR2, "time limit"), (signal.SIGTERM, "preempted")):
-            signal.signal(number, lambda *_, reason=reason: self.ask_to_stop(reason))
-        signal.signal(signal.SIGCONT, signal.SIG_DFL)
+        for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):  # a site may have its own idea of --signal
+            signal.signal(number, self.hear)
+        signal.signal(signal.SIGCONT, signal.SIG_DFL)  # SLURM sends it ahead of SIGTERM; submitit would log it
         become_subreaper()
+        if self.allocation and self.node == 0:
+            self.end = self.allocation.end_time()
         while True:
-            attempt = self.claim() if self.node == 0 else self.wait_for_claim()
+            attempt = self.claim() if self.node == 0 else self.wait_for("the next attempt", self.claimed)
             self.joined = attempt.number
             code = self.supervise(attempt)
-            write_json(attempt.down(self.node), {"code": code})
-            verdict = self.decide(attempt) if self.node == 0 else self.wait_for_verdict(attempt)
-            if verdict == "requeue" and self.node == 0:
-                self.requeue()
-            if verdict != "restart":
-                return verdict
+            write_json(attempt.down(self.node), {"code": code, "host": own_address(), "time": time.time()})
+            verdict = self.decide(attempt) if self.node == 0 else (
+                self.wait_for("the verdict", partial(Verdict.read, attempt)))
+            if verdict.next == "requeue":
+                os._exit(0)  # at once, because SLURM waits for us; and past submitit, which would call the job done
+            if verdict.next != "restart":
+                return verdict.next
 
-    def ask_to_stop(self, reason: str) -> None:
-        """The signal handler: sets a flag and nothing else."""
-        self.stop_reason = self.stop_reason or reason
+    def hear(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler: sets a flag and nothing else. The first reason stands."""
+        self.told = self.told or (TERMINATED if number == signal.SIGTERM else TIME_LIMIT)
 
     def claim(self) -> Attempt:
         """The first node: takes the next attempt, and tells the others where its ranks will meet."""
+        before = self.run.newest_attempt()
         attempt = self.run.claim_attempt()
+        if before and ours(before, job_name()) and read_json(before.stop).get("reason") == "stopped":
+            self.told = "stopped"  # asked for when that attempt was already over
         write_json(attempt.launch, {"job": job_identity(), "address": own_address(), "port": free_port(),
-                                    "after": self.joined, "time": time.time()})
+                                    "time": time.time()})
         self.run.write_status(state="running", attempt=attempt.number)
         return attempt
 
-    def wait_for_claim(self) -> Attempt:
-        """The other nodes: the attempt that the first one claimed for this job, after the last one we were in."""
-        while True:
-            attempt = self.run.newest_attempt()
-            if attempt is not None and attempt.number > self.joined:
-                launch = read_json(attempt.launch)
-                if launch.get("job") == job_identity():
-                    return attempt
-            time.sleep(POLL)
+    def claimed(self) -> Attempt | None:
+        """The other nodes: the attempt that the first one claimed for this start of this job, after our last one."""
+        newest = self.run.newest_attempt()
+        last = newest.number if newest else -1
+        for number in range(last, max(self.joined, last - 10), -1):
+            attempt = self.run.attempt(number)
+            if ours(attempt, job_identity()):
+                return attempt
+        return None
 
-    def supervise(self, attempt: Attempt) -> int:
-        """Runs torchrun to its end, or ends it when another node's has failed. Returns its exit code."""
+    def supervise(self, attempt: Attempt) -> int | None:
+        """Runs torchrun to its end and returns its exit code; None where it was ended because of another node."""
+        if self.node == 0 and self.told:
+            attempt.ask_to_stop(self.told)
+        if attempt.stop.exists():
+            return -signal.SIGTERM  # before it began
         process = self.start(attempt)
+        saved_at = float("inf")
         try:
             while (code := process.poll()) is None:
-                if self.stop_reason or self.time_is_up():
-                    attempt.ask_to_stop(self.stop_reason or "time limit")
-                if any(read_json(attempt.down(node)).get("code") for node in self.others()):
-                    code = -signal.SIGKILL
-                    break
+                now = time.time()
+                if self.node == 0 and (self.told or now > self.end - self.plan.site.signal_seconds):
+                    attempt.ask_to_stop(self.told or TIME_LIMIT)
+                if attempt.saved.exists():
+                    saved_at = min(saved_at, now)
+                if now > min(self.end, saved_at + LEAVE_PATIENCE) or self.is_over(attempt):
+                    return None
                 time.sleep(POLL)
             return code
         finally:
-            end_descendants()
+            if left := end_descendants():
+                print(f"processes {left} do not end", flush=True)
+
+    def is_over(self, attempt: Attempt) -> bool:
+        """Whether another node's torchrun has failed, or another job has taken over the run."""
+        newest = self.run.newest_attempt()
+        return newest != attempt or any(read_json(path).get("code") for path in attempt.path.glob("node*.down.json"))
 
     def start(self, attempt: Attempt) -> subprocess.Popen[bytes]:
         """torchrun in a session of its own, deaf to SLURM's signals, and ended by the kernel if this process dies."""
@@ -119,106 +170,54 @@ class Launcher:
         command = torchrun_command(self.plan, attempt=str(attempt.number), node=str(self.node),
                                    address=str(launch["address"]), port=str(launch["port"]))
         environment = os.environ | self.plan.environment | {
+            "DRUMBEAT_LAUNCHER": str(os.getpid()),
             "PET_SIGNALS_TO_HANDLE": "SIGQUIT",  # so that torchrun leaves SIGTERM ignored, for its ranks too
-            "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "2",
+            "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "1",  # from the SIGTERM that ranks do not hear to SIGKILL
             "TORCH_FR_DUMP_TEMP_FILE": str(attempt.path / "nccl-flight-recorder-rank"),
         }
-        if self.plan.topology.nodes > 1:
-            interface = interface_towards(str(launch["address"]))
+        if self.plan.topology.nodes > 1 and (interface := interface_towards(str(launch["address"]))):
             for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-                if interface:
-                    environment.setdefault(name, interface)
-        with open(attempt.node_log(self.node), "ab") as log, ignoring_signals(
-                signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                environment.setdefault(name, interface)
+        with open(attempt.node_log(self.node), "ab") as log:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                                     env=environment, cwd=self.plan.folder, start_new_session=True,
-                                    preexec_fn=tied_to_parent(os.getpid()))
+                                    preexec_fn=deaf_and_tied(*DEAF_TO))
 
-    def others(self) -> list[int]:
-        return [node for node in range(self.plan.topology.nodes) if node != self.node]
-
-    def time_is_up(self) -> bool:
-        """Whether the job's end is near. SLURM may send its signal late or, on some sites, to nobody."""
-        end = float(os.environ.get("SLURM_JOB_END_TIME", "inf"))
-        return time.time() > end - self.plan.site.signal_seconds
-
-    def decide(self, attempt: Attempt) -> Next:
+    def decide(self, attempt: Attempt) -> Verdict:
         """The first node: what the attempt came to and what is next, written down for the others and for `status`."""
-        until = time.time() + PATIENCE
-        while time.time() < until and not all(attempt.down(node).exists() for node in self.others()):
+        until = min(time.time() + DOWN_PATIENCE, self.end)
+        nodes = range(self.plan.topology.nodes)
+        while time.time() < until and not all(attempt.down(node).exists() for node in nodes):
             time.sleep(POLL)
-        verdict = judge(self.run, attempt, self.plan.restarts)
-        if verdict["next"] == "requeue" and "SLURM_JOB_ID" not in os.environ:
-            verdict["next"] = "leave"
-        write_json(attempt.verdict, verdict)
-        state = {"leave": verdict["state"], "give up": "failed", "requeue": "preempted", "restart": "running"}
-        self.run.write_status(state=state[verdict["next"]], verdict=verdict["words"])
-        return verdict["next"]  # type: ignore[no-any-return]
+        fate = self.allocation.fate() if self.allocation and attempt.stop.exists() else ""
+        verdict = judge(self.run, attempt, restarts=self.plan.restarts, slurm=fate)
+        if verdict.next == "requeue" and self.allocation and (refusal := self.allocation.requeue()):
+            verdict = replace(verdict, next="leave", words=f"{verdict.words}; SLURM does not queue it again: {refusal}")
+        if verdict.outcome != "superseded":
+            self.run.write_status(state=verdict.state, verdict=verdict.words)
+        verdict.write(attempt)
+        return verdict
 
-    def wait_for_verdict(self, attempt: Attempt) -> Next:
-        """The other nodes: what the first one decided; "give up" where it is gone."""
-        until = time.time() + 2 * PATIENCE
+    def wait_for(self, what: str, look: Callable[[], T | None]) -> T:
+        """The other nodes: something the first one writes. Raises `RunFailedError` where it never comes."""
+        until = time.time() + FIRST_PATIENCE
         while time.time() < until:
-            if verdict := read_json(attempt.verdict):
-                return verdict["next"]  # type: ignore[no-any-return]
+            if (found := look()) is not None:
+                return found
             time.sleep(POLL)
-        return "give up"
-
-    def requeue(self) -> None:
-        """Puts the job back in SLURM's queue. That it is already pending again is as good."""
-        job = os.environ["SLURM_JOB_ID"]
-        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
-        if done.returncode:
-            print(f"scontrol requeue {job}: {done.stderr.strip()}", flush=True)
+        raise RunFailedError(f"node {self.node}: the first node's launcher is gone; waited for {what} in vain")
 
 
-def judge(run: RunDir, attempt: Attempt, restarts: int) -> dict[str, Any]:
-    """The verdict of an attempt that is over: `state`, `words` for a reader, `step` of the last good checkpoint, and
-    `next`. Read from the run folder alone, so that the budget of restarts also holds across requeues."""
-    saved, step = read_json(attempt.saved), newest_checkpoint(run)
-    if saved.get("state") == "finished":
-        return {"state": "finished", "words": "finished", "step": step, "next": "leave"}
-    if saved.get("state") == "stopped":
-        reason = read_json(attempt.stop).get("reason", "stopped")
-        again = reason in OUTSIDE_REASONS
-        return {"state": "stopped", "words": f"stopped at step {saved['step']}: {reason}", "step": step,
-                "next": "requeue" if again else "leave"}
-    error = next(iter(attempt.errors()), {})
-    words = f"rank {error['rank']} failed at step {error['step']}: {error['type']}: {error['message']}" if error else (
-        "a rank or torchrun was killed")
-    if attempt.stop.exists():
-        reason = read_json(attempt.stop).get("reason", "stopped")
-        return {"state": "stopped", "words": f"stopped without a save ({reason}): {words}", "step": step,
-                "next": "requeue" if reason in OUTSIDE_REASONS else "leave"}
-    same = in_a_row(run, attempt, step)
-    repeated = bool(error) and any(past.get("error") == cause(error) for past in same)
-    give_up = len(same) >= restarts or repeated
-    return {"state": "failed", "words": words, "step": step, "error": cause(error),
-            "next": "give up" if give_up else "restart"}
-
-
-def in_a_row(run: RunDir, attempt: Attempt, step: int) -> list[dict[str, Any]]:
-    """The verdicts of the failed attempts just before this one since which no newer checkpoint was made."""
-    found: list[dict[str, Any]] = []
-    for number in range(attempt.number - 1, -1, -1):
-        verdict = read_json(run.attempt(number).verdict)
-        if verdict.get("state") != "failed" or verdict.get("step") != step or verdict.get("next") != "restart":
-            break
-        found.append(verdict)
-    return found
-
-
-def cause(error: dict[str, Any]) -> str:
-    """What makes two failures the same: an exception of that kind at that step of that rank."""
-    return f"{error['type']} at step {error['step']} of rank {error['rank']}" if error else ""
-
-
-def newest_checkpoint(run: RunDir) -> int:
-    """The step of the newest complete checkpoint; -1 where there is none."""
-    manifests = run.checkpoints.glob("step-*/manifest.json")
-    return max((int(path.parent.name.partition("-")[2]) for path in manifests), default=-1)
+def job_name() -> str:
+    """What stays the same when SLURM queues a job again."""
+    return os.environ.get("SLURM_JOB_ID", f"process-{os.getpid()}")
 
 
 def job_identity() -> str:
-    """This start of this job: SLURM keeps the id when it queues a job again, but counts the restarts."""
-    return f"{os.environ.get('SLURM_JOB_ID', os.getpid())}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
+    """This start of this job."""
+    return f"{job_name()}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
+
+
+def ours(attempt: Attempt, job: str) -> bool:
+    """Whether an attempt was claimed by a job, or by a start of a job."""
+    return f"{read_json(attempt.launch).get('job')}.".startswith(f"{job}.")

@@ -1,4 +1,5 @@
-"""Linux processes: who ends when whom ends. What Python's standard library has no words for is asked of prctl(2)."""
+"""Linux processes: who ends when whom ends, and who hears which signal. What Python's standard library has no words for
+is asked of prctl(2)."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -19,16 +20,32 @@ def become_subreaper() -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def tied_to_parent(parent: int) -> Callable[[], None]:
-    """For Popen's `preexec_fn`: the child is killed when process `parent` ends, however it ends."""
-    prctl = ctypes.CDLL(None).prctl
+def end_with(parent: int, number: signal.Signals) -> None:
+    """The kernel sends this process the signal when `parent`, the process that started it, ends in whatever way.
 
-    def tie() -> None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it ended before the line above
-            os.kill(os.getpid(), signal.SIGKILL)
+    To be exact, when the *thread* that started it ends: start such processes from a thread that lasts.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before the line above
+        os.kill(os.getpid(), number)
 
-    return tie
+
+def deaf_and_tied(*signals: signal.Signals) -> Callable[[], None]:
+    """For Popen's `preexec_fn`: the child and all below it never hear these signals, and the child is killed when this
+    process ends.
+
+    Ignoring is not enough: torch's loader workers install a handler of their own for SIGTERM. So the signals are
+    blocked as well, which no handler undoes. All in the child, or a signal to this process could get lost meanwhile.
+    """
+    parent = os.getpid()
+
+    def before_exec() -> None:
+        for number in signals:
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+        end_with(parent, signal.SIGKILL)
+
+    return before_exec
 
 
 @contextmanager
@@ -62,24 +79,22 @@ def descendants(root: int) -> list[int]:
     return found
 
 
-def end_descendants(within: float = 10.0) -> None:
-    """Kills and reaps all that runs below this process. Repeated, because what is being killed may still fork."""
+def end_descendants(within: float = 10.0) -> list[int]:
+    """Kills and reaps all that runs below this process. Repeated, because what is being killed may still fork. Returns
+    what is left after `within` seconds: processes that wait for a disk or a driver, and end when that answers."""
     until = time.monotonic() + within
     while (running := descendants(os.getpid())) and time.monotonic() < until:
         for process in running:
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         reap()
         time.sleep(0.02)
     reap()
+    return running
 
 
 def reap() -> None:
     """Collects children that have ended, adopted ones included."""
-    try:
+    with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
-    except ChildProcessError:
-        pass

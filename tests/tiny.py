@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +113,9 @@ class Net(nn.Module):
 class Fuse(Classification):
     """Classification with a mishap built in: the rank that computes its `at`-th training loss in this process dies.
 
-    Each mishap happens once, in the order of the list, and leaves a file in `folder`, so a test can wait for it, and the
-    attempt after it gets past. `how` is "kill" (SIGKILL to itself), "raise", or "hold": wait to be killed by the test.
+    Each mishap happens once, in the order of the list, and leaves a file in `folder`, so a test can wait for it; the
+    attempt after it gets past. `how` is "kill" (SIGKILL to itself), "raise", "hold" (wait to be killed by the test) or
+    "wait" (until the test has made a file `go` there).
     """
 
     def __init__(self, *, folder: str, at: list[int], rank: int = 0, how: str = "kill", **options: Any) -> None:
@@ -134,5 +136,6 @@ class Fuse(Classification):
                     os.kill(os.getpid(), signal.SIGKILL)
                 if self.how == "raise":
                     raise RuntimeError("the fuse has blown")
-                signal.pause()
+                while not (self.how == "wait" and (self.folder / "go").exists()):
+                    time.sleep(0.01)
         return super().losses(outputs, targets)

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -72,8 +73,14 @@ def join(device: Literal["cuda", "cpu"]) -> Iterator[World]:
 
 
 def end_with_agent() -> None:
-    """Asks the kernel to kill this rank when torchrun's agent, its parent, ends in whatever way."""
-    agent = os.getppid()
+    """Asks the kernel to kill this rank when torchrun's agent, its parent, ends in whatever way.
+
+    It may have ended already, while this rank imported torch; then our parent is no longer a child of the launcher.
+    """
     ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
-    if os.getppid() != agent:
+    try:
+        grandparent = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[1]
+    except OSError:
+        grandparent = ""
+    if os.environ.get("DRUMBEAT_LAUNCHER", grandparent) != grandparent:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,81 @@
+"""What the node launcher asks of SLURM: when its job's time is up, why the job was told to end, to queue it again."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+Fate = Literal["preempted", "time limit", "requeued", "cancelled"]
+
+WAIT = 20.0
+"""Seconds to wait for an answer of the controller."""
+PATIENCE = 120.0
+"""Seconds to go on asking it to queue the job again, for one that is just being restarted."""
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """The job this process is a task of."""
+
+    job: str
+    restarts: int
+    """How often SLURM had queued the job again when this process began."""
+
+    @classmethod
+    def here(cls) -> Allocation:
+        return cls(os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT", "0")))
+
+    def end_time(self) -> float:
+        """When the job's time is up, in seconds since 1970; infinity where there is no limit, or no answer. SLURM 22.05
+        does not tell its tasks, later versions do."""
+        if told := os.environ.get("SLURM_JOB_END_TIME"):
+            return float(told)
+        try:
+            return datetime.fromisoformat(self.look().get("EndTime", "")).timestamp()
+        except ValueError:  # "Unknown", or nothing
+            return float("inf")
+
+    def fate(self) -> Fate:
+        """Why SLURM sent SIGTERM.
+
+        While a job is being ended its state is COMPLETING, whatever ended it; that it will run again shows in the count
+        of its restarts, that its time was up in the reason. A job that is told to end and still runs is preempted, and
+        has its GraceTime; the same is assumed where SLURM gives no answer.
+        """
+        found = self.look()
+        if int(found.get("Restarts", "0")) > self.restarts:
+            return "requeued"
+        if found.get("Reason") == "TimeLimit" or found.get("JobState") == "TIMEOUT":
+            return "time limit"
+        return "cancelled" if found.get("JobState") in ("COMPLETING", "CANCELLED") else "preempted"
+
+    def requeue(self) -> str:
+        """Has the job queued again, which ends it here. Returns '', or why it could not be done."""
+        until = time.monotonic() + PATIENCE
+        while True:
+            code, said = self._ask("requeue", self.job)
+            if code == 0 or "pending" in said:  # somebody was faster
+                return ""
+            if time.monotonic() > until or "disabled" in said or code == 127:
+                return said
+            time.sleep(2)
+
+    def look(self) -> dict[str, str]:
+        """The job's fields, as `scontrol show job` names them; empty where there is no answer."""
+        code, said = self._ask("--oneliner", "show", "job", self.job)
+        return dict(re.findall(r"(\w+)=(\S*)", said)) if code == 0 else {}
+
+    def _ask(self, *words: str) -> tuple[int, str]:
+        environment = os.environ | {"SLURM_TIME_FORMAT": "standard"}
+        try:
+            done = subprocess.run(["scontrol", *words], capture_output=True, text=True, timeout=WAIT, env=environment)
+        except FileNotFoundError:
+            return 127, "there is no scontrol on this node"
+        except subprocess.TimeoutExpired:
+            return 1, f"no answer within {WAIT:.0f} s"
+        return done.returncode, (done.stdout + done.stderr).strip()

@@ -1,0 +1,346 @@
+"""The node launcher: whoever is killed, nothing is orphaned, and the run goes on or leaves as the verdict says.
+
+Most of these tests put a stand-in in torchrun's place (tests/launch/standin.py), so that they are about the launcher
+alone and take a second each. The slow ones kill the real thing, and compare what it computes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs.rundir import RunDir, read_json, write_json
+from configs.schema import Site
+from launch.plan import JobPlan, Topology
+from launch.processes import descendants
+from tests.launch import standin
+from tests.tiny import drumbeat, latest, write_config
+
+ROOT = Path(__file__).parents[2]
+
+LAUNCHER = """
+import sys
+from pathlib import Path
+import launch.node
+from configs.rundir import RunDir
+from launch.plan import JobPlan
+launch.node.FIRST_PATIENCE = 2.0
+run = RunDir(Path(sys.argv[1]))
+print(launch.node.Launcher(run, JobPlan.read(run.plan), node=int(sys.argv[2])).run_attempts())
+"""
+
+
+def until(reached: Callable[[], Any], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+class Stage:
+    """A run with the stand-in in torchrun's place, and its launchers."""
+
+    def __init__(self, folder: Path, *, nodes: int = 1, ranks_per_node: int = 2, restarts: int = 3) -> None:
+        self.run = RunDir(folder / "run")
+        self.nodes, self.ranks = nodes, nodes * ranks_per_node
+        (self.run.path / "standin").mkdir(parents=True)
+        topology = Topology(nodes=nodes, ranks_per_node=ranks_per_node, device="cpu", cpus_per_rank=1)
+        plan = JobPlan(run_dir=str(self.run.path), name="standin", where="local", topology=topology, site=Site(),
+                       environment={}, folder=str(folder), restarts=restarts, python=standin.install(folder))
+        write_json(self.run.plan, plan.as_json())
+        self.launchers: list[subprocess.Popen[str]] = []
+        self.seen: set[int] = set()
+
+    def launch(self, *nodes: int, job: str = "7") -> None:
+        """Starts the launchers of these nodes; of all where none is given."""
+        for node in nodes or range(self.nodes):
+            self.launchers.append(subprocess.Popen(
+                [sys.executable, "-c", LAUNCHER, str(self.run.path), str(node)], cwd=ROOT, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, text=True, env=os.environ | {"SLURM_JOB_ID": job}))
+
+    def up(self, attempt: int = 0) -> dict[str, int]:
+        """Waits until an attempt is up; who is who."""
+        names = {f"{name}{rank}" for rank in range(self.ranks) for name in ("rank", "helper")}
+        until(lambda: names <= standin.pids(self.run.path, attempt).keys())
+        pids = standin.pids(self.run.path, attempt)
+        self.seen |= set(pids.values())
+        return pids
+
+    def end(self) -> list[str]:
+        """Waits for the launchers; what each one said to do next."""
+        return [launcher.communicate(timeout=20)[0].strip() for launcher in self.launchers]
+
+    def finish(self) -> None:
+        (self.run.path / "standin" / "finish").touch()
+
+    def verdict(self, attempt: int) -> dict[str, Any]:
+        return read_json(self.run.attempt(attempt).verdict)
+
+    def state(self) -> str:
+        return str(read_json(self.run.status)["state"])
+
+    def left(self) -> list[int]:
+        """Which of the processes seen are still there."""
+        return [pid for pid in self.seen if alive(pid)]
+
+
+def alive(pid: int) -> bool:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Callable[..., Stage]]:
+    made: list[Stage] = []
+
+    def make(**options: int) -> Stage:
+        made.append(Stage(tmp_path, **options))
+        return made[-1]
+
+    yield make
+    for stage in made:
+        for launcher in stage.launchers:
+            launcher.kill()
+            launcher.communicate()
+        until(lambda stage=stage: not stage.left())  # type: ignore[misc]
+
+
+def test_a_run_that_finishes(stage: Callable[..., Stage]) -> None:
+    here = stage()
+    here.launch()
+    here.up()
+    here.finish()
+    assert here.end() == ["leave"]
+    assert here.verdict(0)["outcome"] == here.state() == "finished"
+    assert here.left() == []
+
+
+@pytest.mark.parametrize(("victim", "words"), [
+    ("rank1", "rank 1 on {host} was killed (SIGKILL; out of memory?); there is no checkpoint"),
+    ("agent0", "torchrun on {host} was killed (SIGKILL; out of memory?); there is no checkpoint"),
+])
+def test_a_rank_or_torchrun_killed_means_a_restart_in_place(stage: Callable[..., Stage], victim: str,
+                                                            words: str) -> None:
+    here = stage()
+    here.launch()
+    before = here.up()
+    os.kill(before[victim], signal.SIGKILL)
+    here.up(1)
+    assert not [pid for pid in before.values() if alive(pid)]
+    here.finish()
+    assert here.end() == ["leave"]
+    host = read_json(here.run.attempt(0).down(0))["host"]
+    assert (here.verdict(0)["words"], here.verdict(0)["next"]) == (words.format(host=host), "restart")
+    assert read_json(here.run.attempt(0).launch)["port"] != read_json(here.run.attempt(1).launch)["port"]
+    assert here.state() == "finished"
+
+
+def test_nothing_outlives_a_killed_launcher(stage: Callable[..., Stage]) -> None:
+    here = stage()
+    here.launch()
+    here.up()
+    here.launchers[0].kill()
+    until(lambda: not here.left(), seconds=5)
+    assert here.verdict(0) == {}
+
+
+def test_sigterm_asks_for_a_save(stage: Callable[..., Stage]) -> None:
+    here = stage()
+    here.launch()
+    here.up()
+    here.launchers[0].send_signal(signal.SIGTERM)
+    assert here.end() == ["leave"]
+    assert (here.state(), here.verdict(0)["words"]) == ("stopped", "stopped at step 1: SIGTERM")
+
+
+def test_only_the_launcher_hears_signals(stage: Callable[..., Stage]) -> None:
+    """Not even who installs a handler, as torch's loader workers do; SLURM may send them to all."""
+    here = stage()
+    here.launch()
+    for pid in here.up().values():
+        for number in standin.HEARD:
+            os.kill(pid, number)
+    here.launchers[0].send_signal(signal.SIGUSR2)
+    assert here.end() == ["leave"]
+    assert here.verdict(0)["words"] == "stopped at step 1: the job's time limit is near"
+    assert standin.heard(here.run.path) == {}
+
+
+def test_a_stop_ahead_of_the_start_starts_nothing(stage: Callable[..., Stage]) -> None:
+    """Asked for while the attempt before, of the same job, was already over."""
+    here = stage()
+    before = here.run.claim_attempt()
+    write_json(before.launch, {"job": "7.0"})
+    before.ask_to_stop("stopped")
+    here.launch()
+    assert here.end() == ["leave"]
+    assert here.verdict(1)["words"] == "stopped without a save: as asked; there is no checkpoint"
+    assert standin.pids(here.run.path, 1) == {}
+    assert here.state() == "stopped"
+
+
+def test_a_stop_of_an_earlier_job_does_not_stop_this_one(stage: Callable[..., Stage]) -> None:
+    here = stage()
+    before = here.run.claim_attempt()
+    write_json(before.launch, {"job": "6.0"})
+    before.ask_to_stop("stopped")
+    here.finish()
+    here.launch()
+    assert here.end() == ["leave"]
+    assert here.state() == "finished"
+
+
+def test_two_nodes_take_the_next_attempt_together(stage: Callable[..., Stage]) -> None:
+    here = stage(nodes=2, ranks_per_node=1)
+    here.launch()
+    before = here.up()
+    os.kill(before["rank1"], signal.SIGKILL)
+    here.up(1)
+    assert not [pid for pid in before.values() if alive(pid)]
+    here.finish()
+    assert here.end() == ["leave", "leave"]
+    assert [read_json(here.run.attempt(0).down(node))["code"] for node in (0, 1)] == [None, 1]
+    assert here.verdict(0)["words"].startswith("rank 1 on ")
+    assert here.state() == "finished"
+
+
+def test_the_run_is_given_up_on_all_nodes(stage: Callable[..., Stage]) -> None:
+    here = stage(nodes=2, ranks_per_node=1)
+    (here.run.path / "standin" / "fail1").write_text("a bad picture")
+    here.launch()
+    assert here.end() == ["give up", "give up"]
+    assert here.state() == "failed"
+    assert here.verdict(1)["words"] == (
+        "rank 1 on here failed at step 3: ValueError: a bad picture; there is no checkpoint; given up: the same again")
+    assert here.run.newest_attempt() == here.run.attempt(1)
+
+
+def test_the_other_nodes_join_only_attempts_of_their_own_job(stage: Callable[..., Stage]) -> None:
+    here = stage(nodes=2, ranks_per_node=1)
+    write_json(here.run.claim_attempt().launch, {"job": "6.0"})
+    here.launch(1)
+    here.launchers[0].communicate(timeout=20)
+    assert here.launchers[0].returncode != 0, "joined another job's attempt"
+    assert standin.pids(here.run.path, 0) == {}
+
+
+def test_the_other_nodes_do_not_wait_for_ever(stage: Callable[..., Stage]) -> None:
+    here = stage(nodes=2, ranks_per_node=1)
+    here.launch()
+    here.up()
+    here.launchers[0].kill()
+    here.finish()
+    said = here.launchers[1].communicate(timeout=20)
+    assert "the first node's launcher is gone; waited for the verdict in vain" in said[1]
+    assert here.left() == []
+
+
+def test_who_is_overtaken_by_another_job_leaves(stage: Callable[..., Stage]) -> None:
+    here = stage()
+    here.launch()
+    here.up()
+    here.run.claim_attempt()
+    here.run.write_status(state="pending")
+    assert here.end() == ["leave"]
+    assert here.verdict(0)["words"] == "attempt 1, of another job, has taken over this run"
+    assert here.state() == "pending"
+    assert here.left() == []
+
+
+def test_what_torchrun_is_told(stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch) -> None:
+    here = stage(nodes=2, ranks_per_node=1)
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib0")
+    here.launch()
+    agent = here.up()["agent1"]
+    words = Path(f"/proc/{agent}/cmdline").read_text().split("\0")
+    environment = dict(pair.split("=", 1) for pair in Path(f"/proc/{agent}/environ").read_text().split("\0") if pair)
+    launch = read_json(here.run.attempt(0).launch)
+    assert {"--node-rank=1", f"--master-addr={launch['address']}", f"--master-port={launch['port']}"} <= set(words)
+    assert environment["DRUMBEAT_LAUNCHER"] == str(here.launchers[1].pid)
+    assert environment["NCCL_SOCKET_IFNAME"] == "ib0"
+    assert environment["GLOO_SOCKET_IFNAME"]
+    here.finish()
+    here.end()
+
+
+@pytest.mark.slow
+def test_whoever_is_killed_nothing_is_left_and_the_same_weights_come_out(tmp_path: Path) -> None:
+    """The launcher while the ranks start up, the launcher in the first phase, torchrun's agent in the second."""
+    (straight := tmp_path / "straight").mkdir()
+    config = str(write_config(tmp_path))
+    drumbeat(straight, config, "--procs", "2")
+
+    with Real(tmp_path, config, "--procs", "2", "data.workers=1", "task._target_=tests.tiny.Fuse",
+              f"task.folder={tmp_path}", "task.at=[8,20]", "task.how=hold") as real:
+        until(lambda: len(real.processes("trainers.worker")) == 3, seconds=60)  # torchrun and its ranks
+        real.kill("submitit.core._submit")
+        assert real.process.wait(20) == 1
+        assert real.status()["verdict"] == "the node launcher was killed"
+
+    with Real(tmp_path, "--resume", "tiny") as real:
+        until((tmp_path / "blown-0").exists, seconds=60)
+        assert len(real.seen()) == 7, "controller, launcher, agent, 2 ranks and a loader worker of each"
+        real.kill("submitit.core._submit")
+        assert real.process.wait(20) == 1
+
+    with Real(tmp_path, "--resume", "tiny") as real:
+        until((tmp_path / "blown-1").exists, seconds=60)
+        real.kill("torch.distributed.run")
+        assert real.process.wait(120) == 0
+
+    killed = latest(tmp_path)
+    assert [read_json(killed.attempt(number).verdict).get("outcome") for number in range(4)] == [
+        None, None, "failed", "finished"]
+    assert read_json(killed.result) == read_json(latest(straight).result)
+
+
+class Real:
+    """`launch/run.py WORDS` typed in a folder; what it has started is gone when the context is left."""
+
+    def __init__(self, folder: Path, *words: str) -> None:
+        self.folder = folder
+        self.process = subprocess.Popen([sys.executable, str(ROOT / "launch" / "run.py"), *words], cwd=folder,
+                                        stdout=subprocess.DEVNULL)
+        self.all: set[int] = set()
+
+    def __enter__(self) -> Real:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        until(lambda: not [pid for pid in self.all if alive(pid)], seconds=15)
+
+    def seen(self) -> set[int]:
+        """All processes it has started, as far as they are there now."""
+        now = set(descendants(self.process.pid))
+        self.all |= now
+        return now
+
+    def processes(self, module: str) -> list[int]:
+        """Those that run a module."""
+        found = []
+        for pid in self.seen():
+            with suppress(OSError):
+                found += [pid] if module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") else []
+        return found
+
+    def kill(self, module: str) -> None:
+        """SIGKILL to the process that runs a module, and all it had started has to be gone in seconds."""
+        victim, = self.processes(module)
+        below = descendants(victim)
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: not [pid for pid in below if alive(pid)], seconds=10)
+
+    def status(self) -> dict[str, Any]:
+        return read_json(latest(self.folder).status)

@@ -1,0 +1,188 @@
+"""The node launcher on a real cluster: whatever SLURM sends, and whoever is killed, the run goes on or leaves in order.
+
+With a stand-in in torchrun's place, so that all of this is tried under every ProctrackType; tests/slurm/test_run.py has
+the real thing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs.rundir import RunDir, read_json, write_json
+from configs.schema import Site
+from launch.executors import Slurm
+from launch.plan import JobPlan, Topology
+from tests.launch import standin
+from tests.launch.test_node import ROOT, alive, until
+from tests.slurm.cluster import Cluster
+from tests.slurm.test_cluster import submit
+
+pytestmark = pytest.mark.slurm
+
+ON_EACH = pytest.mark.parametrize(
+    "cluster",
+    [pytest.param({"proctrack": proctrack}, id=proctrack) for proctrack in ("cgroup", "linuxproc", "pgid")],
+    indirect=True,
+    scope="module",
+)
+
+
+class Submitted:
+    """A run of one stand-in rank on each of two nodes, submitted as the command line does it."""
+
+    def __init__(self, cluster: Cluster, folder: Path, **site: Any) -> None:
+        self.cluster = cluster
+        self.run = RunDir(folder / "run")
+        (self.run.path / "standin").mkdir(parents=True)
+        topology = Topology(nodes=2, ranks_per_node=1, device="cpu", cpus_per_rank=8)
+        plan = JobPlan(run_dir=str(self.run.path), name="standin", where="slurm", topology=topology,
+                       site=Site(**{"time_minutes": 10, **site}), environment={"PYTHONPATH": str(ROOT)},
+                       folder=str(folder), restarts=3)
+        write_json(self.run.plan, replace(plan, python=standin.install(folder)).as_json())
+        self.job = str(Slurm().submit(Slurm().prepare(plan)).id)
+        self.seen: set[int] = set()
+
+    def up(self, attempt: int = 0) -> dict[str, int]:
+        """Waits until an attempt is up; who is who."""
+        until(lambda: {"helper0", "helper1"} <= standin.pids(self.run.path, attempt).keys(), seconds=40)
+        pids = standin.pids(self.run.path, attempt)
+        self.seen |= set(pids.values())
+        return pids
+
+    def up_again(self, attempt: int) -> None:
+        """Lets the requeued job start at once, instead of when its credential has expired."""
+        until(lambda: self.cluster.state(self.job) == "PENDING", seconds=40)
+        self.cluster.run("scontrol", "update", f"jobid={self.job}", "starttime=now")
+        self.up(attempt)
+        assert self.restarts() == 1
+
+    def finish(self) -> None:
+        (self.run.path / "standin" / "finish").touch()
+        self.cluster.wait(self.job, "COMPLETED", timeout=40)
+        assert self.state() == "finished"
+        assert self.left() == []
+        assert standin.heard(self.run.path) == {}, "none but the launcher may hear signals"
+
+    def restarts(self) -> int:
+        """How often SLURM has queued the job again."""
+        found = re.search(r"Restarts=(\d+)", self.cluster.run("scontrol", "show", "job", self.job))
+        return int(found[1]) if found else 0
+
+    def launcher(self, node: int) -> int:
+        """The process id of a node's launcher: torchrun's parent."""
+        agent = standin.pids(self.run.path, 0)[f"agent{node}"]
+        return int(Path(f"/proc/{agent}/stat").read_text().rpartition(")")[2].split()[1])
+
+    def words(self, attempt: int) -> str:
+        return str(read_json(self.run.attempt(attempt).verdict)["words"])
+
+    def state(self) -> str:
+        return str(read_json(self.run.status)["state"])
+
+    def left(self) -> list[int]:
+        return [pid for pid in self.seen if alive(pid)]
+
+
+@pytest.fixture
+def submitted(cluster: Cluster, tmp_path: Path) -> Iterator[Callable[..., Submitted]]:
+    made: list[Submitted] = []
+
+    def make(**site: Any) -> Submitted:
+        made.append(Submitted(cluster, tmp_path, **site))
+        return made[-1]
+
+    yield make
+    for job in made:
+        if cluster.state(job.job) in ("RUNNING", "PENDING"):
+            cluster.run("scancel", job.job)
+        until(lambda job=job: cluster.state(job.job) in ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT"))  # type: ignore[misc]
+        assert job.left() == []
+
+
+@ON_EACH
+def test_the_signal_ahead_of_the_time_limit(submitted: Callable[..., Submitted]) -> None:
+    job = submitted()
+    job.up()
+    job.cluster.run("scancel", "--signal=USR2", job.job)  # to the steps, as --signal=USR2@N sends it at its time
+    job.up_again(1)
+    assert job.words(0) == "stopped at step 1: the job's time limit is near"
+    job.finish()
+
+
+@ON_EACH
+def test_preemption_with_a_grace_time(submitted: Callable[..., Submitted]) -> None:
+    job = submitted()
+    job.up()
+    urgent = submit(job.cluster, "urgent", "true")
+    job.cluster.wait(urgent, "COMPLETED", timeout=40)
+    job.up_again(1)
+    assert job.words(0) == "stopped at step 1: preempted"
+    job.finish()
+
+
+@ON_EACH
+def test_requeued_by_an_administrator(submitted: Callable[..., Submitted]) -> None:
+    """So is preemption without a GraceTime. SLURM sends SIGTERM, and SIGKILL after KillWait."""
+    job = submitted()
+    job.up()
+    job.cluster.run("scontrol", "requeue", job.job)
+    job.up_again(1)
+    assert job.words(0) == "stopped at step 1: SLURM queued the job again"
+    job.finish()
+
+
+@ON_EACH
+def test_a_cancelled_job_saves_and_stays_cancelled(submitted: Callable[..., Submitted]) -> None:
+    job = submitted()
+    job.up()
+    job.cluster.run("scancel", job.job)
+    job.cluster.wait(job.job, "CANCELLED", timeout=40)
+    assert (job.state(), job.words(0)) == ("cancelled", "stopped at step 1: the job was cancelled")
+    assert job.left() == []
+    assert job.restarts() == 0
+
+
+@ON_EACH
+def test_a_rank_and_then_an_agent_is_killed_on_the_second_node(submitted: Callable[..., Submitted]) -> None:
+    """Both nodes take the next attempt together, on another port, in the same allocation."""
+    job = submitted()
+    for attempt, victim in enumerate(("rank1", "agent1")):
+        before = job.up(attempt)
+        os.kill(before[victim], signal.SIGKILL)
+        job.up(attempt + 1)
+        assert not [pid for pid in before.values() if alive(pid)]
+    job.finish()
+    assert (job.words(0), job.words(1)) == (
+        "rank 1 on n2 was killed (SIGKILL; out of memory?); there is no checkpoint",
+        "torchrun on n2 was killed (SIGKILL; out of memory?); there is no checkpoint")
+    ports = {read_json(job.run.attempt(number).launch)["port"] for number in range(3)}
+    assert (len(ports), job.restarts()) == (3, 0)
+
+
+@ON_EACH
+@pytest.mark.parametrize("node", [0, 1])
+def test_a_launcher_is_killed(submitted: Callable[..., Submitted], node: int) -> None:
+    """The job fails and leaves nothing. What it would take to go on is a new job: `--resume`."""
+    job = submitted()
+    job.up()
+    os.kill(job.launcher(node), signal.SIGKILL)
+    job.cluster.wait(job.job, "FAILED", timeout=40)
+    assert job.left() == []
+
+
+def test_the_time_limit_without_a_signal(submitted: Callable[..., Submitted]) -> None:
+    """The launcher looks at the clock itself. SLURM's signal may come early, and so does not help here."""
+    job = submitted(time_minutes=1, signal_seconds=50, sbatch={"signal": "USR1@1"})
+    job.up()
+    job.up_again(1)
+    assert job.words(0) == "stopped at step 1: the job's time limit is near"
+    (job.run.path / "standin" / "finish").touch()
+    job.cluster.wait(job.job, "COMPLETED", timeout=40)
