@@ -15,7 +15,8 @@ Fate = Literal["preempted", "time limit", "requeued", "cancelled"]
 WAIT = 20.0
 """Seconds to wait for an answer of the controller."""
 PATIENCE = 120.0
-"""Seconds to go on asking it to queue the job again, for one that is just being restarted."""
+"""Seconds to go on asking it to queue the job again while it cannot be reached."""
+UNREACHABLE = re.compile("contact|connect|timed out|no answer", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Allocation:
             code, said = self._ask("requeue", self.job)
             if code == 0 or "pending" in said:  # somebody was faster
                 return ""
-            if time.monotonic() > until or "disabled" in said or code == 127:
+            if time.monotonic() > until or not UNREACHABLE.search(said):
                 return said
             time.sleep(2)
 
@@ -77,5 +78,5 @@ class Allocation:
         except FileNotFoundError:
             return 127, "there is no scontrol on this node"
         except subprocess.TimeoutExpired:
-            return 1, f"no answer within {WAIT:.0f} s"
+            return 1, f"no answer within {WAIT:g} s"
         return done.returncode, (done.stdout + done.stderr).strip()

@@ -1,1 +1,1 @@
-"""Tests of the package `data`."""
+"""Tests of the package `launch`."""

@@ -1,0 +1,210 @@
+"""The verdict is a function of the run's folder, and of what SLURM says of the job."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs.rundir import Attempt, RunDir, write_json, write_text
+from launch.verdict import Verdict, judge
+
+REPORT = """\
+trainers.worker FAILED
+Failures:
+[1]:
+  rank      : 0 (local_rank: 0)
+  exitcode  : 1 (pid: 10221)
+------------------------------------------------------------
+Root Cause (first observed failure):
+[0]:
+  time      : 2026-11-22_02:10:44
+  host      : localhost
+  rank      : {rank} (local_rank: 1)
+  exitcode  : {code} (pid: 10222)  (SIGKILL)
+  error_file: <N/A>
+"""
+"""As torchrun 2.14 writes it."""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return RunDir(tmp_path / "run")
+
+
+def checkpoint(run: RunDir, step: int) -> None:
+    folder = run.checkpoints / f"step-{step:08d}"
+    folder.mkdir(parents=True)
+    write_json(folder / "manifest.json", {})
+
+
+def error(attempt: Attempt, rank: int = 1, message: str = "boom", step: int = 7, kind: str = "ValueError") -> None:
+    write_json(attempt.error(rank), {"rank": rank, "node": "n2", "type": kind, "message": message, "step": step,
+                                     "time": time.time(), "traceback": ""})
+
+
+def fail(run: RunDir, restarts: int = 3, **what: Any) -> Verdict:
+    """The next attempt fails, with an exception if `what` describes one."""
+    attempt = run.claim_attempt()
+    if what:
+        error(attempt, **what)
+    verdict = judge(run, attempt, restarts=restarts)
+    verdict.write(attempt)
+    return verdict
+
+
+def stop(run: RunDir, reason: str, *, slurm: str = "", saved: int | None = None, restarts: int = 3) -> Verdict:
+    """The next attempt is asked to stop, and saves where `saved` says at which step."""
+    attempt = run.claim_attempt()
+    attempt.ask_to_stop(reason)
+    if saved is not None:
+        write_json(attempt.saved, {"state": "stopped", "step": saved})
+    verdict = judge(run, attempt, restarts=restarts, slurm=slurm)
+    verdict.write(attempt)
+    return verdict
+
+
+def test_finished(run: RunDir) -> None:
+    attempt = run.claim_attempt()
+    write_json(attempt.saved, {"state": "finished", "step": 42})
+    attempt.ask_to_stop("preempted")  # too late
+    verdict = judge(run, attempt, restarts=3, slurm="preempted")
+    assert (verdict.state, verdict.next) == ("finished", "leave")
+    verdict.write(attempt)
+    assert Verdict.read(attempt) == verdict
+
+
+@pytest.mark.parametrize(("reason", "slurm", "words", "after", "state"), [
+    ("stopped", "", "as asked", "leave", "stopped"),
+    ("stopped", "preempted", "as asked", "leave", "stopped"),
+    ("terminated", "", "SIGTERM", "leave", "stopped"),
+    ("terminated", "preempted", "preempted", "requeue", "preempted"),
+    ("terminated", "requeued", "SLURM queued the job again", "requeue", "preempted"),
+    ("terminated", "time limit", "the job's time limit is near", "requeue", "preempted"),
+    ("terminated", "cancelled", "the job was cancelled", "leave", "cancelled"),
+    ("time limit", "preempted", "the job's time limit is near", "requeue", "preempted"),
+    ("time limit", "cancelled", "the job was cancelled", "leave", "cancelled"),
+    ("time limit", "", "the job's time limit is near", "leave", "stopped"),
+])
+def test_a_stop_is_for_good_or_for_the_queue(run: RunDir, reason: str, slurm: str, words: str, after: str,
+                                            state: str) -> None:
+    verdict = stop(run, reason, slurm=slurm, saved=12)
+    assert (verdict.words, verdict.next, verdict.state) == (f"stopped at step 12: {words}", after, state)
+
+
+def test_a_stop_without_a_save_says_where_it_goes_on(run: RunDir) -> None:
+    checkpoint(run, 9)
+    verdict = stop(run, "terminated", slurm="preempted")
+    assert verdict.words == "stopped without a save: preempted; the last checkpoint is of step 9"
+    assert verdict.next == "requeue"
+
+
+def test_an_exception(run: RunDir) -> None:
+    checkpoint(run, 6)
+    verdict = fail(run, message="boom\nand more of it")
+    assert verdict.words == "rank 1 on n2 failed at step 7: ValueError: boom; the last checkpoint is of step 6"
+    assert (verdict.next, verdict.state) == ("restart", "running")
+
+
+def test_the_rank_that_began_it_is_named(run: RunDir) -> None:
+    """And not those that only saw it go, though their clocks may say that they were first."""
+    attempt = run.claim_attempt()
+    error(attempt, 0, "[gloo/transport/tcp/pair.cc:545] Read error [10.0.0.1]:32456: Connection reset by peer", 7,
+          "RuntimeError")
+    error(attempt, 3, "no such picture", 7)
+    assert judge(run, attempt, restarts=3).words == (
+        "rank 3 on n2 failed at step 7: ValueError: no such picture; there is no checkpoint")
+
+
+def test_a_killed_rank_is_named_from_torchruns_report(run: RunDir) -> None:
+    attempt = run.claim_attempt()
+    error(attempt, 0, "Connection closed by peer", 7, "RuntimeError")
+    for node, (rank, code) in enumerate([(0, 1), (1, -signal.SIGKILL)]):
+        write_json(attempt.down(node), {"code": 1, "host": f"n{node + 1}"})
+        write_text(attempt.node_log(node), REPORT.format(rank=rank, code=code))
+    verdict = judge(run, attempt, restarts=3)
+    assert verdict.words == "rank 1 on n2 was killed (SIGKILL; out of memory?) at step 7; there is no checkpoint"
+    assert verdict.error == ""
+
+
+@pytest.mark.parametrize(("code", "words"), [
+    (-signal.SIGSEGV, "was killed (SIGSEGV)"), (-35, "was killed (signal 35)"), (3, "ended with code 3"),
+])
+def test_torchrun_itself_failed(run: RunDir, code: int, words: str) -> None:
+    attempt = run.claim_attempt()
+    write_json(attempt.down(0), {"code": None, "host": "n1"})
+    write_json(attempt.down(1), {"code": code, "host": "n2"})
+    assert judge(run, attempt, restarts=3).words == f"torchrun on n2 {words}; there is no checkpoint"
+
+
+def test_nothing_is_known(run: RunDir) -> None:
+    assert fail(run).words == "the ranks ended without a result; there is no checkpoint"
+
+
+def test_given_up_after_so_many_failures_in_a_row(run: RunDir) -> None:
+    checkpoint(run, 6)
+    assert [fail(run, restarts=2).next for _ in range(3)] == ["restart", "restart", "give up"]
+    assert fail(run, restarts=2).next == "restart", "whoever resumes it has a budget again"
+
+
+def test_no_restart_at_all(run: RunDir) -> None:
+    assert fail(run, restarts=0).next == "give up"
+
+
+def test_a_newer_checkpoint_fills_the_budget_again(run: RunDir) -> None:
+    for step in range(5):
+        checkpoint(run, step)
+        assert [fail(run, restarts=2).next for _ in range(2)] == ["restart", "restart"]
+
+
+def test_the_same_exception_at_the_same_step_of_the_same_rank_is_enough(run: RunDir) -> None:
+    others: list[dict[str, Any]] = [{"rank": 1}, {"rank": 2}, {"step": 8}, {"kind": "KeyError"}]
+    assert [fail(run, restarts=9, **other).next for other in others] == ["restart"] * 4
+    verdict = fail(run, restarts=9, rank=1, message="the text may differ")
+    assert (verdict.next, verdict.state) == ("give up", "failed")
+    assert verdict.words.endswith("; given up: the same again")
+
+
+def test_the_same_exception_after_a_newer_checkpoint_is_not_the_same(run: RunDir) -> None:
+    for step in range(3):
+        checkpoint(run, step)
+        assert fail(run, step=0).next == "restart"
+
+
+def test_a_rank_killed_again_and_again_is_given_as_many_chances_as_any(run: RunDir) -> None:
+    assert [fail(run).next for _ in range(4)] == ["restart", "restart", "restart", "give up"]
+
+
+def test_preemptions_cost_nothing(run: RunDir) -> None:
+    assert {stop(run, "terminated", slurm="preempted").next for _ in range(9)} == {"requeue"}
+
+
+def test_a_time_limit_too_short_to_get_ahead_is_given_up(run: RunDir) -> None:
+    """It would be queued again for ever."""
+    after = [stop(run, "time limit", slurm="preempted", saved=0, restarts=2) for _ in range(3)]
+    assert [verdict.next for verdict in after] == ["requeue", "requeue", "give up"]
+    assert after[-1].words == ("stopped at step 0: the job's time limit is near; "
+                               "given up: 3 times in a row without a newer checkpoint")
+    assert after[-1].state == "failed"
+
+
+def test_the_budget_holds_across_requeues(run: RunDir) -> None:
+    assert fail(run, restarts=2).next == "restart"
+    assert stop(run, "time limit", slurm="preempted", saved=0, restarts=2).next == "requeue"
+    assert fail(run, restarts=2).next == "give up"
+
+
+def test_overtaken(run: RunDir) -> None:
+    attempt = run.claim_attempt()
+    run.claim_attempt()
+    verdict = judge(run, attempt, restarts=3)
+    assert (verdict.outcome, verdict.next) == ("superseded", "leave")
+
+
+def test_an_attempt_without_a_verdict(run: RunDir) -> None:
+    """All its launchers were killed: nobody was left to judge."""
+    assert Verdict.read(run.claim_attempt()) is None
+    assert fail(run, restarts=1).next == "restart"
