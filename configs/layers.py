@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -114,7 +115,7 @@ def parent(key: str) -> str:
 
 def short(path: Path) -> str:
     """A path as a reader wants it: from the current folder where it lies below it, else from Drumbeat's own."""
-    path = path.absolute()
+    path = Path(os.path.normpath(path.absolute()))
     for folder in (Path.cwd(), ROOT):
         if path.is_relative_to(folder) and (folder == Path.cwd() or not path.relative_to(folder).exists()):
             return str(path.relative_to(folder))

@@ -49,15 +49,13 @@ class Loaded:
 
     def where(self, key: str) -> str:
         """The source of a leaf, of an item in a list, or of a section as its topmost layer has it; '' for a default."""
-        above = key
-        while above:
-            if above in self.places:
-                return self.places[above].where(key)
-            inside = [layer for leaf, layer in self.places.items() if leaf.startswith(f"{above}.")]
-            if inside:
-                return max(inside, key=self.layers.index).where(key)
-            above = parent(above)
-        return ""
+        inside = [layer for leaf, layer in self.places.items() if leaf.startswith(f"{key}.")]
+        if inside:
+            return max(inside, key=self.layers.index).where(key)
+        leaf = key
+        while leaf and leaf not in self.places:
+            leaf = parent(leaf)
+        return self.places[leaf].where(key) if leaf else ""
 
     def located(self, fault: Fault) -> Fault:
         """A fault that names a dotted key, with the source of that key before it."""

@@ -1,0 +1,50 @@
+"""What a user's mistake looks like on the screen."""
+
+from __future__ import annotations
+
+from configs.errors import ConfigError, Fault, UserError, nearest
+
+
+def test_a_fault_says_what_where_given_and_do() -> None:
+    fault = Fault(what="unknown key 'epoch' in 'phases.head'", where="a.yaml:5", given="phases.head.epoch: 2",
+                  remedy="Did you mean 'epochs'?")
+    assert str(fault) == ("error: unknown key 'epoch' in 'phases.head'\n"
+                          "  where  a.yaml:5\n"
+                          "  given  phases.head.epoch: 2\n"
+                          "  do     Did you mean 'epochs'?")
+    assert str(Fault(what="no phases")) == "error: no phases"
+
+
+def test_long_lines_are_wrapped_and_own_line_breaks_kept() -> None:
+    text = str(Fault(what="w " * 60, remedy="first line\nsecond line"))
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.endswith("  do     first line\n         second line")
+
+
+def test_a_path_is_never_broken() -> None:
+    path = "/" + "a-b/" * 40
+    assert path in str(Fault(what="gone", where=path))
+
+
+def test_few_faults_are_shown_in_full_and_many_briefly() -> None:
+    fault = Fault(what="data.workers must be at least 0", where="a.yaml:12", given="data.workers: -1", remedy="Use 0.")
+    assert str(ConfigError(fault, fault)) == f"{fault}\n\n{fault}"
+    assert str(ConfigError(*[fault] * 6)).splitlines() == [
+        "error: 6 things are wrong", *["  a.yaml:12: data.workers must be at least 0, not -1. Use 0."] * 6]
+
+
+def test_very_many_faults_still_fit_a_screen() -> None:
+    text = str(ConfigError(*(Fault(what=f"fault {number} " + "x " * 50) for number in range(100))))
+    assert len(text.splitlines()) <= 24
+    assert text.endswith("  ... and 90 more")
+
+
+def test_one_long_fault_is_never_shortened() -> None:
+    fault = Fault(what="no", remedy="\n".join(map(str, range(40))))
+    assert str(UserError(fault)) == str(fault)
+
+
+def test_nearest() -> None:
+    assert nearest("epoch", ["epochs", "freeze"]) == "Did you mean 'epochs'?"
+    assert nearest("zzz", ["b", "a", "a"]) == "Valid here: a, b."
+    assert nearest("zzz", []) == "No name is valid here."
