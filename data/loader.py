@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 from data.order import Integers, Timetable, keys, share
 
@@ -24,6 +23,13 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Any: ...
+
+
+@runtime_checkable
+class WholeBatches(Protocol):
+    """A dataset that can also hand out whole batches, without any randomness: faster than sample by sample."""
+
+    def fetch(self, indices: Integers, /) -> tuple[Any, Any]: ...
 
 
 class Batch(NamedTuple):
@@ -55,6 +61,9 @@ class Fetch(Dataset[Batch]):
     def __getitems__(self, positions: Sequence[int]) -> Batch:
         where = np.asarray(positions, dtype=np.int64)
         which = self.indices(where)
+        if not self.transforms and isinstance(self.samples, WholeBatches):
+            inputs, targets = self.samples.fetch(which)
+            return Batch(inputs, targets, torch.from_numpy(where), torch.from_numpy(which))
         if self.seed is None:
             pairs = [self._sample(index) for index in which.tolist()]
         else:
@@ -76,7 +85,13 @@ class Fetch(Dataset[Batch]):
         value, target = self.samples[index]
         for transform in self.transforms:
             value = transform(value)
-        return pil_to_tensor(value) if isinstance(value, Image.Image) else value, target
+        return as_tensor(value) if isinstance(value, Image.Image) else value, target
+
+
+def as_tensor(image: Image.Image) -> Tensor:
+    """A PIL image as uint8 [C, H, W]."""
+    values = np.array(image)
+    return torch.from_numpy(values[None] if values.ndim == 2 else values.transpose(2, 0, 1).copy())
 
 
 class Shares:

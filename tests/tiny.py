@@ -5,6 +5,7 @@ Tests train it through the real worker, launcher and torchrun. Its targets are a
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -139,3 +140,56 @@ class Fuse(Classification):
                 while not (self.how == "wait" and (self.folder / "go").exists()):
                     time.sleep(0.01)
         return super().losses(outputs, targets)
+
+
+class StopsItself(Classification):
+    """Classification that asks its own run to stop, as `drumbeat stop` does, when it computes its `after`-th loss in the
+    run's first attempt."""
+
+    def __init__(self, *, after: int, runs: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.after = after
+        self.runs = Path(runs)
+        self.calls = 0
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        self.calls += 1
+        attempt = RunDir((self.runs / "tiny" / "latest").resolve()).newest_attempt()
+        if self.calls == self.after and attempt is not None and attempt.number == 0:
+            attempt.ask_to_stop("stopped")
+        return super().losses(outputs, targets)
+
+
+class Linear(nn.Module):
+    """One linear layer: what a rank computes depends on no other sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 2)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.layer(pictures.flatten(1))  # type: ignore[no-any-return]
+
+
+class Numbered(Pictures):
+    """Pictures whose first pixel is their number, so that a model can tell which samples it sees."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        picture, label = super().__getitem__(index)
+        picture[0, 0, 0] = index
+        return picture, label
+
+
+class Witness(Linear):
+    """Writes down the numbers of the samples of each training step, a line for each, in a file for each rank."""
+
+    def __init__(self, *, folder: str) -> None:
+        super().__init__()
+        self.file = Path(folder) / f"seen-{os.environ.get('RANK', '0')}.jsonl"
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        if self.training:
+            numbers = ((pictures[:, 0, 0, 0] * 0.25 + 0.5) * 255).round().long().tolist()
+            with open(self.file, "a") as file:
+                file.write(json.dumps(numbers) + "\n")
+        return super().forward(pictures)

@@ -214,7 +214,7 @@ class Training:
     def _show_inputs(self, stage: Stage, batch: Batch) -> None:
         most = self.config.tracking.images
         if self.world.is_first and most and isinstance(batch.inputs, Tensor) and batch.inputs.dim() == 4:
-            self.tracker.picture(self.progress.step, f"train/{stage.name}",
+            self.tracker.picture(self.progress.step + 1, f"train/{stage.name}",
                                  contact_sheet(list(self.forward.inputs(batch.inputs[:most]))))
 
     def _show_mistakes(self, samples: Samples, results: Results) -> None:

@@ -19,14 +19,15 @@ SECONDS_BETWEEN_STATUS = 1.0
 class Tracker:
     """Rank 0's tracker. `Silent` has the same methods for the others."""
 
-    def __init__(self, run: RunDir, *, first_step: int, config_text: str) -> None:
+    def __init__(self, run: RunDir, *, step: int, config_text: str) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import, and only needed on one rank
 
         self.run = run
-        self.writer = SummaryWriter(str(run.tensorboard), purge_step=first_step)
+        # Of an earlier attempt, readers keep the points up to the checkpoint: those at `purge_step` and later are dropped.
+        self.writer = SummaryWriter(str(run.tensorboard), purge_step=step + 1 if step else None)
         self.status_at = 0.0
         self.fields: dict[str, Any] = {}
-        if first_step == 0:
+        if step == 0:
             self.writer.add_text("config", "\n".join(f"    {line}" for line in config_text.splitlines()), 0)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:

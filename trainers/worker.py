@@ -59,7 +59,7 @@ def build(run: RunDir, attempt: Attempt, config: Config, world: World, *, thread
     checkpoints = Checkpoints(run, attempt, keep=config.checkpoints.keep)
     checkpoint = agree_on_checkpoint(checkpoints, world)
     progress = checkpoint.progress if checkpoint else Progress()
-    tracker = Tracker(run, first_step=progress.step, config_text=run.config.read_text()) if world.is_first else Silent()
+    tracker = Tracker(run, step=progress.step, config_text=run.config.read_text()) if world.is_first else Silent()
     if world.is_first and checkpoint:
         print(f"resuming from {checkpoint.path.name}", flush=True)
     return Training(

@@ -1,0 +1,38 @@
+# Drumbeat in three words: make demo, make test, make check.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+DATA   := datasets/xray_demo
+
+.PHONY: demo install test test-slurm check clean
+
+demo: install                ## train the flagship on synthetic radiographs
+	@$(BIN)/drumbeat demo-data xray $(DATA)
+	@$(BIN)/python launch/run.py configs/resnet50_xray_demo.yaml
+
+install: $(VENV)/installed   ## make .venv with everything in it
+
+$(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: Drumbeat needs Python 3.11 or newer ($(PYTHON) is older); use: make PYTHON=python3.12"; exit 2; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+	  { echo "error: this Python cannot make virtual environments; on Debian or Ubuntu: sudo apt install python3-venv"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (torch is large: some minutes the first time) ..."
+	@$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+test: install                ## the whole test suite
+	$(BIN)/python -m pytest
+
+test-slurm: install          ## what needs a SLURM cluster; brings one up by itself, as root
+	$(BIN)/python -m pytest -m slurm
+
+check: install               ## ruff, mypy, the import rule
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_house.py
+
+clean:                       ## remove .venv and caches; runs/ and datasets/ stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,0 +1,76 @@
+"""The peer: a hand-written DistributedDataParallel loop, as short as it can be. Started by torchrun.
+
+    torchrun --standalone --nproc-per-node 2 -m benchmarks.bare WORK tuned|naive
+
+tuned: the same arithmetic as ours (bf16 autocast where the CPU multiplies it, channels_last, frozen blocks in eval mode).
+naive: fp32, default memory order, DistributedDataParallel's defaults, train mode throughout.
+Rank 0 prints the seconds of a step: the median over intervals, the first one left out.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from contextlib import nullcontext
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+
+from benchmarks.work import WORKS, images
+from data.images import Normalize
+from trainers.build import computes_bf16
+from trainers.target import instantiate
+
+
+def main(name: str, *, tuned: bool) -> None:
+    work = WORKS[name]
+    dist.init_process_group("gloo")
+    size = dist.get_world_size()
+    arrays = images(pixels=work.pixels, channels=work.channels, samples=work.samples)
+    data = TensorDataset(arrays.inputs, arrays.targets)
+    loader = DataLoader(data, batch_size=work.batch // size, sampler=DistributedSampler(data), drop_last=True)
+    torch.manual_seed(0)
+    model: nn.Module = instantiate(work.model, "model")
+    normalize = Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+    if tuned:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for frozen in work.freeze:
+        model.get_submodule(frozen).requires_grad_(False)
+    options = {"broadcast_buffers": False, "gradient_as_bucket_view": True} if tuned else {}
+    replica = DistributedDataParallel(model, **options)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    loss_function = nn.CrossEntropyLoss()
+    bf16 = tuned and computes_bf16("auto", torch.device("cpu"))
+    model.train()
+    if tuned:
+        for frozen in work.freeze:
+            model.get_submodule(frozen).eval()
+    seconds = []
+    step, since = 0, time.perf_counter()
+    while step < work.steps:
+        for pictures, labels in loader:
+            inputs = normalize(pictures)
+            if tuned:
+                inputs = inputs.contiguous(memory_format=torch.channels_last)
+            with torch.autocast("cpu", dtype=torch.bfloat16) if bf16 else nullcontext():
+                loss = loss_function(replica(inputs).float(), labels)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            step += 1
+            if step % work.every == 0:
+                seconds.append((time.perf_counter() - since) / work.every)
+                since = time.perf_counter()
+            if step == work.steps:
+                break
+    if dist.get_rank() == 0:
+        print(f"seconds {statistics.median(seconds[1:])}")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], tuned=sys.argv[2] == "tuned")

@@ -1,0 +1,96 @@
+"""Our training loop against a bare hand-written one, and against the naive fp32 one, on 2 ranks of this machine's CPU.
+
+    python -m benchmarks.loop [--rounds N] [--only WORD] [--json]
+
+Every reading is a whole run of its own under torchrun: ours is the real worker on a real run folder, with curves, status
+and checkpoints. Contestants run in turn (A B A B); medians over the rounds are shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from benchmarks.report import Row, show
+from benchmarks.work import WORKS, Work
+from configs.layers import Layer
+from configs.load import build_config
+from configs.rundir import RunDir
+from configs.schema import Site
+from launch.executors import environment
+from launch.plan import Machine, plan_job, torchrun_command
+from launch.run import create
+
+RANKS = 2
+LIMIT = """Limit: the loop cannot be faster than the arithmetic of its model. A ratio of 1 against the bare loop means that
+nothing is spent beside it; above 1, that batches are fetched whole instead of sample by sample."""
+
+
+def config_values(work: Work) -> dict[str, object]:
+    """Our config for the work."""
+    sizes = {"pixels": work.pixels, "channels": work.channels, "samples": work.samples}
+    return {
+        "name": "benchmark", "batch_size": work.batch, "model": work.model,
+        "data": {"train": {"_target_": "benchmarks.work.images", **sizes}, "workers": 0, "transforms": {"batch": [
+            {"_target_": "data.images.Normalize", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}]}},
+        "phases": {"only": {"epochs": work.steps * work.batch / work.samples, "freeze": list(work.freeze),
+                            "optimizer": {"_target_": "torch.optim.Adam", "lr": 1e-3}}},
+        "tracking": {"every_steps": work.every, "images": 0},
+        "launch": {"gpus": 0, "procs": RANKS, "cpus_per_rank": 1},
+    }
+
+
+def ours(name: str) -> float:
+    """Seconds of a step of the real worker, as its own curves tell it."""
+    config = build_config([Layer(values=config_values(WORKS[name]), origin="benchmark")])
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunDir(Path(folder) / "run")
+        plan = plan_job(config, run_dir=run.path, where="local", machine=Machine(cpus=RANKS, gpus=0), site=Site(),
+                        folder=Path.cwd())
+        create(run, config, plan, {})
+        attempt = run.claim_attempt()
+        with environment(plan):
+            subprocess.run(torchrun_command(plan, attempt=str(attempt.number)), check=True, capture_output=True)
+        events = EventAccumulator(str(run.tensorboard)).Reload()
+        return statistics.median([event.value for event in events.Scalars("speed/step_seconds")][1:])
+
+
+def bare(name: str, kind: str) -> float:
+    """Seconds of a step of the hand-written loop."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={RANKS}", "-m",
+               "benchmarks.bare", name, kind]
+    done = subprocess.run(["env", "OMP_NUM_THREADS=1", *command], check=True, capture_output=True, text=True)
+    return float(done.stdout.split("seconds ")[1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=3, help="readings of each contestant (default: 3)")
+    parser.add_argument("--only", default="", metavar="WORD", help="only works with this word in their names")
+    parser.add_argument("--json", action="store_true", help="print a list instead of a table")
+    args = parser.parse_args()
+    rows = []
+    for name, work in WORKS.items():
+        if args.only not in name:
+            continue
+        peers = {"bare DDP loop": "tuned"} | ({"naive fp32 DDP loop": "naive"} if "ResNet" in name else {})
+        readings: dict[str, list[float]] = {"ours": [], **{peer: [] for peer in peers}}
+        for number in range(args.rounds):
+            print(f"{name}: round {number + 1} of {args.rounds}", file=sys.stderr)
+            readings["ours"].append(ours(name))
+            for peer, kind in peers.items():
+                readings[peer].append(bare(name, kind))
+        speed = {contestant: work.batch / statistics.median(seconds) for contestant, seconds in readings.items()}
+        rows += [Row(name=name, unit="images/s", ours=speed["ours"], peer=speed[peer], peer_name=peer,
+                     ratio=speed["ours"] / speed[peer]) for peer in peers]
+    show(rows, as_json=args.json, limit=LIMIT)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""The work that the loops are compared on: random images in memory, a small network and ResNet-50 with its two phases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from data.memory import Arrays
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """One training job in numbers. `batch` is global."""
+
+    pixels: int
+    channels: int
+    samples: int
+    batch: int
+    steps: int
+    every: int
+    """Steps between two readings of the clock."""
+    model: dict[str, Any]
+    freeze: tuple[str, ...] = ()
+
+
+WORKS = {
+    "small CNN, 32 px, batch 128": Work(
+        pixels=32, channels=3, samples=4096, batch=128, steps=400, every=20, model={"_target_": "benchmarks.work.SmallCNN"}),
+    "ResNet-50 head, 256 px, batch 16": Work(
+        pixels=256, channels=1, samples=128, batch=16, steps=40, every=4, freeze=("backbone",),
+        model={"_target_": "models.transfer.ResNet50ConcatPool", "classes": 2}),
+    "ResNet-50 finetune, 256 px, batch 16": Work(
+        pixels=256, channels=1, samples=128, batch=16, steps=12, every=2,
+        model={"_target_": "models.transfer.ResNet50ConcatPool", "classes": 2}),
+}
+
+
+def images(*, pixels: int, channels: int, samples: int) -> Arrays:
+    """Random uint8 images [samples, channels, pixels, pixels] of two classes."""
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.randint(0, 256, (samples, channels, pixels, pixels), dtype=torch.uint8, generator=generator)
+    return Arrays(pictures, torch.randint(2, (samples,), generator=generator))
+
+
+class SmallCNN(nn.Module):
+    """Three convolutions with BatchNorm, and two linear layers: images float [N, 3, 32, 32] -> logits [N, 2]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for inputs, outputs in ((3, 16), (16, 32), (32, 64)):
+            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2)]
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(1024, 256), nn.ReLU(), nn.Linear(256, 2))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.layers(pictures)  # type: ignore[no-any-return]

@@ -1,0 +1,29 @@
+"""Sets that lie in memory as arrays."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from data.order import Integers
+
+
+class Arrays:
+    """Inputs [n, ...] and targets [n, ...] as (input, target) pairs by index, and as whole batches."""
+
+    def __init__(self, inputs: Tensor, targets: Tensor) -> None:
+        if len(inputs) != len(targets):
+            raise ValueError(f"{len(inputs)} inputs do not fit {len(targets)} targets")
+        self.inputs = inputs
+        self.targets = targets
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.inputs[index], self.targets[index]
+
+    def fetch(self, indices: Integers) -> tuple[Tensor, Tensor]:
+        """The samples at these indices as one batch."""
+        rows = torch.from_numpy(indices)
+        return self.inputs[rows], self.targets[rows]

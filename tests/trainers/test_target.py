@@ -1,0 +1,63 @@
+"""`_target_` to object, and what is said where that cannot be."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from configs.errors import PrepareError
+from trainers.target import instantiate
+
+
+def fault(node: object) -> str:
+    with pytest.raises(PrepareError) as caught:
+        instantiate(node, "model")
+    return str(caught.value)
+
+
+def test_nested_targets_and_lists_are_built() -> None:
+    made = instantiate({"_target_": "torch.nn.Sequential"}, "model", *instantiate(
+        [{"_target_": "torch.nn.Linear", "in_features": 3, "out_features": 2}, {"_target_": "torch.nn.ReLU"}], "layers"))
+    assert [type(layer).__name__ for layer in made] == ["Linear", "ReLU"]
+    assert made[0].weight.shape == (2, 3)
+
+
+def test_plain_values_stay_what_they_are() -> None:
+    assert instantiate({"a": [1, {"b": None}]}, "x") == {"a": [1, {"b": None}]}
+
+
+def test_a_misspelt_name_gets_the_nearest_one() -> None:
+    said = fault({"_target_": "torch.nn.Liner"})
+    assert "torch.nn has no 'Liner'" in said
+    assert "Did you mean 'Linear'?" in said
+    assert "model._target_" in said
+
+
+def test_a_misspelt_argument_gets_the_nearest_one() -> None:
+    said = fault({"_target_": "torch.nn.Linear", "in_features": 3, "out_feature": 2})
+    assert "torch.nn.Linear has no argument 'out_feature'" in said
+    assert "Did you mean 'out_features'?" in said
+    assert "model.out_feature" in said
+
+
+def test_a_missing_argument_is_named() -> None:
+    assert "out_features" in fault({"_target_": "torch.nn.Linear", "in_features": 3})
+
+
+def test_an_unknown_package_is_named() -> None:
+    assert "there is no package 'torchvison' to import" in fault({"_target_": "torchvison.models.resnet18"})
+
+
+def test_a_target_that_is_no_class_or_function() -> None:
+    assert "torch.pi cannot be called" in fault({"_target_": "torch.pi"})
+
+
+def test_an_error_inside_a_target_keeps_its_words() -> None:
+    said = fault({"_target_": "data.images.ImageFolder", "root": "/nowhere/at/all"})
+    assert "the image folder /nowhere/at/all is not there" in said
+
+
+def test_positional_arguments_reach_the_target() -> None:
+    weight = torch.nn.Parameter(torch.zeros(2))
+    optimizer = instantiate({"_target_": "torch.optim.SGD", "lr": 0.5}, "optimizer", [weight])
+    assert optimizer.param_groups[0]["lr"] == 0.5

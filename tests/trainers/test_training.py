@@ -1,0 +1,89 @@
+"""Facts about training: the same samples and nearly the same numbers at any width, and learning at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from configs.rundir import read_json
+from data.order import Stream, Timetable
+from tests.tiny import drumbeat, latest, write_config
+from trainers.checkpoint import Checkpoints
+from trainers.state import weights_sha256
+
+pytestmark = pytest.mark.slow
+
+
+def seen(folder: Path) -> list[list[int]]:
+    """The samples of each training step over all ranks, sorted; the first of a phase is the discarded pass."""
+    ranks = [[json.loads(line) for line in file.read_text().splitlines()] for file in folder.glob("seen-*.jsonl")]
+    return [sorted(sum(parts, [])) for parts in zip(*ranks, strict=True)]
+
+
+def test_the_same_samples_in_the_same_steps_on_one_two_and_three_ranks(tmp_path: Path) -> None:
+    """And they are those of the closed form."""
+    expected = []
+    for phase, table in enumerate([Timetable(100, 12, 2), Timetable(100, 10, 2.5)]):
+        steps = [sorted(Stream(100, 0, phase).indices(np.array(table.positions(k))).tolist()) for k in range(table.steps)]
+        expected += [steps[0], *steps]
+    for ranks in (1, 2, 3):
+        (folder := tmp_path / str(ranks)).mkdir()
+        drumbeat(folder, str(write_config(folder)), "--procs", str(ranks), "model._target_=tests.tiny.Witness",
+                 f"model.folder={folder}", "data.train._target_=tests.tiny.Numbered", "data.train.n=100",
+                 "data.transforms.train=[]", "phases.head.freeze=[]", "max_batch_per_device=null", "data.workers=1")
+        assert seen(folder) == expected
+        assert read_json(latest(folder).result)["samples_seen"] == 17 * 12 + 25 * 10
+
+
+def test_the_gradient_is_that_of_the_whole_batch_at_any_width(tmp_path: Path) -> None:
+    """Without BatchNorm and dropout, what is left to differ is the order of summation."""
+    losses = []
+    for name, flags in {"one": ["--procs", "1"], "two": ["--procs", "2"], "five": ["--procs", "5"],
+                        "cut": ["--procs", "1", "max_batch_per_device=1"]}.items():
+        (folder := tmp_path / name).mkdir()
+        drumbeat(folder, str(write_config(folder)), "model._target_=tests.tiny.Linear", "phases.head.freeze=[]", *flags)
+        result = read_json(latest(folder).result)
+        losses.append([result["last"]["loss"], result["test"]["loss"]])
+    for other in losses[1:]:
+        assert other == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_a_stop_saves_leaves_and_resumes_without_a_step_twice(tmp_path: Path) -> None:
+    """The curves of a run that was stopped have each step once, and end where the uninterrupted run's do."""
+    (straight := tmp_path / "straight").mkdir()
+    (stopped := tmp_path / "stopped").mkdir()
+    config = write_config(tmp_path)
+    drumbeat(straight, str(config), "--procs", "2")
+    drumbeat(stopped, str(config), "--procs", "2", "task._target_=tests.tiny.StopsItself", "task.after=40",
+             f"task.runs={stopped / 'runs'}", expect=130)
+    saved = read_json(latest(stopped).attempts / "000" / "saved.json")
+    assert saved["state"] == "stopped"
+    drumbeat(stopped, "--resume", "tiny")
+    assert read_json(latest(stopped).result) == read_json(latest(straight).result)
+    curves = [EventAccumulator(str(latest(folder).tensorboard)).Reload() for folder in (straight, stopped)]
+    for name in ("train/loss", "validation/loss", "train/rate"):
+        one, other = ([(event.step, event.value) for event in curve.Scalars(name)] for curve in curves)
+        assert one == other
+        assert len(dict(one)) == len(one)
+
+
+def test_a_run_tells_what_it_does(tmp_path: Path) -> None:
+    """Everything TensorBoard should show is there, and the digest is that of the last checkpoint's weights."""
+    drumbeat(tmp_path, str(write_config(tmp_path)), "--debug")
+    run = latest(tmp_path)
+    events = EventAccumulator(str(run.tensorboard), size_guidance={"images": 0}).Reload()
+    assert set(events.Tags()["scalars"]) == {
+        "train/loss", "train/rate", "train/epoch", "validation/loss", "validation/accuracy", "speed/samples_per_second",
+        "speed/step_seconds", "speed/data_wait_fraction"}
+    assert set(events.Tags()["images"]) == {"train/head", "train/finetune", "validation/mistakes: predicted / actual"}
+    assert events.Tags()["tensors"] == ["config/text_summary"]
+    result = read_json(run.result)
+    last = Checkpoints(run, run.attempt(0), keep=2).newest()
+    assert last is not None
+    assert weights_sha256(last.model()) == result["weights_sha256"]
+    assert read_json(run.status)["state"] == "finished"
+    assert result["best"]["accuracy"] > 0.8  # the classes differ in brightness: chance is 0.5
