@@ -61,7 +61,8 @@ def test_malformed_assignments(text: str) -> None:
 
 
 def test_a_flag_names_itself() -> None:
-    assert flag_layer("launch.cpus_per_rank", 2) == Layer(values={"launch": {"cpus_per_rank": 2}}, origin="--cpus-per-rank")
+    flag = flag_layer("launch.cpus_per_rank", 2)
+    assert flag == Layer(values={"launch": {"cpus_per_rank": 2}}, origin="--cpus-per-rank")
 
 
 def test_bases_come_first_and_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,12 +89,12 @@ def test_a_fault_is_located(write: Write) -> None:
 
 
 def test_paths_of_targets_are_taken_from_the_current_folder(write: Write, tmp_path: Path) -> None:
-    model = "{_target_: a.B, weights: w.pth, index_file: i.txt, root: ~/x, url_path: 's3://b/c', size: 3, deep: {folder: d}}"
-    config = load(write(f"model: {model}\n")).config
+    arguments = "weights: w.pth, index_file: i.txt, root: ~/x, url_path: 's3://b/c', size: 3, deep: {folder: d}"
+    config = load(write(f"model: {{_target_: a.B, {arguments}}}\n")).config
     assert config.data.train["root"] == str(tmp_path / "pictures" / "train")
-    assert config.model == {"_target_": "a.B", "weights": str(tmp_path / "w.pth"), "index_file": str(tmp_path / "i.txt"),
-                            "root": str(Path.home() / "x"), "url_path": "s3://b/c", "size": 3,
-                            "deep": {"folder": str(tmp_path / "d")}}
+    assert config.model == {"_target_": "a.B", "weights": str(tmp_path / "w.pth"),
+                            "index_file": str(tmp_path / "i.txt"), "root": str(Path.home() / "x"),
+                            "url_path": "s3://b/c", "size": 3, "deep": {"folder": str(tmp_path / "d")}}
     assert load(write(), ["model.weights=IMAGENET1K_V1"]).config.model["weights"] == "IMAGENET1K_V1"
 
 
@@ -175,7 +175,8 @@ def test_what_is_wrong_with_an_assignment(write: Write, given: str, what: str, r
 
 
 def test_all_faults_at_once_in_the_order_of_the_sources(write: Write) -> None:
-    file = write("data: {workers: -1}\nphases:\n  head:\n    epoch: 3\n", BASE.replace("batch_size: 12", "batchsize: 12"))
+    base = BASE.replace("batch_size: 12", "batchsize: 12")
+    file = write("data: {workers: -1}\nphases:\n  head:\n    epoch: 3\n", base)
     with pytest.raises(ConfigError) as error:
         load(file, ["seed=x"])
     assert [(fault.what, fault.where) for fault in faults(error)] == [
@@ -190,7 +191,8 @@ def test_all_faults_at_once_in_the_order_of_the_sources(write: Write) -> None:
 def test_malformed_assignments_are_told_together(write: Write) -> None:
     with pytest.raises(ConfigError) as error:
         load(write(), ["=3", "batch_size=["])
-    assert [fault.what for fault in faults(error)] == ["expected KEY=VALUE", "the value of batch_size is not valid YAML"]
+    assert [fault.what for fault in faults(error)] == ["expected KEY=VALUE",
+                                                       "the value of batch_size is not valid YAML"]
 
 
 def test_odd_keys_of_sections(write: Write) -> None:
@@ -206,7 +208,7 @@ def test_odd_keys_of_sections(write: Write) -> None:
     (b"- a\n- b\n", "a config is a section of named values", "bad.yaml"),
     (b"hello", "a config is a section of named values", "bad.yaml"),
     (b"1: 2\n", "a config is a section of named values", "bad.yaml"),
-    (b"name: x\nmodel: {_target_: a.b\nbatch_size: 3\n", "not valid YAML: did not find expected ',' or '}'", "bad.yaml:3"),
+    (b"name: x\nmodel: {a: b\nbatch_size: 3\n", "not valid YAML: did not find expected ',' or '}'", "bad.yaml:3"),
     (b"name: x\n\tbatch_size: 3\n", "not valid YAML: found a tab character that violates indentation", "bad.yaml:2"),
     (b"name: x\nname: y\n", "not valid YAML: the key 'name' stands here twice", "bad.yaml:2"),
     (b"name: &a [*a]\nx: *b\n", "not valid YAML: found undefined alias", "bad.yaml:2"),

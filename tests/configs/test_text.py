@@ -11,17 +11,18 @@ import yaml
 from configs.text import WIDTH, dump, inline, parse
 
 AWKWARD: list[Any] = [
-    "", " lead", "trail ", "yes", "no", "on", "n", "null", "~", "true", "1e-6", "1_000", "0x1f", "010", "12:30", ".5", ".inf",
-    "2026-01-31", "a: b", "x:", ":x", "a #b", "#", "-", "- x", "--", "---", "...", "*a", "&a", "!tag", "?", "? a", "|", ">",
-    "[a]", "a,b", "{a}", "it's", '"q"', "%d", "@x", "`", "=", "<<", "${x.y}", "a\nb", "\t", "\x7f", "a\u0085b", "\u2028",
-    "é", "😀", "/tmp/a b", "../x", "long " * 40, 0, -3, 10**20, 0.1, 1e-6, 1e22, -0.0, math.inf, -math.inf, True, False,
-    None, [], {}, [[1], [2, [3]]], {"a": {"b": []}}, [{"x": 1, "y": [{"z": {}}]}], ["long" * 10] * 5, {"a b": 1, "1": 2},
+    "", " lead", "trail ", "yes", "no", "on", "n", "null", "~", "true", "1e-6", "1_000", "0x1f", "010", "12:30", ".5",
+    ".inf", "2026-01-31", "a: b", "x:", ":x", "a #b", "#", "-", "- x", "--", "---", "...", "*a", "&a", "!tag", "?",
+    "? a", "|", ">", "[a]", "a,b", "{a}", "it's", '"q"', "%d", "@x", "`", "=", "<<", "${x.y}", "a\nb", "\t", "\x7f",
+    "a\u0085b", "\u2028", "é", "😀", "/tmp/a b", "../x", "long " * 40,
+    0, -3, 10**20, 0.1, 1e-6, 1e22, -0.0, math.inf, -math.inf, True, False, None,
+    [], {}, [[1], [2, [3]]], {"a": {"b": []}}, [{"x": 1, "y": [{"z": {}}]}], ["long" * 10] * 5, {"a b": 1, "1": 2},
 ]
 
 
 def test_numbers_dates_and_words_are_read_as_omegaconf_reads_them() -> None:
-    text = "a: 1e-6\nb: 1.5E3\nc: 2026-01-31\nd: 1_000\ne: yes\nf: .5\ng: -.5e1\nh: 1e\n"
-    assert parse(text)[0] == {"a": 1e-6, "b": 1500.0, "c": "2026-01-31", "d": 1000, "e": True, "f": 0.5, "g": -5.0, "h": "1e"}
+    text = "[1e-6, 1.5E3, 2026-01-31, 1_000, yes, .5, -.5e1, 1e, 0.1.2]"
+    assert parse(text)[0] == [1e-6, 1500.0, "2026-01-31", 1000, True, 0.5, -5.0, "1e", "0.1.2"]
 
 
 def test_each_key_and_each_item_of_a_list_has_its_line() -> None:

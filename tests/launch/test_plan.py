@@ -1,0 +1,123 @@
+"""The plan is a pure function of config, machine and site."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs.errors import LaunchError, RunError
+from configs.layers import ROOT
+from configs.rundir import write_json
+from configs.schema import Site
+from launch.plan import JobPlan, Machine, leaked, torchrun_command, usable_cpus
+from tests.launch.small import plan, topology
+
+
+@pytest.mark.parametrize(("assignments", "where", "cpus", "gpus", "expected"), [
+    ([], "local", 8, 0, (1, 1, "cpu", 8)),
+    (["launch.procs=3"], "local", 8, 0, (1, 3, "cpu", 2)),
+    (["launch.procs=9"], "local", 8, 0, (1, 9, "cpu", 1)),
+    ([], "local", 8, 4, (1, 4, "cuda", 2)),
+    (["launch.gpus=2"], "local", 8, 4, (1, 2, "cuda", 4)),
+    (["launch.gpus=0", "launch.procs=2"], "local", 8, 4, (1, 2, "cpu", 4)),
+    (["launch.gpus=2", "launch.cpus_per_rank=3"], "local", 8, 4, (1, 2, "cuda", 3)),
+    (["launch.procs=2", "launch.nodes=3"], "debug", 8, 0, (1, 1, "cpu", 8)),
+    (["launch.gpus=2"], "debug", 8, 4, (1, 1, "cuda", 8)),
+    (["launch.gpus=2"], "debug", 8, 0, (1, 1, "cpu", 8)),
+    (["launch.gpus=0"], "debug", 8, 4, (1, 1, "cpu", 8)),
+    (["launch.gpus=4", "launch.nodes=2"], "slurm", 2, 0, (2, 4, "cuda", 8)),
+    (["launch.gpus=0", "launch.procs=4", "launch.nodes=2"], "slurm", 2, 0, (2, 4, "cpu", 2)),
+])
+def test_which_processes(tmp_path: Path, assignments: list[str], where: str, cpus: int, gpus: int,
+                         expected: tuple[int, int, str, int]) -> None:
+    planned = plan(tmp_path, *assignments, where=where, cpus=cpus, gpus=gpus)  # type: ignore[arg-type]
+    assert planned.topology == topology(*expected)
+
+
+@pytest.mark.parametrize(("assignments", "where", "gpus", "whats"), [
+    (["launch.procs=11"], "local", 0, ["a batch of 10 cannot be shared by 11 ranks"]),
+    (["launch.procs=13"], "local", 0, ["a batch of 12 cannot be shared by 13 ranks",
+                                       "a batch of 10 cannot be shared by 13 ranks"]),
+    (["launch.nodes=2", "launch.gpus=6"], "slurm", 0, ["a batch of 10 cannot be shared by 12 ranks"]),
+    (["launch.gpus=2"], "local", 0, ["this machine has no GPU"]),
+    (["launch.gpus=3"], "local", 1, ["this machine has 1 GPU"]),
+    (["launch.gpus=3"], "local", 2, ["this machine has 2 GPUs"]),
+    (["launch.nodes=2"], "local", 0, ["several nodes need a cluster"]),
+    (["launch.nodes=2", "launch.gpus=8"], "local", 0, [
+        "a batch of 12 cannot be shared by 16 ranks", "a batch of 10 cannot be shared by 16 ranks",
+        "this machine has no GPU", "several nodes need a cluster"]),
+    ([], "slurm", 4, ["how many GPUs on each node?"]),
+])
+def test_what_cannot_be_carried(tmp_path: Path, assignments: list[str], where: str, gpus: int,
+                                whats: list[str]) -> None:
+    with pytest.raises(LaunchError) as error:
+        plan(tmp_path, *assignments, where=where, gpus=gpus)  # type: ignore[arg-type]
+    assert [fault.what for fault in error.value.faults] == whats
+
+
+def test_as_many_ranks_as_samples_is_enough(tmp_path: Path) -> None:
+    assert plan(tmp_path, "launch.procs=10").topology.world_size == 10
+
+
+def test_the_environment_fixes_threads_and_finds_targets(tmp_path: Path) -> None:
+    assert plan(tmp_path, "launch.procs=4").environment == {
+        "PYTHONPATH": f"{ROOT}{os.pathsep}/home/me", "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1",
+        "OMP_NUM_THREADS": "2"}
+
+
+def test_ranks_see_the_gpus_that_were_visible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert plan(tmp_path, "launch.gpus=2", gpus=4).environment["CUDA_VISIBLE_DEVICES"] == "0,1"
+    assert "CUDA_VISIBLE_DEVICES" not in plan(tmp_path, "launch.gpus=2", gpus=4, where="slurm").environment
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8932f937, 3,-1")
+    assert Machine.here().gpus == ("GPU-8932f937", "3")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert Machine.here().gpus == ()
+
+
+def test_a_containers_quota_bounds_the_cores(tmp_path: Path) -> None:
+    cores = len(os.sched_getaffinity(0))
+    assert usable_cpus(tmp_path) == cores
+    for text, expected in (("max 100000", cores), ("100000 100000", 1), ("50000 100000", 1), ("99900000 100", cores)):
+        (tmp_path / "cpu.max").write_text(f"{text}\n")
+        assert usable_cpus(tmp_path) == expected
+
+
+def test_torchrun_on_one_node_finds_itself(tmp_path: Path) -> None:
+    assert torchrun_command(plan(tmp_path, "launch.procs=2"), attempt="3") == [
+        sys.executable, "-m", "torch.distributed.run", "--nnodes=1", "--nproc-per-node=2", "--standalone",
+        "--max-restarts=0", "-m", "trainers.worker", "/runs/small/RUN", "3"]
+
+
+def test_torchrun_on_several_nodes_meets_at_the_first(tmp_path: Path) -> None:
+    planned = plan(tmp_path, "launch.gpus=4", "launch.nodes=2", where="slurm")
+    assert torchrun_command(planned, attempt="0", node="1", address="n1", port="12345") == [
+        sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=4", "--rdzv-backend=static",
+        "--node-rank=1", "--master-addr=n1", "--master-port=12345", "--max-restarts=0", "-m", "trainers.worker",
+        "/runs/small/RUN", "0"]
+    open_yet = {"--node-rank=NODE", "--master-addr=ADDRESS", "--master-port=PORT", "ATTEMPT"}
+    assert open_yet <= set(torchrun_command(planned))
+
+
+def test_a_plan_is_read_back_the_same(tmp_path: Path) -> None:
+    planned = plan(tmp_path, "launch.gpus=4", where="slurm", site=Site(partition="big", setup=["module load x"]))
+    write_json(tmp_path / "plan.json", planned.as_json())
+    assert JobPlan.read(tmp_path / "plan.json") == planned
+
+
+def test_a_damaged_plan_is_a_user_error(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="the run's plan is missing or damaged"):
+        JobPlan.read(tmp_path / "plan.json")
+    write_json(tmp_path / "plan.json", {"topology": {}, "site": {}})
+    with pytest.raises(RunError, match="damaged"):
+        JobPlan.read(tmp_path / "plan.json")
+
+
+def test_what_describes_the_submitting_job_does_not_leak() -> None:
+    inherited = ["SLURM_JOB_ID", "SLURM_CPU_BIND", "SLURMD_NODENAME", "SRUN_DEBUG", "SBATCH_ACCOUNT", "PMI_RANK",
+                 "PMIX_ID", "PMI", "MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "GROUP_RANK", "LOCAL_RANK",
+                 "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID", "SUBMITIT_EXECUTOR", "PET_RDZV_ID"]
+    harmless = ["SLURM_CONF", "PATH", "HOME", "RANKS", "MY_RANK", "WORLD", "CUDA_VISIBLE_DEVICES", "LOCALE"]
+    assert leaked(dict.fromkeys([*inherited, *harmless], "x")) == sorted(inherited)
