@@ -2,7 +2,7 @@
 
     torchrun --standalone --nproc-per-node 2 -m benchmarks.bare WORK tuned|naive
 
-tuned: the same arithmetic as ours (bf16 autocast where the CPU multiplies it, channels_last, frozen blocks in eval mode).
+tuned: the same arithmetic as ours (bf16 autocast where the CPU multiplies it, channels_last, frozen blocks in eval).
 naive: fp32, default memory order, DistributedDataParallel's defaults, train mode throughout.
 Rank 0 prints the seconds of a step: the median over intervals, the first one left out.
 """

@@ -2,8 +2,8 @@
 
     python -m benchmarks.loop [--rounds N] [--only WORD] [--json]
 
-Every reading is a whole run of its own under torchrun: ours is the real worker on a real run folder, with curves, status
-and checkpoints. Contestants run in turn (A B A B); medians over the rounds are shown.
+Every reading is a whole run of its own under torchrun: ours is the real worker on a real run folder, with curves,
+status and checkpoints. Contestants run in turn (A B A B); medians over the rounds are shown.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from launch.plan import Machine, plan_job, torchrun_command
 from launch.run import create
 
 RANKS = 2
-LIMIT = """Limit: the loop cannot be faster than the arithmetic of its model. A ratio of 1 against the bare loop means that
-nothing is spent beside it; above 1, that batches are fetched whole instead of sample by sample."""
+LIMIT = """Limit: the loop cannot be faster than the arithmetic of its model. A ratio of 1 against the bare loop means
+that nothing is spent beside it; above 1, that batches are fetched whole instead of sample by sample."""
 
 
 def config_values(work: Work) -> dict[str, object]:

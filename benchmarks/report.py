@@ -1,4 +1,4 @@
-"""What every benchmark prints: a table for people, or with --json a list of {name, unit, ours, peer, peer_name, ratio}."""
+"""What every benchmark prints: a table, or with --json a list of {name, unit, ours, peer, peer_name, ratio}."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The work that the loops are compared on: random images in memory, a small network and ResNet-50 with its two phases."""
+"""The work that the loops are compared on: random images in memory, a small network, ResNet-50 in two phases."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class Work:
 
 WORKS = {
     "small CNN, 32 px, batch 128": Work(
-        pixels=32, channels=3, samples=4096, batch=128, steps=400, every=20, model={"_target_": "benchmarks.work.SmallCNN"}),
+        pixels=32, channels=3, samples=4096, batch=128, steps=400, every=20,
+        model={"_target_": "benchmarks.work.SmallCNN"}),
     "ResNet-50 head, 256 px, batch 16": Work(
         pixels=256, channels=1, samples=128, batch=16, steps=40, every=4, freeze=("backbone",),
         model={"_target_": "models.transfer.ResNet50ConcatPool", "classes": 2}),

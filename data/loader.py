@@ -50,8 +50,8 @@ class Fetch(Dataset[Batch]):
     each sample by (seed, "augment", phase, position), so random transforms and datasets do the same at any width.
     """
 
-    def __init__(self, samples: Samples, *, indices: Callable[[Integers], Integers], transforms: Sequence[Transform] = (),
-                 seed: int | None = None, phase: int = 0) -> None:
+    def __init__(self, samples: Samples, *, indices: Callable[[Integers], Integers],
+                 transforms: Sequence[Transform] = (), seed: int | None = None, phase: int = 0) -> None:
         self.samples = samples
         self.indices = indices
         self.transforms = transforms
@@ -115,11 +115,11 @@ def chunks(n: int, size: int, *, rank: int, world_size: int) -> list[range]:
     return [range(start, min(start + size, n)) for start in range(rank * size, n, world_size * size)]
 
 
-def batches(fetch: Fetch, positions: Iterable[Sequence[int]], *, workers: int, pin_memory: bool) -> Iterable[Batch]:
+def batches(fetch: Fetch, positions: Iterable[Any], *, workers: int, pin_memory: bool) -> Iterable[Batch]:
     """One batch for each item of `positions`, fetched ahead by `workers` processes, or here where there are none."""
     return DataLoader(fetch, batch_sampler=positions, num_workers=workers, collate_fn=_as_it_is, pin_memory=pin_memory,
                       multiprocessing_context="fork" if workers else None)  # type: ignore[arg-type]
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _as_it_is(batch: Any) -> Any:
     return batch

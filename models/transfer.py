@@ -67,7 +67,8 @@ def load_weights(network: nn.Module, weights: str, known: Any) -> None:
     try:
         network.load_state_dict(state, assign=on_meta)
     except RuntimeError as error:
-        raise ValueError(f"the weights in {path} are not this network's: {str(error).splitlines()[1].strip()}") from None
+        reason = str(error).splitlines()[1].strip()
+        raise ValueError(f"the weights in {path} are not this network's: {reason}") from None
 
 
 def fetch_weights(name: str, known: Any) -> Path:

@@ -143,8 +143,8 @@ class Fuse(Classification):
 
 
 class StopsItself(Classification):
-    """Classification that asks its own run to stop, as `drumbeat stop` does, when it computes its `after`-th loss in the
-    run's first attempt."""
+    """Classification that asks its own run to stop, as `drumbeat stop` does, when it computes its `after`-th loss in
+    the run's first attempt."""
 
     def __init__(self, *, after: int, runs: str, **options: Any) -> None:
         super().__init__(**options)

@@ -14,12 +14,12 @@ from trainers.tasks import Results, Task
 from trainers.world import World
 
 
-def evaluate(model: nn.Module, task: Task, samples: Samples, transforms: list[Transform], *, forward: Forward, world: World,
-             batch_size: int, workers: int, heartbeat: Callable[[], None] = lambda: None) -> Results:
+def evaluate(model: nn.Module, task: Task, samples: Samples, transforms: list[Transform], *, forward: Forward,
+             world: World, batch_size: int, workers: int, heartbeat: Callable[[], None] = lambda: None) -> Results:
     """Losses, outputs and targets of all samples, in the order of the set, on every rank.
 
-    The set is cut into fixed chunks, because the last digits of an output depend on the batch it was computed in; chunk j
-    falls to rank j mod W. `model` is the bare module, not its replica: ranks may have unequal numbers of chunks.
+    The set is cut into fixed chunks, because the last digits of an output depend on the batch it was computed in;
+    chunk j falls to rank j mod W. `model` is the bare module, not its replica: ranks may have unequal counts of chunks.
     """
     n = len(samples)
     mine = chunks(n, batch_size, rank=world.rank, world_size=world.size)
@@ -66,5 +66,5 @@ def _row_like(parts: list[Tensor], world: World) -> Tensor:
     if world.is_first:
         shape = parts[0].shape[1:]
         words[:2 + len(shape)] = TYPES.index(parts[0].dtype), len(shape), *shape
-    kind, dims, *shape = world.from_first(torch.from_numpy(words)).tolist()
-    return torch.zeros(shape[:dims], dtype=TYPES[kind])
+    kind, dims, *sizes = world.from_first(torch.from_numpy(words)).tolist()
+    return torch.zeros(sizes[:dims], dtype=TYPES[kind])

@@ -1,7 +1,7 @@
 """Training, written out: phases, and in each of them stop?, save?, load, step, log, evaluate.
 
-Progress is a (phase, step) pair. Everything else, the order of samples, their augmentation, dropout, the schedule, follows
-from it, so that resuming is a seek.
+Progress is a (phase, step) pair. Everything else, the order of samples, their augmentation, dropout, the schedule,
+follows from it, so that resuming is a seek.
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ class Training:
             return
         mistakes = self.task.mistakes(results, most)
         fetch = Fetch(samples, indices=lambda positions: positions, transforms=self.sets.evaluate_transforms)
-        inputs = fetch.__getitems__([mistake.index for mistake in mistakes]).inputs if mistakes else None
+        inputs = fetch.__getitems__([mistake.sample for mistake in mistakes]).inputs if mistakes else None
         if isinstance(inputs, Tensor) and inputs.dim() == 4:
             sheet = contact_sheet(list(inputs), [mistake.title for mistake in mistakes])
             self.tracker.picture(self.progress.step, "validation/mistakes: predicted / actual", sheet)

@@ -14,6 +14,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ from trainers.loop import timetables
 
 
 def prepare(config: Config) -> dict[str, Any]:
-    """Facts about the run: samples of each set, steps of each phase, parameters. Raises `PrepareError` with all faults."""
+    """Facts about the run: samples, steps of each phase, parameters. Raises `PrepareError` with all faults."""
     faults: list[Fault] = []
 
     def attempt(build: Callable[[], Any]) -> Any:
@@ -53,7 +54,7 @@ def prepare(config: Config) -> dict[str, Any]:
     attempt(lambda: build_task(config, sets.classes if sets else []))
     if model is not None:
         for name in config.phases:
-            attempt(lambda name=name: _check_phase(config, name, model))
+            attempt(partial(_check_phase, config, name, model))
     if sets is not None:
         faults += _check_sets(config, sets)
     if faults or sets is None or model is None:
@@ -105,7 +106,8 @@ def _check_sets(config: Config, sets: Sets) -> list[Fault]:
             only = [f"only in data.{where}: {', '.join(extra)}" for where, extra in (
                 ("train", [c for c in sets.classes if c not in classes]),
                 (name, [c for c in classes if c not in sets.classes])) if extra]
-            faults.append(Fault(what=f"the classes of data.{name} differ from those of data.train", where=f"data.{name}",
+            faults.append(Fault(what=f"the classes of data.{name} differ from those of data.train",
+                                where=f"data.{name}",
                                 given="; ".join(only), remedy="Give both folders the same class folders."))
     outputs = config.model.get("classes")
     if isinstance(outputs, int) and sets.classes and outputs < len(sets.classes):

@@ -58,9 +58,11 @@ class Forward:
 class Stage:
     """A phase's model, optimizer and schedule on this rank."""
 
-    def __init__(self, config: Config, number: int, model: nn.Module, task: Task, world: World, forward: Forward) -> None:
-        self.name, self.phase = list(config.phases.items())[number]
-        assert self.phase is not None
+    def __init__(self, config: Config, number: int, model: nn.Module, task: Task, world: World,
+                 forward: Forward) -> None:
+        self.name, phase = list(config.phases.items())[number]
+        assert phase is not None
+        self.phase = phase
         self.seed = config.seed
         self.number = number
         self.world = world
@@ -118,7 +120,8 @@ class Stage:
 
     def numbers(self) -> dict[str, Any]:
         """What a checkpoint needs beside the tensors."""
-        return {"optimizer": optimizer_numbers(self.optimizer, self.names), "scheduler": scheduler_numbers(self.scheduler)}
+        return {"optimizer": optimizer_numbers(self.optimizer, self.names),
+                "scheduler": scheduler_numbers(self.scheduler)}
 
     def train_mode(self) -> None:
         """Training mode, except for what is frozen: its BatchNorm statistics and its dropout stand still."""
@@ -158,7 +161,7 @@ class Stage:
 
 
 def wrap(model: nn.Module, world: World) -> nn.Module:
-    """The model as one replica of many. Buffers are not broadcast at each forward: rank 0's are taken when evaluating."""
+    """The model as one replica of many. Buffers are not broadcast at each forward, but when evaluating."""
     if world.size == 1:
         return model
     parameters = inspect.signature(DistributedDataParallel).parameters

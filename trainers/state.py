@@ -10,18 +10,18 @@ import torch
 from torch import Tensor, nn
 
 
-def parameter_names(model: nn.Module) -> dict[nn.Parameter, str]:
+def parameter_names(model: nn.Module) -> dict[Tensor, str]:
     """Each parameter's name in the model."""
     return {parameter: name for name, parameter in model.named_parameters()}
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str]) -> dict[str, Tensor]:
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> dict[str, Tensor]:
     """The optimizer's tensors by parameter and state name: "head.4.weight/exp_avg"."""
     return {f"{names[parameter]}/{name}": value for parameter, state in optimizer.state.items()
             for name, value in state.items() if isinstance(value, Tensor)}
 
 
-def optimizer_numbers(optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str]) -> dict[str, Any]:
+def optimizer_numbers(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> dict[str, Any]:
     """What else the optimizer holds: its groups' settings, and state that is no tensor."""
     groups = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
     loose = {names[parameter]: {name: value for name, value in state.items() if not isinstance(value, Tensor)}
@@ -29,9 +29,9 @@ def optimizer_numbers(optimizer: torch.optim.Optimizer, names: Mapping[nn.Parame
     return {"groups": groups, "state": {name: values for name, values in loose.items() if values}}
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str], tensors: Mapping[str, Tensor],
-                      numbers: Mapping[str, Any]) -> None:
-    """Puts an optimizer into a saved state. Tensors of a parameter's shape take its memory order, as torch makes them."""
+def restore_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str],
+                      tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+    """Puts an optimizer into a saved state. Tensors of a parameter's shape take its memory order, as in torch."""
     by_name = {name: parameter for parameter, name in names.items()}
     for address, value in tensors.items():
         name, _, item = address.rpartition("/")
@@ -70,7 +70,7 @@ def weights_sha256(state: Mapping[str, Tensor]) -> str:
     for name, value in sorted(state.items()):
         plain = value.detach().cpu().contiguous()
         digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
-        digest.update(plain.reshape(-1).view(torch.uint8).numpy() if plain.numel() else b"")
+        digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

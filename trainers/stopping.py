@@ -1,7 +1,8 @@
 """How all ranks come to stop, or save, after the same step.
 
-Rank 0 looks at the stop marker and at the clock, and tells the others in one small broadcast, every so many steps: about
-half a second's worth. The number of steps until the next look travels in the same message, so it is the same on all.
+Rank 0 looks at the stop marker and at the clock, and tells the others in one small broadcast, every so many steps:
+about half a second's worth. The number of steps until the next look travels in the same message, so it is the same on
+all of them.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class Results(NamedTuple):
 class Mistake(NamedTuple):
     """A sample worth looking at, and what to write above it."""
 
-    index: int
+    sample: int
     title: str
 
 

@@ -1,4 +1,4 @@
-"""What a run tells while it trains: curves and pictures for TensorBoard, and status.json. Rank 0 alone tells anything."""
+"""What a run tells while it trains: curves and pictures for TensorBoard, and status.json. Rank 0 alone does."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Tracker:
         from torch.utils.tensorboard import SummaryWriter  # slow to import, and only needed on one rank
 
         self.run = run
-        # Of an earlier attempt, readers keep the points up to the checkpoint: those at `purge_step` and later are dropped.
+        # Of an earlier attempt, readers keep the points up to the checkpoint: from `purge_step` on they are dropped.
         self.writer = SummaryWriter(str(run.tensorboard), purge_step=step + 1 if step else None)
         self.status_at = 0.0
         self.fields: dict[str, Any] = {}
@@ -68,7 +68,8 @@ class Silent:
     def close(self) -> None: ...
 
 
-def contact_sheet(images: Sequence[Tensor], titles: Sequence[str] = (), *, columns: int = 4, side: int = 192) -> Image.Image:
+def contact_sheet(images: Sequence[Tensor], titles: Sequence[str] = (), *, columns: int = 4,
+                  side: int = 192) -> Image.Image:
     """Images [C, H, W], uint8 or float of any range, in a grid on a dark ground, each with its title above it."""
     line = 18 if titles else 0
     rows = -(-len(images) // columns)

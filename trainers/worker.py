@@ -98,7 +98,7 @@ def prefer_determinism(config: Config, topology: dict[str, Any]) -> None:
     torch.set_num_threads(int(topology["cpus_per_rank"]))
     if config.deterministic:
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, and nothing here reads such memory
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time, for nothing
         torch.backends.cudnn.benchmark = False
 
 

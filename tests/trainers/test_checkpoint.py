@@ -153,7 +153,8 @@ def test_the_digest_sees_names_types_shapes_and_bytes() -> None:
     base = {"a": torch.zeros(4), "b": torch.ones(2)}
     assert weights_sha256(base) == weights_sha256(dict(reversed(base.items())))
     others = [{"a": torch.zeros(4), "c": torch.ones(2)}, {"a": torch.zeros(2, 2), "b": torch.ones(2)},
-              {"a": torch.zeros(4), "b": torch.ones(2, dtype=torch.int32)}, {"a": torch.zeros(4), "b": torch.tensor([1, 2.])}]
+              {"a": torch.zeros(4), "b": torch.ones(2, dtype=torch.int32)},
+              {"a": torch.zeros(4), "b": torch.tensor([1.0, 2.0])}]
     assert len({weights_sha256(other) for other in [base, *others]}) == 5
 
 

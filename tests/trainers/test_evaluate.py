@@ -29,7 +29,8 @@ def judged(n: int, out: Path | None = None) -> Results:
         config = build_config([Layer(values=CONFIG, origin="test")])
         torch.manual_seed(0)
         forward = Forward(config, world, torch.nn.Sequential(_Scale()))
-        results = evaluate(Net(), Classification(), Pictures(n=n), [], forward=forward, world=world, batch_size=4, workers=0)
+        results = evaluate(Net(), Classification(), Pictures(n=n), [], forward=forward, world=world, batch_size=4,
+                           workers=0)
         if out is not None and world.is_first:
             torch.save(tuple(results), out)
     return results

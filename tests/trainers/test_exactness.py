@@ -1,8 +1,8 @@
 """A run that was killed and resumed computes what it would have computed: weights, buffers and metrics, bit for bit.
 
-What the experiment before the house taught: from three ranks on this holds only because `Stage.start` runs one discarded
-forward and backward before it loads the state (take it out and these tests fail at 3 and 4 ranks); and buffers are rank 0's
-everywhere, broadcast and never averaged.
+What the experiment before the house taught: from three ranks on this holds only because `Stage.start` runs one
+discarded forward and backward before it loads the state; and buffers are rank 0's everywhere, broadcast and never
+averaged.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -86,10 +87,8 @@ def kill_all(run: RunDir) -> None:
     """What a power cut does to a run."""
     for _ in range(3):
         for process in processes_of(run):
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
     until = time.monotonic() + 20
     while processes_of(run):
         assert time.monotonic() < until, "processes of the run are left"

@@ -16,8 +16,8 @@ def fault(node: object) -> str:
 
 
 def test_nested_targets_and_lists_are_built() -> None:
-    made = instantiate({"_target_": "torch.nn.Sequential"}, "model", *instantiate(
-        [{"_target_": "torch.nn.Linear", "in_features": 3, "out_features": 2}, {"_target_": "torch.nn.ReLU"}], "layers"))
+    layers = [{"_target_": "torch.nn.Linear", "in_features": 3, "out_features": 2}, {"_target_": "torch.nn.ReLU"}]
+    made = instantiate({"_target_": "torch.nn.Sequential"}, "model", *instantiate(layers, "layers"))
     assert [type(layer).__name__ for layer in made] == ["Linear", "ReLU"]
     assert made[0].weight.shape == (2, 3)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +22,15 @@ pytestmark = pytest.mark.slow
 def seen(folder: Path) -> list[list[int]]:
     """The samples of each training step over all ranks, sorted; the first of a phase is the discarded pass."""
     ranks = [[json.loads(line) for line in file.read_text().splitlines()] for file in folder.glob("seen-*.jsonl")]
-    return [sorted(sum(parts, [])) for parts in zip(*ranks, strict=True)]
+    return [sorted(chain.from_iterable(parts)) for parts in zip(*ranks, strict=True)]
 
 
 def test_the_same_samples_in_the_same_steps_on_one_two_and_three_ranks(tmp_path: Path) -> None:
     """And they are those of the closed form."""
     expected = []
     for phase, table in enumerate([Timetable(100, 12, 2), Timetable(100, 10, 2.5)]):
-        steps = [sorted(Stream(100, 0, phase).indices(np.array(table.positions(k))).tolist()) for k in range(table.steps)]
+        stream = Stream(100, 0, phase)
+        steps = [sorted(stream.indices(np.array(table.positions(k))).tolist()) for k in range(table.steps)]
         expected += [steps[0], *steps]
     for ranks in (1, 2, 3):
         (folder := tmp_path / str(ranks)).mkdir()
