@@ -134,7 +134,7 @@ def _all_or_nothing(run_dir: RunDir) -> Iterator[None]:
             latest = run_dir.path.parent / "latest"
             if latest.is_symlink() and not latest.exists():
                 latest.unlink()
-            _remove_empty(run_dir.path.parent)
+            _remove_empty(run_dir.path.parent, run_dir.path.parent.parent)
         if isinstance(error, OSError):
             raise LaunchError(Fault(what=f"the run folder cannot be written: {error.strerror}",
                                     where=str(error.filename or run_dir.path),
@@ -142,10 +142,11 @@ def _all_or_nothing(run_dir: RunDir) -> Iterator[None]:
         raise
 
 
-def _remove_empty(folder: Path) -> None:
-    """runs/NAME, if it holds nothing."""
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+def _remove_empty(*folders: Path) -> None:
+    """runs/NAME and runs/, if they hold nothing."""
+    for folder in folders:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 @contextmanager

@@ -1,0 +1,116 @@
+"""Layers of values -> a schema's object: types, missing keys, bounds and references checked, all at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from configs.errors import ConfigError, Fault
+from configs.faults import misfit, missing, out_of_bounds, unresolved
+from configs.layers import Layer, leaves, nest, overlay, parent
+from configs.text import inline
+
+PATH_ARGUMENTS = ("root", "folder", "path", "file")
+"""Arguments of targets with these names, or ending in _ and one of them, are paths."""
+
+Schema = TypeVar("Schema")
+Places = Mapping[str, Layer]
+"""The layer of each leaf that is not a default."""
+
+
+def build(schema: type[Schema], layers: Sequence[Layer]) -> tuple[Schema, Places]:
+    """The schema's object with all layers over its defaults, and the layer of each value that one gave.
+
+    Relative paths become absolute, taken from the current folder. Raises `ConfigError` with every fault.
+    """
+    values, places = overlay(layers)
+    merged, faults = _merge(schema, values, places, layers)
+    try:
+        faults += [*_missing(schema, merged, faults, places, layers), *_out_of_bounds(schema, merged, places, layers)]
+        built = None if faults else OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        key = str(getattr(error, "full_key", ""))
+        faults.append(unresolved(error, source(key, places, layers), key))
+    if faults:
+        raise ConfigError(*sorted(dict.fromkeys(faults), key=lambda fault: _in_order(fault, layers)))
+    return typing.cast(Schema, _absolute_paths(built)), places
+
+
+def source(key: str, places: Places, layers: Sequence[Layer]) -> str:
+    """The source of a leaf, of an item in a list, or of a section as its topmost layer has it; '' for a default."""
+    inside = [layer for leaf, layer in places.items() if leaf.startswith(f"{key}.")]
+    if inside:
+        return max(inside, key=layers.index).where(key)
+    leaf = key
+    while leaf and leaf not in places:
+        leaf = parent(leaf)
+    return places[leaf].where(key) if leaf else ""
+
+
+def _merge(schema: type, values: dict[str, Any], places: Places, layers: Sequence[Layer]) -> tuple[Any, list[Fault]]:
+    """The schema's defaults with `values` over them, and what of `values` does not fit."""
+    merged: Any = OmegaConf.structured(schema)
+    try:
+        return OmegaConf.merge(merged, values), []
+    except (OmegaConfBaseException, TypeError, ValueError) as error:
+        first = str(error).splitlines()[0]
+    faults = []
+    for key, value in sorted(leaves(values), key=lambda leaf: layers.index(places[leaf[0]])):
+        try:
+            merged = OmegaConf.merge(merged, nest(key, value))
+        except (OmegaConfBaseException, TypeError, ValueError):
+            faults.append(misfit(schema, places[key], key, value))
+    return merged, faults or [Fault(what=first, where=layers[-1].origin)]
+
+
+def _missing(schema: type, merged: Any, found: Sequence[Fault], places: Places,
+             layers: Sequence[Layer]) -> Iterator[Fault]:
+    """Keys that have no default and were not given, unless `found` tells of them already."""
+    files = [layer.origin for layer in layers if layer.lines] or [layers[0].origin]
+    for key in sorted(OmegaConf.missing_keys(merged)):
+        if not any(key in fault.what for fault in found):
+            fault = missing(schema, key, source(parent(key) if "." in key else key, places, layers) or files[-1])
+            if key.startswith("phases."):  # a new phase, or an old one's name misspelt
+                names = ", ".join(map(str, merged.phases))
+                fault = dataclasses.replace(fault, remedy=f"{fault.remedy} The phases of this config: {names}.")
+            yield fault
+
+
+def _out_of_bounds(schema: type, merged: Any, places: Places, layers: Sequence[Layer]) -> Iterator[Fault]:
+    for key, bound, value in out_of_bounds(schema, merged):
+        yield Fault(what=f"{key} must be {bound}", where=source(key, places, layers), given=f"{key}: {inline(value)}")
+
+
+def _in_order(fault: Fault, layers: Sequence[Layer]) -> tuple[int, int]:
+    """Sorts faults as the sources are read: by layer, then by line."""
+    origin, _, line = fault.where.rpartition(":")
+    order = [layer.origin for layer in layers]
+    if origin in order and line.isdigit():
+        return order.index(origin), int(line)
+    return (order.index(fault.where) if fault.where in order else -1), 0
+
+
+def _absolute_paths(node: Any, in_target: bool = False) -> Any:
+    """The same tree with the path arguments of targets made absolute from the current folder."""
+    if dataclasses.is_dataclass(node) and not isinstance(node, type):
+        return dataclasses.replace(node, **{name: _absolute_paths(value) for name, value in vars(node).items()})
+    if isinstance(node, list):
+        return [_absolute_paths(item, in_target) for item in node]
+    if not isinstance(node, dict):
+        return node
+    in_target = in_target or "_target_" in node
+    return {key: str(Path(value).expanduser().absolute()) if in_target and _is_path(key, value)
+            else _absolute_paths(value, in_target) for key, value in node.items()}
+
+
+def _is_path(key: Any, value: Any) -> bool:
+    if not isinstance(value, str) or value == "" or "://" in value:
+        return False
+    looks_like_one = value.endswith((".pth", ".pt", ".safetensors"))
+    return str(key).split("_")[-1] in PATH_ARGUMENTS or (key == "weights" and looks_like_one)

@@ -1,0 +1,292 @@
+"""Everything a user can type wrong ends with exit code 2 and one screen that says what, where, what was given, and what
+to do; no traceback, and nothing on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from configs.rundir import write_json
+from launch.cli import main
+from tests.launch.small import plan, write_config
+
+SCREENS: dict[str, str] = {
+    "rnu small.yaml": """\
+error: there is no verb 'rnu'
+  where  command line
+  do     Did you mean 'run'?
+""",
+    "run": """\
+error: which config?
+  where  command line
+  do     For example: python launch/run.py configs/resnet50_xray_demo.yaml
+""",
+    "run small.yaml --dryrun": """\
+error: unexpected '--dryrun'
+  where  command line
+  do     Did you mean '--dry-run'?
+""",
+    "run small.yaml --dry --gpu 2": """\
+error: unexpected '--dry'
+  where  command line
+  do     Did you mean '--dry-run'?
+
+error: unexpected '--gpu'
+  where  command line
+  do     Did you mean '--gpus'?
+""",
+    "run small.yaml --batch_size=3": """\
+error: unexpected '--batch_size=3'
+  where  command line
+  do     Changes to the config have no dashes: batch_size=3
+""",
+    "run small.yaml --gpus two": """\
+error: --gpus: 'two' is not a whole number
+  where  command line
+  do     See: drumbeat run --help
+""",
+    "run small.yaml --gpus": """\
+error: --gpus: expected one argument
+  where  command line
+  do     See: drumbeat run --help
+""",
+    "run small.yaml --procs -3": """\
+error: launch.procs must be at least 1
+  where  --procs
+  given  launch.procs: -3
+""",
+    "run small.yaml --nodes 2": """\
+error: several nodes need a cluster
+  where  --nodes
+  given  2 nodes
+  do     Add --slurm.
+""",
+    "run small.yaml --gpus 4": """\
+error: this machine has no GPU
+  where  --gpus
+  given  4 ranks with a GPU each
+  do     Use --procs N for ranks on the CPU, or --slurm to run where there are
+         GPUs.
+""",
+    "run small.yaml launch.gpus=4 --dry-run": """\
+error: this machine has no GPU
+  where  command line (launch.gpus)
+  given  4 ranks with a GPU each
+  do     Use --procs N for ranks on the CPU, or --slurm to run where there are
+         GPUs.
+""",
+    "run small.yaml --procs 11": """\
+error: a batch of 10 cannot be shared by 11 ranks
+  where  small.yaml:12 (phases.finetune.batch_size)
+  given  phases.finetune.batch_size: 10
+  do     Use at most 10 ranks, or a batch of at least 11.
+""",
+    "run small.yaml --slurm": """\
+error: how many GPUs on each node?
+  where  launch.gpus
+  given  --slurm
+  do     Add --gpus N for N ranks with a GPU each, or --procs N for ranks on the
+         CPU.
+""",
+    "run small.yaml --slurm --gpus 2": """\
+error: there is no SLURM here
+  where  --slurm
+  given  no sbatch and no srun on PATH
+  do     Log in to the cluster's login node, or leave --slurm out to run on this
+         machine. --dry-run shows the script without SLURM.
+""",
+    "run small.yaml --slurm --gpus 2 --profile exampel": """\
+error: no cluster profile 'exampel'
+  where  configs/clusters
+  given  --profile exampel
+  do     Did you mean 'example'?
+""",
+    "run small.yaml --profile example": """\
+error: --profile describes a cluster, and this run is for this machine
+  where  command line
+  given  --profile example
+  do     Add --slurm, or leave --profile out.
+""",
+    "run small.yaml --debug --slurm --nodes 2 --gpus 3 --procs 1": """\
+error: --debug and --slurm exclude each other
+  where  command line
+  do     Leave --slurm out.
+
+error: --debug and --nodes exclude each other
+  where  command line
+  do     Leave --nodes out.
+
+error: --gpus and --procs exclude each other
+  where  command line
+  do     Leave --procs out.
+
+error: --debug runs one rank, in this process
+  where  command line
+  do     Leave --gpus and --procs out.
+""",
+    "run small.yaml other.yaml": """\
+error: one config at a time
+  where  command line
+  given  small.yaml other.yaml
+  do     Changes to it are written KEY=VALUE: batch_size=64
+""",
+    "run small.yaml dry_run": """\
+error: one config at a time
+  where  command line
+  given  small.yaml dry_run
+  do     Did you mean '--dry-run'?
+""",
+    "run batch_size=3": """\
+error: which config?
+  where  command line
+  given  batch_size=3
+  do     For example: python launch/run.py configs/resnet50_xray_demo.yaml
+""",
+    "run small.yml": """\
+error: there is no config 'small.yml'
+  where  HERE
+  do     Did you mean 'small.yaml'?
+""",
+    "run .": """\
+error: a config is a file, and this is a folder
+  where  .
+  do     In it: small.yaml
+""",
+    "run small.yaml batchsize=3 phases.head.epochs=many": """\
+error: unknown key 'batchsize' at the top level
+  where  command line
+  given  batchsize: 3
+  do     Did you mean 'batch_size'?
+
+error: phases.head.epochs must be a number
+  where  command line
+  given  phases.head.epochs: many
+""",
+    "run small.yaml a=1 b=1 c=1 d=1 data.workers=-1": """\
+error: 5 things are wrong
+  command line: unknown key 'a' at the top level. Valid here: batch_size,
+    channels_last, checkpoints, data, deterministic, evaluation, launch,
+    max_batch_per_device, model, name, phases, precision, seed, task, tracking.
+  command line: unknown key 'b' at the top level. Valid here: batch_size,
+    channels_last, checkpoints, data, deterministic, evaluation, launch,
+    max_batch_per_device, model, name, phases, precision, seed, task, tracking.
+  command line: unknown key 'c' at the top level. Valid here: batch_size,
+    channels_last, checkpoints, data, deterministic, evaluation, launch,
+    max_batch_per_device, model, name, phases, precision, seed, task, tracking.
+  command line: unknown key 'd' at the top level. Valid here: batch_size,
+    channels_last, checkpoints, data, deterministic, evaluation, launch,
+    max_batch_per_device, model, name, phases, precision, seed, task, tracking.
+  command line: data.workers must be at least 0, not -1.
+""",
+    "run small.yaml --name a/b": """\
+error: name must be a plain name: letters, digits, '_', '-' and '.', a letter or
+       digit first
+  where  --name
+  given  name: a/b
+""",
+    "run small.yaml --runs small.yaml": """\
+error: the run folder cannot be made: it is no folder
+  where  HERE/small.yaml
+  given  HERE/small.yaml/small/RUN
+  do     Choose another place for runs: --runs DIR
+""",
+    "run --resume nope": """\
+error: there is no run 'nope'
+  where  HERE/runs
+  do     Name a run by its folder, its id, or, the latest, by its name.
+""",
+    "run --resume don small.yaml seed=3": """\
+error: a run is resumed with its own config
+  where  command line
+  given  small.yaml seed=3
+  do     Leave this out, or start a new run without --resume.
+""",
+    "run --resume done --name x": """\
+error: --resume and --name exclude each other
+  where  command line
+  do     Leave --name out.
+""",
+    "run --resume done": """\
+error: run 20260101-000000-aaaaa is finished
+  where  HERE/runs/done/20260101-000000-aaaaa
+  do     Start a new one, with more epochs for example.
+""",
+    "run --resume 20260101": """\
+error: '20260101' is the beginning of 2 runs
+  where  runs
+  given  20260101-000000-aaaaa, 20260101-000000-bbbbb
+  do     Type more of the id.
+""",
+    "status": """\
+error: the following arguments are required: RUN
+  where  command line
+  do     See: drumbeat status --help
+""",
+    "status doen": """\
+error: there is no run 'doen'
+  where  HERE/runs
+  do     Did you mean 'done'?
+""",
+    "status done --runs elsewhere": """\
+error: there is no run 'done'
+  where  HERE/elsewhere
+  do     There are no runs here yet; --runs DIR looks elsewhere.
+""",
+    "status done more": """\
+error: unexpected 'more'
+  where  command line
+  do     See --help.
+""",
+    "logs done": """\
+error: no attempt has begun yet
+  where  HERE/runs/done/20260101-000000-aaaaa
+  do     Look again, or use -f.
+""",
+    "logs done --rnk 2": """\
+error: unexpected '--rnk'
+  where  command line
+  do     Did you mean '--rank'?
+""",
+    "stop waiting": """\
+error: the run is waiting to start, and nobody is there to stop
+  where  HERE/runs/waiting/20260101-000000-bbbbb
+  given  state: pending
+  do     Take it out of the queue: scancel 4711
+""",
+    "demo-data mri x": """\
+error: kind: invalid choice: 'mri' (choose from 'xray')
+  where  command line
+  do     See: drumbeat demo-data --help
+""",
+}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a config and two runs, on a machine without GPUs and without SLURM."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    for name, number, state in (("done", "aaaaa", "finished"), ("waiting", "bbbbb", "pending")):
+        folder = tmp_path / "runs" / name / f"20260101-000000-{number}"
+        folder.mkdir(parents=True)
+        write_json(folder / "plan.json", plan(tmp_path).as_json())
+        write_json(folder / "status.json", {"state": state})
+        write_json(folder / "job.json", {"where": "slurm", "id": "4711"})
+    write_config(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("typed", SCREENS)
+def test_screen(here: Path, capsys: pytest.CaptureFixture[str], typed: str) -> None:
+    before = sorted(here.rglob("*"))
+    assert main(typed.split()) == 2
+    output = capsys.readouterr()
+    screen = output.err.replace(str(here), "HERE")
+    run_id = screen.partition("small.yaml/small/")[2].partition("\n")[0]
+    assert (screen.replace(run_id, "RUN") if run_id else screen) == SCREENS[typed]
+    assert output.out == ""
+    assert len(screen.splitlines()) <= 24
+    assert max(map(len, screen.splitlines())) <= 80
+    assert sorted(here.rglob("*")) == before
