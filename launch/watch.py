@@ -41,31 +41,40 @@ def announce(run: RunDir, job: Job, where: Where) -> None:
 def follow(run: RunDir, job: Job, before: Attempt | None) -> int:
     """Shows the run until it ends; its exit code. The first Ctrl-C asks it to save and leave, the second ends it.
     `before` is the newest attempt of the time before this job, which is not shown."""
-    console = Console(highlight=False, soft_wrap=True, markup=False)
-    if console.is_terminal:
-        console.print("           Ctrl-C saves and stops; closing this terminal leaves the run going\n")
-    view = View(run, console, before)
-    asked = False
-    with view.progress:
-        while job.running() or processes_of(run, LAUNCHERS):
-            try:
-                if asked and (attempt := view.newest()) is not None:
-                    attempt.ask_to_stop("stopped")
-                view.update()
-                time.sleep(LOOK_SECONDS)
-            except KeyboardInterrupt:
-                if asked:
-                    console.print("ending all processes ...")
-                    end_processes(run, job)
-                    run.write_status(state="cancelled", verdict=f"ended from the terminal, {_save_of(run)}")
-                    break
-                asked = True
-                console.print(f"stopping: the run saves after this step and leaves. To go on with it:\n"
-                              f"{resume_command(run)}\nCtrl-C again ends it at once.")
-        view.update()
+    interrupts: list[int] = []
+    usual = signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
+    try:
+        console = Console(highlight=False, soft_wrap=True, markup=False)
+        if console.is_terminal:
+            console.print("           Ctrl-C saves and stops; closing this terminal leaves the run going\n")
+        view = View(run, console, before)
+        with view.progress:
+            _watch(view, job, interrupts)
+    finally:
+        signal.signal(signal.SIGINT, usual)
     end_processes(run, job)  # there are none, unless the node launcher was killed
     console.print()
     return conclude(run)
+
+
+def _watch(view: View, job: Job, interrupts: list[int]) -> None:
+    """Until the run ends. Every Ctrl-C adds to `interrupts`."""
+    told = False
+    while job.running() or processes_of(view.run, LAUNCHERS):
+        if interrupts and not told:
+            told = True
+            view.console.print(f"stopping: the run saves after this step and leaves. To go on with it:\n"
+                               f"{resume_command(view.run)}\nCtrl-C again ends it at once.")
+        if len(interrupts) > 1:
+            view.console.print("ending all processes ...")
+            end_processes(view.run, job)
+            view.run.write_status(state="cancelled", verdict=f"ended from the terminal, {_save_of(view.run)}")
+            break
+        if interrupts and (attempt := view.newest()) is not None:
+            attempt.ask_to_stop("stopped")
+        view.update()
+        time.sleep(LOOK_SECONDS)
+    view.update()
 
 
 def end_processes(run: RunDir, job: Job) -> None:

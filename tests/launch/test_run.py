@@ -1,0 +1,209 @@
+"""The `run` command from argv to the run's folder, with everything heavy replaced: what is written, and what is not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs.errors import Fault, PrepareError
+from configs.layers import ROOT
+from configs.load import load, read
+from configs.rundir import RunDir, read_json, write_json
+from launch.cli import main
+from launch.plan import JobPlan
+from tests.launch.small import FACTS, write_config
+
+SUBMIT = ["run", "small.yaml", "--slurm", "--gpus", "2"]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a config; sbatch takes every job and squeue knows none; preparing finds everything in order."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bin").mkdir()
+    for name, script in (("sbatch", "echo Submitted batch job 4711"), ("srun", ""), ("squeue", "")):
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr("launch.prepare.prepare", lambda config, plan: FACTS)
+    write_config(tmp_path)
+    return tmp_path
+
+
+def only_run(folder: Path) -> RunDir:
+    (path,) = [path for path in folder.glob("runs/*/*") if not path.is_symlink()]
+    return RunDir(path)
+
+
+def refuse(folder: Path) -> None:
+    (folder / "bin" / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: invalid account' >&2\nexit 1\n")
+
+
+def test_submitting_prints_the_job_and_what_to_type_next(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SUBMIT, "seed=5"]) == 0
+    run = only_run(cluster)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:6] == [
+        "samples    1,000 train, 20 test",
+        "steps      167 in head, 300 in finetune  (12,345 parameters)",
+        f"run        small/{run.id}: 2 ranks with a GPU each, through SLURM",
+        f"folder     runs/small/{run.id}",
+        "SLURM job  4711",
+        "",
+    ]
+    assert [line.partition("drumbeat ")[2] for line in lines[6:]] == [
+        f"status {run.id}", f"logs -f {run.id}", f"stop {run.id}"]
+
+
+def test_the_folder_holds_all_that_workers_and_verbs_need(cluster: Path) -> None:
+    assert main([*SUBMIT, "seed=5"]) == 0
+    run = only_run(cluster)
+    assert read(run.config) == load("small.yaml", ["seed=5"], {"launch.gpus": 2}).config
+    assert "seed: 5                                   # command line\n" in run.config.read_text()
+    assert JobPlan.read(run.plan).folder == str(cluster)
+    assert read_json(run.job) == {"where": "slurm", "id": "4711"}
+    assert read_json(run.status)["state"] == "pending"
+    assert (cluster / "runs" / "small" / "latest").readlink() == Path(run.id)
+    assert run.newest_attempt() is None
+
+
+def test_where_sbatch_refuses_nothing_is_left(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refuse(cluster)
+    assert main(SUBMIT) == 2
+    assert "  given  sbatch: error: invalid account\n" in capsys.readouterr().err
+    assert not (cluster / "runs").exists()
+
+
+def test_where_sbatch_refuses_other_runs_stay(cluster: Path) -> None:
+    assert main(SUBMIT) == 0
+    run = only_run(cluster)
+    refuse(cluster)
+    assert main(SUBMIT) == 2
+    assert only_run(cluster) == run
+
+
+def test_where_preparing_finds_faults_nothing_is_written(cluster: Path, monkeypatch: pytest.MonkeyPatch,
+                                                         capsys: pytest.CaptureFixture[str]) -> None:
+    def prepare(config: Any, plan: Any) -> Any:
+        raise PrepareError(Fault(what="the folder is not there", where="data.train"))
+
+    monkeypatch.setattr("launch.prepare.prepare", prepare)
+    assert main(SUBMIT) == 2
+    assert capsys.readouterr().err == "error: the folder is not there\n  where  small.yaml:5 (data.train)\n"
+    assert not (cluster / "runs").exists()
+
+
+def test_ctrl_c_while_preparing_leaves_nothing(cluster: Path, monkeypatch: pytest.MonkeyPatch,
+                                               capsys: pytest.CaptureFixture[str]) -> None:
+    def prepare(config: Any, plan: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("launch.prepare.prepare", prepare)
+    assert main(SUBMIT) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    assert not (cluster / "runs").exists()
+
+
+def test_a_place_that_cannot_be_written_to(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SUBMIT, "--runs", "/proc/runs"]) == 2
+    assert capsys.readouterr().err == (
+        "error: the run folder cannot be written: No such file or directory\n"
+        "  where  /proc/runs\n"
+        "  do     Choose another place for it: --runs DIR\n")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (cluster / "closed").mkdir(mode=0o555)
+    assert main([*SUBMIT, "--runs", "closed"]) == 2
+    assert "the run folder cannot be made: you may not write there" in capsys.readouterr().err
+
+
+def test_a_dry_run_writes_nothing(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(cluster.rglob("*"))
+    assert main([*SUBMIT, "--dry-run"]) == 0
+    assert capsys.readouterr().out.endswith("\n# Nothing was started, and nothing was written.\n")
+    assert sorted(cluster.rglob("*")) == before
+
+
+def test_resuming_goes_on_in_the_same_folder_where_it_ran_before(cluster: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main([*SUBMIT, "--profile", "example"]) == 0
+    run = only_run(cluster)
+    config = run.config.read_text()
+    run.write_status(state="stopped", step=7)
+    write_json(run.job, {})
+    monkeypatch.chdir("/")
+    assert main(["run", "--resume", str(run.path)]) == 0
+    plan = JobPlan.read(run.plan)
+    assert (plan.where, plan.folder, plan.site.partition) == ("slurm", str(cluster), "gpu")
+    assert (plan.topology.ranks_per_node, plan.topology.device) == (2, "cuda")
+    assert run.config.read_text() == config
+    assert read_json(run.job) == {"where": "slurm", "id": "4711"}
+    status = read_json(run.status)
+    assert (status["state"], status["step"]) == ("pending", 7)
+
+
+def test_resuming_with_other_processes(cluster: Path) -> None:
+    assert main(SUBMIT) == 0
+    run = only_run(cluster)
+    run.write_status(state="failed")
+    assert main(["run", "--resume", "small", "--gpus", "4", "--nodes", "2"]) == 0
+    topology = JobPlan.read(run.plan).topology
+    assert (topology.nodes, topology.ranks_per_node) == (2, 4)
+    run.write_status(state="failed")
+    assert main(["run", "--resume", "small", "--procs", "3", "--nodes", "1"]) == 0
+    topology = JobPlan.read(run.plan).topology
+    assert (topology.nodes, topology.ranks_per_node, topology.device) == (1, 3, "cpu")
+
+
+def test_where_resuming_is_refused_the_run_is_as_before(cluster: Path) -> None:
+    assert main(SUBMIT) == 0
+    run = only_run(cluster)
+    run.write_status(state="stopped", verdict="stopped at step 7", step=7)
+    before = {path: path.read_text() for path in (run.plan, run.status, run.job, run.config)}
+    refuse(cluster)
+    assert main(["run", "--resume", "small", "--gpus", "4"]) == 2
+    assert {path: path.read_text() for path in before} == before
+
+
+def test_a_run_that_waits_or_works_is_not_started_twice(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(SUBMIT) == 0
+    run = only_run(cluster)
+    (cluster / "bin" / "squeue").write_text("#!/bin/sh\necho PENDING\n")
+    capsys.readouterr()
+    assert main(["run", "--resume", "small"]) == 2
+    screen = capsys.readouterr().err
+    assert screen.startswith(f"error: run {run.id} is still at work\n  where  {run.path}\n"
+                             "  given  SLURM job 4711 is pending\n  do     Wait for it, or stop it: ")
+
+
+NO_TORCH = "raise ImportError('something imported torch')\n"
+
+
+def test_help_and_dry_run_need_neither_torch_nor_slurm(tmp_path: Path) -> None:
+    for package in ("torch", "torchvision", "numpy"):
+        (tmp_path / "stub" / package).mkdir(parents=True)
+        (tmp_path / "stub" / package / "__init__.py").write_text(NO_TORCH)
+    environment = {"PATH": "/nowhere", "PYTHONPATH": str(tmp_path / "stub"), "HOME": str(tmp_path)}
+    for words in (["--help"], ["resnet50_xray_demo", "--procs", "2", "--dry-run"],
+                  ["resnet50_xray", "--slurm", "--nodes", "2", "--gpus", "8", "--profile", "example", "--dry-run"]):
+        done = subprocess.run([sys.executable, str(ROOT / "launch" / "run.py"), *words], cwd=tmp_path, env=environment,
+                              capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["stub"]
+
+
+def test_a_missing_package_is_named(tmp_path: Path) -> None:
+    (tmp_path / "omegaconf.py").write_text("raise ModuleNotFoundError('not here', name='omegaconf')")
+    done = subprocess.run([sys.executable, str(ROOT / "launch" / "run.py"), "resnet50_xray", "--dry-run"], cwd=tmp_path,
+                          env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (f"error: omegaconf is not installed\n  where  {sys.executable}\n"
+                           "  do     Use .venv/bin/python, which `make demo` makes, or: pip install -e .\n")

@@ -1,0 +1,202 @@
+"""Runs that exist: found by what a person calls them, told from their folders alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from configs.errors import RunError
+from configs.rundir import RunDir, read_json, write_json
+from launch.cli import main
+from launch.runs import (
+    LAUNCHERS,
+    Tail,
+    ask_to_stop,
+    clock,
+    find_run,
+    handle,
+    log_lines,
+    processes_of,
+    program,
+    status_text,
+    still_runs,
+)
+
+FIRST, SECOND, OTHER = "20260101-100000-aaaaa", "20260102-100000-bbbbb", "20260103-100000-ccccc"
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """runs/tiny with two runs, runs/other with one."""
+    monkeypatch.chdir(tmp_path)
+    for name, number in (("tiny", FIRST), ("tiny", SECOND), ("other", OTHER)):
+        folder = tmp_path / "runs" / name / number
+        folder.mkdir(parents=True)
+        write_json(folder / "plan.json", {})
+    (tmp_path / "runs" / "tiny" / "latest").symlink_to(SECOND)
+    return tmp_path / "runs"
+
+
+@pytest.mark.parametrize(("text", "found"), [
+    ("tiny", SECOND), ("other", OTHER), (FIRST, FIRST), ("20260101", FIRST), ("aaaaa", FIRST),
+    (f"runs/tiny/{FIRST}", FIRST), ("runs/tiny/latest", SECOND), ("runs/tiny", SECOND),
+])
+def test_finding_a_run(runs: Path, text: str, found: str) -> None:
+    run = find_run(text, Path("runs"))
+    assert (run.id, run.path.is_absolute(), run.path.is_symlink()) == (found, True, False)
+
+
+def test_what_to_type_for_a_run(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = find_run("tiny", runs)
+    assert handle(run) == SECOND
+    monkeypatch.chdir(runs)
+    assert handle(run) == f"tiny/{SECOND}"
+    assert find_run(handle(run), Path("runs")) == run
+    monkeypatch.chdir("/")
+    assert find_run(handle(run), Path("runs")) == run
+
+
+def test_how_to_call_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    beside = Path(sys.executable).parent
+    monkeypatch.setenv("PATH", str(beside))
+    assert program("drumbeat") == "drumbeat"
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert program("drumbeat").endswith("/drumbeat")
+    assert program("unheard-of") == "unheard-of"
+
+
+def test_processes_of_a_run_are_told_by_their_command_lines(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with (subprocess.Popen([*sleep, "submitit.core._submit", str(run.submitit)]) as launcher,
+          subprocess.Popen([*sleep, "trainers.worker", str(run.path), "0"]) as rank,
+          subprocess.Popen([*sleep, "tensorboard", "--logdir", str(run.path)]) as unrelated,
+          subprocess.Popen([*sleep, "trainers.worker", f"{run.path}2", "0"]) as other):
+        assert sorted(processes_of(run)) == sorted([launcher.pid, rank.pid])
+        assert processes_of(run, LAUNCHERS) == [launcher.pid]
+        assert still_runs(run) in (f"process {launcher.pid}", f"process {rank.pid}")
+        for process in (launcher, rank, unrelated, other):
+            process.kill()
+    assert still_runs(run) == ""
+
+
+def squeue(folder: Path, answer: str) -> str:
+    (folder / "squeue").write_text(f"#!/bin/sh\necho $@ > {folder}/asked\n{answer}\n")
+    (folder / "squeue").chmod(0o755)
+    return f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+
+def test_a_cluster_is_asked_only_about_jobs_that_may_run(runs: Path, tmp_path: Path,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    run = find_run("tiny", runs)
+    write_json(run.job, {"where": "slurm", "id": "4711"})
+    monkeypatch.setenv("PATH", squeue(tmp_path, "echo RUNNING"))
+    write_json(run.status, {"state": "stopped"})
+    assert still_runs(run) == ""
+    assert not (tmp_path / "asked").exists()
+    write_json(run.status, {"state": "running"})
+    assert still_runs(run) == "SLURM job 4711 is running"
+    assert (tmp_path / "asked").read_text() == "--noheader --jobs 4711 --format %T\n"
+    monkeypatch.setenv("PATH", squeue(tmp_path, "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"))
+    assert still_runs(run) == ""
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert still_runs(run) == "SLURM job 4711, and no squeue on PATH to ask about it"
+
+
+def test_status_in_full(runs: Path) -> None:
+    run = find_run("tiny", runs)
+    write_json(run.status, {
+        "state": "running", "time": time.time(), "attempt": 0, "phase": "head", "step": 1234, "steps": 5000,
+        "loss": 0.12345, "validation": {"loss": 0.5, "accuracy": 0.75}, "samples_per_second": 99.94, "eta_seconds": 3725.0})
+    write_json(run.job, {"where": "local", "id": "17"})
+    assert status_text(run) == f"""\
+run         {SECOND}
+state       running
+step        1,234 of 5,000, phase head
+loss        0.1235
+validation  loss 0.5000, accuracy 0.7500
+speed       99.9 samples/s, 1:02:05 to go
+heard of    0 s ago
+job         17 (process on this machine)
+folder      {run.path}"""
+
+
+def test_status_of_a_run_that_ended_or_never_began(runs: Path) -> None:
+    run = find_run("tiny", runs)
+    assert status_text(run) == f"run         {SECOND}\nstate       unknown\nfolder      {run.path}"
+    write_json(run.status, {"state": "failed", "verdict": "rank 1 on n1 was killed", "time": 1.0})
+    assert "verdict     rank 1 on n1 was killed\n" in status_text(run)
+    assert "heard of" not in status_text(run)
+
+
+def test_logs_of_the_newest_attempt(runs: Path) -> None:
+    run = find_run("tiny", runs)
+    for text in ("old\n", "first\nsecond\nunfinished"):
+        run.claim_attempt().log(0).write_text(text)
+    assert list(log_lines(run, rank=0, follow=False)) == ["first", "second", "unfinished"]
+    with pytest.raises(RunError, match=r"rank 3 has no log(.|\n)*Ranks with one: 0"):
+        list(log_lines(run, rank=3, follow=False))
+
+
+def test_following_goes_on_with_the_next_attempt_until_the_run_ends(runs: Path) -> None:
+    run = find_run("tiny", runs)
+    write_json(run.status, {"state": "running"})
+    run.claim_attempt().log(0).write_text("a\nunfin")
+    lines = log_lines(run, rank=0, follow=True)
+    assert next(lines) == "a"
+    with open(run.attempt(0).log(0), "a") as log:
+        log.write("ished\n")
+    assert next(lines) == "unfinished"
+    run.claim_attempt().log(0).write_text("b\nlast words")
+    assert next(lines) == "b"
+    write_json(run.status, {"state": "finished"})
+    assert list(lines) == ["last words"]
+
+
+def test_a_tail_survives_bytes_that_are_no_text(tmp_path: Path) -> None:
+    tail = Tail(tmp_path / "log")
+    assert tail.lines() == []
+    (tmp_path / "log").write_bytes(b"\xff\xfe\nrest")
+    assert tail.lines() == ["\ufffd\ufffd"]
+    assert tail.lines(unfinished=True) == ["rest"]
+    assert tail.lines(unfinished=True) == []
+
+
+def test_stopping(runs: Path) -> None:
+    run = find_run("tiny", runs)
+    write_json(run.status, {"state": "running"})
+    attempt = run.claim_attempt()
+    assert ask_to_stop(run).startswith(f"{SECOND} saves after a step and leaves. To go on with it:\n")
+    assert ask_to_stop(run).endswith(f"drumbeat run --resume {SECOND}")
+    assert read_json(attempt.stop)["reason"] == "stopped"
+    write_json(run.status, {"state": "stopped"})
+    assert ask_to_stop(run) == f"{SECOND} is stopped already"
+
+
+def test_a_run_that_waits_in_the_queue_hears_nothing(runs: Path) -> None:
+    run = find_run("tiny", runs)
+    run.claim_attempt()
+    write_json(run.job, {"where": "slurm", "id": "4711"})
+    write_json(run.status, {"state": "preempted"})
+    with pytest.raises(RunError, match="scancel 4711"):
+        ask_to_stop(run)
+    assert not run.attempt(0).stop.exists()
+
+
+def test_the_verbs_print(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = find_run("tiny", runs)
+    write_json(run.status, {"state": "stopped"})
+    run.claim_attempt().log(0).write_text("line\n")
+    assert [main(["status", "tiny"]), main(["logs", "tiny"]), main(["stop", "tiny"])] == [0, 0, 0]
+    out = capsys.readouterr().out
+    assert out.endswith(f"folder      {run.path}\nline\n{SECOND} is stopped already\n")
+
+
+def test_clock() -> None:
+    assert list(map(clock, (0, 59.9, 60, 3600, 36_061))) == ["0:00", "0:59", "1:00", "1:00:00", "10:01:01"]
