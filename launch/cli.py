@@ -152,7 +152,7 @@ def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `run`."""
-    parser.description = "Train what a config describes: on this machine, on a cluster, or in this process."
+    parser.description = "Train what a config describes: here, on a cluster, or in this very process."
     parser.usage, parser.epilog = RUN_USAGE, RUN_EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("words", nargs="*", metavar="CONFIG", help="a config file, or the name of a shipped one; then "

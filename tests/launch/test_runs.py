@@ -113,7 +113,8 @@ def test_status_in_full(runs: Path) -> None:
     run = find_run("tiny", runs)
     write_json(run.status, {
         "state": "running", "time": time.time(), "attempt": 0, "phase": "head", "step": 1234, "steps": 5000,
-        "loss": 0.12345, "validation": {"loss": 0.5, "accuracy": 0.75}, "samples_per_second": 99.94, "eta_seconds": 3725.0})
+        "loss": 0.12345, "validation": {"loss": 0.5, "accuracy": 0.75}, "samples_per_second": 99.94,
+        "eta_seconds": 3725.0})
     write_json(run.job, {"where": "local", "id": "17"})
     assert status_text(run) == f"""\
 run         {SECOND}
