@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
 from configs.rundir import RunDir
@@ -80,16 +80,15 @@ def contact_sheet(images: Sequence[Tensor], titles: Sequence[str] = (), *, colum
         top = 6 + number // columns * (side + line + 6)
         if titles:
             draw.text((left, top + 1), titles[number], fill=(235, 235, 235), font_size=12)
-        picture = _picture(image)
-        picture.thumbnail((side, side))
+        picture = ImageOps.contain(_picture(image), (side, side))
         sheet.paste(picture, (left + (side - picture.width) // 2, top + line))
     return sheet
 
 
 def _picture(image: Tensor) -> Image.Image:
     values = image.detach().float().cpu()
-    if image.dtype != torch.uint8:  # a normalised picture: stretch what it uses to what a screen shows
-        low, high = values.min(), values.max()
+    if image.dtype != torch.uint8:  # a normalised picture: stretch what each channel uses to what a screen shows
+        low, high = values.amin((1, 2), keepdim=True), values.amax((1, 2), keepdim=True)
         values = (values - low) / (high - low).clamp(min=1e-6) * 255
     values = values[:3] if len(values) >= 3 else values[:1].expand(3, -1, -1)
     return Image.fromarray(values.byte().permute(1, 2, 0).contiguous().numpy())
