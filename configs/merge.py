@@ -13,11 +13,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from configs.errors import ConfigError, Fault
 from configs.faults import misfit, missing, out_of_bounds, unresolved
-from configs.layers import Layer, leaves, nest, overlay, parent
+from configs.layers import Layer, nest, overlay, parent
 from configs.text import inline
 
 PATH_ARGUMENTS = ("root", "folder", "path", "file")
 """Arguments of targets with these names, or ending in _ and one of them, are paths."""
+
+MISFIT = (OmegaConfBaseException, TypeError, ValueError)
+"""What OmegaConf raises for a value that its key cannot have."""
 
 Schema = TypeVar("Schema")
 Places = Mapping[str, Layer]
@@ -58,15 +61,27 @@ def _merge(schema: type, values: dict[str, Any], places: Places, layers: Sequenc
     merged: Any = OmegaConf.structured(schema)
     try:
         return OmegaConf.merge(merged, values), []
-    except (OmegaConfBaseException, TypeError, ValueError) as error:
+    except MISFIT as error:
         first = str(error).splitlines()[0]
-    faults = []
-    for key, value in sorted(leaves(values), key=lambda leaf: layers.index(places[leaf[0]])):
+    misfits: list[tuple[str, Any]] = []
+    merged = _merge_what_fits(merged, values, misfits)
+    misfits.sort(key=lambda leaf: layers.index(places[leaf[0]]))
+    faults = [misfit(schema, places[key], key, value) for key, value in misfits]
+    return merged, faults or [Fault(what=first, where=layers[-1].origin)]
+
+
+def _merge_what_fits(merged: Any, values: Mapping[str, Any], misfits: list[tuple[str, Any]], prefix: str = "") -> Any:
+    """Section by section, and a section that does not fit key by key; the leaves that do not fit go to `misfits`."""
+    for name, value in values.items():
+        key = f"{prefix}{name}"
         try:
             merged = OmegaConf.merge(merged, nest(key, value))
-        except (OmegaConfBaseException, TypeError, ValueError):
-            faults.append(misfit(schema, places[key], key, value))
-    return merged, faults or [Fault(what=first, where=layers[-1].origin)]
+        except MISFIT:
+            if isinstance(value, dict) and value:
+                merged = _merge_what_fits(merged, value, misfits, f"{key}.")
+            else:
+                misfits.append((key, value))
+    return merged
 
 
 def _missing(schema: type, merged: Any, found: Sequence[Fault], places: Places,
