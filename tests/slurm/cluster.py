@@ -124,6 +124,12 @@ class Cluster:
             time.sleep(0.1)
         return state
 
+    def start_again(self, job_id: int | str, timeout: float = 40) -> None:
+        """Let a job that is being requeued start in two seconds, and not only when its credential has expired. At once
+        would be too soon: within the same second its node still takes the new credential for the old, revoked one."""
+        self.wait(job_id, "PENDING", timeout)
+        self.run("scontrol", "update", f"jobid={job_id}", "starttime=now+2")
+
     def processes(self) -> set[int]:
         """All that runs in the cluster at this moment: daemons, slurmstepds, and the jobs with all they started."""
         return keeper.descendants(self._keeper.pid)

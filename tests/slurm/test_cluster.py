@@ -115,7 +115,7 @@ def test_a_preempted_job_runs_again(slurm_installed: None, tmp_path: Path) -> No
         high = submit(cluster, "urgent", "true")
         cluster.wait(high, "COMPLETED", timeout=20)
         assert cluster.state(low) == "PENDING"
-        cluster.run("scontrol", "update", f"jobid={low}", "starttime=now")  # Or it would wait 8 s.
+        cluster.start_again(low)
         cluster.wait(low, "RUNNING", timeout=10)
         assert "Restarts=1" in cluster.run("scontrol", "show", "job", low)
         cluster.run("scancel", low)

@@ -27,12 +27,12 @@ from tests.slurm.test_cluster import submit
 
 pytestmark = pytest.mark.slurm
 
-ON_EACH = pytest.mark.parametrize(
-    "cluster",
-    [pytest.param({"proctrack": proctrack}, id=proctrack) for proctrack in ("cgroup", "linuxproc", "pgid")],
-    indirect=True,
-    scope="module",
-)
+
+def on(*proctracks: str) -> pytest.MarkDecorator:
+    """A cluster with each of these ways to find a job's processes. Together the tests try each of them with everything
+    that it makes a difference to; all combinations would take four minutes."""
+    params = [pytest.param({"proctrack": proctrack}, id=proctrack) for proctrack in proctracks]
+    return pytest.mark.parametrize("cluster", params, indirect=True, scope="module")
 
 
 class Submitted:
@@ -58,9 +58,7 @@ class Submitted:
         return pids
 
     def up_again(self, attempt: int) -> None:
-        """Lets the requeued job start at once, instead of when its credential has expired."""
-        until(lambda: self.cluster.state(self.job) == "PENDING", seconds=40)
-        self.cluster.run("scontrol", "update", f"jobid={self.job}", "starttime=now")
+        self.cluster.start_again(self.job)
         self.up(attempt)
         assert self.restarts() == 1
 
@@ -107,7 +105,7 @@ def submitted(cluster: Cluster, tmp_path: Path) -> Iterator[Callable[..., Submit
         assert job.left() == []
 
 
-@ON_EACH
+@on("cgroup", "pgid")
 def test_the_signal_ahead_of_the_time_limit(submitted: Callable[..., Submitted]) -> None:
     job = submitted()
     job.up()
@@ -117,7 +115,7 @@ def test_the_signal_ahead_of_the_time_limit(submitted: Callable[..., Submitted])
     job.finish()
 
 
-@ON_EACH
+@on("cgroup", "linuxproc")
 def test_preemption_with_a_grace_time(submitted: Callable[..., Submitted]) -> None:
     job = submitted()
     job.up()
@@ -128,7 +126,7 @@ def test_preemption_with_a_grace_time(submitted: Callable[..., Submitted]) -> No
     job.finish()
 
 
-@ON_EACH
+@on("pgid")
 def test_requeued_by_an_administrator(submitted: Callable[..., Submitted]) -> None:
     """So is preemption without a GraceTime. SLURM sends SIGTERM, and SIGKILL after KillWait."""
     job = submitted()
@@ -139,7 +137,7 @@ def test_requeued_by_an_administrator(submitted: Callable[..., Submitted]) -> No
     job.finish()
 
 
-@ON_EACH
+@on("linuxproc")
 def test_a_cancelled_job_saves_and_stays_cancelled(submitted: Callable[..., Submitted]) -> None:
     job = submitted()
     job.up()
@@ -150,7 +148,7 @@ def test_a_cancelled_job_saves_and_stays_cancelled(submitted: Callable[..., Subm
     assert job.restarts() == 0
 
 
-@ON_EACH
+@on("cgroup")
 def test_a_rank_and_then_an_agent_is_killed_on_the_second_node(submitted: Callable[..., Submitted]) -> None:
     """Both nodes take the next attempt together, on another port, in the same allocation."""
     job = submitted()
@@ -167,7 +165,7 @@ def test_a_rank_and_then_an_agent_is_killed_on_the_second_node(submitted: Callab
     assert (len(ports), job.restarts()) == (3, 0)
 
 
-@ON_EACH
+@on("cgroup", "pgid")
 @pytest.mark.parametrize("node", [0, 1])
 def test_a_launcher_is_killed(submitted: Callable[..., Submitted], node: int) -> None:
     """The job fails and leaves nothing. What it would take to go on is a new job: `--resume`."""
@@ -178,9 +176,10 @@ def test_a_launcher_is_killed(submitted: Callable[..., Submitted], node: int) ->
     assert job.left() == []
 
 
+@on("cgroup")
 def test_the_time_limit_without_a_signal(submitted: Callable[..., Submitted]) -> None:
-    """The launcher looks at the clock itself. SLURM's signal may come early, and so does not help here."""
-    job = submitted(time_minutes=1, signal_seconds=50, sbatch={"signal": "USR1@1"})
+    """The launcher looks at the clock itself."""
+    job = submitted(time_minutes=1, signal_seconds=55, sbatch={"signal": "CONT@1"})
     job.up()
     job.up_again(1)
     assert job.words(0) == "stopped at step 1: the job's time limit is near"

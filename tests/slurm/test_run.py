@@ -1,0 +1,93 @@
+"""The whole way on a real two-node cluster: submitted from the command line, stopped, killed, queued again; and the
+same weights come out as on this machine, bit for bit."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from configs.rundir import RunDir, read_json
+from tests.launch.test_node import until
+from tests.slurm.cluster import Cluster
+from tests.slurm.test_launcher import on
+from tests.tiny import drumbeat, latest, write_config
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+
+START = 90.0
+"""Seconds for two ranks to start up, on two cores that others use as well."""
+
+
+@pytest.fixture(scope="session")
+def here(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """The result of two ranks on this machine."""
+    folder = tmp_path_factory.mktemp("here")
+    drumbeat(folder, str(write_config(folder)), "--procs", "2")
+    return read_json(latest(folder).result)
+
+
+class Job:
+    """The tiny experiment on two nodes, with a fuse in it where `at` says after how many losses."""
+
+    def __init__(self, cluster: Cluster, folder: Path, *words: str, at: str = "[]", how: str = "wait") -> None:
+        self.cluster, self.folder = cluster, folder
+        said = drumbeat(folder, str(write_config(folder)), "--slurm", "--nodes", "2", "--procs", "1",
+                        "task._target_=tests.tiny.Fuse", f"task.folder={folder}", f"task.at={at}", f"task.how={how}",
+                        "task.rank=1", *words).stdout
+        self.id = re.search(r"SLURM job\s+(\d+)", said)[1]  # type: ignore[index]
+
+    @property
+    def run(self) -> RunDir:
+        return latest(self.folder)
+
+    def reach(self, blown: int = 0) -> None:
+        """Waits until the fuse blows: the run is in the middle of an epoch."""
+        until((self.folder / f"blown-{blown}").exists, seconds=START)
+
+    def words(self, attempt: int) -> str:
+        return str(read_json(self.run.attempt(attempt).verdict)["words"])
+
+    def go_on(self) -> None:
+        """Lets the ranks go on once the launcher has asked them to stop."""
+        until(self.run.attempt(0).stop.exists)
+        (self.folder / "go").touch()
+
+    def result(self) -> dict[str, object]:
+        self.cluster.wait(self.id, "COMPLETED", timeout=2 * START)
+        return read_json(self.run.result)
+
+
+@on("cgroup")
+def test_two_nodes_compute_what_one_computes(cluster: Cluster, tmp_path: Path, here: dict[str, object]) -> None:
+    job = Job(cluster, tmp_path)
+    assert job.result() == here
+    attempt = job.run.attempt(0)
+    assert attempt.log(0).exists()
+    assert read_json(attempt.launch)["address"] == read_json(attempt.down(0))["host"] == "n1"
+    assert read_json(job.run.status)["state"] == "finished"
+
+
+@on("linuxproc")
+def test_ahead_of_its_time_limit_it_saves_and_goes_on_later(cluster: Cluster, tmp_path: Path,
+                                                            here: dict[str, object]) -> None:
+    """Loader workers included: under linuxproc SLURM signals every process of the job."""
+    job = Job(cluster, tmp_path, "data.workers=1", at="[70]")
+    job.reach()
+    cluster.run("scancel", "--signal=USR2", job.id)  # to the steps, as --signal=USR2@N sends it at its time
+    cluster.run("scancel", "--signal=TERM", job.id)
+    job.go_on()
+    cluster.start_again(job.id)
+    assert job.result() == here
+    assert re.match(r"stopped at step \d+: the job's time limit is near", job.words(0))
+
+
+@on("pgid")
+def test_a_rank_killed_on_the_second_node(cluster: Cluster, tmp_path: Path, here: dict[str, object]) -> None:
+    """The nodes restart in place together, within the same allocation."""
+    job = Job(cluster, tmp_path, at="[70]", how="kill")
+    assert job.result() == here
+    assert job.words(0).startswith("rank 1 on n2 was killed (SIGKILL; out of memory?) at step")
+    assert len(list(job.run.attempts.iterdir())) == 2
+    assert "Restarts=0" in cluster.run("scontrol", "show", "job", job.id)
