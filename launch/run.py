@@ -62,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
             write_json(run_dir.job, {"where": plan.where, "id": job.id})
     if plan.where == "debug":
         executor.submit(request)
+        print()
         return watch.conclude(run_dir)
     if plan.where == "local" and not args.detach:
         return watch.follow(run_dir, job, before)
