@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import pytest
 
 from configs.rundir import RunDir, read_json, write_json
 from configs.schema import Site
+from launch.executors import Local, Request
 from launch.plan import JobPlan, Topology
 from launch.processes import descendants
 from tests.launch import standin
@@ -34,8 +36,11 @@ import launch.node
 from configs.rundir import RunDir
 from launch.plan import JobPlan
 launch.node.FIRST_PATIENCE = 2.0
+launch.node.LEAVE_PATIENCE = 0.5
 run = RunDir(Path(sys.argv[1]))
-print(launch.node.Launcher(run, JobPlan.read(run.plan), node=int(sys.argv[2])).run_attempts())
+launcher = launch.node.Launcher(run, JobPlan.read(run.plan), node=int(sys.argv[2]))
+launcher.end = float(sys.argv[3])
+print(launcher.run_attempts())
 """
 
 
@@ -60,12 +65,12 @@ class Stage:
         self.launchers: list[subprocess.Popen[str]] = []
         self.seen: set[int] = set()
 
-    def launch(self, *nodes: int, job: str = "7") -> None:
+    def launch(self, *nodes: int, job: str = "7", end: float = float("inf")) -> None:
         """Starts the launchers of these nodes; of all where none is given."""
         for node in nodes or range(self.nodes):
             self.launchers.append(subprocess.Popen(
-                [sys.executable, "-c", LAUNCHER, str(self.run.path), str(node)], cwd=ROOT, stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE, text=True, env=os.environ | {"SLURM_JOB_ID": job}))
+                [sys.executable, "-c", LAUNCHER, str(self.run.path), str(node), str(end)], cwd=ROOT,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"SLURM_JOB_ID": job}))
 
     def up(self, attempt: int = 0) -> dict[str, int]:
         """Waits until an attempt is up; who is who."""
@@ -89,7 +94,9 @@ class Stage:
         return str(read_json(self.run.status)["state"])
 
     def left(self) -> list[int]:
-        """Which of the processes seen are still there."""
+        """Which of the attempts' processes are still there."""
+        for path in (self.run.path / "standin").glob("*.pid"):
+            self.seen.add(int(path.read_text()))
         return [pid for pid in self.seen if alive(pid)]
 
 
@@ -128,7 +135,7 @@ def test_a_run_that_finishes(stage: Callable[..., Stage]) -> None:
 @pytest.mark.parametrize(("victim", "words"), [
     ("rank1", "rank 1 on {host} was killed (SIGKILL; out of memory?); there is no checkpoint"),
     ("agent0", "torchrun on {host} was killed (SIGKILL; out of memory?); there is no checkpoint"),
-])
+], ids=["rank", "torchrun"])
 def test_a_rank_or_torchrun_killed_means_a_restart_in_place(stage: Callable[..., Stage], victim: str,
                                                             words: str) -> None:
     here = stage()
@@ -174,6 +181,35 @@ def test_only_the_launcher_hears_signals(stage: Callable[..., Stage]) -> None:
     assert here.end() == ["leave"]
     assert here.verdict(0)["words"] == "stopped at step 1: the job's time limit is near"
     assert standin.heard(here.run.path) == {}
+
+
+def test_the_clock_asks_for_a_save(stage: Callable[..., Stage]) -> None:
+    here = stage()
+    here.launch(end=time.time() + Site().signal_seconds + 2)
+    here.up()
+    assert here.end() == ["leave"]
+    assert here.verdict(0)["words"] == "stopped at step 1: the job's time limit is near"
+
+
+def test_a_save_that_hangs_does_not_outlast_the_time_limit(stage: Callable[..., Stage]) -> None:
+    """The job could not be queued again any more."""
+    here = stage()
+    (here.run.path / "standin" / "saving").touch()
+    here.launch(end=time.time() + 3)
+    assert here.end() == ["leave"]
+    assert here.left() == []
+    assert here.verdict(0)["words"] == (
+        "stopped without a save: the job's time limit is near; there is no checkpoint")
+
+
+def test_ranks_that_hang_after_the_last_save_are_ended(stage: Callable[..., Stage]) -> None:
+    here = stage()
+    (here.run.path / "standin" / "leaving").touch()
+    here.finish()
+    here.launch()
+    assert here.end() == ["leave"]
+    assert here.state() == "finished"
+    assert here.left() == []
 
 
 def test_a_stop_ahead_of_the_start_starts_nothing(stage: Callable[..., Stage]) -> None:
@@ -271,6 +307,30 @@ def test_what_torchrun_is_told(stage: Callable[..., Stage], monkeypatch: pytest.
     assert environment["GLOO_SOCKET_IFNAME"]
     here.finish()
     here.end()
+
+
+def test_the_end_of_submitits_controller_is_a_stop(stage: Callable[..., Stage]) -> None:
+    """Locally it is the launcher's parent. The save is not lost."""
+    here = stage()
+    plan = JobPlan.read(here.run.plan)
+    job = Local().submit(Request(plan=replace(plan, python=sys.executable), text=""))
+    here.up()
+    os.kill(int(job.id or 0), signal.SIGKILL)
+    until(lambda: not job.running() and here.verdict(0))
+    assert here.verdict(0)["words"] == "stopped at step 1: SIGTERM"
+    until(lambda: not here.left())
+
+
+def test_a_run_that_is_given_up_is_a_failure_to_submitit(stage: Callable[..., Stage]) -> None:
+    here = stage(restarts=0)
+    here.run.submitit.mkdir()
+    (here.run.submitit / "9_0_result.pkl.save_tmp").touch()
+    (here.run.path / "standin" / "fail0").write_text("boom")
+    plan = JobPlan.read(here.run.plan)
+    job = Local().submit(Request(plan=replace(plan, python=sys.executable), text=""))
+    until(lambda: not job.running())
+    assert "RunFailedError: rank 0 on here failed at step 3: ValueError: boom; " in job.handle.stderr()
+    assert list(here.run.submitit.glob("*.save_tmp")) == []
 
 
 @pytest.mark.slow

@@ -177,6 +177,15 @@ def test_a_launcher_is_killed(submitted: Callable[..., Submitted], node: int) ->
 
 
 @on("cgroup")
+def test_a_run_that_is_given_up_is_a_failed_job(submitted: Callable[..., Submitted]) -> None:
+    job = submitted()
+    (job.run.path / "standin" / "fail1").write_text("a bad picture")
+    job.cluster.wait(job.job, "FAILED", timeout=40)
+    assert job.state() == "failed"
+    assert job.words(1).endswith("a bad picture; there is no checkpoint; given up: the same again")
+
+
+@on("cgroup")
 def test_the_time_limit_without_a_signal(submitted: Callable[..., Submitted]) -> None:
     """The launcher looks at the clock itself."""
     job = submitted(time_minutes=1, signal_seconds=55, sbatch={"signal": "CONT@1"})
