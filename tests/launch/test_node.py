@@ -340,23 +340,19 @@ def test_whoever_is_killed_nothing_is_left_and_the_same_weights_come_out(tmp_pat
     config = str(write_config(tmp_path))
     drumbeat(straight, config, "--procs", "2")
 
-    with Real(tmp_path, config, "--procs", "2", "data.workers=1", "task._target_=tests.tiny.Fuse",
-              f"task.folder={tmp_path}", "task.at=[8,20]", "task.how=hold") as real:
-        until(lambda: len(real.processes("trainers.worker")) == 3, seconds=60)  # torchrun and its ranks
-        real.kill("submitit.core._submit")
-        assert real.process.wait(20) == 1
-        assert real.status()["verdict"] == "the node launcher was killed"
+    with Detached(tmp_path, config, "--procs", "2", "data.workers=1", "task._target_=tests.tiny.Fuse",
+                  f"task.folder={tmp_path}", "task.at=[8,20]", "task.how=hold") as job:
+        until(lambda: len(job.running("trainers.worker")) == 3, seconds=60)  # torchrun and its ranks
+        job.kill("submitit.core._submit")
 
-    with Real(tmp_path, "--resume", "tiny") as real:
+    with Detached(tmp_path, "--resume", "tiny") as job:
         until((tmp_path / "blown-0").exists, seconds=60)
-        assert len(real.seen()) == 7, "controller, launcher, agent, 2 ranks and a loader worker of each"
-        real.kill("submitit.core._submit")
-        assert real.process.wait(20) == 1
+        assert len(job.all()) == 6, "launcher, agent, two ranks with a loader worker each"
+        job.kill("submitit.core._submit")
 
-    with Real(tmp_path, "--resume", "tiny") as real:
+    with Detached(tmp_path, "--resume", "tiny") as job:
         until((tmp_path / "blown-1").exists, seconds=60)
-        real.kill("torch.distributed.run")
-        assert real.process.wait(120) == 0
+        job.kill("torch.distributed.run")
 
     killed = latest(tmp_path)
     assert [read_json(killed.attempt(number).verdict).get("outcome") for number in range(4)] == [
@@ -364,43 +360,40 @@ def test_whoever_is_killed_nothing_is_left_and_the_same_weights_come_out(tmp_pat
     assert read_json(killed.result) == read_json(latest(straight).result)
 
 
-class Real:
-    """`launch/run.py WORDS` typed in a folder; what it has started is gone when the context is left."""
+class Detached:
+    """`launch/run.py WORDS --detach` typed in a folder; leaving the context waits for the job's end."""
 
     def __init__(self, folder: Path, *words: str) -> None:
-        self.folder = folder
-        self.process = subprocess.Popen([sys.executable, str(ROOT / "launch" / "run.py"), *words], cwd=folder,
-                                        stdout=subprocess.DEVNULL)
-        self.all: set[int] = set()
+        drumbeat(folder, *words, "--detach")
+        self.controller = int(read_json(latest(folder).job)["id"])
 
-    def __enter__(self) -> Real:
+    def __enter__(self) -> Detached:
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
-        self.process.kill()
-        self.process.wait()
-        until(lambda: not [pid for pid in self.all if alive(pid)], seconds=15)
+    def __exit__(self, kind: object, *error: object) -> None:
+        left = self.all()
+        if kind:
+            for pid in [self.controller, *left]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        until(lambda: not alive(self.controller), seconds=120)
+        assert not [pid for pid in left if alive(pid)]
 
-    def seen(self) -> set[int]:
-        """All processes it has started, as far as they are there now."""
-        now = set(descendants(self.process.pid))
-        self.all |= now
-        return now
+    def all(self) -> list[int]:
+        """All below submitit's controller."""
+        return descendants(self.controller)
 
-    def processes(self, module: str) -> list[int]:
+    def running(self, module: str) -> list[int]:
         """Those that run a module."""
         found = []
-        for pid in self.seen():
+        for pid in self.all():
             with suppress(OSError):
                 found += [pid] if module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") else []
         return found
 
     def kill(self, module: str) -> None:
-        """SIGKILL to the process that runs a module, and all it had started has to be gone in seconds."""
-        victim, = self.processes(module)
+        """SIGKILL to the process that runs a module; all it had started has to be gone in seconds."""
+        victim, = self.running(module)
         below = descendants(victim)
         os.kill(victim, signal.SIGKILL)
-        until(lambda: not [pid for pid in below if alive(pid)], seconds=10)
-
-    def status(self) -> dict[str, Any]:
-        return read_json(latest(self.folder).status)
+        until(lambda: not [pid for pid in below if alive(pid)], seconds=20)
