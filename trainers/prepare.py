@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from configs.errors import Fault, PrepareError
+from configs.errors import Fault, PrepareError, nearest
 from configs.layers import Layer
 from configs.load import build_config
 from configs.schema import Config
@@ -35,6 +35,7 @@ from trainers.build import (
     frozen_modules,
 )
 from trainers.loop import timetables
+from trainers.tasks import Task
 
 
 def prepare(config: Config) -> dict[str, Any]:
@@ -51,7 +52,11 @@ def prepare(config: Config) -> dict[str, Any]:
     model = attempt(lambda: _model_on_meta(config))
     sets: Sets | None = attempt(lambda: build_sets(config))
     attempt(lambda: build_batch_transforms(config))
-    attempt(lambda: build_task(config, sets.classes if sets else []))
+    task: Task | None = attempt(lambda: build_task(config, sets.classes if sets else []))
+    if task is not None and config.evaluation.best_by not in task.measures:
+        faults.append(Fault(what=f"the task has no metric '{config.evaluation.best_by}'", where="evaluation.best_by",
+                            given=f"best_by: {config.evaluation.best_by}",
+                            remedy=nearest(config.evaluation.best_by, task.measures)))
     if model is not None:
         for name in config.phases:
             attempt(partial(_check_phase, config, name, model))

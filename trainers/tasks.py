@@ -31,6 +31,9 @@ class Mistake(NamedTuple):
 class Task(Protocol):
     """What the loop asks of a task. Metrics always hold "loss"."""
 
+    measures: tuple[str, ...]
+    """The names of its metrics."""
+
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor: ...
 
     def metrics(self, results: Results) -> dict[str, float]: ...
@@ -44,6 +47,8 @@ class Classification:
     `loss` is any torch loss with a `reduction`; cross-entropy on logits where none is given, which is log-softmax
     followed by the negative log-likelihood. Metrics: loss, accuracy.
     """
+
+    measures = ("loss", "accuracy")
 
     def __init__(self, *, loss: Any = None, classes: Sequence[str] = ()) -> None:
         self.loss: Callable[[Tensor, Tensor], Tensor] = per_sample(loss or nn.CrossEntropyLoss())

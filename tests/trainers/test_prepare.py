@@ -1,0 +1,44 @@
+"""What is found out before a run is submitted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs.errors import PrepareError
+from configs.load import load
+from tests.tiny import write_config
+from trainers.prepare import prepare
+
+
+def test_facts(tmp_path: Path) -> None:
+    facts: dict[str, Any] = prepare(load(write_config(tmp_path)).config)
+    assert facts["samples"] == {"train": 100, "validation": 30, "test": 17}
+    assert facts["steps"] == {"head": 17, "finetune": 25}
+    assert facts["classes"] == ["bottom", "top"]
+    assert facts["parameters"] == 8 * 9 + 8 + 16 + 2 * 512 + 512 * 32 + 32 + 64 + 66
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ("phases.head.freeze=[backbon]", "the model has no module 'backbon'"),
+    ("phases.head.freeze=[backbone,head]", "the phase freezes everything"),
+    ("evaluation.best_by=accuracyy", "the task has no metric 'accuracyy'"),
+    ("data.validation={}", "there are no best weights without a validation set"),
+    ("data.train.n=0", "data.train is empty"),
+    ("phases.head.optimizer.rate=1", "torch.optim.Adam has no argument 'rate'"),
+    ("task._target_=trainers.tasks.Clasification", "Did you mean 'Classification'?"),
+    ("data.transforms.batch=[{_target_: data.images.Normalize, mean: [0], std: [0]}]", "positive deviations"),
+])
+def test_faults(tmp_path: Path, change: str, words: str) -> None:
+    with pytest.raises(PrepareError) as caught:
+        prepare(load(write_config(tmp_path), [change]).config)
+    assert words in " ".join(str(caught.value).split())
+
+
+def test_all_faults_at_once(tmp_path: Path) -> None:
+    changes = ["model._target_=tests.tiny.Nett", "phases.head.optimizer.rate=1", "data.train.m=3"]
+    with pytest.raises(PrepareError) as caught:
+        prepare(load(write_config(tmp_path), changes).config)
+    assert len(caught.value.faults) >= 2
