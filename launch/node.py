@@ -103,7 +103,7 @@ class Launcher:
             attempt = self.claim() if self.node == 0 else self.wait_for("the next attempt", self.claimed)
             self.joined = attempt.number
             code = self.supervise(attempt)
-            write_json(attempt.down(self.node), {"code": code, "host": own_address(), "time": time.time()})
+            write_json(attempt.down(self.node), {"code": code, "host": own_address()})
             verdict = self.decide(attempt) if self.node == 0 else (
                 self.wait_for("the verdict", partial(Verdict.read, attempt)))
             if verdict.next == "requeue":

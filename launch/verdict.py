@@ -11,7 +11,7 @@ import re
 import signal
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from configs.rundir import Attempt, RunDir, State, read_json, write_json
 
@@ -45,6 +45,8 @@ class Verdict:
     """Of the newest good checkpoint; -1 where there is none."""
     reason: str = ""
     """Of a stop."""
+    rank: int = -1
+    """The rank that a failure began with, whose log tells most; -1 where it is not known."""
     error: str = ""
     """The kind, step and rank of an exception: what makes two failures the same."""
 
@@ -88,7 +90,6 @@ def judge(run: RunDir, attempt: Attempt, *, restarts: int, slurm: str = "") -> V
     past = in_a_row(run, attempt, step)
     spent = f"; given up: {len(past) + 1} times in a row without a newer checkpoint" if len(past) >= restarts else ""
     last = f"the last checkpoint is of step {step}" if step >= 0 else "there is no checkpoint"
-    error = first_error(attempt)
     if attempt.stop.exists():
         reason = str(read_json(attempt.stop).get("reason"))
         if reason == TERMINATED or slurm == "cancelled":
@@ -100,11 +101,11 @@ def judge(run: RunDir, attempt: Attempt, *, restarts: int, slurm: str = "") -> V
             return Verdict(outcome="stopped", next="give up", words=words + spent, step=step, reason=reason)
         return Verdict(outcome="stopped", next=again, words=words, step=step, reason=reason)
 
-    kind = f"{error['type']} at step {error['step']} of rank {error['rank']}" if error else ""
-    if kind and any(verdict.error == kind for verdict in past):
+    why = cause(attempt)
+    if why.error and any(verdict.error == why.error for verdict in past):
         spent = "; given up: the same again"
-    return Verdict(outcome="failed", next="give up" if spent else "restart",
-                   words=f"{what_failed(attempt, error)}; {last}{spent}", step=step, error=kind)
+    return Verdict(outcome="failed", next="give up" if spent else "restart", words=f"{why.words}; {last}{spent}",
+                   step=step, rank=why.rank, error=why.error)
 
 
 def in_a_row(run: RunDir, attempt: Attempt, step: int) -> list[Verdict]:
@@ -118,28 +119,36 @@ def in_a_row(run: RunDir, attempt: Attempt, step: int) -> list[Verdict]:
     return found
 
 
-def first_error(attempt: Attempt) -> dict[str, Any]:
-    """The exception that began it, as its rank wrote it down; empty where a rank was killed, or where all that the
-    ranks saw is that another one had gone."""
-    if any(-code in (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS) for _, _, code in root_causes(attempt)):
-        return {}
-    return next((error for error in attempt.errors() if not CONSEQUENCES.search(error["message"])), {})
+@dataclass(frozen=True)
+class Cause:
+    """What made an attempt fail."""
 
-
-def what_failed(attempt: Attempt, error: dict[str, Any]) -> str:
+    words: str
     """Which rank on which node, what, at which step."""
-    if error:
+    rank: int = -1
+    error: str = ""
+    """As in a verdict, both."""
+
+
+def cause(attempt: Attempt) -> Cause:
+    """What began it: a rank that was killed, else the first exception that is not about another rank that has gone."""
+    causes, errors = list(root_causes(attempt)), attempt.errors()
+    own = [error for error in errors if not CONSEQUENCES.search(error["message"])]
+    at = f" at step {max(error['step'] for error in errors)}" if errors else ""
+    for host, rank, code in causes:
+        if -code in (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS) and rank not in [error["rank"] for error in own]:
+            return Cause(f"rank {rank} on {host} {ended_by(code)}{at}", rank)
+    for error in own:
         lines = str(error["message"]).strip().splitlines() or [""]
-        return (f"rank {error['rank']} on {error['node']} failed at step {error['step']}: {error['type']}: "
-                f"{lines[0][:300]}")
-    others = attempt.errors()
-    at = f" at step {max(other['step'] for other in others)}" if others else ""
-    for host, rank, code in sorted(root_causes(attempt), key=lambda cause: cause[2] >= 0):
-        return f"rank {rank} on {host} {ended_by(code)}{at}"
+        kind = f"{error['type']} at step {error['step']} of rank {error['rank']}"
+        return Cause(f"rank {error['rank']} on {error['node']} failed at step {error['step']}: {error['type']}: "
+                     f"{lines[0][:300]}", error["rank"], kind)
+    for host, rank, code in sorted(causes, key=lambda cause: cause[2]):
+        return Cause(f"rank {rank} on {host} {ended_by(code)}{at}", rank)
     for down in map(read_json, sorted(attempt.path.glob("node*.down.json"))):
         if down.get("code"):
-            return f"torchrun on {down['host']} {ended_by(down['code'])}{at}"
-    return f"the ranks ended without a result{at}"
+            return Cause(f"torchrun on {down['host']} {ended_by(down['code'])}{at}")
+    return Cause(f"the ranks ended without a result{at}")
 
 
 def root_causes(attempt: Attempt) -> Iterator[tuple[str, int, int]]:

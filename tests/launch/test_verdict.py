@@ -106,7 +106,7 @@ def test_an_exception(run: RunDir) -> None:
     checkpoint(run, 6)
     verdict = fail(run, message="boom\nand more of it")
     assert verdict.words == "rank 1 on n2 failed at step 7: ValueError: boom; the last checkpoint is of step 6"
-    assert (verdict.next, verdict.state) == ("restart", "running")
+    assert (verdict.next, verdict.state, verdict.rank) == ("restart", "running", 1)
 
 
 def test_the_rank_that_began_it_is_named(run: RunDir) -> None:
@@ -127,7 +127,15 @@ def test_a_killed_rank_is_named_from_torchruns_report(run: RunDir) -> None:
         write_text(attempt.node_log(node), REPORT.format(rank=rank, code=code))
     verdict = judge(run, attempt, restarts=3)
     assert verdict.words == "rank 1 on n2 was killed (SIGKILL; out of memory?) at step 7; there is no checkpoint"
-    assert verdict.error == ""
+    assert (verdict.rank, verdict.error) == (1, "")
+
+
+def test_an_exception_counts_for_more_than_a_crash_on_the_way_out(run: RunDir) -> None:
+    attempt = run.claim_attempt()
+    error(attempt, 1)
+    write_json(attempt.down(0), {"code": 1, "host": "n1"})
+    write_text(attempt.node_log(0), REPORT.format(rank=1, code=-signal.SIGSEGV))
+    assert judge(run, attempt, restarts=3).words.startswith("rank 1 on n2 failed at step 7: ValueError: boom")
 
 
 @pytest.mark.parametrize(("code", "words"), [
