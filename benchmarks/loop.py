@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -20,12 +21,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from benchmarks.report import Row, show
 from benchmarks.work import WORKS, Work
 from configs.layers import Layer
-from configs.load import build_config
-from configs.rundir import RunDir
+from configs.load import Loaded, build_config
+from configs.rundir import RunDir, write_json, write_text
 from configs.schema import Site
 from launch.executors import environment
 from launch.plan import Machine, plan_job, torchrun_command
-from launch.run import create
 
 RANKS = 2
 LIMIT = """Limit: the loop cannot be faster than the arithmetic of its model. A ratio of 1 against the bare loop means
@@ -46,27 +46,42 @@ def config_values(work: Work) -> dict[str, object]:
     }
 
 
-def ours(name: str) -> float:
-    """Seconds of a step of the real worker, as its own curves tell it."""
+def ours(name: str) -> tuple[float, float]:
+    """Seconds of a step of the real worker, as its own curves tell it, and of the whole of torchrun."""
     config = build_config([Layer(values=config_values(WORKS[name]), origin="benchmark")])
     with tempfile.TemporaryDirectory() as folder:
         run = RunDir(Path(folder) / "run")
-        plan = plan_job(config, run_dir=run.path, where="local", machine=Machine(cpus=RANKS, gpus=0), site=Site(),
+        plan = plan_job(config, run_dir=run.path, where="local", machine=Machine(cpus=RANKS, gpus=()), site=Site(),
                         folder=Path.cwd())
-        create(run, config, plan, {})
+        run.path.mkdir()
+        write_text(run.config, Loaded(config=config).as_yaml())
+        write_json(run.plan, plan.as_json())
         attempt = run.claim_attempt()
+        began = time.perf_counter()
         with environment(plan):
             subprocess.run(torchrun_command(plan, attempt=str(attempt.number)), check=True, capture_output=True)
+        whole = time.perf_counter() - began
         events = EventAccumulator(str(run.tensorboard)).Reload()
-        return statistics.median([event.value for event in events.Scalars("speed/step_seconds")][1:])
+        readings = [event.value for event in events.Scalars("speed/step_seconds")]
+        return statistics.median(readings[1:] or readings), whole
 
 
-def bare(name: str, kind: str) -> float:
-    """Seconds of a step of the hand-written loop."""
+def bare(name: str, kind: str) -> tuple[float, float]:
+    """The same two of the hand-written loop."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={RANKS}", "-m",
                "benchmarks.bare", name, kind]
+    began = time.perf_counter()
     done = subprocess.run(["env", "OMP_NUM_THREADS=1", *command], check=True, capture_output=True, text=True)
-    return float(done.stdout.split("seconds ")[1])
+    return float(done.stdout.split("seconds ")[1]), time.perf_counter() - began
+
+
+def compared(name: str, work: Work, mine: list[float], theirs: list[float], peer: str) -> Row:
+    """Medians of the readings: seconds for start-up, else images a second."""
+    own, other = statistics.median(mine), statistics.median(theirs)
+    if work.steps == 1:
+        return Row(name=name, unit="s", ours=own, peer=other, peer_name=peer, ratio=other / own)
+    return Row(name=name, unit="images/s", ours=work.batch / own, peer=work.batch / other, peer_name=peer,
+               ratio=other / own)
 
 
 def main() -> None:
@@ -80,15 +95,14 @@ def main() -> None:
         if args.only not in name:
             continue
         peers = {"bare DDP loop": "tuned"} | ({"naive fp32 DDP loop": "naive"} if "ResNet" in name else {})
+        whole = int(work.steps == 1)  # start-up is what one step costs beside itself
         readings: dict[str, list[float]] = {"ours": [], **{peer: [] for peer in peers}}
         for number in range(args.rounds):
             print(f"{name}: round {number + 1} of {args.rounds}", file=sys.stderr)
-            readings["ours"].append(ours(name))
+            readings["ours"].append(ours(name)[whole])
             for peer, kind in peers.items():
-                readings[peer].append(bare(name, kind))
-        speed = {contestant: work.batch / statistics.median(seconds) for contestant, seconds in readings.items()}
-        rows += [Row(name=name, unit="images/s", ours=speed["ours"], peer=speed[peer], peer_name=peer,
-                     ratio=speed["ours"] / speed[peer]) for peer in peers]
+                readings[peer].append(bare(name, kind)[whole])
+        rows += [compared(name, work, readings["ours"], readings[peer], peer) for peer in peers]
     show(rows, as_json=args.json, limit=LIMIT)
 
 

@@ -30,6 +30,5 @@ def show(rows: Sequence[Row], *, as_json: bool, limit: str) -> None:
     table = Table("work", "unit", "ours", "peer", "peer's name", "ratio")
     for row in rows:
         table.add_row(row.name, row.unit, f"{row.ours:.4g}", f"{row.peer:.4g}", row.peer_name, f"{row.ratio:.2f}")
-    console = Console()
-    console.print(table)
-    console.print(limit)
+    Console().print(table)
+    print(limit)

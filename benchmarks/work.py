@@ -30,6 +30,9 @@ WORKS = {
     "small CNN, 32 px, batch 128": Work(
         pixels=32, channels=3, samples=4096, batch=128, steps=400, every=20,
         model={"_target_": "benchmarks.work.SmallCNN"}),
+    "start-up: one step of the small CNN": Work(
+        pixels=32, channels=3, samples=4096, batch=128, steps=1, every=1,
+        model={"_target_": "benchmarks.work.SmallCNN"}),
     "ResNet-50 head, 256 px, batch 16": Work(
         pixels=256, channels=1, samples=128, batch=16, steps=40, every=4, freeze=("backbone",),
         model={"_target_": "models.transfer.ResNet50ConcatPool", "classes": 2}),
