@@ -65,7 +65,6 @@ def agent(words: list[str]) -> int:
 
 def rank(run: Path, attempt: str, number: int) -> int:
     """Trains, as it were."""
-    end_with_parent()
     helper = start("helper", run, attempt, number)
     begin(run, attempt, f"rank{number}")
     folder = run / "attempts" / f"{int(attempt):03d}"
@@ -106,12 +105,14 @@ def begin(run: Path, attempt: str, name: str) -> None:
 
 
 def start(name: str, run: Path, attempt: str, number: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-I", "-S", __file__, name, str(run), attempt, str(number)]
+    command = [sys.executable, "-I", "-S", __file__, name, str(run), attempt, str(number), str(os.getpid())]
     return subprocess.Popen(command, start_new_session=name == "rank")
 
 
-def end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+def end_with(parent: int) -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def write(path: Path, text: str) -> None:
@@ -123,10 +124,10 @@ def write(path: Path, text: str) -> None:
 def main(name: str, *words: str) -> int:
     if name == "agent":
         return agent(list(words))
-    run, attempt, number = Path(words[0]), words[1], int(words[2])
+    run, attempt, number, parent = Path(words[0]), words[1], int(words[2]), int(words[3])
+    end_with(parent)
     if name == "rank":
         return rank(run, attempt, number)
-    end_with_parent()
     begin(run, attempt, f"helper{number}")
     while True:
         time.sleep(1)
