@@ -25,13 +25,14 @@ from configs.rundir import Attempt, RunDir, read_json, write_json
 from launch.allocation import Allocation
 from launch.plan import JobPlan, torchrun_command
 from launch.processes import become_subreaper, deaf_and_tied, end_descendants, end_with
-from launch.rendezvous import free_port, interface_towards, own_address
+from launch.rendezvous import free_port, interface_towards, other_node, own_address
 from launch.verdict import TERMINATED, TIME_LIMIT, Next, Verdict, judge
 
 POLL = 0.2
 """Seconds between two looks. A loop, because `Popen.poll` inside a signal handler sees nothing while `wait` runs."""
-DOWN_PATIENCE = 60.0
-"""Seconds the first node waits for the others to be down before it judges without them."""
+DOWN_PATIENCE, STOP_PATIENCE = 60.0, 10.0
+"""Seconds the first node waits for the others to be down before it judges without them: after a failure, and after a
+stop, when SLURM may be counting."""
 FIRST_PATIENCE = 1800.0
 """Seconds the others wait for the first one. SLURM ends them at once when it dies (srun --kill-on-bad-exit), and it may
 be busy with a long last save; so this is for what nobody has thought of."""
@@ -175,7 +176,7 @@ class Launcher:
             "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "1",  # from the SIGTERM that ranks do not hear to SIGKILL
             "TORCH_FR_DUMP_TEMP_FILE": str(attempt.path / "nccl-flight-recorder-rank"),
         }
-        if self.plan.topology.nodes > 1 and (interface := interface_towards(str(launch["address"]))):
+        if self.plan.topology.nodes > 1 and (interface := interface_towards(other_node(str(launch["address"])))):
             for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
                 environment.setdefault(name, interface)
         with open(attempt.node_log(self.node), "ab") as log:
@@ -185,7 +186,7 @@ class Launcher:
 
     def decide(self, attempt: Attempt) -> Verdict:
         """The first node: what the attempt came to and what is next, written down for the others and for `status`."""
-        until = min(time.time() + DOWN_PATIENCE, self.end)
+        until = min(self.end, time.time() + (STOP_PATIENCE if attempt.stop.exists() else DOWN_PATIENCE))
         nodes = range(self.plan.topology.nodes)
         while time.time() < until and not all(attempt.down(node).exists() for node in nodes):
             time.sleep(POLL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import random
+import re
 import socket
 import struct
 from pathlib import Path
@@ -15,6 +16,29 @@ SIOCGIFADDR = 0x8915
 def own_address() -> str:
     """The name by which the other nodes of the job know this one."""
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
+def other_node(first: str) -> str:
+    """A node to reach from here: the first one, or from that one the next. Its own name may lead it to 127.0.1.1."""
+    if first != own_address():
+        return first
+    names = node_names(os.environ.get("SLURM_JOB_NODELIST", ""))
+    return next((name for name in names if name != first), first)
+
+
+def node_names(text: str) -> list[str]:
+    """The nodes of a job, which SLURM abbreviates: `n[1-2,07],gpu3` is n1, n2, n07 and gpu3."""
+    names = []
+    for part in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", text):
+        if (bracket := re.search(r"\[([^\]]*)\]", part)) is None:
+            names.append(part)
+            continue
+        for numbers in bracket[1].split(","):
+            first, _, last = numbers.partition("-")
+            for number in range(int(first), int(last or first) + 1):
+                name = f"{part[:bracket.start()]}{number:0{len(first)}d}{part[bracket.end():]}"
+                names += node_names(name)  # there may be a second bracket
+    return names
 
 
 def free_port() -> int:

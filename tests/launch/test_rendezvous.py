@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from launch import rendezvous
-from launch.rendezvous import free_port, interface_towards, own_address
+from launch.rendezvous import free_port, interface_towards, node_names, other_node, own_address
 
 
 def test_a_port_below_the_ephemeral_range() -> None:
@@ -52,6 +52,27 @@ def test_slurms_name_of_the_node_comes_first(monkeypatch: pytest.MonkeyPatch) ->
     assert own_address() == socket.gethostname()
     monkeypatch.setenv("SLURMD_NODENAME", "n7")
     assert own_address() == "n7"
+
+
+@pytest.mark.parametrize(("text", "names"), [
+    ("", []),
+    ("n1", ["n1"]),
+    ("n[1-2]", ["n1", "n2"]),
+    ("n[1-2,07],gpu-3", ["n1", "n2", "n07", "gpu-3"]),
+    ("rack[1-2]-n[08-10].site", [f"rack{rack}-n{node}.site" for rack in (1, 2) for node in ("08", "09", "10")]),
+])
+def test_the_nodes_of_a_job(text: str, names: list[str]) -> None:
+    assert node_names(text) == names
+
+
+def test_the_first_node_looks_for_the_route_to_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "n[7-9]")
+    monkeypatch.setenv("SLURMD_NODENAME", "n7")
+    assert other_node("n7") == "n8"
+    monkeypatch.setenv("SLURMD_NODENAME", "n9")
+    assert other_node("n7") == "n7"
+    monkeypatch.delenv("SLURM_JOB_NODELIST")
+    assert other_node("n9") == "n9"
 
 
 def test_the_interface_of_the_route() -> None:
