@@ -98,10 +98,10 @@ def main() -> None:
         whole = int(work.steps == 1)  # start-up is what one step costs beside itself
         readings: dict[str, list[float]] = {"ours": [], **{peer: [] for peer in peers}}
         for number in range(args.rounds):
-            print(f"{name}: round {number + 1} of {args.rounds}", file=sys.stderr)
-            readings["ours"].append(ours(name)[whole])
-            for peer, kind in peers.items():
-                readings[peer].append(bare(name, kind)[whole])
+            for contestant, taken in readings.items():
+                reading = ours(name) if contestant == "ours" else bare(name, peers[contestant])
+                taken.append(reading[whole])
+                print(f"{name}, round {number + 1} of {args.rounds}: {contestant} {taken[-1]:.4f} s", file=sys.stderr)
         rows += [compared(name, work, readings["ours"], readings[peer], peer) for peer in peers]
     show(rows, as_json=args.json, limit=LIMIT)
 

@@ -198,16 +198,20 @@ def main(argv: list[str]) -> int:
     kind, folder = argv
     if kind != "xray":
         raise ValueError(f"no demo data called {kind}")
+    from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(transient=True) as bar:
-        task = bar.add_task("drawing radiographs", total=None)
-        try:
+    try:
+        with Progress(transient=True, console=Console(stderr=True)) as bar:
+            task = bar.add_task("drawing radiographs", total=None)
             made = write_radiographs(Path(folder), progress=lambda n, total: bar.update(task, completed=n, total=total))
-        except (FileExistsError, OSError) as error:
-            bar.stop()
-            print(f"error: {error}", file=sys.stderr)
-            return 2
+    except FileExistsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: the radiographs cannot be written: {error.strerror}\n  where  {error.filename or folder}\n"
+              "  do     Name another folder.", file=sys.stderr)
+        return 2
     said = "written to" if made.written else "are there already, in"
     print(f"{made.images} synthetic radiographs {said} {made.folder}")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -12,12 +13,11 @@ from torch import nn
 
 from configs.errors import Fault, PrepareError
 from configs.schema import Config, Phase
+from configs.text import inline
 from data.loader import Samples, Transform
 from data.order import key
-from trainers.target import instantiate
+from trainers.target import all_of, instantiate
 from trainers.tasks import Task
-
-SetName = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,20 +37,31 @@ class Sets:
 
 
 def build_sets(config: Config) -> Sets:
-    """The datasets and the per-sample transforms. Raises `PrepareError`."""
-    if not config.data.train:
-        raise PrepareError(Fault(what="no training set", where="data.train",
-                                 remedy="Name one: data: {train: {_target_: data.images.ImageFolder, root: ...}}"))
-    sections = {"train": config.data.train, "validation": config.data.validation, "test": config.data.test}
-    sets = {name: instantiate(node, f"data.{name}") if node else None for name, node in sections.items()}
-    for name, samples in sets.items():
-        if samples is not None and not (hasattr(samples, "__len__") and hasattr(samples, "__getitem__")):
-            raise PrepareError(Fault(what=f"data.{name} is not a map-style dataset", where=f"data.{name}._target_",
-                                     given=sections[name]["_target_"],
-                                     remedy="It needs __len__ and __getitem__, which returns (input, target)."))
-    return Sets(train=cast(Samples, sets["train"]), validation=sets["validation"], test=sets["test"],
-                train_transforms=instantiate(config.data.transforms.train, "data.transforms.train"),
-                evaluate_transforms=instantiate(config.data.transforms.evaluate, "data.transforms.evaluate"))
+    """The datasets and the per-sample transforms. Raises `PrepareError` with the faults of all of them."""
+    data = config.data
+    train, validation, test, for_training, for_evaluation = all_of([
+        partial(_build_set, data.train, "data.train", needed=True),
+        partial(_build_set, data.validation, "data.validation"),
+        partial(_build_set, data.test, "data.test"),
+        partial(instantiate, data.transforms.train, "data.transforms.train"),
+        partial(instantiate, data.transforms.evaluate, "data.transforms.evaluate"),
+    ])
+    return Sets(train=train, validation=validation, test=test, train_transforms=for_training,
+                evaluate_transforms=for_evaluation)
+
+
+def _build_set(node: dict[str, Any], key: str, *, needed: bool = False) -> Samples | None:
+    if not node:
+        if needed:
+            raise PrepareError(Fault(what="no training set", where=key,
+                                     remedy="Name one: data: {train: {_target_: data.images.ImageFolder, root: ...}}"))
+        return None
+    samples = instantiate(node, key)
+    if not (hasattr(samples, "__len__") and hasattr(samples, "__getitem__")):
+        raise PrepareError(Fault(what=f"{key} is not a map-style dataset", where=f"{key}._target_",
+                                 given=node["_target_"],
+                                 remedy="It needs __len__ and __getitem__, which returns (input, target)."))
+    return cast(Samples, samples)
 
 
 def build_model(config: Config) -> nn.Module:
@@ -92,7 +103,8 @@ def frozen_modules(model: nn.Module, phase: Phase, name: str) -> list[nn.Module]
         if frozen not in modules:
             top = [child for child, _ in model.named_children()]
             raise PrepareError(Fault(what=f"the model has no module '{frozen}'", where=f"phases.{name}.freeze",
-                                     given=str(phase.freeze), remedy=f"Its modules are {', '.join(top)} and theirs."))
+                                     given=inline(phase.freeze),
+                                     remedy=f"Its modules are {', '.join(top)} and theirs."))
     return [modules[frozen] for frozen in phase.freeze]
 
 

@@ -24,6 +24,7 @@ from configs.errors import Fault, PrepareError, nearest
 from configs.layers import Layer
 from configs.load import build_config
 from configs.schema import Config
+from configs.text import inline
 from trainers.build import (
     Sets,
     build_batch_transforms,
@@ -93,7 +94,7 @@ def _check_phase(config: Config, name: str, model: nn.Module) -> None:
     trained = [parameter for parameter in model.parameters() if parameter not in frozen]
     if not trained:
         raise PrepareError(Fault(what="the phase freezes everything: there is nothing to train",
-                                 where=f"phases.{name}.freeze", given=str(phase.freeze)))
+                                 where=f"phases.{name}.freeze", given=inline(phase.freeze)))
     if phase.start_from == "best" and not config.data.validation:
         raise PrepareError(Fault(what="there are no best weights without a validation set",
                                  where=f"phases.{name}.start_from", given="start_from: best",
@@ -102,7 +103,7 @@ def _check_phase(config: Config, name: str, model: nn.Module) -> None:
 
 
 def _check_sets(config: Config, sets: Sets) -> list[Fault]:
-    faults = [Fault(what=f"data.{name} is empty", where=f"data.{name}", given=str(getattr(config.data, name)))
+    faults = [Fault(what=f"data.{name} is empty", where=f"data.{name}", given=inline(getattr(config.data, name)))
               for name in ("train", "validation", "test")
               if (samples := getattr(sets, name)) is not None and not len(samples)]
     for name in ("validation", "test"):

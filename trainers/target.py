@@ -5,26 +5,31 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from configs.errors import Fault, PrepareError, nearest
+from configs.text import inline
 
 
 def instantiate(node: Any, key: str, *positional: Any, **more: Any) -> Any:
     """The object a config section describes. `key` is the section's dotted name, for errors; `positional` and `more`
     are arguments the config cannot hold (an optimizer's parameters). Raises `PrepareError`."""
     if isinstance(node, list | tuple):
-        return [instantiate(item, f"{key}[{number}]") for number, item in enumerate(node)]
+        items = [partial(instantiate, item, f"{key}[{number}]") for number, item in enumerate(node)]
+        return all_of(items)
     if not isinstance(node, Mapping):
         return node
-    arguments = {name: instantiate(value, f"{key}.{name}") for name, value in node.items() if name != "_target_"}
+    names = [name for name in node if name != "_target_"]
+    values = all_of([partial(instantiate, node[name], f"{key}.{name}") for name in names])
+    arguments = dict(zip(names, values, strict=True))
     if "_target_" not in node:
         if positional or more:
-            raise PrepareError(Fault(what=f"{key} has no _target_", where=key, given=str(dict(node)),
+            raise PrepareError(Fault(what=f"{key} has no _target_", where=key, given=inline(node),
                                      remedy="Say what it is: _target_: package.module.Name"))
         return arguments
-    target = locate(str(node["_target_"]), key)
+    target = locate(str(node["_target_"] or ""), key)
     try:
         return target(*positional, **more, **arguments)
     except PrepareError:
@@ -36,11 +41,27 @@ def instantiate(node: Any, key: str, *positional: Any, **more: Any) -> Any:
                                  given=f"_target_: {node['_target_']}")) from error
 
 
+def all_of(builds: Iterable[Callable[[], Any]]) -> list[Any]:
+    """What each of them builds. Raises one `PrepareError` with the faults of all."""
+    built, faults = [], []
+    for build in builds:
+        try:
+            built.append(build())
+        except PrepareError as error:
+            faults += error.faults
+    if faults:
+        raise PrepareError(*faults)
+    return built
+
+
 def locate(address: str, key: str) -> Any:
     """What a dotted address names. The longest part that imports is the module, the rest are attributes of it."""
     parts = address.split(".")
     where = f"{key}._target_"
-    for length in range(len(parts) - 1, 0, -1):
+    if not all(parts):
+        raise PrepareError(Fault(what="this does not name a class or a function", where=where,
+                                 given=inline(address), remedy="Write package.module.Name."))
+    for length in range(len(parts), 0, -1):
         name = ".".join(parts[:length])
         try:
             found: Any = importlib.import_module(name)
@@ -58,7 +79,7 @@ def locate(address: str, key: str) -> Any:
             found = getattr(found, attribute)
         if not callable(found):
             raise PrepareError(Fault(what=f"{address} cannot be called", where=where, given=address,
-                                     remedy="A target is a class or a function."))
+                                     remedy="A target is a class or a function, not a module or a value."))
         return found
     raise PrepareError(Fault(what=f"there is no package '{parts[0]}' to import", where=where, given=address,
                              remedy="Write package.module.Name. Packages beside Drumbeat, in the current folder and "
@@ -82,6 +103,6 @@ def _refused(target: Any, node: Mapping[str, Any], key: str, arguments: dict[str
     unknown = [name for name in arguments if parameters and name not in parameters]
     if unknown and not takes_any:
         return Fault(what=f"{node['_target_']} has no argument '{unknown[0]}'", where=f"{key}.{unknown[0]}",
-                     given=f"{unknown[0]}: {arguments[unknown[0]]}", remedy=nearest(unknown[0], parameters))
+                     given=f"{unknown[0]}: {inline(node[unknown[0]])}", remedy=nearest(unknown[0], parameters))
     return Fault(what=str(error), where=key, given=f"_target_: {node['_target_']}",
                  remedy=f"It takes: {', '.join(map(str, parameters.values()))}" if parameters else "")

@@ -38,7 +38,9 @@ def test_faults(tmp_path: Path, change: str, words: str) -> None:
 
 
 def test_all_faults_at_once(tmp_path: Path) -> None:
-    changes = ["model._target_=tests.tiny.Nett", "phases.head.optimizer.rate=1", "data.train.m=3"]
+    changes = ["model._target_=tests.tiny.Nett", "phases.head.optimizer.rate=1", "data.train.m=3", "data.test.m=3",
+               "data.transforms.train=[{_target_: torch.nn.Liner}]"]
     with pytest.raises(PrepareError) as caught:
         prepare(load(write_config(tmp_path), changes).config)
-    assert len(caught.value.faults) >= 2
+    assert [fault.where for fault in caught.value.faults] == [
+        "model._target_", "data.train.m", "data.test.m", "data.transforms.train[0]._target_"]

@@ -52,6 +52,24 @@ def test_a_target_that_is_no_class_or_function() -> None:
     assert "torch.pi cannot be called" in fault({"_target_": "torch.pi"})
 
 
+def test_a_module_is_no_target() -> None:
+    said = fault({"_target_": "models.transfer"})
+    assert "models.transfer cannot be called" in said
+    assert "not a module" in said
+
+
+@pytest.mark.parametrize("address", ["", None, "torch..Linear"])
+def test_an_address_that_names_nothing(address: str | None) -> None:
+    assert "this does not name a class or a function" in fault({"_target_": address})
+
+
+def test_faults_of_several_arguments_are_told_together() -> None:
+    said = fault({"_target_": "torch.nn.Sequential", "args": [
+        {"_target_": "torch.nn.Liner"}, {"_target_": "torch.nn.RELU"}]})
+    assert "Did you mean 'Linear'?" in said
+    assert "Did you mean 'ReLU'?" in said
+
+
 def test_an_error_inside_a_target_keeps_its_words() -> None:
     said = fault({"_target_": "data.images.ImageFolder", "root": "/nowhere/at/all"})
     assert "the image folder /nowhere/at/all is not there" in said
