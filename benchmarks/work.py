@@ -33,11 +33,11 @@ WORKS = {
     "start-up: one step of the small CNN": Work(
         pixels=32, channels=3, samples=4096, batch=128, steps=1, every=1,
         model={"_target_": "benchmarks.work.SmallCNN"}),
-    "ResNet-50 head, 256 px, batch 16": Work(
-        pixels=256, channels=1, samples=128, batch=16, steps=40, every=4, freeze=("backbone",),
+    "ResNet-50 head, 256 px, batch 32": Work(
+        pixels=256, channels=1, samples=128, batch=32, steps=16, every=4, freeze=("backbone",),
         model={"_target_": "models.transfer.ResNet50ConcatPool", "classes": 2}),
-    "ResNet-50 finetune, 256 px, batch 16": Work(
-        pixels=256, channels=1, samples=128, batch=16, steps=12, every=2,
+    "ResNet-50 finetune, 256 px, batch 32": Work(
+        pixels=256, channels=1, samples=128, batch=32, steps=6, every=2,
         model={"_target_": "models.transfer.ResNet50ConcatPool", "classes": 2}),
 }
 

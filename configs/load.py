@@ -17,10 +17,13 @@ from typing import Any
 
 from configs.errors import ConfigError, Fault, nearest
 from configs.layers import ROOT as ROOT
-from configs.layers import Layer, assignment_layer, file_layers, flag_layer, short
+from configs.layers import Layer, assignment_layer, file_layers, flag_layer, leaves, short
 from configs.merge import Places, build, source
 from configs.schema import Config, Site
 from configs.text import dump
+
+CHANGEABLE = ("launch.", "tracking.", "checkpoints.", "data.workers", "data.cache")
+"""What may differ from one attempt of a run to the next."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,16 +61,7 @@ def load(file: str | Path, assignments: Sequence[str] = (), flags: Mapping[str, 
 
     Relative paths in it become absolute, taken from the current folder. Raises `ConfigError`.
     """
-    layers = file_layers(find(file))
-    faults: list[Fault] = []
-    for text in assignments:
-        try:
-            layers.append(assignment_layer(text))
-        except ConfigError as error:
-            faults += error.faults
-    if faults:
-        raise ConfigError(*faults)
-    layers += [flag_layer(key, value) for key, value in (flags or {}).items()]
+    layers = [*file_layers(find(file)), *_typed(assignments, flags or {})]
     config, places = build(Config, layers)
     config = dataclasses.replace(config, phases={name: phase for name, phase in config.phases.items() if phase})
     loaded = Loaded(config=config, layers=layers, places=places)
@@ -76,6 +70,34 @@ def load(file: str | Path, assignments: Sequence[str] = (), flags: Mapping[str, 
                                 where=loaded.where("phases") or layers[0].origin,
                                 remedy="Add one: phases: {train: {epochs: 10, optimizer: {_target_: ...}}}"))
     return loaded
+
+
+def reload(file: Path, assignments: Sequence[str] = (), flags: Mapping[str, Any] | None = None) -> Loaded:
+    """The config of a run that goes on, from its folder: only what cannot change its results may be given anew.
+
+    Raises `ConfigError`.
+    """
+    typed = _typed(assignments, flags or {})
+    fixed = [key for layer in typed for key, _ in leaves(layer.values) if not key.startswith(CHANGEABLE)]
+    if fixed:
+        raise ConfigError(*(Fault(what=f"{key} stands for the whole of a run", where="command line",
+                                  remedy="Leave it out, or start a new run without --resume.") for key in fixed))
+    config, places = build(Config, [*file_layers(file), *typed])
+    return Loaded(config=config, layers=typed, places={key: layer for key, layer in places.items() if layer in typed})
+
+
+def _typed(assignments: Sequence[str], flags: Mapping[str, Any]) -> list[Layer]:
+    """What stands on the command line. Raises `ConfigError` with every KEY=VALUE that is none."""
+    layers: list[Layer] = []
+    faults: list[Fault] = []
+    for text in assignments:
+        try:
+            layers.append(assignment_layer(text))
+        except ConfigError as error:
+            faults += error.faults
+    if faults:
+        raise ConfigError(*faults)
+    return layers + [flag_layer(key, value) for key, value in flags.items()]
 
 
 def read(file: Path) -> Config:
@@ -98,7 +120,14 @@ def load_site(profile: str | None) -> Site:
         sites = [path.stem for path in folder.glob("*.yaml")]
         raise ConfigError(Fault(what=f"no cluster profile '{profile}'", where=short(file.parent),
                                 given=f"--profile {profile}", remedy=nearest(profile, sites)))
-    return build(Site, file_layers(file))[0]
+    layers = file_layers(file)
+    site, places = build(Site, layers)
+    if site.signal_seconds >= 60 * site.time_minutes:
+        raise ConfigError(Fault(what="the signal to save would come before the job begins",
+                                where=source("signal_seconds", places, layers) or short(file),
+                                given=f"signal_seconds: {site.signal_seconds}, time_minutes: {site.time_minutes}",
+                                remedy="Ask for more time, or for a later signal."))
+    return site
 
 
 def find(file: str | Path) -> Path:

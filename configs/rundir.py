@@ -5,7 +5,7 @@
         plan.json        topology, environment, commands; what the node launchers read
         job.json         where it runs, and the job's id there
         status.json      state, progress, a heartbeat; what people read
-        result.json      how the run ended
+        result.json      what a finished run came to
         attempts/<k>/    one start of all ranks: logs, errors, the stop marker
         checkpoints/     weights and state by step
         tensorboard/     one event folder for all attempts
@@ -102,7 +102,7 @@ class RunDir:
 
     def write_status(self, **changes: Any) -> None:
         """Overwrites these fields of status.json and stamps it; the others stay."""
-        write_json(self.status, read_json(self.status) | changes | {"time": time.time()})
+        write_json(self.status, read_json(self.status) | changes | {"time": time.time()}, durable=False)
 
 
 @dataclass(frozen=True)
@@ -160,19 +160,24 @@ class Attempt:
             write_json(self.stop, {"reason": reason, "time": time.time()})
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a whole file or nothing: readers see the old content or the new, also after a crash."""
+def write_text(path: Path, text: str, *, durable: bool = True) -> None:
+    """Writes a whole file or nothing: readers see the old content or the new. After a power cut too where it is
+    `durable`, which costs a flush of the disk."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(3).hex()}.tmp")
     try:
         with open(temporary, "w", encoding="utf-8") as file:
             file.write(text)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    write_text(path, json.dumps(value, indent=2) + "\n")
+def write_json(path: Path, value: dict[str, Any], *, durable: bool = True) -> None:
+    """Writes a whole JSON file or nothing, as `write_text` does."""
+    write_text(path, json.dumps(value, indent=2) + "\n", durable=durable)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 A section typed `dict[str, Any]` is a target: `_target_: package.module.Name` plus the arguments of that name. Those are
 checked by `trainers.prepare`, which may import torch; everything else is checked here, before anything runs.
-Numbers that have a smallest sensible value say so in their metadata (`at_least`, `above`), and `configs.load` enforces
+Numbers that have a smallest sensible value say so in their metadata (`at_least`, `above`), and `configs.merge` enforces
 it. All numbers are finite.
 """
 
@@ -70,7 +70,7 @@ class Phase:
     batch_size: int | None = at_least(1, None)
     """Samples in one optimizer step over all ranks; null takes the run's."""
     start_from: Literal["last", "best"] = "last"
-    """The weights to start from: those the phase before ended with, or the best it found."""
+    """The weights to start from: those the phase before ended with, or the best of the run so far."""
     freeze: list[str] = field(default_factory=list)
     """Modules held as they are, by name: no gradients, and evaluation mode, so BatchNorm's statistics stand still."""
     optimizer: dict[str, Any] = MISSING

@@ -11,6 +11,7 @@ speak to each other through the attempt's folder only. No torch here.
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import time
@@ -209,9 +210,13 @@ class Launcher:
         raise RunFailedError(f"node {self.node}: the first node's launcher is gone; waited for {what} in vain")
 
 
+LOCAL_JOB = f"local-{secrets.token_hex(8)}"
+"""This process, where it is no SLURM job. A process id would not do: a container hands out the same ones each time."""
+
+
 def job_name() -> str:
     """What stays the same when SLURM queues a job again."""
-    return os.environ.get("SLURM_JOB_ID", f"process-{os.getpid()}")
+    return os.environ.get("SLURM_JOB_ID", LOCAL_JOB)
 
 
 def job_identity() -> str:

@@ -39,6 +39,8 @@ class Machine:
     cpus: int
     gpus: tuple[str, ...] = ()
     """What CUDA_VISIBLE_DEVICES calls them: numbers, or names such as GPU-8932f937."""
+    python_path: tuple[str, ...] = ()
+    """The folders in PYTHONPATH: targets there are importable, like those here."""
 
     @classmethod
     def here(cls) -> Machine:
@@ -47,7 +49,9 @@ class Machine:
         if visible is None:
             visible = ",".join(map(str, range(len(list(Path("/dev").glob("nvidia[0-9]*"))))))
         names = [name.strip() for name in visible.split(",")]
-        return cls(cpus=usable_cpus(), gpus=tuple(name for name in names if name not in ("", "-1")))
+        folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        return cls(cpus=usable_cpus(), gpus=tuple(name for name in names if name not in ("", "-1")),
+                   python_path=tuple(str(Path(folder).absolute()) for folder in folders if folder))
 
 
 def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
@@ -125,7 +129,7 @@ def plan_job(config: Config, *, run_dir: Path, where: Where, machine: Machine, s
                             given=f"{topology.nodes} nodes", remedy="Add --slurm."))
     if faults:
         raise LaunchError(*faults)
-    environment = _environment(topology, folder, () if where == "slurm" else machine.gpus)
+    environment = _environment(topology, folder, machine, () if where == "slurm" else machine.gpus)
     return JobPlan(run_dir=str(run_dir), name=config.name, where=where, topology=topology, site=site,
                    environment=environment, folder=str(folder), restarts=config.launch.restarts)
 
@@ -170,10 +174,10 @@ def _batch_sizes(config: Config) -> list[tuple[str, int]]:
     return [("batch_size", config.batch_size), *own]
 
 
-def _environment(topology: Topology, folder: Path, gpus: Sequence[str]) -> dict[str, str]:
+def _environment(topology: Topology, folder: Path, machine: Machine, gpus: Sequence[str]) -> dict[str, str]:
     """Threads are fixed here because the order of summation, and so the last bits, depends on them."""
     variables = {
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys([str(ROOT), str(folder)])),
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys([str(ROOT), str(folder), *machine.python_path])),
         "PYTHONUNBUFFERED": "1",
         "PYTHONFAULTHANDLER": "1",
         "OMP_NUM_THREADS": str(topology.cpus_per_rank),

@@ -21,7 +21,9 @@ def prepare(config: Config, plan: JobPlan) -> dict[str, Any]:
     """
     print("preparing  model, weights and data ...", file=sys.stderr, flush=True)
     scrubbed = {name: value for name, value in os.environ.items() if name not in leaked(os.environ)}
-    done = subprocess.run([plan.python, "-m", "trainers.prepare"], input=json.dumps(dataclasses.asdict(config)),
+    question = {"config": dataclasses.asdict(config), "topology": dataclasses.asdict(plan.topology),
+                "where": plan.where}
+    done = subprocess.run([plan.python, "-m", "trainers.prepare"], input=json.dumps(question),
                           stdout=subprocess.PIPE, text=True, env=scrubbed | plan.environment, check=False,
                           process_group=0)  # Ctrl-C is for this process alone, which ends that one without a word
     try:

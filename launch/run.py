@@ -15,18 +15,19 @@ if __name__ == "__main__":  # as a file: Python has put launch/ first on the pat
     sys.exit(main(["run", *sys.argv[1:]], program="python launch/run.py"))
 
 import argparse
-import dataclasses
 import os
 import shutil
-from collections.abc import Iterator
+import signal
+import socket
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from configs.errors import ConfigError, Fault, LaunchError, RunError, UserError, nearest
-from configs.load import Loaded, load, load_site, read
+from configs.load import Loaded, load, load_site, reload
 from configs.rundir import RunDir, read_json, write_json, write_text
 from launch.executors import EXECUTORS, require_slurm
-from launch.plan import JobPlan, Machine, Where, plan_job
+from launch.plan import JobPlan, Machine, Topology, Where, plan_job
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,14 +53,15 @@ def run(args: argparse.Namespace) -> int:
         print(facts_text(facts), flush=True)
 
     from launch import watch
+    from launch.processes import ignoring_signals
 
     before = run_dir.newest_attempt()
-    with _all_or_nothing(run_dir):
-        _write(run_dir, plan, None if args.resume else loaded)
+    with ignoring_signals(signal.SIGINT), _all_or_nothing(run_dir):
+        _write(run_dir, plan, loaded, new=not args.resume)
         watch.introduce(run_dir, plan)
         if plan.where != "debug":
             job = executor.submit(request)
-            write_json(run_dir.job, {"where": plan.where, "id": job.id})
+            _write_job(run_dir, plan.where, job.id)
     if plan.where == "debug":
         executor.submit(request)
         print()
@@ -95,35 +97,47 @@ def _resumed(args: argparse.Namespace) -> tuple[RunDir, Loaded, JobPlan]:
         raise RunError(Fault(what=f"run {run_dir.id} is still at work", where=str(run_dir.path), given=sign,
                              remedy=f"Wait for it, or stop it: {program('drumbeat')} stop {handle(run_dir)}"))
     plan = JobPlan.read(run_dir.plan)
-    before, config, asked = plan.topology, read(run_dir.config), _flags(args)
-    launch = dataclasses.replace(
-        config.launch, nodes=asked.get("launch.nodes", before.nodes),
-        gpus=asked.get("launch.gpus", before.ranks_per_node if before.device == "cuda" else 0),
-        procs=asked.get("launch.procs", before.ranks_per_node))
-    loaded = Loaded(config=dataclasses.replace(config, launch=launch))
     where: Where = "debug" if args.debug else "slurm" if args.slurm or plan.where == "slurm" else "local"
+    asked = _flags(args)
+    before = {} if plan.where == "debug" else _as_before(plan.topology, asked)
+    loaded = reload(run_dir.config, args.words, before | asked)
     return run_dir, loaded, plan_job(
         loaded.config, run_dir=run_dir.path, where=where, machine=Machine.here(),
         site=load_site(args.profile) if args.profile else plan.site, folder=Path(plan.folder))
 
 
-def _write(run_dir: RunDir, plan: JobPlan, loaded: Loaded | None) -> None:
-    """The run's folder, with all that the workers need; for a run that goes on (`loaded` is None), its new plan."""
-    run_dir.path.mkdir(parents=True, exist_ok=loaded is None)
-    if loaded is not None:
+def _as_before(topology: Topology, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags that give a run as many ranks, each with as many threads: what it computes depends on both. Where other
+    ranks are asked for, they share the cores anew."""
+    ranks = {} if asked.keys() & {"launch.gpus", "launch.procs"} else {
+        "launch.gpus": topology.ranks_per_node if topology.device == "cuda" else 0,
+        "launch.procs": topology.ranks_per_node, "launch.cpus_per_rank": topology.cpus_per_rank}
+    return {"launch.nodes": topology.nodes, **ranks}
+
+
+def _write(run_dir: RunDir, plan: JobPlan, loaded: Loaded, *, new: bool) -> None:
+    """The run's folder, with all that the workers need; for a run that goes on, its new plan and what else is new."""
+    run_dir.path.mkdir(parents=True, exist_ok=not new)
+    if new or any(not layer.origin.startswith("--") for layer in loaded.layers):
         write_text(run_dir.config, loaded.as_yaml())
     write_json(run_dir.plan, plan.as_json())
-    write_json(run_dir.job, {"where": plan.where, "id": None})
+    _write_job(run_dir, plan.where, None)
     run_dir.write_status(state="pending", verdict="")
     link = run_dir.path.parent / f".latest.{os.getpid()}"
     link.symlink_to(run_dir.id)
     os.replace(link, run_dir.path.parent / "latest")
 
 
+def _write_job(run_dir: RunDir, where: Where, job: str | None) -> None:
+    """Where the run was started, for those who ask later whether it still is at work."""
+    write_json(run_dir.job, {"where": where, "id": job, "host": socket.gethostname(),
+                             "process": os.getpid() if where == "debug" else None})
+
+
 @contextmanager
 def _all_or_nothing(run_dir: RunDir) -> Iterator[None]:
     """Where the run cannot be started, its folder is as it was before: gone, if it is a new run's."""
-    files = (run_dir.plan, run_dir.status, run_dir.job)
+    files = (run_dir.config, run_dir.plan, run_dir.status, run_dir.job)
     before = {file: file.read_text() for file in files if file.exists()}
     try:
         yield
@@ -181,8 +195,8 @@ def _check_flags(args: argparse.Namespace) -> None:
         faults.append(("--profile describes a cluster, and this run is for this machine", f"--profile {args.profile}",
                        "Add --slurm, or leave --profile out."))
     configs = [word for word in args.words if "=" not in word]
-    if args.resume and args.words:
-        faults.append(("a run is resumed with its own config", " ".join(args.words),
+    if args.resume and configs:
+        faults.append(("a run is resumed with its own config", " ".join(configs),
                        "Leave this out, or start a new run without --resume."))
     elif not args.resume and not configs:
         shipped = "configs/resnet50_xray_demo.yaml"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,9 @@ from configs.rundir import ENDED, Attempt, RunDir, read_json
 LAUNCHERS = {b"submitit.local._local", b"submitit.core._submit"}
 RANKS = {b"trainers.worker"}
 """What stands in the command lines of a run's processes: of controller and node launcher, of torchrun and ranks."""
+
+SILENCE_SECONDS = 120.0
+"""A run on another machine whose status.json is older than this is taken for dead."""
 
 
 def find_run(text: str, runs: Path) -> RunDir:
@@ -64,22 +68,38 @@ def still_runs(run: RunDir) -> str:
     """What shows that a run is still at work, in words; '' where nothing does."""
     if running := processes_of(run):
         return f"process {running[0]}"
-    started = read_json(run.job)
-    job = started.get("id")
-    if job and started.get("where") == "slurm" and read_json(run.status).get("state") not in ENDED:
-        if shutil.which("squeue") is None:
-            return f"SLURM job {job}, and no squeue on PATH to ask about it"
-        asked = subprocess.run(["squeue", "--noheader", "--jobs", str(job), "--format", "%T"], capture_output=True,
-                               text=True, check=False)
-        if found := asked.stdout.strip():
-            return f"SLURM job {job} is {found.splitlines()[0].lower()}"
-    return ""
+    started, status = read_json(run.job), read_json(run.status)
+    if status.get("state") in ENDED:
+        return ""
+    host, process = started.get("host"), started.get("process")
+    if started.get("where") == "slurm" and started.get("id"):
+        return _in_queue(str(started["id"]))
+    if host == socket.gethostname():
+        return f"process {process}, in --debug" if process and Path(f"/proc/{process}").exists() else ""
+    silence = time.time() - float(status.get("time", 0.0))
+    return f"on {host}, heard of {silence:.0f} s ago" if host and silence < SILENCE_SECONDS else ""
+
+
+def _in_queue(job: str) -> str:
+    """What SLURM says of a job that is not over, in words. That it does not answer is no sign that the job is over."""
+    if shutil.which("squeue") is None:
+        return f"SLURM job {job}, and no squeue on PATH to ask about it"
+    try:
+        asked = subprocess.run(["squeue", "--noheader", "--jobs", job, "--format", "%T"], capture_output=True,
+                               text=True, check=False, timeout=30)
+    except subprocess.TimeoutExpired:
+        return f"SLURM job {job}, and squeue does not answer"
+    if found := asked.stdout.strip():
+        return f"SLURM job {job} is {found.splitlines()[0].lower()}"
+    gone = asked.returncode == 0 or "Invalid job id" in asked.stderr
+    return "" if gone else f"SLURM job {job}, and squeue says: {asked.stderr.strip()}"
 
 
 def processes_of(run: RunDir, modules: set[bytes] = LAUNCHERS | RANKS) -> list[int]:
     """Processes on this machine that run it: their command lines hold its folder and one of these modules."""
     found = []
-    folders = {os.fsencode(path) for path in (run.path, run.submitit)}
+    planned = Path(read_json(run.plan).get("run_dir", run.path))  # the same folder, perhaps by another path
+    folders = {os.fsencode(path) for folder in (run.path, planned) for path in (folder, folder / run.submitit.name)}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
@@ -168,12 +188,15 @@ def ask_to_stop(run: RunDir) -> str:
     state = status.get("state")
     if state in ENDED:
         return f"{run.id} is {state} already"
-    if attempt is None or state == "preempted":
-        job = read_json(run.job)
+    job = read_json(run.job)
+    if attempt is None or state in ("pending", "preempted"):
         queued = job.get("where") == "slurm"
         remedy = f"Take it out of the queue: scancel {job['id']}" if queued else "Try again in a moment."
         raise RunError(Fault(what="the run is waiting to start, and nobody is there to stop", where=str(run.path),
                              given=f"state: {state}", remedy=remedy))
+    if job.get("where") != "slurm" and not still_runs(run):
+        raise RunError(Fault(what="nothing of this run is at work any more", where=str(run.path),
+                             given=f"state: {state}", remedy=f"Go on with it: {resume_command(run)}"))
     attempt.ask_to_stop("stopped")
     return f"{run.id} saves after a step and leaves. To go on with it:\n{resume_command(run)}"
 

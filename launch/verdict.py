@@ -96,6 +96,8 @@ def judge(run: RunDir, attempt: Attempt, *, restarts: int, slurm: str = "") -> V
             reason = slurm or reason
         words = f"stopped at step {saved['step']}: {REASONS.get(reason, reason)}" if saved else (
             f"stopped without a save: {REASONS.get(reason, reason)}; {last}")
+        if not saved and attempt.errors():
+            words += f"; {cause(attempt).words}"
         again: Next = "requeue" if slurm and reason not in ("stopped", "cancelled") else "leave"
         if again == "requeue" and reason == TIME_LIMIT and spent:
             return Verdict(outcome="stopped", next="give up", words=words + spent, step=step, reason=reason)

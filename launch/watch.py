@@ -20,8 +20,11 @@ from launch.executors import Job
 from launch.plan import JobPlan, Where
 from launch.processes import descendants
 from launch.runs import LAUNCHERS, Tail, clock, handle, processes_of, program, resume_command
+from launch.verdict import Verdict
 
 LOOK_SECONDS = 0.25
+KILL_SECONDS = 10.0
+"""A killed process that is still there after so long waits for a device that does not answer."""
 EXIT_CODES = {"finished": 0, "stopped": 130, "cancelled": 130}
 """Any other end is a failure, and 1. 130 is what shells say of a program that was interrupted."""
 
@@ -78,8 +81,13 @@ def _watch(view: View, job: Job, interrupts: list[int]) -> None:
 
 
 def end_processes(run: RunDir, job: Job) -> None:
-    """Kills all processes of a local run; its checkpoints stay."""
-    while running := {*descendants(int(job.id or 0)), *processes_of(run)}:
+    """Kills all processes of a local run; its checkpoints stay. Those that a dead disk or driver holds are named."""
+    assert job.id is not None
+    until = time.monotonic() + KILL_SECONDS
+    while running := {*descendants(int(job.id)), *processes_of(run)}:
+        if time.monotonic() > until:
+            print(f"processes {', '.join(map(str, sorted(running)))} do not end", flush=True)
+            return
         for process in running:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
@@ -99,7 +107,8 @@ def conclude(run: RunDir) -> int:
         status = {"state": "failed", "verdict": "the node launcher was killed"}
         run.write_status(**status)
     state = status["state"]
-    words = str(status.get("verdict") or "see the logs").removeprefix(f"{state} ").removesuffix(": stopped")
+    words = str(status.get("verdict") or f"at step {status.get('step', 0):,}")
+    words = words.removeprefix(f"{state} ").removesuffix(": stopped")
     rows = _finished(run) if state == "finished" else [(state, words)]
     if state == "failed" and (attempt := run.newest_attempt()) is not None:
         rows += _where_it_failed(attempt)
@@ -110,11 +119,13 @@ def conclude(run: RunDir) -> int:
 
 
 def _where_it_failed(attempt: Attempt) -> list[tuple[str, str]]:
-    """The line of code, and the log to read: of the rank that failed first, else torchrun's own, else the folder."""
-    first = next(iter(attempt.errors()), {})
+    """The line of code, and the log to read: of the rank the verdict names, else torchrun's own, else the folder."""
+    verdict, errors = Verdict.read(attempt), attempt.errors()
+    rank = verdict.rank if verdict else errors[0]["rank"] if errors else -1
+    first = next((error for error in errors if error["rank"] == rank), {})
     frames = re.findall(r'File "(.+)", line (\d+), in (.+)', str(first.get("traceback", "")))
     own = [frame for frame in frames if "site-packages" not in frame[0]] or frames
-    logs = [attempt.log(int(first.get("rank", 0))), attempt.node_log(0)]
+    logs = [*([attempt.log(rank)] if rank >= 0 else []), attempt.node_log(0)]
     log = next((log for log in logs if log.exists() and log.stat().st_size), attempt.path)
     return [*(("at", f"{short(Path(file))}:{line}, in {name}") for file, line, name in own[-1:]), ("log", short(log))]
 

@@ -80,10 +80,14 @@ def build_batch_transforms(config: Config) -> nn.Sequential:
     return nn.Sequential(*instantiate(config.data.transforms.batch, "data.transforms.batch"))
 
 
-def build_task(config: Config, classes: Sequence[str]) -> Task:
-    """The task, told the names of the classes where it wants to know them."""
+def build_task(config: Config, classes: Sequence[str], device: torch.device | None = None) -> Task:
+    """The task, told the names of the classes where it wants to know them; its losses' own tensors on the device."""
     named = {"classes": list(classes)} if classes and "classes" not in config.task else {}
-    return cast(Task, instantiate({**config.task, **named}, "task"))
+    task = instantiate({**config.task, **named}, "task")
+    for part in vars(task).values():
+        if isinstance(part, nn.Module):
+            part.to(device)
+    return cast(Task, task)
 
 
 def build_optimizer(phase: Phase, name: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

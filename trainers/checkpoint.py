@@ -113,8 +113,10 @@ class Checkpoints:
             reason = damage(path)
             if not reason:
                 return _read(path)
-            warn(f"checkpoint {path.name} is damaged ({reason}); using an older one")
-            path.rename(path.with_name(f"bad-{path.name}"))
+            warn(f"checkpoint {path.name} is damaged ({reason}); looking for an older one")
+            aside = path.with_name(f"bad-{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
         return None
 
     def at(self, step: int) -> Checkpoint:

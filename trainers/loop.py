@@ -6,6 +6,7 @@ follows from it, so that resuming is a seek.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -43,10 +44,17 @@ class Meter:
     def restart(self) -> None:
         self.steps, self.samples, self.waited, self.since = 0, 0, 0.0, time.perf_counter()
 
+    def add(self, samples: int, waited: float) -> None:
+        """A step is done."""
+        self.steps, self.samples, self.waited = self.steps + 1, self.samples + samples, self.waited + waited
+
     def read(self) -> dict[str, float]:
+        """The speed since the last reading, which ends here: what writing it down costs belongs to the next."""
         seconds = max(time.perf_counter() - self.since, 1e-9)
-        return {"speed/samples_per_second": self.samples / seconds, "speed/step_seconds": seconds / max(1, self.steps),
-                "speed/data_wait_fraction": min(1.0, self.waited / seconds)}
+        speed = {"speed/samples_per_second": self.samples / seconds, "speed/step_seconds": seconds / max(1, self.steps),
+                 "speed/data_wait_fraction": min(1.0, self.waited / seconds)}
+        self.restart()
+        return speed
 
 
 @dataclass
@@ -86,7 +94,8 @@ class Training:
         return timetables(self.config, len(self.sets.train))
 
     def _enter(self, number: int) -> None:
-        """The weights a phase starts from: the last ones stand in the model already."""
+        """The weights a phase starts from: the last ones stand in the model already, rank 0's buffers among them."""
+        self._share(self.model.buffers())
         self.progress = replace(self.progress, phase=number, phase_step=0)
         phase = list(self.config.phases.values())[number]
         if phase is not None and phase.start_from == "best" and self.progress.best:
@@ -111,14 +120,13 @@ class Training:
             step = self.progress.phase_step
             loss = stage.step(batch, step)
             self.progress = self.progress.advanced(timetable.batch_size)
-            meter.steps, meter.samples, meter.waited = meter.steps + 1, meter.samples + timetable.batch_size, (
-                meter.waited + waited)
+            meter.add(timetable.batch_size, waited)
+            self.tracker.status(step=self.progress.step, phase_step=self.progress.phase_step)
 
             if self.progress.step % self.config.tracking.every_steps == 0:
                 self._log(stage, loss, meter, timetable)
             if timetable.is_mark(step):
-                stage.end_epoch()
-                self._evaluate(stage)
+                stage.end_epoch(self._evaluate(stage))
                 self._save(stage)
                 meter.restart()
             elif every is not None and self.progress.step % every == 0:
@@ -145,23 +153,24 @@ class Training:
     def _log(self, stage: Stage, loss: Tensor, meter: Meter, timetable: Timetable) -> None:
         """A point of the training curves: the mean loss of this step's batch, over all ranks."""
         value = float(self.world.sum(loss))
+        speed = meter.read()
         if self.world.is_first:
-            speed = meter.read()
             step, steps = self.progress.step, sum(table.steps for table in self.timetables())
             position = self.progress.phase_step * timetable.batch_size
             epoch = min(position, timetable.samples) / timetable.n
             self.tracker.scalars(step, {"train/loss": value, "train/rate": stage.rate, "train/epoch": epoch, **speed})
-            self.tracker.status(step=step, steps=steps, loss=value, epoch=epoch, phase_step=self.progress.phase_step,
+            self.tracker.status(steps=steps, loss=value, epoch=epoch,
                                 samples_per_second=speed["speed/samples_per_second"],
                                 eta_seconds=(steps - step) * speed["speed/step_seconds"])
-        meter.restart()
 
-    def _evaluate(self, stage: Stage) -> None:
-        """The validation metrics of the weights as they are; they become the best if they are."""
-        samples = self.sets.validation
+    def _evaluate(self, stage: Stage) -> float | None:
+        """The validation metrics of the weights as they are; they become the best if they are. Returns the metric that
+        decides about that; None where there is no validation set."""
+        samples, judged = self.sets.validation, None
         if samples is not None:
             results = self.results(samples)
             metrics = self.task.metrics(results)
+            judged = metrics[self.config.evaluation.best_by]
             stage.train_mode()
             evaluation = {"step": self.progress.step, "phase": stage.name, **metrics}
             best = evaluation if self._better(metrics) else self.progress.best
@@ -174,6 +183,7 @@ class Training:
                 print(f"{stage.name}  step {self.progress.step}  validation  {said}"
                       f"{'  best so far' if best is evaluation else ''}", flush=True)
         self.agreement.look_again(self.progress.step)
+        return judged
 
     def results(self, samples: Samples) -> Results:
         """All of a set, evaluated with rank 0's buffers: averaging them would change the run."""
@@ -184,8 +194,9 @@ class Training:
 
     def _better(self, metrics: dict[str, float]) -> bool:
         name = self.config.evaluation.best_by
-        sign = 1 if self.config.evaluation.best_is == "highest" else -1
-        return not self.progress.best or sign * metrics[name] > sign * self.progress.best[name]
+        new, best = metrics[name], self.progress.best.get(name, math.nan)
+        better = new > best if self.config.evaluation.best_is == "highest" else new < best
+        return not self.progress.best or better or (math.isnan(best) and not math.isnan(new))
 
     def _save(self, stage: Stage) -> None:
         if self.world.is_first and self.progress.step > 0:

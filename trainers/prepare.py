@@ -1,6 +1,6 @@
 """What only torch can know, found out before anything is submitted, where there is internet and a person is watching.
 
-    python -m trainers.prepare < config.yaml      prints one JSON object: facts, or faults
+    python -m trainers.prepare < {config, topology, where}      prints one JSON object: facts, or faults
 
 Targets resolve, the model builds on the meta device (its weights are fetched and read on the way), data is there and
 counted, phases fit. Every fault that can be found is found in one go.
@@ -13,18 +13,20 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from configs.errors import Fault, PrepareError, nearest
 from configs.layers import Layer
 from configs.load import build_config
 from configs.schema import Config
 from configs.text import inline
+from data.order import micro_batches, share
 from trainers.build import (
     Sets,
     build_batch_transforms,
@@ -39,7 +41,7 @@ from trainers.loop import timetables
 from trainers.tasks import Task
 
 
-def prepare(config: Config) -> dict[str, Any]:
+def prepare(config: Config, *, world_size: int = 1) -> dict[str, Any]:
     """Facts about the run: samples, steps of each phase, parameters. Raises `PrepareError` with all faults."""
     faults: list[Fault] = []
 
@@ -60,11 +62,11 @@ def prepare(config: Config) -> dict[str, Any]:
                             remedy=nearest(config.evaluation.best_by, task.measures)))
     if model is not None:
         for name in config.phases:
-            attempt(partial(_check_phase, config, name, model))
+            attempt(partial(_check_phase, config, name, model, world_size))
     if sets is not None:
         faults += _check_sets(config, sets)
     if faults or sets is None or model is None:
-        raise PrepareError(*(_with_way_out(fault, config.data.how_to_get) for fault in faults))
+        raise PrepareError(*_with_way_out(faults, config.data.how_to_get))
     tables = timetables(config, len(sets.train))
     return {
         "samples": {name: len(samples) for name in ("train", "validation", "test")
@@ -75,22 +77,28 @@ def prepare(config: Config) -> dict[str, Any]:
     }
 
 
-def _with_way_out(fault: Fault, how_to_get: str) -> Fault:
-    """Where a set is not as it should be, the config's own words on how to get it."""
-    ours = fault.where in ("data.train", "data.validation", "data.test") and not fault.remedy
-    return dataclasses.replace(fault, remedy=how_to_get) if ours else fault
+def _with_way_out(faults: Sequence[Fault], how_to_get: str) -> list[Fault]:
+    """Where sets are not as they should be, the config's own words on how to get them: once, behind the last."""
+    lost = [fault for fault in faults
+            if fault.where in ("data.train", "data.validation", "data.test") and not fault.remedy]
+    return [dataclasses.replace(fault, remedy=how_to_get) if fault in lost[-1:] else fault for fault in faults]
 
 
 def _model_on_meta(config: Config) -> nn.Module:
-    """The model without memory for its weights: as strict about its arguments as the real one, and fast."""
-    with torch.device("meta"):
+    """The model without memory for its weights: as strict about its arguments as the real one, and fast. With memory
+    where its constructor must read values."""
+    try:
+        with torch.device("meta"):
+            return build_model(config)
+    except PrepareError:
         return build_model(config)
 
 
-def _check_phase(config: Config, name: str, model: nn.Module) -> None:
+def _check_phase(config: Config, name: str, model: nn.Module, world_size: int) -> None:
     phase = config.phases[name]
     assert phase is not None
-    frozen = {parameter for module in frozen_modules(model, phase, name) for parameter in module.parameters()}
+    modules = frozen_modules(model, phase, name)
+    frozen = {parameter for module in modules for parameter in module.parameters()}
     trained = [parameter for parameter in model.parameters() if parameter not in frozen]
     if not trained:
         raise PrepareError(Fault(what="the phase freezes everything: there is nothing to train",
@@ -99,7 +107,26 @@ def _check_phase(config: Config, name: str, model: nn.Module) -> None:
         raise PrepareError(Fault(what="there are no best weights without a validation set",
                                  where=f"phases.{name}.start_from", given="start_from: best",
                                  remedy="Name data.validation, or start from the last weights."))
-    build_scheduler(phase, name, build_optimizer(phase, name, trained))
+    size = phase.batch_size or config.batch_size
+    shares = [len(share(size, rank, world_size)) for rank in range(world_size)]
+    smallest = min(len(part) for one in shares for part in micro_batches(one, config.max_batch_per_device or one))
+    standing = {inner for module in modules for inner in module.modules()}
+    if smallest == 1 and any(isinstance(module, nn.BatchNorm1d) and module not in standing
+                             for module in model.modules()):
+        raise PrepareError(Fault(what="BatchNorm1d cannot be trained on one sample at a time",
+                                 where=f"phases.{name}.batch_size" if phase.batch_size else "batch_size",
+                                 given=f"a batch of {size} on {world_size} ranks, in parts of at most "
+                                       f"{config.max_batch_per_device or max(shares)}",
+                                 remedy="Use a larger batch, fewer ranks, or another max_batch_per_device."))
+    optimizer = build_optimizer(phase, name, trained)
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise PrepareError(Fault(what="LBFGS evaluates a step several times, and a step here reads each sample once",
+                                 where=f"phases.{name}.optimizer", given=str(phase.optimizer["_target_"]),
+                                 remedy="Take an optimizer that needs one gradient for a step."))
+    if isinstance(build_scheduler(phase, name, optimizer), ReduceLROnPlateau) and not config.data.validation:
+        raise PrepareError(Fault(what="ReduceLROnPlateau watches the validation metric, and there is no validation set",
+                                 where=f"phases.{name}.scheduler", given=str(phase.scheduler["_target_"]),
+                                 remedy="Name data.validation, or take another scheduler."))
 
 
 def _check_sets(config: Config, sets: Sets) -> list[Fault]:
@@ -123,14 +150,28 @@ def _check_sets(config: Config, sets: Sets) -> list[Fault]:
     return faults
 
 
+def _check_gpus(ranks: int) -> None:
+    """That torch can use as many GPUs as the machine seems to have: its build and the driver must fit."""
+    usable = torch.cuda.device_count()
+    if usable < ranks:
+        raise PrepareError(Fault(what=f"torch {torch.__version__} can use {usable or 'none'} of this machine's GPUs",
+                                 where="launch.gpus", given=f"{ranks} ranks with a GPU each",
+                                 remedy="Install a torch that fits the driver (see nvidia-smi), or use --procs N for "
+                                        "ranks on the CPU."))
+
+
 def main() -> None:
     """Reads the resolved config from standard input; the answer is the only thing on standard output."""
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a target prints must not get between
     warnings.simplefilter("ignore")
-    config = build_config([Layer(values=json.load(sys.stdin), origin="config")])
+    question = json.load(sys.stdin)
+    config = build_config([Layer(values=question["config"], origin="config")])
+    topology = question["topology"]
     try:
-        facts = prepare(config)
+        if topology["device"] == "cuda" and question["where"] != "slurm":
+            _check_gpus(topology["ranks_per_node"])
+        facts = prepare(config, world_size=topology["nodes"] * topology["ranks_per_node"])
     except PrepareError as error:
         facts = {"faults": [dataclasses.asdict(fault) for fault in error.faults]}
     json.dump(facts, answer)

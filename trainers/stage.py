@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from configs.schema import Config, Phase
 from data.loader import Batch
@@ -101,13 +102,17 @@ class Stage:
             nn.utils.clip_grad_norm_(self.trained, self.phase.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.scheduler is not None and self.phase.scheduler_every == "step":
+        if self.scheduler is not None and self.phase.scheduler_every == "step" and not isinstance(
+                self.scheduler, ReduceLROnPlateau):
             self.scheduler.step()
         return loss
 
-    def end_epoch(self) -> None:
-        """At an epoch mark."""
-        if self.scheduler is not None and self.phase.scheduler_every == "epoch":
+    def end_epoch(self, judged: float | None) -> None:
+        """At an epoch mark. `judged` is the validation metric that picks the best weights, where there is one."""
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            if judged is not None:
+                self.scheduler.step(judged)
+        elif self.scheduler is not None and self.phase.scheduler_every == "epoch":
             self.scheduler.step()
 
     @property
@@ -190,4 +195,6 @@ def _rows(values: Any, part: range, size: int) -> Any:
         return values[part.start:part.stop]
     if isinstance(values, Mapping):
         return {name: _rows(value, part, size) for name, value in values.items()}
-    return [_rows(value, part, size) for value in values]
+    if any(isinstance(value, Tensor | Mapping | list | tuple) for value in values):
+        return [_rows(value, part, size) for value in values]
+    return values[part.start:part.stop]  # a plain value for each sample

@@ -31,13 +31,17 @@ def optimizer_numbers(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, s
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str],
                       tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
-    """Puts an optimizer into a saved state. Tensors of a parameter's shape take its memory order, as in torch."""
+    """Puts an optimizer into a saved state. Tensors of a parameter's shape take its memory order, and all live on its
+    device but for counts of steps, as in torch: those stay on the CPU unless a kernel there counts them."""
     by_name = {name: parameter for parameter, name in names.items()}
+    counted_there = any(group.get("fused") or group.get("capturable") for group in numbers["groups"])
     for address, value in tensors.items():
         name, _, item = address.rpartition("/")
         parameter = by_name[name]
-        like = torch.empty_like(parameter, dtype=value.dtype) if value.shape == parameter.shape else (
-            torch.empty_like(value))
+        if value.shape == parameter.shape:
+            like = torch.empty_like(parameter, dtype=value.dtype)
+        else:
+            like = torch.empty_like(value, device="cpu" if item == "step" and not counted_there else parameter.device)
         optimizer.state[parameter][item] = like.copy_(value)
     for name, values in numbers["state"].items():
         optimizer.state[by_name[name]].update(values)

@@ -43,7 +43,8 @@ def instantiate(node: Any, key: str, *positional: Any, **more: Any) -> Any:
 
 def all_of(builds: Iterable[Callable[[], Any]]) -> list[Any]:
     """What each of them builds. Raises one `PrepareError` with the faults of all."""
-    built, faults = [], []
+    built: list[Any] = []
+    faults: list[Fault] = []
     for build in builds:
         try:
             built.append(build())
@@ -61,7 +62,7 @@ def locate(address: str, key: str) -> Any:
     if not all(parts):
         raise PrepareError(Fault(what="this does not name a class or a function", where=where,
                                  given=inline(address), remedy="Write package.module.Name."))
-    for length in range(len(parts), 0, -1):
+    for length in range(len(parts) - 1, 0, -1):
         name = ".".join(parts[:length])
         try:
             found: Any = importlib.import_module(name)
@@ -74,21 +75,31 @@ def locate(address: str, key: str) -> Any:
                                      given=address)) from error
         for attribute in parts[length:]:
             if not hasattr(found, attribute):
+                if attribute in _modules(found):
+                    raise PrepareError(_not_callable(address, where))
                 raise PrepareError(Fault(what=f"{name} has no '{attribute}'", where=where, given=address,
                                          remedy=_nearest_name(found, attribute)))
             found = getattr(found, attribute)
         if not callable(found):
-            raise PrepareError(Fault(what=f"{address} cannot be called", where=where, given=address,
-                                     remedy="A target is a class or a function, not a module or a value."))
+            raise PrepareError(_not_callable(address, where))
         return found
     raise PrepareError(Fault(what=f"there is no package '{parts[0]}' to import", where=where, given=address,
                              remedy="Write package.module.Name. Packages beside Drumbeat, in the current folder and "
                                     "installed ones can be imported."))
 
 
+def _modules(package: Any) -> list[str]:
+    """The names of a package's modules."""
+    return [module.name for module in pkgutil.iter_modules(getattr(package, "__path__", []))]
+
+
+def _not_callable(address: str, where: str) -> Fault:
+    return Fault(what=f"{address} cannot be called", where=where, given=address,
+                 remedy="A target is a class or a function, not a module or a value.")
+
+
 def _nearest_name(found: Any, attribute: str) -> str:
-    names = [name for name in dir(found) if not name.startswith("_")]
-    names += [module.name for module in pkgutil.iter_modules(getattr(found, "__path__", []))]
+    names = [name for name in dir(found) if not name.startswith("_")] + _modules(found)
     remedy = nearest(attribute, names)
     return remedy if remedy.startswith("Did") else f"Look at what {found.__name__} offers."
 

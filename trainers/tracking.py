@@ -23,8 +23,9 @@ class Tracker:
         from torch.utils.tensorboard import SummaryWriter  # slow to import, and only needed on one rank
 
         self.run = run
-        # Of an earlier attempt, readers keep the points up to the checkpoint: from `purge_step` on they are dropped.
-        self.writer = SummaryWriter(str(run.tensorboard), purge_step=step + 1 if step else None)
+        # Of an earlier attempt, readers keep the points up to the checkpoint: from `purge_step` on they are dropped;
+        # all of them where it was killed before its first checkpoint.
+        self.writer = SummaryWriter(str(run.tensorboard), purge_step=step + 1 if step else 0)
         self.status_at = 0.0
         self.fields: dict[str, Any] = {}
         if step == 0:

@@ -52,7 +52,7 @@ def main(run_dir: str, attempt_number: int) -> None:
 def build(run: RunDir, attempt: Attempt, config: Config, world: World, *, threads: int, debug: bool) -> Training:
     """Everything a rank trains with, as far as an earlier attempt brought it."""
     sets = build_sets(config)
-    task = build_task(config, sets.classes)
+    task = build_task(config, sets.classes, world.device)
     model = build_model(config).to(world.device)
     if config.channels_last and any(parameter.dim() == 4 for parameter in model.parameters()):
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

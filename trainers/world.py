@@ -65,11 +65,9 @@ def join(device: Literal["cuda", "cpu"]) -> Iterator[World]:
         torch.cuda.set_device(where)
     if size > 1:
         dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
-    try:
-        yield World(rank=rank, local_rank=local_rank, size=size, device=where)
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    yield World(rank=rank, local_rank=local_rank, size=size, device=where)
+    if dist.is_initialized():  # not after an error: NCCL may wait for ever for ranks that have gone
+        dist.destroy_process_group()
 
 
 def end_with_agent() -> None:

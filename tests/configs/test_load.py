@@ -255,6 +255,9 @@ def test_clusters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.yaml").write_text("partition: big\ntime_minutes: 0\n")
     with pytest.raises(ConfigError, match=r"time_minutes must be at least 1\n  where  mine.yaml:2"):
         load_site("mine.yaml")
+    (tmp_path / "mine.yaml").write_text("time_minutes: 2\n")
+    with pytest.raises(ConfigError, match="the signal to save would come before the job begins"):
+        load_site("mine.yaml")
     with pytest.raises(ConfigError, match=r"no cluster profile 'exampel'(.|\n)*Did you mean 'example'"):
         load_site("exampel")
 

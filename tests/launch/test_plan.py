@@ -12,8 +12,8 @@ from configs.errors import LaunchError, RunError
 from configs.layers import ROOT
 from configs.rundir import write_json
 from configs.schema import Site
-from launch.plan import JobPlan, Machine, leaked, torchrun_command, usable_cpus
-from tests.launch.small import plan, topology
+from launch.plan import JobPlan, Machine, leaked, plan_job, torchrun_command, usable_cpus
+from tests.launch.small import config, plan, topology
 
 
 @pytest.mark.parametrize(("assignments", "where", "cpus", "gpus", "expected"), [
@@ -66,6 +66,15 @@ def test_the_environment_fixes_threads_and_finds_targets(tmp_path: Path) -> None
     assert plan(tmp_path, "launch.procs=4").environment == {
         "PYTHONPATH": f"{ROOT}{os.pathsep}/home/me", "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1",
         "OMP_NUM_THREADS": "2"}
+
+
+def test_targets_are_found_where_the_user_has_pointed_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}/lib::relative")
+    monkeypatch.chdir(tmp_path)
+    assert Machine.here().python_path == (f"{tmp_path}/lib", f"{tmp_path}/relative")
+    made = plan_job(config(tmp_path), run_dir=tmp_path / "run", where="local", site=Site(), folder=tmp_path,
+                    machine=Machine(cpus=2, python_path=("/lib", str(tmp_path))))
+    assert made.environment["PYTHONPATH"] == os.pathsep.join([str(ROOT), str(tmp_path), "/lib"])
 
 
 def test_ranks_see_the_gpus_that_were_visible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

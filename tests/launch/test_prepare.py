@@ -42,13 +42,14 @@ def test_no_answer_is_a_fault_too(tmp_path: Path, capfd: pytest.CaptureFixture[s
     assert capfd.readouterr().err == "preparing  model, weights and data ...\nout of memory\n"
 
 
-def test_it_is_given_the_config_and_the_planned_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_given_config_ranks_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("KEPT", "yes")
     planned = python_that(tmp_path, f"cd {tmp_path}; cat > stdin; env > env; echo $@ > words; echo {{}}")
     asked = config(tmp_path)
     assert prepare(asked, planned) == {}
-    assert json.loads((tmp_path / "stdin").read_text()) == dataclasses.asdict(asked)
+    assert json.loads((tmp_path / "stdin").read_text()) == {
+        "config": dataclasses.asdict(asked), "topology": dataclasses.asdict(planned.topology), "where": "local"}
     found = (tmp_path / "env").read_text().splitlines()
     assert f"PYTHONPATH={planned.environment['PYTHONPATH']}" in found
     assert "KEPT=yes" in found

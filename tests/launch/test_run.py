@@ -66,7 +66,8 @@ def test_the_folder_holds_all_that_workers_and_verbs_need(cluster: Path) -> None
     assert read(run.config) == load("small.yaml", ["seed=5"], {"launch.gpus": 2}).config
     assert "seed: 5                                   # command line\n" in run.config.read_text()
     assert JobPlan.read(run.plan).folder == str(cluster)
-    assert read_json(run.job) == {"where": "slurm", "id": "4711"}
+    job = read_json(run.job)
+    assert (job["where"], job["id"]) == ("slurm", "4711")
     assert read_json(run.status)["state"] == "pending"
     assert (cluster / "runs" / "small" / "latest").readlink() == Path(run.id)
     assert run.newest_attempt() is None
@@ -144,7 +145,8 @@ def test_resuming_goes_on_in_the_same_folder_where_it_ran_before(cluster: Path,
     assert (plan.where, plan.folder, plan.site.partition) == ("slurm", str(cluster), "gpu")
     assert (plan.topology.ranks_per_node, plan.topology.device) == (2, "cuda")
     assert run.config.read_text() == config
-    assert read_json(run.job) == {"where": "slurm", "id": "4711"}
+    job = read_json(run.job)
+    assert (job["where"], job["id"]) == ("slurm", "4711")
     status = read_json(run.status)
     assert (status["state"], status["step"]) == ("pending", 7)
 
@@ -160,6 +162,38 @@ def test_resuming_with_other_processes(cluster: Path) -> None:
     assert main(["run", "--resume", "small", "--procs", "3", "--nodes", "1"]) == 0
     topology = JobPlan.read(run.plan).topology
     assert (topology.nodes, topology.ranks_per_node, topology.device) == (1, 3, "cpu")
+
+
+def test_resuming_keeps_the_threads_of_each_rank(cluster: Path) -> None:
+    """However many cores this machine has now: the order of summation depends on them."""
+    assert main([*SUBMIT, "launch.cpus_per_rank=5"]) == 0
+    run = only_run(cluster)
+    assert JobPlan.read(run.plan).environment["OMP_NUM_THREADS"] == "5"
+    run.write_status(state="failed")
+    assert main(["run", "--resume", "small"]) == 0
+    assert JobPlan.read(run.plan).environment["OMP_NUM_THREADS"] == "5"
+
+
+def test_resuming_with_what_cannot_change_the_results(cluster: Path) -> None:
+    assert main([*SUBMIT, "seed=3"]) == 0
+    run = only_run(cluster)
+    run.write_status(state="failed")
+    assert main(["run", "--resume", "small", "data.workers=2", "checkpoints.keep=9"]) == 0
+    config = read(run.config)
+    assert (config.seed, config.data.workers, config.checkpoints.keep) == (3, 2, 9)
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["seed=3", "data.workers=2"], "error: seed stands for the whole of a run\n  where  command line\n"),
+    (["--procs", "0"], "error: launch.procs must be at least 1\n  where  --procs\n"),
+    (["--gpus", "-1"], "error: launch.gpus must be at least 0\n  where  --gpus\n"),
+])
+def test_resuming_is_as_strict_as_starting(cluster: Path, capsys: pytest.CaptureFixture[str], words: list[str],
+                                           said: str) -> None:
+    assert main(SUBMIT) == 0
+    only_run(cluster).write_status(state="failed")
+    assert main(["run", "--resume", "small", *words]) == 2
+    assert capsys.readouterr().err.startswith(said)
 
 
 def test_where_resuming_is_refused_the_run_is_as_before(cluster: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -105,8 +106,31 @@ def test_a_cluster_is_asked_only_about_jobs_that_may_run(runs: Path, tmp_path: P
     assert (tmp_path / "asked").read_text() == "--noheader --jobs 4711 --format %T\n"
     monkeypatch.setenv("PATH", squeue(tmp_path, "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"))
     assert still_runs(run) == ""
+    monkeypatch.setenv("PATH", squeue(tmp_path, "echo 'Unable to contact slurm controller' >&2; exit 1"))
+    assert still_runs(run) == "SLURM job 4711, and squeue says: Unable to contact slurm controller"
     monkeypatch.setenv("PATH", "/nowhere")
     assert still_runs(run) == "SLURM job 4711, and no squeue on PATH to ask about it"
+
+
+def test_a_run_on_another_machine_is_at_work_as_long_as_it_is_heard_of(runs: Path) -> None:
+    run = find_run("tiny", runs)
+    write_json(run.job, {"where": "local", "id": "1", "host": "elsewhere"})
+    run.write_status(state="running")
+    assert still_runs(run).startswith("on elsewhere, heard of ")
+    write_json(run.status, {"state": "running", "time": time.time() - 121})
+    assert still_runs(run) == ""
+
+
+def test_a_run_in_debug_is_at_work_as_long_as_its_process(runs: Path) -> None:
+    run = find_run("tiny", runs)
+    run.write_status(state="running")
+    job = {"where": "debug", "id": None, "host": socket.gethostname()}
+    write_json(run.job, job | {"process": os.getpid()})
+    assert still_runs(run) == f"process {os.getpid()}, in --debug"
+    with subprocess.Popen(["true"]) as over:
+        pass
+    write_json(run.job, job | {"process": over.pid})
+    assert still_runs(run) == ""
 
 
 def test_status_in_full(runs: Path) -> None:
@@ -173,6 +197,9 @@ def test_stopping(runs: Path) -> None:
     run = find_run("tiny", runs)
     write_json(run.status, {"state": "running"})
     attempt = run.claim_attempt()
+    with pytest.raises(RunError, match="nothing of this run is at work any more"):
+        ask_to_stop(run)
+    write_json(run.job, {"where": "debug", "host": socket.gethostname(), "process": os.getpid()})
     assert ask_to_stop(run).startswith(f"{SECOND} saves after a step and leaves. To go on with it:\n")
     assert ask_to_stop(run).endswith(f"drumbeat run --resume {SECOND}")
     assert read_json(attempt.stop)["reason"] == "stopped"
@@ -180,11 +207,12 @@ def test_stopping(runs: Path) -> None:
     assert ask_to_stop(run) == f"{SECOND} is stopped already"
 
 
-def test_a_run_that_waits_in_the_queue_hears_nothing(runs: Path) -> None:
+@pytest.mark.parametrize("state", ["pending", "preempted"])
+def test_a_run_that_waits_in_the_queue_hears_nothing(runs: Path, state: str) -> None:
     run = find_run("tiny", runs)
     run.claim_attempt()
     write_json(run.job, {"where": "slurm", "id": "4711"})
-    write_json(run.status, {"state": "preempted"})
+    write_json(run.status, {"state": state})
     with pytest.raises(RunError, match="scancel 4711"):
         ask_to_stop(run)
     assert not run.attempt(0).stop.exists()

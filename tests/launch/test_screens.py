@@ -199,7 +199,7 @@ error: there is no run 'nope'
     "run --resume don small.yaml seed=3": """\
 error: a run is resumed with its own config
   where  command line
-  given  small.yaml seed=3
+  given  small.yaml
   do     Leave this out, or start a new run without --resume.
 """,
     "run --resume done --name x": """\

@@ -216,3 +216,12 @@ def test_an_attempt_without_a_verdict(run: RunDir) -> None:
     """All its launchers were killed: nobody was left to judge."""
     assert Verdict.read(run.claim_attempt()) is None
     assert fail(run, restarts=1).next == "restart"
+
+
+def test_a_stop_whose_save_failed_says_why(run: RunDir) -> None:
+    attempt = run.claim_attempt()
+    attempt.ask_to_stop("stopped")
+    error(attempt, kind="OSError", message="[Errno 28] No space left on device", step=9)
+    assert judge(run, attempt, restarts=3).words == (
+        "stopped without a save: as asked; there is no checkpoint; "
+        "rank 1 on n2 failed at step 9: OSError: [Errno 28] No space left on device")

@@ -27,8 +27,9 @@ def test_a_rank_killed_on_the_gpu_changes_nothing(tmp_path: Path) -> None:
     (straight := tmp_path / "straight").mkdir()
     (killed := tmp_path / "killed").mkdir()
     config = write_config(tmp_path)
-    drumbeat(straight, str(config), "--gpus", RANKS)
-    drumbeat(killed, str(config), "--gpus", RANKS, "task._target_=tests.tiny.Fuse", f"task.folder={killed}",
+    fused = "phases.head.optimizer.fused=true"  # which counts its steps on the device
+    drumbeat(straight, str(config), "--gpus", RANKS, fused)
+    drumbeat(killed, str(config), "--gpus", RANKS, fused, "task._target_=tests.tiny.Fuse", f"task.folder={killed}",
              "task.at=[8,20]")
     assert read_json(latest(killed).result) == read_json(latest(straight).result)
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from configs.errors import PrepareError
 from configs.load import load
-from tests.tiny import write_config
+from tests.tiny import Net, write_config
 from trainers.prepare import prepare
 
 
@@ -28,6 +29,7 @@ def test_facts(tmp_path: Path) -> None:
     ("data.validation={}", "there are no best weights without a validation set"),
     ("data.train.n=0", "data.train is empty"),
     ("phases.head.optimizer.rate=1", "torch.optim.Adam has no argument 'rate'"),
+    ("phases.head.optimizer={_target_: torch.optim.LBFGS}", "LBFGS evaluates a step several times"),
     ("task._target_=trainers.tasks.Clasification", "Did you mean 'Classification'?"),
     ("data.transforms.batch=[{_target_: data.images.Normalize, mean: [0], std: [0]}]", "positive deviations"),
 ])
@@ -44,3 +46,28 @@ def test_all_faults_at_once(tmp_path: Path) -> None:
         prepare(load(write_config(tmp_path), changes).config)
     assert [fault.where for fault in caught.value.faults] == [
         "model._target_", "data.train.m", "data.test.m", "data.transforms.train[0]._target_"]
+
+
+def test_a_schedule_that_watches_the_validation_metric_needs_one(tmp_path: Path) -> None:
+    changes = ["data.validation={}", "phases.finetune.start_from=last",
+               "phases.finetune.scheduler={_target_: torch.optim.lr_scheduler.ReduceLROnPlateau}"]
+    with pytest.raises(PrepareError, match="ReduceLROnPlateau watches the validation metric"):
+        prepare(load(write_config(tmp_path), changes).config)
+
+
+def test_batch_norm_gets_no_share_of_one_sample(tmp_path: Path) -> None:
+    config = load(write_config(tmp_path), ["max_batch_per_device=null"]).config
+    prepare(config, world_size=5)
+    with pytest.raises(PrepareError, match="BatchNorm1d cannot be trained on one sample") as caught:
+        prepare(config, world_size=7)
+    assert [fault.where for fault in caught.value.faults] == ["batch_size", "phases.finetune.batch_size"]
+
+
+def test_a_model_that_reads_values_while_it_is_built(tmp_path: Path) -> None:
+    config = load(write_config(tmp_path), ["model._target_=tests.trainers.test_prepare.stepped"]).config
+    assert prepare(config)["parameters"] > 0
+
+
+def stepped() -> Net:
+    """A network whose width is worked out by torch: on the meta device there are no values to read."""
+    return Net(width=int(torch.linspace(4, 8, 3)[-1].item()))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from configs.errors import PrepareError
-from trainers.target import instantiate
+from trainers.target import instantiate, locate
 
 
 def fault(node: object) -> str:
@@ -52,6 +52,10 @@ def test_a_target_that_is_no_class_or_function() -> None:
     assert "torch.pi cannot be called" in fault({"_target_": "torch.pi"})
 
 
+def test_a_function_with_the_name_of_its_module() -> None:
+    assert callable(locate("torchvision.models.alexnet", "model"))
+
+
 def test_a_module_is_no_target() -> None:
     said = fault({"_target_": "models.transfer"})
     assert "models.transfer cannot be called" in said
@@ -65,9 +69,9 @@ def test_an_address_that_names_nothing(address: str | None) -> None:
 
 def test_faults_of_several_arguments_are_told_together() -> None:
     said = fault({"_target_": "torch.nn.Sequential", "args": [
-        {"_target_": "torch.nn.Liner"}, {"_target_": "torch.nn.RELU"}]})
+        {"_target_": "torch.nn.Liner"}, {"_target_": "torch.nn.Dropot"}]})
     assert "Did you mean 'Linear'?" in said
-    assert "Did you mean 'ReLU'?" in said
+    assert "Did you mean 'Dropout'?" in said
 
 
 def test_an_error_inside_a_target_keeps_its_words() -> None:

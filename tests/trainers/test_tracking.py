@@ -1,12 +1,16 @@
-"""Contact sheets: gray stays gray after normalising, every image in its place."""
+"""Curves without a step twice; contact sheets: gray stays gray after normalising, every image in its place."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from configs.rundir import RunDir
 from data.images import Normalize
-from trainers.tracking import contact_sheet
+from trainers.tracking import Tracker, contact_sheet
 
 
 def test_a_gray_picture_normalised_as_imagenet_is_still_gray() -> None:
@@ -31,3 +35,14 @@ def test_normalize_is_the_textbook_formula() -> None:
     mean, std = torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1), torch.tensor([0.2, 0.25, 0.3]).view(3, 1, 1)
     ours = Normalize(mean=[0.5, 0.4, 0.3], std=[0.2, 0.25, 0.3])(images)
     torch.testing.assert_close(ours, (images / 255 - mean) / std)
+
+
+def test_an_attempt_that_was_killed_before_its_first_checkpoint_leaves_no_points(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    for steps in (5, 3):
+        tracker = Tracker(run, step=0, config_text="name: x")
+        for step in range(1, steps + 1):
+            tracker.scalars(step, {"train/loss": float(steps)})
+        tracker.close()
+    events = EventAccumulator(str(run.tensorboard)).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(1, 3.0), (2, 3.0), (3, 3.0)]
