@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
 
-from data.order import Permutation, Stream, Timetable, key, keys, share
-from tests.data.simulation import (
-    AliasTable,
-    Attempt,
-    Step,
-    class_balanced,
-    mixup_partners,
-    simulate,
-    window_batch,
-)
+from data.order import Integers, Permutation, Timetable, key
+from data.sampling import ClassBalanced, SampleStream, Weighted
+from tests.data.simulation import Attempt, Step, simulate
 
 SEED = 17
 PHASES = [Timetable(37, 8, 2), Timetable(37, 5, 1.5), Timetable(1100, 64, 0.25), Timetable(6, 16, 3)]
@@ -104,105 +100,28 @@ def test_batch_smaller_than_the_world_is_refused() -> None:
         list(simulate(PHASES, SEED, [Attempt(WIDEST + 1, 0)], 4))
 
 
-# What four streams of the future ask of data/order.py.
+@dataclass
+class Labelled:
+    """As much of a set as a stream asks for: three classes of very unequal sizes."""
+
+    n: int
+
+    def __len__(self) -> int:
+        return self.n
+
+    @property
+    def labels(self) -> Integers:
+        return np.minimum(np.arange(self.n) // 2, 2)
 
 
-def test_weighted_stream() -> None:
-    """Draws with replacement need no permutation, only `keys`: one word a position, whose halves make two draws.
+@pytest.mark.parametrize("kind", [partial(Weighted, class_weights={"0": 4, "1": 1, "2": 0.5}), ClassBalanced])
+def test_other_streams_survive_the_same(kind: Callable[[Labelled, int, int], SampleStream]) -> None:
+    """Draws by weight and classes in turn too are functions of the position, so nothing but the position counts."""
 
-    Teaches: `keys` must be as cheap as a permutation and take whole blocks; a weighted stream has no epochs, so marks
-    belong to the timetable and not to the stream; weights as integers make the table exact and alike on every machine.
-    """
-    weights = [1, 0, 7, 2, 90, 0, 3, 1]
-    table = AliasTable.build(weights)
-    assert [chance * sum(weights) for chance in table.probabilities()] == weights
-    positions = np.arange(40_000)
-    drawn = table.indices(SEED, 0, positions)
-    expected = np.array(weights) / sum(weights) * len(positions)
-    assert (np.abs(np.bincount(drawn, minlength=8) - expected) <= 5 * np.sqrt(expected)).all()
-    for world_size in (1, 3, 8):
-        parts = [share(len(positions), rank, world_size) for rank in range(world_size)]
-        assert np.array_equal(
-            np.concatenate([table.indices(SEED, 0, positions[p.start : p.stop]) for p in parts]), drawn
-        )
+    def streams(n: int, seed: int, phase: int) -> SampleStream:
+        return kind(Labelled(n), seed, phase)
 
-
-@pytest.mark.parametrize("n", [1, 2, 13])
-def test_alias_tables_are_exact(n: int) -> None:
-    dice = random.Random(n)
-    for _ in range(50):
-        weights = [dice.choice([0, 1, dice.randint(0, 1000)]) for _ in range(n - 1)] + [dice.randint(1, 10)]
-        assert [chance * sum(weights) for chance in AliasTable.build(weights).probabilities()] == weights
-
-
-def test_class_balanced_stream() -> None:
-    """A class's samples are a stream of their own at position p // C, with epochs of the class's length.
-
-    Teaches: `Stream` needs no argument for this, because a key is a seed: Stream(n, key(seed, "class", c), phase).
-    Blocks must be allowed to span many epochs, as small classes come round often, and tiny sets must mix as well as
-    large.
-    """
-    members = [np.arange(0, 3), np.arange(3, 50), np.arange(50, 1250)]
-    labels = np.repeat([0, 1, 2], [3, 47, 1200])
-    positions = np.arange(4500)
-    indices = class_balanced(members, SEED, 0, positions)
-    assert np.array_equal(labels[indices], positions % 3)
-    for label, samples in enumerate(members):
-        mine = indices[labels[indices] == label]
-        for begin in range(0, len(mine) - len(samples) + 1, len(samples)):
-            assert sorted(mine[begin : begin + len(samples)].tolist()) == samples.tolist()
-    every_third = [class_balanced(members, SEED, 0, positions[rank::4]) for rank in range(4)]
-    assert all(np.array_equal(part, indices[rank::4]) for rank, part in enumerate(every_third))
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
-def test_length_windows(world_size: int) -> None:
-    """Sorting moves positions between the steps of a window; which sample lies at a position stays as it was.
-
-    Teaches: a sampler must deal in positions and ask for indices last, so that a sample keeps its augmentation wherever
-    it is read; a window is made of steps, so the timetable must know the phase's last step; ranks may take other parts
-    of a batch than `share`, a stride here. With windows a mark is passed with up to a window of samples read early or
-    late: the phase, not the epoch, is what reads every position exactly once.
-    """
-    table, batches = Timetable(50, 8, 3.3), 4
-    stream = Stream(table.n, SEED, 0)
-    lengths = np.random.default_rng(0).integers(1, 500, table.n)
-    assert table.steps % batches, "the last window is to be a short one"
-    read = []
-    for step in range(table.steps):
-        parts = [window_batch(table, stream, lengths, batches, step, rank, world_size) for rank in range(world_size)]
-        assert max(map(len, parts)) - min(map(len, parts)) <= 1
-        batch = np.sort(np.concatenate(parts))
-        assert np.array_equal(batch, np.sort(window_batch(table, stream, lengths, batches, step, 0, 1)))
-        first = step - step % batches
-        assert batch.min() >= table.positions(first).start
-        assert batch.max() < table.positions(min(first + batches, table.steps) - 1).stop
-        read.append(batch)
-    assert sorted(np.concatenate(read).tolist()) == list(range(table.steps * table.batch_size))
-
-    def spread(batch: np.ndarray) -> int:
-        return int(np.ptp(lengths[stream.indices(batch)]))
-
-    plain = [np.array(table.positions(step)) for step in range(table.steps)]
-    assert np.mean([spread(batch) for batch in read]) < 0.5 * np.mean([spread(batch) for batch in plain])
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
-def test_mixup_partners(world_size: int) -> None:
-    """A partner is a position, so a rank can read it although it belongs to another rank's share.
-
-    Teaches: `Permutation` is useful by itself, at the size of a batch, where it must be quick to set up; reading a
-    partner by its position gives it the augmentation that it has in its own right; how far two are blended is a draw of
-    `keys`. A partner outside the rank's share costs a second reading: swapping within the share would be cheaper, but
-    would change with the width.
-    """
-    table = Timetable(50, 8, 2)
-    for step in range(table.steps):
-        batch = table.positions(step)
-        shares = [share(table.batch_size, rank, world_size) for rank in range(world_size)]
-        mine = [np.array(batch[part.start : part.stop]) for part in shares]
-        partners = np.concatenate([mixup_partners(table, SEED, 0, step, part) for part in mine])
-        assert np.array_equal(partners, mixup_partners(table, SEED, 0, step, np.array(batch)))
-        assert sorted(partners.tolist()) == list(batch)
-    blends = keys(SEED, "blend", 0, positions=np.arange(8000)).astype(np.float64) / 2.0**64
-    assert abs(blends.mean() - 0.5) < 0.02
+    alone = list(simulate(PHASES, SEED, [Attempt(1, 0)], 100, streams))
+    attempts = [Attempt(1, 9, lost=4), Attempt(5, 3), Attempt(3, 11, lost=11), Attempt(2, 0)]
+    assert by_step(list(simulate(PHASES, SEED, attempts, 3, streams))) == by_step(alone)
+    assert by_step(alone) != closed_form(PHASES)

@@ -1,0 +1,192 @@
+"""A part of a set as a set of its own: the same samples each time, and on every machine.
+
+    data:
+      train: {_target_: data.splits.Split, part: train, fractions: {train: 0.8, validation: 0.2}, of: {_target_: ...}}
+
+Which part a sample belongs to is worked out from its name, so nothing is stored, and new files move no old ones (by
+class, no more old ones than there are new).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from fractions import Fraction
+from hashlib import blake2b
+from itertools import accumulate, compress
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.loader import Samples
+from data.order import Integers, Words, key
+from data.sampling import labels_of
+
+TOLERANCE = Fraction(1, 10**9)
+"""By how much written fractions may sum to more than 1."""
+
+
+class Split:
+    """The samples of `of` that belong to one part, in the order of `of`.
+
+    A sample's name, from `of.names()` or else its number in the set as text, is hashed to [0, 1), and the parts, in the
+    order of the alphabet, take as much of that interval as their fractions say. `by` says what is dealt out:
+
+    - "random": each sample by itself. A sample stays in its part whatever is added to the set or taken away.
+    - "group": all samples of a group go to the same part. `group` is a regular expression with one group in
+      parentheses: `(person\\d+)_` keeps all pictures of a patient together. A name in which it is not found is a group
+      by itself.
+    - "class": within each class, the samples are ranked by their hashes and the ranks are cut at the fractions, so that
+      no part of a class is off by a whole sample. Adding m samples to a class moves at most m of its samples over each
+      cut.
+
+    If the fractions sum to less than 1, what is left over is in no part. Give a split of a split a `seed` of its own,
+    or other names to its parts: the names and the seed choose the hash.
+
+    Attributes and methods besides these are those of `of`, and are there only where `of` has them. Raises ValueError
+    for a part that is not in `fractions` or that no sample falls to, fractions that are not positive or exceed 1
+    together, a `group` that is no such expression or is found in no name, and a class split of a set without labels.
+    """
+
+    classes: Any
+    """As `of` has them, even those of which this part has no sample."""
+    facts: Any
+    """As `of` has them: what is true of the whole set."""
+    labels: Any
+    """Those of this part, as a numpy array, or None where `of` has None; so are `targets` and `lengths`."""
+    targets: Any
+    lengths: Any
+    fetch: Callable[[Integers], tuple[Any, Any]]
+    """The samples at these indices, int64 [b], as one batch."""
+    names: Callable[[], Iterator[str]]
+    """The names of the samples of this part, in order."""
+    pixels: Callable[[int], Any]
+    """What `of.pixels` gives for the sample at this index."""
+    fingerprint: Any
+    """32 hexadecimal digits that change with those of `of` and with the choice of samples: a string where `of` has a
+    string, a method where it has a method."""
+
+    def __init__(self, *, of: Samples, part: str, fractions: Mapping[str, float], seed: int = 0,
+                 by: Literal["random", "class", "group"] = "random", group: str | None = None) -> None:
+        start, end = _edges(part, fractions)
+        if by not in ("random", "class", "group"):
+            raise ValueError(f"a split is made by random, class or group, not by {by}")
+        if (by == "group") != (group is not None):
+            raise ValueError("by: group and group: (a regular expression) belong together; give both or neither")
+        hash_key = key(seed, "split", *sorted(fractions)).to_bytes(8, "little")
+        names = _names(of)
+        words = _hashes(names if group is None else _groups(names, group), hash_key)
+        if by == "class":
+            chosen = _ranked(words, labels_of(of), start, end)
+        else:
+            chosen = (words >= math.ceil(start * 2**64)) & (words <= math.ceil(end * 2**64) - 1)
+        self.of = of
+        self.indices = np.flatnonzero(chosen)
+        """int64 [n]: which samples of `of` these are, rising."""
+        if not len(self.indices):
+            raise ValueError(f"the part '{part}', {float(end - start):.3g} of {len(words)} samples, has no sample; "
+                             "give it a larger fraction" + (", or split by class" if by == "random" else ""))
+        self._mirror()
+
+    def _mirror(self) -> None:
+        """Give this set what `of` has beyond a set's length and samples. As attributes of the object, so that `hasattr`
+        and `isinstance` with a protocol (which, from Python 3.12 on, asks no `__getattr__`) tell the truth."""
+        for name in ("classes", "facts"):
+            if hasattr(self.of, name):
+                setattr(self, name, getattr(self.of, name))
+        for name in ("labels", "targets", "lengths"):
+            if hasattr(self.of, name):
+                whole = getattr(self.of, name)
+                setattr(self, name, None if whole is None else np.asarray(whole)[self.indices])
+        for name, method in {"fetch": self._fetch, "names": self._part_of_names, "pixels": self._pixels}.items():
+            if hasattr(self.of, name):
+                setattr(self, name, method)
+        if hasattr(self.of, "fingerprint"):
+            self.fingerprint = self._fingerprint if callable(self.of.fingerprint) else self._fingerprint()
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.of[int(self.indices[index])]
+
+    def _fetch(self, indices: Integers) -> tuple[Any, Any]:
+        return self.of.fetch(self.indices[indices])  # type: ignore[attr-defined, no-any-return]
+
+    def _part_of_names(self) -> Iterator[str]:
+        chosen = np.zeros(len(self.of), dtype=np.bool_)
+        chosen[self.indices] = True
+        return compress(self.of.names(), chosen.tolist())  # type: ignore[attr-defined]
+
+    def _pixels(self, index: int) -> Any:
+        return self.of.pixels(int(self.indices[index]))  # type: ignore[attr-defined]
+
+    def _fingerprint(self) -> str:
+        whole = self.of.fingerprint  # type: ignore[attr-defined]
+        digest = blake2b(str(whole() if callable(whole) else whole).encode(), digest_size=16)
+        digest.update(self.indices.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+
+def _edges(part: str, fractions: Mapping[str, float]) -> tuple[Fraction, Fraction]:
+    """The stretch of [0, 1) that a part takes. Each fraction counts as the nearest of a denominator up to 10**9."""
+    if part not in fractions:
+        raise ValueError(f"there is no part '{part}'; the fractions name {', '.join(map(str, fractions)) or 'none'}")
+    for name, value in fractions.items():
+        if not 0 < value <= 1:
+            raise ValueError(f"the fraction of '{name}' must be above 0 and at most 1, not {value}")
+    parts = sorted(fractions)
+    ends = list(accumulate(Fraction(fractions[name]).limit_denominator(10**9) for name in parts))
+    if ends[-1] > 1 + TOLERANCE:
+        raise ValueError(f"the fractions sum to {float(ends[-1]):.10g}, which is more than the whole set: "
+                         + ", ".join(f"{name} {value}" for name, value in fractions.items()))
+    place = parts.index(part)
+    return (ends[place - 1] if place else Fraction(0)), min(ends[place], Fraction(1))
+
+
+def _names(of: Any) -> list[str]:
+    names = list(of.names()) if hasattr(of, "names") else list(map(str, range(len(of))))
+    if len(names) != len(of):
+        raise ValueError(f"{type(of).__name__} has {len(of)} samples, but names() gives {len(names)} names")
+    return names
+
+
+def _hashes(names: Iterable[str], hash_key: bytes) -> Words:
+    """BLAKE2b (RFC 7693), keyed, of each name: uint64 [n]. File names may hold bytes that are no UTF-8."""
+    start = blake2b(key=hash_key, digest_size=8)
+
+    def digest(name: str) -> bytes:
+        state = start.copy()
+        state.update(name.encode("utf-8", "surrogateescape"))
+        return state.digest()
+
+    return np.frombuffer(b"".join(map(digest, names)), dtype="<u8").astype(np.uint64)
+
+
+def _groups(names: list[str], group: str) -> list[str]:
+    """The text of each name's group, or the name where the expression is not found."""
+    try:
+        pattern = re.compile(group)
+    except re.error as error:
+        raise ValueError(f"group: {group} is not a regular expression: {error}") from error
+    if pattern.groups != 1:
+        raise ValueError(f"group: {group} must have one group in parentheses, as in (person\\d+)_, not "
+                         f"{pattern.groups}")
+    texts = [found[1] if (found := pattern.search(name)) else None for name in names]
+    if names and not any(text is not None for text in texts):
+        raise ValueError(f"group: {group} is found in no sample's name; the first is {names[0]}")
+    return [name if text is None else text for text, name in zip(texts, names, strict=True)]
+
+
+def _ranked(words: Words, labels: Integers, start: Fraction, end: Fraction) -> NDArray[np.bool_]:
+    """Whether a sample's rank in its class, by hash, lies from `start` to `end` of the class: bool [n]."""
+    by_rank = np.lexsort((words, labels))  # samples of the same name stay in the order of the set
+    sizes = np.bincount(labels)
+    within = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    first = np.repeat([math.floor(start * size) for size in sizes.tolist()], sizes)
+    last = np.repeat([math.floor(end * size) for size in sizes.tolist()], sizes)
+    chosen = np.empty(len(labels), dtype=np.bool_)
+    chosen[by_rank] = (within >= first) & (within < last)
+    return chosen

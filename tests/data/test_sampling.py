@@ -1,0 +1,379 @@
+"""Weighted and class-balanced streams and length windows: what each promises, at any width and from any step."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import random
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from data.order import Integers, Stream, Timetable, share
+from data.sampling import (
+    AliasTable,
+    ClassBalanced,
+    LengthWindows,
+    SampleStream,
+    Weighted,
+    classes_of,
+    labels_of,
+    whole_weights,
+)
+
+SEED = 17
+SIZES = [3, 47, 1200]
+CLASSES = ["rare", "some", "many"]
+
+
+class Labelled:
+    """As much of a set as a stream asks for."""
+
+    def __init__(self, labels: Iterable[int], classes: list[str] | None = None) -> None:
+        self.labels = np.array(list(labels), dtype=np.int64)
+        if classes is not None:
+            self.classes = classes
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Targets:
+    """A set of torchvision's convention."""
+
+    def __init__(self, targets: Any) -> None:
+        self.targets = targets
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+def uneven() -> Labelled:
+    """Three classes, their samples mixed."""
+    return Labelled(np.random.default_rng(3).permutation(np.repeat([0, 1, 2], SIZES)), CLASSES)
+
+
+def chi_square(counts: Integers, expected: Any) -> float:
+    """How far counts are from what was expected, in standard deviations: a fair draw gives about -3 to 4."""
+    seen = np.asarray(expected) > 0
+    assert not counts[~seen].any()
+    freedom = int(seen.sum()) - 1
+    return float(((counts - expected)[seen] ** 2 / expected[seen]).sum() - freedom) / math.sqrt(2 * freedom)
+
+
+def streams() -> list[SampleStream]:
+    return [Weighted(uneven(), SEED, 1, class_weights={"rare": 5, "some": 1, "many": 0.1}),
+            ClassBalanced(uneven(), SEED, 1)]
+
+
+# The promise: a run is resumed with the order it was started with. If this fails, the format has changed.
+
+
+def test_golden_streams() -> None:
+    weighted, balanced = streams()
+    assert weighted.indices(np.arange(8)).tolist() == [1219, 548, 3, 347, 435, 799, 717, 500]
+    assert balanced.indices(np.arange(8)).tolist() == [906, 252, 736, 394, 257, 1099, 759, 9]
+    windows = LengthWindows(Timetable(20, 4, 1), Stream(20, SEED, 0), np.arange(20) % 7, batches=3, rank=0,
+                            world_size=1)
+    assert [batch.tolist() for batch in windows] == [
+        [7, 10, 3, 8], [5, 9, 11, 1], [4, 6, 0, 2], [19, 13, 15, 12], [17, 18, 14, 16]]
+
+
+# Labels.
+
+
+@pytest.mark.parametrize("targets", [[2, 0, 1], torch.tensor([2, 0, 1]), (2, 0, 1), np.array([2, 0, 1], np.uint8)])
+def test_targets_are_labels_too(targets: Any) -> None:
+    labels = labels_of(Targets(targets))
+    assert labels.dtype == np.int64
+    assert labels.tolist() == [2, 0, 1]
+    assert classes_of(Targets(targets)) == ["0", "1", "2"]
+
+
+def test_a_set_without_usable_labels_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"range does not say which class .* give it an attribute `labels`"):
+        labels_of(range(3))
+    unlabelled = Labelled([])
+    unlabelled.labels = None  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="Labelled does not say which class"):
+        labels_of(unlabelled)
+    for targets in ([0.5, 1.0], [-1, 0], np.zeros((2, 3), np.int64)):
+        with pytest.raises(ValueError, match=r"one class number, from 0 on, for each of the 2 samples"):
+            labels_of(Targets(targets))
+    with pytest.raises(ValueError, match="a sample has label 2, but only 2 classes have names: cat, dog"):
+        classes_of(Labelled([0, 2], ["cat", "dog"]))
+
+
+# Tables.
+
+
+def chances(weights: list[int]) -> list[Fraction]:
+    return AliasTable.build(np.array(weights)).probabilities()
+
+
+@pytest.mark.parametrize("n", [1, 2, 13, 200])
+def test_alias_tables_are_exact(n: int) -> None:
+    dice = random.Random(n)
+    for _ in range(50):
+        weights = [dice.choice([0, 1, 7, dice.randint(0, 1000)]) for _ in range(n - 1)] + [dice.randint(1, 10)]
+        dice.shuffle(weights)
+        assert [chance * sum(weights) for chance in chances(weights)] == weights
+        few = [dice.randint(0, 3) for _ in range(n - 1)] + [2]  # many of just the mean weight, and sums that meet
+        assert [chance * sum(few) for chance in chances(few)] == few
+    assert chances([3] * n) == [Fraction(1, n)] * n
+    assert chances([2, 1, 3]) == [Fraction(2, 6), Fraction(1, 6), Fraction(3, 6)]
+
+
+def test_cuts_are_the_binary_digits_of_the_thresholds() -> None:
+    for largest in (2, 1000, 2**45):
+        table = AliasTable.build(np.random.default_rng(0).integers(1, largest, 100))
+        for threshold, cut, other, i in zip(table.thresholds.tolist(), table.cuts.tolist(), table.others.tolist(),
+                                            range(100), strict=True):
+            assert cut == threshold * 2**64 // table.total or (threshold == table.total and other == i)
+
+
+def test_a_draw_is_the_product_of_its_word_and_n() -> None:
+    """Against the same in Python's integers, which cannot overflow."""
+    table = AliasTable.build(np.random.default_rng(0).integers(0, 2**40, 1000))
+    edges = [-(-((column << 64) + edge) // 1000) for column in range(1000) for edge in (0, int(table.cuts[column]))]
+    near = {edge + step for edge in edges for step in (-1, 0, 1)} - {-1, 2**64, 2**64 + 1}
+    words = np.array(sorted(near), dtype=np.uint64)
+    for word, drawn in zip(words.tolist(), table.draw(words).tolist(), strict=True):
+        column, coin = divmod(word * 1000, 2**64)
+        assert drawn == (column if coin < int(table.cuts[column]) else table.others[column])
+
+
+def test_whole_weights_keep_simple_ratios_and_bound_the_rest() -> None:
+    exact = whole_weights(np.array([1, 0, 7, 2.5, 90, 0, 3, 1]))
+    assert [Fraction(part, int(exact[0])) for part in exact.tolist()] == [1, 0, 7, Fraction(5, 2), 90, 0, 3, 1]
+    floats = np.random.default_rng(0).gamma(0.2, size=5000) * 1e300
+    floats[0] = 1.0
+    parts, sum_of_floats = whole_weights(floats).tolist(), sum(map(Fraction, floats.tolist()))
+    bits = 62 - (5000).bit_length()
+    for part, weight in zip(parts, floats.tolist(), strict=True):
+        chance = Fraction(weight) / sum_of_floats
+        assert abs(Fraction(part, sum(parts)) - chance) <= (2 + 2 * 5000 * chance) / 2**bits
+    assert parts[0] > 0
+    AliasTable.build(np.array(parts))
+
+
+@pytest.mark.parametrize(("weights", "said"), [
+    ([1, -0.5], r"weight -0\.5 \(number 1, from 0\)"), ([math.nan, 1], r"weight nan \(number 0"),
+    ([1, 2, math.inf], r"weight inf \(number 2"), ([0, 0], "all weights are 0"),
+])
+def test_impossible_weights_are_refused(weights: list[float], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        whole_weights(np.array(weights, dtype=np.float64))
+
+
+@pytest.mark.parametrize("weights", [[], [0, 0], [2, -1]])
+def test_impossible_whole_weights_are_refused(weights: list[int]) -> None:
+    with pytest.raises(ValueError, match="must not be negative, and one at least"):
+        AliasTable.build(np.array(weights, dtype=np.int64))
+    with pytest.raises(ValueError, match="too large to lay out in 64 bits"):
+        AliasTable.build(np.array([2**61, 2**61]))
+
+
+# Both streams.
+
+
+@pytest.mark.parametrize("stream", streams(), ids=lambda stream: type(stream).__name__)
+def test_streams_are_functions_of_the_position(stream: SampleStream) -> None:
+    positions = np.arange(3000) + 10**12
+    whole = stream.indices(positions)
+    assert whole.dtype == np.int64
+    for world_size in (1, 2, 3, 4, 6):
+        parts = [share(3000, rank, world_size) for rank in range(world_size)]
+        assert np.array_equal(np.concatenate([stream.indices(positions[p.start:p.stop]) for p in parts]), whole)
+        assert all(np.array_equal(stream.indices(positions[r::world_size]), whole[r::world_size]) for r in range(3))
+    assert np.array_equal(stream.indices(positions.reshape(3, 10, 100)), whole.reshape(3, 10, 100))
+    assert np.array_equal(pickle.loads(pickle.dumps(stream)).indices(positions), whole)
+    assert stream.indices(positions[:0]).shape == (0,)
+    assert int(stream.indices(np.array(10**12))) == whole[0]
+    with pytest.raises(ValueError, match="do not all lie in 0 to"):
+        stream.indices(np.array([5, -1]))
+
+
+def test_seed_and_phase_change_the_draws() -> None:
+    positions = np.arange(200)
+    for kind in (Weighted, ClassBalanced):
+        more: dict[str, Any] = {"class_weights": dict.fromkeys(CLASSES, 1)} if kind is Weighted else {}
+        orders = [kind(uneven(), seed, phase, **more).indices(positions).tolist() for seed, phase in
+                  ((SEED, 0), (SEED, 1), (SEED + 1, 0))]
+        assert orders[0] != orders[1] != orders[2] != orders[0]
+
+
+# Weighted.
+
+
+def test_class_weights_are_the_chances_of_samples() -> None:
+    samples, weights = uneven(), {"many": 1, "rare": 100.5, "some": 0}
+    drawn = Weighted(samples, SEED, 0, class_weights=weights).indices(np.arange(400_000))
+    each = np.array([weights[name] for name in CLASSES])[samples.labels]
+    assert chi_square(np.bincount(drawn, minlength=len(samples)), each / each.sum() * len(drawn)) < 4
+
+
+def test_neighbouring_draws_are_independent() -> None:
+    """All pairs of samples at positions 2k and 2k + 1 come as often as the product of their chances says."""
+    chance = np.array([1, 2, 3, 4]) / 10
+    drawn = Weighted(Labelled(range(4)), SEED, 0, class_weights=dict(zip("0123", [1, 2, 3, 4], strict=True)))
+    first, second = drawn.indices(np.arange(200_000)).reshape(-1, 2).T
+    assert chi_square(np.bincount(first * 4 + second, minlength=16), np.outer(chance, chance).ravel() * 100_000) < 4
+
+
+@pytest.mark.parametrize("name", ["weights.npy", "weights.txt"])
+def test_weights_from_a_file(name: str, tmp_path: Path) -> None:
+    given = [1.0, 0.0, 2.5, 4.0]
+    if name.endswith("npy"):
+        np.save(tmp_path / name, np.array(given, np.float32))
+    else:
+        (tmp_path / name).write_text("1\n0\n2.5\n\n4e0\n")
+    table = Weighted(range(4), SEED, 0, file=str(tmp_path / name)).table
+    assert [chance * Fraction(15, 2) for chance in table.probabilities()] == given
+
+
+def test_what_is_wrong_with_weights_is_said(tmp_path: Path) -> None:
+    def refused(said: str, error: type[Exception] = ValueError, **options: Any) -> None:
+        with pytest.raises(error, match=said):
+            Weighted(Labelled([0, 1, 1], ["normal", "pneumonia"]), SEED, 0, **options)
+
+    refused("'pnuemonia', which is no class of the set. Did you mean 'pneumonia'. Its classes: normal, pneumonia",
+            class_weights={"normal": 1, "pnuemonia": 1})
+    refused("leaves out pneumonia; give every class a weight", class_weights={"normal": 1})
+    refused("gives 'normal' the weight -1", class_weights={"normal": -1, "pneumonia": 1})
+    refused("gives 'normal' the weight 'much', which is not a number",
+            class_weights={"normal": "much", "pneumonia": 1})
+    refused("all weights are 0", class_weights={"normal": 0, "pneumonia": 0})
+    refused("either class_weights, .* or a file")
+    refused("either class_weights, .* or a file", class_weights={"normal": 1}, file="weights.npy")
+    refused("missing.npy", error=FileNotFoundError, file=str(tmp_path / "missing.npy"))
+    path = tmp_path / "weights.txt"
+    for text, said in {"1\n2\n": r"holds weights of shape \[2\], but the set has 3 samples", "1\n-2\n3": "weight -2",
+                       "1\nx\n3": "could not convert string to float: 'x'", "0\n0\n0": "all weights are 0"}.items():
+        path.write_text(text)
+        refused(said, file=str(path))
+    np.save(tmp_path / "table.npy", np.ones((3, 2)))
+    refused(r"holds weights of shape \[3, 2\]", file=str(tmp_path / "table.npy"))
+
+
+def test_a_million_weights_are_laid_out_exactly() -> None:
+    """Sums over columns give the weights back, in integers: what `probabilities` does, without its fractions."""
+    weights = np.random.default_rng(0).integers(0, 2**20, 10**6) ** 2 >> 18
+    table = AliasTable.build(weights)
+    held = table.thresholds.astype(object)
+    np.add.at(held, table.others, table.total - table.thresholds)
+    assert np.array_equal(held, weights.astype(object) * len(weights))
+
+
+# Class-balanced.
+
+
+def test_classes_take_turns_and_have_epochs_of_their_own() -> None:
+    samples = uneven()
+    positions = np.arange(4500)
+    indices = ClassBalanced(samples, SEED, 0).indices(positions)
+    assert np.array_equal(samples.labels[indices], positions % 3)
+    for label in range(3):
+        members = np.flatnonzero(samples.labels == label)
+        mine = indices[label::3]
+        rounds = [mine[begin:begin + len(members)] for begin in range(0, len(mine), len(members))]
+        whole = [part.tolist() for part in rounds if len(part) == len(members)]
+        assert whole
+        assert all(sorted(part) == members.tolist() for part in whole)
+        assert len(members) < 10 or len(whole) == 1 or whole[0] != whole[1]
+
+
+def test_a_class_without_samples_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="some have no samples: lynx; use a set"):
+        ClassBalanced(Labelled([0, 2, 2], ["cat", "lynx", "dog"]), SEED, 0)
+    indices = ClassBalanced(Labelled([1, 7, 7]), SEED, 0).indices(np.arange(6))  # without names, the labels that occur
+    assert np.array_equal(indices[::2], [0, 0, 0])
+    assert set(indices[1::2].tolist()) == {1, 2}
+
+
+# Length windows.
+
+
+def window_case(batch_size: int = 12) -> tuple[Timetable, Stream, Integers]:
+    table = Timetable(50, batch_size, 5.5)
+    return table, Stream(table.n, SEED, 0), np.random.default_rng(0).integers(1, 500, table.n)
+
+
+def read(batch_size: int, world_size: int, first: int = 0) -> list[list[Integers]]:
+    """The positions of each step, by rank."""
+    table, stream, lengths = window_case(batch_size)
+    ranks = [LengthWindows(table, stream, lengths, batches=4, rank=rank, world_size=world_size, first=first)
+             for rank in range(world_size)]
+    assert {len(windows) for windows in ranks} == {table.steps - first}
+    return [list(step) for step in zip(*ranks, strict=True)]
+
+
+@pytest.mark.parametrize("batch_size", [12, 17])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 6, 12])
+def test_windows_hold_each_position_once_at_any_width(world_size: int, batch_size: int) -> None:
+    table, _, _ = window_case(batch_size)
+    assert table.steps % 4, "the last window is to be a short one"
+    alone = [batch for (batch,) in read(batch_size, 1)]
+    assert sorted(np.concatenate(alone).tolist()) == list(range(table.steps * batch_size))
+    for number, (parts, batch) in enumerate(zip(read(batch_size, world_size), alone, strict=True)):
+        assert sorted(np.concatenate(parts).tolist()) == sorted(batch.tolist())
+        assert [len(part) for part in parts] == [len(share(batch_size, rank, world_size)) for rank in range(world_size)]
+        begin = number - number % 4
+        assert batch.min() >= table.positions(begin).start
+        assert batch.max() < table.positions(min(begin + 4, table.steps) - 1).stop
+
+
+def test_a_start_within_a_window_is_a_seek() -> None:
+    whole = read(17, 3)
+    for first in range(len(whole) + 1):
+        rest = read(17, 3, first)
+        assert all(np.array_equal(a, b) for ours, theirs in zip(rest, whole[first:], strict=True)
+                   for a, b in zip(ours, theirs, strict=True))
+
+
+def test_batches_and_shares_are_of_like_lengths() -> None:
+    """Each batch is a run of its window's sorted lengths, and of three ranks each gets every third of it."""
+    table, stream, lengths = window_case()
+    steps = read(12, 1)
+    for begin in range(0, table.steps, 4):
+        window = [lengths[stream.indices(batch)] for (batch,) in steps[begin:begin + 4]]
+        joined = np.concatenate(sorted(window, key=lambda batch: (batch[0], batch[-1])))
+        assert np.array_equal(joined, np.sort(joined))
+    deals = [[int(lengths[stream.indices(batch)].sum()) for (batch,) in steps[begin:begin + 4]] for begin in (0, 4, 8)]
+    assert any(sums != sorted(sums) for sums in deals), "batches come in no order of length"
+    for parts, (batch,) in zip(read(12, 3), steps, strict=True):
+        assert np.array_equal(np.stack(parts, axis=1).ravel(), batch)
+
+
+def test_windows_take_other_streams() -> None:
+    samples = uneven()
+    table = Timetable(len(samples), 30, 0.5)
+    for stream in streams():
+        windows = LengthWindows(table, stream, np.arange(len(samples)), batches=5, rank=0, world_size=1)
+        assert sorted(np.concatenate(list(windows)).tolist()) == list(range(table.steps * 30))
+
+
+def test_windows_that_do_not_fit_are_refused() -> None:
+    table, stream, lengths = window_case()
+    with pytest.raises(ValueError, match=r"lengths of shape \[49\] do not fit a set of 50 samples"):
+        LengthWindows(table, stream, lengths[1:], batches=4, rank=0, world_size=1)
+    with pytest.raises(ValueError, match="a window takes 1 batch or more, not 0"):
+        LengthWindows(table, stream, lengths, batches=0, rank=0, world_size=1)
+    with pytest.raises(ValueError, match="batch_size 12 is too small for 13 ranks"):
+        LengthWindows(table, stream, lengths, batches=4, rank=0, world_size=13)
+
+
+def test_rules_are_sentences_for_a_report() -> None:
+    weighted, balanced = streams()
+    table, stream, lengths = window_case()
+    windows = LengthWindows(table, stream, lengths, batches=4, rank=0, world_size=1)
+    assert weighted.rule == (  # type: ignore[attr-defined]
+        "each position draws a sample by its weight, with replacement: how often one is read is left to chance")
+    assert balanced.rule == (  # type: ignore[attr-defined]
+        "3 classes take one position each in turn; within a class each sample is read once per round of its class")
+    assert windows.rule == "each position is read once per phase, within 4 steps of its own"
