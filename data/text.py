@@ -484,7 +484,7 @@ class _Codes:
 
     def _numbers(self, column: list[str], name: str, first: int) -> NDArray[np.float32]:
         try:
-            values = np.array(column).astype(np.float64)
+            values = np.array(list(map(float, column)))  # numpy would make room for the longest in each row
         except ValueError:
             values = np.array(list(map(_number, column)))
         with np.errstate(over="ignore"):
