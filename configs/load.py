@@ -22,7 +22,7 @@ from configs.merge import Places, build, source
 from configs.schema import Config, Site
 from configs.text import dump
 
-CHANGEABLE = ("launch.", "tracking.", "checkpoints.", "data.workers", "data.cache")
+CHANGEABLE = ("launch.", "tracking.", "checkpoints.", "data.workers", "data.cache", "data.may_change")
 """What may differ from one attempt of a run to the next."""
 
 

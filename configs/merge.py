@@ -114,14 +114,22 @@ def _in_order(fault: Fault, layers: Sequence[Layer]) -> tuple[int, int]:
 def _absolute_paths(node: Any, in_target: bool = False) -> Any:
     """The same tree with the path arguments of targets made absolute from the current folder."""
     if dataclasses.is_dataclass(node) and not isinstance(node, type):
-        return dataclasses.replace(node, **{name: _absolute_paths(value) for name, value in vars(node).items()})
+        paths = {field.name for field in dataclasses.fields(node) if field.metadata.get("path")}
+        return dataclasses.replace(node, **{
+            name: _absolute(value) if name in paths and value else _absolute_paths(value)
+            for name, value in vars(node).items()})
     if isinstance(node, list):
         return [_absolute_paths(item, in_target) for item in node]
     if not isinstance(node, dict):
         return node
     in_target = in_target or "_target_" in node
-    return {key: str(Path(value).expanduser().absolute()) if in_target and _is_path(key, value)
+    return {key: _absolute(value) if in_target and _is_path(key, value)
             else _absolute_paths(value, in_target) for key, value in node.items()}
+
+
+def _absolute(path: str) -> str:
+    """From the current folder; a path that begins with a $VARIABLE waits for the machine that uses it."""
+    return path if path.startswith("$") else str(Path(path).expanduser().absolute())
 
 
 def _is_path(key: Any, value: Any) -> bool:

@@ -25,6 +25,11 @@ def above(bound: float, default: Any = MISSING) -> Any:
     return field(default=default, metadata={"above": bound})
 
 
+def path(default: Any = MISSING) -> Any:
+    """A field whose value, where there is one, is a path: a relative one counts from the current folder."""
+    return field(default=default, metadata={"path": True})
+
+
 def plain_name() -> Any:
     """A field whose value can name a folder, a job and a curve."""
     return field(default=MISSING, metadata={"plain_name": True})
@@ -40,6 +45,8 @@ class Transforms:
     """On each sample that is evaluated or predicted."""
     batch: list[Any] = field(default_factory=list)
     """On each batch, on the device, in training and in evaluation: normalising, for example."""
+    fuse: bool = True
+    """Compute torchvision's crops, resizes, rotations, flips and colour jitter in one go where they stand first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +64,20 @@ class Data:
     transforms: Transforms = field(default_factory=Transforms)
     shuffle: bool = True
     """Whether each epoch has an order of its own; false keeps the order of the set."""
+    sampling: dict[str, Any] = field(default_factory=dict)
+    """Another order than each sample once an epoch: data.sampling.ClassBalanced or Weighted; empty for none."""
+    length_window: int | None = at_least(1, None)
+    """Sort so many batches by the samples' lengths, so that each holds similar ones; null keeps the order."""
+    mix: dict[str, Any] = field(default_factory=dict)
+    """Mix training samples with one another: data.mixing.Mixup or CutMix; empty for none."""
+    cache: str | None = path(None)
+    """A folder for decoded images, best on the node's own disk; $VARIABLES are the node's. Null decodes each time."""
+    on_error: Literal["raise", "skip"] = "raise"
+    """What to do about a sample that cannot be read: end the run, or take the next one of the set and tell."""
+    max_skipped: float = at_least(0, 0.01)
+    """The fraction of the samples read that may be skipped before the run ends after all."""
+    may_change: bool = False
+    """Go on with a run although files of the training set have changed since its checkpoint."""
     workers: int | None = at_least(0, None)
     """Loader processes of each rank; null takes the cores a rank has less one, at most 8."""
 

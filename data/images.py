@@ -1,9 +1,10 @@
-"""Images: folders of them as a dataset, and what is done to a batch of them on the device."""
+"""Images: folders of them as a dataset, how a file becomes pixels, and what is done to a batch on the device."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
 
@@ -12,48 +13,158 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
+from data.cache import PixelCache, Pixels
+from data.order import Integers
+from data.packed import PackedStrings
+
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What Pillow raises for files that are damaged, no images, or far too large."""
 
 
 class ImageFolder:
     """A folder with a folder for each class: (PIL image, class number) by index, classes and files in sorted order.
 
-    `channels` is 1 for grayscale and 3 for RGB; every file is converted to it. Images stay PIL images until the
-    transforms are done. Raises `FileNotFoundError` for a folder that is not there and `ValueError` for one that does
-    not hold what it should.
+    `channels` is 1 for grayscale and 3 for RGB; every file is converted to it, as `read_pixels` says. `short_side` is
+    the size at which images are read: "auto" leaves it to who knows the transforms (`data.fused.needed_side`), and to
+    the file where nobody says. Hidden folders and files are left out. Raises `FileNotFoundError` for a folder that is
+    not there and `ValueError` for one that does not hold what it should.
     """
 
-    def __init__(self, *, root: str, channels: Literal[1, 3] = 3) -> None:
+    def __init__(self, *, root: str, channels: Literal[1, 3] = 3,
+                 short_side: int | Literal["auto"] | None = "auto") -> None:
         if channels not in (1, 3):
             raise ValueError(f"channels must be 1 (grayscale) or 3 (RGB), not {channels}")
         folder = Path(root)
         if not folder.is_dir():
             raise FileNotFoundError(f"the image folder {root} is not there")
-        self.mode = "L" if channels == 1 else "RGB"
-        self.classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+        self.root = str(folder)
+        self.channels: int = channels
+        self.short_side = short_side
+        self.classes = sorted(entry.name for entry in _visible(folder) if entry.is_dir())
         if not self.classes:
             raise ValueError(f"the image folder {root} holds no class folders (expected {root}/<class>/<image>)")
-        self.files: list[str] = []
+        paths: list[str] = []
+        stamps: list[tuple[int, int]] = []
         labels: list[int] = []
         for number, name in enumerate(self.classes):
-            files = sorted(str(path) for path in (folder / name).rglob("*") if path.suffix.lower() in SUFFIXES)
-            if not files:
+            found = sorted(_images(folder / name, name))
+            if not found:
                 raise ValueError(f"the class folder {folder / name} holds no images ({', '.join(SUFFIXES)})")
-            self.files += files
-            labels += [number] * len(files)
-        self.labels = np.array(labels, dtype=np.int64)
+            paths += [path for path, *_ in found]
+            stamps += [(size, time) for _, size, time in found]
+            labels += [number] * len(found)
+        self.paths = PackedStrings(paths)
+        """Relative to the root."""
+        self.stamps = np.array(stamps, dtype=np.int64)
+        """[n, 2]: bytes, and time of the last change in nanoseconds."""
+        self.labels: Integers = np.array(labels, dtype=np.int64)
+        self.cache: PixelCache | None = None
+        """Where the pixels are read from, instead of the files."""
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         """Raises `ValueError` that names the file where it cannot be decoded."""
-        path = self.files[index]
-        try:
-            with Image.open(path) as image:
-                return ImageOps.exif_transpose(image).convert(self.mode), int(self.labels[index])
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"cannot read the image {path}: {error}") from error
+        return Image.fromarray(self.pixels(index)), int(self.labels[index])
+
+    def pixels(self, index: int) -> Pixels:
+        """The image alone, perhaps read only. Raises `ValueError` as `decode` does."""
+        cached = self.cache.pixels(index) if self.cache is not None else None
+        return self.decode(index) if cached is None else cached
+
+    def decode(self, index: int) -> Pixels:
+        """The image from its file. Raises `ValueError` that names the file where it cannot be decoded."""
+        return read_pixels(self.file(index), channels=self.channels,
+                           short_side=None if self.short_side == "auto" else self.short_side)
+
+    def file(self, index: int) -> str:
+        """The path of an image."""
+        return f"{self.root}/{self.paths[index]}"
+
+    def names(self) -> Sequence[str]:
+        """What each sample is called, whatever else is in the folder: the path below it."""
+        return self.paths
+
+    def recipe(self) -> str:
+        """How pixels are made from a file: what a cache of them depends on beside the files."""
+        return f"pixels 1, channels {self.channels}, short side {self.short_side}"
+
+    def fingerprint(self) -> dict[str, str]:
+        """Digests of which files there are and how large, and of when they were last changed."""
+        sizes, times = np.ascontiguousarray(self.stamps.T)
+        names = blake2b("\0".join(self.paths).encode("utf-8", "surrogateescape"), digest_size=8)
+        names.update(sizes.tobytes())
+        return {"files": names.hexdigest(), "times": blake2b(times.tobytes(), digest_size=8).hexdigest()}
+
+
+def _visible(folder: Path | str) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        yield from (entry for entry in entries if not entry.name.startswith("."))
+
+
+def _images(folder: Path | str, below: str) -> Iterator[tuple[str, int, int]]:
+    """Path, size and time of each image in a folder and those in it."""
+    for entry in _visible(folder):
+        path = f"{below}/{entry.name}"
+        if entry.is_dir():
+            yield from _images(entry.path, path)
+        elif entry.name.lower().endswith(SUFFIXES):
+            stat = entry.stat()
+            yield path, stat.st_size, stat.st_mtime_ns
+
+
+def read_pixels(file: str, *, channels: int, short_side: int | None = None) -> Pixels:
+    """A file as 8-bit pixels, gray [H, W] or RGB [H, W, 3], as a picture viewer shows it.
+
+    It is turned as its EXIF data say; of 16 bits the upper 8 are kept; what is transparent becomes white. With
+    `short_side`, an image whose shorter side is longer is shrunk to that; a JPEG to 1/2, 1/4 or 1/8 already while it is
+    decoded (`Image.draft`), which saves most of the time. Nothing is enlarged.
+
+    Raises `ValueError` that names the file if it is damaged, no image, or one of more than 179 million pixels, which
+    are Pillow's bounds against decompression bombs.
+    """
+    mode = "L" if channels == 1 else "RGB"
+    try:
+        with Image.open(file) as opened:
+            if short_side is not None:
+                opened.draft(mode if opened.mode in ("L", "RGB", "YCbCr") else opened.mode, _scaled(opened, short_side))
+            image = _shrunk(_as_seen(ImageOps.exif_transpose(opened)).convert(mode), short_side)
+            return np.asarray(image)
+    except UNREADABLE as error:
+        said = str(error).replace(f"'{file}'", "it").replace(repr(file), "it")
+        raise ValueError(f"cannot read the image {file}: {said or type(error).__name__}") from error
+
+
+def _scaled(image: Image.Image, short_side: int) -> tuple[int, int]:
+    """The size of an image whose shorter side is `short_side`."""
+    width, height = image.size
+    scale = short_side / min(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _shrunk(image: Image.Image, short_side: int | None) -> Image.Image:
+    if short_side is None or min(image.size) <= short_side:
+        return image
+    return image.resize(_scaled(image, short_side), Image.Resampling.BILINEAR)
+
+
+def _as_seen(image: Image.Image) -> Image.Image:
+    """An image of 8 bits and without transparency, from one of any mode that Pillow reads."""
+    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
+        values = np.asarray(image)
+        if values.dtype.itemsize > 2 and (values.min() < 0 or values.max() > 65535):
+            raise ValueError("its values need more than 16 bits")
+        return Image.fromarray((values >> 8).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("it holds floating-point numbers, and nothing says which of them is white")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image)
+    return image
 
 
 class Normalize(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -12,7 +13,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from data.cache import Pixels
+from data.mixing import Mixing
 from data.order import Integers, Timetable, keys, share
+
+MOST_IN_A_ROW = 100
+"""Samples tried in the place of one that cannot be read."""
 
 Transform = Callable[[Any], Any]
 
@@ -23,6 +29,22 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Any: ...
+
+
+@runtime_checkable
+class HasPixels(Protocol):
+    """A set of images that can do without PIL: pixels uint8 [H, W] or [H, W, 3] by index, and all class numbers."""
+
+    labels: Integers
+
+    def pixels(self, index: int, /) -> Pixels: ...
+
+
+@runtime_checkable
+class OnPixels(Protocol):
+    """A transform that can do without PIL."""
+
+    def pixels(self, pixels: Pixels, /) -> Pixels: ...
 
 
 @runtime_checkable
@@ -37,10 +59,13 @@ class Batch(NamedTuple):
 
     inputs: Any
     targets: Any
+    """With mixing, {"own": targets, "partner": targets, "kept": float32 [b]}."""
     positions: Tensor
     """int64 [b]: positions in the stream."""
     indices: Tensor
     """int64 [b]: samples of the set."""
+    replaced: Tensor
+    """bool [b]: whether another sample stands in for one that could not be read."""
 
 
 class Fetch(Dataset[Batch]):
@@ -48,50 +73,92 @@ class Fetch(Dataset[Batch]):
 
     `indices` maps positions to samples. Where `seed` is given, the generators of torch, numpy and Python are seeded for
     each sample by (seed, "augment", phase, position), so random transforms and datasets do the same at any width.
+    With `mixing`, each input is mixed with its partner's, which is read for that if no other sample of the batch is it.
+    With `skip_unreadable`, the next sample of the set that can be read stands in for one that cannot.
     """
 
     def __init__(self, samples: Samples, *, indices: Callable[[Integers], Integers],
-                 transforms: Sequence[Transform] = (), seed: int | None = None, phase: int = 0) -> None:
+                 transforms: Sequence[Transform] = (), seed: int | None = None, phase: int = 0,
+                 mixing: Mixing | None = None, skip_unreadable: bool = False) -> None:
         self.samples = samples
         self.indices = indices
         self.transforms = transforms
         self.seed = seed
         self.phase = phase
+        self.mixing = mixing
+        self.skip_unreadable = skip_unreadable
 
     def __getitems__(self, positions: Sequence[int]) -> Batch:
         where = np.asarray(positions, dtype=np.int64)
-        which = self.indices(where)
-        if not self.transforms and isinstance(self.samples, WholeBatches):
-            inputs, targets = self.samples.fetch(which)
-            return Batch(inputs, targets, torch.from_numpy(where), torch.from_numpy(which))
-        if self.seed is None:
-            pairs = [self._sample(index) for index in which.tolist()]
-        else:
-            seeds = keys(self.seed, "augment", self.phase, positions=where).tolist()
-            pairs = [self._seeded(index, seed) for index, seed in zip(which.tolist(), seeds, strict=True)]
-        inputs, targets = default_collate(pairs)
-        return Batch(inputs, targets, torch.from_numpy(where), torch.from_numpy(which))
+        if self.mixing is None or self.seed is None:
+            return self._plain(where)
+        partners = self.mixing.partners(where)
+        everyone, rows = np.unique(np.concatenate([where, partners]), return_inverse=True)
+        whole = self._plain(everyone)
+        own, other = torch.from_numpy(rows[:len(where)]), torch.from_numpy(rows[len(where):])
+        inputs, kept = self.mixing.mix(whole.inputs[own], whole.inputs[other], where, self.seed, self.phase)
+        targets = {"own": whole.targets[own], "partner": whole.targets[other], "kept": kept}
+        return Batch(inputs, targets, whole.positions[own], whole.indices[own], whole.replaced[own])
 
     def __getitem__(self, position: int) -> Batch:
         return self.__getitems__([position])
 
-    def _seeded(self, index: int, seed: int) -> tuple[Any, Any]:
-        torch.default_generator.manual_seed(seed)
-        np.random.seed(seed % 2**32)
-        random.seed(seed)
-        return self._sample(index)
+    def _plain(self, where: Integers) -> Batch:
+        which = self.indices(where)
+        replaced = np.zeros(len(where), dtype=np.bool_)
+        if not self.transforms and isinstance(self.samples, WholeBatches):
+            inputs, targets = self.samples.fetch(which)
+        else:
+            seeds = [None] * len(where) if self.seed is None else (
+                keys(self.seed, "augment", self.phase, positions=where).tolist())
+            pairs = []
+            for row, (index, seed) in enumerate(zip(which.tolist(), seeds, strict=True)):
+                pair, replaced[row] = self._readable(index, seed)
+                pairs.append(pair)
+            inputs, targets = default_collate(pairs)
+        return Batch(inputs, targets, *map(torch.from_numpy, (where, which, replaced)))
 
-    def _sample(self, index: int) -> tuple[Any, Any]:
-        value, target = self.samples[index]
-        for transform in self.transforms:
+    def _readable(self, index: int, seed: int | None) -> tuple[tuple[Any, Any], bool]:
+        """A sample, or the next one of the set that can be read: which one that is depends on nothing but the set."""
+        if not self.skip_unreadable:
+            return self._sample(index, seed), False
+        n = len(self.samples)
+        for ahead in range(min(n, MOST_IN_A_ROW)):
+            try:
+                return self._sample((index + ahead) % n, seed), ahead > 0
+            except (OSError, ValueError) as error:
+                if ahead == 0:
+                    print(f"skipped sample {index}: {error}", file=sys.stderr, flush=True)
+        raise ValueError(f"none of the {min(n, MOST_IN_A_ROW)} samples from number {index} on can be read")
+
+    def _sample(self, index: int, seed: int | None) -> tuple[Any, Any]:
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
+            np.random.seed(seed % 2**32)
+            random.seed(seed)
+        transforms = self.transforms
+        if transforms and isinstance(self.samples, HasPixels) and isinstance(transforms[0], OnPixels):
+            value: Any = transforms[0].pixels(self.samples.pixels(index))
+            target, transforms = int(self.samples.labels[index]), transforms[1:]
+            if not transforms:
+                return pixels_as_tensor(value), target
+            value = Image.fromarray(value)
+        else:
+            value, target = self.samples[index]
+        for transform in transforms:
             value = transform(value)
         return as_tensor(value) if isinstance(value, Image.Image) else value, target
 
 
 def as_tensor(image: Image.Image) -> Tensor:
     """A PIL image as uint8 [C, H, W]."""
-    values = np.array(image)
-    return torch.from_numpy(values[None] if values.ndim == 2 else values.transpose(2, 0, 1).copy())
+    return pixels_as_tensor(np.array(image))
+
+
+def pixels_as_tensor(pixels: Pixels) -> Tensor:
+    """Pixels [H, W] or [H, W, C] as [C, H, W], without a copy where their memory can be kept."""
+    values = np.require(pixels, requirements=["C", "W"])
+    return torch.from_numpy(values[None] if values.ndim == 2 else np.ascontiguousarray(values.transpose(2, 0, 1)))
 
 
 class Shares:
@@ -118,6 +185,7 @@ def chunks(n: int, size: int, *, rank: int, world_size: int) -> list[range]:
 def batches(fetch: Fetch, positions: Iterable[Any], *, workers: int, pin_memory: bool) -> Iterable[Batch]:
     """One batch for each item of `positions`, fetched ahead by `workers` processes, or here where there are none."""
     return DataLoader(fetch, batch_sampler=positions, num_workers=workers, collate_fn=_as_it_is, pin_memory=pin_memory,
+                      prefetch_factor=4 if workers else None,
                       multiprocessing_context="fork" if workers else None)  # type: ignore[arg-type]
 
 

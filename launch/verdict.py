@@ -104,7 +104,9 @@ def judge(run: RunDir, attempt: Attempt, *, restarts: int, slurm: str = "") -> V
         return Verdict(outcome="stopped", next=again, words=words, step=step, reason=reason)
 
     why = cause(attempt)
-    if why.error and any(verdict.error == why.error for verdict in past):
+    if why.final:
+        spent = "; not tried again: it would fail the same way"
+    elif why.error and any(verdict.error == why.error for verdict in past):
         spent = "; given up: the same again"
     return Verdict(outcome="failed", next="give up" if spent else "restart", words=f"{why.words}; {last}{spent}",
                    step=step, rank=why.rank, error=why.error)
@@ -130,6 +132,8 @@ class Cause:
     rank: int = -1
     error: str = ""
     """As in a verdict, both."""
+    final: bool = False
+    """Whether it is a mistake of the user's, which no restart mends."""
 
 
 def cause(attempt: Attempt) -> Cause:
@@ -143,6 +147,8 @@ def cause(attempt: Attempt) -> Cause:
     for error in own:
         lines = str(error["message"]).strip().splitlines() or [""]
         kind = f"{error['type']} at step {error['step']} of rank {error['rank']}"
+        if error.get("final"):
+            return Cause(lines[0].removeprefix("error: "), error["rank"], kind, final=True)
         return Cause(f"rank {error['rank']} on {error['node']} failed at step {error['step']}: {error['type']}: "
                      f"{lines[0][:300]}", error["rank"], kind)
     for host, rank, code in sorted(causes, key=lambda cause: cause[2]):

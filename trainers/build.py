@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,8 +15,12 @@ from torch import nn
 from configs.errors import Fault, PrepareError
 from configs.schema import Config, Phase
 from configs.text import inline
-from data.loader import Samples, Transform
-from data.order import key
+from data.cache import open_cache
+from data.images import ImageFolder
+from data.loader import Samples, Shares, Transform
+from data.mixing import Mixing
+from data.order import Stream, Timetable, key
+from data.sampling import LengthWindows, SampleStream
 from trainers.target import all_of, instantiate
 from trainers.tasks import Task
 
@@ -46,8 +51,68 @@ def build_sets(config: Config) -> Sets:
         partial(instantiate, data.transforms.train, "data.transforms.train"),
         partial(instantiate, data.transforms.evaluate, "data.transforms.evaluate"),
     ])
+    if data.transforms.fuse and any(type(one).__module__.startswith("torchvision.transforms.v2")
+                                    for one in (*for_training, *for_evaluation)):
+        from data.fused import fuse, needed_side  # with OpenCV and torchvision, which not every run needs
+
+        sides = [needed_side(several) for several in (for_training, for_evaluation)]
+        for images in filter(None, map(image_set, (train, validation, test))):
+            if images.short_side == "auto":  # the same for training and evaluation
+                images.short_side = max(side for side in sides if side is not None) if None not in sides else None
+        for_training, for_evaluation = fuse(for_training), fuse(for_evaluation)
     return Sets(train=train, validation=validation, test=test, train_transforms=for_training,
                 evaluate_transforms=for_evaluation)
+
+
+def image_set(samples: Any) -> ImageFolder | None:
+    """The images that a set is made of, itself or as a part of it; None where it is made of something else."""
+    while samples is not None and not isinstance(samples, ImageFolder):
+        samples = getattr(samples, "of", None)
+    return samples
+
+
+def use_caches(config: Config, sets: Sets, *, processes: int,
+               progress: Callable[[str, int, int], None] = lambda name, done, total: None) -> None:
+    """Lets the images of all sets be read from `data.cache`, after filling it. `progress` is told the set's name, how
+    many images are done, and of how many. Raises `PrepareError` where the folder or its disk cannot take them."""
+    if config.data.cache is None:
+        return
+    folder = Path(os.path.expandvars(config.data.cache))
+    for name in ("train", "validation", "test"):
+        images = image_set(getattr(sets, name))
+        if images is not None:
+            try:
+                images.cache = open_cache(images, folder, workers=processes, progress=partial(progress, name))
+            except OSError as error:
+                raise PrepareError(Fault(what=f"the cache cannot be written: {error.strerror}", where="data.cache",
+                                         given=str(folder), remedy="Name another folder, or leave data.cache out."
+                                         )) from error
+
+
+def build_stream(config: Config, samples: Samples, number: int) -> SampleStream:
+    """The order in which phase `number` reads the set. Raises `PrepareError`."""
+    if not config.data.sampling:
+        return Stream(len(samples), config.seed, number, config.data.shuffle)
+    return cast(SampleStream, instantiate(config.data.sampling, "data.sampling", samples, config.seed, number))
+
+
+def build_shares(config: Config, samples: Samples, timetable: Timetable, stream: SampleStream, *, rank: int,
+                 world_size: int, first: int) -> Iterable[Any]:
+    """The positions that a rank reads in each step from `first` on. Raises `PrepareError`."""
+    if config.data.length_window is None:
+        return Shares(timetable, rank=rank, world_size=world_size, first=first)
+    lengths = getattr(samples, "lengths", None)
+    if lengths is None:
+        raise PrepareError(Fault(what=f"{type(samples).__name__} does not say how long its samples are",
+                                 where="data.length_window", given=str(config.data.length_window),
+                                 remedy="Give it an attribute `lengths`, int64 [n], or leave length_window out."))
+    return LengthWindows(timetable, stream, lengths, batches=config.data.length_window, rank=rank,
+                         world_size=world_size, first=first)
+
+
+def build_mixing(config: Config) -> Mixing | None:
+    """How training samples are mixed; None for not at all. Raises `PrepareError`."""
+    return cast(Mixing, instantiate(config.data.mix, "data.mix")) if config.data.mix else None
 
 
 def _build_set(node: dict[str, Any], key: str, *, needed: bool = False) -> Samples | None:

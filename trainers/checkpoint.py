@@ -39,6 +39,12 @@ class Progress:
     """Steps taken in that phase; all of them where the phase is over."""
     samples: int = 0
     """Samples seen, over all phases."""
+    skipped: int = 0
+    """Of these, samples that could not be read, and that others stood in for."""
+    ledger: list[dict[str, Any]] = field(default_factory=list)
+    """Which samples were used: a `data.ledger.Span` for each stretch of steps between two checkpoints."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """The training set as it was: its `samples` and, where it can tell, the digests of its `files` and `times`."""
     best: dict[str, Any] = field(default_factory=dict)
     """The best evaluation so far: its `step` and its metrics."""
     last: dict[str, Any] = field(default_factory=dict)

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from configs.schema import Config
-from data.loader import Batch, Fetch, Samples, Shares, batches
-from data.order import Stream, Timetable
-from trainers.build import Sets
+from data.loader import Batch, Fetch, Samples, batches
+from data.order import Timetable
+from trainers.account import Account, check_skipped
+from trainers.build import Sets, build_mixing, build_shares, build_stream
 from trainers.checkpoint import Checkpoint, Checkpoints, Progress
 from trainers.evaluate import evaluate
 from trainers.stage import Forward, Stage
@@ -72,6 +73,7 @@ class Training:
     tracker: Tracker | Silent
     workers: int
     progress: Progress
+    account: Account
     checkpoint: Checkpoint | None = None
     """The checkpoint that this attempt resumes from."""
 
@@ -121,6 +123,7 @@ class Training:
             loss = stage.step(batch, step)
             self.progress = self.progress.advanced(timetable.batch_size)
             meter.add(timetable.batch_size, waited)
+            self.account.add(batch)
             self.tracker.status(step=self.progress.step, phase_step=self.progress.phase_step)
 
             if self.progress.step % self.config.tracking.every_steps == 0:
@@ -137,10 +140,12 @@ class Training:
                  resumed: Checkpoint | None) -> Iterator[tuple[Batch, float]]:
         """This rank's batches from where the phase stands, each with the seconds it was waited for. The first one also
         serves the discarded pass that `Stage.start` needs."""
-        stream = Stream(len(self.sets.train), self.config.seed, number, self.config.data.shuffle)
+        stream = build_stream(self.config, self.sets.train, number)
         fetch = Fetch(self.sets.train, indices=stream.indices, transforms=self.sets.train_transforms,
-                      seed=self.config.seed, phase=number)
-        shares = Shares(timetable, rank=self.world.rank, world_size=self.world.size, first=self.progress.phase_step)
+                      seed=self.config.seed, phase=number, mixing=build_mixing(self.config),
+                      skip_unreadable=self.config.data.on_error == "skip")
+        shares = build_shares(self.config, self.sets.train, timetable, stream, rank=self.world.rank,
+                              world_size=self.world.size, first=self.progress.phase_step)
         source = iter(batches(fetch, shares, workers=self.workers, pin_memory=self.world.device.type == "cuda"))
         first = next(source)
         stage.start(first, resumed)
@@ -151,8 +156,12 @@ class Training:
             began = time.perf_counter()
 
     def _log(self, stage: Stage, loss: Tensor, meter: Meter, timetable: Timetable) -> None:
-        """A point of the training curves: the mean loss of this step's batch, over all ranks."""
-        value = float(self.world.sum(loss))
+        """A point of the training curves: the mean loss of this step's batch, over all ranks. Raises `PrepareError` on
+        all of them where too many samples could not be read."""
+        sums = torch.stack([loss.to(torch.float64), torch.tensor(self.account.replaced, dtype=torch.float64,
+                                                                 device=loss.device)])
+        value, replaced = self.world.sum(sums).tolist()
+        check_skipped(self.progress, int(replaced), len(self.sets.train), self.config.data.max_skipped)
         speed = meter.read()
         if self.world.is_first:
             step, steps = self.progress.step, sum(table.steps for table in self.timetables())
@@ -199,6 +208,7 @@ class Training:
         return not self.progress.best or better or (math.isnan(best) and not math.isnan(new))
 
     def _save(self, stage: Stage) -> None:
+        self.progress = self.account.close(self.progress, stage.number, self.world)
         if self.world.is_first and self.progress.step > 0:
             self.tracker.flush()
             self.checkpoints.save(self.progress, self.model.state_dict(), stage.tensors(), stage.numbers())
@@ -213,7 +223,8 @@ class Training:
                 self.model.load_state_dict(self.checkpoints.weights(self.progress.best["step"]))
             self._share(self.model.state_dict().values())
             test = self.task.metrics(self.results(self.sets.test))
-        return {"steps": self.progress.step, "samples_seen": self.progress.samples, "last": self.progress.last,
+        return {"steps": self.progress.step, "samples_seen": self.progress.samples,
+                "samples_skipped": self.progress.skipped, "last": self.progress.last,
                 "best": self.progress.best, "test": test, "weights_sha256": digest}
 
     def _share(self, tensors: Any) -> None:

@@ -26,14 +26,18 @@ from configs.layers import Layer
 from configs.load import build_config
 from configs.schema import Config
 from configs.text import inline
+from data.loader import Samples
 from data.order import micro_batches, share
 from trainers.build import (
     Sets,
     build_batch_transforms,
+    build_mixing,
     build_model,
     build_optimizer,
     build_scheduler,
     build_sets,
+    build_shares,
+    build_stream,
     build_task,
     frozen_modules,
 )
@@ -65,6 +69,8 @@ def prepare(config: Config, *, world_size: int = 1) -> dict[str, Any]:
             attempt(partial(_check_phase, config, name, model, world_size))
     if sets is not None:
         faults += _check_sets(config, sets)
+        if len(sets.train):
+            attempt(lambda: _check_order(config, sets.train))
     if faults or sets is None or model is None:
         raise PrepareError(*_with_way_out(faults, config.data.how_to_get))
     tables = timetables(config, len(sets.train))
@@ -127,6 +133,13 @@ def _check_phase(config: Config, name: str, model: nn.Module, world_size: int) -
         raise PrepareError(Fault(what="ReduceLROnPlateau watches the validation metric, and there is no validation set",
                                  where=f"phases.{name}.scheduler", given=str(phase.scheduler["_target_"]),
                                  remedy="Name data.validation, or take another scheduler."))
+
+
+def _check_order(config: Config, samples: Samples) -> None:
+    """That the order of samples, and what is mixed, can be worked out for this set."""
+    build_mixing(config)
+    stream = build_stream(config, samples, 0)
+    build_shares(config, samples, timetables(config, len(samples))[0], stream, rank=0, world_size=1, first=0)
 
 
 def _check_sets(config: Config, sets: Sets) -> list[Fault]:

@@ -72,6 +72,7 @@ class Stage:
         self.model = model
         self.batch_size = self.phase.batch_size or config.batch_size
         self.largest = config.max_batch_per_device
+        self.mixes = bool(config.data.mix)
         self.frozen = self._freeze(self.phase)
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.names = parameter_names(model)
@@ -152,10 +153,18 @@ class Stage:
             with nullcontext() if last or self.world.size == 1 else self.replica.no_sync():  # type: ignore[operator]
                 with self.forward.arithmetic():
                     outputs = self.replica(_rows(inputs, part, size))
-                    loss = self.task.losses(outputs, _rows(targets, part, size)).sum() * scale
+                    loss = self._losses(outputs, _rows(targets, part, size)).sum() * scale
                 loss.backward()
             total += loss.detach()
         return total / self.world.size
+
+    def _losses(self, outputs: Tensor, targets: Any) -> Tensor:
+        """The loss of each sample; of a mixed one, the mean of both targets' weighted as the inputs were."""
+        if not self.mixes:
+            return self.task.losses(outputs, targets)
+        own, partner = (self.task.losses(outputs, targets[whose]) for whose in ("own", "partner"))
+        kept: Tensor = targets["kept"]
+        return own * kept + partner * (1 - kept)
 
     def _freeze(self, phase: Phase) -> list[nn.Module]:
         self.model.requires_grad_(True)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 import sys
@@ -17,10 +18,20 @@ from typing import Any
 
 import torch
 
+from configs.errors import UserError
 from configs.load import read
 from configs.rundir import Attempt, RunDir, read_json, write_json
 from configs.schema import Config
-from trainers.build import build_batch_transforms, build_model, build_sets, build_task, loader_workers
+from trainers.account import Account, check_unchanged, describe
+from trainers.build import (
+    Sets,
+    build_batch_transforms,
+    build_model,
+    build_sets,
+    build_task,
+    loader_workers,
+    use_caches,
+)
 from trainers.checkpoint import Checkpoint, Checkpoints, Progress
 from trainers.loop import End, Training
 from trainers.stage import Forward
@@ -52,13 +63,14 @@ def main(run_dir: str, attempt_number: int) -> None:
 def build(run: RunDir, attempt: Attempt, config: Config, world: World, *, threads: int, debug: bool) -> Training:
     """Everything a rank trains with, as far as an earlier attempt brought it."""
     sets = build_sets(config)
+    use_caches(config, sets, processes=len(os.sched_getaffinity(0)), progress=CacheNews())
     task = build_task(config, sets.classes, world.device)
     model = build_model(config).to(world.device)
     if config.channels_last and any(parameter.dim() == 4 for parameter in model.parameters()):
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     checkpoints = Checkpoints(run, attempt, keep=config.checkpoints.keep)
     checkpoint = agree_on_checkpoint(checkpoints, world)
-    progress = checkpoint.progress if checkpoint else Progress()
+    progress = recall(checkpoint, sets, config, world)
     tracker = Tracker(run, step=progress.step, config_text=run.config.read_text()) if world.is_first else Silent()
     if world.is_first and checkpoint:
         print(f"resuming from {checkpoint.path.name}", flush=True)
@@ -68,8 +80,32 @@ def build(run: RunDir, attempt: Attempt, config: Config, world: World, *, thread
         agreement=Agreement(world, attempt, save_seconds=60 * config.checkpoints.every_minutes,
                             next_look=progress.step, looked=(progress.step, time.monotonic())),
         tracker=tracker, workers=loader_workers(config, threads=threads, debug=debug), progress=progress,
-        checkpoint=checkpoint,
+        account=Account(attempt.number), checkpoint=checkpoint,
     )
+
+
+def recall(checkpoint: Checkpoint | None, sets: Sets, config: Config, world: World) -> Progress:
+    """How far the run has come. Raises `PrepareError`, on rank 0, where the training set is not what it was."""
+    progress = checkpoint.progress if checkpoint else Progress()
+    if world.is_first:  # which saves it; the others need not look at every file's time
+        now = describe(sets.train)
+        warning = check_unchanged(progress.data, now, may_change=config.data.may_change) if progress.data else ""
+        if warning:
+            print(f"note: {warning}", flush=True)
+        progress = dataclasses.replace(progress, data=now)
+    return progress
+
+
+class CacheNews:
+    """Tells the log, every ten seconds, how a cache fills."""
+
+    def __init__(self) -> None:
+        self.told = time.monotonic()
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        if time.monotonic() - self.told >= 10:
+            self.told = time.monotonic()
+            print(f"cache      {done:,} of {total:,} images of the {name} set", flush=True)
 
 
 def agree_on_checkpoint(checkpoints: Checkpoints, world: World) -> Checkpoint | None:
@@ -105,9 +141,12 @@ def prefer_determinism(config: Config, topology: dict[str, Any]) -> None:
 def write_error(attempt: Attempt, error: BaseException, step: int) -> None:
     """What went wrong on this rank, for the verdict."""
     rank = int(os.environ.get("RANK", "0"))
+    said = str(error)
+    if said.startswith("Caught "):  # by a loader worker: torch puts the whole traceback into the message
+        said = said.strip().splitlines()[-1].partition(": ")[2]
     write_json(attempt.error(rank), {
-        "rank": rank, "node": socket.gethostname(), "type": type(error).__name__, "message": str(error), "step": step,
-        "time": time.time(), "traceback": traceback.format_exc(),
+        "rank": rank, "node": socket.gethostname(), "type": type(error).__name__, "message": said, "step": step,
+        "time": time.time(), "traceback": traceback.format_exc(), "final": isinstance(error, UserError),
     })
 
 

@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
 def test_classes_and_files_in_sorted_order(folder: Path) -> None:
     images = ImageFolder(root=str(folder))
     assert images.classes == ["cat", "dog"]
-    assert [Path(file).name for file in images.files] == ["a.JPG", "b.png", "c.png"]
+    assert [Path(file).name for file in images.paths] == ["a.JPG", "b.png", "c.png"]
     assert [images[index][1] for index in range(len(images))] == [0, 0, 1]
 
 

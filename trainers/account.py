@@ -1,0 +1,81 @@
+"""A rank's account of the samples it has used: the open span of the ledger, and what was skipped in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from configs.errors import Fault, PrepareError
+from data.ledger import Span, digest
+from data.loader import Batch, Samples
+from trainers.checkpoint import Progress
+from trainers.world import World
+
+HALF = 2**32
+
+
+@dataclass
+class Account:
+    """What arrived on this rank since the last checkpoint."""
+
+    attempt: int
+    steps: int = 0
+    samples: int = 0
+    digest: int = 0
+    replaced: int = 0
+    """Samples that could not be read."""
+
+    def add(self, batch: Batch) -> None:
+        """A step's share."""
+        self.steps += 1
+        self.samples += len(batch.positions)
+        self.digest = (self.digest + digest(batch.positions.numpy(), batch.indices.numpy())) % 2**64
+        self.replaced += int(batch.replaced.sum())
+
+    def close(self, progress: Progress, phase: int, world: World) -> Progress:
+        """The progress with a span for the steps since the last call, summed over ranks, each of which calls this."""
+        if not self.steps:
+            return progress
+        # In halves, so that no sum of signed integers overflows.
+        mine = torch.tensor([self.digest % HALF, self.digest // HALF, self.samples, self.replaced], dtype=torch.int64)
+        low, high, samples, replaced = world.sum(mine.to(world.device)).tolist()
+        span = Span(phase=phase, first=progress.phase_step - self.steps, steps=self.steps, samples=samples,
+                    digest=(low + high * HALF) % 2**64, attempt=self.attempt, ranks=world.size)
+        self.steps, self.samples, self.digest, self.replaced = 0, 0, 0, 0
+        return replace(progress, skipped=progress.skipped + replaced, ledger=[*progress.ledger, span.as_json()])
+
+
+def check_skipped(progress: Progress, replaced: int, n: int, most: float) -> None:
+    """Raises `PrepareError` where more than the fraction `most` of the samples read, or of the set while less than that
+    was read, could not be read."""
+    skipped = progress.skipped + replaced
+    if skipped > most * max(progress.samples, n):
+        raise PrepareError(Fault(what=f"{skipped} of {progress.samples} samples could not be read",
+                                 where="data.max_skipped", given=f"max_skipped: {most}",
+                                 remedy="The ranks' logs name them. Mend them, or allow more."))
+
+
+def describe(samples: Samples) -> dict[str, Any]:
+    """The set as a checkpoint remembers it."""
+    fingerprint = getattr(samples, "fingerprint", dict)
+    return {"samples": len(samples), **fingerprint()}
+
+
+def check_unchanged(before: dict[str, Any], now: dict[str, Any], *, may_change: bool) -> str:
+    """Whether the training set is the one that a checkpoint was made with; a warning, where only times differ.
+
+    Raises `PrepareError`: positions of the stream would mean other samples.
+    """
+    if before.get("samples", now["samples"]) != now["samples"]:
+        raise PrepareError(Fault(what="the training set has changed since the checkpoint", where="data.train",
+                                 given=f"{before['samples']:,} samples then, {now['samples']:,} now",
+                                 remedy="Put the set back as it was, or start a new run."))
+    if before.get("files") != now.get("files") and not may_change:
+        raise PrepareError(Fault(what="the training set has changed since the checkpoint", where="data.train",
+                                 given="as many samples, but other files or sizes",
+                                 remedy="Put the set back as it was; or, if it may be so: --resume RUN "
+                                        "data.may_change=true"))
+    return "files of the training set were written anew since the checkpoint, with the same names and sizes" if (
+        before.get("times") != now.get("times")) else ""
