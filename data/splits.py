@@ -64,9 +64,8 @@ class Split:
     """The names of the samples of this part, in order."""
     pixels: Callable[[int], Any]
     """What `of.pixels` gives for the sample at this index."""
-    fingerprint: Any
-    """32 hexadecimal digits that change with those of `of` and with the choice of samples: a string where `of` has a
-    string, a method where it has a method."""
+    fingerprint: Callable[[], dict[str, str]]
+    """The digests of `of`, with the choice of samples in the one called "files"."""
 
     def __init__(self, *, of: Samples, part: str, fractions: Mapping[str, float], seed: int = 0,
                  by: Literal["random", "class", "group"] = "random", group: str | None = None) -> None:
@@ -100,11 +99,10 @@ class Split:
             if hasattr(self.of, name):
                 whole = getattr(self.of, name)
                 setattr(self, name, None if whole is None else np.asarray(whole)[self.indices])
-        for name, method in {"fetch": self._fetch, "names": self._part_of_names, "pixels": self._pixels}.items():
+        for name, method in {"fetch": self._fetch, "names": self._part_of_names, "pixels": self._pixels,
+                             "fingerprint": self._fingerprint}.items():
             if hasattr(self.of, name):
                 setattr(self, name, method)
-        if hasattr(self.of, "fingerprint"):
-            self.fingerprint = self._fingerprint if callable(self.of.fingerprint) else self._fingerprint()
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -123,11 +121,10 @@ class Split:
     def _pixels(self, index: int) -> Any:
         return self.of.pixels(int(self.indices[index]))  # type: ignore[attr-defined]
 
-    def _fingerprint(self) -> str:
-        whole = self.of.fingerprint  # type: ignore[attr-defined]
-        digest = blake2b(str(whole() if callable(whole) else whole).encode(), digest_size=16)
-        digest.update(self.indices.astype("<i8").tobytes())
-        return digest.hexdigest()
+    def _fingerprint(self) -> dict[str, str]:
+        whole: dict[str, str] = self.of.fingerprint()  # type: ignore[attr-defined]
+        digest = blake2b(whole["files"].encode() + self.indices.astype("<i8").tobytes(), digest_size=8)
+        return {**whole, "files": digest.hexdigest()}
 
 
 def _edges(part: str, fractions: Mapping[str, float]) -> tuple[Fraction, Fraction]:

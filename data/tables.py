@@ -1,0 +1,231 @@
+"""Columns of CSV, TSV and JSON-lines files, read in blocks; what is wrong in a file is told with its line."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow  # type: ignore[import-untyped]
+from pyarrow import csv as arrow
+
+BLOCK = 4 << 20
+"""Bytes read at a time, and the most that one record of a CSV file may have."""
+
+SILENCE = 5.0
+"""Seconds between two lines that tell how far a file is read. One that is read sooner is read in silence."""
+
+FORMATS = {".csv": ",", ".tsv": "\t", ".json": "", ".jsonl": "", ".ndjson": ""}
+"""What separates the fields in files of each suffix: nothing in JSON lines."""
+
+
+def found(file: str) -> Path:
+    """The absolute path of a file. Raises FileNotFoundError where there is none."""
+    path = Path(file).absolute()
+    if not path.is_file():
+        raise FileNotFoundError(f"the file {file} is not there")
+    return path
+
+
+def short(value: Any) -> str:
+    """What a value looks like in an error."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file with a heading and rows, or with a JSON object on each line."""
+
+    path: Path
+
+    quoting: bool | None = None
+    """Whether fields may stand in double quotes; None: in CSV they may, in TSV not."""
+
+    def __post_init__(self) -> None:
+        if self.path.suffix.lower() not in FORMATS:
+            raise ValueError(f"{self.path} is no file of texts that can be read: {', '.join(FORMATS)}")
+        if not self.path.stat().st_size:
+            raise ValueError(f"{self.path} is empty; expected a heading and rows" if self.separator else
+                             f"{self.path} is empty; expected a JSON object on each line")
+
+    @property
+    def separator(self) -> str:
+        return FORMATS[self.path.suffix.lower()]
+
+    @property
+    def quoted(self) -> bool:
+        return self.separator == "," if self.quoting is None else self.quoting
+
+    def blocks(self, columns: Sequence[str], what: str = "rows") -> Iterator[list[list[str]]]:
+        """The columns of one block of rows after another, and now and then a line to stderr: "`what` of train.csv".
+
+        Raises ValueError at the first thing that is wrong, and where there are no rows.
+        """
+        size = self.path.stat().st_size
+        said = time.monotonic()
+        empty = True
+        for number, block in enumerate(self._separated(columns) if self.separator else self._json(columns), 1):
+            if block[0]:
+                empty = False
+                yield block
+            if time.monotonic() - said >= SILENCE:
+                said = time.monotonic()
+                print(f"{what} of {self.path.name}: {min(number * BLOCK, size) / 1e6:.0f} of {size / 1e6:.0f} MB",
+                      file=sys.stderr, flush=True)
+        if empty:
+            raise ValueError(f"{self.path} has {'a heading and ' if self.separator else ''}no rows")
+
+    def fault(self, row: int, column: str, what: str, remedy: str) -> ValueError:
+        """The error to raise for something in a row, which is counted from 0 without the heading."""
+        line = next(islice(self._lines(), row, None))
+        return ValueError(f"{self.path}, line {line}, column {column!r}: {what}; {remedy}")
+
+    def _lines(self) -> Iterator[int]:
+        """The line on which each row starts."""
+        if self.separator:
+            yield from (line for line, _ in islice(self._records(), 1, None))
+        else:
+            with self.path.open("rb") as file:
+                yield from (line for line, text in enumerate(file, 1) if not text.isspace())
+
+    def _demand(self, columns: Sequence[str], there: Sequence[str], line: int) -> None:
+        for name in columns:
+            if there.count(name) > 1:
+                raise ValueError(f"{self.path}, line {line}: two columns are called {name!r}; rename one")
+            if name not in there:
+                close = difflib.get_close_matches(name, there, n=1)
+                hint = f"did you mean {close[0]!r}? The" if close else "the"
+                raise ValueError(f"{self.path}, line {line}: there is no column {name!r}; {hint} columns are: "
+                                 f"{', '.join(there)}")
+
+    # Fields between separators: read by Arrow, and once more by Python where a line has to be named.
+
+    def _separated(self, columns: Sequence[str]) -> Iterator[list[list[str]]]:
+        line, heading = next(self._records(), (1, []))
+        if "\ufffd" in "".join(heading):
+            self._check_encoding()
+        self._demand(columns, heading, line)
+        last, end = heading[-1], ""  # what a quote that is never closed has swallowed stands in the last column
+        names = list(dict.fromkeys([*columns, last]))
+        parse = arrow.ParseOptions(delimiter=self.separator, quote_char='"' if self.quoted else False,
+                                   newlines_in_values=self.quoted)
+        convert = arrow.ConvertOptions(include_columns=names, strings_can_be_null=False,
+                                       column_types={name: pyarrow.string() for name in names})
+        try:
+            for batch in arrow.open_csv(str(self.path), arrow.ReadOptions(block_size=BLOCK), parse, convert):
+                if batch.num_rows:
+                    end = batch.column(last)[-1].as_py()
+                yield [batch.column(name).to_pylist() for name in columns]
+        except pyarrow.ArrowInvalid as error:
+            self._check_encoding()
+            self._check_shape()
+            raise ValueError(f"{self.path} cannot be read: {error}") from None
+        if "\n" in end:
+            self._check_end()
+
+    def _records(self) -> Iterator[tuple[int, list[str]]]:
+        """The line on which each record starts, and its fields: as Arrow reads it, but slow."""
+        usual = csv.field_size_limit(BLOCK)
+        line = 1
+        try:
+            with open(self.path, encoding="utf-8-sig", errors="replace", newline="") as file:
+                reader = csv.reader(file, delimiter=self.separator,
+                                    quoting=csv.QUOTE_MINIMAL if self.quoted else csv.QUOTE_NONE)
+                for fields in reader:
+                    if fields:
+                        yield line, fields
+                    line = reader.line_num + 1
+        except csv.Error:
+            raise ValueError(f"{self.path}, line {line}: a record of more than {BLOCK >> 20} MB starts here; "
+                             "close its quote, or set quoted=False if quotes are part of the text") from None
+        finally:
+            csv.field_size_limit(usual)
+
+    def _check_shape(self) -> None:
+        columns: list[str] = []
+        for line, fields in self._records():
+            columns = columns or fields
+            if len(fields) != len(columns):
+                raise ValueError(
+                    f"{self.path}, line {line}: {len(fields)} fields, but the heading has {len(columns)} columns "
+                    f"({', '.join(columns)}); "
+                    + ("put fields that hold a separator in double quotes, or correct the line" if self.quoted else
+                       "remove separators from the fields, or set quoted=True if fields stand in double quotes"))
+
+    def _check_end(self) -> None:
+        """Whether the last field, which has a line break in it, ends with the quote that allows it to."""
+        with self.path.open("rb") as file:
+            file.seek(-min(8, self.path.stat().st_size), os.SEEK_END)
+            if file.read().rstrip(b"\r\n").endswith(b'"'):
+                return
+        *_, (line, _) = self._records()
+        raise ValueError(f"{self.path}, line {line}: a quote opens here and is never closed; "
+                         "close it, or set quoted=False if quotes are part of the text")
+
+    def _check_encoding(self) -> None:
+        start = 0
+        with self.path.open("rb") as file:
+            for line, text in enumerate(file, 1):
+                try:
+                    text.decode()
+                except UnicodeDecodeError as error:
+                    raise ValueError(
+                        f"{self.path}, line {line}: byte {start + error.start + 1} of the file, "
+                        f"0x{text[error.start]:02x}, is not UTF-8; save it as UTF-8, for instance with: "
+                        f"iconv -f latin1 -t utf-8 {self.path.name}") from None
+                start += len(text)
+
+    # JSON lines.
+
+    def _json(self, columns: Sequence[str]) -> Iterator[list[list[str]]]:
+        line = 0
+        with self.path.open("rb") as file:
+            while texts := file.readlines(BLOCK):
+                block: list[list[str]] = [[] for _ in columns]
+                for line, text in enumerate(texts, line + 1):  # noqa: B020
+                    if not text.isspace():
+                        row = self._object(text.removeprefix(b"\xef\xbb\xbf"), line)
+                        for name, values in zip(columns, block, strict=True):
+                            values.append(self._text(row, name, line))
+                yield block
+
+    def _object(self, text: bytes, line: int) -> dict[str, Any]:
+        where = f"{self.path}, line {line}"
+        if text.startswith(b"["):
+            raise ValueError(f"{where}: this is a JSON array; expected an object on each line, as "
+                             f"jq -c '.[]' {self.path.name} writes it")
+        try:
+            row = json.loads(text.decode())
+        except UnicodeDecodeError:
+            self._check_encoding()
+            raise
+        except ValueError as error:
+            raise ValueError(f"{where}: this is not JSON ({error}); correct or remove the line") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"{where}: expected a JSON object such as {{\"text\": \"...\"}}, not {short(row)}")
+        return row
+
+    def _text(self, row: dict[str, Any], name: str, line: int) -> str:
+        if name not in row:
+            self._demand([name], list(row), line)
+        where = f"{self.path}, line {line}, column {name!r}"
+        value = row[name]
+        if isinstance(value, bool | int | float):
+            return str(value).lower()
+        if not isinstance(value, str):
+            raise ValueError(f"{where}: {short(value)} is no text; correct or remove the line")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{where}: character {error.start + 1} is half of a surrogate pair, "
+                             f"{value[error.start]!r}; remove it") from None
+        return value

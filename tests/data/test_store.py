@@ -1,0 +1,157 @@
+"""The store: built once, whole, by one process, and anew for a changed file."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import data.labels
+import data.tables
+import data.text
+from data.store import built
+from data.text import Texts, Words
+from tests.data.reviews import IDS, rows_of, same, write
+
+
+def stored(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "about.json"}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_blocks_leave_no_trace(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path / f"set.{suffix}", [(f"r{n}", "word " * (n % 7), f"c{n * n % 13}") for n in range(300)])
+    words = Words(file=file)
+    whole = Texts(file=file, words=words, labels="label", id="id")
+    monkeypatch.setattr(data.tables, "BLOCK", 100)
+    parts = Texts(file=file, words=Words(file=file, cache=str(tmp_path / "parts")), labels="label", id="id",
+                  cache=str(tmp_path / "parts"))
+    assert parts.words.fingerprint == words.fingerprint
+    assert stored(parts.folder) == stored(whole.folder)
+    assert parts.names() == [f"r{n}" for n in range(300)]
+
+
+def test_a_set_is_built_once_and_anew_for_a_changed_file(file: str, words: Words,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Texts(file=file, words=words, labels="label")
+    with monkeypatch.context() as patch:
+        patch.setattr(data.text, "_build", None)
+        assert same(Texts(file=file, words=words, labels="label").fetch(np.arange(4)), first.fetch(np.arange(4)))
+    with open(file, "a") as more:
+        more.write("r5,dog,pos\n")
+    assert rows_of(Texts(file=file, words=words, labels="label")) == [*IDS, [6]]
+    assert (Path(file).parent / ".drumbeat" / ".gitignore").read_text() == "*\n"
+
+
+def test_where_the_folder_cannot_be_written_the_users_cache_is(file: str, tmp_path: Path,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    mkdir = Path.mkdir
+
+    def refuse(self: Path, *given: Any, **named: Any) -> None:
+        if self == tmp_path / ".drumbeat":
+            raise PermissionError(13, "Permission denied", str(self))
+        mkdir(self, *given, **named)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
+    texts = Texts(file=file, words=Words(file=file), labels="label")
+    assert texts.folder.parent == tmp_path / "mine" / "drumbeat"
+
+
+def test_a_damaged_store_is_not_read(file: str, words: Words) -> None:
+    folder = Texts(file=file, words=words, labels="label").folder
+    os.truncate(folder / "ids", 8)
+    with pytest.raises(ValueError, match=r"ids is damaged \(8 bytes\); remove .*\.texts, and it is built anew"):
+        Texts(file=file, words=words, labels="label")
+
+
+def in_child(work: Callable[[], None]) -> multiprocessing.process.BaseProcess:
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    return child
+
+
+def test_processes_that_start_together_build_once(file: str, words: Words, tmp_path: Path,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    together = multiprocessing.get_context("fork").Barrier(3)
+    build = data.text._build
+
+    def counted(*given: Any) -> None:
+        with open(tmp_path / "builds", "a") as builds:
+            builds.write("built\n")
+        build(*given)
+
+    def work() -> None:
+        together.wait(30)
+        assert rows_of(Texts(file=file, words=words, labels="label")) == IDS
+
+    monkeypatch.setattr(data.text, "_build", counted)
+    children = [in_child(work) for _ in range(3)]
+    for child in children:
+        child.join(30)
+    assert [child.exitcode for child in children] == [0, 0, 0]
+    assert (tmp_path / "builds").read_text() == "built\n"
+
+
+@pytest.mark.parametrize("where", ["between blocks", "before the rename"])
+def test_a_killed_build_leaves_nothing_to_be_taken_for_a_set(where: str, file: str, words: Words, tmp_path: Path,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "cache"
+
+    def die(*_: Any) -> NDArray[Any]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+    def work() -> None:
+        monkeypatch.setattr(data.labels.Labels, "add" if where == "between blocks" else "save", die)
+        Texts(file=file, words=words, labels="label", cache=str(cache))
+
+    child = in_child(work)
+    child.join(30)
+    assert child.exitcode == -signal.SIGKILL
+    assert len(list(cache.glob(".*.partial"))) == 1
+    assert list(cache.glob("*.texts")) == []
+    texts = Texts(file=file, words=words, labels="label", cache=str(cache))
+    assert rows_of(texts) == IDS
+    assert stored(texts.folder) == stored(Texts(file=file, words=words, labels="label").folder)
+    assert list(cache.glob(".*.partial")) == []
+
+
+def test_a_file_that_changes_while_it_is_read_makes_no_set(file: str, tmp_path: Path) -> None:
+    def write_on(_: Path) -> None:
+        with open(file, "a") as more:
+            more.write("r5,dog,pos\n")
+
+    with pytest.raises(ValueError, match=r"train\.csv changed while it was read; start again once it is written"):
+        built(Path(file), "texts", "recipe", write_on, str(tmp_path / "cache"))
+    assert [path.suffix for path in (tmp_path / "cache").iterdir() if path.name != ".gitignore"] == [".lock"]
+
+
+def test_who_waits_says_so(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    begun, go = Event(), Event()
+    said = ""
+
+    def build(_: Path) -> None:
+        begun.set()
+        assert go.wait(30)
+
+    with ThreadPoolExecutor() as pool:
+        first, second = (pool.submit(built, Path(file), "texts", "recipe", build, None) for _ in range(2))
+        assert begun.wait(30)
+        end = time.monotonic() + 20
+        while not said and time.monotonic() < end:
+            time.sleep(0.01)
+            said = capsys.readouterr().err
+        go.set()
+        assert first.result() == second.result()
+    assert said == f"waiting for another process, which builds {first.result()}\n"
