@@ -129,14 +129,21 @@ def _window(source: Pixels, top: int, left: int, height: int, width: int) -> Pix
 
 
 class Fused:
-    """PIL image -> PIL image, as the transforms would have made it. `fuse` says which ones can be part of it."""
+    """Image -> image, as the transforms would have made it. `fuse` says which ones can be part of it.
+
+    8-bit PIL images, gray or RGB, are transformed in one go, and everything else (a tensor) by one after the other.
+    """
 
     def __init__(self, transforms: Sequence[Any]) -> None:
         self.transforms = list(transforms)
         self.steps = [_STEPS[type(transform)] for transform in transforms]
 
-    def __call__(self, image: Image.Image) -> Image.Image:
-        return Image.fromarray(self.pixels(np.asarray(image)))
+    def __call__(self, image: Any) -> Any:
+        if isinstance(image, Image.Image) and image.mode in ("L", "RGB"):
+            return Image.fromarray(self.pixels(np.asarray(image)))
+        for transform in self.transforms:
+            image = transform(image)
+        return image
 
     def pixels(self, pixels: Pixels) -> Pixels:
         """The same on arrays: [H, W] gray or [H, W, 3] RGB."""
@@ -150,7 +157,7 @@ class Fused:
 
 
 def fuse(transforms: Sequence[Any]) -> list[Any]:
-    """The list with its fusible beginning in the place of one `Fused`, which takes 8-bit PIL images, gray or RGB."""
+    """The list with its fusible beginning, where it has one, in the place of one `Fused`."""
     count = next((number for number, transform in enumerate(transforms) if not _can_be_fused(transform)),
                  len(transforms))
     return [Fused(transforms[:count]), *transforms[count:]] if count else list(transforms)
