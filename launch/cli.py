@@ -70,14 +70,29 @@ def stop(args: argparse.Namespace) -> int:
     return 0
 
 
+def verify(args: argparse.Namespace) -> int:
+    from launch.runs import find_run
+    from launch.tools import start
+
+    return start("trainers.verify", str(find_run(args.run, Path(args.runs)).path))
+
+
+def cache(args: argparse.Namespace) -> int:
+    from launch.tools import on_config
+
+    return on_config("trainers.cache", args.words)
+
+
+def doctor(args: argparse.Namespace) -> int:
+    from launch.tools import on_config
+
+    return on_config("trainers.doctor", args.words, *(["--all"] if args.all else []), "--sheet", args.sheet)
+
+
 def demo_data(args: argparse.Namespace) -> int:
-    """In a process of its own: the login node's side imports nothing of data/."""
-    import subprocess
+    from launch.tools import start
 
-    from configs.layers import ROOT
-
-    command = [sys.executable, "-m", "data.demo", args.kind, str(args.folder.absolute())]
-    return subprocess.run(command, cwd=ROOT, check=False).returncode
+    return start("data.demo", args.kind, str(args.folder.absolute()))
 
 
 VERBS: dict[str, tuple[str, Callable[[argparse.Namespace], int]]] = {
@@ -85,6 +100,9 @@ VERBS: dict[str, tuple[str, Callable[[argparse.Namespace], int]]] = {
     "status": ("how a run is doing", status),
     "logs": ("what the ranks of a run printed", logs),
     "stop": ("ask a run to save and leave", stop),
+    "verify": ("prove which samples a run has used", verify),
+    "doctor": ("look at a config's data before training on it", doctor),
+    "cache": ("decode a config's images ahead of its runs", cache),
     "demo-data": ("write synthetic data to try things with", demo_data),
 }
 
@@ -140,11 +158,18 @@ def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
         verbs[name].set_defaults(verb=function)
     verbs["run"].prog = program
     add_run_arguments(verbs["run"])
-    for name in ("status", "logs", "stop"):
+    for name in ("status", "logs", "stop", "verify"):
         verbs[name].add_argument("run", metavar="RUN", help="a run's folder, its id or the beginning of it, or a name")
         verbs[name].add_argument("--runs", default="runs", metavar="DIR", help="where run folders are (default: runs)")
     verbs["logs"].add_argument("-f", "--follow", action="store_true", help="go on as the run goes on")
     verbs["logs"].add_argument("--rank", type=whole, default=0, metavar="R", help="whose (default: 0)")
+    for name in ("doctor", "cache"):
+        verbs[name].usage = f"drumbeat {name} CONFIG [KEY=VALUE ...]{' [--all] [--sheet FILE]' * (name == 'doctor')}"
+        verbs[name].add_argument("words", nargs="+", metavar="CONFIG", help="a config file, or the name of a shipped "
+                                 "one; then changes to it, KEY=VALUE")
+    verbs["doctor"].add_argument("--all", action="store_true", help="read every sample, not some hundred")
+    verbs["doctor"].add_argument("--sheet", default="doctor.png", metavar="FILE", help="where to draw what the model "
+                                 "will see (default: doctor.png)")
     verbs["demo-data"].add_argument("kind", choices=["xray"], help="synthetic chest radiographs in Kaggle's folders")
     verbs["demo-data"].add_argument("folder", metavar="DIR", type=Path, help="where to write them")
     return top, verbs

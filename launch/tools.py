@@ -1,0 +1,34 @@
+"""Verbs that need torch or the data: each is a program of its own, started with what it needs to know."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from configs.errors import ConfigError, Fault
+from configs.layers import ROOT
+from configs.load import load
+from launch.plan import Machine
+
+
+def on_config(module: str, words: Sequence[str], *options: str) -> int:
+    """Runs a module on a config, CONFIG [KEY=VALUE ...], handed to it as JSON; its exit code."""
+    files = [word for word in words if "=" not in word]
+    if len(files) != 1:
+        raise ConfigError(Fault(what="one config is needed" if not files else "one config at a time",
+                                where="command line", given=" ".join(files),
+                                remedy="For example: configs/resnet50_xray_demo.yaml"))
+    config = load(files[0], [word for word in words if "=" in word]).config
+    return start(module, *options, text=json.dumps(dataclasses.asdict(config)))
+
+
+def start(module: str, *words: str, text: str = "") -> int:
+    """Runs a module in this folder, able to import what a run could; its exit code."""
+    path = os.pathsep.join(dict.fromkeys([str(ROOT), str(Path.cwd()), *Machine.here().python_path]))
+    return subprocess.run([sys.executable, "-m", module, *words], input=text, text=True, check=False,
+                          env=os.environ | {"PYTHONPATH": path}).returncode

@@ -1,0 +1,57 @@
+"""Fills the cache of a config's images ahead of a run.
+
+    python -m trainers.cache < config      what `drumbeat cache CONFIG` runs, with the config as JSON
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from configs.errors import Fault, PrepareError, UserError
+from configs.layers import Layer
+from configs.load import build_config
+from configs.schema import Config
+from trainers.build import build_sets, image_set, use_caches
+
+
+def fill(config: Config) -> str:
+    """Decodes what the cache does not hold yet; what it holds then, in words. Raises `PrepareError`."""
+    if config.data.cache is None:
+        raise PrepareError(Fault(what="no folder for the cache", where="data.cache",
+                                 remedy="Name one: drumbeat cache CONFIG data.cache=/scratch/me/cache"))
+    sets = build_sets(config)
+    if not any(image_set(samples) for samples in (sets.train, sets.validation, sets.test)):
+        raise PrepareError(Fault(what="the config's sets hold no image files: there is nothing to cache",
+                                 where="data.train"))
+    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+                  console=Console(stderr=True), transient=True) as bar:
+        tasks = {name: bar.add_task(f"decoding {name}", visible=False, total=None)
+                 for name in ("train", "validation", "test")}
+        use_caches(config, sets, processes=len(os.sched_getaffinity(0)),
+                   progress=lambda name, done, total: bar.update(tasks[name], completed=done, total=total,
+                                                                 visible=True))
+    lines = []
+    for name in tasks:
+        images = image_set(getattr(sets, name))
+        if images is not None and images.cache is not None:
+            lines.append(f"{name:<11}{len(images):,} images, {images.cache.nbytes / 1e6:,.0f} MB, in "
+                         f"{images.cache.folder}")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    try:
+        print(fill(build_config([Layer(values=json.load(sys.stdin), origin="config")])))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
