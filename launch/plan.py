@@ -178,6 +178,7 @@ def _environment(topology: Topology, folder: Path, machine: Machine, gpus: Seque
     """Threads are fixed here because the order of summation, and so the last bits, depends on them."""
     variables = {
         "PYTHONPATH": os.pathsep.join(dict.fromkeys([str(ROOT), str(folder), *machine.python_path])),
+        "PYTHONSAFEPATH": "1",  # or the folder, with a models/ or data/ of its own, would come before ROOT
         "PYTHONUNBUFFERED": "1",
         "PYTHONFAULTHANDLER": "1",
         "OMP_NUM_THREADS": str(topology.cpus_per_rank),

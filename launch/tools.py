@@ -31,4 +31,4 @@ def start(module: str, *words: str, text: str = "") -> int:
     """Runs a module in this folder, able to import what a run could; its exit code."""
     path = os.pathsep.join(dict.fromkeys([str(ROOT), str(Path.cwd()), *Machine.here().python_path]))
     return subprocess.run([sys.executable, "-m", module, *words], input=text, text=True, check=False,
-                          env=os.environ | {"PYTHONPATH": path}).returncode
+                          env=os.environ | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}).returncode

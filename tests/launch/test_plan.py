@@ -64,7 +64,8 @@ def test_as_many_ranks_as_samples_is_enough(tmp_path: Path) -> None:
 
 def test_the_environment_fixes_threads_and_finds_targets(tmp_path: Path) -> None:
     assert plan(tmp_path, "launch.procs=4").environment == {
-        "PYTHONPATH": f"{ROOT}{os.pathsep}/home/me", "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1",
+        "PYTHONPATH": f"{ROOT}{os.pathsep}/home/me", "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1",
+        "PYTHONFAULTHANDLER": "1",
         "OMP_NUM_THREADS": "2"}
 
 
