@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from data.cache import Pixels
+from data.images import UNREADABLE
 from data.mixing import Mixing
 from data.order import Integers, Timetable, keys, share
 
@@ -87,6 +89,8 @@ class Fetch(Dataset[Batch]):
         self.phase = phase
         self.mixing = mixing
         self.skip_unreadable = skip_unreadable
+        self.whole = not transforms and isinstance(samples, WholeBatches)
+        self.on_pixels = bool(transforms) and isinstance(samples, HasPixels) and isinstance(transforms[0], OnPixels)
 
     def __getitems__(self, positions: Sequence[int]) -> Batch:
         where = np.asarray(positions, dtype=np.int64)
@@ -106,15 +110,16 @@ class Fetch(Dataset[Batch]):
     def _plain(self, where: Integers) -> Batch:
         which = self.indices(where)
         replaced = np.zeros(len(where), dtype=np.bool_)
-        if not self.transforms and isinstance(self.samples, WholeBatches):
-            inputs, targets = self.samples.fetch(which)
+        if self.whole:
+            inputs, targets = cast(WholeBatches, self.samples).fetch(which)
         else:
             seeds = [None] * len(where) if self.seed is None else (
                 keys(self.seed, "augment", self.phase, positions=where).tolist())
             pairs = []
-            for row, (index, seed) in enumerate(zip(which.tolist(), seeds, strict=True)):
-                pair, replaced[row] = self._readable(index, seed)
-                pairs.append(pair)
+            with one_thread():
+                for row, (index, seed) in enumerate(zip(which.tolist(), seeds, strict=True)):
+                    pair, replaced[row] = self._readable(index, seed)
+                    pairs.append(pair)
             inputs, targets = default_collate(pairs)
         return Batch(inputs, targets, *map(torch.from_numpy, (where, which, replaced)))
 
@@ -126,9 +131,9 @@ class Fetch(Dataset[Batch]):
         for ahead in range(min(n, MOST_IN_A_ROW)):
             try:
                 return self._sample((index + ahead) % n, seed), ahead > 0
-            except (OSError, ValueError) as error:
+            except UNREADABLE as error:
                 if ahead == 0:
-                    print(f"skipped sample {index}: {error}", file=sys.stderr, flush=True)
+                    print(f"skipped sample {index}: {str(error) or type(error).__name__}", file=sys.stderr, flush=True)
         raise ValueError(f"none of the {min(n, MOST_IN_A_ROW)} samples from number {index} on can be read")
 
     def _sample(self, index: int, seed: int | None) -> tuple[Any, Any]:
@@ -137,9 +142,10 @@ class Fetch(Dataset[Batch]):
             np.random.seed(seed % 2**32)
             random.seed(seed)
         transforms = self.transforms
-        if transforms and isinstance(self.samples, HasPixels) and isinstance(transforms[0], OnPixels):
-            value: Any = transforms[0].pixels(self.samples.pixels(index))
-            target, transforms = int(self.samples.labels[index]), transforms[1:]
+        if self.on_pixels:
+            images, first = cast(HasPixels, self.samples), cast(OnPixels, transforms[0])
+            value: Any = first.pixels(images.pixels(index))
+            target, transforms = int(images.labels[index]), transforms[1:]
             if not transforms:
                 return pixels_as_tensor(value), target
             value = Image.fromarray(value)
@@ -148,6 +154,18 @@ class Fetch(Dataset[Batch]):
         for transform in transforms:
             value = transform(value)
         return as_tensor(value) if isinstance(value, Image.Image) else value, target
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """torch on one thread, as in a loader process: a sum over a large image depends on how many share it, and so would
+    its contrast."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def as_tensor(image: Image.Image) -> Tensor:

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from data.loader import Batch, Fetch, Shares, batches, chunks
+from data.loader import MOST_IN_A_ROW, Batch, Fetch, Shares, batches, chunks
 from data.memory import Arrays
+from data.mixing import Mixup
 from data.order import Stream, Timetable
 
 
@@ -92,3 +94,108 @@ def test_whole_batches_from_memory_equal_those_built_one_by_one() -> None:
     single = Fetch(OneByOne(), indices=Stream(9, 0, 0).indices).__getitems__(range(4))
     assert torch.equal(whole.inputs, single.inputs)
     assert torch.equal(whole.targets, single.targets)
+
+
+BROKEN: dict[int, Exception] = {4: ValueError("cannot read the image 4.png"), 5: UnidentifiedImageError("5.png?"),
+                                12: SyntaxError("broken PNG file"), 22: Image.DecompressionBombError()}
+"""What readers of images raise; the sample after 22 is the first."""
+
+
+class Flawed(Noisy):
+    """Some of the samples cannot be read."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if index in BROKEN:
+            raise BROKEN[index]
+        return super().__getitem__(index)
+
+
+def skipping(world_size: int, workers: int = 0) -> list[list[Batch]]:
+    table, stream = Timetable(23, 6, 2), Stream(23, 7, 0)
+    fetch = Fetch(Flawed(), indices=stream.indices, transforms=[jitter], seed=7, skip_unreadable=True)
+    ranks = [batches(fetch, Shares(table, rank=rank, world_size=world_size), workers=workers, pin_memory=False)
+             for rank in range(world_size)]
+    return [list(step) for step in zip(*ranks, strict=True)]
+
+
+def test_the_next_readable_sample_stands_in_for_one_that_cannot_be_read() -> None:
+    """And keeps the position's augmentation; the batch still says which sample should have been there."""
+    stand_ins = {4: 6, 5: 6, 12: 13, 22: 0}
+    for step in skipping(1):
+        batch = step[0]
+        assert batch.targets.tolist() == [stand_ins.get(index, index) for index in batch.indices.tolist()]
+        assert batch.replaced.tolist() == [index in BROKEN for index in batch.indices.tolist()]
+        for position, target, inputs in zip(batch.positions, batch.targets, batch.inputs, strict=True):
+            alone = Fetch(Noisy(), indices=lambda positions, target=target: np.full_like(positions, int(target)),
+                          transforms=[jitter], seed=7)
+            assert torch.equal(alone.__getitems__([int(position)]).inputs[0], inputs)
+
+
+@pytest.mark.parametrize(("world_size", "workers"), [(2, 0), (3, 0), (2, 1)])
+def test_what_stands_in_is_the_same_at_any_width(world_size: int, workers: int) -> None:
+    for ours, alone in zip(skipping(world_size, workers), skipping(1), strict=True):
+        for column in ("inputs", "targets", "positions", "indices", "replaced"):
+            parts = [getattr(batch, column) for batch in ours]
+            assert torch.equal(torch.cat(parts), getattr(alone[0], column))
+
+
+def test_a_skipped_sample_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+    fetch = Fetch(Flawed(), indices=lambda positions: positions, skip_unreadable=True)
+    fetch.__getitems__([3, 4, 22])
+    assert capfd.readouterr().err == ("skipped sample 4: cannot read the image 4.png\n"
+                                      "skipped sample 22: DecompressionBombError\n")
+
+
+def test_without_skipping_the_first_unreadable_sample_ends_it() -> None:
+    fetch = Fetch(Flawed(), indices=lambda positions: positions)
+    with pytest.raises(ValueError, match=r"cannot read the image 4\.png"):
+        fetch.__getitems__([3, 4])
+
+
+def test_other_errors_are_not_skipped() -> None:
+    """A mistake in somebody's dataset must not look like damaged files."""
+
+    class Wrong(Noisy):
+        def __getitem__(self, index: int) -> tuple[Tensor, int]:
+            raise AttributeError("no such thing")
+
+    with pytest.raises(AttributeError, match="no such thing"):
+        Fetch(Wrong(), indices=lambda positions: positions, skip_unreadable=True).__getitems__([0])
+
+
+@pytest.mark.parametrize(("n", "tried"), [(7, 7), (1000, MOST_IN_A_ROW)])
+def test_where_nothing_can_be_read_it_ends(n: int, tried: int) -> None:
+    asked = []
+
+    class Lost:
+        def __len__(self) -> int:
+            return n
+
+        def __getitem__(self, index: int) -> Any:
+            asked.append(index)
+            raise OSError("the disk is gone")
+
+    with pytest.raises(ValueError, match=f"none of the {tried} samples from number 3 on can be read"):
+        Fetch(Lost(), indices=lambda positions: positions, skip_unreadable=True).__getitems__([3])
+    assert asked == [(3 + ahead) % n for ahead in range(tried)]
+
+
+def test_only_a_samples_own_loss_counts_when_it_is_mixed() -> None:
+    """A partner that cannot be read belongs to another row, or to another rank's."""
+    pictures = torch.arange(8 * 4, dtype=torch.uint8).reshape(8, 1, 2, 2)
+
+    class Pictures:
+        def __len__(self) -> int:
+            return 8
+
+        def __getitem__(self, index: int) -> tuple[Tensor, int]:
+            if index == 3:
+                raise OSError("gone")
+            return pictures[index], index
+
+    fetch = Fetch(Pictures(), indices=lambda positions: positions, seed=0, mixing=Mixup(), skip_unreadable=True)
+    batch = fetch.__getitems__([1, 2, 4])  # partners: 0, 3, 5
+    assert batch.replaced.tolist() == [False] * 3
+    assert batch.targets["own"].tolist() == [1, 2, 4]
+    assert batch.targets["partner"].tolist() == [0, 4, 5]
+    assert fetch.__getitems__([3]).replaced.tolist() == [True]
