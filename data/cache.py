@@ -144,7 +144,7 @@ def _fill(home: Path, images: Images, keys: NDArray[np.uint64], workers: int, pr
     missing = np.flatnonzero(~np.isin(keys, index["key"]))
     chunks = [missing[start:start + CHUNK] for start in range(0, len(missing), CHUNK)]
     decoded = DataLoader(_Decoding(images, chunks), batch_size=None, num_workers=min(workers, len(chunks)),
-                         multiprocessing_context="fork" if workers else None)
+                         collate_fn=_as_it_is, multiprocessing_context="fork" if workers else None)
     # An index that was lost leaves its pixels behind: begin anew, under a new inode, so that no reader's map shrinks.
     if not len(index):
         (home / "pixels.bin").unlink(missing_ok=True)
@@ -193,6 +193,10 @@ def _check_room(home: Path, needed: float) -> None:
     if needed > free:
         raise DiskFullError(errno.ENOSPC, f"the images take about {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are "
                                           "free", str(home))
+
+
+def _as_it_is(pictures: list[Pixels | None]) -> list[Pixels | None]:
+    return pictures
 
 
 def _size(picture: Pixels | None) -> int:

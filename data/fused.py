@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -26,8 +25,13 @@ from data.cache import Pixels
 
 cv2.setNumThreads(1)  # the cores belong to the ranks and their workers; and threads do not survive a fork
 
-SHRINK_FIRST = 1.6
+SHRINK_FIRST = 2.0
 """From this many source pixels to an output pixel on, a resize averages them; below, two by two are interpolated."""
+
+LEVELS = np.arange(256.0)
+
+BILINEAR = (InterpolationMode.BILINEAR, "bilinear", Image.Resampling.BILINEAR)
+"""The ways to ask a transform for it."""
 
 LUMA = np.array([0.299, 0.587, 0.114])
 """Weights of red, green and blue in a pixel's brightness, ITU-R BT.601, as in torchvision and Pillow."""
@@ -38,9 +42,8 @@ Matrix = tuple[float, float, float, float, float, float]
 IDENTITY: Matrix = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
-@dataclass(frozen=True)
-class Canvas:
-    """An image under way: what it is made of, and how."""
+class Canvas(NamedTuple):
+    """An image under way: what it is made of, and how. A tuple, because one is made for each step of each image."""
 
     source: Pixels
     height: int
@@ -50,41 +53,61 @@ class Canvas:
     table: NDArray[np.float64] | None = None
     """[256]: what each level becomes."""
     whole: bool = True
-    """Whether its edges are the source's edges: then black from outside the source is black from outside the canvas."""
+    """Whether its edges are the source's edges."""
 
     @property
     def is_source(self) -> bool:
         """Whether the canvas still is the source, pixel by pixel."""
         return self.matrix == IDENTITY and (self.height, self.width) == self.source.shape[:2]
 
+    @property
+    def is_black_outside(self) -> bool:
+        """Whether black from outside the source is what is seen outside the canvas, and is black in the end."""
+        return self.whole and (self.table is None or self.table[0] == 0)
+
+    @property
+    def is_inside_source(self) -> bool:
+        """Whether all of the canvas shows the source, but for rounding errors."""
+        return all(min(0.0, across * self.width) + min(0.0, down * self.height) + shift > -1e-6
+                   and max(0.0, across * self.width) + max(0.0, down * self.height) + shift < length + 1e-6
+                   for (across, down, shift), length in zip((self.matrix[:3], self.matrix[3:]),
+                                                            self.source.shape[1::-1], strict=True))
+
     def seen_through(self, inner: Matrix, height: int, width: int) -> Canvas:
         """A canvas whose places lie on this one as `inner` says."""
         a, b, c, d, e, f = self.matrix
         g, h, i, j, k, m = inner
         matrix = (a * g + b * j, a * h + b * k, a * i + b * m + c, d * g + e * j, d * h + e * k, d * i + e * m + f)
-        return replace(self, matrix=matrix, height=height, width=width)
+        return self._replace(matrix=matrix, height=height, width=width)
 
     def cropped(self, top: int, left: int, height: int, width: int) -> Canvas:
         """A window of it; outside is black."""
         inside = top >= 0 and left >= 0 and top + height <= self.height and left + width <= self.width
         if self.is_source and inside:
-            return replace(self, source=self.source[top:top + height, left:left + width], height=height, width=width)
-        return replace(self.seen_through((1.0, 0.0, left, 0.0, 1.0, top), height, width), whole=False)
+            return self._replace(source=self.source[top:top + height, left:left + width], height=height, width=width)
+        if not (inside or self.is_black_outside):
+            return self.repainted().cropped(top, left, height, width)
+        return self.seen_through((1.0, 0.0, left, 0.0, 1.0, top), height, width)._replace(whole=False)
 
     def resized(self, height: int, width: int) -> Canvas:
-        if self.is_source and max(self.height / height, self.width / width) > SHRINK_FIRST:
-            small = cast(Pixels, cv2.resize(self.source, (width, height), interpolation=cv2.INTER_AREA))
-            return replace(self, source=small, height=height, width=width)
-        return self.seen_through((self.width / width, 0.0, 0.0, 0.0, self.height / height, 0.0), height, width)
+        """Shrunk or enlarged to a size."""
+        a, b, _, d, e, _ = self.matrix
+        if max(math.hypot(a, d) * self.width / width, math.hypot(b, e) * self.height / height) <= SHRINK_FIRST:
+            return self.seen_through((self.width / width, 0.0, 0.0, 0.0, self.height / height, 0.0), height, width)
+        if not self.is_source:
+            return self.repainted().resized(height, width)
+        low, narrow = min(height, self.height), min(width, self.width)  # what is longer than before is interpolated
+        small = cast(Pixels, cv2.resize(self.source, (narrow, low), interpolation=cv2.INTER_AREA))
+        return self._replace(source=small, height=low, width=narrow).resized(height, width)
 
     def rotated(self, degrees: float) -> Canvas:
         """Turned counter-clockwise about its middle; what comes from outside is black."""
-        if not self.whole:
+        if not self.is_black_outside:
             return self.repainted().rotated(degrees)
         cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
         x, y = self.width / 2, self.height / 2
         turn = (cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y)
-        return replace(self.seen_through(turn, self.height, self.width), whole=False)
+        return self.seen_through(turn, self.height, self.width)._replace(whole=False)
 
     def flipped(self, *, sideways: bool) -> Canvas:
         inner = (-1.0, 0.0, float(self.width), 0.0, 1.0, 0.0) if sideways else (
@@ -93,12 +116,14 @@ class Canvas:
 
     def mapped(self, table: NDArray[np.float64]) -> Canvas:
         """Each level replaced by what the table has for it; a level is what is left of the point, up to 255."""
-        levels = np.arange(256.0) if self.table is None else self.table
-        return replace(self, table=np.floor(np.clip(table[levels.astype(np.intp)], 0, 255)))
+        levels = LEVELS if self.table is None else self.table
+        return self._replace(table=np.floor(np.clip(table[levels.astype(np.intp)], 0, 255)))
 
     def brightness(self) -> float:
-        """The mean over the canvas, from every fourth pixel each way."""
-        small = self.seen_through((4.0, 0.0, 0.0, 0.0, 4.0, 0.0), -(-self.height // 4), -(-self.width // 4)).painted()
+        """The mean over the canvas, from about every fourth pixel each way."""
+        height, width = max(1, round(self.height / 4)), max(1, round(self.width / 4))
+        across, down = self.width / width, self.height / height
+        small = self.seen_through((across, 0.0, 0.0, 0.0, down, 0.0), height, width).painted()
         return float(small.mean() if small.ndim == 2 else (small.reshape(-1, 3).mean(0) * LUMA).sum())
 
     def repainted(self) -> Canvas:
@@ -113,10 +138,11 @@ class Canvas:
         elif (a, b, d, e) == (1.0, 0.0, 0.0, 1.0) and c == int(c) and f == int(f):
             pixels = _window(self.source, int(f), int(c), self.height, self.width)
         else:
+            # Black is put around the source only where it shows: an enlarged edge would fade into it.
+            border = cv2.BORDER_REPLICATE if self.is_inside_source else cv2.BORDER_CONSTANT
             at_centres = np.array([[a, b, c + (a + b - 1) / 2], [d, e, f + (d + e - 1) / 2]])
             pixels = cast(Pixels, cv2.warpAffine(self.source, at_centres, (self.width, self.height),
-                                                 flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-                                                 borderMode=cv2.BORDER_CONSTANT))
+                                                 flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=border))
         return pixels if self.table is None else cast(Pixels, cv2.LUT(pixels, self.table.astype(np.uint8)))
 
 
@@ -164,12 +190,11 @@ def fuse(transforms: Sequence[Any]) -> list[Any]:
 
 
 def needed_side(transforms: Sequence[Any]) -> int | None:
-    """The shorter side that an image needs for the transforms never to enlarge it by more than they would the whole
-    file; None where they must see the file itself (a crop of so many of its pixels, a transform of somebody else)."""
+    """The shorter side that an image needs so that what the transforms take of it has at least as many pixels as what
+    they make of that; None where they must see the file itself (a crop of so many pixels, somebody else's work)."""
     for transform in transforms:
         if type(transform) is v2.RandomResizedCrop:
-            smallest = transform.scale[0] * min(transform.ratio[0], 1 / transform.ratio[1])  # shorter side, squared
-            return math.ceil(max(transform.size) / math.sqrt(smallest)) if smallest > 0 else None
+            return math.ceil(max(transform.size) / math.sqrt(transform.scale[0])) if transform.scale[0] > 0 else None
         if type(transform) is v2.Resize and transform.size is not None and transform.max_size is None:
             return int(max(transform.size))
         if type(transform) not in (v2.ColorJitter, v2.RandomHorizontalFlip, v2.RandomVerticalFlip, v2.RandomRotation):
@@ -184,8 +209,7 @@ def _can_be_fused(transform: Any) -> bool:
     if kind is v2.RandomRotation:
         return bool(not transform.expand and transform.center is None and transform.fill == 0)
     if kind in (v2.RandomResizedCrop, v2.Resize):
-        bilinear = InterpolationMode(transform.interpolation) is InterpolationMode.BILINEAR
-        return bilinear and getattr(transform, "max_size", None) is None
+        return transform.interpolation in BILINEAR and getattr(transform, "max_size", None) is None
     if kind is v2.RandomCrop:
         return bool(transform.fill == 0 and transform.padding_mode == "constant")
     if kind is v2.ColorJitter:
@@ -213,7 +237,9 @@ def _resize(transform: Any, canvas: Canvas) -> Canvas:
 
 def _center_crop(transform: Any, canvas: Canvas) -> Canvas:
     height, width = transform.size
-    return canvas.cropped(round((canvas.height - height) / 2), round((canvas.width - width) / 2), height, width)
+    top, left = (round((have - want) / 2) if have >= want else -((want - have) // 2)
+                 for have, want in ((canvas.height, height), (canvas.width, width)))
+    return canvas.cropped(top, left, height, width)
 
 
 def _random_crop(transform: Any, canvas: Canvas) -> Canvas:
@@ -234,16 +260,17 @@ def _flip(transform: Any, canvas: Canvas) -> Canvas:
 
 def _color_jitter(transform: Any, canvas: Canvas) -> Canvas:
     drawn = _drawn(transform, canvas)
-    levels = np.arange(256.0)
     for number in drawn["fn_idx"].tolist():
         if number == 0 and (factor := drawn["brightness_factor"]) is not None:
-            canvas = canvas.mapped(levels * factor)
+            canvas = canvas.mapped(LEVELS * factor)
         elif number == 1 and (factor := drawn["contrast_factor"]) is not None:
             middle = int(canvas.brightness() + 0.5)
-            canvas = canvas.mapped(middle + factor * (levels - middle))
+            canvas = canvas.mapped(middle + factor * (LEVELS - middle))
         elif number == 2 and (factor := drawn["saturation_factor"]) is not None and canvas.source.ndim == 3:
             mix = factor * np.eye(3) + (1 - factor) * LUMA
-            canvas = Canvas(cast(Pixels, cv2.transform(canvas.painted(), mix)), canvas.height, canvas.width)
+            down = np.full((3, 1), -0.499)  # what is left of the point, as `mapped`, where OpenCV rounds
+            pixels = cast(Pixels, cv2.transform(canvas.painted(), np.hstack([mix, down])))
+            canvas = Canvas(pixels, canvas.height, canvas.width)
     return canvas
 
 

