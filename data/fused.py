@@ -28,7 +28,8 @@ cv2.setNumThreads(1)  # the cores belong to the ranks and their workers; and thr
 SHRINK_FIRST = 2.0
 """From this many source pixels to an output pixel on, a resize averages them; below, two by two are interpolated."""
 
-LEVELS = np.arange(256.0)
+LEVELS = np.arange(256, dtype=np.float32)
+"""In 32 bits, as Pillow computes with them."""
 
 BILINEAR = (InterpolationMode.BILINEAR, "bilinear", Image.Resampling.BILINEAR)
 """The ways to ask a transform for it."""
@@ -50,7 +51,7 @@ class Canvas(NamedTuple):
     width: int
     matrix: Matrix = IDENTITY
     """From a place on the canvas to the place in the source that is seen there."""
-    table: NDArray[np.float64] | None = None
+    table: NDArray[np.float32] | None = None
     """[256]: what each level becomes."""
     whole: bool = True
     """Whether its edges are the source's edges."""
@@ -114,7 +115,7 @@ class Canvas(NamedTuple):
             1.0, 0.0, 0.0, 0.0, -1.0, float(self.height))
         return self.seen_through(inner, self.height, self.width)
 
-    def mapped(self, table: NDArray[np.float64]) -> Canvas:
+    def mapped(self, table: NDArray[np.float32]) -> Canvas:
         """Each level replaced by what the table has for it; a level is what is left of the point, up to 255."""
         levels = LEVELS if self.table is None else self.table
         return self._replace(table=np.floor(np.clip(table[levels.astype(np.intp)], 0, 255)))
