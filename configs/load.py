@@ -22,7 +22,8 @@ from configs.merge import Places, build, source
 from configs.schema import Config, Site
 from configs.text import dump
 
-CHANGEABLE = ("launch.", "tracking.", "checkpoints.", "data.workers", "data.cache", "data.may_change")
+CHANGEABLE = ("launch.", "tracking.", "checkpoints.", "data.workers", "data.cache", "data.may_change",
+              "data.max_skipped")
 """What may differ from one attempt of a run to the next."""
 
 

@@ -15,6 +15,8 @@ from trainers.world import World
 
 HALF = 2**32
 
+REMEDY = "The ranks' logs name them. Mend them, or allow more."
+
 
 @dataclass
 class Account:
@@ -52,9 +54,18 @@ def check_skipped(progress: Progress, replaced: int, n: int, most: float) -> Non
     was read, could not be read."""
     skipped = progress.skipped + replaced
     if skipped > most * max(progress.samples, n):
-        raise PrepareError(Fault(what=f"{skipped} of {progress.samples} samples could not be read",
+        raise PrepareError(Fault(what=f"{skipped:,} of {progress.samples:,} samples could not be read",
                                  where="data.max_skipped", given=f"max_skipped: {most}",
-                                 remedy="The ranks' logs name them. Mend them, or allow more."))
+                                 remedy=REMEDY))
+
+
+def check_left_out(name: str, left_out: int, n: int, most: float) -> str:
+    """A line about samples of an evaluated set that could not be read; '' where all could. Raises `PrepareError` where
+    they are more than the fraction `most` of the set."""
+    what = f"{left_out:,} of the {n:,} samples of the {name} set could not be read"
+    if left_out > most * n:
+        raise PrepareError(Fault(what=what, where="data.max_skipped", given=f"max_skipped: {most}", remedy=REMEDY))
+    return f"note: {what} and are left out" if left_out else ""
 
 
 def describe(samples: Samples) -> dict[str, Any]:
@@ -64,7 +75,8 @@ def describe(samples: Samples) -> dict[str, Any]:
 
 
 def check_unchanged(before: dict[str, Any], now: dict[str, Any], *, may_change: bool) -> str:
-    """Whether the training set is the one that a checkpoint was made with; a warning, where only times differ.
+    """Whether the training set is the one that a checkpoint was made with; a warning, where only times differ, or where
+    files do and `may_change`.
 
     Raises `PrepareError`: positions of the stream would mean other samples.
     """
@@ -72,7 +84,9 @@ def check_unchanged(before: dict[str, Any], now: dict[str, Any], *, may_change: 
         raise PrepareError(Fault(what="the training set has changed since the checkpoint", where="data.train",
                                  given=f"{before['samples']:,} samples then, {now['samples']:,} now",
                                  remedy="Put the set back as it was, or start a new run."))
-    if before.get("files") != now.get("files") and not may_change:
+    if before.get("files") != now.get("files"):
+        if may_change:
+            return "files of the training set have changed since the checkpoint, as data.may_change allows"
         raise PrepareError(Fault(what="the training set has changed since the checkpoint", where="data.train",
                                  given="as many samples, but other files or sizes",
                                  remedy="Put the set back as it was; or, if it may be so: --resume RUN "

@@ -15,16 +15,20 @@ from trainers.world import World
 
 
 def evaluate(model: nn.Module, task: Task, samples: Samples, transforms: list[Transform], *, forward: Forward,
-             world: World, batch_size: int, workers: int, heartbeat: Callable[[], None] = lambda: None) -> Results:
+             world: World, batch_size: int, workers: int, skip_unreadable: bool = False,
+             heartbeat: Callable[[], None] = lambda: None) -> Results:
     """Losses, outputs and targets of all samples, in the order of the set, on every rank.
 
     The set is cut into fixed chunks, because the last digits of an output depend on the batch it was computed in;
     chunk j falls to rank j mod W. `model` is the bare module, not its replica: ranks may have unequal counts of chunks.
+    With `skip_unreadable`, another sample stands in for one that cannot be read while its chunk is computed, and then
+    it is left out.
     """
     n = len(samples)
     mine = chunks(n, batch_size, rank=world.rank, world_size=world.size)
-    fetch = Fetch(samples, indices=lambda positions: positions, transforms=transforms)
-    parts: list[Results] = []
+    fetch = Fetch(samples, indices=lambda positions: positions, transforms=transforms,
+                  skip_unreadable=skip_unreadable)
+    parts: list[tuple[Tensor, ...]] = []
     model.eval()
     with torch.inference_mode():
         for batch in batches(fetch, mine, workers=workers if len(mine) > 1 else 0,
@@ -32,9 +36,14 @@ def evaluate(model: nn.Module, task: Task, samples: Samples, transforms: list[Tr
             with forward.arithmetic():
                 outputs = model(forward.inputs(batch.inputs))
                 losses = task.losses(outputs, to_device(batch.targets, world.device))
-            parts.append(Results(losses.float().cpu(), outputs.float().cpu(), batch.targets))
+            parts.append((losses.float().cpu(), outputs.float().cpu(), batch.targets, batch.replaced.to(torch.uint8)))
             heartbeat()
-    return Results(*(_assembled([part[item] for part in parts], n, batch_size, world) for item in range(3)))
+    losses, outputs, targets, replaced = (_assembled([part[item] for part in parts], n, batch_size, world)
+                                          for item in range(4))
+    if not replaced.any():
+        return Results(losses, outputs, targets)
+    there = (replaced == 0).nonzero().flatten()
+    return Results(losses[there], outputs[there], targets[there], there)
 
 
 def _assembled(parts: list[Tensor], n: int, batch_size: int, world: World) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from configs.schema import Config
 from data.loader import Batch, Fetch, Samples, batches
 from data.order import Timetable
-from trainers.account import Account, check_skipped
+from trainers.account import Account, check_left_out, check_skipped
 from trainers.build import Sets, build_mixing, build_shares, build_stream
 from trainers.checkpoint import Checkpoint, Checkpoints, Progress
 from trainers.evaluate import evaluate
@@ -177,7 +177,7 @@ class Training:
         decides about that; None where there is no validation set."""
         samples, judged = self.sets.validation, None
         if samples is not None:
-            results = self.results(samples)
+            results = self.results("validation", samples)
             metrics = self.task.metrics(results)
             judged = metrics[self.config.evaluation.best_by]
             stage.train_mode()
@@ -194,12 +194,16 @@ class Training:
         self.agreement.look_again(self.progress.step)
         return judged
 
-    def results(self, samples: Samples) -> Results:
+    def results(self, name: str, samples: Samples) -> Results:
         """All of a set, evaluated with rank 0's buffers: averaging them would change the run."""
         self._share(self.model.buffers())
-        return evaluate(self.model, self.task, samples, list(self.sets.evaluate_transforms), forward=self.forward,
-                        world=self.world, batch_size=self.config.evaluation.batch_size, workers=self.workers,
-                        heartbeat=self.tracker.status)
+        results = evaluate(self.model, self.task, samples, list(self.sets.evaluate_transforms), forward=self.forward,
+                           world=self.world, batch_size=self.config.evaluation.batch_size, workers=self.workers,
+                           skip_unreadable=self.config.data.on_error == "skip", heartbeat=self.tracker.status)
+        left_out = len(samples) - len(results.losses)
+        if (note := check_left_out(name, left_out, len(samples), self.config.data.max_skipped)) and self.world.is_first:
+            print(note, flush=True)
+        return results
 
     def _better(self, metrics: dict[str, float]) -> bool:
         name = self.config.evaluation.best_by
@@ -212,6 +216,7 @@ class Training:
         if self.world.is_first and self.progress.step > 0:
             self.tracker.flush()
             self.checkpoints.save(self.progress, self.model.state_dict(), stage.tensors(), stage.numbers())
+        check_skipped(self.progress, 0, len(self.sets.train), self.config.data.max_skipped)
         self.agreement.saved()
 
     def finish(self) -> dict[str, Any]:
@@ -222,7 +227,7 @@ class Training:
             if self.world.is_first and self.progress.best:
                 self.model.load_state_dict(self.checkpoints.weights(self.progress.best["step"]))
             self._share(self.model.state_dict().values())
-            test = self.task.metrics(self.results(self.sets.test))
+            test = self.task.metrics(self.results("test", self.sets.test))
         return {"steps": self.progress.step, "samples_seen": self.progress.samples,
                 "samples_skipped": self.progress.skipped, "last": self.progress.last,
                 "best": self.progress.best, "test": test, "weights_sha256": digest}
@@ -245,7 +250,8 @@ class Training:
             return
         mistakes = self.task.mistakes(results, most)
         fetch = Fetch(samples, indices=lambda positions: positions, transforms=self.sets.evaluate_transforms)
-        inputs = fetch.__getitems__([mistake.sample for mistake in mistakes]).inputs if mistakes else None
+        numbers = range(len(samples)) if results.samples is None else results.samples.tolist()
+        inputs = fetch.__getitems__([numbers[mistake.sample] for mistake in mistakes]).inputs if mistakes else None
         if isinstance(inputs, Tensor) and inputs.dim() == 4:
             sheet = contact_sheet(list(inputs), [mistake.title for mistake in mistakes])
             self.tracker.picture(self.progress.step, "validation/mistakes: predicted / actual", sheet)

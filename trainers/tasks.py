@@ -19,6 +19,8 @@ class Results(NamedTuple):
     """float32 [n, ...]."""
     targets: Tensor
     """As the set gives them, [n, ...]."""
+    samples: Tensor | None = None
+    """int64 [n]: their numbers in the set, where some could not be read and were left out; None for 0 to n - 1."""
 
 
 class Mistake(NamedTuple):

@@ -143,7 +143,9 @@ def write_error(attempt: Attempt, error: BaseException, step: int) -> None:
     rank = int(os.environ.get("RANK", "0"))
     said = str(error)
     if said.startswith("Caught "):  # by a loader worker: torch puts the whole traceback into the message
-        said = said.strip().splitlines()[-1].partition(": ")[2]
+        lines, kind = said.strip().splitlines(), type(error).__name__
+        named = [number for number, line in enumerate(lines) if line.partition(": ")[0].rpartition(".")[2] == kind]
+        said = "\n".join(lines[named[-1] if named else -1:]).partition(": ")[2]
     write_json(attempt.error(rank), {
         "rank": rank, "node": socket.gethostname(), "type": type(error).__name__, "message": said, "step": step,
         "time": time.time(), "traceback": traceback.format_exc(), "final": isinstance(error, UserError),

@@ -16,24 +16,38 @@ from tests.tiny import Net, Pictures
 from trainers.evaluate import evaluate
 from trainers.stage import Forward
 from trainers.tasks import Classification, Mistake, Results, mean
-from trainers.world import join
+from trainers.world import World, join
 
 CONFIG = {"name": "x", "batch_size": 4, "model": {"_target_": "x"}, "precision": "fp32",
           "phases": {"only": {"epochs": 1, "optimizer": {"_target_": "x"}}}}
 
 
-def judged(n: int, out: Path | None = None) -> Results:
-    """A set of n pictures, evaluated by whoever runs this; rank 0 leaves the results at `out`."""
-    torch.set_num_threads(1)
+UNREADABLE = (0, 3, 9, 10, 11)
+
+
+class Flawed(Pictures):
+    """Pictures of which some cannot be read."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        if index in UNREADABLE:
+            raise OSError(f"{index} is damaged")
+        return super().__getitem__(index)
+
+
+def judged(n: int, *, flawed: bool = False) -> Results:
+    """A set of n pictures, evaluated by this process alone."""
     with join("cpu") as world:
-        config = build_config([Layer(values=CONFIG, origin="test")])
-        torch.manual_seed(0)
-        forward = Forward(config, world, torch.nn.Sequential(_Scale()))
-        results = evaluate(Net(), Classification(), Pictures(n=n), [], forward=forward, world=world, batch_size=4,
-                           workers=0)
-        if out is not None and world.is_first:
-            torch.save(tuple(results), out)
-    return results
+        return evaluated(world, n, flawed=flawed)
+
+
+def evaluated(world: World, n: int, *, flawed: bool) -> Results:
+    """A set of n pictures, evaluated by all ranks."""
+    torch.set_num_threads(1)
+    config = build_config([Layer(values=CONFIG, origin="test")])
+    torch.manual_seed(0)
+    forward = Forward(config, world, torch.nn.Sequential(_Scale()))
+    return evaluate(Net(), Classification(), Flawed(n=n) if flawed else Pictures(n=n), [], forward=forward,
+                    world=world, batch_size=4, workers=0, skip_unreadable=flawed)
 
 
 class _Scale(torch.nn.Module):
@@ -44,19 +58,23 @@ class _Scale(torch.nn.Module):
 def _rank(rank: int, size: int, port: int, n: int, out: Path) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1",
                    "MASTER_PORT": str(port)}
-    judged(n, out)
+    with join("cpu") as world:
+        results = [tuple(evaluated(world, n, flawed=flawed)) for flawed in (False, True)]
+    if world.is_first:
+        torch.save(results, out)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("n", "ranks"), [(30, 2), (30, 3), (5, 7)])
 def test_the_same_results_on_any_number_of_ranks(tmp_path: Path, n: int, ranks: int) -> None:
-    """Also where there are fewer chunks than ranks."""
+    """Also where there are fewer chunks than ranks, and where samples cannot be read."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     mp.spawn(_rank, (ranks, port, n, tmp_path / "results"), nprocs=ranks)
-    shared = torch.load(tmp_path / "results")
-    for ours, alone in zip(shared, judged(n), strict=True):
+    plain, flawed = torch.load(tmp_path / "results")
+    assert plain[3] is None
+    for ours, alone in zip([*plain[:3], *flawed], [*judged(n)[:3], *judged(n, flawed=True)], strict=True):
         assert torch.equal(ours, alone)
 
 
@@ -64,6 +82,20 @@ def test_every_sample_is_there_in_the_order_of_the_set() -> None:
     results = judged(11)
     assert results.targets.tolist() == [Pictures(n=11)[index][1] for index in range(11)]
     assert results.outputs.shape == (11, 2)
+
+
+def test_what_cannot_be_read_is_left_out_and_changes_no_other_row() -> None:
+    """The chunks keep their size, so that the others' last digits stay too."""
+    whole, results = judged(30), judged(30, flawed=True)
+    there = [index for index in range(30) if index not in UNREADABLE]
+    assert whole.samples is None
+    assert results.samples is not None
+    assert results.samples.tolist() == there
+    assert torch.equal(results.targets, whole.targets[there])
+    own = [row for row, index in enumerate(there) if index >= 12]  # in chunks that lack nothing
+    assert torch.equal(results.losses[own], whole.losses[12:])
+    assert torch.equal(results.outputs[own], whole.outputs[12:])
+    assert torch.allclose(results.outputs, whole.outputs[there])
 
 
 def test_metrics_and_mistakes() -> None:

@@ -1,0 +1,273 @@
+"""A rank's account: spans without gaps, what was skipped, and whether the training set is still the same."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from configs.errors import PrepareError
+from configs.layers import Layer
+from configs.load import build_config
+from configs.schema import Config
+from data.images import ImageFolder
+from data.ledger import Span, blocks, digest, expected
+from data.loader import Batch
+from data.memory import Arrays
+from data.order import Stream, Timetable
+from trainers.account import HALF, Account, check_left_out, check_skipped, check_unchanged, describe
+from trainers.build import Sets
+from trainers.checkpoint import Checkpoint, Progress
+from trainers.worker import recall
+from trainers.world import World
+
+ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
+TABLE = Timetable(23, 6, 2)
+STREAM = Stream(23, 7, 0)
+
+
+def batch(step: int, replaced: int = 0) -> Batch:
+    """What arrives in a step, its first samples not readable."""
+    positions = torch.tensor(TABLE.positions(step))
+    indices = torch.from_numpy(STREAM.indices(positions.numpy()))
+    return Batch(None, None, positions, indices, torch.arange(6) < replaced)
+
+
+def take(account: Account, progress: Progress, steps: int, replaced: int = 0) -> Progress:
+    for _ in range(steps):
+        account.add(batch(progress.phase_step, replaced))
+        progress = progress.advanced(6)
+    return progress
+
+
+class Sums(World):
+    """A rank whose sums find another rank's already there."""
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        return values + torch.tensor([HALF - 1, HALF - 1, 5, 2])
+
+
+# Spans.
+
+
+def test_spans_follow_one_another_and_hold_the_closed_form() -> None:
+    account, progress = Account(3), Progress()
+    for steps in (2, 1, 4):
+        progress = account.close(take(account, progress, steps), 1, ALONE)
+    spans = [Span.from_json(values) for values in progress.ledger]
+    assert [(span.first, span.steps) for span in spans] == [(0, 2), (2, 1), (3, 4)]
+    for span in spans:
+        assert (span.phase, span.attempt, span.ranks) == (1, 3, 1)
+        reads = blocks(span.first * 6, (span.first + span.steps) * 6)
+        assert (span.samples, span.digest) == expected(reads, STREAM.indices)
+
+
+def test_a_phase_counts_its_own_steps() -> None:
+    account, progress = Account(0), Progress()
+    progress = account.close(take(account, progress, 5), 0, ALONE)
+    progress = replace(progress, phase=1, phase_step=0)
+    progress = account.close(take(account, progress, 2), 1, ALONE)
+    assert [(span["phase"], span["first"], span["steps"]) for span in progress.ledger] == [(0, 0, 5), (1, 0, 2)]
+    assert progress.step == 7
+
+
+def test_without_a_step_there_is_no_span() -> None:
+    progress = Progress(step=4, phase_step=4)
+    assert Account(0).close(progress, 0, ALONE) is progress
+    account = Account(0)
+    closed = account.close(take(account, progress, 1), 0, ALONE)
+    assert account.close(closed, 0, ALONE) is closed
+
+
+def test_a_progress_that_was_closed_stays_as_it_was() -> None:
+    """A checkpoint may still be written from it."""
+    account = Account(0)
+    first = account.close(take(account, Progress(), 1), 0, ALONE)
+    account.close(take(account, first, 1), 0, ALONE)
+    assert len(first.ledger) == 1
+
+
+def test_sums_over_ranks_wrap_around() -> None:
+    """The other rank's digest is 2**64 - 1, which no signed integer holds."""
+    account = Account(0)
+    progress = take(account, Progress(), 2, replaced=1)
+    arrived = digest(np.arange(12), STREAM.indices(np.arange(12)))
+    assert account.digest == arrived
+    two = Sums(rank=0, local_rank=0, size=2, device=torch.device("cpu"))
+    progress = account.close(progress, 0, two)
+    span = Span.from_json(progress.ledger[0])
+    assert span.digest == (arrived - 1) % 2**64
+    assert (span.samples, span.ranks, progress.skipped) == (17, 2, 4)
+
+
+# Skipping.
+
+
+def test_skipped_samples_add_up() -> None:
+    account, progress = Account(0), Progress()
+    progress = account.close(take(account, progress, 2, replaced=2), 0, ALONE)
+    assert progress.skipped == 4
+    assert account.replaced == 0
+    assert account.close(take(account, progress, 1, replaced=1), 0, ALONE).skipped == 5
+
+
+@pytest.mark.parametrize(("samples", "before", "now", "fine"), [
+    (50, 1, 0, True), (50, 1, 1, False), (50, 0, 2, False),  # a hundredth of the set, until that many were read
+    (300, 3, 0, True), (300, 1, 2, True), (300, 1, 3, False),  # then of what was read
+    (0, 0, 0, True),
+])
+def test_how_many_may_be_skipped(samples: int, before: int, now: int, fine: bool) -> None:
+    progress = Progress(samples=samples, skipped=before)
+    if fine:
+        check_skipped(progress, now, 100, 0.01)
+        return
+    with pytest.raises(PrepareError) as caught:
+        check_skipped(progress, now, 100, 0.01)
+    assert str(caught.value) == (
+        f"error: {before + now} of {samples} samples could not be read\n"
+        "  where  data.max_skipped\n"
+        "  given  max_skipped: 0.01\n"
+        "  do     The ranks' logs name them. Mend them, or allow more.")
+
+
+def test_none_and_all_may_be_skipped() -> None:
+    check_skipped(Progress(samples=10, skipped=10), 0, 10, 1.0)
+    with pytest.raises(PrepareError, match="1 of 10 samples could not be read"):
+        check_skipped(Progress(samples=10, skipped=0), 1, 10, 0.0)
+
+
+def test_samples_left_out_of_an_evaluation() -> None:
+    assert check_left_out("validation", 0, 200, 0.0) == ""
+    assert check_left_out("test", 2, 200, 0.01) == (
+        "note: 2 of the 200 samples of the test set could not be read and are left out")
+    with pytest.raises(PrepareError, match="3 of the 200 samples of the test set could not be read"):
+        check_left_out("test", 3, 200, 0.01)
+
+
+# The training set.
+
+THEN = {"samples": 1200, "files": "a", "times": "x"}
+
+
+@pytest.mark.parametrize(("now", "may_change", "said"), [
+    (THEN, False, ""),
+    (THEN | {"times": "y"}, False, "files of the training set were written anew since the checkpoint, with the same "
+                                   "names and sizes"),
+    (THEN | {"times": "y", "files": "b"}, True, "files of the training set have changed since the checkpoint, as "
+                                                "data.may_change allows"),
+    (THEN | {"files": "b"}, True, "files of the training set have changed since the checkpoint, as data.may_change "
+                                  "allows"),
+])
+def test_a_training_set_one_may_go_on_with(now: dict[str, Any], may_change: bool, said: str) -> None:
+    assert check_unchanged(THEN, now, may_change=may_change) == said
+
+
+def test_a_training_set_with_other_files() -> None:
+    with pytest.raises(PrepareError) as caught:
+        check_unchanged(THEN, THEN | {"files": "b"}, may_change=False)
+    assert str(caught.value) == (
+        "error: the training set has changed since the checkpoint\n"
+        "  where  data.train\n"
+        "  given  as many samples, but other files or sizes\n"
+        "  do     Put the set back as it was; or, if it may be so: --resume RUN\n"
+        "         data.may_change=true")
+
+
+@pytest.mark.parametrize("may_change", [False, True])
+def test_a_training_set_of_another_size(may_change: bool) -> None:
+    """No position of the stream would mean what it did: nothing allows that."""
+    with pytest.raises(PrepareError) as caught:
+        check_unchanged(THEN, THEN | {"samples": 1199}, may_change=may_change)
+    assert str(caught.value) == (
+        "error: the training set has changed since the checkpoint\n"
+        "  where  data.train\n"
+        "  given  1,200 samples then, 1,199 now\n"
+        "  do     Put the set back as it was, or start a new run.")
+
+
+def test_sets_that_cannot_tell_are_known_by_their_size() -> None:
+    arrays = Arrays(torch.zeros(5, 1), torch.zeros(5))
+    assert describe(arrays) == {"samples": 5}
+    assert check_unchanged({"samples": 5}, describe(arrays), may_change=False) == ""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Six tiny pictures in two classes."""
+    for number in range(6):
+        path = tmp_path / f"class{number % 2}" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((4, 4), number, np.uint8)).save(path)
+        os.utime(path, (1000, 1000))
+    return tmp_path
+
+
+def recalled(folder: Path, before: dict[str, Any], *, may_change: bool = False) -> Progress:
+    config: Config = build_config([Layer(origin="test", values={
+        "name": "x", "batch_size": 4, "model": {"_target_": "x"}, "data": {"may_change": may_change},
+        "phases": {"only": {"epochs": 1, "optimizer": {"_target_": "x"}}}})])
+    sets = Sets(train=ImageFolder(root=str(folder)), validation=None, test=None, train_transforms=[],
+                evaluate_transforms=[])
+    return recall(Checkpoint(folder, Progress(step=3, data=before), {}), sets, config, ALONE)
+
+
+def test_a_run_goes_on_with_the_same_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = describe(ImageFolder(root=str(folder)))
+    assert before["samples"] == 6
+    assert recalled(folder, before) == Progress(step=3, data=before)
+    assert recalled(folder, {}).data == before  # a checkpoint from before sets were remembered
+    assert capsys.readouterr().out == ""
+
+
+def test_a_run_goes_on_with_files_written_anew_and_says_so_once(folder: Path,
+                                                                capsys: pytest.CaptureFixture[str]) -> None:
+    before = describe(ImageFolder(root=str(folder)))
+    os.utime(folder / "class0" / "2.png", (2000, 2000))
+    now = recalled(folder, before).data
+    assert now["files"] == before["files"]
+    assert now["times"] != before["times"]
+    assert capsys.readouterr().out == ("note: files of the training set were written anew since the checkpoint, with "
+                                       "the same names and sizes\n")
+    recalled(folder, now)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("change", ["renamed", "moved to another class", "another size"])
+def test_a_run_goes_on_with_other_files_only_if_it_may(folder: Path, change: str,
+                                                       capsys: pytest.CaptureFixture[str]) -> None:
+    before = describe(ImageFolder(root=str(folder)))
+    file = folder / "class0" / "2.png"
+    if change == "another size":
+        file.write_bytes(file.read_bytes() + b"\0")
+        os.utime(file, (1000, 1000))
+    else:
+        file.rename(folder / ("class0/22.png" if change == "renamed" else "class1/2.png"))
+    with pytest.raises(PrepareError, match="as many samples, but other files or sizes"):
+        recalled(folder, before)
+    recalled(folder, before, may_change=True)
+    assert "as data.may_change allows" in capsys.readouterr().out
+
+
+def test_a_run_does_not_go_on_where_a_sample_was_lost(folder: Path) -> None:
+    before = describe(ImageFolder(root=str(folder)))
+    (folder / "class0" / "2.png").unlink()
+    with pytest.raises(PrepareError, match="6 samples then, 5 now"):
+        recalled(folder, before, may_change=True)
+
+
+def test_only_rank_0_looks_at_the_files(folder: Path) -> None:
+    """It alone saves, and one verdict is enough."""
+    second = replace(ALONE, rank=1)
+    config = build_config([Layer(origin="test", values={
+        "name": "x", "batch_size": 4, "model": {"_target_": "x"},
+        "phases": {"only": {"epochs": 1, "optimizer": {"_target_": "x"}}}})])
+    sets = Sets(train=ImageFolder(root=str(folder)), validation=None, test=None, train_transforms=[],
+                evaluate_transforms=[])
+    progress = Progress(step=3, data={"samples": 7})
+    assert recall(Checkpoint(folder, progress, {}), sets, config, second) is progress
