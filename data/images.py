@@ -128,27 +128,29 @@ def read_pixels(file: str, *, channels: int, short_side: int | None = None) -> P
     """
     mode = "L" if channels == 1 else "RGB"
     try:
-        with Image.open(file) as opened:
-            if short_side is not None:
-                opened.draft(mode if opened.mode in ("L", "RGB", "YCbCr") else opened.mode, _scaled(opened, short_side))
-            image = _shrunk(_as_seen(ImageOps.exif_transpose(opened)).convert(mode), short_side)
-            return np.asarray(image)
+        # Not by its name: Pillow would map the memory of some files, and scrambles a TIFF that lies on its side.
+        with open(file, "rb") as stream, Image.open(stream) as opened:
+            size = None if short_side is None else _scaled(opened.size, short_side)
+            if size is not None:
+                opened.draft(mode if opened.mode in ("L", "RGB", "YCbCr") else opened.mode, size)
+            image = _as_seen(ImageOps.exif_transpose(opened)).convert(mode)
+            return np.asarray(image if size is None else _shrunk(image, size))
     except UNREADABLE as error:
-        said = str(error).replace(f"'{file}'", "it").replace(repr(file), "it")
+        said = str(error).replace(f"<_io.BufferedReader name={file!r}>", "it").replace(repr(file), "it")
         raise ValueError(f"cannot read the image {file}: {said or type(error).__name__}") from error
 
 
-def _scaled(image: Image.Image, short_side: int) -> tuple[int, int]:
-    """The size of an image whose shorter side is `short_side`."""
-    width, height = image.size
+def _scaled(size: tuple[int, int], short_side: int) -> tuple[int, int] | None:
+    """The size of an image once its shorter side is `short_side`; None where it is no longer."""
+    width, height = size
     scale = short_side / min(width, height)
-    return max(1, round(width * scale)), max(1, round(height * scale))
+    return (max(1, round(width * scale)), max(1, round(height * scale))) if scale < 1 else None
 
 
-def _shrunk(image: Image.Image, short_side: int | None) -> Image.Image:
-    if short_side is None or min(image.size) <= short_side:
-        return image
-    return image.resize(_scaled(image, short_side), Image.Resampling.BILINEAR)
+def _shrunk(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """An image of that size, or of that size turned on its side where the image was."""
+    lies = (image.width < image.height) != (size[0] < size[1])
+    return image.resize(size[::-1] if lies else size, Image.Resampling.BILINEAR)
 
 
 def _as_seen(image: Image.Image) -> Image.Image:
