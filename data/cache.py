@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
@@ -70,7 +71,7 @@ class PixelCache:
         self.offsets = np.ascontiguousarray(places["offset"])
         self.shapes = np.stack([places["height"], places["width"]], axis=1)
         self.channels = channels
-        self.bytes = np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="r") if len(places) else (
+        self.bytes = np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="r") if self.nbytes else (
             np.empty(0, np.uint8))
 
     def pixels(self, index: int) -> Pixels | None:
@@ -99,14 +100,14 @@ def open_cache(images: Images, folder: Path, *, workers: int, progress: Progress
     identity = blake2b(f"{images.root}\0{images.recipe()}".encode("utf-8", "surrogateescape"), digest_size=4)
     home = folder / f"{Path(images.root).name}-{identity.hexdigest()}"
     keys = image_keys(images)
-    places = _find(_index(home), keys)
+    places = _find(_index(home, images.channels), keys)
     if places is None:
         home.mkdir(parents=True, exist_ok=True)
         with _locked(home / "lock"):
-            places = _find(_index(home), keys)
+            places = _find(_index(home, images.channels), keys)
             if places is None:
                 _fill(home, images, keys, workers, progress)
-                places = _find(_index(home), keys)
+                places = _find(_index(home, images.channels), keys)
                 assert places is not None
     return PixelCache(home, places, images.channels)
 
@@ -119,40 +120,51 @@ def image_keys(images: Images) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
 
 
-def _index(home: Path) -> NDArray[np.void]:
+def _index(home: Path, channels: int) -> NDArray[np.void]:
     """What the cache holds, sorted by key; nothing where it is not there or not what it was."""
     try:
-        index = np.load(home / "index.npy")
+        with open(home / "index.npy", "rb") as file:
+            index: NDArray[np.void] = np.lib.format.read_array(file, allow_pickle=False)
         size = (home / "pixels.bin").stat().st_size
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError):
         return np.empty(0, PLACE)
-    whole = index.dtype == PLACE and (not len(index) or int(index["offset"].max()) <= size)
+    whole = index.dtype == PLACE and index.ndim == 1 and _end(index, channels) <= size
     return index if whole else np.empty(0, PLACE)
+
+
+def _end(index: NDArray[np.void], channels: int) -> int:
+    """The size of the file of pixels as far as the index tells of it."""
+    sizes = index["height"].astype(np.int64) * index["width"] * channels
+    return int((index["offset"] + sizes).max(initial=0))
 
 
 def _find(index: NDArray[np.void], keys: NDArray[np.uint64]) -> NDArray[np.void] | None:
     """The places of these images; None if one is missing."""
     if not len(index):
-        return None
+        return None if len(keys) else index
     rows = np.minimum(np.searchsorted(index["key"], keys), len(index) - 1)
     return index[rows] if bool((index["key"][rows] == keys).all()) else None
 
 
 def _fill(home: Path, images: Images, keys: NDArray[np.uint64], workers: int, progress: Progress) -> None:
     """Decodes what is missing, and publishes it every now and then."""
-    index = _index(home)
+    index = _index(home, images.channels)
     missing = np.flatnonzero(~np.isin(keys, index["key"]))
     chunks = [missing[start:start + CHUNK] for start in range(0, len(missing), CHUNK)]
     decoded = DataLoader(_Decoding(images, chunks), batch_size=None, num_workers=min(workers, len(chunks)),
-                         collate_fn=_as_it_is, multiprocessing_context="fork" if workers else None)
-    # An index that was lost leaves its pixels behind: begin anew, under a new inode, so that no reader's map shrinks.
+                         collate_fn=_as_it_is, multiprocessing_context="fork" if workers else None,
+                         generator=torch.Generator())  # of its own: drawing from torch's would change what comes next
+    # What was lost is begun anew, under a new inode, so that no reader's map shrinks. The old index goes first, or it
+    # would be believed once there are as many new pixels.
     if not len(index):
+        (home / "index.npy").unlink(missing_ok=True)
         (home / "pixels.bin").unlink(missing_ok=True)
     done: list[tuple[int, int, int, int]] = []
     count = 0
     try:
         with open(home / "pixels.bin", "ab") as file:
-            published = file.tell()
+            file.truncate(_end(index, images.channels))  # what a killed build had not published
+            published = file.seek(0, os.SEEK_END)
             for chunk, pictures in zip(chunks, decoded, strict=True):
                 if count == 0:
                     _check_room(home, sum(map(_size, pictures)) / len(pictures) * len(missing))
@@ -167,7 +179,7 @@ def _fill(home: Path, images: Images, keys: NDArray[np.uint64], workers: int, pr
                     _publish(home, file.fileno(), file.flush, index, done)
                     published = file.tell()
     except OSError as error:
-        if error.errno != errno.ENOSPC or isinstance(error, DiskFullError):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or isinstance(error, DiskFullError):
             raise
         raise DiskFullError(errno.ENOSPC, f"the disk is full after {count} of {len(missing)} images", str(home)
                             ) from None
