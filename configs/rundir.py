@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-State = Literal["pending", "running", "stopping", "preempted", "stopped", "failed", "finished", "cancelled"]
+State = Literal["pending", "running", "paused", "preempted", "stopped", "failed", "finished", "cancelled"]
 ENDED: tuple[State, ...] = ("stopped", "failed", "finished", "cancelled")
 
 

@@ -124,6 +124,8 @@ class Checkpoints:
     """Save after each so many steps; null leaves it to the clock."""
     every_minutes: float = above(0, 10.0)
     """Save when so many minutes have passed since the last one."""
+    patience_minutes: float = at_least(0, 20.0)
+    """How long a run pauses for a disk that is full, read-only or gone, before the attempt fails."""
     keep: int = at_least(1, 2)
     """How many of the newest to keep. The best one is kept beside them."""
 

@@ -10,22 +10,29 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import select
 import shutil
-from collections.abc import Mapping
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from configs.errors import Fault, RunError
-from configs.rundir import Attempt, RunDir, read_json
-
-FORMAT = 1
+from configs.layers import ROOT
+from configs.rundir import Attempt, RunDir, State, read_json
+from trainers.staging import Staging
+from trainers.writer import FORMAT, Order, checkpoint_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +61,19 @@ class Progress:
         return replace(self, step=self.step + 1, phase_step=self.phase_step + 1, samples=self.samples + samples)
 
 
+PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.EIO}
+"""What may pass: a full disk, a folder that is read-only or gone, a server that does not answer."""
+
+SECONDS_BETWEEN_TRIES = 5.0
+
+
+class SaveError(Exception):
+    """A checkpoint could not be written."""
+
+    def __init__(self, reason: str, file: str) -> None:
+        super().__init__(f"the checkpoint cannot be written: {reason}{f' ({file})' if file else ''}")
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint that was read and found good."""
@@ -71,46 +91,87 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of a run, as the writer of one attempt sees them."""
+    """The checkpoints of a run, as rank 0 of one attempt saves them, and as anybody finds them.
 
-    def __init__(self, run: RunDir, attempt: Attempt, *, keep: int) -> None:
+    `save` copies the state and returns; a process of its own writes it (`trainers.writer`). One save is under way at
+    most.
+    """
+
+    def __init__(self, run: RunDir, attempt: Attempt, *, keep: int, patience: float = 0.0,
+                 tell: Callable[[State, str], None] = lambda state, words: None) -> None:
         self.run = run
         self.attempt = attempt
         self.folder = run.checkpoints
         self.keep = keep
+        self.patience = patience
+        """Seconds to wait for a disk that is full, read-only or gone."""
+        self.tell = tell
+        """Told that the run pauses for that, and that it goes on."""
+        self.staging: Staging | None = None
+        self.writer: subprocess.Popen[str] | None = None
+        self.under_way = ""
+        """The order that is being carried out."""
 
     def save(self, progress: Progress, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor],
-             state: dict[str, Any]) -> Path:
-        """Writes a checkpoint and only then makes it the newest, moves `best` if it is the best, and prunes.
+             state: dict[str, Any]) -> None:
+        """Begins to save. Waits first for a save that is still under way. Raises `SaveError` of that one."""
+        began = time.monotonic()
+        self.wait()
+        if (waited := time.monotonic() - began) > 1:
+            print(f"the save before this one took {waited:.1f} s longer than the time between them", flush=True)
+        if self.staging is None or self.writer is None:
+            self.staging = Staging()
+            self.writer = _start_writer(self.staging.fd)
+        self.staging.fill({"model.safetensors": model, "optimizer.safetensors": optimizer})
+        order = Order(attempt=str(self.attempt.path), step=progress.step, keep=self.keep,
+                      is_best=progress.best.get("step") == progress.step,
+                      state={"progress": asdict(progress)} | state, files=self.staging.parts)
+        self.under_way = json.dumps(asdict(order)) + "\n"
+        self._give_order()
 
-        Readers see all of it or nothing. Raises `RunError` where a newer attempt has taken over: then this process was
-        cut off, and must not write.
-        """
-        final = self._path(progress.step)
-        if not (final / "manifest.json").exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            temporary = self.folder / f".{final.name}.{os.getpid()}.tmp"
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir()
-            save_file(_plain(model), temporary / "model.safetensors")
-            save_file(_plain(optimizer), temporary / "optimizer.safetensors")
-            (temporary / "state.json").write_text(json.dumps({"progress": asdict(progress)} | state, indent=1))
-            files = {path.name: {"bytes": path.stat().st_size, "sha256": _digest(path)} for path in temporary.iterdir()}
-            manifest = {"format": FORMAT, "step": progress.step, "attempt": self.attempt.number, "files": files}
-            (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1))
-            for path in (*temporary.iterdir(), temporary):
-                _flush(path)
-            self._check_newest()
-            if final.exists():  # without a manifest: half-written by somebody
-                shutil.rmtree(final)
-            temporary.rename(final)
-            _flush(self.folder)
-        self._check_newest()
-        self._point("last", final)
-        if progress.best.get("step") == progress.step:
-            self._point("best", final)
-        self._prune(progress)
-        return final
+    def check(self) -> None:
+        """Raises `SaveError` where the save under way has failed. Cheap enough for each step."""
+        if self.under_way and self.writer is not None and self.writer.stdout is not None:
+            ready, _, _ = select.select([self.writer.stdout], [], [], 0)
+            if ready:
+                self.wait()
+
+    def wait(self) -> None:
+        """Until nothing is under way: the state as it was staged is on the disk. Waits, within its patience, for a disk
+        that has no room or cannot be written. Raises `SaveError`."""
+        paused_at = 0.0
+        while self.under_way and self.writer is not None and self.writer.stdout is not None:
+            line = self.writer.stdout.readline()
+            answer: dict[str, Any] = json.loads(line) if line else {"error": "its writer was killed"}
+            error = SaveError(answer.get("error", ""), answer.get("file", ""))
+            if "error" not in answer:
+                self.under_way = ""
+                if paused_at:
+                    self.tell("running", "")
+                return
+            now = time.monotonic()
+            paused_at = paused_at or now
+            if answer.get("errno") not in PASSING or now - paused_at > self.patience or self.attempt.stop.exists():
+                self.under_way = ""
+                raise error
+            self.tell("paused", str(error))
+            time.sleep(min(SECONDS_BETWEEN_TRIES, self.patience))
+            self._give_order()
+
+    def close(self) -> None:
+        """Waits, and ends the writer. Raises `SaveError`."""
+        try:
+            self.wait()
+        finally:
+            if self.writer is not None:
+                self.writer.communicate()  # which closes its input: there are no more orders
+                self.writer = None
+
+    def _give_order(self) -> None:
+        assert self.writer is not None and self.writer.stdin is not None
+        with suppress(BrokenPipeError):  # told by the missing answer
+            self.writer.stdin.write(self.under_way)
+            self.writer.stdin.flush()
 
     def newest(self, warn: Any = print) -> Checkpoint | None:
         """The newest checkpoint whose files are as they were written; None where there is none. A damaged one is set
@@ -127,43 +188,21 @@ class Checkpoints:
 
     def at(self, step: int) -> Checkpoint:
         """The checkpoint of a step that somebody has found good."""
-        return _read(self._path(step))
+        return _read(checkpoint_path(self.run, step))
 
     def weights(self, step: int) -> dict[str, Tensor]:
         """Parameters and buffers as saved at a step. Raises `RunError` where that checkpoint is gone or damaged."""
-        path = self._path(step)
+        self.wait()
+        path = checkpoint_path(self.run, step)
         if reason := damage(path):
             raise RunError(Fault(what=f"the weights of step {step} cannot be used: {reason}", where=str(path)))
         return load_file(path / "model.safetensors")
 
-    def _path(self, step: int) -> Path:
-        return self.folder / f"step-{step:08d}"
 
-    def _check_newest(self) -> None:
-        newest = self.run.newest_attempt()
-        if newest is not None and newest.number > self.attempt.number:
-            raise RunError(Fault(what=f"attempt {newest.number} has taken over this run", where=str(self.run.path),
-                                 given=f"attempt {self.attempt.number} still saving"))
-
-    def _point(self, name: str, target: Path) -> None:
-        temporary = self.folder / f".{name}.{os.getpid()}.tmp"
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(target.name)
-        os.replace(temporary, self.folder / name)
-        _flush(self.folder)
-
-    def _prune(self, progress: Progress) -> None:
-        """Removes all but the newest few and the best one that each of these counts on."""
-        paths = sorted(self.folder.glob("step-*"))
-        kept = set(paths[-self.keep:])
-        kept |= {self._path(best["step"]) for path in kept
-                 if (best := read_json(path / "state.json").get("progress", {}).get("best"))}
-        for path in set(paths) - kept:
-            (path / "manifest.json").unlink(missing_ok=True)  # first: half-removed is not complete
-            shutil.rmtree(path, ignore_errors=True)
-        for path in self.folder.glob(".*.tmp"):
-            if not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
+def _start_writer(memory: int) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-m", "trainers.writer", str(memory)], stdin=subprocess.PIPE, text=True,
+                            stdout=subprocess.PIPE, pass_fds=[memory],
+                            env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"})
 
 
 def _read(path: Path) -> Checkpoint:
@@ -189,20 +228,7 @@ def damage(path: Path) -> str:
     return ""
 
 
-def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU in the standard memory order: safetensors takes no other, and no two that share memory."""
-    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
-
-
 def _digest(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
-
-def _flush(path: Path) -> None:
-    """Waits until a file's bytes, or a folder's names, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

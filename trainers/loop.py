@@ -117,6 +117,7 @@ class Training:
             if ask.stop:
                 return "stopped"
 
+            self.checkpoints.check()
             if meter.since == 0.0:
                 meter.restart()
             step = self.progress.phase_step

@@ -13,6 +13,8 @@ import sys
 import time
 import traceback
 import warnings
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import torch
 
 from configs.errors import UserError
 from configs.load import read
-from configs.rundir import Attempt, RunDir, read_json, write_json
+from configs.rundir import Attempt, RunDir, State, read_json, write_json
 from configs.schema import Config
 from trainers.account import Account, check_unchanged, describe
 from trainers.build import (
@@ -68,7 +70,8 @@ def build(run: RunDir, attempt: Attempt, config: Config, world: World, *, thread
     model = build_model(config).to(world.device)
     if config.channels_last and any(parameter.dim() == 4 for parameter in model.parameters()):
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    checkpoints = Checkpoints(run, attempt, keep=config.checkpoints.keep)
+    checkpoints = Checkpoints(run, attempt, keep=config.checkpoints.keep, tell=partial(tell_of_a_pause, run),
+                              patience=60 * config.checkpoints.patience_minutes)
     checkpoint = agree_on_checkpoint(checkpoints, world)
     progress = recall(checkpoint, sets, config, world)
     tracker = Tracker(run, step=progress.step, config_text=run.config.read_text()) if world.is_first else Silent()
@@ -120,6 +123,7 @@ def agree_on_checkpoint(checkpoints: Checkpoints, world: World) -> Checkpoint | 
 def leave(run: RunDir, attempt: Attempt, training: Training, end: End) -> None:
     """Writes down how the attempt ended; rank 0 alone, the others only take part in judging the test set."""
     result = training.finish() if end == "finished" else {"steps": training.progress.step}
+    training.checkpoints.close()
     if training.world.is_first:
         if end == "finished":
             write_json(run.result, {"state": end, **result})
@@ -127,6 +131,13 @@ def leave(run: RunDir, attempt: Attempt, training: Training, end: End) -> None:
         write_json(attempt.saved, {"state": end, "step": training.progress.step})
         print(f"{end} at step {training.progress.step}", flush=True)
     training.tracker.close()
+
+
+def tell_of_a_pause(run: RunDir, state: State, words: str) -> None:
+    """The run waits for its disk, or goes on. status.json may lie on that disk."""
+    print(f"{state}     {words}", flush=True)
+    with suppress(OSError):
+        run.write_status(state=state, verdict=words)
 
 
 def prefer_determinism(config: Config, topology: dict[str, Any]) -> None:

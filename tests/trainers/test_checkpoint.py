@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from configs.errors import RunError
 from configs.rundir import RunDir
-from trainers.checkpoint import Checkpoints, Progress, damage
+from trainers.checkpoint import Checkpoints, Progress, SaveError, damage
 from trainers.state import (
     optimizer_numbers,
     optimizer_tensors,
@@ -43,6 +43,7 @@ def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
     checkpoints = made(tmp_path)
     progress = Progress(step=5, phase=1, phase_step=2, samples=60, best={"step": 3, "loss": 0.1})
     checkpoints.save(progress, weights(1.5), {"a/exp": torch.ones(3)}, STATE)
+    checkpoints.close()
     found = checkpoints.newest()
     assert found is not None
     assert found.progress == progress
@@ -57,6 +58,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
     for step in range(1, 7):
         best = {"step": 2, "loss": 0.0} if step >= 2 else {}
         checkpoints.save(Progress(step=step, best=best), weights(step), {}, STATE)
+    checkpoints.close()
     assert steps(checkpoints) == ["step-00000002", "step-00000005", "step-00000006"]
     assert (checkpoints.folder / "best").resolve().name == "step-00000002"
     assert checkpoints.weights(2)["a"].tolist() == [2.0] * 3
@@ -67,6 +69,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path: 
     checkpoints = made(tmp_path)
     for step in (1, 2):
         checkpoints.save(Progress(step=step), weights(step), {}, STATE)
+    checkpoints.close()
     model = checkpoints.folder / "step-00000002" / "model.safetensors"
     manifest = model.with_name("manifest.json")
     content = model.read_bytes()
@@ -91,8 +94,9 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path: 
 def test_an_attempt_that_was_replaced_must_not_write(tmp_path: Path) -> None:
     checkpoints = made(tmp_path)
     checkpoints.run.claim_attempt()
-    with pytest.raises(RunError, match="attempt 1 has taken over"):
-        checkpoints.save(Progress(step=1), weights(1), {}, STATE)
+    checkpoints.save(Progress(step=1), weights(1), {}, STATE)
+    with pytest.raises(SaveError, match="attempt 1 has taken over"):
+        checkpoints.close()
     assert checkpoints.newest() is None
 
 
