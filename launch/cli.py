@@ -77,6 +77,21 @@ def verify(args: argparse.Namespace) -> int:
     return start("trainers.verify", str(find_run(args.run, Path(args.runs)).path))
 
 
+def checkpoints(args: argparse.Namespace) -> int:
+    from launch.runs import checkpoints_text, find_run
+
+    print(checkpoints_text(find_run(args.run, Path(args.runs))))
+    return 0
+
+
+def export(args: argparse.Namespace) -> int:
+    from launch.runs import find_run
+    from launch.tools import start
+
+    folder = find_run(args.run, Path(args.runs)).path
+    return start("trainers.export", str(folder), str(args.file.absolute()), "last" if args.last else "best")
+
+
 def cache(args: argparse.Namespace) -> int:
     from launch.tools import on_config
 
@@ -101,6 +116,8 @@ VERBS: dict[str, tuple[str, Callable[[argparse.Namespace], int]]] = {
     "logs": ("what the ranks of a run printed", logs),
     "stop": ("ask a run to save and leave", stop),
     "verify": ("prove which samples a run has used", verify),
+    "checkpoints": ("what of a run is saved", checkpoints),
+    "export": ("write a run's weights as one plain file", export),
     "doctor": ("look at a config's data before training on it", doctor),
     "cache": ("decode a config's images ahead of its runs", cache),
     "demo-data": ("write synthetic data to try things with", demo_data),
@@ -158,9 +175,11 @@ def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
         verbs[name].set_defaults(verb=function)
     verbs["run"].prog = program
     add_run_arguments(verbs["run"])
-    for name in ("status", "logs", "stop", "verify"):
+    for name in ("status", "logs", "stop", "verify", "checkpoints", "export"):
         verbs[name].add_argument("run", metavar="RUN", help="a run's folder, its id or the beginning of it, or a name")
         verbs[name].add_argument("--runs", default="runs", metavar="DIR", help="where run folders are (default: runs)")
+    verbs["export"].add_argument("file", metavar="FILE", type=Path, help="where to: FILE.pt, .pth or .safetensors")
+    verbs["export"].add_argument("--last", action="store_true", help="the newest weights instead of the best")
     verbs["logs"].add_argument("-f", "--follow", action="store_true", help="go on as the run goes on")
     verbs["logs"].add_argument("--rank", type=whole, default=0, metavar="R", help="whose (default: 0)")
     for name in ("doctor", "cache"):

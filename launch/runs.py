@@ -13,6 +13,7 @@ from pathlib import Path
 
 from configs.errors import Fault, RunError, nearest
 from configs.layers import short
+from configs.manifest import checkpoint_path, damage, saved_steps
 from configs.rundir import ENDED, Attempt, RunDir, read_json
 
 LAUNCHERS = {b"submitit.local._local", b"submitit.core._submit"}
@@ -132,6 +133,27 @@ def status_text(run: RunDir) -> str:
     if (job := read_json(run.job)).get("id"):
         rows.append(("job", f"{job['id']} ({'SLURM' if job['where'] == 'slurm' else 'process on this machine'})"))
     return "\n".join(f"{name:<12}{value}" for name, value in [*rows, ("folder", str(run.path))])
+
+
+def checkpoints_text(run: RunDir) -> str:
+    """The checkpoints of a run, newest first, each with what it is and whether it can be relied on."""
+    last, best = ((run.checkpoints / name).resolve().name for name in ("last", "best"))
+    rows = [("step", "phase", "size", "age", "validation", "")]
+    for step in saved_steps(run):
+        path = checkpoint_path(run, step)
+        progress = read_json(path / "state.json").get("progress", {})
+        judged = progress.get("last", {}) if progress.get("last", {}).get("step") == step else {}
+        metrics = ", ".join(f"{name} {value:.4f}" for name, value in judged.items() if isinstance(value, float))
+        size = sum(file.stat().st_size for file in path.iterdir()) / 1e6
+        age = clock(time.time() - path.stat().st_mtime)
+        words = [*(["last"] if path.name == last else []), *(["best"] if path.name == best else []),
+                 damage(path) or "digests agree"]
+        rows.append((f"{step:,}", str(progress.get("phase", "?")), f"{size:,.1f} MB", age, metrics, ", ".join(words)))
+    if len(rows) == 1:
+        raise RunError(Fault(what="there are no checkpoints yet", where=str(run.checkpoints)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, *(f"set aside  {short(path)}" for path in sorted(run.checkpoints.glob("bad-*")))])
 
 
 class Tail:

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import select
@@ -30,9 +29,10 @@ from torch import Tensor
 
 from configs.errors import Fault, RunError
 from configs.layers import ROOT
+from configs.manifest import FORMAT, checkpoint_path, damage
 from configs.rundir import Attempt, RunDir, State, read_json
 from trainers.staging import Staging
-from trainers.writer import FORMAT, Order, checkpoint_path
+from trainers.writer import Order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,8 +175,13 @@ class Checkpoints:
 
     def newest(self, warn: Any = print) -> Checkpoint | None:
         """The newest checkpoint whose files are as they were written; None where there is none. A damaged one is set
-        aside as `bad-...`, and `warn` is told why."""
+        aside as `bad-...`, and `warn` is told why. Raises `RunError` for one of a newer format."""
         for path in sorted(self.folder.glob("step-*"), reverse=True):
+            written = read_json(path / "manifest.json").get("format", FORMAT)
+            if written > FORMAT:
+                raise RunError(Fault(what="a newer version of Drumbeat has written the checkpoints", where=str(path),
+                                     given=f"format {written}; this version reads {FORMAT}",
+                                     remedy="Go on with that version."))
             reason = damage(path)
             if not reason:
                 return _read(path)
@@ -208,27 +213,3 @@ def _start_writer(memory: int) -> subprocess.Popen[str]:
 def _read(path: Path) -> Checkpoint:
     state = json.loads((path / "state.json").read_text())
     return Checkpoint(path, Progress(**state.pop("progress")), state)
-
-
-def damage(path: Path) -> str:
-    """What is wrong with a checkpoint; nothing where all files have the size and digest they were written with."""
-    manifest = read_json(path / "manifest.json")
-    if not manifest:
-        return "no manifest"
-    if manifest.get("format") != FORMAT:
-        return f"format {manifest.get('format')}, this version reads {FORMAT}"
-    for name, written in manifest["files"].items():
-        file = path / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if file.stat().st_size != written["bytes"]:
-            return f"{name} has {file.stat().st_size} bytes, not {written['bytes']}"
-        if _digest(file) != written["sha256"]:
-            return f"the digest of {name} differs"
-    return ""
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-

@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from configs.manifest import FORMAT, checkpoint_path
 from configs.rundir import Attempt, RunDir, read_json
 
-FORMAT = 1
 PIECE = 8 << 20
 """Bytes hashed and written at a time."""
 
@@ -78,11 +78,6 @@ def write(order: Order, memory: memoryview) -> Path:
         point(run.checkpoints, "best", final)
     prune(run.checkpoints, order.keep)
     return final
-
-
-def checkpoint_path(run: RunDir, step: int) -> Path:
-    """The folder of a step's checkpoint."""
-    return run.checkpoints / f"step-{step:08d}"
 
 
 def _make_room(folder: Path, needed: int) -> None:

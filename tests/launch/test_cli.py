@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -75,7 +76,9 @@ def test_demo_data_runs_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(subprocess, "run", run)
     assert main(["demo-data", "xray", "here"]) == 7
-    assert seen == [[sys.executable, "-m", "data.demo", "xray", str(tmp_path / "here")], {"cwd": ROOT, "check": False}]
+    command, options = seen
+    assert command == [sys.executable, "-m", "data.demo", "xray", str(tmp_path / "here")]
+    assert options["env"]["PYTHONPATH"].split(os.pathsep)[:2] == [str(ROOT), str(tmp_path)]
 
 
 def test_a_closed_pipe_is_no_error() -> None:

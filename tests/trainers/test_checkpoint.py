@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from configs.errors import RunError
+from configs.manifest import damage
 from configs.rundir import RunDir
-from trainers.checkpoint import Checkpoints, Progress, SaveError, damage
+from trainers.checkpoint import Checkpoints, Progress, SaveError
 from trainers.state import (
     optimizer_numbers,
     optimizer_tensors,
