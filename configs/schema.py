@@ -179,6 +179,11 @@ class Config:
     """Keep images and convolution weights in NHWC memory order, which is faster; no effect on other models."""
     deterministic: bool = True
     """Prefer kernels that give the same bits each time, as far as the device has them."""
+    not_finite: Literal["stop", "skip", "ignore"] = "stop"
+    """What to do where the loss or the gradient is no finite number: keep the state before that step and end, go on
+    without the step, or not look."""
+    compare_ranks_every: int = at_least(1, 1000)
+    """Steps between two comparisons of the ranks' weights, which must be the same to the bit."""
     phases: dict[str, Phase | None] = field(default_factory=dict)
     """The phases by name, in the order they run; null leaves out one of the base file."""
     evaluation: Evaluation = field(default_factory=Evaluation)

@@ -26,7 +26,7 @@ REASONS = {"stopped": "as asked", TIME_LIMIT: "the job's time limit is near", TE
 """Reasons in words."""
 
 CONSEQUENCES = re.compile(r"closed by peer|reset by peer|Broken pipe|Socket (closed|Timeout)|remote process exited|"
-                          r"NCCL communicator was aborted")
+                          r"NCCL communicator was aborted|another rank's loss")
 """Messages of ranks that fail because another one did."""
 
 ROOT_CAUSE = re.compile(r"Root Cause \(first observed failure\):.*?rank\s*: (\d+).*?exitcode\s*: (-?\d+)", re.DOTALL)

@@ -193,3 +193,33 @@ class Witness(Linear):
             with open(self.file, "a") as file:
                 file.write(json.dumps(numbers) + "\n")
         return super().forward(pictures)
+
+
+class Poisoned(Pictures):
+    """Pictures as floats in 0..255; the one with number `poison` holds a value that is no number."""
+
+    def __init__(self, *, n: int, poison: int) -> None:
+        super().__init__(n=n)
+        self.poison = poison
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        picture, label = super().__getitem__(index)
+        values = picture.float()
+        if index == self.poison:
+            values[0, 3, 3] = float("nan")
+        return values, label
+
+
+class Drifts(Net):
+    """A network of which rank 1 changes a weight on its own, in its tenth training step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        self.calls += self.training
+        if self.calls == 10 and os.environ.get("RANK") == "1":
+            with torch.no_grad():
+                self.head[-1].bias += 2**-20
+        return super().forward(pictures)

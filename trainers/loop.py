@@ -23,6 +23,7 @@ from trainers.account import Account, check_left_out, check_skipped
 from trainers.build import Sets, build_mixing, build_shares, build_stream
 from trainers.checkpoint import Checkpoint, Checkpoints, Progress
 from trainers.evaluate import evaluate
+from trainers.guards import compare_ranks, not_finite
 from trainers.stage import Forward, Stage
 from trainers.state import weights_sha256
 from trainers.stopping import Agreement
@@ -121,12 +122,16 @@ class Training:
             if meter.since == 0.0:
                 meter.restart()
             step = self.progress.phase_step
-            loss = stage.step(batch, step)
+            loss, taken = stage.step(batch, step)
+            if not taken:
+                self._not_finite(stage, loss, batch)
             self.progress = self.progress.advanced(timetable.batch_size)
             meter.add(timetable.batch_size, waited)
             self.account.add(batch)
             self.tracker.status(step=self.progress.step, phase_step=self.progress.phase_step)
 
+            if self.progress.step % self.config.compare_ranks_every == 0:
+                compare_ranks(self.model, self.world, self.progress.step)
             if self.progress.step % self.config.tracking.every_steps == 0:
                 self._log(stage, loss, meter, timetable)
             if timetable.is_mark(step):
@@ -172,6 +177,15 @@ class Training:
             self.tracker.status(steps=steps, loss=value, epoch=epoch,
                                 samples_per_second=speed["speed/samples_per_second"],
                                 eta_seconds=(steps - step) * speed["speed/step_seconds"])
+
+    def _not_finite(self, stage: Stage, loss: Tensor, batch: Batch) -> None:
+        """A step was not taken. Keeps the state before it and raises `NotFiniteError`, or says so and goes on."""
+        error = not_finite(self.progress.step, loss, batch, self.world.rank)
+        if self.config.not_finite == "stop":
+            self._save(stage)
+            self.checkpoints.wait()
+            raise error
+        print(f"skipped    {error}", flush=True)
 
     def _evaluate(self, stage: Stage) -> float | None:
         """The validation metrics of the weights as they are; they become the best if they are. Returns the metric that

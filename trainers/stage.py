@@ -21,6 +21,7 @@ from data.loader import Batch
 from data.order import key, micro_batches
 from trainers.build import build_optimizer, build_scheduler, computes_bf16, frozen_modules
 from trainers.checkpoint import Checkpoint
+from trainers.guards import Buffers
 from trainers.state import (
     optimizer_numbers,
     optimizer_tensors,
@@ -73,6 +74,8 @@ class Stage:
         self.batch_size = self.phase.batch_size or config.batch_size
         self.largest = config.max_batch_per_device
         self.mixes = bool(config.data.mix)
+        self.checked = config.not_finite != "ignore"
+        self.buffers = Buffers(model)
         self.frozen = self._freeze(self.phase)
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.names = parameter_names(model)
@@ -95,18 +98,27 @@ class Stage:
             restore_optimizer(self.optimizer, self.names, checkpoint.optimizer(), checkpoint.state["optimizer"])
             restore_scheduler(self.scheduler, checkpoint.state["scheduler"])
 
-    def step(self, batch: Batch, step: int) -> Tensor:
-        """One optimizer step on this rank's share of the batch. Returns its part of the batch's mean loss: the sum of
-        the parts over the ranks is the mean over all samples."""
+    def step(self, batch: Batch, step: int) -> tuple[Tensor, bool]:
+        """One optimizer step on this rank's share of the batch. Returns its part of the batch's mean loss (the sum of
+        the parts over the ranks is the mean over all samples), and whether the step was taken: it is not where the
+        gradient is no finite number, which is then so on all ranks, because it is their average."""
+        if self.checked:
+            self.buffers.keep()
         loss = self._backward(batch, step)
-        if self.phase.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.trained, self.phase.clip_norm)
+        gradients = [parameter.grad for parameter in self.trained if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients) if self.checked or self.phase.clip_norm is not None else None
+        if self.checked and norm is not None and not bool(torch.isfinite(norm)):
+            self.buffers.restore()
+            self.optimizer.zero_grad(set_to_none=True)
+            return loss, False
+        if self.phase.clip_norm is not None and norm is not None:
+            nn.utils.clip_grads_with_norm_(self.trained, self.phase.clip_norm, norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.scheduler is not None and self.phase.scheduler_every == "step" and not isinstance(
                 self.scheduler, ReduceLROnPlateau):
             self.scheduler.step()
-        return loss
+        return loss, True
 
     def end_epoch(self, judged: float | None) -> None:
         """At an epoch mark. `judged` is the validation metric that picks the best weights, where there is one."""

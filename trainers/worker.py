@@ -35,6 +35,7 @@ from trainers.build import (
     use_caches,
 )
 from trainers.checkpoint import Checkpoint, Checkpoints, Progress
+from trainers.guards import NotFiniteError
 from trainers.loop import End, Training
 from trainers.stage import Forward
 from trainers.stopping import Agreement
@@ -159,7 +160,8 @@ def write_error(attempt: Attempt, error: BaseException, step: int) -> None:
         said = "\n".join(lines[named[-1] if named else -1:]).partition(": ")[2]
     write_json(attempt.error(rank), {
         "rank": rank, "node": socket.gethostname(), "type": type(error).__name__, "message": said, "step": step,
-        "time": time.time(), "traceback": traceback.format_exc(), "final": isinstance(error, UserError),
+        "time": time.time(), "traceback": traceback.format_exc(),
+        "final": isinstance(error, UserError | NotFiniteError),
     })
 
 
@@ -175,4 +177,9 @@ if __name__ == "__main__":
     end_with_agent()
     log_to(RunDir(Path(sys.argv[1])).attempt(int(sys.argv[2])).log(int(os.environ["RANK"])))
     warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
-    main(sys.argv[1], int(sys.argv[2]))
+    try:
+        main(sys.argv[1], int(sys.argv[2]))
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        sys.stdout.flush()
+        os._exit(1)  # at an ordinary exit Python sends SIGTERM, to which a run is deaf, to loader workers, and waits
