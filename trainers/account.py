@@ -65,7 +65,7 @@ def check_left_out(name: str, left_out: int, n: int, most: float) -> str:
     what = f"{left_out:,} of the {n:,} samples of the {name} set could not be read"
     if left_out > most * n:
         raise PrepareError(Fault(what=what, where="data.max_skipped", given=f"max_skipped: {most}", remedy=REMEDY))
-    return f"note: {what} and are left out" if left_out else ""
+    return f"note: {what}: left out" if left_out else ""
 
 
 def describe(samples: Samples) -> dict[str, Any]:

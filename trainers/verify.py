@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,11 +20,12 @@ import numpy as np
 from configs.errors import Fault, RunError, UserError
 from configs.load import read
 from configs.rundir import RunDir, read_json
-from configs.schema import Config, Phase
+from configs.schema import Config
 from data.ledger import Span, blocks, expected
 from data.loader import Samples
 from data.order import Integers, Stream, Timetable
 from data.sampling import LengthWindows, SampleStream
+from trainers.account import check_unchanged, describe
 
 COUNTED = 2**28
 """Sets larger than this are checked by their digests alone: a count for each sample would take too much memory."""
@@ -46,9 +48,22 @@ class PhaseReport:
         return sum(span.steps for span in self.spans)
 
 
-def verify(run: RunDir, progress: Callable[[int, int], None] = lambda done, total: None) -> list[PhaseReport]:
+@dataclass(frozen=True)
+class Report:
+    """The phases of a run's newest checkpoint, and how many samples could not be read."""
+
+    phases: list[PhaseReport]
+    skipped: int
+
+    @property
+    def faults(self) -> int:
+        return sum(len(phase.faults) for phase in self.phases)
+
+
+def verify(run: RunDir, progress: Callable[[int, int], None] = lambda done, total: None) -> Report:
     """The phases of the run's newest checkpoint, each span worked out anew. `progress` is told how many samples were
-    and of how many. Raises `RunError` where there is nothing to verify."""
+    and of how many. Raises `RunError` where there is nothing to verify, and `PrepareError` where the order follows from
+    the training set and that is not what it was."""
     state = read_json(run.checkpoints / "last" / "state.json").get("progress", {})
     if not state.get("ledger"):
         raise RunError(Fault(what="there is no ledger yet", where=str(run.checkpoints),
@@ -57,26 +72,38 @@ def verify(run: RunDir, progress: Callable[[int, int], None] = lambda done, tota
     spans = [Span.from_json(values) for values in state["ledger"]]
     total = sum(span.samples for span in spans)
     n = int(state["data"]["samples"])
-    samples = _training_set(config) if config.data.sampling or config.data.length_window else None
+    samples = None
+    if config.data.sampling or config.data.length_window:
+        samples = _training_set(config)
+        check_unchanged(state["data"], describe(samples), may_change=config.data.may_change)
     reports = []
     for number, (name, phase) in enumerate(config.phases.items()):
+        if phase is None or number > int(state["phase"]):
+            continue
+        timetable = Timetable(n, phase.batch_size or config.batch_size, phase.epochs)
         mine = [span for span in spans if span.phase == number]
-        if mine and phase is not None:
-            done = sum(span.samples for span in spans if span.phase < number)
-            reports.append(_phase(config, name, phase, number, n, samples, mine,
-                                  lambda more, done=done: progress(done + more, total)))  # type: ignore[misc]
-    return reports
+        done = sum(span.samples for span in spans if span.phase < number)
+        report = _phase(config, name, number, timetable, samples, mine,
+                        lambda more, done=done: progress(done + more, total))  # type: ignore[misc]
+        end = mine[-1].first + mine[-1].steps if mine else 0
+        taken = int(state["phase_step"]) if number == int(state["phase"]) else timetable.steps
+        if end != taken:
+            report.faults.append(f"{taken:,} steps were taken, and the spans end with step {end:,}")
+        reports.append(report)
+    return Report(reports, int(state["skipped"]))
 
 
-def _phase(config: Config, name: str, phase: Phase, number: int, n: int, samples: Samples | None, spans: list[Span],
+def _phase(config: Config, name: str, number: int, timetable: Timetable, samples: Samples | None, spans: list[Span],
            progress: Callable[[int], None]) -> PhaseReport:
-    timetable = Timetable(n, phase.batch_size or config.batch_size, phase.epochs)
+    n = timetable.n
     stream: SampleStream = Stream(n, config.seed, number, config.data.shuffle)
     if config.data.sampling:
         from trainers.build import build_stream  # with torch, which the plain order can do without
 
         stream = build_stream(config, cast(Samples, samples), number)
     rule = getattr(stream, "rule", "every sample once an epoch")
+    if config.data.length_window is not None:
+        rule += f"; {_windows(config, timetable, stream, samples, 0).rule}"
     uses = np.zeros(n, dtype=np.int64) if n <= COUNTED else None
     report = PhaseReport(name, timetable, spans, rule, uses)
     seen = 0
@@ -90,16 +117,17 @@ def _phase(config: Config, name: str, phase: Phase, number: int, n: int, samples
 
     step = 0
     for span in spans:
-        if span.first != step:
-            report.faults.append(f"steps {step:,} to {span.first:,} are in no span")
+        if span.first > step:
+            report.faults.append(f"{_steps(step, span.first)} in no span")
+        if span.first < step:
+            report.faults.append(f"{_steps(span.first, step)} in two spans")
         step = span.first + span.steps
         reads = _reads(config, timetable, stream, samples, span)
         should = expected(reads, stream.indices, count)
         if should != (span.samples, span.digest):
-            what = "other samples than" if should[0] == span.samples else f"{span.samples:,} samples, not the"
-            of = "" if should[0] == span.samples else f"{should[0]:,} of "
-            report.faults.append(f"steps {span.first:,} to {step:,} (attempt {span.attempt}, {span.ranks} ranks) used "
-                                 f"{what} {of}the order")
+            what = "other samples than the order" if should[0] == span.samples else (
+                f"{span.samples:,} samples, not the {should[0]:,} of the order")
+            report.faults.append(f"{_steps(span.first, step)} ({_attempt(span.attempt, span.ranks)}): {what}")
     if step > timetable.steps:
         report.faults.append(f"{step:,} steps were taken, and the phase has {timetable.steps:,}")
     return report
@@ -110,9 +138,13 @@ def _reads(config: Config, timetable: Timetable, stream: SampleStream, samples: 
     """The positions that the steps of a span read, in blocks."""
     if config.data.length_window is None:
         return blocks(span.first * timetable.batch_size, (span.first + span.steps) * timetable.batch_size)
-    windows = LengthWindows(timetable, stream, cast(Any, samples).lengths, batches=config.data.length_window, rank=0,
-                            world_size=1, first=span.first)
-    return (positions for _, positions in zip(range(span.steps), windows, strict=False))
+    return islice(_windows(config, timetable, stream, samples, span.first), span.steps)
+
+
+def _windows(config: Config, timetable: Timetable, stream: SampleStream, samples: Samples | None,
+             first: int) -> LengthWindows:
+    return LengthWindows(timetable, stream, cast(Any, samples).lengths, batches=config.data.length_window or 1, rank=0,
+                         world_size=1, first=first)
 
 
 def _training_set(config: Config) -> Samples:
@@ -121,30 +153,40 @@ def _training_set(config: Config) -> Samples:
     return build_sets(config).train
 
 
-def report_text(run: RunDir, reports: list[PhaseReport]) -> str:
+def report_text(run: RunDir, report: Report) -> str:
     """The report, for a terminal."""
     lines = [f"run        {run.path.parent.name}/{run.id}"]
-    for report in reports:
-        table = report.timetable
-        read_so_far = report.steps * table.batch_size
-        whole = report.steps == table.steps
-        lines += ["", f"phase      {report.name}: {table.n:,} samples, batches of {table.batch_size:,}; {report.rule}",
-                  f"steps      {report.steps:,} of {table.steps:,} in {len(report.spans)} spans, "
-                  f"{_attempts(report.spans)}",
+    for phase in report.phases:
+        table, spans = phase.timetable, len(phase.spans)
+        read_so_far = phase.steps * table.batch_size
+        whole = phase.steps == table.steps
+        lines += ["", f"phase      {phase.name}: {table.n:,} samples, batches of {table.batch_size:,}; {phase.rule}",
+                  f"steps      {phase.steps:,} of {table.steps:,} in {spans:,} span{'s' * (spans != 1)}"
+                  + "".join(f", {attempt}" for attempt in _attempts(phase.spans)),
                   f"samples    {read_so_far:,}: {min(read_so_far, table.samples) / table.n:.6g} epochs"
                   + (f" and {table.overshoot:,} samples past the last mark" if whole and table.overshoot else "")]
-        if report.uses is not None:
-            lines.append(f"uses       {_uses(report.uses)}")
-        lines += [f"WRONG      {fault}" for fault in report.faults]
-    wrong = sum(len(report.faults) for report in reports)
-    verdict = "the ledger and the order agree in every span" if not wrong else (
-        f"the ledger and the order disagree in {wrong} place{'s' * (wrong > 1)}")
+        if phase.uses is not None:
+            lines.append(f"uses       {_uses(phase.uses)}")
+        lines += [f"WRONG      {fault}" for fault in phase.faults]
+    if report.skipped:
+        lines += ["", f"skipped    {report.skipped:,} of these could not be read, and others stood in for them"]
+    verdict = "the ledger and the order agree in every span" if not report.faults else (
+        f"the ledger and the order disagree in {report.faults} place{'s' * (report.faults > 1)}")
     return "\n".join([*lines, "", f"verdict    {verdict}"])
 
 
-def _attempts(spans: list[Span]) -> str:
+def _attempts(spans: list[Span]) -> list[str]:
     widths = {span.attempt: span.ranks for span in spans}
-    return ", ".join(f"attempt {attempt} on {ranks} rank{'s' * (ranks > 1)}" for attempt, ranks in widths.items())
+    return [_attempt(attempt, ranks) for attempt, ranks in widths.items()]
+
+
+def _attempt(number: int, ranks: int) -> str:
+    return f"attempt {number} on {ranks} rank{'s' * (ranks > 1)}"
+
+
+def _steps(done: int, end: int) -> str:
+    """The steps after so many, by their numbers from 1, as checkpoints count them."""
+    return f"steps {done + 1:,} to {end:,}" if end - done != 1 else f"step {end:,}"
 
 
 def _uses(uses: Integers) -> str:
@@ -152,7 +194,8 @@ def _uses(uses: Integers) -> str:
     times, samples = np.unique(uses, return_counts=True)
     if len(times) > 4:
         return f"from {times[0]:,} to {times[-1]:,} times, {uses.mean():.4g} on average"
-    parts = [f"{count:,} samples {'once' if time == 1 else 'never' if time == 0 else f'{time:,} times'}"
+    words = {0: "never", 1: "once", 2: "twice"}
+    parts = [f"{count:,} sample{'s' * (count != 1)} {words.get(time, f'{time:,} times')}"
              for time, count in zip(times.tolist(), samples.tolist(), strict=True)]
     return f"all {parts[0]}" if len(parts) == 1 else ", ".join(parts)
 
@@ -164,14 +207,14 @@ def main(folder: str) -> int:
 
     run = RunDir(Path(folder))
     try:
-        with Progress(transient=True, console=Console(stderr=True)) as bar:
+        with Progress(transient=True, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
             task = bar.add_task("working out the order", total=None)
-            reports = verify(run, lambda done, total: bar.update(task, completed=done, total=total))
+            report = verify(run, lambda done, total: bar.update(task, completed=done, total=total))
     except UserError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    print(report_text(run, reports))
-    return int(any(report.faults for report in reports))
+    print(report_text(run, report))
+    return int(report.faults > 0)
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ def test_none_and_all_may_be_skipped() -> None:
 def test_samples_left_out_of_an_evaluation() -> None:
     assert check_left_out("validation", 0, 200, 0.0) == ""
     assert check_left_out("test", 2, 200, 0.01) == (
-        "note: 2 of the 200 samples of the test set could not be read and are left out")
+        "note: 2 of the 200 samples of the test set could not be read: left out")
     with pytest.raises(PrepareError, match="3 of the 200 samples of the test set could not be read"):
         check_left_out("test", 3, 200, 0.01)
 

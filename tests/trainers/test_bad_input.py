@@ -1,0 +1,68 @@
+"""A damaged file among the training images, and what may be done about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs.rundir import RunDir, read_json
+from data.order import Stream
+from tests.tiny import drumbeat, latest, write_config
+from trainers.verify import verify
+
+pytestmark = pytest.mark.slow
+
+
+def write_pictures(folder: Path) -> list[Path]:
+    """Forty tiny pictures of two classes, in the order of the set."""
+    dice = np.random.default_rng(0)
+    paths = [folder / name / f"{number:02d}.png" for name in ("bottom", "top") for number in range(20)]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(dice.integers(0, 256, (8, 8), dtype=np.uint8)).save(path)
+    return paths
+
+
+def attempts(run: RunDir) -> list[str]:
+    return sorted(path.name for path in run.attempts.iterdir())
+
+
+def test_a_damaged_file_ends_a_run_that_goes_on_once_it_is_mended(tmp_path: Path) -> None:
+    """The verdict names the file although a loader worker met it; the run does not go on without it, nor with another
+    in its place, unless it may."""
+    paths = write_pictures(tmp_path / "pictures")
+    damaged = paths[int(Stream(40, 0, 0).indices(np.array([39]))[0])]  # the epoch's last: in the fourth step
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:len(whole) // 2])
+    config = str(write_config(tmp_path))
+
+    failed = drumbeat(tmp_path, config, "--procs", "2", "data.train={_target_: data.images.ImageFolder, "
+                      f"root: {tmp_path / 'pictures'}, channels: 1}}", "data.workers=1", expect=1)
+    run = latest(tmp_path)
+    verdict = read_json(run.status)["verdict"]
+    assert f" failed at step 3: ValueError: cannot read the image {damaged}: " in verdict
+    assert verdict.startswith("rank 0 on ")
+    assert verdict.endswith("; the last checkpoint is of step 3; given up: the same again")
+    assert str(damaged) in failed.stdout
+    assert attempts(run) == ["000", "001"]
+
+    damaged.unlink()
+    drumbeat(tmp_path, "--resume", "tiny", "--procs", "3", expect=1)
+    assert read_json(run.status)["verdict"] == (
+        "the training set has changed since the checkpoint; the last checkpoint is of step 3; not tried again: it "
+        "would fail the same way")
+    assert attempts(run) == ["000", "001", "002"]
+    assert "40 samples then, 39 now" in run.attempt(2).errors()[0]["message"]
+
+    damaged.write_bytes(whole)
+    refused = drumbeat(tmp_path, "--debug", "--resume", "tiny", expect=2)
+    assert "as many samples, but other files or sizes" in refused.stderr
+    done = drumbeat(tmp_path, "--debug", "--resume", "tiny", "data.may_change=true")
+    assert "note: files of the training set have changed since the checkpoint, as data.may_change allows" in done.stdout
+    assert read_json(run.result)["state"] == "finished"
+    report = verify(run)
+    assert report.faults == 0
+    assert {span.attempt: span.ranks for phase in report.phases for span in phase.spans} == {0: 2, 4: 1}
