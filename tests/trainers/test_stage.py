@@ -44,7 +44,7 @@ def test_the_loss_of_mixed_targets_by_hand() -> None:
     expected = [-(kept * logs[row, own] + (1 - kept) * logs[row, partner]).item() for row, (own, partner, kept)
                 in enumerate(zip(OWN.tolist(), PARTNER.tolist(), KEPT.tolist(), strict=True))]
     assert one._losses(outputs, MIXED).tolist() == pytest.approx(expected, rel=1e-6)
-    assert one.step(batch(MIXED), 0).item() == pytest.approx(sum(expected) / 5, rel=1e-6)
+    assert one.step(batch(MIXED), 0)[0].item() == pytest.approx(sum(expected) / 5, rel=1e-6)
 
 
 @pytest.mark.parametrize("kept", [0, 1])
@@ -60,7 +60,7 @@ def test_a_sample_that_keeps_all_or_nothing_is_not_mixed(kept: int) -> None:
 @pytest.mark.parametrize("largest", [1, 2, 4])
 def test_micro_batches_take_their_own_part_of_the_mixed_targets(largest: int) -> None:
     whole, cut = stage(mix=True), stage(mix=True, largest=largest)
-    losses = [one.step(batch(MIXED), 0).item() for one in (whole, cut)]
+    losses = [one.step(batch(MIXED), 0)[0].item() for one in (whole, cut)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-6)
     for one, other in zip(whole.model.parameters(), cut.model.parameters(), strict=True):
         torch.testing.assert_close(one, other)
