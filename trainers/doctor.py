@@ -14,9 +14,11 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import file_digest
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +35,10 @@ from configs.layers import Layer, short
 from configs.load import build_config
 from configs.schema import Config
 from data.images import ImageFolder, Normalize
-from data.loader import Fetch, Samples
-from data.order import Integers, Permutation, key
-from data.sampling import classes_of, labels_of
+from data.loader import Fetch, Samples, Shares
+from data.order import Integers, Permutation, Timetable, key
+from data.sampling import LengthWindows, classes_of, labels_of
+from data.text import padding_waste
 from trainers.build import (
     Sets,
     build_batch_transforms,
@@ -107,7 +110,7 @@ def examine(config: Config, *, everything: bool, sheet: Path) -> Findings:
     for name, samples in named[1:]:
         _leaks(found, sets.train, name, samples)
     if getattr(sets.train, "lengths", None) is not None:
-        _lengths(found, sets.train)
+        _lengths(found, config, sets.train)
     _speed(found, config, sets)
     _draw(found, config, sets, sheet)
     return found
@@ -266,10 +269,18 @@ def _digest(file: str) -> str:
         return file_digest(opened, "sha256").hexdigest()
 
 
-def _lengths(found: Findings, samples: Any) -> None:
+def _lengths(found: Findings, config: Config, samples: Any) -> None:
+    """How long the samples are, and what of the first batches would be padding."""
     lengths = np.asarray(samples.lengths)
     middle, most = np.percentile(lengths, [50, 95])
     found.say("lengths", f"median {middle:.0f}, 95 % up to {most:.0f}, longest {lengths.max():,}")
+    table = Timetable(len(lengths), config.batch_size, 1)
+    stream = build_stream(config, samples, 0)
+    window = config.data.length_window or 50
+    sorted_batches = LengthWindows(table, stream, lengths, batches=window, rank=0, world_size=1)
+    waste = [padding_waste(lengths, (stream.indices(np.asarray(positions)) for positions in islice(several, 500)))
+             for several in (sorted_batches, Shares(table, rank=0, world_size=1))]
+    found.say("padding", f"{waste[0]:.0%} of a batch with data.length_window={window}, {waste[1]:.0%} without")
 
 
 def _speed(found: Findings, config: Config, sets: Sets) -> None:
@@ -302,9 +313,18 @@ def _speed(found: Findings, config: Config, sets: Sets) -> None:
               if workers > 0.9 else "one loader process for each such device keeps up with it")
     if decoding and config.data.cache is None and images is not None:
         without = 1 / max(1 / delivered - 1 / decoding, 1e-6)
-        size = float(np.mean([images.decode(index).nbytes for index in range(min(8, len(images)))])) * len(images)
+        size = _mean_size(images) * len(images)
         pays = "pays" if delivered < taken * 1.5 and without > 2 * delivered else "is not needed"
         found.say("advice", f"data.cache {pays}: {without:,.0f} samples/s from it, for {size / 1e6:,.0f} MB of disk")
+
+
+def _mean_size(images: ImageFolder) -> float:
+    """Bytes of a decoded image, from the first few that can be read."""
+    sizes = []
+    for index in range(min(8, len(images))):
+        with suppress(ValueError):
+            sizes.append(images.decode(index).nbytes)
+    return float(np.mean(sizes)) if sizes else 0.0
 
 
 def _rate(work: Callable[[int], int]) -> float:
