@@ -149,6 +149,10 @@ class Attempt:
     def error(self, rank: int) -> Path:
         return self.path / f"rank{rank}.error.json"
 
+    def stacks(self, rank: int) -> Path:
+        """Where each thread of a rank stood when it was found to hang; empty where it was not."""
+        return self.path / f"rank{rank}.stacks"
+
     def errors(self) -> list[dict[str, Any]]:
         """What went wrong on each rank that could say so, the earliest first."""
         found = [read_json(path) for path in self.path.glob("rank*.error.json")]

@@ -182,6 +182,9 @@ class Config:
     not_finite: Literal["stop", "skip", "ignore"] = "stop"
     """What to do where the loss or the gradient is no finite number: keep the state before that step and end, go on
     without the step, or not look."""
+    hang_minutes: float | None = above(0, None)
+    """A rank that gives no sign of life for so long has its stacks written down and is ended, and the run restarts;
+    null waits half an hour, or fifty times as long as the longest step."""
     compare_ranks_every: int = at_least(1, 1000)
     """Steps between two comparisons of the ranks' weights, which must be the same to the bit."""
     phases: dict[str, Phase | None] = field(default_factory=dict)

@@ -11,6 +11,7 @@ import re
 import signal
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 from configs.rundir import Attempt, RunDir, State, read_json, write_json
@@ -28,6 +29,9 @@ REASONS = {"stopped": "as asked", TIME_LIMIT: "the job's time limit is near", TE
 CONSEQUENCES = re.compile(r"closed by peer|reset by peer|Broken pipe|Socket (closed|Timeout)|remote process exited|"
                           r"NCCL communicator was aborted|another rank's loss")
 """Messages of ranks that fail because another one did."""
+
+WAITS = re.compile(r"distributed_c10d\.py|in _engine_run_backward")
+"""In the stacks of a rank that waits for others: in a collective, or in the backward pass, which sums gradients."""
 
 ROOT_CAUSE = re.compile(r"Root Cause \(first observed failure\):.*?rank\s*: (\d+).*?exitcode\s*: (-?\d+)", re.DOTALL)
 """In torchrun's report."""
@@ -139,6 +143,8 @@ class Cause:
 def cause(attempt: Attempt) -> Cause:
     """What began it: a rank that was killed, else the first exception that is not about another rank that has gone."""
     causes, errors = list(root_causes(attempt)), attempt.errors()
+    if hung := hang(attempt):
+        return hung
     own = [error for error in errors if not CONSEQUENCES.search(error["message"])]
     at = f" at step {max(error['step'] for error in errors)}" if errors else ""
     for host, rank, code in causes:
@@ -157,6 +163,25 @@ def cause(attempt: Attempt) -> Cause:
         if down.get("code"):
             return Cause(f"torchrun on {down['host']} {ended_by(down['code'])}{at}")
     return Cause(f"the ranks ended without a result{at}")
+
+
+def hang(attempt: Attempt) -> Cause | None:
+    """Which rank hung and where, if the stacks of ranks were written down: the one whose stacks show no wait for other
+    ranks. Where all wait, or several do not, who began it is not known."""
+    stacks = {int(path.stem.removeprefix("rank")): text for path in attempt.path.glob("rank*.stacks")
+              if (text := path.read_text(errors="replace"))}
+    if not stacks:
+        return None
+    alone = [rank for rank, text in stacks.items() if not WAITS.search(text)]
+    if len(alone) != 1:
+        return Cause("the ranks hung, and which of them first is not known; their stacks are in "
+                     f"{attempt.path.name}/rank*.stacks")
+    places = re.findall(r'File "(.+)", line (\d+) in (.+)', stacks[alone[0]].rpartition("Thread")[2])
+    own = [place for place in places if "site-packages" not in place[0]]
+    at = "".join(f" in {name} ({Path(file).name}:{line})" for file, line, name in own[:1])
+    others = "; the others waited for it" if len(stacks) > 1 else ""
+    return Cause(f"rank {alone[0]} hung{at}{others}; its stacks are in {attempt.path.name}/rank{alone[0]}.stacks",
+                 alone[0])
 
 
 def root_causes(attempt: Attempt) -> Iterator[tuple[str, int, int]]:

@@ -29,6 +29,7 @@ from trainers.state import weights_sha256
 from trainers.stopping import Agreement
 from trainers.tasks import Results, Task
 from trainers.tracking import Silent, Tracker, contact_sheet
+from trainers.watchdog import Watchdog
 from trainers.world import World
 
 End = Literal["finished", "stopped"]
@@ -75,6 +76,7 @@ class Training:
     workers: int
     progress: Progress
     account: Account
+    watchdog: Watchdog
     checkpoint: Checkpoint | None = None
     """The checkpoint that this attempt resumes from."""
 
@@ -112,6 +114,7 @@ class Training:
         meter = Meter()
         self.tracker.status(phase=stage.name, phase_steps=timetable.steps)
         for batch, waited in self._batches(number, timetable, stage, resumed):
+            self.watchdog.pet()
             ask = self.agreement.before(self.progress.step)
             if ask.save or ask.stop:
                 self._save(stage)
@@ -214,11 +217,16 @@ class Training:
         self._share(self.model.buffers())
         results = evaluate(self.model, self.task, samples, list(self.sets.evaluate_transforms), forward=self.forward,
                            world=self.world, batch_size=self.config.evaluation.batch_size, workers=self.workers,
-                           skip_unreadable=self.config.data.on_error == "skip", heartbeat=self.tracker.status)
+                           skip_unreadable=self.config.data.on_error == "skip", heartbeat=self._alive)
         left_out = len(samples) - len(results.losses)
         if (note := check_left_out(name, left_out, len(samples), self.config.data.max_skipped)) and self.world.is_first:
             print(note, flush=True)
         return results
+
+    def _alive(self) -> None:
+        """A sign of life from an evaluation."""
+        self.watchdog.pet()
+        self.tracker.status()
 
     def _better(self, metrics: dict[str, float]) -> bool:
         name = self.config.evaluation.best_by

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import socket
 import sys
@@ -40,6 +41,7 @@ from trainers.loop import End, Training
 from trainers.stage import Forward
 from trainers.stopping import Agreement
 from trainers.tracking import Silent, Tracker
+from trainers.watchdog import Watchdog
 from trainers.world import World, end_with_agent, join
 
 
@@ -53,8 +55,10 @@ def main(run_dir: str, attempt_number: int) -> None:
     training: Training | None = None
     try:
         prefer_determinism(config, topology)
-        with join(topology["device"]) as world:
-            training = build(run, attempt, config, world, threads=topology["cpus_per_rank"], debug=debug)
+        sets = build_sets(config)
+        use_caches(config, sets, processes=len(os.sched_getaffinity(0)), progress=CacheNews())
+        with join(topology["device"]) as world:  # only now: filling a cache may outlast the others' patience
+            training = build(run, attempt, config, sets, world, threads=topology["cpus_per_rank"], debug=debug)
             training.tracker.status(now=True, state="running", attempt=attempt.number)
             end = training.run()
             leave(run, attempt, training, end)
@@ -63,10 +67,9 @@ def main(run_dir: str, attempt_number: int) -> None:
         raise
 
 
-def build(run: RunDir, attempt: Attempt, config: Config, world: World, *, threads: int, debug: bool) -> Training:
+def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: World, *, threads: int,
+          debug: bool) -> Training:
     """Everything a rank trains with, as far as an earlier attempt brought it."""
-    sets = build_sets(config)
-    use_caches(config, sets, processes=len(os.sched_getaffinity(0)), progress=CacheNews())
     task = build_task(config, sets.classes, world.device)
     model = build_model(config).to(world.device)
     if config.channels_last and any(parameter.dim() == 4 for parameter in model.parameters()):
@@ -85,6 +88,8 @@ def build(run: RunDir, attempt: Attempt, config: Config, world: World, *, thread
                             next_look=progress.step, looked=(progress.step, time.monotonic())),
         tracker=tracker, workers=loader_workers(config, threads=threads, debug=debug), progress=progress,
         account=Account(attempt.number), checkpoint=checkpoint,
+        watchdog=Watchdog(attempt, world.rank, math.inf if debug else 60 * config.hang_minutes if config.hang_minutes
+                          else None),
     )
 
 
@@ -132,6 +137,7 @@ def leave(run: RunDir, attempt: Attempt, training: Training, end: End) -> None:
         write_json(attempt.saved, {"state": end, "step": training.progress.step})
         print(f"{end} at step {training.progress.step}", flush=True)
     training.tracker.close()
+    training.watchdog.close()
 
 
 def tell_of_a_pause(run: RunDir, state: State, words: str) -> None:
