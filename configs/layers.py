@@ -44,11 +44,12 @@ def file_layers(file: Path, above: tuple[Path, ...] = ()) -> list[Layer]:
     base = layer.values.pop("base", None)
     if base is None:
         return [layer]
-    if not isinstance(base, str) or not (file.parent / base).is_file():
+    found = next((path for path in (file.parent / str(base), ROOT / "configs" / str(base)) if path.is_file()), None)
+    if not isinstance(base, str) or found is None:
         others = [path.name for path in file.parent.glob("*.yaml") if path.is_file() and path != file]
         raise ConfigError(Fault(what="the base file is not there", where=layer.where("base"),
                                 given=f"base: {inline(base)}", remedy=nearest(str(base), others)))
-    return [*file_layers(file.parent / base, (*above, file.resolve())), layer]
+    return [*file_layers(found, (*above, file.resolve())), layer]
 
 
 def assignment_layer(text: str) -> Layer:

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from configs.errors import ConfigError, Fault
 from configs.faults import misfit, missing, out_of_bounds, unresolved
-from configs.layers import Layer, nest, overlay, parent
+from configs.layers import Layer, leaves, nest, overlay, parent
 from configs.text import inline
 
 PATH_ARGUMENTS = ("root", "folder", "path", "file")
@@ -66,8 +66,17 @@ def _merge(schema: type, values: dict[str, Any], places: Places, layers: Sequenc
     misfits: list[tuple[str, Any]] = []
     merged = _merge_what_fits(merged, values, misfits)
     misfits.sort(key=lambda leaf: layers.index(places[leaf[0]]))
-    faults = [misfit(schema, places[key], key, value) for key, value in misfits]
+    faults = [_elsewhere(misfit(schema, places[key], key, value), key, values) for key, value in misfits]
     return merged, faults or [Fault(what=first, where=layers[-1].origin)]
+
+
+def _elsewhere(fault: Fault, key: str, values: dict[str, Any]) -> Fault:
+    """An unknown key that has no near relation where it stands, with the keys of that name that there are."""
+    name = key.rpartition(".")[2]
+    found = [known for known, _ in leaves(values) if known.endswith(f".{name}") and known != key]
+    if not found or not fault.what.startswith("unknown key") or fault.remedy.startswith("Did"):
+        return fault
+    return dataclasses.replace(fault, remedy=f"Did you mean {' or '.join(repr(known) for known in found[:3])}?")
 
 
 def _merge_what_fits(merged: Any, values: Mapping[str, Any], misfits: list[tuple[str, Any]], prefix: str = "") -> Any:

@@ -202,7 +202,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("words", nargs="*", metavar="CONFIG", help="a config file, or the name of a shipped one; then "
                         "changes to it, KEY=VALUE")
     size = parser.add_argument_group("how many processes")
-    size.add_argument("--gpus", type=whole, metavar="N", help="ranks on each node, a GPU each (default: all there are)")
+    size.add_argument("--gpus", type=whole, metavar="N", help="ranks on each node, a GPU each (default: all there are; "
+                      "needed with --slurm)")
     size.add_argument("--procs", type=whole, metavar="N", help="ranks on each node, on the CPU")
     size.add_argument("--nodes", type=whole, metavar="K", help="nodes of a cluster (default: 1)")
     place = parser.add_argument_group("where (default: on this machine, watched from this terminal)")

@@ -17,8 +17,9 @@ from launch.plan import JobPlan, leaked, torchrun_command
 PLACES = {"debug": "in this process", "local": "on this machine", "slurm": "through SLURM"}
 
 
-def describe(loaded: Loaded, request: Request) -> str:
-    """The resolved config, the processes, what each rank gets and finds, and the exact request."""
+def describe(loaded: Loaded, request: Request, *, lacking: bool = False) -> str:
+    """The resolved config, the processes, what each rank gets and finds, and the exact request. `lacking` says that
+    this machine has not the GPUs for it."""
     plan = request.plan
     blocks = [
         ("config: defaults, and where every other value comes from", loaded.as_yaml()),
@@ -31,7 +32,10 @@ def describe(loaded: Loaded, request: Request) -> str:
     if plan.where != "local":
         blocks.append(("sbatch script" if plan.where == "slurm" else "call", request.text))
     text = "\n\n".join(f"# --- {title}\n{block.rstrip()}" for title, block in blocks)
-    return f"{text}\n\n# Nothing was started, and nothing was written."
+    notes = ["# Not looked at: targets, weights, data. Starting the run looks at them first."]
+    if lacking:
+        notes.append("# This machine has fewer GPUs: the run would not start here.")
+    return "\n".join([f"{text}\n", *notes, "# Nothing was started, and nothing was written."])
 
 
 def summary(plan: JobPlan) -> str:

@@ -15,6 +15,7 @@ if __name__ == "__main__":  # as a file: Python has put launch/ first on the pat
     sys.exit(main(["run", *sys.argv[1:]], program="python launch/run.py"))
 
 import argparse
+import dataclasses
 import os
 import shutil
 import signal
@@ -39,7 +40,9 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         from launch.describe import describe
 
-        print(describe(loaded, request))
+        lacking = plan.where == "local" and plan.topology.device == "cuda" and (
+            plan.topology.ranks_per_node > len(Machine.here().gpus))
+        print(describe(loaded, request, lacking=lacking))
         return 0
 
     if plan.where == "slurm":
@@ -78,8 +81,11 @@ def _fresh(args: argparse.Namespace) -> tuple[RunDir, Loaded, JobPlan]:
     loaded = load(config, [word for word in args.words if "=" in word], _flags(args))
     run_dir = RunDir.new(Path(args.runs), loaded.config.name)
     where: Where = "debug" if args.debug else "slurm" if args.slurm else "local"
+    machine = Machine.here()
+    if args.dry_run and (loaded.config.launch.gpus or 0) > len(machine.gpus):
+        machine = dataclasses.replace(machine, gpus=tuple(map(str, range(loaded.config.launch.gpus or 0))))
     with _pointing_into(loaded):
-        plan = plan_job(loaded.config, run_dir=run_dir.path, where=where, machine=Machine.here(),
+        plan = plan_job(loaded.config, run_dir=run_dir.path, where=where, machine=machine,
                         site=load_site(args.profile), folder=Path.cwd())
     return run_dir, loaded, plan
 
@@ -195,7 +201,9 @@ def _check_flags(args: argparse.Namespace) -> None:
         faults.append(("--profile describes a cluster, and this run is for this machine", f"--profile {args.profile}",
                        "Add --slurm, or leave --profile out."))
     configs = [word for word in args.words if "=" not in word]
-    if args.resume and configs:
+    if args.resume == "":
+        faults.append(("which run?", "--resume ''", "Name one by its folder, its id, or, the latest, by its name."))
+    elif args.resume and configs:
         faults.append(("a run is resumed with its own config", " ".join(configs),
                        "Leave this out, or start a new run without --resume."))
     elif not args.resume and not configs:

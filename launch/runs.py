@@ -13,6 +13,7 @@ from pathlib import Path
 
 from configs.errors import Fault, RunError, nearest
 from configs.layers import short
+from configs.load import read
 from configs.manifest import checkpoint_path, damage, saved_steps
 from configs.rundir import ENDED, Attempt, RunDir, read_json
 
@@ -26,7 +27,11 @@ SILENCE_SECONDS = 120.0
 
 def find_run(text: str, runs: Path) -> RunDir:
     """The run a person means: a folder, an id or the beginning of one, or a name, which means its latest run."""
-    for folder in (Path(text), Path(text) / "latest"):
+    if not text.strip():
+        raise RunError(Fault(what="which run?", where="command line",
+                             remedy="Name a run by its folder, its id, or, the latest, by its name."))
+    beside = (runs / text, runs / text / "latest") if "/" in text else ()  # as reports name it: name/id
+    for folder in (Path(text), Path(text) / "latest", *beside):
         if (folder / "plan.json").is_file():
             return RunDir((folder.parent / folder.readlink() if folder.is_symlink() else folder).absolute())
     folders = sorted((plan.parent for plan in runs.glob("*/*/plan.json") if not plan.parent.is_symlink()),
@@ -116,7 +121,7 @@ def status_text(run: RunDir) -> str:
     """How a run is doing, in a few lines."""
     status = read_json(run.status)
     rows = [("run", run.id), ("state", str(status.get("state", "unknown")))]
-    if status.get("verdict"):
+    if status.get("verdict") and status["verdict"] != status.get("state"):
         rows.append(("verdict", status["verdict"]))
     if "step" in status:
         steps = f" of {status['steps']:,}" if status.get("steps") else ""
@@ -130,7 +135,10 @@ def status_text(run: RunDir) -> str:
         rows.append(("speed", f"{status['samples_per_second']:.1f} samples/s, {clock(status['eta_seconds'])} to go"))
     if "time" in status and status.get("state") not in ENDED:
         rows.append(("heard of", f"{max(0, time.time() - status['time']):.0f} s ago"))
-    if (job := read_json(run.job)).get("id"):
+    result = read_json(run.result)
+    rows += [(name, ", ".join(f"{key} {value:.4f}" for key, value in result[name].items() if isinstance(value, float)))
+             for name in ("best", "test") if result.get(name)]
+    if (job := read_json(run.job)).get("id") and status.get("state") not in ENDED:
         rows.append(("job", f"{job['id']} ({'SLURM' if job['where'] == 'slurm' else 'process on this machine'})"))
     return "\n".join(f"{name:<12}{value}" for name, value in [*rows, ("folder", str(run.path))])
 
@@ -138,19 +146,23 @@ def status_text(run: RunDir) -> str:
 def checkpoints_text(run: RunDir) -> str:
     """The checkpoints of a run, newest first, each with what it is and whether it can be relied on."""
     last, best = ((run.checkpoints / name).resolve().name for name in ("last", "best"))
-    rows = [("step", "phase", "size", "age", "validation", "")]
+    if not saved_steps(run):
+        raise RunError(Fault(what="there are no checkpoints yet", where=str(run.checkpoints)))
+    phases = list(read(run.config).phases)
+    rows = [("step", "phase", "size", "saved", "validation", "state")]
     for step in saved_steps(run):
         path = checkpoint_path(run, step)
         progress = read_json(path / "state.json").get("progress", {})
         judged = progress.get("last", {}) if progress.get("last", {}).get("step") == step else {}
         metrics = ", ".join(f"{name} {value:.4f}" for name, value in judged.items() if isinstance(value, float))
         size = sum(file.stat().st_size for file in path.iterdir()) / 1e6
-        age = clock(time.time() - path.stat().st_mtime)
+        minutes = (time.time() - path.stat().st_mtime) / 60
+        age = f"{minutes:.0f} min ago" if minutes < 100 else f"{minutes / 60:.0f} h ago"
         words = [*(["last"] if path.name == last else []), *(["best"] if path.name == best else []),
                  damage(path) or "digests agree"]
-        rows.append((f"{step:,}", str(progress.get("phase", "?")), f"{size:,.1f} MB", age, metrics, ", ".join(words)))
-    if len(rows) == 1:
-        raise RunError(Fault(what="there are no checkpoints yet", where=str(run.checkpoints)))
+        number = progress.get("phase", len(phases))
+        phase = phases[number] if number < len(phases) else "?"
+        rows.append((f"{step:,}", phase, f"{size:,.1f} MB", age, metrics, ", ".join(words)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([*lines, *(f"set aside  {short(path)}" for path in sorted(run.checkpoints.glob("bad-*")))])
@@ -234,4 +246,6 @@ def _nearest_run(text: str, names: set[str]) -> str:
     if not names:
         return "There are no runs here yet; --runs DIR looks elsewhere."
     remedy = nearest(text, names)
-    return remedy if remedy.startswith("Did") else "Name a run by its folder, its id, or, the latest, by its name."
+    newest = sorted(name for name in names if name[:8].isdigit())[-3:]
+    return remedy if remedy.startswith("Did") else (
+        f"Name a run by its folder, its id, or, the latest, by its name. The newest: {', '.join(newest)}")

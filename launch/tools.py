@@ -22,7 +22,8 @@ def on_config(module: str, words: Sequence[str], *options: str) -> int:
     if len(files) != 1:
         raise ConfigError(Fault(what="one config is needed" if not files else "one config at a time",
                                 where="command line", given=" ".join(files),
-                                remedy="For example: configs/resnet50_xray_demo.yaml"))
+                                remedy="Changes to it are written KEY=VALUE: batch_size=64" if files
+                                else "For example: configs/resnet50_xray_demo.yaml"))
     config = load(files[0], [word for word in words if "=" in word]).config
     return start(module, *options, text=json.dumps(dataclasses.asdict(config)))
 
@@ -31,4 +32,5 @@ def start(module: str, *words: str, text: str = "") -> int:
     """Runs a module in this folder, able to import what a run could; its exit code."""
     path = os.pathsep.join(dict.fromkeys([str(ROOT), str(Path.cwd()), *Machine.here().python_path]))
     return subprocess.run([sys.executable, "-m", module, *words], input=text, text=True, check=False,
-                          env=os.environ | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}).returncode
+                          env=os.environ | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
+                          process_group=0).returncode  # Ctrl-C is for this process, which ends that one without a word

@@ -41,7 +41,8 @@ def export(run: RunDir, file: Path, which: str) -> str:
                 torch.save(load_file(path / "model.safetensors"), opened)
         os.replace(temporary, file)
     except OSError as error:
-        raise RunError(Fault(what=f"the weights cannot be written: {error.strerror}", where=str(file))) from error
+        raise RunError(Fault(what=f"the weights cannot be written: {error.strerror}", where=str(file),
+                             remedy="Make the folder first, or name another one.")) from error
     finally:
         temporary.unlink(missing_ok=True)
     step = read_json(path / "manifest.json")["step"]

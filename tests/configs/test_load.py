@@ -262,6 +262,13 @@ def test_clusters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         load_site("exampel")
 
 
+def test_a_shipped_config_is_a_base_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("base: resnet50_xray.yaml\nname: mine\nbatch_size: 64\n")
+    config = load("mine.yaml").config
+    assert (config.name, config.batch_size, list(config.phases)) == ("mine", 64, ["head", "finetune"])
+
+
 def test_a_config_is_frozen(write: Write) -> None:
     config: Config = load(write()).config
     with pytest.raises(dataclasses.FrozenInstanceError):

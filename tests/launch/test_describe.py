@@ -39,13 +39,24 @@ data:
     train: []
     evaluate: []
     batch: []
+    fuse: true
   shuffle: true
+  sampling: {}
+  length_window: null
+  mix: {}
+  cache: null
+  on_error: raise
+  max_skipped: 0.01
+  may_change: false
   workers: null
 batch_size: 12                            # small.yaml:2
 max_batch_per_device: null
 precision: auto
 channels_last: true
 deterministic: true
+not_finite: stop
+hang_minutes: null
+compare_ranks_every: 1000
 phases:
   head:
     epochs: 2.0                           # small.yaml:8
@@ -76,6 +87,7 @@ evaluation:
 checkpoints:
   every_steps: null
   every_minutes: 10.0
+  patience_minutes: 20.0
   keep: 2
 tracking:
   every_steps: 10
@@ -99,6 +111,7 @@ an epoch  not known before the samples are counted: preparing does that when the
 
 # --- environment of every rank
 PYTHONPATH=CODE:HERE
+PYTHONSAFEPATH=1
 PYTHONUNBUFFERED=1
 PYTHONFAULTHANDLER=1
 OMP_NUM_THREADS=2
@@ -113,6 +126,7 @@ PYTHON -m torch.distributed.run \\
   --max-restarts=0 \\
   -m trainers.worker HERE/runs/RUN ATTEMPT
 
+# Not looked at: targets, weights, data. Starting the run looks at them first.
 # Nothing was started, and nothing was written."""
 
 

@@ -164,6 +164,15 @@ def test_resuming_with_other_processes(cluster: Path) -> None:
     assert (topology.nodes, topology.ranks_per_node, topology.device) == (1, 3, "cpu")
 
 
+def test_a_plan_for_more_gpus_than_there_are_can_be_looked_at(cluster: Path,
+                                                              capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "small.yaml", "--gpus", "8", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "--nproc-per-node=8" in said
+    assert "# This machine has fewer GPUs: the run would not start here.\n" in said
+    assert main(["run", "small.yaml", "--gpus", "8"]) == 2
+
+
 def test_resuming_keeps_the_threads_of_each_rank(cluster: Path) -> None:
     """However many cores this machine has now: the order of summation depends on them."""
     assert main([*SUBMIT, "launch.cpus_per_rank=5"]) == 0

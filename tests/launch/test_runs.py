@@ -45,11 +45,19 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize(("text", "found"), [
     ("tiny", SECOND), ("other", OTHER), (FIRST, FIRST), ("20260101", FIRST), ("aaaaa", FIRST),
-    (f"runs/tiny/{FIRST}", FIRST), ("runs/tiny/latest", SECOND), ("runs/tiny", SECOND),
+    (f"runs/tiny/{FIRST}", FIRST), ("runs/tiny/latest", SECOND), ("runs/tiny", SECOND), (f"tiny/{FIRST}", FIRST),
+    ("tiny/", SECOND), ("tiny/latest", SECOND),
 ])
 def test_finding_a_run(runs: Path, text: str, found: str) -> None:
     run = find_run(text, Path("runs"))
     assert (run.id, run.path.is_absolute(), run.path.is_symlink()) == (found, True, False)
+
+
+@pytest.mark.parametrize("text", ["", " "])
+def test_an_empty_name_means_no_run(runs: Path, text: str) -> None:
+    """As in `drumbeat stop "$RUN"` where RUN is not set."""
+    with pytest.raises(RunError, match=r"which run\?"):
+        find_run(text, runs)
 
 
 def test_what_to_type_for_a_run(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

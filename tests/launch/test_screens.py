@@ -69,7 +69,7 @@ error: this machine has no GPU
   do     Use --procs N for ranks on the CPU, or --slurm to run where there are
          GPUs.
 """,
-    "run small.yaml launch.gpus=4 --dry-run": """\
+    "run small.yaml launch.gpus=4": """\
 error: this machine has no GPU
   where  command line (launch.gpus)
   given  4 ranks with a GPU each
@@ -166,17 +166,21 @@ error: phases.head.epochs must be a number
     "run small.yaml a=1 b=1 c=1 d=1 data.workers=-1": """\
 error: 5 things are wrong
   command line: unknown key 'a' at the top level. Valid here: batch_size,
-    channels_last, checkpoints, data, deterministic, evaluation, launch,
-    max_batch_per_device, model, name, phases, precision, seed, task, tracking.
+    channels_last, checkpoints, compare_ranks_every, data, deterministic,
+    evaluation, hang_minutes, launch, max_batch_per_device, model, name,
+    not_finite, phases, precision, seed, task, tracking.
   command line: unknown key 'b' at the top level. Valid here: batch_size,
-    channels_last, checkpoints, data, deterministic, evaluation, launch,
-    max_batch_per_device, model, name, phases, precision, seed, task, tracking.
+    channels_last, checkpoints, compare_ranks_every, data, deterministic,
+    evaluation, hang_minutes, launch, max_batch_per_device, model, name,
+    not_finite, phases, precision, seed, task, tracking.
   command line: unknown key 'c' at the top level. Valid here: batch_size,
-    channels_last, checkpoints, data, deterministic, evaluation, launch,
-    max_batch_per_device, model, name, phases, precision, seed, task, tracking.
+    channels_last, checkpoints, compare_ranks_every, data, deterministic,
+    evaluation, hang_minutes, launch, max_batch_per_device, model, name,
+    not_finite, phases, precision, seed, task, tracking.
   command line: unknown key 'd' at the top level. Valid here: batch_size,
-    channels_last, checkpoints, data, deterministic, evaluation, launch,
-    max_batch_per_device, model, name, phases, precision, seed, task, tracking.
+    channels_last, checkpoints, compare_ranks_every, data, deterministic,
+    evaluation, hang_minutes, launch, max_batch_per_device, model, name,
+    not_finite, phases, precision, seed, task, tracking.
   command line: data.workers must be at least 0, not -1.
 """,
     "run small.yaml --name a/b": """\
@@ -191,10 +195,22 @@ error: the run folder cannot be made: it is no folder
   given  HERE/small.yaml/small/RUN
   do     Choose another place for runs: --runs DIR
 """,
+    "run small.yaml epochs=1": """\
+error: unknown key 'epochs' at the top level
+  where  command line
+  given  epochs: 1
+  do     Did you mean 'phases.head.epochs' or 'phases.finetune.epochs'?
+""",
+    "status ": """\
+error: the following arguments are required: RUN
+  where  command line
+  do     See: drumbeat status --help
+""",
     "run --resume nope": """\
 error: there is no run 'nope'
   where  HERE/runs
-  do     Name a run by its folder, its id, or, the latest, by its name.
+  do     Name a run by its folder, its id, or, the latest, by its name. The
+         newest: 20260101-000000-aaaaa, 20260101-000000-bbbbb
 """,
     "run --resume don small.yaml seed=3": """\
 error: a run is resumed with its own config

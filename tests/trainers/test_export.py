@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from configs.errors import RunError
 from configs.rundir import RunDir
 from launch.runs import checkpoints_text
+from tests.tiny import CONFIG
 from trainers.checkpoint import Checkpoints, Progress
 from trainers.export import export
 
@@ -20,6 +21,8 @@ from trainers.export import export
 def run(tmp_path: Path) -> Iterator[RunDir]:
     """Saved at steps 3 (the best), 5 and 8."""
     run = RunDir(tmp_path / "run")
+    run.path.mkdir()
+    run.config.write_text(CONFIG)
     checkpoints = Checkpoints(run, run.claim_attempt(), keep=2)
     best = {"step": 3, "phase": "head", "loss": 0.25}
     for step in (3, 5, 8):
@@ -32,8 +35,8 @@ def run(tmp_path: Path) -> Iterator[RunDir]:
 def test_the_table_tells_what_can_be_relied_on(run: RunDir) -> None:
     (run.checkpoints / "step-00000005" / "model.safetensors").write_bytes(b"")
     rows = [line.split() for line in checkpoints_text(run).splitlines()]
-    assert rows[0] == ["step", "phase", "size", "age", "validation"]
-    assert [row[0] for row in rows[1:]] == ["8", "5", "3"]
+    assert rows[0] == ["step", "phase", "size", "saved", "validation", "state"]
+    assert [row[:2] for row in rows[1:]] == [["8", "head"], ["5", "head"], ["3", "head"]]
     assert " ".join(rows[1]).endswith("loss 0.5000 last, digests agree")
     assert " ".join(rows[2]).endswith("model.safetensors has 0 bytes, not 84")
     assert " ".join(rows[3]).endswith("loss 0.2500 best, digests agree")
