@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -113,6 +114,13 @@ def build_shares(config: Config, samples: Samples, timetable: Timetable, stream:
 def build_mixing(config: Config) -> Mixing | None:
     """How training samples are mixed; None for not at all. Raises `PrepareError`."""
     return cast(Mixing, instantiate(config.data.mix, "data.mix")) if config.data.mix else None
+
+
+def with_way_out(faults: Sequence[Fault], how_to_get: str) -> list[Fault]:
+    """Where sets are not as they should be, the config's own words on how to get them: once, behind the last."""
+    lost = [fault for fault in faults
+            if fault.where in ("data.train", "data.validation", "data.test") and not fault.remedy]
+    return [dataclasses.replace(fault, remedy=how_to_get) if fault in lost[-1:] else fault for fault in faults]
 
 
 def _build_set(node: dict[str, Any], key: str, *, needed: bool = False) -> Samples | None:

@@ -12,11 +12,11 @@ import sys
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from configs.errors import Fault, PrepareError, UserError
+from configs.errors import Fault, PrepareError
 from configs.layers import Layer
 from configs.load import build_config
 from configs.schema import Config
-from trainers.build import build_sets, image_set, use_caches
+from trainers.build import build_sets, image_set, use_caches, with_way_out
 
 
 def fill(config: Config) -> str:
@@ -45,10 +45,11 @@ def fill(config: Config) -> str:
 
 
 def main() -> int:
+    config = build_config([Layer(values=json.load(sys.stdin), origin="config")])
     try:
-        print(fill(build_config([Layer(values=json.load(sys.stdin), origin="config")])))
-    except UserError as error:
-        print(error, file=sys.stderr)
+        print(fill(config))
+    except PrepareError as error:
+        print(PrepareError(*with_way_out(error.faults, config.data.how_to_get)), file=sys.stderr)
         return error.exit_code
     return 0
 

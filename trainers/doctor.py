@@ -30,7 +30,7 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from configs.errors import UserError
+from configs.errors import PrepareError
 from configs.layers import Layer, short
 from configs.load import build_config
 from configs.schema import Config
@@ -48,6 +48,7 @@ from trainers.build import (
     build_stream,
     build_task,
     image_set,
+    with_way_out,
 )
 from trainers.stage import Forward, Stage
 from trainers.tracking import contact_sheet
@@ -385,11 +386,11 @@ def main() -> int:
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--sheet", type=Path, default=Path("doctor.png"))
     args = parser.parse_args()
+    config = build_config([Layer(values=json.load(sys.stdin), origin="config")])
     try:
-        config = build_config([Layer(values=json.load(sys.stdin), origin="config")])
         found = examine(config, everything=args.all, sheet=args.sheet.absolute())
-    except UserError as error:
-        print(error, file=sys.stderr)
+    except PrepareError as error:
+        print(PrepareError(*with_way_out(error.faults, config.data.how_to_get)), file=sys.stderr)
         return error.exit_code
     print(found)
     print(f"verdict    {'nothing wrong was found' if not found.wrong else 'see what is damaged or leaks above'}")

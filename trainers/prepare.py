@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -40,6 +40,7 @@ from trainers.build import (
     build_stream,
     build_task,
     frozen_modules,
+    with_way_out,
 )
 from trainers.loop import timetables
 from trainers.tasks import Task
@@ -72,7 +73,7 @@ def prepare(config: Config, *, world_size: int = 1) -> dict[str, Any]:
         if len(sets.train):
             attempt(lambda: _check_order(config, sets.train))
     if faults or sets is None or model is None:
-        raise PrepareError(*_with_way_out(faults, config.data.how_to_get))
+        raise PrepareError(*with_way_out(faults, config.data.how_to_get))
     tables = timetables(config, len(sets.train))
     return {
         "samples": {name: len(samples) for name in ("train", "validation", "test")
@@ -81,13 +82,6 @@ def prepare(config: Config, *, world_size: int = 1) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "classes": sets.classes,
     }
-
-
-def _with_way_out(faults: Sequence[Fault], how_to_get: str) -> list[Fault]:
-    """Where sets are not as they should be, the config's own words on how to get them: once, behind the last."""
-    lost = [fault for fault in faults
-            if fault.where in ("data.train", "data.validation", "data.test") and not fault.remedy]
-    return [dataclasses.replace(fault, remedy=how_to_get) if fault in lost[-1:] else fault for fault in faults]
 
 
 def _model_on_meta(config: Config) -> nn.Module:
