@@ -131,8 +131,9 @@ def order(rounds: int) -> Iterator[tuple[Row, str]]:
     """From nothing to the first 256 samples of an epoch: seconds, and memory."""
     limit = ("Limit of the order: none to speak of, it is arithmetic. DistributedSampler was not tried at 1e9: a list "
              "of so many Python integers takes some 60 GB, on every rank.")
+    peer = [_order("torch", 50_000_000)]
     for n in (50_000_000, 1_000_000_000):
-        ours, peer = [_order("ours", n) for _ in range(rounds)], [_order("torch", 50_000_000)]
+        ours = [_order("ours", n) for _ in range(rounds)]
         for name, unit, item in (("time", "ms", 0), ("memory", "MB", 1)):
             own, other = statistics.median(one[item] for one in ours), peer[0][item]
             yield Row(name=f"order of {n:.0e} samples, {name} to begin", unit=unit, ours=own, peer=other,

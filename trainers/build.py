@@ -148,6 +148,14 @@ def build_model(config: Config) -> nn.Module:
     return model
 
 
+def place_model(config: Config, device: torch.device) -> nn.Module:
+    """The model on its device, its convolutions in the memory order that the config asks for. Raises `PrepareError`."""
+    model = build_model(config).to(device)
+    if config.channels_last and any(parameter.dim() == 4 for parameter in model.parameters()):
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
+
+
 def build_batch_transforms(config: Config) -> nn.Sequential:
     """What is done to each batch on the device."""
     return nn.Sequential(*instantiate(config.data.transforms.batch, "data.transforms.batch"))

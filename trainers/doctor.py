@@ -11,10 +11,8 @@ import argparse
 import json
 import os
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import file_digest
@@ -27,7 +25,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from configs.errors import PrepareError
@@ -43,21 +41,18 @@ from trainers.build import (
     Sets,
     build_batch_transforms,
     build_mixing,
-    build_model,
     build_sets,
     build_stream,
-    build_task,
     image_set,
     with_way_out,
 )
-from trainers.stage import Forward, Stage
+from trainers.pace import decode, mean_size, rate, step_rate
+from trainers.stage import Forward
 from trainers.tracking import contact_sheet
 from trainers.world import World
 
 LOOKED_AT = 200
 """Samples of each set that are read, unless all are."""
-SECONDS = 3.0
-"""How long each speed is measured."""
 NAMES = ("train", "validation", "test")
 
 
@@ -294,19 +289,19 @@ def _speed(found: Findings, config: Config, sets: Sets) -> None:
                   mixing=build_mixing(config), skip_unreadable=True)
     torch.set_num_threads(1)
     first = fetch.__getitems__(range(batch))
-    delivered = _rate(lambda step: len(fetch.__getitems__(range(step * batch, (step + 1) * batch)).positions))
+    delivered = rate(lambda step: len(fetch.__getitems__(range(step * batch, (step + 1) * batch)).positions))
     text = f"one loader process reads {delivered:,.0f} samples/s"
     images = image_set(sets.train)
     decoding = 0.0
     if images is not None:
-        decoding = _rate(partial(_decode, images))
+        decoding = rate(partial(decode, images))
         text += f"; decoding alone {decoding:,.0f}/s"
     found.say("speed", text)
 
     cores = len(os.sched_getaffinity(0))
     torch.set_num_threads(cores)
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    taken = _taken(config, sets, first, device)
+    taken = step_rate(config, sets, first, device)
     where = "this machine's first GPU" if device.type == "cuda" else f"this machine's {cores} cores"
     found.say("speed", f"phase {next(iter(config.phases))} takes {taken:,.0f} samples/s on {where}, batches of {batch}")
     workers = taken / delivered
@@ -314,55 +309,9 @@ def _speed(found: Findings, config: Config, sets: Sets) -> None:
               if workers > 0.9 else "one loader process for each such device keeps up with it")
     if decoding and config.data.cache is None and images is not None:
         without = 1 / max(1 / delivered - 1 / decoding, 1e-6)
-        size = _mean_size(images) * len(images)
+        size = mean_size(images) * len(images)
         pays = "pays" if delivered < taken * 1.5 and without > 2 * delivered else "is not needed"
         found.say("advice", f"data.cache {pays}: {without:,.0f} samples/s from it, for {size / 1e6:,.0f} MB of disk")
-
-
-def _mean_size(images: ImageFolder) -> float:
-    """Bytes of a decoded image, from the first few that can be read."""
-    sizes = []
-    for index in range(min(8, len(images))):
-        with suppress(ValueError):
-            sizes.append(images.decode(index).nbytes)
-    return float(np.mean(sizes)) if sizes else 0.0
-
-
-def _rate(work: Callable[[int], int]) -> float:
-    """Samples a second of work(0), work(1), ..., each of which returns how many it did."""
-    work(0)
-    began, done, step = time.perf_counter(), 0, 1
-    while time.perf_counter() - began < SECONDS:
-        done += work(step)
-        step += 1
-    return done / (time.perf_counter() - began)
-
-
-def _decode(images: ImageFolder, number: int) -> int:
-    try:
-        images.decode(number % len(images))
-    except ValueError:
-        return 0
-    return 1
-
-
-def _taken(config: Config, sets: Sets, batch: Any, device: torch.device) -> float:
-    """Samples a second of the first phase's step."""
-    world = World(rank=0, local_rank=0, size=1, device=device)
-    model: nn.Module = build_model(config).to(device)
-    if config.channels_last and any(parameter.dim() == 4 for parameter in model.parameters()):
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    stage = Stage(config, 0, model, build_task(config, sets.classes, device), world,
-                  Forward(config, world, build_batch_transforms(config)))
-    stage.start(batch, None)
-
-    def step(number: int) -> int:
-        stage.step(batch, number)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return len(batch.positions)
-
-    return _rate(step)
 
 
 def _draw(found: Findings, config: Config, sets: Sets, sheet: Path) -> None:

@@ -29,10 +29,10 @@ from trainers.account import Account, check_unchanged, describe
 from trainers.build import (
     Sets,
     build_batch_transforms,
-    build_model,
     build_sets,
     build_task,
     loader_workers,
+    place_model,
     use_caches,
 )
 from trainers.checkpoint import Checkpoint, Checkpoints, Progress
@@ -71,9 +71,7 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
           debug: bool) -> Training:
     """Everything a rank trains with, as far as an earlier attempt brought it."""
     task = build_task(config, sets.classes, world.device)
-    model = build_model(config).to(world.device)
-    if config.channels_last and any(parameter.dim() == 4 for parameter in model.parameters()):
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = place_model(config, world.device)
     checkpoints = Checkpoints(run, attempt, keep=config.checkpoints.keep, tell=partial(tell_of_a_pause, run),
                               patience=60 * config.checkpoints.patience_minutes)
     checkpoint = agree_on_checkpoint(checkpoints, world)

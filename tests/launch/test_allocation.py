@@ -13,7 +13,7 @@ from launch.allocation import Allocation
 
 SHOW = """JobId=7 JobName=tiny UserId=root(0) Priority=4294901755 QOS=(null) JobState={state} Reason={reason} \
 Dependency=(null) Requeue=1 Restarts={restarts} BatchFlag=1 ExitCode=0:0 RunTime=00:00:12 TimeLimit=00:10:00 \
-StartTime=2026-11-22T01:54:32 EndTime={end} Deadline=N/A Command=/work/a b.sh"""
+StartTime=2026-11-22T01:54:32 EndTime={end} Deadline=N/A Command=/home/me/a b.sh"""
 
 JOB = Allocation(job="7", restarts=1)
 
