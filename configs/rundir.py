@@ -135,6 +135,10 @@ class Attempt:
         """Written by the first node's launcher when the attempt is over: what happened and what comes next."""
         return self.path / "verdict.json"
 
+    def present(self, node: int) -> Path:
+        """Written by each node's launcher before its torchrun starts: where it is, and whether it reaches the first."""
+        return self.path / f"node{node}.present.json"
+
     def down(self, node: int) -> Path:
         """Written by each node's launcher when its torchrun has ended: its exit code."""
         return self.path / f"node{node}.down.json"

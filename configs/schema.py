@@ -216,4 +216,4 @@ class Site:
     setup: list[str] = field(default_factory=list)
     """Shell lines before the job's command: module load and the like."""
     sbatch: dict[str, Any] = field(default_factory=dict)
-    """Any other sbatch option by its long name."""
+    """Any other sbatch option by its long name; true for one without a value, false to leave out one of Drumbeat's."""

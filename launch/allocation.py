@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-Fate = Literal["preempted", "time limit", "requeued", "cancelled"]
+Fate = Literal["preempted", "time limit", "requeued", "cancelled", "terminated"]
 
 WAIT = 20.0
 """Seconds to wait for an answer of the controller."""
@@ -26,10 +26,14 @@ class Allocation:
     job: str
     restarts: int
     """How often SLURM had queued the job again when this process began."""
+    after: str = ""
+    """The job that this one was queued to follow, if it should end without success."""
 
     @classmethod
     def here(cls) -> Allocation:
-        return cls(os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT", "0")))
+        after = re.search(r"afternotok:(\d+)", os.environ.get("SLURM_JOB_DEPENDENCY", ""))
+        return cls(os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT", "0")),
+                   after[1] if after else "")
 
     def end_time(self) -> float:
         """When the job's time is up, in seconds since 1970; infinity where there is no limit, or no answer. SLURM 22.05
@@ -45,15 +49,28 @@ class Allocation:
         """Why SLURM sent SIGTERM.
 
         While a job is being ended its state is COMPLETING, whatever ended it; that it will run again shows in the count
-        of its restarts, that its time was up in the reason. A job that is told to end and still runs is preempted, and
-        has its GraceTime; the same is assumed where SLURM gives no answer.
+        of its restarts, that its time was up in the reason, that it was preempted in the time at which it was. A job
+        that goes on running and was not preempted had its step terminated: by SLURM because another node's launcher
+        died, or by a person. Preemption is assumed where SLURM gives no answer.
         """
         found = self.look()
         if int(found.get("Restarts", "0")) > self.restarts:
             return "requeued"
         if found.get("Reason") == "TimeLimit" or found.get("JobState") == "TIMEOUT":
             return "time limit"
-        return "cancelled" if found.get("JobState") in ("COMPLETING", "CANCELLED") else "preempted"
+        if not found or found.get("PreemptTime", "None") not in ("None", "N/A", "Unknown"):
+            return "preempted"
+        return "cancelled" if found.get("JobState") in ("COMPLETING", "CANCELLED") else "terminated"
+
+    def needs_successor(self) -> bool:
+        """Whether SLURM, as far as can be told from here, would not queue the job again: because it was submitted or
+        made so, or because there is no scontrol to ask with. An allocation that a person holds has no need of it."""
+        found = self.look()
+        return found.get("Requeue") != "1" and found.get("BatchFlag") != "0"
+
+    def follows_a_cancelled_job(self) -> bool:
+        """Whether somebody has cancelled the job that this one was to follow: then it is not meant to."""
+        return bool(self.after) and Allocation(self.after, 0).look().get("JobState") == "CANCELLED"
 
     def requeue(self) -> str:
         """Has the job queued again, which ends it here. Returns '', or why it could not be done."""

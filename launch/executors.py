@@ -15,7 +15,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,6 +33,8 @@ class Request:
 
     plan: JobPlan
     text: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    """submitit's, for a cluster."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,12 +108,15 @@ class Local:
 class Slurm:
     """A cluster, through submitit: one task on each node, which runs the node launcher."""
 
-    def prepare(self, plan: JobPlan) -> Request:
+    def prepare(self, plan: JobPlan, *, after: str = "") -> Request:
+        """The job of a plan, or the one that goes on with the run if job `after` ends without success."""
         from submitit.slurm.slurm import _make_sbatch_string  # pure, and works where there is no SLURM
 
         folder = RunDir(Path(plan.run_dir)).submitit
         command = f"{shlex.quote(plan.python)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
-        return Request(plan=plan, text=_make_sbatch_string(command=command, folder=folder, **sbatch_parameters(plan)))
+        parameters = sbatch_parameters(plan, after)
+        text = _make_sbatch_string(command=command, folder=folder, **parameters)
+        return Request(plan=plan, text=text, parameters=parameters)
 
     def submit(self, request: Request) -> Job:
         """Queues the job. Raises `LaunchError` where there is no SLURM, or with what sbatch answered."""
@@ -126,7 +131,7 @@ class Slurm:
             with environment(plan), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # submitit's advice on combinations that we choose on purpose
                 executor = SlurmExecutor(folder=RunDir(Path(plan.run_dir)).submitit, python=shlex.quote(plan.python))
-                executor.update_parameters(**sbatch_parameters(plan))
+                executor.update_parameters(**request.parameters)
                 job = executor.submit(Node(plan.run_dir))
         except (FailedJobError, FailedSubmissionError) as error:
             said = [line for line in str(error).splitlines() if line.strip()]
@@ -149,9 +154,23 @@ def require_slurm() -> None:
                                        "machine. --dry-run shows the script without SLURM."))
 
 
-def sbatch_parameters(plan: JobPlan) -> dict[str, Any]:
+LAUNCHERS = """\
+srun() {  # a node's launcher that is killed takes those of the other nodes with it; then all start again
+  local code start
+  for start in {1..20}; do
+    command srun "$@"; code=$?
+    if [ $code -le 128 ]; then break; fi
+  done
+  return $code
+}"""
+"""A function in the job's script around the command of that name. How often is decided by the launchers, from how far
+the run gets; twenty times is for those that die before they can."""
+
+
+def sbatch_parameters(plan: JobPlan, after: str = "") -> dict[str, Any]:
     """submitit's parameters for the plan. One task per node sees all of its GPUs, and srun is told the cores again
-    because since SLURM 22.05 it does not take them from sbatch."""
+    because since SLURM 22.05 it does not take them from sbatch. A job that is to follow another one is dropped by SLURM
+    when that one ends well."""
     topology, site = plan.topology, plan.site
     cpus = topology.ranks_per_node * topology.cpus_per_rank
     more: dict[str, Any] = {"requeue": True, "chdir": plan.folder, **site.sbatch}
@@ -165,6 +184,9 @@ def sbatch_parameters(plan: JobPlan) -> dict[str, Any]:
                  else {"gpus-per-node": f"{kind}{topology.ranks_per_node}"})
     if site.mem_gb_per_node is not None:
         given["mem"] = f"{int(site.mem_gb_per_node * 1024)}M"
+    if after:
+        more |= {"dependency": f"afternotok:{after}", "kill-on-invalid-dep": "yes"}
+    more = {name: value for name, value in more.items() if value not in (None, False)}
     return given | {
         "job_name": plan.name,
         "time": site.time_minutes,
@@ -174,7 +196,7 @@ def sbatch_parameters(plan: JobPlan) -> dict[str, Any]:
         "signal_delay_s": site.signal_seconds,
         "comment": Path(plan.run_dir).name,
         "setup": [*site.setup, f"export SRUN_CPUS_PER_TASK={cpus}",
-                  f"export PYTHONPATH={shlex.quote(plan.environment['PYTHONPATH'])}"],
+                  f"export PYTHONPATH={shlex.quote(plan.environment['PYTHONPATH'])}", LAUNCHERS],
         "srun_args": ["--kill-on-bad-exit=1", "--wait=60", f"--cpus-per-task={cpus}"],
         "additional_parameters": more,
     }

@@ -5,7 +5,9 @@ asks the ranks to stop by a marker in the run folder, waits for their save, ends
 first node's launcher decides: leave, start the next attempt in place, or queue the job again. The launchers of a job
 speak to each other through the attempt's folder only. No torch here.
 
-    claim -> supervise torchrun -> down -> verdict -> leave | restart | requeue | give up
+    claim -> meet -> supervise torchrun -> down -> verdict -> leave | restart | requeue | give up
+
+Where a launcher itself is killed, the job's script starts those of all nodes again (`launch.executors`).
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from launch.allocation import Allocation
 from launch.plan import JobPlan, torchrun_command
 from launch.processes import become_subreaper, deaf_and_tied, end_descendants, end_with
 from launch.rendezvous import free_port, interface_towards, other_node, own_address
+from launch.succession import AGAIN, CONTINUE, abandoned, queue_successor, take_over
 from launch.verdict import TERMINATED, TIME_LIMIT, Next, Verdict, judge
 
 POLL = 0.2
@@ -39,6 +42,8 @@ FIRST_PATIENCE = 1800.0
 be busy with a long last save; so this is for what nobody has thought of."""
 LEAVE_PATIENCE = 60.0
 """Seconds between the last save and the end of all ranks."""
+PLAN_PATIENCE = 60.0
+"""Seconds to wait for the run's files: on another machine's disk they may appear late."""
 
 DEAF_TO = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals that torchrun and its ranks never hear. Which of them SLURM sends to whom depends on its ProctrackType."""
@@ -61,9 +66,14 @@ class Node:
         run = RunDir(Path(self.run_dir))
         for unfinished in run.submitit.glob("*.save_tmp"):
             unfinished.unlink(missing_ok=True)  # or submitit would refuse to write its result
+        wait_until(run.plan.exists, PLAN_PATIENCE)
         plan = JobPlan.read(run.plan)
         if plan.where == "slurm":
-            launcher = Launcher(run, plan, node=int(os.environ["SLURM_NODEID"]), allocation=Allocation.here())
+            node, allocation = int(os.environ["SLURM_NODEID"]), Allocation.here()
+            if not take_over(run, allocation, first=node == 0):
+                print("the run has ended, or goes on in another job: nothing to do", flush=True)
+                return
+            launcher = Launcher(run, plan, node=node, allocation=allocation)
         else:
             end_with(os.getppid(), signal.SIGTERM)  # submitit's controller
             launcher = Launcher(run, plan)
@@ -92,6 +102,8 @@ class Launcher:
     """When the job's time is up, as far as the first node has to know."""
     joined: int = field(default=-1, init=False)
     """The last attempt this launcher took part in."""
+    successor: bool = field(default=False, init=False)
+    """Whether a job is queued that goes on with the run if this one ends without success."""
 
     def run_attempts(self) -> Next:
         """Attempt after attempt, until the first node's launcher says to leave."""
@@ -101,6 +113,9 @@ class Launcher:
         become_subreaper()
         if self.allocation and self.node == 0:
             self.end = self.allocation.end_time()
+            self.look_back(self.allocation)
+            if self.allocation.needs_successor():
+                self.successor = not queue_successor(self.run, self.plan, self.allocation)
         while True:
             attempt = self.claim() if self.node == 0 else self.wait_for("the next attempt", self.claimed)
             self.joined = attempt.number
@@ -108,8 +123,8 @@ class Launcher:
             write_json(attempt.down(self.node), {"code": code, "host": own_address()})
             verdict = self.decide(attempt) if self.node == 0 else (
                 self.wait_for("the verdict", partial(Verdict.read, attempt)))
-            if verdict.next == "requeue":
-                os._exit(0)  # at once, because SLURM waits for us; and past submitit, which would call the job done
+            if verdict.next == "requeue":  # at once, because SLURM waits for us; past submitit, which calls a job done
+                os._exit(CONTINUE if self.successor else 0)
             if verdict.next != "restart":
                 return verdict.next
 
@@ -117,11 +132,25 @@ class Launcher:
         """The signal handler: sets a flag and nothing else. The first reason stands."""
         self.told = self.told or (TERMINATED if number == signal.SIGTERM else TIME_LIMIT)
 
+    def look_back(self, allocation: Allocation) -> None:
+        """The first node: judges the attempt before, if its launchers, of this job or the one it follows, were killed
+        before they could. Raises `RunFailedError` where that was once too often."""
+        before = self.run.newest_attempt()
+        if before is None or Verdict.read(before) or not any(
+                job and ours(before, job) for job in (allocation.job, allocation.after)):
+            return
+        verdict = abandoned(self.run, before, nodes=self.plan.topology.nodes, restarts=self.plan.restarts)
+        verdict.write(before)
+        if verdict.next == "give up":
+            self.run.write_status(state="failed", verdict=verdict.words)
+            raise RunFailedError(verdict.words)
+
     def claim(self) -> Attempt:
         """The first node: takes the next attempt, and tells the others where its ranks will meet."""
         before = self.run.newest_attempt()
         attempt = self.run.claim_attempt()
-        if before and ours(before, job_name()) and read_json(before.stop).get("reason") == "stopped":
+        jobs = {job_name(), self.allocation.after if self.allocation else ""} - {""}
+        if before and any(ours(before, job) for job in jobs) and read_json(before.stop).get("reason") == "stopped":
             self.told = "stopped"  # asked for when that attempt was already over
         write_json(attempt.launch, {"job": job_identity(), "address": own_address(), "port": free_port(),
                                     "time": time.time()})
@@ -129,7 +158,10 @@ class Launcher:
         return attempt
 
     def claimed(self) -> Attempt | None:
-        """The other nodes: the attempt that the first one claimed for this start of this job, after our last one."""
+        """The other nodes: the attempt that the first one claimed for this start of this job, after our last one.
+        Raises `RunFailedError` where SLURM ends us meanwhile, because the first one has left."""
+        if self.told == TERMINATED:
+            raise RunFailedError(f"node {self.node}: ended while it waited for the first node's launcher")
         newest = self.run.newest_attempt()
         last = newest.number if newest else -1
         for number in range(last, max(self.joined, last - 10), -1):
@@ -189,25 +221,40 @@ class Launcher:
         """The first node: what the attempt came to and what is next, written down for the others and for `status`."""
         until = min(self.end, time.time() + (STOP_PATIENCE if attempt.stop.exists() else DOWN_PATIENCE))
         nodes = range(self.plan.topology.nodes)
-        while time.time() < until and not all(attempt.down(node).exists() for node in nodes):
+        while not (all_down := all(attempt.down(node).exists() for node in nodes)) and time.time() < until:
             time.sleep(POLL)
         fate = self.allocation.fate() if self.allocation and attempt.stop.exists() else ""
+        if fate == "terminated" and not all_down:
+            os._exit(AGAIN)  # another node's launcher has died, so SLURM ends this step: the next one tells of it
         verdict = judge(self.run, attempt, restarts=self.plan.restarts, slurm=fate)
-        if verdict.next == "requeue" and self.allocation and (refusal := self.allocation.requeue()):
+        if verdict.next == "requeue" and (refusal := self.queue_again()):
             verdict = replace(verdict, next="leave", words=f"{verdict.words}; SLURM does not queue it again: {refusal}")
         if verdict.outcome != "superseded":
             self.run.write_status(state=verdict.state, verdict=verdict.words)
         verdict.write(attempt)
         return verdict
 
+    def queue_again(self) -> str:
+        """The first node: has the job queued again, or sees to another that follows it. Returns '', or why neither."""
+        assert self.allocation
+        if self.successor or not (refusal := self.allocation.requeue()):
+            return ""
+        self.successor = not queue_successor(self.run, self.plan, self.allocation)
+        return "" if self.successor else refusal
+
     def wait_for(self, what: str, look: Callable[[], T | None]) -> T:
         """The other nodes: something the first one writes. Raises `RunFailedError` where it never comes."""
-        until = time.time() + FIRST_PATIENCE
-        while time.time() < until:
-            if (found := look()) is not None:
-                return found
-            time.sleep(POLL)
+        if (found := wait_until(look, FIRST_PATIENCE)) is not None:
+            return found
         raise RunFailedError(f"node {self.node}: the first node's launcher is gone; waited for {what} in vain")
+
+
+def wait_until(look: Callable[[], T | None], seconds: float) -> T | None:
+    """Looks until something is there; what is there in the end."""
+    until = time.time() + seconds
+    while not (found := look()) and time.time() < until:
+        time.sleep(POLL)
+    return found
 
 
 LOCAL_JOB = f"local-{secrets.token_hex(8)}"
@@ -220,8 +267,8 @@ def job_name() -> str:
 
 
 def job_identity() -> str:
-    """This start of this job."""
-    return f"{job_name()}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
+    """This start of this job's launchers."""
+    return ".".join([job_name(), os.environ.get("SLURM_RESTART_COUNT", "0"), os.environ.get("SLURM_STEP_ID", "0")])
 
 
 def ours(attempt: Attempt, job: str) -> bool:

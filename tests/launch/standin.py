@@ -24,9 +24,10 @@ HEARD = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
 
 
 def install(folder: Path) -> str:
-    """A program in `folder` to take the place of Python in a plan; its path."""
+    """A program in `folder` to take the place of Python in a plan, but for the node launcher; its path."""
     program = folder / "standin-python"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {__file__} agent "$@"\n')
+    program.write_text(f'#!/bin/sh\ncase "$*" in *submitit*) exec {sys.executable} "$@";; esac\n'
+                       f'exec {sys.executable} -I -S {__file__} agent "$@"\n')
     program.chmod(0o755)
     return str(program)
 

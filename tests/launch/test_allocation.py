@@ -12,8 +12,9 @@ from launch import allocation
 from launch.allocation import Allocation
 
 SHOW = """JobId=7 JobName=tiny UserId=root(0) Priority=4294901755 QOS=(null) JobState={state} Reason={reason} \
-Dependency=(null) Requeue=1 Restarts={restarts} BatchFlag=1 ExitCode=0:0 RunTime=00:00:12 TimeLimit=00:10:00 \
-StartTime=2026-11-22T01:54:32 EndTime={end} Deadline=N/A Command=/home/me/a b.sh"""
+Dependency=(null) Requeue={requeue} Restarts={restarts} BatchFlag={batch} ExitCode=0:0 RunTime=00:00:12 \
+TimeLimit=00:10:00 StartTime=2026-11-22T01:54:32 EndTime={end} PreemptTime={preempted} \
+Deadline=N/A Command=/home/me/a b.sh"""
 
 JOB = Allocation(job="7", restarts=1)
 
@@ -31,9 +32,11 @@ def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def answer(folder: Path, text: str | None = None, *, code: int = 0, state: str = "RUNNING", reason: str = "None",
-           restarts: int = 1, end: str = "2026-11-22T02:04:32") -> None:
-    (folder / "answer").write_text(SHOW.format(state=state, reason=reason, restarts=restarts, end=end)
-                                   if text is None else text)
+           restarts: int = 1, end: str = "2026-11-22T02:04:32", preempted: str = "None", requeue: int = 1,
+           batch: int = 1) -> None:
+    told = SHOW.format(state=state, reason=reason, restarts=restarts, end=end, preempted=preempted, requeue=requeue,
+                       batch=batch)
+    (folder / "answer").write_text(told if text is None else text)
     (folder / "code").write_text(str(code))
 
 
@@ -46,7 +49,7 @@ def test_which_job_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("state", "reason", "restarts", "fate"), [
-    ("RUNNING", "None", 1, "preempted"),  # its GraceTime
+    ("RUNNING", "None", 1, "terminated"),  # its step alone
     ("COMPLETING", "None", 2, "requeued"),
     ("PENDING", "BeginTime", 2, "requeued"),
     ("COMPLETING", "TimeLimit", 1, "time limit"),
@@ -58,6 +61,37 @@ def test_why_the_job_is_ended(scontrol: Path, state: str, reason: str, restarts:
     answer(scontrol, state=state, reason=reason, restarts=restarts)
     assert JOB.fate() == fate
     assert (scontrol / "calls").read_text() == "--oneliner show job 7\n"
+
+
+def test_a_preempted_job_whether_or_not_it_has_a_grace_time(scontrol: Path) -> None:
+    """Preemption that cancels looks like a person's scancel, but for the time it gives."""
+    for state in ("RUNNING", "COMPLETING"):
+        answer(scontrol, state=state, preempted="2026-11-22T02:00:00")
+        assert JOB.fate() == "preempted"
+
+
+@pytest.mark.parametrize(("requeue", "batch", "needs"), [(1, 1, False), (0, 1, True), (0, 0, False)])
+def test_a_job_that_is_not_queued_again_needs_a_successor(scontrol: Path, requeue: int, batch: int,
+                                                          needs: bool) -> None:
+    """But for an allocation that somebody holds (BatchFlag=0): that ends when its owner wants it to."""
+    answer(scontrol, requeue=requeue, batch=batch)
+    assert JOB.needs_successor() == needs
+
+
+def test_without_scontrol_a_successor_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert JOB.needs_successor()
+
+
+def test_the_job_it_follows(scontrol: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    monkeypatch.setenv("SLURM_JOB_DEPENDENCY", "afternotok:7")
+    assert Allocation.here().after == "7"
+    answer(scontrol, state="CANCELLED")
+    assert Allocation.here().follows_a_cancelled_job()
+    assert not JOB.follows_a_cancelled_job(), "it follows none"
+    answer(scontrol, state="PREEMPTED")
+    assert not Allocation.here().follows_a_cancelled_job()
 
 
 def test_the_end_of_its_time(scontrol: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -26,7 +27,7 @@ from pathlib import Path
 
 from tests.slurm import keeper
 from tests.slurm.keeper import Daemon, Traces
-from tests.slurm.layout import Layout, Proctrack, claim_ports
+from tests.slurm.layout import Layout, Preempt, Proctrack, claim_ports
 
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 """Daemons live where an ordinary user's PATH does not lead."""
@@ -61,6 +62,8 @@ class Cluster:
         cpus: int = 8,
         kill_wait: int = 5,
         grace: int = 10,
+        preempt: Preempt = "REQUEUE",
+        slurmd_timeout: int = 300,
     ) -> None:
         self.folder = folder.absolute()
         self._layout = Layout(
@@ -73,6 +76,8 @@ class Cluster:
             cpus=cpus,
             kill_wait=kill_wait,
             grace=grace,
+            preempt=preempt,
+            slurmd_timeout=slurmd_timeout,
         )
 
     def __enter__(self) -> Cluster:
@@ -130,6 +135,19 @@ class Cluster:
         self.wait(job_id, "PENDING", timeout)
         self.run("scontrol", "update", f"jobid={job_id}", "starttime=now+2")
 
+    def kill_daemon(self, name: str) -> None:
+        """Ends slurmctld, or the slurmd of a node, by SIGKILL: the jobs and their slurmstepds stay."""
+        for pid in self.processes():
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if words[0].endswith(b"slurmctld") if name == "slurmctld" else (
+                    words[0].endswith(b"slurmd") and words[1:4] == [b"-D", b"-N", name.encode()]):
+                os.kill(pid, signal.SIGKILL)
+
+    def start_daemon(self, name: str) -> None:
+        """Starts what `kill_daemon` has ended."""
+        node = () if name == "slurmctld" else ("-N", name)
+        self._start(name, "slurmd" if node else "slurmctld", "-D", *node, "-f", self.environ["SLURM_CONF"])
+
     def processes(self) -> set[int]:
         """All that runs in the cluster at this moment: daemons, slurmstepds, and the jobs with all they started."""
         return keeper.descendants(self._keeper.pid)
@@ -173,9 +191,8 @@ class Cluster:
         own |= {"pid-file": munge.parent / "pid", "seed-file": munge.parent / "seed"}
         self._start("munged", "munged", "--foreground", *(f"--{name}={path}" for name, path in own.items()))
         self._await("munged to open its socket", munge.exists)
-        self._start("slurmctld", "slurmctld", "-D", "-f", self.environ["SLURM_CONF"])
-        for node in self._layout.hosts:
-            self._start(node, "slurmd", "-D", "-N", node, "-f", self.environ["SLURM_CONF"])
+        for name in ("slurmctld", *self._layout.hosts):
+            self.start_daemon(name)
         self._await("all nodes to be idle", self._all_idle)
 
     def _start(self, name: str, *argv: str) -> None:

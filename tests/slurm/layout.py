@@ -12,6 +12,7 @@ from typing import Literal
 from tests.slurm.keeper import CGROUPS, JOBS_PER_CLUSTER
 
 Proctrack = Literal["cgroup", "linuxproc", "pgid"]
+Preempt = Literal["REQUEUE", "CANCEL"]
 
 _PORTS = range(20000, 32000, 10)
 """Blocks of ten, below the ports that Linux gives to outgoing connections (32768 and above)."""
@@ -65,6 +66,10 @@ class Layout:
     grace: int
     """Seconds between SIGTERM and the requeue of a preempted job of partition `main`. SLURM looks for the end of it
     only each half minute; with 0 there is no SIGTERM ahead, and the requeue comes at once."""
+    preempt: Preempt = "REQUEUE"
+    """What preemption does to a job of partition `main`."""
+    slurmd_timeout: int = 300
+    """Seconds until a node whose slurmd does not answer is down."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.nodes < _PORTS.step:
@@ -122,13 +127,15 @@ GresTypes=gpu
 SlurmdParameters=config_overrides
 ReturnToService=2
 KillWait={self.kill_wait}
+SlurmdTimeout={self.slurmd_timeout}
 FirstJobId={self.first_job}
 SchedulerParameters=sched_interval=1,batch_sched_delay=1,bf_interval=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 NodeName=n[1-{self.nodes}] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{self.port + 1}-{self.port + self.nodes}] \
 CPUs={self.cpus} RealMemory={self.cpus * 2000} Gres=gpu:{self.gpus}
-PartitionName=main Nodes=ALL Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime={self.grace} MaxTime=INFINITE
+PartitionName=main Nodes=ALL Default=YES PriorityTier=1 PreemptMode={self.preempt} GraceTime={self.grace} \
+MaxTime=INFINITE
 PartitionName=urgent Nodes=ALL PriorityTier=10 PreemptMode=OFF MaxTime=INFINITE
 """
 

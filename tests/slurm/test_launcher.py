@@ -38,17 +38,25 @@ def on(*proctracks: str) -> pytest.MarkDecorator:
 class Submitted:
     """A run of one stand-in rank on each of two nodes, submitted as the command line does it."""
 
-    def __init__(self, cluster: Cluster, folder: Path, **site: Any) -> None:
+    def __init__(self, cluster: Cluster, folder: Path, restarts: int = 3, **site: Any) -> None:
         self.cluster = cluster
         self.run = RunDir(folder / "run")
         (self.run.path / "standin").mkdir(parents=True)
         topology = Topology(nodes=2, ranks_per_node=1, device="cpu", cpus_per_rank=8)
         plan = JobPlan(run_dir=str(self.run.path), name="standin", where="slurm", topology=topology,
                        site=Site(**{"time_minutes": 10, **site}), environment={"PYTHONPATH": str(ROOT)},
-                       folder=str(folder), restarts=3)
+                       folder=str(folder), restarts=restarts)
+        self.request = Slurm().prepare(plan)
         write_json(self.run.plan, replace(plan, python=standin.install(folder)).as_json())
-        self.job = str(Slurm().submit(Slurm().prepare(plan)).id)
+        self.resume()
         self.seen: set[int] = set()
+
+    def resume(self) -> None:
+        """Submits it, for the first time or once more."""
+        self.run.write_status(state="pending")
+        write_json(self.run.job, {"where": "slurm", "id": None})
+        self.job = str(Slurm().submit(self.request).id)
+        write_json(self.run.job, {"where": "slurm", "id": self.job})
 
     def up(self, attempt: int = 0) -> dict[str, int]:
         """Waits until an attempt is up; who is who."""
@@ -74,9 +82,9 @@ class Submitted:
         found = re.search(r"Restarts=(\d+)", self.cluster.run("scontrol", "show", "job", self.job))
         return int(found[1]) if found else 0
 
-    def launcher(self, node: int) -> int:
+    def launcher(self, node: int, attempt: int = 0) -> int:
         """The process id of a node's launcher: torchrun's parent."""
-        agent = standin.pids(self.run.path, 0)[f"agent{node}"]
+        agent = standin.pids(self.run.path, attempt)[f"agent{node}"]
         return int(Path(f"/proc/{agent}/stat").read_text().rpartition(")")[2].split()[1])
 
     def words(self, attempt: int) -> str:

@@ -1,0 +1,69 @@
+"""How a run passes from one job to the next.
+
+SLURM queues a job again, as a rule, and the run goes on in it. Where it does not (the job may not be queued again, or
+its nodes cannot ask for it), a second job is queued when the first one starts: SLURM starts it if the first ends
+without success in whatever way, and drops it otherwise. Whom a run belongs to stands in its job.json, so no run goes on
+twice.
+"""
+
+from __future__ import annotations
+
+from configs.errors import LaunchError
+from configs.rundir import ENDED, Attempt, RunDir, read_json, write_json
+from launch.allocation import Allocation
+from launch.executors import Slurm
+from launch.plan import JobPlan
+from launch.verdict import Verdict, in_a_row, judge, newest_checkpoint
+
+CONTINUE = 75
+"""The exit code of a job that another one is to follow; any but 0 would do. sysexits.h calls it a temporary failure."""
+AGAIN = 129
+"""The exit code that has the launchers started again in the same allocation, as if one had been killed by a signal."""
+
+
+def take_over(run: RunDir, allocation: Allocation, *, first: bool) -> bool:
+    """Whether the run belongs to this job, or now does because the one before has left it. Every node's launcher asks;
+    the first one writes it down."""
+    job = read_json(run.job)
+    if job.get("id") in (None, allocation.job):
+        return True
+    if job["id"] != allocation.after or read_json(run.status).get("state") in ENDED:
+        return False
+    if allocation.follows_a_cancelled_job():
+        if first:
+            run.write_status(state="cancelled", verdict=f"SLURM job {allocation.after} was cancelled")
+        return False
+    if first:
+        write_json(run.job, job | {"id": allocation.job, "successor": None})
+    return True
+
+
+def queue_successor(run: RunDir, plan: JobPlan, allocation: Allocation) -> str:
+    """Queues the job that follows this one if it ends without success. Returns '', or why it could not be done."""
+    job = read_json(run.job)
+    if job.get("successor"):
+        return ""  # queued before this job was queued again
+    try:
+        slurm = Slurm()
+        queued = slurm.submit(slurm.prepare(plan, after=allocation.job))
+    except LaunchError as refusal:
+        return refusal.faults[0].given or refusal.faults[0].what
+    write_json(run.job, job | {"id": allocation.job, "successor": queued.id})
+    print(f"job {queued.id} goes on with the run if this one ends early: SLURM would not queue it again", flush=True)
+    return ""
+
+
+def abandoned(run: RunDir, attempt: Attempt, *, nodes: int, restarts: int) -> Verdict:
+    """The verdict of an attempt whose launchers were killed before they could judge it, found by those that follow.
+    Costs as much as any other failure, unless its ranks had been asked to stop and only the time ran out."""
+    gone = [node for node in range(nodes) if not attempt.down(node).exists()]
+    if len(gone) in (0, nodes) and (attempt.stop.exists() or attempt.saved.exists()):
+        return judge(run, attempt, restarts=restarts, slurm="terminated")
+    step = newest_checkpoint(run)
+    names = [str(read_json(attempt.present(node)).get("host", f"node {node}")) for node in gone]
+    words = f"the node launcher on {' or '.join(names)} was killed, or the node failed; " + (
+        f"the last checkpoint is of step {step}" if step >= 0 else "there is no checkpoint")
+    past = in_a_row(run, attempt, step)
+    if spent := len(past) >= restarts:
+        words += f"; given up: {len(past) + 1} times in a row without a newer checkpoint"
+    return Verdict(outcome="failed", next="give up" if spent else "restart", words=words, step=step)

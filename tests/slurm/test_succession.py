@@ -1,0 +1,183 @@
+"""Where SLURM does not queue a job again, another one goes on with the run: once, and none is left when it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs.rundir import read_json
+from tests.launch import standin
+from tests.launch.test_node import alive, until
+from tests.slurm.cluster import Cluster
+from tests.slurm.test_cluster import submit
+from tests.slurm.test_launcher import Submitted, submitted  # noqa: F401
+
+pytestmark = pytest.mark.slurm
+
+NO_REQUEUE = {"requeue": False, "no-requeue": True}
+"""What sites do that do not have jobs queued again: here by options, elsewhere by JobRequeue=0 or a plugin."""
+
+
+def clusters(*options: dict[str, Any]) -> pytest.MarkDecorator:
+    params = [pytest.param(each, id="-".join(map(str, each.values())) or "default") for each in options]
+    return pytest.mark.parametrize("cluster", params, indirect=True, scope="module")
+
+
+def successor(job: Submitted) -> str:
+    """The id of the job that follows, once it is queued."""
+    until(lambda: read_json(job.run.job).get("successor"), seconds=40)
+    return str(read_json(job.run.job)["successor"])
+
+
+def gone(job: Submitted) -> bool:
+    """Whether no job of the cluster is pending or at work."""
+    return not job.cluster.run("squeue", "--noheader").strip()
+
+
+Start = Callable[..., Submitted]
+
+
+@clusters({"proctrack": "cgroup", "preempt": "CANCEL", "grace": 0})
+def test_the_time_limit(submitted: Start) -> None:  # noqa: F811
+    job = submitted(sbatch=NO_REQUEUE)
+    next_job = successor(job)
+    job.up()
+    job.cluster.run("scancel", "--signal=USR2", job.job)
+    job.cluster.wait(job.job, "FAILED", timeout=40)
+    job.up(1)
+    assert job.words(0) == "stopped at step 1: the job's time limit is near"
+    assert read_json(job.run.job)["id"] == next_job
+    last = successor(job)
+    assert last != next_job
+    (job.run.path / "standin" / "finish").touch()
+    job.cluster.wait(next_job, "COMPLETED", timeout=40)
+    until(lambda: gone(job))
+    assert (job.state(), job.cluster.state(last)) == ("finished", "CANCELLED")
+    assert not (job.run.attempts / "002").exists()
+
+
+@clusters({"proctrack": "cgroup", "preempt": "CANCEL", "grace": 0})
+def test_cancelled_is_cancelled(submitted: Start) -> None:  # noqa: F811
+    job = submitted(sbatch=NO_REQUEUE)
+    next_job = successor(job)
+    job.up()
+    job.cluster.run("scancel", job.job)
+    job.cluster.wait(next_job, "COMPLETED", timeout=40)
+    until(lambda: gone(job))
+    assert (job.state(), job.words(0)) == ("cancelled", "stopped at step 1: the job was cancelled")
+    assert not (job.run.attempts / "001").exists()
+
+
+@clusters({"proctrack": "cgroup", "preempt": "CANCEL", "grace": 0})
+def test_a_run_that_somebody_resumed_is_left_to_that_job(submitted: Start) -> None:  # noqa: F811
+    job = submitted(sbatch=NO_REQUEUE)
+    next_job = successor(job)
+    job.up()
+    job.cluster.run("scancel", job.job)
+    until(lambda: job.state() == "cancelled")
+    job.resume()
+    job.cluster.wait(next_job, "COMPLETED", timeout=60)
+    job.up(1)
+    assert read_json(job.run.job)["id"] == job.job
+    (job.run.path / "standin" / "finish").touch()
+    job.cluster.wait(job.job, "COMPLETED", timeout=40)
+    until(lambda: gone(job))
+
+
+@clusters({"proctrack": "cgroup", "preempt": "CANCEL", "grace": 0})
+def test_preempted_by_cancelling_it_queues_itself_again(submitted: Start) -> None:  # noqa: F811
+    job = submitted()
+    job.up()
+    assert not read_json(job.run.job).get("successor")
+    urgent = submit(job.cluster, "urgent", "true")
+    job.cluster.wait(urgent, "COMPLETED", timeout=40)
+    job.up_again(1)
+    assert job.words(0) == "stopped at step 1: preempted"
+    job.finish()
+
+
+@clusters({"proctrack": "cgroup", "preempt": "CANCEL", "grace": 0})
+def test_preempted_by_cancelling_where_it_may_not(submitted: Start) -> None:  # noqa: F811
+    job = submitted(sbatch=NO_REQUEUE)
+    next_job = successor(job)
+    job.up()
+    submit(job.cluster, "urgent", "true")
+    job.up(1)
+    assert job.cluster.state(job.job) == "PREEMPTED"
+    assert job.words(0) == "stopped at step 1: preempted"
+    (job.run.path / "standin" / "finish").touch()
+    job.cluster.wait(next_job, "COMPLETED", timeout=40)
+    until(lambda: gone(job))
+
+
+@clusters({"proctrack": "cgroup", "preempt": "CANCEL", "grace": 0})
+def test_without_scontrol_on_the_nodes(submitted: Start, tmp_path: Path) -> None:  # noqa: F811
+    """What its nodes have on their PATH: all but scontrol."""
+    (programs := tmp_path / "bin").mkdir()
+    for folder in os.environ["PATH"].split(os.pathsep):
+        for program in Path(folder).glob("*"):
+            if program.name != "scontrol" and not (programs / program.name).exists():
+                (programs / program.name).symlink_to(program)
+    job = submitted(setup=[f"export PATH={programs}"])
+    next_job = successor(job)
+    job.up()
+    job.cluster.run("scancel", "--signal=USR2", job.job)
+    job.cluster.wait(job.job, "FAILED", timeout=40)
+    job.up(1)
+    (job.run.path / "standin" / "finish").touch()
+    job.cluster.wait(next_job, "COMPLETED", timeout=40)
+    until(lambda: gone(job))
+    assert job.state() == "finished"
+
+
+@clusters({"proctrack": "cgroup", "preempt": "CANCEL", "grace": 0})
+@pytest.mark.parametrize("node", [0, 1])
+def test_a_launcher_is_killed(submitted: Start, node: int) -> None:  # noqa: F811
+    """The launchers of all nodes are started again, in the same allocation."""
+    job = submitted()
+    before = job.up()
+    os.kill(job.launcher(node), signal.SIGKILL)
+    job.up(1)
+    assert not [pid for pid in before.values() if alive(pid)]
+    assert f"n{node + 1}" in job.words(0)
+    assert "was killed, or the node failed; there is no checkpoint" in job.words(0)
+    job.finish()
+    assert job.restarts() == 0
+
+
+@clusters({"proctrack": "cgroup", "preempt": "CANCEL", "grace": 0})
+def test_a_launcher_that_is_killed_each_time(submitted: Start) -> None:  # noqa: F811
+    job = submitted(restarts=1)
+    for attempt in (0, 1):
+        job.up(attempt)
+        os.kill(job.launcher(0, attempt), signal.SIGKILL)
+    job.cluster.wait(job.job, "FAILED", timeout=40)
+    assert job.state() == "failed"
+    assert job.words(1).endswith("given up: 2 times in a row without a newer checkpoint")
+    assert standin.pids(job.run.path, 2) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("requeue", [True, False], ids=["requeue", "successor"])
+@clusters({"proctrack": "linuxproc", "slurmd_timeout": 10})
+def test_a_node_fails(cluster: Cluster, submitted: Start, requeue: bool) -> None:  # noqa: F811
+    """Its slurmd is killed, and what it had started goes on: cut off, as far as SLURM is concerned."""
+    job = submitted(sbatch={} if requeue else NO_REQUEUE)
+    before = job.up()
+    job.cluster.kill_daemon("n2")
+    until(lambda: job.cluster.state(job.job) in ("COMPLETING", "PENDING", "NODE_FAIL"), seconds=90)
+    job.cluster.start_daemon("n2")
+    if requeue:
+        job.up_again(1)
+    else:
+        job.up(1)
+    until(lambda: not [pid for pid in before.values() if alive(pid)])
+    (job.run.path / "standin" / "finish").touch()
+    until(lambda: gone(job), seconds=40)
+    assert job.state() == "finished"
+    assert len(list(job.run.attempts.iterdir())) == 2
