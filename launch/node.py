@@ -26,6 +26,7 @@ from typing import TypeVar
 
 from configs.rundir import Attempt, RunDir, read_json, write_json
 from launch.allocation import Allocation
+from launch.meeting import meet
 from launch.plan import JobPlan, torchrun_command
 from launch.processes import become_subreaper, deaf_and_tied, end_descendants, end_with
 from launch.rendezvous import free_port, interface_towards, other_node, own_address
@@ -102,6 +103,8 @@ class Launcher:
     """When the job's time is up, as far as the first node has to know."""
     joined: int = field(default=-1, init=False)
     """The last attempt this launcher took part in."""
+    trouble: str = field(default="", init=False)
+    """Why this node could not even begin the attempt."""
     successor: bool = field(default=False, init=False)
     """Whether a job is queued that goes on with the run if this one ends without success."""
 
@@ -118,9 +121,9 @@ class Launcher:
                 self.successor = not queue_successor(self.run, self.plan, self.allocation)
         while True:
             attempt = self.claim() if self.node == 0 else self.wait_for("the next attempt", self.claimed)
-            self.joined = attempt.number
+            self.joined, self.trouble = attempt.number, ""
             code = self.supervise(attempt)
-            write_json(attempt.down(self.node), {"code": code, "host": own_address()})
+            write_json(attempt.down(self.node), {"code": code, "host": own_address(), "words": self.trouble})
             verdict = self.decide(attempt) if self.node == 0 else (
                 self.wait_for("the verdict", partial(Verdict.read, attempt)))
             if verdict.next == "requeue":  # at once, because SLURM waits for us; past submitit, which calls a job done
@@ -171,11 +174,13 @@ class Launcher:
         return None
 
     def supervise(self, attempt: Attempt) -> int | None:
-        """Runs torchrun to its end and returns its exit code; None where it was ended because of another node."""
-        if self.node == 0 and self.told:
-            attempt.ask_to_stop(self.told)
-        if attempt.stop.exists():
-            return -signal.SIGTERM  # before it began
+        """Meets the other nodes, runs torchrun to its end and returns its exit code; None where it was ended, or not
+        begun, because of another node or a stop."""
+        over = partial(self.called_off, attempt)
+        if self.plan.topology.nodes > 1 and not over():
+            self.trouble = meet(attempt, self.node, self.plan.topology.nodes, over)
+        if self.trouble or over():
+            return 1 if self.trouble else None
         process = self.start(attempt)
         saved_at = float("inf")
         try:
@@ -192,6 +197,12 @@ class Launcher:
         finally:
             if left := end_descendants():
                 print(f"processes {left} do not end", flush=True)
+
+    def called_off(self, attempt: Attempt) -> bool:
+        """Whether the attempt is to end before its ranks begin."""
+        if self.node == 0 and self.told:
+            attempt.ask_to_stop(self.told)
+        return attempt.stop.exists() or self.is_over(attempt)
 
     def is_over(self, attempt: Attempt) -> bool:
         """Whether another node's torchrun has failed, or another job has taken over the run."""

@@ -143,6 +143,9 @@ class Cause:
 def cause(attempt: Attempt) -> Cause:
     """What began it: a rank that was killed, else the first exception that is not about another rank that has gone."""
     causes, errors = list(root_causes(attempt)), attempt.errors()
+    for down in map(read_json, sorted(attempt.path.glob("node*.down.json"))):
+        if down.get("words"):
+            return Cause(down["words"])  # the ranks did not even begin
     if hung := hang(attempt):
         return hung
     own = [error for error in errors if not CONSEQUENCES.search(error["message"])]
