@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-Fate = Literal["preempted", "time limit", "requeued", "cancelled", "terminated"]
+Fate = Literal["preempted", "time limit", "requeued", "cancelled", "node failure", "terminated"]
 
 WAIT = 20.0
 """Seconds to wait for an answer of the controller."""
@@ -49,15 +49,17 @@ class Allocation:
         """Why SLURM sent SIGTERM.
 
         While a job is being ended its state is COMPLETING, whatever ended it; that it will run again shows in the count
-        of its restarts, that its time was up in the reason, that it was preempted in the time at which it was. A job
-        that goes on running and was not preempted had its step terminated: by SLURM because another node's launcher
-        died, or by a person. Preemption is assumed where SLURM gives no answer.
+        of its restarts, that its time was up or a node failed in the reason, that it was preempted in the time at which
+        it was. A job that goes on running and was not preempted had its step terminated: by SLURM because another
+        node's launcher died, or by a person. Preemption is assumed where SLURM gives no answer.
         """
         found = self.look()
         if int(found.get("Restarts", "0")) > self.restarts:
             return "requeued"
         if found.get("Reason") == "TimeLimit" or found.get("JobState") == "TIMEOUT":
             return "time limit"
+        if "NodeDown" in found.get("Reason", "") or found.get("JobState") == "NODE_FAIL":
+            return "node failure"
         if not found or found.get("PreemptTime", "None") not in ("None", "N/A", "Unknown"):
             return "preempted"
         return "cancelled" if found.get("JobState") in ("COMPLETING", "CANCELLED") else "terminated"

@@ -120,24 +120,23 @@ class Slurm:
 
     def submit(self, request: Request) -> Job:
         """Queues the job. Raises `LaunchError` where there is no SLURM, or with what sbatch answered."""
-        from submitit import SlurmExecutor
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         from launch.node import Node
+        from launch.submission import SureExecutor, remedy
 
         plan = request.plan
         require_slurm()
         try:
             with environment(plan), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # submitit's advice on combinations that we choose on purpose
-                executor = SlurmExecutor(folder=RunDir(Path(plan.run_dir)).submitit, python=shlex.quote(plan.python))
+                executor = SureExecutor(folder=RunDir(Path(plan.run_dir)).submitit, python=shlex.quote(plan.python))
                 executor.update_parameters(**request.parameters)
                 job = executor.submit(Node(plan.run_dir))
         except (FailedJobError, FailedSubmissionError) as error:
             said = [line for line in str(error).splitlines() if line.strip()]
             raise LaunchError(Fault(what="sbatch refused the job", given="\n".join(said[-3:]),
-                                    remedy="Correct the cluster profile (--profile); --dry-run shows the script."
-                                    )) from None
+                                    remedy=remedy(str(error)))) from None
         return Job(id=job.job_id, handle=job)
 
 

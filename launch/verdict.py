@@ -23,7 +23,8 @@ TIME_LIMIT, TERMINATED = "time limit", "terminated"
 """Reasons to stop that are not a person's: the job's time is nearly up; SIGTERM."""
 
 REASONS = {"stopped": "as asked", TIME_LIMIT: "the job's time limit is near", TERMINATED: "SIGTERM",
-           "preempted": "preempted", "requeued": "SLURM queued the job again", "cancelled": "the job was cancelled"}
+           "preempted": "preempted", "requeued": "SLURM queued the job again", "cancelled": "the job was cancelled",
+           "node failure": "a node failed"}
 """Reasons in words."""
 
 CONSEQUENCES = re.compile(r"closed by peer|reset by peer|Broken pipe|Socket (closed|Timeout)|remote process exited|"

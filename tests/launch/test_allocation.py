@@ -54,6 +54,8 @@ def test_which_job_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
     ("PENDING", "BeginTime", 2, "requeued"),
     ("COMPLETING", "TimeLimit", 1, "time limit"),
     ("TIMEOUT", "TimeLimit", 1, "time limit"),
+    ("COMPLETING", "NodeDown", 1, "node failure"),
+    ("NODE_FAIL", "NodeDown", 1, "node failure"),
     ("COMPLETING", "None", 1, "cancelled"),
     ("CANCELLED", "None", 1, "cancelled"),
 ])

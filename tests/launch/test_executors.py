@@ -119,7 +119,8 @@ def test_what_is_submitted_is_the_dry_run(tmp_path: Path, monkeypatch: pytest.Mo
     assert (RunDir(tmp_path / "run").submitit / "4711_submitted.pkl").exists()
 
 
-def test_what_sbatch_answers_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_sbatch_answers_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                      capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("PATH", fake_slurm(
         tmp_path, 'echo "sbatch: error: invalid partition specified: big" >&2; exit 1'))
     planned = JobPlan(**vars(plan(tmp_path, "launch.gpus=4", where="slurm")) | {"run_dir": str(tmp_path / "run")})
@@ -128,7 +129,8 @@ def test_what_sbatch_answers_is_shown(tmp_path: Path, monkeypatch: pytest.Monkey
     assert str(error.value) == (
         "error: sbatch refused the job\n"
         "  given  sbatch: error: invalid partition specified: big\n"
-        "  do     Correct the cluster profile (--profile); --dry-run shows the script.")
+        "  do     Correct partition: a name that `sinfo --summarize` lists.")
+    assert capfd.readouterr().err == ""
 
 
 def test_no_slurm_here(monkeypatch: pytest.MonkeyPatch) -> None:
