@@ -155,15 +155,16 @@ def require_slurm() -> None:
 
 LAUNCHERS = """\
 srun() {  # a node's launcher that is killed takes those of the other nodes with it; then all start again
-  local code start
-  for start in {1..20}; do
-    command srun "$@"; code=$?
+  local code again
+  for again in "" {1..20}; do
+    command srun ${again:+--immediate=60} "$@"; code=$?
     if [ $code -le 128 ]; then break; fi
   done
   return $code
 }"""
 """A function in the job's script around the command of that name. How often is decided by the launchers, from how far
-the run gets; twenty times is for those that die before they can."""
+the run gets; twenty times is for those that die before they can. Where SLURM has taken a node away, srun would wait
+for it for ever, if not told to start at once."""
 
 
 def sbatch_parameters(plan: JobPlan, after: str = "") -> dict[str, Any]:

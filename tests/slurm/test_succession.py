@@ -170,13 +170,13 @@ def test_a_node_fails(cluster: Cluster, submitted: Start, requeue: bool) -> None
     job = submitted(sbatch={} if requeue else NO_REQUEUE)
     before = job.up()
     job.cluster.kill_daemon("n2")
-    until(lambda: job.cluster.state(job.job) in ("COMPLETING", "PENDING", "NODE_FAIL"), seconds=90)
+    until(lambda: job.cluster.state(job.job) in ("PENDING", "NODE_FAIL"), seconds=90)
     job.cluster.start_daemon("n2")
+    until(lambda: not [pid for pid in before.values() if alive(pid)], seconds=40)
     if requeue:
         job.up_again(1)
     else:
         job.up(1)
-    until(lambda: not [pid for pid in before.values() if alive(pid)])
     (job.run.path / "standin" / "finish").touch()
     until(lambda: gone(job), seconds=40)
     assert job.state() == "finished"
