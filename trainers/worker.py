@@ -23,6 +23,7 @@ import torch
 
 from configs.errors import UserError
 from configs.load import read
+from configs.processes import call_process
 from configs.rundir import Attempt, RunDir, State, read_json, write_json
 from configs.schema import Config
 from trainers.account import Account, check_unchanged, describe
@@ -179,6 +180,7 @@ def log_to(path: Path) -> None:
 
 if __name__ == "__main__":
     end_with_agent()
+    call_process(f"rank{os.environ['RANK']}")
     log_to(RunDir(Path(sys.argv[1])).attempt(int(sys.argv[2])).log(int(os.environ["RANK"])))
     warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
     try:
