@@ -37,6 +37,7 @@ from trainers.build import (
     use_caches,
 )
 from trainers.checkpoint import Checkpoint, Checkpoints, Progress
+from trainers.clock import Clock
 from trainers.guards import NotFiniteError
 from trainers.loop import End, Training
 from trainers.stage import Forward
@@ -87,6 +88,7 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
                             next_look=progress.step, looked=(progress.step, time.monotonic())),
         tracker=tracker, workers=loader_workers(config, threads=threads, debug=debug), progress=progress,
         account=Account(attempt.number), checkpoint=checkpoint,
+        clock=Clock(progress.seconds, began=read_json(attempt.launch).get("time", time.time())),
         watchdog=Watchdog(attempt, world.rank, math.inf if debug else 60 * config.hang_minutes if config.hang_minutes
                           else None),
     )

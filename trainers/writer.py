@@ -148,15 +148,14 @@ def flush(path: Path) -> None:
 
 def answer(line: str, fd: int) -> dict[str, Any]:
     """What came of an order: the folder, or what went wrong."""
-    try:
-        order = Order(**json.loads(line))
-        size = os.fstat(fd).st_size
-        with mmap.mmap(fd, size, prot=mmap.PROT_READ) as shared, memoryview(shared) as memory:
+    order = Order(**json.loads(line))
+    with mmap.mmap(fd, os.fstat(fd).st_size, prot=mmap.PROT_READ) as shared, memoryview(shared) as memory:
+        try:  # inside: an error's frames hold views of the memory, which cannot be closed before they are gone
             return {"path": str(write(order, memory))}
-    except OSError as error:
-        return {"error": error.strerror or str(error), "errno": error.errno, "file": str(error.filename or "")}
-    except Exception as error:
-        return {"error": f"{type(error).__name__}: {error}", "errno": None, "file": ""}
+        except OSError as error:
+            return {"error": error.strerror or str(error), "errno": error.errno, "file": str(error.filename or "")}
+        except Exception as error:
+            return {"error": f"{type(error).__name__}: {error}", "errno": None, "file": ""}
 
 
 def main(fd: int) -> None:
