@@ -83,9 +83,11 @@ class Submitted:
         return int(found[1]) if found else 0
 
     def launcher(self, node: int, attempt: int = 0) -> int:
-        """The process id of a node's launcher: torchrun's parent."""
-        agent = standin.pids(self.run.path, attempt)[f"agent{node}"]
-        return int(Path(f"/proc/{agent}/stat").read_text().rpartition(")")[2].split()[1])
+        """The process id of a node's launcher: the parent of what starts torchrun."""
+        process = standin.pids(self.run.path, attempt)[f"agent{node}"]
+        for _ in range(2):
+            process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+        return process
 
     def words(self, attempt: int) -> str:
         return str(read_json(self.run.attempt(attempt).verdict)["words"])
