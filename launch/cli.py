@@ -49,14 +49,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def status(args: argparse.Namespace) -> int:
-    from launch.runs import find_run, status_text
+    from launch.runs import find_run
+    from launch.status import status_text
 
     print(status_text(find_run(args.run, Path(args.runs))))
     return 0
 
 
 def logs(args: argparse.Namespace) -> int:
-    from launch.runs import find_run, log_lines
+    from launch.logs import log_lines
+    from launch.runs import find_run
 
     for line in log_lines(find_run(args.run, Path(args.runs)), rank=args.rank, follow=args.follow):
         print(line, flush=True)
@@ -64,7 +66,8 @@ def logs(args: argparse.Namespace) -> int:
 
 
 def stop(args: argparse.Namespace) -> int:
-    from launch.runs import ask_to_stop, find_run
+    from launch.acts import ask_to_stop
+    from launch.runs import find_run
 
     print(ask_to_stop(find_run(args.run, Path(args.runs))))
     return 0
@@ -78,7 +81,8 @@ def verify(args: argparse.Namespace) -> int:
 
 
 def checkpoints(args: argparse.Namespace) -> int:
-    from launch.runs import checkpoints_text, find_run
+    from launch.runs import find_run
+    from launch.status import checkpoints_text
 
     print(checkpoints_text(find_run(args.run, Path(args.runs))))
     return 0

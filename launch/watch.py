@@ -17,9 +17,11 @@ from configs.layers import short
 from configs.rundir import ENDED, Attempt, RunDir, read_json
 from launch.describe import summary
 from launch.executors import Job
+from launch.logs import Tail
 from launch.plan import JobPlan, Where
 from launch.processes import descendants
-from launch.runs import LAUNCHERS, Tail, clock, handle, processes_of, program, resume_command
+from launch.runs import LAUNCHERS, handle, processes_of, program, resume_command
+from launch.status import clock
 from launch.verdict import Verdict
 
 LOOK_SECONDS = 0.25

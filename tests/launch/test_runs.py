@@ -13,20 +13,18 @@ import pytest
 
 from configs.errors import RunError
 from configs.rundir import RunDir, read_json, write_json
+from launch.acts import ask_to_stop
 from launch.cli import main
+from launch.logs import Tail, log_lines
 from launch.runs import (
     LAUNCHERS,
-    Tail,
-    ask_to_stop,
-    clock,
     find_run,
     handle,
-    log_lines,
     processes_of,
     program,
-    status_text,
     still_runs,
 )
+from launch.status import clock, status_text
 
 FIRST, SECOND, OTHER = "20260101-100000-aaaaa", "20260102-100000-bbbbb", "20260103-100000-ccccc"
 
