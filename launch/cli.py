@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from configs.errors import ConfigError, Fault, UserError, nearest
+from launch.arguments import add_rerun_arguments, add_resume_arguments, add_run_arguments, add_which, whole
 
 REQUIRED = ("omegaconf", "rich", "submitit", "yaml")
 """What the launcher needs besides the standard library."""
@@ -45,6 +46,16 @@ def main(argv: Sequence[str] | None = None, program: str = "drumbeat run") -> in
 def run(args: argparse.Namespace) -> int:
     from launch.run import run
 
+    return run(args)
+
+
+def resume(args: argparse.Namespace) -> int:
+    args.resume = args.run
+    return run(args)
+
+
+def rerun(args: argparse.Namespace) -> int:
+    args.rerun = args.run
     return run(args)
 
 
@@ -116,6 +127,8 @@ def demo_data(args: argparse.Namespace) -> int:
 
 VERBS: dict[str, tuple[str, Callable[[argparse.Namespace], int]]] = {
     "run": ("train what a config describes", run),
+    "resume": ("go on with a run that was stopped or killed", resume),
+    "rerun": ("start the same code and config again, as a new run", rerun),
     "status": ("how a run is doing", status),
     "logs": ("what the ranks of a run printed", logs),
     "stop": ("ask a run to save and leave", stop),
@@ -129,18 +142,6 @@ VERBS: dict[str, tuple[str, Callable[[argparse.Namespace], int]]] = {
 
 ABOUT = "Trains PyTorch models from one config, on any machine.\n\n" + "\n".join(
     ["verbs:", *(f"  {name:<12}{what}" for name, (what, _) in VERBS.items()), "", "drumbeat VERB --help says more."])
-
-RUN_USAGE = """%(prog)s CONFIG [KEY=VALUE ...] [options]
-       %(prog)s --resume RUN [options]"""
-
-RUN_EXAMPLES = """examples:
-  %(prog)s configs/resnet50_xray_demo.yaml --procs 2
-  %(prog)s resnet50_xray --gpus 8 batch_size=256
-  %(prog)s resnet50_xray --slurm --nodes 2 --gpus 8
-  %(prog)s resnet50_xray --debug phases.head.epochs=1
-  %(prog)s --resume resnet50_xray
-"""
-
 
 def parse(words: list[str], program: str = "drumbeat run") -> argparse.Namespace:
     """The arguments, KEY=VALUE also behind options, where argparse alone would not look for them."""
@@ -179,9 +180,10 @@ def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
         verbs[name].set_defaults(verb=function)
     verbs["run"].prog = program
     add_run_arguments(verbs["run"])
+    add_resume_arguments(verbs["resume"])
+    add_rerun_arguments(verbs["rerun"])
     for name in ("status", "logs", "stop", "verify", "checkpoints", "export"):
-        verbs[name].add_argument("run", metavar="RUN", help="a run's folder, its id or the beginning of it, or a name")
-        verbs[name].add_argument("--runs", default="runs", metavar="DIR", help="where run folders are (default: runs)")
+        add_which(verbs[name])
     verbs["export"].add_argument("file", metavar="FILE", type=Path, help="where to: FILE.pt, .pth or .safetensors")
     verbs["export"].add_argument("--last", action="store_true", help="the newest weights instead of the best")
     verbs["logs"].add_argument("-f", "--follow", action="store_true", help="go on as the run goes on")
@@ -196,38 +198,6 @@ def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
     verbs["demo-data"].add_argument("kind", choices=["xray"], help="synthetic chest radiographs in Kaggle's folders")
     verbs["demo-data"].add_argument("folder", metavar="DIR", type=Path, help="where to write them")
     return top, verbs
-
-
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `run`."""
-    parser.description = "Train what a config describes: here, on a cluster, or in this very process."
-    parser.usage, parser.epilog = RUN_USAGE, RUN_EXAMPLES
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("words", nargs="*", metavar="CONFIG", help="a config file, or the name of a shipped one; then "
-                        "changes to it, KEY=VALUE")
-    size = parser.add_argument_group("how many processes")
-    size.add_argument("--gpus", type=whole, metavar="N", help="ranks on each node, a GPU each (default: all there are; "
-                      "needed with --slurm)")
-    size.add_argument("--procs", type=whole, metavar="N", help="ranks on each node, on the CPU")
-    size.add_argument("--nodes", type=whole, metavar="K", help="nodes of a cluster (default: 1)")
-    place = parser.add_argument_group("where (default: on this machine, watched from this terminal)")
-    place.add_argument("--detach", action="store_true", help="on this machine, and return at once")
-    place.add_argument("--debug", action="store_true", help="in this process: one rank, breakpoints work")
-    place.add_argument("--slurm", action="store_true", help="on a cluster: submit to SLURM and return")
-    place.add_argument("--profile", metavar="SITE", help="which cluster: configs/clusters/SITE.yaml")
-    what = parser.add_argument_group("which run")
-    what.add_argument("--dry-run", action="store_true", help="print what would run, and do nothing")
-    what.add_argument("--name", help="collect the run under runs/NAME (default: the config's name)")
-    what.add_argument("--runs", default="runs", metavar="DIR", help="where run folders are made (default: runs)")
-    what.add_argument("--resume", metavar="RUN", help="go on with a run: its folder, id, or name for the latest")
-
-
-def whole(text: str) -> int:
-    """A number, for argparse."""
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
 
 
 def _instead(word: str, options: list[str]) -> str:

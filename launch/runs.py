@@ -64,7 +64,7 @@ def program(name: str) -> str:
 
 def resume_command(run: RunDir) -> str:
     """What to type to go on with a run."""
-    return f"{program('drumbeat')} run --resume {handle(run)}"
+    return f"{program('drumbeat')} resume {handle(run)}"
 
 
 def still_runs(run: RunDir) -> str:

@@ -207,7 +207,7 @@ def test_stopping(runs: Path) -> None:
         ask_to_stop(run)
     write_json(run.job, {"where": "debug", "host": socket.gethostname(), "process": os.getpid()})
     assert ask_to_stop(run).startswith(f"{SECOND} saves after a step and leaves. To go on with it:\n")
-    assert ask_to_stop(run).endswith(f"drumbeat run --resume {SECOND}")
+    assert ask_to_stop(run).endswith(f"drumbeat resume {SECOND}")
     assert read_json(attempt.stop)["reason"] == "stopped"
     write_json(run.status, {"state": "stopped"})
     assert ask_to_stop(run) == f"{SECOND} is stopped already"

@@ -216,7 +216,7 @@ error: there is no run 'nope'
 error: a run is resumed with its own config
   where  command line
   given  small.yaml
-  do     Leave this out, or start a new run without --resume.
+  do     Leave this out, or start a new run: drumbeat run CONFIG
 """,
     "run --resume done --name x": """\
 error: --resume and --name exclude each other
@@ -226,7 +226,8 @@ error: --resume and --name exclude each other
     "run --resume done": """\
 error: run 20260101-000000-aaaaa is finished
   where  HERE/runs/done/20260101-000000-aaaaa
-  do     Start a new one, with more epochs for example.
+  do     Start it again, with more epochs for example: drumbeat rerun
+         20260101-000000-aaaaa KEY=VALUE
 """,
     "run --resume 20260101": """\
 error: '20260101' is the beginning of 2 runs
