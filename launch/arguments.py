@@ -27,7 +27,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--name", help="collect the run under runs/NAME (default: the config's name)")
     what.add_argument("--resume", metavar="RUN", help="go on with a run, as drumbeat resume RUN does")
     _add_no_snapshot(what)
-    parser.set_defaults(rerun=None, new_code=False)
+    parser.set_defaults(rerun=None, new_code=False, take_over=False)
 
 
 def add_resume_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,10 +36,12 @@ def add_resume_arguments(parser: argparse.ArgumentParser) -> None:
                           "and config it was submitted with, where it ran, on as many ranks.")
     parser.usage = "%(prog)s RUN [KEY=VALUE ...] [options]"
     add_which(parser, runs=False)
-    parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="changes that cannot alter its results: "
-                        "data.workers=2, checkpoints.keep=3")
+    parser.add_argument("words", nargs="*", default=[], metavar="KEY=VALUE", help="changes that cannot alter its "
+                        "results: data.workers=2, checkpoints.keep=3")
     what = _add_start_arguments(parser, "as before", "as before")
     what.add_argument("--new-code", action="store_true", help="with the code as it is now, not as it was submitted")
+    what.add_argument("--take-over", action="store_true", help="although it seems to be at work on another machine, "
+                      "which can save nothing more then")
     parser.set_defaults(rerun=None, name=None, no_snapshot=False)
 
 
@@ -48,12 +50,30 @@ def add_rerun_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Start the code and config of a run again, as a new run."
     parser.usage = "%(prog)s RUN [KEY=VALUE ...] [options]"
     add_which(parser, runs=False)
-    parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="changes to its config: batch_size=64")
+    parser.add_argument("words", nargs="*", default=[], metavar="KEY=VALUE",
+                        help="changes to its config: batch_size=64")
     what = _add_start_arguments(parser, "as that run has", "as that run has")
     what.add_argument("--name", help="collect the new run under runs/NAME (default: the same name)")
     what.add_argument("--new-code", action="store_true", help="the code as it is now, not as that run had it")
     _add_no_snapshot(what)
     parser.set_defaults(resume=None)
+
+
+def add_ls_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `ls`."""
+    parser.add_argument("--all", action="store_true", help="the older ones too")
+    parser.add_argument("--json", action="store_true", help="all runs, with all that is known of them, for a program")
+    parser.add_argument("--runs", default="runs", metavar="DIR", help="where run folders are (default: runs)")
+
+
+def add_logs_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `logs`."""
+    parser.add_argument("-f", "--follow", action="store_true", help="go on as the run goes on")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--rank", type=whole, default=0, metavar="R", help="whose (default: 0)")
+    which.add_argument("--all", action="store_true", help="everybody's, torchrun's too, each line with its name")
+    which.add_argument("--errors", action="store_true", help="only what went wrong on each rank, the earliest first")
+    parser.add_argument("--attempt", type=whole, metavar="K", help="of which start (default: the newest)")
 
 
 def add_which(parser: argparse.ArgumentParser, *, runs: bool = True) -> None:

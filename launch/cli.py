@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from configs.errors import ConfigError, Fault, UserError, nearest
-from launch.arguments import add_rerun_arguments, add_resume_arguments, add_run_arguments, add_which, whole
+from launch.arguments import (
+    add_logs_arguments,
+    add_ls_arguments,
+    add_rerun_arguments,
+    add_resume_arguments,
+    add_run_arguments,
+    add_which,
+)
 
 REQUIRED = ("omegaconf", "rich", "submitit", "yaml")
 """What the launcher needs besides the standard library."""
@@ -60,19 +67,43 @@ def rerun(args: argparse.Namespace) -> int:
 
 
 def status(args: argparse.Namespace) -> int:
+    from launch.listing import as_json, facts
     from launch.runs import find_run
     from launch.status import status_text
 
-    print(status_text(find_run(args.run, Path(args.runs))))
+    found = find_run(args.run, Path(args.runs))
+    print(as_json(facts(found)) if args.json else status_text(found))
+    return 0
+
+
+def ls(args: argparse.Namespace) -> int:
+    from launch.listing import as_json, facts, show
+    from launch.runs import all_runs
+
+    runs = all_runs(Path(args.runs))
+    if args.json:
+        print(as_json([facts(run) for run in reversed(runs)]))
+    else:
+        show(runs, Path(args.runs), every=args.all)
     return 0
 
 
 def logs(args: argparse.Namespace) -> int:
-    from launch.logs import log_lines
+    from launch.logs import error_lines, log_lines
     from launch.runs import find_run
 
-    for line in log_lines(find_run(args.run, Path(args.runs)), rank=args.rank, follow=args.follow):
+    found = find_run(args.run, Path(args.runs))
+    for line in error_lines(found, args.attempt) if args.errors else log_lines(
+            found, rank=None if args.all else args.rank, follow=args.follow, attempt=args.attempt):
         print(line, flush=True)
+    return 0
+
+
+def why(args: argparse.Namespace) -> int:
+    from launch.runs import find_run
+    from launch.why import why
+
+    print(why(find_run(args.run, Path(args.runs))))
     return 0
 
 
@@ -81,6 +112,14 @@ def stop(args: argparse.Namespace) -> int:
     from launch.runs import find_run
 
     print(ask_to_stop(find_run(args.run, Path(args.runs))))
+    return 0
+
+
+def cancel(args: argparse.Namespace) -> int:
+    from launch.acts import cancel
+    from launch.runs import find_run
+
+    print(cancel(find_run(args.run, Path(args.runs))))
     return 0
 
 
@@ -129,9 +168,12 @@ VERBS: dict[str, tuple[str, Callable[[argparse.Namespace], int]]] = {
     "run": ("train what a config describes", run),
     "resume": ("go on with a run that was stopped or killed", resume),
     "rerun": ("start the same code and config again, as a new run", rerun),
+    "ls": ("which runs there are, and how they are doing", ls),
     "status": ("how a run is doing", status),
+    "why": ("why a run is not at work, and what to do", why),
     "logs": ("what the ranks of a run printed", logs),
     "stop": ("ask a run to save and leave", stop),
+    "cancel": ("end a run now", cancel),
     "verify": ("prove which samples a run has used", verify),
     "checkpoints": ("what of a run is saved", checkpoints),
     "export": ("write a run's weights as one plain file", export),
@@ -182,12 +224,13 @@ def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
     add_run_arguments(verbs["run"])
     add_resume_arguments(verbs["resume"])
     add_rerun_arguments(verbs["rerun"])
-    for name in ("status", "logs", "stop", "verify", "checkpoints", "export"):
+    for name in ("status", "why", "logs", "stop", "cancel", "verify", "checkpoints", "export"):
         add_which(verbs[name])
     verbs["export"].add_argument("file", metavar="FILE", type=Path, help="where to: FILE.pt, .pth or .safetensors")
     verbs["export"].add_argument("--last", action="store_true", help="the newest weights instead of the best")
-    verbs["logs"].add_argument("-f", "--follow", action="store_true", help="go on as the run goes on")
-    verbs["logs"].add_argument("--rank", type=whole, default=0, metavar="R", help="whose (default: 0)")
+    add_logs_arguments(verbs["logs"])
+    add_ls_arguments(verbs["ls"])
+    verbs["status"].add_argument("--json", action="store_true", help="all that is known of it, for a program")
     for name in ("doctor", "cache"):
         verbs[name].usage = f"drumbeat {name} CONFIG [KEY=VALUE ...]{' [--all] [--sheet FILE]' * (name == 'doctor')}"
         verbs[name].add_argument("words", nargs="+", metavar="CONFIG", help="a config file, or the name of a shipped "

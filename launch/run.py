@@ -54,20 +54,30 @@ def _fresh(args: argparse.Namespace) -> Start:
 def _resumed(args: argparse.Namespace) -> Start:
     """A run that is to go on, where it ran before unless a flag says otherwise, with its own code and config and as
     many processes as before unless flags change them."""
-    from launch.runs import find_run, handle, program, still_runs
+    from launch.runs import find_run, processes_of, still_runs
 
     run_dir = find_run(args.resume, Path(args.runs))
     if read_json(run_dir.status).get("state") == "finished":
         raise RunError(Fault(what=f"run {run_dir.id} is finished", where=str(run_dir.path),
                              remedy=f"Start it again, with more epochs for example: drumbeat rerun {run_dir.id} "
                                     "KEY=VALUE"))
-    if sign := still_runs(run_dir):
+    if (sign := still_runs(run_dir)) and not (args.take_over and not processes_of(run_dir)):
         raise RunError(Fault(what=f"run {run_dir.id} is still at work", where=str(run_dir.path), given=sign,
-                             remedy=f"Wait for it, or stop it: {program('drumbeat')} stop {handle(run_dir)}"))
+                             remedy=_instead_of_resuming(run_dir)))
     before = JobPlan.read(run_dir.plan)
     loaded = reload(run_dir.config, args.words, _as_before(before, args))
     plan = _planned_as_before(args, before, loaded, run_dir)
     return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=plan, new=False))
+
+
+def _instead_of_resuming(run_dir: RunDir) -> str:
+    """What to do about a run that is at work, or may be: on a machine or a cluster that cannot be asked."""
+    from launch.runs import handle, processes_of, program
+
+    drumbeat, name = program("drumbeat"), handle(run_dir)
+    wait = f"Wait for it, or stop it: {drumbeat} stop {name}"
+    return wait if processes_of(run_dir) else (
+        f"{wait}\nIf you know that it is dead: {drumbeat} resume {name} --take-over")
 
 
 def _again(args: argparse.Namespace) -> Start:

@@ -31,12 +31,13 @@ def find_run(text: str, runs: Path) -> RunDir:
     for folder in (Path(text), Path(text) / "latest", *beside):
         if (folder / "plan.json").is_file():
             return RunDir((folder.parent / folder.readlink() if folder.is_symlink() else folder).absolute())
-    folders = sorted((plan.parent for plan in runs.glob("*/*/plan.json") if not plan.parent.is_symlink()),
-                     key=lambda path: path.name)
+    folders = [run.path for run in all_runs(runs)]
     named = [path for path in folders if path.parent.name == text]
     if named:
         return RunDir(named[-1].absolute())
-    found = [path for path in folders if path.name.startswith(text) or path.name.endswith(f"-{text}")]
+    name, slash, end = text.rpartition("/")  # as `ls` names it: name/the end of its id
+    found = [path for path in folders if path.name.startswith(text) or path.name.endswith(f"-{text}")
+             or (slash and path.parent.name == name and path.name.endswith(f"-{end}"))]
     if len(found) > 1:
         ids = [path.name for path in found]
         raise RunError(Fault(what=f"'{text}' is the beginning of {len(found)} runs", where=str(runs),
@@ -47,6 +48,12 @@ def find_run(text: str, runs: Path) -> RunDir:
         raise RunError(Fault(what=f"there is no run '{text}'", where=str(runs.absolute()),
                              remedy=_nearest_run(text, names)))
     return RunDir(found[0].absolute())
+
+
+def all_runs(runs: Path) -> list[RunDir]:
+    """All runs in a folder, the oldest first."""
+    folders = (plan.parent for plan in runs.absolute().glob("*/*/plan.json"))
+    return sorted((RunDir(folder) for folder in folders if not folder.is_symlink()), key=lambda run: run.id)
 
 
 def handle(run: RunDir) -> str:

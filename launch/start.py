@@ -67,6 +67,11 @@ def start(what: Start, *, dry_run: bool = False, detach: bool = False) -> int:
     with _all_or_nothing(what):
         if what.fill and what.code:
             what.fill(what.code)
+        if what.preflight and plan.where == "slurm":
+            from launch.preflight import check_cluster
+
+            if expected := check_cluster(request):
+                print(f"queue      {expected}", flush=True)
         if what.preflight and (what.new or what.fill):
             _prepare(what)
         with ignoring_signals(signal.SIGINT):

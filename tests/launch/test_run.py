@@ -27,7 +27,8 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a config; sbatch takes every job and squeue knows none; preparing finds everything in order."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bin").mkdir()
-    for name, script in (("sbatch", "echo Submitted batch job 4711"), ("srun", ""), ("squeue", "")):
+    for name, script in (("sbatch", "echo Submitted batch job 4711"), ("srun", ""), ("squeue", ""),
+                         ("sinfo", "hostname")):
         (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
@@ -78,6 +79,9 @@ def test_the_folder_holds_all_that_workers_and_verbs_need(cluster: Path) -> None
 def test_where_sbatch_refuses_nothing_is_left(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
     refuse(cluster)
     assert main(SUBMIT) == 2
+    assert "SLURM would not take this job" in capsys.readouterr().err
+    assert not (cluster / "runs").exists()
+    assert main([*SUBMIT, "--no-preflight"]) == 2
     assert "  given  sbatch: error: invalid account\n" in capsys.readouterr().err
     assert not (cluster / "runs").exists()
 
