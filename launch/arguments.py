@@ -76,6 +76,17 @@ def add_logs_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--attempt", type=whole, metavar="K", help="of which start (default: the newest)")
 
 
+def add_completion_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `completion`."""
+    parser.description = "Print a script that has a shell complete verbs, options, configs and runs."
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = """in bash, for this shell or in ~/.bashrc for all:
+  source <(drumbeat completion bash)
+in zsh, in a folder of your fpath:
+  drumbeat completion zsh > ~/.zfunc/_drumbeat"""
+    parser.add_argument("shell", choices=["bash", "zsh"], help="which shell")
+
+
 def add_which(parser: argparse.ArgumentParser, *, runs: bool = True) -> None:
     """Which run is meant."""
     parser.add_argument("run", metavar="RUN", help="a run's folder, its id or the beginning of it, or a name")

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from configs.errors import ConfigError, Fault, UserError, nearest
 from launch.arguments import (
+    add_completion_arguments,
     add_logs_arguments,
     add_ls_arguments,
     add_rerun_arguments,
@@ -164,6 +165,13 @@ def demo_data(args: argparse.Namespace) -> int:
     return start("data.demo", args.kind, str(args.folder.absolute()))
 
 
+def completion(args: argparse.Namespace) -> int:
+    from launch.completion import script
+
+    print(script(args.shell, *parsers("drumbeat run")))
+    return 0
+
+
 VERBS: dict[str, tuple[str, Callable[[argparse.Namespace], int]]] = {
     "run": ("train what a config describes", run),
     "resume": ("go on with a run that was stopped or killed", resume),
@@ -179,6 +187,7 @@ VERBS: dict[str, tuple[str, Callable[[argparse.Namespace], int]]] = {
     "export": ("write a run's weights as one plain file", export),
     "doctor": ("look at a config's data before training on it", doctor),
     "cache": ("decode a config's images ahead of its runs", cache),
+    "completion": ("print what has bash or zsh complete what you type", completion),
     "demo-data": ("write synthetic data to try things with", demo_data),
 }
 
@@ -218,7 +227,7 @@ def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
     group = top.add_subparsers(prog="drumbeat", metavar="VERB", help=argparse.SUPPRESS, required=True)
     verbs: dict[str, Parser] = {}
     for name, (what, function) in VERBS.items():
-        verbs[name] = group.add_parser(name, description=f"{what.capitalize()}.", allow_abbrev=False)
+        verbs[name] = group.add_parser(name, description=f"{what.capitalize()}.", help=what, allow_abbrev=False)
         verbs[name].set_defaults(verb=function)
     verbs["run"].prog = program
     add_run_arguments(verbs["run"])
@@ -238,6 +247,7 @@ def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
     verbs["doctor"].add_argument("--all", action="store_true", help="read every sample, not some hundred")
     verbs["doctor"].add_argument("--sheet", default="doctor.png", metavar="FILE", help="where to draw what the model "
                                  "will see (default: doctor.png)")
+    add_completion_arguments(verbs["completion"])
     verbs["demo-data"].add_argument("kind", choices=["xray"], help="synthetic chest radiographs in Kaggle's folders")
     verbs["demo-data"].add_argument("folder", metavar="DIR", type=Path, help="where to write them")
     return top, verbs
