@@ -21,7 +21,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 """
 
 ZSH = """
-fpath=(HERE $fpath); autoload -Uz compinit; compinit -u -d HERE/dump; source HERE/_drumbeat
+fpath=(HERE $fpath); autoload -Uz compinit; compinit -u -d HERE/dump; eval "$(<HERE/_drumbeat)"
 compadd() { print -l -- ${(P)2} }
 words=(drumbeat status ''); _drumbeat_runs
 words=(drumbeat status --runs elsewhere ''); _drumbeat_runs
@@ -73,5 +73,5 @@ def test_zsh(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "_drumbeat").write_text(capsys.readouterr().out)
     (here / "ask").write_text(ZSH.replace("HERE", str(here)))
     done = subprocess.run(["zsh", "-f", str(here / "ask")], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["tiny", RUN, "other", RUN.replace("a", "b"), "_drumbeat"]
+    assert done.stdout.split() == ["tiny", RUN, "other", RUN.replace("a", "b"), "_shtab_drumbeat"]
     assert done.stderr == ""
