@@ -3,6 +3,7 @@
     runs/<name>/<time>-<id>/
         config.yaml      resolved; what the workers read
         plan.json        topology, environment, commands; what the node launchers read
+        code/            the code it runs, as it was when the run was submitted
         job.json         where it runs, and the job's id there
         status.json      state, progress, a heartbeat; what people read
         result.json      what a finished run came to

@@ -13,6 +13,16 @@ from pathlib import Path
 from typing import NoReturn
 
 from configs.errors import ConfigError, Fault, UserError, nearest
+from launch.arguments import (
+    add_completion_arguments,
+    add_drill_arguments,
+    add_logs_arguments,
+    add_ls_arguments,
+    add_rerun_arguments,
+    add_resume_arguments,
+    add_run_arguments,
+    add_which,
+)
 
 REQUIRED = ("omegaconf", "rich", "submitit", "yaml")
 """What the launcher needs besides the standard library."""
@@ -48,25 +58,70 @@ def run(args: argparse.Namespace) -> int:
     return run(args)
 
 
-def status(args: argparse.Namespace) -> int:
-    from launch.runs import find_run, status_text
+def resume(args: argparse.Namespace) -> int:
+    args.resume = args.run
+    return run(args)
 
-    print(status_text(find_run(args.run, Path(args.runs))))
+
+def rerun(args: argparse.Namespace) -> int:
+    args.rerun = args.run
+    return run(args)
+
+
+def status(args: argparse.Namespace) -> int:
+    from launch.listing import as_json, facts
+    from launch.runs import find_run
+    from launch.status import status_text
+
+    found = find_run(args.run, Path(args.runs))
+    print(as_json(facts(found)) if args.json else status_text(found))
+    return 0
+
+
+def ls(args: argparse.Namespace) -> int:
+    from launch.listing import as_json, facts, show
+    from launch.runs import all_runs
+
+    runs = all_runs(Path(args.runs))
+    if args.json:
+        print(as_json([facts(run) for run in reversed(runs)]))
+    else:
+        show(runs, Path(args.runs), every=args.all)
     return 0
 
 
 def logs(args: argparse.Namespace) -> int:
-    from launch.runs import find_run, log_lines
+    from launch.logs import error_lines, log_lines
+    from launch.runs import find_run
 
-    for line in log_lines(find_run(args.run, Path(args.runs)), rank=args.rank, follow=args.follow):
+    found = find_run(args.run, Path(args.runs))
+    for line in error_lines(found, args.attempt) if args.errors else log_lines(
+            found, rank=None if args.all else args.rank, follow=args.follow, attempt=args.attempt):
         print(line, flush=True)
     return 0
 
 
+def why(args: argparse.Namespace) -> int:
+    from launch.runs import find_run
+    from launch.why import why
+
+    print(why(find_run(args.run, Path(args.runs))))
+    return 0
+
+
 def stop(args: argparse.Namespace) -> int:
-    from launch.runs import ask_to_stop, find_run
+    from launch.acts import ask_to_stop
+    from launch.runs import find_run
 
     print(ask_to_stop(find_run(args.run, Path(args.runs))))
+    return 0
+
+
+def cancel(args: argparse.Namespace) -> int:
+    from launch.acts import cancel
+    from launch.runs import find_run
+
+    print(cancel(find_run(args.run, Path(args.runs))))
     return 0
 
 
@@ -78,7 +133,8 @@ def verify(args: argparse.Namespace) -> int:
 
 
 def checkpoints(args: argparse.Namespace) -> int:
-    from launch.runs import checkpoints_text, find_run
+    from launch.runs import find_run
+    from launch.status import checkpoints_text
 
     print(checkpoints_text(find_run(args.run, Path(args.runs))))
     return 0
@@ -127,34 +183,35 @@ def demo_data(args: argparse.Namespace) -> int:
     return start("data.demo", args.kind, str(args.folder.absolute()))
 
 
+def completion(args: argparse.Namespace) -> int:
+    from launch.completion import script
+
+    print(script(args.shell, *parsers("drumbeat run")))
+    return 0
+
+
 VERBS: dict[str, tuple[str, Callable[[argparse.Namespace], int]]] = {
     "run": ("train what a config describes", run),
+    "resume": ("go on with a run that was stopped or killed", resume),
+    "rerun": ("start the same code and config again, as a new run", rerun),
+    "ls": ("which runs there are, and how they are doing", ls),
     "status": ("how a run is doing", status),
+    "why": ("why a run is not at work, and what to do", why),
     "logs": ("what the ranks of a run printed", logs),
     "stop": ("ask a run to save and leave", stop),
+    "cancel": ("end a run now", cancel),
     "verify": ("prove which samples a run has used", verify),
     "checkpoints": ("what of a run is saved", checkpoints),
     "export": ("write a run's weights as one plain file", export),
     "doctor": ("look at a config's data before training on it", doctor),
     "drill": ("hurt a config's training in every way, and prove nothing is lost", drill),
     "cache": ("decode a config's images ahead of its runs", cache),
+    "completion": ("print what has bash or zsh complete what you type", completion),
     "demo-data": ("write synthetic data to try things with", demo_data),
 }
 
 ABOUT = "Trains PyTorch models from one config, on any machine.\n\n" + "\n".join(
     ["verbs:", *(f"  {name:<12}{what}" for name, (what, _) in VERBS.items()), "", "drumbeat VERB --help says more."])
-
-RUN_USAGE = """%(prog)s CONFIG [KEY=VALUE ...] [options]
-       %(prog)s --resume RUN [options]"""
-
-RUN_EXAMPLES = """examples:
-  %(prog)s configs/resnet50_xray_demo.yaml --procs 2
-  %(prog)s resnet50_xray --gpus 8 batch_size=256
-  %(prog)s resnet50_xray --slurm --nodes 2 --gpus 8
-  %(prog)s resnet50_xray --debug phases.head.epochs=1
-  %(prog)s --resume resnet50_xray
-"""
-
 
 def parse(words: list[str], program: str = "drumbeat run") -> argparse.Namespace:
     """The arguments, KEY=VALUE also behind options, where argparse alone would not look for them."""
@@ -189,17 +246,19 @@ def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
     group = top.add_subparsers(prog="drumbeat", metavar="VERB", help=argparse.SUPPRESS, required=True)
     verbs: dict[str, Parser] = {}
     for name, (what, function) in VERBS.items():
-        verbs[name] = group.add_parser(name, description=f"{what.capitalize()}.", allow_abbrev=False)
+        verbs[name] = group.add_parser(name, description=f"{what.capitalize()}.", help=what, allow_abbrev=False)
         verbs[name].set_defaults(verb=function)
     verbs["run"].prog = program
     add_run_arguments(verbs["run"])
-    for name in ("status", "logs", "stop", "verify", "checkpoints", "export"):
-        verbs[name].add_argument("run", metavar="RUN", help="a run's folder, its id or the beginning of it, or a name")
-        verbs[name].add_argument("--runs", default="runs", metavar="DIR", help="where run folders are (default: runs)")
+    add_resume_arguments(verbs["resume"])
+    add_rerun_arguments(verbs["rerun"])
+    for name in ("status", "why", "logs", "stop", "cancel", "verify", "checkpoints", "export"):
+        add_which(verbs[name])
     verbs["export"].add_argument("file", metavar="FILE", type=Path, help="where to: FILE.pt, .pth or .safetensors")
     verbs["export"].add_argument("--last", action="store_true", help="the newest weights instead of the best")
-    verbs["logs"].add_argument("-f", "--follow", action="store_true", help="go on as the run goes on")
-    verbs["logs"].add_argument("--rank", type=whole, default=0, metavar="R", help="whose (default: 0)")
+    add_logs_arguments(verbs["logs"])
+    add_ls_arguments(verbs["ls"])
+    verbs["status"].add_argument("--json", action="store_true", help="all that is known of it, for a program")
     for name in ("doctor", "cache"):
         verbs[name].usage = f"drumbeat {name} CONFIG [KEY=VALUE ...]{' [--all] [--sheet FILE]' * (name == 'doctor')}"
         verbs[name].add_argument("words", nargs="+", metavar="CONFIG", help="a config file, or the name of a shipped "
@@ -207,53 +266,11 @@ def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
     verbs["doctor"].add_argument("--all", action="store_true", help="read every sample, not some hundred")
     verbs["doctor"].add_argument("--sheet", default="doctor.png", metavar="FILE", help="where to draw what the model "
                                  "will see (default: doctor.png)")
-    drilled = verbs["drill"]
-    drilled.usage = "drumbeat drill CONFIG [KEY=VALUE ...] [options]"
-    drilled.add_argument("words", nargs="+", metavar="CONFIG", help="a config file, or the name of a shipped one; then "
-                         "changes to it, KEY=VALUE: phases.NAME.epochs=0.1 makes it short")
-    drilled.add_argument("--gpus", type=whole, metavar="N", help="ranks, a GPU each (default: all there are)")
-    drilled.add_argument("--procs", type=whole, metavar="N", help="ranks on the CPU")
-    drilled.add_argument("--kills", type=whole, default=9, metavar="K", help="how many blows (default: 9, one of each "
-                         "kind)")
-    drilled.add_argument("--seed", type=whole, metavar="S", help="for the same blows again (default: random)")
-    drilled.add_argument("--every", type=float, metavar="SECONDS", help="a blow in about so many seconds, until "
-                         "the run is over (default: at random steps)")
-    drilled.add_argument("--runs", default="runs", metavar="DIR", help="where run folders are made (default: runs)")
+    add_drill_arguments(verbs["drill"])
+    add_completion_arguments(verbs["completion"])
     verbs["demo-data"].add_argument("kind", choices=["xray"], help="synthetic chest radiographs in Kaggle's folders")
     verbs["demo-data"].add_argument("folder", metavar="DIR", type=Path, help="where to write them")
     return top, verbs
-
-
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `run`."""
-    parser.description = "Train what a config describes: here, on a cluster, or in this very process."
-    parser.usage, parser.epilog = RUN_USAGE, RUN_EXAMPLES
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("words", nargs="*", metavar="CONFIG", help="a config file, or the name of a shipped one; then "
-                        "changes to it, KEY=VALUE")
-    size = parser.add_argument_group("how many processes")
-    size.add_argument("--gpus", type=whole, metavar="N", help="ranks on each node, a GPU each (default: all there are; "
-                      "needed with --slurm)")
-    size.add_argument("--procs", type=whole, metavar="N", help="ranks on each node, on the CPU")
-    size.add_argument("--nodes", type=whole, metavar="K", help="nodes of a cluster (default: 1)")
-    place = parser.add_argument_group("where (default: on this machine, watched from this terminal)")
-    place.add_argument("--detach", action="store_true", help="on this machine, and return at once")
-    place.add_argument("--debug", action="store_true", help="in this process: one rank, breakpoints work")
-    place.add_argument("--slurm", action="store_true", help="on a cluster: submit to SLURM and return")
-    place.add_argument("--profile", metavar="SITE", help="which cluster: configs/clusters/SITE.yaml")
-    what = parser.add_argument_group("which run")
-    what.add_argument("--dry-run", action="store_true", help="print what would run, and do nothing")
-    what.add_argument("--name", help="collect the run under runs/NAME (default: the config's name)")
-    what.add_argument("--runs", default="runs", metavar="DIR", help="where run folders are made (default: runs)")
-    what.add_argument("--resume", metavar="RUN", help="go on with a run: its folder, id, or name for the latest")
-
-
-def whole(text: str) -> int:
-    """A number, for argparse."""
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
 
 
 def _instead(word: str, options: list[str]) -> str:

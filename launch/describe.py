@@ -17,13 +17,13 @@ from launch.plan import JobPlan, leaked, torchrun_command
 PLACES = {"debug": "in this process", "local": "on this machine", "slurm": "through SLURM"}
 
 
-def describe(loaded: Loaded, request: Request, *, lacking: bool = False) -> str:
+def describe(loaded: Loaded, request: Request, *, lacking: bool = False, code: str = "") -> str:
     """The resolved config, the processes, what each rank gets and finds, and the exact request. `lacking` says that
-    this machine has not the GPUs for it."""
+    this machine has not the GPUs for it, `code` what code it runs."""
     plan = request.plan
     blocks = [
         ("config: defaults, and where every other value comes from", loaded.as_yaml()),
-        ("processes", _processes(plan)),
+        ("processes", _processes(plan, code)),
         ("samples", _samples(loaded.config, plan.topology.world_size)),
         ("environment of every rank", _environment(plan)),
     ]
@@ -46,9 +46,9 @@ def summary(plan: JobPlan) -> str:
     return ", ".join(filter(None, [ranks, nodes, PLACES[plan.where]]))
 
 
-def _processes(plan: JobPlan) -> str:
+def _processes(plan: JobPlan, code: str) -> str:
     return _table([("ranks", f"{summary(plan)}, {_count(plan.topology.cpus_per_rank, 'core')} each"),
-                   ("run folder", short(Path(plan.run_dir)))])
+                   ("run folder", short(Path(plan.run_dir))), *([("code", code)] if code else [])])
 
 
 def _samples(config: Config, world_size: int) -> str:

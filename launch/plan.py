@@ -97,16 +97,24 @@ class JobPlan:
 
     @classmethod
     def read(cls, path: Path) -> JobPlan:
-        """The plan that a run folder holds."""
+        """The plan that a run folder holds. A later Drumbeat may have written it, for code that is older: what that
+        does not know is left out."""
         values = read_json(path)
         try:
-            return cls(**values | {"topology": Topology(**values["topology"]), "site": Site(**values["site"])})
+            inner = {"topology": Topology(**_known(Topology, values["topology"])),
+                     "site": Site(**_known(Site, values["site"]))}
+            return cls(**_known(cls, values) | inner)
         except (KeyError, TypeError) as error:
             raise RunError(Fault(what=f"the run's plan is missing or damaged: {error}", where=str(path),
                                  remedy="Start a new run.")) from None
 
     def as_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+
+def _known(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those values that are fields of a dataclass."""
+    return {name: value for name, value in values.items() if name in kind.__dataclass_fields__}
 
 
 def plan_job(config: Config, *, run_dir: Path, where: Where, machine: Machine, site: Site, folder: Path) -> JobPlan:

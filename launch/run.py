@@ -1,6 +1,7 @@
 """python launch/run.py CONFIG [KEY=VALUE ...]: trains what a config describes, here or on a cluster.
 
-The `run` command, and nothing else: argv -> Config -> JobPlan -> Request -> submit. `drumbeat run` is the same.
+The `run` command, and nothing else: argv -> Config -> JobPlan -> Request -> submit. `drumbeat run` is the same;
+`drumbeat resume` goes on with a run, and `drumbeat rerun` starts the same code and config again.
 """
 
 from __future__ import annotations
@@ -16,167 +17,121 @@ if __name__ == "__main__":  # as a file: Python has put launch/ first on the pat
 
 import argparse
 import dataclasses
-import os
-import shutil
-import signal
-import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from configs.errors import ConfigError, Fault, LaunchError, RunError, UserError, nearest
-from configs.load import Loaded, load, load_site, reload
-from configs.rundir import RunDir, read_json, write_json, write_text
-from launch.executors import EXECUTORS, require_slurm
-from launch.plan import JobPlan, Machine, Topology, Where, plan_job
+from configs.errors import ConfigError, Fault, RunError, nearest
+from configs.load import Loaded, find, load, load_site, reload
+from configs.rundir import RunDir, read_json
+from launch import snapshot
+from launch.plan import JobPlan, Machine, Where, plan_job
+from launch.start import Start, pointing_into, start
 
 
 def run(args: argparse.Namespace) -> int:
     """The command. Returns the exit code; raises `UserError` for what the user can correct."""
     _check_flags(args)
-    run_dir, loaded, plan = _resumed(args) if args.resume else _fresh(args)
-    executor = EXECUTORS[plan.where]()
-    request = executor.prepare(plan)
-    if args.dry_run:
-        from launch.describe import describe
-
-        lacking = plan.where == "local" and plan.topology.device == "cuda" and (
-            plan.topology.ranks_per_node > len(Machine.here().gpus))
-        print(describe(loaded, request, lacking=lacking))
-        return 0
-
-    if plan.where == "slurm":
-        require_slurm()
-    _check_writable(run_dir)
-    if not args.resume:
-        from launch.prepare import facts_text, prepare
-
-        with _pointing_into(loaded):
-            facts = prepare(loaded.config, plan)
-        print(facts_text(facts), flush=True)
-
-    from launch import watch
-    from launch.processes import ignoring_signals
-
-    before = run_dir.newest_attempt()
-    with ignoring_signals(signal.SIGINT), _all_or_nothing(run_dir):
-        _write(run_dir, plan, loaded, new=not args.resume)
-        watch.introduce(run_dir, plan)
-        if plan.where != "debug":
-            job = executor.submit(request)
-            _write_job(run_dir, plan.where, job.id)
-    if plan.where == "debug":
-        executor.submit(request)
-        print()
-        return watch.conclude(run_dir)
-    if plan.where == "local" and not args.detach:
-        return watch.follow(run_dir, job, before)
-    watch.announce(run_dir, job, plan.where)
-    return 0
+    what = _resumed(args) if args.resume else _again(args) if args.rerun else _fresh(args)
+    return start(what, dry_run=args.dry_run, detach=args.detach)
 
 
-def _fresh(args: argparse.Namespace) -> tuple[RunDir, Loaded, JobPlan]:
+def _fresh(args: argparse.Namespace) -> Start:
     """A run that is to be made. Nothing is written yet."""
-    config = next(word for word in args.words if "=" not in word)
-    loaded = load(config, [word for word in args.words if "=" in word], _flags(args))
+    file = find(next(word for word in args.words if "=" not in word))
+    loaded = load(file, [word for word in args.words if "=" in word], _flags(args))
     run_dir = RunDir.new(Path(args.runs), loaded.config.name)
     where: Where = "debug" if args.debug else "slurm" if args.slurm else "local"
     machine = Machine.here()
     if args.dry_run and (loaded.config.launch.gpus or 0) > len(machine.gpus):
         machine = dataclasses.replace(machine, gpus=tuple(map(str, range(loaded.config.launch.gpus or 0))))
-    with _pointing_into(loaded):
+    with pointing_into(loaded):
         plan = plan_job(loaded.config, run_dir=run_dir.path, where=where, machine=machine,
                         site=load_site(args.profile), folder=Path.cwd())
-    return run_dir, loaded, plan
+    return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=plan, new=True, file=file))
 
 
-def _resumed(args: argparse.Namespace) -> tuple[RunDir, Loaded, JobPlan]:
-    """A run that is to go on, where it ran before unless a flag says otherwise, with its own config and as many
-    processes as before unless flags change them."""
-    from launch.runs import find_run, handle, program, still_runs
+def _resumed(args: argparse.Namespace) -> Start:
+    """A run that is to go on, where it ran before unless a flag says otherwise, with its own code and config and as
+    many processes as before unless flags change them."""
+    from launch.runs import find_run, processes_of, still_runs
 
     run_dir = find_run(args.resume, Path(args.runs))
     if read_json(run_dir.status).get("state") == "finished":
         raise RunError(Fault(what=f"run {run_dir.id} is finished", where=str(run_dir.path),
-                             remedy="Start a new one, with more epochs for example."))
-    if sign := still_runs(run_dir):
+                             remedy=f"Start it again, with more epochs for example: drumbeat rerun {run_dir.id} "
+                                    "KEY=VALUE"))
+    if (sign := still_runs(run_dir)) and not (args.take_over and not processes_of(run_dir)):
         raise RunError(Fault(what=f"run {run_dir.id} is still at work", where=str(run_dir.path), given=sign,
-                             remedy=f"Wait for it, or stop it: {program('drumbeat')} stop {handle(run_dir)}"))
-    plan = JobPlan.read(run_dir.plan)
-    where: Where = "debug" if args.debug else "slurm" if args.slurm or plan.where == "slurm" else "local"
+                             remedy=_instead_of_resuming(run_dir)))
+    before = JobPlan.read(run_dir.plan)
+    loaded = reload(run_dir.config, args.words, _as_before(before, args))
+    plan = _planned_as_before(args, before, loaded, run_dir)
+    return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=plan, new=False))
+
+
+def _instead_of_resuming(run_dir: RunDir) -> str:
+    """What to do about a run that is at work, or may be: on a machine or a cluster that cannot be asked."""
+    from launch.runs import handle, processes_of, program
+
+    drumbeat, name = program("drumbeat"), handle(run_dir)
+    wait = f"Wait for it, or stop it: {drumbeat} stop {name}"
+    return wait if processes_of(run_dir) else (
+        f"{wait}\nIf you know that it is dead: {drumbeat} resume {name} --take-over")
+
+
+def _again(args: argparse.Namespace) -> Start:
+    """A new run of the code and config that another run had, but for the values that are given."""
+    from launch.runs import find_run
+
+    model = find_run(args.rerun, Path(args.runs))
+    before = JobPlan.read(model.plan)
+    loaded = load(model.config, args.words, _as_before(before, args))
+    run_dir = RunDir.new(Path(args.runs), loaded.config.name)
+    with pointing_into(loaded):
+        plan = _planned_as_before(args, before, loaded, run_dir)
+    return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=plan, new=True, model=model))
+
+
+def _planned_as_before(args: argparse.Namespace, before: JobPlan, loaded: Loaded, run_dir: RunDir) -> JobPlan:
+    """The plan of a run that goes on, or is started again: where and as another one was, unless flags differ."""
+    where: Where = "debug" if args.debug else "slurm" if args.slurm or before.where == "slurm" else "local"
+    return plan_job(loaded.config, run_dir=run_dir.path, where=where, machine=Machine.here(),
+                    site=load_site(args.profile) if args.profile else before.site, folder=Path(before.folder))
+
+
+def _as_before(plan: JobPlan, args: argparse.Namespace) -> dict[str, Any]:
+    """The flags that give a run as many ranks as a plan has, each with as many threads, unless flags ask for others:
+    what it computes depends on both. Where other ranks are asked for, they share the cores anew."""
     asked = _flags(args)
-    before = {} if plan.where == "debug" else _as_before(plan.topology, asked)
-    loaded = reload(run_dir.config, args.words, before | asked)
-    return run_dir, loaded, plan_job(
-        loaded.config, run_dir=run_dir.path, where=where, machine=Machine.here(),
-        site=load_site(args.profile) if args.profile else plan.site, folder=Path(plan.folder))
-
-
-def _as_before(topology: Topology, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The flags that give a run as many ranks, each with as many threads: what it computes depends on both. Where other
-    ranks are asked for, they share the cores anew."""
+    if plan.where == "debug":
+        return asked
+    topology = plan.topology
     ranks = {} if asked.keys() & {"launch.gpus", "launch.procs"} else {
         "launch.gpus": topology.ranks_per_node if topology.device == "cuda" else 0,
         "launch.procs": topology.ranks_per_node, "launch.cpus_per_rank": topology.cpus_per_rank}
-    return {"launch.nodes": topology.nodes, **ranks}
+    return {"launch.nodes": topology.nodes, **ranks, **asked}
 
 
-def _write(run_dir: RunDir, plan: JobPlan, loaded: Loaded, *, new: bool) -> None:
-    """The run's folder, with all that the workers need; for a run that goes on, its new plan and what else is new."""
-    run_dir.path.mkdir(parents=True, exist_ok=not new)
-    if new or any(not layer.origin.startswith("--") for layer in loaded.layers):
-        write_text(run_dir.config, loaded.as_yaml())
-    write_json(run_dir.plan, plan.as_json())
-    _write_job(run_dir, plan.where, None)
-    run_dir.write_status(state="pending", verdict="")
-    link = run_dir.path.parent / f".latest.{os.getpid()}"
-    link.symlink_to(run_dir.id)
-    os.replace(link, run_dir.path.parent / "latest")
-
-
-def _write_job(run_dir: RunDir, where: Where, job: str | None) -> None:
-    """Where the run was started, for those who ask later whether it still is at work."""
-    write_json(run_dir.job, {"where": where, "id": job, "host": socket.gethostname(),
-                             "process": os.getpid() if where == "debug" else None})
-
-
-@contextmanager
-def _all_or_nothing(run_dir: RunDir) -> Iterator[None]:
-    """Where the run cannot be started, its folder is as it was before: gone, if it is a new run's."""
-    files = (run_dir.config, run_dir.plan, run_dir.status, run_dir.job)
-    before = {file: file.read_text() for file in files if file.exists()}
-    try:
-        yield
-    except Exception as error:
-        for file, text in before.items():
-            write_text(file, text)
-        if not before:
-            shutil.rmtree(run_dir.path, ignore_errors=True)
-            latest = run_dir.path.parent / "latest"
-            if latest.is_symlink() and not latest.exists():
-                latest.unlink()
-            _remove_empty(run_dir.path.parent, run_dir.path.parent.parent)
-        if isinstance(error, OSError):
-            raise LaunchError(Fault(what=f"the run folder cannot be written: {error.strerror}",
-                                    where=str(error.filename or run_dir.path),
-                                    remedy="Choose another place for it: --runs DIR")) from error
-        raise
-
-
-def _remove_empty(*folders: Path) -> None:
-    """runs/NAME and runs/, if they hold nothing."""
-    for folder in folders:
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-
-
-@contextmanager
-def _pointing_into(loaded: Loaded) -> Iterator[None]:
-    """Faults raised inside name a dotted key of the config; from here on they name the file and line it stands in."""
-    try:
-        yield
-    except UserError as error:
-        raise type(error)(*map(loaded.located, error.faults)) from None
+def _with_code(args: argparse.Namespace, what: Start) -> Start:
+    """The start with the code it is to run from: a copy that is to be made, the one that the run has, or that of the
+    run it repeats; in --debug the files as they are, where breakpoints stand."""
+    what = dataclasses.replace(what, preflight=not args.no_preflight)
+    if what.plan.where == "debug" or args.no_snapshot:
+        return what
+    code = snapshot.newest_code((what.model or what.run_dir).path)
+    found = snapshot.Snapshot.read(code) if code and not args.new_code else None
+    if not what.new and not args.new_code:
+        return what if code is None or found is None else (
+            dataclasses.replace(what, plan=found.relocate(what.plan, code), code=code, copied=snapshot.code_text(code)))
+    target = snapshot.next_code(what.run_dir.path)
+    if code and found:
+        return dataclasses.replace(what, plan=found.relocate(what.plan, target), code=target,
+                                   fill=partial(snapshot.copy, code), copied=snapshot.code_text(code))
+    surveyed = snapshot.survey(what.loaded.config, what.file, what.plan)
+    words = f"a copy, taken when the run is submitted, of {', '.join(surveyed.trees.values())}"
+    return dataclasses.replace(what, plan=surveyed.relocate(what.plan, target), code=target, copied=words,
+                               fill=partial(snapshot.take, surveyed, leave_out=Path(args.runs)))
 
 
 def _flags(args: argparse.Namespace) -> dict[str, Any]:
@@ -197,16 +152,16 @@ def _check_flags(args: argparse.Namespace) -> None:
               for one, other in together if {one, other} <= given]
     if args.debug and max(args.gpus or 0, args.procs or 0) > 1:
         faults.append(("--debug runs one rank, in this process", "", "Leave --gpus and --procs out."))
-    if args.profile and not (args.slurm or args.resume):
+    if args.profile and not (args.slurm or args.resume or args.rerun):
         faults.append(("--profile describes a cluster, and this run is for this machine", f"--profile {args.profile}",
                        "Add --slurm, or leave --profile out."))
     configs = [word for word in args.words if "=" not in word]
     if args.resume == "":
         faults.append(("which run?", "--resume ''", "Name one by its folder, its id, or, the latest, by its name."))
-    elif args.resume and configs:
-        faults.append(("a run is resumed with its own config", " ".join(configs),
-                       "Leave this out, or start a new run without --resume."))
-    elif not args.resume and not configs:
+    elif (args.resume or args.rerun) and configs:
+        faults.append((f"a run is {'resumed' if args.resume else 'started again'} with its own config",
+                       " ".join(configs), "Leave this out, or start a new run: drumbeat run CONFIG"))
+    elif not args.resume and not args.rerun and not configs:
         shipped = "configs/resnet50_xray_demo.yaml"
         faults.append(("which config?", " ".join(args.words), f"For example: python launch/run.py {shipped}"))
     elif len(configs) > 1:
@@ -222,14 +177,3 @@ def _instead_of(word: str) -> str:
     if flag.startswith("Did"):
         return flag.replace("'", "'--", 1)
     return "Changes to it are written KEY=VALUE: batch_size=64"
-
-
-def _check_writable(run_dir: RunDir) -> None:
-    folder = run_dir.path
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        reason = "you may not write there" if folder.is_dir() else "it is no folder"
-        raise LaunchError(Fault(what=f"the run folder cannot be made: {reason}", where=str(folder),
-                                given=str(run_dir.path), remedy="Choose another place for runs: --runs DIR"))
-

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +13,16 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from configs.layers import short
 from configs.rundir import ENDED, Attempt, RunDir, read_json
+from launch.acts import end_processes
 from launch.describe import summary
 from launch.executors import Job
+from launch.logs import Tail
 from launch.plan import JobPlan, Where
-from launch.processes import descendants
-from launch.runs import LAUNCHERS, Tail, clock, handle, processes_of, program, resume_command
+from launch.runs import LAUNCHERS, handle, processes_of, program, resume_command
+from launch.status import clock
 from launch.verdict import Verdict
 
 LOOK_SECONDS = 0.25
-KILL_SECONDS = 10.0
-"""A killed process that is still there after so long waits for a device that does not answer."""
 EXIT_CODES = {"finished": 0, "stopped": 130, "cancelled": 130}
 """Any other end is a failure, and 1. 130 is what shells say of a program that was interrupted."""
 
@@ -55,7 +53,7 @@ def follow(run: RunDir, job: Job, before: Attempt | None) -> int:
             _watch(view, job, interrupts)
     finally:
         signal.signal(signal.SIGINT, usual)
-    end_processes(run, job)  # there are none, unless the node launcher was killed
+    _end(run, job)  # there are none, unless the node launcher was killed
     console.print()
     return conclude(run)
 
@@ -70,7 +68,7 @@ def _watch(view: View, job: Job, interrupts: list[int]) -> None:
                                f"{resume_command(view.run)}\nCtrl-C again ends it at once.")
         if len(interrupts) > 1:
             view.console.print("ending all processes ...")
-            end_processes(view.run, job)
+            _end(view.run, job)
             view.run.write_status(state="cancelled", verdict=f"ended from the terminal, {_save_of(view.run)}")
             break
         if interrupts and (attempt := view.newest()) is not None:
@@ -80,18 +78,11 @@ def _watch(view: View, job: Job, interrupts: list[int]) -> None:
     view.update()
 
 
-def end_processes(run: RunDir, job: Job) -> None:
-    """Kills all processes of a local run; its checkpoints stay. Those that a dead disk or driver holds are named."""
+def _end(run: RunDir, job: Job) -> None:
+    """Ends a local run at once; its checkpoints stay. Processes that a dead disk or driver holds are named."""
     assert job.id is not None
-    until = time.monotonic() + KILL_SECONDS
-    while running := {*descendants(int(job.id)), *processes_of(run)}:
-        if time.monotonic() > until:
-            print(f"processes {', '.join(map(str, sorted(running)))} do not end", flush=True)
-            return
-        for process in running:
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-        time.sleep(0.02)
+    if left := end_processes(run, int(job.id)):
+        print(f"processes {', '.join(map(str, left))} do not end", flush=True)
 
 
 def _save_of(run: RunDir) -> str:

@@ -3,7 +3,7 @@
     python -m trainers.prepare < {config, topology, where}      prints one JSON object: facts, or faults
 
 Targets resolve, the model builds on the meta device (its weights are fetched and read on the way), data is there and
-counted, phases fit. Every fault that can be found is found in one go.
+counted, phases fit, and a few samples go through model and loss. Every fault that can be found is found in one go.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from trainers.build import (
     with_way_out,
 )
 from trainers.loop import timetables
+from trainers.rehearsal import rehearse
 from trainers.tasks import Task
 
 
@@ -72,6 +73,8 @@ def prepare(config: Config, *, world_size: int = 1) -> dict[str, Any]:
         faults += _check_sets(config, sets)
         if len(sets.train):
             attempt(lambda: _check_order(config, sets.train))
+    if not faults and sets is not None and model is not None and task is not None:
+        faults += rehearse(config, sets, model, task)
     if faults or sets is None or model is None:
         raise PrepareError(*with_way_out(faults, config.data.how_to_get))
     tables = timetables(config, len(sets.train))

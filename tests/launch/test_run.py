@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +27,8 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a config; sbatch takes every job and squeue knows none; preparing finds everything in order."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bin").mkdir()
-    for name, script in (("sbatch", "echo Submitted batch job 4711"), ("srun", ""), ("squeue", "")):
+    for name, script in (("sbatch", "echo Submitted batch job 4711"), ("srun", ""), ("squeue", ""),
+                         ("sinfo", "hostname")):
         (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
@@ -48,6 +50,7 @@ def test_submitting_prints_the_job_and_what_to_type_next(cluster: Path, capsys: 
     assert main([*SUBMIT, "seed=5"]) == 0
     run = only_run(cluster)
     lines = capsys.readouterr().out.splitlines()
+    assert re.match(rf"code       {ROOT.name}( at |, )", lines.pop(4))
     assert lines[:6] == [
         "samples    1,000 train, 20 test",
         "steps      167 in head, 300 in finetune  (12,345 parameters)",
@@ -76,6 +79,9 @@ def test_the_folder_holds_all_that_workers_and_verbs_need(cluster: Path) -> None
 def test_where_sbatch_refuses_nothing_is_left(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
     refuse(cluster)
     assert main(SUBMIT) == 2
+    assert "SLURM would not take this job" in capsys.readouterr().err
+    assert not (cluster / "runs").exists()
+    assert main([*SUBMIT, "--no-preflight"]) == 2
     assert "  given  sbatch: error: invalid account\n" in capsys.readouterr().err
     assert not (cluster / "runs").exists()
 
@@ -250,3 +256,86 @@ def test_a_missing_package_is_named(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (f"error: omegaconf is not installed\n  where  {sys.executable}\n"
                            "  do     Use .venv/bin/python, which `make demo` makes, or: pip install -e .\n")
+
+
+def marked(run: RunDir, name: str = "code") -> str:
+    """What the marker beside the code says in the copy that a run has."""
+    return (run.path / name / "lab" / "nets.py").read_text()
+
+
+@pytest.fixture
+def lab(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder `lab` with the module that the config's model is in, and the command typed there."""
+    (cluster / "lab").mkdir()
+    (cluster / "small.yaml").rename(cluster / "lab" / "small.yaml")
+    (cluster / "lab" / "nets.py").write_text("one")
+    monkeypatch.chdir(cluster / "lab")
+    return cluster / "lab"
+
+
+def test_a_run_keeps_its_code_and_can_be_given_newer(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(SUBMIT) == 0
+    run = only_run(lab)
+    (lab / "nets.py").write_text("two")
+    run.write_status(state="failed")
+    assert main(["resume", "small"]) == 0
+    assert JobPlan.read(run.plan).environment["PYTHONPATH"] == f"{run.path}/code/{ROOT.name}:{run.path}/code/lab"
+    assert marked(run) == "one"
+
+    run.write_status(state="failed")
+    refuse(lab.parent)
+    assert main(["resume", "small", "--new-code"]) == 2
+    assert sorted(path.name for path in run.path.glob("code*")) == ["code"]
+    (lab.parent / "bin" / "sbatch").write_text("#!/bin/sh\necho Submitted batch job 4712\n")
+    assert main(["resume", "small", "--new-code"]) == 0
+    assert JobPlan.read(run.plan).environment["PYTHONPATH"] == f"{run.path}/code-2/{ROOT.name}:{run.path}/code-2/lab"
+    assert (marked(run), marked(run, "code-2")) == ("one", "two")
+
+
+def test_a_run_is_started_again_with_its_code_and_config(lab: Path) -> None:
+    assert main([*SUBMIT, "seed=5", "--profile", "example"]) == 0
+    first = only_run(lab)
+    (lab / "nets.py").write_text("two")
+    (lab / "small.yaml").write_text("edited")
+    assert main(["rerun", first.id, "batch_size=16", "--nodes", "2"]) == 0
+    second = RunDir((lab / "runs" / "small" / "latest").resolve())
+    assert second != first
+    config, plan = read(second.config), JobPlan.read(second.plan)
+    assert (config.seed, config.batch_size, marked(second)) == (5, 16, "one")
+    assert (plan.where, plan.site.partition) == ("slurm", "gpu")
+    assert (plan.topology.nodes, plan.topology.ranks_per_node) == (2, 2)
+    assert plan.environment["PYTHONPATH"].startswith(str(second.path))
+    assert main(["rerun", second.id, "--new-code", "--name", "other"]) == 0
+    assert marked(RunDir((lab / "runs" / "other" / "latest").resolve())) == "two"
+
+
+def test_without_a_snapshot_the_code_runs_where_it_is(lab: Path) -> None:
+    assert main([*SUBMIT, "--no-snapshot"]) == 0
+    run = only_run(lab)
+    assert not list(run.path.glob("code*"))
+    assert JobPlan.read(run.plan).environment["PYTHONPATH"] == f"{ROOT}:{lab}"
+    run.write_status(state="failed")
+    assert main(["resume", "small"]) == 0
+    assert not list(run.path.glob("code*"))
+
+
+def test_faults_of_preparing_name_the_files_that_were_copied(lab: Path, monkeypatch: pytest.MonkeyPatch,
+                                                             capsys: pytest.CaptureFixture[str]) -> None:
+    def prepare(config: Any, plan: JobPlan) -> Any:
+        raise PrepareError(Fault(what=f"no Net in {plan.environment['PYTHONPATH'].split(':')[1]}/nets.py"))
+
+    monkeypatch.setattr("launch.prepare.prepare", prepare)
+    assert main(SUBMIT) == 2
+    assert capsys.readouterr().err.replace("\n       ", " ") == f"error: no Net in {lab}/nets.py\n"
+    assert not (lab / "runs").exists()
+
+
+def test_a_plan_of_a_later_version_is_read(cluster: Path) -> None:
+    """As the launcher of today writes it for the node launcher in an older snapshot."""
+    assert main(SUBMIT) == 0
+    run = only_run(cluster)
+    values = read_json(run.plan)
+    values["site"]["later"] = values["topology"]["later"] = values["later"] = 1
+    before = JobPlan.read(run.plan)
+    write_json(run.plan, values)
+    assert JobPlan.read(run.plan) == before

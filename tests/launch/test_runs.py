@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,20 +14,18 @@ import pytest
 
 from configs.errors import RunError
 from configs.rundir import RunDir, read_json, write_json
+from launch.acts import ask_to_stop, cancel
 from launch.cli import main
+from launch.logs import Tail, log_lines
 from launch.runs import (
     LAUNCHERS,
-    Tail,
-    ask_to_stop,
-    clock,
     find_run,
     handle,
-    log_lines,
     processes_of,
     program,
-    status_text,
     still_runs,
 )
+from launch.status import clock, status_text
 
 FIRST, SECOND, OTHER = "20260101-100000-aaaaa", "20260102-100000-bbbbb", "20260103-100000-ccccc"
 
@@ -46,7 +45,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(("text", "found"), [
     ("tiny", SECOND), ("other", OTHER), (FIRST, FIRST), ("20260101", FIRST), ("aaaaa", FIRST),
     (f"runs/tiny/{FIRST}", FIRST), ("runs/tiny/latest", SECOND), ("runs/tiny", SECOND), (f"tiny/{FIRST}", FIRST),
-    ("tiny/", SECOND), ("tiny/latest", SECOND),
+    ("tiny/", SECOND), ("tiny/latest", SECOND), ("tiny/aaaaa", FIRST),
 ])
 def test_finding_a_run(runs: Path, text: str, found: str) -> None:
     run = find_run(text, Path("runs"))
@@ -168,13 +167,58 @@ def test_status_of_a_run_that_ended_or_never_began(runs: Path) -> None:
     assert "heard of" not in status_text(run)
 
 
-def test_logs_of_the_newest_attempt(runs: Path) -> None:
+def test_logs_of_an_attempt(runs: Path) -> None:
     run = find_run("tiny", runs)
     for text in ("old\n", "first\nsecond\nunfinished"):
         run.claim_attempt().log(0).write_text(text)
     assert list(log_lines(run, rank=0, follow=False)) == ["first", "second", "unfinished"]
+    assert list(log_lines(run, rank=0, follow=False, attempt=0)) == ["old"]
     with pytest.raises(RunError, match=r"rank 3 has no log(.|\n)*Ranks with one: 0"):
         list(log_lines(run, rank=3, follow=False))
+    with pytest.raises(RunError, match=r"there is no attempt 2(.|\n)*numbered from 0 to 1"):
+        list(log_lines(run, rank=0, follow=False, attempt=2))
+
+
+def test_logs_of_everybody(runs: Path) -> None:
+    attempt = find_run("tiny", runs).claim_attempt()
+    for rank in (0, 1, 10):
+        attempt.log(rank).write_text(f"of {rank}\n")
+    attempt.node_log(0).write_text("torchrun\n")
+    assert list(log_lines(find_run("tiny", runs), rank=None, follow=False)) == [
+        " rank 0 | of 0", " rank 1 | of 1", "rank 10 | of 10", " node 0 | torchrun"]
+
+
+def test_an_empty_log_says_so(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = find_run("tiny", runs)
+    run.claim_attempt().log(0).touch()
+    assert main(["logs", "tiny"]) == 0
+    assert capsys.readouterr() == ("", "note: rank 0 has printed nothing in attempt 0: "
+                                       f"runs/tiny/{SECOND}/attempts/000/rank0.log is empty\n")
+    assert main(["logs", "tiny", "--all"]) == 0
+    assert capsys.readouterr() == ("", "note: no rank has printed anything in attempt 0\n")
+
+
+def test_errors_the_earliest_first(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the newest attempt that has any: the one after it may have begun already."""
+    run = find_run("tiny", runs)
+    attempt = run.claim_attempt()
+    for rank, moment in ((0, 2.0), (1, 1.0)):
+        write_json(attempt.error(rank), {"rank": rank, "node": "n1", "type": "ValueError", "message": "m", "step": 7,
+                                         "time": moment, "traceback": f"Traceback\nValueError: {rank}\n"})
+    write_json(attempt.verdict, {"words": "rank 1 on n1 failed"})
+    run.claim_attempt()
+    assert main(["logs", "tiny", "--errors"]) == 0
+    assert capsys.readouterr().out == """\
+--- rank 1 on n1, attempt 0, step 7
+Traceback
+ValueError: 1
+
+--- rank 0 on n1, attempt 0, step 7
+Traceback
+ValueError: 0
+
+--- attempt 0: rank 1 on n1 failed
+"""
 
 
 def test_following_goes_on_with_the_next_attempt_until_the_run_ends(runs: Path) -> None:
@@ -209,7 +253,7 @@ def test_stopping(runs: Path) -> None:
         ask_to_stop(run)
     write_json(run.job, {"where": "debug", "host": socket.gethostname(), "process": os.getpid()})
     assert ask_to_stop(run).startswith(f"{SECOND} saves after a step and leaves. To go on with it:\n")
-    assert ask_to_stop(run).endswith(f"drumbeat run --resume {SECOND}")
+    assert ask_to_stop(run).endswith(f"drumbeat resume {SECOND}")
     assert read_json(attempt.stop)["reason"] == "stopped"
     write_json(run.status, {"state": "stopped"})
     assert ask_to_stop(run) == f"{SECOND} is stopped already"
@@ -221,9 +265,47 @@ def test_a_run_that_waits_in_the_queue_hears_nothing(runs: Path, state: str) -> 
     run.claim_attempt()
     write_json(run.job, {"where": "slurm", "id": "4711"})
     write_json(run.status, {"state": state})
-    with pytest.raises(RunError, match="scancel 4711"):
+    with pytest.raises(RunError, match=f"drumbeat cancel {SECOND}"):
         ask_to_stop(run)
     assert not run.attempt(0).stop.exists()
+
+
+def test_cancelling_a_run_on_this_machine(runs: Path) -> None:
+    """All of its processes end, whatever signals they ignore, and nothing else does."""
+    run = find_run("tiny", runs)
+    write_json(run.status, {"state": "running"})
+    write_json(run.job, {"where": "local", "id": "1", "host": socket.gethostname()})
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    with (subprocess.Popen([sys.executable, "-c", deaf, "trainers.worker", str(run.path), "0"]) as rank,
+          subprocess.Popen([sys.executable, "-c", deaf, "tensorboard", str(run.path)]) as unrelated):
+        assert cancel(run).startswith(f"{SECOND} ended; there is no checkpoint. To go on with it:\n")
+        assert (rank.wait(), unrelated.poll()) == (-signal.SIGKILL, None)
+        unrelated.kill()
+    assert read_json(run.status)["state"] == "cancelled"
+    assert cancel(run) == f"{SECOND} is cancelled already"
+
+
+def test_cancelling_a_run_in_debug_ends_no_other_process(runs: Path) -> None:
+    """Which may have got the number of the run's process since."""
+    run = find_run("tiny", runs)
+    write_json(run.status, {"state": "running"})
+    for words, ended in ((["--debug"], True), ([], False)):
+        with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *words]) as process:
+            write_json(run.job, {"where": "debug", "host": socket.gethostname(), "process": process.pid})
+            run.write_status(state="running")
+            cancel(run)
+            if not ended:
+                assert process.poll() is None
+                process.kill()
+            assert process.wait(10) == -signal.SIGKILL
+
+
+def test_cancelling_a_run_on_another_machine(runs: Path) -> None:
+    run = find_run("tiny", runs)
+    write_json(run.status, {"state": "running"})
+    write_json(run.job, {"where": "local", "id": "1", "host": "elsewhere"})
+    with pytest.raises(RunError, match="the run is on another machine, elsewhere"):
+        cancel(run)
 
 
 def test_the_verbs_print(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -216,7 +216,7 @@ error: there is no run 'nope'
 error: a run is resumed with its own config
   where  command line
   given  small.yaml
-  do     Leave this out, or start a new run without --resume.
+  do     Leave this out, or start a new run: drumbeat run CONFIG
 """,
     "run --resume done --name x": """\
 error: --resume and --name exclude each other
@@ -226,7 +226,8 @@ error: --resume and --name exclude each other
     "run --resume done": """\
 error: run 20260101-000000-aaaaa is finished
   where  HERE/runs/done/20260101-000000-aaaaa
-  do     Start a new one, with more epochs for example.
+  do     Start it again, with more epochs for example: drumbeat rerun
+         20260101-000000-aaaaa KEY=VALUE
 """,
     "run --resume 20260101": """\
 error: '20260101' is the beginning of 2 runs
@@ -264,11 +265,61 @@ error: unexpected '--rnk'
   where  command line
   do     Did you mean '--rank'?
 """,
+    "logs done --attempt 3": """\
+error: there is no attempt 3
+  where  HERE/runs/done/20260101-000000-aaaaa/attempts
+  do     None has begun yet.
+""",
+    "logs done --errors": """\
+error: no rank has told of an error
+  where  HERE/runs/done/20260101-000000-aaaaa
+""",
+    "logs done --all --rank 1": """\
+error: --rank: not allowed with argument --all
+  where  command line
+  do     See: drumbeat logs --help
+""",
+    "resume": """\
+error: the following arguments are required: RUN
+  where  command line
+  do     See: drumbeat resume --help
+""",
+    "resume waiting": """\
+error: run 20260101-000000-bbbbb is still at work
+  where  HERE/runs/waiting/20260101-000000-bbbbb
+  given  SLURM job 4711, and no squeue on PATH to ask about it
+  do     Wait for it, or stop it: DRUMBEAT stop 20260101-000000-bbbbb
+         If you know that it is dead: DRUMBEAT resume
+         20260101-000000-bbbbb --take-over
+""",
+    "resume waiting --take-over": """\
+error: the run's plan is missing or damaged: 'topology'
+  where  HERE/runs/waiting/20260101-000000-bbbbb/plan.json
+  do     Start a new run.
+""",
+    "rerun don": """\
+error: there is no run 'don'
+  where  HERE/runs
+  do     Did you mean 'done'?
+""",
+    "rerun done small.yaml": """\
+error: a run is started again with its own config
+  where  command line
+  given  small.yaml
+  do     Leave this out, or start a new run: drumbeat run CONFIG
+""",
+    "cancel waiting": """\
+error: the job cannot be cancelled: SLURM does not answer
+  where  HERE/runs/waiting/20260101-000000-bbbbb
+  given  there is no squeue on PATH
+  do     Try again later; or have the run save and leave, which needs no SLURM:
+         drumbeat stop 20260101-000000-bbbbb
+""",
     "stop waiting": """\
 error: the run is waiting to start, and nobody is there to stop
   where  HERE/runs/waiting/20260101-000000-bbbbb
   given  state: pending
-  do     Take it out of the queue: scancel 4711
+  do     Take it out of the queue: drumbeat cancel 20260101-000000-bbbbb
 """,
     "demo-data mri x": """\
 error: kind: invalid choice: 'mri' (choose from 'xray')
@@ -283,6 +334,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a config and two runs, on a machine without GPUs and without SLURM."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr("launch.runs.program", lambda name: f"/nowhere/{name}")  # else it depends on the folder
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     for name, number, state in (("done", "aaaaa", "finished"), ("waiting", "bbbbb", "pending")):
         folder = tmp_path / "runs" / name / f"20260101-000000-{number}"
@@ -299,7 +351,7 @@ def test_screen(here: Path, capsys: pytest.CaptureFixture[str], typed: str) -> N
     before = sorted(here.rglob("*"))
     assert main(typed.split()) == 2
     output = capsys.readouterr()
-    screen = output.err.replace(str(here), "HERE")
+    screen = output.err.replace(str(here), "HERE").replace("/nowhere/drumbeat", "DRUMBEAT")
     run_id = screen.partition("small.yaml/small/")[2].partition("\n")[0]
     assert (screen.replace(run_id, "RUN") if run_id else screen) == SCREENS[typed]
     assert output.out == ""

@@ -146,7 +146,7 @@ def test_the_first_ctrl_c_saves_and_stops(run: RunDir) -> None:
     terminal.type(b"\x03")
     assert terminal.end() == 130
     assert terminal.shows("stopping: the run saves after this step and leaves. To go on with it:")
-    assert terminal.shows(f"drumbeat run --resume {ID}\r\nCtrl-C again ends it at once.")
+    assert terminal.shows(f"drumbeat resume {ID}\r\nCtrl-C again ends it at once.")
     assert terminal.shows("stopped    at step 1")
     assert read_json(run.attempt(0).saved) == {"state": "stopped", "step": 1}
     assert (read_json(run.status)["state"], processes_of(run)) == ("stopped", [])
@@ -210,7 +210,7 @@ def test_a_failed_run_in_a_pipe_ends_with_cause_log_and_exit_code_1(run: RunDir)
     last = done.stdout.splitlines()[-3:]
     assert last[0].startswith("failed     rank 1 on here failed at step 3: ValueError: the fuse has blown; ")
     assert last[1].startswith(f"log        runs/tiny/{ID}/attempts/001/")
-    assert last[2].endswith(f"drumbeat run --resume {ID}")
+    assert last[2].endswith(f"drumbeat resume {ID}")
 
 
 def test_a_killed_launcher_leaves_no_rank_and_is_told(run: RunDir) -> None:

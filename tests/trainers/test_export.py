@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from configs.errors import RunError
 from configs.rundir import RunDir
-from launch.runs import checkpoints_text
+from launch.status import checkpoints_text
 from tests.tiny import CONFIG
 from trainers.checkpoint import Checkpoints, Progress
 from trainers.export import export

@@ -1,0 +1,117 @@
+"""What can be found out on the login node before a job is queued, in seconds and not after a night in the queue: that
+the nodes will see the run's folder, and that SLURM would take this very request.
+
+What only torch can know, targets, weights and data, `launch.prepare` has looked at.
+"""
+
+from __future__ import annotations
+
+import getpass
+import re
+import socket
+import subprocess
+from pathlib import Path
+
+from configs.errors import Fault, LaunchError, nearest
+from configs.rundir import RunDir
+from launch.cluster import WAIT, ask
+from launch.executors import Request, environment
+
+OF_ONE_MACHINE = ("tmpfs", "ramfs", "devtmpfs", "overlay", "squashfs")
+"""File systems that no other machine sees: memory, and the layers of a container."""
+TEMPORARY = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"), Path("/run"))
+"""Folders that each machine has for itself, whatever file system they are on."""
+
+SILENT = re.compile(r"contact slurm|connect|timed out|does not answer|no sbatch", re.IGNORECASE)
+"""Of sbatch, where the controller does not answer: no fault of the request's."""
+
+REFUSALS: tuple[tuple[str, str, str], ...] = (
+    (r"invalid partition", "partition", "sinfo lists the partitions: {partitions}."),
+    (r"user's group not permitted|partition.*(access|permitted)", "partition",
+     "Choose one that you may use: {partitions}."),
+    (r"invalid (account|qos)|account/partition combination|invalid qos", "account",
+     "sacctmgr show associations user={user} lists the accounts and QOS you may use."),
+    (r"time limit", "time_minutes", "sinfo -o '%P %l' shows the longest time of each partition. A run that needs "
+     "longer is queued again by itself."),
+    (r"memory", "mem_gb_per_node", "sinfo -o '%P %m' shows the memory of the nodes, in MB."),
+    (r"node configuration|more processors|node count|too many|not available|generic resource|gres", "",
+     "sinfo -o '%P %D %c %m %G' shows each partition's nodes, their cores, memory and GPUs: ask for no more with "
+     "--nodes, --gpus and launch.cpus_per_rank."),
+    (r"feature|constraint", "constraint", "sinfo -o '%P %f' shows the features of the nodes."),
+    (r"unrecognized option|invalid option", "sbatch", "man sbatch lists the options of this version of SLURM."),
+)
+"""What sbatch may say, which key of the profile that is about, and what to do."""
+
+
+def check_cluster(request: Request) -> str:
+    """Looks at the run's folder and asks SLURM about the job. Returns when SLURM would start it, in its own words, ''
+    where it does not answer now. Raises `LaunchError`."""
+    if fault := unshared(RunDir(Path(request.plan.run_dir)).path):
+        raise LaunchError(fault)
+    with environment(request.plan):
+        code, said = _test_only(request.text)
+    if code == 0:
+        found = re.search(r"to start at (\S+).* on nodes? (\S+)", said)
+        return f"SLURM would start it at {found[1].replace('T', ' ')} on {found[2]}" if found else ""
+    if SILENT.search(said):
+        return ""
+    raise LaunchError(refusal(said, request))
+
+
+def unshared(folder: Path, mounts: Path = Path("/proc/mounts")) -> Fault | None:
+    """What is wrong with a run folder that only this machine sees; None where nothing is known to be, and where this
+    machine is all of the cluster."""
+    real = folder.resolve()
+    kind = file_system(real, mounts)
+    temporary = next((place for place in TEMPORARY if real.is_relative_to(place)), None)
+    if (kind not in OF_ONE_MACHINE and temporary is None) or _alone():
+        return None
+    why = f"it is on {kind}" if kind in OF_ONE_MACHINE else f"every machine has a {temporary} of its own"
+    return Fault(what="the nodes of the cluster would not see the run folder", where=str(folder), given=why,
+                 remedy="Choose a folder that is shared, in your home for example: --runs DIR. If the nodes do see "
+                        "this one: --no-preflight")
+
+
+def file_system(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:
+    """The type of the file system that a folder is on, or will be: ext4, nfs4, lustre, tmpfs; '' if unknown."""
+    found, depth = "", -1
+    for line in mounts.read_text(errors="replace").splitlines() if mounts.exists() else ():
+        _, at, kind = line.split()[:3]
+        place = Path(re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), at))  # "\040" is a blank
+        if folder.is_relative_to(place) and len(place.parts) >= depth:
+            found, depth = kind, len(place.parts)
+    return found
+
+
+def refusal(said: str, request: Request) -> Fault:
+    """What sbatch said, on one screen: with the value of the profile that it is about, and what to do."""
+    lines = [re.sub(r"^(sbatch|srun): (error: )?", "", line).strip() for line in said.splitlines()]
+    words = "\n".join(dict.fromkeys(line for line in lines if line))
+    key, remedy = next(((key, remedy) for pattern, key, remedy in REFUSALS if re.search(pattern, words, re.IGNORECASE)),
+                       ("", "--dry-run shows the script that it was asked about."))
+    value = getattr(request.plan.site, key, None) if key else None
+    if "{partitions}" in remedy:
+        names = ask("sinfo", "--noheader", "--format", "%R")[1].split()
+        close = nearest(str(value), names) if value else ""
+        remedy = close if close.startswith("Did") else remedy.format(partitions=", ".join(names) or "none that you see")
+    return Fault(what="SLURM would not take this job", where=f"the cluster's profile, {key}: {value}" if value else
+                 "sbatch --test-only", given=words, remedy=remedy.replace("{user}", getpass.getuser()))
+
+
+def _test_only(script: str) -> tuple[int, str]:
+    """What sbatch says to a script without queueing it."""
+    try:
+        done = subprocess.run(["sbatch", "--test-only"], input=script, capture_output=True, text=True, check=False,
+                              timeout=WAIT)
+    except FileNotFoundError:
+        return 127, "no sbatch"
+    except subprocess.TimeoutExpired:
+        return 1, "sbatch does not answer"
+    return done.returncode, done.stdout + done.stderr
+
+
+def _alone() -> bool:
+    """Whether all nodes of the cluster are this machine."""
+    code, said = ask("sinfo", "--noheader", "--Node", "--format", "%n")
+    here = {socket.gethostname(), socket.gethostname().partition(".")[0]}
+    return code == 0 and bool(said.split()) and set(said.split()) <= here

@@ -1,0 +1,69 @@
+"""How a run is doing, told from its folder alone."""
+
+from __future__ import annotations
+
+import time
+
+from configs.errors import Fault, RunError
+from configs.layers import short
+from configs.load import read
+from configs.manifest import checkpoint_path, damage, saved_steps
+from configs.rundir import ENDED, RunDir, read_json
+
+
+def status_text(run: RunDir) -> str:
+    """How a run is doing, in a few lines."""
+    status = read_json(run.status)
+    rows = [("run", run.id), ("state", str(status.get("state", "unknown")))]
+    if status.get("verdict") and status["verdict"] != status.get("state"):
+        rows.append(("verdict", status["verdict"]))
+    if "step" in status:
+        steps = f" of {status['steps']:,}" if status.get("steps") else ""
+        phase = f", phase {status['phase']}" if "phase" in status else ""
+        rows.append(("step", f"{status['step']:,}{steps}{phase}"))
+    if "loss" in status:
+        rows.append(("loss", f"{status['loss']:.4f}"))
+    if status.get("validation"):
+        rows.append(("validation", ", ".join(f"{name} {value:.4f}" for name, value in status["validation"].items())))
+    if "samples_per_second" in status and status.get("state") == "running":
+        rows.append(("speed", f"{status['samples_per_second']:.1f} samples/s, {clock(status['eta_seconds'])} to go"))
+    if "time" in status and status.get("state") not in ENDED:
+        rows.append(("heard of", f"{max(0, time.time() - status['time']):.0f} s ago"))
+    result = read_json(run.result)
+    rows += [(name, ", ".join(f"{key} {value:.4f}" for key, value in result[name].items() if isinstance(value, float)))
+             for name in ("best", "test") if result.get(name)]
+    if (job := read_json(run.job)).get("id") and status.get("state") not in ENDED:
+        rows.append(("job", f"{job['id']} ({'SLURM' if job['where'] == 'slurm' else 'process on this machine'})"))
+    return "\n".join(f"{name:<12}{value}" for name, value in [*rows, ("folder", str(run.path))])
+
+
+def checkpoints_text(run: RunDir) -> str:
+    """The checkpoints of a run, newest first, each with what it is and whether it can be relied on."""
+    last, best = ((run.checkpoints / name).resolve().name for name in ("last", "best"))
+    if not saved_steps(run):
+        raise RunError(Fault(what="there are no checkpoints yet", where=str(run.checkpoints)))
+    phases = list(read(run.config).phases)
+    rows = [("step", "phase", "size", "saved", "validation", "state")]
+    for step in saved_steps(run):
+        path = checkpoint_path(run, step)
+        progress = read_json(path / "state.json").get("progress", {})
+        judged = progress.get("last", {}) if progress.get("last", {}).get("step") == step else {}
+        metrics = ", ".join(f"{name} {value:.4f}" for name, value in judged.items() if isinstance(value, float))
+        size = sum(file.stat().st_size for file in path.iterdir()) / 1e6
+        minutes = (time.time() - path.stat().st_mtime) / 60
+        age = f"{minutes:.0f} min ago" if minutes < 100 else f"{minutes / 60:.0f} h ago"
+        words = [*(["last"] if path.name == last else []), *(["best"] if path.name == best else []),
+                 damage(path) or "digests agree"]
+        number = progress.get("phase", len(phases))
+        phase = phases[number] if number < len(phases) else "?"
+        rows.append((f"{step:,}", phase, f"{size:,.1f} MB", age, metrics, ", ".join(words)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, *(f"set aside  {short(path)}" for path in sorted(run.checkpoints.glob("bad-*")))])
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss, or m:ss below an hour."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,105 @@
+"""The verbs against a real SLURM: what it would refuse, why a job waits, a job that is cancelled, and all of it while
+the controller does not answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs.layers import ROOT
+from configs.rundir import RunDir, read_json
+from tests.launch.test_node import until
+from tests.slurm.cluster import Cluster
+from tests.slurm.test_launcher import on
+from tests.tiny import drumbeat, latest, write_config
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+
+
+def verb(folder: Path, *words: str, expect: int = 0, **environment: str) -> str:
+    """What `drumbeat WORDS` prints, typed in `folder`."""
+    done = subprocess.run([sys.executable, "-m", "launch.cli", *words], cwd=folder, capture_output=True, text=True,
+                          check=False, env=os.environ | {"PYTHONPATH": str(ROOT)} | environment)
+    assert done.returncode == expect, f"{done.stdout}\n{done.stderr}"
+    return " ".join((done.stdout + done.stderr).split())
+
+
+@on("linuxproc")
+def test_what_slurm_would_refuse_is_told_at_once(cluster: Cluster, tmp_path: Path) -> None:
+    """On one screen, before the model is looked at, and nothing is left."""
+    write_config(tmp_path)
+    (tmp_path / "site.yaml").write_text("partition: mian\n")
+    submit = ["run", "tiny.yaml", "--slurm", "--procs", "1"]
+    assert "where the cluster's profile, partition: mian given invalid partition specified: mian" in verb(
+        tmp_path, *submit, "--profile", "site.yaml", expect=2)
+    for flags in (["--nodes", "5"], ["--gpus", "9"], ["launch.cpus_per_rank=99"]):
+        words = [*submit[:3], *(["--procs", "1"] if "--gpus" not in flags else []), *flags]
+        said = verb(tmp_path, *words, expect=2)
+        assert "given allocation failure: Requested node configuration is not available" in said
+        assert "Traceback" not in said
+    assert not (tmp_path / "runs").exists()
+    assert cluster.run("squeue", "--noheader") == ""
+
+
+@on("linuxproc")
+def test_a_job_that_waits_is_explained_and_cancelled(cluster: Cluster, tmp_path: Path) -> None:
+    """With the folder alone while the controller is silent; and the code that it waits with stays what it was."""
+    write_config(tmp_path)
+    ahead = cluster.run("sbatch", "--parsable", "--nodes=2", "--exclusive", "--wrap", "sleep 300").strip()
+    cluster.wait(ahead, "RUNNING", timeout=30)
+    said = drumbeat(tmp_path, "tiny.yaml", "--slurm", "--procs", "1").stdout
+    run, job = latest(tmp_path), re.search(r"SLURM job\s+(\d+)", said)[1]  # type: ignore[index]
+    assert re.search(r"queue      SLURM would start it at \S+ \S+ on n", said)
+    until(lambda: "Resources: it is next, and waits for nodes to become free" in verb(tmp_path, "why", "tiny"))
+    assert f"{run.id} tiny pending job {job}" in verb(tmp_path, "ls")
+
+    silent = tmp_path / "slurm.conf"
+    text = (Path(cluster.environ["SLURM_CONF"])).read_text()
+    silent.write_text(re.sub(r"(?m)^SlurmctldPort=.*$", "SlurmctldPort=1", text))
+    alone = {"SLURM_CONF": str(silent)}
+    assert "pending" in verb(tmp_path, "ls", **alone)
+    assert json.loads(verb(tmp_path, "status", "tiny", "--json", **alone))["job"] == job
+    assert "SLURM does not answer" in verb(tmp_path, "why", "tiny", **alone)
+    assert "the job cannot be cancelled: SLURM does not answer" in verb(tmp_path, "cancel", "tiny", expect=2, **alone)
+
+    assert f"SLURM job {job} cancelled; there is no checkpoint" in verb(tmp_path, "cancel", "tiny")
+    assert read_json(run.status)["state"] == "cancelled"
+    assert job not in cluster.run("squeue", "--noheader", "--format", "%i")
+    cluster.run("scancel", ahead)
+
+
+@on("linuxproc")
+def test_a_job_runs_the_code_it_was_submitted_with(cluster: Cluster, tmp_path: Path) -> None:
+    """Edited while it waits in the queue, and again before it is queued again; and cancelled in the end."""
+    write_config(tmp_path)
+    nets = "from tests.tiny import Net\n\nclass Mine(Net):\n    mark = '{}'\n\n    def train(self, mode=True):\n" \
+           "        print('mark', self.mark, flush=True)\n        return super().train(mode)\n"
+    (tmp_path / "nets.py").write_text(nets.format("submitted"))
+    ahead = cluster.run("sbatch", "--parsable", "--nodes=2", "--exclusive", "--wrap", "sleep 300").strip()
+    cluster.wait(ahead, "RUNNING", timeout=30)
+    said = drumbeat(tmp_path, "tiny.yaml", "--slurm", "--procs", "1", "model._target_=nets.Mine",
+                    "task._target_=tests.tiny.Fuse", f"task.folder={tmp_path}", "task.at=[8,8]", "task.how=hold").stdout
+    run, job = latest(tmp_path), re.search(r"SLURM job\s+(\d+)", said)[1]  # type: ignore[index]
+    (tmp_path / "nets.py").write_text(nets.format("edited"))
+    cluster.run("scancel", ahead)
+    until((tmp_path / "blown-0").exists, seconds=120)
+    cluster.run("scontrol", "requeue", job)
+    cluster.start_again(job)
+    until((tmp_path / "blown-1").exists, seconds=120)
+    assert marks(run) == {"submitted"}
+    assert len(list(run.attempts.iterdir())) == 2
+    verb(tmp_path, "cancel", "tiny")
+    assert read_json(run.status)["state"] == "cancelled"
+    assert cluster.run("squeue", "--noheader") == ""
+
+
+def marks(run: RunDir) -> set[str]:
+    """Which code the ranks of all attempts say they run."""
+    return {line.split()[1] for log in run.attempts.glob("*/rank0.log") for line in log.read_text().splitlines()
+            if line.startswith("mark ")}
