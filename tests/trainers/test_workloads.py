@@ -8,11 +8,16 @@ from pathlib import Path
 from pydoc_data.topics import topics
 
 import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from configs.load import ROOT
+from configs.load import ROOT, load
 from configs.rundir import read_json
+from data.words import Words
 from tests.tiny import drumbeat, latest
 from tests.workloads import SMALL, train, write_sets
+from trainers.build import build_sets, place_model
+from trainers.facts import facts_of, with_facts
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*does not have a deterministic implementation.*")]
 
@@ -37,6 +42,36 @@ def test_a_workload_trains(name: str, folder: Path, monkeypatch: pytest.MonkeyPa
     kind = next((metrics for part, metrics in METRICS.items() if part in name), {"loss", "accuracy"})
     assert set(result["best"]) == {"step", "phase", *kind}
     assert bool(result["test"]) == ("cifar10" in name or "news" in name)
+
+
+def test_the_training_curve_can_be_a_running_mean(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    curves = []
+    for steps in (1, 3):
+        run = f"name=mean{steps}"
+        train("mlp_fashion_mnist", [*SMALL["mlp_fashion_mnist"], run, f"tracking.mean_of_steps={steps}"], folder)
+        (events,) = (folder / "runs" / f"mean{steps}").glob("*/tensorboard")
+        curves.append([point.value for point in EventAccumulator(str(events)).Reload().Scalars("train/loss")])
+    plain, mean = curves
+    assert len(plain) == 10
+    assert mean == pytest.approx([sum(plain[max(0, k - 2):k + 1]) / len(plain[max(0, k - 2):k + 1]) for k in range(10)])
+
+
+def test_a_text_model_starts_from_vectors(folder: Path, monkeypatch: pytest.MonkeyPatch,
+                                          capsys: pytest.CaptureFixture[str]) -> None:
+    """As the header of lstm_news says; how many of the words have one is told."""
+    monkeypatch.chdir(folder)
+    words = Words(file="datasets/news/train.csv", text="content")
+    known = words.words()[2::2]
+    lines = [" ".join([word, *(f"{0.01 * k:.2f}" for k in range(100))]) for word in known]
+    (folder / "vectors.txt").write_text("\n".join(lines))
+    wanted = "{_target_: data.words.Words, file: datasets/news/train.csv, text: content}"
+    config = load(ROOT / "configs" / "lstm_news.yaml",
+                  [f"model.vectors={{_target_: data.words.glove, file: vectors.txt, words: {wanted}}}"]).config
+    model = place_model(with_facts(config, facts_of(build_sets(config).train)), torch.device("cpu"))
+    vector = model.get_parameter("embedding.weight")[words.words().index(known[0])]
+    torch.testing.assert_close(vector, torch.arange(100) * 0.01)
+    assert f"vectors.txt has {len(known):,} of {words.size - 2:,} words (50%)" in capsys.readouterr().err
 
 
 def test_all_shipped_configs_are_tried() -> None:
