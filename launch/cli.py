@@ -210,6 +210,14 @@ VERBS: dict[str, tuple[str, Callable[[argparse.Namespace], int]]] = {
     "demo-data": ("write synthetic data to try things with", demo_data),
 }
 
+DEMOS = {
+    "xray": "chest radiographs in Kaggle's folders",
+    "cifar10": "ten figures in CIFAR-10's binary files",
+    "fashion_mnist": "the same in Fashion-MNIST's files",
+    "hymenoptera": "ants and bees, a folder each",
+    "news": "stories in a CSV with four topics",
+}
+
 ABOUT = "Trains PyTorch models from one config, on any machine.\n\n" + "\n".join(
     ["verbs:", *(f"  {name:<12}{what}" for name, (what, _) in VERBS.items()), "", "drumbeat VERB --help says more."])
 
@@ -268,7 +276,9 @@ def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
                                  "will see (default: doctor.png)")
     add_drill_arguments(verbs["drill"])
     add_completion_arguments(verbs["completion"])
-    verbs["demo-data"].add_argument("kind", choices=["xray"], help="synthetic chest radiographs in Kaggle's folders")
+    verbs["demo-data"].formatter_class = argparse.RawDescriptionHelpFormatter
+    verbs["demo-data"].epilog = "\n".join(["kinds:", *(f"  {kind:<15}{what}" for kind, what in DEMOS.items())])
+    verbs["demo-data"].add_argument("kind", choices=list(DEMOS), metavar="KIND", help="which, of those below")
     verbs["demo-data"].add_argument("folder", metavar="DIR", type=Path, help="where to write them")
     return top, verbs
 

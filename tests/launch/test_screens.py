@@ -322,7 +322,8 @@ error: the run is waiting to start, and nobody is there to stop
   do     Take it out of the queue: drumbeat cancel 20260101-000000-bbbbb
 """,
     "demo-data mri x": """\
-error: kind: invalid choice: 'mri' (choose from 'xray')
+error: KIND: invalid choice: 'mri' (choose from 'xray', 'cifar10',
+       'fashion_mnist', 'hymenoptera', 'news')
   where  command line
   do     See: drumbeat demo-data --help
 """,
