@@ -104,6 +104,12 @@ def doctor(args: argparse.Namespace) -> int:
     return on_config("trainers.doctor", args.words, *(["--all"] if args.all else []), "--sheet", args.sheet)
 
 
+def show(args: argparse.Namespace) -> int:
+    from launch.tools import on_config
+
+    return on_config("trainers.show", args.words, "--sheet", args.sheet)
+
+
 def demo_data(args: argparse.Namespace) -> int:
     from launch.tools import start
 
@@ -118,6 +124,7 @@ VERBS: dict[str, tuple[str, Callable[[argparse.Namespace], int]]] = {
     "verify": ("prove which samples a run has used", verify),
     "checkpoints": ("what of a run is saved", checkpoints),
     "export": ("write a run's weights as one plain file", export),
+    "show": ("a config's model, what it costs and what it sees", show),
     "doctor": ("look at a config's data before training on it", doctor),
     "cache": ("decode a config's images ahead of its runs", cache),
     "demo-data": ("write synthetic data to try things with", demo_data),
@@ -182,13 +189,15 @@ def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
     verbs["export"].add_argument("--last", action="store_true", help="the newest weights instead of the best")
     verbs["logs"].add_argument("-f", "--follow", action="store_true", help="go on as the run goes on")
     verbs["logs"].add_argument("--rank", type=whole, default=0, metavar="R", help="whose (default: 0)")
-    for name in ("doctor", "cache"):
-        verbs[name].usage = f"drumbeat {name} CONFIG [KEY=VALUE ...]{' [--all] [--sheet FILE]' * (name == 'doctor')}"
+    for name, options in (("doctor", " [--all] [--sheet FILE]"), ("cache", ""), ("show", " [--sheet FILE]")):
+        verbs[name].usage = f"drumbeat {name} CONFIG [KEY=VALUE ...]{options}"
         verbs[name].add_argument("words", nargs="+", metavar="CONFIG", help="a config file, or the name of a shipped "
                                  "one; then changes to it, KEY=VALUE")
     verbs["doctor"].add_argument("--all", action="store_true", help="read every sample, not some hundred")
     verbs["doctor"].add_argument("--sheet", default="doctor.png", metavar="FILE", help="where to draw what the model "
                                  "will see (default: doctor.png)")
+    verbs["show"].add_argument("--sheet", default="show.png", metavar="FILE", help="where to draw training samples as "
+                               "the model sees them (default: show.png)")
     verbs["demo-data"].add_argument("kind", choices=["xray"], help="synthetic chest radiographs in Kaggle's folders")
     verbs["demo-data"].add_argument("folder", metavar="DIR", type=Path, help="where to write them")
     return top, verbs
