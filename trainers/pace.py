@@ -51,7 +51,7 @@ def decode(images: ImageFolder, number: int) -> int:
 def step_rate(config: Config, sets: Sets, batch: Any, device: torch.device) -> float:
     """Samples a second of the first phase's step."""
     world = World(rank=0, local_rank=0, size=1, device=device)
-    stage = Stage(config, 0, place_model(config, device), build_task(config, sets.classes, device), world,
+    stage = Stage(config, 0, place_model(config, device), build_task(config, sets, device), world,
                   Forward(config, world, build_batch_transforms(config)))
     stage.start(batch, None)
 

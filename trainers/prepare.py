@@ -60,7 +60,7 @@ def prepare(config: Config, *, world_size: int = 1) -> dict[str, Any]:
     model = attempt(lambda: _model_on_meta(config))
     sets: Sets | None = attempt(lambda: build_sets(config))
     attempt(lambda: build_batch_transforms(config))
-    task: Task | None = attempt(lambda: build_task(config, sets.classes if sets else []))
+    task: Task | None = attempt(lambda: build_task(config, sets))
     if task is not None and config.evaluation.best_by not in task.measures:
         faults.append(Fault(what=f"the task has no metric '{config.evaluation.best_by}'", where="evaluation.best_by",
                             given=f"best_by: {config.evaluation.best_by}",

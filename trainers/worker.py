@@ -70,7 +70,7 @@ def main(run_dir: str, attempt_number: int) -> None:
 def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: World, *, threads: int,
           debug: bool) -> Training:
     """Everything a rank trains with, as far as an earlier attempt brought it."""
-    task = build_task(config, sets.classes, world.device)
+    task = build_task(config, sets, world.device)
     model = place_model(config, world.device)
     checkpoints = Checkpoints(run, attempt, keep=config.checkpoints.keep, tell=partial(tell_of_a_pause, run),
                               patience=60 * config.checkpoints.patience_minutes)
