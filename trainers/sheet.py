@@ -9,7 +9,7 @@ from torch import Tensor
 
 from configs.schema import Config
 from data.loader import Batch, Fetch
-from trainers.build import Sets, build_batch_transforms, build_mixing, build_stream
+from trainers.build import Sets, build_batch_transforms, build_mixing, build_stream, build_task
 from trainers.stage import Forward
 from trainers.tracking import contact_sheet
 from trainers.world import World
@@ -29,11 +29,12 @@ def training_fetch(config: Config, sets: Sets) -> Fetch:
 
 
 def draw_sheet(config: Config, sets: Sets, batch: Batch, file: Path) -> bool:
-    """Draws a training batch as it enters the model, titled by class; whether it holds images, which can be drawn."""
+    """Draws a training batch as it enters the model, titled by its targets; whether it holds images, to be drawn."""
     if not (isinstance(batch.inputs, Tensor) and batch.inputs.dim() == 4):
         return False
     seen = Forward(config, CPU, build_batch_transforms(config)).inputs(batch.inputs)
-    titles = [sets.classes[int(label)] for label in batch.targets] if sets.classes and not config.data.mix else []
+    task = build_task(config, sets)
+    titles = [] if config.data.mix else [task.named(target) for target in batch.targets]
     file.parent.mkdir(parents=True, exist_ok=True)
     contact_sheet(list(seen), titles, columns=6).save(file)
     return True
