@@ -69,9 +69,10 @@ def check_left_out(name: str, left_out: int, n: int, most: float) -> str:
 
 
 def describe(samples: Samples) -> dict[str, Any]:
-    """The set as a checkpoint remembers it."""
+    """The set as a checkpoint remembers it: its size, the names of what its targets hold, its fingerprint."""
     fingerprint = getattr(samples, "fingerprint", dict)
-    return {"samples": len(samples), **fingerprint()}
+    named = {kind: list(names) for kind in ("classes", "values") if (names := getattr(samples, kind, None))}
+    return {"samples": len(samples), **named, **fingerprint()}
 
 
 def check_unchanged(before: dict[str, Any], now: dict[str, Any], *, may_change: bool) -> str:
