@@ -117,7 +117,7 @@ def _plain(metrics: dict[str, float]) -> dict[str, float | None]:
 
 
 def as_text(found: dict[str, Any], *, most: int | None = MOST) -> str:
-    """The figures as lines of at most 80 columns or so. Of more than `most` classes, those that are worst."""
+    """The figures as lines of some 80 columns. Of more than `most` classes, those that are worst."""
     metrics = [(name.replace("_", " "), _number(value)) for name, value in found["metrics"].items()]
     width = max(len(name) for name, _ in metrics)
     lines = [f"{name:<{width}}  {value}" for name, value in metrics]

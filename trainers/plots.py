@@ -24,6 +24,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 STYLES = ("-", "--", "-.", ":")
 FEW = 7
 """Classes that get a curve in a colour of their own."""
+GRAY = 100
+"""Curves of the other classes, at most."""
 WRITTEN = 25
 """Classes up to which a confusion matrix has its counts written in."""
 NAMED = 60
@@ -62,7 +64,7 @@ def _confusion(counts: Any, names: Sequence[str], file: Path) -> Path:
     count = len(names)
     totals = counts.sum(1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
-    names = [_fitting(name, 24 if count <= WRITTEN else 14) for name in names]
+    names = [_fitting(name, 24) for name in names]
     side = min(14.0, max(4.5, 2.5 + 0.42 * min(count, WRITTEN) + 0.06 * max(0, count - WRITTEN)))
     with _picture(file, side + 0.9, side) as axes:
         drawn = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
@@ -94,9 +96,10 @@ def _curves(task: Task, results: Results, found: dict[str, Any], file: Path, *, 
     if task.kind == "classification" and len(rows) == 2:
         rows = rows[1:]
     rows = [(number, row) for number, row in rows if row[figure] is not None]
-    shown = {number for number, _ in sorted(rows, key=lambda pair: pair[1][figure])[:FEW]}
+    by_figure = sorted(rows, key=lambda pair: pair[1][figure])
+    shown, others = {number for number, _ in by_figure[:FEW]}, by_figure[FEW:]
     with _picture(file, 5.8, 5.2 if len(shown) <= 3 else 5.8) as axes:
-        for number, row in sorted(rows, key=lambda pair: pair[0] in shown):  # the gray ones lie below
+        for number, row in [*others[::-(-len(others) // GRAY) or 1], *by_figure[:FEW]]:  # the gray ones lie below
             truth = (results.targets == number if task.kind == "classification"
                      else results.targets.view_as(probabilities)[:, number]).long()
             across, up = _curve(probabilities[:, number], truth, roc=roc)
@@ -105,8 +108,8 @@ def _curves(task: Task, results: Results, found: dict[str, Any], file: Path, *, 
                 "color": COLOURS[place % len(COLOURS)], "linestyle": STYLES[place % len(STYLES)], "linewidth": 1.8,
                 "label": f"{_fitting(row['name'], 22)}  {row[figure]:.3f}"}
             axes.plot(across, up, **look)
-        if len(rows) > len(shown):
-            axes.plot([], [], color="#BBBBBB", label=f"{len(rows) - len(shown)} others")
+        if others:
+            axes.plot([], [], color="#BBBBBB", label=f"{'some of ' * (len(others) > GRAY)}{len(others)} others")
         if roc:
             axes.plot([0, 1], [0, 1], color="#888888", linewidth=0.8, linestyle=(0, (1, 3)), label="chance")
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal",
@@ -115,18 +118,19 @@ def _curves(task: Task, results: Results, found: dict[str, Any], file: Path, *, 
                  title="ROC curve" if roc else "Precision and recall")
         axes.grid(color="#E6E6E6", linewidth=0.6)
         axes.set_axisbelow(True)
-        worst = " (lowest)" if len(rows) > len(shown) else ""
+        worst = " (lowest)" if others else ""
         axes.legend(title=f"{word}{worst}", loc="lower right" if roc else "lower left", fontsize=8, title_fontsize=8)
     return file
 
 
 def _curve(scores: Tensor, truth: Tensor, *, roc: bool) -> tuple[Any, Any]:
-    """At most `POINTS` points of a class's curve, as numpy arrays."""
+    """A class's curve as numpy arrays: of many points, `POINTS` that lie equally far apart along it."""
     if roc:
         across, up, _ = binary_roc(scores, truth)
     else:
         up, across, _ = binary_precision_recall_curve(scores, truth)
-    chosen = torch.linspace(0, len(across) - 1, min(POINTS, len(across))).long()
+    along = torch.cat([torch.zeros(1), (across.diff().abs() + up.diff().abs()).double().cumsum(0)])
+    chosen = torch.searchsorted(along, torch.linspace(0, float(along[-1]), POINTS)).clamp(max=len(along) - 1).unique()
     return across[chosen].numpy(), up[chosen].numpy()
 
 
@@ -135,7 +139,7 @@ def _scatter(task: Task, results: Results, found: dict[str, Any], file: Path) ->
     predicted = task.predicted(results.outputs).numpy()
     targets = results.targets.view(predicted.shape).numpy()
     rows = found["classes"][:6]
-    wide = min(3, len(rows))
+    wide = 2 if len(rows) == 4 else min(3, len(rows))
     tall = -(-len(rows) // wide)
     with _picture(file, 5.2 * wide if wide == 1 else 4.2 * wide, 5.2 * tall if wide == 1 else 4.4 * tall,
                   panels=(tall, wide)) as panels:

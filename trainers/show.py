@@ -32,6 +32,7 @@ from data.loader import as_tensor
 from data.order import micro_batches, share
 from trainers.build import Sets, build_batch_transforms, build_model, build_sets, frozen_modules
 from trainers.cost import SAMPLES, memory, outputs_and_flops, tensors
+from trainers.facts import facts_of, with_facts
 from trainers.sheet import CPU, draw_sheet, training_fetch
 from trainers.stage import Forward
 from trainers.target import instantiate
@@ -41,8 +42,10 @@ ROWS = 30
 
 
 def show(config: Config, sheet: Path) -> list[str]:
-    """The lines to print. Raises `PrepareError` where the model cannot be built."""
+    """The lines to print. Raises `PrepareError` where the model cannot be built: for want of data, too, where
+    only they say how large it is."""
     sets, absent = _sets(config)
+    config = with_facts(config, facts_of(sets.train) if sets else {})
     model, weightless = _model(config)
     lines = [f"model      {config.model.get('_target_')}: {_count(model.parameters())} parameters"]
     if weightless:

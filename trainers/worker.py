@@ -36,6 +36,7 @@ from trainers.build import (
     use_caches,
 )
 from trainers.checkpoint import Checkpoint, Checkpoints, Progress
+from trainers.facts import facts_of, with_facts
 from trainers.guards import NotFiniteError
 from trainers.loop import End, Training
 from trainers.stage import Forward
@@ -56,6 +57,7 @@ def main(run_dir: str, attempt_number: int) -> None:
     try:
         prefer_determinism(config, topology)
         sets = build_sets(config)
+        config = with_facts(config, facts_of(sets.train))
         use_caches(config, sets, processes=len(os.sched_getaffinity(0)), progress=CacheNews())
         with join(topology["device"]) as world:  # only now: filling a cache may outlast the others' patience
             training = build(run, attempt, config, sets, world, threads=topology["cpus_per_rank"], debug=debug)
