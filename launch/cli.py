@@ -92,6 +92,15 @@ def export(args: argparse.Namespace) -> int:
     return start("trainers.export", str(folder), str(args.file.absolute()), "last" if args.last else "best")
 
 
+def evaluate(args: argparse.Namespace) -> int:
+    from launch.runs import find_run
+    from launch.tools import ranks, start
+
+    folder = find_run(args.run, Path(args.runs)).path
+    chosen = ["--checkpoint", args.checkpoint] if args.checkpoint else []
+    return start("trainers.evaluation", str(folder), "--split", args.split, *chosen, *ranks(args.gpus, args.procs))
+
+
 def cache(args: argparse.Namespace) -> int:
     from launch.tools import on_config
 
@@ -123,6 +132,7 @@ VERBS: dict[str, tuple[str, Callable[[argparse.Namespace], int]]] = {
     "stop": ("ask a run to save and leave", stop),
     "verify": ("prove which samples a run has used", verify),
     "checkpoints": ("what of a run is saved", checkpoints),
+    "evaluate": ("judge a run's weights on one of its sets", evaluate),
     "export": ("write a run's weights as one plain file", export),
     "show": ("a config's model, what it costs and what it sees", show),
     "doctor": ("look at a config's data before training on it", doctor),
@@ -182,9 +192,16 @@ def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
         verbs[name].set_defaults(verb=function)
     verbs["run"].prog = program
     add_run_arguments(verbs["run"])
-    for name in ("status", "logs", "stop", "verify", "checkpoints", "export"):
+    for name in ("status", "logs", "stop", "verify", "checkpoints", "evaluate", "export"):
         verbs[name].add_argument("run", metavar="RUN", help="a run's folder, its id or the beginning of it, or a name")
         verbs[name].add_argument("--runs", default="runs", metavar="DIR", help="where run folders are (default: runs)")
+    verbs["evaluate"].add_argument("--split", default="test", choices=["train", "validation", "test"], help="which set "
+                                   "(default: test)")
+    verbs["evaluate"].add_argument("--gpus", type=whole, metavar="N", help="on so many GPUs (default: one, if any)")
+    verbs["evaluate"].add_argument("--procs", type=whole, metavar="N", help="as so many processes, on the CPU")
+    for name in ("evaluate",):
+        verbs[name].add_argument("--checkpoint", metavar="WHICH", help="best, last or a step (default: best; last "
+                                 "where there is no validation set)")
     verbs["export"].add_argument("file", metavar="FILE", type=Path, help="where to: FILE.pt, .pth or .safetensors")
     verbs["export"].add_argument("--last", action="store_true", help="the newest weights instead of the best")
     verbs["logs"].add_argument("-f", "--follow", action="store_true", help="go on as the run goes on")

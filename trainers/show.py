@@ -164,7 +164,7 @@ def _memory(config: Config, model: nn.Module, inputs: Any, mode: AbstractContext
     """The memory of a rank in each phase."""
     gpus = torch.cuda.device_count() if config.launch.gpus is None else config.launch.gpus
     ranks = config.launch.nodes * (gpus or config.launch.procs)
-    rows = [("phase", "batch", "weights", "gradients", "optimizer", "activations", "sum")]
+    rows: list[Sequence[str]] = [("phase", "batch", "weights", "gradients", "optimizer", "activations", "sum")]
     for name, phase in _phases(config):
         mine = share(phase.batch_size or config.batch_size, 0, ranks)
         batch = max(map(len, micro_batches(len(mine), config.max_batch_per_device or len(mine))))

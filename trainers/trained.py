@@ -16,6 +16,7 @@ from configs.manifest import checkpoint_path, damage, saved_steps
 from configs.rundir import RunDir, read_json
 from configs.schema import Config
 from trainers.build import place_model
+from trainers.facts import with_facts
 
 SHOWN = 6
 """Differences between a checkpoint and a model that are listed."""
@@ -46,24 +47,24 @@ def find_checkpoint(run: RunDir, which: str | None) -> tuple[Path, str]:
     return path, f"step {step:,}" if which.isdecimal() else f"{which} weights, of step {step:,}"
 
 
-def remembered(path: Path) -> dict[str, list[str]]:
-    """The names of what the targets held when a checkpoint was made: its "classes" or "values"; nothing where they had
-    none."""
+def remembered(path: Path) -> dict[str, Any]:
+    """What a checkpoint remembers of its training set: the names of its "classes" or "values", and its "facts"."""
     data: dict[str, Any] = read_json(path / "state.json").get("progress", {}).get("data", {})
-    return {kind: data[kind] for kind in ("classes", "values") if kind in data}
+    return data
 
 
 def load_model(config: Config, path: Path, device: torch.device) -> nn.Module:
-    """The model with a checkpoint's weights, in evaluation mode. Raises `RunError` where they are another model's."""
-    model = place_model(config, device)
+    """The model with a checkpoint's weights, in evaluation mode. Raises `RunError` where they are another model's, and
+    `PrepareError` where the model cannot be built."""
+    model = place_model(with_facts(config, remembered(path).get("facts", {})), device)
     saved = load_file(path / "model.safetensors")
     differing = list(_differences(model.state_dict(), saved))
     if differing:
         more = f"\n... and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
         raise RunError(Fault(what="the checkpoint is of another architecture than the config's model",
                              where=short(path / "model.safetensors"), given="\n".join(differing[:SHOWN]) + more,
-                             remedy=f"Has {config.model.get('_target_')} changed since? Then take the code in the run's "
-                                    "folder, or train anew."))
+                             remedy=f"Has {config.model.get('_target_')} changed since? The run's folder holds the "
+                                    "code as it was."))
     model.load_state_dict(saved)
     return model.eval()
 
