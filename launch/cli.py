@@ -101,6 +101,16 @@ def evaluate(args: argparse.Namespace) -> int:
     return start("trainers.evaluation", str(folder), "--split", args.split, *chosen, *ranks(args.gpus, args.procs))
 
 
+def predict(args: argparse.Namespace) -> int:
+    from launch.runs import find_run
+    from launch.tools import ranks, start
+
+    folder = find_run(args.run, Path(args.runs)).path
+    chosen = [word for option in ("checkpoint", "out", "sheet") if (value := getattr(args, option))
+              for word in (f"--{option}", value)]
+    return start("trainers.predictions", str(folder), *args.given, *chosen, *ranks(None, None))
+
+
 def cache(args: argparse.Namespace) -> int:
     from launch.tools import on_config
 
@@ -133,11 +143,20 @@ VERBS: dict[str, tuple[str, Callable[[argparse.Namespace], int]]] = {
     "verify": ("prove which samples a run has used", verify),
     "checkpoints": ("what of a run is saved", checkpoints),
     "evaluate": ("judge a run's weights on one of its sets", evaluate),
+    "predict": ("what a run's model makes of new images or texts", predict),
     "export": ("write a run's weights as one plain file", export),
     "show": ("a config's model, what it costs and what it sees", show),
     "doctor": ("look at a config's data before training on it", doctor),
     "cache": ("decode a config's images ahead of its runs", cache),
     "demo-data": ("write synthetic data to try things with", demo_data),
+}
+
+DEMOS = {
+    "xray": "chest radiographs in Kaggle's folders",
+    "cifar10": "ten figures in CIFAR-10's binary files",
+    "fashion_mnist": "the same in Fashion-MNIST's files",
+    "hymenoptera": "ants and bees, a folder each",
+    "news": "stories in a CSV with four topics",
 }
 
 ABOUT = "Trains PyTorch models from one config, on any machine.\n\n" + "\n".join(
@@ -192,14 +211,18 @@ def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
         verbs[name].set_defaults(verb=function)
     verbs["run"].prog = program
     add_run_arguments(verbs["run"])
-    for name in ("status", "logs", "stop", "verify", "checkpoints", "evaluate", "export"):
+    for name in ("status", "logs", "stop", "verify", "checkpoints", "evaluate", "predict", "export"):
         verbs[name].add_argument("run", metavar="RUN", help="a run's folder, its id or the beginning of it, or a name")
         verbs[name].add_argument("--runs", default="runs", metavar="DIR", help="where run folders are (default: runs)")
     verbs["evaluate"].add_argument("--split", default="test", choices=["train", "validation", "test"], help="which set "
                                    "(default: test)")
     verbs["evaluate"].add_argument("--gpus", type=whole, metavar="N", help="on so many GPUs (default: one, if any)")
     verbs["evaluate"].add_argument("--procs", type=whole, metavar="N", help="as so many processes, on the CPU")
-    for name in ("evaluate",):
+    verbs["predict"].add_argument("given", nargs="+", metavar="GIVEN", help="images, folders of them, tables with a "
+                                  "column `file`; for a model of texts, tables of them, or .txt with one a line")
+    verbs["predict"].add_argument("--out", metavar="FILE", help="where to write the table (default: predictions.csv)")
+    verbs["predict"].add_argument("--sheet", metavar="FILE", help="where to draw images (default: beside the table)")
+    for name in ("evaluate", "predict"):
         verbs[name].add_argument("--checkpoint", metavar="WHICH", help="best, last or a step (default: best; last "
                                  "where there is no validation set)")
     verbs["export"].add_argument("file", metavar="FILE", type=Path, help="where to: FILE.pt, .pth or .safetensors")
@@ -215,7 +238,8 @@ def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
                                  "will see (default: doctor.png)")
     verbs["show"].add_argument("--sheet", default="show.png", metavar="FILE", help="where to draw training samples as "
                                "the model sees them (default: show.png)")
-    verbs["demo-data"].add_argument("kind", choices=["xray"], help="synthetic chest radiographs in Kaggle's folders")
+    verbs["demo-data"].add_argument("kind", choices=list(DEMOS), metavar="KIND", help="; ".join(
+        f"{kind}: {what}" for kind, what in DEMOS.items()))
     verbs["demo-data"].add_argument("folder", metavar="DIR", type=Path, help="where to write them")
     return top, verbs
 

@@ -44,7 +44,8 @@ class Sets:
     @property
     def columns(self) -> dict[str, list[str]]:
         """The names of what the training set's targets hold, as an argument of a task: classes, or values."""
-        return {name: list(names) for name in ("classes", "values") if (names := getattr(self.train, name, []))}
+        told = {"classes": self.classes, "values": list(getattr(self.train, "value_names", []))}
+        return {name: names for name, names in told.items() if names}
 
 
 def build_sets(config: Config) -> Sets:

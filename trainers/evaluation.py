@@ -46,7 +46,7 @@ from trainers.evaluate import evaluate
 from trainers.stage import Forward
 from trainers.tasks import Results, Task
 from trainers.tracking import contact_sheet
-from trainers.trained import find_checkpoint, load_model, remembered
+from trainers.trained import find_checkpoint, load_model, remembered, settle
 from trainers.world import World, end_with_agent, join
 
 SPLITS = ("train", "validation", "test")
@@ -106,14 +106,15 @@ def _check_split(config: Config, split: str) -> None:
 
 def _check_names(path: Path, split: str, sets: Sets, samples: Samples) -> None:
     """That classes mean what they meant in training."""
-    for kind in ("classes", "values"):
+    for kind in ("classes", "value_names"):
         known = remembered(path).get(kind) or getattr(sets.train, kind, None)
         here = getattr(samples, kind, None)
         if known and here and list(known) != list(here):
             only = [f"only in {where}: {', '.join([*extra[:6], *(['...'] if len(extra) > 6 else [])])}"
                     for where, extra in (("the run", [one for one in known if one not in here]),
                                          ("the data", [one for one in here if one not in known])) if extra]
-            raise PrepareError(Fault(what=f"the {kind} of data.{split} are not those the run was trained with",
+            plain = kind.replace("_", " ")
+            raise PrepareError(Fault(what=f"the {plain} of data.{split} are not those that the run was trained with",
                                      where=f"data.{split}", given="\n".join(only) or "the same, in another order",
                                      remedy="Put the data back as it was, or train anew."))
 
@@ -153,6 +154,7 @@ def judge(job: Judging, world: World) -> Results:
                            forward=Forward(job.config, world, build_batch_transforms(job.config)),
                            workers=loader_workers(job.config, threads=threads, debug=False),
                            skip_unreadable=job.config.data.on_error == "skip",
+                           batch_statistics=job.config.evaluation.batch_statistics,
                            heartbeat=lambda: bar.advance(line))
     left_out = len(job.samples) - len(results.losses)
     note = check_left_out(job.split, left_out, len(job.samples), job.config.data.max_skipped)
@@ -181,7 +183,7 @@ def report(job: Judging, results: Results) -> str:
     write_text(folder / "figures.txt", f"{heading}\n\n{as_text(found, most=None)}\n")
     _write_predictions(job, results, folder / "predictions.csv")
     _to_tensorboard(job, found["metrics"], pictures)
-    return f"{heading}\n\n{as_text(found)}\n\nin {short(folder)}: figures.json, figures.txt, predictions.csv, " \
+    return f"{heading}\n\n{as_text(found)}\n\nfolder     {short(folder)}\npictures   " \
            f"{', '.join(file.name for file in pictures)}"
 
 
@@ -240,7 +242,7 @@ def main() -> int:
     run = RunDir(args.run)
     warnings.simplefilter("ignore")
     try:
-        _settle(run)
+        settle(run)
         job = prepare(run, args.split, args.checkpoint)
     except UserError as error:
         print(error, file=sys.stderr)
@@ -255,18 +257,6 @@ def main() -> int:
         if world.is_first:
             print(report(job, results))
     return 0
-
-
-def _settle(run: RunDir) -> None:
-    """Threads and kernels as in training, as far as this machine has the cores: the last digits depend on both."""
-    config = read(run.config)
-    planned = read_json(run.plan).get("topology", {}).get("cpus_per_rank", 1)
-    torch.set_num_threads(min(int(planned), len(os.sched_getaffinity(0))))
-    if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        torch.backends.cudnn.benchmark = False
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ FROM_DATA = "from_data"
 
 def facts_of(samples: Samples) -> dict[str, Any]:
     """What a training set tells about itself, by name."""
-    names = next((names for name in ("classes", "values") if (names := getattr(samples, name, []))), [])
+    names = next((names for name in ("classes", "value_names") if (names := getattr(samples, name, []))), [])
     return {**({"classes": len(names)} if names else {}), **getattr(samples, "facts", {})}
 
 

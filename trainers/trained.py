@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from configs.errors import Fault, RunError
 from configs.layers import short
+from configs.load import read
 from configs.manifest import checkpoint_path, damage, saved_steps
 from configs.rundir import RunDir, read_json
 from configs.schema import Config
@@ -20,6 +22,18 @@ from trainers.facts import with_facts
 
 SHOWN = 6
 """Differences between a checkpoint and a model that are listed."""
+
+
+def settle(run: RunDir) -> None:
+    """Threads and kernels as in training, as far as this machine has the cores: the last digits depend on both."""
+    config = read(run.config)
+    planned = read_json(run.plan).get("topology", {}).get("cpus_per_rank", 1)
+    torch.set_num_threads(min(int(planned), len(os.sched_getaffinity(0))))
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark = False
 
 
 def find_checkpoint(run: RunDir, which: str | None) -> tuple[Path, str]:
@@ -48,7 +62,7 @@ def find_checkpoint(run: RunDir, which: str | None) -> tuple[Path, str]:
 
 
 def remembered(path: Path) -> dict[str, Any]:
-    """What a checkpoint remembers of its training set: the names of its "classes" or "values", and its "facts"."""
+    """What a checkpoint remembers of its training set: its "classes" or "value_names", its "facts"."""
     data: dict[str, Any] = read_json(path / "state.json").get("progress", {}).get("data", {})
     return data
 
