@@ -1,8 +1,9 @@
-"""The arguments of the verbs that start something, and how a run is named."""
+"""The arguments of all verbs, and how a run is named."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 RUN_USAGE = """%(prog)s CONFIG [KEY=VALUE ...] [options]
        %(prog)s --resume RUN [KEY=VALUE ...] [options]"""
@@ -14,6 +15,20 @@ RUN_EXAMPLES = """examples:
   %(prog)s resnet50_xray --debug phases.head.epochs=1
   %(prog)s --resume resnet50_xray
 """
+
+
+DEMOS = {
+    "xray": "chest radiographs in Kaggle's folders",
+    "cifar10": "ten figures in CIFAR-10's binary files",
+    "fashion_mnist": "the same in Fashion-MNIST's files",
+    "hymenoptera": "ants and bees, a folder each",
+    "news": "stories in a CSV with four topics",
+}
+
+
+def add_arguments(verb: str, parser: argparse.ArgumentParser) -> None:
+    """The arguments of a verb."""
+    ARGUMENTS.get(verb, add_which)(parser)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,6 +83,7 @@ def add_ls_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_logs_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `logs`."""
+    add_which(parser)
     parser.add_argument("-f", "--follow", action="store_true", help="go on as the run goes on")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--rank", type=whole, default=0, metavar="R", help="whose (default: 0)")
@@ -104,6 +120,67 @@ in zsh, in a folder of your fpath:
     parser.add_argument("shell", choices=["bash", "zsh"], help="which shell")
 
 
+def add_status_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `status`."""
+    add_which(parser)
+    parser.add_argument("--json", action="store_true", help="all that is known of it, for a program")
+
+
+def add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `export`."""
+    add_which(parser)
+    parser.add_argument("file", metavar="FILE", type=Path, help="where to: FILE.pt, .pth or .safetensors")
+    parser.add_argument("--last", action="store_true", help="the newest weights instead of the best")
+
+
+def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `evaluate`."""
+    add_which(parser)
+    parser.add_argument("--split", default="test", choices=["train", "validation", "test"], help="which set (default: "
+                        "test)")
+    parser.add_argument("--gpus", type=whole, metavar="N", help="on so many GPUs (default: one, if any)")
+    parser.add_argument("--procs", type=whole, metavar="N", help="as so many processes, on the CPU")
+    _add_checkpoint(parser)
+
+
+def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `predict`."""
+    add_which(parser)
+    parser.add_argument("given", nargs="+", metavar="GIVEN", help="images, folders of them, tables with a column "
+                        "`file`; for a model of texts, tables of them, or .txt with one a line")
+    parser.add_argument("--out", metavar="FILE", help="where to write the table (default: predictions.csv)")
+    parser.add_argument("--sheet", metavar="FILE", help="where to draw images (default: beside the table)")
+    _add_checkpoint(parser)
+
+
+def add_show_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `show`."""
+    _add_config(parser, " [--sheet FILE]")
+    parser.add_argument("--sheet", default="show.png", metavar="FILE", help="where to draw training samples as the "
+                        "model sees them (default: show.png)")
+
+
+def add_doctor_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `doctor`."""
+    _add_config(parser, " [--all] [--sheet FILE]")
+    parser.add_argument("--all", action="store_true", help="read every sample, not some hundred")
+    parser.add_argument("--sheet", default="doctor.png", metavar="FILE", help="where to draw what the model will see "
+                        "(default: doctor.png)")
+
+
+def add_cache_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `cache`."""
+    _add_config(parser, "")
+
+
+def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `demo-data`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "\n".join(["kinds:", *(f"  {kind:<15}{what}" for kind, what in DEMOS.items())])
+    parser.add_argument("kind", choices=list(DEMOS), metavar="KIND", help="which, of those below")
+    parser.add_argument("folder", metavar="DIR", type=Path, help="where to write them")
+
+
 def add_which(parser: argparse.ArgumentParser, *, runs: bool = True) -> None:
     """Which run is meant."""
     parser.add_argument("run", metavar="RUN", help="a run's folder, its id or the beginning of it, or a name")
@@ -117,6 +194,17 @@ def whole(text: str) -> int:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
+
+
+def _add_config(parser: argparse.ArgumentParser, options: str) -> None:
+    parser.usage = f"%(prog)s CONFIG [KEY=VALUE ...]{options}"
+    parser.add_argument("words", nargs="+", metavar="CONFIG", help="a config file, or the name of a shipped one; then "
+                        "changes to it, KEY=VALUE")
+
+
+def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", metavar="WHICH", help="best, last or a step (default: best; last where there "
+                        "is no validation set)")
 
 
 def _add_start_arguments(parser: argparse.ArgumentParser, ranks: str, nodes: str) -> argparse._ArgumentGroup:
@@ -140,3 +228,13 @@ def _add_start_arguments(parser: argparse.ArgumentParser, ranks: str, nodes: str
 
 def _add_no_snapshot(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--no-snapshot", action="store_true", help="run the code where it is, not a copy of it")
+
+
+ARGUMENTS = {
+    "run": add_run_arguments, "resume": add_resume_arguments, "rerun": add_rerun_arguments, "ls": add_ls_arguments,
+    "status": add_status_arguments, "logs": add_logs_arguments, "evaluate": add_evaluate_arguments,
+    "predict": add_predict_arguments, "export": add_export_arguments, "show": add_show_arguments,
+    "doctor": add_doctor_arguments, "drill": add_drill_arguments, "cache": add_cache_arguments,
+    "completion": add_completion_arguments, "demo-data": add_demo_arguments,
+}
+"""Of each verb that takes more than the name of a run."""

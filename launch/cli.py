@@ -13,16 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from configs.errors import ConfigError, Fault, UserError, nearest
-from launch.arguments import (
-    add_completion_arguments,
-    add_drill_arguments,
-    add_logs_arguments,
-    add_ls_arguments,
-    add_rerun_arguments,
-    add_resume_arguments,
-    add_run_arguments,
-    add_which,
-)
+from launch.arguments import add_arguments
 
 REQUIRED = ("omegaconf", "rich", "submitit", "yaml")
 """What the launcher needs besides the standard library."""
@@ -148,6 +139,25 @@ def export(args: argparse.Namespace) -> int:
     return start("trainers.export", str(folder), str(args.file.absolute()), "last" if args.last else "best")
 
 
+def evaluate(args: argparse.Namespace) -> int:
+    from launch.runs import find_run
+    from launch.tools import ranks, start
+
+    folder = find_run(args.run, Path(args.runs)).path
+    chosen = ["--checkpoint", args.checkpoint] if args.checkpoint else []
+    return start("trainers.evaluation", str(folder), "--split", args.split, *chosen, *ranks(args.gpus, args.procs))
+
+
+def predict(args: argparse.Namespace) -> int:
+    from launch.runs import find_run
+    from launch.tools import ranks, start
+
+    folder = find_run(args.run, Path(args.runs)).path
+    chosen = [word for option in ("checkpoint", "out", "sheet") if (value := getattr(args, option))
+              for word in (f"--{option}", value)]
+    return start("trainers.predictions", str(folder), *args.given, *chosen, *ranks(None, None))
+
+
 def cache(args: argparse.Namespace) -> int:
     from launch.tools import on_config
 
@@ -177,6 +187,12 @@ def drill(args: argparse.Namespace) -> int:
                  every=args.every)
 
 
+def show(args: argparse.Namespace) -> int:
+    from launch.tools import on_config
+
+    return on_config("trainers.show", args.words, "--sheet", args.sheet)
+
+
 def demo_data(args: argparse.Namespace) -> int:
     from launch.tools import start
 
@@ -202,20 +218,15 @@ VERBS: dict[str, tuple[str, Callable[[argparse.Namespace], int]]] = {
     "cancel": ("end a run now", cancel),
     "verify": ("prove which samples a run has used", verify),
     "checkpoints": ("what of a run is saved", checkpoints),
+    "evaluate": ("judge a run's weights on one of its sets", evaluate),
+    "predict": ("what a run's model makes of new images or texts", predict),
     "export": ("write a run's weights as one plain file", export),
+    "show": ("a config's model, what it costs and what it sees", show),
     "doctor": ("look at a config's data before training on it", doctor),
     "drill": ("hurt a config's training in every way, and prove nothing is lost", drill),
     "cache": ("decode a config's images ahead of its runs", cache),
     "completion": ("print what has bash or zsh complete what you type", completion),
     "demo-data": ("write synthetic data to try things with", demo_data),
-}
-
-DEMOS = {
-    "xray": "chest radiographs in Kaggle's folders",
-    "cifar10": "ten figures in CIFAR-10's binary files",
-    "fashion_mnist": "the same in Fashion-MNIST's files",
-    "hymenoptera": "ants and bees, a folder each",
-    "news": "stories in a CSV with four topics",
 }
 
 ABOUT = "Trains PyTorch models from one config, on any machine.\n\n" + "\n".join(
@@ -256,30 +267,8 @@ def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
     for name, (what, function) in VERBS.items():
         verbs[name] = group.add_parser(name, description=f"{what.capitalize()}.", help=what, allow_abbrev=False)
         verbs[name].set_defaults(verb=function)
+        add_arguments(name, verbs[name])
     verbs["run"].prog = program
-    add_run_arguments(verbs["run"])
-    add_resume_arguments(verbs["resume"])
-    add_rerun_arguments(verbs["rerun"])
-    for name in ("status", "why", "logs", "stop", "cancel", "verify", "checkpoints", "export"):
-        add_which(verbs[name])
-    verbs["export"].add_argument("file", metavar="FILE", type=Path, help="where to: FILE.pt, .pth or .safetensors")
-    verbs["export"].add_argument("--last", action="store_true", help="the newest weights instead of the best")
-    add_logs_arguments(verbs["logs"])
-    add_ls_arguments(verbs["ls"])
-    verbs["status"].add_argument("--json", action="store_true", help="all that is known of it, for a program")
-    for name in ("doctor", "cache"):
-        verbs[name].usage = f"drumbeat {name} CONFIG [KEY=VALUE ...]{' [--all] [--sheet FILE]' * (name == 'doctor')}"
-        verbs[name].add_argument("words", nargs="+", metavar="CONFIG", help="a config file, or the name of a shipped "
-                                 "one; then changes to it, KEY=VALUE")
-    verbs["doctor"].add_argument("--all", action="store_true", help="read every sample, not some hundred")
-    verbs["doctor"].add_argument("--sheet", default="doctor.png", metavar="FILE", help="where to draw what the model "
-                                 "will see (default: doctor.png)")
-    add_drill_arguments(verbs["drill"])
-    add_completion_arguments(verbs["completion"])
-    verbs["demo-data"].formatter_class = argparse.RawDescriptionHelpFormatter
-    verbs["demo-data"].epilog = "\n".join(["kinds:", *(f"  {kind:<15}{what}" for kind, what in DEMOS.items())])
-    verbs["demo-data"].add_argument("kind", choices=list(DEMOS), metavar="KIND", help="which, of those below")
-    verbs["demo-data"].add_argument("folder", metavar="DIR", type=Path, help="where to write them")
     return top, verbs
 
 

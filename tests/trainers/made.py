@@ -1,0 +1,114 @@
+"""Run folders with a saved checkpoint, made without training: what evaluating and predicting start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from configs.load import load
+from configs.rundir import RunDir, write_json
+from trainers.account import describe
+from trainers.build import build_sets, place_model
+from trainers.checkpoint import Checkpoints, Progress
+from trainers.facts import facts_of, with_facts
+
+PHASES = "phases: {only: {epochs: 1, optimizer: {_target_: torch.optim.Adam, lr: 1e-3}}}\n"
+
+IMAGES = """
+name: made
+batch_size: 4
+precision: fp32
+model: {_target_: tests.trainers.made.Small, outputs: from_data}
+data:
+  train: {_target_: data.images.ImageFolder, root: ROOT/train, channels: 1}
+  test: {_target_: data.images.ImageFolder, root: ROOT/test, channels: 1}
+  transforms:
+    evaluate:
+      - {_target_: torchvision.transforms.v2.Resize, size: 20}
+      - {_target_: torchvision.transforms.v2.CenterCrop, size: 16}
+    batch: [{_target_: data.images.Normalize, mean: [0.5], std: [0.25]}]
+  workers: 0
+evaluation: {batch_size: 4}
+""".replace("outputs: from_data", "classes: from_data") + PHASES
+
+REGRESSION = IMAGES.replace("classes: from_data", "classes: 2").replace(
+    "{_target_: data.images.ImageFolder, root: ROOT/train, channels: 1}",
+    "{_target_: data.measured.ImageRegression, file: ROOT/table.csv, columns: [x, y], channels: 1}").replace(
+    "{_target_: data.images.ImageFolder, root: ROOT/test, channels: 1}",
+    "{_target_: data.measured.ImageRegression, file: ROOT/table.csv, columns: [x, y], channels: 1}") + (
+    "task: {_target_: trainers.tasks.Regression}\n")
+
+TEXTS = """
+name: made
+batch_size: 4
+precision: fp32
+model: {_target_: models.lstm.LSTM, vocabulary: from_data, classes: from_data, embedding: 8, hidden: 8}
+task: {_target_: trainers.tasks.MultiLabel}
+data:
+  train: &texts
+    _target_: data.text.Texts
+    file: ROOT/train.csv
+    text: content
+    labels: [Sports, World]
+    words: {_target_: data.words.Words, file: ROOT/train.csv, text: content, min_frequency: 1}
+  test: {<<: *texts, file: ROOT/test.csv}
+  workers: 0
+evaluation: {batch_size: 4}
+""" + PHASES
+
+
+class Small(nn.Module):
+    """Pictures float [N, 1, H, W] -> [N, classes], with a BatchNorm whose statistics are not those of any batch."""
+
+    def __init__(self, *, classes: int, width: int = 4) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, width, 3), nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(2))
+        self.head = nn.Linear(4 * width, classes)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.head(self.body(pictures).flatten(1))  # type: ignore[no-any-return]
+
+
+def run_of(folder: Path, text: str) -> RunDir:
+    """A run of a config, in which ROOT stands for the folder, with its first weights saved as step 3, best and last."""
+    (folder / "made.yaml").write_text(text.replace("ROOT", str(folder)))
+    loaded = load(folder / "made.yaml")
+    run = RunDir(folder / "runs" / "made" / "20260101-000000-aaaaa")
+    run.path.mkdir(parents=True)
+    run.config.write_text(loaded.as_yaml())
+    write_json(run.plan, {"topology": {"cpus_per_rank": 1}})
+    sets = build_sets(loaded.config)
+    model = place_model(with_facts(loaded.config, facts_of(sets.train)), torch.device("cpu"))
+    checkpoints = Checkpoints(run, run.claim_attempt(), keep=2)
+    checkpoints.save(Progress(step=3, best={"step": 3}, data=describe(sets.train)), model.state_dict(), {}, {})
+    checkpoints.close()
+    return run
+
+
+def draw_images(folder: Path) -> None:
+    """Gray pictures of cats and dogs, of several sizes and kinds of file: 3 to train on, 11 to judge by."""
+    random = np.random.default_rng(0)
+    for split, label, count in (("train", "cat", 2), ("train", "dog", 1), ("test", "cat", 5), ("test", "dog", 6)):
+        (folder / split / label).mkdir(parents=True)
+        for number in range(count):
+            pixels = random.integers(0, 256, (40 + number, 60), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / split / label / f"{number}.{'png' if number % 2 else 'jpeg'}")
+
+
+def write_table(folder: Path) -> None:
+    """The pictures to judge by, with two numbers each."""
+    files = sorted((folder / "test").rglob("*.*"))
+    lines = [f"{file.relative_to(folder)},{number},{number * number / 10}" for number, file in enumerate(files)]
+    (folder / "table.csv").write_text("\n".join(["file,x,y", *lines]) + "\n")
+
+
+def write_texts(folder: Path) -> None:
+    """Stories with two labels."""
+    stories = ["the ball and the goal,1,0", "a war far away,0,1", "the match of the world,1,1", "nothing at all,0,0",
+               "goal goal goal,1,0", "war and peace,0,1"]
+    for name in ("train", "test"):
+        (folder / f"{name}.csv").write_text("\n".join(["content,Sports,World", *stories]) + "\n")
