@@ -1,0 +1,112 @@
+"""Pieces of a self-contained HTML page: everything in one file, no script, nothing that is fetched."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+
+from PIL import Image
+
+LARGE = 150_000
+"""Bytes from which a picture is sent as a JPEG, where that is smaller."""
+
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+"""What a browser may load for the page: nothing."""
+
+
+def page(title: str, body: Iterable[str]) -> str:
+    """The whole document."""
+    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<style>
+{style}</style>
+</head>
+<body>
+{"".join(body)}
+</body>
+</html>
+"""
+
+
+def section(title: str, *parts: str) -> str:
+    """A heading and what stands below it; nothing where that is nothing."""
+    body = "\n".join(filter(None, parts))
+    return f"<section>\n<h2>{escape(title)}</h2>\n{body}\n</section>\n" if body else ""
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of texts."""
+    cells = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n" for row in rows)
+    titles = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    return f'<div class="scroll"><table><tr>{titles}</tr>\n{cells}</table></div>'
+
+
+def facts(rows: Iterable[tuple[str, str]]) -> str:
+    """Names and values, a line each."""
+    cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>\n" for name, value in rows if value)
+    return f'<table class="facts">{cells}</table>'
+
+
+def tiles(rows: Iterable[tuple[str, str, str]]) -> str:
+    """The numbers that matter most: name, value, and a word to it."""
+    cells = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>\n"
+                    for name, value, note in rows)
+    return f'<dl class="tiles">{cells}</dl>' if cells else ""
+
+
+def figure(title: str, body: str, keys: Sequence[str] = (), note: str = "") -> str:
+    """A chart or a picture under its title; `keys` name the curves, in the order of their colours."""
+    named = "".join(f'<span class="key" style="--c: var(--c{number})">{escape(key)}</span>'
+                    for number, key in enumerate(keys))
+    said = f"<span>{escape(note)}</span>" if note else ""
+    return f"<figure><figcaption><h3>{escape(title)}</h3>{named}{said}</figcaption>{body}</figure>\n"
+
+
+def grid(figures: Iterable[str]) -> str:
+    """Figures side by side where there is room."""
+    body = "".join(figures)
+    return f'<div class="grid">{body}</div>' if body else ""
+
+
+def fold(title: str, body: str, *, opened: bool = False) -> str:
+    """What is there for who wants it."""
+    return f"<details{' open' * opened}><summary>{escape(title)}</summary><div>{body}</div></details>"
+
+
+def listing(text: str) -> str:
+    """Text as it stands."""
+    return f"<pre>{escape(text)}</pre>"
+
+
+def yaml(text: str) -> str:
+    """YAML, its keys and comments told apart."""
+    marked = re.sub(r"(?m)^([ -]*)([\w.]+)(?=:(?: |$))", r"\1<b>\2</b>", escape(text, quote=False))
+    return "<pre>" + re.sub(r"(?m)(^ *| +)(#.*)$", r"\1<i>\2</i>", marked) + "</pre>"
+
+
+def image(data: bytes, name: str) -> str:
+    """An encoded image, inside the page; a large one as a JPEG where that is smaller. Raises `OSError` where it is
+    none."""
+    with Image.open(io.BytesIO(data)) as opened:
+        kind, (width, height) = str(opened.format).lower(), opened.size
+        if len(data) > LARGE:
+            buffer, ground = io.BytesIO(), Image.new("RGB", opened.size, "white")
+            ground.paste(opened, mask=opened.convert("RGBA"))
+            ground.save(buffer, "JPEG", quality=88, optimize=True)
+            if len(buffer.getvalue()) < len(data):
+                kind, data = "jpeg", buffer.getvalue()
+        else:
+            opened.load()
+    source = base64.b64encode(data).decode("ascii")
+    return (f'<img alt="{escape(name)}" width="{width}" height="{height}" '
+            f'src="data:image/{kind};base64,{source}">')
