@@ -92,6 +92,20 @@ def export(args: argparse.Namespace) -> int:
     return start("trainers.export", str(folder), str(args.file.absolute()), "last" if args.last else "best")
 
 
+def report(args: argparse.Namespace) -> int:
+    from launch.runs import find_run
+    from launch.tools import start
+
+    folder = find_run(args.run, Path(args.runs)).path
+    return start("trainers.report", str(folder), str((args.out or folder / "report.html").absolute()))
+
+
+def tensorboard(args: argparse.Namespace) -> int:
+    from launch.board import serve
+
+    return serve(args.run, Path(args.runs), args.port)
+
+
 def cache(args: argparse.Namespace) -> int:
     from launch.tools import on_config
 
@@ -118,6 +132,8 @@ VERBS: dict[str, tuple[str, Callable[[argparse.Namespace], int]]] = {
     "verify": ("prove which samples a run has used", verify),
     "checkpoints": ("what of a run is saved", checkpoints),
     "export": ("write a run's weights as one plain file", export),
+    "report": ("write all there is to see of a run as one HTML file", report),
+    "tensorboard": ("show the curves of runs in TensorBoard, on this machine", tensorboard),
     "doctor": ("look at a config's data before training on it", doctor),
     "cache": ("decode a config's images ahead of its runs", cache),
     "demo-data": ("write synthetic data to try things with", demo_data),
@@ -171,17 +187,24 @@ def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
     group = top.add_subparsers(prog="drumbeat", metavar="VERB", help=argparse.SUPPRESS, required=True)
     verbs: dict[str, Parser] = {}
     for name, (what, function) in VERBS.items():
-        verbs[name] = group.add_parser(name, description=f"{what.capitalize()}.", allow_abbrev=False)
+        verbs[name] = group.add_parser(name, description=f"{what[0].upper()}{what[1:]}.", allow_abbrev=False)
         verbs[name].set_defaults(verb=function)
     verbs["run"].prog = program
     add_run_arguments(verbs["run"])
-    for name in ("status", "logs", "stop", "verify", "checkpoints", "export"):
+    for name in ("status", "logs", "stop", "verify", "checkpoints", "export", "report"):
         verbs[name].add_argument("run", metavar="RUN", help="a run's folder, its id or the beginning of it, or a name")
         verbs[name].add_argument("--runs", default="runs", metavar="DIR", help="where run folders are (default: runs)")
     verbs["export"].add_argument("file", metavar="FILE", type=Path, help="where to: FILE.pt, .pth or .safetensors")
     verbs["export"].add_argument("--last", action="store_true", help="the newest weights instead of the best")
     verbs["logs"].add_argument("-f", "--follow", action="store_true", help="go on as the run goes on")
     verbs["logs"].add_argument("--rank", type=whole, default=0, metavar="R", help="whose (default: 0)")
+    verbs["report"].add_argument("--out", metavar="FILE", type=Path, help="where to (default: report.html in the run's "
+                                 "folder)")
+    verbs["tensorboard"].add_argument("run", metavar="RUN", nargs="*", help="runs by folder, id or name (default: all)")
+    verbs["tensorboard"].add_argument("--runs", default="runs", metavar="DIR", help="where run folders are (default: "
+                                      "runs)")
+    verbs["tensorboard"].add_argument("--port", type=whole, default=6006, metavar="P", help="the first port to try "
+                                      "(default: 6006)")
     for name in ("doctor", "cache"):
         verbs[name].usage = f"drumbeat {name} CONFIG [KEY=VALUE ...]{' [--all] [--sheet FILE]' * (name == 'doctor')}"
         verbs[name].add_argument("words", nargs="+", metavar="CONFIG", help="a config file, or the name of a shipped "

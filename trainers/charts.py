@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import cycle
 
 from trainers.curves import Point, thinned
 
 WIDTH, HEIGHT = 480, 250
-LEFT, RIGHT, TOP, BOTTOM = 50, 12, 26, 30
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 26, 30
 """The margins around the plot, for labels."""
-POINTS = 160
-"""Of a curve at most; more would share a pixel."""
+POINTS = 80
+"""Of a curve at most; where it has more, each is the mean of its neighbours, and a band shows where they lie."""
 COLUMNS = 48
 """Strips of the plot that tell their values where the mouse rests."""
-LOGARITHMIC = 100.0
-"""A scale is logarithmic where the largest value is so many times the smallest."""
+COLOURS = {"train": 0, "validation": 1, "test": 2}
+"""Of curves that every report has: the same in each chart. Other curves take the ones behind, in turn."""
+DOTS = 24
+"""Points of a curve up to which each gets a dot."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +29,11 @@ class Chart:
 
     title: str
     curves: dict[str, list[tuple[int, float]]]
-    """(step, value) by the name of the curve; colours follow this order."""
+    """(step, value) by the name of the curve."""
     from_zero: bool = False
     percent: bool = False
+    magnitudes: bool = False
+    """Whether the scale is logarithmic where the largest value is ten times the smallest or more."""
     best: int | None = None
     """A step to mark."""
 
@@ -72,6 +77,21 @@ def ticks(low: float, high: float, about: int) -> list[float]:
     return [round(k * step, 12) for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
+def powers(low: float, high: float) -> list[float]:
+    """Round numbers between two positive ones on a logarithmic scale: powers of ten, and 2 and 5 times those where few
+    of them are in between."""
+    decades = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)
+    factors = (1, 2, 5) if len(decades) <= 3 else (1,)
+    values = [factor * 10.0**decade for decade in decades[::1 + len(decades) // 6] for factor in factors]
+    return [value for value in values if low <= value <= high]
+
+
+def colours(names: Iterable[str]) -> list[int]:
+    """The number of each curve's colour, 0 to 5."""
+    others = cycle(range(len(COLOURS), 6))
+    return [COLOURS[name] if name in COLOURS else next(others) for name in names]
+
+
 def draw(chart: Chart, phases: Sequence[tuple[str, int, int]], last: int) -> str:
     """The chart from step 0 to `last`, with the phases (name, first step, last step) as a ground of two tints."""
     curves = {name: thinned(curve, 0, last, POINTS) for name, curve in chart.curves.items()}
@@ -82,7 +102,7 @@ def draw(chart: Chart, phases: Sequence[tuple[str, int, int]], last: int) -> str
     if chart.best is not None:
         marks.append(f'<line class="best" x1="{x(chart.best):.1f}" x2="{x(chart.best):.1f}" y1="{TOP}" '
                      f'y2="{HEIGHT - BOTTOM}"/>')
-    marks += [_curve(points, x, y, colour) for colour, points in enumerate(curves.values())]
+    marks += [_curve(points, x, y, colour) for points, colour in zip(curves.values(), colours(curves), strict=True)]
     marks += _columns(chart, curves, x)
     return (f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(_in_words(chart))}">'
             f'{"".join(marks)}</svg>')
@@ -92,26 +112,23 @@ def _vertical(chart: Chart, points: Sequence[Point]) -> Scale:
     """The scale of the values: what the curves need and a little air."""
     low, high = min(point.mean for point in points), max(point.mean for point in points)
     start, end = HEIGHT - BOTTOM, TOP
-    if low > 0 and high / low >= LOGARITHMIC and not chart.from_zero:
-        return Scale(low / 1.3, high * 1.3, start, end, logarithmic=True)
-    air = (high - low) * 0.06 or abs(high) * 0.1 or 0.5
+    if chart.magnitudes and low > 0 and high / low >= 10:
+        return Scale(low / 1.2, high * 1.2, start, end, logarithmic=True)
+    air = (high - low) * 0.06 or abs(high) * 0.5 or 0.5
     if chart.from_zero:
         return Scale(0.0, max(high, 0.0) + air, start, end)
     return Scale(low - air, high + air, start, end)
 
 
 def _axes(chart: Chart, x: Scale, y: Scale) -> list[str]:
-    values = ticks(y.low, y.high, 4)
-    if y.logarithmic:
-        decades = range(math.ceil(math.log10(y.low)), math.floor(math.log10(y.high)) + 1)
-        values = [10.0**decade for decade in decades][::1 + len(decades) // 6]
+    values = powers(y.low, y.high) if y.logarithmic else ticks(y.low, y.high, 4)
     lines = [f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>'
              f'<text x="{LEFT - 7}" y="{y(value) + 4:.1f}" text-anchor="end">{chart.number(value)}</text>'
              for value in values]
-    steps = [step for step in ticks(x.low, x.high, 5) if step == int(step)]
+    steps = [step for step in ticks(x.low, x.high, 5) if step == int(step) and step > 0]
     lines += [f'<text x="{min(x(step), WIDTH - RIGHT - 3 * len(number(step))):.1f}" y="{HEIGHT - BOTTOM + 17}" '
               f'text-anchor="middle">{number(step)}</text>' for step in steps]
-    return lines
+    return [*lines, f'<text x="{LEFT - 7}" y="{HEIGHT - BOTTOM + 17}" text-anchor="end">step</text>']
 
 
 def _phase(x: Scale, name: str, first: int, last: int, *, shaded: bool) -> str:
@@ -136,7 +153,7 @@ def _curve(points: Sequence[Point], x: Scale, y: Scale, colour: int) -> str:
                   for point, value in zip(points, low, strict=True)]
         shown = f'<polygon class="band c{colour}" points="{" ".join(place(lambda point: point.high) + bounds[::-1])}"/>'
     shown += f'<polyline class="c{colour}" points="{" ".join(line)}"/>'
-    if len(points) <= COLUMNS:
+    if len(points) <= DOTS:
         shown += "".join('<circle class="c{}" cx="{}" cy="{}" r="2.6"/>'.format(colour, *place.split(","))
                          for place in line)
     return shown

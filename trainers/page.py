@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -64,12 +64,13 @@ def tiles(rows: Iterable[tuple[str, str, str]]) -> str:
     return f'<dl class="tiles">{cells}</dl>' if cells else ""
 
 
-def figure(title: str, body: str, keys: Sequence[str] = (), note: str = "") -> str:
-    """A chart or a picture under its title; `keys` name the curves, in the order of their colours."""
-    named = "".join(f'<span class="key" style="--c: var(--c{number})">{escape(key)}</span>'
-                    for number, key in enumerate(keys))
+def figure(title: str, body: str, keys: Mapping[str, int] | None = None, note: str = "", *, wide: bool = False) -> str:
+    """A chart or a picture under its title; `keys` are the numbers of its curves' colours."""
+    named = "".join(f'<span class="key" style="--c: var(--c{colour})">{escape(key)}</span>'
+                    for key, colour in (keys or {}).items())
     said = f"<span>{escape(note)}</span>" if note else ""
-    return f"<figure><figcaption><h3>{escape(title)}</h3>{named}{said}</figcaption>{body}</figure>\n"
+    caption = f"<figcaption><h3>{escape(title)}</h3>{named}{said}</figcaption>"
+    return f"<figure{' class=wide' * wide}>{caption}{body}</figure>\n"
 
 
 def grid(figures: Iterable[str]) -> str:

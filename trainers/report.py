@@ -21,7 +21,7 @@ from configs.rundir import ENDED, Attempt, RunDir, read_json, write_text
 from configs.schema import Config
 from data.order import Timetable
 from trainers import page
-from trainers.charts import Chart, draw, number
+from trainers.charts import Chart, colours, draw, number
 from trainers.curves import Events, read_events
 
 COLOURS = {"finished": "good", "failed": "bad", "running": "busy", "pending": "busy"}
@@ -31,7 +31,7 @@ SILENCE_SECONDS = 120.0
 LOG_LINES = 60
 
 OWN_TITLES = {
-    "train/rate": "learning rate", "speed/samples_per_second": "samples per second",
+    "train/rate": "learning rate", "speed/samples_per_second": "samples/s",
     "speed/data_wait_fraction": "time spent waiting for data",
 }
 """Curves with a chart of their own; the others share one with those of the same name: train/loss, validation/loss."""
@@ -75,6 +75,10 @@ def phase_steps(config: Config, samples: int | None) -> list[tuple[str, int, int
 def _head(run: RunDir, config: Config, status: dict[str, Any]) -> str:
     state = str(status.get("state", "unknown"))
     words = str(status.get("verdict") or "").removeprefix(f"{state} ")
+    if state == "finished":
+        result = read_json(run.result)
+        words = (f"{result.get('steps', 0):,} steps, {result.get('samples_seen', 0):,} samples, "
+                 f"{_moment(run.result.stat().st_mtime)}" if result else "")
     if state not in ENDED and "time" in status:
         silence = time.time() - float(status["time"])
         words = words or f"heard of {_duration(silence)} before this report"
@@ -92,20 +96,21 @@ def _tiles(config: Config, status: dict[str, Any], result: dict[str, Any],
     """The best and the test metrics, and how far the run came."""
     best, test = result.get("best") or {}, result.get("test") or {}
     order = sorted(_metrics(best or test), key=lambda name: name != config.evaluation.best_by)
-    for name in order[:4]:
+    for name in order[:3]:
         if name in best:
             yield f"best {name}", number(best[name]), f"validation, step {best['step']:,}"
-    for name in order[:4]:
+    for name in order[:3]:
         if name in test:
-            yield f"test {name}", number(test[name]), "with the best weights"
-    if loss := events.curves.get("train/loss"):
+            yield f"test {name}", number(test[name]), "best weights"
+    if not best and (loss := events.curves.get("train/loss")):
         yield "training loss", number(loss[-1][1]), f"step {loss[-1][0]:,}"
     if "step" in status:
         total = f"of {status['steps']:,}" if status.get("steps") else ""
-        yield "steps", f"{status['step']:,}", " ".join(filter(None, [total, f"phase {status.get('phase', '?')}"]))
+        phase = f"phase {status['phase']}" if "phase" in status else ""
+        yield "steps", f"{status['step']:,}", ", ".join(filter(None, [total, phase]))
     if speeds := events.curves.get("speed/samples_per_second"):
         middle = sorted(speed for _, speed in speeds)[len(speeds) // 2]
-        yield "samples per second", number(middle), "median"
+        yield "samples/s", number(middle), "median"
 
 
 def _metrics(values: dict[str, Any]) -> dict[str, float]:
@@ -121,9 +126,9 @@ def _charts(events: Events, phases: list[tuple[str, int, int]], best: int | None
             groups.setdefault(OWN_TITLES.get(tag, name or group), {})[group] = events.curves[tag]
     last = max((curve[-1][0] for curves in groups.values() for curve in curves.values()), default=0)
     for title, curves in groups.items():
-        chart = Chart(title=title, curves=curves, percent="data" in title, from_zero=bool({"speed"} & curves.keys()),
-                      best=best if "validation" in curves else None)
-        shown = list(curves) if title not in OWN_TITLES.values() else []
+        chart = Chart(title=title, curves=curves, percent="data" in title, from_zero="speed" in curves,
+                      magnitudes=title in ("loss", "learning rate"), best=best if "validation" in curves else None)
+        shown = dict(zip(curves, colours(curves), strict=True)) if title not in OWN_TITLES.values() else {}
         yield page.figure(title, draw(chart, phases, last), shown, f"┊ best, step {best:,}" if chart.best else "")
 
 
@@ -154,11 +159,11 @@ def _evaluations(run: RunDir) -> Iterator[str]:
 
 
 def _pictures(events: Events) -> Iterator[str]:
-    """The newest sheet of each tag."""
-    for tag, picture in events.pictures.items():
+    """The newest sheet of each tag; those with something to read on them as wide as the page."""
+    for tag, picture in sorted(events.pictures.items(), key=lambda item: (item[0][:6] != "train/", item[1].step)):
         group, _, name = tag.partition("/")
-        title = f"what the model saw: {name}" if group == "train" else tag.replace("/", " ")
-        yield page.figure(title, page.image(picture.data, title), note=f"step {picture.step:,}")
+        title = f"what the model saw: {name}" if group == "train" else f"{group} {name}"
+        yield page.figure(title, page.image(picture.data, title), note=f"step {picture.step:,}", wide=group != "train")
 
 
 def _facts(run: RunDir, config: Config) -> Iterator[tuple[str, str]]:
