@@ -17,11 +17,12 @@ from trainers.curves import Events
 PhaseSteps = tuple[str, int, int]
 """Name, first and last step of a phase."""
 
+WAITING = "time spent waiting for data"
 OWN_TITLES = {
     "train/rate": "learning rate", "speed/samples_per_second": "samples/s",
-    "speed/data_wait_fraction": "time spent waiting for data",
+    "speed/data_wait_fraction": WAITING,
 }
-"""Curves with a chart of their own; the others stand together with those of the same name: train/loss, validation/loss."""
+"""Curves with a chart of their own; the others stand with those of the same name: train/loss, validation/loss."""
 NOT_DRAWN = ("train/epoch", "speed/step_seconds")
 """Which follow from the others."""
 
@@ -46,7 +47,7 @@ def charts(events: Events, phases: list[PhaseSteps], best: int | None) -> Iterat
             groups.setdefault(OWN_TITLES.get(tag, name or group), {})[group] = events.curves[tag]
     last = max((curve[-1][0] for curves in groups.values() for curve in curves.values()), default=0)
     for title, curves in groups.items():
-        chart = Chart(title=title, curves=curves, percent="data" in title, from_zero="speed" in curves,
+        chart = Chart(title=title, curves=curves, percent=title == WAITING, from_zero="speed" in curves,
                       magnitudes=title in ("loss", "learning rate"), best=best if "validation" in curves else None)
         shown = dict(zip(curves, colours(curves), strict=True)) if title not in OWN_TITLES.values() else {}
         yield page.figure(title, draw(chart, phases, last), shown, f"┊ best, step {best:,}" if chart.best else "")

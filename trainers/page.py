@@ -96,18 +96,20 @@ def yaml(text: str) -> str:
 
 
 def image(data: bytes, name: str) -> str:
-    """An encoded image, inside the page; a large one as a JPEG where that is smaller. Raises `OSError` where it is
-    none."""
-    with Image.open(io.BytesIO(data)) as opened:
-        kind, (width, height) = str(opened.format).lower(), opened.size
-        if len(data) > LARGE:
-            buffer, ground = io.BytesIO(), Image.new("RGB", opened.size, "white")
-            ground.paste(opened, mask=opened.convert("RGBA"))
-            ground.save(buffer, "JPEG", quality=88, optimize=True)
-            if len(buffer.getvalue()) < len(data):
-                kind, data = "jpeg", buffer.getvalue()
-        else:
-            opened.load()
+    """An encoded image, inside the page; a large one as a JPEG where that is smaller. Words in place of one that cannot
+    be read, perhaps because it is being written."""
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            kind, (width, height) = str(opened.format).lower(), opened.size
+            whole = opened.convert("RGBA")
+    except OSError:
+        return f'<p class="faint">{escape(name)} cannot be read</p>'
+    if len(data) > LARGE:
+        buffer, ground = io.BytesIO(), Image.new("RGB", whole.size, "white")
+        ground.paste(whole, mask=whole)
+        ground.save(buffer, "JPEG", quality=88, optimize=True)
+        if len(buffer.getvalue()) < len(data):
+            kind, data = "jpeg", buffer.getvalue()
     source = base64.b64encode(data).decode("ascii")
     return (f'<img alt="{escape(name)}" width="{width}" height="{height}" '
             f'src="data:image/{kind};base64,{source}">')

@@ -60,7 +60,7 @@ def _head(run: RunDir, config: Config, status: dict[str, Any]) -> str:
         result = read_json(run.result)
         words = (f"{result.get('steps', 0):,} steps, {result.get('samples_seen', 0):,} samples, "
                  f"{moment(run.result.stat().st_mtime)}" if result else "")
-    if state not in ENDED and "time" in status:
+    if state not in (*ENDED, "pending") and "time" in status:
         silence = time.time() - float(status["time"])
         words = words or f"heard of {duration(silence)} before this report"
         words += "; it may be dead" if state == "running" and silence > SILENCE_SECONDS else ""
@@ -125,8 +125,9 @@ def main(folder: str, file: str) -> int:
         if out.is_dir():
             raise RunError(Fault(what="the report is a file, and this is a folder", where=str(out),
                                  remedy=f"For example: --out {short(out / 'report.html')}"))
+        text = report(run)
         try:
-            write_text(out, report(run), durable=False)
+            write_text(out, text, durable=False)
         except OSError as error:
             raise RunError(Fault(what=f"the report cannot be written: {error.strerror}", where=str(out),
                                  remedy="Make the folder first, or name another file with --out.")) from error
