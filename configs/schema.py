@@ -114,6 +114,8 @@ class Evaluation:
     """The validation metric that decides which weights are best."""
     best_is: Literal["lowest", "highest"] = "lowest"
     """Whether a low or a high value of that metric is good."""
+    batch_statistics: bool = False
+    """Let BatchNorm use the statistics of the samples judged together, as in training, in place of its running ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +138,8 @@ class Tracking:
 
     every_steps: int = at_least(1, 10)
     """Steps between two points of the training curves."""
+    mean_of_steps: int = at_least(1, 1)
+    """How many of the last steps' losses a point of the training loss is the mean of; begins anew on resume."""
     images: int = at_least(0, 16)
     """Images in each sheet (training samples, misclassified validation samples); 0 for none."""
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ SPLITS = ("train", "test", "val")
 
 _NORMAL_SHARE = {"train": 0.4, "test": 0.5, "val": 0.5}
 _STALE_AFTER = 3600.0
-"""Seconds after which an unfinished folder belongs to a call that was killed: a whole set takes less than a minute."""
+"""Seconds after which an partial folder belongs to a call that was killed: a whole set takes less than a minute."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class DemoSet:
     folder: Path
     """Absolute path of the set."""
     images: int
-    """Pictures in it, all splits and classes together."""
+    """Pictures, or texts, in it, all splits and classes together."""
     written: bool
     """False if the same set was there already."""
 
@@ -85,7 +86,7 @@ def write_radiographs(
     if _is_there(folder, pictures, readme):
         return DemoSet(folder=folder, images=len(pictures), written=False)
 
-    _remove_stale(folder)
+    remove_stale(folder)
     partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
     try:
         for split in SPLITS:
@@ -186,34 +187,36 @@ def _publish(partial: Path, folder: Path, pictures: list[_Picture], readme: str)
     return True
 
 
-def _remove_stale(folder: Path) -> None:
+def remove_stale(folder: Path) -> None:
     """Remove what calls that were killed have left beside the folder; younger ones may still be at work."""
-    for partial in folder.parent.glob(f".{folder.name}.*.partial"):
-        if time.time() - partial.stat().st_mtime > _STALE_AFTER:
-            shutil.rmtree(partial, ignore_errors=True)
+    for stale in folder.parent.glob(f".{folder.name}.*.partial"):
+        if time.time() - stale.stat().st_mtime > _STALE_AFTER:
+            shutil.rmtree(stale, ignore_errors=True)
 
 
 def main(argv: list[str]) -> int:
-    """python -m data.demo xray DIR: what `drumbeat demo-data xray DIR` runs. The exit code is 2 for a folder in use."""
+    """python -m data.demo KIND DIR: what `drumbeat demo-data KIND DIR` runs. The exit code is 2 for a folder in use."""
     kind, folder = argv
-    if kind != "xray":
-        raise ValueError(f"no demo data called {kind}")
     from rich.console import Console
     from rich.progress import Progress
 
+    from data.demo_sets import SETS, write_set
+
+    things = "radiographs" if kind == "xray" else SETS[kind].things
     try:
         with Progress(transient=True, console=Console(stderr=True)) as bar:
-            task = bar.add_task("drawing radiographs", total=None)
-            made = write_radiographs(Path(folder), progress=lambda n, total: bar.update(task, completed=n, total=total))
+            task = bar.add_task(f"making {things}", total=None)
+            write = write_radiographs if kind == "xray" else partial(write_set, kind=kind)
+            made = write(Path(folder), progress=lambda n, total: bar.update(task, completed=n, total=total))
     except FileExistsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"error: the radiographs cannot be written: {error.strerror}\n  where  {error.filename or folder}\n"
+        print(f"error: the {things} cannot be written: {error.strerror}\n  where  {error.filename or folder}\n"
               "  do     Name another folder.", file=sys.stderr)
         return 2
     said = "written to" if made.written else "are there already, in"
-    print(f"{made.images} synthetic radiographs {said} {made.folder}")
+    print(f"{made.images:,} synthetic {things} {said} {made.folder}")
     return 0
 
 

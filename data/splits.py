@@ -54,6 +54,8 @@ class Split:
     """As `of` has them, even those of which this part has no sample."""
     facts: Any
     """As `of` has them: what is true of the whole set."""
+    value_names: Any
+    """As `of` has them."""
     labels: Any
     """Those of this part, as a numpy array, or None where `of` has None; so are `targets` and `lengths`."""
     targets: Any
@@ -92,7 +94,7 @@ class Split:
     def _mirror(self) -> None:
         """Give this set what `of` has beyond a set's length and samples. As attributes of the object, so that `hasattr`
         and `isinstance` with a protocol (which, from Python 3.12 on, asks no `__getattr__`) tell the truth."""
-        for name in ("classes", "facts"):
+        for name in ("classes", "facts", "value_names"):
             if hasattr(self.of, name):
                 setattr(self, name, getattr(self.of, name))
         for name in ("labels", "targets", "lengths"):

@@ -75,6 +75,8 @@ class Texts:
             _build(folder, table, text, targets, id, words)
 
         self.words = words
+        self.value_names = targets.columns if numeric else []
+        """What its numbers are called."""
         self.length = length
         self.limit = limit
         self.folder = built(path, "texts", recipe, build, cache)

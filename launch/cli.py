@@ -139,6 +139,14 @@ VERBS: dict[str, tuple[str, Callable[[argparse.Namespace], int]]] = {
     "demo-data": ("write synthetic data to try things with", demo_data),
 }
 
+DEMOS = {
+    "xray": "chest radiographs in Kaggle's folders",
+    "cifar10": "ten figures in CIFAR-10's binary files",
+    "fashion_mnist": "the same in Fashion-MNIST's files",
+    "hymenoptera": "ants and bees, a folder each",
+    "news": "stories in a CSV with four topics",
+}
+
 ABOUT = "Trains PyTorch models from one config, on any machine.\n\n" + "\n".join(
     ["verbs:", *(f"  {name:<12}{what}" for name, (what, _) in VERBS.items()), "", "drumbeat VERB --help says more."])
 
@@ -212,7 +220,8 @@ def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
     verbs["doctor"].add_argument("--all", action="store_true", help="read every sample, not some hundred")
     verbs["doctor"].add_argument("--sheet", default="doctor.png", metavar="FILE", help="where to draw what the model "
                                  "will see (default: doctor.png)")
-    verbs["demo-data"].add_argument("kind", choices=["xray"], help="synthetic chest radiographs in Kaggle's folders")
+    verbs["demo-data"].add_argument("kind", choices=list(DEMOS), metavar="KIND", help="; ".join(
+        f"{kind}: {what}" for kind, what in DEMOS.items()))
     verbs["demo-data"].add_argument("folder", metavar="DIR", type=Path, help="where to write them")
     return top, verbs
 

@@ -48,6 +48,26 @@ class ResNet50ConcatPool(nn.Module):
         return self.head(self.backbone(images))  # type: ignore[no-any-return]
 
 
+class ResNet18(nn.Module):
+    """ResNet-18 up to its mean over the picture (`backbone`), and one linear layer of our own (`head`).
+
+    Images float [N, 3, H, W] -> outputs [N, classes]: logits, or one value for a regression. `weights` as in
+    `ResNet50ConcatPool`.
+    """
+
+    def __init__(self, *, classes: int, weights: str | None = None) -> None:
+        super().__init__()
+        network = models.resnet18()
+        if weights is not None:
+            load_weights(network, weights, models.ResNet18_Weights)
+        self.head = nn.Linear(network.fc.in_features, classes)
+        network.fc = nn.Identity()
+        self.backbone = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.backbone(images))  # type: ignore[no-any-return]
+
+
 def load_weights(network: nn.Module, weights: str, known: Any) -> None:
     """Loads `weights` (a name in torchvision's enum `known`, or a file) into `network`, in place.
 

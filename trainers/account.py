@@ -11,6 +11,7 @@ from configs.errors import Fault, PrepareError
 from data.ledger import Span, digest
 from data.loader import Batch, Samples
 from trainers.checkpoint import Progress
+from trainers.facts import facts_of
 from trainers.world import World
 
 HALF = 2**32
@@ -71,7 +72,8 @@ def check_left_out(name: str, left_out: int, n: int, most: float) -> str:
 def describe(samples: Samples) -> dict[str, Any]:
     """The set as a checkpoint remembers it."""
     fingerprint = getattr(samples, "fingerprint", dict)
-    return {"samples": len(samples), **fingerprint()}
+    known = {"classes": list(getattr(samples, "classes", [])), "facts": facts_of(samples)}
+    return {"samples": len(samples), **{name: value for name, value in known.items() if value}, **fingerprint()}
 
 
 def check_unchanged(before: dict[str, Any], now: dict[str, Any], *, may_change: bool) -> str:
@@ -84,6 +86,12 @@ def check_unchanged(before: dict[str, Any], now: dict[str, Any], *, may_change: 
         raise PrepareError(Fault(what="the training set has changed since the checkpoint", where="data.train",
                                  given=f"{before['samples']:,} samples then, {now['samples']:,} now",
                                  remedy="Put the set back as it was, or start a new run."))
+    for what in ("classes", "facts"):
+        if before.get(what, now.get(what)) != now.get(what):
+            raise PrepareError(Fault(what=f"the {what} of the training set have changed since the checkpoint",
+                                     where="data.train",
+                                     given=f"{_short(before[what])} then, {_short(now.get(what, []))} now",
+                                     remedy="Put the set back as it was, or start a new run."))
     if before.get("files") != now.get("files"):
         if may_change:
             return "files of the training set have changed since the checkpoint, as data.may_change allows"
@@ -93,3 +101,9 @@ def check_unchanged(before: dict[str, Any], now: dict[str, Any], *, may_change: 
                                         "data.may_change=true"))
     return "files of the training set were written anew since the checkpoint, with the same names and sizes" if (
         before.get("times") != now.get("times")) else ""
+
+
+def _short(value: Any) -> str:
+    """Names or facts for an error."""
+    pairs = [f"{name} {number}" for name, number in value.items()] if isinstance(value, dict) else list(value)
+    return ", ".join([*pairs[:8], *(["..."] if len(pairs) > 8 else [])]) or "none"

@@ -38,8 +38,14 @@ class Sets:
 
     @property
     def classes(self) -> list[str]:
-        """The names of the classes, where the training set knows them."""
+        """The names of the classes or labels, where the training set knows them."""
         return list(getattr(self.train, "classes", []))
+
+    @property
+    def columns(self) -> dict[str, list[str]]:
+        """The names of what the training set's targets hold, as an argument of a task: classes, or values."""
+        told = {"classes": self.classes, "values": list(getattr(self.train, "value_names", []))}
+        return {name: names for name, names in told.items() if names}
 
 
 def build_sets(config: Config) -> Sets:
@@ -161,10 +167,10 @@ def build_batch_transforms(config: Config) -> nn.Sequential:
     return nn.Sequential(*instantiate(config.data.transforms.batch, "data.transforms.batch"))
 
 
-def build_task(config: Config, classes: Sequence[str], device: torch.device | None = None) -> Task:
-    """The task, told the names of the classes where it wants to know them; its losses' own tensors on the device."""
-    named = {"classes": list(classes)} if classes and "classes" not in config.task else {}
-    task = instantiate({**config.task, **named}, "task")
+def build_task(config: Config, sets: Sets | None, device: torch.device | None = None) -> Task:
+    """The task, told the names that the training set has for its targets; its losses' own tensors on the device."""
+    told = {name: names for name, names in (sets.columns if sets else {}).items() if name not in config.task}
+    task = instantiate({**config.task, **told}, "task")
     for part in vars(task).values():
         if isinstance(part, nn.Module):
             part.to(device)

@@ -43,6 +43,7 @@ from trainers.build import (
     build_mixing,
     build_sets,
     build_stream,
+    build_task,
     image_set,
     with_way_out,
 )
@@ -324,7 +325,8 @@ def _draw(found: Findings, config: Config, sets: Sets, sheet: Path) -> None:
         return
     cpu = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
     seen = Forward(config, cpu, build_batch_transforms(config)).inputs(batch.inputs)
-    titles = [sets.classes[int(label)] for label in batch.targets] if sets.classes and not config.data.mix else []
+    task = build_task(config, sets)
+    titles = [task.named(target) for target in batch.targets] if not config.data.mix else []
     sheet.parent.mkdir(parents=True, exist_ok=True)
     contact_sheet(list(seen), titles, columns=6).save(sheet)
     found.say("sheet", short(sheet))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from data.loader import Fetch, Samples, Transform, batches, chunks
 from trainers.stage import Forward, to_device
@@ -16,21 +18,20 @@ from trainers.world import World
 
 def evaluate(model: nn.Module, task: Task, samples: Samples, transforms: list[Transform], *, forward: Forward,
              world: World, batch_size: int, workers: int, skip_unreadable: bool = False,
-             heartbeat: Callable[[], None] = lambda: None) -> Results:
+             batch_statistics: bool = False, heartbeat: Callable[[], None] = lambda: None) -> Results:
     """Losses, outputs and targets of all samples, in the order of the set, on every rank.
 
     The set is cut into fixed chunks, because the last digits of an output depend on the batch it was computed in;
     chunk j falls to rank j mod W. `model` is the bare module, not its replica: ranks may have unequal counts of chunks.
     With `skip_unreadable`, another sample stands in for one that cannot be read while its chunk is computed, and then
-    it is left out.
+    it is left out. `batch_statistics` is that of `judging`.
     """
     n = len(samples)
     mine = chunks(n, batch_size, rank=world.rank, world_size=world.size)
     fetch = Fetch(samples, indices=lambda positions: positions, transforms=transforms,
                   skip_unreadable=skip_unreadable)
     parts: list[tuple[Tensor, ...]] = []
-    model.eval()
-    with torch.inference_mode():
+    with judging(model, batch_statistics=batch_statistics):
         for batch in batches(fetch, mine, workers=workers if len(mine) > 1 else 0,
                              pin_memory=world.device.type == "cuda"):
             with forward.arithmetic():
@@ -44,6 +45,23 @@ def evaluate(model: nn.Module, task: Task, samples: Samples, transforms: list[Tr
         return Results(losses, outputs, targets)
     there = (replaced == 0).nonzero().flatten()
     return Results(losses[there], outputs[there], targets[there], there)
+
+
+@contextmanager
+def judging(model: nn.Module, *, batch_statistics: bool = False) -> Iterator[None]:
+    """The model in evaluation mode, without gradients. With `batch_statistics`, BatchNorm uses the statistics of each
+    batch, as it does where it has no running ones; those are back, unchanged, at the end."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)] if batch_statistics else []
+    kept = [(norm.running_mean, norm.running_var) for norm in norms]
+    model.eval()
+    try:
+        for norm in norms:
+            norm.running_mean = norm.running_var = None
+        with torch.inference_mode():
+            yield
+    finally:
+        for norm, (average, variance) in zip(norms, kept, strict=True):
+            norm.running_mean, norm.running_var = average, variance
 
 
 def _assembled(parts: list[Tensor], n: int, batch_size: int, world: World) -> Tensor:

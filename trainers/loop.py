@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Literal
 
@@ -79,6 +80,11 @@ class Training:
     watchdog: Watchdog
     checkpoint: Checkpoint | None = None
     """The checkpoint that this attempt resumes from."""
+    recent: deque[Tensor] = field(init=False)
+    """This rank's parts of the last losses, as many as a point of the training curve is the mean of."""
+
+    def __post_init__(self) -> None:
+        self.recent = deque(maxlen=self.config.tracking.mean_of_steps)
 
     def run(self) -> End:
         """All phases that are left. Ends early, with everything saved, where a stop is asked for."""
@@ -130,13 +136,14 @@ class Training:
                 self._not_finite(stage, loss, batch)
             self.progress = self.progress.advanced(timetable.batch_size)
             meter.add(timetable.batch_size, waited)
+            self.recent.append(loss)
             self.account.add(batch)
             self.tracker.status(step=self.progress.step, phase_step=self.progress.phase_step)
 
             if self.progress.step % self.config.compare_ranks_every == 0:
                 compare_ranks(self.model, self.world, self.progress.step)
             if self.progress.step % self.config.tracking.every_steps == 0:
-                self._log(stage, loss, meter, timetable)
+                self._log(stage, meter, timetable)
             if timetable.is_mark(step):
                 stage.end_epoch(self._evaluate(stage))
                 self._save(stage)
@@ -164,9 +171,10 @@ class Training:
             yield batch, time.perf_counter() - began
             began = time.perf_counter()
 
-    def _log(self, stage: Stage, loss: Tensor, meter: Meter, timetable: Timetable) -> None:
-        """A point of the training curves: the mean loss of this step's batch, over all ranks. Raises `PrepareError` on
-        all of them where too many samples could not be read."""
+    def _log(self, stage: Stage, meter: Meter, timetable: Timetable) -> None:
+        """A point of the training curves: the mean loss of the last steps' batches, over all ranks. Raises
+        `PrepareError` on all of them where too many samples could not be read."""
+        loss = torch.stack([*self.recent]).mean()
         sums = torch.stack([loss.to(torch.float64), torch.tensor(self.account.replaced, dtype=torch.float64,
                                                                  device=loss.device)])
         value, replaced = self.world.sum(sums).tolist()
@@ -217,7 +225,8 @@ class Training:
         self._share(self.model.buffers())
         results = evaluate(self.model, self.task, samples, list(self.sets.evaluate_transforms), forward=self.forward,
                            world=self.world, batch_size=self.config.evaluation.batch_size, workers=self.workers,
-                           skip_unreadable=self.config.data.on_error == "skip", heartbeat=self._alive)
+                           skip_unreadable=self.config.data.on_error == "skip",
+                           batch_statistics=self.config.evaluation.batch_statistics, heartbeat=self._alive)
         left_out = len(samples) - len(results.losses)
         if (note := check_left_out(name, left_out, len(samples), self.config.data.max_skipped)) and self.world.is_first:
             print(note, flush=True)

@@ -13,6 +13,7 @@ import torch
 from configs.schema import Config
 from data.images import ImageFolder
 from trainers.build import Sets, build_batch_transforms, build_task, place_model
+from trainers.facts import facts_of, with_facts
 from trainers.stage import Forward, Stage
 from trainers.world import World
 
@@ -51,7 +52,8 @@ def decode(images: ImageFolder, number: int) -> int:
 def step_rate(config: Config, sets: Sets, batch: Any, device: torch.device) -> float:
     """Samples a second of the first phase's step."""
     world = World(rank=0, local_rank=0, size=1, device=device)
-    stage = Stage(config, 0, place_model(config, device), build_task(config, sets.classes, device), world,
+    config = with_facts(config, facts_of(sets.train))
+    stage = Stage(config, 0, place_model(config, device), build_task(config, sets, device), world,
                   Forward(config, world, build_batch_transforms(config)))
     stage.start(batch, None)
 

@@ -42,6 +42,7 @@ from trainers.build import (
     frozen_modules,
     with_way_out,
 )
+from trainers.facts import facts_of, needs_facts, with_facts
 from trainers.loop import timetables
 from trainers.tasks import Task
 
@@ -57,10 +58,12 @@ def prepare(config: Config, *, world_size: int = 1) -> dict[str, Any]:
             faults.extend(error.faults)
             return None
 
-    model = attempt(lambda: _model_on_meta(config))
     sets: Sets | None = attempt(lambda: build_sets(config))
+    filled: Config | None = None if sets is None and needs_facts(config) else attempt(
+        lambda: with_facts(config, facts_of(sets.train) if sets else {}))
+    model = attempt(lambda: _model_on_meta(filled)) if filled else None
     attempt(lambda: build_batch_transforms(config))
-    task: Task | None = attempt(lambda: build_task(config, sets.classes if sets else []))
+    task: Task | None = attempt(lambda: build_task(config, sets))
     if task is not None and config.evaluation.best_by not in task.measures:
         faults.append(Fault(what=f"the task has no metric '{config.evaluation.best_by}'", where="evaluation.best_by",
                             given=f"best_by: {config.evaluation.best_by}",
@@ -69,7 +72,7 @@ def prepare(config: Config, *, world_size: int = 1) -> dict[str, Any]:
         for name in config.phases:
             attempt(partial(_check_phase, config, name, model, world_size))
     if sets is not None:
-        faults += _check_sets(config, sets)
+        faults += _check_sets(filled or config, sets)
         if len(sets.train):
             attempt(lambda: _check_order(config, sets.train))
     if faults or sets is None or model is None:
@@ -150,7 +153,8 @@ def _check_sets(config: Config, sets: Sets) -> list[Fault]:
                                 where=f"data.{name}",
                                 given="; ".join(only), remedy="Give both folders the same class folders."))
     outputs = config.model.get("classes")
-    if isinstance(outputs, int) and sets.classes and outputs < len(sets.classes):
+    fewest = 1 if len(sets.classes) == 2 else len(sets.classes)  # one output is enough for two classes
+    if isinstance(outputs, int) and outputs < fewest:
         faults.append(Fault(what=f"the model tells {outputs} classes apart, the data has {len(sets.classes)}",
                             where="model.classes", given=", ".join(sets.classes),
                             remedy=f"Set model.classes={len(sets.classes)}."))

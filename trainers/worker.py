@@ -36,6 +36,7 @@ from trainers.build import (
     use_caches,
 )
 from trainers.checkpoint import Checkpoint, Checkpoints, Progress
+from trainers.facts import facts_of, with_facts
 from trainers.guards import NotFiniteError
 from trainers.loop import End, Training
 from trainers.stage import Forward
@@ -56,6 +57,7 @@ def main(run_dir: str, attempt_number: int) -> None:
     try:
         prefer_determinism(config, topology)
         sets = build_sets(config)
+        config = with_facts(config, facts_of(sets.train))
         use_caches(config, sets, processes=len(os.sched_getaffinity(0)), progress=CacheNews())
         with join(topology["device"]) as world:  # only now: filling a cache may outlast the others' patience
             training = build(run, attempt, config, sets, world, threads=topology["cpus_per_rank"], debug=debug)
@@ -70,7 +72,7 @@ def main(run_dir: str, attempt_number: int) -> None:
 def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: World, *, threads: int,
           debug: bool) -> Training:
     """Everything a rank trains with, as far as an earlier attempt brought it."""
-    task = build_task(config, sets.classes, world.device)
+    task = build_task(config, sets, world.device)
     model = place_model(config, world.device)
     checkpoints = Checkpoints(run, attempt, keep=config.checkpoints.keep, tell=partial(tell_of_a_pause, run),
                               patience=60 * config.checkpoints.patience_minutes)

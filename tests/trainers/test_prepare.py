@@ -45,7 +45,7 @@ def test_all_faults_at_once(tmp_path: Path) -> None:
     with pytest.raises(PrepareError) as caught:
         prepare(load(write_config(tmp_path), changes).config)
     assert [fault.where for fault in caught.value.faults] == [
-        "model._target_", "data.train.m", "data.test.m", "data.transforms.train[0]._target_"]
+        "data.train.m", "data.test.m", "data.transforms.train[0]._target_", "model._target_"]
 
 
 def test_a_schedule_that_watches_the_validation_metric_needs_one(tmp_path: Path) -> None:

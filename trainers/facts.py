@@ -1,0 +1,59 @@
+"""What a model is sized by and only the data knows: `classes: from_data` in a config's model.
+
+    model: {_target_: models.lstm.LSTM, vocabulary: from_data, classes: from_data, padding: from_data}
+
+An argument that says `from_data` gets the training set's fact of the same name: `classes`, from its names of classes,
+labels or values, and whatever else its attribute `facts` holds. A checkpoint keeps the facts, so that the model can be
+built again without the data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from configs.errors import Fault, PrepareError, nearest
+from configs.schema import Config
+from data.loader import Samples
+
+FROM_DATA = "from_data"
+
+
+def facts_of(samples: Samples) -> dict[str, Any]:
+    """What a training set tells about itself, by name."""
+    names = next((names for name in ("classes", "value_names") if (names := getattr(samples, name, []))), [])
+    return {**({"classes": len(names)} if names else {}), **getattr(samples, "facts", {})}
+
+
+def with_facts(config: Config, facts: Mapping[str, Any]) -> Config:
+    """The config with the model's arguments that say `from_data` filled in. Raises `PrepareError` for a fact that is
+    not among them."""
+    faults: list[Fault] = []
+
+    def filled(node: Any, key: str, name: str) -> Any:
+        if isinstance(node, Mapping):
+            return {inner: filled(value, f"{key}.{inner}", inner) for inner, value in node.items()}
+        if isinstance(node, list | tuple):
+            return [filled(value, f"{key}[{number}]", name) for number, value in enumerate(node)]
+        if node != FROM_DATA:
+            return node
+        if name not in facts:
+            known = nearest(name, facts) if facts else ""
+            faults.append(Fault(what=f"the training set does not tell its '{name}'", where=key, given=f"{name}: {node}",
+                                remedy=f"{known} Or write the number itself.".strip()))
+        return facts.get(name)
+
+    model = filled(config.model, "model", "model")
+    if faults:
+        raise PrepareError(*faults)
+    return dataclasses.replace(config, model=model)
+
+
+def needs_facts(config: Config) -> bool:
+    """Whether the model can only be built once the training set is known."""
+    try:
+        with_facts(config, {})
+    except PrepareError:
+        return True
+    return False
