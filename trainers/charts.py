@@ -114,7 +114,7 @@ def _vertical(chart: Chart, points: Sequence[Point]) -> Scale:
     start, end = HEIGHT - BOTTOM, TOP
     if chart.magnitudes and low > 0 and high / low >= 10:
         return Scale(low / 1.2, high * 1.2, start, end, logarithmic=True)
-    air = (high - low) * 0.06 or abs(high) * 0.5 or 0.5
+    air = (high - low) * 0.06 or abs(high) * 0.1 or 0.5
     if chart.from_zero:
         return Scale(0.0, max(high, 0.0) + air, start, end)
     return Scale(low - air, high + air, start, end)

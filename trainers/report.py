@@ -134,7 +134,7 @@ def main(folder: str, file: str) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    print(f"report     {short(out)} ({out.stat().st_size / 1e6:.1f} MB, all in this one file)")
+    print(f"report     {short(out)} ({out.stat().st_size / 1e3:,.0f} kB, all in this one file)")
     return 0
 
 

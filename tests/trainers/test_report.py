@@ -188,7 +188,7 @@ def test_of_a_real_run_that_was_restarted(tmp_path: Path, capfd: pytest.CaptureF
              f"task.folder={tmp_path}", "task.at=[12]", "task.how=raise")
     monkeypatch.chdir(tmp_path)
     assert main(["report", "tiny"]) == 0
-    assert capfd.readouterr().out.startswith(f"report     runs/tiny/{latest(tmp_path).id}/report.html (0.")
+    assert capfd.readouterr().out.startswith(f"report     runs/tiny/{latest(tmp_path).id}/report.html (")
     text = " ".join(words((latest(tmp_path).path / "report.html").read_text()).split())
     result = read_json(latest(tmp_path).result)
     assert "finished 42 steps, 454 samples" in text
