@@ -126,18 +126,24 @@ def read_pixels(file: str, *, channels: int, short_side: int | None = None) -> P
     Raises `ValueError` that names the file if it is damaged, no image, or one of more than 179 million pixels, which
     are Pillow's bounds against decompression bombs.
     """
-    mode = "L" if channels == 1 else "RGB"
     try:
         # Not by its name: Pillow would map the memory of some files, and scrambles a TIFF that lies on its side.
         with open(file, "rb") as stream, Image.open(stream) as opened:
-            size = None if short_side is None else _scaled(opened.size, short_side)
-            if size is not None:
-                opened.draft(mode if opened.mode in ("L", "RGB", "YCbCr") else opened.mode, size)
-            image = _as_seen(ImageOps.exif_transpose(opened)).convert(mode)
-            return np.asarray(image if size is None else _shrunk(image, size))
+            return pixels_of(opened, channels=channels, short_side=short_side)
     except UNREADABLE as error:
         said = str(error).replace(f"<_io.BufferedReader name={file!r}>", "it").replace(repr(file), "it")
         raise ValueError(f"cannot read the image {file}: {said or type(error).__name__}") from error
+
+
+def pixels_of(opened: Image.Image, *, channels: int, short_side: int | None = None) -> Pixels:
+    """The same for an image that is open, or that never was a file. Raises what Pillow raises, and `ValueError` for
+    values that 8 bits cannot say."""
+    mode = "L" if channels == 1 else "RGB"
+    size = None if short_side is None else _scaled(opened.size, short_side)
+    if size is not None:
+        opened.draft(mode if opened.mode in ("L", "RGB", "YCbCr") else opened.mode, size)
+    image = _as_seen(ImageOps.exif_transpose(opened)).convert(mode)
+    return np.asarray(image if size is None else _shrunk(image, size))
 
 
 def _scaled(size: tuple[int, int], short_side: int) -> tuple[int, int] | None:

@@ -106,6 +106,25 @@ def tensorboard(args: argparse.Namespace) -> int:
     return serve(args.run, Path(args.runs), args.port)
 
 
+def evaluate(args: argparse.Namespace) -> int:
+    from launch.runs import find_run
+    from launch.tools import ranks, start
+
+    folder = find_run(args.run, Path(args.runs)).path
+    chosen = ["--checkpoint", args.checkpoint] if args.checkpoint else []
+    return start("trainers.evaluation", str(folder), "--split", args.split, *chosen, *ranks(args.gpus, args.procs))
+
+
+def predict(args: argparse.Namespace) -> int:
+    from launch.runs import find_run
+    from launch.tools import ranks, start
+
+    folder = find_run(args.run, Path(args.runs)).path
+    chosen = [word for option in ("checkpoint", "out", "sheet") if (value := getattr(args, option))
+              for word in (f"--{option}", value)]
+    return start("trainers.predictions", str(folder), *args.given, *chosen, *ranks(None, None))
+
+
 def cache(args: argparse.Namespace) -> int:
     from launch.tools import on_config
 
@@ -116,6 +135,12 @@ def doctor(args: argparse.Namespace) -> int:
     from launch.tools import on_config
 
     return on_config("trainers.doctor", args.words, *(["--all"] if args.all else []), "--sheet", args.sheet)
+
+
+def show(args: argparse.Namespace) -> int:
+    from launch.tools import on_config
+
+    return on_config("trainers.show", args.words, "--sheet", args.sheet)
 
 
 def demo_data(args: argparse.Namespace) -> int:
@@ -131,9 +156,12 @@ VERBS: dict[str, tuple[str, Callable[[argparse.Namespace], int]]] = {
     "stop": ("ask a run to save and leave", stop),
     "verify": ("prove which samples a run has used", verify),
     "checkpoints": ("what of a run is saved", checkpoints),
+    "evaluate": ("judge a run's weights on one of its sets", evaluate),
+    "predict": ("what a run's model makes of new images or texts", predict),
     "export": ("write a run's weights as one plain file", export),
     "report": ("write all there is to see of a run as one HTML file", report),
     "tensorboard": ("show the curves of runs in TensorBoard, on this machine", tensorboard),
+    "show": ("a config's model, what it costs and what it sees", show),
     "doctor": ("look at a config's data before training on it", doctor),
     "cache": ("decode a config's images ahead of its runs", cache),
     "demo-data": ("write synthetic data to try things with", demo_data),
@@ -199,9 +227,20 @@ def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
         verbs[name].set_defaults(verb=function)
     verbs["run"].prog = program
     add_run_arguments(verbs["run"])
-    for name in ("status", "logs", "stop", "verify", "checkpoints", "export", "report"):
+    for name in ("status", "logs", "stop", "verify", "checkpoints", "evaluate", "predict", "export", "report"):
         verbs[name].add_argument("run", metavar="RUN", help="a run's folder, its id or the beginning of it, or a name")
         verbs[name].add_argument("--runs", default="runs", metavar="DIR", help="where run folders are (default: runs)")
+    verbs["evaluate"].add_argument("--split", default="test", choices=["train", "validation", "test"], help="which set "
+                                   "(default: test)")
+    verbs["evaluate"].add_argument("--gpus", type=whole, metavar="N", help="on so many GPUs (default: one, if any)")
+    verbs["evaluate"].add_argument("--procs", type=whole, metavar="N", help="as so many processes, on the CPU")
+    verbs["predict"].add_argument("given", nargs="+", metavar="GIVEN", help="images, folders of them, tables with a "
+                                  "column `file`; for a model of texts, tables of them, or .txt with one a line")
+    verbs["predict"].add_argument("--out", metavar="FILE", help="where to write the table (default: predictions.csv)")
+    verbs["predict"].add_argument("--sheet", metavar="FILE", help="where to draw images (default: beside the table)")
+    for name in ("evaluate", "predict"):
+        verbs[name].add_argument("--checkpoint", metavar="WHICH", help="best, last or a step (default: best; last "
+                                 "where there is no validation set)")
     verbs["export"].add_argument("file", metavar="FILE", type=Path, help="where to: FILE.pt, .pth or .safetensors")
     verbs["export"].add_argument("--last", action="store_true", help="the newest weights instead of the best")
     verbs["logs"].add_argument("-f", "--follow", action="store_true", help="go on as the run goes on")
@@ -213,13 +252,15 @@ def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
                                       "runs)")
     verbs["tensorboard"].add_argument("--port", type=whole, default=6006, metavar="P", help="the first port to try "
                                       "(default: 6006)")
-    for name in ("doctor", "cache"):
-        verbs[name].usage = f"drumbeat {name} CONFIG [KEY=VALUE ...]{' [--all] [--sheet FILE]' * (name == 'doctor')}"
+    for name, options in (("doctor", " [--all] [--sheet FILE]"), ("cache", ""), ("show", " [--sheet FILE]")):
+        verbs[name].usage = f"drumbeat {name} CONFIG [KEY=VALUE ...]{options}"
         verbs[name].add_argument("words", nargs="+", metavar="CONFIG", help="a config file, or the name of a shipped "
                                  "one; then changes to it, KEY=VALUE")
     verbs["doctor"].add_argument("--all", action="store_true", help="read every sample, not some hundred")
     verbs["doctor"].add_argument("--sheet", default="doctor.png", metavar="FILE", help="where to draw what the model "
                                  "will see (default: doctor.png)")
+    verbs["show"].add_argument("--sheet", default="show.png", metavar="FILE", help="where to draw training samples as "
+                               "the model sees them (default: show.png)")
     verbs["demo-data"].add_argument("kind", choices=list(DEMOS), metavar="KIND", help="; ".join(
         f"{kind}: {what}" for kind, what in DEMOS.items()))
     verbs["demo-data"].add_argument("folder", metavar="DIR", type=Path, help="where to write them")

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from configs.errors import ConfigError, Fault
+from configs.errors import ConfigError, Fault, LaunchError
 from configs.layers import ROOT
 from configs.load import load
 from launch.plan import Machine
@@ -26,6 +26,23 @@ def on_config(module: str, words: Sequence[str], *options: str) -> int:
                                 else "For example: configs/resnet50_xray_demo.yaml"))
     config = load(files[0], [word for word in words if "=" in word]).config
     return start(module, *options, text=json.dumps(dataclasses.asdict(config)))
+
+
+def ranks(gpus: int | None, procs: int | None) -> list[str]:
+    """The options that tell a program how many ranks to have and where: by default one, on a GPU where there is one.
+    Raises `LaunchError` where that cannot be."""
+    there = len(Machine.here().gpus)
+    if gpus is not None and procs is not None:
+        raise LaunchError(Fault(what="--gpus and --procs exclude each other", where="command line",
+                                remedy="Leave --procs out."))
+    for flag, count in (("--gpus", gpus), ("--procs", procs)):
+        if count is not None and count < 1:
+            raise LaunchError(Fault(what=f"{flag} must be at least 1", where="command line", given=f"{flag} {count}"))
+    if gpus is not None and gpus > there:
+        raise LaunchError(Fault(what=f"this machine has {there or 'no'} GPU{'s' * (there > 1)}", where="--gpus",
+                                given=f"--gpus {gpus}", remedy="Use --procs N for ranks on the CPU."))
+    cuda = gpus is not None or (procs is None and there > 0)
+    return ["--ranks", str(gpus or procs or 1), "--device", "cuda" if cuda else "cpu"]
 
 
 def start(module: str, *words: str, text: str = "") -> int:

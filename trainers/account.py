@@ -70,9 +70,10 @@ def check_left_out(name: str, left_out: int, n: int, most: float) -> str:
 
 
 def describe(samples: Samples) -> dict[str, Any]:
-    """The set as a checkpoint remembers it."""
+    """The set as a checkpoint remembers it: its size, the names of what its targets hold, its fingerprint."""
     fingerprint = getattr(samples, "fingerprint", dict)
-    known = {"classes": list(getattr(samples, "classes", [])), "facts": facts_of(samples)}
+    named = {kind: list(getattr(samples, kind, [])) for kind in ("classes", "value_names")}
+    known = named | {"facts": facts_of(samples)}
     return {"samples": len(samples), **{name: value for name, value in known.items() if value}, **fingerprint()}
 
 
@@ -86,9 +87,10 @@ def check_unchanged(before: dict[str, Any], now: dict[str, Any], *, may_change: 
         raise PrepareError(Fault(what="the training set has changed since the checkpoint", where="data.train",
                                  given=f"{before['samples']:,} samples then, {now['samples']:,} now",
                                  remedy="Put the set back as it was, or start a new run."))
-    for what in ("classes", "facts"):
+    for what in ("classes", "value_names", "facts"):
         if before.get(what, now.get(what)) != now.get(what):
-            raise PrepareError(Fault(what=f"the {what} of the training set have changed since the checkpoint",
+            plain = what.replace("_", " ")
+            raise PrepareError(Fault(what=f"the {plain} of the training set have changed since the checkpoint",
                                      where="data.train",
                                      given=f"{_short(before[what])} then, {_short(now.get(what, []))} now",
                                      remedy="Put the set back as it was, or start a new run."))

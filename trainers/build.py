@@ -58,17 +58,26 @@ def build_sets(config: Config) -> Sets:
         partial(instantiate, data.transforms.train, "data.transforms.train"),
         partial(instantiate, data.transforms.evaluate, "data.transforms.evaluate"),
     ])
-    if data.transforms.fuse and any(type(one).__module__.startswith("torchvision.transforms.v2")
-                                    for one in (*for_training, *for_evaluation)):
-        from data.fused import fuse, needed_side  # with OpenCV and torchvision, which not every run needs
-
-        sides = [needed_side(several) for several in (for_training, for_evaluation)]
-        for images in filter(None, map(image_set, (train, validation, test))):
-            if images.short_side == "auto":  # the same for training and evaluation
-                images.short_side = max(side for side in sides if side is not None) if None not in sides else None
-        for_training, for_evaluation = fuse(for_training), fuse(for_evaluation)
+    for_training, for_evaluation, side = as_computed(config, for_training, for_evaluation)
+    for images in filter(None, map(image_set, (train, validation, test))):
+        if images.short_side == "auto":
+            images.short_side = side
     return Sets(train=train, validation=validation, test=test, train_transforms=for_training,
                 evaluate_transforms=for_evaluation)
+
+
+def as_computed(config: Config, for_training: list[Transform], for_evaluation: list[Transform]
+                ) -> tuple[list[Transform], list[Transform], int | Literal["auto"] | None]:
+    """The transforms as they are carried out, fused where the config wants it; and the `short_side` at which images are
+    read for them, the same in training and in evaluation."""
+    if not (config.data.transforms.fuse and any(type(one).__module__.startswith("torchvision.transforms.v2")
+                                                for one in (*for_training, *for_evaluation))):
+        return for_training, for_evaluation, "auto"
+    from data.fused import fuse, needed_side  # with OpenCV and torchvision, which not every run needs
+
+    sides = [needed_side(several) for several in (for_training, for_evaluation)]
+    known = [side for side in sides if side is not None]
+    return fuse(for_training), fuse(for_evaluation), max(known) if len(known) == len(sides) else None
 
 
 def image_set(samples: Any) -> ImageFolder | None:

@@ -40,17 +40,13 @@ from data.text import padding_waste
 from trainers.build import (
     Sets,
     build_batch_transforms,
-    build_mixing,
     build_sets,
     build_stream,
-    build_task,
     image_set,
     with_way_out,
 )
 from trainers.pace import decode, mean_size, rate, step_rate
-from trainers.stage import Forward
-from trainers.tracking import contact_sheet
-from trainers.world import World
+from trainers.sheet import draw_sheet, training_fetch
 
 LOOKED_AT = 200
 """Samples of each set that are read, unless all are."""
@@ -285,9 +281,7 @@ def _speed(found: Findings, config: Config, sets: Sets) -> None:
     phase = next(iter(config.phases.values()))
     assert phase is not None
     batch = min(phase.batch_size or config.batch_size, 16)
-    stream = build_stream(config, sets.train, 0)
-    fetch = Fetch(sets.train, indices=stream.indices, transforms=sets.train_transforms, seed=config.seed,
-                  mixing=build_mixing(config), skip_unreadable=True)
+    fetch = training_fetch(config, sets)
     torch.set_num_threads(1)
     first = fetch.__getitems__(range(batch))
     delivered = rate(lambda step: len(fetch.__getitems__(range(step * batch, (step + 1) * batch)).positions))
@@ -317,19 +311,9 @@ def _speed(found: Findings, config: Config, sets: Sets) -> None:
 
 def _draw(found: Findings, config: Config, sets: Sets, sheet: Path) -> None:
     """A sheet of what the model will see."""
-    stream = build_stream(config, sets.train, 0)
-    fetch = Fetch(sets.train, indices=stream.indices, transforms=sets.train_transforms, seed=config.seed,
-                  mixing=build_mixing(config), skip_unreadable=True)
-    batch = fetch.__getitems__(range(min(24, len(sets.train))))
-    if not (isinstance(batch.inputs, Tensor) and batch.inputs.dim() == 4):
-        return
-    cpu = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
-    seen = Forward(config, cpu, build_batch_transforms(config)).inputs(batch.inputs)
-    task = build_task(config, sets)
-    titles = [task.named(target) for target in batch.targets] if not config.data.mix else []
-    sheet.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(list(seen), titles, columns=6).save(sheet)
-    found.say("sheet", short(sheet))
+    batch = training_fetch(config, sets).__getitems__(range(min(24, len(sets.train))))
+    if draw_sheet(config, sets, batch, sheet):
+        found.say("sheet", short(sheet))
 
 
 def main() -> int:

@@ -69,9 +69,15 @@ class Silent:
     def close(self) -> None: ...
 
 
-def contact_sheet(images: Sequence[Tensor], titles: Sequence[str] = (), *, columns: int = 4,
-                  side: int = 192) -> Image.Image:
-    """Images [C, H, W], uint8 or float of any range, in a grid on a dark ground, each with its title above it."""
+PLAIN, RIGHT, WRONG = (235, 235, 235), (95, 211, 141), (255, 128, 112)
+"""Colours of titles."""
+
+
+def contact_sheet(images: Sequence[Tensor], titles: Sequence[str] = (), *, columns: int = 4, side: int = 192,
+                  colours: Sequence[tuple[int, int, int]] = ()) -> Image.Image:
+    """Images [C, H, W], uint8 or float of any range, in a grid on a dark ground, each with its title above it, in its
+    colour where there are some."""
+    columns = max(1, min(columns, len(images)))
     line = 18 if titles else 0
     rows = -(-len(images) // columns)
     sheet = Image.new("RGB", (columns * (side + 6) + 6, rows * (side + line + 6) + 6), (24, 24, 28))
@@ -80,10 +86,20 @@ def contact_sheet(images: Sequence[Tensor], titles: Sequence[str] = (), *, colum
         left = 6 + number % columns * (side + 6)
         top = 6 + number // columns * (side + line + 6)
         if titles:
-            draw.text((left, top + 1), titles[number], fill=(235, 235, 235), font_size=12)
+            draw.text((left, top + 1), _fitted(draw, titles[number], side), font_size=12,
+                      fill=colours[number] if colours else PLAIN)
         picture = ImageOps.contain(_picture(image), (side, side))
         sheet.paste(picture, (left + (side - picture.width) // 2, top + line))
     return sheet
+
+
+def _fitted(draw: ImageDraw.ImageDraw, title: str, width: int) -> str:
+    """A title cut to so many pixels."""
+    if draw.textlength(title, font_size=12) <= width:
+        return title
+    while title and draw.textlength(f"{title}...", font_size=12) > width:
+        title = title[:-1]
+    return f"{title}..."
 
 
 def _picture(image: Tensor) -> Image.Image:

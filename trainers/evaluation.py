@@ -1,0 +1,265 @@
+"""A run judged on one of its sets, on any number of ranks: figures and pictures in the run's folder.
+
+    python -m trainers.evaluation RUN --split test [--checkpoint best] [--ranks N] [--device cuda]
+
+is what `drumbeat evaluate RUN` runs. What can be wrong is found before ranks are started; one rank is this process.
+
+    RUN/evaluation/<split>-<step>/
+        figures.json, figures.txt      overall, and for each class, label or value
+        predictions.csv                a row for each sample: what it is, what it was taken for, its loss
+        confusion.png, roc.png, precision_recall.png, scatter.png, mistakes.png      as fits the task
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import Progress as Bar
+from torch import Tensor, nn
+
+from configs.errors import Fault, PrepareError, RunError, UserError
+from configs.layers import short
+from configs.load import read
+from configs.rundir import RunDir, read_json, write_json, write_text
+from configs.schema import Config
+from data.loader import Fetch, Samples, chunks, one_thread
+from trainers.account import check_left_out
+from trainers.answers import headings, rows, write_csv
+from trainers.build import (
+    Sets,
+    build_batch_transforms,
+    build_sets,
+    build_task,
+    loader_workers,
+    use_caches,
+    with_way_out,
+)
+from trainers.evaluate import evaluate
+from trainers.stage import Forward
+from trainers.tasks import Results, Task
+from trainers.tracking import contact_sheet
+from trainers.trained import find_checkpoint, load_model, remembered, settle
+from trainers.world import World, end_with_agent, join
+
+SPLITS = ("train", "validation", "test")
+MISTAKES = 40
+"""Samples on the sheet of mistakes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judging:
+    """What is judged: a set, and a checkpoint."""
+
+    run: RunDir
+    config: Config
+    split: str
+    path: Path
+    """The checkpoint's folder."""
+    weights: str
+    """Which checkpoint that is, in words."""
+    sets: Sets
+    samples: Samples
+    task: Task
+
+    @property
+    def step(self) -> int:
+        return int(read_json(self.path / "manifest.json")["step"])
+
+    @property
+    def folder(self) -> Path:
+        """Where the figures go."""
+        return self.run.path / "evaluation" / f"{self.split}-{self.step}"
+
+
+def prepare(run: RunDir, split: str, which: str | None) -> Judging:
+    """Everything but the ranks. Raises a `UserError` for whatever stands in the way."""
+    config = read(run.config)
+    path, weights = find_checkpoint(run, which)
+    _check_split(config, split)
+    try:
+        sets = build_sets(config)
+    except PrepareError as error:
+        raise PrepareError(*with_way_out(error.faults, config.data.how_to_get)) from None
+    samples = getattr(sets, split)
+    _check_names(path, split, sets, samples)
+    job = Judging(run=run, config=config, split=split, path=path, weights=weights, sets=sets, samples=samples,
+                  task=build_task(config, sets))
+    _try(job)
+    use_caches(config, sets, processes=len(os.sched_getaffinity(0)))
+    return job
+
+
+def _check_split(config: Config, split: str) -> None:
+    if not getattr(config.data, split):
+        there = [name for name in SPLITS if getattr(config.data, name)]
+        raise RunError(Fault(what=f"the run has no {split} set", where=f"data.{split}", given=f"--split {split}",
+                             remedy=f"It has: {', '.join(there)}."))
+
+
+def _check_names(path: Path, split: str, sets: Sets, samples: Samples) -> None:
+    """That classes mean what they meant in training."""
+    for kind in ("classes", "value_names"):
+        known = remembered(path).get(kind) or getattr(sets.train, kind, None)
+        here = getattr(samples, kind, None)
+        if known and here and list(known) != list(here):
+            only = [f"only in {where}: {', '.join([*extra[:6], *(['...'] if len(extra) > 6 else [])])}"
+                    for where, extra in (("the run", [one for one in known if one not in here]),
+                                         ("the data", [one for one in here if one not in known])) if extra]
+            plain = kind.replace("_", " ")
+            raise PrepareError(Fault(what=f"the {plain} of data.{split} are not those that the run was trained with",
+                                     where=f"data.{split}", given="\n".join(only) or "the same, in another order",
+                                     remedy="Put the data back as it was, or train anew."))
+
+
+def _try(job: Judging) -> None:
+    """That model, task and set go together: on one sample."""
+    if not len(job.samples):
+        raise PrepareError(Fault(what=f"data.{job.split} is empty", where=f"data.{job.split}"))
+    model = load_model(job.config, job.path, torch.device("cpu"))
+    fetch = Fetch(job.samples, indices=lambda positions: positions, transforms=job.sets.evaluate_transforms,
+                  skip_unreadable=True)
+    batch = fetch.__getitems__([0])
+    if isinstance(batch.targets, Tensor) and batch.targets.dtype == torch.int64 and int(batch.targets.min()) < 0:
+        raise PrepareError(Fault(what=f"data.{job.split} has no labels to compare with", where=f"data.{job.split}",
+                                 remedy="Name the column that holds them: labels. Without: drumbeat predict"))
+    world = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
+    forward = Forward(job.config, world, build_batch_transforms(job.config))
+    try:
+        with torch.inference_mode(), forward.arithmetic():
+            job.task.losses(model(forward.inputs(batch.inputs)).float(), batch.targets)
+    except Exception as error:  # whatever a model says to what it cannot take
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise PrepareError(Fault(what=f"the model and data.{job.split} do not go together: {said}",
+                                 where=f"data.{job.split}", remedy="Look at both: drumbeat show CONFIG")) from None
+
+
+def judge(job: Judging, world: World) -> Results:
+    """Losses, outputs and targets of the whole set, on every rank: the same to the last bit at any width."""
+    threads = torch.get_num_threads()
+    model: nn.Module = load_model(job.config, job.path, world.device)
+    size = job.config.evaluation.batch_size
+    mine = len(chunks(len(job.samples), size, rank=world.rank, world_size=world.size))
+    task = build_task(job.config, job.sets, world.device)
+    with Bar(transient=True, console=Console(stderr=True), disable=not world.is_first) as bar:
+        line = bar.add_task(f"evaluating {job.split}", total=mine)
+        results = evaluate(model, task, job.samples, list(job.sets.evaluate_transforms), world=world, batch_size=size,
+                           forward=Forward(job.config, world, build_batch_transforms(job.config)),
+                           workers=loader_workers(job.config, threads=threads, debug=False),
+                           skip_unreadable=job.config.data.on_error == "skip",
+                           batch_statistics=job.config.evaluation.batch_statistics,
+                           heartbeat=lambda: bar.advance(line))
+    left_out = len(job.samples) - len(results.losses)
+    note = check_left_out(job.split, left_out, len(job.samples), job.config.data.max_skipped)
+    if note and world.is_first:
+        print(note)
+    return results
+
+
+def report(job: Judging, results: Results) -> str:
+    """Writes everything into the run's folder, and to TensorBoard; the figures as text."""
+    from trainers.figures import as_text, figures  # seconds to import, and only needed here
+    from trainers.plots import draw
+
+    with one_thread():
+        found = figures(job.task, results)
+        folder = job.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        pictures = draw(job.task, results, found, folder)
+    if (sheet := _mistakes(job, results)) is not None:
+        sheet.save(folder / "mistakes.png")
+        pictures.append(folder / "mistakes.png")
+    heading = f"{job.split} set of {job.run.id}, {job.weights}: {len(results.losses):,} samples"
+    about = {"run": job.run.id, "split": job.split, "checkpoint": job.weights, "step": job.step,
+             "samples": len(results.losses), "left_out": len(job.samples) - len(results.losses)}
+    write_json(folder / "figures.json", about | found)
+    write_text(folder / "figures.txt", f"{heading}\n\n{as_text(found, most=None)}\n")
+    _write_predictions(job, results, folder / "predictions.csv")
+    _to_tensorboard(job, found["metrics"], pictures)
+    return f"{heading}\n\n{as_text(found)}\n\nfolder     {short(folder)}\npictures   " \
+           f"{', '.join(file.name for file in pictures)}"
+
+
+def _numbers(job: Judging, results: Results) -> list[int]:
+    """Which samples of the set the results are of."""
+    return list(range(len(job.samples))) if results.samples is None else results.samples.tolist()
+
+
+def _mistakes(job: Judging, results: Results) -> Any:
+    """A sheet of what the model is most wrong about, worst first; None where there is none, or where inputs are no
+    images."""
+    mistakes = job.task.mistakes(results, MISTAKES)
+    if not mistakes:
+        return None
+    numbers = _numbers(job, results)
+    fetch = Fetch(job.samples, indices=lambda positions: positions, transforms=job.sets.evaluate_transforms)
+    inputs = fetch.__getitems__([numbers[mistake.sample] for mistake in mistakes]).inputs
+    if not (isinstance(inputs, Tensor) and inputs.dim() == 4):
+        return None
+    return contact_sheet(list(inputs), [mistake.title for mistake in mistakes], columns=5)
+
+
+def _write_predictions(job: Judging, results: Results, file: Path) -> None:
+    names = list(job.samples.names()) if hasattr(job.samples, "names") else None
+    answers = rows(job.task, results.outputs)
+    lines = [[names[number] if names else str(number), job.task.named(target), f"{float(loss):.6g}", *answer]
+             for number, target, loss, answer in zip(_numbers(job, results), results.targets, results.losses, answers,
+                                                     strict=True)]
+    write_csv(file, ["sample", "actual", "loss", *headings(job.task, results.outputs)], lines)
+
+
+def _to_tensorboard(job: Judging, metrics: dict[str, float | None], pictures: list[Path]) -> None:
+    """Points and pictures at the checkpoint's step, in a folder of their own, as the run may still be writing its."""
+    import numpy as np
+    from PIL import Image
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(job.run.tensorboard / "evaluation")) as writer:
+        for name, value in metrics.items():
+            if value is not None:
+                writer.add_scalar(f"{job.split}/{name}", value, job.step)
+        for file in pictures:
+            with Image.open(file) as picture:
+                writer.add_image(f"{job.split}/{file.stem}", np.asarray(picture.convert("RGB")), job.step,
+                                 dataformats="HWC")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--split", choices=SPLITS, default="test")
+    parser.add_argument("--checkpoint")
+    parser.add_argument("--ranks", type=int, default=1)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    args = parser.parse_args()
+    run = RunDir(args.run)
+    warnings.simplefilter("ignore")
+    try:
+        settle(run)
+        job = prepare(run, args.split, args.checkpoint)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    if args.ranks > 1 and "RANK" not in os.environ:
+        os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
+        os.execv(sys.executable, [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={args.ranks}",
+            "--max-restarts=0", "-m", "trainers.evaluation", *sys.argv[1:]])
+    with join(args.device) as world:
+        results = judge(job, world)
+        if world.is_first:
+            print(report(job, results))
+    return 0
+
+
+if __name__ == "__main__":
+    if "RANK" in os.environ:
+        end_with_agent()
+    sys.exit(main())

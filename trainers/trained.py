@@ -1,0 +1,91 @@
+"""What a run has learnt: the weights of one of its checkpoints, in the model that its config describes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from configs.errors import Fault, RunError
+from configs.layers import short
+from configs.load import read
+from configs.manifest import checkpoint_path, damage, saved_steps
+from configs.rundir import RunDir, read_json
+from configs.schema import Config
+from trainers.build import place_model
+from trainers.facts import with_facts
+
+SHOWN = 6
+"""Differences between a checkpoint and a model that are listed."""
+
+
+def settle(run: RunDir) -> None:
+    """Threads and kernels as in training, as far as this machine has the cores: the last digits depend on both."""
+    config = read(run.config)
+    planned = read_json(run.plan).get("topology", {}).get("cpus_per_rank", 1)
+    torch.set_num_threads(min(int(planned), len(os.sched_getaffinity(0))))
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark = False
+
+
+def find_checkpoint(run: RunDir, which: str | None) -> tuple[Path, str]:
+    """The checkpoint that `which` names (best, last or a step), and what it is, in words. None means the best; the last
+    of a run that has judged none. Raises `RunError` where there is no such checkpoint, or where it is damaged."""
+    steps = saved_steps(run)
+    if not steps:
+        raise RunError(Fault(what="there are no checkpoints yet", where=str(run.checkpoints)))
+    if which is None:
+        which = "best" if (run.checkpoints / "best").exists() else "last"
+    path = (run.checkpoints / which).resolve()
+    if which.isdecimal():
+        path = checkpoint_path(run, int(which))
+    elif which not in ("best", "last"):
+        path = run.checkpoints / "nothing"
+    if not path.is_dir():
+        there = ", ".join(f"{step}" for step in steps[:8]) + (", ..." if len(steps) > 8 else "")
+        reason = " of a run without a validation set" if which == "best" else ""
+        raise RunError(Fault(what=f"there is no checkpoint '{which}'{reason}", where=str(run.checkpoints),
+                             given=f"--checkpoint {which}", remedy=f"Name best, last or a step: {there}."))
+    if reason := damage(path):
+        raise RunError(Fault(what=f"the checkpoint is damaged: {reason}", where=str(path),
+                             remedy=f"See: drumbeat checkpoints {run.id}"))
+    step = read_json(path / "manifest.json")["step"]
+    return path, f"step {step:,}" if which.isdecimal() else f"{which} weights, of step {step:,}"
+
+
+def remembered(path: Path) -> dict[str, Any]:
+    """What a checkpoint remembers of its training set: its "classes" or "value_names", its "facts"."""
+    data: dict[str, Any] = read_json(path / "state.json").get("progress", {}).get("data", {})
+    return data
+
+
+def load_model(config: Config, path: Path, device: torch.device) -> nn.Module:
+    """The model with a checkpoint's weights, in evaluation mode. Raises `RunError` where they are another model's, and
+    `PrepareError` where the model cannot be built."""
+    model = place_model(with_facts(config, remembered(path).get("facts", {})), device)
+    saved = load_file(path / "model.safetensors")
+    differing = list(_differences(model.state_dict(), saved))
+    if differing:
+        more = f"\n... and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
+        raise RunError(Fault(what="the checkpoint is of another architecture than the config's model",
+                             where=short(path / "model.safetensors"), given="\n".join(differing[:SHOWN]) + more,
+                             remedy=f"Has {config.model.get('_target_')} changed since? The run's folder holds the "
+                                    "code as it was."))
+    model.load_state_dict(saved)
+    return model.eval()
+
+
+def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Iterator[str]:
+    """A line for each tensor that is missing, too many, or of another shape."""
+    for name in sorted({*expected, *found}):
+        shapes = [str(list(one[name].shape)) if name in one else "nothing" for one in (expected, found)]
+        if shapes[0] != shapes[1]:
+            yield f"{name}: expected {shapes[0]}, found {shapes[1]}"
