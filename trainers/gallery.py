@@ -23,6 +23,8 @@ OWN_TITLES = {
     "speed/data_wait_fraction": WAITING,
 }
 """Curves with a chart of their own; the others stand with those of the same name: train/loss, validation/loss."""
+SHEETS = {"mistakes": "mistakes: predicted / actual"}
+"""Pictures of `drumbeat evaluate` that show samples, and what to write above them; plots have a title of their own."""
 NOT_DRAWN = ("train/epoch", "speed/step_seconds")
 """Which follow from the others."""
 
@@ -69,8 +71,9 @@ def evaluations(run: RunDir) -> Iterator[str]:
     """What `drumbeat evaluate` has left in the run's folder: figures, plots and sheets."""
     for folder in sorted(path for path in (run.path / "evaluation").glob("*") if path.is_dir()):
         text = folder / "figures.txt"
-        plots = [page.figure(path.stem.replace("_", " "), page.image(path.read_bytes(), path.stem))
-                 for path in sorted(folder.glob("*.png"))]
+        files = sorted(folder.glob("*.png"), key=lambda path: (path.stem in SHEETS, path.stem))
+        plots = [page.figure(SHEETS.get(path.stem, ""), page.image(path.read_bytes(), path.stem.replace("_", " ")),
+                             kind="wide" if path.stem in SHEETS else "plot") for path in files]
         if text.is_file() or plots:
             split, _, step = folder.name.rpartition("-")
             yield f"<h3>{escape(f'{split}, step {step}' if split else folder.name)}</h3>"
@@ -84,6 +87,7 @@ def pictures(events: Events) -> Iterator[str]:
     for tag, picture in sorted(events.pictures.items(), key=lambda item: (item[0][:6] != "train/", item[1].step)):
         group, _, name = tag.partition("/")
         title = f"what the model saw: {name}" if group == "train" else f"{group} {name}"
-        yield page.figure(title, page.image(picture.data, title), note=f"step {picture.step:,}", wide=group != "train")
+        yield page.figure(title, page.image(picture.data, title), note=f"step {picture.step:,}",
+                          kind="" if group == "train" else "wide")
 
 

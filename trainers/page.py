@@ -64,13 +64,15 @@ def tiles(rows: Iterable[tuple[str, str, str]]) -> str:
     return f'<dl class="tiles">{cells}</dl>' if cells else ""
 
 
-def figure(title: str, body: str, keys: Mapping[str, int] | None = None, note: str = "", *, wide: bool = False) -> str:
-    """A chart or a picture under its title; `keys` are the numbers of its curves' colours."""
+def figure(title: str, body: str, keys: Mapping[str, int] | None = None, note: str = "", *, kind: str = "") -> str:
+    """A chart or a picture under its title, where it has none of its own. `keys` are the numbers of its curves'
+    colours; `kind` is "wide" for the page's whole width, and "plot" for a drawing on white, which a dark page inverts.
+    """
     named = "".join(f'<span class="key" style="--c: var(--c{colour})">{escape(key)}</span>'
                     for key, colour in (keys or {}).items())
     said = f"<span>{escape(note)}</span>" if note else ""
-    caption = f"<figcaption><h3>{escape(title)}</h3>{named}{said}</figcaption>"
-    return f"<figure{' class=wide' * wide}>{caption}{body}</figure>\n"
+    caption = f"<figcaption><h3>{escape(title)}</h3>{named}{said}</figcaption>" if title else ""
+    return f'<figure class="{kind}">{caption}{body}</figure>\n'
 
 
 def grid(figures: Iterable[str]) -> str:
