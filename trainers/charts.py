@@ -63,10 +63,10 @@ class Scale:
 
 def number(value: float) -> str:
     """Four significant digits, and thousands apart where there are any."""
-    if value and (abs(value) < 1e-3 or abs(value) >= 1e7):
+    if math.isfinite(value) and value and (abs(value) < 1e-3 or abs(value) >= 1e7):
         mantissa, _, exponent = f"{value:.1e}".partition("e")
         return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < math.inf else f"{value:.4g}"
 
 
 def ticks(low: float, high: float, about: int) -> list[float]:
@@ -116,7 +116,8 @@ def _vertical(chart: Chart, points: Sequence[Point]) -> Scale:
         return Scale(low / 1.2, high * 1.2, start, end, logarithmic=True)
     air = (high - low) * 0.06 or abs(high) * 0.1 or 0.5
     if chart.from_zero:
-        return Scale(0.0, max(high, 0.0) + air, start, end)
+        highest = max(point.high for point in points)
+        return Scale(0.0, 1.06 * highest if highest > 0 else 1.0, start, end)
     return Scale(low - air, high + air, start, end)
 
 

@@ -14,6 +14,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from configs.errors import Fault, RunError, UserError
 from configs.layers import short
 from configs.load import read
@@ -125,7 +127,8 @@ def main(folder: str, file: str) -> int:
         if out.is_dir():
             raise RunError(Fault(what="the report is a file, and this is a folder", where=str(out),
                                  remedy=f"For example: --out {short(out / 'report.html')}"))
-        text = report(run)
+        with Console(stderr=True).status("reading the run ..."):
+            text = report(run)
         try:
             write_text(out, text, durable=False)
         except OSError as error:
