@@ -65,7 +65,10 @@ def _head(run: RunDir, config: Config, status: dict[str, Any]) -> str:
     if state not in (*ENDED, "pending") and "time" in status:
         silence = time.time() - float(status["time"])
         words = words or f"heard of {duration(silence)} before this report"
-        words += "; it may be dead" if state == "running" and silence > SILENCE_SECONDS else ""
+        if state == "running" and silence > SILENCE_SECONDS:
+            words += "; it may be dead"
+        elif state == "running" and "eta_seconds" in status:
+            words += f", {duration(status['eta_seconds'])} to go"
     bar = ""
     if state not in ("finished", "unknown") and status.get("steps"):
         bar = f'<div class="progress"><i style="width: {100 * status.get("step", 0) / status["steps"]:.1f}%"></i></div>'

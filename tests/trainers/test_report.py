@@ -59,7 +59,7 @@ def running(run: RunDir) -> Iterator[RunDir]:
     checkpoints.save(Progress(step=9, phase_step=9, best=best, last=best, data={"samples": 100}, ledger=list(ledger)),
                      {"x": torch.zeros(3)}, {}, {})
     checkpoints.close()
-    run.write_status(state="running", attempt=0, phase="finetune", step=30, steps=42)
+    run.write_status(state="running", attempt=0, phase="finetune", step=30, steps=42, eta_seconds=250.0)
     yield run
     tracker.close()
 
@@ -82,7 +82,7 @@ def test_a_run_at_work(running: RunDir) -> None:
     page = report(running)
     text = " ".join(words(page).split())
     assert "running heard of" in text
-    assert "it may be dead" not in text
+    assert "s before this report, 4 minutes to go" in text
     assert "width: 71.4%" in page  # 30 of 42 steps
     assert re.search(r"best loss 0\.4 validation, step 9 .*best accuracy 0\.875 validation, step 9", text)
     assert re.findall(r"<h3>(.*?)</h3>", page) == [
