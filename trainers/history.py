@@ -76,12 +76,15 @@ def checkpoints(run: RunDir, config: Config) -> str:
         path = checkpoint_path(run, step)
         state = read_json(path / "state.json").get("progress", {})
         phases = dict(enumerate(config.phases))
-        size = sum(file.stat().st_size for file in path.iterdir()) / 1e6
+        try:
+            size, saved = sum(file.stat().st_size for file in path.iterdir()) / 1e6, path.stat().st_mtime
+        except FileNotFoundError:
+            continue  # the run has removed it meanwhile, for newer ones
         words = [name for name, linked in links.items() if linked == path.resolve()]
         if not (path / "manifest.json").is_file():
             words.append("not complete")
         rows.append((f"{step:,}", phases.get(state.get("phase", -1), ""), f"{size:,.1f} MB",
-                     moment(path.stat().st_mtime), ", ".join(words)))
+                     moment(saved), ", ".join(words)))
     return page.table(["step", "phase", "size", "saved", ""], rows) if rows else ""
 
 
