@@ -261,8 +261,9 @@ def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
                                  "will see (default: doctor.png)")
     verbs["show"].add_argument("--sheet", default="show.png", metavar="FILE", help="where to draw training samples as "
                                "the model sees them (default: show.png)")
-    verbs["demo-data"].add_argument("kind", choices=list(DEMOS), metavar="KIND", help="; ".join(
-        f"{kind}: {what}" for kind, what in DEMOS.items()))
+    verbs["demo-data"].formatter_class = argparse.RawDescriptionHelpFormatter
+    verbs["demo-data"].epilog = "\n".join(["kinds:", *(f"  {kind:<15}{what}" for kind, what in DEMOS.items())])
+    verbs["demo-data"].add_argument("kind", choices=list(DEMOS), metavar="KIND", help="which, of those below")
     verbs["demo-data"].add_argument("folder", metavar="DIR", type=Path, help="where to write them")
     return top, verbs
 

@@ -287,7 +287,8 @@ error: there is no free port
   do     Name another one, between 1024 and 65535.
 """,
     "demo-data mri x": """\
-error: kind: invalid choice: 'mri' (choose from 'xray')
+error: KIND: invalid choice: 'mri' (choose from 'xray', 'cifar10',
+       'fashion_mnist', 'hymenoptera', 'news')
   where  command line
   do     See: drumbeat demo-data --help
 """,
