@@ -30,9 +30,9 @@ from configs.load import build_config
 from configs.schema import Config, Phase
 from data.loader import as_tensor
 from data.order import micro_batches, share
-from trainers.build import Sets, build_batch_transforms, build_model, build_sets, frozen_modules
+from trainers.build import Sets, build_batch_transforms, build_model, build_sets, frozen_modules, with_way_out
 from trainers.cost import SAMPLES, memory, outputs_and_flops, tensors
-from trainers.facts import facts_of, with_facts
+from trainers.facts import facts_of, needs_facts, with_facts
 from trainers.sheet import CPU, draw_sheet, training_fetch
 from trainers.stage import Forward
 from trainers.target import instantiate
@@ -42,8 +42,7 @@ ROWS = 30
 
 
 def show(config: Config, sheet: Path) -> list[str]:
-    """The lines to print. Raises `PrepareError` where the model cannot be built: for want of data, too, where
-    only they say how large it is."""
+    """The lines to print. Raises `PrepareError` where the model cannot be built."""
     sets, absent = _sets(config)
     config = with_facts(config, facts_of(sets.train) if sets else {})
     model, weightless = _model(config)
@@ -71,10 +70,12 @@ def show(config: Config, sheet: Path) -> list[str]:
 
 
 def _sets(config: Config) -> tuple[Sets | None, str]:
-    """The sets; or why there are none."""
+    """The sets; or why there are none. Raises `PrepareError` where only they say how large the model is."""
     try:
         return build_sets(config), ""
     except PrepareError as error:
+        if needs_facts(config):
+            raise PrepareError(*with_way_out(error.faults, config.data.how_to_get)) from None
         return None, error.faults[0].what
 
 
