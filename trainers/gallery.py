@@ -25,6 +25,8 @@ OWN_TITLES = {
 """Curves with a chart of their own; the others stand with those of the same name: train/loss, validation/loss."""
 SHEETS = {"mistakes": "mistakes: predicted / actual"}
 """Pictures of `drumbeat evaluate` that show samples, and what to write above them; plots have a title of their own."""
+LINES = 40
+"""Of figures up to which they are not folded."""
 NOT_DRAWN = ("train/epoch", "speed/step_seconds")
 """Which follow from the others."""
 
@@ -78,7 +80,8 @@ def evaluations(run: RunDir) -> Iterator[str]:
             split, _, step = folder.name.rpartition("-")
             yield f"<h3>{escape(f'{split}, step {step}' if split else folder.name)}</h3>"
         if text.is_file():
-            yield f'<pre class="plain">{escape(text.read_text(encoding="utf-8").rstrip())}</pre>'
+            words = text.read_text(encoding="utf-8").rstrip()
+            yield page.listing(words) if words.count("\n") <= LINES else page.fold("figures", page.listing(words))
         yield page.grid(plots)
 
 

@@ -119,12 +119,16 @@ def test_what_evaluate_left_is_in_it(running: RunDir) -> None:
     folder.mkdir(parents=True)
     (folder / "figures.txt").write_text("NORMAL     82% (826/1000)\n")
     Image.effect_noise((600, 500), 90).save(folder / "confusion.png")
+    contact_sheet([torch.rand(1, 8, 8)], ["NORMAL / PNEUMONIA"]).save(folder / "mistakes.png")
     (folder / "roc.png").write_bytes((folder / "confusion.png").read_bytes()[:1000])
     page = report(running)
     assert "<h3>test, step 9</h3>" in page
     assert "NORMAL     82% (826/1000)" in page
     assert page.count("data:image/jpeg;base64,") == 1  # noise is large as PNG, and smaller so
     assert "roc cannot be read" in page
+    assert re.findall(r'<figure class="(\w+)"><', page)[:3] == ["plot", "plot", "wide"]
+    (folder / "figures.txt").write_text("line\n" * 100)
+    assert "<summary>figures</summary>" in report(running)
 
 
 def test_everything_is_in_the_file_and_nothing_is_fetched(running: RunDir) -> None:
