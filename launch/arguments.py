@@ -153,6 +153,19 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     _add_checkpoint(parser)
 
 
+def add_report_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `report`."""
+    add_which(parser)
+    parser.add_argument("--out", metavar="FILE", type=Path, help="where to (default: report.html in the run's folder)")
+
+
+def add_tensorboard_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `tensorboard`."""
+    parser.add_argument("run", metavar="RUN", nargs="*", help="runs by folder, id or name (default: all)")
+    parser.add_argument("--runs", default="runs", metavar="DIR", help="where run folders are (default: runs)")
+    parser.add_argument("--port", type=whole, default=6006, metavar="P", help="the first port to try (default: 6006)")
+
+
 def add_show_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `show`."""
     _add_config(parser, " [--sheet FILE]")
@@ -233,8 +246,9 @@ def _add_no_snapshot(group: argparse._ArgumentGroup) -> None:
 ARGUMENTS = {
     "run": add_run_arguments, "resume": add_resume_arguments, "rerun": add_rerun_arguments, "ls": add_ls_arguments,
     "status": add_status_arguments, "logs": add_logs_arguments, "evaluate": add_evaluate_arguments,
-    "predict": add_predict_arguments, "export": add_export_arguments, "show": add_show_arguments,
-    "doctor": add_doctor_arguments, "drill": add_drill_arguments, "cache": add_cache_arguments,
-    "completion": add_completion_arguments, "demo-data": add_demo_arguments,
+    "predict": add_predict_arguments, "export": add_export_arguments, "report": add_report_arguments,
+    "tensorboard": add_tensorboard_arguments, "show": add_show_arguments, "doctor": add_doctor_arguments,
+    "drill": add_drill_arguments, "cache": add_cache_arguments, "completion": add_completion_arguments,
+    "demo-data": add_demo_arguments,
 }
 """Of each verb that takes more than the name of a run."""

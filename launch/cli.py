@@ -139,6 +139,20 @@ def export(args: argparse.Namespace) -> int:
     return start("trainers.export", str(folder), str(args.file.absolute()), "last" if args.last else "best")
 
 
+def report(args: argparse.Namespace) -> int:
+    from launch.runs import find_run
+    from launch.tools import start
+
+    folder = find_run(args.run, Path(args.runs)).path
+    return start("trainers.report", str(folder), str((args.out or folder / "report.html").absolute()))
+
+
+def tensorboard(args: argparse.Namespace) -> int:
+    from launch.board import serve
+
+    return serve(args.run, Path(args.runs), args.port)
+
+
 def evaluate(args: argparse.Namespace) -> int:
     from launch.runs import find_run
     from launch.tools import ranks, start
@@ -221,6 +235,8 @@ VERBS: dict[str, tuple[str, Callable[[argparse.Namespace], int]]] = {
     "evaluate": ("judge a run's weights on one of its sets", evaluate),
     "predict": ("what a run's model makes of new images or texts", predict),
     "export": ("write a run's weights as one plain file", export),
+    "report": ("write all there is to see of a run as one HTML file", report),
+    "tensorboard": ("show the curves of runs in TensorBoard, on this machine", tensorboard),
     "show": ("a config's model, what it costs and what it sees", show),
     "doctor": ("look at a config's data before training on it", doctor),
     "drill": ("hurt a config's training in every way, and prove nothing is lost", drill),
@@ -265,7 +281,8 @@ def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
     group = top.add_subparsers(prog="drumbeat", metavar="VERB", help=argparse.SUPPRESS, required=True)
     verbs: dict[str, Parser] = {}
     for name, (what, function) in VERBS.items():
-        verbs[name] = group.add_parser(name, description=f"{what.capitalize()}.", help=what, allow_abbrev=False)
+        verbs[name] = group.add_parser(name, description=f"{what[0].upper()}{what[1:]}.", help=what,
+                                       allow_abbrev=False)
         verbs[name].set_defaults(verb=function)
         add_arguments(name, verbs[name])
     verbs["run"].prog = program

@@ -130,7 +130,7 @@ def _finished(run: RunDir) -> list[tuple[str, str]]:
             at = f"  (step {values['step']:,}, {values['phase']})" if "step" in values else ""
             rows.append((name, numbers + at))
     return [*rows, ("result", short(run.result)),
-            ("curves", f"{program('tensorboard')} --logdir {short(run.tensorboard)}")]
+            ("curves", f"{program('drumbeat')} tensorboard {handle(run)}")]
 
 
 class View:

@@ -321,6 +321,22 @@ error: the run is waiting to start, and nobody is there to stop
   given  state: pending
   do     Take it out of the queue: drumbeat cancel 20260101-000000-bbbbb
 """,
+    "report": """\
+error: the following arguments are required: RUN
+  where  command line
+  do     See: drumbeat report --help
+""",
+    "tensorboard done wating": """\
+error: there is no run 'wating'
+  where  HERE/runs
+  do     Did you mean 'waiting'?
+""",
+    "tensorboard done --port 99999": """\
+error: there is no free port
+  where  --port
+  given  --port 99999: looked at 0 from there on
+  do     Name another one, between 1024 and 65535.
+""",
     "demo-data mri x": """\
 error: KIND: invalid choice: 'mri' (choose from 'xray', 'cifar10',
        'fashion_mnist', 'hymenoptera', 'news')
