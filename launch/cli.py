@@ -223,7 +223,7 @@ def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
     group = top.add_subparsers(prog="drumbeat", metavar="VERB", help=argparse.SUPPRESS, required=True)
     verbs: dict[str, Parser] = {}
     for name, (what, function) in VERBS.items():
-        verbs[name] = group.add_parser(name, description=f"{what[0].upper()}{what[1:]}.", allow_abbrev=False)
+        verbs[name] = group.add_parser(name, description=f"{what[:1].upper()}{what[1:]}.", allow_abbrev=False)
         verbs[name].set_defaults(verb=function)
     verbs["run"].prog = program
     add_run_arguments(verbs["run"])
