@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.rundir import ENDED, RunDir, read_json
+from launch.goodput import goodput
 from launch.runs import SILENCE_SECONDS
 from launch.status import clock
 
@@ -29,7 +30,8 @@ def facts(run: RunDir) -> dict[str, Any]:
     status, job, attempt = read_json(run.status), read_json(run.job), run.newest_attempt()
     return {"id": run.id, "name": run.path.parent.name, "folder": str(run.path), "where": job.get("where"),
             "job": job.get("id"), "host": job.get("host"), "attempt": attempt.number if attempt else None,
-            "state": "unknown", **status, **({"result": result} if (result := read_json(run.result)) else {})}
+            "state": "unknown", **status, "seconds": goodput(run),
+            **({"result": result} if (result := read_json(run.result)) else {})}
 
 
 def as_json(value: Any) -> str:

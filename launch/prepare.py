@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from configs.errors import Fault, PrepareError
@@ -34,6 +36,25 @@ def prepare(config: Config, plan: JobPlan) -> dict[str, Any]:
     if "faults" in answer:
         raise PrepareError(*(Fault(**fault) for fault in answer["faults"]))
     return answer
+
+
+STATES = 3
+"""A checkpoint holds the weights, and of Adam's kind of optimizer two more numbers for each of them."""
+
+
+def check_room(folder: Path, config: Config, facts: dict[str, Any]) -> str:
+    """Looks whether the disk has room for the run's checkpoints: those it keeps, the best, and the one being written.
+    Returns a warning where it has not, '' where it has. Raises `PrepareError` where there is no room for one."""
+    one = STATES * facts["weights_bytes"]
+    most = one * (config.checkpoints.keep + 2)
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < one:
+        raise PrepareError(Fault(what=f"a checkpoint takes some {one / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free",
+                                 where=str(folder), remedy="Make room, or choose another place for runs: --runs DIR"))
+    return "" if free >= most else (f"checkpoints may take {most / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free; "
+                                    "the run pauses when the disk is full")
 
 
 def facts_text(facts: dict[str, Any]) -> str:

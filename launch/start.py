@@ -94,10 +94,13 @@ def start(what: Start, *, dry_run: bool = False, detach: bool = False) -> int:
 
 def _prepare(what: Start) -> None:
     """What only torch can know, found out with the code that is going to run."""
-    from launch.prepare import facts_text, prepare
+    from launch.prepare import check_room, facts_text, prepare
 
     with pointing_into(what.loaded, what.code):
-        print(facts_text(prepare(what.loaded.config, what.plan)), flush=True)
+        facts = prepare(what.loaded.config, what.plan)
+        print(facts_text(facts), flush=True)
+        if warning := check_room(what.run_dir.path, what.loaded.config, facts):
+            print(f"note       {warning}", flush=True)
 
 
 def _write(run_dir: RunDir, plan: JobPlan, loaded: Loaded, *, new: bool) -> None:

@@ -9,11 +9,14 @@ from configs.layers import short
 from configs.load import read
 from configs.manifest import checkpoint_path, damage, saved_steps
 from configs.rundir import ENDED, RunDir, read_json
+from launch.goodput import goodput, text
+from launch.runs import SILENCE_SECONDS, resume_command, still_runs
+from launch.verdict import cause, newest_checkpoint
 
 
 def status_text(run: RunDir) -> str:
     """How a run is doing, in a few lines."""
-    status = read_json(run.status)
+    status = read_json(run.status) | gone(run)
     rows = [("run", run.id), ("state", str(status.get("state", "unknown")))]
     if status.get("verdict") and status["verdict"] != status.get("state"):
         rows.append(("verdict", status["verdict"]))
@@ -27,6 +30,8 @@ def status_text(run: RunDir) -> str:
         rows.append(("validation", ", ".join(f"{name} {value:.4f}" for name, value in status["validation"].items())))
     if "samples_per_second" in status and status.get("state") == "running":
         rows.append(("speed", f"{status['samples_per_second']:.1f} samples/s, {clock(status['eta_seconds'])} to go"))
+    if spent := goodput(run):
+        rows.append(("time", text(spent)))
     if "time" in status and status.get("state") not in ENDED:
         rows.append(("heard of", f"{max(0, time.time() - status['time']):.0f} s ago"))
     result = read_json(run.result)
@@ -35,6 +40,22 @@ def status_text(run: RunDir) -> str:
     if (job := read_json(run.job)).get("id") and status.get("state") not in ENDED:
         rows.append(("job", f"{job['id']} ({'SLURM' if job['where'] == 'slurm' else 'process on this machine'})"))
     return "\n".join(f"{name:<12}{value}" for name, value in [*rows, ("folder", str(run.path))])
+
+
+def gone(run: RunDir) -> dict[str, str]:
+    """The state and verdict of a run whose launcher could not write them any more, because it was killed or its machine
+    went down; nothing where it is at work, waits or has ended."""
+    status = read_json(run.status)
+    elsewhere = read_json(run.job).get("where") == "slurm"
+    if status.get("state") not in ("running", "paused") or (
+            elsewhere and time.time() - float(status.get("time", 0.0)) < SILENCE_SECONDS) or still_runs(run):
+        return {}
+    attempt = run.newest_attempt()
+    errors = attempt.errors() if attempt else []
+    why = cause(attempt).words if attempt and errors else "its launcher was killed, or its machine went down"
+    step = newest_checkpoint(run)
+    last = f"the last checkpoint is of step {step}" if step >= 0 else "there is no checkpoint"
+    return {"state": "failed", "verdict": f"{why}; {last}; go on with it: {resume_command(run)}"}
 
 
 def checkpoints_text(run: RunDir) -> str:

@@ -28,7 +28,7 @@ from trainers.clock import Clock
 from trainers.evaluate import evaluate
 from trainers.guards import compare_ranks, not_finite
 from trainers.stage import Forward, Stage
-from trainers.state import weights_sha256
+from trainers.state import load_weights, weights_sha256
 from trainers.stopping import Agreement
 from trainers.tasks import Results, Task
 from trainers.tracking import Silent, Tracker, contact_sheet
@@ -94,7 +94,8 @@ class Training:
     def run(self) -> End:
         """All phases that are left. Ends early, with everything saved, where a stop is asked for."""
         if self.checkpoint is not None:
-            self.model.load_state_dict(self.checkpoint.model())
+            load_weights(self.model, self.checkpoint.model(), self.checkpoint.path,
+                         str(self.config.model.get("_target_")))
         for number, timetable in enumerate(self.timetables()):
             begun = number == self.progress.phase and self.progress.phase_step > 0
             if number < self.progress.phase or (begun and self.progress.phase_step == timetable.steps):

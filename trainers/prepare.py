@@ -86,6 +86,7 @@ def prepare(config: Config, *, world_size: int = 1) -> dict[str, Any]:
                     if (samples := getattr(sets, name)) is not None},
         "steps": {name: table.steps for name, table in zip(config.phases, tables, strict=True)},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "weights_bytes": sum(value.nbytes for value in model.state_dict().values()),
         "classes": sets.classes,
     }
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from configs.errors import Fault, RunError
+from configs.layers import short
 
 
 def parameter_names(model: nn.Module) -> dict[Tensor, str]:
@@ -66,6 +70,29 @@ def restore_scheduler(scheduler: Any, numbers: Mapping[str, Any]) -> None:
     vars(scheduler).update({name: value for name, value in numbers.items() if name != "_schedulers"})
     for one, saved in zip(getattr(scheduler, "_schedulers", []), numbers.get("_schedulers", []), strict=True):
         restore_scheduler(one, saved)
+
+
+SHOWN = 6
+"""Differences between a checkpoint and a model that are listed."""
+
+
+def load_weights(model: nn.Module, saved: Mapping[str, Tensor], checkpoint: Path, target: str) -> None:
+    """Puts saved weights into a model, all or none. Raises `RunError` where names or shapes differ."""
+    differing = list(_differences(model.state_dict(), saved))
+    if differing:
+        more = f"\n... and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
+        raise RunError(Fault(what="the checkpoint is of another architecture than the config's model",
+                             where=short(checkpoint / "model.safetensors"), given="\n".join(differing[:SHOWN]) + more,
+                             remedy=f"Has {target} changed since? The run's folder holds the code as it was."))
+    model.load_state_dict(saved)
+
+
+def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Iterator[str]:
+    """A line for each tensor that is missing, too many, or of another shape."""
+    for name in sorted({*expected, *found}):
+        shapes = [str(list(one[name].shape)) if name in one else "nothing" for one in (expected, found)]
+        if shapes[0] != shapes[1]:
+            yield f"{name}: expected {shapes[0]}, found {shapes[1]}"
 
 
 def weights_sha256(state: Mapping[str, Tensor]) -> str:

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from configs.errors import Fault, RunError
-from configs.layers import short
 from configs.load import read
 from configs.manifest import checkpoint_path, damage, saved_steps
 from configs.rundir import RunDir, read_json
 from configs.schema import Config
 from trainers.build import place_model
 from trainers.facts import with_facts
-
-SHOWN = 6
-"""Differences between a checkpoint and a model that are listed."""
+from trainers.state import load_weights
 
 
 def settle(run: RunDir) -> None:
@@ -71,21 +67,5 @@ def load_model(config: Config, path: Path, device: torch.device) -> nn.Module:
     """The model with a checkpoint's weights, in evaluation mode. Raises `RunError` where they are another model's, and
     `PrepareError` where the model cannot be built."""
     model = place_model(with_facts(config, remembered(path).get("facts", {})), device)
-    saved = load_file(path / "model.safetensors")
-    differing = list(_differences(model.state_dict(), saved))
-    if differing:
-        more = f"\n... and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
-        raise RunError(Fault(what="the checkpoint is of another architecture than the config's model",
-                             where=short(path / "model.safetensors"), given="\n".join(differing[:SHOWN]) + more,
-                             remedy=f"Has {config.model.get('_target_')} changed since? The run's folder holds the "
-                                    "code as it was."))
-    model.load_state_dict(saved)
+    load_weights(model, load_file(path / "model.safetensors"), path, str(config.model.get("_target_")))
     return model.eval()
-
-
-def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Iterator[str]:
-    """A line for each tensor that is missing, too many, or of another shape."""
-    for name in sorted({*expected, *found}):
-        shapes = [str(list(one[name].shape)) if name in one else "nothing" for one in (expected, found)]
-        if shapes[0] != shapes[1]:
-            yield f"{name}: expected {shapes[0]}, found {shapes[1]}"

@@ -146,7 +146,7 @@ def test_status_in_full(runs: Path) -> None:
         "state": "running", "time": time.time(), "attempt": 0, "phase": "head", "step": 1234, "steps": 5000,
         "loss": 0.12345, "validation": {"loss": 0.5, "accuracy": 0.75}, "samples_per_second": 99.94,
         "eta_seconds": 3725.0})
-    write_json(run.job, {"where": "local", "id": "17"})
+    write_json(run.job, {"where": "local", "id": "17", "host": "elsewhere"})
     assert status_text(run) == f"""\
 run         {SECOND}
 state       running
