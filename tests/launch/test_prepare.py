@@ -77,15 +77,15 @@ def test_the_real_one_names_the_line_of_what_is_wrong(tmp_path: Path) -> None:
     assert done.stdout == ""
     assert done.stderr == """\
 preparing  model, weights and data ...
-error: tests.tiny.Net has no argument 'widht'
-  where  command line (model.widht)
-  given  widht: 3
-  do     Did you mean 'width'?
-
 error: tests.tiny.Pictures has no argument 'nn'
   where  tiny.yaml:8 (data.train.nn)
   given  nn: 100
   do     Did you mean 'n'?
+
+error: tests.tiny.Net has no argument 'widht'
+  where  command line (model.widht)
+  given  widht: 3
+  do     Did you mean 'width'?
 """
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.yaml"]
 
