@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import chain
@@ -171,8 +172,9 @@ class Vectors(NamedTuple):
 def glove(file: str, words: Words) -> Vectors:
     """Read the vectors of a vocabulary from a text file of GloVe or fastText: a word and D numbers a line.
 
-    The file is read line by line, so that only the vectors kept take memory. A word that stands twice counts where it
-    stands first. Raises FileNotFoundError, and ValueError with the line, for a file that is not like this.
+    The file is read line by line, so that only the vectors kept take memory; how many words have one is told on stderr.
+    A word that stands twice counts where it stands first. Raises FileNotFoundError, and ValueError with the line, for a
+    file that is not like this.
     """
     path = found(file)
     specials = {words.padding, words.unknown, words.start, words.end}
@@ -199,4 +201,7 @@ def glove(file: str, words: Words) -> Vectors:
             has[numbers.pop(word)] = True
     if not len(values):
         raise ValueError(f"{path} holds no vectors; expected a word and its numbers on each line")
-    return Vectors(torch.from_numpy(values), has, (wanted - len(numbers)) / max(1, wanted))
+    coverage = (wanted - len(numbers)) / max(1, wanted)
+    print(f"vectors    {path.name} has {wanted - len(numbers):,} of {wanted:,} words ({coverage:.0%})", file=sys.stderr,
+          flush=True)
+    return Vectors(torch.from_numpy(values), has, coverage)

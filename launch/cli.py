@@ -129,6 +129,23 @@ def show(args: argparse.Namespace) -> int:
     return on_config("trainers.show", args.words, "--sheet", args.sheet)
 
 
+def drill(args: argparse.Namespace) -> int:
+    import random
+
+    from configs.load import load
+    from launch.drill import drill
+
+    flags = [f"--{name}={value}" for name in ("gpus", "procs") if (value := getattr(args, name)) is not None]
+    files = [word for word in args.words if "=" not in word]
+    if len(files) != 1:
+        raise ConfigError(Fault(what="one config is needed", where="command line", given=" ".join(files),
+                                remedy="For example: drumbeat drill configs/resnet50_xray_demo.yaml --procs 2"))
+    name = load(files[0], [word for word in args.words if "=" in word]).config.name
+    seed = random.randrange(10**6) if args.seed is None else args.seed
+    return drill([*args.words, *flags], Path(args.runs), name=f"{name}-drill", kills=args.kills, seed=seed,
+                 every=args.every)
+
+
 def demo_data(args: argparse.Namespace) -> int:
     from launch.tools import start
 
@@ -147,6 +164,7 @@ VERBS: dict[str, tuple[str, Callable[[argparse.Namespace], int]]] = {
     "export": ("write a run's weights as one plain file", export),
     "show": ("a config's model, what it costs and what it sees", show),
     "doctor": ("look at a config's data before training on it", doctor),
+    "drill": ("hurt a config's training in every way, and prove nothing is lost", drill),
     "cache": ("decode a config's images ahead of its runs", cache),
     "demo-data": ("write synthetic data to try things with", demo_data),
 }
@@ -238,8 +256,21 @@ def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
                                  "will see (default: doctor.png)")
     verbs["show"].add_argument("--sheet", default="show.png", metavar="FILE", help="where to draw training samples as "
                                "the model sees them (default: show.png)")
-    verbs["demo-data"].add_argument("kind", choices=list(DEMOS), metavar="KIND", help="; ".join(
-        f"{kind}: {what}" for kind, what in DEMOS.items()))
+    drilled = verbs["drill"]
+    drilled.usage = "drumbeat drill CONFIG [KEY=VALUE ...] [options]"
+    drilled.add_argument("words", nargs="+", metavar="CONFIG", help="a config file, or the name of a shipped one; then "
+                         "changes to it, KEY=VALUE: phases.NAME.epochs=0.1 makes it short")
+    drilled.add_argument("--gpus", type=whole, metavar="N", help="ranks, a GPU each (default: all there are)")
+    drilled.add_argument("--procs", type=whole, metavar="N", help="ranks on the CPU")
+    drilled.add_argument("--kills", type=whole, default=9, metavar="K", help="how many blows (default: 9, one of each "
+                         "kind)")
+    drilled.add_argument("--seed", type=whole, metavar="S", help="for the same blows again (default: random)")
+    drilled.add_argument("--every", type=float, metavar="SECONDS", help="a blow in about so many seconds, until "
+                         "the run is over (default: at random steps)")
+    drilled.add_argument("--runs", default="runs", metavar="DIR", help="where run folders are made (default: runs)")
+    verbs["demo-data"].formatter_class = argparse.RawDescriptionHelpFormatter
+    verbs["demo-data"].epilog = "\n".join(["kinds:", *(f"  {kind:<15}{what}" for kind, what in DEMOS.items())])
+    verbs["demo-data"].add_argument("kind", choices=list(DEMOS), metavar="KIND", help="which, of those below")
     verbs["demo-data"].add_argument("folder", metavar="DIR", type=Path, help="where to write them")
     return top, verbs
 

@@ -106,9 +106,10 @@ def test_every_module_says_what_it_is(package: str) -> None:
     ("debug", {}), ("local", {"launch.procs": 2, "launch.gpus": 0}), ("local", {"launch.gpus": 8}),
     ("slurm", {"launch.gpus": 8, "launch.nodes": 2}),
 ])
-def test_every_shipped_config_loads_and_plans(file: Path, where: str, flags: dict[str, object],
+def test_every_shipped_config_loads_and_plans(file: Path, where: str, flags: dict[str, int],
                                               tmp_path: Path) -> None:
-    loaded = load(file, [], flags)
+    batch = {"batch_size": max(16, load(file).config.batch_size)}  # no fewer samples than ranks
+    loaded = load(file, [], flags | batch)
     site = Site() if where != "slurm" else load_site("example")
     plan = plan_job(loaded.config, run_dir=tmp_path / "run", where=where, folder=tmp_path,  # type: ignore[arg-type]
                     machine=Machine(cpus=16, gpus=tuple(map(str, range(8)))), site=site)

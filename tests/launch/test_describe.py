@@ -84,6 +84,7 @@ evaluation:
   batch_size: 64
   best_by: loss
   best_is: lowest
+  batch_statistics: false
 checkpoints:
   every_steps: null
   every_minutes: 10.0
@@ -91,6 +92,7 @@ checkpoints:
   keep: 2
 tracking:
   every_steps: 10
+  mean_of_steps: 1
   images: 16
 launch:
   nodes: 1

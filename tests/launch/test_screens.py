@@ -271,7 +271,8 @@ error: the run is waiting to start, and nobody is there to stop
   do     Take it out of the queue: scancel 4711
 """,
     "demo-data mri x": """\
-error: kind: invalid choice: 'mri' (choose from 'xray')
+error: KIND: invalid choice: 'mri' (choose from 'xray', 'cifar10',
+       'fashion_mnist', 'hymenoptera', 'news')
   where  command line
   do     See: drumbeat demo-data --help
 """,

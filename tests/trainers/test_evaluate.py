@@ -13,7 +13,7 @@ import torch.multiprocessing as mp
 from configs.layers import Layer
 from configs.load import build_config
 from tests.tiny import Net, Pictures
-from trainers.evaluate import evaluate
+from trainers.evaluate import evaluate, judging
 from trainers.stage import Forward
 from trainers.tasks import Classification, Mistake, Results, mean
 from trainers.world import World, join
@@ -119,3 +119,22 @@ def test_log_softmax_and_nll_is_cross_entropy() -> None:
 def test_the_mean_does_not_depend_on_the_order() -> None:
     losses = torch.rand(10_000) * torch.logspace(-6, 6, 10_000)
     assert mean(losses) == mean(losses.flip(0))
+
+
+def test_batch_statistics_are_those_of_the_chunk_and_leave_the_running_ones_alone() -> None:
+    """As torch computes them from the batch alone; and the model is afterwards what it was."""
+    torch.manual_seed(0)
+    norm = torch.nn.BatchNorm2d(3)
+    norm(torch.randn(8, 3, 4, 4) * 5 + 2)
+    before = {name: value.clone() for name, value in norm.state_dict().items()}
+    batch = torch.randn(2, 3, 4, 4)
+    with judging(norm, batch_statistics=True):
+        outputs = norm(batch)
+    torch.testing.assert_close(outputs.mean((0, 2, 3)), torch.zeros(3), atol=1e-6, rtol=0)
+    torch.testing.assert_close(outputs, torch.nn.functional.batch_norm(batch, None, None, training=True))
+    assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())
+    with judging(norm):
+        assert not torch.allclose(norm(batch), outputs)
+    with pytest.raises(ValueError, match="more than 1 value"), judging(norm, batch_statistics=True):
+        norm(torch.zeros(1, 3, 1, 1))
+    assert norm.running_mean is not None

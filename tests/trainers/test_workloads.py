@@ -1,0 +1,118 @@
+"""Every shipped workload prepares and trains through the one loop, on small data in the files of its own."""
+
+from __future__ import annotations
+
+import csv
+from importlib.metadata import files
+from pathlib import Path
+from pydoc_data.topics import topics
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from configs.load import ROOT, load
+from configs.rundir import read_json
+from data.words import Words
+from tests.tiny import drumbeat, latest
+from tests.workloads import SMALL, train, write_sets
+from trainers.build import build_sets, place_model
+from trainers.facts import facts_of, with_facts
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*does not have a deterministic implementation.*")]
+
+METRICS = {"fill_level": {"loss", "mae", "rmse", "r2"}, "news": {"loss", "accuracy", "hamming", "f1"}}
+"""Of the tasks that are no classification, by a part of the config's name."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to type commands in, with data where the configs look for it."""
+    here = tmp_path_factory.mktemp("workloads")
+    write_sets(here)
+    return here
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_workload_trains(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    facts, result = train(name, SMALL[name], folder)
+    assert result["state"] == "finished"
+    assert result["steps"] == facts["steps"]["train"] > 0
+    kind = next((metrics for part, metrics in METRICS.items() if part in name), {"loss", "accuracy"})
+    assert set(result["best"]) == {"step", "phase", *kind}
+    assert bool(result["test"]) == ("cifar10" in name or "news" in name)
+
+
+def test_the_training_curve_can_be_a_running_mean(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    curves = []
+    for steps in (1, 3):
+        run = f"name=mean{steps}"
+        train("mlp_fashion_mnist", [*SMALL["mlp_fashion_mnist"], run, f"tracking.mean_of_steps={steps}"], folder)
+        (events,) = (folder / "runs" / f"mean{steps}").glob("*/tensorboard")
+        curves.append([point.value for point in EventAccumulator(str(events)).Reload().Scalars("train/loss")])
+    plain, mean = curves
+    assert len(plain) == 10
+    assert mean == pytest.approx([sum(plain[max(0, k - 2):k + 1]) / len(plain[max(0, k - 2):k + 1]) for k in range(10)])
+
+
+def test_a_text_model_starts_from_vectors(folder: Path, monkeypatch: pytest.MonkeyPatch,
+                                          capsys: pytest.CaptureFixture[str]) -> None:
+    """As the header of lstm_news says; how many of the words have one is told."""
+    monkeypatch.chdir(folder)
+    words = Words(file="datasets/news/train.csv", text="content")
+    known = words.words()[2::2]
+    lines = [" ".join([word, *(f"{0.01 * k:.2f}" for k in range(100))]) for word in known]
+    (folder / "vectors.txt").write_text("\n".join(lines))
+    wanted = "{_target_: data.words.Words, file: datasets/news/train.csv, text: content}"
+    config = load(ROOT / "configs" / "lstm_news.yaml",
+                  [f"model.vectors={{_target_: data.words.glove, file: vectors.txt, words: {wanted}}}"]).config
+    model = place_model(with_facts(config, facts_of(build_sets(config).train)), torch.device("cpu"))
+    vector = model.get_parameter("embedding.weight")[words.words().index(known[0])]
+    torch.testing.assert_close(vector, torch.arange(100) * 0.01)
+    assert f"vectors.txt has {len(known):,} of {words.size - 2:,} words (50%)" in capsys.readouterr().err
+
+
+def test_all_shipped_configs_are_tried() -> None:
+    shipped = {path.stem for path in (ROOT / "configs").glob("*.yaml")}
+    assert shipped - set(SMALL) == {"resnet50_xray", "resnet50_xray_demo"}
+
+
+def test_a_text_model_on_two_ranks(folder: Path) -> None:
+    drumbeat(folder, str(ROOT / "configs" / "bilstm_news.yaml"), "--procs", "2", *SMALL["bilstm_news"])
+    assert read_json(latest(folder, "bilstm_news").result)["state"] == "finished"
+
+
+REAL = """
+name: real_text
+base: {base}
+batch_size: 32
+model: {{classes: 1, hidden: 32, embedding: 32}}
+task: {{_target_: trainers.tasks.Classification}}
+data:
+  train:
+    of: {{file: texts.csv, text: text, id: null, labels: origin, words: {{file: texts.csv, text: text}}}}
+  validation:
+    of: {{file: texts.csv, text: text, id: null, labels: origin, words: {{file: texts.csv, text: text}}}}
+  test: {{}}
+phases: {{train: {{epochs: 4, optimizer: {{lr: 1e-2}}}}}}
+"""
+
+
+def test_real_text_is_told_apart_by_one_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paragraphs of Python's own documentation and of the licences that Pillow ships. Always saying the more frequent
+    one would be right for 0.72 of them."""
+    licence = next(file for file in files("pillow") or [] if file.name == "LICENSE").read_text("utf-8")
+    origins = {"documentation": "\n\n".join(topics.values())[:60_000], "licence": licence[:60_000]}
+    with open(tmp_path / "texts.csv", "w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["text", "origin"])
+        table.writerows([paragraph, origin] for origin, text in origins.items()
+                        for paragraph in text.split("\n\n") if len(paragraph.split()) > 8)
+    config = tmp_path / "real_text.yaml"
+    config.write_text(REAL.format(base=ROOT / "configs" / "lstm_news.yaml"))
+    monkeypatch.chdir(tmp_path)
+    facts, result = train(config, [], tmp_path)
+    assert facts["classes"] == ["documentation", "licence"]
+    assert result["best"]["accuracy"] > 0.9

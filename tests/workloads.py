@@ -1,0 +1,63 @@
+"""Small synthetic sets where the shipped configs look for theirs, and a way to train a config in this very process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from configs.load import ROOT, load, load_site
+from configs.rundir import RunDir, read_json, write_json, write_text
+from data import demo_sets
+from launch.executors import InProcess
+from launch.plan import Machine, plan_job
+from trainers.prepare import prepare
+
+NOTHING_PRETRAINED = "model.weights=null"
+
+SMALL: dict[str, Sequence[str]] = {
+    "resnet18_hymenoptera": [NOTHING_PRETRAINED, "phases.train.epochs=0.25"],
+    "resnet18_hymenoptera_frozen": [NOTHING_PRETRAINED, "phases.train.epochs=0.25"],
+    "resnet18_imagefolder": [NOTHING_PRETRAINED, "phases.train.epochs=0.25",
+                             "data.train.root=datasets/hymenoptera_data/train",
+                             "data.validation.root=datasets/hymenoptera_data/val"],
+    "cnn_cifar10": ["phases.train.epochs=0.2"],
+    "cnn_cifar10_augmented": ["phases.train.epochs=0.2", "data.workers=0"],
+    "mlp_fashion_mnist": ["phases.train.epochs=2"],
+    "resnet18_fill_level": ["data.train.n=2", "data.validation.n=2"],
+    "resnet18_fill_level_fast": ["data.train.n=32", "data.validation.n=20"],
+    "lstm_news": ["phases.train.epochs=1", "batch_size=16"],
+    "multilayer_lstm_news": ["phases.train.epochs=1", "batch_size=16", "model.hidden=32"],
+    "bilstm_news": ["phases.train.epochs=1", "batch_size=16", "model.hidden=32"],
+}
+"""The shipped configs of this kind, each with what makes it train for a second or two."""
+
+
+def write_sets(folder: Path) -> None:
+    """A few samples in the files of each set, below `folder`/datasets."""
+    for name, make in {
+        "cifar-10-batches-bin": lambda to: demo_sets._cifar10(to, (40, 40, 40, 40, 40, 30)),
+        "fashion_mnist": lambda to: demo_sets._fashion_mnist(to, (300, 100)),
+        "hymenoptera_data": lambda to: demo_sets._hymenoptera(to, (16, 6)),
+        "news": lambda to: demo_sets._news(to, (60, 20)),
+    }.items():
+        to = folder / "datasets" / name
+        to.mkdir(parents=True)
+        assert all(nothing is None for nothing in make(to))  # type: ignore[no-untyped-call]
+
+
+def train(config: Path | str, changes: Sequence[str], folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Prepares a config and trains it as --debug does, in `folder`, where this process must be: what preparing found,
+    and result.json."""
+    file = ROOT / "configs" / f"{config}.yaml" if isinstance(config, str) else config
+    loaded = load(file, [*changes, "launch.gpus=0", "tracking.images=2", "tracking.every_steps=1"])
+    facts = prepare(loaded.config)
+    run = RunDir.new(folder / "runs", loaded.config.name)
+    plan = plan_job(loaded.config, run_dir=run.path, where="debug", machine=Machine(cpus=1, gpus=()),
+                    site=load_site(None), folder=folder)
+    run.path.mkdir(parents=True)
+    write_text(run.config, loaded.as_yaml())
+    write_json(run.plan, plan.as_json())
+    executor = InProcess()
+    executor.submit(executor.prepare(plan))
+    return facts, read_json(run.result)
