@@ -4,6 +4,7 @@ be without content (torch's fake tensors), so that neither the data nor room for
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -52,8 +53,10 @@ def outputs_and_flops(model: nn.Module, inputs: Any) -> tuple[dict[str, list[int
     model.eval()
     counter = FlopCounterMode(display=False)
     try:  # without oneDNN, whose recurrent layers are one operation that the counter does not know
-        with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False), counter:
-            model(first(inputs, SAMPLES))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # setting the flags warns of a device that nobody has asked for
+            with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False), counter:
+                model(first(inputs, SAMPLES))
     finally:
         for handle in handles:
             handle.remove()

@@ -49,7 +49,6 @@ def show(config: Config, sheet: Path) -> list[str]:
     lines = [f"model      {config.model.get('_target_')}: {_count(model.parameters())} parameters"]
     if weightless:
         lines.append(f"{'':<11}built without the weights {config.model['weights']}: {weightless}")
-    frozen = {name: frozen_modules(model, phase, name) for name, phase in _phases(config)}
     try:
         forward = Forward(config, CPU, build_batch_transforms(config))
         inputs = forward.inputs(_samples(config, sets))
@@ -58,13 +57,13 @@ def show(config: Config, sheet: Path) -> list[str]:
             shapes, flops = outputs_and_flops(model, given)
     except Exception as error:  # whatever a model or a transform of the user's makes of samples without content
         reason = absent or f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        lines += ["", *_table(model, {}, frozen), "",
+        lines += ["", *_table(config, model, {}), "",
                   f"not shown  output shapes, FLOPs and memory: {reason}"]
     else:
         made_up = "" if sets else ", worked out from the transforms: there is no data"
         lines += [f"input      {'; '.join(map(_tensor, tensors(given)))}{made_up}",
                   f"forward    {_metric(flops, 'FLOPs')} for each sample",
-                  "", *_table(model, shapes, frozen), "", *_memory(config, model, given, mode, forward)]
+                  "", *_table(config, model, shapes), "", *_memory(config, model, given, mode, forward)]
     lines += ["", _sheet(config, sets, sheet) if sets else f"not shown  samples: {absent}"]
     return lines
 
@@ -135,8 +134,9 @@ def _real(config: Config) -> nn.Module:
         return build_model(replace(config, model=config.model | {"weights": None}))
 
 
-def _table(model: nn.Module, shapes: dict[str, list[int]], frozen: dict[str, list[nn.Module]]) -> list[str]:
+def _table(config: Config, model: nn.Module, shapes: dict[str, list[int]]) -> list[str]:
     """The layers as far down as there is room for: name, kind, output of a sample, parameters, what each phase does."""
+    frozen = {name: frozen_modules(model, phase, name) for name, phase in _phases(config)}
     named = [(name, module) for name, module in model.named_modules() if name]
     levels = [name.count(".") for name, _ in named]
     depth = next((level for level in range(max(levels, default=0), 0, -1)

@@ -337,6 +337,38 @@ error: there is no free port
   given  --port 99999: looked at 0 from there on
   do     Name another one, between 1024 and 65535.
 """,
+    "evaluate done --split tset": """\
+error: --split: invalid choice: 'tset' (choose from 'train', 'validation',
+       'test')
+  where  command line
+  do     See: drumbeat evaluate --help
+""",
+    "evaluate done --gpus 2": """\
+error: this machine has no GPU
+  where  --gpus
+  given  --gpus 2
+  do     Use --procs N for ranks on the CPU.
+""",
+    "evaluate done --procs 2 --gpus 2": """\
+error: --gpus and --procs exclude each other
+  where  command line
+  do     Leave --procs out.
+""",
+    "evaluate done --procs 0": """\
+error: --procs must be at least 1
+  where  command line
+  given  --procs 0
+""",
+    "predict done": """\
+error: the following arguments are required: GIVEN
+  where  command line
+  do     See: drumbeat predict --help
+""",
+    "show": """\
+error: the following arguments are required: CONFIG
+  where  command line
+  do     See: drumbeat show --help
+""",
     "demo-data mri x": """\
 error: KIND: invalid choice: 'mri' (choose from 'xray', 'cifar10',
        'fashion_mnist', 'hymenoptera', 'news')
