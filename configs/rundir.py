@@ -122,6 +122,11 @@ class Attempt:
         return self.path / "launch.json"
 
     @property
+    def begun(self) -> Path:
+        """Written by rank 0 after its first step: from which checkpoint it went on (0 for none), and when."""
+        return self.path / "begun.json"
+
+    @property
     def stop(self) -> Path:
         """There when somebody wants the run to save and leave; holds the reason."""
         return self.path / "stop.json"

@@ -21,6 +21,7 @@ from launch.arguments import (
     add_resume_arguments,
     add_run_arguments,
     add_which,
+    whole,
 )
 
 REQUIRED = ("omegaconf", "rich", "submitit", "yaml")
@@ -159,6 +160,23 @@ def doctor(args: argparse.Namespace) -> int:
     return on_config("trainers.doctor", args.words, *(["--all"] if args.all else []), "--sheet", args.sheet)
 
 
+def drill(args: argparse.Namespace) -> int:
+    import random
+
+    from configs.load import load
+    from launch.drill import drill
+
+    flags = [f"--{name}={value}" for name in ("gpus", "procs") if (value := getattr(args, name)) is not None]
+    files = [word for word in args.words if "=" not in word]
+    if len(files) != 1:
+        raise ConfigError(Fault(what="one config is needed", where="command line", given=" ".join(files),
+                                remedy="For example: drumbeat drill configs/resnet50_xray_demo.yaml --procs 2"))
+    name = load(files[0], [word for word in args.words if "=" in word]).config.name
+    seed = random.randrange(10**6) if args.seed is None else args.seed
+    return drill([*args.words, *flags], Path(args.runs), name=f"{name}-drill", kills=args.kills, seed=seed,
+                 every=args.every)
+
+
 def demo_data(args: argparse.Namespace) -> int:
     from launch.tools import start
 
@@ -186,6 +204,7 @@ VERBS: dict[str, tuple[str, Callable[[argparse.Namespace], int]]] = {
     "checkpoints": ("what of a run is saved", checkpoints),
     "export": ("write a run's weights as one plain file", export),
     "doctor": ("look at a config's data before training on it", doctor),
+    "drill": ("hurt a config's training in every way, and prove nothing is lost", drill),
     "cache": ("decode a config's images ahead of its runs", cache),
     "completion": ("print what has bash or zsh complete what you type", completion),
     "demo-data": ("write synthetic data to try things with", demo_data),
@@ -248,6 +267,18 @@ def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
     verbs["doctor"].add_argument("--sheet", default="doctor.png", metavar="FILE", help="where to draw what the model "
                                  "will see (default: doctor.png)")
     add_completion_arguments(verbs["completion"])
+    drilled = verbs["drill"]
+    drilled.usage = "drumbeat drill CONFIG [KEY=VALUE ...] [options]"
+    drilled.add_argument("words", nargs="+", metavar="CONFIG", help="a config file, or the name of a shipped one; then "
+                         "changes to it, KEY=VALUE: phases.NAME.epochs=0.1 makes it short")
+    drilled.add_argument("--gpus", type=whole, metavar="N", help="ranks, a GPU each (default: all there are)")
+    drilled.add_argument("--procs", type=whole, metavar="N", help="ranks on the CPU")
+    drilled.add_argument("--kills", type=whole, default=9, metavar="K", help="how many blows (default: 9, one of each "
+                         "kind)")
+    drilled.add_argument("--seed", type=whole, metavar="S", help="for the same blows again (default: random)")
+    drilled.add_argument("--every", type=float, metavar="SECONDS", help="a blow in about so many seconds, until "
+                         "the run is over (default: at random steps)")
+    drilled.add_argument("--runs", default="runs", metavar="DIR", help="where run folders are made (default: runs)")
     verbs["demo-data"].add_argument("kind", choices=["xray"], help="synthetic chest radiographs in Kaggle's folders")
     verbs["demo-data"].add_argument("folder", metavar="DIR", type=Path, help="where to write them")
     return top, verbs

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -22,10 +21,12 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
+from configs.processes import end_with
 from configs.rundir import Attempt, RunDir, read_json, write_json
+from launch.agents import Agents
 from launch.allocation import Allocation
 from launch.plan import JobPlan, torchrun_command
-from launch.processes import become_subreaper, deaf_and_tied, end_descendants, end_with
+from launch.processes import become_subreaper
 from launch.rendezvous import free_port, interface_towards, other_node, own_address
 from launch.verdict import TERMINATED, TIME_LIMIT, Next, Verdict, judge
 
@@ -39,9 +40,6 @@ FIRST_PATIENCE = 1800.0
 be busy with a long last save; so this is for what nobody has thought of."""
 LEAVE_PATIENCE = 60.0
 """Seconds between the last save and the end of all ranks."""
-
-DEAF_TO = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""Signals that torchrun and its ranks never hear. Which of them SLURM sends to whom depends on its ProctrackType."""
 
 T = TypeVar("T")
 
@@ -90,6 +88,8 @@ class Launcher:
     """Why to stop: set by a signal handler, acted upon by the main loop of the first node."""
     end: float = field(default=float("inf"), init=False)
     """When the job's time is up, as far as the first node has to know."""
+    agents: Agents | None = field(default=None, init=False)
+    """What runs torchrun, once it was needed."""
     joined: int = field(default=-1, init=False)
     """The last attempt this launcher took part in."""
 
@@ -111,6 +111,8 @@ class Launcher:
             if verdict.next == "requeue":
                 os._exit(0)  # at once, because SLURM waits for us; and past submitit, which would call the job done
             if verdict.next != "restart":
+                if self.agents:
+                    self.agents.close()
                 return verdict.next
 
     def hear(self, number: int, frame: FrameType | None) -> None:
@@ -144,10 +146,10 @@ class Launcher:
             attempt.ask_to_stop(self.told)
         if attempt.stop.exists():
             return -signal.SIGTERM  # before it began
-        process = self.start(attempt)
+        agents = self.start(attempt)
         saved_at = float("inf")
         try:
-            while (code := process.poll()) is None:
+            while (code := agents.poll()) is None:
                 now = time.time()
                 if self.node == 0 and (self.told or now > self.end - self.plan.site.signal_seconds):
                     attempt.ask_to_stop(self.told or TIME_LIMIT)
@@ -158,7 +160,7 @@ class Launcher:
                 time.sleep(POLL)
             return code
         finally:
-            if left := end_descendants():
+            if left := agents.end():
                 print(f"processes {left} do not end", flush=True)
 
     def is_over(self, attempt: Attempt) -> bool:
@@ -166,24 +168,23 @@ class Launcher:
         newest = self.run.newest_attempt()
         return newest != attempt or any(read_json(path).get("code") for path in attempt.path.glob("node*.down.json"))
 
-    def start(self, attempt: Attempt) -> subprocess.Popen[bytes]:
-        """torchrun in a session of its own, deaf to SLURM's signals, and ended by the kernel if this process dies."""
+    def start(self, attempt: Attempt) -> Agents:
+        """Has torchrun started."""
         launch = read_json(attempt.launch)
         command = torchrun_command(self.plan, attempt=str(attempt.number), node=str(self.node),
                                    address=str(launch["address"]), port=str(launch["port"]))
-        environment = os.environ | self.plan.environment | {
-            "DRUMBEAT_LAUNCHER": str(os.getpid()),
+        environment = {
             "PET_SIGNALS_TO_HANDLE": "SIGQUIT",  # so that torchrun leaves SIGTERM ignored, for its ranks too
             "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "1",  # from the SIGTERM that ranks do not hear to SIGKILL
             "TORCH_FR_DUMP_TEMP_FILE": str(attempt.path / "nccl-flight-recorder-rank"),
         }
         if self.plan.topology.nodes > 1 and (interface := interface_towards(other_node(str(launch["address"])))):
-            for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-                environment.setdefault(name, interface)
-        with open(attempt.node_log(self.node), "ab") as log:
-            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                                    env=environment, cwd=self.plan.folder, start_new_session=True,
-                                    preexec_fn=deaf_and_tied(*DEAF_TO))
+            environment |= {name: os.environ.get(name, interface)
+                            for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")}
+        if self.agents is None or not self.agents.alive:
+            self.agents = Agents(self.plan, attempt, self.node)
+        self.agents.start(command[3:], environment, attempt.node_log(self.node))
+        return self.agents
 
     def decide(self, attempt: Attempt) -> Verdict:
         """The first node: what the attempt came to and what is next, written down for the others and for `status`."""

@@ -1,5 +1,4 @@
-"""Linux processes: who ends when whom ends, and who hears which signal. What Python's standard library has no words for
-is asked of prctl(2)."""
+"""The processes below this one: who hears which signal, and that all of them end."""
 
 from __future__ import annotations
 
@@ -11,23 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1
+from configs.processes import end_with
+
 PR_SET_CHILD_SUBREAPER = 36
 
 
 def become_subreaper() -> None:
     """Orphans below this process become its children instead of init's, so that it can end them."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def end_with(parent: int, number: signal.Signals) -> None:
-    """The kernel sends this process the signal when `parent`, the process that started it, ends in whatever way.
-
-    To be exact, when the *thread* that started it ends: start such processes from a thread that lasts.
-    """
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
-    if os.getppid() != parent:  # it ended before the line above
-        os.kill(os.getpid(), number)
 
 
 def deaf_and_tied(*signals: signal.Signals) -> Callable[[], None]:
@@ -79,18 +69,19 @@ def descendants(root: int) -> list[int]:
     return found
 
 
-def end_descendants(within: float = 10.0) -> list[int]:
-    """Kills and reaps all that runs below this process. Repeated, because what is being killed may still fork. Returns
-    what is left after `within` seconds: processes that wait for a disk or a driver, and end when that answers."""
+def end_descendants(within: float = 10.0, but: int = 0) -> list[int]:
+    """Kills and reaps all that runs below this process, but for the process `but`, itself. Repeated, because what is
+    being killed may still fork. Returns what is left after `within` seconds: processes that wait for a disk or a
+    driver, and end when that answers."""
     until = time.monotonic() + within
-    while (running := descendants(os.getpid())) and time.monotonic() < until:
+    while (running := set(descendants(os.getpid())) - {but}) and time.monotonic() < until:
         for process in running:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         reap()
         time.sleep(0.02)
     reap()
-    return running
+    return sorted(running)
 
 
 def reap() -> None:

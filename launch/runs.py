@@ -15,8 +15,9 @@ from configs.layers import short
 from configs.rundir import ENDED, RunDir, read_json
 
 LAUNCHERS = {b"submitit.local._local", b"submitit.core._submit"}
-RANKS = {b"trainers.worker"}
-"""What stands in the command lines of a run's processes: of controller and node launcher, of torchrun and ranks."""
+RANKS = {b"trainers.forkserver", b"trainers.worker"}
+"""What stands in the command lines of a run's processes: of controller and node launcher, of torchrun and ranks
+(which are forked from the fork server and keep its command line, or were started without it)."""
 
 SILENCE_SECONDS = 120.0
 """A run on another machine whose status.json is older than this is taken for dead."""

@@ -15,6 +15,8 @@ from configs.layers import ROOT
 from configs.load import load
 from launch.plan import Machine
 
+Done = subprocess.CompletedProcess[str]
+
 
 def on_config(module: str, words: Sequence[str], *options: str) -> int:
     """Runs a module on a config, CONFIG [KEY=VALUE ...], handed to it as JSON; its exit code."""
@@ -28,9 +30,14 @@ def on_config(module: str, words: Sequence[str], *options: str) -> int:
     return start(module, *options, text=json.dumps(dataclasses.asdict(config)))
 
 
-def start(module: str, *words: str, text: str = "") -> int:
-    """Runs a module in this folder, able to import what a run could; its exit code."""
+def start(name: str, *words: str, text: str = "") -> int:
+    """Runs a module in this folder, on this terminal; its exit code."""
+    return module(name, *words, text=text, output=None).returncode
+
+
+def module(name: str, *words: str, text: str = "", output: int | None = subprocess.PIPE) -> Done:
+    """Runs a module in this folder, able to import what a run could."""
     path = os.pathsep.join(dict.fromkeys([str(ROOT), str(Path.cwd()), *Machine.here().python_path]))
-    return subprocess.run([sys.executable, "-m", module, *words], input=text, text=True, check=False,
-                          env=os.environ | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
-                          process_group=0).returncode  # Ctrl-C is for this process, which ends that one without a word
+    return subprocess.run([sys.executable, "-m", name, *words], input=text, text=True, check=False,
+                          env=os.environ | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}, stdout=output, stderr=output,
+                          process_group=0)  # Ctrl-C is for this process, which ends that one without a word

@@ -30,6 +30,16 @@ CONSEQUENCES = re.compile(r"closed by peer|reset by peer|Broken pipe|Socket (clo
                           r"NCCL communicator was aborted|another rank's loss")
 """Messages of ranks that fail because another one did."""
 
+MEANINGS = {
+    r"OutOfMemoryError": "ran out of GPU memory",
+    r"can't allocate memory|MemoryError|Cannot allocate memory": "ran out of memory",
+    r"^RuntimeError: DataLoader worker \(pid": "lost a loader worker",
+    r"^SaveError": "could not save",
+    r"No space left": "found the disk full",
+    r"CUDA error|NCCL error|ncclSystemError": "failed on its GPU or network",
+}
+"""What an exception means, in words, by its type and message."""
+
 WAITS = re.compile(r"distributed_c10d\.py|in _engine_run_backward")
 """In the stacks of a rank that waits for others: in a collective, or in the backward pass, which sums gradients."""
 
@@ -155,8 +165,14 @@ def cause(attempt: Attempt) -> Cause:
         kind = f"{error['type']} at step {error['step']} of rank {error['rank']}"
         if error.get("final"):
             return Cause(lines[0].removeprefix("error: "), error["rank"], kind, final=True)
-        return Cause(f"rank {error['rank']} on {error['node']} failed at step {error['step']}: {error['type']}: "
-                     f"{lines[0][:300]}", error["rank"], kind)
+        said = f"{error['type']}: {lines[0][:300]}"
+        what = next((words for pattern, words in MEANINGS.items() if re.search(pattern, said)), "failed")
+        return Cause(f"rank {error['rank']} on {error['node']} {what} at step {error['step']}: {said}", error["rank"],
+                     kind)
+    silent = [rank for path in attempt.path.glob("rank*.log")
+              if not attempt.error(rank := int(path.stem.removeprefix("rank"))).exists()]
+    if errors and len(silent) == 1:  # the others say that somebody has gone, and this one could not say anything
+        return Cause(f"rank {silent[0]} {ended_by(-signal.SIGKILL)}{at}", silent[0])
     for host, rank, code in sorted(causes, key=lambda cause: cause[2]):
         return Cause(f"rank {rank} on {host} {ended_by(code)}{at}", rank)
     for down in map(read_json, sorted(attempt.path.glob("node*.down.json"))):

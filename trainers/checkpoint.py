@@ -56,15 +56,21 @@ class Progress:
     """The best evaluation so far: its `step` and its metrics."""
     last: dict[str, Any] = field(default_factory=dict)
     """The newest evaluation, likewise."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """What the time that led here went into, over all attempts: see `trainers.clock`."""
 
     def advanced(self, samples: int) -> Progress:
         return replace(self, step=self.step + 1, phase_step=self.phase_step + 1, samples=self.samples + samples)
 
 
-PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.EIO}
-"""What may pass: a full disk, a folder that is read-only or gone, a server that does not answer."""
+PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOENT, errno.ENOTDIR,
+           errno.ESTALE, errno.EIO}
+"""What may pass: a full disk, a limit on files, a folder that is read-only or gone, a server that does not answer."""
 
-SECONDS_BETWEEN_TRIES = 5.0
+SECONDS_BETWEEN_TRIES = 2.0
+
+WRITERS = 3
+"""Times that a killed writer is replaced while it writes one checkpoint."""
 
 
 class SaveError(Exception):
@@ -138,11 +144,18 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Until nothing is under way: the state as it was staged is on the disk. Waits, within its patience, for a disk
-        that has no room or cannot be written. Raises `SaveError`."""
-        paused_at = 0.0
+        that has no room or cannot be written; a writer that was killed is replaced. Raises `SaveError`."""
+        paused_at, killed = 0.0, 0
         while self.under_way and self.writer is not None and self.writer.stdout is not None:
             line = self.writer.stdout.readline()
-            answer: dict[str, Any] = json.loads(line) if line else {"error": "its writer was killed"}
+            if not line and killed < WRITERS and self.staging is not None:
+                killed += 1
+                print("the writer of checkpoints was killed; another one takes over", flush=True)
+                self.writer.communicate()
+                self.writer = _start_writer(self.staging.fd)
+                self._give_order()
+                continue
+            answer: dict[str, Any] = json.loads(line) if line else {"error": "its writers are killed"}
             error = SaveError(answer.get("error", ""), answer.get("file", ""))
             if "error" not in answer:
                 self.under_way = ""

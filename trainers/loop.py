@@ -16,12 +16,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from configs.rundir import write_json
 from configs.schema import Config
 from data.loader import Batch, Fetch, Samples, batches
 from data.order import Timetable
 from trainers.account import Account, check_left_out, check_skipped
 from trainers.build import Sets, build_mixing, build_shares, build_stream
 from trainers.checkpoint import Checkpoint, Checkpoints, Progress
+from trainers.clock import Clock
 from trainers.evaluate import evaluate
 from trainers.guards import compare_ranks, not_finite
 from trainers.stage import Forward, Stage
@@ -77,8 +79,11 @@ class Training:
     progress: Progress
     account: Account
     watchdog: Watchdog
+    clock: Clock
     checkpoint: Checkpoint | None = None
     """The checkpoint that this attempt resumes from."""
+    begun_at: float | None = None
+    """When this attempt had taken its first step."""
 
     def run(self) -> End:
         """All phases that are left. Ends early, with everything saved, where a stop is asked for."""
@@ -112,8 +117,9 @@ class Training:
         stage = Stage(self.config, number, self.model, self.task, self.world, self.forward)
         every = self.config.checkpoints.every_steps
         meter = Meter()
-        self.tracker.status(phase=stage.name, phase_steps=timetable.steps)
+        self.tracker.status(phase=stage.name, phase_steps=timetable.steps, seconds=self.clock.seconds)
         for batch, waited in self._batches(number, timetable, stage, resumed):
+            self.clock.spent("waiting")
             self.watchdog.pet()
             ask = self.agreement.before(self.progress.step)
             if ask.save or ask.stop:
@@ -131,12 +137,15 @@ class Training:
             self.progress = self.progress.advanced(timetable.batch_size)
             meter.add(timetable.batch_size, waited)
             self.account.add(batch)
+            if self.begun_at is None:
+                self._begun()
             self.tracker.status(step=self.progress.step, phase_step=self.progress.phase_step)
 
             if self.progress.step % self.config.compare_ranks_every == 0:
                 compare_ranks(self.model, self.world, self.progress.step)
             if self.progress.step % self.config.tracking.every_steps == 0:
                 self._log(stage, loss, meter, timetable)
+            self.clock.spent("training")
             if timetable.is_mark(step):
                 stage.end_epoch(self._evaluate(stage))
                 self._save(stage)
@@ -159,10 +168,18 @@ class Training:
         first = next(source)
         stage.start(first, resumed)
         self._show_inputs(stage, first)
+        self.clock.spent("starting")
         began = time.perf_counter()
         for batch in chain([first], source):
             yield batch, time.perf_counter() - began
             began = time.perf_counter()
+
+    def _begun(self) -> None:
+        """This attempt has taken its first step: written down for who asks how long a restart took."""
+        self.begun_at = time.time()
+        if self.world.is_first:
+            write_json(self.agreement.attempt.begun, {"from": self.progress.step - 1, "time": self.begun_at},
+                       durable=False)
 
     def _log(self, stage: Stage, loss: Tensor, meter: Meter, timetable: Timetable) -> None:
         """A point of the training curves: the mean loss of this step's batch, over all ranks. Raises `PrepareError` on
@@ -210,6 +227,7 @@ class Training:
                 print(f"{stage.name}  step {self.progress.step}  validation  {said}"
                       f"{'  best so far' if best is evaluation else ''}", flush=True)
         self.agreement.look_again(self.progress.step)
+        self.clock.spent("evaluating")
         return judged
 
     def results(self, name: str, samples: Samples) -> Results:
@@ -235,12 +253,14 @@ class Training:
         return not self.progress.best or better or (math.isnan(best) and not math.isnan(new))
 
     def _save(self, stage: Stage) -> None:
-        self.progress = self.account.close(self.progress, stage.number, self.world)
+        self.progress = replace(self.account.close(self.progress, stage.number, self.world),
+                                seconds=self.clock.rounded())
         if self.world.is_first and self.progress.step > 0:
             self.tracker.flush()
             self.checkpoints.save(self.progress, self.model.state_dict(), stage.tensors(), stage.numbers())
         check_skipped(self.progress, 0, len(self.sets.train), self.config.data.max_skipped)
         self.agreement.saved()
+        self.clock.spent("saving")
 
     def finish(self) -> dict[str, Any]:
         """What the run came to: the content of result.json. The test set is judged with the best weights."""
@@ -251,6 +271,7 @@ class Training:
                 self.model.load_state_dict(self.checkpoints.weights(self.progress.best["step"]))
             self._share(self.model.state_dict().values())
             test = self.task.metrics(self.results("test", self.sets.test))
+        self.clock.spent("evaluating")
         return {"steps": self.progress.step, "samples_seen": self.progress.samples,
                 "samples_skipped": self.progress.skipped, "last": self.progress.last,
                 "best": self.progress.best, "test": test, "weights_sha256": digest}

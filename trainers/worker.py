@@ -23,6 +23,7 @@ import torch
 
 from configs.errors import UserError
 from configs.load import read
+from configs.processes import call_process
 from configs.rundir import Attempt, RunDir, State, read_json, write_json
 from configs.schema import Config
 from trainers.account import Account, check_unchanged, describe
@@ -36,6 +37,7 @@ from trainers.build import (
     use_caches,
 )
 from trainers.checkpoint import Checkpoint, Checkpoints, Progress
+from trainers.clock import Clock
 from trainers.guards import NotFiniteError
 from trainers.loop import End, Training
 from trainers.stage import Forward
@@ -86,6 +88,7 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
                             next_look=progress.step, looked=(progress.step, time.monotonic())),
         tracker=tracker, workers=loader_workers(config, threads=threads, debug=debug), progress=progress,
         account=Account(attempt.number), checkpoint=checkpoint,
+        clock=Clock(progress.seconds, began=read_json(attempt.launch).get("time", time.time())),
         watchdog=Watchdog(attempt, world.rank, math.inf if debug else 60 * config.hang_minutes if config.hang_minutes
                           else None),
     )
@@ -179,6 +182,7 @@ def log_to(path: Path) -> None:
 
 if __name__ == "__main__":
     end_with_agent()
+    call_process(f"rank{os.environ['RANK']}")
     log_to(RunDir(Path(sys.argv[1])).attempt(int(sys.argv[2])).log(int(os.environ["RANK"])))
     warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 from collections.abc import Iterator
@@ -13,6 +12,8 @@ from typing import Literal
 
 import torch
 import torch.distributed as dist
+
+from configs.processes import end_with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +74,13 @@ def join(device: Literal["cuda", "cpu"]) -> Iterator[World]:
 def end_with_agent() -> None:
     """Asks the kernel to kill this rank when torchrun's agent, its parent, ends in whatever way.
 
-    It may have ended already, while this rank imported torch; then our parent is no longer a child of the launcher.
+    It may have ended already; then our parent is no longer a child of the fork server, or of who started torchrun.
     """
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+    agent = os.getppid()
+    end_with(agent)
     try:
-        grandparent = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[1]
+        grandparent = Path(f"/proc/{agent}/stat").read_text().rpartition(")")[2].split()[1]
     except OSError:
         grandparent = ""
-    if os.environ.get("DRUMBEAT_LAUNCHER", grandparent) != grandparent:
+    if os.environ.get("DRUMBEAT_PARENT", grandparent) != grandparent:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -12,7 +12,6 @@ Readers see all of a checkpoint or nothing of it, and a link points to nothing t
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import hashlib
 import json
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.manifest import FORMAT, checkpoint_path
+from configs.processes import call_process, end_with
 from configs.rundir import Attempt, RunDir, read_json
 
 PIECE = 8 << 20
@@ -148,23 +148,20 @@ def flush(path: Path) -> None:
 
 def answer(line: str, fd: int) -> dict[str, Any]:
     """What came of an order: the folder, or what went wrong."""
-    try:
-        order = Order(**json.loads(line))
-        size = os.fstat(fd).st_size
-        with mmap.mmap(fd, size, prot=mmap.PROT_READ) as shared, memoryview(shared) as memory:
+    order = Order(**json.loads(line))
+    with mmap.mmap(fd, os.fstat(fd).st_size, prot=mmap.PROT_READ) as shared, memoryview(shared) as memory:
+        try:  # inside: an error's frames hold views of the memory, which cannot be closed before they are gone
             return {"path": str(write(order, memory))}
-    except OSError as error:
-        return {"error": error.strerror or str(error), "errno": error.errno, "file": str(error.filename or "")}
-    except Exception as error:
-        return {"error": f"{type(error).__name__}: {error}", "errno": None, "file": ""}
+        except OSError as error:
+            return {"error": error.strerror or str(error), "errno": error.errno, "file": str(error.filename or "")}
+        except Exception as error:
+            return {"error": f"{type(error).__name__}: {error}", "errno": None, "file": ""}
 
 
 def main(fd: int) -> None:
     """Answers orders until there are no more, or the rank that gives them has gone."""
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:
-        return
+    end_with(os.getppid())
+    call_process("writer")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal is for the rank, which will want a checkpoint
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     for line in sys.stdin:

@@ -1,8 +1,9 @@
 """A stand-in for torchrun and its ranks: the same command line, the same processes, the same files, and up in 50 ms.
 
-    launcher ─── agent                  in a session of its own, as the launcher starts torchrun
-                   └─ rank              in a session of its own, as torchrun starts its ranks
-                        └─ helper       like a worker of torch's DataLoader: it handles SIGTERM
+    launcher ─── fork server            in a session of its own, as the launcher starts it
+                   └─ agent             in a session of its own, as the fork server starts torchrun
+                        └─ rank         in a session of its own
+                             └─ helper  like a worker of torch's DataLoader: it handles SIGTERM
 
 A rank runs until it is asked to stop or `RUN/standin/finish` is there; then rank 0 writes what the real one writes.
 `RUN/standin/` also takes what the processes have to say: `<attempt>.<name>.pid` and `<attempt>.<name>.heard`.
@@ -26,7 +27,7 @@ HEARD = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
 def install(folder: Path) -> str:
     """A program in `folder` to take the place of Python in a plan; its path."""
     program = folder / "standin-python"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {__file__} agent "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {__file__} server "$@"\n')
     program.chmod(0o755)
     return str(program)
 
@@ -40,6 +41,18 @@ def pids(run: Path, attempt: int) -> dict[str, int]:
 def heard(run: Path) -> dict[str, set[str]]:
     """Which signals reached whom, by name, over all attempts."""
     return {path.name.split(".")[1]: set(path.read_text().split()) for path in (run / "standin").glob("*.heard")}
+
+
+def server() -> int:
+    """Starts agents as it is told, as `trainers.forkserver` does."""
+    for line in sys.stdin:
+        order = json.loads(line)
+        with open(order["log"], "ab") as log:
+            command = [sys.executable, "-I", "-S", __file__, "agent", str(os.getpid()), *order["words"]]
+            child = subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                     env=os.environ | order["environment"])
+        print(child.wait(), flush=True)
+    return 0
 
 
 def agent(words: list[str]) -> int:
@@ -122,8 +135,11 @@ def write(path: Path, text: str) -> None:
 
 
 def main(name: str, *words: str) -> int:
+    if name == "server":
+        return server()
     if name == "agent":
-        return agent(list(words))
+        end_with(int(words[0]))
+        return agent(list(words[1:]))
     run, attempt, number, parent = Path(words[0]), words[1], int(words[2]), int(words[3])
     end_with(parent)
     if name == "rank":

@@ -302,7 +302,6 @@ def test_what_torchrun_is_told(stage: Callable[..., Stage], monkeypatch: pytest.
     environment = dict(pair.split("=", 1) for pair in Path(f"/proc/{agent}/environ").read_text().split("\0") if pair)
     launch = read_json(here.run.attempt(0).launch)
     assert {"--node-rank=1", f"--master-addr={launch['address']}", f"--master-port={launch['port']}"} <= set(words)
-    assert environment["DRUMBEAT_LAUNCHER"] == str(here.launchers[1].pid)
     assert environment["NCCL_SOCKET_IFNAME"] == "ib0"
     assert environment["GLOO_SOCKET_IFNAME"]
     here.finish()
@@ -334,25 +333,27 @@ def test_a_run_that_is_given_up_is_a_failure_to_submitit(stage: Callable[..., St
 
 
 @pytest.mark.slow
-def test_whoever_is_killed_nothing_is_left_and_the_same_weights_come_out(tmp_path: Path) -> None:
-    """The launcher while the ranks start up, the launcher in the first phase, torchrun's agent in the second."""
+@pytest.mark.parametrize("victim", ["pt_elastic", "forkserver"])
+def test_whoever_is_killed_nothing_is_left_and_the_same_weights_come_out(tmp_path: Path, victim: str) -> None:
+    """The launcher while the ranks start up, the launcher in the first phase, torchrun's agent, which calls itself
+    pt_elastic, or the fork server in the second."""
     (straight := tmp_path / "straight").mkdir()
     config = str(write_config(tmp_path))
     drumbeat(straight, config, "--procs", "2")
 
     with Detached(tmp_path, config, "--procs", "2", "data.workers=1", "task._target_=tests.tiny.Fuse",
                   f"task.folder={tmp_path}", "task.at=[8,20]", "task.how=hold") as job:
-        until(lambda: len(job.running("trainers.worker")) == 3, seconds=60)  # torchrun and its ranks
-        job.kill("submitit.core._submit")
+        until(lambda: {"rank0", "rank1"} <= job.called().keys(), seconds=60)
+        job.kill("launcher")
 
     with Detached(tmp_path, "--resume", "tiny") as job:
         until((tmp_path / "blown-0").exists, seconds=60)
-        assert len(job.all()) == 6, "launcher, agent, two ranks with a loader worker each"
-        job.kill("submitit.core._submit")
+        assert len(job.all()) == 7, "launcher, fork server, agent, two ranks with a loader worker each"
+        job.kill("launcher")
 
     with Detached(tmp_path, "--resume", "tiny") as job:
         until((tmp_path / "blown-1").exists, seconds=60)
-        job.kill("torch.distributed.run")
+        job.kill(victim)
 
     killed = latest(tmp_path)
     assert [read_json(killed.attempt(number).verdict).get("outcome") for number in range(4)] == [
@@ -383,17 +384,19 @@ class Detached:
         """All below submitit's controller."""
         return descendants(self.controller)
 
-    def running(self, module: str) -> list[int]:
-        """Those that run a module."""
-        found = []
+    def called(self) -> dict[str, int]:
+        """Those that bear a name, and the launcher, by the module it runs."""
+        found = {}
         for pid in self.all():
             with suppress(OSError):
-                found += [pid] if module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") else []
+                words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+                name = "launcher" if "submitit.core._submit" in words else Path(f"/proc/{pid}/comm").read_text().strip()
+                found[name] = pid
         return found
 
-    def kill(self, module: str) -> None:
-        """SIGKILL to the process that runs a module; all it had started has to be gone in seconds."""
-        victim, = self.running(module)
+    def kill(self, name: str) -> None:
+        """SIGKILL to one process; all it had started has to be gone in seconds."""
+        victim = self.called()[name]
         below = descendants(victim)
         os.kill(victim, signal.SIGKILL)
         until(lambda: not [pid for pid in below if alive(pid)], seconds=20)

@@ -102,6 +102,28 @@ def test_a_stop_without_a_save_says_where_it_goes_on(run: RunDir) -> None:
     assert verdict.next == "requeue"
 
 
+@pytest.mark.parametrize(("kind", "message", "words"), [
+    ("OutOfMemoryError", "CUDA out of memory. Tried to allocate 2.00 GiB.", "ran out of GPU memory"),
+    ("RuntimeError", "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried", "ran out of memory"),
+    ("RuntimeError", "DataLoader worker (pid 955) is killed by signal: Killed.", "lost a loader worker"),
+    ("SaveError", "the checkpoint cannot be written: No space left on device", "could not save"),
+    ("ValueError", "boom", "failed"),
+])
+def test_what_an_exception_means(run: RunDir, kind: str, message: str, words: str) -> None:
+    assert fail(run, kind=kind, message=message).words.startswith(f"rank 1 on n2 {words} at step 7: {kind}: {message}")
+
+
+def test_the_rank_that_could_not_say_anything_was_killed(run: RunDir) -> None:
+    """torchrun may notice first that a rank failed because of it."""
+    attempt = run.claim_attempt()
+    error(attempt, rank=0, message="[gloo] Connection closed by peer [127.0.0.1]:1234")
+    write_text(attempt.node_log(0), REPORT.format(rank=0, code=1))
+    for rank in (0, 1):
+        write_text(attempt.log(rank), "")
+    verdict = judge(run, attempt, restarts=3)
+    assert verdict.words == "rank 1 was killed (SIGKILL; out of memory?) at step 7; there is no checkpoint"
+
+
 def test_an_exception(run: RunDir) -> None:
     checkpoint(run, 6)
     verdict = fail(run, message="boom\nand more of it")
@@ -224,4 +246,4 @@ def test_a_stop_whose_save_failed_says_why(run: RunDir) -> None:
     error(attempt, kind="OSError", message="[Errno 28] No space left on device", step=9)
     assert judge(run, attempt, restarts=3).words == (
         "stopped without a save: as asked; there is no checkpoint; "
-        "rank 1 on n2 failed at step 9: OSError: [Errno 28] No space left on device")
+        "rank 1 on n2 found the disk full at step 9: OSError: [Errno 28] No space left on device")

@@ -1,0 +1,85 @@
+"""The fork server: what it imports ahead, what it leaves to the ranks, and what it answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs.layers import ROOT
+from configs.rundir import RunDir, write_text
+from tests.tiny import CONFIG
+from trainers.forkserver import targets
+
+LOOK = """
+import json, os, sys
+from pathlib import Path
+from configs.rundir import RunDir
+from trainers.forkserver import import_ahead
+import_ahead(RunDir(Path(sys.argv[1])))
+import torch
+print(json.dumps([len(os.listdir("/proc/self/task")), torch.cuda.is_initialized(), sorted(sys.modules)]))
+"""
+
+
+def test_the_addresses_in_a_config() -> None:
+    node = {"model": {"_target_": "a.B", "of": [{"_target_": "c.D"}, {"x": 1}]}, "phases": {"head": {"_target_": ""}}}
+    assert list(targets(node)) == ["a.B", "c.D"]
+
+
+@pytest.mark.slow
+def test_it_only_imports_and_nothing_of_a_users(tmp_path: Path) -> None:
+    """One thread, no GPU: or forking would not be safe. The threads of numpy's OpenBLAS, left out here, end before a
+    fork and come back after it (its memory.c registers that with pthread_atfork)."""
+    run = RunDir(tmp_path)
+    write_text(run.config, CONFIG)
+    done = subprocess.run([sys.executable, "-c", LOOK, str(run.path)], cwd=ROOT, capture_output=True, text=True,
+                          env=os.environ | {"OPENBLAS_NUM_THREADS": "1"})
+    threads, cuda, modules = json.loads(done.stdout)
+    assert (threads, cuda) == (1, False), done.stderr
+    assert {"trainers.worker", "torchvision.transforms.v2", "torch._dynamo", "data.images"} <= set(modules)
+    assert "tests.tiny" not in modules
+
+
+@pytest.mark.slow
+def test_it_answers_with_the_agents_exit_code(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    log = tmp_path / "agent.log"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-m", "trainers.forkserver", str(run.path)], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, text=True, env=environment) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        answers = []
+        for words in (["--nonsense"], ["--standalone", "--nproc-per-node=1", "-m", "tests.trainers.nobody"]):
+            server.stdin.write(json.dumps({"words": words, "environment": {}, "log": str(log)}) + "\n")
+            server.stdin.flush()
+            answers.append(int(server.stdout.readline()))
+        server.stdin.close()
+        assert server.wait() == 0
+    assert answers == [2, 1]
+    assert "No module named 'tests.trainers.nobody'" in log.read_text()
+
+
+@pytest.mark.slow
+def test_an_agent_that_is_killed_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / "sleeper.py").write_text("import os, time\nopen(os.environ['HERE'], 'w').write(str(os.getppid()))\n"
+                                         "time.sleep(60)\n")
+    here = tmp_path / "agent.pid"
+    os.mkfifo(here)
+    with subprocess.Popen([sys.executable, "-m", "trainers.forkserver", str(tmp_path)], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        words = ["--standalone", "--nproc-per-node=1", str(tmp_path / "sleeper.py")]
+        server.stdin.write(json.dumps({"words": words, "environment": {"HERE": str(here)},
+                                       "log": str(tmp_path / "log")}) + "\n")
+        server.stdin.flush()
+        os.kill(int(here.read_text()), signal.SIGKILL)
+        assert int(server.stdout.readline()) == -signal.SIGKILL
+        server.stdin.close()

@@ -1,0 +1,111 @@
+"""Imports once what all ranks need, and forks torchrun's agents from itself, one for each attempt on this node.
+
+    python -m trainers.forkserver RUN < one JSON order a line, each answered by the agent's exit code
+
+To import torch, torchvision and what training with them brings along takes some seconds of a core, and on a shared file
+system far longer. Here one process does it for the agent, all ranks of the node and all attempts, so that a run whose
+rank was killed trains again in a moment; and the memory of what was imported is shared. The agent is torchrun itself,
+told to fork its ranks (`--start-method=fork`) instead of starting Python anew for each.
+
+    launcher ─── fork server ─── agent ─── ranks ─── loader workers, writer
+
+Forking is safe here because the server only imports: it starts no thread and touches no GPU. It imports nothing of a
+user's, so that what a module does when it is imported happens in each rank, as ever.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import importlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from configs.errors import UserError
+from configs.load import read
+from configs.processes import call_process, end_with
+from configs.rundir import RunDir
+
+OURS = {"data", "models", "torch", "torchvision", "trainers"}
+"""Packages whose modules may be imported ahead."""
+ALWAYS = ("torch.distributed.run", "torch._dynamo", "torch.utils.tensorboard", "trainers.worker")
+"""torch.optim and torchvision bring torch._dynamo along."""
+
+
+def main(run_dir: str) -> None:
+    """Carries out orders until there are no more."""
+    call_process("forkserver")
+    import_ahead(RunDir(Path(run_dir)))
+    gc.collect()
+    gc.freeze()  # or the first collection in each rank would copy all these pages
+    for line in sys.stdin:
+        print(carry_out(json.loads(line)), flush=True)
+
+
+def import_ahead(run: RunDir) -> None:
+    """Imports what the ranks will. A target that cannot be imported is a rank's to report."""
+    for name in ALWAYS:
+        importlib.import_module(name)
+    with suppress(UserError, OSError):
+        for address in targets(dataclasses.asdict(read(run.config))):
+            if address.partition(".")[0] in OURS:
+                with suppress(Exception):
+                    importlib.import_module(address.rpartition(".")[0])
+
+
+def targets(node: Any) -> Iterator[str]:
+    """All addresses in a config."""
+    if isinstance(node, dict):
+        if node.get("_target_"):
+            yield str(node["_target_"])
+        node = list(node.values())
+    if isinstance(node, list | tuple):
+        for part in node:
+            yield from targets(part)
+
+
+def carry_out(order: dict[str, Any]) -> int:
+    """Forks an agent and waits for its end; its exit code, negative for a signal. An order holds torchrun's words, the
+    variables to set, and the log to write to."""
+    server = os.getpid()
+    if child := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = 1
+    try:
+        end_with(server)
+        os.setsid()
+        log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        for source, number in ((nothing, 0), (log, 1), (log, 2)):
+            os.dup2(source, number)
+        os.environ |= order["environment"] | {"DRUMBEAT_PARENT": str(server)}
+        agent(order["words"])
+        code = 0
+    except SystemExit as left:
+        code = left.code if isinstance(left.code, int) else 1
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def agent(words: list[str]) -> None:
+    """torchrun on these words, with its ranks forked from this process."""
+    from torch.distributed.elastic.multiprocessing.errors import record
+    from torch.distributed.run import parse_args, run
+
+    args = parse_args(words)
+    if args.module:
+        args.training_script = importlib.import_module(args.training_script).__file__
+    args.module, args.run_path, args.start_method = False, True, "fork"
+    record(run)(args)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
