@@ -17,7 +17,7 @@ from configs.rundir import read_json
 from configs.schema import Site
 from launch import snapshot, sources
 from launch.plan import JobPlan, Machine, plan_job
-from launch.runs import processes_of
+from launch.runs import RANKS, processes_of
 from launch.snapshot import Snapshot, code_text, newest_code, next_code, survey, take
 from tests.launch.small import CONFIG
 from tests.tiny import drumbeat, latest, write_config
@@ -190,7 +190,7 @@ def test_newer_code_has_a_folder_of_its_own(tree: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_computes_what_was_submitted_whatever_is_edited_meanwhile(tmp_path: Path) -> None:
-    """A model that is edited after the submission, before its rank is killed and restarted in place; and again before
+    """A model that is edited after the submission, before its ranks are killed and restarted in place; and again before
     all of the run is killed and resumed."""
     nets = "from tests.tiny import Net\n\nclass Mine(Net):\n    pass\n"
     results = []
@@ -207,9 +207,8 @@ def test_a_run_computes_what_was_submitted_whatever_is_edited_meanwhile(tmp_path
                                        stdout=subprocess.DEVNULL)
             wait_for(folder / "blown-0", process)
             (folder / "nets.py").write_text(nets.replace("pass", "raise RuntimeError('edited')"))
-            rank = next(pid for pid in processes_of(latest(folder), {b"trainers.worker"})
-                        if b"torch.distributed.run" not in Path(f"/proc/{pid}/cmdline").read_bytes())
-            os.kill(rank, signal.SIGKILL)
+            for process_id in processes_of(latest(folder), RANKS):
+                os.kill(process_id, signal.SIGKILL)
             wait_for(folder / "blown-1", process)
             kill_all(latest(folder))
             process.wait()
