@@ -78,7 +78,7 @@ class Allocation:
         """Has the job queued again, which ends it here. Returns '', or why it could not be done."""
         until = time.monotonic() + PATIENCE
         while True:
-            code, said = self._ask("requeue", self.job)
+            code, said = self.ask("requeue", self.job)
             if code == 0 or "pending" in said:  # somebody was faster
                 return ""
             if time.monotonic() > until or not UNREACHABLE.search(said):
@@ -87,10 +87,11 @@ class Allocation:
 
     def look(self) -> dict[str, str]:
         """The job's fields, as `scontrol show job` names them; empty where there is no answer."""
-        code, said = self._ask("--oneliner", "show", "job", self.job)
+        code, said = self.ask("--oneliner", "show", "job", self.job)
         return dict(re.findall(r"(\w+)=(\S*)", said)) if code == 0 else {}
 
-    def _ask(self, *words: str) -> tuple[int, str]:
+    def ask(self, *words: str) -> tuple[int, str]:
+        """Exit code and answer of scontrol."""
         environment = os.environ | {"SLURM_TIME_FORMAT": "standard"}
         try:
             done = subprocess.run(["scontrol", *words], capture_output=True, text=True, timeout=WAIT, env=environment)

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from configs.errors import Fault, LaunchError
 from configs.rundir import RunDir
+from launch.lead import lead_seconds
 from launch.plan import JobPlan, Where, leaked, torchrun_command
 
 YEAR_MINUTES = 525_600
@@ -193,7 +194,7 @@ def sbatch_parameters(plan: JobPlan, after: str = "") -> dict[str, Any]:
         "nodes": topology.nodes,
         "ntasks_per_node": 1,
         "cpus_per_task": cpus,
-        "signal_delay_s": site.signal_seconds,
+        "signal_delay_s": lead_seconds(RunDir(Path(plan.run_dir)), site.signal_seconds, site.time_minutes),
         "comment": Path(plan.run_dir).name,
         "setup": [*site.setup, f"export SRUN_CPUS_PER_TASK={cpus}",
                   f"export PYTHONPATH={shlex.quote(plan.environment['PYTHONPATH'])}", LAUNCHERS],

@@ -27,6 +27,7 @@ from configs.processes import end_with
 from configs.rundir import Attempt, RunDir, read_json, write_json
 from launch.agents import Agents
 from launch.allocation import Allocation
+from launch.lead import grace_warning, lead_seconds
 from launch.meeting import meet
 from launch.plan import JobPlan, torchrun_command
 from launch.processes import become_subreaper
@@ -117,6 +118,8 @@ class Launcher:
         if self.allocation and self.node == 0:
             self.end = self.allocation.end_time()
             self.look_back(self.allocation)
+            if warning := grace_warning(self.run, self.allocation.look().get("Partition", ""), self.allocation.ask):
+                print(f"warning: {warning}", flush=True)
             if self.allocation.needs_successor():
                 self.successor = not queue_successor(self.run, self.plan, self.allocation)
         while True:
@@ -183,12 +186,13 @@ class Launcher:
             self.trouble = meet(attempt, self.node, self.plan.topology.nodes, over)
         if self.trouble or over():
             return 1 if self.trouble else None
+        lead = lead_seconds(self.run, self.plan.site.signal_seconds, self.plan.site.time_minutes)
         agents = self.start(attempt)
         saved_at = float("inf")
         try:
             while (code := agents.poll()) is None:
                 now = time.time()
-                if self.node == 0 and (self.told or now > self.end - self.plan.site.signal_seconds):
+                if self.node == 0 and (self.told or now > self.end - lead):
                     attempt.ask_to_stop(self.told or TIME_LIMIT)
                 if attempt.saved.exists():
                     saved_at = min(saved_at, now)
