@@ -107,7 +107,8 @@ class Launcher:
     trouble: str = field(default="", init=False)
     """Why this node could not even begin the attempt."""
     successor: bool = field(default=False, init=False)
-    """Whether a job is queued that goes on with the run if this one ends without success."""
+    """Whether a job is queued that goes on with the run if this one ends without success; or, where we are in a
+    container without SLURM's programs, whether the job's script can have this one queued again."""
 
     def run_attempts(self) -> Next:
         """Attempt after attempt, until the first node's launcher says to leave."""
@@ -121,7 +122,7 @@ class Launcher:
             if warning := grace_warning(self.run, self.allocation.look().get("Partition", ""), self.allocation.ask):
                 print(f"warning: {warning}", flush=True)
             if self.allocation.needs_successor():
-                self.successor = not queue_successor(self.run, self.plan, self.allocation)
+                self.successor = not queue_successor(self.run, self.plan, self.allocation) or bool(self.plan.site.prefix)
         while True:
             attempt = self.claim() if self.node == 0 else self.wait_for("the next attempt", self.claimed)
             self.joined, self.trouble = attempt.number, ""
