@@ -13,7 +13,6 @@ Where a launcher itself is killed, the job's script starts those of all nodes ag
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import time
 from collections.abc import Callable
@@ -26,13 +25,13 @@ from typing import TypeVar
 from configs.processes import end_with
 from configs.rundir import Attempt, RunDir, read_json, write_json
 from launch.agents import Agents
-from launch.allocation import Allocation
+from launch.allocation import Allocation, job_identity, job_name, ours
 from launch.lead import grace_warning, lead_seconds
 from launch.meeting import meet
 from launch.plan import JobPlan, torchrun_command
 from launch.processes import become_subreaper
 from launch.rendezvous import free_port, interface_towards, other_node, own_address
-from launch.succession import AGAIN, CONTINUE, abandoned, queue_successor, take_over
+from launch.succession import AGAIN, CONTINUE, look_back, queue_successor, take_over
 from launch.verdict import TERMINATED, TIME_LIMIT, Next, Verdict, judge
 
 POLL = 0.2
@@ -118,11 +117,13 @@ class Launcher:
         become_subreaper()
         if self.allocation and self.node == 0:
             self.end = self.allocation.end_time()
-            self.look_back(self.allocation)
+            if (before := look_back(self.run, self.plan, self.allocation)) and before.next == "give up":
+                raise RunFailedError(before.words)
             if warning := grace_warning(self.run, self.allocation.look().get("Partition", ""), self.allocation.ask):
                 print(f"warning: {warning}", flush=True)
             if self.allocation.needs_successor():
-                self.successor = not queue_successor(self.run, self.plan, self.allocation) or bool(self.plan.site.prefix)
+                refusal = queue_successor(self.run, self.plan, self.allocation)
+                self.successor = not refusal or bool(self.plan.site.prefix)
         while True:
             attempt = self.claim() if self.node == 0 else self.wait_for("the next attempt", self.claimed)
             self.joined, self.trouble = attempt.number, ""
@@ -140,19 +141,6 @@ class Launcher:
     def hear(self, number: int, frame: FrameType | None) -> None:
         """The signal handler: sets a flag and nothing else. The first reason stands."""
         self.told = self.told or (TERMINATED if number == signal.SIGTERM else TIME_LIMIT)
-
-    def look_back(self, allocation: Allocation) -> None:
-        """The first node: judges the attempt before, if its launchers, of this job or the one it follows, were killed
-        before they could. Raises `RunFailedError` where that was once too often."""
-        before = self.run.newest_attempt()
-        if before is None or Verdict.read(before) or not any(
-                job and ours(before, job) for job in (allocation.job, allocation.after)):
-            return
-        verdict = abandoned(self.run, before, nodes=self.plan.topology.nodes, restarts=self.plan.restarts)
-        verdict.write(before)
-        if verdict.next == "give up":
-            self.run.write_status(state="failed", verdict=verdict.words)
-            raise RunFailedError(verdict.words)
 
     def claim(self) -> Attempt:
         """The first node: takes the next attempt, and tells the others where its ranks will meet."""
@@ -272,22 +260,3 @@ def wait_until(look: Callable[[], T | None], seconds: float) -> T | None:
     while not (found := look()) and time.time() < until:
         time.sleep(POLL)
     return found
-
-
-LOCAL_JOB = f"local-{secrets.token_hex(8)}"
-"""This process, where it is no SLURM job. A process id would not do: a container hands out the same ones each time."""
-
-
-def job_name() -> str:
-    """What stays the same when SLURM queues a job again."""
-    return os.environ.get("SLURM_JOB_ID", LOCAL_JOB)
-
-
-def job_identity() -> str:
-    """This start of this job's launchers."""
-    return ".".join([job_name(), os.environ.get("SLURM_RESTART_COUNT", "0"), os.environ.get("SLURM_STEP_ID", "0")])
-
-
-def ours(attempt: Attempt, job: str) -> bool:
-    """Whether an attempt was claimed by a job, or by a start of a job."""
-    return f"{read_json(attempt.launch).get('job')}.".startswith(f"{job}.")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from configs.errors import LaunchError
 from configs.rundir import ENDED, Attempt, RunDir, read_json, write_json
-from launch.allocation import Allocation
+from launch.allocation import Allocation, ours
 from launch.executors import Slurm
 from launch.plan import JobPlan
 from launch.verdict import Verdict, in_a_row, judge, newest_checkpoint
@@ -51,6 +51,20 @@ def queue_successor(run: RunDir, plan: JobPlan, allocation: Allocation) -> str:
     write_json(run.job, job | {"id": allocation.job, "successor": queued.id})
     print(f"job {queued.id} goes on with the run if this one ends early: SLURM would not queue it again", flush=True)
     return ""
+
+
+def look_back(run: RunDir, plan: JobPlan, allocation: Allocation) -> Verdict | None:
+    """Judges the attempt before, if its launchers, of this job or the one it follows, were killed before they could.
+    None where there is none to judge."""
+    before = run.newest_attempt()
+    if before is None or Verdict.read(before) or not any(
+            job and ours(before, job) for job in (allocation.job, allocation.after)):
+        return None
+    verdict = abandoned(run, before, nodes=plan.topology.nodes, restarts=plan.restarts)
+    verdict.write(before)
+    if verdict.next == "give up":
+        run.write_status(state="failed", verdict=verdict.words)
+    return verdict
 
 
 def abandoned(run: RunDir, attempt: Attempt, *, nodes: int, restarts: int) -> Verdict:
