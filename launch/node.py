@@ -31,7 +31,7 @@ from launch.meeting import meet
 from launch.plan import JobPlan, torchrun_command
 from launch.processes import become_subreaper
 from launch.rendezvous import free_port, interface_towards, other_node, own_address
-from launch.succession import AGAIN, CONTINUE, look_back, queue_successor, take_over
+from launch.succession import AGAIN, CONTINUE, drop_successor, look_back, queue_successor, take_over
 from launch.verdict import TERMINATED, TIME_LIMIT, Next, Verdict, judge
 
 POLL = 0.2
@@ -68,6 +68,7 @@ class Node:
         wait_until(run.plan.exists, PLAN_PATIENCE)
         plan = JobPlan.read(run.plan)
         if plan.where == "slurm":
+            wait_until(run.job.exists, PLAN_PATIENCE)
             node, allocation = int(os.environ["SLURM_NODEID"]), Allocation.here()
             if not take_over(run, allocation, first=node == 0):
                 print("the run has ended, or goes on in another job: nothing to do", flush=True)
@@ -134,6 +135,8 @@ class Launcher:
             if verdict.next == "requeue":  # at once, because SLURM waits for us; past submitit, which calls a job done
                 os._exit(CONTINUE if self.successor else 0)
             if verdict.next != "restart":
+                if self.node == 0:
+                    drop_successor(self.run)
                 if self.agents:
                     self.agents.close()
                 return verdict.next

@@ -68,6 +68,17 @@ def test_cancelled_is_cancelled(submitted: Start) -> None:  # noqa: F811
 
 
 @on("cgroup", preempt="CANCEL", grace=0)
+def test_a_run_that_is_given_up_leaves_none(submitted: Start) -> None:  # noqa: F811
+    job = submitted(sbatch=NO_REQUEUE)
+    next_job = successor(job)
+    job.up()
+    (job.run.path / "standin" / "fail1").write_text("a bad picture")
+    job.cluster.wait(job.job, "FAILED", timeout=40)
+    until(lambda: gone(job))
+    assert (job.state(), job.cluster.state(next_job)) == ("failed", "CANCELLED")
+
+
+@on("cgroup", preempt="CANCEL", grace=0)
 def test_a_run_that_somebody_resumed_is_left_to_that_job(submitted: Start) -> None:  # noqa: F811
     job = submitted(sbatch=NO_REQUEUE)
     next_job = successor(job)
