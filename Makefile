@@ -26,8 +26,8 @@ $(VENV)/installed: pyproject.toml
 test: install                ## the whole test suite
 	$(BIN)/python -m pytest
 
-test-slurm: install          ## what needs a SLURM cluster; brings one up by itself, as root
-	$(BIN)/python -m pytest -m slurm
+test-slurm: install          ## all that needs a SLURM cluster; brings one up by itself, as root
+	$(BIN)/python -m pytest -m "slurm or matrix" tests/slurm
 
 check: install               ## ruff, mypy, the import rule
 	$(BIN)/ruff check .

@@ -130,6 +130,11 @@ def load_site(profile: str | None) -> Site:
                                 where=source("signal_seconds", places, layers) or short(file),
                                 given=f"signal_seconds: {site.signal_seconds}, time_minutes: {site.time_minutes}",
                                 remedy="Ask for more time, or for a later signal."))
+    memory = [key for key in ("mem_gb_per_node", "mem_gb_per_cpu", "mem_gb_per_gpu") if getattr(site, key) is not None]
+    if len(memory) > 1:
+        raise ConfigError(Fault(what="memory is asked for in more than one way",
+                                where=source(memory[1], places, layers) or short(file), given=", ".join(memory),
+                                remedy="Keep one of them: SLURM takes no more."))
     return site
 
 

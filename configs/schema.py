@@ -209,15 +209,22 @@ class Site:
     constraint: str | None = None
     time_minutes: int = at_least(1, 1440)
     """The job's time limit. A run that needs longer saves before it and is queued again."""
-    gpu_flag: Literal["gres", "gpus-per-node"] = "gres"
-    """How GPUs are asked for. gres works on every site; gpus-per-node needs the cons_tres plugin."""
+    gpu_flag: Literal["gres", "gpus-per-node", "none"] = "gres"
+    """How GPUs are asked for. gres works on every site; gpus-per-node needs the cons_tres plugin; none, where a whole
+    node comes with its GPUs."""
     gpu_type: str | None = None
     """Asked for as gpu:TYPE:COUNT where given."""
     mem_gb_per_node: float | None = above(0, None)
-    """Memory; null leaves it to the site's default."""
+    """Memory. At most one of these three; without any it is the site's default."""
+    mem_gb_per_cpu: float | None = above(0, None)
+    mem_gb_per_gpu: float | None = above(0, None)
     signal_seconds: int = at_least(1, 120)
     """How long before the time limit SLURM sends the signal that lets the run save."""
     setup: list[str] = field(default_factory=list)
     """Shell lines before the job's command: module load and the like."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """Variables that every process of the run finds set."""
+    prefix: str = ""
+    """What comes before Python on the nodes, to run it in a container: apptainer exec --nv image.sif, for example."""
     sbatch: dict[str, Any] = field(default_factory=dict)
     """Any other sbatch option by its long name; true for one without a value, false to leave out one of Drumbeat's."""

@@ -1,14 +1,18 @@
-"""What the node launcher asks of SLURM: when its job's time is up, why the job was told to end, to queue it again."""
+"""The job that a node launcher is part of, and what it asks of SLURM: when the time is up, why the job was told to end,
+to queue it again."""
 
 from __future__ import annotations
 
 import os
 import re
+import secrets
 import subprocess
 import time
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
+
+from configs.rundir import Attempt, read_json
 
 Fate = Literal["preempted", "time limit", "requeued", "cancelled", "node failure", "terminated"]
 
@@ -78,7 +82,7 @@ class Allocation:
         """Has the job queued again, which ends it here. Returns '', or why it could not be done."""
         until = time.monotonic() + PATIENCE
         while True:
-            code, said = self._ask("requeue", self.job)
+            code, said = self.ask("requeue", self.job)
             if code == 0 or "pending" in said:  # somebody was faster
                 return ""
             if time.monotonic() > until or not UNREACHABLE.search(said):
@@ -87,10 +91,11 @@ class Allocation:
 
     def look(self) -> dict[str, str]:
         """The job's fields, as `scontrol show job` names them; empty where there is no answer."""
-        code, said = self._ask("--oneliner", "show", "job", self.job)
+        code, said = self.ask("--oneliner", "show", "job", self.job)
         return dict(re.findall(r"(\w+)=(\S*)", said)) if code == 0 else {}
 
-    def _ask(self, *words: str) -> tuple[int, str]:
+    def ask(self, *words: str) -> tuple[int, str]:
+        """Exit code and answer of scontrol."""
         environment = os.environ | {"SLURM_TIME_FORMAT": "standard"}
         try:
             done = subprocess.run(["scontrol", *words], capture_output=True, text=True, timeout=WAIT, env=environment)
@@ -99,3 +104,22 @@ class Allocation:
         except subprocess.TimeoutExpired:
             return 1, f"no answer within {WAIT:g} s"
         return done.returncode, (done.stdout + done.stderr).strip()
+
+
+LOCAL_JOB = f"local-{secrets.token_hex(8)}"
+"""This process, where it is no SLURM job. A process id would not do: a container hands out the same ones each time."""
+
+
+def job_name() -> str:
+    """What stays the same when SLURM queues a job again."""
+    return os.environ.get("SLURM_JOB_ID", LOCAL_JOB)
+
+
+def job_identity() -> str:
+    """This start of this job's launchers."""
+    return ".".join([job_name(), os.environ.get("SLURM_RESTART_COUNT", "0"), os.environ.get("SLURM_STEP_ID", "0")])
+
+
+def ours(attempt: Attempt, job: str) -> bool:
+    """Whether an attempt was claimed by a job, or by a start of a job."""
+    return f"{read_json(attempt.launch).get('job')}.".startswith(f"{job}.")

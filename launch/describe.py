@@ -68,7 +68,8 @@ def _share(size: int, world_size: int) -> str:
 def _environment(plan: JobPlan) -> str:
     lines = [f"{name}={value}" for name, value in plan.environment.items()]
     if gone := leaked(os.environ):
-        lines.append(_wrapped("# not passed on: ", ", ".join(gone), "#   "))
+        lines += ["# not passed on, as they tell of the job or process around this shell:",
+                  _wrapped("#   ", ", ".join(gone), "#   ")]
     return "\n".join(lines)
 
 

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from configs.errors import Fault, LaunchError
 from configs.rundir import RunDir
+from launch.lead import lead_seconds
 from launch.plan import JobPlan, Where, leaked, torchrun_command
 
 YEAR_MINUTES = 525_600
@@ -113,7 +114,7 @@ class Slurm:
         from submitit.slurm.slurm import _make_sbatch_string  # pure, and works where there is no SLURM
 
         folder = RunDir(Path(plan.run_dir)).submitit
-        command = f"{shlex.quote(plan.python)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
+        command = f"{_python(plan)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
         parameters = sbatch_parameters(plan, after)
         text = _make_sbatch_string(command=command, folder=folder, **parameters)
         return Request(plan=plan, text=text, parameters=parameters)
@@ -130,7 +131,7 @@ class Slurm:
         try:
             with environment(plan), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # submitit's advice on combinations that we choose on purpose
-                executor = SureExecutor(folder=RunDir(Path(plan.run_dir)).submitit, python=shlex.quote(plan.python))
+                executor = SureExecutor(folder=RunDir(Path(plan.run_dir)).submitit, python=_python(plan))
                 executor.update_parameters(**request.parameters)
                 job = executor.submit(Node(plan.run_dir))
         except (FailedJobError, FailedSubmissionError) as error:
@@ -160,6 +161,7 @@ srun() {  # a node's launcher that is killed takes those of the other nodes with
     command srun ${again:+--immediate=60} "$@"; code=$?
     if [ $code -le 128 ]; then break; fi
   done
+  if [ $code = 75 ]; then scontrol requeue "$SLURM_JOB_ID"; fi  # for launchers in a container
   return $code
 }"""
 """A function in the job's script around the command of that name. How often is decided by the launchers, from how far
@@ -178,12 +180,16 @@ def sbatch_parameters(plan: JobPlan, after: str = "") -> dict[str, Any]:
         name: value for name in ("partition", "account", "qos", "constraint")
         if (value := getattr(site, name)) is not None
     }
-    if topology.device == "cuda":
+    if topology.device == "cuda" and site.gpu_flag != "none":
         kind = f"{site.gpu_type}:" if site.gpu_type else ""
         more |= ({"gres": f"gpu:{kind}{topology.ranks_per_node}"} if site.gpu_flag == "gres"
                  else {"gpus-per-node": f"{kind}{topology.ranks_per_node}"})
-    if site.mem_gb_per_node is not None:
-        given["mem"] = f"{int(site.mem_gb_per_node * 1024)}M"
+    if site.mem_gb_per_cpu is not None:
+        given["mem_per_cpu"] = _megabytes(site.mem_gb_per_cpu)
+    elif site.mem_gb_per_gpu is not None:  # as memory of a node, which every site takes
+        given["mem"] = _megabytes(site.mem_gb_per_gpu * topology.ranks_per_node)
+    elif site.mem_gb_per_node is not None:
+        given["mem"] = _megabytes(site.mem_gb_per_node)
     if after:
         more |= {"dependency": f"afternotok:{after}", "kill-on-invalid-dep": "yes"}
     more = {name: value for name, value in more.items() if value not in (None, False)}
@@ -193,13 +199,23 @@ def sbatch_parameters(plan: JobPlan, after: str = "") -> dict[str, Any]:
         "nodes": topology.nodes,
         "ntasks_per_node": 1,
         "cpus_per_task": cpus,
-        "signal_delay_s": site.signal_seconds,
+        "signal_delay_s": lead_seconds(RunDir(Path(plan.run_dir)), site.signal_seconds, site.time_minutes),
         "comment": Path(plan.run_dir).name,
-        "setup": [*site.setup, f"export SRUN_CPUS_PER_TASK={cpus}",
+        "setup": [*site.setup, *(f"export {name}={shlex.quote(value)}" for name, value in site.environment.items()),
+                  f"export SRUN_CPUS_PER_TASK={cpus}",
                   f"export PYTHONPATH={shlex.quote(plan.environment['PYTHONPATH'])}", LAUNCHERS],
         "srun_args": ["--kill-on-bad-exit=1", "--wait=60", f"--cpus-per-task={cpus}"],
         "additional_parameters": more,
     }
+
+
+def _python(plan: JobPlan) -> str:
+    """The shell words that start Python on a node: in a container, where the site has one."""
+    return f"{plan.site.prefix} {shlex.quote(plan.python)}".strip()
+
+
+def _megabytes(gigabytes: float) -> str:
+    return f"{int(gigabytes * 1024)}M"
 
 
 def command_text(command: list[str]) -> str:

@@ -13,7 +13,6 @@ Where a launcher itself is killed, the job's script starts those of all nodes ag
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import time
 from collections.abc import Callable
@@ -26,12 +25,13 @@ from typing import TypeVar
 from configs.processes import end_with
 from configs.rundir import Attempt, RunDir, read_json, write_json
 from launch.agents import Agents
-from launch.allocation import Allocation
+from launch.allocation import Allocation, job_identity, job_name, ours
+from launch.lead import grace_warning, lead_seconds
 from launch.meeting import meet
 from launch.plan import JobPlan, torchrun_command
 from launch.processes import become_subreaper
 from launch.rendezvous import free_port, interface_towards, other_node, own_address
-from launch.succession import AGAIN, CONTINUE, abandoned, queue_successor, take_over
+from launch.succession import AGAIN, CONTINUE, drop_successor, look_back, queue_successor, take_over
 from launch.verdict import TERMINATED, TIME_LIMIT, Next, Verdict, judge
 
 POLL = 0.2
@@ -68,6 +68,7 @@ class Node:
         wait_until(run.plan.exists, PLAN_PATIENCE)
         plan = JobPlan.read(run.plan)
         if plan.where == "slurm":
+            wait_until(run.job.exists, PLAN_PATIENCE)
             node, allocation = int(os.environ["SLURM_NODEID"]), Allocation.here()
             if not take_over(run, allocation, first=node == 0):
                 print("the run has ended, or goes on in another job: nothing to do", flush=True)
@@ -106,7 +107,8 @@ class Launcher:
     trouble: str = field(default="", init=False)
     """Why this node could not even begin the attempt."""
     successor: bool = field(default=False, init=False)
-    """Whether a job is queued that goes on with the run if this one ends without success."""
+    """Whether a job is queued that goes on with the run if this one ends without success; or, where we are in a
+    container without SLURM's programs, whether the job's script can have this one queued again."""
 
     def run_attempts(self) -> Next:
         """Attempt after attempt, until the first node's launcher says to leave."""
@@ -116,9 +118,13 @@ class Launcher:
         become_subreaper()
         if self.allocation and self.node == 0:
             self.end = self.allocation.end_time()
-            self.look_back(self.allocation)
+            if (before := look_back(self.run, self.plan, self.allocation)) and before.next == "give up":
+                raise RunFailedError(before.words)
+            if warning := grace_warning(self.run, self.allocation.look().get("Partition", ""), self.allocation.ask):
+                print(f"warning: {warning}", flush=True)
             if self.allocation.needs_successor():
-                self.successor = not queue_successor(self.run, self.plan, self.allocation)
+                refusal = queue_successor(self.run, self.plan, self.allocation)
+                self.successor = not refusal or bool(self.plan.site.prefix)
         while True:
             attempt = self.claim() if self.node == 0 else self.wait_for("the next attempt", self.claimed)
             self.joined, self.trouble = attempt.number, ""
@@ -129,6 +135,8 @@ class Launcher:
             if verdict.next == "requeue":  # at once, because SLURM waits for us; past submitit, which calls a job done
                 os._exit(CONTINUE if self.successor else 0)
             if verdict.next != "restart":
+                if self.node == 0:
+                    drop_successor(self.run)
                 if self.agents:
                     self.agents.close()
                 return verdict.next
@@ -136,19 +144,6 @@ class Launcher:
     def hear(self, number: int, frame: FrameType | None) -> None:
         """The signal handler: sets a flag and nothing else. The first reason stands."""
         self.told = self.told or (TERMINATED if number == signal.SIGTERM else TIME_LIMIT)
-
-    def look_back(self, allocation: Allocation) -> None:
-        """The first node: judges the attempt before, if its launchers, of this job or the one it follows, were killed
-        before they could. Raises `RunFailedError` where that was once too often."""
-        before = self.run.newest_attempt()
-        if before is None or Verdict.read(before) or not any(
-                job and ours(before, job) for job in (allocation.job, allocation.after)):
-            return
-        verdict = abandoned(self.run, before, nodes=self.plan.topology.nodes, restarts=self.plan.restarts)
-        verdict.write(before)
-        if verdict.next == "give up":
-            self.run.write_status(state="failed", verdict=verdict.words)
-            raise RunFailedError(verdict.words)
 
     def claim(self) -> Attempt:
         """The first node: takes the next attempt, and tells the others where its ranks will meet."""
@@ -183,12 +178,13 @@ class Launcher:
             self.trouble = meet(attempt, self.node, self.plan.topology.nodes, over)
         if self.trouble or over():
             return 1 if self.trouble else None
+        lead = lead_seconds(self.run, self.plan.site.signal_seconds, self.plan.site.time_minutes)
         agents = self.start(attempt)
         saved_at = float("inf")
         try:
             while (code := agents.poll()) is None:
                 now = time.time()
-                if self.node == 0 and (self.told or now > self.end - self.plan.site.signal_seconds):
+                if self.node == 0 and (self.told or now > self.end - lead):
                     attempt.ask_to_stop(self.told or TIME_LIMIT)
                 if attempt.saved.exists():
                     saved_at = min(saved_at, now)
@@ -267,22 +263,3 @@ def wait_until(look: Callable[[], T | None], seconds: float) -> T | None:
     while not (found := look()) and time.time() < until:
         time.sleep(POLL)
     return found
-
-
-LOCAL_JOB = f"local-{secrets.token_hex(8)}"
-"""This process, where it is no SLURM job. A process id would not do: a container hands out the same ones each time."""
-
-
-def job_name() -> str:
-    """What stays the same when SLURM queues a job again."""
-    return os.environ.get("SLURM_JOB_ID", LOCAL_JOB)
-
-
-def job_identity() -> str:
-    """This start of this job's launchers."""
-    return ".".join([job_name(), os.environ.get("SLURM_RESTART_COUNT", "0"), os.environ.get("SLURM_STEP_ID", "0")])
-
-
-def ours(attempt: Attempt, job: str) -> bool:
-    """Whether an attempt was claimed by a job, or by a start of a job."""
-    return f"{read_json(attempt.launch).get('job')}.".startswith(f"{job}.")

@@ -8,9 +8,12 @@ twice.
 
 from __future__ import annotations
 
+import subprocess
+from contextlib import suppress
+
 from configs.errors import LaunchError
 from configs.rundir import ENDED, Attempt, RunDir, read_json, write_json
-from launch.allocation import Allocation
+from launch.allocation import WAIT, Allocation, ours
 from launch.executors import Slurm
 from launch.plan import JobPlan
 from launch.verdict import Verdict, in_a_row, judge, newest_checkpoint
@@ -25,9 +28,9 @@ def take_over(run: RunDir, allocation: Allocation, *, first: bool) -> bool:
     """Whether the run belongs to this job, or now does because the one before has left it. Every node's launcher asks;
     the first one writes it down."""
     job = read_json(run.job)
-    if job.get("id") in (None, allocation.job):
+    if job.get("id") == allocation.job or not (job.get("id") or allocation.after):  # not written down yet
         return True
-    if job["id"] != allocation.after or read_json(run.status).get("state") in ENDED:
+    if job.get("id") != allocation.after or read_json(run.status).get("state") in ENDED:
         return False
     if allocation.follows_a_cancelled_job():
         if first:
@@ -51,6 +54,28 @@ def queue_successor(run: RunDir, plan: JobPlan, allocation: Allocation) -> str:
     write_json(run.job, job | {"id": allocation.job, "successor": queued.id})
     print(f"job {queued.id} goes on with the run if this one ends early: SLURM would not queue it again", flush=True)
     return ""
+
+
+def drop_successor(run: RunDir) -> None:
+    """Takes the job that was to follow out of the queue: the run has ended. Where that fails, the job leaves as soon as
+    it has started; after a success, SLURM drops it by itself."""
+    if job := read_json(run.job).get("successor"):
+        with suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(["scancel", str(job)], capture_output=True, check=False, timeout=WAIT)
+
+
+def look_back(run: RunDir, plan: JobPlan, allocation: Allocation) -> Verdict | None:
+    """Judges the attempt before, if its launchers, of this job or the one it follows, were killed before they could.
+    None where there is none to judge."""
+    before = run.newest_attempt()
+    if before is None or Verdict.read(before) or not any(
+            job and ours(before, job) for job in (allocation.job, allocation.after)):
+        return None
+    verdict = abandoned(run, before, nodes=plan.topology.nodes, restarts=plan.restarts)
+    verdict.write(before)
+    if verdict.next == "give up":
+        run.write_status(state="failed", verdict=verdict.words)
+    return verdict
 
 
 def abandoned(run: RunDir, attempt: Attempt, *, nodes: int, restarts: int) -> Verdict:

@@ -258,6 +258,9 @@ def test_clusters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.yaml").write_text("time_minutes: 2\n")
     with pytest.raises(ConfigError, match="the signal to save would come before the job begins"):
         load_site("mine.yaml")
+    (tmp_path / "mine.yaml").write_text("mem_gb_per_gpu: 60\nmem_gb_per_node: 240\n")
+    with pytest.raises(ConfigError, match=r"memory is asked for in more than one way\n  where  mine.yaml:1"):
+        load_site("mine.yaml")
     with pytest.raises(ConfigError, match=r"no cluster profile 'exampel'(.|\n)*Did you mean 'example'"):
         load_site("exampel")
 

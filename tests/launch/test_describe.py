@@ -117,7 +117,8 @@ PYTHONSAFEPATH=1
 PYTHONUNBUFFERED=1
 PYTHONFAULTHANDLER=1
 OMP_NUM_THREADS=2
-# not passed on: MASTER_ADDR, SLURM_JOB_ID
+# not passed on, as they tell of the job or process around this shell:
+#   MASTER_ADDR, SLURM_JOB_ID
 
 # --- command on each node
 # ATTEMPT: known when the job starts

@@ -185,7 +185,7 @@ def test_only_the_launcher_hears_signals(stage: Callable[..., Stage]) -> None:
 
 def test_the_clock_asks_for_a_save(stage: Callable[..., Stage]) -> None:
     here = stage()
-    here.launch(end=time.time() + Site().signal_seconds + 5)
+    here.launch(end=time.time() + Site().signal_seconds + 8)
     here.up()
     assert here.end() == ["leave"]
     assert here.verdict(0)["words"] == "stopped at step 1: the job's time limit is near"

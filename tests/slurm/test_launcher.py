@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,21 +29,24 @@ from tests.slurm.test_cluster import submit
 pytestmark = pytest.mark.slurm
 
 
-def on(*proctracks: str) -> pytest.MarkDecorator:
-    """A cluster with each of these ways to find a job's processes. Together the tests try each of them with everything
-    that it makes a difference to; all combinations would take four minutes."""
-    params = [pytest.param({"proctrack": proctrack}, id=proctrack) for proctrack in proctracks]
+def on(*proctracks: str, **options: Any) -> pytest.MarkDecorator:
+    """A cluster with each way to find a job's processes. The named ones are for every day: together the tests try each
+    of them with everything that it makes a difference to. `make test-slurm` tries all combinations."""
+    params = [pytest.param({"proctrack": proctrack, **options}, id=proctrack,
+                           marks=() if proctrack in proctracks else pytest.mark.matrix)
+              for proctrack in ("cgroup", "linuxproc", "pgid")]
     return pytest.mark.parametrize("cluster", params, indirect=True, scope="module")
 
 
 class Submitted:
     """A run of one stand-in rank on each of two nodes, submitted as the command line does it."""
 
-    def __init__(self, cluster: Cluster, folder: Path, restarts: int = 3, **site: Any) -> None:
+    def __init__(self, cluster: Cluster, folder: Path, restarts: int = 3, cpus: int = 8, **site: Any) -> None:
         self.cluster = cluster
         self.run = RunDir(folder / "run")
+        folder.mkdir(exist_ok=True)
         (self.run.path / "standin").mkdir(parents=True)
-        topology = Topology(nodes=2, ranks_per_node=1, device="cpu", cpus_per_rank=8)
+        topology = Topology(nodes=2, ranks_per_node=1, device="cpu", cpus_per_rank=cpus)
         plan = JobPlan(run_dir=str(self.run.path), name="standin", where="slurm", topology=topology,
                        site=Site(**{"time_minutes": 10, **site}), environment={"PYTHONPATH": str(ROOT)},
                        folder=str(folder), restarts=restarts)
@@ -103,8 +107,8 @@ class Submitted:
 def submitted(cluster: Cluster, tmp_path: Path) -> Iterator[Callable[..., Submitted]]:
     made: list[Submitted] = []
 
-    def make(**site: Any) -> Submitted:
-        made.append(Submitted(cluster, tmp_path, **site))
+    def make(folder: Path = tmp_path, **site: Any) -> Submitted:
+        made.append(Submitted(cluster, folder, **site))
         return made[-1]
 
     yield make
@@ -174,24 +178,53 @@ def test_a_rank_and_then_an_agent_is_killed_on_the_second_node(submitted: Callab
     assert (len(ports), job.restarts()) == (3, 0)
 
 
-@on("pgid")
-def test_the_first_launcher_is_killed(submitted: Callable[..., Submitted]) -> None:
-    """The job fails and leaves nothing, though under pgid SLURM does not know of torchrun's sessions. To go on takes a
-    new job: `--resume`."""
-    job = submitted()
-    job.up()
-    os.kill(job.launcher(0), signal.SIGKILL)
-    job.cluster.wait(job.job, "FAILED", timeout=40)
-    until(lambda: not job.left())
+@on("linuxproc")
+def test_two_runs_on_the_same_nodes(submitted: Callable[..., Submitted], tmp_path: Path) -> None:
+    jobs = [submitted(tmp_path / name, cpus=4) for name in ("one", "two")]
+    pids = [set(job.up().values()) for job in jobs]
+    assert not pids[0] & pids[1]
+    os.kill(jobs[0].up()["rank1"], signal.SIGKILL)
+    jobs[0].up(1)
+    assert not jobs[1].run.attempt(1).path.exists()
+    for job in jobs:
+        job.finish()
 
 
 @on("cgroup")
-def test_the_second_launcher_is_killed(submitted: Callable[..., Submitted]) -> None:
+def test_a_stop_in_the_middle_of_the_start(submitted: Callable[..., Submitted]) -> None:
+    job = submitted()
+    until(job.run.attempt(0).path.exists, seconds=40)
+    job.run.attempt(0).ask_to_stop("stopped")
+    job.cluster.wait(job.job, "COMPLETED", timeout=40)
+    job.seen |= set(standin.pids(job.run.path, 0).values())
+    assert job.state() == "stopped"
+    assert job.left() == []
+
+
+@on("pgid")
+def test_files_that_appear_late(submitted: Callable[..., Submitted]) -> None:
+    """As they may on another machine's disk."""
+    job = submitted()
+    elsewhere = job.run.plan.rename(job.run.path / "late")
+    job.cluster.wait(job.job, "RUNNING", timeout=40)
+    until(lambda: list(job.run.submitit.glob("*_1_log.out")), seconds=40)
+    time.sleep(3)
+    elsewhere.rename(job.run.plan)
+    job.up()
+    job.finish()
+
+
+@on("cgroup")
+def test_a_job_that_is_submitted_from_within_another(submitted: Callable[..., Submitted],
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """What that one has in its environment would be fatal."""
+    for name, value in {"SLURM_JOB_ID": "1", "SLURM_MEM_PER_NODE": "77", "SLURM_MEM_PER_CPU": "7", "SLURM_NNODES": "9",
+                        "SLURM_CPUS_PER_TASK": "3", "SBATCH_PARTITION": "nowhere", "SLURM_CPU_BIND": "map_cpu:0",
+                        "SLURM_JOB_DEPENDENCY": "afternotok:5", "SLURM_RESTART_COUNT": "4"}.items():
+        monkeypatch.setenv(name, value)
     job = submitted()
     job.up()
-    os.kill(job.launcher(1), signal.SIGKILL)
-    job.cluster.wait(job.job, "FAILED", timeout=40)
-    assert job.left() == []
+    job.finish()
 
 
 @on("cgroup")

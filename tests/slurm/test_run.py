@@ -3,7 +3,10 @@ same weights come out as on this machine, bit for bit."""
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -91,3 +94,26 @@ def test_a_rank_killed_on_the_second_node(cluster: Cluster, tmp_path: Path, here
     assert job.words(0).startswith("rank 1 on n2 was killed (SIGKILL; out of memory?) at step")
     assert len(list(job.run.attempts.iterdir())) == 2
     assert "Restarts=0" in cluster.run("scontrol", "show", "job", job.id)
+
+
+@on("linuxproc")
+def test_a_launcher_killed_on_the_second_node(cluster: Cluster, tmp_path: Path, here: dict[str, object]) -> None:
+    """The launchers of both nodes are started again, in the same allocation."""
+    job = Job(cluster, tmp_path, at="[70]", how="hold")
+    job.reach()
+    second = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and is_launcher(entry, job)]
+    assert len(second) == 1
+    os.kill(second[0], signal.SIGKILL)
+    assert job.result() == here
+    assert job.words(0).startswith("the node launcher on n2 was killed, or the node failed; the last checkpoint")
+    assert "Restarts=0" in cluster.run("scontrol", "show", "job", job.id)
+
+
+def is_launcher(process: Path, job: Job) -> bool:
+    """Whether a process is the launcher of the job on its second node."""
+    with suppress(OSError):
+        words = (process / "cmdline").read_bytes().split(b"\0")
+        return b"submitit.core._submit" in words and words[0] != b"srun" and (
+            {f"SLURM_JOB_ID={job.id}".encode(), b"SLURM_NODEID=1"}
+            <= set((process / "environ").read_bytes().split(b"\0")))
+    return False

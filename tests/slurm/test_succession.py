@@ -6,7 +6,6 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,17 +14,12 @@ from tests.launch import standin
 from tests.launch.test_node import alive, until
 from tests.slurm.cluster import Cluster
 from tests.slurm.test_cluster import submit
-from tests.slurm.test_launcher import Submitted, submitted  # noqa: F401
+from tests.slurm.test_launcher import Submitted, on, submitted  # noqa: F401
 
 pytestmark = pytest.mark.slurm
 
 NO_REQUEUE = {"requeue": False, "no-requeue": True}
 """What sites do that do not have jobs queued again: here by options, elsewhere by JobRequeue=0 or a plugin."""
-
-
-def clusters(*options: dict[str, Any]) -> pytest.MarkDecorator:
-    params = [pytest.param(each, id="-".join(map(str, each.values())) or "default") for each in options]
-    return pytest.mark.parametrize("cluster", params, indirect=True, scope="module")
 
 
 def successor(job: Submitted) -> str:
@@ -42,7 +36,7 @@ def gone(job: Submitted) -> bool:
 Start = Callable[..., Submitted]
 
 
-@clusters({"proctrack": "cgroup", "preempt": "CANCEL", "grace": 0})
+@on("cgroup", preempt="CANCEL", grace=0)
 def test_the_time_limit(submitted: Start) -> None:  # noqa: F811
     job = submitted(sbatch=NO_REQUEUE)
     next_job = successor(job)
@@ -61,7 +55,7 @@ def test_the_time_limit(submitted: Start) -> None:  # noqa: F811
     assert not (job.run.attempts / "002").exists()
 
 
-@clusters({"proctrack": "cgroup", "preempt": "CANCEL", "grace": 0})
+@on("cgroup", preempt="CANCEL", grace=0)
 def test_cancelled_is_cancelled(submitted: Start) -> None:  # noqa: F811
     job = submitted(sbatch=NO_REQUEUE)
     next_job = successor(job)
@@ -73,7 +67,18 @@ def test_cancelled_is_cancelled(submitted: Start) -> None:  # noqa: F811
     assert not (job.run.attempts / "001").exists()
 
 
-@clusters({"proctrack": "cgroup", "preempt": "CANCEL", "grace": 0})
+@on("cgroup", preempt="CANCEL", grace=0)
+def test_a_run_that_is_given_up_leaves_none(submitted: Start) -> None:  # noqa: F811
+    job = submitted(sbatch=NO_REQUEUE)
+    next_job = successor(job)
+    job.up()
+    (job.run.path / "standin" / "fail1").write_text("a bad picture")
+    job.cluster.wait(job.job, "FAILED", timeout=40)
+    until(lambda: gone(job))
+    assert (job.state(), job.cluster.state(next_job)) == ("failed", "CANCELLED")
+
+
+@on("cgroup", preempt="CANCEL", grace=0)
 def test_a_run_that_somebody_resumed_is_left_to_that_job(submitted: Start) -> None:  # noqa: F811
     job = submitted(sbatch=NO_REQUEUE)
     next_job = successor(job)
@@ -89,7 +94,7 @@ def test_a_run_that_somebody_resumed_is_left_to_that_job(submitted: Start) -> No
     until(lambda: gone(job))
 
 
-@clusters({"proctrack": "cgroup", "preempt": "CANCEL", "grace": 0})
+@on("cgroup", preempt="CANCEL", grace=0)
 def test_preempted_by_cancelling_it_queues_itself_again(submitted: Start) -> None:  # noqa: F811
     job = submitted()
     job.up()
@@ -101,7 +106,7 @@ def test_preempted_by_cancelling_it_queues_itself_again(submitted: Start) -> Non
     job.finish()
 
 
-@clusters({"proctrack": "cgroup", "preempt": "CANCEL", "grace": 0})
+@on("cgroup", preempt="CANCEL", grace=0)
 def test_preempted_by_cancelling_where_it_may_not(submitted: Start) -> None:  # noqa: F811
     job = submitted(sbatch=NO_REQUEUE)
     next_job = successor(job)
@@ -115,7 +120,7 @@ def test_preempted_by_cancelling_where_it_may_not(submitted: Start) -> None:  # 
     until(lambda: gone(job))
 
 
-@clusters({"proctrack": "cgroup", "preempt": "CANCEL", "grace": 0})
+@on("cgroup", preempt="CANCEL", grace=0)
 def test_without_scontrol_on_the_nodes(submitted: Start, tmp_path: Path) -> None:  # noqa: F811
     """What its nodes have on their PATH: all but scontrol."""
     (programs := tmp_path / "bin").mkdir()
@@ -135,7 +140,20 @@ def test_without_scontrol_on_the_nodes(submitted: Start, tmp_path: Path) -> None
     assert job.state() == "finished"
 
 
-@clusters({"proctrack": "cgroup", "preempt": "CANCEL", "grace": 0})
+@on("cgroup", preempt="CANCEL", grace=0)
+def test_from_within_a_container(submitted: Start, tmp_path: Path) -> None:  # noqa: F811
+    """It has neither scontrol nor sbatch; the job's script, which is outside, has the job queued again."""
+    (programs := tmp_path / "bin").mkdir()
+    (programs / "sh").symlink_to("/bin/sh")
+    job = submitted(prefix=f"env PATH={programs}")
+    job.up()
+    assert not read_json(job.run.job).get("successor")
+    job.cluster.run("scancel", "--signal=USR2", job.job)
+    job.up_again(1)
+    job.finish()
+
+
+@on("cgroup", preempt="CANCEL", grace=0)
 @pytest.mark.parametrize("node", [0, 1])
 def test_a_launcher_is_killed(submitted: Start, node: int) -> None:  # noqa: F811
     """The launchers of all nodes are started again, in the same allocation."""
@@ -150,7 +168,7 @@ def test_a_launcher_is_killed(submitted: Start, node: int) -> None:  # noqa: F81
     assert job.restarts() == 0
 
 
-@clusters({"proctrack": "cgroup", "preempt": "CANCEL", "grace": 0})
+@on("cgroup", preempt="CANCEL", grace=0)
 def test_a_launcher_that_is_killed_each_time(submitted: Start) -> None:  # noqa: F811
     job = submitted(restarts=1)
     for attempt in (0, 1):
@@ -164,20 +182,22 @@ def test_a_launcher_that_is_killed_each_time(submitted: Start) -> None:  # noqa:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("requeue", [True, False], ids=["requeue", "successor"])
-@clusters({"proctrack": "linuxproc", "slurmd_timeout": 10})
+@on("linuxproc", slurmd_timeout=10, nodes=3)
 def test_a_node_fails(cluster: Cluster, submitted: Start, requeue: bool) -> None:  # noqa: F811
-    """Its slurmd is killed, and what it had started goes on: cut off, as far as SLURM is concerned."""
+    """The run goes on elsewhere. What the failed node had started, which SLURM no longer reaches, ends by itself."""
     job = submitted(sbatch={} if requeue else NO_REQUEUE)
     before = job.up()
     job.cluster.kill_daemon("n2")
     until(lambda: job.cluster.state(job.job) in ("PENDING", "NODE_FAIL"), seconds=90)
-    job.cluster.start_daemon("n2")
-    until(lambda: not [pid for pid in before.values() if alive(pid)], seconds=40)
     if requeue:
         job.up_again(1)
     else:
         job.up(1)
+    until(lambda: not [pid for pid in before.values() if alive(pid)])
+    assert {read_json(job.run.attempt(1).present(node))["host"] for node in (0, 1)} == {"n1", "n3"}
     (job.run.path / "standin" / "finish").touch()
     until(lambda: gone(job), seconds=40)
     assert job.state() == "finished"
     assert len(list(job.run.attempts.iterdir())) == 2
+    job.cluster.start_daemon("n2")
+    until(lambda: "n2" in job.cluster.run("sinfo", "--noheader", "--states=idle", "--Node", "--format=%N"), seconds=40)

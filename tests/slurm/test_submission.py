@@ -1,0 +1,96 @@
+"""Submitting to a real controller: that times out, is away, refuses; and every kind of script that we write."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs.errors import LaunchError
+from configs.rundir import RunDir
+from configs.schema import Site
+from launch.executors import Slurm
+from launch.plan import JobPlan
+from tests.launch.small import plan
+from tests.launch.test_executors import CASES
+from tests.slurm.cluster import Cluster
+
+pytestmark = [pytest.mark.slurm, pytest.mark.parametrize("cluster", [{"cpus": 64}], ids=[""], indirect=True,
+                                                         scope="module")]
+
+
+def request(folder: Path, *assignments: str, **site: Any) -> Any:
+    """The small config's job, with its run in `folder`; what it would run is never reached."""
+    planned = plan(folder, *(assignments or ("launch.gpus=0", "launch.nodes=1")), where="slurm",
+                   site=Site(**{"time_minutes": 5, **site}))
+    return Slurm().prepare(JobPlan(**vars(planned) | {"run_dir": str(folder / "run"), "folder": str(folder)}))
+
+
+def jobs(cluster: Cluster) -> list[str]:
+    """Those that wait or run. SLURM remembers what it refused, too."""
+    return cluster.run("squeue", "--noheader", "--name=small", "--states=PD,R", "--format=%i").split()
+
+
+def test_taken_without_an_answer(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                 capfd: pytest.CaptureFixture[str]) -> None:
+    before = jobs(cluster)
+    sbatch = tmp_path / "sbatch"
+    sbatch.write_text(f'#!/bin/sh\n{shutil.which("sbatch")} "$@" >/dev/null\n'
+                      'echo "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation" >&2\n'
+                      "exit 1\n")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    job = Slurm().submit(request(tmp_path))
+    assert sorted([*before, str(job.id)]) == sorted(jobs(cluster))
+    assert (RunDir(tmp_path / "run").submitit / f"{job.id}_submitted.pkl").exists()
+    assert "Socket timed out on send/recv operation; looking whether it has the job ..." in capfd.readouterr().err
+    cluster.run("scancel", str(job.id))
+
+
+@pytest.mark.slow
+def test_the_controller_is_away_for_a_while(cluster: Cluster, tmp_path: Path) -> None:
+    before = jobs(cluster)
+    cluster.kill_daemon("slurmctld")
+    back = threading.Timer(20, cluster.start_daemon, ("slurmctld",))
+    back.start()
+    try:
+        job = Slurm().submit(request(tmp_path))
+    finally:
+        back.join()
+    assert sorted([*before, str(job.id)]) == sorted(jobs(cluster))
+    cluster.run("scancel", str(job.id))
+
+
+@pytest.mark.parametrize(("assignments", "site", "said", "do"), [
+    (["launch.gpus=1"], {"partition": "nowhere"}, "invalid partition", "Correct partition:"),
+    (["launch.gpus=5"], {}, "configuration is not available", "--nodes, --gpus,"),
+    (["launch.gpus=1"], {"gpu_type": "a100"}, "configuration is not available|gres", "Correct"),
+    (["launch.gpus=1"], {"mem_gb_per_node": 1000}, "emory|configuration", "Correct"),
+    (["launch.gpus=1"], {"constraint": "quantum"}, "nvalid feature", "Correct constraint:"),
+], ids=["partition", "gpus", "gpu type", "memory", "constraint"])
+def test_a_refusal_says_what_to_do(cluster: Cluster, tmp_path: Path, assignments: list[str], site: dict[str, Any],
+                                   said: str, do: str) -> None:
+    before = jobs(cluster)
+    with pytest.raises(LaunchError) as error:
+        Slurm().submit(request(tmp_path, *assignments, **site))
+    fault = error.value.faults[0]
+    assert re.search(said, str(fault.given)) and do in fault.remedy
+    assert jobs(cluster) == before
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_script_is_one_that_slurm_would_take(cluster: Cluster, tmp_path: Path, name: str) -> None:
+    """But for what the site in the golden files has and this cluster has not."""
+    assignments, site = CASES[name]
+    lacking = {"partition": None, "account": None, "qos": None, "constraint": None, "gpu_type": None}
+    here = Site(**{**vars(site), **lacking, "sbatch": {**site.sbatch}})
+    text = Slurm().prepare(plan(tmp_path, *assignments, where="slurm", site=here), after="").text
+    tested = subprocess.run(["sbatch", "--test-only", f"--chdir={tmp_path}"], input=text, text=True,
+                            capture_output=True, check=False, env={**os.environ, **cluster.environ})
+    assert re.search(r"Job \d+ to start at", tested.stderr), tested.stderr
