@@ -24,6 +24,7 @@ from configs.layers import Layer
 from configs.load import Loaded, build_config
 from configs.rundir import RunDir, write_json, write_text
 from configs.schema import Site
+from launch.agents import Agents
 from launch.executors import environment
 from launch.plan import Machine, plan_job, torchrun_command
 
@@ -59,7 +60,13 @@ def ours(name: str) -> tuple[float, float]:
         attempt = run.claim_attempt()
         began = time.perf_counter()
         with environment(plan):
-            subprocess.run(torchrun_command(plan, attempt=str(attempt.number)), check=True, capture_output=True)
+            agents = Agents(plan, attempt, 0)
+            agents.start(torchrun_command(plan, attempt=str(attempt.number))[3:], {}, attempt.node_log(0))
+            while (code := agents.poll(within=1.0)) is None:
+                pass
+            agents.close()
+        if code:
+            raise RuntimeError(attempt.node_log(0).read_text())
         whole = time.perf_counter() - began
         events = EventAccumulator(str(run.tensorboard)).Reload()
         readings = [event.value for event in events.Scalars("speed/step_seconds")]

@@ -1,0 +1,197 @@
+"""What it costs to be killed: the time from SIGKILL to the next step, against torchrun's own restart; what part of the
+time is useful at a blow a minute; and what training loses while a checkpoint is written.
+
+    python -m benchmarks.recovery [--minutes M] [--only WORD] [--json]
+
+All on 2 ranks of this machine's CPU, one thread each. Ours are ordinary runs, started, killed and resumed as a drill
+does it; every kind of blow takes its turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from benchmarks.loop import RANKS, config_values
+from benchmarks.report import Row, show
+from benchmarks.work import WORKS
+from configs.layers import Layer
+from configs.load import Loaded, build_config
+from configs.rundir import RunDir, read_json
+from launch.drill import Drill
+from launch.goodput import goodput, text, useful
+from models.transfer import ResNet50ConcatPool
+from trainers.checkpoint import Checkpoints, Progress
+from trainers.state import optimizer_numbers, optimizer_tensors, parameter_names
+
+LIMIT = """Limit: joining, reading the checkpoint and one discarded step take their time, so the next step does not come
+at once, and the useful part falls with the number of blows. (Published: 0.97 on 9,600 GPUs, at a failure every few
+hours: ByteRobust, arXiv 2509.16293.)"""
+
+SMALL = "small CNN, 32 px, batch 128"
+
+
+def write_config(folder: Path, steps: int, every_steps: int) -> Path:
+    """The small CNN for so many steps, saved every so many."""
+    values: dict[str, Any] = config_values(WORKS[SMALL])
+    values["phases"]["only"]["epochs"] = steps * WORKS[SMALL].batch / WORKS[SMALL].samples
+    values["checkpoints"] = {"every_steps": every_steps}
+    file = folder / "recovery.yaml"
+    file.write_text(Loaded(config=build_config([Layer(values=values, origin="benchmark")])).as_yaml())
+    return file
+
+
+def blows(minutes: float) -> tuple[list[float], dict[str, float]]:
+    """Seconds from a rank's SIGKILL to the next step, the first one that from the start; and where the time of a run
+    went that was struck once a minute."""
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        pace = _pace(home)
+        file = write_config(home, steps=int(60 * minutes / pace), every_steps=max(1, int(4 / pace)))
+        here = Drill([str(file)], home / "runs", name="recovery", seed=0, console=Console(stderr=True))
+        run, struck = here.under_blows(1, kills=int(minutes), every=60.0)
+        begun = read_json(run.attempt(0).begun)["time"] - read_json(run.attempt(0).launch)["time"]
+        restarts = [one.seconds for one in struck if one.words in ("SIGKILL to a rank", "SIGKILL to torchrun")]
+        return [begun, *restarts], goodput(run)
+
+
+def _pace(home: Path) -> float:
+    """Seconds of a step."""
+    file = write_config(home, steps=200, every_steps=1000)
+    here = Drill([str(file)], home / "runs", name="pace", seed=0, console=Console(stderr=True))
+    status = read_json(here.straight().status)
+    return float(WORKS[SMALL].batch / status["samples_per_second"])
+
+
+def torchrun_restart() -> float:
+    """Seconds from a rank's SIGKILL to the next step of the bare loop under torchrun --max-restarts=1."""
+    with tempfile.TemporaryDirectory() as folder:
+        marks = Path(folder) / "marks"
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={RANKS}",
+                   "--max-restarts=1", "-m", "benchmarks.bare", SMALL, "tuned", str(marks)]
+        with subprocess.Popen(["env", "OMP_NUM_THREADS=1", *command], stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL) as process:
+            first = _marked(marks, after=0.0)
+            struck = time.time()
+            os.kill(int(first["pid"]), signal.SIGKILL)
+            seconds = float(_marked(marks, after=struck + 0.5)["time"]) - struck
+            process.terminate()
+        return seconds
+
+
+def _marked(marks: Path, after: float) -> dict[str, float]:
+    """The first step that the bare loop has written down since a moment."""
+    while True:
+        for line in marks.read_text().splitlines() if marks.exists() else ():
+            mark: dict[str, float] = json.loads(line)
+            if mark["time"] > after:
+                return mark
+        time.sleep(0.02)
+
+
+def while_writing() -> tuple[float, float, float]:
+    """Steps a second of two processes that train ResNet-50, without a checkpoint under way and with one; and seconds
+    that one takes to be written meanwhile, both cores being busy."""
+    context = get_context("spawn")
+    steps, stop = context.Value("q", 0), context.Event()
+    other = context.Process(target=_train, args=(steps, stop), daemon=True)
+    other.start()
+    while steps.value < 2:
+        time.sleep(0.1)
+    torch.set_num_threads(1)
+    model, optimizer, step = _resnet()
+    names = parameter_names(model)
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunDir(Path(folder) / "run")
+        checkpoints = Checkpoints(run, run.claim_attempt(), keep=1)
+
+        def save(number: int) -> None:
+            checkpoints.save(Progress(step=number), model.state_dict(), optimizer_tensors(optimizer, names),
+                             {"optimizer": optimizer_numbers(optimizer, names)})
+
+        save(1)
+        checkpoints.wait()
+        speeds, seconds = [], 0.0
+        for writing in (False, True):
+            if writing:
+                save(2)
+            began, before, mine = time.perf_counter(), steps.value, 0
+            while checkpoints.under_way or mine < 8:
+                step()
+                mine += 1
+                if checkpoints.under_way:
+                    checkpoints.check()
+                    seconds = time.perf_counter() - began
+                    if not checkpoints.under_way:
+                        break
+            speeds.append((mine + steps.value - before) / (time.perf_counter() - began))
+        checkpoints.close()
+    stop.set()
+    other.join()
+    return speeds[0], speeds[1], seconds
+
+
+def _resnet() -> tuple[torch.nn.Module, torch.optim.Optimizer, Any]:
+    model = ResNet50ConcatPool(classes=2).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    images = torch.randn(4, 3, 128, 128).to(memory_format=torch.channels_last)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = model(images).float().square().mean()
+        loss.backward()
+        optimizer.step()
+
+    step()
+    return model, optimizer, step
+
+
+def _train(steps: Any, stop: Any) -> None:
+    """The other core's share."""
+    torch.set_num_threads(1)
+    _, _, step = _resnet()
+    while not stop.is_set():
+        step()
+        steps.value += 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--minutes", type=float, default=9.0, help="how long the run under blows takes (default: 9)")
+    parser.add_argument("--only", default="", choices=["", "writing", "blows"], help="only this part")
+    parser.add_argument("--json", action="store_true", help="print a list instead of a table")
+    args = parser.parse_args()
+    rows, notes = [], [LIMIT]
+    if args.only != "blows":
+        without, during, seconds = while_writing()
+        rows.append(Row(name="ResNet-50 while 308 MB are written", unit="steps/s", ours=during, peer=without,
+                        peer_name="no write under way", ratio=during / without))
+        notes.append(f"The write took {seconds:.1f} s at idle priority, with both cores training.")
+    if args.only != "writing":
+        bare = torchrun_restart()
+        (start, *again), spent = blows(args.minutes)
+        rows += [Row(name="SIGKILL of a rank to the next step", unit="s", ours=statistics.median(again or [0.0]),
+                     peer=peer, peer_name=name, ratio=peer / statistics.median(again or [1.0]))
+                 for name, peer in (("torchrun --max-restarts", bare), ("a start of the same run", start))]
+        rows.append(Row(name="useful part of the time, a blow a minute", unit="", ours=useful(spent), peer=0.85,
+                        peer_name="wanted", ratio=useful(spent) / 0.85))
+        notes.append(f"The time under blows: {text(spent)}.")
+    show(rows, as_json=args.json, limit="\n".join(notes))
+
+
+if __name__ == "__main__":
+    main()
