@@ -73,7 +73,7 @@ def test_a_run_that_is_given_up_leaves_none(submitted: Start) -> None:  # noqa: 
     next_job = successor(job)
     job.up()
     (job.run.path / "standin" / "fail1").write_text("a bad picture")
-    job.cluster.wait(job.job, "FAILED", timeout=40)
+    job.cluster.wait(job.job, "FAILED", timeout=90)
     until(lambda: gone(job))
     assert (job.state(), job.cluster.state(next_job)) == ("failed", "CANCELLED")
 
