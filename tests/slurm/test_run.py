@@ -19,7 +19,7 @@ from tests.tiny import drumbeat, latest, write_config
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
-START = 90.0
+START = 180.0
 """Seconds for two ranks to start up, on two cores that others use as well."""
 
 
