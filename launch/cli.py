@@ -239,7 +239,7 @@ VERBS: dict[str, tuple[str, Callable[[argparse.Namespace], int]]] = {
     "tensorboard": ("show the curves of runs in TensorBoard, on this machine", tensorboard),
     "show": ("a config's model, what it costs and what it sees", show),
     "doctor": ("look at a config's data before training on it", doctor),
-    "drill": ("hurt a config's training in every way, and prove nothing is lost", drill),
+    "drill": ("strike a run in every way, and prove nothing is lost", drill),
     "cache": ("decode a config's images ahead of its runs", cache),
     "completion": ("print what has bash or zsh complete what you type", completion),
     "demo-data": ("write synthetic data to try things with", demo_data),
@@ -281,7 +281,7 @@ def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
     group = top.add_subparsers(prog="drumbeat", metavar="VERB", help=argparse.SUPPRESS, required=True)
     verbs: dict[str, Parser] = {}
     for name, (what, function) in VERBS.items():
-        verbs[name] = group.add_parser(name, description=f"{what[0].upper()}{what[1:]}.", help=what,
+        verbs[name] = group.add_parser(name, description=f"{what[:1].upper()}{what[1:]}.", help=what,
                                        allow_abbrev=False)
         verbs[name].set_defaults(verb=function)
         add_arguments(name, verbs[name])
