@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -207,12 +209,16 @@ def test_a_run_computes_what_was_submitted_whatever_is_edited_meanwhile(tmp_path
                                        stdout=subprocess.DEVNULL)
             wait_for(folder / "blown-0", process)
             (folder / "nets.py").write_text(nets.replace("pass", "raise RuntimeError('edited')"))
-            for process_id in processes_of(latest(folder), RANKS):
-                os.kill(process_id, signal.SIGKILL)
+            while not latest(folder).attempt(1).path.exists():
+                for process_id in processes_of(latest(folder), RANKS):
+                    with suppress(ProcessLookupError):
+                        os.kill(process_id, signal.SIGKILL)
+                time.sleep(1)
+                assert process.poll() is None
             wait_for(folder / "blown-1", process)
             kill_all(latest(folder))
             process.wait()
             drumbeat(folder, "--resume", "tiny")
         results.append(read_json(latest(folder).result))
-    assert len(list(latest(tmp_path / "edited").attempts.iterdir())) == 3
+    assert len(list(latest(tmp_path / "edited").attempts.iterdir())) >= 3
     assert results[0] == results[1]
