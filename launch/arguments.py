@@ -94,8 +94,8 @@ def add_logs_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_drill_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `drill`."""
-    parser.description = ("Strike a run in every way, and prove nothing is lost: train what a config describes straight "
-                          "through, under blows of every kind at random steps, and with a change of ranks.")
+    parser.description = ("Strike a run in every way, and prove nothing is lost: train what a config describes "
+                          "straight through, under blows of every kind at random steps, and with a change of ranks.")
     parser.usage = "%(prog)s CONFIG [KEY=VALUE ...] [options]"
     parser.add_argument("words", nargs="+", metavar="CONFIG", help="a config file, or the name of a shipped one; then "
                         "changes to it, KEY=VALUE: phases.NAME.epochs=0.1 makes it short")

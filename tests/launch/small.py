@@ -24,7 +24,8 @@ phases:
     optimizer: {_target_: torch.optim.SGD, lr: 0.05}
 """
 
-FACTS = {"samples": {"train": 1000, "test": 20}, "steps": {"head": 167, "finetune": 300}, "parameters": 12345}
+FACTS = {"samples": {"train": 1000, "test": 20}, "steps": {"head": 167, "finetune": 300}, "parameters": 12345,
+         "weights_bytes": 49380}
 """What preparing would find."""
 
 
