@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from itertools import chain
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from configs.layers import ROOT
 from configs.rundir import read_json
 from data.order import Stream, Timetable
 from tests.tiny import drumbeat, latest, write_config
@@ -71,6 +74,45 @@ def test_a_stop_saves_leaves_and_resumes_without_a_step_twice(tmp_path: Path) ->
         one, other = ([(event.step, event.value) for event in curve.Scalars(name)] for curve in curves)
         assert one == other
         assert len(dict(one)) == len(one)
+
+
+STOPS = {"in start-up": 1, "in an evaluation": 32, "in the evaluation that ends a phase": 60, "between phases": 64,
+         "in the last step": 147}
+"""By the number of the loss, of three micro-batches a step, that is being computed when the stop is asked for."""
+
+RUNS = """
+import sys
+from pathlib import Path
+from configs.layers import ROOT
+from configs.rundir import read_json
+from launch.cli import main
+from tests.tiny import latest
+
+config, here, *stops = sys.argv[1:]
+for stop in stops:
+    runs = Path(here) / stop / "runs"
+    words = ["run", config, "--debug", "--no-preflight", "--runs", str(runs)]
+    main([*words, "task._target_=tests.tiny.StopsItself", f"task.after={stop}", f"task.runs={runs}"])
+    run = latest(Path(here) / stop)
+    state = read_json(run.status)["state"]
+    print("STATE", stop, state)
+    if state != "finished":
+        main(["resume", str(run.path), "--debug"])
+"""
+
+
+def test_a_stop_is_as_good_at_any_moment(tmp_path: Path) -> None:
+    """All in one process, which need not import torch again and again."""
+    config = str(write_config(tmp_path))
+    stops = [str(after) for after in (*STOPS.values(), 10**9)]
+    done = subprocess.run([sys.executable, "-c", RUNS, config, str(tmp_path), *stops], cwd=ROOT, capture_output=True,
+                          text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    states = [line.split()[2] for line in done.stdout.splitlines() if line.startswith("STATE")]
+    assert states == ["stopped"] * 4 + ["finished"] * 2
+    results = [read_json(latest(tmp_path / stop).result) for stop in stops]
+    for where, result in zip(STOPS, results, strict=False):
+        assert result == results[-1], where
 
 
 def test_a_run_tells_what_it_does(tmp_path: Path) -> None:
