@@ -137,7 +137,8 @@ class Drill:
                       verdict=verdict.words if verdict else "the launcher was killed")
 
     def _start(self, *more: str) -> RunDir:
-        self._drumbeat(*self.words, *more, "--name", self.name)
+        looked = ["--no-preflight"] if (self.runs / self.name).exists() else []  # the first run has had it
+        self._drumbeat(*self.words, *more, *looked, "--name", self.name)
         return RunDir((self.runs / self.name / "latest").resolve())
 
     def _resume(self, run: RunDir, *more: str) -> None:

@@ -64,9 +64,12 @@ def write_config(folder: Path) -> Path:
     return path
 
 
-def drumbeat(folder: Path, *words: str, expect: int | None = 0, **options: Any) -> subprocess.CompletedProcess[str]:
-    """`python launch/run.py WORDS` typed in `folder`; fails unless it ends with exit code `expect`."""
-    done = subprocess.run([sys.executable, str(ROOT / "launch" / "run.py"), *words], cwd=folder, text=True,
+def drumbeat(folder: Path, *words: str, expect: int | None = 0, preflight: bool = False,
+             **options: Any) -> subprocess.CompletedProcess[str]:
+    """`python launch/run.py WORDS` typed in `folder`; fails unless it ends with exit code `expect`. Without the look at
+    model and data beforehand, which takes as long as all the rest, unless it is to be."""
+    flags = [] if preflight else ["--no-preflight"]
+    done = subprocess.run([sys.executable, str(ROOT / "launch" / "run.py"), *words, *flags], cwd=folder, text=True,
                           capture_output=True, check=False, **options)
     assert expect is None or done.returncode == expect, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done

@@ -73,7 +73,7 @@ def test_the_real_one_names_the_line_of_what_is_wrong(tmp_path: Path) -> None:
     from tests.tiny import CONFIG, drumbeat
 
     (tmp_path / "tiny.yaml").write_text(CONFIG.replace("n: 100", "nn: 100"))
-    done = drumbeat(tmp_path, "tiny.yaml", "model.widht=3", expect=2)
+    done = drumbeat(tmp_path, "tiny.yaml", "model.widht=3", expect=2, preflight=True)
     assert done.stdout == ""
     assert done.stderr == """\
 preparing  model, weights and data ...
@@ -98,7 +98,7 @@ error: tests.tiny.Net has no argument 'widht'
 def test_missing_data_says_how_to_get_it(tmp_path: Path, config: str, remedy: str) -> None:
     from tests.tiny import drumbeat
 
-    done = drumbeat(tmp_path, config, "model.weights=null", expect=2)
+    done = drumbeat(tmp_path, config, "model.weights=null", expect=2, preflight=True)
     assert remedy in done.stderr
     assert f"error: the image folder {tmp_path}/datasets/" in done.stderr.replace("\n       ", " ")
     assert len(done.stderr.splitlines()) <= 24

@@ -53,7 +53,7 @@ def test_a_job_that_waits_is_explained_and_cancelled(cluster: Cluster, tmp_path:
     write_config(tmp_path)
     ahead = cluster.run("sbatch", "--parsable", "--nodes=2", "--exclusive", "--wrap", "sleep 300").strip()
     cluster.wait(ahead, "RUNNING", timeout=30)
-    said = drumbeat(tmp_path, "tiny.yaml", "--slurm", "--procs", "1").stdout
+    said = drumbeat(tmp_path, "tiny.yaml", "--slurm", "--procs", "1", preflight=True).stdout
     run, job = latest(tmp_path), re.search(r"SLURM job\s+(\d+)", said)[1]  # type: ignore[index]
     assert re.search(r"queue      SLURM would start it at \S+ \S+ on n", said)
     until(lambda: "Resources: it is next, and waits for nodes to become free" in verb(tmp_path, "why", "tiny"))
