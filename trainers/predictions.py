@@ -20,9 +20,9 @@ from configs.errors import Fault, RunError, UserError
 from configs.layers import short
 from configs.rundir import RunDir
 from trainers.answers import headings, rows, write_csv
+from trainers.build import innermost
 from trainers.given import images_given, texts_given
 from trainers.predict import Predicted, Predictor
-from trainers.reading import innermost
 from trainers.tasks import Task
 from trainers.tracking import PLAIN, RIGHT, WRONG, contact_sheet
 from trainers.trained import settle

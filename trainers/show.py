@@ -30,7 +30,15 @@ from configs.load import build_config
 from configs.schema import Config, Phase
 from data.loader import as_tensor
 from data.order import micro_batches, share
-from trainers.build import Sets, build_batch_transforms, build_model, build_sets, frozen_modules, with_way_out
+from trainers.build import (
+    Sets,
+    build_batch_transforms,
+    build_model,
+    build_sets,
+    frozen_modules,
+    innermost,
+    with_way_out,
+)
 from trainers.cost import SAMPLES, memory, outputs_and_flops, tensors
 from trainers.facts import facts_of, needs_facts, with_facts
 from trainers.sheet import CPU, draw_sheet, training_fetch
@@ -99,9 +107,7 @@ def _samples(config: Config, sets: Sets | None) -> Any:
     """Inputs of a few training samples; without a set, a blank picture as the transforms leave it."""
     if sets is not None:
         return training_fetch(config, sets).__getitems__(range(SAMPLES)).inputs
-    node: dict[str, Any] = config.data.train
-    while "of" in node:
-        node = node["of"]
+    node = innermost(config.data.train)
     picture: Any = Image.new("L" if node.get("channels") == 1 else "RGB", (640, 480))
     transforms = instantiate(config.data.transforms.train, "data.transforms.train")
     if not transforms:
