@@ -192,7 +192,11 @@ def _memory(config: Config, model: nn.Module, inputs: Any, mode: AbstractContext
 
 
 def _sheet(config: Config, sets: Sets, file: Path) -> str:
-    batch = training_fetch(config, sets).__getitems__(range(min(24, len(sets.train))))
+    """A line about the sheet of samples. Raises `PrepareError` where it cannot be written."""
+    try:
+        batch = training_fetch(config, sets).__getitems__(range(min(24, len(sets.train))))
+    except Exception as error:  # of the files, or of a transform of the user's
+        return f"not shown  samples: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     if draw_sheet(config, sets, batch, file):
         return f"sheet      {short(file)}: samples as the model sees them in training"
     return "not shown  samples: they are no images"
