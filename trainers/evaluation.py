@@ -244,7 +244,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        print(RunError(Fault(what=f"the figures cannot be written: {error.strerror or error}",
+        print(RunError(Fault(what=f"this cannot be read or written: {error.strerror or error}",
                              where=str(error.filename or run.path))), file=sys.stderr)
         return RunError.exit_code
     return 0

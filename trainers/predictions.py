@@ -33,7 +33,11 @@ DRAWN = 60
 
 
 def run(predictor: Predictor, paths: Sequence[Path], out: Path, sheet: Path) -> str:
-    """Predicts everything that is given, and writes the table and the sheet; what came of it, in words."""
+    """Predicts everything that is given, and writes the table and the sheet; what came of it, in words. Raises a
+    `UserError` where nothing can be read or something cannot be written, and `OSError`."""
+    if out == sheet:
+        raise RunError(Fault(what="the table and the sheet would be one file", where=short(out),
+                             remedy="Name the table after what it is: --out predictions.csv"))
     task = predictor.task
     column = str(innermost(predictor.config.data.train).get("text", "text"))
     items = texts_given(paths, task, column) if predictor.reads_texts else images_given(paths, task)

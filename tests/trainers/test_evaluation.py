@@ -171,7 +171,7 @@ def test_one_screen_and_exit_code_2(images: RunDir, tmp_path: Path, capfd: pytes
     assert "this machine has" in capfd.readouterr().err
     (images.path / "evaluation").write_text("in the way")
     assert main(["evaluate", str(images.path), "--procs", "2"]) == 2
-    assert capfd.readouterr().err.strip().startswith("error: the figures cannot be written: Not a directory\n")
+    assert capfd.readouterr().err.strip().startswith("error: this cannot be read or written: Not a directory\n")
     (tmp_path / "test" / "dog" / "5.png").write_bytes(b"nothing")
     assert main(["evaluate", str(images.path), "--procs", "2"]) == 2
     assert capfd.readouterr().err.strip().startswith("error: a sample of data.test cannot be used: cannot read")
