@@ -44,7 +44,7 @@ from trainers.build import (
     with_way_out,
 )
 from trainers.evaluate import evaluate
-from trainers.sheet import mistakes_sheet
+from trainers.sheet import CPU, mistakes_sheet
 from trainers.stage import Forward
 from trainers.tasks import Results, Task
 from trainers.trained import find_checkpoint, load_model, remembered, settle
@@ -134,8 +134,7 @@ def _try(job: Judging) -> None:
     if isinstance(batch.targets, Tensor) and batch.targets.dtype == torch.int64 and int(batch.targets.min()) < 0:
         raise PrepareError(Fault(what=f"data.{job.split} has no labels to compare with", where=f"data.{job.split}",
                                  remedy="Name the column that holds them: labels. Without: drumbeat predict"))
-    world = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
-    forward = Forward(job.config, world, build_batch_transforms(job.config))
+    forward = Forward(job.config, CPU, build_batch_transforms(job.config))
     try:
         with torch.inference_mode(), forward.arithmetic():
             job.task.losses(model(forward.inputs(batch.inputs)).float(), batch.targets)
