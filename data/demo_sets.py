@@ -15,6 +15,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -218,7 +219,11 @@ def _story(random: Random, about: list[int]) -> str:
 
 def _word(random: Random, kind: str, of: int) -> str:
     """One of `of` made-up words, the first ones more often (Zipf's law)."""
-    rank = int(of ** random.random())
+    return _spelled(kind, int(of ** random.random()))
+
+
+@cache
+def _spelled(kind: str, rank: int) -> str:
     spell = np.random.default_rng(key(0, "word", kind, rank))
     return "".join("".join(spell.choice(list(letters)) for letters in ("bdfgklmnprstvz", "aeiou"))
                    for _ in range(2 + rank % 3))

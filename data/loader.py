@@ -209,3 +209,13 @@ def batches(fetch: Fetch, positions: Iterable[Any], *, workers: int, pin_memory:
 
 def _as_it_is(batch: Any) -> Any:
     return batch
+
+
+def said(error: BaseException) -> str:
+    """What an error says, without the traceback that torch puts into the message of one in a loader process."""
+    words = str(error)
+    if words.startswith("Caught "):
+        lines, kind = words.strip().splitlines(), type(error).__name__
+        named = [number for number, line in enumerate(lines) if line.partition(": ")[0].rpartition(".")[2] == kind]
+        words = "\n".join(lines[named[-1] if named else -1:]).partition(": ")[2]
+    return words

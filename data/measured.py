@@ -76,7 +76,7 @@ class ImageRegression:
         table = Table(self.file)
         *numbers, files = map(_joined, zip(*table.blocks([*columns, image], "images"), strict=True))
         self.targets = np.array([_numbers(table, name, column)
-                                    for name, column in zip(columns, numbers, strict=True)], np.float32).T
+                                 for name, column in zip(columns, numbers, strict=True)], np.float32).T
         """float32 [n, V]."""
         for row, name in enumerate(files):
             if not (self.root / name).is_file():

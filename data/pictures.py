@@ -7,6 +7,7 @@ own classes for these sets work in a config too; they read picture by picture.
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -113,7 +114,7 @@ def _idx(path: Path, *, dimensions: int) -> Pixels:
     them as a big-endian number of 32 bits, then the values (yann.lecun.com/exdb/mnist)."""
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} cannot be read: {error}; fetch it again") from error
     head = 4 + 4 * dimensions
     shape = np.frombuffer(content[4:head], ">u4").tolist() if len(content) >= head else []

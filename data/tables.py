@@ -28,8 +28,10 @@ FORMATS = {".csv": ",", ".tsv": "\t", ".json": "", ".jsonl": "", ".ndjson": ""}
 
 
 def found(file: str) -> Path:
-    """The absolute path of a file. Raises FileNotFoundError where there is none."""
+    """The absolute path of a file. Raises FileNotFoundError where there is none, and ValueError for a folder."""
     path = Path(file).absolute()
+    if path.is_dir():
+        raise ValueError(f"{file} is a folder, and this must be a file")
     if not path.is_file():
         raise FileNotFoundError(f"the file {file} is not there")
     return path

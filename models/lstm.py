@@ -44,6 +44,8 @@ class LSTM(nn.Module):
         self.head = nn.Linear(hidden * (1 + bidirectional), classes)
 
     def forward(self, texts: tuple[Tensor, Tensor]) -> Tensor:
+        if isinstance(texts, Tensor):
+            raise TypeError(f"this model reads texts, (ids, lengths), and was given one tensor {list(texts.shape)}")
         ids, lengths = texts
         packed = pack_padded_sequence(self.embedding(ids), lengths.cpu(), batch_first=True, enforce_sorted=False)
         _, (last, _) = self.lstm(packed)  # [layers * directions, N, hidden], the last layer at the end

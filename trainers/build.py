@@ -87,6 +87,13 @@ def image_set(samples: Any) -> ImageFolder | None:
     return samples
 
 
+def innermost(node: Any) -> Any:
+    """The section of a config that a set is a part of, itself or through others."""
+    while "of" in node:
+        node = node["of"]
+    return node
+
+
 def use_caches(config: Config, sets: Sets, *, processes: int,
                progress: Callable[[str, int, int], None] = lambda name, done, total: None) -> None:
     """Lets the images of all sets be read from `data.cache`, after filling it. `progress` is told the set's name, how

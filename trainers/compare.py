@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,17 @@ def differences(run: RunDir, other: RunDir, *, exact: bool) -> list[str]:
     """What is wrong with `run`, held against `other`."""
     found = [fault for phase in verify(run).phases for fault in phase.faults]
     mine, theirs = read_json(run.result), read_json(other.result)
-    if exact and mine != theirs:
-        found += [f"{name}: {mine.get(name)} instead of {value}" for name, value in theirs.items()
-                  if mine.get(name) != value]
+    if exact:
+        found += [f"{name}: {mine.get(name)} instead of {theirs.get(name)}" for name in sorted({*mine, *theirs})
+                  if not _same(mine.get(name), theirs.get(name))]
     if mine.get("steps") != theirs.get("steps") or mine.get("samples_seen") != theirs.get("samples_seen"):
         found.append(f"{mine.get('steps')} steps and {mine.get('samples_seen')} samples instead of "
                      f"{theirs.get('steps')} and {theirs.get('samples_seen')}")
     if not exact:
-        found += [f"{name} {mine['last'][name]:.4f}, and {value:.4f} without a change of ranks: more than {BAND} apart"
-                  for name, value in theirs.get("last", {}).items() if isinstance(value, float)
-                  and abs(mine["last"][name] - value) > BAND * max(1.0, abs(value))]
+        last = mine.get("last", {})
+        found += [f"{name} {last.get(name, math.nan):.4f}, and {value:.4f} without a change of ranks: more than {BAND} "
+                  f"apart" for name, value in theirs.get("last", {}).items() if isinstance(value, float)
+                  and not _near(last.get(name, math.nan), value)]
     return found + _curves_differ(curves(run.tensorboard), curves(other.tensorboard), exact=exact)
 
 
@@ -56,9 +58,19 @@ def _curves_differ(mine: dict[str, Any], theirs: dict[str, Any], *, exact: bool)
             found.append(f"curve {name}: {len(steps) - len(set(steps))} steps are there twice")
         elif steps != [step for step, _ in others]:
             found.append(f"curve {name}: {len(points)} points instead of {len(others)}")
-        elif exact and points != others:
+        elif exact and not _same(points, others):
             found.append(f"curve {name}: other values")
     return found
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are written alike: unlike `==`, of what is no number too."""
+    return repr(one) == repr(other)
+
+
+def _near(one: float, other: float) -> bool:
+    """Whether two metrics lie within the band, or are both no number."""
+    return abs(one - other) <= BAND * max(1.0, abs(other)) or (math.isnan(one) and math.isnan(other))
 
 
 def main(run: str, other: str, exact: bool) -> None:

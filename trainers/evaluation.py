@@ -13,12 +13,12 @@ is what `drumbeat evaluate RUN` runs. What can be wrong is found before ranks ar
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -30,7 +30,8 @@ from configs.layers import short
 from configs.load import read
 from configs.rundir import RunDir, read_json, write_json, write_text
 from configs.schema import Config
-from data.loader import Fetch, Samples, chunks, one_thread
+from data.images import UNREADABLE
+from data.loader import Fetch, Samples, chunks, one_thread, said
 from trainers.account import check_left_out
 from trainers.answers import headings, rows, write_csv
 from trainers.build import (
@@ -43,9 +44,9 @@ from trainers.build import (
     with_way_out,
 )
 from trainers.evaluate import evaluate
+from trainers.sheet import CPU, mistakes_sheet
 from trainers.stage import Forward
 from trainers.tasks import Results, Task
-from trainers.tracking import contact_sheet
 from trainers.trained import find_checkpoint, load_model, remembered, settle
 from trainers.world import World, end_with_agent, join
 
@@ -126,23 +127,26 @@ def _try(job: Judging) -> None:
     model = load_model(job.config, job.path, torch.device("cpu"))
     fetch = Fetch(job.samples, indices=lambda positions: positions, transforms=job.sets.evaluate_transforms,
                   skip_unreadable=True)
-    batch = fetch.__getitems__([0])
+    try:
+        batch = fetch.__getitems__([0])
+    except UNREADABLE as error:
+        raise PrepareError(Fault(what=str(error), where=f"data.{job.split}")) from None
     if isinstance(batch.targets, Tensor) and batch.targets.dtype == torch.int64 and int(batch.targets.min()) < 0:
         raise PrepareError(Fault(what=f"data.{job.split} has no labels to compare with", where=f"data.{job.split}",
                                  remedy="Name the column that holds them: labels. Without: drumbeat predict"))
-    world = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
-    forward = Forward(job.config, world, build_batch_transforms(job.config))
+    forward = Forward(job.config, CPU, build_batch_transforms(job.config))
     try:
         with torch.inference_mode(), forward.arithmetic():
             job.task.losses(model(forward.inputs(batch.inputs)).float(), batch.targets)
     except Exception as error:  # whatever a model says to what it cannot take
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise PrepareError(Fault(what=f"the model and data.{job.split} do not go together: {said}",
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise PrepareError(Fault(what=f"the model and data.{job.split} do not go together: {reason}",
                                  where=f"data.{job.split}", remedy="Look at both: drumbeat show CONFIG")) from None
 
 
 def judge(job: Judging, world: World) -> Results:
-    """Losses, outputs and targets of the whole set, on every rank: the same to the last bit at any width."""
+    """Losses, outputs and targets of the whole set, on every rank: the same to the last bit at any width. Raises
+    `PrepareError` for a sample that cannot be read."""
     threads = torch.get_num_threads()
     model: nn.Module = load_model(job.config, job.path, world.device)
     size = job.config.evaluation.batch_size
@@ -150,67 +154,52 @@ def judge(job: Judging, world: World) -> Results:
     task = build_task(job.config, job.sets, world.device)
     with Bar(transient=True, console=Console(stderr=True), disable=not world.is_first) as bar:
         line = bar.add_task(f"evaluating {job.split}", total=mine)
-        results = evaluate(model, task, job.samples, list(job.sets.evaluate_transforms), world=world, batch_size=size,
-                           forward=Forward(job.config, world, build_batch_transforms(job.config)),
-                           workers=loader_workers(job.config, threads=threads, debug=False),
-                           skip_unreadable=job.config.data.on_error == "skip",
-                           batch_statistics=job.config.evaluation.batch_statistics,
-                           heartbeat=lambda: bar.advance(line))
-    left_out = len(job.samples) - len(results.losses)
-    note = check_left_out(job.split, left_out, len(job.samples), job.config.data.max_skipped)
-    if note and world.is_first:
-        print(note)
-    return results
+        try:
+            return evaluate(model, task, job.samples, list(job.sets.evaluate_transforms), world=world, batch_size=size,
+                            forward=Forward(job.config, world, build_batch_transforms(job.config)),
+                            workers=loader_workers(job.config, threads=threads, debug=False),
+                            skip_unreadable=job.config.data.on_error == "skip",
+                            batch_statistics=job.config.evaluation.batch_statistics,
+                            heartbeat=lambda: bar.advance(line))
+        except UNREADABLE as error:  # of a sample: `_try` has shown that model and task take them
+            raise PrepareError(Fault(what=f"a sample of data.{job.split} cannot be used: {said(error)}",
+                                     where=f"data.{job.split}", remedy="Mend it, or put the file back.")) from error
 
 
 def report(job: Judging, results: Results) -> str:
-    """Writes everything into the run's folder, and to TensorBoard; the figures as text."""
+    """Writes everything into the run's folder, and to TensorBoard; the figures as text. Raises `PrepareError` where too
+    many samples could not be read, and `OSError`."""
     from trainers.figures import as_text, figures  # seconds to import, and only needed here
     from trainers.plots import draw
 
+    left_out = len(job.samples) - len(results.losses)
+    if note := check_left_out(job.split, left_out, len(job.samples), job.config.data.max_skipped):
+        note += "\n\n"
     with one_thread():
         found = figures(job.task, results)
         folder = job.folder
         folder.mkdir(parents=True, exist_ok=True)
         pictures = draw(job.task, results, found, folder)
-    if (sheet := _mistakes(job, results)) is not None:
+    sheet = mistakes_sheet(job.task, job.samples, job.sets.evaluate_transforms, results, most=MISTAKES, columns=5)
+    if sheet is not None:
         sheet.save(folder / "mistakes.png")
         pictures.append(folder / "mistakes.png")
     heading = f"{job.split} set of {job.run.id}, {job.weights}: {len(results.losses):,} samples"
     about = {"run": job.run.id, "split": job.split, "checkpoint": job.weights, "step": job.step,
-             "samples": len(results.losses), "left_out": len(job.samples) - len(results.losses)}
+             "samples": len(results.losses), "left_out": left_out}
     write_json(folder / "figures.json", about | found)
     write_text(folder / "figures.txt", f"{heading}\n\n{as_text(found, most=None)}\n")
     _write_predictions(job, results, folder / "predictions.csv")
     _to_tensorboard(job, found["metrics"], pictures)
-    return f"{heading}\n\n{as_text(found)}\n\nfolder     {short(folder)}\npictures   " \
+    return f"{note}{heading}\n\n{as_text(found)}\n\nfolder     {short(folder)}\npictures   " \
            f"{', '.join(file.name for file in pictures)}"
-
-
-def _numbers(job: Judging, results: Results) -> list[int]:
-    """Which samples of the set the results are of."""
-    return list(range(len(job.samples))) if results.samples is None else results.samples.tolist()
-
-
-def _mistakes(job: Judging, results: Results) -> Any:
-    """A sheet of what the model is most wrong about, worst first; None where there is none, or where inputs are no
-    images."""
-    mistakes = job.task.mistakes(results, MISTAKES)
-    if not mistakes:
-        return None
-    numbers = _numbers(job, results)
-    fetch = Fetch(job.samples, indices=lambda positions: positions, transforms=job.sets.evaluate_transforms)
-    inputs = fetch.__getitems__([numbers[mistake.sample] for mistake in mistakes]).inputs
-    if not (isinstance(inputs, Tensor) and inputs.dim() == 4):
-        return None
-    return contact_sheet(list(inputs), [mistake.title for mistake in mistakes], columns=5)
 
 
 def _write_predictions(job: Judging, results: Results, file: Path) -> None:
     names = list(job.samples.names()) if hasattr(job.samples, "names") else None
     answers = rows(job.task, results.outputs)
     lines = [[names[number] if names else str(number), job.task.named(target), f"{float(loss):.6g}", *answer]
-             for number, target, loss, answer in zip(_numbers(job, results), results.targets, results.losses, answers,
+             for number, target, loss, answer in zip(results.numbers, results.targets, results.losses, answers,
                                                      strict=True)]
     write_csv(file, ["sample", "actual", "loss", *headings(job.task, results.outputs)], lines)
 
@@ -244,18 +233,38 @@ def main() -> int:
     try:
         settle(run)
         job = prepare(run, args.split, args.checkpoint)
+        if args.ranks > 1 and "RANK" not in os.environ:
+            return _on_ranks(args.ranks)
+        with join(args.device) as world:
+            results = judge(job, world)
+            if world.is_first:
+                print(report(job, results))
     except UserError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    if args.ranks > 1 and "RANK" not in os.environ:
-        os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
-        os.execv(sys.executable, [
-            sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={args.ranks}",
-            "--max-restarts=0", "-m", "trainers.evaluation", *sys.argv[1:]])
-    with join(args.device) as world:
-        results = judge(job, world)
-        if world.is_first:
-            print(report(job, results))
+    except OSError as error:
+        print(RunError(Fault(what=f"this cannot be read or written: {error.strerror or error}",
+                             where=str(error.filename or run.path))), file=sys.stderr)
+        return RunError.exit_code
+    return 0
+
+
+def _on_ranks(count: int) -> int:
+    """Runs this very command on so many ranks; the exit code of the one that failed first, which has said why."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import parse_args
+    from torch.distributed.run import run as torchrun
+
+    os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    try:
+        torchrun(parse_args(["--standalone", f"--nproc-per-node={count}", "--max-restarts=0",
+                             "-m", "trainers.evaluation", *sys.argv[1:]]))
+    except ChildFailedError as failed:
+        rank, first = failed.get_first_failure()
+        if first.exitcode < 0:
+            print(f"error: rank {rank} was ended by signal {-first.exitcode}", file=sys.stderr)
+        return max(1, first.exitcode)
     return 0
 
 

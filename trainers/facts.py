@@ -16,6 +16,7 @@ from typing import Any
 from configs.errors import Fault, PrepareError, nearest
 from configs.schema import Config
 from data.loader import Samples
+from trainers.build import innermost
 
 FROM_DATA = "from_data"
 
@@ -39,9 +40,11 @@ def with_facts(config: Config, facts: Mapping[str, Any]) -> Config:
         if node != FROM_DATA:
             return node
         if name not in facts:
-            known = nearest(name, facts) if facts else ""
-            faults.append(Fault(what=f"the training set does not tell its '{name}'", where=key, given=f"{name}: {node}",
-                                remedy=f"{known} Or write the number itself.".strip()))
+            kind = innermost(config.data.train).get("_target_", "none")
+            faults.append(Fault(what=f"the training set does not tell its '{name}'", where=key,
+                                given=f"{name}: {node}, and the set is a {kind}",
+                                remedy=f"{nearest(name, facts)} Or write the number itself." if facts else
+                                "Write the number itself."))
         return facts.get(name)
 
     model = filled(config.model, "model", "model")

@@ -87,11 +87,12 @@ def carry_out(order: dict[str, Any]) -> int:
         agent(order["words"])
         code = 0
     except SystemExit as left:
-        code = left.code if isinstance(left.code, int) else 1
+        code = left.code if isinstance(left.code, int) else int(left.code is not None)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
-        sys.stdout.flush()
+        with suppress(OSError):  # the log's disk may be full
+            sys.stdout.flush()
         os._exit(code)
 
 

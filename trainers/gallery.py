@@ -92,5 +92,3 @@ def pictures(events: Events) -> Iterator[str]:
         title = f"what the model saw: {name}" if group == "train" else f"{group} {name}"
         yield page.figure(title, page.image(picture.data, title), note=f"step {picture.step:,}",
                           kind="" if group == "train" else "wide")
-
-

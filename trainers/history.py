@@ -96,5 +96,3 @@ def duration(seconds: float) -> str:
     """A length of time in its largest fitting unit."""
     units: Iterable[tuple[float, str]] = ((86400, "days"), (3600, "hours"), (60, "minutes"))
     return next((f"{seconds / size:.0f} {name}" for size, name in units if seconds >= 2 * size), f"{seconds:.0f} s")
-
-

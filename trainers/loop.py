@@ -27,6 +27,7 @@ from trainers.checkpoint import Checkpoint, Checkpoints, Progress
 from trainers.clock import Clock
 from trainers.evaluate import evaluate
 from trainers.guards import compare_ranks, not_finite
+from trainers.sheet import mistakes_sheet
 from trainers.stage import Forward, Stage
 from trainers.state import load_weights, weights_sha256
 from trainers.stopping import Agreement
@@ -302,12 +303,8 @@ class Training:
         most = self.config.tracking.images
         if not (self.world.is_first and most):
             return
-        mistakes = self.task.mistakes(results, most)
-        fetch = Fetch(samples, indices=lambda positions: positions, transforms=self.sets.evaluate_transforms)
-        numbers = range(len(samples)) if results.samples is None else results.samples.tolist()
-        inputs = fetch.__getitems__([numbers[mistake.sample] for mistake in mistakes]).inputs if mistakes else None
-        if isinstance(inputs, Tensor) and inputs.dim() == 4:
-            sheet = contact_sheet(list(inputs), [mistake.title for mistake in mistakes])
+        sheet = mistakes_sheet(self.task, samples, self.sets.evaluate_transforms, results, most=most, columns=4)
+        if sheet is not None:
             self.tracker.picture(self.progress.step, "validation/mistakes: predicted / actual", sheet)
 
 

@@ -20,9 +20,10 @@ from configs.errors import Fault, RunError, UserError
 from configs.layers import short
 from configs.rundir import RunDir
 from trainers.answers import headings, rows, write_csv
+from trainers.build import innermost
 from trainers.given import images_given, texts_given
 from trainers.predict import Predicted, Predictor
-from trainers.reading import innermost
+from trainers.sheet import save_sheet
 from trainers.tasks import Task
 from trainers.tracking import PLAIN, RIGHT, WRONG, contact_sheet
 from trainers.trained import settle
@@ -32,7 +33,11 @@ DRAWN = 60
 
 
 def run(predictor: Predictor, paths: Sequence[Path], out: Path, sheet: Path) -> str:
-    """Predicts everything that is given, and writes the table and the sheet; what came of it, in words."""
+    """Predicts everything that is given, and writes the table and the sheet; what came of it, in words. Raises a
+    `UserError` where nothing can be read or something cannot be written, and `OSError`."""
+    if out == sheet:
+        raise RunError(Fault(what="the table and the sheet would be one file", where=short(out),
+                             remedy="Name the table after what it is: --out predictions.csv"))
     task = predictor.task
     column = str(innermost(predictor.config.data.train).get("text", "text"))
     items = texts_given(paths, task, column) if predictor.reads_texts else images_given(paths, task)
@@ -86,8 +91,7 @@ def _draw(predictor: Predictor, found: Predicted, file: Path) -> bool:
         right = item.actual == name
         titles.append(f"{name}{sure}" if right or not item.actual else f"{name}{sure} / {item.actual}")
         colours.append(PLAIN if not item.actual or task.kind == "regression" else RIGHT if right else WRONG)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(list(inputs), titles, columns=6, colours=colours).save(file)
+    save_sheet(contact_sheet(list(inputs), titles, columns=6, colours=colours), file)
     return True
 
 
@@ -110,8 +114,8 @@ def main() -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        print(RunError(Fault(what=f"this cannot be written: {error.strerror}", where=str(error.filename))),
-              file=sys.stderr)
+        what = f"this cannot be read or written: {error.strerror or error}"
+        print(RunError(Fault(what=what, where=str(error.filename or ""))), file=sys.stderr)
         return RunError.exit_code
     return 0
 

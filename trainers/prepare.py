@@ -77,7 +77,7 @@ def prepare(config: Config, *, world_size: int = 1) -> dict[str, Any]:
         if len(sets.train):
             attempt(lambda: _check_order(config, sets.train))
     if not faults and sets is not None and model is not None and task is not None:
-        faults += rehearse(config, sets, model, task)
+        faults += rehearse(filled or config, sets, model, task)
     if faults or sets is None or model is None:
         raise PrepareError(*with_way_out(faults, config.data.how_to_get))
     tables = timetables(config, len(sets.train))

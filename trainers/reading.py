@@ -16,7 +16,7 @@ from configs.schema import Config
 from data.images import ImageFolder
 from data.loader import Transform
 from data.text import Texts
-from trainers.build import as_computed, build_sets, build_task, with_way_out
+from trainers.build import as_computed, build_sets, build_task, innermost, with_way_out
 from trainers.target import instantiate
 from trainers.tasks import Task
 from trainers.trained import remembered
@@ -39,13 +39,6 @@ class Reading:
     task: Task
     like: Texts | AsImages
     transforms: Sequence[Transform]
-
-
-def innermost(node: Any) -> Any:
-    """The section of a config that a set is a part of."""
-    while "of" in node:
-        node = node["of"]
-    return node
 
 
 def how_it_reads(config: Config, path: Path) -> Reading:

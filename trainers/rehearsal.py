@@ -34,8 +34,8 @@ ONLY_THERE = re.compile(r"meta|cuda|triton|not implemented|no kernel|data-depend
 
 
 def rehearse(config: Config, sets: Sets, model: nn.Module, task: Task) -> list[Fault]:
-    """What does not fit together: the samples of each set, the transforms, the model, the loss. The first fault of each
-    set; what the training set shows is not repeated."""
+    """What does not fit together: the samples of each set, the transforms, the model, the loss. The first fault alone:
+    the later sets would show it again. `config` holds the facts of the data (`trainers.facts`)."""
     faults: list[Fault] = []
     for name in ("train", "validation", "test"):
         samples = getattr(sets, name)

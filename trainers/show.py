@@ -30,7 +30,15 @@ from configs.load import build_config
 from configs.schema import Config, Phase
 from data.loader import as_tensor
 from data.order import micro_batches, share
-from trainers.build import Sets, build_batch_transforms, build_model, build_sets, frozen_modules, with_way_out
+from trainers.build import (
+    Sets,
+    build_batch_transforms,
+    build_model,
+    build_sets,
+    frozen_modules,
+    innermost,
+    with_way_out,
+)
 from trainers.cost import SAMPLES, memory, outputs_and_flops, tensors
 from trainers.facts import facts_of, needs_facts, with_facts
 from trainers.sheet import CPU, draw_sheet, training_fetch
@@ -99,9 +107,7 @@ def _samples(config: Config, sets: Sets | None) -> Any:
     """Inputs of a few training samples; without a set, a blank picture as the transforms leave it."""
     if sets is not None:
         return training_fetch(config, sets).__getitems__(range(SAMPLES)).inputs
-    node: dict[str, Any] = config.data.train
-    while "of" in node:
-        node = node["of"]
+    node = innermost(config.data.train)
     picture: Any = Image.new("L" if node.get("channels") == 1 else "RGB", (640, 480))
     transforms = instantiate(config.data.transforms.train, "data.transforms.train")
     if not transforms:
@@ -186,7 +192,11 @@ def _memory(config: Config, model: nn.Module, inputs: Any, mode: AbstractContext
 
 
 def _sheet(config: Config, sets: Sets, file: Path) -> str:
-    batch = training_fetch(config, sets).__getitems__(range(min(24, len(sets.train))))
+    """A line about the sheet of samples. Raises `PrepareError` where it cannot be written."""
+    try:
+        batch = training_fetch(config, sets).__getitems__(range(min(24, len(sets.train))))
+    except Exception as error:  # of the files, or of a transform of the user's
+        return f"not shown  samples: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     if draw_sheet(config, sets, batch, file):
         return f"sheet      {short(file)}: samples as the model sees them in training"
     return "not shown  samples: they are no images"

@@ -197,6 +197,15 @@ def wrap(model: nn.Module, world: World) -> nn.Module:
     return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True, **options)
 
 
+def prefer_determinism(config: Config, *, threads: int) -> None:
+    """So many threads, and the kernels that give the same bits each time where there is a choice."""
+    torch.set_num_threads(threads)
+    if config.deterministic:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time, for nothing
+        torch.backends.cudnn.benchmark = False
+
+
 def to_device(values: Any, device: torch.device) -> Any:
     """Tensors, and tuples, lists and dicts of them, on a device."""
     if isinstance(values, Tensor):

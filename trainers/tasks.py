@@ -33,6 +33,11 @@ class Results(NamedTuple):
     samples: Tensor | None = None
     """int64 [n]: their numbers in the set, where some could not be read and were left out; None for 0 to n - 1."""
 
+    @property
+    def numbers(self) -> list[int]:
+        """The number of each in the set."""
+        return list(range(len(self.losses))) if self.samples is None else [int(number) for number in self.samples]
+
 
 class Mistake(NamedTuple):
     """A sample worth looking at, and what to write above it."""

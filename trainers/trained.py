@@ -17,6 +17,7 @@ from configs.rundir import RunDir, read_json
 from configs.schema import Config
 from trainers.build import place_model
 from trainers.facts import with_facts
+from trainers.stage import prefer_determinism
 from trainers.state import load_weights
 
 
@@ -24,12 +25,8 @@ def settle(run: RunDir) -> None:
     """Threads and kernels as in training, as far as this machine has the cores: the last digits depend on both."""
     config = read(run.config)
     planned = read_json(run.plan).get("topology", {}).get("cpus_per_rank", 1)
-    torch.set_num_threads(min(int(planned), len(os.sched_getaffinity(0))))
-    if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        torch.backends.cudnn.benchmark = False
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    prefer_determinism(config, threads=min(int(planned), len(os.sched_getaffinity(0))))
 
 
 def find_checkpoint(run: RunDir, which: str | None) -> tuple[Path, str]:

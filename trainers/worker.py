@@ -17,7 +17,6 @@ import warnings
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -26,6 +25,7 @@ from configs.load import read
 from configs.processes import call_process
 from configs.rundir import Attempt, RunDir, State, read_json, write_json
 from configs.schema import Config
+from data.loader import said
 from trainers.account import Account, check_unchanged, describe
 from trainers.build import (
     Sets,
@@ -41,7 +41,7 @@ from trainers.clock import Clock
 from trainers.facts import facts_of, with_facts
 from trainers.guards import NotFiniteError
 from trainers.loop import End, Training
-from trainers.stage import Forward
+from trainers.stage import Forward, prefer_determinism
 from trainers.stopping import Agreement
 from trainers.tracking import Silent, Tracker
 from trainers.watchdog import Watchdog
@@ -57,7 +57,7 @@ def main(run_dir: str, attempt_number: int) -> None:
     debug = "RANK" not in os.environ
     training: Training | None = None
     try:
-        prefer_determinism(config, topology)
+        prefer_determinism(config, threads=int(topology["cpus_per_rank"]))
         sets = build_sets(config)
         config = with_facts(config, facts_of(sets.train))
         use_caches(config, sets, processes=len(os.sched_getaffinity(0)), progress=CacheNews())
@@ -150,25 +150,11 @@ def tell_of_a_pause(run: RunDir, state: State, words: str) -> None:
         run.write_status(state=state, verdict=words)
 
 
-def prefer_determinism(config: Config, topology: dict[str, Any]) -> None:
-    """Threads as planned, and the kernels that give the same bits each time where there is a choice."""
-    torch.set_num_threads(int(topology["cpus_per_rank"]))
-    if config.deterministic:
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time, for nothing
-        torch.backends.cudnn.benchmark = False
-
-
 def write_error(attempt: Attempt, error: BaseException, step: int) -> None:
     """What went wrong on this rank, for the verdict."""
     rank = int(os.environ.get("RANK", "0"))
-    said = str(error)
-    if said.startswith("Caught "):  # by a loader worker: torch puts the whole traceback into the message
-        lines, kind = said.strip().splitlines(), type(error).__name__
-        named = [number for number, line in enumerate(lines) if line.partition(": ")[0].rpartition(".")[2] == kind]
-        said = "\n".join(lines[named[-1] if named else -1:]).partition(": ")[2]
     write_json(attempt.error(rank), {
-        "rank": rank, "node": socket.gethostname(), "type": type(error).__name__, "message": said, "step": step,
+        "rank": rank, "node": socket.gethostname(), "type": type(error).__name__, "message": said(error), "step": step,
         "time": time.time(), "traceback": traceback.format_exc(),
         "final": isinstance(error, UserError | NotFiniteError),
     })

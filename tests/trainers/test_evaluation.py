@@ -131,6 +131,21 @@ def test_what_cannot_be_judged(images: RunDir, tmp_path: Path, spoil: Callable[[
     assert not (images.path / "evaluation").exists()
 
 
+def test_a_sample_that_cannot_be_read(images: RunDir, tmp_path: Path) -> None:
+    """Which shows while the set is judged, in this process and in a loader's."""
+    damaged = tmp_path / "test" / "dog" / "5.png"
+    damaged.write_bytes(b"nothing")
+    text = images.config.read_text()
+    for workers in (0, 1):
+        images.config.write_text(text.replace("workers: 0", f"workers: {workers}"))
+        job = prepare(images, "test", None)
+        with pytest.raises(UserError) as raised, join("cpu") as world:
+            judge(job, world)
+        assert f"cannot be used: cannot read the image {damaged}" in " ".join(str(raised.value).split())
+        assert len(str(raised.value).splitlines()) <= 8
+    assert not (images.path / "evaluation").exists()
+
+
 def test_a_set_that_the_run_does_not_have(images: RunDir) -> None:
     with pytest.raises(UserError) as raised:
         prepare(images, "validation", None)
@@ -149,11 +164,17 @@ def test_texts_without_labels(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_one_screen_and_exit_code_2(images: RunDir, capfd: pytest.CaptureFixture[str]) -> None:
+def test_one_screen_and_exit_code_2(images: RunDir, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(images.path), "--checkpoint", "7"]) == 2
     assert capfd.readouterr().err.startswith("error: there is no checkpoint '7'\n")
     assert main(["evaluate", str(images.path), "--gpus", "99"]) == 2
     assert "this machine has" in capfd.readouterr().err
+    (images.path / "evaluation").write_text("in the way")
+    assert main(["evaluate", str(images.path), "--procs", "2"]) == 2
+    assert capfd.readouterr().err.strip().startswith("error: this cannot be read or written: Not a directory\n")
+    (tmp_path / "test" / "dog" / "5.png").write_bytes(b"nothing")
+    assert main(["evaluate", str(images.path), "--procs", "2"]) == 2
+    assert capfd.readouterr().err.strip().startswith("error: a sample of data.test cannot be used: cannot read")
 
 
 def results_of(task: Task, outputs: list[list[float]], targets: torch.Tensor) -> Results:

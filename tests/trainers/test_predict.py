@@ -135,6 +135,12 @@ def test_what_cannot_be_predicted(images: RunDir, tmp_path: Path, given: str, sa
     assert not (tmp_path / "out.png").exists()
 
 
+def test_a_table_is_not_written_over_by_the_sheet(images: RunDir, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the table and the sheet would be one file"):
+        predict(Predictor.of(images.path), [tmp_path / "test"], tmp_path / "out.png", tmp_path / "out.png")
+    assert not (tmp_path / "out.png").exists()
+
+
 def test_images_for_a_model_of_texts(tmp_path: Path) -> None:
     write_texts(tmp_path)
     draw_images(tmp_path)

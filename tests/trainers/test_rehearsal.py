@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from torch import Tensor, nn
 
-from configs.errors import PrepareError
+from configs.errors import SCREEN, PrepareError
 from configs.load import load
+from configs.schema import Config
 from tests.tiny import Net, Pictures, write_config
+from tests.trainers.made import TEXTS, draw_images, write_texts
 from trainers.prepare import prepare
 from trainers.tasks import Classification
 
@@ -82,6 +84,11 @@ def said(folder: Path, *changes: str) -> str:
     return " ".join(str(caught.value).split())
 
 
+def texts_config(folder: Path, *changes: str) -> Config:
+    (folder / "texts.yaml").write_text(TEXTS.replace("ROOT", str(folder)))
+    return load(folder / "texts.yaml", changes).config
+
+
 def test_classes_that_the_model_does_not_tell_apart(tmp_path: Path) -> None:
     """Although none of the samples looked at is of the third class."""
     words = said(tmp_path, *(given(name, "Ternary") for name in ("train", "validation", "test")))
@@ -132,3 +139,29 @@ def test_what_only_a_gpu_can_do_is_no_fault(tmp_path: Path) -> None:
 
 def test_mixed_samples(tmp_path: Path) -> None:
     assert prepare(load(write_config(tmp_path), ["data.mix={_target_: data.mixing.Mixup}"]).config)["steps"]
+
+
+def test_a_model_sized_by_the_data_is_tried_with_their_sizes(tmp_path: Path) -> None:
+    """An LSTM must know the lengths of its texts, so the meta device is not enough for it."""
+    write_texts(tmp_path)
+    assert prepare(texts_config(tmp_path))["parameters"] > 0
+
+
+def test_an_image_folder_for_a_model_of_texts(tmp_path: Path) -> None:
+    """As the file of texts; in the place of the set, which then does not tell the vocabulary; and with one written."""
+    draw_images(tmp_path)
+    write_texts(tmp_path)
+    folder = f"data.train={{_target_: data.images.ImageFolder, root: {tmp_path}/test}}"
+    sized = ["model={vocabulary: 9, classes: 2}", "task._target_=trainers.tasks.Classification", "data.test={}",
+             "data.transforms.train=[{_target_: torchvision.transforms.v2.Resize, size: [8, 8]}]"]
+    for changes, words in (
+        ([f"data.test.file={tmp_path}/test"], f"{tmp_path}/test is a folder, and this must be a file where data.test"),
+        ([folder], "the training set does not tell its 'vocabulary' where model.vocabulary given vocabulary: "
+                   "from_data, and the set is a data.images.ImageFolder"),
+        ([folder, *sized], "the model cannot take a batch of data.train: TypeError: this model reads texts, (ids, "
+                           "lengths), and was given one tensor [4, 3, 8, 8]"),
+    ):
+        with pytest.raises(PrepareError) as caught:
+            prepare(texts_config(tmp_path, *changes))
+        assert words in " ".join(str(caught.value).split())
+        assert len(str(caught.value).splitlines()) <= SCREEN

@@ -153,6 +153,7 @@ def test_it_needs_no_torch() -> None:
     assert done.stdout == "False\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1200, 400])
 def test_in_a_browser(running: RunDir, tmp_path: Path, width: int) -> None:
     """Nothing wider than the window, no label cut off, every line and picture drawn; colours as the reader likes."""
@@ -174,6 +175,7 @@ def test_in_a_browser(running: RunDir, tmp_path: Path, width: int) -> None:
         line[2] for chart in dark["charts"] for line in chart["lines"])
 
 
+@pytest.mark.slow
 def test_on_paper(running: RunDir, tmp_path: Path) -> None:
     """What is folded on the screen is unfolded on paper, where nobody can click."""
     page, paper = tmp_path / "report.html", tmp_path / "report.pdf"

@@ -20,9 +20,9 @@ TRANSFORMS = """  transforms:
 """
 
 
-def shown(folder: Path, text: str, *changes: str) -> str:
+def shown(folder: Path, text: str, *changes: str, sheet: str = "show.png") -> str:
     (folder / "made.yaml").write_text(text.replace("ROOT", str(folder)))
-    return "\n".join(show(load(folder / "made.yaml", changes).config, folder / "show.png"))
+    return "\n".join(show(load(folder / "made.yaml", changes).config, folder / sheet))
 
 
 def test_a_small_network(tmp_path: Path) -> None:
@@ -48,6 +48,17 @@ def test_without_the_data(tmp_path: Path) -> None:
     assert text.splitlines()[-1].startswith("not shown  samples: the image folder ")
     with pytest.raises(PrepareError, match="is not there"):
         shown(tmp_path, IMAGES)
+
+
+def test_a_sheet_that_cannot_be_drawn_or_written(tmp_path: Path) -> None:
+    draw_images(tmp_path)
+    made = IMAGES.replace("  transforms:\n", TRANSFORMS)
+    with pytest.raises(PrepareError, match="the sheet cannot be written: unknown file extension"):
+        shown(tmp_path, made, sheet="show.cat")
+    for file in (tmp_path / "train").rglob("*.*"):
+        file.write_bytes(b"nothing")
+    text = shown(tmp_path, made)
+    assert "not shown  samples: ValueError: none of the 3 samples from number " in text
 
 
 def test_frozen_layers_and_a_model_that_must_know_values(tmp_path: Path) -> None:

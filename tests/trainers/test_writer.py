@@ -224,6 +224,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.slow
 def test_the_writer_ends_when_its_rank_is_killed(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", ORPHAN, str(tmp_path)], cwd=ROOT, capture_output=True, text=True,
                           check=False)
