@@ -111,15 +111,16 @@ class Launcher:
     container without SLURM's programs, whether the job's script can have this one queued again."""
 
     def run_attempts(self) -> Next:
-        """Attempt after attempt, until the first node's launcher says to leave."""
+        """Attempt after attempt, until the first node's launcher says to leave, or where it has ended already."""
         for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):  # a site may have its own idea of --signal
             signal.signal(number, self.hear)
         signal.signal(signal.SIGCONT, signal.SIG_DFL)  # SLURM sends it ahead of SIGTERM; submitit would log it
         become_subreaper()
         if self.allocation and self.node == 0:
             self.end = self.allocation.end_time()
-            if (before := look_back(self.run, self.plan, self.allocation)) and before.next == "give up":
-                raise RunFailedError(before.words)
+            if (before := look_back(self.run, self.plan, self.allocation)) and before.next in ("leave", "give up"):
+                drop_successor(self.run)
+                return before.next
             if warning := grace_warning(self.run, self.allocation.look().get("Partition", ""), self.allocation.ask):
                 print(f"warning: {warning}", flush=True)
             if self.allocation.needs_successor():
