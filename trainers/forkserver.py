@@ -91,7 +91,8 @@ def carry_out(order: dict[str, Any]) -> int:
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
-        sys.stdout.flush()
+        with suppress(OSError):  # a full disk: the code is told all the same
+            sys.stdout.flush()
         os._exit(code)
 
 
