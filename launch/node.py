@@ -223,7 +223,8 @@ class Launcher:
                             for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")}
         if self.agents is None or not self.agents.alive:
             self.agents = Agents(self.plan, attempt, self.node)
-        self.agents.start(command[3:], environment, attempt.node_log(self.node))
+        words = command[3:]  # without "python -m torch.distributed.run", which the server has imported
+        self.agents.start(words, environment, attempt.node_log(self.node))
         return self.agents
 
     def decide(self, attempt: Attempt) -> Verdict:
