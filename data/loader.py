@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.multiprocessing import _prctl_pr_set_pdeathsig  # type: ignore[attr-defined]  # PR_SET_PDEATHSIG
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from data.cache import Pixels
@@ -203,8 +205,14 @@ def chunks(n: int, size: int, *, rank: int, world_size: int) -> list[range]:
 def batches(fetch: Fetch, positions: Iterable[Any], *, workers: int, pin_memory: bool) -> Iterable[Batch]:
     """One batch for each item of `positions`, fetched ahead by `workers` processes, or here where there are none."""
     return DataLoader(fetch, batch_sampler=positions, num_workers=workers, collate_fn=_as_it_is, pin_memory=pin_memory,
-                      prefetch_factor=4 if workers else None,
+                      prefetch_factor=4 if workers else None, worker_init_fn=_end_with_rank,
                       multiprocessing_context="fork" if workers else None)  # type: ignore[arg-type]
+
+
+def _end_with_rank(number: int) -> None:
+    """The kernel ends a loader process together with its rank. By itself it would look for it every five seconds, and
+    hold the rank's connections open until then, so that the other ranks would not notice that it has gone."""
+    _prctl_pr_set_pdeathsig(signal.SIGKILL)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -13,7 +13,7 @@ from configs.errors import Fault, RunError
 from configs.rundir import ENDED, RunDir, read_json
 from launch.cluster import SilentError, cancel_jobs, queued
 from launch.processes import descendants
-from launch.runs import processes_of, resume_command, still_runs
+from launch.runs import command, processes_of, still_runs
 from launch.verdict import newest_checkpoint
 
 END_SECONDS = 90.0
@@ -30,15 +30,15 @@ def ask_to_stop(run: RunDir) -> str:
         return f"{run.id} is {state} already"
     job = read_json(run.job)
     if attempt is None or state in ("pending", "preempted"):
-        queued = job.get("where") == "slurm"
-        remedy = f"Take it out of the queue: drumbeat cancel {run.id}" if queued else "Try again in a moment."
+        remedy = (f"Take it out of the queue: {command('cancel', run)}" if job.get("where") == "slurm"
+                  else "Try again in a moment.")
         raise RunError(Fault(what="the run is waiting to start, and nobody is there to stop", where=str(run.path),
                              given=f"state: {state}", remedy=remedy))
     if job.get("where") != "slurm" and not still_runs(run):
         raise RunError(Fault(what="nothing of this run is at work any more", where=str(run.path),
-                             given=f"state: {state}", remedy=f"Go on with it: {resume_command(run)}"))
+                             given=f"state: {state}", remedy=f"Go on with it: {command('resume', run)}"))
     attempt.ask_to_stop("stopped")
-    return f"{run.id} saves after a step and leaves. To go on with it:\n{resume_command(run)}"
+    return f"{run.id} saves after a step and leaves. To go on with it:\n{command('resume', run)}"
 
 
 def cancel(run: RunDir) -> str:
@@ -55,7 +55,7 @@ def cancel(run: RunDir) -> str:
     saved = f"the last checkpoint is of step {step:,}" if step >= 0 else "there is no checkpoint"
     if read_json(run.status).get("state") not in ENDED:  # a launcher that had the time has told it itself
         run.write_status(state="cancelled", verdict=f"cancelled; {saved}")
-    return f"{ended}; {saved}. To go on with it:\n{resume_command(run)}"
+    return f"{ended}; {saved}. To go on with it:\n{command('resume', run)}"
 
 
 def _cancel_jobs(run: RunDir, ids: list[str]) -> str:
@@ -70,7 +70,7 @@ def _cancel_jobs(run: RunDir, ids: list[str]) -> str:
     except SilentError as error:
         raise RunError(Fault(what="the job cannot be cancelled: SLURM does not answer", where=str(run.path),
                              given=str(error), remedy="Try again later; or have the run save and leave, which needs no "
-                                                      f"SLURM: drumbeat stop {run.id}")) from None
+                                                      f"SLURM: {command('stop', run)}")) from None
     return (f"SLURM job{'s' * (len(jobs) > 1)} {', '.join(jobs)} "
             f"{'cancelled, and still ending' if left else 'cancelled'}" if jobs
             else f"SLURM knows of no job of {run.id} any more")

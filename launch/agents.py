@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from configs.rundir import Attempt
@@ -40,11 +41,9 @@ class Agents:
         assert self.server.stdin is not None
         self.code = None
         order = {"words": words, "environment": dict(environment), "log": str(log)}
-        try:
+        with suppress(BrokenPipeError):  # `poll` will find that the server has gone
             self.server.stdin.write(json.dumps(order).encode() + b"\n")
             self.server.stdin.flush()
-        except BrokenPipeError:
-            pass  # `poll` will find that the server has gone
 
     def poll(self, within: float = 0.0) -> int | None:
         """The agent's exit code; None where it still runs after so many seconds. A server that has gone took its agent
@@ -71,5 +70,6 @@ class Agents:
     def close(self) -> None:
         """Ends the server."""
         assert self.server.stdin is not None
-        self.server.stdin.close()
+        with suppress(BrokenPipeError):  # it has gone without reading the last order
+            self.server.stdin.close()
         self.server.wait()

@@ -101,11 +101,11 @@ def add_drill_arguments(parser: argparse.ArgumentParser) -> None:
                         "changes to it, KEY=VALUE: phases.NAME.epochs=0.1 makes it short")
     parser.add_argument("--gpus", type=whole, metavar="N", help="ranks, a GPU each (default: all there are)")
     parser.add_argument("--procs", type=whole, metavar="N", help="ranks on the CPU")
-    parser.add_argument("--kills", type=whole, default=9, metavar="K", help="how many blows (default: 9, one of each "
+    parser.add_argument("--kills", type=count, default=9, metavar="K", help="how many blows (default: 9, one of each "
                         "kind)")
     parser.add_argument("--seed", type=whole, metavar="S", help="for the same blows again (default: random)")
-    parser.add_argument("--every", type=float, metavar="SECONDS", help="a blow in about so many seconds, until the run "
-                        "is over (default: at random steps)")
+    parser.add_argument("--every", type=seconds, metavar="SECONDS", help="a blow in about so many seconds, until the "
+                        "run is over (default: at random steps)")
     parser.add_argument("--runs", default="runs", metavar="DIR", help="where run folders are made (default: runs)")
 
 
@@ -207,6 +207,23 @@ def whole(text: str) -> int:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
+
+
+def count(text: str) -> int:
+    """A number from 1 on, for argparse."""
+    if (number := whole(text)) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' must be at least 1")
+    return number
+
+
+def seconds(text: str) -> float:
+    """A time, for argparse."""
+    try:
+        if 0 < (number := float(text)) < float("inf"):
+            return number
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds")
 
 
 def _add_config(parser: argparse.ArgumentParser, options: str) -> None:

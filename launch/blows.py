@@ -18,7 +18,7 @@ from random import Random
 from typing import Literal, TypeVar
 
 from configs.manifest import checkpoint_path, saved_steps
-from configs.rundir import RunDir, read_json
+from configs.rundir import ENDED, RunDir, read_json
 from launch.processes import descendants
 
 After = Literal["restart", "resume", "same attempt"]
@@ -43,7 +43,8 @@ class Blow:
 def processes(run: RunDir) -> dict[str, list[int]]:
     """The run's processes on this machine by what they are called, the launcher among them."""
     found: dict[str, list[int]] = {}
-    for pid in descendants(int(read_json(run.job).get("id") or 0)):
+    controller = read_json(run.job).get("id")
+    for pid in descendants(int(controller)) if controller else ():
         with suppress(OSError):
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             name = Path(f"/proc/{pid}/comm").read_text().strip()
@@ -68,8 +69,8 @@ def kill(name: str, number: signal.Signals = signal.SIGKILL) -> Callable[[RunDir
 
 def kill_writer_at_work(run: RunDir, random: Random) -> bool:
     """SIGKILL to the process that writes checkpoints while one of them is half written."""
-    for writer in waiting_for(lambda: processes(run).get("writer", [])):
-        for _ in waiting_for(lambda: list(run.checkpoints.glob(".step-*.tmp")), pause=0.0):
+    for writer in waiting_for(run, lambda: processes(run).get("writer", [])):
+        for _ in waiting_for(run, lambda: list(run.checkpoints.glob(".step-*.tmp")), pause=0.0):
             with suppress(ProcessLookupError):
                 os.kill(writer[0], signal.SIGSTOP)  # it is not to finish while we look
                 caught = bool(list(run.checkpoints.glob(".step-*.tmp")))
@@ -100,22 +101,22 @@ def fill_disk(run: RunDir, random: Random) -> bool:
     The kernel refuses to write beyond a limit that is set from outside (RLIMIT_FSIZE). It says EFBIG where a full disk
     says ENOSPC; the rest is the same, and nobody else's disk is filled.
     """
-    for writer in waiting_for(lambda: processes(run).get("writer", [])):
-        _, most = resource.prlimit(writer[0], resource.RLIMIT_FSIZE)
-        resource.prlimit(writer[0], resource.RLIMIT_FSIZE, (1000, most))
-        try:
-            for _ in waiting_for(lambda: read_json(run.status).get("state") == "paused"):
-                return True
-        finally:
-            with suppress(ProcessLookupError):
-                resource.prlimit(writer[0], resource.RLIMIT_FSIZE, (most, most))
+    for writer in waiting_for(run, lambda: processes(run).get("writer", [])):
+        with suppress(ProcessLookupError):
+            usual, most = resource.prlimit(writer[0], resource.RLIMIT_FSIZE)
+            resource.prlimit(writer[0], resource.RLIMIT_FSIZE, (1000, most))
+            try:
+                for _ in waiting_for(run, lambda: read_json(run.status).get("state") == "paused"):
+                    return True
+            finally:
+                resource.prlimit(writer[0], resource.RLIMIT_FSIZE, (usual, most))
     return False
 
 
-def waiting_for(look: Callable[[], T], pause: float = 0.01) -> Iterator[T]:
-    """Whatever `look` finds, again and again, for as long as there is patience."""
+def waiting_for(run: RunDir, look: Callable[[], T], pause: float = 0.01) -> Iterator[T]:
+    """Whatever `look` finds, again and again, for as long as the run goes on and there is patience."""
     until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
+    while time.monotonic() < until and read_json(run.status).get("state") not in ENDED:
         if found := look():
             yield found
         time.sleep(pause)

@@ -14,7 +14,7 @@ from pathlib import Path
 from configs.errors import Fault, LaunchError, RunError
 from configs.rundir import RunDir
 from launch.processes import deaf_and_tied
-from launch.runs import find_run
+from launch.runs import all_runs, find_run
 
 HOST = "127.0.0.1"
 PORTS = 100
@@ -30,7 +30,7 @@ def serve(names: Sequence[str], runs: Path, port: int) -> int:
     a comma or a colon in it, and the whole of `runs` would show each experiment's newest run twice. Raises `RunError`
     where there is nothing to show, and `LaunchError` where no port is free or TensorBoard does not start.
     """
-    shown = [find_run(name, runs) for name in names] or _all(runs)
+    shown = [find_run(name, runs) for name in names] or all_runs(runs)
     if not shown:
         raise RunError(Fault(what="there are no runs here yet", where=str(runs.absolute()),
                              remedy="--runs DIR looks elsewhere."))
@@ -54,7 +54,7 @@ def serve(names: Sequence[str], runs: Path, port: int) -> int:
                     board.wait(LOOK_SECONDS)
                     raise _ended(board, log)
                 except subprocess.TimeoutExpired:
-                    link(links, [] if names else _all(runs))
+                    link(links, [] if names else all_runs(runs))
         except KeyboardInterrupt:
             print()
             return 0
@@ -74,7 +74,7 @@ def link(folder: Path, runs: Sequence[RunDir]) -> None:
 
 def free_port(first: int) -> int:
     """The first port from there on that nobody listens on."""
-    for port in range(first, min(first + PORTS, 65536)):
+    for port in range(first, min(first + PORTS, 65536)) if first > 0 else ():
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -83,14 +83,8 @@ def free_port(first: int) -> int:
                 continue
             return port
     raise LaunchError(Fault(what="there is no free port", where="--port",
-                            given=f"--port {first}: looked at {min(PORTS, max(0, 65536 - first))} from there on",
+                            given=f"--port {first}",
                             remedy="Name another one, between 1024 and 65535."))
-
-
-def _all(runs: Path) -> list[RunDir]:
-    """The runs below a folder, by name and time."""
-    return [RunDir(plan.parent.absolute()) for plan in sorted(runs.glob("*/*/plan.json"))
-            if not plan.parent.is_symlink()]
 
 
 def _wait_until_it_answers(board: subprocess.Popen[bytes], port: int, log: Path) -> None:

@@ -15,7 +15,7 @@ from typing import NoReturn
 from configs.errors import ConfigError, Fault, UserError, nearest
 from launch.arguments import add_arguments
 
-REQUIRED = ("omegaconf", "rich", "submitit", "yaml")
+REQUIRED = ("omegaconf", "rich", "shtab", "submitit", "yaml")
 """What the launcher needs besides the standard library."""
 
 
@@ -62,10 +62,10 @@ def rerun(args: argparse.Namespace) -> int:
 def status(args: argparse.Namespace) -> int:
     from launch.listing import as_json, facts
     from launch.runs import find_run
-    from launch.status import status_text
+    from launch.status import gone, status_text
 
     found = find_run(args.run, Path(args.runs))
-    print(as_json(facts(found)) if args.json else status_text(found))
+    print(as_json(facts(found) | gone(found)) if args.json else status_text(found))
     return 0
 
 
@@ -187,18 +187,13 @@ def doctor(args: argparse.Namespace) -> int:
 def drill(args: argparse.Namespace) -> int:
     import random
 
-    from configs.load import load
     from launch.drill import drill
+    from launch.tools import load_words
 
     flags = [f"--{name}={value}" for name in ("gpus", "procs") if (value := getattr(args, name)) is not None]
-    files = [word for word in args.words if "=" not in word]
-    if len(files) != 1:
-        raise ConfigError(Fault(what="one config is needed", where="command line", given=" ".join(files),
-                                remedy="For example: drumbeat drill configs/resnet50_xray_demo.yaml --procs 2"))
-    name = load(files[0], [word for word in args.words if "=" in word]).config.name
     seed = random.randrange(10**6) if args.seed is None else args.seed
-    return drill([*args.words, *flags], Path(args.runs), name=f"{name}-drill", kills=args.kills, seed=seed,
-                 every=args.every)
+    return drill([*args.words, *flags], Path(args.runs), name=f"{load_words(args.words).name}-drill", kills=args.kills,
+                 seed=seed, every=args.every)
 
 
 def show(args: argparse.Namespace) -> int:
@@ -247,6 +242,7 @@ VERBS: dict[str, tuple[str, Callable[[argparse.Namespace], int]]] = {
 
 ABOUT = "Trains PyTorch models from one config, on any machine.\n\n" + "\n".join(
     ["verbs:", *(f"  {name:<12}{what}" for name, (what, _) in VERBS.items()), "", "drumbeat VERB --help says more."])
+
 
 def parse(words: list[str], program: str = "drumbeat run") -> argparse.Namespace:
     """The arguments, KEY=VALUE also behind options, where argparse alone would not look for them."""

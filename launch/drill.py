@@ -9,13 +9,11 @@ where runs are.
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,6 +24,7 @@ from rich.console import Console
 from configs.errors import Fault, RunError
 from configs.layers import ROOT, short
 from configs.rundir import ENDED, Attempt, RunDir, read_json
+from launch.acts import end_processes
 from launch.blows import BLOWS
 from launch.goodput import goodput, text, useful
 from launch.plan import JobPlan
@@ -33,7 +32,7 @@ from launch.runs import processes_of
 from launch.tools import module
 from launch.verdict import Verdict
 
-LOOK_SECONDS = 0.02
+LOOK_SECONDS = 0.05
 MISSED = "there was nothing to strike"
 
 
@@ -139,6 +138,10 @@ class Drill:
     def _start(self, *more: str) -> RunDir:
         looked = ["--no-preflight"] if (self.runs / self.name).exists() else []  # the first run has had it
         self._drumbeat(*self.words, *more, *looked, "--name", self.name)
+        return self.latest()
+
+    def latest(self) -> RunDir:
+        """The run that was started last."""
         return RunDir((self.runs / self.name / "latest").resolve())
 
     def _resume(self, run: RunDir, *more: str) -> None:
@@ -243,8 +246,5 @@ def _ending_on_interrupt(here: Drill) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        for _ in range(3):
-            for pid in processes_of(RunDir((here.runs / here.name / "latest").resolve())):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        end_processes(here.latest())
         raise

@@ -124,7 +124,8 @@ class Slurm:
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         from launch.node import Node
-        from launch.submission import SureExecutor, remedy
+        from launch.refusals import refusal
+        from launch.submission import SureExecutor
 
         plan = request.plan
         require_slurm()
@@ -136,8 +137,7 @@ class Slurm:
                 job = executor.submit(Node(plan.run_dir))
         except (FailedJobError, FailedSubmissionError) as error:
             said = [line for line in str(error).splitlines() if line.strip()]
-            raise LaunchError(Fault(what="sbatch refused the job", given="\n".join(said[-3:]),
-                                    remedy=remedy(str(error)))) from None
+            raise LaunchError(refusal("\n".join(said[-3:]), plan.site, "sbatch")) from None
         return Job(id=job.job_id, handle=job)
 
 

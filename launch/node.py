@@ -111,15 +111,16 @@ class Launcher:
     container without SLURM's programs, whether the job's script can have this one queued again."""
 
     def run_attempts(self) -> Next:
-        """Attempt after attempt, until the first node's launcher says to leave."""
+        """Attempt after attempt, until the first node's launcher says to leave, or where it has ended already."""
         for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):  # a site may have its own idea of --signal
             signal.signal(number, self.hear)
         signal.signal(signal.SIGCONT, signal.SIG_DFL)  # SLURM sends it ahead of SIGTERM; submitit would log it
         become_subreaper()
         if self.allocation and self.node == 0:
             self.end = self.allocation.end_time()
-            if (before := look_back(self.run, self.plan, self.allocation)) and before.next == "give up":
-                raise RunFailedError(before.words)
+            if (before := look_back(self.run, self.plan, self.allocation)) and before.next in ("leave", "give up"):
+                drop_successor(self.run)
+                return before.next
             if warning := grace_warning(self.run, self.allocation.look().get("Partition", ""), self.allocation.ask):
                 print(f"warning: {warning}", flush=True)
             if self.allocation.needs_successor():
@@ -222,7 +223,8 @@ class Launcher:
                             for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")}
         if self.agents is None or not self.agents.alive:
             self.agents = Agents(self.plan, attempt, self.node)
-        self.agents.start(command[3:], environment, attempt.node_log(self.node))
+        words = command[3:]  # without "python -m torch.distributed.run", which the server has imported
+        self.agents.start(words, environment, attempt.node_log(self.node))
         return self.agents
 
     def decide(self, attempt: Attempt) -> Verdict:

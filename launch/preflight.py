@@ -6,16 +6,16 @@ What only torch can know, targets, weights and data, `launch.prepare` has looked
 
 from __future__ import annotations
 
-import getpass
 import re
 import socket
 import subprocess
 from pathlib import Path
 
-from configs.errors import Fault, LaunchError, nearest
+from configs.errors import Fault, LaunchError
 from configs.rundir import RunDir
 from launch.cluster import WAIT, ask
 from launch.executors import Request, environment
+from launch.refusals import refusal
 
 OF_ONE_MACHINE = ("tmpfs", "ramfs", "devtmpfs", "overlay", "squashfs")
 """File systems that no other machine sees: memory, and the layers of a container."""
@@ -24,23 +24,6 @@ TEMPORARY = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"), Path("/run"))
 
 SILENT = re.compile(r"contact slurm|connect|timed out|does not answer|no sbatch", re.IGNORECASE)
 """Of sbatch, where the controller does not answer: no fault of the request's."""
-
-REFUSALS: tuple[tuple[str, str, str], ...] = (
-    (r"invalid partition", "partition", "sinfo lists the partitions: {partitions}."),
-    (r"user's group not permitted|partition.*(access|permitted)", "partition",
-     "Choose one that you may use: {partitions}."),
-    (r"invalid (account|qos)|account/partition combination|invalid qos", "account",
-     "sacctmgr show associations user={user} lists the accounts and QOS you may use."),
-    (r"time limit", "time_minutes", "sinfo -o '%P %l' shows the longest time of each partition. A run that needs "
-     "longer is queued again by itself."),
-    (r"memory", "mem_gb_per_node", "sinfo -o '%P %m' shows the memory of the nodes, in MB."),
-    (r"node configuration|more processors|node count|too many|not available|generic resource|gres", "",
-     "sinfo -o '%P %D %c %m %G' shows each partition's nodes, their cores, memory and GPUs: ask for no more with "
-     "--nodes, --gpus and launch.cpus_per_rank."),
-    (r"feature|constraint", "constraint", "sinfo -o '%P %f' shows the features of the nodes."),
-    (r"unrecognized option|invalid option", "sbatch", "man sbatch lists the options of this version of SLURM."),
-)
-"""What sbatch may say, which key of the profile that is about, and what to do."""
 
 
 def check_cluster(request: Request) -> str:
@@ -55,7 +38,7 @@ def check_cluster(request: Request) -> str:
         return f"SLURM would start it at {found[1].replace('T', ' ')} on {found[2]}" if found else ""
     if SILENT.search(said):
         return ""
-    raise LaunchError(refusal(said, request))
+    raise LaunchError(refusal(said, request.plan.site, "sbatch --test-only"))
 
 
 def unshared(folder: Path, mounts: Path = Path("/proc/mounts")) -> Fault | None:
@@ -81,21 +64,6 @@ def file_system(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:
         if folder.is_relative_to(place) and len(place.parts) >= depth:
             found, depth = kind, len(place.parts)
     return found
-
-
-def refusal(said: str, request: Request) -> Fault:
-    """What sbatch said, on one screen: with the value of the profile that it is about, and what to do."""
-    lines = [re.sub(r"^(sbatch|srun): (error: )?", "", line).strip() for line in said.splitlines()]
-    words = "\n".join(dict.fromkeys(line for line in lines if line))
-    key, remedy = next(((key, remedy) for pattern, key, remedy in REFUSALS if re.search(pattern, words, re.IGNORECASE)),
-                       ("", "--dry-run shows the script that it was asked about."))
-    value = getattr(request.plan.site, key, None) if key else None
-    if "{partitions}" in remedy:
-        names = ask("sinfo", "--noheader", "--format", "%R")[1].split()
-        close = nearest(str(value), names) if value else ""
-        remedy = close if close.startswith("Did") else remedy.format(partitions=", ".join(names) or "none that you see")
-    return Fault(what="SLURM would not take this job", where=f"the cluster's profile, {key}: {value}" if value else
-                 "sbatch --test-only", given=words, remedy=remedy.replace("{user}", getpass.getuser()))
 
 
 def _test_only(script: str) -> tuple[int, str]:

@@ -32,7 +32,7 @@ from launch.start import Start, pointing_into, start
 def run(args: argparse.Namespace) -> int:
     """The command. Returns the exit code; raises `UserError` for what the user can correct."""
     _check_flags(args)
-    what = _resumed(args) if args.resume else _again(args) if args.rerun else _fresh(args)
+    what = _resumed(args) if args.resume is not None else _again(args) if args.rerun is not None else _fresh(args)
     return start(what, dry_run=args.dry_run, detach=args.detach)
 
 
@@ -54,13 +54,13 @@ def _fresh(args: argparse.Namespace) -> Start:
 def _resumed(args: argparse.Namespace) -> Start:
     """A run that is to go on, where it ran before unless a flag says otherwise, with its own code and config and as
     many processes as before unless flags change them."""
-    from launch.runs import find_run, processes_of, still_runs
+    from launch.runs import command, find_run, processes_of, still_runs
 
     run_dir = find_run(args.resume, Path(args.runs))
     if read_json(run_dir.status).get("state") == "finished":
         raise RunError(Fault(what=f"run {run_dir.id} is finished", where=str(run_dir.path),
-                             remedy=f"Start it again, with more epochs for example: drumbeat rerun {run_dir.id} "
-                                    "KEY=VALUE"))
+                             remedy="Start it again, with more epochs for example: "
+                                    f"{command('rerun', run_dir)} KEY=VALUE"))
     if (sign := still_runs(run_dir)) and not (args.take_over and not processes_of(run_dir)):
         raise RunError(Fault(what=f"run {run_dir.id} is still at work", where=str(run_dir.path), given=sign,
                              remedy=_instead_of_resuming(run_dir)))
@@ -72,12 +72,11 @@ def _resumed(args: argparse.Namespace) -> Start:
 
 def _instead_of_resuming(run_dir: RunDir) -> str:
     """What to do about a run that is at work, or may be: on a machine or a cluster that cannot be asked."""
-    from launch.runs import handle, processes_of, program
+    from launch.runs import command, processes_of
 
-    drumbeat, name = program("drumbeat"), handle(run_dir)
-    wait = f"Wait for it, or stop it: {drumbeat} stop {name}"
+    wait = f"Wait for it, or stop it: {command('stop', run_dir)}"
     return wait if processes_of(run_dir) else (
-        f"{wait}\nIf you know that it is dead: {drumbeat} resume {name} --take-over")
+        f"{wait}\nIf you know that it is dead: {command('resume', run_dir)} --take-over")
 
 
 def _again(args: argparse.Namespace) -> Start:
@@ -156,12 +155,11 @@ def _check_flags(args: argparse.Namespace) -> None:
         faults.append(("--profile describes a cluster, and this run is for this machine", f"--profile {args.profile}",
                        "Add --slurm, or leave --profile out."))
     configs = [word for word in args.words if "=" not in word]
-    if args.resume == "":
-        faults.append(("which run?", "--resume ''", "Name one by its folder, its id, or, the latest, by its name."))
-    elif (args.resume or args.rerun) and configs:
-        faults.append((f"a run is {'resumed' if args.resume else 'started again'} with its own config",
+    exists = args.resume is not None or args.rerun is not None
+    if exists and configs:
+        faults.append((f"a run is {'started again' if args.resume is None else 'resumed'} with its own config",
                        " ".join(configs), "Leave this out, or start a new run: drumbeat run CONFIG"))
-    elif not args.resume and not args.rerun and not configs:
+    elif not exists and not configs:
         shipped = "configs/resnet50_xray_demo.yaml"
         faults.append(("which config?", " ".join(args.words), f"For example: python launch/run.py {shipped}"))
     elif len(configs) > 1:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,11 +12,14 @@ from pathlib import Path
 from configs.errors import Fault, RunError, nearest
 from configs.layers import short
 from configs.rundir import ENDED, RunDir, read_json
+from launch.cluster import ask
 
 LAUNCHERS = {b"submitit.local._local", b"submitit.core._submit"}
 RANKS = {b"trainers.forkserver", b"trainers.worker"}
 """What stands in the command lines of a run's processes: of controller and node launcher, of torchrun and ranks
 (which are forked from the fork server and keep its command line, or were started without it)."""
+
+HOW_TO_NAME = "Name a run by its folder, its id, or, the latest, by its name."
 
 SILENCE_SECONDS = 120.0
 """A run on another machine whose status.json is older than this is taken for dead."""
@@ -26,8 +28,7 @@ SILENCE_SECONDS = 120.0
 def find_run(text: str, runs: Path) -> RunDir:
     """The run a person means: a folder, an id or the beginning of one, or a name, which means its latest run."""
     if not text.strip():
-        raise RunError(Fault(what="which run?", where="command line",
-                             remedy="Name a run by its folder, its id, or, the latest, by its name."))
+        raise RunError(Fault(what="which run?", where="command line", given=f"'{text}'", remedy=HOW_TO_NAME))
     beside = (runs / text, runs / text / "latest") if "/" in text else ()  # as reports name it: name/id
     for folder in (Path(text), Path(text) / "latest", *beside):
         if (folder / "plan.json").is_file():
@@ -70,9 +71,9 @@ def program(name: str) -> str:
     return name if not beside.exists() or (on_path and Path(on_path).samefile(beside)) else short(beside)
 
 
-def resume_command(run: RunDir) -> str:
-    """What to type to go on with a run."""
-    return f"{program('drumbeat')} resume {handle(run)}"
+def command(verb: str, run: RunDir) -> str:
+    """What to type in the current folder to do something with a run."""
+    return f"{program('drumbeat')} {verb} {handle(run)}"
 
 
 def still_runs(run: RunDir) -> str:
@@ -93,17 +94,12 @@ def still_runs(run: RunDir) -> str:
 
 def _in_queue(job: str) -> str:
     """What SLURM says of a job that is not over, in words. That it does not answer is no sign that the job is over."""
-    if shutil.which("squeue") is None:
-        return f"SLURM job {job}, and no squeue on PATH to ask about it"
-    try:
-        asked = subprocess.run(["squeue", "--noheader", "--jobs", job, "--format", "%T"], capture_output=True,
-                               text=True, check=False, timeout=30)
-    except subprocess.TimeoutExpired:
-        return f"SLURM job {job}, and squeue does not answer"
-    if found := asked.stdout.strip():
-        return f"SLURM job {job} is {found.splitlines()[0].lower()}"
-    gone = asked.returncode == 0 or "Invalid job id" in asked.stderr
-    return "" if gone else f"SLURM job {job}, and squeue says: {asked.stderr.strip()}"
+    code, said = ask("squeue", "--noheader", "--jobs", job, "--format", "%T")
+    if "Invalid job id" in said:
+        return ""
+    if code != 0:
+        return f"SLURM job {job}, which cannot be asked about: {said}"
+    return f"SLURM job {job} is {said.splitlines()[0].lower()}" if said else ""
 
 
 def processes_of(run: RunDir, modules: set[bytes] = LAUNCHERS | RANKS) -> list[int]:
@@ -127,5 +123,4 @@ def _nearest_run(text: str, names: set[str]) -> str:
         return "There are no runs here yet; --runs DIR looks elsewhere."
     remedy = nearest(text, names)
     newest = sorted(name for name in names if name[:8].isdigit())[-3:]
-    return remedy if remedy.startswith("Did") else (
-        f"Name a run by its folder, its id, or, the latest, by its name. The newest: {', '.join(newest)}")
+    return remedy if remedy.startswith("Did") else f"{HOW_TO_NAME} The newest: {', '.join(newest)}"

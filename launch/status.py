@@ -10,7 +10,7 @@ from configs.load import read
 from configs.manifest import checkpoint_path, damage, saved_steps
 from configs.rundir import ENDED, RunDir, read_json
 from launch.goodput import goodput, text
-from launch.runs import SILENCE_SECONDS, resume_command, still_runs
+from launch.runs import SILENCE_SECONDS, command, still_runs
 from launch.verdict import cause, newest_checkpoint
 
 
@@ -55,7 +55,7 @@ def gone(run: RunDir) -> dict[str, str]:
     why = cause(attempt).words if attempt and errors else "its launcher was killed, or its machine went down"
     step = newest_checkpoint(run)
     last = f"the last checkpoint is of step {step}" if step >= 0 else "there is no checkpoint"
-    return {"state": "failed", "verdict": f"{why}; {last}; go on with it: {resume_command(run)}"}
+    return {"state": "failed", "verdict": f"{why}; {last}; go on with it: {command('resume', run)}"}
 
 
 def checkpoints_text(run: RunDir) -> str:

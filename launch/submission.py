@@ -1,5 +1,4 @@
-"""sbatch, made sure of: a job that SLURM took without saying so is found, none is submitted twice, and a refusal comes
-with what to do about it.
+"""sbatch, made sure of: a job that SLURM took without saying so is found, and none is submitted twice.
 
 "Socket timed out" may mean that the job was accepted. The script's path, which no other submission shares, tells:
 squeue knows it as the job's command.
@@ -30,30 +29,6 @@ PATIENCE = 120.0
 """Seconds to wait for a controller that does not answer."""
 LOOK = 15.0
 """Seconds for which a controller that answers again may still be working off what it had accepted."""
-
-REMEDIES = (
-    (r"policy|submit limit", "the job's size, qos: or account: `sacctmgr show associations user=$USER` shows limits"),
-    (r"account", "account: a name that `sacctmgr show associations user=$USER` lists, or leave it out"),
-    (r"qos", "qos: a name that `sacctmgr show qos format=name` lists, or leave it out"),
-    (r"partition", "partition: a name that `sinfo --summarize` lists"),
-    (r"time limit|time specification", "time_minutes: no more than `sinfo -o '%P %l'` shows for the partition"),
-    (r"feature", "constraint: features that `sinfo -o '%P %f'` shows"),
-    (r"memory", "mem_gb_per_node: no more than `sinfo -o '%P %m'` shows (in MB), or leave it out"),
-    (r"gres|generic resource", "gpu_type and gpu_flag, or --gpus: `sinfo -o '%P %G'` shows what the nodes have"),
-    (r"node count|more processors|cpu count|node configuration|nodes required",
-     "--nodes, --gpus, launch.cpus_per_rank or the partition: `sinfo -o '%P %D %c %m %G'` shows how many nodes there "
-     "are, and their cores, memory and GPUs"),
-    (r"contact|timed out", "SLURM's controller does not answer: `scontrol ping` shows when it does. Then submit again"),
-)
-"""What sbatch says, and what to change: in the cluster's profile, where a name has a colon. The first that fits."""
-
-
-def remedy(said: str) -> str:
-    """What to do about a refusal."""
-    for pattern, words in REMEDIES:
-        if re.search(pattern, said, re.IGNORECASE):
-            return f"Correct {words}." if not words.startswith("SLURM") else f"{words}."
-    return "Correct the cluster profile (--profile); --dry-run shows the script."
 
 
 class SureExecutor(SlurmExecutor):  # type: ignore[misc]

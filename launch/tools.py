@@ -13,21 +13,26 @@ from pathlib import Path
 from configs.errors import ConfigError, Fault, LaunchError
 from configs.layers import ROOT
 from configs.load import load
+from configs.schema import Config
 from launch.plan import Machine
 
 Done = subprocess.CompletedProcess[str]
 
 
 def on_config(module: str, words: Sequence[str], *options: str) -> int:
-    """Runs a module on a config, CONFIG [KEY=VALUE ...], handed to it as JSON; its exit code."""
+    """Runs a module on a config, handed to it as JSON; its exit code."""
+    return start(module, *options, text=json.dumps(dataclasses.asdict(load_words(words))))
+
+
+def load_words(words: Sequence[str]) -> Config:
+    """The config that CONFIG [KEY=VALUE ...] means. Raises `ConfigError`."""
     files = [word for word in words if "=" not in word]
     if len(files) != 1:
         raise ConfigError(Fault(what="one config is needed" if not files else "one config at a time",
                                 where="command line", given=" ".join(files),
                                 remedy="Changes to it are written KEY=VALUE: batch_size=64" if files
                                 else "For example: configs/resnet50_xray_demo.yaml"))
-    config = load(files[0], [word for word in words if "=" in word]).config
-    return start(module, *options, text=json.dumps(dataclasses.asdict(config)))
+    return load(files[0], [word for word in words if "=" in word]).config
 
 
 def ranks(gpus: int | None, procs: int | None) -> list[str]:

@@ -18,7 +18,7 @@ from launch.describe import summary
 from launch.executors import Job
 from launch.logs import Tail
 from launch.plan import JobPlan, Where
-from launch.runs import LAUNCHERS, handle, processes_of, program, resume_command
+from launch.runs import LAUNCHERS, command, processes_of
 from launch.status import clock
 from launch.verdict import Verdict
 
@@ -34,9 +34,8 @@ def introduce(run: RunDir, plan: JobPlan) -> None:
 
 def announce(run: RunDir, job: Job, where: Where) -> None:
     """What was started without a view, and what to type next."""
-    drumbeat, name = program("drumbeat"), handle(run)
     print(f"{'SLURM job' if where == 'slurm' else 'process':<11}{job.id}\n")
-    print(f"{drumbeat} status {name}\n{drumbeat} logs -f {name}\n{drumbeat} stop {name}", flush=True)
+    print("\n".join(command(verb, run) for verb in ("status", "logs -f", "stop")), flush=True)
 
 
 def follow(run: RunDir, job: Job, before: Attempt | None) -> int:
@@ -65,7 +64,7 @@ def _watch(view: View, job: Job, interrupts: list[int]) -> None:
         if interrupts and not told:
             told = True
             view.console.print(f"stopping: the run saves after this step and leaves. To go on with it:\n"
-                               f"{resume_command(view.run)}\nCtrl-C again ends it at once.")
+                               f"{command('resume', view.run)}\nCtrl-C again ends it at once.")
         if len(interrupts) > 1:
             view.console.print("ending all processes ...")
             _end(view.run, job)
@@ -104,7 +103,7 @@ def conclude(run: RunDir) -> int:
     if state == "failed" and (attempt := run.newest_attempt()) is not None:
         rows += _where_it_failed(attempt)
     if state != "finished":
-        rows.append(("resume", resume_command(run)))
+        rows.append(("resume", command("resume", run)))
     print("\n".join(f"{name:<11}{text}" for name, text in rows), flush=True)
     return EXIT_CODES.get(state, 1)
 
@@ -130,7 +129,7 @@ def _finished(run: RunDir) -> list[tuple[str, str]]:
             at = f"  (step {values['step']:,}, {values['phase']})" if "step" in values else ""
             rows.append((name, numbers + at))
     return [*rows, ("result", short(run.result)),
-            ("curves", f"{program('drumbeat')} tensorboard {handle(run)}")]
+            ("curves", command("tensorboard", run))]
 
 
 class View:

@@ -9,7 +9,7 @@ import time
 from configs.errors import WIDTH
 from configs.rundir import ENDED, RunDir, read_json
 from launch.cluster import QueuedJob, SilentError, queued
-from launch.runs import SILENCE_SECONDS, program, resume_command, still_runs
+from launch.runs import SILENCE_SECONDS, command, still_runs
 from launch.status import clock
 
 REASONS: dict[str, tuple[str, str]] = {
@@ -70,7 +70,7 @@ def why(run: RunDir) -> str:
         rows.append(("why", "it has come to its end"))
     elif state in ENDED:
         rows += [("why", str(status.get("verdict") or f"it is {state}")),
-                 ("do", f"Go on with it: {resume_command(run)}")]
+                 ("do", f"Go on with it: {command('resume', run)}")]
     elif job.get("where") == "slurm" and job.get("id"):
         rows += _in_slurm(run, state, [str(job[key]) for key in ("id", "successor") if job.get(key)])
     else:
@@ -107,29 +107,27 @@ def _in_slurm(run: RunDir, state: str, ids: list[str]) -> list[tuple[str, str]]:
         jobs = queued(run.id, *ids)
     except SilentError as silence:
         return [("job", ids[0]), ("why", f"SLURM does not answer: {silence}"),
-                ("do", f"Look again later. The folder tells what the run itself knows: {program('drumbeat')} status "
-                       f"{run.id}")]
+                ("do", f"Look again later. The folder tells what the run itself knows: {command('status', run)}")]
     if not jobs:
         return [("job", f"{ids[0]}, of which SLURM knows nothing any more"),
                 ("why", "it was cancelled, or ended before the run could tell" if state != "running" else
                  "it ended without the run's being able to tell: killed, or its node failed"),
-                ("do", f"Go on with the run: {resume_command(run)}")]
+                ("do", f"Go on with the run: {command('resume', run)}")]
     rows: list[tuple[str, str]] = []
     for job in jobs:
         rows.append(("job", f"{job.id}, {job.state.lower()} in partition {job.partition}"))
         if job.state == "PENDING":
             rows += _pending(run, job)
     if not any(job.state == "PENDING" for job in jobs):
-        rows.append(("why", f"nothing keeps it: {program('drumbeat')} logs -f {run.id}"))
+        rows.append(("why", f"nothing keeps it: {command('logs -f', run)}"))
     return rows
 
 
 def _pending(run: RunDir, job: QueuedJob) -> list[tuple[str, str]]:
     words, remedy = reason_in_words(job.reason)
-    drumbeat = program("drumbeat")
-    for name, command in (("CANCEL", f"{drumbeat} cancel {run.id}"), ("RESUME", resume_command(run)), ("JOB", job.id),
-                          ("PARTITION", job.partition)):
-        remedy = re.sub(rf"\b{name}\b", command, remedy)
+    for name, value in (("CANCEL", command("cancel", run)), ("RESUME", command("resume", run)), ("JOB", job.id),
+                        ("PARTITION", job.partition)):
+        remedy = re.sub(rf"\b{name}\b", value.replace("\\", r"\\"), remedy)
     start = [("start", f"expected at {job.start.replace('T', ' ')}")] if job.start not in ("N/A", "", "Unknown") else []
     return [("why", f"{job.reason.partition(',')[0]}: {words}"), *start, ("do", remedy)]
 
@@ -141,6 +139,6 @@ def _here(run: RunDir, heard: float) -> list[tuple[str, str]]:
         quiet = silence > SILENCE_SECONDS
         return [("work", sign), ("why", f"nothing was heard of it for {clock(silence)}: it may hang, or fill a cache"
                                  if quiet else "nothing keeps it"),
-                ("do", f"{program('drumbeat')} logs {'--all' if quiet else '-f'} {run.id}")]
+                ("do", command("logs --all" if quiet else "logs -f", run))]
     return [("why", f"nothing of it is at work any more, and it was last heard of {clock(silence)} ago"),
-            ("do", f"Go on with it: {resume_command(run)}")]
+            ("do", f"Go on with it: {command('resume', run)}")]

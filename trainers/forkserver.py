@@ -9,8 +9,10 @@ told to fork its ranks (`--start-method=fork`) instead of starting Python anew f
 
     launcher ─── fork server ─── agent ─── ranks ─── loader workers, writer
 
-Forking is safe here because the server only imports: it starts no thread and touches no GPU. It imports nothing of a
-user's, so that what a module does when it is imported happens in each rank, as ever.
+Forking is safe here because the server only imports: it starts no thread and touches no GPU. The agent has threads of
+torchrun's when it forks the ranks (its store's, and one that keeps the meeting alive); a rank uses nothing of theirs,
+and reaches the store as ever, through a socket. The server imports nothing of a user's, so that what a module does when
+it is imported happens in each rank.
 """
 
 from __future__ import annotations

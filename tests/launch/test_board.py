@@ -61,6 +61,8 @@ def test_a_port_in_use_is_passed_over() -> None:
         assert free_port(port) > port
         with pytest.raises(LaunchError, match="there is no free port"):
             free_port(65536)
+        with pytest.raises(LaunchError, match="there is no free port"):
+            free_port(0)
 
 
 @pytest.mark.parametrize(("typed", "what"), [("", "there are no runs here yet"), ("nope", "there is no run 'nope'")])

@@ -106,8 +106,8 @@ def test_programs_started_with_other_standard_files_hold_none_of_ours(tmp_path: 
 
 
 def fake_slurm(folder: Path, script: str) -> str:
-    """A PATH with an sbatch that runs `script`, and an srun."""
-    for name, text in (("sbatch", script), ("srun", "exit 1")):
+    """A PATH with an sbatch that runs `script`, an srun, and an sinfo of two partitions."""
+    for name, text in (("sbatch", script), ("srun", "exit 1"), ("sinfo", "echo long short")):
         (folder / name).write_text(f"#!/bin/sh\n{text}\n")
         (folder / name).chmod(0o755)
     return f"{folder}{os.pathsep}{os.environ['PATH']}"
@@ -132,8 +132,9 @@ def test_what_sbatch_answers_is_shown(tmp_path: Path, monkeypatch: pytest.Monkey
         Slurm().submit(Slurm().prepare(planned))
     assert str(error.value) == (
         "error: sbatch refused the job\n"
-        "  given  sbatch: error: invalid partition specified: big\n"
-        "  do     Correct partition: a name that `sinfo --summarize` lists.")
+        "  where  sbatch\n"
+        "  given  invalid partition specified: big\n"
+        "  do     sinfo lists the partitions: long, short.")
     assert capfd.readouterr().err == ""
 
 

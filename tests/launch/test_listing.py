@@ -111,7 +111,7 @@ def test_why_a_job_waits(runs: list[RunDir], tmp_path: Path, monkeypatch: pytest
 echo '4711|PENDING|Resources|2026-01-05T06:07:08|gpu|{IDS[3]}'
 echo '4712|PENDING|PartitionTimeLimit|N/A|gpu|{IDS[3]}'
 echo '99|PENDING|Priority|N/A|gpu|other'"""))
-    monkeypatch.setattr("launch.why.program", lambda name: name)
+    monkeypatch.setattr("launch.runs.program", lambda name: name)
     assert why(runs[3]) == f"""\
 run         {IDS[3]}
 state       pending

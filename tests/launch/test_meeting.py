@@ -18,6 +18,7 @@ from launch.rendezvous import free_port
 def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attempt:
     monkeypatch.setattr(meeting, "PATIENCE", 1.0)
     monkeypatch.setattr(meeting, "LOOK", 0.02)
+    monkeypatch.setattr(meeting, "KNOCK", 1.0)
     monkeypatch.setenv("SLURMD_NODENAME", "127.0.0.1")
     made = RunDir(tmp_path / "run").claim_attempt()
     write_json(made.launch, {"address": "127.0.0.1", "port": free_port()})

@@ -11,7 +11,7 @@ from configs.errors import LaunchError
 from configs.schema import Site
 from launch.executors import Slurm
 from launch.plan import JobPlan
-from launch.preflight import check_cluster, file_system, refusal, unshared
+from launch.preflight import check_cluster, file_system, unshared
 from tests.launch.small import plan
 
 MOUNTS = """\
@@ -80,44 +80,3 @@ def test_sbatch_is_asked_about_the_very_request(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("PATH", programs(tmp_path, sbatch="echo 'allocation failure: no' >&2; exit 1"))
     with pytest.raises(LaunchError, match="SLURM would not take this job"):
         check_cluster(request)
-
-
-@pytest.mark.parametrize(("said", "screen"), [
-    ("sbatch: error: invalid partition specified: gqu\nallocation failure: Invalid partition name specified", """\
-error: SLURM would not take this job
-  where  the cluster's profile, partition: gqu
-  given  invalid partition specified: gqu
-         allocation failure: Invalid partition name specified
-  do     Did you mean 'gpu'?"""),
-    ("sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified", """\
-error: SLURM would not take this job
-  where  the cluster's profile, account: physics
-  given  Batch job submission failed: Invalid account or account/partition
-         combination specified
-  do     sacctmgr show associations user=me lists the accounts and QOS you may
-         use."""),
-    ("allocation failure: Requested time limit is invalid (missing or exceeds some limit)", """\
-error: SLURM would not take this job
-  where  the cluster's profile, time_minutes: 99
-  given  allocation failure: Requested time limit is invalid (missing or exceeds
-         some limit)
-  do     sinfo -o '%P %l' shows the longest time of each partition. A run that
-         needs longer is queued again by itself."""),
-    ("allocation failure: Requested node configuration is not available", """\
-error: SLURM would not take this job
-  where  sbatch --test-only
-  given  allocation failure: Requested node configuration is not available
-  do     sinfo -o '%P %D %c %m %G' shows each partition's nodes, their cores,
-         memory and GPUs: ask for no more with --nodes, --gpus and
-         launch.cpus_per_rank."""),
-    ("sbatch: error: the site's own plugin says no", """\
-error: SLURM would not take this job
-  where  sbatch --test-only
-  given  the site's own plugin says no
-  do     --dry-run shows the script that it was asked about."""),
-])
-def test_what_sbatch_says_on_one_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str,
-                                        screen: str) -> None:
-    monkeypatch.setenv("PATH", programs(tmp_path, sinfo="echo gpu; echo cpu"))
-    monkeypatch.setattr("getpass.getuser", lambda: "me")
-    assert str(refusal(said, Slurm().prepare(planned(tmp_path)))) == screen

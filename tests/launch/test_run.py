@@ -82,7 +82,7 @@ def test_where_sbatch_refuses_nothing_is_left(cluster: Path, capsys: pytest.Capt
     assert "SLURM would not take this job" in capsys.readouterr().err
     assert not (cluster / "runs").exists()
     assert main([*SUBMIT, "--no-preflight"]) == 2
-    assert "  given  sbatch: error: invalid account\n" in capsys.readouterr().err
+    assert "  given  invalid account\n" in capsys.readouterr().err
     assert not (cluster / "runs").exists()
 
 

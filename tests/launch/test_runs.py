@@ -114,9 +114,9 @@ def test_a_cluster_is_asked_only_about_jobs_that_may_run(runs: Path, tmp_path: P
     monkeypatch.setenv("PATH", squeue(tmp_path, "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"))
     assert still_runs(run) == ""
     monkeypatch.setenv("PATH", squeue(tmp_path, "echo 'Unable to contact slurm controller' >&2; exit 1"))
-    assert still_runs(run) == "SLURM job 4711, and squeue says: Unable to contact slurm controller"
+    assert still_runs(run) == "SLURM job 4711, which cannot be asked about: Unable to contact slurm controller"
     monkeypatch.setenv("PATH", "/nowhere")
-    assert still_runs(run) == "SLURM job 4711, and no squeue on PATH to ask about it"
+    assert still_runs(run) == "SLURM job 4711, which cannot be asked about: there is no squeue on PATH"
 
 
 def test_a_run_on_another_machine_is_at_work_as_long_as_it_is_heard_of(runs: Path) -> None:
@@ -265,7 +265,7 @@ def test_a_run_that_waits_in_the_queue_hears_nothing(runs: Path, state: str) -> 
     run.claim_attempt()
     write_json(run.job, {"where": "slurm", "id": "4711"})
     write_json(run.status, {"state": state})
-    with pytest.raises(RunError, match=f"drumbeat cancel {SECOND}"):
+    with pytest.raises(RunError, match=rf"drumbeat cancel\s+{SECOND}"):
         ask_to_stop(run)
     assert not run.attempt(0).stop.exists()
 

@@ -3,6 +3,7 @@ to do; no traceback, and nothing on disk."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -226,7 +227,7 @@ error: --resume and --name exclude each other
     "run --resume done": """\
 error: run 20260101-000000-aaaaa is finished
   where  HERE/runs/done/20260101-000000-aaaaa
-  do     Start it again, with more epochs for example: drumbeat rerun
+  do     Start it again, with more epochs for example: DRUMBEAT rerun
          20260101-000000-aaaaa KEY=VALUE
 """,
     "run --resume 20260101": """\
@@ -287,7 +288,7 @@ error: the following arguments are required: RUN
     "resume waiting": """\
 error: run 20260101-000000-bbbbb is still at work
   where  HERE/runs/waiting/20260101-000000-bbbbb
-  given  SLURM job 4711, and no squeue on PATH to ask about it
+  given  SLURM job 4711, which cannot be asked about: there is no squeue on PATH
   do     Wait for it, or stop it: DRUMBEAT stop 20260101-000000-bbbbb
          If you know that it is dead: DRUMBEAT resume
          20260101-000000-bbbbb --take-over
@@ -313,13 +314,14 @@ error: the job cannot be cancelled: SLURM does not answer
   where  HERE/runs/waiting/20260101-000000-bbbbb
   given  there is no squeue on PATH
   do     Try again later; or have the run save and leave, which needs no SLURM:
-         drumbeat stop 20260101-000000-bbbbb
+         DRUMBEAT stop 20260101-000000-bbbbb
 """,
     "stop waiting": """\
 error: the run is waiting to start, and nobody is there to stop
   where  HERE/runs/waiting/20260101-000000-bbbbb
   given  state: pending
-  do     Take it out of the queue: drumbeat cancel 20260101-000000-bbbbb
+  do     Take it out of the queue: DRUMBEAT cancel
+         20260101-000000-bbbbb
 """,
     "report": """\
 error: the following arguments are required: RUN
@@ -334,8 +336,24 @@ error: there is no run 'wating'
     "tensorboard done --port 99999": """\
 error: there is no free port
   where  --port
-  given  --port 99999: looked at 0 from there on
+  given  --port 99999
   do     Name another one, between 1024 and 65535.
+""",
+    "drill small.yaml --kills 0": """\
+error: --kills: '0' must be at least 1
+  where  command line
+  do     See: drumbeat drill --help
+""",
+    "drill small.yaml --every -1": """\
+error: --every: '-1' is no number of seconds
+  where  command line
+  do     See: drumbeat drill --help
+""",
+    "rerun ''": """\
+error: which run?
+  where  command line
+  given  ''
+  do     Name a run by its folder, its id, or, the latest, by its name.
 """,
     "evaluate done --split tset": """\
 error: --split: invalid choice: 'tset' (choose from 'train', 'validation',
@@ -398,7 +416,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("typed", SCREENS)
 def test_screen(here: Path, capsys: pytest.CaptureFixture[str], typed: str) -> None:
     before = sorted(here.rglob("*"))
-    assert main(typed.split()) == 2
+    assert main(shlex.split(typed)) == 2
     output = capsys.readouterr()
     screen = output.err.replace(str(here), "HERE").replace("/nowhere/drumbeat", "DRUMBEAT")
     run_id = screen.partition("small.yaml/small/")[2].partition("\n")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from configs.rundir import RunDir, write_json, write_text
+from launch.cli import main
 from launch.status import gone, status_text
 from tests.tiny import CONFIG
 
@@ -36,7 +38,12 @@ def test_a_launcher_that_was_killed(run: RunDir) -> None:
         "its launcher was killed, or its machine went down; the last checkpoint is of step 9; go on with it: ")
     text = status_text(run)
     assert "state       failed" in text
-    assert "run --resume" in text or "resume" in text
+    assert "drumbeat resume " in text
+
+
+def test_programs_are_told_the_same_of_a_run_that_is_gone(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", str(run.path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["state"] == "failed"
 
 
 def test_a_rank_that_could_still_say_why(run: RunDir) -> None:

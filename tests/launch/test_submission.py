@@ -77,19 +77,3 @@ def test_a_controller_that_stays_away(cluster: Path, monkeypatch: pytest.MonkeyP
     (cluster / "words").write_text(AWAY)
     with pytest.raises(LaunchError, match="connect failure"):
         submit(cluster)
-
-
-@pytest.mark.parametrize(("said", "key"), [
-    ("Invalid account or account/partition combination specified", "account:"),
-    ("Invalid qos specification", "qos:"),
-    ("Requested time limit is invalid (missing or exceeds some limit)", "time_minutes:"),
-    ("Invalid feature specification", "constraint:"),
-    ("Memory specification can not be satisfied", "mem_gb_per_node:"),
-    ("Invalid generic resource (gres) specification", "gpu_type"),
-    ("Requested node configuration is not available", "--nodes"),
-    ("Node count specification invalid", "--nodes"),
-    ("Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)", "qos:"),
-    ("something new", "the cluster profile"),
-])
-def test_what_to_do_about_a_refusal(said: str, key: str) -> None:
-    assert key in submission.remedy(f"sbatch: error: Batch job submission failed: {said}")

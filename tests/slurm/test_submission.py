@@ -68,11 +68,11 @@ def test_the_controller_is_away_for_a_while(cluster: Cluster, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("assignments", "site", "said", "do"), [
-    (["launch.gpus=1"], {"partition": "nowhere"}, "invalid partition", "Correct partition:"),
-    (["launch.gpus=5"], {}, "configuration is not available", "--nodes, --gpus,"),
-    (["launch.gpus=1"], {"gpu_type": "a100"}, "configuration is not available|gres", "Correct"),
-    (["launch.gpus=1"], {"mem_gb_per_node": 1000}, "emory|configuration", "Correct"),
-    (["launch.gpus=1"], {"constraint": "quantum"}, "nvalid feature", "Correct constraint:"),
+    (["launch.gpus=1"], {"partition": "nowhere"}, "invalid partition", "sinfo lists the partitions:"),
+    (["launch.gpus=5"], {}, "configuration is not available", "--nodes, --gpus and"),
+    (["launch.gpus=1"], {"gpu_type": "a100"}, "configuration is not available|gres", "GPUs"),
+    (["launch.gpus=1"], {"mem_gb_per_node": 1000}, "emory|configuration", "memory"),
+    (["launch.gpus=1"], {"constraint": "quantum"}, "nvalid feature", "features of the nodes"),
 ], ids=["partition", "gpus", "gpu type", "memory", "constraint"])
 def test_a_refusal_says_what_to_do(cluster: Cluster, tmp_path: Path, assignments: list[str], site: dict[str, Any],
                                    said: str, do: str) -> None:

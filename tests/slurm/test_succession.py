@@ -179,6 +179,7 @@ def test_a_launcher_that_is_killed_each_time(submitted: Start) -> None:  # noqa:
     job.cluster.wait(job.job, "FAILED", timeout=40)
     assert job.state() == "failed"
     assert job.words(1).endswith("given up: 2 times in a row without a newer checkpoint")
+    assert read_json(job.run.status)["verdict"] == job.words(1)
     assert standin.pids(job.run.path, 2) == {}
 
 
