@@ -13,7 +13,8 @@ from configs.errors import Fault, RunError
 from configs.rundir import ENDED, RunDir, read_json
 from launch.cluster import SilentError, cancel_jobs, queued
 from launch.processes import descendants
-from launch.runs import command, processes_of, still_runs
+from launch.runs import command, processes_of
+from launch.status import gone
 from launch.verdict import newest_checkpoint
 
 END_SECONDS = 90.0
@@ -34,7 +35,7 @@ def ask_to_stop(run: RunDir) -> str:
                   else "Try again in a moment.")
         raise RunError(Fault(what="the run is waiting to start, and nobody is there to stop", where=str(run.path),
                              given=f"state: {state}", remedy=remedy))
-    if job.get("where") != "slurm" and not still_runs(run):
+    if gone(run):
         raise RunError(Fault(what="nothing of this run is at work any more", where=str(run.path),
                              given=f"state: {state}", remedy=f"Go on with it: {command('resume', run)}"))
     attempt.ask_to_stop("stopped")

@@ -14,7 +14,7 @@ from typing import Any
 from configs.rundir import ENDED, RunDir, read_json
 from launch.goodput import goodput
 from launch.runs import SILENCE_SECONDS
-from launch.status import clock
+from launch.status import clock, gone
 
 MOST = 20
 """Runs in the table unless all are asked for."""
@@ -28,9 +28,10 @@ RIGHT = ("done", "loss", "samples/s", "eta")
 def facts(run: RunDir) -> dict[str, Any]:
     """What is known of a run, for a program: its status with its name, its folder, and where it runs."""
     status, job, attempt = read_json(run.status), read_json(run.job), run.newest_attempt()
+    ended = {} if job.get("where") == "slurm" else gone(run)  # a table of runs does not wait for SLURM
     return {"id": run.id, "name": run.path.parent.name, "folder": str(run.path), "where": job.get("where"),
             "job": job.get("id"), "host": job.get("host"), "attempt": attempt.number if attempt else None,
-            "state": "unknown", **status, "seconds": goodput(run),
+            "state": "unknown", **status, **ended, "seconds": goodput(run),
             **({"result": result} if (result := read_json(run.result)) else {})}
 
 

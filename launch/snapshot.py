@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
+import re
 import shutil
 import sys
 import sysconfig
@@ -111,8 +112,8 @@ def copy(before: Path, code: Path) -> None:
 
 def newest_code(run: Path) -> Path | None:
     """The snapshot that a run works with: code/, or the last of code-2/, code-3/, ... where it was given newer code."""
-    numbers = {int(path.name.partition("-")[2] or 1): path for path in run.glob("code*")
-               if (path / "snapshot.json").exists()}
+    numbers = {int(found[1] or 1): path for path in run.glob("code*")
+               if (found := re.fullmatch(r"code(?:-(\d+))?", path.name)) and (path / "snapshot.json").exists()}
     return numbers[max(numbers)] if numbers else None
 
 

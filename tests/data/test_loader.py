@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +21,8 @@ from data.loader import MOST_IN_A_ROW, Batch, Fetch, Shares, batches, chunks
 from data.memory import Arrays
 from data.mixing import Mixup
 from data.order import Stream, Timetable
+
+ROOT = Path(__file__).parents[2]
 
 
 class Noisy:
@@ -199,3 +207,32 @@ def test_only_a_samples_own_loss_counts_when_it_is_mixed() -> None:
     assert batch.targets["own"].tolist() == [1, 2, 4]
     assert batch.targets["partner"].tolist() == [0, 4, 5]
     assert fetch.__getitems__([3]).replaced.tolist() == [True]
+
+
+ORPHANED = """
+import os, sys
+from data.loader import batches
+from tests.data.test_loader import Shares, Timetable, fetch
+
+if __name__ == "__main__":
+    shares = Shares(Timetable(23, 6, 2), rank=0, world_size=1, first=0)
+    source = iter(batches(fetch(), shares, workers=1, pin_memory=False))
+    next(source)
+    print(source._workers[0].pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.slow
+def test_a_loader_process_ends_with_its_rank() -> None:
+    """At once, and not when it next looks for it: until then it would hold the rank's connections open."""
+    with subprocess.Popen([sys.executable, "-c", ORPHANED], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          text=True) as rank:
+        assert rank.stdout is not None
+        worker = int(rank.stdout.readline())
+        os.kill(rank.pid, signal.SIGKILL)
+        rank.wait()
+        struck = time.monotonic()
+        while Path(f"/proc/{worker}").exists() and "State:\tZ" not in Path(f"/proc/{worker}/status").read_text():
+            assert time.monotonic() < struck + 2.5, "it is still there"
+            time.sleep(0.01)

@@ -37,6 +37,8 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[RunDir]:
     write_json(found[0].status, progress | {"state": "finished", "step": 1000, "time": 1.0})
     write_json(found[0].result, {"test": {"loss": 0.25, "accuracy": 0.9}})
     write_json(found[1].status, progress | {"state": "running", "time": time.time()})
+    write_json(found[1].job, {"where": "debug", "host": socket.gethostname(), "process": os.getpid()})
+    write_json(found[2].job, {"where": "slurm", "id": "4710", "host": "login"})
     write_json(found[2].status, progress | {"state": "running", "loss": float("nan"), "time": time.time() - 600})
     write_json(found[3].status, {"state": "pending", "time": time.time()})
     write_json(found[3].job, {"where": "slurm", "id": "4711", "host": "login"})
@@ -46,8 +48,8 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[RunDir]:
 TABLE = """\
 run                    name                       state         where     done    loss  samples/s      eta
 20260104-100000-ddddd  other                      pending       job 4711
-20260103-100000-ccccc  a_name_that_is_quite_long  silent 10:00  here       60%     nan      1,234  1:02:05
-20260102-100000-bbbbb  tiny                       running       here       60%  0.5123      1,234  1:02:05
+20260103-100000-ccccc  a_name_that_is_quite_long  silent 10:00  job 4710   60%     nan      1,234  1:02:05
+20260102-100000-bbbbb  tiny                       running       debug      60%  0.5123      1,234  1:02:05
 20260101-100000-aaaaa  tiny                       finished      here      100%  0.2500
 """
 
@@ -69,7 +71,7 @@ def test_a_terminal_gets_a_table_that_fits(runs: list[RunDir]) -> None:
     lines = [line.rstrip() for line in plain.splitlines()]
     assert max(map(len, lines)) <= 80
     assert [line.split()[0] for line in lines] == ["run", "ddddd", "ccccc", "bbbbb", "aaaaa"]
-    assert re.fullmatch(r"ccccc  a_name_\w+…  silent 10:\d\d  here       60%     nan      1,234  1:02:05", lines[2])
+    assert re.fullmatch(r"ccccc  a_name_\w+…  silent 10:\d\d  job 4710   60%     nan      1,234  1:02:05", lines[2])
     assert "\x1b[32mrunning" in said
     assert main(["status", "ccccc"]) == 0
 
@@ -138,6 +140,7 @@ def test_why_where_slurm_says_nothing(runs: list[RunDir], tmp_path: Path, monkey
 
 def test_why_of_runs_that_are_no_jobs(runs: list[RunDir]) -> None:
     assert "why         it has come to its end" in why(runs[0])
+    write_json(runs[2].job, {"where": "local", "id": "17", "host": socket.gethostname()})
     assert "why         nothing of it is at work any more, and it was last heard of 10:0" in why(
         runs[2]).replace("\n            ", " ")
     runs[1].write_status(state="failed", verdict="rank 1 on n1 was killed")
@@ -163,3 +166,9 @@ def test_reasons_in_words(reason: str, words: str) -> None:
 
 def test_every_reason_has_words_and_a_way_on() -> None:
     assert all(words and remedy for words, remedy in REASONS.values())
+
+
+def test_a_run_of_this_machine_that_is_gone_has_failed(runs: list[RunDir], capsys: pytest.CaptureFixture[str]) -> None:
+    write_json(runs[2].job, {"where": "local", "id": "17", "host": socket.gethostname()})
+    assert main(["ls"]) == 0
+    assert re.search(r"a_name_that_is_quite_long +failed +here +60% ", capsys.readouterr().out)
