@@ -25,7 +25,7 @@ from torchvision import transforms as v1
 from benchmarks.report import Row, show
 from configs.load import load
 from data.cache import open_cache
-from data.demo import write_radiographs
+from data.demo_xray import write_radiographs
 from data.images import ImageFolder
 from data.loader import Fetch, Shares, batches
 from data.order import Stream, Timetable

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from data.cache import Pixels
-from data.demo import DemoSet, remove_stale
+from data.demo_xray import DemoSet, remove_stale
 from data.order import key
 
 Random = np.random.Generator

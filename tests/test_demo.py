@@ -8,7 +8,7 @@ import pytest
 
 from configs.load import ROOT
 from configs.rundir import read_json
-from data.demo import write_radiographs
+from data.demo_xray import write_radiographs
 from tests.tiny import drumbeat, latest
 
 pytestmark = pytest.mark.slow

@@ -13,14 +13,14 @@ import pytest
 from PIL import Image
 
 from data import demo, radiograph
-from data.demo import DemoSet, write_radiographs
+from data.demo_xray import DemoSet, write_radiographs
 
 ROOT = Path(__file__).parents[2]
 
 WRITE = """
 import sys
 from pathlib import Path
-from data.demo import write_radiographs
+from data.demo_xray import write_radiographs
 write_radiographs(Path(sys.argv[1]), train=int(sys.argv[2]), test=2, val=2, progress=lambda n, _: print(n, flush=True))
 """
 
