@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import demo, radiograph
+from data import demo_xray, radiograph
 from data.demo_xray import DemoSet, write_radiographs
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +54,7 @@ def test_layout_and_counts(small: Path) -> None:
 
 
 def test_the_training_split_is_mildly_unbalanced() -> None:
-    pictures = list(demo._pictures({"train": 240, "test": 60, "val": 16}, 0))
+    pictures = list(demo_xray._pictures({"train": 240, "test": 60, "val": 16}, 0))
     ill = [picture.pneumonia for picture in pictures if picture.path.parts[0] == "train"]
     assert (len(pictures), len(ill), sum(ill)) == (316, 240, 144)
 
@@ -89,11 +89,11 @@ def test_a_pool_of_processes_gives_the_same_bytes_as_one(tmp_path: Path) -> None
     pooled = tmp_path / "pooled"
     with write_in_a_process(pooled, 12) as writer:
         assert writer.communicate(timeout=60)[0].split() == [str(n) for n in range(1, 17)]
-    pictures = list(demo._pictures({"train": 12, "test": 2, "val": 2}, 0))
+    pictures = list(demo_xray._pictures({"train": 12, "test": 2, "val": 2}, 0))
     alone = tmp_path / "alone"
     for picture in reversed(pictures[::5]):
         (alone / picture.path).parent.mkdir(parents=True, exist_ok=True)
-        demo._draw(alone, picture)
+        demo_xray._draw(alone, picture)
         assert (alone / picture.path).read_bytes() == (pooled / picture.path).read_bytes()
 
 
@@ -174,7 +174,7 @@ def test_a_killed_call_leaves_no_folder_no_worker_and_nothing_for_good(tmp_path:
 
     write_small(folder)
     assert left.exists(), "it could belong to a call still at work"
-    long_ago = time.time() - 2 * demo._STALE_AFTER
+    long_ago = time.time() - 2 * demo_xray._STALE_AFTER
     os.utime(left, (long_ago, long_ago))
     write_small(tmp_path / "other")
     assert left.exists(), "it lies beside another folder's name"
