@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sorts by cost and nothing else: the order within a module, and so the sharing of fixtures, stays."""
     items.sort(key=lambda item: 2 if item.get_closest_marker("slurm") else 1 if item.get_closest_marker("slow") else 0)
+
+
+def pytest_configure() -> None:
+    """A shell that starts pytest in the background has Ctrl-C ignored, by all that the tests start as well."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

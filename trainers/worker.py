@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import signal
 import socket
 import sys
 import time
@@ -151,7 +152,12 @@ def tell_of_a_pause(run: RunDir, state: State, words: str) -> None:
 
 
 def write_error(attempt: Attempt, error: BaseException, step: int) -> None:
-    """What went wrong on this rank, for the verdict."""
+    """What went wrong on this rank, for the verdict: a loader process that was killed before what came of it."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # or torch's handler raises that here, again and again
+    try:
+        torch._C._error_if_any_worker_fails()
+    except RuntimeError as lost:
+        error = lost
     rank = int(os.environ.get("RANK", "0"))
     write_json(attempt.error(rank), {
         "rank": rank, "node": socket.gethostname(), "type": type(error).__name__, "message": said(error), "step": step,
