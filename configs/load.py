@@ -83,7 +83,7 @@ def reload(file: Path, assignments: Sequence[str] = (), flags: Mapping[str, Any]
     fixed = [key for layer in typed for key, _ in leaves(layer.values) if not key.startswith(CHANGEABLE)]
     if fixed:
         raise ConfigError(*(Fault(what=f"{key} stands for the whole of a run", where="command line",
-                                  remedy="Leave it out, or start a new run: drumbeat rerun RUN. What may change: "
+                                  remedy="Leave it out, or start anew: drumbeat rerun RUN KEY=VALUE. What may change: "
                                          f"{', '.join(f'{key}*' if key.endswith('.') else key for key in CHANGEABLE)}.")
                             for key in fixed))
     return Loaded(config=config, layers=typed, places={key: layer for key, layer in places.items() if layer in typed})

@@ -9,6 +9,17 @@ from pathlib import Path
 from data.demo_sets import SETS, write_set
 from data.demo_xray import write_radiographs
 
+READ_BY = {
+    "xray": "resnet50_xray_demo, from datasets/xray_demo unless its roots say otherwise",
+    "cifar10": "cnn_cifar10 and cnn_cifar10_augmented, from datasets/cifar-10-batches-bin unless their roots say "
+               "otherwise",
+    "fashion_mnist": "mlp_fashion_mnist, from datasets/fashion_mnist unless its roots say otherwise",
+    "hymenoptera": "resnet18_hymenoptera and resnet18_hymenoptera_frozen, from datasets/hymenoptera_data unless their "
+                   "roots say otherwise",
+    "news": "lstm_news, multilayer_lstm_news and bilstm_news, from datasets/news unless their files say otherwise",
+}
+"""Of each kind, the shipped configs that it is for, and where they look for it."""
+
 
 def main(argv: list[str]) -> int:
     """python -m data.demo KIND DIR: what `drumbeat demo-data KIND DIR` runs. The exit code is 2 for a folder in use."""
@@ -30,7 +41,7 @@ def main(argv: list[str]) -> int:
               "  do     Name another folder.", file=sys.stderr)
         return 2
     said = "written to" if made.written else "are there already, in"
-    print(f"{made.images:,} synthetic {things} {said} {made.folder}")
+    print(f"{made.images:,} synthetic {things} {said} {made.folder}\nread by {READ_BY[kind]}")
     return 0
 
 

@@ -12,7 +12,7 @@ from configs.manifest import checkpoint_path, saved_steps
 from configs.rundir import ENDED, RunDir, read_json
 
 WORDS = {"training": "training", "evaluating": "evaluating", "waiting": "waiting for data", "saving": "saving",
-         "starting": "starting", "queued": "between attempts", "lost": "lost to failures"}
+         "starting": "starting", "queued": "between attempts", "leaving": "leaving", "lost": "lost to failures"}
 """What time goes into, in words and in the order to tell it."""
 
 
@@ -39,7 +39,8 @@ def goodput(run: RunDir, now: float | None = None) -> dict[str, float]:
             queued += max(0.0, moment - max(over, default=moment))
     spent = {kind: float(kept.get(kind, 0.0)) for kind in WORDS}
     spent["queued"] = queued
-    spent["lost"] = max(0.0, ended - known[0] - sum(spent.values()))
+    rest = max(0.0, ended - known[0] - sum(spent.values()))
+    spent["lost" if _failed(run, len(began)) else "leaving"] = rest
     return spent
 
 
@@ -62,6 +63,12 @@ def _of_the_newest_checkpoint(run: RunDir) -> dict[str, float]:
         if found := read_json(checkpoint_path(run, step) / "state.json").get("progress", {}).get("seconds"):
             return dict(found)
     return {}
+
+
+def _failed(run: RunDir, attempts: int) -> bool:
+    """Whether an attempt failed, or ended without a word. Where none did, the time that is left went into leaving."""
+    outcomes = [read_json(run.attempt(number).verdict).get("outcome") for number in range(attempts)]
+    return "failed" in outcomes or None in outcomes[:-1] or read_json(run.status).get("state") == "failed"
 
 
 def _restarted(run: RunDir, number: int) -> bool:

@@ -218,7 +218,7 @@ def _levels(found: Findings, config: Config, looks: Sequence[Look]) -> None:
             text += f"; the config takes {_numbers(given_mean)} and {_numbers(given_deviation)}"
             far = np.abs(given_mean - mean).max() > 0.15 or np.abs(np.log(given_deviation / deviation)).max() > 0.5
             if far and not config.model.get("weights"):
-                text += ": far off"
+                text += ": other levels than the data's, which trains more slowly"
     found.say("levels", text)
 
 

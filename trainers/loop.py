@@ -125,7 +125,8 @@ class Training:
         stage = Stage(self.config, number, self.model, self.task, self.world, self.forward)
         every = self.config.checkpoints.every_steps
         meter = Meter()
-        self.tracker.status(phase=stage.name, phase_steps=timetable.steps, seconds=self.clock.seconds)
+        self.tracker.status(phase=stage.name, phase_steps=timetable.steps, seconds=self.clock.seconds,
+                            steps=sum(table.steps for table in self.timetables()))
         for batch, waited in self._batches(number, timetable, stage, resumed):
             self.clock.spent("waiting")
             self.watchdog.pet()

@@ -19,11 +19,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from configs.errors import Fault, RunError
+from configs.layers import short
 from configs.load import read
 from configs.rundir import RunDir
 from configs.schema import Config
 from data.images import UNREADABLE
-from data.loader import Batch, Fetch, Samples, batches, chunks
+from data.loader import Batch, Fetch, Samples, batches, chunks, said
 from trainers.answers import headings
 from trainers.build import build_batch_transforms, loader_workers
 from trainers.evaluate import judging
@@ -59,7 +60,7 @@ class Predictor:
     def __init__(self, config: Config, path: Path, device: torch.device) -> None:
         """Takes the checkpoint in the folder `path`. The training set is asked how its samples are read; where it is
         not there, the config must tell. Raises a `UserError` where it does not."""
-        self.config = config
+        self.config, self.path = config, path
         reading = how_it_reads(config, path)
         self.task, self.like, self.transforms = reading.task, reading.like, reading.transforms
         self.model = load_model(config, path, device)
@@ -104,15 +105,18 @@ class Predictor:
             parts = chunks(len(items), self.config.evaluation.batch_size, rank=0, world_size=1)
             workers = loader_workers(self.config, threads=torch.get_num_threads(), debug=len(parts) < 2)
             outputs, read, unreadable = [], [], []
-            with judging(self.model, batch_statistics=self.config.evaluation.batch_statistics):
-                loader: Any = batches(reading, parts, workers=workers, pin_memory=False)  # type: ignore[arg-type]
-                for part, (batch, errors) in zip(parts, loader, strict=True):
-                    if batch is not None:
-                        with self.forward.arithmetic():
-                            outputs.append(self.model(self.forward.inputs(batch.inputs)).float().cpu())
-                    read += [items[position] for position in part if position not in errors]
-                    unreadable += errors.values()
-                    advance(len(part))
+            try:
+                with judging(self.model, batch_statistics=self.config.evaluation.batch_statistics):
+                    loader: Any = batches(reading, parts, workers=workers, pin_memory=False)  # type: ignore[arg-type]
+                    for part, (batch, errors) in zip(parts, loader, strict=True):
+                        if batch is not None:
+                            with self.forward.arithmetic():
+                                outputs.append(self.model(self.forward.inputs(batch.inputs)).float().cpu())
+                        read += [items[position] for position in part if position not in errors]
+                        unreadable += errors.values()
+                        advance(len(part))
+            except RuntimeError as error:
+                raise RunError(_unfit(error, self.path, self.config)) from error
         return Predicted(torch.cat(outputs) if outputs else torch.empty(0), read, unreadable)
 
     def inputs(self, items: Sequence[Item]) -> Tensor | None:
@@ -128,6 +132,15 @@ class Predictor:
             return Images(items, channels=self.like.channels, short_side=self.like.short_side,
                           tensors=self.like.tensors)
         return texts(items, self.like, folder)
+
+
+def _unfit(error: RuntimeError, checkpoint: Path, config: Config) -> Fault:
+    """Inputs that the model does not take: of several sizes, or of another than it was trained on."""
+    remedy = "Bring them to the size and kind that the run was trained on."
+    if not config.data.transforms.evaluate:
+        remedy += " Its data.transforms.evaluate is empty, so nothing does that here."
+    return Fault(what=f"the model cannot take this: {said(error).strip().splitlines()[0][:200]}",
+                 where=short(checkpoint), remedy=remedy)
 
 
 class _Reading(Dataset[Any]):

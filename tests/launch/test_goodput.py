@@ -30,9 +30,10 @@ def test_nothing_is_known_before_the_first_step(run: RunDir) -> None:
 
 
 def test_what_is_beyond_the_checkpoints_time_was_lost(run: RunDir) -> None:
+    write_json(run.attempt(0).verdict, {"outcome": "failed"})
     status(run, "finished", 1100.0)
     spent = goodput(run)
-    assert spent == {**SECONDS, "queued": 0.0, "lost": 10.0}
+    assert spent == {**SECONDS, "queued": 0.0, "leaving": 0.0, "lost": 10.0}
     assert useful(spent) == 0.7
     assert text(spent) == ("training 60%, evaluating 10%, waiting for data 5%, saving 5%, starting 10%, "
                            "lost to failures 10%")
@@ -50,7 +51,14 @@ def test_the_time_between_jobs_is_nobodys_loss(run: RunDir) -> None:
     assert useful(spent) == 0.7
 
 
+def test_a_run_that_never_failed_has_lost_nothing(run: RunDir) -> None:
+    write_json(run.attempt(0).verdict, {"outcome": "stopped"})
+    status(run, "stopped", 1100.0)
+    assert (goodput(run)["leaving"], goodput(run)["lost"]) == (10.0, 0.0)
+
+
 def test_a_run_at_work_is_told_up_to_now(run: RunDir) -> None:
+    write_json(run.attempt(0).verdict, {"outcome": "failed"})
     status(run, "running", 1090.0)
     assert goodput(run, now=1110.0)["lost"] == 20.0
 

@@ -56,7 +56,7 @@ def test_the_doctor(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "images     train      all read: 40-50 x 50 px, L\n" in said
     assert "damaged    train      cannot read the image" in said
     assert "train/cat/3.png" in said
-    assert "the config takes 0.900 and 0.050: far off\n" in said
+    assert "the config takes 0.900 and 0.050: other levels than the data's, which trains more slowly\n" in said
     assert "leakage    validation/cat/0.png\n           is also train/cat/5.png\n" in said
     assert "one loader process reads " in said
     assert "phase only takes " in said
