@@ -28,7 +28,7 @@ CASES = {
     "gpu_gres": (["launch.gpus=4"], Site()),
     "gpu_typed": (["launch.gpus=4"], Site(gpu_type="a100")),
     "gpus_per_node": (["launch.gpus=4"], Site(gpu_flag="gpus-per-node", gpu_type="a100")),
-    "container": (["launch.gpus=4"], Site(gpu_flag="none", mem_gb_per_gpu=60, prefix="apptainer exec /images/a.sif",
+    "container": (["launch.gpus=4"], Site(gpu_flag="none", mem_gb_per_gpu=30, prefix="apptainer exec /images/a.sif",
                                           environment={"NCCL_DEBUG": "WARN", "GREETING": "good day"},
                                           sbatch={"mail-user": "me@example.org", "requeue": False})),
     "memory_of_cores": (["launch.gpus=0", "launch.procs=2"], Site(mem_gb_per_cpu=2.5)),

@@ -145,6 +145,7 @@ class Cluster:
 
     def start_daemon(self, name: str) -> None:
         """Starts what `kill_daemon` has ended."""
+        (self._layout.scratch / f"{name}.exit").unlink(missing_ok=True)
         node = () if name == "slurmctld" else ("-N", name)
         self._start(name, "slurmd" if node else "slurmctld", "-D", *node, "-f", self.environ["SLURM_CONF"])
 
@@ -193,7 +194,7 @@ class Cluster:
         self._await("munged to open its socket", munge.exists)
         for name in ("slurmctld", *self._layout.hosts):
             self.start_daemon(name)
-        self._await("all nodes to be idle", self._all_idle)
+        self.await_nodes()
 
     def _start(self, name: str, *argv: str) -> None:
         user = "munge" if name == "munged" else None
@@ -202,6 +203,10 @@ class Cluster:
         assert self._keeper.stdin
         self._keeper.stdin.write(keeper.send(Daemon(name=name, argv=[*argv], log=str(log), user=user)))
         self._keeper.stdin.flush()
+
+    def await_nodes(self) -> None:
+        """Until all nodes wait for work: a controller that has just started does not know them yet."""
+        self._await("all nodes to be idle", self._all_idle)
 
     def _all_idle(self) -> bool:
         told = self._client("sinfo", "-h", "-N", "-p", "main", "-o", "%T", timeout=30)
