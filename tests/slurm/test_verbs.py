@@ -51,7 +51,8 @@ def test_what_slurm_would_refuse_is_told_at_once(cluster: Cluster, tmp_path: Pat
 def test_a_job_that_waits_is_explained_and_cancelled(cluster: Cluster, tmp_path: Path) -> None:
     """With the folder alone while the controller is silent; and the code that it waits with stays what it was."""
     write_config(tmp_path)
-    ahead = cluster.run("sbatch", "--parsable", "--nodes=2", "--exclusive", "--wrap", "sleep 300").strip()
+    ahead = cluster.run("sbatch", "--parsable", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap",
+                        "sleep 300").strip()
     cluster.wait(ahead, "RUNNING", timeout=30)
     said = drumbeat(tmp_path, "tiny.yaml", "--slurm", "--procs", "1", preflight=True).stdout
     run, job = latest(tmp_path), re.search(r"SLURM job\s+(\d+)", said)[1]  # type: ignore[index]
@@ -81,7 +82,8 @@ def test_a_job_runs_the_code_it_was_submitted_with(cluster: Cluster, tmp_path: P
     nets = "from tests.tiny import Net\n\nclass Mine(Net):\n    mark = '{}'\n\n    def train(self, mode=True):\n" \
            "        print('mark', self.mark, flush=True)\n        return super().train(mode)\n"
     (tmp_path / "nets.py").write_text(nets.format("submitted"))
-    ahead = cluster.run("sbatch", "--parsable", "--nodes=2", "--exclusive", "--wrap", "sleep 300").strip()
+    ahead = cluster.run("sbatch", "--parsable", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap",
+                        "sleep 300").strip()
     cluster.wait(ahead, "RUNNING", timeout=30)
     said = drumbeat(tmp_path, "tiny.yaml", "--slurm", "--procs", "1", "model._target_=nets.Mine",
                     "task._target_=tests.tiny.Fuse", f"task.folder={tmp_path}", "task.at=[8,8]", "task.how=hold").stdout
