@@ -49,30 +49,40 @@ def write_config(folder: Path, steps: int, every_steps: int) -> Path:
     values: dict[str, Any] = config_values(WORKS[SMALL])
     values["phases"]["only"]["epochs"] = steps * WORKS[SMALL].batch / WORKS[SMALL].samples
     values["checkpoints"] = {"every_steps": every_steps}
+    values["data"]["workers"] = 1
     file = folder / "recovery.yaml"
     file.write_text(Loaded(config=build_config([Layer(values=values, origin="benchmark")])).as_yaml())
     return file
 
 
-def blows(minutes: float) -> tuple[list[float], dict[str, float]]:
-    """Seconds from a rank's SIGKILL to the next step, the first one that from the start; and where the time of a run
-    went that was struck once a minute."""
+def restarts() -> tuple[float, float]:
+    """Seconds of a run from its start to the first step, and, median of three, from a rank's SIGKILL to the next."""
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        here = _drill(home, write_config(home, steps=1500, every_steps=50))
+        run, struck = here.under_blows(1, kills=3, every=6.0, kind="rank")
+        start = read_json(run.attempt(0).begun)["time"] - read_json(run.attempt(0).launch)["time"]
+        return start, statistics.median(one.seconds for one in struck)
+
+
+def blows(minutes: float) -> dict[str, float]:
+    """Where the time of a run went that was struck about once a minute, each time in another way."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         pace = _pace(home)
         file = write_config(home, steps=int(60 * minutes / pace), every_steps=max(1, int(4 / pace)))
-        here = Drill([str(file)], home / "runs", name="recovery", seed=0, console=Console(stderr=True))
-        run, struck = here.under_blows(1, kills=int(minutes), every=60.0)
-        begun = read_json(run.attempt(0).begun)["time"] - read_json(run.attempt(0).launch)["time"]
-        restarts = [one.seconds for one in struck if one.words in ("SIGKILL to a rank", "SIGKILL to torchrun")]
-        return [begun, *restarts], goodput(run)
+        run, _ = _drill(home, file).under_blows(1, kills=int(minutes), every=60.0)
+        return goodput(run)
+
+
+def _drill(home: Path, file: Path) -> Drill:
+    return Drill([str(file)], home / "runs", name=file.stem, seed=0, console=Console(stderr=True))
 
 
 def _pace(home: Path) -> float:
     """Seconds of a step."""
     file = write_config(home, steps=200, every_steps=1000)
-    here = Drill([str(file)], home / "runs", name="pace", seed=0, console=Console(stderr=True))
-    status = read_json(here.straight().status)
+    status = read_json(_drill(home, file).straight().status)
     return float(WORKS[SMALL].batch / status["samples_per_second"])
 
 
@@ -182,10 +192,9 @@ def main() -> None:
                         peer_name="no write under way", ratio=during / without))
         notes.append(f"The write took {seconds:.1f} s at idle priority, with both cores training.")
     if args.only != "writing":
-        bare = torchrun_restart()
-        (start, *again), spent = blows(args.minutes)
-        rows += [Row(name="SIGKILL of a rank to the next step", unit="s", ours=statistics.median(again or [0.0]),
-                     peer=peer, peer_name=name, ratio=peer / statistics.median(again or [1.0]))
+        bare, (start, again), spent = torchrun_restart(), restarts(), blows(args.minutes)
+        rows += [Row(name="SIGKILL of a rank to the next step", unit="s", ours=again, peer=peer, peer_name=name,
+                     ratio=peer / again)
                  for name, peer in (("torchrun --max-restarts", bare), ("a start of the same run", start))]
         rows.append(Row(name="useful part of the time, a blow a minute", unit="", ours=useful(spent), peer=0.85,
                         peer_name="wanted", ratio=useful(spent) / 0.85))

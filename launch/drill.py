@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from random import Random
 
@@ -68,9 +68,10 @@ class Drill:
         self._until_over(run)
         return run
 
-    def under_blows(self, steps: int, kills: int, every: float | None) -> tuple[RunDir, list[Struck]]:
-        """The same run under so many blows, at random steps of `steps`, or one in about `every` seconds."""
-        kinds = islice(self._kinds(), kills)
+    def under_blows(self, steps: int, kills: int, every: float | None, kind: str = "") -> tuple[RunDir, list[Struck]]:
+        """The same run under so many blows, of all kinds or of one, at random steps of `steps`, or one in about `every`
+        seconds."""
+        kinds = repeat(kind, kills) if kind else islice(self._kinds(), kills)
         last = max(2, int(LAST * steps))
         targets = sorted(self.random.randrange(1, last) for _ in range(kills))
         run = self._start(f"launch.restarts={kills + 3}")
