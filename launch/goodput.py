@@ -20,7 +20,7 @@ def goodput(run: RunDir, now: float | None = None) -> dict[str, float]:
     """Seconds since the first attempt began, by what they went into; empty where nothing was measured yet.
 
     "queued" is the time between one job's end and the beginning of the next one's first attempt: in SLURM's queue, or
-    until somebody resumed the run.
+    until somebody resumed the run. Where launchers were killed, nobody knows when, and all of it was lost.
     """
     status = read_json(run.status)
     newest = run.newest_attempt()
@@ -35,7 +35,7 @@ def goodput(run: RunDir, now: float | None = None) -> dict[str, float]:
     for number, moment in enumerate(began[1:], start=1):
         before = run.attempt(number - 1)
         if moment and not _restarted(run, number):
-            over = [path.stat().st_mtime for path in (before.verdict, before.saved, before.begun) if path.exists()]
+            over = [path.stat().st_mtime for path in (before.verdict, before.saved) if path.exists()]
             queued += max(0.0, moment - max(over, default=moment))
     spent = {kind: float(kept.get(kind, 0.0)) for kind in WORDS}
     spent["queued"] = queued

@@ -51,6 +51,15 @@ def test_the_time_between_jobs_is_nobodys_loss(run: RunDir) -> None:
     assert useful(spent) == 0.7
 
 
+def test_where_the_launcher_was_killed_the_time_until_somebody_resumed_is_lost(run: RunDir) -> None:
+    write_json(run.attempt(0).begun, {"from": 0, "time": 1005.0})
+    os.utime(run.attempt(0).begun, (1005.0, 1005.0))
+    write_json(run.claim_attempt().launch, {"job": "b.0", "time": 1060.0})
+    status(run, "finished", 1120.0)
+    spent = goodput(run)
+    assert (spent["queued"], spent["lost"]) == (0.0, 30.0)
+
+
 def test_a_run_that_never_failed_has_lost_nothing(run: RunDir) -> None:
     write_json(run.attempt(0).verdict, {"outcome": "stopped"})
     status(run, "stopped", 1100.0)
