@@ -103,13 +103,16 @@ def torchrun_restart() -> float:
 
 
 def _marked(marks: Path, after: float) -> dict[str, float]:
-    """The first step that the bare loop has written down since a moment."""
-    while True:
+    """The first step that the bare loop has written down since a moment; at infinity where its ranks do not find
+    together within two minutes, as was seen once."""
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
         for line in marks.read_text().splitlines() if marks.exists() else ():
             mark: dict[str, float] = json.loads(line)
             if mark["time"] > after:
                 return mark
         time.sleep(0.02)
+    return {"time": float("inf")}
 
 
 def while_writing() -> tuple[float, float, float]:
