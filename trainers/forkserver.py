@@ -25,6 +25,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,8 @@ def agent(words: list[str]) -> None:
     if args.module:
         args.training_script = importlib.import_module(args.training_script).__file__
     args.module, args.run_path, args.start_method = False, True, "fork"
+    # When a rank fails, the others are told by SIGTERM, to which they are deaf, and killed half a minute later.
+    BaseProcess.terminate = BaseProcess.kill  # type: ignore[method-assign]
     record(run)(args)
 
 

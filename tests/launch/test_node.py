@@ -361,6 +361,18 @@ def test_whoever_is_killed_nothing_is_left_and_the_same_weights_come_out(tmp_pat
     assert read_json(killed.result) == read_json(latest(straight).result)
 
 
+@pytest.mark.slow
+def test_a_rank_that_does_not_notice_is_ended_with_the_one_that_failed(tmp_path: Path) -> None:
+    """It is busy, as it were, and deaf to SIGTERM; torchrun would give it half a minute."""
+    config = str(write_config(tmp_path))
+    with Detached(tmp_path, config, "--procs", "2", "task._target_=tests.tiny.Fuse", f"task.folder={tmp_path}",
+                  "task.at=[8]", "task.rank=1", "task.how=hold") as job:
+        until((tmp_path / "blown-0").exists, seconds=60)
+        job.kill("rank0")
+        until(latest(tmp_path).attempt(1).path.exists, seconds=10)
+    assert read_json(latest(tmp_path).result)["state"] == "finished"
+
+
 class Detached:
     """`launch/run.py WORDS --detach` typed in a folder; leaving the context waits for the job's end."""
 
