@@ -60,7 +60,7 @@ def restarts() -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         here = _drill(home, write_config(home, steps=1500, every_steps=50))
-        run, struck = here.under_blows(1, kills=3, every=6.0, kind="rank")
+        run, struck = here.under_blows(1, kills=3, every=6.0, only="rank")
         start = read_json(run.attempt(0).begun)["time"] - read_json(run.attempt(0).launch)["time"]
         return start, statistics.median(one.seconds for one in struck)
 
@@ -193,7 +193,7 @@ def main() -> None:
         without, during, seconds = while_writing()
         rows.append(Row(name="ResNet-50 while 308 MB are written", unit="steps/s", ours=during, peer=without,
                         peer_name="no write under way", ratio=during / without))
-        notes.append(f"The write took {seconds:.1f} s at idle priority, with both cores training.")
+        notes.append(f"The write took {seconds:.1f} s at the lowest priority, with both cores training.")
     if args.only != "writing":
         bare, (start, again), spent = torchrun_restart(), restarts(), blows(args.minutes)
         rows += [Row(name="SIGKILL of a rank to the next step", unit="s", ours=again, peer=peer, peer_name=name,

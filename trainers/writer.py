@@ -2,8 +2,8 @@
 
     python -m trainers.writer FD < one JSON object a line, each answered by one
 
-It never imports torch, so it is there in a moment, and it works at idle priority beside the training. The bytes of the
-files lie in shared memory, whose descriptor is FD, as they are to stand on the disk.
+It never imports torch, so it is there in a moment, and it works at the lowest priority beside the training. The bytes
+of the files lie in shared memory, whose descriptor is FD, as they are to stand on the disk.
 
     write to a temporary folder -> flush -> manifest -> rename -> flush -> promote `last`, `best` -> prune
 
@@ -163,7 +163,7 @@ def main(fd: int) -> None:
     end_with(os.getppid())
     call_process("writer")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal is for the rank, which will want a checkpoint
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    os.nice(19)  # SCHED_IDLE would starve where training never waits: it gets a fifth of this share
     for line in sys.stdin:
         print(json.dumps(answer(line, fd)), flush=True)
 
