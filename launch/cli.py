@@ -163,13 +163,15 @@ def evaluate(args: argparse.Namespace) -> int:
 
 
 def predict(args: argparse.Namespace) -> int:
+    from launch.plan import Machine
     from launch.runs import find_run
-    from launch.tools import ranks, start
+    from launch.tools import start
 
     folder = find_run(args.run, Path(args.runs)).path
+    device = "cuda" if Machine.here().gpus else "cpu"
     chosen = [word for option in ("checkpoint", "out", "sheet") if (value := getattr(args, option))
               for word in (f"--{option}", value)]
-    return start("trainers.predictions", str(folder), *args.given, *chosen, *ranks(None, None))
+    return start("trainers.predictions", str(folder), *args.given, *chosen, "--device", device)
 
 
 def cache(args: argparse.Namespace) -> int:

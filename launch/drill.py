@@ -68,10 +68,10 @@ class Drill:
         self._until_over(run)
         return run
 
-    def under_blows(self, steps: int, kills: int, every: float | None, kind: str = "") -> tuple[RunDir, list[Struck]]:
+    def under_blows(self, steps: int, kills: int, every: float | None, only: str = "") -> tuple[RunDir, list[Struck]]:
         """The same run under so many blows, of all kinds or of one, at random steps of `steps`, or one in about `every`
         seconds."""
-        kinds = repeat(kind, kills) if kind else islice(self._kinds(), kills)
+        kinds = repeat(only, kills) if only else islice(self._kinds(), kills)
         last = max(2, int(LAST * steps))
         targets = sorted(self.random.randrange(1, last) for _ in range(kills))
         run = self._start(f"launch.restarts={kills + 3}")
@@ -102,7 +102,12 @@ class Drill:
             self._until_left(run)
             if read_json(run.status).get("state") == "finished":
                 break
-            self._resume(run, flag, str(ranks))
+            try:
+                self._resume(run, flag, str(ranks))
+            except RunError as refusal:  # there is no second GPU, or no second sample in a batch
+                self.console.print(f"     not with {ranks} ranks:\n{refusal}")
+                self._resume(run)
+                break
             done.append(self._back(run, f"stop, go on with {ranks} rank{'s' * (ranks > 1)}", attempt, step, began))
             self._tell(len(done), done[-1])
         self._until_over(run)
@@ -116,11 +121,11 @@ class Drill:
     def _strike(self, run: RunDir, kind: str) -> Struck | None:
         """One blow, and the run back at work; None where there was nothing to strike."""
         blow = BLOWS[kind]
-        attempt, step, began = newest(run), step_of(run), time.time()
+        attempt, step = newest(run), step_of(run)
         if not blow.strike(run, self.random):
             self.console.print(f"     {blow.words}: {MISSED}")
             return None
-        began = time.time() if blow.after != "same attempt" else began
+        began = time.time()
         if blow.after == "same attempt":
             self._until(run, lambda: any(path.stat().st_mtime > began for path in
                                          run.checkpoints.glob("step-*/manifest.json")))

@@ -93,7 +93,8 @@ def prepare(run: RunDir, split: str, which: str | None) -> Judging:
     _check_names(path, split, sets, samples)
     job = Judging(run=run, config=config, split=split, path=path, weights=weights, sets=sets, samples=samples,
                   task=build_task(config, sets))
-    _try(job)
+    if "RANK" not in os.environ:  # a rank's parent has tried
+        _try(job)
     use_caches(config, sets, processes=len(os.sched_getaffinity(0)))
     return job
 

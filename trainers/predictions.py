@@ -102,7 +102,6 @@ def main() -> int:
     parser.add_argument("--checkpoint")
     parser.add_argument("--out", type=Path, default=Path("predictions.csv"))
     parser.add_argument("--sheet", type=Path)
-    parser.add_argument("--ranks")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
