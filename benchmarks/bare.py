@@ -44,8 +44,7 @@ def main(name: str, *, tuned: bool, marks: str = "") -> None:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for frozen in work.freeze:
         model.get_submodule(frozen).requires_grad_(False)
-    options = {"broadcast_buffers": False, "gradient_as_bucket_view": True} if tuned else {}
-    replica = DistributedDataParallel(model, **options)
+    replica = DistributedDataParallel(model, broadcast_buffers=not tuned, gradient_as_bucket_view=tuned)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3,
                                  fused=tuned or None)
     loss_function = nn.CrossEntropyLoss()
