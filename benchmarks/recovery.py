@@ -48,9 +48,9 @@ BATCH = 512
 
 
 def write_config(folder: Path, steps: int, every_steps: int, batch: int = WORKS[SMALL].batch) -> Path:
-    """The small CNN for so many steps, saved every so many."""
-    values: dict[str, Any] = config_values(dataclasses.replace(WORKS[SMALL], batch=batch))
-    values["phases"]["only"]["epochs"] = steps * batch / WORKS[SMALL].samples
+    """The small CNN for so many steps, 32 to an epoch, saved every so many."""
+    values: dict[str, Any] = config_values(dataclasses.replace(WORKS[SMALL], batch=batch, samples=32 * batch))
+    values["phases"]["only"]["epochs"] = steps / 32
     values["checkpoints"] = {"every_steps": every_steps}
     values["data"]["workers"] = 1
     file = folder / "recovery.yaml"

@@ -31,7 +31,7 @@ from configs.errors import Fault, RunError
 from configs.layers import ROOT
 from configs.manifest import FORMAT, checkpoint_path, damage
 from configs.rundir import Attempt, RunDir, State, read_json
-from trainers.staging import Staging
+from trainers.staging import Files, Staging
 from trainers.writer import Order
 
 
@@ -118,6 +118,12 @@ class Checkpoints:
         self.under_way = ""
         """The order that is being carried out."""
 
+    def lay_out(self, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
+        """Makes and touches the memory for a copy of such tensors, and starts the writer, so that no step has to wait
+        for that. Their values do not matter."""
+        self.wait()
+        self._staging().lay_out(_files(model, optimizer))
+
     def save(self, progress: Progress, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor],
              state: dict[str, Any]) -> None:
         """Begins to save. Waits first for a save that is still under way. Raises `SaveError` of that one."""
@@ -125,13 +131,11 @@ class Checkpoints:
         self.wait()
         if (waited := time.monotonic() - began) > 1:
             print(f"the save before this one took {waited:.1f} s longer than the time between them", flush=True)
-        if self.staging is None or self.writer is None:
-            self.staging = Staging()
-            self.writer = _start_writer(self.staging.fd)
-        self.staging.fill({"model.safetensors": model, "optimizer.safetensors": optimizer})
+        staging = self._staging()
+        staging.fill(_files(model, optimizer))
         order = Order(attempt=str(self.attempt.path), step=progress.step, keep=self.keep,
                       is_best=progress.best.get("step") == progress.step,
-                      state={"progress": asdict(progress)} | state, files=self.staging.parts)
+                      state={"progress": asdict(progress)} | state, files=staging.parts)
         self.under_way = json.dumps(asdict(order)) + "\n"
         self._give_order()
 
@@ -180,6 +184,13 @@ class Checkpoints:
                 self.writer.communicate()  # which closes its input: there are no more orders
                 self.writer = None
 
+    def _staging(self) -> Staging:
+        """The shared memory, with a writer that sees it."""
+        if self.staging is None or self.writer is None:
+            self.staging = Staging()
+            self.writer = _start_writer(self.staging.fd)
+        return self.staging
+
     def _give_order(self) -> None:
         assert self.writer is not None and self.writer.stdin is not None
         with suppress(BrokenPipeError):  # told by the missing answer
@@ -215,6 +226,10 @@ class Checkpoints:
         if reason := damage(path):
             raise RunError(Fault(what=f"the weights of step {step} cannot be used: {reason}", where=str(path)))
         return load_file(path / "model.safetensors")
+
+
+def _files(model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> Files:
+    return {"model.safetensors": model, "optimizer.safetensors": optimizer}
 
 
 def _start_writer(memory: int) -> subprocess.Popen[str]:

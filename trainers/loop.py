@@ -176,7 +176,9 @@ class Training:
                               world_size=self.world.size, first=self.progress.phase_step)
         source = iter(batches(fetch, shares, workers=self.workers, pin_memory=self.world.device.type == "cuda"))
         first = next(source)
-        stage.start(first, resumed)
+        tensors = stage.start(first, resumed)
+        if self.world.is_first:
+            self.checkpoints.lay_out(self.model.state_dict(), tensors)
         self._show_inputs(stage, first)
         self.clock.spent("starting")
         began = time.perf_counter()

@@ -83,8 +83,9 @@ class Stage:
         self.scheduler = build_scheduler(self.phase, self.name, self.optimizer)
         self.replica = wrap(model, world)
 
-    def start(self, batch: Batch, checkpoint: Checkpoint | None) -> None:
-        """One discarded forward and backward, then the state of `checkpoint`, or the state as it was.
+    def start(self, batch: Batch, checkpoint: Checkpoint | None) -> dict[str, Tensor]:
+        """One discarded forward and backward, then the state of `checkpoint`, or the state as it was. Returns, on rank
+        0, tensors named and shaped as those of the optimizer will be once it has taken a step.
 
         DistributedDataParallel orders its buckets anew after the first backward; with three ranks or more that changes
         the order of summation. So the first step of a resumed run must not be the first backward.
@@ -92,11 +93,13 @@ class Stage:
         before = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.train_mode()
         self._backward(batch, step=0)
+        shapes = self._tensors_after_a_step() if checkpoint is None and self.world.is_first else {}
         self.optimizer.zero_grad(set_to_none=True)
         self.model.load_state_dict(before if checkpoint is None else checkpoint.model())
         if checkpoint is not None:
             restore_optimizer(self.optimizer, self.names, checkpoint.optimizer(), checkpoint.state["optimizer"])
             restore_scheduler(self.scheduler, checkpoint.state["scheduler"])
+        return shapes or self.tensors()
 
     def step(self, batch: Batch, step: int) -> tuple[Tensor, bool]:
         """One optimizer step on this rank's share of the batch. Returns its part of the batch's mean loss (the sum of
@@ -140,6 +143,13 @@ class Stage:
         """What a checkpoint needs beside the tensors."""
         return {"optimizer": optimizer_numbers(self.optimizer, self.names),
                 "scheduler": scheduler_numbers(self.scheduler)}
+
+    def _tensors_after_a_step(self) -> dict[str, Tensor]:
+        """What an optimizer like ours holds after one step: most make their tensors only then. The step itself is
+        discarded with the pass before it."""
+        like_ours = build_optimizer(self.phase, self.name, self.trained)
+        like_ours.step()
+        return optimizer_tensors(like_ours, self.names)
 
     def train_mode(self) -> None:
         """Training mode, except for what is frozen: its BatchNorm statistics and its dropout stand still."""

@@ -53,6 +53,19 @@ def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
     assert (checkpoints.folder / "last").resolve() == found.path
 
 
+def test_the_first_save_finds_its_memory_made_and_its_writer_started(tmp_path: Path) -> None:
+    checkpoints = made(tmp_path)
+    checkpoints.lay_out(weights(0.0), {"a/exp": torch.zeros(3)})
+    assert checkpoints.staging is not None and checkpoints.writer is not None
+    memory, writer = checkpoints.staging._map, checkpoints.writer.pid
+    checkpoints.save(Progress(step=1), weights(1.5), {"a/exp": torch.ones(3)}, STATE)
+    assert (checkpoints.staging._map, checkpoints.writer.pid) == (memory, writer)
+    checkpoints.close()
+    found = checkpoints.newest()
+    assert found is not None
+    assert found.optimizer()["a/exp"].tolist() == [1.0] * 3
+
+
 def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
     checkpoints = made(tmp_path)
     best: dict[str, object] = {}

@@ -1,4 +1,4 @@
-"""One training step: the loss of mixed samples, by hand, whole and in micro-batches."""
+"""One training step: the loss of mixed samples, by hand, whole and in micro-batches; and the pass before the first."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
 KEPT = torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0])
 
 
-def stage(*, mix: bool, largest: int | None = None) -> Stage:
+def stage(*, mix: bool, largest: int | None = None, optimizer: str = "SGD", **options: float) -> Stage:
     config = build_config([Layer(origin="test", values={
         "name": "x", "batch_size": 5, "max_batch_per_device": largest, "model": {"_target_": "x"}, "precision": "fp32",
         "data": {"mix": {"_target_": "data.mixing.Mixup"} if mix else {}},
-        "phases": {"only": {"epochs": 1, "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1}}}})])
+        "phases": {"only": {"epochs": 1, "optimizer": {
+            "_target_": f"torch.optim.{optimizer}", "lr": 0.1, **options}}}})])
     torch.manual_seed(0)
     return Stage(config, 0, nn.Linear(3, 4), Classification(), ALONE, Forward(config, ALONE, nn.Identity()))
 
@@ -64,3 +65,19 @@ def test_micro_batches_take_their_own_part_of_the_mixed_targets(largest: int) ->
     assert losses[1] == pytest.approx(losses[0], rel=1e-6)
     for one, other in zip(whole.model.parameters(), cut.model.parameters(), strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(("optimizer", "options"), [
+    ("SGD", {}), ("SGD", {"momentum": 0.9}), ("AdamW", {}), ("Adam", {"amsgrad": True}), ("Adafactor", {})])
+def test_the_start_foresees_the_optimizers_tensors(optimizer: str, options: dict[str, float]) -> None:
+    """By name, shape and type as they are after a step; and it leaves the state as it was."""
+    one, other = (stage(mix=False, optimizer=optimizer, **options) for _ in range(2))
+    foreseen = one.start(batch(OWN), None)
+    assert one.tensors() == {}
+    for each in (one, other):
+        each.step(batch(OWN), 0)
+    taken = one.tensors()
+    assert {name: (value.shape, value.dtype) for name, value in foreseen.items()} == {
+        name: (value.shape, value.dtype) for name, value in taken.items()}
+    assert all(torch.equal(value, other.tensors()[name]) for name, value in taken.items())
+    assert all(torch.equal(value, other.model.state_dict()[name]) for name, value in one.model.state_dict().items())
