@@ -148,8 +148,8 @@ class Tracking:
 class Launch:
     """How many processes, and with what. Flags of the same name set these."""
 
-    nodes: int = at_least(1, 1)
-    """Machines."""
+    nodes: int | None = at_least(1, None)
+    """Machines; null is one, and with --here all that the allocation has."""
     gpus: int | None = at_least(0, None)
     """Ranks on each node, a GPU each; null takes all that this machine has, 0 trains on the CPU."""
     procs: int = at_least(1, 1)

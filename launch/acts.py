@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from configs.errors import Fault, RunError
-from configs.rundir import ENDED, RunDir, read_json
-from launch.cluster import SilentError, cancel_jobs, queued
+from configs.rundir import ENDED, RunDir, read_json, write_json
+from launch.cluster import SilentError, cancel_jobs, queued, steps
 from launch.processes import descendants
 from launch.runs import command, processes_of
 from launch.status import gone
@@ -31,7 +31,7 @@ def ask_to_stop(run: RunDir) -> str:
         return f"{run.id} is {state} already"
     job = read_json(run.job)
     if attempt is None or state in ("pending", "preempted"):
-        remedy = (f"Take it out of the queue: {command('cancel', run)}" if job.get("where") == "slurm"
+        remedy = (f"Take it out of the queue: {command('cancel', run)}" if job.get("where") in ("here", "slurm")
                   else "Try again in a moment.")
         raise RunError(Fault(what="the run is waiting to start, and nobody is there to stop", where=str(run.path),
                              given=f"state: {state}", remedy=remedy))
@@ -50,6 +50,8 @@ def cancel(run: RunDir) -> str:
         return f"{run.id} is {state} already"
     if job.get("where") == "slurm":
         ended = _cancel_jobs(run, [str(job[key]) for key in ("id", "successor") if job.get(key)])
+    elif job.get("where") == "here":
+        ended = _end_in_allocation(run, job)
     else:
         ended = _end_here(run, job)
     step = newest_checkpoint(run)
@@ -69,12 +71,40 @@ def _cancel_jobs(run: RunDir, ids: list[str]) -> str:
         while (left := [job.id for job in queued(run.id, *ids)]) and time.monotonic() < until:
             time.sleep(0.5)
     except SilentError as error:
-        raise RunError(Fault(what="the job cannot be cancelled: SLURM does not answer", where=str(run.path),
-                             given=str(error), remedy="Try again later; or have the run save and leave, which needs no "
-                                                      f"SLURM: {command('stop', run)}")) from None
+        raise _silent(run, error) from None
     return (f"SLURM job{'s' * (len(jobs) > 1)} {', '.join(jobs)} "
             f"{'cancelled, and still ending' if left else 'cancelled'}" if jobs
             else f"SLURM knows of no job of {run.id} any more")
+
+
+def _end_in_allocation(run: RunDir, job: dict[str, object]) -> str:
+    """Ends a run's step in a job that is the user's own, and leaves that job alone."""
+    try:
+        left = end_steps(run)
+    except SilentError as error:
+        raise _silent(run, error) from None
+    return f"{run.id} ended{', or about to: ' + ', '.join(left) if left else ''}; SLURM job {job.get('id')} stays"
+
+
+def end_steps(run: RunDir) -> list[str]:
+    """Kills a run in an allocation: its step, and what would start that again, which may be on another machine. Returns
+    the steps that have not ended in time. Raises `SilentError`."""
+    job = read_json(run.job)
+    found = steps(str(job.get("id")), run.id)
+    write_json(run.job, job | {"cancelled": True})
+    end_processes(run)
+    if found:
+        cancel_jobs(*found)
+    until = time.monotonic() + END_SECONDS
+    while (left := steps(str(job.get("id")), run.id)) and time.monotonic() < until:
+        time.sleep(0.5)
+    return left
+
+
+def _silent(run: RunDir, error: SilentError) -> RunError:
+    return RunError(Fault(what="the run cannot be cancelled: SLURM does not answer", where=str(run.path),
+                          given=str(error), remedy="Try again later; or have the run save and leave, which needs no "
+                                                   f"SLURM: {command('stop', run)}"))
 
 
 def _end_here(run: RunDir, job: dict[str, object]) -> str:

@@ -32,12 +32,14 @@ class Allocation:
     """How often SLURM had queued the job again when this process began."""
     after: str = ""
     """The job that this one was queued to follow, if it should end without success."""
+    held: bool = False
+    """Whether it is the user's own, which the run leaves when its time is up, and does not have queued again."""
 
     @classmethod
-    def here(cls) -> Allocation:
+    def here(cls, *, held: bool = False) -> Allocation:
         after = re.search(r"afternotok:(\d+)", os.environ.get("SLURM_JOB_DEPENDENCY", ""))
         return cls(os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT", "0")),
-                   after[1] if after else "")
+                   after[1] if after and not held else "", held)
 
     def end_time(self) -> float:
         """When the job's time is up, in seconds since 1970; infinity where there is no limit, or no answer. SLURM 22.05
@@ -71,6 +73,8 @@ class Allocation:
     def needs_successor(self) -> bool:
         """Whether SLURM, as far as can be told from here, would not queue the job again: because it was submitted or
         made so, or because there is no scontrol to ask with. An allocation that a person holds has no need of it."""
+        if self.held:
+            return False
         found = self.look()
         return found.get("Requeue") != "1" and found.get("BatchFlag") != "0"
 
@@ -110,9 +114,13 @@ LOCAL_JOB = f"local-{secrets.token_hex(8)}"
 """This process, where it is no SLURM job. A process id would not do: a container hands out the same ones each time."""
 
 
+START = "DRUMBEAT_START"
+"""Tells the runs apart that are started one after another in the same allocation."""
+
+
 def job_name() -> str:
     """What stays the same when SLURM queues a job again."""
-    return os.environ.get("SLURM_JOB_ID", LOCAL_JOB)
+    return "-".join(filter(None, [os.environ.get("SLURM_JOB_ID", LOCAL_JOB), os.environ.get(START)]))
 
 
 def job_identity() -> str:

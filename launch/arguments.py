@@ -38,7 +38,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("words", nargs="*", metavar="CONFIG", help="a config file, or the name of a shipped one; then "
                         "changes to it, KEY=VALUE")
-    what = _add_start_arguments(parser, "all there are; needed with --slurm", "1")
+    what = _add_start_arguments(parser, "all there are; needed with --slurm", "1; with --here all")
     what.add_argument("--name", help="collect the run under runs/NAME (default: the config's name)")
     what.add_argument("--resume", metavar="RUN", help="go on with a run, as drumbeat resume RUN does")
     _add_no_snapshot(what)
@@ -245,9 +245,11 @@ def _add_start_arguments(parser: argparse.ArgumentParser, ranks: str, nodes: str
     size.add_argument("--procs", type=whole, metavar="N", help="ranks on each node, on the CPU")
     size.add_argument("--nodes", type=whole, metavar="K", help=f"nodes of a cluster (default: {nodes})")
     place = parser.add_argument_group("where (default: on this machine, watched from this terminal)")
-    place.add_argument("--detach", action="store_true", help="on this machine, and return at once")
+    place.add_argument("--detach", action="store_true", help="return at once, and leave it at work")
     place.add_argument("--debug", action="store_true", help="in this process: one rank, breakpoints work")
     place.add_argument("--slurm", action="store_true", help="on a cluster: submit to SLURM and return")
+    place.add_argument("--here", action="store_true", help="in the allocation around this shell, from salloc: all its "
+                       "nodes, watched")
     place.add_argument("--profile", metavar="SITE", help="which cluster: configs/clusters/SITE.yaml")
     what = parser.add_argument_group("how")
     what.add_argument("--dry-run", action="store_true", help="print what would run, and do nothing")

@@ -44,8 +44,17 @@ def queued(run_id: str, *ids: str) -> list[QueuedJob]:
     return [job for job in jobs if job.id in ids or job.comment == run_id]
 
 
+def steps(job: str, name: str) -> list[str]:
+    """The steps of a job that bear a name, as scancel takes them; none where the job is over. Raises `SilentError`."""
+    code, said = ask("squeue", "--noheader", "--steps", "--jobs", job, "--format", "%i|%j")
+    if code != 0 and "Invalid job id" not in said:
+        raise SilentError(said)
+    found = (line.partition("|") for line in said.splitlines())
+    return [step.strip() for step, _, called in found if called == name]
+
+
 def cancel_jobs(*ids: str) -> None:
-    """Ends jobs, or takes them out of the queue. Raises `SilentError`."""
+    """Ends jobs, or steps of jobs, or takes them out of the queue. Raises `SilentError`."""
     code, said = ask("scancel", *ids)
     if code != 0 and "Invalid job id" not in said:  # which is over already
         raise SilentError(said)

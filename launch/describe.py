@@ -15,6 +15,7 @@ from launch.executors import Request, command_text
 from launch.plan import JobPlan, leaked, torchrun_command
 
 PLACES = {"debug": "in this process", "local": "on this machine", "slurm": "through SLURM"}
+SCRIPTS = {"slurm": "sbatch script", "here": "script, for the bash that starts a step of the job", "debug": "call"}
 
 
 def describe(loaded: Loaded, request: Request, *, lacking: bool = False, code: str = "") -> str:
@@ -30,7 +31,7 @@ def describe(loaded: Loaded, request: Request, *, lacking: bool = False, code: s
     if plan.where != "debug":
         blocks.append(("command on each node", _torchrun(plan)))
     if plan.where != "local":
-        blocks.append(("sbatch script" if plan.where == "slurm" else "call", request.text))
+        blocks.append((SCRIPTS[plan.where], request.text))
     text = "\n\n".join(f"# --- {title}\n{block.rstrip()}" for title, block in blocks)
     notes = ["# Not looked at: targets, weights, data. Starting the run looks at them first."]
     if lacking:
@@ -43,7 +44,8 @@ def summary(plan: JobPlan) -> str:
     topology = plan.topology
     ranks = f"{_count(topology.world_size, 'rank')} {'with a GPU each' if topology.device == 'cuda' else 'on the CPU'}"
     nodes = f"{topology.nodes} nodes x {topology.ranks_per_node}" if topology.nodes > 1 else ""
-    return ", ".join(filter(None, [ranks, nodes, PLACES[plan.where]]))
+    place = f"in the allocation of SLURM job {plan.held.job}" if plan.held else PLACES[plan.where]
+    return ", ".join(filter(None, [ranks, nodes, place]))
 
 
 def _processes(plan: JobPlan, code: str) -> str:

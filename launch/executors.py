@@ -1,4 +1,4 @@
-"""Three ways to run a plan: in this process, on this machine, on a cluster.
+"""Ways to run a plan: in this process, on this machine, on a cluster; `launch.here` has the fourth, in an allocation.
 
 Each executor makes a `Request` out of a plan, a value that prints itself, and submits it. `--dry-run` prints the same
 request that `submit` would send.
@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from configs.errors import Fault, LaunchError
 from configs.rundir import RunDir
 from launch.lead import lead_seconds
-from launch.plan import JobPlan, Where, leaked, torchrun_command
+from launch.plan import JobPlan, leaked, torchrun_command
 
 YEAR_MINUTES = 525_600
 """submitit ends local jobs after two minutes unless told otherwise."""
@@ -114,9 +114,8 @@ class Slurm:
         from submitit.slurm.slurm import _make_sbatch_string  # pure, and works where there is no SLURM
 
         folder = RunDir(Path(plan.run_dir)).submitit
-        command = f"{_python(plan)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
         parameters = sbatch_parameters(plan, after)
-        text = _make_sbatch_string(command=command, folder=folder, **parameters)
+        text = _make_sbatch_string(command=node_command(plan), folder=folder, **parameters)
         return Request(plan=plan, text=text, parameters=parameters)
 
     def submit(self, request: Request) -> Job:
@@ -141,9 +140,6 @@ class Slurm:
         return Job(id=job.job_id, handle=job)
 
 
-EXECUTORS: dict[Where, type[Executor]] = {"debug": InProcess, "local": Local, "slurm": Slurm}
-
-
 def require_slurm() -> None:
     """Raises `LaunchError` where SLURM's programs are not on the PATH."""
     absent = [program for program in ("sbatch", "srun") if shutil.which(program) is None]
@@ -161,12 +157,14 @@ srun() {  # a node's launcher that is killed takes those of the other nodes with
     command srun ${again:+--immediate=60} "$@"; code=$?
     if [ $code -le 128 ]; then break; fi
   done
-  if [ $code = 75 ]; then scontrol requeue "$SLURM_JOB_ID"; fi  # for launchers in a container
-  return $code
+%sreturn $code
 }"""
 """A function in the job's script around the command of that name. How often is decided by the launchers, from how far
 the run gets; twenty times is for those that die before they can. Where SLURM has taken a node away, srun would wait
 for it for ever, if not told to start at once."""
+REQUEUE = """\
+  if [ $code = 75 ]; then scontrol requeue "$SLURM_JOB_ID"; fi  # for launchers in a container
+  """
 
 
 def sbatch_parameters(plan: JobPlan, after: str = "") -> dict[str, Any]:
@@ -201,16 +199,27 @@ def sbatch_parameters(plan: JobPlan, after: str = "") -> dict[str, Any]:
         "cpus_per_task": cpus,
         "signal_delay_s": lead_seconds(RunDir(Path(plan.run_dir)), site.signal_seconds, site.time_minutes),
         "comment": Path(plan.run_dir).name,
-        "setup": [*site.setup, *(f"export {name}={shlex.quote(value)}" for name, value in site.environment.items()),
-                  f"export SRUN_CPUS_PER_TASK={cpus}",
-                  f"export PYTHONPATH={shlex.quote(plan.environment['PYTHONPATH'])}", LAUNCHERS],
+        "setup": setup_lines(plan, cpus, REQUEUE),
         "srun_args": ["--kill-on-bad-exit=1", "--wait=60", f"--cpus-per-task={cpus}"],
         "additional_parameters": more,
     }
 
 
+def setup_lines(plan: JobPlan, cpus: int, after: str = "  ") -> list[str]:
+    """The script's lines ahead of its command; `after` is what it does when the launchers are through."""
+    site = plan.site
+    return [*site.setup, *(f"export {name}={shlex.quote(value)}" for name, value in site.environment.items()),
+            f"export SRUN_CPUS_PER_TASK={cpus}",
+            f"export PYTHONPATH={shlex.quote(plan.environment['PYTHONPATH'])}", LAUNCHERS % after]
+
+
+def node_command(plan: JobPlan) -> str:
+    """The shell words that start a node's launcher: in a container, where the site has one."""
+    folder = RunDir(Path(plan.run_dir)).submitit
+    return f"{_python(plan)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
+
+
 def _python(plan: JobPlan) -> str:
-    """The shell words that start Python on a node: in a container, where the site has one."""
     return f"{plan.site.prefix} {shlex.quote(plan.python)}".strip()
 
 

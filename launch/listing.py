@@ -28,7 +28,7 @@ RIGHT = ("done", "loss", "samples/s", "eta")
 def facts(run: RunDir) -> dict[str, Any]:
     """What is known of a run, for a program: its status with its name, its folder, and where it runs."""
     status, job, attempt = read_json(run.status), read_json(run.job), run.newest_attempt()
-    ended = {} if job.get("where") == "slurm" else gone(run)  # a table of runs does not wait for SLURM
+    ended = {} if job.get("where") in ("here", "slurm") else gone(run)  # a table of runs does not wait for SLURM
     return {"id": run.id, "name": run.path.parent.name, "folder": str(run.path), "where": job.get("where"),
             "job": job.get("id"), "host": job.get("host"), "attempt": attempt.number if attempt else None,
             "state": "unknown", **status, **ended, "seconds": goodput(run),
@@ -69,7 +69,7 @@ def row(known: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _where(known: dict[str, Any]) -> str:
-    if known["where"] == "slurm":
+    if known["where"] in ("here", "slurm"):
         return f"job {known['job']}"
     here = known["host"] in (None, socket.gethostname())
     return ("debug" if known["where"] == "debug" else "here") if here or known["state"] in ENDED else known["host"]

@@ -67,9 +67,9 @@ class Node:
             unfinished.unlink(missing_ok=True)  # or submitit would refuse to write its result
         wait_until(run.plan.exists, PLAN_PATIENCE)
         plan = JobPlan.read(run.plan)
-        if plan.where == "slurm":
+        if plan.where in ("here", "slurm"):
             wait_until(run.job.exists, PLAN_PATIENCE)
-            node, allocation = int(os.environ["SLURM_NODEID"]), Allocation.here()
+            node, allocation = int(os.environ["SLURM_NODEID"]), Allocation.here(held=plan.where == "here")
             if not take_over(run, allocation, first=node == 0):
                 print("the run has ended, or goes on in another job: nothing to do", flush=True)
                 return
@@ -236,7 +236,8 @@ class Launcher:
         fate = self.allocation.fate() if self.allocation and attempt.stop.exists() else ""
         if fate == "terminated" and not all_down:
             os._exit(AGAIN)  # another node's launcher has died, so SLURM ends this step: the next one tells of it
-        verdict = judge(self.run, attempt, restarts=self.plan.restarts, slurm=fate)
+        verdict = judge(self.run, attempt, restarts=self.plan.restarts, slurm=fate,
+                        queue=not (self.allocation and self.allocation.held))
         if verdict.next == "requeue" and (refusal := self.queue_again()):
             verdict = replace(verdict, next="leave", words=f"{verdict.words}; SLURM does not queue it again: {refusal}")
         if verdict.outcome != "superseded":

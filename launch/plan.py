@@ -17,13 +17,15 @@ from configs.layers import ROOT
 from configs.rundir import read_json
 from configs.schema import Config, Site
 
-Where = Literal["debug", "local", "slurm"]
+Where = Literal["debug", "local", "here", "slurm"]
+"""In this process, on this machine, in the SLURM allocation around this shell, in a job of its own."""
 
 CLUSTER_CPUS = {"cuda": 8, "cpu": 2}
 """Cores asked of a cluster for each rank where the config does not say: loader workers beside a GPU, else threads."""
 
 LEAKS = re.compile(
-    r"(SLURM|SLURMD|SRUN|SBATCH|PMI|PMIX|MASTER|LOCAL|TORCHELASTIC|SUBMITIT|PET)_|PMI|RANK$|WORLD_SIZE$|GROUP_RANK$"
+    r"(SLURM|SLURMD|SRUN|SBATCH|PMI|PMIX|MASTER|LOCAL|TORCHELASTIC|SUBMITIT|PET)_|PMI|RANK$|WORLD_SIZE$|GROUP_RANK$|"
+    r"DRUMBEAT_START$"
 )
 """Variables that describe the job or process the command is typed in. In a new job they are wrong: a leaked
 SLURM_MEM_PER_NODE makes srun fatal, a leaked SLURM_CPU_BIND pins every rank to a few cores."""
@@ -33,14 +35,32 @@ KEPT = {"SLURM_CONF"}
 
 
 @dataclass(frozen=True, kw_only=True)
+class Held:
+    """An allocation of SLURM's that is the user's own, from salloc or their own sbatch script: a run may use it, and
+    neither ends it nor has it queued again."""
+
+    job: str
+    """Its id."""
+    nodes: int
+    cpus: int
+    """Cores on each node; the fewest, where they differ."""
+    gpus: int = 0
+    """GPUs on each node; the fewest."""
+    inside: bool = False
+    """Whether the command is typed in a step of the job, which holds what it was given until it ends."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What the machine has on which the command is typed."""
+    """What the machine has on which the command is typed; or each node of an allocation, where that is to be used."""
 
     cpus: int
     gpus: tuple[str, ...] = ()
     """What CUDA_VISIBLE_DEVICES calls them: numbers, or names such as GPU-8932f937."""
     python_path: tuple[str, ...] = ()
     """The folders in PYTHONPATH: targets there are importable, like those here."""
+    held: Held | None = None
+    """The allocation."""
 
     @classmethod
     def here(cls) -> Machine:
@@ -93,6 +113,8 @@ class JobPlan:
     folder: str
     """The folder the command was typed in: targets there are importable."""
     restarts: int
+    held: Held | None = None
+    """The allocation it uses, instead of one of its own."""
     python: str = sys.executable
 
     @classmethod
@@ -101,8 +123,10 @@ class JobPlan:
         does not know is left out."""
         values = read_json(path)
         try:
-            inner = {"topology": Topology(**_known(Topology, values["topology"])),
-                     "site": Site(**_known(Site, values["site"]))}
+            inner: dict[str, Any] = {"topology": Topology(**_known(Topology, values["topology"])),
+                                     "site": Site(**_known(Site, values["site"]))}
+            if values.get("held"):
+                inner["held"] = Held(**_known(Held, values["held"]))
             return cls(**_known(cls, values) | inner)
         except (KeyError, TypeError) as error:
             raise RunError(Fault(what=f"the run's plan is missing or damaged: {error}", where=str(path),
@@ -125,21 +149,36 @@ def plan_job(config: Config, *, run_dir: Path, where: Where, machine: Machine, s
               given=f"{key}: {size}", remedy=f"Use at most {size} ranks, or a batch of at least {topology.world_size}.")
         for key, size in _batch_sizes(config) if size < topology.world_size
     ]
-    if where != "slurm" and topology.device == "cuda" and topology.ranks_per_node > len(machine.gpus):
-        count = len(machine.gpus)
-        faults.append(Fault(
-            what=f"this machine has {count or 'no'} GPU{'s' * (count > 1)}", where="launch.gpus",
-            given=f"{topology.ranks_per_node} ranks with a GPU each",
-            remedy=f"Use --gpus {count}, or --procs N for ranks on the CPU." if count
-            else "Use --procs N for ranks on the CPU, or --slurm to run where there are GPUs."))
-    if where != "slurm" and topology.nodes > 1:
-        faults.append(Fault(what="several nodes need a cluster", where="launch.nodes",
-                            given=f"{topology.nodes} nodes", remedy="Add --slurm."))
+    on_machine = where in ("local", "debug")
+    if on_machine or (where == "here" and site.gpu_flag != "none"):
+        faults += _lacking_gpus(topology, machine)
+    if where != "slurm":
+        faults += _lacking_nodes(topology, machine)
     if faults:
         raise LaunchError(*faults)
-    environment = _environment(topology, folder, machine, () if where == "slurm" else machine.gpus)
-    return JobPlan(run_dir=str(run_dir), name=config.name, where=where, topology=topology, site=site,
+    environment = _environment(topology, folder, machine, machine.gpus if on_machine else ())
+    return JobPlan(run_dir=str(run_dir), name=config.name, where=where, topology=topology, site=site, held=machine.held,
                    environment=environment, folder=str(folder), restarts=config.launch.restarts)
+
+
+def _lacking_nodes(topology: Topology, machine: Machine) -> list[Fault]:
+    have = machine.held.nodes if machine.held else 1
+    what, remedy = ("several nodes need a cluster", "Add --slurm.") if not machine.held else (
+        f"the allocation has {have} node{'s' * (have > 1)}", f"Use --nodes {have}, or ask salloc for more: --nodes=N")
+    return [] if topology.nodes <= have else [
+        Fault(what=what, where="launch.nodes", given=f"{topology.nodes} nodes", remedy=remedy)]
+
+
+def _lacking_gpus(topology: Topology, machine: Machine) -> list[Fault]:
+    count = len(machine.gpus)
+    if topology.device == "cpu" or topology.ranks_per_node <= count:
+        return []
+    owner, more = ("a node of the allocation", "ask salloc for some: --gres=gpu:N") if machine.held else (
+        "this machine", "--slurm to run where there are GPUs")
+    return [Fault(what=f"{owner} has {count or 'no'} GPU{'s' * (count > 1)}", where="launch.gpus",
+                  given=f"{topology.ranks_per_node} ranks with a GPU each",
+                  remedy=f"Use --gpus {count}, or --procs N for ranks on the CPU." if count
+                  else f"Use --procs N for ranks on the CPU, or {more}.")]
 
 
 def torchrun_command(plan: JobPlan, *, attempt: str = "ATTEMPT", node: str = "NODE", address: str = "ADDRESS",
@@ -172,7 +211,8 @@ def _topology(config: Config, where: Where, machine: Machine) -> Topology:
     device: Literal["cuda", "cpu"] = "cuda" if gpus else "cpu"
     ranks = 1 if where == "debug" else gpus or ask.procs
     given = CLUSTER_CPUS[device] if where == "slurm" else max(1, machine.cpus // ranks)
-    return Topology(nodes=1 if where == "debug" else ask.nodes, ranks_per_node=ranks, device=device,
+    nodes = ask.nodes or (machine.held.nodes if machine.held else 1)
+    return Topology(nodes=1 if where == "debug" else nodes, ranks_per_node=ranks, device=device,
                     cpus_per_rank=ask.cpus_per_rank or given)
 
 

@@ -27,10 +27,8 @@ SILENT = re.compile(r"contact slurm|connect|timed out|does not answer|no sbatch"
 
 
 def check_cluster(request: Request) -> str:
-    """Looks at the run's folder and asks SLURM about the job. Returns when SLURM would start it, in its own words, ''
-    where it does not answer now. Raises `LaunchError`."""
-    if fault := unshared(RunDir(Path(request.plan.run_dir)).path):
-        raise LaunchError(fault)
+    """Asks SLURM about the job. Returns when it would start it, in its own words, '' where it does not answer now.
+    Raises `LaunchError`."""
     with environment(request.plan):
         code, said = _test_only(request.text)
     if code == 0:
@@ -39,6 +37,12 @@ def check_cluster(request: Request) -> str:
     if SILENT.search(said):
         return ""
     raise LaunchError(refusal(said, request.plan.site, "sbatch --test-only"))
+
+
+def check_shared(run: RunDir) -> None:
+    """Raises `LaunchError` where the nodes would not see the run's folder."""
+    if fault := unshared(run.path):
+        raise LaunchError(fault)
 
 
 def unshared(folder: Path, mounts: Path = Path("/proc/mounts")) -> Fault | None:

@@ -17,6 +17,7 @@ if __name__ == "__main__":  # as a file: Python has put launch/ first on the pat
 
 import argparse
 import dataclasses
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from configs.errors import ConfigError, Fault, RunError, nearest
 from configs.load import Loaded, find, load, load_site, reload
 from configs.rundir import RunDir, read_json
 from launch import snapshot
+from launch.here import held, machine
 from launch.plan import JobPlan, Machine, Where, plan_job
 from launch.start import Start, pointing_into, start
 
@@ -41,9 +43,9 @@ def _fresh(args: argparse.Namespace) -> Start:
     file = find(next(word for word in args.words if "=" not in word))
     loaded = load(file, [word for word in args.words if "=" in word], _flags(args))
     run_dir = RunDir.new(Path(args.runs), loaded.config.name)
-    where: Where = "debug" if args.debug else "slurm" if args.slurm else "local"
-    machine = Machine.here()
-    if args.dry_run and (loaded.config.launch.gpus or 0) > len(machine.gpus):
+    where = _where(args)
+    machine = _machine(where)
+    if args.dry_run and where != "here" and (loaded.config.launch.gpus or 0) > len(machine.gpus):
         machine = dataclasses.replace(machine, gpus=tuple(map(str, range(loaded.config.launch.gpus or 0))))
     with pointing_into(loaded):
         plan = plan_job(loaded.config, run_dir=run_dir.path, where=where, machine=machine,
@@ -94,9 +96,21 @@ def _again(args: argparse.Namespace) -> Start:
 
 def _planned_as_before(args: argparse.Namespace, before: JobPlan, loaded: Loaded, run_dir: RunDir) -> JobPlan:
     """The plan of a run that goes on, or is started again: where and as another one was, unless flags differ."""
-    where: Where = "debug" if args.debug else "slurm" if args.slurm or before.where == "slurm" else "local"
-    return plan_job(loaded.config, run_dir=run_dir.path, where=where, machine=Machine.here(),
+    where = _where(args, before)
+    return plan_job(loaded.config, run_dir=run_dir.path, where=where, machine=_machine(where),
                     site=load_site(args.profile) if args.profile else before.site, folder=Path(before.folder))
+
+
+def _where(args: argparse.Namespace, before: JobPlan | None = None) -> Where:
+    """Where a run is to be: where the flags say, else on the cluster if it was there `before`, else on this machine."""
+    flags: tuple[Where, ...] = ("debug", "slurm", "here")
+    asked = next((where for where in flags if getattr(args, where)), None)
+    return asked or (before.where if before and before.where in ("here", "slurm") else "local")
+
+
+def _machine(where: Where) -> Machine:
+    """What there is to run on."""
+    return machine(held(os.environ)) if where == "here" else Machine.here()
 
 
 def _as_before(plan: JobPlan, args: argparse.Namespace) -> dict[str, Any]:
@@ -145,13 +159,14 @@ def _flags(args: argparse.Namespace) -> dict[str, Any]:
 def _check_flags(args: argparse.Namespace) -> None:
     """What is given beside each other, and should not be: all at once."""
     given = {f"--{name.replace('_', '-')}" for name, value in vars(args).items() if value}
-    together = [("--debug", "--slurm"), ("--debug", "--detach"), ("--debug", "--nodes"), ("--slurm", "--detach"),
+    together = [("--debug", "--slurm"), ("--debug", "--here"), ("--here", "--slurm"), ("--debug", "--detach"),
+                ("--debug", "--nodes"), ("--slurm", "--detach"),
                 ("--gpus", "--procs"), ("--resume", "--name")]
     faults = [(f"{one} and {other} exclude each other", "", f"Leave {other} out.")
               for one, other in together if {one, other} <= given]
     if args.debug and max(args.gpus or 0, args.procs or 0) > 1:
         faults.append(("--debug runs one rank, in this process", "", "Leave --gpus and --procs out."))
-    if args.profile and not (args.slurm or args.resume or args.rerun):
+    if args.profile and not (args.slurm or args.here or args.resume or args.rerun):
         faults.append(("--profile describes a cluster, and this run is for this machine", f"--profile {args.profile}",
                        "Add --slurm, or leave --profile out."))
     configs = [word for word in args.words if "=" not in word]
@@ -171,7 +186,8 @@ def _check_flags(args: argparse.Namespace) -> None:
 
 def _instead_of(word: str) -> str:
     """What a second word without "=" may have been meant to be."""
-    flag = nearest(word, ("debug", "detach", "dry-run", "gpus", "name", "nodes", "procs", "profile", "resume", "slurm"))
+    flag = nearest(word, ("debug", "detach", "dry-run", "gpus", "here", "name", "nodes", "procs", "profile", "resume",
+                          "slurm"))
     if flag.startswith("Did"):
         return flag.replace("'", "'--", 1)
     return "Changes to it are written KEY=VALUE: batch_size=64"

@@ -12,9 +12,11 @@ from pathlib import Path
 from configs.errors import Fault, RunError, nearest
 from configs.layers import short
 from configs.rundir import ENDED, RunDir, read_json
-from launch.cluster import ask
+from launch.cluster import SilentError, ask, steps
 
-LAUNCHERS = {b"submitit.local._local", b"submitit.core._submit"}
+IN_ALLOCATION = b"launch.here"
+"""Given to the bash that has srun start the launchers of a run in an allocation, so that it can be told from others."""
+LAUNCHERS = {b"submitit.local._local", b"submitit.core._submit", IN_ALLOCATION}
 RANKS = {b"trainers.forkserver", b"trainers.worker"}
 """What stands in the command lines of a run's processes: of controller and node launcher, of torchrun and ranks
 (which are forked from the fork server and keep its command line, or were started without it)."""
@@ -86,6 +88,8 @@ def still_runs(run: RunDir) -> str:
     host, process = started.get("host"), started.get("process")
     if started.get("where") == "slurm" and started.get("id"):
         return _in_queue(str(started["id"]))
+    if started.get("where") == "here" and started.get("id"):
+        return _in_allocation(run, str(started["id"]))
     if host == socket.gethostname():
         return f"process {process}, in --debug" if process and Path(f"/proc/{process}").exists() else ""
     silence = time.time() - float(status.get("time", 0.0))
@@ -100,6 +104,14 @@ def _in_queue(job: str) -> str:
     if code != 0:
         return f"SLURM job {job}, which cannot be asked about: {said}"
     return f"SLURM job {job} is {said.splitlines()[0].lower()}" if said else ""
+
+
+def _in_allocation(run: RunDir, job: str) -> str:
+    """What SLURM says of a run's step in a job that is the user's own, in words."""
+    try:
+        return "".join(f"step {step}" for step in steps(job, run.id)[:1])
+    except SilentError as silence:
+        return f"in SLURM job {job}, which cannot be asked about: {silence}"
 
 
 def processes_of(run: RunDir, modules: set[bytes] = LAUNCHERS | RANKS) -> list[int]:

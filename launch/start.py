@@ -14,9 +14,12 @@ from pathlib import Path
 from configs.errors import Fault, LaunchError, UserError
 from configs.load import Loaded
 from configs.rundir import RunDir, write_json, write_text
-from launch.executors import EXECUTORS, require_slurm
+from launch.executors import Executor, InProcess, Local, Slurm, require_slurm
+from launch.here import Here, note
 from launch.plan import JobPlan, Machine, Where
 from launch.snapshot import Snapshot, code_text
+
+EXECUTORS: dict[Where, type[Executor]] = {"debug": InProcess, "local": Local, "here": Here, "slurm": Slurm}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +70,11 @@ def start(what: Start, *, dry_run: bool = False, detach: bool = False) -> int:
     with _all_or_nothing(what):
         if what.fill and what.code:
             what.fill(what.code)
-        if what.preflight and plan.where == "slurm":
-            from launch.preflight import check_cluster
+        if what.preflight and plan.where in ("here", "slurm"):
+            from launch.preflight import check_cluster, check_shared
 
-            if expected := check_cluster(request):
+            check_shared(run_dir)
+            if plan.where == "slurm" and (expected := check_cluster(request)):
                 print(f"queue      {expected}", flush=True)
         if what.preflight and (what.new or what.fill):
             _prepare(what)
@@ -79,6 +83,8 @@ def start(what: Start, *, dry_run: bool = False, detach: bool = False) -> int:
             watch.introduce(run_dir, plan)
             if what.code:
                 print(f"code       {code_text(what.code)}", flush=True)
+            if plan.held and (words := note(plan)):
+                print(f"note       {words}", flush=True)
             if plan.where != "debug":
                 job = executor.submit(request)
                 _write_job(run_dir, plan.where, job.id)
@@ -86,7 +92,7 @@ def start(what: Start, *, dry_run: bool = False, detach: bool = False) -> int:
         executor.submit(request)
         print()
         return watch.conclude(run_dir)
-    if plan.where == "local" and not detach:
+    if plan.where != "slurm" and not detach:
         return watch.follow(run_dir, job, before)
     watch.announce(run_dir, job, plan.where)
     return 0

@@ -13,6 +13,9 @@ from launch.goodput import goodput, text
 from launch.runs import SILENCE_SECONDS, command, still_runs
 from launch.verdict import cause, newest_checkpoint
 
+JOBS = {"slurm": "SLURM", "here": "SLURM, and yours: the run is a step of it"}
+"""What a job's number is, by where the run was started."""
+
 
 def status_text(run: RunDir) -> str:
     """How a run is doing, in a few lines."""
@@ -38,7 +41,7 @@ def status_text(run: RunDir) -> str:
     rows += [(name, ", ".join(f"{key} {value:.4f}" for key, value in result[name].items() if isinstance(value, float)))
              for name in ("best", "test") if result.get(name)]
     if (job := read_json(run.job)).get("id") and status.get("state") not in ENDED:
-        rows.append(("job", f"{job['id']} ({'SLURM' if job['where'] == 'slurm' else 'process on this machine'})"))
+        rows.append(("job", f"{job['id']} ({JOBS.get(job['where'], 'process on this machine')})"))
     return "\n".join(f"{name:<12}{value}" for name, value in [*rows, ("folder", str(run.path))])
 
 
@@ -46,7 +49,7 @@ def gone(run: RunDir) -> dict[str, str]:
     """The state and verdict of a run whose launcher could not write them any more, because it was killed or its machine
     went down; nothing where it is at work, waits or has ended."""
     status = read_json(run.status)
-    elsewhere = read_json(run.job).get("where") == "slurm"
+    elsewhere = read_json(run.job).get("where") in ("here", "slurm")
     if status.get("state") not in ("running", "paused") or (
             elsewhere and time.time() - float(status.get("time", 0.0)) < SILENCE_SECONDS) or still_runs(run):
         return {}

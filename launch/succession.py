@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from configs.errors import LaunchError
 from configs.rundir import ENDED, Attempt, RunDir, read_json, write_json
-from launch.allocation import WAIT, Allocation, ours
+from launch.allocation import WAIT, Allocation, job_name, ours
 from launch.executors import Slurm
 from launch.plan import JobPlan
 from launch.verdict import Verdict, in_a_row, judge, newest_checkpoint
@@ -28,6 +28,8 @@ def take_over(run: RunDir, allocation: Allocation, *, first: bool) -> bool:
     """Whether the run belongs to this job, or now does because the one before has left it. Every node's launcher asks;
     the first one writes it down."""
     job = read_json(run.job)
+    if job.get("cancelled"):  # by hand, and these launchers were being started again
+        return False
     if job.get("id") == allocation.job or not (job.get("id") or allocation.after):  # not written down yet
         return True
     if job.get("id") != allocation.after or read_json(run.status).get("state") in ENDED:
@@ -69,10 +71,10 @@ def look_back(run: RunDir, plan: JobPlan, allocation: Allocation) -> Verdict | N
     were killed before they could; or that of an earlier start of these launchers, which the job's script has started
     again because one of them was killed on its way out. None where nothing is known, or it does not matter any more."""
     before = run.newest_attempt()
-    if before is None or not any(job and ours(before, job) for job in (allocation.job, allocation.after)):
+    if before is None or not any(job and ours(before, job) for job in (job_name(), allocation.after)):
         return None
     if verdict := Verdict.read(before):
-        return verdict if ours(before, f"{allocation.job}.{allocation.restarts}") else None
+        return verdict if ours(before, f"{job_name()}.{allocation.restarts}") else None
     verdict = abandoned(run, before, nodes=plan.topology.nodes, restarts=plan.restarts)
     verdict.write(before)
     if verdict.next == "give up":

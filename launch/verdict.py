@@ -91,9 +91,9 @@ class Verdict:
         return self.outcome == "failed" or self.reason == TIME_LIMIT
 
 
-def judge(run: RunDir, attempt: Attempt, *, restarts: int, slurm: str = "") -> Verdict:
+def judge(run: RunDir, attempt: Attempt, *, restarts: int, slurm: str = "", queue: bool = True) -> Verdict:
     """The verdict of an attempt that is over. `slurm` says what SLURM has done to the job (`Allocation.fate`), '' where
-    there is no SLURM to queue it again."""
+    there is no SLURM to queue it again; `queue` whether that may be: not where the job is the user's own."""
     saved, step = read_json(attempt.saved), newest_checkpoint(run)
     if saved.get("state") == "finished":
         return Verdict(outcome="finished", next="leave", words="finished", step=step)
@@ -114,6 +114,8 @@ def judge(run: RunDir, attempt: Attempt, *, restarts: int, slurm: str = "") -> V
         if not saved and attempt.errors():
             words += f"; {cause(attempt).words}"
         again: Next = "requeue" if slurm and reason not in ("stopped", "cancelled") else "leave"
+        if again == "requeue" and not queue:
+            again, words = "leave", f"{words}; to go on, resume it in another allocation, or with --slurm"
         if again == "requeue" and reason == TIME_LIMIT and spent:
             return Verdict(outcome="stopped", next="give up", words=words + spent, step=step, reason=reason)
         return Verdict(outcome="stopped", next=again, words=words, step=step, reason=reason)

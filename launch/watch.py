@@ -13,12 +13,13 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from configs.layers import short
 from configs.rundir import ENDED, Attempt, RunDir, read_json
-from launch.acts import end_processes
+from launch.acts import end_processes, end_steps
+from launch.cluster import SilentError
 from launch.describe import summary
 from launch.executors import Job
 from launch.logs import Tail
 from launch.plan import JobPlan, Where
-from launch.runs import LAUNCHERS, command, processes_of
+from launch.runs import LAUNCHERS, command, processes_of, still_runs
 from launch.status import clock
 from launch.verdict import Verdict
 
@@ -34,7 +35,7 @@ def introduce(run: RunDir, plan: JobPlan) -> None:
 
 def announce(run: RunDir, job: Job, where: Where) -> None:
     """What was started without a view, and what to type next."""
-    print(f"{'SLURM job' if where == 'slurm' else 'process':<11}{job.id}\n")
+    print(f"{'SLURM job' if where in ('here', 'slurm') else 'process':<11}{job.id}\n")
     print("\n".join(command(verb, run) for verb in ("status", "logs -f", "stop")), flush=True)
 
 
@@ -46,7 +47,7 @@ def follow(run: RunDir, job: Job, before: Attempt | None) -> int:
     try:
         console = Console(highlight=False, soft_wrap=True, markup=False)
         if console.is_terminal:
-            console.print("           Ctrl-C saves and stops; closing this terminal leaves the run going\n")
+            console.print(f"           Ctrl-C saves and stops; {_without_us(run)}\n")
         view = View(run, console, before)
         with view.progress:
             _watch(view, job, interrupts)
@@ -78,10 +79,23 @@ def _watch(view: View, job: Job, interrupts: list[int]) -> None:
 
 
 def _end(run: RunDir, job: Job) -> None:
-    """Ends a local run at once; its checkpoints stay. Processes that a dead disk or driver holds are named."""
+    """Ends a run at once; its checkpoints stay. Processes that a dead disk or driver holds are named."""
     assert job.id is not None
-    if left := end_processes(run, int(job.id)):
-        print(f"processes {', '.join(map(str, left))} do not end", flush=True)
+    try:
+        left = list(map(str, end_processes(run, int(job.id)))) if not _in_allocation(run) else (
+            end_steps(run) if still_runs(run) else [])
+    except SilentError as silence:
+        left = [f"of SLURM job {job.id}, which cannot be asked about ({silence}),"]
+    if left:
+        print(f"processes {', '.join(left)} do not end", flush=True)
+
+
+def _in_allocation(run: RunDir) -> bool:
+    return read_json(run.job).get("where") == "here"
+
+
+def _without_us(run: RunDir) -> str:
+    return "the run ends with the allocation" if _in_allocation(run) else "closing this terminal leaves the run going"
 
 
 def _save_of(run: RunDir) -> str:
@@ -94,7 +108,7 @@ def conclude(run: RunDir) -> int:
     """The last lines: how the run ended, and what to type next. Returns the exit code."""
     status = read_json(run.status)
     if status.get("state") not in ENDED:
-        status = {"state": "failed", "verdict": "the node launcher was killed"}
+        status = {"state": "failed", "verdict": _not_started(run) or "the node launcher was killed"}
         run.write_status(**status)
     state = status["state"]
     words = str(status.get("verdict") or f"at step {status.get('step', 0):,}")
@@ -106,6 +120,15 @@ def conclude(run: RunDir) -> int:
         rows.append(("resume", command("resume", run)))
     print("\n".join(f"{name:<11}{text}" for name, text in rows), flush=True)
     return EXIT_CODES.get(state, 1)
+
+
+def _not_started(run: RunDir) -> str:
+    """What srun had against starting a run in an allocation, in its own words; '' where it was started."""
+    log = run.submitit / "controller.log"
+    if read_json(run.status).get("state") != "pending" or not _in_allocation(run) or not log.exists():
+        return ""
+    said = [line for line in log.read_text(errors="replace").splitlines() if "error" in line]
+    return f"not started: {said[-1].removeprefix('srun: ')}" if said else ""
 
 
 def _where_it_failed(attempt: Attempt) -> list[tuple[str, str]]:

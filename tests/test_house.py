@@ -14,8 +14,8 @@ import pytest
 from configs.layers import ROOT, file_layers
 from configs.load import load, load_site
 from configs.schema import Site
-from launch.executors import EXECUTORS
 from launch.plan import Machine, plan_job
+from launch.start import EXECUTORS
 
 MAY_IMPORT = {
     "configs": {"configs"},

@@ -184,7 +184,7 @@ def main() -> None:
     config = build_config([Layer(values=question["config"], origin="config")])
     topology = question["topology"]
     try:
-        if topology["device"] == "cuda" and question["where"] != "slurm":
+        if topology["device"] == "cuda" and question["where"] in ("local", "debug"):
             _check_gpus(topology["ranks_per_node"])
         facts = prepare(config, world_size=topology["nodes"] * topology["ranks_per_node"])
     except PrepareError as error:

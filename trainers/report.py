@@ -111,7 +111,8 @@ def _facts(run: RunDir, config: Config) -> Iterator[tuple[str, str]]:
         yield "ranks", f"{ranks} {'with a GPU each' if topology['device'] == 'cuda' else 'on the CPU'}" + (
             f", {topology['nodes']} nodes x {topology['ranks_per_node']}" if topology["nodes"] > 1 else "") + (
             f", {topology['cpus_per_rank']} core{'s' * (topology['cpus_per_rank'] != 1)} each")
-    where = {"slurm": "through SLURM", "debug": "in one process"}.get(str(job.get("where")), "on this machine")
+    places = {"slurm": "through SLURM", "here": "in a SLURM allocation", "debug": "in one process"}
+    where = places.get(str(job.get("where")), "on this machine")
     yield "where", f"{where}, {job['host']}" if job.get("host") else ""
     yield "job", str(job.get("id") or "")
     yield "model", str(config.model.get("_target_", ""))

@@ -170,7 +170,7 @@ def _memory(config: Config, model: nn.Module, inputs: Any, mode: AbstractContext
             forward: Forward) -> list[str]:
     """The memory of a rank in each phase."""
     gpus = torch.cuda.device_count() if config.launch.gpus is None else config.launch.gpus
-    ranks = config.launch.nodes * (gpus or config.launch.procs)
+    ranks = (config.launch.nodes or 1) * (gpus or config.launch.procs)
     rows: list[Sequence[str]] = [("phase", "batch", "weights", "gradients", "optimizer", "activations", "sum")]
     for name, phase in _phases(config):
         mine = share(phase.batch_size or config.batch_size, 0, ranks)

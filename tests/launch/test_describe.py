@@ -15,8 +15,8 @@ from configs.schema import Site
 from configs.text import parse
 from launch.cli import main
 from launch.describe import describe, summary
-from launch.executors import EXECUTORS
 from launch.plan import Machine, Where, plan_job
+from launch.start import EXECUTORS
 from tests.launch.small import plan, write_config
 
 DRY_RUN = """\
@@ -95,7 +95,7 @@ tracking:
   mean_of_steps: 1
   images: 16
 launch:
-  nodes: 1
+  nodes: null
   gpus: 0                                 # --gpus
   procs: 3                                # --procs
   cpus_per_rank: null
