@@ -9,6 +9,7 @@ import re
 from configs.errors import Fault, nearest
 from configs.schema import Site
 from launch.cluster import ask
+from launch.limits import limit
 
 REFUSALS: tuple[tuple[str, str, str], ...] = (
     (r"policy|submit limit", "qos", "The job is larger than its QOS or account allows, or there are too many: sacctmgr "
@@ -39,8 +40,9 @@ def refusal(said: str, site: Site, asked: str) -> Fault:
     """The screen for what sbatch said to a job of this profile; `asked` is how it was asked."""
     lines = [re.sub(r"^(sbatch|srun): (error: )?", "", line).strip() for line in said.splitlines()]
     words = "\n".join(dict.fromkeys(line for line in lines if line))
-    key, remedy = next(((key, remedy) for pattern, key, remedy in REFUSALS if re.search(pattern, words, re.IGNORECASE)),
-                       ("", "--dry-run shows the script that it was asked about."))
+    key, remedy = _limit(words.split()) or next(
+        ((key, remedy) for pattern, key, remedy in REFUSALS if re.search(pattern, words, re.IGNORECASE)),
+        ("", "--dry-run shows the script that it was asked about."))
     value = getattr(site, key) if key else None
     if "{partitions}" in remedy:
         code, listed = ask("sinfo", "--noheader", "--format", "%R")
@@ -50,3 +52,12 @@ def refusal(said: str, site: Site, asked: str) -> Fault:
     return Fault(what="SLURM would not take this job" if "--test-only" in asked else "sbatch refused the job",
                  where=f"the cluster's profile, {key}: {value}" if value else asked, given=words,
                  remedy=remedy.replace("{user}", getpass.getuser()))
+
+
+def _limit(words: list[str]) -> tuple[str, str] | None:
+    """The key and the remedy for a limit that sbatch names, if it names one."""
+    found = next(filter(None, map(limit, words)), None)
+    if not found:
+        return None
+    show = "sacctmgr show qos" if found.key == "qos" else "sacctmgr show associations user={user}"
+    return found.key, f"{found.words[0].upper()}{found.words[1:]}: {found.remedy}. {show} shows the limits."

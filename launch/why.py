@@ -9,6 +9,7 @@ import time
 from configs.errors import WIDTH
 from configs.rundir import ENDED, RunDir, read_json
 from launch.cluster import QueuedJob, SilentError, queued
+from launch.limits import limit
 from launch.runs import SILENCE_SECONDS, command, still_runs
 from launch.status import clock
 
@@ -52,14 +53,13 @@ REASONS: dict[str, tuple[str, str]] = {
     "NodeDown": ("a node that it needs is down", "Wait until it is back: sinfo -R says why."),
     "Cleaning": ("it was queued again, and what is left of it on its nodes is still ending", "Look again in a minute."),
     "MaxMemPerLimit": ("it asks for more memory than a job may have", "CANCEL, and lower mem_gb_per_node."),
+    "QOSUsageThreshold": ("its QOS does not let it start: too little of its account's share is left",
+                          "Wait; or choose another qos in the profile. sshare shows the shares."),
+    "AccountingPolicy": ("a limit of its account or QOS keeps it",
+                         "sacctmgr show associations user=$USER shows an account's limits, sacctmgr show qos a QOS's."),
     "Prolog": ("its nodes are being prepared", "Look again in a minute."),
 }
 """squeue's reasons in words, and what to do. CANCEL and RESUME stand for the commands."""
-
-LIMIT = re.compile(r"(?P<whose>QOS|Assoc|Association)(?P<kind>Grp|Max|Job|Resource)?(?P<what>\w*?)"
-                   r"(?P<each>PerUser|PerAccount|PerJob|PerNode|Per)?(?P<end>Limit)?$")
-"""Reasons that name a limit of a QOS or an account: QOSMaxJobsPerUserLimit, AssocGrpGRES."""
-
 
 def why(run: RunDir) -> str:
     """What keeps a run from going on, in a few lines."""
@@ -86,18 +86,8 @@ def reason_in_words(reason: str) -> tuple[str, str]:
     if plain in REASONS:
         words, remedy = REASONS[plain]
         return words + (f" ({detail})" if detail else ""), remedy
-    found = LIMIT.match(plain)
-    if found and found["kind"]:
-        whose = "its QOS" if found["whose"] == "QOS" else "its account"
-        what = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", found["what"]).lower().replace("gres", "GPUs") or "jobs"
-        if found["kind"] == "Grp":
-            return (f"all jobs of {whose} together have as many {what} as they may",
-                    "Wait until some of them end: squeue -A ACCOUNT or squeue --qos QOS")
-        if found["each"] in ("PerJob", "PerNode"):
-            return (f"it asks for more {what} than {whose} lets a job have", "CANCEL, and ask for less, or choose "
-                    "another qos in the profile.")
-        return (f"you have as many {what} as {whose} lets one user have",
-                "Wait until one of your jobs ends: squeue --me; or choose another qos in the profile.")
+    if found := limit(plain):
+        return found.words, f"{'' if found.waits else 'CANCEL, then '}{found.remedy}.".replace("wait", "Wait", 1)
     return f"SLURM calls it {plain}" + (f" ({detail})" if detail else ""), "man squeue explains it: JOB REASON CODES."
 
 

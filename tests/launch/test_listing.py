@@ -150,12 +150,9 @@ def test_why_of_runs_that_are_no_jobs(runs: list[RunDir]) -> None:
 
 
 @pytest.mark.parametrize(("reason", "words"), [
-    ("QOSMaxJobsPerUserLimit", "you have as many jobs as its QOS lets one user have"),
-    ("QOSMaxGRESPerUser", "you have as many GPUs as its QOS lets one user have"),
-    ("QOSGrpCpuLimit", "all jobs of its QOS together have as many cpu as they may"),
-    ("AssocGrpGRES", "all jobs of its account together have as many GPUs as they may"),
-    ("AssocMaxJobsLimit", "you have as many jobs as its account lets one user have"),
-    ("QOSMaxNodePerJobLimit", "it asks for more node than its QOS lets a job have"),
+    ("QOSGrpCpuLimit", "all jobs of its QOS together may have only so many cores"),
+    ("AssocMaxSubmitJobLimit", "its account lets one user have only so many jobs in the queue"),
+    ("QOSMaxNodePerJobLimit", "it asks for more nodes than its QOS lets a job have"),
     ("ReqNodeNotAvail, UnavailableNodes:n1", "a node that it needs is down, drained or reserved (UnavailableNodes:n1)"),
     ("(Nodes required for job are DOWN)", "SLURM calls it Nodes required for job are DOWN"),
     ("launch_failed_requeued_held", "it could not be started on its node, and SLURM holds it"),

@@ -6,8 +6,9 @@
 
 Its nodes n1, n2, ... are one slurmd each. Their processors and GPUs are pretended; everything else is SLURM as a site
 runs it, with a partition `main` (the default), whose jobs are requeued when preempted, and `urgent`, which preempts.
-It has its own ports, munge and folders, so it runs beside the machine's own SLURM and beside others of its kind.
-It needs root, and Debian's packages slurm-wlm and munge.
+It has its own ports, munge and folders, so it runs beside the machine's own SLURM and beside others of its kind. With
+`accounting=True`, user root has an account `root` and the QOS `normal`; sacctmgr makes more, and sacct knows the jobs.
+It needs root, and Debian's packages slurm-wlm and munge; for accounting also slurmdbd and mariadb-server-core.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from tests.slurm import keeper
+from tests.slurm import accounting, keeper
 from tests.slurm.keeper import Daemon, Traces
 from tests.slurm.layout import Layout, Preempt, Proctrack, claim_ports
 
@@ -39,9 +40,10 @@ class ClusterError(Exception):
     """The cluster did not come up, refused a command, or took a job another way; with what its daemons logged."""
 
 
-def missing_programs() -> list[str]:
+def missing_programs(accounts: bool = False) -> list[str]:
     """What keeps a cluster from running here, in words for a skip reason; empty if nothing does."""
-    missing = [program for program in _PROGRAMS if shutil.which(program, path=_PATH) is None]
+    programs = (*_PROGRAMS, *(accounting.PROGRAMS if accounts else ()))
+    missing = [program for program in programs if shutil.which(program, path=_PATH) is None]
     if "munge" not in {user.pw_name for user in pwd.getpwall()}:
         missing.append("user munge")
     if os.geteuid() != 0:
@@ -64,11 +66,13 @@ class Cluster:
         grace: int = 10,
         preempt: Preempt = "REQUEUE",
         slurmd_timeout: int = 300,
+        accounting: bool = False,
     ) -> None:
         self.folder = folder.absolute()
         self._layout = Layout(
             folder=self.folder,
-            scratch=Path(),  # This and the port are claimed on entering.
+            scratch=Path(),  # This and the next two are claimed on entering.
+            database=Path(),
             port=0,
             proctrack=proctrack,
             nodes=nodes,
@@ -78,14 +82,16 @@ class Cluster:
             grace=grace,
             preempt=preempt,
             slurmd_timeout=slurmd_timeout,
+            accounting=accounting,
         )
 
     def __enter__(self) -> Cluster:
-        if missing := missing_programs():
-            raise ClusterError(f"no {', '.join(missing)}. HINT: apt-get install slurm-wlm munge, and run as root")
+        if missing := missing_programs(self._layout.accounting):
+            packages = "slurm-wlm munge" + " slurmdbd mariadb-server-core" * self._layout.accounting
+            raise ClusterError(f"no {', '.join(missing)}. HINT: apt-get install {packages}, and run as root")
         self.folder.mkdir(parents=True, exist_ok=True)
         port, scratch = claim_ports()
-        self._layout = replace(self._layout, port=port, scratch=scratch)
+        self._layout = replace(self._layout, port=port, scratch=scratch, database=accounting.database_folder(scratch))
         self._keeper = self._start_keeper()
         try:
             self._write_files()
@@ -161,7 +167,8 @@ class Cluster:
 
     def _start_keeper(self) -> subprocess.Popen[str]:
         layout = self._layout
-        traces = Traces(scratch=str(layout.scratch), hosts=layout.hosts, first_job=layout.first_job)
+        traces = Traces(scratch=str(layout.scratch), database=str(layout.database) if layout.accounting else None,
+                        hosts=layout.hosts, first_job=layout.first_job)
         with open(self.folder / "keeper.log", "wb") as log:
             return subprocess.Popen(
                 # Isolated, and in its own session: neither PYTHONPATH nor Ctrl-C should reach it.
@@ -177,6 +184,7 @@ class Cluster:
     def _write_files(self) -> None:
         for name, text in self._layout.files().items():
             (self.folder / name).write_text(text)
+            (self.folder / name).chmod(0o600)  # slurmdbd demands it of its own
         (self._layout.scratch / "state").mkdir()
         munge = self._layout.munge_socket.parent
         munge.mkdir(mode=0o755)
@@ -192,9 +200,18 @@ class Cluster:
         own |= {"pid-file": munge.parent / "pid", "seed-file": munge.parent / "seed"}
         self._start("munged", "munged", "--foreground", *(f"--{name}={path}" for name, path in own.items()))
         self._await("munged to open its socket", munge.exists)
+        if self._layout.accounting:
+            self._start_accounting()
         for name in ("slurmctld", *self._layout.hosts):
             self.start_daemon(name)
         self.await_nodes()
+
+    def _start_accounting(self) -> None:
+        database = self._layout.database
+        self._start("mariadbd", *accounting.mariadbd(database))
+        self._await("mariadbd to open its socket", (database / "socket").exists)
+        self._start("slurmdbd", *accounting.slurmdbd(database, self.folder / "slurm.conf"))
+        self._await("slurmdbd to answer", lambda: not self._client("sacctmgr", "show", "qos", timeout=30).returncode)
 
     def _start(self, name: str, *argv: str) -> None:
         user = "munge" if name == "munged" else None

@@ -50,6 +50,8 @@ class Traces:
 
     scratch: str
     """Folder with the sockets, the keys and the daemons' state. `<daemon>.exit` appears in it when a daemon ends."""
+    database: str | None
+    """Folder of the database, if there is one."""
     hosts: dict[str, str]
     """Node name to address."""
     first_job: int
@@ -72,7 +74,8 @@ def keep(traces: Traces) -> list[int]:
         left = _end_processes(nodes)
         for root in cgroup_roots(nodes):
             remove_cgroups(root, range(traces.first_job, traces.first_job + JOBS_PER_CLUSTER))
-        shutil.rmtree(traces.scratch, ignore_errors=True)
+        for folder in filter(None, (traces.database, traces.scratch)):  # the scratch folder claims the names
+            shutil.rmtree(folder, ignore_errors=True)
     return left
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tests.slurm import accounting
 from tests.slurm.keeper import CGROUPS, JOBS_PER_CLUSTER
 
 Proctrack = Literal["cgroup", "linuxproc", "pgid"]
@@ -53,8 +54,10 @@ class Layout:
     """Configuration and logs; stays."""
     scratch: Path
     """Sockets, keys and the daemons' state; goes."""
+    database: Path
+    """MariaDB's folder, where there is accounting; goes."""
     port: int
-    """The controller's; the nodes have the following ones."""
+    """The controller's; the nodes have the following ones, and the last of the ten is slurmdbd's."""
     proctrack: Proctrack
     """How SLURM finds a job's processes, which decides who receives a job's signals."""
     nodes: int
@@ -70,10 +73,12 @@ class Layout:
     """What preemption does to a job of partition `main`."""
     slurmd_timeout: int = 300
     """Seconds until a node whose slurmd does not answer is down."""
+    accounting: bool = False
+    """Whether it has accounts and QOS, and enforces them. Without, sacct fails, as on some real sites."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.nodes < _PORTS.step:
-            raise ValueError(f"nodes={self.nodes}: a test cluster has 1 to {_PORTS.step - 1}")
+        if not 1 <= self.nodes < _PORTS.step - 1:
+            raise ValueError(f"nodes={self.nodes}: a test cluster has 1 to {_PORTS.step - 2}")
         if set(" #%,") & set(str(self.folder)):
             raise ValueError(f"folder={str(self.folder)!r}: slurm.conf takes no path with a space, '#', '%' or ','")
 
@@ -93,15 +98,19 @@ class Layout:
 
     def files(self) -> dict[str, str]:
         """Name to text of the files in `folder`."""
-        return {
+        files = {
             "slurm.conf": self._slurm_conf(),
             "cgroup.conf": _cgroup_conf(),
             "gres.conf": f"Name=gpu File=/dev/tty[0-{self.gpus - 1}]\n",
         }
+        if self.accounting:
+            asked = {"port": self.port + _PORTS.step - 1, "munge_socket": self.munge_socket}
+            gather = "cgroup" if self.proctrack == "cgroup" else "linux"
+            files["slurm.conf"] += accounting.slurm_conf(**asked, gather=gather)
+            files["slurmdbd.conf"] = accounting.slurmdbd_conf(**asked, folder=self.folder, scratch=self.scratch)
+        return files
 
     def _slurm_conf(self) -> str:
-        # Accounting would go here: AccountingStorageType=accounting_storage/slurmdbd, with the munge socket as
-        # AccountingStoragePass. Without it sacct fails, as it does on some real sites.
         # A requeued job waits until its old credential has expired: cred_expire=5 makes that 8 s, the default 121 s.
         host = socket.gethostname().partition(".")[0]
         return f"""\

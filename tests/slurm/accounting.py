@@ -1,0 +1,72 @@
+"""Accounting for a test cluster: slurmdbd, and a MariaDB of its own that only a socket leads to.
+
+MariaDB starts on an empty folder, without users, and need not survive a power cut: that is one start of half a second,
+where `mariadb-install-db` and a start would take several. Its folder is in memory where there is room, because slurmdbd
+makes some sixty tables, and MariaDB waits for the disk a dozen times for each.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+PROGRAMS = ("mariadbd", "slurmdbd", "sacctmgr", "sacct")
+TABLES = Path("/usr/share/mysql/mysql_system_tables.sql")
+"""MariaDB's own tables. slurmdbd has procedures, which are kept in one of them."""
+MEMORY = Path("/dev/shm")
+ROOM = 100 * 2**20
+"""Bytes to be free there; some 25 MB are used."""
+
+
+def database_folder(scratch: Path) -> Path:
+    """Where the database of the cluster with this scratch folder is."""
+    roomy = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM
+    return MEMORY / scratch.name if roomy else scratch / "database"
+
+
+def mariadbd(folder: Path) -> list[str]:
+    """Makes the database's folder; the command that starts it there."""
+    (folder / "data").mkdir(parents=True, mode=0o700)
+    tables = folder / "tables.sql"
+    tables.write_text(f"CREATE DATABASE mysql;\nUSE mysql;\n{TABLES.read_text()}")
+    return ["mariadbd", "--no-defaults", "--user=root", f"--datadir={folder}/data", f"--socket={folder}/socket",
+            f"--pid-file={folder}/pid", f"--init-file={tables}", "--skip-networking", "--skip-grant-tables",
+            "--skip-performance-schema", "--skip-sync-frm", "--innodb-flush-method=nosync",
+            "--innodb-flush-log-at-trx-commit=0", "--skip-innodb-doublewrite", "--innodb-log-file-size=4M",
+            "--innodb-buffer-pool-size=16M", "--skip-innodb-file-per-table", "--innodb-autoextend-increment=1",
+            "--innodb-temp-data-file-path=ibtmp1:1M:autoextend"]
+
+
+def slurmdbd(database: Path, slurm_conf: Path) -> list[str]:
+    """The command that starts it with the slurmdbd.conf beside this slurm.conf."""
+    return ["env", f"SLURM_CONF={slurm_conf}", f"MYSQL_UNIX_PORT={database}/socket", "slurmdbd", "-D"]
+
+
+def slurmdbd_conf(*, folder: Path, scratch: Path, port: int, munge_socket: Path) -> str:
+    return f"""\
+AuthType=auth/munge
+AuthInfo=socket={munge_socket}
+DbdHost=localhost
+DbdPort={port}
+SlurmUser=root
+LogFile={folder}/slurmdbd.log
+PidFile={scratch}/slurmdbd.pid
+StorageType=accounting_storage/mysql
+StorageHost=localhost
+StorageUser=root
+StorageLoc=slurm
+"""
+
+
+def slurm_conf(*, port: int, munge_socket: Path, gather: str) -> str:
+    """What slurm.conf has to say of it; `gather` is the plugin that measures what jobs use."""
+    return f"""\
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=localhost
+AccountingStoragePort={port}
+AccountingStoragePass={munge_socket}
+AccountingStorageEnforce=associations,limits,qos
+AccountingStorageTRES=gres/gpu
+JobAcctGatherType=jobacct_gather/{gather}
+JobAcctGatherFrequency=10
+"""
