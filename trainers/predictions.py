@@ -86,7 +86,7 @@ def _draw(predictor: Predictor, found: Predicted, file: Path) -> bool:
         sure = f" {float(probabilities[number].max()):.0%}" if task.kind == "classification" and (
             probabilities is not None) else ""
         right = item.actual == name
-        titles.append(f"{name}{sure}" if right or not item.actual else f"{name}{sure} / {item.actual}")
+        titles.append(f"{name}{sure}" if right or not item.actual else f"{name}{sure}\nactual {item.actual}")
         colours.append(PLAIN if not item.actual or task.kind == "regression" else RIGHT if right else WRONG)
     save_sheet(contact_sheet(list(inputs), titles, columns=6, colours=colours), file)
     return True
