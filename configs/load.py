@@ -18,7 +18,7 @@ from typing import Any
 from configs.errors import ConfigError, Fault, nearest
 from configs.layers import ROOT as ROOT
 from configs.layers import Layer, assignment_layer, file_layers, flag_layer, leaves, short
-from configs.merge import Places, build, source
+from configs.merge import Places, build, references, source, with_references
 from configs.schema import Config, Site
 from configs.text import dump
 
@@ -35,6 +35,8 @@ class Loaded:
     layers: Sequence[Layer] = ()
     """Lowest first."""
     places: Places = field(default_factory=dict)
+    references: Mapping[str, str] = field(default_factory=dict)
+    """What was written as a reference to another key, by dotted key."""
 
     @property
     def sources(self) -> dict[str, str]:
@@ -53,8 +55,9 @@ class Loaded:
         return dataclasses.replace(fault, where=source if source.startswith("--") else f"{source} ({fault.where})")
 
     def as_yaml(self) -> str:
-        """The resolved config as YAML that `read` reads; a comment tells where each changed value comes from."""
-        return dump(dataclasses.asdict(self.config), self.sources)
+        """The resolved config as YAML that `read` reads; a comment tells where each changed value comes from.
+        References to other keys stay: who runs it again with another value there changes both."""
+        return dump(with_references(dataclasses.asdict(self.config), self.references), self.sources)
 
 
 def load(file: str | Path, assignments: Sequence[str] = (), flags: Mapping[str, Any] | None = None) -> Loaded:
@@ -65,11 +68,17 @@ def load(file: str | Path, assignments: Sequence[str] = (), flags: Mapping[str, 
     layers = [*file_layers(find(file)), *_typed(assignments, flags or {})]
     config, places = build(Config, layers)
     config = dataclasses.replace(config, phases={name: phase for name, phase in config.phases.items() if phase})
-    loaded = Loaded(config=config, layers=layers, places=places)
+    loaded = Loaded(config=config, layers=layers, places=places, references=references(layers))
     if not config.phases:
         raise ConfigError(Fault(what="no phases: the run would train nothing",
                                 where=loaded.where("phases") or layers[0].origin,
                                 remedy="Add one: phases: {train: {epochs: 10, optimizer: {_target_: ...}}}"))
+    if loaded.where("data.root") == "command line" and not any(
+            "${data.root}" in written for written in loaded.references.values()):
+        raise ConfigError(Fault(what="data.root changes nothing: no set of this config refers to it",
+                                where="command line", given=f"data.root: {config.data.root}",
+                                remedy="Change the sets' own: data.train.root=DIR; or write root: '${data.root}/train' "
+                                       "for them in the config."))
     return loaded
 
 
@@ -79,14 +88,16 @@ def reload(file: Path, assignments: Sequence[str] = (), flags: Mapping[str, Any]
     Raises `ConfigError`.
     """
     typed = _typed(assignments, flags or {})
-    config, places = build(Config, [*file_layers(file), *typed])
+    layers = [*file_layers(file), *typed]
+    config, places = build(Config, layers)
     fixed = [key for layer in typed for key, _ in leaves(layer.values) if not key.startswith(CHANGEABLE)]
     if fixed:
         raise ConfigError(*(Fault(what=f"{key} stands for the whole of a run", where="command line",
                                   remedy="Leave it out, or start anew: drumbeat rerun RUN KEY=VALUE. What may change: "
                                          f"{', '.join(f'{key}*' if key.endswith('.') else key for key in CHANGEABLE)}.")
                             for key in fixed))
-    return Loaded(config=config, layers=typed, places={key: layer for key, layer in places.items() if layer in typed})
+    return Loaded(config=config, layers=typed, places={key: layer for key, layer in places.items() if layer in typed},
+                  references=references(layers))
 
 
 def _typed(assignments: Sequence[str], flags: Mapping[str, Any]) -> list[Layer]:

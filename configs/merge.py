@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,9 @@ PATH_ARGUMENTS = ("root", "folder", "path", "file")
 
 MISFIT = (OmegaConfBaseException, TypeError, ValueError)
 """What OmegaConf raises for a value that its key cannot have."""
+
+REFERENCES = re.compile(r"(?:[^$]*\$\{[^:{}]+\})+[^$]*")
+"""A text with references to other keys, and no others."""
 
 Schema = TypeVar("Schema")
 Places = Mapping[str, Layer]
@@ -54,6 +58,32 @@ def source(key: str, places: Places, layers: Sequence[Layer]) -> str:
     while leaf and leaf not in places:
         leaf = parent(leaf)
     return places[leaf].where(key) if leaf else ""
+
+
+def references(layers: Sequence[Layer]) -> dict[str, str]:
+    """What the layers give as references to other keys, ${key}, by dotted key; those to the environment are none."""
+    given = leaves(overlay(layers)[0])
+    return {key: value for key, value in given if isinstance(value, str) and REFERENCES.fullmatch(value)}
+
+
+def with_references(values: dict[str, Any], written: Mapping[str, str]) -> dict[str, Any]:
+    """Resolved values, changed in place: those that were written as references are so again, where that still says the
+    same."""
+    resolved = {key: value for key, value in leaves(values) if key in written}
+    for key in resolved:
+        _set(values, key, written[key])
+    known = OmegaConf.create(values)
+    for key, value in resolved.items():
+        if OmegaConf.select(known, key) != value:
+            _set(values, key, value)
+    return values
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    *above, name = key.split(".")
+    for part in above:
+        values = values[part]
+    values[name] = value
 
 
 def _merge(schema: type, values: dict[str, Any], places: Places, layers: Sequence[Layer]) -> tuple[Any, list[Fault]]:

@@ -53,6 +53,8 @@ class Transforms:
 class Data:
     """Where samples come from. Each set is a target that builds a map-style dataset of (input, target) pairs."""
 
+    root: str | None = path(None)
+    """A folder that the sets refer to, root: "${data.root}/train", so that all of them are moved with one key."""
     train: dict[str, Any] = field(default_factory=dict)
     """The set that is trained on."""
     validation: dict[str, Any] = field(default_factory=dict)

@@ -81,7 +81,10 @@ def _block(value: Any, key: str) -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping):
         for name, item in value.items():
             inner, label = (f"{key}.{name}" if key else str(name)), f"{_scalar(name)}:"
-            if _fits_a_line(item):
+            if isinstance(item, str) and _is_text(item):
+                yield f"{label} |" + "-" * (not item.endswith("\n")), inner
+                yield from ((f"  {line}", "") for line in item.splitlines())
+            elif _fits_a_line(item):
                 yield f"{label} {inline(item)}", inner
             else:
                 yield label, inner
@@ -117,6 +120,12 @@ def _scalar(value: Any) -> str:
     if isinstance(value, int | float):
         return repr(value)
     return str(value) if _is_plain(str(value)) else _quoted(str(value))
+
+
+def _is_text(text: str) -> bool:
+    """Whether a text is several lines that can stand as they are, below their key."""
+    lines = text.removesuffix("\n").split("\n")
+    return len(lines) > 1 and all(line.isprintable() and line.strip() for line in lines) and lines[0][0] != " "
 
 
 def _is_plain(text: str) -> bool:

@@ -6,17 +6,18 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from data.bar import Bar
 from data.demo_sets import SETS, write_set
 from data.demo_xray import write_radiographs
 
 READ_BY = {
-    "xray": "resnet50_xray_demo, from datasets/xray_demo unless its roots say otherwise",
-    "cifar10": "cnn_cifar10 and cnn_cifar10_augmented, from datasets/cifar-10-batches-bin unless their roots say "
+    "xray": "resnet50_xray_demo, from datasets/xray_demo unless data.root says otherwise",
+    "cifar10": "cnn_cifar10 and cnn_cifar10_augmented, from datasets/cifar-10-batches-bin unless data.root says "
                "otherwise",
-    "fashion_mnist": "mlp_fashion_mnist, from datasets/fashion_mnist unless its roots say otherwise",
-    "hymenoptera": "resnet18_hymenoptera and resnet18_hymenoptera_frozen, from datasets/hymenoptera_data unless their "
-                   "roots say otherwise",
-    "news": "lstm_news, multilayer_lstm_news and bilstm_news, from datasets/news unless their files say otherwise",
+    "fashion_mnist": "mlp_fashion_mnist, from datasets/fashion_mnist unless data.root says otherwise",
+    "hymenoptera": "resnet18_hymenoptera and resnet18_hymenoptera_frozen, from datasets/hymenoptera_data unless "
+                   "data.root says otherwise",
+    "news": "lstm_news, multilayer_lstm_news and bilstm_news, from datasets/news unless data.root says otherwise",
 }
 """Of each kind, the shipped configs that it is for, and where they look for it."""
 
@@ -24,15 +25,11 @@ READ_BY = {
 def main(argv: list[str]) -> int:
     """python -m data.demo KIND DIR: what `drumbeat demo-data KIND DIR` runs. The exit code is 2 for a folder in use."""
     kind, folder = argv
-    from rich.console import Console
-    from rich.progress import Progress
-
     things = "radiographs" if kind == "xray" else SETS[kind].things
     try:
-        with Progress(transient=True, console=Console(stderr=True)) as bar:
-            task = bar.add_task(f"making {things}", total=None)
+        with Bar() as bar:
             write = write_radiographs if kind == "xray" else partial(write_set, kind=kind)
-            made = write(Path(folder), progress=lambda n, total: bar.update(task, completed=n, total=total))
+            made = write(Path(folder), progress=partial(bar, f"making {things}"))
     except FileExistsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

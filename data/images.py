@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor, nn
 
 from data.cache import PixelCache, Pixels
@@ -131,8 +131,31 @@ def read_pixels(file: str, *, channels: int, short_side: int | None = None) -> P
         with open(file, "rb") as stream, Image.open(stream) as opened:
             return pixels_of(opened, channels=channels, short_side=short_side)
     except UNREADABLE as error:
-        said = str(error).replace(f"<_io.BufferedReader name={file!r}>", "it").replace(repr(file), "it")
-        raise ValueError(f"cannot read the image {file}: {said or type(error).__name__}") from error
+        raise ValueError(f"cannot read the image {file}: {_reason(file, error)}") from error
+
+
+BEGINNINGS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"II*\x00": "TIFF", b"MM\x00*": "TIFF", b"RIFF": "WebP",
+              b"GIF8": "GIF", b"BM": "BMP"}
+"""The first bytes of image files."""
+
+
+def _reason(file: str, error: Exception) -> str:
+    """Why an image cannot be read: what its file seems to be, or else what Pillow says."""
+    said = str(error).replace(f"<_io.BufferedReader name={file!r}>", "it").replace(repr(file), "it")
+    if isinstance(error, FileNotFoundError | IsADirectoryError | PermissionError):
+        return said
+    with open(file, "rb") as stream:
+        begin = stream.read(200)
+    kind = next((kind for bytes_, kind in BEGINNINGS.items() if begin.startswith(bytes_)), "")
+    line = (begin.decode("utf-8", "replace").splitlines() or [""])[0].strip()
+    if not begin:
+        return "the file is empty"
+    if "truncated" in said.lower() or (kind and isinstance(error, UnidentifiedImageError)):
+        return f"the file is {kind} and cut off" if kind else "the file is cut off"
+    if isinstance(error, UnidentifiedImageError):
+        return f"the file is text: {line[:60]}" if line and line.isprintable() and "\ufffd" not in line else (
+            "the file is no image of any kind that Pillow knows")
+    return said or type(error).__name__
 
 
 def pixels_of(opened: Image.Image, *, channels: int, short_side: int | None = None) -> Pixels:

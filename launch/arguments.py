@@ -87,9 +87,10 @@ def add_logs_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", "--follow", action="store_true", help="go on as the run goes on")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--rank", type=whole, default=0, metavar="R", help="whose (default: 0)")
-    which.add_argument("--all", action="store_true", help="everybody's, torchrun's too, each line with its name")
+    which.add_argument("--all", action="store_true", help="of all ranks, and torchrun's, each line with its name")
     which.add_argument("--errors", action="store_true", help="only what went wrong on each rank, the earliest first")
-    parser.add_argument("--attempt", type=whole, metavar="K", help="of which start (default: the newest)")
+    parser.add_argument("--attempt", type=attempt, metavar="K", help="of which start: its number, from 0, or all "
+                        "(default: the newest; with --errors, the newest that had any)")
 
 
 def add_drill_arguments(parser: argparse.ArgumentParser) -> None:
@@ -207,6 +208,11 @@ def whole(text: str) -> int:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
+
+
+def attempt(text: str) -> int | str:
+    """The number of an attempt, or all of them, for argparse."""
+    return text if text == "all" else whole(text)
 
 
 def count(text: str) -> int:

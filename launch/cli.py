@@ -86,7 +86,8 @@ def logs(args: argparse.Namespace) -> int:
     from launch.runs import find_run
 
     found = find_run(args.run, Path(args.runs))
-    for line in error_lines(found, args.attempt) if args.errors else log_lines(
+    one = None if args.attempt == "all" else args.attempt
+    for line in error_lines(found, one) if args.errors else log_lines(
             found, rank=None if args.all else args.rank, follow=args.follow, attempt=args.attempt):
         print(line, flush=True)
     return 0

@@ -6,11 +6,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from configs.errors import Fault, RunError
 from configs.layers import short
 from configs.rundir import ENDED, Attempt, RunDir, read_json
+from launch.runs import command
 
 LOOK_SECONDS = 0.5
 
@@ -35,9 +36,17 @@ class Tail:
         return new.decode(errors="replace").splitlines()
 
 
-def log_lines(run: RunDir, *, rank: int | None, follow: bool, attempt: int | None = None) -> Iterator[str]:
-    """Lines of the log of a rank, or of all, in the newest attempt or the one of that number. With `follow`, new lines
-    too, and those of later attempts, until the run ends. Raises `RunError` where there is no such log."""
+def log_lines(run: RunDir, *, rank: int | None, follow: bool, attempt: int | Literal["all"] | None = None
+              ) -> Iterator[str]:
+    """Lines of the log of a rank, or of all, in the newest attempt, the one of that number, or in all of them, each
+    under its own heading. With `follow`, new lines too, and those of later attempts, until the run ends. Raises
+    `RunError` where there is no such log."""
+    if attempt == "all":
+        yield from _before_the_newest(run, rank)
+        attempt = None
+    elif attempt is None and not follow and (newest := run.newest_attempt()) and newest.number:
+        print(f"note: this is attempt {newest.number}; for those before it: --attempt K, or --attempt all",
+              file=sys.stderr)
     shown = _attempt(run, attempt)
     if not follow:
         _check_log(run, shown, rank)
@@ -56,16 +65,30 @@ def log_lines(run: RunDir, *, rank: int | None, follow: bool, attempt: int | Non
         time.sleep(LOOK_SECONDS)
 
 
+def _before_the_newest(run: RunDir, rank: int | None) -> Iterator[str]:
+    """The logs of all attempts but the newest, each under a heading; and the heading of that one."""
+    newest = run.newest_attempt()
+    for number in range(newest.number + 1 if newest else 0):
+        yield f"--- attempt {number}"
+        for name, path in _logs(run.attempt(number), rank) if number < newest.number else ():  # type: ignore[union-attr]
+            lines = Tail(path).lines(unfinished=True)
+            yield from (f"{name:>7} | {line}" for line in lines) if rank is None else lines
+
+
 def error_lines(run: RunDir, attempt: int | None = None) -> Iterator[str]:
     """What went wrong in the newest attempt in which something did, or in the one of that number: each rank's error
-    with its traceback, the earliest first, and the verdict. Raises `RunError` where nothing did."""
+    with its traceback, the earliest first, and the verdict; a line that says so where nothing did."""
     newest = _attempt(run, attempt)
     numbers = [attempt] if attempt is not None else range(newest.number if newest else -1, -1, -1)
     found = next((run.attempt(number) for number in numbers if run.attempt(number).errors()), None)
     if found is None:
-        words = str(read_json(run.status).get("verdict") or "")
-        raise RunError(Fault(what="no rank has told of an error", where=str(newest.path if newest else run.path),
-                             given=words, remedy="What torchrun printed is in node*.log there." if newest else ""))
+        status = read_json(run.status)
+        where = f"in attempt {attempt}" if attempt is not None else "in any attempt" if newest else "yet"
+        yield f"no rank has told of an error {where}; the run is {status.get('state', 'unknown')}"
+        if status.get("state") == "failed":
+            yield str(status.get("verdict") or "")
+            yield f"What torchrun printed: {command('logs --all', run)}"
+        return
     for error in found.errors():
         yield from _error_lines(found, error)
     yield f"--- attempt {found.number}: {read_json(found.verdict).get('words', 'not judged yet')}"

@@ -6,12 +6,12 @@ The `run` command, and nothing else: argv -> Config -> JobPlan -> Request -> sub
 
 from __future__ import annotations
 
+import os
 import sys
-from pathlib import Path
 
 if __name__ == "__main__":  # as a file: Python has put launch/ first on the path, where the repository belongs
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
-    from launch.cli import main  # which imports this module under its own name, once it is sure to be needed
+    sys.path[0] = os.path.realpath(__file__).rsplit(os.sep, 2)[0]
+    from launch.entry import main  # which has this module imported under its own name, once it is sure to be needed
 
     sys.exit(main(["run", *sys.argv[1:]], program="python launch/run.py"))
 

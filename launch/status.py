@@ -33,6 +33,8 @@ def status_text(run: RunDir) -> str:
         rows.append(("validation", ", ".join(f"{name} {value:.4f}" for name, value in status["validation"].items())))
     if "samples_per_second" in status and status.get("state") == "running":
         rows.append(("speed", f"{status['samples_per_second']:.1f} samples/s, {clock(status['eta_seconds'])} to go"))
+    if status.get("gpu") and status.get("state") == "running":
+        rows.append(("GPU", _gpu_text(status["gpu"])))
     if spent := goodput(run):
         rows.append(("time", text(spent)))
     if "time" in status and status.get("state") not in ENDED:
@@ -43,6 +45,13 @@ def status_text(run: RunDir) -> str:
     if (job := read_json(run.job)).get("id") and status.get("state") not in ENDED:
         rows.append(("job", f"{job['id']} ({JOBS.get(job['where'], 'process on this machine')})"))
     return "\n".join(f"{name:<12}{value}" for name, value in [*rows, ("folder", str(run.path))])
+
+
+def _gpu_text(used: dict[str, int]) -> str:
+    """Memory and work of rank 0's GPU, as it was told last."""
+    busy = f", {used['busy']}% busy" if "busy" in used else ""
+    return (f"{used['held'] / 2**30:.1f} of {used['all'] / 2**30:.1f} GiB held by rank 0, tensors "
+            f"{used['peak'] / 2**30:.1f} at most{busy}")
 
 
 def gone(run: RunDir) -> dict[str, str]:

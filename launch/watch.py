@@ -145,14 +145,22 @@ def _where_it_failed(attempt: Attempt) -> list[tuple[str, str]]:
 
 def _finished(run: RunDir) -> list[tuple[str, str]]:
     result = read_json(run.result)
-    rows = [("finished", f"{result.get('steps', 0):,} steps, {result.get('samples_seen', 0):,} samples")]
+    rows = [("finished", f"{result.get('steps', 0):,} steps, {samples_text(result)}")]
     for name in ("best", "test"):
         if values := result.get(name):
             numbers = "  ".join(f"{key} {value:.4f}" for key, value in values.items() if isinstance(value, float))
             at = f"  (step {values['step']:,}, {values['phase']})" if "step" in values else ""
             rows.append((name, numbers + at))
-    return [*rows, ("result", short(run.result)),
-            ("curves", command("tensorboard", run))]
+    split = "" if result.get("test") else f" --split {'validation' if result.get('best') else 'train'}"
+    return [*rows, ("result", short(run.result)), ("curves", command("tensorboard", run)),
+            ("report", command("report", run)), ("evaluate", command("evaluate", run) + split)]
+
+
+def samples_text(result: dict[str, Any]) -> str:
+    """How many samples a run has seen, which may be some more than its epochs hold."""
+    beyond = result.get("overshoot")
+    return f"{result.get('samples_seen', 0):,} samples" + (
+        f" ({beyond:,} past the end of a phase, in its last batch)" if beyond else "")
 
 
 class View:

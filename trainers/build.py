@@ -49,15 +49,18 @@ class Sets:
 
 
 def build_sets(config: Config) -> Sets:
-    """The datasets and the per-sample transforms. Raises `PrepareError` with the faults of all of them."""
+    """The datasets and the per-sample transforms. Raises `PrepareError` with the faults of all of them, each once."""
     data = config.data
-    train, validation, test, for_training, for_evaluation = all_of([
-        partial(_build_set, data.train, "data.train", needed=True),
-        partial(_build_set, data.validation, "data.validation"),
-        partial(_build_set, data.test, "data.test"),
-        partial(instantiate, data.transforms.train, "data.transforms.train"),
-        partial(instantiate, data.transforms.evaluate, "data.transforms.evaluate"),
-    ])
+    try:
+        train, validation, test, for_training, for_evaluation = all_of([
+            partial(_build_set, data.train, "data.train", needed=True),
+            partial(_build_set, data.validation, "data.validation"),
+            partial(_build_set, data.test, "data.test"),
+            partial(instantiate, data.transforms.train, "data.transforms.train"),
+            partial(instantiate, data.transforms.evaluate, "data.transforms.evaluate"),
+        ])
+    except PrepareError as error:
+        raise PrepareError(*_once(error.faults, data.root)) from error
     for_training, for_evaluation, side = as_computed(config, for_training, for_evaluation)
     for images in filter(None, map(image_set, (train, validation, test))):
         if images.short_side == "auto":
@@ -138,11 +141,28 @@ def build_mixing(config: Config) -> Mixing | None:
     return cast(Mixing, instantiate(config.data.mix, "data.mix")) if config.data.mix else None
 
 
-def with_way_out(faults: Sequence[Fault], how_to_get: str) -> list[Fault]:
-    """Where sets are not as they should be, the config's own words on how to get them: once, behind the last."""
+def with_way_out(faults: Sequence[Fault], how_to_get: str, *, fixed: bool = False) -> list[Fault]:
+    """Where sets are not as they should be, the config's own words on how to get them: once, behind the last. `fixed`
+    is for a run's config, of which no value can be given anew."""
+    elsewhere = "" if fixed else "\nIf it is elsewhere: data.root=DIR"
     lost = [fault for fault in faults
-            if fault.where.split(".")[1:2] in (["train"], ["validation"], ["test"]) and not fault.remedy]
-    return [dataclasses.replace(fault, remedy=how_to_get) if fault in lost[-1:] else fault for fault in faults]
+            if fault.where.split(".")[1:2] in (["root"], ["train"], ["validation"], ["test"]) and not fault.remedy]
+    return [dataclasses.replace(fault, remedy=how_to_get.rstrip() + elsewhere * (fault.where == "data.root"))
+            if fault in lost[-1:] else fault for fault in faults]
+
+
+def _once(faults: Sequence[Fault], root: str | None) -> list[Fault]:
+    """The faults of sets: those of sets in a folder that is not there as one, and as one what several have in common,
+    with the names of the sets."""
+    if root and not Path(root).exists() and any(root in fault.what for fault in faults):
+        gone = Fault(what=f"the folder of the data is not there: {root}", where="data.root")
+        faults = [gone, *(fault for fault in faults if root not in fault.what)]
+    names: dict[Fault, list[str]] = {}
+    for fault in faults:  # a remedy is for the place in the config, and each has its own
+        names.setdefault(fault if fault.remedy else dataclasses.replace(fault, where=""), []).append(fault.where)
+    return [dataclasses.replace(fault, where=where[0], what=fault.what if len(where) == 1 else
+                                f"{fault.what} ({', '.join('.'.join(key.split('.')[:2]) for key in where)})")
+            for fault, where in names.items()]
 
 
 def _build_set(node: dict[str, Any], key: str, *, needed: bool = False) -> Samples | None:

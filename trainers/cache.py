@@ -9,13 +9,11 @@ import json
 import os
 import sys
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from configs.errors import Fault, PrepareError
 from configs.layers import Layer
 from configs.load import build_config
 from configs.schema import Config
+from data.bar import Bar
 from trainers.build import build_sets, image_set, use_caches, with_way_out
 
 
@@ -28,15 +26,11 @@ def fill(config: Config) -> str:
     if not any(image_set(samples) for samples in (sets.train, sets.validation, sets.test)):
         raise PrepareError(Fault(what="the config's sets hold no image files: there is nothing to cache",
                                  where="data.train"))
-    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-                  console=Console(stderr=True), transient=True) as bar:
-        tasks = {name: bar.add_task(f"decoding {name}", visible=False, total=None)
-                 for name in ("train", "validation", "test")}
+    with Bar() as bar:
         use_caches(config, sets, processes=len(os.sched_getaffinity(0)),
-                   progress=lambda name, done, total: bar.update(tasks[name], completed=done, total=total,
-                                                                 visible=True))
+                   progress=lambda name, done, total: bar(f"decoding {name}", done, total))
     lines = []
-    for name in tasks:
+    for name in ("train", "validation", "test"):
         images = image_set(getattr(sets, name))
         if images is not None and images.cache is not None:
             lines.append(f"{name:<11}{len(images):,} images, {images.cache.nbytes / 1e6:,.0f} MB, in "

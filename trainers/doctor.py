@@ -23,8 +23,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -32,6 +30,7 @@ from configs.errors import PrepareError
 from configs.layers import Layer, short
 from configs.load import build_config
 from configs.schema import Config
+from data.bar import Bar
 from data.images import ImageFolder, Normalize
 from data.loader import Fetch, Samples, Shares
 from data.order import Integers, Permutation, Timetable, key
@@ -178,7 +177,10 @@ def _file(samples: Any, index: int) -> str | None:
 def _look(sets: Sets, samples: Samples, chosen: Integers, name: str) -> Iterator[Look]:
     looking = DataLoader(_Looking(samples, chosen, sets.evaluate_transforms), batch_size=None,
                          num_workers=min(len(os.sched_getaffinity(0)), 8, len(chosen)), multiprocessing_context="fork")
-    yield from track(looking, f"reading {name}", len(chosen), transient=True, console=Console(stderr=True))
+    with Bar() as bar:
+        for look in looking:
+            bar.more(f"reading {name}", 1, len(chosen))
+            yield look
 
 
 def _files(found: Findings, name: str, samples: Samples, looks: Sequence[Look]) -> None:

@@ -21,8 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import Progress as Bar
 from torch import Tensor, nn
 
 from configs.errors import Fault, PrepareError, RunError, UserError
@@ -30,6 +28,7 @@ from configs.layers import short
 from configs.load import read
 from configs.rundir import RunDir, read_json, write_json, write_text
 from configs.schema import Config
+from data.bar import Bar
 from data.images import UNREADABLE
 from data.loader import Fetch, Samples, chunks, one_thread, said
 from trainers.account import check_left_out
@@ -88,7 +87,7 @@ def prepare(run: RunDir, split: str, which: str | None) -> Judging:
     try:
         sets = build_sets(config)
     except PrepareError as error:
-        raise PrepareError(*with_way_out(error.faults, config.data.how_to_get)) from None
+        raise PrepareError(*with_way_out(error.faults, config.data.how_to_get, fixed=True)) from None
     samples = getattr(sets, split)
     _check_names(path, split, sets, samples)
     job = Judging(run=run, config=config, split=split, path=path, weights=weights, sets=sets, samples=samples,
@@ -153,15 +152,14 @@ def judge(job: Judging, world: World) -> Results:
     size = job.config.evaluation.batch_size
     mine = len(chunks(len(job.samples), size, rank=world.rank, world_size=world.size))
     task = build_task(job.config, job.sets, world.device)
-    with Bar(transient=True, console=Console(stderr=True), disable=not world.is_first) as bar:
-        line = bar.add_task(f"evaluating {job.split}", total=mine)
+    with Bar(shown=world.is_first) as bar:
         try:
             return evaluate(model, task, job.samples, list(job.sets.evaluate_transforms), world=world, batch_size=size,
                             forward=Forward(job.config, world, build_batch_transforms(job.config)),
                             workers=loader_workers(job.config, threads=threads, debug=False),
                             skip_unreadable=job.config.data.on_error == "skip",
                             batch_statistics=job.config.evaluation.batch_statistics,
-                            heartbeat=lambda: bar.advance(line))
+                            heartbeat=lambda: bar.more(f"evaluating {job.split}", 1, mine))
         except UNREADABLE as error:  # of a sample: `_try` has shown that model and task take them
             raise PrepareError(Fault(what=f"a sample of data.{job.split} cannot be used: {said(error)}",
                                      where=f"data.{job.split}", remedy="Mend it, or put the file back.")) from error

@@ -23,7 +23,7 @@ OWN_TITLES = {
     "speed/data_wait_fraction": WAITING,
 }
 """Curves with a chart of their own; the others stand with those of the same name: train/loss, validation/loss."""
-SHEETS = {"mistakes": "mistakes: predicted / actual"}
+SHEETS = {"mistakes": "mistakes, the worst first"}
 """Pictures of `drumbeat evaluate` that show samples, and what to write above them; plots have a title of their own."""
 LINES = 40
 """Of figures up to which they are not folded."""

@@ -287,6 +287,7 @@ class Training:
             test = self.task.metrics(self.results("test", self.sets.test))
         self.clock.spent("evaluating")
         return {"steps": self.progress.step, "samples_seen": self.progress.samples,
+                "overshoot": sum(table.overshoot for table in self.timetables()),
                 "samples_skipped": self.progress.skipped, "last": self.progress.last,
                 "best": self.progress.best, "test": test, "weights_sha256": digest}
 
@@ -308,7 +309,7 @@ class Training:
             return
         sheet = mistakes_sheet(self.task, samples, self.sets.evaluate_transforms, results, most=most, columns=4)
         if sheet is not None:
-            self.tracker.picture(self.progress.step, "validation/mistakes: predicted / actual", sheet)
+            self.tracker.picture(self.progress.step, "validation/mistakes", sheet)
 
 
 def timetables(config: Config, n: int) -> list[Timetable]:

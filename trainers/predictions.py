@@ -13,12 +13,10 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import Progress as Bar
-
 from configs.errors import Fault, RunError, UserError
 from configs.layers import short
 from configs.rundir import RunDir
+from data.bar import Bar
 from trainers.answers import headings, rows, write_csv
 from trainers.build import innermost
 from trainers.given import images_given, texts_given
@@ -41,9 +39,8 @@ def run(predictor: Predictor, paths: Sequence[Path], out: Path, sheet: Path) -> 
     task = predictor.task
     column = str(innermost(predictor.config.data.train).get("text", "text"))
     items = texts_given(paths, task, column) if predictor.reads_texts else images_given(paths, task)
-    with Bar(transient=True, console=Console(stderr=True)) as bar:
-        line = bar.add_task("predicting", total=len(items))
-        found = predictor.predict(items, lambda count: bar.advance(line, count))
+    with Bar() as bar:
+        found = predictor.predict(items, lambda count: bar.more("predicting", count, len(items)))
     for reason in found.unreadable:
         print(f"left out   {reason}", file=sys.stderr)
     if not found.items:
@@ -89,7 +86,7 @@ def _draw(predictor: Predictor, found: Predicted, file: Path) -> bool:
         sure = f" {float(probabilities[number].max()):.0%}" if task.kind == "classification" and (
             probabilities is not None) else ""
         right = item.actual == name
-        titles.append(f"{name}{sure}" if right or not item.actual else f"{name}{sure} / {item.actual}")
+        titles.append(f"{name}{sure}" if right or not item.actual else f"{name}{sure}\nactual {item.actual}")
         colours.append(PLAIN if not item.actual or task.kind == "regression" else RIGHT if right else WRONG)
     save_sheet(contact_sheet(list(inputs), titles, columns=6, colours=colours), file)
     return True

@@ -75,7 +75,7 @@ def _without_data(config: Config, path: Path, error: PrepareError) -> Reading:
     """The same for image files. A text needs the vocabulary, and that lies beside the training texts."""
     node = innermost(config.data.train)
     if node.get("_target_") not in ("data.images.ImageFolder", "data.measured.ImageRegression"):
-        raise PrepareError(*with_way_out(error.faults, config.data.how_to_get)) from None
+        raise PrepareError(*with_way_out(error.faults, config.data.how_to_get, fixed=True)) from None
     both = config.data.transforms
     _, transforms, auto = as_computed(config, instantiate(both.train, "data.transforms.train"),
                                       instantiate(both.evaluate, "data.transforms.evaluate"))

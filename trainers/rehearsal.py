@@ -65,6 +65,9 @@ def _fetched(config: Config, sets: Sets, name: str, samples: Samples) -> Batch |
     try:
         return fetch.__getitems__(range(FEW))
     except Exception as error:
+        if str(error).startswith("cannot read the image"):
+            return Fault(what=str(error), where=f"data.{name}", remedy="Fetch the file again, or take it out. Take the "
+                         "next image in place of those that cannot be read: data.on_error=skip")
         kind = "train" if name == "train" else "evaluate"
         return Fault(what=f"the first samples of data.{name} cannot be made into a batch: {_told(error)}",
                      where=f"data.{name}", given=_place(error),

@@ -58,8 +58,8 @@ def save_sheet(sheet: Image.Image, file: Path) -> None:
 
 def mistakes_sheet(task: Task, samples: Samples, transforms: Sequence[Transform], results: Results, *, most: int,
                    columns: int) -> Image.Image | None:
-    """What the model is most wrong about, worst first, titled predicted / actual; None where there is nothing, or where
-    inputs are no images."""
+    """What the model is most wrong about, worst first, titled by prediction and truth; None where there is nothing, or
+    where inputs are no images."""
     if not (mistakes := task.mistakes(results, most)):
         return None
     fetch = Fetch(samples, indices=lambda positions: positions, transforms=transforms)

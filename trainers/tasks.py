@@ -40,7 +40,7 @@ class Results(NamedTuple):
 
 
 class Mistake(NamedTuple):
-    """A sample worth looking at, and what to write above it."""
+    """A sample worth looking at, and what to write above it, in two lines."""
 
     sample: int
     title: str
@@ -247,11 +247,11 @@ def _one_each(losses: Tensor, outputs: Tensor) -> Tensor:
 
 
 def _worst(task: Task, results: Results, wrong: Tensor, most: int) -> list[Mistake]:
-    """Those of the samples `wrong` (bool [n]) with the largest losses, titled predicted / actual."""
+    """Those of the samples `wrong` (bool [n]) with the largest losses, titled by what is predicted and what is so."""
     numbers = wrong.nonzero().flatten()
     worst = numbers[results.losses[numbers].argsort(descending=True, stable=True)][:most]
     answers = task.predicted(results.outputs)
-    return [Mistake(number, f"{task.named(answers[number])} / {task.named(results.targets[number])}")
+    return [Mistake(number, f"predicted {task.named(answers[number])}\nactual {task.named(results.targets[number])}")
             for number in worst.tolist()]
 
 

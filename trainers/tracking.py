@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,11 @@ SECONDS_BETWEEN_STATUS = 1.0
 class Tracker:
     """Rank 0's tracker. `Silent` has the same methods for the others."""
 
-    def __init__(self, run: RunDir, *, step: int, config_text: str) -> None:
+    def __init__(self, run: RunDir, *, step: int, config_text: str, device: torch.device | None = None) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import, and only needed on one rank
 
         self.run = run
+        self.device = device
         # Of an earlier attempt, readers keep the points up to the checkpoint: from `purge_step` on they are dropped;
         # all of them where it was killed before its first checkpoint.
         self.writer = SummaryWriter(str(run.tensorboard), purge_step=step + 1 if step else 0)
@@ -45,7 +47,7 @@ class Tracker:
         moment = time.monotonic()
         if now or moment - self.status_at >= SECONDS_BETWEEN_STATUS:
             self.status_at = moment
-            self.run.write_status(**self.fields)
+            self.run.write_status(**self.fields, **gpu_use(self.device))
 
     def flush(self) -> None:
         """Everything so far is in the event file: called at each checkpoint, so that a restart finds no gap."""
@@ -53,6 +55,18 @@ class Tracker:
 
     def close(self) -> None:
         self.writer.close()
+
+
+def gpu_use(device: torch.device | None) -> dict[str, dict[str, int]]:
+    """What is used of a GPU: the bytes that torch holds of it, the most that tensors filled at once, those it has, and
+    how busy it is in percent, where nvidia-ml-py is installed to tell. Nothing on the CPU."""
+    if device is None or device.type != "cuda":
+        return {}
+    used = {"held": torch.cuda.memory_reserved(device), "peak": torch.cuda.max_memory_allocated(device),
+            "all": torch.cuda.get_device_properties(device).total_memory}
+    with suppress(Exception):  # NVML's own family: a driver, or a part of a GPU, that does not tell
+        used["busy"] = torch.cuda.utilization(device)
+    return {"gpu": used}
 
 
 class Silent:
@@ -75,10 +89,10 @@ PLAIN, RIGHT, WRONG = (235, 235, 235), (95, 211, 141), (255, 128, 112)
 
 def contact_sheet(images: Sequence[Tensor], titles: Sequence[str] = (), *, columns: int = 4, side: int = 192,
                   colours: Sequence[tuple[int, int, int]] = ()) -> Image.Image:
-    """Images [C, H, W], uint8 or float of any range, in a grid on a dark ground, each with its title above it, in its
-    colour where there are some."""
+    """Images [C, H, W], uint8 or float of any range, in a grid on a dark ground, each with its title of one line or
+    several above it, in its colour where there are some."""
     columns = max(1, min(columns, len(images)))
-    line = 18 if titles else 0
+    line = 3 + 15 * max(len(title.splitlines()) for title in titles) if titles else 0
     rows = -(-len(images) // columns)
     sheet = Image.new("RGB", (columns * (side + 6) + 6, rows * (side + line + 6) + 6), (24, 24, 28))
     draw = ImageDraw.Draw(sheet)
@@ -86,8 +100,9 @@ def contact_sheet(images: Sequence[Tensor], titles: Sequence[str] = (), *, colum
         left = 6 + number % columns * (side + 6)
         top = 6 + number // columns * (side + line + 6)
         if titles:
-            draw.text((left, top + 1), _fitted(draw, titles[number], side), font_size=12,
-                      fill=colours[number] if colours else PLAIN)
+            for row, text in enumerate(titles[number].splitlines()):
+                draw.text((left, top + 1 + 15 * row), _fitted(draw, text, side), font_size=12,
+                          fill=colours[number] if colours else PLAIN)
         picture = ImageOps.contain(_picture(image), (side, side))
         sheet.paste(picture, (left + (side - picture.width) // 2, top + line))
     return sheet

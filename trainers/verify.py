@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +22,7 @@ from configs.errors import Fault, RunError, UserError
 from configs.load import read
 from configs.rundir import RunDir, read_json
 from configs.schema import Config
+from data.bar import Bar
 from data.ledger import Span, blocks, expected
 from data.loader import Samples
 from data.order import Integers, Stream, Timetable
@@ -202,14 +204,10 @@ def _uses(uses: Integers) -> str:
 
 def main(folder: str) -> int:
     """Prints the report; 1 where something is wrong."""
-    from rich.console import Console
-    from rich.progress import Progress
-
     run = RunDir(Path(folder))
     try:
-        with Progress(transient=True, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-            task = bar.add_task("working out the order", total=None)
-            report = verify(run, lambda done, total: bar.update(task, completed=done, total=total))
+        with Bar() as bar:
+            report = verify(run, partial(bar, "working out the order"))
     except UserError as error:
         print(error, file=sys.stderr)
         return error.exit_code

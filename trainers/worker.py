@@ -81,7 +81,8 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
                               patience=60 * config.checkpoints.patience_minutes)
     checkpoint = agree_on_checkpoint(checkpoints, world)
     progress = recall(checkpoint, sets, config, world)
-    tracker = Tracker(run, step=progress.step, config_text=run.config.read_text()) if world.is_first else Silent()
+    tracker = Tracker(run, step=progress.step, config_text=run.config.read_text(),
+                      device=world.device) if world.is_first else Silent()
     if world.is_first and checkpoint:
         print(f"resuming from {checkpoint.path.name}", flush=True)
     return Training(

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from configs.errors import ConfigError, Fault
-from configs.load import ROOT, Loaded, build_config, find, load, load_site, read
+from configs.layers import leaves
+from configs.load import ROOT, Loaded, build_config, find, load, load_site, read, reload
 from configs.schema import Config, Site
 from configs.text import parse
 
@@ -102,6 +103,37 @@ def test_references(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PICTURES", "/pictures")
     config = load(write(), ["seed=${batch_size}", "data.train.root=${oc.env:PICTURES}/train"]).config
     assert (config.seed, config.data.train["root"]) == (12, "/pictures/train")
+
+
+def test_a_reference_stays_one_in_what_a_run_keeps(write: Write, tmp_path: Path,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PICTURES", "/pictures")
+    changes = ["data.root=sets", "data.train.root=${data.root}/train", "data.test={_target_: a.B, root: '${name}'}",
+               "model.first=${oc.env:PICTURES}/${name}", "seed=${batch_size}"]
+    (tmp_path / "run.yaml").write_text(load(write(), changes).as_yaml())
+    text = (tmp_path / "run.yaml").read_text()
+    assert 'root: "${data.root}/train"' in text
+    assert f"root: {tmp_path}/small" in text  # a relative path counts from this folder, whoever reads it
+    assert "first: /pictures/small" in text
+    again = load(tmp_path / "run.yaml", ["data.root=/elsewhere", "batch_size=8"]).config
+    assert (again.data.train["root"], again.seed) == ("/elsewhere/train", 8)
+    resumed = reload(tmp_path / "run.yaml", ["data.workers=1"])
+    assert 'root: "${data.root}/train"' in resumed.as_yaml()
+
+
+def test_a_root_that_no_set_refers_to(write: Write) -> None:
+    assert load(write("data: {root: /sets}\n")).config.data.root == "/sets"  # a file may say what another one uses
+    with pytest.raises(ConfigError, match=r"data\.root changes nothing: no set of this config refers to it"):
+        load(write(), ["data.root=/sets"])
+
+
+def test_all_sets_of_a_shipped_config_move_with_one_key() -> None:
+    for file in sorted((ROOT / "configs").glob("*.yaml")):
+        if load(file).config.data.root:
+            data = dataclasses.asdict(load(file, ["data.root=/elsewhere"]).config.data)
+            paths = [value for key, value in leaves(data) if key.endswith((".root", ".file"))]
+            assert len(paths) >= 2
+            assert all(path.startswith("/elsewhere") for path in paths), file
 
 
 def test_a_phase_set_to_null_is_left_out(write: Write) -> None:

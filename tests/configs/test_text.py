@@ -13,7 +13,8 @@ from configs.text import WIDTH, dump, inline, parse
 AWKWARD: list[Any] = [
     "", " lead", "trail ", "yes", "no", "on", "n", "null", "~", "true", "1e-6", "1_000", "0x1f", "010", "12:30", ".5",
     ".inf", "2026-01-31", "a: b", "x:", ":x", "a #b", "#", "-", "- x", "--", "---", "...", "*a", "&a", "!tag", "?",
-    "? a", "|", ">", "[a]", "a,b", "{a}", "it's", '"q"', "%d", "@x", "`", "=", "<<", "${x.y}", "a\nb", "\t", "\x7f",
+    "? a", "|", ">", "[a]", "a,b", "{a}", "it's", '"q"', "%d", "@x", "`", "=", "<<", "${x.y}",
+    "a\nb", "a\nb\n", "- a\n  # b", "a\n\nb", " a\nb", "a\n b\n\n", "\t", "\x7f",
     "a\u0085b", "\u2028", "é", "😀", "/tmp/a b", "../x", "long " * 40,
     0, -3, 10**20, 0.1, 1e-6, 1e22, -0.0, math.inf, -math.inf, True, False, None,
     [], {}, [[1], [2, [3]]], {"a": {"b": []}}, [{"x": 1, "y": [{"z": {}}]}], ["long" * 10] * 5, {"a b": 1, "1": 2},
@@ -69,3 +70,10 @@ def test_comments_stand_in_a_column_and_above_what_is_long() -> None:
     text = dump({"section": {"long": "x" * 70}}, {"section.long": "a.yaml:3"})
     assert text == f"section:\n  # a.yaml:3\n  long: {'x' * 70}\n"
     assert max(map(len, dump(values, comments).splitlines())) <= WIDTH
+
+
+def test_several_lines_stand_below_their_key() -> None:
+    values = {"data": {"how_to_get": "Fetch it:\n  fetch # all\n", "note": "one\ntwo"}}
+    assert dump(values, {"data.how_to_get": "a.yaml:3"}) == (
+        "data:\n  how_to_get: |                           # a.yaml:3\n    Fetch it:\n      fetch # all\n"
+        "  note: |-\n    one\n    two\n")

@@ -262,12 +262,25 @@ def test_bad_files_are_named(radiograph: Image.Image, tmp_path: Path) -> None:
             (tmp_path / f"x.{suffix}").write_bytes(whole[:kept])
             with pytest.raises(ValueError, match=rf"^cannot read the image {tmp_path}/x\.{suffix}: ."):
                 read_pixels(str(tmp_path / f"x.{suffix}"), channels=1, short_side=100)
-    (tmp_path / "text.png").write_text("no image")
-    with pytest.raises(ValueError) as caught:
-        read_pixels(str(tmp_path / "text.png"), channels=3)
-    assert str(caught.value) == f"cannot read the image {tmp_path}/text.png: cannot identify image file it"
     with pytest.raises(ValueError, match=r"cannot read the image .*none\.png: .*No such file"):
         read_pixels(str(tmp_path / "none.png"), channels=3)
+
+
+@pytest.mark.parametrize(("kept", "reason"), [
+    (b"", "the file is empty"),
+    (b"<html>\n<body>", "the file is text: <html>"),
+    (bytes(range(7, 99)), "the file is no image of any kind that Pillow knows"),
+    (500, "the file is JPEG and cut off"),
+    (20, "the file is JPEG and cut off"),
+])
+def test_what_a_file_seems_to_be_is_told(radiograph: Image.Image, tmp_path: Path, kept: bytes | int,
+                                         reason: str) -> None:
+    file = tmp_path / "x.jpg"
+    radiograph.resize((300, 200)).save(file)
+    file.write_bytes(kept if isinstance(kept, bytes) else file.read_bytes()[:kept])
+    with pytest.raises(ValueError) as caught:
+        read_pixels(str(file), channels=1)
+    assert str(caught.value) == f"cannot read the image {file}: {reason}"
 
 
 def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

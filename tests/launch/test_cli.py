@@ -88,3 +88,25 @@ def test_a_closed_pipe_is_no_error() -> None:
     done = subprocess.run(["bash", "-c", f"{show} | head -1; echo ${{PIPESTATUS[0]}}"], cwd=ROOT, capture_output=True,
                           text=True, check=False)
     assert (done.stdout, done.stderr) == ("x\n0\n", "")
+
+
+DRUMBEAT = ["-c", "import sys; from launch.entry import main; sys.exit(main())"]
+
+
+@pytest.mark.parametrize(("module", "program"), [
+    ("argparse", [*DRUMBEAT, "ls"]), ("configs.errors", [*DRUMBEAT, "ls"]), ("launch.listing", [*DRUMBEAT, "ls"]),
+    ("launch.arguments", ["launch/run.py", "--help"]), ("omegaconf", ["launch/run.py", "resnet50_xray", "--dry-run"]),
+], ids=lambda value: value if isinstance(value, str) else "")
+def test_ctrl_c_is_quiet_while_modules_are_imported(module: str, program: list[str], tmp_path: Path) -> None:
+    """The moment is when a module begins to be imported: SIGINT is sent by a finder that Python asks first."""
+    (tmp_path / "sitecustomize.py").write_text(f"""
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "{module}":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+""")
+    done = subprocess.run([sys.executable, *program], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(tmp_path)},
+                          capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")

@@ -221,6 +221,33 @@ ValueError: 0
 """
 
 
+def test_a_healthy_run_has_no_errors(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = find_run("tiny", runs)
+    write_json(run.status, {"state": "running"})
+    assert main(["logs", "tiny", "--errors"]) == 0
+    assert capsys.readouterr() == ("no rank has told of an error yet; the run is running\n", "")
+    run.claim_attempt()
+    assert main(["logs", "tiny", "--errors", "--attempt", "0"]) == 0
+    assert capsys.readouterr() == ("no rank has told of an error in attempt 0; the run is running\n", "")
+    write_json(run.status, {"state": "failed", "verdict": "the nodes did not meet"})
+    assert main(["logs", "tiny", "--errors"]) == 0
+    said = capsys.readouterr().out
+    assert "in any attempt; the run is failed\nthe nodes did not meet\nWhat torchrun printed: " in said
+
+
+def test_all_attempts_one_after_the_other(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = find_run("tiny", runs)
+    for text in ("first\n", "second\n"):
+        run.claim_attempt().log(0).write_text(text)
+    assert main(["logs", "tiny", "--attempt", "all"]) == 0
+    assert capsys.readouterr() == ("--- attempt 0\nfirst\n--- attempt 1\nsecond\n", "")
+    assert main(["logs", "tiny", "--all", "--attempt", "all"]) == 0
+    assert capsys.readouterr().out == "--- attempt 0\n rank 0 | first\n--- attempt 1\n rank 0 | second\n"
+    assert main(["logs", "tiny"]) == 0
+    assert capsys.readouterr() == (
+        "second\n", "note: this is attempt 1; for those before it: --attempt K, or --attempt all\n")
+
+
 def test_following_goes_on_with_the_next_attempt_until_the_run_ends(runs: Path) -> None:
     run = find_run("tiny", runs)
     write_json(run.status, {"state": "running"})

@@ -271,10 +271,6 @@ error: there is no attempt 3
   where  HERE/runs/done/20260101-000000-aaaaa/attempts
   do     None has begun yet.
 """,
-    "logs done --errors": """\
-error: no rank has told of an error
-  where  HERE/runs/done/20260101-000000-aaaaa
-""",
     "logs done --all --rank 1": """\
 error: --rank: not allowed with argument --all
   where  command line

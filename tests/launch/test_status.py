@@ -63,6 +63,14 @@ def test_a_cluster_that_spoke_lately_is_not_asked(run: RunDir) -> None:
     assert gone(run) == {}
 
 
+def test_the_gpu_of_a_run_at_work(run: RunDir) -> None:
+    write_json(run.job, {"where": "slurm", "id": "17", "host": "login", "process": None})
+    run.write_status(gpu={"held": 50 * 2**30, "peak": 40 * 2**30, "all": 80 * 2**30, "busy": 93})
+    assert "GPU         50.0 of 80.0 GiB held by rank 0, tensors 40.0 at most, 93% busy" in status_text(run)
+    run.write_status(state="stopped")
+    assert "GPU" not in status_text(run)
+
+
 def test_where_its_time_went_is_told(run: RunDir) -> None:
     run.write_status(seconds={"starting": 6.0, "training": 45.0, "evaluating": 3.0, "waiting": 0.0, "saving": 6.0},
                      state="stopped")

@@ -131,12 +131,15 @@ def test_log_progress_and_result(run: RunDir) -> None:
     run.attempt(0).log(0).write_text("head  step 9  [validation]\n[rank0]:[W1122] a warning of torch's\n")
     run.write_status(phase="head", step=9, steps=42, loss=0.55, samples_per_second=1234.5, eta_seconds=75.0)
     until(lambda: terminal.shows("step 9/42  loss 0.5500  1,234/s  1:15 left"))
-    write_json(run.result, {"steps": 42, "samples_seen": 454, "best": {"step": 37, "phase": "head", "accuracy": 0.9}})
+    write_json(run.result, {"steps": 42, "samples_seen": 454, "overshoot": 4,
+                            "best": {"step": 37, "phase": "head", "accuracy": 0.9}})
     (run.path / "standin" / "finish").touch()
     assert terminal.end() == 0
     assert terminal.shows("Ctrl-C saves and stops; closing this terminal leaves the run going")
     assert terminal.shows("head  step 9  [validation]")
-    assert terminal.shows("finished   42 steps, 454 samples\r\nbest       accuracy 0.9000  (step 37, head)\r\n")
+    assert terminal.shows("finished   42 steps, 454 samples (4 past the end of a phase, in its last batch)\r\n"
+                          "best       accuracy 0.9000  (step 37, head)\r\n")
+    assert terminal.shows(f"drumbeat evaluate {ID} --split validation\r\n")
     assert not terminal.shows("a warning of torch's")
 
 

@@ -34,6 +34,13 @@ def test_a_rank_killed_on_the_gpu_changes_nothing(tmp_path: Path) -> None:
     assert read_json(latest(killed).result) == read_json(latest(straight).result)
 
 
+def test_the_gpu_in_use_is_told(tmp_path: Path) -> None:
+    drumbeat(tmp_path, str(write_config(tmp_path)), "--gpus", "1")
+    used = read_json(latest(tmp_path).status)["gpu"]
+    assert 0 < used["peak"] <= used["held"] < used["all"]
+    assert 0 <= used.get("busy", 0) <= 100
+
+
 def test_debug_takes_the_first_gpu(tmp_path: Path) -> None:
     drumbeat(tmp_path, str(write_config(tmp_path)), "--debug", "launch.gpus=null")
     assert read_json(latest(tmp_path).plan)["topology"]["device"] == "cuda"

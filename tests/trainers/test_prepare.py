@@ -48,6 +48,29 @@ def test_all_faults_at_once(tmp_path: Path) -> None:
         "data.train.m", "data.test.m", "data.transforms.train[0]._target_", "model._target_"]
 
 
+GONE = ["data.root={0}", "data.train={{_target_: data.images.ImageFolder, root: '${{data.root}}/train'}}",
+        "data.validation={{_target_: data.images.ImageFolder, root: '${{data.root}}/val'}}",
+        "data.how_to_get=Draw some."]
+
+
+def test_a_folder_of_data_that_is_not_there_is_one_fault(tmp_path: Path) -> None:
+    changes = [change.format(tmp_path / "no") for change in GONE]
+    with pytest.raises(PrepareError) as caught:
+        prepare(load(write_config(tmp_path), changes).config)
+    (fault,) = caught.value.faults
+    assert fault.what == f"the folder of the data is not there: {tmp_path / 'no'}"
+    assert (fault.where, fault.remedy) == ("data.root", "Draw some.\nIf it is elsewhere: data.root=DIR")
+
+
+def test_what_several_sets_have_in_common_is_one_fault_that_names_them(tmp_path: Path) -> None:
+    missing = f"{{_target_: data.images.ImageFolder, root: {tmp_path}/no}}"
+    with pytest.raises(PrepareError) as caught:
+        prepare(load(write_config(tmp_path), [f"data.{name}={missing}" for name in ("train", "test")]).config)
+    (fault,) = caught.value.faults
+    assert fault.what == f"the image folder {tmp_path}/no is not there (data.train, data.test)"
+    assert fault.where == "data.train"
+
+
 def test_a_schedule_that_watches_the_validation_metric_needs_one(tmp_path: Path) -> None:
     changes = ["data.validation={}", "phases.finetune.start_from=last",
                "phases.finetune.scheduler={_target_: torch.optim.lr_scheduler.ReduceLROnPlateau}"]

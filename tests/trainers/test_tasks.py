@@ -26,7 +26,8 @@ def test_one_of_several_classes() -> None:
     assert task.predicted(outputs).tolist() == [0, 2, 0, 1]
     torch.testing.assert_close(task.probabilities(outputs).sum(1), torch.ones(4))
     assert [task.named(row) for row in targets] == ["cat", "dog", "owl", "dog"]
-    assert [mistake.title for mistake in task.mistakes(judged(task, outputs, targets), 9)] == ["owl / dog", "cat / owl"]
+    assert [mistake.title for mistake in task.mistakes(judged(task, outputs, targets), 9)] == [
+        "predicted owl\nactual dog", "predicted cat\nactual owl"]
 
 
 def test_logarithms_of_probabilities_give_back_the_probabilities() -> None:
@@ -47,7 +48,7 @@ def test_two_classes_from_one_output(shape: tuple[int, ...], loss: nn.Module | N
     torch.testing.assert_close(task.losses(outputs, targets), -torch.stack([good[0], 1 - good[1], 1 - good[2]]).log())
     results = judged(task, outputs, targets)
     assert task.metrics(results)["accuracy"] == 2 / 3
-    assert [mistake.title for mistake in task.mistakes(results, 9)] == ["good / bad"]
+    assert [mistake.title for mistake in task.mistakes(results, 9)] == ["predicted good\nactual bad"]
 
 
 def test_a_loss_for_several_classes_is_refused_where_there_is_one_output() -> None:
@@ -68,8 +69,8 @@ def test_any_number_of_labels() -> None:
     assert metrics["loss"] == pytest.approx(float(functional.binary_cross_entropy_with_logits(outputs, targets)))
     assert task.probabilities(outputs).shape == (3, 3)
     assert [task.named(row) for row in targets] == ["a", "a + b", "none"]
-    assert [(mistake.sample, mistake.title) for mistake in task.mistakes(results, 9)] == [(1, "b / a + b"),
-                                                                                         (2, "b / none")]
+    assert [(mistake.sample, mistake.title) for mistake in task.mistakes(results, 9)] == [
+        (1, "predicted b\nactual a + b"), (2, "predicted b\nactual none")]
 
 
 def test_one_label() -> None:
@@ -88,7 +89,7 @@ def test_a_number(shape: tuple[int, ...]) -> None:
     assert results.losses.tolist() == [1, 0, 0, 1]
     assert task.metrics(results) == {"loss": 0.5, "mae": 0.5, "rmse": pytest.approx(0.5**0.5), "r2": 0.9}
     assert [mistake.sample for mistake in task.mistakes(results, 2)] == [0, 3]
-    assert task.mistakes(results, 1)[0].title == "2 / 1"
+    assert task.mistakes(results, 1)[0].title == "predicted 2\nactual 1"
     assert task.probabilities(outputs) is None
 
 

@@ -1,0 +1,16 @@
+"""Where `drumbeat` begins: Ctrl-C ends it quietly from the first moment on, while modules are still being imported."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main(argv: list[str] | None = None, program: str = "drumbeat run") -> int:
+    """As `launch.cli.main`."""
+    try:
+        from launch import cli
+
+        return cli.main(argv, program)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
