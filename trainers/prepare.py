@@ -155,7 +155,7 @@ def _check_sets(config: Config, sets: Sets) -> list[Fault]:
                 (name, [c for c in classes if c not in sets.classes])) if extra]
             faults.append(Fault(what=f"the classes of data.{name} differ from those of data.train",
                                 where=f"data.{name}",
-                                given="; ".join(only), remedy="Give both folders the same class folders."))
+                                given="; ".join(only), remedy="Give both the same: class folders, or `classes`."))
     outputs = config.model.get("classes")
     fewest = 1 if len(sets.classes) == 2 else len(sets.classes)  # one output is enough for two classes
     if isinstance(outputs, int) and outputs < fewest:

@@ -7,8 +7,9 @@ apart in silence.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -32,6 +33,9 @@ from trainers.state import (
 )
 from trainers.tasks import Task
 from trainers.world import World
+
+TINY = 1e-30
+"""In place of a sum of weights that is 0: a batch of samples that count for nothing has no gradient, instead of NaN."""
 
 
 class Forward:
@@ -160,14 +164,15 @@ class Stage:
     def _backward(self, batch: Batch, step: int) -> Tensor:
         """Gradients of the mean loss over the global batch, in micro-batches; only the last one talks to other ranks.
 
-        Each rank's sum is scaled by world size over batch size, because DistributedDataParallel averages over ranks.
+        Each rank's sum is scaled by world size over batch size (or over the sum of the whole batch's weights), because
+        DistributedDataParallel averages over ranks.
         """
         seed = key(self.seed, "step", self.number, step, self.world.rank)
         torch.manual_seed(seed)
         inputs = self.forward.inputs(batch.inputs)
         targets = to_device(batch.targets, self.world.device)
         size = len(batch.positions)
-        scale = self.world.size / self.batch_size
+        scale = self.world.size / self._divisor(targets)
         total = torch.zeros((), device=self.world.device)
         parts = micro_batches(size, self.largest or size)
         for part in parts:
@@ -181,12 +186,25 @@ class Stage:
         return total / self.world.size
 
     def _losses(self, outputs: Tensor, targets: Any) -> Tensor:
-        """The loss of each sample; of a mixed one, the mean of both targets' weighted as the inputs were."""
+        """The loss of each sample."""
+        return self._of_each(partial(self.task.losses, outputs), targets)
+
+    def _divisor(self, targets: Any) -> Tensor | int:
+        """What the sum of the global batch's losses is divided by: its samples; or where the task weighs them, the sum
+        of their weights, of which each rank knows those of its own share."""
+        if self.task.weights(targets["own"] if self.mixes else targets) is None:
+            return self.batch_size
+        weights = self._of_each(self.task.weights, targets).sum(dtype=torch.float64)
+        return self.world.sum(weights).clamp(min=TINY).float()
+
+    def _of_each(self, found: Callable[[Any], Any], targets: Any) -> Tensor:
+        """What is found for the target of each sample; for a mixed one, the mean of both targets' weighted as the
+        inputs were."""
         if not self.mixes:
-            return self.task.losses(outputs, targets)
-        own, partner = (self.task.losses(outputs, targets[whose]) for whose in ("own", "partner"))
+            return cast(Tensor, found(targets))
+        own, partner = (found(targets[whose]) for whose in ("own", "partner"))
         kept: Tensor = targets["kept"]
-        return own * kept + partner * (1 - kept)
+        return cast(Tensor, own * kept + partner * (1 - kept))
 
     def _freeze(self, phase: Phase) -> list[nn.Module]:
         self.model.requires_grad_(True)

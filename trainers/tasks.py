@@ -59,6 +59,10 @@ class Task(Protocol):
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """float32 [n]: the loss of each sample."""
 
+    def weights(self, targets: Tensor) -> Tensor | None:
+        """float32 [n]: what each sample counts for in the mean loss; None where all count alike. The mean of a batch,
+        or of a set, is the sum of `losses` over the sum of these."""
+
     def metrics(self, results: Results) -> dict[str, float]:
         """The figures of an evaluated set, by the names in `measures`."""
 
@@ -81,7 +85,8 @@ class Classification:
     With two classes the model may also have one output, [n] or [n, 1]: the logit of the second one.
 
     `loss` is any torch loss with a `reduction`. Where none is given it is cross-entropy on logits, which is log-softmax
-    followed by the negative log-likelihood; and its binary form for one output. Metrics: loss, accuracy.
+    followed by the negative log-likelihood; and its binary form for one output. Classes may have a `weight` there: the
+    mean loss is then torch's weighted one, over the whole batch. Metrics: loss, accuracy.
     """
 
     kind: Kind = "classification"
@@ -97,9 +102,16 @@ class Classification:
             return _one_each(self.binary_loss(outputs.float().flatten(), targets.float()), outputs)
         return _one_each(self.loss(outputs.float(), targets), outputs)
 
+    def weights(self, targets: Tensor) -> Tensor | None:
+        """Those of the targets' classes, where NLLLoss or CrossEntropyLoss has some: torch divides by their sum."""
+        if not isinstance(self.loss, nn.NLLLoss | nn.CrossEntropyLoss) or self.loss.weight is None:
+            return None
+        ignored = targets == self.loss.ignore_index
+        return self.loss.weight.to(targets.device)[targets.masked_fill(ignored, 0)].masked_fill(ignored, 0)
+
     def metrics(self, results: Results) -> dict[str, float]:
         right = int((self.predicted(results.outputs) == results.targets).sum())
-        return {"loss": mean(results.losses), "accuracy": right / len(results.targets)}
+        return {"loss": mean(results.losses, self.weights(results.targets)), "accuracy": right / len(results.targets)}
 
     def mistakes(self, results: Results, most: int) -> list[Mistake]:
         return _worst(self, results, self.predicted(results.outputs) != results.targets, most)
@@ -137,6 +149,9 @@ class MultiLabel:
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         rows, wanted = _matching(outputs, targets)
         return _one_each(_rows(self.loss(rows, wanted)).mean(1), outputs)
+
+    def weights(self, targets: Tensor) -> None:
+        return None
 
     def metrics(self, results: Results) -> dict[str, float]:
         from torchmetrics.functional.classification import binary_stat_scores  # seconds to import
@@ -184,6 +199,9 @@ class Regression:
         rows, wanted = _matching(outputs, targets)
         return _one_each(_rows(self.loss(rows, wanted)).mean(1), outputs)
 
+    def weights(self, targets: Tensor) -> None:
+        return None
+
     def metrics(self, results: Results) -> dict[str, float]:
         from torchmetrics.functional import regression  # seconds to import
 
@@ -215,9 +233,11 @@ def per_sample(loss: Any) -> Any:
     return loss
 
 
-def mean(losses: Tensor) -> float:
-    """The mean of float32 [n] as a float64 that does not depend on the order of summation."""
-    return math.fsum(losses.to(torch.float64).numpy()) / len(losses) if len(losses) else math.nan
+def mean(losses: Tensor, weights: Tensor | None = None) -> float:
+    """The sum of float32 [n] over n, or over the sum of the weights that they hold, float32 [n]: a float64 that does
+    not depend on the order of summation. NaN for none, and where all weights are 0."""
+    whole = len(losses) if weights is None else math.fsum(weights.to(torch.float64).numpy())
+    return math.fsum(losses.to(torch.float64).numpy()) / whole if whole else math.nan
 
 
 def _is_one(outputs: Tensor) -> bool:

@@ -1,32 +1,41 @@
-"""One training step: the loss of mixed samples, by hand, whole and in micro-batches; and the pass before the first."""
+"""One training step: the loss of mixed samples, by hand, whole and in micro-batches; weighted losses, as torch has
+them of the whole batch, at any width; and the pass before the first step."""
 
 from __future__ import annotations
 
+import os
+import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+from torch.nn import functional
 
 from configs.layers import Layer
 from configs.load import build_config
 from data.loader import Batch
+from data.order import share
 from trainers.stage import Forward, Stage
-from trainers.tasks import Classification
-from trainers.world import World
+from trainers.tasks import Classification, Task
+from trainers.world import World, join
 
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
 KEPT = torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0])
 
 
-def stage(*, mix: bool, largest: int | None = None, optimizer: str = "SGD", **options: float) -> Stage:
+def stage(*, mix: bool = False, largest: int | None = None, task: Task | None = None, world: World = ALONE,
+          batch_size: int = 5, optimizer: str = "SGD", **options: float) -> Stage:
     config = build_config([Layer(origin="test", values={
-        "name": "x", "batch_size": 5, "max_batch_per_device": largest, "model": {"_target_": "x"}, "precision": "fp32",
+        "name": "x", "batch_size": batch_size, "max_batch_per_device": largest, "model": {"_target_": "x"},
+        "precision": "fp32",
         "data": {"mix": {"_target_": "data.mixing.Mixup"} if mix else {}},
         "phases": {"only": {"epochs": 1, "optimizer": {
             "_target_": f"torch.optim.{optimizer}", "lr": 0.1, **options}}}})])
     torch.manual_seed(0)
-    return Stage(config, 0, nn.Linear(3, 4), Classification(), ALONE, Forward(config, ALONE, nn.Identity()))
+    return Stage(config, 0, nn.Linear(3, 4), task or Classification(), world, Forward(config, world, nn.Identity()))
 
 
 def batch(targets: Any) -> Batch:
@@ -65,6 +74,80 @@ def test_micro_batches_take_their_own_part_of_the_mixed_targets(largest: int) ->
     assert losses[1] == pytest.approx(losses[0], rel=1e-6)
     for one, other in zip(whole.model.parameters(), cut.model.parameters(), strict=True):
         torch.testing.assert_close(one, other)
+
+
+WEIGHT = torch.tensor([1.0, 3.0, 0.5, 0.0])
+CLASSES = torch.tensor([0, 1, 3, 2, 1, 0, 2])
+POINTS = torch.randn(7, 3, generator=torch.Generator().manual_seed(2))
+
+
+def weighted_step(world: World, largest: int | None) -> tuple[float, list[Tensor]]:
+    """This rank's part of the loss of a step on seven weighted samples, and the gradients that came of it."""
+    one = stage(task=Classification(loss=nn.CrossEntropyLoss(weight=WEIGHT)), world=world, largest=largest,
+                batch_size=7)
+    mine = torch.tensor(list(share(7, world.rank, world.size)))
+    before = [parameter.detach().clone() for parameter in one.model.parameters()]
+    loss, taken = one.step(Batch(POINTS[mine], CLASSES[mine], mine, mine, torch.zeros(len(mine), dtype=torch.bool)), 0)
+    assert taken
+    after = [parameter.detach() for parameter in one.model.parameters()]
+    return float(loss), [(old - new) / 0.1 for old, new in zip(before, after, strict=True)]
+
+
+def torchs_step() -> tuple[float, list[Tensor]]:
+    """The same from torch's own mean over the whole batch."""
+    model = stage().model
+    loss = functional.cross_entropy(model(POINTS), CLASSES, weight=WEIGHT)
+    return float(loss.detach()), list(torch.autograd.grad(loss, list(model.parameters())))
+
+
+@pytest.mark.parametrize("largest", [None, 1, 3])
+def test_a_weighted_loss_is_torchs_weighted_mean(largest: int | None) -> None:
+    loss, gradients = weighted_step(ALONE, largest)
+    expected, wanted = torchs_step()
+    assert loss == pytest.approx(expected, rel=1e-6)
+    whole = functional.cross_entropy(stage().model(POINTS).detach(), CLASSES, weight=WEIGHT, reduction="sum")
+    assert expected != pytest.approx(float(whole) / 7, rel=0.01)
+    for one, other in zip(gradients, wanted, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+
+
+def _rank(rank: int, size: int, port: int, folder: Path) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1",
+                   "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    with join("cpu") as world:
+        torch.save([weighted_step(world, largest) for largest in (None, 1)], folder / str(rank))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_a_weighted_loss_is_that_of_the_whole_batch_on_any_number_of_ranks(tmp_path: Path, ranks: int) -> None:
+    """Although their shares weigh differently, and one rank's micro-batch may weigh nothing."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(_rank, (ranks, port, tmp_path), nprocs=ranks)
+    expected, wanted = torchs_step()
+    for steps in zip(*(torch.load(tmp_path / str(rank)) for rank in range(ranks)), strict=True):
+        assert sum(loss for loss, _ in steps) == pytest.approx(expected, rel=1e-6)
+        for _, gradients in steps:
+            for one, other in zip(gradients, wanted, strict=True):
+                torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+
+
+def test_mixed_samples_weigh_what_both_their_classes_do() -> None:
+    one = stage(mix=True, task=Classification(loss=nn.CrossEntropyLoss(weight=WEIGHT)))
+    losses = one._losses(one.model(batch(MIXED).inputs), MIXED).detach()
+    weights = KEPT * WEIGHT[OWN] + (1 - KEPT) * WEIGHT[PARTNER]
+    assert one.step(batch(MIXED), 0)[0].item() == pytest.approx(float(losses.sum() / weights.sum()), rel=1e-6)
+
+
+def test_a_batch_that_weighs_nothing_changes_nothing() -> None:
+    one = stage(task=Classification(loss=nn.CrossEntropyLoss(weight=torch.tensor([0.0, 1.0, 1.0, 1.0]))))
+    before = [parameter.detach().clone() for parameter in one.model.parameters()]
+    loss, taken = one.step(batch(torch.zeros(5, dtype=torch.int64)), 0)
+    assert (loss.item(), taken) == (0.0, True)
+    assert all(torch.equal(old, new) for old, new in zip(before, one.model.parameters(), strict=True))
 
 
 @pytest.mark.parametrize(("optimizer", "options"), [

@@ -37,6 +37,21 @@ def test_logarithms_of_probabilities_give_back_the_probabilities() -> None:
     torch.testing.assert_close(task.losses(probabilities.log(), torch.tensor([0, 2])), -torch.tensor([0.7, 0.5]).log())
 
 
+@pytest.mark.parametrize("ignored", [-100, 1])
+def test_the_loss_of_a_set_with_weighted_classes_is_torchs_mean(ignored: int) -> None:
+    loss = nn.NLLLoss(weight=torch.tensor([0.5, 2.0, 4.0]), ignore_index=ignored)
+    logs, targets = torch.randn(6, 3).log_softmax(1), torch.tensor([0, 1, 2, 2, 1, 0])
+    expected = float(loss(logs, targets))
+    task = Classification(loss=loss)
+    assert task.metrics(judged(task, logs, targets))["loss"] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("task", [Classification(), Classification(loss=nn.CrossEntropyLoss(label_smoothing=0.1)),
+                                  MultiLabel(), Regression()])
+def test_samples_count_alike_unless_their_classes_are_weighted(task: Task) -> None:
+    assert task.weights(torch.tensor([0, 1])) is None
+
+
 @pytest.mark.parametrize("shape", [(3,), (3, 1)])
 @pytest.mark.parametrize("loss", [None, nn.BCEWithLogitsLoss()])
 def test_two_classes_from_one_output(shape: tuple[int, ...], loss: nn.Module | None) -> None:

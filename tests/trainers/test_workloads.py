@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from importlib.metadata import files
 from pathlib import Path
-from pydoc_data.topics import topics
 
 import pytest
 import torch
@@ -82,37 +79,3 @@ def test_all_shipped_configs_are_tried() -> None:
 def test_a_text_model_on_two_ranks(folder: Path) -> None:
     drumbeat(folder, str(ROOT / "configs" / "bilstm_news.yaml"), "--procs", "2", *SMALL["bilstm_news"])
     assert read_json(latest(folder, "bilstm_news").result)["state"] == "finished"
-
-
-REAL = """
-name: real_text
-base: {base}
-batch_size: 32
-model: {{classes: 1, hidden: 32, embedding: 32}}
-task: {{_target_: trainers.tasks.Classification}}
-data:
-  train:
-    of: {{file: texts.csv, text: text, id: null, labels: origin, words: {{file: texts.csv, text: text}}}}
-  validation:
-    of: {{file: texts.csv, text: text, id: null, labels: origin, words: {{file: texts.csv, text: text}}}}
-  test: {{}}
-phases: {{train: {{epochs: 4, optimizer: {{lr: 1e-2}}}}}}
-"""
-
-
-def test_real_text_is_told_apart_by_one_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Paragraphs of Python's own documentation and of the licences that Pillow ships. Always saying the more frequent
-    one would be right for 0.72 of them."""
-    licence = next(file for file in files("pillow") or [] if file.name == "LICENSE").read_text("utf-8")
-    origins = {"documentation": "\n\n".join(topics.values())[:60_000], "licence": licence[:60_000]}
-    with open(tmp_path / "texts.csv", "w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["text", "origin"])
-        table.writerows([paragraph, origin] for origin, text in origins.items()
-                        for paragraph in text.split("\n\n") if len(paragraph.split()) > 8)
-    config = tmp_path / "real_text.yaml"
-    config.write_text(REAL.format(base=ROOT / "configs" / "lstm_news.yaml"))
-    monkeypatch.chdir(tmp_path)
-    facts, result = train(config, [], tmp_path)
-    assert facts["classes"] == ["documentation", "licence"]
-    assert result["best"]["accuracy"] > 0.9
