@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from configs.errors import LaunchError
-from configs.rundir import RunDir, read_json, write_json
+from configs.rundir import RunDir, write_json
 from configs.schema import Site
 from launch.acts import ask_to_stop, cancel
 from launch.cluster import steps
@@ -78,7 +78,8 @@ def allocate(cluster: Cluster) -> Iterator[Allocate]:
     jobs = []
 
     def salloc(*options: str) -> str:
-        done = subprocess.run(["salloc", "--no-shell", "--nodes=2", *options], capture_output=True, text=True, check=True)
+        done = subprocess.run(["salloc", "--no-shell", "--nodes=2", *options], capture_output=True, text=True,
+                              check=True)
         jobs.append(re.search(r"Granted job allocation (\d+)", done.stderr)[1])  # type: ignore[index]
         return jobs[-1]
 
@@ -89,7 +90,7 @@ def allocate(cluster: Cluster) -> Iterator[Allocate]:
 
 
 @on("cgroup")
-def test_what_an_allocation_has(cluster: Cluster, allocate: Allocate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_an_allocation_has(cluster: Cluster, allocate: Allocate) -> None:
     job = allocate("--cpus-per-task=3", "--gres=gpu:2")
     assert held({"SLURM_JOB_ID": job}) == Held(job=job, nodes=2, cpus=3, gpus=2)
     cluster.run("scancel", job)
