@@ -18,7 +18,7 @@ from launch import watch
 from launch.allocation import START, Allocation
 from launch.cli import main
 from launch.cluster import steps
-from launch.here import Here, held, machine, note
+from launch.here import Here, each_node, held, note
 from launch.plan import Held, JobPlan, plan_job
 from launch.runs import processes_of, still_runs
 from launch.succession import take_over
@@ -49,7 +49,7 @@ def granted(folder: Path, monkeypatch: pytest.MonkeyPatch, given: str = GIVEN.fo
 
 def planned(folder: Path, *assignments: str, site: Site | None = None, **has: int) -> JobPlan:
     """The plan of the small config in an allocation of two nodes."""
-    around = machine(Held(job="7", **{"nodes": 2, "cpus": 8, **has}))  # type: ignore[arg-type]
+    around = each_node(Held(job="7", **{"nodes": 2, "cpus": 8, **has}))  # type: ignore[arg-type]
     return plan_job(config(folder, *assignments), run_dir=Path("/runs/small/RUN"), where="here", machine=around,
                     site=site or Site(), folder=Path("/home/me"))
 
