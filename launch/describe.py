@@ -36,6 +36,9 @@ def describe(loaded: Loaded, request: Request, *, lacking: bool = False, code: s
     notes = ["# Not looked at: targets, weights, data. Starting the run looks at them first."]
     if lacking:
         notes.append("# This machine has fewer GPUs: the run would not start here.")
+    if plan.where == "local" and int(os.environ.get("SLURM_JOB_NUM_NODES", "1")) > 1:
+        notes.append(f"# This shell is in SLURM job {os.environ.get('SLURM_JOB_ID')}: --here would use all of its "
+                     f"{os.environ['SLURM_JOB_NUM_NODES']} nodes.")
     return "\n".join([f"{text}\n", *notes, "# Nothing was started, and nothing was written."])
 
 

@@ -52,7 +52,7 @@ def held(environ: Mapping[str, str]) -> Held:
                 inside=step.isdigit() and int(step) < STEPS_END)
 
 
-def machine(allocation: Held) -> Machine:
+def each_node(allocation: Held) -> Machine:
     """Each node of the allocation."""
     return dataclasses.replace(Machine.here(), cpus=allocation.cpus, held=allocation,
                                gpus=tuple(map(str, range(allocation.gpus))))

@@ -163,7 +163,7 @@ def plan_job(config: Config, *, run_dir: Path, where: Where, machine: Machine, s
 
 def _lacking_nodes(topology: Topology, machine: Machine) -> list[Fault]:
     have = machine.held.nodes if machine.held else 1
-    what, remedy = ("several nodes need a cluster", "Add --slurm.") if not machine.held else (
+    what, remedy = ("several nodes need a cluster", "Add --slurm; or, in an salloc, --here.") if not machine.held else (
         f"the allocation has {have} node{'s' * (have > 1)}", f"Use --nodes {have}, or ask salloc for more: --nodes=N")
     return [] if topology.nodes <= have else [
         Fault(what=what, where="launch.nodes", given=f"{topology.nodes} nodes", remedy=remedy)]

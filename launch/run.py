@@ -26,7 +26,7 @@ from configs.errors import ConfigError, Fault, RunError, nearest
 from configs.load import Loaded, find, load, load_site, reload
 from configs.rundir import RunDir, read_json
 from launch import snapshot
-from launch.here import held, machine
+from launch.here import each_node, held
 from launch.plan import JobPlan, Machine, Where, plan_job
 from launch.start import Start, pointing_into, start
 
@@ -110,7 +110,7 @@ def _where(args: argparse.Namespace, before: JobPlan | None = None) -> Where:
 
 def _machine(where: Where) -> Machine:
     """What there is to run on."""
-    return machine(held(os.environ)) if where == "here" else Machine.here()
+    return each_node(held(os.environ)) if where == "here" else Machine.here()
 
 
 def _as_before(plan: JobPlan, args: argparse.Namespace) -> dict[str, Any]:

@@ -65,6 +65,7 @@ def why(run: RunDir) -> str:
     """What keeps a run from going on, in a few lines."""
     status, job = read_json(run.status), read_json(run.job)
     state = str(status.get("state", "unknown"))
+    waits = state == "pending" and job.get("where") == "here"
     rows = [("run", run.id), ("state", state)]
     if state == "finished":
         rows.append(("why", "it has come to its end"))
@@ -74,7 +75,7 @@ def why(run: RunDir) -> str:
     elif job.get("where") == "slurm" and job.get("id"):
         rows += _in_slurm(run, state, [str(job[key]) for key in ("id", "successor") if job.get(key)])
     else:
-        rows += _here(run, float(status.get("time", 0.0)))
+        rows += _here(run, float(status.get("time", 0.0)), str(job["id"]) if waits else "")
     return "\n".join(textwrap.fill(text, WIDTH, initial_indent=f"{name:<12}", subsequent_indent=" " * 12,
                                    break_long_words=False, break_on_hyphens=False) for name, text in rows)
 
@@ -122,10 +123,13 @@ def _pending(run: RunDir, job: QueuedJob) -> list[tuple[str, str]]:
     return [("why", f"{job.reason.partition(',')[0]}: {words}"), *start, ("do", remedy)]
 
 
-def _here(run: RunDir, heard: float) -> list[tuple[str, str]]:
-    """A run that is no SLURM job, and has not ended."""
+def _here(run: RunDir, heard: float, waits_in: str) -> list[tuple[str, str]]:
+    """A run that is no SLURM job, and has not ended; `waits_in` is the job in which it waits for room, if it does."""
     silence = time.time() - heard
     if sign := still_runs(run):
+        if waits_in:
+            return [("work", sign), ("why", f"it is just starting, or waits for room in SLURM job {waits_in}"),
+                    ("do", f"Look again; what else is at work there: squeue --steps --jobs {waits_in}")]
         quiet = silence > SILENCE_SECONDS
         return [("work", sign), ("why", f"nothing was heard of it for {clock(silence)}: it may hang, or fill a cache"
                                  if quiet else "nothing keeps it"),

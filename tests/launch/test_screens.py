@@ -61,7 +61,7 @@ error: launch.procs must be at least 1
 error: several nodes need a cluster
   where  --nodes
   given  2 nodes
-  do     Add --slurm.
+  do     Add --slurm; or, in an salloc, --here.
 """,
     "run small.yaml --gpus 4": """\
 error: this machine has no GPU
@@ -108,6 +108,27 @@ error: --profile describes a cluster, and this run is for this machine
   where  command line
   given  --profile example
   do     Add --slurm, or leave --profile out.
+""",
+    "run small.yaml --here": """\
+error: this shell is in no SLURM allocation
+  where  --here
+  given  SLURM_JOB_ID is not set
+  do     Get one, and type this in it: salloc --nodes=2 --gres=gpu:8
+         --cpus-per-task=64 --time=4:00:00
+         Or have the run queued: --slurm instead of --here.
+""",
+    "run small.yaml --here --slurm --debug": """\
+error: --debug and --slurm exclude each other
+  where  command line
+  do     Leave --slurm out.
+
+error: --debug and --here exclude each other
+  where  command line
+  do     Leave --here out.
+
+error: --here and --slurm exclude each other
+  where  command line
+  do     Leave --slurm out.
 """,
     "run small.yaml --debug --slurm --nodes 2 --gpus 3 --procs 1": """\
 error: --debug and --slurm exclude each other
@@ -306,7 +327,7 @@ error: a run is started again with its own config
   do     Leave this out, or start a new run: drumbeat run CONFIG
 """,
     "cancel waiting": """\
-error: the job cannot be cancelled: SLURM does not answer
+error: the run cannot be cancelled: SLURM does not answer
   where  HERE/runs/waiting/20260101-000000-bbbbb
   given  there is no squeue on PATH
   do     Try again later; or have the run save and leave, which needs no SLURM:
@@ -399,6 +420,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr("launch.runs.program", lambda name: f"/nowhere/{name}")  # else it depends on the folder
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     for name, number, state in (("done", "aaaaa", "finished"), ("waiting", "bbbbb", "pending")):
         folder = tmp_path / "runs" / name / f"20260101-000000-{number}"
         folder.mkdir(parents=True)

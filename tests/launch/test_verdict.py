@@ -56,15 +56,29 @@ def fail(run: RunDir, restarts: int = 3, **what: Any) -> Verdict:
     return verdict
 
 
-def stop(run: RunDir, reason: str, *, slurm: str = "", saved: int | None = None, restarts: int = 3) -> Verdict:
+def stop(run: RunDir, reason: str, *, slurm: str = "", saved: int | None = None, restarts: int = 3,
+         queue: bool = True) -> Verdict:
     """The next attempt is asked to stop, and saves where `saved` says at which step."""
     attempt = run.claim_attempt()
     attempt.ask_to_stop(reason)
     if saved is not None:
         write_json(attempt.saved, {"state": "stopped", "step": saved})
-    verdict = judge(run, attempt, restarts=restarts, slurm=slurm)
+    verdict = judge(run, attempt, restarts=restarts, slurm=slurm, queue=queue)
     verdict.write(attempt)
     return verdict
+
+
+@pytest.mark.parametrize(("reason", "slurm", "words"), [
+    ("time limit", "terminated", "the job's time limit is near; to go on, resume it in another allocation, or with "
+                                 "--slurm"),
+    ("terminated", "preempted", "preempted; to go on, resume it in another allocation, or with --slurm"),
+    ("stopped", "terminated", "as asked"),
+])
+def test_in_an_allocation_of_the_users_nothing_is_queued_again(run: RunDir, reason: str, slurm: str,
+                                                               words: str) -> None:
+    for _ in range(5):  # however often: who resumes it knows that the time was short
+        verdict = stop(run, reason, slurm=slurm, saved=4, restarts=3, queue=False)
+        assert (verdict.next, verdict.state, verdict.words) == ("leave", "stopped", f"stopped at step 4: {words}")
 
 
 def test_finished(run: RunDir) -> None:

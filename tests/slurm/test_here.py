@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from configs.errors import LaunchError
-from configs.rundir import RunDir, read_json, write_json
+from configs.rundir import RunDir, write_json
 from configs.schema import Site
 from launch.acts import ask_to_stop, cancel
 from launch.cluster import steps
@@ -78,7 +78,8 @@ def allocate(cluster: Cluster) -> Iterator[Allocate]:
     jobs = []
 
     def salloc(*options: str) -> str:
-        done = subprocess.run(["salloc", "--no-shell", "--nodes=2", *options], capture_output=True, text=True, check=True)
+        done = subprocess.run(["salloc", "--no-shell", "--nodes=2", *options], capture_output=True, text=True,
+                              check=True)
         jobs.append(re.search(r"Granted job allocation (\d+)", done.stderr)[1])  # type: ignore[index]
         return jobs[-1]
 
@@ -89,7 +90,7 @@ def allocate(cluster: Cluster) -> Iterator[Allocate]:
 
 
 @on("cgroup")
-def test_what_an_allocation_has(cluster: Cluster, allocate: Allocate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_an_allocation_has(cluster: Cluster, allocate: Allocate) -> None:
     job = allocate("--cpus-per-task=3", "--gres=gpu:2")
     assert held({"SLURM_JOB_ID": job}) == Held(job=job, nodes=2, cpus=3, gpus=2)
     cluster.run("scancel", job)
@@ -107,7 +108,7 @@ def test_ranks_and_launchers_that_are_killed(cluster: Cluster, allocate: Allocat
     os.kill(run.launcher(1, 1), signal.SIGKILL)
     run.up(2)
     run.finish()
-    assert run.words(0).startswith("rank 1 on n2 was killed")
+    assert "was killed (SIGKILL" in run.words(0)
     assert run.words(1).startswith("the node launcher on n2 was killed")
 
 
@@ -161,12 +162,21 @@ def test_cancelled(cluster: Cluster, allocate: Allocate, tmp_path: Path, monkeyp
 
 @on("cgroup")
 def test_its_time_limit(cluster: Cluster, allocate: Allocate, tmp_path: Path) -> None:
+    """The launcher looks at the clock. On a slow machine the time is over before the ranks are up."""
     run = Lent(cluster, tmp_path, allocate("--time=1"), signal_seconds=55)
-    run.up()
     run.gone()
     assert run.state() == "stopped"
-    assert run.words(0) == ("stopped at step 1: the job's time limit is near; to go on, resume it in another "
-                            "allocation, or with --slurm")
+    assert re.match("stopped (at step 1|without a save): the job's time limit is near; (there is no checkpoint; )?"
+                    "to go on, resume it in another allocation, or with --slurm$", run.words(0))
+
+
+@on("cgroup")
+def test_told_of_its_end(cluster: Cluster, allocate: Allocate, tmp_path: Path) -> None:
+    run = Lent(cluster, tmp_path, allocate())
+    run.up()
+    cluster.run("scancel", "--signal=USR2", run.job)  # to the steps, as salloc --signal=USR2@N has it sent
+    run.gone()
+    assert run.words(0).startswith("stopped at step 1: the job's time limit is near; to go on")
 
 
 @on("cgroup")

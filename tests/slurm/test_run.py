@@ -6,11 +6,14 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from configs.layers import ROOT
 from configs.rundir import RunDir, read_json
 from tests.launch.test_node import until
 from tests.slurm.cluster import Cluster
@@ -70,6 +73,23 @@ def test_two_nodes_compute_what_one_computes(cluster: Cluster, tmp_path: Path, h
     assert attempt.log(0).exists()
     assert read_json(attempt.launch)["address"] == read_json(attempt.down(0))["host"] == "n1"
     assert read_json(job.run.status)["state"] == "finished"
+
+
+@on("cgroup")
+def test_in_an_salloc(cluster: Cluster, tmp_path: Path, here: dict[str, object]) -> None:
+    """With --here: attached as on this machine, on both nodes, and a rank is killed on the second one. What the shell
+    has from its own job does no harm."""
+    write_config(tmp_path)
+    shell = [sys.executable, str(ROOT / "launch" / "run.py"), "tiny.yaml", "--here", "--no-preflight",
+             "task._target_=tests.tiny.Fuse", f"task.folder={tmp_path}", "task.at=[70]", "task.rank=1"]
+    done = subprocess.run(["salloc", "--nodes=2", "--ntasks=2", "--mem-per-cpu=500", "--time=10", *shell], cwd=tmp_path,
+                          text=True, capture_output=True, check=False, timeout=2 * START)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert "2 ranks on the CPU, 2 nodes x 1, in the allocation of SLURM job" in done.stdout
+    assert "restarting: rank 1 on n2 was killed (SIGKILL; out of memory?) at step" in done.stdout
+    assert "\nfinished   42 steps, 454 samples\n" in done.stdout
+    assert read_json(latest(tmp_path).result) == here
+    assert re.search(r"Job allocation \d+ has been revoked|Relinquishing job allocation", done.stderr)
 
 
 @on("linuxproc")

@@ -67,7 +67,7 @@ def test_a_job_that_waits_is_explained_and_cancelled(cluster: Cluster, tmp_path:
     assert "pending" in verb(tmp_path, "ls", **alone)
     assert json.loads(verb(tmp_path, "status", "tiny", "--json", **alone))["job"] == job
     assert "SLURM does not answer" in verb(tmp_path, "why", "tiny", **alone)
-    assert "the job cannot be cancelled: SLURM does not answer" in verb(tmp_path, "cancel", "tiny", expect=2, **alone)
+    assert "the run cannot be cancelled: SLURM does not answer" in verb(tmp_path, "cancel", "tiny", expect=2, **alone)
 
     assert f"SLURM job {job} cancelled; there is no checkpoint" in verb(tmp_path, "cancel", "tiny")
     assert read_json(run.status)["state"] == "cancelled"
