@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -87,13 +86,6 @@ def image_set(samples: Any) -> ImageFolder | None:
     return samples
 
 
-def innermost(node: Any) -> Any:
-    """The section of a config that a set is a part of, itself or through others."""
-    while "of" in node:
-        node = node["of"]
-    return node
-
-
 def use_caches(config: Config, sets: Sets, *, processes: int,
                progress: Callable[[str, int, int], None] = lambda name, done, total: None) -> None:
     """Lets the images of all sets be read from `data.cache`, after filling it. `progress` is told the set's name, how
@@ -136,13 +128,6 @@ def build_shares(config: Config, samples: Samples, timetable: Timetable, stream:
 def build_mixing(config: Config) -> Mixing | None:
     """How training samples are mixed; None for not at all. Raises `PrepareError`."""
     return cast(Mixing, instantiate(config.data.mix, "data.mix")) if config.data.mix else None
-
-
-def with_way_out(faults: Sequence[Fault], how_to_get: str) -> list[Fault]:
-    """Where sets are not as they should be, the config's own words on how to get them: once, behind the last."""
-    lost = [fault for fault in faults
-            if fault.where.split(".")[1:2] in (["train"], ["validation"], ["test"]) and not fault.remedy]
-    return [dataclasses.replace(fault, remedy=how_to_get) if fault in lost[-1:] else fault for fault in faults]
 
 
 def _build_set(node: dict[str, Any], key: str, *, needed: bool = False) -> Samples | None:

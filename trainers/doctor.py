@@ -32,6 +32,7 @@ from configs.errors import PrepareError
 from configs.layers import Layer, short
 from configs.load import build_config
 from configs.schema import Config
+from configs.there import with_way_out
 from data.images import ImageFolder, Normalize
 from data.loader import Fetch, Samples, Shares
 from data.order import Integers, Permutation, Timetable, key
@@ -43,7 +44,6 @@ from trainers.build import (
     build_sets,
     build_stream,
     image_set,
-    with_way_out,
 )
 from trainers.pace import decode, mean_size, rate, step_rate
 from trainers.sheet import draw_sheet, training_fetch

@@ -115,7 +115,8 @@ def test_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(("given", "said"), [
     ("nowhere", "there is no file or folder"),
-    ("empty", "there are no images in this folder"),
+    ("empty", "this folder is empty"),
+    ("texts", "there are no images in this folder"),
     ("mixed", "some sub-folders are classes of the run, and some are not"),
     ("a.txt", "the run's model looks at images"),
     ("b.csv", "no column of this table names image files"),
@@ -123,6 +124,8 @@ def test_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 ])
 def test_what_cannot_be_predicted(images: RunDir, tmp_path: Path, given: str, said: str) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("a text\n")
     shutil.copytree(tmp_path / "test", tmp_path / "mixed")
     (tmp_path / "mixed" / "dog").rename(tmp_path / "mixed" / "wolf")
     (tmp_path / "a.txt").write_text("a text\n")
