@@ -16,7 +16,7 @@ from configs.rundir import RunDir
 from launch.cli import main
 from tests.trainers.made import IMAGES, REGRESSION, TEXTS, draw_images, run_of, write_table, write_texts
 from trainers.evaluation import judge, prepare
-from trainers.given import images_given
+from trainers.given import Item, images_given
 from trainers.predict import Predictor
 from trainers.predictions import run as predict
 from trainers.world import join
@@ -76,6 +76,21 @@ def test_a_folder_with_a_file_that_cannot_be_read(images: RunDir, tmp_path: Path
     with Image.open(tmp_path / "out.png") as sheet:
         colours = {colour for _, colour in sheet.getcolors(1 << 20) or []}
     assert ((95, 211, 141) in colours, (255, 128, 112) in colours) == (right > 0, right < 11)
+
+
+@pytest.mark.parametrize("batch", [True, False])
+def test_a_file_is_judged_by_its_own_statistics_or_by_the_running_ones(tmp_path: Path, batch: bool) -> None:
+    draw_images(tmp_path)
+    run = run_of(tmp_path, IMAGES.replace("{batch_size: 4}", f"{{batch_size: 1, batch_statistics: {batch}}}"))
+    predictor = Predictor.of(run.path)
+    file = tmp_path / "test" / "dog" / "3.png"
+    inputs = predictor.inputs([Item(str(file), file)])
+    assert inputs is not None
+    (told,) = predictor([file])
+    expected = predictor.model.train(batch)(predictor.forward.inputs(inputs)).softmax(1)[0]
+    assert list(told.values.values()) == pytest.approx(expected.tolist(), abs=1e-6)
+    other = predictor.model.train(not batch)(predictor.forward.inputs(inputs)).softmax(1)[0]
+    assert list(told.values.values()) != pytest.approx(other.tolist(), abs=1e-3)
 
 
 def test_without_the_training_data(images: RunDir, tmp_path: Path) -> None:
