@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs.load import ROOT
 from configs.rundir import RunDir, read_json
 from data.order import Stream
 from launch.cli import main
 from tests.tiny import drumbeat, latest, write_config
-from tests.trainers.made import IMAGES, TEXTS, draw_images, run_of, write_texts
+from tests.trainers.made import IMAGES, PHASES, TEXTS, draw_images, run_of, write_texts
 from trainers.verify import verify
 
 pytestmark = pytest.mark.slow
@@ -108,7 +107,7 @@ def test_runs_and_data_that_do_not_go_together(tmp_path: Path, monkeypatch: pyte
     assert "data.test has no labels to compare with" in said(f"evaluate {texts.path}")
     assert "the run's model reads texts, and this is an image" in said(f"predict {texts.path} train/cat/0.jpeg")
 
-    config = ROOT / "configs" / "lstm_news.yaml"
-    folder = "{_target_:data.images.ImageFolder,root:train}"
-    assert "the training set does not tell its 'vocabulary'" in said(
-        f"run {config} --debug data.train.of={folder} data.validation={{}} data.test={{}}")
+    (tmp_path / "wrong.yaml").write_text(
+        "{name: wrong, batch_size: 2, model: {_target_: models.lstm.LSTM, vocabulary: from_data, classes: 2}, "
+        "data: {train: {_target_: data.images.ImageFolder, root: train}}, " + PHASES.strip() + "}")
+    assert "the training set does not tell its 'vocabulary'" in said("run wrong.yaml --debug")
