@@ -106,8 +106,6 @@ def test_a_set_without_usable_labels_is_refused() -> None:
         classes_of(Labelled([0, 2], ["cat", "dog"]))
 
 
-
-
 # Both streams.
 
 
