@@ -162,7 +162,7 @@ def _absolute_paths(node: Any, in_target: bool = False) -> Any:
     if not isinstance(node, dict):
         return node
     in_target = in_target or "_target_" in node
-    return {key: _absolute(value) if in_target and _is_path(key, value)
+    return {key: _absolute(value) if in_target and is_path(key, value)
             else _absolute_paths(value, in_target) for key, value in node.items()}
 
 
@@ -171,7 +171,8 @@ def _absolute(path: str) -> str:
     return path if path.startswith("$") else str(Path(path).expanduser().absolute())
 
 
-def _is_path(key: Any, value: Any) -> bool:
+def is_path(key: Any, value: Any) -> bool:
+    """Whether an argument of a target is a path."""
     if not isinstance(value, str) or value == "" or "://" in value:
         return False
     looks_like_one = value.endswith((".pth", ".pt", ".safetensors"))

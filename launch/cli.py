@@ -155,24 +155,27 @@ def tensorboard(args: argparse.Namespace) -> int:
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    from launch.runs import find_run
-    from launch.tools import ranks, start
+    from configs.there import check_data, check_split
+    from launch.tools import ranks, start, trained_run
 
-    folder = find_run(args.run, Path(args.runs)).path
-    chosen = ["--checkpoint", args.checkpoint] if args.checkpoint else []
-    return start("trainers.evaluation", str(folder), "--split", args.split, *chosen, *ranks(args.gpus, args.procs))
+    chosen = ranks(args.gpus, args.procs) + (["--checkpoint", args.checkpoint] if args.checkpoint else [])
+    found, config = trained_run(args.run, Path(args.runs), args.checkpoint)
+    check_split(config, args.split)
+    check_data(config, fixed=True)
+    return start("trainers.evaluation", str(found.path), "--split", args.split, *chosen)
 
 
 def predict(args: argparse.Namespace) -> int:
+    from configs.there import check_given
     from launch.plan import Machine
-    from launch.runs import find_run
-    from launch.tools import start
+    from launch.tools import start, trained_run
 
-    folder = find_run(args.run, Path(args.runs)).path
+    found, config = trained_run(args.run, Path(args.runs), args.checkpoint)
+    check_given(list(map(Path, args.given)), config)
     device = "cuda" if Machine.here().gpus else "cpu"
     chosen = [word for option in ("checkpoint", "out", "sheet") if (value := getattr(args, option))
               for word in (f"--{option}", value)]
-    return start("trainers.predictions", str(folder), *args.given, *chosen, "--device", device)
+    return start("trainers.predictions", str(found.path), *args.given, *chosen, "--device", device)
 
 
 def cache(args: argparse.Namespace) -> int:

@@ -12,16 +12,30 @@ from pathlib import Path
 
 from configs.errors import ConfigError, Fault, LaunchError
 from configs.layers import ROOT
-from configs.load import load
+from configs.load import load, read
+from configs.rundir import RunDir
 from configs.schema import Config
+from configs.there import check_data, find_checkpoint, needs_data
 from launch.plan import Machine
+from launch.runs import find_run
 
 Done = subprocess.CompletedProcess[str]
 
 
 def on_config(module: str, words: Sequence[str], *options: str) -> int:
-    """Runs a module on a config, handed to it as JSON; its exit code."""
-    return start(module, *options, text=json.dumps(dataclasses.asdict(load_words(words))))
+    """Runs a module on a config and its data, handed to it as JSON; its exit code. Raises `PrepareError` where it is
+    plain that the data is not there."""
+    config = load_words(words)
+    if module != "trainers.show" or needs_data(config.model):
+        check_data(config)
+    return start(module, *options, text=json.dumps(dataclasses.asdict(config)))
+
+
+def trained_run(text: str, runs: Path, which: str | None) -> tuple[RunDir, Config]:
+    """The run a person means, which has the checkpoint they mean; and its config. Raises `RunError`."""
+    run = find_run(text, runs)
+    find_checkpoint(run, which)
+    return run, read(run.config)
 
 
 def load_words(words: Sequence[str]) -> Config:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch import nn
 from configs.errors import Fault, PrepareError
 from configs.schema import Config, Phase
 from configs.text import inline
+from configs.there import once
 from data.cache import open_cache
 from data.images import ImageFolder
 from data.loader import Samples, Shares, Transform
@@ -60,7 +60,7 @@ def build_sets(config: Config) -> Sets:
             partial(instantiate, data.transforms.evaluate, "data.transforms.evaluate"),
         ])
     except PrepareError as error:
-        raise PrepareError(*_once(error.faults, data.root)) from error
+        raise PrepareError(*once(error.faults, data.root)) from error
     for_training, for_evaluation, side = as_computed(config, for_training, for_evaluation)
     for images in filter(None, map(image_set, (train, validation, test))):
         if images.short_side == "auto":
@@ -88,13 +88,6 @@ def image_set(samples: Any) -> ImageFolder | None:
     while samples is not None and not isinstance(samples, ImageFolder):
         samples = getattr(samples, "of", None)
     return samples
-
-
-def innermost(node: Any) -> Any:
-    """The section of a config that a set is a part of, itself or through others."""
-    while "of" in node:
-        node = node["of"]
-    return node
 
 
 def use_caches(config: Config, sets: Sets, *, processes: int,
@@ -139,30 +132,6 @@ def build_shares(config: Config, samples: Samples, timetable: Timetable, stream:
 def build_mixing(config: Config) -> Mixing | None:
     """How training samples are mixed; None for not at all. Raises `PrepareError`."""
     return cast(Mixing, instantiate(config.data.mix, "data.mix")) if config.data.mix else None
-
-
-def with_way_out(faults: Sequence[Fault], how_to_get: str, *, fixed: bool = False) -> list[Fault]:
-    """Where sets are not as they should be, the config's own words on how to get them: once, behind the last. `fixed`
-    is for a run's config, of which no value can be given anew."""
-    elsewhere = "" if fixed else "\nIf it is elsewhere: data.root=DIR"
-    lost = [fault for fault in faults
-            if fault.where.split(".")[1:2] in (["root"], ["train"], ["validation"], ["test"]) and not fault.remedy]
-    return [dataclasses.replace(fault, remedy=how_to_get.rstrip() + elsewhere * (fault.where == "data.root"))
-            if fault in lost[-1:] else fault for fault in faults]
-
-
-def _once(faults: Sequence[Fault], root: str | None) -> list[Fault]:
-    """The faults of sets: those of sets in a folder that is not there as one, and as one what several have in common,
-    with the names of the sets."""
-    if root and not Path(root).exists() and any(root in fault.what for fault in faults):
-        gone = Fault(what=f"the folder of the data is not there: {root}", where="data.root")
-        faults = [gone, *(fault for fault in faults if root not in fault.what)]
-    names: dict[Fault, list[str]] = {}
-    for fault in faults:  # a remedy is for the place in the config, and each has its own
-        names.setdefault(fault if fault.remedy else dataclasses.replace(fault, where=""), []).append(fault.where)
-    return [dataclasses.replace(fault, where=where[0], what=fault.what if len(where) == 1 else
-                                f"{fault.what} ({', '.join('.'.join(key.split('.')[:2]) for key in where)})")
-            for fault, where in names.items()]
 
 
 def _build_set(node: dict[str, Any], key: str, *, needed: bool = False) -> Samples | None:

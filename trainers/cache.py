@@ -13,8 +13,9 @@ from configs.errors import Fault, PrepareError
 from configs.layers import Layer
 from configs.load import build_config
 from configs.schema import Config
+from configs.there import with_way_out
 from data.bar import Bar
-from trainers.build import build_sets, image_set, use_caches, with_way_out
+from trainers.build import build_sets, image_set, use_caches
 
 
 def fill(config: Config) -> str:

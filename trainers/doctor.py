@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import file_digest
@@ -22,18 +22,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from configs.errors import PrepareError
 from configs.layers import Layer, short
 from configs.load import build_config
 from configs.schema import Config
-from data.bar import Bar
-from data.images import ImageFolder, Normalize
-from data.loader import Fetch, Samples, Shares
-from data.order import Integers, Permutation, Timetable, key
+from configs.there import with_way_out
+from data.images import Normalize
+from data.loader import Samples, Shares
+from data.order import Timetable
 from data.sampling import LengthWindows, classes_of, labels_of
 from data.text import padding_waste
 from trainers.build import (
@@ -42,13 +39,11 @@ from trainers.build import (
     build_sets,
     build_stream,
     image_set,
-    with_way_out,
 )
+from trainers.looks import Look, looks_at
 from trainers.pace import decode, mean_size, rate, step_rate
 from trainers.sheet import draw_sheet, training_fetch
 
-LOOKED_AT = 200
-"""Samples of each set that are read, unless all are."""
 NAMES = ("train", "validation", "test")
 
 
@@ -74,19 +69,6 @@ class Findings:
         return "\n".join(rows)
 
 
-@dataclass(frozen=True)
-class Look:
-    """What is learned of one sample."""
-
-    index: int
-    error: str = ""
-    size: tuple[int, int] = (0, 0)
-    """Width and height of the file's image."""
-    mode: str = ""
-    sums: tuple[float, ...] = ()
-    """Per channel, after the evaluation's transforms: sum of levels in 0..1, sum of squares, count."""
-
-
 def examine(config: Config, *, everything: bool, sheet: Path) -> Findings:
     """All findings. Raises `PrepareError` where the sets cannot even be built."""
     found = Findings()
@@ -95,7 +77,7 @@ def examine(config: Config, *, everything: bool, sheet: Path) -> Findings:
     for name, samples in named:
         _classes(found, name, samples)
     for name, samples in named:
-        looks = list(_look(sets, samples, _chosen(samples, everything), name))
+        looks = list(looks_at(sets, samples, name, everything=everything))
         _files(found, name, samples, looks)
         if name == "train":
             _levels(found, config, looks)
@@ -106,14 +88,6 @@ def examine(config: Config, *, everything: bool, sheet: Path) -> Findings:
     _speed(found, config, sets)
     _draw(found, config, sets, sheet)
     return found
-
-
-def _chosen(samples: Samples, everything: bool) -> Integers:
-    """The samples to look at: all, or some from everywhere in the set."""
-    n = len(samples)
-    if everything or n <= LOOKED_AT:
-        return np.arange(n)
-    return np.sort(Permutation(n, key(0, "doctor"))(np.arange(LOOKED_AT)))
 
 
 def _classes(found: Findings, name: str, samples: Samples) -> None:
@@ -129,58 +103,6 @@ def _classes(found: Findings, name: str, samples: Samples) -> None:
     found.say("samples", f"{name:<11}{len(labels):,}: {', '.join(shown[:6])}{more}")
     if counts.min() * 10 < counts.max():
         found.say("samples", f"{'':<11}the rarest class has {counts.min():,}: data.sampling.ClassBalanced evens it out")
-
-
-class _Looking(Dataset[Look]):
-    """Looks at samples, in loader workers."""
-
-    def __init__(self, samples: Samples, chosen: Integers, transforms: Sequence[Callable[[Any], Any]]) -> None:
-        self.samples = samples
-        self.chosen = chosen
-        self.fetch = Fetch(samples, indices=lambda positions: positions, transforms=transforms)
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def __getitem__(self, number: int) -> Look:
-        torch.set_num_threads(1)
-        index = int(self.chosen[number])
-        try:
-            size, mode = _header(self.samples, index)
-            inputs = self.fetch[index].inputs
-        except (OSError, ValueError) as error:
-            return Look(index, error=str(error))
-        if not (isinstance(inputs, Tensor) and inputs.dim() == 4):
-            return Look(index, size=size, mode=mode)
-        levels = inputs[0].double() / (255 if inputs.dtype == torch.uint8 else 1)
-        parts = [(float(one.sum()), float((one * one).sum()), float(one.numel())) for one in levels]
-        return Look(index, size=size, mode=mode, sums=tuple(value for part in parts for value in part))
-
-
-def _header(samples: Samples, index: int) -> tuple[tuple[int, int], str]:
-    """Size and mode of the image file that a sample comes from."""
-    file = _file(samples, index)
-    if file is None:
-        return (0, 0), ""
-    with Image.open(file) as image:
-        return image.size, image.mode
-
-
-def _file(samples: Any, index: int) -> str | None:
-    while not isinstance(samples, ImageFolder):
-        if not hasattr(samples, "of"):
-            return None
-        index, samples = int(samples.indices[index]), samples.of
-    return samples.file(index)
-
-
-def _look(sets: Sets, samples: Samples, chosen: Integers, name: str) -> Iterator[Look]:
-    looking = DataLoader(_Looking(samples, chosen, sets.evaluate_transforms), batch_size=None,
-                         num_workers=min(len(os.sched_getaffinity(0)), 8, len(chosen)), multiprocessing_context="fork")
-    with Bar() as bar:
-        for look in looking:
-            bar.more(f"reading {name}", 1, len(chosen))
-            yield look
 
 
 def _files(found: Findings, name: str, samples: Samples, looks: Sequence[Look]) -> None:

@@ -28,6 +28,7 @@ from configs.layers import short
 from configs.load import read
 from configs.rundir import RunDir, read_json, write_json, write_text
 from configs.schema import Config
+from configs.there import SPLITS, check_split, with_way_out
 from data.bar import Bar
 from data.images import UNREADABLE
 from data.loader import Fetch, Samples, chunks, one_thread, said
@@ -40,16 +41,14 @@ from trainers.build import (
     build_task,
     loader_workers,
     use_caches,
-    with_way_out,
 )
 from trainers.evaluate import evaluate
 from trainers.sheet import CPU, mistakes_sheet
 from trainers.stage import Forward
 from trainers.tasks import Results, Task
-from trainers.trained import find_checkpoint, load_model, remembered, settle
+from trainers.trained import good_checkpoint, load_model, remembered, settle
 from trainers.world import World, end_with_agent, join
 
-SPLITS = ("train", "validation", "test")
 MISTAKES = 40
 """Samples on the sheet of mistakes."""
 
@@ -82,8 +81,8 @@ class Judging:
 def prepare(run: RunDir, split: str, which: str | None) -> Judging:
     """Everything but the ranks. Raises a `UserError` for whatever stands in the way."""
     config = read(run.config)
-    path, weights = find_checkpoint(run, which)
-    _check_split(config, split)
+    path, weights = good_checkpoint(run, which)
+    check_split(config, split)
     try:
         sets = build_sets(config)
     except PrepareError as error:
@@ -96,13 +95,6 @@ def prepare(run: RunDir, split: str, which: str | None) -> Judging:
         _try(job)
     use_caches(config, sets, processes=len(os.sched_getaffinity(0)))
     return job
-
-
-def _check_split(config: Config, split: str) -> None:
-    if not getattr(config.data, split):
-        there = [name for name in SPLITS if getattr(config.data, name)]
-        raise RunError(Fault(what=f"the run has no {split} set", where=f"data.{split}", given=f"--split {split}",
-                             remedy=f"It has: {', '.join(there)}."))
 
 
 def _check_names(path: Path, split: str, sets: Sets, samples: Samples) -> None:

@@ -15,10 +15,8 @@ from typing import Any
 
 from configs.errors import Fault, PrepareError, nearest
 from configs.schema import Config
+from configs.there import FROM_DATA, innermost
 from data.loader import Samples
-from trainers.build import innermost
-
-FROM_DATA = "from_data"
 
 
 def facts_of(samples: Samples) -> dict[str, Any]:
@@ -51,12 +49,3 @@ def with_facts(config: Config, facts: Mapping[str, Any]) -> Config:
     if faults:
         raise PrepareError(*faults)
     return dataclasses.replace(config, model=model)
-
-
-def needs_facts(config: Config) -> bool:
-    """Whether the model can only be built once the training set is known."""
-    try:
-        with_facts(config, {})
-    except PrepareError:
-        return True
-    return False

@@ -98,8 +98,6 @@ def texts_given(paths: Iterable[Path], task: Task, column: str) -> list[Item]:
 def _all(paths: Iterable[Path], read: Any) -> list[Item]:
     items: list[Item] = []
     for path in paths:
-        if not path.exists():
-            raise RunError(Fault(what=f"there is no file or folder '{path}'", where=str(path.absolute().parent)))
         try:
             items += read(path)
         except ValueError as error:  # what a table says of itself
@@ -148,9 +146,8 @@ def _table_of_images(path: Path, task: Task) -> Iterator[Item]:
 
 
 def _texts_of(path: Path, task: Task, column: str) -> Iterator[Item]:
-    if path.is_dir() or path.suffix.lower() in SUFFIXES:
-        kind = "a folder" if path.is_dir() else "an image"
-        raise RunError(Fault(what=f"the run's model reads texts, and this is {kind}", where=short(path),
+    if path.suffix.lower() in SUFFIXES:
+        raise RunError(Fault(what="the run's model reads texts, and this is an image", where=short(path),
                              remedy=f"Give a table with a column '{column}', or a .txt file with a text on each line."))
     if path.suffix.lower() == ".txt":
         lines = path.read_text("utf-8", errors="replace").splitlines()

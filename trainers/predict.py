@@ -31,7 +31,7 @@ from trainers.evaluate import judging
 from trainers.given import Images, Item, texts
 from trainers.reading import AsImages, how_it_reads
 from trainers.stage import Forward
-from trainers.trained import find_checkpoint, load_model
+from trainers.trained import good_checkpoint, load_model
 from trainers.world import World
 
 
@@ -73,7 +73,7 @@ class Predictor:
         folder = RunDir(Path(run).absolute())
         if not folder.config.is_file():
             raise RunError(Fault(what="this is not the folder of a run", where=str(run)))
-        return cls(read(folder.config), find_checkpoint(folder, checkpoint)[0], torch.device(device))
+        return cls(read(folder.config), good_checkpoint(folder, checkpoint)[0], torch.device(device))
 
     @property
     def reads_texts(self) -> bool:

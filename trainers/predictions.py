@@ -16,9 +16,9 @@ from pathlib import Path
 from configs.errors import Fault, RunError, UserError
 from configs.layers import short
 from configs.rundir import RunDir
+from configs.there import check_given, innermost
 from data.bar import Bar
 from trainers.answers import headings, rows, write_csv
-from trainers.build import innermost
 from trainers.given import images_given, texts_given
 from trainers.predict import Predicted, Predictor
 from trainers.sheet import save_sheet
@@ -36,6 +36,7 @@ def run(predictor: Predictor, paths: Sequence[Path], out: Path, sheet: Path) -> 
     if out == sheet:
         raise RunError(Fault(what="the table and the sheet would be one file", where=short(out),
                              remedy="Name the table after what it is: --out predictions.csv"))
+    check_given(paths, predictor.config)
     task = predictor.task
     column = str(innermost(predictor.config.data.train).get("text", "text"))
     items = texts_given(paths, task, column) if predictor.reads_texts else images_given(paths, task)

@@ -26,6 +26,7 @@ from configs.layers import Layer
 from configs.load import build_config
 from configs.schema import Config
 from configs.text import inline
+from configs.there import needs_data, with_way_out
 from data.loader import Samples
 from data.order import micro_batches, share
 from trainers.build import (
@@ -40,9 +41,8 @@ from trainers.build import (
     build_stream,
     build_task,
     frozen_modules,
-    with_way_out,
 )
-from trainers.facts import facts_of, needs_facts, with_facts
+from trainers.facts import facts_of, with_facts
 from trainers.loop import timetables
 from trainers.rehearsal import rehearse
 from trainers.tasks import Task
@@ -60,7 +60,7 @@ def prepare(config: Config, *, world_size: int = 1) -> dict[str, Any]:
             return None
 
     sets: Sets | None = attempt(lambda: build_sets(config))
-    filled: Config | None = None if sets is None and needs_facts(config) else attempt(
+    filled: Config | None = None if sets is None and needs_data(config.model) else attempt(
         lambda: with_facts(config, facts_of(sets.train) if sets else {}))
     model = attempt(lambda: _model_on_meta(filled)) if filled else None
     attempt(lambda: build_batch_transforms(config))

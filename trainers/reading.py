@@ -13,10 +13,11 @@ from torch import Tensor
 
 from configs.errors import Fault, PrepareError
 from configs.schema import Config
+from configs.there import innermost, with_way_out
 from data.images import ImageFolder
 from data.loader import Transform
 from data.text import Texts
-from trainers.build import as_computed, build_sets, build_task, innermost, with_way_out
+from trainers.build import as_computed, build_sets, build_task
 from trainers.target import instantiate
 from trainers.tasks import Task
 from trainers.trained import remembered

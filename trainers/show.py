@@ -28,6 +28,7 @@ from configs.errors import PrepareError
 from configs.layers import Layer, short
 from configs.load import build_config
 from configs.schema import Config, Phase
+from configs.there import innermost, needs_data, with_way_out
 from data.loader import as_tensor
 from data.order import micro_batches, share
 from trainers.build import (
@@ -36,11 +37,9 @@ from trainers.build import (
     build_model,
     build_sets,
     frozen_modules,
-    innermost,
-    with_way_out,
 )
 from trainers.cost import SAMPLES, memory, outputs_and_flops, tensors
-from trainers.facts import facts_of, needs_facts, with_facts
+from trainers.facts import facts_of, with_facts
 from trainers.sheet import CPU, draw_sheet, training_fetch
 from trainers.stage import Forward
 from trainers.target import instantiate
@@ -81,7 +80,7 @@ def _sets(config: Config) -> tuple[Sets | None, str]:
     try:
         return build_sets(config), ""
     except PrepareError as error:
-        if needs_facts(config):
+        if needs_data(config.model):
             raise PrepareError(*with_way_out(error.faults, config.data.how_to_get)) from None
         return None, error.faults[0].what
 

@@ -12,9 +12,10 @@ from torch import nn
 
 from configs.errors import Fault, RunError
 from configs.load import read
-from configs.manifest import checkpoint_path, damage, saved_steps
+from configs.manifest import damage
 from configs.rundir import RunDir, read_json
 from configs.schema import Config
+from configs.there import find_checkpoint
 from trainers.build import place_model
 from trainers.facts import with_facts
 from trainers.stage import prefer_determinism
@@ -29,29 +30,16 @@ def settle(run: RunDir) -> None:
     prefer_determinism(config, threads=min(int(planned), len(os.sched_getaffinity(0))))
 
 
-def find_checkpoint(run: RunDir, which: str | None) -> tuple[Path, str]:
-    """The checkpoint that `which` names (best, last or a step), and what it is, in words. None means the best; the last
-    of a run that has judged none. Raises `RunError` where there is no such checkpoint, or where it is damaged."""
-    steps = saved_steps(run)
-    if not steps:
-        raise RunError(Fault(what="there are no checkpoints yet", where=str(run.checkpoints)))
-    if which is None:
-        which = "best" if (run.checkpoints / "best").exists() else "last"
-    path = (run.checkpoints / which).resolve()
-    if which.isdecimal():
-        path = checkpoint_path(run, int(which))
-    elif which not in ("best", "last"):
-        path = run.checkpoints / "nothing"
-    if not path.is_dir():
-        there = ", ".join(f"{step}" for step in steps[:8]) + (", ..." if len(steps) > 8 else "")
-        reason = " of a run without a validation set" if which == "best" else ""
-        raise RunError(Fault(what=f"there is no checkpoint '{which}'{reason}", where=str(run.checkpoints),
-                             given=f"--checkpoint {which}", remedy=f"Name best, last or a step: {there}."))
+def good_checkpoint(run: RunDir, which: str | None) -> tuple[Path, str]:
+    """The checkpoint that `which` names (`configs.there.find_checkpoint`), and what it is, in words. Raises `RunError`
+    where there is no such checkpoint, or where it is damaged."""
+    path = find_checkpoint(run, which)
     if reason := damage(path):
         raise RunError(Fault(what=f"the checkpoint is damaged: {reason}", where=str(path),
                              remedy=f"See: drumbeat checkpoints {run.id}"))
     step = read_json(path / "manifest.json")["step"]
-    return path, f"step {step:,}" if which.isdecimal() else f"{which} weights, of step {step:,}"
+    name = which or ("best" if (run.checkpoints / "best").exists() else "last")
+    return path, f"step {step:,}" if name.isdecimal() else f"{name} weights, of step {step:,}"
 
 
 def remembered(path: Path) -> dict[str, Any]:

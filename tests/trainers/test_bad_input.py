@@ -1,7 +1,9 @@
-"""A damaged file among the training images, and what may be done about it."""
+"""Bad input as a person would give it: a damaged file among the training images, and what may be done about it;
+runs and data that do not go together."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,9 @@ from PIL import Image
 
 from configs.rundir import RunDir, read_json
 from data.order import Stream
+from launch.cli import main
 from tests.tiny import drumbeat, latest, write_config
+from tests.trainers.made import IMAGES, PHASES, TEXTS, draw_images, run_of, write_texts
 from trainers.verify import verify
 
 pytestmark = pytest.mark.slow
@@ -66,3 +70,44 @@ def test_a_damaged_file_ends_a_run_that_goes_on_once_it_is_mended(tmp_path: Path
     report = verify(run)
     assert report.faults == 0
     assert {span.attempt: span.ranks for phase in report.phases for span in phase.spans} == {0: 2, 4: 1}
+
+
+def test_runs_and_data_that_do_not_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                               capfd: pytest.CaptureFixture[str]) -> None:
+    """One screen and exit code 2 for each, as typed."""
+    monkeypatch.chdir(tmp_path)
+    draw_images(tmp_path)
+    write_texts(tmp_path)
+    (tmp_path / "of_texts").mkdir()
+    images, texts = run_of(tmp_path, IMAGES), run_of(tmp_path / "of_texts", TEXTS.replace("ROOT/", f"{tmp_path}/"))
+    whole = images.config.read_text()
+
+    def said(line: str) -> str:
+        assert main(line.split()) == 2
+        screen = capfd.readouterr().err
+        assert "Traceback" not in screen
+        assert screen.count("error: ") == 1
+        return " ".join(screen.split())
+
+    images.config.write_text(whole.replace("classes: from_data", "classes: from_data\n  width: 6"))
+    assert "the checkpoint is of another architecture" in said(f"evaluate {images.path}")
+    assert "the checkpoint is of another architecture" in said(f"predict {images.path} test")
+    images.config.write_text(whole)
+
+    (tmp_path / "test" / "dog").rename(tmp_path / "test" / "wolf")
+    assert "only in the run: dog only in the data: wolf" in said(f"evaluate {images.path}")
+    (tmp_path / "test" / "cat").rename(tmp_path / "cats")
+    shutil.rmtree(tmp_path / "test" / "wolf")
+    assert "the folder test is empty" in said(f"evaluate {images.path}")
+
+    (tmp_path / "test.csv").write_text("content,Sports\na story,1\n")
+    assert "there is no column 'World'" in said(f"evaluate {texts.path}")
+    lines = texts.config.read_text().split("  test:")
+    texts.config.write_text("  test:".join([lines[0], lines[1].replace("labels:", "labels: null #", 1)]))
+    assert "data.test has no labels to compare with" in said(f"evaluate {texts.path}")
+    assert "the run's model reads texts, and this is an image" in said(f"predict {texts.path} train/cat/0.jpeg")
+
+    (tmp_path / "wrong.yaml").write_text(
+        "{name: wrong, batch_size: 2, model: {_target_: models.lstm.LSTM, vocabulary: from_data, classes: 2}, "
+        "data: {train: {_target_: data.images.ImageFolder, root: train}}, " + PHASES.strip() + "}")
+    assert "the training set does not tell its 'vocabulary'" in said("run wrong.yaml --debug")

@@ -16,7 +16,7 @@ from configs.rundir import RunDir
 from launch.cli import main
 from tests.trainers.made import IMAGES, REGRESSION, TEXTS, draw_images, run_of, write_table, write_texts
 from trainers.evaluation import judge, prepare
-from trainers.given import images_given
+from trainers.given import Item, images_given
 from trainers.predict import Predictor
 from trainers.predictions import run as predict
 from trainers.world import join
@@ -78,6 +78,21 @@ def test_a_folder_with_a_file_that_cannot_be_read(images: RunDir, tmp_path: Path
     assert ((95, 211, 141) in colours, (255, 128, 112) in colours) == (right > 0, right < 11)
 
 
+@pytest.mark.parametrize("batch", [True, False])
+def test_a_file_is_judged_by_its_own_statistics_or_by_the_running_ones(tmp_path: Path, batch: bool) -> None:
+    draw_images(tmp_path)
+    run = run_of(tmp_path, IMAGES.replace("{batch_size: 4}", f"{{batch_size: 1, batch_statistics: {batch}}}"))
+    predictor = Predictor.of(run.path)
+    file = tmp_path / "test" / "dog" / "3.png"
+    inputs = predictor.inputs([Item(str(file), file)])
+    assert inputs is not None
+    (told,) = predictor([file])
+    expected = predictor.model.train(batch)(predictor.forward.inputs(inputs)).softmax(1)[0]
+    assert list(told.values.values()) == pytest.approx(expected.tolist(), abs=1e-6)
+    other = predictor.model.train(not batch)(predictor.forward.inputs(inputs)).softmax(1)[0]
+    assert list(told.values.values()) != pytest.approx(other.tolist(), abs=1e-3)
+
+
 def test_without_the_training_data(images: RunDir, tmp_path: Path) -> None:
     """A run's folder is enough: the checkpoint remembers what the classes are called."""
     file = tmp_path / "test" / "cat" / "1.png"
@@ -115,7 +130,8 @@ def test_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(("given", "said"), [
     ("nowhere", "there is no file or folder"),
-    ("empty", "there are no images in this folder"),
+    ("empty", "this folder is empty"),
+    ("texts", "there are no images in this folder"),
     ("mixed", "some sub-folders are classes of the run, and some are not"),
     ("a.txt", "the run's model looks at images"),
     ("b.csv", "no column of this table names image files"),
@@ -123,6 +139,8 @@ def test_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 ])
 def test_what_cannot_be_predicted(images: RunDir, tmp_path: Path, given: str, said: str) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("a text\n")
     shutil.copytree(tmp_path / "test", tmp_path / "mixed")
     (tmp_path / "mixed" / "dog").rename(tmp_path / "mixed" / "wolf")
     (tmp_path / "a.txt").write_text("a text\n")

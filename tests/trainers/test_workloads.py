@@ -9,12 +9,15 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from configs.load import ROOT, load
-from configs.rundir import read_json
+from configs.rundir import RunDir, read_json
 from data.words import Words
 from tests.tiny import drumbeat, latest
 from tests.workloads import SMALL, train, write_sets
 from trainers.build import build_sets, place_model
+from trainers.evaluation import judge, prepare
 from trainers.facts import facts_of, with_facts
+from trainers.predict import Predictor
+from trainers.world import join
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*does not have a deterministic implementation.*")]
 
@@ -69,6 +72,20 @@ def test_a_text_model_starts_from_vectors(folder: Path, monkeypatch: pytest.Monk
     vector = model.get_parameter("embedding.weight")[words.words().index(known[0])]
     torch.testing.assert_close(vector, torch.arange(100) * 0.01)
     assert f"vectors.txt has {len(known):,} of {words.size - 2:,} words (50%)" in capsys.readouterr().err
+
+
+def test_a_level_is_read_off_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the evaluation reads it off the same picture, by the statistics of that picture alone."""
+    monkeypatch.chdir(folder)
+    train("resnet18_fill_level", ["name=level", "data.train.n=2", "data.validation.n=2", "data.train.side=64",
+                                  "data.validation.side=64"], folder)
+    run = RunDir(next((folder / "runs" / "level").glob("2*")))
+    job = prepare(run, "validation", None)
+    with join("cpu") as world:
+        judged = judge(job, world)
+    job.samples[1][0].save(folder / "vessel.png")
+    (told,) = Predictor.of(run.path)([folder / "vessel.png"])
+    assert list(told.values.values()) == [pytest.approx(float(judged.outputs[1]), abs=1e-3)]
 
 
 def test_all_shipped_configs_are_tried() -> None:
