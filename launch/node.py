@@ -126,6 +126,9 @@ class Launcher:
             if self.allocation.needs_successor():
                 refusal = queue_successor(self.run, self.plan, self.allocation)
                 self.successor = not refusal or bool(self.plan.site.prefix)
+                if not self.successor:
+                    print(f"warning: SLURM would not queue this job again, nor take another for it: {refusal}",
+                          flush=True)
         while True:
             attempt = self.claim() if self.node == 0 else self.wait_for("the next attempt", self.claimed)
             self.joined, self.trouble = attempt.number, ""
@@ -249,8 +252,9 @@ class Launcher:
         assert self.allocation
         if self.successor or not (refusal := self.allocation.requeue()):
             return ""
-        self.successor = not queue_successor(self.run, self.plan, self.allocation)
-        return "" if self.successor else refusal
+        refused = queue_successor(self.run, self.plan, self.allocation)
+        self.successor = not refused
+        return refused and f"{refusal}; nor does it take another job: {refused}"
 
     def wait_for(self, what: str, look: Callable[[], T | None]) -> T:
         """The other nodes: something the first one writes. Raises `RunFailedError` where it never comes."""

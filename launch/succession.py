@@ -50,7 +50,7 @@ def queue_successor(run: RunDir, plan: JobPlan, allocation: Allocation) -> str:
         slurm = Slurm()
         queued = slurm.submit(slurm.prepare(plan, after=allocation.job))
     except LaunchError as refusal:
-        return refusal.faults[0].given or refusal.faults[0].what
+        return (refusal.faults[0].given or refusal.faults[0].what).splitlines()[0]
     write_json(run.job, job | {"id": allocation.job, "successor": queued.id})
     print(f"job {queued.id} goes on with the run if this one ends early: SLURM would not queue it again", flush=True)
     return ""

@@ -16,6 +16,7 @@ import pytest
 from submitit import SlurmExecutor
 
 from tests.slurm import witness
+from tests.slurm.accounting import MEMORY
 from tests.slurm.cluster import Cluster, ClusterError
 
 pytestmark = pytest.mark.slurm
@@ -56,7 +57,8 @@ def traces_of(folder: Path) -> list[str]:
     """What the cluster with this folder has left on the machine, found without the cluster's own help."""
     conf = dict(line.split("=", 1) for line in (folder / "slurm.conf").read_text().splitlines())
     scratch = Path(conf["SlurmctldPidFile"]).parent
-    left = [str(scratch)] if scratch.exists() else []
+    folders = (scratch, MEMORY / scratch.name)
+    left = [str(folder) for folder in folders if folder.exists()]
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             words = (process / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
@@ -123,18 +125,18 @@ def test_a_preempted_job_runs_again(slurm_installed: None, tmp_path: Path) -> No
             cluster.wait(low, "RUNNING", timeout=10)
 
 
-def test_nothing_is_left_when_the_body_raises(slurm_installed: None, tmp_path: Path) -> None:
+def test_nothing_is_left_when_the_body_raises(accounting_installed: None, tmp_path: Path) -> None:
     """Under pgid, SLURM itself would lose track of the child and the grandchild."""
     folder = tmp_path / "cluster"
     processes: set[int] = set()
 
     def body() -> None:
-        with Cluster(folder, proctrack="pgid") as cluster:
+        with Cluster(folder, proctrack="pgid", accounting=True) as cluster:
             submit(cluster, "main", bear_witness(tmp_path))
             until(lambda: family_is_up(tmp_path))
             processes.update(cluster.processes())
             names = {Path(f"/proc/{pid}/comm").read_text().strip() for pid in processes}
-            assert {"munged", "slurmctld", "slurmd", "slurmstepd", "srun"} <= names
+            assert {"munged", "mariadbd", "slurmdbd", "slurmctld", "slurmd", "slurmstepd", "srun"} <= names
             assert {int((tmp_path / f"{name}.pid").read_text()) for name in witness.FAMILY} <= processes
             assert traces_of(folder)
             raise ZeroDivisionError
@@ -145,9 +147,9 @@ def test_nothing_is_left_when_the_body_raises(slurm_installed: None, tmp_path: P
     assert traces_of(folder) == []
 
 
-def test_nothing_is_left_when_the_test_process_is_killed(slurm_installed: None, tmp_path: Path) -> None:
+def test_nothing_is_left_when_the_test_process_is_killed(accounting_installed: None, tmp_path: Path) -> None:
     code = "import os, pathlib, sys; from tests.slurm.cluster import Cluster\n"
-    code += "with Cluster(pathlib.Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    code += "with Cluster(pathlib.Path(sys.argv[1]), accounting=True): os.kill(os.getpid(), 9)"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, timeout=60)
     assert done.returncode == -signal.SIGKILL
     until(lambda: traces_of(tmp_path) == [])
@@ -157,6 +159,14 @@ def test_a_start_that_fails_says_what_the_daemon_logged(slurm_installed: None, t
     with pytest.raises(ClusterError, match=r"(?s)n[12] ended with code 1\n.*cannot find proctrack plugin"):
         Cluster(tmp_path, proctrack="none").__enter__()  # type: ignore[arg-type]
     assert traces_of(tmp_path) == []
+
+
+def test_accounts_and_jobs_are_kept(accounting_installed: None, tmp_path: Path) -> None:
+    with Cluster(tmp_path, accounting=True) as cluster:
+        job = submit(cluster, "main", "true")
+        cluster.wait(job, "COMPLETED", timeout=20)
+        asked = ("sacct", "--noheader", "--parsable2", "--allocations", "--format=Account,User,QOS,State")
+        until(lambda: cluster.run(*asked, "--jobs", job).strip() == "root|root|normal|COMPLETED")
 
 
 def test_a_refused_command_says_why(cluster: Cluster) -> None:

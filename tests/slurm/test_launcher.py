@@ -24,18 +24,10 @@ from launch.plan import JobPlan, Topology
 from tests.launch import standin
 from tests.launch.test_node import ROOT, alive, until
 from tests.slurm.cluster import Cluster
+from tests.slurm.matrix import on
 from tests.slurm.test_cluster import submit
 
 pytestmark = pytest.mark.slurm
-
-
-def on(*proctracks: str, **options: Any) -> pytest.MarkDecorator:
-    """A cluster with each way to find a job's processes. The named ones are for every day: together the tests try each
-    of them with everything that it makes a difference to. `make test-slurm` tries all combinations."""
-    params = [pytest.param({"proctrack": proctrack, **options}, id=proctrack,
-                           marks=() if proctrack in proctracks else pytest.mark.matrix)
-              for proctrack in ("cgroup", "linuxproc", "pgid")]
-    return pytest.mark.parametrize("cluster", params, indirect=True, scope="module")
 
 
 class Submitted:
@@ -118,7 +110,7 @@ def submitted(cluster: Cluster, tmp_path: Path) -> Iterator[Callable[..., Submit
         assert job.left() == []
 
 
-@on("cgroup", "pgid")
+@on("cgroup", "pgid-accounts")
 def test_the_signal_ahead_of_the_time_limit(submitted: Callable[..., Submitted]) -> None:
     job = submitted()
     job.up()
@@ -128,7 +120,7 @@ def test_the_signal_ahead_of_the_time_limit(submitted: Callable[..., Submitted])
     job.finish()
 
 
-@on("cgroup", "linuxproc")
+@on("cgroup-accounts", "linuxproc")
 def test_preemption_with_a_grace_time(submitted: Callable[..., Submitted]) -> None:
     job = submitted()
     job.up()
@@ -139,7 +131,7 @@ def test_preemption_with_a_grace_time(submitted: Callable[..., Submitted]) -> No
     job.finish()
 
 
-@on("pgid")
+@on("pgid", "cgroup-accounts")
 def test_requeued_by_an_administrator(submitted: Callable[..., Submitted]) -> None:
     """So is preemption without a GraceTime. SLURM sends SIGTERM, and SIGKILL after KillWait."""
     job = submitted()
@@ -150,7 +142,7 @@ def test_requeued_by_an_administrator(submitted: Callable[..., Submitted]) -> No
     job.finish()
 
 
-@on("linuxproc")
+@on("linuxproc", "pgid-accounts")
 def test_a_cancelled_job_saves_and_stays_cancelled(submitted: Callable[..., Submitted]) -> None:
     job = submitted()
     job.up()
@@ -161,7 +153,7 @@ def test_a_cancelled_job_saves_and_stays_cancelled(submitted: Callable[..., Subm
     assert job.restarts() == 0
 
 
-@on("cgroup")
+@on("cgroup", "linuxproc-accounts")
 def test_a_rank_and_then_an_agent_is_killed_on_the_second_node(submitted: Callable[..., Submitted]) -> None:
     """Both nodes take the next attempt together, on another port, in the same allocation."""
     job = submitted()
@@ -178,7 +170,7 @@ def test_a_rank_and_then_an_agent_is_killed_on_the_second_node(submitted: Callab
     assert (len(ports), job.restarts()) == (3, 0)
 
 
-@on("linuxproc")
+@on("pgid", "linuxproc-accounts")
 def test_two_runs_on_the_same_nodes(submitted: Callable[..., Submitted], tmp_path: Path) -> None:
     jobs = [submitted(tmp_path / name, cpus=4) for name in ("one", "two")]
     pids = [set(job.up().values()) for job in jobs]
@@ -190,7 +182,7 @@ def test_two_runs_on_the_same_nodes(submitted: Callable[..., Submitted], tmp_pat
         job.finish()
 
 
-@on("cgroup")
+@on("cgroup", "pgid-accounts")
 def test_a_stop_in_the_middle_of_the_start(submitted: Callable[..., Submitted]) -> None:
     job = submitted()
     until(job.run.attempt(0).path.exists, seconds=40)
@@ -201,7 +193,7 @@ def test_a_stop_in_the_middle_of_the_start(submitted: Callable[..., Submitted]) 
     assert job.left() == []
 
 
-@on("pgid")
+@on("pgid", "linuxproc-accounts")
 def test_files_that_appear_late(submitted: Callable[..., Submitted]) -> None:
     """As they may on another machine's disk."""
     job = submitted()
@@ -214,7 +206,7 @@ def test_files_that_appear_late(submitted: Callable[..., Submitted]) -> None:
     job.finish()
 
 
-@on("cgroup")
+@on("cgroup", "linuxproc-accounts")
 def test_a_job_that_is_submitted_from_within_another(submitted: Callable[..., Submitted],
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     """What that one has in its environment would be fatal."""
@@ -227,7 +219,7 @@ def test_a_job_that_is_submitted_from_within_another(submitted: Callable[..., Su
     job.finish()
 
 
-@on("cgroup")
+@on("linuxproc", "cgroup-accounts")
 def test_a_run_that_is_given_up_is_a_failed_job(submitted: Callable[..., Submitted]) -> None:
     job = submitted()
     (job.run.path / "standin" / "fail1").write_text("a bad picture")
@@ -236,12 +228,14 @@ def test_a_run_that_is_given_up_is_a_failed_job(submitted: Callable[..., Submitt
     assert job.words(1).endswith("a bad picture; there is no checkpoint; given up: the same again")
 
 
-@on("cgroup")
+@on("linuxproc", "cgroup-accounts")
 def test_the_time_limit_without_a_signal(submitted: Callable[..., Submitted]) -> None:
     """The launcher looks at the clock itself."""
-    job = submitted(time_minutes=1, signal_seconds=55, sbatch={"signal": "CONT@1"})
+    job = submitted(time_minutes=1, signal_seconds=40, sbatch={"signal": "CONT@1"})
     job.up()
-    job.up_again(1)
+    until(job.run.attempt(0).verdict.exists, seconds=60)
     assert job.words(0) == "stopped at step 1: the job's time limit is near"
-    (job.run.path / "standin" / "finish").touch()
-    job.cluster.wait(job.job, "COMPLETED", timeout=40)
+    (job.run.path / "standin" / "finish").touch()  # ahead of the next attempt, whose time may be up as soon
+    job.cluster.start_again(job.job)
+    job.cluster.wait(job.job, "COMPLETED", timeout=60)
+    assert (job.state(), job.restarts()) == ("finished", 1)

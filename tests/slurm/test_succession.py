@@ -13,8 +13,9 @@ from configs.rundir import read_json
 from tests.launch import standin
 from tests.launch.test_node import alive, until
 from tests.slurm.cluster import Cluster
+from tests.slurm.matrix import on
 from tests.slurm.test_cluster import submit
-from tests.slurm.test_launcher import Submitted, on, submitted  # noqa: F401
+from tests.slurm.test_launcher import Submitted, submitted  # noqa: F401
 
 pytestmark = pytest.mark.slurm
 
@@ -36,7 +37,7 @@ def gone(job: Submitted) -> bool:
 Start = Callable[..., Submitted]
 
 
-@on("cgroup", preempt="CANCEL", grace=0)
+@on("cgroup", "linuxproc-accounts", preempt="CANCEL", grace=0)
 def test_the_time_limit(submitted: Start) -> None:  # noqa: F811
     job = submitted(sbatch=NO_REQUEUE)
     next_job = successor(job)
@@ -55,7 +56,7 @@ def test_the_time_limit(submitted: Start) -> None:  # noqa: F811
     assert not (job.run.attempts / "002").exists()
 
 
-@on("cgroup", preempt="CANCEL", grace=0)
+@on("pgid", "cgroup-accounts", preempt="CANCEL", grace=0)
 def test_cancelled_is_cancelled(submitted: Start) -> None:  # noqa: F811
     job = submitted(sbatch=NO_REQUEUE)
     next_job = successor(job)
@@ -67,7 +68,7 @@ def test_cancelled_is_cancelled(submitted: Start) -> None:  # noqa: F811
     assert not (job.run.attempts / "001").exists()
 
 
-@on("cgroup", preempt="CANCEL", grace=0)
+@on("cgroup", "linuxproc-accounts", preempt="CANCEL", grace=0)
 def test_a_run_that_is_given_up_leaves_none(submitted: Start) -> None:  # noqa: F811
     job = submitted(sbatch=NO_REQUEUE)
     next_job = successor(job)
@@ -78,7 +79,7 @@ def test_a_run_that_is_given_up_leaves_none(submitted: Start) -> None:  # noqa: 
     assert (job.state(), job.cluster.state(next_job)) == ("failed", "CANCELLED")
 
 
-@on("cgroup", preempt="CANCEL", grace=0)
+@on("linuxproc", "cgroup-accounts", preempt="CANCEL", grace=0)
 def test_a_run_that_somebody_resumed_is_left_to_that_job(submitted: Start) -> None:  # noqa: F811
     job = submitted(sbatch=NO_REQUEUE, cpus=2)
     next_job = successor(job)
@@ -96,7 +97,7 @@ def test_a_run_that_somebody_resumed_is_left_to_that_job(submitted: Start) -> No
     until(lambda: gone(job))
 
 
-@on("cgroup", preempt="CANCEL", grace=0)
+@on("pgid", "cgroup-accounts", preempt="CANCEL", grace=0)
 def test_preempted_by_cancelling_it_queues_itself_again(submitted: Start) -> None:  # noqa: F811
     job = submitted()
     job.up()
@@ -108,7 +109,7 @@ def test_preempted_by_cancelling_it_queues_itself_again(submitted: Start) -> Non
     job.finish()
 
 
-@on("cgroup", preempt="CANCEL", grace=0)
+@on("linuxproc", "cgroup-accounts", preempt="CANCEL", grace=0)
 def test_preempted_by_cancelling_where_it_may_not(submitted: Start) -> None:  # noqa: F811
     job = submitted(sbatch=NO_REQUEUE)
     next_job = successor(job)
@@ -122,7 +123,7 @@ def test_preempted_by_cancelling_where_it_may_not(submitted: Start) -> None:  # 
     until(lambda: gone(job))
 
 
-@on("cgroup", preempt="CANCEL", grace=0)
+@on("cgroup", "pgid-accounts", preempt="CANCEL", grace=0)
 def test_without_scontrol_on_the_nodes(submitted: Start, tmp_path: Path) -> None:  # noqa: F811
     """What its nodes have on their PATH: all but scontrol."""
     (programs := tmp_path / "bin").mkdir()
@@ -142,7 +143,7 @@ def test_without_scontrol_on_the_nodes(submitted: Start, tmp_path: Path) -> None
     assert job.state() == "finished"
 
 
-@on("cgroup", preempt="CANCEL", grace=0)
+@on("cgroup", "pgid-accounts", preempt="CANCEL", grace=0)
 def test_from_within_a_container(submitted: Start, tmp_path: Path) -> None:  # noqa: F811
     """It has neither scontrol nor sbatch; the job's script, which is outside, has the job queued again."""
     (programs := tmp_path / "bin").mkdir()
@@ -155,7 +156,7 @@ def test_from_within_a_container(submitted: Start, tmp_path: Path) -> None:  # n
     job.finish()
 
 
-@on("cgroup", preempt="CANCEL", grace=0)
+@on("cgroup", "linuxproc-accounts", preempt="CANCEL", grace=0)
 @pytest.mark.parametrize("node", [0, 1])
 def test_a_launcher_is_killed(submitted: Start, node: int) -> None:  # noqa: F811
     """The launchers of all nodes are started again, in the same allocation."""
@@ -170,7 +171,7 @@ def test_a_launcher_is_killed(submitted: Start, node: int) -> None:  # noqa: F81
     assert job.restarts() == 0
 
 
-@on("cgroup", preempt="CANCEL", grace=0)
+@on("cgroup", "pgid-accounts", preempt="CANCEL", grace=0)
 def test_a_launcher_that_is_killed_each_time(submitted: Start) -> None:  # noqa: F811
     job = submitted(restarts=1)
     for attempt in (0, 1):
@@ -185,7 +186,7 @@ def test_a_launcher_that_is_killed_each_time(submitted: Start) -> None:  # noqa:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("requeue", [True, False], ids=["requeue", "successor"])
-@on("linuxproc", slurmd_timeout=10, nodes=3)
+@on("linuxproc", among=("cgroup", "linuxproc", "pgid-accounts"), slurmd_timeout=10, nodes=3)
 def test_a_node_fails(cluster: Cluster, submitted: Start, requeue: bool) -> None:  # noqa: F811
     """The run goes on elsewhere. What the failed node had started, which SLURM no longer reaches, ends by itself."""
     job = submitted(sbatch={} if requeue else NO_REQUEUE)
