@@ -44,7 +44,7 @@ print(launcher.run_attempts())
 """
 
 
-def until(reached: Callable[[], Any], seconds: float = 20.0) -> None:
+def until(reached: Callable[[], Any], seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not reached():
         assert time.monotonic() < deadline, "waited in vain"
@@ -83,7 +83,7 @@ class Stage:
 
     def end(self) -> list[str]:
         """Waits for the launchers; what each one said to do next."""
-        return [launcher.communicate(timeout=20)[0].strip() for launcher in self.launchers]
+        return [launcher.communicate(timeout=60)[0].strip() for launcher in self.launchers]
 
     def finish(self) -> None:
         (self.run.path / "standin" / "finish").touch()
@@ -266,7 +266,7 @@ def test_the_other_nodes_join_only_attempts_of_their_own_job(stage: Callable[...
     here = stage(nodes=2, ranks_per_node=1)
     write_json(here.run.claim_attempt().launch, {"job": "6.0"})
     here.launch(1, patience=2.0)
-    here.launchers[0].communicate(timeout=20)
+    here.launchers[0].communicate(timeout=60)
     assert here.launchers[0].returncode != 0, "joined another job's attempt"
     assert standin.pids(here.run.path, 0) == {}
 
@@ -277,7 +277,7 @@ def test_the_other_nodes_do_not_wait_for_ever(stage: Callable[..., Stage]) -> No
     here.up()
     here.launchers[0].kill()
     here.finish()
-    said = here.launchers[1].communicate(timeout=20)
+    said = here.launchers[1].communicate(timeout=60)
     assert "the first node's launcher is gone; waited for the verdict in vain" in said[1]
     assert here.left() == []
 

@@ -55,11 +55,11 @@ def ahead(accounts: Cluster) -> Iterator[Callable[..., None]]:
     def put(*options: str) -> None:
         job = accounts.run("sbatch", "--parsable", "--account=lab", "--output=/dev/null", "--chdir=/", "--time=5",
                            *options, "--wrap=sleep 300").strip()
-        accounts.wait(job, "RUNNING", timeout=30)
+        accounts.wait(job, "RUNNING")
 
     yield put
     accounts.run("scancel", "--user=root")
-    until(lambda: not accounts.run("squeue", "--noheader"), seconds=60)
+    until(lambda: not accounts.run("squeue", "--noheader"))
 
 
 @pytest.mark.parametrize(("assignments", "site", "said", "where", "do"), [
@@ -101,7 +101,7 @@ def test_why_a_job_waits(accounts: Cluster, ahead: Callable[..., None], tmp_path
     job = Slurm().submit(asked)
     run.write_status(state="pending")
     write_json(run.job, {"where": "slurm", "id": job.id})
-    until(lambda: reason in why(run), seconds=40)
+    until(lambda: reason in why(run))
     said = " ".join(why(run).split())
     assert f"why {reason}: " in said and words in said
     assert ("CANCEL" not in said) and ("drumbeat cancel" in said) == (not first)
@@ -112,7 +112,7 @@ def test_no_job_may_follow(accounts: Cluster, submitted: Callable[..., Submitted
     job = submitted(sbatch=NO_REQUEUE, account="lab", qos="lone")
     job.up()
     accounts.run("scancel", "--signal=USR2", job.job)
-    until(lambda: not accounts.run("squeue", "--noheader"), seconds=60)
+    until(lambda: not accounts.run("squeue", "--noheader"))
     assert job.state() == "stopped"
     assert job.words(0) == (
         "stopped at step 1: the job's time limit is near; SLURM does not queue it again: Requested operation is "
@@ -139,7 +139,7 @@ def test_sacct_is_not_asked(accounts: Cluster, submitted: Callable[..., Submitte
     accounts.start_again(job.job)
     job.up(2)
     verb(tmp_path, "cancel", *words)
-    until(lambda: not accounts.run("squeue", "--noheader"), seconds=60)
+    until(lambda: not accounts.run("squeue", "--noheader"))
     assert read_json(job.run.status)["state"] == "cancelled"
     assert found.read_text().strip() == str(sacct), "the nodes would have found the slow one"
     assert not asked.exists()

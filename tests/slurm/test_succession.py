@@ -25,7 +25,7 @@ NO_REQUEUE = {"requeue": False, "no-requeue": True}
 
 def successor(job: Submitted) -> str:
     """The id of the job that follows, once it is queued."""
-    until(lambda: read_json(job.run.job).get("successor"), seconds=40)
+    until(lambda: read_json(job.run.job).get("successor"))
     return str(read_json(job.run.job)["successor"])
 
 
@@ -43,14 +43,14 @@ def test_the_time_limit(submitted: Start) -> None:  # noqa: F811
     next_job = successor(job)
     job.up()
     job.cluster.run("scancel", "--signal=USR2", job.job)
-    job.cluster.wait(job.job, "FAILED", timeout=40)
+    job.cluster.wait(job.job, "FAILED")
     job.up(1)
     assert job.words(0) == "stopped at step 1: the job's time limit is near"
     assert read_json(job.run.job)["id"] == next_job
     last = successor(job)
     assert last != next_job
     (job.run.path / "standin" / "finish").touch()
-    job.cluster.wait(next_job, "COMPLETED", timeout=40)
+    job.cluster.wait(next_job, "COMPLETED")
     until(lambda: gone(job))
     assert (job.state(), job.cluster.state(last)) == ("finished", "CANCELLED")
     assert not (job.run.attempts / "002").exists()
@@ -62,7 +62,7 @@ def test_cancelled_is_cancelled(submitted: Start) -> None:  # noqa: F811
     next_job = successor(job)
     job.up()
     job.cluster.run("scancel", job.job)
-    until(lambda: gone(job), seconds=40)
+    until(lambda: gone(job))
     assert job.cluster.state(next_job) in ("CANCELLED", "COMPLETED"), "taken out of the queue, or it had nothing to do"
     assert (job.state(), job.words(0)) == ("cancelled", "stopped at step 1: the job was cancelled")
     assert not (job.run.attempts / "001").exists()
@@ -74,7 +74,7 @@ def test_a_run_that_is_given_up_leaves_none(submitted: Start) -> None:  # noqa: 
     next_job = successor(job)
     job.up()
     (job.run.path / "standin" / "fail1").write_text("a bad picture")
-    job.cluster.wait(job.job, "FAILED", timeout=90)
+    job.cluster.wait(job.job, "FAILED")
     until(lambda: gone(job))
     assert (job.state(), job.cluster.state(next_job)) == ("failed", "CANCELLED")
 
@@ -86,14 +86,14 @@ def test_a_run_that_somebody_resumed_is_left_to_that_job(submitted: Start) -> No
     job.up()
     job.cluster.run("scontrol", "hold", next_job)
     job.cluster.run("scancel", "--signal=USR2", job.job)
-    job.cluster.wait(job.job, "FAILED", timeout=40)
+    job.cluster.wait(job.job, "FAILED")
     job.resume()
     job.up(1)
     job.cluster.run("scontrol", "release", next_job)
-    job.cluster.wait(next_job, "COMPLETED", timeout=60)
+    job.cluster.wait(next_job, "COMPLETED")
     assert read_json(job.run.job)["id"] == job.job
     (job.run.path / "standin" / "finish").touch()
-    job.cluster.wait(job.job, "COMPLETED", timeout=40)
+    job.cluster.wait(job.job, "COMPLETED")
     until(lambda: gone(job))
 
 
@@ -103,7 +103,7 @@ def test_preempted_by_cancelling_it_queues_itself_again(submitted: Start) -> Non
     job.up()
     assert not read_json(job.run.job).get("successor")
     urgent = submit(job.cluster, "urgent", "true")
-    job.cluster.wait(urgent, "COMPLETED", timeout=40)
+    job.cluster.wait(urgent, "COMPLETED")
     job.up_again(1)
     assert job.words(0) == "stopped at step 1: preempted"
     job.finish()
@@ -119,7 +119,7 @@ def test_preempted_by_cancelling_where_it_may_not(submitted: Start) -> None:  # 
     assert job.cluster.state(job.job) == "PREEMPTED"
     assert job.words(0) == "stopped at step 1: preempted"
     (job.run.path / "standin" / "finish").touch()
-    job.cluster.wait(next_job, "COMPLETED", timeout=40)
+    job.cluster.wait(next_job, "COMPLETED")
     until(lambda: gone(job))
 
 
@@ -135,10 +135,10 @@ def test_without_scontrol_on_the_nodes(submitted: Start, tmp_path: Path) -> None
     next_job = successor(job)
     job.up()
     job.cluster.run("scancel", "--signal=USR2", job.job)
-    job.cluster.wait(job.job, "FAILED", timeout=40)
+    job.cluster.wait(job.job, "FAILED")
     job.up(1)
     (job.run.path / "standin" / "finish").touch()
-    job.cluster.wait(next_job, "COMPLETED", timeout=40)
+    job.cluster.wait(next_job, "COMPLETED")
     until(lambda: gone(job))
     assert job.state() == "finished"
 
@@ -177,7 +177,7 @@ def test_a_launcher_that_is_killed_each_time(submitted: Start) -> None:  # noqa:
     for attempt in (0, 1):
         job.up(attempt)
         os.kill(job.launcher(0, attempt), signal.SIGKILL)
-    job.cluster.wait(job.job, "FAILED", timeout=40)
+    job.cluster.wait(job.job, "FAILED")
     assert job.state() == "failed"
     assert job.words(1).endswith("given up: 2 times in a row without a newer checkpoint")
     assert read_json(job.run.status)["verdict"] == job.words(1)
@@ -192,7 +192,7 @@ def test_a_node_fails(cluster: Cluster, submitted: Start, requeue: bool) -> None
     job = submitted(sbatch={} if requeue else NO_REQUEUE)
     before = job.up()
     job.cluster.kill_daemon("n2")
-    until(lambda: job.cluster.state(job.job) in ("PENDING", "NODE_FAIL"), seconds=90)
+    until(lambda: job.cluster.state(job.job) in ("PENDING", "NODE_FAIL"))
     if requeue:
         job.up_again(1)
     else:
@@ -200,8 +200,8 @@ def test_a_node_fails(cluster: Cluster, submitted: Start, requeue: bool) -> None
     until(lambda: not [pid for pid in before.values() if alive(pid)])
     assert {read_json(job.run.attempt(1).present(node))["host"] for node in (0, 1)} == {"n1", "n3"}
     (job.run.path / "standin" / "finish").touch()
-    until(lambda: gone(job), seconds=40)
+    until(lambda: gone(job))
     assert job.state() == "finished"
     assert len(list(job.run.attempts.iterdir())) == 2
     job.cluster.start_daemon("n2")
-    until(lambda: "n2" in job.cluster.run("sinfo", "--noheader", "--states=idle", "--Node", "--format=%N"), seconds=40)
+    until(lambda: "n2" in job.cluster.run("sinfo", "--noheader", "--states=idle", "--Node", "--format=%N"))

@@ -53,7 +53,7 @@ def test_a_job_that_waits_is_explained_and_cancelled(cluster: Cluster, tmp_path:
     write_config(tmp_path)
     ahead = cluster.run("sbatch", "--parsable", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap",
                         "sleep 300").strip()
-    cluster.wait(ahead, "RUNNING", timeout=30)
+    cluster.wait(ahead, "RUNNING")
     said = drumbeat(tmp_path, "tiny.yaml", "--slurm", "--procs", "1", preflight=True).stdout
     run, job = latest(tmp_path), re.search(r"SLURM job\s+(\d+)", said)[1]  # type: ignore[index]
     assert re.search(r"queue      SLURM would start it at \S+ \S+ on n", said)
@@ -84,7 +84,7 @@ def test_a_job_runs_the_code_it_was_submitted_with(cluster: Cluster, tmp_path: P
     (tmp_path / "nets.py").write_text(nets.format("submitted"))
     ahead = cluster.run("sbatch", "--parsable", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap",
                         "sleep 300").strip()
-    cluster.wait(ahead, "RUNNING", timeout=30)
+    cluster.wait(ahead, "RUNNING")
     said = drumbeat(tmp_path, "tiny.yaml", "--slurm", "--procs", "1", "model._target_=nets.Mine",
                     "task._target_=tests.tiny.Fuse", f"task.folder={tmp_path}", "task.at=[8,8]", "task.how=hold").stdout
     run, job = latest(tmp_path), re.search(r"SLURM job\s+(\d+)", said)[1]  # type: ignore[index]
