@@ -116,11 +116,14 @@ class Launcher:
             signal.signal(number, self.hear)
         signal.signal(signal.SIGCONT, signal.SIG_DFL)  # SLURM sends it ahead of SIGTERM; submitit would log it
         become_subreaper()
+        if self.allocation:
+            before = look_back(self.run, self.plan, self.allocation, first=self.node == 0)
+            if before and before.next in ("leave", "give up"):
+                if self.node == 0:
+                    drop_successor(self.run)
+                return before.next
         if self.allocation and self.node == 0:
             self.end = self.allocation.end_time()
-            if (before := look_back(self.run, self.plan, self.allocation)) and before.next in ("leave", "give up"):
-                drop_successor(self.run)
-                return before.next
             if warning := grace_warning(self.run, self.allocation.look().get("Partition", ""), self.allocation.ask):
                 print(f"warning: {warning}", flush=True)
             if self.allocation.needs_successor():

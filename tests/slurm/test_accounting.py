@@ -111,6 +111,8 @@ def test_no_job_may_follow(accounts: Cluster, submitted: Callable[..., Submitted
     """The account lets no second job into the queue, and SLURM does not queue the first one again."""
     job = submitted(sbatch=NO_REQUEUE, account="lab", qos="lone")
     job.up()
+    log = (job.run.submitit / f"{job.job}_0_log.out").read_text()
+    assert "nor take another for it: QOSMaxSubmitJobPerUserLimit" in log
     accounts.run("scancel", "--signal=USR2", job.job)
     until(lambda: not accounts.run("squeue", "--noheader"))
     assert job.state() == "stopped"
