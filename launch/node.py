@@ -116,16 +116,22 @@ class Launcher:
             signal.signal(number, self.hear)
         signal.signal(signal.SIGCONT, signal.SIG_DFL)  # SLURM sends it ahead of SIGTERM; submitit would log it
         become_subreaper()
+        if self.allocation:
+            before = look_back(self.run, self.plan, self.allocation, first=self.node == 0)
+            if before and before.next in ("leave", "give up"):
+                if self.node == 0:
+                    drop_successor(self.run)
+                return before.next
         if self.allocation and self.node == 0:
             self.end = self.allocation.end_time()
-            if (before := look_back(self.run, self.plan, self.allocation)) and before.next in ("leave", "give up"):
-                drop_successor(self.run)
-                return before.next
             if warning := grace_warning(self.run, self.allocation.look().get("Partition", ""), self.allocation.ask):
                 print(f"warning: {warning}", flush=True)
             if self.allocation.needs_successor():
                 refusal = queue_successor(self.run, self.plan, self.allocation)
                 self.successor = not refusal or bool(self.plan.site.prefix)
+                if not self.successor:
+                    print(f"warning: SLURM would not queue this job again, nor take another for it: {refusal}",
+                          flush=True)
         while True:
             attempt = self.claim() if self.node == 0 else self.wait_for("the next attempt", self.claimed)
             self.joined, self.trouble = attempt.number, ""
@@ -250,8 +256,9 @@ class Launcher:
         assert self.allocation
         if self.successor or not (refusal := self.allocation.requeue()):
             return ""
-        self.successor = not queue_successor(self.run, self.plan, self.allocation)
-        return "" if self.successor else refusal
+        refused = queue_successor(self.run, self.plan, self.allocation)
+        self.successor = not refused
+        return refused and f"{refusal}; nor does it take another job: {refused}"
 
     def wait_for(self, what: str, look: Callable[[], T | None]) -> T:
         """The other nodes: something the first one writes. Raises `RunFailedError` where it never comes."""

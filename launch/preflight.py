@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 from configs.errors import Fault, LaunchError
@@ -27,13 +28,15 @@ SILENT = re.compile(r"contact slurm|connect|timed out|does not answer|no sbatch"
 
 
 def check_cluster(request: Request) -> str:
-    """Asks SLURM about the job. Returns when it would start it, in its own words, '' where it does not answer now.
-    Raises `LaunchError`."""
+    """Asks SLURM about the job. Returns when it would start it, in its own words, '' where it does not answer now or
+    cannot tell. Raises `LaunchError`."""
     with environment(request.plan):
         code, said = _test_only(request.text)
     if code == 0:
         found = re.search(r"to start at (\S+).* on nodes? (\S+)", said)
-        return f"SLURM would start it at {found[1].replace('T', ' ')} on {found[2]}" if found else ""
+        if not found or int(found[1][:4]) > time.localtime().tm_year + 1:  # behind a job without a time limit: in 2537
+            return ""
+        return f"SLURM would start it at {found[1].replace('T', ' ')} on {found[2]}"
     if SILENT.search(said):
         return ""
     raise LaunchError(refusal(said, request.plan.site, "sbatch --test-only"))

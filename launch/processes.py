@@ -50,7 +50,7 @@ def ignoring_signals(*signals: signal.Signals) -> Iterator[None]:
 
 
 def descendants(root: int) -> list[int]:
-    """Process ids of all children of `root`, theirs included; zombies left out."""
+    """Process ids of all children of `root`, theirs included, parents first; zombies left out."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -70,11 +70,11 @@ def descendants(root: int) -> list[int]:
 
 
 def end_descendants(within: float = 10.0, but: int = 0) -> list[int]:
-    """Kills and reaps all that runs below this process, but for the process `but`, itself. Repeated, because what is
-    being killed may still fork. Returns what is left after `within` seconds: processes that wait for a disk or a
-    driver, and end when that answers."""
+    """Kills and reaps all that runs below this process, but for the process `but`, itself. Parents first, or torchrun
+    would report a rank that we kill as one that failed; repeated, because what is being killed may still fork. Returns
+    what is left after `within` seconds: processes that wait for a disk or a driver, and end when that answers."""
     until = time.monotonic() + within
-    while (running := set(descendants(os.getpid())) - {but}) and time.monotonic() < until:
+    while (running := [found for found in descendants(os.getpid()) if found != but]) and time.monotonic() < until:
         for process in running:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)

@@ -7,10 +7,9 @@ squeue knows it as the job's command.
 from __future__ import annotations
 
 import contextlib
-import getpass
 import io
+import os
 import re
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,6 +18,8 @@ from typing import Any
 from submitit import Job, SlurmExecutor
 from submitit.core.utils import FailedJobError
 from submitit.slurm.slurm import SlurmJob
+
+from launch.cluster import ask
 
 NOT_SENT = re.compile(r"connect failure|standby mode", re.IGNORECASE)
 """SLURM's words for a controller that was never reached."""
@@ -69,19 +70,15 @@ class SureExecutor(SlurmExecutor):  # type: ignore[misc]
 def find(script: Path, until: float, look: float) -> str:
     """The id of the job that runs a script; '' where SLURM, asked for `look` seconds once it answers, knows none, or
     does not answer until a time of the monotonic clock."""
-    command = ["squeue", "--noheader", "--states=all", f"--user={getpass.getuser()}", "--format=%i|%o"]
     answered = float("inf")
     while True:
-        try:
-            asked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-        except subprocess.TimeoutExpired:
-            asked = subprocess.CompletedProcess(command, 1, "", "")
-        for line in asked.stdout.splitlines():
+        code, said = ask("squeue", "--noheader", "--states=all", "--user", str(os.getuid()), "--format=%i|%o")
+        for line in said.splitlines():
             job, _, path = line.strip().partition("|")
             if path == str(script):
                 return job
         now = time.monotonic()
-        if asked.returncode == 0:
+        if code == 0:
             answered = min(answered, now)
         if now >= min(until, answered + look):
             return ""

@@ -52,7 +52,7 @@ def queue_successor(run: RunDir, plan: JobPlan, allocation: Allocation) -> str:
         slurm = Slurm()
         queued = slurm.submit(slurm.prepare(plan, after=allocation.job))
     except LaunchError as refusal:
-        return refusal.faults[0].given or refusal.faults[0].what
+        return (refusal.faults[0].given or refusal.faults[0].what).splitlines()[0]
     write_json(run.job, job | {"id": allocation.job, "successor": queued.id})
     print(f"job {queued.id} goes on with the run if this one ends early: SLURM would not queue it again", flush=True)
     return ""
@@ -66,15 +66,18 @@ def drop_successor(run: RunDir) -> None:
             subprocess.run(["scancel", str(job)], capture_output=True, check=False, timeout=WAIT)
 
 
-def look_back(run: RunDir, plan: JobPlan, allocation: Allocation) -> Verdict | None:
+def look_back(run: RunDir, plan: JobPlan, allocation: Allocation, *, first: bool) -> Verdict | None:
     """The verdict of the attempt before, where this job or the one it follows claimed it: found now, if its launchers
     were killed before they could; or that of an earlier start of these launchers, which the job's script has started
-    again because one of them was killed on its way out. None where nothing is known, or it does not matter any more."""
+    again because one of them was killed on its way out. None where nothing is known, or it does not matter any more.
+    Every node's launcher looks; the first one judges what nobody has."""
     before = run.newest_attempt()
     if before is None or not any(job and ours(before, job) for job in (job_name(), allocation.after)):
         return None
     if verdict := Verdict.read(before):
         return verdict if ours(before, f"{job_name()}.{allocation.restarts}") else None
+    if not first:
+        return None
     verdict = abandoned(run, before, nodes=plan.topology.nodes, restarts=plan.restarts)
     verdict.write(before)
     if verdict.next == "give up":

@@ -29,6 +29,9 @@ REASONS: dict[str, tuple[str, str]] = {
     "JobHoldMaxRequeue": ("it was queued again too often, and SLURM holds it", "Let it go: scontrol release JOB"),
     "launch failed requeued held": ("it could not be started on its node, and SLURM holds it",
                                     "Let it go: scontrol release JOB. If that happens again, tell the administrators."),
+    "PartitionConfig": ("it asks for what its partition has not, or does not allow",
+                        "CANCEL, then ask for less: sinfo -o '%P %D %c %m %G' shows the nodes of each partition, "
+                        "scontrol show partition PARTITION its limits."),
     "PartitionDown": ("its partition takes no jobs at the moment", "Wait; or choose another: sinfo shows them."),
     "PartitionInactive": ("its partition starts no jobs at the moment", "Wait; or choose another: sinfo shows them."),
     "PartitionNodeLimit": ("it asks for more nodes than a job in its partition may have",
@@ -89,7 +92,8 @@ def reason_in_words(reason: str) -> tuple[str, str]:
         return words + (f" ({detail})" if detail else ""), remedy
     if found := limit(plain):
         return found.words, f"{'' if found.waits else 'CANCEL, then '}{found.remedy}.".replace("wait", "Wait", 1)
-    return f"SLURM calls it {plain}" + (f" ({detail})" if detail else ""), "man squeue explains it: JOB REASON CODES."
+    return (f"SLURM calls it {plain}" + (f" ({detail})" if detail else ""),
+            "man squeue explains it, among its reason codes.")
 
 
 def _in_slurm(run: RunDir, state: str, ids: list[str]) -> list[tuple[str, str]]:

@@ -161,6 +161,10 @@ def test_reasons_in_words(reason: str, words: str) -> None:
     assert reason_in_words(reason)[0] == words
 
 
+def test_a_reason_that_nobody_knows() -> None:
+    assert "JOB" not in reason_in_words("Weather")[1], "which would be taken for the job's id"
+
+
 def test_every_reason_has_words_and_a_way_on() -> None:
     assert all(words and remedy for words, remedy in REASONS.values())
 

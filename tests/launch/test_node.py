@@ -35,7 +35,7 @@ from pathlib import Path
 import launch.node
 from configs.rundir import RunDir
 from launch.plan import JobPlan
-launch.node.FIRST_PATIENCE = 2.0
+launch.node.FIRST_PATIENCE = float(sys.argv[4])
 launch.node.LEAVE_PATIENCE = 0.5
 run = RunDir(Path(sys.argv[1]))
 launcher = launch.node.Launcher(run, JobPlan.read(run.plan), node=int(sys.argv[2]))
@@ -44,7 +44,7 @@ print(launcher.run_attempts())
 """
 
 
-def until(reached: Callable[[], Any], seconds: float = 20.0) -> None:
+def until(reached: Callable[[], Any], seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not reached():
         assert time.monotonic() < deadline, "waited in vain"
@@ -65,11 +65,12 @@ class Stage:
         self.launchers: list[subprocess.Popen[str]] = []
         self.seen: set[int] = set()
 
-    def launch(self, *nodes: int, job: str = "7", end: float = float("inf")) -> None:
-        """Starts the launchers of these nodes; of all where none is given."""
+    def launch(self, *nodes: int, job: str = "7", end: float = float("inf"), patience: float = 60.0) -> None:
+        """Starts the launchers of these nodes; of all where none is given. They wait for the first one for so many
+        seconds."""
         for node in nodes or range(self.nodes):
             self.launchers.append(subprocess.Popen(
-                [sys.executable, "-c", LAUNCHER, str(self.run.path), str(node), str(end)], cwd=ROOT,
+                [sys.executable, "-c", LAUNCHER, str(self.run.path), str(node), str(end), str(patience)], cwd=ROOT,
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"SLURM_JOB_ID": job}))
 
     def up(self, attempt: int = 0) -> dict[str, int]:
@@ -82,7 +83,7 @@ class Stage:
 
     def end(self) -> list[str]:
         """Waits for the launchers; what each one said to do next."""
-        return [launcher.communicate(timeout=20)[0].strip() for launcher in self.launchers]
+        return [launcher.communicate(timeout=60)[0].strip() for launcher in self.launchers]
 
     def finish(self) -> None:
         (self.run.path / "standin" / "finish").touch()
@@ -264,19 +265,19 @@ def test_the_run_is_given_up_on_all_nodes(stage: Callable[..., Stage]) -> None:
 def test_the_other_nodes_join_only_attempts_of_their_own_job(stage: Callable[..., Stage]) -> None:
     here = stage(nodes=2, ranks_per_node=1)
     write_json(here.run.claim_attempt().launch, {"job": "6.0"})
-    here.launch(1)
-    here.launchers[0].communicate(timeout=20)
+    here.launch(1, patience=2.0)
+    here.launchers[0].communicate(timeout=60)
     assert here.launchers[0].returncode != 0, "joined another job's attempt"
     assert standin.pids(here.run.path, 0) == {}
 
 
 def test_the_other_nodes_do_not_wait_for_ever(stage: Callable[..., Stage]) -> None:
     here = stage(nodes=2, ranks_per_node=1)
-    here.launch()
+    here.launch(patience=2.0)
     here.up()
     here.launchers[0].kill()
     here.finish()
-    said = here.launchers[1].communicate(timeout=20)
+    said = here.launchers[1].communicate(timeout=60)
     assert "the first node's launcher is gone; waited for the verdict in vain" in said[1]
     assert here.left() == []
 

@@ -60,6 +60,32 @@ assert not os.path.exists(f"/proc/{{orphan}}"), "not reaped"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=30)
 
 
+def test_parents_are_killed_before_their_children() -> None:
+    """A torchrun that saw us kill its rank would report that rank as the one that failed."""
+    code = """
+import os, subprocess, sys
+from launch.processes import descendants, end_descendants
+
+def family():  # whose numbers a set would turn round
+    while True:
+        line = "import subprocess, sys; print(subprocess.Popen(['sleep', '60']).pid, flush=True); sys.stdin.read()"
+        parent = subprocess.Popen([sys.executable, "-I", "-S", "-c", line], stdin=subprocess.PIPE,
+                                  stdout=subprocess.PIPE, text=True)
+        child = int(parent.stdout.readline())
+        if list({parent.pid, child})[0] == child:
+            return parent.pid, child
+        end_descendants()
+
+parent, child = family()
+killed, kill = [], os.kill
+os.kill = lambda process, number: (killed.append(process), kill(process, number))
+assert end_descendants() == []
+print(killed[:2] == [parent, child])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "True\n", done.stderr
+
+
 def test_nothing_below_is_nothing_to_do() -> None:
     began = time.monotonic()
     assert end_descendants(within=5.0) == []

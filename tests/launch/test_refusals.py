@@ -41,6 +41,17 @@ error: SLURM would not take this job
   do     sinfo -o '%P %D %c %m %G' shows each partition's nodes, their cores,
          memory and GPUs: ask for no more with --nodes, --gpus and
          launch.cpus_per_rank."""),
+    ("sbatch: error: AssocMaxSubmitJobLimit\nallocation failure: Job violates accounting/QOS policy (job submit limit, "
+     "user's size and/or time limits)", """\
+error: SLURM would not take this job
+  where  the cluster's profile, account: physics
+  given  AssocMaxSubmitJobLimit
+         allocation failure: Job violates accounting/QOS policy (job submit
+         limit, user's size and/or time limits)
+  do     Its account lets one user have only so many jobs in the queue: wait
+         until some jobs end (squeue --me shows yours), or choose another
+         account in the profile. sacctmgr show associations user=me shows the
+         limits."""),
     ("sbatch: error: the site's own plugin says no", """\
 error: SLURM would not take this job
   where  sbatch --test-only

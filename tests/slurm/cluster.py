@@ -2,7 +2,7 @@
 
     with Cluster(folder) as cluster:
         job_id = cluster.run("sbatch", "--parsable", "--wrap", "hostname").strip()
-        cluster.wait(job_id, "COMPLETED", timeout=20)
+        cluster.wait(job_id, "COMPLETED")
 
 Its nodes n1, n2, ... are one slurmd each. Their processors and GPUs are pretended; everything else is SLURM as a site
 runs it, with a partition `main` (the default), whose jobs are requeued when preempted, and `urgent`, which preempts.
@@ -33,6 +33,8 @@ from tests.slurm.layout import Layout, Preempt, Proctrack, claim_ports
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 """Daemons live where an ordinary user's PATH does not lead."""
 _PROGRAMS = ("munged", "slurmctld", "slurmd", "srun", "sbatch", "squeue", "sinfo", "scontrol", "scancel")
+PATIENCE = 120.0
+"""Seconds to wait for what comes in one or two on a machine that has nothing else to do."""
 _FINAL = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")
 
 
@@ -122,7 +124,7 @@ class Cluster:
         found = re.search(r"JobState=(\w+)", self.run("scontrol", "--oneliner", "show", "job", str(job_id)))
         return found[1] if found else "UNKNOWN"
 
-    def wait(self, job_id: int | str, states: str | Collection[str], timeout: float) -> str:
+    def wait(self, job_id: int | str, states: str | Collection[str], timeout: float = PATIENCE) -> str:
         """Wait for one of the states and return it; raises when none can be reached any more, or on time-out."""
         wanted = {states} if isinstance(states, str) else set(states)
         deadline = time.monotonic() + timeout
@@ -135,10 +137,10 @@ class Cluster:
             time.sleep(0.1)
         return state
 
-    def start_again(self, job_id: int | str, timeout: float = 40) -> None:
+    def start_again(self, job_id: int | str) -> None:
         """Let a job that is being requeued start in two seconds, and not only when its credential has expired. At once
         would be too soon: within the same second its node still takes the new credential for the old, revoked one."""
-        self.wait(job_id, "PENDING", timeout)
+        self.wait(job_id, "PENDING")
         self.run("scontrol", "update", f"jobid={job_id}", "starttime=now+2")
 
     def kill_daemon(self, name: str) -> None:
@@ -229,7 +231,7 @@ class Cluster:
         told = self._client("sinfo", "-h", "-N", "-p", "main", "-o", "%T", timeout=30)
         return told.stdout.split() == ["idle"] * len(self._layout.hosts)
 
-    def _await(self, what: str, reached: Callable[[], bool], patience: float = 30.0) -> None:
+    def _await(self, what: str, reached: Callable[[], bool], patience: float = PATIENCE) -> None:
         deadline = time.monotonic() + patience
         while not reached():
             for note in self._layout.scratch.glob("*.exit"):

@@ -156,15 +156,24 @@ def descendants(ancestor: int) -> set[int]:
 def _end_processes(nodes: list[str], patience: float = 15.0) -> list[int]:
     """SIGKILL whatever is below us until nothing is: a test cluster has nothing that is worth a farewell."""
     deadline = time.monotonic() + patience
-    while (left := descendants(os.getpid())) and time.monotonic() < deadline:
+    while not _childless() and time.monotonic() < deadline:
         for root in cgroup_roots(nodes):
             _thaw(root)
-        for pid in left:
+        for pid in descendants(os.getpid()):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)
         list(_reaped())
-    return sorted(left)
+    return sorted(descendants(os.getpid()))
+
+
+def _childless() -> bool:
+    """Whether all children have been reaped. One with many threads is a zombie for a while before it can be."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return True
+    return False
 
 
 def cgroup_roots(nodes: list[str]) -> list[Path]:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,9 @@ from typing import Any
 import pytest
 from submitit import SlurmExecutor
 
+from tests.launch.test_node import until
 from tests.slurm import witness
+from tests.slurm.accounting import MEMORY
 from tests.slurm.cluster import Cluster, ClusterError
 
 pytestmark = pytest.mark.slurm
@@ -41,13 +42,6 @@ def executor(folder: Path, **parameters: Any) -> SlurmExecutor:
     return made
 
 
-def until(reached: Callable[[], bool], timeout: float = 15.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not reached():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-
-
 def family_is_up(folder: Path) -> bool:
     return all((folder / f"{name}.pid").exists() for name in witness.FAMILY)
 
@@ -56,7 +50,8 @@ def traces_of(folder: Path) -> list[str]:
     """What the cluster with this folder has left on the machine, found without the cluster's own help."""
     conf = dict(line.split("=", 1) for line in (folder / "slurm.conf").read_text().splitlines())
     scratch = Path(conf["SlurmctldPidFile"]).parent
-    left = [str(scratch)] if scratch.exists() else []
+    folders = (scratch, MEMORY / scratch.name)
+    left = [str(folder) for folder in folders if folder.exists()]
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             words = (process / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
@@ -70,7 +65,7 @@ def traces_of(folder: Path) -> list[str]:
 @ON_EACH
 def test_two_tasks_on_two_nodes(cluster: Cluster, tmp_path: Path) -> None:
     job = executor(tmp_path, nodes=2).submit(witness.place)
-    cluster.wait(job.job_id, "COMPLETED", timeout=20)
+    cluster.wait(job.job_id, "COMPLETED")
     assert job.results() == [("n1", "0", "0,1,2,3"), ("n2", "1", "0,1,2,3")]
 
 
@@ -83,7 +78,7 @@ def test_who_receives_the_signal(cluster: Cluster, tmp_path: Path, request: pyte
     time.sleep(0.3)  # For the others, who would get it within a millisecond.
     receivers = {name for name in witness.FAMILY if witness.seen(tmp_path, name) == {"SIGUSR2"}}
     (tmp_path / "end").touch()
-    cluster.wait(job.job_id, "COMPLETED", timeout=20)
+    cluster.wait(job.job_id, "COMPLETED")
     assert receivers == RECEIVERS[request.node.callspec.id]
 
 
@@ -104,37 +99,37 @@ def test_an_urgent_job_warns_the_one_it_preempts(cluster: Cluster, tmp_path: Pat
     high = submit(cluster, "urgent", "true")
     until(lambda: "SIGTERM" in witness.seen(tmp_path, "task"))
     (tmp_path / "end").touch()
-    cluster.wait(low, "COMPLETED", timeout=20)
-    cluster.wait(high, "COMPLETED", timeout=20)
+    cluster.wait(low, "COMPLETED")
+    cluster.wait(high, "COMPLETED")
 
 
 def test_a_preempted_job_runs_again(slurm_installed: None, tmp_path: Path) -> None:
     with Cluster(tmp_path, grace=0) as cluster:
         low = submit(cluster, "main", "sleep 600")
-        cluster.wait(low, "RUNNING", timeout=10)
+        cluster.wait(low, "RUNNING")
         high = submit(cluster, "urgent", "true")
-        cluster.wait(high, "COMPLETED", timeout=20)
+        cluster.wait(high, "COMPLETED")
         assert cluster.state(low) == "PENDING"
         cluster.start_again(low)
-        cluster.wait(low, "RUNNING", timeout=10)
+        cluster.wait(low, "RUNNING")
         assert "Restarts=1" in cluster.run("scontrol", "show", "job", low)
         cluster.run("scancel", low)
         with pytest.raises(ClusterError, match=f"job {low} is CANCELLED"):
-            cluster.wait(low, "RUNNING", timeout=10)
+            cluster.wait(low, "RUNNING")
 
 
-def test_nothing_is_left_when_the_body_raises(slurm_installed: None, tmp_path: Path) -> None:
+def test_nothing_is_left_when_the_body_raises(accounting_installed: None, tmp_path: Path) -> None:
     """Under pgid, SLURM itself would lose track of the child and the grandchild."""
     folder = tmp_path / "cluster"
     processes: set[int] = set()
 
     def body() -> None:
-        with Cluster(folder, proctrack="pgid") as cluster:
+        with Cluster(folder, proctrack="pgid", accounting=True) as cluster:
             submit(cluster, "main", bear_witness(tmp_path))
             until(lambda: family_is_up(tmp_path))
             processes.update(cluster.processes())
             names = {Path(f"/proc/{pid}/comm").read_text().strip() for pid in processes}
-            assert {"munged", "slurmctld", "slurmd", "slurmstepd", "srun"} <= names
+            assert {"munged", "mariadbd", "slurmdbd", "slurmctld", "slurmd", "slurmstepd", "srun"} <= names
             assert {int((tmp_path / f"{name}.pid").read_text()) for name in witness.FAMILY} <= processes
             assert traces_of(folder)
             raise ZeroDivisionError
@@ -145,10 +140,10 @@ def test_nothing_is_left_when_the_body_raises(slurm_installed: None, tmp_path: P
     assert traces_of(folder) == []
 
 
-def test_nothing_is_left_when_the_test_process_is_killed(slurm_installed: None, tmp_path: Path) -> None:
+def test_nothing_is_left_when_the_test_process_is_killed(accounting_installed: None, tmp_path: Path) -> None:
     code = "import os, pathlib, sys; from tests.slurm.cluster import Cluster\n"
-    code += "with Cluster(pathlib.Path(sys.argv[1])): os.kill(os.getpid(), 9)"
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, timeout=60)
+    code += "with Cluster(pathlib.Path(sys.argv[1]), accounting=True): os.kill(os.getpid(), 9)"
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, timeout=120)
     assert done.returncode == -signal.SIGKILL
     until(lambda: traces_of(tmp_path) == [])
 
@@ -157,6 +152,14 @@ def test_a_start_that_fails_says_what_the_daemon_logged(slurm_installed: None, t
     with pytest.raises(ClusterError, match=r"(?s)n[12] ended with code 1\n.*cannot find proctrack plugin"):
         Cluster(tmp_path, proctrack="none").__enter__()  # type: ignore[arg-type]
     assert traces_of(tmp_path) == []
+
+
+def test_accounts_and_jobs_are_kept(accounting_installed: None, tmp_path: Path) -> None:
+    with Cluster(tmp_path, accounting=True) as cluster:
+        job = submit(cluster, "main", "true")
+        cluster.wait(job, "COMPLETED")
+        asked = ("sacct", "--noheader", "--parsable2", "--allocations", "--format=Account,User,QOS,State")
+        until(lambda: cluster.run(*asked, "--jobs", job).strip() == "root|root|normal|COMPLETED")
 
 
 def test_a_refused_command_says_why(cluster: Cluster) -> None:

@@ -24,18 +24,10 @@ from launch.plan import JobPlan, Topology
 from tests.launch import standin
 from tests.launch.test_node import ROOT, alive, until
 from tests.slurm.cluster import Cluster
+from tests.slurm.matrix import on
 from tests.slurm.test_cluster import submit
 
 pytestmark = pytest.mark.slurm
-
-
-def on(*proctracks: str, **options: Any) -> pytest.MarkDecorator:
-    """A cluster with each way to find a job's processes. The named ones are for every day: together the tests try each
-    of them with everything that it makes a difference to. `make test-slurm` tries all combinations."""
-    params = [pytest.param({"proctrack": proctrack, **options}, id=proctrack,
-                           marks=() if proctrack in proctracks else pytest.mark.matrix)
-              for proctrack in ("cgroup", "linuxproc", "pgid")]
-    return pytest.mark.parametrize("cluster", params, indirect=True, scope="module")
 
 
 class Submitted:
@@ -64,7 +56,7 @@ class Submitted:
 
     def up(self, attempt: int = 0) -> dict[str, int]:
         """Waits until an attempt is up; who is who."""
-        until(lambda: {"helper0", "helper1"} <= standin.pids(self.run.path, attempt).keys(), seconds=40)
+        until(lambda: {"helper0", "helper1"} <= standin.pids(self.run.path, attempt).keys())
         pids = standin.pids(self.run.path, attempt)
         self.seen |= set(pids.values())
         return pids
@@ -76,7 +68,7 @@ class Submitted:
 
     def finish(self) -> None:
         (self.run.path / "standin" / "finish").touch()
-        self.cluster.wait(self.job, "COMPLETED", timeout=40)
+        self.cluster.wait(self.job, "COMPLETED")
         assert self.state() == "finished"
         assert self.left() == []
         assert standin.heard(self.run.path) == {}, "none but the launcher may hear signals"
@@ -114,11 +106,11 @@ def submitted(cluster: Cluster, tmp_path: Path) -> Iterator[Callable[..., Submit
     yield make
     for job in made:
         cluster.run("scancel", "--name=standin")
-        until(lambda: not cluster.run("squeue", "--noheader", "--name=standin"), seconds=40)
+        until(lambda: not cluster.run("squeue", "--noheader", "--name=standin"))
         assert job.left() == []
 
 
-@on("cgroup", "pgid")
+@on("cgroup", "pgid-accounts")
 def test_the_signal_ahead_of_the_time_limit(submitted: Callable[..., Submitted]) -> None:
     job = submitted()
     job.up()
@@ -128,18 +120,18 @@ def test_the_signal_ahead_of_the_time_limit(submitted: Callable[..., Submitted])
     job.finish()
 
 
-@on("cgroup", "linuxproc")
+@on("cgroup-accounts", "linuxproc")
 def test_preemption_with_a_grace_time(submitted: Callable[..., Submitted]) -> None:
     job = submitted()
     job.up()
     urgent = submit(job.cluster, "urgent", "true")
-    job.cluster.wait(urgent, "COMPLETED", timeout=40)
+    job.cluster.wait(urgent, "COMPLETED")
     job.up_again(1)
     assert job.words(0) == "stopped at step 1: preempted"
     job.finish()
 
 
-@on("pgid")
+@on("pgid", "cgroup-accounts")
 def test_requeued_by_an_administrator(submitted: Callable[..., Submitted]) -> None:
     """So is preemption without a GraceTime. SLURM sends SIGTERM, and SIGKILL after KillWait."""
     job = submitted()
@@ -150,18 +142,18 @@ def test_requeued_by_an_administrator(submitted: Callable[..., Submitted]) -> No
     job.finish()
 
 
-@on("linuxproc")
+@on("linuxproc", "pgid-accounts")
 def test_a_cancelled_job_saves_and_stays_cancelled(submitted: Callable[..., Submitted]) -> None:
     job = submitted()
     job.up()
     job.cluster.run("scancel", job.job)
-    job.cluster.wait(job.job, "CANCELLED", timeout=40)
+    job.cluster.wait(job.job, "CANCELLED")
     assert (job.state(), job.words(0)) == ("cancelled", "stopped at step 1: the job was cancelled")
     assert job.left() == []
     assert job.restarts() == 0
 
 
-@on("cgroup")
+@on("cgroup", "linuxproc-accounts")
 def test_a_rank_and_then_an_agent_is_killed_on_the_second_node(submitted: Callable[..., Submitted]) -> None:
     """Both nodes take the next attempt together, on another port, in the same allocation."""
     job = submitted()
@@ -178,7 +170,7 @@ def test_a_rank_and_then_an_agent_is_killed_on_the_second_node(submitted: Callab
     assert (len(ports), job.restarts()) == (3, 0)
 
 
-@on("linuxproc")
+@on("pgid", "linuxproc-accounts")
 def test_two_runs_on_the_same_nodes(submitted: Callable[..., Submitted], tmp_path: Path) -> None:
     jobs = [submitted(tmp_path / name, cpus=4) for name in ("one", "two")]
     pids = [set(job.up().values()) for job in jobs]
@@ -190,31 +182,31 @@ def test_two_runs_on_the_same_nodes(submitted: Callable[..., Submitted], tmp_pat
         job.finish()
 
 
-@on("cgroup")
+@on("cgroup", "pgid-accounts")
 def test_a_stop_in_the_middle_of_the_start(submitted: Callable[..., Submitted]) -> None:
     job = submitted()
-    until(job.run.attempt(0).path.exists, seconds=40)
+    until(job.run.attempt(0).path.exists)
     job.run.attempt(0).ask_to_stop("stopped")
-    job.cluster.wait(job.job, "COMPLETED", timeout=40)
+    job.cluster.wait(job.job, "COMPLETED")
     job.seen |= set(standin.pids(job.run.path, 0).values())
     assert job.state() == "stopped"
     assert job.left() == []
 
 
-@on("pgid")
+@on("pgid", "linuxproc-accounts")
 def test_files_that_appear_late(submitted: Callable[..., Submitted]) -> None:
     """As they may on another machine's disk."""
     job = submitted()
     elsewhere = job.run.plan.rename(job.run.path / "late")
-    job.cluster.wait(job.job, "RUNNING", timeout=40)
-    until(lambda: list(job.run.submitit.glob("*_1_log.out")), seconds=40)
+    job.cluster.wait(job.job, "RUNNING")
+    until(lambda: list(job.run.submitit.glob("*_1_log.out")))
     time.sleep(3)
     elsewhere.rename(job.run.plan)
     job.up()
     job.finish()
 
 
-@on("cgroup")
+@on("cgroup", "linuxproc-accounts")
 def test_a_job_that_is_submitted_from_within_another(submitted: Callable[..., Submitted],
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     """What that one has in its environment would be fatal."""
@@ -227,21 +219,23 @@ def test_a_job_that_is_submitted_from_within_another(submitted: Callable[..., Su
     job.finish()
 
 
-@on("cgroup")
+@on("linuxproc", "cgroup-accounts")
 def test_a_run_that_is_given_up_is_a_failed_job(submitted: Callable[..., Submitted]) -> None:
     job = submitted()
     (job.run.path / "standin" / "fail1").write_text("a bad picture")
-    job.cluster.wait(job.job, "FAILED", timeout=40)
+    job.cluster.wait(job.job, "FAILED")
     assert job.state() == "failed"
     assert job.words(1).endswith("a bad picture; there is no checkpoint; given up: the same again")
 
 
-@on("cgroup")
+@on("linuxproc", "cgroup-accounts")
 def test_the_time_limit_without_a_signal(submitted: Callable[..., Submitted]) -> None:
     """The launcher looks at the clock itself."""
-    job = submitted(time_minutes=1, signal_seconds=55, sbatch={"signal": "CONT@1"})
+    job = submitted(time_minutes=1, signal_seconds=40, sbatch={"signal": "CONT@1"})
     job.up()
-    job.up_again(1)
+    until(job.run.attempt(0).verdict.exists)
     assert job.words(0) == "stopped at step 1: the job's time limit is near"
-    (job.run.path / "standin" / "finish").touch()
-    job.cluster.wait(job.job, "COMPLETED", timeout=40)
+    (job.run.path / "standin" / "finish").touch()  # ahead of the next attempt, whose time may be up as soon
+    job.cluster.start_again(job.job)
+    job.cluster.wait(job.job, "COMPLETED")
+    assert (job.state(), job.restarts()) == ("finished", 1)

@@ -17,7 +17,7 @@ from configs.layers import ROOT
 from configs.rundir import RunDir, read_json
 from tests.launch.test_node import until
 from tests.slurm.cluster import Cluster
-from tests.slurm.test_launcher import on
+from tests.slurm.matrix import SOME, on
 from tests.tiny import drumbeat, latest, write_config
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
@@ -65,7 +65,7 @@ class Job:
         return read_json(self.run.result)
 
 
-@on("cgroup")
+@on("cgroup", among=SOME)
 def test_two_nodes_compute_what_one_computes(cluster: Cluster, tmp_path: Path, here: dict[str, object]) -> None:
     job = Job(cluster, tmp_path)
     assert job.result() == here
@@ -75,7 +75,7 @@ def test_two_nodes_compute_what_one_computes(cluster: Cluster, tmp_path: Path, h
     assert read_json(job.run.status)["state"] == "finished"
 
 
-@on("cgroup")
+@on("cgroup", among=SOME)
 def test_in_an_salloc(cluster: Cluster, tmp_path: Path, here: dict[str, object]) -> None:
     """With --here: attached as on this machine, on both nodes, and a rank is killed on the second one. What the shell
     has from its own job does no harm."""
@@ -92,7 +92,7 @@ def test_in_an_salloc(cluster: Cluster, tmp_path: Path, here: dict[str, object])
     assert re.search(r"Job allocation \d+ has been revoked|Relinquishing job allocation", done.stderr)
 
 
-@on("linuxproc")
+@on("linuxproc-accounts", among=SOME)
 def test_ahead_of_its_time_limit_it_saves_and_goes_on_later(cluster: Cluster, tmp_path: Path,
                                                             here: dict[str, object]) -> None:
     """Loader workers included: under linuxproc SLURM signals every process of the job."""
@@ -106,7 +106,7 @@ def test_ahead_of_its_time_limit_it_saves_and_goes_on_later(cluster: Cluster, tm
     assert re.match(r"stopped at step \d+: the job's time limit is near", job.words(0))
 
 
-@on("pgid")
+@on("pgid", among=SOME)
 def test_a_rank_killed_on_the_second_node(cluster: Cluster, tmp_path: Path, here: dict[str, object]) -> None:
     """The nodes restart in place together, within the same allocation."""
     job = Job(cluster, tmp_path, at="[70]", how="kill")
@@ -116,7 +116,7 @@ def test_a_rank_killed_on_the_second_node(cluster: Cluster, tmp_path: Path, here
     assert "Restarts=0" in cluster.run("scontrol", "show", "job", job.id)
 
 
-@on("linuxproc")
+@on("linuxproc-accounts", among=SOME)
 def test_a_launcher_killed_on_the_second_node(cluster: Cluster, tmp_path: Path, here: dict[str, object]) -> None:
     """The launchers of both nodes are started again, in the same allocation."""
     job = Job(cluster, tmp_path, at="[70]", how="hold")

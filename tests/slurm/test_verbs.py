@@ -16,7 +16,7 @@ from configs.layers import ROOT
 from configs.rundir import RunDir, read_json
 from tests.launch.test_node import until
 from tests.slurm.cluster import Cluster
-from tests.slurm.test_launcher import on
+from tests.slurm.matrix import SOME, on
 from tests.tiny import drumbeat, latest, write_config
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
@@ -30,7 +30,7 @@ def verb(folder: Path, *words: str, expect: int = 0, **environment: str) -> str:
     return " ".join((done.stdout + done.stderr).split())
 
 
-@on("linuxproc")
+@on("linuxproc-accounts", among=SOME)
 def test_what_slurm_would_refuse_is_told_at_once(cluster: Cluster, tmp_path: Path) -> None:
     """On one screen, before the model is looked at, and nothing is left."""
     write_config(tmp_path)
@@ -47,13 +47,13 @@ def test_what_slurm_would_refuse_is_told_at_once(cluster: Cluster, tmp_path: Pat
     assert cluster.run("squeue", "--noheader") == ""
 
 
-@on("linuxproc")
+@on("linuxproc-accounts", among=SOME)
 def test_a_job_that_waits_is_explained_and_cancelled(cluster: Cluster, tmp_path: Path) -> None:
     """With the folder alone while the controller is silent; and the code that it waits with stays what it was."""
     write_config(tmp_path)
     ahead = cluster.run("sbatch", "--parsable", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap",
                         "sleep 300").strip()
-    cluster.wait(ahead, "RUNNING", timeout=30)
+    cluster.wait(ahead, "RUNNING")
     said = drumbeat(tmp_path, "tiny.yaml", "--slurm", "--procs", "1", preflight=True).stdout
     run, job = latest(tmp_path), re.search(r"SLURM job\s+(\d+)", said)[1]  # type: ignore[index]
     assert re.search(r"queue      SLURM would start it at \S+ \S+ on n", said)
@@ -75,7 +75,7 @@ def test_a_job_that_waits_is_explained_and_cancelled(cluster: Cluster, tmp_path:
     cluster.run("scancel", ahead)
 
 
-@on("linuxproc")
+@on("linuxproc-accounts", among=SOME)
 def test_a_job_runs_the_code_it_was_submitted_with(cluster: Cluster, tmp_path: Path) -> None:
     """Edited while it waits in the queue, and again before it is queued again; and cancelled in the end."""
     write_config(tmp_path)
@@ -84,7 +84,7 @@ def test_a_job_runs_the_code_it_was_submitted_with(cluster: Cluster, tmp_path: P
     (tmp_path / "nets.py").write_text(nets.format("submitted"))
     ahead = cluster.run("sbatch", "--parsable", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap",
                         "sleep 300").strip()
-    cluster.wait(ahead, "RUNNING", timeout=30)
+    cluster.wait(ahead, "RUNNING")
     said = drumbeat(tmp_path, "tiny.yaml", "--slurm", "--procs", "1", "model._target_=nets.Mine",
                     "task._target_=tests.tiny.Fuse", f"task.folder={tmp_path}", "task.at=[8,8]", "task.how=hold").stdout
     run, job = latest(tmp_path), re.search(r"SLURM job\s+(\d+)", said)[1]  # type: ignore[index]

@@ -1,0 +1,44 @@
+"""What launchers that are started once more find out about the attempt before. tests/slurm/test_succession.py has the
+rest, on real clusters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from configs.rundir import RunDir, write_json
+from launch.allocation import Allocation
+from launch.succession import look_back
+from launch.verdict import Verdict
+from tests.launch.small import plan
+
+LEAVE = Verdict(outcome="stopped", next="leave", words="stopped at step 1: preempted", step=1)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    """With one attempt, of the first start of job 7 after one requeue."""
+    run = RunDir(tmp_path / "run")
+    run.path.mkdir()
+    write_json(run.claim_attempt().launch, {"job": "7.1.0"})
+    return run
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_all_nodes_leave_again_where_the_run_had_left(tmp_path: Path, run: RunDir, first: bool) -> None:
+    """One that waited for the first node would be ended by srun, a minute later, and the job would have failed."""
+    LEAVE.write(run.attempt(0))
+    planned = plan(tmp_path, "launch.gpus=0")
+    assert look_back(run, planned, Allocation("7", 1), first=first) == LEAVE
+    assert look_back(run, planned, Allocation("7", 2), first=first) is None, "queued again since"
+    assert look_back(run, planned, Allocation("8", 0), first=first) is None, "resumed in another job"
+
+
+def test_the_first_node_judges_what_nobody_has(tmp_path: Path, run: RunDir) -> None:
+    planned = plan(tmp_path, "launch.gpus=0")
+    assert look_back(run, planned, Allocation("7", 1), first=False) is None
+    assert not run.attempt(0).verdict.exists()
+    found = look_back(run, planned, Allocation("7", 1), first=True)
+    assert found and found.next == "restart"
+    assert Verdict.read(run.attempt(0)) == found
