@@ -11,7 +11,7 @@ from itertools import cycle
 from trainers.curves import Point, thinned
 
 WIDTH, HEIGHT = 480, 250
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 26, 30
+LEFT, RIGHT, TOP, BOTTOM = 66, 12, 26, 34
 """The margins around the plot, for labels."""
 POINTS = 80
 """Of a curve at most; where it has more, each is the mean of its neighbours, and a band shows where they lie."""
@@ -127,9 +127,9 @@ def _axes(chart: Chart, x: Scale, y: Scale) -> list[str]:
              f'<text x="{LEFT - 7}" y="{y(value) + 4:.1f}" text-anchor="end">{chart.number(value)}</text>'
              for value in values]
     steps = [step for step in ticks(x.low, x.high, 5) if step == int(step) and step > 0]
-    lines += [f'<text x="{min(x(step), WIDTH - RIGHT - 3 * len(number(step))):.1f}" y="{HEIGHT - BOTTOM + 17}" '
+    lines += [f'<text x="{min(x(step), WIDTH - RIGHT - 3 * len(number(step))):.1f}" y="{HEIGHT - BOTTOM + 21}" '
               f'text-anchor="middle">{number(step)}</text>' for step in steps]
-    return [*lines, f'<text x="{LEFT - 7}" y="{HEIGHT - BOTTOM + 17}" text-anchor="end">step</text>']
+    return [*lines, f'<text x="{LEFT - 7}" y="{HEIGHT - BOTTOM + 21}" text-anchor="end">step</text>']
 
 
 def _phase(x: Scale, name: str, first: int, last: int, *, shaded: bool) -> str:
