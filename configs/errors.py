@@ -32,14 +32,14 @@ class Fault:
 
     def __str__(self) -> str:
         rows = [("where", self.where), ("given", self.given), ("do", self.remedy)]
-        return "\n".join([_hang("error: ", self.what), *(_hang(f"  {name:<7}", text) for name, text in rows if text)])
+        return "\n".join([hang("error: ", self.what), *(hang(f"  {name:<7}", text) for name, text in rows if text)])
 
     def brief(self) -> str:
         """The same in two lines or so, for one of many."""
         what = self.what
         if " must be " in what and self.given:
             what += f", not {self.given.partition(': ')[2] or self.given}"
-        return _hang("  ", f"{self.where}: {what}. {self.remedy}".removeprefix(": ").strip(), indent=4)
+        return hang("  ", f"{self.where}: {what}. {self.remedy}".removeprefix(": ").strip(), indent=4)
 
 
 class UserError(Exception):
@@ -90,7 +90,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f"Valid here: {', '.join(names)}." if names else "No name is valid here."
 
 
-def _hang(label: str, text: str, indent: int | None = None) -> str:
+def hang(label: str, text: str, indent: int | None = None) -> str:
     """`text` behind `label`, wrapped to the terminal's width, its own line breaks kept. What follows the first line is
     indented by as much as the label is long, or by `indent`."""
     indent = len(label) if indent is None else indent

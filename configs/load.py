@@ -20,7 +20,7 @@ from configs.layers import ROOT as ROOT
 from configs.layers import Layer, assignment_layer, file_layers, flag_layer, leaves, short
 from configs.merge import Places, build, references, source, with_references
 from configs.schema import Config, Site
-from configs.text import dump
+from configs.text import dump, inline
 
 CHANGEABLE = ("launch.", "tracking.", "checkpoints.", "data.workers", "data.cache", "data.may_change",
               "data.max_skipped")
@@ -73,8 +73,11 @@ def load(file: str | Path, assignments: Sequence[str] = (), flags: Mapping[str, 
         raise ConfigError(Fault(what="no phases: the run would train nothing",
                                 where=loaded.where("phases") or layers[0].origin,
                                 remedy="Add one: phases: {train: {epochs: 10, optimizer: {_target_: ...}}}"))
-    if loaded.where("data.root") == "command line" and not any(
-            "${data.root}" in written for written in loaded.references.values()):
+    referred = any("${data.root}" in written for written in loaded.references.values())
+    if referred and not config.data.root:
+        raise ConfigError(Fault(what="the sets are in data.root, and it is empty", where=loaded.where("data.root"),
+                                given=f"data.root: {inline(config.data.root)}", remedy="Name a folder: data.root=DIR"))
+    if loaded.where("data.root") == "command line" and not referred:
         raise ConfigError(Fault(what="data.root changes nothing: no set of this config refers to it",
                                 where="command line", given=f"data.root: {config.data.root}",
                                 remedy="Change the sets' own: data.train.root=DIR; or write root: '${data.root}/train' "

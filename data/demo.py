@@ -11,15 +11,13 @@ from data.demo_sets import SETS, write_set
 from data.demo_xray import write_radiographs
 
 READ_BY = {
-    "xray": "resnet50_xray_demo, from datasets/xray_demo unless data.root says otherwise",
-    "cifar10": "cnn_cifar10 and cnn_cifar10_augmented, from datasets/cifar-10-batches-bin unless data.root says "
-               "otherwise",
-    "fashion_mnist": "mlp_fashion_mnist, from datasets/fashion_mnist unless data.root says otherwise",
-    "hymenoptera": "resnet18_hymenoptera and resnet18_hymenoptera_frozen, from datasets/hymenoptera_data unless "
-                   "data.root says otherwise",
-    "news": "lstm_news, multilayer_lstm_news and bilstm_news, from datasets/news unless data.root says otherwise",
+    "xray": ("resnet50_xray_demo", "datasets/xray_demo"),
+    "cifar10": ("cnn_cifar10, cnn_cifar10_augmented", "datasets/cifar-10-batches-bin"),
+    "fashion_mnist": ("mlp_fashion_mnist", "datasets/fashion_mnist"),
+    "hymenoptera": ("resnet18_hymenoptera, resnet18_hymenoptera_frozen", "datasets/hymenoptera_data"),
+    "news": ("lstm_news, multilayer_lstm_news, bilstm_news", "datasets/news"),
 }
-"""Of each kind, the shipped configs that it is for, and where they look for it."""
+"""Of each kind, the shipped configs that it is for, and where they look for it unless data.root says otherwise."""
 
 
 def main(argv: list[str]) -> int:
@@ -38,7 +36,10 @@ def main(argv: list[str]) -> int:
               "  do     Name another folder.", file=sys.stderr)
         return 2
     said = "written to" if made.written else "are there already, in"
-    print(f"{made.images:,} synthetic {things} {said} {made.folder}\nread by {READ_BY[kind]}")
+    print(f"{made.images:,} synthetic {things} {said} {made.folder}")
+    configs, usual = READ_BY[kind]
+    root = "" if Path(folder).absolute() == Path(usual).absolute() else f" data.root={folder}"
+    print(f"read by    {configs}\ntrain      drumbeat run {configs.partition(',')[0]}{root}")
     return 0
 
 

@@ -42,6 +42,9 @@ def as_json(value: Any) -> str:
 
 def show(runs: Sequence[RunDir], folder: Path, *, every: bool) -> None:
     """Prints the runs, the newest first: a table on a terminal, which cuts long names; plain and whole in a pipe."""
+    if not runs:
+        print(f"no runs in {folder}", file=sys.stderr)
+        return
     shown = list(reversed(runs))[:None if every else MOST]
     rows = [row(facts(run)) for run in shown]
     if sys.stdout.isatty():
@@ -50,8 +53,6 @@ def show(runs: Sequence[RunDir], folder: Path, *, every: bool) -> None:
         _print([(run.id, *cells[1:]) for run, cells in zip(shown, rows, strict=True)])
     if len(shown) < len(runs):
         print(f"... and {len(runs) - len(shown)} older: --all", file=sys.stderr)
-    if not runs:
-        print(f"no runs in {folder}", file=sys.stderr)
 
 
 def row(known: dict[str, Any]) -> tuple[str, ...]:

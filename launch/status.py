@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from configs.errors import Fault, RunError
+from configs.errors import Fault, RunError, hang
 from configs.layers import short
 from configs.load import read
 from configs.manifest import checkpoint_path, damage, saved_steps
@@ -44,7 +44,10 @@ def status_text(run: RunDir) -> str:
              for name in ("best", "test") if result.get(name)]
     if (job := read_json(run.job)).get("id") and status.get("state") not in ENDED:
         rows.append(("job", f"{job['id']} ({JOBS.get(job['where'], 'process on this machine')})"))
-    return "\n".join(f"{name:<12}{value}" for name, value in [*rows, ("folder", str(run.path))])
+    state = status.get("state")
+    typed = [("resume", command("resume", run))] if state in ENDED and state != "finished" else []
+    return "\n".join([*(hang(f"{name:<12}", value) for name, value in rows),
+                      *(f"{name:<12}{value}" for name, value in [*typed, ("folder", str(run.path))])])
 
 
 def _gpu_text(used: dict[str, int]) -> str:
@@ -67,7 +70,7 @@ def gone(run: RunDir) -> dict[str, str]:
     why = cause(attempt).words if attempt and errors else "its launcher was killed, or its machine went down"
     step = newest_checkpoint(run)
     last = f"the last checkpoint is of step {step}" if step >= 0 else "there is no checkpoint"
-    return {"state": "failed", "verdict": f"{why}; {last}; go on with it: {command('resume', run)}"}
+    return {"state": "failed", "verdict": f"{why}; {last}"}
 
 
 def checkpoints_text(run: RunDir) -> str:

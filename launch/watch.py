@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from configs.errors import hang
 from configs.layers import short
 from configs.rundir import ENDED, Attempt, RunDir, read_json
 from launch.acts import end_processes, end_steps
@@ -113,7 +114,7 @@ def conclude(run: RunDir) -> int:
     state = status["state"]
     words = str(status.get("verdict") or f"at step {status.get('step', 0):,}")
     words = words.removeprefix(f"{state} ").removesuffix(": stopped")
-    rows = _finished(run) if state == "finished" else [(state, words)]
+    rows = _finished(run) if state == "finished" else [(state, hang("", words, indent=11))]
     if state == "failed" and (attempt := run.newest_attempt()) is not None:
         rows += _where_it_failed(attempt)
     if state != "finished":

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-import textwrap
 import time
 
-from configs.errors import WIDTH
+from configs.errors import hang
 from configs.rundir import ENDED, RunDir, read_json
 from launch.cluster import QueuedJob, SilentError, queued
 from launch.limits import limit
@@ -79,8 +78,7 @@ def why(run: RunDir) -> str:
         rows += _in_slurm(run, state, [str(job[key]) for key in ("id", "successor") if job.get(key)])
     else:
         rows += _here(run, float(status.get("time", 0.0)), str(job["id"]) if waits else "")
-    return "\n".join(textwrap.fill(text, WIDTH, initial_indent=f"{name:<12}", subsequent_indent=" " * 12,
-                                   break_long_words=False, break_on_hyphens=False) for name, text in rows)
+    return "\n".join(hang(f"{name:<12}", text) for name, text in rows)
 
 
 def reason_in_words(reason: str) -> tuple[str, str]:

@@ -26,7 +26,7 @@ def fill(config: Config) -> str:
     sets = build_sets(config)
     if not any(image_set(samples) for samples in (sets.train, sets.validation, sets.test)):
         raise PrepareError(Fault(what="the config's sets hold no image files: there is nothing to cache",
-                                 where="data.train"))
+                                 where="data.train", remedy="Leave data.cache out: such sets are fast without."))
     with Bar() as bar:
         use_caches(config, sets, processes=len(os.sched_getaffinity(0)),
                    progress=lambda name, done, total: bar(f"decoding {name}", done, total))

@@ -11,7 +11,7 @@ from itertools import cycle
 from trainers.curves import Point, thinned
 
 WIDTH, HEIGHT = 480, 250
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 26, 30
+LEFT, RIGHT, TOP, BOTTOM = 70, 12, 26, 34
 """The margins around the plot, for labels."""
 POINTS = 80
 """Of a curve at most; where it has more, each is the mean of its neighbours, and a band shows where they lie."""
@@ -122,14 +122,17 @@ def _vertical(chart: Chart, points: Sequence[Point]) -> Scale:
 
 
 def _axes(chart: Chart, x: Scale, y: Scale) -> list[str]:
+    levels = {value for curve in chart.curves.values() for _, value in curve if math.isfinite(value)}
     values = powers(y.low, y.high) if y.logarithmic else ticks(y.low, y.high, 4)
+    if len(levels) == 1 and not chart.from_zero:  # a constant: its own value says it all
+        values = list(levels)
     lines = [f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>'
              f'<text x="{LEFT - 7}" y="{y(value) + 4:.1f}" text-anchor="end">{chart.number(value)}</text>'
              for value in values]
     steps = [step for step in ticks(x.low, x.high, 5) if step == int(step) and step > 0]
-    lines += [f'<text x="{min(x(step), WIDTH - RIGHT - 3 * len(number(step))):.1f}" y="{HEIGHT - BOTTOM + 17}" '
+    lines += [f'<text x="{min(x(step), WIDTH - RIGHT - 3 * len(number(step))):.1f}" y="{HEIGHT - BOTTOM + 21}" '
               f'text-anchor="middle">{number(step)}</text>' for step in steps]
-    return [*lines, f'<text x="{LEFT - 7}" y="{HEIGHT - BOTTOM + 17}" text-anchor="end">step</text>']
+    return [*lines, f'<text x="{LEFT - 7}" y="{HEIGHT - BOTTOM + 21}" text-anchor="end">step</text>']
 
 
 def _phase(x: Scale, name: str, first: int, last: int, *, shaded: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ def read_events(folder: Path) -> Events:
 
     if not folder.is_dir():
         return Events({}, {})
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of every restart
     found = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 1}).Reload()
     tags = found.Tags()
     curves = {tag: sorted({event.step: float(event.value) for event in found.Scalars(tag)}.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from html import escape
 from typing import Any
@@ -76,12 +77,22 @@ def evaluations(run: RunDir) -> Iterator[str]:
         files = sorted(folder.glob("*.png"), key=lambda path: (path.stem in SHEETS, path.stem))
         plots = [page.figure(SHEETS.get(path.stem, ""), page.image(path.read_bytes(), path.stem.replace("_", " ")),
                              kind="wide" if path.stem in SHEETS else "plot") for path in files]
-        if text.is_file() or plots:
-            split, _, step = folder.name.rpartition("-")
-            yield f"<h3>{escape(f'{split}, step {step}' if split else folder.name)}</h3>"
+        alone = sum(path.stem not in SHEETS for path in files) % 2 == 1
+        split, _, step = folder.name.rpartition("-")
+        title, words = f"{split}, step {step}" if split else folder.name, ""
         if text.is_file():
             words = text.read_text(encoding="utf-8").rstrip()
-            yield page.listing(words) if words.count("\n") <= LINES else page.fold("figures", page.listing(words))
+            if heading := re.match(r"(\w+ set) of \S+, (.+)\n\n", words):  # the page says which run it is
+                title, words = f"{heading[1]}, {heading[2]}", words[heading.end():]
+        if words or plots:
+            yield f"<h3>{escape(title)}</h3>"
+        if words:
+            words = page.listing(words)
+            short = words.count("\n") <= LINES
+            if short and alone:
+                plots.insert(0, page.figure("", words))
+            else:
+                yield words if short else page.fold("figures", words)
         yield page.grid(plots)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -58,15 +59,17 @@ def facts(rows: Iterable[tuple[str, str]]) -> str:
 
 
 def tiles(rows: Iterable[tuple[str, str, str]]) -> str:
-    """The numbers that matter most: name, value, and a word to it."""
-    cells = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>\n"
-                    for name, value, note in rows)
-    return f'<dl class="tiles">{cells}</dl>' if cells else ""
+    """The numbers that matter most: name, value, and a word to it. In rows of about the same length, on a wide window
+    and on a narrow one."""
+    cells = [f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>\n"
+             for name, value, note in rows]
+    wide, narrow = (math.ceil(len(cells) / max(1, math.ceil(len(cells) / most))) for most in (6, 4))
+    return f'<dl class="tiles" style="--wide: {wide}; --narrow: {narrow}">{"".join(cells)}</dl>' if cells else ""
 
 
 def figure(title: str, body: str, keys: Mapping[str, int] | None = None, note: str = "", *, kind: str = "") -> str:
     """A chart or a picture under its title, where it has none of its own. `keys` are the numbers of its curves'
-    colours; `kind` is "wide" for the page's whole width, and "plot" for a drawing on white, which a dark page inverts.
+    colours; `kind` is "wide" for the page's whole width, "plot" for a drawing on white, which a dark page inverts.
     """
     named = "".join(f'<span class="key" style="--c: var(--c{colour})">{escape(key)}</span>'
                     for key, colour in (keys or {}).items())
@@ -76,9 +79,14 @@ def figure(title: str, body: str, keys: Mapping[str, int] | None = None, note: s
 
 
 def grid(figures: Iterable[str]) -> str:
-    """Figures side by side where there is room."""
-    body = "".join(figures)
-    return f'<div class="grid">{body}</div>' if body else ""
+    """Figures side by side where there is room, two in a row, and the last three in one where the last would be alone;
+    then the wide ones."""
+    every = list(figures)
+    wide = [one for one in every if one.startswith('<figure class="wide')]
+    narrow = [one for one in every if one not in wide]
+    pairs = len(narrow) - 3 if len(narrow) > 1 and len(narrow) % 2 else len(narrow)
+    rows = [("grid", narrow[:pairs]), ("grid thirds", narrow[pairs:]), ("grid", wide)]
+    return "".join(f'<div class="{kind}">{"".join(some)}</div>\n' for kind, some in rows if some)
 
 
 def fold(title: str, body: str, *, opened: bool = False) -> str:

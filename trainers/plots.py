@@ -98,7 +98,7 @@ def _curves(task: Task, results: Results, found: dict[str, Any], file: Path, *, 
     rows = [(number, row) for number, row in rows if row[figure] is not None]
     by_figure = sorted(rows, key=lambda pair: pair[1][figure])
     shown, others = {number for number, _ in by_figure[:FEW]}, by_figure[FEW:]
-    with _picture(file, 5.8, 5.2 if len(shown) <= 3 else 5.8) as axes:
+    with _picture(file, 5.8, 5.8 if len(shown) <= 3 else 6.2) as axes:
         for number, row in [*others[::-(-len(others) // GRAY) or 1], *by_figure[:FEW]]:  # the gray ones lie below
             truth = (results.targets == number if task.kind == "classification"
                      else results.targets.view_as(probabilities)[:, number]).long()
@@ -119,7 +119,8 @@ def _curves(task: Task, results: Results, found: dict[str, Any], file: Path, *, 
         axes.grid(color="#E6E6E6", linewidth=0.6)
         axes.set_axisbelow(True)
         worst = " (lowest)" if others else ""
-        axes.legend(title=f"{word}{worst}", loc="lower right" if roc else "lower left", fontsize=8, title_fontsize=8)
+        axes.figure.legend(title=f"{word}{worst}", loc="outside lower center", ncols=2 if len(shown) < 4 else 3,
+                           fontsize=8, title_fontsize=8, frameon=False)  # below, where no curve is
     return file
 
 

@@ -183,6 +183,8 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1], int(sys.argv[2]))
     except BaseException:
-        sys.excepthook(*sys.exc_info())
+        # Marked as torch marks it where there are several ranks: the log's, and not for who watches the run.
+        lines = traceback.format_exc().splitlines()
+        print("\n".join(f"[rank{os.environ['RANK']}]: {line}" for line in lines), file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(1)  # at an ordinary exit Python sends SIGTERM, to which a run is deaf, to loader workers, and waits

@@ -125,6 +125,9 @@ def test_a_root_that_no_set_refers_to(write: Write) -> None:
     assert load(write("data: {root: /sets}\n")).config.data.root == "/sets"  # a file may say what another one uses
     with pytest.raises(ConfigError, match=r"data\.root changes nothing: no set of this config refers to it"):
         load(write(), ["data.root=/sets"])
+    for empty in ("''", "null"):
+        with pytest.raises(ConfigError, match=r"the sets are in data\.root, and it is empty"):
+            load(write(), [f"data.root={empty}", "data.train.root='${data.root}/train'"])
 
 
 def test_all_sets_of_a_shipped_config_move_with_one_key() -> None:

@@ -58,3 +58,4 @@ def test_making_data_in_a_pipe(tmp_path: Path) -> None:
                           capture_output=True, text=True, check=True)
     assert done.stderr == ""
     assert done.stdout.startswith("2,400 synthetic stories written to ")
+    assert done.stdout.endswith(f"\ntrain      drumbeat run lstm_news data.root={tmp_path / 'news'}\n")

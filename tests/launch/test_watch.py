@@ -210,10 +210,11 @@ def test_a_failed_run_in_a_pipe_ends_with_cause_log_and_exit_code_1(run: RunDir)
                           env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False)
     assert (done.returncode, done.stderr) == (1, "")
     assert "restarting: rank 1 on here failed at step 3: ValueError: the fuse has blown" in done.stdout
-    last = done.stdout.splitlines()[-3:]
-    assert last[0].startswith("failed     rank 1 on here failed at step 3: ValueError: the fuse has blown; ")
-    assert last[1].startswith(f"log        runs/tiny/{ID}/attempts/001/")
-    assert last[2].endswith(f"drumbeat resume {ID}")
+    *told, log, resume = done.stdout.partition("\n\n")[2].splitlines()
+    assert told[0].startswith("failed     rank 1 on here failed at step 3: ValueError: the fuse has blown; ")
+    assert all(line.startswith(" " * 11) and len(line) <= 80 for line in told[1:])
+    assert log.startswith(f"log        runs/tiny/{ID}/attempts/001/")
+    assert resume.endswith(f"drumbeat resume {ID}")
 
 
 def test_a_killed_launcher_leaves_no_rank_and_is_told(run: RunDir) -> None:

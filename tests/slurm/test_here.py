@@ -29,7 +29,8 @@ from launch.runs import processes_of, still_runs
 from tests.launch import standin
 from tests.launch.test_node import ROOT, alive, until
 from tests.slurm.cluster import Cluster
-from tests.slurm.test_launcher import Submitted, on
+from tests.slurm.matrix import on
+from tests.slurm.test_launcher import Submitted
 
 pytestmark = pytest.mark.slurm
 

@@ -127,6 +127,10 @@ def test_what_evaluate_left_is_in_it(running: RunDir) -> None:
     assert page.count("data:image/jpeg;base64,") == 1  # noise is large as PNG, and smaller so
     assert "roc cannot be read" in page
     assert re.findall(r'<figure class="(\w+)"><', page)[:3] == ["plot", "plot", "wide"]
+    words = f"test set of {running.path.name}, best weights, of step 9: 12 samples\n\nloss  0.1\n"
+    (folder / "figures.txt").write_text(words)
+    assert "<h3>test set, best weights, of step 9: 12 samples</h3>" in report(running)
+    assert '<pre>loss  0.1</pre>' in report(running)
     (folder / "figures.txt").write_text("line\n" * 100)
     assert "<summary>figures</summary>" in report(running)
 
@@ -168,7 +172,9 @@ def test_in_a_browser(running: RunDir, tmp_path: Path, width: int) -> None:
         assert all(line[1] > chart["width"] / 4 for chart in seen["charts"] for line in chart["lines"])
         assert [chart["cut"] for chart in seen["charts"]] == [[]] * 5
     assert [line[0] for line in light["charts"][0]["lines"]] == ["c0", "c1"]
-    assert len({chart["left"] for chart in light["charts"]}) == (2 if width == 1200 else 1)  # side by side, or below
+    rows = [chart["left"] for chart in light["charts"]]
+    assert (rows[0] < rows[1], rows[2] < rows[3] < rows[4], len(set(rows))) == (
+        (True, True, 4) if width == 1200 else (False, False, 1))  # two and three side by side, or one below the other
     assert (light["ground"], dark["ground"]) == ("rgb(255, 255, 255)", "rgb(20, 23, 28)")
     assert light["ink"] != dark["ink"]
     assert {line[2] for chart in light["charts"] for line in chart["lines"]}.isdisjoint(
