@@ -135,6 +135,12 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--last", action="store_true", help="the newest weights instead of the best")
 
 
+def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `verify`."""
+    add_which(parser)
+    _add_new_code(parser)
+
+
 def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `evaluate`."""
     add_which(parser)
@@ -143,6 +149,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpus", type=whole, metavar="N", help="on so many GPUs (default: one, if any)")
     parser.add_argument("--procs", type=whole, metavar="N", help="as so many processes, on the CPU")
     _add_checkpoint(parser)
+    _add_new_code(parser)
 
 
 def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
@@ -153,6 +160,7 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FILE", help="where to write the table (default: predictions.csv)")
     parser.add_argument("--sheet", metavar="FILE", help="where to draw images (default: beside the table)")
     _add_checkpoint(parser)
+    _add_new_code(parser)
 
 
 def add_report_arguments(parser: argparse.ArgumentParser) -> None:
@@ -244,6 +252,10 @@ def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
                         "is no validation set)")
 
 
+def _add_new_code(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--new-code", action="store_true", help="with the code as it is now, not with the run's copy")
+
+
 def _add_start_arguments(parser: argparse.ArgumentParser, ranks: str, nodes: str) -> argparse._ArgumentGroup:
     """What all verbs that start a run have; `ranks` and `nodes` say how many there are if none are asked for. Returns
     the group that others belong to."""
@@ -271,8 +283,9 @@ def _add_no_snapshot(group: argparse._ArgumentGroup) -> None:
 
 ARGUMENTS = {
     "run": add_run_arguments, "resume": add_resume_arguments, "rerun": add_rerun_arguments, "ls": add_ls_arguments,
-    "status": add_status_arguments, "logs": add_logs_arguments, "evaluate": add_evaluate_arguments,
-    "predict": add_predict_arguments, "export": add_export_arguments, "report": add_report_arguments,
+    "status": add_status_arguments, "logs": add_logs_arguments, "verify": add_verify_arguments,
+    "evaluate": add_evaluate_arguments, "predict": add_predict_arguments, "export": add_export_arguments,
+    "report": add_report_arguments,
     "tensorboard": add_tensorboard_arguments, "show": add_show_arguments, "doctor": add_doctor_arguments,
     "drill": add_drill_arguments, "cache": add_cache_arguments, "completion": add_completion_arguments,
     "demo-data": add_demo_arguments,

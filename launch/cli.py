@@ -119,9 +119,9 @@ def cancel(args: argparse.Namespace) -> int:
 
 def verify(args: argparse.Namespace) -> int:
     from launch.runs import find_run
-    from launch.tools import start
+    from launch.tools import on_run
 
-    return start("trainers.verify", str(find_run(args.run, Path(args.runs)).path))
+    return on_run("trainers.verify", find_run(args.run, Path(args.runs)), new_code=args.new_code)
 
 
 def checkpoints(args: argparse.Namespace) -> int:
@@ -156,26 +156,26 @@ def tensorboard(args: argparse.Namespace) -> int:
 
 def evaluate(args: argparse.Namespace) -> int:
     from configs.there import check_data, check_split
-    from launch.tools import ranks, start, trained_run
+    from launch.tools import on_run, ranks, trained_run
 
     chosen = ranks(args.gpus, args.procs) + (["--checkpoint", args.checkpoint] if args.checkpoint else [])
     found, config = trained_run(args.run, Path(args.runs), args.checkpoint)
     check_split(config, args.split)
     check_data(config, fixed=True)
-    return start("trainers.evaluation", str(found.path), "--split", args.split, *chosen)
+    return on_run("trainers.evaluation", found, "--split", args.split, *chosen, new_code=args.new_code)
 
 
 def predict(args: argparse.Namespace) -> int:
     from configs.there import check_given
     from launch.plan import Machine
-    from launch.tools import start, trained_run
+    from launch.tools import on_run, trained_run
 
     found, config = trained_run(args.run, Path(args.runs), args.checkpoint)
     check_given(list(map(Path, args.given)), config)
     device = "cuda" if Machine.here().gpus else "cpu"
     chosen = [word for option in ("checkpoint", "out", "sheet") if (value := getattr(args, option))
               for word in (f"--{option}", value)]
-    return start("trainers.predictions", str(found.path), *args.given, *chosen, "--device", device)
+    return on_run("trainers.predictions", found, *args.given, *chosen, "--device", device, new_code=args.new_code)
 
 
 def cache(args: argparse.Namespace) -> int:

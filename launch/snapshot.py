@@ -132,7 +132,7 @@ def _tree_text(tree: dict[str, Any]) -> str:
     changed = tree.get("changed", 0)
     state = f" at {tree['commit'][:7]}" if tree.get("commit") else ""
     state += f" with {changed} changed file{'s' * (changed != 1)}" if changed else ""
-    return f"{tree['name']}{state}, {tree['files']:,} files"
+    return f"{tree['name']}{state}, {tree['files']:,} file{'s' * (tree['files'] != 1)}"
 
 
 def _packages(node: Any) -> Iterator[str]:

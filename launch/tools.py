@@ -16,8 +16,9 @@ from configs.load import load, read
 from configs.rundir import RunDir
 from configs.schema import Config
 from configs.there import check_data, find_checkpoint, needs_data
-from launch.plan import Machine
+from launch.plan import JobPlan, Machine
 from launch.runs import find_run
+from launch.snapshot import code_text, newest_code
 
 Done = subprocess.CompletedProcess[str]
 
@@ -66,14 +67,28 @@ def ranks(gpus: int | None, procs: int | None) -> list[str]:
     return ["--ranks", str(gpus or procs or 1), "--device", "cuda" if cuda else "cpu"]
 
 
+def on_run(name: str, run: RunDir, *words: str, new_code: bool = False) -> int:
+    """Runs a module on a run, on this terminal, with the code that the run works with; its exit code. With the code as
+    it is now where that is asked for, and where the run has no copy or one without such a module."""
+    code = None if new_code else newest_code(run.path)
+    path = JobPlan.read(run.plan).environment["PYTHONPATH"].split(os.pathsep) if code else []
+    folder, file = f"{name.replace('.', '/')}.py".split("/", 1)
+    if code is None or any(Path(one, folder).is_dir() and not Path(one, folder, file).exists() for one in path):
+        return start(name, str(run.path), *words)
+    print(f"code       {code_text(code)}; as it is now: --new-code", file=sys.stderr, flush=True)
+    return module(name, str(run.path), *words, output=None, path=path).returncode
+
+
 def start(name: str, *words: str, text: str = "") -> int:
     """Runs a module in this folder, on this terminal; its exit code."""
     return module(name, *words, text=text, output=None).returncode
 
 
-def module(name: str, *words: str, text: str = "", output: int | None = subprocess.PIPE) -> Done:
-    """Runs a module in this folder, able to import what a run could."""
-    path = os.pathsep.join(dict.fromkeys([str(ROOT), str(Path.cwd()), *Machine.here().python_path]))
+def module(name: str, *words: str, text: str = "", output: int | None = subprocess.PIPE,
+           path: Sequence[str] = ()) -> Done:
+    """Runs a module in this folder, able to import what a run could, or what lies on a path of its own."""
+    path = path or [str(ROOT), str(Path.cwd()), *Machine.here().python_path]
     return subprocess.run([sys.executable, "-m", name, *words], input=text, text=True, check=False,
-                          env=os.environ | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}, stdout=output, stderr=output,
+                          env=os.environ | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(path)), "PYTHONSAFEPATH": "1"},
+                          stdout=output, stderr=output,
                           process_group=0)  # Ctrl-C is for this process, which ends that one without a word
