@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from typing import Any
 
 from configs.errors import hang
 from configs.rundir import ENDED, RunDir, read_json
@@ -73,7 +74,7 @@ def why(run: RunDir) -> str:
     elif job.get("where") == "slurm" and job.get("id"):
         rows += _in_slurm(run, state, [str(job[key]) for key in ("id", "successor") if job.get(key)])
     else:
-        rows += _here(run, float(status.get("time", 0.0)))
+        rows += _here(run, status)
     return "\n".join(hang(f"{name:<12}", text) for name, text in rows)
 
 
@@ -130,10 +131,13 @@ def _pending(run: RunDir, job: QueuedJob) -> list[tuple[str, str]]:
     return [("why", f"{job.reason.partition(',')[0]}: {words}"), *start, ("do", remedy)]
 
 
-def _here(run: RunDir, heard: float) -> list[tuple[str, str]]:
+def _here(run: RunDir, status: dict[str, Any]) -> list[tuple[str, str]]:
     """A run that is no SLURM job, and has not ended."""
-    silence = time.time() - heard
+    silence = time.time() - float(status.get("time", 0.0))
     if sign := still_runs(run):
+        if status.get("state") == "paused":
+            return [("work", sign), ("why", str(status.get("verdict", "it waits for its disk"))),
+                    ("do", "Make room, or bring the disk back: the run goes on by itself.")]
         quiet = silence > SILENCE_SECONDS
         return [("work", sign), ("why", f"nothing was heard of it for {clock(silence)}: it may hang, or fill a cache"
                                  if quiet else "nothing keeps it"),
