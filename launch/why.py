@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from typing import Any
 
 from configs.errors import hang
 from configs.rundir import ENDED, RunDir, read_json
@@ -77,7 +78,7 @@ def why(run: RunDir) -> str:
     elif job.get("where") == "slurm" and job.get("id"):
         rows += _in_slurm(run, state, [str(job[key]) for key in ("id", "successor") if job.get(key)])
     else:
-        rows += _here(run, float(status.get("time", 0.0)), str(job["id"]) if waits else "")
+        rows += _here(run, status, str(job["id"]) if waits else "")
     return "\n".join(hang(f"{name:<12}", text) for name, text in rows)
 
 
@@ -125,13 +126,16 @@ def _pending(run: RunDir, job: QueuedJob) -> list[tuple[str, str]]:
     return [("why", f"{job.reason.partition(',')[0]}: {words}"), *start, ("do", remedy)]
 
 
-def _here(run: RunDir, heard: float, waits_in: str) -> list[tuple[str, str]]:
+def _here(run: RunDir, status: dict[str, Any], waits_in: str) -> list[tuple[str, str]]:
     """A run that is no SLURM job, and has not ended; `waits_in` is the job in which it waits for room, if it does."""
-    silence = time.time() - heard
+    silence = time.time() - float(status.get("time", 0.0))
     if sign := still_runs(run):
         if waits_in:
             return [("work", sign), ("why", f"it is just starting, or waits for room in SLURM job {waits_in}"),
                     ("do", f"Look again; what else is at work there: squeue --steps --jobs {waits_in}")]
+        if status.get("state") == "paused":
+            return [("work", sign), ("why", str(status.get("verdict", "it waits for its disk"))),
+                    ("do", "Make room, or bring the disk back: the run goes on by itself.")]
         quiet = silence > SILENCE_SECONDS
         return [("work", sign), ("why", f"nothing was heard of it for {clock(silence)}: it may hang, or fill a cache"
                                  if quiet else "nothing keeps it"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from configs.layers import ROOT
-from configs.load import load
+from configs.load import load, read
 from configs.schema import Site
 from configs.text import parse
 from launch.cli import main
@@ -29,6 +28,7 @@ model:
 task:
   _target_: trainers.tasks.Classification
 data:
+  root: null
   train:
     _target_: sets.Folder                 # small.yaml:5
     root: /pictures                       # small.yaml:5
@@ -156,7 +156,8 @@ def test_the_whole_dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_config_part_is_yaml_that_means_the_config(tmp_path: Path) -> None:
     loaded = load("resnet50_xray_demo")
-    assert parse(loaded.as_yaml())[0] == dataclasses.asdict(loaded.config)
+    (tmp_path / "resolved.yaml").write_text(loaded.as_yaml())
+    assert read(tmp_path / "resolved.yaml") == loaded.config
     main_part = dry_run(tmp_path, "local", {}).partition("\n\n")[0]
     assert parse(main_part)[0]["seed"] == 7
 

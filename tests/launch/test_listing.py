@@ -138,6 +138,13 @@ def test_why_where_slurm_says_nothing(runs: list[RunDir], tmp_path: Path, monkey
     assert "job         4711, of which SLURM knows nothing any more\n" in why(runs[3])
 
 
+def test_why_of_a_run_that_waits_for_its_disk(runs: list[RunDir]) -> None:
+    write_json(runs[2].job, {"where": "local", "id": "17", "host": "elsewhere"})
+    write_json(runs[2].status, {"state": "paused", "verdict": "the disk is full", "time": time.time()})
+    assert why(runs[2]).splitlines()[3:] == [
+        "why         the disk is full", "do          Make room, or bring the disk back: the run goes on by itself."]
+
+
 def test_why_of_runs_that_are_no_jobs(runs: list[RunDir]) -> None:
     assert "why         it has come to its end" in why(runs[0])
     write_json(runs[2].job, {"where": "local", "id": "17", "host": socket.gethostname()})

@@ -72,7 +72,7 @@ def test_a_folder_with_a_file_that_cannot_be_read(images: RunDir, tmp_path: Path
     assert len(rows) == 11
     assert said.startswith("predicted  11, 1 left out\n")
     assert f"right      {right / 11:.0%} ({right}/11 with a label)\n" in said
-    assert "cat/9.png: cannot identify image file" in " ".join(capsys.readouterr().err.split())
+    assert "cat/9.png: the file is text: nothing" in " ".join(capsys.readouterr().err.split())
     with Image.open(tmp_path / "out.png") as sheet:
         colours = {colour for _, colour in sheet.getcolors(1 << 20) or []}
     assert ((95, 211, 141) in colours, (255, 128, 112) in colours) == (right > 0, right < 11)

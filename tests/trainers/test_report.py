@@ -52,7 +52,7 @@ def running(run: RunDir) -> Iterator[RunDir]:
     for step, accuracy in ((9, 0.875), (17, 0.75), (27, 0.5)):
         tracker.scalars(step, {"validation/loss": 0.4 * step / 9, "validation/accuracy": accuracy})
     tracker.picture(1, "train/head", contact_sheet([torch.rand(3, 8, 8)] * 4))
-    tracker.picture(17, "validation/mistakes: predicted / actual", contact_sheet([torch.rand(1, 8, 8)], [NASTY]))
+    tracker.picture(17, "validation/mistakes", contact_sheet([torch.rand(1, 8, 8)], [NASTY]))
     tracker.flush()
     checkpoints = Checkpoints(run, attempt, keep=2)
     ledger = ({"phase": 0, "first": 0, "steps": 9, "samples": 108, "digest": "0", "attempt": 0, "ranks": 2},)
@@ -87,7 +87,7 @@ def test_a_run_at_work(running: RunDir) -> None:
     assert re.search(r"best loss 0\.4 validation, step 9 .*best accuracy 0\.875 validation, step 9", text)
     assert re.findall(r"<h3>(.*?)</h3>", page) == [
         "loss", "accuracy", "learning rate", "samples/s", "time spent waiting for data", "what the model saw: head",
-        "validation mistakes: predicted / actual"]
+        "validation mistakes"]
     assert "9 head 0.4 0.875 best 17 head 0.7556 0.75 27 finetune 1.2 0.5" in text
     assert re.search(r"attempt began ranks steps saved end 0 2 9 running", text)
     assert re.search(r"9 head [\d.]+ MB 20\d\d-\d\d-\d\d \d\d:\d\d last, best", text)
