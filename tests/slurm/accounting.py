@@ -11,8 +11,12 @@ import shutil
 from pathlib import Path
 
 PROGRAMS = ("mariadbd", "slurmdbd", "sacctmgr", "sacct")
-TABLES = Path("/usr/share/mysql/mysql_system_tables.sql")
-"""MariaDB's own tables. slurmdbd has procedures, which are kept in one of them."""
+TABLES = "m*/m*_system_tables.sql"
+"""MariaDB's own tables, below /usr/share: older ones call them mysql's. slurmdbd keeps procedures in one of them."""
+TUNING = ("performance-schema=0", "sync-frm=0", "innodb-flush-method=nosync", "innodb-flush-log-at-trx-commit=0",
+          "innodb-doublewrite=0", "innodb-log-file-size=4M", "innodb-buffer-pool-size=16M", "innodb-file-per-table=0",
+          "innodb-autoextend-increment=1", "innodb-temp-data-file-path=ibtmp1:1M:autoextend")
+"""Small, and without a wait for the disk. What a newer MariaDB does not know any more, it leaves out."""
 MEMORY = Path("/dev/shm")
 ROOM = 100 * 2**20
 """Bytes to be free there; some 25 MB are used."""
@@ -28,13 +32,10 @@ def mariadbd(folder: Path) -> list[str]:
     """Makes the database's folder; the command that starts it there."""
     (folder / "data").mkdir(parents=True, mode=0o700)
     tables = folder / "tables.sql"
-    tables.write_text(f"CREATE DATABASE mysql;\nUSE mysql;\n{TABLES.read_text()}")
+    tables.write_text("CREATE DATABASE mysql;\nUSE mysql;\n" + next(Path("/usr/share").glob(TABLES)).read_text())
     return ["mariadbd", "--no-defaults", "--user=root", f"--datadir={folder}/data", f"--socket={folder}/socket",
             f"--pid-file={folder}/pid", f"--init-file={tables}", "--skip-networking", "--skip-grant-tables",
-            "--skip-performance-schema", "--skip-sync-frm", "--innodb-flush-method=nosync",
-            "--innodb-flush-log-at-trx-commit=0", "--skip-innodb-doublewrite", "--innodb-log-file-size=4M",
-            "--innodb-buffer-pool-size=16M", "--skip-innodb-file-per-table", "--innodb-autoextend-increment=1",
-            "--innodb-temp-data-file-path=ibtmp1:1M:autoextend"]
+            *(f"--loose-{option}" for option in TUNING)]
 
 
 def slurmdbd(database: Path, slurm_conf: Path) -> list[str]:
