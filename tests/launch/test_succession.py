@@ -3,6 +3,7 @@ rest, on real clusters."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,20 +26,31 @@ def run(tmp_path: Path) -> RunDir:
     return run
 
 
+@pytest.fixture
+def looked(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Verdict | None]:
+    """What a node's launcher finds as a task of this start of this job."""
+
+    def look(job: str, restarts: int, *, first: bool) -> Verdict | None:
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        monkeypatch.setenv("SLURM_RESTART_COUNT", str(restarts))
+        return look_back(run, plan(tmp_path, "launch.gpus=0"), Allocation.here(), first=first)
+
+    return look
+
+
 @pytest.mark.parametrize("first", [True, False])
-def test_all_nodes_leave_again_where_the_run_had_left(tmp_path: Path, run: RunDir, first: bool) -> None:
+def test_all_nodes_leave_again_where_the_run_had_left(run: RunDir, looked: Callable[..., Verdict | None],
+                                                      first: bool) -> None:
     """One that waited for the first node would be ended by srun, a minute later, and the job would have failed."""
     LEAVE.write(run.attempt(0))
-    planned = plan(tmp_path, "launch.gpus=0")
-    assert look_back(run, planned, Allocation("7", 1), first=first) == LEAVE
-    assert look_back(run, planned, Allocation("7", 2), first=first) is None, "queued again since"
-    assert look_back(run, planned, Allocation("8", 0), first=first) is None, "resumed in another job"
+    assert looked("7", 1, first=first) == LEAVE
+    assert looked("7", 2, first=first) is None, "queued again since"
+    assert looked("8", 0, first=first) is None, "resumed in another job"
 
 
-def test_the_first_node_judges_what_nobody_has(tmp_path: Path, run: RunDir) -> None:
-    planned = plan(tmp_path, "launch.gpus=0")
-    assert look_back(run, planned, Allocation("7", 1), first=False) is None
+def test_the_first_node_judges_what_nobody_has(run: RunDir, looked: Callable[..., Verdict | None]) -> None:
+    assert looked("7", 1, first=False) is None
     assert not run.attempt(0).verdict.exists()
-    found = look_back(run, planned, Allocation("7", 1), first=True)
+    found = looked("7", 1, first=True)
     assert found and found.next == "restart"
     assert Verdict.read(run.attempt(0)) == found

@@ -106,8 +106,9 @@ def test_metrics_and_mistakes() -> None:
     assert task.metrics(results)["accuracy"] == 0.5
     assert task.metrics(results)["loss"] == pytest.approx(
         torch.nn.functional.cross_entropy(outputs, targets).item(), abs=1e-7)
-    assert task.mistakes(results, 5) == [Mistake(2, "cat / dog"), Mistake(3, "dog / cat")]
-    assert task.mistakes(results, 1) == [Mistake(2, "cat / dog")]
+    assert task.mistakes(results, 5) == [Mistake(2, "predicted cat\nactual dog"),
+                                         Mistake(3, "predicted dog\nactual cat")]
+    assert task.mistakes(results, 1) == [Mistake(2, "predicted cat\nactual dog")]
 
 
 def test_log_softmax_and_nll_is_cross_entropy() -> None:
