@@ -18,8 +18,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,8 @@ PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, e
 """What may pass: a full disk, a limit on files, a folder that is read-only or gone, a server that does not answer."""
 
 SECONDS_BETWEEN_TRIES = 2.0
+
+SETTLE_SECONDS = 10.0
 
 WRITERS = 3
 """Times that a killed writer is replaced while it writes one checkpoint."""
@@ -174,6 +176,17 @@ class Checkpoints:
             self.tell("paused", str(error))
             time.sleep(min(SECONDS_BETWEEN_TRIES, self.patience))
             self._give_order()
+
+    @contextmanager
+    def settling(self, seconds: float = SETTLE_SECONDS) -> Iterator[None]:
+        """What fails inside gives a save that is under way a little time to come to an end, good or bad: the writer
+        ends with its rank, and a rank with the first that leaves."""
+        try:
+            yield
+        except BaseException:
+            if self.under_way and self.writer is not None and self.writer.stdout is not None:
+                select.select([self.writer.stdout], [], [], seconds)
+            raise
 
     def close(self) -> None:
         """Waits, and ends the writer. Raises `SaveError`."""

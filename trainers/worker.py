@@ -65,8 +65,9 @@ def main(run_dir: str, attempt_number: int) -> None:
         with join(topology["device"]) as world:  # only now: filling a cache may outlast the others' patience
             training = build(run, attempt, config, sets, world, threads=topology["cpus_per_rank"], debug=debug)
             training.tracker.status(now=True, state="running", attempt=attempt.number)
-            end = training.run()
-            leave(run, attempt, training, end)
+            with training.checkpoints.settling():
+                end = training.run()
+                leave(run, attempt, training, end)
     except BaseException as error:
         write_error(attempt, error, step=training.progress.step if training else 0)
         raise

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,6 +66,23 @@ def test_the_first_save_finds_its_memory_made_and_its_writer_started(tmp_path: P
     found = checkpoints.newest()
     assert found is not None
     assert found.optimizer()["a/exp"].tolist() == [1.0] * 3
+
+
+def test_a_rank_that_fails_does_not_lose_the_save_under_way(tmp_path: Path) -> None:
+    """Nor waits for ever for a writer that hangs."""
+    checkpoints = made(tmp_path)
+    checkpoints.lay_out(weights(0.0), {})
+    assert checkpoints.writer is not None
+    os.kill(checkpoints.writer.pid, signal.SIGSTOP)
+    checkpoints.save(Progress(step=1), weights(1.5), {}, STATE)
+    with pytest.raises(ZeroDivisionError), checkpoints.settling(0.01):
+        raise ZeroDivisionError
+    assert checkpoints.newest() is None
+    os.kill(checkpoints.writer.pid, signal.SIGCONT)
+    with pytest.raises(ZeroDivisionError), checkpoints.settling(60):
+        raise ZeroDivisionError
+    assert checkpoints.newest() is not None
+    checkpoints.close()
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
