@@ -65,8 +65,8 @@ def row(known: dict[str, Any]) -> tuple[str, ...]:
             f"silent {clock(silence)}" if going and silence > SILENCE_SECONDS else state, _where(known),
             f"{known.get('step', 0) / steps:.0%}" if steps else "",
             f"{numbers['loss']:.4f}" if isinstance(numbers.get("loss"), float) else "",
-            f"{known['samples_per_second']:,.0f}" if going and "samples_per_second" in known else "",
-            clock(known["eta_seconds"]) if going and "eta_seconds" in known else "")
+            f"{known['samples_per_second']:,.0f}" if state == "running" and "samples_per_second" in known else "",
+            clock(known["eta_seconds"]) if state == "running" and "eta_seconds" in known else "")
 
 
 def _where(known: dict[str, Any]) -> str:
