@@ -57,7 +57,15 @@ class Loaded:
     def as_yaml(self) -> str:
         """The resolved config as YAML that `read` reads; a comment tells where each changed value comes from.
         References to other keys stay: who runs it again with another value there changes both."""
-        return dump(with_references(dataclasses.asdict(self.config), self.references), self.sources)
+        return dump(with_references(plain(self.config), self.references), self.sources)
+
+
+def plain(config: Config) -> dict[str, Any]:
+    """The config's values. data.root only where it is used: a run's own copy of the code may be older than that key."""
+    values = dataclasses.asdict(config)
+    if values["data"]["root"] is None:
+        del values["data"]["root"]
+    return values
 
 
 def load(file: str | Path, assignments: Sequence[str] = (), flags: Mapping[str, Any] | None = None) -> Loaded:

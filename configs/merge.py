@@ -82,8 +82,9 @@ def with_references(values: dict[str, Any], written: Mapping[str, str]) -> dict[
 def _set(values: dict[str, Any], key: str, value: Any) -> None:
     *above, name = key.split(".")
     for part in above:
-        values = values[part]
-    values[name] = value
+        values = values.get(part, {})
+    if name in values:  # or a name has a dot in it: then it stays as it is
+        values[name] = value
 
 
 def _merge(schema: type, values: dict[str, Any], places: Places, layers: Sequence[Layer]) -> tuple[Any, list[Fault]]:

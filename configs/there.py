@@ -58,28 +58,39 @@ def check_data(config: Config, *, fixed: bool = False) -> None:
     for split in SPLITS:
         for key, text in _paths(getattr(config.data, split), f"data.{split}"):
             path = Path(text)
-            if not path.exists():
-                faults.setdefault(text, Fault(what=f"{short(path)} is not there", where=key, given=text))
-            elif path.is_dir() and not any(path.iterdir()):
-                faults.setdefault(text, Fault(what=f"the folder {short(path)} is empty", where=key, given=text))
+            if wrong := wrong_with(path):
+                faults.setdefault(text, Fault(what=wrong, where=key, given=text))
     if faults:
         raise PrepareError(*with_way_out(once([*faults.values()], config.data.root), config.data.how_to_get,
                                          fixed=fixed))
+
+
+def wrong_with(path: Path) -> str:
+    """Why a file or folder cannot be read, in words: it is not there, is empty, or is not for this user; '' if it
+    can."""
+    try:
+        if not path.exists():
+            return f"{short(path)} is not there"
+        return f"the folder {short(path)} is empty" if path.is_dir() and not any(path.iterdir()) else ""
+    except PermissionError:
+        return f"you may not read {short(path)}"
 
 
 def check_given(paths: Sequence[Path], config: Config) -> None:
     """That what is to be predicted is there, and of a kind that the run's model takes; and the training texts, beside
     which a text model's vocabulary lies. Raises `RunError` and `PrepareError`."""
     for path in paths:
-        if not path.exists():
+        wrong = wrong_with(path)
+        if wrong.endswith("is not there"):
             raise RunError(Fault(what=f"there is no file or folder '{path}'", where=str(path.absolute().parent)))
         if path.is_dir() and reads_texts(config):
             column = innermost(config.data.train).get("text", "text")
             raise RunError(Fault(what="the run's model reads texts, and this is a folder", where=short(path),
                                  remedy=f"Give a table with a column '{column}', or a .txt file with a text on each "
                                         "line."))
-        if path.is_dir() and not any(path.iterdir()):
-            raise RunError(Fault(what="this folder is empty", where=short(path)))
+        if wrong:
+            raise RunError(Fault(what="this folder is empty" if wrong.endswith("is empty") else wrong,
+                                 where=short(path)))
     if reads_texts(config):
         check_data(config, fixed=True)
 
@@ -106,10 +117,10 @@ def innermost(node: Any) -> Any:
 def with_way_out(faults: Sequence[Fault], how_to_get: str, *, fixed: bool = False) -> list[Fault]:
     """Where sets are not as they should be, the config's own words on how to get them: once, behind the last. `fixed`
     is for a run's config, of which no value can be given anew."""
-    elsewhere = "" if fixed else "\nIf it is elsewhere: data.root=DIR"
     lost = [fault for fault in faults if fault.where.split(".")[1:2] in ([part] for part in ("root", *SPLITS))
             and not fault.remedy]
-    return [dataclasses.replace(fault, remedy=how_to_get.rstrip() + elsewhere * (fault.where == "data.root"))
+    return [dataclasses.replace(fault, remedy="\n".join(filter(None, [how_to_get.rstrip(), (
+        "If it is elsewhere: data.root=DIR" if fault.where == "data.root" and not fixed else "")])))
             if fault in lost[-1:] else fault for fault in faults]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from functools import partial
 from pathlib import Path
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> int:
     said = "written to" if made.written else "are there already, in"
     print(f"{made.images:,} synthetic {things} {said} {made.folder}")
     configs, usual = READ_BY[kind]
-    root = "" if Path(folder).absolute() == Path(usual).absolute() else f" data.root={folder}"
+    root = "" if Path(folder).absolute() == Path(usual).absolute() else f" data.root={shlex.quote(str(folder))}"
     print(f"read by    {configs}\ntrain      drumbeat run {configs.partition(',')[0]}{root}")
     return 0
 

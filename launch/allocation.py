@@ -96,7 +96,8 @@ class Allocation:
     def look(self) -> dict[str, str]:
         """The job's fields, as `scontrol show job` names them; empty where there is no answer."""
         code, said = self.ask("--oneliner", "show", "job", self.job)
-        return dict(re.findall(r"(\w+)=(\S*)", said)) if code == 0 else {}
+        first = said.partition("\n")[0]  # of a job array, the job that was asked for
+        return dict(re.findall(r"(\w+)=(\S*)", first)) if code == 0 else {}
 
     def ask(self, *words: str) -> tuple[int, str]:
         """Exit code and answer of scontrol."""

@@ -39,7 +39,9 @@ def held(environ: Mapping[str, str]) -> Held:
             remedy="Get one, and type this in it: salloc --nodes=2 --gres=gpu:8 --cpus-per-task=64 --time=4:00:00\n"
                    "Or have the run queued: --slurm instead of --here."))
     code, said = Allocation(job, 0).ask("--details", "--oneliner", "show", "job", job)
+    said = said.partition("\n")[0]  # of a job array, the job that was asked for
     state = re.search(r"JobState=(\S+)", said) if code == 0 else None
+    restarts = re.search(r"Restarts=(\d+)", said)
     nodes, given = re.search(r"NumNodes=(\d+)", said), DETAILS.findall(said)
     if not state or state[1] != "RUNNING" or not nodes or not given:
         raise LaunchError(Fault(
@@ -49,7 +51,7 @@ def held(environ: Mapping[str, str]) -> Held:
     step = environ.get("SLURM_STEP_ID", "")
     return Held(job=job, nodes=int(nodes[1]), cpus=min(_count(ids) for ids, _ in given),
                 gpus=min(sum(map(int, GPUS.findall(gres))) for _, gres in given),
-                inside=step.isdigit() and int(step) < STEPS_END)
+                inside=step.isdigit() and int(step) < STEPS_END, restarts=int(restarts[1]) if restarts else 0)
 
 
 def each_node(allocation: Held) -> Machine:
@@ -105,8 +107,8 @@ class Here:
         with environment(plan), open(folder / "controller.log", "ab") as log:
             process = subprocess.Popen(
                 ["bash", str(paths.submission_file), IN_ALLOCATION.decode(), plan.run_dir],
-                env=os.environ | {START: secrets.token_hex(4)}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True)
+                env=os.environ | {START: secrets.token_hex(4), "SLURM_RESTART_COUNT": str(plan.held.restarts)},
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         return Job(id=plan.held.job, handle=Controller(process))
 
 

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 NAME = re.compile(r"(?P<whose>QOS|Assoc|)(?P<kind>Grp|Max|Min)"
-                  r"(?P<what>SubmitJob|Job|Wall|CPU|Cpu|GRES|Mem|Node)(?:s|Duration|ory)?(?P<over>RunMinutes|Minutes)?"
+                  r"(?P<what>SubmitJob|Job|Wall|CPU|Cpu|GRES|Mem|Node|Billing|License|Energy)(?:s|Duration|ory)?(?P<over>RunMinutes|Minutes)?"
                   r"(?P<each>PerJob|PerNode|PerUser|PerAccount)?(?:Limit|NotSatisfied)?")
 
 COUNTED: dict[str, tuple[str, str]] = {
@@ -19,6 +19,9 @@ COUNTED: dict[str, tuple[str, str]] = {
     "Mem": ("memory", "less memory in the profile"),
     "Node": ("nodes", "fewer --nodes"),
     "Wall": ("time", "a shorter time_minutes (a run that needs longer is queued again by itself)"),
+    "Billing": ("billing units", "fewer --gpus or cores"),
+    "License": ("licenses", "fewer licenses"),
+    "Energy": ("joules", "fewer nodes"),
     "Job": ("jobs at work", ""),
     "SubmitJob": ("jobs in the queue", ""),
 }

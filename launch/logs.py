@@ -41,6 +41,7 @@ def log_lines(run: RunDir, *, rank: int | None, follow: bool, attempt: int | Lit
     """Lines of the log of a rank, or of all, in the newest attempt, the one of that number, or in all of them, each
     under its own heading. With `follow`, new lines too, and those of later attempts, until the run ends. Raises
     `RunError` where there is no such log."""
+    headed = attempt == "all"
     if attempt == "all":
         yield from _before_the_newest(run, rank)
         attempt = None
@@ -56,6 +57,8 @@ def log_lines(run: RunDir, *, rank: int | None, follow: bool, attempt: int | Lit
         newest = run.newest_attempt()
         if attempt is None and newest is not None and newest != shown:
             shown, tails = newest, {}
+            if headed:
+                yield f"--- attempt {newest.number}"
         if shown is not None:
             for name, path in _logs(shown, rank):
                 lines = tails.setdefault(name, Tail(path)).lines(unfinished=ended or not follow)

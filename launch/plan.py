@@ -48,6 +48,8 @@ class Held:
     """GPUs on each node; the fewest."""
     inside: bool = False
     """Whether the command is typed in a step of the job, which holds what it was given until it ends."""
+    restarts: int = 0
+    """How often SLURM has queued the job again."""
 
 
 @dataclass(frozen=True, kw_only=True)

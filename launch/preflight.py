@@ -6,6 +6,7 @@ What only torch can know, targets, weights and data, `launch.prepare` has looked
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
@@ -13,9 +14,9 @@ import time
 from pathlib import Path
 
 from configs.errors import Fault, LaunchError
-from configs.rundir import RunDir
 from launch.cluster import WAIT, ask
 from launch.executors import Request, environment
+from launch.plan import JobPlan
 from launch.refusals import refusal
 
 OF_ONE_MACHINE = ("tmpfs", "ramfs", "devtmpfs", "overlay", "squashfs")
@@ -33,7 +34,7 @@ def check_cluster(request: Request) -> str:
     with environment(request.plan):
         code, said = _test_only(request.text)
     if code == 0:
-        found = re.search(r"to start at (\S+).* on nodes? (\S+)", said)
+        found = re.search(r"to start at (\d{4}\S+).* on nodes? (\S+)", said)
         if not found or int(found[1][:4]) > time.localtime().tm_year + 1:  # behind a job without a time limit: in 2537
             return ""
         return f"SLURM would start it at {found[1].replace('T', ' ')} on {found[2]}"
@@ -42,9 +43,11 @@ def check_cluster(request: Request) -> str:
     raise LaunchError(refusal(said, request.plan.site, "sbatch --test-only"))
 
 
-def check_shared(run: RunDir) -> None:
-    """Raises `LaunchError` where the nodes would not see the run's folder."""
-    if fault := unshared(run.path):
+def check_shared(plan: JobPlan) -> None:
+    """Raises `LaunchError` where the nodes would not see the run's folder. This machine sees it, and may be all there
+    is of an allocation."""
+    alone = plan.held is not None and plan.held.nodes == 1 and "SLURMD_NODENAME" in os.environ
+    if not alone and (fault := unshared(Path(plan.run_dir))):
         raise LaunchError(fault)
 
 

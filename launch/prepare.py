@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import Fault, PrepareError
+from configs.load import plain
 from configs.schema import Config
 from launch.plan import JobPlan, leaked
 
@@ -23,7 +24,7 @@ def prepare(config: Config, plan: JobPlan) -> dict[str, Any]:
     """
     print("preparing  model, weights and data ...", file=sys.stderr, flush=True)
     scrubbed = {name: value for name, value in os.environ.items() if name not in leaked(os.environ)}
-    question = {"config": dataclasses.asdict(config), "topology": dataclasses.asdict(plan.topology),
+    question = {"config": plain(config), "topology": dataclasses.asdict(plan.topology),
                 "where": plan.where}
     done = subprocess.run([plan.python, "-m", "trainers.prepare"], input=json.dumps(question),
                           stdout=subprocess.PIPE, text=True, env=scrubbed | plan.environment, check=False,

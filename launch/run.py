@@ -17,7 +17,6 @@ if __name__ == "__main__":  # as a file: Python has put launch/ first on the pat
 
 import argparse
 import dataclasses
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -134,6 +133,9 @@ def _with_code(args: argparse.Namespace, what: Start) -> Start:
         return what
     code = snapshot.newest_code((what.model or what.run_dir).path)
     found = snapshot.Snapshot.read(code) if code and not args.new_code else None
+    if code and found and what.plan.where == "here" and not found.knows("launch.here", code):
+        raise RunError(Fault(what="the run's copy of the code is older than --here", where=str(code),
+                             remedy="Add --new-code; or have it queued: --slurm instead of --here."))
     if not what.new and not args.new_code:
         return what if code is None or found is None else (
             dataclasses.replace(what, plan=found.relocate(what.plan, code), code=code, copied=snapshot.code_text(code)))

@@ -70,7 +70,8 @@ def program(name: str) -> str:
     """How to call a program that was installed beside this Python, whether or not its folder is on the PATH."""
     beside = Path(sys.executable).with_name(name)
     on_path = shutil.which(name)
-    return name if not beside.exists() or (on_path and Path(on_path).samefile(beside)) else short(beside)
+    return name if not beside.exists() or (on_path and Path(on_path).samefile(beside)) else (
+        str(beside.relative_to(Path.cwd())) if beside.is_relative_to(Path.cwd()) else str(beside))
 
 
 def command(verb: str, run: RunDir) -> str:
@@ -107,9 +108,14 @@ def _in_queue(job: str) -> str:
 
 
 def _in_allocation(run: RunDir, job: str) -> str:
-    """What SLURM says of a run's step in a job that is the user's own, in words."""
+    """What SLURM says of a run's step in a job that is the user's own, in words. It does not tell of one that waits for
+    room, nor can a process on another machine be looked for."""
+    host = read_json(run.job).get("host")
     try:
-        return "".join(f"step {step}" for step in steps(job, run.id)[:1])
+        if found := steps(job, run.id):
+            return f"step {found[0]}"
+        waits = read_json(run.status).get("state") == "pending" and host != socket.gethostname() and _in_queue(job)
+        return f"it may wait for room in SLURM job {job}, started on {host}" if waits else ""
     except SilentError as silence:
         return f"in SLURM job {job}, which cannot be asked about: {silence}"
 

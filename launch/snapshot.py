@@ -57,6 +57,12 @@ class Snapshot:
         path = os.pathsep.join(str(code / folder) for folder in self.python_path)
         return dataclasses.replace(plan, environment=plan.environment | {"PYTHONPATH": path})
 
+    def knows(self, module: str, code: Path) -> bool:
+        """Whether the copy in `code` has a module, if it has its package at all: else that is installed."""
+        package, _, name = module.partition(".")
+        folders = [folder for one in self.python_path if (folder := code / one / package).is_dir()]
+        return all((folder / f"{name}.py").exists() for folder in folders)
+
     def live(self, text: str, code: Path) -> str:
         """A text with the files of the copy named as those they are copies of."""
         for name, folder in self.trees.items():

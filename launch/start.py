@@ -73,7 +73,7 @@ def start(what: Start, *, dry_run: bool = False, detach: bool = False) -> int:
         if what.preflight and plan.where in ("here", "slurm"):
             from launch.preflight import check_cluster, check_shared
 
-            check_shared(run_dir)
+            check_shared(plan)
             if plan.where == "slurm" and (expected := check_cluster(request)):
                 print(f"queue      {expected}", flush=True)
         if what.preflight and (what.new or what.fill):

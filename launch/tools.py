@@ -16,9 +16,9 @@ from configs.load import load, read
 from configs.rundir import RunDir
 from configs.schema import Config
 from configs.there import check_data, find_checkpoint, needs_data
-from launch.plan import JobPlan, Machine
+from launch.plan import Machine
 from launch.runs import find_run
-from launch.snapshot import code_text, newest_code
+from launch.snapshot import Snapshot, code_text, newest_code
 
 Done = subprocess.CompletedProcess[str]
 
@@ -71,9 +71,9 @@ def on_run(name: str, run: RunDir, *words: str, new_code: bool = False) -> int:
     """Runs a module on a run, on this terminal, with the code that the run works with; its exit code. With the code as
     it is now where that is asked for, and where the run has no copy or one without such a module."""
     code = None if new_code else newest_code(run.path)
-    path = JobPlan.read(run.plan).environment["PYTHONPATH"].split(os.pathsep) if code else []
-    folder, file = f"{name.replace('.', '/')}.py".split("/", 1)
-    if code is None or any(Path(one, folder).is_dir() and not Path(one, folder, file).exists() for one in path):
+    found = Snapshot.read(code) if code else None
+    path = [str(code / one) for one in found.python_path] if code and found else []
+    if code is None or found is None or not found.knows(name, code):
         return start(name, str(run.path), *words)
     print(f"code       {code_text(code)}; as it is now: --new-code", file=sys.stderr, flush=True)
     return module(name, str(run.path), *words, output=None, path=path).returncode

@@ -54,7 +54,10 @@ def follow(run: RunDir, job: Job, before: Attempt | None) -> int:
             _watch(view, job, interrupts)
     finally:
         signal.signal(signal.SIGINT, usual)
-    _end(run, job)  # there are none, unless the node launcher was killed
+    cancelled = read_json(run.job).get("cancelled")  # by a `cancel` typed elsewhere
+    _end(run, job)  # there is nothing left, unless the node launcher was killed
+    if cancelled and read_json(run.status).get("state") not in ENDED:
+        run.write_status(state="cancelled", verdict=f"cancelled, {_save_of(run)}")
     console.print()
     return conclude(run)
 
@@ -86,6 +89,7 @@ def _end(run: RunDir, job: Job) -> None:
         left = list(map(str, end_processes(run, int(job.id)))) if not _in_allocation(run) else (
             end_steps(run) if still_runs(run) else [])
     except SilentError as silence:
+        end_processes(run)
         left = [f"of SLURM job {job.id}, which cannot be asked about ({silence}),"]
     if left:
         print(f"processes {', '.join(left)} do not end", flush=True)

@@ -18,8 +18,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -177,16 +177,11 @@ class Checkpoints:
             time.sleep(min(SECONDS_BETWEEN_TRIES, self.patience))
             self._give_order()
 
-    @contextmanager
-    def settling(self, seconds: float = SETTLE_SECONDS) -> Iterator[None]:
-        """What fails inside gives a save that is under way a little time to come to an end, good or bad: the writer
-        ends with its rank, and a rank with the first that leaves."""
-        try:
-            yield
-        except BaseException:
-            if self.under_way and self.writer is not None and self.writer.stdout is not None:
-                select.select([self.writer.stdout], [], [], seconds)
-            raise
+    def settle(self, seconds: float = SETTLE_SECONDS) -> None:
+        """Gives a save that is under way a little time to come to an end, good or bad: for a rank that has failed, and
+        takes its writer along."""
+        if self.under_way and self.writer is not None and self.writer.stdout is not None:
+            select.select([self.writer.stdout], [], [], seconds)
 
     def close(self) -> None:
         """Waits, and ends the writer. Raises `SaveError`."""

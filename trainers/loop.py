@@ -217,6 +217,7 @@ class Training:
         if self.config.not_finite == "stop":
             self._save(stage)
             self.checkpoints.wait()
+            self.world.sum(torch.zeros((), device=self.world.device))  # rank 0 has saved: until then nobody leaves
             raise error
         print(f"skipped    {error}", flush=True)
 

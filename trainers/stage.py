@@ -149,11 +149,12 @@ class Stage:
                 "scheduler": scheduler_numbers(self.scheduler)}
 
     def _tensors_after_a_step(self) -> dict[str, Tensor]:
-        """What an optimizer like ours holds after one step: most make their tensors only then. The step itself is
-        discarded with the pass before it."""
+        """What an optimizer like ours holds after one step, in shape and type: most make their tensors only then. The
+        step itself is discarded with the pass before it."""
         like_ours = build_optimizer(self.phase, self.name, self.trained)
         like_ours.step()
-        return optimizer_tensors(like_ours, self.names)
+        return {name: torch.empty_like(value, device="meta")
+                for name, value in optimizer_tensors(like_ours, self.names).items()}
 
     def train_mode(self) -> None:
         """Training mode, except for what is frozen: its BatchNorm statistics and its dropout stand still."""
@@ -192,10 +193,10 @@ class Stage:
     def _divisor(self, targets: Any) -> Tensor | int:
         """What the sum of the global batch's losses is divided by: its samples; or where the task weighs them, the sum
         of their weights, of which each rank knows those of its own share."""
-        if self.task.weights(targets["own"] if self.mixes else targets) is None:
+        weights = getattr(self.task, "weights", None)
+        if weights is None or weights(targets["own"] if self.mixes else targets) is None:
             return self.batch_size
-        weights = self._of_each(self.task.weights, targets).sum(dtype=torch.float64)
-        return self.world.sum(weights).clamp(min=TINY).float()
+        return self.world.sum(self._of_each(weights, targets).sum(dtype=torch.float64)).clamp(min=TINY).float()
 
     def _of_each(self, found: Callable[[Any], Any], targets: Any) -> Tensor:
         """What is found for the target of each sample; for a mixed one, the mean of both targets' weighted as the

@@ -47,7 +47,11 @@ class Mistake(NamedTuple):
 
 
 class Task(Protocol):
-    """What training, evaluating and predicting ask of a task. Metrics always hold "loss"."""
+    """What training, evaluating and predicting ask of a task. Metrics always hold "loss".
+
+    It may also have `weights(targets) -> float32 [n] or None`: what each sample counts for in the mean loss, where not
+    all count alike. The mean of a batch is then the sum of `losses` over the sum of these.
+    """
 
     kind: Kind
     """What sort of answer the outputs are, for who draws or prints them."""
@@ -58,10 +62,6 @@ class Task(Protocol):
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """float32 [n]: the loss of each sample."""
-
-    def weights(self, targets: Tensor) -> Tensor | None:
-        """float32 [n]: what each sample counts for in the mean loss; None where all count alike. The mean of a batch,
-        or of a set, is the sum of `losses` over the sum of these."""
 
     def metrics(self, results: Results) -> dict[str, float]:
         """The figures of an evaluated set, by the names in `measures`."""
@@ -150,9 +150,6 @@ class MultiLabel:
         rows, wanted = _matching(outputs, targets)
         return _one_each(_rows(self.loss(rows, wanted)).mean(1), outputs)
 
-    def weights(self, targets: Tensor) -> None:
-        return None
-
     def metrics(self, results: Results) -> dict[str, float]:
         from torchmetrics.functional.classification import binary_stat_scores  # seconds to import
 
@@ -198,9 +195,6 @@ class Regression:
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         rows, wanted = _matching(outputs, targets)
         return _one_each(_rows(self.loss(rows, wanted)).mean(1), outputs)
-
-    def weights(self, targets: Tensor) -> None:
-        return None
 
     def metrics(self, results: Results) -> dict[str, float]:
         from torchmetrics.functional import regression  # seconds to import

@@ -61,7 +61,7 @@ def gpu_use(device: torch.device | None) -> dict[str, dict[str, int]]:
     """What is used of a GPU: the bytes that torch holds of it, the most that tensors filled at once, those it has, and
     how busy it is in percent, where nvidia-ml-py is installed to tell. Nothing on the CPU."""
     if device is None or device.type != "cuda":
-        return {}
+        return {"gpu": {}}  # an attempt before may have had one
     used = {"held": torch.cuda.memory_reserved(device), "peak": torch.cuda.max_memory_allocated(device),
             "all": torch.cuda.get_device_properties(device).total_memory}
     with suppress(Exception):  # NVML's own family: a driver, or a part of a GPU, that does not tell

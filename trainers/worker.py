@@ -65,11 +65,16 @@ def main(run_dir: str, attempt_number: int) -> None:
         with join(topology["device"]) as world:  # only now: filling a cache may outlast the others' patience
             training = build(run, attempt, config, sets, world, threads=topology["cpus_per_rank"], debug=debug)
             training.tracker.status(now=True, state="running", attempt=attempt.number)
-            with training.checkpoints.settling():
+            try:
                 end = training.run()
                 leave(run, attempt, training, end)
+            except BaseException as error:  # here: the others leave as soon as this rank does, and take it along
+                write_error(attempt, error, step=training.progress.step)
+                training.checkpoints.settle()
+                raise
     except BaseException as error:
-        write_error(attempt, error, step=training.progress.step if training else 0)
+        if training is None:
+            write_error(attempt, error, step=0)
         raise
 
 

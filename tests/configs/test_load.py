@@ -10,7 +10,7 @@ import pytest
 
 from configs.errors import ConfigError, Fault
 from configs.layers import leaves
-from configs.load import ROOT, Loaded, build_config, find, load, load_site, read, reload
+from configs.load import ROOT, Loaded, build_config, find, load, load_site, plain, read, reload
 from configs.schema import Config, Site
 from configs.text import parse
 
@@ -117,6 +117,7 @@ def test_a_reference_stays_one_in_what_a_run_keeps(write: Write, tmp_path: Path,
     assert "first: /pictures/small" in text
     again = load(tmp_path / "run.yaml", ["data.root=/elsewhere", "batch_size=8"]).config
     assert (again.data.train["root"], again.seed) == ("/elsewhere/train", 8)
+    assert load(write(), ["model={_target_: a.B, rates: {layer.1: '${seed}'}}"]).as_yaml(), "a name with a dot in it"
     resumed = reload(tmp_path / "run.yaml", ["data.workers=1"])
     assert 'root: "${data.root}/train"' in resumed.as_yaml()
 
@@ -151,7 +152,7 @@ def test_the_resolved_config_is_read_back_the_same(write: Write, tmp_path: Path)
     loaded = load(write(), ["model.note='yes: \"really\"'", "model.tiny=1e-9", "phases.head.clip_norm=0.5"])
     (tmp_path / "resolved.yaml").write_text(loaded.as_yaml())
     assert read(tmp_path / "resolved.yaml") == loaded.config
-    assert parse(loaded.as_yaml())[0] == dataclasses.asdict(loaded.config)
+    assert parse(loaded.as_yaml())[0] == plain(loaded.config)
     assert Loaded(config=loaded.config).as_yaml().count("#") == 0
 
 

@@ -28,7 +28,6 @@ model:
 task:
   _target_: trainers.tasks.Classification
 data:
-  root: null
   train:
     _target_: sets.Folder                 # small.yaml:5
     root: /pictures                       # small.yaml:5

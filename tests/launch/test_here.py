@@ -168,14 +168,15 @@ def started(folder: Path, monkeypatch: pytest.MonkeyPatch, srun: str) -> RunDir:
 
 
 def test_launchers_that_are_killed_are_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the same start of the run; nothing of the shell's own job reaches it but where the cluster is."""
+    """By the same start of the run; nothing of the shell's own job reaches it but where the
+    cluster is, and how often SLURM has queued the job again."""
     run = started(tmp_path, monkeypatch, f"cd {tmp_path}; echo \"$@\" >> calls; env | grep -E 'SLURM_|{START}' >> env\n"
                                          "[ $(wc -l < calls) = 3 ] || exit 137")
     calls, variables = ((tmp_path / name).read_text().splitlines() for name in ("calls", "env"))
     assert [call.startswith("--immediate=60") for call in calls] == [False, True, True]
     assert all("--jobid=7 --job-name=run " in call for call in calls)
-    assert {line.partition("=")[0] for line in variables} == {"SLURM_CONF", START}
-    assert len(set(variables)) == 2
+    assert {line.partition("=")[0] for line in variables} == {"SLURM_CONF", "SLURM_RESTART_COUNT", START}
+    assert len(set(variables)) == 3
     assert (run.submitit / "7_submitted.pkl").exists()
 
 
@@ -198,6 +199,8 @@ def test_is_it_still_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert still_runs(run) == "step 7.4"
     run.write_status(state="pending")
     assert "it is just starting, or waits for room in SLURM job 7" in " ".join(why(run).split())
+    answers(tmp_path, monkeypatch, "squeue", "case $* in *--steps*) ;; *) echo RUNNING ;; esac")
+    assert still_runs(run) == "it may wait for room in SLURM job 7, started on another"
     answers(tmp_path, monkeypatch, "squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
     assert (still_runs(run), processes_of(run)) == ("", [])
     answers(tmp_path, monkeypatch, "squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")

@@ -21,6 +21,7 @@ WAIT = "wait until some jobs end (squeue --me shows yours), "
      "ask for less memory in the profile, or ", "qos"),
     ("AssocMaxGRESMinutesPerJob", "it asks for more GPU minutes than its account lets a job have",
      "ask for fewer --gpus or a shorter time_minutes, or ", "account"),
+    ("AssocGrpBillingMinutes", "the billing unit minutes of its account are used up", "", "account"),
     ("QOSMaxCpuPerUserLimit", "its QOS lets one user have only so many cores",
      f"{WAIT}ask for fewer launch.cpus_per_rank, or ", "qos"),
     ("AssocMaxJobsLimit", "its account lets one user have only so many jobs at work", f"{WAIT}or ", "account"),

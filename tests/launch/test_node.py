@@ -349,7 +349,7 @@ def test_whoever_is_killed_nothing_is_left_and_the_same_weights_come_out(tmp_pat
 
     with Detached(tmp_path, "--resume", "tiny") as job:
         until((tmp_path / "blown-0").exists, seconds=60)
-        assert len(job.all()) == 7, "launcher, fork server, agent, two ranks with a loader worker each"
+        assert len(job.all()) == 8, "launcher, fork server, agent, writer, two ranks with a loader worker each"
         job.kill("launcher")
 
     with Detached(tmp_path, "--resume", "tiny") as job:

@@ -211,7 +211,7 @@ def test_a_failed_run_in_a_pipe_ends_with_cause_log_and_exit_code_1(run: RunDir)
     assert (done.returncode, done.stderr) == (1, "")
     assert "restarting: rank 1 on here failed at step 3: ValueError: the fuse has blown" in done.stdout
     *told, log, resume = done.stdout.partition("\n\n")[2].splitlines()
-    assert told[0].startswith("failed     rank 1 on here failed at step 3: ValueError: the fuse has blown; ")
+    assert told[0].startswith("failed     rank 1 on here failed at step 3: ValueError: the fuse has blown;")
     assert all(line.startswith(" " * 11) and len(line) <= 80 for line in told[1:])
     assert log.startswith(f"log        runs/tiny/{ID}/attempts/001/")
     assert resume.endswith(f"drumbeat resume {ID}")

@@ -59,7 +59,7 @@ class Lent(Submitted):
     def gone(self) -> None:
         """Waits until nothing of the run is left; the allocation is as it was."""
         self.seen |= {pid for pids in map(partial(standin.pids, self.run.path), range(3)) for pid in pids.values()}
-        until(lambda: not self.started.running(), seconds=40)
+        until(lambda: not self.started.running(), seconds=120)
         assert self.left() == processes_of(self.run) == steps(self.job, self.run.id) == []
         assert (self.cluster.state(self.job), self.restarts()) == ("RUNNING", 0)
 
@@ -87,7 +87,7 @@ def allocate(cluster: Cluster) -> Iterator[Allocate]:
     yield salloc
     if jobs:
         cluster.run("scancel", *jobs)
-    until(lambda: not cluster.run("squeue", "--noheader"), seconds=40)
+    until(lambda: not cluster.run("squeue", "--noheader"), seconds=120)
 
 
 @on("cgroup")
@@ -186,6 +186,6 @@ def test_given_back_while_the_run_is_at_work(cluster: Cluster, allocate: Allocat
     run = Lent(cluster, tmp_path, allocate())
     run.up()
     cluster.run("scancel", run.job)
-    until(lambda: not run.started.running(), seconds=40)
+    until(lambda: not run.started.running(), seconds=120)
     assert (run.state(), run.words(0)) == ("cancelled", "stopped at step 1: the job was cancelled")
     assert not [pid for pid in run.seen if alive(pid)]

@@ -75,12 +75,10 @@ def test_a_rank_that_fails_does_not_lose_the_save_under_way(tmp_path: Path) -> N
     assert checkpoints.writer is not None
     os.kill(checkpoints.writer.pid, signal.SIGSTOP)
     checkpoints.save(Progress(step=1), weights(1.5), {}, STATE)
-    with pytest.raises(ZeroDivisionError), checkpoints.settling(0.01):
-        raise ZeroDivisionError
+    checkpoints.settle(0.01)
     assert checkpoints.newest() is None
     os.kill(checkpoints.writer.pid, signal.SIGCONT)
-    with pytest.raises(ZeroDivisionError), checkpoints.settling(60):
-        raise ZeroDivisionError
+    checkpoints.settle(60)
     assert checkpoints.newest() is not None
     checkpoints.close()
 

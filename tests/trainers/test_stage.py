@@ -135,6 +135,15 @@ def test_a_weighted_loss_is_that_of_the_whole_batch_on_any_number_of_ranks(tmp_p
                 torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 
+def test_a_task_may_have_no_weights() -> None:
+    """One that is not derived from ours, as docs/your_own.md allows."""
+    class Own:
+        losses = staticmethod(Classification().losses)
+
+    own, ours = stage(task=Own()), stage()  # type: ignore[arg-type]
+    assert own.step(batch(OWN), 0)[0] == ours.step(batch(OWN), 0)[0]
+
+
 def test_mixed_samples_weigh_what_both_their_classes_do() -> None:
     one = stage(mix=True, task=Classification(loss=nn.CrossEntropyLoss(weight=WEIGHT)))
     losses = one._losses(one.model(batch(MIXED).inputs), MIXED).detach()
@@ -157,6 +166,7 @@ def test_the_start_foresees_the_optimizers_tensors(optimizer: str, options: dict
     one, other = (stage(mix=False, optimizer=optimizer, **options) for _ in range(2))
     foreseen = one.start(batch(OWN), None)
     assert one.tensors() == {}
+    assert all(value.is_meta for value in foreseen.values()), "nothing of it takes memory"
     for each in (one, other):
         each.step(batch(OWN), 0)
     taken = one.tensors()
