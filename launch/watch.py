@@ -150,7 +150,8 @@ def _where_it_failed(attempt: Attempt) -> list[tuple[str, str]]:
 
 def _finished(run: RunDir) -> list[tuple[str, str]]:
     result = read_json(run.result)
-    rows = [("finished", f"{result.get('steps', 0):,} steps, {samples_text(result)}")]
+    steps = int(result.get("steps", 0))
+    rows = [("finished", f"{steps:,} step{'s' * (steps != 1)}, {samples_text(result)}")]
     for name in ("best", "test"):
         if values := result.get(name):
             numbers = "  ".join(f"{key} {value:.4f}" for key, value in values.items() if isinstance(value, float))

@@ -26,6 +26,7 @@ from configs.load import read
 from configs.processes import call_process
 from configs.rundir import Attempt, RunDir, State, read_json, write_json
 from configs.schema import Config
+from data.bar import Bar
 from data.loader import said
 from trainers.account import Account, check_unchanged, describe
 from trainers.build import (
@@ -61,7 +62,9 @@ def main(run_dir: str, attempt_number: int) -> None:
         prefer_determinism(config, threads=int(topology["cpus_per_rank"]))
         sets = build_sets(config)
         config = with_facts(config, facts_of(sets.train))
-        use_caches(config, sets, processes=len(os.sched_getaffinity(0)), progress=CacheNews())
+        with Bar() as bar:
+            use_caches(config, sets, processes=len(os.sched_getaffinity(0)),
+                       progress=lambda name, done, total: bar(f"decoding {name}", done, total))
         with join(topology["device"]) as world:  # only now: filling a cache may outlast the others' patience
             training = build(run, attempt, config, sets, world, threads=topology["cpus_per_rank"], debug=debug)
             training.tracker.status(now=True, state="running", attempt=attempt.number)
@@ -114,18 +117,6 @@ def recall(checkpoint: Checkpoint | None, sets: Sets, config: Config, world: Wor
             print(f"note: {warning}", flush=True)
         progress = dataclasses.replace(progress, data=now)
     return progress
-
-
-class CacheNews:
-    """Tells the log, every ten seconds, how a cache fills."""
-
-    def __init__(self) -> None:
-        self.told = time.monotonic()
-
-    def __call__(self, name: str, done: int, total: int) -> None:
-        if time.monotonic() - self.told >= 10:
-            self.told = time.monotonic()
-            print(f"cache      {done:,} of {total:,} images of the {name} set", flush=True)
 
 
 def agree_on_checkpoint(checkpoints: Checkpoints, world: World) -> Checkpoint | None:

@@ -65,7 +65,7 @@ def real() -> list[Row]:
     rows = [[(paragraph, name) for paragraph in text[:50_000].split(between) if len(paragraph.split()) > 8]
             for name, text, between in (("documentation", "\n\n".join(topics.values()), "\n\n"),
                                         ("licence", licences, "\n\n"),
-                                        ("changes", changes[changes.index("Changelog"):], "\n- "))]
+                                        ("changes", changes.partition("Changelog")[2] or changes, "\n- "))]
     return [row for three in zip(*rows, strict=False) for row in three]  # as many of each
 
 
