@@ -67,8 +67,8 @@ def main(run_dir: str, attempt_number: int) -> None:
                        progress=lambda name, done, total: bar(f"decoding {name}", done, total))
         with join(topology["device"]) as world:  # only now: filling a cache may outlast the others' patience
             training = build(run, attempt, config, sets, world, threads=topology["cpus_per_rank"], debug=debug)
-            training.tracker.status(now=True, state="running", attempt=attempt.number)
             try:
+                training.tracker.status(now=True, state="running", attempt=attempt.number)
                 end = training.run()
                 leave(run, attempt, training, end)
             except BaseException as error:  # here: the others leave as soon as this rank does, and take it along
