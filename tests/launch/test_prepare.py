@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from configs.errors import PrepareError
+from configs.load import plain
 from launch.plan import JobPlan
 from launch.prepare import facts_text, prepare
 from tests.launch.small import FACTS, config, plan
@@ -49,7 +50,7 @@ def test_it_is_given_config_ranks_and_environment(tmp_path: Path, monkeypatch: p
     asked = config(tmp_path)
     assert prepare(asked, planned) == {}
     assert json.loads((tmp_path / "stdin").read_text()) == {
-        "config": dataclasses.asdict(asked), "topology": dataclasses.asdict(planned.topology), "where": "local"}
+        "config": plain(asked), "topology": dataclasses.asdict(planned.topology), "where": "local"}
     found = (tmp_path / "env").read_text().splitlines()
     assert f"PYTHONPATH={planned.environment['PYTHONPATH']}" in found
     assert "KEPT=yes" in found

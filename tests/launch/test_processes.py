@@ -75,6 +75,7 @@ def family():  # whose numbers a set would turn round
         if list({parent.pid, child})[0] == child:
             return parent.pid, child
         end_descendants()
+        subprocess.run(["true"])  # three numbers each time: with two, an even one would never be the eighth
 
 parent, child = family()
 killed, kill = [], os.kill
