@@ -87,7 +87,7 @@ def test_in_an_salloc(cluster: Cluster, tmp_path: Path, here: dict[str, object])
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert "2 ranks on the CPU, 2 nodes x 1, in the allocation of SLURM job" in done.stdout
     assert "restarting: rank 1 on n2 was killed (SIGKILL; out of memory?) at step" in done.stdout
-    assert "\nfinished   42 steps, 454 samples\n" in done.stdout
+    assert "\nfinished   42 steps, 454 samples (4 past the end of a phase, in its last batch)\n" in done.stdout
     assert read_json(latest(tmp_path).result) == here
     assert re.search(r"Job allocation \d+ has been revoked|Relinquishing job allocation", done.stderr)
 
