@@ -332,7 +332,7 @@ def test_killed_and_resumed_on_other_ranks_and_workers_a_run_used_what_it_should
 
     told = subprocess.run([sys.executable, "-m", "launch.cli", "verify", "tiny"], cwd=killed, capture_output=True,
                           text=True, check=False, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    assert told.stderr == ""
+    assert told.stderr.startswith("code       ") and told.stderr.endswith("; as it is now: --new-code\n")
     assert told.stdout == f"""\
 run        tiny/{run.id}
 
