@@ -267,8 +267,7 @@ def _add_start_arguments(parser: argparse.ArgumentParser, ranks: str, nodes: str
     place.add_argument("--detach", action="store_true", help="return at once, and leave it at work")
     place.add_argument("--debug", action="store_true", help="in this process: one rank, breakpoints work")
     place.add_argument("--slurm", action="store_true", help="on a cluster: submit to SLURM and return")
-    place.add_argument("--here", action="store_true", help="in the allocation around this shell, from salloc, "
-                       "watched")
+    place.add_argument("--here", action="store_true", help="in the allocation around this shell (salloc), watched")
     place.add_argument("--profile", metavar="SITE", help="which cluster: configs/clusters/SITE.yaml")
     what = parser.add_argument_group("how")
     what.add_argument("--dry-run", action="store_true", help="print what would run, and do nothing")

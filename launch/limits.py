@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass
 
 NAME = re.compile(r"(?P<whose>QOS|Assoc|)(?P<kind>Grp|Max|Min)"
-                  r"(?P<what>SubmitJob|Job|Wall|CPU|Cpu|GRES|Mem|Node|Billing|License|Energy)(?:s|Duration|ory)?(?P<over>RunMinutes|Minutes)?"
-                  r"(?P<each>PerJob|PerNode|PerUser|PerAccount)?(?:Limit|NotSatisfied)?")
+                  r"(?P<what>SubmitJob|Job|Wall|CPU|Cpu|GRES|Mem|Node|Billing|License|Energy)(?:s|Duration|ory)?"
+                  r"(?P<over>RunMinutes|Minutes)?(?P<each>PerJob|PerNode|PerUser|PerAccount)?(?:Limit|NotSatisfied)?")
 
 COUNTED: dict[str, tuple[str, str]] = {
     "CPU": ("cores", "fewer launch.cpus_per_rank"),
