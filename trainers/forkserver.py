@@ -5,14 +5,14 @@
 To import torch, torchvision and what training with them brings along takes some seconds of a core, and on a shared file
 system far longer. Here one process does it for the agent, all ranks of the node and all attempts, so that a run whose
 rank was killed trains again in a moment; and the memory of what was imported is shared. The agent is torchrun itself,
-told to fork its ranks (`--start-method=fork`) instead of starting Python anew for each.
+but it forks its ranks instead of starting Python anew for each.
 
     launcher ─── fork server ─── agent ─── ranks ─── loader workers, writer
 
-Forking is safe here because the server only imports: it starts no thread and touches no GPU. The agent has threads of
-torchrun's when it forks the ranks (its store's, and one that keeps the meeting alive); a rank uses nothing of theirs,
-and reaches the store as ever, through a socket. The server imports nothing of a user's, so that what a module does when
-it is imported happens in each rank.
+Forking is safe here because the server only imports: it starts no thread and asks CUDA nothing, and neither does the
+agent. The agent has threads of torchrun's when it forks the ranks (its store's, and one that keeps the rendezvous
+alive); a rank uses nothing of theirs, and reaches the store through a socket. The server imports nothing of a user's,
+so that whatever a user's module does when it is imported happens in each rank.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import importlib
 import json
 import os
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
@@ -100,17 +101,40 @@ def carry_out(order: dict[str, Any]) -> int:
 
 
 def agent(words: list[str]) -> None:
-    """torchrun on these words, with its ranks forked from this process."""
-    from torch.distributed.elastic.multiprocessing.errors import record
-    from torch.distributed.run import parse_args, run
+    """torchrun on these words, as `torch.distributed.run.run` starts it, but with its ranks forked from this process.
 
-    args = parse_args(words)
-    if args.module:
-        args.training_script = importlib.import_module(args.training_script).__file__
-    args.module, args.run_path, args.start_method = False, True, "fork"
-    # When a rank fails, the others are told by SIGTERM, to which they are deaf, and killed half a minute later.
+    A process that has asked CUDA anything cannot be forked into one that uses CUDA, and `LaunchConfig` asks for the
+    number of devices unless it is given `numa_options` (read in torch 2.9, 2.13 and 2.14). So it is given some, which
+    are taken out again before they have an effect. Should anything else have asked, the ranks start as new processes,
+    which is torchrun's own way: that costs the seconds of importing torch, and never the run.
+    """
+    from torch.distributed.elastic.multiprocessing.errors import record
+    from torch.distributed.launcher.api import elastic_launch
+    from torch.distributed.run import config_from_args, parse_args, run_script_path
+
+    args = parse_args(["--numa-binding=node", *words])
+    if args.standalone:
+        args.rdzv_backend, args.rdzv_endpoint, args.rdzv_id = "c10d", "localhost:0", str(uuid.uuid4())
+    config, command, arguments = config_from_args(args)
+    config.numa_options = None
+    if forks_may_use_cuda():
+        script = str(importlib.import_module(args.training_script).__file__) if args.module else args.training_script
+        command, arguments, config.start_method = run_script_path, [script, *args.training_script_args], "fork"
+    else:
+        print("CUDA is in use in the process that starts the ranks, so they are not forked: each imports torch anew",
+              flush=True)
+    # When a rank fails, torchrun sends the others SIGTERM, which they ignore, and SIGKILL half a minute later.
     BaseProcess.terminate = BaseProcess.kill  # type: ignore[method-assign]
-    record(run)(args)
+    record(elastic_launch(config, command))(*arguments)
+
+
+def forks_may_use_cuda() -> bool:
+    """Whether a process forked from this one may use CUDA: a child that is thrown away looks at itself."""
+    import torch
+
+    if child := os.fork():
+        return os.waitpid(child, 0)[1] == 0
+    os._exit(torch.cuda._is_in_bad_fork())
 
 
 if __name__ == "__main__":

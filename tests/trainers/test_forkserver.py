@@ -27,6 +27,15 @@ print(json.dumps([len(os.listdir("/proc/self/task")), torch.cuda.is_initialized(
 """
 
 
+REPORT = """
+import json, os, torch
+from pathlib import Path
+forked = b"trainers.forkserver" in Path("/proc/self/cmdline").read_bytes()
+report = {"unfit for CUDA": torch.cuda._is_in_bad_fork(), "forked": forked}
+Path(os.environ["REPORTS"], os.environ["RANK"]).write_text(json.dumps(report))
+"""
+
+
 def test_the_addresses_in_a_config() -> None:
     node = {"model": {"_target_": "a.B", "of": [{"_target_": "c.D"}, {"x": 1}]}, "phases": {"head": {"_target_": ""}}}
     assert list(targets(node)) == ["a.B", "c.D"]
@@ -83,3 +92,21 @@ def test_an_agent_that_is_killed_is_told_of(tmp_path: Path) -> None:
         os.kill(int(here.read_text()), signal.SIGKILL)
         assert int(server.stdout.readline()) == -signal.SIGKILL
         server.stdin.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("poisoned", [False, True], ids=["clean", "poisoned"])
+def test_every_rank_may_use_cuda(tmp_path: Path, poisoned: bool) -> None:
+    """A process whose parent has asked CUDA anything may not: torch's own LaunchConfig does, or a site's start-up file.
+    Then the ranks are no forks, and the log says so."""
+    (tmp_path / "report.py").write_text(REPORT)
+    (tmp_path / "sitecustomize.py").write_text("import torch; torch.cuda.is_available()\n" if poisoned else "")
+    order = {"words": ["--standalone", "--nproc-per-node=2", str(tmp_path / "report.py")],
+             "environment": {"REPORTS": str(tmp_path)}, "log": str(tmp_path / "log")}
+    done = subprocess.run([sys.executable, "-m", "trainers.forkserver", str(tmp_path)], input=json.dumps(order) + "\n",
+                          env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}, text=True, capture_output=True)
+    log = (tmp_path / "log").read_text()
+    assert done.stdout == "0\n", log
+    reports = [json.loads((tmp_path / rank).read_text()) for rank in "01"]
+    assert reports == [{"unfit for CUDA": False, "forked": not poisoned}] * 2
+    assert ("each imports torch anew" in log) == poisoned
