@@ -72,7 +72,10 @@ def _share(size: int, world_size: int) -> str:
 
 def _environment(plan: JobPlan) -> str:
     lines = [f"{name}={value}" for name, value in plan.environment.items()]
-    if gone := leaked(os.environ):
+    ranks = plan.topology.ranks_per_node
+    if plan.environment.get("CUDA_VISIBLE_DEVICES", "").count(",") >= ranks:
+        lines.append(f"# of these GPUs the run takes the first {ranks} that no other run holds")
+    if gone := leaked(os.environ, plan.where):
         lines += ["# not passed on, as they tell of the job or process around this shell:",
                   _wrapped("#   ", ", ".join(gone), "#   ")]
     return "\n".join(lines)

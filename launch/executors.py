@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from configs.errors import Fault, LaunchError
 from configs.rundir import RunDir
+from launch.gpu_locks import hold_gpus
 from launch.lead import lead_seconds
 from launch.plan import JobPlan, leaked, torchrun_command
 
@@ -68,9 +69,9 @@ class InProcess:
 
     def submit(self, request: Request) -> Job:
         """Trains, and returns when the run has ended; raises what the training raises."""
-        plan, run = request.plan, RunDir(Path(request.plan.run_dir))
-        attempt = run.claim_attempt()
-        with environment(plan):
+        run = RunDir(Path(request.plan.run_dir))
+        with hold_gpus(request.plan) as plan, environment(plan):
+            attempt = run.claim_attempt()
             sys.path[:] = dict.fromkeys([*plan.environment["PYTHONPATH"].split(os.pathsep), *sys.path])
             try:
                 importlib.import_module("trainers.worker").main(plan.run_dir, attempt.number)
@@ -242,7 +243,7 @@ def command_text(command: list[str]) -> str:
 def environment(plan: JobPlan) -> Iterator[None]:
     """This process's environment as the run's processes should inherit it: nothing leaked, everything planned."""
     before = dict(os.environ)
-    for name in leaked(before):
+    for name in leaked(before, plan.where):
         del os.environ[name]
     os.environ.update(plan.environment)
     try:

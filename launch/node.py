@@ -22,10 +22,12 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
+from configs.errors import UserError
 from configs.processes import end_with
 from configs.rundir import Attempt, RunDir, read_json, write_json
 from launch.agents import Agents
 from launch.allocation import Allocation, job_identity, job_name, ours
+from launch.gpu_locks import hold_gpus
 from launch.lead import grace_warning, lead_seconds
 from launch.meeting import meet
 from launch.plan import JobPlan, torchrun_command
@@ -67,20 +69,24 @@ class Node:
             unfinished.unlink(missing_ok=True)  # or submitit would refuse to write its result
         wait_until(run.plan.exists, PLAN_PATIENCE)
         plan = JobPlan.read(run.plan)
+        node, allocation = 0, None
         if plan.where in ("here", "slurm"):
             wait_until(run.job.exists, PLAN_PATIENCE)
             node, allocation = int(os.environ["SLURM_NODEID"]), Allocation.here(held=plan.where == "here")
             if not take_over(run, allocation, first=node == 0):
                 print("the run has ended, or goes on in another job: nothing to do", flush=True)
                 return
-            launcher = Launcher(run, plan, node=node, allocation=allocation)
         else:
             end_with(os.getppid(), signal.SIGTERM)  # submitit's controller
-            launcher = Launcher(run, plan)
         try:
-            after = launcher.run_attempts()
+            with hold_gpus(plan) as plan:
+                after = Launcher(run, plan, node=node, allocation=allocation).run_attempts()
+        except UserError as error:  # another run has taken the GPUs since this one was started
+            words = [error.faults[0].what, *error.faults[0].given.splitlines()]
+            run.write_status(state="failed", verdict="; ".join(words))
+            raise RunFailedError("; ".join(words)) from None
         except Exception as error:
-            if launcher.node == 0:
+            if node == 0:
                 run.write_status(state="failed", verdict=f"the node launcher failed: {type(error).__name__}: {error}")
             raise
         if after == "give up":

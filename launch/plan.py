@@ -16,6 +16,7 @@ from configs.errors import Fault, LaunchError, RunError
 from configs.layers import ROOT
 from configs.rundir import read_json
 from configs.schema import Config, Site
+from launch.gpus import present, together, visible
 
 Where = Literal["debug", "local", "here", "slurm"]
 """In this process, on this machine, in the SLURM allocation around this shell, in a job of its own."""
@@ -32,6 +33,10 @@ SLURM_MEM_PER_NODE makes srun fatal, a leaked SLURM_CPU_BIND pins every rank to 
 
 KEPT = {"SLURM_CONF"}
 """Says where the cluster is: sbatch needs it."""
+
+GIVEN_BY_SLURM = {"CUDA_VISIBLE_DEVICES"}
+"""In a job SLURM sets this. The value of the shell that submits the job names GPUs of another machine; the one in a
+profile's `environment` is part of the job's script and stays."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +72,8 @@ class Machine:
     @classmethod
     def here(cls) -> Machine:
         """Cores this process may use, and GPUs it may see; found without importing torch."""
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        if visible is None:
-            visible = ",".join(map(str, range(len(list(Path("/dev").glob("nvidia[0-9]*"))))))
-        names = [name.strip() for name in visible.split(",")]
         folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-        return cls(cpus=usable_cpus(), gpus=tuple(name for name in names if name not in ("", "-1")),
+        return cls(cpus=usable_cpus(), gpus=visible(os.environ.get("CUDA_VISIBLE_DEVICES"), present()),
                    python_path=tuple(str(Path(folder).absolute()) for folder in folders if folder))
 
 
@@ -111,7 +112,8 @@ class JobPlan:
     topology: Topology
     site: Site
     environment: dict[str, str]
-    """What every process of the run finds set, whatever the submitting shell had."""
+    """What every process of the run finds set, whatever the submitting shell had. On this machine CUDA_VISIBLE_DEVICES
+    names the GPUs to choose from, and `launch.gpu_locks.hold_gpus` leaves those that the run holds."""
     folder: str
     """The folder the command was typed in: targets there are importable."""
     restarts: int
@@ -172,9 +174,13 @@ def _lacking_nodes(topology: Topology, machine: Machine) -> list[Fault]:
 
 
 def _lacking_gpus(topology: Topology, machine: Machine) -> list[Fault]:
-    count = len(machine.gpus)
+    count = len(together(machine.gpus))
     if topology.device == "cpu" or topology.ranks_per_node <= count:
         return []
+    if count < len(machine.gpus):
+        return [Fault(what="CUDA shows a process one MIG instance, and no more", where="launch.gpus",
+                      given=f"{topology.ranks_per_node} ranks with a GPU each; the GPUs are MIG instances",
+                      remedy="Use --gpus 1; or switch MIG mode off (nvidia-smi -mig 0, as root).")]
     owner, more = ("a node of the allocation", "ask salloc for some: --gres=gpu:N") if machine.held else (
         "this machine", "--slurm to run where there are GPUs")
     return [Fault(what=f"{owner} has {count or 'no'} GPU{'s' * (count > 1)}", where="launch.gpus",
@@ -197,9 +203,10 @@ def torchrun_command(plan: JobPlan, *, attempt: str = "ATTEMPT", node: str = "NO
             "-m", "trainers.worker", plan.run_dir, attempt]
 
 
-def leaked(environ: Mapping[str, str]) -> list[str]:
+def leaked(environ: Mapping[str, str], where: Where = "local") -> list[str]:
     """Names of the variables that must not reach a new job, sorted."""
-    return sorted(name for name in environ if LEAKS.match(name) and name not in KEPT)
+    given = GIVEN_BY_SLURM if where in ("here", "slurm") else set()
+    return sorted(name for name in environ if name in given or (LEAKS.match(name) and name not in KEPT))
 
 
 def _topology(config: Config, where: Where, machine: Machine) -> Topology:
@@ -207,7 +214,7 @@ def _topology(config: Config, where: Where, machine: Machine) -> Topology:
     if where == "slurm" and ask.gpus is None:
         raise LaunchError(Fault(what="how many GPUs on each node?", where="launch.gpus", given="--slurm",
                                 remedy="Add --gpus N for N ranks with a GPU each, or --procs N for ranks on the CPU."))
-    gpus = len(machine.gpus) if ask.gpus is None else ask.gpus
+    gpus = len(together(machine.gpus)) if ask.gpus is None else ask.gpus
     if where == "debug":
         gpus = min(gpus, len(machine.gpus), 1)
     device: Literal["cuda", "cpu"] = "cuda" if gpus else "cpu"
@@ -237,5 +244,5 @@ def _environment(topology: Topology, folder: Path, machine: Machine, gpus: Seque
         variables |= {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
                       "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000"}
     if topology.device == "cuda" and gpus:
-        variables["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[:topology.ranks_per_node])
+        variables |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
     return variables

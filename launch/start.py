@@ -15,6 +15,8 @@ from configs.errors import Fault, LaunchError, UserError
 from configs.load import Loaded
 from configs.rundir import RunDir, write_json, write_text
 from launch.executors import Executor, InProcess, Local, Slurm, require_slurm
+from launch.gpu_locks import check_free
+from launch.gpus import together
 from launch.here import Here, note
 from launch.plan import JobPlan, Machine, Where
 from launch.snapshot import Snapshot, code_text
@@ -55,12 +57,13 @@ def start(what: Start, *, dry_run: bool = False, detach: bool = False) -> int:
         from launch.describe import describe
 
         lacking = plan.where == "local" and plan.topology.device == "cuda" and (
-            plan.topology.ranks_per_node > len(Machine.here().gpus))
+            plan.topology.ranks_per_node > len(together(Machine.here().gpus)))
         print(describe(what.loaded, request, lacking=lacking, code=what.copied))
         return 0
 
     if plan.where == "slurm":
         require_slurm()
+    check_free(plan)
     _check_writable(run_dir)
 
     from launch import watch

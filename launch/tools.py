@@ -16,6 +16,7 @@ from configs.load import load, read
 from configs.rundir import RunDir
 from configs.schema import Config
 from configs.there import check_data, find_checkpoint, needs_data
+from launch.gpus import together
 from launch.plan import Machine
 from launch.runs import find_run
 from launch.snapshot import Snapshot, code_text, newest_code
@@ -53,7 +54,7 @@ def load_words(words: Sequence[str]) -> Config:
 def ranks(gpus: int | None, procs: int | None) -> list[str]:
     """The options that tell a program how many ranks to have and where: by default one, on a GPU where there is one.
     Raises `LaunchError` where that cannot be."""
-    there = len(Machine.here().gpus)
+    there = len(together(Machine.here().gpus))
     if gpus is not None and procs is not None:
         raise LaunchError(Fault(what="--gpus and --procs exclude each other", where="command line",
                                 remedy="Leave --procs out."))

@@ -189,3 +189,14 @@ def test_a_summary_in_a_few_words(tmp_path: Path) -> None:
     assert summary(plan(tmp_path, gpus=4)) == "4 ranks with a GPU each, on this machine"
     assert summary(plan(tmp_path, "launch.gpus=4", "launch.nodes=2", where="slurm")) == (
         "8 ranks with a GPU each, 2 nodes x 4, through SLURM")
+
+
+def test_the_gpus_to_choose_from(tmp_path: Path) -> None:
+    def said(*assignments: str) -> str:
+        loaded = load(write_config(tmp_path), list(assignments))
+        return describe(loaded, EXECUTORS["local"]().prepare(plan(tmp_path, *assignments, gpus=4)))
+
+    assert ("\nCUDA_VISIBLE_DEVICES=0,1,2,3\n# of these GPUs the run takes the first 2 that no other run holds\n"
+            in said("launch.gpus=2"))
+    assert "no other run" not in said("launch.gpus=4")
+    assert "CUDA_VISIBLE_DEVICES" not in said("launch.gpus=0")

@@ -123,6 +123,20 @@ def test_what_is_submitted_is_the_dry_run(tmp_path: Path, monkeypatch: pytest.Mo
     assert (RunDir(tmp_path / "run").submitit / "4711_submitted.pkl").exists()
 
 
+def test_the_gpus_of_the_submitting_shell_do_not_reach_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the profile do."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    script = f'echo "${{CUDA_VISIBLE_DEVICES-unset}}" > {tmp_path}/inherited; echo "Submitted batch job 4711"'
+    monkeypatch.setenv("PATH", fake_slurm(tmp_path, script))
+    for variables, exported in (({}, False), ({"CUDA_VISIBLE_DEVICES": "0,1"}, True)):
+        planned = plan(tmp_path, "launch.gpus=2", where="slurm", site=Site(gpu_flag="none", environment=variables))
+        request = Slurm().prepare(JobPlan(**vars(planned) | {"run_dir": str(tmp_path / "run")}))
+        Slurm().submit(request)
+        assert (tmp_path / "inherited").read_text() == "unset\n"
+        assert ("export CUDA_VISIBLE_DEVICES=0,1\n" in request.text) == exported
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+
+
 def test_what_sbatch_answers_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                       capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("PATH", fake_slurm(

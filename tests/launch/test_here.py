@@ -151,7 +151,8 @@ def test_a_plan_is_read_back_the_same(tmp_path: Path) -> None:
 def started(folder: Path, monkeypatch: pytest.MonkeyPatch, srun: str) -> RunDir:
     """A run whose script has been run to its end with this in srun's place."""
     answers(folder, monkeypatch, "srun", srun)
-    for name, value in {"SLURM_JOB_ID": "7", "SLURM_CPU_BIND": "map_cpu:0", "SLURM_CONF": "/etc/slurm.conf"}.items():
+    for name, value in {"SLURM_JOB_ID": "7", "SLURM_CPU_BIND": "map_cpu:0", "SLURM_CONF": "/etc/slurm.conf",
+                        "CUDA_VISIBLE_DEVICES": "3"}.items():
         monkeypatch.setenv(name, value)
     plan = JobPlan(**vars(planned(folder)) | {"run_dir": str(folder / "run")})
     run = RunDir(folder / "run")
@@ -170,7 +171,7 @@ def started(folder: Path, monkeypatch: pytest.MonkeyPatch, srun: str) -> RunDir:
 def test_launchers_that_are_killed_are_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the same start of the run; nothing of the shell's own job reaches it but where the
     cluster is, and how often SLURM has queued the job again."""
-    run = started(tmp_path, monkeypatch, f"cd {tmp_path}; echo \"$@\" >> calls; env | grep -E 'SLURM_|{START}' >> env\n"
+    run = started(tmp_path, monkeypatch, f"cd {tmp_path}; echo \"$@\" >> calls; env | grep -E 'SLURM_|CUDA|{START}' >> env\n"
                                          "[ $(wc -l < calls) = 3 ] || exit 137")
     calls, variables = ((tmp_path / name).read_text().splitlines() for name in ("calls", "env"))
     assert [call.startswith("--immediate=60") for call in calls] == [False, True, True]

@@ -78,13 +78,30 @@ def test_targets_are_found_where_the_user_has_pointed_python(tmp_path: Path, mon
     assert made.environment["PYTHONPATH"] == os.pathsep.join([str(ROOT), str(tmp_path), "/lib"])
 
 
-def test_ranks_see_the_gpus_that_were_visible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert plan(tmp_path, "launch.gpus=2", gpus=4).environment["CUDA_VISIBLE_DEVICES"] == "0,1"
+def test_a_run_on_this_machine_chooses_from_the_gpus_that_are_visible(tmp_path: Path) -> None:
+    environment = plan(tmp_path, "launch.gpus=2", gpus=4).environment
+    assert (environment["CUDA_VISIBLE_DEVICES"], environment["CUDA_DEVICE_ORDER"]) == ("0,1,2,3", "PCI_BUS_ID")
     assert "CUDA_VISIBLE_DEVICES" not in plan(tmp_path, "launch.gpus=2", gpus=4, where="slurm").environment
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8932f937, 3,-1")
-    assert Machine.here().gpus == ("GPU-8932f937", "3")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert Machine.here().gpus == ()
+    assert "CUDA_VISIBLE_DEVICES" not in plan(tmp_path, "launch.gpus=0", gpus=4).environment
+
+
+def test_a_run_uses_one_mig_instance(tmp_path: Path) -> None:
+    """Any of those that are visible."""
+    machine = Machine(cpus=8, gpus=("MIG-a", "MIG-b"))
+
+    def planned(*assignments: str) -> JobPlan:
+        return plan_job(config(tmp_path, *assignments), run_dir=tmp_path / "run", where="local", machine=machine,
+                        site=Site(), folder=tmp_path)
+
+    assert planned().topology == topology(1, 1, "cuda", 8)
+    assert planned().environment["CUDA_VISIBLE_DEVICES"] == "MIG-a,MIG-b"
+    with pytest.raises(LaunchError) as error:
+        planned("launch.gpus=2")
+    assert str(error.value) == """\
+error: CUDA shows a process one MIG instance, and no more
+  where  launch.gpus
+  given  2 ranks with a GPU each; the GPUs are MIG instances
+  do     Use --gpus 1; or switch MIG mode off (nvidia-smi -mig 0, as root)."""
 
 
 def test_a_containers_quota_bounds_the_cores(tmp_path: Path) -> None:
@@ -131,3 +148,5 @@ def test_what_describes_the_submitting_job_does_not_leak() -> None:
                  "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID", "SUBMITIT_EXECUTOR", "PET_RDZV_ID"]
     harmless = ["SLURM_CONF", "PATH", "HOME", "RANKS", "MY_RANK", "WORLD", "CUDA_VISIBLE_DEVICES", "LOCALE"]
     assert leaked(dict.fromkeys([*inherited, *harmless], "x")) == sorted(inherited)
+    for where in ("here", "slurm"):  # where SLURM says which GPUs a job has
+        assert leaked(dict.fromkeys(harmless, "x"), where) == ["CUDA_VISIBLE_DEVICES"]  # type: ignore[arg-type]
