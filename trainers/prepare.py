@@ -2,8 +2,9 @@
 
     python -m trainers.prepare < {config, topology, where}      prints one JSON object: facts, or faults
 
-Targets resolve, the model builds on the meta device (its weights are fetched and read on the way), data is there and
-counted, phases fit, and a few samples go through model and loss. Every fault that can be found is found in one go.
+Torch can use the GPUs, targets resolve, the model builds on the meta device (its weights are fetched and read on the
+way), data is there and counted, phases fit, and a few samples go through model and loss. Every fault that can be found
+is found in one go.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from trainers.build import (
     frozen_modules,
 )
 from trainers.facts import facts_of, with_facts
+from trainers.gpu_check import gpu_faults, look
 from trainers.loop import timetables
 from trainers.rehearsal import rehearse
 from trainers.tasks import Task
@@ -165,16 +167,6 @@ def _check_sets(config: Config, sets: Sets) -> list[Fault]:
     return faults
 
 
-def _check_gpus(ranks: int) -> None:
-    """That torch can use as many GPUs as the machine seems to have: its build and the driver must fit."""
-    usable = torch.cuda.device_count()
-    if usable < ranks:
-        raise PrepareError(Fault(what=f"torch {torch.__version__} can use {usable or 'none'} of this machine's GPUs",
-                                 where="launch.gpus", given=f"{ranks} ranks with a GPU each",
-                                 remedy="Install a torch that fits the driver (see nvidia-smi), or use --procs N for "
-                                        "ranks on the CPU."))
-
-
 def main() -> None:
     """Reads the resolved config from standard input; the answer is the only thing on standard output."""
     answer = os.fdopen(os.dup(1), "w")
@@ -182,14 +174,14 @@ def main() -> None:
     warnings.simplefilter("ignore")
     question = json.load(sys.stdin)
     config = build_config([Layer(values=question["config"], origin="config")])
-    topology = question["topology"]
+    topology, faults = question["topology"], []
+    if topology["device"] == "cuda" and question["where"] in ("local", "debug"):
+        faults += gpu_faults(look(), os.environ["CUDA_VISIBLE_DEVICES"].split(","))
     try:
-        if topology["device"] == "cuda" and question["where"] in ("local", "debug"):
-            _check_gpus(topology["ranks_per_node"])
         facts = prepare(config, world_size=topology["nodes"] * topology["ranks_per_node"])
     except PrepareError as error:
-        facts = {"faults": [dataclasses.asdict(fault) for fault in error.faults]}
-    json.dump(facts, answer)
+        faults += error.faults
+    json.dump({"faults": [dataclasses.asdict(fault) for fault in faults]} if faults else facts, answer)
     answer.close()
 
 

@@ -48,7 +48,7 @@ def test_as_many_as_torch_counts(monkeypatch: pytest.MonkeyPatch, value: str) ->
     ("GPU-8932f937,GPU-5d5b", THREE, ("GPU-8932f937", "GPU-5d5b")),
     ("GPU-8932f937,GPU-5d5b", (Gpu(), Gpu()), ("GPU-8932f937", "GPU-5d5b")),
     (f"{MIG[1]},{MIG[0]}", THREE, (MIG[1], MIG[0])),
-    ("MIG-GPU-8932f937-d72c-4106-c12f-20bd9faed9f6/1/0,0", THREE, ("MIG-GPU-8932f937-d72c-4106-c12f-20bd9faed9f6/1/0",)),
+    (f"MIG-{UUIDS[2]}/1/0,0", THREE, (f"MIG-{UUIDS[2]}/1/0",)),
     (f"{MIG[0]},{MIG[0]}", THREE, ()),
     (None, (SPLIT, THREE[1]), ("1",)),
     ("0,1", (SPLIT, THREE[1]), ("1",)),

@@ -171,7 +171,8 @@ def started(folder: Path, monkeypatch: pytest.MonkeyPatch, srun: str) -> RunDir:
 def test_launchers_that_are_killed_are_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the same start of the run; nothing of the shell's own job reaches it but where the
     cluster is, and how often SLURM has queued the job again."""
-    run = started(tmp_path, monkeypatch, f"cd {tmp_path}; echo \"$@\" >> calls; env | grep -E 'SLURM_|CUDA|{START}' >> env\n"
+    run = started(tmp_path, monkeypatch, f"cd {tmp_path}; echo \"$@\" >> calls\n"
+                                         f"env | grep -E 'SLURM_|CUDA|{START}' >> env\n"
                                          "[ $(wc -l < calls) = 3 ] || exit 137")
     calls, variables = ((tmp_path / name).read_text().splitlines() for name in ("calls", "env"))
     assert [call.startswith("--immediate=60") for call in calls] == [False, True, True]
