@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 
 from configs.processes import end_with
+from trainers.gpu_check import check_visible
+from trainers.numa import bind_near
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,8 @@ def join(device: Literal["cuda", "cpu"]) -> Iterator[World]:
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     where = torch.device("cuda", local_rank) if device == "cuda" else torch.device("cpu")
     if device == "cuda":
+        check_visible(local_rank)
+        bind_near(where, threads=torch.get_num_threads())  # before CUDA, NCCL and the loader start threads or processes
         torch.cuda.set_device(where)
     if size > 1:
         dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
