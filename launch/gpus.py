@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import takewhile
 from pathlib import Path
 
@@ -29,6 +30,7 @@ class Gpu:
     """The names of its MIG instances."""
 
 
+@cache  # nvidia-smi may take seconds
 def present() -> tuple[Gpu, ...]:
     """The GPUs of this machine, numbered as nvidia-smi numbers them, which is the order of the PCI bus.
 

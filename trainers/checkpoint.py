@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -31,7 +32,7 @@ from configs.errors import Fault, RunError
 from configs.layers import ROOT
 from configs.manifest import FORMAT, checkpoint_path, damage
 from configs.rundir import Attempt, RunDir, State, read_json
-from trainers.staging import Files, Staging
+from trainers.staging import CPU, Files, Staging
 from trainers.writer import Order
 
 
@@ -105,7 +106,7 @@ class Checkpoints:
     most.
     """
 
-    def __init__(self, run: RunDir, attempt: Attempt, *, keep: int, patience: float = 0.0,
+    def __init__(self, run: RunDir, attempt: Attempt, *, keep: int, patience: float = 0.0, device: torch.device = CPU,
                  tell: Callable[[State, str], None] = lambda state, words: None) -> None:
         self.run = run
         self.attempt = attempt
@@ -113,6 +114,8 @@ class Checkpoints:
         self.keep = keep
         self.patience = patience
         """Seconds to wait for a disk that is full, read-only or gone."""
+        self.device = device
+        """Where the tensors are that are saved."""
         self.tell = tell
         """Told that the run pauses for that, and that it goes on."""
         self.staging: Staging | None = None
@@ -184,18 +187,19 @@ class Checkpoints:
             select.select([self.writer.stdout], [], [], seconds)
 
     def close(self) -> None:
-        """Waits, and ends the writer. Raises `SaveError`."""
+        """Waits, ends the writer, and gives the shared memory back. Raises `SaveError`."""
         try:
             self.wait()
         finally:
-            if self.writer is not None:
+            if self.writer is not None and self.staging is not None:
                 self.writer.communicate()  # which closes its input: there are no more orders
-                self.writer = None
+                self.staging.close()
+                self.writer = self.staging = None
 
     def _staging(self) -> Staging:
         """The shared memory, with a writer that sees it."""
         if self.staging is None or self.writer is None:
-            self.staging = Staging()
+            self.staging = Staging(self.device)
             self.writer = _start_writer(self.staging.fd)
         return self.staging
 

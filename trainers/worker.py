@@ -87,7 +87,7 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
     task = build_task(config, sets, world.device)
     model = place_model(config, world.device)
     checkpoints = Checkpoints(run, attempt, keep=config.checkpoints.keep, tell=partial(tell_of_a_pause, run),
-                              patience=60 * config.checkpoints.patience_minutes)
+                              device=world.device, patience=60 * config.checkpoints.patience_minutes)
     checkpoint = agree_on_checkpoint(checkpoints, world)
     progress = recall(checkpoint, sets, config, world)
     tracker = Tracker(run, step=progress.step, config_text=run.config.read_text(),

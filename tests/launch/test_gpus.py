@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -66,7 +66,7 @@ def test_a_process_uses_one_mig_instance() -> None:
 
 
 @pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Puts device files, the libraries of WSL2 and an nvidia-smi in place of this machine's."""
     monkeypatch.setattr(gpus, "DEV", tmp_path / "dev")
     monkeypatch.setattr(gpus, "WSL", tmp_path / "wsl")
@@ -75,6 +75,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
         (tmp_path / folder).mkdir()
 
     def has(*files: str, smi: str = "") -> None:
+        present.cache_clear()
         for file in files:
             (tmp_path / file).touch()
         if smi:
@@ -83,7 +84,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
             program.write_text(f'#!/bin/sh\n[ "$*" = -L ] && /bin/cat {tmp_path}/said\n')
             program.chmod(0o755)
 
-    return has
+    yield has
+    present.cache_clear()
 
 
 DEVICES = ("dev/nvidia0", "dev/nvidia1", "dev/nvidiactl", "dev/nvidia-uvm", "dev/nvidia-caps")

@@ -68,6 +68,18 @@ def test_the_first_save_finds_its_memory_made_and_its_writer_started(tmp_path: P
     assert found.optimizer()["a/exp"].tolist() == [1.0] * 3
 
 
+def test_closing_gives_the_memory_back(tmp_path: Path) -> None:
+    def memories() -> list[str]:
+        files = [file.readlink().name for file in Path("/proc/self/fd").iterdir() if file.is_symlink()]
+        return [file for file in files if file.startswith("memfd:checkpoint")]
+
+    before, checkpoints = memories(), made(tmp_path)
+    checkpoints.save(Progress(step=1), weights(1.5), {}, STATE)
+    assert len(memories()) > len(before)
+    checkpoints.close()
+    assert memories() == before
+
+
 def test_a_rank_that_fails_does_not_lose_the_save_under_way(tmp_path: Path) -> None:
     """Nor waits for ever for a writer that hangs."""
     checkpoints = made(tmp_path)
