@@ -9,6 +9,7 @@ of their own do not see each other.
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import socket
@@ -44,34 +45,39 @@ def hold_gpus(plan: JobPlan) -> Iterator[JobPlan]:
     while True:
         with ExitStack() as held:
             names: list[str] = []
+            others: dict[str, str] = {}
             for name, identity in pool.items():
-                if len(names) < plan.topology.ranks_per_node and (lock := _lock(identity)):
+                if len(names) == plan.topology.ranks_per_node:
+                    break
+                if lock := _lock(identity):
                     held.enter_context(lock)
                     names.append(name)
+                else:
+                    others[name] = identity
             if len(names) == plan.topology.ranks_per_node:
                 yield replace(plan, environment=plan.environment | {"CUDA_VISIBLE_DEVICES": ",".join(names)})
                 return
         if time.monotonic() > until:
-            _require(plan, pool)
+            raise _too_few(plan, len(pool), {name: _holder(others[name]) or UNKNOWN for name in others})
         time.sleep(random.uniform(0.05, 0.2))
 
 
 def check_free(plan: JobPlan) -> None:
     """Raises `LaunchError`, with who holds which GPU, where fewer are free than the plan needs."""
-    if pool := _pool(plan):
-        _require(plan, pool)
-
-
-def _require(plan: JobPlan, pool: Mapping[str, str]) -> None:
+    pool = _pool(plan)
     holders = {name: words for name, identity in pool.items() if (words := _holder(identity))}
-    free, needed = len(pool) - len(holders), plan.topology.ranks_per_node
-    if free < needed:
-        raise LaunchError(Fault(
-            what="too few GPUs are free", where="launch.gpus",
-            given="\n".join([f"{needed} rank{'s' * (needed > 1)} with a GPU each, {free} of {len(pool)} free",
-                             *(f"GPU {name} is held by {words}" for name, words in holders.items())]),
-            remedy=f"{f'Use --gpus {free}, wait' if free else 'Wait'} for a run to end, or stop one: "
-                   "drumbeat stop RUN"))
+    if pool and len(pool) - len(holders) < plan.topology.ranks_per_node:
+        raise _too_few(plan, len(pool), holders)
+
+
+def _too_few(plan: JobPlan, count: int, holders: Mapping[str, str]) -> LaunchError:
+    """For a plan with so many GPUs to choose from, of which some are held."""
+    free, needed = count - len(holders), plan.topology.ranks_per_node
+    return LaunchError(Fault(
+        what="too few GPUs are free", where="launch.gpus",
+        given="\n".join([f"{needed} rank{'s' * (needed > 1)} with a GPU each, {free} of {count} free",
+                         *(f"GPU {name} is held by {words}" for name, words in holders.items())]),
+        remedy=f"{f'Use --gpus {free}, wait' if free else 'Wait'} for a run to end, or stop one: drumbeat stop RUN"))
 
 
 def _pool(plan: JobPlan) -> Mapping[str, str]:
@@ -86,8 +92,10 @@ def _lock(identity: str) -> socket.socket | None:
     try:
         lock.bind(_address(identity))
         lock.listen(WAITING)
-    except OSError:
+    except OSError as error:
         lock.close()
+        if error.errno != errno.EADDRINUSE:
+            raise
         return None
     return lock
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -161,3 +162,16 @@ def test_a_debug_run_holds_its_gpu_too(tmp_path: Path, pool: list[str], monkeypa
             pass
         assert error.value.faults[0].remedy == "Wait for a run to end, or stop one: drumbeat stop RUN"
     check_free(planned(tmp_path / "run", pool[:1]))
+
+
+def test_whoever_holds_a_name_keeps_nobody_waiting_for_ever(tmp_path: Path, pool: list[str],
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that does not even listen."""
+    monkeypatch.setattr(gpu_locks, "PATIENCE", 0.0)
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(f"\0drumbeat/gpu/{pool[0]}")
+        with pytest.raises(LaunchError) as error, hold_gpus(planned(tmp_path / "run", pool, ranks=2)):
+            pass
+    assert error.value.faults[0].given == f"""\
+2 ranks with a GPU each, 1 of 2 free
+GPU {pool[0]} is held by another process"""
