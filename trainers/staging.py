@@ -45,7 +45,7 @@ class Staging:
         self._locked: int | None = None
         """The address of the memory whose pages CUDA has locked."""
         self._refused = False
-        """Whether CUDA has refused to, which is said once."""
+        """Whether CUDA has refused to lock pages, which is reported once."""
 
     def lay_out(self, files: Files) -> None:
         """Makes room for these tensors. Nothing happens where names, shapes and types are as before."""

@@ -73,7 +73,7 @@ def test_pages_are_locked_after_laying_out_and_freed_before_the_memory_goes(monk
 
 
 @pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="this torch is built without CUDA")
-def test_a_refusal_is_told_once_and_copies_are_the_same(monkeypatch: pytest.MonkeyPatch,
+def test_a_refusal_is_reported_once_and_the_copies_are_the_same(monkeypatch: pytest.MonkeyPatch,
                                                         capsys: pytest.CaptureFixture[str]) -> None:
     recorder = Recorder(monkeypatch, result=2)
     for files in (SMALL, LARGE):
