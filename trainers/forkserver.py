@@ -114,6 +114,7 @@ def agent(words: list[str]) -> None:
 
     from trainers.store import keep_on_loopback
 
+    call_process("pt_elastic")  # torchrun's own name for it, by which it is found
     keep_on_loopback()
     args = parse_args(["--numa-binding=node", *words])
     if args.standalone:

@@ -140,7 +140,7 @@ def test_a_run_on_one_node_listens_on_loopback_only(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, str(ROOT / "launch" / "run.py"), *words], cwd=tmp_path) as run:
         until((tmp_path / "blown-0").exists)
         processes = [process for process in descendants(run.pid)
-                     if Path(f"/proc/{process}/comm").read_text().startswith(("rank", "forkserver"))]
+                     if Path(f"/proc/{process}/comm").read_text().startswith(("rank", "forkserver", "pt_elastic"))]
         found = [listening(process) for process in processes]
         (tmp_path / "go").touch()
         assert run.wait() == 0
