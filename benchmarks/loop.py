@@ -27,6 +27,7 @@ from configs.schema import Site
 from launch.agents import Agents
 from launch.executors import environment
 from launch.plan import Machine, plan_job, torchrun_command
+from launch.rendezvous import LOOPBACK, free_port
 
 RANKS = 2
 LIMIT = """Limit: the loop cannot be faster than the arithmetic of its model. A ratio of 1 against the bare loop means
@@ -61,7 +62,9 @@ def ours(name: str) -> tuple[float, float]:
         began = time.perf_counter()
         with environment(plan):
             agents = Agents(plan, attempt, 0)
-            agents.start(torchrun_command(plan, attempt=str(attempt.number))[3:], {}, attempt.node_log(0))
+            command = torchrun_command(plan, attempt=str(attempt.number), node="0", address=LOOPBACK,
+                                       port=str(free_port()))
+            agents.start(command[3:], {}, attempt.node_log(0))
             while (code := agents.poll(within=1.0)) is None:
                 pass
             agents.close()

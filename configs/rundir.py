@@ -160,7 +160,7 @@ class Attempt:
         return self.path / f"rank{rank}.error.json"
 
     def stacks(self, rank: int) -> Path:
-        """Where each thread of a rank stood when it was found to hang; empty where it was not."""
+        """The step that a rank has come to, and where each of its threads stood if it was found to hang."""
         return self.path / f"rank{rank}.stacks"
 
     def errors(self) -> list[dict[str, Any]]:

@@ -82,8 +82,7 @@ def _environment(plan: JobPlan) -> str:
 
 
 def _torchrun(plan: JobPlan) -> str:
-    known_later = "ATTEMPT" if plan.topology.nodes == 1 else "ATTEMPT, NODE, ADDRESS and PORT"
-    return f"# {known_later}: known when the job starts\n{command_text(torchrun_command(plan))}"
+    return f"# ATTEMPT, NODE, ADDRESS and PORT: known when the job starts\n{command_text(torchrun_command(plan))}"
 
 
 def _table(rows: Iterable[tuple[str, str]]) -> str:

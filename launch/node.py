@@ -28,11 +28,12 @@ from configs.rundir import Attempt, RunDir, read_json, write_json
 from launch.agents import Agents
 from launch.allocation import Allocation, job_identity, job_name, ours
 from launch.gpu_locks import hold_gpus
+from launch.hang import FLIGHT_RECORDER
 from launch.lead import grace_warning, lead_seconds
 from launch.meeting import meet
 from launch.plan import JobPlan, torchrun_command
 from launch.processes import become_subreaper
-from launch.rendezvous import free_port, interface_towards, other_node, own_address
+from launch.rendezvous import LOOPBACK, free_port, network_variables, own_address
 from launch.succession import AGAIN, CONTINUE, drop_successor, look_back, queue_successor, take_over
 from launch.verdict import TERMINATED, TIME_LIMIT, Next, Verdict, judge
 
@@ -165,7 +166,8 @@ class Launcher:
         jobs = {job_name(), self.allocation.after if self.allocation else ""} - {""}
         if before and any(ours(before, job) for job in jobs) and read_json(before.stop).get("reason") == "stopped":
             self.told = "stopped"  # asked for when that attempt was already over
-        write_json(attempt.launch, {"job": job_identity(), "address": own_address(), "port": free_port(),
+        address = own_address() if self.plan.topology.nodes > 1 else LOOPBACK
+        write_json(attempt.launch, {"job": job_identity(), "address": address, "port": free_port(),
                                     "time": time.time()})
         self.run.write_status(state="running", attempt=attempt.number)
         return attempt
@@ -207,7 +209,7 @@ class Launcher:
             return code
         finally:
             if left := agents.end():
-                print(f"processes {left} do not end", flush=True)
+                print(f"processes {left} do not end: they wait for a disk or a driver", flush=True)
 
     def called_off(self, attempt: Attempt) -> bool:
         """Whether the attempt is to end before its ranks begin."""
@@ -228,11 +230,8 @@ class Launcher:
         environment = {
             "PET_SIGNALS_TO_HANDLE": "SIGQUIT",  # so that torchrun leaves SIGTERM ignored, for its ranks too
             "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "1",  # from the SIGTERM that ranks do not hear to SIGKILL
-            "TORCH_FR_DUMP_TEMP_FILE": str(attempt.path / "nccl-flight-recorder-rank"),
-        }
-        if self.plan.topology.nodes > 1 and (interface := interface_towards(other_node(str(launch["address"])))):
-            environment |= {name: os.environ.get(name, interface)
-                            for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")}
+            "TORCH_FR_DUMP_TEMP_FILE": str(attempt.path / FLIGHT_RECORDER),
+        } | network_variables(str(launch["address"]), os.environ)
         if self.agents is None or not self.agents.alive:
             self.agents = Agents(self.plan, attempt, self.node)
         words = command[3:]  # without "python -m torch.distributed.run", which the server has imported

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from configs.errors import Fault, LaunchError, RunError
 from configs.layers import ROOT
+from configs.patience import nccl_environment, patience
 from configs.rundir import read_json
 from configs.schema import Config, Site
 from launch.gpus import present, together, visible
@@ -30,6 +31,9 @@ LEAKS = re.compile(
 )
 """Variables that describe the job or process the command is typed in. In a new job they are wrong: a leaked
 SLURM_MEM_PER_NODE makes srun fatal, a leaked SLURM_CPU_BIND pins every rank to a few cores."""
+
+CHOICES = re.compile(r"(TORCH_)?NCCL_|TORCH_FR_|CUBLAS_")
+"""Variables that the plan sets only where the user has not."""
 
 KEPT = {"SLURM_CONF"}
 """Says where the cluster is: sbatch needs it."""
@@ -66,6 +70,8 @@ class Machine:
     """What CUDA_VISIBLE_DEVICES calls them: numbers, or names such as GPU-8932f937."""
     python_path: tuple[str, ...] = ()
     """The folders in PYTHONPATH: targets there are importable, like those here."""
+    chosen: tuple[str, ...] = ()
+    """Variables of NCCL and of the like that the user has set."""
     held: Held | None = None
     """The allocation."""
 
@@ -74,7 +80,8 @@ class Machine:
         """Cores this process may use, and GPUs it may see; found without importing torch."""
         folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
         return cls(cpus=usable_cpus(), gpus=visible(os.environ.get("CUDA_VISIBLE_DEVICES"), present()),
-                   python_path=tuple(str(Path(folder).absolute()) for folder in folders if folder))
+                   python_path=tuple(str(Path(folder).absolute()) for folder in folders if folder),
+                   chosen=tuple(sorted(filter(CHOICES.match, os.environ))))
 
 
 def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
@@ -160,7 +167,7 @@ def plan_job(config: Config, *, run_dir: Path, where: Where, machine: Machine, s
         faults += _lacking_nodes(topology, machine)
     if faults:
         raise LaunchError(*faults)
-    environment = _environment(topology, folder, machine, machine.gpus if on_machine else ())
+    environment = _environment(config, topology, folder, machine, site, machine.gpus if on_machine else ())
     return JobPlan(run_dir=str(run_dir), name=config.name, where=where, topology=topology, site=site, held=machine.held,
                    environment=environment, folder=str(folder), restarts=config.launch.restarts)
 
@@ -191,15 +198,14 @@ def _lacking_gpus(topology: Topology, machine: Machine) -> list[Fault]:
 
 def torchrun_command(plan: JobPlan, *, attempt: str = "ATTEMPT", node: str = "NODE", address: str = "ADDRESS",
                      port: str = "PORT") -> list[str]:
-    """The command that starts the ranks of one node. One node finds itself; several meet at the first one's port.
+    """The command that starts the ranks of one node. All meet at the first node's port.
 
     What is only known when the job starts stands in capitals until then.
     """
     topology = plan.topology
-    meeting = ["--standalone"] if topology.nodes == 1 else [
-        "--rdzv-backend=static", f"--node-rank={node}", f"--master-addr={address}", f"--master-port={port}"]
     return [plan.python, "-m", "torch.distributed.run", f"--nnodes={topology.nodes}",
-            f"--nproc-per-node={topology.ranks_per_node}", *meeting, "--max-restarts=0",
+            f"--nproc-per-node={topology.ranks_per_node}", "--rdzv-backend=static", f"--node-rank={node}",
+            f"--master-addr={address}", f"--master-port={port}", "--max-restarts=0",
             "-m", "trainers.worker", plan.run_dir, attempt]
 
 
@@ -231,8 +237,10 @@ def _batch_sizes(config: Config) -> list[tuple[str, int]]:
     return [("batch_size", config.batch_size), *own]
 
 
-def _environment(topology: Topology, folder: Path, machine: Machine, gpus: Sequence[str]) -> dict[str, str]:
-    """Threads are fixed here because the order of summation, and so the last bits, depends on them."""
+def _environment(config: Config, topology: Topology, folder: Path, machine: Machine, site: Site,
+                 gpus: Sequence[str]) -> dict[str, str]:
+    """Threads are fixed here because the order of summation, and so the last bits, depends on them. What the user or
+    the site has chosen for NCCL stays."""
     variables = {
         "PYTHONPATH": os.pathsep.join(dict.fromkeys([str(ROOT), str(folder), *machine.python_path])),
         "PYTHONSAFEPATH": "1",  # or the folder, with a models/ or data/ of its own, would come before ROOT
@@ -241,8 +249,11 @@ def _environment(topology: Topology, folder: Path, machine: Machine, gpus: Seque
         "OMP_NUM_THREADS": str(topology.cpus_per_rank),
     }
     if topology.device == "cuda":
-        variables |= {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
-                      "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000"}
+        defaults = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", **nccl_environment(patience(config))}
+        if config.deterministic:
+            defaults["NCCL_NVLS_ENABLE"] = "0"  # NVLink's switches sum in an order of their own
+        variables |= {name: value for name, value in defaults.items()
+                      if name not in machine.chosen and name not in site.environment}
     if topology.device == "cuda" and gpus:
         variables |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
     return variables

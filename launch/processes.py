@@ -50,7 +50,7 @@ def ignoring_signals(*signals: signal.Signals) -> Iterator[None]:
 
 
 def descendants(root: int) -> list[int]:
-    """Process ids of all children of `root`, theirs included, parents first; zombies left out."""
+    """Process ids of all children of `root`, theirs included, parents first; those that have ended left out."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -58,7 +58,7 @@ def descendants(root: int) -> list[int]:
                 state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if state != "Z":
+            if state != "Z" or has_living_threads(entry):
                 children.setdefault(int(parent), []).append(int(entry.name))
     found: list[int] = []
     rest = [root]
@@ -67,6 +67,16 @@ def descendants(root: int) -> list[int]:
         found += below
         rest += below
     return found
+
+
+def has_living_threads(process: Path) -> bool:
+    """Whether a process whose main thread has ended, a zombie by its state, still has others: a rank that was killed
+    while a thread sits in the GPU's driver keeps its GPU and its memory. `process` is its folder in /proc."""
+    for thread in (process / "task").glob("*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if thread.read_text().rpartition(")")[2].split()[0] not in "ZX":
+                return True
+    return False
 
 
 def end_descendants(within: float = 10.0, but: int = 0) -> list[int]:

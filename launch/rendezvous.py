@@ -8,9 +8,14 @@ import random
 import re
 import socket
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 SIOCGIFADDR = 0x8915
+LOOPBACK = "127.0.0.1"
+"""Where the ranks of a run on one node meet: nobody else can reach it, and it needs no name."""
+FABRIC = re.compile(r"ib|hsn")
+"""How Linux names network interfaces of InfiniBand and of Slingshot."""
 
 
 def own_address() -> str:
@@ -74,3 +79,23 @@ def interface_towards(host: str) -> str | None:
     except OSError:
         return None
     return "lo" if address.startswith("127.") else None
+
+
+def network_variables(address: str, environ: Mapping[str, str],
+                      interfaces: Path = Path("/sys/class/net")) -> dict[str, str]:
+    """By which network interface the ranks of this node reach the others, who meet at `address`: gloo takes one name as
+    it stands, NCCL one after '=' (or it is the beginning of several). Where a faster fabric is up, NCCL finds it better
+    alone. What stands in `environ` is the user's choice, and stays."""
+    interface = interface_towards(other_node(address))
+    if interface is None:
+        return {}
+    fabric = any(FABRIC.match(path.name) and _is_up(path) for path in interfaces.glob("*"))
+    found = {"GLOO_SOCKET_IFNAME": interface} | ({} if fabric else {"NCCL_SOCKET_IFNAME": f"={interface}"})
+    return {name: value for name, value in found.items() if name not in environ}
+
+
+def _is_up(interface: Path) -> bool:
+    try:
+        return (interface / "operstate").read_text().strip() == "up"
+    except OSError:
+        return False

@@ -9,9 +9,10 @@ from configs.layers import short
 from configs.load import read
 from configs.manifest import checkpoint_path, damage, saved_steps
 from configs.rundir import ENDED, RunDir, read_json
+from launch.cause import cause
 from launch.goodput import goodput, text
 from launch.runs import SILENCE_SECONDS, command, still_runs
-from launch.verdict import cause, newest_checkpoint
+from launch.verdict import newest_checkpoint
 
 JOBS = {"slurm": "SLURM", "here": "SLURM, and yours: the run is a step of it"}
 """What a job's number is, by where the run was started."""

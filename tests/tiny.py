@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from configs.load import ROOT
@@ -118,8 +119,8 @@ class Fuse(Classification):
     """Classification with a mishap built in: the rank that computes its `at`-th training loss in this process dies.
 
     Each mishap happens once, in the order of the list, and leaves a file in `folder`, so a test can wait for it; the
-    attempt after it gets past. `how` is "kill" (SIGKILL to itself), "raise", "hold" (wait to be killed by the test) or
-    "wait" (until the test has made a file `go` there).
+    attempt after it gets past. `how` is "kill" (SIGKILL to itself), "raise", "hold" (wait to be killed by the test),
+    "backward" (the same, in the backward pass) or "wait" (until the test has made a file `go` there).
     """
 
     def __init__(self, *, folder: str, at: list[int], rank: int = 0, how: str = "kill", **options: Any) -> None:
@@ -140,9 +141,27 @@ class Fuse(Classification):
                     os.kill(os.getpid(), signal.SIGKILL)
                 if self.how == "raise":
                     raise RuntimeError("the fuse has blown")
-                while not (self.how == "wait" and (self.folder / "go").exists()):
-                    time.sleep(0.01)
+                if self.how == "backward":
+                    outputs.register_hook(self.hold)
+                else:
+                    self.hold()
         return super().losses(outputs, targets)
+
+    def hold(self, *_: Tensor) -> None:
+        while not (self.how == "wait" and (self.folder / "go").exists()):
+            time.sleep(0.01)
+
+
+class Meeting(Fuse):
+    """A fuse on ranks that meet as with NCCL: the collective returns at once, and a later line waits for its result."""
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        losses = super().losses(outputs, targets)
+        if outputs.requires_grad:
+            work = dist.all_reduce(torch.zeros(1), async_op=True)
+            assert work is not None
+            work.wait()
+        return losses
 
 
 class StopsItself(Classification):

@@ -112,6 +112,10 @@ def agent(words: list[str]) -> None:
     from torch.distributed.launcher.api import elastic_launch
     from torch.distributed.run import config_from_args, parse_args, run_script_path
 
+    from trainers.store import keep_on_loopback
+
+    call_process("pt_elastic")  # torchrun's own name for it, by which it is found
+    keep_on_loopback()
     args = parse_args(["--numa-binding=node", *words])
     if args.standalone:
         args.rdzv_backend, args.rdzv_endpoint, args.rdzv_id = "c10d", "localhost:0", str(uuid.uuid4())

@@ -129,7 +129,7 @@ class Training:
                             steps=sum(table.steps for table in self.timetables()))
         for batch, waited in self._batches(number, timetable, stage, resumed):
             self.clock.spent("waiting")
-            self.watchdog.pet()
+            self.watchdog.pet(self.progress.step)
             ask = self.agreement.before(self.progress.step)
             if ask.save or ask.stop:
                 self._save(stage)
@@ -258,7 +258,7 @@ class Training:
 
     def _alive(self) -> None:
         """A sign of life from an evaluation."""
-        self.watchdog.pet()
+        self.watchdog.pet(self.progress.step)
         self.tracker.status()
 
     def _better(self, metrics: dict[str, float]) -> bool:

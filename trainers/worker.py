@@ -23,6 +23,7 @@ import torch
 
 from configs.errors import UserError
 from configs.load import read
+from configs.patience import patience
 from configs.processes import call_process
 from configs.rundir import Attempt, RunDir, State, read_json, write_json
 from configs.schema import Config
@@ -65,7 +66,8 @@ def main(run_dir: str, attempt_number: int) -> None:
         with Bar() as bar:
             use_caches(config, sets, processes=len(os.sched_getaffinity(0)),
                        progress=lambda name, done, total: bar(f"decoding {name}", done, total))
-        with join(topology["device"]) as world:  # only now: filling a cache may outlast the others' patience
+        # Only now: filling a cache may outlast the others' patience.
+        with join(topology["device"], patience(config)) as world:
             training = build(run, attempt, config, sets, world, threads=topology["cpus_per_rank"], debug=debug)
             try:
                 training.tracker.status(now=True, state="running", attempt=attempt.number)
@@ -102,8 +104,8 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
         tracker=tracker, workers=loader_workers(config, threads=threads, debug=debug), progress=progress,
         account=Account(attempt.number), checkpoint=checkpoint,
         clock=Clock(progress.seconds, began=read_json(attempt.launch).get("time", time.time())),
-        watchdog=Watchdog(attempt, world.rank, math.inf if debug else 60 * config.hang_minutes if config.hang_minutes
-                          else None),
+        watchdog=Watchdog(attempt, world.rank, math.inf if debug else patience(config),
+                          grows=config.hang_minutes is None),
     )
 
 

@@ -7,12 +7,14 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
 import torch
 import torch.distributed as dist
 
+from configs.patience import SHORTEST, gloo_seconds, nccl_seconds
 from configs.processes import end_with
 from trainers.gpu_check import check_visible
 from trainers.numa import bind_near
@@ -55,11 +57,14 @@ class World:
 
 
 @contextmanager
-def join(device: Literal["cuda", "cpu"]) -> Iterator[World]:
+def join(device: Literal["cuda", "cpu"], patience: float = SHORTEST) -> Iterator[World]:
     """This rank's World, with the process group up for as long as the context lasts.
 
     Under torchrun the environment says who we are; otherwise we are alone and need no group. CUDA ranks get gloo
-    beside NCCL, so that small agreements between processes do not wait for the GPU. The CUDA half is not tested.
+    beside NCCL, so that small agreements between processes do not wait for the GPU. With `device_id`, NCCL connects the
+    ranks here, so a network or GPU that does not work is an error here and not at the first collective; a group of some
+    of the ranks, which Drumbeat never makes, would then have to be split off by all of them. The CUDA half is not
+    tested. Ranks may arrive up to `patience` seconds apart, and at least `SHORTEST`.
     """
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -69,10 +74,26 @@ def join(device: Literal["cuda", "cpu"]) -> Iterator[World]:
         bind_near(where, threads=torch.get_num_threads())  # before CUDA, NCCL and the loader start threads or processes
         torch.cuda.set_device(where)
     if size > 1:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo",
+                                device_id=where if device == "cuda" else None,
+                                timeout=timedelta(seconds=max(patience, SHORTEST)))
     yield World(rank=rank, local_rank=local_rank, size=size, device=where)
     if dist.is_initialized():  # not after an error: NCCL may wait for ever for ranks that have gone
         dist.destroy_process_group()
+
+
+def limit_waits(patience: float) -> None:
+    """From now on a collective waits for the other ranks as long as suits a watchdog with so many seconds of patience
+    (`configs.patience` says why NCCL and gloo differ). The setters of a group's backends are internal to torch: read in
+    2.9.0 and 2.14.1; `torch.distributed.set_timeout` of 2.14 knows one time for all of them."""
+    if not dist.is_initialized():
+        return
+    group = dist.group.WORLD
+    assert group is not None
+    for device in group._device_types:
+        backend = group._get_backend(device)
+        seconds = nccl_seconds(patience) if backend.name() == "nccl" else gloo_seconds(patience)
+        backend._set_default_timeout(timedelta(seconds=seconds))
 
 
 def end_with_agent() -> None:

@@ -120,11 +120,14 @@ OMP_NUM_THREADS=2
 #   MASTER_ADDR, SLURM_JOB_ID
 
 # --- command on each node
-# ATTEMPT: known when the job starts
+# ATTEMPT, NODE, ADDRESS and PORT: known when the job starts
 PYTHON -m torch.distributed.run \\
   --nnodes=1 \\
   --nproc-per-node=3 \\
-  --standalone \\
+  --rdzv-backend=static \\
+  --node-rank=NODE \\
+  --master-addr=ADDRESS \\
+  --master-port=PORT \\
   --max-restarts=0 \\
   -m trainers.worker HERE/runs/RUN ATTEMPT
 

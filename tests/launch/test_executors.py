@@ -83,7 +83,7 @@ def test_a_command_is_ready_to_paste() -> None:
 def test_requests_of_this_machine(tmp_path: Path) -> None:
     assert InProcess().prepare(plan(tmp_path, where="debug")).text == "trainers.worker.main('/runs/small/RUN', ATTEMPT)"
     text = Local().prepare(plan(tmp_path, "launch.procs=2")).text
-    assert text.endswith("--standalone \\\n  --max-restarts=0 \\\n  -m trainers.worker /runs/small/RUN ATTEMPT")
+    assert text.endswith("--master-port=PORT \\\n  --max-restarts=0 \\\n  -m trainers.worker /runs/small/RUN ATTEMPT")
 
 
 def test_the_environment_is_as_planned_inside_and_as_before_outside(tmp_path: Path,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from configs.errors import LaunchError, RunError
 from configs.layers import ROOT
+from configs.patience import SHORTEST, nccl_environment
 from configs.rundir import write_json
 from configs.schema import Site
 from launch.plan import JobPlan, Machine, leaked, plan_job, torchrun_command, usable_cpus
@@ -69,6 +71,31 @@ def test_the_environment_fixes_threads_and_finds_targets(tmp_path: Path) -> None
         "OMP_NUM_THREADS": "2"}
 
 
+def test_nccl_is_told_when_to_give_up_and_what_to_write(tmp_path: Path) -> None:
+    environment = plan(tmp_path, "launch.gpus=2", gpus=4).environment
+    assert nccl_environment(SHORTEST).items() <= environment.items()
+    assert {"TORCH_FR_BUFFER_SIZE", "TORCH_NCCL_TRACE_BUFFER_SIZE"} <= environment.keys()
+    longer = plan(tmp_path, "launch.gpus=2", "hang_minutes=60", gpus=4).environment
+    assert longer["TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC"] == "3600"
+
+
+def test_bits_that_are_promised_are_not_left_to_nvlinks_switches(tmp_path: Path) -> None:
+    assert plan(tmp_path, "launch.gpus=2", gpus=4).environment["NCCL_NVLS_ENABLE"] == "0"
+    assert "NCCL_NVLS_ENABLE" not in plan(tmp_path, "launch.gpus=2", "deterministic=false", gpus=4).environment
+
+
+def test_what_user_and_site_have_chosen_for_nccl_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NCCL_NVLS_ENABLE", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    site = Site(environment={"TORCH_NCCL_DUMP_ON_TIMEOUT": "0"})
+    machine = replace(Machine.here(), gpus=("0", "1"))
+    assert "NCCL_NVLS_ENABLE" in machine.chosen
+    made = plan_job(config(tmp_path), run_dir=tmp_path / "run", where="local", site=site, folder=tmp_path,
+                    machine=machine).environment
+    assert {"NCCL_NVLS_ENABLE", "TORCH_NCCL_DUMP_ON_TIMEOUT"}.isdisjoint(made)
+    assert {"OMP_NUM_THREADS", "TORCH_FR_BUFFER_SIZE"} <= made.keys()
+
+
 def test_targets_are_found_where_the_user_has_pointed_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}/lib::relative")
     monkeypatch.chdir(tmp_path)
@@ -112,13 +139,12 @@ def test_a_containers_quota_bounds_the_cores(tmp_path: Path) -> None:
         assert usable_cpus(tmp_path) == expected
 
 
-def test_torchrun_on_one_node_finds_itself(tmp_path: Path) -> None:
-    assert torchrun_command(plan(tmp_path, "launch.procs=2"), attempt="3") == [
-        sys.executable, "-m", "torch.distributed.run", "--nnodes=1", "--nproc-per-node=2", "--standalone",
-        "--max-restarts=0", "-m", "trainers.worker", "/runs/small/RUN", "3"]
-
-
-def test_torchrun_on_several_nodes_meets_at_the_first(tmp_path: Path) -> None:
+def test_torchrun_meets_at_the_first_node(tmp_path: Path) -> None:
+    planned = plan(tmp_path, "launch.procs=2")
+    assert torchrun_command(planned, attempt="3", node="0", address="127.0.0.1", port="12345") == [
+        sys.executable, "-m", "torch.distributed.run", "--nnodes=1", "--nproc-per-node=2", "--rdzv-backend=static",
+        "--node-rank=0", "--master-addr=127.0.0.1", "--master-port=12345", "--max-restarts=0", "-m", "trainers.worker",
+        "/runs/small/RUN", "3"]
     planned = plan(tmp_path, "launch.gpus=4", "launch.nodes=2", where="slurm")
     assert torchrun_command(planned, attempt="0", node="1", address="n1", port="12345") == [
         sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=4", "--rdzv-backend=static",

@@ -43,6 +43,38 @@ def test_descendants_of_any_session(family: tuple[subprocess.Popen[str], int]) -
     until(lambda: not descendants(child.pid))  # a zombie does not count
 
 
+ZOMBIE = """
+import ctypes, platform, threading, time
+libc = ctypes.CDLL(None)
+stack = ctypes.create_string_buffer(65536)
+vfork = lambda: libc.clone(libc.pause, ctypes.c_void_p(ctypes.addressof(stack) + 65536), 0x4000 | 17, None)
+threading.Thread(target=lambda: {waits}).start()
+libc.syscall({{"x86_64": 60, "aarch64": 93}}[platform.machine()], 0)
+"""
+"""A process whose main thread alone ends, by the system call exit, while another one waits: like a rank that was killed
+with a thread in the GPU's driver. (The parent of a vfork waits in the kernel until its child executes a program.)"""
+
+
+@pytest.mark.parametrize(("waits", "state"), [("time.sleep(60)", "S"), ("vfork()", "D")])
+def test_a_zombie_with_a_living_thread_has_not_ended(waits: str, state: str) -> None:
+    """It holds what it held: so it is waited for, and told of where no signal ends it."""
+    code = f"""
+import os, pathlib, subprocess, sys, time
+from launch.processes import descendants, end_descendants
+child = subprocess.Popen([sys.executable, "-c", {ZOMBIE.format(waits=waits)!r}])
+threads = pathlib.Path(f"/proc/{{child.pid}}/task")
+while {{stat.read_text().split()[2] for stat in threads.glob("*/stat")}} != {{"Z", {state!r}}}:
+    time.sleep(0.01)
+assert child.pid in descendants(os.getpid()), "left out"
+kill, os.kill = os.kill, lambda process, number: None
+assert child.pid in end_descendants(within=0.1), "not told of"
+os.kill = kill
+assert end_descendants() == []
+assert not threads.exists(), "not reaped"
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=30)
+
+
 def test_orphans_are_ended_as_well() -> None:
     """A child is killed; what it leaves behind comes back to the launcher, which is their subreaper."""
     code = f"""

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from configs.rundir import RunDir
 from launch import rendezvous
-from launch.rendezvous import free_port, interface_towards, node_names, other_node, own_address
+from launch.processes import descendants
+from launch.rendezvous import (
+    LOOPBACK,
+    free_port,
+    interface_towards,
+    network_variables,
+    node_names,
+    other_node,
+    own_address,
+)
+from tests.launch.test_node import ROOT, until
+from tests.tiny import latest, write_config
 
 
 def test_a_port_below_the_ephemeral_range() -> None:
@@ -79,3 +94,56 @@ def test_the_interface_of_the_route() -> None:
     assert interface_towards("127.0.0.1") == "lo"
     assert interface_towards("127.0.0.2") == "lo"
     assert interface_towards("no-such-host.invalid") is None
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Path:
+    """A folder like /sys/class/net: an Ethernet that is up and an InfiniBand that is down."""
+    for name, state in (("lo", "unknown"), ("eth0", "up"), ("ib0", "down")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "operstate").write_text(f"{state}\n")
+    return tmp_path
+
+
+def test_nccl_gets_the_exact_interface_and_gloo_its_name(net: Path) -> None:
+    assert network_variables(LOOPBACK, {}, net) == {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "=lo"}
+    assert network_variables("no-such-host.invalid", {}, net) == {}
+    assert network_variables(LOOPBACK, {}, net / "absent")["NCCL_SOCKET_IFNAME"] == "=lo"
+
+
+@pytest.mark.parametrize("name", ["ib0", "ibp12s0", "hsn0"])
+def test_nccl_chooses_for_itself_where_a_faster_fabric_is_up(net: Path, name: str) -> None:
+    (net / name).mkdir(exist_ok=True)
+    (net / name / "operstate").write_text("up\n")
+    assert network_variables(LOOPBACK, {}, net) == {"GLOO_SOCKET_IFNAME": "lo"}
+
+
+def test_the_users_interface_stays(net: Path) -> None:
+    assert network_variables(LOOPBACK, {"GLOO_SOCKET_IFNAME": "eth1"}, net) == {"NCCL_SOCKET_IFNAME": "=lo"}
+    assert network_variables(LOOPBACK, {"NCCL_SOCKET_IFNAME": "eth"}, net) == {"GLOO_SOCKET_IFNAME": "lo"}
+
+
+def listening(process: int) -> set[str]:
+    """The addresses on which a process listens for TCP connections, in hexadecimal as the kernel prints them."""
+    files = [str(path.readlink()) for path in Path(f"/proc/{process}/fd").iterdir() if path.is_symlink()]
+    sockets = {found[1] for name in files if (found := re.match(r"socket:\[(\d+)\]", name))}
+    tables = "".join(Path(f"/proc/{process}/net/{table}").read_text() for table in ("tcp", "tcp6"))
+    rows = [row.split() for row in tables.splitlines()]
+    return {row[1].partition(":")[0] for row in rows if row[3] == "0A" and row[9] in sockets}
+
+
+@pytest.mark.slow
+def test_a_run_on_one_node_listens_on_loopback_only(tmp_path: Path) -> None:
+    """Its ranks and torchrun: what they serve answers anybody who reaches it."""
+    words = [str(write_config(tmp_path)), "--procs", "2", "--no-preflight", "task._target_=tests.tiny.Fuse",
+             f"task.folder={tmp_path}", "task.at=[3]", "task.how=wait"]
+    with subprocess.Popen([sys.executable, str(ROOT / "launch" / "run.py"), *words], cwd=tmp_path) as run:
+        until((tmp_path / "blown-0").exists)
+        processes = [process for process in descendants(run.pid)
+                     if Path(f"/proc/{process}/comm").read_text().startswith(("rank", "forkserver", "pt_elastic"))]
+        found = [listening(process) for process in processes]
+        (tmp_path / "go").touch()
+        assert run.wait() == 0
+    assert len(processes) == 4, "the fork server, torchrun, two ranks"
+    assert set().union(*found) == {"0100007F"}, "127.0.0.1"
+    assert RunDir(latest(tmp_path).path).result.exists()

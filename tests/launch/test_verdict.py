@@ -117,9 +117,9 @@ def test_a_stop_without_a_save_says_where_it_goes_on(run: RunDir) -> None:
 
 
 @pytest.mark.parametrize(("kind", "message", "words"), [
-    ("OutOfMemoryError", "CUDA out of memory. Tried to allocate 2.00 GiB.", "ran out of GPU memory"),
+    ("OutOfMemoryError", "CUDA out of memory. Tried to allocate 2.00 GiB", "ran out of GPU memory"),
     ("RuntimeError", "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried", "ran out of memory"),
-    ("RuntimeError", "DataLoader worker (pid 955) is killed by signal: Killed.", "lost a loader worker"),
+    ("RuntimeError", "DataLoader worker (pid 955) is killed by signal: Killed", "lost a loader worker"),
     ("SaveError", "the checkpoint cannot be written: No space left on device", "could not save"),
     ("ValueError", "boom", "failed"),
 ])
@@ -130,12 +130,72 @@ def test_what_an_exception_means(run: RunDir, kind: str, message: str, words: st
 def test_the_rank_that_could_not_say_anything_was_killed(run: RunDir) -> None:
     """torchrun may notice first that a rank failed because of it."""
     attempt = run.claim_attempt()
-    error(attempt, rank=0, message="[gloo] Connection closed by peer [127.0.0.1]:1234")
+    error(attempt, rank=0, message="[gloo] Connection closed by peer [127.0.0.1]:1234", kind="RuntimeError")
     write_text(attempt.node_log(0), REPORT.format(rank=0, code=1))
     for rank in (0, 1):
         write_text(attempt.log(rank), "")
     verdict = judge(run, attempt, restarts=3)
     assert verdict.words == "rank 1 was killed (SIGKILL; out of memory?) at step 7; there is no checkpoint"
+
+
+ABORTED = """\
+[rank1]:[E830 17:28:57.137971692 ProcessGroupNCCL.cpp:2068] [PG ID 0 PG GUID 0(default_pg) Rank 1] Process group \
+watchdog thread terminated with exception: {why}
+CUDA kernel errors might be asynchronously reported at some other API call, so the stacktrace below might be incorrect.
+Exception raised from c10_cuda_check_implementation at /pytorch/c10/cuda/CUDAException.cpp:43 (most recent call first):
+frame #0: c10::Error::Error(c10::SourceLocation, std::string) + 0x96 (0x7f378b96c446 in libc10.so)
+
+terminate called after throwing an instance of 'c10::DistBackendError'
+  what():  [PG ID 0 PG GUID 0(default_pg) Rank 1] Process group watchdog thread terminated with exception: {why}
+Fatal Python error: Aborted
+"""
+"""The end of the log of a rank that torch's watchdog for NCCL has ended, as users report it."""
+
+
+def test_an_error_that_only_torchs_watchdog_saw(run: RunDir) -> None:
+    """It ends the process before Python hears of it; the other rank only loses its connection."""
+    attempt = run.claim_attempt()
+    error(attempt, 0, "NCCL error in: ../NCCLUtils.cpp:93, remote process exited or there was a network error", 7,
+          "DistBackendError")
+    write_text(attempt.log(1), ABORTED.format(why="CUDA error: device-side assert triggered"))
+    write_text(attempt.stacks(1), "step            6\n")
+    write_json(attempt.down(0), {"code": 1, "host": "n1"})
+    write_text(attempt.node_log(0), REPORT.format(rank=1, code=-signal.SIGABRT))
+    verdict = judge(run, attempt, restarts=3)
+    assert verdict.words == (
+        "rank 1 on n1 used an index out of range on its GPU at step 6: DistBackendError: CUDA error: device-side "
+        "assert triggered; look for labels that the model has no class for; on the CPU (--gpus 0) the error names the "
+        "line; there is no checkpoint")
+    assert (verdict.rank, verdict.error) == (1, "DistBackendError at step 6 of rank 1")
+
+
+def test_ranks_that_all_only_waited(run: RunDir) -> None:
+    """Nobody can say more than that others did not come; it is not the same failure again, whatever the step."""
+    why = ("[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=315, OpType=ALLREDUCE, NumelIn=6, "
+           "NumelOut=6, Timeout(ms)=600000) ran for 600086 milliseconds before timing out.")
+    for after in ("restart", "restart"):
+        attempt = run.claim_attempt()
+        for rank in (0, 1):
+            write_text(attempt.log(rank), ABORTED.format(why=why))
+        write_text(attempt.node_log(0), REPORT.format(rank=1, code=-signal.SIGABRT))
+        write_json(attempt.down(0), {"code": 1, "host": "n1"})
+        verdict = judge(run, attempt, restarts=3)
+        verdict.write(attempt)
+        assert verdict.next == after
+        assert verdict.words == (
+            f"rank 0 lost the other ranks at step 0: DistBackendError: {why[:-1]}; look at the logs of the others, and "
+            "at the network; there is no checkpoint")
+
+
+def test_a_hang_is_named_before_what_follows_from_it(run: RunDir) -> None:
+    attempt = run.claim_attempt()
+    error(attempt, 0, "Connection closed by peer [127.0.0.1]:1234", 7, "RuntimeError")
+    for rank, lines in enumerate((20, 10)):
+        write_text(attempt.stacks(rank), f"step            7\nThread 0x1 (most recent call first):\n"
+                                         f'  File "/home/me/net.py", line {lines} in forward\n')
+    assert judge(run, attempt, restarts=3).words == (
+        "rank 1 hung at step 7 in forward (net.py:10); the others waited for it; its stacks are in 000/rank1.stacks; "
+        "there is no checkpoint")
 
 
 def test_an_exception(run: RunDir) -> None:

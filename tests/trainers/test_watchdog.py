@@ -4,69 +4,86 @@ from __future__ import annotations
 
 import math
 import signal
+from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import torch
+import torch.distributed as dist
 
+from configs.patience import GRACE, SHORTEST, gloo_seconds
 from configs.rundir import RunDir, read_json
-from launch.verdict import hang
+from launch.hang import find_hang
 from tests.tiny import drumbeat, latest, write_config
-from trainers.watchdog import GRACE, SHORTEST, STEPS, Watchdog
-
-WAITING = """Timeout (0:00:05)!
-Thread 0x00007f0e (most recent call first):
-  File "/site-packages/torch/distributed/distributed_c10d.py", line 2824 in all_reduce
-  File "/drumbeat/trainers/world.py", line 38 in sum
-"""
-HANGING = """Timeout (0:00:05)!
-Thread 0x00007f0f (most recent call first):
-  File "/lib/python3.11/threading.py", line 327 in wait
-Thread 0x00007f0e (most recent call first):
-  File "/site-packages/x/y.py", line 3 in z
-  File "/home/me/my_loss.py", line 12 in losses
-"""
+from trainers.watchdog import STEPS, Watchdog
 
 
-def test_patience_is_long_or_as_the_config_says(tmp_path: Path) -> None:
+def test_patience_is_fixed_or_grows_with_the_steps(tmp_path: Path) -> None:
     attempt = RunDir(tmp_path).claim_attempt()
-    watchdog = Watchdog(attempt, 0, None)
+    watchdog = Watchdog(attempt, 0, SHORTEST, grows=True)
     watchdog.longest = SHORTEST / 10
     assert watchdog.patience == STEPS * SHORTEST / 10
-    watchdog.longest = 0.1
+    watchdog.grows = False
     assert watchdog.patience == SHORTEST
-    watchdog.pet()
+    watchdog.pet(3)
     assert SHORTEST < signal.getitimer(signal.ITIMER_REAL)[0] <= SHORTEST + GRACE
     watchdog.close()
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
-    assert attempt.stacks(0).read_text() == ""
-    assert hang(attempt) is None
+    assert attempt.stacks(0).read_text() == "step            3\n"
+    assert find_hang(attempt) is None
 
 
 def test_a_debugger_may_take_its_time(tmp_path: Path) -> None:
     watchdog = Watchdog(RunDir(tmp_path).claim_attempt(), 0, math.inf)
-    watchdog.pet()
+    watchdog.pet(0)
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
     watchdog.close()
 
 
-def test_the_rank_that_waits_for_nobody_is_the_one_that_hung(tmp_path: Path) -> None:
+def test_stacks_stand_behind_the_step_and_go_when_the_rank_comes_back(tmp_path: Path) -> None:
     attempt = RunDir(tmp_path).claim_attempt()
-    for rank, text in enumerate((WAITING, HANGING, WAITING)):
-        attempt.stacks(rank).write_text(text)
-    found = hang(attempt)
+    watchdog = Watchdog(attempt, 0, SHORTEST)
+    watchdog.pet(8)
+    watchdog.file.write(b"Timeout (0:30:00)!\nThread 0x1 (most recent call first):\n  File \"x.py\", line 3 in f\n")
+    found = find_hang(attempt)
     assert found is not None
-    assert (found.rank, found.words) == (
-        1, "rank 1 hung in losses (my_loss.py:12); the others waited for it; its stacks are in 000/rank1.stacks")
-    attempt.stacks(2).write_text(HANGING)
-    assert "the ranks hung, and which of them first is not known; their stacks are in 000/rank*." in str(hang(attempt))
+    assert found.words.startswith("rank 0 hung at step 8 in f (x.py:3)")
+    watchdog.armed = 0.0
+    watchdog.pet(9)
+    watchdog.close()
+    assert attempt.stacks(0).read_text() == "step            9\n"
+
+
+@pytest.fixture
+def group() -> Iterator[dist.ProcessGroup]:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+    assert dist.group.WORLD is not None
+    yield dist.group.WORLD
+    dist.destroy_process_group()
+
+
+def test_collectives_wait_as_long_as_the_patience_of_the_watchdog_allows(tmp_path: Path,
+                                                                         group: dist.ProcessGroup) -> None:
+    backend = group._get_backend(torch.device("cpu"))
+    watchdog = Watchdog(RunDir(tmp_path).claim_attempt(), 0, SHORTEST, grows=True)
+    watchdog.pet(0)
+    assert backend.options._timeout == timedelta(seconds=gloo_seconds(SHORTEST))
+    watchdog.longest, watchdog.armed = 1000.0, 0.0
+    watchdog.pet(1)
+    watchdog.close()
+    assert backend.options._timeout == timedelta(seconds=gloo_seconds(1000.0 * STEPS))
 
 
 @pytest.mark.slow
-def test_a_rank_that_hangs_is_ended_and_the_run_goes_on(tmp_path: Path) -> None:
-    done = drumbeat(tmp_path, str(write_config(tmp_path)), "--procs", "2", "task._target_=tests.tiny.Fuse",
-                    f"task.folder={tmp_path}", "task.at=[30]", "task.rank=1", "task.how=hold", "hang_minutes=0.1")
+@pytest.mark.parametrize(("task", "how"), [("Meeting", "hold"), ("Fuse", "backward")])
+def test_a_rank_that_hangs_is_named_and_ended_and_the_run_goes_on(tmp_path: Path, task: str, how: str) -> None:
+    """The other rank waits at a later line of the same function, as with NCCL; or in the backward pass, as this one."""
+    done = drumbeat(tmp_path, str(write_config(tmp_path)), "--procs", "2", f"task._target_=tests.tiny.{task}",
+                    f"task.folder={tmp_path}", "task.at=[30]", "task.rank=1", f"task.how={how}", "hang_minutes=0.1")
     run = latest(tmp_path)
-    assert "rank 1 hung in losses (tiny.py:" in " ".join(done.stdout.split())
-    assert "the others waited for it" in " ".join(done.stdout.split())
+    said = " ".join(done.stdout.split())
+    assert "rank 1 hung at step 13 in hold (tiny.py:" in said, said
+    assert "the others waited for it" in said
     assert read_json(run.result)["steps"] == 42
     assert len(list(run.attempts.iterdir())) == 2
