@@ -1,9 +1,9 @@
 """Records the operations without a deterministic implementation that a rank runs.
 
-Under `torch.use_deterministic_algorithms(True, warn_only=True)` torch warns, through Python's warnings, each time that
-such an operation runs; those of a backward pass come from the thread that called it. The texts were read in torch 2.9
-and 2.14 (ATen/Context.cpp, native/transformers/cuda/attention_backward.cu, _prims_common/__init__.py); 2.14 has no
-longer the one about CuBLAS.
+Under `torch.use_deterministic_algorithms(True, warn_only=True)` torch warns through Python's warnings when such an
+operation runs. What a thread of the backward pass warns of is shown by the thread that called it, once the pass is over
+(torch/csrc/autograd/utils/warnings.h). The texts were read in torch 2.14.1 (ATen/Context.cpp, native/transformers/cuda/
+attention_backward.cu, _prims_common/__init__.py), which no longer has the one about CuBLAS that older versions have.
 """
 
 from __future__ import annotations

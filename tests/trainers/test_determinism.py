@@ -55,6 +55,20 @@ def test_an_operation_that_torch_warns_of_is_recorded_and_printed_once(
     assert printed.err == ""
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_an_operation_of_the_backward_pass_on_a_gpu_is_recorded(tmp_path: Path) -> None:
+    """Where the backward pass has threads of its own."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with recorded_operations(RunDir(tmp_path), attempt=0, rank=0):
+            images = torch.rand(1, 1, 8, 8, device="cuda", requires_grad=True)
+            torch.nn.functional.adaptive_max_pool2d(images, 4).sum().backward()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert operations(RunDir(tmp_path)) == ["adaptive_max_pool2d_backward_cuda"]
+
+
 def test_other_warnings_are_shown_as_before(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="something else"), recorded_operations(RunDir(tmp_path), attempt=0, rank=0):
         warnings.warn("something else", stacklevel=1)
