@@ -23,6 +23,7 @@ import importlib
 import json
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
@@ -33,6 +34,7 @@ from configs.errors import UserError
 from configs.load import read
 from configs.processes import call_process, end_with
 from configs.rundir import RunDir
+from data.fork import WARNING
 
 OURS = {"data", "models", "torch", "torchvision", "trainers"}
 """Packages whose modules may be imported ahead."""
@@ -110,6 +112,7 @@ def agent(words: list[str]) -> None:
     args.module, args.run_path, args.start_method = False, True, "fork"
     # When a rank fails, the others are told by SIGTERM, to which they are deaf, and killed half a minute later.
     BaseProcess.terminate = BaseProcess.kill  # type: ignore[method-assign]
+    warnings.filterwarnings("ignore", WARNING, DeprecationWarning, module="multiprocessing.popen_fork")
     record(run)(args)
 
 
