@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DATA   := datasets/xray_demo
 
-.PHONY: demo install test test-slurm check clean
+.PHONY: demo install test test-slurm test-python check clean
 
 demo: install                ## train the flagship on synthetic radiographs
 	@$(BIN)/drumbeat demo-data xray $(DATA)
@@ -28,6 +28,9 @@ test: install                ## the whole test suite
 
 test-slurm: install          ## all that needs a SLURM cluster; brings one up by itself, as root
 	$(BIN)/python -m pytest -m "slurm or matrix" tests/slurm
+
+test-python:                 ## fast tests and a run with Python 3.13, in a Debian trixie; as root, with debootstrap
+	@tests/python.sh
 
 check: install               ## ruff, mypy, the import rule
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@
         job.json         where it runs, and the job's id there
         status.json      state, progress, a heartbeat; what people read
         result.json      what a finished run came to
+        nondeterministic/   a file for each operation without a deterministic implementation
         attempts/<k>/    one start of all ranks: logs, errors, the stop marker
         checkpoints/     weights and state by step
         tensorboard/     one event folder for all attempts
@@ -76,6 +77,11 @@ class RunDir:
     @property
     def tensorboard(self) -> Path:
         return self.path / "tensorboard"
+
+    @property
+    def nondeterministic(self) -> Path:
+        """A file for each operation without a deterministic implementation that a rank ran (`configs.determinism`)."""
+        return self.path / "nondeterministic"
 
     @property
     def submitit(self) -> Path:

@@ -28,6 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from data.fork import FORK
 from data.order import Integers
 from data.packed import PackedStrings
 
@@ -152,7 +153,7 @@ def _fill(home: Path, images: Images, keys: NDArray[np.uint64], workers: int, pr
     missing = np.flatnonzero(~np.isin(keys, index["key"]))
     chunks = [missing[start:start + CHUNK] for start in range(0, len(missing), CHUNK)]
     decoded = DataLoader(_Decoding(images, chunks), batch_size=None, num_workers=min(workers, len(chunks)),
-                         collate_fn=_as_it_is, multiprocessing_context="fork" if workers else None,
+                         collate_fn=_as_it_is, multiprocessing_context=FORK if workers else None,
                          generator=torch.Generator())  # of its own: drawing from torch's would change what comes next
     # What was lost is begun anew, under a new inode, so that no reader's map shrinks. The old index goes first, or it
     # would be believed once there are as many new pixels.

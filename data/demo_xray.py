@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from data.fork import FORK
 from data.radiograph import draw_radiograph
 
 CLASSES = ("NORMAL", "PNEUMONIA")
@@ -140,7 +141,7 @@ def _draw_all(root: Path, pictures: list[_Picture], progress: Callable[[int, int
     if workers < 2:
         _report((_draw(root, picture) for picture in pictures), len(pictures), progress)
         return
-    pool = ProcessPoolExecutor(workers, initializer=_start_worker)
+    pool = ProcessPoolExecutor(workers, mp_context=FORK, initializer=_start_worker)
     try:
         _report(pool.map(_draw, [root] * len(pictures), pictures, chunksize=2), len(pictures), progress)
     finally:

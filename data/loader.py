@@ -17,6 +17,7 @@ from torch.multiprocessing import _prctl_pr_set_pdeathsig  # type: ignore[attr-d
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from data.cache import Pixels
+from data.fork import FORK
 from data.images import UNREADABLE
 from data.mixing import Mixing
 from data.order import Integers, Timetable, keys, share
@@ -206,7 +207,7 @@ def batches(fetch: Fetch, positions: Iterable[Any], *, workers: int, pin_memory:
     """One batch for each item of `positions`, fetched ahead by `workers` processes, or here where there are none."""
     return DataLoader(fetch, batch_sampler=positions, num_workers=workers, collate_fn=_as_it_is, pin_memory=pin_memory,
                       prefetch_factor=4 if workers else None, worker_init_fn=_end_with_rank,
-                      multiprocessing_context="fork" if workers else None)  # type: ignore[arg-type]
+                      multiprocessing_context=FORK if workers else None)  # type: ignore[arg-type]
 
 
 def _end_with_rank(number: int) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -272,7 +273,8 @@ class Parser(argparse.ArgumentParser):
     """argparse, with errors that look like all others."""
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(Fault(what=message.removeprefix("argument "), where="command line",
+        words = re.sub(r"\(choose from .*\)", lambda found: found[0].replace("'", ""), message)  # 3.11 quotes
+        raise ConfigError(Fault(what=words.removeprefix("argument "), where="command line",
                                 remedy=f"See: {self.prog} --help"))
 
 

@@ -21,6 +21,7 @@ from random import Random
 
 from rich.console import Console
 
+from configs.determinism import claim
 from configs.errors import Fault, RunError
 from configs.layers import ROOT, short
 from configs.rundir import ENDED, Attempt, RunDir, read_json
@@ -226,11 +227,17 @@ def drill(words: Sequence[str], runs: Path, *, name: str, kills: int, seed: int,
             ("effective", f"{useful(spent):.2f} of the time went into steps and evaluations that count"),
             ("runs", ", ".join(short(run.path) for run in (straight, hurt, wide)))]
     console.print("\n" + "\n".join(f"{name:<11}{words}" for name, words in rows), soft_wrap=True)
-    for words_of_loss in lost:
-        console.print(f"LOST       {words_of_loss}", soft_wrap=True)
-    if not lost:
-        console.print("nothing lost: the same weights bit for bit, the same samples, each step once in the curves")
+    console.print("\n".join(conclusion(lost, [straight, hurt, wide])), soft_wrap=True)
     return 1 if lost else 0
+
+
+def conclusion(lost: Sequence[str], runs: Sequence[RunDir]) -> list[str]:
+    """What is lost, or that nothing is; and why the runs may give different bits even so, where they may."""
+    notes = dict.fromkeys(filter(None, map(claim, runs)))
+    return [*(f"LOST       {words}" for words in lost),
+            *([] if lost else ["nothing lost: the same weights bit for bit, the same samples, each step once in the "
+                               "curves"]),
+            *(f"note       {words}" for words in notes)]
 
 
 def newest(run: RunDir) -> Attempt:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from configs.determinism import operations
 from configs.rundir import ENDED, RunDir, read_json
 from launch.goodput import goodput
 from launch.runs import SILENCE_SECONDS
@@ -32,6 +33,7 @@ def facts(run: RunDir) -> dict[str, Any]:
     return {"id": run.id, "name": run.path.parent.name, "folder": str(run.path), "where": job.get("where"),
             "job": job.get("id"), "host": job.get("host"), "attempt": attempt.number if attempt else None,
             "state": "unknown", **status, **ended, "seconds": goodput(run),
+            "nondeterministic_operations": operations(run),
             **({"result": result} if (result := read_json(run.result)) else {})}
 
 

@@ -119,7 +119,7 @@ def _write(run_dir: RunDir, plan: JobPlan, loaded: Loaded, *, new: bool) -> None
         write_text(run_dir.config, loaded.as_yaml())
     write_json(run_dir.plan, plan.as_json())
     _write_job(run_dir, plan.where, None)
-    run_dir.write_status(state="pending", verdict="")
+    run_dir.write_status(state="pending", verdict="", deterministic=loaded.config.deterministic)
     link = run_dir.path.parent / f".latest.{os.getpid()}"
     link.symlink_to(run_dir.id)
     os.replace(link, run_dir.path.parent / "latest")

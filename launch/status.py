@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from configs.determinism import claim
 from configs.errors import Fault, RunError, hang
 from configs.layers import short
 from configs.load import read
@@ -43,6 +44,8 @@ def status_text(run: RunDir) -> str:
     result = read_json(run.result)
     rows += [(name, ", ".join(f"{key} {value:.4f}" for key, value in result[name].items() if isinstance(value, float)))
              for name in ("best", "test") if result.get(name)]
+    if words := claim(run):
+        rows.append(("determinism", words))
     if (job := read_json(run.job)).get("id") and status.get("state") not in ENDED:
         rows.append(("job", f"{job['id']} ({JOBS.get(job['where'], 'process on this machine')})"))
     state = status.get("state")

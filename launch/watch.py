@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from configs.determinism import claim
 from configs.errors import hang
 from configs.layers import short
 from configs.rundir import ENDED, Attempt, RunDir, read_json
@@ -32,6 +33,8 @@ EXIT_CODES = {"finished": 0, "stopped": 130, "cancelled": 130}
 def introduce(run: RunDir, plan: JobPlan) -> None:
     """What is about to run."""
     print(f"run        {run.path.parent.name}/{run.id}: {summary(plan)}\nfolder     {short(run.path)}", flush=True)
+    if words := claim(run):
+        print(f"note       {hang('', words, indent=11)}", flush=True)
 
 
 def announce(run: RunDir, job: Job, where: Where) -> None:
@@ -157,6 +160,8 @@ def _finished(run: RunDir) -> list[tuple[str, str]]:
             numbers = "  ".join(f"{key} {value:.4f}" for key, value in values.items() if isinstance(value, float))
             at = f"  (step {values['step']:,}, {values['phase']})" if "step" in values else ""
             rows.append((name, numbers + at))
+    if words := claim(run):
+        rows.append(("note", hang("", words, indent=11)))
     split = "" if result.get("test") else f" --split {'validation' if result.get('best') else 'train'}"
     return [*rows, ("result", short(run.result)), ("curves", command("tensorboard", run)),
             ("report", command("report", run)), ("evaluate", command("evaluate", run) + split)]

@@ -115,6 +115,16 @@ class Net(nn.Module):
         return self.head(self.backbone(pictures))  # type: ignore[no-any-return]
 
 
+class PutsOnRank1(Net):
+    """The network, with an operation that has no deterministic implementation, on the CPU either. Rank 1 alone runs it,
+    and it changes no value."""
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        if os.environ.get("RANK") == "1":
+            pictures = pictures.clone().put_(torch.tensor([0]), pictures.flatten()[:1])
+        return super().forward(pictures)
+
+
 class Fuse(Classification):
     """Classification with a mishap built in: the rank that computes its `at`-th training loss in this process dies.
 

@@ -23,7 +23,7 @@ import importlib
 import json
 import os
 import sys
-import uuid
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
@@ -34,6 +34,7 @@ from configs.errors import UserError
 from configs.load import read
 from configs.processes import call_process, end_with
 from configs.rundir import RunDir
+from data.fork import WARNING
 
 OURS = {"data", "models", "torch", "torchvision", "trainers"}
 """Packages whose modules may be imported ahead."""
@@ -117,8 +118,6 @@ def agent(words: list[str]) -> None:
     call_process("pt_elastic")  # torchrun's own name for it, by which it is found
     keep_on_loopback()
     args = parse_args(["--numa-binding=node", *words])
-    if args.standalone:
-        args.rdzv_backend, args.rdzv_endpoint, args.rdzv_id = "c10d", "localhost:0", str(uuid.uuid4())
     config, command, arguments = config_from_args(args)
     config.numa_options = None
     if forks_may_use_cuda():
@@ -129,6 +128,7 @@ def agent(words: list[str]) -> None:
               flush=True)
     # When a rank fails, torchrun sends the others SIGTERM, which they ignore, and SIGKILL half a minute later.
     BaseProcess.terminate = BaseProcess.kill  # type: ignore[method-assign]
+    warnings.filterwarnings("ignore", WARNING, DeprecationWarning, module="multiprocessing.popen_fork")
     record(elastic_launch(config, command))(*arguments)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from data.bar import Bar
+from data.fork import FORK
 from data.images import ImageFolder
 from data.loader import Fetch, Samples
 from data.order import Integers, Permutation, key
@@ -40,7 +41,7 @@ def looks_at(sets: Sets, samples: Samples, name: str, *, everything: bool) -> It
     """Reads samples of a set in processes of its own, as an evaluation would; with a progress bar."""
     chosen = _chosen(samples, everything)
     looking = DataLoader(_Looking(samples, chosen, sets.evaluate_transforms), batch_size=None,
-                         num_workers=min(len(os.sched_getaffinity(0)), 8, len(chosen)), multiprocessing_context="fork")
+                         num_workers=min(len(os.sched_getaffinity(0)), 8, len(chosen)), multiprocessing_context=FORK)
     with Bar() as bar:
         for look in looking:
             bar.more(f"reading {name}", 1, len(chosen))

@@ -16,6 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
+from configs.determinism import claim
 from configs.errors import Fault, RunError, UserError
 from configs.layers import short
 from configs.load import read
@@ -121,6 +122,7 @@ def _facts(run: RunDir, config: Config) -> Iterator[tuple[str, str]]:
     yield "samples seen", f"{result['samples_seen']:,}" if "samples_seen" in result else ""
     yield "samples skipped", f"{result['samples_skipped']:,}" if result.get("samples_skipped") else ""
     yield "weights, SHA-256", str(result.get("weights_sha256", ""))
+    yield "determinism", claim(run)
     yield "folder", str(run.path)
 
 

@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from configs.determinism import claim
 from configs.errors import Fault, RunError, UserError
 from configs.load import read
 from configs.rundir import RunDir, read_json
@@ -174,7 +175,8 @@ def report_text(run: RunDir, report: Report) -> str:
         lines += ["", f"skipped    {report.skipped:,} of these could not be read, and others stood in for them"]
     verdict = "the ledger and the order agree in every span" if not report.faults else (
         f"the ledger and the order disagree in {report.faults} place{'s' * (report.faults > 1)}")
-    return "\n".join([*lines, "", f"verdict    {verdict}"])
+    note = [f"note       {words}, though not different samples"] if (words := claim(run)) else []
+    return "\n".join([*lines, "", f"verdict    {verdict}", *note])
 
 
 def _attempts(spans: list[Span]) -> list[str]:

@@ -14,13 +14,13 @@ import socket
 import sys
 import time
 import traceback
-import warnings
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import torch
 
+from configs.determinism import operations
 from configs.errors import UserError
 from configs.load import read
 from configs.patience import patience
@@ -41,6 +41,7 @@ from trainers.build import (
 )
 from trainers.checkpoint import Checkpoint, Checkpoints, Progress
 from trainers.clock import Clock
+from trainers.determinism import recorded_operations
 from trainers.facts import facts_of, with_facts
 from trainers.guards import NotFiniteError
 from trainers.loop import End, Training
@@ -67,7 +68,8 @@ def main(run_dir: str, attempt_number: int) -> None:
             use_caches(config, sets, processes=len(os.sched_getaffinity(0)),
                        progress=lambda name, done, total: bar(f"decoding {name}", done, total))
         # Only now: filling a cache may outlast the others' patience.
-        with join(topology["device"], patience(config)) as world:
+        with (join(topology["device"], patience(config)) as world,
+              recorded_operations(run, attempt=attempt.number, rank=world.rank)):
             training = build(run, attempt, config, sets, world, threads=topology["cpus_per_rank"], debug=debug)
             try:
                 training.tracker.status(now=True, state="running", attempt=attempt.number)
@@ -136,7 +138,8 @@ def leave(run: RunDir, attempt: Attempt, training: Training, end: End) -> None:
     training.checkpoints.close()
     if training.world.is_first:
         if end == "finished":
-            write_json(run.result, {"state": end, **result})
+            write_json(run.result, {"state": end, **result, "deterministic": training.config.deterministic,
+                                    "nondeterministic_operations": operations(run)})
         training.tracker.status(now=True, state=end, step=training.progress.step)
         write_json(attempt.saved, {"state": end, "step": training.progress.step})
         print(f"{end} at step {training.progress.step}", flush=True)
@@ -178,7 +181,6 @@ if __name__ == "__main__":
     end_with_agent()
     call_process(f"rank{os.environ['RANK']}")
     log_to(RunDir(Path(sys.argv[1])).attempt(int(sys.argv[2])).log(int(os.environ["RANK"])))
-    warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
     try:
         main(sys.argv[1], int(sys.argv[2]))
     except BaseException:

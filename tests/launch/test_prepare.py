@@ -60,7 +60,7 @@ def test_it_is_given_config_ranks_and_environment(tmp_path: Path, monkeypatch: p
 
 def test_ctrl_c_at_the_terminal_is_not_for_it(tmp_path: Path) -> None:
     """It would print a traceback; and it is ended when this process is interrupted."""
-    group = python_that(tmp_path, "echo \"{\\\"group\\\": $(ps -o pgid= -p $$)}\"")
+    group = python_that(tmp_path, "echo \"{\\\"group\\\": $(cut -d' ' -f5 /proc/$$/stat)}\"")
     assert prepare(config(tmp_path), group)["group"] != os.getpgrp()
 
 

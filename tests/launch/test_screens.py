@@ -373,8 +373,7 @@ error: which run?
   do     Name a run by its folder, its id, or, the latest, by its name.
 """,
     "evaluate done --split tset": """\
-error: --split: invalid choice: 'tset' (choose from 'train', 'validation',
-       'test')
+error: --split: invalid choice: 'tset' (choose from train, validation, test)
   where  command line
   do     See: drumbeat evaluate --help
 """,
@@ -405,8 +404,8 @@ error: the following arguments are required: CONFIG
   do     See: drumbeat show --help
 """,
     "demo-data mri x": """\
-error: KIND: invalid choice: 'mri' (choose from 'xray', 'cifar10',
-       'fashion_mnist', 'hymenoptera', 'news')
+error: KIND: invalid choice: 'mri' (choose from xray, cifar10, fashion_mnist,
+       hymenoptera, news)
   where  command line
   do     See: drumbeat demo-data --help
 """,

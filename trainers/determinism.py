@@ -1,0 +1,47 @@
+"""Records the operations without a deterministic implementation that a rank runs.
+
+Under `torch.use_deterministic_algorithms(True, warn_only=True)` torch warns through Python's warnings when such an
+operation runs. What a thread of the backward pass warns of is shown by the thread that called it, once the pass is over
+(torch/csrc/autograd/utils/warnings.h). The texts were read in torch 2.14.1 (ATen/Context.cpp, native/transformers/cuda/
+attention_backward.cu, _prims_common/__init__.py), which no longer has the one about CuBLAS that older versions have.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TextIO
+
+from configs.determinism import Operation, record
+from configs.rundir import RunDir
+
+WARNING = ("(.+?) does not have a deterministic implementation|(.+?) defaults to a non-deterministic algorithm"
+           "|.* because it uses (CuBLAS)")
+"""What torch says of such an operation, whose name is the one group that matches."""
+
+
+@contextmanager
+def recorded_operations(run: RunDir, *, attempt: int, rank: int) -> Iterator[None]:
+    """Within it, each operation that torch warns of is recorded in the run's folder and printed once, instead of the
+    warning. All other warnings are shown as before. One that the disk does not take is recorded when it runs again."""
+    known: set[str] = set()
+
+    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None,
+             line: str | None = None) -> None:
+        found = re.match(WARNING, str(message))
+        if found is None:
+            return usual(message, category, filename, lineno, file, line)
+        name = found[found.lastindex or 0]
+        if name not in known:
+            with suppress(OSError):
+                record(run, Operation(name=name, attempt=attempt, rank=rank, line=f"{filename}:{lineno}"))
+                known.add(name)
+                print(f"note: {name} has no deterministic implementation; it ran at {filename}:{lineno}", flush=True)
+        return None
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", message=WARNING)
+        usual, warnings.showwarning = warnings.showwarning, show
+        yield
