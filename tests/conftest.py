@@ -24,3 +24,13 @@ def pytest_configure() -> None:
 def stub_driver(tmp_path_factory: pytest.TempPathFactory) -> StubDriver:
     """A stand-in for NVIDIA's driver, and a log of the processes that call its cuInit."""
     return StubDriver.build(tmp_path_factory.mktemp("driver"))
+
+
+@pytest.fixture(scope="session")
+def device() -> str:
+    """Where a test marked `gpu` has its tensors: "cuda", or what DRUMBEAT_TEST_DEVICE names. Skips without one."""
+    from tests.gpu.device import DEVICE, lacking  # imports torch, which few tests need in this process
+
+    if reason := lacking():
+        pytest.skip(reason)
+    return DEVICE
