@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DATA   := datasets/xray_demo
 
-.PHONY: demo install test test-slurm test-python check clean
+.PHONY: demo install test test-gpu test-slurm test-python check clean
 
 demo: install                ## train the flagship on synthetic radiographs
 	@$(BIN)/drumbeat demo-data xray $(DATA)
@@ -25,6 +25,9 @@ $(VENV)/installed: pyproject.toml
 
 test: install                ## the whole test suite
 	$(BIN)/python -m pytest
+
+test-gpu: install            ## all that needs a GPU, in some minutes; exit code 2 where there is none
+	@$(BIN)/python -m tests.gpu
 
 test-slurm: install          ## all that needs a SLURM cluster; brings one up by itself, as root
 	$(BIN)/python -m pytest -m "slurm or matrix" tests/slurm

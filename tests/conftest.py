@@ -6,6 +6,8 @@ import signal
 
 import pytest
 
+from tests.stubs.driver import StubDriver
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sorts by cost and nothing else: the order within a module, and so the sharing of fixtures, stays."""
@@ -16,3 +18,19 @@ def pytest_configure() -> None:
     """A shell that starts pytest in the background has Ctrl-C ignored, by all that the tests start as well."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def stub_driver(tmp_path_factory: pytest.TempPathFactory) -> StubDriver:
+    """A stand-in for NVIDIA's driver, and a log of the processes that call its cuInit."""
+    return StubDriver.build(tmp_path_factory.mktemp("driver"))
+
+
+@pytest.fixture(scope="session")
+def device() -> str:
+    """Where a test marked `gpu` has its tensors: "cuda", or what DRUMBEAT_TEST_DEVICE names. Skips without one."""
+    from tests.gpu.device import DEVICE, lacking  # imports torch, which few tests need in this process
+
+    if reason := lacking():
+        pytest.skip(reason)
+    return DEVICE

@@ -1,0 +1,14 @@
+"""All tests marked `gpu`, which `make test-gpu` runs; on a machine without a GPU, one line and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from tests.gpu.device import lacking
+
+if __name__ == "__main__":
+    if reason := lacking():
+        print(f"error: no GPU to test on: {reason}", file=sys.stderr)
+        sys.exit(2)
+    os.execv(sys.executable, [sys.executable, "-m", "pytest", "-m", "gpu", *sys.argv[1:]])

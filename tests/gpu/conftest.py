@@ -1,0 +1,77 @@
+"""Two runs that the tests share: the flagship on a small demo set, and one that reports what it finds in its rank."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs.load import ROOT
+from configs.rundir import RunDir
+from data.demo_xray import write_radiographs
+from tests.gpu.subjects import CONFIG
+from tests.tiny import drumbeat, latest
+
+FLAGSHIP = str(ROOT / "configs" / "resnet50_xray_demo.yaml")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How long the flagship is trained: enough to learn on a GPU, enough to try the tests' own code on a CPU."""
+
+    images: int
+    words: tuple[str, ...]
+    kill_at: int
+    """The training loss, counted in the rank, at which it is killed. By then it has saved a checkpoint."""
+
+
+SIZES = {
+    "cuda": Size(images=160, words=("phases.head.epochs=2", "phases.finetune.epochs=4"), kill_at=30),
+    "cpu": Size(images=32, words=("phases.head.epochs=1", "phases.finetune.epochs=3", "batch_size=8"), kill_at=10),
+}
+
+
+@pytest.fixture(scope="session")
+def one_rank(device: str) -> list[str]:
+    """The flags that start one rank on the device."""
+    return ["--gpus", "1"] if device == "cuda" else ["--procs", "1"]
+
+
+@pytest.fixture(scope="session")
+def home(device: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to type commands in, with a small demo set where the flagship's demo config looks for it."""
+    folder = tmp_path_factory.mktemp("gpu")
+    write_radiographs(folder / "datasets" / "xray_demo", train=SIZES[device].images, test=16, val=8)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def flagship_words(device: str, one_rank: list[str]) -> list[str]:
+    """What starts a short run of the flagship's demo."""
+    return [FLAGSHIP, *SIZES[device].words, *one_rank, "tracking.every_steps=1", "launch.cpus_per_rank=2"]
+
+
+@pytest.fixture(scope="session")
+def flagship(home: Path, flagship_words: list[str]) -> RunDir:
+    """A short run of the flagship's demo."""
+    drumbeat(home, *flagship_words)
+    return latest(home, "resnet50_xray_demo")
+
+
+@pytest.fixture(scope="session")
+def reporting(home: Path, one_rank: list[str]) -> RunDir:
+    """A run in fp32 whose task writes down what it finds in its rank."""
+    file = home / "reporting.yaml"
+    file.write_text(CONFIG)
+    drumbeat(home, str(file), f"task.folder={home}", *one_rank)
+    return latest(home, "reporting")
+
+
+@pytest.fixture(scope="session")
+def reported(home: Path, reporting: RunDir) -> dict[str, Any]:
+    """What it found."""
+    found: dict[str, Any] = json.loads((home / "report.json").read_text())
+    return found

@@ -1,0 +1,67 @@
+"""Runs on a GPU: they learn, lose nothing when they are killed, and say what to do when memory runs out."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from configs.rundir import RunDir, read_json
+from tests.gpu.conftest import SIZES
+from tests.tiny import drumbeat, latest, write_config
+
+pytestmark = [pytest.mark.gpu, pytest.mark.slow]
+
+BATCH_KEY = "max_batch_per_device"
+"""The key that bounds how many samples are on the device at once."""
+
+
+def test_the_flagship_learns(flagship: RunDir, device: str) -> None:
+    assert read_json(flagship.result)["state"] == "finished"
+    assert read_json(flagship.plan)["topology"]["device"] == device
+    losses = [point.value for point in EventAccumulator(str(flagship.tensorboard)).Reload().Scalars("train/loss")]
+    third = len(losses) // 3
+    assert statistics.mean(losses[-third:]) < 0.9 * statistics.mean(losses[:third])
+
+
+def test_the_gpu_in_use_is_told(flagship: RunDir, device: str) -> None:
+    used = read_json(flagship.status)["gpu"]
+    if device == "cuda":
+        assert 0 < used["peak"] <= used["held"] < used["all"]
+        assert 0 <= used.get("busy", 0) <= 100
+    else:
+        assert used == {}
+
+
+def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(flagship: RunDir, home: Path, device: str,
+                                                                  flagship_words: list[str]) -> None:
+    """SIGKILL, after which it restarts by itself; SIGKILL in the first step after that, at which it gives up; then
+    `--resume`."""
+    fuse = ["task._target_=tests.tiny.Fuse", f"task.folder={home}", f"task.at=[{SIZES[device].kill_at},2]"]
+    drumbeat(home, *flagship_words, *fuse, "launch.restarts=1", "--name", "killed", expect=1)
+    run = latest(home, "killed")
+    assert read_json(run.status)["state"] == "failed"
+    drumbeat(home, "--resume", str(run.path))
+    assert len(list(run.attempts.iterdir())) == 3
+    assert read_json(run.attempt(2).begun)["from"] > 0
+    assert read_json(run.result) == read_json(flagship.result)
+
+
+def test_a_run_out_of_memory_names_the_key_to_change(tmp_path: Path, device: str, one_rank: list[str]) -> None:
+    """And with that key changed it finishes."""
+    words = [str(write_config(tmp_path)), *one_rank, "model._target_=tests.gpu.subjects.Greedy", "launch.restarts=0",
+             "phases.finetune=null", "phases.head.epochs=0.2"]
+    drumbeat(tmp_path, *words, f"{BATCH_KEY}=null", expect=1)
+    verdict = read_json(latest(tmp_path).status)["verdict"]
+    assert "ran out of" in verdict
+    assert BATCH_KEY in verdict or device == "cpu"
+    drumbeat(tmp_path, *words, f"{BATCH_KEY}=2")
+    assert read_json(latest(tmp_path).result)["state"] == "finished"
+
+
+def test_debug_takes_the_first_gpu(tmp_path: Path, device: str) -> None:
+    drumbeat(tmp_path, str(write_config(tmp_path)), "--debug", f"launch.gpus={'null' if device == 'cuda' else 0}",
+             "phases.finetune=null", "phases.head.epochs=0.2")
+    assert read_json(latest(tmp_path).plan)["topology"]["device"] == device

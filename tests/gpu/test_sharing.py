@@ -1,0 +1,55 @@
+"""Two ranks on one GPU compute what one rank on the CPU does: each its part of the same batches."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs.load import ROOT, load
+from configs.rundir import RunDir, read_json, write_json, write_text
+from configs.schema import Site
+from launch.plan import Machine, plan_job
+from tests.tiny import drumbeat, latest, write_config
+
+pytestmark = [pytest.mark.gpu, pytest.mark.slow]
+
+LINEAR = ["model._target_=tests.tiny.Linear", "phases.head.freeze=[]", "phases.head.epochs=1",
+          "phases.finetune.epochs=1"]
+"""Without BatchNorm and dropout, what is left to differ is the order of summation."""
+
+
+def test_two_ranks_on_one_gpu(tmp_path: Path, device: str) -> None:
+    drumbeat(tmp_path, str(write_config(tmp_path)), "--procs", "1", *LINEAR)
+    one = read_json(latest(tmp_path).result)
+    two = read_json(trained_by_two_ranks(tmp_path, device).result)
+    assert two["samples_seen"] == one["samples_seen"]
+    for split in ("last", "test"):
+        assert two[split]["loss"] == pytest.approx(one[split]["loss"], rel=1e-4)
+
+
+def trained_by_two_ranks(folder: Path, device: str) -> RunDir:
+    """A run, made by hand, of two ranks that share the first GPU."""
+    launch = ["launch.gpus=2"] if device == "cuda" else ["launch.gpus=0", "launch.procs=2"]
+    loaded = load(folder / "tiny.yaml", [*LINEAR, *launch])
+    run = RunDir(folder / "shared")
+    plan = plan_job(loaded.config, run_dir=run.path, where="local", machine=Machine(cpus=2, gpus=("0", "1")),
+                    site=Site(), folder=ROOT)
+    run.path.mkdir()
+    write_text(run.config, loaded.as_yaml())
+    write_json(run.plan, plan.as_json())
+    attempt = run.claim_attempt()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    own = {name: value for name, value in plan.environment.items() if name != "CUDA_VISIBLE_DEVICES"}
+    ranks = [subprocess.Popen(
+        [sys.executable, "-m", "tests.gpu.sharing", str(run.path), str(attempt.number)], stderr=subprocess.PIPE,
+        env=os.environ | own | {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+                                "MASTER_PORT": str(port)}, text=True) for rank in range(2)]
+    errors = [rank.communicate()[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(errors)
+    return run
