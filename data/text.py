@@ -2,7 +2,7 @@
 
     words = Words(file="train.csv", text="review")
     train = Texts(file="train.csv", text="review", labels="sentiment", words=words, max_length=400)
-    (ids, lengths), targets = train.fetch(np.arange(32))        # int64 [32, T], int64 [32], int64 [32]
+    (ids, lengths), targets = train.fetch(np.arange(32))        # Padded: int64 [32, T], int64 [32]; int64 [32]
 
 A file is read once and kept as flat arrays in a folder beside it, as data/store.py says; data/words.py has the words.
 """
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from hashlib import file_digest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,8 +30,22 @@ from data.words import Words, glove
 __all__ = ["Texts", "Words", "glove", "padding_waste"]
 
 
+class Padded(NamedTuple):
+    """Texts of one width, or one text."""
+
+    ids: Tensor
+    """int64 [b, T]: the numbers of their words."""
+    lengths: Tensor
+    """int64 [b]: how many of these are not padding."""
+
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> Padded:
+        """The words on a device. The lengths stay where they are: who packs texts (torch.nn.utils.rnn) needs them on
+        the host, and would have to wait for the device."""
+        return self._replace(ids=self.ids.to(device, non_blocking=non_blocking))
+
+
 class Texts:
-    """The rows of a file as ((ids, length), target) pairs by index, and as whole batches.
+    """The rows of a file as (Padded(ids, length), target) pairs by index, and as whole batches.
 
     `ids` are the numbers of a text's words, int64 [T], and `length`, an int64 scalar, tells how many are not padding;
     it is never 0. Texts are cut to `max_length` words; or cut and padded to `length`, and then all have that many.
@@ -111,13 +125,13 @@ class Texts:
     def __len__(self) -> int:
         return self._rows
 
-    def __getitem__(self, index: int) -> tuple[tuple[Tensor, Tensor], Tensor]:
-        """((ids int64 [T], length int64), target). Raises IndexError outside 0 to n - 1."""
+    def __getitem__(self, index: int) -> tuple[Padded, Tensor]:
+        """(Padded(ids int64 [T], length int64), target). Raises IndexError outside 0 to n - 1."""
         (ids, lengths), targets = self.fetch(np.array([index]))
-        return (ids[0], lengths[0]), targets[0]
+        return Padded(ids[0], lengths[0]), targets[0]
 
-    def fetch(self, indices: Integers) -> tuple[tuple[Tensor, Tensor], Tensor]:
-        """The rows at these indices as one batch of b: ((ids int64 [b, T], lengths int64 [b]), targets).
+    def fetch(self, indices: Integers) -> tuple[Padded, Tensor]:
+        """The rows at these indices as one batch of b: (Padded(ids int64 [b, T], lengths int64 [b]), targets).
 
         T is `length`, or else that of the longest of them; shorter ones are padded. Targets are int64 [b], or float32
         [b, L] as the class says. Raises IndexError outside 0 to n - 1.
@@ -136,7 +150,7 @@ class Texts:
         if self.words.end is not None:
             cut = lengths < whole
             ids[cut, lengths[cut] - 1] = self.words.end
-        return (torch.from_numpy(ids), torch.from_numpy(lengths)), torch.from_numpy(self._targets[rows])
+        return Padded(torch.from_numpy(ids), torch.from_numpy(lengths)), torch.from_numpy(self._targets[rows])
 
     @cached_property
     def lengths(self) -> Integers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ from data.loader import Samples, Shares, Transform
 from data.mixing import Mixing
 from data.order import Stream, Timetable, key
 from data.sampling import LengthWindows, SampleStream
-from trainers.target import all_of, instantiate
+from trainers.state import IMPLEMENTATIONS
+from trainers.target import all_of, instantiate, locate
 from trainers.tasks import Task
 
 
@@ -183,8 +185,18 @@ def build_task(config: Config, sets: Sets | None, device: torch.device | None = 
 
 
 def build_optimizer(phase: Phase, name: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The phase's optimizer over the parameters that are not frozen."""
-    return cast(torch.optim.Optimizer, instantiate(phase.optimizer, f"phases.{name}.optimizer", list(parameters)))
+    """The phase's optimizer over the parameters that are not frozen: on a GPU torch's fused one, where there is one and
+    the config does not say how a step is to be computed."""
+    parameters, node, where = list(parameters), phase.optimizer, f"phases.{name}.optimizer"
+    on_gpu = all(one.device.type == "cuda" and one.is_floating_point() for one in parameters)
+    if on_gpu and not IMPLEMENTATIONS & set(node) and has_fused(locate(str(node.get("_target_") or ""), where)):
+        node = node | {"fused": True}
+    return cast(torch.optim.Optimizer, instantiate(node, where, parameters))
+
+
+def has_fused(optimizer: Any) -> bool:
+    """Whether the class has the argument `fused`, for a GPU too: not Adagrad before torch 2.12."""
+    return optimizer is not torch.optim.Adagrad and "fused" in inspect.signature(optimizer).parameters
 
 
 def build_scheduler(phase: Phase, name: str, optimizer: torch.optim.Optimizer) -> Any:
@@ -211,7 +223,7 @@ def loader_workers(config: Config, *, threads: int, debug: bool) -> int:
     return min(8, threads - 1) if config.data.workers is None else config.data.workers
 
 
-def computes_bf16(precision: Literal["auto", "bf16", "fp32"], device: torch.device) -> bool:
+def computes_bf16(precision: Literal["auto", "bf16", "tf32", "fp32"], device: torch.device) -> bool:
     """Whether the forward pass runs in bfloat16: asked for, or auto and multiplied by the hardware itself."""
     if precision != "auto":
         return precision == "bf16"

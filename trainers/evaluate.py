@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from data.device import on_device
 from data.loader import Fetch, Samples, Transform, batches, chunks
-from trainers.stage import Forward, to_device
+from trainers.stage import Forward
 from trainers.tasks import Results, Task
 from trainers.world import World
 
@@ -32,12 +33,13 @@ def evaluate(model: nn.Module, task: Task, samples: Samples, transforms: list[Tr
                   skip_unreadable=skip_unreadable)
     parts: list[tuple[Tensor, ...]] = []
     with judging(model, batch_statistics=batch_statistics):
-        for batch in batches(fetch, mine, workers=workers if len(mine) > 1 else 0,
-                             pin_memory=world.device.type == "cuda"):
+        source = batches(fetch, mine, workers=workers if len(mine) > 1 else 0, pin_memory=world.device.type == "cuda")
+        for batch in on_device(source, world.device):
             with forward.arithmetic():
                 outputs = model(forward.inputs(batch.inputs))
-                losses = task.losses(outputs, to_device(batch.targets, world.device))
-            parts.append((losses.float().cpu(), outputs.float().cpu(), batch.targets, batch.replaced.to(torch.uint8)))
+                losses = task.losses(outputs, batch.targets)
+            parts.append((losses.float().cpu(), outputs.float().cpu(), batch.targets.cpu(),
+                          batch.replaced.to(torch.uint8)))
             heartbeat()
     losses, outputs, targets, replaced = (_assembled([part[item] for part in parts], n, batch_size, world)
                                           for item in range(4))

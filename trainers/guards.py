@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import operator
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -24,19 +27,87 @@ class DivergedError(Exception):
 
 
 class Buffers:
-    """A model's buffers as they were before a step: what its forward pass may have spoilt."""
+    """The buffers that a forward pass may change, as they were before it: those of all modules that are not frozen.
 
-    def __init__(self, model: nn.Module) -> None:
-        self.live = list(model.buffers())
-        self.kept = [value.clone() for value in self.live]
+    They are read as integers, among which a NaN is a value like any other, and type by type, because torch's foreach
+    kernels take one type at a time (aten/src/ATen/native/ForeachUtils.h, read in torch 2.14).
+    """
 
+    def __init__(self, model: nn.Module, frozen: Iterable[nn.Module] = ()) -> None:
+        still = {part for module in frozen for part in module.modules()}
+        self.places = [(module._buffers, name) for module in model.modules() if module not in still
+                       for name, value in module._buffers.items() if value is not None]
+        self.live: list[Tensor | None] = []
+        """What stood in these places when it was kept."""
+        self.groups: list[tuple[list[Tensor], list[Tensor]]] = []
+        """The same by type, as integers, each group with its copy."""
+
+    @torch.no_grad()
     def keep(self) -> None:
-        if self.live:
-            torch._foreach_copy_(self.kept, self.live)
+        """Called before a forward pass."""
+        live = [buffers[name] for buffers, name in self.places]
+        if len(live) != len(self.live) or any(map(operator.is_not, live, self.live)):
+            by_type: dict[torch.dtype, list[Tensor]] = defaultdict(list)
+            for values in (as_integers(value) for value in live if value is not None):
+                by_type[values.dtype].append(values)
+            self.live = live
+            self.groups = [(group, [torch.empty_like(values) for values in group]) for group in by_type.values()]
+        for group, kept in self.groups:
+            torch._foreach_copy_(kept, group)
 
-    def restore(self) -> None:
-        if self.live:
-            torch._foreach_copy_(self.live, self.kept)
+    @torch.no_grad()
+    def restore(self, wanted: Tensor | None = None) -> None:
+        """Puts back what was kept; with `wanted`, a bool scalar on the device, only where it is true, which the device
+        finds out by itself. That holds too where a module has put a new tensor of that shape in a buffer's place."""
+        for group, kept in self.groups:
+            if wanted is not None:
+                kept = list(torch._foreach_sub(kept, group))
+                torch._foreach_mul_(kept, wanted.to(kept[0].dtype))
+                torch._foreach_add_(kept, group)
+            torch._foreach_copy_(group, kept)
+        for (buffers, name), before in zip(self.places, self.live, strict=True):
+            if (now := buffers[name]) is not before and wanted is None:
+                buffers[name] = before
+            elif now is not before and before is not None and now is not None and now.shape == before.shape:
+                buffers[name] = torch.where(cast(Tensor, wanted), before, now)
+
+
+class Verdict:
+    """Whether a step's gradient is finite, and the step so taken: on its way to the host while the device goes on."""
+
+    def __init__(self, finite: Tensor, states: int) -> None:
+        self.finite = finite
+        """bool scalar on the device."""
+        self.here = finite.to("cpu", non_blocking=True)  # in pinned memory, where it comes from a GPU
+        self.arrived = torch.cuda.current_stream(finite.device).record_event() if finite.is_cuda else None
+        self.states = states
+        """Parameters that the optimizer had a state for before the step."""
+
+    def taken(self) -> bool:
+        """Waits for the device to come to the end of that step, if it has not."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return bool(self.here)
+
+
+SKIP = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad)
+"""Optimizers whose fused kernels change nothing where `found_inf` is 1 (torch/amp/grad_scaler.py and the optimizers,
+read in torch 2.14). What is derived from them may do more in a step."""
+
+
+def can_skip(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the optimizer leaves a step out on the device, told by its attribute `found_inf`."""
+    return type(optimizer) in SKIP and getattr(optimizer, "_step_supports_amp_scaling", False)
+
+
+INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.int64}
+"""The type that holds the bits of an item, by the item's bytes; of a complex128, one half of them."""
+
+
+def as_integers(tensor: Tensor) -> Tensor:
+    """[n]: the bits of the memory from a tensor's first item to its last, which may be shared with other tensors."""
+    span = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.detach().as_strided((span if tensor.numel() else 0,), (1,)).view(INTEGERS[tensor.element_size()])
 
 
 def not_finite(step: int, loss: Tensor, batch: Batch, rank: int) -> NotFiniteError:
@@ -53,8 +124,7 @@ def not_finite(step: int, loss: Tensor, batch: Batch, rank: int) -> NotFiniteErr
 
 def weights_digest(model: nn.Module) -> Tensor:
     """int64 scalar: the sum of all parameters' bits, read as integers. A pass over the weights and nothing else."""
-    kinds = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.int8}
-    sums = [value.detach().view(kinds[value.element_size()]).sum(dtype=torch.int64) for value in model.parameters()]
+    sums = [value.detach().view(INTEGERS[value.element_size()]).sum(dtype=torch.int64) for value in model.parameters()]
     return torch.stack(sums).sum()
 
 

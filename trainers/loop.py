@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from configs.rundir import write_json
 from configs.schema import Config
+from data.device import on_device
 from data.loader import Batch, Fetch, Samples, batches
 from data.order import Timetable
 from trainers.account import Account, check_left_out, check_skipped
@@ -26,7 +27,7 @@ from trainers.build import Sets, build_mixing, build_shares, build_stream
 from trainers.checkpoint import Checkpoint, Checkpoints, Progress
 from trainers.clock import Clock
 from trainers.evaluate import evaluate
-from trainers.guards import compare_ranks, not_finite
+from trainers.guards import Verdict, compare_ranks, not_finite
 from trainers.sheet import mistakes_sheet
 from trainers.stage import Forward, Stage
 from trainers.state import load_weights, weights_sha256
@@ -64,6 +65,19 @@ class Meter:
         return speed
 
 
+@dataclass(frozen=True)
+class Unsettled:
+    """A step whose verdict has not been read."""
+
+    progress: Progress
+    """How far the run had come before it."""
+    batch: Batch
+    """Which samples it used; without the samples themselves."""
+    loss: Tensor
+    """This rank's part of the loss."""
+    verdict: Verdict | None
+
+
 @dataclass
 class Training:
     """A run on this rank: what was built, and how far it has come."""
@@ -86,6 +100,8 @@ class Training:
     """The checkpoint that this attempt resumes from."""
     recent: deque[Tensor] = field(init=False)
     """This rank's parts of the last losses, as many as a point of the training curve is the mean of."""
+    unsettled: Unsettled | None = None
+    """The last step, of which it is not known yet whether it was taken."""
     begun_at: float | None = None
     """When this attempt had taken its first step."""
 
@@ -140,18 +156,18 @@ class Training:
             if meter.since == 0.0:
                 meter.restart()
             step = self.progress.phase_step
-            loss, taken = stage.step(batch, step)
-            if not taken:
-                self._not_finite(stage, loss, batch)
+            loss = stage.backward(batch, step)
+            self._settle(stage)
+            self.unsettled = Unsettled(self.progress, batch._replace(inputs=None, targets=None), loss, stage.update())
             self.progress = self.progress.advanced(timetable.batch_size)
             meter.add(timetable.batch_size, waited)
             self.recent.append(loss)
-            self.account.add(batch)
             if self.begun_at is None:
                 self._begun()
             self.tracker.status(step=self.progress.step, phase_step=self.progress.phase_step)
 
             if self.progress.step % self.config.compare_ranks_every == 0:
+                self._settle(stage)
                 compare_ranks(self.model, self.world, self.progress.step)
             if self.progress.step % self.config.tracking.every_steps == 0:
                 self._log(stage, meter, timetable)
@@ -174,7 +190,8 @@ class Training:
                       skip_unreadable=self.config.data.on_error == "skip")
         shares = build_shares(self.config, self.sets.train, timetable, stream, rank=self.world.rank,
                               world_size=self.world.size, first=self.progress.phase_step)
-        source = iter(batches(fetch, shares, workers=self.workers, pin_memory=self.world.device.type == "cuda"))
+        source = on_device(batches(fetch, shares, workers=self.workers, pin_memory=self.world.device.type == "cuda"),
+                           self.world.device)
         first = next(source)
         tensors = stage.start(first, resumed)
         if self.world.is_first:
@@ -196,6 +213,7 @@ class Training:
     def _log(self, stage: Stage, meter: Meter, timetable: Timetable) -> None:
         """A point of the training curves: the mean loss of the last steps' batches, over all ranks. Raises
         `PrepareError` on all of them where too many samples could not be read."""
+        self._settle(stage)
         loss = torch.stack([*self.recent]).mean()
         sums = torch.stack([loss.to(torch.float64), torch.tensor(self.account.replaced, dtype=torch.float64,
                                                                  device=loss.device)])
@@ -211,19 +229,30 @@ class Training:
                                 samples_per_second=speed["speed/samples_per_second"],
                                 eta_seconds=(steps - step) * speed["speed/step_seconds"])
 
-    def _not_finite(self, stage: Stage, loss: Tensor, batch: Batch) -> None:
-        """A step was not taken. Keeps the state before it and raises `NotFiniteError`, or says so and goes on."""
-        error = not_finite(self.progress.step, loss, batch, self.world.rank)
-        if self.config.not_finite == "stop":
-            self._save(stage)
-            self.checkpoints.wait()
-            self.world.sum(torch.zeros((), device=self.world.device))  # rank 0 has saved: until then nobody leaves
-            raise error
-        print(f"skipped    {error}", flush=True)
+    def _settle(self, stage: Stage) -> None:
+        """Accounts for the last step, once it is known whether it was taken: asked when the device has the next one to
+        compute, and before anything reads the state. Where it was not taken, keeps the state before it and raises
+        `NotFiniteError`, or says so and goes on."""
+        last, self.unsettled = self.unsettled, None
+        if last is None:
+            return
+        if not stage.settle(last.verdict):
+            error = not_finite(last.progress.step, last.loss, last.batch, self.world.rank)
+            if self.config.not_finite == "stop":
+                self.progress = last.progress
+                self.tracker.status(step=self.progress.step, phase_step=self.progress.phase_step)
+                stage.discard()
+                self._save(stage)
+                self.checkpoints.wait()
+                self.world.sum(torch.zeros((), device=self.world.device))  # rank 0 has saved: until then nobody leaves
+                raise error
+            print(f"skipped    {error}", flush=True)
+        self.account.add(last.batch)
 
     def _evaluate(self, stage: Stage) -> float | None:
         """The validation metrics of the weights as they are; they become the best if they are. Returns the metric that
         decides about that; None where there is no validation set."""
+        self._settle(stage)
         samples, judged = self.sets.validation, None
         if samples is not None:
             results = self.results("validation", samples)
@@ -268,6 +297,7 @@ class Training:
         return not self.progress.best or better or (math.isnan(best) and not math.isnan(new))
 
     def _save(self, stage: Stage) -> None:
+        self._settle(stage)
         self.progress = replace(self.account.close(self.progress, stage.number, self.world),
                                 seconds=self.clock.rounded())
         if self.world.is_first and self.progress.step > 0:

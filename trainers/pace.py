@@ -58,7 +58,8 @@ def step_rate(config: Config, sets: Sets, batch: Any, device: torch.device) -> f
     stage.start(batch, None)
 
     def step(number: int) -> int:
-        stage.step(batch, number)
+        stage.backward(batch, number)
+        stage.settle(stage.update())
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return len(batch.positions)

@@ -7,6 +7,7 @@ apart in silence.
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -18,11 +19,12 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from configs.schema import Config, Phase
+from data.device import to_device
 from data.loader import Batch
 from data.order import key, micro_batches
 from trainers.build import build_optimizer, build_scheduler, computes_bf16, frozen_modules
 from trainers.checkpoint import Checkpoint
-from trainers.guards import Buffers
+from trainers.guards import Buffers, Verdict, can_skip
 from trainers.state import (
     optimizer_numbers,
     optimizer_tensors,
@@ -30,6 +32,7 @@ from trainers.state import (
     restore_optimizer,
     restore_scheduler,
     scheduler_numbers,
+    tensors_after_a_step,
 )
 from trainers.tasks import Task
 from trainers.world import World
@@ -79,11 +82,12 @@ class Stage:
         self.largest = config.max_batch_per_device
         self.mixes = bool(config.data.mix)
         self.checked = config.not_finite != "ignore"
-        self.buffers = Buffers(model)
         self.frozen = self._freeze(self.phase)
+        self.buffers = Buffers(model, self.frozen)
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.names = parameter_names(model)
         self.optimizer = build_optimizer(self.phase, self.name, self.trained)
+        self.skips = can_skip(self.optimizer)
         self.scheduler = build_scheduler(self.phase, self.name, self.optimizer)
         self.replica = wrap(model, world)
 
@@ -94,38 +98,84 @@ class Stage:
         DistributedDataParallel orders its buckets anew after the first backward; with three ranks or more that changes
         the order of summation. So the first step of a resumed run must not be the first backward.
         """
-        before = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.train_mode()
-        self._backward(batch, step=0)
-        shapes = self._tensors_after_a_step() if checkpoint is None and self.world.is_first else {}
-        self.optimizer.zero_grad(set_to_none=True)
-        self.model.load_state_dict(before if checkpoint is None else checkpoint.model())
+        self.backward(batch, step=0)
+        shapes = {}
+        if checkpoint is None and self.world.is_first:
+            shapes = tensors_after_a_step(partial(build_optimizer, self.phase, self.name), self.trained, self.names)
+        self.discard()
         if checkpoint is not None:
+            self.model.load_state_dict(checkpoint.model())
             restore_optimizer(self.optimizer, self.names, checkpoint.optimizer(), checkpoint.state["optimizer"])
             restore_scheduler(self.scheduler, checkpoint.state["scheduler"])
         return shapes or self.tensors()
 
-    def step(self, batch: Batch, step: int) -> tuple[Tensor, bool]:
-        """One optimizer step on this rank's share of the batch. Returns its part of the batch's mean loss (the sum of
-        the parts over the ranks is the mean over all samples), and whether the step was taken: it is not where the
-        gradient is no finite number, which is then so on all ranks, because it is their average."""
-        if self.checked:
-            self.buffers.keep()
-        loss = self._backward(batch, step)
-        gradients = [parameter.grad for parameter in self.trained if parameter.grad is not None]
-        norm = nn.utils.get_total_norm(gradients) if self.checked or self.phase.clip_norm is not None else None
-        if self.checked and norm is not None and not bool(torch.isfinite(norm)):
+    def backward(self, batch: Batch, step: int) -> Tensor:
+        """Gradients of the mean loss over the global batch, from this rank's share of it, in micro-batches; only the
+        last one talks to other ranks. Returns this rank's part of the loss: the sum of the parts over the ranks is the
+        mean over all samples.
+
+        Each rank's sum is scaled by world size over batch size (or over the sum of the whole batch's weights), because
+        DistributedDataParallel averages over ranks.
+        """
+        self.buffers.keep()
+        seed_generators(key(self.seed, "step", self.number, step, self.world.rank), self.world.device)
+        inputs = self.forward.inputs(batch.inputs)
+        targets = to_device(batch.targets, self.world.device)
+        size = len(batch.positions)
+        scale = self.world.size / self._divisor(targets)
+        total = torch.zeros((), device=self.world.device)
+        parts = micro_batches(size, self.largest or size)
+        for part in parts:
+            last = part is parts[-1]
+            with nullcontext() if last or self.world.size == 1 else self.replica.no_sync():  # type: ignore[operator]
+                with self.forward.arithmetic():
+                    outputs = self.replica(_rows(inputs, part, size))
+                    loss = self._losses(outputs, _rows(targets, part, size)).sum() * scale
+                loss.backward()
+            total += loss.detach()
+        return total / self.world.size
+
+    def update(self) -> Verdict | None:
+        """The optimizer's step on the gradients of `backward`, left out where they are not finite, which is then so on
+        all ranks, because they are averages. Whether it was taken is the verdict, for `settle`; None goes without one.
+
+        The host waits for the device where the optimizer cannot leave a step out by itself.
+        """
+        verdict = None
+        if self.checked or self.phase.clip_norm is not None:
+            norm = nn.utils.get_total_norm([one.grad for one in self.trained if one.grad is not None])
+            if self.phase.clip_norm is not None:
+                nn.utils.clip_grads_with_norm_(self.trained, self.phase.clip_norm, norm)
+            if self.checked:
+                verdict = Verdict(torch.isfinite(norm), len(self.optimizer.state))
+        if verdict is not None and self.skips:
+            self.optimizer.found_inf = (~verdict.finite).float()  # type: ignore[attr-defined]
+            self.optimizer.step()
+            self.buffers.restore(~verdict.finite)
+        elif verdict is None or verdict.taken():
+            self.optimizer.step()
+        else:
             self.buffers.restore()
-            self.optimizer.zero_grad(set_to_none=True)
-            return loss, False
-        if self.phase.clip_norm is not None and norm is not None:
-            nn.utils.clip_grads_with_norm_(self.trained, self.phase.clip_norm, norm)
-        self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        return verdict
+
+    def settle(self, verdict: Verdict | None) -> bool:
+        """Whether the last update was taken; the schedule then advances. Due before the next update, and before
+        anything reads the state, which is that before the update where it was not taken."""
+        if verdict is not None and not verdict.taken():
+            for parameter in [*self.optimizer.state][verdict.states:]:  # SGD's momentum, made but not filled
+                del self.optimizer.state[parameter]
+            return False
         if self.scheduler is not None and self.phase.scheduler_every == "step" and not isinstance(
                 self.scheduler, ReduceLROnPlateau):
             self.scheduler.step()
-        return loss, True
+        return True
+
+    def discard(self) -> None:
+        """Takes the last `backward` back."""
+        self.buffers.restore()
+        self.optimizer.zero_grad(set_to_none=True)
 
     def end_epoch(self, judged: float | None) -> None:
         """At an epoch mark. `judged` is the validation metric that picks the best weights, where there is one."""
@@ -148,43 +198,11 @@ class Stage:
         return {"optimizer": optimizer_numbers(self.optimizer, self.names),
                 "scheduler": scheduler_numbers(self.scheduler)}
 
-    def _tensors_after_a_step(self) -> dict[str, Tensor]:
-        """What an optimizer like ours holds after one step, in shape and type: most make their tensors only then. The
-        step itself is discarded with the pass before it."""
-        like_ours = build_optimizer(self.phase, self.name, self.trained)
-        like_ours.step()
-        return {name: torch.empty_like(value, device="meta")
-                for name, value in optimizer_tensors(like_ours, self.names).items()}
-
     def train_mode(self) -> None:
         """Training mode, except for what is frozen: its BatchNorm statistics and its dropout stand still."""
         self.model.train()
         for module in self.frozen:
             module.eval()
-
-    def _backward(self, batch: Batch, step: int) -> Tensor:
-        """Gradients of the mean loss over the global batch, in micro-batches; only the last one talks to other ranks.
-
-        Each rank's sum is scaled by world size over batch size (or over the sum of the whole batch's weights), because
-        DistributedDataParallel averages over ranks.
-        """
-        seed = key(self.seed, "step", self.number, step, self.world.rank)
-        torch.manual_seed(seed)
-        inputs = self.forward.inputs(batch.inputs)
-        targets = to_device(batch.targets, self.world.device)
-        size = len(batch.positions)
-        scale = self.world.size / self._divisor(targets)
-        total = torch.zeros((), device=self.world.device)
-        parts = micro_batches(size, self.largest or size)
-        for part in parts:
-            last = part is parts[-1]
-            with nullcontext() if last or self.world.size == 1 else self.replica.no_sync():  # type: ignore[operator]
-                with self.forward.arithmetic():
-                    outputs = self.replica(_rows(inputs, part, size))
-                    loss = self._losses(outputs, _rows(targets, part, size)).sum() * scale
-                loss.backward()
-            total += loss.detach()
-        return total / self.world.size
 
     def _losses(self, outputs: Tensor, targets: Any) -> Tensor:
         """The loss of each sample."""
@@ -232,18 +250,29 @@ def prefer_determinism(config: Config, *, threads: int) -> None:
     if config.deterministic:
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time, for nothing
-        torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.benchmark = not config.deterministic
 
 
-def to_device(values: Any, device: torch.device) -> Any:
-    """Tensors, and tuples, lists and dicts of them, on a device."""
-    if isinstance(values, Tensor):
-        return values.to(device, non_blocking=True)
-    if isinstance(values, Mapping):
-        return {name: to_device(value, device) for name, value in values.items()}
-    if isinstance(values, list | tuple):
-        return [to_device(value, device) for value in values]
-    return values
+def set_precision(config: Config) -> None:
+    """Whether a GPU rounds fp32 to TF32 (10 bits of mantissa for 23) in matrix products, and in convolutions and
+    recurrent layers: everywhere with tf32, nowhere with fp32, and otherwise where torch does by itself, in the latter.
+
+    By the older settings, because torch 2.9 to 2.14 keep the newer ones (fp32_precision) in step with them, and not the
+    other way: who still asks by the older ones then (torch.backends.cudnn.flags, torch.compile) gets an error. Read in
+    aten/src/ATen/Context.cpp. Some of these versions warn, once, that they will go.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Please use the new API settings to control TF32")
+        torch.backends.cuda.matmul.allow_tf32 = config.precision == "tf32"
+        torch.backends.cudnn.allow_tf32 = config.precision != "fp32"
+
+
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Seeds the generators of the CPU and of the device: some 7 us, where torch.manual_seed takes 200, because it looks
+    for devices of all kinds."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index].manual_seed(seed)
 
 
 def _rows(values: Any, part: range, size: int) -> Any:

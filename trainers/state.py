@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from configs.errors import Fault, RunError
 from configs.layers import short
+
+IMPLEMENTATIONS = {"fused", "foreach", "capturable", "differentiable"}
+"""Arguments of torch's optimizers that say how a step is computed, and not what it is."""
 
 
 def parameter_names(model: nn.Module) -> dict[Tensor, str]:
@@ -33,12 +36,39 @@ def optimizer_numbers(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, s
     return {"groups": groups, "state": {name: values for name, values in loose.items() if values}}
 
 
+def tensors_after_a_step(build: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
+                         trained: Iterable[nn.Parameter], names: Mapping[Tensor, str]) -> dict[str, Tensor]:
+    """What an optimizer for these parameters, which have gradients, holds after one step, in shape and type: most make
+    their tensors only then. On the meta device: nothing of it takes memory.
+
+    The step is one on tensors without content; where an optimizer must know values (Adafactor, ASGD), on copies.
+    """
+    def after(copy: Callable[[Tensor], Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+        likes = {nn.Parameter(copy(parameter.detach())): parameter for parameter in trained}
+        for like, parameter in likes.items():
+            like.grad = None if parameter.grad is None else copy(parameter.grad)
+        optimizer = build(list(likes))
+        optimizer.step()
+        held = optimizer_tensors(optimizer, {like: names[parameter] for like, parameter in likes.items()})
+        return {name: (value.shape, value.dtype) for name, value in held.items()}
+
+    from torch._subclasses.fake_tensor import FakeTensorMode  # a second to import, but for who has an optimizer
+
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            found = after(torch.empty_like)
+    except Exception:
+        found = after(torch.clone)
+    return {name: torch.empty(shape, dtype=dtype, device="meta") for name, (shape, dtype) in found.items()}
+
+
 def restore_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str],
                       tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
     """Puts an optimizer into a saved state. Tensors of a parameter's shape take its memory order, and all live on its
-    device but for counts of steps, as in torch: those stay on the CPU unless a kernel there counts them."""
+    device but for counts of steps, as in torch: those stay on the CPU unless a kernel there counts them. It keeps its
+    own way to compute a step: the state may have been saved on another device."""
     by_name = {name: parameter for parameter, name in names.items()}
-    counted_there = any(group.get("fused") or group.get("capturable") for group in numbers["groups"])
+    counted_there = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
     for address, value in tensors.items():
         name, _, item = address.rpartition("/")
         parameter = by_name[name]
@@ -51,7 +81,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, s
         optimizer.state[by_name[name]].update(values)
     for group, saved in zip(optimizer.param_groups, numbers["groups"], strict=True):
         group.update({name: tuple(value) if isinstance(group.get(name), tuple) else value
-                      for name, value in saved.items()})
+                      for name, value in saved.items() if name not in IMPLEMENTATIONS})
 
 
 def scheduler_numbers(scheduler: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from configs.schema import Config
 from configs.there import find_checkpoint
 from trainers.build import place_model
 from trainers.facts import with_facts
-from trainers.stage import prefer_determinism
+from trainers.stage import prefer_determinism, set_precision
 from trainers.state import load_weights
 
 
@@ -28,6 +28,7 @@ def settle(run: RunDir) -> None:
     planned = read_json(run.plan).get("topology", {}).get("cpus_per_rank", 1)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     prefer_determinism(config, threads=min(int(planned), len(os.sched_getaffinity(0))))
+    set_precision(config)
 
 
 def good_checkpoint(run: RunDir, which: str | None) -> tuple[Path, str]:

@@ -45,7 +45,7 @@ from trainers.determinism import recorded_operations
 from trainers.facts import facts_of, with_facts
 from trainers.guards import NotFiniteError
 from trainers.loop import End, Training
-from trainers.stage import Forward, prefer_determinism
+from trainers.stage import Forward, prefer_determinism, set_precision
 from trainers.stopping import Agreement
 from trainers.tracking import Silent, Tracker
 from trainers.watchdog import Watchdog
@@ -62,6 +62,7 @@ def main(run_dir: str, attempt_number: int) -> None:
     training: Training | None = None
     try:
         prefer_determinism(config, threads=int(topology["cpus_per_rank"]))
+        set_precision(config)
         sets = build_sets(config)
         config = with_facts(config, facts_of(sets.train))
         with Bar() as bar:

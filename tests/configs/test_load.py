@@ -178,7 +178,7 @@ def test_the_resolved_config_does_not_depend_on_the_folder_it_is_read_in(write: 
     ("phases.head.epochs=-1", "phases.head.epochs must be above 0", ""),
     ("phases.head.epochs=.inf", "phases.head.epochs must be a finite number", ""),
     ("phases.head.epochs=.nan", "phases.head.epochs must be a finite number", ""),
-    ("precision=fp16", "precision must be one of auto, bf16, fp32", ""),
+    ("precision=fp16", "precision must be one of auto, bf16, tf32, fp32", ""),
     ("phases.head.freeze=backbone", "phases.head.freeze must be a list",
      "Put it in brackets: phases.head.freeze: [backbone]"),
     ("data.test=null", "data.test must be a section: `_target_: package.module.Name` and its arguments",

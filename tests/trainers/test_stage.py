@@ -38,6 +38,12 @@ def stage(*, mix: bool = False, largest: int | None = None, task: Task | None = 
     return Stage(config, 0, nn.Linear(3, 4), task or Classification(), world, Forward(config, world, nn.Identity()))
 
 
+def take(one: Stage, samples: Batch, step: int) -> tuple[Tensor, bool]:
+    """A step as the loop takes it: its loss, and whether it was taken."""
+    loss = one.backward(samples, step)
+    return loss, one.settle(one.update())
+
+
 def batch(targets: Any) -> Batch:
     inputs = torch.randn(5, 3, generator=torch.Generator().manual_seed(1))
     return Batch(inputs, targets, torch.arange(5), torch.arange(5), torch.zeros(5, dtype=torch.bool))
@@ -54,15 +60,15 @@ def test_the_loss_of_mixed_targets_by_hand() -> None:
     expected = [-(kept * logs[row, own] + (1 - kept) * logs[row, partner]).item() for row, (own, partner, kept)
                 in enumerate(zip(OWN.tolist(), PARTNER.tolist(), KEPT.tolist(), strict=True))]
     assert one._losses(outputs, MIXED).tolist() == pytest.approx(expected, rel=1e-6)
-    assert one.step(batch(MIXED), 0)[0].item() == pytest.approx(sum(expected) / 5, rel=1e-6)
+    assert take(one, batch(MIXED), 0)[0].item() == pytest.approx(sum(expected) / 5, rel=1e-6)
 
 
 @pytest.mark.parametrize("kept", [0, 1])
 def test_a_sample_that_keeps_all_or_nothing_is_not_mixed(kept: int) -> None:
     """Then training is that on its own target, or on its partner's, bit for bit."""
     mixed, plain = stage(mix=True), stage(mix=False)
-    mixed.step(batch(MIXED | {"kept": torch.full((5,), float(kept))}), 0)
-    plain.step(batch(OWN if kept else PARTNER), 0)
+    take(mixed, batch(MIXED | {"kept": torch.full((5,), float(kept))}), 0)
+    take(plain, batch(OWN if kept else PARTNER), 0)
     for one, other in zip(mixed.model.parameters(), plain.model.parameters(), strict=True):
         assert torch.equal(one, other)
 
@@ -70,7 +76,7 @@ def test_a_sample_that_keeps_all_or_nothing_is_not_mixed(kept: int) -> None:
 @pytest.mark.parametrize("largest", [1, 2, 4])
 def test_micro_batches_take_their_own_part_of_the_mixed_targets(largest: int) -> None:
     whole, cut = stage(mix=True), stage(mix=True, largest=largest)
-    losses = [one.step(batch(MIXED), 0)[0].item() for one in (whole, cut)]
+    losses = [take(one, batch(MIXED), 0)[0].item() for one in (whole, cut)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-6)
     for one, other in zip(whole.model.parameters(), cut.model.parameters(), strict=True):
         torch.testing.assert_close(one, other)
@@ -87,7 +93,7 @@ def weighted_step(world: World, largest: int | None) -> tuple[float, list[Tensor
                 batch_size=7)
     mine = torch.tensor(list(share(7, world.rank, world.size)))
     before = [parameter.detach().clone() for parameter in one.model.parameters()]
-    loss, taken = one.step(Batch(POINTS[mine], CLASSES[mine], mine, mine, torch.zeros(len(mine), dtype=torch.bool)), 0)
+    loss, taken = take(one, Batch(POINTS[mine], CLASSES[mine], mine, mine, torch.zeros(len(mine), dtype=torch.bool)), 0)
     assert taken
     after = [parameter.detach() for parameter in one.model.parameters()]
     return float(loss), [(old - new) / 0.1 for old, new in zip(before, after, strict=True)]
@@ -141,20 +147,20 @@ def test_a_task_may_have_no_weights() -> None:
         losses = staticmethod(Classification().losses)
 
     own, ours = stage(task=Own()), stage()  # type: ignore[arg-type]
-    assert own.step(batch(OWN), 0)[0] == ours.step(batch(OWN), 0)[0]
+    assert take(own, batch(OWN), 0)[0] == take(ours, batch(OWN), 0)[0]
 
 
 def test_mixed_samples_weigh_what_both_their_classes_do() -> None:
     one = stage(mix=True, task=Classification(loss=nn.CrossEntropyLoss(weight=WEIGHT)))
     losses = one._losses(one.model(batch(MIXED).inputs), MIXED).detach()
     weights = KEPT * WEIGHT[OWN] + (1 - KEPT) * WEIGHT[PARTNER]
-    assert one.step(batch(MIXED), 0)[0].item() == pytest.approx(float(losses.sum() / weights.sum()), rel=1e-6)
+    assert take(one, batch(MIXED), 0)[0].item() == pytest.approx(float(losses.sum() / weights.sum()), rel=1e-6)
 
 
 def test_a_batch_that_weighs_nothing_changes_nothing() -> None:
     one = stage(task=Classification(loss=nn.CrossEntropyLoss(weight=torch.tensor([0.0, 1.0, 1.0, 1.0]))))
     before = [parameter.detach().clone() for parameter in one.model.parameters()]
-    loss, taken = one.step(batch(torch.zeros(5, dtype=torch.int64)), 0)
+    loss, taken = take(one, batch(torch.zeros(5, dtype=torch.int64)), 0)
     assert (loss.item(), taken) == (0.0, True)
     assert all(torch.equal(old, new) for old, new in zip(before, one.model.parameters(), strict=True))
 
@@ -168,7 +174,7 @@ def test_the_start_foresees_the_optimizers_tensors(optimizer: str, options: dict
     assert one.tensors() == {}
     assert all(value.is_meta for value in foreseen.values()), "nothing of it takes memory"
     for each in (one, other):
-        each.step(batch(OWN), 0)
+        take(each, batch(OWN), 0)
     taken = one.tensors()
     assert {name: (value.shape, value.dtype) for name, value in foreseen.items()} == {
         name: (value.shape, value.dtype) for name, value in taken.items()}

@@ -1,0 +1,54 @@
+"""Batches from the host to the device that computes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from data.loader import Batch
+
+
+def on_device(source: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """The batches, with inputs and targets on the device. On a GPU each is copied while the one before it is used, by a
+    stream of its own; on the CPU they are as they were. The GPU's half is not tested."""
+    if device.type != "cuda":
+        yield from source
+        return
+    beside = torch.cuda.Stream(device)
+    copied: deque[tuple[Batch, Any]] = deque()
+    for batch in source:
+        with torch.cuda.stream(beside):
+            moved = batch._replace(inputs=to_device(batch.inputs, device), targets=to_device(batch.targets, device))
+            copied.append((moved, beside.record_event()))
+        if len(copied) > 1:
+            yield _arrived(*copied.popleft())
+    while copied:
+        yield _arrived(*copied.popleft())
+
+
+def _arrived(batch: Batch, event: Any) -> Batch:
+    """The batch for the current stream, which waits for the copy (and not the host), and whose memory is kept until it
+    has used it."""
+    for tensor in tree_leaves((batch.inputs, batch.targets)):
+        if isinstance(tensor, Tensor) and tensor.device.type == "cuda":
+            here = torch.cuda.current_stream(tensor.device)
+            here.wait_event(event)
+            tensor.record_stream(here)
+    return batch
+
+
+def to_device(values: Any, device: torch.device) -> Any:
+    """Tensors, and tuples, lists and dicts of them, on a device. What has a method `to` moves itself, and may leave a
+    part of itself on the host: data.text.Padded does."""
+    if hasattr(values, "to"):
+        return values.to(device, non_blocking=True)
+    if isinstance(values, Mapping):
+        return {name: to_device(value, device) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [to_device(value, device) for value in values]
+    return values

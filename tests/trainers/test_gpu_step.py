@@ -1,0 +1,152 @@
+"""A training step on a GPU, shown on a machine without one: everything is where it has to be, and the host waits for
+nothing but the verdict on the step before, once the device has the next one to compute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DynamicOutputShapeException
+
+from configs.load import load
+from configs.schema import Config
+from data.device import on_device
+from data.loader import Batch
+from data.order import micro_batches
+from data.text import Padded
+from tests.trainers.fake_gpu import GPU, FakeGpu, gpu
+from trainers.build import build_batch_transforms, build_optimizer, build_task, place_model
+from trainers.stage import Forward, Stage
+from trainers.world import World
+
+__all__ = ["gpu"]
+
+
+def batch(inputs: Any, targets: Any) -> Batch:
+    n = len(inputs[0]) if isinstance(inputs, tuple) else len(inputs)
+    return Batch(inputs, targets, torch.arange(n), torch.arange(n), torch.zeros(n, dtype=torch.bool))
+
+
+IMAGES = batch(torch.zeros(128, 1, 256, 256, dtype=torch.uint8), torch.zeros(128, dtype=torch.int64))
+TEXTS = batch(Padded(torch.ones(128, 40, dtype=torch.int64), 1 + torch.arange(128) % 40), torch.zeros(128, 4))
+MIXED = batch(torch.zeros(64, 3, 32, 32, dtype=torch.uint8), {
+    "own": torch.zeros(64, dtype=torch.int64), "partner": torch.ones(64, dtype=torch.int64), "kept": torch.rand(64)})
+
+CASES: dict[str, tuple[str, Sequence[str], int, Batch]] = {
+    "the flagship's head": ("resnet50_xray", ["model.weights=null"], 0, IMAGES),
+    "the flagship, all of it": ("resnet50_xray", ["model.weights=null"], 1, IMAGES),
+    "texts": ("bilstm_news", ["model.vocabulary=100", "model.classes=4", "model.padding=0"], 0, TEXTS),
+    "mixed and weighed": ("cnn_cifar10", [
+        "model.classes=10",
+        "data.mix={_target_: data.mixing.Mixup}", "phases.train.clip_norm=1.0", "max_batch_per_device=24",
+        "phases.train.optimizer={_target_: torch.optim.SGD, lr: 0.1, momentum: 0.9}",
+        "task={_target_: trainers.tasks.Classification, loss: {_target_: torch.nn.CrossEntropyLoss, "
+        "weight: {_target_: torch.ones, size: [10]}}}"], 0, MIXED),
+}
+
+
+def stage(gpu: FakeGpu, config: Config, number: int) -> Stage:
+    world = World(rank=0, local_rank=0, size=1, device=GPU)
+    model = gpu.place(place_model(config, torch.device("cpu")))
+    with gpu.watched():
+        made = Stage(config, number, model, build_task(config, None, GPU), world,
+                     Forward(config, world, build_batch_transforms(config)))
+    gpu.waits.clear()  # once, for the transforms' own tensors and the weights of classes
+    return made
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_step_waits_for_nothing_but_the_verdict_on_the_one_before(gpu: FakeGpu, case: str) -> None:
+    name, words, number, samples = CASES[case]
+    one = stage(gpu, load(name, words).config, number)
+    with gpu.watched():
+        one.start(gpu.pin(samples), None)
+        gpu.acts.clear()
+        one.backward(samples, 0)
+        verdict = one.update()
+        one.backward(samples, 1)
+        assert one.settle(verdict)
+        one.update()
+    assert not gpu.waits, "\n".join(gpu.waits)
+    passes = ["pass"] * len(micro_batches(len(samples.positions), one.largest or len(samples.positions)))
+    assert gpu.acts == [*passes, "update", *passes, "wait", "update"]
+
+
+def test_the_host_waits_where_the_optimizer_cannot_leave_a_step_out(gpu: FakeGpu) -> None:
+    name, words, number, samples = CASES["mixed and weighed"]
+    one = stage(gpu, load(name, [*words, "phases.train.optimizer={_target_: torch.optim.RMSprop}"]).config, number)
+    with gpu.watched():
+        one.backward(gpu.pin(samples), 0)
+        one.update()
+    assert gpu.acts == ["pass", "pass", "pass", "wait"]
+
+
+@pytest.mark.parametrize(("optimizer", "fused"), [
+    ("{_target_: torch.optim.AdamW}", True),
+    ("{_target_: torch.optim.SGD, lr: 0.1}", True),
+    ("{_target_: torch.optim.AdamW, fused: false}", False),
+    ("{_target_: torch.optim.AdamW, foreach: true}", None),
+    ("{_target_: torch.optim.Adagrad}", None),
+])
+def test_optimizers_are_fused_on_a_gpu(gpu: FakeGpu, optimizer: str, fused: bool | None) -> None:
+    """Where there is a fused one, and the config does not say how it is to be computed."""
+    config = load("mlp_fashion_mnist", [f"phases.train.optimizer={optimizer}"]).config
+    phase = config.phases["train"]
+    assert phase is not None
+    with gpu.watched():
+        parameters = [nn.Parameter(torch.zeros(3, device=GPU))]
+        assert build_optimizer(phase, "train", parameters).param_groups[0]["fused"] is fused
+    on_cpu = build_optimizer(phase, "train", [nn.Parameter(torch.zeros(3))]).param_groups[0]["fused"]
+    assert on_cpu is (None if fused else fused)
+
+
+def test_a_batch_is_copied_while_the_one_before_it_is_used(gpu: FakeGpu) -> None:
+    """But for what is read on the host: positions, and the lengths of texts."""
+    used: list[str] = []
+
+    def source() -> Iterator[Batch]:
+        for number in range(3):
+            used.append(f"read {number}")
+            yield gpu.pin(TEXTS)
+
+    with gpu.watched():
+        for number, one in enumerate(on_device(source(), GPU)):
+            used.append(f"use {number}")
+            assert (one.inputs.ids.device, one.targets.device) == (GPU, GPU)
+            assert {value.device.type for value in (*one[2:], one.inputs.lengths)} == {"cpu"}
+    assert used == ["read 0", "read 1", "use 0", "read 2", "use 1", "use 2"]
+    assert not gpu.waits, "\n".join(gpu.waits)
+    assert list(on_device([TEXTS], torch.device("cpu"))) == [TEXTS]
+
+
+HOST = torch.ones(3)
+
+WAITS: dict[str, tuple[Callable[[Tensor], Any], str]] = {
+    "a value": (lambda one: one.sum().item(), "aten::_local_scalar_dense"),
+    "a truth": (lambda one: bool(one[0] > 0), "aten::_local_scalar_dense"),
+    "a copy from the GPU": (lambda one: one.cpu(), "cuda to cpu"),
+    "a copy to it": (lambda one: HOST.pin_memory().to(GPU), "cpu to cuda"),
+    "memory that is not pinned": (lambda one: torch.ones(3).to(GPU, non_blocking=True), "cpu to cuda, not pinned,"),
+    "an index on the host": (lambda one: one[torch.tensor([0, 1])], "aten::index by a tensor on the host"),
+}
+
+
+@pytest.mark.parametrize("what", WAITS)
+def test_waiting_is_noticed_with_the_line(gpu: FakeGpu, what: str) -> None:
+    act, told = WAITS[what]
+    with gpu.watched():
+        act(torch.ones(3, device=GPU))
+    assert gpu.waits == [f"{told} at tests/trainers/test_gpu_step.py:{act.__code__.co_firstlineno}"]
+
+
+def test_mixed_devices_and_sizes_that_depend_on_values_raise(gpu: FakeGpu) -> None:
+    with gpu.watched():
+        one = torch.ones(3, device=GPU)
+        with pytest.raises(RuntimeError, match="same device"):
+            one + torch.ones(3)
+        with pytest.raises(DynamicOutputShapeException):
+            one.nonzero()
+    assert [wait.partition(" ")[0] for wait in gpu.waits] == ["aten::nonzero"]

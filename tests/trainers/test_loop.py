@@ -1,0 +1,257 @@
+"""Steps whose gradient is not finite: that the host learns of them late changes nothing in a run or in what it says."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+from configs.load import load
+from configs.rundir import RunDir
+from trainers.build import build_sets
+from trainers.guards import NotFiniteError, Verdict
+from trainers.loop import Training
+from trainers.stage import Stage
+from trainers.state import weights_sha256
+from trainers.worker import build
+from trainers.world import World, join
+
+CONFIG = """
+name: rows
+batch_size: 4
+precision: fp32
+model: {_target_: tests.trainers.test_loop.Net, poisoned: POISONED}
+data:
+  train: {_target_: tests.trainers.test_loop.Rows, n: 24}
+  validation: {_target_: tests.trainers.test_loop.Rows, n: 6}
+  workers: 0
+not_finite: POLICY
+phases:
+  only:
+    epochs: EPOCHS
+    clip_norm: 0.5
+    optimizer: OPTIMIZER
+    scheduler: {_target_: torch.optim.lr_scheduler.StepLR, step_size: 2, gamma: 0.9}
+checkpoints: {every_steps: 4}
+tracking: {every_steps: 3, images: 0}
+compare_ranks_every: 5
+launch: {gpus: 0, cpus_per_rank: 1}
+"""
+STEPS, SAVED, EPOCH = 12, 4, 6
+"""Steps there are; every how many there is a checkpoint, and an evaluation with another one."""
+
+OPTIMIZERS = {
+    "SGD": "lr: 0.1, momentum: 0.9",
+    "Adam": "lr: 0.01, amsgrad: true",
+    "AdamW": "lr: 0.01",
+    "Adagrad": "lr: 0.1",
+}
+
+ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
+
+
+class Rows:
+    """Four numbers and one of three classes."""
+
+    classes = ("a", "b", "c")
+
+    def __init__(self, *, n: int) -> None:
+        self.n = n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.randn(4, generator=torch.Generator().manual_seed(index)), index % 3
+
+
+class Net(nn.Module):
+    """A network with BatchNorm and dropout that reads NaN on the last rank in some of its training steps. Before the
+    first comes a pass that is discarded. It counts them in a buffer that it replaces each time."""
+
+    def __init__(self, *, poisoned: list[int]) -> None:
+        super().__init__()
+        self.poisoned = poisoned
+        self.calls = -1
+        self.layers = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 3))
+        self.last = int(os.environ.get("WORLD_SIZE", "1")) - 1 == int(os.environ.get("RANK", "0"))
+        self.register_buffer("mean", torch.zeros(4))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        if self.training:
+            rows = rows * float("nan") if self.calls in self.poisoned and self.last else rows
+            self.calls += 1
+            self.mean = 0.9 * self.mean + 0.1 * rows.mean(0)
+        return self.layers(rows)  # type: ignore[no-any-return]
+
+
+class SGD(torch.optim.SGD):
+    """These do what torch's own do, but the host waits for each step, because they could do more."""
+
+
+class Adam(torch.optim.Adam): ...
+
+
+class AdamW(torch.optim.AdamW): ...
+
+
+class Adagrad(torch.optim.Adagrad): ...
+
+
+LATE, AT_ONCE = "torch.optim", "tests.trainers.test_loop"
+"""Where the optimizers come from of which the host learns late whether they took a step, and at once."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run has become, and what it has said."""
+
+    error: str
+    told: str
+    weights: str
+    optimizer: dict[str, list[float]]
+    scheduler: dict[str, Any]
+    progress: dict[str, Any]
+    saved: tuple[str, dict[str, Any]] | None
+    """The weights of the last checkpoint, and what it holds beside the tensors."""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def trained(folder: Path, optimizer: str, policy: str, poisoned: list[int], *, epochs: float = 2,
+            world: World = ALONE, output: Callable[[], str] = str) -> Outcome:
+    """A run in this process, or a rank of one, with NaN in the steps `poisoned`."""
+    name = optimizer.rpartition(".")[2]
+    text = CONFIG.replace("POLICY", policy).replace("POISONED", str(poisoned)).replace(
+        "EPOCHS", str(epochs)).replace("OPTIMIZER", f"{{_target_: {optimizer}, fused: true, {OPTIMIZERS[name]}}}")
+    run = RunDir(folder / optimizer / policy / "-".join(map(str, poisoned)))
+    if world.is_first:
+        run.path.mkdir(parents=True)
+        (run.path / "rows.yaml").write_text(text)
+        run.config.touch()
+        run.claim_attempt()
+    world.sum(torch.zeros(1))  # all that is there
+    attempt = run.newest_attempt()
+    assert attempt is not None
+    config = load(run.path / "rows.yaml").config
+    training = build(run, attempt, config, build_sets(config), world, threads=1, debug=True)
+    stages: list[Stage] = []
+    start = training._batches
+    training._batches = lambda *given: stages.append(given[2]) or start(*given)  # type: ignore[func-returns-value,method-assign]
+    error = ""
+    try:
+        training.run()
+    except NotFiniteError as raised:
+        error = str(raised)
+    training.checkpoints.close()
+    training.tracker.close()
+    training.watchdog.close()
+    world.sum(torch.zeros(1))  # all that is saved
+    return outcome(training, stages[-1], error, output())
+
+
+def outcome(training: Training, stage: Stage, error: str, told: str) -> Outcome:
+    saved = training.checkpoints.newest()
+    return Outcome(
+        error=error, told=told, weights=weights_sha256(training.model.state_dict()),
+        optimizer={name: value.flatten().tolist() for name, value in stage.tensors().items()},
+        scheduler=stage.numbers()["scheduler"], progress=asdict(training.progress) | {"seconds": None},
+        saved=saved and (weights_sha256(saved.model()),
+                         saved.state | {"progress": asdict(saved.progress) | {"seconds": None}}))
+
+
+def both(folder: Path, optimizer: str, policy: str, poisoned: list[int], **options: Any) -> tuple[Outcome, Outcome]:
+    """With an optimizer of torch's, and with one of ours."""
+    late, at_once = (trained(folder, f"{module}.{optimizer}", policy, poisoned, **options)
+                     for module in (LATE, AT_ONCE))
+    return late, at_once
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_steps_that_are_skipped(tmp_path: Path, optimizer: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first one, before there is a state; the last before a save; at both epochs' ends, and the one after that."""
+    poisoned = [0, SAVED - 1, EPOCH - 1, EPOCH, STEPS - 1]
+    late, at_once = both(tmp_path, optimizer, "skip", poisoned, output=lambda: capsys.readouterr().out)
+    assert late == at_once
+    assert [line.split()[7] for line in late.told.splitlines() if line.startswith("skipped")] == [*map(str, poisoned)]
+    assert late.progress["step"] == STEPS
+    assert late.scheduler["last_epoch"] == STEPS - len(poisoned)
+    assert all(value == STEPS - len(poisoned) for name, (value, *_) in late.optimizer.items() if name.endswith("step"))
+
+
+@pytest.mark.parametrize("at", [0, 2, SAVED - 1, SAVED, EPOCH - 1, EPOCH, STEPS - 1])
+def test_a_step_that_ends_the_run(tmp_path: Path, at: int) -> None:
+    """With the state before it: in the middle, before a point of the curves, a save, an epoch's end and the run's."""
+    late, at_once = both(tmp_path, "SGD", "stop", [at])
+    assert late == at_once
+    assert late.error.startswith(f"the loss is nan at step {at} of rank 0; positions {4 * at} (sample ")
+    assert late.progress["step"] == late.progress["phase_step"] == late.scheduler["last_epoch"] == at
+    assert sum(span["samples"] for span in late.progress["ledger"]) == late.progress["samples"] == 4 * at
+    assert late.saved is None if at == 0 else late.saved is not None and (
+        late.saved[0] == late.weights and late.saved[1]["progress"]["step"] == at)
+
+
+def test_that_state_is_the_one_of_a_run_that_is_no_longer(tmp_path: Path) -> None:
+    """Although the next step's forward pass has changed the buffers when the host learns of the step."""
+    stopped = trained(tmp_path / "stopped", "torch.optim.SGD", "stop", [EPOCH])
+    shorter = trained(tmp_path / "shorter", "torch.optim.SGD", "stop", [], epochs=1)
+    assert stopped.error
+    assert (stopped.weights, stopped.optimizer, stopped.scheduler) == (
+        shorter.weights, shorter.optimizer, shorter.scheduler)
+
+
+def test_the_host_asks_about_a_step_when_the_next_one_is_under_way(tmp_path: Path,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    """Except before something reads the state: here a point of the curves after three steps, a save after four, a
+    comparison of the ranks after five, an epoch's end after six. The seventh is not taken, which is known
+    in the eighth."""
+    acts: list[str] = []
+    for kind, name, act in ((Stage, "backward", "pass"), (Stage, "update", "update"), (Verdict, "taken", "ask")):
+        real = getattr(kind, name)
+        monkeypatch.setattr(kind, name, lambda *given, real=real, act=act, **named: (
+            acts.append(act), real(*given, **named))[1])
+    trained(tmp_path, "torch.optim.Adam", "stop", [EPOCH])
+    step, late = ["pass", "update"], ["pass", "ask", "update"]
+    assert acts == ["pass", *step, *late, *late, "ask", *step, "ask", *step, "ask", *step, "ask", *step, "pass", "ask"]
+
+
+def _rank(rank: int, port: int, folder: Path) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+                   "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    with join("cpu") as world:
+        cases = [("SGD", "skip", [0, SAVED - 1, EPOCH - 1, EPOCH, STEPS - 1]), ("Adam", "stop", [0]),
+                 ("SGD", "stop", [EPOCH - 1]), ("SGD", "stop", [EPOCH])]
+        torch.save([both(folder, *case, world=world) for case in cases], folder / str(rank))
+
+
+@pytest.mark.slow
+def test_two_ranks(tmp_path: Path) -> None:
+    """Of which only one reads NaN; the other learns of it from the average of the gradients."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(_rank, (port, tmp_path), nprocs=2)
+    first, second = (torch.load(tmp_path / str(rank), weights_only=False) for rank in range(2))
+    for late, at_once in (*first, *second):
+        assert late == at_once
+    for (one, _), (other, _) in zip(first, second, strict=True):
+        assert one.optimizer == other.optimizer
+        if one.error:
+            at = one.progress["step"]
+            assert one.error == f"another rank's loss is not finite at step {at}"
+            assert other.error.startswith(f"the loss is nan at step {at} of rank 1; positions {4 * at + 2} (sample ")
