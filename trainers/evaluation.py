@@ -246,10 +246,12 @@ def _on_ranks(count: int) -> int:
     from torch.distributed.run import parse_args
     from torch.distributed.run import run as torchrun
 
+    from trainers.store import meet_on_loopback
+
     os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
-        torchrun(parse_args(["--standalone", f"--nproc-per-node={count}", "--max-restarts=0",
+        torchrun(parse_args([*meet_on_loopback(), f"--nproc-per-node={count}", "--max-restarts=0",
                              "-m", "trainers.evaluation", *sys.argv[1:]]))
     except ChildFailedError as failed:
         rank, first = failed.get_first_failure()

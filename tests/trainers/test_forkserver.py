@@ -13,6 +13,7 @@ import pytest
 
 from configs.layers import ROOT
 from configs.rundir import RunDir, write_text
+from launch.rendezvous import free_port
 from tests.tiny import CONFIG
 from trainers.forkserver import targets
 
@@ -34,6 +35,11 @@ forked = b"trainers.forkserver" in Path("/proc/self/cmdline").read_bytes()
 report = {"unfit for CUDA": torch.cuda._is_in_bad_fork(), "forked": forked}
 Path(os.environ["REPORTS"], os.environ["RANK"]).write_text(json.dumps(report))
 """
+
+
+def meeting() -> list[str]:
+    """As `launch.plan.torchrun_command` has it for one node."""
+    return ["--rdzv-backend=static", "--node-rank=0", "--master-addr=127.0.0.1", f"--master-port={free_port()}"]
 
 
 def test_the_addresses_in_a_config() -> None:
@@ -65,7 +71,7 @@ def test_it_answers_with_the_agents_exit_code(tmp_path: Path) -> None:
         assert server.stdin is not None
         assert server.stdout is not None
         answers = []
-        for words in (["--nonsense"], ["--standalone", "--nproc-per-node=1", "-m", "tests.trainers.nobody"]):
+        for words in (["--nonsense"], [*meeting(), "--nproc-per-node=1", "-m", "tests.trainers.nobody"]):
             server.stdin.write(json.dumps({"words": words, "environment": {}, "log": str(log)}) + "\n")
             server.stdin.flush()
             answers.append(int(server.stdout.readline()))
@@ -85,7 +91,7 @@ def test_an_agent_that_is_killed_is_told_of(tmp_path: Path) -> None:
                           stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}) as server:
         assert server.stdin is not None
         assert server.stdout is not None
-        words = ["--standalone", "--nproc-per-node=1", str(tmp_path / "sleeper.py")]
+        words = [*meeting(), "--nproc-per-node=1", str(tmp_path / "sleeper.py")]
         server.stdin.write(json.dumps({"words": words, "environment": {"HERE": str(here)},
                                        "log": str(tmp_path / "log")}) + "\n")
         server.stdin.flush()
@@ -101,7 +107,7 @@ def test_every_rank_may_use_cuda(tmp_path: Path, poisoned: bool) -> None:
     Then the ranks are no forks, and the log says so."""
     (tmp_path / "report.py").write_text(REPORT)
     (tmp_path / "sitecustomize.py").write_text("import torch; torch.cuda.is_available()\n" if poisoned else "")
-    order = {"words": ["--standalone", "--nproc-per-node=2", str(tmp_path / "report.py")],
+    order = {"words": [*meeting(), "--nproc-per-node=2", str(tmp_path / "report.py")],
              "environment": {"REPORTS": str(tmp_path)}, "log": str(tmp_path / "log")}
     done = subprocess.run([sys.executable, "-m", "trainers.forkserver", str(tmp_path)], input=json.dumps(order) + "\n",
                           env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}, text=True, capture_output=True)
