@@ -23,6 +23,8 @@ def joined(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     signature = inspect.signature(dist.init_process_group)
     monkeypatch.setattr(dist, "init_process_group",
                         lambda *words, **named: called.update(signature.bind(*words, **named).arguments))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr("trainers.world.bind_near", lambda device, threads: None)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     for name, value in {"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8"}.items():
         monkeypatch.setenv(name, value)
