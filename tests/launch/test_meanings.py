@@ -55,7 +55,11 @@ OUT_OF_MEMORY = (
      "Duplicate GPU detected : rank 1 and rank 0 both on CUDA device 3000", "was given another rank's GPU",
      "give each rank its own"),
     ("DistBackendError", SYSTEM + "Error while creating shared memory segment /dev/shm/nccl-pZafXL (size 7340384)",
-     "found too little shared memory for NCCL", "--shm-size"),
+     "found too little shared memory", "--shm-size"),
+    ("RuntimeError", "DataLoader worker (pid 955) is killed by signal: Bus error. It is possible that dataloader's "
+     "workers are out of shared memory.", "found too little shared memory", "--shm-size"),
+    ("RuntimeError", "[enforce fail at ../gloo/transport/tcp/device.cc:84] ifa != nullptr. Unable to find address for: "
+     "ib0", "found no such network interface", "GLOO_SOCKET_IFNAME"),
     ("DistBackendError", SYSTEM, "could not use the network or shared memory for NCCL", "NCCL_DEBUG=INFO"),
     ("DistBackendError", NCCL + "internal error - please report this issue to the NCCL developers, NCCL version 2.27.5"
      "\nncclInternalError: Internal check failed.", "failed in NCCL", "NCCL_DEBUG=INFO"),
