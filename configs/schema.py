@@ -97,8 +97,8 @@ class Phase:
     freeze: list[str] = field(default_factory=list)
     """Modules held as they are, by name: no gradients, and evaluation mode, so BatchNorm's statistics stand still."""
     optimizer: dict[str, Any] = MISSING
-    """A torch optimizer; its parameters are those that are not frozen. On a GPU, Adam, AdamW and SGD are computed by
-    torch's fused kernels, unless one of their arguments fused, foreach, capturable and differentiable is given."""
+    """A torch optimizer; its parameters are those that are not frozen. On a GPU Adam, AdamW and SGD get fused: true,
+    unless fused, foreach, capturable or differentiable is given."""
     scheduler: dict[str, Any] = field(default_factory=dict)
     """A torch learning-rate scheduler; empty keeps the rate constant."""
     scheduler_every: Literal["step", "epoch"] = "step"
@@ -181,13 +181,13 @@ class Config:
     max_batch_per_device: int | None = at_least(1, None)
     """The largest micro-batch; a rank's share of the batch is cut into parts no larger. Null never cuts."""
     precision: Literal["auto", "bf16", "tf32", "fp32"] = "auto"
-    """Arithmetic of the forward pass; auto is bf16 where the device multiplies it in hardware. With tf32 a GPU rounds
-    what it multiplies in fp32 to 10 bits of mantissa, with fp32 nowhere; on the CPU they are the same."""
+    """Arithmetic of the forward pass; auto is bf16 where the device multiplies it in hardware. tf32 is fp32, of which a
+    GPU multiplies only 10 bits of mantissa; on the CPU both are the same."""
     channels_last: bool = True
     """Keep images and convolution weights in NHWC memory order, which is faster; no effect on other models."""
     deterministic: bool = True
-    """Prefer kernels that give the same bits each time, as far as the device has them; false tries out which are the
-    fastest."""
+    """Prefer kernels that give the same bits each time, as far as the device has them; false takes the fastest ones,
+    which cuDNN measures."""
     not_finite: Literal["stop", "skip", "ignore"] = "stop"
     """What to do where the loss or the gradient is no finite number: keep the state before that step and end, go on
     without the step, or not look."""

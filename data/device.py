@@ -14,17 +14,20 @@ from data.loader import Batch
 
 
 def on_device(source: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """The batches, with inputs and targets on the device. On a GPU each is copied while the one before it is used, by a
-    stream of its own; on the CPU they are as they were. The GPU's half is not tested."""
+    """Yields the batches with inputs and targets on the device; positions, indices and `replaced` stay on the host.
+
+    On a GPU, a second stream copies the next batch while the current one is used. On the CPU batches stay as they are.
+    The GPU half is tested with stand-ins for streams only.
+    """
     if device.type != "cuda":
         yield from source
         return
-    beside = torch.cuda.Stream(device)
+    second = torch.cuda.Stream(device)
     copied: deque[tuple[Batch, Any]] = deque()
     for batch in source:
-        with torch.cuda.stream(beside):
+        with torch.cuda.stream(second):
             moved = batch._replace(inputs=to_device(batch.inputs, device), targets=to_device(batch.targets, device))
-            copied.append((moved, beside.record_event()))
+            copied.append((moved, second.record_event()))
         if len(copied) > 1:
             yield _arrived(*copied.popleft())
     while copied:
@@ -32,8 +35,8 @@ def on_device(source: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
 
 
 def _arrived(batch: Batch, event: Any) -> Batch:
-    """The batch for the current stream, which waits for the copy (and not the host), and whose memory is kept until it
-    has used it."""
+    """The batch, for use in the current stream: the stream, not the host, waits for the copy. The allocator keeps the
+    memory until the stream has used it."""
     for tensor in tree_leaves((batch.inputs, batch.targets)):
         if isinstance(tensor, Tensor) and tensor.device.type == "cuda":
             here = torch.cuda.current_stream(tensor.device)
@@ -43,8 +46,8 @@ def _arrived(batch: Batch, event: Any) -> Batch:
 
 
 def to_device(values: Any, device: torch.device) -> Any:
-    """Tensors, and tuples, lists and dicts of them, on a device. What has a method `to` moves itself, and may leave a
-    part of itself on the host: data.text.Padded does."""
+    """Moves tensors, and tuples, lists and dicts of them, to a device. An object that has a method `to` moves itself,
+    and may leave a part on the host, as `data.text.Padded` does."""
     if hasattr(values, "to"):
         return values.to(device, non_blocking=True)
     if isinstance(values, Mapping):

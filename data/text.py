@@ -31,16 +31,16 @@ __all__ = ["Texts", "Words", "glove", "padding_waste"]
 
 
 class Padded(NamedTuple):
-    """Texts of one width, or one text."""
+    """Texts that are padded to one width, or one text."""
 
     ids: Tensor
-    """int64 [b, T]: the numbers of their words."""
+    """int64 [b, T]: word numbers."""
     lengths: Tensor
-    """int64 [b]: how many of these are not padding."""
+    """int64 [b]: how many words are not padding."""
 
     def to(self, device: torch.device, *, non_blocking: bool = False) -> Padded:
-        """The words on a device. The lengths stay where they are: who packs texts (torch.nn.utils.rnn) needs them on
-        the host, and would have to wait for the device."""
+        """Moves the words. The lengths stay on the host, where packing (torch.nn.utils.rnn) reads them: to fetch them
+        from a GPU, the host would have to wait for it."""
         return self._replace(ids=self.ids.to(device, non_blocking=non_blocking))
 
 

@@ -24,7 +24,7 @@ class LSTM(nn.Module):
     Texts as (ids int64 [N, T], lengths int64 [N]) -> logits [N, classes]. The sequences are packed, so that padding is
     never read: the last state is that of a text's own last word, and in the other direction of its first. With
     `bidirectional` both are put side by side, twice `hidden` wide. Dropout stands between the layers and before the
-    linear one. Packing reads the lengths on the CPU; where they lie there, a GPU is not waited for.
+    linear one. Packing reads the lengths on the CPU: leave them there, so that the host need not wait for a GPU.
 
     `vocabulary` is the number of words, `padding` the number of the padding, `embedding` the width of a word's vector.
     With `vectors`, the words that have one start from it. Raises `ValueError` where they are of another vocabulary or
@@ -47,7 +47,7 @@ class LSTM(nn.Module):
         if isinstance(texts, Tensor):
             raise TypeError(f"this model reads texts, (ids, lengths), and was given one tensor {list(texts.shape)}")
         ids, lengths = texts
-        lengths, order = lengths.cpu().sort(descending=True)  # here, and not by torch, which waits for this copy:
+        lengths, order = lengths.cpu().sort(descending=True)  # torch would copy the order to a GPU and wait for it
         order = (order.pin_memory() if ids.device.type == "cuda" else order).to(ids.device, non_blocking=True)
         packed = pack_padded_sequence(self.embedding(ids[order]), lengths, batch_first=True)
         _, (last, _) = self.lstm(packed)  # [layers * directions, N, hidden], the last layer at the end

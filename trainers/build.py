@@ -185,8 +185,8 @@ def build_task(config: Config, sets: Sets | None, device: torch.device | None = 
 
 
 def build_optimizer(phase: Phase, name: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The phase's optimizer over the parameters that are not frozen: on a GPU torch's fused one, where there is one and
-    the config does not say how a step is to be computed."""
+    """The phase's optimizer over the parameters that are not frozen; on a GPU the fused implementation, if there is one
+    and the config does not choose another."""
     parameters, node, where = list(parameters), phase.optimizer, f"phases.{name}.optimizer"
     on_gpu = all(one.device.type == "cuda" and one.is_floating_point() for one in parameters)
     if on_gpu and not IMPLEMENTATIONS & set(node) and has_fused(locate(str(node.get("_target_") or ""), where)):
@@ -195,7 +195,7 @@ def build_optimizer(phase: Phase, name: str, parameters: Iterable[nn.Parameter])
 
 
 def has_fused(optimizer: Any) -> bool:
-    """Whether the class has the argument `fused`, for a GPU too: not Adagrad before torch 2.12."""
+    """Whether the class has the argument `fused`. Not Adagrad: some of the supported versions refuse it on a GPU."""
     return optimizer is not torch.optim.Adagrad and "fused" in inspect.signature(optimizer).parameters
 
 

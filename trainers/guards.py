@@ -27,10 +27,10 @@ class DivergedError(Exception):
 
 
 class Buffers:
-    """The buffers that a forward pass may change, as they were before it: those of all modules that are not frozen.
+    """A copy of the buffers that a forward pass may change: those of all modules that are not frozen.
 
-    They are read as integers, among which a NaN is a value like any other, and type by type, because torch's foreach
-    kernels take one type at a time (aten/src/ATen/native/ForeachUtils.h, read in torch 2.14).
+    Buffers are read as integers, because with floats a NaN times 0 is NaN. They are grouped by type, because torch's
+    foreach kernels are fast for one type at a time (aten/src/ATen/native/ForeachUtils.h, read in torch 2.14).
     """
 
     def __init__(self, model: nn.Module, frozen: Iterable[nn.Module] = ()) -> None:
@@ -38,13 +38,13 @@ class Buffers:
         self.places = [(module._buffers, name) for module in model.modules() if module not in still
                        for name, value in module._buffers.items() if value is not None]
         self.live: list[Tensor | None] = []
-        """What stood in these places when it was kept."""
+        """The buffers at the last `keep`."""
         self.groups: list[tuple[list[Tensor], list[Tensor]]] = []
-        """The same by type, as integers, each group with its copy."""
+        """The same as integers, by type: each group and its copy."""
 
     @torch.no_grad()
     def keep(self) -> None:
-        """Called before a forward pass."""
+        """Copies the buffers; called before a forward pass."""
         live = [buffers[name] for buffers, name in self.places]
         if len(live) != len(self.live) or any(map(operator.is_not, live, self.live)):
             by_type: dict[torch.dtype, list[Tensor]] = defaultdict(list)
@@ -57,8 +57,8 @@ class Buffers:
 
     @torch.no_grad()
     def restore(self, wanted: Tensor | None = None) -> None:
-        """Puts back what was kept; with `wanted`, a bool scalar on the device, only where it is true, which the device
-        finds out by itself. That holds too where a module has put a new tensor of that shape in a buffer's place."""
+        """Puts the copies back. With `wanted`, a bool scalar on the device, the device does so only if it is true; the
+        host does not wait for its value. Modules may also have replaced a buffer by a new tensor of the same shape."""
         for group, kept in self.groups:
             if wanted is not None:
                 kept = list(torch._foreach_sub(kept, group))
@@ -72,40 +72,40 @@ class Buffers:
                 buffers[name] = torch.where(cast(Tensor, wanted), before, now)
 
 
-class Verdict:
-    """Whether a step's gradient is finite, and the step so taken: on its way to the host while the device goes on."""
+class FiniteCheck:
+    """Whether the gradient of a step is finite. The host can read it later, while the device computes the next step."""
 
     def __init__(self, finite: Tensor, states: int) -> None:
         self.finite = finite
         """bool scalar on the device."""
-        self.here = finite.to("cpu", non_blocking=True)  # in pinned memory, where it comes from a GPU
-        self.arrived = torch.cuda.current_stream(finite.device).record_event() if finite.is_cuda else None
+        self.on_host = finite.to("cpu", non_blocking=True)  # torch pins the memory of such a copy from a GPU
+        self.copied = torch.cuda.current_stream(finite.device).record_event() if finite.is_cuda else None
         self.states = states
-        """Parameters that the optimizer had a state for before the step."""
+        """How many parameters the optimizer had a state for before the step."""
 
-    def taken(self) -> bool:
-        """Waits for the device to come to the end of that step, if it has not."""
-        if self.arrived is not None:
-            self.arrived.synchronize()
-        return bool(self.here)
+    def passed(self) -> bool:
+        """Waits until the device has computed the gradient, but not for what it has been given to do since."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        return bool(self.on_host)
 
 
 SKIP = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad)
-"""Optimizers whose fused kernels change nothing where `found_inf` is 1 (torch/amp/grad_scaler.py and the optimizers,
-read in torch 2.14). What is derived from them may do more in a step."""
+"""Optimizers whose fused kernels change nothing if `found_inf` is 1 (torch/amp/grad_scaler.py and torch/optim, read in
+torch 2.14). Classes derived from them are left out, because their step may do more."""
 
 
 def can_skip(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether the optimizer leaves a step out on the device, told by its attribute `found_inf`."""
+    """Whether the device can skip a step of the optimizer, by the optimizer's attribute `found_inf`."""
     return type(optimizer) in SKIP and getattr(optimizer, "_step_supports_amp_scaling", False)
 
 
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.int64}
-"""The type that holds the bits of an item, by the item's bytes; of a complex128, one half of them."""
+"""The integer type for the bits of an item of so many bytes; a complex128 is read as two integers."""
 
 
 def as_integers(tensor: Tensor) -> Tensor:
-    """[n]: the bits of the memory from a tensor's first item to its last, which may be shared with other tensors."""
+    """[n]: the memory of a tensor, from its first item to its last, as integers. It is shared, not copied."""
     span = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return tensor.detach().as_strided((span if tensor.numel() else 0,), (1,)).view(INTEGERS[tensor.element_size()])
 

@@ -27,7 +27,7 @@ from trainers.build import Sets, build_mixing, build_shares, build_stream
 from trainers.checkpoint import Checkpoint, Checkpoints, Progress
 from trainers.clock import Clock
 from trainers.evaluate import evaluate
-from trainers.guards import Verdict, compare_ranks, not_finite
+from trainers.guards import FiniteCheck, compare_ranks, not_finite
 from trainers.sheet import mistakes_sheet
 from trainers.stage import Forward, Stage
 from trainers.state import load_weights, weights_sha256
@@ -66,16 +66,16 @@ class Meter:
 
 
 @dataclass(frozen=True)
-class Unsettled:
-    """A step whose verdict has not been read."""
+class PendingStep:
+    """A step that the host does not know yet to be taken or skipped."""
 
     progress: Progress
-    """How far the run had come before it."""
+    """The run's progress before it."""
     batch: Batch
-    """Which samples it used; without the samples themselves."""
+    """Which samples it used, without inputs and targets."""
     loss: Tensor
     """This rank's part of the loss."""
-    verdict: Verdict | None
+    check: FiniteCheck | None
 
 
 @dataclass
@@ -100,8 +100,8 @@ class Training:
     """The checkpoint that this attempt resumes from."""
     recent: deque[Tensor] = field(init=False)
     """This rank's parts of the last losses, as many as a point of the training curve is the mean of."""
-    unsettled: Unsettled | None = None
-    """The last step, of which it is not known yet whether it was taken."""
+    pending: PendingStep | None = None
+    """The last step, until `_settle`."""
     begun_at: float | None = None
     """When this attempt had taken its first step."""
 
@@ -158,7 +158,7 @@ class Training:
             step = self.progress.phase_step
             loss = stage.backward(batch, step)
             self._settle(stage)
-            self.unsettled = Unsettled(self.progress, batch._replace(inputs=None, targets=None), loss, stage.update())
+            self.pending = PendingStep(self.progress, batch._replace(inputs=None, targets=None), loss, stage.update())
             self.progress = self.progress.advanced(timetable.batch_size)
             meter.add(timetable.batch_size, waited)
             self.recent.append(loss)
@@ -230,13 +230,13 @@ class Training:
                                 eta_seconds=(steps - step) * speed["speed/step_seconds"])
 
     def _settle(self, stage: Stage) -> None:
-        """Accounts for the last step, once it is known whether it was taken: asked when the device has the next one to
-        compute, and before anything reads the state. Where it was not taken, keeps the state before it and raises
-        `NotFiniteError`, or says so and goes on."""
-        last, self.unsettled = self.unsettled, None
+        """Finds out whether the last step was taken, and accounts for it. If it was not, saves the state before it and
+        raises `NotFiniteError`, or reports it and continues. This waits for the last step, so it is called when the
+        device has the next one to compute; and before anything reads the state."""
+        last, self.pending = self.pending, None
         if last is None:
             return
-        if not stage.settle(last.verdict):
+        if not stage.settle(last.check):
             error = not_finite(last.progress.step, last.loss, last.batch, self.world.rank)
             if self.config.not_finite == "stop":
                 self.progress = last.progress

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from configs.errors import Fault
 from configs.schema import Config
+from data.device import to_device
 from data.loader import Batch, Fetch, Samples, Transform
 from trainers.build import Sets, build_batch_transforms, build_mixing, build_model, build_stream
 from trainers.tasks import Task
@@ -85,9 +86,8 @@ def _outputs(config: Config, name: str, model: nn.Module, batch: Batch) -> Any:
     except Exception as error:
         return Fault(what=f"data.transforms.batch cannot take a batch of data.{name}: {_told(error)}",
                      where="data.transforms.batch", given=f"{shapes(batch.inputs)}\n{_place(error)}")
-    moved = tree_map(lambda one: one.to(device) if isinstance(one, Tensor) else one, inputs)
     try:
-        outputs = model(moved)
+        outputs = model(to_device(inputs, device))
     except Exception as error:
         if ONLY_THERE.search(f"{type(error).__name__} {error}"):
             small = device.type == "meta" and sum(parameter.numel() for parameter in parameters) <= SMALL

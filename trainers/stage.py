@@ -24,7 +24,7 @@ from data.loader import Batch
 from data.order import key, micro_batches
 from trainers.build import build_optimizer, build_scheduler, computes_bf16, frozen_modules
 from trainers.checkpoint import Checkpoint
-from trainers.guards import Buffers, Verdict, can_skip
+from trainers.guards import Buffers, FiniteCheck, can_skip
 from trainers.state import (
     optimizer_numbers,
     optimizer_tensors,
@@ -42,8 +42,8 @@ TINY = 1e-30
 
 
 class Forward:
-    """Inputs on the CPU -> outputs, as training and evaluation both compute them: moved to the device, transformed as a
-    batch, in the memory order and the arithmetic that the config asks for."""
+    """Inputs -> outputs, as training and evaluation both compute them: moved to the device, transformed as a batch, in
+    the memory order and the arithmetic that the config asks for."""
 
     def __init__(self, config: Config, world: World, batch_transforms: nn.Module) -> None:
         self.device = world.device
@@ -136,35 +136,36 @@ class Stage:
             total += loss.detach()
         return total / self.world.size
 
-    def update(self) -> Verdict | None:
-        """The optimizer's step on the gradients of `backward`, left out where they are not finite, which is then so on
-        all ranks, because they are averages. Whether it was taken is the verdict, for `settle`; None goes without one.
+    def update(self) -> FiniteCheck | None:
+        """Takes the optimizer's step on the gradients of `backward`, or skips it if they are not finite; then they are
+        not finite on any rank, because they are averages over the ranks. Returns the check, for `settle`; None if the
+        config wants none.
 
-        The host waits for the device where the optimizer cannot leave a step out by itself.
+        If the optimizer cannot skip a step on the device, the host waits for the check here.
         """
-        verdict = None
+        check = None
         if self.checked or self.phase.clip_norm is not None:
             norm = nn.utils.get_total_norm([one.grad for one in self.trained if one.grad is not None])
             if self.phase.clip_norm is not None:
                 nn.utils.clip_grads_with_norm_(self.trained, self.phase.clip_norm, norm)
             if self.checked:
-                verdict = Verdict(torch.isfinite(norm), len(self.optimizer.state))
-        if verdict is not None and self.skips:
-            self.optimizer.found_inf = (~verdict.finite).float()  # type: ignore[attr-defined]
+                check = FiniteCheck(torch.isfinite(norm), len(self.optimizer.state))
+        if check is not None and self.skips:
+            self.optimizer.found_inf = (~check.finite).float()  # type: ignore[attr-defined]
             self.optimizer.step()
-            self.buffers.restore(~verdict.finite)
-        elif verdict is None or verdict.taken():
+            self.buffers.restore(~check.finite)
+        elif check is None or check.passed():
             self.optimizer.step()
         else:
             self.buffers.restore()
         self.optimizer.zero_grad(set_to_none=True)
-        return verdict
+        return check
 
-    def settle(self, verdict: Verdict | None) -> bool:
-        """Whether the last update was taken; the schedule then advances. Due before the next update, and before
-        anything reads the state, which is that before the update where it was not taken."""
-        if verdict is not None and not verdict.taken():
-            for parameter in [*self.optimizer.state][verdict.states:]:  # SGD's momentum, made but not filled
+    def settle(self, check: FiniteCheck | None) -> bool:
+        """Returns whether the last update was taken, and advances the schedule if so. Called once for each update,
+        before the next one, and before anything reads the state: after a skipped update, that is the one before it."""
+        if check is not None and not check.passed():
+            for parameter in [*self.optimizer.state][check.states:]:  # new: SGD makes its momentum without a value
                 del self.optimizer.state[parameter]
             return False
         if self.scheduler is not None and self.phase.scheduler_every == "step" and not isinstance(
@@ -173,7 +174,7 @@ class Stage:
         return True
 
     def discard(self) -> None:
-        """Takes the last `backward` back."""
+        """Undoes what the last `backward` has changed: buffers and gradients."""
         self.buffers.restore()
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -234,14 +235,14 @@ class Stage:
 
 
 def wrap(model: nn.Module, world: World) -> nn.Module:
-    """The model as one replica of many. Buffers are not broadcast at each forward, but when evaluating."""
+    """The model as one replica of many. Buffers are not broadcast at each forward, but when evaluating. Without
+    `device_ids`, DistributedDataParallel does not move inputs: the lengths of texts stay on the host."""
     if world.size == 1:
         return model
     parameters = inspect.signature(DistributedDataParallel).parameters
     buffers = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
-    devices = [world.local_rank] if world.device.type == "cuda" else None
     options = cast(Mapping[str, Any], {buffers: False})
-    return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True, **options)
+    return DistributedDataParallel(model, gradient_as_bucket_view=True, **options)
 
 
 def prefer_determinism(config: Config, *, threads: int) -> None:
@@ -254,12 +255,12 @@ def prefer_determinism(config: Config, *, threads: int) -> None:
 
 
 def set_precision(config: Config) -> None:
-    """Whether a GPU rounds fp32 to TF32 (10 bits of mantissa for 23) in matrix products, and in convolutions and
-    recurrent layers: everywhere with tf32, nowhere with fp32, and otherwise where torch does by itself, in the latter.
+    """Sets whether a GPU rounds fp32 to TF32, 10 bits of mantissa instead of 23: with tf32 in matrix products,
+    convolutions and recurrent layers, with fp32 nowhere, otherwise in the latter two alone, which is torch's default.
 
-    By the older settings, because torch 2.9 to 2.14 keep the newer ones (fp32_precision) in step with them, and not the
-    other way: who still asks by the older ones then (torch.backends.cudnn.flags, torch.compile) gets an error. Read in
-    aten/src/ATen/Context.cpp. Some of these versions warn, once, that they will go.
+    These are torch's older settings. Setting them also sets the newer ones (fp32_precision); the other way round, code
+    that reads the older ones (torch.backends.cudnn.flags, torch.compile) gets an error: aten/src/ATen/Context.cpp, read
+    in torch 2.9 to 2.14. Some of these versions warn once that the older settings will be removed.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Please use the new API settings to control TF32")
@@ -268,8 +269,8 @@ def set_precision(config: Config) -> None:
 
 
 def seed_generators(seed: int, device: torch.device) -> None:
-    """Seeds the generators of the CPU and of the device: some 7 us, where torch.manual_seed takes 200, because it looks
-    for devices of all kinds."""
+    """Seeds the generators of the CPU and of the device, in about 7 us; torch.manual_seed tries all kinds of devices,
+    and takes 200 us."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.default_generators[device.index].manual_seed(seed)

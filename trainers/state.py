@@ -14,7 +14,7 @@ from configs.errors import Fault, RunError
 from configs.layers import short
 
 IMPLEMENTATIONS = {"fused", "foreach", "capturable", "differentiable"}
-"""Arguments of torch's optimizers that say how a step is computed, and not what it is."""
+"""Arguments of torch's optimizers that choose the implementation of a step, not its result."""
 
 
 def parameter_names(model: nn.Module) -> dict[Tensor, str]:
@@ -38,10 +38,10 @@ def optimizer_numbers(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, s
 
 def tensors_after_a_step(build: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
                          trained: Iterable[nn.Parameter], names: Mapping[Tensor, str]) -> dict[str, Tensor]:
-    """What an optimizer for these parameters, which have gradients, holds after one step, in shape and type: most make
-    their tensors only then. On the meta device: nothing of it takes memory.
+    """The tensors that an optimizer for these parameters, which have gradients, holds after one step, on the meta
+    device: names, shapes and types. Most optimizers make their tensors in their first step.
 
-    The step is one on tensors without content; where an optimizer must know values (Adafactor, ASGD), on copies.
+    The step is taken on tensors without content; for an optimizer that reads values (Adafactor, ASGD), on copies.
     """
     def after(copy: Callable[[Tensor], Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
         likes = {nn.Parameter(copy(parameter.detach())): parameter for parameter in trained}
@@ -52,7 +52,7 @@ def tensors_after_a_step(build: Callable[[list[nn.Parameter]], torch.optim.Optim
         held = optimizer_tensors(optimizer, {like: names[parameter] for like, parameter in likes.items()})
         return {name: (value.shape, value.dtype) for name, value in held.items()}
 
-    from torch._subclasses.fake_tensor import FakeTensorMode  # a second to import, but for who has an optimizer
+    from torch._subclasses.fake_tensor import FakeTensorMode  # takes a second; torch's optimizers import it too
 
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
@@ -65,8 +65,8 @@ def tensors_after_a_step(build: Callable[[list[nn.Parameter]], torch.optim.Optim
 def restore_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str],
                       tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
     """Puts an optimizer into a saved state. Tensors of a parameter's shape take its memory order, and all live on its
-    device but for counts of steps, as in torch: those stay on the CPU unless a kernel there counts them. It keeps its
-    own way to compute a step: the state may have been saved on another device."""
+    device but for counts of steps, as in torch: those stay on the CPU unless a kernel there counts them. The optimizer
+    keeps its own implementation of a step, because the state may come from another device."""
     by_name = {name: parameter for parameter, name in names.items()}
     counted_there = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
     for address, value in tensors.items():

@@ -196,6 +196,21 @@ def test_an_optimizer_and_its_schedule_go_on_as_if_never_stopped(kind: type[torc
     assert resumed[1].param_groups[0]["lr"] == straight[1].param_groups[0]["lr"]
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_an_optimizer_keeps_its_own_way_to_compute(fused: bool) -> None:
+    """It may go on from a state that was saved on a GPU, where it was fused, or go on there."""
+    saved, resumed = (torch.optim.Adam([nn.Parameter(torch.ones(3))], lr=lr, fused=flag)
+                      for lr, flag in ((0.5, fused), (0.1, not fused)))
+    names = [{one.param_groups[0]["params"][0]: "weight"} for one in (saved, resumed)]
+    for one in (saved, resumed):
+        one.param_groups[0]["params"][0].grad = torch.ones(3)
+    saved.step()
+    restore_optimizer(resumed, names[1], optimizer_tensors(saved, names[0]), optimizer_numbers(saved, names[0]))
+    assert (resumed.param_groups[0]["lr"], resumed.param_groups[0]["fused"]) == (0.5, not fused)
+    resumed.step()
+    assert optimizer_tensors(resumed, names[1])["weight/step"] == 2
+
+
 def test_the_digest_sees_names_types_shapes_and_bytes() -> None:
     base = {"a": torch.zeros(4), "b": torch.ones(2)}
     assert weights_sha256(base) == weights_sha256(dict(reversed(base.items())))

@@ -1,5 +1,5 @@
 """A training step on a GPU, shown on a machine without one: everything is where it has to be, and the host waits for
-nothing but the verdict on the step before, once the device has the next one to compute."""
+nothing but the check on the step before, once the device has the next one to compute."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ def test_a_step_waits_for_nothing_but_the_verdict_on_the_one_before(gpu: FakeGpu
         one.start(gpu.pin(samples), None)
         gpu.acts.clear()
         one.backward(samples, 0)
-        verdict = one.update()
+        check = one.update()
         one.backward(samples, 1)
-        assert one.settle(verdict)
+        assert one.settle(check)
         one.update()
     assert not gpu.waits, "\n".join(gpu.waits)
     passes = ["pass"] * len(micro_batches(len(samples.positions), one.largest or len(samples.positions)))

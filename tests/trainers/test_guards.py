@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from configs.rundir import read_json
 from data.order import Stream
 from tests.tiny import drumbeat, latest, write_config
 from trainers.guards import Buffers, weights_digest
+from trainers.state import weights_sha256
 
 POISON = 41
 POISONED = [f"data.train={{_target_: tests.tiny.Poisoned, n: 100, poison: {POISON}}}", "data.transforms.train=[]",
@@ -41,6 +45,74 @@ def test_buffers_come_back() -> None:
     assert torch.isnan(model.running_mean).any()  # type: ignore[arg-type]
     buffers.restore()
     assert all(torch.equal(now, then) for now, then in zip(model.buffers(), kept, strict=True))
+
+
+class Hoard(nn.Module):
+    """Buffers of all kinds, each changed by a forward pass: of several types, without items, a part of another one, one
+    that lies there twice, and one that is replaced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, value in {
+            "single": torch.tensor(1.5), "short": torch.arange(4, dtype=torch.bfloat16), "flags": torch.tensor([True]),
+            "whole": torch.arange(6).reshape(2, 3).T, "waves": torch.ones(2, dtype=torch.complex128),
+            "empty": torch.empty(0, 3), "replaced": torch.zeros(3)}.items():
+            self.register_buffer(name, value)
+        self.register_buffer("part", self.whole[1:, 0])  # type: ignore[index]
+        self.register_buffer("again", self.single)
+        self.register_buffer("spread", self.single.expand(5))  # type: ignore[operator]
+        self.register_buffer("absent", None)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            self.single.add_(inputs.sum())  # type: ignore[operator]
+            self.short.mul_(inputs.sum())  # type: ignore[operator]
+            self.flags.logical_not_()  # type: ignore[operator]
+            self.whole.add_(7)  # type: ignore[operator]
+            self.waves.mul_(1j)  # type: ignore[operator]
+            self.replaced = self.replaced + inputs.sum()
+        return inputs
+
+
+@pytest.mark.parametrize("wanted", [None, True, False])
+@pytest.mark.parametrize("value", [1.0, float("nan")])
+def test_buffers_of_all_kinds_come_back(value: float, wanted: bool | None) -> None:
+    """Or stay, to the bit, where that is not wanted; step after step."""
+    model = Hoard()
+    buffers = Buffers(model)
+    for _ in range(3):
+        before = weights_sha256(dict(model.named_buffers()))
+        buffers.keep()
+        model(torch.full((3,), value))
+        after = weights_sha256(dict(model.named_buffers()))
+        buffers.restore(None if wanted is None else torch.tensor(wanted))
+        assert weights_sha256(dict(model.named_buffers())) == (after if wanted is False else before) != (
+            before if wanted is False else after)
+    assert torch.equal(model.part, model.whole[1:, 0])  # type: ignore[arg-type,index]
+
+
+def test_buffers_take_one_operation_for_each_type() -> None:
+    """However many there are: 64 of BatchNorm's floats, 32 of its counts. Those of frozen modules take none."""
+    model = nn.Sequential(*(nn.BatchNorm1d(2) for _ in range(48)))
+    buffers = Buffers(model, [*model[:16]])
+    buffers.keep()
+    with Counted() as counted:
+        buffers.keep()
+        buffers.restore()
+    assert counted.calls == {"aten::_foreach_copy_": 4}
+    assert [len(group) for group, _ in buffers.groups] == [64, 32]
+
+
+class Counted(TorchDispatchMode):
+    """Counts operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls[func.name().partition(".")[0]] += 1
+        return func(*args, **kwargs or {})
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from configs.load import load
 from configs.rundir import RunDir
 from trainers.build import build_sets
-from trainers.guards import NotFiniteError, Verdict
+from trainers.guards import FiniteCheck, NotFiniteError
 from trainers.loop import Training
 from trainers.stage import Stage
 from trainers.state import weights_sha256
@@ -220,7 +220,7 @@ def test_the_host_asks_about_a_step_when_the_next_one_is_under_way(tmp_path: Pat
     comparison of the ranks after five, an epoch's end after six. The seventh is not taken, which is known
     in the eighth."""
     acts: list[str] = []
-    for kind, name, act in ((Stage, "backward", "pass"), (Stage, "update", "update"), (Verdict, "taken", "ask")):
+    for kind, name, act in ((Stage, "backward", "pass"), (Stage, "update", "update"), (FiniteCheck, "passed", "ask")):
         real = getattr(kind, name)
         monkeypatch.setattr(kind, name, lambda *given, real=real, act=act, **named: (
             acts.append(act), real(*given, **named))[1])

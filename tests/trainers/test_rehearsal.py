@@ -142,9 +142,11 @@ def test_mixed_samples(tmp_path: Path) -> None:
 
 
 def test_a_model_sized_by_the_data_is_tried_with_their_sizes(tmp_path: Path) -> None:
-    """An LSTM must know the lengths of its texts, so the meta device is not enough for it."""
+    """An LSTM must know the lengths of its texts: they are there, on the meta device too, however large it is."""
     write_texts(tmp_path)
-    assert prepare(texts_config(tmp_path))["parameters"] > 0
+    assert prepare(texts_config(tmp_path, "model.hidden=8000"))["parameters"] > 256_000_000
+    with pytest.raises(PrepareError, match="3 outputs for each sample, the data has 2"):
+        prepare(texts_config(tmp_path, "model.hidden=8000", "model.classes=3"))
 
 
 def test_an_image_folder_for_a_model_of_texts(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -16,9 +18,11 @@ from torch.nn import functional
 
 from configs.layers import Layer
 from configs.load import build_config
+from configs.schema import Config
 from data.loader import Batch
-from data.order import share
-from trainers.stage import Forward, Stage
+from data.order import key, share
+from trainers.stage import Forward, Stage, prefer_determinism, set_precision
+from trainers.state import weights_sha256
 from trainers.tasks import Classification, Task
 from trainers.world import World, join
 
@@ -26,16 +30,19 @@ ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
 KEPT = torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0])
 
 
-def stage(*, mix: bool = False, largest: int | None = None, task: Task | None = None, world: World = ALONE,
-          batch_size: int = 5, optimizer: str = "SGD", **options: float) -> Stage:
-    config = build_config([Layer(origin="test", values={
-        "name": "x", "batch_size": batch_size, "max_batch_per_device": largest, "model": {"_target_": "x"},
-        "precision": "fp32",
+def config(*, mix: bool = False, optimizer: str = "torch.optim.SGD",
+           options: Mapping[str, float] = MappingProxyType({}), **values: Any) -> Config:
+    return build_config([Layer(origin="test", values={
+        "name": "x", "batch_size": 5, "model": {"_target_": "x"}, "precision": "fp32",
         "data": {"mix": {"_target_": "data.mixing.Mixup"} if mix else {}},
-        "phases": {"only": {"epochs": 1, "optimizer": {
-            "_target_": f"torch.optim.{optimizer}", "lr": 0.1, **options}}}})])
+        "phases": {"only": {"epochs": 1, "optimizer": {"_target_": optimizer, "lr": 0.1, **options}}}, **values})])
+
+
+def stage(*, model: Callable[[], nn.Module] = lambda: nn.Linear(3, 4), task: Task | None = None, world: World = ALONE,
+          largest: int | None = None, **values: Any) -> Stage:
     torch.manual_seed(0)
-    return Stage(config, 0, nn.Linear(3, 4), task or Classification(), world, Forward(config, world, nn.Identity()))
+    made = config(max_batch_per_device=largest, **values)
+    return Stage(made, 0, model(), task or Classification(), world, Forward(made, world, nn.Identity()))
 
 
 def take(one: Stage, samples: Batch, step: int) -> tuple[Tensor, bool]:
@@ -165,13 +172,39 @@ def test_a_batch_that_weighs_nothing_changes_nothing() -> None:
     assert all(torch.equal(old, new) for old, new in zip(before, one.model.parameters(), strict=True))
 
 
+class Lion(torch.optim.Optimizer):
+    """Somebody's own: its state is a tensor of another type, one of another shape, and a number."""
+
+    def __init__(self, parameters: Any, lr: float) -> None:
+        super().__init__(parameters, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        for parameter in self.param_groups[0]["params"]:
+            state = self.state[parameter]
+            if not state:
+                state |= {"mean": torch.zeros_like(parameter, dtype=torch.float64),
+                          "rows": torch.zeros(len(parameter), device=parameter.device), "count": 0}
+            state["mean"].lerp_(parameter.grad.double(), 0.1)
+            state["count"] += 1
+            parameter.sub_(state["mean"].sign(), alpha=self.param_groups[0]["lr"])
+
+
 @pytest.mark.parametrize(("optimizer", "options"), [
-    ("SGD", {}), ("SGD", {"momentum": 0.9}), ("AdamW", {}), ("Adam", {"amsgrad": True}), ("Adafactor", {})])
+    ("torch.optim.SGD", {}), ("torch.optim.SGD", {"momentum": 0.9, "fused": True}), ("torch.optim.AdamW", {}),
+    ("torch.optim.AdamW", {"fused": True}), ("torch.optim.Adam", {"amsgrad": True}), ("torch.optim.Adagrad", {}),
+    ("torch.optim.RMSprop", {"centered": True}), ("torch.optim.Adafactor", {}), ("torch.optim.ASGD", {}),
+    ("tests.trainers.test_stage.Lion", {})])
 def test_the_start_foresees_the_optimizers_tensors(optimizer: str, options: dict[str, float]) -> None:
-    """By name, shape and type as they are after a step; and it leaves the state as it was."""
-    one, other = (stage(mix=False, optimizer=optimizer, **options) for _ in range(2))
+    """By name, shape and type as they are after a step, without one; and it leaves the state as it was."""
+    one, other = (stage(model=lambda: nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), optimizer=optimizer,
+                        options=options) for _ in range(2))
+    before, made = weights_sha256(one.model.state_dict()), set(one.tensors())
+    versions = [parameter._version for parameter in one.trained]
     foreseen = one.start(batch(OWN), None)
-    assert one.tensors() == {}
+    assert weights_sha256(one.model.state_dict()) == before
+    assert [parameter._version for parameter in one.trained] == versions, "the weights are not written to"
+    assert set(one.tensors()) == made
     assert all(value.is_meta for value in foreseen.values()), "nothing of it takes memory"
     for each in (one, other):
         take(each, batch(OWN), 0)
@@ -180,3 +213,67 @@ def test_the_start_foresees_the_optimizers_tensors(optimizer: str, options: dict
         name: (value.shape, value.dtype) for name, value in taken.items()}
     assert all(torch.equal(value, other.tensors()[name]) for name, value in taken.items())
     assert all(torch.equal(value, other.model.state_dict()[name]) for name, value in one.model.state_dict().items())
+
+
+def test_a_pass_is_seeded_as_by_torch() -> None:
+    """By the phase, the step and the rank, for every generator of the CPU."""
+    drawn: list[Tensor] = []
+    one = stage()
+    one.model.register_forward_pre_hook(lambda module, given: drawn.append(torch.rand(3)))
+    one.backward(batch(OWN), 7)
+    torch.manual_seed(key(0, "step", 0, 7, 0))
+    assert torch.equal(drawn[0], torch.rand(3))
+
+
+def test_a_step_does_not_ask_for_devices_of_all_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch.manual_seed does, in 200 us."""
+    one = stage()
+    monkeypatch.setattr(torch, "manual_seed", None)
+    take(one, batch(OWN), 0)
+
+
+@pytest.fixture
+def as_before() -> Iterator[None]:
+    """torch's settings, put back at the end."""
+    mode, threads, benchmark = torch.get_deterministic_debug_mode(), torch.get_num_threads(), (
+        torch.backends.cudnn.benchmark)
+    yield
+    torch.set_deterministic_debug_mode(mode)
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = benchmark
+    set_precision(config(precision="auto"))
+
+
+@pytest.mark.parametrize(("precision", "products", "convolutions"), [
+    ("auto", False, True), ("bf16", False, True), ("tf32", True, True), ("fp32", False, False)])
+@pytest.mark.parametrize("before", ["tf32", "fp32"])
+def test_where_a_gpu_may_round_to_tf32(as_before: None, precision: str, products: bool, convolutions: bool,
+                                       before: str) -> None:
+    """Whatever was set before; and torch can be asked in all its ways."""
+    set_precision(config(precision=before))
+    set_precision(config(precision=precision))
+    assert torch.backends.cuda.matmul.allow_tf32 is products
+    assert torch.backends.cudnn.allow_tf32 is convolutions
+    assert torch.get_float32_matmul_precision() == ("high" if products else "highest")
+    assert (torch.backends.cuda.matmul.fp32_precision == "tf32") is products
+    assert [one.fp32_precision == "tf32" for one in (torch.backends.cudnn.conv, torch.backends.cudnn.rnn)] == [
+        convolutions, convolutions]
+    with torch.backends.cudnn.flags(enabled=False):
+        pass
+
+
+def test_tf32_is_fp32_on_the_cpu(as_before: None) -> None:
+    products = []
+    for precision in ("fp32", "tf32"):
+        set_precision(config(precision=precision))
+        one = stage(precision=precision)
+        assert not one.forward.bf16
+        with one.forward.arithmetic():
+            products.append(one.model(POINTS) @ POINTS.new_ones(4, 4))
+    assert torch.equal(*products)
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_kernels_are_tried_out_where_they_need_not_be_deterministic(as_before: None, deterministic: bool) -> None:
+    prefer_determinism(config(deterministic=deterministic), threads=1)
+    assert torch.backends.cudnn.benchmark is not deterministic

@@ -13,7 +13,8 @@ from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import create_rd
 from trainers.store import meet_on_loopback
 words = dict(word.removeprefix("--").split("=") for word in meet_on_loopback())
 endpoint = f"{words['master-addr']}:{words['master-port']}"
-met = create_rdzv_handler(RendezvousParameters("static", endpoint, "run", 1, 1, rank=0)).next_rendezvous()
+parameters = RendezvousParameters("static", endpoint, "run", 1, 1, rank=0)
+met = create_rdzv_handler(parameters).next_rendezvous()
 listening = [line.split()[1] for file in ("/proc/net/tcp", "/proc/net/tcp6") for line in open(file) if " 0A " in line]
 print(*[address.rpartition(":")[0] for address in listening
         if address.endswith(f":{int(words['master-port']):04X}")])
