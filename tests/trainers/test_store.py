@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
+
+from configs.layers import ROOT
 
 MEETING = """
 from pathlib import Path
@@ -22,5 +23,5 @@ print(*[address.rpartition(":")[0] for address in listening
 
 
 def test_the_ranks_of_an_evaluation_meet_on_loopback() -> None:
-    done = subprocess.run([sys.executable, "-c", MEETING], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", MEETING], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "0100007F\n", done.stderr
