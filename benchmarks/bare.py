@@ -25,9 +25,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from benchmarks.work import WORKS, images
-from data.images import Normalize
-from trainers.build import computes_bf16
-from trainers.target import instantiate
+from drumbeat.data.images import Normalize
+from drumbeat.trainers.build import computes_bf16
+from drumbeat.trainers.target import instantiate
 
 
 def main(name: str, *, tuned: bool, marks: str = "") -> None:

@@ -20,10 +20,10 @@ import torch.distributed as dist
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from benchmarks.report import Row, show
-from configs.rundir import RunDir
-from models.transfer import ResNet50ConcatPool
-from trainers.checkpoint import Checkpoints, Progress
-from trainers.state import optimizer_numbers, optimizer_tensors, parameter_names
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.models.transfer import ResNet50ConcatPool
+from drumbeat.trainers.checkpoints.manager import Checkpoints, Progress
+from drumbeat.trainers.checkpoints.state import optimizer_numbers, optimizer_tensors, parameter_names
 
 
 def main() -> None:

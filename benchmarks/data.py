@@ -23,15 +23,15 @@ from torchvision import datasets
 from torchvision import transforms as v1
 
 from benchmarks.report import Row, show
-from configs.load import load
-from data.cache import open_cache
-from data.demo_xray import write_radiographs
-from data.images import ImageFolder
-from data.loader import Fetch, Shares, batches
-from data.order import Stream, Timetable
-from data.sampling import LengthWindows
-from data.text import padding_waste
-from trainers.build import build_batch_transforms, build_sets
+from drumbeat.configs.load import load
+from drumbeat.data.cache import open_cache
+from drumbeat.data.demo.xray import write_radiographs
+from drumbeat.data.images import ImageFolder
+from drumbeat.data.loader import Fetch, Shares, batches
+from drumbeat.data.order import Stream, Timetable
+from drumbeat.data.sampling import LengthWindows
+from drumbeat.data.text import padding_waste
+from drumbeat.trainers.build import build_batch_transforms, build_sets
 
 BATCH = 16
 IMAGES = 96
@@ -113,7 +113,7 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 n = int(sys.argv[2])
 if sys.argv[1] == "ours":
     import numpy as np
-    from data.order import Stream
+    from drumbeat.data.order import Stream
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.perf_counter()
     Stream(n, 0, 0).indices(np.arange(256))
@@ -187,7 +187,7 @@ import os, sys
 n = 1_000_000
 names = (f"some/class/folder/patient-{i:09d}-view-{i % 4}.jpeg" for i in range(n))
 if sys.argv[1] == "ours":
-    from data.packed import PackedStrings
+    from drumbeat.data.packed import PackedStrings
     paths = PackedStrings(names)
 else:
     paths = list(names)

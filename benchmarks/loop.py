@@ -20,14 +20,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from benchmarks.report import Row, show
 from benchmarks.work import WORKS, Work
-from configs.layers import Layer
-from configs.load import Loaded, build_config
-from configs.rundir import RunDir, write_json, write_text
-from configs.schema import Site
-from launch.agents import Agents
-from launch.executors import environment
-from launch.plan import Machine, plan_job, torchrun_command
-from launch.rendezvous import LOOPBACK, free_port
+from drumbeat.configs.layers import Layer
+from drumbeat.configs.load import Loaded, build_config
+from drumbeat.configs.run.folder import RunDir, write_json, write_text
+from drumbeat.configs.schema import Site
+from drumbeat.launch.node.torchrun import Agents
+from drumbeat.launch.backends.executors import environment
+from drumbeat.launch.plan.job import Machine, plan_job, torchrun_command
+from drumbeat.launch.node.rendezvous import LOOPBACK, free_port
 
 RANKS = 2
 LIMIT = """Limit: the loop cannot be faster than the arithmetic of its model. A ratio of 1 against the bare loop means
@@ -40,7 +40,7 @@ def config_values(work: Work) -> dict[str, object]:
     return {
         "name": "benchmark", "batch_size": work.batch, "model": work.model,
         "data": {"train": {"_target_": "benchmarks.work.images", **sizes}, "workers": 0, "transforms": {"batch": [
-            {"_target_": "data.images.Normalize", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}]}},
+            {"_target_": "drumbeat.data.images.Normalize", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}]}},
         "phases": {"only": {"epochs": work.steps * work.batch / work.samples, "freeze": list(work.freeze),
                             "optimizer": {"_target_": "torch.optim.Adam", "lr": 1e-3, "fused": True}}},
         "tracking": {"every_steps": work.every, "images": 0},

@@ -29,14 +29,14 @@ from rich.console import Console
 from benchmarks.loop import RANKS, config_values
 from benchmarks.report import Row, show
 from benchmarks.work import WORKS
-from configs.layers import Layer
-from configs.load import Loaded, build_config
-from configs.rundir import RunDir, read_json
-from launch.drill import Drill
-from launch.goodput import goodput, text, useful
-from models.transfer import ResNet50ConcatPool
-from trainers.checkpoint import Checkpoints, Progress
-from trainers.state import optimizer_numbers, optimizer_tensors, parameter_names
+from drumbeat.configs.layers import Layer
+from drumbeat.configs.load import Loaded, build_config
+from drumbeat.configs.run.folder import RunDir, read_json
+from drumbeat.launch.drill.drill import Drill
+from drumbeat.launch.runs.goodput import goodput, text, useful
+from drumbeat.models.transfer import ResNet50ConcatPool
+from drumbeat.trainers.checkpoints.manager import Checkpoints, Progress
+from drumbeat.trainers.checkpoints.state import optimizer_numbers, optimizer_tensors, parameter_names
 
 LIMIT = """Limit: joining, reading the checkpoint and one discarded step take their time, so the next step does not come
 at once, and the useful part falls with the number of blows. (Published: 0.97 on 9,600 GPUs, at a failure every few

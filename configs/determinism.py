@@ -1,7 +1,7 @@
 """What a run promises of its bits, and the operations that limit the promise.
 
 Each operation without a deterministic implementation that a rank ran has one file in the run's folder, whichever rank
-and attempt ran it. `trainers.determinism` writes them; `claim` is the sentence that commands print.
+and attempt ran it. `drumbeat.trainers.determinism` writes them; `claim` is the sentence that commands print.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass
 
-from configs.rundir import RunDir, read_json, write_json
+from drumbeat.configs.run.folder import RunDir, read_json, write_json
 
 
 @dataclass(frozen=True, kw_only=True)

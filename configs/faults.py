@@ -13,9 +13,9 @@ from typing import Any, Literal, Union
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from configs.errors import Fault, nearest
-from configs.layers import Layer
-from configs.text import inline
+from drumbeat.configs.errors import Fault, nearest
+from drumbeat.configs.layers import Layer
+from drumbeat.configs.yaml_text import inline
 
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 PLAIN_NAME = re.compile(r"\w[\w.-]*")

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from configs.errors import ConfigError, Fault, nearest
-from configs.text import Loader, inline, parse
+from drumbeat.configs.errors import ConfigError, Fault, nearest
+from drumbeat.configs.yaml_text import Loader, inline, parse
 
 ROOT = Path(__file__).resolve().parent.parent
 """The folder that holds launch/, trainers/, configs/ and the rest."""
@@ -67,7 +67,7 @@ def assignment_layer(text: str) -> Layer:
 
 
 def flag_layer(key: str, value: Any) -> Layer:
-    """The layer of a flag: `launch.gpus` is set by --gpus."""
+    """The layer of a flag: `drumbeat.launch.plan.gpus` is set by --gpus."""
     return Layer(values=nest(key, value), origin="--" + key.rpartition(".")[2].replace("_", "-"))
 
 

@@ -1,6 +1,6 @@
 """From a config file to a `Config`: defaults < file (< its base) < KEY=VALUE < flags.
 
-    loaded = load("configs/resnet50_xray.yaml", ["batch_size=64"], {"launch.gpus": 8})
+    loaded = load("configs/resnet50_xray.yaml", ["batch_size=64"], {"drumbeat.launch.plan.gpus": 8})
     loaded.config                      # the frozen Config
     loaded.where("batch_size")         # 'command line'
 
@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from configs.errors import ConfigError, Fault, nearest
-from configs.layers import ROOT as ROOT
-from configs.layers import Layer, assignment_layer, file_layers, flag_layer, leaves, short
-from configs.merge import Places, build, references, source, with_references
-from configs.schema import Config, Site
-from configs.text import dump, inline
+from drumbeat.configs.errors import ConfigError, Fault, nearest
+from drumbeat.configs.layers import ROOT as ROOT
+from drumbeat.configs.layers import Layer, assignment_layer, file_layers, flag_layer, leaves, short
+from drumbeat.configs.merge import Places, build, references, source, with_references
+from drumbeat.configs.schema import Config, Site
+from drumbeat.configs.yaml_text import dump, inline
 
 CHANGEABLE = ("launch.", "tracking.", "checkpoints.", "data.workers", "data.cache", "data.may_change",
               "data.max_skipped")

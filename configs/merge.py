@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from configs.errors import ConfigError, Fault
-from configs.faults import misfit, missing, out_of_bounds, unresolved
-from configs.layers import Layer, leaves, nest, overlay, parent
-from configs.text import inline
+from drumbeat.configs.errors import ConfigError, Fault
+from drumbeat.configs.faults import misfit, missing, out_of_bounds, unresolved
+from drumbeat.configs.layers import Layer, leaves, nest, overlay, parent
+from drumbeat.configs.yaml_text import inline
 
 PATH_ARGUMENTS = ("root", "folder", "path", "file")
 """Arguments of targets with these names, or ending in _ and one of them, are paths."""

@@ -4,7 +4,7 @@ Several libraries watch a rank that waits for the others, each by its own clock.
 in this order, which is why all of them are set here, in seconds:
 
 1. `nccl_seconds`: NCCL's collectives time out, and torch's flight recorder writes, on every rank, which ones it joined.
-2. `patience`: the watchdog of each rank (`trainers.watchdog`) writes down the stacks of all threads.
+2. `patience`: the watchdog of each rank (`drumbeat.trainers.watchdog`) writes down the stacks of all threads.
 3. `GRACE` later, the kernel ends the rank.
 4. Later still NCCL would end a rank that waits, gloo would raise an error, and NCCL's heartbeat monitor would end a
    rank whose CUDA calls block, in a long compilation or the capture of a graph. They matter before the first step only.
@@ -15,7 +15,7 @@ between. Not tested on a GPU.
 
 from __future__ import annotations
 
-from configs.schema import Config
+from drumbeat.configs.schema import Config
 
 SHORTEST = 1800.0
 """Patience unless the config says otherwise; a step that takes longer makes it grow."""

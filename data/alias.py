@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from data.order import Integers, Words
+from drumbeat.data.order import Integers, Words
 
 Floats = NDArray[np.float64]
 

@@ -28,9 +28,9 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from data.fork import FORK
-from data.order import Integers
-from data.packed import PackedStrings
+from drumbeat.data.fork import FORK
+from drumbeat.data.order import Integers
+from drumbeat.data.packed import PackedStrings
 
 Pixels = NDArray[np.uint8]
 """One image: [H, W] gray or [H, W, 3] in RGB."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from data.loader import Batch
+from drumbeat.data.loader import Batch
 
 
 def on_device(source: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
@@ -47,7 +47,7 @@ def _arrived(batch: Batch, event: Any) -> Batch:
 
 def to_device(values: Any, device: torch.device) -> Any:
     """Moves tensors, and tuples, lists and dicts of them, to a device. An object that has a method `to` moves itself,
-    and may leave a part on the host, as `data.text.Padded` does."""
+    and may leave a part on the host, as `drumbeat.data.text.Padded` does."""
     if hasattr(values, "to"):
         return values.to(device, non_blocking=True)
     if isinstance(values, Mapping):

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
-from data.cache import Pixels
+from drumbeat.data.cache import Pixels
 
 cv2.setNumThreads(1)  # the cores belong to the ranks and their workers; and threads do not survive a fork
 

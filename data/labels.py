@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.order import Integers
-from data.tables import Table, short
+from drumbeat.data.order import Integers
+from drumbeat.data.tables import Table, short
 
 
 class Labels:
-    """What `labels`, `numeric` and `classes` of `data.text.Texts` ask for, and the targets of the blocks read so far.
+    """What `labels`, `numeric` and `classes` of `drumbeat.data.text.Texts` ask for, and the targets of the blocks read so far.
 
     Raises ValueError for arguments that do not go together.
     """

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from data.order import Integers, keys
+from drumbeat.data.order import Integers, keys
 
 BLOCK = 8192
 """Positions worked out at a time: what the processor's cache holds."""

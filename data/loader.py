@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.multiprocessing import _prctl_pr_set_pdeathsig  # type: ignore[attr-defined]  # PR_SET_PDEATHSIG
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from data.cache import Pixels
-from data.fork import FORK
-from data.images import UNREADABLE
-from data.mixing import Mixing
-from data.order import Integers, Timetable, keys, share
+from drumbeat.data.cache import Pixels
+from drumbeat.data.fork import FORK
+from drumbeat.data.images import UNREADABLE
+from drumbeat.data.mixing import Mixing
+from drumbeat.data.order import Integers, Timetable, keys, share
 
 MOST_IN_A_ROW = 100
 """Samples tried in the place of one that cannot be read."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from data.order import Integers
+from drumbeat.data.order import Integers
 
 
 class Arrays:

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.order import Integers, keys
+from drumbeat.data.order import Integers, keys
 
 Floats = NDArray[np.float64]
 

@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data.cache import Pixels
-from data.order import Integers
+from drumbeat.data.cache import Pixels
+from drumbeat.data.order import Integers
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")

@@ -1,7 +1,7 @@
 """Streams beside `order.Stream`: samples drawn by weight, classes in turn; and steps of samples of like lengths.
 
     data:
-      sampling: {_target_: data.sampling.ClassBalanced}
+      sampling: {_target_: drumbeat.data.sampling.ClassBalanced}
 
 The trainer gives a stream the set, the seed and the phase; the config gives the rest. Like `order.Stream`, each is a
 function of the position and keeps no state, so the order is the same at any width and after any number of stops. They
@@ -20,8 +20,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from data.alias import AliasTable, Floats, whole_weights
-from data.order import Integers, Permutation, Stream, Timetable, key, keys, share
+from drumbeat.data.alias import AliasTable, Floats, whole_weights
+from drumbeat.data.order import Integers, Permutation, Stream, Timetable, key, keys, share
 
 
 class SampleStream(Protocol):

@@ -1,7 +1,7 @@
 """A part of a set as a set of its own: the same samples each time, and on every machine.
 
     data:
-      train: {_target_: data.splits.Split, part: train, fractions: {train: 0.8, validation: 0.2}, of: {_target_: ...}}
+      train: {_target_: drumbeat.data.splits.Split, part: train, fractions: {train: 0.8, validation: 0.2}, of: {_target_: ...}}
 
 Which part a sample belongs to is worked out from its name, so nothing is stored, and new files move no old ones (by
 class, no more old ones than there are new).
@@ -20,9 +20,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from data.loader import Samples
-from data.order import Integers, Words, key
-from data.sampling import labels_of
+from drumbeat.data.loader import Samples
+from drumbeat.data.order import Integers, Words, key
+from drumbeat.data.sampling import labels_of
 
 TOLERANCE = Fraction(1, 10**9)
 """By how much written fractions may sum to more than 1."""

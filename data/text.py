@@ -4,7 +4,7 @@
     train = Texts(file="train.csv", text="review", labels="sentiment", words=words, max_length=400)
     (ids, lengths), targets = train.fetch(np.arange(32))        # Padded: int64 [32, T], int64 [32]; int64 [32]
 
-A file is read once and kept as flat arrays in a folder beside it, as data/store.py says; data/words.py has the words.
+A file is read once and kept as flat arrays in a folder beside it, as data/store.py says; data/vocabulary.py has the words.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.labels import Labels
-from data.order import Integers
-from data.store import built, digest, mapped
-from data.tables import Table, found
-from data.words import Words, glove
+from drumbeat.data.labels import Labels
+from drumbeat.data.order import Integers
+from drumbeat.data.store import built, digest, mapped
+from drumbeat.data.tables import Table, found
+from drumbeat.data.vocabulary import Words, glove
 
 __all__ = ["Texts", "Words", "glove", "padding_waste"]
 

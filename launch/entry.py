@@ -6,9 +6,9 @@ import sys
 
 
 def main(argv: list[str] | None = None, program: str = "drumbeat run") -> int:
-    """As `launch.cli.main`."""
+    """As `drumbeat.launch.commands.main.main`."""
     try:
-        from launch import cli
+        from drumbeat.launch.commands import main as cli
 
         return cli.main(argv, program)
     except KeyboardInterrupt:

@@ -11,7 +11,7 @@ import sys
 
 if __name__ == "__main__":  # as a file: Python has put launch/ first on the path, where the repository belongs
     sys.path[0] = os.path.realpath(__file__).rsplit(os.sep, 2)[0]
-    from launch.entry import main  # which has this module imported under its own name, once it is sure to be needed
+    from drumbeat.launch.entry import main  # which has this module imported under its own name, once it is sure to be needed
 
     sys.exit(main(["run", *sys.argv[1:]], program="python launch/run.py"))
 
@@ -21,13 +21,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from configs.errors import ConfigError, Fault, RunError, nearest
-from configs.load import Loaded, find, load, load_site, reload
-from configs.rundir import RunDir, read_json
-from launch import snapshot
-from launch.here import each_node, held
-from launch.plan import JobPlan, Machine, Where, plan_job
-from launch.start import Start, pointing_into, start
+from drumbeat.configs.errors import ConfigError, Fault, RunError, nearest
+from drumbeat.configs.load import Loaded, find, load, load_site, reload
+from drumbeat.configs.run.folder import RunDir, read_json
+from drumbeat.launch.plan import snapshot
+from drumbeat.launch.backends.allocation import each_node, held
+from drumbeat.launch.plan.job import JobPlan, Machine, Where, plan_job
+from drumbeat.launch.commands.start import Start, pointing_into, start
 
 
 def run(args: argparse.Namespace) -> int:
@@ -55,7 +55,7 @@ def _fresh(args: argparse.Namespace) -> Start:
 def _resumed(args: argparse.Namespace) -> Start:
     """A run that is to go on, where it ran before unless a flag says otherwise, with its own code and config and as
     many processes as before unless flags change them."""
-    from launch.runs import command, find_run, processes_of, still_runs
+    from drumbeat.launch.runs.find import command, find_run, processes_of, still_runs
 
     run_dir = find_run(args.resume, Path(args.runs))
     if read_json(run_dir.status).get("state") == "finished":
@@ -73,7 +73,7 @@ def _resumed(args: argparse.Namespace) -> Start:
 
 def _instead_of_resuming(run_dir: RunDir) -> str:
     """What to do about a run that is at work, or may be: on a machine or a cluster that cannot be asked."""
-    from launch.runs import command, processes_of
+    from drumbeat.launch.runs.find import command, processes_of
 
     wait = f"Wait for it, or stop it: {command('stop', run_dir)}"
     return wait if processes_of(run_dir) else (
@@ -82,7 +82,7 @@ def _instead_of_resuming(run_dir: RunDir) -> str:
 
 def _again(args: argparse.Namespace) -> Start:
     """A new run of the code and config that another run had, but for the values that are given."""
-    from launch.runs import find_run
+    from drumbeat.launch.runs.find import find_run
 
     model = find_run(args.rerun, Path(args.runs))
     before = JobPlan.read(model.plan)
@@ -119,8 +119,8 @@ def _as_before(plan: JobPlan, args: argparse.Namespace) -> dict[str, Any]:
     if plan.where == "debug":
         return asked
     topology = plan.topology
-    ranks = {} if asked.keys() & {"launch.gpus", "launch.procs"} else {
-        "launch.gpus": topology.ranks_per_node if topology.device == "cuda" else 0,
+    ranks = {} if asked.keys() & {"drumbeat.launch.plan.gpus", "launch.procs"} else {
+        "drumbeat.launch.plan.gpus": topology.ranks_per_node if topology.device == "cuda" else 0,
         "launch.procs": topology.ranks_per_node, "launch.cpus_per_rank": topology.cpus_per_rank}
     return {"launch.nodes": topology.nodes, **ranks, **asked}
 
@@ -133,7 +133,7 @@ def _with_code(args: argparse.Namespace, what: Start) -> Start:
         return what
     code = snapshot.newest_code((what.model or what.run_dir).path)
     found = snapshot.Snapshot.read(code) if code and not args.new_code else None
-    if code and found and what.plan.where == "here" and not found.knows("launch.here", code):
+    if code and found and what.plan.where == "here" and not found.knows("drumbeat.launch.backends.allocation", code):
         raise RunError(Fault(what="the run's copy of the code is older than --here", where=str(code),
                              remedy="Add --new-code; or have it queued: --slurm instead of --here."))
     if not what.new and not args.new_code:
@@ -151,10 +151,10 @@ def _with_code(args: argparse.Namespace, what: Start) -> Start:
 
 def _flags(args: argparse.Namespace) -> dict[str, Any]:
     """The flags that are config values, by dotted key."""
-    given = {"name": args.name, "launch.nodes": args.nodes, "launch.gpus": args.gpus, "launch.procs": args.procs}
+    given = {"name": args.name, "launch.nodes": args.nodes, "drumbeat.launch.plan.gpus": args.gpus, "launch.procs": args.procs}
     flags = {key: value for key, value in given.items() if value is not None}
     if args.procs is not None and args.gpus is None:
-        flags["launch.gpus"] = 0
+        flags["drumbeat.launch.plan.gpus"] = 0
     return flags
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from configs.layers import ROOT, file_layers
-from configs.load import load, load_site
-from configs.schema import Site
-from launch.plan import Machine, plan_job
-from launch.start import EXECUTORS
+from drumbeat.configs.layers import ROOT, file_layers
+from drumbeat.configs.load import load, load_site
+from drumbeat.configs.schema import Site
+from drumbeat.launch.plan.job import Machine, plan_job
+from drumbeat.launch.commands.start import EXECUTORS
 
 MAY_IMPORT = {
     "configs": {"configs"},
@@ -103,8 +103,8 @@ def test_every_module_says_what_it_is(package: str) -> None:
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 @pytest.mark.parametrize(("where", "flags"), [
-    ("debug", {}), ("local", {"launch.procs": 2, "launch.gpus": 0}), ("local", {"launch.gpus": 8}),
-    ("slurm", {"launch.gpus": 8, "launch.nodes": 2}),
+    ("debug", {}), ("local", {"launch.procs": 2, "drumbeat.launch.plan.gpus": 0}), ("local", {"drumbeat.launch.plan.gpus": 8}),
+    ("slurm", {"drumbeat.launch.plan.gpus": 8, "launch.nodes": 2}),
 ])
 def test_every_shipped_config_loads_and_plans(file: Path, where: str, flags: dict[str, int],
                                               tmp_path: Path) -> None:

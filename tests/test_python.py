@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.rundir import read_json
+from drumbeat.configs.run.folder import read_json
 from tests.tiny import drumbeat, latest, write_config
 
 

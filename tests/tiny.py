@@ -18,9 +18,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from configs.load import ROOT
-from configs.rundir import RunDir
-from trainers.tasks import Classification
+from drumbeat.configs.load import ROOT
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.trainers.tasks import Classification
 
 CONFIG = """
 name: tiny
@@ -37,7 +37,7 @@ data:
       - {_target_: torchvision.transforms.v2.RandomCrop, size: 8, padding: 1}
       - {_target_: torchvision.transforms.v2.RandomHorizontalFlip}
     batch:
-      - {_target_: data.images.Normalize, mean: [0.5], std: [0.25]}
+      - {_target_: drumbeat.data.images.Normalize, mean: [0.5], std: [0.25]}
   workers: 0
 phases:
   head:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from configs.load import ROOT, load, load_site
-from configs.rundir import RunDir, read_json, write_json, write_text
-from data import demo_sets
-from launch.executors import InProcess
-from launch.plan import Machine, plan_job
-from trainers.prepare import prepare
+from drumbeat.configs.load import ROOT, load, load_site
+from drumbeat.configs.run.folder import RunDir, read_json, write_json, write_text
+from drumbeat.data.demo import sets as demo_sets
+from drumbeat.launch.backends.executors import InProcess
+from drumbeat.launch.plan.job import Machine, plan_job
+from drumbeat.trainers.commands.prepare import prepare
 
 NOTHING_PRETRAINED = "model.weights=null"
 
@@ -49,7 +49,7 @@ def train(config: Path | str, changes: Sequence[str], folder: Path) -> tuple[dic
     """Prepares a config and trains it as --debug does, in `folder`, where this process must be: what preparing found,
     and result.json."""
     file = ROOT / "configs" / f"{config}.yaml" if isinstance(config, str) else config
-    loaded = load(file, [*changes, "launch.gpus=0", "tracking.images=2", "tracking.every_steps=1"])
+    loaded = load(file, [*changes, "drumbeat.launch.plan.gpus=0", "tracking.images=2", "tracking.every_steps=1"])
     facts = prepare(loaded.config)
     run = RunDir.new(folder / "runs", loaded.config.name)
     plan = plan_job(loaded.config, run_dir=run.path, where="debug", machine=Machine(cpus=1, gpus=()),

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from configs.errors import Fault, PrepareError
-from data.ledger import Span, digest
-from data.loader import Batch, Samples
-from trainers.checkpoint import Progress
-from trainers.facts import facts_of
-from trainers.world import World
+from drumbeat.configs.errors import Fault, PrepareError
+from drumbeat.data.ledger import Span, digest
+from drumbeat.data.loader import Batch, Samples
+from drumbeat.trainers.checkpoints.manager import Progress
+from drumbeat.trainers.facts import facts_of
+from drumbeat.trainers.world import World
 
 HALF = 2**32
 

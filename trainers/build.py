@@ -13,19 +13,19 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
-from configs.errors import Fault, PrepareError
-from configs.schema import Config, Phase
-from configs.text import inline
-from configs.there import once
-from data.cache import open_cache
-from data.images import ImageFolder
-from data.loader import Samples, Shares, Transform
-from data.mixing import Mixing
-from data.order import Stream, Timetable, key
-from data.sampling import LengthWindows, SampleStream
-from trainers.state import IMPLEMENTATIONS
-from trainers.target import all_of, instantiate, locate
-from trainers.tasks import Task
+from drumbeat.configs.errors import Fault, PrepareError
+from drumbeat.configs.schema import Config, Phase
+from drumbeat.configs.yaml_text import inline
+from drumbeat.configs.preconditions import once
+from drumbeat.data.cache import open_cache
+from drumbeat.data.images import ImageFolder
+from drumbeat.data.loader import Samples, Shares, Transform
+from drumbeat.data.mixing import Mixing
+from drumbeat.data.order import Stream, Timetable, key
+from drumbeat.data.sampling import LengthWindows, SampleStream
+from drumbeat.trainers.checkpoints.state import IMPLEMENTATIONS
+from drumbeat.trainers.target import all_of, instantiate, locate
+from drumbeat.trainers.tasks import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ def as_computed(config: Config, for_training: list[Transform], for_evaluation: l
     if not (config.data.transforms.fuse and any(type(one).__module__.startswith("torchvision.transforms.v2")
                                                 for one in (*for_training, *for_evaluation))):
         return for_training, for_evaluation, "auto"
-    from data.fused import fuse, needed_side  # with OpenCV and torchvision, which not every run needs
+    from drumbeat.data.fused import fuse, needed_side  # with OpenCV and torchvision, which not every run needs
 
     sides = [needed_side(several) for several in (for_training, for_evaluation)]
     known = [side for side in sides if side is not None]
@@ -140,7 +140,7 @@ def _build_set(node: dict[str, Any], key: str, *, needed: bool = False) -> Sampl
     if not node:
         if needed:
             raise PrepareError(Fault(what="no training set", where=key,
-                                     remedy="Name one: data: {train: {_target_: data.images.ImageFolder, root: ...}}"))
+                                     remedy="Name one: data: {train: {_target_: drumbeat.data.images.ImageFolder, root: ...}}"))
         return None
     samples = instantiate(node, key)
     if not (hasattr(samples, "__len__") and hasattr(samples, "__getitem__")):

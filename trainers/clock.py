@@ -1,7 +1,7 @@
 """Where the time of a run goes, as rank 0 sees it.
 
 The sums travel with each checkpoint, so they hold what led to it and nothing that was lost: what a run's wall time has
-beyond them went into starting in vain and into work done twice (`launch.goodput`).
+beyond them went into starting in vain and into work done twice (`drumbeat.launch.runs.goodput`).
 """
 
 from __future__ import annotations

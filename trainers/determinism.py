@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
-from configs.determinism import Operation, record
-from configs.rundir import RunDir
+from drumbeat.configs.determinism import Operation, record
+from drumbeat.configs.run.folder import RunDir
 
 WARNING = ("(.+?) does not have a deterministic implementation|(.+?) defaults to a non-deterministic algorithm"
            "|.* because it uses (CuBLAS)")

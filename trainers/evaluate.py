@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from data.device import on_device
-from data.loader import Fetch, Samples, Transform, batches, chunks
-from trainers.stage import Forward
-from trainers.tasks import Results, Task
-from trainers.world import World
+from drumbeat.data.device import on_device
+from drumbeat.data.loader import Fetch, Samples, Transform, batches, chunks
+from drumbeat.trainers.phase_runner import Forward
+from drumbeat.trainers.tasks import Results, Task
+from drumbeat.trainers.world import World
 
 
 def evaluate(model: nn.Module, task: Task, samples: Samples, transforms: list[Transform], *, forward: Forward,

@@ -1,6 +1,6 @@
 """What a model is sized by and only the data knows: `classes: from_data` in a config's model.
 
-    model: {_target_: models.lstm.LSTM, vocabulary: from_data, classes: from_data, padding: from_data}
+    model: {_target_: drumbeat.models.lstm.LSTM, vocabulary: from_data, classes: from_data, padding: from_data}
 
 An argument that says `from_data` gets the training set's fact of the same name: `classes`, from its names of classes,
 labels or values, and whatever else its attribute `facts` holds. A checkpoint keeps the facts, so that the model can be
@@ -13,10 +13,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from configs.errors import Fault, PrepareError, nearest
-from configs.schema import Config
-from configs.there import FROM_DATA, innermost
-from data.loader import Samples
+from drumbeat.configs.errors import Fault, PrepareError, nearest
+from drumbeat.configs.schema import Config
+from drumbeat.configs.preconditions import FROM_DATA, innermost
+from drumbeat.data.loader import Samples
 
 
 def facts_of(samples: Samples) -> dict[str, Any]:

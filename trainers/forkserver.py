@@ -1,6 +1,6 @@
 """Imports once what all ranks need, and forks torchrun's agents from itself, one for each attempt on this node.
 
-    python -m trainers.forkserver RUN < one JSON order a line, each answered by the agent's exit code
+    python -m drumbeat.trainers.forkserver RUN < one JSON order a line, each answered by the agent's exit code
 
 To import torch, torchvision and what training with them brings along takes some seconds of a core, and on a shared file
 system far longer. Here one process does it for the agent, all ranks of the node and all attempts, so that a run whose
@@ -30,15 +30,15 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from configs.errors import UserError
-from configs.load import read
-from configs.processes import call_process, end_with
-from configs.rundir import RunDir
-from data.fork import WARNING
+from drumbeat.configs.errors import UserError
+from drumbeat.configs.load import read
+from drumbeat.configs.run.processes import call_process, end_with
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.data.fork import WARNING
 
 OURS = {"data", "models", "torch", "torchvision", "trainers"}
 """Packages whose modules may be imported ahead."""
-ALWAYS = ("torch.distributed.run", "torch._dynamo", "torch.utils.tensorboard", "trainers.worker")
+ALWAYS = ("torch.distributed.run", "torch._dynamo", "torch.utils.tensorboard", "drumbeat.trainers.worker")
 """torch.optim and torchvision bring torch._dynamo along."""
 
 
@@ -113,7 +113,7 @@ def agent(words: list[str]) -> None:
     from torch.distributed.launcher.api import elastic_launch
     from torch.distributed.run import config_from_args, parse_args, run_script_path
 
-    from trainers.store import keep_on_loopback
+    from drumbeat.trainers.store import keep_on_loopback
 
     call_process("pt_elastic")  # torchrun's own name for it, by which it is found
     keep_on_loopback()

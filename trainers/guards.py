@@ -10,8 +10,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from data.loader import Batch
-from trainers.world import World
+from drumbeat.data.loader import Batch
+from drumbeat.trainers.world import World
 
 SHOWN = 8
 """Positions of a batch that an error names."""

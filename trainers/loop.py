@@ -17,25 +17,25 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from configs.rundir import write_json
-from configs.schema import Config
-from data.device import on_device
-from data.loader import Batch, Fetch, Samples, batches
-from data.order import Timetable
-from trainers.account import Account, check_left_out, check_skipped
-from trainers.build import Sets, build_mixing, build_shares, build_stream
-from trainers.checkpoint import Checkpoint, Checkpoints, Progress
-from trainers.clock import Clock
-from trainers.evaluate import evaluate
-from trainers.guards import FiniteCheck, compare_ranks, not_finite
-from trainers.sheet import mistakes_sheet
-from trainers.stage import Forward, Stage
-from trainers.state import load_weights, weights_sha256
-from trainers.stopping import Agreement
-from trainers.tasks import Results, Task
-from trainers.tracking import Silent, Tracker, contact_sheet
-from trainers.watchdog import Watchdog
-from trainers.world import World
+from drumbeat.configs.run.folder import write_json
+from drumbeat.configs.schema import Config
+from drumbeat.data.device import on_device
+from drumbeat.data.loader import Batch, Fetch, Samples, batches
+from drumbeat.data.order import Timetable
+from drumbeat.trainers.account import Account, check_left_out, check_skipped
+from drumbeat.trainers.build import Sets, build_mixing, build_shares, build_stream
+from drumbeat.trainers.checkpoints.manager import Checkpoint, Checkpoints, Progress
+from drumbeat.trainers.clock import Clock
+from drumbeat.trainers.evaluate import evaluate
+from drumbeat.trainers.guards import FiniteCheck, compare_ranks, not_finite
+from drumbeat.trainers.inference.contact_sheet import mistakes_sheet
+from drumbeat.trainers.phase_runner import Forward, Stage
+from drumbeat.trainers.checkpoints.state import load_weights, weights_sha256
+from drumbeat.trainers.stopping import Agreement
+from drumbeat.trainers.tasks import Results, Task
+from drumbeat.trainers.tracking import Silent, Tracker, contact_sheet
+from drumbeat.trainers.watchdog import Watchdog
+from drumbeat.trainers.world import World
 
 End = Literal["finished", "stopped"]
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from configs.rundir import Attempt
-from trainers.world import World
+from drumbeat.configs.run.folder import Attempt
+from drumbeat.trainers.world import World
 
 SECONDS_BETWEEN_LOOKS = 0.5
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from configs.errors import Fault, PrepareError, nearest
-from configs.text import inline
+from drumbeat.configs.errors import Fault, PrepareError, nearest
+from drumbeat.configs.yaml_text import inline
 
 
 def instantiate(node: Any, key: str, *positional: Any, **more: Any) -> Any:

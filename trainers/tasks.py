@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from data.loader import one_thread
+from drumbeat.data.loader import one_thread
 
 Kind = Literal["classification", "multilabel", "regression"]
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
-from configs.rundir import RunDir
+from drumbeat.configs.run.folder import RunDir
 
 SECONDS_BETWEEN_STATUS = 1.0
 

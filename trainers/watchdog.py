@@ -1,7 +1,7 @@
 """Ends a rank that hangs, after writing down where: the stacks of all its threads, into the attempt's folder.
 
 When one rank hangs, the others soon wait for it, so all of them come to this; the one that stands at the earliest
-place of the program is the one they wait for (`launch.hang` compares). Stacks alone do not tell the step, so each sign
+place of the program is the one they wait for (`drumbeat.launch.attempts.hang` compares). Stacks alone do not tell the step, so each sign
 of life writes it ahead of them. `faulthandler` writes from a thread in C, and the kernel ends the process by SIGALRM:
 both work where Python is stuck.
 """
@@ -15,9 +15,9 @@ import signal
 import time
 from contextlib import suppress
 
-from configs.patience import GRACE
-from configs.rundir import Attempt
-from trainers.world import limit_waits
+from drumbeat.configs.patience import GRACE
+from drumbeat.configs.run.folder import Attempt
+from drumbeat.trainers.world import limit_waits
 
 STEPS = 50
 """A step may take so many times as long as the longest one before it."""

@@ -1,6 +1,6 @@
 """One rank of a run, from joining the others to leaving them. The table of contents of a rank.
 
-    python -m trainers.worker RUN ATTEMPT      as torchrun starts it
+    python -m drumbeat.trainers.worker RUN ATTEMPT      as torchrun starts it
     main(run_dir, attempt)                     as --debug calls it
 """
 
@@ -20,17 +20,17 @@ from pathlib import Path
 
 import torch
 
-from configs.determinism import operations
-from configs.errors import UserError
-from configs.load import read
-from configs.patience import patience
-from configs.processes import call_process
-from configs.rundir import Attempt, RunDir, State, read_json, write_json
-from configs.schema import Config
-from data.bar import Bar
-from data.loader import said
-from trainers.account import Account, check_unchanged, describe
-from trainers.build import (
+from drumbeat.configs.determinism import operations
+from drumbeat.configs.errors import UserError
+from drumbeat.configs.load import read
+from drumbeat.configs.patience import patience
+from drumbeat.configs.run.processes import call_process
+from drumbeat.configs.run.folder import Attempt, RunDir, State, read_json, write_json
+from drumbeat.configs.schema import Config
+from drumbeat.data.bar import Bar
+from drumbeat.data.loader import said
+from drumbeat.trainers.account import Account, check_unchanged, describe
+from drumbeat.trainers.build import (
     Sets,
     build_batch_transforms,
     build_sets,
@@ -39,17 +39,17 @@ from trainers.build import (
     place_model,
     use_caches,
 )
-from trainers.checkpoint import Checkpoint, Checkpoints, Progress
-from trainers.clock import Clock
-from trainers.determinism import recorded_operations
-from trainers.facts import facts_of, with_facts
-from trainers.guards import NotFiniteError
-from trainers.loop import End, Training
-from trainers.stage import Forward, prefer_determinism, set_precision
-from trainers.stopping import Agreement
-from trainers.tracking import Silent, Tracker
-from trainers.watchdog import Watchdog
-from trainers.world import World, end_with_agent, join
+from drumbeat.trainers.checkpoints.manager import Checkpoint, Checkpoints, Progress
+from drumbeat.trainers.clock import Clock
+from drumbeat.trainers.determinism import recorded_operations
+from drumbeat.trainers.facts import facts_of, with_facts
+from drumbeat.trainers.guards import NotFiniteError
+from drumbeat.trainers.loop import End, Training
+from drumbeat.trainers.phase_runner import Forward, prefer_determinism, set_precision
+from drumbeat.trainers.stopping import Agreement
+from drumbeat.trainers.tracking import Silent, Tracker
+from drumbeat.trainers.watchdog import Watchdog
+from drumbeat.trainers.world import World, end_with_agent, join
 
 
 def main(run_dir: str, attempt_number: int) -> None:

@@ -14,10 +14,10 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 
-from configs.patience import SHORTEST, gloo_seconds, nccl_seconds
-from configs.processes import end_with
-from trainers.gpu_check import check_visible
-from trainers.numa import bind_near
+from drumbeat.configs.patience import SHORTEST, gloo_seconds, nccl_seconds
+from drumbeat.configs.run.processes import end_with
+from drumbeat.trainers.commands.gpu_check import check_visible
+from drumbeat.trainers.numa import bind_near
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ def join(device: Literal["cuda", "cpu"], patience: float = SHORTEST) -> Iterator
 
 def limit_waits(patience: float) -> None:
     """From now on a collective waits for the other ranks as long as suits a watchdog with so many seconds of patience
-    (`configs.patience` says why NCCL and gloo differ). The setters of a group's backends are internal to torch: read in
+    (`drumbeat.configs.patience` says why NCCL and gloo differ). The setters of a group's backends are internal to torch: read in
     2.9.0 and 2.14.1; `torch.distributed.set_timeout` of 2.14 knows one time for all of them."""
     if not dist.is_initialized():
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from configs.errors import ConfigError, Fault, UserError, nearest
+from drumbeat.configs.errors import ConfigError, Fault, UserError, nearest
 
 
 def test_a_fault_says_what_where_given_and_do() -> None:

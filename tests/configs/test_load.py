@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from configs.errors import ConfigError, Fault
-from configs.layers import leaves
-from configs.load import ROOT, Loaded, build_config, find, load, load_site, plain, read, reload
-from configs.schema import Config, Site
-from configs.text import parse
+from drumbeat.configs.errors import ConfigError, Fault
+from drumbeat.configs.layers import leaves
+from drumbeat.configs.load import ROOT, Loaded, build_config, find, load, load_site, plain, read, reload
+from drumbeat.configs.schema import Config, Site
+from drumbeat.configs.yaml_text import parse
 
 BASE = """\
 name: small
@@ -82,9 +82,9 @@ def test_where_a_key_comes_from(write: Write) -> None:
 
 
 def test_a_fault_is_located(write: Write) -> None:
-    loaded = load(write(), [], {"launch.gpus": 3})
+    loaded = load(write(), [], {"drumbeat.launch.plan.gpus": 3})
     assert loaded.located(Fault(what="x", where="data.train")).where == "base.yaml:5 (data.train)"
-    assert loaded.located(Fault(what="x", where="launch.gpus")).where == "--gpus"
+    assert loaded.located(Fault(what="x", where="drumbeat.launch.plan.gpus")).where == "--gpus"
     assert loaded.located(Fault(what="x", where="launch.nodes")).where == "launch.nodes"
     assert loaded.located(Fault(what="x")).where == ""
 

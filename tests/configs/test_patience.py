@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.patience import GRACE, SHORTEST, gloo_seconds, nccl_environment, nccl_seconds, patience
+from drumbeat.configs.patience import GRACE, SHORTEST, gloo_seconds, nccl_environment, nccl_seconds, patience
 from tests.launch.small import config
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data.words import Words
+from drumbeat.data.vocabulary import Words
 from tests.data.reviews import ROWS, write
 
 

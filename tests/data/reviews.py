@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from data.text import Texts
+from drumbeat.data.text import Texts
 
 ROWS = [("r1", "The cat sat. The cat!", "pos"), ("r2", "a dog, a \"cat\"\nand the dog", "neg"), ("r3", "", "pos"),
         ("r4", "zebra", "neutral")]

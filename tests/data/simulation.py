@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.order import Stream, Timetable, micro_batches, share
-from data.sampling import SampleStream
+from drumbeat.data.order import Stream, Timetable, micro_batches, share
+from drumbeat.data.sampling import SampleStream
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from data.alias import AliasTable, whole_weights
+from drumbeat.data.alias import AliasTable, whole_weights
 
 
 def chances(weights: list[int]) -> list[Fraction]:

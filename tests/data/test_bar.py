@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-import data.bar
-from configs.load import ROOT
-from data.bar import Bar
+import drumbeat.data.bar
+from drumbeat.configs.load import ROOT
+from drumbeat.data.bar import Bar
 
 
 def test_a_pipe_gets_plain_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data.bar, "SECONDS", 0.0)
+    monkeypatch.setattr(drumbeat.data.bar, "SECONDS", 0.0)
     with Bar() as bar:
         bar("decoding train", 1000, 3000)
         bar.more("decoding train", 500, 3000)
@@ -25,7 +25,7 @@ def test_a_pipe_gets_plain_lines(capsys: pytest.CaptureFixture[str], monkeypatch
 
 def test_not_every_step_is_a_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("data.bar.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("drumbeat.data.bar.time.monotonic", lambda: now[0])
     with Bar() as bar:
         for done in range(101):
             now[0] = done / 4
@@ -34,7 +34,7 @@ def test_not_every_step_is_a_line(capsys: pytest.CaptureFixture[str], monkeypatc
 
 
 def test_who_is_not_shown_is_silent(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data.bar, "SECONDS", 0.0)
+    monkeypatch.setattr(drumbeat.data.bar, "SECONDS", 0.0)
     with Bar(shown=False) as bar:
         bar("evaluating test", 1, 2)
     assert capsys.readouterr().err == ""
@@ -42,7 +42,7 @@ def test_who_is_not_shown_is_silent(capsys: pytest.CaptureFixture[str], monkeypa
 
 def test_a_terminal_gets_a_bar() -> None:
     ours, theirs = pty.openpty()
-    program = "from data.bar import Bar\nwith Bar() as bar: bar('making stories', 30, 40)"
+    program = "from drumbeat.data.bar import Bar\nwith Bar() as bar: bar('making stories', 30, 40)"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, stderr=theirs, check=True,
                    env=os.environ | {"TERM": "xterm", "COLUMNS": "80"})
     os.close(theirs)
@@ -54,7 +54,7 @@ def test_a_terminal_gets_a_bar() -> None:
 
 
 def test_making_data_in_a_pipe(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-m", "data.demo", "news", str(tmp_path / "news")], cwd=ROOT,
+    done = subprocess.run([sys.executable, "-m", "drumbeat.data.demo.demo", "news", str(tmp_path / "news")], cwd=ROOT,
                           capture_output=True, text=True, check=True)
     assert done.stderr == ""
     assert done.stdout.startswith("2,400 synthetic stories written to ")

@@ -21,10 +21,10 @@ import pytest
 import torch
 from PIL import Image
 
-import data.cache
-from data.cache import DiskFullError, PixelCache, open_cache
-from data.images import ImageFolder
-from data.packed import PackedStrings
+import drumbeat.data.cache
+from drumbeat.data.cache import DiskFullError, PixelCache, open_cache
+from drumbeat.data.images import ImageFolder
+from drumbeat.data.packed import PackedStrings
 
 COUNT = 21
 """Images of the set, no two of the same size."""

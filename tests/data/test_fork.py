@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 from torch.utils.data import DataLoader
 
-from data.fork import FORK
+from drumbeat.data.fork import FORK
 
 
 class Parents:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.text import Texts, Words
+from drumbeat.data.text import Texts, Words
 from tests.data.reviews import ROWS, write
 
 

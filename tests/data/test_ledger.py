@@ -8,8 +8,8 @@ import random
 import numpy as np
 import pytest
 
-from data.ledger import BLOCK, Span, blocks, digest, expected
-from data.order import Integers, Stream, Timetable, keys, share
+from drumbeat.data.ledger import BLOCK, Span, blocks, digest, expected
+from drumbeat.data.order import Integers, Stream, Timetable, keys, share
 
 SEED = 17
 MASK = 2**64 - 1

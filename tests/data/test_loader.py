@@ -17,10 +17,10 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from data.loader import MOST_IN_A_ROW, Batch, Fetch, Shares, batches, chunks
-from data.memory import Arrays
-from data.mixing import Mixup
-from data.order import Stream, Timetable
+from drumbeat.data.loader import MOST_IN_A_ROW, Batch, Fetch, Shares, batches, chunks
+from drumbeat.data.memory import Arrays
+from drumbeat.data.mixing import Mixup
+from drumbeat.data.order import Stream, Timetable
 
 ROOT = Path(__file__).parents[2]
 
@@ -211,7 +211,7 @@ def test_only_a_samples_own_loss_counts_when_it_is_mixed() -> None:
 
 ORPHANED = """
 import os, sys
-from data.loader import batches
+from drumbeat.data.loader import batches
 from tests.data.test_loader import Shares, Timetable, fetch
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.mixing import PARTS, CutMix, Mixing, Mixup
-from data.order import Stream, share
+from drumbeat.data.mixing import PARTS, CutMix, Mixing, Mixup
+from drumbeat.data.order import Stream, share
 
 SEED = 17
 BOTH = [Mixup(alpha=0.4), CutMix()]

@@ -16,7 +16,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from data.order import (
+from drumbeat.data.order import (
     LARGEST,
     ROUNDS,
     SMALL,
@@ -348,7 +348,7 @@ def test_values_travel_to_worker_processes() -> None:
 
 
 def test_order_needs_no_torch() -> None:
-    subprocess.run([sys.executable, "-c", "import sys, data.order; assert 'torch' not in sys.modules"], check=True)
+    subprocess.run([sys.executable, "-c", "import sys, drumbeat.data.order; assert 'torch' not in sys.modules"], check=True)
 
 
 # Shares and micro-batches.

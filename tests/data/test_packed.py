@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data.packed import PackedStrings
+from drumbeat.data.packed import PackedStrings
 
 STRINGS = ["cat/a.jpg", "", "dog/ü 日本 🐕.png", os.fsdecode(b"no text \xff\xfe.png"), "a\nb\0c"]
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from data.demo_sets import _cifar10, _fashion_mnist
-from data.loader import Fetch, pixels_as_tensor
-from data.pictures import RECORD, Cifar10, FashionMnist, Pictures
-from data.splits import Split
+from drumbeat.data.demo.sets import _cifar10, _fashion_mnist
+from drumbeat.data.loader import Fetch, pixels_as_tensor
+from drumbeat.data.pictures import RECORD, Cifar10, FashionMnist, Pictures
+from drumbeat.data.splits import Split
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from data.order import Integers, Stream, Timetable, share
-from data.sampling import (
+from drumbeat.data.order import Integers, Stream, Timetable, share
+from drumbeat.data.sampling import (
     ClassBalanced,
     LengthWindows,
     SampleStream,

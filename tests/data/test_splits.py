@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from data.loader import Fetch, WholeBatches
-from data.memory import Arrays
-from data.order import Integers, key
-from data.sampling import ClassBalanced
-from data.splits import Split
+from drumbeat.data.loader import Fetch, WholeBatches
+from drumbeat.data.memory import Arrays
+from drumbeat.data.order import Integers, key
+from drumbeat.data.sampling import ClassBalanced
+from drumbeat.data.splits import Split
 
 FRACTIONS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 

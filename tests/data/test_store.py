@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import data.labels
-import data.tables
-import data.text
-from data.store import built
-from data.text import Texts, Words
+import drumbeat.data.labels
+import drumbeat.data.tables
+import drumbeat.data.text
+from drumbeat.data.store import built
+from drumbeat.data.text import Texts, Words
 from tests.data.reviews import IDS, rows_of, same, write
 
 
@@ -33,7 +33,7 @@ def test_blocks_leave_no_trace(suffix: str, tmp_path: Path, monkeypatch: pytest.
     file = write(tmp_path / f"set.{suffix}", [(f"r{n}", "word " * (n % 7), f"c{n * n % 13}") for n in range(300)])
     words = Words(file=file)
     whole = Texts(file=file, words=words, labels="label", id="id")
-    monkeypatch.setattr(data.tables, "BLOCK", 100)
+    monkeypatch.setattr(drumbeat.data.tables, "BLOCK", 100)
     parts = Texts(file=file, words=Words(file=file, cache=str(tmp_path / "parts")), labels="label", id="id",
                   cache=str(tmp_path / "parts"))
     assert parts.words.fingerprint == words.fingerprint
@@ -113,7 +113,7 @@ def test_a_killed_build_leaves_nothing_to_be_taken_for_a_set(where: str, file: s
         raise AssertionError
 
     def work() -> None:
-        monkeypatch.setattr(data.labels.Labels, "add" if where == "between blocks" else "save", die)
+        monkeypatch.setattr(drumbeat.data.labels.Labels, "add" if where == "between blocks" else "save", die)
         Texts(file=file, words=words, labels="label", cache=str(cache))
 
     child = in_child(work)

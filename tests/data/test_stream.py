@@ -11,8 +11,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from data.order import Integers, Permutation, Timetable, key
-from data.sampling import ClassBalanced, SampleStream, Weighted
+from drumbeat.data.order import Integers, Permutation, Timetable, key
+from drumbeat.data.sampling import ClassBalanced, SampleStream, Weighted
 from tests.data.simulation import Attempt, Step, simulate
 
 SEED = 17

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-import data.tables
-from data.tables import Table
+import drumbeat.data.tables
+from drumbeat.data.tables import Table
 from tests.data.reviews import write
 
 
@@ -15,10 +15,10 @@ from tests.data.reviews import write
 def test_how_far_a_file_is_read_is_told_now_and_then(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                      capsys: pytest.CaptureFixture[str]) -> None:
     table = Table(Path(write(tmp_path / f"a.{suffix}", [("1", "x" * 900_000, "y")] * 10)))
-    monkeypatch.setattr(data.tables, "BLOCK", 2_000_000)
+    monkeypatch.setattr(drumbeat.data.tables, "BLOCK", 2_000_000)
     list(table.blocks(["text"], "words"))
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(data.tables, "SILENCE", 0)
+    monkeypatch.setattr(drumbeat.data.tables, "SILENCE", 0)
     list(table.blocks(["text"], "words"))
     lines = capsys.readouterr().err.splitlines()
     assert lines[:2] == [f"words of a.{suffix}: 2 of 9 MB", f"words of a.{suffix}: 4 of 9 MB"]
@@ -73,6 +73,6 @@ def test_what_is_wrong_in_a_file_is_told(name: str, content: bytes, said: str, t
 
 def test_a_record_larger_than_a_block_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write(tmp_path / "a.csv", [("1", "x", "a"), ("2", "long " * 500, "b")])
-    monkeypatch.setattr(data.tables, "BLOCK", 1000)
+    monkeypatch.setattr(drumbeat.data.tables, "BLOCK", 1000)
     with pytest.raises(ValueError, match=r"a\.csv, line 3: a record of more than 0 MB starts here; close its quote"):
         list(Table(Path(file)).blocks(["text"]))

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from data.loader import Fetch, batches
-from data.text import Texts, Words, padding_waste
+from drumbeat.data.loader import Fetch, batches
+from drumbeat.data.text import Texts, Words, padding_waste
 from tests.data.reviews import IDS, ROWS, rows_of, same, write
 
 

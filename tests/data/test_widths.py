@@ -14,12 +14,12 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from data.cache import Pixels
-from data.fused import fuse
-from data.loader import Batch, Fetch, Shares, batches
-from data.mixing import CutMix, Mixing, Mixup
-from data.order import Stream, Timetable
-from data.sampling import ClassBalanced, LengthWindows, SampleStream, Weighted
+from drumbeat.data.cache import Pixels
+from drumbeat.data.fused import fuse
+from drumbeat.data.loader import Batch, Fetch, Shares, batches
+from drumbeat.data.mixing import CutMix, Mixing, Mixup
+from drumbeat.data.order import Stream, Timetable
+from drumbeat.data.sampling import ClassBalanced, LengthWindows, SampleStream, Weighted
 
 SEED, PHASE, N = 7, 2, 31
 TABLE = Timetable(N, 12, 1.7)

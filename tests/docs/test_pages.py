@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from configs.layers import ROOT
-from configs.rundir import read_json
+from drumbeat.configs.layers import ROOT
+from drumbeat.configs.run.folder import read_json
 from docs.pages import FOLDER, header, pages
-from launch.cli import main
+from drumbeat.launch.commands.main import main
 from tests.tiny import drumbeat, latest
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from configs.load import ROOT
-from configs.rundir import RunDir
-from data.demo_xray import write_radiographs
+from drumbeat.configs.load import ROOT
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.data.demo.xray import write_radiographs
 from tests.gpu.subjects import CONFIG
 from tests.tiny import drumbeat, latest
 

@@ -2,7 +2,7 @@
 
     RANK=0 WORLD_SIZE=2 MASTER_ADDR=... MASTER_PORT=... python -m tests.gpu.sharing RUN ATTEMPT
 
-A rank as `trainers.worker` runs it, on the tensors' real device; only the process group differs from the real one.
+A rank as `drumbeat.trainers.worker` runs it, on the tensors' real device; only the process group differs from the real one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from trainers import worker
+from drumbeat.trainers import worker
 
 if __name__ == "__main__":
     os.environ["LOCAL_RANK"] = "0"

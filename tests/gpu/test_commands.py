@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from configs.load import ROOT
-from configs.rundir import RunDir
+from drumbeat.configs.load import ROOT
+from drumbeat.configs.run.folder import RunDir
 from tests.gpu.conftest import FLAGSHIP
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
@@ -21,7 +21,7 @@ WITHOUT_GPUS = {"CUDA_VISIBLE_DEVICES": ""}
 
 def typed(folder: Path, *words: str, environment: dict[str, str] | None = None) -> str:
     """What `drumbeat WORDS` prints, typed in `folder`."""
-    done = subprocess.run([sys.executable, "-m", "launch.cli", *words], cwd=folder, capture_output=True, text=True,
+    done = subprocess.run([sys.executable, "-m", "drumbeat.launch.commands.main", *words], cwd=folder, capture_output=True, text=True,
                           env=os.environ | {"PYTHONPATH": str(ROOT)} | (environment or {}))
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return done.stdout

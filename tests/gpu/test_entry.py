@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from configs.load import ROOT
+from drumbeat.configs.load import ROOT
 
 
 @pytest.mark.slow

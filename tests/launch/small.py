@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from configs.load import load
-from configs.schema import Config, Site
-from launch.plan import JobPlan, Machine, Topology, Where, plan_job
+from drumbeat.configs.load import load
+from drumbeat.configs.schema import Config, Site
+from drumbeat.launch.plan.job import JobPlan, Machine, Topology, Where, plan_job
 
 CONFIG = """\
 name: small

@@ -45,7 +45,7 @@ def heard(run: Path) -> dict[str, set[str]]:
 
 
 def server() -> int:
-    """Starts agents as it is told, as `trainers.forkserver` does."""
+    """Starts agents as it is told, as `drumbeat.trainers.forkserver` does."""
     for line in sys.stdin:
         order = json.loads(line)
         with open(order["log"], "ab") as log:

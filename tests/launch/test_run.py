@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from configs.errors import Fault, PrepareError
-from configs.layers import ROOT
-from configs.load import load, read
-from configs.rundir import RunDir, read_json, write_json
-from launch.cli import main
-from launch.plan import JobPlan
+from drumbeat.configs.errors import Fault, PrepareError
+from drumbeat.configs.layers import ROOT
+from drumbeat.configs.load import load, read
+from drumbeat.configs.run.folder import RunDir, read_json, write_json
+from drumbeat.launch.commands.main import main
+from drumbeat.launch.plan.job import JobPlan
 from tests.launch.small import FACTS, write_config
 
 SUBMIT = ["run", "small.yaml", "--slurm", "--gpus", "2"]
@@ -32,7 +32,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr("launch.prepare.prepare", lambda config, plan: FACTS)
+    monkeypatch.setattr("drumbeat.launch.commands.prepare.prepare", lambda config, plan: FACTS)
     write_config(tmp_path)
     return tmp_path
 
@@ -66,7 +66,7 @@ def test_submitting_prints_the_job_and_what_to_type_next(cluster: Path, capsys: 
 def test_the_folder_holds_all_that_workers_and_verbs_need(cluster: Path) -> None:
     assert main([*SUBMIT, "seed=5"]) == 0
     run = only_run(cluster)
-    assert read(run.config) == load("small.yaml", ["seed=5"], {"launch.gpus": 2}).config
+    assert read(run.config) == load("small.yaml", ["seed=5"], {"drumbeat.launch.plan.gpus": 2}).config
     assert "seed: 5                                   # command line\n" in run.config.read_text()
     assert JobPlan.read(run.plan).folder == str(cluster)
     job = read_json(run.job)
@@ -99,7 +99,7 @@ def test_where_preparing_finds_faults_nothing_is_written(cluster: Path, monkeypa
     def prepare(config: Any, plan: Any) -> Any:
         raise PrepareError(Fault(what="the folder is not there", where="data.train"))
 
-    monkeypatch.setattr("launch.prepare.prepare", prepare)
+    monkeypatch.setattr("drumbeat.launch.commands.prepare.prepare", prepare)
     assert main(SUBMIT) == 2
     assert capsys.readouterr().err == "error: the folder is not there\n  where  small.yaml:5 (data.train)\n"
     assert not (cluster / "runs").exists()
@@ -110,7 +110,7 @@ def test_ctrl_c_while_preparing_leaves_nothing(cluster: Path, monkeypatch: pytes
     def prepare(config: Any, plan: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("launch.prepare.prepare", prepare)
+    monkeypatch.setattr("drumbeat.launch.commands.prepare.prepare", prepare)
     assert main(SUBMIT) == 130
     assert capsys.readouterr().err == "interrupted\n"
     assert not (cluster / "runs").exists()
@@ -201,7 +201,7 @@ def test_resuming_with_what_cannot_change_the_results(cluster: Path) -> None:
 @pytest.mark.parametrize(("words", "said"), [
     (["seed=3", "data.workers=2"], "error: seed stands for the whole of a run\n  where  command line\n"),
     (["--procs", "0"], "error: launch.procs must be at least 1\n  where  --procs\n"),
-    (["--gpus", "-1"], "error: launch.gpus must be at least 0\n  where  --gpus\n"),
+    (["--gpus", "-1"], "error: drumbeat.launch.plan.gpus must be at least 0\n  where  --gpus\n"),
 ])
 def test_resuming_is_as_strict_as_starting(cluster: Path, capsys: pytest.CaptureFixture[str], words: list[str],
                                            said: str) -> None:
@@ -324,7 +324,7 @@ def test_faults_of_preparing_name_the_files_that_were_copied(lab: Path, monkeypa
     def prepare(config: Any, plan: JobPlan) -> Any:
         raise PrepareError(Fault(what=f"no Net in {plan.environment['PYTHONPATH'].split(':')[1]}/nets.py"))
 
-    monkeypatch.setattr("launch.prepare.prepare", prepare)
+    monkeypatch.setattr("drumbeat.launch.commands.prepare.prepare", prepare)
     assert main(SUBMIT) == 2
     assert capsys.readouterr().err.replace("\n       ", " ") == f"error: no Net in {lab}/nets.py\n"
     assert not (lab / "runs").exists()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from configs.rundir import write_json
-from launch.cli import main
+from drumbeat.configs.run.folder import write_json
+from drumbeat.launch.commands.main import main
 from tests.launch.small import write_config
 
 SCREENS: dict[str, str] = {
@@ -70,9 +70,9 @@ error: this machine has no GPU
   do     Use --procs N for ranks on the CPU, or --slurm to run where there are
          GPUs.
 """,
-    "run small.yaml launch.gpus=4": """\
+    "run small.yaml drumbeat.launch.plan.gpus=4": """\
 error: this machine has no GPU
-  where  command line (launch.gpus)
+  where  command line (drumbeat.launch.plan.gpus)
   given  4 ranks with a GPU each
   do     Use --procs N for ranks on the CPU, or --slurm to run where there are
          GPUs.
@@ -85,7 +85,7 @@ error: a batch of 10 cannot be shared by 11 ranks
 """,
     "run small.yaml --slurm": """\
 error: how many GPUs on each node?
-  where  launch.gpus
+  where  drumbeat.launch.plan.gpus
   given  --slurm
   do     Add --gpus N for N ranks with a GPU each, or --procs N for ranks on the
          CPU.
@@ -417,7 +417,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a config and two runs, on a machine without GPUs and without SLURM."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr("launch.runs.program", lambda name: f"/nowhere/{name}")  # else it depends on the folder
+    monkeypatch.setattr("drumbeat.launch.runs.find.program", lambda name: f"/nowhere/{name}")  # else it depends on the folder
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     for name, number, state in (("done", "aaaaa", "finished"), ("waiting", "bbbbb", "pending")):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from models.lstm import LSTM
+from drumbeat.models.lstm import LSTM
 
 SIZES = [{}, {"layers": 2}, {"layers": 2, "bidirectional": True}]
 

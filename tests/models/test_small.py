@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from models.cnn import CNN
-from models.mlp import MLP
-from models.transfer import ResNet18
+from drumbeat.models.cnn import CNN
+from drumbeat.models.mlp import MLP
+from drumbeat.models.transfer import ResNet18
 
 
 def parameters(model: nn.Module) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from models.transfer import ConcatPool, ResNet50ConcatPool, fetch_weights
+from drumbeat.models.transfer import ConcatPool, ResNet50ConcatPool, fetch_weights
 
 
 def test_the_head_is_that_of_the_source() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from submitit import SlurmExecutor
 
-from tests.launch.test_node import until
+from tests.launch.node.test_launcher import until
 from tests.slurm import witness
 from tests.slurm.accounting import MEMORY
 from tests.slurm.cluster import Cluster, ClusterError

@@ -18,16 +18,16 @@ from typing import Any
 
 import pytest
 
-from configs.errors import LaunchError
-from configs.rundir import RunDir, write_json
-from configs.schema import Site
-from launch.acts import ask_to_stop, cancel
-from launch.cluster import steps
-from launch.here import Here, held
-from launch.plan import Held, JobPlan, Topology
-from launch.runs import processes_of, still_runs
+from drumbeat.configs.errors import LaunchError
+from drumbeat.configs.run.folder import RunDir, write_json
+from drumbeat.configs.schema import Site
+from drumbeat.launch.runs.stop import ask_to_stop, cancel
+from drumbeat.launch.slurm.client import steps
+from drumbeat.launch.backends.allocation import Here, held
+from drumbeat.launch.plan.job import Held, JobPlan, Topology
+from drumbeat.launch.runs.find import processes_of, still_runs
 from tests.launch import standin
-from tests.launch.test_node import ROOT, alive, until
+from tests.launch.node.test_launcher import ROOT, alive, until
 from tests.slurm.cluster import Cluster
 from tests.slurm.matrix import on
 from tests.slurm.test_launcher import Submitted
@@ -151,8 +151,8 @@ def test_cancelled(cluster: Cluster, allocate: Allocate, tmp_path: Path, monkeyp
     run = Lent(cluster, tmp_path, allocate())
     run.up()
     if elsewhere:
-        monkeypatch.setattr("launch.runs.processes_of", lambda *_: [])
-        monkeypatch.setattr("launch.acts.processes_of", lambda *_: [])
+        monkeypatch.setattr("drumbeat.launch.runs.find.processes_of", lambda *_: [])
+        monkeypatch.setattr("drumbeat.launch.runs.stop.processes_of", lambda *_: [])
         assert still_runs(run.run).startswith(f"step {run.job}.")
     assert cancel(run.run).startswith(f"{run.run.id} ended; SLURM job {run.job} stays; there is no checkpoint.")
     monkeypatch.undo()

@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 
-from configs.rundir import RunDir, read_json, write_json
-from configs.schema import Site
-from launch.executors import Slurm
-from launch.plan import JobPlan, Topology
+from drumbeat.configs.run.folder import RunDir, read_json, write_json
+from drumbeat.configs.schema import Site
+from drumbeat.launch.backends.executors import Slurm
+from drumbeat.launch.plan.job import JobPlan, Topology
 from tests.launch import standin
-from tests.launch.test_node import ROOT, alive, until
+from tests.launch.node.test_launcher import ROOT, alive, until
 from tests.slurm.cluster import Cluster
 from tests.slurm.matrix import on
 from tests.slurm.test_cluster import submit

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from configs.layers import ROOT
-from configs.rundir import RunDir, read_json
-from tests.launch.test_node import until
+from drumbeat.configs.layers import ROOT
+from drumbeat.configs.run.folder import RunDir, read_json
+from tests.launch.node.test_launcher import until
 from tests.slurm.cluster import Cluster
 from tests.slurm.matrix import SOME, on
 from tests.tiny import drumbeat, latest, write_config

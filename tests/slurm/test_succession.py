@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from configs.rundir import read_json
+from drumbeat.configs.run.folder import read_json
 from tests.launch import standin
-from tests.launch.test_node import alive, until
+from tests.launch.node.test_launcher import alive, until
 from tests.slurm.cluster import Cluster
 from tests.slurm.matrix import on
 from tests.slurm.test_cluster import submit

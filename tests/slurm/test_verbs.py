@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from configs.layers import ROOT
-from configs.rundir import RunDir, read_json
-from tests.launch.test_node import until
+from drumbeat.configs.layers import ROOT
+from drumbeat.configs.run.folder import RunDir, read_json
+from tests.launch.node.test_launcher import until
 from tests.slurm.cluster import Cluster
 from tests.slurm.matrix import SOME, on
 from tests.tiny import drumbeat, latest, write_config
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 def verb(folder: Path, *words: str, expect: int = 0, **environment: str) -> str:
     """What `drumbeat WORDS` prints, typed in `folder`."""
-    done = subprocess.run([sys.executable, "-m", "launch.cli", *words], cwd=folder, capture_output=True, text=True,
+    done = subprocess.run([sys.executable, "-m", "drumbeat.launch.commands.main", *words], cwd=folder, capture_output=True, text=True,
                           check=False, env=os.environ | {"PYTHONPATH": str(ROOT)} | environment)
     assert done.returncode == expect, f"{done.stdout}\n{done.stderr}"
     return " ".join((done.stdout + done.stderr).split())

@@ -13,7 +13,7 @@ import torch
 
 from tests.stubs.driver import Call, StubDriver
 from tests.tiny import drumbeat, write_config
-from trainers.tasks import Classification
+from drumbeat.trainers.tasks import Classification
 
 pytestmark = pytest.mark.slow
 

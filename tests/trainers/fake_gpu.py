@@ -24,7 +24,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from configs.load import ROOT
+from drumbeat.configs.load import ROOT
 
 GPU = torch.device("cuda", 0)
 
@@ -40,7 +40,7 @@ class FakeGpu(TorchDispatchMode):
         super().__init__()
         self.fakes = FakeTensorMode()
         self.waits: list[str] = []
-        """The operation and the place: "aten::_local_scalar_dense at trainers/stage.py:120"."""
+        """The operation and the place: "aten::_local_scalar_dense at trainers/phase_runner.py:120"."""
         self.acts: list[str] = []
         """Passes, updates and waits for events, in their order."""
         self.pinned: set[int] = set()

@@ -12,20 +12,20 @@ import pytest
 import torch
 from PIL import Image
 
-from configs.errors import PrepareError
-from configs.layers import Layer
-from configs.load import build_config
-from configs.schema import Config
-from data.images import ImageFolder
-from data.ledger import Span, blocks, digest, expected
-from data.loader import Batch
-from data.memory import Arrays
-from data.order import Stream, Timetable
-from trainers.account import HALF, Account, check_left_out, check_skipped, check_unchanged, describe
-from trainers.build import Sets
-from trainers.checkpoint import Checkpoint, Progress
-from trainers.worker import recall
-from trainers.world import World
+from drumbeat.configs.errors import PrepareError
+from drumbeat.configs.layers import Layer
+from drumbeat.configs.load import build_config
+from drumbeat.configs.schema import Config
+from drumbeat.data.images import ImageFolder
+from drumbeat.data.ledger import Span, blocks, digest, expected
+from drumbeat.data.loader import Batch
+from drumbeat.data.memory import Arrays
+from drumbeat.data.order import Stream, Timetable
+from drumbeat.trainers.account import HALF, Account, check_left_out, check_skipped, check_unchanged, describe
+from drumbeat.trainers.build import Sets
+from drumbeat.trainers.checkpoints.manager import Checkpoint, Progress
+from drumbeat.trainers.worker import recall
+from drumbeat.trainers.world import World
 
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
 TABLE = Timetable(23, 6, 2)

@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from configs.determinism import Operation, claim, operations, record
-from configs.rundir import RunDir, read_json, write_json
-from launch.cli import main
-from launch.drill import conclusion
+from drumbeat.configs.determinism import Operation, claim, operations, record
+from drumbeat.configs.run.folder import RunDir, read_json, write_json
+from drumbeat.launch.commands.main import main
+from drumbeat.launch.drill.drill import conclusion
 from tests.tiny import drumbeat, latest, write_config
-from trainers import compare, verify
-from trainers.determinism import recorded_operations
-from trainers.report import report
+from drumbeat.trainers.commands import compare
+from drumbeat.trainers.commands import verify
+from drumbeat.trainers.determinism import recorded_operations
+from drumbeat.trainers.report.report import report
 
 PUT = "put_ has no deterministic implementation: repeating this run may give different bits"
 

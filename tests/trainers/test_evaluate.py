@@ -10,13 +10,13 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from configs.layers import Layer
-from configs.load import build_config
+from drumbeat.configs.layers import Layer
+from drumbeat.configs.load import build_config
 from tests.tiny import Net, Pictures
-from trainers.evaluate import evaluate, judging
-from trainers.stage import Forward
-from trainers.tasks import Classification, Mistake, Results, mean
-from trainers.world import World, join
+from drumbeat.trainers.evaluate import evaluate, judging
+from drumbeat.trainers.phase_runner import Forward
+from drumbeat.trainers.tasks import Classification, Mistake, Results, mean
+from drumbeat.trainers.world import World, join
 
 CONFIG = {"name": "x", "batch_size": 4, "model": {"_target_": "x"}, "precision": "fp32",
           "phases": {"only": {"epochs": 1, "optimizer": {"_target_": "x"}}}}

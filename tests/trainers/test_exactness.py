@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from configs.load import ROOT
-from configs.rundir import RunDir, read_json
-from launch.runs import processes_of
+from drumbeat.configs.load import ROOT
+from drumbeat.configs.run.folder import RunDir, read_json
+from drumbeat.launch.runs.find import processes_of
 from tests.tiny import drumbeat, latest, write_config
 
 pytestmark = pytest.mark.slow

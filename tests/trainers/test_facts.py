@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from configs.errors import PrepareError
-from configs.load import load
+from drumbeat.configs.errors import PrepareError
+from drumbeat.configs.load import load
 from tests.tiny import Pictures, write_config
-from trainers.account import check_unchanged, describe
-from trainers.build import build_sets, place_model
-from trainers.facts import facts_of, with_facts
-from trainers.prepare import prepare
+from drumbeat.trainers.account import check_unchanged, describe
+from drumbeat.trainers.build import build_sets, place_model
+from drumbeat.trainers.facts import facts_of, with_facts
+from drumbeat.trainers.commands.prepare import prepare
 
 MODEL = "model={_target_: tests.trainers.test_facts.headed, classes: from_data}"
 

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from configs.layers import ROOT
-from configs.rundir import RunDir, write_text
-from launch.rendezvous import free_port
+from drumbeat.configs.layers import ROOT
+from drumbeat.configs.run.folder import RunDir, write_text
+from drumbeat.launch.node.rendezvous import free_port
 from tests.tiny import CONFIG
-from trainers.forkserver import targets
+from drumbeat.trainers.forkserver import targets
 
 LOOK = """
 import json, os, sys
 from pathlib import Path
-from configs.rundir import RunDir
-from trainers.forkserver import import_ahead
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.trainers.forkserver import import_ahead
 import_ahead(RunDir(Path(sys.argv[1])))
 import torch
 print(json.dumps([len(os.listdir("/proc/self/task")), torch.cuda.is_initialized(), sorted(sys.modules)]))
@@ -31,14 +31,14 @@ print(json.dumps([len(os.listdir("/proc/self/task")), torch.cuda.is_initialized(
 REPORT = """
 import json, os, torch
 from pathlib import Path
-forked = b"trainers.forkserver" in Path("/proc/self/cmdline").read_bytes()
+forked = b"drumbeat.trainers.forkserver" in Path("/proc/self/cmdline").read_bytes()
 report = {"unfit for CUDA": torch.cuda._is_in_bad_fork(), "forked": forked}
 Path(os.environ["REPORTS"], os.environ["RANK"]).write_text(json.dumps(report))
 """
 
 
 def meeting() -> list[str]:
-    """As `launch.plan.torchrun_command` has it for one node."""
+    """As `drumbeat.launch.plan.job.torchrun_command` has it for one node."""
     return ["--rdzv-backend=static", "--node-rank=0", "--master-addr=127.0.0.1", f"--master-port={free_port()}"]
 
 
@@ -57,7 +57,7 @@ def test_it_only_imports_and_nothing_of_a_users(tmp_path: Path) -> None:
                           env=os.environ | {"OPENBLAS_NUM_THREADS": "1"})
     threads, cuda, modules = json.loads(done.stdout)
     assert (threads, cuda) == (1, False), done.stderr
-    assert {"trainers.worker", "torchvision.transforms.v2", "torch._dynamo", "data.images"} <= set(modules)
+    assert {"drumbeat.trainers.worker", "torchvision.transforms.v2", "torch._dynamo", "drumbeat.data.images"} <= set(modules)
     assert "tests.tiny" not in modules
 
 
@@ -66,7 +66,7 @@ def test_it_answers_with_the_agents_exit_code(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     log = tmp_path / "agent.log"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen([sys.executable, "-m", "trainers.forkserver", str(run.path)], stdin=subprocess.PIPE,
+    with subprocess.Popen([sys.executable, "-m", "drumbeat.trainers.forkserver", str(run.path)], stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE, text=True, env=environment) as server:
         assert server.stdin is not None
         assert server.stdout is not None
@@ -87,7 +87,7 @@ def test_an_agent_that_is_killed_is_told_of(tmp_path: Path) -> None:
                                          "time.sleep(60)\n")
     here = tmp_path / "agent.pid"
     os.mkfifo(here)
-    with subprocess.Popen([sys.executable, "-m", "trainers.forkserver", str(tmp_path)], stdin=subprocess.PIPE,
+    with subprocess.Popen([sys.executable, "-m", "drumbeat.trainers.forkserver", str(tmp_path)], stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}) as server:
         assert server.stdin is not None
         assert server.stdout is not None
@@ -109,7 +109,7 @@ def test_every_rank_may_use_cuda(tmp_path: Path, poisoned: bool) -> None:
     (tmp_path / "sitecustomize.py").write_text("import torch; torch.cuda.is_available()\n" if poisoned else "")
     order = {"words": [*meeting(), "--nproc-per-node=2", str(tmp_path / "report.py")],
              "environment": {"REPORTS": str(tmp_path)}, "log": str(tmp_path / "log")}
-    done = subprocess.run([sys.executable, "-m", "trainers.forkserver", str(tmp_path)], input=json.dumps(order) + "\n",
+    done = subprocess.run([sys.executable, "-m", "drumbeat.trainers.forkserver", str(tmp_path)], input=json.dumps(order) + "\n",
                           env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}, text=True, capture_output=True)
     log = (tmp_path / "log").read_text()
     assert done.stdout == "0\n", log

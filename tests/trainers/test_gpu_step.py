@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DynamicOutputShapeException
 
-from configs.load import load
-from configs.schema import Config
-from data.device import on_device
-from data.loader import Batch
-from data.order import micro_batches
-from data.text import Padded
+from drumbeat.configs.load import load
+from drumbeat.configs.schema import Config
+from drumbeat.data.device import on_device
+from drumbeat.data.loader import Batch
+from drumbeat.data.order import micro_batches
+from drumbeat.data.text import Padded
 from tests.trainers.fake_gpu import GPU, FakeGpu, gpu
-from trainers.build import build_batch_transforms, build_optimizer, build_task, place_model
-from trainers.stage import Forward, Stage
-from trainers.world import World
+from drumbeat.trainers.build import build_batch_transforms, build_optimizer, build_task, place_model
+from drumbeat.trainers.phase_runner import Forward, Stage
+from drumbeat.trainers.world import World
 
 __all__ = ["gpu"]
 
@@ -41,9 +41,9 @@ CASES: dict[str, tuple[str, Sequence[str], int, Batch]] = {
     "texts": ("bilstm_news", ["model.vocabulary=100", "model.classes=4", "model.padding=0"], 0, TEXTS),
     "mixed and weighed": ("cnn_cifar10", [
         "model.classes=10",
-        "data.mix={_target_: data.mixing.Mixup}", "phases.train.clip_norm=1.0", "max_batch_per_device=24",
+        "data.mix={_target_: drumbeat.data.mixing.Mixup}", "phases.train.clip_norm=1.0", "max_batch_per_device=24",
         "phases.train.optimizer={_target_: torch.optim.SGD, lr: 0.1, momentum: 0.9}",
-        "task={_target_: trainers.tasks.Classification, loss: {_target_: torch.nn.CrossEntropyLoss, "
+        "task={_target_: drumbeat.trainers.tasks.Classification, loss: {_target_: torch.nn.CrossEntropyLoss, "
         "weight: {_target_: torch.ones, size: [10]}}}"], 0, MIXED),
 }
 

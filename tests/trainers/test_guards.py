@@ -12,11 +12,11 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from configs.rundir import read_json
-from data.order import Stream
+from drumbeat.configs.run.folder import read_json
+from drumbeat.data.order import Stream
 from tests.tiny import drumbeat, latest, write_config
-from trainers.guards import Buffers, weights_digest
-from trainers.state import weights_sha256
+from drumbeat.trainers.guards import Buffers, weights_digest
+from drumbeat.trainers.checkpoints.state import weights_sha256
 
 POISON = 41
 POISONED = [f"data.train={{_target_: tests.tiny.Poisoned, n: 100, poison: {POISON}}}", "data.transforms.train=[]",

@@ -14,15 +14,15 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from configs.load import load
-from configs.rundir import RunDir
-from trainers.build import build_sets
-from trainers.guards import FiniteCheck, NotFiniteError
-from trainers.loop import Training
-from trainers.stage import Stage
-from trainers.state import weights_sha256
-from trainers.worker import build
-from trainers.world import World, join
+from drumbeat.configs.load import load
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.trainers.build import build_sets
+from drumbeat.trainers.guards import FiniteCheck, NotFiniteError
+from drumbeat.trainers.loop import Training
+from drumbeat.trainers.phase_runner import Stage
+from drumbeat.trainers.checkpoints.state import weights_sha256
+from drumbeat.trainers.worker import build
+from drumbeat.trainers.world import World, join
 
 CONFIG = """
 name: rows

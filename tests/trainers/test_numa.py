@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from configs.layers import ROOT
-from trainers.numa import cores_in, near, pci_address
+from drumbeat.configs.layers import ROOT
+from drumbeat.trainers.numa import cores_in, near, pci_address
 
 EIGHT = [f"0000:{bus}:00.0" for bus in ("07", "0b", "48", "4c", "88", "8b", "c8", "cb")]
 """Of the GPUs of a machine with two NUMA nodes of 8 cores, 16 threads, each."""
@@ -65,7 +65,7 @@ def test_all_threads_move_and_children_begin_there() -> None:
     script = f"""
 import os, threading, subprocess, sys
 from pathlib import Path
-from trainers.numa import bind
+from drumbeat.trainers.numa import bind
 done = threading.Event()
 thread = threading.Thread(target=done.wait)
 thread.start()

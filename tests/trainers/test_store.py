@@ -5,13 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from configs.layers import ROOT
+from drumbeat.configs.layers import ROOT
 
 MEETING = """
 from pathlib import Path
 from torch.distributed.elastic.rendezvous import RendezvousParameters
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import create_rdzv_handler
-from trainers.store import meet_on_loopback
+from drumbeat.trainers.store import meet_on_loopback
 words = dict(word.removeprefix("--").split("=") for word in meet_on_loopback())
 endpoint = f"{words['master-addr']}:{words['master-port']}"
 parameters = RendezvousParameters("static", endpoint, "run", 1, 1, rank=0)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from configs.errors import PrepareError
-from trainers.target import instantiate, locate
+from drumbeat.configs.errors import PrepareError
+from drumbeat.trainers.target import instantiate, locate
 
 
 def fault(node: object) -> str:
@@ -57,8 +57,8 @@ def test_a_function_with_the_name_of_its_module() -> None:
 
 
 def test_a_module_is_no_target() -> None:
-    said = fault({"_target_": "models.transfer"})
-    assert "models.transfer cannot be called" in said
+    said = fault({"_target_": "drumbeat.models.transfer"})
+    assert "drumbeat.models.transfer cannot be called" in said
     assert "not a module" in said
 
 
@@ -75,7 +75,7 @@ def test_faults_of_several_arguments_are_told_together() -> None:
 
 
 def test_an_error_inside_a_target_keeps_its_words() -> None:
-    said = fault({"_target_": "data.images.ImageFolder", "root": "/nowhere/at/all"})
+    said = fault({"_target_": "drumbeat.data.images.ImageFolder", "root": "/nowhere/at/all"})
     assert "the image folder /nowhere/at/all is not there" in said
 
 

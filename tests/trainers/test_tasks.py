@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainers.tasks import Classification, MultiLabel, Regression, Results, Task
+from drumbeat.trainers.tasks import Classification, MultiLabel, Regression, Results, Task
 
 
 def judged(task: Task, outputs: Tensor, targets: Tensor) -> Results:

@@ -12,13 +12,13 @@ from pydoc_data.topics import topics
 import numpy as np
 import pytest
 
-from configs.load import ROOT
-from configs.rundir import RunDir
-from data.demo_sets import TOPICS, _story
+from drumbeat.configs.load import ROOT
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.data.demo.sets import TOPICS, _story
 from tests.workloads import train
-from trainers.evaluation import judge, prepare
-from trainers.predict import Predictor
-from trainers.world import join
+from drumbeat.trainers.commands.evaluate import judge, prepare
+from drumbeat.trainers.inference.predictor import Predictor
+from drumbeat.trainers.world import join
 
 pytestmark = pytest.mark.slow
 
@@ -26,9 +26,9 @@ HEADER = " ".join(re.sub(r"^#\s*", "", line) for line in (ROOT / "configs" / "ls
                   if line.startswith("#"))
 VARIANTS = {
     "fixed length": "data.train.of.length=50 data.validation.of.length=50 data.test.length=50",
-    "one topic": "task._target_=trainers.tasks.Classification data.train.of.labels=topic "
+    "one topic": "task._target_=drumbeat.trainers.tasks.Classification data.train.of.labels=topic "
                  "data.validation.of.labels=topic data.test.labels=topic",
-    "one output": "task._target_=trainers.tasks.Classification model.classes=1 data.train.of.labels=mood "
+    "one output": "task._target_=drumbeat.trainers.tasks.Classification model.classes=1 data.train.of.labels=mood "
                   "data.validation.of.labels=mood data.test.labels=mood",
 }
 """As the header of lstm_news has them."""

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from configs.rundir import RunDir
-from data.images import Normalize
-from trainers.tracking import Tracker, contact_sheet
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.data.images import Normalize
+from drumbeat.trainers.tracking import Tracker, contact_sheet
 
 
 def test_a_gray_picture_normalised_as_imagenet_is_still_gray() -> None:

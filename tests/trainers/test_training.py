@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from configs.layers import ROOT
-from configs.rundir import read_json
-from data.order import Stream, Timetable
+from drumbeat.configs.layers import ROOT
+from drumbeat.configs.run.folder import read_json
+from drumbeat.data.order import Stream, Timetable
 from tests.tiny import drumbeat, latest, write_config
-from trainers.checkpoint import Checkpoints
-from trainers.state import weights_sha256
+from drumbeat.trainers.checkpoints.manager import Checkpoints
+from drumbeat.trainers.checkpoints.state import weights_sha256
 
 pytestmark = pytest.mark.slow
 
@@ -83,9 +83,9 @@ STOPS = {"in start-up": 1, "in an evaluation": 32, "in the evaluation that ends 
 RUNS = """
 import sys
 from pathlib import Path
-from configs.layers import ROOT
-from configs.rundir import read_json
-from launch.cli import main
+from drumbeat.configs.layers import ROOT
+from drumbeat.configs.run.folder import read_json
+from drumbeat.launch.commands.main import main
 from tests.tiny import latest
 
 config, here, *stops = sys.argv[1:]

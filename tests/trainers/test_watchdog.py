@@ -12,11 +12,11 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from configs.patience import GRACE, SHORTEST, gloo_seconds
-from configs.rundir import RunDir, read_json
-from launch.hang import find_hang
+from drumbeat.configs.patience import GRACE, SHORTEST, gloo_seconds
+from drumbeat.configs.run.folder import RunDir, read_json
+from drumbeat.launch.attempts.hang import find_hang
 from tests.tiny import drumbeat, latest, write_config
-from trainers.watchdog import STEPS, Watchdog
+from drumbeat.trainers.watchdog import STEPS, Watchdog
 
 
 def test_patience_is_fixed_or_grows_with_the_steps(tmp_path: Path) -> None:

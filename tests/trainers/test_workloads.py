@@ -8,16 +8,16 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from configs.load import ROOT, load
-from configs.rundir import RunDir, read_json
-from data.words import Words
+from drumbeat.configs.load import ROOT, load
+from drumbeat.configs.run.folder import RunDir, read_json
+from drumbeat.data.vocabulary import Words
 from tests.tiny import drumbeat, latest
 from tests.workloads import SMALL, train, write_sets
-from trainers.build import build_sets, place_model
-from trainers.evaluation import judge, prepare
-from trainers.facts import facts_of, with_facts
-from trainers.predict import Predictor
-from trainers.world import join
+from drumbeat.trainers.build import build_sets, place_model
+from drumbeat.trainers.commands.evaluate import judge, prepare
+from drumbeat.trainers.facts import facts_of, with_facts
+from drumbeat.trainers.inference.predictor import Predictor
+from drumbeat.trainers.world import join
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*does not have a deterministic implementation.*")]
 
@@ -65,9 +65,9 @@ def test_a_text_model_starts_from_vectors(folder: Path, monkeypatch: pytest.Monk
     known = words.words()[2::2]
     lines = [" ".join([word, *(f"{0.01 * k:.2f}" for k in range(100))]) for word in known]
     (folder / "vectors.txt").write_text("\n".join(lines))
-    wanted = "{_target_: data.words.Words, file: datasets/news/train.csv, text: content}"
+    wanted = "{_target_: drumbeat.data.vocabulary.Words, file: datasets/news/train.csv, text: content}"
     config = load(ROOT / "configs" / "lstm_news.yaml",
-                  [f"model.vectors={{_target_: data.words.glove, file: vectors.txt, words: {wanted}}}"]).config
+                  [f"model.vectors={{_target_: drumbeat.data.vocabulary.glove, file: vectors.txt, words: {wanted}}}"]).config
     model = place_model(with_facts(config, facts_of(build_sets(config).train)), torch.device("cpu"))
     vector = model.get_parameter("embedding.weight")[words.words().index(known[0])]
     torch.testing.assert_close(vector, torch.arange(100) * 0.01)

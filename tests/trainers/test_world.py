@@ -12,8 +12,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from configs.patience import SHORTEST, gloo_seconds, nccl_seconds
-from trainers.world import join, limit_waits
+from drumbeat.configs.patience import SHORTEST, gloo_seconds, nccl_seconds
+from drumbeat.trainers.world import join, limit_waits
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def joined(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(dist, "init_process_group",
                         lambda *words, **named: called.update(signature.bind(*words, **named).arguments))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
-    monkeypatch.setattr("trainers.world.bind_near", lambda device, threads: None)
+    monkeypatch.setattr("drumbeat.trainers.world.bind_near", lambda device, threads: None)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     for name, value in {"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8"}.items():
         monkeypatch.setenv(name, value)

@@ -1,0 +1,207 @@
+"""Words: a vocabulary, how a text is split into its words, and vectors that others have learnt for them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from torch import Tensor
+
+from drumbeat.data.order import Integers
+from drumbeat.data.store import built, digest
+from drumbeat.data.tables import Table, found, short
+
+WORD = r"\w+|[^\w\s]"
+"""Letters, their marks, digits and underscores that stand together; or one of anything else that is not a space."""
+
+PADDING, UNKNOWN, START, END = "<pad>", "<unk>", "<start>", "<end>"
+
+
+class Words:
+    """A vocabulary, and how a text is split into its words.
+
+    It is learnt from the column `text` of `file`: a word is a run of letters and digits, or a single mark or symbol,
+    and those that occur at least `min_frequency` times are numbered from the most frequent down (ties by the word), the
+    first `max_words` of them if that is given. 0 is padding and 1 any other word; with `start_and_end`, 2 opens and 3
+    closes each text. The same file and arguments give the same bytes, and are learnt once: a validation set names the
+    training file here, and so gets the training set's vocabulary.
+
+    If `file` is a tokenizer.json of the `tokenizers` library, that is used as it is, and the other arguments are idle.
+    """
+
+    def __init__(self, *, file: str, text: str = "text", lower: bool = True, min_frequency: int = 2,
+                 max_words: int | None = None, start_and_end: bool = False, quoted: bool | None = None,
+                 cache: str | None = None) -> None:
+        """`quoted` and `cache` are those of `Texts`.
+
+        Raises FileNotFoundError for a file that is not there, and ValueError for one that cannot be read as it should.
+        """
+        if min_frequency < 1 or (max_words is not None and max_words < 1):
+            raise ValueError(f"min_frequency and max_words count from 1, not {min_frequency} and {max_words}")
+        path = found(file)
+        if not _is_tokenizer(path):
+            table = Table(path, quoted)
+            specials = [PADDING, UNKNOWN, *([START, END] if start_and_end else [])]
+
+            def learn(folder: Path) -> None:
+                _learn(table, text, lower=lower, least=min_frequency, most=max_words, specials=specials
+                       ).save(str(folder / "tokenizer.json"))
+
+            recipe = (text, lower, min_frequency, max_words, specials, table.quoted)
+            path = built(path, "words", recipe, learn, cache) / "tokenizer.json"
+        self._use(path.read_text("utf-8"), str(path))
+
+    def _use(self, description: str, file: str) -> None:
+        self.file = file
+        self._description = description
+        self.fingerprint = digest(description)
+        """Of the vocabulary and of how texts are split, 16 hexadecimal digits."""
+        try:
+            self._tokenizer = Tokenizer.from_str(description)
+        except Exception as error:  # the library raises nothing narrower
+            raise ValueError(f"{file} is not a tokenizer.json: {error}") from None
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._tokenizer.encode_special_tokens = True  # "[PAD]" written in a text is text
+        probe = self._tokenizer.encode("a")
+        self.start: int | None = probe.ids[0] if probe.special_tokens_mask[0] else None
+        self.end: int | None = probe.ids[-1] if probe.special_tokens_mask[-1] else None
+        self.padding = self._special(PADDING, "[PAD]")
+        self.unknown = self._special(UNKNOWN, "[UNK]")
+        self._added = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        self._empty = [number for number in (self.start, self.unknown, self.end) if number is not None]
+
+    def _special(self, *names: str) -> int:
+        for name in names:
+            if (number := self._tokenizer.token_to_id(name)) is not None:
+                return int(number)
+        raise ValueError(f"{self.file} has no {' or '.join(names)} in its vocabulary; add one, "
+                         "or let Words learn a vocabulary: file: train.csv")
+
+    def __getstate__(self) -> tuple[str, str]:
+        return self._description, self.file
+
+    def __setstate__(self, state: tuple[str, str]) -> None:
+        self._use(*state)
+
+    @property
+    def size(self) -> int:
+        """Words in the vocabulary, V, special ones too: every number lies in range(V)."""
+        return len(self._by_number)
+
+    @cached_property
+    def _by_number(self) -> list[str]:
+        numbers = self._tokenizer.get_vocab()
+        by_number = [""] * (1 + max(numbers.values()))
+        for word, number in numbers.items():
+            by_number[number] = word
+        return by_number
+
+    def words(self) -> list[str]:
+        """The vocabulary: word number i at i."""
+        return list(self._by_number)
+
+    def encode(self, text: str) -> NDArray[np.int32]:
+        """The numbers of a text's words, int32 [T]; T is never 0, as a text without words counts as an unknown one."""
+        return self.encode_all([text])[0]
+
+    def encode_all(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], Integers]:
+        """Many texts, on all cores: the numbers of their words in one row, int32, and their lengths, int64 [n]."""
+        rows = [encoded.ids for encoded in self._tokenizer.encode_batch_fast(texts)]
+        rows = [row if len(row) > self._added else self._empty for row in rows]
+        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+        return np.fromiter(chain.from_iterable(rows), np.int32, int(lengths.sum())), lengths
+
+    def save(self, path: str) -> None:
+        """Write it as a tokenizer.json, to be named as `file` elsewhere."""
+        Path(path).write_text(self._description, "utf-8")
+
+
+def _learn(table: Table, text: str, *, lower: bool, least: int, most: int | None, specials: list[str]) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+    if lower:
+        tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(WORD), "removed", invert=True)
+    trainer = trainers.WordLevelTrainer(vocab_size=most or 2**31, min_frequency=least, special_tokens=[],
+                                        show_progress=False)
+    tokenizer.train_from_iterator((block[0] for block in table.blocks([text], "words")), trainer)
+    learnt = sorted(tokenizer.get_vocab().items(), key=lambda pair: pair[1])
+    if not learnt:
+        raise ValueError(f"{table.path}, column {text!r}: no word occurs {least} times; lower min_frequency")
+    # The specials are no "added tokens", which would be found in the texts: punctuation splits "<pad>" in three.
+    numbers = {word: number for number, word in enumerate([*specials, *(word for word, _ in learnt)])}
+    tokenizer.model = models.WordLevel(vocab=numbers, unk_token=UNKNOWN)
+    if START in specials:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{START} $A {END}", special_tokens=[(START, numbers[START]), (END, numbers[END])])
+    return tokenizer
+
+
+def _is_tokenizer(path: Path) -> bool:
+    """Whether a .json file is a tokenizer.json: its first line is no JSON yet, or all of it, with a model in it."""
+    if path.suffix.lower() != ".json":
+        return False
+    with path.open("rb") as file:
+        try:
+            first = json.loads(file.readline())
+        except ValueError:
+            return True
+    return isinstance(first, dict) and isinstance(first.get("model"), dict)
+
+
+class Vectors(NamedTuple):
+    """Pretrained vectors for a vocabulary of V words."""
+
+    values: Tensor
+    """float32 [V, D]; zero for a word that has none."""
+    found: Tensor
+    """bool [V]: which words have one."""
+    coverage: float
+    """The share of the words that have one, special ones not counted, 0 to 1."""
+
+
+def glove(file: str, words: Words) -> Vectors:
+    """Read the vectors of a vocabulary from a text file of GloVe or fastText: a word and D numbers a line.
+
+    The file is read line by line, so that only the vectors kept take memory; how many words have one is told on stderr.
+    A word that stands twice counts where it stands first. Raises FileNotFoundError, and ValueError with the line, for a
+    file that is not like this.
+    """
+    path = found(file)
+    specials = {words.padding, words.unknown, words.start, words.end}
+    numbers = {word.encode(): number for number, word in enumerate(words.words()) if number not in specials}
+    wanted = len(numbers)
+    has = torch.zeros(words.size, dtype=torch.bool)
+    values = np.empty((0, 0), np.float32)
+    with path.open("rb") as lines:
+        for line, row in enumerate(lines, 1):
+            if not len(values):
+                if line == 1 and len(row.split()) == 2:
+                    continue  # fastText's heading: how many words, how many numbers
+                values = np.zeros((words.size, max(1, len(row.split()) - 1)), np.float32)
+            if row.partition(b" ")[0] not in numbers:
+                continue
+            word, *parts = row.rstrip().rsplit(b" ", values.shape[1])
+            if b" " in word:
+                continue  # some "words" of Common Crawl are several
+            try:
+                values[numbers[word]] = np.fromiter(map(float, parts), np.float32, values.shape[1])
+            except ValueError:
+                raise ValueError(f"{path}, line {line}: expected a word and {values.shape[1]} numbers, not "
+                                 f"{short(row.decode(errors='replace').strip())}; download the file again") from None
+            has[numbers.pop(word)] = True
+    if not len(values):
+        raise ValueError(f"{path} holds no vectors; expected a word and its numbers on each line")
+    coverage = (wanted - len(numbers)) / max(1, wanted)
+    print(f"vectors    {path.name} has {wanted - len(numbers):,} of {wanted:,} words ({coverage:.0%})", file=sys.stderr,
+          flush=True)
+    return Vectors(torch.from_numpy(values), has, coverage)

@@ -1,0 +1,100 @@
+"""A plan in words: what `--dry-run` prints."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+
+from drumbeat.configs.errors import WIDTH
+from drumbeat.configs.layers import short
+from drumbeat.configs.load import Loaded
+from drumbeat.configs.schema import Config
+from drumbeat.launch.backends.executors import Request, command_text
+from drumbeat.launch.plan.job import JobPlan, leaked, torchrun_command
+
+PLACES = {"debug": "in this process", "local": "on this machine", "slurm": "through SLURM"}
+SCRIPTS = {"slurm": "sbatch script", "here": "script, for the bash that starts a step of the job", "debug": "call"}
+
+
+def describe(loaded: Loaded, request: Request, *, lacking: bool = False, code: str = "") -> str:
+    """The resolved config, the processes, what each rank gets and finds, and the exact request. `lacking` says that
+    this machine has not the GPUs for it, `code` what code it runs."""
+    plan = request.plan
+    blocks = [
+        ("config: defaults, and where every other value comes from", loaded.as_yaml()),
+        ("processes", _processes(plan, code)),
+        ("samples", _samples(loaded.config, plan.topology.world_size)),
+        ("environment of every rank", _environment(plan)),
+    ]
+    if plan.where != "debug":
+        blocks.append(("command on each node", _torchrun(plan)))
+    if plan.where != "local":
+        blocks.append((SCRIPTS[plan.where], request.text))
+    text = "\n\n".join(f"# --- {title}\n{block.rstrip()}" for title, block in blocks)
+    notes = ["# Not looked at: targets, weights, data. Starting the run looks at them first."]
+    if lacking:
+        notes.append("# This machine has fewer GPUs: the run would not start here.")
+    if plan.where == "local" and int(os.environ.get("SLURM_JOB_NUM_NODES", "1")) > 1:
+        notes.append(f"# This shell is in SLURM job {os.environ.get('SLURM_JOB_ID')}: --here would use all of its "
+                     f"{os.environ['SLURM_JOB_NUM_NODES']} nodes.")
+    return "\n".join([f"{text}\n", *notes, "# Nothing was started, and nothing was written."])
+
+
+def summary(plan: JobPlan) -> str:
+    """The processes in a few words: '16 ranks with a GPU each, 2 nodes x 8, through SLURM'."""
+    topology = plan.topology
+    ranks = f"{_count(topology.world_size, 'rank')} {'with a GPU each' if topology.device == 'cuda' else 'on the CPU'}"
+    nodes = f"{topology.nodes} nodes x {topology.ranks_per_node}" if topology.nodes > 1 else ""
+    place = f"in the allocation of SLURM job {plan.held.job}" if plan.held else PLACES[plan.where]
+    return ", ".join(filter(None, [ranks, nodes, place]))
+
+
+def _processes(plan: JobPlan, code: str) -> str:
+    return _table([("ranks", f"{summary(plan)}, {_count(plan.topology.cpus_per_rank, 'core')} each"),
+                   ("run folder", short(Path(plan.run_dir))), *([("code", code)] if code else [])])
+
+
+def _samples(config: Config, world_size: int) -> str:
+    sizes = {name: phase.batch_size or config.batch_size for name, phase in config.phases.items() if phase is not None}
+    return _table([*((name, _share(size, world_size)) for name, size in sizes.items()),
+                   ("an epoch", "not known before the samples are counted: preparing does that when the run is "
+                                "submitted, and looks at model, weights and data")])
+
+
+def _share(size: int, world_size: int) -> str:
+    low, high = size // world_size, -(-size // world_size)
+    each = "all on the one rank" if world_size == 1 else (f"{low} on each rank" if low == high
+                                                          else f"{low} or {high} on each rank")
+    return f"{size} a step, {each}"
+
+
+def _environment(plan: JobPlan) -> str:
+    lines = [f"{name}={value}" for name, value in plan.environment.items()]
+    ranks = plan.topology.ranks_per_node
+    if plan.environment.get("CUDA_VISIBLE_DEVICES", "").count(",") >= ranks:
+        lines.append(f"# of these GPUs the run takes the first {ranks} that no other run holds")
+    if gone := leaked(os.environ, plan.where):
+        lines += ["# not passed on, as they tell of the job or process around this shell:",
+                  _wrapped("#   ", ", ".join(gone), "#   ")]
+    return "\n".join(lines)
+
+
+def _torchrun(plan: JobPlan) -> str:
+    return f"# ATTEMPT, NODE, ADDRESS and PORT: known when the job starts\n{command_text(torchrun_command(plan))}"
+
+
+def _table(rows: Iterable[tuple[str, str]]) -> str:
+    rows = list(rows)
+    width = max(len(name) for name, _ in rows) + 2
+    return "\n".join(_wrapped(f"{name:<{width}}", text, " " * width) for name, text in rows)
+
+
+def _wrapped(label: str, text: str, indent: str) -> str:
+    return textwrap.fill(text, WIDTH, initial_indent=label, subsequent_indent=indent, break_long_words=False,
+                         break_on_hyphens=False)
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' * (number != 1)}"

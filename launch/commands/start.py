@@ -1,0 +1,189 @@
+"""Starting a run: its code and its folder, the checks ahead of it, the job. All of it, or nothing is left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from drumbeat.configs.errors import Fault, LaunchError, UserError
+from drumbeat.configs.load import Loaded
+from drumbeat.configs.run.folder import RunDir, write_json, write_text
+from drumbeat.launch.backends.executors import Executor, InProcess, Local, Slurm, require_slurm
+from drumbeat.launch.node.gpu_locks import check_free
+from drumbeat.launch.plan.gpus import together
+from drumbeat.launch.backends.allocation import Here, note
+from drumbeat.launch.plan.job import JobPlan, Machine, Where
+from drumbeat.launch.plan.snapshot import Snapshot, code_text
+
+EXECUTORS: dict[Where, type[Executor]] = {"debug": InProcess, "local": Local, "here": Here, "slurm": Slurm}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What is to be started."""
+
+    run_dir: RunDir
+    loaded: Loaded
+    plan: JobPlan
+    new: bool
+    """Whether the run is to be made; it goes on otherwise."""
+    file: Path | None = None
+    """The config's file, for a new run of it."""
+    model: RunDir | None = None
+    """The run that this one repeats."""
+    code: Path | None = None
+    """The snapshot it runs from; None where it runs from the files as they are."""
+    fill: Callable[[Path], None] | None = None
+    """Makes that snapshot; None where it is there."""
+    copied: str = ""
+    """The code in words, for a dry run."""
+    preflight: bool = True
+    """Whether to look for faults first."""
+
+
+def start(what: Start, *, dry_run: bool = False, detach: bool = False) -> int:
+    """Checks, writes the folder and starts the job; or says what would be started. Its exit code, where it is
+    watched. Raises `UserError`, and leaves everything as it was."""
+    run_dir, plan = what.run_dir, what.plan
+    executor = EXECUTORS[plan.where]()
+    request = executor.prepare(plan)
+    if dry_run:
+        from drumbeat.launch.commands.describe import describe
+
+        lacking = plan.where == "local" and plan.topology.device == "cuda" and (
+            plan.topology.ranks_per_node > len(together(Machine.here().gpus)))
+        print(describe(what.loaded, request, lacking=lacking, code=what.copied))
+        return 0
+
+    if plan.where == "slurm":
+        require_slurm()
+    check_free(plan)
+    _check_writable(run_dir)
+
+    from drumbeat.launch.runs import attach as watch
+    from drumbeat.launch.attempts.processes import ignoring_signals
+
+    before = run_dir.newest_attempt()
+    with _all_or_nothing(what):
+        if what.fill and what.code:
+            what.fill(what.code)
+        if what.preflight and plan.where in ("here", "slurm"):
+            from drumbeat.launch.commands.preflight import check_cluster, check_shared
+
+            check_shared(plan)
+            if plan.where == "slurm" and (expected := check_cluster(request)):
+                print(f"queue      {expected}", flush=True)
+        if what.preflight and (what.new or what.fill):
+            _prepare(what)
+        with ignoring_signals(signal.SIGINT):
+            _write(run_dir, plan, what.loaded, new=what.new)
+            watch.introduce(run_dir, plan)
+            if what.code:
+                print(f"code       {code_text(what.code)}", flush=True)
+            if plan.held and (words := note(plan)):
+                print(f"note       {words}", flush=True)
+            if plan.where != "debug":
+                job = executor.submit(request)
+                _write_job(run_dir, plan.where, job.id)
+    if plan.where == "debug":
+        executor.submit(request)
+        print()
+        return watch.conclude(run_dir)
+    if plan.where != "slurm" and not detach:
+        return watch.follow(run_dir, job, before)
+    watch.announce(run_dir, job, plan.where)
+    return 0
+
+
+def _prepare(what: Start) -> None:
+    """What only torch can know, found out with the code that is going to run."""
+    from drumbeat.launch.commands.prepare import check_room, facts_text, prepare
+
+    with pointing_into(what.loaded, what.code):
+        facts = prepare(what.loaded.config, what.plan)
+        print(facts_text(facts), flush=True)
+        if warning := check_room(what.run_dir.path, what.loaded.config, facts):
+            print(f"note       {warning}", flush=True)
+
+
+def _write(run_dir: RunDir, plan: JobPlan, loaded: Loaded, *, new: bool) -> None:
+    """The run's folder, with all that the workers need; for a run that goes on, its new plan and what else is new."""
+    run_dir.path.mkdir(parents=True, exist_ok=True)
+    if new or any(not layer.origin.startswith("--") for layer in loaded.layers):
+        write_text(run_dir.config, loaded.as_yaml())
+    write_json(run_dir.plan, plan.as_json())
+    _write_job(run_dir, plan.where, None)
+    run_dir.write_status(state="pending", verdict="", deterministic=loaded.config.deterministic)
+    link = run_dir.path.parent / f".latest.{os.getpid()}"
+    link.symlink_to(run_dir.id)
+    os.replace(link, run_dir.path.parent / "latest")
+
+
+def _write_job(run_dir: RunDir, where: Where, job: str | None) -> None:
+    """Where the run was started, for those who ask later whether it still is at work."""
+    write_json(run_dir.job, {"where": where, "id": job, "host": socket.gethostname(),
+                             "process": os.getpid() if where == "debug" else None})
+
+
+@contextmanager
+def _all_or_nothing(what: Start) -> Iterator[None]:
+    """Where the run cannot be started, its folder is as it was before: gone, if it is a new run's."""
+    run_dir = what.run_dir
+    files = (run_dir.config, run_dir.plan, run_dir.status, run_dir.job)
+    before = {file: file.read_text() for file in files if file.exists()}
+    try:
+        yield
+    except BaseException as error:
+        for file, text in before.items():
+            write_text(file, text)
+        if what.fill and what.code:
+            shutil.rmtree(what.code, ignore_errors=True)
+        if not before:
+            shutil.rmtree(run_dir.path, ignore_errors=True)
+            latest = run_dir.path.parent / "latest"
+            if latest.is_symlink() and not latest.exists():
+                latest.unlink()
+            _remove_empty(run_dir.path.parent, run_dir.path.parent.parent)
+        if isinstance(error, OSError):
+            raise LaunchError(Fault(what=f"the run folder cannot be written: {error.strerror}",
+                                    where=str(error.filename or run_dir.path),
+                                    remedy="Choose another place for it: --runs DIR")) from error
+        raise
+
+
+def _remove_empty(*folders: Path) -> None:
+    """runs/NAME and runs/, if they hold nothing."""
+    for folder in folders:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+@contextmanager
+def pointing_into(loaded: Loaded, code: Path | None = None) -> Iterator[None]:
+    """Faults raised inside name a dotted key of the config; from here on they name the file and line it stands in. They
+    name files of the code where a person would look for them, and not in the snapshot."""
+    snapshot = Snapshot.read(code) if code else None
+    try:
+        yield
+    except UserError as error:
+        faults = [loaded.located(fault) for fault in error.faults]
+        if code and snapshot:
+            faults = [Fault(**{name: snapshot.live(text, code) for name, text in vars(fault).items()})
+                      for fault in faults]
+        raise type(error)(*faults) from None
+
+
+def _check_writable(run_dir: RunDir) -> None:
+    folder = run_dir.path
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        reason = "you may not write there" if folder.is_dir() else "it is no folder"
+        raise LaunchError(Fault(what=f"the run folder cannot be made: {reason}", where=str(folder),
+                                given=str(run_dir.path), remedy="Choose another place for runs: --runs DIR"))

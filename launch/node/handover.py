@@ -1,0 +1,101 @@
+"""How a run passes from one job to the next.
+
+SLURM queues a job again, as a rule, and the run goes on in it. Where it does not (the job may not be queued again, or
+its nodes cannot ask for it), a second job is queued when the first one starts: SLURM starts it if the first ends
+without success in whatever way, and drops it otherwise. Whom a run belongs to stands in its job.json, so no run goes on
+twice.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from contextlib import suppress
+
+from drumbeat.configs.errors import LaunchError
+from drumbeat.configs.run.folder import ENDED, Attempt, RunDir, read_json, write_json
+from drumbeat.launch.slurm.job import WAIT, Allocation, job_name, ours
+from drumbeat.launch.backends.executors import Slurm
+from drumbeat.launch.plan.job import JobPlan
+from drumbeat.launch.attempts.verdict import Verdict, in_a_row, judge, newest_checkpoint
+
+CONTINUE = 75
+"""The exit code of a job that another one is to follow; any but 0 would do. sysexits.h calls it a temporary failure."""
+AGAIN = 129
+"""The exit code that has the launchers started again in the same allocation, as if one had been killed by a signal."""
+
+
+def take_over(run: RunDir, allocation: Allocation, *, first: bool) -> bool:
+    """Whether the run belongs to this job, or now does because the one before has left it. Every node's launcher asks;
+    the first one writes it down."""
+    job = read_json(run.job)
+    if job.get("cancelled"):  # by hand, and these launchers were being started again
+        return False
+    if job.get("id") == allocation.job or not (job.get("id") or allocation.after):  # not written down yet
+        return True
+    if job.get("id") != allocation.after or read_json(run.status).get("state") in ENDED:
+        return False
+    if allocation.follows_a_cancelled_job():
+        if first:
+            run.write_status(state="cancelled", verdict=f"SLURM job {allocation.after} was cancelled")
+        return False
+    if first:
+        write_json(run.job, job | {"id": allocation.job, "successor": None})
+    return True
+
+
+def queue_successor(run: RunDir, plan: JobPlan, allocation: Allocation) -> str:
+    """Queues the job that follows this one if it ends without success. Returns '', or why it could not be done."""
+    job = read_json(run.job)
+    if job.get("successor"):
+        return ""  # queued before this job was queued again
+    try:
+        slurm = Slurm()
+        queued = slurm.submit(slurm.prepare(plan, after=allocation.job))
+    except LaunchError as refusal:
+        return (refusal.faults[0].given or refusal.faults[0].what).splitlines()[0]
+    write_json(run.job, job | {"id": allocation.job, "successor": queued.id})
+    print(f"job {queued.id} goes on with the run if this one ends early: SLURM would not queue it again", flush=True)
+    return ""
+
+
+def drop_successor(run: RunDir) -> None:
+    """Takes the job that was to follow out of the queue: the run has ended. Where that fails, the job leaves as soon as
+    it has started; after a success, SLURM drops it by itself."""
+    if job := read_json(run.job).get("successor"):
+        with suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(["scancel", str(job)], capture_output=True, check=False, timeout=WAIT)
+
+
+def look_back(run: RunDir, plan: JobPlan, allocation: Allocation, *, first: bool) -> Verdict | None:
+    """The verdict of the attempt before, where this job or the one it follows claimed it: found now, if its launchers
+    were killed before they could; or that of an earlier start of these launchers, which the job's script has started
+    again because one of them was killed on its way out. None where nothing is known, or it does not matter any more.
+    Every node's launcher looks; the first one judges what nobody has."""
+    before = run.newest_attempt()
+    if before is None or not any(job and ours(before, job) for job in (job_name(), allocation.after)):
+        return None
+    if verdict := Verdict.read(before):
+        return verdict if ours(before, f"{job_name()}.{allocation.restarts}") else None
+    if not first:
+        return None
+    verdict = abandoned(run, before, nodes=plan.topology.nodes, restarts=plan.restarts)
+    verdict.write(before)
+    if verdict.next == "give up":
+        run.write_status(state="failed", verdict=verdict.words)
+    return verdict
+
+
+def abandoned(run: RunDir, attempt: Attempt, *, nodes: int, restarts: int) -> Verdict:
+    """The verdict of an attempt whose launchers were killed before they could judge it, found by those that follow.
+    Costs as much as any other failure, unless its ranks had been asked to stop and only the time ran out."""
+    gone = [node for node in range(nodes) if not attempt.down(node).exists()]
+    if len(gone) in (0, nodes) and (attempt.stop.exists() or attempt.saved.exists()):
+        return judge(run, attempt, restarts=restarts, slurm="terminated")
+    step = newest_checkpoint(run)
+    names = [str(read_json(attempt.present(node)).get("host", f"node {node}")) for node in gone]
+    words = f"the node launcher on {' or '.join(names)} was killed, or the node failed; " + (
+        f"the last checkpoint is of step {step}" if step >= 0 else "there is no checkpoint")
+    past = in_a_row(run, attempt, step)
+    if spent := len(past) >= restarts:
+        words += f"; given up: {len(past) + 1} times in a row without a newer checkpoint"
+    return Verdict(outcome="failed", next="give up" if spent else "restart", words=words, step=step)

@@ -1,0 +1,118 @@
+"""The nodes of a job meet before its ranks do: each one is seen to reach the first, at the very port where torchrun
+will meet, so that a firewall or a wrong name is one clear line and not a hang.
+
+The first node listens until all have called. What each one came to stands in the attempt's folder, and as a table in
+the first node's log.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Collection
+from typing import Any
+
+from drumbeat.configs.run.folder import Attempt, read_json, write_json
+from drumbeat.launch.node.rendezvous import interface_towards, other_node, own_address
+
+PATIENCE = 120.0
+"""Seconds until all nodes have to be there: SLURM starts the launchers together, but a loaded disk may delay one."""
+KNOCK, LOOK = 5.0, 0.2
+"""Seconds that one try to connect may take; and between two."""
+
+
+def meet(attempt: Attempt, node: int, nodes: int, over: Callable[[], bool]) -> str:
+    """This node's part. Returns '' when it is done, or why the nodes cannot work together. Ends early when it is `over`
+    for another reason."""
+    launch = read_json(attempt.launch)
+    host, port = str(launch["address"]), int(launch["port"])
+    present: dict[str, Any] = {"host": own_address(), "interface": interface_towards(other_node(host))}
+    if node > 0:
+        write_json(attempt.present(node), present)
+        began = time.monotonic()
+        trouble = call(attempt, node, host, port, over)
+        write_json(attempt.present(node), present | {"trouble": trouble, "seconds": time.monotonic() - began})
+        if not trouble or over():
+            return ""
+        through = f" through {present['interface']}" if present["interface"] else ""
+        return f"{present['host']} does not reach {host}:{port}{through}: {trouble}"
+    write_json(attempt.present(node), present | {"trouble": ""})
+    try:
+        here = listen(attempt, port, nodes, over)
+    except OSError as error:
+        return f"port {port} of {host} cannot be used: {os.strerror(error.errno or 0)}"
+    with open(attempt.node_log(0), "a") as log:
+        log.write(table(attempt, nodes, here))
+    absent = sorted(set(range(1, nodes)) - here)
+    return "" if over() or not absent else "; ".join(_why_absent(attempt, one, f"{host}:{port}") for one in absent)
+
+
+def listen(attempt: Attempt, port: int, nodes: int, over: Callable[[], bool]) -> set[int]:
+    """The nodes that have called. Raises `OSError` where the port is taken."""
+    here: set[int] = set()
+    until = time.monotonic() + PATIENCE
+    with socket.create_server(("", port)) as door:
+        door.settimeout(LOOK)
+        while len(here) < nodes - 1 and time.monotonic() < until and not over():
+            try:
+                caller, _ = door.accept()
+            except TimeoutError:
+                continue
+            with caller:
+                caller.settimeout(KNOCK)
+                try:
+                    said = caller.recv(4096).decode(errors="replace").split()
+                    if len(said) == 2 and said[0] == _password(attempt) and said[1].isdigit():
+                        caller.sendall(b"welcome\n")
+                        here.add(int(said[1]))
+                except OSError:
+                    continue  # it will call again
+    return here
+
+
+def call(attempt: Attempt, node: int, host: str, port: int, over: Callable[[], bool]) -> str:
+    """Calls the first node until it answers; '' when it has, else what went wrong in the end."""
+    until = time.monotonic() + PATIENCE
+    trouble = "it was not tried"
+    while time.monotonic() < until and not over():
+        try:
+            with socket.create_connection((host, port), timeout=KNOCK) as first:
+                first.sendall(f"{_password(attempt)} {node}\n".encode())
+                if first.recv(64) == b"welcome\n":
+                    return ""
+                trouble = "somebody else listens there"
+        except OSError as error:
+            trouble = error.strerror or str(error) or "no answer"
+        time.sleep(LOOK)
+    return trouble
+
+
+def table(attempt: Attempt, nodes: int, here: Collection[int]) -> str:
+    """Who met whom, for a person."""
+    launch = read_json(attempt.launch)
+    goal = f"reaches {launch['address']}:{launch['port']}"
+    rows = [("node", "host", "interface", goal)]
+    for node in range(nodes):
+        present = read_json(attempt.present(node))
+        rows.append((str(node), str(present.get("host", "?")), str(present.get("interface") or "?"),
+                     "listens there" if node == 0 else "yes" if node in here else _trouble(present)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "".join("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() + "\n"
+                   for row in rows)
+
+
+def _why_absent(attempt: Attempt, node: int, goal: str) -> str:
+    present = read_json(attempt.present(node))
+    return f"{present.get('host', f'node {node}')} does not reach {goal}: {_trouble(present)}"
+
+
+def _trouble(present: dict[str, Any]) -> str:
+    if not present:
+        return "its launcher has not started, or its files do not appear"
+    return str(present.get("trouble") or "it calls in vain")
+
+
+def _password(attempt: Attempt) -> str:
+    """What only launchers of this run say, in one word."""
+    return f"{attempt.path.parent.parent.name}/{attempt.path.name}".replace(" ", "_")

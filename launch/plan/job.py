@@ -1,0 +1,259 @@
+"""What will run, as frozen values. `plan_job` is pure: the same question gives the same plan, and printing it is the
+dry run."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from drumbeat.configs.errors import Fault, LaunchError, RunError
+from drumbeat.configs.layers import ROOT
+from drumbeat.configs.patience import nccl_environment, patience
+from drumbeat.configs.run.folder import read_json
+from drumbeat.configs.schema import Config, Site
+from drumbeat.launch.plan.gpus import present, together, visible
+
+Where = Literal["debug", "local", "here", "slurm"]
+"""In this process, on this machine, in the SLURM allocation around this shell, in a job of its own."""
+
+CLUSTER_CPUS = {"cuda": 8, "cpu": 2}
+"""Cores asked of a cluster for each rank where the config does not say: loader workers beside a GPU, else threads."""
+
+LEAKS = re.compile(
+    r"(SLURM|SLURMD|SRUN|SBATCH|PMI|PMIX|MASTER|LOCAL|TORCHELASTIC|SUBMITIT|PET)_|PMI|RANK$|WORLD_SIZE$|GROUP_RANK$|"
+    r"DRUMBEAT_START$"
+)
+"""Variables that describe the job or process the command is typed in. In a new job they are wrong: a leaked
+SLURM_MEM_PER_NODE makes srun fatal, a leaked SLURM_CPU_BIND pins every rank to a few cores."""
+
+CHOICES = re.compile(r"(TORCH_)?NCCL_|TORCH_FR_|CUBLAS_")
+"""Variables that the plan sets only where the user has not."""
+
+KEPT = {"SLURM_CONF"}
+"""Says where the cluster is: sbatch needs it."""
+
+GIVEN_BY_SLURM = {"CUDA_VISIBLE_DEVICES"}
+"""In a job SLURM sets this. The value of the shell that submits the job names GPUs of another machine; the one in a
+profile's `environment` is part of the job's script and stays."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """An allocation of SLURM's that is the user's own, from salloc or their own sbatch script: a run may use it, and
+    neither ends it nor has it queued again."""
+
+    job: str
+    """Its id."""
+    nodes: int
+    cpus: int
+    """Cores on each node; the fewest, where they differ."""
+    gpus: int = 0
+    """GPUs on each node; the fewest."""
+    inside: bool = False
+    """Whether the command is typed in a step of the job, which holds what it was given until it ends."""
+    restarts: int = 0
+    """How often SLURM has queued the job again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What the machine has on which the command is typed; or each node of an allocation, where that is to be used."""
+
+    cpus: int
+    gpus: tuple[str, ...] = ()
+    """What CUDA_VISIBLE_DEVICES calls them: numbers, or names such as GPU-8932f937."""
+    python_path: tuple[str, ...] = ()
+    """The folders in PYTHONPATH: targets there are importable, like those here."""
+    chosen: tuple[str, ...] = ()
+    """Variables of NCCL and of the like that the user has set."""
+    held: Held | None = None
+    """The allocation."""
+
+    @classmethod
+    def here(cls) -> Machine:
+        """Cores this process may use, and GPUs it may see; found without importing torch."""
+        folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        return cls(cpus=usable_cpus(), gpus=visible(os.environ.get("CUDA_VISIBLE_DEVICES"), present()),
+                   python_path=tuple(str(Path(folder).absolute()) for folder in folders if folder),
+                   chosen=tuple(sorted(filter(CHOICES.match, os.environ))))
+
+
+def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Cores this process may run on, and no more than a container's quota pays for."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+        return max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError):  # no such file, or "max 100000"
+        return cores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Topology:
+    """Which processes make up the run."""
+
+    nodes: int
+    ranks_per_node: int
+    device: Literal["cuda", "cpu"]
+    cpus_per_rank: int
+
+    @property
+    def world_size(self) -> int:
+        return self.nodes * self.ranks_per_node
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobPlan:
+    """One job: what the node launchers and the workers need beside the config."""
+
+    run_dir: str
+    """The run's folder, absolute."""
+    name: str
+    where: Where
+    topology: Topology
+    site: Site
+    environment: dict[str, str]
+    """What every process of the run finds set, whatever the submitting shell had. On this machine CUDA_VISIBLE_DEVICES
+    names the GPUs to choose from, and `drumbeat.launch.node.gpu_locks.hold_gpus` leaves those that the run holds."""
+    folder: str
+    """The folder the command was typed in: targets there are importable."""
+    restarts: int
+    held: Held | None = None
+    """The allocation it uses, instead of one of its own."""
+    python: str = sys.executable
+
+    @classmethod
+    def read(cls, path: Path) -> JobPlan:
+        """The plan that a run folder holds. A later Drumbeat may have written it, for code that is older: what that
+        does not know is left out."""
+        values = read_json(path)
+        try:
+            inner: dict[str, Any] = {"topology": Topology(**_known(Topology, values["topology"])),
+                                     "site": Site(**_known(Site, values["site"]))}
+            if values.get("held"):
+                inner["held"] = Held(**_known(Held, values["held"]))
+            return cls(**_known(cls, values) | inner)
+        except (KeyError, TypeError) as error:
+            raise RunError(Fault(what=f"the run's plan is missing or damaged: {error}", where=str(path),
+                                 remedy="Start a new run.")) from None
+
+    def as_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def _known(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those values that are fields of a dataclass."""
+    return {name: value for name, value in values.items() if name in kind.__dataclass_fields__}
+
+
+def plan_job(config: Config, *, run_dir: Path, where: Where, machine: Machine, site: Site, folder: Path) -> JobPlan:
+    """The job that trains `config`. Raises `LaunchError` where the machine or the batch cannot carry it."""
+    topology = _topology(config, where, machine)
+    faults = [
+        Fault(what=f"a batch of {size} cannot be shared by {topology.world_size} ranks", where=key,
+              given=f"{key}: {size}", remedy=f"Use at most {size} ranks, or a batch of at least {topology.world_size}.")
+        for key, size in _batch_sizes(config) if size < topology.world_size
+    ]
+    on_machine = where in ("local", "debug")
+    if on_machine or (where == "here" and site.gpu_flag != "none"):
+        faults += _lacking_gpus(topology, machine)
+    if where != "slurm":
+        faults += _lacking_nodes(topology, machine)
+    if faults:
+        raise LaunchError(*faults)
+    environment = _environment(config, topology, folder, machine, site, machine.gpus if on_machine else ())
+    return JobPlan(run_dir=str(run_dir), name=config.name, where=where, topology=topology, site=site, held=machine.held,
+                   environment=environment, folder=str(folder), restarts=config.launch.restarts)
+
+
+def _lacking_nodes(topology: Topology, machine: Machine) -> list[Fault]:
+    have = machine.held.nodes if machine.held else 1
+    what, remedy = ("several nodes need a cluster", "Add --slurm; or, in an salloc, --here.") if not machine.held else (
+        f"the allocation has {have} node{'s' * (have > 1)}", f"Use --nodes {have}, or ask salloc for more: --nodes=N")
+    return [] if topology.nodes <= have else [
+        Fault(what=what, where="launch.nodes", given=f"{topology.nodes} nodes", remedy=remedy)]
+
+
+def _lacking_gpus(topology: Topology, machine: Machine) -> list[Fault]:
+    count = len(together(machine.gpus))
+    if topology.device == "cpu" or topology.ranks_per_node <= count:
+        return []
+    if count < len(machine.gpus):
+        return [Fault(what="CUDA shows a process one MIG instance, and no more", where="drumbeat.launch.plan.gpus",
+                      given=f"{topology.ranks_per_node} ranks with a GPU each; the GPUs are MIG instances",
+                      remedy="Use --gpus 1; or switch MIG mode off (nvidia-smi -mig 0, as root).")]
+    owner, more = ("a node of the allocation", "ask salloc for some: --gres=gpu:N") if machine.held else (
+        "this machine", "--slurm to run where there are GPUs")
+    return [Fault(what=f"{owner} has {count or 'no'} GPU{'s' * (count > 1)}", where="drumbeat.launch.plan.gpus",
+                  given=f"{topology.ranks_per_node} ranks with a GPU each",
+                  remedy=f"Use --gpus {count}, or --procs N for ranks on the CPU." if count
+                  else f"Use --procs N for ranks on the CPU, or {more}.")]
+
+
+def torchrun_command(plan: JobPlan, *, attempt: str = "ATTEMPT", node: str = "NODE", address: str = "ADDRESS",
+                     port: str = "PORT") -> list[str]:
+    """The command that starts the ranks of one node. All meet at the first node's port.
+
+    What is only known when the job starts stands in capitals until then.
+    """
+    topology = plan.topology
+    return [plan.python, "-m", "torch.distributed.run", f"--nnodes={topology.nodes}",
+            f"--nproc-per-node={topology.ranks_per_node}", "--rdzv-backend=static", f"--node-rank={node}",
+            f"--master-addr={address}", f"--master-port={port}", "--max-restarts=0",
+            "-m", "drumbeat.trainers.worker", plan.run_dir, attempt]
+
+
+def leaked(environ: Mapping[str, str], where: Where = "local") -> list[str]:
+    """Names of the variables that must not reach a new job, sorted."""
+    given = GIVEN_BY_SLURM if where in ("here", "slurm") else set()
+    return sorted(name for name in environ if name in given or (LEAKS.match(name) and name not in KEPT))
+
+
+def _topology(config: Config, where: Where, machine: Machine) -> Topology:
+    ask = config.launch
+    if where == "slurm" and ask.gpus is None:
+        raise LaunchError(Fault(what="how many GPUs on each node?", where="drumbeat.launch.plan.gpus", given="--slurm",
+                                remedy="Add --gpus N for N ranks with a GPU each, or --procs N for ranks on the CPU."))
+    gpus = len(together(machine.gpus)) if ask.gpus is None else ask.gpus
+    if where == "debug":
+        gpus = min(gpus, len(machine.gpus), 1)
+    device: Literal["cuda", "cpu"] = "cuda" if gpus else "cpu"
+    ranks = 1 if where == "debug" else gpus or ask.procs
+    given = CLUSTER_CPUS[device] if where == "slurm" else max(1, machine.cpus // ranks)
+    nodes = ask.nodes or (machine.held.nodes if machine.held else 1)
+    return Topology(nodes=1 if where == "debug" else nodes, ranks_per_node=ranks, device=device,
+                    cpus_per_rank=ask.cpus_per_rank or given)
+
+
+def _batch_sizes(config: Config) -> list[tuple[str, int]]:
+    own = [(f"phases.{name}.batch_size", phase.batch_size) for name, phase in config.phases.items()
+           if phase is not None and phase.batch_size is not None]
+    return [("batch_size", config.batch_size), *own]
+
+
+def _environment(config: Config, topology: Topology, folder: Path, machine: Machine, site: Site,
+                 gpus: Sequence[str]) -> dict[str, str]:
+    """Threads are fixed here because the order of summation, and so the last bits, depends on them. What the user or
+    the site has chosen for NCCL stays."""
+    variables = {
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys([str(ROOT), str(folder), *machine.python_path])),
+        "PYTHONSAFEPATH": "1",  # or the folder, with a models/ or data/ of its own, would come before ROOT
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONFAULTHANDLER": "1",
+        "OMP_NUM_THREADS": str(topology.cpus_per_rank),
+    }
+    if topology.device == "cuda":
+        defaults = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", **nccl_environment(patience(config))}
+        if config.deterministic:
+            defaults["NCCL_NVLS_ENABLE"] = "0"  # NVLink's switches sum in an order of their own
+        variables |= {name: value for name, value in defaults.items()
+                      if name not in machine.chosen and name not in site.environment}
+    if topology.device == "cuda" and gpus:
+        variables |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+    return variables

@@ -1,0 +1,219 @@
+"""The code of a run, copied into its folder when it is submitted: what runs is what was there then, before and after a
+requeue, whatever is edited meanwhile.
+
+    RUN/code/<tree>/         one for each folder code comes from: Drumbeat's own, the config's, those of its targets
+    RUN/code/<tree>.diff     how the tracked files there differ from the git commit
+    RUN/code/snapshot.json   where each tree comes from, its commit, and where Python looks for modules
+
+Uncommitted changes and new files are part of it; what git ignores is not, nor is what is installed in site-packages,
+Drumbeat itself included.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+import re
+import shutil
+import sys
+import sysconfig
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any
+
+from drumbeat.configs.errors import Fault, LaunchError
+from drumbeat.configs.layers import ROOT
+from drumbeat.configs.run.folder import read_json, write_json
+from drumbeat.configs.schema import Config
+from drumbeat.launch.plan.job import JobPlan
+from drumbeat.launch.plan.sources import code_files, git, git_root
+
+MOST_BYTES = 100_000_000
+"""Code is smaller than that; a larger tree holds data that nobody told git to ignore."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """The code of a run: what is copied, and where Python looks for modules."""
+
+    trees: dict[str, str]
+    """The name of each tree below RUN/code, and the folder it is a copy of."""
+    python_path: tuple[str, ...]
+    """Folders relative to RUN/code; absolute ones where no code is copied."""
+
+    @classmethod
+    def read(cls, code: Path) -> Snapshot | None:
+        """The snapshot that lies in a folder; None where none does."""
+        values = read_json(code / "snapshot.json")
+        return None if not values else cls(trees={tree["name"]: tree["folder"] for tree in values["trees"]},
+                                           python_path=tuple(values["python_path"]))
+
+    def relocate(self, plan: JobPlan, code: Path) -> JobPlan:
+        """The plan with its processes importing from the copy in `code`."""
+        path = os.pathsep.join(str(code / folder) for folder in self.python_path)
+        return dataclasses.replace(plan, environment=plan.environment | {"PYTHONPATH": path})
+
+    def knows(self, module: str, code: Path) -> bool:
+        """Whether the copy in `code` has a module, if it has its package at all: else that is installed."""
+        package, _, name = module.partition(".")
+        folders = [folder for one in self.python_path if (folder := code / one / package).is_dir()]
+        return all((folder / f"{name}.py").exists() for folder in folders)
+
+    def live(self, text: str, code: Path) -> str:
+        """A text with the files of the copy named as those they are copies of."""
+        for name, folder in self.trees.items():
+            text = text.replace(str(code / name), folder)
+        return text
+
+
+def survey(config: Config, file: Path | None, plan: JobPlan) -> Snapshot:
+    """What a run of this config needs a copy of: Drumbeat's tree, those its targets are found in, and the git tree that
+    the config's file is part of. Nothing is copied yet."""
+    search = [Path(folder).resolve() for folder in plan.environment["PYTHONPATH"].split(os.pathsep)]
+    homes = [home for name in sorted(set(_packages(dataclasses.asdict(config)))) if (home := _home(name, search))]
+    own = git_root(file.resolve().parent) if file else None
+    roots = [*([] if _installed(ROOT) else [ROOT]), *homes]
+    names: dict[Path, str] = {}
+    for root in dict.fromkeys([*(git_root(folder) or folder for folder in roots), *([own] if own else [])]):
+        name = root.name or "root"
+        names[root] = f"{name}-{len(names) + 1}" if name in names.values() else name
+
+    def copied(folder: Path) -> str:
+        inside = [root for root in names if folder.is_relative_to(root)]
+        if not inside:
+            return str(folder)
+        innermost = max(inside, key=lambda root: len(root.parts))
+        return str(Path(names[innermost], folder.relative_to(innermost)))
+
+    return Snapshot(trees={name: str(root) for root, name in names.items()},
+                    python_path=tuple(dict.fromkeys(map(copied, [*search, *homes]))))
+
+
+def take(snapshot: Snapshot, code: Path, leave_out: Path) -> None:
+    """Copies the trees into `code`, but for what lies below `leave_out`, the folder of all runs. Raises `LaunchError`
+    where they are too large, and for a file that cannot be read."""
+    files = {name: code_files(Path(folder), leave_out.resolve()) for name, folder in snapshot.trees.items()}
+    sizes = {Path(name, file): Path(folder, file).lstat().st_size
+             for name, folder in snapshot.trees.items() for file in files[name]}
+    if sum(sizes.values()) > MOST_BYTES:
+        raise LaunchError(_too_large(sizes, snapshot))
+    code.mkdir(parents=True)
+    told = []
+    for name, folder in snapshot.trees.items():
+        _copy(Path(folder), files[name], code / name)
+        tree = {"name": name, "folder": folder, "files": len(files[name]),
+                "bytes": sum(sizes[Path(name, file)] for file in files[name])}
+        told.append(tree | _state_in_git(Path(folder), files[name], code / f"{name}.diff"))
+    write_json(code / "snapshot.json", {"time": time.time(), "trees": told, "python_path": snapshot.python_path})
+
+
+def copy(before: Path, code: Path) -> None:
+    """The same code for another run."""
+    shutil.copytree(before, code, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def newest_code(run: Path) -> Path | None:
+    """The snapshot that a run works with: code/, or the last of code-2/, code-3/, ... where it was given newer code."""
+    numbers = {int(found[1] or 1): path for path in run.glob("code*")
+               if (found := re.fullmatch(r"code(?:-(\d+))?", path.name)) and (path / "snapshot.json").exists()}
+    return numbers[max(numbers)] if numbers else None
+
+
+def next_code(run: Path) -> Path:
+    """Where the next snapshot of a run goes."""
+    before = newest_code(run)
+    return run / (f"code-{int(before.name.partition('-')[2] or 1) + 1}" if before else "code")
+
+
+def code_text(code: Path) -> str:
+    """What a snapshot holds, in a line: each tree with its commit and what has changed since."""
+    return "; ".join(map(_tree_text, read_json(code / "snapshot.json").get("trees", ())))
+
+
+def _tree_text(tree: dict[str, Any]) -> str:
+    changed = tree.get("changed", 0)
+    state = f" at {tree['commit'][:7]}" if tree.get("commit") else ""
+    state += f" with {changed} changed file{'s' * (changed != 1)}" if changed else ""
+    return f"{tree['name']}{state}, {tree['files']:,} file{'s' * (tree['files'] != 1)}"
+
+
+def _packages(node: Any) -> Iterator[str]:
+    """The topmost packages that a config's targets name."""
+    if isinstance(node, dict):
+        if isinstance(node.get("_target_"), str):
+            yield node["_target_"].partition(".")[0]
+        node = list(node.values())
+    if isinstance(node, list):
+        for item in node:
+            yield from _packages(item)
+
+
+def _home(package: str, search: list[Path]) -> Path | None:
+    """The folder in which Python would find a package; None where it is nowhere, or installed."""
+    path = [*map(str, search), *sys.path]
+    spec = PathFinder.find_spec(package, path) or (  # or an editable install's own finder
+        importlib.util.find_spec(package) if package not in sys.modules and package.isidentifier() else None)
+    if spec is None:
+        return None
+    if spec.submodule_search_locations:
+        folder = Path(next(iter(spec.submodule_search_locations))).parent
+    elif spec.has_location and spec.origin:
+        folder = Path(spec.origin).parent
+    else:
+        return None
+    return None if _installed(folder) else folder.resolve()
+
+
+def _installed(folder: Path) -> bool:
+    """Whether a folder is where packages or Python's own modules are installed."""
+    library = Path(sysconfig.get_path("stdlib")).resolve()
+    return {"site-packages", "dist-packages"} & set(folder.parts) != set() or folder.resolve().is_relative_to(library)
+
+
+def _copy(root: Path, files: Iterable[Path], to: Path) -> None:
+    """Files with their times and modes. A link is one to the copy where it leads to something that is copied; else it
+    leads to where it led before, unless that is a Python file, which is copied."""
+    taken = {path for file in files for path in (file, *file.parents)}
+    for file in files:
+        source, target = root / file, to / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        leads = Path(os.path.realpath(source))
+        inside = leads.relative_to(root) if leads.is_relative_to(root) else None
+        try:
+            if source.is_symlink() and inside in taken:
+                target.symlink_to(os.path.relpath(to / str(inside), target.parent))
+            elif source.is_symlink() and not (leads.suffix == ".py" and leads.is_file()):
+                target.symlink_to(leads)
+            else:
+                shutil.copy2(source, target)
+        except FileNotFoundError:
+            continue  # deleted since it was listed
+        except PermissionError as error:
+            raise LaunchError(Fault(what=f"a file of the code cannot be copied: {error.strerror}", where=str(source),
+                                    remedy="Make it readable, or add it to .gitignore.")) from None
+
+
+def _state_in_git(root: Path, files: Iterable[Path], diff: Path) -> dict[str, Any]:
+    """The commit of a tree and how many files differ from it; how the tracked ones do is written to `diff`."""
+    head = git(root, "rev-parse", "HEAD") if (root / ".git").exists() else None
+    if head is None:
+        return {}
+    diff.write_bytes(git(root, "diff", "--no-ext-diff", "--no-textconv", "HEAD") or b"")
+    known = set((git(root, "ls-tree", "-r", "-z", "--name-only", "HEAD") or b"").split(b"\0"))
+    edited = (git(root, "diff", "--no-ext-diff", "--name-only", "-z", "HEAD") or b"").count(b"\0")
+    return {"commit": head.decode().strip(), "changed": edited + sum(os.fsencode(file) not in known for file in files)}
+
+
+def _too_large(sizes: dict[Path, int], snapshot: Snapshot) -> Fault:
+    """Which files are large, and what to do about it."""
+    largest = sorted(sizes, key=lambda file: sizes[file], reverse=True)[:5]
+    return Fault(
+        what=f"the code is {sum(sizes.values()) / 1e6:,.0f} MB in {len(sizes):,} files, and a run takes a copy of at "
+             f"most {MOST_BYTES / 1e6:.0f} MB",
+        where="\n".join(snapshot.trees.values()),
+        given="\n".join(f"{file}, {sizes[file] / 1e6:,.1f} MB" for file in largest),
+        remedy="Add what is no code to .gitignore; or run the code where it is, without a copy: --no-snapshot")

@@ -1,0 +1,141 @@
+"""What the ranks of a run printed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from drumbeat.configs.errors import Fault, RunError
+from drumbeat.configs.layers import short
+from drumbeat.configs.run.folder import ENDED, Attempt, RunDir, read_json
+from drumbeat.launch.runs.find import command
+
+LOOK_SECONDS = 0.5
+
+
+class Tail:
+    """New lines of a file that another process writes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.seen = 0
+
+    def lines(self, *, unfinished: bool = False) -> list[str]:
+        """What was written since the last call, in whole lines; with `unfinished`, the last piece too."""
+        if not self.path.exists():
+            return []
+        with open(self.path, "rb") as file:
+            file.seek(self.seen)
+            new = file.read()
+        if not unfinished:
+            new = new[:new.rfind(b"\n") + 1]
+        self.seen += len(new)
+        return new.decode(errors="replace").splitlines()
+
+
+def log_lines(run: RunDir, *, rank: int | None, follow: bool, attempt: int | Literal["all"] | None = None
+              ) -> Iterator[str]:
+    """Lines of the log of a rank, or of all, in the newest attempt, the one of that number, or in all of them, each
+    under its own heading. With `follow`, new lines too, and those of later attempts, until the run ends. Raises
+    `RunError` where there is no such log."""
+    headed = attempt == "all"
+    if attempt == "all":
+        yield from _before_the_newest(run, rank)
+        attempt = None
+    elif attempt is None and not follow and (newest := run.newest_attempt()) and newest.number:
+        print(f"note: this is attempt {newest.number}; for those before it: --attempt K, or --attempt all",
+              file=sys.stderr)
+    shown = _attempt(run, attempt)
+    if not follow:
+        _check_log(run, shown, rank)
+    tails: dict[str, Tail] = {}
+    while True:
+        ended = read_json(run.status).get("state") in ENDED
+        newest = run.newest_attempt()
+        if attempt is None and newest is not None and newest != shown:
+            shown, tails = newest, {}
+            if headed:
+                yield f"--- attempt {newest.number}"
+        if shown is not None:
+            for name, path in _logs(shown, rank):
+                lines = tails.setdefault(name, Tail(path)).lines(unfinished=ended or not follow)
+                yield from (f"{name:>7} | {line}" for line in lines) if rank is None else lines
+        if ended or not follow or (attempt is not None and newest != shown):
+            return
+        time.sleep(LOOK_SECONDS)
+
+
+def _before_the_newest(run: RunDir, rank: int | None) -> Iterator[str]:
+    """The logs of all attempts but the newest, each under a heading; and the heading of that one."""
+    newest = run.newest_attempt()
+    for number in range(newest.number + 1 if newest else 0):
+        yield f"--- attempt {number}"
+        for name, path in _logs(run.attempt(number), rank) if number < newest.number else ():  # type: ignore[union-attr]
+            lines = Tail(path).lines(unfinished=True)
+            yield from (f"{name:>7} | {line}" for line in lines) if rank is None else lines
+
+
+def error_lines(run: RunDir, attempt: int | None = None) -> Iterator[str]:
+    """What went wrong in the newest attempt in which something did, or in the one of that number: each rank's error
+    with its traceback, the earliest first, and the verdict; a line that says so where nothing did."""
+    newest = _attempt(run, attempt)
+    numbers = [attempt] if attempt is not None else range(newest.number if newest else -1, -1, -1)
+    found = next((run.attempt(number) for number in numbers if run.attempt(number).errors()), None)
+    if found is None:
+        status = read_json(run.status)
+        where = f"in attempt {attempt}" if attempt is not None else "in any attempt" if newest else "yet"
+        yield f"no rank has told of an error {where}; the run is {status.get('state', 'unknown')}"
+        if status.get("state") == "failed":
+            yield str(status.get("verdict") or "")
+            yield f"What torchrun printed: {command('logs --all', run)}"
+        return
+    for error in found.errors():
+        yield from _error_lines(found, error)
+    yield f"--- attempt {found.number}: {read_json(found.verdict).get('words', 'not judged yet')}"
+
+
+def _error_lines(attempt: Attempt, error: dict[str, Any]) -> Iterator[str]:
+    yield f"--- rank {error['rank']} on {error['node']}, attempt {attempt.number}, step {error['step']}"
+    yield from str(error.get("traceback") or f"{error['type']}: {error['message']}").splitlines()
+    yield ""
+
+
+def _attempt(run: RunDir, number: int | None) -> Attempt | None:
+    """The attempt of a number, or else the newest; None before the first. Raises `RunError` for one that is not."""
+    newest = run.newest_attempt()
+    if number is None or (newest is not None and run.attempt(number).path.is_dir()):
+        return newest if number is None else run.attempt(number)
+    raise RunError(Fault(what=f"there is no attempt {number}", where=str(run.attempts),
+                         remedy=f"They are numbered from 0 to {newest.number}." if newest else "None has begun yet."))
+
+
+def _logs(attempt: Attempt, rank: int | None) -> list[tuple[str, Path]]:
+    """The name and path of a rank's log, or of all logs: those of the ranks, then those of torchrun."""
+    if rank is not None:
+        return [(f"rank {rank}", attempt.log(rank))]
+    return [*((f"rank {number}", attempt.log(number)) for number in _numbers(attempt, "rank")),
+            *((f"node {number}", attempt.node_log(number)) for number in _numbers(attempt, "node"))]
+
+
+def _numbers(attempt: Attempt, kind: str) -> list[int]:
+    return sorted(int(name) for path in attempt.path.glob(f"{kind}*.log")
+                  if (name := path.stem.removeprefix(kind)).isdigit())
+
+
+def _check_log(run: RunDir, attempt: Attempt | None, rank: int | None) -> None:
+    """Raises `RunError` where there is no such log; says on stderr where it is empty."""
+    if attempt is None:
+        raise RunError(Fault(what="no attempt has begun yet", where=str(run.path), remedy="Look again, or use -f."))
+    if rank is not None and not attempt.log(rank).exists():
+        ranks = _numbers(attempt, "rank")
+        raise RunError(Fault(what=f"rank {rank} has no log", where=str(attempt.path),
+                             remedy=f"Ranks with one: {', '.join(map(str, ranks))}" if ranks else
+                             f"Look at {attempt.node_log(0)}"))
+    if not any(path.stat().st_size for _, path in _logs(attempt, rank)):
+        who = "no rank" if rank is None else f"rank {rank}"
+        print(f"note: {who} has printed anything in attempt {attempt.number}" if rank is None else
+              f"note: {who} has printed nothing in attempt {attempt.number}: {short(attempt.log(rank))} is empty",
+              file=sys.stderr)

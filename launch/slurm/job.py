@@ -1,0 +1,134 @@
+"""The job that a node launcher is part of, and what it asks of SLURM: when the time is up, why the job was told to end,
+to queue it again."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import subprocess
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from drumbeat.configs.run.folder import Attempt, read_json
+
+Fate = Literal["preempted", "time limit", "requeued", "cancelled", "node failure", "terminated"]
+
+WAIT = 20.0
+"""Seconds to wait for an answer of the controller."""
+PATIENCE = 120.0
+"""Seconds to go on asking it to queue the job again while it cannot be reached."""
+UNREACHABLE = re.compile("contact|connect|timed out|no answer", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """The job this process is a task of."""
+
+    job: str
+    restarts: int
+    """How often SLURM had queued the job again when this process began."""
+    after: str = ""
+    """The job that this one was queued to follow, if it should end without success."""
+    held: bool = False
+    """Whether it is the user's own, which the run leaves when its time is up, and does not have queued again."""
+
+    @classmethod
+    def here(cls, *, held: bool = False) -> Allocation:
+        after = re.search(r"afternotok:(\d+)", os.environ.get("SLURM_JOB_DEPENDENCY", ""))
+        return cls(os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT", "0")),
+                   after[1] if after and not held else "", held)
+
+    def end_time(self) -> float:
+        """When the job's time is up, in seconds since 1970; infinity where there is no limit, or no answer. SLURM 22.05
+        does not tell its tasks, later versions do."""
+        if told := os.environ.get("SLURM_JOB_END_TIME"):
+            return float(told)
+        try:
+            return datetime.fromisoformat(self.look().get("EndTime", "")).timestamp()
+        except ValueError:  # "Unknown", or nothing
+            return float("inf")
+
+    def fate(self) -> Fate:
+        """Why SLURM sent SIGTERM.
+
+        While a job is being ended its state is COMPLETING, whatever ended it; that it will run again shows in the count
+        of its restarts, that its time was up or a node failed in the reason, that it was preempted in the time at which
+        it was. A job that goes on running and was not preempted had its step terminated: by SLURM because another
+        node's launcher died, or by a person. Preemption is assumed where SLURM gives no answer.
+        """
+        found = self.look()
+        if int(found.get("Restarts", "0")) > self.restarts:
+            return "requeued"
+        if found.get("Reason") == "TimeLimit" or found.get("JobState") == "TIMEOUT":
+            return "time limit"
+        if "NodeDown" in found.get("Reason", "") or found.get("JobState") == "NODE_FAIL":
+            return "node failure"
+        if not found or found.get("PreemptTime", "None") not in ("None", "N/A", "Unknown"):
+            return "preempted"
+        return "cancelled" if found.get("JobState") in ("COMPLETING", "CANCELLED") else "terminated"
+
+    def needs_successor(self) -> bool:
+        """Whether SLURM, as far as can be told from here, would not queue the job again: because it was submitted or
+        made so, or because there is no scontrol to ask with. An allocation that a person holds has no need of it."""
+        if self.held:
+            return False
+        found = self.look()
+        return found.get("Requeue") != "1" and found.get("BatchFlag") != "0"
+
+    def follows_a_cancelled_job(self) -> bool:
+        """Whether somebody has cancelled the job that this one was to follow: then it is not meant to."""
+        return bool(self.after) and Allocation(self.after, 0).look().get("JobState") == "CANCELLED"
+
+    def requeue(self) -> str:
+        """Has the job queued again, which ends it here. Returns '', or why it could not be done."""
+        until = time.monotonic() + PATIENCE
+        while True:
+            code, said = self.ask("requeue", self.job)
+            if code == 0 or "pending" in said:  # somebody was faster
+                return ""
+            if time.monotonic() > until or not UNREACHABLE.search(said):
+                return said
+            time.sleep(2)
+
+    def look(self) -> dict[str, str]:
+        """The job's fields, as `scontrol show job` names them; empty where there is no answer."""
+        code, said = self.ask("--oneliner", "show", "job", self.job)
+        first = said.partition("\n")[0]  # of a job array, the job that was asked for
+        return dict(re.findall(r"(\w+)=(\S*)", first)) if code == 0 else {}
+
+    def ask(self, *words: str) -> tuple[int, str]:
+        """Exit code and answer of scontrol."""
+        environment = os.environ | {"SLURM_TIME_FORMAT": "standard"}
+        try:
+            done = subprocess.run(["scontrol", *words], capture_output=True, text=True, timeout=WAIT, env=environment)
+        except FileNotFoundError:
+            return 127, "there is no scontrol on this node"
+        except subprocess.TimeoutExpired:
+            return 1, f"no answer within {WAIT:g} s"
+        return done.returncode, (done.stdout + done.stderr).strip()
+
+
+LOCAL_JOB = f"local-{secrets.token_hex(8)}"
+"""This process, where it is no SLURM job. A process id would not do: a container hands out the same ones each time."""
+
+
+START = "DRUMBEAT_START"
+"""Tells the runs apart that are started one after another in the same allocation."""
+
+
+def job_name() -> str:
+    """What stays the same when SLURM queues a job again."""
+    return "-".join(filter(None, [os.environ.get("SLURM_JOB_ID", LOCAL_JOB), os.environ.get(START)]))
+
+
+def job_identity() -> str:
+    """This start of this job's launchers."""
+    return ".".join([job_name(), os.environ.get("SLURM_RESTART_COUNT", "0"), os.environ.get("SLURM_STEP_ID", "0")])
+
+
+def ours(attempt: Attempt, job: str) -> bool:
+    """Whether an attempt was claimed by a job, or by a start of a job."""
+    return f"{read_json(attempt.launch).get('job')}.".startswith(f"{job}.")

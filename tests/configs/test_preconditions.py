@@ -1,0 +1,50 @@
+"""What can be told of data and models from the config alone; what is typed, and what is said, is in
+tests/launch/commands/test_programs.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drumbeat.configs.errors import Fault, PrepareError
+from drumbeat.configs.layers import Layer
+from drumbeat.configs.load import build_config
+from drumbeat.configs.schema import Config
+from drumbeat.configs.preconditions import check_data, needs_data, with_way_out
+
+
+def config(data: dict[str, Any]) -> Config:
+    return build_config([Layer(origin="test", values={
+        "name": "x", "batch_size": 1, "model": {"_target_": "x"}, "data": data,
+        "phases": {"only": {"epochs": 1, "optimizer": {"_target_": "x"}}}})])
+
+
+@pytest.mark.parametrize(("model", "needs"), [
+    ({"_target_": "x", "classes": 2}, False),
+    ({"_target_": "x", "classes": "from_data"}, True),
+    ({"_target_": "x", "parts": [{"_target_": "y", "width": "from_data"}]}, True),
+])
+def test_which_models_are_sized_by_their_data(model: dict[str, Any], needs: bool) -> None:
+    assert needs_data(model) is needs
+
+
+def test_each_path_that_is_not_there_is_told_once(tmp_path: Path) -> None:
+    """In the set or in a part of it, with the key where it stands first; a file that is there is fine."""
+    (tmp_path / "there.csv").write_text("text\n")
+    texts = {"_target_": "drumbeat.data.text.Texts", "file": str(tmp_path / "there.csv"),
+             "words": {"_target_": "drumbeat.data.vocabulary.Words", "file": str(tmp_path / "lost.csv")}}
+    with pytest.raises(PrepareError) as caught:
+        check_data(config({"train": {"_target_": "drumbeat.data.splits.Split", "of": texts}, "test": texts,
+                           "how_to_get": "Look under the sofa."}))
+    (fault,) = caught.value.faults
+    assert (fault.where, fault.given) == ("data.train.of.words.file", str(tmp_path / "lost.csv"))
+    assert fault.remedy == "Look under the sofa."
+    check_data(config({"train": texts | {"words": {"_target_": "theirs.Words", "file": "lost.csv"}}}))
+
+
+def test_the_way_to_the_data_stands_once_behind_the_last_set_that_lacks_a_remedy() -> None:
+    faults = [Fault(what="a", where="data.train.of"), Fault(what="b", where="data.test.root"),
+              Fault(what="c", where="data.validation", remedy="other"), Fault(what="d", where="model.classes")]
+    assert [fault.remedy for fault in with_way_out(faults, "here")] == ["", "here", "other", ""]

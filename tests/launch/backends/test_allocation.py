@@ -1,0 +1,238 @@
+"""A run in the user's own allocation: what SLURM 22.05 says that there is, what srun is told, and what it does not hear
+of. tests/slurm/test_here.py has the real thing."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from drumbeat.configs.errors import LaunchError
+from drumbeat.configs.layers import ROOT
+from drumbeat.configs.run.folder import RunDir, read_json, write_json
+from drumbeat.configs.schema import Site
+from drumbeat.launch.runs import attach as watch
+from drumbeat.launch.slurm.job import START, Allocation
+from drumbeat.launch.commands.main import main
+from drumbeat.launch.slurm.client import steps
+from drumbeat.launch.backends.allocation import Here, each_node, held, note
+from drumbeat.launch.plan.job import Held, JobPlan, plan_job
+from drumbeat.launch.runs.find import processes_of, still_runs
+from drumbeat.launch.node.handover import take_over
+from drumbeat.launch.runs.why import why
+from tests.launch.small import config, topology, write_config
+from tests.launch.backends.test_executors import GOLDEN
+
+SHOW = "JobId=7 JobName=interactive JobState={state} Reason=None NodeList=n[1-3] NumNodes={nodes} NumCPUs=4 \
+TRES=cpu=4,node=2 JOB_GRES={total} {given} MinCPUsNode=2 OverSubscribe=OK Command=(null) WorkDir=/home/me"
+GIVEN = "  Nodes=n[1-2] CPU_IDs=0-3,8 Mem=2000 GRES={gres} "
+
+
+def answers(folder: Path, monkeypatch: pytest.MonkeyPatch, program: str, script: str) -> None:
+    """Puts a program of SLURM's on the PATH that runs a shell script."""
+    (folder / program).write_text(f"#!/bin/bash\n{script}\n")
+    (folder / program).chmod(0o755)
+    if str(folder) not in os.environ["PATH"]:
+        monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+
+def granted(folder: Path, monkeypatch: pytest.MonkeyPatch, given: str = GIVEN.format(gres=""), *, nodes: int = 2,
+            state: str = "RUNNING") -> None:
+    """This shell is in job 7, which has been given this."""
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    answers(folder, monkeypatch, "scontrol",
+            f"echo '{SHOW.format(state=state, nodes=nodes, total='(null)', given=given)}'")
+
+
+def planned(folder: Path, *assignments: str, site: Site | None = None, **has: int) -> JobPlan:
+    """The plan of the small config in an allocation of two nodes."""
+    around = each_node(Held(job="7", **{"nodes": 2, "cpus": 8, **has}))  # type: ignore[arg-type]
+    return plan_job(config(folder, *assignments), run_dir=Path("/runs/small/RUN"), where="here", machine=around,
+                    site=site or Site(), folder=Path("/home/me"))
+
+
+@pytest.mark.parametrize(("given", "cpus", "gpus"), [
+    (GIVEN.format(gres=""), 5, 0),
+    (GIVEN.format(gres="gpu:4(IDX:0-3)"), 5, 4),
+    (GIVEN.format(gres="gpu:a100:2(IDX:0,3),gpu:h100:1(IDX:4),shard:9(IDX:7)"), 5, 3),
+    (GIVEN.format(gres="gpu:4(IDX:0-3)") + "  Nodes=n3 CPU_IDs=0-1 Mem=1000 GRES=gpu:8(IDX:0-7)", 2, 4),
+])
+def test_what_each_node_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, cpus: int, gpus: int) -> None:
+    granted(tmp_path, monkeypatch, given)
+    assert held(os.environ) == Held(job="7", nodes=2, cpus=cpus, gpus=gpus)
+
+
+@pytest.mark.parametrize(("step", "inside"), [("", False), ("0", True), ("4294967290", False)])
+def test_a_shell_in_a_step_of_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, inside: bool) -> None:
+    """But for that of an interactive salloc, which holds nothing."""
+    granted(tmp_path, monkeypatch)
+    monkeypatch.setenv("SLURM_STEP_ID", step)
+    assert held(os.environ).inside == inside
+    assert ("--overlap" in Here().prepare(planned(tmp_path, inside=inside)).text) == inside
+
+
+@pytest.mark.parametrize(("script", "given"), [
+    ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", "Invalid job id"),
+    ("echo 'Unable to contact slurm controller' >&2; exit 1", "Unable to contact"),
+    ("echo 'JobId=7 JobState=COMPLETING NumNodes=2'", "the job is COMPLETING"),
+])
+def test_an_allocation_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                           capsys: pytest.CaptureFixture[str], script: str, given: str) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.chdir(tmp_path)
+    write_config(tmp_path)
+    answers(tmp_path, monkeypatch, "scontrol", script)
+    assert main(["run", "small.yaml", "--here"]) == 2
+    said = capsys.readouterr().err
+    assert "the allocation of SLURM job 7 cannot be used" in said
+    assert given in said
+
+
+@pytest.mark.parametrize(("assignments", "has", "expected"), [
+    ([], {}, (2, 1, "cpu", 8)),
+    (["launch.procs=3"], {}, (2, 3, "cpu", 2)),
+    ([], {"gpus": 4}, (2, 4, "cuda", 2)),
+    (["drumbeat.launch.plan.gpus=2", "launch.nodes=1"], {"gpus": 4}, (1, 2, "cuda", 4)),
+    (["drumbeat.launch.plan.gpus=0"], {"gpus": 4}, (2, 1, "cpu", 8)),
+])
+def test_which_processes(tmp_path: Path, assignments: list[str], has: dict[str, int],
+                         expected: tuple[int, int, str, int]) -> None:
+    """All that there is, unless less is asked for."""
+    assert planned(tmp_path, *assignments, **has).topology == topology(*expected)
+
+
+@pytest.mark.parametrize(("assignments", "has", "what", "remedy"), [
+    (["launch.nodes=3"], {}, "the allocation has 2 nodes", "Use --nodes 2, or ask salloc for more: --nodes=N"),
+    (["drumbeat.launch.plan.gpus=3"], {"gpus": 2}, "a node of the allocation has 2 GPUs",
+     "Use --gpus 2, or --procs N for ranks on the CPU."),
+    (["drumbeat.launch.plan.gpus=3"], {}, "a node of the allocation has no GPU",
+     "Use --procs N for ranks on the CPU, or ask salloc for some: --gres=gpu:N."),
+])
+def test_more_than_there_is(tmp_path: Path, assignments: list[str], has: dict[str, int], what: str,
+                            remedy: str) -> None:
+    with pytest.raises(LaunchError) as error:
+        planned(tmp_path, *assignments, **has)
+    assert [(fault.what, fault.remedy) for fault in error.value.faults] == [(what, remedy)]
+
+
+def test_gpus_that_slurm_does_not_count(tmp_path: Path) -> None:
+    """Where a whole node comes with its GPUs."""
+    text = Here().prepare(planned(tmp_path, "drumbeat.launch.plan.gpus=4", site=Site(gpu_flag="none"))).text
+    assert "gres" not in text
+
+
+def test_cores_for_fewer_ranks_than_there_are(tmp_path: Path) -> None:
+    """salloc gives a node one core unless told otherwise."""
+    plan = planned(tmp_path, "launch.procs=4", "launch.cpus_per_rank=2", cpus=1)
+    assert "--cpus-per-task=1 " in Here().prepare(plan).text
+    assert note(plan) == "4 ranks share 1 core on each node; salloc --cpus-per-task=8 gives them their own"
+    assert note(planned(tmp_path, "launch.procs=4")) == ""
+
+
+def test_the_script(tmp_path: Path) -> None:
+    """Regenerate it as tests/launch/backends/test_executors.py says."""
+    site = Site(partition="big", setup=["module load cuda"], environment={"NCCL_DEBUG": "WARN"})
+    text = Here().prepare(planned(tmp_path, gpus=4, site=site)).text
+    text = text.replace(sys.executable, "/venv/bin/python").replace(str(ROOT), "/drumbeat")
+    if os.environ.get("DRUMBEAT_GOLDEN") == "write":
+        (GOLDEN / "here.sh").write_text(text)
+    assert text == (GOLDEN / "here.sh").read_text()
+
+
+def test_a_plan_is_read_back_the_same(tmp_path: Path) -> None:
+    plan = planned(tmp_path, gpus=4)
+    write_json(tmp_path / "plan.json", plan.as_json())
+    assert JobPlan.read(tmp_path / "plan.json") == plan
+
+
+def started(folder: Path, monkeypatch: pytest.MonkeyPatch, srun: str) -> RunDir:
+    """A run whose script has been run to its end with this in srun's place."""
+    answers(folder, monkeypatch, "srun", srun)
+    for name, value in {"SLURM_JOB_ID": "7", "SLURM_CPU_BIND": "map_cpu:0", "SLURM_CONF": "/etc/slurm.conf",
+                        "CUDA_VISIBLE_DEVICES": "3"}.items():
+        monkeypatch.setenv(name, value)
+    plan = JobPlan(**vars(planned(folder)) | {"run_dir": str(folder / "run")})
+    run = RunDir(folder / "run")
+    job = Here().submit(Here().prepare(plan))
+    assert job.id == "7"
+    until = time.monotonic() + 30
+    while job.running():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    write_json(run.plan, plan.as_json())
+    write_json(run.job, {"where": "here", "id": "7"})
+    run.write_status(state="pending")
+    return run
+
+
+def test_launchers_that_are_killed_are_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the same start of the run; nothing of the shell's own job reaches it but where the
+    cluster is, and how often SLURM has queued the job again."""
+    run = started(tmp_path, monkeypatch, f"cd {tmp_path}; echo \"$@\" >> calls\n"
+                                         f"env | grep -E 'SLURM_|CUDA|{START}' >> env\n"
+                                         "[ $(wc -l < calls) = 3 ] || exit 137")
+    calls, variables = ((tmp_path / name).read_text().splitlines() for name in ("calls", "env"))
+    assert [call.startswith("--immediate=60") for call in calls] == [False, True, True]
+    assert all("--jobid=7 --job-name=run " in call for call in calls)
+    assert {line.partition("=")[0] for line in variables} == {"SLURM_CONF", "SLURM_RESTART_COUNT", START}
+    assert len(set(variables)) == 3
+    assert (run.submitit / "7_submitted.pkl").exists()
+
+
+def test_what_srun_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                   capsys: pytest.CaptureFixture[str]) -> None:
+    run = started(tmp_path, monkeypatch, "echo 'srun: error: Unable to create step for job 7: whatever' >&2; exit 1")
+    assert watch.conclude(run) == 1
+    assert "failed     not started: error: Unable to create step for job 7: whatever" in capsys.readouterr().out
+
+
+def test_is_it_still_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its step tells, on whatever machine it is."""
+    answers(tmp_path, monkeypatch, "squeue", "printf '7.3|other\\n7.4|run\\n7.extern|extern\\n'")
+    run = RunDir(tmp_path / "run")
+    run.path.mkdir()
+    write_json(run.plan, {})
+    write_json(run.job, {"where": "here", "id": "7", "host": "another"})
+    run.write_status(state="running")
+    assert steps("7", "run") == ["7.4"]
+    assert still_runs(run) == "step 7.4"
+    run.write_status(state="pending")
+    assert "it is just starting, or waits for room in SLURM job 7" in " ".join(why(run).split())
+    answers(tmp_path, monkeypatch, "squeue", "case $* in *--steps*) ;; *) echo RUNNING ;; esac")
+    assert still_runs(run) == "it may wait for room in SLURM job 7, started on another"
+    answers(tmp_path, monkeypatch, "squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    assert (still_runs(run), processes_of(run)) == ("", [])
+    answers(tmp_path, monkeypatch, "squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
+    assert still_runs(run) == "in SLURM job 7, which cannot be asked about: Unable to contact slurm controller"
+
+
+def test_who_may_go_on_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not launchers that are started again although it was cancelled; and what the user's own job depends on is none of
+    the run's business."""
+    run = RunDir(tmp_path)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_JOB_DEPENDENCY", "afternotok:5")
+    allocation = Allocation.here(held=True)
+    assert (allocation.after, allocation.needs_successor()) == ("", False)
+    write_json(run.job, {"where": "here", "id": "7"})
+    assert take_over(run, allocation, first=True)
+    write_json(run.job, read_json(run.job) | {"cancelled": True})
+    assert not take_over(run, allocation, first=True)
+
+
+def test_a_dry_run_in_an_allocation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                    capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
+    write_config(tmp_path)
+    granted(tmp_path, monkeypatch)
+    assert main(["run", "small.yaml", "--here", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "2 ranks on the CPU, 2 nodes x 1, in the allocation of SLURM job 7" in " ".join(said.split())
+    assert "--jobid=7" in said
+    assert main(["run", "small.yaml", "--dry-run"]) == 0
+    assert "# This shell is in SLURM job 7: --here would use all of its 2 nodes." in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,158 @@
+"""Requests are text that can be compared whole, and what is submitted is that text."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from drumbeat.configs.errors import LaunchError
+from drumbeat.configs.layers import ROOT
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.schema import Site
+from drumbeat.launch.backends.executors import InProcess, Local, Slurm, command_text, environment, require_slurm, standard_files
+from drumbeat.launch.plan.job import JobPlan
+from tests.launch.small import plan
+
+GOLDEN = Path(__file__).parent / "golden"
+
+SITE = Site(partition="big", account="physics", qos="high", constraint="a100&nvlink", time_minutes=90,
+            mem_gb_per_node=1.5, signal_seconds=60, setup=["module load cuda", "ulimit -l unlimited"],
+            sbatch={"mail-type": "FAIL", "exclusive": True})
+
+CASES = {
+    "cpu": (["drumbeat.launch.plan.gpus=0", "launch.procs=2"], Site()),
+    "gpu_gres": (["drumbeat.launch.plan.gpus=4"], Site()),
+    "gpu_typed": (["drumbeat.launch.plan.gpus=4"], Site(gpu_type="a100")),
+    "gpus_per_node": (["drumbeat.launch.plan.gpus=4"], Site(gpu_flag="gpus-per-node", gpu_type="a100")),
+    "container": (["drumbeat.launch.plan.gpus=4"], Site(gpu_flag="none", mem_gb_per_gpu=30, prefix="apptainer exec /images/a.sif",
+                                          environment={"NCCL_DEBUG": "WARN", "GREETING": "good day"},
+                                          sbatch={"mail-user": "me@example.org", "requeue": False})),
+    "memory_of_cores": (["drumbeat.launch.plan.gpus=0", "launch.procs=2"], Site(mem_gb_per_cpu=2.5)),
+    "two_nodes": (["drumbeat.launch.plan.gpus=4", "launch.nodes=2", "launch.cpus_per_rank=6"], SITE),
+}
+
+
+def sbatch_text(folder: Path, name: str) -> str:
+    """The script of a case, with what differs between machines replaced."""
+    assignments, site = CASES[name]
+    text = Slurm().prepare(plan(folder, *assignments, where="slurm", site=site)).text
+    return text.replace(sys.executable, "/venv/bin/python").replace(str(ROOT), "/drumbeat")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_sbatch_script(tmp_path: Path, name: str) -> None:
+    """Regenerate the files, and look at the difference, with
+
+        DRUMBEAT_GOLDEN=write python -m pytest tests/launch/backends/test_executors.py && git diff tests/launch/golden
+    """
+    file, text = GOLDEN / f"{name}.sbatch", sbatch_text(tmp_path, name)
+    if os.environ.get("DRUMBEAT_GOLDEN") == "write":
+        file.write_text(text)
+    assert text == file.read_text()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_sbatch_script_is_valid_shell(tmp_path: Path, name: str) -> None:
+    done = subprocess.run(["bash", "-n"], input=sbatch_text(tmp_path, name), text=True, capture_output=True,
+                          check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_folders_with_blanks_are_quoted(tmp_path: Path) -> None:
+    planned = plan(tmp_path, "drumbeat.launch.plan.gpus=4", where="slurm")
+    planned = JobPlan(**vars(planned) | {"run_dir": "/my runs/RUN", "python": "/my venv/python",
+                                         "environment": {"PYTHONPATH": "/my code:/here"}})
+    text = Slurm().prepare(planned).text
+    assert "export PYTHONPATH='/my code:/here'" in text
+    assert "'/my venv/python' -u -m submitit.core._submit '/my runs/RUN/submitit'" in text
+
+
+def test_a_command_is_ready_to_paste() -> None:
+    command = ["python", "-m", "torch", "--a=1", "-m", "x", "a b", "--c"]
+    text = command_text(command)
+    assert text == "python -m torch \\\n  --a=1 \\\n  -m x 'a b' \\\n  --c"
+    pasted = f"python() {{ printf '%s|' \"$@\"; }}; {text}"
+    done = subprocess.run(["bash", "-c", pasted], capture_output=True, text=True, check=True)
+    assert done.stdout == "".join(f"{word}|" for word in command[1:])
+
+
+def test_requests_of_this_machine(tmp_path: Path) -> None:
+    assert InProcess().prepare(plan(tmp_path, where="debug")).text == "drumbeat.trainers.worker.main('/runs/small/RUN', ATTEMPT)"
+    text = Local().prepare(plan(tmp_path, "launch.procs=2")).text
+    assert text.endswith("--master-port=PORT \\\n  --max-restarts=0 \\\n  -m drumbeat.trainers.worker /runs/small/RUN ATTEMPT")
+
+
+def test_the_environment_is_as_planned_inside_and_as_before_outside(tmp_path: Path,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("OMP_NUM_THREADS", "99")
+    before = dict(os.environ)
+    with pytest.raises(ZeroDivisionError), environment(plan(tmp_path)):
+        assert "SLURM_JOB_ID" not in os.environ
+        assert os.environ["OMP_NUM_THREADS"] == "8"
+        raise ZeroDivisionError
+    assert dict(os.environ) == before
+
+
+def test_programs_started_with_other_standard_files_hold_none_of_ours(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with standard_files(log):
+        subprocess.run(["sh", "-c", "echo said; echo warned >&2; cat"], check=True)
+    assert sorted(log.read_text().split()) == ["said", "warned"]
+
+
+def fake_slurm(folder: Path, script: str) -> str:
+    """A PATH with an sbatch that runs `script`, an srun, and an sinfo of two partitions."""
+    for name, text in (("sbatch", script), ("srun", "exit 1"), ("sinfo", "echo long short")):
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    return f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+
+def test_what_is_submitted_is_the_dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", fake_slurm(tmp_path, f'cp "$1" {tmp_path}/submitted; echo "Submitted batch job 4711"'))
+    planned = plan(tmp_path, "drumbeat.launch.plan.gpus=4", "launch.nodes=2", where="slurm", site=SITE)
+    planned = JobPlan(**vars(planned) | {"run_dir": str(tmp_path / "run")})
+    request = Slurm().prepare(planned)
+    assert Slurm().submit(request).id == "4711"
+    assert (tmp_path / "submitted").read_text() == request.text
+    assert (RunDir(tmp_path / "run").submitit / "4711_submitted.pkl").exists()
+
+
+def test_the_gpus_of_the_submitting_shell_do_not_reach_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the profile do."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    script = f'echo "${{CUDA_VISIBLE_DEVICES-unset}}" > {tmp_path}/inherited; echo "Submitted batch job 4711"'
+    monkeypatch.setenv("PATH", fake_slurm(tmp_path, script))
+    for variables, exported in (({}, False), ({"CUDA_VISIBLE_DEVICES": "0,1"}, True)):
+        planned = plan(tmp_path, "drumbeat.launch.plan.gpus=2", where="slurm", site=Site(gpu_flag="none", environment=variables))
+        request = Slurm().prepare(JobPlan(**vars(planned) | {"run_dir": str(tmp_path / "run")}))
+        Slurm().submit(request)
+        assert (tmp_path / "inherited").read_text() == "unset\n"
+        assert ("export CUDA_VISIBLE_DEVICES=0,1\n" in request.text) == exported
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+
+
+def test_what_sbatch_answers_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                      capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("PATH", fake_slurm(
+        tmp_path, 'echo "sbatch: error: invalid partition specified: big" >&2; exit 1'))
+    planned = JobPlan(**vars(plan(tmp_path, "drumbeat.launch.plan.gpus=4", where="slurm")) | {"run_dir": str(tmp_path / "run")})
+    with pytest.raises(LaunchError) as error:
+        Slurm().submit(Slurm().prepare(planned))
+    assert str(error.value) == (
+        "error: sbatch refused the job\n"
+        "  where  sbatch\n"
+        "  given  invalid partition specified: big\n"
+        "  do     sinfo lists the partitions: long, short.")
+    assert capfd.readouterr().err == ""
+
+
+def test_no_slurm_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(LaunchError, match="there is no SLURM here"):
+        require_slurm()

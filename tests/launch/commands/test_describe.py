@@ -1,0 +1,205 @@
+"""What `--dry-run` prints: valid YAML, then everything that would happen, in the width of a terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from drumbeat.configs.layers import ROOT
+from drumbeat.configs.load import load, read
+from drumbeat.configs.schema import Site
+from drumbeat.configs.yaml_text import parse
+from drumbeat.launch.commands.main import main
+from drumbeat.launch.commands.describe import describe, summary
+from drumbeat.launch.plan.job import Machine, Where, plan_job
+from drumbeat.launch.commands.start import EXECUTORS
+from tests.launch.small import plan, write_config
+
+DRY_RUN = """\
+# --- config: defaults, and where every other value comes from
+name: small                               # small.yaml:1
+seed: 7                                   # command line
+model:
+  _target_: nets.Net                      # small.yaml:3
+  width: 8                                # small.yaml:3
+task:
+  _target_: drumbeat.trainers.tasks.Classification
+data:
+  train:
+    _target_: sets.Folder                 # small.yaml:5
+    root: /pictures                       # small.yaml:5
+  validation: {}
+  test: {}
+  how_to_get: ""
+  transforms:
+    train: []
+    evaluate: []
+    batch: []
+    fuse: true
+  shuffle: true
+  sampling: {}
+  length_window: null
+  mix: {}
+  cache: null
+  on_error: raise
+  max_skipped: 0.01
+  may_change: false
+  workers: null
+batch_size: 12                            # small.yaml:2
+max_batch_per_device: null
+precision: auto
+channels_last: true
+deterministic: true
+not_finite: stop
+hang_minutes: null
+compare_ranks_every: 1000
+phases:
+  head:
+    epochs: 2.0                           # small.yaml:8
+    batch_size: null
+    start_from: last
+    freeze: []
+    optimizer:
+      _target_: torch.optim.Adam          # small.yaml:9
+      lr: 0.01                            # small.yaml:9
+    scheduler: {}
+    scheduler_every: step
+    clip_norm: null
+  finetune:
+    epochs: 3.0                           # small.yaml:11
+    batch_size: 10                        # small.yaml:12
+    start_from: last
+    freeze: []
+    optimizer:
+      _target_: torch.optim.SGD           # small.yaml:13
+      lr: 0.05                            # small.yaml:13
+    scheduler: {}
+    scheduler_every: step
+    clip_norm: null
+evaluation:
+  batch_size: 64
+  best_by: loss
+  best_is: lowest
+  batch_statistics: false
+checkpoints:
+  every_steps: null
+  every_minutes: 10.0
+  patience_minutes: 20.0
+  keep: 2
+tracking:
+  every_steps: 10
+  mean_of_steps: 1
+  images: 16
+launch:
+  nodes: null
+  gpus: 0                                 # --gpus
+  procs: 3                                # --procs
+  cpus_per_rank: null
+  restarts: 3
+
+# --- processes
+ranks       3 ranks on the CPU, on this machine, 2 cores each
+run folder  runs/RUN
+
+# --- samples
+head      12 a step, 4 on each rank
+finetune  10 a step, 3 or 4 on each rank
+an epoch  not known before the samples are counted: preparing does that when the
+          run is submitted, and looks at model, weights and data
+
+# --- environment of every rank
+PYTHONPATH=CODE:HERE
+PYTHONSAFEPATH=1
+PYTHONUNBUFFERED=1
+PYTHONFAULTHANDLER=1
+OMP_NUM_THREADS=2
+# not passed on, as they tell of the job or process around this shell:
+#   MASTER_ADDR, SLURM_JOB_ID
+
+# --- command on each node
+# ATTEMPT, NODE, ADDRESS and PORT: known when the job starts
+PYTHON -m torch.distributed.run \\
+  --nnodes=1 \\
+  --nproc-per-node=3 \\
+  --rdzv-backend=static \\
+  --node-rank=NODE \\
+  --master-addr=ADDRESS \\
+  --master-port=PORT \\
+  --max-restarts=0 \\
+  -m drumbeat.trainers.worker HERE/runs/RUN ATTEMPT
+
+# Not looked at: targets, weights, data. Starting the run looks at them first.
+# Nothing was started, and nothing was written."""
+
+
+def dry_run(folder: Path, where: Where, flags: dict[str, object]) -> str:
+    loaded = load(write_config(folder), ["seed=7"], flags)
+    planned = plan_job(loaded.config, run_dir=folder / "runs" / "RUN", where=where, machine=Machine(cpus=8),
+                       site=Site(), folder=folder)
+    return describe(loaded, EXECUTORS[where]().prepare(planned))
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith(("SLURM", "SUBMITIT"))]:
+        monkeypatch.delenv(name)
+
+
+def test_the_whole_dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("MASTER_ADDR", "n1")
+    text = dry_run(tmp_path, "local", {"drumbeat.launch.plan.gpus": 0, "launch.procs": 3})
+    assert text.replace(sys.executable, "PYTHON").replace(str(tmp_path), "HERE").replace(str(ROOT), "CODE") == DRY_RUN
+
+
+def test_the_config_part_is_yaml_that_means_the_config(tmp_path: Path) -> None:
+    loaded = load("resnet50_xray_demo")
+    (tmp_path / "resolved.yaml").write_text(loaded.as_yaml())
+    assert read(tmp_path / "resolved.yaml") == loaded.config
+    main_part = dry_run(tmp_path, "local", {}).partition("\n\n")[0]
+    assert parse(main_part)[0]["seed"] == 7
+
+
+def test_slurm_shows_the_script_and_the_meeting_point(tmp_path: Path) -> None:
+    text = dry_run(tmp_path, "slurm", {"drumbeat.launch.plan.gpus": 4, "launch.nodes": 2})
+    assert "ranks       8 ranks with a GPU each, 2 nodes x 4, through SLURM, 8 cores each\n" in text
+    assert "# ATTEMPT, NODE, ADDRESS and PORT: known when the job starts\n" in text
+    assert "\n# --- sbatch script\n#!/bin/bash\n" in text
+    assert "#SBATCH --gres=gpu:4\n" in text
+
+
+def test_debug_shows_the_call(tmp_path: Path) -> None:
+    text = dry_run(tmp_path, "debug", {})
+    assert "ranks       1 rank on the CPU, in this process, 8 cores each\n" in text
+    assert "head      12 a step, all on the one rank\n" in text
+    assert f"# --- call\ntrainers.worker.main('{tmp_path}/runs/RUN', ATTEMPT)\n" in text
+    assert "torch.distributed" not in text
+
+
+def test_the_shipped_demo_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "resnet50_xray_demo", "--dry-run"]) == 0
+    config, _, rest = capsys.readouterr().out.partition("\n\n")
+    assert max(len(line) for line in config.splitlines() if not line.lstrip().startswith("root: /")) <= 80
+    assert "not known before the samples are counted" in rest
+
+
+def test_a_summary_in_a_few_words(tmp_path: Path) -> None:
+    assert summary(plan(tmp_path)) == "1 rank on the CPU, on this machine"
+    assert summary(plan(tmp_path, gpus=4)) == "4 ranks with a GPU each, on this machine"
+    assert summary(plan(tmp_path, "drumbeat.launch.plan.gpus=4", "launch.nodes=2", where="slurm")) == (
+        "8 ranks with a GPU each, 2 nodes x 4, through SLURM")
+
+
+def test_the_gpus_to_choose_from(tmp_path: Path) -> None:
+    def said(*assignments: str) -> str:
+        loaded = load(write_config(tmp_path), list(assignments))
+        return describe(loaded, EXECUTORS["local"]().prepare(plan(tmp_path, *assignments, gpus=4)))
+
+    assert ("\nCUDA_VISIBLE_DEVICES=0,1,2,3\n# of these GPUs the run takes the first 2 that no other run holds\n"
+            in said("drumbeat.launch.plan.gpus=2"))
+    assert "no other run" not in said("drumbeat.launch.plan.gpus=4")
+    assert "CUDA_VISIBLE_DEVICES" not in said("drumbeat.launch.plan.gpus=0")

@@ -1,0 +1,112 @@
+"""Words on the command line -> arguments, in any order; and how it ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drumbeat.configs.errors import ConfigError
+from drumbeat.configs.layers import ROOT
+from drumbeat.launch.commands import main as cli
+from drumbeat.launch.commands.main import VERBS, main, parse
+
+
+@pytest.mark.parametrize("typed", [
+    "run c.yaml a=1 b=2 --procs 2", "run c.yaml --procs 2 a=1 b=2", "run --procs 2 c.yaml a=1 b=2",
+    "run a=1 c.yaml --procs 2 b=2", "run --procs=2 a=1 b=2 c.yaml", "run a=1 --procs 2 b=2 c.yaml",
+])
+def test_key_value_may_stand_anywhere(typed: str) -> None:
+    args = parse(typed.split())
+    assert sorted(args.words) == ["a=1", "b=2", "c.yaml"]
+    assert args.procs == 2
+
+
+def test_values_may_hold_anything() -> None:
+    assert parse(["run", "c.yaml", "--debug", "a=-1", "b=x=y", "c=[1, 2]", "d= "]).words == [
+        "c.yaml", "a=-1", "b=x=y", "c=[1, 2]", "d= "]
+
+
+def test_options_are_not_abbreviated() -> None:
+    with pytest.raises(ConfigError, match="Did you mean '--dry-run'"):
+        parse(["run", "c.yaml", "--dry"])
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], *([verb, "--help"] for verb in VERBS)])
+def test_help_fits_a_terminal(words: list[str], capsys: pytest.CaptureFixture[str],
+                              monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: {' '.join(['drumbeat', *words[:-1]])}")
+    assert max(map(len, out.splitlines())) <= 80
+    assert not words or words[0] == "--help" or VERBS[words[0]][0].partition(" ")[0] in out.lower()
+
+
+def test_help_names_the_program_that_was_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "--help"], program="python launch/run.py")
+    out = capsys.readouterr().out
+    assert out.startswith("usage: python launch/run.py CONFIG [KEY=VALUE ...] [options]\n")
+    assert "  python launch/run.py resnet50_xray --slurm --nodes 2 --gpus 8\n" in out
+
+
+def test_a_bug_is_not_dressed_up_as_a_users_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(args: Any) -> int:
+        raise ModuleNotFoundError("no", name="my_lab")
+
+    monkeypatch.setitem(cli.VERBS, "status", ("", broken))
+    with pytest.raises(ModuleNotFoundError):
+        main(["status", "x"])
+
+
+def test_demo_data_runs_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        seen.extend([command, options])
+        return subprocess.CompletedProcess(command, 7)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "run", run)
+    assert main(["demo-data", "xray", "here"]) == 7
+    command, options = seen
+    assert command == [sys.executable, "-m", "drumbeat.data.demo.demo", "xray", str(tmp_path / "here")]
+    assert options["env"]["PYTHONPATH"].split(os.pathsep)[:2] == [str(ROOT), str(tmp_path)]
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    """As in `drumbeat --help | head -1`, and without the interpreter's last words."""
+    show = f"{sys.executable} -c 'import drumbeat.launch.commands.main as c; c.status = lambda a: print(\"x\\n\" * 100000) or 0;"
+    show += " c.VERBS[\"status\"] = (\"\", c.status); import sys; sys.exit(c.main([\"status\", \"x\"]))'"
+    done = subprocess.run(["bash", "-c", f"{show} | head -1; echo ${{PIPESTATUS[0]}}"], cwd=ROOT, capture_output=True,
+                          text=True, check=False)
+    assert (done.stdout, done.stderr) == ("x\n0\n", "")
+
+
+DRUMBEAT = ["-c", "import sys; from drumbeat.launch.entry import main; sys.exit(main())"]
+
+
+@pytest.mark.parametrize(("module", "program"), [
+    ("argparse", [*DRUMBEAT, "ls"]), ("drumbeat.configs.errors", [*DRUMBEAT, "ls"]), ("drumbeat.launch.runs.listing", [*DRUMBEAT, "ls"]),
+    ("drumbeat.launch.commands.arguments", ["launch/run.py", "--help"]), ("omegaconf", ["launch/run.py", "resnet50_xray", "--dry-run"]),
+], ids=lambda value: value if isinstance(value, str) else "")
+def test_ctrl_c_is_quiet_while_modules_are_imported(module: str, program: list[str], tmp_path: Path) -> None:
+    """The moment is when a module begins to be imported: SIGINT is sent by a finder that Python asks first."""
+    (tmp_path / "sitecustomize.py").write_text(f"""
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "{module}":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+""")
+    done = subprocess.run([sys.executable, *program], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(tmp_path)},
+                          capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")

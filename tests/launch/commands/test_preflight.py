@@ -1,0 +1,84 @@
+"""What is found out before a job is queued: where the run folder is, and what SLURM would say."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from drumbeat.configs.errors import LaunchError
+from drumbeat.configs.schema import Site
+from drumbeat.launch.backends.executors import Slurm
+from drumbeat.launch.plan.job import JobPlan
+from drumbeat.launch.commands.preflight import check_cluster, file_system, unshared
+from tests.launch.small import plan
+
+MOUNTS = """\
+overlay / overlay rw 0 0
+tmpfs /dev/shm tmpfs rw 0 0
+home:/export /home nfs4 rw 0 0
+tmpfs /home/me/in\\040memory tmpfs rw 0 0
+/dev/sda1 /home ext4 rw 0 0
+"""
+
+SITE = Site(partition="gqu", account="physics", time_minutes=99)
+
+
+@pytest.fixture
+def mounts(tmp_path: Path) -> Path:
+    path = tmp_path / "mounts"
+    path.write_text(MOUNTS)
+    return path
+
+
+def programs(folder: Path, **scripts: str) -> str:
+    """A PATH with these programs of SLURM's, shell scripts."""
+    (folder / "bin").mkdir(exist_ok=True)
+    for name, script in scripts.items():
+        (folder / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / "bin" / name).chmod(0o755)
+    return f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+
+
+@pytest.mark.parametrize(("folder", "kind"), [
+    ("/home/you/runs", "ext4"), ("/home/me/in memory/runs", "tmpfs"), ("/scratch/runs", "overlay"),
+    ("/homeless", "overlay"), ("/dev/shm/x", "tmpfs"),
+])
+def test_the_file_system_of_a_folder(mounts: Path, folder: str, kind: str) -> None:
+    """The innermost mount, and the last of those at one place, which hides the others."""
+    assert file_system(Path(folder), mounts) == kind
+
+
+def test_a_run_folder_that_the_nodes_would_not_see(mounts: Path, tmp_path: Path,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", programs(tmp_path, sinfo="echo n1; echo n2"))
+    assert unshared(Path("/home/you/runs"), mounts) is None
+    assert "it is on tmpfs" in str(unshared(Path("/home/me/in memory/runs"), mounts))
+    assert "it is on overlay" in str(unshared(Path("/scratch/runs"), mounts))
+    assert "every machine has a /var/tmp of its own" in str(unshared(Path("/var/tmp/runs"), tmp_path / "none"))
+    monkeypatch.setenv("PATH", programs(tmp_path, sinfo="hostname"))
+    assert unshared(Path("/var/tmp/runs"), mounts) is None  # this machine is all of the cluster
+
+
+def planned(folder: Path) -> JobPlan:
+    return JobPlan(**vars(plan(folder, "drumbeat.launch.plan.gpus=4", where="slurm", site=SITE)) | {"run_dir": "/home/me/runs/RUN"})
+
+
+def test_sbatch_is_asked_about_the_very_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = "sbatch: Job 7 to start at 2026-01-02T03:04:05 using 32 processors on nodes n[1-2] in partition main"
+    monkeypatch.setenv("PATH", programs(
+        tmp_path, sinfo="hostname", sbatch=f"cat > {tmp_path}/asked; echo $@ > {tmp_path}/words; echo '{answer}' >&2"))
+    request = Slurm().prepare(planned(tmp_path))
+    assert check_cluster(request) == "SLURM would start it at 2026-01-02 03:04:05 on n[1-2]"
+    assert (tmp_path / "asked").read_text() == request.text
+    assert (tmp_path / "words").read_text() == "--test-only\n"
+    far = answer.replace("2026", "2537")
+    for silence in (f"echo '{far}' >&2",
+                    "echo 'sbatch: error: Unable to contact slurm controller (connect failure)' >&2; exit 1",
+                    "echo 'sbatch: error: Batch job submission failed: Socket timed out' >&2; exit 1"):
+        monkeypatch.setenv("PATH", programs(tmp_path, sbatch=silence))
+        assert check_cluster(request) == ""  # submitting has its own patience
+    monkeypatch.setenv("PATH", programs(tmp_path, sbatch="echo 'allocation failure: no' >&2; exit 1"))
+    with pytest.raises(LaunchError, match="SLURM would not take this job"):
+        check_cluster(request)

@@ -1,0 +1,107 @@
+"""Preparing runs in a process of its own; what it answers, and what it does not, as the launcher tells it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from drumbeat.configs.errors import PrepareError
+from drumbeat.configs.load import plain
+from drumbeat.launch.plan.job import JobPlan
+from drumbeat.launch.commands.prepare import facts_text, prepare
+from tests.launch.small import FACTS, config, plan
+
+FAULTS = {"faults": [{"what": "no such folder", "where": "data.train", "given": "x", "remedy": "make it"},
+                     {"what": "no such net", "where": "model", "given": "", "remedy": ""}]}
+
+
+def python_that(folder: Path, script: str) -> JobPlan:
+    """A plan whose Python is a shell script."""
+    program = folder / "python"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    return dataclasses.replace(plan(folder), python=str(program))
+
+
+def test_facts_are_read(tmp_path: Path) -> None:
+    assert prepare(config(tmp_path), python_that(tmp_path, f"echo '{json.dumps(FACTS)}'")) == FACTS
+
+
+def test_faults_are_raised_all_of_them(tmp_path: Path) -> None:
+    with pytest.raises(PrepareError) as error:
+        prepare(config(tmp_path), python_that(tmp_path, f"echo '{json.dumps(FAULTS)}'"))
+    assert [dataclasses.asdict(fault) for fault in error.value.faults] == FAULTS["faults"]
+
+
+def test_no_answer_is_a_fault_too(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(PrepareError, match="preparing ended with exit code 3 and no answer"):
+        prepare(config(tmp_path), python_that(tmp_path, "echo 'out of memory' >&2; exit 3"))
+    assert capfd.readouterr().err == "preparing  model, weights and data ...\nout of memory\n"
+
+
+def test_it_is_given_config_ranks_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("KEPT", "yes")
+    planned = python_that(tmp_path, f"cd {tmp_path}; cat > stdin; env > env; echo $@ > words; echo {{}}")
+    asked = config(tmp_path)
+    assert prepare(asked, planned) == {}
+    assert json.loads((tmp_path / "stdin").read_text()) == {
+        "config": plain(asked), "topology": dataclasses.asdict(planned.topology), "where": "local"}
+    found = (tmp_path / "env").read_text().splitlines()
+    assert f"PYTHONPATH={planned.environment['PYTHONPATH']}" in found
+    assert "KEPT=yes" in found
+    assert "RANK=3" not in found
+    assert (tmp_path / "words").read_text() == "-m drumbeat.trainers.commands.prepare\n"
+
+
+def test_ctrl_c_at_the_terminal_is_not_for_it(tmp_path: Path) -> None:
+    """It would print a traceback; and it is ended when this process is interrupted."""
+    group = python_that(tmp_path, "echo \"{\\\"group\\\": $(cut -d' ' -f5 /proc/$$/stat)}\"")
+    assert prepare(config(tmp_path), group)["group"] != os.getpgrp()
+
+
+def test_facts_in_two_lines() -> None:
+    assert facts_text(FACTS) == ("samples    1,000 train, 20 test\n"
+                                 "steps      167 in head, 300 in finetune  (12,345 parameters)")
+
+
+@pytest.mark.slow
+def test_the_real_one_names_the_line_of_what_is_wrong(tmp_path: Path) -> None:
+    from tests.tiny import CONFIG, drumbeat
+
+    (tmp_path / "tiny.yaml").write_text(CONFIG.replace("n: 100", "nn: 100"))
+    done = drumbeat(tmp_path, "tiny.yaml", "model.widht=3", expect=2, preflight=True)
+    assert done.stdout == ""
+    assert done.stderr == """\
+preparing  model, weights and data ...
+error: tests.tiny.Pictures has no argument 'nn'
+  where  tiny.yaml:8 (data.train.nn)
+  given  nn: 100
+  do     Did you mean 'n'?
+
+error: tests.tiny.Net has no argument 'widht'
+  where  command line (model.widht)
+  given  widht: 3
+  do     Did you mean 'width'?
+"""
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.yaml"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("config", "remedy"), [
+    ("resnet50_xray_demo", "  do     drumbeat demo-data xray datasets/xray_demo\n"),
+    ("resnet50_xray", "  do     kaggle datasets download paultimothymooney/chest-xray-pneumonia\n"),
+])
+def test_missing_data_says_how_to_get_it(tmp_path: Path, config: str, remedy: str) -> None:
+    from tests.tiny import drumbeat
+
+    done = drumbeat(tmp_path, config, "model.weights=null", expect=2, preflight=True)
+    assert remedy in done.stderr
+    assert f"error: the folder of the data is not there: {tmp_path}/datasets/" in done.stderr.replace("\n       ", " ")
+    assert "         If it is elsewhere: data.root=DIR\n" in done.stderr
+    assert len(done.stderr.splitlines()) <= 24
+    assert list(tmp_path.iterdir()) == []

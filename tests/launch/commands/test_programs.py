@@ -1,0 +1,118 @@
+"""What is plainly not there is said at once: one screen and exit code 2, before what needs torch is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drumbeat.configs.load import load
+from drumbeat.configs.run.folder import RunDir, write_json, write_text
+from drumbeat.launch.commands.main import main
+from drumbeat.launch.commands.programs import on_run
+
+IMAGES = """\
+name: pictures
+batch_size: 2
+model: {_target_: nets.Net, classes: 2}
+data:
+  how_to_get: Draw some with a pencil.
+  train:
+    _target_: drumbeat.data.splits.Split
+    part: a
+    fractions: {a: 1.0}
+    of: {_target_: drumbeat.data.images.ImageFolder, root: train}
+  test: {_target_: drumbeat.data.images.ImageFolder, root: test}
+phases: {only: {epochs: 1, optimizer: {_target_: torch.optim.SGD, lr: 0.1}}}
+"""
+TEXTS = IMAGES.replace("pictures", "texts").replace("classes: 2", "classes: from_data").replace(
+    "drumbeat.data.images.ImageFolder, root: train",
+    "drumbeat.data.text.Texts, file: t.csv, text: story, words: {_target_: drumbeat.data.vocabulary.Words, file: t.csv}").replace(
+    "drumbeat.data.images.ImageFolder, root: test", "sets.Theirs, root: anywhere")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with two configs, a run of each that has saved step 3, and one that has saved nothing."""
+    monkeypatch.chdir(tmp_path)
+    for name, text in (("pictures", IMAGES), ("texts", TEXTS)):
+        (tmp_path / f"{name}.yaml").write_text(text)
+        for number, steps in enumerate([[], [3]]):
+            run = RunDir(tmp_path / "runs" / name / f"2026010{number}-000000-{name[:5]}")
+            run.path.mkdir(parents=True)
+            write_text(run.config, load(tmp_path / f"{name}.yaml").as_yaml())
+            write_json(run.plan, {"topology": {"cpus_per_rank": 1}})
+            for step in steps:
+                (run.checkpoints / f"step-{step:08d}").mkdir(parents=True)
+                (run.checkpoints / "last").symlink_to(f"step-{step:08d}")
+    for name in ("train", "photos", "empty"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(b"a picture")
+
+    def nothing(*words: str, **options: Any) -> int:
+        raise AssertionError(f"started: {words}")
+
+    monkeypatch.setattr("drumbeat.launch.commands.programs.module", nothing)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("line", "said"), [
+    ("evaluate nothing", ["there is no run 'nothing'"]),
+    ("evaluate 20260100-000000-pictu", ["there are no checkpoints yet"]),
+    ("predict 20260100-000000-pictu photos", ["there are no checkpoints yet"]),
+    ("evaluate pictures --checkpoint 7", ["there is no checkpoint '7'", "Name best, last or a step: 3."]),
+    ("evaluate pictures --checkpoint best", ["there is no checkpoint 'best' of a run without a validation set"]),
+    ("evaluate pictures --split validation", ["the run has no validation set", "It has: train, test."]),
+    ("evaluate pictures", ["the folder train is empty", "where  data.train.of.root", "test is not there",
+                           "where  data.test.root", "do     Draw some with a pencil."]),
+    ("predict pictures photos nowhere", ["there is no file or folder 'nowhere'"]),
+    ("predict pictures empty", ["this folder is empty", "where  empty"]),
+    ("predict texts photos", ["the run's model reads texts, and this is a folder",
+                              "Give a table with a column 'story', or a .txt file with a text on"]),
+    ("predict texts texts.yaml", ["t.csv is not there", "where  data.train.of.file"]),
+    ("doctor pictures.yaml", ["the folder train is empty", "test is not there"]),
+    ("doctor nothing.yaml", ["there is no config 'nothing.yaml'"]),
+    ("cache pictures.yaml data.cache=cache", ["the folder train is empty"]),
+    ("show texts.yaml", ["t.csv is not there", "do     Draw some with a pencil."]),
+    ("show nothing.yaml", ["there is no config 'nothing.yaml'"]),
+])
+def test_what_is_not_there(here: Path, line: str, said: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(line.split()) == 2
+    screen = capsys.readouterr().err
+    assert all(words in screen for words in said), screen
+    assert screen.startswith("error: ")
+    assert len(screen.splitlines()) <= 24
+    assert max(map(len, screen.splitlines())) <= 80 or str(here) in screen
+
+
+@pytest.mark.parametrize("line", [
+    "show pictures.yaml",  # can be built without its data
+    "predict pictures photos",  # whose data is not asked for anything else
+    "doctor pictures.yaml data.train.of._target_=sets.Theirs data.test._target_=sets.Theirs",  # it may fetch them
+    "doctor pictures.yaml data.train.of.root=$TMPDIR/x data.test.root=$TMPDIR/y",  # of another machine
+])
+def test_what_may_be_there_is_left_to_who_knows(here: Path, line: str) -> None:
+    with pytest.raises(AssertionError, match="started: "):
+        main(line.split())
+
+
+def test_a_run_is_judged_with_the_code_that_it_works_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                          capfd: pytest.CaptureFixture[str]) -> None:
+    """Wherever the run's folder lies now; unless the code as it is now is asked for, or the copy knows no such
+    module."""
+    run, copy = RunDir(tmp_path / "run"), tmp_path / "run" / "code" / "mine"
+    for tree, files in ((copy, ["old"]), (tmp_path / "live", ["old", "new"])):
+        (tree / "trainers").mkdir(parents=True)
+        (tree / "trainers" / "__init__.py").touch()
+        for file in files:
+            (tree / "trainers" / f"{file}.py").write_text(f"import sys; print({tree.name!r}, *sys.argv[2:])")
+    write_json(run.path / "code" / "snapshot.json", {"python_path": ["mine"], "trees": [
+        {"name": "mine", "folder": "/home/me/mine", "files": 1, "commit": "0123456789", "changed": 2}]})
+    write_json(run.plan, {"environment": {"PYTHONPATH": "/moved/since"}})
+    monkeypatch.setattr("drumbeat.launch.commands.programs.ROOT", tmp_path / "live")
+    for name, new_code in (("old", False), ("old", True), ("new", False)):
+        assert on_run(f"trainers.{name}", run, "--split", "test", new_code=new_code) == 0
+    said = capfd.readouterr()
+    assert said.out.splitlines() == ["mine --split test", "live --split test", "live --split test"]
+    assert said.err == "code       mine at 0123456 with 2 changed files, 1 file; as it is now: --new-code\n"

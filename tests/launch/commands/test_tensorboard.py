@@ -1,0 +1,103 @@
+"""TensorBoard for the runs named: what it shows, on which port, and that nothing is left when it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from drumbeat.configs.errors import LaunchError
+from drumbeat.configs.layers import ROOT
+from drumbeat.configs.run.folder import RunDir, write_json
+from drumbeat.launch.commands.tensorboard import HOST, free_port, link
+from drumbeat.launch.commands.main import main
+from drumbeat.launch.attempts.processes import descendants
+from drumbeat.trainers.tracking import Tracker
+
+
+def make_run(runs: Path, name: str, letters: str) -> RunDir:
+    """A run with one point of one curve."""
+    run = RunDir(runs / name / f"20260101-000000-{letters}")
+    run.path.mkdir(parents=True)
+    write_json(run.plan, {})
+    tracker = Tracker(run, step=0, config_text="")
+    tracker.scalars(1, {"train/loss": 0.5})
+    tracker.close()
+    (run.path.parent / "latest").unlink(missing_ok=True)
+    (run.path.parent / "latest").symlink_to(run.id)
+    return run
+
+
+@contextmanager
+def listening() -> Iterator[int]:
+    """A port that is in use."""
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        taken.listen()
+        yield taken.getsockname()[1]
+
+
+def test_links_are_named_as_people_name_runs(tmp_path: Path) -> None:
+    """Also where a folder has a name that TensorBoard's own list of folders has no way to write."""
+    runs = [make_run(tmp_path / "a, b:c", name, letters) for name, letters in (("x", "aaaaa"), ("x", "bbbbb"))]
+    link(tmp_path / "links", runs[:1])
+    link(tmp_path / "links", runs)
+    found = {str(path.relative_to(tmp_path / "links")): path.resolve() for path in (tmp_path / "links").glob("*/*")}
+    assert found == {f"x/{run.id}": run.tensorboard for run in runs}
+
+
+def test_a_port_in_use_is_passed_over() -> None:
+    with listening() as port:
+        assert free_port(port) > port
+        with pytest.raises(LaunchError, match="there is no free port"):
+            free_port(65536)
+        with pytest.raises(LaunchError, match="there is no free port"):
+            free_port(0)
+
+
+@pytest.mark.parametrize(("typed", "what"), [("", "there are no runs here yet"), ("nope", "there is no run 'nope'")])
+def test_nothing_to_show(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+                         typed: str, what: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["tensorboard", *typed.split()]) == 2
+    assert what in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_it_shows_the_runs_named_until_ctrl_c(tmp_path: Path) -> None:
+    for name, letters in (("one", "aaaaa"), ("two", "bbbbb"), ("two", "ccccc")):
+        make_run(tmp_path / "runs", name, letters)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with listening() as taken:
+        board = subprocess.Popen(
+            [sys.executable, "-m", "drumbeat.launch.commands.main", "tensorboard", "two", "aaaaa", "--port", str(taken)], cwd=tmp_path,
+            stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(scratch)})
+        assert board.stdout is not None
+        assert board.stdout.readline() == f"port {taken} is in use\n"
+        said = board.stdout.readline()
+        url = re.fullmatch(r"TensorBoard of 2 runs: (http://localhost:(\d+)/)\n", said)
+        assert url, said
+        assert int(url[2]) != taken
+        shown: list[str] = []
+        while len(shown) < 2:  # it answers before it has read the files
+            with urllib.request.urlopen(f"{url[1]}data/runs") as answer:
+                shown = json.load(answer)
+        assert sorted(shown) == ["one/20260101-000000-aaaaa", "two/20260101-000000-ccccc"]  # `two` is its newest run
+        below = descendants(board.pid)
+        assert below
+        board.send_signal(signal.SIGINT)
+        assert board.wait(30) == 0
+        board.stdout.close()
+    assert not [pid for pid in below if Path(f"/proc/{pid}/exe").exists()]
+    assert [path for path in scratch.rglob("*") if path.is_file()] == []

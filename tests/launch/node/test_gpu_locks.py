@@ -1,0 +1,178 @@
+"""Two runs on one machine do not take the same GPUs. The GPUs are pretended, the processes and locks are real."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drumbeat.configs.errors import LaunchError
+from drumbeat.configs.layers import ROOT
+from drumbeat.configs.run.folder import RunDir, read_json, write_json
+from drumbeat.configs.schema import Site
+from drumbeat.launch.node import gpu_locks
+from drumbeat.launch.plan import gpus
+from drumbeat.launch.commands.main import main
+from drumbeat.launch.node.gpu_locks import check_free, hold_gpus
+from drumbeat.launch.plan.job import JobPlan, Topology, Where
+from tests.launch import standin
+from tests.launch.small import write_config
+
+NODE = """
+import sys
+from drumbeat.launch.node import gpu_locks
+from drumbeat.launch.node.launcher import Node
+gpu_locks.PATIENCE = 0
+Node(sys.argv[1].removesuffix("/submitit"))()
+"""
+
+
+def until(reached: Callable[[], Any], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def pool() -> list[str]:
+    """Names of two GPUs that no other process on this machine can mean."""
+    return [f"GPU-{letter}{os.urandom(6).hex()}" for letter in "ab"]
+
+
+def planned(folder: Path, pool: list[str], *, ranks: int = 1, where: Where = "local") -> JobPlan:
+    """The plan of a run with a stand-in for torchrun and its ranks."""
+    topology = Topology(nodes=1, ranks_per_node=ranks, device="cuda", cpus_per_rank=1)
+    return JobPlan(run_dir=str(folder), name="standin", where=where, topology=topology, site=Site(),
+                   environment={"CUDA_VISIBLE_DEVICES": ",".join(pool)}, folder=str(folder.parent), restarts=0,
+                   python=standin.install(folder.parent))
+
+
+Start = Callable[..., tuple[RunDir, "subprocess.Popen[str]"]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts the node launcher of a run in a process of its own, on this list of GPUs."""
+    launchers: list[subprocess.Popen[str]] = []
+
+    def make(name: str, pool: list[str], ranks: int = 1) -> tuple[RunDir, subprocess.Popen[str]]:
+        run = RunDir(tmp_path / "runs" / name)
+        (run.path / "standin").mkdir(parents=True)
+        write_json(run.plan, planned(run.path, pool, ranks=ranks).as_json())
+        launchers.append(subprocess.Popen([sys.executable, "-c", NODE, str(run.submitit)], cwd=ROOT, text=True,
+                                          stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+        return run, launchers[-1]
+
+    yield make
+    for launcher in launchers:
+        launcher.kill()
+        launcher.communicate()
+
+
+def gpus_of(run: RunDir) -> str:
+    """What rank 0 of a run finds in CUDA_VISIBLE_DEVICES, once it is up."""
+    until(lambda: "rank0" in standin.pids(run.path, 0))
+    pairs = Path(f"/proc/{standin.pids(run.path, 0)['rank0']}/environ").read_text().split("\0")
+    return dict(pair.partition("=")[::2] for pair in pairs)["CUDA_VISIBLE_DEVICES"]
+
+
+def test_two_launchers_take_different_gpus_and_a_killed_one_frees_its_own(start: Start, pool: list[str]) -> None:
+    first, launcher = start("first", pool)
+    assert gpus_of(first) == pool[0]
+    second, _ = start("second", pool)
+    assert gpus_of(second) == pool[1]
+    launcher.kill()
+    launcher.wait()
+    third, _ = start("third", pool)
+    assert gpus_of(third) == pool[0]
+
+
+def test_a_launcher_that_finds_too_few_gpus_fails_the_run_and_says_who_holds_them(start: Start,
+                                                                                  pool: list[str]) -> None:
+    first, launcher = start("first", pool)
+    gpus_of(first)
+    second, late = start("second", pool, ranks=2)
+    assert "RunFailedError: too few GPUs are free" in late.communicate(timeout=60)[1]
+    assert read_json(second.status)["state"] == "failed"
+    assert read_json(second.status)["verdict"] == (
+        "too few GPUs are free; 2 ranks with a GPU each, 1 of 2 free; "
+        f"GPU {pool[0]} is held by run runs/first (process {launcher.pid})")
+    assert second.newest_attempt() is None
+
+
+def test_a_run_for_which_too_few_gpus_are_free_is_not_started(
+        tmp_path: Path, start: Start, pool: list[str], monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    first, launcher = start("first", pool)
+    gpus_of(first)
+    monkeypatch.chdir(write_config(tmp_path).parent)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(pool))
+    monkeypatch.setattr(gpus, "present", lambda: (gpus.Gpu(), gpus.Gpu()))
+    monkeypatch.setattr("drumbeat.launch.plan.job.present", gpus.present)
+    before = sorted(tmp_path.glob("runs/*"))
+    assert main(["run", "small.yaml", "--dry-run"]) == 0  # which takes none
+    assert f"CUDA_VISIBLE_DEVICES={pool[0]},{pool[1]}\n" in capsys.readouterr().out
+    assert main(["run", "small.yaml"]) == 2
+    assert " ".join(capsys.readouterr().err.split()) == (
+        f"error: too few GPUs are free where drumbeat.launch.plan.gpus given 2 ranks with a GPU each, 1 of 2 free GPU {pool[0]} is "
+        f"held by run runs/first (process {launcher.pid}) "
+        "do Use --gpus 1, wait for a run to end, or stop one: drumbeat stop RUN")
+    assert sorted(tmp_path.glob("runs/*")) == before
+
+
+def test_two_that_have_a_part_each_of_what_both_need_do_not_block_each_other(tmp_path: Path, pool: list[str],
+                                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_locks, "PATIENCE", 60.0)
+    taken: list[str] = []
+
+    def take() -> None:
+        with hold_gpus(planned(tmp_path / "run", pool, ranks=2)) as plan:
+            taken.append(plan.environment["CUDA_VISIBLE_DEVICES"])
+
+    other = threading.Thread(target=take)
+    with hold_gpus(planned(tmp_path / "run", pool[1:])):
+        other.start()
+        with hold_gpus(planned(tmp_path / "run", pool[:1])):  # which the other one takes again and again
+            assert taken == []
+    other.join(60)
+    assert taken == [",".join(pool)]
+
+
+@pytest.mark.parametrize("where", ["here", "slurm"])
+def test_slurm_hands_out_the_gpus_of_its_jobs(tmp_path: Path, pool: list[str], where: Where) -> None:
+    inside = planned(tmp_path / "run", pool, ranks=2, where=where)
+    with hold_gpus(planned(tmp_path / "run", pool, ranks=2)), hold_gpus(inside) as plan:
+        check_free(inside)
+        assert plan == inside
+
+
+def test_a_debug_run_holds_its_gpu_too(tmp_path: Path, pool: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_locks, "PATIENCE", 0.0)
+    with hold_gpus(planned(tmp_path / "run", pool[:1], where="debug")):
+        with pytest.raises(LaunchError, match=f"held by process {os.getpid()}") as error, \
+                hold_gpus(planned(tmp_path / "run", pool[:1])):
+            pass
+        assert error.value.faults[0].remedy == "Wait for a run to end, or stop one: drumbeat stop RUN"
+    check_free(planned(tmp_path / "run", pool[:1]))
+
+
+def test_whoever_holds_a_name_keeps_nobody_waiting_for_ever(tmp_path: Path, pool: list[str],
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that does not even listen."""
+    monkeypatch.setattr(gpu_locks, "PATIENCE", 0.0)
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(f"\0drumbeat/gpu/{pool[0]}")
+        with pytest.raises(LaunchError) as error, hold_gpus(planned(tmp_path / "run", pool, ranks=2)):
+            pass
+    assert error.value.faults[0].given == f"""\
+2 ranks with a GPU each, 1 of 2 free
+GPU {pool[0]} is held by another process"""

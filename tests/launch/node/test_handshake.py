@@ -1,0 +1,100 @@
+"""The nodes meet before their ranks do, and who does not come, or cannot, is named."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from drumbeat.configs.run.folder import Attempt, RunDir, read_json, write_json
+from drumbeat.launch.node import handshake as meeting
+from drumbeat.launch.node.handshake import meet
+from drumbeat.launch.node.rendezvous import free_port
+
+
+@pytest.fixture
+def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attempt:
+    monkeypatch.setattr(meeting, "PATIENCE", 1.0)
+    monkeypatch.setattr(meeting, "LOOK", 0.02)
+    monkeypatch.setattr(meeting, "KNOCK", 1.0)
+    monkeypatch.setenv("SLURMD_NODENAME", "127.0.0.1")
+    made = RunDir(tmp_path / "run").claim_attempt()
+    write_json(made.launch, {"address": "127.0.0.1", "port": free_port()})
+    return made
+
+
+def never() -> bool:
+    return False
+
+
+def test_all_meet_at_the_port_that_is_free_again_afterwards(attempt: Attempt) -> None:
+    came: dict[int, str] = {}
+    others = [threading.Thread(target=lambda node=node: came.update({node: meet(attempt, node, 3, never)}))
+              for node in (1, 2)]
+    for other in others:
+        other.start()
+    assert meet(attempt, 0, 3, never) == ""
+    for other in others:
+        other.join()
+    assert came == {1: "", 2: ""}
+    port = read_json(attempt.launch)["port"]
+    assert attempt.node_log(0).read_text() == (
+        f"node  host       interface  reaches 127.0.0.1:{port}\n"
+        "0     127.0.0.1  lo         listens there\n"
+        "1     127.0.0.1  lo         yes\n"
+        "2     127.0.0.1  lo         yes\n")
+    with socket.socket() as torchrun:
+        torchrun.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        torchrun.bind(("", port))
+
+
+def test_who_does_not_come_is_named(attempt: Attempt) -> None:
+    write_json(attempt.present(1), {"host": "n2", "interface": "ib0", "trouble": "No route to host"})
+    port = read_json(attempt.launch)["port"]
+    assert meet(attempt, 0, 3, never) == (
+        f"n2 does not reach 127.0.0.1:{port}: No route to host; node 2 does not reach 127.0.0.1:{port}: "
+        "its launcher has not started, or its files do not appear")
+    assert "2     ?          ?          its launcher has not started" in attempt.node_log(0).read_text()
+
+
+def test_who_cannot_come_says_why(attempt: Attempt) -> None:
+    port = read_json(attempt.launch)["port"]
+    assert meet(attempt, 1, 2, never) == f"127.0.0.1 does not reach 127.0.0.1:{port} through lo: Connection refused"
+    assert read_json(attempt.present(1))["trouble"] == "Connection refused"
+
+
+def test_strangers_are_neither_welcome_nor_followed(attempt: Attempt) -> None:
+    port = read_json(attempt.launch)["port"]
+    with socket.create_server(("127.0.0.1", port)) as stranger:
+        def talk() -> None:
+            caller, _ = stranger.accept()
+            with caller:
+                caller.recv(64)
+                caller.sendall(b"220 mail.example.org\n")
+
+        threading.Thread(target=talk).start()
+        assert meeting.call(attempt, 1, "127.0.0.1", port, lambda: False).startswith(("somebody else", "Conn", "timed"))
+
+    def knock() -> None:
+        for said in (b"GET / HTTP/1.0\n", b"run/000 9999999999 more\n", b"other/000 1\n"):
+            with socket.create_connection(("127.0.0.1", port)) as caller:
+                caller.sendall(said)
+                caller.recv(64)
+
+    knocking = threading.Timer(0.2, knock)
+    knocking.start()
+    assert "node 1 does not reach" in meet(attempt, 0, 2, never)
+    knocking.join()
+
+
+def test_a_port_that_was_taken_meanwhile(attempt: Attempt) -> None:
+    port = read_json(attempt.launch)["port"]
+    with socket.create_server(("", port)):
+        assert meet(attempt, 0, 2, never) == f"port {port} of 127.0.0.1 cannot be used: Address already in use"
+
+
+def test_a_stop_ends_the_waiting(attempt: Attempt) -> None:
+    assert meet(attempt, 0, 2, lambda: True) == ""
+    assert meet(attempt, 1, 2, lambda: True) == ""

@@ -1,0 +1,415 @@
+"""The node launcher: whoever is killed, nothing is orphaned, and the run goes on or leaves as the verdict says.
+
+Most of these tests put a stand-in in torchrun's place (tests/launch/standin.py), so that they are about the launcher
+alone and take a second each. The slow ones kill the real thing, and compare what it computes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drumbeat.configs.run.folder import RunDir, read_json, write_json
+from drumbeat.configs.schema import Site
+from drumbeat.launch.backends.executors import Local, Request
+from drumbeat.launch.plan.job import JobPlan, Topology
+from drumbeat.launch.attempts.processes import descendants
+from tests.launch import standin
+from tests.tiny import drumbeat, latest, write_config
+
+ROOT = Path(__file__).parents[2]
+
+LAUNCHER = """
+import sys
+from pathlib import Path
+import drumbeat.launch.node.launcher
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.launch.plan.job import JobPlan
+drumbeat.launch.node.launcher.FIRST_PATIENCE = float(sys.argv[4])
+drumbeat.launch.node.launcher.LEAVE_PATIENCE = 0.5
+run = RunDir(Path(sys.argv[1]))
+launcher = drumbeat.launch.node.launcher.Launcher(run, JobPlan.read(run.plan), node=int(sys.argv[2]))
+launcher.end = float(sys.argv[3])
+print(launcher.run_attempts())
+"""
+
+
+def until(reached: Callable[[], Any], seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+class Stage:
+    """A run with the stand-in in torchrun's place, and its launchers."""
+
+    def __init__(self, folder: Path, *, nodes: int = 1, ranks_per_node: int = 2, restarts: int = 3) -> None:
+        self.run = RunDir(folder / "run")
+        self.nodes, self.ranks = nodes, nodes * ranks_per_node
+        (self.run.path / "standin").mkdir(parents=True)
+        topology = Topology(nodes=nodes, ranks_per_node=ranks_per_node, device="cpu", cpus_per_rank=1)
+        plan = JobPlan(run_dir=str(self.run.path), name="standin", where="local", topology=topology, site=Site(),
+                       environment={}, folder=str(folder), restarts=restarts, python=standin.install(folder))
+        write_json(self.run.plan, plan.as_json())
+        self.launchers: list[subprocess.Popen[str]] = []
+        self.seen: set[int] = set()
+
+    def launch(self, *nodes: int, job: str = "7", end: float = float("inf"), patience: float = 60.0) -> None:
+        """Starts the launchers of these nodes; of all where none is given. They wait for the first one for so many
+        seconds."""
+        for node in nodes or range(self.nodes):
+            self.launchers.append(subprocess.Popen(
+                [sys.executable, "-c", LAUNCHER, str(self.run.path), str(node), str(end), str(patience)], cwd=ROOT,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"SLURM_JOB_ID": job}))
+
+    def up(self, attempt: int = 0) -> dict[str, int]:
+        """Waits until an attempt is up; who is who."""
+        names = {f"{name}{rank}" for rank in range(self.ranks) for name in ("rank", "helper")}
+        until(lambda: names <= standin.pids(self.run.path, attempt).keys())
+        pids = standin.pids(self.run.path, attempt)
+        self.seen |= set(pids.values())
+        return pids
+
+    def end(self) -> list[str]:
+        """Waits for the launchers; what each one said to do next."""
+        return [launcher.communicate(timeout=60)[0].strip() for launcher in self.launchers]
+
+    def finish(self) -> None:
+        (self.run.path / "standin" / "finish").touch()
+
+    def verdict(self, attempt: int) -> dict[str, Any]:
+        return read_json(self.run.attempt(attempt).verdict)
+
+    def state(self) -> str:
+        return str(read_json(self.run.status)["state"])
+
+    def left(self) -> list[int]:
+        """Which of the attempts' processes are still there."""
+        for path in (self.run.path / "standin").glob("*.pid"):
+            self.seen.add(int(path.read_text()))
+        return [pid for pid in self.seen if alive(pid)]
+
+
+def alive(pid: int) -> bool:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Callable[..., Stage]]:
+    made: list[Stage] = []
+
+    def make(**options: int) -> Stage:
+        made.append(Stage(tmp_path, **options))
+        return made[-1]
+
+    yield make
+    for stage in made:
+        for launcher in stage.launchers:
+            launcher.kill()
+            launcher.communicate()
+        until(lambda stage=stage: not stage.left())  # type: ignore[misc]
+
+
+def test_a_run_that_finishes(stage: Callable[..., Stage]) -> None:
+    here = stage()
+    here.launch()
+    here.up()
+    here.finish()
+    assert here.end() == ["leave"]
+    assert here.verdict(0)["outcome"] == here.state() == "finished"
+    assert here.left() == []
+
+
+@pytest.mark.parametrize(("victim", "words"), [
+    ("rank1", "rank 1 on {host} was killed (SIGKILL; out of memory?); there is no checkpoint"),
+    ("agent0", "torchrun on {host} was killed (SIGKILL; out of memory?); there is no checkpoint"),
+], ids=["rank", "torchrun"])
+def test_a_rank_or_torchrun_killed_means_a_restart_in_place(stage: Callable[..., Stage], victim: str,
+                                                            words: str) -> None:
+    here = stage()
+    here.launch()
+    before = here.up()
+    os.kill(before[victim], signal.SIGKILL)
+    here.up(1)
+    assert not [pid for pid in before.values() if alive(pid)]
+    here.finish()
+    assert here.end() == ["leave"]
+    host = read_json(here.run.attempt(0).down(0))["host"]
+    assert (here.verdict(0)["words"], here.verdict(0)["next"]) == (words.format(host=host), "restart")
+    assert read_json(here.run.attempt(0).launch)["port"] != read_json(here.run.attempt(1).launch)["port"]
+    assert here.state() == "finished"
+
+
+def test_nothing_outlives_a_killed_launcher(stage: Callable[..., Stage]) -> None:
+    here = stage()
+    here.launch()
+    here.up()
+    here.launchers[0].kill()
+    until(lambda: not here.left(), seconds=5)
+    assert here.verdict(0) == {}
+
+
+def test_sigterm_asks_for_a_save(stage: Callable[..., Stage]) -> None:
+    here = stage()
+    here.launch()
+    here.up()
+    here.launchers[0].send_signal(signal.SIGTERM)
+    assert here.end() == ["leave"]
+    assert (here.state(), here.verdict(0)["words"]) == ("stopped", "stopped at step 1: SIGTERM")
+
+
+def test_only_the_launcher_hears_signals(stage: Callable[..., Stage]) -> None:
+    """Not even who installs a handler, as torch's loader workers do; SLURM may send them to all."""
+    here = stage()
+    here.launch()
+    for pid in here.up().values():
+        for number in standin.HEARD:
+            os.kill(pid, number)
+    here.launchers[0].send_signal(signal.SIGUSR2)
+    assert here.end() == ["leave"]
+    assert here.verdict(0)["words"] == "stopped at step 1: the job's time limit is near"
+    assert standin.heard(here.run.path) == {}
+
+
+def test_the_clock_asks_for_a_save(stage: Callable[..., Stage]) -> None:
+    here = stage()
+    here.launch(end=time.time() + Site().signal_seconds + 8)
+    here.up()
+    assert here.end() == ["leave"]
+    assert here.verdict(0)["words"] == "stopped at step 1: the job's time limit is near"
+
+
+def test_a_save_that_hangs_does_not_outlast_the_time_limit(stage: Callable[..., Stage]) -> None:
+    """The job could not be queued again any more."""
+    here = stage()
+    (here.run.path / "standin" / "saving").touch()
+    here.launch(end=time.time() + 3)
+    assert here.end() == ["leave"]
+    assert here.left() == []
+    assert here.verdict(0)["words"] == (
+        "stopped without a save: the job's time limit is near; there is no checkpoint")
+
+
+def test_ranks_that_hang_after_the_last_save_are_ended(stage: Callable[..., Stage]) -> None:
+    here = stage()
+    (here.run.path / "standin" / "leaving").touch()
+    here.finish()
+    here.launch()
+    assert here.end() == ["leave"]
+    assert here.state() == "finished"
+    assert here.left() == []
+
+
+def test_a_stop_ahead_of_the_start_starts_nothing(stage: Callable[..., Stage]) -> None:
+    """Asked for while the attempt before, of the same job, was already over."""
+    here = stage()
+    before = here.run.claim_attempt()
+    write_json(before.launch, {"job": "7.0"})
+    before.ask_to_stop("stopped")
+    here.launch()
+    assert here.end() == ["leave"]
+    assert here.verdict(1)["words"] == "stopped without a save: as asked; there is no checkpoint"
+    assert standin.pids(here.run.path, 1) == {}
+    assert here.state() == "stopped"
+
+
+def test_a_stop_of_an_earlier_job_does_not_stop_this_one(stage: Callable[..., Stage]) -> None:
+    here = stage()
+    before = here.run.claim_attempt()
+    write_json(before.launch, {"job": "6.0"})
+    before.ask_to_stop("stopped")
+    here.finish()
+    here.launch()
+    assert here.end() == ["leave"]
+    assert here.state() == "finished"
+
+
+def test_two_nodes_take_the_next_attempt_together(stage: Callable[..., Stage]) -> None:
+    here = stage(nodes=2, ranks_per_node=1)
+    here.launch()
+    before = here.up()
+    os.kill(before["rank1"], signal.SIGKILL)
+    here.up(1)
+    assert not [pid for pid in before.values() if alive(pid)]
+    here.finish()
+    assert here.end() == ["leave", "leave"]
+    assert [read_json(here.run.attempt(0).down(node))["code"] for node in (0, 1)] == [None, 1]
+    assert here.verdict(0)["words"].startswith("rank 1 on ")
+    assert here.state() == "finished"
+
+
+def test_the_run_is_given_up_on_all_nodes(stage: Callable[..., Stage]) -> None:
+    here = stage(nodes=2, ranks_per_node=1)
+    (here.run.path / "standin" / "fail1").write_text("a bad picture")
+    here.launch()
+    assert here.end() == ["give up", "give up"]
+    assert here.state() == "failed"
+    assert here.verdict(1)["words"] == (
+        "rank 1 on here failed at step 3: ValueError: a bad picture; there is no checkpoint; given up: the same again")
+    assert here.run.newest_attempt() == here.run.attempt(1)
+
+
+def test_the_other_nodes_join_only_attempts_of_their_own_job(stage: Callable[..., Stage]) -> None:
+    here = stage(nodes=2, ranks_per_node=1)
+    write_json(here.run.claim_attempt().launch, {"job": "6.0"})
+    here.launch(1, patience=2.0)
+    here.launchers[0].communicate(timeout=60)
+    assert here.launchers[0].returncode != 0, "joined another job's attempt"
+    assert standin.pids(here.run.path, 0) == {}
+
+
+def test_the_other_nodes_do_not_wait_for_ever(stage: Callable[..., Stage]) -> None:
+    here = stage(nodes=2, ranks_per_node=1)
+    here.launch(patience=2.0)
+    here.up()
+    here.launchers[0].kill()
+    here.finish()
+    said = here.launchers[1].communicate(timeout=60)
+    assert "the first node's launcher is gone; waited for the verdict in vain" in said[1]
+    assert here.left() == []
+
+
+def test_who_is_overtaken_by_another_job_leaves(stage: Callable[..., Stage]) -> None:
+    here = stage()
+    here.launch()
+    here.up()
+    here.run.claim_attempt()
+    here.run.write_status(state="pending")
+    assert here.end() == ["leave"]
+    assert here.verdict(0)["words"] == "attempt 1, of another job, has taken over this run"
+    assert here.state() == "pending"
+    assert here.left() == []
+
+
+def test_what_torchrun_is_told(stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch) -> None:
+    here = stage(nodes=2, ranks_per_node=1)
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib0")
+    here.launch()
+    agent = here.up()["agent1"]
+    words = Path(f"/proc/{agent}/cmdline").read_text().split("\0")
+    environment = dict(pair.split("=", 1) for pair in Path(f"/proc/{agent}/environ").read_text().split("\0") if pair)
+    launch = read_json(here.run.attempt(0).launch)
+    assert {"--node-rank=1", f"--master-addr={launch['address']}", f"--master-port={launch['port']}"} <= set(words)
+    assert environment["NCCL_SOCKET_IFNAME"] == "ib0"
+    assert environment["GLOO_SOCKET_IFNAME"]
+    here.finish()
+    here.end()
+
+
+def test_the_end_of_submitits_controller_is_a_stop(stage: Callable[..., Stage]) -> None:
+    """Locally it is the launcher's parent. The save is not lost."""
+    here = stage()
+    plan = JobPlan.read(here.run.plan)
+    job = Local().submit(Request(plan=replace(plan, python=sys.executable), text=""))
+    here.up()
+    os.kill(int(job.id or 0), signal.SIGKILL)
+    until(lambda: not job.running() and here.verdict(0))
+    assert here.verdict(0)["words"] == "stopped at step 1: SIGTERM"
+    until(lambda: not here.left())
+
+
+def test_a_run_that_is_given_up_is_a_failure_to_submitit(stage: Callable[..., Stage]) -> None:
+    here = stage(restarts=0)
+    here.run.submitit.mkdir()
+    (here.run.submitit / "9_0_result.pkl.save_tmp").touch()
+    (here.run.path / "standin" / "fail0").write_text("boom")
+    plan = JobPlan.read(here.run.plan)
+    job = Local().submit(Request(plan=replace(plan, python=sys.executable), text=""))
+    until(lambda: not job.running())
+    assert "RunFailedError: rank 0 on here failed at step 3: ValueError: boom; " in job.handle.stderr()
+    assert list(here.run.submitit.glob("*.save_tmp")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["pt_elastic", "forkserver"])
+def test_whoever_is_killed_nothing_is_left_and_the_same_weights_come_out(tmp_path: Path, victim: str) -> None:
+    """The launcher while the ranks start up, the launcher in the first phase, torchrun's agent, which calls itself
+    pt_elastic, or the fork server in the second."""
+    (straight := tmp_path / "straight").mkdir()
+    config = str(write_config(tmp_path))
+    drumbeat(straight, config, "--procs", "2")
+
+    with Detached(tmp_path, config, "--procs", "2", "data.workers=1", "task._target_=tests.tiny.Fuse",
+                  f"task.folder={tmp_path}", "task.at=[8,20]", "task.how=hold") as job:
+        until(lambda: {"rank0", "rank1"} <= job.called().keys(), seconds=60)
+        job.kill("launcher")
+
+    with Detached(tmp_path, "--resume", "tiny") as job:
+        until((tmp_path / "blown-0").exists, seconds=60)
+        assert len(job.all()) == 8, "launcher, fork server, agent, writer, two ranks with a loader worker each"
+        job.kill("launcher")
+
+    with Detached(tmp_path, "--resume", "tiny") as job:
+        until((tmp_path / "blown-1").exists, seconds=60)
+        job.kill(victim)
+
+    killed = latest(tmp_path)
+    assert [read_json(killed.attempt(number).verdict).get("outcome") for number in range(4)] == [
+        None, None, "failed", "finished"]
+    assert read_json(killed.result) == read_json(latest(straight).result)
+
+
+@pytest.mark.slow
+def test_a_rank_that_does_not_notice_is_ended_with_the_one_that_failed(tmp_path: Path) -> None:
+    """It is busy, as it were, and deaf to SIGTERM; torchrun would give it half a minute."""
+    config = str(write_config(tmp_path))
+    with Detached(tmp_path, config, "--procs", "2", "task._target_=tests.tiny.Fuse", f"task.folder={tmp_path}",
+                  "task.at=[8]", "task.rank=1", "task.how=hold") as job:
+        until((tmp_path / "blown-0").exists, seconds=60)
+        job.kill("rank0")
+        until(latest(tmp_path).attempt(1).path.exists, seconds=10)
+    assert read_json(latest(tmp_path).result)["state"] == "finished"
+
+
+class Detached:
+    """`launch/run.py WORDS --detach` typed in a folder; leaving the context waits for the job's end."""
+
+    def __init__(self, folder: Path, *words: str) -> None:
+        drumbeat(folder, *words, "--detach")
+        self.controller = int(read_json(latest(folder).job)["id"])
+
+    def __enter__(self) -> Detached:
+        return self
+
+    def __exit__(self, kind: object, *error: object) -> None:
+        left = self.all()
+        if kind:
+            for pid in [self.controller, *left]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        until(lambda: not alive(self.controller), seconds=120)
+        assert not [pid for pid in left if alive(pid)]
+
+    def all(self) -> list[int]:
+        """All below submitit's controller."""
+        return descendants(self.controller)
+
+    def called(self) -> dict[str, int]:
+        """Those that bear a name, and the launcher, by the module it runs."""
+        found = {}
+        for pid in self.all():
+            with suppress(OSError):
+                words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+                name = "launcher" if "submitit.core._submit" in words else Path(f"/proc/{pid}/comm").read_text().strip()
+                found[name] = pid
+        return found
+
+    def kill(self, name: str) -> None:
+        """SIGKILL to one process; all it had started has to be gone in seconds."""
+        victim = self.called()[name]
+        below = descendants(victim)
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: not [pid for pid in below if alive(pid)], seconds=20)

@@ -1,0 +1,149 @@
+"""A port that is free and stays so, a name that leads here, the interface of the route."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.launch.node import rendezvous
+from drumbeat.launch.attempts.processes import descendants
+from drumbeat.launch.node.rendezvous import (
+    LOOPBACK,
+    free_port,
+    interface_towards,
+    network_variables,
+    node_names,
+    other_node,
+    own_address,
+)
+from tests.launch.node.test_launcher import ROOT, until
+from tests.tiny import latest, write_config
+
+
+def test_a_port_below_the_ephemeral_range() -> None:
+    ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ports = {free_port() for _ in range(20)}
+    assert len(ports) > 15, "each run gets one of its own"
+    assert all(1024 < port < max(ephemeral, 20_000) for port in ports)
+
+
+def test_a_port_that_somebody_listens_on_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        free = free_port()
+        choices = [taken.getsockname()[1], free]
+
+        class Choice:
+            def randrange(self, first: int, last: int) -> int:
+                return choices.pop(0)
+
+        monkeypatch.setattr(rendezvous.random, "SystemRandom", Choice)
+        assert free_port() == free
+
+
+def test_no_port_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+
+        class Choice:
+            def randrange(self, first: int, last: int) -> int:
+                return int(taken.getsockname()[1])
+
+        monkeypatch.setattr(rendezvous.random, "SystemRandom", Choice)
+        with pytest.raises(OSError, match="none is free"):
+            free_port()
+
+
+def test_slurms_name_of_the_node_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURMD_NODENAME", raising=False)
+    assert own_address() == socket.gethostname()
+    monkeypatch.setenv("SLURMD_NODENAME", "n7")
+    assert own_address() == "n7"
+
+
+@pytest.mark.parametrize(("text", "names"), [
+    ("", []),
+    ("n1", ["n1"]),
+    ("n[1-2]", ["n1", "n2"]),
+    ("n[1-2,07],gpu-3", ["n1", "n2", "n07", "gpu-3"]),
+    ("rack[1-2]-n[08-10].site", [f"rack{rack}-n{node}.site" for rack in (1, 2) for node in ("08", "09", "10")]),
+])
+def test_the_nodes_of_a_job(text: str, names: list[str]) -> None:
+    assert node_names(text) == names
+
+
+def test_the_first_node_looks_for_the_route_to_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "n[7-9]")
+    monkeypatch.setenv("SLURMD_NODENAME", "n7")
+    assert other_node("n7") == "n8"
+    monkeypatch.setenv("SLURMD_NODENAME", "n9")
+    assert other_node("n7") == "n7"
+    monkeypatch.delenv("SLURM_JOB_NODELIST")
+    assert other_node("n9") == "n9"
+
+
+def test_the_interface_of_the_route() -> None:
+    assert interface_towards("127.0.0.1") == "lo"
+    assert interface_towards("127.0.0.2") == "lo"
+    assert interface_towards("no-such-host.invalid") is None
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Path:
+    """A folder like /sys/class/net: an Ethernet that is up and an InfiniBand that is down."""
+    for name, state in (("lo", "unknown"), ("eth0", "up"), ("ib0", "down")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "operstate").write_text(f"{state}\n")
+    return tmp_path
+
+
+def test_nccl_gets_the_exact_interface_and_gloo_its_name(net: Path) -> None:
+    assert network_variables(LOOPBACK, {}, net) == {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "=lo"}
+    assert network_variables("no-such-host.invalid", {}, net) == {}
+    assert network_variables(LOOPBACK, {}, net / "absent")["NCCL_SOCKET_IFNAME"] == "=lo"
+
+
+@pytest.mark.parametrize("name", ["ib0", "ibp12s0", "hsn0"])
+def test_nccl_chooses_for_itself_where_a_faster_fabric_is_up(net: Path, name: str) -> None:
+    (net / name).mkdir(exist_ok=True)
+    (net / name / "operstate").write_text("up\n")
+    assert network_variables(LOOPBACK, {}, net) == {"GLOO_SOCKET_IFNAME": "lo"}
+
+
+def test_the_users_interface_stays(net: Path) -> None:
+    assert network_variables(LOOPBACK, {"GLOO_SOCKET_IFNAME": "eth1"}, net) == {"NCCL_SOCKET_IFNAME": "=lo"}
+    assert network_variables(LOOPBACK, {"NCCL_SOCKET_IFNAME": "eth"}, net) == {"GLOO_SOCKET_IFNAME": "lo"}
+
+
+def listening(process: int) -> set[str]:
+    """The addresses on which a process listens for TCP connections, in hexadecimal as the kernel prints them."""
+    files = [str(path.readlink()) for path in Path(f"/proc/{process}/fd").iterdir() if path.is_symlink()]
+    sockets = {found[1] for name in files if (found := re.match(r"socket:\[(\d+)\]", name))}
+    tables = "".join(Path(f"/proc/{process}/net/{table}").read_text() for table in ("tcp", "tcp6"))
+    rows = [row.split() for row in tables.splitlines()]
+    return {row[1].partition(":")[0] for row in rows if row[3] == "0A" and row[9] in sockets}
+
+
+@pytest.mark.slow
+def test_a_run_on_one_node_listens_on_loopback_only(tmp_path: Path) -> None:
+    """Its ranks and torchrun: what they serve answers anybody who reaches it."""
+    words = [str(write_config(tmp_path)), "--procs", "2", "--no-preflight", "task._target_=tests.tiny.Fuse",
+             f"task.folder={tmp_path}", "task.at=[3]", "task.how=wait"]
+    with subprocess.Popen([sys.executable, str(ROOT / "launch" / "run.py"), *words], cwd=tmp_path) as run:
+        until((tmp_path / "blown-0").exists)
+        processes = [process for process in descendants(run.pid)
+                     if Path(f"/proc/{process}/comm").read_text().startswith(("rank", "forkserver", "pt_elastic"))]
+        found = [listening(process) for process in processes]
+        (tmp_path / "go").touch()
+        assert run.wait() == 0
+    assert len(processes) == 4, "the fork server, torchrun, two ranks"
+    assert set().union(*found) == {"0100007F"}, "127.0.0.1"
+    assert RunDir(latest(tmp_path).path).result.exists()

@@ -1,0 +1,178 @@
+"""The plan is a pure function of config, machine and site."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from drumbeat.configs.errors import LaunchError, RunError
+from drumbeat.configs.layers import ROOT
+from drumbeat.configs.patience import SHORTEST, nccl_environment
+from drumbeat.configs.run.folder import write_json
+from drumbeat.configs.schema import Site
+from drumbeat.launch.plan.job import JobPlan, Machine, leaked, plan_job, torchrun_command, usable_cpus
+from tests.launch.small import config, plan, topology
+
+
+@pytest.mark.parametrize(("assignments", "where", "cpus", "gpus", "expected"), [
+    ([], "local", 8, 0, (1, 1, "cpu", 8)),
+    (["launch.procs=3"], "local", 8, 0, (1, 3, "cpu", 2)),
+    (["launch.procs=9"], "local", 8, 0, (1, 9, "cpu", 1)),
+    ([], "local", 8, 4, (1, 4, "cuda", 2)),
+    (["drumbeat.launch.plan.gpus=2"], "local", 8, 4, (1, 2, "cuda", 4)),
+    (["drumbeat.launch.plan.gpus=0", "launch.procs=2"], "local", 8, 4, (1, 2, "cpu", 4)),
+    (["drumbeat.launch.plan.gpus=2", "launch.cpus_per_rank=3"], "local", 8, 4, (1, 2, "cuda", 3)),
+    (["launch.procs=2", "launch.nodes=3"], "debug", 8, 0, (1, 1, "cpu", 8)),
+    (["drumbeat.launch.plan.gpus=2"], "debug", 8, 4, (1, 1, "cuda", 8)),
+    (["drumbeat.launch.plan.gpus=2"], "debug", 8, 0, (1, 1, "cpu", 8)),
+    (["drumbeat.launch.plan.gpus=0"], "debug", 8, 4, (1, 1, "cpu", 8)),
+    (["drumbeat.launch.plan.gpus=4", "launch.nodes=2"], "slurm", 2, 0, (2, 4, "cuda", 8)),
+    (["drumbeat.launch.plan.gpus=0", "launch.procs=4", "launch.nodes=2"], "slurm", 2, 0, (2, 4, "cpu", 2)),
+])
+def test_which_processes(tmp_path: Path, assignments: list[str], where: str, cpus: int, gpus: int,
+                         expected: tuple[int, int, str, int]) -> None:
+    planned = plan(tmp_path, *assignments, where=where, cpus=cpus, gpus=gpus)  # type: ignore[arg-type]
+    assert planned.topology == topology(*expected)
+
+
+@pytest.mark.parametrize(("assignments", "where", "gpus", "whats"), [
+    (["launch.procs=11"], "local", 0, ["a batch of 10 cannot be shared by 11 ranks"]),
+    (["launch.procs=13"], "local", 0, ["a batch of 12 cannot be shared by 13 ranks",
+                                       "a batch of 10 cannot be shared by 13 ranks"]),
+    (["launch.nodes=2", "drumbeat.launch.plan.gpus=6"], "slurm", 0, ["a batch of 10 cannot be shared by 12 ranks"]),
+    (["drumbeat.launch.plan.gpus=2"], "local", 0, ["this machine has no GPU"]),
+    (["drumbeat.launch.plan.gpus=3"], "local", 1, ["this machine has 1 GPU"]),
+    (["drumbeat.launch.plan.gpus=3"], "local", 2, ["this machine has 2 GPUs"]),
+    (["launch.nodes=2"], "local", 0, ["several nodes need a cluster"]),
+    (["launch.nodes=2", "drumbeat.launch.plan.gpus=8"], "local", 0, [
+        "a batch of 12 cannot be shared by 16 ranks", "a batch of 10 cannot be shared by 16 ranks",
+        "this machine has no GPU", "several nodes need a cluster"]),
+    ([], "slurm", 4, ["how many GPUs on each node?"]),
+])
+def test_what_cannot_be_carried(tmp_path: Path, assignments: list[str], where: str, gpus: int,
+                                whats: list[str]) -> None:
+    with pytest.raises(LaunchError) as error:
+        plan(tmp_path, *assignments, where=where, gpus=gpus)  # type: ignore[arg-type]
+    assert [fault.what for fault in error.value.faults] == whats
+
+
+def test_as_many_ranks_as_samples_is_enough(tmp_path: Path) -> None:
+    assert plan(tmp_path, "launch.procs=10").topology.world_size == 10
+
+
+def test_the_environment_fixes_threads_and_finds_targets(tmp_path: Path) -> None:
+    assert plan(tmp_path, "launch.procs=4").environment == {
+        "PYTHONPATH": f"{ROOT}{os.pathsep}/home/me", "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1",
+        "PYTHONFAULTHANDLER": "1",
+        "OMP_NUM_THREADS": "2"}
+
+
+def test_nccl_is_told_when_to_give_up_and_what_to_write(tmp_path: Path) -> None:
+    environment = plan(tmp_path, "drumbeat.launch.plan.gpus=2", gpus=4).environment
+    assert nccl_environment(SHORTEST).items() <= environment.items()
+    assert {"TORCH_FR_BUFFER_SIZE", "TORCH_NCCL_TRACE_BUFFER_SIZE"} <= environment.keys()
+    longer = plan(tmp_path, "drumbeat.launch.plan.gpus=2", "hang_minutes=60", gpus=4).environment
+    assert longer["TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC"] == "3600"
+
+
+def test_bits_that_are_promised_are_not_left_to_nvlinks_switches(tmp_path: Path) -> None:
+    assert plan(tmp_path, "drumbeat.launch.plan.gpus=2", gpus=4).environment["NCCL_NVLS_ENABLE"] == "0"
+    assert "NCCL_NVLS_ENABLE" not in plan(tmp_path, "drumbeat.launch.plan.gpus=2", "deterministic=false", gpus=4).environment
+
+
+def test_what_user_and_site_have_chosen_for_nccl_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NCCL_NVLS_ENABLE", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    site = Site(environment={"TORCH_NCCL_DUMP_ON_TIMEOUT": "0"})
+    machine = replace(Machine.here(), gpus=("0", "1"))
+    assert "NCCL_NVLS_ENABLE" in machine.chosen
+    made = plan_job(config(tmp_path), run_dir=tmp_path / "run", where="local", site=site, folder=tmp_path,
+                    machine=machine).environment
+    assert {"NCCL_NVLS_ENABLE", "TORCH_NCCL_DUMP_ON_TIMEOUT"}.isdisjoint(made)
+    assert {"OMP_NUM_THREADS", "TORCH_FR_BUFFER_SIZE"} <= made.keys()
+
+
+def test_targets_are_found_where_the_user_has_pointed_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}/lib::relative")
+    monkeypatch.chdir(tmp_path)
+    assert Machine.here().python_path == (f"{tmp_path}/lib", f"{tmp_path}/relative")
+    made = plan_job(config(tmp_path), run_dir=tmp_path / "run", where="local", site=Site(), folder=tmp_path,
+                    machine=Machine(cpus=2, python_path=("/lib", str(tmp_path))))
+    assert made.environment["PYTHONPATH"] == os.pathsep.join([str(ROOT), str(tmp_path), "/lib"])
+
+
+def test_a_run_on_this_machine_chooses_from_the_gpus_that_are_visible(tmp_path: Path) -> None:
+    environment = plan(tmp_path, "drumbeat.launch.plan.gpus=2", gpus=4).environment
+    assert (environment["CUDA_VISIBLE_DEVICES"], environment["CUDA_DEVICE_ORDER"]) == ("0,1,2,3", "PCI_BUS_ID")
+    assert "CUDA_VISIBLE_DEVICES" not in plan(tmp_path, "drumbeat.launch.plan.gpus=2", gpus=4, where="slurm").environment
+    assert "CUDA_VISIBLE_DEVICES" not in plan(tmp_path, "drumbeat.launch.plan.gpus=0", gpus=4).environment
+
+
+def test_a_run_uses_one_mig_instance(tmp_path: Path) -> None:
+    """Any of those that are visible."""
+    machine = Machine(cpus=8, gpus=("MIG-a", "MIG-b"))
+
+    def planned(*assignments: str) -> JobPlan:
+        return plan_job(config(tmp_path, *assignments), run_dir=tmp_path / "run", where="local", machine=machine,
+                        site=Site(), folder=tmp_path)
+
+    assert planned().topology == topology(1, 1, "cuda", 8)
+    assert planned().environment["CUDA_VISIBLE_DEVICES"] == "MIG-a,MIG-b"
+    with pytest.raises(LaunchError) as error:
+        planned("drumbeat.launch.plan.gpus=2")
+    assert str(error.value) == """\
+error: CUDA shows a process one MIG instance, and no more
+  where  drumbeat.launch.plan.gpus
+  given  2 ranks with a GPU each; the GPUs are MIG instances
+  do     Use --gpus 1; or switch MIG mode off (nvidia-smi -mig 0, as root)."""
+
+
+def test_a_containers_quota_bounds_the_cores(tmp_path: Path) -> None:
+    cores = len(os.sched_getaffinity(0))
+    assert usable_cpus(tmp_path) == cores
+    for text, expected in (("max 100000", cores), ("100000 100000", 1), ("50000 100000", 1), ("99900000 100", cores)):
+        (tmp_path / "cpu.max").write_text(f"{text}\n")
+        assert usable_cpus(tmp_path) == expected
+
+
+def test_torchrun_meets_at_the_first_node(tmp_path: Path) -> None:
+    planned = plan(tmp_path, "launch.procs=2")
+    assert torchrun_command(planned, attempt="3", node="0", address="127.0.0.1", port="12345") == [
+        sys.executable, "-m", "torch.distributed.run", "--nnodes=1", "--nproc-per-node=2", "--rdzv-backend=static",
+        "--node-rank=0", "--master-addr=127.0.0.1", "--master-port=12345", "--max-restarts=0", "-m", "drumbeat.trainers.worker",
+        "/runs/small/RUN", "3"]
+    planned = plan(tmp_path, "drumbeat.launch.plan.gpus=4", "launch.nodes=2", where="slurm")
+    assert torchrun_command(planned, attempt="0", node="1", address="n1", port="12345") == [
+        sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=4", "--rdzv-backend=static",
+        "--node-rank=1", "--master-addr=n1", "--master-port=12345", "--max-restarts=0", "-m", "drumbeat.trainers.worker",
+        "/runs/small/RUN", "0"]
+    open_yet = {"--node-rank=NODE", "--master-addr=ADDRESS", "--master-port=PORT", "ATTEMPT"}
+    assert open_yet <= set(torchrun_command(planned))
+
+
+def test_a_plan_is_read_back_the_same(tmp_path: Path) -> None:
+    planned = plan(tmp_path, "drumbeat.launch.plan.gpus=4", where="slurm", site=Site(partition="big", setup=["module load x"]))
+    write_json(tmp_path / "plan.json", planned.as_json())
+    assert JobPlan.read(tmp_path / "plan.json") == planned
+
+
+def test_a_damaged_plan_is_a_user_error(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="the run's plan is missing or damaged"):
+        JobPlan.read(tmp_path / "plan.json")
+    write_json(tmp_path / "plan.json", {"topology": {}, "site": {}})
+    with pytest.raises(RunError, match="damaged"):
+        JobPlan.read(tmp_path / "plan.json")
+
+
+def test_what_describes_the_submitting_job_does_not_leak() -> None:
+    inherited = ["SLURM_JOB_ID", "SLURM_CPU_BIND", "SLURMD_NODENAME", "SRUN_DEBUG", "SBATCH_ACCOUNT", "PMI_RANK",
+                 "PMIX_ID", "PMI", "MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "GROUP_RANK", "LOCAL_RANK",
+                 "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID", "SUBMITIT_EXECUTOR", "PET_RDZV_ID"]
+    harmless = ["SLURM_CONF", "PATH", "HOME", "RANKS", "MY_RANK", "WORLD", "CUDA_VISIBLE_DEVICES", "LOCALE"]
+    assert leaked(dict.fromkeys([*inherited, *harmless], "x")) == sorted(inherited)
+    for where in ("here", "slurm"):  # where SLURM says which GPUs a job has
+        assert leaked(dict.fromkeys(harmless, "x"), where) == ["CUDA_VISIBLE_DEVICES"]  # type: ignore[arg-type]

@@ -1,0 +1,225 @@
+"""The code of a run as it was when it was submitted: what is copied, what is not, and that it is what runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from drumbeat.configs.errors import LaunchError
+from drumbeat.configs.layers import ROOT
+from drumbeat.configs.load import load
+from drumbeat.configs.run.folder import read_json
+from drumbeat.configs.schema import Site
+from drumbeat.launch.plan import snapshot
+from drumbeat.launch.plan import sources
+from drumbeat.launch.plan.job import JobPlan, Machine, plan_job
+from drumbeat.launch.runs.find import RANKS, processes_of
+from drumbeat.launch.plan.snapshot import Snapshot, code_text, newest_code, next_code, survey, take
+from tests.launch.small import CONFIG
+from tests.tiny import drumbeat, latest, write_config
+from tests.trainers.test_exactness import kill_all, wait_for
+
+
+def git(folder: Path, *words: str) -> str:
+    identity = ["-c", "user.name=me", "-c", "user.email=me@here", "-c", "protocol.file.allow=always"]
+    return subprocess.run(["git", *identity, *words], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A git tree with one commit."""
+    folder = tmp_path / "lab"
+    folder.mkdir()
+    git(folder, "init", "--quiet")
+    for name, text in {"nets.py": "WIDTH = 1\n", "gone.py": "", ".gitignore": "*.bin\n/private/\n"}.items():
+        (folder / name).write_text(text)
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "one")
+    return folder
+
+
+def taken(folder: Path, leave_out: Path = Path("/nowhere")) -> Path:
+    """The copy of one tree."""
+    code = folder.parent / "code"
+    take(Snapshot(trees={folder.name: str(folder)}, python_path=(folder.name,)), code, leave_out)
+    return code / folder.name
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
+
+
+def planned(folder: Path, **machine: tuple[str, ...]) -> tuple[JobPlan, Path]:
+    """A plan typed in `folder`, and its config's file."""
+    file = folder / "small.yaml"
+    file.write_text(CONFIG)
+    return plan_job(load(file).config, run_dir=folder / "runs" / "small" / "RUN", where="local", folder=folder,
+                    machine=Machine(cpus=2, **machine), site=Site()), file
+
+
+def test_the_working_tree_is_taken_as_it_is(tree: Path) -> None:
+    """Edited, new and oddly named files, modes and times; nothing that is deleted, ignored or no file."""
+    (tree / "nets.py").write_text("WIDTH = 2\n")
+    (tree / "gone.py").unlink()
+    (tree / "new\nline \udcff.py").write_text("")
+    (tree / "weights.bin").write_text("")
+    (tree / "tool.sh").write_text("")
+    (tree / "tool.sh").chmod(0o755)
+    os.utime(tree / "tool.sh", (1, 1))
+    os.mkfifo(tree / "pipe")
+    (tree / "runs" / "x").mkdir(parents=True)
+    (tree / "runs" / "x" / "log").write_text("")
+    copy = taken(tree, leave_out=tree / "runs")
+    assert files(copy) == {"nets.py", "new\nline \udcff.py", "tool.sh", ".gitignore"}
+    assert (copy / "nets.py").read_text() == "WIDTH = 2\n"
+    assert ((copy / "tool.sh").stat().st_mode & 0o777, (copy / "tool.sh").stat().st_mtime) == (0o755, 1)
+    (tree / "nets.py").write_text("WIDTH = 3\n")
+    assert (copy / "nets.py").read_text() == "WIDTH = 2\n"
+
+
+def test_commit_and_differences_are_kept_beside_it(tree: Path) -> None:
+    (tree / "nets.py").write_text("WIDTH = 2\n")
+    (tree / "new.py").write_text("")
+    code = taken(tree).parent
+    assert "-WIDTH = 1\n+WIDTH = 2\n" in (code / "lab.diff").read_text()
+    (told,) = read_json(code / "snapshot.json")["trees"]
+    assert (told["commit"], told["changed"], told["folder"]) == (git(tree, "rev-parse", "HEAD").strip(), 2, str(tree))
+    assert code_text(code) == f"lab at {told['commit'][:7]} with 2 changed files, 4 files"
+
+
+def test_links_lead_to_the_copy_or_where_they_led(tree: Path, tmp_path: Path) -> None:
+    """A link into the tree must not lead back to files that are edited meanwhile."""
+    (tmp_path / "shared.py").write_text("SHARED = 1\n")
+    (tree / "private").mkdir()
+    links = {"same.py": tree / "nets.py", "beside.py": Path("nets.py"), "out.py": Path("../shared.py"),
+             "datasets": Path("/scratch/images"), "hidden": Path("private")}
+    for name, leads in links.items():
+        (tree / name).symlink_to(leads)
+    copy = taken(tree)
+    assert [str((copy / name).readlink()) for name in ("same.py", "beside.py", "datasets", "hidden")] == [
+        "nets.py", "nets.py", "/scratch/images", str(tree / "private")]
+    assert not (copy / "out.py").is_symlink()
+    assert (copy / "out.py").read_text() == "SHARED = 1\n"
+
+
+def test_submodules_and_trees_within_trees(tree: Path, tmp_path: Path) -> None:
+    for name in ("sub", "inner"):
+        (tmp_path / name).mkdir()
+        git(tmp_path / name, "init", "--quiet")
+        (tmp_path / name / f"{name}.py").write_text("")
+        git(tmp_path / name, "add", "--all")
+        git(tmp_path / name, "commit", "--quiet", "--message", "one")
+    git(tree, "submodule", "--quiet", "add", str(tmp_path / "sub"))
+    (tree / "sub" / "edited.py").write_text("")
+    (tmp_path / "inner").rename(tree / "inner")
+    (tree / "empty").mkdir()
+    assert {"sub/sub.py", "sub/edited.py", "inner/inner.py"} <= files(taken(tree))
+
+
+def test_a_tree_of_somebody_else_and_the_variables_of_a_git_hook(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.geteuid() == 0:
+        os.chown(tree, 12345, 12345)
+    monkeypatch.setenv("GIT_DIR", "/elsewhere/.git")
+    assert "nets.py" in files(taken(tree))
+
+
+def test_without_git_the_python_files_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "lab"
+    for name in ("nets.py", "parts/deep/part.py", "notes.txt", "no-package/x.py", "env/pyvenv.cfg", "env/x.py",
+                 "runs/old/code.py", "__pycache__/nets.pyc"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("")
+    assert files(taken(folder, leave_out=folder / "runs")) == {"nets.py", "parts/deep/part.py"}
+    monkeypatch.setattr(sources, "MOST_ENTRIES", 3)
+    with pytest.raises(LaunchError, match="too many to find its code among them"):
+        taken(folder)
+
+
+def test_data_that_nobody_ignored_is_refused_by_name(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tree / "images.npy").write_bytes(bytes(2_000_000))
+    monkeypatch.setattr(snapshot, "MOST_BYTES", 1_000_000)
+    with pytest.raises(LaunchError) as error:
+        taken(tree)
+    said = str(error.value)
+    assert said.startswith("error: the code is 2 MB in 4 files, and a run takes a copy of at most 1 MB\n")
+    assert "\n  given  lab/images.npy, 2.0 MB\n" in said
+    assert "--no-snapshot" in said
+    assert not (tree.parent / "code").exists()
+
+
+def test_whose_code_is_taken(tree: Path, tmp_path: Path) -> None:
+    """Drumbeat's tree, the config's, and whatever a target is found in; folders that are importable stay so."""
+    nets, elsewhere, bare = tree / "src", tmp_path / "elsewhere", tmp_path / "bare"
+    for folder in (nets, elsewhere, bare):
+        folder.mkdir()
+    (tree / "nets.py").rename(nets / "nets.py")
+    (bare / "sets.py").write_text("")
+    plan, file = planned(elsewhere, python_path=(str(nets), str(bare)))
+    found = survey(load(file).config, file, plan)
+    assert found.trees == {ROOT.name: str(ROOT), "lab": str(tree), "bare": str(bare)}
+    assert found.python_path == (ROOT.name, str(elsewhere), "lab/src", "bare")
+    relocated = found.relocate(plan, Path("/RUN/code"))
+    assert relocated.environment["PYTHONPATH"] == (
+        f"/RUN/code/{ROOT.name}:{elsewhere}:/RUN/code/lab/src:/RUN/code/bare")
+    assert found.live("File /RUN/code/lab/src/nets.py", Path("/RUN/code")) == f"File {nets}/nets.py"
+
+    git(elsewhere, "init", "--quiet")
+    assert survey(load(file).config, file, plan).trees["elsewhere"] == str(elsewhere)
+
+
+def test_a_folder_that_git_ignores_is_taken_as_one_without_git(tree: Path) -> None:
+    (tree / "private").mkdir()
+    (tree / "private" / "sets.py").write_text("")
+    plan, file = planned(tree / "private")
+    found = survey(load(file).config, file, plan)
+    assert found.trees == {ROOT.name: str(ROOT), "private": str(tree / "private")}
+
+
+def test_newer_code_has_a_folder_of_its_own(tree: Path) -> None:
+    run = tree.parent
+    assert (newest_code(run), next_code(run)) == (None, run / "code")
+    taken(tree)
+    assert (newest_code(run), next_code(run)) == (run / "code", run / "code-2")
+    (run / "code").rename(run / "code-10")
+    assert (newest_code(run), next_code(run)) == (run / "code-10", run / "code-11")
+
+
+@pytest.mark.slow
+def test_a_run_computes_what_was_submitted_whatever_is_edited_meanwhile(tmp_path: Path) -> None:
+    """A model that is edited after the submission, before its ranks are killed and restarted in place; and again before
+    all of the run is killed and resumed."""
+    nets = "from tests.tiny import Net\n\nclass Mine(Net):\n    pass\n"
+    results = []
+    for name in ("straight", "edited"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "nets.py").write_text(nets)
+        words = [str(write_config(folder)), "--procs", "1", "model._target_=nets.Mine"]
+        if name == "straight":
+            drumbeat(folder, *words)
+        else:
+            fuse = ["task._target_=tests.tiny.Fuse", f"task.folder={folder}", "task.at=[8,40]", "task.how=hold"]
+            process = subprocess.Popen([sys.executable, str(ROOT / "launch" / "run.py"), *words, *fuse], cwd=folder,
+                                       stdout=subprocess.DEVNULL)
+            wait_for(folder / "blown-0", process)
+            (folder / "nets.py").write_text(nets.replace("pass", "raise RuntimeError('edited')"))
+            while not latest(folder).attempt(1).path.exists():
+                for process_id in processes_of(latest(folder), RANKS):
+                    with suppress(ProcessLookupError):
+                        os.kill(process_id, signal.SIGKILL)
+                time.sleep(1)
+                assert process.poll() is None
+            wait_for(folder / "blown-1", process)
+            kill_all(latest(folder))
+            process.wait()
+            drumbeat(folder, "--resume", "tiny")
+        results.append(read_json(latest(folder).result))
+    assert len(list(latest(tmp_path / "edited").attempts.iterdir())) >= 3
+    assert results[0] == results[1]

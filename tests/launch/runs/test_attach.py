@@ -1,0 +1,273 @@
+"""The attached view: what a terminal and a pipe show, what Ctrl-C does, and that a run outlives its terminal.
+
+A stand-in (tests/launch/standin.py) takes torchrun's place; controller and node launcher are real.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from drumbeat.configs.layers import ROOT
+from drumbeat.configs.run.folder import RunDir, read_json, write_json
+from drumbeat.configs.schema import Site
+from drumbeat.launch.backends.executors import Job
+from drumbeat.launch.plan.job import JobPlan, Topology
+from drumbeat.launch.runs.find import LAUNCHERS, processes_of
+from drumbeat.launch.runs.attach import announce, conclude, introduce
+from tests.launch import standin
+
+pytestmark = pytest.mark.slow
+
+ID = "20260101-100000-aaaaa"
+
+FOLLOW = """
+import sys
+from pathlib import Path
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.launch.runs import attach as watch
+from drumbeat.launch.backends.executors import Local, Request
+from drumbeat.launch.plan.job import JobPlan
+run = RunDir(Path(sys.argv[1]))
+before = run.newest_attempt()
+job = Local().submit(Request(plan=JobPlan.read(run.plan), text=""))
+sys.exit(watch.follow(run, job, before) if sys.argv[2] == "follow" else watch.announce(run, job, "local"))
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunDir]:
+    """A planned run with the stand-in. Whatever of it still runs after the test is killed."""
+    monkeypatch.chdir(tmp_path)
+    run = RunDir(tmp_path / "runs" / "tiny" / ID)
+    (run.path / "standin").mkdir(parents=True)
+    topology = Topology(nodes=1, ranks_per_node=2, device="cpu", cpus_per_rank=1)
+    plan = JobPlan(run_dir=str(run.path), name="tiny", where="local", topology=topology, site=Site(), restarts=1,
+                   environment={"PYTHONPATH": str(ROOT)}, folder=str(tmp_path), python=standin.install(tmp_path))
+    write_json(run.plan, plan.as_json())
+    run.write_status(state="pending", verdict="")
+    yield run
+    for process in processes_of(run):
+        os.kill(process, signal.SIGKILL)
+    for terminal in Terminal.opened:
+        terminal.process.kill()
+        terminal.process.wait()
+    Terminal.opened.clear()
+
+
+def until(reached: Callable[[], Any], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+class Terminal:
+    """A terminal of 80 columns with the attached view in it, as a shell would start it."""
+
+    opened: ClassVar[list[Terminal]] = []
+
+    def __init__(self, run: RunDir) -> None:
+        self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", FOLLOW, str(run.path), "follow"], stdin=slave, stdout=slave, stderr=slave,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm"}, start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+        os.close(slave)
+        self.shown = ""
+        self.opened.append(self)
+
+    def type(self, keys: bytes) -> None:
+        os.write(self.master, keys)
+
+    def close(self) -> None:
+        """The window is closed: the kernel sends SIGHUP."""
+        os.close(self.master)
+
+    def shows(self, text: str) -> bool:
+        """Whether this has been on the screen by now, colours and cursor movements left out."""
+        while select.select([self.master], [], [], 0)[0]:
+            try:
+                self.shown += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", os.read(self.master, 65536).decode())
+            except OSError:  # the other side has closed it
+                break
+        return text in self.shown
+
+    def end(self) -> int:
+        until(lambda: self.shows("\0") or self.process.poll() is not None)
+        self.shows("")
+        return self.process.wait()
+
+
+def up(run: RunDir, attempt: int = 0) -> None:
+    until(lambda: {"rank0", "rank1"} <= standin.pids(run.path, attempt).keys())
+
+
+def test_log_progress_and_result(run: RunDir) -> None:
+    terminal = Terminal(run)
+    up(run)
+    run.attempt(0).log(0).write_text("head  step 9  [validation]\n[rank0]:[W1122] a warning of torch's\n")
+    run.write_status(phase="head", step=9, steps=42, loss=0.55, samples_per_second=1234.5, eta_seconds=75.0)
+    until(lambda: terminal.shows("step 9/42  loss 0.5500  1,234/s  1:15 left"))
+    write_json(run.result, {"steps": 42, "samples_seen": 454, "overshoot": 4,
+                            "best": {"step": 37, "phase": "head", "accuracy": 0.9}})
+    (run.path / "standin" / "finish").touch()
+    assert terminal.end() == 0
+    assert terminal.shows("Ctrl-C saves and stops; closing this terminal leaves the run going")
+    assert terminal.shows("head  step 9  [validation]")
+    assert terminal.shows("finished   42 steps, 454 samples (4 past the end of a phase, in its last batch)\r\n"
+                          "best       accuracy 0.9000  (step 37, head)\r\n")
+    assert terminal.shows(f"drumbeat evaluate {ID} --split validation\r\n")
+    assert not terminal.shows("a warning of torch's")
+
+
+def test_the_first_ctrl_c_saves_and_stops(run: RunDir) -> None:
+    terminal = Terminal(run)
+    up(run)
+    terminal.type(b"\x03")
+    assert terminal.end() == 130
+    assert terminal.shows("stopping: the run saves after this step and leaves. To go on with it:")
+    assert terminal.shows(f"drumbeat resume {ID}\r\nCtrl-C again ends it at once.")
+    assert terminal.shows("stopped    at step 1")
+    assert read_json(run.attempt(0).saved) == {"state": "stopped", "step": 1}
+    assert (read_json(run.status)["state"], processes_of(run)) == ("stopped", [])
+
+
+def test_ctrl_c_before_anything_has_begun_is_not_lost(run: RunDir) -> None:
+    terminal = Terminal(run)
+    until(lambda: terminal.shows("leaves the run going"))
+    terminal.type(b"\x03")
+    assert terminal.end() == 130
+    assert read_json(run.status)["state"] == "stopped"
+
+
+def test_the_second_ctrl_c_ends_it_at_once(run: RunDir) -> None:
+    terminal = Terminal(run)
+    up(run)
+    processes = standin.pids(run.path, 0).values()
+    for process in processes:
+        os.kill(process, signal.SIGSTOP)  # they will not save
+    terminal.type(b"\x03")
+    until(lambda: terminal.shows("Ctrl-C again ends it at once."))
+    terminal.type(b"\x03")
+    assert terminal.end() == 130
+    assert terminal.shows("cancelled  ended from the terminal, without a save")
+    assert read_json(run.status)["state"] == "cancelled"
+    assert processes_of(run) == []
+    assert not [process for process in processes if alive(process)]
+
+
+def test_a_run_outlives_its_terminal(run: RunDir) -> None:
+    terminal = Terminal(run)
+    up(run)
+    terminal.close()
+    assert terminal.process.wait() == -signal.SIGHUP
+    time.sleep(0.3)
+    assert standin.heard(run.path) == {}
+    assert read_json(run.status)["state"] == "running"
+    (run.path / "standin" / "finish").touch()
+    until(lambda: read_json(run.status)["state"] == "finished" and not processes_of(run))
+
+
+def test_a_run_hears_none_of_the_terminals_signals(run: RunDir) -> None:
+    terminal = Terminal(run)
+    up(run)
+    launchers = processes_of(run, LAUNCHERS)
+    assert len(launchers) == 2
+    for process in launchers:
+        ignored = int(re.findall(r"SigIgn:\s*(\w+)", Path(f"/proc/{process}/status").read_text())[0], 16)
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP):
+            assert ignored >> (number - 1) & 1, (process, number)
+    (run.path / "standin" / "finish").touch()
+    assert terminal.end() == 0
+
+
+def test_a_failed_run_in_a_pipe_ends_with_cause_log_and_exit_code_1(run: RunDir) -> None:
+    (run.path / "standin" / "fail1").write_text("the fuse has blown")
+    done = subprocess.run([sys.executable, "-c", FOLLOW, str(run.path), "follow"], capture_output=True, text=True,
+                          env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "restarting: rank 1 on here failed at step 3: ValueError: the fuse has blown" in done.stdout
+    *told, log, resume = done.stdout.partition("\n\n")[2].splitlines()
+    assert told[0].startswith("failed     rank 1 on here failed at step 3: ValueError: the fuse has blown;")
+    assert all(line.startswith(" " * 11) and len(line) <= 80 for line in told[1:])
+    assert log.startswith(f"log        runs/tiny/{ID}/attempts/001/")
+    assert resume.endswith(f"drumbeat resume {ID}")
+
+
+def test_a_killed_launcher_leaves_no_rank_and_is_told(run: RunDir) -> None:
+    with subprocess.Popen([sys.executable, "-c", FOLLOW, str(run.path), "follow"], stdout=subprocess.PIPE, text=True,
+                          env=os.environ | {"PYTHONPATH": str(ROOT)}) as view:
+        up(run)
+        for process in processes_of(run, {b"submitit.core._submit"}):
+            os.kill(process, signal.SIGKILL)
+        assert view.stdout is not None
+        assert "failed     the node launcher was killed" in view.stdout.read()
+    assert view.returncode == 1
+    assert read_json(run.status)["state"] == "failed"
+    assert processes_of(run) == []
+
+
+def test_a_resumed_run_does_not_show_the_attempt_before(run: RunDir) -> None:
+    run.claim_attempt().log(0).write_text("long ago\n")
+    (run.path / "standin" / "finish").touch()
+    done = subprocess.run([sys.executable, "-c", FOLLOW, str(run.path), "follow"], capture_output=True, text=True,
+                          env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False)
+    assert done.returncode == 0
+    assert "long ago" not in done.stdout
+    assert "restarting" not in done.stdout
+
+
+def test_a_detached_run_holds_no_pipe_of_ours(run: RunDir) -> None:
+    done = subprocess.run([sys.executable, "-c", FOLLOW, str(run.path), "detach"], capture_output=True, text=True,
+                          env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=20, check=False)
+    assert done.returncode == 0
+    assert re.match(r"process    \d+\n\n.*drumbeat status 2026", done.stdout)
+    up(run)
+    (run.path / "standin" / "finish").touch()
+    until(lambda: not processes_of(run))
+
+
+def test_what_is_said_before_and_after(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    introduce(run, JobPlan.read(run.plan))
+    announce(run, Job(id="4711"), "slurm")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:4] == [f"run        tiny/{ID}: 2 ranks on the CPU, on this machine", f"folder     runs/tiny/{ID}",
+                         "SLURM job  4711", ""]
+
+
+def test_a_failure_names_the_line_and_the_log(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    attempt = run.claim_attempt()
+    attempt.log(1).write_text("Traceback ...\n")
+    frames = [("/site-packages/torch/x.py", 3, "step"), (f"{run.path}/my_loss.py", 12, "forward"),
+              ("/site-packages/torch/y.py", 9, "z")]
+    traceback = "\n".join(f'  File "{file}", line {line}, in {name}' for file, line, name in frames)
+    write_json(attempt.error(1), {"rank": 1, "time": 1.0, "traceback": traceback, "message": "no"})
+    run.write_status(state="failed", verdict="rank 1 on n1 failed at step 3: ValueError: no")
+    assert conclude(run) == 1
+    assert capsys.readouterr().out.splitlines()[:3] == [
+        "failed     rank 1 on n1 failed at step 3: ValueError: no",
+        f"at         runs/tiny/{ID}/my_loss.py:12, in forward",
+        f"log        runs/tiny/{ID}/attempts/000/rank1.log"]

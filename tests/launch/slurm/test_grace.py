@@ -1,0 +1,62 @@
+"""A run that takes long to save is told of its end earlier, and warned where preemption would not wait for it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.launch.backends.executors import Slurm
+from drumbeat.launch.slurm.grace import grace_warning, lead_seconds, save_seconds
+from drumbeat.launch.plan.job import JobPlan
+from tests.launch.small import plan
+
+
+def stopped(run: RunDir, seconds: float | None) -> None:
+    """An attempt that took so long to save, or did not."""
+    attempt = run.claim_attempt()
+    attempt.ask_to_stop("time limit")
+    if seconds is not None:
+        attempt.saved.write_text("{}")
+        os.utime(attempt.stop, (1000, 1000))
+        os.utime(attempt.saved, (1000 + seconds, 1000 + seconds))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return RunDir(tmp_path / "run")
+
+
+def test_the_lead_follows_the_longest_save(run: RunDir) -> None:
+    assert (save_seconds(run), lead_seconds(run, 120, 60)) == (0.0, 120)
+    for seconds in (40.0, None, 200.0, 100.0):
+        stopped(run, seconds)
+    assert save_seconds(run) == 200.0
+    assert lead_seconds(run, 120, 60) == 300
+    assert lead_seconds(run, 600, 60) == 600, "at least what the site says"
+    assert lead_seconds(run, 60, 8) == 240, "no more than half of the job"
+
+
+def test_the_next_job_is_signalled_earlier(run: RunDir) -> None:
+    stopped(run, 400.0)
+    planned = JobPlan(**vars(plan(run.path.parent, "drumbeat.launch.plan.gpus=1", where="slurm")) | {"run_dir": str(run.path)})
+    assert "#SBATCH --signal=USR2@600\n" in Slurm().prepare(planned).text
+
+
+@pytest.mark.parametrize(("partition", "config", "words"), [
+    ("GraceTime=60 PreemptMode=REQUEUE", "", ""),
+    ("GraceTime=0 PreemptMode=OFF", "", ""),
+    ("", "", ""),
+    ("GraceTime=10 PreemptMode=REQUEUE", "", "the GraceTime of partition main is 10 s, and this run took 45 s to save"),
+    ("GraceTime=0 PreemptMode=CANCEL", "KillWait                = 30 sec", "KillWait is 30 s, and this run took 45 s"),
+])
+def test_a_grace_time_shorter_than_a_save(run: RunDir, partition: str, config: str, words: str) -> None:
+    def scontrol(*asked: str) -> tuple[int, str]:
+        return (0, config) if asked[-1] == "config" else (0, f"PartitionName=main {partition}" if partition else "")
+
+    assert grace_warning(run, "main", scontrol) == "", "nothing is known of its saves"
+    stopped(run, 45.0)
+    said = grace_warning(run, "main", scontrol)
+    assert said.startswith(words) and bool(said) == bool(words)

@@ -1,0 +1,142 @@
+"""What SLURM 22.05 answers, and what it means. Each text below was seen on a real cluster (tests/slurm)."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from drumbeat.launch.slurm import job as allocation
+from drumbeat.launch.slurm.job import Allocation
+
+SHOW = """JobId=7 JobName=tiny UserId=root(0) Priority=4294901755 QOS=(null) JobState={state} Reason={reason} \
+Dependency=(null) Requeue={requeue} Restarts={restarts} BatchFlag={batch} ExitCode=0:0 RunTime=00:00:12 \
+TimeLimit=00:10:00 StartTime=2026-11-22T01:54:32 EndTime={end} PreemptTime={preempted} \
+Deadline=N/A Command=/home/me/a b.sh"""
+
+JOB = Allocation(job="7", restarts=1)
+
+
+@pytest.fixture
+def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a scontrol that prints `answer` and ends with the code in `code`; it notes how it was called."""
+    program = tmp_path / "scontrol"
+    program.write_text('#!/bin/sh\ncd "$(dirname "$0")"\necho "$@" >> calls\ncat answer\nexit $(cat code)\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
+    answer(tmp_path)
+    return tmp_path
+
+
+def answer(folder: Path, text: str | None = None, *, code: int = 0, state: str = "RUNNING", reason: str = "None",
+           restarts: int = 1, end: str = "2026-11-22T02:04:32", preempted: str = "None", requeue: int = 1,
+           batch: int = 1) -> None:
+    told = SHOW.format(state=state, reason=reason, restarts=restarts, end=end, preempted=preempted, requeue=requeue,
+                       batch=batch)
+    (folder / "answer").write_text(told if text is None else text)
+    (folder / "code").write_text(str(code))
+
+
+def test_which_job_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
+    assert Allocation.here() == Allocation("7", 0)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    assert Allocation.here() == Allocation("7", 2)
+
+
+@pytest.mark.parametrize(("state", "reason", "restarts", "fate"), [
+    ("RUNNING", "None", 1, "terminated"),  # its step alone
+    ("COMPLETING", "None", 2, "requeued"),
+    ("PENDING", "BeginTime", 2, "requeued"),
+    ("COMPLETING", "TimeLimit", 1, "time limit"),
+    ("TIMEOUT", "TimeLimit", 1, "time limit"),
+    ("COMPLETING", "NodeDown", 1, "node failure"),
+    ("NODE_FAIL", "NodeDown", 1, "node failure"),
+    ("COMPLETING", "None", 1, "cancelled"),
+    ("CANCELLED", "None", 1, "cancelled"),
+])
+def test_why_the_job_is_ended(scontrol: Path, state: str, reason: str, restarts: int, fate: str) -> None:
+    answer(scontrol, state=state, reason=reason, restarts=restarts)
+    assert JOB.fate() == fate
+    assert (scontrol / "calls").read_text() == "--oneliner show job 7\n"
+
+
+def test_a_preempted_job_whether_or_not_it_has_a_grace_time(scontrol: Path) -> None:
+    """Preemption that cancels looks like a person's scancel, but for the time it gives."""
+    for state in ("RUNNING", "COMPLETING"):
+        answer(scontrol, state=state, preempted="2026-11-22T02:00:00")
+        assert JOB.fate() == "preempted"
+
+
+@pytest.mark.parametrize(("requeue", "batch", "needs"), [(1, 1, False), (0, 1, True), (0, 0, False)])
+def test_a_job_that_is_not_queued_again_needs_a_successor(scontrol: Path, requeue: int, batch: int,
+                                                          needs: bool) -> None:
+    """But for an allocation that somebody holds (BatchFlag=0): that ends when its owner wants it to."""
+    answer(scontrol, requeue=requeue, batch=batch)
+    assert JOB.needs_successor() == needs
+
+
+def test_without_scontrol_a_successor_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert JOB.needs_successor()
+
+
+def test_the_job_it_follows(scontrol: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    monkeypatch.setenv("SLURM_JOB_DEPENDENCY", "afternotok:7")
+    assert Allocation.here().after == "7"
+    answer(scontrol, state="CANCELLED")
+    assert Allocation.here().follows_a_cancelled_job()
+    assert not JOB.follows_a_cancelled_job(), "it follows none"
+    answer(scontrol, state="PREEMPTED")
+    assert not Allocation.here().follows_a_cancelled_job()
+
+
+def test_the_end_of_its_time(scontrol: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert JOB.end_time() == datetime(2026, 11, 22, 2, 4, 32).timestamp()
+    answer(scontrol, end="Unknown")
+    assert JOB.end_time() == float("inf")
+    monkeypatch.setenv("SLURM_JOB_END_TIME", "1795314000")
+    assert JOB.end_time() == 1795314000.0
+
+
+def test_no_answer_ends_nothing(scontrol: Path) -> None:
+    answer(scontrol, "slurm_load_jobs error: Unable to contact slurm controller", code=1)
+    assert (JOB.fate(), JOB.end_time()) == ("preempted", float("inf"))
+
+
+def test_it_is_queued_again(scontrol: Path) -> None:
+    answer(scontrol, "")
+    assert JOB.requeue() == ""
+    assert (scontrol / "calls").read_text() == "requeue 7\n"
+
+
+def test_somebody_was_faster(scontrol: Path) -> None:
+    answer(scontrol, "Job is pending execution for job 7", code=1)
+    assert JOB.requeue() == ""
+
+
+def test_a_controller_that_restarts_is_waited_for(scontrol: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(scontrol, "Unable to contact slurm controller (connect failure)", code=1)
+    monkeypatch.setattr(allocation.time, "sleep", lambda seconds: answer(scontrol, ""))
+    assert JOB.requeue() == ""
+    assert (scontrol / "calls").read_text().count("requeue") == 2
+
+
+def test_a_refusal_is_told(scontrol: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(scontrol, "Requested operation is presently disabled for job 7", code=1)
+    assert JOB.requeue() == "Requested operation is presently disabled for job 7"
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert JOB.requeue() == "there is no scontrol on this node"
+    assert JOB.fate() == "preempted"
+
+
+def test_a_controller_that_never_answers(scontrol: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (scontrol / "scontrol").write_text("#!/bin/sh\nexec sleep 60\n")
+    monkeypatch.setattr(allocation, "WAIT", 0.2)
+    monkeypatch.setattr(allocation, "PATIENCE", 0.1)
+    assert JOB.requeue() == "no answer within 0.2 s"

@@ -1,0 +1,79 @@
+"""A job is submitted once, whatever sbatch says of it. The words are SLURM 22.05's; tests/slurm has the real thing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from drumbeat.configs.errors import LaunchError
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.launch.slurm import submission
+from drumbeat.launch.backends.executors import Slurm
+from drumbeat.launch.plan.job import JobPlan
+from tests.launch.small import plan
+
+TIMED_OUT = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
+AWAY = "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)"
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of an sbatch that takes the job's script, says `words` unless there are none, and of an squeue that
+    knows the scripts in `queue`."""
+    for name, text in (
+        ("sbatch", 'echo "$1" >> calls; if [ -e takes ]; then echo "4711|$1" >> queue; fi\n'
+                   'if [ -s words ]; then cat words >&2; if [ -e once ]; then : > words; fi; exit 1; fi\n'
+                   'echo "Submitted batch job 4712"'),
+        ("squeue", 'if [ -e away ]; then rm away; echo "connect failure" >&2; exit 1; fi; cat queue'),
+        ("srun", "exit 1"),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/sh\ncd {tmp_path}\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "queue").write_text("4710|/elsewhere/script.sh\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(submission, "LOOK", 0.5)
+    return tmp_path
+
+
+def submit(folder: Path) -> str | None:
+    planned = plan(folder, "drumbeat.launch.plan.gpus=4", where="slurm")
+    request = Slurm().prepare(JobPlan(**vars(planned) | {"run_dir": str(folder / "run")}))
+    return Slurm().submit(request).id
+
+
+def calls(folder: Path) -> int:
+    return len((folder / "calls").read_text().splitlines())
+
+
+def test_a_job_that_was_taken_without_an_answer_is_found(cluster: Path) -> None:
+    (cluster / "words").write_text(TIMED_OUT)
+    (cluster / "takes").touch()
+    (cluster / "away").touch()
+    assert submit(cluster) == "4711"
+    folder = RunDir(cluster / "run").submitit
+    assert (folder / "4711_submitted.pkl").exists() and (folder / "4711_submission.sh").exists()
+    assert calls(cluster) == 1
+
+
+def test_a_job_that_may_have_been_taken_is_not_submitted_again(cluster: Path) -> None:
+    (cluster / "words").write_text(TIMED_OUT)
+    with pytest.raises(LaunchError, match="SLURM's controller does not answer"):
+        submit(cluster)
+    assert calls(cluster) == 1
+
+
+def test_a_controller_that_was_away_is_waited_for(cluster: Path) -> None:
+    (cluster / "words").write_text(AWAY)
+    (cluster / "once").touch()
+    (cluster / "away").touch()
+    assert submit(cluster) == "4712"
+    assert calls(cluster) == 2
+
+
+def test_a_controller_that_stays_away(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submission, "PATIENCE", 0.3)
+    (cluster / "words").write_text(AWAY)
+    with pytest.raises(LaunchError, match="connect failure"):
+        submit(cluster)

@@ -1,0 +1,234 @@
+"""Staging and writing: files that any tool reads, and what happens when the disk, the writer or the rank fails."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from drumbeat.configs.layers import ROOT
+from drumbeat.configs.run.folder import RunDir, State
+from drumbeat.trainers.checkpoints.manager import Checkpoints, Progress, SaveError
+from drumbeat.trainers.checkpoints.staging import Staging
+from drumbeat.trainers.checkpoints.writer import Order, write
+
+STATE = {"optimizer": {}, "scheduler": {}}
+TENSORS = {
+    "weight": torch.arange(24.0).reshape(2, 3, 2, 2).to(memory_format=torch.channels_last),
+    "half": torch.arange(3, dtype=torch.bfloat16), "scalar": torch.tensor(7), "none": torch.empty(0, 4),
+    "flag": torch.tensor([True, False, True]), "double": torch.tensor([0.1], dtype=torch.float64),
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    run = RunDir(tmp_path / "run")
+    run.claim_attempt()
+    return run
+
+
+@pytest.fixture
+def checkpoints(run: RunDir) -> Iterator[Checkpoints]:
+    made = Checkpoints(run, run.attempt(0), keep=2)
+    yield made
+    made.under_way = ""
+    made.close()
+
+
+def good(run: RunDir) -> list[str]:
+    return sorted(path.parent.name for path in run.checkpoints.glob("step-*/manifest.json"))
+
+
+def test_staged_files_are_safetensors(run: RunDir) -> None:
+    staging = Staging()
+    for factor in (1, 2):  # the second time into the same memory
+        files = {"model.safetensors": {name: value * factor if value.dtype != torch.bool else value
+                                       for name, value in TENSORS.items()}, "optimizer.safetensors": {}}
+        staging.fill(files)
+        memory = memoryview(os.pread(staging.fd, os.fstat(staging.fd).st_size, 0))
+        order = Order(attempt=str(run.attempt(0).path), step=factor, is_best=False, keep=2, state={},
+                      files=staging.parts)
+        loaded = load_file(write(order, memory) / "model.safetensors")
+        assert loaded.keys() == TENSORS.keys()
+        for name, value in files["model.safetensors"].items():
+            assert loaded[name].dtype == value.dtype
+            assert torch.equal(loaded[name], value)
+    assert load_file(run.checkpoints / "last" / "optimizer.safetensors") == {}
+
+
+def test_memory_is_laid_out_anew_only_for_another_state() -> None:
+    staging = Staging()
+    staging.fill({"a": {"x": torch.zeros(5)}})
+    size, views = os.fstat(staging.fd).st_size, staging._views
+    staging.fill({"a": {"x": torch.ones(5)}})
+    assert staging._views is views
+    staging.fill({"a": {"x": torch.ones(5)}, "b": {"y": torch.ones(5000)}})
+    assert os.fstat(staging.fd).st_size > size
+
+
+def test_the_writer_is_there_in_a_moment_because_it_imports_little() -> None:
+    script = "import sys, drumbeat.trainers.checkpoints.writer; print(sorted({'torch', 'numpy', 'omegaconf', 'yaml'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_saving_copies_and_returns_while_the_writer_works(checkpoints: Checkpoints) -> None:
+    weights = {"x": torch.ones(4)}
+    checkpoints.save(Progress(step=1), weights, {}, STATE)
+    assert checkpoints.writer is not None
+    checkpoints.wait()
+    os.kill(checkpoints.writer.pid, signal.SIGSTOP)  # from here on it does nothing
+    checkpoints.save(Progress(step=2), weights, {}, STATE)
+    weights["x"] += 1  # what is staged does not change any more
+    checkpoints.check()
+    assert good(checkpoints.run) == ["step-00000001"]
+    os.kill(checkpoints.writer.pid, signal.SIGCONT)
+    assert checkpoints.weights(2)["x"].tolist() == [1.0] * 4
+
+
+@pytest.mark.parametrize("others", [3, 0])
+def test_a_killed_writer_is_replaced_and_costs_nothing(checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch,
+                                                       others: int) -> None:
+    """Nor does it where no other one takes over: the checkpoint before is there."""
+    monkeypatch.setattr("drumbeat.trainers.checkpoints.manager.WRITERS", others)
+    checkpoints.save(Progress(step=1), {"x": torch.ones(4)}, {}, STATE)
+    checkpoints.wait()
+    assert checkpoints.writer is not None
+    os.kill(checkpoints.writer.pid, signal.SIGSTOP)
+    checkpoints.save(Progress(step=2), {"x": torch.ones(4)}, {}, STATE)
+    os.kill(checkpoints.writer.pid, signal.SIGKILL)
+    with nullcontext() if others else pytest.raises(SaveError, match="its writers are killed"):
+        checkpoints.wait()
+    found = checkpoints.newest()
+    assert found is not None
+    assert found.progress.step == (2 if others else 1)
+
+
+def test_a_folder_that_is_gone_pauses_the_run_until_it_is_back(run: RunDir, tmp_path: Path) -> None:
+    told: list[tuple[State, str]] = []
+
+    def tell(state: State, words: str) -> None:
+        told.append((state, words))
+        if state == "paused":
+            (tmp_path / "elsewhere").rename(run.path)
+
+    checkpoints = Checkpoints(run, run.attempt(0), keep=2, patience=0.001, tell=tell)
+    checkpoints.save(Progress(step=1), {"x": torch.ones(4)}, {}, STATE)
+    checkpoints.wait()
+    run.path.rename(tmp_path / "elsewhere")
+    checkpoints.save(Progress(step=2), {"x": torch.ones(4)}, {}, STATE)
+    checkpoints.close()
+    assert [state for state, _ in told] == ["paused", "running"]
+    assert "the checkpoint cannot be written: No such file or directory" in told[0][1]
+    assert good(run) == ["step-00000001", "step-00000002"]
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_file_pauses_the_run(run: RunDir) -> None:
+    """The kernel's own refusal, by a limit on the size of files set from outside and taken away later."""
+    told: list[tuple[State, str]] = []
+
+    def tell(state: State, words: str) -> None:
+        told.append((state, words))
+        if state == "paused":
+            assert checkpoints.writer is not None
+            resource.prlimit(checkpoints.writer.pid, resource.RLIMIT_FSIZE, (most, most))
+
+    checkpoints = Checkpoints(run, run.attempt(0), keep=2, patience=0.01, tell=tell)
+    checkpoints.save(Progress(step=1), {"x": torch.ones(4000)}, {}, STATE)
+    checkpoints.wait()
+    assert checkpoints.writer is not None
+    _, most = resource.prlimit(checkpoints.writer.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(checkpoints.writer.pid, resource.RLIMIT_FSIZE, (1000, most))
+    checkpoints.save(Progress(step=2), {"x": torch.ones(4000)}, {}, STATE)
+    checkpoints.close()
+    assert [(state, words) for state, words in told] == [
+        ("paused", "the checkpoint cannot be written: File too large"), ("running", "")]
+    assert good(run) == ["step-00000001", "step-00000002"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 2 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]
+    done = subprocess.run(mount, capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip("mounting is not allowed here")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_full_disk_never_costs_the_last_good_checkpoint(small_disk: Path) -> None:
+    run = RunDir(small_disk / "run")
+    attempt = run.claim_attempt()
+    ballast = small_disk / "ballast"
+    told: list[str] = []
+
+    def tell(state: State, words: str) -> None:
+        told.append(f"{state}: {words}")
+        if state == "paused":
+            ballast.unlink()
+
+    checkpoints = Checkpoints(run, attempt, keep=2, patience=0.001, tell=tell)
+    weights = {"x": torch.ones(100_000)}
+    for step in (1, 2):
+        checkpoints.save(Progress(step=step), weights, {}, STATE)
+    checkpoints.wait()
+    ballast.write_bytes(bytes(1_100_000))
+    checkpoints.save(Progress(step=3), weights, {}, STATE)  # there is room, once the oldest has gone
+    checkpoints.wait()
+    assert (good(run), told) == (["step-00000002", "step-00000003"], [])
+    checkpoints.save(Progress(step=4), {"x": torch.ones(250_000)}, {}, STATE)  # now there is none
+    checkpoints.close()
+    assert told[0].startswith("paused: the checkpoint cannot be written: 1 MB are needed and 1 MB are free")
+    assert told[1:] == ["running: "]
+    assert good(run) == ["step-00000003", "step-00000004"]
+    assert not list(run.checkpoints.glob(".*.tmp"))
+
+
+def test_where_patience_ends_the_last_good_one_is_still_there(run: RunDir, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(run, run.attempt(0), keep=2)
+    checkpoints.save(Progress(step=1), {"x": torch.ones(4)}, {}, STATE)
+    checkpoints.wait()
+    run.path.rename(tmp_path / "elsewhere")
+    checkpoints.save(Progress(step=2), {"x": torch.ones(4)}, {}, STATE)
+    with pytest.raises(SaveError, match="No such file or directory"):
+        checkpoints.close()
+    (tmp_path / "elsewhere").rename(run.path)
+    assert good(run) == ["step-00000001"]
+
+
+ORPHAN = """
+import os, signal, sys, torch
+from pathlib import Path
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.trainers.checkpoints.manager import Checkpoints, Progress
+run = RunDir(Path(sys.argv[1]))
+checkpoints = Checkpoints(run, run.claim_attempt(), keep=2)
+checkpoints.save(Progress(step=1), {"x": torch.ones(4)}, {}, {})
+checkpoints.wait()
+os.kill(checkpoints.writer.pid, signal.SIGSTOP)
+print(checkpoints.writer.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+def test_the_writer_ends_when_its_rank_is_killed(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", ORPHAN, str(tmp_path)], cwd=ROOT, capture_output=True, text=True,
+                          check=False)
+    writer, deadline = Path(f"/proc/{int(done.stdout)}/cmdline"), time.monotonic() + 10
+    while writer.exists() and writer.read_bytes() and time.monotonic() < deadline:
+        os.sched_yield()
+    assert not (writer.exists() and writer.read_bytes())

@@ -1,0 +1,66 @@
+"""What is saved, as a table; and weights as one plain file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from drumbeat.configs.errors import RunError
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.launch.runs.status import checkpoints_text
+from tests.tiny import CONFIG
+from drumbeat.trainers.checkpoints.manager import Checkpoints, Progress
+from drumbeat.trainers.commands.export import export
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[RunDir]:
+    """Saved at steps 3 (the best), 5 and 8."""
+    run = RunDir(tmp_path / "run")
+    run.path.mkdir()
+    run.config.write_text(CONFIG)
+    checkpoints = Checkpoints(run, run.claim_attempt(), keep=2)
+    best = {"step": 3, "phase": "head", "loss": 0.25}
+    for step in (3, 5, 8):
+        last = best if step == 3 else {"step": 8, "phase": "head", "loss": 0.5}
+        checkpoints.save(Progress(step=step, best=best, last=last), {"x": torch.full((3,), float(step))}, {}, {})
+    checkpoints.close()
+    yield run
+
+
+def test_the_table_tells_what_can_be_relied_on(run: RunDir) -> None:
+    (run.checkpoints / "step-00000005" / "model.safetensors").write_bytes(b"")
+    rows = [line.split() for line in checkpoints_text(run).splitlines()]
+    assert rows[0] == ["step", "phase", "size", "saved", "validation", "state"]
+    assert [row[:2] for row in rows[1:]] == [["8", "head"], ["5", "head"], ["3", "head"]]
+    assert " ".join(rows[1]).endswith("loss 0.5000 last, digests agree")
+    assert " ".join(rows[2]).endswith("model.safetensors has 0 bytes, not 84")
+    assert " ".join(rows[3]).endswith("loss 0.2500 best, digests agree")
+
+
+def test_no_checkpoints_yet(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="there are no checkpoints yet"):
+        checkpoints_text(RunDir(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.pth", "w.safetensors"])
+def test_plain_weights(run: RunDir, tmp_path: Path, name: str) -> None:
+    for which, value in (("best", 3.0), ("last", 8.0)):
+        assert export(run, tmp_path / name, which).startswith(f"{which} weights, of step {value:.0f}, written to ")
+        found = load_file(tmp_path / name) if name.endswith("s") else torch.load(tmp_path / name)
+        assert found["x"].tolist() == [value] * 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", name]
+
+
+def test_what_cannot_be_exported(run: RunDir, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"what kind of file is w\.bin"):
+        export(run, tmp_path / "w.bin", "best")
+    with pytest.raises(RunError, match="the weights cannot be written: No such file or directory"):
+        export(run, tmp_path / "no" / "w.pt", "best")
+    (run.checkpoints / "best").unlink()
+    with pytest.raises(RunError, match="there are no best weights: no manifest"):
+        export(run, tmp_path / "w.pt", "best")

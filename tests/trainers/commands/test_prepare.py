@@ -1,0 +1,96 @@
+"""What is found out before a run is submitted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from drumbeat.configs.errors import PrepareError
+from drumbeat.configs.load import load
+from tests.tiny import Net, write_config
+from drumbeat.trainers.commands.prepare import prepare
+
+
+def test_facts(tmp_path: Path) -> None:
+    facts: dict[str, Any] = prepare(load(write_config(tmp_path)).config)
+    assert facts["samples"] == {"train": 100, "validation": 30, "test": 17}
+    assert facts["steps"] == {"head": 17, "finetune": 25}
+    assert facts["classes"] == ["bottom", "top"]
+    assert facts["parameters"] == 8 * 9 + 8 + 16 + 2 * 512 + 512 * 32 + 32 + 64 + 66
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ("phases.head.freeze=[backbon]", "the model has no module 'backbon'"),
+    ("phases.head.freeze=[backbone,head]", "the phase freezes everything"),
+    ("evaluation.best_by=accuracyy", "the task has no metric 'accuracyy'"),
+    ("data.validation={}", "there are no best weights without a validation set"),
+    ("data.train.n=0", "data.train is empty"),
+    ("phases.head.optimizer.rate=1", "torch.optim.Adam has no argument 'rate'"),
+    ("phases.head.optimizer={_target_: torch.optim.LBFGS}", "LBFGS evaluates a step several times"),
+    ("task._target_=drumbeat.trainers.tasks.Clasification", "Did you mean 'Classification'?"),
+    ("data.transforms.batch=[{_target_: drumbeat.data.images.Normalize, mean: [0], std: [0]}]", "positive deviations"),
+])
+def test_faults(tmp_path: Path, change: str, words: str) -> None:
+    with pytest.raises(PrepareError) as caught:
+        prepare(load(write_config(tmp_path), [change]).config)
+    assert words in " ".join(str(caught.value).split())
+
+
+def test_all_faults_at_once(tmp_path: Path) -> None:
+    changes = ["model._target_=tests.tiny.Nett", "phases.head.optimizer.rate=1", "data.train.m=3", "data.test.m=3",
+               "data.transforms.train=[{_target_: torch.nn.Liner}]"]
+    with pytest.raises(PrepareError) as caught:
+        prepare(load(write_config(tmp_path), changes).config)
+    assert [fault.where for fault in caught.value.faults] == [
+        "data.train.m", "data.test.m", "data.transforms.train[0]._target_", "model._target_"]
+
+
+GONE = ["data.root={0}", "data.train={{_target_: drumbeat.data.images.ImageFolder, root: '${{data.root}}/train'}}",
+        "data.validation={{_target_: drumbeat.data.images.ImageFolder, root: '${{data.root}}/val'}}",
+        "data.how_to_get=Draw some."]
+
+
+def test_a_folder_of_data_that_is_not_there_is_one_fault(tmp_path: Path) -> None:
+    changes = [change.format(tmp_path / "no") for change in GONE]
+    with pytest.raises(PrepareError) as caught:
+        prepare(load(write_config(tmp_path), changes).config)
+    (fault,) = caught.value.faults
+    assert fault.what == f"the folder of the data is not there: {tmp_path / 'no'}"
+    assert (fault.where, fault.remedy) == ("data.root", "Draw some.\nIf it is elsewhere: data.root=DIR")
+
+
+def test_what_several_sets_have_in_common_is_one_fault_that_names_them(tmp_path: Path) -> None:
+    missing = f"{{_target_: drumbeat.data.images.ImageFolder, root: {tmp_path}/no}}"
+    with pytest.raises(PrepareError) as caught:
+        prepare(load(write_config(tmp_path), [f"data.{name}={missing}" for name in ("train", "test")]).config)
+    (fault,) = caught.value.faults
+    assert fault.what == f"the image folder {tmp_path}/no is not there (data.train, data.test)"
+    assert fault.where == "data.train"
+
+
+def test_a_schedule_that_watches_the_validation_metric_needs_one(tmp_path: Path) -> None:
+    changes = ["data.validation={}", "phases.finetune.start_from=last",
+               "phases.finetune.scheduler={_target_: torch.optim.lr_scheduler.ReduceLROnPlateau}"]
+    with pytest.raises(PrepareError, match="ReduceLROnPlateau watches the validation metric"):
+        prepare(load(write_config(tmp_path), changes).config)
+
+
+def test_batch_norm_gets_no_share_of_one_sample(tmp_path: Path) -> None:
+    config = load(write_config(tmp_path), ["max_batch_per_device=null"]).config
+    prepare(config, world_size=5)
+    with pytest.raises(PrepareError, match="BatchNorm1d cannot be trained on one sample") as caught:
+        prepare(config, world_size=7)
+    assert [fault.where for fault in caught.value.faults] == ["batch_size", "phases.finetune.batch_size"]
+
+
+def test_a_model_that_reads_values_while_it_is_built(tmp_path: Path) -> None:
+    config = load(write_config(tmp_path), ["model._target_=tests.trainers.commands.test_prepare.stepped"]).config
+    assert prepare(config)["parameters"] > 0
+
+
+def stepped() -> Net:
+    """A network whose width is worked out by torch: on the meta device there are no values to read."""
+    return Net(width=int(torch.linspace(4, 8, 3)[-1].item()))

@@ -1,0 +1,88 @@
+"""What a config would train: counted and measured without the data and without memory, and right by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from drumbeat.configs.errors import PrepareError
+from drumbeat.configs.load import load
+from tests.trainers.made import IMAGES, TEXTS, draw_images, write_texts
+from drumbeat.trainers.commands.cost import memory, outputs_and_flops
+from drumbeat.trainers.commands.show import show
+
+TRANSFORMS = """  transforms:
+    train: [{_target_: torchvision.transforms.v2.RandomResizedCrop, size: 16}]
+"""
+
+
+def shown(folder: Path, text: str, *changes: str, sheet: str = "show.png") -> str:
+    (folder / "made.yaml").write_text(text.replace("ROOT", str(folder)))
+    return "\n".join(show(load(folder / "made.yaml", changes).config, folder / sheet))
+
+
+def test_a_small_network(tmp_path: Path) -> None:
+    """One 3x3 convolution from 1 to 4 channels on 16 x 16, and a linear layer from 16 to 2."""
+    draw_images(tmp_path)
+    text = shown(tmp_path, IMAGES.replace("  transforms:\n", TRANSFORMS))
+    parameters = 4 * 9 + 4 + 2 * 4 + 16 * 2 + 2
+    assert f": {parameters} parameters\n" in text
+    assert "input      1 x 16 x 16, float32\n" in text
+    flops = 2 * (14 * 14 * 4 * 9 + 16 * 2)
+    assert f"forward    {flops / 1000:.2f} kFLOPs for each sample\n" in text
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line}
+    assert rows["body"] == ["Sequential", "4", "x", "2", "x", "2", "48", "trained"]
+    assert rows["head"] == ["Linear", "2", "34", "trained"]
+    with Image.open(tmp_path / "show.png") as sheet:
+        assert min(sheet.size) > 100
+
+
+def test_without_the_data(tmp_path: Path) -> None:
+    text = shown(tmp_path, IMAGES.replace("  transforms:\n", TRANSFORMS), "model.classes=2")
+    assert "input      1 x 16 x 16, float32, worked out from the transforms: there is no data\n" in text
+    assert "kFLOPs" in text
+    assert text.splitlines()[-1].startswith("not shown  samples: the image folder ")
+    with pytest.raises(PrepareError, match="is not there"):
+        shown(tmp_path, IMAGES)
+
+
+def test_a_sheet_that_cannot_be_drawn_or_written(tmp_path: Path) -> None:
+    draw_images(tmp_path)
+    made = IMAGES.replace("  transforms:\n", TRANSFORMS)
+    with pytest.raises(PrepareError, match="the sheet cannot be written: unknown file extension"):
+        shown(tmp_path, made, sheet="show.cat")
+    for file in (tmp_path / "train").rglob("*.*"):
+        file.write_bytes(b"nothing")
+    text = shown(tmp_path, made)
+    assert "not shown  samples: ValueError: none of the 3 samples from number " in text
+
+
+def test_frozen_layers_and_a_model_that_must_know_values(tmp_path: Path) -> None:
+    """An LSTM packs its texts by their lengths."""
+    write_texts(tmp_path)
+    text = shown(tmp_path, TEXTS, "phases.only.freeze=[embedding]")
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line}
+    assert rows["embedding"][-1] == "frozen"
+    assert rows["lstm"][-1] == "trained"
+    assert rows["forward"][1] == "kFLOPs"
+    assert "not shown  samples: they are no images" in text
+
+
+def test_memory_by_hand(tmp_path: Path) -> None:
+    """Linear, ReLU, Linear: autograd keeps the first layer's output (once, ReLU's result) and no more."""
+    draw_images(tmp_path)
+    (tmp_path / "made.yaml").write_text(IMAGES.replace("ROOT", str(tmp_path)))
+    phase = load(tmp_path / "made.yaml").config.phases["only"]
+    assert phase is not None
+    model = nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 5))
+    inputs = torch.randn(4, 10)
+    needed = memory(model, phase, "only", inputs, torch.enable_grad(), 64)
+    parameters = 4 * (10 * 20 + 20 + 20 * 5 + 5)
+    assert (needed.weights, needed.gradients) == (parameters, parameters)
+    assert needed.optimizer == 2 * parameters + 4 * 4  # Adam: two moments, and a counter for each tensor
+    assert needed.activations == 64 * 4 * (20 + 10)
+    assert outputs_and_flops(model, inputs) == ({"": [5], "0": [20], "1": [20], "2": [5]}, 2 * (10 * 20 + 20 * 5))

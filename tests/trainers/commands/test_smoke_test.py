@@ -1,0 +1,169 @@
+"""A few samples of each set through model and loss: what does not fit together is told before a run is submitted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from torch import Tensor, nn
+
+from drumbeat.configs.errors import SCREEN, PrepareError
+from drumbeat.configs.load import load
+from drumbeat.configs.schema import Config
+from tests.tiny import Net, Pictures, write_config
+from tests.trainers.made import TEXTS, draw_images, write_texts
+from drumbeat.trainers.commands.prepare import prepare
+from drumbeat.trainers.tasks import Classification
+
+HERE = "tests.trainers.commands.test_smoke_test"
+
+
+class Ternary(Pictures):
+    """Three classes, of which the third is rare."""
+
+    classes = ("bottom", "top", "neither")
+
+
+class Uneven(Pictures):
+    """Pictures of different sizes."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        picture, label = super().__getitem__(index)
+        return picture[:, : 2 + index % 5], label
+
+
+class Damaged(Pictures):
+    """A set whose samples cannot be read."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        raise OSError("no such picture")
+
+
+class Floats(Pictures):
+    """Targets that are no class numbers."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, float]:  # type: ignore[override]
+        picture, label = super().__getitem__(index)
+        return picture, float(label)
+
+
+class Summed(Classification):
+    """A task that sums its losses."""
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return super().losses(outputs, targets).sum()
+
+
+class ReadsValues(Net):
+    """A forward pass that depends on the values of its inputs, so the meta device is not enough for it."""
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        assert pictures.mean().item() < 1e9
+        return super().forward(pictures)
+
+
+class NeedsCuda(nn.Module):
+    """A model with a kernel for GPUs alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        raise RuntimeError("this kernel only runs on CUDA")
+
+
+def given(name: str, kind: str) -> str:
+    """A set of this kind in the place of one of the config's."""
+    return f"data.{name}={{_target_: {HERE}.{kind}, n: 30}}"
+
+
+def said(folder: Path, *changes: str) -> str:
+    with pytest.raises(PrepareError) as caught:
+        prepare(load(write_config(folder), changes).config)
+    return " ".join(str(caught.value).split())
+
+
+def texts_config(folder: Path, *changes: str) -> Config:
+    (folder / "texts.yaml").write_text(TEXTS.replace("ROOT", str(folder)))
+    return load(folder / "texts.yaml", changes).config
+
+
+def test_classes_that_the_model_does_not_tell_apart(tmp_path: Path) -> None:
+    """Although none of the samples looked at is of the third class."""
+    words = said(tmp_path, *(given(name, "Ternary") for name in ("train", "validation", "test")))
+    assert "cannot be computed from the model's outputs for data.train: IndexError: Target 2 is out of bounds" in words
+    assert "where task given outputs float32 [4, 2]; targets int64 [4], 3 classes" in words
+
+
+def test_inputs_of_another_size(tmp_path: Path) -> None:
+    crop = "data.transforms.train=[{_target_: torchvision.transforms.v2.RandomCrop, size: 6}]"
+    words = said(tmp_path, crop)
+    assert "the model cannot take a batch of data.train: RuntimeError: " in words
+    assert "where model given float32 [4, 1, 6, 6] at " in words
+    assert "tests/tiny.py:" in words
+
+
+def test_validation_that_the_model_cannot_take(tmp_path: Path) -> None:
+    """Which would show at the first evaluation, an epoch later."""
+    resize = "data.transforms.evaluate=[{_target_: torchvision.transforms.v2.CenterCrop, size: 6}]"
+    assert "the model cannot take a batch of data.validation: RuntimeError: " in said(tmp_path, resize)
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (given("train", "Uneven"), "the first samples of data.train cannot be made into a batch"),
+    (given("test", "Damaged"), "the first samples of data.test cannot be made into a batch: OSError: no such picture "
+                               "where data.test given at "),
+    (given("train", "Floats"), "targets float64 [4]"),
+    (f"task._target_={HERE}.Summed", "the loss is not one number for each sample where task given outputs float32 "
+                                     "[4, 2]; targets int64 [4], 2 classes; losses float32 []"),
+    ("data.transforms.batch=[{_target_: torch.nn.Linear, in_features: 5, out_features: 5}]",
+     "data.transforms.batch cannot take a batch of data.train"),
+])
+def test_what_does_not_fit(tmp_path: Path, change: str, words: str) -> None:
+    changes = [change, "data.transforms.train=[]"] if "Uneven" in change else [change]
+    assert words in said(tmp_path, *changes)
+
+
+def test_a_model_that_needs_values_is_tried_for_real(tmp_path: Path) -> None:
+    reads = f"model._target_={HERE}.ReadsValues"
+    assert prepare(load(write_config(tmp_path), [reads]).config)["parameters"] > 0
+    crop = "data.transforms.train=[{_target_: torchvision.transforms.v2.RandomCrop, size: 6}]"
+    assert "the model cannot take a batch of data.train" in said(tmp_path, reads, crop)
+
+
+def test_what_only_a_gpu_can_do_is_no_fault(tmp_path: Path) -> None:
+    config = load(write_config(tmp_path), [f"model._target_={HERE}.NeedsCuda", "phases.head.freeze=[]"]).config
+    assert prepare(config)["parameters"] == 6
+
+
+def test_mixed_samples(tmp_path: Path) -> None:
+    assert prepare(load(write_config(tmp_path), ["data.mix={_target_: drumbeat.data.mixing.Mixup}"]).config)["steps"]
+
+
+def test_a_model_sized_by_the_data_is_tried_with_their_sizes(tmp_path: Path) -> None:
+    """An LSTM must know the lengths of its texts: they are there, on the meta device too, however large it is."""
+    write_texts(tmp_path)
+    assert prepare(texts_config(tmp_path, "model.hidden=8000"))["parameters"] > 256_000_000
+    with pytest.raises(PrepareError, match="3 outputs for each sample, the data has 2"):
+        prepare(texts_config(tmp_path, "model.hidden=8000", "model.classes=3"))
+
+
+def test_an_image_folder_for_a_model_of_texts(tmp_path: Path) -> None:
+    """As the file of texts; in the place of the set, which then does not tell the vocabulary; and with one written."""
+    draw_images(tmp_path)
+    write_texts(tmp_path)
+    folder = f"data.train={{_target_: drumbeat.data.images.ImageFolder, root: {tmp_path}/test}}"
+    sized = ["model={vocabulary: 9, classes: 2}", "task._target_=drumbeat.trainers.tasks.Classification", "data.test={}",
+             "data.transforms.train=[{_target_: torchvision.transforms.v2.Resize, size: [8, 8]}]"]
+    for changes, words in (
+        ([f"data.test.file={tmp_path}/test"], f"{tmp_path}/test is a folder, and this must be a file where data.test"),
+        ([folder], "the training set does not tell its 'vocabulary' where model.vocabulary given vocabulary: "
+                   "from_data, and the set is a drumbeat.data.images.ImageFolder"),
+        ([folder, *sized], "the model cannot take a batch of data.train: TypeError: this model reads texts, (ids, "
+                           "lengths), and was given one tensor [4, 3, 8, 8]"),
+    ):
+        with pytest.raises(PrepareError) as caught:
+            prepare(texts_config(tmp_path, *changes))
+        assert words in " ".join(str(caught.value).split())
+        assert len(str(caught.value).splitlines()) <= SCREEN

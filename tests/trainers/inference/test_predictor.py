@@ -1,0 +1,181 @@
+"""Predicting new images and texts: what the evaluation would say of them, without what cannot be read."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from drumbeat.configs.errors import UserError
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.launch.commands.main import main
+from tests.trainers.made import IMAGES, REGRESSION, TEXTS, draw_images, run_of, write_table, write_texts
+from drumbeat.trainers.commands.evaluate import judge, prepare
+from drumbeat.trainers.inference.inputs import Item, images_given
+from drumbeat.trainers.inference.predictor import Predictor
+from drumbeat.trainers.commands.predict import run as predict
+from drumbeat.trainers.world import join
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> RunDir:
+    draw_images(tmp_path)
+    return run_of(tmp_path, IMAGES)
+
+
+def table_of(file: Path) -> list[dict[str, str]]:
+    with open(file, newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+def test_the_same_as_the_evaluation(images: RunDir, tmp_path: Path) -> None:
+    """To the bit, in the same batches; and one by one, but for the last digits."""
+    job = prepare(images, "test", None)
+    with join("cpu") as world:
+        judged = judge(job, world)
+    predictor = Predictor.of(images.path)
+    items = images_given([tmp_path / "test"], predictor.task)
+    assert [item.actual for item in items] == ["cat"] * 5 + ["dog"] * 6
+    assert torch.equal(predictor.predict(items).outputs, judged.outputs)
+    probabilities = judged.outputs.softmax(1)
+    for number, item in enumerate(items[:3]):
+        (prediction,) = predictor([item.value])
+        assert prediction.values == pytest.approx(dict(zip(["cat", "dog"], probabilities[number].tolist(),
+                                                           strict=True)), abs=1e-5)
+        assert prediction.answer == ["cat", "dog"][int(judged.outputs[number].argmax())]
+
+
+def test_arrays_images_tensors_and_files_are_the_same(images: RunDir, tmp_path: Path) -> None:
+    file = tmp_path / "test" / "dog" / "3.png"
+    with Image.open(file) as opened:
+        picture = opened.copy()
+    array = np.asarray(picture)
+    predictions = Predictor.of(images.path)([file, str(file), picture, picture.convert("RGB"), array,
+                                             np.stack([array] * 3, axis=2), torch.from_numpy(array.copy())[None]])
+    assert all(one.values == pytest.approx(predictions[0].values, abs=1e-5) for one in predictions)
+    assert Predictor.of(images.path)([]) == []
+    with pytest.raises(ValueError, match="cannot read the image"):
+        Predictor.of(images.path)([tmp_path / "made.yaml"])
+
+
+def test_a_folder_with_a_file_that_cannot_be_read(images: RunDir, tmp_path: Path,
+                                                  capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "test" / "cat" / "9.png").write_bytes(b"nothing")
+    said = predict(Predictor.of(images.path), [tmp_path / "test"], tmp_path / "out.csv", tmp_path / "out.png")
+    rows = table_of(tmp_path / "out.csv")
+    right = sum(row["actual"] == row["prediction"] for row in rows)
+    assert len(rows) == 11
+    assert said.startswith("predicted  11, 1 left out\n")
+    assert f"right      {right / 11:.0%} ({right}/11 with a label)\n" in said
+    assert "cat/9.png: the file is text: nothing" in " ".join(capsys.readouterr().err.split())
+    with Image.open(tmp_path / "out.png") as sheet:
+        colours = {colour for _, colour in sheet.getcolors(1 << 20) or []}
+    assert ((95, 211, 141) in colours, (255, 128, 112) in colours) == (right > 0, right < 11)
+
+
+@pytest.mark.parametrize("batch", [True, False])
+def test_a_file_is_judged_by_its_own_statistics_or_by_the_running_ones(tmp_path: Path, batch: bool) -> None:
+    draw_images(tmp_path)
+    run = run_of(tmp_path, IMAGES.replace("{batch_size: 4}", f"{{batch_size: 1, batch_statistics: {batch}}}"))
+    predictor = Predictor.of(run.path)
+    file = tmp_path / "test" / "dog" / "3.png"
+    inputs = predictor.inputs([Item(str(file), file)])
+    assert inputs is not None
+    (told,) = predictor([file])
+    expected = predictor.model.train(batch)(predictor.forward.inputs(inputs)).softmax(1)[0]
+    assert list(told.values.values()) == pytest.approx(expected.tolist(), abs=1e-6)
+    other = predictor.model.train(not batch)(predictor.forward.inputs(inputs)).softmax(1)[0]
+    assert list(told.values.values()) != pytest.approx(other.tolist(), abs=1e-3)
+
+
+def test_without_the_training_data(images: RunDir, tmp_path: Path) -> None:
+    """A run's folder is enough: the checkpoint remembers what the classes are called."""
+    file = tmp_path / "test" / "cat" / "1.png"
+    (before,) = Predictor.of(images.path)([file])
+    shutil.rmtree(tmp_path / "train")
+    assert Predictor.of(images.path)([file]) == [before]
+
+
+def test_values_from_a_table(tmp_path: Path) -> None:
+    draw_images(tmp_path)
+    write_table(tmp_path)
+    predictor = Predictor.of(run_of(tmp_path, REGRESSION).path)
+    predict(predictor, [tmp_path / "table.csv"], tmp_path / "out.csv", tmp_path / "out.png")
+    rows = table_of(tmp_path / "out.csv")
+    assert list(rows[0]) == ["file", "actual", "x", "y"]
+    assert [row["actual"] for row in rows][:3] == ["0, 0", "1, 0.1", "2, 0.4"]
+    (one,) = predictor([tmp_path / rows[0]["file"]])
+    assert one.values == pytest.approx({"x": float(rows[0]["x"]), "y": float(rows[0]["y"])}, rel=1e-4)
+
+
+def test_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_texts(tmp_path)
+    predictor = Predictor.of(run_of(tmp_path, TEXTS).path)
+    said = predict(predictor, [tmp_path / "test.csv"], tmp_path / "out.csv", tmp_path / "out.png")
+    rows = table_of(tmp_path / "out.csv")
+    assert list(rows[0]) == ["file", "actual", "prediction", "Sports", "World"]
+    assert [row["actual"] for row in rows][:4] == ["Sports", "World", "Sports + World", "none"]
+    assert "sheet" not in said
+    (one,) = predictor(["the ball and the goal"])
+    assert one.values == pytest.approx({name: float(rows[0][name]) for name in ("Sports", "World")}, abs=1e-5)
+    (tmp_path / "more.txt").write_text("a war\n\nthe goal\n")
+    predict(predictor, [tmp_path / "more.txt"], tmp_path / "out.csv", tmp_path / "out.png")
+    assert [row["file"].rpartition(":")[2] for row in table_of(tmp_path / "out.csv")] == ["1", "3"]
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    ("nowhere", "there is no file or folder"),
+    ("empty", "this folder is empty"),
+    ("texts", "there are no images in this folder"),
+    ("mixed", "some sub-folders are classes of the run, and some are not"),
+    ("a.txt", "the run's model looks at images"),
+    ("b.csv", "no column of this table names image files"),
+    ("damaged.png", "nothing that was given can be read"),
+])
+def test_what_cannot_be_predicted(images: RunDir, tmp_path: Path, given: str, said: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("a text\n")
+    shutil.copytree(tmp_path / "test", tmp_path / "mixed")
+    (tmp_path / "mixed" / "dog").rename(tmp_path / "mixed" / "wolf")
+    (tmp_path / "a.txt").write_text("a text\n")
+    (tmp_path / "b.csv").write_text("content,label\na text,cat\n")
+    (tmp_path / "damaged.png").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=said) as raised:
+        predict(Predictor.of(images.path), [tmp_path / given], tmp_path / "out.csv", tmp_path / "out.png")
+    assert len(str(raised.value).splitlines()) <= 24
+    assert not (tmp_path / "out.csv").exists()
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_a_table_is_not_written_over_by_the_sheet(images: RunDir, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the table and the sheet would be one file"):
+        predict(Predictor.of(images.path), [tmp_path / "test"], tmp_path / "out.png", tmp_path / "out.png")
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_images_for_a_model_of_texts(tmp_path: Path) -> None:
+    write_texts(tmp_path)
+    draw_images(tmp_path)
+    predictor = Predictor.of(run_of(tmp_path, TEXTS).path)
+    with pytest.raises(UserError, match="the run's model reads texts, and this is a folder"):
+        predict(predictor, [tmp_path / "test"], tmp_path / "out.csv", tmp_path / "out.png")
+    (tmp_path / "no.csv").write_text("text\nhello\n")
+    with pytest.raises(UserError, match="there is no column 'content'"):
+        predict(predictor, [tmp_path / "no.csv"], tmp_path / "out.csv", tmp_path / "out.png")
+
+
+@pytest.mark.slow
+def test_the_verb(images: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                  capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["predict", str(images.path), "test", "--out", "new/answers.csv"]) == 0
+    assert capfd.readouterr().out.endswith("table      new/answers.csv\nsheet      new/answers.png\n")
+    assert len(table_of(tmp_path / "new" / "answers.csv")) == 11
+    assert main(["predict", str(images.path), "nowhere"]) == 2
+    assert capfd.readouterr().err.startswith("error: there is no file or folder 'nowhere'\n")

@@ -1,0 +1,212 @@
+"""The report of a run: all in one file, right in any state of the run, and right to look at in a real browser."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from html import unescape
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from drumbeat.configs.layers import ROOT
+from drumbeat.configs.load import load
+from drumbeat.configs.run.folder import RunDir, read_json, write_json
+from drumbeat.launch.commands.main import main
+from tests.tiny import drumbeat, latest, write_config
+from tests.trainers import browser
+from drumbeat.trainers.checkpoints.manager import Checkpoints, Progress
+from drumbeat.trainers.report.report import report
+from drumbeat.trainers.tracking import Tracker, contact_sheet
+
+NASTY = "a<b & \"c\" </pre><script>alert('x')</script>"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    """A run that is about to start: all that `drumbeat run` writes before the first attempt."""
+    run = RunDir.new(tmp_path / "runs", "tiny")
+    run.path.mkdir(parents=True)
+    run.config.write_text(load(write_config(tmp_path)).as_yaml())
+    write_json(run.plan, {"topology": {"nodes": 1, "ranks_per_node": 2, "device": "cpu", "cpus_per_rank": 1}})
+    write_json(run.job, {"where": "local", "id": "4711", "host": "here"})
+    run.write_status(state="pending", verdict="")
+    return run
+
+
+@pytest.fixture
+def running(run: RunDir) -> Iterator[RunDir]:
+    """The same in its second phase, its event file still open, with the best weights at step 9."""
+    attempt = run.claim_attempt()
+    attempt.log(0).write_text(f"{NASTY}\n")
+    tracker = Tracker(run, step=0, config_text="")
+    for step in range(2, 31, 2):
+        tracker.scalars(step, {"train/loss": 8.0 / step, "train/rate": 0.01, "speed/samples_per_second": 100.0 + step,
+                               "speed/data_wait_fraction": 0.25})
+    best = {"step": 9, "phase": "head", "loss": 0.4, "accuracy": 0.875}
+    for step, accuracy in ((9, 0.875), (17, 0.75), (27, 0.5)):
+        tracker.scalars(step, {"validation/loss": 0.4 * step / 9, "validation/accuracy": accuracy})
+    tracker.picture(1, "train/head", contact_sheet([torch.rand(3, 8, 8)] * 4))
+    tracker.picture(17, "validation/mistakes", contact_sheet([torch.rand(1, 8, 8)], [NASTY]))
+    tracker.flush()
+    checkpoints = Checkpoints(run, attempt, keep=2)
+    ledger = ({"phase": 0, "first": 0, "steps": 9, "samples": 108, "digest": "0", "attempt": 0, "ranks": 2},)
+    checkpoints.save(Progress(step=9, phase_step=9, best=best, last=best, data={"samples": 100}, ledger=list(ledger)),
+                     {"x": torch.zeros(3)}, {}, {})
+    checkpoints.close()
+    run.write_status(state="running", attempt=0, phase="finetune", step=30, steps=42, eta_seconds=250.0)
+    yield run
+    tracker.close()
+
+
+def words(page: str) -> str:
+    """What there is to read on a page."""
+    return unescape(re.sub(r"<style>.*?</style>|<[^>]*>", " ", re.sub("</?[bi]>", "", page), flags=re.DOTALL))
+
+
+def test_a_run_that_has_not_begun(run: RunDir) -> None:
+    page = report(run)
+    assert "pending" in words(page)
+    assert "2 on the CPU, 1 core each" in words(page)
+    assert "best_by: loss" in words(page)
+    assert "<svg" not in page
+    assert "Curves" not in page
+
+
+def test_a_run_at_work(running: RunDir) -> None:
+    page = report(running)
+    text = " ".join(words(page).split())
+    assert "running heard of" in text
+    assert "s before this report, 4 minutes to go" in text
+    assert "width: 71.4%" in page  # 30 of 42 steps
+    assert re.search(r"best loss 0\.4 validation, step 9 .*best accuracy 0\.875 validation, step 9", text)
+    assert re.findall(r"<h3>(.*?)</h3>", page) == [
+        "loss", "accuracy", "learning rate", "samples/s", "time spent waiting for data", "what the model saw: head",
+        "validation mistakes"]
+    assert "9 head 0.4 0.875 best 17 head 0.7556 0.75 27 finetune 1.2 0.5" in text
+    assert re.search(r"attempt began ranks steps saved end 0 2 9 running", text)
+    assert re.search(r"9 head [\d.]+ MB 20\d\d-\d\d-\d\d \d\d:\d\d last, best", text)
+
+
+def test_a_run_nobody_has_heard_of_for_long(running: RunDir) -> None:
+    write_json(running.status, read_json(running.status) | {"time": time.time() - 3 * 3600})
+    assert "heard of 3 hours before this report; it may be dead" in words(report(running))
+
+
+def test_a_failed_run_shows_its_verdict_and_the_traceback_it_began_with(running: RunDir) -> None:
+    attempt = running.attempt(0)
+    for rank in (0, 1):
+        write_json(attempt.error(rank), {"rank": rank, "node": "here", "type": "ValueError", "message": NASTY,
+                                         "step": 30, "time": 2.0 - rank, "traceback": f"Traceback {rank}\n{NASTY}"})
+    write_json(attempt.verdict, {"outcome": "failed", "next": "give up", "words": f"rank 0: {NASTY}", "step": 9,
+                                 "rank": 0})
+    running.write_status(state="failed", verdict=f"rank 0: {NASTY}")
+    page = report(running)
+    assert '<span class="badge bad">failed</span>' in page
+    assert words(page).count(f"rank 0: {NASTY}") == 2  # the head and the attempt
+    assert f"Traceback 0\n{NASTY}" in words(page)
+    assert "Traceback 1" not in page
+    assert "<script" not in page
+
+
+def test_what_evaluate_left_is_in_it(running: RunDir) -> None:
+    folder = running.path / "evaluation" / "test-9"
+    folder.mkdir(parents=True)
+    (folder / "figures.txt").write_text("NORMAL     82% (826/1000)\n")
+    Image.effect_noise((600, 500), 90).save(folder / "confusion.png")
+    contact_sheet([torch.rand(1, 8, 8)], ["NORMAL / PNEUMONIA"]).save(folder / "mistakes.png")
+    (folder / "roc.png").write_bytes((folder / "confusion.png").read_bytes()[:1000])
+    page = report(running)
+    assert "<h3>test, step 9</h3>" in page
+    assert "NORMAL     82% (826/1000)" in page
+    assert page.count("data:image/jpeg;base64,") == 1  # noise is large as PNG, and smaller so
+    assert "roc cannot be read" in page
+    assert re.findall(r'<figure class="(\w+)"><', page)[:3] == ["plot", "plot", "wide"]
+    words = f"test set of {running.path.name}, best weights, of step 9: 12 samples\n\nloss  0.1\n"
+    (folder / "figures.txt").write_text(words)
+    assert "<h3>test set, best weights, of step 9: 12 samples</h3>" in report(running)
+    assert '<pre>loss  0.1</pre>' in report(running)
+    (folder / "figures.txt").write_text("line\n" * 100)
+    assert "<summary>figures</summary>" in report(running)
+
+
+def test_everything_is_in_the_file_and_nothing_is_fetched(running: RunDir) -> None:
+    page = report(running)
+    assert set(re.findall(r'(?:src|href|url)\s*[=(]\s*"?([^:";,]*:?)', page)) == {"data:"}
+    assert "default-src 'none'" in page
+    assert not re.search(r"@import|<link|<script|https?://", page)
+
+
+@pytest.mark.parametrize(("out", "what"), [("", "this is a folder"), ("no/r.html", "cannot be written: No such file")])
+def test_where_a_report_cannot_go(run: RunDir, tmp_path: Path, capfd: pytest.CaptureFixture[str], out: str,
+                                  what: str) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["report", str(run.path), "--out", str(tmp_path / out)]) == 2
+    assert what in " ".join(capfd.readouterr().err.split())
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_it_needs_no_torch() -> None:
+    program = "import sys, drumbeat.trainers.report.report; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1200, 400])
+def test_in_a_browser(running: RunDir, tmp_path: Path, width: int) -> None:
+    """Nothing wider than the window, no label cut off, every line and picture drawn; colours as the reader likes."""
+    page = tmp_path / "report.html"
+    page.write_text(report(running))
+    light, dark = (browser.look(page, tmp_path, width=width, dark=dark) for dark in (False, True))
+    for seen in (light, dark):
+        assert seen["width"] <= width
+        assert all(natural > 0 and 0 < shown <= width for _, natural, shown in seen["images"])
+        assert len(seen["images"]) == 2
+        assert [chart["title"] for chart in seen["charts"]][:2] == ["loss", "accuracy"]
+        assert all(line[1] > chart["width"] / 4 for chart in seen["charts"] for line in chart["lines"])
+        assert [chart["cut"] for chart in seen["charts"]] == [[]] * 5
+    assert [line[0] for line in light["charts"][0]["lines"]] == ["c0", "c1"]
+    rows = [chart["left"] for chart in light["charts"]]
+    assert (rows[0] < rows[1], rows[2] < rows[3] < rows[4], len(set(rows))) == (
+        (True, True, 4) if width == 1200 else (False, False, 1))  # two and three side by side, or one below the other
+    assert (light["ground"], dark["ground"]) == ("rgb(255, 255, 255)", "rgb(20, 23, 28)")
+    assert light["ink"] != dark["ink"]
+    assert {line[2] for chart in light["charts"] for line in chart["lines"]}.isdisjoint(
+        line[2] for chart in dark["charts"] for line in chart["lines"])
+
+
+@pytest.mark.slow
+def test_on_paper(running: RunDir, tmp_path: Path) -> None:
+    """What is folded on the screen is unfolded on paper, where nobody can click."""
+    page, paper = tmp_path / "report.html", tmp_path / "report.pdf"
+    page.write_text(report(running))
+    browser.run(tmp_path, "--no-pdf-header-footer", f"--print-to-pdf={paper}", page.as_uri())
+    printed = len(re.findall(rb"/Type\s*/Page\b", paper.read_bytes()))
+    page.write_text(page.read_text().replace("::details-content", "::none"))
+    browser.run(tmp_path, "--no-pdf-header-footer", f"--print-to-pdf={paper}", page.as_uri())
+    assert printed > len(re.findall(rb"/Type\s*/Page\b", paper.read_bytes()))
+
+
+@pytest.mark.slow
+def test_of_a_real_run_that_was_restarted(tmp_path: Path, capfd: pytest.CaptureFixture[str],
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    drumbeat(tmp_path, str(write_config(tmp_path)), "--procs", "2", "task._target_=tests.tiny.Fuse",
+             f"task.folder={tmp_path}", "task.at=[40]", "task.how=raise")
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", "tiny"]) == 0
+    assert capfd.readouterr().out.startswith(f"report     runs/tiny/{latest(tmp_path).id}/report.html (")
+    text = " ".join(words((latest(tmp_path).path / "report.html").read_text()).split())
+    result = read_json(latest(tmp_path).result)
+    assert "finished 42 steps, 454 samples" in text
+    assert f"best accuracy {result['best']['accuracy']:.4g}" in text
+    assert f"test loss {result['test']['loss']:.4g}" in text
+    assert re.search(r"0 20\d\d-\S+ \S+ 2 \d+ rank \d .* RuntimeError: the fuse has blown.*; restart 1 20", text)
+    seen = browser.look(latest(tmp_path).path / "report.html", tmp_path, width=1200)
+    assert [chart["title"] for chart in seen["charts"]] == [
+        "loss", "accuracy", "learning rate", "samples/s", "time spent waiting for data"]

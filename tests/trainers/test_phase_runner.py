@@ -1,0 +1,279 @@
+"""One training step: the loss of mixed samples, by hand, whole and in micro-batches; weighted losses, as torch has
+them of the whole batch, at any width; and the pass before the first step."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+from torch.nn import functional
+
+from drumbeat.configs.layers import Layer
+from drumbeat.configs.load import build_config
+from drumbeat.configs.schema import Config
+from drumbeat.data.loader import Batch
+from drumbeat.data.order import key, share
+from drumbeat.trainers.phase_runner import Forward, Stage, prefer_determinism, set_precision
+from drumbeat.trainers.checkpoints.state import weights_sha256
+from drumbeat.trainers.tasks import Classification, Task
+from drumbeat.trainers.world import World, join
+
+ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
+KEPT = torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0])
+
+
+def config(*, mix: bool = False, optimizer: str = "torch.optim.SGD",
+           options: Mapping[str, float] = MappingProxyType({}), **values: Any) -> Config:
+    return build_config([Layer(origin="test", values={
+        "name": "x", "batch_size": 5, "model": {"_target_": "x"}, "precision": "fp32",
+        "data": {"mix": {"_target_": "drumbeat.data.mixing.Mixup"} if mix else {}},
+        "phases": {"only": {"epochs": 1, "optimizer": {"_target_": optimizer, "lr": 0.1, **options}}}, **values})])
+
+
+def stage(*, model: Callable[[], nn.Module] = lambda: nn.Linear(3, 4), task: Task | None = None, world: World = ALONE,
+          largest: int | None = None, **values: Any) -> Stage:
+    torch.manual_seed(0)
+    made = config(max_batch_per_device=largest, **values)
+    return Stage(made, 0, model(), task or Classification(), world, Forward(made, world, nn.Identity()))
+
+
+def take(one: Stage, samples: Batch, step: int) -> tuple[Tensor, bool]:
+    """A step as the loop takes it: its loss, and whether it was taken."""
+    loss = one.backward(samples, step)
+    return loss, one.settle(one.update())
+
+
+def batch(targets: Any) -> Batch:
+    inputs = torch.randn(5, 3, generator=torch.Generator().manual_seed(1))
+    return Batch(inputs, targets, torch.arange(5), torch.arange(5), torch.zeros(5, dtype=torch.bool))
+
+
+OWN, PARTNER = torch.tensor([0, 1, 2, 3, 0]), torch.tensor([3, 3, 1, 0, 2])
+MIXED = {"own": OWN, "partner": PARTNER, "kept": KEPT}
+
+
+def test_the_loss_of_mixed_targets_by_hand() -> None:
+    one = stage(mix=True)
+    outputs = one.model(batch(MIXED).inputs)
+    logs = outputs.detach().log_softmax(1)
+    expected = [-(kept * logs[row, own] + (1 - kept) * logs[row, partner]).item() for row, (own, partner, kept)
+                in enumerate(zip(OWN.tolist(), PARTNER.tolist(), KEPT.tolist(), strict=True))]
+    assert one._losses(outputs, MIXED).tolist() == pytest.approx(expected, rel=1e-6)
+    assert take(one, batch(MIXED), 0)[0].item() == pytest.approx(sum(expected) / 5, rel=1e-6)
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_sample_that_keeps_all_or_nothing_is_not_mixed(kept: int) -> None:
+    """Then training is that on its own target, or on its partner's, bit for bit."""
+    mixed, plain = stage(mix=True), stage(mix=False)
+    take(mixed, batch(MIXED | {"kept": torch.full((5,), float(kept))}), 0)
+    take(plain, batch(OWN if kept else PARTNER), 0)
+    for one, other in zip(mixed.model.parameters(), plain.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("largest", [1, 2, 4])
+def test_micro_batches_take_their_own_part_of_the_mixed_targets(largest: int) -> None:
+    whole, cut = stage(mix=True), stage(mix=True, largest=largest)
+    losses = [take(one, batch(MIXED), 0)[0].item() for one in (whole, cut)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+    for one, other in zip(whole.model.parameters(), cut.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+WEIGHT = torch.tensor([1.0, 3.0, 0.5, 0.0])
+CLASSES = torch.tensor([0, 1, 3, 2, 1, 0, 2])
+POINTS = torch.randn(7, 3, generator=torch.Generator().manual_seed(2))
+
+
+def weighted_step(world: World, largest: int | None) -> tuple[float, list[Tensor]]:
+    """This rank's part of the loss of a step on seven weighted samples, and the gradients that came of it."""
+    one = stage(task=Classification(loss=nn.CrossEntropyLoss(weight=WEIGHT)), world=world, largest=largest,
+                batch_size=7)
+    mine = torch.tensor(list(share(7, world.rank, world.size)))
+    before = [parameter.detach().clone() for parameter in one.model.parameters()]
+    loss, taken = take(one, Batch(POINTS[mine], CLASSES[mine], mine, mine, torch.zeros(len(mine), dtype=torch.bool)), 0)
+    assert taken
+    after = [parameter.detach() for parameter in one.model.parameters()]
+    return float(loss), [(old - new) / 0.1 for old, new in zip(before, after, strict=True)]
+
+
+def torchs_step() -> tuple[float, list[Tensor]]:
+    """The same from torch's own mean over the whole batch."""
+    model = stage().model
+    loss = functional.cross_entropy(model(POINTS), CLASSES, weight=WEIGHT)
+    return float(loss.detach()), list(torch.autograd.grad(loss, list(model.parameters())))
+
+
+@pytest.mark.parametrize("largest", [None, 1, 3])
+def test_a_weighted_loss_is_torchs_weighted_mean(largest: int | None) -> None:
+    loss, gradients = weighted_step(ALONE, largest)
+    expected, wanted = torchs_step()
+    assert loss == pytest.approx(expected, rel=1e-6)
+    whole = functional.cross_entropy(stage().model(POINTS).detach(), CLASSES, weight=WEIGHT, reduction="sum")
+    assert expected != pytest.approx(float(whole) / 7, rel=0.01)
+    for one, other in zip(gradients, wanted, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+
+
+def _rank(rank: int, size: int, port: int, folder: Path) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1",
+                   "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    with join("cpu") as world:
+        torch.save([weighted_step(world, largest) for largest in (None, 1)], folder / str(rank))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_a_weighted_loss_is_that_of_the_whole_batch_on_any_number_of_ranks(tmp_path: Path, ranks: int) -> None:
+    """Although their shares weigh differently, and one rank's micro-batch may weigh nothing."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(_rank, (ranks, port, tmp_path), nprocs=ranks)
+    expected, wanted = torchs_step()
+    for steps in zip(*(torch.load(tmp_path / str(rank)) for rank in range(ranks)), strict=True):
+        assert sum(loss for loss, _ in steps) == pytest.approx(expected, rel=1e-6)
+        for _, gradients in steps:
+            for one, other in zip(gradients, wanted, strict=True):
+                torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+
+
+def test_a_task_may_have_no_weights() -> None:
+    """One that is not derived from ours, as docs/your_own.md allows."""
+    class Own:
+        losses = staticmethod(Classification().losses)
+
+    own, ours = stage(task=Own()), stage()  # type: ignore[arg-type]
+    assert take(own, batch(OWN), 0)[0] == take(ours, batch(OWN), 0)[0]
+
+
+def test_mixed_samples_weigh_what_both_their_classes_do() -> None:
+    one = stage(mix=True, task=Classification(loss=nn.CrossEntropyLoss(weight=WEIGHT)))
+    losses = one._losses(one.model(batch(MIXED).inputs), MIXED).detach()
+    weights = KEPT * WEIGHT[OWN] + (1 - KEPT) * WEIGHT[PARTNER]
+    assert take(one, batch(MIXED), 0)[0].item() == pytest.approx(float(losses.sum() / weights.sum()), rel=1e-6)
+
+
+def test_a_batch_that_weighs_nothing_changes_nothing() -> None:
+    one = stage(task=Classification(loss=nn.CrossEntropyLoss(weight=torch.tensor([0.0, 1.0, 1.0, 1.0]))))
+    before = [parameter.detach().clone() for parameter in one.model.parameters()]
+    loss, taken = take(one, batch(torch.zeros(5, dtype=torch.int64)), 0)
+    assert (loss.item(), taken) == (0.0, True)
+    assert all(torch.equal(old, new) for old, new in zip(before, one.model.parameters(), strict=True))
+
+
+class Lion(torch.optim.Optimizer):
+    """Somebody's own: its state is a tensor of another type, one of another shape, and a number."""
+
+    def __init__(self, parameters: Any, lr: float) -> None:
+        super().__init__(parameters, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        for parameter in self.param_groups[0]["params"]:
+            state = self.state[parameter]
+            if not state:
+                state |= {"mean": torch.zeros_like(parameter, dtype=torch.float64),
+                          "rows": torch.zeros(len(parameter), device=parameter.device), "count": 0}
+            state["mean"].lerp_(parameter.grad.double(), 0.1)
+            state["count"] += 1
+            parameter.sub_(state["mean"].sign(), alpha=self.param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize(("optimizer", "options"), [
+    ("torch.optim.SGD", {}), ("torch.optim.SGD", {"momentum": 0.9, "fused": True}), ("torch.optim.AdamW", {}),
+    ("torch.optim.AdamW", {"fused": True}), ("torch.optim.Adam", {"amsgrad": True}), ("torch.optim.Adagrad", {}),
+    ("torch.optim.RMSprop", {"centered": True}), ("torch.optim.Adafactor", {}), ("torch.optim.ASGD", {}),
+    ("tests.trainers.test_phase_runner.Lion", {})])
+def test_the_start_foresees_the_optimizers_tensors(optimizer: str, options: dict[str, float]) -> None:
+    """By name, shape and type as they are after a step, without one; and it leaves the state as it was."""
+    one, other = (stage(model=lambda: nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), optimizer=optimizer,
+                        options=options) for _ in range(2))
+    before, made = weights_sha256(one.model.state_dict()), set(one.tensors())
+    versions = [parameter._version for parameter in one.trained]
+    foreseen = one.start(batch(OWN), None)
+    assert weights_sha256(one.model.state_dict()) == before
+    assert [parameter._version for parameter in one.trained] == versions, "the weights are not written to"
+    assert set(one.tensors()) == made
+    assert all(value.is_meta for value in foreseen.values()), "nothing of it takes memory"
+    for each in (one, other):
+        take(each, batch(OWN), 0)
+    taken = one.tensors()
+    assert {name: (value.shape, value.dtype) for name, value in foreseen.items()} == {
+        name: (value.shape, value.dtype) for name, value in taken.items()}
+    assert all(torch.equal(value, other.tensors()[name]) for name, value in taken.items())
+    assert all(torch.equal(value, other.model.state_dict()[name]) for name, value in one.model.state_dict().items())
+
+
+def test_a_pass_is_seeded_as_by_torch() -> None:
+    """By the phase, the step and the rank, for every generator of the CPU."""
+    drawn: list[Tensor] = []
+    one = stage()
+    one.model.register_forward_pre_hook(lambda module, given: drawn.append(torch.rand(3)))
+    one.backward(batch(OWN), 7)
+    torch.manual_seed(key(0, "step", 0, 7, 0))
+    assert torch.equal(drawn[0], torch.rand(3))
+
+
+def test_a_step_does_not_ask_for_devices_of_all_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch.manual_seed does, in 200 us."""
+    one = stage()
+    monkeypatch.setattr(torch, "manual_seed", None)
+    take(one, batch(OWN), 0)
+
+
+@pytest.fixture
+def as_before() -> Iterator[None]:
+    """torch's settings, put back at the end."""
+    mode, threads, benchmark = torch.get_deterministic_debug_mode(), torch.get_num_threads(), (
+        torch.backends.cudnn.benchmark)
+    yield
+    torch.set_deterministic_debug_mode(mode)
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = benchmark
+    set_precision(config(precision="auto"))
+
+
+@pytest.mark.parametrize(("precision", "products", "convolutions"), [
+    ("auto", False, True), ("bf16", False, True), ("tf32", True, True), ("fp32", False, False)])
+@pytest.mark.parametrize("before", ["tf32", "fp32"])
+def test_where_a_gpu_may_round_to_tf32(as_before: None, precision: str, products: bool, convolutions: bool,
+                                       before: str) -> None:
+    """Whatever was set before; and torch can be asked in all its ways."""
+    set_precision(config(precision=before))
+    set_precision(config(precision=precision))
+    assert torch.backends.cuda.matmul.allow_tf32 is products
+    assert torch.backends.cudnn.allow_tf32 is convolutions
+    assert torch.get_float32_matmul_precision() == ("high" if products else "highest")
+    assert (torch.backends.cuda.matmul.fp32_precision == "tf32") is products
+    assert [one.fp32_precision == "tf32" for one in (torch.backends.cudnn.conv, torch.backends.cudnn.rnn)] == [
+        convolutions, convolutions]
+    with torch.backends.cudnn.flags(enabled=False):
+        pass
+
+
+def test_tf32_is_fp32_on_the_cpu(as_before: None) -> None:
+    products = []
+    for precision in ("fp32", "tf32"):
+        set_precision(config(precision=precision))
+        one = stage(precision=precision)
+        assert not one.forward.bf16
+        with one.forward.arithmetic():
+            products.append(one.model(POINTS) @ POINTS.new_ones(4, 4))
+    assert torch.equal(*products)
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_kernels_are_tried_out_where_they_need_not_be_deterministic(as_before: None, deterministic: bool) -> None:
+    prefer_determinism(config(deterministic=deterministic), threads=1)
+    assert torch.backends.cudnn.benchmark is not deterministic

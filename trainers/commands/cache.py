@@ -1,0 +1,53 @@
+"""Fills the cache of a config's images ahead of a run.
+
+    python -m drumbeat.trainers.commands.cache < config      what `drumbeat cache CONFIG` runs, with the config as JSON
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from drumbeat.configs.errors import Fault, PrepareError
+from drumbeat.configs.layers import Layer
+from drumbeat.configs.load import build_config
+from drumbeat.configs.schema import Config
+from drumbeat.configs.preconditions import with_way_out
+from drumbeat.data.bar import Bar
+from drumbeat.trainers.build import build_sets, image_set, use_caches
+
+
+def fill(config: Config) -> str:
+    """Decodes what the cache does not hold yet; what it holds then, in words. Raises `PrepareError`."""
+    if config.data.cache is None:
+        raise PrepareError(Fault(what="no folder for the cache", where="data.cache",
+                                 remedy="Name one: drumbeat cache CONFIG data.cache=/scratch/me/cache"))
+    sets = build_sets(config)
+    if not any(image_set(samples) for samples in (sets.train, sets.validation, sets.test)):
+        raise PrepareError(Fault(what="the config's sets hold no image files: there is nothing to cache",
+                                 where="data.train", remedy="Leave data.cache out: such sets are fast without."))
+    with Bar() as bar:
+        use_caches(config, sets, processes=len(os.sched_getaffinity(0)),
+                   progress=lambda name, done, total: bar(f"decoding {name}", done, total))
+    lines = []
+    for name in ("train", "validation", "test"):
+        images = image_set(getattr(sets, name))
+        if images is not None and images.cache is not None:
+            lines.append(f"{name:<11}{len(images):,} images, {images.cache.nbytes / 1e6:,.0f} MB, in "
+                         f"{images.cache.folder}")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    config = build_config([Layer(values=json.load(sys.stdin), origin="config")])
+    try:
+        print(fill(config))
+    except PrepareError as error:
+        print(PrepareError(*with_way_out(error.faults, config.data.how_to_get)), file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""Whether a run came to what another one came to: weights, ledger, curves.
+
+    python -m drumbeat.trainers.commands.compare RUN OTHER [exact]      prints a JSON list of what differs or is wrong; empty is well
+
+`exact`: bit for bit. Otherwise the ranks were others, the arithmetic differs, and metrics may, within `BAND`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from drumbeat.configs.determinism import claim
+from drumbeat.configs.run.folder import RunDir, read_json
+from drumbeat.trainers.commands.verify import verify
+
+BAND = 0.15
+"""How far metrics may lie from those of the other run where the ranks were others: BatchNorm has then seen other parts
+of each batch, and dropout has left out other units. As a part of the value, or of 1 where it is smaller."""
+
+
+def differences(run: RunDir, other: RunDir, *, exact: bool) -> list[str]:
+    """What is wrong with `run`, held against `other`."""
+    found = [fault for phase in verify(run).phases for fault in phase.faults]
+    mine, theirs = read_json(run.result), read_json(other.result)
+    if exact:
+        found += [f"{name}: {mine.get(name)} instead of {theirs.get(name)}" for name in sorted({*mine, *theirs})
+                  if name != "nondeterministic_operations" and not _same(mine.get(name), theirs.get(name))]
+    if mine.get("steps") != theirs.get("steps") or mine.get("samples_seen") != theirs.get("samples_seen"):
+        found.append(f"{mine.get('steps')} steps and {mine.get('samples_seen')} samples instead of "
+                     f"{theirs.get('steps')} and {theirs.get('samples_seen')}")
+    if not exact:
+        last = mine.get("last", {})
+        found += [f"{name} {last.get(name, math.nan):.4f}, and {value:.4f} without a change of ranks: more than {BAND} "
+                  f"apart" for name, value in theirs.get("last", {}).items() if isinstance(value, float)
+                  and not _near(last.get(name, math.nan), value)]
+    return found + _curves_differ(curves(run.tensorboard), curves(other.tensorboard), exact=exact)
+
+
+def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """The points of each curve as TensorBoard shows them, less those of speed, which no two runs share."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    return {name: [(point.step, point.value) for point in events.Scalars(name)] for name in events.Tags()["scalars"]
+            if not name.startswith("speed/")}
+
+
+def _curves_differ(mine: dict[str, Any], theirs: dict[str, Any], *, exact: bool) -> list[str]:
+    found = []
+    for name in sorted({*mine, *theirs}):
+        points, others = mine.get(name, []), theirs.get(name, [])
+        steps = [step for step, _ in points]
+        if len(set(steps)) < len(steps):
+            found.append(f"curve {name}: {len(steps) - len(set(steps))} steps are there twice")
+        elif steps != [step for step, _ in others]:
+            found.append(f"curve {name}: {len(points)} points instead of {len(others)}")
+        elif exact and not _same(points, others):
+            found.append(f"curve {name}: other values")
+    return found
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are written alike: unlike `==`, of what is no number too."""
+    return repr(one) == repr(other)
+
+
+def _near(one: float, other: float) -> bool:
+    """Whether two metrics lie within the band, or are both no number."""
+    return abs(one - other) <= BAND * max(1.0, abs(other)) or (math.isnan(one) and math.isnan(other))
+
+
+def main(run: str, other: str, exact: bool) -> None:
+    """Prints what differs; and to stderr, why the runs may differ in their bits though nothing went wrong."""
+    runs = RunDir(Path(run)), RunDir(Path(other))
+    print(json.dumps(differences(*runs, exact=exact)))
+    for words in dict.fromkeys(filter(None, map(claim, runs))):
+        print(f"note: {words}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], "exact" in sys.argv[3:])

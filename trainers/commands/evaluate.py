@@ -1,0 +1,267 @@
+"""A run judged on one of its sets, on any number of ranks: figures and pictures in the run's folder.
+
+    python -m drumbeat.trainers.commands.evaluate RUN --split test [--checkpoint best] [--ranks N] [--device cuda]
+
+is what `drumbeat evaluate RUN` runs. What can be wrong is found before ranks are started; one rank is this process.
+
+    RUN/evaluation/<split>-<step>/
+        figures.json, figures.txt      overall, and for each class, label or value
+        predictions.csv                a row for each sample: what it is, what it was taken for, its loss
+        confusion.png, roc.png, precision_recall.png, scatter.png, mistakes.png      as fits the task
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from drumbeat.configs.errors import Fault, PrepareError, RunError, UserError
+from drumbeat.configs.layers import short
+from drumbeat.configs.load import read
+from drumbeat.configs.run.folder import RunDir, read_json, write_json, write_text
+from drumbeat.configs.schema import Config
+from drumbeat.configs.preconditions import SPLITS, check_split, with_way_out
+from drumbeat.data.bar import Bar
+from drumbeat.data.images import UNREADABLE
+from drumbeat.data.loader import Fetch, Samples, chunks, one_thread, said
+from drumbeat.trainers.account import check_left_out
+from drumbeat.trainers.inference.tables import headings, rows, write_csv
+from drumbeat.trainers.build import (
+    Sets,
+    build_batch_transforms,
+    build_sets,
+    build_task,
+    loader_workers,
+    use_caches,
+)
+from drumbeat.trainers.evaluate import evaluate
+from drumbeat.trainers.inference.contact_sheet import CPU, mistakes_sheet
+from drumbeat.trainers.phase_runner import Forward
+from drumbeat.trainers.tasks import Results, Task
+from drumbeat.trainers.inference.load import good_checkpoint, load_model, remembered, settle
+from drumbeat.trainers.world import World, end_with_agent, join
+
+MISTAKES = 40
+"""Samples on the sheet of mistakes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judging:
+    """What is judged: a set, and a checkpoint."""
+
+    run: RunDir
+    config: Config
+    split: str
+    path: Path
+    """The checkpoint's folder."""
+    weights: str
+    """Which checkpoint that is, in words."""
+    sets: Sets
+    samples: Samples
+    task: Task
+
+    @property
+    def step(self) -> int:
+        return int(read_json(self.path / "manifest.json")["step"])
+
+    @property
+    def folder(self) -> Path:
+        """Where the figures go."""
+        return self.run.path / "evaluation" / f"{self.split}-{self.step}"
+
+
+def prepare(run: RunDir, split: str, which: str | None) -> Judging:
+    """Everything but the ranks. Raises a `UserError` for whatever stands in the way."""
+    config = read(run.config)
+    path, weights = good_checkpoint(run, which)
+    check_split(config, split)
+    try:
+        sets = build_sets(config)
+    except PrepareError as error:
+        raise PrepareError(*with_way_out(error.faults, config.data.how_to_get, fixed=True)) from None
+    samples = getattr(sets, split)
+    _check_names(path, split, sets, samples)
+    job = Judging(run=run, config=config, split=split, path=path, weights=weights, sets=sets, samples=samples,
+                  task=build_task(config, sets))
+    if "RANK" not in os.environ:  # a rank's parent has tried
+        _try(job)
+    use_caches(config, sets, processes=len(os.sched_getaffinity(0)))
+    return job
+
+
+def _check_names(path: Path, split: str, sets: Sets, samples: Samples) -> None:
+    """That classes mean what they meant in training."""
+    for kind in ("classes", "value_names"):
+        known = remembered(path).get(kind) or getattr(sets.train, kind, None)
+        here = getattr(samples, kind, None)
+        if known and here and list(known) != list(here):
+            only = [f"only in {where}: {', '.join([*extra[:6], *(['...'] if len(extra) > 6 else [])])}"
+                    for where, extra in (("the run", [one for one in known if one not in here]),
+                                         ("the data", [one for one in here if one not in known])) if extra]
+            plain = kind.replace("_", " ")
+            raise PrepareError(Fault(what=f"the {plain} of data.{split} are not those that the run was trained with",
+                                     where=f"data.{split}", given="\n".join(only) or "the same, in another order",
+                                     remedy="Put the data back as it was, or train anew."))
+
+
+def _try(job: Judging) -> None:
+    """That model, task and set go together: on one sample."""
+    if not len(job.samples):
+        raise PrepareError(Fault(what=f"data.{job.split} is empty", where=f"data.{job.split}"))
+    model = load_model(job.config, job.path, torch.device("cpu"))
+    fetch = Fetch(job.samples, indices=lambda positions: positions, transforms=job.sets.evaluate_transforms,
+                  skip_unreadable=True)
+    try:
+        batch = fetch.__getitems__([0])
+    except UNREADABLE as error:
+        raise PrepareError(Fault(what=str(error), where=f"data.{job.split}")) from None
+    if isinstance(batch.targets, Tensor) and batch.targets.dtype == torch.int64 and int(batch.targets.min()) < 0:
+        raise PrepareError(Fault(what=f"data.{job.split} has no labels to compare with", where=f"data.{job.split}",
+                                 remedy="Name the column that holds them: labels. Without: drumbeat predict"))
+    forward = Forward(job.config, CPU, build_batch_transforms(job.config))
+    try:
+        with torch.inference_mode(), forward.arithmetic():
+            job.task.losses(model(forward.inputs(batch.inputs)).float(), batch.targets)
+    except Exception as error:  # whatever a model says to what it cannot take
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise PrepareError(Fault(what=f"the model and data.{job.split} do not go together: {reason}",
+                                 where=f"data.{job.split}", remedy="Look at both: drumbeat show CONFIG")) from None
+
+
+def judge(job: Judging, world: World) -> Results:
+    """Losses, outputs and targets of the whole set, on every rank: the same to the last bit at any width. Raises
+    `PrepareError` for a sample that cannot be read."""
+    threads = torch.get_num_threads()
+    model: nn.Module = load_model(job.config, job.path, world.device)
+    size = job.config.evaluation.batch_size
+    mine = len(chunks(len(job.samples), size, rank=world.rank, world_size=world.size))
+    task = build_task(job.config, job.sets, world.device)
+    with Bar(shown=world.is_first) as bar:
+        try:
+            return evaluate(model, task, job.samples, list(job.sets.evaluate_transforms), world=world, batch_size=size,
+                            forward=Forward(job.config, world, build_batch_transforms(job.config)),
+                            workers=loader_workers(job.config, threads=threads, debug=False),
+                            skip_unreadable=job.config.data.on_error == "skip",
+                            batch_statistics=job.config.evaluation.batch_statistics,
+                            heartbeat=lambda: bar.more(f"evaluating {job.split}", 1, mine))
+        except UNREADABLE as error:  # of a sample: `_try` has shown that model and task take them
+            raise PrepareError(Fault(what=f"a sample of data.{job.split} cannot be used: {said(error)}",
+                                     where=f"data.{job.split}", remedy="Mend it, or put the file back.")) from error
+
+
+def report(job: Judging, results: Results) -> str:
+    """Writes everything into the run's folder, and to TensorBoard; the figures as text. Raises `PrepareError` where too
+    many samples could not be read, and `OSError`."""
+    from drumbeat.trainers.inference.metrics import as_text, figures  # seconds to import, and only needed here
+    from drumbeat.trainers.inference.plots import draw
+
+    left_out = len(job.samples) - len(results.losses)
+    if note := check_left_out(job.split, left_out, len(job.samples), job.config.data.max_skipped):
+        note += "\n\n"
+    with one_thread():
+        found = figures(job.task, results)
+        folder = job.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        pictures = draw(job.task, results, found, folder)
+    sheet = mistakes_sheet(job.task, job.samples, job.sets.evaluate_transforms, results, most=MISTAKES, columns=5)
+    if sheet is not None:
+        sheet.save(folder / "mistakes.png")
+        pictures.append(folder / "mistakes.png")
+    heading = f"{job.split} set of {job.run.id}, {job.weights}: {len(results.losses):,} samples"
+    about = {"run": job.run.id, "split": job.split, "checkpoint": job.weights, "step": job.step,
+             "samples": len(results.losses), "left_out": left_out}
+    write_json(folder / "figures.json", about | found)
+    write_text(folder / "figures.txt", f"{heading}\n\n{as_text(found, most=None)}\n")
+    _write_predictions(job, results, folder / "predictions.csv")
+    _to_tensorboard(job, found["metrics"], pictures)
+    return f"{note}{heading}\n\n{as_text(found)}\n\nfolder     {short(folder)}\npictures   " \
+           f"{', '.join(file.name for file in pictures)}"
+
+
+def _write_predictions(job: Judging, results: Results, file: Path) -> None:
+    names = list(job.samples.names()) if hasattr(job.samples, "names") else None
+    answers = rows(job.task, results.outputs)
+    lines = [[names[number] if names else str(number), job.task.named(target), f"{float(loss):.6g}", *answer]
+             for number, target, loss, answer in zip(results.numbers, results.targets, results.losses, answers,
+                                                     strict=True)]
+    write_csv(file, ["sample", "actual", "loss", *headings(job.task, results.outputs)], lines)
+
+
+def _to_tensorboard(job: Judging, metrics: dict[str, float | None], pictures: list[Path]) -> None:
+    """Points and pictures at the checkpoint's step, in a folder of their own, as the run may still be writing its."""
+    import numpy as np
+    from PIL import Image
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(job.run.tensorboard / "evaluation")) as writer:
+        for name, value in metrics.items():
+            if value is not None:
+                writer.add_scalar(f"{job.split}/{name}", value, job.step)
+        for file in pictures:
+            with Image.open(file) as picture:
+                writer.add_image(f"{job.split}/{file.stem}", np.asarray(picture.convert("RGB")), job.step,
+                                 dataformats="HWC")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--split", choices=SPLITS, default="test")
+    parser.add_argument("--checkpoint")
+    parser.add_argument("--ranks", type=int, default=1)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    args = parser.parse_args()
+    run = RunDir(args.run)
+    warnings.simplefilter("ignore")
+    try:
+        settle(run)
+        job = prepare(run, args.split, args.checkpoint)
+        if args.ranks > 1 and "RANK" not in os.environ:
+            return _on_ranks(args.ranks)
+        with join(args.device) as world:
+            results = judge(job, world)
+            if world.is_first:
+                print(report(job, results))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(RunError(Fault(what=f"this cannot be read or written: {error.strerror or error}",
+                             where=str(error.filename or run.path))), file=sys.stderr)
+        return RunError.exit_code
+    return 0
+
+
+def _on_ranks(count: int) -> int:
+    """Runs this very command on so many ranks; the exit code of the one that failed first, which has said why."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import parse_args
+    from torch.distributed.run import run as torchrun
+
+    from drumbeat.trainers.store import meet_on_loopback
+
+    os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    try:
+        torchrun(parse_args([*meet_on_loopback(), f"--nproc-per-node={count}", "--max-restarts=0",
+                             "-m", "drumbeat.trainers.commands.evaluate", *sys.argv[1:]]))
+    except ChildFailedError as failed:
+        rank, first = failed.get_first_failure()
+        if first.exitcode < 0:
+            print(f"error: rank {rank} was ended by signal {-first.exitcode}", file=sys.stderr)
+        return max(1, first.exitcode)
+    return 0
+
+
+if __name__ == "__main__":
+    if "RANK" in os.environ:
+        end_with_agent()
+    sys.exit(main())

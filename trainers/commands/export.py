@@ -1,0 +1,62 @@
+"""Writes the weights of a run as one plain file, for other programs.
+
+    python -m drumbeat.trainers.commands.export RUN FILE last|best      what `drumbeat export RUN FILE` runs
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from drumbeat.configs.errors import Fault, RunError, UserError
+from drumbeat.configs.run.manifest import damage
+from drumbeat.configs.run.folder import RunDir, read_json
+
+KINDS = (".pt", ".pth", ".safetensors")
+
+
+def export(run: RunDir, file: Path, which: str) -> str:
+    """Writes parameters and buffers by name: a state dict for torch, or safetensors. What was written, in words.
+
+    Raises `RunError` where there is no such checkpoint, where it is damaged, or where the file is of no known kind.
+    """
+    if file.suffix not in KINDS:
+        raise RunError(Fault(what=f"what kind of file is {file.name}?", where=str(file),
+                             remedy=f"Give it one of these endings: {', '.join(KINDS)}."))
+    path = (run.checkpoints / which).resolve()
+    if reason := damage(path):
+        raise RunError(Fault(what=f"there are no {which} weights: {reason}", where=str(run.checkpoints / which),
+                             remedy=f"See: drumbeat checkpoints {run.id}"))
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        if file.suffix == ".safetensors":
+            shutil.copyfile(path / "model.safetensors", temporary)
+        else:
+            import torch
+            from safetensors.torch import load_file
+
+            with open(temporary, "wb") as opened:
+                torch.save(load_file(path / "model.safetensors"), opened)
+        os.replace(temporary, file)
+    except OSError as error:
+        raise RunError(Fault(what=f"the weights cannot be written: {error.strerror}", where=str(file),
+                             remedy="Make the folder first, or name another one.")) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    step = read_json(path / "manifest.json")["step"]
+    return f"{which} weights, of step {step:,}, written to {file} ({file.stat().st_size / 1e6:,.1f} MB)"
+
+
+def main(folder: str, file: str, which: str) -> int:
+    try:
+        print(export(RunDir(Path(folder)), Path(file), which))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

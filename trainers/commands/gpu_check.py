@@ -1,0 +1,182 @@
+"""Whether torch can use this machine's GPUs: what can be found out about them, and what is wrong with that in words."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from drumbeat.configs.errors import Fault, PrepareError
+
+ON_CPU = "or use --procs N for ranks on the CPU."
+BUILDS = "https://pytorch.org/get-started/locally"
+REMEDIES = (
+    ("too old", "Update the NVIDIA driver; or install a torch for the CUDA version that nvidia-smi shows, for example: "
+                "pip install torch --index-url https://download.pytorch.org/whl/cu126"),
+    ("no NVIDIA driver", "Install the driver. In a container, pass the GPUs on: docker run --gpus all, apptainer exec "
+                         "--nv"),
+    ("Error 802", "Machines with NVSwitch need NVIDIA's fabric manager in the driver's version: systemctl start "
+                  "nvidia-fabricmanager"),
+    ("Error 803", "The driver was updated after it was loaded, or a container holds another version of its libraries: "
+                  "restart the machine or the container"),
+    ("Error 804", "Take CUDA's compatibility libraries (cuda-compat) out of LD_LIBRARY_PATH, or update the driver"),
+    ("unknown error", "Reload a module of the driver (modprobe -r nvidia_uvm; modprobe nvidia_uvm), or restart the "
+                      "machine"),
+)
+"""What to do, by what the error of CUDA's start says; the numbers are those of cudaError_t. The texts are those of
+torch 2.14, c10/cuda/CUDAFunctions.cpp."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """A GPU as torch sees it."""
+
+    name: str
+    capability: tuple[int, int]
+    """Its compute capability: (9, 0) for an H100."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What torch says about itself and the GPUs."""
+
+    torch: str
+    """Its version."""
+    cuda: str | None
+    """The CUDA version that it is built for; None for a build without CUDA."""
+    architectures: tuple[str, ...] = ()
+    """What its kernels are compiled for: machine code (sm_90), and PTX for the driver to compile (compute_90)."""
+    error: str = ""
+    """Why CUDA does not start."""
+    devices: tuple[Device, ...] = ()
+    closed: tuple[str, ...] = ()
+    """The driver's device files that this process cannot open, each with the reason."""
+
+
+def look() -> Found:
+    """Asks torch in a forked process, because a process in which CUDA has started cannot fork others that use it, and
+    because a broken driver may kill who asks it."""
+    try:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+            return pool.submit(_look).result()
+    except BrokenProcessPool:
+        return Found(torch=torch.__version__, cuda=torch.version.cuda, error="the process that started it was killed")
+
+
+def _look() -> Found:
+    error, devices = "", []
+    try:
+        torch.cuda.init()
+        for index in range(torch.cuda.device_count()):
+            found = torch.cuda.get_device_properties(index)
+            devices.append(Device(name=found.name, capability=(found.major, found.minor)))
+    except Exception as reason:  # RuntimeError, AssertionError, or one of torch's own
+        error = str(reason)
+    return Found(torch=torch.__version__, cuda=torch.version.cuda, architectures=tuple(torch.cuda.get_arch_list()),
+                 error=error, devices=tuple(devices), closed=closed_files())
+
+
+def closed_files(dev: Path = Path("/dev")) -> tuple[str, ...]:
+    """The device files of NVIDIA's driver that cannot be opened: because of their permissions, or because the cgroup of
+    a container or a job does not let it."""
+    closed = []
+    for file in sorted([*dev.glob("nvidia[0-9]*"), *dev.glob("nvidiactl"), *dev.glob("nvidia-uvm")]):
+        try:
+            os.close(os.open(file, os.O_RDWR))
+        except OSError as error:
+            closed.append(f"{file}: {error.strerror}")
+    return tuple(closed)
+
+
+def gpu_faults(found: Found, names: Sequence[str]) -> list[Fault]:
+    """What keeps torch from using the GPUs of these names, those in CUDA_VISIBLE_DEVICES."""
+    names = names[:1] if names[0].startswith("MIG-") else names  # a process sees one MIG instance
+    if found.cuda is None:
+        return [Fault(what=f"torch {found.torch} is built without CUDA", where="drumbeat.launch.plan.gpus", given=_asked(names),
+                      remedy=f"Install a build for CUDA ({BUILDS}), {ON_CPU}")]
+    if found.error:
+        return [_start_fault(found)]
+    faults = [] if len(found.devices) >= len(names) else [_fewer_fault(found, names)]
+    lacking: dict[Device, list[str]] = {}
+    for name, device in zip(names, found.devices, strict=False):
+        if not runs_on(found.architectures, device.capability):
+            lacking.setdefault(device, []).append(name)
+    good = [name for name in names if not any(name in bad for bad in lacking.values())]
+    return faults + [_code_fault(found, device, bad, good) for device, bad in lacking.items()]
+
+
+def check_visible(local_rank: int) -> None:
+    """Raises `PrepareError` in a rank for which there is no GPU: SLURM may have given the job's node fewer, or MIG
+    instances, of which CUDA shows one."""
+    if local_rank >= (count := torch.cuda.device_count()):
+        given = os.environ.get("CUDA_VISIBLE_DEVICES", "is not set")
+        raise PrepareError(Fault(what=f"CUDA shows {count} GPU{'s' * (count != 1)} on this node, too few for local "
+                                      f"rank {local_rank}", where="drumbeat.launch.plan.gpus", given=f"CUDA_VISIBLE_DEVICES {given}",
+                                 remedy="Ask for fewer ranks on each node: --gpus N. CUDA shows a process no more than "
+                                        "one MIG instance."))
+
+
+def runs_on(architectures: Sequence[str], capability: tuple[int, int]) -> bool:
+    """Whether kernels compiled for these architectures run on a GPU of this compute capability.
+
+    Machine code runs on GPUs of the same major version with the same or a later minor one, PTX on all later GPUs; what
+    is compiled for an architecture with a suffix runs on exactly that one (`a`), or within its major version (`f`)
+    (CUDA Programming Guide, "Compute Capabilities"). Exceptions for Jetson are left out.
+    """
+    for architecture in architectures:
+        if match := re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", architecture):
+            kind, compiled, suffix = match[1], (int(match[2]), int(match[3])), match[4]
+            forward = kind == "compute" and not suffix
+            if compiled == capability or (compiled < capability and suffix != "a" and (
+                    forward or compiled[0] == capability[0])):
+                return True
+    return False
+
+
+def _asked(names: Sequence[str]) -> str:
+    return f"CUDA_VISIBLE_DEVICES={','.join(names)}"
+
+
+def _start_fault(found: Found) -> Fault:
+    numbered = re.search(r"Error \d+: .*", found.error)
+    said = numbered[0] if numbered else re.split(r"\. |\n", found.error)[0]
+    remedy = next((remedy for words, remedy in REMEDIES if words in found.error), "")
+    if found.closed:
+        remedy = "Have this process allowed to open these files; a container needs --gpus, or --device for each"
+    return Fault(what=f"CUDA does not start: {said}", where="drumbeat.launch.plan.gpus", given="\n".join(found.closed),
+                 remedy=f"{remedy or 'See what nvidia-smi and dmesg say'}; {ON_CPU}")
+
+
+def _fewer_fault(found: Found, names: Sequence[str]) -> Fault:
+    count = len(found.devices)
+    remedy = "Compare with nvidia-smi -L, and name the GPUs that work, as in CUDA_VISIBLE_DEVICES=0,1"
+    if found.closed:
+        remedy = "Have this process allowed to open these files, or name other GPUs, as in CUDA_VISIBLE_DEVICES=0,1"
+    elif any("MIG" in device.name for device in found.devices):
+        remedy = ("CUDA shows a process one MIG instance, and no other GPU beside it: use --gpus 1, or name whole "
+                  "GPUs, as in CUDA_VISIBLE_DEVICES=0,1")
+    return Fault(what=f"CUDA shows {count} of {len(names)} GPUs", where="drumbeat.launch.plan.gpus",
+                 given="\n".join([_asked(names), *found.closed]), remedy=f"{remedy}; {ON_CPU}")
+
+
+def _code_fault(found: Found, device: Device, bad: Sequence[str], good: Sequence[str]) -> Fault:
+    """For GPUs of one kind that this build of torch has no kernels for."""
+    capability = ".".join(map(str, device.capability))
+    older = device.capability < min(map(_version, found.architectures), default=(0, 0))
+    other = "one for an earlier CUDA version" if older else "a newer version"
+    leave = f"Leave {'it' if len(bad) == 1 else 'them'} out: CUDA_VISIBLE_DEVICES={','.join(good)}\n" if good else ""
+    return Fault(what=f"torch {found.torch} has no code for GPU {', '.join(bad)}: {device.name}, compute capability "
+                      f"{capability}", where="drumbeat.launch.plan.gpus", given=f"it has code for {', '.join(found.architectures)}",
+                 remedy=f"{leave}Install a torch with code for it, perhaps {other} ({BUILDS}), {ON_CPU}")
+
+
+def _version(architecture: str) -> tuple[int, int]:
+    major, minor = divmod(int(re.sub(r"\D", "", architecture)), 10)
+    return major, minor

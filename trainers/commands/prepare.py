@@ -1,0 +1,189 @@
+"""What only torch can know, found out before anything is submitted, where there is internet and a person is watching.
+
+    python -m drumbeat.trainers.commands.prepare < {config, topology, where}      prints one JSON object: facts, or faults
+
+Torch can use the GPUs, targets resolve, the model builds on the meta device (its weights are fetched and read on the
+way), data is there and counted, phases fit, and a few samples go through model and loss. Every fault that can be found
+is found in one go.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from drumbeat.configs.errors import Fault, PrepareError, nearest
+from drumbeat.configs.layers import Layer
+from drumbeat.configs.load import build_config
+from drumbeat.configs.schema import Config
+from drumbeat.configs.yaml_text import inline
+from drumbeat.configs.preconditions import needs_data, with_way_out
+from drumbeat.data.loader import Samples
+from drumbeat.data.order import micro_batches, share
+from drumbeat.trainers.build import (
+    Sets,
+    build_batch_transforms,
+    build_mixing,
+    build_model,
+    build_optimizer,
+    build_scheduler,
+    build_sets,
+    build_shares,
+    build_stream,
+    build_task,
+    frozen_modules,
+)
+from drumbeat.trainers.facts import facts_of, with_facts
+from drumbeat.trainers.commands.gpu_check import gpu_faults, look
+from drumbeat.trainers.loop import timetables
+from drumbeat.trainers.commands.smoke_test import rehearse
+from drumbeat.trainers.tasks import Task
+
+
+def prepare(config: Config, *, world_size: int = 1) -> dict[str, Any]:
+    """Facts about the run: samples, steps of each phase, parameters. Raises `PrepareError` with all faults."""
+    faults: list[Fault] = []
+
+    def attempt(build: Callable[[], Any]) -> Any:
+        try:
+            return build()
+        except PrepareError as error:
+            faults.extend(error.faults)
+            return None
+
+    sets: Sets | None = attempt(lambda: build_sets(config))
+    filled: Config | None = None if sets is None and needs_data(config.model) else attempt(
+        lambda: with_facts(config, facts_of(sets.train) if sets else {}))
+    model = attempt(lambda: _model_on_meta(filled)) if filled else None
+    attempt(lambda: build_batch_transforms(config))
+    task: Task | None = attempt(lambda: build_task(config, sets))
+    if task is not None and config.evaluation.best_by not in task.measures:
+        faults.append(Fault(what=f"the task has no metric '{config.evaluation.best_by}'", where="evaluation.best_by",
+                            given=f"best_by: {config.evaluation.best_by}",
+                            remedy=nearest(config.evaluation.best_by, task.measures)))
+    if model is not None:
+        for name in config.phases:
+            attempt(partial(_check_phase, config, name, model, world_size))
+    if sets is not None:
+        faults += _check_sets(filled or config, sets)
+        if len(sets.train):
+            attempt(lambda: _check_order(config, sets.train))
+    if not faults and sets is not None and model is not None and task is not None:
+        faults += rehearse(filled or config, sets, model, task)
+    if faults or sets is None or model is None:
+        raise PrepareError(*with_way_out(faults, config.data.how_to_get))
+    tables = timetables(config, len(sets.train))
+    return {
+        "samples": {name: len(samples) for name in ("train", "validation", "test")
+                    if (samples := getattr(sets, name)) is not None},
+        "steps": {name: table.steps for name, table in zip(config.phases, tables, strict=True)},
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "weights_bytes": sum(value.nbytes for value in model.state_dict().values()),
+        "classes": sets.classes,
+    }
+
+
+def _model_on_meta(config: Config) -> nn.Module:
+    """The model without memory for its weights: as strict about its arguments as the real one, and fast. With memory
+    where its constructor must read values."""
+    try:
+        with torch.device("meta"):
+            return build_model(config)
+    except PrepareError:
+        return build_model(config)
+
+
+def _check_phase(config: Config, name: str, model: nn.Module, world_size: int) -> None:
+    phase = config.phases[name]
+    assert phase is not None
+    modules = frozen_modules(model, phase, name)
+    frozen = {parameter for module in modules for parameter in module.parameters()}
+    trained = [parameter for parameter in model.parameters() if parameter not in frozen]
+    if not trained:
+        raise PrepareError(Fault(what="the phase freezes everything: there is nothing to train",
+                                 where=f"phases.{name}.freeze", given=inline(phase.freeze)))
+    if phase.start_from == "best" and not config.data.validation:
+        raise PrepareError(Fault(what="there are no best weights without a validation set",
+                                 where=f"phases.{name}.start_from", given="start_from: best",
+                                 remedy="Name data.validation, or start from the last weights."))
+    size = phase.batch_size or config.batch_size
+    shares = [len(share(size, rank, world_size)) for rank in range(world_size)]
+    smallest = min(len(part) for one in shares for part in micro_batches(one, config.max_batch_per_device or one))
+    standing = {inner for module in modules for inner in module.modules()}
+    if smallest == 1 and any(isinstance(module, nn.BatchNorm1d) and module not in standing
+                             for module in model.modules()):
+        raise PrepareError(Fault(what="BatchNorm1d cannot be trained on one sample at a time",
+                                 where=f"phases.{name}.batch_size" if phase.batch_size else "batch_size",
+                                 given=f"a batch of {size} on {world_size} ranks, in parts of at most "
+                                       f"{config.max_batch_per_device or max(shares)}",
+                                 remedy="Use a larger batch, fewer ranks, or another max_batch_per_device."))
+    optimizer = build_optimizer(phase, name, trained)
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise PrepareError(Fault(what="LBFGS evaluates a step several times, and a step here reads each sample once",
+                                 where=f"phases.{name}.optimizer", given=str(phase.optimizer["_target_"]),
+                                 remedy="Take an optimizer that needs one gradient for a step."))
+    if isinstance(build_scheduler(phase, name, optimizer), ReduceLROnPlateau) and not config.data.validation:
+        raise PrepareError(Fault(what="ReduceLROnPlateau watches the validation metric, and there is no validation set",
+                                 where=f"phases.{name}.scheduler", given=str(phase.scheduler["_target_"]),
+                                 remedy="Name data.validation, or take another scheduler."))
+
+
+def _check_order(config: Config, samples: Samples) -> None:
+    """That the order of samples, and what is mixed, can be worked out for this set."""
+    build_mixing(config)
+    stream = build_stream(config, samples, 0)
+    build_shares(config, samples, timetables(config, len(samples))[0], stream, rank=0, world_size=1, first=0)
+
+
+def _check_sets(config: Config, sets: Sets) -> list[Fault]:
+    faults = [Fault(what=f"data.{name} is empty", where=f"data.{name}", given=inline(getattr(config.data, name)))
+              for name in ("train", "validation", "test")
+              if (samples := getattr(sets, name)) is not None and not len(samples)]
+    for name in ("validation", "test"):
+        classes = list(getattr(getattr(sets, name), "classes", []))
+        if classes and sets.classes and classes != sets.classes:
+            only = [f"only in data.{where}: {', '.join(extra)}" for where, extra in (
+                ("train", [c for c in sets.classes if c not in classes]),
+                (name, [c for c in classes if c not in sets.classes])) if extra]
+            faults.append(Fault(what=f"the classes of data.{name} differ from those of data.train",
+                                where=f"data.{name}",
+                                given="; ".join(only), remedy="Give both the same: class folders, or `classes`."))
+    outputs = config.model.get("classes")
+    fewest = 1 if len(sets.classes) == 2 else len(sets.classes)  # one output is enough for two classes
+    if isinstance(outputs, int) and outputs < fewest:
+        faults.append(Fault(what=f"the model tells {outputs} classes apart, the data has {len(sets.classes)}",
+                            where="model.classes", given=", ".join(sets.classes),
+                            remedy=f"Set model.classes={len(sets.classes)}."))
+    return faults
+
+
+def main() -> None:
+    """Reads the resolved config from standard input; the answer is the only thing on standard output."""
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a target prints must not get between
+    warnings.simplefilter("ignore")
+    question = json.load(sys.stdin)
+    config = build_config([Layer(values=question["config"], origin="config")])
+    topology, faults = question["topology"], []
+    if topology["device"] == "cuda" and question["where"] in ("local", "debug"):
+        faults += gpu_faults(look(), os.environ["CUDA_VISIBLE_DEVICES"].split(","))
+    try:
+        facts = prepare(config, world_size=topology["nodes"] * topology["ranks_per_node"])
+    except PrepareError as error:
+        faults += error.faults
+    json.dump({"faults": [dataclasses.asdict(fault) for fault in faults]} if faults else facts, answer)
+    answer.close()
+
+
+if __name__ == "__main__":
+    main()

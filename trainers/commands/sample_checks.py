@@ -1,0 +1,99 @@
+"""Samples looked at one by one, ahead of a run: whether each can be read, and what it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from drumbeat.data.bar import Bar
+from drumbeat.data.fork import FORK
+from drumbeat.data.images import ImageFolder
+from drumbeat.data.loader import Fetch, Samples
+from drumbeat.data.order import Integers, Permutation, key
+from drumbeat.trainers.build import Sets
+
+LOOKED_AT = 200
+"""Samples of each set that are read, unless all are."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is learned of one sample."""
+
+    index: int
+    error: str = ""
+    size: tuple[int, int] = (0, 0)
+    """Width and height of the file's image."""
+    mode: str = ""
+    sums: tuple[float, ...] = ()
+    """Per channel, after the evaluation's transforms: sum of levels in 0..1, sum of squares, count."""
+
+
+def looks_at(sets: Sets, samples: Samples, name: str, *, everything: bool) -> Iterator[Look]:
+    """Reads samples of a set in processes of its own, as an evaluation would; with a progress bar."""
+    chosen = _chosen(samples, everything)
+    looking = DataLoader(_Looking(samples, chosen, sets.evaluate_transforms), batch_size=None,
+                         num_workers=min(len(os.sched_getaffinity(0)), 8, len(chosen)), multiprocessing_context=FORK)
+    with Bar() as bar:
+        for look in looking:
+            bar.more(f"reading {name}", 1, len(chosen))
+            yield look
+
+
+def _chosen(samples: Samples, everything: bool) -> Integers:
+    """The samples to look at: all, or some from everywhere in the set."""
+    n = len(samples)
+    if everything or n <= LOOKED_AT:
+        return np.arange(n)
+    return np.sort(Permutation(n, key(0, "doctor"))(np.arange(LOOKED_AT)))
+
+
+class _Looking(Dataset[Look]):
+    """Looks at samples, in loader workers."""
+
+    def __init__(self, samples: Samples, chosen: Integers, transforms: Sequence[Callable[[Any], Any]]) -> None:
+        self.samples = samples
+        self.chosen = chosen
+        self.fetch = Fetch(samples, indices=lambda positions: positions, transforms=transforms)
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, number: int) -> Look:
+        torch.set_num_threads(1)
+        index = int(self.chosen[number])
+        try:
+            size, mode = _header(self.samples, index)
+            inputs = self.fetch[index].inputs
+        except (OSError, ValueError) as error:
+            return Look(index, error=str(error))
+        if not (isinstance(inputs, Tensor) and inputs.dim() == 4):
+            return Look(index, size=size, mode=mode)
+        levels = inputs[0].double() / (255 if inputs.dtype == torch.uint8 else 1)
+        parts = [(float(one.sum()), float((one * one).sum()), float(one.numel())) for one in levels]
+        return Look(index, size=size, mode=mode, sums=tuple(value for part in parts for value in part))
+
+
+def _header(samples: Samples, index: int) -> tuple[tuple[int, int], str]:
+    """Size and mode of the image file that a sample comes from."""
+    file = _file(samples, index)
+    if file is None:
+        return (0, 0), ""
+    with Image.open(file) as image:
+        return image.size, image.mode
+
+
+def _file(samples: Any, index: int) -> str | None:
+    while not isinstance(samples, ImageFolder):
+        if not hasattr(samples, "of"):
+            return None
+        index, samples = int(samples.indices[index]), samples.of
+    return samples.file(index)

@@ -1,0 +1,67 @@
+"""How fast this machine is at the parts of training: reading samples, decoding images, taking a step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import torch
+
+from drumbeat.configs.schema import Config
+from drumbeat.data.images import ImageFolder
+from drumbeat.trainers.build import Sets, build_batch_transforms, build_task, place_model
+from drumbeat.trainers.facts import facts_of, with_facts
+from drumbeat.trainers.phase_runner import Forward, Stage
+from drumbeat.trainers.world import World
+
+SECONDS = 3.0
+"""How long each speed is measured."""
+
+
+def mean_size(images: ImageFolder) -> float:
+    """Bytes of a decoded image, from the first few that can be read."""
+    sizes = []
+    for index in range(min(8, len(images))):
+        with suppress(ValueError):
+            sizes.append(images.decode(index).nbytes)
+    return float(np.mean(sizes)) if sizes else 0.0
+
+
+def rate(work: Callable[[int], int]) -> float:
+    """Samples a second of work(0), work(1), ..., each of which returns how many it did."""
+    work(0)
+    began, done, step = time.perf_counter(), 0, 1
+    while time.perf_counter() - began < SECONDS:
+        done += work(step)
+        step += 1
+    return done / (time.perf_counter() - began)
+
+
+def decode(images: ImageFolder, number: int) -> int:
+    """Decodes one image; how many it was: none where it cannot be read."""
+    try:
+        images.decode(number % len(images))
+    except ValueError:
+        return 0
+    return 1
+
+
+def step_rate(config: Config, sets: Sets, batch: Any, device: torch.device) -> float:
+    """Samples a second of the first phase's step."""
+    world = World(rank=0, local_rank=0, size=1, device=device)
+    config = with_facts(config, facts_of(sets.train))
+    stage = Stage(config, 0, place_model(config, device), build_task(config, sets, device), world,
+                  Forward(config, world, build_batch_transforms(config)))
+    stage.start(batch, None)
+
+    def step(number: int) -> int:
+        stage.backward(batch, number)
+        stage.settle(stage.update())
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return len(batch.positions)
+
+    return rate(step)

@@ -1,0 +1,221 @@
+"""Whether a run has used the samples it should have: its ledger against the order worked out anew.
+
+    python -m drumbeat.trainers.commands.verify RUN      exit code 1 where they disagree
+
+Nothing of the run is believed but its seed and its spans: which sample belongs to which position follows from the
+config, and how often each was used is counted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from drumbeat.configs.determinism import claim
+from drumbeat.configs.errors import Fault, RunError, UserError
+from drumbeat.configs.load import read
+from drumbeat.configs.run.folder import RunDir, read_json
+from drumbeat.configs.schema import Config
+from drumbeat.data.bar import Bar
+from drumbeat.data.ledger import Span, blocks, expected
+from drumbeat.data.loader import Samples
+from drumbeat.data.order import Integers, Stream, Timetable
+from drumbeat.data.sampling import LengthWindows, SampleStream
+from drumbeat.trainers.account import check_unchanged, describe
+
+COUNTED = 2**28
+"""Sets larger than this are checked by their digests alone: a count for each sample would take too much memory."""
+
+
+@dataclass
+class PhaseReport:
+    """One phase of the ledger, and what is wrong with it."""
+
+    name: str
+    timetable: Timetable
+    spans: list[Span]
+    rule: str
+    uses: Integers | None
+    """How often each sample was used, int64 [n]."""
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def steps(self) -> int:
+        return sum(span.steps for span in self.spans)
+
+
+@dataclass(frozen=True)
+class Report:
+    """The phases of a run's newest checkpoint, and how many samples could not be read."""
+
+    phases: list[PhaseReport]
+    skipped: int
+
+    @property
+    def faults(self) -> int:
+        return sum(len(phase.faults) for phase in self.phases)
+
+
+def verify(run: RunDir, progress: Callable[[int, int], None] = lambda done, total: None) -> Report:
+    """The phases of the run's newest checkpoint, each span worked out anew. `progress` is told how many samples were
+    and of how many. Raises `RunError` where there is nothing to verify, and `PrepareError` where the order follows from
+    the training set and that is not what it was."""
+    state = read_json(run.checkpoints / "last" / "state.json").get("progress", {})
+    if not state.get("ledger"):
+        raise RunError(Fault(what="there is no ledger yet", where=str(run.checkpoints),
+                             remedy="It comes with the first checkpoint."))
+    config = read(run.config)
+    spans = [Span.from_json(values) for values in state["ledger"]]
+    total = sum(span.samples for span in spans)
+    n = int(state["data"]["samples"])
+    samples = None
+    if config.data.sampling or config.data.length_window:
+        samples = _training_set(config)
+        check_unchanged(state["data"], describe(samples), may_change=config.data.may_change)
+    reports = []
+    for number, (name, phase) in enumerate(config.phases.items()):
+        if phase is None or number > int(state["phase"]):
+            continue
+        timetable = Timetable(n, phase.batch_size or config.batch_size, phase.epochs)
+        mine = [span for span in spans if span.phase == number]
+        done = sum(span.samples for span in spans if span.phase < number)
+        report = _phase(config, name, number, timetable, samples, mine,
+                        lambda more, done=done: progress(done + more, total))  # type: ignore[misc]
+        end = mine[-1].first + mine[-1].steps if mine else 0
+        taken = int(state["phase_step"]) if number == int(state["phase"]) else timetable.steps
+        if end != taken:
+            report.faults.append(f"{taken:,} steps were taken, and the spans end with step {end:,}")
+        reports.append(report)
+    return Report(reports, int(state["skipped"]))
+
+
+def _phase(config: Config, name: str, number: int, timetable: Timetable, samples: Samples | None, spans: list[Span],
+           progress: Callable[[int], None]) -> PhaseReport:
+    n = timetable.n
+    stream: SampleStream = Stream(n, config.seed, number, config.data.shuffle)
+    if config.data.sampling:
+        from drumbeat.trainers.build import build_stream  # with torch, which the plain order can do without
+
+        stream = build_stream(config, cast(Samples, samples), number)
+    rule = getattr(stream, "rule", "every sample once an epoch")
+    if config.data.length_window is not None:
+        rule += f"; {_windows(config, timetable, stream, samples, 0).rule}"
+    uses = np.zeros(n, dtype=np.int64) if n <= COUNTED else None
+    report = PhaseReport(name, timetable, spans, rule, uses)
+    seen = 0
+
+    def count(used: Integers) -> None:
+        nonlocal seen
+        if uses is not None:
+            np.add.at(uses, used, 1) if len(used) < n else np.add(uses, np.bincount(used, minlength=n), out=uses)
+        seen += len(used)
+        progress(seen)
+
+    step = 0
+    for span in spans:
+        if span.first > step:
+            report.faults.append(f"{_steps(step, span.first)} in no span")
+        if span.first < step:
+            report.faults.append(f"{_steps(span.first, step)} in two spans")
+        step = span.first + span.steps
+        reads = _reads(config, timetable, stream, samples, span)
+        should = expected(reads, stream.indices, count)
+        if should != (span.samples, span.digest):
+            what = "other samples than the order" if should[0] == span.samples else (
+                f"{span.samples:,} samples, not the {should[0]:,} of the order")
+            report.faults.append(f"{_steps(span.first, step)} ({_attempt(span.attempt, span.ranks)}): {what}")
+    if step > timetable.steps:
+        report.faults.append(f"{step:,} steps were taken, and the phase has {timetable.steps:,}")
+    return report
+
+
+def _reads(config: Config, timetable: Timetable, stream: SampleStream, samples: Samples | None,
+           span: Span) -> Iterable[Integers]:
+    """The positions that the steps of a span read, in blocks."""
+    if config.data.length_window is None:
+        return blocks(span.first * timetable.batch_size, (span.first + span.steps) * timetable.batch_size)
+    return islice(_windows(config, timetable, stream, samples, span.first), span.steps)
+
+
+def _windows(config: Config, timetable: Timetable, stream: SampleStream, samples: Samples | None,
+             first: int) -> LengthWindows:
+    return LengthWindows(timetable, stream, cast(Any, samples).lengths, batches=config.data.length_window or 1, rank=0,
+                         world_size=1, first=first)
+
+
+def _training_set(config: Config) -> Samples:
+    from drumbeat.trainers.build import build_sets
+
+    return build_sets(config).train
+
+
+def report_text(run: RunDir, report: Report) -> str:
+    """The report, for a terminal."""
+    lines = [f"run        {run.path.parent.name}/{run.id}"]
+    for phase in report.phases:
+        table, spans = phase.timetable, len(phase.spans)
+        read_so_far = phase.steps * table.batch_size
+        whole = phase.steps == table.steps
+        lines += ["", f"phase      {phase.name}: {table.n:,} samples, batches of {table.batch_size:,}; {phase.rule}",
+                  f"steps      {phase.steps:,} of {table.steps:,} in {spans:,} span{'s' * (spans != 1)}"
+                  + "".join(f", {attempt}" for attempt in _attempts(phase.spans)),
+                  f"samples    {read_so_far:,}: {min(read_so_far, table.samples) / table.n:.6g} epochs"
+                  + (f" and {table.overshoot:,} samples past the last mark" if whole and table.overshoot else "")]
+        if phase.uses is not None:
+            lines.append(f"uses       {_uses(phase.uses)}")
+        lines += [f"WRONG      {fault}" for fault in phase.faults]
+    if report.skipped:
+        lines += ["", f"skipped    {report.skipped:,} of these could not be read, and others stood in for them"]
+    verdict = "the ledger and the order agree in every span" if not report.faults else (
+        f"the ledger and the order disagree in {report.faults} place{'s' * (report.faults > 1)}")
+    note = [f"note       {words}, though not different samples"] if (words := claim(run)) else []
+    return "\n".join([*lines, "", f"verdict    {verdict}", *note])
+
+
+def _attempts(spans: list[Span]) -> list[str]:
+    widths = {span.attempt: span.ranks for span in spans}
+    return [_attempt(attempt, ranks) for attempt, ranks in widths.items()]
+
+
+def _attempt(number: int, ranks: int) -> str:
+    return f"attempt {number} on {ranks} rank{'s' * (ranks > 1)}"
+
+
+def _steps(done: int, end: int) -> str:
+    """The steps after so many, by their numbers from 1, as checkpoints count them."""
+    return f"steps {done + 1:,} to {end:,}" if end - done != 1 else f"step {end:,}"
+
+
+def _uses(uses: Integers) -> str:
+    """How many samples were used how often."""
+    times, samples = np.unique(uses, return_counts=True)
+    if len(times) > 4:
+        return f"from {times[0]:,} to {times[-1]:,} times, {uses.mean():.4g} on average"
+    words = {0: "never", 1: "once", 2: "twice"}
+    parts = [f"{count:,} sample{'s' * (count != 1)} {words.get(time, f'{time:,} times')}"
+             for time, count in zip(times.tolist(), samples.tolist(), strict=True)]
+    return f"all {parts[0]}" if len(parts) == 1 else ", ".join(parts)
+
+
+def main(folder: str) -> int:
+    """Prints the report; 1 where something is wrong."""
+    run = RunDir(Path(folder))
+    try:
+        with Bar() as bar:
+            report = verify(run, partial(bar, "working out the order"))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(report_text(run, report))
+    return int(report.faults > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

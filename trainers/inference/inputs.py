@@ -1,0 +1,188 @@
+"""What a person hands over to be predicted: folders, files and tables, as samples for a model of images or of texts.
+
+    photos/             every image in it; the names of sub-folders are labels where they are the run's classes
+    photo.jpg           an image
+    list.csv            for images: a column `file`; for texts: the column that the run reads. Labels, where it has them
+    texts.txt           a text on each line
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from drumbeat.configs.errors import Fault, RunError
+from drumbeat.configs.layers import short
+from drumbeat.data.cache import Pixels
+from drumbeat.data.images import SUFFIXES, pixels_of, read_pixels
+from drumbeat.data.order import Integers
+from drumbeat.data.tables import FORMATS, Table
+from drumbeat.data.text import Texts
+from drumbeat.trainers.tasks import Task
+
+FILE_COLUMNS = ("file", "path", "image", "filename")
+LABEL_COLUMNS = ("label", "class", "target", "actual")
+
+
+class Item(NamedTuple):
+    """Something to predict."""
+
+    name: str
+    value: Any
+    """A path, a PIL image, pixels or a tensor; or a text."""
+    actual: str = ""
+    """What it is, where that is known, as the task would say it."""
+
+
+class Images:
+    """Items as a set of images, pixels uint8 [H, W] or [H, W, 3], as the run's own set would give them."""
+
+    def __init__(self, items: Sequence[Item], *, channels: int, short_side: int | None, tensors: bool) -> None:
+        self.items = items
+        self.channels = channels
+        self.short_side = short_side
+        self.tensors = tensors
+        """Whether the run's set gives tensors, uint8 [C, H, W], and not PIL images."""
+        self.labels: Integers = np.zeros(len(items), dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        pixels = self.pixels(index)
+        if not self.tensors:
+            return Image.fromarray(pixels), 0
+        return torch.from_numpy(np.array(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))), 0
+
+    def pixels(self, index: int) -> Pixels:
+        """Raises `ValueError` for what cannot be read."""
+        value = self.items[index].value
+        if isinstance(value, str | Path):
+            return read_pixels(str(value), channels=self.channels, short_side=self.short_side)
+        if isinstance(value, Tensor):
+            value = value.cpu().numpy()
+            value = value.transpose(1, 2, 0) if value.ndim == 3 else value
+        if isinstance(value, np.ndarray):
+            value = Image.fromarray(value[:, :, 0] if value.ndim == 3 and value.shape[2] == 1 else value)
+        return pixels_of(value, channels=self.channels, short_side=self.short_side)
+
+
+def texts(items: Sequence[Item], like: Texts, folder: Path) -> Texts:
+    """Items as a set of texts, split and cut as `like`; its files lie in `folder`."""
+    file = folder / "texts.jsonl"
+    with open(file, "w", encoding="utf-8") as lines:
+        lines.writelines(json.dumps({"text": str(item.value)}) + "\n" for item in items)
+    return Texts(file=str(file), words=like.words, labels=None, text="text", length=like.length,
+                 max_length=None if like.length is not None else like.limit, cache=str(folder))
+
+
+def images_given(paths: Iterable[Path], task: Task) -> list[Item]:
+    """The images that files, folders and tables name. Raises `RunError`."""
+    return _all(paths, lambda path: _folder(path, task) if path.is_dir()
+                else _table_of_images(path, task) if path.suffix.lower() in FORMATS else [_image(path)])
+
+
+def texts_given(paths: Iterable[Path], task: Task, column: str) -> list[Item]:
+    """The texts that tables and text files hold; `column` is that of the texts. Raises `RunError`."""
+    return _all(paths, lambda path: _texts_of(path, task, column))
+
+
+def _all(paths: Iterable[Path], read: Any) -> list[Item]:
+    items: list[Item] = []
+    for path in paths:
+        try:
+            items += read(path)
+        except ValueError as error:  # what a table says of itself
+            raise RunError(Fault(what=str(error), where=short(path))) from None
+    return items
+
+
+def _image(path: Path) -> Item:
+    if path.suffix.lower() == ".txt":
+        raise RunError(Fault(what="the run's model looks at images, and this is a file of texts", where=short(path),
+                             remedy="Give images, folders of them, or a table with a column `file`."))
+    return Item(str(path), path)
+
+
+def _folder(folder: Path, task: Task) -> Iterator[Item]:
+    """Every image below a folder, labelled by the sub-folder it lies in where that is one of the run's classes."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
+                   and not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    if not found:
+        raise RunError(Fault(what="there are no images in this folder", where=short(folder),
+                             remedy=f"Images end in {', '.join(SUFFIXES)}."))
+    inside = {path.relative_to(folder).parts[0] for path in found if path.parent != folder}
+    known = set(task.columns) if task.kind == "classification" else set()
+    if inside & known and inside - known:
+        raise RunError(Fault(what="some sub-folders are classes of the run, and some are not", where=short(folder),
+                             given=f"not classes: {', '.join(sorted(inside - known)[:8])}",
+                             remedy=f"The run's classes: {', '.join(task.columns[:12])}. Name the folders one by "
+                                    "one to predict what is in them without labels."))
+    for path in found:
+        top = path.relative_to(folder).parts[0]
+        yield Item(str(path), path, top if top in known else "")
+
+
+def _table_of_images(path: Path, task: Task) -> Iterator[Item]:
+    table = Table(path)
+    columns = _columns(table)
+    file = next((name for name in FILE_COLUMNS if name in columns), "")
+    if not file:
+        raise RunError(Fault(what="no column of this table names image files", where=short(path),
+                             given=f"columns: {', '.join(columns)}",
+                             remedy=f"Call the column `file` (or {', '.join(FILE_COLUMNS[1:])}). The run's model looks "
+                                    "at images."))
+    labels = _label_columns(task, columns)
+    for name, *values in _rows(table, [file, *labels]):
+        yield Item(name, path.parent / name, _actual(task, values))
+
+
+def _texts_of(path: Path, task: Task, column: str) -> Iterator[Item]:
+    if path.suffix.lower() in SUFFIXES:
+        raise RunError(Fault(what="the run's model reads texts, and this is an image", where=short(path),
+                             remedy=f"Give a table with a column '{column}', or a .txt file with a text on each line."))
+    if path.suffix.lower() == ".txt":
+        lines = path.read_text("utf-8", errors="replace").splitlines()
+        yield from (Item(f"{path}:{number}", line) for number, line in enumerate(lines, 1) if line.strip())
+        return
+    table = Table(path)
+    labels = _label_columns(task, _columns(table))
+    for number, (text, *values) in enumerate(_rows(table, [column, *labels]), 1):
+        yield Item(f"{path}:{number}", text, _actual(task, values))
+
+
+def _columns(table: Table) -> list[str]:
+    """The names in a table's heading, or in its first object."""
+    with open(table.path, encoding="utf-8-sig", errors="replace") as lines:
+        first = lines.readline()
+    if not table.separator:
+        return list(json.loads(first))
+    return [name.strip().strip('"') for name in first.rstrip("\r\n").split(table.separator)]
+
+
+def _rows(table: Table, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    return chain.from_iterable(zip(*block, strict=True) for block in table.blocks(columns))
+
+
+def _label_columns(task: Task, columns: Sequence[str]) -> list[str]:
+    """The columns that hold what is to be predicted: one with a class's name, or one for each label or value."""
+    if task.kind != "classification":
+        return task.columns if task.columns and set(task.columns) <= set(columns) else []
+    return [name for name in LABEL_COLUMNS if name in columns][:1]
+
+
+def _actual(task: Task, values: Sequence[str]) -> str:
+    """A row's labels as the task says its answers."""
+    if task.kind == "classification" or not values:
+        return values[0] if values else ""
+    numbers = [{"true": 1.0, "false": 0.0}.get(value.strip().lower()) for value in values]
+    return task.named(torch.tensor([float(value) if number is None else number
+                                    for number, value in zip(numbers, values, strict=True)]))

@@ -1,0 +1,160 @@
+"""The figures of an evaluated set: overall and for each class, label or value, as numbers and as text.
+
+Computed by torchmetrics from all samples at once, so they are the same on any number of ranks. A figure that is not
+defined, such as the AUROC of a class of which there is no sample, is None.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics.functional import classification as of_classes
+from torchmetrics.functional import regression as of_values
+
+from drumbeat.trainers.tasks import Results, Task
+
+MOST = 30
+"""Rows of the table of classes that are printed; the file holds all."""
+
+
+def figures(task: Task, results: Results) -> dict[str, Any]:
+    """{"kind", "metrics": by name, "classes": a row for each class, label or value}; and the "confusion" matrix of a
+    classification, rows by actual class."""
+    metrics = task.metrics(results)
+    probabilities = task.probabilities(results.outputs)
+    if probabilities is None:
+        predicted = task.predicted(results.outputs)
+        rows = _values(task, predicted.double(), results.targets.double().view_as(predicted))
+        return {"kind": task.kind, "metrics": _plain(metrics), "classes": rows}
+    if task.kind == "multilabel":
+        rows = _labels(task, probabilities, task.predicted(results.outputs), results.targets.view_as(probabilities))
+        return {"kind": task.kind, "metrics": _plain(metrics | _means(rows, "auroc", "average_precision")),
+                "classes": rows}
+    predicted, targets, count = task.predicted(results.outputs), results.targets.long(), probabilities.shape[1]
+    confusion = of_classes.multiclass_confusion_matrix(predicted, targets, count)
+    rows = _classes(task, probabilities, predicted, targets, confusion)
+    metrics |= {"balanced_accuracy": _mean(row["accuracy"] for row in rows), **_means(rows, "f1", "auroc")}
+    if count > 5:
+        metrics["top5_accuracy"] = float((probabilities.topk(5).indices == targets[:, None]).any(1).double().mean())
+    metrics["calibration_error"] = float(of_classes.multiclass_calibration_error(probabilities, targets, count))
+    return {"kind": task.kind, "metrics": _plain(metrics), "classes": rows, "confusion": confusion.tolist()}
+
+
+def _classes(task: Task, probabilities: Tensor, predicted: Tensor, targets: Tensor,
+             confusion: Tensor) -> list[dict[str, Any]]:
+    count = probabilities.shape[1]
+    precision, recall, f1 = (one(predicted, targets, count, average="none").tolist() for one in (
+        of_classes.multiclass_precision, of_classes.multiclass_recall, of_classes.multiclass_f1_score))
+    rows = []
+    for number in range(count):
+        there, right = int(confusion[number].sum()), int(confusion[number, number])
+        rows.append({"name": task.named(torch.tensor(number)), "samples": there, "right": right,
+                     "accuracy": right / there if there else None, "precision": precision[number],
+                     "recall": recall[number] if there else None, "f1": f1[number] if there else None,
+                     **_ranking(probabilities[:, number], targets == number)})
+    return rows
+
+
+def _labels(task: Task, probabilities: Tensor, predicted: Tensor, targets: Tensor) -> list[dict[str, Any]]:
+    rows = []
+    for number in range(probabilities.shape[1]):
+        guess, truth = predicted[:, number].long(), targets[:, number].long()
+        right = int((guess == truth).sum())
+        rows.append({"name": _column(task, number), "samples": len(truth), "positive": int(truth.sum()),
+                     "right": right, "accuracy": right / len(truth),
+                     "precision": float(of_classes.binary_precision(guess, truth)),
+                     "recall": float(of_classes.binary_recall(guess, truth)) if truth.any() else None,
+                     "f1": float(of_classes.binary_f1_score(guess, truth)) if truth.any() else None,
+                     **_ranking(probabilities[:, number], truth.bool())})
+    return rows
+
+
+def _values(task: Task, predicted: Tensor, targets: Tensor) -> list[dict[str, Any]]:
+    rows = []
+    for number in range(predicted.shape[1]):
+        guess, truth = predicted[:, number].contiguous(), targets[:, number].contiguous()
+        varies = len(truth) > 1 and bool(truth.std() > 0) and bool(guess.std() > 0)
+        rows.append({"name": _column(task, number), "samples": len(truth),
+                     "mae": float(of_values.mean_absolute_error(guess, truth)),
+                     "rmse": float(of_values.mean_squared_error(guess, truth, squared=False)),
+                     "largest_error": float((guess - truth).abs().max()),
+                     "mean_error": float((guess - truth).mean()),
+                     "r2": float(of_values.r2_score(guess, truth)) if varies else None,
+                     "correlation": float(of_values.pearson_corrcoef(guess, truth)) if varies else None})
+    return rows
+
+
+def _ranking(scores: Tensor, there: Tensor) -> dict[str, float | None]:
+    """How well a class's probabilities set its samples apart from the others."""
+    if not there.any() or there.all():
+        return {"auroc": None, "average_precision": None}
+    truth = there.long()
+    return {"auroc": float(of_classes.binary_auroc(scores, truth)),
+            "average_precision": float(of_classes.binary_average_precision(scores, truth))}
+
+
+def _column(task: Task, number: int) -> str:
+    return task.columns[number] if number < len(task.columns) else str(number)
+
+
+def _mean(values: Any) -> float:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else math.nan
+
+
+def _means(rows: Sequence[dict[str, Any]], *names: str) -> dict[str, float]:
+    """The mean of a column over the rows in which it is defined."""
+    return {name: _mean(row[name] for row in rows) for name in names}
+
+
+def _plain(metrics: dict[str, float]) -> dict[str, float | None]:
+    """As JSON can say it: None for what is no finite number."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+
+
+def as_text(found: dict[str, Any], *, most: int | None = MOST) -> str:
+    """The figures as lines of some 80 columns. Of more than `most` classes, those that are worst."""
+    metrics = [(name.replace("_", " "), _number(value)) for name, value in found["metrics"].items()]
+    width = max(len(name) for name, _ in metrics)
+    lines = [f"{name:<{width}}  {value}" for name, value in metrics]
+    rows = found["classes"]
+    if most is not None and len(rows) > most:
+        lines += ["", f"the {most} worst of {len(rows)}"]
+        worst = "mae" if found["kind"] == "regression" else "accuracy"
+        sign = -1 if worst == "mae" else 1
+        rows = sorted((row for row in rows if row[worst] is not None), key=lambda row: sign * row[worst])[:most]
+    return "\n".join([*lines, "", *_table(found["kind"], rows)])
+
+
+def _table(kind: str, rows: Sequence[dict[str, Any]]) -> list[str]:
+    if kind == "regression":
+        columns = ["mae", "rmse", "largest_error", "mean_error", "r2", "correlation"]
+        cells = [["value", *(name.replace("_", " ") for name in columns)]]
+        cells += [[row["name"], *(_number(row[name]) for name in columns)] for row in rows]
+    else:
+        columns = ["precision", "recall", "f1", "auroc"]
+        cells = [["class" if kind == "classification" else "label", "right", *columns]]
+        cells += [[row["name"], right(row), *(_number(row[name]) for name in columns)] for row in rows]
+    cells = [[_shortened(line[0]), *line[1:]] for line in cells]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    left = 1 if kind == "regression" else 2
+    return ["  ".join(f"{cell:<{width}}" if number < left else f"{cell:>{width}}"
+                      for number, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()
+            for line in cells]
+
+
+def right(row: dict[str, Any]) -> str:
+    """How much of a class was recognised: 82% (826/1000)."""
+    return f"{row['right'] / row['samples']:.0%} ({row['right']}/{row['samples']})" if row["samples"] else "no sample"
+
+
+def _shortened(name: str, most: int = 28) -> str:
+    return name if len(name) <= most else f"{name[:most - 3]}..."
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}"

@@ -1,0 +1,105 @@
+"""What there is to see of a run, as parts of its report: curves, plots, sheets of pictures."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from html import escape
+from typing import Any
+
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.schema import Config
+from drumbeat.data.order import Timetable
+from drumbeat.trainers.report import page
+from drumbeat.trainers.report.charts import Chart, colours, draw, number
+from drumbeat.trainers.report.events import Events
+
+PhaseSteps = tuple[str, int, int]
+"""Name, first and last step of a phase."""
+
+WAITING = "time spent waiting for data"
+OWN_TITLES = {
+    "train/rate": "learning rate", "speed/samples_per_second": "samples/s",
+    "speed/data_wait_fraction": WAITING,
+}
+"""Curves with a chart of their own; the others stand with those of the same name: train/loss, validation/loss."""
+SHEETS = {"mistakes": "mistakes, the worst first"}
+"""Pictures of `drumbeat evaluate` that show samples, and what to write above them; plots have a title of their own."""
+LINES = 40
+"""Of figures up to which they are not folded."""
+NOT_DRAWN = ("train/epoch", "speed/step_seconds")
+"""Which follow from the others."""
+
+
+def phase_steps(config: Config, samples: int | None) -> list[PhaseSteps]:
+    """Name, first and last step of each phase; nothing where the size of the training set is not known yet."""
+    found: list[PhaseSteps] = []
+    for name, phase in config.phases.items():
+        if phase is not None and samples:
+            first = found[-1][2] if found else 0
+            steps = Timetable(samples, phase.batch_size or config.batch_size, phase.epochs).steps
+            found.append((name, first, first + steps))
+    return found
+
+
+def charts(events: Events, phases: list[PhaseSteps], best: int | None) -> Iterator[str]:
+    """A chart for each metric, with its curves of training and validation; then rate, speed and waiting."""
+    groups: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for tag in sorted(events.curves, key=lambda tag: (tag.startswith("speed/"), tag in OWN_TITLES)):
+        group, _, name = tag.partition("/")
+        if tag not in NOT_DRAWN and any(math.isfinite(value) for _, value in events.curves[tag]):
+            groups.setdefault(OWN_TITLES.get(tag, name or group), {})[group] = events.curves[tag]
+    last = max((curve[-1][0] for curves in groups.values() for curve in curves.values()), default=0)
+    for title, curves in groups.items():
+        chart = Chart(title=title, curves=curves, percent=title == WAITING, from_zero="speed" in curves,
+                      magnitudes=title in ("loss", "learning rate"), best=best if "validation" in curves else None)
+        shown = dict(zip(curves, colours(curves), strict=True)) if title not in OWN_TITLES.values() else {}
+        yield page.figure(title, draw(chart, phases, last), shown, f"┊ best, step {best:,}" if chart.best else "")
+
+
+def validations(events: Events, phases: list[PhaseSteps], result: dict[str, Any]) -> str:
+    """Every evaluation of the validation set in numbers."""
+    curves = {tag.partition("/")[2]: dict(curve) for tag, curve in events.curves.items()
+              if tag.startswith("validation/")}
+    steps = sorted(set().union(*curves.values()))
+    best = result.get("best", {}).get("step")
+    rows = [(f"{step:,}", next((name for name, _, last in phases if step <= last), ""),
+             *(number(curve[step]) if step in curve else "" for curve in curves.values()),
+             "best" if step == best else "") for step in steps]
+    return page.fold("validation in numbers", page.table(["step", "phase", *curves, ""], rows)) if rows else ""
+
+
+def evaluations(run: RunDir) -> Iterator[str]:
+    """What `drumbeat evaluate` has left in the run's folder: figures, plots and sheets."""
+    for folder in sorted(path for path in (run.path / "evaluation").glob("*") if path.is_dir()):
+        text = folder / "figures.txt"
+        files = sorted(folder.glob("*.png"), key=lambda path: (path.stem in SHEETS, path.stem))
+        plots = [page.figure(SHEETS.get(path.stem, ""), page.image(path.read_bytes(), path.stem.replace("_", " ")),
+                             kind="wide" if path.stem in SHEETS else "plot") for path in files]
+        alone = sum(path.stem not in SHEETS for path in files) % 2 == 1
+        split, _, step = folder.name.rpartition("-")
+        title, words = f"{split}, step {step}" if split else folder.name, ""
+        if text.is_file():
+            words = text.read_text(encoding="utf-8").rstrip()
+            if heading := re.match(r"(\w+ set) of \S+, (.+)\n\n", words):  # the page says which run it is
+                title, words = f"{heading[1]}, {heading[2]}", words[heading.end():]
+        if words or plots:
+            yield f"<h3>{escape(title)}</h3>"
+        if words:
+            words = page.listing(words)
+            short = words.count("\n") <= LINES
+            if short and alone:
+                plots.insert(0, page.figure("", words))
+            else:
+                yield words if short else page.fold("figures", words)
+        yield page.grid(plots)
+
+
+def pictures(events: Events) -> Iterator[str]:
+    """The newest sheet of each tag; those with something to read on them as wide as the page."""
+    for tag, picture in sorted(events.pictures.items(), key=lambda item: (item[0][:6] != "train/", item[1].step)):
+        group, _, name = tag.partition("/")
+        title = f"what the model saw: {name}" if group == "train" else f"{group} {name}"
+        yield page.figure(title, page.image(picture.data, title), note=f"step {picture.step:,}",
+                          kind="" if group == "train" else "wide")

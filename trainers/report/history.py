@@ -1,0 +1,98 @@
+"""What a run has been through, as parts of its report: attempts, their last words, checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from drumbeat.configs.run.manifest import checkpoint_path, saved_steps
+from drumbeat.configs.run.folder import Attempt, RunDir, read_json
+from drumbeat.configs.schema import Config
+from drumbeat.trainers.report import page
+
+LOG_LINES = 60
+"""Of a log, from its end."""
+
+
+def attempts(run: RunDir, status: dict[str, Any], progress: dict[str, Any]) -> str:
+    """Each start of all ranks: on how many, how many of its steps count, and how it ended."""
+    spans = progress.get("ledger", [])
+    rows = []
+    newest = run.newest_attempt()
+    for path in sorted(run.attempts.glob("[0-9]*")) if newest else ():
+        attempt = Attempt(path)
+        mine = [span for span in spans if span["attempt"] == attempt.number]
+        began = read_json(attempt.launch).get("time")
+        rows.append((str(attempt.number), moment(began) if began else "", str(mine[0]["ranks"]) if mine else "",
+                     f"{sum(span['steps'] for span in mine):,}" if mine else "0",
+                     _end_of(attempt, status if path == newest.path else {})))  # type: ignore[union-attr]
+    return page.table(["attempt", "began", "ranks", "steps saved", "end"], rows) if rows else ""
+
+
+def _end_of(attempt: Attempt, status: dict[str, Any]) -> str:
+    """How an attempt ended, in words. `status` is the run's where the attempt is its newest."""
+    verdict, saved, errors = read_json(attempt.verdict), read_json(attempt.saved), attempt.errors()
+    if verdict:
+        return str(verdict["words"]) + (f"; {verdict['next']}" if verdict["next"] in ("restart", "requeue") else "")
+    if saved:
+        return f"{saved['state']} at step {saved['step']:,}"
+    if errors:
+        return f"failed at step {errors[0]['step']:,}: {errors[0]['type']}: {str(errors[0]['message'])[:300]}"
+    return str(status.get("state", "ended without a word"))
+
+
+def words_of(run: RunDir, status: dict[str, Any]) -> Iterator[str]:
+    """Of the newest attempt: the traceback it failed with, and the last lines of a log."""
+    attempt = run.newest_attempt()
+    if attempt is None:
+        return
+    errors = attempt.errors()
+    rank = read_json(attempt.verdict).get("rank", -1)
+    first = next((error for error in errors if error["rank"] == rank), errors[0] if errors else None)
+    if first:
+        yield page.fold(f"traceback of rank {first['rank']}", page.listing(str(first["traceback"]).rstrip()),
+                        opened=status.get("state") == "failed")
+    logs = [attempt.log(first["rank"] if first else 0), attempt.log(0), attempt.node_log(0)]
+    if log := next((log for log in logs if log.is_file() and log.stat().st_size), None):
+        lines = _tail(log)
+        yield page.fold(f"{attempt.path.name}/{log.name}, the last lines" if len(lines) == LOG_LINES
+                        else f"{attempt.path.name}/{log.name}", page.listing("\n".join(lines)))
+
+
+def _tail(log: Path) -> list[str]:
+    """The last lines of a log that may be large."""
+    with open(log, "rb") as file:
+        file.seek(max(0, log.stat().st_size - 200 * LOG_LINES))
+        return file.read().decode(errors="replace").splitlines()[-LOG_LINES:]
+
+
+def checkpoints(run: RunDir, config: Config) -> str:
+    """What is saved, newest first."""
+    links = {name: (run.checkpoints / name).resolve() for name in ("last", "best")}
+    rows = []
+    for step in saved_steps(run):
+        path = checkpoint_path(run, step)
+        state = read_json(path / "state.json").get("progress", {})
+        phases = dict(enumerate(config.phases))
+        try:
+            size, saved = sum(file.stat().st_size for file in path.iterdir()) / 1e6, path.stat().st_mtime
+        except FileNotFoundError:
+            continue  # the run has removed it meanwhile, for newer ones
+        words = [name for name, linked in links.items() if linked == path.resolve()]
+        if not (path / "manifest.json").is_file():
+            words.append("not complete")
+        rows.append((f"{step:,}", phases.get(state.get("phase", -1), ""), f"{size:,.1f} MB",
+                     moment(saved), ", ".join(words)))
+    return page.table(["step", "phase", "size", "saved", ""], rows) if rows else ""
+
+
+def moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def duration(seconds: float) -> str:
+    """A length of time in its largest fitting unit."""
+    units: Iterable[tuple[float, str]] = ((86400, "days"), (3600, "hours"), (60, "minutes"))
+    return next((f"{seconds / size:.0f} {name}" for size, name in units if seconds >= 2 * size), f"{seconds:.0f} s")
