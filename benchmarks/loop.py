@@ -24,10 +24,10 @@ from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import Loaded, build_config
 from drumbeat.configs.run.folder import RunDir, write_json, write_text
 from drumbeat.configs.schema import Site
-from drumbeat.launch.node.torchrun import Agents
 from drumbeat.launch.backends.executors import environment
-from drumbeat.launch.plan.job import Machine, plan_job, torchrun_command
 from drumbeat.launch.node.rendezvous import LOOPBACK, free_port
+from drumbeat.launch.node.torchrun import Agents
+from drumbeat.launch.plan.job import Machine, plan_job, torchrun_command
 
 RANKS = 2
 LIMIT = """Limit: the loop cannot be faster than the arithmetic of its model. A ratio of 1 against the bare loop means

@@ -12,9 +12,9 @@ from typing import Any
 
 from drumbeat.configs.errors import Fault, PrepareError, RunError
 from drumbeat.configs.layers import short
-from drumbeat.configs.run.manifest import checkpoint_path, saved_steps
 from drumbeat.configs.merge import is_path
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.manifest import checkpoint_path, saved_steps
 from drumbeat.configs.schema import Config
 
 SPLITS = ("train", "validation", "test")

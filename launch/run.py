@@ -11,7 +11,9 @@ import sys
 
 if __name__ == "__main__":  # as a file: Python has put launch/ first on the path, where the repository belongs
     sys.path[0] = os.path.realpath(__file__).rsplit(os.sep, 2)[0]
-    from drumbeat.launch.entry import main  # which has this module imported under its own name, once it is sure to be needed
+    from drumbeat.launch.entry import (
+        main,  # which has this module imported under its own name, once it is sure to be needed
+    )
 
     sys.exit(main(["run", *sys.argv[1:]], program="python launch/run.py"))
 
@@ -24,10 +26,10 @@ from typing import Any
 from drumbeat.configs.errors import ConfigError, Fault, RunError, nearest
 from drumbeat.configs.load import Loaded, find, load, load_site, reload
 from drumbeat.configs.run.folder import RunDir, read_json
-from drumbeat.launch.plan import snapshot
 from drumbeat.launch.backends.allocation import each_node, held
-from drumbeat.launch.plan.job import JobPlan, Machine, Where, plan_job
 from drumbeat.launch.commands.start import Start, pointing_into, start
+from drumbeat.launch.plan import snapshot
+from drumbeat.launch.plan.job import JobPlan, Machine, Where, plan_job
 
 
 def run(args: argparse.Namespace) -> int:

@@ -14,8 +14,8 @@ import pytest
 from drumbeat.configs.layers import ROOT, file_layers
 from drumbeat.configs.load import load, load_site
 from drumbeat.configs.schema import Site
-from drumbeat.launch.plan.job import Machine, plan_job
 from drumbeat.launch.commands.start import EXECUTORS
+from drumbeat.launch.plan.job import Machine, plan_job
 
 MAY_IMPORT = {
     "configs": {"configs"},

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from drumbeat.configs.errors import Fault, PrepareError
+from drumbeat.configs.preconditions import once
 from drumbeat.configs.schema import Config, Phase
 from drumbeat.configs.yaml_text import inline
-from drumbeat.configs.preconditions import once
 from drumbeat.data.cache import open_cache
 from drumbeat.data.images import ImageFolder
 from drumbeat.data.loader import Samples, Shares, Transform

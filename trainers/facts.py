@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from drumbeat.configs.errors import Fault, PrepareError, nearest
-from drumbeat.configs.schema import Config
 from drumbeat.configs.preconditions import FROM_DATA, innermost
+from drumbeat.configs.schema import Config
 from drumbeat.data.loader import Samples
 
 

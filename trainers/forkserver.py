@@ -32,8 +32,8 @@ from typing import Any
 
 from drumbeat.configs.errors import UserError
 from drumbeat.configs.load import read
-from drumbeat.configs.run.processes import call_process, end_with
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.processes import call_process, end_with
 from drumbeat.data.fork import WARNING
 
 OURS = {"data", "models", "torch", "torchvision", "trainers"}

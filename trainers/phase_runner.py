@@ -24,7 +24,6 @@ from drumbeat.data.loader import Batch
 from drumbeat.data.order import key, micro_batches
 from drumbeat.trainers.build import build_optimizer, build_scheduler, computes_bf16, frozen_modules
 from drumbeat.trainers.checkpoints.manager import Checkpoint
-from drumbeat.trainers.guards import Buffers, FiniteCheck, can_skip
 from drumbeat.trainers.checkpoints.state import (
     optimizer_numbers,
     optimizer_tensors,
@@ -34,6 +33,7 @@ from drumbeat.trainers.checkpoints.state import (
     scheduler_numbers,
     tensors_after_a_step,
 )
+from drumbeat.trainers.guards import Buffers, FiniteCheck, can_skip
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.world import World
 

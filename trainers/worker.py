@@ -24,8 +24,8 @@ from drumbeat.configs.determinism import operations
 from drumbeat.configs.errors import UserError
 from drumbeat.configs.load import read
 from drumbeat.configs.patience import patience
-from drumbeat.configs.run.processes import call_process
 from drumbeat.configs.run.folder import Attempt, RunDir, State, read_json, write_json
+from drumbeat.configs.run.processes import call_process
 from drumbeat.configs.schema import Config
 from drumbeat.data.bar import Bar
 from drumbeat.data.loader import said

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from drumbeat.data.fork import FORK
 from drumbeat.data.demo.radiograph import draw_radiograph
+from drumbeat.data.fork import FORK
 
 CLASSES = ("NORMAL", "PNEUMONIA")
 SPLITS = ("train", "test", "val")

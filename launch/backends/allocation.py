@@ -18,10 +18,10 @@ from pathlib import Path
 
 from drumbeat.configs.errors import Fault, LaunchError
 from drumbeat.configs.run.folder import RunDir, write_text
-from drumbeat.launch.slurm.job import START, Allocation
 from drumbeat.launch.backends.executors import Job, Request, environment, node_command, setup_lines
 from drumbeat.launch.plan.job import Held, JobPlan, Machine
 from drumbeat.launch.runs.find import IN_ALLOCATION
+from drumbeat.launch.slurm.job import START, Allocation
 
 DETAILS = re.compile(r"Nodes=\S+ CPU_IDs=(\S+) Mem=\d+ GRES=(\S*)")
 """What `scontrol --details show job` says of nodes that were given the same."""

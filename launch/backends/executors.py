@@ -22,8 +22,8 @@ from typing import Any, Protocol
 from drumbeat.configs.errors import Fault, LaunchError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.launch.node.gpu_locks import hold_gpus
-from drumbeat.launch.slurm.grace import lead_seconds
 from drumbeat.launch.plan.job import JobPlan, leaked, torchrun_command
+from drumbeat.launch.slurm.grace import lead_seconds
 
 YEAR_MINUTES = 525_600
 """submitit ends local jobs after two minutes unless told otherwise."""
@@ -94,8 +94,8 @@ class Local:
         its files. `drumbeat stop` ends it."""
         import submitit
 
-        from drumbeat.launch.node.launcher import Node
         from drumbeat.launch.attempts.processes import ignoring_signals
+        from drumbeat.launch.node.launcher import Node
 
         plan = request.plan
         folder = RunDir(Path(plan.run_dir)).submitit

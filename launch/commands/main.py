@@ -61,8 +61,8 @@ def rerun(args: argparse.Namespace) -> int:
 
 
 def status(args: argparse.Namespace) -> int:
-    from drumbeat.launch.runs.listing import as_json, facts
     from drumbeat.launch.runs.find import find_run
+    from drumbeat.launch.runs.listing import as_json, facts
     from drumbeat.launch.runs.status import gone, status_text
 
     found = find_run(args.run, Path(args.runs))
@@ -71,8 +71,8 @@ def status(args: argparse.Namespace) -> int:
 
 
 def ls(args: argparse.Namespace) -> int:
-    from drumbeat.launch.runs.listing import as_json, facts, show
     from drumbeat.launch.runs.find import all_runs
+    from drumbeat.launch.runs.listing import as_json, facts, show
 
     runs = all_runs(Path(args.runs))
     if args.json:
@@ -83,8 +83,8 @@ def ls(args: argparse.Namespace) -> int:
 
 
 def logs(args: argparse.Namespace) -> int:
-    from drumbeat.launch.runs.logs import error_lines, log_lines
     from drumbeat.launch.runs.find import find_run
+    from drumbeat.launch.runs.logs import error_lines, log_lines
 
     found = find_run(args.run, Path(args.runs))
     one = None if args.attempt == "all" else args.attempt
@@ -103,24 +103,24 @@ def why(args: argparse.Namespace) -> int:
 
 
 def stop(args: argparse.Namespace) -> int:
-    from drumbeat.launch.runs.stop import ask_to_stop
     from drumbeat.launch.runs.find import find_run
+    from drumbeat.launch.runs.stop import ask_to_stop
 
     print(ask_to_stop(find_run(args.run, Path(args.runs))))
     return 0
 
 
 def cancel(args: argparse.Namespace) -> int:
-    from drumbeat.launch.runs.stop import cancel
     from drumbeat.launch.runs.find import find_run
+    from drumbeat.launch.runs.stop import cancel
 
     print(cancel(find_run(args.run, Path(args.runs))))
     return 0
 
 
 def verify(args: argparse.Namespace) -> int:
-    from drumbeat.launch.runs.find import find_run
     from drumbeat.launch.commands.programs import on_run
+    from drumbeat.launch.runs.find import find_run
 
     return on_run("drumbeat.trainers.commands.verify", find_run(args.run, Path(args.runs)), new_code=args.new_code)
 
@@ -134,16 +134,16 @@ def checkpoints(args: argparse.Namespace) -> int:
 
 
 def export(args: argparse.Namespace) -> int:
-    from drumbeat.launch.runs.find import find_run
     from drumbeat.launch.commands.programs import start
+    from drumbeat.launch.runs.find import find_run
 
     folder = find_run(args.run, Path(args.runs)).path
     return start("drumbeat.trainers.commands.export", str(folder), str(args.file.absolute()), "last" if args.last else "best")
 
 
 def report(args: argparse.Namespace) -> int:
-    from drumbeat.launch.runs.find import find_run
     from drumbeat.launch.commands.programs import start
+    from drumbeat.launch.runs.find import find_run
 
     folder = find_run(args.run, Path(args.runs)).path
     return start("drumbeat.trainers.report.report", str(folder), str((args.out or folder / "report.html").absolute()))
@@ -168,8 +168,8 @@ def evaluate(args: argparse.Namespace) -> int:
 
 def predict(args: argparse.Namespace) -> int:
     from drumbeat.configs.preconditions import check_given
-    from drumbeat.launch.plan.job import Machine
     from drumbeat.launch.commands.programs import on_run, trained_run
+    from drumbeat.launch.plan.job import Machine
 
     found, config = trained_run(args.run, Path(args.runs), args.checkpoint)
     check_given(list(map(Path, args.given)), config)
@@ -194,8 +194,8 @@ def doctor(args: argparse.Namespace) -> int:
 def drill(args: argparse.Namespace) -> int:
     import random
 
-    from drumbeat.launch.drill.drill import drill
     from drumbeat.launch.commands.programs import load_words
+    from drumbeat.launch.drill.drill import drill
 
     flags = [f"--{name}={value}" for name in ("gpus", "procs") if (value := getattr(args, name)) is not None]
     seed = random.randrange(10**6) if args.seed is None else args.seed

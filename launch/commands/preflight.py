@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 from drumbeat.configs.errors import Fault, LaunchError
-from drumbeat.launch.slurm.client import WAIT, ask
 from drumbeat.launch.backends.executors import Request, environment
 from drumbeat.launch.plan.job import JobPlan
+from drumbeat.launch.slurm.client import WAIT, ask
 from drumbeat.launch.slurm.sbatch_errors import refusal
 
 OF_ONE_MACHINE = ("tmpfs", "ramfs", "devtmpfs", "overlay", "squashfs")

@@ -13,13 +13,13 @@ from pathlib import Path
 from drumbeat.configs.errors import ConfigError, Fault, LaunchError
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.load import load, read
+from drumbeat.configs.preconditions import check_data, find_checkpoint, needs_data
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.schema import Config
-from drumbeat.configs.preconditions import check_data, find_checkpoint, needs_data
 from drumbeat.launch.plan.gpus import together
 from drumbeat.launch.plan.job import Machine
-from drumbeat.launch.runs.find import find_run
 from drumbeat.launch.plan.snapshot import Snapshot, code_text, newest_code
+from drumbeat.launch.runs.find import find_run
 
 Done = subprocess.CompletedProcess[str]
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from drumbeat.configs.errors import Fault, LaunchError, UserError
 from drumbeat.configs.load import Loaded
 from drumbeat.configs.run.folder import RunDir, write_json, write_text
+from drumbeat.launch.backends.allocation import Here, note
 from drumbeat.launch.backends.executors import Executor, InProcess, Local, Slurm, require_slurm
 from drumbeat.launch.node.gpu_locks import check_free
 from drumbeat.launch.plan.gpus import together
-from drumbeat.launch.backends.allocation import Here, note
 from drumbeat.launch.plan.job import JobPlan, Machine, Where
 from drumbeat.launch.plan.snapshot import Snapshot, code_text
 
@@ -66,8 +66,8 @@ def start(what: Start, *, dry_run: bool = False, detach: bool = False) -> int:
     check_free(plan)
     _check_writable(run_dir)
 
-    from drumbeat.launch.runs import attach as watch
     from drumbeat.launch.attempts.processes import ignoring_signals
+    from drumbeat.launch.runs import attach as watch
 
     before = run_dir.newest_attempt()
     with _all_or_nothing(what):

@@ -25,13 +25,13 @@ from drumbeat.configs.determinism import claim
 from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.layers import ROOT, short
 from drumbeat.configs.run.folder import ENDED, Attempt, RunDir, read_json
-from drumbeat.launch.runs.stop import end_processes
+from drumbeat.launch.attempts.verdict import Verdict
+from drumbeat.launch.commands.programs import module
 from drumbeat.launch.drill.faults import BLOWS
-from drumbeat.launch.runs.goodput import goodput, text, useful
 from drumbeat.launch.plan.job import JobPlan
 from drumbeat.launch.runs.find import processes_of
-from drumbeat.launch.commands.programs import module
-from drumbeat.launch.attempts.verdict import Verdict
+from drumbeat.launch.runs.goodput import goodput, text, useful
+from drumbeat.launch.runs.stop import end_processes
 
 LOOK_SECONDS = 0.05
 LAST = 0.9

@@ -17,8 +17,8 @@ from pathlib import Path
 from random import Random
 from typing import Literal, TypeVar
 
-from drumbeat.configs.run.manifest import checkpoint_path, saved_steps
 from drumbeat.configs.run.folder import ENDED, RunDir, read_json
+from drumbeat.configs.run.manifest import checkpoint_path, saved_steps
 from drumbeat.launch.attempts.processes import descendants
 
 After = Literal["restart", "resume", "same attempt"]

@@ -13,10 +13,10 @@ from contextlib import suppress
 
 from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.run.folder import ENDED, Attempt, RunDir, read_json, write_json
-from drumbeat.launch.slurm.job import WAIT, Allocation, job_name, ours
+from drumbeat.launch.attempts.verdict import Verdict, in_a_row, judge, newest_checkpoint
 from drumbeat.launch.backends.executors import Slurm
 from drumbeat.launch.plan.job import JobPlan
-from drumbeat.launch.attempts.verdict import Verdict, in_a_row, judge, newest_checkpoint
+from drumbeat.launch.slurm.job import WAIT, Allocation, job_name, ours
 
 CONTINUE = 75
 """The exit code of a job that another one is to follow; any but 0 would do. sysexits.h calls it a temporary failure."""

@@ -23,19 +23,19 @@ from types import FrameType
 from typing import TypeVar
 
 from drumbeat.configs.errors import UserError
-from drumbeat.configs.run.processes import end_with
 from drumbeat.configs.run.folder import Attempt, RunDir, read_json, write_json
-from drumbeat.launch.node.torchrun import Agents
-from drumbeat.launch.slurm.job import Allocation, job_identity, job_name, ours
-from drumbeat.launch.node.gpu_locks import hold_gpus
+from drumbeat.configs.run.processes import end_with
 from drumbeat.launch.attempts.hang import FLIGHT_RECORDER
-from drumbeat.launch.slurm.grace import grace_warning, lead_seconds
-from drumbeat.launch.node.handshake import meet
-from drumbeat.launch.plan.job import JobPlan, torchrun_command
 from drumbeat.launch.attempts.processes import become_subreaper
-from drumbeat.launch.node.rendezvous import LOOPBACK, free_port, network_variables, own_address
-from drumbeat.launch.node.handover import AGAIN, CONTINUE, drop_successor, look_back, queue_successor, take_over
 from drumbeat.launch.attempts.verdict import TERMINATED, TIME_LIMIT, Next, Verdict, judge
+from drumbeat.launch.node.gpu_locks import hold_gpus
+from drumbeat.launch.node.handover import AGAIN, CONTINUE, drop_successor, look_back, queue_successor, take_over
+from drumbeat.launch.node.handshake import meet
+from drumbeat.launch.node.rendezvous import LOOPBACK, free_port, network_variables, own_address
+from drumbeat.launch.node.torchrun import Agents
+from drumbeat.launch.plan.job import JobPlan, torchrun_command
+from drumbeat.launch.slurm.grace import grace_warning, lead_seconds
+from drumbeat.launch.slurm.job import Allocation, job_identity, job_name, ours
 
 POLL = 0.2
 """Seconds between two looks. A loop, because `Popen.poll` inside a signal handler sees nothing while `wait` runs."""

@@ -15,15 +15,15 @@ from drumbeat.configs.determinism import claim
 from drumbeat.configs.errors import hang
 from drumbeat.configs.layers import short
 from drumbeat.configs.run.folder import ENDED, Attempt, RunDir, read_json
-from drumbeat.launch.runs.stop import end_processes, end_steps
-from drumbeat.launch.slurm.client import SilentError
-from drumbeat.launch.commands.describe import summary
+from drumbeat.launch.attempts.verdict import Verdict
 from drumbeat.launch.backends.executors import Job
-from drumbeat.launch.runs.logs import Tail
+from drumbeat.launch.commands.describe import summary
 from drumbeat.launch.plan.job import JobPlan, Where
 from drumbeat.launch.runs.find import LAUNCHERS, command, processes_of, still_runs
+from drumbeat.launch.runs.logs import Tail
 from drumbeat.launch.runs.status import clock
-from drumbeat.launch.attempts.verdict import Verdict
+from drumbeat.launch.runs.stop import end_processes, end_steps
+from drumbeat.launch.slurm.client import SilentError
 
 LOOK_SECONDS = 0.25
 EXIT_CODES = {"finished": 0, "stopped": 130, "cancelled": 130}

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 
-from drumbeat.configs.run.manifest import checkpoint_path, saved_steps
 from drumbeat.configs.run.folder import ENDED, RunDir, read_json
+from drumbeat.configs.run.manifest import checkpoint_path, saved_steps
 
 WORDS = {"training": "training", "evaluating": "evaluating", "waiting": "waiting for data", "saving": "saving",
          "starting": "starting", "queued": "between attempts", "leaving": "leaving", "lost": "lost to failures"}

@@ -13,8 +13,8 @@ from typing import Any
 
 from drumbeat.configs.determinism import operations
 from drumbeat.configs.run.folder import ENDED, RunDir, read_json
-from drumbeat.launch.runs.goodput import goodput
 from drumbeat.launch.runs.find import SILENCE_SECONDS
+from drumbeat.launch.runs.goodput import goodput
 from drumbeat.launch.runs.status import clock, gone
 
 MOST = 20

@@ -8,12 +8,12 @@ from drumbeat.configs.determinism import claim
 from drumbeat.configs.errors import Fault, RunError, hang
 from drumbeat.configs.layers import short
 from drumbeat.configs.load import read
-from drumbeat.configs.run.manifest import checkpoint_path, damage, saved_steps
 from drumbeat.configs.run.folder import ENDED, RunDir, read_json
+from drumbeat.configs.run.manifest import checkpoint_path, damage, saved_steps
 from drumbeat.launch.attempts.cause import cause
-from drumbeat.launch.runs.goodput import goodput, text
-from drumbeat.launch.runs.find import SILENCE_SECONDS, command, still_runs
 from drumbeat.launch.attempts.verdict import newest_checkpoint
+from drumbeat.launch.runs.find import SILENCE_SECONDS, command, still_runs
+from drumbeat.launch.runs.goodput import goodput, text
 
 JOBS = {"slurm": "SLURM", "here": "SLURM, and yours: the run is a step of it"}
 """What a job's number is, by where the run was started."""

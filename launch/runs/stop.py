@@ -11,11 +11,11 @@ from pathlib import Path
 
 from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.run.folder import ENDED, RunDir, read_json, write_json
-from drumbeat.launch.slurm.client import SilentError, cancel_jobs, queued, steps
 from drumbeat.launch.attempts.processes import descendants
+from drumbeat.launch.attempts.verdict import newest_checkpoint
 from drumbeat.launch.runs.find import command, processes_of
 from drumbeat.launch.runs.status import gone
-from drumbeat.launch.attempts.verdict import newest_checkpoint
+from drumbeat.launch.slurm.client import SilentError, cancel_jobs, queued, steps
 
 END_SECONDS = 90.0
 """SLURM gives a job that is cancelled its KillWait, 30 s unless the site says otherwise, and then kills it."""

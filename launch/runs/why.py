@@ -8,10 +8,10 @@ from typing import Any
 
 from drumbeat.configs.errors import hang
 from drumbeat.configs.run.folder import ENDED, RunDir, read_json
-from drumbeat.launch.slurm.client import QueuedJob, SilentError, queued
-from drumbeat.launch.slurm.limits import limit
 from drumbeat.launch.runs.find import SILENCE_SECONDS, command, still_runs
 from drumbeat.launch.runs.status import clock
+from drumbeat.launch.slurm.client import QueuedJob, SilentError, queued
+from drumbeat.launch.slurm.limits import limit
 
 REASONS: dict[str, tuple[str, str]] = {
     "Resources": ("it is next, and waits for nodes to become free",

@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.errors import ConfigError
-from drumbeat.configs.layers import ROOT, Layer, assignment_layer, file_layers, flag_layer, leaves, overlay, parent, short
+from drumbeat.configs.layers import (
+    ROOT,
+    Layer,
+    assignment_layer,
+    file_layers,
+    flag_layer,
+    leaves,
+    overlay,
+    parent,
+    short,
+)
 
 
 def layer(origin: str, **values: object) -> Layer:

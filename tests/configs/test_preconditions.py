@@ -11,8 +11,8 @@ import pytest
 from drumbeat.configs.errors import Fault, PrepareError
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
-from drumbeat.configs.schema import Config
 from drumbeat.configs.preconditions import check_data, needs_data, with_way_out
+from drumbeat.configs.schema import Config
 
 
 def config(data: dict[str, Any]) -> Config:

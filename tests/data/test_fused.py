@@ -16,9 +16,9 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
 from drumbeat.data import fused
+from drumbeat.data.demo.radiograph import draw_radiograph
 from drumbeat.data.fused import Canvas, Fused, fuse, needed_side
 from drumbeat.data.images import read_pixels
-from drumbeat.data.demo.radiograph import draw_radiograph
 
 FLAGSHIP = Path(__file__).parents[2] / "configs" / "resnet50_xray.yaml"
 

@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from drumbeat.data.images import ImageFolder, read_pixels
 from drumbeat.data.demo.radiograph import draw_radiograph
+from drumbeat.data.images import ImageFolder, read_pixels
 
 Array = NDArray[Any]
 

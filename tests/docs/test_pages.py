@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from docs.pages import FOLDER, header, pages
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.folder import read_json
-from docs.pages import FOLDER, header, pages
 from drumbeat.launch.commands.main import main
 from tests.tiny import drumbeat, latest
 

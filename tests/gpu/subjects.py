@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.tiny import Net
 from drumbeat.trainers.tasks import Classification
+from tests.tiny import Net
 
 CONFIG = """
 name: reporting

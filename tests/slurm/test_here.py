@@ -21,11 +21,11 @@ import pytest
 from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.run.folder import RunDir, write_json
 from drumbeat.configs.schema import Site
-from drumbeat.launch.runs.stop import ask_to_stop, cancel
-from drumbeat.launch.slurm.client import steps
 from drumbeat.launch.backends.allocation import Here, held
 from drumbeat.launch.plan.job import Held, JobPlan, Topology
 from drumbeat.launch.runs.find import processes_of, still_runs
+from drumbeat.launch.runs.stop import ask_to_stop, cancel
+from drumbeat.launch.slurm.client import steps
 from tests.launch import standin
 from tests.launch.node.test_launcher import ROOT, alive, until
 from tests.slurm.cluster import Cluster

@@ -17,8 +17,8 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.executors import Slurm
 from drumbeat.launch.plan.job import JobPlan
-from tests.launch.small import plan
 from tests.launch.backends.test_executors import CASES
+from tests.launch.small import plan
 from tests.slurm.cluster import Cluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.parametrize("cluster", [{"cpus": 64}], ids=[""], indirect=True,

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from drumbeat.trainers.tasks import Classification
 from tests.stubs.driver import Call, StubDriver
 from tests.tiny import drumbeat, write_config
-from drumbeat.trainers.tasks import Classification
 
 pytestmark = pytest.mark.slow
 

@@ -13,9 +13,9 @@ from PIL import Image
 from drumbeat.configs.run.folder import RunDir, read_json
 from drumbeat.data.order import Stream
 from drumbeat.launch.commands.main import main
+from drumbeat.trainers.commands.verify import verify
 from tests.tiny import drumbeat, latest, write_config
 from tests.trainers.made import IMAGES, PHASES, TEXTS, draw_images, run_of, write_texts
-from drumbeat.trainers.commands.verify import verify
 
 pytestmark = pytest.mark.slow
 

@@ -15,11 +15,10 @@ from drumbeat.configs.determinism import Operation, claim, operations, record
 from drumbeat.configs.run.folder import RunDir, read_json, write_json
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.drill.drill import conclusion
-from tests.tiny import drumbeat, latest, write_config
-from drumbeat.trainers.commands import compare
-from drumbeat.trainers.commands import verify
+from drumbeat.trainers.commands import compare, verify
 from drumbeat.trainers.determinism import recorded_operations
 from drumbeat.trainers.report.report import report
+from tests.tiny import drumbeat, latest, write_config
 
 PUT = "put_ has no deterministic implementation: repeating this run may give different bits"
 

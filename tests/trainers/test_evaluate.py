@@ -12,11 +12,11 @@ import torch.multiprocessing as mp
 
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
-from tests.tiny import Net, Pictures
 from drumbeat.trainers.evaluate import evaluate, judging
 from drumbeat.trainers.phase_runner import Forward
 from drumbeat.trainers.tasks import Classification, Mistake, Results, mean
 from drumbeat.trainers.world import World, join
+from tests.tiny import Net, Pictures
 
 CONFIG = {"name": "x", "batch_size": 4, "model": {"_target_": "x"}, "precision": "fp32",
           "phases": {"only": {"epochs": 1, "optimizer": {"_target_": "x"}}}}

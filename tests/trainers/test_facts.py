@@ -9,11 +9,11 @@ import torch
 
 from drumbeat.configs.errors import PrepareError
 from drumbeat.configs.load import load
-from tests.tiny import Pictures, write_config
 from drumbeat.trainers.account import check_unchanged, describe
 from drumbeat.trainers.build import build_sets, place_model
-from drumbeat.trainers.facts import facts_of, with_facts
 from drumbeat.trainers.commands.prepare import prepare
+from drumbeat.trainers.facts import facts_of, with_facts
+from tests.tiny import Pictures, write_config
 
 MODEL = "model={_target_: tests.trainers.test_facts.headed, classes: from_data}"
 

@@ -14,8 +14,8 @@ import pytest
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.folder import RunDir, write_text
 from drumbeat.launch.node.rendezvous import free_port
-from tests.tiny import CONFIG
 from drumbeat.trainers.forkserver import targets
+from tests.tiny import CONFIG
 
 LOOK = """
 import json, os, sys

@@ -17,10 +17,10 @@ from drumbeat.data.device import on_device
 from drumbeat.data.loader import Batch
 from drumbeat.data.order import micro_batches
 from drumbeat.data.text import Padded
-from tests.trainers.fake_gpu import GPU, FakeGpu, gpu
 from drumbeat.trainers.build import build_batch_transforms, build_optimizer, build_task, place_model
 from drumbeat.trainers.phase_runner import Forward, Stage
 from drumbeat.trainers.world import World
+from tests.trainers.fake_gpu import GPU, FakeGpu, gpu
 
 __all__ = ["gpu"]
 

@@ -14,9 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from drumbeat.configs.run.folder import read_json
 from drumbeat.data.order import Stream
-from tests.tiny import drumbeat, latest, write_config
-from drumbeat.trainers.guards import Buffers, weights_digest
 from drumbeat.trainers.checkpoints.state import weights_sha256
+from drumbeat.trainers.guards import Buffers, weights_digest
+from tests.tiny import drumbeat, latest, write_config
 
 POISON = 41
 POISONED = [f"data.train={{_target_: tests.tiny.Poisoned, n: 100, poison: {POISON}}}", "data.transforms.train=[]",

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from drumbeat.configs.load import load
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.trainers.build import build_sets
+from drumbeat.trainers.checkpoints.state import weights_sha256
 from drumbeat.trainers.guards import FiniteCheck, NotFiniteError
 from drumbeat.trainers.loop import Training
 from drumbeat.trainers.phase_runner import Stage
-from drumbeat.trainers.checkpoints.state import weights_sha256
 from drumbeat.trainers.worker import build
 from drumbeat.trainers.world import World, join
 

@@ -21,8 +21,8 @@ from drumbeat.configs.load import build_config
 from drumbeat.configs.schema import Config
 from drumbeat.data.loader import Batch
 from drumbeat.data.order import key, share
-from drumbeat.trainers.phase_runner import Forward, Stage, prefer_determinism, set_precision
 from drumbeat.trainers.checkpoints.state import weights_sha256
+from drumbeat.trainers.phase_runner import Forward, Stage, prefer_determinism, set_precision
 from drumbeat.trainers.tasks import Classification, Task
 from drumbeat.trainers.world import World, join
 

@@ -15,10 +15,10 @@ import pytest
 from drumbeat.configs.load import ROOT
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.data.demo.sets import TOPICS, _story
-from tests.workloads import train
 from drumbeat.trainers.commands.evaluate import judge, prepare
 from drumbeat.trainers.inference.predictor import Predictor
 from drumbeat.trainers.world import join
+from tests.workloads import train
 
 pytestmark = pytest.mark.slow
 

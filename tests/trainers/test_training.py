@@ -15,9 +15,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.folder import read_json
 from drumbeat.data.order import Stream, Timetable
-from tests.tiny import drumbeat, latest, write_config
 from drumbeat.trainers.checkpoints.manager import Checkpoints
 from drumbeat.trainers.checkpoints.state import weights_sha256
+from tests.tiny import drumbeat, latest, write_config
 
 pytestmark = pytest.mark.slow
 

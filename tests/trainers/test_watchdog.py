@@ -15,8 +15,8 @@ import torch.distributed as dist
 from drumbeat.configs.patience import GRACE, SHORTEST, gloo_seconds
 from drumbeat.configs.run.folder import RunDir, read_json
 from drumbeat.launch.attempts.hang import find_hang
-from tests.tiny import drumbeat, latest, write_config
 from drumbeat.trainers.watchdog import STEPS, Watchdog
+from tests.tiny import drumbeat, latest, write_config
 
 
 def test_patience_is_fixed_or_grows_with_the_steps(tmp_path: Path) -> None:

@@ -11,13 +11,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from drumbeat.configs.load import ROOT, load
 from drumbeat.configs.run.folder import RunDir, read_json
 from drumbeat.data.vocabulary import Words
-from tests.tiny import drumbeat, latest
-from tests.workloads import SMALL, train, write_sets
 from drumbeat.trainers.build import build_sets, place_model
 from drumbeat.trainers.commands.evaluate import judge, prepare
 from drumbeat.trainers.facts import facts_of, with_facts
 from drumbeat.trainers.inference.predictor import Predictor
 from drumbeat.trainers.world import join
+from tests.tiny import drumbeat, latest
+from tests.workloads import SMALL, train, write_sets
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*does not have a deterministic implementation.*")]
 

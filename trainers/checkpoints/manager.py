@@ -30,8 +30,8 @@ from torch import Tensor
 
 from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.layers import ROOT
-from drumbeat.configs.run.manifest import FORMAT, checkpoint_path, damage
 from drumbeat.configs.run.folder import Attempt, RunDir, State, read_json
+from drumbeat.configs.run.manifest import FORMAT, checkpoint_path, damage
 from drumbeat.trainers.checkpoints.staging import CPU, Files, Staging
 from drumbeat.trainers.checkpoints.writer import Order
 

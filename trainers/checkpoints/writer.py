@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from drumbeat.configs.run.folder import Attempt, RunDir, read_json
 from drumbeat.configs.run.manifest import FORMAT, checkpoint_path
 from drumbeat.configs.run.processes import call_process, end_with
-from drumbeat.configs.run.folder import Attempt, RunDir, read_json
 
 PIECE = 8 << 20
 """Bytes hashed and written at a time."""

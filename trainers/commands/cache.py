@@ -12,8 +12,8 @@ import sys
 from drumbeat.configs.errors import Fault, PrepareError
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
-from drumbeat.configs.schema import Config
 from drumbeat.configs.preconditions import with_way_out
+from drumbeat.configs.schema import Config
 from drumbeat.data.bar import Bar
 from drumbeat.trainers.build import build_sets, image_set, use_caches
 

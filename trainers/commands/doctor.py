@@ -26,8 +26,8 @@ import torch
 from drumbeat.configs.errors import PrepareError
 from drumbeat.configs.layers import Layer, short
 from drumbeat.configs.load import build_config
-from drumbeat.configs.schema import Config
 from drumbeat.configs.preconditions import with_way_out
+from drumbeat.configs.schema import Config
 from drumbeat.data.images import Normalize
 from drumbeat.data.loader import Samples, Shares
 from drumbeat.data.order import Timetable

@@ -26,14 +26,13 @@ from torch import Tensor, nn
 from drumbeat.configs.errors import Fault, PrepareError, RunError, UserError
 from drumbeat.configs.layers import short
 from drumbeat.configs.load import read
+from drumbeat.configs.preconditions import SPLITS, check_split, with_way_out
 from drumbeat.configs.run.folder import RunDir, read_json, write_json, write_text
 from drumbeat.configs.schema import Config
-from drumbeat.configs.preconditions import SPLITS, check_split, with_way_out
 from drumbeat.data.bar import Bar
 from drumbeat.data.images import UNREADABLE
 from drumbeat.data.loader import Fetch, Samples, chunks, one_thread, said
 from drumbeat.trainers.account import check_left_out
-from drumbeat.trainers.inference.tables import headings, rows, write_csv
 from drumbeat.trainers.build import (
     Sets,
     build_batch_transforms,
@@ -44,9 +43,10 @@ from drumbeat.trainers.build import (
 )
 from drumbeat.trainers.evaluate import evaluate
 from drumbeat.trainers.inference.contact_sheet import CPU, mistakes_sheet
+from drumbeat.trainers.inference.load import good_checkpoint, load_model, remembered, settle
+from drumbeat.trainers.inference.tables import headings, rows, write_csv
 from drumbeat.trainers.phase_runner import Forward
 from drumbeat.trainers.tasks import Results, Task
-from drumbeat.trainers.inference.load import good_checkpoint, load_model, remembered, settle
 from drumbeat.trainers.world import World, end_with_agent, join
 
 MISTAKES = 40

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from drumbeat.configs.errors import Fault, RunError, UserError
-from drumbeat.configs.run.manifest import damage
 from drumbeat.configs.run.folder import RunDir, read_json
+from drumbeat.configs.run.manifest import damage
 
 KINDS = (".pt", ".pth", ".safetensors")
 

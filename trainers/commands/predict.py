@@ -15,16 +15,16 @@ from pathlib import Path
 
 from drumbeat.configs.errors import Fault, RunError, UserError
 from drumbeat.configs.layers import short
-from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.preconditions import check_given, innermost
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.data.bar import Bar
-from drumbeat.trainers.inference.tables import headings, rows, write_csv
-from drumbeat.trainers.inference.inputs import images_given, texts_given
-from drumbeat.trainers.inference.predictor import Predicted, Predictor
 from drumbeat.trainers.inference.contact_sheet import save_sheet
+from drumbeat.trainers.inference.inputs import images_given, texts_given
+from drumbeat.trainers.inference.load import settle
+from drumbeat.trainers.inference.predictor import Predicted, Predictor
+from drumbeat.trainers.inference.tables import headings, rows, write_csv
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.tracking import PLAIN, RIGHT, WRONG, contact_sheet
-from drumbeat.trainers.inference.load import settle
 
 DRAWN = 60
 """Images on the sheet."""

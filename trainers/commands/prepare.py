@@ -25,9 +25,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from drumbeat.configs.errors import Fault, PrepareError, nearest
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
+from drumbeat.configs.preconditions import needs_data, with_way_out
 from drumbeat.configs.schema import Config
 from drumbeat.configs.yaml_text import inline
-from drumbeat.configs.preconditions import needs_data, with_way_out
 from drumbeat.data.loader import Samples
 from drumbeat.data.order import micro_batches, share
 from drumbeat.trainers.build import (
@@ -43,10 +43,10 @@ from drumbeat.trainers.build import (
     build_task,
     frozen_modules,
 )
-from drumbeat.trainers.facts import facts_of, with_facts
 from drumbeat.trainers.commands.gpu_check import gpu_faults, look
-from drumbeat.trainers.loop import timetables
 from drumbeat.trainers.commands.smoke_test import rehearse
+from drumbeat.trainers.facts import facts_of, with_facts
+from drumbeat.trainers.loop import timetables
 from drumbeat.trainers.tasks import Task
 
 

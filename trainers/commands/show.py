@@ -27,8 +27,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from drumbeat.configs.errors import PrepareError
 from drumbeat.configs.layers import Layer, short
 from drumbeat.configs.load import build_config
-from drumbeat.configs.schema import Config, Phase
 from drumbeat.configs.preconditions import innermost, needs_data, with_way_out
+from drumbeat.configs.schema import Config, Phase
 from drumbeat.data.loader import as_tensor
 from drumbeat.data.order import micro_batches, share
 from drumbeat.trainers.build import (

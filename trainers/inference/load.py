@@ -12,14 +12,14 @@ from torch import nn
 
 from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.load import read
-from drumbeat.configs.run.manifest import damage
-from drumbeat.configs.run.folder import RunDir, read_json
-from drumbeat.configs.schema import Config
 from drumbeat.configs.preconditions import find_checkpoint
+from drumbeat.configs.run.folder import RunDir, read_json
+from drumbeat.configs.run.manifest import damage
+from drumbeat.configs.schema import Config
 from drumbeat.trainers.build import place_model
+from drumbeat.trainers.checkpoints.state import load_weights
 from drumbeat.trainers.facts import with_facts
 from drumbeat.trainers.phase_runner import prefer_determinism, set_precision
-from drumbeat.trainers.checkpoints.state import load_weights
 
 
 def settle(run: RunDir) -> None:

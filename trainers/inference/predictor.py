@@ -25,13 +25,13 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.schema import Config
 from drumbeat.data.images import UNREADABLE
 from drumbeat.data.loader import Batch, Fetch, Samples, batches, chunks, said
-from drumbeat.trainers.inference.tables import headings
 from drumbeat.trainers.build import build_batch_transforms, loader_workers
 from drumbeat.trainers.evaluate import judging
 from drumbeat.trainers.inference.inputs import Images, Item, texts
-from drumbeat.trainers.inference.preprocessing import AsImages, how_it_reads
-from drumbeat.trainers.phase_runner import Forward
 from drumbeat.trainers.inference.load import good_checkpoint, load_model
+from drumbeat.trainers.inference.preprocessing import AsImages, how_it_reads
+from drumbeat.trainers.inference.tables import headings
+from drumbeat.trainers.phase_runner import Forward
 from drumbeat.trainers.world import World
 
 

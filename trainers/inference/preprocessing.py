@@ -12,15 +12,15 @@ from PIL import Image
 from torch import Tensor
 
 from drumbeat.configs.errors import Fault, PrepareError
-from drumbeat.configs.schema import Config
 from drumbeat.configs.preconditions import innermost, with_way_out
+from drumbeat.configs.schema import Config
 from drumbeat.data.images import ImageFolder
 from drumbeat.data.loader import Transform
 from drumbeat.data.text import Texts
 from drumbeat.trainers.build import as_computed, build_sets, build_task
+from drumbeat.trainers.inference.load import remembered
 from drumbeat.trainers.target import instantiate
 from drumbeat.trainers.tasks import Task
-from drumbeat.trainers.inference.load import remembered
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from drumbeat.configs.run.manifest import checkpoint_path, saved_steps
 from drumbeat.configs.run.folder import Attempt, RunDir, read_json
+from drumbeat.configs.run.manifest import checkpoint_path, saved_steps
 from drumbeat.configs.schema import Config
 from drumbeat.trainers.report import page
 

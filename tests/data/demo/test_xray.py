@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from drumbeat.data.demo import xray as demo_xray
 from drumbeat.data.demo import radiograph
+from drumbeat.data.demo import xray as demo_xray
 from drumbeat.data.demo.xray import DemoSet, write_radiographs
 
 ROOT = Path(__file__).parents[2]

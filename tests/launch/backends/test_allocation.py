@@ -14,17 +14,17 @@ from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.folder import RunDir, read_json, write_json
 from drumbeat.configs.schema import Site
-from drumbeat.launch.runs import attach as watch
-from drumbeat.launch.slurm.job import START, Allocation
-from drumbeat.launch.commands.main import main
-from drumbeat.launch.slurm.client import steps
 from drumbeat.launch.backends.allocation import Here, each_node, held, note
-from drumbeat.launch.plan.job import Held, JobPlan, plan_job
-from drumbeat.launch.runs.find import processes_of, still_runs
+from drumbeat.launch.commands.main import main
 from drumbeat.launch.node.handover import take_over
+from drumbeat.launch.plan.job import Held, JobPlan, plan_job
+from drumbeat.launch.runs import attach as watch
+from drumbeat.launch.runs.find import processes_of, still_runs
 from drumbeat.launch.runs.why import why
-from tests.launch.small import config, topology, write_config
+from drumbeat.launch.slurm.client import steps
+from drumbeat.launch.slurm.job import START, Allocation
 from tests.launch.backends.test_executors import GOLDEN
+from tests.launch.small import config, topology, write_config
 
 SHOW = "JobId=7 JobName=interactive JobState={state} Reason=None NodeList=n[1-3] NumNodes={nodes} NumCPUs=4 \
 TRES=cpu=4,node=2 JOB_GRES={total} {given} MinCPUsNode=2 OverSubscribe=OK Command=(null) WorkDir=/home/me"

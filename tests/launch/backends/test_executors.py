@@ -13,7 +13,15 @@ from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.schema import Site
-from drumbeat.launch.backends.executors import InProcess, Local, Slurm, command_text, environment, require_slurm, standard_files
+from drumbeat.launch.backends.executors import (
+    InProcess,
+    Local,
+    Slurm,
+    command_text,
+    environment,
+    require_slurm,
+    standard_files,
+)
 from drumbeat.launch.plan.job import JobPlan
 from tests.launch.small import plan
 

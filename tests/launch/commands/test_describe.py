@@ -12,10 +12,10 @@ from drumbeat.configs.layers import ROOT
 from drumbeat.configs.load import load, read
 from drumbeat.configs.schema import Site
 from drumbeat.configs.yaml_text import parse
-from drumbeat.launch.commands.main import main
 from drumbeat.launch.commands.describe import describe, summary
-from drumbeat.launch.plan.job import Machine, Where, plan_job
+from drumbeat.launch.commands.main import main
 from drumbeat.launch.commands.start import EXECUTORS
+from drumbeat.launch.plan.job import Machine, Where, plan_job
 from tests.launch.small import plan, write_config
 
 DRY_RUN = """\

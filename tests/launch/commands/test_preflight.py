@@ -10,8 +10,8 @@ import pytest
 from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.executors import Slurm
-from drumbeat.launch.plan.job import JobPlan
 from drumbeat.launch.commands.preflight import check_cluster, file_system, unshared
+from drumbeat.launch.plan.job import JobPlan
 from tests.launch.small import plan
 
 MOUNTS = """\

@@ -11,8 +11,8 @@ import pytest
 
 from drumbeat.configs.errors import PrepareError
 from drumbeat.configs.load import plain
-from drumbeat.launch.plan.job import JobPlan
 from drumbeat.launch.commands.prepare import facts_text, prepare
+from drumbeat.launch.plan.job import JobPlan
 from tests.launch.small import FACTS, config, plan
 
 FAULTS = {"faults": [{"what": "no such folder", "where": "data.train", "given": "x", "remedy": "make it"},

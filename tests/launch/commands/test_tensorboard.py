@@ -19,9 +19,9 @@ import pytest
 from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.folder import RunDir, write_json
-from drumbeat.launch.commands.tensorboard import HOST, free_port, link
-from drumbeat.launch.commands.main import main
 from drumbeat.launch.attempts.processes import descendants
+from drumbeat.launch.commands.main import main
+from drumbeat.launch.commands.tensorboard import HOST, free_port, link
 from drumbeat.trainers.tracking import Tracker
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.run.folder import RunDir, write_json
-from drumbeat.launch.slurm.job import Allocation
-from drumbeat.launch.node.handover import look_back
 from drumbeat.launch.attempts.verdict import Verdict
+from drumbeat.launch.node.handover import look_back
+from drumbeat.launch.slurm.job import Allocation
 from tests.launch.small import plan
 
 LEAVE = Verdict(outcome="stopped", next="leave", words="stopped at step 1: preempted", step=1)

@@ -21,9 +21,9 @@ import pytest
 
 from drumbeat.configs.run.folder import RunDir, read_json, write_json
 from drumbeat.configs.schema import Site
+from drumbeat.launch.attempts.processes import descendants
 from drumbeat.launch.backends.executors import Local, Request
 from drumbeat.launch.plan.job import JobPlan, Topology
-from drumbeat.launch.attempts.processes import descendants
 from tests.launch import standin
 from tests.tiny import drumbeat, latest, write_config
 

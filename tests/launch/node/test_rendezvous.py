@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.launch.node import rendezvous
 from drumbeat.launch.attempts.processes import descendants
+from drumbeat.launch.node import rendezvous
 from drumbeat.launch.node.rendezvous import (
     LOOPBACK,
     free_port,

@@ -17,11 +17,10 @@ from drumbeat.configs.layers import ROOT
 from drumbeat.configs.load import load
 from drumbeat.configs.run.folder import read_json
 from drumbeat.configs.schema import Site
-from drumbeat.launch.plan import snapshot
-from drumbeat.launch.plan import sources
+from drumbeat.launch.plan import snapshot, sources
 from drumbeat.launch.plan.job import JobPlan, Machine, plan_job
-from drumbeat.launch.runs.find import RANKS, processes_of
 from drumbeat.launch.plan.snapshot import Snapshot, code_text, newest_code, next_code, survey, take
+from drumbeat.launch.runs.find import RANKS, processes_of
 from tests.launch.small import CONFIG
 from tests.tiny import drumbeat, latest, write_config
 from tests.trainers.test_exactness import kill_all, wait_for

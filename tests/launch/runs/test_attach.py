@@ -27,8 +27,8 @@ from drumbeat.configs.run.folder import RunDir, read_json, write_json
 from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.executors import Job
 from drumbeat.launch.plan.job import JobPlan, Topology
-from drumbeat.launch.runs.find import LAUNCHERS, processes_of
 from drumbeat.launch.runs.attach import announce, conclude, introduce
+from drumbeat.launch.runs.find import LAUNCHERS, processes_of
 from tests.launch import standin
 
 pytestmark = pytest.mark.slow

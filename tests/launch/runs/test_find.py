@@ -14,9 +14,7 @@ import pytest
 
 from drumbeat.configs.errors import RunError
 from drumbeat.configs.run.folder import RunDir, read_json, write_json
-from drumbeat.launch.runs.stop import ask_to_stop, cancel
 from drumbeat.launch.commands.main import main
-from drumbeat.launch.runs.logs import Tail, log_lines
 from drumbeat.launch.runs.find import (
     LAUNCHERS,
     find_run,
@@ -25,7 +23,9 @@ from drumbeat.launch.runs.find import (
     program,
     still_runs,
 )
+from drumbeat.launch.runs.logs import Tail, log_lines
 from drumbeat.launch.runs.status import clock, status_text
+from drumbeat.launch.runs.stop import ask_to_stop, cancel
 
 FIRST, SECOND, OTHER = "20260101-100000-aaaaa", "20260102-100000-bbbbb", "20260103-100000-ccccc"
 

@@ -9,8 +9,8 @@ import pytest
 
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.launch.backends.executors import Slurm
-from drumbeat.launch.slurm.grace import grace_warning, lead_seconds, save_seconds
 from drumbeat.launch.plan.job import JobPlan
+from drumbeat.launch.slurm.grace import grace_warning, lead_seconds, save_seconds
 from tests.launch.small import plan
 
 

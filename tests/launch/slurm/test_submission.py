@@ -9,9 +9,9 @@ import pytest
 
 from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.launch.slurm import submission
 from drumbeat.launch.backends.executors import Slurm
 from drumbeat.launch.plan.job import JobPlan
+from drumbeat.launch.slurm import submission
 from tests.launch.small import plan
 
 TIMED_OUT = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from drumbeat.configs.errors import RunError
-from drumbeat.configs.run.manifest import damage
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.manifest import damage
 from drumbeat.trainers.checkpoints.manager import Checkpoints, Progress, SaveError
 from drumbeat.trainers.checkpoints.state import (
     optimizer_numbers,

@@ -16,11 +16,11 @@ from PIL import Image
 from drumbeat.configs.errors import UserError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.launch.commands.main import main
-from tests.trainers.made import IMAGES, REGRESSION, TEXTS, draw_images, run_of, write_table, write_texts
 from drumbeat.trainers.commands.evaluate import judge, prepare, report
 from drumbeat.trainers.inference.metrics import as_text, figures
 from drumbeat.trainers.tasks import Classification, MultiLabel, Regression, Results, Task
 from drumbeat.trainers.world import join
+from tests.trainers.made import IMAGES, REGRESSION, TEXTS, draw_images, run_of, write_table, write_texts
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from drumbeat.configs.errors import RunError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.launch.runs.status import checkpoints_text
-from tests.tiny import CONFIG
 from drumbeat.trainers.checkpoints.manager import Checkpoints, Progress
 from drumbeat.trainers.commands.export import export
+from tests.tiny import CONFIG
 
 
 @pytest.fixture

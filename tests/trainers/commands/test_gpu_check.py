@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from drumbeat.configs.errors import PrepareError, UserError
-from drumbeat.launch.plan import gpus
 from drumbeat.launch.commands.main import main
-from tests.tiny import write_config
+from drumbeat.launch.plan import gpus
 from drumbeat.trainers.commands.gpu_check import Device, Found, check_visible, closed_files, gpu_faults, look, runs_on
+from tests.tiny import write_config
 
 WHEEL = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
 """What torch 2.14.1+cu130 is compiled for."""

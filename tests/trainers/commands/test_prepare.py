@@ -10,8 +10,8 @@ import torch
 
 from drumbeat.configs.errors import PrepareError
 from drumbeat.configs.load import load
-from tests.tiny import Net, write_config
 from drumbeat.trainers.commands.prepare import prepare
+from tests.tiny import Net, write_config
 
 
 def test_facts(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from torch import nn
 
 from drumbeat.configs.errors import PrepareError
 from drumbeat.configs.load import load
-from tests.trainers.made import IMAGES, TEXTS, draw_images, write_texts
 from drumbeat.trainers.commands.cost import memory, outputs_and_flops
 from drumbeat.trainers.commands.show import show
+from tests.trainers.made import IMAGES, TEXTS, draw_images, write_texts
 
 TRANSFORMS = """  transforms:
     train: [{_target_: torchvision.transforms.v2.RandomResizedCrop, size: 16}]

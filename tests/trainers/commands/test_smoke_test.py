@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from drumbeat.configs.errors import SCREEN, PrepareError
 from drumbeat.configs.load import load
 from drumbeat.configs.schema import Config
-from tests.tiny import Net, Pictures, write_config
-from tests.trainers.made import TEXTS, draw_images, write_texts
 from drumbeat.trainers.commands.prepare import prepare
 from drumbeat.trainers.tasks import Classification
+from tests.tiny import Net, Pictures, write_config
+from tests.trainers.made import TEXTS, draw_images, write_texts
 
 HERE = "tests.trainers.commands.test_smoke_test"
 

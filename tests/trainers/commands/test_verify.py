@@ -20,13 +20,13 @@ from drumbeat.configs.load import ROOT, build_config, file_layers, read
 from drumbeat.configs.run.folder import RunDir, read_json, write_json
 from drumbeat.data.loader import Fetch, batches
 from drumbeat.data.order import Stream
-from tests.tiny import Pictures, drumbeat, latest, write_config
 from drumbeat.trainers.account import Account, describe
 from drumbeat.trainers.build import build_shares, build_stream
 from drumbeat.trainers.checkpoints.manager import Progress
-from drumbeat.trainers.loop import timetables
 from drumbeat.trainers.commands.verify import main, report_text, verify
+from drumbeat.trainers.loop import timetables
 from drumbeat.trainers.world import World
+from tests.tiny import Pictures, drumbeat, latest, write_config
 
 CONFIG = """
 name: small

@@ -14,12 +14,12 @@ from PIL import Image
 from drumbeat.configs.errors import UserError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.launch.commands.main import main
-from tests.trainers.made import IMAGES, REGRESSION, TEXTS, draw_images, run_of, write_table, write_texts
 from drumbeat.trainers.commands.evaluate import judge, prepare
+from drumbeat.trainers.commands.predict import run as predict
 from drumbeat.trainers.inference.inputs import Item, images_given
 from drumbeat.trainers.inference.predictor import Predictor
-from drumbeat.trainers.commands.predict import run as predict
 from drumbeat.trainers.world import join
+from tests.trainers.made import IMAGES, REGRESSION, TEXTS, draw_images, run_of, write_table, write_texts
 
 
 @pytest.fixture

@@ -18,11 +18,11 @@ from drumbeat.configs.layers import ROOT
 from drumbeat.configs.load import load
 from drumbeat.configs.run.folder import RunDir, read_json, write_json
 from drumbeat.launch.commands.main import main
-from tests.tiny import drumbeat, latest, write_config
-from tests.trainers import browser
 from drumbeat.trainers.checkpoints.manager import Checkpoints, Progress
 from drumbeat.trainers.report.report import report
 from drumbeat.trainers.tracking import Tracker, contact_sheet
+from tests.tiny import drumbeat, latest, write_config
+from tests.trainers import browser
 
 NASTY = "a<b & \"c\" </pre><script>alert('x')</script>"
 
