@@ -41,4 +41,4 @@ check: install               ## ruff, mypy, the import rule
 	$(BIN)/python -m pytest -q tests/test_house.py
 
 clean:                       ## remove .venv and caches; runs/ and datasets/ stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build src/*.egg-info

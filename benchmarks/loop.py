@@ -40,7 +40,7 @@ def config_values(work: Work) -> dict[str, object]:
     return {
         "name": "benchmark", "batch_size": work.batch, "model": work.model,
         "data": {"train": {"_target_": "benchmarks.work.images", **sizes}, "workers": 0, "transforms": {"batch": [
-            {"_target_": "drumbeat.data.images.Normalize", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}]}},
+            {"_target_": "drumbeat.data.Normalize", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}]}},
         "phases": {"only": {"epochs": work.steps * work.batch / work.samples, "freeze": list(work.freeze),
                             "optimizer": {"_target_": "torch.optim.Adam", "lr": 1e-3, "fused": True}}},
         "tracking": {"every_steps": work.every, "images": 0},

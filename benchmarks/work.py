@@ -35,10 +35,10 @@ WORKS = {
         model={"_target_": "benchmarks.work.SmallCNN"}),
     "ResNet-50 head, 256 px, batch 32": Work(
         pixels=256, channels=1, samples=128, batch=32, steps=16, every=4, freeze=("backbone",),
-        model={"_target_": "drumbeat.models.transfer.ResNet50ConcatPool", "classes": 2}),
+        model={"_target_": "drumbeat.models.ResNet50ConcatPool", "classes": 2}),
     "ResNet-50 finetune, 256 px, batch 32": Work(
         pixels=256, channels=1, samples=128, batch=32, steps=6, every=2,
-        model={"_target_": "drumbeat.models.transfer.ResNet50ConcatPool", "classes": 2}),
+        model={"_target_": "drumbeat.models.ResNet50ConcatPool", "classes": 2}),
 }
 
 

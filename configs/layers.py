@@ -67,7 +67,7 @@ def assignment_layer(text: str) -> Layer:
 
 
 def flag_layer(key: str, value: Any) -> Layer:
-    """The layer of a flag: `drumbeat.launch.plan.gpus` is set by --gpus."""
+    """The layer of a flag: `launch.gpus` is set by --gpus."""
     return Layer(values=nest(key, value), origin="--" + key.rpartition(".")[2].replace("_", "-"))
 
 

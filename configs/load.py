@@ -1,6 +1,6 @@
 """From a config file to a `Config`: defaults < file (< its base) < KEY=VALUE < flags.
 
-    loaded = load("configs/resnet50_xray.yaml", ["batch_size=64"], {"drumbeat.launch.plan.gpus": 8})
+    loaded = load("configs/resnet50_xray.yaml", ["batch_size=64"], {"launch.gpus": 8})
     loaded.config                      # the frozen Config
     loaded.where("batch_size")         # 'command line'
 
@@ -173,3 +173,14 @@ def find(file: str | Path) -> Path:
             if path.is_file()]
     raise ConfigError(Fault(what=f"there is no config '{file}'", where=str(Path(file).parent.absolute()),
                             remedy=nearest(Path(file).name, near)))
+
+
+def load_words(words: Sequence[str]) -> Config:
+    """The config that CONFIG [KEY=VALUE ...] means. Raises `ConfigError`."""
+    files = [word for word in words if "=" not in word]
+    if len(files) != 1:
+        raise ConfigError(Fault(what="one config is needed" if not files else "one config at a time",
+                                where="command line", given=" ".join(files),
+                                remedy="Changes to it are written KEY=VALUE: batch_size=64" if files
+                                else "For example: configs/resnet50_xray_demo.yaml"))
+    return load(files[0], [word for word in words if "=" in word]).config

@@ -97,7 +97,7 @@ def check_given(paths: Sequence[Path], config: Config) -> None:
 
 def reads_texts(config: Config) -> bool:
     """Whether the training set is our own set of texts."""
-    return str(innermost(config.data.train).get("_target_")) == "drumbeat.data.text.Texts"
+    return str(innermost(config.data.train).get("_target_")) == "drumbeat.data.Texts"
 
 
 def needs_data(node: Any) -> bool:
@@ -143,7 +143,7 @@ def _paths(node: Any, key: str, *, ours: bool = False) -> Iterator[tuple[str, st
     """The dotted key and the value of each path that our own sets are given; one that begins with a $VARIABLE can only
     be looked for on the machine that uses it."""
     if isinstance(node, Mapping):
-        ours = str(node["_target_"]).startswith("data.") if "_target_" in node else ours
+        ours = str(node["_target_"]).startswith("drumbeat.data.") if "_target_" in node else ours
         for name, value in node.items():
             if ours and is_path(name, value) and not value.startswith("$"):
                 yield f"{key}.{name}", value

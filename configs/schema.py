@@ -1,9 +1,9 @@
 """What a config file can say: frozen dataclasses, a docstring under each field.
 
 A section typed `dict[str, Any]` is a target: `_target_: package.module.Name` plus the arguments of that name. Those are
-checked by `drumbeat.trainers.commands.prepare`, which may import torch; everything else is checked here, before anything runs.
-Numbers that have a smallest sensible value say so in their metadata (`at_least`, `above`), and `drumbeat.configs.merge` enforces
-it. All numbers are finite.
+checked by `trainers/commands/prepare.py`, which may import torch; everything else is checked here, before anything
+runs. Numbers that have a smallest sensible value say so in their metadata (`at_least`, `above`), and `merge.py`
+enforces it. All numbers are finite.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ class Data:
     shuffle: bool = True
     """Whether each epoch has an order of its own; false keeps the order of the set."""
     sampling: dict[str, Any] = field(default_factory=dict)
-    """Another order than each sample once an epoch: drumbeat.data.sampling.ClassBalanced or Weighted; empty for none."""
+    """Another order than each sample once an epoch: drumbeat.data.ClassBalanced or Weighted; empty for none."""
     length_window: int | None = at_least(1, None)
     """Sort so many batches by the samples' lengths, so that each holds similar ones; null keeps the order."""
     mix: dict[str, Any] = field(default_factory=dict)
-    """Mix training samples with one another: drumbeat.data.mixing.Mixup or CutMix; empty for none."""
+    """Mix training samples with one another: drumbeat.data.Mixup or CutMix; empty for none."""
     cache: str | None = path(None)
     """A folder for decoded images, best on the node's own disk; $VARIABLES are the node's. Null decodes each time."""
     on_error: Literal["raise", "skip"] = "raise"

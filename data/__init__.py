@@ -1,1 +1,53 @@
-"""Samples and their order: what a run reads, and who reads which sample when."""
+"""Samples and their order: what a run reads, and who reads which sample when.
+
+Its public names are imported from their modules when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from drumbeat.data.images import ImageFolder as ImageFolder
+    from drumbeat.data.images import Normalize as Normalize
+    from drumbeat.data.mixing import CutMix as CutMix
+    from drumbeat.data.mixing import Mixup as Mixup
+    from drumbeat.data.pictures import Cifar10 as Cifar10
+    from drumbeat.data.pictures import FashionMnist as FashionMnist
+    from drumbeat.data.regression import FillLevel as FillLevel
+    from drumbeat.data.regression import ImageRegression as ImageRegression
+    from drumbeat.data.sampling import ClassBalanced as ClassBalanced
+    from drumbeat.data.sampling import Weighted as Weighted
+    from drumbeat.data.splits import Split as Split
+    from drumbeat.data.text import Texts as Texts
+    from drumbeat.data.vocabulary import Words as Words
+    from drumbeat.data.vocabulary import glove as glove
+
+PUBLIC = {
+    "Cifar10": "pictures",
+    "ClassBalanced": "sampling",
+    "CutMix": "mixing",
+    "FashionMnist": "pictures",
+    "FillLevel": "regression",
+    "ImageFolder": "images",
+    "ImageRegression": "regression",
+    "Mixup": "mixing",
+    "Normalize": "images",
+    "Split": "splits",
+    "Texts": "text",
+    "Weighted": "sampling",
+    "Words": "vocabulary",
+    "glove": "vocabulary",
+}
+"""The module of each public name."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in PUBLIC:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(import_module(f"{__name__}.{PUBLIC[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *PUBLIC]

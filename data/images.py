@@ -27,7 +27,7 @@ class ImageFolder:
     """A folder with a folder for each class: (PIL image, class number) by index, classes and files in sorted order.
 
     `channels` is 1 for grayscale and 3 for RGB; every file is converted to it, as `read_pixels` says. `short_side` is
-    the size at which images are read: "auto" leaves it to who knows the transforms (`drumbeat.data.fused.needed_side`), and to
+    the size at which images are read: "auto" leaves it to who knows the transforms (`data/fused.py`), and to
     the file where nobody says. Hidden folders and files are left out. Raises `FileNotFoundError` for a folder that is
     not there and `ValueError` for one that does not hold what it should.
     """

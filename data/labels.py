@@ -14,7 +14,7 @@ from drumbeat.data.tables import Table, short
 
 
 class Labels:
-    """What `labels`, `numeric` and `classes` of `drumbeat.data.text.Texts` ask for, and the targets of the blocks read so far.
+    """What `labels`, `numeric` and `classes` of `Texts` ask for, and the targets of the blocks read so far.
 
     Raises ValueError for arguments that do not go together.
     """

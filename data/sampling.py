@@ -1,7 +1,7 @@
 """Streams beside `order.Stream`: samples drawn by weight, classes in turn; and steps of samples of like lengths.
 
     data:
-      sampling: {_target_: drumbeat.data.sampling.ClassBalanced}
+      sampling: {_target_: drumbeat.data.ClassBalanced}
 
 The trainer gives a stream the set, the seed and the phase; the config gives the rest. Like `order.Stream`, each is a
 function of the position and keeps no state, so the order is the same at any width and after any number of stops. They

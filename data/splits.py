@@ -1,7 +1,7 @@
 """A part of a set as a set of its own: the same samples each time, and on every machine.
 
     data:
-      train: {_target_: drumbeat.data.splits.Split, part: train, fractions: {train: 0.8, validation: 0.2}, of: {_target_: ...}}
+      train: {_target_: drumbeat.data.Split, part: train, fractions: {train: 0.8, validation: 0.2}, of: {_target_: ...}}
 
 Which part a sample belongs to is worked out from its name, so nothing is stored, and new files move no old ones (by
 class, no more old ones than there are new).

@@ -4,7 +4,7 @@
     train = Texts(file="train.csv", text="review", labels="sentiment", words=words, max_length=400)
     (ids, lengths), targets = train.fetch(np.arange(32))        # Padded: int64 [32, T], int64 [32]; int64 [32]
 
-A file is read once and kept as flat arrays in a folder beside it, as data/store.py says; data/vocabulary.py has the words.
+A file is read once and kept as flat arrays in a folder beside it, as store.py says; vocabulary.py has the words.
 """
 
 from __future__ import annotations

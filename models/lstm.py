@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 
 class HasValues(Protocol):
-    """Pretrained word vectors, as `drumbeat.data.vocabulary.glove` gives them."""
+    """Pretrained word vectors, as `drumbeat.data.glove` gives them."""
 
     values: Tensor
     """float32 [V, D]; zero for a word that has none."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +16,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: 2 if item.get_closest_marker("slurm") else 1 if item.get_closest_marker("slow") else 0)
 
 
+ROOT = str(Path(__file__).resolve().parent.parent)
+
+
 def pytest_configure() -> None:
+    """Programs that the tests start find Drumbeat, and the tests' own targets as a user's."""
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([f"{ROOT}/src", ROOT]))
+    _hear_ctrl_c()
+
+
+def _hear_ctrl_c() -> None:
     """A shell that starts pytest in the background has Ctrl-C ignored, by all that the tests start as well."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

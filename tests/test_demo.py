@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_trains_the_same_in_debug_and_on_one_rank(folder: Path) -> None:
-    short = ["phases.head.epochs=0.1", "phases.finetune.epochs=0.1", "drumbeat.launch.plan.gpus=0"]
+    short = ["phases.head.epochs=0.1", "phases.finetune.epochs=0.1", "launch.gpus=0"]
     results = []
     for flags in (["--debug"], ["--procs", "1"]):
         drumbeat(folder, CONFIG, *flags, *short)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -14,8 +17,8 @@ import pytest
 from drumbeat.configs.layers import ROOT, file_layers
 from drumbeat.configs.load import load, load_site
 from drumbeat.configs.schema import Site
-from drumbeat.launch.commands.start import EXECUTORS
 from drumbeat.launch.plan.job import Machine, plan_job
+from drumbeat.launch.start.start import EXECUTORS
 
 MAY_IMPORT = {
     "configs": {"configs"},
@@ -26,7 +29,16 @@ MAY_IMPORT = {
 }
 """Packages of ours that each of them may import."""
 
-OURS = set(MAY_IMPORT)
+ROOMS = {
+    "launch": [{"commands"}, {"start", "drill"}, {"runs", "node"}, {"backends"}, {"plan", "slurm", "attempts"}],
+    "trainers": [{"commands", "report"}, {"inference"}, {""}, {"checkpoints"}],
+    "configs": [{""}, {"run"}],
+    "data": [{"demo"}, {""}],
+}
+"""Folders of a package in rows: each may import from the rows below its own. "" are the modules beside the folders."""
+
+SCRIPT = "drumbeat.launch.run"
+"""Is run, and imported by nobody."""
 
 CONFIGS_NEED = {"omegaconf", "yaml"}
 """All that `configs` may import besides the standard library."""
@@ -34,77 +46,148 @@ CONFIGS_NEED = {"omegaconf", "yaml"}
 LAUNCH_NEVER = {"torch", "torchvision", "numpy", "PIL", "safetensors", "tensorboard"}
 """Slow to import, or not there on a login node."""
 
+MOST_LINES = 300
+LONGER = {"trainers/loop.py"}
+
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml"))
 SITES = sorted(path for path in (ROOT / "configs" / "clusters").glob("*.yaml"))
 
 
-def modules(package: str) -> list[Path]:
+def files(package: str) -> list[Path]:
     return sorted((ROOT / package).rglob("*.py"))
 
 
+@cache
+def modules() -> dict[str, Path]:
+    """Every module of the product, by its dotted name; a package by its own."""
+    found = {}
+    for file in chain((ROOT / "src" / "drumbeat").glob("*.py"), *map(files, MAY_IMPORT)):
+        inside = file.relative_to(ROOT / "src" if "src" in file.relative_to(ROOT).parts else ROOT).with_suffix("")
+        parts = inside.parts if inside.parts[0] == "drumbeat" else ("drumbeat", *inside.parts)
+        found[".".join(parts).removesuffix(".__init__")] = file
+    return found
+
+
 def imported(file: Path) -> Iterator[tuple[str, int]]:
-    """Top-level names a file imports, anywhere in it, with the line; relative imports as '.'."""
-    for node in ast.walk(ast.parse(file.read_text(), str(file))):
-        if isinstance(node, ast.Import):
-            yield from ((name.name.partition(".")[0], node.lineno) for name in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield ("." if node.level else str(node.module).partition(".")[0]), node.lineno
+    """Dotted names of the modules a file imports, anywhere in it but for types alone, with the line; relative imports
+    begin with a dot."""
+    tree = ast.parse(file.read_text(), str(file))
+    for_types = {id(inner) for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) ==
+                 "TYPE_CHECKING" for inner in ast.walk(node)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import) and id(node) not in for_types:
+            yield from ((name.name, node.lineno) for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and id(node) not in for_types:
+            origin = "." * node.level + (node.module or "")
+            yield from ((f"{origin}.{name.name}" if f"{origin}.{name.name}" in modules() else origin, node.lineno)
+                        for name in node.names)
+
+
+def top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def room(name: str) -> tuple[str, str]:
+    """The package of ours and the folder in it that a module belongs to."""
+    package = modules()[name].name == "__init__.py"
+    _, first, *rest = [*name.split("."), *([""] if package else [])]
+    return first, rest[0] if len(rest) > 1 else ""
+
+
+def ours(package: str) -> Iterator[tuple[str, str, str]]:
+    """Imports of our own modules in a package: where, the module that imports, the one that is imported."""
+    for name, file in modules().items():
+        if name.startswith(f"drumbeat.{package}") and name != SCRIPT:
+            for other, line in imported(file):
+                if other in modules() and other != "drumbeat":
+                    yield f"{file.relative_to(ROOT)}:{line} imports {other}", name, other
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
 def test_who_may_import_whom(package: str) -> None:
-    wrong = [f"{file.relative_to(ROOT)}:{line} imports {name}" for file in modules(package)
-             for name, line in imported(file) if name in OURS - MAY_IMPORT[package]]
+    assert [where for where, _, other in ours(package) if room(other)[0] not in MAY_IMPORT[package]] == []
+
+
+@pytest.mark.parametrize("package", [*MAY_IMPORT, "benchmarks", "docs", "tests"])
+def test_our_modules_are_imported_by_their_full_names(package: str) -> None:
+    """`import data` is somebody else's."""
+    assert [f"{file.relative_to(ROOT)}:{line} imports {name}" for file in files(package) for name, line in
+            imported(file) if top(name) in {"", *MAY_IMPORT}] == []
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_imports_between_folders_point_down(package: str) -> None:
+    row = {name: number for number, names in enumerate(ROOMS[package]) for name in names}
+    assert {room(name)[1] for name in modules() if room(name)[0] == package and name != SCRIPT} <= {"", *row}
+    wrong = []
+    for where, name, other in ours(package):
+        (_, mine), (other_package, theirs) = room(name), room(other)
+        if other_package == package and mine != theirs and row[mine] >= row[theirs]:
+            wrong.append(where)
     assert wrong == []
 
 
-@pytest.mark.parametrize("package", MAY_IMPORT)
-def test_imports_are_absolute(package: str) -> None:
-    assert [f"{file.relative_to(ROOT)}:{line}" for file in modules(package) for name, line in imported(file)
-            if name == "."] == []
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    rest = {name: {other for other, _ in imported(file) if other in modules()} - {name}
+            for name, file in modules().items()}
+    while leaves := {name for name, others in rest.items() if not others & rest.keys()}:
+        rest = {name: others for name, others in rest.items() if name not in leaves}
+    assert rest == {}
+
+
+def test_nobody_imports_the_script() -> None:
+    everywhere = chain(modules().values(), files("benchmarks"), files("docs"), files("tests"))
+    assert [str(file) for file in everywhere for name, _ in imported(file) if name in (SCRIPT, "launch.run")] == []
 
 
 def test_configs_need_nothing_but_yaml_and_omegaconf() -> None:
-    allowed = {*sys.stdlib_module_names, *CONFIGS_NEED, "configs"}
-    assert [f"{file.name}:{line} imports {name}" for file in modules("configs") for name, line in imported(file)
-            if name not in allowed] == []
+    allowed = {*sys.stdlib_module_names, *CONFIGS_NEED, "drumbeat"}
+    assert [f"{file.name}:{line} imports {name}" for file in files("configs") for name, line in imported(file)
+            if top(name) not in allowed] == []
 
 
 def test_launch_names_nothing_heavy() -> None:
-    assert [f"{file.name}:{line} imports {name}" for file in modules("launch") for name, line in imported(file)
-            if name in LAUNCH_NEVER] == []
+    assert [f"{file.name}:{line} imports {name}" for file in files("launch") for name, line in imported(file)
+            if top(name) in LAUNCH_NEVER] == []
 
 
 def test_launch_loads_nothing_heavy() -> None:
     """Not through somebody else either: all of its modules, and what submitting takes, in a fresh interpreter."""
-    names = [f"launch.{file.stem}" for file in modules("launch") if file.stem != "__init__"]
+    names = sorted(name for name in modules() if name.startswith("drumbeat.launch") and name != SCRIPT)
     program = f"import sys, submitit, {', '.join(names)}; print(*sorted({LAUNCH_NEVER!r} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True,
+                          env=os.environ | {"PYTHONPATH": f"{ROOT}/src"})
     assert done.stdout.split() == []
 
 
-def test_no_module_of_launch_hides_another() -> None:
+def test_no_module_beside_the_script_hides_another() -> None:
     """`python launch/run.py` puts launch/ first on the path for a moment, so a launch/logging.py would be `logging`."""
-    taken = {*sys.stdlib_module_names, *packages_distributions()} - {"launch"}
-    assert [file.name for file in modules("launch") if file.stem in taken - {"__init__"}] == []
+    taken = {*sys.stdlib_module_names, *packages_distributions()}
+    assert [path.name for path in (ROOT / "launch").iterdir() if path.stem in taken] == []
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_files_are_short(package: str) -> None:
+    lengths = {str(file.relative_to(ROOT)): len(file.read_text().splitlines()) for file in files(package)}
+    assert {name: length for name, length in lengths.items() if length > MOST_LINES and name not in LONGER} == {}
 
 
 @pytest.mark.parametrize("package", [*MAY_IMPORT, "tests"])
 def test_every_folder_of_modules_is_a_package(package: str) -> None:
-    folders = {file.parent for file in modules(package)}
+    folders = {file.parent for file in files(package)}
     assert [str(folder.relative_to(ROOT)) for folder in sorted(folders) if not (folder / "__init__.py").is_file()] == []
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
 def test_every_module_says_what_it_is(package: str) -> None:
-    assert [str(file.relative_to(ROOT)) for file in modules(package)
+    assert [str(file.relative_to(ROOT)) for file in files(package)
             if not ast.get_docstring(ast.parse(file.read_text()))] == []
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 @pytest.mark.parametrize(("where", "flags"), [
-    ("debug", {}), ("local", {"launch.procs": 2, "drumbeat.launch.plan.gpus": 0}), ("local", {"drumbeat.launch.plan.gpus": 8}),
-    ("slurm", {"drumbeat.launch.plan.gpus": 8, "launch.nodes": 2}),
+    ("debug", {}), ("local", {"launch.procs": 2, "launch.gpus": 0}), ("local", {"launch.gpus": 8}),
+    ("slurm", {"launch.gpus": 8, "launch.nodes": 2}),
 ])
 def test_every_shipped_config_loads_and_plans(file: Path, where: str, flags: dict[str, int],
                                               tmp_path: Path) -> None:

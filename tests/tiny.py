@@ -37,7 +37,7 @@ data:
       - {_target_: torchvision.transforms.v2.RandomCrop, size: 8, padding: 1}
       - {_target_: torchvision.transforms.v2.RandomHorizontalFlip}
     batch:
-      - {_target_: drumbeat.data.images.Normalize, mean: [0.5], std: [0.25]}
+      - {_target_: drumbeat.data.Normalize, mean: [0.5], std: [0.25]}
   workers: 0
 phases:
   head:

@@ -49,7 +49,7 @@ def train(config: Path | str, changes: Sequence[str], folder: Path) -> tuple[dic
     """Prepares a config and trains it as --debug does, in `folder`, where this process must be: what preparing found,
     and result.json."""
     file = ROOT / "configs" / f"{config}.yaml" if isinstance(config, str) else config
-    loaded = load(file, [*changes, "drumbeat.launch.plan.gpus=0", "tracking.images=2", "tracking.every_steps=1"])
+    loaded = load(file, [*changes, "launch.gpus=0", "tracking.images=2", "tracking.every_steps=1"])
     facts = prepare(loaded.config)
     run = RunDir.new(folder / "runs", loaded.config.name)
     plan = plan_job(loaded.config, run_dir=run.path, where="debug", machine=Machine(cpus=1, gpus=()),

@@ -140,7 +140,8 @@ def _build_set(node: dict[str, Any], key: str, *, needed: bool = False) -> Sampl
     if not node:
         if needed:
             raise PrepareError(Fault(what="no training set", where=key,
-                                     remedy="Name one: data: {train: {_target_: drumbeat.data.images.ImageFolder, root: ...}}"))
+                                     remedy="Name one: data: {train: {_target_: drumbeat.data.ImageFolder, "
+                                            "root: ...}}"))
         return None
     samples = instantiate(node, key)
     if not (hasattr(samples, "__len__") and hasattr(samples, "__getitem__")):

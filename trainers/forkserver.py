@@ -35,8 +35,9 @@ from drumbeat.configs.load import read
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.processes import call_process, end_with
 from drumbeat.data.fork import WARNING
+from drumbeat.trainers.target import locate
 
-OURS = {"data", "models", "torch", "torchvision", "trainers"}
+OURS = {"drumbeat", "torch", "torchvision"}
 """Packages whose modules may be imported ahead."""
 ALWAYS = ("torch.distributed.run", "torch._dynamo", "torch.utils.tensorboard", "drumbeat.trainers.worker")
 """torch.optim and torchvision bring torch._dynamo along."""
@@ -60,7 +61,7 @@ def import_ahead(run: RunDir) -> None:
         for address in targets(dataclasses.asdict(read(run.config))):
             if address.partition(".")[0] in OURS:
                 with suppress(Exception):
-                    importlib.import_module(address.rpartition(".")[0])
+                    locate(address, "")
 
 
 def targets(node: Any) -> Iterator[str]:

@@ -27,9 +27,9 @@ from drumbeat.trainers.build import Sets, build_mixing, build_shares, build_stre
 from drumbeat.trainers.checkpoints.manager import Checkpoint, Checkpoints, Progress
 from drumbeat.trainers.checkpoints.state import load_weights, weights_sha256
 from drumbeat.trainers.clock import Clock
+from drumbeat.trainers.contact_sheet import mistakes_sheet
 from drumbeat.trainers.evaluate import evaluate
 from drumbeat.trainers.guards import FiniteCheck, compare_ranks, not_finite
-from drumbeat.trainers.inference.contact_sheet import mistakes_sheet
 from drumbeat.trainers.phase_runner import Forward, Stage
 from drumbeat.trainers.stopping import Agreement
 from drumbeat.trainers.tasks import Results, Task

@@ -84,8 +84,8 @@ def locate(address: str, key: str) -> Any:
             raise PrepareError(_not_callable(address, where))
         return found
     raise PrepareError(Fault(what=f"there is no package '{parts[0]}' to import", where=where, given=address,
-                             remedy="Write package.module.Name. Packages beside Drumbeat, in the current folder and "
-                                    "installed ones can be imported."))
+                             remedy="Write package.module.Name. Its package is in the folder that the command is typed "
+                                    "in, in a folder of PYTHONPATH, or installed."))
 
 
 def _modules(package: Any) -> list[str]:

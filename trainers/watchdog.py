@@ -1,9 +1,9 @@
 """Ends a rank that hangs, after writing down where: the stacks of all its threads, into the attempt's folder.
 
 When one rank hangs, the others soon wait for it, so all of them come to this; the one that stands at the earliest
-place of the program is the one they wait for (`drumbeat.launch.attempts.hang` compares). Stacks alone do not tell the step, so each sign
-of life writes it ahead of them. `faulthandler` writes from a thread in C, and the kernel ends the process by SIGALRM:
-both work where Python is stuck.
+place of the program is the one they wait for (`launch/attempts/hang.py` compares). Stacks alone do not tell the step,
+so each sign of life writes it ahead of them. `faulthandler` writes from a thread in C, and the kernel ends the process
+by SIGALRM: both work where Python is stuck.
 """
 
 from __future__ import annotations

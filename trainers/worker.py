@@ -22,6 +22,7 @@ import torch
 
 from drumbeat.configs.determinism import operations
 from drumbeat.configs.errors import UserError
+from drumbeat.configs.importing import add_user_path
 from drumbeat.configs.load import read
 from drumbeat.configs.patience import patience
 from drumbeat.configs.run.folder import Attempt, RunDir, State, read_json, write_json
@@ -179,6 +180,7 @@ def log_to(path: Path) -> None:
 
 
 if __name__ == "__main__":
+    add_user_path()  # which the fork server has done, if it has started this process
     end_with_agent()
     call_process(f"rank{os.environ['RANK']}")
     log_to(RunDir(Path(sys.argv[1])).attempt(int(sys.argv[2])).log(int(os.environ["RANK"])))

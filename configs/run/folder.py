@@ -80,7 +80,7 @@ class RunDir:
 
     @property
     def nondeterministic(self) -> Path:
-        """A file for each operation without a deterministic implementation that a rank ran (`drumbeat.configs.determinism`)."""
+        """A file for each operation without a deterministic implementation that a rank ran (`determinism.py`)."""
         return self.path / "nondeterministic"
 
     @property

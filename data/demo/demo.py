@@ -22,7 +22,7 @@ READ_BY = {
 
 
 def main(argv: list[str]) -> int:
-    """python -m drumbeat.data.demo.demo KIND DIR: what `drumbeat demo-data KIND DIR` runs. The exit code is 2 for a folder in use."""
+    """What `drumbeat demo-data KIND DIR` runs. The exit code is 2 for a folder in use."""
     kind, folder = argv
     things = "radiographs" if kind == "xray" else SETS[kind].things
     try:

@@ -1,4 +1,4 @@
-"""Which rank hung, from what the watchdogs of the ranks have written down (`drumbeat.trainers.watchdog`): the step that each
+"""Which rank hung, from what the watchdogs of the ranks have written down (`trainers/watchdog.py`): the step that each
 rank had come to, and the stacks of its threads.
 
 All ranks run the same program and meet in collectives. A rank waits only for one that has not come as far, so the rank

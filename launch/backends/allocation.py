@@ -19,10 +19,12 @@ from pathlib import Path
 from drumbeat.configs.errors import Fault, LaunchError
 from drumbeat.configs.run.folder import RunDir, write_text
 from drumbeat.launch.backends.executors import Job, Request, environment, node_command, setup_lines
+from drumbeat.launch.backends.task import run_node
 from drumbeat.launch.plan.job import Held, JobPlan, Machine
-from drumbeat.launch.runs.find import IN_ALLOCATION
 from drumbeat.launch.slurm.job import START, Allocation
 
+IN_ALLOCATION = b"drumbeat.launch.backends.allocation"
+"""Given to the bash that has srun start the launchers of a run in an allocation, so that it can be told from others."""
 DETAILS = re.compile(r"Nodes=\S+ CPU_IDs=(\S+) Mem=\d+ GRES=(\S*)")
 """What `scontrol --details show job` says of nodes that were given the same."""
 GPUS = re.compile(r"(?:^|,)gpu:(?:[^,:(]+:)?(\d+)")
@@ -95,15 +97,13 @@ class Here:
         with the allocation."""
         from submitit.core.utils import DelayedSubmission, JobPaths
 
-        from drumbeat.launch.node.launcher import Node
-
         plan = request.plan
         assert plan.held
         folder = RunDir(Path(plan.run_dir)).submitit
         folder.mkdir(parents=True, exist_ok=True)
         paths = JobPaths(folder, plan.held.job)
         write_text(paths.submission_file, request.text)
-        DelayedSubmission(Node(plan.run_dir)).dump(paths.submitted_pickle)
+        DelayedSubmission(run_node, plan.run_dir).dump(paths.submitted_pickle)
         with environment(plan), open(folder / "controller.log", "ab") as log:
             process = subprocess.Popen(
                 ["bash", str(paths.submission_file), IN_ALLOCATION.decode(), plan.run_dir],

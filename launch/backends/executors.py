@@ -1,4 +1,4 @@
-"""Ways to run a plan: in this process, on this machine, on a cluster; `drumbeat.launch.backends.allocation` has the fourth, in an allocation.
+"""Ways to run a plan: in this process, on this machine, on a cluster; `allocation.py` has the fourth, in an allocation.
 
 Each executor makes a `Request` out of a plan, a value that prints itself, and submits it. `--dry-run` prints the same
 request that `submit` would send.
@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from drumbeat.configs.errors import Fault, LaunchError
+from drumbeat.configs.importing import add_user_path
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.launch.backends.task import run_node
 from drumbeat.launch.node.gpu_locks import hold_gpus
 from drumbeat.launch.plan.job import JobPlan, leaked, torchrun_command
 from drumbeat.launch.slurm.grace import lead_seconds
@@ -72,7 +74,7 @@ class InProcess:
         run = RunDir(Path(request.plan.run_dir))
         with hold_gpus(request.plan) as plan, environment(plan):
             attempt = run.claim_attempt()
-            sys.path[:] = dict.fromkeys([*plan.environment["PYTHONPATH"].split(os.pathsep), *sys.path])
+            add_user_path()
             try:
                 importlib.import_module("drumbeat.trainers.worker").main(plan.run_dir, attempt.number)
             except KeyboardInterrupt:
@@ -95,7 +97,6 @@ class Local:
         import submitit
 
         from drumbeat.launch.attempts.processes import ignoring_signals
-        from drumbeat.launch.node.launcher import Node
 
         plan = request.plan
         folder = RunDir(Path(plan.run_dir)).submitit
@@ -103,7 +104,7 @@ class Local:
         executor.update_parameters(timeout_min=YEAR_MINUTES)
         deaf = ignoring_signals(signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
         with environment(plan), deaf, standard_files(folder / "controller.log"):
-            job = executor.submit(Node(plan.run_dir))
+            job = executor.submit(run_node, plan.run_dir)
         return Job(id=job.job_id, handle=job)
 
 
@@ -123,7 +124,6 @@ class Slurm:
         """Queues the job. Raises `LaunchError` where there is no SLURM, or with what sbatch answered."""
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-        from drumbeat.launch.node.launcher import Node
         from drumbeat.launch.slurm.sbatch_errors import refusal
         from drumbeat.launch.slurm.submission import SureExecutor
 
@@ -134,7 +134,7 @@ class Slurm:
                 warnings.simplefilter("ignore")  # submitit's advice on combinations that we choose on purpose
                 executor = SureExecutor(folder=RunDir(Path(plan.run_dir)).submitit, python=_python(plan))
                 executor.update_parameters(**request.parameters)
-                job = executor.submit(Node(plan.run_dir))
+                job = executor.submit(run_node, plan.run_dir)
         except (FailedJobError, FailedSubmissionError) as error:
             said = [line for line in str(error).splitlines() if line.strip()]
             raise LaunchError(refusal("\n".join(said[-3:]), plan.site, "sbatch")) from None
@@ -211,7 +211,8 @@ def setup_lines(plan: JobPlan, cpus: int, after: str = "  ") -> list[str]:
     site = plan.site
     return [*site.setup, *(f"export {name}={shlex.quote(value)}" for name, value in site.environment.items()),
             f"export SRUN_CPUS_PER_TASK={cpus}",
-            f"export PYTHONPATH={shlex.quote(plan.environment['PYTHONPATH'])}", LAUNCHERS % after]
+            *(f"export {name}={shlex.quote(plan.environment[name])}" for name in ("PYTHONPATH", "PYTHONSAFEPATH")),
+            LAUNCHERS % after]
 
 
 def node_command(plan: JobPlan) -> str:

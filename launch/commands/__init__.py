@@ -1,0 +1,1 @@
+"""The commands of `drumbeat`, one in each file; `main.py` is their table of contents."""

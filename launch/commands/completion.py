@@ -1,5 +1,7 @@
-"""A script that has bash or zsh complete verbs, options, configs, cluster profiles and runs. Once sourced it starts no
-Python: the shell itself looks into the folders."""
+"""drumbeat completion SHELL: a script that has bash or zsh complete commands, options, configs, profiles and runs.
+
+Once sourced it starts no Python: the shell itself looks into the folders.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,8 @@ import shlex
 from collections.abc import Mapping
 
 from drumbeat.configs.layers import ROOT
+
+HELP = "print a script that has bash or zsh complete what you type"
 
 SHELLS = ("bash", "zsh")
 
@@ -65,13 +69,13 @@ _drumbeat_profiles() {
 """Shell functions that list what can stand there."""
 
 
-def script(shell: str, top: argparse.ArgumentParser, verbs: Mapping[str, argparse.ArgumentParser]) -> str:
+def script(shell: str, top: argparse.ArgumentParser, commands: Mapping[str, argparse.ArgumentParser]) -> str:
     """The script for a shell, made from the parsers themselves."""
     import shtab
 
     (group,) = [action for action in top._actions if isinstance(action, argparse._SubParsersAction)]
-    group.help = "verb"
-    for name, parser in verbs.items():
+    group.help = "command"
+    for name, parser in commands.items():
         parser.prog = f"drumbeat {name}"  # and not as it was called
         for action in parser._actions:
             kind = KINDS.get(action.dest)
@@ -81,3 +85,18 @@ def script(shell: str, top: argparse.ArgumentParser, verbs: Mapping[str, argpars
                 action.complete = shtab.DIRECTORY if action.metavar == "DIR" else shtab.FILE  # type: ignore[attr-defined]
     helpers = HELPERS[shell].replace("CONFIGS", shlex.quote(str(ROOT / "configs")))
     return str(shtab.complete(top, shell, preamble=helpers))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Print a script that has a shell complete commands, options, configs and runs."
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = """in bash, for this shell or in ~/.bashrc for all:
+  source <(drumbeat completion bash)
+in zsh, in a folder of your fpath:
+  drumbeat completion zsh > ~/.zfunc/_drumbeat"""
+    parser.add_argument("shell", choices=["bash", "zsh"], help="which shell")
+
+
+def run(args: argparse.Namespace) -> int:
+    print(script(args.shell, *args.parsers))
+    return 0

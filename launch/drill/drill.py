@@ -26,11 +26,11 @@ from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.layers import ROOT, short
 from drumbeat.configs.run.folder import ENDED, Attempt, RunDir, read_json
 from drumbeat.launch.attempts.verdict import Verdict
-from drumbeat.launch.commands.programs import module
 from drumbeat.launch.drill.faults import BLOWS
 from drumbeat.launch.plan.job import JobPlan
 from drumbeat.launch.runs.find import processes_of
 from drumbeat.launch.runs.goodput import goodput, text, useful
+from drumbeat.launch.runs.programs import module
 from drumbeat.launch.runs.stop import end_processes
 
 LOOK_SECONDS = 0.05
@@ -252,7 +252,7 @@ def step_of(run: RunDir) -> int:
 
 def _compare(run: RunDir, straight: RunDir, *, exact: bool) -> list[str]:
     """What differs, each with the run's id."""
-    done = module("drumbeat.trainers.commands.compare", str(run.path), str(straight.path), *(["exact"] if exact else []))
+    done = module("drumbeat.trainers.commands.compare", str(run.path), str(straight.path), *["exact"] * exact)
     if done.returncode:
         return [f"{run.id}: it cannot be compared: {done.stderr.strip()[-300:]}"]
     return [f"{run.id}: {fault}" for fault in json.loads(done.stdout)]

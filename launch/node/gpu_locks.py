@@ -74,7 +74,7 @@ def _too_few(plan: JobPlan, count: int, holders: Mapping[str, str]) -> LaunchErr
     """For a plan with so many GPUs to choose from, of which some are held."""
     free, needed = count - len(holders), plan.topology.ranks_per_node
     return LaunchError(Fault(
-        what="too few GPUs are free", where="drumbeat.launch.plan.gpus",
+        what="too few GPUs are free", where="launch.gpus",
         given="\n".join([f"{needed} rank{'s' * (needed > 1)} with a GPU each, {free} of {count} free",
                          *(f"GPU {name} is held by {words}" for name, words in holders.items())]),
         remedy=f"{f'Use --gpus {free}, wait' if free else 'Wait'} for a run to end, or stop one: drumbeat stop RUN"))

@@ -7,7 +7,7 @@ speak to each other through the attempt's folder only. No torch here.
 
     claim -> meet -> supervise torchrun -> down -> verdict -> leave | restart | requeue | give up
 
-Where a launcher itself is killed, the job's script starts those of all nodes again (`drumbeat.launch.backends.executors`).
+Where a launcher itself is killed, the job's script starts those of all nodes again (`launch/backends`).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class RunFailedError(Exception):
 
 
 class Node:
-    """What submitit pickles: the run folder, and nothing that could be out of date after a requeue."""
+    """What runs on each node of the run in this folder; `launch/backends/task.py` has submitit call it."""
 
     def __init__(self, run_dir: str) -> None:
         self.run_dir = run_dir

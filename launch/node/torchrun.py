@@ -28,7 +28,7 @@ class Agents:
     def __init__(self, plan: JobPlan, attempt: Attempt, node: int) -> None:
         """Starts the server, in a session of its own, deaf to SLURM's signals, and ended by the kernel if this process
         dies. What it prints goes to the log of the attempt it is started for."""
-        command = [plan.python, "-m", "drumbeat.trainers.forkserver", plan.run_dir]
+        command = [plan.python, "-m", "drumbeat.configs.importing", "drumbeat.trainers.forkserver", plan.run_dir]
         with open(attempt.node_log(node), "ab") as log:
             self.server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
                                            env=os.environ | plan.environment, cwd=plan.folder,

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from drumbeat.configs import importing
 from drumbeat.configs.errors import Fault, LaunchError, RunError
-from drumbeat.configs.layers import ROOT
 from drumbeat.configs.patience import nccl_environment, patience
 from drumbeat.configs.run.folder import read_json
 from drumbeat.configs.schema import Config, Site
@@ -78,9 +78,8 @@ class Machine:
     @classmethod
     def here(cls) -> Machine:
         """Cores this process may use, and GPUs it may see; found without importing torch."""
-        folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
         return cls(cpus=usable_cpus(), gpus=visible(os.environ.get("CUDA_VISIBLE_DEVICES"), present()),
-                   python_path=tuple(str(Path(folder).absolute()) for folder in folders if folder),
+                   python_path=tuple(importing.python_path()),
                    chosen=tuple(sorted(filter(CHOICES.match, os.environ))))
 
 
@@ -185,12 +184,12 @@ def _lacking_gpus(topology: Topology, machine: Machine) -> list[Fault]:
     if topology.device == "cpu" or topology.ranks_per_node <= count:
         return []
     if count < len(machine.gpus):
-        return [Fault(what="CUDA shows a process one MIG instance, and no more", where="drumbeat.launch.plan.gpus",
+        return [Fault(what="CUDA shows a process one MIG instance, and no more", where="launch.gpus",
                       given=f"{topology.ranks_per_node} ranks with a GPU each; the GPUs are MIG instances",
                       remedy="Use --gpus 1; or switch MIG mode off (nvidia-smi -mig 0, as root).")]
     owner, more = ("a node of the allocation", "ask salloc for some: --gres=gpu:N") if machine.held else (
         "this machine", "--slurm to run where there are GPUs")
-    return [Fault(what=f"{owner} has {count or 'no'} GPU{'s' * (count > 1)}", where="drumbeat.launch.plan.gpus",
+    return [Fault(what=f"{owner} has {count or 'no'} GPU{'s' * (count > 1)}", where="launch.gpus",
                   given=f"{topology.ranks_per_node} ranks with a GPU each",
                   remedy=f"Use --gpus {count}, or --procs N for ranks on the CPU." if count
                   else f"Use --procs N for ranks on the CPU, or {more}.")]
@@ -218,7 +217,7 @@ def leaked(environ: Mapping[str, str], where: Where = "local") -> list[str]:
 def _topology(config: Config, where: Where, machine: Machine) -> Topology:
     ask = config.launch
     if where == "slurm" and ask.gpus is None:
-        raise LaunchError(Fault(what="how many GPUs on each node?", where="drumbeat.launch.plan.gpus", given="--slurm",
+        raise LaunchError(Fault(what="how many GPUs on each node?", where="launch.gpus", given="--slurm",
                                 remedy="Add --gpus N for N ranks with a GPU each, or --procs N for ranks on the CPU."))
     gpus = len(together(machine.gpus)) if ask.gpus is None else ask.gpus
     if where == "debug":
@@ -242,8 +241,7 @@ def _environment(config: Config, topology: Topology, folder: Path, machine: Mach
     """Threads are fixed here because the order of summation, and so the last bits, depends on them. What the user or
     the site has chosen for NCCL stays."""
     variables = {
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys([str(ROOT), str(folder), *machine.python_path])),
-        "PYTHONSAFEPATH": "1",  # or the folder, with a models/ or data/ of its own, would come before ROOT
+        **importing.environment(str(folder), machine.python_path),
         "PYTHONUNBUFFERED": "1",
         "PYTHONFAULTHANDLER": "1",
         "OMP_NUM_THREADS": str(topology.cpus_per_rank),

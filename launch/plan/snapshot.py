@@ -2,11 +2,11 @@
 requeue, whatever is edited meanwhile.
 
     RUN/code/<tree>/         one for each folder code comes from: Drumbeat's own, the config's, those of its targets
+    RUN/code/installed/      Drumbeat's own, where it is not a clone but installed: the package as it is
     RUN/code/<tree>.diff     how the tracked files there differ from the git commit
     RUN/code/snapshot.json   where each tree comes from, its commit, and where Python looks for modules
 
-Uncommitted changes and new files are part of it; what git ignores is not, nor is what is installed in site-packages,
-Drumbeat itself included.
+Uncommitted changes and new files are part of it; what git ignores is not, nor are other packages in site-packages.
 """
 
 from __future__ import annotations
@@ -26,12 +26,15 @@ from pathlib import Path
 from typing import Any
 
 from drumbeat.configs.errors import Fault, LaunchError
+from drumbeat.configs.importing import HOME, IS_CLONE, USER_PATH, environment
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.folder import read_json, write_json
 from drumbeat.configs.schema import Config
 from drumbeat.launch.plan.job import JobPlan
 from drumbeat.launch.plan.sources import code_files, git, git_root
 
+INSTALLED = Path("installed", "drumbeat")
+"""The name of the tree that is Drumbeat's package where it is not a clone."""
 MOST_BYTES = 100_000_000
 """Code is smaller than that; a larger tree holds data that nobody told git to ignore."""
 
@@ -42,26 +45,37 @@ class Snapshot:
 
     trees: dict[str, str]
     """The name of each tree below RUN/code, and the folder it is a copy of."""
+    home: str
+    """The folder in which Python finds Drumbeat, relative to RUN/code."""
+    folder: str
+    """The folder the command was typed in: relative to RUN/code, or absolute where it is not copied."""
     python_path: tuple[str, ...]
-    """Folders relative to RUN/code; absolute ones where no code is copied."""
+    """The folders in PYTHONPATH, likewise."""
+    targets: tuple[str, ...] = ()
+    """Other folders in which targets are found, likewise; those of packages that were installed as editable."""
 
     @classmethod
     def read(cls, code: Path) -> Snapshot | None:
         """The snapshot that lies in a folder; None where none does."""
         values = read_json(code / "snapshot.json")
         return None if not values else cls(trees={tree["name"]: tree["folder"] for tree in values["trees"]},
-                                           python_path=tuple(values["python_path"]))
+                                           home=values["home"], folder=values["folder"],
+                                           python_path=tuple(values["python_path"]),
+                                           targets=tuple(values["targets"]))
+
+    def places(self, code: Path) -> dict[str, str]:
+        """The variables with which a process imports from the copy in `code`."""
+        python_path, targets = ([str(code / folder) for folder in folders]
+                                for folders in (self.python_path, self.targets))
+        return environment(str(code / self.folder), python_path, targets, home=str(code / self.home))
 
     def relocate(self, plan: JobPlan, code: Path) -> JobPlan:
         """The plan with its processes importing from the copy in `code`."""
-        path = os.pathsep.join(str(code / folder) for folder in self.python_path)
-        return dataclasses.replace(plan, environment=plan.environment | {"PYTHONPATH": path})
+        return dataclasses.replace(plan, environment=plan.environment | self.places(code))
 
     def knows(self, module: str, code: Path) -> bool:
-        """Whether the copy in `code` has a module, if it has its package at all: else that is installed."""
-        package, _, name = module.partition(".")
-        folders = [folder for one in self.python_path if (folder := code / one / package).is_dir()]
-        return all((folder / f"{name}.py").exists() for folder in folders)
+        """Whether the copy in `code` has a module of Drumbeat's."""
+        return (code / self.home / f"{module.replace('.', '/')}.py").exists()
 
     def live(self, text: str, code: Path) -> str:
         """A text with the files of the copy named as those they are copies of."""
@@ -73,14 +87,16 @@ class Snapshot:
 def survey(config: Config, file: Path | None, plan: JobPlan) -> Snapshot:
     """What a run of this config needs a copy of: Drumbeat's tree, those its targets are found in, and the git tree that
     the config's file is part of. Nothing is copied yet."""
-    search = [Path(folder).resolve() for folder in plan.environment["PYTHONPATH"].split(os.pathsep)]
-    homes = [home for name in sorted(set(_packages(dataclasses.asdict(config)))) if (home := _home(name, search))]
+    search, python_path = ([Path(folder).resolve() for folder in plan.environment[name].split(os.pathsep) if folder]
+                           for name in (USER_PATH, "PYTHONPATH"))
+    theirs = sorted(set(_packages(dataclasses.asdict(config))) - {"drumbeat"})
+    homes = [home for name in theirs if (home := _home(name, search))]
     own = git_root(file.resolve().parent) if file else None
-    roots = [*([] if _installed(ROOT) else [ROOT]), *homes]
-    names: dict[Path, str] = {}
+    roots = [*([ROOT] if IS_CLONE else []), *homes]
+    names: dict[Path, str] = {} if IS_CLONE else {ROOT: str(INSTALLED)}
     for root in dict.fromkeys([*(git_root(folder) or folder for folder in roots), *([own] if own else [])]):
         name = root.name or "root"
-        names[root] = f"{name}-{len(names) + 1}" if name in names.values() else name
+        names[root] = f"{name}-{len(names) + 1}" if name in (*names.values(), INSTALLED.parent.name) else name
 
     def copied(folder: Path) -> str:
         inside = [root for root in names if folder.is_relative_to(root)]
@@ -89,8 +105,10 @@ def survey(config: Config, file: Path | None, plan: JobPlan) -> Snapshot:
         innermost = max(inside, key=lambda root: len(root.parts))
         return str(Path(names[innermost], folder.relative_to(innermost)))
 
-    return Snapshot(trees={name: str(root) for root, name in names.items()},
-                    python_path=tuple(dict.fromkeys(map(copied, [*search, *homes]))))
+    return Snapshot(trees={name: str(root) for root, name in names.items()}, folder=copied(search[0]),
+                    home=copied(HOME.resolve()) if IS_CLONE else str(INSTALLED.parent),
+                    python_path=tuple(copied(path) for path in python_path if not IS_CLONE or path != HOME.resolve()),
+                    targets=tuple(copied(path) for path in dict.fromkeys(homes) if path not in search))
 
 
 def take(snapshot: Snapshot, code: Path, leave_out: Path) -> None:
@@ -108,7 +126,9 @@ def take(snapshot: Snapshot, code: Path, leave_out: Path) -> None:
         tree = {"name": name, "folder": folder, "files": len(files[name]),
                 "bytes": sum(sizes[Path(name, file)] for file in files[name])}
         told.append(tree | _state_in_git(Path(folder), files[name], code / f"{name}.diff"))
-    write_json(code / "snapshot.json", {"time": time.time(), "trees": told, "python_path": snapshot.python_path})
+    write_json(code / "snapshot.json", {"time": time.time(), "trees": told, "home": snapshot.home,
+                                         "folder": snapshot.folder, "python_path": snapshot.python_path,
+                                         "targets": snapshot.targets})
 
 
 def copy(before: Path, code: Path) -> None:
@@ -171,7 +191,8 @@ def _home(package: str, search: list[Path]) -> Path | None:
 def _installed(folder: Path) -> bool:
     """Whether a folder is where packages or Python's own modules are installed."""
     library = Path(sysconfig.get_path("stdlib")).resolve()
-    return {"site-packages", "dist-packages"} & set(folder.parts) != set() or folder.resolve().is_relative_to(library)
+    return (not {"site-packages", "dist-packages"}.isdisjoint(folder.parts) or any(folder.glob("*.dist-info"))
+            or folder.resolve().is_relative_to(library))
 
 
 def _copy(root: Path, files: Iterable[Path], to: Path) -> None:

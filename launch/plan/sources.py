@@ -1,4 +1,5 @@
-"""Which files are the code in a folder: those git knows or would add; without git, those Python could import."""
+"""Which files are the code in a folder: those git knows or would add; without git, those Python could import; of
+Drumbeat's own package all, its style sheets and configs too."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from drumbeat.configs.errors import Fault, LaunchError
+from drumbeat.configs.importing import PACKAGE
 
 MOST_ENTRIES = 50_000
 """A folder without git that holds more than this is not looked through for Python files."""
@@ -41,6 +43,8 @@ def code_files(root: Path, leave_out: Path) -> list[Path]:
 
     Raises `LaunchError` for a folder without git that is too large to look through.
     """
+    if root == PACKAGE.resolve():
+        return [file.relative_to(root) for file in sorted(root.rglob("*")) if file.is_file() and file.suffix != ".pyc"]
     known = _known_to_git(root) if (root / ".git").exists() else None
     files = _python_files(root, leave_out) if known is None else known
     return [file for file in files if not (root / file).is_relative_to(leave_out) and _is_file_or_link(root / file)]

@@ -1,0 +1,1 @@
+"""Runs that exist: finding them, showing how they are, and acting on them."""

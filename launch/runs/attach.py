@@ -17,8 +17,7 @@ from drumbeat.configs.layers import short
 from drumbeat.configs.run.folder import ENDED, Attempt, RunDir, read_json
 from drumbeat.launch.attempts.verdict import Verdict
 from drumbeat.launch.backends.executors import Job
-from drumbeat.launch.commands.describe import summary
-from drumbeat.launch.plan.job import JobPlan, Where
+from drumbeat.launch.plan.job import Where
 from drumbeat.launch.runs.find import LAUNCHERS, command, processes_of, still_runs
 from drumbeat.launch.runs.logs import Tail
 from drumbeat.launch.runs.status import clock
@@ -30,9 +29,9 @@ EXIT_CODES = {"finished": 0, "stopped": 130, "cancelled": 130}
 """Any other end is a failure, and 1. 130 is what shells say of a program that was interrupted."""
 
 
-def introduce(run: RunDir, plan: JobPlan) -> None:
+def introduce(run: RunDir, processes: str) -> None:
     """What is about to run."""
-    print(f"run        {run.path.parent.name}/{run.id}: {summary(plan)}\nfolder     {short(run.path)}", flush=True)
+    print(f"run        {run.path.parent.name}/{run.id}: {processes}\nfolder     {short(run.path)}", flush=True)
     if words := claim(run):
         print(f"note       {hang('', words, indent=11)}", flush=True)
 

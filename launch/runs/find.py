@@ -11,11 +11,13 @@ from pathlib import Path
 
 from drumbeat.configs.errors import Fault, RunError, nearest
 from drumbeat.configs.layers import short
+from drumbeat.configs.load import read
+from drumbeat.configs.preconditions import find_checkpoint
 from drumbeat.configs.run.folder import ENDED, RunDir, read_json
+from drumbeat.configs.schema import Config
+from drumbeat.launch.backends.allocation import IN_ALLOCATION
 from drumbeat.launch.slurm.client import SilentError, ask, steps
 
-IN_ALLOCATION = b"drumbeat.launch.backends.allocation"
-"""Given to the bash that has srun start the launchers of a run in an allocation, so that it can be told from others."""
 LAUNCHERS = {b"submitit.local._local", b"submitit.core._submit", IN_ALLOCATION}
 RANKS = {b"drumbeat.trainers.forkserver", b"drumbeat.trainers.worker"}
 """What stands in the command lines of a run's processes: of controller and node launcher, of torchrun and ranks
@@ -52,6 +54,13 @@ def find_run(text: str, runs: Path) -> RunDir:
         raise RunError(Fault(what=f"there is no run '{text}'", where=str(runs.absolute()),
                              remedy=_nearest_run(text, names)))
     return RunDir(found[0].absolute())
+
+
+def trained_run(text: str, runs: Path, which: str | None) -> tuple[RunDir, Config]:
+    """The run a person means, which has the checkpoint they mean; and its config. Raises `RunError`."""
+    run = find_run(text, runs)
+    find_checkpoint(run, which)
+    return run, read(run.config)
 
 
 def all_runs(runs: Path) -> list[RunDir]:

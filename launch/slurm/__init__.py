@@ -1,0 +1,1 @@
+"""Everything that is asked of SLURM, and what its answers mean."""

@@ -82,9 +82,9 @@ def test_where_a_key_comes_from(write: Write) -> None:
 
 
 def test_a_fault_is_located(write: Write) -> None:
-    loaded = load(write(), [], {"drumbeat.launch.plan.gpus": 3})
+    loaded = load(write(), [], {"launch.gpus": 3})
     assert loaded.located(Fault(what="x", where="data.train")).where == "base.yaml:5 (data.train)"
-    assert loaded.located(Fault(what="x", where="drumbeat.launch.plan.gpus")).where == "--gpus"
+    assert loaded.located(Fault(what="x", where="launch.gpus")).where == "--gpus"
     assert loaded.located(Fault(what="x", where="launch.nodes")).where == "launch.nodes"
     assert loaded.located(Fault(what="x")).where == ""
 

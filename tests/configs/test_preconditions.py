@@ -1,5 +1,5 @@
 """What can be told of data and models from the config alone; what is typed, and what is said, is in
-tests/launch/commands/test_programs.py."""
+tests/launch/runs/test_programs.py."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def test_which_models_are_sized_by_their_data(model: dict[str, Any], needs: bool
 def test_each_path_that_is_not_there_is_told_once(tmp_path: Path) -> None:
     """In the set or in a part of it, with the key where it stands first; a file that is there is fine."""
     (tmp_path / "there.csv").write_text("text\n")
-    texts = {"_target_": "drumbeat.data.text.Texts", "file": str(tmp_path / "there.csv"),
-             "words": {"_target_": "drumbeat.data.vocabulary.Words", "file": str(tmp_path / "lost.csv")}}
+    texts = {"_target_": "drumbeat.data.Texts", "file": str(tmp_path / "there.csv"),
+             "words": {"_target_": "drumbeat.data.Words", "file": str(tmp_path / "lost.csv")}}
     with pytest.raises(PrepareError) as caught:
-        check_data(config({"train": {"_target_": "drumbeat.data.splits.Split", "of": texts}, "test": texts,
+        check_data(config({"train": {"_target_": "drumbeat.data.Split", "of": texts}, "test": texts,
                            "how_to_get": "Look under the sofa."}))
     (fault,) = caught.value.faults
     assert (fault.where, fault.given) == ("data.train.of.words.file", str(tmp_path / "lost.csv"))

@@ -81,8 +81,8 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Publishes each two images."""
-    monkeypatch.setattr(data.cache, "CHUNK", 2)
-    monkeypatch.setattr(data.cache, "PUBLISH_BYTES", 0)
+    monkeypatch.setattr(drumbeat.data.cache, "CHUNK", 2)
+    monkeypatch.setattr(drumbeat.data.cache, "PUBLISH_BYTES", 0)
 
 
 def same(images: ImageFolder, cache: PixelCache) -> bool:
@@ -353,7 +353,7 @@ class Large:
 
 def test_a_disk_too_small_is_seen_before_it_is_full(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(data.cache, "CHUNK", 1)
+    monkeypatch.setattr(drumbeat.data.cache, "CHUNK", 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(9 * 10**9, 6_500_000_000, 2_500_000_000))
     with pytest.raises(DiskFullError) as caught:
         open_cache(Large(), folder, workers=0)
@@ -379,7 +379,7 @@ def test_a_disk_that_fills_up_keeps_what_was_published(number: int, root: Path, 
 
     images = Counted(root)
     with monkeypatch.context() as patch:
-        patch.setattr(data.cache, "open", opened, raising=False)
+        patch.setattr(drumbeat.data.cache, "open", opened, raising=False)
         with pytest.raises(DiskFullError, match=rf"the disk is full after \d+ of {COUNT} images") as caught:
             open_cache(images, folder, workers=0)
     after = int(str(caught.value.strerror).split()[5])

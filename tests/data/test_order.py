@@ -348,7 +348,8 @@ def test_values_travel_to_worker_processes() -> None:
 
 
 def test_order_needs_no_torch() -> None:
-    subprocess.run([sys.executable, "-c", "import sys, drumbeat.data.order; assert 'torch' not in sys.modules"], check=True)
+    subprocess.run([sys.executable, "-c", "import sys, drumbeat.data.order; assert 'torch' not in sys.modules"],
+                   check=True)
 
 
 # Shares and micro-batches.

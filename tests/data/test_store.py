@@ -45,7 +45,7 @@ def test_a_set_is_built_once_and_anew_for_a_changed_file(file: str, words: Words
                                                          monkeypatch: pytest.MonkeyPatch) -> None:
     first = Texts(file=file, words=words, labels="label")
     with monkeypatch.context() as patch:
-        patch.setattr(data.text, "_build", None)
+        patch.setattr(drumbeat.data.text, "_build", None)
         assert same(Texts(file=file, words=words, labels="label").fetch(np.arange(4)), first.fetch(np.arange(4)))
     with open(file, "a") as more:
         more.write("r5,dog,pos\n")
@@ -84,7 +84,7 @@ def in_child(work: Callable[[], None]) -> multiprocessing.process.BaseProcess:
 def test_processes_that_start_together_build_once(file: str, words: Words, tmp_path: Path,
                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     together = multiprocessing.get_context("fork").Barrier(3)
-    build = data.text._build
+    build = drumbeat.data.text._build
 
     def counted(*given: Any) -> None:
         with open(tmp_path / "builds", "a") as builds:
@@ -95,7 +95,7 @@ def test_processes_that_start_together_build_once(file: str, words: Words, tmp_p
         together.wait(30)
         assert rows_of(Texts(file=file, words=words, labels="label")) == IDS
 
-    monkeypatch.setattr(data.text, "_build", counted)
+    monkeypatch.setattr(drumbeat.data.text, "_build", counted)
     children = [in_child(work) for _ in range(3)]
     for child in children:
         child.join(30)

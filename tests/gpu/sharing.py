@@ -2,7 +2,7 @@
 
     RANK=0 WORLD_SIZE=2 MASTER_ADDR=... MASTER_PORT=... python -m tests.gpu.sharing RUN ATTEMPT
 
-A rank as `drumbeat.trainers.worker` runs it, on the tensors' real device; only the process group differs from the real one.
+A rank as `worker.py` runs it, on the tensors' real device; only the process group differs from the real one.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ task: {_target_: tests.gpu.subjects.Reporting}
 data:
   train: {_target_: tests.tiny.Pictures, n: 240}
   validation: {_target_: tests.tiny.Pictures, n: 30, first: 1000}
-  transforms: {batch: [{_target_: drumbeat.data.images.Normalize, mean: [0.5], std: [0.25]}]}
+  transforms: {batch: [{_target_: drumbeat.data.Normalize, mean: [0.5], std: [0.25]}]}
   workers: 0
 phases:
   only:

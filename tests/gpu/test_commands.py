@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from drumbeat.configs.load import ROOT
 from drumbeat.configs.run.folder import RunDir
 from tests.gpu.conftest import FLAGSHIP
 
@@ -21,8 +20,8 @@ WITHOUT_GPUS = {"CUDA_VISIBLE_DEVICES": ""}
 
 def typed(folder: Path, *words: str, environment: dict[str, str] | None = None) -> str:
     """What `drumbeat WORDS` prints, typed in `folder`."""
-    done = subprocess.run([sys.executable, "-m", "drumbeat.launch.commands.main", *words], cwd=folder, capture_output=True, text=True,
-                          env=os.environ | {"PYTHONPATH": str(ROOT)} | (environment or {}))
+    done = subprocess.run([sys.executable, "-m", "drumbeat", *words], cwd=folder, capture_output=True, text=True,
+                          env=os.environ | (environment or {}))
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return done.stdout
 

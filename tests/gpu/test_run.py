@@ -62,6 +62,6 @@ def test_a_run_out_of_memory_names_the_key_to_change(tmp_path: Path, device: str
 
 
 def test_debug_takes_the_first_gpu(tmp_path: Path, device: str) -> None:
-    drumbeat(tmp_path, str(write_config(tmp_path)), "--debug", f"drumbeat.launch.plan.gpus={'null' if device == 'cuda' else 0}",
+    drumbeat(tmp_path, str(write_config(tmp_path)), "--debug", f"launch.gpus={'null' if device == 'cuda' else 0}",
              "phases.finetune=null", "phases.head.epochs=0.2")
     assert read_json(latest(tmp_path).plan)["topology"]["device"] == device

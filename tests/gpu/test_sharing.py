@@ -34,7 +34,7 @@ def test_two_ranks_on_one_gpu(tmp_path: Path, device: str) -> None:
 
 def trained_by_two_ranks(folder: Path, device: str) -> RunDir:
     """A run, made by hand, of two ranks that share the first GPU."""
-    launch = ["drumbeat.launch.plan.gpus=2"] if device == "cuda" else ["drumbeat.launch.plan.gpus=0", "launch.procs=2"]
+    launch = ["launch.gpus=2"] if device == "cuda" else ["launch.gpus=0", "launch.procs=2"]
     loaded = load(folder / "tiny.yaml", [*LINEAR, *launch])
     run = RunDir(folder / "shared")
     plan = plan_job(loaded.config, run_dir=run.path, where="local", machine=Machine(cpus=2, gpus=("0", "1")),

@@ -32,7 +32,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr("drumbeat.launch.commands.prepare.prepare", lambda config, plan: FACTS)
+    monkeypatch.setattr("drumbeat.launch.start.prepare.prepare", lambda config, plan: FACTS)
     write_config(tmp_path)
     return tmp_path
 
@@ -66,7 +66,7 @@ def test_submitting_prints_the_job_and_what_to_type_next(cluster: Path, capsys: 
 def test_the_folder_holds_all_that_workers_and_verbs_need(cluster: Path) -> None:
     assert main([*SUBMIT, "seed=5"]) == 0
     run = only_run(cluster)
-    assert read(run.config) == load("small.yaml", ["seed=5"], {"drumbeat.launch.plan.gpus": 2}).config
+    assert read(run.config) == load("small.yaml", ["seed=5"], {"launch.gpus": 2}).config
     assert "seed: 5                                   # command line\n" in run.config.read_text()
     assert JobPlan.read(run.plan).folder == str(cluster)
     job = read_json(run.job)
@@ -99,7 +99,7 @@ def test_where_preparing_finds_faults_nothing_is_written(cluster: Path, monkeypa
     def prepare(config: Any, plan: Any) -> Any:
         raise PrepareError(Fault(what="the folder is not there", where="data.train"))
 
-    monkeypatch.setattr("drumbeat.launch.commands.prepare.prepare", prepare)
+    monkeypatch.setattr("drumbeat.launch.start.prepare.prepare", prepare)
     assert main(SUBMIT) == 2
     assert capsys.readouterr().err == "error: the folder is not there\n  where  small.yaml:5 (data.train)\n"
     assert not (cluster / "runs").exists()
@@ -110,7 +110,7 @@ def test_ctrl_c_while_preparing_leaves_nothing(cluster: Path, monkeypatch: pytes
     def prepare(config: Any, plan: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("drumbeat.launch.commands.prepare.prepare", prepare)
+    monkeypatch.setattr("drumbeat.launch.start.prepare.prepare", prepare)
     assert main(SUBMIT) == 130
     assert capsys.readouterr().err == "interrupted\n"
     assert not (cluster / "runs").exists()
@@ -201,7 +201,7 @@ def test_resuming_with_what_cannot_change_the_results(cluster: Path) -> None:
 @pytest.mark.parametrize(("words", "said"), [
     (["seed=3", "data.workers=2"], "error: seed stands for the whole of a run\n  where  command line\n"),
     (["--procs", "0"], "error: launch.procs must be at least 1\n  where  --procs\n"),
-    (["--gpus", "-1"], "error: drumbeat.launch.plan.gpus must be at least 0\n  where  --gpus\n"),
+    (["--gpus", "-1"], "error: launch.gpus must be at least 0\n  where  --gpus\n"),
 ])
 def test_resuming_is_as_strict_as_starting(cluster: Path, capsys: pytest.CaptureFixture[str], words: list[str],
                                            said: str) -> None:
@@ -228,7 +228,7 @@ def test_a_run_that_waits_or_works_is_not_started_twice(cluster: Path, capsys: p
     capsys.readouterr()
     assert main(["run", "--resume", "small"]) == 2
     screen = capsys.readouterr().err
-    assert screen.startswith(f"error: run {run.id} is still at work\n  where  {run.path}\n"
+    assert screen.startswith(f"error: run {run.id} is still running\n  where  {run.path}\n"
                              "  given  SLURM job 4711 is pending\n  do     Wait for it, or stop it: ")
 
 
@@ -258,6 +258,12 @@ def test_a_missing_package_is_named(tmp_path: Path) -> None:
                            "  do     Use .venv/bin/python, which `make demo` makes, or: pip install -e .\n")
 
 
+def imports_from(run: RunDir) -> tuple[str, str]:
+    """Where the processes of a run find Drumbeat, and where its user's code."""
+    environment = JobPlan.read(run.plan).environment
+    return environment["PYTHONPATH"], environment["DRUMBEAT_USER_PATH"]
+
+
 def marked(run: RunDir, name: str = "code") -> str:
     """What the marker beside the code says in the copy that a run has."""
     return (run.path / name / "lab" / "nets.py").read_text()
@@ -266,6 +272,7 @@ def marked(run: RunDir, name: str = "code") -> str:
 @pytest.fixture
 def lab(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder `lab` with the module that the config's model is in, and the command typed there."""
+    monkeypatch.delenv("PYTHONPATH")
     (cluster / "lab").mkdir()
     (cluster / "small.yaml").rename(cluster / "lab" / "small.yaml")
     (cluster / "lab" / "nets.py").write_text("one")
@@ -279,7 +286,7 @@ def test_a_run_keeps_its_code_and_can_be_given_newer(lab: Path, capsys: pytest.C
     (lab / "nets.py").write_text("two")
     run.write_status(state="failed")
     assert main(["resume", "small"]) == 0
-    assert JobPlan.read(run.plan).environment["PYTHONPATH"] == f"{run.path}/code/{ROOT.name}:{run.path}/code/lab"
+    assert imports_from(run) == (f"{run.path}/code/{ROOT.name}/src", f"{run.path}/code/lab")
     assert marked(run) == "one"
 
     run.write_status(state="failed")
@@ -288,7 +295,7 @@ def test_a_run_keeps_its_code_and_can_be_given_newer(lab: Path, capsys: pytest.C
     assert sorted(path.name for path in run.path.glob("code*")) == ["code"]
     (lab.parent / "bin" / "sbatch").write_text("#!/bin/sh\necho Submitted batch job 4712\n")
     assert main(["resume", "small", "--new-code"]) == 0
-    assert JobPlan.read(run.plan).environment["PYTHONPATH"] == f"{run.path}/code-2/{ROOT.name}:{run.path}/code-2/lab"
+    assert imports_from(run) == (f"{run.path}/code-2/{ROOT.name}/src", f"{run.path}/code-2/lab")
     assert (marked(run), marked(run, "code-2")) == ("one", "two")
 
 
@@ -304,7 +311,7 @@ def test_a_run_is_started_again_with_its_code_and_config(lab: Path) -> None:
     assert (config.seed, config.batch_size, marked(second)) == (5, 16, "one")
     assert (plan.where, plan.site.partition) == ("slurm", "gpu")
     assert (plan.topology.nodes, plan.topology.ranks_per_node) == (2, 2)
-    assert plan.environment["PYTHONPATH"].startswith(str(second.path))
+    assert imports_from(second) == (f"{second.path}/code/{ROOT.name}/src", f"{second.path}/code/lab")
     assert main(["rerun", second.id, "--new-code", "--name", "other"]) == 0
     assert marked(RunDir((lab / "runs" / "other" / "latest").resolve())) == "two"
 
@@ -313,7 +320,7 @@ def test_without_a_snapshot_the_code_runs_where_it_is(lab: Path) -> None:
     assert main([*SUBMIT, "--no-snapshot"]) == 0
     run = only_run(lab)
     assert not list(run.path.glob("code*"))
-    assert JobPlan.read(run.plan).environment["PYTHONPATH"] == f"{ROOT}:{lab}"
+    assert imports_from(run) == (f"{ROOT}/src", str(lab))
     run.write_status(state="failed")
     assert main(["resume", "small"]) == 0
     assert not list(run.path.glob("code*"))
@@ -322,9 +329,9 @@ def test_without_a_snapshot_the_code_runs_where_it_is(lab: Path) -> None:
 def test_faults_of_preparing_name_the_files_that_were_copied(lab: Path, monkeypatch: pytest.MonkeyPatch,
                                                              capsys: pytest.CaptureFixture[str]) -> None:
     def prepare(config: Any, plan: JobPlan) -> Any:
-        raise PrepareError(Fault(what=f"no Net in {plan.environment['PYTHONPATH'].split(':')[1]}/nets.py"))
+        raise PrepareError(Fault(what=f"no Net in {plan.environment['DRUMBEAT_USER_PATH']}/nets.py"))
 
-    monkeypatch.setattr("drumbeat.launch.commands.prepare.prepare", prepare)
+    monkeypatch.setattr("drumbeat.launch.start.prepare.prepare", prepare)
     assert main(SUBMIT) == 2
     assert capsys.readouterr().err.replace("\n       ", " ") == f"error: no Net in {lab}/nets.py\n"
     assert not (lab / "runs").exists()

@@ -14,7 +14,7 @@ from tests.launch.small import write_config
 
 SCREENS: dict[str, str] = {
     "rnu small.yaml": """\
-error: there is no verb 'rnu'
+error: unknown command 'rnu'
   where  command line
   do     Did you mean 'run'?
 """,
@@ -70,9 +70,9 @@ error: this machine has no GPU
   do     Use --procs N for ranks on the CPU, or --slurm to run where there are
          GPUs.
 """,
-    "run small.yaml drumbeat.launch.plan.gpus=4": """\
+    "run small.yaml launch.gpus=4": """\
 error: this machine has no GPU
-  where  command line (drumbeat.launch.plan.gpus)
+  where  command line (launch.gpus)
   given  4 ranks with a GPU each
   do     Use --procs N for ranks on the CPU, or --slurm to run where there are
          GPUs.
@@ -85,7 +85,7 @@ error: a batch of 10 cannot be shared by 11 ranks
 """,
     "run small.yaml --slurm": """\
 error: how many GPUs on each node?
-  where  drumbeat.launch.plan.gpus
+  where  launch.gpus
   given  --slurm
   do     Add --gpus N for N ranks with a GPU each, or --procs N for ranks on the
          CPU.
@@ -118,28 +118,28 @@ error: this shell is in no SLURM allocation
          Or have the run queued: --slurm instead of --here.
 """,
     "run small.yaml --here --slurm --debug": """\
-error: --debug and --slurm exclude each other
+error: --debug and --slurm are mutually exclusive
   where  command line
   do     Leave --slurm out.
 
-error: --debug and --here exclude each other
+error: --debug and --here are mutually exclusive
   where  command line
   do     Leave --here out.
 
-error: --here and --slurm exclude each other
+error: --here and --slurm are mutually exclusive
   where  command line
   do     Leave --slurm out.
 """,
     "run small.yaml --debug --slurm --nodes 2 --gpus 3 --procs 1": """\
-error: --debug and --slurm exclude each other
+error: --debug and --slurm are mutually exclusive
   where  command line
   do     Leave --slurm out.
 
-error: --debug and --nodes exclude each other
+error: --debug and --nodes are mutually exclusive
   where  command line
   do     Leave --nodes out.
 
-error: --gpus and --procs exclude each other
+error: --gpus and --procs are mutually exclusive
   where  command line
   do     Leave --procs out.
 
@@ -241,7 +241,7 @@ error: a run is resumed with its own config
   do     Leave this out, or start a new run: drumbeat run CONFIG
 """,
     "run --resume done --name x": """\
-error: --resume and --name exclude each other
+error: --resume and --name are mutually exclusive
   where  command line
   do     Leave --name out.
 """,
@@ -303,7 +303,7 @@ error: the following arguments are required: RUN
   do     See: drumbeat resume --help
 """,
     "resume waiting": """\
-error: run 20260101-000000-bbbbb is still at work
+error: run 20260101-000000-bbbbb is still running
   where  HERE/runs/waiting/20260101-000000-bbbbb
   given  SLURM job 4711, which cannot be asked about: there is no squeue on PATH
   do     Wait for it, or stop it: DRUMBEAT stop 20260101-000000-bbbbb
@@ -384,7 +384,7 @@ error: this machine has no GPU
   do     Use --procs N for ranks on the CPU.
 """,
     "evaluate done --procs 2 --gpus 2": """\
-error: --gpus and --procs exclude each other
+error: --gpus and --procs are mutually exclusive
   where  command line
   do     Leave --procs out.
 """,
@@ -417,7 +417,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a config and two runs, on a machine without GPUs and without SLURM."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr("drumbeat.launch.runs.find.program", lambda name: f"/nowhere/{name}")  # else it depends on the folder
+    monkeypatch.setattr("drumbeat.launch.runs.find.program", lambda name: f"/nowhere/{name}")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     for name, number, state in (("done", "aaaaa", "finished"), ("waiting", "bbbbb", "pending")):

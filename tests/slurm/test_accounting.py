@@ -13,8 +13,8 @@ import pytest
 from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.run.folder import RunDir, read_json, write_json
 from drumbeat.launch.backends.executors import Slurm
-from drumbeat.launch.commands.preflight import check_cluster
 from drumbeat.launch.runs.why import why
+from drumbeat.launch.start.preflight import check_cluster
 from tests.launch.node.test_launcher import until
 from tests.slurm.cluster import Cluster
 from tests.slurm.test_launcher import Submitted, submitted  # noqa: F401
@@ -70,12 +70,12 @@ def ahead(accounts: Cluster) -> Iterator[Callable[..., None]]:
     ([], {"account": "closed"}, "AssocMaxSubmitJobLimit", "account: closed", "only so many jobs in the queue"),
     ([], {"qos": "brief", "time_minutes": 20}, "QOSMaxWallDurationPerJobLimit", "qos: brief", "shorter time_minutes"),
     (["launch.nodes=2"], {"qos": "small"}, "QOSMaxNodePerJobLimit", "qos: small", "fewer --nodes"),
-    (["drumbeat.launch.plan.gpus=2"], {"qos": "slim"}, "QOSMaxGRESPerNode", "qos: slim", "more GPUs on a node"),
+    (["launch.gpus=2"], {"qos": "slim"}, "QOSMaxGRESPerNode", "qos: slim", "more GPUs on a node"),
 ], ids=["no account", "another's account", "no QOS", "another's QOS", "jobs", "time", "nodes", "GPUs"])
 def test_what_an_account_or_a_qos_forbids(accounts: Cluster, tmp_path: Path, assignments: list[str],
                                           site: dict[str, Any], said: str, where: str, do: str) -> None:
     """Told when SLURM is asked whether it would take the job, and when it does not take it."""
-    job = request(tmp_path, "drumbeat.launch.plan.gpus=0", "launch.nodes=1", *assignments, **{"account": "lab", **site})
+    job = request(tmp_path, "launch.gpus=0", "launch.nodes=1", *assignments, **{"account": "lab", **site})
     for submit, what in ((check_cluster, "SLURM would not take this job"), (Slurm().submit, "sbatch refused the job")):
         with pytest.raises(LaunchError) as error:
             submit(job)  # type: ignore[operator]
@@ -87,7 +87,7 @@ def test_what_an_account_or_a_qos_forbids(accounts: Cluster, tmp_path: Path, ass
 
 @pytest.mark.parametrize(("first", "assignments", "site", "reason", "words"), [
     (["--qos=single"], [], {"qos": "single"}, "QOSMaxJobsPerUserLimit", "one user have only so many jobs at work"),
-    (["--qos=shared", "--gres=gpu:3"], ["drumbeat.launch.plan.gpus=3"], {"qos": "shared"}, "QOSGrpGRES",
+    (["--qos=shared", "--gres=gpu:3"], ["launch.gpus=3"], {"qos": "shared"}, "QOSGrpGRES",
      "all jobs of its QOS together may have only so many GPUs"),
     ([], [], {"qos": "shared", "time_minutes": 20}, "QOSMaxWallDurationPerJobLimit",
      "it asks for more time than its QOS lets a job have"),
@@ -97,7 +97,7 @@ def test_why_a_job_waits(accounts: Cluster, ahead: Callable[..., None], tmp_path
     if first:
         ahead(*first)
     run = RunDir(tmp_path / "run")
-    asked = request(tmp_path, "drumbeat.launch.plan.gpus=0", "launch.nodes=1", *assignments, account="lab", **site)
+    asked = request(tmp_path, "launch.gpus=0", "launch.nodes=1", *assignments, account="lab", **site)
     job = Slurm().submit(asked)
     run.write_status(state="pending")
     write_json(run.job, {"where": "slurm", "id": job.id})

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from drumbeat.configs import importing
 from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.run.folder import RunDir, write_json
 from drumbeat.configs.schema import Site
@@ -45,7 +46,8 @@ class Lent(Submitted):
         (self.run.path / "standin").mkdir(parents=True)
         plan = JobPlan(run_dir=str(self.run.path), name="standin", where="here", held=held({"SLURM_JOB_ID": job}),
                        topology=Topology(nodes=2, ranks_per_node=1, device="cpu", cpus_per_rank=cpus),
-                       site=Site(**site), environment={"PYTHONPATH": str(ROOT)}, folder=str(folder), restarts=restarts)
+                       site=Site(**site), environment=importing.environment(str(ROOT), []), folder=str(folder),
+                       restarts=restarts)
         self.request = Here().prepare(plan)
         write_json(self.run.plan, replace(plan, python=standin.install(folder)).as_json())
         self.resume()

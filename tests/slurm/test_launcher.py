@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from drumbeat.configs import importing
 from drumbeat.configs.run.folder import RunDir, read_json, write_json
 from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.executors import Slurm
@@ -40,7 +41,7 @@ class Submitted:
         (self.run.path / "standin").mkdir(parents=True)
         topology = Topology(nodes=2, ranks_per_node=1, device="cpu", cpus_per_rank=cpus)
         plan = JobPlan(run_dir=str(self.run.path), name="standin", where="slurm", topology=topology,
-                       site=Site(**{"time_minutes": 10, **site}), environment={"PYTHONPATH": str(ROOT)},
+                       site=Site(**{"time_minutes": 10, **site}), environment=importing.environment(str(ROOT), []),
                        folder=str(folder), restarts=restarts)
         self.request = Slurm().prepare(plan)
         write_json(self.run.plan, replace(plan, python=standin.install(folder)).as_json())

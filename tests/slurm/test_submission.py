@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.parametrize("cluster", [{"cpus": 64
 
 def request(folder: Path, *assignments: str, **site: Any) -> Any:
     """The small config's job, with its run in `folder`; what it would run is never reached."""
-    planned = plan(folder, *(assignments or ("drumbeat.launch.plan.gpus=0", "launch.nodes=1")), where="slurm",
+    planned = plan(folder, *(assignments or ("launch.gpus=0", "launch.nodes=1")), where="slurm",
                    site=Site(**{"time_minutes": 5, **site}))
     return Slurm().prepare(JobPlan(**vars(planned) | {"run_dir": str(folder / "run"), "folder": str(folder)}))
 
@@ -71,11 +71,11 @@ def test_the_controller_is_away_for_a_while(cluster: Cluster, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("assignments", "site", "said", "do"), [
-    (["drumbeat.launch.plan.gpus=1"], {"partition": "nowhere"}, "invalid partition", "sinfo lists the partitions:"),
-    (["drumbeat.launch.plan.gpus=5"], {}, "configuration is not available", "--nodes, --gpus and"),
-    (["drumbeat.launch.plan.gpus=1"], {"gpu_type": "a100"}, "configuration is not available|gres", "GPUs"),
-    (["drumbeat.launch.plan.gpus=1"], {"mem_gb_per_node": 1000}, "emory|configuration", "memory"),
-    (["drumbeat.launch.plan.gpus=1"], {"constraint": "quantum"}, "nvalid feature", "features of the nodes"),
+    (["launch.gpus=1"], {"partition": "nowhere"}, "invalid partition", "sinfo lists the partitions:"),
+    (["launch.gpus=5"], {}, "configuration is not available", "--nodes, --gpus and"),
+    (["launch.gpus=1"], {"gpu_type": "a100"}, "configuration is not available|gres", "GPUs"),
+    (["launch.gpus=1"], {"mem_gb_per_node": 1000}, "emory|configuration", "memory"),
+    (["launch.gpus=1"], {"constraint": "quantum"}, "nvalid feature", "features of the nodes"),
 ], ids=["partition", "gpus", "gpu type", "memory", "constraint"])
 def test_a_refusal_says_what_to_do(cluster: Cluster, tmp_path: Path, assignments: list[str], site: dict[str, Any],
                                    said: str, do: str) -> None:

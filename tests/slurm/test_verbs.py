@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.folder import RunDir, read_json
 from tests.launch.node.test_launcher import until
 from tests.slurm.cluster import Cluster
@@ -24,8 +23,8 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 def verb(folder: Path, *words: str, expect: int = 0, **environment: str) -> str:
     """What `drumbeat WORDS` prints, typed in `folder`."""
-    done = subprocess.run([sys.executable, "-m", "drumbeat.launch.commands.main", *words], cwd=folder, capture_output=True, text=True,
-                          check=False, env=os.environ | {"PYTHONPATH": str(ROOT)} | environment)
+    done = subprocess.run([sys.executable, "-m", "drumbeat", *words], cwd=folder, capture_output=True, text=True,
+                          check=False, env=os.environ | environment)
     assert done.returncode == expect, f"{done.stdout}\n{done.stderr}"
     return " ".join((done.stdout + done.stderr).split())
 

@@ -24,37 +24,37 @@ batch_size: 4
 precision: fp32
 model: {_target_: tests.trainers.made.Small, outputs: from_data}
 data:
-  train: {_target_: drumbeat.data.images.ImageFolder, root: ROOT/train, channels: 1}
-  test: {_target_: drumbeat.data.images.ImageFolder, root: ROOT/test, channels: 1}
+  train: {_target_: drumbeat.data.ImageFolder, root: ROOT/train, channels: 1}
+  test: {_target_: drumbeat.data.ImageFolder, root: ROOT/test, channels: 1}
   transforms:
     evaluate:
       - {_target_: torchvision.transforms.v2.Resize, size: 20}
       - {_target_: torchvision.transforms.v2.CenterCrop, size: 16}
-    batch: [{_target_: drumbeat.data.images.Normalize, mean: [0.5], std: [0.25]}]
+    batch: [{_target_: drumbeat.data.Normalize, mean: [0.5], std: [0.25]}]
   workers: 0
 evaluation: {batch_size: 4}
 """.replace("outputs: from_data", "classes: from_data") + PHASES
 
 REGRESSION = IMAGES.replace("classes: from_data", "classes: 2").replace(
-    "{_target_: drumbeat.data.images.ImageFolder, root: ROOT/train, channels: 1}",
-    "{_target_: drumbeat.data.regression.ImageRegression, file: ROOT/table.csv, columns: [x, y], channels: 1}").replace(
-    "{_target_: drumbeat.data.images.ImageFolder, root: ROOT/test, channels: 1}",
-    "{_target_: drumbeat.data.regression.ImageRegression, file: ROOT/table.csv, columns: [x, y], channels: 1}") + (
+    "{_target_: drumbeat.data.ImageFolder, root: ROOT/train, channels: 1}",
+    "{_target_: drumbeat.data.ImageRegression, file: ROOT/table.csv, columns: [x, y], channels: 1}").replace(
+    "{_target_: drumbeat.data.ImageFolder, root: ROOT/test, channels: 1}",
+    "{_target_: drumbeat.data.ImageRegression, file: ROOT/table.csv, columns: [x, y], channels: 1}") + (
     "task: {_target_: drumbeat.trainers.tasks.Regression}\n")
 
 TEXTS = """
 name: made
 batch_size: 4
 precision: fp32
-model: {_target_: drumbeat.models.lstm.LSTM, vocabulary: from_data, classes: from_data, embedding: 8, hidden: 8}
+model: {_target_: drumbeat.models.LSTM, vocabulary: from_data, classes: from_data, embedding: 8, hidden: 8}
 task: {_target_: drumbeat.trainers.tasks.MultiLabel}
 data:
   train: &texts
-    _target_: drumbeat.data.text.Texts
+    _target_: drumbeat.data.Texts
     file: ROOT/train.csv
     text: content
     labels: [Sports, World]
-    words: {_target_: drumbeat.data.vocabulary.Words, file: ROOT/train.csv, text: content, min_frequency: 1}
+    words: {_target_: drumbeat.data.Words, file: ROOT/train.csv, text: content, min_frequency: 1}
   test: {<<: *texts, file: ROOT/test.csv}
   workers: 0
 evaluation: {batch_size: 4}

@@ -43,7 +43,7 @@ def test_a_damaged_file_ends_a_run_that_goes_on_once_it_is_mended(tmp_path: Path
     damaged.write_bytes(whole[:len(whole) // 2])
     config = str(write_config(tmp_path))
 
-    failed = drumbeat(tmp_path, config, "--procs", "2", "data.train={_target_: drumbeat.data.images.ImageFolder, "
+    failed = drumbeat(tmp_path, config, "--procs", "2", "data.train={_target_: drumbeat.data.ImageFolder, "
                       f"root: {tmp_path / 'pictures'}, channels: 1}}", "data.workers=1", expect=1)
     run = latest(tmp_path)
     verdict = read_json(run.status)["verdict"]
@@ -108,6 +108,6 @@ def test_runs_and_data_that_do_not_go_together(tmp_path: Path, monkeypatch: pyte
     assert "the run's model reads texts, and this is an image" in said(f"predict {texts.path} train/cat/0.jpeg")
 
     (tmp_path / "wrong.yaml").write_text(
-        "{name: wrong, batch_size: 2, model: {_target_: drumbeat.models.lstm.LSTM, vocabulary: from_data, classes: 2}, "
-        "data: {train: {_target_: drumbeat.data.images.ImageFolder, root: train}}, " + PHASES.strip() + "}")
+        "{name: wrong, batch_size: 2, model: {_target_: drumbeat.models.LSTM, vocabulary: from_data, classes: 2}, "
+        "data: {train: {_target_: drumbeat.data.ImageFolder, root: train}}, " + PHASES.strip() + "}")
     assert "the training set does not tell its 'vocabulary'" in said("run wrong.yaml --debug")

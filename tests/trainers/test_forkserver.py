@@ -57,7 +57,8 @@ def test_it_only_imports_and_nothing_of_a_users(tmp_path: Path) -> None:
                           env=os.environ | {"OPENBLAS_NUM_THREADS": "1"})
     threads, cuda, modules = json.loads(done.stdout)
     assert (threads, cuda) == (1, False), done.stderr
-    assert {"drumbeat.trainers.worker", "torchvision.transforms.v2", "torch._dynamo", "drumbeat.data.images"} <= set(modules)
+    assert {"drumbeat.trainers.worker", "drumbeat.data.images", "torchvision.transforms.v2", "torch._dynamo"} <= set(
+        modules)
     assert "tests.tiny" not in modules
 
 
@@ -65,7 +66,7 @@ def test_it_only_imports_and_nothing_of_a_users(tmp_path: Path) -> None:
 def test_it_answers_with_the_agents_exit_code(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     log = tmp_path / "agent.log"
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ
     with subprocess.Popen([sys.executable, "-m", "drumbeat.trainers.forkserver", str(run.path)], stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE, text=True, env=environment) as server:
         assert server.stdin is not None
@@ -88,7 +89,7 @@ def test_an_agent_that_is_killed_is_told_of(tmp_path: Path) -> None:
     here = tmp_path / "agent.pid"
     os.mkfifo(here)
     with subprocess.Popen([sys.executable, "-m", "drumbeat.trainers.forkserver", str(tmp_path)], stdin=subprocess.PIPE,
-                          stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}) as server:
+                          stdout=subprocess.PIPE, text=True, env=os.environ) as server:
         assert server.stdin is not None
         assert server.stdout is not None
         words = [*meeting(), "--nproc-per-node=1", str(tmp_path / "sleeper.py")]
@@ -109,8 +110,9 @@ def test_every_rank_may_use_cuda(tmp_path: Path, poisoned: bool) -> None:
     (tmp_path / "sitecustomize.py").write_text("import torch; torch.cuda.is_available()\n" if poisoned else "")
     order = {"words": [*meeting(), "--nproc-per-node=2", str(tmp_path / "report.py")],
              "environment": {"REPORTS": str(tmp_path)}, "log": str(tmp_path / "log")}
-    done = subprocess.run([sys.executable, "-m", "drumbeat.trainers.forkserver", str(tmp_path)], input=json.dumps(order) + "\n",
-                          env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}, text=True, capture_output=True)
+    done = subprocess.run([sys.executable, "-m", "drumbeat.trainers.forkserver", str(tmp_path)], text=True,
+                          input=json.dumps(order) + "\n", capture_output=True,
+                          env=os.environ | {"PYTHONPATH": f"{tmp_path}:{os.environ['PYTHONPATH']}"})
     log = (tmp_path / "log").read_text()
     assert done.stdout == "0\n", log
     reports = [json.loads((tmp_path / rank).read_text()) for rank in "01"]

@@ -34,7 +34,7 @@ def config(*, mix: bool = False, optimizer: str = "torch.optim.SGD",
            options: Mapping[str, float] = MappingProxyType({}), **values: Any) -> Config:
     return build_config([Layer(origin="test", values={
         "name": "x", "batch_size": 5, "model": {"_target_": "x"}, "precision": "fp32",
-        "data": {"mix": {"_target_": "drumbeat.data.mixing.Mixup"} if mix else {}},
+        "data": {"mix": {"_target_": "drumbeat.data.Mixup"} if mix else {}},
         "phases": {"only": {"epochs": 1, "optimizer": {"_target_": optimizer, "lr": 0.1, **options}}}, **values})])
 
 

@@ -65,9 +65,9 @@ def test_a_text_model_starts_from_vectors(folder: Path, monkeypatch: pytest.Monk
     known = words.words()[2::2]
     lines = [" ".join([word, *(f"{0.01 * k:.2f}" for k in range(100))]) for word in known]
     (folder / "vectors.txt").write_text("\n".join(lines))
-    wanted = "{_target_: drumbeat.data.vocabulary.Words, file: datasets/news/train.csv, text: content}"
+    wanted = "{_target_: drumbeat.data.Words, file: datasets/news/train.csv, text: content}"
     config = load(ROOT / "configs" / "lstm_news.yaml",
-                  [f"model.vectors={{_target_: drumbeat.data.vocabulary.glove, file: vectors.txt, words: {wanted}}}"]).config
+                  [f"model.vectors={{_target_: drumbeat.data.glove, file: vectors.txt, words: {wanted}}}"]).config
     model = place_model(with_facts(config, facts_of(build_sets(config).train)), torch.device("cpu"))
     vector = model.get_parameter("embedding.weight")[words.words().index(known[0])]
     torch.testing.assert_close(vector, torch.arange(100) * 0.01)

@@ -29,7 +29,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from drumbeat.configs.errors import Fault, RunError
-from drumbeat.configs.layers import ROOT
+from drumbeat.configs.importing import environment
 from drumbeat.configs.run.folder import Attempt, RunDir, State, read_json
 from drumbeat.configs.run.manifest import FORMAT, checkpoint_path, damage
 from drumbeat.trainers.checkpoints.staging import CPU, Files, Staging
@@ -102,7 +102,7 @@ class Checkpoint:
 class Checkpoints:
     """The checkpoints of a run, as rank 0 of one attempt saves them, and as anybody finds them.
 
-    `save` copies the state and returns; a process of its own writes it (`drumbeat.trainers.checkpoints.writer`). One save is under way at
+    `save` copies the state and returns; a process of its own writes it (`writer.py`). One save is under way at
     most.
     """
 
@@ -245,9 +245,9 @@ def _files(model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> File
 
 
 def _start_writer(memory: int) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-m", "drumbeat.trainers.checkpoints.writer", str(memory)], stdin=subprocess.PIPE, text=True,
-                            stdout=subprocess.PIPE, pass_fds=[memory],
-                            env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"})
+    return subprocess.Popen([sys.executable, "-m", "drumbeat.trainers.checkpoints.writer", str(memory)],
+                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=[memory],
+                            env=os.environ | environment("", []))
 
 
 def _read(path: Path) -> Checkpoint:

@@ -1,6 +1,8 @@
 """Whether a run came to what another one came to: weights, ledger, curves.
 
-    python -m drumbeat.trainers.commands.compare RUN OTHER [exact]      prints a JSON list of what differs or is wrong; empty is well
+    python -m drumbeat.trainers.commands.compare RUN OTHER [exact]
+
+prints a JSON list of what differs or is wrong; an empty one where nothing is.
 
 `exact`: bit for bit. Otherwise the ranks were others, the arithmetic differs, and metrics may, within `BAND`.
 """

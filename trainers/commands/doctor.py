@@ -42,7 +42,7 @@ from drumbeat.trainers.build import (
 )
 from drumbeat.trainers.commands.sample_checks import Look, looks_at
 from drumbeat.trainers.commands.throughput import decode, mean_size, rate, step_rate
-from drumbeat.trainers.inference.contact_sheet import draw_sheet, training_fetch
+from drumbeat.trainers.contact_sheet import draw_sheet, training_fetch
 
 NAMES = ("train", "validation", "test")
 
@@ -102,7 +102,7 @@ def _classes(found: Findings, name: str, samples: Samples) -> None:
     more = f", and {len(shown) - 6} more" if len(shown) > 6 else ""
     found.say("samples", f"{name:<11}{len(labels):,}: {', '.join(shown[:6])}{more}")
     if counts.min() * 10 < counts.max():
-        found.say("samples", f"{'':<11}the rarest class has {counts.min():,}: drumbeat.data.sampling.ClassBalanced evens it out")
+        found.say("samples", f"{'':<11}the rarest class has {counts.min():,}: drumbeat.data.ClassBalanced evens it out")
 
 
 def _files(found: Findings, name: str, samples: Samples, looks: Sequence[Look]) -> None:

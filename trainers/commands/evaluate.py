@@ -41,8 +41,8 @@ from drumbeat.trainers.build import (
     loader_workers,
     use_caches,
 )
+from drumbeat.trainers.contact_sheet import CPU, mistakes_sheet
 from drumbeat.trainers.evaluate import evaluate
-from drumbeat.trainers.inference.contact_sheet import CPU, mistakes_sheet
 from drumbeat.trainers.inference.load import good_checkpoint, load_model, remembered, settle
 from drumbeat.trainers.inference.tables import headings, rows, write_csv
 from drumbeat.trainers.phase_runner import Forward
@@ -252,7 +252,8 @@ def _on_ranks(count: int) -> int:
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
         torchrun(parse_args([*meet_on_loopback(), f"--nproc-per-node={count}", "--max-restarts=0",
-                             "-m", "drumbeat.trainers.commands.evaluate", *sys.argv[1:]]))
+                             "-m", "drumbeat.configs.importing", "drumbeat.trainers.commands.evaluate",
+                             *sys.argv[1:]]))
     except ChildFailedError as failed:
         rank, first = failed.get_first_failure()
         if first.exitcode < 0:

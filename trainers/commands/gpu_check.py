@@ -99,7 +99,7 @@ def gpu_faults(found: Found, names: Sequence[str]) -> list[Fault]:
     """What keeps torch from using the GPUs of these names, those in CUDA_VISIBLE_DEVICES."""
     names = names[:1] if names[0].startswith("MIG-") else names  # a process sees one MIG instance
     if found.cuda is None:
-        return [Fault(what=f"torch {found.torch} is built without CUDA", where="drumbeat.launch.plan.gpus", given=_asked(names),
+        return [Fault(what=f"torch {found.torch} is built without CUDA", where="launch.gpus", given=_asked(names),
                       remedy=f"Install a build for CUDA ({BUILDS}), {ON_CPU}")]
     if found.error:
         return [_start_fault(found)]
@@ -118,7 +118,7 @@ def check_visible(local_rank: int) -> None:
     if local_rank >= (count := torch.cuda.device_count()):
         given = os.environ.get("CUDA_VISIBLE_DEVICES", "is not set")
         raise PrepareError(Fault(what=f"CUDA shows {count} GPU{'s' * (count != 1)} on this node, too few for local "
-                                      f"rank {local_rank}", where="drumbeat.launch.plan.gpus", given=f"CUDA_VISIBLE_DEVICES {given}",
+                                      f"rank {local_rank}", where="launch.gpus", given=f"CUDA_VISIBLE_DEVICES {given}",
                                  remedy="Ask for fewer ranks on each node: --gpus N. CUDA shows a process no more than "
                                         "one MIG instance."))
 
@@ -150,7 +150,7 @@ def _start_fault(found: Found) -> Fault:
     remedy = next((remedy for words, remedy in REMEDIES if words in found.error), "")
     if found.closed:
         remedy = "Have this process allowed to open these files; a container needs --gpus, or --device for each"
-    return Fault(what=f"CUDA does not start: {said}", where="drumbeat.launch.plan.gpus", given="\n".join(found.closed),
+    return Fault(what=f"CUDA does not start: {said}", where="launch.gpus", given="\n".join(found.closed),
                  remedy=f"{remedy or 'See what nvidia-smi and dmesg say'}; {ON_CPU}")
 
 
@@ -162,7 +162,7 @@ def _fewer_fault(found: Found, names: Sequence[str]) -> Fault:
     elif any("MIG" in device.name for device in found.devices):
         remedy = ("CUDA shows a process one MIG instance, and no other GPU beside it: use --gpus 1, or name whole "
                   "GPUs, as in CUDA_VISIBLE_DEVICES=0,1")
-    return Fault(what=f"CUDA shows {count} of {len(names)} GPUs", where="drumbeat.launch.plan.gpus",
+    return Fault(what=f"CUDA shows {count} of {len(names)} GPUs", where="launch.gpus",
                  given="\n".join([_asked(names), *found.closed]), remedy=f"{remedy}; {ON_CPU}")
 
 
@@ -173,7 +173,7 @@ def _code_fault(found: Found, device: Device, bad: Sequence[str], good: Sequence
     other = "one for an earlier CUDA version" if older else "a newer version"
     leave = f"Leave {'it' if len(bad) == 1 else 'them'} out: CUDA_VISIBLE_DEVICES={','.join(good)}\n" if good else ""
     return Fault(what=f"torch {found.torch} has no code for GPU {', '.join(bad)}: {device.name}, compute capability "
-                      f"{capability}", where="drumbeat.launch.plan.gpus", given=f"it has code for {', '.join(found.architectures)}",
+                      f"{capability}", where="launch.gpus", given=f"it has code for {', '.join(found.architectures)}",
                  remedy=f"{leave}Install a torch with code for it, perhaps {other} ({BUILDS}), {ON_CPU}")
 
 

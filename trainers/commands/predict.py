@@ -18,7 +18,7 @@ from drumbeat.configs.layers import short
 from drumbeat.configs.preconditions import check_given, innermost
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.data.bar import Bar
-from drumbeat.trainers.inference.contact_sheet import save_sheet
+from drumbeat.trainers.contact_sheet import save_sheet
 from drumbeat.trainers.inference.inputs import images_given, texts_given
 from drumbeat.trainers.inference.load import settle
 from drumbeat.trainers.inference.predictor import Predicted, Predictor

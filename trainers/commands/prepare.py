@@ -1,6 +1,8 @@
 """What only torch can know, found out before anything is submitted, where there is internet and a person is watching.
 
-    python -m drumbeat.trainers.commands.prepare < {config, topology, where}      prints one JSON object: facts, or faults
+    python -m drumbeat.trainers.commands.prepare < {config, topology, where}
+
+prints one JSON object: facts, or faults.
 
 Torch can use the GPUs, targets resolve, the model builds on the meta device (its weights are fetched and read on the
 way), data is there and counted, phases fit, and a few samples go through model and loss. Every fault that can be found

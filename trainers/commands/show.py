@@ -39,8 +39,8 @@ from drumbeat.trainers.build import (
     frozen_modules,
 )
 from drumbeat.trainers.commands.cost import SAMPLES, memory, outputs_and_flops, tensors
+from drumbeat.trainers.contact_sheet import CPU, draw_sheet, training_fetch
 from drumbeat.trainers.facts import facts_of, with_facts
-from drumbeat.trainers.inference.contact_sheet import CPU, draw_sheet, training_fetch
 from drumbeat.trainers.phase_runner import Forward
 from drumbeat.trainers.target import instantiate
 

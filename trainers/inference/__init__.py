@@ -1,0 +1,1 @@
+"""What a trained model makes of samples: predictions, metrics, plots and tables."""

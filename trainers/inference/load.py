@@ -32,7 +32,7 @@ def settle(run: RunDir) -> None:
 
 
 def good_checkpoint(run: RunDir, which: str | None) -> tuple[Path, str]:
-    """The checkpoint that `which` names (`drumbeat.configs.preconditions.find_checkpoint`), and what it is, in words. Raises `RunError`
+    """The checkpoint that `which` names (`configs/preconditions.py`), and what it is, in words. Raises `RunError`
     where there is no such checkpoint, or where it is damaged."""
     path = find_checkpoint(run, which)
     if reason := damage(path):

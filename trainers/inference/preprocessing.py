@@ -75,12 +75,12 @@ def _as_images(samples: Any) -> AsImages:
 def _without_data(config: Config, path: Path, error: PrepareError) -> Reading:
     """The same for image files. A text needs the vocabulary, and that lies beside the training texts."""
     node = innermost(config.data.train)
-    if node.get("_target_") not in ("drumbeat.data.images.ImageFolder", "drumbeat.data.regression.ImageRegression"):
+    if node.get("_target_") not in ("drumbeat.data.ImageFolder", "drumbeat.data.ImageRegression"):
         raise PrepareError(*with_way_out(error.faults, config.data.how_to_get, fixed=True)) from None
     both = config.data.transforms
     _, transforms, auto = as_computed(config, instantiate(both.train, "data.transforms.train"),
                                       instantiate(both.evaluate, "data.transforms.evaluate"))
-    side = node.get("short_side", "auto") if node["_target_"] == "drumbeat.data.images.ImageFolder" else None
+    side = node.get("short_side", "auto") if node["_target_"] == "drumbeat.data.ImageFolder" else None
     side = auto if side == "auto" else side
     told = {"classes": remembered(path).get("classes"), "values": remembered(path).get("value_names")}
     task = instantiate({**{name: names for name, names in told.items() if names}, **config.task}, "task")

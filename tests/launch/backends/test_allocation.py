@@ -95,8 +95,8 @@ def test_an_allocation_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.M
     ([], {}, (2, 1, "cpu", 8)),
     (["launch.procs=3"], {}, (2, 3, "cpu", 2)),
     ([], {"gpus": 4}, (2, 4, "cuda", 2)),
-    (["drumbeat.launch.plan.gpus=2", "launch.nodes=1"], {"gpus": 4}, (1, 2, "cuda", 4)),
-    (["drumbeat.launch.plan.gpus=0"], {"gpus": 4}, (2, 1, "cpu", 8)),
+    (["launch.gpus=2", "launch.nodes=1"], {"gpus": 4}, (1, 2, "cuda", 4)),
+    (["launch.gpus=0"], {"gpus": 4}, (2, 1, "cpu", 8)),
 ])
 def test_which_processes(tmp_path: Path, assignments: list[str], has: dict[str, int],
                          expected: tuple[int, int, str, int]) -> None:
@@ -106,9 +106,9 @@ def test_which_processes(tmp_path: Path, assignments: list[str], has: dict[str, 
 
 @pytest.mark.parametrize(("assignments", "has", "what", "remedy"), [
     (["launch.nodes=3"], {}, "the allocation has 2 nodes", "Use --nodes 2, or ask salloc for more: --nodes=N"),
-    (["drumbeat.launch.plan.gpus=3"], {"gpus": 2}, "a node of the allocation has 2 GPUs",
+    (["launch.gpus=3"], {"gpus": 2}, "a node of the allocation has 2 GPUs",
      "Use --gpus 2, or --procs N for ranks on the CPU."),
-    (["drumbeat.launch.plan.gpus=3"], {}, "a node of the allocation has no GPU",
+    (["launch.gpus=3"], {}, "a node of the allocation has no GPU",
      "Use --procs N for ranks on the CPU, or ask salloc for some: --gres=gpu:N."),
 ])
 def test_more_than_there_is(tmp_path: Path, assignments: list[str], has: dict[str, int], what: str,
@@ -120,7 +120,7 @@ def test_more_than_there_is(tmp_path: Path, assignments: list[str], has: dict[st
 
 def test_gpus_that_slurm_does_not_count(tmp_path: Path) -> None:
     """Where a whole node comes with its GPUs."""
-    text = Here().prepare(planned(tmp_path, "drumbeat.launch.plan.gpus=4", site=Site(gpu_flag="none"))).text
+    text = Here().prepare(planned(tmp_path, "launch.gpus=4", site=Site(gpu_flag="none"))).text
     assert "gres" not in text
 
 
@@ -132,8 +132,9 @@ def test_cores_for_fewer_ranks_than_there_are(tmp_path: Path) -> None:
     assert note(planned(tmp_path, "launch.procs=4")) == ""
 
 
-def test_the_script(tmp_path: Path) -> None:
+def test_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Regenerate it as tests/launch/backends/test_executors.py says."""
+    monkeypatch.delenv("PYTHONPATH")
     site = Site(partition="big", setup=["module load cuda"], environment={"NCCL_DEBUG": "WARN"})
     text = Here().prepare(planned(tmp_path, gpus=4, site=site)).text
     text = text.replace(sys.executable, "/venv/bin/python").replace(str(ROOT), "/drumbeat")

@@ -32,15 +32,15 @@ SITE = Site(partition="big", account="physics", qos="high", constraint="a100&nvl
             sbatch={"mail-type": "FAIL", "exclusive": True})
 
 CASES = {
-    "cpu": (["drumbeat.launch.plan.gpus=0", "launch.procs=2"], Site()),
-    "gpu_gres": (["drumbeat.launch.plan.gpus=4"], Site()),
-    "gpu_typed": (["drumbeat.launch.plan.gpus=4"], Site(gpu_type="a100")),
-    "gpus_per_node": (["drumbeat.launch.plan.gpus=4"], Site(gpu_flag="gpus-per-node", gpu_type="a100")),
-    "container": (["drumbeat.launch.plan.gpus=4"], Site(gpu_flag="none", mem_gb_per_gpu=30, prefix="apptainer exec /images/a.sif",
+    "cpu": (["launch.gpus=0", "launch.procs=2"], Site()),
+    "gpu_gres": (["launch.gpus=4"], Site()),
+    "gpu_typed": (["launch.gpus=4"], Site(gpu_type="a100")),
+    "gpus_per_node": (["launch.gpus=4"], Site(gpu_flag="gpus-per-node", gpu_type="a100")),
+    "container": (["launch.gpus=4"], Site(gpu_flag="none", mem_gb_per_gpu=30, prefix="apptainer exec /images/a.sif",
                                           environment={"NCCL_DEBUG": "WARN", "GREETING": "good day"},
                                           sbatch={"mail-user": "me@example.org", "requeue": False})),
-    "memory_of_cores": (["drumbeat.launch.plan.gpus=0", "launch.procs=2"], Site(mem_gb_per_cpu=2.5)),
-    "two_nodes": (["drumbeat.launch.plan.gpus=4", "launch.nodes=2", "launch.cpus_per_rank=6"], SITE),
+    "memory_of_cores": (["launch.gpus=0", "launch.procs=2"], Site(mem_gb_per_cpu=2.5)),
+    "two_nodes": (["launch.gpus=4", "launch.nodes=2", "launch.cpus_per_rank=6"], SITE),
 }
 
 
@@ -55,7 +55,7 @@ def sbatch_text(folder: Path, name: str) -> str:
 def test_sbatch_script(tmp_path: Path, name: str) -> None:
     """Regenerate the files, and look at the difference, with
 
-        DRUMBEAT_GOLDEN=write python -m pytest tests/launch/backends/test_executors.py && git diff tests/launch/golden
+        DRUMBEAT_GOLDEN=write python -m pytest tests/launch/backends/test_executors.py; git diff tests
     """
     file, text = GOLDEN / f"{name}.sbatch", sbatch_text(tmp_path, name)
     if os.environ.get("DRUMBEAT_GOLDEN") == "write":
@@ -71,9 +71,9 @@ def test_sbatch_script_is_valid_shell(tmp_path: Path, name: str) -> None:
 
 
 def test_folders_with_blanks_are_quoted(tmp_path: Path) -> None:
-    planned = plan(tmp_path, "drumbeat.launch.plan.gpus=4", where="slurm")
+    planned = plan(tmp_path, "launch.gpus=4", where="slurm")
     planned = JobPlan(**vars(planned) | {"run_dir": "/my runs/RUN", "python": "/my venv/python",
-                                         "environment": {"PYTHONPATH": "/my code:/here"}})
+                                         "environment": {"PYTHONPATH": "/my code:/here", "PYTHONSAFEPATH": "1"}})
     text = Slurm().prepare(planned).text
     assert "export PYTHONPATH='/my code:/here'" in text
     assert "'/my venv/python' -u -m submitit.core._submit '/my runs/RUN/submitit'" in text
@@ -89,9 +89,11 @@ def test_a_command_is_ready_to_paste() -> None:
 
 
 def test_requests_of_this_machine(tmp_path: Path) -> None:
-    assert InProcess().prepare(plan(tmp_path, where="debug")).text == "drumbeat.trainers.worker.main('/runs/small/RUN', ATTEMPT)"
+    text = InProcess().prepare(plan(tmp_path, where="debug")).text
+    assert text == "drumbeat.trainers.worker.main('/runs/small/RUN', ATTEMPT)"
     text = Local().prepare(plan(tmp_path, "launch.procs=2")).text
-    assert text.endswith("--master-port=PORT \\\n  --max-restarts=0 \\\n  -m drumbeat.trainers.worker /runs/small/RUN ATTEMPT")
+    assert text.endswith("--master-port=PORT \\\n  --max-restarts=0 \\\n"
+                         "  -m drumbeat.trainers.worker /runs/small/RUN ATTEMPT")
 
 
 def test_the_environment_is_as_planned_inside_and_as_before_outside(tmp_path: Path,
@@ -123,7 +125,7 @@ def fake_slurm(folder: Path, script: str) -> str:
 
 def test_what_is_submitted_is_the_dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", fake_slurm(tmp_path, f'cp "$1" {tmp_path}/submitted; echo "Submitted batch job 4711"'))
-    planned = plan(tmp_path, "drumbeat.launch.plan.gpus=4", "launch.nodes=2", where="slurm", site=SITE)
+    planned = plan(tmp_path, "launch.gpus=4", "launch.nodes=2", where="slurm", site=SITE)
     planned = JobPlan(**vars(planned) | {"run_dir": str(tmp_path / "run")})
     request = Slurm().prepare(planned)
     assert Slurm().submit(request).id == "4711"
@@ -137,7 +139,7 @@ def test_the_gpus_of_the_submitting_shell_do_not_reach_a_job(tmp_path: Path, mon
     script = f'echo "${{CUDA_VISIBLE_DEVICES-unset}}" > {tmp_path}/inherited; echo "Submitted batch job 4711"'
     monkeypatch.setenv("PATH", fake_slurm(tmp_path, script))
     for variables, exported in (({}, False), ({"CUDA_VISIBLE_DEVICES": "0,1"}, True)):
-        planned = plan(tmp_path, "drumbeat.launch.plan.gpus=2", where="slurm", site=Site(gpu_flag="none", environment=variables))
+        planned = plan(tmp_path, "launch.gpus=2", where="slurm", site=Site(gpu_flag="none", environment=variables))
         request = Slurm().prepare(JobPlan(**vars(planned) | {"run_dir": str(tmp_path / "run")}))
         Slurm().submit(request)
         assert (tmp_path / "inherited").read_text() == "unset\n"
@@ -149,7 +151,7 @@ def test_what_sbatch_answers_is_shown(tmp_path: Path, monkeypatch: pytest.Monkey
                                       capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("PATH", fake_slurm(
         tmp_path, 'echo "sbatch: error: invalid partition specified: big" >&2; exit 1'))
-    planned = JobPlan(**vars(plan(tmp_path, "drumbeat.launch.plan.gpus=4", where="slurm")) | {"run_dir": str(tmp_path / "run")})
+    planned = JobPlan(**vars(plan(tmp_path, "launch.gpus=4", where="slurm")) | {"run_dir": str(tmp_path / "run")})
     with pytest.raises(LaunchError) as error:
         Slurm().submit(Slurm().prepare(planned))
     assert str(error.value) == (

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from drumbeat.launch.commands.main import VERBS, main
+from drumbeat.launch.commands.main import COMMANDS, main
 
 RUN = "20260101-100000-aaaaa"
 
@@ -43,7 +43,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(("typed", "offered"), [
-    ("''", set(VERBS)),
+    ("''", set(COMMANDS)),
     ("sta", {"status"}),
     ("status ''", {RUN, "tiny"}),
     ("cancel 2026", {RUN}),

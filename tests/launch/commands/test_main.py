@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,8 @@ import pytest
 
 from drumbeat.configs.errors import ConfigError
 from drumbeat.configs.layers import ROOT
-from drumbeat.launch.commands import main as cli
-from drumbeat.launch.commands.main import VERBS, main, parse
+from drumbeat.launch.commands import status
+from drumbeat.launch.commands.main import COMMANDS, main, parse
 
 
 @pytest.mark.parametrize("typed", [
@@ -36,7 +38,7 @@ def test_options_are_not_abbreviated() -> None:
         parse(["run", "c.yaml", "--dry"])
 
 
-@pytest.mark.parametrize("words", [[], ["--help"], *([verb, "--help"] for verb in VERBS)])
+@pytest.mark.parametrize("words", [[], ["--help"], *([name, "--help"] for name in COMMANDS)])
 def test_help_fits_a_terminal(words: list[str], capsys: pytest.CaptureFixture[str],
                               monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
@@ -46,7 +48,7 @@ def test_help_fits_a_terminal(words: list[str], capsys: pytest.CaptureFixture[st
     out = capsys.readouterr().out
     assert out.startswith(f"usage: {' '.join(['drumbeat', *words[:-1]])}")
     assert max(map(len, out.splitlines())) <= 80
-    assert not words or words[0] == "--help" or VERBS[words[0]][0].partition(" ")[0] in out.lower()
+    assert not words or words[0] == "--help" or COMMANDS[words[0]].HELP.partition(" ")[0] in out.lower()
 
 
 def test_help_names_the_program_that_was_typed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,11 +59,20 @@ def test_help_names_the_program_that_was_typed(capsys: pytest.CaptureFixture[str
     assert "  python launch/run.py resnet50_xray --slurm --nodes 2 --gpus 8\n" in out
 
 
+def test_the_version_stands_in_one_place() -> None:
+    """The package's metadata take it from there."""
+    (stated,) = re.findall(r'^__version__ = "(.+)"$', (ROOT / "src" / "drumbeat" / "__init__.py").read_text(), re.M)
+    assert "version" not in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    done = subprocess.run([sys.executable, "-m", "drumbeat", "--version"], capture_output=True, text=True,
+                          check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"drumbeat {stated}\n", "")
+
+
 def test_a_bug_is_not_dressed_up_as_a_users_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(args: Any) -> int:
         raise ModuleNotFoundError("no", name="my_lab")
 
-    monkeypatch.setitem(cli.VERBS, "status", ("", broken))
+    monkeypatch.setattr(status, "run", broken)
     with pytest.raises(ModuleNotFoundError):
         main(["status", "x"])
 
@@ -77,25 +88,25 @@ def test_demo_data_runs_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(subprocess, "run", run)
     assert main(["demo-data", "xray", "here"]) == 7
     command, options = seen
-    assert command == [sys.executable, "-m", "drumbeat.data.demo.demo", "xray", str(tmp_path / "here")]
-    assert options["env"]["PYTHONPATH"].split(os.pathsep)[:2] == [str(ROOT), str(tmp_path)]
+    assert command == [sys.executable, "-m", "drumbeat.configs.importing", "drumbeat.data.demo.demo", "xray",
+                       str(tmp_path / "here")]
+    assert options["env"]["PYTHONPATH"] == f"{ROOT}/src"
 
 
 def test_a_closed_pipe_is_no_error() -> None:
     """As in `drumbeat --help | head -1`, and without the interpreter's last words."""
-    show = f"{sys.executable} -c 'import drumbeat.launch.commands.main as c; c.status = lambda a: print(\"x\\n\" * 100000) or 0;"
-    show += " c.VERBS[\"status\"] = (\"\", c.status); import sys; sys.exit(c.main([\"status\", \"x\"]))'"
+    show = f"{sys.executable} -c 'import sys; from drumbeat.launch.commands import main, status; "
+    show += "status.run = lambda a: print(\"x\\n\" * 100000) or 0; sys.exit(main.main([\"status\", \"x\"]))'"
     done = subprocess.run(["bash", "-c", f"{show} | head -1; echo ${{PIPESTATUS[0]}}"], cwd=ROOT, capture_output=True,
                           text=True, check=False)
     assert (done.stdout, done.stderr) == ("x\n0\n", "")
 
 
-DRUMBEAT = ["-c", "import sys; from drumbeat.launch.entry import main; sys.exit(main())"]
-
-
 @pytest.mark.parametrize(("module", "program"), [
-    ("argparse", [*DRUMBEAT, "ls"]), ("drumbeat.configs.errors", [*DRUMBEAT, "ls"]), ("drumbeat.launch.runs.listing", [*DRUMBEAT, "ls"]),
-    ("drumbeat.launch.commands.arguments", ["launch/run.py", "--help"]), ("omegaconf", ["launch/run.py", "resnet50_xray", "--dry-run"]),
+    ("argparse", ["-m", "drumbeat", "ls"]), ("drumbeat.configs.errors", ["-m", "drumbeat", "ls"]),
+    ("drumbeat.launch.runs.listing", ["-m", "drumbeat", "ls"]),
+    ("drumbeat.launch.commands.arguments", ["launch/run.py", "--help"]),
+    ("omegaconf", ["launch/run.py", "resnet50_xray", "--dry-run"]),
 ], ids=lambda value: value if isinstance(value, str) else "")
 def test_ctrl_c_is_quiet_while_modules_are_imported(module: str, program: list[str], tmp_path: Path) -> None:
     """The moment is when a module begins to be imported: SIGINT is sent by a finder that Python asks first."""
@@ -107,6 +118,7 @@ class Finder:
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Finder())
 """)
-    done = subprocess.run([sys.executable, *program], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    done = subprocess.run([sys.executable, *program], cwd=ROOT,
+                          env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}/src"},
                           capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 def drilled(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """`drumbeat drill` of the small experiment, which takes some 250 steps of 10 ms here."""
-    command = [sys.executable, "-m", "drumbeat.launch.commands.main", "drill", str(write_config(folder)), "phases.head.epochs=25",
+    command = [sys.executable, "-m", "drumbeat", "drill", str(write_config(folder)), "phases.head.epochs=25",
                "checkpoints.every_steps=30", "evaluation.batch_size=30", "data.workers=1", "--procs", "2", *words]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=None)
 
@@ -57,7 +57,7 @@ def test_a_difference_is_told(tmp_path: Path) -> None:
 
 
 def test_a_config_that_cannot_start_is_one_screen(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-m", "drumbeat.launch.commands.main", "drill", str(write_config(tmp_path)), "--procs", "99"],
+    done = subprocess.run([sys.executable, "-m", "drumbeat", "drill", str(write_config(tmp_path)), "--procs", "99"],
                           cwd=tmp_path, capture_output=True, text=True, check=False, env=None)
     assert done.returncode == 2
     assert "a batch of 12 cannot be shared by 99 ranks" in done.stderr

@@ -33,7 +33,7 @@ def looked(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
     def look(job: str, restarts: int, *, first: bool) -> Verdict | None:
         monkeypatch.setenv("SLURM_JOB_ID", job)
         monkeypatch.setenv("SLURM_RESTART_COUNT", str(restarts))
-        return look_back(run, plan(tmp_path, "drumbeat.launch.plan.gpus=0"), Allocation.here(), first=first)
+        return look_back(run, plan(tmp_path, "launch.gpus=0"), Allocation.here(), first=first)
 
     return look
 

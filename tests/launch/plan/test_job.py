@@ -23,15 +23,15 @@ from tests.launch.small import config, plan, topology
     (["launch.procs=3"], "local", 8, 0, (1, 3, "cpu", 2)),
     (["launch.procs=9"], "local", 8, 0, (1, 9, "cpu", 1)),
     ([], "local", 8, 4, (1, 4, "cuda", 2)),
-    (["drumbeat.launch.plan.gpus=2"], "local", 8, 4, (1, 2, "cuda", 4)),
-    (["drumbeat.launch.plan.gpus=0", "launch.procs=2"], "local", 8, 4, (1, 2, "cpu", 4)),
-    (["drumbeat.launch.plan.gpus=2", "launch.cpus_per_rank=3"], "local", 8, 4, (1, 2, "cuda", 3)),
+    (["launch.gpus=2"], "local", 8, 4, (1, 2, "cuda", 4)),
+    (["launch.gpus=0", "launch.procs=2"], "local", 8, 4, (1, 2, "cpu", 4)),
+    (["launch.gpus=2", "launch.cpus_per_rank=3"], "local", 8, 4, (1, 2, "cuda", 3)),
     (["launch.procs=2", "launch.nodes=3"], "debug", 8, 0, (1, 1, "cpu", 8)),
-    (["drumbeat.launch.plan.gpus=2"], "debug", 8, 4, (1, 1, "cuda", 8)),
-    (["drumbeat.launch.plan.gpus=2"], "debug", 8, 0, (1, 1, "cpu", 8)),
-    (["drumbeat.launch.plan.gpus=0"], "debug", 8, 4, (1, 1, "cpu", 8)),
-    (["drumbeat.launch.plan.gpus=4", "launch.nodes=2"], "slurm", 2, 0, (2, 4, "cuda", 8)),
-    (["drumbeat.launch.plan.gpus=0", "launch.procs=4", "launch.nodes=2"], "slurm", 2, 0, (2, 4, "cpu", 2)),
+    (["launch.gpus=2"], "debug", 8, 4, (1, 1, "cuda", 8)),
+    (["launch.gpus=2"], "debug", 8, 0, (1, 1, "cpu", 8)),
+    (["launch.gpus=0"], "debug", 8, 4, (1, 1, "cpu", 8)),
+    (["launch.gpus=4", "launch.nodes=2"], "slurm", 2, 0, (2, 4, "cuda", 8)),
+    (["launch.gpus=0", "launch.procs=4", "launch.nodes=2"], "slurm", 2, 0, (2, 4, "cpu", 2)),
 ])
 def test_which_processes(tmp_path: Path, assignments: list[str], where: str, cpus: int, gpus: int,
                          expected: tuple[int, int, str, int]) -> None:
@@ -43,12 +43,12 @@ def test_which_processes(tmp_path: Path, assignments: list[str], where: str, cpu
     (["launch.procs=11"], "local", 0, ["a batch of 10 cannot be shared by 11 ranks"]),
     (["launch.procs=13"], "local", 0, ["a batch of 12 cannot be shared by 13 ranks",
                                        "a batch of 10 cannot be shared by 13 ranks"]),
-    (["launch.nodes=2", "drumbeat.launch.plan.gpus=6"], "slurm", 0, ["a batch of 10 cannot be shared by 12 ranks"]),
-    (["drumbeat.launch.plan.gpus=2"], "local", 0, ["this machine has no GPU"]),
-    (["drumbeat.launch.plan.gpus=3"], "local", 1, ["this machine has 1 GPU"]),
-    (["drumbeat.launch.plan.gpus=3"], "local", 2, ["this machine has 2 GPUs"]),
+    (["launch.nodes=2", "launch.gpus=6"], "slurm", 0, ["a batch of 10 cannot be shared by 12 ranks"]),
+    (["launch.gpus=2"], "local", 0, ["this machine has no GPU"]),
+    (["launch.gpus=3"], "local", 1, ["this machine has 1 GPU"]),
+    (["launch.gpus=3"], "local", 2, ["this machine has 2 GPUs"]),
     (["launch.nodes=2"], "local", 0, ["several nodes need a cluster"]),
-    (["launch.nodes=2", "drumbeat.launch.plan.gpus=8"], "local", 0, [
+    (["launch.nodes=2", "launch.gpus=8"], "local", 0, [
         "a batch of 12 cannot be shared by 16 ranks", "a batch of 10 cannot be shared by 16 ranks",
         "this machine has no GPU", "several nodes need a cluster"]),
     ([], "slurm", 4, ["how many GPUs on each node?"]),
@@ -66,22 +66,21 @@ def test_as_many_ranks_as_samples_is_enough(tmp_path: Path) -> None:
 
 def test_the_environment_fixes_threads_and_finds_targets(tmp_path: Path) -> None:
     assert plan(tmp_path, "launch.procs=4").environment == {
-        "PYTHONPATH": f"{ROOT}{os.pathsep}/home/me", "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1",
-        "PYTHONFAULTHANDLER": "1",
-        "OMP_NUM_THREADS": "2"}
+        "PYTHONPATH": f"{ROOT}/src", "PYTHONSAFEPATH": "1", "DRUMBEAT_USER_PATH": "/home/me", "PYTHONUNBUFFERED": "1",
+        "PYTHONFAULTHANDLER": "1", "OMP_NUM_THREADS": "2"}
 
 
 def test_nccl_is_told_when_to_give_up_and_what_to_write(tmp_path: Path) -> None:
-    environment = plan(tmp_path, "drumbeat.launch.plan.gpus=2", gpus=4).environment
+    environment = plan(tmp_path, "launch.gpus=2", gpus=4).environment
     assert nccl_environment(SHORTEST).items() <= environment.items()
     assert {"TORCH_FR_BUFFER_SIZE", "TORCH_NCCL_TRACE_BUFFER_SIZE"} <= environment.keys()
-    longer = plan(tmp_path, "drumbeat.launch.plan.gpus=2", "hang_minutes=60", gpus=4).environment
+    longer = plan(tmp_path, "launch.gpus=2", "hang_minutes=60", gpus=4).environment
     assert longer["TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC"] == "3600"
 
 
 def test_bits_that_are_promised_are_not_left_to_nvlinks_switches(tmp_path: Path) -> None:
-    assert plan(tmp_path, "drumbeat.launch.plan.gpus=2", gpus=4).environment["NCCL_NVLS_ENABLE"] == "0"
-    assert "NCCL_NVLS_ENABLE" not in plan(tmp_path, "drumbeat.launch.plan.gpus=2", "deterministic=false", gpus=4).environment
+    assert plan(tmp_path, "launch.gpus=2", gpus=4).environment["NCCL_NVLS_ENABLE"] == "0"
+    assert "NCCL_NVLS_ENABLE" not in plan(tmp_path, "launch.gpus=2", "deterministic=false", gpus=4).environment
 
 
 def test_what_user_and_site_have_chosen_for_nccl_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,14 +101,15 @@ def test_targets_are_found_where_the_user_has_pointed_python(tmp_path: Path, mon
     assert Machine.here().python_path == (f"{tmp_path}/lib", f"{tmp_path}/relative")
     made = plan_job(config(tmp_path), run_dir=tmp_path / "run", where="local", site=Site(), folder=tmp_path,
                     machine=Machine(cpus=2, python_path=("/lib", str(tmp_path))))
-    assert made.environment["PYTHONPATH"] == os.pathsep.join([str(ROOT), str(tmp_path), "/lib"])
+    assert made.environment["PYTHONPATH"] == os.pathsep.join([f"{ROOT}/src", "/lib", str(tmp_path)])
+    assert made.environment["DRUMBEAT_USER_PATH"] == os.pathsep.join([str(tmp_path), "/lib"])
 
 
 def test_a_run_on_this_machine_chooses_from_the_gpus_that_are_visible(tmp_path: Path) -> None:
-    environment = plan(tmp_path, "drumbeat.launch.plan.gpus=2", gpus=4).environment
+    environment = plan(tmp_path, "launch.gpus=2", gpus=4).environment
     assert (environment["CUDA_VISIBLE_DEVICES"], environment["CUDA_DEVICE_ORDER"]) == ("0,1,2,3", "PCI_BUS_ID")
-    assert "CUDA_VISIBLE_DEVICES" not in plan(tmp_path, "drumbeat.launch.plan.gpus=2", gpus=4, where="slurm").environment
-    assert "CUDA_VISIBLE_DEVICES" not in plan(tmp_path, "drumbeat.launch.plan.gpus=0", gpus=4).environment
+    assert "CUDA_VISIBLE_DEVICES" not in plan(tmp_path, "launch.gpus=2", gpus=4, where="slurm").environment
+    assert "CUDA_VISIBLE_DEVICES" not in plan(tmp_path, "launch.gpus=0", gpus=4).environment
 
 
 def test_a_run_uses_one_mig_instance(tmp_path: Path) -> None:
@@ -123,10 +123,10 @@ def test_a_run_uses_one_mig_instance(tmp_path: Path) -> None:
     assert planned().topology == topology(1, 1, "cuda", 8)
     assert planned().environment["CUDA_VISIBLE_DEVICES"] == "MIG-a,MIG-b"
     with pytest.raises(LaunchError) as error:
-        planned("drumbeat.launch.plan.gpus=2")
+        planned("launch.gpus=2")
     assert str(error.value) == """\
 error: CUDA shows a process one MIG instance, and no more
-  where  drumbeat.launch.plan.gpus
+  where  launch.gpus
   given  2 ranks with a GPU each; the GPUs are MIG instances
   do     Use --gpus 1; or switch MIG mode off (nvidia-smi -mig 0, as root)."""
 
@@ -143,19 +143,19 @@ def test_torchrun_meets_at_the_first_node(tmp_path: Path) -> None:
     planned = plan(tmp_path, "launch.procs=2")
     assert torchrun_command(planned, attempt="3", node="0", address="127.0.0.1", port="12345") == [
         sys.executable, "-m", "torch.distributed.run", "--nnodes=1", "--nproc-per-node=2", "--rdzv-backend=static",
-        "--node-rank=0", "--master-addr=127.0.0.1", "--master-port=12345", "--max-restarts=0", "-m", "drumbeat.trainers.worker",
-        "/runs/small/RUN", "3"]
-    planned = plan(tmp_path, "drumbeat.launch.plan.gpus=4", "launch.nodes=2", where="slurm")
+        "--node-rank=0", "--master-addr=127.0.0.1", "--master-port=12345", "--max-restarts=0", "-m",
+        "drumbeat.trainers.worker", "/runs/small/RUN", "3"]
+    planned = plan(tmp_path, "launch.gpus=4", "launch.nodes=2", where="slurm")
     assert torchrun_command(planned, attempt="0", node="1", address="n1", port="12345") == [
         sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=4", "--rdzv-backend=static",
-        "--node-rank=1", "--master-addr=n1", "--master-port=12345", "--max-restarts=0", "-m", "drumbeat.trainers.worker",
-        "/runs/small/RUN", "0"]
+        "--node-rank=1", "--master-addr=n1", "--master-port=12345", "--max-restarts=0", "-m",
+        "drumbeat.trainers.worker", "/runs/small/RUN", "0"]
     open_yet = {"--node-rank=NODE", "--master-addr=ADDRESS", "--master-port=PORT", "ATTEMPT"}
     assert open_yet <= set(torchrun_command(planned))
 
 
 def test_a_plan_is_read_back_the_same(tmp_path: Path) -> None:
-    planned = plan(tmp_path, "drumbeat.launch.plan.gpus=4", where="slurm", site=Site(partition="big", setup=["module load x"]))
+    planned = plan(tmp_path, "launch.gpus=4", where="slurm", site=Site(partition="big", setup=["module load x"]))
     write_json(tmp_path / "plan.json", planned.as_json())
     assert JobPlan.read(tmp_path / "plan.json") == planned
 

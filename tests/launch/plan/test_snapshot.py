@@ -47,7 +47,7 @@ def tree(tmp_path: Path) -> Path:
 def taken(folder: Path, leave_out: Path = Path("/nowhere")) -> Path:
     """The copy of one tree."""
     code = folder.parent / "code"
-    take(Snapshot(trees={folder.name: str(folder)}, python_path=(folder.name,)), code, leave_out)
+    take(Snapshot(trees={folder.name: str(folder)}, home="/src", folder=folder.name, python_path=()), code, leave_out)
     return code / folder.name
 
 
@@ -163,14 +163,28 @@ def test_whose_code_is_taken(tree: Path, tmp_path: Path) -> None:
     plan, file = planned(elsewhere, python_path=(str(nets), str(bare)))
     found = survey(load(file).config, file, plan)
     assert found.trees == {ROOT.name: str(ROOT), "lab": str(tree), "bare": str(bare)}
-    assert found.python_path == (ROOT.name, str(elsewhere), "lab/src", "bare")
-    relocated = found.relocate(plan, Path("/RUN/code"))
-    assert relocated.environment["PYTHONPATH"] == (
-        f"/RUN/code/{ROOT.name}:{elsewhere}:/RUN/code/lab/src:/RUN/code/bare")
+    assert (found.home, found.folder, found.python_path) == (f"{ROOT.name}/src", str(elsewhere), ("lab/src", "bare"))
+    relocated = found.relocate(plan, Path("/RUN/code")).environment
+    assert relocated["PYTHONPATH"] == f"/RUN/code/{ROOT.name}/src:/RUN/code/lab/src:/RUN/code/bare"
+    assert relocated["DRUMBEAT_USER_PATH"] == f"{elsewhere}:/RUN/code/lab/src:/RUN/code/bare"
     assert found.live("File /RUN/code/lab/src/nets.py", Path("/RUN/code")) == f"File {nets}/nets.py"
 
     git(elsewhere, "init", "--quiet")
     assert survey(load(file).config, file, plan).trees["elsewhere"] == str(elsewhere)
+
+
+def test_an_editable_install_stays_behind_pythons_own_modules(tree: Path, tmp_path: Path,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its folder is copied like others, but PYTHONPATH, which comes first, does not name it."""
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tree)])
+    monkeypatch.delenv("PYTHONPATH")
+    (tmp_path / "elsewhere").mkdir()
+    plan, file = planned(tmp_path / "elsewhere")
+    found = survey(load(file).config, file, plan)
+    assert (found.python_path, found.targets) == ((), ("lab",))
+    relocated = found.relocate(plan, Path("/RUN/code")).environment
+    assert relocated["PYTHONPATH"] == f"/RUN/code/{ROOT.name}/src"
+    assert relocated["DRUMBEAT_USER_PATH"] == f"{tmp_path}/elsewhere:/RUN/code/lab"
 
 
 def test_a_folder_that_git_ignores_is_taken_as_one_without_git(tree: Path) -> None:

@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from drumbeat.configs import importing
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.folder import RunDir, read_json, write_json
 from drumbeat.configs.schema import Site
@@ -29,6 +30,7 @@ from drumbeat.launch.backends.executors import Job
 from drumbeat.launch.plan.job import JobPlan, Topology
 from drumbeat.launch.runs.attach import announce, conclude, introduce
 from drumbeat.launch.runs.find import LAUNCHERS, processes_of
+from drumbeat.launch.start.describe import summary
 from tests.launch import standin
 
 pytestmark = pytest.mark.slow
@@ -57,7 +59,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunDir]:
     (run.path / "standin").mkdir(parents=True)
     topology = Topology(nodes=1, ranks_per_node=2, device="cpu", cpus_per_rank=1)
     plan = JobPlan(run_dir=str(run.path), name="tiny", where="local", topology=topology, site=Site(), restarts=1,
-                   environment={"PYTHONPATH": str(ROOT)}, folder=str(tmp_path), python=standin.install(tmp_path))
+                   environment=importing.environment(str(ROOT), []), folder=str(tmp_path),
+                   python=standin.install(tmp_path))
     write_json(run.plan, plan.as_json())
     run.write_status(state="pending", verdict="")
     yield run
@@ -93,7 +96,7 @@ class Terminal:
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.process = subprocess.Popen(
             [sys.executable, "-c", FOLLOW, str(run.path), "follow"], stdin=slave, stdout=slave, stderr=slave,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm"}, start_new_session=True,
+            env=os.environ | {"TERM": "xterm"}, start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
         os.close(slave)
         self.shown = ""
@@ -207,7 +210,7 @@ def test_a_run_hears_none_of_the_terminals_signals(run: RunDir) -> None:
 def test_a_failed_run_in_a_pipe_ends_with_cause_log_and_exit_code_1(run: RunDir) -> None:
     (run.path / "standin" / "fail1").write_text("the fuse has blown")
     done = subprocess.run([sys.executable, "-c", FOLLOW, str(run.path), "follow"], capture_output=True, text=True,
-                          env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False)
+                          env=os.environ, check=False)
     assert (done.returncode, done.stderr) == (1, "")
     assert "restarting: rank 1 on here failed at step 3: ValueError: the fuse has blown" in done.stdout
     *told, log, resume = done.stdout.partition("\n\n")[2].splitlines()
@@ -219,7 +222,7 @@ def test_a_failed_run_in_a_pipe_ends_with_cause_log_and_exit_code_1(run: RunDir)
 
 def test_a_killed_launcher_leaves_no_rank_and_is_told(run: RunDir) -> None:
     with subprocess.Popen([sys.executable, "-c", FOLLOW, str(run.path), "follow"], stdout=subprocess.PIPE, text=True,
-                          env=os.environ | {"PYTHONPATH": str(ROOT)}) as view:
+                          env=os.environ) as view:
         up(run)
         for process in processes_of(run, {b"submitit.core._submit"}):
             os.kill(process, signal.SIGKILL)
@@ -234,7 +237,7 @@ def test_a_resumed_run_does_not_show_the_attempt_before(run: RunDir) -> None:
     run.claim_attempt().log(0).write_text("long ago\n")
     (run.path / "standin" / "finish").touch()
     done = subprocess.run([sys.executable, "-c", FOLLOW, str(run.path), "follow"], capture_output=True, text=True,
-                          env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False)
+                          env=os.environ, check=False)
     assert done.returncode == 0
     assert "long ago" not in done.stdout
     assert "restarting" not in done.stdout
@@ -242,7 +245,7 @@ def test_a_resumed_run_does_not_show_the_attempt_before(run: RunDir) -> None:
 
 def test_a_detached_run_holds_no_pipe_of_ours(run: RunDir) -> None:
     done = subprocess.run([sys.executable, "-c", FOLLOW, str(run.path), "detach"], capture_output=True, text=True,
-                          env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=20, check=False)
+                          env=os.environ, timeout=20, check=False)
     assert done.returncode == 0
     assert re.match(r"process    \d+\n\n.*drumbeat status 2026", done.stdout)
     up(run)
@@ -251,7 +254,7 @@ def test_a_detached_run_holds_no_pipe_of_ours(run: RunDir) -> None:
 
 
 def test_what_is_said_before_and_after(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
-    introduce(run, JobPlan.read(run.plan))
+    introduce(run, summary(JobPlan.read(run.plan)))
     announce(run, Job(id="4711"), "slurm")
     lines = capsys.readouterr().out.splitlines()
     assert lines[:4] == [f"run        tiny/{ID}: 2 ranks on the CPU, on this machine", f"folder     runs/tiny/{ID}",

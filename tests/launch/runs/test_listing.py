@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.folder import RunDir, write_json
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.runs.why import REASONS, reason_in_words, why
@@ -62,8 +61,8 @@ def test_a_pipe_gets_plain_text(runs: list[RunDir], capsys: pytest.CaptureFixtur
 def test_a_terminal_gets_a_table_that_fits(runs: list[RunDir]) -> None:
     """Whose first column is enough to name a run by."""
     ours, theirs = pty.openpty()
-    subprocess.run([sys.executable, "-m", "drumbeat.launch.commands.main", "ls"], stdout=theirs, check=True, stderr=theirs,
-                   env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "80", "TERM": "xterm"})
+    subprocess.run([sys.executable, "-m", "drumbeat", "ls"], stdout=theirs, check=True, stderr=theirs,
+                   env=os.environ | {"COLUMNS": "80", "TERM": "xterm"})
     os.close(theirs)
     said = os.read(ours, 100_000).decode()
     os.close(ours)

@@ -41,7 +41,7 @@ def test_the_lead_follows_the_longest_save(run: RunDir) -> None:
 
 def test_the_next_job_is_signalled_earlier(run: RunDir) -> None:
     stopped(run, 400.0)
-    planned = JobPlan(**vars(plan(run.path.parent, "drumbeat.launch.plan.gpus=1", where="slurm")) | {"run_dir": str(run.path)})
+    planned = JobPlan(**vars(plan(run.path.parent, "launch.gpus=1", where="slurm")) | {"run_dir": str(run.path)})
     assert "#SBATCH --signal=USR2@600\n" in Slurm().prepare(planned).text
 
 

@@ -1,5 +1,5 @@
 """Staging from a GPU: which pages are locked when, and that a step waits for its copy, once. On a machine without a GPU
-a stand-in takes the place of cudart, and records what it is asked for; tests/trainers/checkpoints/test_writer.py has the rest."""
+a stand-in takes the place of cudart, and records what it is asked for; test_writer.py has the rest."""
 
 from __future__ import annotations
 

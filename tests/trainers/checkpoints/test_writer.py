@@ -77,7 +77,8 @@ def test_memory_is_laid_out_anew_only_for_another_state() -> None:
 
 
 def test_the_writer_is_there_in_a_moment_because_it_imports_little() -> None:
-    script = "import sys, drumbeat.trainers.checkpoints.writer; print(sorted({'torch', 'numpy', 'omegaconf', 'yaml'} & set(sys.modules)))"
+    script = ("import sys, drumbeat.trainers.checkpoints.writer; "
+              "print(sorted({'torch', 'numpy', 'omegaconf', 'yaml'} & set(sys.modules)))")
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 

@@ -19,12 +19,12 @@ batch_size: 4
 precision: fp32
 model: {_target_: tests.tiny.Net}
 data:
-  train: {_target_: drumbeat.data.images.ImageFolder, root: train, channels: 1}
-  validation: {_target_: drumbeat.data.images.ImageFolder, root: validation, channels: 1}
+  train: {_target_: drumbeat.data.ImageFolder, root: train, channels: 1}
+  validation: {_target_: drumbeat.data.ImageFolder, root: validation, channels: 1}
   transforms:
     train: [{_target_: torchvision.transforms.v2.RandomResizedCrop, size: 8, scale: [0.5, 1.0]}]
     evaluate: [{_target_: torchvision.transforms.v2.Resize, size: [8, 8]}]
-    batch: [{_target_: drumbeat.data.images.Normalize, mean: [0.9], std: [0.05]}]
+    batch: [{_target_: drumbeat.data.Normalize, mean: [0.9], std: [0.05]}]
 phases: {only: {epochs: 1, optimizer: {_target_: torch.optim.SGD, lr: 0.1}}}
 launch: {gpus: 0}
 """
@@ -52,7 +52,7 @@ def test_the_doctor(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "pictures.yaml", "--all", "--sheet", "seen.png"]) == 1
     said = capfd.readouterr().out
     assert "samples    train      12: cat 11 (92%), dog 1 (8%)\n" in said
-    assert "the rarest class has 1: drumbeat.data.sampling.ClassBalanced evens it out\n" in said
+    assert "the rarest class has 1: drumbeat.data.ClassBalanced evens it out\n" in said
     assert "images     train      all read: 40-50 x 50 px, L\n" in said
     assert "damaged    train      cannot read the image" in said
     assert "train/cat/3.png" in said

@@ -46,7 +46,7 @@ def test_nothing_is_wrong(facts: Found, names: list[str]) -> None:
 SCREENS = {
     "a build without CUDA": (found(cuda=None), ["0"], """\
 error: torch 2.14.1+cu130 is built without CUDA
-  where  drumbeat.launch.plan.gpus
+  where  launch.gpus
   given  CUDA_VISIBLE_DEVICES=0
   do     Install a build for CUDA (https://pytorch.org/get-started/locally), or
          use --procs N for ranks on the CPU."""),
@@ -54,7 +54,7 @@ error: torch 2.14.1+cu130 is built without CUDA
                       ["0"], """\
 error: CUDA does not start: The NVIDIA driver on your system is too old (found
        version 11040)
-  where  drumbeat.launch.plan.gpus
+  where  launch.gpus
   do     Update the NVIDIA driver; or install a torch for the CUDA version that
          nvidia-smi shows, for example: pip install torch --index-url
          https://download.pytorch.org/whl/cu126; or use --procs N for ranks on
@@ -62,26 +62,26 @@ error: CUDA does not start: The NVIDIA driver on your system is too old (found
     "no fabric manager": (found(error="Unexpected error from cudaGetDeviceCount(). Did you run some cuda functions "
                                       "before? Error 802: system not yet initialized"), ["0"], """\
 error: CUDA does not start: Error 802: system not yet initialized
-  where  drumbeat.launch.plan.gpus
+  where  launch.gpus
   do     Machines with NVSwitch need NVIDIA's fabric manager in the driver's
          version: systemctl start nvidia-fabricmanager; or use --procs N for
          ranks on the CPU."""),
     "files that must not be opened": (
         found(error="No CUDA GPUs are available", closed=("/dev/nvidia0: Operation not permitted",)), ["0"], """\
 error: CUDA does not start: No CUDA GPUs are available
-  where  drumbeat.launch.plan.gpus
+  where  launch.gpus
   given  /dev/nvidia0: Operation not permitted
   do     Have this process allowed to open these files; a container needs
          --gpus, or --device for each; or use --procs N for ranks on the CPU."""),
     "fewer GPUs": (found(H100), ["0", "1"], """\
 error: CUDA shows 1 of 2 GPUs
-  where  drumbeat.launch.plan.gpus
+  where  launch.gpus
   given  CUDA_VISIBLE_DEVICES=0,1
   do     Compare with nvidia-smi -L, and name the GPUs that work, as in
          CUDA_VISIBLE_DEVICES=0,1; or use --procs N for ranks on the CPU."""),
     "a MIG instance": (found(SLICE), ["0", "1"], """\
 error: CUDA shows 1 of 2 GPUs
-  where  drumbeat.launch.plan.gpus
+  where  launch.gpus
   given  CUDA_VISIBLE_DEVICES=0,1
   do     CUDA shows a process one MIG instance, and no other GPU beside it: use
          --gpus 1, or name whole GPUs, as in CUDA_VISIBLE_DEVICES=0,1; or use
@@ -89,7 +89,7 @@ error: CUDA shows 1 of 2 GPUs
     "an old GPU beside others": (found(P100, H100, P100), ["0", "1", "3"], """\
 error: torch 2.14.1+cu130 has no code for GPU 0, 3: Tesla P100, compute
        capability 6.0
-  where  drumbeat.launch.plan.gpus
+  where  launch.gpus
   given  it has code for sm_75, sm_80, sm_86, sm_90, sm_100, sm_120
   do     Leave them out: CUDA_VISIBLE_DEVICES=1
          Install a torch with code for it, perhaps one for an earlier CUDA
@@ -98,7 +98,7 @@ error: torch 2.14.1+cu130 has no code for GPU 0, 3: Tesla P100, compute
     "a new GPU": (found(Device(name="NVIDIA R100", capability=(13, 0))), ["0"], """\
 error: torch 2.14.1+cu130 has no code for GPU 0: NVIDIA R100, compute capability
        13.0
-  where  drumbeat.launch.plan.gpus
+  where  launch.gpus
   given  it has code for sm_75, sm_80, sm_86, sm_90, sm_100, sm_120
   do     Install a torch with code for it, perhaps a newer version
          (https://pytorch.org/get-started/locally), or use --procs N for ranks

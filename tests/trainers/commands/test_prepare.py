@@ -31,7 +31,7 @@ def test_facts(tmp_path: Path) -> None:
     ("phases.head.optimizer.rate=1", "torch.optim.Adam has no argument 'rate'"),
     ("phases.head.optimizer={_target_: torch.optim.LBFGS}", "LBFGS evaluates a step several times"),
     ("task._target_=drumbeat.trainers.tasks.Clasification", "Did you mean 'Classification'?"),
-    ("data.transforms.batch=[{_target_: drumbeat.data.images.Normalize, mean: [0], std: [0]}]", "positive deviations"),
+    ("data.transforms.batch=[{_target_: drumbeat.data.Normalize, mean: [0], std: [0]}]", "positive deviations"),
 ])
 def test_faults(tmp_path: Path, change: str, words: str) -> None:
     with pytest.raises(PrepareError) as caught:
@@ -48,8 +48,8 @@ def test_all_faults_at_once(tmp_path: Path) -> None:
         "data.train.m", "data.test.m", "data.transforms.train[0]._target_", "model._target_"]
 
 
-GONE = ["data.root={0}", "data.train={{_target_: drumbeat.data.images.ImageFolder, root: '${{data.root}}/train'}}",
-        "data.validation={{_target_: drumbeat.data.images.ImageFolder, root: '${{data.root}}/val'}}",
+GONE = ["data.root={0}", "data.train={{_target_: drumbeat.data.ImageFolder, root: '${{data.root}}/train'}}",
+        "data.validation={{_target_: drumbeat.data.ImageFolder, root: '${{data.root}}/val'}}",
         "data.how_to_get=Draw some."]
 
 
@@ -63,7 +63,7 @@ def test_a_folder_of_data_that_is_not_there_is_one_fault(tmp_path: Path) -> None
 
 
 def test_what_several_sets_have_in_common_is_one_fault_that_names_them(tmp_path: Path) -> None:
-    missing = f"{{_target_: drumbeat.data.images.ImageFolder, root: {tmp_path}/no}}"
+    missing = f"{{_target_: drumbeat.data.ImageFolder, root: {tmp_path}/no}}"
     with pytest.raises(PrepareError) as caught:
         prepare(load(write_config(tmp_path), [f"data.{name}={missing}" for name in ("train", "test")]).config)
     (fault,) = caught.value.faults

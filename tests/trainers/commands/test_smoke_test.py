@@ -138,7 +138,7 @@ def test_what_only_a_gpu_can_do_is_no_fault(tmp_path: Path) -> None:
 
 
 def test_mixed_samples(tmp_path: Path) -> None:
-    assert prepare(load(write_config(tmp_path), ["data.mix={_target_: drumbeat.data.mixing.Mixup}"]).config)["steps"]
+    assert prepare(load(write_config(tmp_path), ["data.mix={_target_: drumbeat.data.Mixup}"]).config)["steps"]
 
 
 def test_a_model_sized_by_the_data_is_tried_with_their_sizes(tmp_path: Path) -> None:
@@ -153,13 +153,13 @@ def test_an_image_folder_for_a_model_of_texts(tmp_path: Path) -> None:
     """As the file of texts; in the place of the set, which then does not tell the vocabulary; and with one written."""
     draw_images(tmp_path)
     write_texts(tmp_path)
-    folder = f"data.train={{_target_: drumbeat.data.images.ImageFolder, root: {tmp_path}/test}}"
-    sized = ["model={vocabulary: 9, classes: 2}", "task._target_=drumbeat.trainers.tasks.Classification", "data.test={}",
-             "data.transforms.train=[{_target_: torchvision.transforms.v2.Resize, size: [8, 8]}]"]
+    folder = f"data.train={{_target_: drumbeat.data.ImageFolder, root: {tmp_path}/test}}"
+    sized = ["model={vocabulary: 9, classes: 2}", "task._target_=drumbeat.trainers.tasks.Classification",
+             "data.test={}", "data.transforms.train=[{_target_: torchvision.transforms.v2.Resize, size: [8, 8]}]"]
     for changes, words in (
         ([f"data.test.file={tmp_path}/test"], f"{tmp_path}/test is a folder, and this must be a file where data.test"),
         ([folder], "the training set does not tell its 'vocabulary' where model.vocabulary given vocabulary: "
-                   "from_data, and the set is a drumbeat.data.images.ImageFolder"),
+                   "from_data, and the set is a drumbeat.data.ImageFolder"),
         ([folder, *sized], "the model cannot take a batch of data.train: TypeError: this model reads texts, (ids, "
                            "lengths), and was given one tensor [4, 3, 8, 8]"),
     ):

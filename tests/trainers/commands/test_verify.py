@@ -16,7 +16,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from drumbeat.configs.load import ROOT, build_config, file_layers, read
+from drumbeat.configs.load import build_config, file_layers, read
 from drumbeat.configs.run.folder import RunDir, read_json, write_json
 from drumbeat.data.loader import Fetch, batches
 from drumbeat.data.order import Stream
@@ -153,14 +153,14 @@ verdict    the ledger and the order agree in every span"""
 
 
 @pytest.mark.parametrize(("data", "rule"), [
-    (", sampling: {_target_: drumbeat.data.sampling.ClassBalanced}",
+    (", sampling: {_target_: drumbeat.data.ClassBalanced}",
      "2 classes take one position each in turn; within a class each sample is read once per round of its class"),
-    (", sampling: {_target_: drumbeat.data.sampling.Weighted, class_weights: {rare: 3, many: 1}}",
+    (", sampling: {_target_: drumbeat.data.Weighted, class_weights: {rare: 3, many: 1}}",
      "each position draws a sample by its weight, with replacement: how often one is read is left to chance"),
     (", length_window: 3",
      "every sample once an epoch; each position is read once per phase, within 3 steps of its own"),
     (", shuffle: false", "every sample once an epoch"),
-    (", length_window: 2, sampling: {_target_: drumbeat.data.sampling.ClassBalanced}",
+    (", length_window: 2, sampling: {_target_: drumbeat.data.ClassBalanced}",
      "2 classes take one position each in turn; within a class each sample is read once per round of its class; each "
      "position is read once per phase, within 2 steps of its own"),
 ])
@@ -175,7 +175,7 @@ def test_other_orders_agree_too(run: RunDir, data: str, rule: str) -> None:
 
 def test_balanced_classes_are_used_alike(run: RunDir) -> None:
     """Which the plain order would not do, so it is told apart."""
-    train(run, [(2, 100)], ", sampling: {_target_: drumbeat.data.sampling.ClassBalanced}")
+    train(run, [(2, 100)], ", sampling: {_target_: drumbeat.data.ClassBalanced}")
     uses = verify(run).phases[0].uses
     assert uses is not None
     assert uses[:5].sum() == uses[5:].sum() == 24
@@ -292,11 +292,11 @@ class Flawed(Pictures):
         return super().__getitem__(index)
 
 
-FLAWED = [*(f"data.{name}._target_=tests.trainers.commands.test_verify.Flawed" for name in ("train", "validation", "test")),
+FLAWED = [*(f"data.{name}._target_={__name__}.Flawed" for name in ("train", "validation", "test")),
           "data.train.n=100", "data.validation.n=30", "data.validation.first=1000", "data.test.n=17",
           "data.test.first=2000", "data.on_error=skip"]
 
-MIXED = [*FLAWED, "data.max_skipped=0.1", "data.mix._target_=drumbeat.data.mixing.Mixup", "data.mix.alpha=1.0",
+MIXED = [*FLAWED, "data.max_skipped=0.1", "data.mix._target_=drumbeat.data.Mixup", "data.mix.alpha=1.0",
          "model._target_=tests.tiny.Linear", "phases.head.freeze=[]"]
 
 
@@ -330,8 +330,8 @@ def test_killed_and_resumed_on_other_ranks_and_workers_a_run_used_what_it_should
     assert "note: 1 of the 30 samples of the validation set could not be read: left out\n" in log
     assert "note: 1 of the 17 samples of the test set could not be read: left out\n" in log
 
-    told = subprocess.run([sys.executable, "-m", "drumbeat.launch.commands.main", "verify", "tiny"], cwd=killed, capture_output=True,
-                          text=True, check=False, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    told = subprocess.run([sys.executable, "-m", "drumbeat", "verify", "tiny"], cwd=killed, capture_output=True,
+                          text=True, check=False, env=os.environ)
     assert told.stderr.startswith("code       ") and told.stderr.endswith("; as it is now: --new-code\n")
     assert told.stdout == f"""\
 run        tiny/{run.id}

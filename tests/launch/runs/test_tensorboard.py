@@ -17,11 +17,10 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.errors import LaunchError
-from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.folder import RunDir, write_json
 from drumbeat.launch.attempts.processes import descendants
 from drumbeat.launch.commands.main import main
-from drumbeat.launch.commands.tensorboard import HOST, free_port, link
+from drumbeat.launch.runs.tensorboard import HOST, free_port, link
 from drumbeat.trainers.tracking import Tracker
 
 
@@ -81,8 +80,8 @@ def test_it_shows_the_runs_named_until_ctrl_c(tmp_path: Path) -> None:
     scratch.mkdir()
     with listening() as taken:
         board = subprocess.Popen(
-            [sys.executable, "-m", "drumbeat.launch.commands.main", "tensorboard", "two", "aaaaa", "--port", str(taken)], cwd=tmp_path,
-            stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(scratch)})
+            [sys.executable, "-m", "drumbeat", "tensorboard", "two", "aaaaa", "--port", str(taken)], cwd=tmp_path,
+            stdout=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(scratch)})
         assert board.stdout is not None
         assert board.stdout.readline() == f"port {taken} is in use\n"
         said = board.stdout.readline()

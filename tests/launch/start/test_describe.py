@@ -12,10 +12,10 @@ from drumbeat.configs.layers import ROOT
 from drumbeat.configs.load import load, read
 from drumbeat.configs.schema import Site
 from drumbeat.configs.yaml_text import parse
-from drumbeat.launch.commands.describe import describe, summary
 from drumbeat.launch.commands.main import main
-from drumbeat.launch.commands.start import EXECUTORS
 from drumbeat.launch.plan.job import Machine, Where, plan_job
+from drumbeat.launch.start.describe import describe, summary
+from drumbeat.launch.start.start import EXECUTORS
 from tests.launch.small import plan, write_config
 
 DRY_RUN = """\
@@ -111,8 +111,9 @@ an epoch  not known before the samples are counted: preparing does that when the
           run is submitted, and looks at model, weights and data
 
 # --- environment of every rank
-PYTHONPATH=CODE:HERE
+PYTHONPATH=CODE/src
 PYTHONSAFEPATH=1
+DRUMBEAT_USER_PATH=HERE
 PYTHONUNBUFFERED=1
 PYTHONFAULTHANDLER=1
 OMP_NUM_THREADS=2
@@ -152,7 +153,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_the_whole_dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("MASTER_ADDR", "n1")
-    text = dry_run(tmp_path, "local", {"drumbeat.launch.plan.gpus": 0, "launch.procs": 3})
+    text = dry_run(tmp_path, "local", {"launch.gpus": 0, "launch.procs": 3})
     assert text.replace(sys.executable, "PYTHON").replace(str(tmp_path), "HERE").replace(str(ROOT), "CODE") == DRY_RUN
 
 
@@ -165,7 +166,7 @@ def test_the_config_part_is_yaml_that_means_the_config(tmp_path: Path) -> None:
 
 
 def test_slurm_shows_the_script_and_the_meeting_point(tmp_path: Path) -> None:
-    text = dry_run(tmp_path, "slurm", {"drumbeat.launch.plan.gpus": 4, "launch.nodes": 2})
+    text = dry_run(tmp_path, "slurm", {"launch.gpus": 4, "launch.nodes": 2})
     assert "ranks       8 ranks with a GPU each, 2 nodes x 4, through SLURM, 8 cores each\n" in text
     assert "# ATTEMPT, NODE, ADDRESS and PORT: known when the job starts\n" in text
     assert "\n# --- sbatch script\n#!/bin/bash\n" in text
@@ -176,7 +177,7 @@ def test_debug_shows_the_call(tmp_path: Path) -> None:
     text = dry_run(tmp_path, "debug", {})
     assert "ranks       1 rank on the CPU, in this process, 8 cores each\n" in text
     assert "head      12 a step, all on the one rank\n" in text
-    assert f"# --- call\ntrainers.worker.main('{tmp_path}/runs/RUN', ATTEMPT)\n" in text
+    assert f"# --- call\ndrumbeat.trainers.worker.main('{tmp_path}/runs/RUN', ATTEMPT)\n" in text
     assert "torch.distributed" not in text
 
 
@@ -190,7 +191,7 @@ def test_the_shipped_demo_fits_a_terminal(capsys: pytest.CaptureFixture[str]) ->
 def test_a_summary_in_a_few_words(tmp_path: Path) -> None:
     assert summary(plan(tmp_path)) == "1 rank on the CPU, on this machine"
     assert summary(plan(tmp_path, gpus=4)) == "4 ranks with a GPU each, on this machine"
-    assert summary(plan(tmp_path, "drumbeat.launch.plan.gpus=4", "launch.nodes=2", where="slurm")) == (
+    assert summary(plan(tmp_path, "launch.gpus=4", "launch.nodes=2", where="slurm")) == (
         "8 ranks with a GPU each, 2 nodes x 4, through SLURM")
 
 
@@ -200,6 +201,6 @@ def test_the_gpus_to_choose_from(tmp_path: Path) -> None:
         return describe(loaded, EXECUTORS["local"]().prepare(plan(tmp_path, *assignments, gpus=4)))
 
     assert ("\nCUDA_VISIBLE_DEVICES=0,1,2,3\n# of these GPUs the run takes the first 2 that no other run holds\n"
-            in said("drumbeat.launch.plan.gpus=2"))
-    assert "no other run" not in said("drumbeat.launch.plan.gpus=4")
-    assert "CUDA_VISIBLE_DEVICES" not in said("drumbeat.launch.plan.gpus=0")
+            in said("launch.gpus=2"))
+    assert "no other run" not in said("launch.gpus=4")
+    assert "CUDA_VISIBLE_DEVICES" not in said("launch.gpus=0")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from drumbeat.configs.load import load
+from drumbeat.configs.load import ROOT, load
 from drumbeat.configs.run.folder import RunDir, write_json, write_text
 from drumbeat.launch.commands.main import main
-from drumbeat.launch.commands.programs import on_run
+from drumbeat.launch.runs.programs import on_run
 
 IMAGES = """\
 name: pictures
@@ -19,17 +20,17 @@ model: {_target_: nets.Net, classes: 2}
 data:
   how_to_get: Draw some with a pencil.
   train:
-    _target_: drumbeat.data.splits.Split
+    _target_: drumbeat.data.Split
     part: a
     fractions: {a: 1.0}
-    of: {_target_: drumbeat.data.images.ImageFolder, root: train}
-  test: {_target_: drumbeat.data.images.ImageFolder, root: test}
+    of: {_target_: drumbeat.data.ImageFolder, root: train}
+  test: {_target_: drumbeat.data.ImageFolder, root: test}
 phases: {only: {epochs: 1, optimizer: {_target_: torch.optim.SGD, lr: 0.1}}}
 """
 TEXTS = IMAGES.replace("pictures", "texts").replace("classes: 2", "classes: from_data").replace(
-    "drumbeat.data.images.ImageFolder, root: train",
-    "drumbeat.data.text.Texts, file: t.csv, text: story, words: {_target_: drumbeat.data.vocabulary.Words, file: t.csv}").replace(
-    "drumbeat.data.images.ImageFolder, root: test", "sets.Theirs, root: anywhere")
+    "drumbeat.data.ImageFolder, root: train",
+    "drumbeat.data.Texts, file: t.csv, text: story, words: {_target_: drumbeat.data.Words, file: t.csv}").replace(
+    "drumbeat.data.ImageFolder, root: test", "sets.Theirs, root: anywhere")
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def nothing(*words: str, **options: Any) -> int:
         raise AssertionError(f"started: {words}")
 
-    monkeypatch.setattr("drumbeat.launch.commands.programs.module", nothing)
+    monkeypatch.setattr("drumbeat.launch.runs.programs.module", nothing)
     return tmp_path
 
 
@@ -103,16 +104,19 @@ def test_a_run_is_judged_with_the_code_that_it_works_with(tmp_path: Path, monkey
     module."""
     run, copy = RunDir(tmp_path / "run"), tmp_path / "run" / "code" / "mine"
     for tree, files in ((copy, ["old"]), (tmp_path / "live", ["old", "new"])):
-        (tree / "trainers").mkdir(parents=True)
-        (tree / "trainers" / "__init__.py").touch()
+        tree.mkdir(parents=True)
         for file in files:
-            (tree / "trainers" / f"{file}.py").write_text(f"import sys; print({tree.name!r}, *sys.argv[2:])")
-    write_json(run.path / "code" / "snapshot.json", {"python_path": ["mine"], "trees": [
-        {"name": "mine", "folder": "/home/me/mine", "files": 1, "commit": "0123456789", "changed": 2}]})
+            (tree / f"{file}.py").write_text(f"import sys; print({tree.name!r}, *sys.argv[2:])")
+    for file in ("__init__.py", "configs/__init__.py", "configs/importing.py"):
+        (copy / "drumbeat" / file).parent.mkdir(exist_ok=True, parents=True)
+        shutil.copy(ROOT / "src" / "drumbeat" / file, copy / "drumbeat" / file)
+    write_json(run.path / "code" / "snapshot.json", {
+        "home": "mine", "folder": "mine", "python_path": [], "targets": [], "trees": [
+            {"name": "mine", "folder": "/home/me/mine", "files": 1, "commit": "0123456789", "changed": 2}]})
     write_json(run.plan, {"environment": {"PYTHONPATH": "/moved/since"}})
-    monkeypatch.setattr("drumbeat.launch.commands.programs.ROOT", tmp_path / "live")
+    monkeypatch.chdir(tmp_path / "live")
     for name, new_code in (("old", False), ("old", True), ("new", False)):
-        assert on_run(f"trainers.{name}", run, "--split", "test", new_code=new_code) == 0
+        assert on_run(name, run, "--split", "test", new_code=new_code) == 0
     said = capfd.readouterr()
     assert said.out.splitlines() == ["mine --split test", "live --split test", "live --split test"]
     assert said.err == "code       mine at 0123456 with 2 changed files, 1 file; as it is now: --new-code\n"

@@ -20,6 +20,7 @@ from drumbeat.launch.node.gpu_locks import check_free
 from drumbeat.launch.plan.gpus import together
 from drumbeat.launch.plan.job import JobPlan, Machine, Where
 from drumbeat.launch.plan.snapshot import Snapshot, code_text
+from drumbeat.launch.start.describe import describe, summary
 
 EXECUTORS: dict[Where, type[Executor]] = {"debug": InProcess, "local": Local, "here": Here, "slurm": Slurm}
 
@@ -54,8 +55,6 @@ def start(what: Start, *, dry_run: bool = False, detach: bool = False) -> int:
     executor = EXECUTORS[plan.where]()
     request = executor.prepare(plan)
     if dry_run:
-        from drumbeat.launch.commands.describe import describe
-
         lacking = plan.where == "local" and plan.topology.device == "cuda" and (
             plan.topology.ranks_per_node > len(together(Machine.here().gpus)))
         print(describe(what.loaded, request, lacking=lacking, code=what.copied))
@@ -74,7 +73,7 @@ def start(what: Start, *, dry_run: bool = False, detach: bool = False) -> int:
         if what.fill and what.code:
             what.fill(what.code)
         if what.preflight and plan.where in ("here", "slurm"):
-            from drumbeat.launch.commands.preflight import check_cluster, check_shared
+            from drumbeat.launch.start.preflight import check_cluster, check_shared
 
             check_shared(plan)
             if plan.where == "slurm" and (expected := check_cluster(request)):
@@ -83,7 +82,7 @@ def start(what: Start, *, dry_run: bool = False, detach: bool = False) -> int:
             _prepare(what)
         with ignoring_signals(signal.SIGINT):
             _write(run_dir, plan, what.loaded, new=what.new)
-            watch.introduce(run_dir, plan)
+            watch.introduce(run_dir, summary(plan))
             if what.code:
                 print(f"code       {code_text(what.code)}", flush=True)
             if plan.held and (words := note(plan)):
@@ -103,7 +102,7 @@ def start(what: Start, *, dry_run: bool = False, detach: bool = False) -> int:
 
 def _prepare(what: Start) -> None:
     """What only torch can know, found out with the code that is going to run."""
-    from drumbeat.launch.commands.prepare import check_room, facts_text, prepare
+    from drumbeat.launch.start.prepare import check_room, facts_text, prepare
 
     with pointing_into(what.loaded, what.code):
         facts = prepare(what.loaded.config, what.plan)

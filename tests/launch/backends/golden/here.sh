@@ -4,7 +4,8 @@
 module load cuda
 export NCCL_DEBUG=WARN
 export SRUN_CPUS_PER_TASK=8
-export PYTHONPATH=/drumbeat:/home/me
+export PYTHONPATH=/drumbeat/src
+export PYTHONSAFEPATH=1
 srun() {  # a node's launcher that is killed takes those of the other nodes with it; then all start again
   local code again
   for again in "" {1..20}; do

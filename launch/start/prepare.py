@@ -1,4 +1,4 @@
-"""Runs `drumbeat.trainers.commands.prepare` in a process of its own, because it imports torch, and reads what it found."""
+"""Runs `trainers/commands/prepare.py` in a process of its own, because it imports torch, and reads what it found."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from drumbeat.configs.load import plain
 from drumbeat.configs.schema import Config
 from drumbeat.launch.plan.job import JobPlan, leaked
 
+PREPARE = "drumbeat.trainers.commands.prepare"
+
 
 def prepare(config: Config, plan: JobPlan) -> dict[str, Any]:
     """Facts about the run: samples, steps, parameters. Raises `PrepareError` with everything that is wrong.
@@ -26,14 +28,14 @@ def prepare(config: Config, plan: JobPlan) -> dict[str, Any]:
     scrubbed = {name: value for name, value in os.environ.items() if name not in leaked(os.environ)}
     question = {"config": plain(config), "topology": dataclasses.asdict(plan.topology),
                 "where": plan.where}
-    done = subprocess.run([plan.python, "-m", "drumbeat.trainers.commands.prepare"], input=json.dumps(question),
+    done = subprocess.run([plan.python, "-m", "drumbeat.configs.importing", PREPARE], input=json.dumps(question),
                           stdout=subprocess.PIPE, text=True, env=scrubbed | plan.environment, check=False,
                           process_group=0)  # Ctrl-C is for this process alone, which ends that one without a word
     try:
         answer: dict[str, Any] = json.loads(done.stdout)
     except json.JSONDecodeError:
         raise PrepareError(Fault(what=f"preparing ended with exit code {done.returncode} and no answer",
-                                 where="python -m drumbeat.trainers.commands.prepare", remedy="Its own words stand above.")) from None
+                                 where=f"python -m {PREPARE}", remedy="Its own words stand above.")) from None
     if "faults" in answer:
         raise PrepareError(*(Fault(**fault) for fault in answer["faults"]))
     return answer

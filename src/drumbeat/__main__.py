@@ -8,9 +8,13 @@ import sys
 def main(argv: list[str] | None = None, program: str = "drumbeat run") -> int:
     """As `drumbeat.launch.commands.main.main`."""
     try:
-        from drumbeat.launch.commands import main as cli
+        from drumbeat.launch.commands import main as commands
 
-        return cli.main(argv, program)
+        return commands.main(argv, program)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -11,8 +11,8 @@ import pytest
 
 from drumbeat.configs.errors import PrepareError
 from drumbeat.configs.load import plain
-from drumbeat.launch.commands.prepare import facts_text, prepare
 from drumbeat.launch.plan.job import JobPlan
+from drumbeat.launch.start.prepare import facts_text, prepare
 from tests.launch.small import FACTS, config, plan
 
 FAULTS = {"faults": [{"what": "no such folder", "where": "data.train", "given": "x", "remedy": "make it"},
@@ -55,7 +55,7 @@ def test_it_is_given_config_ranks_and_environment(tmp_path: Path, monkeypatch: p
     assert f"PYTHONPATH={planned.environment['PYTHONPATH']}" in found
     assert "KEPT=yes" in found
     assert "RANK=3" not in found
-    assert (tmp_path / "words").read_text() == "-m drumbeat.trainers.commands.prepare\n"
+    assert (tmp_path / "words").read_text() == "-m drumbeat.configs.importing drumbeat.trainers.commands.prepare\n"
 
 
 def test_ctrl_c_at_the_terminal_is_not_for_it(tmp_path: Path) -> None:

@@ -1,0 +1,24 @@
+"""drumbeat export RUN FILE: a run's weights as one plain file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from drumbeat.launch.commands.arguments import add_run
+
+HELP = "write a run's weights as one plain file"
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_run(parser)
+    parser.add_argument("file", metavar="FILE", type=Path, help="where to: FILE.pt, .pth or .safetensors")
+    parser.add_argument("--last", action="store_true", help="the newest weights instead of the best")
+
+
+def run(args: argparse.Namespace) -> int:
+    from drumbeat.launch.runs.find import find_run
+    from drumbeat.launch.runs.programs import start
+
+    folder = find_run(args.run, Path(args.runs)).path
+    return start("drumbeat.trainers.commands.export", str(folder), str(args.file.absolute()),
+                 "last" if args.last else "best", user_code=False)

@@ -1,0 +1,37 @@
+"""drumbeat logs RUN: what the ranks of a run printed."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from drumbeat.launch.commands.arguments import add_run, whole
+
+HELP = "show what the ranks of a run printed"
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_run(parser)
+    parser.add_argument("-f", "--follow", action="store_true", help="go on as the run goes on")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--rank", type=whole, default=0, metavar="R", help="whose (default: 0)")
+    which.add_argument("--all", action="store_true", help="of all ranks, and torchrun's, each line with its name")
+    which.add_argument("--errors", action="store_true", help="only what went wrong on each rank, the earliest first")
+    parser.add_argument("--attempt", type=attempt, metavar="K", help="of which start: its number, from 0, or all "
+                        "(default: the newest; with --errors, the newest that had any)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from drumbeat.launch.runs.find import find_run
+    from drumbeat.launch.runs.logs import error_lines, log_lines
+
+    found = find_run(args.run, Path(args.runs))
+    one = None if args.attempt == "all" else args.attempt
+    for line in error_lines(found, one) if args.errors else log_lines(
+            found, rank=None if args.all else args.rank, follow=args.follow, attempt=args.attempt):
+        print(line, flush=True)
+    return 0
+
+
+def attempt(text: str) -> int | str:
+    """The number of an attempt, or all of them, for argparse."""
+    return text if text == "all" else whole(text)

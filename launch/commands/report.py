@@ -1,0 +1,23 @@
+"""drumbeat report RUN: everything there is to see of a run, as one HTML file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from drumbeat.launch.commands.arguments import add_run
+
+HELP = "write all there is to see of a run as one HTML file"
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_run(parser)
+    parser.add_argument("--out", metavar="FILE", type=Path, help="where to (default: report.html in the run's folder)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from drumbeat.launch.runs.find import find_run
+    from drumbeat.launch.runs.programs import start
+
+    folder = find_run(args.run, Path(args.runs)).path
+    return start("drumbeat.trainers.report.report", str(folder), str((args.out or folder / "report.html").absolute()),
+                 user_code=False)

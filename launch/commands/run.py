@@ -1,0 +1,43 @@
+"""drumbeat run CONFIG [KEY=VALUE ...]: trains what a config describes, here or on a cluster."""
+
+from __future__ import annotations
+
+import argparse
+
+from drumbeat.launch.commands.arguments import add_no_snapshot, add_start_options
+
+HELP = "train what a config describes"
+
+USAGE = """%(prog)s CONFIG [KEY=VALUE ...] [options]
+       %(prog)s --resume RUN [KEY=VALUE ...] [options]"""
+
+EXAMPLES = """examples:
+  %(prog)s configs/resnet50_xray_demo.yaml --procs 2
+  %(prog)s resnet50_xray --gpus 8 batch_size=256
+  %(prog)s resnet50_xray --slurm --nodes 2 --gpus 8
+  %(prog)s resnet50_xray --here
+  %(prog)s resnet50_xray --debug phases.head.epochs=1
+  %(prog)s --resume resnet50_xray
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Train what a config describes: here, on a cluster, or in this very process."
+    parser.usage, parser.epilog = USAGE, EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("words", nargs="*", metavar="CONFIG", help="a config file, or the name of a shipped one; then "
+                        "changes to it, KEY=VALUE")
+    what = add_start_options(parser, "all there are; needed with --slurm", "1; with --here all")
+    what.add_argument("--name", help="collect the run under runs/NAME (default: the config's name)")
+    what.add_argument("--resume", metavar="RUN", help="resume a run, as drumbeat resume RUN does")
+    add_no_snapshot(what)
+    parser.set_defaults(new_code=False, take_over=False)
+
+
+def run(args: argparse.Namespace) -> int:
+    from drumbeat.launch.start.ask import ask_fresh, ask_resume, check_flags
+    from drumbeat.launch.start.start import start
+
+    check_flags(args, resume=args.resume is not None)
+    what = ask_fresh(args) if args.resume is None else ask_resume(args, args.resume)
+    return start(what, dry_run=args.dry_run, detach=args.detach)

@@ -1,0 +1,21 @@
+"""drumbeat stop RUN: asks a run to save and leave."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from drumbeat.launch.commands.arguments import add_run
+
+HELP = "ask a run to save and leave"
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_run(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from drumbeat.launch.runs.find import find_run
+    from drumbeat.launch.runs.stop import ask_to_stop
+
+    print(ask_to_stop(find_run(args.run, Path(args.runs))))
+    return 0

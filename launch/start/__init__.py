@@ -1,0 +1,1 @@
+"""Starting a run: what the command line asks for, the checks before it, and the submission."""

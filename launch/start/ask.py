@@ -1,0 +1,171 @@
+"""What the words of `run`, `resume` and `rerun` ask for: argv -> Config -> JobPlan. Nothing is written yet."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from drumbeat.configs.errors import ConfigError, Fault, RunError, nearest
+from drumbeat.configs.load import Loaded, find, load, load_site, reload
+from drumbeat.configs.run.folder import RunDir, read_json
+from drumbeat.launch.backends.allocation import each_node, held
+from drumbeat.launch.plan import snapshot
+from drumbeat.launch.plan.job import JobPlan, Machine, Where, plan_job
+from drumbeat.launch.runs.find import command, find_run, processes_of, still_runs
+from drumbeat.launch.start.start import Start, pointing_into
+
+
+def ask_fresh(args: argparse.Namespace) -> Start:
+    """`run`: a run that is to be made. Nothing is written yet."""
+    file = find(next(word for word in args.words if "=" not in word))
+    loaded = load(file, [word for word in args.words if "=" in word], _flags(args))
+    run_dir = RunDir.new(Path(args.runs), loaded.config.name)
+    where = _where(args)
+    machine = _machine(where)
+    if args.dry_run and where != "here" and (loaded.config.launch.gpus or 0) > len(machine.gpus):
+        machine = dataclasses.replace(machine, gpus=tuple(map(str, range(loaded.config.launch.gpus or 0))))
+    with pointing_into(loaded):
+        plan = plan_job(loaded.config, run_dir=run_dir.path, where=where, machine=machine,
+                        site=load_site(args.profile), folder=Path.cwd())
+    return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=plan, new=True, file=file))
+
+
+def ask_resume(args: argparse.Namespace, run: str) -> Start:
+    """`resume`: a run that is to go on, where it ran before unless a flag says otherwise, with its own code and config
+    and as many processes as before unless flags change them."""
+    run_dir = find_run(run, Path(args.runs))
+    if read_json(run_dir.status).get("state") == "finished":
+        raise RunError(Fault(what=f"run {run_dir.id} is finished", where=str(run_dir.path),
+                             remedy="Start it again, with more epochs for example: "
+                                    f"{command('rerun', run_dir)} KEY=VALUE"))
+    if (sign := still_runs(run_dir)) and not (args.take_over and not processes_of(run_dir)):
+        raise RunError(Fault(what=f"run {run_dir.id} is still running", where=str(run_dir.path), given=sign,
+                             remedy=_instead_of_resuming(run_dir)))
+    before = JobPlan.read(run_dir.plan)
+    loaded = reload(run_dir.config, args.words, _as_before(before, args))
+    plan = _planned_as_before(args, before, loaded, run_dir)
+    return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=plan, new=False))
+
+
+def _instead_of_resuming(run_dir: RunDir) -> str:
+    """What to do about a run that is at work, or may be: on a machine or a cluster that cannot be asked."""
+    wait = f"Wait for it, or stop it: {command('stop', run_dir)}"
+    return wait if processes_of(run_dir) else (
+        f"{wait}\nIf you know that it is dead: {command('resume', run_dir)} --take-over")
+
+
+def ask_again(args: argparse.Namespace, run: str) -> Start:
+    """`rerun`: a new run of the code and config that another run had, but for the values that are given."""
+    model = find_run(run, Path(args.runs))
+    before = JobPlan.read(model.plan)
+    loaded = load(model.config, args.words, _as_before(before, args))
+    run_dir = RunDir.new(Path(args.runs), loaded.config.name)
+    with pointing_into(loaded):
+        plan = _planned_as_before(args, before, loaded, run_dir)
+    return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=plan, new=True, model=model))
+
+
+def _planned_as_before(args: argparse.Namespace, before: JobPlan, loaded: Loaded, run_dir: RunDir) -> JobPlan:
+    """The plan of a run that goes on, or is started again: where and as another one was, unless flags differ."""
+    where = _where(args, before)
+    return plan_job(loaded.config, run_dir=run_dir.path, where=where, machine=_machine(where),
+                    site=load_site(args.profile) if args.profile else before.site, folder=Path(before.folder))
+
+
+def _where(args: argparse.Namespace, before: JobPlan | None = None) -> Where:
+    """Where a run is to be: where the flags say, else on the cluster if it was there `before`, else on this machine."""
+    flags: tuple[Where, ...] = ("debug", "slurm", "here")
+    asked = next((where for where in flags if getattr(args, where)), None)
+    return asked or (before.where if before and before.where in ("here", "slurm") else "local")
+
+
+def _machine(where: Where) -> Machine:
+    """What there is to run on."""
+    return each_node(held(os.environ)) if where == "here" else Machine.here()
+
+
+def _as_before(plan: JobPlan, args: argparse.Namespace) -> dict[str, Any]:
+    """The flags that give a run as many ranks as a plan has, each with as many threads, unless flags ask for others:
+    what it computes depends on both. Where other ranks are asked for, they share the cores anew."""
+    asked = _flags(args)
+    if plan.where == "debug":
+        return asked
+    topology = plan.topology
+    ranks = {} if asked.keys() & {"launch.gpus", "launch.procs"} else {
+        "launch.gpus": topology.ranks_per_node if topology.device == "cuda" else 0,
+        "launch.procs": topology.ranks_per_node, "launch.cpus_per_rank": topology.cpus_per_rank}
+    return {"launch.nodes": topology.nodes, **ranks, **asked}
+
+
+def _with_code(args: argparse.Namespace, what: Start) -> Start:
+    """The start with the code it is to run from: a copy that is to be made, the one that the run has, or that of the
+    run it repeats; in --debug the files as they are, where breakpoints stand."""
+    what = dataclasses.replace(what, preflight=not args.no_preflight)
+    if what.plan.where == "debug" or args.no_snapshot:
+        return what
+    code = snapshot.newest_code((what.model or what.run_dir).path)
+    found = snapshot.Snapshot.read(code) if code and not args.new_code else None
+    if code and found and what.plan.where == "here" and not found.knows("drumbeat.launch.backends.allocation", code):
+        raise RunError(Fault(what="the run's copy of the code is older than --here", where=str(code),
+                             remedy="Add --new-code; or have it queued: --slurm instead of --here."))
+    if not what.new and not args.new_code:
+        return what if code is None or found is None else (
+            dataclasses.replace(what, plan=found.relocate(what.plan, code), code=code, copied=snapshot.code_text(code)))
+    target = snapshot.next_code(what.run_dir.path)
+    if code and found:
+        return dataclasses.replace(what, plan=found.relocate(what.plan, target), code=target,
+                                   fill=partial(snapshot.copy, code), copied=snapshot.code_text(code))
+    surveyed = snapshot.survey(what.loaded.config, what.file, what.plan)
+    words = f"a copy, taken when the run is submitted, of {', '.join(surveyed.trees.values())}"
+    return dataclasses.replace(what, plan=surveyed.relocate(what.plan, target), code=target, copied=words,
+                               fill=partial(snapshot.take, surveyed, leave_out=Path(args.runs)))
+
+
+def _flags(args: argparse.Namespace) -> dict[str, Any]:
+    """The flags that are config values, by dotted key."""
+    given = {"name": args.name, "launch.nodes": args.nodes, "launch.gpus": args.gpus, "launch.procs": args.procs}
+    flags = {key: value for key, value in given.items() if value is not None}
+    if args.procs is not None and args.gpus is None:
+        flags["launch.gpus"] = 0
+    return flags
+
+
+def check_flags(args: argparse.Namespace, *, resume: bool = False, rerun: bool = False) -> None:
+    """What is given beside each other, and should not be: all at once."""
+    given = {f"--{name.replace('_', '-')}" for name, value in vars(args).items() if value}
+    together = [("--debug", "--slurm"), ("--debug", "--here"), ("--here", "--slurm"), ("--debug", "--detach"),
+                ("--debug", "--nodes"), ("--slurm", "--detach"),
+                ("--gpus", "--procs"), ("--resume", "--name")]
+    faults = [(f"{one} and {other} are mutually exclusive", "", f"Leave {other} out.")
+              for one, other in together if {one, other} <= given]
+    if args.debug and max(args.gpus or 0, args.procs or 0) > 1:
+        faults.append(("--debug runs one rank, in this process", "", "Leave --gpus and --procs out."))
+    exists = resume or rerun
+    if args.profile and not (args.slurm or args.here or exists):
+        faults.append(("--profile describes a cluster, and this run is for this machine", f"--profile {args.profile}",
+                       "Add --slurm, or leave --profile out."))
+    configs = [word for word in args.words if "=" not in word]
+    if exists and configs:
+        faults.append((f"a run is {'resumed' if resume else 'started again'} with its own config",
+                       " ".join(configs), "Leave this out, or start a new run: drumbeat run CONFIG"))
+    elif not exists and not configs:
+        shipped = "configs/resnet50_xray_demo.yaml"
+        faults.append(("which config?", " ".join(args.words), f"For example: python launch/run.py {shipped}"))
+    elif len(configs) > 1:
+        faults.append(("one config at a time", " ".join(configs), _instead_of(configs[1])))
+    if faults:
+        raise ConfigError(*(Fault(what=what, where="command line", given=what_was, remedy=remedy)
+                            for what, what_was, remedy in faults))
+
+
+def _instead_of(word: str) -> str:
+    """What a second word without "=" may have been meant to be."""
+    flag = nearest(word, ("debug", "detach", "dry-run", "gpus", "here", "name", "nodes", "procs", "profile", "resume",
+                          "slurm"))
+    if flag.startswith("Did"):
+        return flag.replace("'", "'--", 1)
+    return "Changes to it are written KEY=VALUE: batch_size=64"
