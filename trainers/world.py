@@ -84,8 +84,8 @@ def join(device: Literal["cuda", "cpu"], patience: float = SHORTEST) -> Iterator
 
 def limit_waits(patience: float) -> None:
     """From now on a collective waits for the other ranks as long as suits a watchdog with so many seconds of patience
-    (`configs/patience.py` says why NCCL and gloo differ). The setters of a group's backends are internal to torch: read in
-    2.9.0 and 2.14.1; `torch.distributed.set_timeout` of 2.14 knows one time for all of them."""
+    (`configs/patience.py` says why NCCL and gloo differ). The setters of a group's backends are internal to torch: read
+    in 2.9.0 and 2.14.1; `torch.distributed.set_timeout` of 2.14 knows one time for all of them."""
     if not dist.is_initialized():
         return
     group = dist.group.WORLD
