@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from drumbeat.configs.patience import SHORTEST, gloo_seconds, nccl_seconds
 from drumbeat.configs.run.processes import end_with
-from drumbeat.trainers.commands.gpu_check import check_visible
+from drumbeat.trainers.gpu_check import check_visible
 from drumbeat.trainers.numa import bind_near
 
 

@@ -22,8 +22,8 @@ from typing import Any, Protocol
 from drumbeat.configs.errors import Fault, LaunchError
 from drumbeat.configs.importing import add_user_path
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.launch.attempts.gpu_locks import hold_gpus
 from drumbeat.launch.backends.task import run_node
-from drumbeat.launch.node.gpu_locks import hold_gpus
 from drumbeat.launch.plan.job import JobPlan, leaked, torchrun_command
 from drumbeat.launch.slurm.grace import lead_seconds
 

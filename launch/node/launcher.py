@@ -25,10 +25,10 @@ from typing import TypeVar
 from drumbeat.configs.errors import UserError
 from drumbeat.configs.run.folder import Attempt, RunDir, read_json, write_json
 from drumbeat.configs.run.processes import end_with
+from drumbeat.launch.attempts.gpu_locks import hold_gpus
 from drumbeat.launch.attempts.hang import FLIGHT_RECORDER
 from drumbeat.launch.attempts.processes import become_subreaper
 from drumbeat.launch.attempts.verdict import TERMINATED, TIME_LIMIT, Next, Verdict, judge
-from drumbeat.launch.node.gpu_locks import hold_gpus
 from drumbeat.launch.node.handover import AGAIN, CONTINUE, drop_successor, look_back, queue_successor, take_over
 from drumbeat.launch.node.handshake import meet
 from drumbeat.launch.node.rendezvous import LOOPBACK, free_port, network_variables, own_address

@@ -14,9 +14,9 @@ from pathlib import Path
 from drumbeat.configs.errors import Fault, LaunchError, UserError
 from drumbeat.configs.load import Loaded
 from drumbeat.configs.run.folder import RunDir, write_json, write_text
+from drumbeat.launch.attempts.gpu_locks import check_free
 from drumbeat.launch.backends.allocation import Here, note
 from drumbeat.launch.backends.executors import Executor, InProcess, Local, Slurm, require_slurm
-from drumbeat.launch.node.gpu_locks import check_free
 from drumbeat.launch.plan.gpus import together
 from drumbeat.launch.plan.job import JobPlan, Machine, Where
 from drumbeat.launch.plan.snapshot import Snapshot, code_text

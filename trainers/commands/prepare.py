@@ -45,9 +45,9 @@ from drumbeat.trainers.build import (
     build_task,
     frozen_modules,
 )
-from drumbeat.trainers.commands.gpu_check import gpu_faults, look
 from drumbeat.trainers.commands.smoke_test import rehearse
 from drumbeat.trainers.facts import facts_of, with_facts
+from drumbeat.trainers.gpu_check import gpu_faults, look
 from drumbeat.trainers.loop import timetables
 from drumbeat.trainers.tasks import Task
 

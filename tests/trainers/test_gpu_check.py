@@ -10,7 +10,7 @@ import torch
 from drumbeat.configs.errors import PrepareError, UserError
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.plan import gpus
-from drumbeat.trainers.commands.gpu_check import Device, Found, check_visible, closed_files, gpu_faults, look, runs_on
+from drumbeat.trainers.gpu_check import Device, Found, check_visible, closed_files, gpu_faults, look, runs_on
 from tests.tiny import write_config
 
 WHEEL = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
