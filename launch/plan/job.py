@@ -119,7 +119,7 @@ class JobPlan:
     site: Site
     environment: dict[str, str]
     """What every process of the run finds set, whatever the submitting shell had. On this machine CUDA_VISIBLE_DEVICES
-    names the GPUs to choose from, and `drumbeat.launch.attempts.gpu_locks.hold_gpus` leaves those that the run holds."""
+    names the GPUs to choose from, and `gpu_locks.hold_gpus` leaves those that the run holds."""
     folder: str
     """The folder the command was typed in: targets there are importable."""
     restarts: int
