@@ -22,7 +22,8 @@ from benchmarks.report import Row, show
 from benchmarks.work import WORKS, Work
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import Loaded, build_config
-from drumbeat.configs.run.folder import RunDir, write_json, write_text
+from drumbeat.configs.run.files import write_text
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.executors import environment
 from drumbeat.launch.node.rendezvous import LOOPBACK, free_port
@@ -57,7 +58,7 @@ def ours(name: str) -> tuple[float, float]:
                         folder=Path.cwd())
         run.path.mkdir()
         write_text(run.config, Loaded(config=config).as_yaml())
-        write_json(run.plan, plan.as_json())
+        plan.write(run.plan)
         attempt = run.claim_attempt()
         began = time.perf_counter()
         with environment(plan):

@@ -31,11 +31,13 @@ from benchmarks.report import Row, show
 from benchmarks.work import WORKS
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import Loaded, build_config
-from drumbeat.configs.run.folder import RunDir, read_json
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import AttemptStart, FirstStep, Progress
+from drumbeat.configs.run.view import View
 from drumbeat.launch.drill.drill import Drill
 from drumbeat.launch.runs.goodput import goodput, text, useful
 from drumbeat.models.transfer import ResNet50ConcatPool
-from drumbeat.trainers.checkpoints.manager import Checkpoints, Progress
+from drumbeat.trainers.checkpoints.manager import Checkpoints
 from drumbeat.trainers.checkpoints.state import optimizer_numbers, optimizer_tensors, parameter_names
 
 LIMIT = """Limit: joining, reading the checkpoint and one discarded step take their time, so the next step does not come
@@ -64,7 +66,7 @@ def restarts() -> tuple[float, float]:
         home = Path(folder)
         here = _drill(home, write_config(home, steps=1500, every_steps=50))
         run, struck = here.under_blows(1, kills=3, every=6.0, only="rank")
-        start = read_json(run.attempt(0).begun)["time"] - read_json(run.attempt(0).launch)["time"]
+        start = FirstStep.require(run.attempt(0).begun).time - AttemptStart.require(run.attempt(0).launch).time
         return start, statistics.median(one.seconds for one in struck)
 
 
@@ -76,7 +78,7 @@ def blows(minutes: float) -> tuple[dict[str, float], int]:
         pace = _pace(home)
         file = write_config(home, steps=int(60 * minutes / pace), every_steps=max(1, int(4 / pace)), batch=BATCH)
         run, struck = _drill(home, file).under_blows(1, kills=int(minutes), every=60.0)
-        return goodput(run), len(struck)
+        return goodput(View.read(run)), len(struck)
 
 
 def _drill(home: Path, file: Path) -> Drill:
@@ -86,8 +88,9 @@ def _drill(home: Path, file: Path) -> Drill:
 def _pace(home: Path) -> float:
     """Seconds of a step."""
     file = write_config(home, steps=100, every_steps=1000, batch=BATCH)
-    status = read_json(_drill(home, file).straight().status)
-    return float(BATCH / status["samples_per_second"])
+    beat = View.read(_drill(home, file).straight()).heartbeat
+    assert beat and beat.samples_per_second
+    return BATCH / beat.samples_per_second
 
 
 def torchrun_restart() -> float:

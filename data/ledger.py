@@ -8,8 +8,6 @@ it, but for one case in 2**64.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -17,31 +15,6 @@ from drumbeat.data.order import Integers, keys
 
 BLOCK = 8192
 """Positions worked out at a time: what the processor's cache holds."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Span:
-    """Consecutive steps of one phase, from one checkpoint to the next."""
-
-    phase: int
-    first: int
-    """Number of the first step within the phase, from 0."""
-    steps: int
-    samples: int
-    """Pairs that arrived."""
-    digest: int
-    """Their sum, in [0, 2**64)."""
-    attempt: int
-    ranks: int
-    """World size of that attempt."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values; the digest in hexadecimal, because JSON's readers may round large integers."""
-        return vars(self) | {"digest": f"{self.digest:016x}"}
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Span:
-        return cls(**values | {"digest": int(values["digest"], 16)})
 
 
 def digest(positions: Integers, indices: Integers) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.load import ROOT
-from drumbeat.configs.run.folder import read_json
+from drumbeat.configs.run.records import Result
 from drumbeat.data.demo.xray import write_radiographs
 from tests.tiny import drumbeat, latest
 
@@ -29,14 +29,13 @@ def test_it_trains_the_same_in_debug_and_on_one_rank(folder: Path) -> None:
     results = []
     for flags in (["--debug"], ["--procs", "1"]):
         drumbeat(folder, CONFIG, *flags, *short)
-        results.append(read_json(latest(folder, NAME).result))
-    assert results[0]["state"] == "finished"
+        results.append(Result.require(latest(folder, NAME).result))
     assert results[0] == results[1]
 
 
 def test_it_learns_on_two_ranks(folder: Path) -> None:
     """Chance is 0.5 on the 60 held-out images; 0.85 and 0.88 were seen."""
     drumbeat(folder, CONFIG, "--procs", "2")
-    best = read_json(latest(folder, NAME).result)["best"]
+    best = Result.require(latest(folder, NAME).result).best
     assert best["phase"] == "finetune"
     assert best["accuracy"] >= 0.7

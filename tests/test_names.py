@@ -20,7 +20,8 @@ from PIL import Image
 
 from drumbeat import __version__ as drumbeat_version
 from drumbeat.configs.layers import ROOT
-from drumbeat.configs.run.folder import read_json
+from drumbeat.configs.run.files import read_object
+from drumbeat.configs.run.records import Result
 from tests.test_house import MAY_IMPORT
 from tests.tiny import drumbeat, latest
 
@@ -101,7 +102,7 @@ def make_lab(folder: Path) -> Path:
 
 def result(folder: Path) -> dict[str, Any]:
     """What the newest run there came to."""
-    return read_json(latest(folder, "lab").result)
+    return Result.require(latest(folder, "lab").result).as_json()
 
 
 @pytest.mark.slow
@@ -124,7 +125,7 @@ def test_a_labs_own_names_and_modules_train_evaluate_and_predict(tmp_path: Path)
     for words in (["evaluate", first, "--procs", "2"], ["predict", first, "images"]):
         call([sys.executable, "-P", "-m", "drumbeat", *words], lab, PYTHONPATH=f"{ROOT}/src")
     figures = next((lab / "runs" / "lab" / first / "evaluation").glob("test-*/figures.json"))
-    assert read_json(figures)["samples"] == 24
+    assert (read_object(figures) or {})["samples"] == 24
     assert len((lab / "predictions.csv").read_text().splitlines()) == 25
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from drumbeat.configs.run.folder import read_json
+from drumbeat.configs.run.records import Result
 from tests.tiny import drumbeat, latest, write_config
 
 
@@ -18,7 +18,7 @@ def test_a_run_on_two_ranks_shows_no_warning_of_python(tmp_path: Path) -> None:
     done = drumbeat(tmp_path, str(write_config(tmp_path)), "--procs", "2", "data.workers=1", "phases.head.epochs=0.5",
                     "phases.finetune=null", env=os.environ | {"PYTHONWARNINGS": "default::DeprecationWarning"})
     run = latest(tmp_path)
-    assert read_json(run.result)["state"] == "finished"
+    assert Result.read(run.result)
     logs = [done.stdout, done.stderr, *(log.read_text() for log in sorted(run.path.rglob("*.log"))),
             *(log.read_text() for log in sorted(run.path.rglob("*_log.err")))]
     assert [line for text in logs for line in text.splitlines() if "DeprecationWarning" in line] == []

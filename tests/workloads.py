@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from drumbeat.configs.load import ROOT, load, load_site
-from drumbeat.configs.run.folder import RunDir, read_json, write_json, write_text
+from drumbeat.configs.run.files import write_text
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import Result
 from drumbeat.data.demo import sets as demo_sets
 from drumbeat.launch.backends.executors import InProcess
 from drumbeat.launch.plan.job import Machine, plan_job
@@ -45,9 +47,9 @@ def write_sets(folder: Path) -> None:
         assert all(nothing is None for nothing in make(to))  # type: ignore[no-untyped-call]
 
 
-def train(config: Path | str, changes: Sequence[str], folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def train(config: Path | str, changes: Sequence[str], folder: Path) -> tuple[dict[str, Any], Result]:
     """Prepares a config and trains it as --debug does, in `folder`, where this process must be: what preparing found,
-    and result.json."""
+    and what the run came to."""
     file = ROOT / "configs" / f"{config}.yaml" if isinstance(config, str) else config
     loaded = load(file, [*changes, "launch.gpus=0", "tracking.images=2", "tracking.every_steps=1"])
     facts = prepare(loaded.config)
@@ -56,7 +58,7 @@ def train(config: Path | str, changes: Sequence[str], folder: Path) -> tuple[dic
                     site=load_site(None), folder=folder)
     run.path.mkdir(parents=True)
     write_text(run.config, loaded.as_yaml())
-    write_json(run.plan, plan.as_json())
+    plan.write(run.plan)
     executor = InProcess()
     executor.submit(executor.prepare(plan))
-    return facts, read_json(run.result)
+    return facts, Result.require(run.result)

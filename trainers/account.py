@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from drumbeat.configs.errors import Fault, PrepareError
-from drumbeat.data.ledger import Span, digest
+from drumbeat.configs.run.records import Progress, Span
+from drumbeat.data.ledger import digest
 from drumbeat.data.loader import Batch, Samples
-from drumbeat.trainers.checkpoints.manager import Progress
 from drumbeat.trainers.facts import facts_of
 from drumbeat.trainers.world import World
 
@@ -45,9 +45,9 @@ class Account:
         mine = torch.tensor([self.digest % HALF, self.digest // HALF, self.samples, self.replaced], dtype=torch.int64)
         low, high, samples, replaced = world.sum(mine.to(world.device)).tolist()
         span = Span(phase=phase, first=progress.phase_step - self.steps, steps=self.steps, samples=samples,
-                    digest=(low + high * HALF) % 2**64, attempt=self.attempt, ranks=world.size)
+                    digest=f"{(low + high * HALF) % 2**64:016x}", attempt=self.attempt, ranks=world.size)
         self.steps, self.samples, self.digest, self.replaced = 0, 0, 0, 0
-        return replace(progress, skipped=progress.skipped + replaced, ledger=[*progress.ledger, span.as_json()])
+        return replace(progress, skipped=progress.skipped + replaced, ledger=(*progress.ledger, span))
 
 
 def check_skipped(progress: Progress, replaced: int, n: int, most: float) -> None:

@@ -17,14 +17,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from drumbeat.configs.run.folder import write_json
+from drumbeat.configs.run.records import FirstStep, Progress, Result
 from drumbeat.configs.schema import Config
 from drumbeat.data.device import on_device
 from drumbeat.data.loader import Batch, Fetch, Samples, batches
 from drumbeat.data.order import Timetable
 from drumbeat.trainers.account import Account, check_left_out, check_skipped
 from drumbeat.trainers.build import Sets, build_mixing, build_shares, build_stream
-from drumbeat.trainers.checkpoints.manager import Checkpoint, Checkpoints, Progress
+from drumbeat.trainers.checkpoints.manager import Checkpoint, Checkpoints
 from drumbeat.trainers.checkpoints.state import load_weights, weights_sha256
 from drumbeat.trainers.clock import Clock
 from drumbeat.trainers.contact_sheet import mistakes_sheet
@@ -207,8 +207,8 @@ class Training:
         """This attempt has taken its first step: written down for who asks how long a restart took."""
         self.begun_at = time.time()
         if self.world.is_first:
-            write_json(self.agreement.attempt.begun, {"from": self.progress.step - 1, "time": self.begun_at},
-                       durable=False)
+            FirstStep(resumed_from=self.progress.step - 1, time=self.begun_at).write(self.agreement.attempt.begun,
+                                                                                     durable=False)
 
     def _log(self, stage: Stage, meter: Meter, timetable: Timetable) -> None:
         """A point of the training curves: the mean loss of the last steps' batches, over all ranks. Raises
@@ -307,8 +307,8 @@ class Training:
         self.agreement.saved()
         self.clock.spent("saving")
 
-    def finish(self) -> dict[str, Any]:
-        """What the run came to: the content of result.json. The test set is judged with the best weights."""
+    def finish(self) -> Result:
+        """What the run came to. The test set is judged with the best weights."""
         digest = weights_sha256(self.model.state_dict())
         test = {}
         if self.sets.test is not None:
@@ -317,10 +317,10 @@ class Training:
             self._share(self.model.state_dict().values())
             test = self.task.metrics(self.results("test", self.sets.test))
         self.clock.spent("evaluating")
-        return {"steps": self.progress.step, "samples_seen": self.progress.samples,
-                "overshoot": sum(table.overshoot for table in self.timetables()),
-                "samples_skipped": self.progress.skipped, "last": self.progress.last,
-                "best": self.progress.best, "test": test, "weights_sha256": digest}
+        return Result(steps=self.progress.step, samples_seen=self.progress.samples,
+                      overshoot=sum(table.overshoot for table in self.timetables()),
+                      samples_skipped=self.progress.skipped, last=self.progress.last, best=self.progress.best,
+                      test=test, weights_sha256=digest)
 
     def _share(self, tensors: Any) -> None:
         """Rank 0's values of these tensors on every rank."""

@@ -106,8 +106,8 @@ class Stage:
         self.discard()
         if checkpoint is not None:
             self.model.load_state_dict(checkpoint.model())
-            restore_optimizer(self.optimizer, self.names, checkpoint.optimizer(), checkpoint.state["optimizer"])
-            restore_scheduler(self.scheduler, checkpoint.state["scheduler"])
+            restore_optimizer(self.optimizer, self.names, checkpoint.optimizer(), checkpoint.state.optimizer)
+            restore_scheduler(self.scheduler, checkpoint.state.scheduler)
         return shapes or self.tensors()
 
     def backward(self, batch: Batch, step: int) -> Tensor:

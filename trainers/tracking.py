@@ -1,10 +1,11 @@
-"""What a run tells while it trains: curves and pictures for TensorBoard, and status.json. Rank 0 alone does."""
+"""What a run tells while it trains: curves and pictures for TensorBoard, and a heartbeat. Rank 0 alone does."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ import torch
 from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
-from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.records import Heartbeat
 
 SECONDS_BETWEEN_STATUS = 1.0
 
@@ -20,16 +22,17 @@ SECONDS_BETWEEN_STATUS = 1.0
 class Tracker:
     """Rank 0's tracker. `Silent` has the same methods for the others."""
 
-    def __init__(self, run: RunDir, *, step: int, config_text: str, device: torch.device | None = None) -> None:
+    def __init__(self, run: RunDir, attempt: Attempt, *, step: int, config_text: str,
+                 device: torch.device | None = None) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import, and only needed on one rank
 
-        self.run = run
+        self.file = attempt.heartbeat
+        self.heartbeat = Heartbeat(step=step)
         self.device = device
         # Of an earlier attempt, readers keep the points up to the checkpoint: from `purge_step` on they are dropped;
         # all of them where it was killed before its first checkpoint.
         self.writer = SummaryWriter(str(run.tensorboard), purge_step=step + 1 if step else 0)
         self.status_at = 0.0
-        self.fields: dict[str, Any] = {}
         if step == 0:
             self.writer.add_text("config", "\n".join(f"    {line}" for line in config_text.splitlines()), 0)
 
@@ -42,12 +45,14 @@ class Tracker:
         self.writer.add_image(name, np.asarray(sheet), step, dataformats="HWC")
 
     def status(self, *, now: bool = False, **fields: Any) -> None:
-        """Updates status.json, at most once a second unless it must be `now`."""
-        self.fields |= fields
+        """Changes fields of the heartbeat, and writes it, at most once a second unless it must be `now`. One that the
+        disk does not take is left out: it holds nothing that training depends on."""
+        self.heartbeat = replace(self.heartbeat, **fields)
         moment = time.monotonic()
         if now or moment - self.status_at >= SECONDS_BETWEEN_STATUS:
             self.status_at = moment
-            self.run.write_status(**self.fields, **gpu_use(self.device))
+            with suppress(OSError):
+                replace(self.heartbeat, gpu=gpu_use(self.device), time=time.time()).write(self.file, durable=False)
 
     def flush(self) -> None:
         """Everything so far is in the event file: called at each checkpoint, so that a restart finds no gap."""
@@ -57,16 +62,16 @@ class Tracker:
         self.writer.close()
 
 
-def gpu_use(device: torch.device | None) -> dict[str, dict[str, int]]:
+def gpu_use(device: torch.device | None) -> dict[str, int]:
     """What is used of a GPU: the bytes that torch holds of it, the most that tensors filled at once, those it has, and
     how busy it is in percent, where nvidia-ml-py is installed to tell. Nothing on the CPU."""
     if device is None or device.type != "cuda":
-        return {"gpu": {}}  # an attempt before may have had one
+        return {}
     used = {"held": torch.cuda.memory_reserved(device), "peak": torch.cuda.max_memory_allocated(device),
             "all": torch.cuda.get_device_properties(device).total_memory}
     with suppress(Exception):  # NVML's own family: a driver, or a part of a GPU, that does not tell
         used["busy"] = torch.cuda.utilization(device)
-    return {"gpu": used}
+    return used
 
 
 class Silent:

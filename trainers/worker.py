@@ -14,7 +14,6 @@ import socket
 import sys
 import time
 import traceback
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -25,8 +24,11 @@ from drumbeat.configs.errors import UserError
 from drumbeat.configs.importing import add_user_path
 from drumbeat.configs.load import read
 from drumbeat.configs.patience import patience
-from drumbeat.configs.run.folder import Attempt, RunDir, State, read_json, write_json
+from drumbeat.configs.run.files import DamagedError
+from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.processes import call_process
+from drumbeat.configs.run.records import AttemptStart, Progress, RankError, Saved
 from drumbeat.configs.schema import Config
 from drumbeat.data.bar import Bar
 from drumbeat.data.loader import said
@@ -40,7 +42,7 @@ from drumbeat.trainers.build import (
     place_model,
     use_caches,
 )
-from drumbeat.trainers.checkpoints.manager import Checkpoint, Checkpoints, Progress
+from drumbeat.trainers.checkpoints.manager import Checkpoint, Checkpoints
 from drumbeat.trainers.clock import Clock
 from drumbeat.trainers.determinism import recorded_operations
 from drumbeat.trainers.facts import facts_of, with_facts
@@ -58,11 +60,11 @@ def main(run_dir: str, attempt_number: int) -> None:
     run = RunDir(Path(run_dir))
     attempt = run.attempt(attempt_number)
     config = read(run.config)
-    topology = read_json(run.plan)["topology"]
+    topology = JobPlan.require(run.plan).topology
     debug = "RANK" not in os.environ
     training: Training | None = None
     try:
-        prefer_determinism(config, threads=int(topology["cpus_per_rank"]))
+        prefer_determinism(config, threads=topology.cpus_per_rank)
         set_precision(config)
         sets = build_sets(config)
         config = with_facts(config, facts_of(sets.train))
@@ -70,11 +72,11 @@ def main(run_dir: str, attempt_number: int) -> None:
             use_caches(config, sets, processes=len(os.sched_getaffinity(0)),
                        progress=lambda name, done, total: bar(f"decoding {name}", done, total))
         # Only now: filling a cache may outlast the others' patience.
-        with (join(topology["device"], patience(config)) as world,
+        with (join(topology.device, patience(config)) as world,
               recorded_operations(run, attempt=attempt.number, rank=world.rank)):
-            training = build(run, attempt, config, sets, world, threads=topology["cpus_per_rank"], debug=debug)
+            training = build(run, attempt, config, sets, world, threads=topology.cpus_per_rank, debug=debug)
             try:
-                training.tracker.status(now=True, state="running", attempt=attempt.number)
+                training.tracker.status(now=True, seconds=training.clock.seconds)
                 end = training.run()
                 leave(run, attempt, training, end)
             except BaseException as error:  # here: the others leave as soon as this rank does, and take it along
@@ -92,12 +94,14 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
     """Everything a rank trains with, as far as an earlier attempt brought it."""
     task = build_task(config, sets, world.device)
     model = place_model(config, world.device)
-    checkpoints = Checkpoints(run, attempt, keep=config.checkpoints.keep, tell=partial(tell_of_a_pause, run),
-                              device=world.device, patience=60 * config.checkpoints.patience_minutes)
+    checkpoints = Checkpoints(run, attempt, keep=config.checkpoints.keep, device=world.device,
+                              patience=60 * config.checkpoints.patience_minutes)
     checkpoint = agree_on_checkpoint(checkpoints, world)
     progress = recall(checkpoint, sets, config, world)
-    tracker = Tracker(run, step=progress.step, config_text=run.config.read_text(),
+    tracker = Tracker(run, attempt, step=progress.step, config_text=run.config.read_text(),
                       device=world.device) if world.is_first else Silent()
+    checkpoints.tell = partial(tell_of_a_pause, tracker)
+    start = AttemptStart.read(attempt.launch)  # none in debug
     if world.is_first and checkpoint:
         print(f"resuming from {checkpoint.path.name}", flush=True)
     return Training(
@@ -107,7 +111,7 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
                             next_look=progress.step, looked=(progress.step, time.monotonic())),
         tracker=tracker, workers=loader_workers(config, threads=threads, debug=debug), progress=progress,
         account=Account(attempt.number), checkpoint=checkpoint,
-        clock=Clock(progress.seconds, began=read_json(attempt.launch).get("time", time.time())),
+        clock=Clock(progress.seconds, began=start.time if start else time.time()),
         watchdog=Watchdog(attempt, world.rank, math.inf if debug else patience(config),
                           grows=config.hang_minutes is None),
     )
@@ -136,24 +140,23 @@ def agree_on_checkpoint(checkpoints: Checkpoints, world: World) -> Checkpoint | 
 
 def leave(run: RunDir, attempt: Attempt, training: Training, end: End) -> None:
     """Writes down how the attempt ended; rank 0 alone, the others only take part in judging the test set."""
-    result = training.finish() if end == "finished" else {"steps": training.progress.step}
+    result = training.finish() if end == "finished" else None
     training.checkpoints.close()
     if training.world.is_first:
-        if end == "finished":
-            write_json(run.result, {"state": end, **result, "deterministic": training.config.deterministic,
-                                    "nondeterministic_operations": operations(run)})
-        training.tracker.status(now=True, state=end, step=training.progress.step)
-        write_json(attempt.saved, {"state": end, "step": training.progress.step})
+        if result and not run.is_superseded(attempt.number):
+            dataclasses.replace(result, deterministic=training.config.deterministic,
+                    nondeterministic_operations=tuple(operations(run))).write(run.result)
+        training.tracker.status(now=True, step=training.progress.step)
+        Saved(state=end, step=training.progress.step).write(attempt.saved)
         print(f"{end} at step {training.progress.step}", flush=True)
     training.tracker.close()
     training.watchdog.close()
 
 
-def tell_of_a_pause(run: RunDir, state: State, words: str) -> None:
-    """The run waits for its disk, or goes on. status.json may lie on that disk."""
-    print(f"{state}     {words}", flush=True)
-    with suppress(OSError):
-        run.write_status(state=state, verdict=words)
+def tell_of_a_pause(tracker: Tracker | Silent, words: str) -> None:
+    """The run waits for its disk, as the words say; or, without words, goes on."""
+    print(f"{'paused' if words else 'running'}     {words}", flush=True)
+    tracker.status(now=True, paused=words)
 
 
 def write_error(attempt: Attempt, error: BaseException, step: int) -> None:
@@ -164,11 +167,9 @@ def write_error(attempt: Attempt, error: BaseException, step: int) -> None:
     except RuntimeError as lost:
         error = lost
     rank = int(os.environ.get("RANK", "0"))
-    write_json(attempt.error(rank), {
-        "rank": rank, "node": socket.gethostname(), "type": type(error).__name__, "message": said(error), "step": step,
-        "time": time.time(), "traceback": traceback.format_exc(),
-        "final": isinstance(error, UserError | NotFiniteError),
-    })
+    final = isinstance(error, UserError | NotFiniteError) and not isinstance(error, DamagedError)
+    RankError(rank=rank, node=socket.gethostname(), type=type(error).__name__, message=said(error), step=step,
+              traceback=traceback.format_exc(), final=final).write(attempt.error(rank))
 
 
 def log_to(path: Path) -> None:

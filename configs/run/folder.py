@@ -5,10 +5,10 @@
         plan.json        topology, environment, commands; what the node launchers read
         code/            the code it runs, as it was when the run was submitted
         job.json         where it runs, and the job's id there
-        status.json      state, progress, a heartbeat; what people read
+        status.json      the state of the run
         result.json      what a finished run came to
         nondeterministic/   a file for each operation without a deterministic implementation
-        attempts/<k>/    one start of all ranks: logs, errors, the stop marker
+        attempts/<k>/    one start of all ranks: its heartbeat, logs, errors, the stop marker
         checkpoints/     weights and state by step
         tensorboard/     one event folder for all attempts
         submitit/        submitit's own files
@@ -16,15 +16,16 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
 
-State = Literal["pending", "running", "paused", "preempted", "stopped", "failed", "finished", "cancelled"]
-ENDED: tuple[State, ...] = ("stopped", "failed", "finished", "cancelled")
+from drumbeat.configs.run.records import RankError, State, Status, StopRequest
+
+ATTEMPT = re.compile("[0-9]{3,}")
+"""The name of an attempt's folder."""
 
 
 @dataclass(frozen=True)
@@ -90,26 +91,42 @@ class RunDir:
     def attempt(self, number: int) -> Attempt:
         return Attempt(self.attempts / f"{number:03d}")
 
+    def all_attempts(self) -> list[Attempt]:
+        """The attempts so far, the oldest first. A folder of another name, such as a copy, is none of them."""
+        names = (entry.name for entry in self.attempts.glob("[0-9]*"))
+        return [self.attempt(number) for number in sorted(int(name) for name in names if ATTEMPT.fullmatch(name))]
+
     def newest_attempt(self) -> Attempt | None:
         """The attempt that may write; None before the first."""
-        numbers = [int(entry.name) for entry in self.attempts.glob("[0-9]*")] if self.attempts.is_dir() else []
-        return self.attempt(max(numbers)) if numbers else None
+        return next(reversed(self.all_attempts()), None)
+
+    def newest_number(self) -> int:
+        """The newest attempt's number; -1 before the first."""
+        newest = self.newest_attempt()
+        return newest.number if newest else -1
+
+    def is_superseded(self, attempt: int) -> bool:
+        """Whether a later attempt than the one of this number has taken over the run, and this one must not write."""
+        return self.newest_number() > attempt
 
     def claim_attempt(self) -> Attempt:
         """Makes the next attempt's folder. `mkdir` lets exactly one caller have each number."""
         self.attempts.mkdir(parents=True, exist_ok=True)
         while True:
-            newest = self.newest_attempt()
-            attempt = self.attempt(newest.number + 1 if newest else 0)
+            attempt = self.attempt(self.newest_number() + 1)
             try:
                 attempt.path.mkdir()
             except FileExistsError:
                 continue  # another launcher was faster: look again
             return attempt
 
-    def write_status(self, **changes: Any) -> None:
-        """Overwrites these fields of status.json and stamps it; the others stay."""
-        write_json(self.status, read_json(self.status) | changes | {"time": time.time()}, durable=False)
+    def write_status(self, state: State, *, attempt: int, verdict: str = "") -> bool:
+        """Says in status.json what the run's state is, as far as `attempt` (-1 before the first) can tell. Returns
+        whether it was written: not where a later attempt has taken over."""
+        if self.is_superseded(attempt):
+            return False
+        Status(state=state, attempt=attempt, verdict=verdict).write(self.status, durable=False)
+        return True
 
 
 @dataclass(frozen=True)
@@ -131,6 +148,11 @@ class Attempt:
     def begun(self) -> Path:
         """Written by rank 0 after its first step: from which checkpoint it went on (0 for none), and when."""
         return self.path / "begun.json"
+
+    @property
+    def heartbeat(self) -> Path:
+        """Written by rank 0 each second or so: how far the attempt has come."""
+        return self.path / "heartbeat.json"
 
     @property
     def stop(self) -> Path:
@@ -169,40 +191,12 @@ class Attempt:
         """The step that a rank has come to, and where each of its threads stood if it was found to hang."""
         return self.path / f"rank{rank}.stacks"
 
-    def errors(self) -> list[dict[str, Any]]:
+    def errors(self) -> list[RankError]:
         """What went wrong on each rank that could say so, the earliest first."""
-        found = [read_json(path) for path in self.path.glob("rank*.error.json")]
-        return sorted(filter(None, found), key=lambda error: float(error.get("time", 0.0)))
+        found = [RankError.read(path) for path in self.path.glob("rank*.error.json")]
+        return sorted(filter(None, found), key=lambda error: error.time)
 
     def ask_to_stop(self, reason: str) -> None:
         """Asks the ranks to save at their next common step and leave. The first reason stands."""
         if not self.stop.exists():
-            write_json(self.stop, {"reason": reason, "time": time.time()})
-
-
-def write_text(path: Path, text: str, *, durable: bool = True) -> None:
-    """Writes a whole file or nothing: readers see the old content or the new. After a power cut too where it is
-    `durable`, which costs a flush of the disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(3).hex()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: dict[str, Any], *, durable: bool = True) -> None:
-    """Writes a whole JSON file or nothing, as `write_text` does."""
-    write_text(path, json.dumps(value, indent=2) + "\n", durable=durable)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The content of a JSON file; an empty dict where it is not there (yet)."""
-    try:
-        return cast(dict[str, Any], json.loads(path.read_text(encoding="utf-8")))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return {}
+            StopRequest(reason=reason).write(self.stop)

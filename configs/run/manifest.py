@@ -6,12 +6,18 @@ A checkpoint's manifest.json, written last, names its files with their sizes and
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
-from drumbeat.configs.run.folder import RunDir, read_json
+from drumbeat.configs.run.files import DamagedError
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import CheckpointFormat, CheckpointState, Manifest, Progress
 
 FORMAT = 1
 """Version of what a checkpoint's folder holds."""
+
+STEP = re.compile("step-([0-9]{8,})")
+"""The name of a checkpoint's folder."""
 
 
 def checkpoint_path(run: RunDir, step: int) -> Path:
@@ -20,24 +26,59 @@ def checkpoint_path(run: RunDir, step: int) -> Path:
 
 
 def saved_steps(run: RunDir) -> list[int]:
-    """The steps that have a folder, the newest first."""
-    return sorted((int(path.name.partition("-")[2]) for path in run.checkpoints.glob("step-*")), reverse=True)
+    """The steps that have a folder, the newest first. A folder of another name, such as a copy, is no checkpoint."""
+    names = (STEP.fullmatch(path.name) for path in run.checkpoints.glob("step-*"))
+    return sorted((int(name[1]) for name in names if name), reverse=True)
+
+
+def newest_checkpoint(run: RunDir) -> int:
+    """The step of the newest complete checkpoint; -1 where there is none."""
+    complete = (step for step in saved_steps(run) if (checkpoint_path(run, step) / "manifest.json").exists())
+    return next(complete, -1)
+
+
+def checkpoint_text(run: RunDir) -> str:
+    """Which checkpoint a run resumes from, in words."""
+    step = newest_checkpoint(run)
+    return f"the last checkpoint is of step {step}" if step >= 0 else "there is no checkpoint"
+
+
+def written_format(path: Path) -> int:
+    """The version that a checkpoint's folder was written in; ours where it does not tell."""
+    try:
+        found = CheckpointFormat.read(path / "manifest.json")
+    except DamagedError:
+        return FORMAT
+    return found.format if found else FORMAT
+
+
+def progress_at(path: Path) -> Progress | None:
+    """How far the run had come at a checkpoint; None where its state.json is not there, or is damaged, which `damage`
+    tells."""
+    try:
+        state = CheckpointState.read(path / "state.json")
+    except DamagedError:
+        return None
+    return state.progress if state else None
 
 
 def damage(path: Path) -> str:
-    """What is wrong with a checkpoint; nothing where all files have the size and digest they were written with."""
-    manifest = read_json(path / "manifest.json")
-    if not manifest:
+    """What is wrong with a checkpoint; '' where all files have the size and digest they were written with."""
+    if (found := written_format(path)) != FORMAT:
+        return f"format {found}, this version reads {FORMAT}"
+    try:
+        manifest = Manifest.read(path / "manifest.json")
+    except DamagedError as error:
+        return f"manifest.json cannot be read: {error.reason}"
+    if manifest is None:
         return "no manifest"
-    if manifest.get("format") != FORMAT:
-        return f"format {manifest.get('format')}, this version reads {FORMAT}"
-    for name, written in manifest["files"].items():
+    for name, written in manifest.files.items():
         file = path / name
         if not file.is_file():
             return f"{name} is missing"
-        if file.stat().st_size != written["bytes"]:
-            return f"{name} has {file.stat().st_size} bytes, not {written['bytes']}"
+        if file.stat().st_size != written.bytes:
+            return f"{name} has {file.stat().st_size} bytes, not {written.bytes}"
         with open(file, "rb") as opened:
-            if hashlib.file_digest(opened, "sha256").hexdigest() != written["sha256"]:
+            if hashlib.file_digest(opened, "sha256").hexdigest() != written.sha256:
                 return f"the digest of {name} differs"
     return ""

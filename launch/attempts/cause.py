@@ -6,9 +6,9 @@ import re
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from drumbeat.configs.run.folder import Attempt, read_json
+from drumbeat.configs.run.folder import Attempt
+from drumbeat.configs.run.records import NodeDown, RankError
 from drumbeat.launch.attempts.hang import find_hang, stands
 from drumbeat.launch.attempts.meanings import CONSEQUENCES, abort_message, explain
 
@@ -33,22 +33,22 @@ class Cause:
 def cause(attempt: Attempt) -> Cause:
     """What began it: a rank that hung or was killed, else the first error that is not about another rank that has gone,
     else the most that is known."""
-    downs = [read_json(path) for path in sorted(attempt.path.glob("node*.down.json"))]
+    downs = list(filter(None, map(NodeDown.read, sorted(attempt.path.glob("node*.down.json")))))
     for down in downs:
-        if down.get("words"):
-            return Cause(down["words"])  # the ranks did not even begin
+        if down.words:
+            return Cause(down.words)  # the ranks did not even begin
     if hang := find_hang(attempt):
         return Cause(hang.words, hang.rank)
     causes = list(root_causes(attempt))
     errors = [*attempt.errors(), *aborts(attempt, causes)]
-    own = [error for error in errors if not CONSEQUENCES.match(f"{error['type']}: {error['message']}")]
-    at = f" at step {max(error['step'] for error in errors)}" if errors else ""
+    own = [error for error in errors if not CONSEQUENCES.match(f"{error.type}: {error.message}")]
+    at = f" at step {max(error.step for error in errors)}" if errors else ""
     for host, rank, code in causes:
-        if -code in (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS) and rank not in [error["rank"] for error in own]:
+        if -code in (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS) and rank not in [error.rank for error in own]:
             return Cause(f"rank {rank} on {host} {ended_by(code)}{at}", rank)
     if own:
         return of_error(own[0])
-    heard = {error["rank"] for error in errors}
+    heard = {error.rank for error in errors}
     silent = {int(path.stem.removeprefix("rank")) for path in attempt.path.glob("rank*.log")} - heard
     if errors and len(silent) == 1:  # the others say that somebody has gone, and this one could not say anything
         return Cause(f"rank {min(silent)} {ended_by(-signal.SIGKILL)}{at}", min(silent))
@@ -60,43 +60,42 @@ def cause(attempt: Attempt) -> Cause:
     for host, rank, code in causes:
         return Cause(f"rank {rank} on {host} {ended_by(code)}{at}", rank)
     for down in downs:
-        if down.get("code"):
-            return Cause(f"torchrun on {down['host']} {ended_by(down['code'])}{at}")
+        if down.code:
+            return Cause(f"torchrun on {down.host} {ended_by(down.code)}{at}")
     return Cause(f"the ranks ended without a result{at}")
 
 
-def of_error(error: dict[str, Any]) -> Cause:
+def of_error(error: RankError) -> Cause:
     """A rank's error, in words."""
-    kind = f"{error['type']} at step {error['step']} of rank {error['rank']}"
-    message = str(error["message"])
-    if error.get("final"):
-        first = (message.strip().splitlines() or [""])[0]
-        return Cause(first.removeprefix("error: "), error["rank"], kind, final=True)
-    what, said, fix = explain(error["type"], message)
-    return Cause(f"{who(error)} {what} at step {error['step']}: {said}{f'; {fix}' if fix else ''}", error["rank"], kind)
+    kind = f"{error.type} at step {error.step} of rank {error.rank}"
+    if error.final:
+        first = (error.message.strip().splitlines() or [""])[0]
+        return Cause(first.removeprefix("error: "), error.rank, kind, final=True)
+    what, said, fix = explain(error.type, error.message)
+    return Cause(f"{who(error)} {what} at step {error.step}: {said}{f'; {fix}' if fix else ''}", error.rank, kind)
 
 
-def lost_contact(error: dict[str, Any]) -> Cause:
+def lost_contact(error: RankError) -> Cause:
     """All errors are about other ranks, so nobody knows more than the first to notice."""
-    _, said, _ = explain(error["type"], str(error["message"]))
-    return Cause(f"{who(error)} lost the other ranks at step {error['step']}: {said}; look at the logs of the others, "
-                 "and at the network", error["rank"])
+    _, said, _ = explain(error.type, error.message)
+    return Cause(f"{who(error)} lost the other ranks at step {error.step}: {said}; look at the logs of the others, "
+                 "and at the network", error.rank)
 
 
-def who(error: dict[str, Any]) -> str:
+def who(error: RankError) -> str:
     """The rank of an error, and its node where that is known."""
-    return f"rank {error['rank']}" + (f" on {error['node']}" if error["node"] else "")
+    return f"rank {error.rank}" + (f" on {error.node}" if error.node else "")
 
 
-def aborts(attempt: Attempt, causes: list[tuple[str, int, int]]) -> Iterator[dict[str, Any]]:
+def aborts(attempt: Attempt, causes: list[tuple[str, int, int]]) -> Iterator[RankError]:
     """Errors in threads of torch's, which ended their rank by SIGABRT, such as an error of CUDA that torch's watchdog
     for NCCL was the first to notice. They stand in the rank's log, and nowhere else."""
     hosts, steps = {rank: host for host, rank, _ in causes}, stands(attempt)
     for path in sorted(attempt.path.glob("rank*.log")):
         rank = int(path.stem.removeprefix("rank"))
         if not attempt.error(rank).exists() and (message := abort_message(path)):
-            yield {"rank": rank, "node": hosts.get(rank, ""), "type": "DistBackendError", "message": message,
-                   "step": max(0, steps[rank].step) if rank in steps else 0}
+            yield RankError(rank=rank, node=hosts.get(rank, ""), type="DistBackendError", message=message,
+                            step=max(0, steps[rank].step) if rank in steps else 0)
 
 
 def root_causes(attempt: Attempt) -> Iterator[tuple[str, int, int]]:
@@ -104,7 +103,8 @@ def root_causes(attempt: Attempt) -> Iterator[tuple[str, int, int]]:
     for log in sorted(attempt.path.glob("node*.log")):
         number = int(log.stem.removeprefix("node"))
         if found := ROOT_CAUSE.search(log.read_text(errors="replace")):
-            yield str(read_json(attempt.down(number)).get("host", f"node {number}")), int(found[1]), int(found[2])
+            down = NodeDown.read(attempt.down(number))
+            yield down.host if down else f"node {number}", int(found[1]), int(found[2])
 
 
 def ended_by(code: int) -> str:

@@ -21,8 +21,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from drumbeat.configs.errors import Fault, LaunchError
+from drumbeat.configs.run.plan import JobPlan
 from drumbeat.launch.plan.gpus import identities
-from drumbeat.launch.plan.job import JobPlan
 
 PATIENCE = 5.0
 """Seconds to try again: a run that is just ending frees its GPUs, and two that start at once may each get a part of

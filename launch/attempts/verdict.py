@@ -7,14 +7,10 @@ at the same step again.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Literal
-
-from drumbeat.configs.run.folder import Attempt, RunDir, State, read_json, write_json
+from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.manifest import newest_checkpoint
+from drumbeat.configs.run.records import Next, Saved, StopRequest, Verdict
 from drumbeat.launch.attempts.cause import cause
-
-Outcome = Literal["finished", "stopped", "failed", "superseded"]
-Next = Literal["leave", "restart", "requeue", "give up"]
 
 TIME_LIMIT, TERMINATED = "time limit", "terminated"
 """Reasons to stop that are not a person's: the job's time is nearly up; SIGTERM."""
@@ -25,54 +21,11 @@ REASONS = {"stopped": "as asked", TIME_LIMIT: "the job's time limit is near", TE
 """Reasons in words."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """The end of an attempt, as `verdict.json` holds it."""
-
-    outcome: Outcome
-    next: Next
-    words: str
-    """For a reader, one line."""
-    step: int
-    """Of the newest good checkpoint; -1 where there is none."""
-    reason: str = ""
-    """Of a stop."""
-    rank: int = -1
-    """The rank that a failure began with, whose log tells most; -1 where it is not known."""
-    error: str = ""
-    """The kind, step and rank of an exception: what makes two failures the same."""
-
-    @classmethod
-    def read(cls, attempt: Attempt) -> Verdict | None:
-        """None where the attempt goes on, or all its launchers were killed."""
-        values = read_json(attempt.verdict)
-        return cls(**values) if values else None
-
-    def write(self, attempt: Attempt) -> None:
-        write_json(attempt.verdict, asdict(self))
-
-    @property
-    def state(self) -> State:
-        """The state of the run after it."""
-        if self.next == "restart":
-            return "running"
-        if self.next == "requeue":
-            return "preempted"
-        if self.next == "give up":
-            return "failed"
-        return "finished" if self.outcome == "finished" else "cancelled" if self.reason == "cancelled" else "stopped"
-
-    @property
-    def costs(self) -> bool:
-        """Whether it counts against the budget of restarts, as long as no newer checkpoint is made."""
-        return self.outcome == "failed" or self.reason == TIME_LIMIT
-
-
 def judge(run: RunDir, attempt: Attempt, *, restarts: int, slurm: str = "", queue: bool = True) -> Verdict:
     """The verdict of an attempt that is over. `slurm` says what SLURM has done to the job (`Allocation.fate`), '' where
     there is no SLURM to queue it again; `queue` whether that may be: not where the job is the user's own."""
-    saved, step = read_json(attempt.saved), newest_checkpoint(run)
-    if saved.get("state") == "finished":
+    saved, asked, step = Saved.read(attempt.saved), StopRequest.read(attempt.stop), newest_checkpoint(run)
+    if saved and saved.state == "finished":
         return Verdict(outcome="finished", next="leave", words="finished", step=step)
     newest = run.newest_attempt()
     if newest is not None and newest.number > attempt.number:
@@ -82,11 +35,11 @@ def judge(run: RunDir, attempt: Attempt, *, restarts: int, slurm: str = "", queu
     past = in_a_row(run, attempt, step)
     spent = f"; given up: {len(past) + 1} times in a row without a newer checkpoint" if len(past) >= restarts else ""
     last = f"the last checkpoint is of step {step}" if step >= 0 else "there is no checkpoint"
-    if attempt.stop.exists():
-        reason = str(read_json(attempt.stop).get("reason"))
+    if asked:
+        reason = asked.reason
         if reason == TERMINATED or slurm == "cancelled":
             reason = slurm or reason
-        words = f"stopped at step {saved['step']}: {REASONS.get(reason, reason)}" if saved else (
+        words = f"stopped at step {saved.step}: {REASONS.get(reason, reason)}" if saved else (
             f"stopped without a save: {REASONS.get(reason, reason)}; {last}")
         if not saved and attempt.errors():
             words += f"; {cause(attempt).words}"
@@ -110,14 +63,13 @@ def in_a_row(run: RunDir, attempt: Attempt, step: int) -> list[Verdict]:
     """The verdicts just before this attempt that cost something and since which no newer checkpoint was made."""
     found: list[Verdict] = []
     for number in range(attempt.number - 1, -1, -1):
-        verdict = Verdict.read(run.attempt(number))
-        if verdict is None or verdict.step != step or not verdict.costs or verdict.next == "give up":
+        verdict = Verdict.read(run.attempt(number).verdict)
+        if verdict is None or verdict.step != step or not _costs(verdict) or verdict.next == "give up":
             break
         found.append(verdict)
     return found
 
 
-def newest_checkpoint(run: RunDir) -> int:
-    """The step of the newest complete checkpoint; -1 where there is none."""
-    manifests = run.checkpoints.glob("step-*/manifest.json")
-    return max((int(path.parent.name.partition("-")[2]) for path in manifests), default=-1)
+def _costs(verdict: Verdict) -> bool:
+    """Whether it counts against the budget of restarts, as long as no newer checkpoint is made."""
+    return verdict.outcome == "failed" or verdict.reason == TIME_LIMIT

@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from drumbeat.configs.errors import Fault, LaunchError
-from drumbeat.configs.run.folder import RunDir, write_text
+from drumbeat.configs.run.files import write_text
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.plan import Held, JobPlan
 from drumbeat.launch.backends.executors import Job, Request, environment, node_command, setup_lines
 from drumbeat.launch.backends.task import run_node
-from drumbeat.launch.plan.job import Held, JobPlan, Machine
+from drumbeat.launch.plan.job import Machine
 from drumbeat.launch.slurm.job import START, Allocation
 
 IN_ALLOCATION = b"drumbeat.launch.backends.allocation"

@@ -16,15 +16,18 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from drumbeat.configs.errors import Fault, LaunchError
 from drumbeat.configs.importing import add_user_path
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.plan import JobPlan
+from drumbeat.configs.run.records import Saved
 from drumbeat.launch.attempts.gpu_locks import hold_gpus
 from drumbeat.launch.backends.task import run_node
-from drumbeat.launch.plan.job import JobPlan, leaked, torchrun_command
+from drumbeat.launch.plan.job import leaked, torchrun_command
 from drumbeat.launch.slurm.grace import lead_seconds
 
 YEAR_MINUTES = 525_600
@@ -74,13 +77,16 @@ class InProcess:
         run = RunDir(Path(request.plan.run_dir))
         with hold_gpus(request.plan) as plan, environment(plan):
             attempt = run.claim_attempt()
+            tell = partial(run.write_status, attempt=attempt.number)
+            tell("running")
             add_user_path()
             try:
                 importlib.import_module("drumbeat.trainers.worker").main(plan.run_dir, attempt.number)
+                tell(Saved.require(attempt.saved).state)
             except KeyboardInterrupt:
-                run.write_status(state="cancelled", verdict="interrupted from the terminal")
+                tell("cancelled", verdict="interrupted from the terminal")
             except BaseException as error:
-                run.write_status(state="failed", verdict=f"{type(error).__name__}: {error}")
+                tell("failed", verdict=f"{type(error).__name__}: {error}")
                 raise
         return Job(id=None)
 

@@ -21,13 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from drumbeat.launch.runs.find import find_run
+    from drumbeat.launch.runs.find import look
     from drumbeat.launch.runs.logs import error_lines, log_lines
+    from drumbeat.launch.runs.status import judged
 
-    found = find_run(args.run, Path(args.runs))
+    view = look(args.run, Path(args.runs))
     one = None if args.attempt == "all" else args.attempt
-    for line in error_lines(found, one) if args.errors else log_lines(
-            found, rank=None if args.all else args.rank, follow=args.follow, attempt=args.attempt):
+    for line in error_lines(judged(view), one) if args.errors else log_lines(
+            view, rank=None if args.all else args.rank, follow=args.follow, attempt=args.attempt):
         print(line, flush=True)
     return 0
 

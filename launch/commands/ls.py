@@ -17,11 +17,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from drumbeat.launch.runs.find import all_runs
-    from drumbeat.launch.runs.listing import as_json, facts, show
+    from drumbeat.launch.runs.listing import as_json, damaged_facts, each, facts, show
 
     runs = all_runs(Path(args.runs))
     if args.json:
-        print(as_json([facts(run) for run in reversed(runs)]))
+        print(as_json(list(each(reversed(runs), facts, damaged_facts))))
     else:
         show(runs, Path(args.runs), every=args.all)
     return 0

@@ -15,10 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from drumbeat.launch.runs.find import find_run
+    from drumbeat.launch.runs.find import look
     from drumbeat.launch.runs.listing import as_json, facts
-    from drumbeat.launch.runs.status import gone, status_text
+    from drumbeat.launch.runs.status import judged, status_text
 
-    found = find_run(args.run, Path(args.runs))
-    print(as_json(facts(found) | gone(found)) if args.json else status_text(found))
+    view = judged(look(args.run, Path(args.runs)))
+    print(as_json(facts(view)) if args.json else status_text(view))
     return 0

@@ -14,8 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from drumbeat.launch.runs.find import find_run
+    from drumbeat.launch.runs.find import look
     from drumbeat.launch.runs.stop import ask_to_stop
 
-    print(ask_to_stop(find_run(args.run, Path(args.runs))))
+    print(ask_to_stop(look(args.run, Path(args.runs))))
     return 0

@@ -14,8 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from drumbeat.launch.runs.find import find_run
+    from drumbeat.launch.runs.find import look
+    from drumbeat.launch.runs.status import judged
     from drumbeat.launch.runs.why import why
 
-    print(why(find_run(args.run, Path(args.runs))))
+    print(why(judged(look(args.run, Path(args.runs)))))
     return 0

@@ -24,13 +24,15 @@ from rich.console import Console
 from drumbeat.configs.determinism import claim
 from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.layers import ROOT, short
-from drumbeat.configs.run.folder import ENDED, Attempt, RunDir, read_json
-from drumbeat.launch.attempts.verdict import Verdict
+from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.plan import JobPlan
+from drumbeat.configs.run.records import FirstStep, Result, Verdict
+from drumbeat.configs.run.view import View
 from drumbeat.launch.drill.faults import BLOWS
-from drumbeat.launch.plan.job import JobPlan
 from drumbeat.launch.runs.find import processes_of
 from drumbeat.launch.runs.goodput import goodput, text, useful
 from drumbeat.launch.runs.programs import module
+from drumbeat.launch.runs.status import judged
 from drumbeat.launch.runs.stop import end_processes
 
 LOOK_SECONDS = 0.05
@@ -45,9 +47,9 @@ class Struck:
 
     words: str
     step: int
-    """The newest that status.json had told of."""
+    """The newest that the run had told of."""
     lost: int
-    """Steps that had to be taken again, as far as status.json had told of them."""
+    """Steps that had to be taken again, as far as the run had told of them."""
     seconds: float
     """From the blow to the next step; to the checkpoint's completion where no step was missed."""
     verdict: str
@@ -90,7 +92,7 @@ class Drill:
     def with_other_ranks(self, steps: int) -> tuple[RunDir, list[Struck]]:
         """The same run, stopped at a random step to go on with other ranks, and again to go on as it began."""
         run = self._start()
-        plan = JobPlan.read(run.plan).topology
+        plan = JobPlan.require(run.plan).topology
         flag = "--gpus" if plan.device == "cuda" else "--procs"
         before, other = plan.ranks_per_node, plan.ranks_per_node - 1 or 2
         targets = sorted(self.random.randrange(1, max(2, steps)) for _ in range(2))
@@ -101,7 +103,7 @@ class Drill:
             attempt, step, began = newest(run), step_of(run), time.time()
             attempt.ask_to_stop("stopped")
             self._until_left(run)
-            if read_json(run.status).get("state") == "finished":
+            if judged(View.read(run)).state == "finished":
                 break
             try:
                 self._resume(run, flag, str(ranks))
@@ -133,7 +135,7 @@ class Drill:
             return Struck(words=blow.words, step=step, lost=0, seconds=time.time() - began, verdict="went on")
         if blow.after == "resume":
             self._until_left(run)
-            if read_json(run.status).get("state") == "finished":  # just so: it came too late
+            if judged(View.read(run)).state == "finished":  # just so: it came too late
                 return Struck(words=blow.words, step=step, lost=0, seconds=0.0, verdict="the run had finished")
             self._resume(run)
         return self._back(run, blow.words, attempt, step, began)
@@ -141,10 +143,9 @@ class Drill:
     def _back(self, run: RunDir, words: str, struck: Attempt, step: int, began: float) -> Struck:
         """Waits for the first step of the attempt after the one that was struck, or of a later one."""
         self._until(run, lambda: newest(run).number > struck.number and newest(run).begun.exists())
-        begun = read_json(newest(run).begun)
-        verdict = Verdict.read(struck)
-        return Struck(words=words, step=step, lost=max(0, step - int(begun.get("from", step))),
-                      seconds=max(0.0, float(begun.get("time", time.time())) - began),
+        first, verdict = FirstStep.read(newest(run).begun), Verdict.read(struck.verdict)
+        return Struck(words=words, step=step, lost=max(0, step - first.resumed_from) if first else 0,
+                      seconds=max(0.0, (first.time if first else time.time()) - began),
                       verdict=verdict.words if verdict else "the launcher was killed")
 
     def _start(self, *more: str) -> RunDir:
@@ -168,13 +169,13 @@ class Drill:
     def _until(self, run: RunDir, reached: Callable[[], bool]) -> bool:
         """Waits; whether it came to that before the run ended."""
         while not reached():
-            if read_json(run.status).get("state") in ENDED and not processes_of(run):
+            if (view := View.read(run)).ended and not processes_of(view):
                 return reached()
             time.sleep(LOOK_SECONDS)
         return True
 
     def _until_step(self, run: RunDir, step: int) -> bool:
-        """Waits for a step, and a random part of the second in which status.json tells of the next."""
+        """Waits for a step, and a random part of the second in which the run tells of the next."""
         return self._until(run, lambda: step_of(run) >= step) and self._until_time(run, self.random.random())
 
     def _until_time(self, run: RunDir, seconds: float) -> bool:
@@ -183,14 +184,15 @@ class Drill:
 
     def _until_left(self, run: RunDir) -> None:
         """Waits until nothing of a run is at work any more."""
-        while processes_of(run):
+        view = View.read(run)
+        while processes_of(view):
             time.sleep(LOOK_SECONDS)
 
     def _until_over(self, run: RunDir) -> None:
         self._until_left(run)
-        status = read_json(run.status)
-        if status.get("state") != "finished":
-            raise RunError(Fault(what=f"the run came to nothing: {status.get('state')}, {status.get('verdict')}",
+        view = judged(View.read(run))
+        if view.state != "finished":
+            raise RunError(Fault(what=f"the run came to nothing: {view.state}, {view.verdict}",
                                  where=short(run.path), remedy="Look at the logs in its attempts/."))
 
     def _tell(self, number: int, struck: Struck) -> None:
@@ -210,7 +212,7 @@ def drill(words: Sequence[str], runs: Path, *, name: str, kills: int, seed: int,
         began = time.monotonic()
         console.print(f"drill      seed {seed}\n1 of 3     straight through ...")
         straight = here.straight()
-        steps = int(read_json(straight.result)["steps"])
+        steps = Result.require(straight.result).steps
         console.print(f"           {steps:,} steps in {time.monotonic() - began:.0f} s\n"
                       f"2 of 3     the same under {kills} blows ...\n\n{HEADER}")
         hurt, blows = here.under_blows(steps, kills, every)
@@ -218,7 +220,7 @@ def drill(words: Sequence[str], runs: Path, *, name: str, kills: int, seed: int,
         console.print(f"\n3 of 3     the same with a change of ranks, and back ...\n\n{HEADER}")
         wide, changes = here.with_other_ranks(steps)
         lost += _compare(wide, straight, exact=False)
-    spent = goodput(hurt)
+    spent = goodput(View.read(hurt))
     seconds = sorted(blow.seconds for blow in blows) or [0.0]
     rows = [("blows", f"{len(blows)} of {kills}, and {len(changes)} changes of ranks"),
             ("lost work", f"{sum(blow.lost for blow in blows):,} steps, taken again"),
@@ -247,7 +249,8 @@ def newest(run: RunDir) -> Attempt:
 
 def step_of(run: RunDir) -> int:
     """The newest step that the run has told of."""
-    return int(read_json(run.status).get("step", 0))
+    beat = View.read(run).heartbeat
+    return beat.step if beat else 0
 
 
 def _compare(run: RunDir, straight: RunDir, *, exact: bool) -> list[str]:
@@ -264,5 +267,5 @@ def _ending_on_interrupt(here: Drill) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        end_processes(here.latest())
+        end_processes(View.read(here.latest()))
         raise

@@ -17,8 +17,10 @@ from pathlib import Path
 from random import Random
 from typing import Literal, TypeVar
 
-from drumbeat.configs.run.folder import ENDED, RunDir, read_json
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import checkpoint_path, saved_steps
+from drumbeat.configs.run.records import ENDED, Job, Status
+from drumbeat.configs.run.view import View
 from drumbeat.launch.attempts.processes import descendants
 
 After = Literal["restart", "resume", "same attempt"]
@@ -43,7 +45,8 @@ class Blow:
 def processes(run: RunDir) -> dict[str, list[int]]:
     """The run's processes on this machine by what they are called, the launcher among them."""
     found: dict[str, list[int]] = {}
-    controller = read_json(run.job).get("id")
+    job = Job.read(run.job)
+    controller = job.id if job else None
     for pid in descendants(int(controller)) if controller else ():
         with suppress(OSError):
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
@@ -106,7 +109,7 @@ def fill_disk(run: RunDir, random: Random) -> bool:
             usual, most = resource.prlimit(writer[0], resource.RLIMIT_FSIZE)
             resource.prlimit(writer[0], resource.RLIMIT_FSIZE, (1000, most))
             try:
-                for _ in waiting_for(run, lambda: read_json(run.status).get("state") == "paused"):
+                for _ in waiting_for(run, lambda: View.read(run).state == "paused"):
                     return True
             finally:
                 resource.prlimit(writer[0], resource.RLIMIT_FSIZE, (usual, most))
@@ -116,7 +119,7 @@ def fill_disk(run: RunDir, random: Random) -> bool:
 def waiting_for(run: RunDir, look: Callable[[], T], pause: float = 0.01) -> Iterator[T]:
     """Whatever `look` finds, again and again, for as long as the run goes on and there is patience."""
     until = time.monotonic() + PATIENCE
-    while time.monotonic() < until and read_json(run.status).get("state") not in ENDED:
+    while time.monotonic() < until and not ((status := Status.read(run.status)) and status.state in ENDED):
         if found := look():
             yield found
         time.sleep(pause)

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import subprocess
 from contextlib import suppress
+from dataclasses import replace
 
 from drumbeat.configs.errors import LaunchError
-from drumbeat.configs.run.folder import ENDED, Attempt, RunDir, read_json, write_json
-from drumbeat.launch.attempts.verdict import Verdict, in_a_row, judge, newest_checkpoint
+from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.manifest import checkpoint_text, newest_checkpoint
+from drumbeat.configs.run.plan import JobPlan
+from drumbeat.configs.run.records import ENDED, Job, NodeUp, Status, Verdict
+from drumbeat.launch.attempts.verdict import in_a_row, judge
 from drumbeat.launch.backends.executors import Slurm
-from drumbeat.launch.plan.job import JobPlan
 from drumbeat.launch.slurm.job import WAIT, Allocation, job_name, ours
 
 CONTINUE = 75
@@ -27,33 +30,39 @@ AGAIN = 129
 def take_over(run: RunDir, allocation: Allocation, *, first: bool) -> bool:
     """Whether the run belongs to this job, or now does because the one before has left it. Every node's launcher asks;
     the first one writes it down."""
-    job = read_json(run.job)
-    if job.get("cancelled"):  # by hand, and these launchers were being started again
+    job, status = _job(run), Status.read(run.status)
+    if job.cancelled:  # by hand, and these launchers were being started again
         return False
-    if job.get("id") == allocation.job or not (job.get("id") or allocation.after):  # not written down yet
+    if job.id == allocation.job or not (job.id or allocation.after):  # not written down yet
         return True
-    if job.get("id") != allocation.after or read_json(run.status).get("state") in ENDED:
+    if job.id != allocation.after or (status and status.state in ENDED):
         return False
     if allocation.follows_a_cancelled_job():
         if first:
-            run.write_status(state="cancelled", verdict=f"SLURM job {allocation.after} was cancelled")
+            run.write_status("cancelled", attempt=run.newest_number(),
+                             verdict=f"SLURM job {allocation.after} was cancelled")
         return False
     if first:
-        write_json(run.job, job | {"id": allocation.job, "successor": None})
+        replace(job, id=allocation.job, successor=None).write(run.job)
     return True
+
+
+def _job(run: RunDir) -> Job:
+    """Where the run was started; without an id where that is not written down yet."""
+    return Job.read(run.job) or Job(where="slurm")
 
 
 def queue_successor(run: RunDir, plan: JobPlan, allocation: Allocation) -> str:
     """Queues the job that follows this one if it ends without success. Returns '', or why it could not be done."""
-    job = read_json(run.job)
-    if job.get("successor"):
+    job = _job(run)
+    if job.successor:
         return ""  # queued before this job was queued again
     try:
         slurm = Slurm()
         queued = slurm.submit(slurm.prepare(plan, after=allocation.job))
     except LaunchError as refusal:
         return (refusal.faults[0].given or refusal.faults[0].what).splitlines()[0]
-    write_json(run.job, job | {"id": allocation.job, "successor": queued.id})
+    replace(job, id=allocation.job, successor=queued.id).write(run.job)
     print(f"job {queued.id} goes on with the run if this one ends early: SLURM would not queue it again", flush=True)
     return ""
 
@@ -61,9 +70,9 @@ def queue_successor(run: RunDir, plan: JobPlan, allocation: Allocation) -> str:
 def drop_successor(run: RunDir) -> None:
     """Takes the job that was to follow out of the queue: the run has ended. Where that fails, the job leaves as soon as
     it has started; after a success, SLURM drops it by itself."""
-    if job := read_json(run.job).get("successor"):
+    if job := _job(run).successor:
         with suppress(OSError, subprocess.TimeoutExpired):
-            subprocess.run(["scancel", str(job)], capture_output=True, check=False, timeout=WAIT)
+            subprocess.run(["scancel", job], capture_output=True, check=False, timeout=WAIT)
 
 
 def look_back(run: RunDir, plan: JobPlan, allocation: Allocation, *, first: bool) -> Verdict | None:
@@ -74,14 +83,14 @@ def look_back(run: RunDir, plan: JobPlan, allocation: Allocation, *, first: bool
     before = run.newest_attempt()
     if before is None or not any(job and ours(before, job) for job in (job_name(), allocation.after)):
         return None
-    if verdict := Verdict.read(before):
+    if verdict := Verdict.read(before.verdict):
         return verdict if ours(before, f"{job_name()}.{allocation.restarts}") else None
     if not first:
         return None
     verdict = abandoned(run, before, nodes=plan.topology.nodes, restarts=plan.restarts)
-    verdict.write(before)
+    verdict.write(before.verdict)
     if verdict.next == "give up":
-        run.write_status(state="failed", verdict=verdict.words)
+        run.write_status("failed", attempt=before.number, verdict=verdict.words)
     return verdict
 
 
@@ -92,9 +101,8 @@ def abandoned(run: RunDir, attempt: Attempt, *, nodes: int, restarts: int) -> Ve
     if len(gone) in (0, nodes) and (attempt.stop.exists() or attempt.saved.exists()):
         return judge(run, attempt, restarts=restarts, slurm="terminated")
     step = newest_checkpoint(run)
-    names = [str(read_json(attempt.present(node)).get("host", f"node {node}")) for node in gone]
-    words = f"the node launcher on {' or '.join(names)} was killed, or the node failed; " + (
-        f"the last checkpoint is of step {step}" if step >= 0 else "there is no checkpoint")
+    names = [up.host if (up := NodeUp.read(attempt.present(node))) else f"node {node}" for node in gone]
+    words = f"the node launcher on {' or '.join(names)} was killed, or the node failed; {checkpoint_text(run)}"
     past = in_a_row(run, attempt, step)
     if spent := len(past) >= restarts:
         words += f"; given up: {len(past) + 1} times in a row without a newer checkpoint"

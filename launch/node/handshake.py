@@ -11,9 +11,10 @@ import os
 import socket
 import time
 from collections.abc import Callable, Collection
-from typing import Any
+from dataclasses import replace
 
-from drumbeat.configs.run.folder import Attempt, read_json, write_json
+from drumbeat.configs.run.folder import Attempt
+from drumbeat.configs.run.records import AttemptStart, NodeUp
 from drumbeat.launch.node.rendezvous import interface_towards, other_node, own_address
 
 PATIENCE = 120.0
@@ -25,19 +26,19 @@ KNOCK, LOOK = 5.0, 0.2
 def meet(attempt: Attempt, node: int, nodes: int, over: Callable[[], bool]) -> str:
     """This node's part. Returns '' when it is done, or why the nodes cannot work together. Ends early when it is `over`
     for another reason."""
-    launch = read_json(attempt.launch)
-    host, port = str(launch["address"]), int(launch["port"])
-    present: dict[str, Any] = {"host": own_address(), "interface": interface_towards(other_node(host))}
+    start = AttemptStart.require(attempt.launch)
+    host, port = start.address, start.port
+    up = NodeUp(host=own_address(), interface=interface_towards(other_node(host)))
     if node > 0:
-        write_json(attempt.present(node), present)
+        up.write(attempt.present(node))
         began = time.monotonic()
         trouble = call(attempt, node, host, port, over)
-        write_json(attempt.present(node), present | {"trouble": trouble, "seconds": time.monotonic() - began})
+        replace(up, trouble=trouble, seconds=time.monotonic() - began).write(attempt.present(node))
         if not trouble or over():
             return ""
-        through = f" through {present['interface']}" if present["interface"] else ""
-        return f"{present['host']} does not reach {host}:{port}{through}: {trouble}"
-    write_json(attempt.present(node), present | {"trouble": ""})
+        through = f" through {up.interface}" if up.interface else ""
+        return f"{up.host} does not reach {host}:{port}{through}: {trouble}"
+    replace(up, trouble="").write(attempt.present(node))
     try:
         here = listen(attempt, port, nodes, over)
     except OSError as error:
@@ -90,27 +91,26 @@ def call(attempt: Attempt, node: int, host: str, port: int, over: Callable[[], b
 
 def table(attempt: Attempt, nodes: int, here: Collection[int]) -> str:
     """Who met whom, for a person."""
-    launch = read_json(attempt.launch)
-    goal = f"reaches {launch['address']}:{launch['port']}"
-    rows = [("node", "host", "interface", goal)]
+    start = AttemptStart.require(attempt.launch)
+    rows = [("node", "host", "interface", f"reaches {start.address}:{start.port}")]
     for node in range(nodes):
-        present = read_json(attempt.present(node))
-        rows.append((str(node), str(present.get("host", "?")), str(present.get("interface") or "?"),
-                     "listens there" if node == 0 else "yes" if node in here else _trouble(present)))
+        up = NodeUp.read(attempt.present(node))
+        rows.append((str(node), up.host if up else "?", (up.interface if up else None) or "?",
+                     "listens there" if node == 0 else "yes" if node in here else _trouble(up)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "".join("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() + "\n"
                    for row in rows)
 
 
 def _why_absent(attempt: Attempt, node: int, goal: str) -> str:
-    present = read_json(attempt.present(node))
-    return f"{present.get('host', f'node {node}')} does not reach {goal}: {_trouble(present)}"
+    up = NodeUp.read(attempt.present(node))
+    return f"{up.host if up else f'node {node}'} does not reach {goal}: {_trouble(up)}"
 
 
-def _trouble(present: dict[str, Any]) -> str:
-    if not present:
+def _trouble(up: NodeUp | None) -> str:
+    if up is None:
         return "its launcher has not started, or its files do not appear"
-    return str(present.get("trouble") or "it calls in vain")
+    return up.trouble or "it calls in vain"
 
 
 def _password(attempt: Attempt) -> str:

@@ -23,17 +23,19 @@ from types import FrameType
 from typing import TypeVar
 
 from drumbeat.configs.errors import UserError
-from drumbeat.configs.run.folder import Attempt, RunDir, read_json, write_json
+from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.processes import end_with
+from drumbeat.configs.run.records import AttemptStart, Next, NodeDown, Status, StopRequest, Verdict
 from drumbeat.launch.attempts.gpu_locks import hold_gpus
 from drumbeat.launch.attempts.hang import FLIGHT_RECORDER
 from drumbeat.launch.attempts.processes import become_subreaper
-from drumbeat.launch.attempts.verdict import TERMINATED, TIME_LIMIT, Next, Verdict, judge
+from drumbeat.launch.attempts.verdict import TERMINATED, TIME_LIMIT, judge
 from drumbeat.launch.node.handover import AGAIN, CONTINUE, drop_successor, look_back, queue_successor, take_over
 from drumbeat.launch.node.handshake import meet
 from drumbeat.launch.node.rendezvous import LOOPBACK, free_port, network_variables, own_address
 from drumbeat.launch.node.torchrun import Agents
-from drumbeat.launch.plan.job import JobPlan, torchrun_command
+from drumbeat.launch.plan.job import torchrun_command
 from drumbeat.launch.slurm.grace import grace_warning, lead_seconds
 from drumbeat.launch.slurm.job import Allocation, job_identity, job_name, ours
 
@@ -69,7 +71,7 @@ class Node:
         for unfinished in run.submitit.glob("*.save_tmp"):
             unfinished.unlink(missing_ok=True)  # or submitit would refuse to write its result
         wait_until(run.plan.exists, PLAN_PATIENCE)
-        plan = JobPlan.read(run.plan)
+        plan, before = JobPlan.require(run.plan), run.newest_number()
         node, allocation = 0, None
         if plan.where in ("here", "slurm"):
             wait_until(run.job.exists, PLAN_PATIENCE)
@@ -84,14 +86,16 @@ class Node:
                 after = Launcher(run, plan, node=node, allocation=allocation).run_attempts()
         except UserError as error:  # another run has taken the GPUs since this one was started
             words = [error.faults[0].what, *error.faults[0].given.splitlines()]
-            run.write_status(state="failed", verdict="; ".join(words))
+            run.write_status("failed", attempt=before, verdict="; ".join(words))
             raise RunFailedError("; ".join(words)) from None
         except Exception as error:
             if node == 0:
-                run.write_status(state="failed", verdict=f"the node launcher failed: {type(error).__name__}: {error}")
+                run.write_status("failed", attempt=max(before, run.newest_number()),
+                                 verdict=f"the node launcher failed: {type(error).__name__}: {error}")
             raise
         if after == "give up":
-            raise RunFailedError(str(read_json(run.status).get("verdict")))
+            status = Status.read(run.status)
+            raise RunFailedError(status.verdict if status else "")
 
 
 @dataclass
@@ -143,9 +147,9 @@ class Launcher:
             attempt = self.claim() if self.node == 0 else self.wait_for("the next attempt", self.claimed)
             self.joined, self.trouble = attempt.number, ""
             code = self.supervise(attempt)
-            write_json(attempt.down(self.node), {"code": code, "host": own_address(), "words": self.trouble})
+            NodeDown(code=code, host=own_address(), words=self.trouble).write(attempt.down(self.node))
             verdict = self.decide(attempt) if self.node == 0 else (
-                self.wait_for("the verdict", partial(Verdict.read, attempt)))
+                self.wait_for("the verdict", partial(Verdict.read, attempt.verdict)))
             if verdict.next == "requeue":  # at once, because SLURM waits for us; past submitit, which calls a job done
                 os._exit(CONTINUE if self.successor else 0)
             if verdict.next != "restart":
@@ -163,13 +167,14 @@ class Launcher:
         """The first node: takes the next attempt, and tells the others where its ranks will meet."""
         before = self.run.newest_attempt()
         attempt = self.run.claim_attempt()
+        self.joined = attempt.number
         jobs = {job_name(), self.allocation.after if self.allocation else ""} - {""}
-        if before and any(ours(before, job) for job in jobs) and read_json(before.stop).get("reason") == "stopped":
+        asked = StopRequest.read(before.stop) if before and any(ours(before, job) for job in jobs) else None
+        if asked and asked.reason == "stopped":
             self.told = "stopped"  # asked for when that attempt was already over
         address = own_address() if self.plan.topology.nodes > 1 else LOOPBACK
-        write_json(attempt.launch, {"job": job_identity(), "address": address, "port": free_port(),
-                                    "time": time.time()})
-        self.run.write_status(state="running", attempt=attempt.number)
+        AttemptStart(job=job_identity(), address=address, port=free_port()).write(attempt.launch)
+        self.run.write_status("running", attempt=attempt.number)
         return attempt
 
     def claimed(self) -> Attempt | None:
@@ -220,18 +225,19 @@ class Launcher:
     def is_over(self, attempt: Attempt) -> bool:
         """Whether another node's torchrun has failed, or another job has taken over the run."""
         newest = self.run.newest_attempt()
-        return newest != attempt or any(read_json(path).get("code") for path in attempt.path.glob("node*.down.json"))
+        nodes = map(NodeDown.read, attempt.path.glob("node*.down.json"))
+        return newest != attempt or any(down and down.code for down in nodes)
 
     def start(self, attempt: Attempt) -> Agents:
         """Has torchrun started."""
-        launch = read_json(attempt.launch)
+        launch = AttemptStart.require(attempt.launch)
         command = torchrun_command(self.plan, attempt=str(attempt.number), node=str(self.node),
-                                   address=str(launch["address"]), port=str(launch["port"]))
+                                   address=launch.address, port=str(launch.port))
         environment = {
             "PET_SIGNALS_TO_HANDLE": "SIGQUIT",  # so that torchrun leaves SIGTERM ignored, for its ranks too
             "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "1",  # from the SIGTERM that ranks do not hear to SIGKILL
             "TORCH_FR_DUMP_TEMP_FILE": str(attempt.path / FLIGHT_RECORDER),
-        } | network_variables(str(launch["address"]), os.environ)
+        } | network_variables(launch.address, os.environ)
         if self.agents is None or not self.agents.alive:
             self.agents = Agents(self.plan, attempt, self.node)
         words = command[3:]  # without "python -m torch.distributed.run", which the server has imported
@@ -252,8 +258,8 @@ class Launcher:
         if verdict.next == "requeue" and (refusal := self.queue_again()):
             verdict = replace(verdict, next="leave", words=f"{verdict.words}; SLURM does not queue it again: {refusal}")
         if verdict.outcome != "superseded":
-            self.run.write_status(state=verdict.state, verdict=verdict.words)
-        verdict.write(attempt)
+            self.run.write_status(verdict.state, attempt=attempt.number, verdict=verdict.words)
+        verdict.write(attempt.verdict)
         return verdict
 
     def queue_again(self) -> str:

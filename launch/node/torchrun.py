@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from drumbeat.configs.run.folder import Attempt
+from drumbeat.configs.run.plan import JobPlan
 from drumbeat.launch.attempts.processes import deaf_and_tied, end_descendants
-from drumbeat.launch.plan.job import JobPlan
 
 DEAF_TO = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals that torchrun and its ranks never hear. Which of them SLURM sends to whom depends on its ProctrackType."""

@@ -1,26 +1,22 @@
-"""What will run, as frozen values. `plan_job` is pure: the same question gives the same plan, and printing it is the
-dry run."""
+"""What will run. `plan_job` is pure: the same question gives the same plan (`configs/run/plan.py`), and printing it is
+the dry run."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from drumbeat.configs import importing
-from drumbeat.configs.errors import Fault, LaunchError, RunError
+from drumbeat.configs.errors import Fault, LaunchError
 from drumbeat.configs.patience import nccl_environment, patience
-from drumbeat.configs.run.folder import read_json
+from drumbeat.configs.run.plan import Held, JobPlan, Topology
+from drumbeat.configs.run.records import Where
 from drumbeat.configs.schema import Config, Site
 from drumbeat.launch.plan.gpus import present, together, visible
-
-Where = Literal["debug", "local", "here", "slurm"]
-"""In this process, on this machine, in the SLURM allocation around this shell, in a job of its own."""
 
 CLUSTER_CPUS = {"cuda": 8, "cpu": 2}
 """Cores asked of a cluster for each rank where the config does not say: loader workers beside a GPU, else threads."""
@@ -41,24 +37,6 @@ KEPT = {"SLURM_CONF"}
 GIVEN_BY_SLURM = {"CUDA_VISIBLE_DEVICES"}
 """In a job SLURM sets this. The value of the shell that submits the job names GPUs of another machine; the one in a
 profile's `environment` is part of the job's script and stays."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Held:
-    """An allocation of SLURM's that is the user's own, from salloc or their own sbatch script: a run may use it, and
-    neither ends it nor has it queued again."""
-
-    job: str
-    """Its id."""
-    nodes: int
-    cpus: int
-    """Cores on each node; the fewest, where they differ."""
-    gpus: int = 0
-    """GPUs on each node; the fewest."""
-    inside: bool = False
-    """Whether the command is typed in a step of the job, which holds what it was given until it ends."""
-    restarts: int = 0
-    """How often SLURM has queued the job again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,64 +71,6 @@ def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
         return cores
 
 
-@dataclass(frozen=True, kw_only=True)
-class Topology:
-    """Which processes make up the run."""
-
-    nodes: int
-    ranks_per_node: int
-    device: Literal["cuda", "cpu"]
-    cpus_per_rank: int
-
-    @property
-    def world_size(self) -> int:
-        return self.nodes * self.ranks_per_node
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobPlan:
-    """One job: what the node launchers and the workers need beside the config."""
-
-    run_dir: str
-    """The run's folder, absolute."""
-    name: str
-    where: Where
-    topology: Topology
-    site: Site
-    environment: dict[str, str]
-    """What every process of the run finds set, whatever the submitting shell had. On this machine CUDA_VISIBLE_DEVICES
-    names the GPUs to choose from, and `gpu_locks.hold_gpus` leaves those that the run holds."""
-    folder: str
-    """The folder the command was typed in: targets there are importable."""
-    restarts: int
-    held: Held | None = None
-    """The allocation it uses, instead of one of its own."""
-    python: str = sys.executable
-
-    @classmethod
-    def read(cls, path: Path) -> JobPlan:
-        """The plan that a run folder holds. A later Drumbeat may have written it, for code that is older: what that
-        does not know is left out."""
-        values = read_json(path)
-        try:
-            inner: dict[str, Any] = {"topology": Topology(**_known(Topology, values["topology"])),
-                                     "site": Site(**_known(Site, values["site"]))}
-            if values.get("held"):
-                inner["held"] = Held(**_known(Held, values["held"]))
-            return cls(**_known(cls, values) | inner)
-        except (KeyError, TypeError) as error:
-            raise RunError(Fault(what=f"the run's plan is missing or damaged: {error}", where=str(path),
-                                 remedy="Start a new run.")) from None
-
-    def as_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-
-def _known(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those values that are fields of a dataclass."""
-    return {name: value for name, value in values.items() if name in kind.__dataclass_fields__}
-
-
 def plan_job(config: Config, *, run_dir: Path, where: Where, machine: Machine, site: Site, folder: Path) -> JobPlan:
     """The job that trains `config`. Raises `LaunchError` where the machine or the batch cannot carry it."""
     topology = _topology(config, where, machine)
@@ -168,7 +88,8 @@ def plan_job(config: Config, *, run_dir: Path, where: Where, machine: Machine, s
         raise LaunchError(*faults)
     environment = _environment(config, topology, folder, machine, site, machine.gpus if on_machine else ())
     return JobPlan(run_dir=str(run_dir), name=config.name, where=where, topology=topology, site=site, held=machine.held,
-                   environment=environment, folder=str(folder), restarts=config.launch.restarts)
+                   environment=environment, folder=str(folder), restarts=config.launch.restarts,
+                   deterministic=config.deterministic)
 
 
 def _lacking_nodes(topology: Topology, machine: Machine) -> list[Fault]:

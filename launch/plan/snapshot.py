@@ -18,9 +18,7 @@ import re
 import shutil
 import sys
 import sysconfig
-import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -28,9 +26,9 @@ from typing import Any
 from drumbeat.configs.errors import Fault, LaunchError
 from drumbeat.configs.importing import HOME, IS_CLONE, USER_PATH, environment
 from drumbeat.configs.layers import ROOT
-from drumbeat.configs.run.folder import read_json, write_json
+from drumbeat.configs.run.plan import JobPlan
+from drumbeat.configs.run.records import CodeSnapshot, CodeTree
 from drumbeat.configs.schema import Config
-from drumbeat.launch.plan.job import JobPlan
 from drumbeat.launch.plan.sources import code_files, git, git_root
 
 INSTALLED = Path("installed", "drumbeat")
@@ -39,29 +37,8 @@ MOST_BYTES = 100_000_000
 """Code is smaller than that; a larger tree holds data that nobody told git to ignore."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Snapshot:
+class Snapshot(CodeSnapshot):
     """The code of a run: what is copied, and where Python looks for modules."""
-
-    trees: dict[str, str]
-    """The name of each tree below RUN/code, and the folder it is a copy of."""
-    home: str
-    """The folder in which Python finds Drumbeat, relative to RUN/code."""
-    folder: str
-    """The folder the command was typed in: relative to RUN/code, or absolute where it is not copied."""
-    python_path: tuple[str, ...]
-    """The folders in PYTHONPATH, likewise."""
-    targets: tuple[str, ...] = ()
-    """Other folders in which targets are found, likewise; those of packages that were installed as editable."""
-
-    @classmethod
-    def read(cls, code: Path) -> Snapshot | None:
-        """The snapshot that lies in a folder; None where none does."""
-        values = read_json(code / "snapshot.json")
-        return None if not values else cls(trees={tree["name"]: tree["folder"] for tree in values["trees"]},
-                                           home=values["home"], folder=values["folder"],
-                                           python_path=tuple(values["python_path"]),
-                                           targets=tuple(values["targets"]))
 
     def places(self, code: Path) -> dict[str, str]:
         """The variables with which a process imports from the copy in `code`."""
@@ -79,9 +56,13 @@ class Snapshot:
 
     def live(self, text: str, code: Path) -> str:
         """A text with the files of the copy named as those they are copies of."""
-        for name, folder in self.trees.items():
-            text = text.replace(str(code / name), folder)
+        for tree in self.trees:
+            text = text.replace(str(code / tree.name), tree.folder)
         return text
+
+    def text(self) -> str:
+        """What it holds, in a line: each tree with its commit and what has changed since."""
+        return "; ".join(map(_tree_text, self.trees))
 
 
 def survey(config: Config, file: Path | None, plan: JobPlan) -> Snapshot:
@@ -105,8 +86,8 @@ def survey(config: Config, file: Path | None, plan: JobPlan) -> Snapshot:
         innermost = max(inside, key=lambda root: len(root.parts))
         return str(Path(names[innermost], folder.relative_to(innermost)))
 
-    return Snapshot(trees={name: str(root) for root, name in names.items()}, folder=copied(search[0]),
-                    home=copied(HOME.resolve()) if IS_CLONE else str(INSTALLED.parent),
+    return Snapshot(trees=tuple(CodeTree(name=name, folder=str(root)) for root, name in names.items()),
+                    folder=copied(search[0]), home=copied(HOME.resolve()) if IS_CLONE else str(INSTALLED.parent),
                     python_path=tuple(copied(path) for path in python_path if not IS_CLONE or path != HOME.resolve()),
                     targets=tuple(copied(path) for path in dict.fromkeys(homes) if path not in search))
 
@@ -114,21 +95,19 @@ def survey(config: Config, file: Path | None, plan: JobPlan) -> Snapshot:
 def take(snapshot: Snapshot, code: Path, leave_out: Path) -> None:
     """Copies the trees into `code`, but for what lies below `leave_out`, the folder of all runs. Raises `LaunchError`
     where they are too large, and for a file that cannot be read."""
-    files = {name: code_files(Path(folder), leave_out.resolve()) for name, folder in snapshot.trees.items()}
-    sizes = {Path(name, file): Path(folder, file).lstat().st_size
-             for name, folder in snapshot.trees.items() for file in files[name]}
+    files = {tree.name: code_files(Path(tree.folder), leave_out.resolve()) for tree in snapshot.trees}
+    sizes = {Path(tree.name, file): Path(tree.folder, file).lstat().st_size
+             for tree in snapshot.trees for file in files[tree.name]}
     if sum(sizes.values()) > MOST_BYTES:
         raise LaunchError(_too_large(sizes, snapshot))
     code.mkdir(parents=True)
-    told = []
-    for name, folder in snapshot.trees.items():
-        _copy(Path(folder), files[name], code / name)
-        tree = {"name": name, "folder": folder, "files": len(files[name]),
-                "bytes": sum(sizes[Path(name, file)] for file in files[name])}
-        told.append(tree | _state_in_git(Path(folder), files[name], code / f"{name}.diff"))
-    write_json(code / "snapshot.json", {"time": time.time(), "trees": told, "home": snapshot.home,
-                                         "folder": snapshot.folder, "python_path": snapshot.python_path,
-                                         "targets": snapshot.targets})
+    copies = []
+    for tree in snapshot.trees:
+        _copy(Path(tree.folder), files[tree.name], code / tree.name)
+        commit, changed = _state_in_git(Path(tree.folder), files[tree.name], code / f"{tree.name}.diff")
+        copies.append(dataclasses.replace(tree, files=len(files[tree.name]), commit=commit, changed=changed,
+                                          bytes=sum(sizes[Path(tree.name, file)] for file in files[tree.name])))
+    dataclasses.replace(snapshot, trees=tuple(copies)).write(code / "snapshot.json")
 
 
 def copy(before: Path, code: Path) -> None:
@@ -149,16 +128,10 @@ def next_code(run: Path) -> Path:
     return run / (f"code-{int(before.name.partition('-')[2] or 1) + 1}" if before else "code")
 
 
-def code_text(code: Path) -> str:
-    """What a snapshot holds, in a line: each tree with its commit and what has changed since."""
-    return "; ".join(map(_tree_text, read_json(code / "snapshot.json").get("trees", ())))
-
-
-def _tree_text(tree: dict[str, Any]) -> str:
-    changed = tree.get("changed", 0)
-    state = f" at {tree['commit'][:7]}" if tree.get("commit") else ""
-    state += f" with {changed} changed file{'s' * (changed != 1)}" if changed else ""
-    return f"{tree['name']}{state}, {tree['files']:,} file{'s' * (tree['files'] != 1)}"
+def _tree_text(tree: CodeTree) -> str:
+    state = f" at {tree.commit[:7]}" if tree.commit else ""
+    state += f" with {tree.changed} changed file{'s' * (tree.changed != 1)}" if tree.changed else ""
+    return f"{tree.name}{state}, {tree.files:,} file{'s' * (tree.files != 1)}"
 
 
 def _packages(node: Any) -> Iterator[str]:
@@ -218,15 +191,16 @@ def _copy(root: Path, files: Iterable[Path], to: Path) -> None:
                                     remedy="Make it readable, or add it to .gitignore.")) from None
 
 
-def _state_in_git(root: Path, files: Iterable[Path], diff: Path) -> dict[str, Any]:
-    """The commit of a tree and how many files differ from it; how the tracked ones do is written to `diff`."""
+def _state_in_git(root: Path, files: Iterable[Path], diff: Path) -> tuple[str, int]:
+    """The commit of a tree, '' where there is none, and how many files differ from it; how the tracked ones do is
+    written to `diff`."""
     head = git(root, "rev-parse", "HEAD") if (root / ".git").exists() else None
     if head is None:
-        return {}
+        return "", 0
     diff.write_bytes(git(root, "diff", "--no-ext-diff", "--no-textconv", "HEAD") or b"")
     known = set((git(root, "ls-tree", "-r", "-z", "--name-only", "HEAD") or b"").split(b"\0"))
     edited = (git(root, "diff", "--no-ext-diff", "--name-only", "-z", "HEAD") or b"").count(b"\0")
-    return {"commit": head.decode().strip(), "changed": edited + sum(os.fsencode(file) not in known for file in files)}
+    return head.decode().strip(), edited + sum(os.fsencode(file) not in known for file in files)
 
 
 def _too_large(sizes: dict[Path, int], snapshot: Snapshot) -> Fault:
@@ -235,6 +209,6 @@ def _too_large(sizes: dict[Path, int], snapshot: Snapshot) -> Fault:
     return Fault(
         what=f"the code is {sum(sizes.values()) / 1e6:,.0f} MB in {len(sizes):,} files, and a run takes a copy of at "
              f"most {MOST_BYTES / 1e6:.0f} MB",
-        where="\n".join(snapshot.trees.values()),
+        where="\n".join(tree.folder for tree in snapshot.trees),
         given="\n".join(f"{file}, {sizes[file] / 1e6:,.1f} MB" for file in largest),
         remedy="Add what is no code to .gitignore; or run the code where it is, without a copy: --no-snapshot")

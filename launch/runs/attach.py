@@ -1,12 +1,12 @@
-"""The attached view of a local run: rank 0's log, and a progress bar drawn from status.json."""
+"""The attached view of a local run: rank 0's log, and a progress bar drawn from its heartbeat."""
 
 from __future__ import annotations
 
 import re
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -14,13 +14,13 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from drumbeat.configs.determinism import claim
 from drumbeat.configs.errors import hang
 from drumbeat.configs.layers import short
-from drumbeat.configs.run.folder import ENDED, Attempt, RunDir, read_json
-from drumbeat.launch.attempts.verdict import Verdict
+from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.records import Heartbeat, Result, Saved, Status, Verdict, Where
+from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.executors import Job
-from drumbeat.launch.plan.job import Where
 from drumbeat.launch.runs.find import LAUNCHERS, command, processes_of, still_runs
 from drumbeat.launch.runs.logs import Tail
-from drumbeat.launch.runs.status import clock
+from drumbeat.launch.runs.status import clock, end_of
 from drumbeat.launch.runs.stop import end_processes, end_steps
 from drumbeat.launch.slurm.client import SilentError
 
@@ -42,97 +42,100 @@ def announce(run: RunDir, job: Job, where: Where) -> None:
     print("\n".join(command(verb, run) for verb in ("status", "logs -f", "stop")), flush=True)
 
 
-def follow(run: RunDir, job: Job, before: Attempt | None) -> int:
+def follow(view: View, job: Job, before: Attempt | None) -> int:
     """Shows the run until it ends; its exit code. The first Ctrl-C asks it to save and leave, the second ends it.
-    `before` is the newest attempt of the time before this job, which is not shown."""
+    `view` is the run as it was just started; `before` the newest attempt of the time before, which is not shown."""
     interrupts: list[int] = []
     usual = signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
     try:
         console = Console(highlight=False, soft_wrap=True, markup=False)
         if console.is_terminal:
-            console.print(f"           Ctrl-C saves and stops; {_without_us(run)}\n")
-        view = View(run, console, before)
-        with view.progress:
-            _watch(view, job, interrupts)
+            console.print(f"           Ctrl-C saves and stops; {_without_us(view)}\n")
+        display = Display(view.run, console, before)
+        with display.progress:
+            _watch(display, view, job, interrupts)
     finally:
         signal.signal(signal.SIGINT, usual)
-    cancelled = read_json(run.job).get("cancelled")  # by a `cancel` typed elsewhere
-    _end(run, job)  # there is nothing left, unless the node launcher was killed
-    if cancelled and read_json(run.status).get("state") not in ENDED:
-        run.write_status(state="cancelled", verdict=f"cancelled, {_save_of(run)}")
+    over = View.read(view.run)
+    cancelled = over.job is not None and over.job.cancelled  # by a `cancel` typed elsewhere
+    _end(over, job)  # there is nothing left, unless the node launcher was killed
+    over = View.read(view.run)
+    if cancelled and not over.ended:
+        over.run.write_status("cancelled", attempt=over.number, verdict=f"cancelled, {_save_of(over)}")
+        over = View.read(view.run)
     console.print()
-    return conclude(run)
+    return conclude(over)
 
 
-def _watch(view: View, job: Job, interrupts: list[int]) -> None:
+def _watch(display: Display, view: View, job: Job, interrupts: list[int]) -> None:
     """Until the run ends. Every Ctrl-C adds to `interrupts`."""
     told = False
-    while job.running() or processes_of(view.run, LAUNCHERS):
+    while job.running() or processes_of(view, LAUNCHERS):
         if interrupts and not told:
             told = True
-            view.console.print(f"stopping: the run saves after this step and leaves. To go on with it:\n"
-                               f"{command('resume', view.run)}\nCtrl-C again ends it at once.")
+            display.console.print(f"stopping: the run saves after this step and leaves. To go on with it:\n"
+                                  f"{command('resume', view.run)}\nCtrl-C again ends it at once.")
         if len(interrupts) > 1:
-            view.console.print("ending all processes ...")
-            _end(view.run, job)
-            view.run.write_status(state="cancelled", verdict=f"ended from the terminal, {_save_of(view.run)}")
+            display.console.print("ending all processes ...")
+            _end(View.read(view.run), job)
+            over = View.read(view.run)
+            view.run.write_status("cancelled", attempt=over.number,
+                                  verdict=f"ended from the terminal, {_save_of(over)}")
             break
-        if interrupts and (attempt := view.newest()) is not None:
+        if interrupts and (attempt := display.newest()) is not None:
             attempt.ask_to_stop("stopped")
-        view.update()
+        display.update()
         time.sleep(LOOK_SECONDS)
-    view.update()
+    display.update()
 
 
-def _end(run: RunDir, job: Job) -> None:
+def _end(view: View, job: Job) -> None:
     """Ends a run at once; its checkpoints stay. Processes that a dead disk or driver holds are named."""
     assert job.id is not None
     try:
-        left = list(map(str, end_processes(run, int(job.id)))) if not _in_allocation(run) else (
-            end_steps(run) if still_runs(run) else [])
+        if view.job is None or view.where != "here":
+            left = list(map(str, end_processes(view, int(job.id))))
+        else:
+            left = end_steps(view, view.job) if still_runs(view) else []
     except SilentError as silence:
-        end_processes(run)
+        end_processes(view)
         left = [f"of SLURM job {job.id}, which cannot be asked about ({silence}),"]
     if left:
         print(f"processes {', '.join(left)} do not end", flush=True)
 
 
-def _in_allocation(run: RunDir) -> bool:
-    return read_json(run.job).get("where") == "here"
+def _without_us(view: View) -> str:
+    return "the run ends with the allocation" if view.where == "here" else "closing this terminal leaves the run going"
 
 
-def _without_us(run: RunDir) -> str:
-    return "the run ends with the allocation" if _in_allocation(run) else "closing this terminal leaves the run going"
+def _save_of(view: View) -> str:
+    saved = Saved.read(view.attempt.saved) if view.attempt else None
+    return f"saved at step {saved.step:,}" if saved else "without a save"
 
 
-def _save_of(run: RunDir) -> str:
-    attempt = run.newest_attempt()
-    saved = read_json(attempt.saved) if attempt else {}
-    return f"saved at step {saved['step']:,}" if saved else "without a save"
-
-
-def conclude(run: RunDir) -> int:
+def conclude(view: View) -> int:
     """The last lines: how the run ended, and what to type next. Returns the exit code."""
-    status = read_json(run.status)
-    if status.get("state") not in ENDED:
-        status = {"state": "failed", "verdict": _not_started(run) or "the node launcher was killed"}
-        run.write_status(**status)
-    state = status["state"]
-    words = str(status.get("verdict") or f"at step {status.get('step', 0):,}")
+    if not view.ended:
+        words = _not_started(view)
+        status = Status(state="failed", verdict=words) if words else end_of(view)
+        view.run.write_status(status.state, attempt=view.number, verdict=status.verdict)
+        view = replace(view, status=status)
+    run, state = view.run, str(view.state)
+    words = view.verdict or f"at step {view.heartbeat.step if view.heartbeat else 0:,}"
     words = words.removeprefix(f"{state} ").removesuffix(": stopped")
-    rows = _finished(run) if state == "finished" else [(state, hang("", words, indent=11))]
-    if state == "failed" and (attempt := run.newest_attempt()) is not None:
-        rows += _where_it_failed(attempt)
+    rows = _finished(view) if state == "finished" else [(state, hang("", words, indent=11))]
+    if state == "failed" and view.attempt is not None:
+        rows += _where_it_failed(view.attempt)
     if state != "finished":
         rows.append(("resume", command("resume", run)))
     print("\n".join(f"{name:<11}{text}" for name, text in rows), flush=True)
     return EXIT_CODES.get(state, 1)
 
 
-def _not_started(run: RunDir) -> str:
+def _not_started(view: View) -> str:
     """What srun had against starting a run in an allocation, in its own words; '' where it was started."""
-    log = run.submitit / "controller.log"
-    if read_json(run.status).get("state") != "pending" or not _in_allocation(run) or not log.exists():
+    log = view.run.submitit / "controller.log"
+    if view.state != "pending" or view.where != "here" or not log.exists():
         return ""
     said = [line for line in log.read_text(errors="replace").splitlines() if "error" in line]
     return f"not started: {said[-1].removeprefix('srun: ')}" if said else ""
@@ -140,40 +143,38 @@ def _not_started(run: RunDir) -> str:
 
 def _where_it_failed(attempt: Attempt) -> list[tuple[str, str]]:
     """The line of code, and the log to read: of the rank the verdict names, else torchrun's own, else the folder."""
-    verdict, errors = Verdict.read(attempt), attempt.errors()
-    rank = verdict.rank if verdict else errors[0]["rank"] if errors else -1
-    first = next((error for error in errors if error["rank"] == rank), {})
-    frames = re.findall(r'File "(.+)", line (\d+), in (.+)', str(first.get("traceback", "")))
+    verdict, errors = Verdict.read(attempt.verdict), attempt.errors()
+    rank = verdict.rank if verdict else errors[0].rank if errors else -1
+    traceback = next((error.traceback for error in errors if error.rank == rank), "")
+    frames = re.findall(r'File "(.+)", line (\d+), in (.+)', traceback)
     own = [frame for frame in frames if "site-packages" not in frame[0]] or frames
     logs = [*([attempt.log(rank)] if rank >= 0 else []), attempt.node_log(0)]
     log = next((log for log in logs if log.exists() and log.stat().st_size), attempt.path)
     return [*(("at", f"{short(Path(file))}:{line}, in {name}") for file, line, name in own[-1:]), ("log", short(log))]
 
 
-def _finished(run: RunDir) -> list[tuple[str, str]]:
-    result = read_json(run.result)
-    steps = int(result.get("steps", 0))
-    rows = [("finished", f"{steps:,} step{'s' * (steps != 1)}, {samples_text(result)}")]
-    for name in ("best", "test"):
-        if values := result.get(name):
+def _finished(view: View) -> list[tuple[str, str]]:
+    run, result = view.run, view.result or Result(steps=0, samples_seen=0, overshoot=0)
+    rows = [("finished", f"{result.steps:,} step{'s' * (result.steps != 1)}, {samples_text(result)}")]
+    for name, values in (("best", result.best), ("test", result.test)):
+        if values:
             numbers = "  ".join(f"{key} {value:.4f}" for key, value in values.items() if isinstance(value, float))
             at = f"  (step {values['step']:,}, {values['phase']})" if "step" in values else ""
             rows.append((name, numbers + at))
     if words := claim(run):
         rows.append(("note", hang("", words, indent=11)))
-    split = "" if result.get("test") else f" --split {'validation' if result.get('best') else 'train'}"
+    split = "" if result.test else f" --split {'validation' if result.best else 'train'}"
     return [*rows, ("result", short(run.result)), ("curves", command("tensorboard", run)),
             ("report", command("report", run)), ("evaluate", command("evaluate", run) + split)]
 
 
-def samples_text(result: dict[str, Any]) -> str:
+def samples_text(result: Result) -> str:
     """How many samples a run has seen, which may be some more than its epochs hold."""
-    beyond = result.get("overshoot")
-    return f"{result.get('samples_seen', 0):,} samples" + (
-        f" ({beyond:,} past the end of a phase, in its last batch)" if beyond else "")
+    return f"{result.samples_seen:,} samples" + (
+        f" ({result.overshoot:,} past the end of a phase, in its last batch)" if result.overshoot else "")
 
 
-class View:
+class Display:
     """What of the run has been shown so far."""
 
     def __init__(self, run: RunDir, console: Console, before: Attempt | None) -> None:
@@ -193,16 +194,17 @@ class View:
         return None if newest == self.before else newest
 
     def update(self) -> None:
-        """New log lines, and the bar as status.json has it."""
+        """New log lines, and the bar as the heartbeat has it."""
         newest = self.newest()
         if newest is not None and newest != self.attempt:
             self._print_log()
             if self.attempt is not None:
-                words = read_json(self.attempt.verdict).get("words", "the attempt failed")
-                self.console.print(f"restarting: {words}")
+                verdict = Verdict.read(self.attempt.verdict)
+                self.console.print(f"restarting: {verdict.words if verdict else 'the attempt failed'}")
             self.attempt, self.log = newest, Tail(newest.log(0))
         self._print_log()
-        self._draw(read_json(self.run.status))
+        if self.attempt and (beat := Heartbeat.read(self.attempt.heartbeat)):
+            self._draw(beat)
 
     def _print_log(self) -> None:
         """What rank 0 printed. The tracebacks that torch marks with the rank's name stay in the log: when a rank fails,
@@ -211,10 +213,10 @@ class View:
             if not line.startswith("[rank"):
                 self.console.print(line)
 
-    def _draw(self, status: dict[str, Any]) -> None:
-        if steps := status.get("steps"):
-            step, loss = status.get("step", 0), status.get("loss", float("nan"))
-            details = (f"step {step:,}/{steps:,}  loss {loss:.4f}  {status.get('samples_per_second', 0):,.0f}/s  "
-                       f"{clock(status.get('eta_seconds', 0))} left")
-            self.progress.update(self.bar, total=steps, completed=step, details=details,
-                                 description=str(status.get("phase", ""))[:12])
+    def _draw(self, beat: Heartbeat) -> None:
+        if beat.steps:
+            loss = float("nan") if beat.loss is None else beat.loss
+            details = (f"step {beat.step:,}/{beat.steps:,}  loss {loss:.4f}  {beat.samples_per_second or 0:,.0f}/s  "
+                       f"{clock(beat.eta_seconds or 0)} left")
+            self.progress.update(self.bar, total=beat.steps, completed=beat.step, details=details,
+                                 description=beat.phase[:12])

@@ -6,14 +6,14 @@ import os
 import shutil
 import socket
 import sys
-import time
 from pathlib import Path
 
 from drumbeat.configs.errors import Fault, RunError, nearest
 from drumbeat.configs.layers import short
 from drumbeat.configs.load import read
 from drumbeat.configs.preconditions import find_checkpoint
-from drumbeat.configs.run.folder import ENDED, RunDir, read_json
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Config
 from drumbeat.launch.backends.allocation import IN_ALLOCATION
 from drumbeat.launch.slurm.client import SilentError, ask, steps
@@ -35,7 +35,7 @@ def find_run(text: str, runs: Path) -> RunDir:
         raise RunError(Fault(what="which run?", where="command line", given=f"'{text}'", remedy=HOW_TO_NAME))
     beside = (runs / text, runs / text / "latest") if "/" in text else ()  # as reports name it: name/id
     for folder in (Path(text), Path(text) / "latest", *beside):
-        if (folder / "plan.json").is_file():
+        if is_run(folder):
             return RunDir((folder.parent / folder.readlink() if folder.is_symlink() else folder).absolute())
     folders = [run.path for run in all_runs(runs)]
     named = [path for path in folders if path.parent.name == text]
@@ -56,6 +56,11 @@ def find_run(text: str, runs: Path) -> RunDir:
     return RunDir(found[0].absolute())
 
 
+def look(text: str, runs: Path) -> View:
+    """The run a person means, as its folder tells now. Raises `RunError`."""
+    return View.read(find_run(text, runs))
+
+
 def trained_run(text: str, runs: Path, which: str | None) -> tuple[RunDir, Config]:
     """The run a person means, which has the checkpoint they mean; and its config. Raises `RunError`."""
     run = find_run(text, runs)
@@ -65,8 +70,13 @@ def trained_run(text: str, runs: Path, which: str | None) -> tuple[RunDir, Confi
 
 def all_runs(runs: Path) -> list[RunDir]:
     """All runs in a folder, the oldest first."""
-    folders = (plan.parent for plan in runs.absolute().glob("*/*/plan.json"))
-    return sorted((RunDir(folder) for folder in folders if not folder.is_symlink()), key=lambda run: run.id)
+    folders = (folder for folder in runs.absolute().glob("*/*") if not folder.is_symlink() and is_run(folder))
+    return sorted(map(RunDir, folders), key=lambda run: run.id)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run's, even if one of its files is missing."""
+    return any(os.access(file, os.F_OK) for file in (RunDir(folder).plan, RunDir(folder).status))
 
 
 def handle(run: RunDir) -> str:
@@ -88,22 +98,21 @@ def command(verb: str, run: RunDir) -> str:
     return f"{program('drumbeat')} {verb} {handle(run)}"
 
 
-def still_runs(run: RunDir) -> str:
+def still_runs(view: View) -> str:
     """What shows that a run is still at work, in words; '' where nothing does."""
-    if running := processes_of(run):
+    if running := processes_of(view):
         return f"process {running[0]}"
-    started, status = read_json(run.job), read_json(run.status)
-    if status.get("state") in ENDED:
+    job = view.job
+    if view.ended or job is None:
         return ""
-    host, process = started.get("host"), started.get("process")
-    if started.get("where") == "slurm" and started.get("id"):
-        return _in_queue(str(started["id"]))
-    if started.get("where") == "here" and started.get("id"):
-        return _in_allocation(run, str(started["id"]))
-    if host == socket.gethostname():
-        return f"process {process}, in --debug" if process and Path(f"/proc/{process}").exists() else ""
-    silence = time.time() - float(status.get("time", 0.0))
-    return f"on {host}, heard of {silence:.0f} s ago" if host and silence < SILENCE_SECONDS else ""
+    if job.where == "slurm" and job.id:
+        return _in_queue(job.id)
+    if job.where == "here" and job.id:
+        return _in_allocation(view, job.id)
+    if job.host == socket.gethostname():
+        return f"process {job.process}, in --debug" if job.process and Path(f"/proc/{job.process}").exists() else ""
+    silence = view.silence()
+    return f"on {job.host}, heard of {silence:.0f} s ago" if job.host and silence < SILENCE_SECONDS else ""
 
 
 def _in_queue(job: str) -> str:
@@ -116,24 +125,24 @@ def _in_queue(job: str) -> str:
     return f"SLURM job {job} is {said.splitlines()[0].lower()}" if said else ""
 
 
-def _in_allocation(run: RunDir, job: str) -> str:
+def _in_allocation(view: View, job: str) -> str:
     """What SLURM says of a run's step in a job that is the user's own, in words. It does not tell of one that waits for
     room, nor can a process on another machine be looked for."""
-    host = read_json(run.job).get("host")
+    host = view.job.host if view.job else ""
     try:
-        if found := steps(job, run.id):
+        if found := steps(job, view.run.id):
             return f"step {found[0]}"
-        waits = read_json(run.status).get("state") == "pending" and host != socket.gethostname() and _in_queue(job)
+        waits = view.state == "pending" and host != socket.gethostname() and _in_queue(job)
         return f"it may wait for room in SLURM job {job}, started on {host}" if waits else ""
     except SilentError as silence:
         return f"in SLURM job {job}, which cannot be asked about: {silence}"
 
 
-def processes_of(run: RunDir, modules: set[bytes] = LAUNCHERS | RANKS) -> list[int]:
+def processes_of(view: View, modules: set[bytes] = LAUNCHERS | RANKS) -> list[int]:
     """Processes on this machine that run it: their command lines hold its folder and one of these modules."""
     found = []
-    planned = Path(read_json(run.plan).get("run_dir", run.path))  # the same folder, perhaps by another path
-    folders = {os.fsencode(path) for folder in (run.path, planned) for path in (folder, folder / run.submitit.name)}
+    planned = RunDir(Path(view.plan.run_dir))  # the same folder, perhaps by another path
+    folders = {os.fsencode(path) for run in (view.run, planned) for path in (run.path, run.submitit)}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:

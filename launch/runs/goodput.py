@@ -7,40 +7,43 @@ they are. What the attempts took beyond that was lost: starts in vain, and work 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from itertools import pairwise
 
-from drumbeat.configs.run.folder import ENDED, RunDir, read_json
-from drumbeat.configs.run.manifest import checkpoint_path, saved_steps
+from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.manifest import checkpoint_path, progress_at, saved_steps
+from drumbeat.configs.run.records import AttemptStart, Verdict
+from drumbeat.configs.run.view import View
 
 WORDS = {"training": "training", "evaluating": "evaluating", "waiting": "waiting for data", "saving": "saving",
          "starting": "starting", "queued": "between attempts", "leaving": "leaving", "lost": "lost to failures"}
 """What time goes into, in words and in the order to tell it."""
 
 
-def goodput(run: RunDir, now: float | None = None) -> dict[str, float]:
+def goodput(view: View, now: float | None = None) -> dict[str, float]:
     """Seconds since the first attempt began, by what they went into; empty where nothing was measured yet.
 
     "queued" is the time between one job's end and the beginning of the next one's first attempt: in SLURM's queue, or
     until somebody resumed the run. Where launchers were killed, nobody knows when, and all of it was lost.
     """
-    status = read_json(run.status)
-    newest = run.newest_attempt()
-    began = [float(read_json(run.attempt(number).launch).get("time", 0.0))
-             for number in range(newest.number + 1 if newest else 0)]
-    known = [moment for moment in began if moment]
-    kept = status.get("seconds") if status.get("state") != "failed" else _of_the_newest_checkpoint(run)
-    if not known or not kept:
+    run = view.run
+    attempts = [run.attempt(number) for number in range(view.number + 1)]
+    starts = [AttemptStart.read(attempt.launch) for attempt in attempts]
+    first = next((start.time for start in starts if start), None)
+    told = view.heartbeat.seconds if view.heartbeat else {}
+    kept = _of_the_newest_checkpoint(run) if view.state == "failed" else told
+    if first is None or not kept:
         return {}
-    ended = float(status["time"]) if status.get("state") in ENDED else time.time() if now is None else now
+    ended = view.status.time if view.status and view.ended else time.time() if now is None else now
     queued = 0.0
-    for number, moment in enumerate(began[1:], start=1):
-        before = run.attempt(number - 1)
-        if moment and not _restarted(run, number):
+    for before, (last, start) in zip(attempts, pairwise(starts), strict=False):
+        if start and not (last and last.job == start.job):  # which the same launcher has restarted in place
             over = [path.stat().st_mtime for path in (before.verdict, before.saved) if path.exists()]
-            queued += max(0.0, moment - max(over, default=moment))
-    spent = {kind: float(kept.get(kind, 0.0)) for kind in WORDS}
+            queued += max(0.0, start.time - max(over, default=start.time))
+    spent = {kind: kept.get(kind, 0.0) for kind in WORDS}
     spent["queued"] = queued
-    rest = max(0.0, ended - known[0] - sum(spent.values()))
-    spent["lost" if _failed(run, len(began)) else "leaving"] = rest
+    rest = max(0.0, ended - first - sum(spent.values()))
+    spent["lost" if view.state == "failed" or _any_failed(attempts) else "leaving"] = rest
     return spent
 
 
@@ -59,19 +62,11 @@ def text(spent: dict[str, float]) -> str:
 
 
 def _of_the_newest_checkpoint(run: RunDir) -> dict[str, float]:
-    for step in saved_steps(run):
-        if found := read_json(checkpoint_path(run, step) / "state.json").get("progress", {}).get("seconds"):
-            return dict(found)
-    return {}
+    found = (progress_at(checkpoint_path(run, step)) for step in saved_steps(run))
+    return next((progress.seconds for progress in found if progress and progress.seconds), {})
 
 
-def _failed(run: RunDir, attempts: int) -> bool:
+def _any_failed(attempts: Sequence[Attempt]) -> bool:
     """Whether an attempt failed, or ended without a word. Where none did, the time that is left went into leaving."""
-    outcomes = [read_json(run.attempt(number).verdict).get("outcome") for number in range(attempts)]
-    return "failed" in outcomes or None in outcomes[:-1] or read_json(run.status).get("state") == "failed"
-
-
-def _restarted(run: RunDir, number: int) -> bool:
-    """Whether an attempt began in place, by the same launcher as the one before it."""
-    jobs = [read_json(run.attempt(one).launch).get("job") for one in (number - 1, number)]
-    return jobs[0] == jobs[1]
+    verdicts = [Verdict.read(attempt.verdict) for attempt in attempts]
+    return any(verdict.outcome == "failed" for verdict in verdicts if verdict) or None in verdicts[:-1]

@@ -6,35 +6,65 @@ import json
 import shutil
 import socket
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from drumbeat.configs.determinism import operations
-from drumbeat.configs.run.folder import ENDED, RunDir, read_json
+from drumbeat.configs.run.files import DamagedError
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import Heartbeat
+from drumbeat.configs.run.view import View
 from drumbeat.launch.runs.find import SILENCE_SECONDS
 from drumbeat.launch.runs.goodput import goodput
-from drumbeat.launch.runs.status import clock, gone
+from drumbeat.launch.runs.status import clock, judged
 
 MOST = 20
 """Runs in the table unless all are asked for."""
 
 COLORS = {"running": "green", "finished": "blue", "failed": "red", "paused": "yellow", "pending": "cyan",
-          "preempted": "cyan"}
+          "preempted": "cyan", "damaged": "red"}
 COLUMNS = ("run", "name", "state", "where", "done", "loss", "samples/s", "eta")
 RIGHT = ("done", "loss", "samples/s", "eta")
 
+T = TypeVar("T")
 
-def facts(run: RunDir) -> dict[str, Any]:
-    """What is known of a run, for a program: its status with its name, its folder, and where it runs."""
-    status, job, attempt = read_json(run.status), read_json(run.job), run.newest_attempt()
-    ended = {} if job.get("where") in ("here", "slurm") else gone(run)  # a table of runs does not wait for SLURM
-    return {"id": run.id, "name": run.path.parent.name, "folder": str(run.path), "where": job.get("where"),
-            "job": job.get("id"), "host": job.get("host"), "attempt": attempt.number if attempt else None,
-            "state": "unknown", **status, **ended, "seconds": goodput(run),
-            "nondeterministic_operations": operations(run),
-            **({"result": result} if (result := read_json(run.result)) else {})}
+
+def facts(view: View) -> dict[str, Any]:
+    """What is known of a run, for a program: its name, its folder, where it runs, how far it has come, and its state.
+    What is not known yet is left out."""
+    job, beat, blank = view.job, view.heartbeat, Heartbeat(time=0.0).as_json()
+    progress = {name: value for name, value in beat.as_json().items()
+                if name in ("step", "gpu") or value != blank.get(name)} if beat else {}
+    status = {"verdict": view.verdict, "time": view.heard} if view.status else {}
+    result = {"result": {"state": "finished", **view.result.as_json()}} if view.result else {}
+    return {**_named(view.run), "where": view.where, "job": job.id if job else None, "host": job.host if job else None,
+            "attempt": view.number if view.attempt else None, **progress, "state": view.state or "unknown", **status,
+            "seconds": goodput(view), "nondeterministic_operations": operations(view.run), **result}
+
+
+def damaged_facts(run: RunDir, words: str) -> dict[str, Any]:
+    """The same of a run one of whose files cannot be read."""
+    return {**_named(run), "where": None, "job": None, "host": None, "attempt": None, "state": "damaged",
+            "verdict": words}
+
+
+def _named(run: RunDir) -> dict[str, str]:
+    return {"id": run.id, "name": run.path.parent.name, "folder": str(run.path)}
+
+
+def each(runs: Iterable[RunDir], tell: Callable[[View], T], damaged: Callable[[RunDir, str], T]) -> Iterator[T]:
+    """What there is to tell of each run. Of one with a file that cannot be read, a line on stderr says which file that
+    is and why, and it costs the other runs nothing."""
+    for run in runs:
+        try:
+            view = View.read(run)
+            yield tell(view if view.where in ("here", "slurm") else judged(view))  # SLURM is not asked about each run
+        except (DamagedError, OSError) as error:
+            where, why = (error.path, error.reason) if isinstance(error, DamagedError) else (
+                error.filename, error.strerror)
+            print(f"damaged    {where}: {why}", file=sys.stderr)
+            yield damaged(run, f"{where}: {why}")
 
 
 def as_json(value: Any) -> str:
@@ -48,7 +78,7 @@ def show(runs: Sequence[RunDir], folder: Path, *, every: bool) -> None:
         print(f"no runs in {folder}", file=sys.stderr)
         return
     shown = list(reversed(runs))[:None if every else MOST]
-    rows = [row(facts(run)) for run in shown]
+    rows = list(each(shown, row, damaged_row))
     if sys.stdout.isatty():
         _print(rows, width=shutil.get_terminal_size().columns)
     else:
@@ -57,25 +87,32 @@ def show(runs: Sequence[RunDir], folder: Path, *, every: bool) -> None:
         print(f"... and {len(runs) - len(shown)} older: --all", file=sys.stderr)
 
 
-def row(known: dict[str, Any]) -> tuple[str, ...]:
+def row(view: View) -> tuple[str, ...]:
     """A run's line in the table. It is called by the letters its id ends with, which is enough to name it."""
-    state, steps = str(known["state"]), known.get("steps")
-    going = state in ("running", "paused")
-    silence = time.time() - float(known.get("time", 0.0))
-    numbers = known.get("result", {}).get("test") or known.get("result", {}).get("best") or known
-    return (known["id"].rpartition("-")[2], known["name"],
-            f"silent {clock(silence)}" if going and silence > SILENCE_SECONDS else state, _where(known),
-            f"{known.get('step', 0) / steps:.0%}" if steps else "",
-            f"{numbers['loss']:.4f}" if isinstance(numbers.get("loss"), float) else "",
-            f"{known['samples_per_second']:,.0f}" if state == "running" and "samples_per_second" in known else "",
-            clock(known["eta_seconds"]) if state == "running" and "eta_seconds" in known else "")
+    state, beat = view.state or "unknown", view.heartbeat or Heartbeat()
+    silent = state in ("running", "paused") and view.silence() > SILENCE_SECONDS
+    final = (view.result.test or view.result.best) if view.result else {}
+    loss = final.get("loss", beat.loss)
+    running = state == "running"
+    return (view.run.id.rpartition("-")[2], view.run.path.parent.name,
+            f"silent {clock(view.silence())}" if silent else state, _where(view),
+            f"{beat.step / beat.steps:.0%}" if beat.steps else "",
+            f"{loss:.4f}" if isinstance(loss, float) else "",
+            f"{beat.samples_per_second:,.0f}" if running and beat.samples_per_second is not None else "",
+            clock(beat.eta_seconds) if running and beat.eta_seconds is not None else "")
 
 
-def _where(known: dict[str, Any]) -> str:
-    if known["where"] in ("here", "slurm"):
-        return f"job {known['job']}"
-    here = known["host"] in (None, socket.gethostname())
-    return ("debug" if known["where"] == "debug" else "here") if here or known["state"] in ENDED else known["host"]
+def damaged_row(run: RunDir, words: str) -> tuple[str, ...]:
+    """The line of a run one of whose files cannot be read."""
+    return (run.id.rpartition("-")[2], run.path.parent.name, "damaged", *[""] * (len(COLUMNS) - 3))
+
+
+def _where(view: View) -> str:
+    if view.where in ("here", "slurm"):
+        return f"job {view.job.id if view.job else None}"
+    host = view.job.host if view.job else ""
+    here = host in ("", socket.gethostname())
+    return ("debug" if view.where == "debug" else "here") if here or view.ended else host
 
 
 def _print(rows: Sequence[Sequence[str]], width: int | None = None) -> None:

@@ -6,11 +6,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.layers import short
-from drumbeat.configs.run.folder import ENDED, Attempt, RunDir, read_json
+from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.records import RankError, Verdict
+from drumbeat.configs.run.view import View
 from drumbeat.launch.runs.find import command
 
 LOOK_SECONDS = 0.5
@@ -36,25 +38,24 @@ class Tail:
         return new.decode(errors="replace").splitlines()
 
 
-def log_lines(run: RunDir, *, rank: int | None, follow: bool, attempt: int | Literal["all"] | None = None
+def log_lines(view: View, *, rank: int | None, follow: bool, attempt: int | Literal["all"] | None = None
               ) -> Iterator[str]:
     """Lines of the log of a rank, or of all, in the newest attempt, the one of that number, or in all of them, each
     under its own heading. With `follow`, new lines too, and those of later attempts, until the run ends. Raises
     `RunError` where there is no such log."""
-    headed = attempt == "all"
+    run, headed = view.run, attempt == "all"
     if attempt == "all":
-        yield from _before_the_newest(run, rank)
+        yield from _before_the_newest(view, rank)
         attempt = None
-    elif attempt is None and not follow and (newest := run.newest_attempt()) and newest.number:
-        print(f"note: this is attempt {newest.number}; for those before it: --attempt K, or --attempt all",
+    elif attempt is None and not follow and view.number > 0:
+        print(f"note: this is attempt {view.number}; for those before it: --attempt K, or --attempt all",
               file=sys.stderr)
-    shown = _attempt(run, attempt)
+    shown = _attempt(view, attempt)
     if not follow:
         _check_log(run, shown, rank)
     tails: dict[str, Tail] = {}
     while True:
-        ended = read_json(run.status).get("state") in ENDED
-        newest = run.newest_attempt()
+        ended, newest = view.ended, view.attempt
         if attempt is None and newest is not None and newest != shown:
             shown, tails = newest, {}
             if headed:
@@ -66,50 +67,52 @@ def log_lines(run: RunDir, *, rank: int | None, follow: bool, attempt: int | Lit
         if ended or not follow or (attempt is not None and newest != shown):
             return
         time.sleep(LOOK_SECONDS)
+        view = View.read(run)
 
 
-def _before_the_newest(run: RunDir, rank: int | None) -> Iterator[str]:
+def _before_the_newest(view: View, rank: int | None) -> Iterator[str]:
     """The logs of all attempts but the newest, each under a heading; and the heading of that one."""
-    newest = run.newest_attempt()
-    for number in range(newest.number + 1 if newest else 0):
+    for number in range(view.number + 1):
         yield f"--- attempt {number}"
-        for name, path in _logs(run.attempt(number), rank) if number < newest.number else ():  # type: ignore[union-attr]
+        for name, path in _logs(view.run.attempt(number), rank) if number < view.number else ():
             lines = Tail(path).lines(unfinished=True)
             yield from (f"{name:>7} | {line}" for line in lines) if rank is None else lines
 
 
-def error_lines(run: RunDir, attempt: int | None = None) -> Iterator[str]:
+def error_lines(view: View, attempt: int | None = None) -> Iterator[str]:
     """What went wrong in the newest attempt in which something did, or in the one of that number: each rank's error
     with its traceback, the earliest first, and the verdict; a line that says so where nothing did."""
-    newest = _attempt(run, attempt)
-    numbers = [attempt] if attempt is not None else range(newest.number if newest else -1, -1, -1)
-    found = next((run.attempt(number) for number in numbers if run.attempt(number).errors()), None)
-    if found is None:
-        status = read_json(run.status)
-        where = f"in attempt {attempt}" if attempt is not None else "in any attempt" if newest else "yet"
-        yield f"no rank has told of an error {where}; the run is {status.get('state', 'unknown')}"
-        if status.get("state") == "failed":
-            yield str(status.get("verdict") or "")
-            yield f"What torchrun printed: {command('logs --all', run)}"
-        return
-    for error in found.errors():
-        yield from _error_lines(found, error)
-    yield f"--- attempt {found.number}: {read_json(found.verdict).get('words', 'not judged yet')}"
+    _attempt(view, attempt)
+    for number in range(view.number, -1, -1) if attempt is None else (attempt,):
+        found = view.run.attempt(number)
+        if errors := found.errors():
+            for error in errors:
+                yield from _error_lines(found, error)
+            verdict = Verdict.read(found.verdict)
+            yield f"--- attempt {number}: {verdict.words if verdict else 'not judged yet'}"
+            return
+    where = f"in attempt {attempt}" if attempt is not None else "in any attempt" if view.attempt else "yet"
+    yield f"no rank has told of an error {where}; the run is {view.state or 'unknown'}"
+    if view.state == "failed":
+        yield view.verdict
+        yield f"What torchrun printed: {command('logs --all', view.run)}"
 
 
-def _error_lines(attempt: Attempt, error: dict[str, Any]) -> Iterator[str]:
-    yield f"--- rank {error['rank']} on {error['node']}, attempt {attempt.number}, step {error['step']}"
-    yield from str(error.get("traceback") or f"{error['type']}: {error['message']}").splitlines()
+def _error_lines(attempt: Attempt, error: RankError) -> Iterator[str]:
+    yield f"--- rank {error.rank} on {error.node}, attempt {attempt.number}, step {error.step}"
+    yield from (error.traceback or f"{error.type}: {error.message}").splitlines()
     yield ""
 
 
-def _attempt(run: RunDir, number: int | None) -> Attempt | None:
+def _attempt(view: View, number: int | None) -> Attempt | None:
     """The attempt of a number, or else the newest; None before the first. Raises `RunError` for one that is not."""
-    newest = run.newest_attempt()
-    if number is None or (newest is not None and run.attempt(number).path.is_dir()):
-        return newest if number is None else run.attempt(number)
-    raise RunError(Fault(what=f"there is no attempt {number}", where=str(run.attempts),
-                         remedy=f"They are numbered from 0 to {newest.number}." if newest else "None has begun yet."))
+    if number is None:
+        return view.attempt
+    if view.attempt and (found := view.run.attempt(number)).path.is_dir():
+        return found
+    raise RunError(Fault(what=f"there is no attempt {number}", where=str(view.run.attempts),
+                         remedy=f"They are numbered from 0 to {view.number}." if view.attempt else
+                         "None has begun yet."))
 
 
 def _logs(attempt: Attempt, rank: int | None) -> list[tuple[str, Path]]:

@@ -14,7 +14,7 @@ from drumbeat.configs import importing
 from drumbeat.configs.load import load_words
 from drumbeat.configs.preconditions import check_data, needs_data
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.launch.plan.snapshot import Snapshot, code_text, newest_code
+from drumbeat.launch.plan.snapshot import Snapshot, newest_code
 
 Done = subprocess.CompletedProcess[str]
 
@@ -32,10 +32,10 @@ def on_run(name: str, run: RunDir, *words: str, new_code: bool = False) -> int:
     """Runs a module on a run, on this terminal, with the code that the run works with; its exit code. With the code as
     it is now where that is asked for, and where the run has no copy or one without such a module."""
     code = None if new_code else newest_code(run.path)
-    found = Snapshot.read(code) if code else None
+    found = Snapshot.read(code / "snapshot.json") if code else None
     if code is None or found is None or not found.knows(name, code):
         return start(name, str(run.path), *words)
-    print(f"code       {code_text(code)}; as it is now: --new-code", file=sys.stderr, flush=True)
+    print(f"code       {found.text()}; as it is now: --new-code", file=sys.stderr, flush=True)
     return module(name, str(run.path), *words, output=None, places=found.places(code)).returncode
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 
 from drumbeat.configs.determinism import claim
 from drumbeat.configs.errors import Fault, RunError, hang
 from drumbeat.configs.layers import short
 from drumbeat.configs.load import read
-from drumbeat.configs.run.folder import ENDED, RunDir, read_json
-from drumbeat.configs.run.manifest import checkpoint_path, damage, saved_steps
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.manifest import checkpoint_path, checkpoint_text, damage, progress_at, saved_steps
+from drumbeat.configs.run.records import Heartbeat, Saved, Status
+from drumbeat.configs.run.view import View
 from drumbeat.launch.attempts.cause import cause
-from drumbeat.launch.attempts.verdict import newest_checkpoint
 from drumbeat.launch.runs.find import SILENCE_SECONDS, command, still_runs
 from drumbeat.launch.runs.goodput import goodput, text
 
@@ -19,39 +22,42 @@ JOBS = {"slurm": "SLURM", "here": "SLURM, and yours: the run is a step of it"}
 """What a job's number is, by where the run was started."""
 
 
-def status_text(run: RunDir) -> str:
+def status_text(view: View) -> str:
     """How a run is doing, in a few lines."""
-    status = read_json(run.status) | gone(run)
-    rows = [("run", run.id), ("state", str(status.get("state", "unknown")))]
-    if status.get("verdict") and status["verdict"] != status.get("state"):
-        rows.append(("verdict", status["verdict"]))
-    if "step" in status:
-        steps = f" of {status['steps']:,}" if status.get("steps") else ""
-        phase = f", phase {status['phase']}" if "phase" in status else ""
-        rows.append(("step", f"{status['step']:,}{steps}{phase}"))
-    if "loss" in status:
-        rows.append(("loss", f"{status['loss']:.4f}"))
-    if status.get("validation"):
-        rows.append(("validation", ", ".join(f"{name} {value:.4f}" for name, value in status["validation"].items())))
-    if "samples_per_second" in status and status.get("state") == "running":
-        rows.append(("speed", f"{status['samples_per_second']:.1f} samples/s, {clock(status['eta_seconds'])} to go"))
-    if status.get("gpu") and status.get("state") == "running":
-        rows.append(("GPU", _gpu_text(status["gpu"])))
-    if spent := goodput(run):
+    rows = [("run", view.run.id), ("state", view.state or "unknown")]
+    if view.verdict and view.verdict != view.state:
+        rows.append(("verdict", view.verdict))
+    if view.heartbeat:
+        rows += _progress(view.heartbeat, running=view.state == "running")
+    if spent := goodput(view):
         rows.append(("time", text(spent)))
-    if "time" in status and status.get("state") not in ENDED:
-        rows.append(("heard of", f"{max(0, time.time() - status['time']):.0f} s ago"))
-    result = read_json(run.result)
-    rows += [(name, ", ".join(f"{key} {value:.4f}" for key, value in result[name].items() if isinstance(value, float)))
-             for name in ("best", "test") if result.get(name)]
-    if words := claim(run):
+    if view.status and not view.ended:
+        rows.append(("heard of", f"{view.silence():.0f} s ago"))
+    for name, values in (("best", view.result.best), ("test", view.result.test)) if view.result else ():
+        if values:
+            numbers = (f"{key} {value:.4f}" for key, value in values.items() if isinstance(value, float))
+            rows.append((name, ", ".join(numbers)))
+    if words := claim(view.run):
         rows.append(("determinism", words))
-    if (job := read_json(run.job)).get("id") and status.get("state") not in ENDED:
-        rows.append(("job", f"{job['id']} ({JOBS.get(job['where'], 'process on this machine')})"))
-    state = status.get("state")
-    typed = [("resume", command("resume", run))] if state in ENDED and state != "finished" else []
+    if view.job and view.job.id and not view.ended:
+        rows.append(("job", f"{view.job.id} ({JOBS.get(view.job.where, 'process on this machine')})"))
+    typed = [("resume", command("resume", view.run))] if view.ended and view.state != "finished" else []
     return "\n".join([*(hang(f"{name:<12}", value) for name, value in rows),
-                      *(f"{name:<12}{value}" for name, value in [*typed, ("folder", str(run.path))])])
+                      *(f"{name:<12}{value}" for name, value in [*typed, ("folder", str(view.run.path))])])
+
+
+def _progress(beat: Heartbeat, *, running: bool) -> Iterator[tuple[str, str]]:
+    """How far the run has come; and, while it is `running`, how fast it goes."""
+    steps = f" of {beat.steps:,}" if beat.steps else ""
+    yield "step", f"{beat.step:,}{steps}{f', phase {beat.phase}' if beat.phase else ''}"
+    if beat.loss is not None:
+        yield "loss", f"{beat.loss:.4f}"
+    if beat.validation:
+        yield "validation", ", ".join(f"{name} {value:.4f}" for name, value in beat.validation.items())
+    if beat.samples_per_second is not None and beat.eta_seconds is not None and running:
+        yield "speed", f"{beat.samples_per_second:.1f} samples/s, {clock(beat.eta_seconds)} to go"
+    if beat.gpu and running:
+        yield "GPU", _gpu_text(beat.gpu)
 
 
 def _gpu_text(used: dict[str, int]) -> str:
@@ -61,20 +67,29 @@ def _gpu_text(used: dict[str, int]) -> str:
             f"{used['peak'] / 2**30:.1f} at most{busy}")
 
 
-def gone(run: RunDir) -> dict[str, str]:
-    """The state and verdict of a run whose launcher could not write them any more, because it was killed or its machine
-    went down; nothing where it is at work, waits or has ended."""
-    status = read_json(run.status)
-    elsewhere = read_json(run.job).get("where") in ("here", "slurm")
-    if status.get("state") not in ("running", "paused") or (
-            elsewhere and time.time() - float(status.get("time", 0.0)) < SILENCE_SECONDS) or still_runs(run):
-        return {}
-    attempt = run.newest_attempt()
-    errors = attempt.errors() if attempt else []
-    why = cause(attempt).words if attempt and errors else "its launcher was killed, or its machine went down"
-    step = newest_checkpoint(run)
-    last = f"the last checkpoint is of step {step}" if step >= 0 else "there is no checkpoint"
-    return {"state": "failed", "verdict": f"{why}; {last}"}
+def judged(view: View) -> View:
+    """The view, with what became of a run whose launcher could not write that down any more."""
+    status = gone(view)
+    return view if status is None else replace(view, status=status)
+
+
+def gone(view: View) -> Status | None:
+    """What became of a run whose launcher could not write that down any more, because it was killed or its machine went
+    down; None where it is at work, waits or has ended."""
+    if view.state not in ("running", "paused") or (
+            view.where in ("here", "slurm") and view.silence() < SILENCE_SECONDS) or still_runs(view):
+        return None
+    return end_of(view)
+
+
+def end_of(view: View) -> Status:
+    """How a run ended of which nothing is at work any more: as its ranks wrote, or else it failed."""
+    attempt = view.attempt
+    if attempt and (saved := Saved.read(attempt.saved)):
+        words = saved.state if saved.state == "finished" else f"stopped at step {saved.step}"
+        return Status(state=saved.state, attempt=view.number, verdict=words, time=view.heard)
+    why = cause(attempt).words if attempt and attempt.errors() else "its launcher was killed, or its machine went down"
+    return Status(state="failed", attempt=view.number, verdict=f"{why}; {checkpoint_text(view.run)}", time=view.heard)
 
 
 def checkpoints_text(run: RunDir) -> str:
@@ -86,16 +101,15 @@ def checkpoints_text(run: RunDir) -> str:
     rows = [("step", "phase", "size", "saved", "validation", "state")]
     for step in saved_steps(run):
         path = checkpoint_path(run, step)
-        progress = read_json(path / "state.json").get("progress", {})
-        judged = progress.get("last", {}) if progress.get("last", {}).get("step") == step else {}
-        metrics = ", ".join(f"{name} {value:.4f}" for name, value in judged.items() if isinstance(value, float))
+        progress = progress_at(path)
+        evaluation = progress.last if progress and progress.last.get("step") == step else {}
+        metrics = ", ".join(f"{name} {value:.4f}" for name, value in evaluation.items() if isinstance(value, float))
         size = sum(file.stat().st_size for file in path.iterdir()) / 1e6
         minutes = (time.time() - path.stat().st_mtime) / 60
         age = f"{minutes:.0f} min ago" if minutes < 100 else f"{minutes / 60:.0f} h ago"
         words = [*(["last"] if path.name == last else []), *(["best"] if path.name == best else []),
                  damage(path) or "digests agree"]
-        number = progress.get("phase", len(phases))
-        phase = phases[number] if number < len(phases) else "?"
+        phase = phases[progress.phase] if progress and progress.phase < len(phases) else "?"
         rows.append((f"{step:,}", phase, f"{size:,.1f} MB", age, metrics, ", ".join(words)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -7,12 +7,15 @@ import signal
 import socket
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from drumbeat.configs.errors import Fault, RunError
-from drumbeat.configs.run.folder import ENDED, RunDir, read_json, write_json
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.manifest import checkpoint_text
+from drumbeat.configs.run.records import Job
+from drumbeat.configs.run.view import View
 from drumbeat.launch.attempts.processes import descendants
-from drumbeat.launch.attempts.verdict import newest_checkpoint
 from drumbeat.launch.runs.find import command, processes_of
 from drumbeat.launch.runs.status import gone
 from drumbeat.launch.slurm.client import SilentError, cancel_jobs, queued, steps
@@ -23,41 +26,38 @@ KILL_SECONDS = 10.0
 """A killed process that is still there after so long waits for a device that does not answer."""
 
 
-def ask_to_stop(run: RunDir) -> str:
+def ask_to_stop(view: View) -> str:
     """Asks a run to save and leave; what was done, in words. Raises `RunError` where nobody would hear it."""
-    status, attempt = read_json(run.status), run.newest_attempt()
-    state = status.get("state")
-    if state in ENDED:
+    run, attempt, state = view.run, view.attempt, view.state or "unknown"
+    if view.ended:
         return f"{run.id} is {state} already"
-    job = read_json(run.job)
     if attempt is None or state in ("pending", "preempted"):
-        remedy = (f"Take it out of the queue: {command('cancel', run)}" if job.get("where") in ("here", "slurm")
+        remedy = (f"Take it out of the queue: {command('cancel', run)}" if view.where in ("here", "slurm")
                   else "Try again in a moment.")
         raise RunError(Fault(what="the run is waiting to start, and nobody is there to stop", where=str(run.path),
                              given=f"state: {state}", remedy=remedy))
-    if gone(run):
+    if gone(view):
         raise RunError(Fault(what="nothing of this run is at work any more", where=str(run.path),
                              given=f"state: {state}", remedy=f"Go on with it: {command('resume', run)}"))
     attempt.ask_to_stop("stopped")
     return f"{run.id} saves after a step and leaves. To go on with it:\n{command('resume', run)}"
 
 
-def cancel(run: RunDir) -> str:
+def cancel(view: View) -> str:
     """Ends a run now, wherever it runs or waits; what was done, in words. What it saved stays. Raises `RunError` where
     it cannot be reached."""
-    state, job = read_json(run.status).get("state"), read_json(run.job)
-    if state in ENDED and not processes_of(run):
-        return f"{run.id} is {state} already"
-    if job.get("where") == "slurm":
-        ended = _cancel_jobs(run, [str(job[key]) for key in ("id", "successor") if job.get(key)])
-    elif job.get("where") == "here":
-        ended = _end_in_allocation(run, job)
+    run, job = view.run, view.job
+    if view.ended and not processes_of(view):
+        return f"{run.id} is {view.state} already"
+    if job and job.where == "slurm":
+        ended = _cancel_jobs(run, [one for one in (job.id, job.successor) if one])
+    elif job and job.where == "here":
+        ended = _end_in_allocation(view, job)
     else:
-        ended = _end_here(run, job)
-    step = newest_checkpoint(run)
-    saved = f"the last checkpoint is of step {step:,}" if step >= 0 else "there is no checkpoint"
-    if read_json(run.status).get("state") not in ENDED:  # a launcher that had the time has told it itself
-        run.write_status(state="cancelled", verdict=f"cancelled; {saved}")
+        ended = _end_here(view, job)
+    saved, after = checkpoint_text(run), View.read(run)
+    if not after.ended:  # a launcher that had the time has told it itself
+        run.write_status("cancelled", attempt=after.number, verdict=f"cancelled; {saved}")
     return f"{ended}; {saved}. To go on with it:\n{command('resume', run)}"
 
 
@@ -77,26 +77,26 @@ def _cancel_jobs(run: RunDir, ids: list[str]) -> str:
             else f"SLURM knows of no job of {run.id} any more")
 
 
-def _end_in_allocation(run: RunDir, job: dict[str, object]) -> str:
+def _end_in_allocation(view: View, job: Job) -> str:
     """Ends a run's step in a job that is the user's own, and leaves that job alone."""
     try:
-        left = end_steps(run)
+        left = end_steps(view, job)
     except SilentError as error:
-        raise _silent(run, error) from None
-    return f"{run.id} ended{', or about to: ' + ', '.join(left) if left else ''}; SLURM job {job.get('id')} stays"
+        raise _silent(view.run, error) from None
+    return f"{view.run.id} ended{', or about to: ' + ', '.join(left) if left else ''}; SLURM job {job.id} stays"
 
 
-def end_steps(run: RunDir) -> list[str]:
+def end_steps(view: View, job: Job) -> list[str]:
     """Kills a run in an allocation: its step, and what would start that again, which may be on another machine. Returns
     the steps that have not ended in time. Raises `SilentError`."""
-    job = read_json(run.job)
-    found = steps(str(job.get("id")), run.id)
-    write_json(run.job, job | {"cancelled": True})
-    end_processes(run)
+    run = view.run
+    found = steps(str(job.id), run.id)
+    replace(job, cancelled=True).write(run.job)
+    end_processes(view)
     if found:
         cancel_jobs(*found)
     until = time.monotonic() + END_SECONDS
-    while (left := steps(str(job.get("id")), run.id)) and time.monotonic() < until:
+    while (left := steps(str(job.id), run.id)) and time.monotonic() < until:
         time.sleep(0.5)
     return left
 
@@ -107,16 +107,17 @@ def _silent(run: RunDir, error: SilentError) -> RunError:
                                                    f"SLURM: {command('stop', run)}"))
 
 
-def _end_here(run: RunDir, job: dict[str, object]) -> str:
+def _end_here(view: View, job: Job | None) -> str:
     """Kills all processes of a run on this machine."""
-    if (host := job.get("host")) not in (None, socket.gethostname()):
-        raise RunError(Fault(what=f"the run is on another machine, {host}", where=str(run.path),
+    run = view.run
+    if job and job.host not in ("", socket.gethostname()):
+        raise RunError(Fault(what=f"the run is on another machine, {job.host}", where=str(run.path),
                              remedy="Type this there."))
-    running = processes_of(run)
-    if job.get("where") == "debug" and _in_debug(process := int(str(job.get("process") or 0))):
-        running.append(process)
-        os.kill(process, signal.SIGKILL)
-    if left := end_processes(run):
+    running = processes_of(view)
+    if job and job.where == "debug" and job.process and _in_debug(job.process):
+        running.append(job.process)
+        os.kill(job.process, signal.SIGKILL)
+    if left := end_processes(view):
         raise RunError(Fault(what="some of its processes do not end", where=str(run.path),
                              given=", ".join(map(str, left)),
                              remedy="They wait for a disk or a driver that does not answer."))
@@ -131,10 +132,10 @@ def _in_debug(process: int) -> bool:
         return False
 
 
-def end_processes(run: RunDir, *parents: int) -> list[int]:
+def end_processes(view: View, *parents: int) -> list[int]:
     """Kills all processes of a run on this machine, and all below these parents. Returns what does not end."""
     until = time.monotonic() + KILL_SECONDS
-    while running := {*(below for parent in parents for below in descendants(parent)), *processes_of(run)}:
+    while running := {*(below for parent in parents for below in descendants(parent)), *processes_of(view)}:
         if time.monotonic() > until:
             return sorted(running)
         for process in running:

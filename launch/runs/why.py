@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import time
-from typing import Any
 
 from drumbeat.configs.errors import hang
-from drumbeat.configs.run.folder import ENDED, RunDir, read_json
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.view import View
 from drumbeat.launch.runs.find import SILENCE_SECONDS, command, still_runs
 from drumbeat.launch.runs.status import clock
 from drumbeat.launch.slurm.client import QueuedJob, SilentError, queued
@@ -64,21 +63,19 @@ REASONS: dict[str, tuple[str, str]] = {
 }
 """squeue's reasons in words, and what to do. CANCEL and RESUME stand for the commands."""
 
-def why(run: RunDir) -> str:
+def why(view: View) -> str:
     """What keeps a run from going on, in a few lines."""
-    status, job = read_json(run.status), read_json(run.job)
-    state = str(status.get("state", "unknown"))
-    waits = state == "pending" and job.get("where") == "here"
-    rows = [("run", run.id), ("state", state)]
+    job, state = view.job, view.state or "unknown"
+    rows = [("run", view.run.id), ("state", state)]
     if state == "finished":
         rows.append(("why", "it has come to its end"))
-    elif state in ENDED:
-        rows += [("why", str(status.get("verdict") or f"it is {state}")),
-                 ("do", f"Go on with it: {command('resume', run)}")]
-    elif job.get("where") == "slurm" and job.get("id"):
-        rows += _in_slurm(run, state, [str(job[key]) for key in ("id", "successor") if job.get(key)])
+    elif view.ended:
+        rows += [("why", view.verdict or f"it is {state}"), ("do", f"Go on with it: {command('resume', view.run)}")]
+    elif job and job.where == "slurm" and job.id:
+        rows += _in_slurm(view, [job.id, *([job.successor] if job.successor else [])])
     else:
-        rows += _here(run, status, str(job["id"]) if waits else "")
+        waits = state == "pending" and job is not None and job.where == "here"
+        rows += _here(view, str(job.id) if job and waits else "")
     return "\n".join(hang(f"{name:<12}", text) for name, text in rows)
 
 
@@ -95,17 +92,22 @@ def reason_in_words(reason: str) -> tuple[str, str]:
             "man squeue explains it, among its reason codes.")
 
 
-def _in_slurm(run: RunDir, state: str, ids: list[str]) -> list[tuple[str, str]]:
+def _in_slurm(view: View, ids: list[str]) -> list[tuple[str, str]]:
     """What SLURM says of the run's job."""
+    run = view.run
     try:
         jobs = queued(run.id, *ids)
     except SilentError as silence:
         return [("job", ids[0]), ("why", f"SLURM does not answer: {silence}"),
                 ("do", f"Look again later. The folder tells what the run itself knows: {command('status', run)}")]
+    if not jobs and view.state == "running":  # and it was heard of so lately that `status` has not asked SLURM
+        return [("job", f"{ids[0]}, of which SLURM knows nothing any more"),
+                ("why", f"its job has ended, and the run gave a sign of life {view.silence():.0f} s ago: it may still "
+                        "write down how it ended, or it was killed, or its node failed"),
+                ("do", f"Look again in two minutes; or go on with the run: {command('resume', run)}")]
     if not jobs:
         return [("job", f"{ids[0]}, of which SLURM knows nothing any more"),
-                ("why", "it was cancelled, or ended before the run could tell" if state != "running" else
-                 "it ended without the run's being able to tell: killed, or its node failed"),
+                ("why", "it was cancelled, or ended before the run could tell"),
                 ("do", f"Go on with the run: {command('resume', run)}")]
     rows: list[tuple[str, str]] = []
     for job in jobs:
@@ -126,15 +128,15 @@ def _pending(run: RunDir, job: QueuedJob) -> list[tuple[str, str]]:
     return [("why", f"{job.reason.partition(',')[0]}: {words}"), *start, ("do", remedy)]
 
 
-def _here(run: RunDir, status: dict[str, Any], waits_in: str) -> list[tuple[str, str]]:
+def _here(view: View, waits_in: str) -> list[tuple[str, str]]:
     """A run that is no SLURM job, and has not ended; `waits_in` is the job in which it waits for room, if it does."""
-    silence = time.time() - float(status.get("time", 0.0))
-    if sign := still_runs(run):
+    run, silence = view.run, view.silence()
+    if sign := still_runs(view):
         if waits_in:
             return [("work", sign), ("why", f"it is just starting, or waits for room in SLURM job {waits_in}"),
                     ("do", f"Look again; what else is at work there: squeue --steps --jobs {waits_in}")]
-        if status.get("state") == "paused":
-            return [("work", sign), ("why", str(status.get("verdict", "it waits for its disk"))),
+        if view.state == "paused":
+            return [("work", sign), ("why", view.verdict),
                     ("do", "Make room, or bring the disk back: the run goes on by itself.")]
         quiet = silence > SILENCE_SECONDS
         return [("work", sign), ("why", f"nothing was heard of it for {clock(silence)}: it may hang, or fill a cache"

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from drumbeat.configs.run.folder import Attempt, read_json
+from drumbeat.configs.run.folder import Attempt
+from drumbeat.configs.run.records import AttemptStart
 
 Fate = Literal["preempted", "time limit", "requeued", "cancelled", "node failure", "terminated"]
 
@@ -131,4 +132,5 @@ def job_identity() -> str:
 
 def ours(attempt: Attempt, job: str) -> bool:
     """Whether an attempt was claimed by a job, or by a start of a job."""
-    return f"{read_json(attempt.launch).get('job')}.".startswith(f"{job}.")
+    start = AttemptStart.read(attempt.launch)
+    return start is not None and f"{start.job}.".startswith(f"{job}.")

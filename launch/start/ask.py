@@ -11,11 +11,15 @@ from typing import Any
 
 from drumbeat.configs.errors import ConfigError, Fault, RunError, nearest
 from drumbeat.configs.load import Loaded, find, load, load_site, reload
-from drumbeat.configs.run.folder import RunDir, read_json
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.plan import JobPlan
+from drumbeat.configs.run.records import Where
+from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.allocation import each_node, held
 from drumbeat.launch.plan import snapshot
-from drumbeat.launch.plan.job import JobPlan, Machine, Where, plan_job
+from drumbeat.launch.plan.job import Machine, plan_job
 from drumbeat.launch.runs.find import command, find_run, processes_of, still_runs
+from drumbeat.launch.runs.status import judged
 from drumbeat.launch.start.start import Start, pointing_into
 
 
@@ -31,42 +35,42 @@ def ask_fresh(args: argparse.Namespace) -> Start:
     with pointing_into(loaded):
         plan = plan_job(loaded.config, run_dir=run_dir.path, where=where, machine=machine,
                         site=load_site(args.profile), folder=Path.cwd())
-    return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=plan, new=True, file=file))
+    return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=plan, file=file))
 
 
 def ask_resume(args: argparse.Namespace, run: str) -> Start:
     """`resume`: a run that is to go on, where it ran before unless a flag says otherwise, with its own code and config
     and as many processes as before unless flags change them."""
-    run_dir = find_run(run, Path(args.runs))
-    if read_json(run_dir.status).get("state") == "finished":
+    view = judged(View.read(find_run(run, Path(args.runs))))
+    run_dir = view.run
+    if view.state == "finished":
         raise RunError(Fault(what=f"run {run_dir.id} is finished", where=str(run_dir.path),
                              remedy="Start it again, with more epochs for example: "
                                     f"{command('rerun', run_dir)} KEY=VALUE"))
-    if (sign := still_runs(run_dir)) and not (args.take_over and not processes_of(run_dir)):
+    if (sign := still_runs(view)) and not (args.take_over and not processes_of(view)):
         raise RunError(Fault(what=f"run {run_dir.id} is still running", where=str(run_dir.path), given=sign,
-                             remedy=_instead_of_resuming(run_dir)))
-    before = JobPlan.read(run_dir.plan)
-    loaded = reload(run_dir.config, args.words, _as_before(before, args))
-    plan = _planned_as_before(args, before, loaded, run_dir)
-    return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=plan, new=False))
+                             remedy=_instead_of_resuming(view)))
+    loaded = reload(run_dir.config, args.words, _as_before(view.plan, args))
+    plan = _planned_as_before(args, view.plan, loaded, run_dir)
+    return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=plan, before=view))
 
 
-def _instead_of_resuming(run_dir: RunDir) -> str:
+def _instead_of_resuming(view: View) -> str:
     """What to do about a run that is at work, or may be: on a machine or a cluster that cannot be asked."""
-    wait = f"Wait for it, or stop it: {command('stop', run_dir)}"
-    return wait if processes_of(run_dir) else (
-        f"{wait}\nIf you know that it is dead: {command('resume', run_dir)} --take-over")
+    wait = f"Wait for it, or stop it: {command('stop', view.run)}"
+    return wait if processes_of(view) else (
+        f"{wait}\nIf you know that it is dead: {command('resume', view.run)} --take-over")
 
 
 def ask_again(args: argparse.Namespace, run: str) -> Start:
     """`rerun`: a new run of the code and config that another run had, but for the values that are given."""
     model = find_run(run, Path(args.runs))
-    before = JobPlan.read(model.plan)
+    before = JobPlan.require(model.plan)
     loaded = load(model.config, args.words, _as_before(before, args))
     run_dir = RunDir.new(Path(args.runs), loaded.config.name)
     with pointing_into(loaded):
         plan = _planned_as_before(args, before, loaded, run_dir)
-    return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=plan, new=True, model=model))
+    return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=plan, model=model))
 
 
 def _planned_as_before(args: argparse.Namespace, before: JobPlan, loaded: Loaded, run_dir: RunDir) -> JobPlan:
@@ -108,19 +112,19 @@ def _with_code(args: argparse.Namespace, what: Start) -> Start:
     if what.plan.where == "debug" or args.no_snapshot:
         return what
     code = snapshot.newest_code((what.model or what.run_dir).path)
-    found = snapshot.Snapshot.read(code) if code and not args.new_code else None
+    found = snapshot.Snapshot.read(code / "snapshot.json") if code and not args.new_code else None
     if code and found and what.plan.where == "here" and not found.knows("drumbeat.launch.backends.allocation", code):
         raise RunError(Fault(what="the run's copy of the code is older than --here", where=str(code),
                              remedy="Add --new-code; or have it queued: --slurm instead of --here."))
     if not what.new and not args.new_code:
         return what if code is None or found is None else (
-            dataclasses.replace(what, plan=found.relocate(what.plan, code), code=code, copied=snapshot.code_text(code)))
+            dataclasses.replace(what, plan=found.relocate(what.plan, code), code=code, copied=found.text()))
     target = snapshot.next_code(what.run_dir.path)
     if code and found:
         return dataclasses.replace(what, plan=found.relocate(what.plan, target), code=target,
-                                   fill=partial(snapshot.copy, code), copied=snapshot.code_text(code))
+                                   fill=partial(snapshot.copy, code), copied=found.text())
     surveyed = snapshot.survey(what.loaded.config, what.file, what.plan)
-    words = f"a copy, taken when the run is submitted, of {', '.join(surveyed.trees.values())}"
+    words = f"a copy, taken when the run is submitted, of {', '.join(tree.folder for tree in surveyed.trees)}"
     return dataclasses.replace(what, plan=surveyed.relocate(what.plan, target), code=target, copied=words,
                                fill=partial(snapshot.take, surveyed, leave_out=Path(args.runs)))
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from drumbeat.configs.errors import WIDTH
 from drumbeat.configs.layers import short
 from drumbeat.configs.load import Loaded
+from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Config
 from drumbeat.launch.backends.executors import Request, command_text
-from drumbeat.launch.plan.job import JobPlan, leaked, torchrun_command
+from drumbeat.launch.plan.job import leaked, torchrun_command
 
 PLACES = {"debug": "in this process", "local": "on this machine", "slurm": "through SLURM"}
 SCRIPTS = {"slurm": "sbatch script", "here": "script, for the bash that starts a step of the job", "debug": "call"}

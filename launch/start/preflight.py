@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 from drumbeat.configs.errors import Fault, LaunchError
+from drumbeat.configs.run.plan import JobPlan
 from drumbeat.launch.backends.executors import Request, environment
-from drumbeat.launch.plan.job import JobPlan
 from drumbeat.launch.slurm.client import WAIT, ask
 from drumbeat.launch.slurm.sbatch_errors import refusal
 

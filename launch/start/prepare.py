@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
@@ -13,8 +12,9 @@ from typing import Any
 
 from drumbeat.configs.errors import Fault, PrepareError
 from drumbeat.configs.load import plain
+from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Config
-from drumbeat.launch.plan.job import JobPlan, leaked
+from drumbeat.launch.plan.job import leaked
 
 PREPARE = "drumbeat.trainers.commands.prepare"
 
@@ -26,7 +26,7 @@ def prepare(config: Config, plan: JobPlan) -> dict[str, Any]:
     """
     print("preparing  model, weights and data ...", file=sys.stderr, flush=True)
     scrubbed = {name: value for name, value in os.environ.items() if name not in leaked(os.environ)}
-    question = {"config": plain(config), "topology": dataclasses.asdict(plan.topology),
+    question = {"config": plain(config), "topology": plan.topology.as_json(),
                 "where": plan.where}
     done = subprocess.run([plan.python, "-m", "drumbeat.configs.importing", PREPARE], input=json.dumps(question),
                           stdout=subprocess.PIPE, text=True, env=scrubbed | plan.environment, check=False,

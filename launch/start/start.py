@@ -13,13 +13,17 @@ from pathlib import Path
 
 from drumbeat.configs.errors import Fault, LaunchError, UserError
 from drumbeat.configs.load import Loaded
-from drumbeat.configs.run.folder import RunDir, write_json, write_text
+from drumbeat.configs.run.files import write_text
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.plan import JobPlan
+from drumbeat.configs.run.records import Job, Where
+from drumbeat.configs.run.view import View
 from drumbeat.launch.attempts.gpu_locks import check_free
 from drumbeat.launch.backends.allocation import Here, note
 from drumbeat.launch.backends.executors import Executor, InProcess, Local, Slurm, require_slurm
 from drumbeat.launch.plan.gpus import together
-from drumbeat.launch.plan.job import JobPlan, Machine, Where
-from drumbeat.launch.plan.snapshot import Snapshot, code_text
+from drumbeat.launch.plan.job import Machine
+from drumbeat.launch.plan.snapshot import Snapshot
 from drumbeat.launch.start.describe import describe, summary
 
 EXECUTORS: dict[Where, type[Executor]] = {"debug": InProcess, "local": Local, "here": Here, "slurm": Slurm}
@@ -32,8 +36,8 @@ class Start:
     run_dir: RunDir
     loaded: Loaded
     plan: JobPlan
-    new: bool
-    """Whether the run is to be made; it goes on otherwise."""
+    before: View | None = None
+    """The run as it was, where it goes on; None where it is to be made."""
     file: Path | None = None
     """The config's file, for a new run of it."""
     model: RunDir | None = None
@@ -46,6 +50,11 @@ class Start:
     """The code in words, for a dry run."""
     preflight: bool = True
     """Whether to look for faults first."""
+
+    @property
+    def new(self) -> bool:
+        """Whether the run is to be made."""
+        return self.before is None
 
 
 def start(what: Start, *, dry_run: bool = False, detach: bool = False) -> int:
@@ -68,7 +77,6 @@ def start(what: Start, *, dry_run: bool = False, detach: bool = False) -> int:
     from drumbeat.launch.attempts.processes import ignoring_signals
     from drumbeat.launch.runs import attach as watch
 
-    before = run_dir.newest_attempt()
     with _all_or_nothing(what):
         if what.fill and what.code:
             what.fill(what.code)
@@ -81,10 +89,10 @@ def start(what: Start, *, dry_run: bool = False, detach: bool = False) -> int:
         if what.preflight and (what.new or what.fill):
             _prepare(what)
         with ignoring_signals(signal.SIGINT):
-            _write(run_dir, plan, what.loaded, new=what.new)
+            _write(what)
             watch.introduce(run_dir, summary(plan))
             if what.code:
-                print(f"code       {code_text(what.code)}", flush=True)
+                print(f"code       {Snapshot.require(what.code / 'snapshot.json').text()}", flush=True)
             if plan.held and (words := note(plan)):
                 print(f"note       {words}", flush=True)
             if plan.where != "debug":
@@ -93,9 +101,9 @@ def start(what: Start, *, dry_run: bool = False, detach: bool = False) -> int:
     if plan.where == "debug":
         executor.submit(request)
         print()
-        return watch.conclude(run_dir)
+        return watch.conclude(View.read(run_dir))
     if plan.where != "slurm" and not detach:
-        return watch.follow(run_dir, job, before)
+        return watch.follow(View.read(run_dir), job, what.before.attempt if what.before else None)
     watch.announce(run_dir, job, plan.where)
     return 0
 
@@ -111,14 +119,15 @@ def _prepare(what: Start) -> None:
             print(f"note       {warning}", flush=True)
 
 
-def _write(run_dir: RunDir, plan: JobPlan, loaded: Loaded, *, new: bool) -> None:
+def _write(what: Start) -> None:
     """The run's folder, with all that the workers need; for a run that goes on, its new plan and what else is new."""
+    run_dir, plan, loaded = what.run_dir, what.plan, what.loaded
     run_dir.path.mkdir(parents=True, exist_ok=True)
-    if new or any(not layer.origin.startswith("--") for layer in loaded.layers):
+    if what.new or any(not layer.origin.startswith("--") for layer in loaded.layers):
         write_text(run_dir.config, loaded.as_yaml())
-    write_json(run_dir.plan, plan.as_json())
+    plan.write(run_dir.plan)
     _write_job(run_dir, plan.where, None)
-    run_dir.write_status(state="pending", verdict="", deterministic=loaded.config.deterministic)
+    run_dir.write_status("pending", attempt=what.before.number if what.before else -1)
     link = run_dir.path.parent / f".latest.{os.getpid()}"
     link.symlink_to(run_dir.id)
     os.replace(link, run_dir.path.parent / "latest")
@@ -126,8 +135,8 @@ def _write(run_dir: RunDir, plan: JobPlan, loaded: Loaded, *, new: bool) -> None
 
 def _write_job(run_dir: RunDir, where: Where, job: str | None) -> None:
     """Where the run was started, for those who ask later whether it still is at work."""
-    write_json(run_dir.job, {"where": where, "id": job, "host": socket.gethostname(),
-                             "process": os.getpid() if where == "debug" else None})
+    Job(where=where, id=job, host=socket.gethostname(), process=os.getpid() if where == "debug" else None).write(
+        run_dir.job)
 
 
 @contextmanager
@@ -167,7 +176,7 @@ def _remove_empty(*folders: Path) -> None:
 def pointing_into(loaded: Loaded, code: Path | None = None) -> Iterator[None]:
     """Faults raised inside name a dotted key of the config; from here on they name the file and line it stands in. They
     name files of the code where a person would look for them, and not in the snapshot."""
-    snapshot = Snapshot.read(code) if code else None
+    snapshot = Snapshot.read(code / "snapshot.json") if code else None
     try:
         yield
     except UserError as error:

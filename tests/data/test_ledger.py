@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import random
 
 import numpy as np
 import pytest
 
-from drumbeat.data.ledger import BLOCK, Span, blocks, digest, expected
+from drumbeat.data.ledger import BLOCK, blocks, digest, expected
 from drumbeat.data.order import Integers, Stream, Timetable, keys, share
 
 SEED = 17
@@ -120,13 +119,3 @@ def test_blocks_cover_a_stretch_once_and_each_is_shown() -> None:
     assert total == digest(whole, whole * 3)
     assert max(map(len, blocks(first, last))) == BLOCK
     assert expected(blocks(4, 4), lambda positions: positions) == (0, 0)
-
-
-@pytest.mark.parametrize("value", [0, 1, 2**53 + 1, 2**63, 2**64 - 1])
-def test_spans_survive_json(value: int) -> None:
-    """Also through readers that keep numbers as doubles."""
-    span = Span(phase=1, first=2**40, steps=3, samples=36, digest=value, attempt=2, ranks=4)
-    written = json.dumps(span.as_json())
-    assert Span.from_json(json.loads(written)) == span
-    assert Span.from_json(json.loads(written, parse_int=float)) == span
-    assert json.loads(written)["digest"] == f"{value:016x}"

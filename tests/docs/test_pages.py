@@ -9,7 +9,7 @@ import pytest
 
 from docs.pages import FOLDER, header, pages
 from drumbeat.configs.layers import ROOT
-from drumbeat.configs.run.folder import read_json
+from drumbeat.configs.run.records import Result
 from drumbeat.launch.commands.main import main
 from tests.tiny import drumbeat, latest
 
@@ -53,7 +53,7 @@ def test_your_own_pieces_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     drumbeat(tmp_path, "rings.yaml", "--debug", "phases.train.epochs=1")
-    best = read_json(latest(tmp_path, "rings").result)["best"]
+    best = Result.require(latest(tmp_path, "rings").result).best
     assert best["balanced"] > 0.9
     monkeypatch.chdir(tmp_path)
     assert main(["report", "rings"]) == 0

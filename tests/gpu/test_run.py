@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from drumbeat.configs.run.folder import RunDir, read_json
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.plan import JobPlan
+from drumbeat.configs.run.records import FirstStep, Heartbeat, Result, Status
+from drumbeat.configs.run.view import View
 from tests.gpu.conftest import SIZES
 from tests.tiny import drumbeat, latest, write_config
 
@@ -19,15 +22,15 @@ BATCH_KEY = "max_batch_per_device"
 
 
 def test_the_flagship_learns(flagship: RunDir, device: str) -> None:
-    assert read_json(flagship.result)["state"] == "finished"
-    assert read_json(flagship.plan)["topology"]["device"] == device
+    assert View.read(flagship).state == "finished"
+    assert JobPlan.require(flagship.plan).topology.device == device
     losses = [point.value for point in EventAccumulator(str(flagship.tensorboard)).Reload().Scalars("train/loss")]
     third = len(losses) // 3
     assert statistics.mean(losses[-third:]) < 0.9 * statistics.mean(losses[:third])
 
 
 def test_the_gpu_in_use_is_told(flagship: RunDir, device: str) -> None:
-    used = read_json(flagship.status)["gpu"]
+    used = Heartbeat.require(flagship.attempt(0).heartbeat).gpu
     if device == "cuda":
         assert 0 < used["peak"] <= used["held"] < used["all"]
         assert 0 <= used.get("busy", 0) <= 100
@@ -42,11 +45,11 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(flagship: RunD
     fuse = ["task._target_=tests.tiny.Fuse", f"task.folder={home}", f"task.at=[{SIZES[device].kill_at},2]"]
     drumbeat(home, *flagship_words, *fuse, "launch.restarts=1", "--name", "killed", expect=1)
     run = latest(home, "killed")
-    assert read_json(run.status)["state"] == "failed"
+    assert View.read(run).state == "failed"
     drumbeat(home, "--resume", str(run.path))
     assert len(list(run.attempts.iterdir())) == 3
-    assert read_json(run.attempt(2).begun)["from"] > 0
-    assert read_json(run.result) == read_json(flagship.result)
+    assert FirstStep.require(run.attempt(2).begun).resumed_from > 0
+    assert Result.read(run.result) == Result.require(flagship.result)
 
 
 def test_a_run_out_of_memory_names_the_key_to_change(tmp_path: Path, device: str, one_rank: list[str]) -> None:
@@ -54,14 +57,14 @@ def test_a_run_out_of_memory_names_the_key_to_change(tmp_path: Path, device: str
     words = [str(write_config(tmp_path)), *one_rank, "model._target_=tests.gpu.subjects.Greedy", "launch.restarts=0",
              "phases.finetune=null", "phases.head.epochs=0.2"]
     drumbeat(tmp_path, *words, f"{BATCH_KEY}=null", expect=1)
-    verdict = read_json(latest(tmp_path).status)["verdict"]
+    verdict = Status.require(latest(tmp_path).status).verdict
     assert "ran out of" in verdict
     assert BATCH_KEY in verdict or device == "cpu"
     drumbeat(tmp_path, *words, f"{BATCH_KEY}=2")
-    assert read_json(latest(tmp_path).result)["state"] == "finished"
+    assert View.read(latest(tmp_path)).state == "finished"
 
 
 def test_debug_takes_the_first_gpu(tmp_path: Path, device: str) -> None:
     drumbeat(tmp_path, str(write_config(tmp_path)), "--debug", f"launch.gpus={'null' if device == 'cuda' else 0}",
              "phases.finetune=null", "phases.head.epochs=0.2")
-    assert read_json(latest(tmp_path).plan)["topology"]["device"] == device
+    assert JobPlan.require(latest(tmp_path).plan).topology.device == device

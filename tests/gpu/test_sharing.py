@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.load import ROOT, load
-from drumbeat.configs.run.folder import RunDir, read_json, write_json, write_text
+from drumbeat.configs.run.files import write_text
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import Result
 from drumbeat.configs.schema import Site
 from drumbeat.launch.plan.job import Machine, plan_job
 from tests.tiny import drumbeat, latest, write_config
@@ -25,8 +27,8 @@ LINEAR = ["model._target_=tests.tiny.Linear", "phases.head.freeze=[]", "phases.h
 
 def test_two_ranks_on_one_gpu(tmp_path: Path, device: str) -> None:
     drumbeat(tmp_path, str(write_config(tmp_path)), "--procs", "1", *LINEAR)
-    one = read_json(latest(tmp_path).result)
-    two = read_json(trained_by_two_ranks(tmp_path, device).result)
+    one = Result.require(latest(tmp_path).result)
+    two = Result.require(trained_by_two_ranks(tmp_path, device).result)
     assert two["samples_seen"] == one["samples_seen"]
     for split in ("last", "test"):
         assert two[split]["loss"] == pytest.approx(one[split]["loss"], rel=1e-4)
@@ -41,7 +43,7 @@ def trained_by_two_ranks(folder: Path, device: str) -> RunDir:
                     site=Site(), folder=ROOT)
     run.path.mkdir()
     write_text(run.config, loaded.as_yaml())
-    write_json(run.plan, plan.as_json())
+    plan.write(run.plan)
     attempt = run.claim_attempt()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

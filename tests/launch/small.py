@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from drumbeat.configs.load import load
+from drumbeat.configs.run.plan import JobPlan, Topology
+from drumbeat.configs.run.records import Where
 from drumbeat.configs.schema import Config, Site
-from drumbeat.launch.plan.job import JobPlan, Machine, Topology, Where, plan_job
+from drumbeat.launch.plan.job import Machine, plan_job
 
 CONFIG = """\
 name: small

@@ -14,10 +14,13 @@ import pytest
 from drumbeat.configs.errors import Fault, PrepareError
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.load import load, read
-from drumbeat.configs.run.folder import RunDir, read_json, write_json
+from drumbeat.configs.run.files import write_json
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.plan import JobPlan
+from drumbeat.configs.run.records import Job, Status
 from drumbeat.launch.commands.main import main
-from drumbeat.launch.plan.job import JobPlan
 from tests.launch.small import FACTS, write_config
+from tests.runs import write_state
 
 SUBMIT = ["run", "small.yaml", "--slurm", "--gpus", "2"]
 
@@ -68,10 +71,10 @@ def test_the_folder_holds_all_that_workers_and_verbs_need(cluster: Path) -> None
     run = only_run(cluster)
     assert read(run.config) == load("small.yaml", ["seed=5"], {"launch.gpus": 2}).config
     assert "seed: 5                                   # command line\n" in run.config.read_text()
-    assert JobPlan.read(run.plan).folder == str(cluster)
-    job = read_json(run.job)
-    assert (job["where"], job["id"]) == ("slurm", "4711")
-    assert read_json(run.status)["state"] == "pending"
+    assert JobPlan.require(run.plan).folder == str(cluster)
+    job = Job.require(run.job)
+    assert (job.where, job.id) == ("slurm", "4711")
+    assert Status.require(run.status).state == "pending"
     assert (cluster / "runs" / "small" / "latest").readlink() == Path(run.id)
     assert run.newest_attempt() is None
 
@@ -143,30 +146,29 @@ def test_resuming_goes_on_in_the_same_folder_where_it_ran_before(cluster: Path,
     assert main([*SUBMIT, "--profile", "example"]) == 0
     run = only_run(cluster)
     config = run.config.read_text()
-    run.write_status(state="stopped", step=7)
-    write_json(run.job, {})
+    write_state(run, "stopped")
+    run.job.unlink()
     monkeypatch.chdir("/")
     assert main(["run", "--resume", str(run.path)]) == 0
-    plan = JobPlan.read(run.plan)
+    plan = JobPlan.require(run.plan)
     assert (plan.where, plan.folder, plan.site.partition) == ("slurm", str(cluster), "gpu")
     assert (plan.topology.ranks_per_node, plan.topology.device) == (2, "cuda")
     assert run.config.read_text() == config
-    job = read_json(run.job)
-    assert (job["where"], job["id"]) == ("slurm", "4711")
-    status = read_json(run.status)
-    assert (status["state"], status["step"]) == ("pending", 7)
+    job = Job.require(run.job)
+    assert (job.where, job.id) == ("slurm", "4711")
+    assert Status.require(run.status).state == "pending"
 
 
 def test_resuming_with_other_processes(cluster: Path) -> None:
     assert main(SUBMIT) == 0
     run = only_run(cluster)
-    run.write_status(state="failed")
+    write_state(run, "failed")
     assert main(["run", "--resume", "small", "--gpus", "4", "--nodes", "2"]) == 0
-    topology = JobPlan.read(run.plan).topology
+    topology = JobPlan.require(run.plan).topology
     assert (topology.nodes, topology.ranks_per_node) == (2, 4)
-    run.write_status(state="failed")
+    write_state(run, "failed")
     assert main(["run", "--resume", "small", "--procs", "3", "--nodes", "1"]) == 0
-    topology = JobPlan.read(run.plan).topology
+    topology = JobPlan.require(run.plan).topology
     assert (topology.nodes, topology.ranks_per_node, topology.device) == (1, 3, "cpu")
 
 
@@ -183,16 +185,16 @@ def test_resuming_keeps_the_threads_of_each_rank(cluster: Path) -> None:
     """However many cores this machine has now: the order of summation depends on them."""
     assert main([*SUBMIT, "launch.cpus_per_rank=5"]) == 0
     run = only_run(cluster)
-    assert JobPlan.read(run.plan).environment["OMP_NUM_THREADS"] == "5"
-    run.write_status(state="failed")
+    assert JobPlan.require(run.plan).environment["OMP_NUM_THREADS"] == "5"
+    write_state(run, "failed")
     assert main(["run", "--resume", "small"]) == 0
-    assert JobPlan.read(run.plan).environment["OMP_NUM_THREADS"] == "5"
+    assert JobPlan.require(run.plan).environment["OMP_NUM_THREADS"] == "5"
 
 
 def test_resuming_with_what_cannot_change_the_results(cluster: Path) -> None:
     assert main([*SUBMIT, "seed=3"]) == 0
     run = only_run(cluster)
-    run.write_status(state="failed")
+    write_state(run, "failed")
     assert main(["run", "--resume", "small", "data.workers=2", "checkpoints.keep=9"]) == 0
     config = read(run.config)
     assert (config.seed, config.data.workers, config.checkpoints.keep) == (3, 2, 9)
@@ -206,7 +208,7 @@ def test_resuming_with_what_cannot_change_the_results(cluster: Path) -> None:
 def test_resuming_is_as_strict_as_starting(cluster: Path, capsys: pytest.CaptureFixture[str], words: list[str],
                                            said: str) -> None:
     assert main(SUBMIT) == 0
-    only_run(cluster).write_status(state="failed")
+    write_state(only_run(cluster), "failed")
     assert main(["run", "--resume", "small", *words]) == 2
     assert capsys.readouterr().err.startswith(said)
 
@@ -214,7 +216,7 @@ def test_resuming_is_as_strict_as_starting(cluster: Path, capsys: pytest.Capture
 def test_where_resuming_is_refused_the_run_is_as_before(cluster: Path) -> None:
     assert main(SUBMIT) == 0
     run = only_run(cluster)
-    run.write_status(state="stopped", verdict="stopped at step 7", step=7)
+    write_state(run, "stopped", "stopped at step 7")
     before = {path: path.read_text() for path in (run.plan, run.status, run.job, run.config)}
     refuse(cluster)
     assert main(["run", "--resume", "small", "--gpus", "4"]) == 2
@@ -284,12 +286,12 @@ def test_a_run_keeps_its_code_and_can_be_given_newer(lab: Path, capsys: pytest.C
     assert main(SUBMIT) == 0
     run = only_run(lab)
     (lab / "nets.py").write_text("two")
-    run.write_status(state="failed")
+    write_state(run, "failed")
     assert main(["resume", "small"]) == 0
     assert imports_from(run) == (f"{run.path}/code/{ROOT.name}/src", f"{run.path}/code/lab")
     assert marked(run) == "one"
 
-    run.write_status(state="failed")
+    write_state(run, "failed")
     refuse(lab.parent)
     assert main(["resume", "small", "--new-code"]) == 2
     assert sorted(path.name for path in run.path.glob("code*")) == ["code"]
@@ -307,7 +309,7 @@ def test_a_run_is_started_again_with_its_code_and_config(lab: Path) -> None:
     assert main(["rerun", first.id, "batch_size=16", "--nodes", "2"]) == 0
     second = RunDir((lab / "runs" / "small" / "latest").resolve())
     assert second != first
-    config, plan = read(second.config), JobPlan.read(second.plan)
+    config, plan = read(second.config), JobPlan.require(second.plan)
     assert (config.seed, config.batch_size, marked(second)) == (5, 16, "one")
     assert (plan.where, plan.site.partition) == ("slurm", "gpu")
     assert (plan.topology.nodes, plan.topology.ranks_per_node) == (2, 2)
@@ -321,7 +323,7 @@ def test_without_a_snapshot_the_code_runs_where_it_is(lab: Path) -> None:
     run = only_run(lab)
     assert not list(run.path.glob("code*"))
     assert imports_from(run) == (f"{ROOT}/src", str(lab))
-    run.write_status(state="failed")
+    write_state(run, "failed")
     assert main(["resume", "small"]) == 0
     assert not list(run.path.glob("code*"))
 
@@ -341,8 +343,8 @@ def test_a_plan_of_a_later_version_is_read(cluster: Path) -> None:
     """As the launcher of today writes it for the node launcher in an older snapshot."""
     assert main(SUBMIT) == 0
     run = only_run(cluster)
-    values = read_json(run.plan)
+    before = JobPlan.require(run.plan)
+    values = before.as_json()
     values["site"]["later"] = values["topology"]["later"] = values["later"] = 1
-    before = JobPlan.read(run.plan)
     write_json(run.plan, values)
-    assert JobPlan.read(run.plan) == before
+    assert JobPlan.require(run.plan) == before

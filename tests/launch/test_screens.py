@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from drumbeat.configs.run.folder import write_json
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import State
 from drumbeat.launch.commands.main import main
 from tests.launch.small import write_config
+from tests.runs import write_job, write_plan
 
 SCREENS: dict[str, str] = {
     "rnu small.yaml": """\
@@ -311,9 +313,8 @@ error: run 20260101-000000-bbbbb is still running
          20260101-000000-bbbbb --take-over
 """,
     "resume waiting --take-over": """\
-error: the run's plan is missing or damaged: 'topology'
-  where  HERE/runs/waiting/20260101-000000-bbbbb/plan.json
-  do     Start a new run.
+error: cannot read the config: No such file or directory
+  where  runs/waiting/20260101-000000-bbbbb/config.yaml
 """,
     "rerun don": """\
 error: there is no run 'don'
@@ -420,12 +421,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("drumbeat.launch.runs.find.program", lambda name: f"/nowhere/{name}")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    for name, number, state in (("done", "aaaaa", "finished"), ("waiting", "bbbbb", "pending")):
-        folder = tmp_path / "runs" / name / f"20260101-000000-{number}"
-        folder.mkdir(parents=True)
-        write_json(folder / "plan.json", {})
-        write_json(folder / "status.json", {"state": state})
-        write_json(folder / "job.json", {"where": "slurm", "id": "4711"})
+    states: list[tuple[str, str, State]] = [("done", "aaaaa", "finished"), ("waiting", "bbbbb", "pending")]
+    for name, number, state in states:
+        run = RunDir(tmp_path / "runs" / name / f"20260101-000000-{number}")
+        write_plan(run)
+        run.write_status(state, attempt=-1)
+        write_job(run, "slurm", id="4711")
     write_config(tmp_path)
     return tmp_path
 

@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 
 from drumbeat.configs.errors import LaunchError
-from drumbeat.configs.run.folder import RunDir, read_json, write_json
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import Status
+from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.executors import Slurm
 from drumbeat.launch.runs.why import why
 from drumbeat.launch.start.preflight import check_cluster
 from tests.launch.node.test_launcher import until
+from tests.runs import write_job, write_plan, write_state
 from tests.slurm.cluster import Cluster
 from tests.slurm.test_launcher import Submitted, submitted  # noqa: F401
 from tests.slurm.test_submission import request
@@ -99,10 +102,12 @@ def test_why_a_job_waits(accounts: Cluster, ahead: Callable[..., None], tmp_path
     run = RunDir(tmp_path / "run")
     asked = request(tmp_path, "launch.gpus=0", "launch.nodes=1", *assignments, account="lab", **site)
     job = Slurm().submit(asked)
-    run.write_status(state="pending")
-    write_json(run.job, {"where": "slurm", "id": job.id})
-    until(lambda: reason in why(run))
-    said = " ".join(why(run).split())
+    write_plan(run)
+    write_state(run, "pending")
+    write_job(run, "slurm", id=job.id)
+    view = View.read(run)
+    until(lambda: reason in why(view))
+    said = " ".join(why(view).split())
     assert f"why {reason}: " in said and words in said
     assert ("CANCEL" not in said) and ("drumbeat cancel" in said) == (not first)
 
@@ -142,6 +147,6 @@ def test_sacct_is_not_asked(accounts: Cluster, submitted: Callable[..., Submitte
     job.up(2)
     verb(tmp_path, "cancel", *words)
     until(lambda: not accounts.run("squeue", "--noheader"))
-    assert read_json(job.run.status)["state"] == "cancelled"
+    assert Status.require(job.run.status).state == "cancelled"
     assert found.read_text().strip() == str(sacct), "the nodes would have found the slow one"
     assert not asked.exists()

@@ -20,15 +20,17 @@ import pytest
 
 from drumbeat.configs import importing
 from drumbeat.configs.errors import LaunchError
-from drumbeat.configs.run.folder import RunDir, write_json
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.plan import Held, JobPlan, Topology
+from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.allocation import Here, held
-from drumbeat.launch.plan.job import Held, JobPlan, Topology
 from drumbeat.launch.runs.find import processes_of, still_runs
 from drumbeat.launch.runs.stop import ask_to_stop, cancel
 from drumbeat.launch.slurm.client import steps
 from tests.launch import standin
 from tests.launch.node.test_launcher import ROOT, alive, until
+from tests.runs import write_job, write_state
 from tests.slurm.cluster import Cluster
 from tests.slurm.matrix import on
 from tests.slurm.test_launcher import Submitted
@@ -49,20 +51,20 @@ class Lent(Submitted):
                        site=Site(**site), environment=importing.environment(str(ROOT), []), folder=str(folder),
                        restarts=restarts)
         self.request = Here().prepare(plan)
-        write_json(self.run.plan, replace(plan, python=standin.install(folder)).as_json())
+        replace(plan, python=standin.install(folder)).write(self.run.plan)
         self.resume()
 
     def resume(self) -> None:
         """Starts it, for the first time or once more."""
-        self.run.write_status(state="pending")
-        write_json(self.run.job, {"where": "here", "id": self.job, "host": socket.gethostname()})
+        write_state(self.run, "pending")
+        write_job(self.run, "here", id=self.job, host=socket.gethostname())
         self.started = Here().submit(self.request)
 
     def gone(self) -> None:
         """Waits until nothing of the run is left; the allocation is as it was."""
         self.seen |= {pid for pids in map(partial(standin.pids, self.run.path), range(3)) for pid in pids.values()}
         until(lambda: not self.started.running(), seconds=120)
-        assert self.left() == processes_of(self.run) == steps(self.job, self.run.id) == []
+        assert self.left() == processes_of(View.read(self.run)) == steps(self.job, self.run.id) == []
         assert (self.cluster.state(self.job), self.restarts()) == ("RUNNING", 0)
 
     def finish(self) -> None:
@@ -134,7 +136,7 @@ def test_two_runs_share_it_and_others_wait(cluster: Cluster, allocate: Allocate,
     runs = [Lent(cluster, tmp_path / name, job) for name in ("one", "two")]
     assert not set(runs[0].up().values()) & set(runs[1].up().values())
     waiting, unwanted = (Lent(cluster, tmp_path / name, job) for name in ("three", "four"))
-    until(lambda: len(processes_of(unwanted.run)) == 2)  # bash and srun
+    until(lambda: len(processes_of(View.read(unwanted.run))) == 2)  # bash and srun
     cancel(unwanted.run)
     unwanted.gone()
     for run in runs:
@@ -155,8 +157,9 @@ def test_cancelled(cluster: Cluster, allocate: Allocate, tmp_path: Path, monkeyp
     if elsewhere:
         monkeypatch.setattr("drumbeat.launch.runs.find.processes_of", lambda *_: [])
         monkeypatch.setattr("drumbeat.launch.runs.stop.processes_of", lambda *_: [])
-        assert still_runs(run.run).startswith(f"step {run.job}.")
-    assert cancel(run.run).startswith(f"{run.run.id} ended; SLURM job {run.job} stays; there is no checkpoint.")
+        assert still_runs(View.read(run.run)).startswith(f"step {run.job}.")
+    said = cancel(View.read(run.run))
+    assert said.startswith(f"{run.run.id} ended; SLURM job {run.job} stays; there is no checkpoint.")
     monkeypatch.undo()
     run.gone()
     assert run.state() == "cancelled"

@@ -18,12 +18,14 @@ from typing import Any
 import pytest
 
 from drumbeat.configs import importing
-from drumbeat.configs.run.folder import RunDir, read_json, write_json
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.plan import JobPlan, Topology
+from drumbeat.configs.run.records import AttemptStart, Status, Verdict
 from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.executors import Slurm
-from drumbeat.launch.plan.job import JobPlan, Topology
 from tests.launch import standin
 from tests.launch.node.test_launcher import ROOT, alive, until
+from tests.runs import write_job, write_state
 from tests.slurm.cluster import Cluster
 from tests.slurm.matrix import on
 from tests.slurm.test_cluster import submit
@@ -44,16 +46,16 @@ class Submitted:
                        site=Site(**{"time_minutes": 10, **site}), environment=importing.environment(str(ROOT), []),
                        folder=str(folder), restarts=restarts)
         self.request = Slurm().prepare(plan)
-        write_json(self.run.plan, replace(plan, python=standin.install(folder)).as_json())
+        replace(plan, python=standin.install(folder)).write(self.run.plan)
         self.resume()
         self.seen: set[int] = set()
 
     def resume(self) -> None:
         """Submits it, for the first time or once more."""
-        self.run.write_status(state="pending")
-        write_json(self.run.job, {"where": "slurm", "id": None})
+        write_state(self.run, "pending")
+        write_job(self.run, "slurm")
         self.job = str(Slurm().submit(self.request).id)
-        write_json(self.run.job, {"where": "slurm", "id": self.job})
+        write_job(self.run, "slurm", id=self.job)
 
     def up(self, attempt: int = 0) -> dict[str, int]:
         """Waits until an attempt is up; who is who."""
@@ -87,10 +89,10 @@ class Submitted:
         return process
 
     def words(self, attempt: int) -> str:
-        return str(read_json(self.run.attempt(attempt).verdict)["words"])
+        return Verdict.require(self.run.attempt(attempt).verdict).words
 
     def state(self) -> str:
-        return str(read_json(self.run.status)["state"])
+        return Status.require(self.run.status).state
 
     def left(self) -> list[int]:
         return [pid for pid in self.seen if alive(pid)]
@@ -167,7 +169,7 @@ def test_a_rank_and_then_an_agent_is_killed_on_the_second_node(submitted: Callab
     assert (job.words(0), job.words(1)) == (
         "rank 1 on n2 was killed (SIGKILL; out of memory?); there is no checkpoint",
         "torchrun on n2 was killed (SIGKILL; out of memory?); there is no checkpoint")
-    ports = {read_json(job.run.attempt(number).launch)["port"] for number in range(3)}
+    ports = {AttemptStart.require(job.run.attempt(number).launch).port for number in range(3)}
     assert (len(ports), job.restarts()) == (3, 0)
 
 

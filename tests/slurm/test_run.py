@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.layers import ROOT
-from drumbeat.configs.run.folder import RunDir, read_json
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import AttemptStart, NodeDown, Result, Status, Verdict
 from tests.launch.node.test_launcher import until
 from tests.slurm.cluster import Cluster
 from tests.slurm.matrix import SOME, on
@@ -27,11 +28,11 @@ START = 180.0
 
 
 @pytest.fixture(scope="session")
-def here(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+def here(tmp_path_factory: pytest.TempPathFactory) -> Result:
     """The result of two ranks on this machine."""
     folder = tmp_path_factory.mktemp("here")
     drumbeat(folder, str(write_config(folder)), "--procs", "2")
-    return read_json(latest(folder).result)
+    return Result.require(latest(folder).result)
 
 
 class Job:
@@ -53,30 +54,30 @@ class Job:
         until((self.folder / f"blown-{blown}").exists, seconds=START)
 
     def words(self, attempt: int) -> str:
-        return str(read_json(self.run.attempt(attempt).verdict)["words"])
+        return Verdict.require(self.run.attempt(attempt).verdict).words
 
     def go_on(self) -> None:
         """Lets the ranks go on once the launcher has asked them to stop."""
         until(self.run.attempt(0).stop.exists)
         (self.folder / "go").touch()
 
-    def result(self) -> dict[str, object]:
+    def result(self) -> Result:
         self.cluster.wait(self.id, "COMPLETED", timeout=2 * START)
-        return read_json(self.run.result)
+        return Result.require(self.run.result)
 
 
 @on("cgroup", among=SOME)
-def test_two_nodes_compute_what_one_computes(cluster: Cluster, tmp_path: Path, here: dict[str, object]) -> None:
+def test_two_nodes_compute_what_one_computes(cluster: Cluster, tmp_path: Path, here: Result) -> None:
     job = Job(cluster, tmp_path)
     assert job.result() == here
     attempt = job.run.attempt(0)
     assert attempt.log(0).exists()
-    assert read_json(attempt.launch)["address"] == read_json(attempt.down(0))["host"] == "n1"
-    assert read_json(job.run.status)["state"] == "finished"
+    assert AttemptStart.require(attempt.launch).address == NodeDown.require(attempt.down(0)).host == "n1"
+    assert Status.require(job.run.status).state == "finished"
 
 
 @on("cgroup", among=SOME)
-def test_in_an_salloc(cluster: Cluster, tmp_path: Path, here: dict[str, object]) -> None:
+def test_in_an_salloc(cluster: Cluster, tmp_path: Path, here: Result) -> None:
     """With --here: attached as on this machine, on both nodes, and a rank is killed on the second one. What the shell
     has from its own job does no harm."""
     write_config(tmp_path)
@@ -88,13 +89,13 @@ def test_in_an_salloc(cluster: Cluster, tmp_path: Path, here: dict[str, object])
     assert "2 ranks on the CPU, 2 nodes x 1, in the allocation of SLURM job" in done.stdout
     assert "restarting: rank 1 on n2 was killed (SIGKILL; out of memory?) at step" in done.stdout
     assert "\nfinished   42 steps, 454 samples (4 past the end of a phase, in its last batch)\n" in done.stdout
-    assert read_json(latest(tmp_path).result) == here
+    assert Result.require(latest(tmp_path).result) == here
     assert re.search(r"Job allocation \d+ has been revoked|Relinquishing job allocation", done.stderr)
 
 
 @on("linuxproc-accounts", among=SOME)
 def test_ahead_of_its_time_limit_it_saves_and_goes_on_later(cluster: Cluster, tmp_path: Path,
-                                                            here: dict[str, object]) -> None:
+                                                            here: Result) -> None:
     """Loader workers included: under linuxproc SLURM signals every process of the job."""
     job = Job(cluster, tmp_path, "data.workers=1", at="[70]")
     job.reach()
@@ -107,7 +108,7 @@ def test_ahead_of_its_time_limit_it_saves_and_goes_on_later(cluster: Cluster, tm
 
 
 @on("pgid", among=SOME)
-def test_a_rank_killed_on_the_second_node(cluster: Cluster, tmp_path: Path, here: dict[str, object]) -> None:
+def test_a_rank_killed_on_the_second_node(cluster: Cluster, tmp_path: Path, here: Result) -> None:
     """The nodes restart in place together, within the same allocation."""
     job = Job(cluster, tmp_path, at="[70]", how="kill")
     assert job.result() == here
@@ -117,7 +118,7 @@ def test_a_rank_killed_on_the_second_node(cluster: Cluster, tmp_path: Path, here
 
 
 @on("linuxproc-accounts", among=SOME)
-def test_a_launcher_killed_on_the_second_node(cluster: Cluster, tmp_path: Path, here: dict[str, object]) -> None:
+def test_a_launcher_killed_on_the_second_node(cluster: Cluster, tmp_path: Path, here: Result) -> None:
     """The launchers of both nodes are started again, in the same allocation."""
     job = Job(cluster, tmp_path, at="[70]", how="hold")
     job.reach()

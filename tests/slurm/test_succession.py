@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from drumbeat.configs.run.folder import read_json
+from drumbeat.configs.run.records import Job, NodeUp, Status
 from tests.launch import standin
 from tests.launch.node.test_launcher import alive, until
 from tests.slurm.cluster import Cluster
@@ -25,8 +25,8 @@ NO_REQUEUE = {"requeue": False, "no-requeue": True}
 
 def successor(job: Submitted) -> str:
     """The id of the job that follows, once it is queued."""
-    until(lambda: read_json(job.run.job).get("successor"))
-    return str(read_json(job.run.job)["successor"])
+    until(lambda: Job.require(job.run.job).successor)
+    return str(Job.require(job.run.job).successor)
 
 
 def gone(job: Submitted) -> bool:
@@ -46,7 +46,7 @@ def test_the_time_limit(submitted: Start) -> None:  # noqa: F811
     job.cluster.wait(job.job, "FAILED")
     job.up(1)
     assert job.words(0) == "stopped at step 1: the job's time limit is near"
-    assert read_json(job.run.job)["id"] == next_job
+    assert Job.require(job.run.job).id == next_job
     last = successor(job)
     assert last != next_job
     (job.run.path / "standin" / "finish").touch()
@@ -91,7 +91,7 @@ def test_a_run_that_somebody_resumed_is_left_to_that_job(submitted: Start) -> No
     job.up(1)
     job.cluster.run("scontrol", "release", next_job)
     job.cluster.wait(next_job, "COMPLETED")
-    assert read_json(job.run.job)["id"] == job.job
+    assert Job.require(job.run.job).id == job.job
     (job.run.path / "standin" / "finish").touch()
     job.cluster.wait(job.job, "COMPLETED")
     until(lambda: gone(job))
@@ -101,7 +101,7 @@ def test_a_run_that_somebody_resumed_is_left_to_that_job(submitted: Start) -> No
 def test_preempted_by_cancelling_it_queues_itself_again(submitted: Start) -> None:  # noqa: F811
     job = submitted()
     job.up()
-    assert not read_json(job.run.job).get("successor")
+    assert not Job.require(job.run.job).successor
     urgent = submit(job.cluster, "urgent", "true")
     job.cluster.wait(urgent, "COMPLETED")
     job.up_again(1)
@@ -150,7 +150,7 @@ def test_from_within_a_container(submitted: Start, tmp_path: Path) -> None:  # n
     (programs / "sh").symlink_to("/bin/sh")
     job = submitted(prefix=f"env PATH={programs}")
     job.up()
-    assert not read_json(job.run.job).get("successor")
+    assert not Job.require(job.run.job).successor
     job.cluster.run("scancel", "--signal=USR2", job.job)
     job.up_again(1)
     job.finish()
@@ -180,7 +180,7 @@ def test_a_launcher_that_is_killed_each_time(submitted: Start) -> None:  # noqa:
     job.cluster.wait(job.job, "FAILED")
     assert job.state() == "failed"
     assert job.words(1).endswith("given up: 2 times in a row without a newer checkpoint")
-    assert read_json(job.run.status)["verdict"] == job.words(1)
+    assert Status.require(job.run.status).verdict == job.words(1)
     assert standin.pids(job.run.path, 2) == {}
 
 
@@ -198,7 +198,7 @@ def test_a_node_fails(cluster: Cluster, submitted: Start, requeue: bool) -> None
     else:
         job.up(1)
     until(lambda: not [pid for pid in before.values() if alive(pid)])
-    assert {read_json(job.run.attempt(1).present(node))["host"] for node in (0, 1)} == {"n1", "n3"}
+    assert {NodeUp.require(job.run.attempt(1).present(node)).host for node in (0, 1)} == {"n1", "n3"}
     (job.run.path / "standin" / "finish").touch()
     until(lambda: gone(job))
     assert job.state() == "finished"

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from drumbeat.configs.run.folder import RunDir, read_json
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import Status
 from tests.launch.node.test_launcher import until
 from tests.slurm.cluster import Cluster
 from tests.slurm.matrix import SOME, on
@@ -69,7 +70,7 @@ def test_a_job_that_waits_is_explained_and_cancelled(cluster: Cluster, tmp_path:
     assert "the run cannot be cancelled: SLURM does not answer" in verb(tmp_path, "cancel", "tiny", expect=2, **alone)
 
     assert f"SLURM job {job} cancelled; there is no checkpoint" in verb(tmp_path, "cancel", "tiny")
-    assert read_json(run.status)["state"] == "cancelled"
+    assert Status.require(run.status).state == "cancelled"
     assert job not in cluster.run("squeue", "--noheader", "--format", "%i")
     cluster.run("scancel", ahead)
 
@@ -96,7 +97,7 @@ def test_a_job_runs_the_code_it_was_submitted_with(cluster: Cluster, tmp_path: P
     assert marks(run) == {"submitted"}
     assert len(list(run.attempts.iterdir())) == 2
     verb(tmp_path, "cancel", "tiny")
-    assert read_json(run.status)["state"] == "cancelled"
+    assert Status.require(run.status).state == "cancelled"
     assert cluster.run("squeue", "--noheader") == ""
 
 

@@ -10,11 +10,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from drumbeat.configs.load import load
-from drumbeat.configs.run.folder import RunDir, write_json
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import Progress
 from drumbeat.trainers.account import describe
 from drumbeat.trainers.build import build_sets, place_model
-from drumbeat.trainers.checkpoints.manager import Checkpoints, Progress
+from drumbeat.trainers.checkpoints.manager import Checkpoints
 from drumbeat.trainers.facts import facts_of, with_facts
+from tests.runs import write_plan
 
 PHASES = "phases: {only: {epochs: 1, optimizer: {_target_: torch.optim.Adam, lr: 1e-3}}}\n"
 
@@ -78,9 +80,8 @@ def run_of(folder: Path, text: str) -> RunDir:
     (folder / "made.yaml").write_text(text.replace("ROOT", str(folder)))
     loaded = load(folder / "made.yaml")
     run = RunDir(folder / "runs" / "made" / "20260101-000000-aaaaa")
-    run.path.mkdir(parents=True)
+    write_plan(run)
     run.config.write_text(loaded.as_yaml())
-    write_json(run.plan, {"topology": {"cpus_per_rank": 1}})
     sets = build_sets(loaded.config)
     model = place_model(with_facts(loaded.config, facts_of(sets.train)), torch.device("cpu"))
     checkpoints = Checkpoints(run, run.claim_attempt(), keep=2)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from drumbeat.configs.run.folder import RunDir, read_json
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import Status
 from drumbeat.data.order import Stream
 from drumbeat.launch.commands.main import main
 from drumbeat.trainers.commands.verify import verify
@@ -46,7 +47,7 @@ def test_a_damaged_file_ends_a_run_that_goes_on_once_it_is_mended(tmp_path: Path
     failed = drumbeat(tmp_path, config, "--procs", "2", "data.train={_target_: drumbeat.data.ImageFolder, "
                       f"root: {tmp_path / 'pictures'}, channels: 1}}", "data.workers=1", expect=1)
     run = latest(tmp_path)
-    verdict = read_json(run.status)["verdict"]
+    verdict = Status.require(run.status).verdict
     assert f" failed at step 3: ValueError: cannot read the image {damaged}: " in verdict
     assert verdict.startswith("rank 0 on ")
     assert verdict.endswith("; the last checkpoint is of step 3; given up: the same again")
@@ -55,18 +56,18 @@ def test_a_damaged_file_ends_a_run_that_goes_on_once_it_is_mended(tmp_path: Path
 
     damaged.unlink()
     drumbeat(tmp_path, "--resume", "tiny", "--procs", "3", expect=1)
-    assert read_json(run.status)["verdict"] == (
+    assert Status.require(run.status).verdict == (
         "the training set has changed since the checkpoint; the last checkpoint is of step 3; not tried again: it "
         "would fail the same way")
     assert attempts(run) == ["000", "001", "002"]
-    assert "40 samples then, 39 now" in run.attempt(2).errors()[0]["message"]
+    assert "40 samples then, 39 now" in run.attempt(2).errors()[0].message
 
     damaged.write_bytes(whole)
     refused = drumbeat(tmp_path, "--debug", "--resume", "tiny", expect=2)
     assert "as many samples, but other files or sizes" in refused.stderr
     done = drumbeat(tmp_path, "--debug", "--resume", "tiny", "data.may_change=true")
     assert "note: files of the training set have changed since the checkpoint, as data.may_change allows" in done.stdout
-    assert read_json(run.result)["state"] == "finished"
+    assert Status.require(run.status).state == "finished"
     report = verify(run)
     assert report.faults == 0
     assert {span.attempt: span.ranks for phase in report.phases for span in phase.spans} == {0: 2, 4: 1}

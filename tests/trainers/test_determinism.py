@@ -6,13 +6,16 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from drumbeat.configs.determinism import Operation, claim, operations, record
-from drumbeat.configs.run.folder import RunDir, read_json, write_json
+from drumbeat.configs.run.files import read_object
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import Result
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.drill.drill import conclusion
 from drumbeat.trainers.commands import compare, verify
@@ -47,7 +50,7 @@ def test_an_operation_that_torch_warns_of_is_recorded_and_printed_once(
     finally:
         torch.use_deterministic_algorithms(False)
     (file,) = (tmp_path / "nondeterministic").iterdir()
-    found = read_json(file)
+    found = read_object(file) or {}
     assert (found["name"], found["attempt"], found["rank"]) == ("put_", 2, 3)
     assert found["line"].startswith(f"{__file__}:")
     printed = capsys.readouterr()
@@ -90,7 +93,7 @@ def test_ranks_and_attempts_share_one_record(tmp_path: Path) -> None:
         record(run, Operation(name=name, attempt=attempt, rank=rank, line="net.py:7"))
     assert claim(run) == ("Flash Attention, put_ have no deterministic implementation: repeating this run may give "
                           "different bits")
-    assert read_json(run.nondeterministic / "put_.json")["attempt"] == 0
+    assert Operation.require(run.nondeterministic / "put_.json").attempt == 0
 
 
 def test_the_drill_names_them_whether_or_not_something_is_lost(tmp_path: Path) -> None:
@@ -111,9 +114,9 @@ def test_a_run_names_them_wherever_it_claims_to_be_exact(tmp_path: Path, capsys:
     done = drumbeat(tmp_path, str(write_config(tmp_path)), "--procs", "2", "model._target_=tests.tiny.PutsOnRank1",
                     "phases.head.epochs=0.5", "phases.finetune.epochs=0.5")
     run = latest(tmp_path)
-    assert read_json(run.nondeterministic / "put_.json")["rank"] == 1
+    assert Operation.require(run.nondeterministic / "put_.json").rank == 1
     assert f"note       {PUT[:PUT.index(' bits')]}" in " ".join(done.stdout.split("\n           ")), done.stdout
-    result = read_json(run.result)
+    result = Result.require(run.result)
     assert result["deterministic"] is True
     assert result["nondeterministic_operations"] == ["put_"]
     assert "does not have a deterministic implementation" not in run.attempt(0).log(1).read_text()
@@ -128,7 +131,7 @@ def test_a_run_names_them_wherever_it_claims_to_be_exact(tmp_path: Path, capsys:
 
     other = RunDir(tmp_path / "that did not meet it")
     shutil.copytree(run.path, other.path)
-    write_json(other.result, result | {"nondeterministic_operations": []})
+    replace(result, nondeterministic_operations=()).write(other.result)
     compare.main(str(other.path), str(run.path), exact=True)
     printed = capsys.readouterr()
     assert json.loads(printed.out) == []
@@ -143,5 +146,4 @@ def test_a_run_that_is_not_deterministic_promises_no_bits(tmp_path: Path) -> Non
     words = "deterministic is false: repeating this run may give different bits"
     assert done.stdout.count(f"note       {words}") == 2, "in the header and at the end"
     assert claim(run) == words
-    assert read_json(run.status)["deterministic"] is False
-    assert read_json(run.result)["deterministic"] is False
+    assert not Result.require(run.result).deterministic

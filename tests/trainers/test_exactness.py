@@ -18,18 +18,19 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.load import ROOT
-from drumbeat.configs.run.folder import RunDir, read_json
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import Result, Status
+from drumbeat.configs.run.view import View
 from drumbeat.launch.runs.find import processes_of
 from tests.tiny import drumbeat, latest, write_config
 
 pytestmark = pytest.mark.slow
 
 
-def finished(folder: Path) -> dict[str, object]:
-    """The result of the newest run, less what may differ between two attempts at the same."""
-    result = read_json(latest(folder).result)
-    assert result["state"] == "finished"
-    return result
+def finished(folder: Path) -> Result:
+    """The result of the newest run, which has finished."""
+    assert Status.require(latest(folder).status).state == "finished"
+    return Result.require(latest(folder).result)
 
 
 def wait_for(path: Path, process: subprocess.Popen[bytes], seconds: float = 120) -> None:
@@ -66,7 +67,7 @@ def test_everything_killed_and_resumed_changes_nothing(tmp_path: Path, blow: int
     wait_for(killed / "blown-0", process)
     kill_all(latest(killed))
     process.wait()
-    assert read_json(latest(killed).status)["state"] == "failed"
+    assert Status.require(latest(killed).status).state == "failed"
     drumbeat(killed, "--resume", latest(killed).id)
     assert finished(killed) == finished(straight)
 
@@ -86,10 +87,10 @@ def test_debug_equals_one_rank_and_resumes(tmp_path: Path) -> None:
 def kill_all(run: RunDir) -> None:
     """What a power cut does to a run."""
     for _ in range(3):
-        for process in processes_of(run):
+        for process in processes_of(View.read(run)):
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
     until = time.monotonic() + 20
-    while processes_of(run):
+    while processes_of(View.read(run)):
         assert time.monotonic() < until, "processes of the run are left"
         time.sleep(0.02)

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.layers import ROOT
-from drumbeat.configs.run.folder import RunDir, write_text
+from drumbeat.configs.run.files import write_text
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.launch.node.rendezvous import free_port
 from drumbeat.trainers.forkserver import targets
 from tests.tiny import CONFIG

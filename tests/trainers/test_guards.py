@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from drumbeat.configs.run.folder import read_json
+from drumbeat.configs.run.records import CheckpointState, Result, Status
 from drumbeat.data.order import Stream
 from drumbeat.trainers.checkpoints.state import weights_sha256
 from drumbeat.trainers.guards import Buffers, weights_digest
@@ -120,12 +120,12 @@ def test_a_loss_that_is_no_number_ends_the_run_and_names_the_samples(tmp_path: P
     drumbeat(tmp_path, str(write_config(tmp_path)), *POISONED, "--procs", "2", expect=1)
     run = latest(tmp_path)
     rank = int(AT % 12 >= 6)
-    verdict = read_json(run.status)["verdict"]
+    verdict = Status.require(run.status).verdict
     assert f"the loss is nan at step {STEP} of rank {rank}; positions " in verdict
     assert f"{AT} (sample {POISON})" in verdict
     assert verdict.endswith(f"; the last checkpoint is of step {STEP}; not tried again: it would fail the same way")
     assert len(list(run.attempts.iterdir())) == 1
-    assert read_json(run.checkpoints / "last" / "state.json")["progress"]["phase_step"] == STEP
+    assert CheckpointState.require(run.checkpoints / "last" / "state.json").progress.phase_step == STEP
     again = drumbeat(tmp_path, "--resume", "tiny", "--debug", expect=None)  # steps into it
     assert f"the loss is nan at step {STEP} of rank 0" in again.stdout + again.stderr
 
@@ -133,9 +133,9 @@ def test_a_loss_that_is_no_number_ends_the_run_and_names_the_samples(tmp_path: P
 @pytest.mark.slow
 def test_such_a_step_can_be_skipped(tmp_path: Path) -> None:
     drumbeat(tmp_path, str(write_config(tmp_path)), *POISONED, "--debug", "not_finite=skip")
-    result = read_json(latest(tmp_path).result)
-    assert result["steps"] == 42
-    assert result["best"]["accuracy"] > 0.7
+    result = Result.require(latest(tmp_path).result)
+    assert result.steps == 42
+    assert result.best["accuracy"] > 0.7
 
 
 @pytest.mark.slow

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import Heartbeat
+from drumbeat.configs.run.view import View
 from drumbeat.data.images import Normalize
 from drumbeat.trainers.tracking import Tracker, contact_sheet
+from drumbeat.trainers.worker import tell_of_a_pause
+from tests.runs import write_plan
 
 
 def test_a_gray_picture_normalised_as_imagenet_is_still_gray() -> None:
@@ -40,9 +46,73 @@ def test_normalize_is_the_textbook_formula() -> None:
 def test_an_attempt_that_was_killed_before_its_first_checkpoint_leaves_no_points(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     for steps in (5, 3):
-        tracker = Tracker(run, step=0, config_text="name: x")
+        tracker = Tracker(run, run.claim_attempt(), step=0, config_text="name: x")
         for step in range(1, steps + 1):
             tracker.scalars(step, {"train/loss": float(steps)})
         tracker.close()
     events = EventAccumulator(str(run.tensorboard)).Reload()
     assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(1, 3.0), (2, 3.0), (3, 3.0)]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    run = RunDir(tmp_path / "tiny" / "run")
+    write_plan(run)
+    return run
+
+
+def started(run: RunDir, step: int = 0) -> Tracker:
+    """The tracker of the next attempt, whose launcher has begun it."""
+    attempt = run.claim_attempt()
+    run.write_status("running", attempt=attempt.number)
+    return Tracker(run, attempt, step=step, config_text="name: x")
+
+
+def test_a_superseded_attempt_overwrites_nothing(run: RunDir) -> None:
+    """A rank 0 that was cut off for a while, and has not heard that the run went on without it and has finished."""
+    first = started(run)
+    first.status(now=True, step=5, loss=0.5)
+    second = started(run, step=3)
+    second.status(now=True, step=9, loss=0.25)
+    run.write_status("finished", attempt=1, verdict="finished")
+    before = View.read(run)
+    first.status(now=True, step=6, loss=0.4, paused="the disk is full")
+    assert View.read(run) == before
+    assert before.heartbeat and (before.state, before.heartbeat.step, before.heartbeat.loss) == ("finished", 9, 0.25)
+    first.close()
+    second.close()
+
+
+def test_the_heartbeat_keeps_what_is_not_changed(run: RunDir) -> None:
+    tracker = started(run, step=3)
+    seconds = {"training": 1.0}
+    tracker.status(now=True, phase="head", seconds=seconds)
+    assert Heartbeat.require(run.attempt(0).heartbeat).step == 3
+    seconds["training"] = 2.0  # as the clock goes on
+    tracker.status(step=4)  # too early to be written
+    assert Heartbeat.require(run.attempt(0).heartbeat).step == 3
+    tracker.status(now=True)
+    beat = Heartbeat.require(run.attempt(0).heartbeat)
+    assert (beat.step, beat.phase, beat.seconds) == (4, "head", {"training": 2.0})
+    assert abs(beat.time - time.time()) < 10
+    tracker.close()
+
+
+def test_a_run_that_waits_for_its_disk_says_so(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    tracker = started(run)
+    tell_of_a_pause(tracker, "the disk is full")
+    assert (View.read(run).state, View.read(run).verdict) == ("paused", "the disk is full")
+    tell_of_a_pause(tracker, "")
+    assert (View.read(run).state, View.read(run).verdict) == ("running", "")
+    assert capsys.readouterr().out == "paused     the disk is full\nrunning     \n"
+    tracker.close()
+
+
+def test_a_disk_that_takes_no_heartbeat_ends_nothing(run: RunDir) -> None:
+    tracker = started(run)
+    run.attempts.rename(run.path / "gone")
+    tracker.status(now=True, step=1)
+    (run.path / "gone").rename(run.attempts)
+    tracker.status(now=True)
+    assert Heartbeat.require(run.attempt(0).heartbeat).step == 1
+    tracker.close()

@@ -13,7 +13,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from drumbeat.configs.layers import ROOT
-from drumbeat.configs.run.folder import read_json
+from drumbeat.configs.run.records import Result, Saved, Status
 from drumbeat.data.order import Stream, Timetable
 from drumbeat.trainers.checkpoints.manager import Checkpoints
 from drumbeat.trainers.checkpoints.state import weights_sha256
@@ -41,7 +41,7 @@ def test_the_same_samples_in_the_same_steps_on_one_two_and_three_ranks(tmp_path:
                  f"model.folder={folder}", "data.train._target_=tests.tiny.Numbered", "data.train.n=100",
                  "data.transforms.train=[]", "phases.head.freeze=[]", "max_batch_per_device=null", "data.workers=1")
         assert seen(folder) == expected
-        assert read_json(latest(folder).result)["samples_seen"] == 17 * 12 + 25 * 10
+        assert Result.require(latest(folder).result).samples_seen == 17 * 12 + 25 * 10
 
 
 def test_the_gradient_is_that_of_the_whole_batch_at_any_width(tmp_path: Path) -> None:
@@ -51,8 +51,8 @@ def test_the_gradient_is_that_of_the_whole_batch_at_any_width(tmp_path: Path) ->
                         "cut": ["--procs", "1", "max_batch_per_device=1"]}.items():
         (folder := tmp_path / name).mkdir()
         drumbeat(folder, str(write_config(folder)), "model._target_=tests.tiny.Linear", "phases.head.freeze=[]", *flags)
-        result = read_json(latest(folder).result)
-        losses.append([result["last"]["loss"], result["test"]["loss"]])
+        result = Result.require(latest(folder).result)
+        losses.append([result.last["loss"], result.test["loss"]])
     for other in losses[1:]:
         assert other == pytest.approx(losses[0], rel=1e-5)
 
@@ -65,10 +65,10 @@ def test_a_stop_saves_leaves_and_resumes_without_a_step_twice(tmp_path: Path) ->
     drumbeat(straight, str(config), "--procs", "2")
     drumbeat(stopped, str(config), "--procs", "2", "task._target_=tests.tiny.StopsItself", "task.after=40",
              f"task.runs={stopped / 'runs'}", expect=130)
-    saved = read_json(latest(stopped).attempts / "000" / "saved.json")
-    assert saved["state"] == "stopped"
+    saved = Saved.require(latest(stopped).attempts / "000" / "saved.json")
+    assert saved.state == "stopped"
     drumbeat(stopped, "--resume", "tiny")
-    assert read_json(latest(stopped).result) == read_json(latest(straight).result)
+    assert Result.require(latest(stopped).result) == Result.require(latest(straight).result)
     curves = [EventAccumulator(str(latest(folder).tensorboard)).Reload() for folder in (straight, stopped)]
     for name in ("train/loss", "validation/loss", "train/rate"):
         one, other = ([(event.step, event.value) for event in curve.Scalars(name)] for curve in curves)
@@ -84,7 +84,7 @@ RUNS = """
 import sys
 from pathlib import Path
 from drumbeat.configs.layers import ROOT
-from drumbeat.configs.run.folder import read_json
+from drumbeat.configs.run.records import Status
 from drumbeat.launch.commands.main import main
 from tests.tiny import latest
 
@@ -94,7 +94,7 @@ for stop in stops:
     words = ["run", config, "--debug", "--no-preflight", "--runs", str(runs)]
     main([*words, "task._target_=tests.tiny.StopsItself", f"task.after={stop}", f"task.runs={runs}"])
     run = latest(Path(here) / stop)
-    state = read_json(run.status)["state"]
+    state = Status.require(run.status).state
     print("STATE", stop, state)
     if state != "finished":
         main(["resume", str(run.path), "--debug"])
@@ -110,7 +110,7 @@ def test_a_stop_is_as_good_at_any_moment(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     states = [line.split()[2] for line in done.stdout.splitlines() if line.startswith("STATE")]
     assert states == ["stopped"] * 4 + ["finished"] * 2
-    results = [read_json(latest(tmp_path / stop).result) for stop in stops]
+    results = [Result.require(latest(tmp_path / stop).result) for stop in stops]
     for where, result in zip(STOPS, results, strict=False):
         assert result == results[-1], where
 
@@ -125,9 +125,9 @@ def test_a_run_tells_what_it_does(tmp_path: Path) -> None:
         "speed/step_seconds", "speed/data_wait_fraction"}
     assert set(events.Tags()["images"]) == {"train/head", "train/finetune", "validation/mistakes"}
     assert events.Tags()["tensors"] == ["config/text_summary"]
-    result = read_json(run.result)
+    result = Result.require(run.result)
     last = Checkpoints(run, run.attempt(0), keep=2).newest()
     assert last is not None
-    assert weights_sha256(last.model()) == result["weights_sha256"]
-    assert read_json(run.status)["state"] == "finished"
-    assert result["best"]["accuracy"] > 0.8  # the classes differ in brightness: chance is 0.5
+    assert weights_sha256(last.model()) == result.weights_sha256
+    assert Status.require(run.status).state == "finished"
+    assert result.best["accuracy"] > 0.8  # the classes differ in brightness: chance is 0.5

@@ -13,7 +13,8 @@ import torch
 import torch.distributed as dist
 
 from drumbeat.configs.patience import GRACE, SHORTEST, gloo_seconds
-from drumbeat.configs.run.folder import RunDir, read_json
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import Result
 from drumbeat.launch.attempts.hang import find_hang
 from drumbeat.trainers.watchdog import STEPS, Watchdog
 from tests.tiny import drumbeat, latest, write_config
@@ -85,5 +86,5 @@ def test_a_rank_that_hangs_is_named_and_ended_and_the_run_goes_on(tmp_path: Path
     said = " ".join(done.stdout.split())
     assert "rank 1 hung at step 13 in hold (tiny.py:" in said, said
     assert "the others waited for it" in said
-    assert read_json(run.result)["steps"] == 42
+    assert Result.require(run.result).steps == 42
     assert len(list(run.attempts.iterdir())) == 2

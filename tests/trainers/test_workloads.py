@@ -9,7 +9,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from drumbeat.configs.load import ROOT, load
-from drumbeat.configs.run.folder import RunDir, read_json
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import Status
 from drumbeat.data.vocabulary import Words
 from drumbeat.trainers.build import build_sets, place_model
 from drumbeat.trainers.commands.evaluate import judge, prepare
@@ -37,11 +38,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_workload_trains(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     facts, result = train(name, SMALL[name], folder)
-    assert result["state"] == "finished"
-    assert result["steps"] == facts["steps"]["train"] > 0
+    assert result.steps == facts["steps"]["train"] > 0
     kind = next((metrics for part, metrics in METRICS.items() if part in name), {"loss", "accuracy"})
-    assert set(result["best"]) == {"step", "phase", *kind}
-    assert bool(result["test"]) == ("cifar10" in name or "news" in name)
+    assert set(result.best) == {"step", "phase", *kind}
+    assert bool(result.test) == ("cifar10" in name or "news" in name)
 
 
 def test_the_training_curve_can_be_a_running_mean(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,4 +95,4 @@ def test_all_shipped_configs_are_tried() -> None:
 
 def test_a_text_model_on_two_ranks(folder: Path) -> None:
     drumbeat(folder, str(ROOT / "configs" / "bilstm_news.yaml"), "--procs", "2", *SMALL["bilstm_news"])
-    assert read_json(latest(folder, "bilstm_news").result)["state"] == "finished"
+    assert Status.require(latest(folder, "bilstm_news").status).state == "finished"

@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,39 +30,11 @@ from torch import Tensor
 
 from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.importing import environment
-from drumbeat.configs.run.folder import Attempt, RunDir, State, read_json
-from drumbeat.configs.run.manifest import FORMAT, checkpoint_path, damage
+from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.manifest import FORMAT, checkpoint_path, damage, saved_steps, written_format
+from drumbeat.configs.run.records import CheckpointState, Progress
 from drumbeat.trainers.checkpoints.staging import CPU, Files, Staging
 from drumbeat.trainers.checkpoints.writer import Order
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far a run has come. Position, order and randomness follow from it."""
-
-    step: int = 0
-    """Optimizer steps taken, over all phases."""
-    phase: int = 0
-    phase_step: int = 0
-    """Steps taken in that phase; all of them where the phase is over."""
-    samples: int = 0
-    """Samples seen, over all phases."""
-    skipped: int = 0
-    """Of these, samples that could not be read, and that others stood in for."""
-    ledger: list[dict[str, Any]] = field(default_factory=list)
-    """Which samples were used: a `drumbeat.data.ledger.Span` for each stretch of steps between two checkpoints."""
-    data: dict[str, Any] = field(default_factory=dict)
-    """The training set as it was: its `samples` and, where it can tell, the digests of its `files` and `times`."""
-    best: dict[str, Any] = field(default_factory=dict)
-    """The best evaluation so far: its `step` and its metrics."""
-    last: dict[str, Any] = field(default_factory=dict)
-    """The newest evaluation, likewise."""
-    seconds: dict[str, float] = field(default_factory=dict)
-    """What the time that led here went into, over all attempts: see `drumbeat.trainers.clock`."""
-
-    def advanced(self, samples: int) -> Progress:
-        return replace(self, step=self.step + 1, phase_step=self.phase_step + 1, samples=self.samples + samples)
-
 
 PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOENT, errno.ENOTDIR,
            errno.ESTALE, errno.EIO}
@@ -88,9 +60,11 @@ class Checkpoint:
     """A checkpoint that was read and found good."""
 
     path: Path
-    progress: Progress
-    state: dict[str, Any]
-    """What `save` was given beside the tensors."""
+    state: CheckpointState
+
+    @property
+    def progress(self) -> Progress:
+        return self.state.progress
 
     def model(self) -> dict[str, Tensor]:
         return load_file(self.path / "model.safetensors")
@@ -107,7 +81,7 @@ class Checkpoints:
     """
 
     def __init__(self, run: RunDir, attempt: Attempt, *, keep: int, patience: float = 0.0, device: torch.device = CPU,
-                 tell: Callable[[State, str], None] = lambda state, words: None) -> None:
+                 tell: Callable[[str], None] = lambda words: None) -> None:
         self.run = run
         self.attempt = attempt
         self.folder = run.checkpoints
@@ -117,7 +91,7 @@ class Checkpoints:
         self.device = device
         """Where the tensors are that are saved."""
         self.tell = tell
-        """Told that the run pauses for that, and that it goes on."""
+        """Told why the run pauses for that, and '' when it goes on."""
         self.staging: Staging | None = None
         self.writer: subprocess.Popen[str] | None = None
         self.under_way = ""
@@ -130,8 +104,9 @@ class Checkpoints:
         self._staging().lay_out(_files(model, optimizer))
 
     def save(self, progress: Progress, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor],
-             state: dict[str, Any]) -> None:
-        """Begins to save. Waits first for a save that is still under way. Raises `SaveError` of that one."""
+             numbers: Mapping[str, dict[str, Any]]) -> None:
+        """Begins to save: `numbers` is what a `CheckpointState` holds beside the progress. Waits first for a save that
+        is still under way. Raises `SaveError` of that one."""
         began = time.monotonic()
         self.wait()
         if (waited := time.monotonic() - began) > 1:
@@ -140,8 +115,8 @@ class Checkpoints:
         staging.fill(_files(model, optimizer))
         order = Order(attempt=str(self.attempt.path), step=progress.step, keep=self.keep,
                       is_best=progress.best.get("step") == progress.step,
-                      state={"progress": asdict(progress)} | state, files=staging.parts)
-        self.under_way = json.dumps(asdict(order)) + "\n"
+                      state=CheckpointState(progress=progress, **numbers), files=staging.parts)
+        self.under_way = json.dumps(order.as_json()) + "\n"
         self._give_order()
 
     def check(self) -> None:
@@ -169,14 +144,14 @@ class Checkpoints:
             if "error" not in answer:
                 self.under_way = ""
                 if paused_at:
-                    self.tell("running", "")
+                    self.tell("")
                 return
             now = time.monotonic()
             paused_at = paused_at or now
             if answer.get("errno") not in PASSING or now - paused_at > self.patience or self.attempt.stop.exists():
                 self.under_way = ""
                 raise error
-            self.tell("paused", str(error))
+            self.tell(str(error))
             time.sleep(min(SECONDS_BETWEEN_TRIES, self.patience))
             self._give_order()
 
@@ -212,9 +187,8 @@ class Checkpoints:
     def newest(self, warn: Any = print) -> Checkpoint | None:
         """The newest checkpoint whose files are as they were written; None where there is none. A damaged one is set
         aside as `bad-...`, and `warn` is told why. Raises `RunError` for one of a newer format."""
-        for path in sorted(self.folder.glob("step-*"), reverse=True):
-            written = read_json(path / "manifest.json").get("format", FORMAT)
-            if written > FORMAT:
+        for path in (checkpoint_path(self.run, step) for step in saved_steps(self.run)):
+            if (written := written_format(path)) > FORMAT:
                 raise RunError(Fault(what="a newer version of Drumbeat has written the checkpoints", where=str(path),
                                      given=f"format {written}; this version reads {FORMAT}",
                                      remedy="Go on with that version."))
@@ -251,5 +225,4 @@ def _start_writer(memory: int) -> subprocess.Popen[str]:
 
 
 def _read(path: Path) -> Checkpoint:
-    state = json.loads((path / "state.json").read_text())
-    return Checkpoint(path, Progress(**state.pop("progress")), state)
+    return Checkpoint(path, CheckpointState.require(path / "state.json"))

@@ -24,16 +24,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from drumbeat.configs.run.folder import Attempt, RunDir, read_json
-from drumbeat.configs.run.manifest import FORMAT, checkpoint_path
+from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.manifest import FORMAT, checkpoint_path, progress_at, saved_steps
 from drumbeat.configs.run.processes import call_process, end_with
+from drumbeat.configs.run.record import Record
+from drumbeat.configs.run.records import CheckpointState, FileDigest, Manifest
 
 PIECE = 8 << 20
 """Bytes hashed and written at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class Order(Record):
     """One checkpoint to write."""
 
     attempt: str
@@ -42,8 +44,8 @@ class Order:
     is_best: bool
     keep: int
     """How many of the newest to keep."""
-    state: dict[str, Any]
-    """The content of state.json."""
+    state: CheckpointState
+    """What state.json is to hold."""
     files: dict[str, tuple[int, int]]
     """For each file of tensors, where its bytes begin in the shared memory, and how many there are."""
 
@@ -61,7 +63,7 @@ def write(order: Order, memory: memoryview) -> Path:
         run.checkpoints.mkdir(exist_ok=True)  # no parents: where a disk was unmounted, nothing must be made
         temporary = run.checkpoints / f".{final.name}.{os.getpid()}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
-        _make_room(run.checkpoints, sum(size for _, size in order.files.values()))
+        _make_room(run, sum(size for _, size in order.files.values()))
         try:
             temporary.mkdir()
             _write_files(order, memory, temporary, attempt.number)
@@ -76,22 +78,23 @@ def write(order: Order, memory: memoryview) -> Path:
     point(run.checkpoints, "last", final)
     if order.is_best:
         point(run.checkpoints, "best", final)
-    prune(run.checkpoints, order.keep)
+    prune(run, order.keep)
     return final
 
 
-def _make_room(folder: Path, needed: int) -> None:
+def _make_room(run: RunDir, needed: int) -> None:
     """Removes all checkpoints but the newest and the best where the disk has no room for one more. Raises `OSError`."""
+    folder = run.checkpoints
     if shutil.disk_usage(folder).free < needed:
-        prune(folder, 1)
+        prune(run, 1)
     if (free := shutil.disk_usage(folder).free) < needed:
         raise OSError(errno.ENOSPC, f"{needed / 1e6:,.0f} MB are needed and {free / 1e6:,.0f} MB are free", str(folder))
 
 
 def _write_files(order: Order, memory: memoryview, folder: Path, attempt: int) -> None:
-    files: dict[str, dict[str, Any]] = {}
+    files: dict[str, FileDigest] = {}
     parts = {name: memory[start:start + size] for name, (start, size) in order.files.items()}
-    parts["state.json"] = memoryview(json.dumps(order.state, indent=1).encode())
+    parts["state.json"] = memoryview(json.dumps(order.state.as_json(), indent=1).encode())
     for name, content in parts.items():
         digest = hashlib.sha256()
         with open(folder / name, "wb", buffering=0) as file:
@@ -101,17 +104,14 @@ def _write_files(order: Order, memory: memoryview, folder: Path, attempt: int) -
                 while len(piece):
                     piece = piece[file.write(piece):]
             os.fsync(file.fileno())
-        files[name] = {"bytes": len(content), "sha256": digest.hexdigest()}
-    manifest = {"format": FORMAT, "step": order.step, "attempt": attempt, "files": files}
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
-    flush(folder / "manifest.json")
+        files[name] = FileDigest(bytes=len(content), sha256=digest.hexdigest())
+    Manifest(format=FORMAT, step=order.step, attempt=attempt, files=files).write(folder / "manifest.json")
     flush(folder)
 
 
 def _check_newest(run: RunDir, attempt: Attempt) -> None:
-    newest = run.newest_attempt()
-    if newest is not None and newest.number > attempt.number:
-        raise TakenOverError(f"attempt {newest.number} has taken over this run")
+    if run.is_superseded(attempt.number):
+        raise TakenOverError(f"attempt {run.newest_number()} has taken over this run")
 
 
 def point(folder: Path, name: str, target: Path) -> None:
@@ -123,16 +123,16 @@ def point(folder: Path, name: str, target: Path) -> None:
     flush(folder)
 
 
-def prune(folder: Path, keep: int) -> None:
+def prune(run: RunDir, keep: int) -> None:
     """Removes all but the newest few and the best one that each of these counts on, and what killed writers left."""
-    paths = sorted(folder.glob("step-*"))
-    kept = set(paths[-keep:])
-    kept |= {folder / f"step-{best['step']:08d}" for path in kept
-             if (best := read_json(path / "state.json").get("progress", {}).get("best"))}
-    for path in set(paths) - kept:
+    steps = saved_steps(run)
+    kept = set(steps[:keep])
+    kept |= {progress.best["step"] for step in steps[:keep]
+             if (progress := progress_at(checkpoint_path(run, step))) and progress.best}
+    for path in (checkpoint_path(run, step) for step in steps if step not in kept):
         (path / "manifest.json").unlink(missing_ok=True)  # first: half-removed is not complete
         shutil.rmtree(path, ignore_errors=True)
-    for path in folder.glob(".*.tmp"):
+    for path in run.checkpoints.glob(".*.tmp"):
         if not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
 
@@ -148,7 +148,7 @@ def flush(path: Path) -> None:
 
 def answer(line: str, fd: int) -> dict[str, Any]:
     """What came of an order: the folder, or what went wrong."""
-    order = Order(**json.loads(line))
+    order = Order.parse(json.loads(line))
     with mmap.mmap(fd, os.fstat(fd).st_size, prot=mmap.PROT_READ) as shared, memoryview(shared) as memory:
         try:  # inside: an error's frames hold views of the memory, which cannot be closed before they are gone
             return {"path": str(write(order, memory))}

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from drumbeat.configs.determinism import claim
-from drumbeat.configs.run.folder import RunDir, read_json
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import Result
 from drumbeat.trainers.commands.verify import verify
 
 BAND = 0.15
@@ -27,18 +28,18 @@ of each batch, and dropout has left out other units. As a part of the value, or 
 def differences(run: RunDir, other: RunDir, *, exact: bool) -> list[str]:
     """What is wrong with `run`, held against `other`."""
     found = [fault for phase in verify(run).phases for fault in phase.faults]
-    mine, theirs = read_json(run.result), read_json(other.result)
+    mine, theirs = Result.require(run.result), Result.require(other.result)
     if exact:
-        found += [f"{name}: {mine.get(name)} instead of {theirs.get(name)}" for name in sorted({*mine, *theirs})
-                  if name != "nondeterministic_operations" and not _same(mine.get(name), theirs.get(name))]
-    if mine.get("steps") != theirs.get("steps") or mine.get("samples_seen") != theirs.get("samples_seen"):
-        found.append(f"{mine.get('steps')} steps and {mine.get('samples_seen')} samples instead of "
-                     f"{theirs.get('steps')} and {theirs.get('samples_seen')}")
+        one, two = mine.as_json(), theirs.as_json()
+        found += [f"{name}: {one.get(name)} instead of {two.get(name)}" for name in sorted({*one, *two})
+                  if name != "nondeterministic_operations" and not _same(one.get(name), two.get(name))]
+    if (mine.steps, mine.samples_seen) != (theirs.steps, theirs.samples_seen):
+        found.append(f"{mine.steps} steps and {mine.samples_seen} samples instead of {theirs.steps} and "
+                     f"{theirs.samples_seen}")
     if not exact:
-        last = mine.get("last", {})
-        found += [f"{name} {last.get(name, math.nan):.4f}, and {value:.4f} without a change of ranks: more than {BAND} "
-                  f"apart" for name, value in theirs.get("last", {}).items() if isinstance(value, float)
-                  and not _near(last.get(name, math.nan), value)]
+        found += [f"{name} {mine.last.get(name, math.nan):.4f}, and {value:.4f} without a change of ranks: more than "
+                  f"{BAND} apart" for name, value in theirs.last.items() if isinstance(value, float)
+                  and not _near(mine.last.get(name, math.nan), value)]
     return found + _curves_differ(curves(run.tensorboard), curves(other.tensorboard), exact=exact)
 
 

@@ -1,11 +1,11 @@
-"""A run judged on one of its sets, on any number of ranks: figures and pictures in the run's folder.
+"""A run judged on one of its sets, on any number of ranks: metrics and pictures in the run's folder.
 
     python -m drumbeat.trainers.commands.evaluate RUN --split test [--checkpoint best] [--ranks N] [--device cuda]
 
 is what `drumbeat evaluate RUN` runs. What can be wrong is found before ranks are started; one rank is this process.
 
     RUN/evaluation/<split>-<step>/
-        figures.json, figures.txt      overall, and for each class, label or value
+        metrics.json, metrics.txt      overall, and for each class, label or value
         predictions.csv                a row for each sample: what it is, what it was taken for, its loss
         confusion.png, roc.png, precision_recall.png, scatter.png, mistakes.png      as fits the task
 """
@@ -27,7 +27,9 @@ from drumbeat.configs.errors import Fault, PrepareError, RunError, UserError
 from drumbeat.configs.layers import short
 from drumbeat.configs.load import read
 from drumbeat.configs.preconditions import SPLITS, check_split, with_way_out
-from drumbeat.configs.run.folder import RunDir, read_json, write_json, write_text
+from drumbeat.configs.run.files import write_text
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import EvaluationMetrics, Manifest
 from drumbeat.configs.schema import Config
 from drumbeat.data.bar import Bar
 from drumbeat.data.images import UNREADABLE
@@ -70,11 +72,11 @@ class Judging:
 
     @property
     def step(self) -> int:
-        return int(read_json(self.path / "manifest.json")["step"])
+        return Manifest.require(self.path / "manifest.json").step
 
     @property
     def folder(self) -> Path:
-        """Where the figures go."""
+        """Where the metrics go."""
         return self.run.path / "evaluation" / f"{self.split}-{self.step}"
 
 
@@ -158,16 +160,16 @@ def judge(job: Judging, world: World) -> Results:
 
 
 def report(job: Judging, results: Results) -> str:
-    """Writes everything into the run's folder, and to TensorBoard; the figures as text. Raises `PrepareError` where too
+    """Writes everything into the run's folder, and to TensorBoard; the metrics as text. Raises `PrepareError` where too
     many samples could not be read, and `OSError`."""
-    from drumbeat.trainers.inference.metrics import as_text, figures  # seconds to import, and only needed here
+    from drumbeat.trainers.inference.metrics import as_text, measure  # seconds to import, and only needed here
     from drumbeat.trainers.inference.plots import draw
 
     left_out = len(job.samples) - len(results.losses)
     if note := check_left_out(job.split, left_out, len(job.samples), job.config.data.max_skipped):
         note += "\n\n"
     with one_thread():
-        found = figures(job.task, results)
+        found = measure(job.task, results)
         folder = job.folder
         folder.mkdir(parents=True, exist_ok=True)
         pictures = draw(job.task, results, found, folder)
@@ -176,12 +178,12 @@ def report(job: Judging, results: Results) -> str:
         sheet.save(folder / "mistakes.png")
         pictures.append(folder / "mistakes.png")
     heading = f"{job.split} set of {job.run.id}, {job.weights}: {len(results.losses):,} samples"
-    about = {"run": job.run.id, "split": job.split, "checkpoint": job.weights, "step": job.step,
-             "samples": len(results.losses), "left_out": left_out}
-    write_json(folder / "figures.json", about | found)
-    write_text(folder / "figures.txt", f"{heading}\n\n{as_text(found, most=None)}\n")
+    EvaluationMetrics(run=job.run.id, split=job.split, checkpoint=job.weights, step=job.step,
+                      samples=len(results.losses), left_out=left_out, kind=found.kind, metrics=found.metrics,
+                      classes=found.classes, confusion=found.confusion).write(folder / "metrics.json")
+    write_text(folder / "metrics.txt", f"{heading}\n\n{as_text(found, most=None)}\n")
     _write_predictions(job, results, folder / "predictions.csv")
-    _to_tensorboard(job, found["metrics"], pictures)
+    _to_tensorboard(job, found.metrics, pictures)
     return f"{note}{heading}\n\n{as_text(found)}\n\nfolder     {short(folder)}\npictures   " \
            f"{', '.join(file.name for file in pictures)}"
 

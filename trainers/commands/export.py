@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 
 from drumbeat.configs.errors import Fault, RunError, UserError
-from drumbeat.configs.run.folder import RunDir, read_json
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import damage
+from drumbeat.configs.run.records import Manifest
 
 KINDS = (".pt", ".pth", ".safetensors")
 
@@ -45,7 +46,7 @@ def export(run: RunDir, file: Path, which: str) -> str:
                              remedy="Make the folder first, or name another one.")) from error
     finally:
         temporary.unlink(missing_ok=True)
-    step = read_json(path / "manifest.json")["step"]
+    step = Manifest.require(path / "manifest.json").step
     return f"{which} weights, of step {step:,}, written to {file} ({file.stat().st_size / 1e6:,.1f} MB)"
 
 

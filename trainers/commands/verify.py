@@ -21,10 +21,11 @@ import numpy as np
 from drumbeat.configs.determinism import claim
 from drumbeat.configs.errors import Fault, RunError, UserError
 from drumbeat.configs.load import read
-from drumbeat.configs.run.folder import RunDir, read_json
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import CheckpointState, Span
 from drumbeat.configs.schema import Config
 from drumbeat.data.bar import Bar
-from drumbeat.data.ledger import Span, blocks, expected
+from drumbeat.data.ledger import blocks, expected
 from drumbeat.data.loader import Samples
 from drumbeat.data.order import Integers, Stream, Timetable
 from drumbeat.data.sampling import LengthWindows, SampleStream
@@ -67,33 +68,33 @@ def verify(run: RunDir, progress: Callable[[int, int], None] = lambda done, tota
     """The phases of the run's newest checkpoint, each span worked out anew. `progress` is told how many samples were
     and of how many. Raises `RunError` where there is nothing to verify, and `PrepareError` where the order follows from
     the training set and that is not what it was."""
-    state = read_json(run.checkpoints / "last" / "state.json").get("progress", {})
-    if not state.get("ledger"):
+    state = CheckpointState.read(run.checkpoints / "last" / "state.json")
+    if state is None or not state.progress.ledger:
         raise RunError(Fault(what="there is no ledger yet", where=str(run.checkpoints),
                              remedy="It comes with the first checkpoint."))
     config = read(run.config)
-    spans = [Span.from_json(values) for values in state["ledger"]]
+    done, spans = state.progress, state.progress.ledger
     total = sum(span.samples for span in spans)
-    n = int(state["data"]["samples"])
+    n = int(done.data["samples"])
     samples = None
     if config.data.sampling or config.data.length_window:
         samples = _training_set(config)
-        check_unchanged(state["data"], describe(samples), may_change=config.data.may_change)
+        check_unchanged(done.data, describe(samples), may_change=config.data.may_change)
     reports = []
     for number, (name, phase) in enumerate(config.phases.items()):
-        if phase is None or number > int(state["phase"]):
+        if phase is None or number > done.phase:
             continue
         timetable = Timetable(n, phase.batch_size or config.batch_size, phase.epochs)
         mine = [span for span in spans if span.phase == number]
-        done = sum(span.samples for span in spans if span.phase < number)
+        before = sum(span.samples for span in spans if span.phase < number)
         report = _phase(config, name, number, timetable, samples, mine,
-                        lambda more, done=done: progress(done + more, total))  # type: ignore[misc]
+                        lambda more, before=before: progress(before + more, total))  # type: ignore[misc]
         end = mine[-1].first + mine[-1].steps if mine else 0
-        taken = int(state["phase_step"]) if number == int(state["phase"]) else timetable.steps
+        taken = done.phase_step if number == done.phase else timetable.steps
         if end != taken:
             report.faults.append(f"{taken:,} steps were taken, and the spans end with step {end:,}")
         reports.append(report)
-    return Report(reports, int(state["skipped"]))
+    return Report(reports, done.skipped)
 
 
 def _phase(config: Config, name: str, number: int, timetable: Timetable, samples: Samples | None, spans: list[Span],
@@ -126,10 +127,10 @@ def _phase(config: Config, name: str, number: int, timetable: Timetable, samples
             report.faults.append(f"{_steps(span.first, step)} in two spans")
         step = span.first + span.steps
         reads = _reads(config, timetable, stream, samples, span)
-        should = expected(reads, stream.indices, count)
-        if should != (span.samples, span.digest):
-            what = "other samples than the order" if should[0] == span.samples else (
-                f"{span.samples:,} samples, not the {should[0]:,} of the order")
+        samples_of_order, digest = expected(reads, stream.indices, count)
+        if (samples_of_order, f"{digest:016x}") != (span.samples, span.digest):
+            what = "other samples than the order" if samples_of_order == span.samples else (
+                f"{span.samples:,} samples, not the {samples_of_order:,} of the order")
             report.faults.append(f"{_steps(span.first, step)} ({_attempt(span.attempt, span.ranks)}): {what}")
     if step > timetable.steps:
         report.faults.append(f"{step:,} steps were taken, and the phase has {timetable.steps:,}")

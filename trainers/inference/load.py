@@ -13,8 +13,10 @@ from torch import nn
 from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.load import read
 from drumbeat.configs.preconditions import find_checkpoint
-from drumbeat.configs.run.folder import RunDir, read_json
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import damage
+from drumbeat.configs.run.plan import JobPlan
+from drumbeat.configs.run.records import CheckpointState, Manifest
 from drumbeat.configs.schema import Config
 from drumbeat.trainers.build import place_model
 from drumbeat.trainers.checkpoints.state import load_weights
@@ -24,10 +26,10 @@ from drumbeat.trainers.phase_runner import prefer_determinism, set_precision
 
 def settle(run: RunDir) -> None:
     """Threads and kernels as in training, as far as this machine has the cores: the last digits depend on both."""
-    config = read(run.config)
-    planned = read_json(run.plan).get("topology", {}).get("cpus_per_rank", 1)
+    config, plan = read(run.config), JobPlan.read(run.plan)
+    planned = plan.topology.cpus_per_rank if plan else 1
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    prefer_determinism(config, threads=min(int(planned), len(os.sched_getaffinity(0))))
+    prefer_determinism(config, threads=min(planned, len(os.sched_getaffinity(0))))
     set_precision(config)
 
 
@@ -38,15 +40,14 @@ def good_checkpoint(run: RunDir, which: str | None) -> tuple[Path, str]:
     if reason := damage(path):
         raise RunError(Fault(what=f"the checkpoint is damaged: {reason}", where=str(path),
                              remedy=f"See: drumbeat checkpoints {run.id}"))
-    step = read_json(path / "manifest.json")["step"]
+    step = Manifest.require(path / "manifest.json").step
     name = which or ("best" if (run.checkpoints / "best").exists() else "last")
     return path, f"step {step:,}" if name.isdecimal() else f"{name} weights, of step {step:,}"
 
 
 def remembered(path: Path) -> dict[str, Any]:
     """What a checkpoint remembers of its training set: its "classes" or "value_names", its "facts"."""
-    data: dict[str, Any] = read_json(path / "state.json").get("progress", {}).get("data", {})
-    return data
+    return CheckpointState.require(path / "state.json").progress.data
 
 
 def load_model(config: Config, path: Path, device: torch.device) -> nn.Module:

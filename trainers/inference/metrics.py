@@ -1,6 +1,6 @@
-"""The figures of an evaluated set: overall and for each class, label or value, as numbers and as text.
+"""The metrics of an evaluated set: overall and for each class, label or value, as numbers and as text.
 
-Computed by torchmetrics from all samples at once, so they are the same on any number of ranks. A figure that is not
+Computed by torchmetrics from all samples at once, so they are the same on any number of ranks. A metric that is not
 defined, such as the AUROC of a class of which there is no sample, is None.
 """
 
@@ -15,25 +15,25 @@ from torch import Tensor
 from torchmetrics.functional import classification as of_classes
 from torchmetrics.functional import regression as of_values
 
+from drumbeat.configs.run.records import Metrics
 from drumbeat.trainers.tasks import Results, Task
 
 MOST = 30
 """Rows of the table of classes that are printed; the file holds all."""
 
 
-def figures(task: Task, results: Results) -> dict[str, Any]:
-    """{"kind", "metrics": by name, "classes": a row for each class, label or value}; and the "confusion" matrix of a
-    classification, rows by actual class."""
+def measure(task: Task, results: Results) -> Metrics:
+    """The metrics of all samples, and of each class, label or value."""
     metrics = task.metrics(results)
     probabilities = task.probabilities(results.outputs)
     if probabilities is None:
         predicted = task.predicted(results.outputs)
         rows = _values(task, predicted.double(), results.targets.double().view_as(predicted))
-        return {"kind": task.kind, "metrics": _plain(metrics), "classes": rows}
+        return Metrics(kind=task.kind, metrics=_plain(metrics), classes=rows)
     if task.kind == "multilabel":
         rows = _labels(task, probabilities, task.predicted(results.outputs), results.targets.view_as(probabilities))
-        return {"kind": task.kind, "metrics": _plain(metrics | _means(rows, "auroc", "average_precision")),
-                "classes": rows}
+        return Metrics(kind=task.kind, metrics=_plain(metrics | _means(rows, "auroc", "average_precision")),
+                       classes=rows)
     predicted, targets, count = task.predicted(results.outputs), results.targets.long(), probabilities.shape[1]
     confusion = of_classes.multiclass_confusion_matrix(predicted, targets, count)
     rows = _classes(task, probabilities, predicted, targets, confusion)
@@ -41,7 +41,7 @@ def figures(task: Task, results: Results) -> dict[str, Any]:
     if count > 5:
         metrics["top5_accuracy"] = float((probabilities.topk(5).indices == targets[:, None]).any(1).double().mean())
     metrics["calibration_error"] = float(of_classes.multiclass_calibration_error(probabilities, targets, count))
-    return {"kind": task.kind, "metrics": _plain(metrics), "classes": rows, "confusion": confusion.tolist()}
+    return Metrics(kind=task.kind, metrics=_plain(metrics), classes=rows, confusion=confusion.tolist())
 
 
 def _classes(task: Task, probabilities: Tensor, predicted: Tensor, targets: Tensor,
@@ -116,18 +116,18 @@ def _plain(metrics: dict[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
-def as_text(found: dict[str, Any], *, most: int | None = MOST) -> str:
-    """The figures as lines of some 80 columns. Of more than `most` classes, those that are worst."""
-    metrics = [(name.replace("_", " "), _number(value)) for name, value in found["metrics"].items()]
+def as_text(found: Metrics, *, most: int | None = MOST) -> str:
+    """The metrics as lines of some 80 columns. Of more than `most` classes, those that are worst."""
+    metrics = [(name.replace("_", " "), _number(value)) for name, value in found.metrics.items()]
     width = max(len(name) for name, _ in metrics)
     lines = [f"{name:<{width}}  {value}" for name, value in metrics]
-    rows = found["classes"]
+    rows = found.classes
     if most is not None and len(rows) > most:
         lines += ["", f"the {most} worst of {len(rows)}"]
-        worst = "mae" if found["kind"] == "regression" else "accuracy"
+        worst = "mae" if found.kind == "regression" else "accuracy"
         sign = -1 if worst == "mae" else 1
         rows = sorted((row for row in rows if row[worst] is not None), key=lambda row: sign * row[worst])[:most]
-    return "\n".join([*lines, "", *_table(found["kind"], rows)])
+    return "\n".join([*lines, "", *_table(found.kind, rows)])
 
 
 def _table(kind: str, rows: Sequence[dict[str, Any]]) -> list[str]:

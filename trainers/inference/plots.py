@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics.functional.classification import binary_precision_recall_curve, binary_roc
 
+from drumbeat.configs.run.records import Metrics
 from drumbeat.trainers.tasks import Results, Task
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -34,15 +35,15 @@ POINTS = 2000
 """Points of a curve that are drawn."""
 
 
-def draw(task: Task, results: Results, found: dict[str, Any], folder: Path) -> list[Path]:
-    """Writes the pictures that fit the task into a folder; the files. `found` are the figures of the results."""
+def draw(task: Task, results: Results, found: Metrics, folder: Path) -> list[Path]:
+    """Writes the pictures that fit the task into a folder; the files. `found` are the metrics of the results."""
     if task.kind == "regression":
         return [_scatter(task, results, found, folder / "scatter.png")]
     files = []
     if task.kind == "classification":
-        files.append(_confusion(np.array(found["confusion"]), [row["name"] for row in found["classes"]],
+        files.append(_confusion(np.array(found.confusion), [row["name"] for row in found.classes],
                                 folder / "confusion.png"))
-    if any(row["auroc"] is not None for row in found["classes"]):
+    if any(row["auroc"] is not None for row in found.classes):
         files += [_curves(task, results, found, folder / "roc.png", roc=True),
                   _curves(task, results, found, folder / "precision_recall.png", roc=False)]
     return files
@@ -86,13 +87,13 @@ def _confusion(counts: Any, names: Sequence[str], file: Path) -> Path:
     return file
 
 
-def _curves(task: Task, results: Results, found: dict[str, Any], file: Path, *, roc: bool) -> Path:
+def _curves(task: Task, results: Results, found: Metrics, file: Path, *, roc: bool) -> Path:
     """A curve for each class against all others; of two classes, for the second. Beyond `FEW`, those with the lowest
     figures are in colour and the others gray."""
     probabilities = task.probabilities(results.outputs)
     assert probabilities is not None
     figure, word = ("auroc", "AUROC") if roc else ("average_precision", "average precision")
-    rows = list(enumerate(found["classes"]))
+    rows = list(enumerate(found.classes))
     if task.kind == "classification" and len(rows) == 2:
         rows = rows[1:]
     rows = [(number, row) for number, row in rows if row[figure] is not None]
@@ -135,11 +136,11 @@ def _curve(scores: Tensor, truth: Tensor, *, roc: bool) -> tuple[Any, Any]:
     return across[chosen].numpy(), up[chosen].numpy()
 
 
-def _scatter(task: Task, results: Results, found: dict[str, Any], file: Path) -> Path:
+def _scatter(task: Task, results: Results, found: Metrics, file: Path) -> Path:
     """Predicted against actual, a panel for each value, at most six."""
     predicted = task.predicted(results.outputs).numpy()
     targets = results.targets.view(predicted.shape).numpy()
-    rows = found["classes"][:6]
+    rows = found.classes[:6]
     wide = 2 if len(rows) == 4 else min(3, len(rows))
     tall = -(-len(rows) // wide)
     with _picture(file, 5.2 * wide if wide == 1 else 4.2 * wide, 5.2 * tall if wide == 1 else 4.4 * tall,
@@ -153,7 +154,7 @@ def _scatter(task: Task, results: Results, found: dict[str, Any], file: Path) ->
             axes.scatter(truth, guess, s=12 if len(truth) < 2000 else 4, alpha=0.7 if len(truth) < 500 else 0.3,
                          color=COLOURS[0], linewidths=0, zorder=2)
             r2 = "" if row["r2"] is None else f"   R² {row['r2']:.3f}"
-            name = "" if len(found["classes"]) == 1 else f"{_fitting(row['name'], 24)}\n"
+            name = "" if len(found.classes) == 1 else f"{_fitting(row['name'], 24)}\n"
             axes.set(xlim=ends, ylim=ends, aspect="equal", xlabel="actual", ylabel="predicted",
                      title=f"{name}mean absolute error {row['mae']:.3g}{r2}")
             axes.grid(color="#E6E6E6", linewidth=0.6)

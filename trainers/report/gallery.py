@@ -27,7 +27,7 @@ OWN_TITLES = {
 SHEETS = {"mistakes": "mistakes, the worst first"}
 """Pictures of `drumbeat evaluate` that show samples, and what to write above them; plots have a title of their own."""
 LINES = 40
-"""Of figures up to which they are not folded."""
+"""Of metrics up to which they are not folded."""
 NOT_DRAWN = ("train/epoch", "speed/step_seconds")
 """Which follow from the others."""
 
@@ -58,22 +58,21 @@ def charts(events: Events, phases: list[PhaseSteps], best: int | None) -> Iterat
         yield page.figure(title, draw(chart, phases, last), shown, f"┊ best, step {best:,}" if chart.best else "")
 
 
-def validations(events: Events, phases: list[PhaseSteps], result: dict[str, Any]) -> str:
+def validations(events: Events, phases: list[PhaseSteps], best: dict[str, Any]) -> str:
     """Every evaluation of the validation set in numbers."""
     curves = {tag.partition("/")[2]: dict(curve) for tag, curve in events.curves.items()
               if tag.startswith("validation/")}
     steps = sorted(set().union(*curves.values()))
-    best = result.get("best", {}).get("step")
     rows = [(f"{step:,}", next((name for name, _, last in phases if step <= last), ""),
              *(number(curve[step]) if step in curve else "" for curve in curves.values()),
-             "best" if step == best else "") for step in steps]
+             "best" if step == best.get("step") else "") for step in steps]
     return page.fold("validation in numbers", page.table(["step", "phase", *curves, ""], rows)) if rows else ""
 
 
 def evaluations(run: RunDir) -> Iterator[str]:
-    """What `drumbeat evaluate` has left in the run's folder: figures, plots and sheets."""
+    """What `drumbeat evaluate` has left in the run's folder: metrics, plots and sheets."""
     for folder in sorted(path for path in (run.path / "evaluation").glob("*") if path.is_dir()):
-        text = folder / "figures.txt"
+        text = folder / "metrics.txt"
         files = sorted(folder.glob("*.png"), key=lambda path: (path.stem in SHEETS, path.stem))
         plots = [page.figure(SHEETS.get(path.stem, ""), page.image(path.read_bytes(), path.stem.replace("_", " ")),
                              kind="wide" if path.stem in SHEETS else "plot") for path in files]
@@ -92,7 +91,7 @@ def evaluations(run: RunDir) -> Iterator[str]:
             if short and alone:
                 plots.insert(0, page.figure("", words))
             else:
-                yield words if short else page.fold("figures", words)
+                yield words if short else page.fold("metrics", words)
         yield page.grid(plots)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
-from drumbeat.configs.run.folder import Attempt, RunDir, read_json
-from drumbeat.configs.run.manifest import checkpoint_path, saved_steps
+from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.manifest import checkpoint_path, progress_at, saved_steps
+from drumbeat.configs.run.records import AttemptStart, Progress, Saved, State, Verdict
+from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Config
 from drumbeat.trainers.report import page
 
@@ -16,45 +17,42 @@ LOG_LINES = 60
 """Of a log, from its end."""
 
 
-def attempts(run: RunDir, status: dict[str, Any], progress: dict[str, Any]) -> str:
+def attempts(view: View, progress: Progress) -> str:
     """Each start of all ranks: on how many, how many of its steps count, and how it ended."""
-    spans = progress.get("ledger", [])
     rows = []
-    newest = run.newest_attempt()
-    for path in sorted(run.attempts.glob("[0-9]*")) if newest else ():
-        attempt = Attempt(path)
-        mine = [span for span in spans if span["attempt"] == attempt.number]
-        began = read_json(attempt.launch).get("time")
-        rows.append((str(attempt.number), moment(began) if began else "", str(mine[0]["ranks"]) if mine else "",
-                     f"{sum(span['steps'] for span in mine):,}" if mine else "0",
-                     _end_of(attempt, status if path == newest.path else {})))  # type: ignore[union-attr]
+    for attempt in view.run.all_attempts():
+        mine = [span for span in progress.ledger if span.attempt == attempt.number]
+        start = AttemptStart.read(attempt.launch)
+        rows.append((str(attempt.number), moment(start.time) if start else "", str(mine[0].ranks) if mine else "",
+                     f"{sum(span.steps for span in mine):,}",
+                     _end_of(attempt, view.state if attempt == view.attempt else None)))
     return page.table(["attempt", "began", "ranks", "steps saved", "end"], rows) if rows else ""
 
 
-def _end_of(attempt: Attempt, status: dict[str, Any]) -> str:
-    """How an attempt ended, in words. `status` is the run's where the attempt is its newest."""
-    verdict, saved, errors = read_json(attempt.verdict), read_json(attempt.saved), attempt.errors()
+def _end_of(attempt: Attempt, state: State | None) -> str:
+    """How an attempt ended, in words. `state` is the run's where the attempt is its newest."""
+    verdict, saved, errors = Verdict.read(attempt.verdict), Saved.read(attempt.saved), attempt.errors()
     if verdict:
-        return str(verdict["words"]) + (f"; {verdict['next']}" if verdict["next"] in ("restart", "requeue") else "")
+        return verdict.words + (f"; {verdict.next}" if verdict.next in ("restart", "requeue") else "")
     if saved:
-        return f"{saved['state']} at step {saved['step']:,}"
+        return f"{saved.state} at step {saved.step:,}"
     if errors:
-        return f"failed at step {errors[0]['step']:,}: {errors[0]['type']}: {str(errors[0]['message'])[:300]}"
-    return str(status.get("state", "ended without a word"))
+        return f"failed at step {errors[0].step:,}: {errors[0].type}: {errors[0].message[:300]}"
+    return state or "ended without a word"
 
 
-def words_of(run: RunDir, status: dict[str, Any]) -> Iterator[str]:
+def words_of(view: View) -> Iterator[str]:
     """Of the newest attempt: the traceback it failed with, and the last lines of a log."""
-    attempt = run.newest_attempt()
+    attempt = view.attempt
     if attempt is None:
         return
-    errors = attempt.errors()
-    rank = read_json(attempt.verdict).get("rank", -1)
-    first = next((error for error in errors if error["rank"] == rank), errors[0] if errors else None)
+    errors, verdict = attempt.errors(), Verdict.read(attempt.verdict)
+    rank = verdict.rank if verdict else -1
+    first = next((error for error in errors if error.rank == rank), errors[0] if errors else None)
     if first:
-        yield page.fold(f"traceback of rank {first['rank']}", page.listing(str(first["traceback"]).rstrip()),
-                        opened=status.get("state") == "failed")
-    logs = [attempt.log(first["rank"] if first else 0), attempt.log(0), attempt.node_log(0)]
+        yield page.fold(f"traceback of rank {first.rank}", page.listing(first.traceback.rstrip()),
+                        opened=view.state == "failed")
+    logs = [attempt.log(first.rank if first else 0), attempt.log(0), attempt.node_log(0)]
     if log := next((log for log in logs if log.is_file() and log.stat().st_size), None):
         lines = _tail(log)
         yield page.fold(f"{attempt.path.name}/{log.name}, the last lines" if len(lines) == LOG_LINES
@@ -74,7 +72,7 @@ def checkpoints(run: RunDir, config: Config) -> str:
     rows = []
     for step in saved_steps(run):
         path = checkpoint_path(run, step)
-        state = read_json(path / "state.json").get("progress", {})
+        progress = progress_at(path)
         phases = dict(enumerate(config.phases))
         try:
             size, saved = sum(file.stat().st_size for file in path.iterdir()) / 1e6, path.stat().st_mtime
@@ -83,7 +81,7 @@ def checkpoints(run: RunDir, config: Config) -> str:
         words = [name for name, linked in links.items() if linked == path.resolve()]
         if not (path / "manifest.json").is_file():
             words.append("not complete")
-        rows.append((f"{step:,}", phases.get(state.get("phase", -1), ""), f"{size:,.1f} MB",
+        rows.append((f"{step:,}", phases.get(progress.phase, "") if progress else "", f"{size:,.1f} MB",
                      moment(saved), ", ".join(words)))
     return page.table(["step", "phase", "size", "saved", ""], rows) if rows else ""
 

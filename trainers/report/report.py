@@ -20,7 +20,10 @@ from drumbeat.configs.determinism import claim
 from drumbeat.configs.errors import Fault, RunError, UserError
 from drumbeat.configs.layers import short
 from drumbeat.configs.load import read
-from drumbeat.configs.run.folder import ENDED, RunDir, read_json, write_text
+from drumbeat.configs.run.files import write_text
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import CheckpointState, Heartbeat, Progress
+from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Config
 from drumbeat.trainers.report import page
 from drumbeat.trainers.report.charts import number
@@ -36,19 +39,19 @@ SILENCE_SECONDS = 120.0
 
 def report(run: RunDir) -> str:
     """The page."""
-    config, status = read(run.config), read_json(run.status)
-    progress = read_json(run.checkpoints / "last" / "state.json").get("progress", {})
-    result = read_json(run.result) or progress
+    config, view = read(run.config), View.read(run)
+    state = CheckpointState.read(run.checkpoints / "last" / "state.json")
+    progress = state.progress if state else Progress()
+    best = view.result.best if view.result else progress.best
     events = read_events(run.tensorboard)
-    phases = phase_steps(config, progress.get("data", {}).get("samples"))
+    phases = phase_steps(config, progress.data.get("samples"))
     body = [
-        _head(run, config, status), page.tiles(_tiles(config, status, result, events)),
-        page.section("Curves", page.grid(charts(events, phases, result.get("best", {}).get("step"))),
-                     validations(events, phases, result)),
+        _head(view, config), page.tiles(_tiles(config, view, best, events)),
+        page.section("Curves", page.grid(charts(events, phases, best.get("step"))), validations(events, phases, best)),
         page.section("Evaluation", *evaluations(run)),
         page.section("Pictures", page.grid(pictures(events))),
-        page.section("Run", page.facts(_facts(run, config))),
-        page.section("Attempts", attempts(run, status, progress), *words_of(run, status)),
+        page.section("Run", page.facts(_facts(view, config))),
+        page.section("Attempts", attempts(view, progress), *words_of(view)),
         page.section("Checkpoints", checkpoints(run, config)),
         page.section("Config", page.fold("all values", page.yaml(run.config.read_text(encoding="utf-8")))),
         f"<footer>Written by Drumbeat on {moment(time.time())} from {escape(str(run.path))}.</footer>",
@@ -56,32 +59,29 @@ def report(run: RunDir) -> str:
     return page.page(f"{config.name} {run.id}", body)
 
 
-def _head(run: RunDir, config: Config, status: dict[str, Any]) -> str:
-    state = str(status.get("state", "unknown"))
-    words = str(status.get("verdict") or "").removeprefix(f"{state} ")
+def _head(view: View, config: Config) -> str:
+    run, beat, state = view.run, view.heartbeat or Heartbeat(), view.state or "unknown"
+    words = view.verdict.removeprefix(f"{state} ")
     if state == "finished":
-        result = read_json(run.result)
-        words = (f"{result.get('steps', 0):,} steps, {result.get('samples_seen', 0):,} samples, "
-                 f"{moment(run.result.stat().st_mtime)}" if result else "")
-    if state not in (*ENDED, "pending") and "time" in status:
-        silence = time.time() - float(status["time"])
-        words = words or f"heard of {duration(silence)} before this report"
-        if state == "running" and silence > SILENCE_SECONDS:
+        words = (f"{view.result.steps:,} steps, {view.result.samples_seen:,} samples, "
+                 f"{moment(run.result.stat().st_mtime)}" if view.result else "")
+    if view.status and not view.ended and state != "pending":
+        words = words or f"heard of {duration(view.silence())} before this report"
+        if state == "running" and view.silence() > SILENCE_SECONDS:
             words += "; it may be dead"
-        elif state == "running" and "eta_seconds" in status:
-            words += f", {duration(status['eta_seconds'])} to go"
+        elif state == "running" and beat.eta_seconds is not None:
+            words += f", {duration(beat.eta_seconds)} to go"
     bar = ""
-    if state not in ("finished", "unknown") and status.get("steps"):
-        bar = f'<div class="progress"><i style="width: {100 * status.get("step", 0) / status["steps"]:.1f}%"></i></div>'
+    if state not in ("finished", "unknown") and beat.steps:
+        bar = f'<div class="progress"><i style="width: {100 * beat.step / beat.steps:.1f}%"></i></div>'
     return (f'<header><p class="faint mono">{escape(run.id)}</p><h1>{escape(config.name)}</h1>'
             f'<p class="state"><span class="badge {COLOURS.get(state, "odd")}">{escape(state)}</span>'
             f'<span>{escape(words if words != state else "")}</span></p>{bar}</header>\n')
 
 
-def _tiles(config: Config, status: dict[str, Any], result: dict[str, Any],
-           events: Events) -> Iterator[tuple[str, str, str]]:
+def _tiles(config: Config, view: View, best: dict[str, Any], events: Events) -> Iterator[tuple[str, str, str]]:
     """The best and the test metrics, and how far the run came."""
-    best, test = result.get("best") or {}, result.get("test") or {}
+    test, beat = view.result.test if view.result else {}, view.heartbeat
     order = sorted(_metrics(best or test), key=lambda name: name != config.evaluation.best_by)
     for name in order[:3]:
         if name in best:
@@ -91,10 +91,10 @@ def _tiles(config: Config, status: dict[str, Any], result: dict[str, Any],
             yield f"test {name}", number(test[name]), "best weights"
     if not best and (loss := events.curves.get("train/loss")):
         yield "training loss", number(loss[-1][1]), f"step {loss[-1][0]:,}"
-    if "step" in status:
-        total = f"of {status['steps']:,}" if status.get("steps") else ""
-        phase = f"phase {status['phase']}" if "phase" in status else ""
-        yield "steps", f"{status['step']:,}", ", ".join(filter(None, [total, phase]))
+    if beat:
+        total = f"of {beat.steps:,}" if beat.steps else ""
+        phase = f"phase {beat.phase}" if beat.phase else ""
+        yield "steps", f"{beat.step:,}", ", ".join(filter(None, [total, phase]))
     if speeds := events.curves.get("speed/samples_per_second"):
         middle = sorted(speed for _, speed in speeds)[len(speeds) // 2]
         yield "samples/s", number(middle), "median"
@@ -104,26 +104,23 @@ def _metrics(values: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in values.items() if isinstance(value, float)}
 
 
-def _facts(run: RunDir, config: Config) -> Iterator[tuple[str, str]]:
+def _facts(view: View, config: Config) -> Iterator[tuple[str, str]]:
     """Where and with what it ran."""
-    plan, job, result = read_json(run.plan), read_json(run.job), read_json(run.result)
-    if topology := plan.get("topology"):
-        ranks = topology["nodes"] * topology["ranks_per_node"]
-        yield "ranks", f"{ranks} {'with a GPU each' if topology['device'] == 'cuda' else 'on the CPU'}" + (
-            f", {topology['nodes']} nodes x {topology['ranks_per_node']}" if topology["nodes"] > 1 else "") + (
-            f", {topology['cpus_per_rank']} core{'s' * (topology['cpus_per_rank'] != 1)} each")
+    ranks, job, result = view.plan.topology, view.job, view.result
+    yield "ranks", f"{ranks.world_size} {'with a GPU each' if ranks.device == 'cuda' else 'on the CPU'}" + (
+        f", {ranks.nodes} nodes x {ranks.ranks_per_node}" if ranks.nodes > 1 else "") + (
+        f", {ranks.cpus_per_rank} core{'s' * (ranks.cpus_per_rank != 1)} each")
     places = {"slurm": "through SLURM", "here": "in a SLURM allocation", "debug": "in one process"}
-    where = places.get(str(job.get("where")), "on this machine")
-    yield "where", f"{where}, {job['host']}" if job.get("host") else ""
-    yield "job", str(job.get("id") or "")
+    yield "where", f"{places.get(job.where, 'on this machine')}, {job.host}" if job and job.host else ""
+    yield "job", (job.id if job else None) or ""
     yield "model", str(config.model.get("_target_", ""))
     yield "batch size", f"{config.batch_size:,}"
     yield "phases", ", ".join(f"{name} ({phase.epochs:g} epochs)" for name, phase in config.phases.items() if phase)
-    yield "samples seen", f"{result['samples_seen']:,}" if "samples_seen" in result else ""
-    yield "samples skipped", f"{result['samples_skipped']:,}" if result.get("samples_skipped") else ""
-    yield "weights, SHA-256", str(result.get("weights_sha256", ""))
-    yield "determinism", claim(run)
-    yield "folder", str(run.path)
+    yield "samples seen", f"{result.samples_seen:,}" if result else ""
+    yield "samples skipped", f"{result.samples_skipped:,}" if result and result.samples_skipped else ""
+    yield "weights, SHA-256", result.weights_sha256 if result else ""
+    yield "determinism", claim(view.run)
+    yield "folder", str(view.run.path)
 
 
 def main(folder: str, file: str) -> int:

@@ -11,7 +11,9 @@ import time
 from pathlib import Path
 
 from drumbeat.configs.layers import ROOT
-from drumbeat.configs.run.folder import RunDir, read_json, write_json, write_text
+from drumbeat.configs.run.files import write_text
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import RankError, Status, StopRequest
 
 CLAIM = """
 import sys
@@ -25,7 +27,7 @@ print(*(run.claim_attempt().number for _ in range(25)))
 WRITE_FOREVER = """
 import sys
 from pathlib import Path
-from drumbeat.configs.run.folder import write_json
+from drumbeat.configs.run.files import write_json
 print("writing", flush=True)
 while True:
     for letter in "ab":
@@ -96,30 +98,43 @@ def test_writing_leaves_nothing_else_behind(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_text() == "other"
 
 
-def test_what_is_not_there_or_damaged_reads_as_empty(tmp_path: Path) -> None:
-    assert read_json(tmp_path / "none") == {}
-    (tmp_path / "bad").write_text('{"a": ')
-    assert read_json(tmp_path / "bad") == {}
-
-
-def test_status_keeps_what_is_not_changed_and_is_stamped(tmp_path: Path) -> None:
+def test_a_copy_of_an_attempt_is_no_attempt(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
-    run.write_status(state="running", step=3)
-    run.write_status(step=4)
-    status = read_json(run.status)
-    assert (status["state"], status["step"]) == ("running", 4)
-    assert abs(status["time"] - time.time()) < 10
+    for name in ("000", "001", "001 (copy)", "7", "0002.bak", "002.tar"):
+        (run.attempts / name).mkdir(parents=True)
+    assert run.all_attempts() == [run.attempt(0), run.attempt(1)]
+    assert run.claim_attempt() == run.attempt(2)
+
+
+def test_an_attempt_that_was_superseded_does_not_change_the_status(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.claim_attempt()
+    assert run.write_status("running", attempt=0)
+    run.claim_attempt()
+    assert run.write_status("finished", attempt=1, verdict="finished")
+    before = run.status.read_bytes()
+    assert not run.write_status("failed", attempt=0, verdict="the node launcher failed")
+    assert run.status.read_bytes() == before
+    assert (run.is_superseded(0), run.is_superseded(1)) == (True, False)
+
+
+def test_a_status_says_which_attempt_it_is_of_and_when(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.write_status("pending", attempt=-1)
+    status = Status.require(run.status)
+    assert (status.state, status.attempt, status.verdict) == ("pending", -1, "")
+    assert abs(status.time - time.time()) < 10
 
 
 def test_the_first_reason_to_stop_stands(tmp_path: Path) -> None:
     attempt = RunDir(tmp_path).claim_attempt()
     attempt.ask_to_stop("stopped")
     attempt.ask_to_stop("time limit")
-    assert read_json(attempt.stop)["reason"] == "stopped"
+    assert StopRequest.require(attempt.stop).reason == "stopped"
 
 
 def test_errors_of_ranks_come_in_the_order_they_happened(tmp_path: Path) -> None:
     attempt = RunDir(tmp_path).claim_attempt()
-    write_json(attempt.error(0), {"rank": 0, "time": 2.0})
-    write_json(attempt.error(11), {"rank": 11, "time": 1.0})
-    assert [error["rank"] for error in attempt.errors()] == [11, 0]
+    for rank, moment in ((0, 2.0), (11, 1.0)):
+        RankError(rank=rank, node="n1", type="ValueError", message="", step=0, time=moment).write(attempt.error(rank))
+    assert [error.rank for error in attempt.errors()] == [11, 0]

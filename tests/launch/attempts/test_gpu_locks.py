@@ -16,7 +16,8 @@ import pytest
 
 from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.layers import ROOT
-from drumbeat.configs.run.folder import RunDir, read_json, write_json
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import Status
 from drumbeat.configs.schema import Site
 from drumbeat.launch.attempts import gpu_locks
 from drumbeat.launch.attempts.gpu_locks import check_free, hold_gpus
@@ -67,7 +68,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     def make(name: str, pool: list[str], ranks: int = 1) -> tuple[RunDir, subprocess.Popen[str]]:
         run = RunDir(tmp_path / "runs" / name)
         (run.path / "standin").mkdir(parents=True)
-        write_json(run.plan, planned(run.path, pool, ranks=ranks).as_json())
+        planned(run.path, pool, ranks=ranks).write(run.plan)
         launchers.append(subprocess.Popen([sys.executable, "-c", NODE, str(run.submitit)], cwd=ROOT, text=True,
                                           stdout=subprocess.PIPE, stderr=subprocess.PIPE))
         return run, launchers[-1]
@@ -102,8 +103,9 @@ def test_a_launcher_that_finds_too_few_gpus_fails_the_run_and_says_who_holds_the
     gpus_of(first)
     second, late = start("second", pool, ranks=2)
     assert "RunFailedError: too few GPUs are free" in late.communicate(timeout=60)[1]
-    assert read_json(second.status)["state"] == "failed"
-    assert read_json(second.status)["verdict"] == (
+    status = Status.require(second.status)
+    assert status.state == "failed"
+    assert status.verdict == (
         "too few GPUs are free; 2 ranks with a GPU each, 1 of 2 free; "
         f"GPU {pool[0]} is held by run runs/first (process {launcher.pid})")
     assert second.newest_attempt() is None

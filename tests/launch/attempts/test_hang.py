@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from drumbeat.configs.run.folder import Attempt, RunDir, write_json
+from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.records import RankError
 from drumbeat.launch.attempts.hang import find_hang
 
 LIBRARY = "/home/me/venv/lib/python3.11/site-packages"
@@ -118,7 +119,7 @@ def test_a_rank_that_had_no_time_to_write(attempt: Attempt) -> None:
 
 def test_a_rank_that_failed_did_not_hang(attempt: Attempt) -> None:
     write(attempt, (7, IN_GLOO), (7, []), (7, IN_GLOO))
-    write_json(attempt.error(1), {"rank": 1})
+    RankError(rank=1, node="n1", type="ValueError", message="no", step=7).write(attempt.error(1))
     assert "which of them first is not known" in words(attempt)
 
 

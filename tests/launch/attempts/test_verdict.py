@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from drumbeat.configs.run.folder import Attempt, RunDir, write_json, write_text
-from drumbeat.launch.attempts.verdict import Verdict, judge
+from drumbeat.configs.run.files import write_text
+from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.records import NodeDown, RankError, Saved, Verdict
+from drumbeat.launch.attempts.verdict import judge
 
 REPORT = """\
 drumbeat.trainers.worker FAILED
@@ -38,12 +39,11 @@ def run(tmp_path: Path) -> RunDir:
 def checkpoint(run: RunDir, step: int) -> None:
     folder = run.checkpoints / f"step-{step:08d}"
     folder.mkdir(parents=True)
-    write_json(folder / "manifest.json", {})
+    (folder / "manifest.json").touch()
 
 
 def error(attempt: Attempt, rank: int = 1, message: str = "boom", step: int = 7, kind: str = "ValueError") -> None:
-    write_json(attempt.error(rank), {"rank": rank, "node": "n2", "type": kind, "message": message, "step": step,
-                                     "time": time.time(), "traceback": ""})
+    RankError(rank=rank, node="n2", type=kind, message=message, step=step).write(attempt.error(rank))
 
 
 def fail(run: RunDir, restarts: int = 3, **what: Any) -> Verdict:
@@ -52,7 +52,7 @@ def fail(run: RunDir, restarts: int = 3, **what: Any) -> Verdict:
     if what:
         error(attempt, **what)
     verdict = judge(run, attempt, restarts=restarts)
-    verdict.write(attempt)
+    verdict.write(attempt.verdict)
     return verdict
 
 
@@ -62,9 +62,9 @@ def stop(run: RunDir, reason: str, *, slurm: str = "", saved: int | None = None,
     attempt = run.claim_attempt()
     attempt.ask_to_stop(reason)
     if saved is not None:
-        write_json(attempt.saved, {"state": "stopped", "step": saved})
+        Saved(state="stopped", step=saved).write(attempt.saved)
     verdict = judge(run, attempt, restarts=restarts, slurm=slurm, queue=queue)
-    verdict.write(attempt)
+    verdict.write(attempt.verdict)
     return verdict
 
 
@@ -83,12 +83,12 @@ def test_in_an_allocation_of_the_users_nothing_is_queued_again(run: RunDir, reas
 
 def test_finished(run: RunDir) -> None:
     attempt = run.claim_attempt()
-    write_json(attempt.saved, {"state": "finished", "step": 42})
+    Saved(state="finished", step=42).write(attempt.saved)
     attempt.ask_to_stop("preempted")  # too late
     verdict = judge(run, attempt, restarts=3, slurm="preempted")
     assert (verdict.state, verdict.next) == ("finished", "leave")
-    verdict.write(attempt)
-    assert Verdict.read(attempt) == verdict
+    verdict.write(attempt.verdict)
+    assert Verdict.read(attempt.verdict) == verdict
 
 
 @pytest.mark.parametrize(("reason", "slurm", "words", "after", "state"), [
@@ -159,7 +159,7 @@ def test_an_error_that_only_torchs_watchdog_saw(run: RunDir) -> None:
           "DistBackendError")
     write_text(attempt.log(1), ABORTED.format(why="CUDA error: device-side assert triggered"))
     write_text(attempt.stacks(1), "step            6\n")
-    write_json(attempt.down(0), {"code": 1, "host": "n1"})
+    NodeDown(code=1, host="n1").write(attempt.down(0))
     write_text(attempt.node_log(0), REPORT.format(rank=1, code=-signal.SIGABRT))
     verdict = judge(run, attempt, restarts=3)
     assert verdict.words == (
@@ -178,7 +178,7 @@ def test_ranks_that_all_only_waited(run: RunDir) -> None:
         for rank in (0, 1):
             write_text(attempt.log(rank), ABORTED.format(why=why))
         write_text(attempt.node_log(0), REPORT.format(rank=1, code=-signal.SIGABRT))
-        write_json(attempt.down(0), {"code": 1, "host": "n1"})
+        NodeDown(code=1, host="n1").write(attempt.down(0))
         verdict = judge(run, attempt, restarts=3)
         verdict.write(attempt)
         assert verdict.next == after
@@ -219,7 +219,7 @@ def test_a_killed_rank_is_named_from_torchruns_report(run: RunDir) -> None:
     attempt = run.claim_attempt()
     error(attempt, 0, "Connection closed by peer", 7, "RuntimeError")
     for node, (rank, code) in enumerate([(0, 1), (1, -signal.SIGKILL)]):
-        write_json(attempt.down(node), {"code": 1, "host": f"n{node + 1}"})
+        NodeDown(code=1, host=f"n{node + 1}").write(attempt.down(node))
         write_text(attempt.node_log(node), REPORT.format(rank=rank, code=code))
     verdict = judge(run, attempt, restarts=3)
     assert verdict.words == "rank 1 on n2 was killed (SIGKILL; out of memory?) at step 7; there is no checkpoint"
@@ -229,7 +229,7 @@ def test_a_killed_rank_is_named_from_torchruns_report(run: RunDir) -> None:
 def test_an_exception_counts_for_more_than_a_crash_on_the_way_out(run: RunDir) -> None:
     attempt = run.claim_attempt()
     error(attempt, 1)
-    write_json(attempt.down(0), {"code": 1, "host": "n1"})
+    NodeDown(code=1, host="n1").write(attempt.down(0))
     write_text(attempt.node_log(0), REPORT.format(rank=1, code=-signal.SIGSEGV))
     assert judge(run, attempt, restarts=3).words.startswith("rank 1 on n2 failed at step 7: ValueError: boom")
 
@@ -239,8 +239,8 @@ def test_an_exception_counts_for_more_than_a_crash_on_the_way_out(run: RunDir) -
 ])
 def test_torchrun_itself_failed(run: RunDir, code: int, words: str) -> None:
     attempt = run.claim_attempt()
-    write_json(attempt.down(0), {"code": None, "host": "n1"})
-    write_json(attempt.down(1), {"code": code, "host": "n2"})
+    NodeDown(code=None, host="n1").write(attempt.down(0))
+    NodeDown(code=code, host="n2").write(attempt.down(1))
     assert judge(run, attempt, restarts=3).words == f"torchrun on n2 {words}; there is no checkpoint"
 
 
@@ -295,6 +295,13 @@ def test_a_time_limit_too_short_to_get_ahead_is_given_up(run: RunDir) -> None:
     assert after[-1].state == "failed"
 
 
+def test_a_copy_of_a_checkpoint_is_none(run: RunDir) -> None:
+    checkpoint(run, 6)
+    (run.checkpoints / "step-00000010.bak").mkdir()
+    (run.checkpoints / "step-00000010.bak" / "manifest.json").touch()
+    assert fail(run).step == 6
+
+
 def test_the_budget_holds_across_requeues(run: RunDir) -> None:
     assert fail(run, restarts=2).next == "restart"
     assert stop(run, "time limit", slurm="preempted", saved=0, restarts=2).next == "requeue"
@@ -310,7 +317,7 @@ def test_overtaken(run: RunDir) -> None:
 
 def test_an_attempt_without_a_verdict(run: RunDir) -> None:
     """All its launchers were killed: nobody was left to judge."""
-    assert Verdict.read(run.claim_attempt()) is None
+    assert Verdict.read(run.claim_attempt().verdict) is None
     assert fail(run, restarts=1).next == "restart"
 
 

@@ -12,12 +12,14 @@ import pytest
 
 from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.layers import ROOT
-from drumbeat.configs.run.folder import RunDir, read_json, write_json
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.plan import Held, JobPlan
+from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.allocation import Here, each_node, held, note
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.node.handover import take_over
-from drumbeat.launch.plan.job import Held, JobPlan, plan_job
+from drumbeat.launch.plan.job import plan_job
 from drumbeat.launch.runs import attach as watch
 from drumbeat.launch.runs.find import processes_of, still_runs
 from drumbeat.launch.runs.why import why
@@ -25,6 +27,7 @@ from drumbeat.launch.slurm.client import steps
 from drumbeat.launch.slurm.job import START, Allocation
 from tests.launch.backends.test_executors import GOLDEN
 from tests.launch.small import config, topology, write_config
+from tests.runs import write_job, write_plan, write_state
 
 SHOW = "JobId=7 JobName=interactive JobState={state} Reason=None NodeList=n[1-3] NumNodes={nodes} NumCPUs=4 \
 TRES=cpu=4,node=2 JOB_GRES={total} {given} MinCPUsNode=2 OverSubscribe=OK Command=(null) WorkDir=/home/me"
@@ -145,7 +148,7 @@ def test_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_plan_is_read_back_the_same(tmp_path: Path) -> None:
     plan = planned(tmp_path, gpus=4)
-    write_json(tmp_path / "plan.json", plan.as_json())
+    plan.write(tmp_path / "plan.json")
     assert JobPlan.read(tmp_path / "plan.json") == plan
 
 
@@ -163,9 +166,9 @@ def started(folder: Path, monkeypatch: pytest.MonkeyPatch, srun: str) -> RunDir:
     while job.running():
         assert time.monotonic() < until
         time.sleep(0.01)
-    write_json(run.plan, plan.as_json())
-    write_json(run.job, {"where": "here", "id": "7"})
-    run.write_status(state="pending")
+    plan.write(run.plan)
+    write_job(run, "here", id="7")
+    write_state(run, "pending")
     return run
 
 
@@ -186,7 +189,7 @@ def test_launchers_that_are_killed_are_started_again(tmp_path: Path, monkeypatch
 def test_what_srun_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                    capsys: pytest.CaptureFixture[str]) -> None:
     run = started(tmp_path, monkeypatch, "echo 'srun: error: Unable to create step for job 7: whatever' >&2; exit 1")
-    assert watch.conclude(run) == 1
+    assert watch.conclude(View.read(run)) == 1
     assert "failed     not started: error: Unable to create step for job 7: whatever" in capsys.readouterr().out
 
 
@@ -194,20 +197,20 @@ def test_is_it_still_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """Its step tells, on whatever machine it is."""
     answers(tmp_path, monkeypatch, "squeue", "printf '7.3|other\\n7.4|run\\n7.extern|extern\\n'")
     run = RunDir(tmp_path / "run")
-    run.path.mkdir()
-    write_json(run.plan, {})
-    write_json(run.job, {"where": "here", "id": "7", "host": "another"})
-    run.write_status(state="running")
+    write_plan(run)
+    write_job(run, "here", id="7", host="another")
+    write_state(run, "running")
     assert steps("7", "run") == ["7.4"]
-    assert still_runs(run) == "step 7.4"
-    run.write_status(state="pending")
-    assert "it is just starting, or waits for room in SLURM job 7" in " ".join(why(run).split())
+    assert still_runs(View.read(run)) == "step 7.4"
+    write_state(run, "pending")
+    view = View.read(run)
+    assert "it is just starting, or waits for room in SLURM job 7" in " ".join(why(view).split())
     answers(tmp_path, monkeypatch, "squeue", "case $* in *--steps*) ;; *) echo RUNNING ;; esac")
-    assert still_runs(run) == "it may wait for room in SLURM job 7, started on another"
+    assert still_runs(view) == "it may wait for room in SLURM job 7, started on another"
     answers(tmp_path, monkeypatch, "squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
-    assert (still_runs(run), processes_of(run)) == ("", [])
+    assert (still_runs(view), processes_of(view)) == ("", [])
     answers(tmp_path, monkeypatch, "squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
-    assert still_runs(run) == "in SLURM job 7, which cannot be asked about: Unable to contact slurm controller"
+    assert still_runs(view) == "in SLURM job 7, which cannot be asked about: Unable to contact slurm controller"
 
 
 def test_who_may_go_on_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,9 +221,9 @@ def test_who_may_go_on_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("SLURM_JOB_DEPENDENCY", "afternotok:5")
     allocation = Allocation.here(held=True)
     assert (allocation.after, allocation.needs_successor()) == ("", False)
-    write_json(run.job, {"where": "here", "id": "7"})
+    write_job(run, "here", id="7")
     assert take_over(run, allocation, first=True)
-    write_json(run.job, read_json(run.job) | {"cancelled": True})
+    write_job(run, "here", id="7", cancelled=True)
     assert not take_over(run, allocation, first=True)
 
 

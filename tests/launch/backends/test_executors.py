@@ -12,6 +12,7 @@ import pytest
 from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.executors import (
     InProcess,
@@ -22,7 +23,6 @@ from drumbeat.launch.backends.executors import (
     require_slurm,
     standard_files,
 )
-from drumbeat.launch.plan.job import JobPlan
 from tests.launch.small import plan
 
 GOLDEN = Path(__file__).parent / "golden"

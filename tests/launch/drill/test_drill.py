@@ -5,12 +5,15 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from drumbeat.configs.layers import ROOT
-from drumbeat.configs.run.folder import RunDir, read_json, write_json
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import Result, Status
+from drumbeat.configs.run.view import View
 from drumbeat.launch.runs.find import processes_of
 from tests.tiny import write_config
 
@@ -34,8 +37,8 @@ def test_nothing_is_lost(tmp_path: Path, kills: str, seed: str | None) -> None:
     assert "nothing lost" in done.stdout
     runs = sorted((tmp_path / "runs" / "tiny-drill").glob("2*"))
     assert len(runs) == 3
-    assert [read_json(run / "result.json")["state"] for run in runs] == ["finished"] * 3
-    assert not any(processes_of(RunDir(run)) for run in runs)
+    assert [Status.require(run / "status.json").state for run in runs] == ["finished"] * 3
+    assert not any(processes_of(View.read(RunDir(run))) for run in runs)
 
 
 def test_a_difference_is_told(tmp_path: Path) -> None:
@@ -52,7 +55,7 @@ def test_a_difference_is_told(tmp_path: Path) -> None:
     told = _compare(second, first, exact=True)
     assert any("weights_sha256" in line for line in told)
     assert any("curve train/loss: other values" in line for line in told)
-    write_json(second.result, read_json(second.result) | {"steps": 3})
+    replace(Result.require(second.result), steps=3).write(second.result)
     assert any("3 steps and" in line for line in _compare(second, first, exact=False))
 
 

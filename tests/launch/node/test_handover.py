@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from drumbeat.configs.run.folder import RunDir, write_json
-from drumbeat.launch.attempts.verdict import Verdict
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import AttemptStart, Verdict
 from drumbeat.launch.node.handover import look_back
 from drumbeat.launch.slurm.job import Allocation
 from tests.launch.small import plan
@@ -22,7 +22,7 @@ def run(tmp_path: Path) -> RunDir:
     """With one attempt, of the first start of job 7 after one requeue."""
     run = RunDir(tmp_path / "run")
     run.path.mkdir()
-    write_json(run.claim_attempt().launch, {"job": "7.1.0"})
+    AttemptStart(job="7.1.0", address="n1", port=1).write(run.claim_attempt().launch)
     return run
 
 
@@ -42,7 +42,7 @@ def looked(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
 def test_all_nodes_leave_again_where_the_run_had_left(run: RunDir, looked: Callable[..., Verdict | None],
                                                       first: bool) -> None:
     """One that waited for the first node would be ended by srun, a minute later, and the job would have failed."""
-    LEAVE.write(run.attempt(0))
+    LEAVE.write(run.attempt(0).verdict)
     assert looked("7", 1, first=first) == LEAVE
     assert looked("7", 2, first=first) is None, "queued again since"
     assert looked("8", 0, first=first) is None, "resumed in another job"
@@ -53,4 +53,4 @@ def test_the_first_node_judges_what_nobody_has(run: RunDir, looked: Callable[...
     assert not run.attempt(0).verdict.exists()
     found = looked("7", 1, first=True)
     assert found and found.next == "restart"
-    assert Verdict.read(run.attempt(0)) == found
+    assert Verdict.read(run.attempt(0).verdict) == found

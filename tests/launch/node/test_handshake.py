@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from drumbeat.configs.run.folder import Attempt, RunDir, read_json, write_json
+from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.records import AttemptStart, NodeUp
 from drumbeat.launch.node import handshake as meeting
 from drumbeat.launch.node.handshake import meet
 from drumbeat.launch.node.rendezvous import free_port
@@ -21,7 +22,7 @@ def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attempt:
     monkeypatch.setattr(meeting, "KNOCK", 1.0)
     monkeypatch.setenv("SLURMD_NODENAME", "127.0.0.1")
     made = RunDir(tmp_path / "run").claim_attempt()
-    write_json(made.launch, {"address": "127.0.0.1", "port": free_port()})
+    AttemptStart(job="7.0", address="127.0.0.1", port=free_port()).write(made.launch)
     return made
 
 
@@ -39,7 +40,7 @@ def test_all_meet_at_the_port_that_is_free_again_afterwards(attempt: Attempt) ->
     for other in others:
         other.join()
     assert came == {1: "", 2: ""}
-    port = read_json(attempt.launch)["port"]
+    port = AttemptStart.require(attempt.launch).port
     assert attempt.node_log(0).read_text() == (
         f"node  host       interface  reaches 127.0.0.1:{port}\n"
         "0     127.0.0.1  lo         listens there\n"
@@ -51,8 +52,8 @@ def test_all_meet_at_the_port_that_is_free_again_afterwards(attempt: Attempt) ->
 
 
 def test_who_does_not_come_is_named(attempt: Attempt) -> None:
-    write_json(attempt.present(1), {"host": "n2", "interface": "ib0", "trouble": "No route to host"})
-    port = read_json(attempt.launch)["port"]
+    NodeUp(host="n2", interface="ib0", trouble="No route to host").write(attempt.present(1))
+    port = AttemptStart.require(attempt.launch).port
     assert meet(attempt, 0, 3, never) == (
         f"n2 does not reach 127.0.0.1:{port}: No route to host; node 2 does not reach 127.0.0.1:{port}: "
         "its launcher has not started, or its files do not appear")
@@ -60,13 +61,13 @@ def test_who_does_not_come_is_named(attempt: Attempt) -> None:
 
 
 def test_who_cannot_come_says_why(attempt: Attempt) -> None:
-    port = read_json(attempt.launch)["port"]
+    port = AttemptStart.require(attempt.launch).port
     assert meet(attempt, 1, 2, never) == f"127.0.0.1 does not reach 127.0.0.1:{port} through lo: Connection refused"
-    assert read_json(attempt.present(1))["trouble"] == "Connection refused"
+    assert NodeUp.require(attempt.present(1)).trouble == "Connection refused"
 
 
 def test_strangers_are_neither_welcome_nor_followed(attempt: Attempt) -> None:
-    port = read_json(attempt.launch)["port"]
+    port = AttemptStart.require(attempt.launch).port
     with socket.create_server(("127.0.0.1", port)) as stranger:
         def talk() -> None:
             caller, _ = stranger.accept()
@@ -90,7 +91,7 @@ def test_strangers_are_neither_welcome_nor_followed(attempt: Attempt) -> None:
 
 
 def test_a_port_that_was_taken_meanwhile(attempt: Attempt) -> None:
-    port = read_json(attempt.launch)["port"]
+    port = AttemptStart.require(attempt.launch).port
     with socket.create_server(("", port)):
         assert meet(attempt, 0, 2, never) == f"port {port} of 127.0.0.1 cannot be used: Address already in use"
 

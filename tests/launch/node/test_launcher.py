@@ -19,12 +19,14 @@ from typing import Any
 
 import pytest
 
-from drumbeat.configs.run.folder import RunDir, read_json, write_json
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.plan import JobPlan, Topology
+from drumbeat.configs.run.records import AttemptStart, Job, NodeDown, Result, Status, Verdict
 from drumbeat.configs.schema import Site
 from drumbeat.launch.attempts.processes import descendants
 from drumbeat.launch.backends.executors import Local, Request
-from drumbeat.launch.plan.job import JobPlan, Topology
 from tests.launch import standin
+from tests.runs import write_plan
 from tests.tiny import drumbeat, latest, write_config
 
 ROOT = Path(__file__).parents[2]
@@ -34,11 +36,11 @@ import sys
 from pathlib import Path
 import drumbeat.launch.node.launcher
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.launch.plan.job import JobPlan
+from drumbeat.configs.run.plan import JobPlan
 drumbeat.launch.node.launcher.FIRST_PATIENCE = float(sys.argv[4])
 drumbeat.launch.node.launcher.LEAVE_PATIENCE = 0.5
 run = RunDir(Path(sys.argv[1]))
-launcher = drumbeat.launch.node.launcher.Launcher(run, JobPlan.read(run.plan), node=int(sys.argv[2]))
+launcher = drumbeat.launch.node.launcher.Launcher(run, JobPlan.require(run.plan), node=int(sys.argv[2]))
 launcher.end = float(sys.argv[3])
 print(launcher.run_attempts())
 """
@@ -59,9 +61,7 @@ class Stage:
         self.nodes, self.ranks = nodes, nodes * ranks_per_node
         (self.run.path / "standin").mkdir(parents=True)
         topology = Topology(nodes=nodes, ranks_per_node=ranks_per_node, device="cpu", cpus_per_rank=1)
-        plan = JobPlan(run_dir=str(self.run.path), name="standin", where="local", topology=topology, site=Site(),
-                       environment={}, folder=str(folder), restarts=restarts, python=standin.install(folder))
-        write_json(self.run.plan, plan.as_json())
+        write_plan(self.run, topology=topology, restarts=restarts, python=standin.install(folder))
         self.launchers: list[subprocess.Popen[str]] = []
         self.seen: set[int] = set()
 
@@ -88,11 +88,11 @@ class Stage:
     def finish(self) -> None:
         (self.run.path / "standin" / "finish").touch()
 
-    def verdict(self, attempt: int) -> dict[str, Any]:
-        return read_json(self.run.attempt(attempt).verdict)
+    def verdict(self, attempt: int) -> Verdict:
+        return Verdict.require(self.run.attempt(attempt).verdict)
 
     def state(self) -> str:
-        return str(read_json(self.run.status)["state"])
+        return Status.require(self.run.status).state
 
     def left(self) -> list[int]:
         """Which of the attempts' processes are still there."""
@@ -129,7 +129,7 @@ def test_a_run_that_finishes(stage: Callable[..., Stage]) -> None:
     here.up()
     here.finish()
     assert here.end() == ["leave"]
-    assert here.verdict(0)["outcome"] == here.state() == "finished"
+    assert here.verdict(0).outcome == here.state() == "finished"
     assert here.left() == []
 
 
@@ -147,9 +147,10 @@ def test_a_rank_or_torchrun_killed_means_a_restart_in_place(stage: Callable[...,
     assert not [pid for pid in before.values() if alive(pid)]
     here.finish()
     assert here.end() == ["leave"]
-    host = read_json(here.run.attempt(0).down(0))["host"]
-    assert (here.verdict(0)["words"], here.verdict(0)["next"]) == (words.format(host=host), "restart")
-    assert read_json(here.run.attempt(0).launch)["port"] != read_json(here.run.attempt(1).launch)["port"]
+    host = NodeDown.require(here.run.attempt(0).down(0)).host
+    assert (here.verdict(0).words, here.verdict(0).next) == (words.format(host=host), "restart")
+    ports = [AttemptStart.require(here.run.attempt(number).launch).port for number in (0, 1)]
+    assert ports[0] != ports[1]
     assert here.state() == "finished"
 
 
@@ -159,7 +160,7 @@ def test_nothing_outlives_a_killed_launcher(stage: Callable[..., Stage]) -> None
     here.up()
     here.launchers[0].kill()
     until(lambda: not here.left(), seconds=5)
-    assert here.verdict(0) == {}
+    assert not here.run.attempt(0).verdict.exists()
 
 
 def test_sigterm_asks_for_a_save(stage: Callable[..., Stage]) -> None:
@@ -168,7 +169,7 @@ def test_sigterm_asks_for_a_save(stage: Callable[..., Stage]) -> None:
     here.up()
     here.launchers[0].send_signal(signal.SIGTERM)
     assert here.end() == ["leave"]
-    assert (here.state(), here.verdict(0)["words"]) == ("stopped", "stopped at step 1: SIGTERM")
+    assert (here.state(), here.verdict(0).words) == ("stopped", "stopped at step 1: SIGTERM")
 
 
 def test_only_the_launcher_hears_signals(stage: Callable[..., Stage]) -> None:
@@ -180,7 +181,7 @@ def test_only_the_launcher_hears_signals(stage: Callable[..., Stage]) -> None:
             os.kill(pid, number)
     here.launchers[0].send_signal(signal.SIGUSR2)
     assert here.end() == ["leave"]
-    assert here.verdict(0)["words"] == "stopped at step 1: the job's time limit is near"
+    assert here.verdict(0).words == "stopped at step 1: the job's time limit is near"
     assert standin.heard(here.run.path) == {}
 
 
@@ -189,7 +190,7 @@ def test_the_clock_asks_for_a_save(stage: Callable[..., Stage]) -> None:
     here.launch(end=time.time() + Site().signal_seconds + 8)
     here.up()
     assert here.end() == ["leave"]
-    assert here.verdict(0)["words"] == "stopped at step 1: the job's time limit is near"
+    assert here.verdict(0).words == "stopped at step 1: the job's time limit is near"
 
 
 def test_a_save_that_hangs_does_not_outlast_the_time_limit(stage: Callable[..., Stage]) -> None:
@@ -199,7 +200,7 @@ def test_a_save_that_hangs_does_not_outlast_the_time_limit(stage: Callable[..., 
     here.launch(end=time.time() + 3)
     assert here.end() == ["leave"]
     assert here.left() == []
-    assert here.verdict(0)["words"] == (
+    assert here.verdict(0).words == (
         "stopped without a save: the job's time limit is near; there is no checkpoint")
 
 
@@ -217,11 +218,11 @@ def test_a_stop_ahead_of_the_start_starts_nothing(stage: Callable[..., Stage]) -
     """Asked for while the attempt before, of the same job, was already over."""
     here = stage()
     before = here.run.claim_attempt()
-    write_json(before.launch, {"job": "7.0"})
+    AttemptStart(job="7.0", address="n1", port=1).write(before.launch)
     before.ask_to_stop("stopped")
     here.launch()
     assert here.end() == ["leave"]
-    assert here.verdict(1)["words"] == "stopped without a save: as asked; there is no checkpoint"
+    assert here.verdict(1).words == "stopped without a save: as asked; there is no checkpoint"
     assert standin.pids(here.run.path, 1) == {}
     assert here.state() == "stopped"
 
@@ -229,7 +230,7 @@ def test_a_stop_ahead_of_the_start_starts_nothing(stage: Callable[..., Stage]) -
 def test_a_stop_of_an_earlier_job_does_not_stop_this_one(stage: Callable[..., Stage]) -> None:
     here = stage()
     before = here.run.claim_attempt()
-    write_json(before.launch, {"job": "6.0"})
+    AttemptStart(job="6.0", address="n1", port=1).write(before.launch)
     before.ask_to_stop("stopped")
     here.finish()
     here.launch()
@@ -246,8 +247,8 @@ def test_two_nodes_take_the_next_attempt_together(stage: Callable[..., Stage]) -
     assert not [pid for pid in before.values() if alive(pid)]
     here.finish()
     assert here.end() == ["leave", "leave"]
-    assert [read_json(here.run.attempt(0).down(node))["code"] for node in (0, 1)] == [None, 1]
-    assert here.verdict(0)["words"].startswith("rank 1 on ")
+    assert [NodeDown.require(here.run.attempt(0).down(node)).code for node in (0, 1)] == [None, 1]
+    assert here.verdict(0).words.startswith("rank 1 on ")
     assert here.state() == "finished"
 
 
@@ -257,14 +258,14 @@ def test_the_run_is_given_up_on_all_nodes(stage: Callable[..., Stage]) -> None:
     here.launch()
     assert here.end() == ["give up", "give up"]
     assert here.state() == "failed"
-    assert here.verdict(1)["words"] == (
+    assert here.verdict(1).words == (
         "rank 1 on here failed at step 3: ValueError: a bad picture; there is no checkpoint; given up: the same again")
     assert here.run.newest_attempt() == here.run.attempt(1)
 
 
 def test_the_other_nodes_join_only_attempts_of_their_own_job(stage: Callable[..., Stage]) -> None:
     here = stage(nodes=2, ranks_per_node=1)
-    write_json(here.run.claim_attempt().launch, {"job": "6.0"})
+    AttemptStart(job="6.0", address="n1", port=1).write(here.run.claim_attempt().launch)
     here.launch(1, patience=2.0)
     here.launchers[0].communicate(timeout=60)
     assert here.launchers[0].returncode != 0, "joined another job's attempt"
@@ -287,9 +288,9 @@ def test_who_is_overtaken_by_another_job_leaves(stage: Callable[..., Stage]) -> 
     here.launch()
     here.up()
     here.run.claim_attempt()
-    here.run.write_status(state="pending")
+    here.run.write_status("pending", attempt=1)
     assert here.end() == ["leave"]
-    assert here.verdict(0)["words"] == "attempt 1, of another job, has taken over this run"
+    assert here.verdict(0).words == "attempt 1, of another job, has taken over this run"
     assert here.state() == "pending"
     assert here.left() == []
 
@@ -301,8 +302,8 @@ def test_what_torchrun_is_told(stage: Callable[..., Stage], monkeypatch: pytest.
     agent = here.up()["agent1"]
     words = Path(f"/proc/{agent}/cmdline").read_text().split("\0")
     environment = dict(pair.split("=", 1) for pair in Path(f"/proc/{agent}/environ").read_text().split("\0") if pair)
-    launch = read_json(here.run.attempt(0).launch)
-    assert {"--node-rank=1", f"--master-addr={launch['address']}", f"--master-port={launch['port']}"} <= set(words)
+    launch = AttemptStart.require(here.run.attempt(0).launch)
+    assert {"--node-rank=1", f"--master-addr={launch.address}", f"--master-port={launch.port}"} <= set(words)
     assert environment["NCCL_SOCKET_IFNAME"] == "ib0"
     assert environment["GLOO_SOCKET_IFNAME"]
     here.finish()
@@ -312,12 +313,12 @@ def test_what_torchrun_is_told(stage: Callable[..., Stage], monkeypatch: pytest.
 def test_the_end_of_submitits_controller_is_a_stop(stage: Callable[..., Stage]) -> None:
     """Locally it is the launcher's parent. The save is not lost."""
     here = stage()
-    plan = JobPlan.read(here.run.plan)
+    plan = JobPlan.require(here.run.plan)
     job = Local().submit(Request(plan=replace(plan, python=sys.executable), text=""))
     here.up()
     os.kill(int(job.id or 0), signal.SIGKILL)
-    until(lambda: not job.running() and here.verdict(0))
-    assert here.verdict(0)["words"] == "stopped at step 1: SIGTERM"
+    until(lambda: not job.running() and here.run.attempt(0).verdict.exists())
+    assert here.verdict(0).words == "stopped at step 1: SIGTERM"
     until(lambda: not here.left())
 
 
@@ -326,7 +327,7 @@ def test_a_run_that_is_given_up_is_a_failure_to_submitit(stage: Callable[..., St
     here.run.submitit.mkdir()
     (here.run.submitit / "9_0_result.pkl.save_tmp").touch()
     (here.run.path / "standin" / "fail0").write_text("boom")
-    plan = JobPlan.read(here.run.plan)
+    plan = JobPlan.require(here.run.plan)
     job = Local().submit(Request(plan=replace(plan, python=sys.executable), text=""))
     until(lambda: not job.running())
     assert "RunFailedError: rank 0 on here failed at step 3: ValueError: boom; " in job.handle.stderr()
@@ -357,9 +358,9 @@ def test_whoever_is_killed_nothing_is_left_and_the_same_weights_come_out(tmp_pat
         job.kill(victim)
 
     killed = latest(tmp_path)
-    assert [read_json(killed.attempt(number).verdict).get("outcome") for number in range(4)] == [
-        None, None, "failed", "finished"]
-    assert read_json(killed.result) == read_json(latest(straight).result)
+    verdicts = [Verdict.read(killed.attempt(number).verdict) for number in range(4)]
+    assert [verdict.outcome if verdict else None for verdict in verdicts] == [None, None, "failed", "finished"]
+    assert Result.require(killed.result) == Result.require(latest(straight).result)
 
 
 @pytest.mark.slow
@@ -371,7 +372,7 @@ def test_a_rank_that_does_not_notice_is_ended_with_the_one_that_failed(tmp_path:
         until((tmp_path / "blown-0").exists, seconds=60)
         job.kill("rank0")
         until(latest(tmp_path).attempt(1).path.exists, seconds=10)
-    assert read_json(latest(tmp_path).result)["state"] == "finished"
+    assert Status.require(latest(tmp_path).status).state == "finished"
 
 
 class Detached:
@@ -379,7 +380,7 @@ class Detached:
 
     def __init__(self, folder: Path, *words: str) -> None:
         drumbeat(folder, *words, "--detach")
-        self.controller = int(read_json(latest(folder).job)["id"])
+        self.controller = int(Job.require(latest(folder).job).id or 0)
 
     def __enter__(self) -> Detached:
         return self

@@ -12,9 +12,10 @@ import pytest
 from drumbeat.configs.errors import LaunchError, RunError
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.patience import SHORTEST, nccl_environment
-from drumbeat.configs.run.folder import write_json
+from drumbeat.configs.run.files import write_json
+from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Site
-from drumbeat.launch.plan.job import JobPlan, Machine, leaked, plan_job, torchrun_command, usable_cpus
+from drumbeat.launch.plan.job import Machine, leaked, plan_job, torchrun_command, usable_cpus
 from tests.launch.small import config, plan, topology
 
 
@@ -156,16 +157,16 @@ def test_torchrun_meets_at_the_first_node(tmp_path: Path) -> None:
 
 def test_a_plan_is_read_back_the_same(tmp_path: Path) -> None:
     planned = plan(tmp_path, "launch.gpus=4", where="slurm", site=Site(partition="big", setup=["module load x"]))
-    write_json(tmp_path / "plan.json", planned.as_json())
+    planned.write(tmp_path / "plan.json")
     assert JobPlan.read(tmp_path / "plan.json") == planned
 
 
 def test_a_damaged_plan_is_a_user_error(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="the run's plan is missing or damaged"):
-        JobPlan.read(tmp_path / "plan.json")
+    with pytest.raises(RunError, match="a file of the run cannot be read: it is missing"):
+        JobPlan.require(tmp_path / "plan.json")
     write_json(tmp_path / "plan.json", {"topology": {}, "site": {}})
-    with pytest.raises(RunError, match="damaged"):
-        JobPlan.read(tmp_path / "plan.json")
+    with pytest.raises(RunError, match=r"'topology\.nodes' is missing"):
+        JobPlan.require(tmp_path / "plan.json")
 
 
 def test_what_describes_the_submitting_job_does_not_leak() -> None:

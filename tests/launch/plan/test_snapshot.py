@@ -15,11 +15,13 @@ import pytest
 from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.load import load
-from drumbeat.configs.run.folder import read_json
+from drumbeat.configs.run.plan import JobPlan
+from drumbeat.configs.run.records import Result
+from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Site
 from drumbeat.launch.plan import snapshot, sources
-from drumbeat.launch.plan.job import JobPlan, Machine, plan_job
-from drumbeat.launch.plan.snapshot import Snapshot, code_text, newest_code, next_code, survey, take
+from drumbeat.launch.plan.job import Machine, plan_job
+from drumbeat.launch.plan.snapshot import Snapshot, newest_code, next_code, survey, take
 from drumbeat.launch.runs.find import RANKS, processes_of
 from tests.launch.small import CONFIG
 from tests.tiny import drumbeat, latest, write_config
@@ -63,6 +65,11 @@ def planned(folder: Path, **machine: tuple[str, ...]) -> tuple[JobPlan, Path]:
                     machine=Machine(cpus=2, **machine), site=Site()), file
 
 
+def folders(snapshot: Snapshot) -> dict[str, str]:
+    """What each tree of a snapshot is a copy of."""
+    return {tree.name: tree.folder for tree in snapshot.trees}
+
+
 def test_the_working_tree_is_taken_as_it_is(tree: Path) -> None:
     """Edited, new and oddly named files, modes and times; nothing that is deleted, ignored or no file."""
     (tree / "nets.py").write_text("WIDTH = 2\n")
@@ -88,9 +95,10 @@ def test_commit_and_differences_are_kept_beside_it(tree: Path) -> None:
     (tree / "new.py").write_text("")
     code = taken(tree).parent
     assert "-WIDTH = 1\n+WIDTH = 2\n" in (code / "lab.diff").read_text()
-    (told,) = read_json(code / "snapshot.json")["trees"]
-    assert (told["commit"], told["changed"], told["folder"]) == (git(tree, "rev-parse", "HEAD").strip(), 2, str(tree))
-    assert code_text(code) == f"lab at {told['commit'][:7]} with 2 changed files, 4 files"
+    found = Snapshot.require(code / "snapshot.json")
+    (told,) = found.trees
+    assert (told.commit, told.changed, told.folder) == (git(tree, "rev-parse", "HEAD").strip(), 2, str(tree))
+    assert found.text() == f"lab at {told.commit[:7]} with 2 changed files, 4 files"
 
 
 def test_links_lead_to_the_copy_or_where_they_led(tree: Path, tmp_path: Path) -> None:
@@ -162,7 +170,7 @@ def test_whose_code_is_taken(tree: Path, tmp_path: Path) -> None:
     (bare / "sets.py").write_text("")
     plan, file = planned(elsewhere, python_path=(str(nets), str(bare)))
     found = survey(load(file).config, file, plan)
-    assert found.trees == {ROOT.name: str(ROOT), "lab": str(tree), "bare": str(bare)}
+    assert folders(found) == {ROOT.name: str(ROOT), "lab": str(tree), "bare": str(bare)}
     assert (found.home, found.folder, found.python_path) == (f"{ROOT.name}/src", str(elsewhere), ("lab/src", "bare"))
     relocated = found.relocate(plan, Path("/RUN/code")).environment
     assert relocated["PYTHONPATH"] == f"/RUN/code/{ROOT.name}/src:/RUN/code/lab/src:/RUN/code/bare"
@@ -170,7 +178,7 @@ def test_whose_code_is_taken(tree: Path, tmp_path: Path) -> None:
     assert found.live("File /RUN/code/lab/src/nets.py", Path("/RUN/code")) == f"File {nets}/nets.py"
 
     git(elsewhere, "init", "--quiet")
-    assert survey(load(file).config, file, plan).trees["elsewhere"] == str(elsewhere)
+    assert folders(survey(load(file).config, file, plan))["elsewhere"] == str(elsewhere)
 
 
 def test_an_editable_install_stays_behind_pythons_own_modules(tree: Path, tmp_path: Path,
@@ -192,7 +200,7 @@ def test_a_folder_that_git_ignores_is_taken_as_one_without_git(tree: Path) -> No
     (tree / "private" / "sets.py").write_text("")
     plan, file = planned(tree / "private")
     found = survey(load(file).config, file, plan)
-    assert found.trees == {ROOT.name: str(ROOT), "private": str(tree / "private")}
+    assert folders(found) == {ROOT.name: str(ROOT), "private": str(tree / "private")}
 
 
 def test_newer_code_has_a_folder_of_its_own(tree: Path) -> None:
@@ -224,7 +232,7 @@ def test_a_run_computes_what_was_submitted_whatever_is_edited_meanwhile(tmp_path
             wait_for(folder / "blown-0", process)
             (folder / "nets.py").write_text(nets.replace("pass", "raise RuntimeError('edited')"))
             while not latest(folder).attempt(1).path.exists():
-                for process_id in processes_of(latest(folder), RANKS):
+                for process_id in processes_of(View.read(latest(folder)), RANKS):
                     with suppress(ProcessLookupError):
                         os.kill(process_id, signal.SIGKILL)
                 time.sleep(1)
@@ -233,6 +241,6 @@ def test_a_run_computes_what_was_submitted_whatever_is_edited_meanwhile(tmp_path
             kill_all(latest(folder))
             process.wait()
             drumbeat(folder, "--resume", "tiny")
-        results.append(read_json(latest(folder).result))
+        results.append(Result.require(latest(folder).result))
     assert len(list(latest(tmp_path / "edited").attempts.iterdir())) >= 3
     assert results[0] == results[1]

@@ -7,25 +7,20 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from drumbeat.configs.errors import RunError
-from drumbeat.configs.run.folder import RunDir, read_json, write_json
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import RankError, State, Status, StopRequest, Verdict
+from drumbeat.configs.run.view import View
 from drumbeat.launch.commands.main import main
-from drumbeat.launch.runs.find import (
-    LAUNCHERS,
-    find_run,
-    handle,
-    processes_of,
-    program,
-    still_runs,
-)
+from drumbeat.launch.runs.find import LAUNCHERS, find_run, handle, look, processes_of, program, still_runs
 from drumbeat.launch.runs.logs import Tail, log_lines
 from drumbeat.launch.runs.status import clock, status_text
 from drumbeat.launch.runs.stop import ask_to_stop, cancel
+from tests.runs import write_heartbeat, write_job, write_plan, write_state
 
 FIRST, SECOND, OTHER = "20260101-100000-aaaaa", "20260102-100000-bbbbb", "20260103-100000-ccccc"
 
@@ -35,9 +30,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """runs/tiny with two runs, runs/other with one."""
     monkeypatch.chdir(tmp_path)
     for name, number in (("tiny", FIRST), ("tiny", SECOND), ("other", OTHER)):
-        folder = tmp_path / "runs" / name / number
-        folder.mkdir(parents=True)
-        write_json(folder / "plan.json", {})
+        write_plan(RunDir(tmp_path / "runs" / name / number))
     (tmp_path / "runs" / "tiny" / "latest").symlink_to(SECOND)
     return tmp_path / "runs"
 
@@ -81,17 +74,24 @@ def test_how_to_call_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_processes_of_a_run_are_told_by_their_command_lines(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
+    write_plan(run)
+    view = View.read(run)
     sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
     with (subprocess.Popen([*sleep, "submitit.core._submit", str(run.submitit)]) as launcher,
           subprocess.Popen([*sleep, "drumbeat.trainers.worker", str(run.path), "0"]) as rank,
           subprocess.Popen([*sleep, "tensorboard", "--logdir", str(run.path)]) as unrelated,
           subprocess.Popen([*sleep, "drumbeat.trainers.worker", f"{run.path}2", "0"]) as other):
-        assert sorted(processes_of(run)) == sorted([launcher.pid, rank.pid])
-        assert processes_of(run, LAUNCHERS) == [launcher.pid]
-        assert still_runs(run) in (f"process {launcher.pid}", f"process {rank.pid}")
+        assert sorted(processes_of(view)) == sorted([launcher.pid, rank.pid])
+        assert processes_of(view, LAUNCHERS) == [launcher.pid]
+        assert still_runs(view) in (f"process {launcher.pid}", f"process {rank.pid}")
         for process in (launcher, rank, unrelated, other):
             process.kill()
-    assert still_runs(run) == ""
+    assert still_runs(view) == ""
+
+
+def signs(run: RunDir) -> str:
+    """What shows that the run is at work now."""
+    return still_runs(View.read(run))
 
 
 def squeue(folder: Path, answer: str) -> str:
@@ -103,51 +103,51 @@ def squeue(folder: Path, answer: str) -> str:
 def test_a_cluster_is_asked_only_about_jobs_that_may_run(runs: Path, tmp_path: Path,
                                                          monkeypatch: pytest.MonkeyPatch) -> None:
     run = find_run("tiny", runs)
-    write_json(run.job, {"where": "slurm", "id": "4711"})
+    write_job(run, "slurm", id="4711")
     monkeypatch.setenv("PATH", squeue(tmp_path, "echo RUNNING"))
-    write_json(run.status, {"state": "stopped"})
-    assert still_runs(run) == ""
+    write_state(run, "stopped")
+    assert signs(run) == ""
     assert not (tmp_path / "asked").exists()
-    write_json(run.status, {"state": "running"})
-    assert still_runs(run) == "SLURM job 4711 is running"
+    write_state(run, "running")
+    assert signs(run) == "SLURM job 4711 is running"
     assert (tmp_path / "asked").read_text() == "--noheader --jobs 4711 --format %T\n"
     monkeypatch.setenv("PATH", squeue(tmp_path, "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"))
-    assert still_runs(run) == ""
+    assert signs(run) == ""
     monkeypatch.setenv("PATH", squeue(tmp_path, "echo 'Unable to contact slurm controller' >&2; exit 1"))
-    assert still_runs(run) == "SLURM job 4711, which cannot be asked about: Unable to contact slurm controller"
+    assert signs(run) == "SLURM job 4711, which cannot be asked about: Unable to contact slurm controller"
     monkeypatch.setenv("PATH", "/nowhere")
-    assert still_runs(run) == "SLURM job 4711, which cannot be asked about: there is no squeue on PATH"
+    assert signs(run) == "SLURM job 4711, which cannot be asked about: there is no squeue on PATH"
 
 
 def test_a_run_on_another_machine_is_at_work_as_long_as_it_is_heard_of(runs: Path) -> None:
     run = find_run("tiny", runs)
-    write_json(run.job, {"where": "local", "id": "1", "host": "elsewhere"})
-    run.write_status(state="running")
-    assert still_runs(run).startswith("on elsewhere, heard of ")
-    write_json(run.status, {"state": "running", "time": time.time() - 121})
-    assert still_runs(run) == ""
+    write_job(run, id="1", host="elsewhere")
+    write_state(run, "running")
+    assert signs(run).startswith("on elsewhere, heard of ")
+    write_state(run, "running", ago=121)
+    assert signs(run) == ""
+    write_heartbeat(run, ago=60)
+    assert signs(run).startswith("on elsewhere, heard of ")
 
 
 def test_a_run_in_debug_is_at_work_as_long_as_its_process(runs: Path) -> None:
     run = find_run("tiny", runs)
-    run.write_status(state="running")
-    job = {"where": "debug", "id": None, "host": socket.gethostname()}
-    write_json(run.job, job | {"process": os.getpid()})
-    assert still_runs(run) == f"process {os.getpid()}, in --debug"
+    write_state(run, "running")
+    write_job(run, "debug", host=socket.gethostname(), process=os.getpid())
+    assert signs(run) == f"process {os.getpid()}, in --debug"
     with subprocess.Popen(["true"]) as over:
         pass
-    write_json(run.job, job | {"process": over.pid})
-    assert still_runs(run) == ""
+    write_job(run, "debug", host=socket.gethostname(), process=over.pid)
+    assert signs(run) == ""
 
 
 def test_status_in_full(runs: Path) -> None:
     run = find_run("tiny", runs)
-    write_json(run.status, {
-        "state": "running", "time": time.time(), "attempt": 0, "phase": "head", "step": 1234, "steps": 5000,
-        "loss": 0.12345, "validation": {"loss": 0.5, "accuracy": 0.75}, "samples_per_second": 99.94,
-        "eta_seconds": 3725.0})
-    write_json(run.job, {"where": "local", "id": "17", "host": "elsewhere"})
-    assert status_text(run) == f"""\
+    write_state(run, "running")
+    write_heartbeat(run, phase="head", step=1234, steps=5000, loss=0.12345, validation={"loss": 0.5, "accuracy": 0.75},
+                    samples_per_second=99.94, eta_seconds=3725.0)
+    write_job(run, id="17", host="elsewhere")
+    assert status_text(View.read(run)) == f"""\
 run         {SECOND}
 state       running
 step        1,234 of 5,000, phase head
@@ -161,22 +161,22 @@ folder      {run.path}"""
 
 def test_status_of_a_run_that_ended_or_never_began(runs: Path) -> None:
     run = find_run("tiny", runs)
-    assert status_text(run) == f"run         {SECOND}\nstate       unknown\nfolder      {run.path}"
-    write_json(run.status, {"state": "failed", "verdict": "rank 1 on n1 was killed", "time": 1.0})
-    assert "verdict     rank 1 on n1 was killed\n" in status_text(run)
-    assert "heard of" not in status_text(run)
+    assert status_text(View.read(run)) == f"run         {SECOND}\nstate       unknown\nfolder      {run.path}"
+    write_state(run, "failed", "rank 1 on n1 was killed")
+    assert "verdict     rank 1 on n1 was killed\n" in status_text(View.read(run))
+    assert "heard of" not in status_text(View.read(run))
 
 
 def test_logs_of_an_attempt(runs: Path) -> None:
     run = find_run("tiny", runs)
     for text in ("old\n", "first\nsecond\nunfinished"):
         run.claim_attempt().log(0).write_text(text)
-    assert list(log_lines(run, rank=0, follow=False)) == ["first", "second", "unfinished"]
-    assert list(log_lines(run, rank=0, follow=False, attempt=0)) == ["old"]
+    assert list(log_lines(View.read(run), rank=0, follow=False)) == ["first", "second", "unfinished"]
+    assert list(log_lines(View.read(run), rank=0, follow=False, attempt=0)) == ["old"]
     with pytest.raises(RunError, match=r"rank 3 has no log(.|\n)*Ranks with one: 0"):
-        list(log_lines(run, rank=3, follow=False))
+        list(log_lines(View.read(run), rank=3, follow=False))
     with pytest.raises(RunError, match=r"there is no attempt 2(.|\n)*numbered from 0 to 1"):
-        list(log_lines(run, rank=0, follow=False, attempt=2))
+        list(log_lines(View.read(run), rank=0, follow=False, attempt=2))
 
 
 def test_logs_of_everybody(runs: Path) -> None:
@@ -184,7 +184,7 @@ def test_logs_of_everybody(runs: Path) -> None:
     for rank in (0, 1, 10):
         attempt.log(rank).write_text(f"of {rank}\n")
     attempt.node_log(0).write_text("torchrun\n")
-    assert list(log_lines(find_run("tiny", runs), rank=None, follow=False)) == [
+    assert list(log_lines(look("tiny", runs), rank=None, follow=False)) == [
         " rank 0 | of 0", " rank 1 | of 1", "rank 10 | of 10", " node 0 | torchrun"]
 
 
@@ -203,9 +203,9 @@ def test_errors_the_earliest_first(runs: Path, capsys: pytest.CaptureFixture[str
     run = find_run("tiny", runs)
     attempt = run.claim_attempt()
     for rank, moment in ((0, 2.0), (1, 1.0)):
-        write_json(attempt.error(rank), {"rank": rank, "node": "n1", "type": "ValueError", "message": "m", "step": 7,
-                                         "time": moment, "traceback": f"Traceback\nValueError: {rank}\n"})
-    write_json(attempt.verdict, {"words": "rank 1 on n1 failed"})
+        RankError(rank=rank, node="n1", type="ValueError", message="m", step=7, time=moment,
+                  traceback=f"Traceback\nValueError: {rank}\n").write(attempt.error(rank))
+    Verdict(outcome="failed", next="restart", words="rank 1 on n1 failed", step=-1).write(attempt.verdict)
     run.claim_attempt()
     assert main(["logs", "tiny", "--errors"]) == 0
     assert capsys.readouterr().out == """\
@@ -223,13 +223,14 @@ ValueError: 0
 
 def test_a_healthy_run_has_no_errors(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = find_run("tiny", runs)
-    write_json(run.status, {"state": "running"})
+    write_job(run, "debug", host=socket.gethostname(), process=os.getpid())
+    write_state(run, "running")
     assert main(["logs", "tiny", "--errors"]) == 0
     assert capsys.readouterr() == ("no rank has told of an error yet; the run is running\n", "")
     run.claim_attempt()
     assert main(["logs", "tiny", "--errors", "--attempt", "0"]) == 0
     assert capsys.readouterr() == ("no rank has told of an error in attempt 0; the run is running\n", "")
-    write_json(run.status, {"state": "failed", "verdict": "the nodes did not meet"})
+    write_state(run, "failed", "the nodes did not meet")
     assert main(["logs", "tiny", "--errors"]) == 0
     said = capsys.readouterr().out
     assert "in any attempt; the run is failed\nthe nodes did not meet\nWhat torchrun printed: " in said
@@ -250,16 +251,16 @@ def test_all_attempts_one_after_the_other(runs: Path, capsys: pytest.CaptureFixt
 
 def test_following_goes_on_with_the_next_attempt_until_the_run_ends(runs: Path) -> None:
     run = find_run("tiny", runs)
-    write_json(run.status, {"state": "running"})
+    write_state(run, "running")
     run.claim_attempt().log(0).write_text("a\nunfin")
-    lines = log_lines(run, rank=0, follow=True)
+    lines = log_lines(View.read(run), rank=0, follow=True)
     assert next(lines) == "a"
     with open(run.attempt(0).log(0), "a") as log:
         log.write("ished\n")
     assert next(lines) == "unfinished"
     run.claim_attempt().log(0).write_text("b\nlast words")
     assert next(lines) == "b"
-    write_json(run.status, {"state": "finished"})
+    write_state(run, "finished")
     assert list(lines) == ["last words"]
 
 
@@ -274,53 +275,53 @@ def test_a_tail_survives_bytes_that_are_no_text(tmp_path: Path) -> None:
 
 def test_stopping(runs: Path) -> None:
     run = find_run("tiny", runs)
-    write_json(run.status, {"state": "running"})
+    write_state(run, "running")
     attempt = run.claim_attempt()
     with pytest.raises(RunError, match="nothing of this run is at work any more"):
-        ask_to_stop(run)
-    write_json(run.job, {"where": "debug", "host": socket.gethostname(), "process": os.getpid()})
-    assert ask_to_stop(run).startswith(f"{SECOND} saves after a step and leaves. To go on with it:\n")
-    assert ask_to_stop(run).endswith(f"drumbeat resume {SECOND}")
-    assert read_json(attempt.stop)["reason"] == "stopped"
-    write_json(run.status, {"state": "stopped"})
-    assert ask_to_stop(run) == f"{SECOND} is stopped already"
+        ask_to_stop(View.read(run))
+    write_job(run, "debug", host=socket.gethostname(), process=os.getpid())
+    assert ask_to_stop(View.read(run)).startswith(f"{SECOND} saves after a step and leaves. To go on with it:\n")
+    assert ask_to_stop(View.read(run)).endswith(f"drumbeat resume {SECOND}")
+    assert StopRequest.require(attempt.stop).reason == "stopped"
+    write_state(run, "stopped")
+    assert ask_to_stop(View.read(run)) == f"{SECOND} is stopped already"
 
 
 @pytest.mark.parametrize("state", ["pending", "preempted"])
-def test_a_run_that_waits_in_the_queue_hears_nothing(runs: Path, state: str) -> None:
+def test_a_run_that_waits_in_the_queue_hears_nothing(runs: Path, state: State) -> None:
     run = find_run("tiny", runs)
     run.claim_attempt()
-    write_json(run.job, {"where": "slurm", "id": "4711"})
-    write_json(run.status, {"state": state})
+    write_job(run, "slurm", id="4711")
+    write_state(run, state)
     with pytest.raises(RunError, match=rf"drumbeat cancel\s+{SECOND}"):
-        ask_to_stop(run)
+        ask_to_stop(View.read(run))
     assert not run.attempt(0).stop.exists()
 
 
 def test_cancelling_a_run_on_this_machine(runs: Path) -> None:
     """All of its processes end, whatever signals they ignore, and nothing else does."""
     run = find_run("tiny", runs)
-    write_json(run.status, {"state": "running"})
-    write_json(run.job, {"where": "local", "id": "1", "host": socket.gethostname()})
+    write_state(run, "running")
+    write_job(run, id="1", host=socket.gethostname())
     deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
     with (subprocess.Popen([sys.executable, "-c", deaf, "drumbeat.trainers.worker", str(run.path), "0"]) as rank,
           subprocess.Popen([sys.executable, "-c", deaf, "tensorboard", str(run.path)]) as unrelated):
-        assert cancel(run).startswith(f"{SECOND} ended; there is no checkpoint. To go on with it:\n")
+        assert cancel(View.read(run)).startswith(f"{SECOND} ended; there is no checkpoint. To go on with it:\n")
         assert (rank.wait(), unrelated.poll()) == (-signal.SIGKILL, None)
         unrelated.kill()
-    assert read_json(run.status)["state"] == "cancelled"
-    assert cancel(run) == f"{SECOND} is cancelled already"
+    assert Status.require(run.status).state == "cancelled"
+    assert cancel(View.read(run)) == f"{SECOND} is cancelled already"
 
 
 def test_cancelling_a_run_in_debug_ends_no_other_process(runs: Path) -> None:
     """Which may have got the number of the run's process since."""
     run = find_run("tiny", runs)
-    write_json(run.status, {"state": "running"})
+    write_state(run, "running")
     for words, ended in ((["--debug"], True), ([], False)):
         with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *words]) as process:
-            write_json(run.job, {"where": "debug", "host": socket.gethostname(), "process": process.pid})
-            run.write_status(state="running")
-            cancel(run)
+            write_job(run, "debug", host=socket.gethostname(), process=process.pid)
+            write_state(run, "running")
+            cancel(View.read(run))
             if not ended:
                 assert process.poll() is None
                 process.kill()
@@ -329,15 +330,15 @@ def test_cancelling_a_run_in_debug_ends_no_other_process(runs: Path) -> None:
 
 def test_cancelling_a_run_on_another_machine(runs: Path) -> None:
     run = find_run("tiny", runs)
-    write_json(run.status, {"state": "running"})
-    write_json(run.job, {"where": "local", "id": "1", "host": "elsewhere"})
+    write_state(run, "running")
+    write_job(run, id="1", host="elsewhere")
     with pytest.raises(RunError, match="the run is on another machine, elsewhere"):
-        cancel(run)
+        cancel(View.read(run))
 
 
 def test_the_verbs_print(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = find_run("tiny", runs)
-    write_json(run.status, {"state": "stopped"})
+    write_state(run, "stopped")
     run.claim_attempt().log(0).write_text("line\n")
     assert [main(["status", "tiny"]), main(["logs", "tiny"]), main(["stop", "tiny"])] == [0, 0, 0]
     out = capsys.readouterr().out

@@ -9,14 +9,17 @@ import re
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from drumbeat.configs.run.folder import RunDir, write_json
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import Result
+from drumbeat.configs.run.view import View
 from drumbeat.launch.commands.main import main
+from drumbeat.launch.runs.status import judged
 from drumbeat.launch.runs.why import REASONS, reason_in_words, why
+from tests.runs import AS_ANOTHER, shared_folder, write_heartbeat, write_job, write_plan, write_state
 
 IDS = [f"2026010{day}-100000-{letter * 5}" for day, letter in ((1, "a"), (2, "b"), (3, "c"), (4, "d"))]
 
@@ -28,19 +31,20 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[RunDir]:
     found = []
     for name, number in zip(("tiny", "tiny", "a_name_that_is_quite_long", "other"), IDS, strict=True):
         run = RunDir(tmp_path / "runs" / name / number)
-        run.path.mkdir(parents=True)
-        write_json(run.plan, {})
-        write_json(run.job, {"where": "local", "id": "17", "host": socket.gethostname()})
+        write_plan(run)
+        write_job(run, id="17", host=socket.gethostname())
         found.append(run)
-    progress = {"step": 600, "steps": 1000, "loss": 0.51234, "samples_per_second": 1234.5, "eta_seconds": 3725.0}
-    write_json(found[0].status, progress | {"state": "finished", "step": 1000, "time": 1.0})
-    write_json(found[0].result, {"test": {"loss": 0.25, "accuracy": 0.9}})
-    write_json(found[1].status, progress | {"state": "running", "time": time.time()})
-    write_json(found[1].job, {"where": "debug", "host": socket.gethostname(), "process": os.getpid()})
-    write_json(found[2].job, {"where": "slurm", "id": "4710", "host": "login"})
-    write_json(found[2].status, progress | {"state": "running", "loss": float("nan"), "time": time.time() - 600})
-    write_json(found[3].status, {"state": "pending", "time": time.time()})
-    write_json(found[3].job, {"where": "slurm", "id": "4711", "host": "login"})
+    for run, step, loss, ago in zip(found[:3], (1000, 600, 600), (0.4, 0.51234, float("nan")), (9e6, 0, 600),
+                                    strict=True):
+        write_heartbeat(run, step=step, steps=1000, loss=loss, samples_per_second=1234.5, eta_seconds=3725.0, ago=ago)
+    write_state(found[0], "finished", ago=9e6)
+    Result(steps=1000, samples_seen=0, overshoot=0, test={"loss": 0.25, "accuracy": 0.9}).write(found[0].result)
+    write_state(found[1], "running")
+    write_job(found[1], "debug", host=socket.gethostname(), process=os.getpid())
+    write_job(found[2], "slurm", id="4710", host="login")
+    write_state(found[2], "running", ago=700)
+    write_state(found[3], "pending")
+    write_job(found[3], "slurm", id="4711", host="login")
     return found
 
 
@@ -99,6 +103,10 @@ def test_programs_get_json(runs: list[RunDir], capsys: pytest.CaptureFixture[str
         "finished", 0.9, str(runs[0].path))
 
 
+def why_of(run: RunDir) -> str:
+    return why(judged(View.read(run)))
+
+
 def queue(folder: Path, script: str) -> str:
     (folder / "bin").mkdir(exist_ok=True)
     (folder / "bin" / "squeue").write_text(f"#!/bin/sh\n{script}\n")
@@ -113,7 +121,7 @@ echo '4711|PENDING|Resources|2026-01-05T06:07:08|gpu|{IDS[3]}'
 echo '4712|PENDING|PartitionTimeLimit|N/A|gpu|{IDS[3]}'
 echo '99|PENDING|Priority|N/A|gpu|other'"""))
     monkeypatch.setattr("drumbeat.launch.runs.find.program", lambda name: name)
-    assert why(runs[3]) == f"""\
+    assert why_of(runs[3]) == f"""\
 run         {IDS[3]}
 state       pending
 job         4711, pending in partition gpu
@@ -132,27 +140,24 @@ do          drumbeat cancel {IDS[3]}, then ask for less in the
 def test_why_where_slurm_says_nothing(runs: list[RunDir], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", queue(tmp_path, "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; "
                                                "exit 1"))
-    assert "why         SLURM does not answer: slurm_load_jobs error: Unable to contact" in why(runs[3])
+    assert "why         SLURM does not answer: slurm_load_jobs error: Unable to contact" in why_of(runs[3])
     monkeypatch.setenv("PATH", queue(tmp_path, ""))
-    assert "job         4711, of which SLURM knows nothing any more\n" in why(runs[3])
+    assert "job         4711, of which SLURM knows nothing any more\n" in why_of(runs[3])
 
 
 def test_why_of_a_run_that_waits_for_its_disk(runs: list[RunDir]) -> None:
-    write_json(runs[2].job, {"where": "local", "id": "17", "host": "elsewhere"})
-    write_json(runs[2].status, {"state": "paused", "verdict": "the disk is full", "time": time.time()})
-    assert why(runs[2]).splitlines()[3:] == [
+    write_job(runs[2], id="17", host="elsewhere")
+    write_heartbeat(runs[2], paused="the disk is full")
+    assert why_of(runs[2]).splitlines()[3:] == [
         "why         the disk is full", "do          Make room, or bring the disk back: the run goes on by itself."]
 
 
 def test_why_of_runs_that_are_no_jobs(runs: list[RunDir]) -> None:
-    assert "why         it has come to its end" in why(runs[0])
-    write_json(runs[2].job, {"where": "local", "id": "17", "host": socket.gethostname()})
-    assert "why         nothing of it is at work any more, and it was last heard of 10:0" in why(
-        runs[2]).replace("\n            ", " ")
-    runs[1].write_status(state="failed", verdict="rank 1 on n1 was killed")
-    assert "why         rank 1 on n1 was killed\ndo          Go on with it: " in why(runs[1])
-    write_json(runs[2].job, {"where": "debug", "host": socket.gethostname(), "process": os.getpid()})
-    assert "nothing was heard of it for 10:0" in why(runs[2])
+    assert "why         it has come to its end" in why_of(runs[0])
+    write_state(runs[1], "failed", "rank 1 on n1 was killed")
+    assert "why         rank 1 on n1 was killed\ndo          Go on with it: " in why_of(runs[1])
+    write_job(runs[2], "debug", host=socket.gethostname(), process=os.getpid())
+    assert "nothing was heard of it for 10:0" in why_of(runs[2])
 
 
 @pytest.mark.parametrize(("reason", "words"), [
@@ -176,6 +181,122 @@ def test_every_reason_has_words_and_a_way_on() -> None:
 
 
 def test_a_run_of_this_machine_that_is_gone_has_failed(runs: list[RunDir], capsys: pytest.CaptureFixture[str]) -> None:
-    write_json(runs[2].job, {"where": "local", "id": "17", "host": socket.gethostname()})
+    write_job(runs[2], id="17", host=socket.gethostname())
     assert main(["ls"]) == 0
     assert re.search(r"a_name_that_is_quite_long +failed +here +60% ", capsys.readouterr().out)
+
+
+def a_list(file: Path) -> None:
+    file.write_text("[1]")
+
+
+def other_types(file: Path) -> None:
+    file.write_text('{"state": "running", "attempt": "0"}')
+
+
+def no_utf_8(file: Path) -> None:
+    file.write_bytes(b'{"state": "\xff"}')
+
+
+def half_of_it(file: Path) -> None:
+    file.write_text('{"state": "runn')
+
+
+def a_pipe(file: Path) -> None:
+    os.mkfifo(file)
+
+
+def a_folder(file: Path) -> None:
+    file.mkdir()
+
+
+@pytest.fixture(params=[
+    (a_list, "status.json", "it holds a list, not an object"),
+    (other_types, "status.json", "'attempt' is \"0\", and not a whole number"),
+    (no_utf_8, "status.json", "it is not JSON ('utf-8' codec can't decode byte 0xff in position 11: invalid start "
+                              "byte)"),
+    (half_of_it, "job.json", "it is not JSON (Unterminated string starting at: line 1 column 11 (char 10))"),
+    (a_pipe, "status.json", "it is not a regular file"),
+    (a_pipe, "plan.json", "it is not a regular file"),
+    (a_folder, "job.json", "it is not a regular file"),
+    (a_list, "result.json", "it holds a list, not an object"),
+    (a_list, "attempts/000/heartbeat.json", "it holds a list, not an object"),
+    (None, "plan.json", "it is missing"),
+], ids=lambda case: f"{case[1]} {case[0].__name__ if case[0] else 'missing'}")
+def damaged(runs: list[RunDir], request: pytest.FixtureRequest) -> tuple[RunDir, Path, str]:
+    """A run one of whose files is damaged, between runs that are as they should be; the file, and what is wrong."""
+    harm, name, words = request.param
+    file = runs[1].path / name
+    file.unlink(missing_ok=True)
+    if harm:
+        harm(file)
+    return runs[1], file, words
+
+
+def test_a_damaged_run_is_a_row_and_a_line_and_costs_the_others_nothing(
+        runs: list[RunDir], damaged: tuple[RunDir, Path, str], capsys: pytest.CaptureFixture[str]) -> None:
+    run, file, words = damaged
+    assert main(["ls"]) == 0
+    said = capsys.readouterr()
+    assert re.sub(r"silent 10:0\d", "silent 10:00", said.out) == re.sub(
+        rf"({run.id} +tiny +)running .*", r"\1damaged", TABLE)
+    assert said.err == f"damaged    {file}: {words}\n"
+    assert main(["ls", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [known["state"] for known in found] == ["pending", "running", "damaged", "finished"]
+    assert (found[2]["id"], found[2]["verdict"]) == (run.id, f"{file}: {words}")
+
+
+@pytest.mark.parametrize("line", ["status", "status --json", "why", "logs", "logs --errors", "stop", "cancel",
+                                  "resume"])
+def test_a_command_on_a_damaged_run_is_one_screen(damaged: tuple[RunDir, Path, str],
+                                                  capsys: pytest.CaptureFixture[str], line: str) -> None:
+    run, file, words = damaged
+    verb, *options = line.split()
+    before = sorted(run.path.rglob("*"))
+    assert main([verb, run.id, *options]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    screen = " ".join(said.err.split())
+    assert screen == f"error: a file of the run cannot be read: {words} where {file} do Restore it, or start a new run."
+    assert sorted(run.path.rglob("*")) == before
+
+
+def test_what_somebody_has_copied_beside_it_is_none_of_a_run(runs: list[RunDir],
+                                                             capsys: pytest.CaptureFixture[str]) -> None:
+    """Attempts and checkpoints."""
+    run = runs[1]
+    for name in ("attempts/000 (copy)", "attempts/7", "checkpoints/step-00000010.bak", "checkpoints/step-x",
+                 "checkpoints/step-00000009"):
+        (run.path / name).mkdir(parents=True)
+    run.config.write_text("phases: {}\nname: x\nbatch_size: 1\nmodel: {_target_: x}\n")
+    for words in (["ls"], ["status", run.id], ["why", run.id], ["checkpoints", run.id], ["logs", run.id, "--errors"]):
+        assert main(words) == 0, words
+        said = capsys.readouterr()
+        assert said.err == ""
+        if words[0] == "checkpoints":
+            assert [line.split()[0] for line in said.out.splitlines()] == ["step", "9"]
+            assert said.out.rstrip().endswith("no manifest")
+
+
+LS = f"""
+import sys
+from drumbeat.launch.commands.main import main
+main(["ls", "--runs", sys.argv[1]])
+print("---", flush=True)
+{AS_ANOTHER}
+sys.exit(main(["ls", "--runs", sys.argv[1]]))
+"""
+
+
+def test_a_file_that_only_its_owner_may_read_is_damaged_for_others() -> None:
+    with shared_folder() as folder:
+        for name in ("mine", "yours"):
+            run = RunDir(folder / name / f"20260101-100000-{name}")
+            write_plan(run)
+            write_state(run, "stopped")
+        run.status.chmod(0o000)
+        done = subprocess.run([sys.executable, "-c", LS, str(folder)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (0, f"damaged    {run.status}: Permission denied")
+    states = [line.split()[1:3] for line in done.stdout.partition("---\n")[2].splitlines()]
+    assert states == [["name", "state"], ["yours", "damaged"], ["mine", "stopped"]]

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from drumbeat.configs.load import ROOT, load
-from drumbeat.configs.run.folder import RunDir, write_json, write_text
+from drumbeat.configs.run.files import write_text
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import CodeSnapshot, CodeTree
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.runs.programs import on_run
+from tests.runs import write_plan
 
 IMAGES = """\
 name: pictures
@@ -41,9 +44,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / f"{name}.yaml").write_text(text)
         for number, steps in enumerate([[], [3]]):
             run = RunDir(tmp_path / "runs" / name / f"2026010{number}-000000-{name[:5]}")
-            run.path.mkdir(parents=True)
+            write_plan(run)
             write_text(run.config, load(tmp_path / f"{name}.yaml").as_yaml())
-            write_json(run.plan, {"topology": {"cpus_per_rank": 1}})
             for step in steps:
                 (run.checkpoints / f"step-{step:08d}").mkdir(parents=True)
                 (run.checkpoints / "last").symlink_to(f"step-{step:08d}")
@@ -110,10 +112,9 @@ def test_a_run_is_judged_with_the_code_that_it_works_with(tmp_path: Path, monkey
     for file in ("__init__.py", "configs/__init__.py", "configs/importing.py"):
         (copy / "drumbeat" / file).parent.mkdir(exist_ok=True, parents=True)
         shutil.copy(ROOT / "src" / "drumbeat" / file, copy / "drumbeat" / file)
-    write_json(run.path / "code" / "snapshot.json", {
-        "home": "mine", "folder": "mine", "python_path": [], "targets": [], "trees": [
-            {"name": "mine", "folder": "/home/me/mine", "files": 1, "commit": "0123456789", "changed": 2}]})
-    write_json(run.plan, {"environment": {"PYTHONPATH": "/moved/since"}})
+    mine = CodeTree(name="mine", folder="/home/me/mine", files=1, commit="0123456789", changed=2)
+    CodeSnapshot(trees=(mine,), home="mine", folder="mine").write(run.path / "code" / "snapshot.json")
+    write_plan(run, environment={"PYTHONPATH": "/moved/since"})
     monkeypatch.chdir(tmp_path / "live")
     for name, new_code in (("old", False), ("old", True), ("new", False)):
         assert on_run(name, run, "--split", "test", new_code=new_code) == 0

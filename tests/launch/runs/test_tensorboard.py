@@ -17,19 +17,19 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.errors import LaunchError
-from drumbeat.configs.run.folder import RunDir, write_json
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.launch.attempts.processes import descendants
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.runs.tensorboard import HOST, free_port, link
 from drumbeat.trainers.tracking import Tracker
+from tests.runs import write_plan
 
 
 def make_run(runs: Path, name: str, letters: str) -> RunDir:
     """A run with one point of one curve."""
     run = RunDir(runs / name / f"20260101-000000-{letters}")
-    run.path.mkdir(parents=True)
-    write_json(run.plan, {})
-    tracker = Tracker(run, step=0, config_text="")
+    write_plan(run)
+    tracker = Tracker(run, run.claim_attempt(), step=0, config_text="")
     tracker.scalars(1, {"train/loss": 0.5})
     tracker.close()
     (run.path.parent / "latest").unlink(missing_ok=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.plan import JobPlan
 from drumbeat.launch.backends.executors import Slurm
-from drumbeat.launch.plan.job import JobPlan
 from drumbeat.launch.slurm.grace import grace_warning, lead_seconds, save_seconds
 from tests.launch.small import plan
 

@@ -10,10 +10,11 @@ import pytest
 
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.load import load, read
+from drumbeat.configs.run.records import Where
 from drumbeat.configs.schema import Site
 from drumbeat.configs.yaml_text import parse
 from drumbeat.launch.commands.main import main
-from drumbeat.launch.plan.job import Machine, Where, plan_job
+from drumbeat.launch.plan.job import Machine, plan_job
 from drumbeat.launch.start.describe import describe, summary
 from drumbeat.launch.start.start import EXECUTORS
 from tests.launch.small import plan, write_config

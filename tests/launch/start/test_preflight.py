@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.errors import LaunchError
+from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.executors import Slurm
-from drumbeat.launch.plan.job import JobPlan
 from drumbeat.launch.start.preflight import check_cluster, file_system, unshared
 from tests.launch.small import plan
 

@@ -11,7 +11,7 @@ import pytest
 
 from drumbeat.configs.errors import PrepareError
 from drumbeat.configs.load import plain
-from drumbeat.launch.plan.job import JobPlan
+from drumbeat.configs.run.plan import JobPlan
 from drumbeat.launch.start.prepare import facts_text, prepare
 from tests.launch.small import FACTS, config, plan
 
@@ -50,7 +50,7 @@ def test_it_is_given_config_ranks_and_environment(tmp_path: Path, monkeypatch: p
     asked = config(tmp_path)
     assert prepare(asked, planned) == {}
     assert json.loads((tmp_path / "stdin").read_text()) == {
-        "config": plain(asked), "topology": dataclasses.asdict(planned.topology), "where": "local"}
+        "config": plain(asked), "topology": planned.topology.as_json(), "where": "local"}
     found = (tmp_path / "env").read_text().splitlines()
     assert f"PYTHONPATH={planned.environment['PYTHONPATH']}" in found
     assert "KEPT=yes" in found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,8 @@ from torch import Tensor, nn
 from drumbeat.configs.errors import RunError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import damage
-from drumbeat.trainers.checkpoints.manager import Checkpoints, Progress, SaveError
+from drumbeat.configs.run.records import Progress
+from drumbeat.trainers.checkpoints.manager import Checkpoints, SaveError
 from drumbeat.trainers.checkpoints.state import (
     optimizer_numbers,
     optimizer_tensors,
@@ -134,6 +134,32 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path: 
     assert "step-00000002 is damaged" in said[0]
 
 
+def test_a_copy_beside_the_checkpoints_is_left_alone(tmp_path: Path) -> None:
+    checkpoints = made(tmp_path)
+    for name in ("step-00000001.bak", "step-00000099 (copy)", "step-x"):
+        (checkpoints.folder / name).mkdir(parents=True)
+    for step in (1, 2, 3):
+        checkpoints.save(Progress(step=step), weights(step), {}, STATE)
+    checkpoints.close()
+    found = checkpoints.newest()
+    assert found is not None
+    assert found.progress.step == 3
+    assert steps(checkpoints) == ["step-00000001.bak", "step-00000002", "step-00000003", "step-00000099 (copy)",
+                                  "step-x"]
+
+
+def test_checkpoints_of_a_newer_version_are_left_alone(tmp_path: Path) -> None:
+    """Whose manifest may hold anything else."""
+    checkpoints = made(tmp_path)
+    folder = checkpoints.folder / "step-00000002"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text('{"format": 99, "files": ["model"]}')
+    assert damage(folder) == "format 99, this version reads 1"
+    with pytest.raises(RunError, match=r"a newer version of Drumbeat(.|\n)*format 99; this version reads 1"):
+        checkpoints.newest()
+    assert steps(checkpoints) == ["step-00000002"]
+
+
 def test_an_attempt_that_was_replaced_must_not_write(tmp_path: Path) -> None:
     checkpoints = made(tmp_path)
     checkpoints.run.claim_attempt()
@@ -218,8 +244,3 @@ def test_the_digest_sees_names_types_shapes_and_bytes() -> None:
               {"a": torch.zeros(4), "b": torch.ones(2, dtype=torch.int32)},
               {"a": torch.zeros(4), "b": torch.tensor([1.0, 2.0])}]
     assert len({weights_sha256(other) for other in [base, *others]}) == 5
-
-
-def test_progress_counts_steps_and_samples() -> None:
-    assert Progress(step=4, phase_step=1, samples=9).advanced(3) == replace(
-        Progress(), step=5, phase_step=2, samples=12)

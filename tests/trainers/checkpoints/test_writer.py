@@ -17,8 +17,9 @@ import torch
 from safetensors.torch import load_file
 
 from drumbeat.configs.layers import ROOT
-from drumbeat.configs.run.folder import RunDir, State
-from drumbeat.trainers.checkpoints.manager import Checkpoints, Progress, SaveError
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import CheckpointState, Progress
+from drumbeat.trainers.checkpoints.manager import Checkpoints, SaveError
 from drumbeat.trainers.checkpoints.staging import Staging
 from drumbeat.trainers.checkpoints.writer import Order, write
 
@@ -56,8 +57,8 @@ def test_staged_files_are_safetensors(run: RunDir) -> None:
                                        for name, value in TENSORS.items()}, "optimizer.safetensors": {}}
         staging.fill(files)
         memory = memoryview(os.pread(staging.fd, os.fstat(staging.fd).st_size, 0))
-        order = Order(attempt=str(run.attempt(0).path), step=factor, is_best=False, keep=2, state={},
-                      files=staging.parts)
+        order = Order(attempt=str(run.attempt(0).path), step=factor, is_best=False, keep=2,
+                      state=CheckpointState(progress=Progress()), files=staging.parts)
         loaded = load_file(write(order, memory) / "model.safetensors")
         assert loaded.keys() == TENSORS.keys()
         for name, value in files["model.safetensors"].items():
@@ -116,11 +117,11 @@ def test_a_killed_writer_is_replaced_and_costs_nothing(checkpoints: Checkpoints,
 
 
 def test_a_folder_that_is_gone_pauses_the_run_until_it_is_back(run: RunDir, tmp_path: Path) -> None:
-    told: list[tuple[State, str]] = []
+    told: list[str] = []
 
-    def tell(state: State, words: str) -> None:
-        told.append((state, words))
-        if state == "paused":
+    def tell(words: str) -> None:
+        told.append(words)
+        if words:
             (tmp_path / "elsewhere").rename(run.path)
 
     checkpoints = Checkpoints(run, run.attempt(0), keep=2, patience=0.001, tell=tell)
@@ -129,18 +130,18 @@ def test_a_folder_that_is_gone_pauses_the_run_until_it_is_back(run: RunDir, tmp_
     run.path.rename(tmp_path / "elsewhere")
     checkpoints.save(Progress(step=2), {"x": torch.ones(4)}, {}, STATE)
     checkpoints.close()
-    assert [state for state, _ in told] == ["paused", "running"]
-    assert "the checkpoint cannot be written: No such file or directory" in told[0][1]
+    assert "the checkpoint cannot be written: No such file or directory" in told[0]
+    assert told[1:] == [""]
     assert good(run) == ["step-00000001", "step-00000002"]
 
 
 def test_a_disk_that_is_full_in_the_middle_of_a_file_pauses_the_run(run: RunDir) -> None:
     """The kernel's own refusal, by a limit on the size of files set from outside and taken away later."""
-    told: list[tuple[State, str]] = []
+    told: list[str] = []
 
-    def tell(state: State, words: str) -> None:
-        told.append((state, words))
-        if state == "paused":
+    def tell(words: str) -> None:
+        told.append(words)
+        if words:
             assert checkpoints.writer is not None
             resource.prlimit(checkpoints.writer.pid, resource.RLIMIT_FSIZE, (most, most))
 
@@ -152,8 +153,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_file_pauses_the_run(run: RunDir)
     resource.prlimit(checkpoints.writer.pid, resource.RLIMIT_FSIZE, (1000, most))
     checkpoints.save(Progress(step=2), {"x": torch.ones(4000)}, {}, STATE)
     checkpoints.close()
-    assert [(state, words) for state, words in told] == [
-        ("paused", "the checkpoint cannot be written: File too large"), ("running", "")]
+    assert told == ["the checkpoint cannot be written: File too large", ""]
     assert good(run) == ["step-00000001", "step-00000002"]
 
 
@@ -176,9 +176,9 @@ def test_a_full_disk_never_costs_the_last_good_checkpoint(small_disk: Path) -> N
     ballast = small_disk / "ballast"
     told: list[str] = []
 
-    def tell(state: State, words: str) -> None:
-        told.append(f"{state}: {words}")
-        if state == "paused":
+    def tell(words: str) -> None:
+        told.append(words)
+        if words:
             ballast.unlink()
 
     checkpoints = Checkpoints(run, attempt, keep=2, patience=0.001, tell=tell)
@@ -192,8 +192,8 @@ def test_a_full_disk_never_costs_the_last_good_checkpoint(small_disk: Path) -> N
     assert (good(run), told) == (["step-00000002", "step-00000003"], [])
     checkpoints.save(Progress(step=4), {"x": torch.ones(250_000)}, {}, STATE)  # now there is none
     checkpoints.close()
-    assert told[0].startswith("paused: the checkpoint cannot be written: 1 MB are needed and 1 MB are free")
-    assert told[1:] == ["running: "]
+    assert told[0].startswith("the checkpoint cannot be written: 1 MB are needed and 1 MB are free")
+    assert told[1:] == [""]
     assert good(run) == ["step-00000003", "step-00000004"]
     assert not list(run.checkpoints.glob(".*.tmp"))
 
@@ -214,7 +214,8 @@ ORPHAN = """
 import os, signal, sys, torch
 from pathlib import Path
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.trainers.checkpoints.manager import Checkpoints, Progress
+from drumbeat.configs.run.records import Progress
+from drumbeat.trainers.checkpoints.manager import Checkpoints
 run = RunDir(Path(sys.argv[1]))
 checkpoints = Checkpoints(run, run.claim_attempt(), keep=2)
 checkpoints.save(Progress(step=1), {"x": torch.ones(4)}, {}, {})

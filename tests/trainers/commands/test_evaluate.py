@@ -17,7 +17,7 @@ from drumbeat.configs.errors import UserError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.launch.commands.main import main
 from drumbeat.trainers.commands.evaluate import judge, prepare, report
-from drumbeat.trainers.inference.metrics import as_text, figures
+from drumbeat.trainers.inference.metrics import as_text, measure
 from drumbeat.trainers.tasks import Classification, MultiLabel, Regression, Results, Task
 from drumbeat.trainers.world import join
 from tests.trainers.made import IMAGES, REGRESSION, TEXTS, draw_images, run_of, write_table, write_texts
@@ -42,7 +42,7 @@ def folder_of(run: RunDir) -> Path:
 
 def test_classification(images: RunDir) -> None:
     text, results = judged(images)
-    found = json.loads((folder_of(images) / "figures.json").read_text())
+    found = json.loads((folder_of(images) / "metrics.json").read_text())
     assert found["samples"] == 11
     assert [row["name"] for row in found["classes"]] == ["cat", "dog"]
     assert [row["samples"] for row in found["classes"]] == [5, 6]
@@ -68,7 +68,7 @@ def test_classification(images: RunDir) -> None:
 def test_labels(tmp_path: Path) -> None:
     write_texts(tmp_path)
     text, results = judged(run := run_of(tmp_path, TEXTS))
-    found = json.loads((folder_of(run) / "figures.json").read_text())
+    found = json.loads((folder_of(run) / "metrics.json").read_text())
     right = ((results.outputs >= 0) == results.targets.bool()).sum(0).tolist()
     assert [row["right"] for row in found["classes"]] == right
     assert f"Sports  {right[0] / 6:.0%} ({right[0]}/6)" in text
@@ -79,7 +79,7 @@ def test_values(tmp_path: Path) -> None:
     draw_images(tmp_path)
     write_table(tmp_path)
     text, results = judged(run := run_of(tmp_path, REGRESSION))
-    rows = json.loads((folder_of(run) / "figures.json").read_text())["classes"]
+    rows = json.loads((folder_of(run) / "metrics.json").read_text())["classes"]
     assert [row["name"] for row in rows] == ["x", "y"]
     errors = (results.outputs - results.targets).abs()
     assert [row["mae"] for row in rows] == pytest.approx(errors.mean(0).tolist())
@@ -91,7 +91,7 @@ def test_values(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_same_on_two_ranks(images: RunDir, capfd: pytest.CaptureFixture[str]) -> None:
     judged(images)
-    files = ("figures.json", "figures.txt", "predictions.csv")
+    files = ("metrics.json", "metrics.txt", "predictions.csv")
     alone = [(folder_of(images) / name).read_text() for name in files]
     shutil.rmtree(folder_of(images))
     assert main(["evaluate", str(images.path), "--procs", "2"]) == 0
@@ -182,32 +182,32 @@ def results_of(task: Task, outputs: list[list[float]], targets: torch.Tensor) ->
     return Results(task.losses(values, targets), values, targets)
 
 
-def test_figures_of_classes() -> None:
+def test_metrics_of_classes() -> None:
     """Four samples of three classes, of which the last has none: by hand."""
     task = Classification(classes=["a", "b", "c"])
-    found = figures(task, results_of(task, [[2, 0, 0], [0, 1, 0], [3, 0, 0], [0, 1, 0]], torch.tensor([0, 0, 0, 1])))
-    assert found["confusion"] == [[2, 1, 0], [0, 1, 0], [0, 0, 0]]
-    a, b, c = found["classes"]
+    found = measure(task, results_of(task, [[2, 0, 0], [0, 1, 0], [3, 0, 0], [0, 1, 0]], torch.tensor([0, 0, 0, 1])))
+    assert found.confusion == [[2, 1, 0], [0, 1, 0], [0, 0, 0]]
+    a, b, c = found.classes
     assert (a["right"], a["samples"], a["precision"], a["recall"]) == (2, 3, 1, pytest.approx(2 / 3))
     assert (b["precision"], b["recall"], b["f1"]) == (0.5, 1, pytest.approx(2 / 3))
     assert b["auroc"] == pytest.approx((2 + 0.5) / 3)
     assert (c["accuracy"], c["auroc"], c["f1"]) == (None, None, None)
-    assert found["metrics"]["balanced_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
+    assert found.metrics["balanced_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
     lines = as_text(found).splitlines()
     assert lines[-3].split()[:3] == ["a", "67%", "(2/3)"]
     assert lines[-1].split()[:3] == ["c", "no", "sample"]
-    json.dumps(found, allow_nan=False)
+    json.dumps(found.as_json(), allow_nan=False)
 
 
-def test_figures_of_labels_and_values() -> None:
+def test_metrics_of_labels_and_values() -> None:
     labels = MultiLabel(classes=["x", "y"])
-    found = figures(labels, results_of(labels, [[1, -1], [1, 1], [-1, -1]], torch.tensor([[1, 0], [0, 1], [0, 0.0]])))
-    x, y = found["classes"]
+    found = measure(labels, results_of(labels, [[1, -1], [1, 1], [-1, -1]], torch.tensor([[1, 0], [0, 1], [0, 0.0]])))
+    x, y = found.classes
     assert (x["right"], x["positive"], x["precision"], x["recall"]) == (2, 1, 0.5, 1)
     assert (y["right"], y["auroc"]) == (3, 1)
     values = Regression(values=["t"])
-    found = figures(values, results_of(values, [[1], [2], [4]], torch.tensor([[1], [3], [5.0]])))
-    (row,) = found["classes"]
+    found = measure(values, results_of(values, [[1], [2], [4]], torch.tensor([[1], [3], [5.0]])))
+    (row,) = found.classes
     assert (row["mae"], row["mean_error"], row["r2"]) == (pytest.approx(2 / 3), pytest.approx(-2 / 3), 0.75)
 
 
@@ -217,6 +217,6 @@ def test_many_classes_are_cut_to_the_worst() -> None:
     outputs = torch.nn.functional.one_hot(targets, 50).float()
     outputs[7] = 0
     outputs[7, 8] = 1
-    lines = as_text(figures(task, Results(task.losses(outputs, targets), outputs, targets))).splitlines()
+    lines = as_text(measure(task, Results(task.losses(outputs, targets), outputs, targets))).splitlines()
     assert "the 30 worst of 50" in lines
     assert lines[lines.index("the 30 worst of 50") + 3].startswith("class 7 ")

@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 
 from drumbeat.configs.errors import RunError
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import Progress
 from drumbeat.launch.runs.status import checkpoints_text
-from drumbeat.trainers.checkpoints.manager import Checkpoints, Progress
+from drumbeat.trainers.checkpoints.manager import Checkpoints
 from drumbeat.trainers.commands.export import export
 from tests.tiny import CONFIG
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,12 +15,12 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from drumbeat.configs.load import build_config, file_layers, read
-from drumbeat.configs.run.folder import RunDir, read_json, write_json
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import CheckpointState, Progress, Result, Span, Status
 from drumbeat.data.loader import Fetch, batches
 from drumbeat.data.order import Stream
 from drumbeat.trainers.account import Account, describe
 from drumbeat.trainers.build import build_shares, build_stream
-from drumbeat.trainers.checkpoints.manager import Progress
 from drumbeat.trainers.commands.verify import main, report_text, verify
 from drumbeat.trainers.loop import timetables
 from drumbeat.trainers.world import World
@@ -108,7 +106,7 @@ def train(run: RunDir, attempts: list[tuple[int, int]], data: str = "") -> Progr
 def write_state(run: RunDir, progress: Progress) -> None:
     folder = run.checkpoints / "step-1"
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "state.json", {"progress": vars(progress)})
+    CheckpointState(progress=progress).write(folder / "state.json")
     if not (run.checkpoints / "last").exists():
         (run.checkpoints / "last").symlink_to("step-1")
 
@@ -183,40 +181,36 @@ def test_balanced_classes_are_used_alike(run: RunDir) -> None:
     assert verify(run).faults == 5  # every one of the spans
 
 
-def spans_of(progress: Progress) -> list[dict[str, Any]]:
-    return [dict(span) for span in progress.ledger]
-
-
-def lose(spans: list[dict[str, Any]]) -> None:
+def lose(spans: list[Span]) -> None:
     spans.pop(1)
 
 
-def lose_the_last(spans: list[dict[str, Any]]) -> None:
+def lose_the_last(spans: list[Span]) -> None:
     spans.pop()
 
 
-def lose_a_phase(spans: list[dict[str, Any]]) -> None:
+def lose_a_phase(spans: list[Span]) -> None:
     del spans[:3]
 
 
-def double(spans: list[dict[str, Any]]) -> None:
+def double(spans: list[Span]) -> None:
     spans.insert(1, spans[1])
 
 
-def forge(spans: list[dict[str, Any]]) -> None:
-    spans[1]["digest"] = f"{int(spans[1]['digest'], 16) ^ 1:016x}"
+def forge(spans: list[Span]) -> None:
+    spans[1] = replace(spans[1], digest=f"{int(spans[1].digest, 16) ^ 1:016x}")
 
 
-def forge_a_count(spans: list[dict[str, Any]]) -> None:
-    spans[2]["samples"] -= 1
+def forge_a_count(spans: list[Span]) -> None:
+    spans[2] = replace(spans[2], samples=spans[2].samples - 1)
 
 
-def move(spans: list[dict[str, Any]]) -> None:
-    spans[3]["digest"], spans[0]["digest"] = spans[0]["digest"], spans[3]["digest"]
+def move(spans: list[Span]) -> None:
+    spans[0], spans[3] = replace(spans[0], digest=spans[3].digest), replace(spans[3], digest=spans[0].digest)
 
 
-def go_on(spans: list[dict[str, Any]]) -> None:
-    spans[-1]["steps"] += 2
+def go_on(spans: list[Span]) -> None:
+    spans[-1] = replace(spans[-1], steps=spans[-1].steps + 2)
 
 
 @pytest.mark.parametrize(("tamper", "said"), [
@@ -232,12 +226,12 @@ def go_on(spans: list[dict[str, Any]]) -> None:
              "6 steps were taken, and the phase has 4", "4 steps were taken, and the spans end with step 6"]),
 ], ids=lambda value: getattr(value, "__name__", ""))
 def test_what_is_wrong_with_a_ledger_is_named(run: RunDir, capsys: pytest.CaptureFixture[str], said: list[str],
-                                              tamper: Callable[[list[dict[str, Any]]], None]) -> None:
+                                              tamper: Callable[[list[Span]], None]) -> None:
     progress = train(run, [(2, 100)])
     assert main(str(run.path)) == 0
-    spans = spans_of(progress)
+    spans = list(progress.ledger)
     tamper(spans)
-    write_state(run, replace(progress, ledger=spans))
+    write_state(run, replace(progress, ledger=tuple(spans)))
     capsys.readouterr()
     assert main(str(run.path)) == 1
     lines = capsys.readouterr().out.splitlines()
@@ -312,15 +306,15 @@ def test_killed_and_resumed_on_other_ranks_and_workers_a_run_used_what_it_should
     drumbeat(killed, "--resume", "tiny", "--procs", "3", "data.workers=2")
     run = latest(killed)
 
-    alone, result = read_json(latest(straight).result), read_json(run.result)
+    alone, result = Result.require(latest(straight).result), Result.require(run.result)
     calendar = enumerate(timetables(read(run.config), 100))
     positions = {phase: np.arange(table.steps * table.batch_size) for phase, table in calendar}
     skipped = sum(np.isin(Stream(100, 0, phase).indices(read), UNREADABLE).sum() for phase, read in positions.items())
-    assert alone["samples_skipped"] == result["samples_skipped"] == skipped
-    assert result["samples_seen"] == 17 * 12 + 25 * 10
-    for judged in ("last", "test"):
-        assert result[judged]["accuracy"] == alone[judged]["accuracy"]
-        assert result[judged]["loss"] == pytest.approx(alone[judged]["loss"], rel=1e-4)
+    assert alone.samples_skipped == result.samples_skipped == skipped
+    assert result.samples_seen == 17 * 12 + 25 * 10
+    for mine, theirs in ((result.last, alone.last), (result.test, alone.test)):
+        assert mine["accuracy"] == theirs["accuracy"]
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
     one, other = (EventAccumulator(str(latest(folder).tensorboard)).Reload().Scalars("train/loss")
                   for folder in (straight, killed))
     assert [point.step for point in one] == [point.step for point in other] == list(range(2, 43, 2))
@@ -353,10 +347,9 @@ verdict    the ledger and the order agree in every span
     assert told.returncode == 0
 
     state = run.checkpoints / "last" / "state.json"
-    text = state.read_text()
-    span = json.loads(text)["progress"]["ledger"][3]
-    assert (span["first"], span["steps"], span["attempt"], span["ranks"]) == (9, 3, 1, 3)
-    state.write_text(text.replace(span["digest"], f"{int(span['digest'], 16) - 1:016x}"))
+    span = CheckpointState.require(state).progress.ledger[3]
+    assert (span.first, span.steps, span.attempt, span.ranks) == (9, 3, 1, 3)
+    state.write_text(state.read_text().replace(span.digest, f"{int(span.digest, 16) - 1:016x}"))
     report = verify(run)
     assert [phase.faults for phase in report.phases] == [
         ["steps 10 to 12 (attempt 1 on 3 ranks): other samples than the order"], []]
@@ -374,5 +367,5 @@ def test_too_many_samples_that_cannot_be_read_end_a_run_for_good(tmp_path: Path)
              "it would fail the same way")
     assert words in " ".join(done.stdout.split())
     run = latest(tmp_path)
-    assert read_json(run.status)["verdict"] == words
+    assert Status.require(run.status).verdict == words
     assert [attempt.name for attempt in run.attempts.iterdir()] == ["000"]

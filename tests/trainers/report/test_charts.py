@@ -80,7 +80,7 @@ def test_a_step_that_was_repeated_after_a_restart_counts_once(tmp_path: Path) ->
     """And an event file that ends in the middle of a point, as one that is being written may, gives all before it."""
     run = RunDir(tmp_path)
     for first, value in ((0, 1.0), (3, 2.0)):
-        tracker = Tracker(run, step=first, config_text="")
+        tracker = Tracker(run, run.claim_attempt(), step=first, config_text="")
         for step in range(first + 1, 6):
             tracker.scalars(step, {"train/loss": value})
         tracker.close()

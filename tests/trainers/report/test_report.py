@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
@@ -16,11 +15,13 @@ from PIL import Image
 
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.load import load
-from drumbeat.configs.run.folder import RunDir, read_json, write_json
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import Progress, RankError, Result, Span, Verdict
 from drumbeat.launch.commands.main import main
-from drumbeat.trainers.checkpoints.manager import Checkpoints, Progress
+from drumbeat.trainers.checkpoints.manager import Checkpoints
 from drumbeat.trainers.report.report import report
 from drumbeat.trainers.tracking import Tracker, contact_sheet
+from tests.runs import write_heartbeat, write_job, write_plan, write_state
 from tests.tiny import drumbeat, latest, write_config
 from tests.trainers import browser
 
@@ -31,11 +32,10 @@ NASTY = "a<b & \"c\" </pre><script>alert('x')</script>"
 def run(tmp_path: Path) -> RunDir:
     """A run that is about to start: all that `drumbeat run` writes before the first attempt."""
     run = RunDir.new(tmp_path / "runs", "tiny")
-    run.path.mkdir(parents=True)
+    write_plan(run)
     run.config.write_text(load(write_config(tmp_path)).as_yaml())
-    write_json(run.plan, {"topology": {"nodes": 1, "ranks_per_node": 2, "device": "cpu", "cpus_per_rank": 1}})
-    write_json(run.job, {"where": "local", "id": "4711", "host": "here"})
-    run.write_status(state="pending", verdict="")
+    write_job(run, id="4711", host="here")
+    write_state(run, "pending")
     return run
 
 
@@ -44,7 +44,7 @@ def running(run: RunDir) -> Iterator[RunDir]:
     """The same in its second phase, its event file still open, with the best weights at step 9."""
     attempt = run.claim_attempt()
     attempt.log(0).write_text(f"{NASTY}\n")
-    tracker = Tracker(run, step=0, config_text="")
+    tracker = Tracker(run, attempt, step=0, config_text="")
     for step in range(2, 31, 2):
         tracker.scalars(step, {"train/loss": 8.0 / step, "train/rate": 0.01, "speed/samples_per_second": 100.0 + step,
                                "speed/data_wait_fraction": 0.25})
@@ -55,11 +55,12 @@ def running(run: RunDir) -> Iterator[RunDir]:
     tracker.picture(17, "validation/mistakes", contact_sheet([torch.rand(1, 8, 8)], [NASTY]))
     tracker.flush()
     checkpoints = Checkpoints(run, attempt, keep=2)
-    ledger = ({"phase": 0, "first": 0, "steps": 9, "samples": 108, "digest": "0", "attempt": 0, "ranks": 2},)
-    checkpoints.save(Progress(step=9, phase_step=9, best=best, last=best, data={"samples": 100}, ledger=list(ledger)),
+    span = Span(phase=0, first=0, steps=9, samples=108, digest="0", attempt=0, ranks=2)
+    checkpoints.save(Progress(step=9, phase_step=9, best=best, last=best, data={"samples": 100}, ledger=(span,)),
                      {"x": torch.zeros(3)}, {}, {})
     checkpoints.close()
-    run.write_status(state="running", attempt=0, phase="finetune", step=30, steps=42, eta_seconds=250.0)
+    write_state(run, "running")
+    tracker.status(now=True, phase="finetune", step=30, steps=42, eta_seconds=250.0)
     yield run
     tracker.close()
 
@@ -94,18 +95,18 @@ def test_a_run_at_work(running: RunDir) -> None:
 
 
 def test_a_run_nobody_has_heard_of_for_long(running: RunDir) -> None:
-    write_json(running.status, read_json(running.status) | {"time": time.time() - 3 * 3600})
+    write_state(running, "running", ago=4 * 3600)
+    write_heartbeat(running, ago=3 * 3600)
     assert "heard of 3 hours before this report; it may be dead" in words(report(running))
 
 
 def test_a_failed_run_shows_its_verdict_and_the_traceback_it_began_with(running: RunDir) -> None:
     attempt = running.attempt(0)
     for rank in (0, 1):
-        write_json(attempt.error(rank), {"rank": rank, "node": "here", "type": "ValueError", "message": NASTY,
-                                         "step": 30, "time": 2.0 - rank, "traceback": f"Traceback {rank}\n{NASTY}"})
-    write_json(attempt.verdict, {"outcome": "failed", "next": "give up", "words": f"rank 0: {NASTY}", "step": 9,
-                                 "rank": 0})
-    running.write_status(state="failed", verdict=f"rank 0: {NASTY}")
+        RankError(rank=rank, node="here", type="ValueError", message=NASTY, step=30, time=2.0 - rank,
+                  traceback=f"Traceback {rank}\n{NASTY}").write(attempt.error(rank))
+    Verdict(outcome="failed", next="give up", words=f"rank 0: {NASTY}", step=9, rank=0).write(attempt.verdict)
+    write_state(running, "failed", f"rank 0: {NASTY}")
     page = report(running)
     assert '<span class="badge bad">failed</span>' in page
     assert words(page).count(f"rank 0: {NASTY}") == 2  # the head and the attempt
@@ -117,7 +118,7 @@ def test_a_failed_run_shows_its_verdict_and_the_traceback_it_began_with(running:
 def test_what_evaluate_left_is_in_it(running: RunDir) -> None:
     folder = running.path / "evaluation" / "test-9"
     folder.mkdir(parents=True)
-    (folder / "figures.txt").write_text("NORMAL     82% (826/1000)\n")
+    (folder / "metrics.txt").write_text("NORMAL     82% (826/1000)\n")
     Image.effect_noise((600, 500), 90).save(folder / "confusion.png")
     contact_sheet([torch.rand(1, 8, 8)], ["NORMAL / PNEUMONIA"]).save(folder / "mistakes.png")
     (folder / "roc.png").write_bytes((folder / "confusion.png").read_bytes()[:1000])
@@ -128,11 +129,11 @@ def test_what_evaluate_left_is_in_it(running: RunDir) -> None:
     assert "roc cannot be read" in page
     assert re.findall(r'<figure class="(\w+)"><', page)[:3] == ["plot", "plot", "wide"]
     words = f"test set of {running.path.name}, best weights, of step 9: 12 samples\n\nloss  0.1\n"
-    (folder / "figures.txt").write_text(words)
+    (folder / "metrics.txt").write_text(words)
     assert "<h3>test set, best weights, of step 9: 12 samples</h3>" in report(running)
     assert '<pre>loss  0.1</pre>' in report(running)
-    (folder / "figures.txt").write_text("line\n" * 100)
-    assert "<summary>figures</summary>" in report(running)
+    (folder / "metrics.txt").write_text("line\n" * 100)
+    assert "<summary>metrics</summary>" in report(running)
 
 
 def test_everything_is_in_the_file_and_nothing_is_fetched(running: RunDir) -> None:
@@ -202,10 +203,10 @@ def test_of_a_real_run_that_was_restarted(tmp_path: Path, capfd: pytest.CaptureF
     assert main(["report", "tiny"]) == 0
     assert capfd.readouterr().out.startswith(f"report     runs/tiny/{latest(tmp_path).id}/report.html (")
     text = " ".join(words((latest(tmp_path).path / "report.html").read_text()).split())
-    result = read_json(latest(tmp_path).result)
+    result = Result.require(latest(tmp_path).result)
     assert "finished 42 steps, 454 samples" in text
-    assert f"best accuracy {result['best']['accuracy']:.4g}" in text
-    assert f"test loss {result['test']['loss']:.4g}" in text
+    assert f"best accuracy {result.best['accuracy']:.4g}" in text
+    assert f"test loss {result.test['loss']:.4g}" in text
     assert re.search(r"0 20\d\d-\S+ \S+ 2 \d+ rank \d .* RuntimeError: the fuse has blown.*; restart 1 20", text)
     seen = browser.look(latest(tmp_path).path / "report.html", tmp_path, width=1200)
     assert [chart["title"] for chart in seen["charts"]] == [

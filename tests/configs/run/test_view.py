@@ -1,0 +1,95 @@
+"""What a command knows of a run: one look, and the newest of each kind."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from drumbeat.configs.run.files import DamagedError
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import Heartbeat, Job, Result
+from drumbeat.configs.run.view import View
+from tests.runs import write_heartbeat, write_job, write_plan, write_state
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    """A run that was planned, and no more."""
+    run = RunDir(tmp_path / "tiny" / "20260101-100000-aaaaa")
+    write_plan(run)
+    return run
+
+
+def test_a_run_that_was_only_planned(run: RunDir) -> None:
+    view = View.read(run)
+    assert (view.state, view.verdict, view.ended, view.heard, view.number) == (None, "", False, 0.0, -1)
+    assert (view.where, view.job, view.attempt, view.heartbeat, view.result) == ("local", None, None, None, None)
+
+
+def test_everything_that_is_there(run: RunDir) -> None:
+    write_job(run, "slurm", id="4711")
+    run.claim_attempt()
+    write_state(run, "finished", "finished")
+    Result(steps=1, samples_seen=2, overshoot=0).write(run.result)
+    view = View.read(run)
+    assert (view.state, view.verdict, view.ended, view.number) == ("finished", "finished", True, 0)
+    assert (view.where, view.job) == ("slurm", Job(where="slurm", id="4711"))
+    assert view.result == Result(steps=1, samples_seen=2, overshoot=0)
+
+
+def test_each_file_is_read_once(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_job(run)
+    write_heartbeat(run, step=1)
+    write_state(run, "running")
+    from drumbeat.configs.run import record
+
+    read: list[str] = []
+    usual = record.read_object
+    monkeypatch.setattr(record, "read_object", lambda path: read.append(path.name) or usual(path))
+    view = View.read(run)
+    assert (view.state, view.ended, view.where, view.verdict) == ("running", False, "local", "")
+    assert view.silence() < 60
+    assert sorted(read) == ["heartbeat.json", "job.json", "plan.json", "result.json", "status.json"]
+
+
+def test_a_run_that_starts_again_has_come_as_far_as_before(run: RunDir) -> None:
+    write_heartbeat(run, step=7, paused="the disk is full", ago=30)
+    write_state(run, "running", ago=60)
+    assert (View.read(run).state, View.read(run).verdict) == ("paused", "the disk is full")
+    run.claim_attempt()
+    run.claim_attempt()
+    view = View.read(run)
+    assert view.heartbeat and (view.heartbeat.step, view.number) == (7, 2)
+    assert (view.state, view.verdict) == ("running", ""), "the attempt that waited for the disk is over"
+
+
+def test_the_last_sign_of_life_is_that_of_either_file(run: RunDir) -> None:
+    write_heartbeat(run, ago=50)
+    write_state(run, "running", ago=100)
+    assert 49 < View.read(run).silence() < 60
+    write_state(run, "running", ago=10)
+    assert 9 < View.read(run).silence() < 20
+    Heartbeat(time=time.time() + 100).write(run.attempt(0).heartbeat)
+    assert View.read(run).silence() == 0, "another machine's clock is ahead"
+
+
+def test_a_run_that_ended_does_not_wait(run: RunDir) -> None:
+    write_heartbeat(run, paused="the disk is full")
+    write_state(run, "failed", "could not save")
+    assert (View.read(run).state, View.read(run).verdict) == ("failed", "could not save")
+
+
+@pytest.mark.parametrize("name", ["plan", "status", "job", "result"])
+def test_a_damaged_file_is_named(run: RunDir, name: str) -> None:
+    (run.path / f"{name}.json").write_text("[]")
+    with pytest.raises(DamagedError) as raised:
+        View.read(run)
+    assert (raised.value.path, raised.value.reason) == (run.path / f"{name}.json", "it holds a list, not an object")
+
+
+def test_a_run_without_its_plan_is_damaged(run: RunDir) -> None:
+    run.plan.unlink()
+    with pytest.raises(DamagedError, match="it is missing"):
+        View.read(run)

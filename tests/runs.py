@@ -1,0 +1,58 @@
+"""Run folders made by hand: what a test needs there to be of a run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.plan import JobPlan, Topology
+from drumbeat.configs.run.records import Heartbeat, Job, State, Status, Where
+from drumbeat.configs.schema import Site
+
+AS_ANOTHER = """
+import os
+if os.geteuid() == 0:
+    os.setegid(65534)
+    os.seteuid(65534)
+"""
+"""A piece of a program, for what another user's process is to do: what comes behind it is done as nobody, where the
+test may do that, and can import nothing more."""
+
+
+@contextmanager
+def shared_folder() -> Iterator[Path]:
+    """A folder that other users may look into, unlike those of pytest."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def write_plan(run: RunDir, **changes: Any) -> JobPlan:
+    """The plan of a run of two ranks on this machine, but for the changes; written to its folder, which is made."""
+    topology = Topology(nodes=1, ranks_per_node=2, device="cpu", cpus_per_rank=1)
+    plan = JobPlan(**{"run_dir": str(run.path), "name": run.path.parent.name, "where": "local", "topology": topology,
+                      "site": Site(), "environment": {}, "folder": str(run.path.parent), "restarts": 3, **changes})
+    run.path.mkdir(parents=True, exist_ok=True)
+    plan.write(run.plan)
+    return plan
+
+
+def write_job(run: RunDir, where: Where = "local", **fields: Any) -> None:
+    """Where a run was started."""
+    Job(where=where, **fields).write(run.job)
+
+
+def write_state(run: RunDir, state: State, verdict: str = "", *, ago: float = 0.0) -> None:
+    """The state of a run, as its newest attempt told it so many seconds ago."""
+    Status(state=state, attempt=run.newest_number(), verdict=verdict, time=time.time() - ago).write(run.status)
+
+
+def write_heartbeat(run: RunDir, *, ago: float = 0.0, **fields: Any) -> None:
+    """How far the newest attempt, or the first, which is made, had come so many seconds ago."""
+    attempt = run.newest_attempt() or run.claim_attempt()
+    Heartbeat(time=time.time() - ago, **fields).write(attempt.heartbeat)
