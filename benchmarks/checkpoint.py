@@ -20,8 +20,8 @@ import torch.distributed as dist
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from benchmarks.report import Row, show
+from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import Progress
 from drumbeat.models.transfer import ResNet50ConcatPool
 from drumbeat.trainers.checkpoints.manager import Checkpoints
 from drumbeat.trainers.checkpoints.state import optimizer_numbers, optimizer_tensors, parameter_names

@@ -31,8 +31,9 @@ from benchmarks.report import Row, show
 from benchmarks.work import WORKS
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import Loaded, build_config
+from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import AttemptStart, FirstStep, Progress
+from drumbeat.configs.run.records import AttemptStart, FirstStep
 from drumbeat.configs.run.view import View
 from drumbeat.launch.drill.drill import Drill
 from drumbeat.launch.runs.goodput import goodput, text, useful

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from drumbeat.data.memory import Arrays
+from drumbeat.data.order import Integers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,9 @@ class Work:
     model: dict[str, Any]
     freeze: tuple[str, ...] = ()
 
+
+DISTINCT = 256
+"""Images that differ, in a set of repeated ones."""
 
 WORKS = {
     "small CNN, 32 px, batch 128": Work(
@@ -47,6 +51,28 @@ def images(*, pixels: int, channels: int, samples: int) -> Arrays:
     generator = torch.Generator().manual_seed(0)
     pictures = torch.randint(0, 256, (samples, channels, pixels, pixels), dtype=torch.uint8, generator=generator)
     return Arrays(pictures, torch.randint(2, (samples,), generator=generator))
+
+
+class Repeated(Arrays):
+    """A set of as many samples as it is told to have, which are those of a few arrays again and again."""
+
+    def __init__(self, few: Arrays, samples: int) -> None:
+        super().__init__(few.inputs, few.targets)
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return super().__getitem__(index % len(self.inputs))
+
+    def fetch(self, indices: Integers) -> tuple[Tensor, Tensor]:
+        return super().fetch(indices % len(self.inputs))
+
+
+def repeated_images(*, pixels: int, channels: int, samples: int) -> Repeated:
+    """The same as `images`, made in a moment: the start of a run with it is not the making of its data."""
+    return Repeated(images(pixels=pixels, channels=channels, samples=min(samples, DISTINCT)), samples)
 
 
 class SmallCNN(nn.Module):

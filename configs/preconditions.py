@@ -13,33 +13,11 @@ from typing import Any
 from drumbeat.configs.errors import Fault, PrepareError, RunError
 from drumbeat.configs.layers import short
 from drumbeat.configs.merge import is_path
-from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.manifest import checkpoint_path, saved_steps
 from drumbeat.configs.schema import Config
 
 SPLITS = ("train", "validation", "test")
 FROM_DATA = "from_data"
 """What an argument of the model says that only the training set knows."""
-
-
-def find_checkpoint(run: RunDir, which: str | None) -> Path:
-    """The folder of the checkpoint that `which` names: best, last or a step. None means the best; the last of a run
-    that has judged none. Raises `RunError` where there is no such checkpoint."""
-    steps = saved_steps(run)
-    if not steps:
-        raise RunError(Fault(what="there are no checkpoints yet", where=str(run.checkpoints)))
-    which = which or ("best" if (run.checkpoints / "best").exists() else "last")
-    path = (run.checkpoints / which).resolve()
-    if which.isdecimal():
-        path = checkpoint_path(run, int(which))
-    elif which not in ("best", "last"):
-        path = run.checkpoints / "nothing"
-    if not path.is_dir():
-        there = ", ".join(f"{step}" for step in steps[:8]) + (", ..." if len(steps) > 8 else "")
-        reason = " of a run without a validation set" if which == "best" else ""
-        raise RunError(Fault(what=f"there is no checkpoint '{which}'{reason}", where=str(run.checkpoints),
-                             given=f"--checkpoint {which}", remedy=f"Name best, last or a step: {there}."))
-    return path
 
 
 def check_split(config: Config, split: str) -> None:

@@ -32,7 +32,7 @@ MAY_IMPORT = {
 ROOMS = {
     "launch": [{"commands"}, {"start", "drill"}, {"runs", "node"}, {"backends"}, {"plan", "slurm", "attempts"}],
     "trainers": [{"commands", "report"}, {"inference"}, {""}, {"checkpoints"}],
-    "configs": [{""}, {"run"}],
+    "configs": [{"run"}, {""}],
     "data": [{"demo"}, {""}],
 }
 """Folders of a package in rows: each may import from the rows below its own. "" are the modules beside the folders."""

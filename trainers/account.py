@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from drumbeat.configs.errors import Fault, PrepareError
-from drumbeat.configs.run.records import Progress, Span
+from drumbeat.configs.run.checkpoint_records import Progress, Span
 from drumbeat.data.ledger import digest
 from drumbeat.data.loader import Batch, Samples
 from drumbeat.trainers.facts import facts_of

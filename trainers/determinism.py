@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
-from drumbeat.configs.determinism import record
+from drumbeat.configs.run.determinism import record
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Operation
 
@@ -39,7 +39,7 @@ def recorded_operations(run: RunDir, *, attempt: int, rank: int) -> Iterator[Non
             with suppress(OSError):
                 record(run, Operation(name=name, attempt=attempt, rank=rank, line=f"{filename}:{lineno}"))
                 known.add(name)
-                print(f"note: {name} has no deterministic implementation; it ran at {filename}:{lineno}", flush=True)
+                print(f"note: {name} ran without a deterministic implementation, at {filename}:{lineno}", flush=True)
         return None
 
     with warnings.catch_warnings():

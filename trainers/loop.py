@@ -17,7 +17,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from drumbeat.configs.run.records import FirstStep, Progress, Result
+from drumbeat.configs.run.checkpoint_records import Progress
+from drumbeat.configs.run.records import FirstStep, Result
 from drumbeat.configs.schema import Config
 from drumbeat.data.device import on_device
 from drumbeat.data.loader import Batch, Fetch, Samples, batches

@@ -19,16 +19,17 @@ from pathlib import Path
 
 import torch
 
-from drumbeat.configs.determinism import operations
 from drumbeat.configs.errors import UserError
 from drumbeat.configs.importing import add_user_path
 from drumbeat.configs.load import read
 from drumbeat.configs.patience import patience
+from drumbeat.configs.run.checkpoint_records import Progress
+from drumbeat.configs.run.determinism import operations
 from drumbeat.configs.run.files import DamagedError
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.processes import call_process
-from drumbeat.configs.run.records import AttemptStart, Progress, RankError, Saved
+from drumbeat.configs.run.records import AttemptStart, RankError, Saved
 from drumbeat.configs.schema import Config
 from drumbeat.data.bar import Bar
 from drumbeat.data.loader import said

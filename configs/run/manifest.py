@@ -9,9 +9,10 @@ import hashlib
 import re
 from pathlib import Path
 
+from drumbeat.configs.errors import Fault, RunError
+from drumbeat.configs.run.checkpoint_records import CheckpointFormat, CheckpointState, Manifest, Progress
 from drumbeat.configs.run.files import DamagedError
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import CheckpointFormat, CheckpointState, Manifest, Progress
 
 FORMAT = 1
 """Version of what a checkpoint's folder holds."""
@@ -82,3 +83,23 @@ def damage(path: Path) -> str:
             if hashlib.file_digest(opened, "sha256").hexdigest() != written.sha256:
                 return f"the digest of {name} differs"
     return ""
+
+
+def find_checkpoint(run: RunDir, which: str | None) -> Path:
+    """The folder of the checkpoint that `which` names: best, last or a step. None means the best; the last of a run
+    that has judged none. Raises `RunError` where there is no such checkpoint."""
+    steps = saved_steps(run)
+    if not steps:
+        raise RunError(Fault(what="there are no checkpoints yet", where=str(run.checkpoints)))
+    which = which or ("best" if (run.checkpoints / "best").exists() else "last")
+    path = (run.checkpoints / which).resolve()
+    if which.isdecimal():
+        path = checkpoint_path(run, int(which))
+    elif which not in ("best", "last"):
+        path = run.checkpoints / "nothing"
+    if not path.is_dir():
+        there = ", ".join(f"{step}" for step in steps[:8]) + (", ..." if len(steps) > 8 else "")
+        reason = " of a run without a validation set" if which == "best" else ""
+        raise RunError(Fault(what=f"there is no checkpoint '{which}'{reason}", where=str(run.checkpoints),
+                             given=f"--checkpoint {which}", remedy=f"Name best, last or a step: {there}."))
+    return path

@@ -25,8 +25,8 @@ from drumbeat.configs.importing import add_user_path
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import Saved
-from drumbeat.launch.attempts.gpu_locks import hold_gpus
 from drumbeat.launch.backends.task import run_node
+from drumbeat.launch.plan.gpu_locks import hold_gpus
 from drumbeat.launch.plan.job import leaked, torchrun_command
 from drumbeat.launch.slurm.grace import lead_seconds
 

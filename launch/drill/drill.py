@@ -21,9 +21,9 @@ from random import Random
 
 from rich.console import Console
 
-from drumbeat.configs.determinism import claim
 from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.layers import ROOT, short
+from drumbeat.configs.run.determinism import claim
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import FirstStep, Result, Verdict

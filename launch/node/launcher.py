@@ -27,7 +27,6 @@ from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.processes import end_with
 from drumbeat.configs.run.records import AttemptStart, Next, NodeDown, Status, StopRequest, Verdict
-from drumbeat.launch.attempts.gpu_locks import hold_gpus
 from drumbeat.launch.attempts.hang import FLIGHT_RECORDER
 from drumbeat.launch.attempts.processes import become_subreaper
 from drumbeat.launch.attempts.verdict import TERMINATED, TIME_LIMIT, judge
@@ -35,6 +34,7 @@ from drumbeat.launch.node.handover import AGAIN, CONTINUE, drop_successor, look_
 from drumbeat.launch.node.handshake import meet
 from drumbeat.launch.node.rendezvous import LOOPBACK, free_port, network_variables, own_address
 from drumbeat.launch.node.torchrun import Agents
+from drumbeat.launch.plan.gpu_locks import hold_gpus
 from drumbeat.launch.plan.job import torchrun_command
 from drumbeat.launch.slurm.grace import grace_warning, lead_seconds
 from drumbeat.launch.slurm.job import Allocation, job_identity, job_name, ours

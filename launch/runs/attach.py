@@ -11,9 +11,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from drumbeat.configs.determinism import claim
 from drumbeat.configs.errors import hang
 from drumbeat.configs.layers import short
+from drumbeat.configs.run.determinism import claim
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.records import Heartbeat, Result, Saved, Status, Verdict, Where
 from drumbeat.configs.run.view import View

@@ -11,8 +11,8 @@ from pathlib import Path
 from drumbeat.configs.errors import Fault, RunError, nearest
 from drumbeat.configs.layers import short
 from drumbeat.configs.load import read
-from drumbeat.configs.preconditions import find_checkpoint
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.manifest import find_checkpoint
 from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Config
 from drumbeat.launch.backends.allocation import IN_ALLOCATION

@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from drumbeat.configs.determinism import claim
 from drumbeat.configs.errors import Fault, RunError, hang
 from drumbeat.configs.layers import short
 from drumbeat.configs.load import read
+from drumbeat.configs.run.determinism import claim
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import checkpoint_path, checkpoint_text, damage, progress_at, saved_steps
 from drumbeat.configs.run.records import Heartbeat, Saved, Status

@@ -18,9 +18,9 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import Job, Where
 from drumbeat.configs.run.view import View
-from drumbeat.launch.attempts.gpu_locks import check_free
 from drumbeat.launch.backends.allocation import Here, note
 from drumbeat.launch.backends.executors import Executor, InProcess, Local, Slurm, require_slurm
+from drumbeat.launch.plan.gpu_locks import check_free
 from drumbeat.launch.plan.gpus import together
 from drumbeat.launch.plan.job import Machine
 from drumbeat.launch.plan.snapshot import Snapshot

@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from drumbeat.configs.load import load
+from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import Progress
 from drumbeat.trainers.account import describe
 from drumbeat.trainers.build import build_sets, place_model
 from drumbeat.trainers.checkpoints.manager import Checkpoints

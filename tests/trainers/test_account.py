@@ -15,7 +15,7 @@ from PIL import Image
 from drumbeat.configs.errors import PrepareError
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
-from drumbeat.configs.run.records import CheckpointState, Progress
+from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
 from drumbeat.configs.schema import Config
 from drumbeat.data.images import ImageFolder
 from drumbeat.data.ledger import blocks, digest, expected

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from drumbeat.configs.determinism import Operation, claim, operations, record
+from drumbeat.configs.run.determinism import Operation, claim, operations, record
 from drumbeat.configs.run.files import read_object
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Result
@@ -23,7 +23,7 @@ from drumbeat.trainers.determinism import recorded_operations
 from drumbeat.trainers.report.report import report
 from tests.tiny import drumbeat, latest, write_config
 
-PUT = "put_ has no deterministic implementation: repeating this run may give different bits"
+PUT = "put_ ran without a deterministic implementation: repeating this run may give different bits"
 
 
 @pytest.mark.parametrize(("warning", "name"), [
@@ -54,7 +54,7 @@ def test_an_operation_that_torch_warns_of_is_recorded_and_printed_once(
     assert (found["name"], found["attempt"], found["rank"]) == ("put_", 2, 3)
     assert found["line"].startswith(f"{__file__}:")
     printed = capsys.readouterr()
-    assert printed.out == f"note: put_ has no deterministic implementation; it ran at {found['line']}\n"
+    assert printed.out == f"note: put_ ran without a deterministic implementation, at {found['line']}\n"
     assert printed.err == ""
 
 
@@ -91,8 +91,7 @@ def test_ranks_and_attempts_share_one_record(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     for attempt, rank, name in ((0, 1, "put_"), (1, 0, "put_"), (1, 0, "Flash Attention")):
         record(run, Operation(name=name, attempt=attempt, rank=rank, line="net.py:7"))
-    assert claim(run) == ("Flash Attention, put_ have no deterministic implementation: repeating this run may give "
-                          "different bits")
+    assert claim(run) == f"Flash Attention, {PUT}"
     assert Operation.require(run.nondeterministic / "put_.json").attempt == 0
 
 
@@ -122,7 +121,7 @@ def test_a_run_names_them_wherever_it_claims_to_be_exact(tmp_path: Path, capsys:
     assert "does not have a deterministic implementation" not in run.attempt(0).log(1).read_text()
 
     assert main(["status", str(run.path)]) == 0
-    assert "determinism put_ has no deterministic implementation" in capsys.readouterr().out
+    assert "determinism put_ ran without a deterministic implementation" in capsys.readouterr().out
     assert main(["status", str(run.path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["nondeterministic_operations"] == ["put_"]
     assert verify.main(str(run.path)) == 0

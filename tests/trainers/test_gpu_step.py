@@ -31,7 +31,7 @@ def batch(inputs: Any, targets: Any) -> Batch:
 
 
 IMAGES = batch(torch.zeros(128, 1, 256, 256, dtype=torch.uint8), torch.zeros(128, dtype=torch.int64))
-TEXTS = batch(Padded(torch.ones(128, 40, dtype=torch.int64), 1 + torch.arange(128) % 40), torch.zeros(128, 4))
+TEXTS = batch(Padded(torch.ones(128, 12, dtype=torch.int64), 1 + torch.arange(128) % 12), torch.zeros(128, 4))
 MIXED = batch(torch.zeros(64, 3, 32, 32, dtype=torch.uint8), {
     "own": torch.zeros(64, dtype=torch.int64), "partner": torch.ones(64, dtype=torch.int64), "kept": torch.rand(64)})
 

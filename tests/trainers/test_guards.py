@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from drumbeat.configs.run.records import CheckpointState, Result, Status
+from drumbeat.configs.run.checkpoint_records import CheckpointState
+from drumbeat.configs.run.records import Result, Status
 from drumbeat.data.order import Stream
 from drumbeat.trainers.checkpoints.state import weights_sha256
 from drumbeat.trainers.guards import Buffers, weights_digest

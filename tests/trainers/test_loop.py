@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,8 @@ class Outcome:
     """What a run has become, and what it has said."""
 
     error: str
-    told: str
+    reports: list[str]
+    """What it has printed of skipped steps."""
     weights: str
     optimizer: dict[str, list[float]]
     scheduler: dict[str, Any]
@@ -161,17 +162,17 @@ def trained(folder: Path, optimizer: str, policy: str, poisoned: list[int], *, e
     training.tracker.close()
     training.watchdog.close()
     world.sum(torch.zeros(1))  # all that is saved
-    return outcome(training, stages[-1], error, output())
+    return outcome(training, stages[-1], error, [line for line in output().splitlines() if line.startswith("skipped")])
 
 
-def outcome(training: Training, stage: Stage, error: str, told: str) -> Outcome:
+def outcome(training: Training, stage: Stage, error: str, reports: list[str]) -> Outcome:
     saved = training.checkpoints.newest()
     return Outcome(
-        error=error, told=told, weights=weights_sha256(training.model.state_dict()),
+        error=error, reports=reports, weights=weights_sha256(training.model.state_dict()),
         optimizer={name: value.flatten().tolist() for name, value in stage.tensors().items()},
-        scheduler=stage.numbers()["scheduler"], progress=asdict(training.progress) | {"seconds": None},
+        scheduler=stage.numbers()["scheduler"], progress=replace(training.progress, seconds={}).as_json(),
         saved=saved and (weights_sha256(saved.model()),
-                         saved.state | {"progress": asdict(saved.progress) | {"seconds": None}}))
+                         saved.state.as_json() | {"progress": replace(saved.progress, seconds={}).as_json()}))
 
 
 def both(folder: Path, optimizer: str, policy: str, poisoned: list[int], **options: Any) -> tuple[Outcome, Outcome]:
@@ -187,7 +188,7 @@ def test_steps_that_are_skipped(tmp_path: Path, optimizer: str, capsys: pytest.C
     poisoned = [0, SAVED - 1, EPOCH - 1, EPOCH, STEPS - 1]
     late, at_once = both(tmp_path, optimizer, "skip", poisoned, output=lambda: capsys.readouterr().out)
     assert late == at_once
-    assert [line.split()[7] for line in late.told.splitlines() if line.startswith("skipped")] == [*map(str, poisoned)]
+    assert [report.split()[7] for report in late.reports] == [*map(str, poisoned)]
     assert late.progress["step"] == STEPS
     assert late.scheduler["last_epoch"] == STEPS - len(poisoned)
     assert all(value == STEPS - len(poisoned) for name, (value, *_) in late.optimizer.items() if name.endswith("step"))

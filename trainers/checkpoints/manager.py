@@ -30,9 +30,9 @@ from torch import Tensor
 
 from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.importing import environment
+from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.manifest import FORMAT, checkpoint_path, damage, saved_steps, written_format
-from drumbeat.configs.run.records import CheckpointState, Progress
 from drumbeat.trainers.checkpoints.staging import CPU, Files, Staging
 from drumbeat.trainers.checkpoints.writer import Order
 

@@ -24,11 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from drumbeat.configs.run.checkpoint_records import CheckpointState, FileDigest, Manifest
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.manifest import FORMAT, checkpoint_path, progress_at, saved_steps
 from drumbeat.configs.run.processes import call_process, end_with
 from drumbeat.configs.run.record import Record
-from drumbeat.configs.run.records import CheckpointState, FileDigest, Manifest
 
 PIECE = 8 << 20
 """Bytes hashed and written at a time."""

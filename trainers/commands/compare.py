@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from drumbeat.configs.determinism import claim
+from drumbeat.configs.run.determinism import claim
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Result
 from drumbeat.trainers.commands.verify import verify

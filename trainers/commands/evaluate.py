@@ -27,9 +27,9 @@ from drumbeat.configs.errors import Fault, PrepareError, RunError, UserError
 from drumbeat.configs.layers import short
 from drumbeat.configs.load import read
 from drumbeat.configs.preconditions import SPLITS, check_split, with_way_out
+from drumbeat.configs.run.checkpoint_records import EvaluationMetrics, Manifest
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import EvaluationMetrics, Manifest
 from drumbeat.configs.schema import Config
 from drumbeat.data.bar import Bar
 from drumbeat.data.images import UNREADABLE

@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 from drumbeat.configs.errors import Fault, RunError, UserError
+from drumbeat.configs.run.checkpoint_records import Manifest
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import damage
-from drumbeat.configs.run.records import Manifest
 
 KINDS = (".pt", ".pth", ".safetensors")
 

@@ -18,11 +18,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from drumbeat.configs.determinism import claim
 from drumbeat.configs.errors import Fault, RunError, UserError
 from drumbeat.configs.load import read
+from drumbeat.configs.run.checkpoint_records import CheckpointState, Span
+from drumbeat.configs.run.determinism import claim
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import CheckpointState, Span
 from drumbeat.configs.schema import Config
 from drumbeat.data.bar import Bar
 from drumbeat.data.ledger import blocks, expected

@@ -12,11 +12,10 @@ from torch import nn
 
 from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.load import read
-from drumbeat.configs.preconditions import find_checkpoint
+from drumbeat.configs.run.checkpoint_records import CheckpointState, Manifest
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.manifest import damage
+from drumbeat.configs.run.manifest import damage, find_checkpoint
 from drumbeat.configs.run.plan import JobPlan
-from drumbeat.configs.run.records import CheckpointState, Manifest
 from drumbeat.configs.schema import Config
 from drumbeat.trainers.build import place_model
 from drumbeat.trainers.checkpoints.state import load_weights

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchmetrics.functional import classification as of_classes
 from torchmetrics.functional import regression as of_values
 
-from drumbeat.configs.run.records import Metrics
+from drumbeat.configs.run.checkpoint_records import Metrics
 from drumbeat.trainers.tasks import Results, Task
 
 MOST = 30

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics.functional.classification import binary_precision_recall_curve, binary_roc
 
-from drumbeat.configs.run.records import Metrics
+from drumbeat.configs.run.checkpoint_records import Metrics
 from drumbeat.trainers.tasks import Results, Task
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -6,9 +6,10 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.manifest import checkpoint_path, progress_at, saved_steps
-from drumbeat.configs.run.records import AttemptStart, Progress, Saved, State, Verdict
+from drumbeat.configs.run.records import AttemptStart, Saved, State, Verdict
 from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Config
 from drumbeat.trainers.report import page

@@ -16,13 +16,14 @@ from typing import Any
 
 from rich.console import Console
 
-from drumbeat.configs.determinism import claim
 from drumbeat.configs.errors import Fault, RunError, UserError
 from drumbeat.configs.layers import short
 from drumbeat.configs.load import read
+from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
+from drumbeat.configs.run.determinism import claim
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import CheckpointState, Heartbeat, Progress
+from drumbeat.configs.run.records import Heartbeat
 from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Config
 from drumbeat.trainers.report import page

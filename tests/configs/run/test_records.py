@@ -7,31 +7,34 @@ from pathlib import Path
 
 import pytest
 
-from drumbeat.configs.run import plan, records
+from drumbeat.configs.run import checkpoint_records, plan, records
+from drumbeat.configs.run.checkpoint_records import (
+    CheckpointFormat,
+    CheckpointState,
+    EvaluationMetrics,
+    FileDigest,
+    Manifest,
+    Metrics,
+    Progress,
+    Span,
+)
 from drumbeat.configs.run.plan import Held, JobPlan, Topology
 from drumbeat.configs.run.record import Record
 from drumbeat.configs.run.records import (
     AttemptStart,
-    CheckpointFormat,
-    CheckpointState,
     CodeSnapshot,
     CodeTree,
-    EvaluationMetrics,
-    FileDigest,
     FirstStep,
     Heartbeat,
     Job,
-    Manifest,
-    Metrics,
     Next,
     NodeDown,
     NodeUp,
+    Operation,
     Outcome,
-    Progress,
     RankError,
     Result,
     Saved,
-    Span,
     State,
     Status,
     StopRequest,
@@ -47,6 +50,7 @@ PROGRESS = Progress(step=7, phase=1, phase_step=2, samples=60, skipped=1, ledger
                     best=BEST, last=BEST, seconds={"training": 1.5})
 TREE = CodeTree(name="lab", folder="/home/me/lab", files=3, bytes=99, commit="0123", changed=1)
 ALL = [
+    Operation(name="cumsum_cuda_kernel", attempt=1, rank=3, line="net.py:7"),
     Job(where="slurm", id="4711", host="login", process=3, successor="4712", cancelled=True),
     Status(state="failed", attempt=3, verdict="rank 1 on n1 was killed", time=1.5),
     Heartbeat(step=1, steps=9, phase="head", phase_step=1, phase_steps=3, epoch=0.5, loss=0.25, samples_per_second=9.5,
@@ -89,7 +93,7 @@ def test_what_was_written_is_read_back(tmp_path: Path, record: Record) -> None:
 
 
 def test_every_record_is_tried() -> None:
-    defined = {value for module in (records, plan) for value in vars(module).values()
+    defined = {value for module in (records, checkpoint_records, plan) for value in vars(module).values()
                if isinstance(value, type) and issubclass(value, Record)} - {Record}
     assert {type(record) for record in ALL} == defined
 

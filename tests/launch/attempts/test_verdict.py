@@ -180,7 +180,7 @@ def test_ranks_that_all_only_waited(run: RunDir) -> None:
         write_text(attempt.node_log(0), REPORT.format(rank=1, code=-signal.SIGABRT))
         NodeDown(code=1, host="n1").write(attempt.down(0))
         verdict = judge(run, attempt, restarts=3)
-        verdict.write(attempt)
+        verdict.write(attempt.verdict)
         assert verdict.next == after
         assert verdict.words == (
             f"rank 0 lost the other ranks at step 0: DistBackendError: {why[:-1]}; look at the logs of the others, and "

@@ -16,7 +16,7 @@ from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.load import load
 from drumbeat.configs.run.plan import JobPlan
-from drumbeat.configs.run.records import Result
+from drumbeat.configs.run.records import CodeTree, Result
 from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Site
 from drumbeat.launch.plan import snapshot, sources
@@ -49,7 +49,8 @@ def tree(tmp_path: Path) -> Path:
 def taken(folder: Path, leave_out: Path = Path("/nowhere")) -> Path:
     """The copy of one tree."""
     code = folder.parent / "code"
-    take(Snapshot(trees={folder.name: str(folder)}, home="/src", folder=folder.name, python_path=()), code, leave_out)
+    tree = CodeTree(name=folder.name, folder=str(folder))
+    take(Snapshot(trees=(tree,), home="/src", folder=folder.name), code, leave_out)
     return code / folder.name
 
 

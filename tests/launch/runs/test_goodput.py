@@ -7,18 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
 from drumbeat.configs.run.folder import Attempt, RunDir
-from drumbeat.configs.run.records import (
-    AttemptStart,
-    CheckpointState,
-    FirstStep,
-    Next,
-    Outcome,
-    Progress,
-    State,
-    Status,
-    Verdict,
-)
+from drumbeat.configs.run.records import AttemptStart, FirstStep, Next, Outcome, State, Status, Verdict
 from drumbeat.configs.run.view import View
 from drumbeat.launch.runs.goodput import goodput, text, useful
 from tests.runs import write_heartbeat, write_plan

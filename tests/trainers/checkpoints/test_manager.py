@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from drumbeat.configs.errors import RunError
+from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import damage
-from drumbeat.configs.run.records import Progress
 from drumbeat.trainers.checkpoints.manager import Checkpoints, SaveError
 from drumbeat.trainers.checkpoints.state import (
     optimizer_numbers,

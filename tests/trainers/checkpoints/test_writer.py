@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import load_file
 
 from drumbeat.configs.layers import ROOT
+from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import CheckpointState, Progress
 from drumbeat.trainers.checkpoints.manager import Checkpoints, SaveError
 from drumbeat.trainers.checkpoints.staging import Staging
 from drumbeat.trainers.checkpoints.writer import Order, write
@@ -214,7 +214,7 @@ ORPHAN = """
 import os, signal, sys, torch
 from pathlib import Path
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import Progress
+from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.trainers.checkpoints.manager import Checkpoints
 run = RunDir(Path(sys.argv[1]))
 checkpoints = Checkpoints(run, run.claim_attempt(), keep=2)

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from drumbeat.configs.errors import RunError
+from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import Progress
 from drumbeat.launch.runs.status import checkpoints_text
 from drumbeat.trainers.checkpoints.manager import Checkpoints
 from drumbeat.trainers.commands.export import export

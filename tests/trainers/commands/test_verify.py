@@ -15,8 +15,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from drumbeat.configs.load import build_config, file_layers, read
+from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress, Span
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import CheckpointState, Progress, Result, Span, Status
+from drumbeat.configs.run.records import Result, Status
 from drumbeat.data.loader import Fetch, batches
 from drumbeat.data.order import Stream
 from drumbeat.trainers.account import Account, describe

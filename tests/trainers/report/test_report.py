@@ -15,8 +15,9 @@ from PIL import Image
 
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.load import load
+from drumbeat.configs.run.checkpoint_records import Progress, Span
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import Progress, RankError, Result, Span, Verdict
+from drumbeat.configs.run.records import RankError, Result, Verdict
 from drumbeat.launch.commands.main import main
 from drumbeat.trainers.checkpoints.manager import Checkpoints
 from drumbeat.trainers.report.report import report

@@ -19,17 +19,16 @@ from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Status
 from drumbeat.configs.schema import Site
-from drumbeat.launch.attempts import gpu_locks
-from drumbeat.launch.attempts.gpu_locks import check_free, hold_gpus
 from drumbeat.launch.commands.main import main
-from drumbeat.launch.plan import gpus
+from drumbeat.launch.plan import gpu_locks, gpus
+from drumbeat.launch.plan.gpu_locks import check_free, hold_gpus
 from drumbeat.launch.plan.job import JobPlan, Topology, Where
 from tests.launch import standin
 from tests.launch.small import write_config
 
 NODE = """
 import sys
-from drumbeat.launch.attempts import gpu_locks
+from drumbeat.launch.plan import gpu_locks
 from drumbeat.launch.node.launcher import Node
 gpu_locks.PATIENCE = 0
 Node(sys.argv[1].removesuffix("/submitit"))()

@@ -31,8 +31,9 @@ def claim(run: RunDir) -> str:
     """Why a repetition of the run may give different bits, as a sentence; '' where nothing of the kind is known."""
     plan = JobPlan.read(run.plan)
     if plan and not plan.deterministic:
-        return "deterministic is false: repeating this run may give different bits"
-    if names := operations(run):
-        have = "have" if len(names) > 1 else "has"
-        return f"{', '.join(names)} {have} no deterministic implementation: repeating this run may give different bits"
-    return ""
+        reason = "deterministic is false"
+    elif names := operations(run):
+        reason = f"{', '.join(names)} ran without a deterministic implementation"
+    else:
+        return ""
+    return f"{reason}: repeating this run may give different bits"

@@ -1,0 +1,92 @@
+"""The product on one GPU, in some five minutes and without a network.
+
+    python -m benchmarks.gpu [PART ...] [--json]     step, inside, save, run, join; all of them by default
+    python -m benchmarks.gpu --smoke                 every part at toy size on the CPU, so that the script is tried
+
+step     images a second of a step of ResNet-50 (256 px, bf16, channels_last, batch 128) against a bare loop, and
+         against the bare loop that finds its batch on the device
+inside   how often the host waits for the GPU in a step, and what the step launches
+save     what a step waits for when 307 MB and 4 GB are saved, against DCP and one pinned copy
+run      whole runs of the launcher: their speed, their start, and their way back from SIGKILL with the same bits
+join     how long it takes NCCL and gloo to join the ranks that fit
+
+Exit code 2 where torch can use no GPU, 1 where something could not be measured: that row says why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+import torch
+
+from benchmarks.gpu.figure import Figure, show
+from benchmarks.gpu.machine import describe
+from benchmarks.gpu.scale import SCALES
+from drumbeat.configs.errors import Fault
+
+SECONDS = {"step": 75, "inside": 45, "save": 75, "run": 150, "join": 75}
+"""How long each part may take: seven minutes for all of them. Their names are those of their modules."""
+GRACE = 20
+"""Seconds for a part that is interrupted to end what it has started."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help="only these parts")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+    parser.add_argument("--smoke", action="store_true", help="at toy size on the CPU, in less than a minute")
+    args = parser.parse_args()
+    if unknown := set(args.parts) - set(SECONDS):
+        parser.error(f"no part is called {', '.join(sorted(unknown))}: there are {', '.join(SECONDS)}")
+    if not args.smoke and not torch.cuda.is_available():
+        print(Fault(what="no GPU that torch can use", where="python -m benchmarks.gpu",
+                    given=f"torch {torch.__version__}", remedy="Run it on a machine with an NVIDIA GPU and a torch "
+                    "built for its driver (see nvidia-smi). To try the script itself: --smoke"), file=sys.stderr)
+        return 2
+    scale = "smoke" if args.smoke else "full"
+    figures = [figure for part in args.parts or SECONDS for figure in carry_out(part, scale)]
+    show(figures, describe(SCALES[scale]), as_json=args.json)
+    return int(any(figure.error for figure in figures))
+
+
+def carry_out(part: str, scale: str) -> list[Figure]:
+    """The figures of a part, as far as it comes in its time."""
+    began, limit, late = time.monotonic(), SECONDS[part] * SCALES[scale].patience, ""
+    environment = os.environ | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # as the launcher sets it, for the bare loop too
+    with subprocess.Popen([sys.executable, "-m", "benchmarks.gpu.part", part, scale], stdout=subprocess.PIPE, text=True,
+                          env=environment, start_new_session=True) as process:
+        try:
+            text, _ = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            late = f"not done within {limit} s"
+            text = _interrupted(process)
+        except KeyboardInterrupt:
+            _interrupted(process)
+            raise
+    figures = [Figure(**json.loads(line)) for line in text.splitlines()]
+    if process.returncode and not any(figure.error for figure in figures):
+        late = late or f"ended with code {process.returncode}"
+    print(f"{part}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    return figures + ([Figure(part=part, name="the part failed", error=late)] if late else [])
+
+
+def _interrupted(process: subprocess.Popen[str]) -> str:
+    """Ends a part as Ctrl-C does, and what does not end by that; what it had found."""
+    for number in (signal.SIGINT, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=GRACE)[0]
+    return ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""One part of the GPU benchmark, in a process of its own: a part that fails or hangs does not take the others along.
+
+    python -m benchmarks.gpu.part NAME full|smoke      prints each figure as a line of JSON, as soon as it is known
+
+A part is the module of that name, and what it measures is its function `figures`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import os
+import sys
+import warnings
+
+import torch
+
+from benchmarks.gpu.figure import Figure
+from benchmarks.gpu.scale import SCALES, Scale
+
+
+def main(name: str, scale: Scale) -> None:
+    answer = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever is printed must not get between
+    warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
+    torch.set_num_threads(scale.threads)
+    try:
+        for figure in importlib.import_module(f"benchmarks.gpu.{name}").figures(scale):
+            print(json.dumps(dataclasses.asdict(figure)), file=answer)
+    except Exception as error:
+        words = f"{type(error).__name__}: {str(error).strip()[:300]}"
+        print(json.dumps(dataclasses.asdict(Figure(part=name, name="the part failed", error=words))), file=answer)
+        raise
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], SCALES[sys.argv[2]])

@@ -1,0 +1,68 @@
+"""How much is measured: the flagship's work on a GPU, or the same script at toy size on a CPU."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from benchmarks.work import Work
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """What all parts are told."""
+
+    device: torch.device
+    work: Work
+    """Its `steps` are those of a whole run, and `samples` those of an epoch, at whose end a checkpoint is saved."""
+    threads: int
+    """Of a rank."""
+    loader_workers: int
+    warm_up: int
+    """Steps before a loop is timed."""
+    steps: int
+    """Steps in one reading of a loop."""
+    rounds: int
+    """Readings of each contestant."""
+    kills: int
+    seed: int
+    """Of the kills: with it they come early enough for runs of so many steps on fast machines."""
+    megabytes: tuple[int, ...]
+    """The sizes of the saves."""
+    patience: int = 1
+    """How many times longer a part may take than it does on a GPU: a test on a busy machine waits longer."""
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device.type == "cuda"
+
+    def synchronize(self) -> None:
+        """Waits for the device."""
+        if self.on_gpu:
+            torch.cuda.synchronize(self.device)
+
+    def seconds(self, act: Callable[[], object]) -> float:
+        """How long an act takes on host and device together."""
+        self.synchronize()
+        began = time.perf_counter()
+        act()
+        self.synchronize()
+        return time.perf_counter() - began
+
+
+SCALES = {
+    "full": Scale(
+        device=torch.device("cuda", 0), threads=8, loader_workers=1, warm_up=8, steps=20, rounds=3, kills=2,
+        seed=88, megabytes=(307, 4000),
+        work=Work(pixels=256, channels=1, samples=50 * 128, batch=128, steps=200, every=10,
+                  model={"_target_": "drumbeat.models.transfer.ResNet50ConcatPool", "classes": 2})),
+    "smoke": Scale(
+        device=torch.device("cpu"), threads=1, loader_workers=0, warm_up=1, steps=1, rounds=1, kills=1,
+        seed=2, megabytes=(1, 2), patience=4,
+        work=Work(pixels=32, channels=3, samples=50 * 4, batch=4, steps=600, every=10,
+                  model={"_target_": "benchmarks.work.SmallCNN"})),
+}
+"""One loader worker on a GPU: the batches lie in memory, and several would fill a container's 64 MB of /dev/shm."""
