@@ -64,7 +64,7 @@ class Task(Protocol):
         """float32 [n]: the loss of each sample."""
 
     def metrics(self, results: Results) -> dict[str, float]:
-        """The figures of an evaluated set, by the names in `measures`."""
+        """The metrics of an evaluated set, by the names in `measures`."""
 
     def mistakes(self, results: Results, most: int) -> list[Mistake]:
         """At most so many samples that the model is wrong about, worst first."""

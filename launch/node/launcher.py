@@ -174,7 +174,9 @@ class Launcher:
             self.told = "stopped"  # asked for when that attempt was already over
         address = own_address() if self.plan.topology.nodes > 1 else LOOPBACK
         AttemptStart(job=job_identity(), address=address, port=free_port()).write(attempt.launch)
-        self.run.write_status("running", attempt=attempt.number)
+        last = Verdict.read(before.verdict) if before else None  # which may be why there is another attempt
+        self.run.write_status("running", attempt=attempt.number,
+                              verdict=last.words if last and last.next in ("restart", "requeue") else "")
         return attempt
 
     def claimed(self) -> Attempt | None:

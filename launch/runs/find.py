@@ -26,7 +26,7 @@ RANKS = {b"drumbeat.trainers.forkserver", b"drumbeat.trainers.worker"}
 HOW_TO_NAME = "Name a run by its folder, its id, or, the latest, by its name."
 
 SILENCE_SECONDS = 120.0
-"""A run on another machine whose status.json is older than this is taken for dead."""
+"""A run on another machine whose last sign of life is older than this is taken for dead."""
 
 
 def find_run(text: str, runs: Path) -> RunDir:
