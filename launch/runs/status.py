@@ -84,7 +84,7 @@ def gone(view: View) -> Status | None:
 
 def end_of(view: View) -> Status:
     """How a run ended of which nothing is at work any more: as its ranks wrote, or else it failed."""
-    attempt = view.attempt
+    attempt = None if view.state == "pending" else view.attempt  # which an earlier start of the run has claimed
     if attempt and (saved := Saved.read(attempt.saved)):
         words = saved.state if saved.state == "finished" else f"stopped at step {saved.step}"
         return Status(state=saved.state, attempt=view.number, verdict=words, time=view.heard)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from drumbeat.configs.run.files import DamagedError
+from drumbeat.configs.run.files import DamagedError, read_object
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Heartbeat, Job, Result
 from drumbeat.configs.run.view import View
@@ -43,11 +44,13 @@ def test_each_file_is_read_once(run: RunDir, monkeypatch: pytest.MonkeyPatch) ->
     write_job(run)
     write_heartbeat(run, step=1)
     write_state(run, "running")
-    from drumbeat.configs.run import record
-
     read: list[str] = []
-    usual = record.read_object
-    monkeypatch.setattr(record, "read_object", lambda path: read.append(path.name) or usual(path))
+
+    def reading(path: Path) -> dict[str, Any] | None:
+        read.append(path.name)
+        return read_object(path)
+
+    monkeypatch.setattr("drumbeat.configs.run.record.read_object", reading)
     view = View.read(run)
     assert (view.state, view.ended, view.where, view.verdict) == ("running", False, "local", "")
     assert view.silence() < 60

@@ -45,6 +45,12 @@ launcher.end = float(sys.argv[3])
 print(launcher.run_attempts())
 """
 
+NODE = """
+import sys
+from drumbeat.launch.node.launcher import Node
+Node(sys.argv[1])()
+"""
+
 
 def until(reached: Callable[[], Any], seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
@@ -161,6 +167,30 @@ def test_nothing_outlives_a_killed_launcher(stage: Callable[..., Stage]) -> None
     here.launchers[0].kill()
     until(lambda: not here.left(), seconds=5)
     assert not here.run.attempt(0).verdict.exists()
+
+
+def test_a_launcher_that_fails_tells_why(stage: Callable[..., Stage]) -> None:
+    """Also where the run has had attempts before."""
+    here = stage()
+    here.run.claim_attempt()
+    write_plan(here.run, python="/nowhere/python")
+    here.run.write_status("pending", attempt=0)
+    done = subprocess.run([sys.executable, "-c", NODE, str(here.run.path)], capture_output=True, text=True, check=False)
+    assert "FileNotFoundError" in done.stderr
+    status = Status.require(here.run.status)
+    assert (status.state, status.attempt) == ("failed", 1)
+    assert status.verdict.startswith("the node launcher failed: FileNotFoundError: ")
+
+
+def test_the_reason_for_a_restart_stays_while_the_next_attempt_runs(stage: Callable[..., Stage]) -> None:
+    here = stage()
+    here.launch()
+    os.kill(here.up()["rank1"], signal.SIGKILL)
+    here.up(1)
+    status = Status.require(here.run.status)
+    assert (status.state, status.attempt, status.verdict) == ("running", 1, here.verdict(0).words)
+    here.finish()
+    assert here.end() == ["leave"]
 
 
 def test_sigterm_asks_for_a_save(stage: Callable[..., Stage]) -> None:

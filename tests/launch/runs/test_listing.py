@@ -17,7 +17,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Result
 from drumbeat.configs.run.view import View
 from drumbeat.launch.commands.main import main
-from drumbeat.launch.runs.status import judged
+from drumbeat.launch.runs.status import judged, status_text
 from drumbeat.launch.runs.why import REASONS, reason_in_words, why
 from tests.runs import AS_ANOTHER, shared_folder, write_heartbeat, write_job, write_plan, write_state
 
@@ -143,6 +143,23 @@ def test_why_where_slurm_says_nothing(runs: list[RunDir], tmp_path: Path, monkey
     assert "why         SLURM does not answer: slurm_load_jobs error: Unable to contact" in why_of(runs[3])
     monkeypatch.setenv("PATH", queue(tmp_path, ""))
     assert "job         4711, of which SLURM knows nothing any more\n" in why_of(runs[3])
+
+
+def test_why_agrees_with_status_about_a_run_whose_job_has_just_ended(runs: list[RunDir], tmp_path: Path,
+                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may still be writing down how it ended; `status` does not ask SLURM before it has been silent for a while."""
+    monkeypatch.setenv("PATH", queue(tmp_path, "touch asked"))
+    write_heartbeat(runs[2], step=600)
+    view = judged(View.read(runs[2]))
+    assert "state       running\n" in status_text(view)
+    assert not (tmp_path / "asked").exists()
+    told = " ".join(why(view).split())
+    assert "state running job 4710, of which SLURM knows nothing any more why its job has ended, and" in told
+    assert "do Look again in two minutes; or go on with the run: " in told
+    write_heartbeat(runs[2], step=600, ago=121)
+    view = judged(View.read(runs[2]))
+    assert "state       failed\n" in status_text(view)
+    assert "state       failed\nwhy         its launcher was killed, or" in why(view)
 
 
 def test_why_of_a_run_that_waits_for_its_disk(runs: list[RunDir]) -> None:

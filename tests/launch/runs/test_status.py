@@ -15,7 +15,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import AttemptStart, RankError, Saved, State, Status
 from drumbeat.configs.run.view import View
 from drumbeat.launch.commands.main import main
-from drumbeat.launch.runs.status import gone, judged, status_text
+from drumbeat.launch.runs.status import end_of, gone, judged, status_text
 from drumbeat.launch.runs.why import why
 from tests.runs import write_heartbeat, write_job, write_plan, write_state
 from tests.tiny import CONFIG
@@ -73,6 +73,12 @@ def test_ranks_that_ended_in_order_before_their_launcher_was_killed(run: RunDir,
     Saved(state=state, step=42).write(run.attempt(0).saved)
     told = became(run)
     assert (told.state, told.verdict) == (state, {"finished": "finished", "stopped": "stopped at step 42"}[state])
+
+
+def test_a_start_that_claimed_no_attempt_is_not_judged_by_the_one_before(run: RunDir) -> None:
+    Saved(state="stopped", step=42).write(run.attempt(0).saved)
+    write_state(run, "pending")
+    assert end_of(View.read(run)).verdict == "its launcher was killed, or its machine went down; there is no checkpoint"
 
 
 def test_why_says_what_status_says(run: RunDir) -> None:
