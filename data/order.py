@@ -192,8 +192,8 @@ class Stream:
 class Schedule:
     """How many steps a phase takes, which positions each step reads, and where epochs end.
 
-    Step k, from 0, reads batch_size positions from k * batch_size on. An epoch boundary lies at every multiple of n, and
-    a last one at the phase's end, which may lie within an epoch. A step rarely ends at a boundary: it passes it.
+    Step k, from 0, reads batch_size positions from k * batch_size on. An epoch boundary lies at every multiple of n; a
+    last one lies at the phase's end, which may be within an epoch. A step rarely ends at a boundary: it passes it.
     """
 
     n: int
