@@ -60,7 +60,7 @@ class Others(World):
 
     accounts: list[Account]
 
-    def sum(self, values: torch.Tensor) -> torch.Tensor:
+    def all_reduce(self, values: torch.Tensor) -> torch.Tensor:
         return torch.stack([torch.tensor([one.digest % 2**32, one.digest // 2**32, one.samples, one.replaced])
                             for one in self.accounts]).sum(0)
 
