@@ -27,8 +27,8 @@ from drumbeat.configs.load import load
 from drumbeat.data.cache import open_cache
 from drumbeat.data.demo.xray import write_radiographs
 from drumbeat.data.images import ImageFolder
-from drumbeat.data.loader import Fetch, Shares, batches
-from drumbeat.data.order import Stream, Timetable
+from drumbeat.data.loader import BatchFetcher, ShardedBatchSampler, batches
+from drumbeat.data.order import Schedule, Stream
 from drumbeat.data.sampling import LengthWindows
 from drumbeat.data.text import padding_waste
 from drumbeat.trainers.build import build_batch_transforms, build_sets
@@ -81,10 +81,11 @@ def radiographs(rounds: int) -> Iterator[tuple[Row, str]]:
 
         def ours(cached: bool, passes: int) -> float:
             images.cache = cache if cached else None
-            table = Timetable(len(images), BATCH, passes)
-            fetch = Fetch(images, indices=Stream(len(images), 0, 0).indices, transforms=sets.train_transforms, seed=0)
+            table = Schedule(len(images), BATCH, passes)
+            fetch = BatchFetcher(images, indices=Stream(len(images), 0, 0).indices,
+                                 transforms=sets.train_transforms, seed=0)
             began = time.perf_counter()
-            for batch in batches(fetch, Shares(table, rank=0, world_size=1), workers=0, pin_memory=False):
+            for batch in batches(fetch, ShardedBatchSampler(table, rank=0, world_size=1), workers=0, pin_memory=False):
                 normalize(batch.inputs)
             return table.steps * BATCH / (time.perf_counter() - began)
 
@@ -149,11 +150,11 @@ def _order(who: str, n: int) -> tuple[float, float]:
 def resume(rounds: int) -> Iterator[tuple[Row, str]]:
     """The first batch after a seek to step 10, and to step 10,000,000."""
     n = 50_000_000
-    table = Timetable(n, 256, 60)
+    table = Schedule(n, 256, 60)
 
     def first(step: int) -> float:
         began = time.perf_counter()
-        positions = next(iter(Shares(table, rank=0, world_size=1, first=step)))
+        positions = next(iter(ShardedBatchSampler(table, rank=0, world_size=1, first=step)))
         Stream(n, 0, 0).indices(np.arange(positions.start, positions.stop))
         return (time.perf_counter() - began) * 1e6
 
@@ -165,7 +166,7 @@ def resume(rounds: int) -> Iterator[tuple[Row, str]]:
 def padding(rounds: int) -> Iterator[tuple[Row, str]]:
     """The part of a batch of texts that is padding: from windows of similar length, and at random."""
     lengths = np.minimum(np.random.default_rng(0).lognormal(4.3, 0.7, 100_000), 600).astype(np.int64) + 1
-    table, stream = Timetable(len(lengths), 128, 1), Stream(len(lengths), 0, 0)
+    table, stream = Schedule(len(lengths), 128, 1), Stream(len(lengths), 0, 0)
     windows = LengthWindows(table, stream, lengths, batches=50, rank=0, world_size=1)
     own = padding_waste(lengths, (stream.indices(positions) for positions in windows))
     other = padding_waste(lengths, (stream.indices(np.array(table.positions(step))) for step in range(table.steps)))

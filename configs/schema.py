@@ -102,7 +102,7 @@ class Phase:
     scheduler: dict[str, Any] = field(default_factory=dict)
     """A torch learning-rate scheduler; empty keeps the rate constant."""
     scheduler_every: Literal["step", "epoch"] = "step"
-    """When the scheduler advances: after each optimizer step, or at each epoch mark."""
+    """When the scheduler advances: after each optimizer step, or at each epoch boundary."""
     clip_norm: float | None = above(0, None)
     """The gradient's norm is cut to this; null leaves it."""
 

@@ -20,7 +20,7 @@ from drumbeat.data.cache import Pixels
 from drumbeat.data.fork import FORK
 from drumbeat.data.images import UNREADABLE
 from drumbeat.data.mixing import Mixing
-from drumbeat.data.order import Integers, Timetable, keys, share
+from drumbeat.data.order import Integers, Schedule, keys, shard
 
 MOST_IN_A_ROW = 100
 """Samples tried in the place of one that cannot be read."""
@@ -73,7 +73,7 @@ class Batch(NamedTuple):
     """bool [b]: whether another sample stands in for one that could not be read."""
 
 
-class Fetch(Dataset[Batch]):
+class BatchFetcher(Dataset[Batch]):
     """Positions of a stream -> a batch. Everything in it is a function of the positions, in whatever process it runs.
 
     `indices` maps positions to samples. Where `seed` is given, the generators of torch, numpy and Python are seeded for
@@ -182,20 +182,20 @@ def pixels_as_tensor(pixels: Pixels) -> Tensor:
     return torch.from_numpy(values[None] if values.ndim == 2 else np.ascontiguousarray(values.transpose(2, 0, 1)))
 
 
-class Shares:
+class ShardedBatchSampler:
     """The positions one rank reads in each step of a phase, from step `first` on."""
 
-    def __init__(self, timetable: Timetable, *, rank: int, world_size: int, first: int = 0) -> None:
-        self.timetable = timetable
-        self.part = share(timetable.batch_size, rank, world_size)
+    def __init__(self, schedule: Schedule, *, rank: int, world_size: int, first: int = 0) -> None:
+        self.schedule = schedule
+        self.part = shard(schedule.batch_size, rank, world_size)
         self.first = first
 
     def __len__(self) -> int:
-        return self.timetable.steps - self.first
+        return self.schedule.steps - self.first
 
     def __iter__(self) -> Iterator[range]:
-        for step in range(self.first, self.timetable.steps):
-            yield self.timetable.positions(step)[self.part.start:self.part.stop]
+        for step in range(self.first, self.schedule.steps):
+            yield self.schedule.positions(step)[self.part.start:self.part.stop]
 
 
 def chunks(n: int, size: int, *, rank: int, world_size: int) -> list[range]:
@@ -203,7 +203,7 @@ def chunks(n: int, size: int, *, rank: int, world_size: int) -> list[range]:
     return [range(start, min(start + size, n)) for start in range(rank * size, n, world_size * size)]
 
 
-def batches(fetch: Fetch, positions: Iterable[Any], *, workers: int, pin_memory: bool) -> Iterable[Batch]:
+def batches(fetch: BatchFetcher, positions: Iterable[Any], *, workers: int, pin_memory: bool) -> Iterable[Batch]:
     """One batch for each item of `positions`, fetched ahead by `workers` processes, or here where there are none."""
     return DataLoader(fetch, batch_sampler=positions, num_workers=workers, collate_fn=_as_it_is, pin_memory=pin_memory,
                       prefetch_factor=4 if workers else None, worker_init_fn=_end_with_rank,
@@ -220,7 +220,7 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def said(error: BaseException) -> str:
+def error_message(error: BaseException) -> str:
     """What an error says, without the traceback that torch puts into the message of one in a loader process."""
     words = str(error)
     if words.startswith("Caught "):

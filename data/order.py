@@ -189,11 +189,11 @@ class Stream:
 
 
 @dataclass(frozen=True)
-class Timetable:
-    """How many steps a phase takes, and which positions and marks fall to each.
+class Schedule:
+    """How many steps a phase takes, which positions each step reads, and where epochs end.
 
-    Step k, from 0, reads batch_size positions from k * batch_size on. A mark stands at every multiple of n, the end of
-    an epoch, and a last one at the phase's end, which may lie within an epoch. A step rarely ends on one: it passes it.
+    Step k, from 0, reads batch_size positions from k * batch_size on. An epoch boundary lies at every multiple of n; a
+    last one lies at the phase's end, which may be within an epoch. A step rarely ends at a boundary: it passes it.
     """
 
     n: int
@@ -213,21 +213,21 @@ class Timetable:
 
     @cached_property
     def samples(self) -> int:
-        """Samples up to the last mark; a part of a sample counts as one."""
+        """Samples up to the last epoch boundary; a part of a sample counts as one."""
         return max(1, math.ceil(Fraction(self.epochs).limit_denominator(10**9) * self.n))
 
     @property
     def steps(self) -> int:
-        """Steps of the phase: its last is the first to end at or past the last mark."""
+        """Steps of the phase: its last is the first to end at or past the last epoch boundary."""
         return -(-self.samples // self.batch_size)
 
     @property
     def overshoot(self) -> int:
-        """Samples that the last step reads past the last mark, fewer than a batch."""
+        """Samples that the last step reads past the last epoch boundary, fewer than a batch."""
         return self.steps * self.batch_size - self.samples
 
     def positions(self, step: int) -> range:
-        """Positions that a step reads, to be sliced by a rank's share. Raises ValueError if there is no such step."""
+        """Positions that a step reads, to be sliced by a rank's shard. Raises ValueError if there is no such step."""
         if not 0 <= step < self.steps:
             raise ValueError(f"step {step} does not lie in 0 to {self.steps - 1}")
         return range(step * self.batch_size, (step + 1) * self.batch_size)
@@ -241,15 +241,15 @@ class Timetable:
         return min(steps * self.batch_size, self.samples) // self.n
 
     def steps_until(self, epochs: int) -> int:
-        """How many steps it takes to pass the mark of so many epochs, or the last mark if that comes first."""
+        """How many steps it takes to pass the boundary of so many epochs, or the last one if that comes first."""
         return -(-min(epochs * self.n, self.samples) // self.batch_size)
 
-    def is_mark(self, step: int) -> bool:
-        """Whether a step passes a mark; a batch larger than the set passes several at once."""
+    def is_epoch_boundary(self, step: int) -> bool:
+        """Whether a step passes an epoch boundary; a batch larger than the set passes several at once."""
         return step == self.steps - 1 or self.epochs_after(step + 1) > self.epochs_after(step)
 
 
-def share(batch_size: int, rank: int, world_size: int) -> range:
+def shard(batch_size: int, rank: int, world_size: int) -> range:
     """The part of every batch that a rank reads: contiguous, and no two ranks' parts differ by more than a sample.
 
     Raises ValueError if a rank would be left without a sample.
@@ -265,12 +265,12 @@ def share(batch_size: int, rank: int, world_size: int) -> range:
 
 
 def micro_batches(size: int, largest: int) -> list[range]:
-    """Cut a rank's share of `size` samples into as few parts as `largest` allows, as equal as can be.
+    """Cut a rank's shard of `size` samples into as few parts as `largest` allows, as equal as can be.
 
-    A part of one sample, which BatchNorm cannot take, is left only by odd shares in twos and by `largest` = 1.
+    A part of one sample, which BatchNorm cannot take, is left only by odd shards in twos and by `largest` = 1.
     Raises ValueError unless both numbers are positive.
     """
     if size < 1 or largest < 1:
-        raise ValueError(f"a share of {size} samples cannot be cut into micro-batches of at most {largest}")
+        raise ValueError(f"a shard of {size} samples cannot be cut into micro-batches of at most {largest}")
     parts = -(-size // largest)
-    return [share(size, part, parts) for part in range(parts)]
+    return [shard(size, part, parts) for part in range(parts)]

@@ -5,8 +5,8 @@
 
 The trainer gives a stream the set, the seed and the phase; the config gives the rest. Like `order.Stream`, each is a
 function of the position and keeps no state, so the order is the same at any width and after any number of stops. They
-have no epochs of the whole set: the marks of `order.Timetable` then count samples read, n of them to a mark. `rule`
-says in one sentence what takes the place of "each sample once an epoch".
+have no epochs of the whole set: the epoch boundaries of `order.Schedule` then count samples read, n of them to an
+epoch. `rule` says in one sentence what takes the place of "each sample once an epoch".
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drumbeat.data.alias import AliasTable, Floats, whole_weights
-from drumbeat.data.order import Integers, Permutation, Stream, Timetable, key, keys, share
+from drumbeat.data.order import Integers, Permutation, Schedule, Stream, key, keys, shard
 
 
 class SampleStream(Protocol):
@@ -194,13 +194,14 @@ class ClassBalanced:
 class LengthWindows:
     """The positions one rank reads in each step from step `first` on, in steps of samples of like lengths.
 
-    Stands where `loader.Shares` stands. The samples of `batches` steps, a window, are sorted by length, cut into
-    batches, and these are dealt out to the window's steps at random; the last window of a phase is shorter, so it never
-    reads past the phase's end. Which sample lies at a position stays as it was, and so does its augmentation. A mark is
-    passed with up to a window of samples read early or late: each position is read once per phase, not per epoch.
+    Takes the place of `loader.ShardedBatchSampler`. The samples of `batches` steps, a window, are sorted by length, cut
+    into batches, and these are dealt out to the window's steps at random; the last window of a phase is shorter, so it
+    never reads past the phase's end. Which sample lies at a position stays as it was, and so does its augmentation.
+    Around an epoch boundary up to a window of samples is read early or late: each position is read once per phase, not
+    per epoch.
 
     A rank takes every world_size-th position of the sorted batch, so that ranks read like lengths and wait little for
-    each other, and as many as `order.share` gives it. Needs memory for one window, and sorts it once; a start in the
+    each other, and as many as `order.shard` gives it. Needs memory for one window, and sorts it once; a start in the
     middle of a window sorts that one first.
 
     Args:
@@ -210,19 +211,19 @@ class LengthWindows:
     Raises ValueError for lengths that do not fit the set, a window of no steps, and more ranks than samples in a batch.
     """
 
-    def __init__(self, timetable: Timetable, stream: SampleStream, lengths: Sequence[float] | NDArray[Any], *,
+    def __init__(self, schedule: Schedule, stream: SampleStream, lengths: Sequence[float] | NDArray[Any], *,
                  batches: int, rank: int, world_size: int, first: int = 0) -> None:
-        self.timetable = timetable
+        self.schedule = schedule
         self.stream = stream
         self.lengths = np.asarray(lengths)
         self.batches = batches
         self.first = first
-        if self.lengths.shape != (timetable.n,):
-            raise ValueError(f"lengths of shape {list(self.lengths.shape)} do not fit a set of {timetable.n} samples")
+        if self.lengths.shape != (schedule.n,):
+            raise ValueError(f"lengths of shape {list(self.lengths.shape)} do not fit a set of {schedule.n} samples")
         if batches < 1:
             raise ValueError(f"a window takes 1 batch or more, not {batches}")
-        part = share(timetable.batch_size, rank, world_size)
-        even = timetable.batch_size // world_size
+        part = shard(schedule.batch_size, rank, world_size)
+        even = schedule.batch_size // world_size
         self.mine = rank + world_size * np.arange(even)
         if len(part) > even:  # what is left over goes to the ranks whose share is larger by one, one each
             self.mine = np.append(self.mine, even * world_size + part.start - even * rank)
@@ -233,11 +234,11 @@ class LengthWindows:
         return f"each position is read once per phase, within {self.batches} steps of its own"
 
     def __len__(self) -> int:
-        return self.timetable.steps - self.first
+        return self.schedule.steps - self.first
 
     def __iter__(self) -> Iterator[Integers]:
         step = self.first
-        while step < self.timetable.steps:
+        while step < self.schedule.steps:
             begin = step - step % self.batches
             for batch in self._window(begin)[step - begin:]:
                 yield batch[self.mine]
@@ -245,8 +246,8 @@ class LengthWindows:
 
     def _window(self, begin: int) -> Integers:
         """Positions of the window that starts with step `begin`, in the order they are read: [steps, batch_size]."""
-        end = min(begin + self.batches, self.timetable.steps)
-        positions = np.arange(self.timetable.positions(begin).start, self.timetable.positions(end - 1).stop)
+        end = min(begin + self.batches, self.schedule.steps)
+        positions = np.arange(self.schedule.positions(begin).start, self.schedule.positions(end - 1).stop)
         by_length = np.argsort(self.lengths[self.stream.indices(positions)], kind="stable")
         deal = Permutation(end - begin, key(self.stream.seed, "window", self.stream.phase, begin))
         return positions[by_length].reshape(end - begin, -1)[deal(np.arange(end - begin))]

@@ -47,7 +47,7 @@ LAUNCH_NEVER = {"torch", "torchvision", "numpy", "PIL", "safetensors", "tensorbo
 """Slow to import, or not there on a login node."""
 
 MOST_LINES = 300
-LONGER = {"trainers/loop.py"}
+LONGER: set[str] = set()
 
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml"))
 SITES = sorted(path for path in (ROOT / "configs" / "clusters").glob("*.yaml"))

@@ -19,11 +19,12 @@ from drumbeat.configs.schema import Config, Phase
 from drumbeat.configs.yaml_text import inline
 from drumbeat.data.cache import open_cache
 from drumbeat.data.images import ImageFolder
-from drumbeat.data.loader import Samples, Shares, Transform
+from drumbeat.data.loader import Samples, ShardedBatchSampler, Transform
 from drumbeat.data.mixing import Mixing
-from drumbeat.data.order import Stream, Timetable, key
+from drumbeat.data.order import Schedule, Stream, key
 from drumbeat.data.sampling import LengthWindows, SampleStream
 from drumbeat.trainers.checkpoints.state import IMPLEMENTATIONS
+from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.target import all_of, instantiate, locate
 from drumbeat.trainers.tasks import Task
 
@@ -117,17 +118,17 @@ def build_stream(config: Config, samples: Samples, number: int) -> SampleStream:
     return cast(SampleStream, instantiate(config.data.sampling, "data.sampling", samples, config.seed, number))
 
 
-def build_shares(config: Config, samples: Samples, timetable: Timetable, stream: SampleStream, *, rank: int,
+def build_batch_sampler(config: Config, samples: Samples, schedule: Schedule, stream: SampleStream, *, rank: int,
                  world_size: int, first: int) -> Iterable[Any]:
     """The positions that a rank reads in each step from `first` on. Raises `PrepareError`."""
     if config.data.length_window is None:
-        return Shares(timetable, rank=rank, world_size=world_size, first=first)
+        return ShardedBatchSampler(schedule, rank=rank, world_size=world_size, first=first)
     lengths = getattr(samples, "lengths", None)
     if lengths is None:
         raise PrepareError(Fault(what=f"{type(samples).__name__} does not say how long its samples are",
                                  where="data.length_window", given=str(config.data.length_window),
                                  remedy="Give it an attribute `lengths`, int64 [n], or leave length_window out."))
-    return LengthWindows(timetable, stream, lengths, batches=config.data.length_window, rank=rank,
+    return LengthWindows(schedule, stream, lengths, batches=config.data.length_window, rank=rank,
                          world_size=world_size, first=first)
 
 
@@ -173,6 +174,12 @@ def place_model(config: Config, device: torch.device) -> nn.Module:
 def build_batch_transforms(config: Config) -> nn.Sequential:
     """What is done to each batch on the device."""
     return nn.Sequential(*instantiate(config.data.transforms.batch, "data.transforms.batch"))
+
+
+def build_forward(config: Config, device: torch.device) -> Forward:
+    """How a batch enters the model on a device. Raises `PrepareError`."""
+    return Forward(device=device, transforms=build_batch_transforms(config), channels_last=config.channels_last,
+                   bf16=computes_bf16(config.precision, device))
 
 
 def build_task(config: Config, sets: Sets | None, device: torch.device | None = None) -> Task:

@@ -12,9 +12,8 @@ from torch import Tensor
 from drumbeat.configs.errors import Fault, PrepareError
 from drumbeat.configs.layers import short
 from drumbeat.configs.schema import Config
-from drumbeat.data.loader import Batch, Fetch, Samples, Transform
-from drumbeat.trainers.build import Sets, build_batch_transforms, build_mixing, build_stream, build_task
-from drumbeat.trainers.phase_runner import Forward
+from drumbeat.data.loader import Batch, BatchFetcher, Samples, Transform
+from drumbeat.trainers.build import Sets, build_forward, build_mixing, build_stream, build_task
 from drumbeat.trainers.tasks import Results, Task
 from drumbeat.trainers.tracking import contact_sheet
 from drumbeat.trainers.world import World
@@ -23,13 +22,13 @@ CPU = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
 """A rank by itself, without a group."""
 
 
-def training_fetch(config: Config, sets: Sets) -> Fetch:
+def training_fetcher(config: Config, sets: Sets) -> BatchFetcher:
     """Positions of the first phase's stream -> batches, as its loader processes make them; damaged files stood in for.
 
     Raises `PrepareError`.
     """
     stream = build_stream(config, sets.train, 0)
-    return Fetch(sets.train, indices=stream.indices, transforms=sets.train_transforms, seed=config.seed,
+    return BatchFetcher(sets.train, indices=stream.indices, transforms=sets.train_transforms, seed=config.seed,
                  mixing=build_mixing(config), skip_unreadable=True)
 
 
@@ -38,7 +37,7 @@ def draw_sheet(config: Config, sets: Sets, batch: Batch, file: Path) -> bool:
     Raises `PrepareError` where the file cannot be written."""
     if not (isinstance(batch.inputs, Tensor) and batch.inputs.dim() == 4):
         return False
-    seen = Forward(config, CPU, build_batch_transforms(config)).inputs(batch.inputs)
+    seen = build_forward(config, CPU.device).inputs(batch.inputs)
     task = build_task(config, sets)
     titles = [] if config.data.mix else [task.named(target) for target in batch.targets]
     save_sheet(contact_sheet(list(seen), titles, columns=6), file)
@@ -62,7 +61,7 @@ def mistakes_sheet(task: Task, samples: Samples, transforms: Sequence[Transform]
     where inputs are no images."""
     if not (mistakes := task.mistakes(results, most)):
         return None
-    fetch = Fetch(samples, indices=lambda positions: positions, transforms=transforms)
+    fetch = BatchFetcher(samples, indices=lambda positions: positions, transforms=transforms)
     inputs = fetch.__getitems__([results.numbers[mistake.sample] for mistake in mistakes]).inputs
     if not (isinstance(inputs, Tensor) and inputs.dim() == 4):
         return None

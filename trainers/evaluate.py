@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from drumbeat.data.device import on_device
-from drumbeat.data.loader import Fetch, Samples, Transform, batches, chunks
-from drumbeat.trainers.phase_runner import Forward
+from drumbeat.data.loader import BatchFetcher, Samples, Transform, batches, chunks
+from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.tasks import Results, Task
 from drumbeat.trainers.world import World
 
@@ -29,13 +29,13 @@ def evaluate(model: nn.Module, task: Task, samples: Samples, transforms: list[Tr
     """
     n = len(samples)
     mine = chunks(n, batch_size, rank=world.rank, world_size=world.size)
-    fetch = Fetch(samples, indices=lambda positions: positions, transforms=transforms,
+    fetch = BatchFetcher(samples, indices=lambda positions: positions, transforms=transforms,
                   skip_unreadable=skip_unreadable)
     parts: list[tuple[Tensor, ...]] = []
     with judging(model, batch_statistics=batch_statistics):
         source = batches(fetch, mine, workers=workers if len(mine) > 1 else 0, pin_memory=world.device.type == "cuda")
         for batch in on_device(source, world.device):
-            with forward.arithmetic():
+            with forward.autocast():
                 outputs = model(forward.inputs(batch.inputs))
                 losses = task.losses(outputs, batch.targets)
             parts.append((losses.float().cpu(), outputs.float().cpu(), batch.targets.cpu(),
@@ -78,7 +78,7 @@ def _assembled(parts: list[Tensor], n: int, batch_size: int, world: World) -> Te
         padded[filled:filled + len(part)] = part
         filled += len(part)
     whole = like.new_zeros((n, *like.shape))
-    for rank, gathered in enumerate(world.gather(padded)):
+    for rank, gathered in enumerate(world.all_gather(padded)):
         taken = 0
         for chunk in chunks(n, batch_size, rank=rank, world_size=world.size):
             whole[chunk.start:chunk.stop] = gathered[taken:taken + len(chunk)]
@@ -92,8 +92,8 @@ TYPES = (torch.float32, torch.float64, torch.int64, torch.int32, torch.uint8, to
 def _row_like(parts: list[Tensor], world: World) -> Tensor:
     """An empty row of the right shape and type, on ranks without a chunk too. Rank 0 always has one, and tells."""
     words = np.zeros(10, dtype=np.int64)
-    if world.is_first:
+    if world.is_main:
         shape = parts[0].shape[1:]
         words[:2 + len(shape)] = TYPES.index(parts[0].dtype), len(shape), *shape
-    kind, dims, *sizes = world.from_first(torch.from_numpy(words)).tolist()
+    kind, dims, *sizes = world.broadcast(torch.from_numpy(words)).tolist()
     return torch.zeros(sizes[:dims], dtype=TYPES[kind])

@@ -132,7 +132,7 @@ def compare_ranks(model: nn.Module, world: World, step: int) -> None:
     """Raises `DivergedError`, on all ranks, where the ranks' weights are not the same to the bit."""
     if world.size == 1:
         return
-    digests = [int(digest) for digest in world.gather(weights_digest(model))]
+    digests = [int(digest) for digest in world.all_gather(weights_digest(model))]
     (common, count), *others = Counter(digests).most_common()
     if others:
         odd = [rank for rank, digest in enumerate(digests) if digest != common]

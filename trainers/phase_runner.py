@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from drumbeat.configs.schema import Config, Phase
 from drumbeat.data.device import to_device
 from drumbeat.data.loader import Batch
 from drumbeat.data.order import key, micro_batches
-from drumbeat.trainers.build import build_optimizer, build_scheduler, computes_bf16, frozen_modules
 from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.checkpoints.state import (
     optimizer_numbers,
@@ -33,6 +31,7 @@ from drumbeat.trainers.checkpoints.state import (
     scheduler_numbers,
     tensors_after_a_step,
 )
+from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.guards import Buffers, FiniteCheck, can_skip
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.world import World
@@ -41,54 +40,43 @@ TINY = 1e-30
 """In place of a sum of weights that is 0: a batch of samples that count for nothing has no gradient, instead of NaN."""
 
 
-class Forward:
-    """Inputs -> outputs, as training and evaluation both compute them: moved to the device, transformed as a batch, in
-    the memory order and the arithmetic that the config asks for."""
-
-    def __init__(self, config: Config, world: World, batch_transforms: nn.Module) -> None:
-        self.device = world.device
-        self.transforms = batch_transforms.to(world.device)
-        self.images_last = config.channels_last
-        self.bf16 = computes_bf16(config.precision, world.device)
-
-    def inputs(self, inputs: Any) -> Any:
-        """A batch's inputs on the device, transformed."""
-        moved = to_device(inputs, self.device)
-        with torch.no_grad():
-            moved = self.transforms(moved)
-        if self.images_last and isinstance(moved, Tensor) and moved.dim() == 4:
-            moved = moved.contiguous(memory_format=torch.channels_last)
-        return moved
-
-    def arithmetic(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()
-
-
-class Stage:
+class PhaseRunner:
     """A phase's model, optimizer and schedule on this rank."""
 
-    def __init__(self, config: Config, number: int, model: nn.Module, task: Task, world: World,
-                 forward: Forward) -> None:
-        self.name, phase = list(config.phases.items())[number]
-        assert phase is not None
-        self.phase = phase
-        self.seed = config.seed
+    def __init__(self, *, name: str, number: int, seed: int, model: nn.Module, frozen: Sequence[nn.Module], task: Task,
+                 world: World, forward: Forward, batch_size: int,
+                 make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+                 make_scheduler: Callable[[torch.optim.Optimizer], Any] = lambda optimizer: None,
+                 scheduler_every: Literal["step", "epoch"] = "step", clip_norm: float | None = None,
+                 micro_batch_size: int | None = None, mixes: bool = False, checks_finite: bool = True) -> None:
+        """`frozen` are modules of the model that stay as they are. `batch_size` counts the samples of a step over all
+        ranks, and `micro_batch_size` the most that this rank computes at once. `make_optimizer` is called with the
+        parameters that are trained, `make_scheduler` with the optimizer. `mixes` is whether targets come as those of
+        `data.mixing`, and `checks_finite` whether steps whose gradient is not finite are left out."""
+        self.name = name
         self.number = number
-        self.world = world
-        self.task = task
-        self.forward = forward
+        self.seed = seed
         self.model = model
-        self.batch_size = self.phase.batch_size or config.batch_size
-        self.largest = config.max_batch_per_device
-        self.mixes = bool(config.data.mix)
-        self.checked = config.not_finite != "ignore"
-        self.frozen = self._freeze(self.phase)
-        self.buffers = Buffers(model, self.frozen)
+        self.task = task
+        self.world = world
+        self.forward = forward
+        self.batch_size = batch_size
+        self.micro_batch_size = micro_batch_size
+        self.scheduler_every = scheduler_every
+        self.clip_norm = clip_norm
+        self.mixes = mixes
+        self.checks_finite = checks_finite
+        self.frozen = frozen
+        model.requires_grad_(True)
+        for module in frozen:
+            module.requires_grad_(False)
+        self.buffers = Buffers(model, frozen)
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.names = parameter_names(model)
-        self.optimizer = build_optimizer(self.phase, self.name, self.trained)
+        self.make_optimizer = make_optimizer
+        self.optimizer = make_optimizer(self.trained)
         self.skips = can_skip(self.optimizer)
-        self.scheduler = build_scheduler(self.phase, self.name, self.optimizer)
+        self.scheduler = make_scheduler(self.optimizer)
         self.replica = wrap(model, world)
 
     def start(self, batch: Batch, checkpoint: Checkpoint | None) -> dict[str, Tensor]:
@@ -101,8 +89,8 @@ class Stage:
         self.train_mode()
         self.backward(batch, step=0)
         shapes = {}
-        if checkpoint is None and self.world.is_first:
-            shapes = tensors_after_a_step(partial(build_optimizer, self.phase, self.name), self.trained, self.names)
+        if checkpoint is None and self.world.is_main:
+            shapes = tensors_after_a_step(self.make_optimizer, self.trained, self.names)
         self.discard()
         if checkpoint is not None:
             self.model.load_state_dict(checkpoint.model())
@@ -111,7 +99,7 @@ class Stage:
         return shapes or self.tensors()
 
     def backward(self, batch: Batch, step: int) -> Tensor:
-        """Gradients of the mean loss over the global batch, from this rank's share of it, in micro-batches; only the
+        """Gradients of the mean loss over the global batch, from this rank's shard of it, in micro-batches; only the
         last one talks to other ranks. Returns this rank's part of the loss: the sum of the parts over the ranks is the
         mean over all samples.
 
@@ -125,11 +113,11 @@ class Stage:
         size = len(batch.positions)
         scale = self.world.size / self._divisor(targets)
         total = torch.zeros((), device=self.world.device)
-        parts = micro_batches(size, self.largest or size)
+        parts = micro_batches(size, self.micro_batch_size or size)
         for part in parts:
             last = part is parts[-1]
             with nullcontext() if last or self.world.size == 1 else self.replica.no_sync():  # type: ignore[operator]
-                with self.forward.arithmetic():
+                with self.forward.autocast():
                     outputs = self.replica(_rows(inputs, part, size))
                     loss = self._losses(outputs, _rows(targets, part, size)).sum() * scale
                 loss.backward()
@@ -144,11 +132,11 @@ class Stage:
         If the optimizer cannot skip a step on the device, the host waits for the check here.
         """
         check = None
-        if self.checked or self.phase.clip_norm is not None:
+        if self.checks_finite or self.clip_norm is not None:
             norm = nn.utils.get_total_norm([one.grad for one in self.trained if one.grad is not None])
-            if self.phase.clip_norm is not None:
-                nn.utils.clip_grads_with_norm_(self.trained, self.phase.clip_norm, norm)
-            if self.checked:
+            if self.clip_norm is not None:
+                nn.utils.clip_grads_with_norm_(self.trained, self.clip_norm, norm)
+            if self.checks_finite:
                 check = FiniteCheck(torch.isfinite(norm), len(self.optimizer.state))
         if check is not None and self.skips:
             self.optimizer.found_inf = (~check.finite).float()  # type: ignore[attr-defined]
@@ -168,7 +156,7 @@ class Stage:
             for parameter in [*self.optimizer.state][check.states:]:  # new: SGD makes its momentum without a value
                 del self.optimizer.state[parameter]
             return False
-        if self.scheduler is not None and self.phase.scheduler_every == "step" and not isinstance(
+        if self.scheduler is not None and self.scheduler_every == "step" and not isinstance(
                 self.scheduler, ReduceLROnPlateau):
             self.scheduler.step()
         return True
@@ -178,16 +166,16 @@ class Stage:
         self.buffers.restore()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def end_epoch(self, judged: float | None) -> None:
-        """At an epoch mark. `judged` is the validation metric that picks the best weights, where there is one."""
+    def end_epoch(self, monitored: float | None) -> None:
+        """At an epoch boundary. `monitored` is the validation metric that picks the best weights; None without one."""
         if isinstance(self.scheduler, ReduceLROnPlateau):
-            if judged is not None:
-                self.scheduler.step(judged)
-        elif self.scheduler is not None and self.phase.scheduler_every == "epoch":
+            if monitored is not None:
+                self.scheduler.step(monitored)
+        elif self.scheduler is not None and self.scheduler_every == "epoch":
             self.scheduler.step()
 
     @property
-    def rate(self) -> float:
+    def lr(self) -> float:
         """The learning rate of the first parameter group."""
         return float(self.optimizer.param_groups[0]["lr"])
 
@@ -211,11 +199,11 @@ class Stage:
 
     def _divisor(self, targets: Any) -> Tensor | int:
         """What the sum of the global batch's losses is divided by: its samples; or where the task weighs them, the sum
-        of their weights, of which each rank knows those of its own share."""
+        of their weights, of which each rank knows those of its own shard."""
         weights = getattr(self.task, "weights", None)
         if weights is None or weights(targets["own"] if self.mixes else targets) is None:
             return self.batch_size
-        return self.world.sum(self._of_each(weights, targets).sum(dtype=torch.float64)).clamp(min=TINY).float()
+        return self.world.all_reduce(self._of_each(weights, targets).sum(dtype=torch.float64)).clamp(min=TINY).float()
 
     def _of_each(self, found: Callable[[Any], Any], targets: Any) -> Tensor:
         """What is found for the target of each sample; for a mixed one, the mean of both targets' weighted as the
@@ -225,13 +213,6 @@ class Stage:
         own, partner = (found(targets[whose]) for whose in ("own", "partner"))
         kept: Tensor = targets["kept"]
         return cast(Tensor, own * kept + partner * (1 - kept))
-
-    def _freeze(self, phase: Phase) -> list[nn.Module]:
-        self.model.requires_grad_(True)
-        frozen = frozen_modules(self.model, phase, self.name)
-        for module in frozen:
-            module.requires_grad_(False)
-        return frozen
 
 
 def wrap(model: nn.Module, world: World) -> nn.Module:
@@ -245,16 +226,16 @@ def wrap(model: nn.Module, world: World) -> nn.Module:
     return DistributedDataParallel(model, gradient_as_bucket_view=True, **options)
 
 
-def prefer_determinism(config: Config, *, threads: int) -> None:
-    """So many threads, and the kernels that give the same bits each time where there is a choice."""
+def prefer_determinism(*, deterministic: bool, threads: int) -> None:
+    """Sets the number of threads; with `deterministic`, chooses the kernels that give the same bits each time."""
     torch.set_num_threads(threads)
-    if config.deterministic:
+    if deterministic:
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time, for nothing
-    torch.backends.cudnn.benchmark = not config.deterministic
+    torch.backends.cudnn.benchmark = not deterministic
 
 
-def set_precision(config: Config) -> None:
+def set_precision(precision: Literal["auto", "bf16", "tf32", "fp32"]) -> None:
     """Sets whether a GPU rounds fp32 to TF32, 10 bits of mantissa instead of 23: with tf32 in matrix products,
     convolutions and recurrent layers, with fp32 nowhere, otherwise in the latter two alone, which is torch's default.
 
@@ -264,8 +245,8 @@ def set_precision(config: Config) -> None:
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Please use the new API settings to control TF32")
-        torch.backends.cuda.matmul.allow_tf32 = config.precision == "tf32"
-        torch.backends.cudnn.allow_tf32 = config.precision != "fp32"
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        torch.backends.cudnn.allow_tf32 = precision != "fp32"
 
 
 def seed_generators(seed: int, device: torch.device) -> None:

@@ -27,7 +27,7 @@ class Decision:
 
 
 @dataclass
-class Agreement:
+class StopCoordinator:
     """The ranks' common look at the marker and the clock."""
 
     world: World
@@ -48,8 +48,8 @@ class Agreement:
         steps, seconds = step - self.looked[0], now - self.looked[1]
         pace = max(1, min(int(steps * SECONDS_BETWEEN_LOOKS / seconds), 2 * max(1, steps))) if seconds > 0 else 1
         words = torch.tensor([self.attempt.stop.exists(), now - self.saved_at >= self.save_seconds, pace],
-                             dtype=torch.int64) if self.world.is_first else torch.zeros(3, dtype=torch.int64)
-        stop, save, pace = self.world.from_first(words).tolist()
+                             dtype=torch.int64) if self.world.is_main else torch.zeros(3, dtype=torch.int64)
+        stop, save, pace = self.world.broadcast(words).tolist()
         self.next_look = step + pace
         self.looked = step, time.monotonic()
         return Decision(stop=bool(stop), save=bool(save))

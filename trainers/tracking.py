@@ -20,7 +20,7 @@ SECONDS_BETWEEN_STATUS = 1.0
 
 
 class Tracker:
-    """Rank 0's tracker. `Silent` has the same methods for the others."""
+    """Rank 0's tracker. `NullTracker` has the same methods for the others."""
 
     def __init__(self, run: RunDir, attempt: Attempt, *, step: int, config_text: str,
                  device: torch.device | None = None) -> None:
@@ -74,7 +74,7 @@ def gpu_use(device: torch.device | None) -> dict[str, int]:
     return used
 
 
-class Silent:
+class NullTracker:
     """The tracker of ranks other than 0."""
 
     def scalars(self, step: int, values: dict[str, float]) -> None: ...

@@ -32,26 +32,24 @@ from drumbeat.configs.run.processes import call_process
 from drumbeat.configs.run.records import AttemptStart, RankError, Saved
 from drumbeat.configs.schema import Config
 from drumbeat.data.bar import Bar
-from drumbeat.data.loader import said
-from drumbeat.trainers.account import Account, check_unchanged, describe
+from drumbeat.data.loader import error_message
+from drumbeat.trainers.account import check_unchanged, describe
 from drumbeat.trainers.build import (
     Sets,
-    build_batch_transforms,
     build_sets,
-    build_task,
     loader_workers,
     place_model,
     use_caches,
 )
+from drumbeat.trainers.build_training import build_training
 from drumbeat.trainers.checkpoints.manager import Checkpoint, Checkpoints
 from drumbeat.trainers.clock import Clock
 from drumbeat.trainers.determinism import recorded_operations
 from drumbeat.trainers.facts import facts_of, with_facts
 from drumbeat.trainers.guards import NotFiniteError
 from drumbeat.trainers.loop import End, Training
-from drumbeat.trainers.phase_runner import Forward, prefer_determinism, set_precision
-from drumbeat.trainers.stopping import Agreement
-from drumbeat.trainers.tracking import Silent, Tracker
+from drumbeat.trainers.phase_runner import prefer_determinism, set_precision
+from drumbeat.trainers.tracking import NullTracker, Tracker
 from drumbeat.trainers.watchdog import Watchdog
 from drumbeat.trainers.world import World, end_with_agent, join
 
@@ -65,8 +63,8 @@ def main(run_dir: str, attempt_number: int) -> None:
     debug = "RANK" not in os.environ
     training: Training | None = None
     try:
-        prefer_determinism(config, threads=topology.cpus_per_rank)
-        set_precision(config)
+        prefer_determinism(deterministic=config.deterministic, threads=topology.cpus_per_rank)
+        set_precision(config.precision)
         sets = build_sets(config)
         config = with_facts(config, facts_of(sets.train))
         with Bar() as bar:
@@ -77,9 +75,9 @@ def main(run_dir: str, attempt_number: int) -> None:
               recorded_operations(run, attempt=attempt.number, rank=world.rank)):
             training = build(run, attempt, config, sets, world, threads=topology.cpus_per_rank, debug=debug)
             try:
-                training.tracker.status(now=True, seconds=training.clock.seconds)
+                training.saver.tracker.status(now=True, seconds=training.clock.seconds)
                 end = training.run()
-                leave(run, attempt, training, end)
+                leave(run, attempt, config, training, end)
             except BaseException as error:  # here: the others leave as soon as this rank does, and take it along
                 write_error(attempt, error, step=training.progress.step)
                 training.checkpoints.settle()
@@ -93,35 +91,29 @@ def main(run_dir: str, attempt_number: int) -> None:
 def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: World, *, threads: int,
           debug: bool) -> Training:
     """Everything a rank trains with, as far as an earlier attempt brought it."""
-    task = build_task(config, sets, world.device)
-    model = place_model(config, world.device)
     checkpoints = Checkpoints(run, attempt, keep=config.checkpoints.keep, device=world.device,
                               patience=60 * config.checkpoints.patience_minutes)
+    model = place_model(config, world.device)
     checkpoint = agree_on_checkpoint(checkpoints, world)
     progress = recall(checkpoint, sets, config, world)
     tracker = Tracker(run, attempt, step=progress.step, config_text=run.config.read_text(),
-                      device=world.device) if world.is_first else Silent()
+                      device=world.device) if world.is_main else NullTracker()
     checkpoints.tell = partial(tell_of_a_pause, tracker)
     start = AttemptStart.read(attempt.launch)  # none in debug
-    if world.is_first and checkpoint:
+    if world.is_main and checkpoint:
         print(f"resuming from {checkpoint.path.name}", flush=True)
-    return Training(
-        config=config, world=world, sets=sets, model=model, task=task,
-        forward=Forward(config, world, build_batch_transforms(config)), checkpoints=checkpoints,
-        agreement=Agreement(world, attempt, save_seconds=60 * config.checkpoints.every_minutes,
-                            next_look=progress.step, looked=(progress.step, time.monotonic())),
-        tracker=tracker, workers=loader_workers(config, threads=threads, debug=debug), progress=progress,
-        account=Account(attempt.number), checkpoint=checkpoint,
-        clock=Clock(progress.seconds, began=start.time if start else time.time()),
+    return build_training(
+        config, sets, world, model, checkpoints=checkpoints, checkpoint=checkpoint, progress=progress, tracker=tracker,
+        attempt=attempt, clock=Clock(progress.seconds, began=start.time if start else time.time()),
+        workers=loader_workers(config, threads=threads, debug=debug),
         watchdog=Watchdog(attempt, world.rank, math.inf if debug else patience(config),
-                          grows=config.hang_minutes is None),
-    )
+                          grows=config.hang_minutes is None))
 
 
 def recall(checkpoint: Checkpoint | None, sets: Sets, config: Config, world: World) -> Progress:
     """How far the run has come. Raises `PrepareError`, on rank 0, where the training set is not what it was."""
     progress = checkpoint.progress if checkpoint else Progress()
-    if world.is_first:  # which saves it; the others need not look at every file's time
+    if world.is_main:  # which saves it; the others need not look at every file's time
         now = describe(sets.train)
         warning = check_unchanged(progress.data, now, may_change=config.data.may_change) if progress.data else ""
         if warning:
@@ -132,29 +124,29 @@ def recall(checkpoint: Checkpoint | None, sets: Sets, config: Config, world: Wor
 
 def agree_on_checkpoint(checkpoints: Checkpoints, world: World) -> Checkpoint | None:
     """The newest good checkpoint, as rank 0 sees it: the others take its word, and its check of the digests."""
-    found = checkpoints.newest() if world.is_first else None
-    step = int(world.from_first(torch.tensor(found.progress.step if found else -1)))
+    found = checkpoints.newest() if world.is_main else None
+    step = int(world.broadcast(torch.tensor(found.progress.step if found else -1)))
     if step < 0 or found is not None:
         return found
     return checkpoints.at(step)
 
 
-def leave(run: RunDir, attempt: Attempt, training: Training, end: End) -> None:
-    """Writes down how the attempt ended; rank 0 alone, the others only take part in judging the test set."""
+def leave(run: RunDir, attempt: Attempt, config: Config, training: Training, end: End) -> None:
+    """Writes down how the attempt ended; rank 0 alone, the others only take part in the evaluation of the test set."""
     result = training.finish() if end == "finished" else None
     training.checkpoints.close()
-    if training.world.is_first:
+    if training.world.is_main:
         if result and not run.is_superseded(attempt.number):
-            dataclasses.replace(result, deterministic=training.config.deterministic,
-                    nondeterministic_operations=tuple(operations(run))).write(run.result)
-        training.tracker.status(now=True, step=training.progress.step)
+            dataclasses.replace(result, deterministic=config.deterministic,
+                                nondeterministic_operations=tuple(operations(run))).write(run.result)
+        training.saver.tracker.status(now=True, step=training.progress.step)
         Saved(state=end, step=training.progress.step).write(attempt.saved)
         print(f"{end} at step {training.progress.step}", flush=True)
-    training.tracker.close()
+    training.saver.tracker.close()
     training.watchdog.close()
 
 
-def tell_of_a_pause(tracker: Tracker | Silent, words: str) -> None:
+def tell_of_a_pause(tracker: Tracker | NullTracker, words: str) -> None:
     """The run waits for its disk, as the words say; or, without words, goes on."""
     print(f"{'paused' if words else 'running'}     {words}", flush=True)
     tracker.status(now=True, paused=words)
@@ -169,7 +161,7 @@ def write_error(attempt: Attempt, error: BaseException, step: int) -> None:
         error = lost
     rank = int(os.environ.get("RANK", "0"))
     final = isinstance(error, UserError | NotFiniteError) and not isinstance(error, DamagedError)
-    RankError(rank=rank, node=socket.gethostname(), type=type(error).__name__, message=said(error), step=step,
+    RankError(rank=rank, node=socket.gethostname(), type=type(error).__name__, message=error_message(error), step=step,
               traceback=traceback.format_exc(), final=final).write(attempt.error(rank))
 
 

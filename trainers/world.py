@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -30,23 +30,29 @@ class World:
     device: torch.device
 
     @property
-    def is_first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this rank writes what is written once."""
         return self.rank == 0
 
-    def sum(self, values: torch.Tensor) -> torch.Tensor:
+    def all_reduce(self, values: torch.Tensor) -> torch.Tensor:
         """The sum of a tensor over all ranks, in place."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
-    def from_first(self, values: torch.Tensor) -> torch.Tensor:
+    def broadcast(self, values: torch.Tensor) -> torch.Tensor:
         """Rank 0's values on every rank, in place."""
         if self.size > 1:
             dist.broadcast(values, src=0)
         return values
 
-    def gather(self, values: torch.Tensor) -> list[torch.Tensor]:
+    def broadcast_each(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Rank 0's values of several tensors on every rank, in place."""
+        with torch.no_grad():
+            for tensor in tensors:
+                self.broadcast(tensor)
+
+    def all_gather(self, values: torch.Tensor) -> list[torch.Tensor]:
         """Every rank's tensor, by rank, on the CPU; all have the same shape."""
         values = values.cpu().contiguous()
         if self.size == 1:

@@ -19,10 +19,11 @@ from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
 from drumbeat.configs.schema import Config
 from drumbeat.data.images import Normalize
-from drumbeat.data.loader import Fetch, batches
-from drumbeat.trainers.build import build_batch_transforms, build_sets, build_task, computes_bf16, place_model
+from drumbeat.data.loader import BatchFetcher, batches
+from drumbeat.trainers.build import build_forward, build_sets, build_task, computes_bf16, place_model
+from drumbeat.trainers.build_phases import build_phase_runner
 from drumbeat.trainers.guards import FiniteCheck
-from drumbeat.trainers.phase_runner import Forward, Stage, prefer_determinism
+from drumbeat.trainers.phase_runner import prefer_determinism
 from drumbeat.trainers.target import instantiate
 from drumbeat.trainers.world import World
 
@@ -86,7 +87,7 @@ def ours(scale: Scale, *, deterministic: bool) -> Loop:
     def settings() -> None:
         torch.use_deterministic_algorithms(False)
         torch.backends.cudnn.benchmark = False
-        prefer_determinism(made, threads=scale.threads)
+        prefer_determinism(deterministic=made.deterministic, threads=scale.threads)
 
     settings()
     return Loop(step=_product_step(made, scale), settings=settings)
@@ -96,10 +97,10 @@ def _product_step(made: Config, scale: Scale) -> Callable[[], object]:
     """All that is known here of the inside of the product."""
     sets = build_sets(made)
     world = World(rank=0, local_rank=0, size=1, device=scale.device)
-    fetch = Fetch(sets.train, indices=lambda positions: positions)
+    fetch = BatchFetcher(sets.train, indices=lambda positions: positions)
     batch = next(iter(batches(fetch, [range(scale.work.batch)], workers=0, pin_memory=scale.on_gpu)))
-    stage = Stage(made, 0, place_model(made, scale.device), build_task(made, sets, scale.device), world,
-                  Forward(made, world, build_batch_transforms(made)))
+    stage = build_phase_runner(made, 0, place_model(made, scale.device), build_task(made, sets, scale.device), world,
+                  build_forward(made, world.device))
     stage.start(batch, None)
     numbers = count()
     pending: list[FiniteCheck | None] = []

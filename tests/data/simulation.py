@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from drumbeat.data.order import Stream, Timetable, micro_batches, share
+from drumbeat.data.order import Schedule, Stream, micro_batches, shard
 from drumbeat.data.sampling import SampleStream
 
 
@@ -44,7 +44,7 @@ class Step:
 
 
 def simulate(
-    phases: Sequence[Timetable], seed: int, attempts: Sequence[Attempt], largest: int,
+    phases: Sequence[Schedule], seed: int, attempts: Sequence[Attempt], largest: int,
     streams: Callable[[int, int, int], SampleStream] = Stream,
 ) -> Iterator[Step]:
     """Run the phases to their end, the last attempt without a stop; steps lost in a crash come out again.
@@ -66,9 +66,9 @@ def simulate(
 
 
 def _read(
-    table: Timetable, stream: SampleStream, step: int, largest: int, rank: int, world_size: int
+    table: Schedule, stream: SampleStream, step: int, largest: int, rank: int, world_size: int
 ) -> list[list[tuple[int, int]]]:
-    mine = share(table.batch_size, rank, world_size)
+    mine = shard(table.batch_size, rank, world_size)
     positions = table.positions(step)[mine.start : mine.stop]
     pairs = list(zip(positions, stream.indices(np.array(positions)).tolist(), strict=True))
     return [pairs[part.start : part.stop] for part in micro_batches(len(pairs), largest)]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from drumbeat.data.ledger import BLOCK, blocks, digest, expected
-from drumbeat.data.order import Integers, Stream, Timetable, keys, share
+from drumbeat.data.order import Integers, Schedule, Stream, keys, shard
 
 SEED = 17
 MASK = 2**64 - 1
@@ -96,12 +96,12 @@ def test_another_sample_in_its_place_shows() -> None:
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4, 6])
 def test_the_ranks_sums_equal_the_closed_form(world_size: int) -> None:
-    table = Timetable(101, 12, 2.5)
+    table = Schedule(101, 12, 2.5)
     stream = Stream(101, SEED, 3)
     total = samples = 0
     for step in range(2, 9):
         for rank in range(world_size):
-            part = share(12, rank, world_size)
+            part = shard(12, rank, world_size)
             positions = np.array(table.positions(step)[part.start:part.stop])
             total += digest(positions, stream.indices(positions))
             samples += len(positions)

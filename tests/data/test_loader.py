@@ -17,10 +17,10 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from drumbeat.data.loader import MOST_IN_A_ROW, Batch, Fetch, Shares, batches, chunks
+from drumbeat.data.loader import MOST_IN_A_ROW, Batch, BatchFetcher, ShardedBatchSampler, batches, chunks
 from drumbeat.data.memory import Arrays
 from drumbeat.data.mixing import Mixup
-from drumbeat.data.order import Stream, Timetable
+from drumbeat.data.order import Schedule, Stream
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,15 +39,15 @@ def jitter(value: Tensor) -> Tensor:
     return value + torch.rand(4) * 0.25
 
 
-def fetch(phase: int = 0) -> Fetch:
-    return Fetch(Noisy(), indices=Stream(23, 7, phase).indices, transforms=[jitter], seed=7, phase=phase)
+def fetch(phase: int = 0) -> BatchFetcher:
+    return BatchFetcher(Noisy(), indices=Stream(23, 7, phase).indices, transforms=[jitter], seed=7, phase=phase)
 
 
 def epoch(world_size: int, workers: int, first: int = 0) -> list[list[Batch]]:
     """The batches of each step, by rank."""
-    table = Timetable(23, 6, 2)
-    ranks = [batches(fetch(), Shares(table, rank=rank, world_size=world_size, first=first), workers=workers,
-                     pin_memory=False) for rank in range(world_size)]
+    table = Schedule(23, 6, 2)
+    ranks = [batches(fetch(), ShardedBatchSampler(table, rank=rank, world_size=world_size, first=first),
+                     workers=workers, pin_memory=False) for rank in range(world_size)]
     return [list(step) for step in zip(*ranks, strict=True)]
 
 
@@ -77,7 +77,8 @@ def test_a_batch_says_which_samples_it_holds() -> None:
 
 
 def test_another_phase_augments_otherwise() -> None:
-    values = [Fetch(Noisy(), indices=lambda p: p, seed=7, phase=phase).__getitems__([3]).inputs for phase in (0, 1)]
+    values = [BatchFetcher(Noisy(), indices=lambda p: p, seed=7, phase=phase).__getitems__([3]).inputs
+              for phase in (0, 1)]
     assert not torch.equal(*values)
 
 
@@ -90,7 +91,7 @@ def test_chunks_cover_a_set_once(n: int, size: int, world_size: int) -> None:
 
 def test_whole_batches_from_memory_equal_those_built_one_by_one() -> None:
     arrays = Arrays(torch.randn(9, 2), torch.arange(9))
-    whole = Fetch(arrays, indices=Stream(9, 0, 0).indices).__getitems__(range(4))
+    whole = BatchFetcher(arrays, indices=Stream(9, 0, 0).indices).__getitems__(range(4))
 
     class OneByOne:
         def __len__(self) -> int:
@@ -99,7 +100,7 @@ def test_whole_batches_from_memory_equal_those_built_one_by_one() -> None:
         def __getitem__(self, index: int) -> Any:
             return arrays[index]
 
-    single = Fetch(OneByOne(), indices=Stream(9, 0, 0).indices).__getitems__(range(4))
+    single = BatchFetcher(OneByOne(), indices=Stream(9, 0, 0).indices).__getitems__(range(4))
     assert torch.equal(whole.inputs, single.inputs)
     assert torch.equal(whole.targets, single.targets)
 
@@ -119,10 +120,10 @@ class Flawed(Noisy):
 
 
 def skipping(world_size: int, workers: int = 0) -> list[list[Batch]]:
-    table, stream = Timetable(23, 6, 2), Stream(23, 7, 0)
-    fetch = Fetch(Flawed(), indices=stream.indices, transforms=[jitter], seed=7, skip_unreadable=True)
-    ranks = [batches(fetch, Shares(table, rank=rank, world_size=world_size), workers=workers, pin_memory=False)
-             for rank in range(world_size)]
+    table, stream = Schedule(23, 6, 2), Stream(23, 7, 0)
+    fetch = BatchFetcher(Flawed(), indices=stream.indices, transforms=[jitter], seed=7, skip_unreadable=True)
+    ranks = [batches(fetch, ShardedBatchSampler(table, rank=rank, world_size=world_size), workers=workers,
+                     pin_memory=False) for rank in range(world_size)]
     return [list(step) for step in zip(*ranks, strict=True)]
 
 
@@ -134,7 +135,7 @@ def test_the_next_readable_sample_stands_in_for_one_that_cannot_be_read() -> Non
         assert batch.targets.tolist() == [stand_ins.get(index, index) for index in batch.indices.tolist()]
         assert batch.replaced.tolist() == [index in BROKEN for index in batch.indices.tolist()]
         for position, target, inputs in zip(batch.positions, batch.targets, batch.inputs, strict=True):
-            alone = Fetch(Noisy(), indices=lambda positions, target=target: np.full_like(positions, int(target)),
+            alone = BatchFetcher(Noisy(), indices=lambda positions, target=target: np.full_like(positions, int(target)),
                           transforms=[jitter], seed=7)
             assert torch.equal(alone.__getitems__([int(position)]).inputs[0], inputs)
 
@@ -148,14 +149,14 @@ def test_what_stands_in_is_the_same_at_any_width(world_size: int, workers: int) 
 
 
 def test_a_skipped_sample_is_told(capfd: pytest.CaptureFixture[str]) -> None:
-    fetch = Fetch(Flawed(), indices=lambda positions: positions, skip_unreadable=True)
+    fetch = BatchFetcher(Flawed(), indices=lambda positions: positions, skip_unreadable=True)
     fetch.__getitems__([3, 4, 22])
     assert capfd.readouterr().err == ("skipped sample 4: cannot read the image 4.png\n"
                                       "skipped sample 22: DecompressionBombError\n")
 
 
 def test_without_skipping_the_first_unreadable_sample_ends_it() -> None:
-    fetch = Fetch(Flawed(), indices=lambda positions: positions)
+    fetch = BatchFetcher(Flawed(), indices=lambda positions: positions)
     with pytest.raises(ValueError, match=r"cannot read the image 4\.png"):
         fetch.__getitems__([3, 4])
 
@@ -168,7 +169,7 @@ def test_other_errors_are_not_skipped() -> None:
             raise AttributeError("no such thing")
 
     with pytest.raises(AttributeError, match="no such thing"):
-        Fetch(Wrong(), indices=lambda positions: positions, skip_unreadable=True).__getitems__([0])
+        BatchFetcher(Wrong(), indices=lambda positions: positions, skip_unreadable=True).__getitems__([0])
 
 
 @pytest.mark.parametrize(("n", "tried"), [(7, 7), (1000, MOST_IN_A_ROW)])
@@ -184,7 +185,7 @@ def test_where_nothing_can_be_read_it_ends(n: int, tried: int) -> None:
             raise OSError("the disk is gone")
 
     with pytest.raises(ValueError, match=f"none of the {tried} samples from number 3 on can be read"):
-        Fetch(Lost(), indices=lambda positions: positions, skip_unreadable=True).__getitems__([3])
+        BatchFetcher(Lost(), indices=lambda positions: positions, skip_unreadable=True).__getitems__([3])
     assert asked == [(3 + ahead) % n for ahead in range(tried)]
 
 
@@ -201,7 +202,7 @@ def test_only_a_samples_own_loss_counts_when_it_is_mixed() -> None:
                 raise OSError("gone")
             return pictures[index], index
 
-    fetch = Fetch(Pictures(), indices=lambda positions: positions, seed=0, mixing=Mixup(), skip_unreadable=True)
+    fetch = BatchFetcher(Pictures(), indices=lambda positions: positions, seed=0, mixing=Mixup(), skip_unreadable=True)
     batch = fetch.__getitems__([1, 2, 4])  # partners: 0, 3, 5
     assert batch.replaced.tolist() == [False] * 3
     assert batch.targets["own"].tolist() == [1, 2, 4]
@@ -212,10 +213,10 @@ def test_only_a_samples_own_loss_counts_when_it_is_mixed() -> None:
 ORPHANED = """
 import os, sys
 from drumbeat.data.loader import batches
-from tests.data.test_loader import Shares, Timetable, fetch
+from tests.data.test_loader import ShardedBatchSampler, Schedule, fetch
 
 if __name__ == "__main__":
-    shares = Shares(Timetable(23, 6, 2), rank=0, world_size=1, first=0)
+    shares = ShardedBatchSampler(Schedule(23, 6, 2), rank=0, world_size=1, first=0)
     source = iter(batches(fetch(), shares, workers=1, pin_memory=False))
     next(source)
     print(source._workers[0].pid, flush=True)

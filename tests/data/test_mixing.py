@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from drumbeat.data.mixing import PARTS, CutMix, Mixing, Mixup
-from drumbeat.data.order import Stream, share
+from drumbeat.data.order import Stream, shard
 
 SEED = 17
 BOTH = [Mixup(alpha=0.4), CutMix()]
@@ -153,7 +153,7 @@ def test_bits_are_the_same_at_any_width(mixing: Mixing, dtype: torch.dtype, worl
     assert whole.dtype == dtype
     assert weights.dtype == torch.float32
     assert whole.shape == (24, 3, 9, 14)
-    parts = [share(24, rank, world_size) for rank in range(world_size)]
+    parts = [shard(24, rank, world_size) for rank in range(world_size)]
     pieces = [mixed(mixing, positions[part.start:part.stop], dtype) for part in parts]
     assert torch.equal(torch.cat([piece[0] for piece in pieces]), whole)
     assert torch.equal(torch.cat([piece[1] for piece in pieces]), weights)

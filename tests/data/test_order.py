@@ -1,4 +1,4 @@
-"""data/order.py alone: its promised values, that permutations permute and mix, and the arithmetic of steps and marks.
+"""data/order.py alone: its promised values, that permutations permute and mix, and the arithmetic of steps and epochs.
 
 `reference_permutation` is the Feistel network a second time, in plain integers and with an inverse, so that an overflow
 or a slip in the vectorised one cannot hide.
@@ -22,12 +22,12 @@ from drumbeat.data.order import (
     SMALL,
     Integers,
     Permutation,
+    Schedule,
     Stream,
-    Timetable,
     key,
     keys,
     micro_batches,
-    share,
+    shard,
 )
 
 HUGE = [SMALL + 1, 2**31 - 1, 2**32 + 1, 10**12, 10**12 + 39, LARGEST - 1, LARGEST]
@@ -343,7 +343,7 @@ def test_stream_refuses_negative_positions_and_takes_none() -> None:
 
 
 def test_values_travel_to_worker_processes() -> None:
-    for thing in (Permutation(5, 1), Stream(5, 1, 0), Timetable(5, 2, 1.5)):
+    for thing in (Permutation(5, 1), Stream(5, 1, 0), Schedule(5, 2, 1.5)):
         assert pickle.loads(pickle.dumps(thing)) == thing
 
 
@@ -352,23 +352,23 @@ def test_order_needs_no_torch() -> None:
                    check=True)
 
 
-# Shares and micro-batches.
+# Shards and micro-batches.
 
 
 def test_shares_cover_the_batch_evenly() -> None:
     for batch_size in range(1, 40):
         for world_size in range(1, batch_size + 1):
-            shares = [share(batch_size, rank, world_size) for rank in range(world_size)]
+            shares = [shard(batch_size, rank, world_size) for rank in range(world_size)]
             assert [i for part in shares for i in part] == list(range(batch_size))
             assert {len(part) for part in shares} <= {batch_size // world_size, -(-batch_size // world_size)}
 
 
 def test_batch_smaller_than_the_world_is_refused() -> None:
     with pytest.raises(ValueError, match="use at most 3 ranks or a batch_size of at least 4"):
-        share(3, 0, 4)
+        shard(3, 0, 4)
     for rank in (-1, 4):
         with pytest.raises(ValueError, match=f"rank {rank} does not lie in 0 to 3"):
-            share(8, rank, 4)
+            shard(8, rank, 4)
 
 
 def test_micro_batches_are_few_and_equal() -> None:
@@ -396,14 +396,14 @@ def test_timetable_by_counting() -> None:
             for epochs in (Fraction(1, 2), Fraction(1), Fraction(7, 3), Fraction(3), Fraction(31, 10)):
                 last = math.ceil(n * epochs)
                 marks = {m * n for m in range(1, math.floor(epochs) + 1)} | {last}
-                table = Timetable(n, batch_size, epochs)
+                table = Schedule(n, batch_size, epochs)
                 step = end = 0
                 while end < last:
                     positions = range(end, end + batch_size)
                     end += batch_size
                     passed = [m for m in marks if positions.start < m <= end]
                     assert table.positions(step) == positions
-                    assert table.is_mark(step) == bool(passed), (table, step)
+                    assert table.is_epoch_boundary(step) == bool(passed), (table, step)
                     assert table.epochs_after(step + 1) == sum(m % n == 0 and m <= end for m in marks)
                     step += 1
                 assert (table.samples, table.steps, table.overshoot) == (last, step, end - last)
@@ -428,16 +428,16 @@ def test_timetable_by_counting() -> None:
     ],
 )
 def test_length_has_no_rounding_surprises(n: int, epochs: float | Fraction, samples: int) -> None:
-    assert Timetable(n, 1, epochs).samples == samples
+    assert Schedule(n, 1, epochs).samples == samples
 
 
 def test_timetable_of_a_billion_samples_is_free() -> None:
-    table = Timetable(10**9, 1024, 90)
+    table = Schedule(10**9, 1024, 90)
     assert table.steps == 87_890_625
     assert table.overshoot == 0
     assert table.steps_until(1) == 976_563
-    assert table.is_mark(976_562)
-    assert not table.is_mark(976_561)
+    assert table.is_epoch_boundary(976_562)
+    assert not table.is_epoch_boundary(976_561)
     assert table.positions(976_562) == range(999_999_488, 1_000_000_512)
     assert table.epoch(999_999_999) == 0
     assert table.epoch(10**9) == 1
@@ -446,16 +446,16 @@ def test_timetable_of_a_billion_samples_is_free() -> None:
 def test_step_outside_the_phase_is_refused() -> None:
     for step in (-1, 3):
         with pytest.raises(ValueError, match=f"step {step} does not lie in 0 to 2"):
-            Timetable(10, 4, 1).positions(step)
+            Schedule(10, 4, 1).positions(step)
 
 
 @pytest.mark.parametrize("epochs", [0, -1, math.inf, math.nan])
 def test_impossible_lengths_are_refused(epochs: float) -> None:
     with pytest.raises(ValueError, match="epochs="):
-        Timetable(10, 4, epochs)
+        Schedule(10, 4, epochs)
 
 
 @pytest.mark.parametrize(("n", "batch_size"), [(0, 4), (10, 0)])
 def test_empty_sets_and_batches_are_refused(n: int, batch_size: int) -> None:
     with pytest.raises(ValueError, match=f"n={n} and batch_size={batch_size}"):
-        Timetable(n, batch_size, 1)
+        Schedule(n, batch_size, 1)

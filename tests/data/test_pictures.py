@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from drumbeat.data.demo.sets import _cifar10, _fashion_mnist
-from drumbeat.data.loader import Fetch, pixels_as_tensor
+from drumbeat.data.loader import BatchFetcher, pixels_as_tensor
 from drumbeat.data.pictures import RECORD, Cifar10, FashionMnist, Pictures
 from drumbeat.data.splits import Split
 
@@ -70,7 +70,7 @@ def test_a_whole_batch_is_its_samples(kind: str, request: pytest.FixtureRequest)
     root = str(request.getfixturevalue(kind))
     of: Pictures = Cifar10(root=root) if kind == "cifar" else FashionMnist(root=root)
     part = Split(of=of, part="train", fractions={"train": 0.7, "rest": 0.3})
-    batch = Fetch(part, indices=lambda positions: positions).__getitems__(range(len(part)))
+    batch = BatchFetcher(part, indices=lambda positions: positions).__getitems__(range(len(part)))
     assert part.classes == of.classes
     for row, index in enumerate(part.indices.tolist()):
         image, label = of[index]

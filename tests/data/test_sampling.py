@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from drumbeat.data.order import Integers, Stream, Timetable, share
+from drumbeat.data.order import Integers, Schedule, Stream, shard
 from drumbeat.data.sampling import (
     ClassBalanced,
     LengthWindows,
@@ -75,7 +75,7 @@ def test_golden_streams() -> None:
     weighted, balanced = streams()
     assert weighted.indices(np.arange(8)).tolist() == [1219, 548, 3, 347, 435, 799, 717, 500]
     assert balanced.indices(np.arange(8)).tolist() == [906, 252, 736, 394, 257, 1099, 759, 9]
-    windows = LengthWindows(Timetable(20, 4, 1), Stream(20, SEED, 0), np.arange(20) % 7, batches=3, rank=0,
+    windows = LengthWindows(Schedule(20, 4, 1), Stream(20, SEED, 0), np.arange(20) % 7, batches=3, rank=0,
                             world_size=1)
     assert [batch.tolist() for batch in windows] == [
         [7, 10, 3, 8], [5, 9, 11, 1], [4, 6, 0, 2], [19, 13, 15, 12], [17, 18, 14, 16]]
@@ -115,7 +115,7 @@ def test_streams_are_functions_of_the_position(stream: SampleStream) -> None:
     whole = stream.indices(positions)
     assert whole.dtype == np.int64
     for world_size in (1, 2, 3, 4, 6):
-        parts = [share(3000, rank, world_size) for rank in range(world_size)]
+        parts = [shard(3000, rank, world_size) for rank in range(world_size)]
         assert np.array_equal(np.concatenate([stream.indices(positions[p.start:p.stop]) for p in parts]), whole)
         assert all(np.array_equal(stream.indices(positions[r::world_size]), whole[r::world_size]) for r in range(3))
     assert np.array_equal(stream.indices(positions.reshape(3, 10, 100)), whole.reshape(3, 10, 100))
@@ -217,8 +217,8 @@ def test_a_class_without_samples_is_refused_by_name() -> None:
 # Length windows.
 
 
-def window_case(batch_size: int = 12) -> tuple[Timetable, Stream, Integers]:
-    table = Timetable(50, batch_size, 5.5)
+def window_case(batch_size: int = 12) -> tuple[Schedule, Stream, Integers]:
+    table = Schedule(50, batch_size, 5.5)
     return table, Stream(table.n, SEED, 0), np.random.default_rng(0).integers(1, 500, table.n)
 
 
@@ -240,7 +240,7 @@ def test_windows_hold_each_position_once_at_any_width(world_size: int, batch_siz
     assert sorted(np.concatenate(alone).tolist()) == list(range(table.steps * batch_size))
     for number, (parts, batch) in enumerate(zip(read(batch_size, world_size), alone, strict=True)):
         assert sorted(np.concatenate(parts).tolist()) == sorted(batch.tolist())
-        assert [len(part) for part in parts] == [len(share(batch_size, rank, world_size)) for rank in range(world_size)]
+        assert [len(part) for part in parts] == [len(shard(batch_size, rank, world_size)) for rank in range(world_size)]
         begin = number - number % 4
         assert batch.min() >= table.positions(begin).start
         assert batch.max() < table.positions(min(begin + 4, table.steps) - 1).stop
@@ -270,7 +270,7 @@ def test_batches_and_shares_are_of_like_lengths() -> None:
 
 def test_windows_take_other_streams() -> None:
     samples = uneven()
-    table = Timetable(len(samples), 30, 0.5)
+    table = Schedule(len(samples), 30, 0.5)
     for stream in streams():
         windows = LengthWindows(table, stream, np.arange(len(samples)), batches=5, rank=0, world_size=1)
         assert sorted(np.concatenate(list(windows)).tolist()) == list(range(table.steps * 30))

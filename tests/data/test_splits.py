@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from drumbeat.data.loader import Fetch, WholeBatches
+from drumbeat.data.loader import BatchFetcher, WholeBatches
 from drumbeat.data.memory import Arrays
 from drumbeat.data.order import Integers, key
 from drumbeat.data.sampling import ClassBalanced
@@ -243,7 +243,7 @@ def test_fingerprints_tell_parts_and_contents_apart() -> None:
 
 def test_parts_work_in_a_loader_a_stream_and_a_split() -> None:
     split = Split(of=Everything(), part="train", fractions=FRACTIONS)
-    batch = Fetch(split, indices=ClassBalanced(split, 0, 0).indices).__getitems__(range(6))
+    batch = BatchFetcher(split, indices=ClassBalanced(split, 0, 0).indices).__getitems__(range(6))
     assert batch.targets.tolist() == [0, 1] * 3
     inner = {part: Split(of=split, part=part, fractions={"fit": 0.5, "tune": 0.5}) for part in ("fit", "tune")}
     assert sorted(name for part in inner.values() for name in part.names()) == sorted(split.names())

@@ -11,16 +11,16 @@ from functools import partial
 import numpy as np
 import pytest
 
-from drumbeat.data.order import Integers, Permutation, Timetable, key
+from drumbeat.data.order import Integers, Permutation, Schedule, key
 from drumbeat.data.sampling import ClassBalanced, SampleStream, Weighted
 from tests.data.simulation import Attempt, Step, simulate
 
 SEED = 17
-PHASES = [Timetable(37, 8, 2), Timetable(37, 5, 1.5), Timetable(1100, 64, 0.25), Timetable(6, 16, 3)]
+PHASES = [Schedule(37, 8, 2), Schedule(37, 5, 1.5), Schedule(1100, 64, 0.25), Schedule(6, 16, 3)]
 WIDEST = min(table.batch_size for table in PHASES)
 
 
-def closed_form(phases: list[Timetable]) -> dict[tuple[int, int], list[tuple[int, int]]]:
+def closed_form(phases: list[Schedule]) -> dict[tuple[int, int], list[tuple[int, int]]]:
     """The (position, index) pairs of each (phase, step), read off whole epochs laid end to end."""
     steps = {}
     for phase, table in enumerate(phases):
@@ -55,7 +55,7 @@ def test_width_does_not_change_a_step(world_size: int) -> None:
 def test_stops_crashes_and_changes_of_width_do_not_change_a_step(case: int) -> None:
     dice = random.Random(case)
     phases = [
-        Timetable(dice.choice([1, 5, 30, 64, 1200]), dice.randint(4, 40), dice.choice([0.5, 1, 2, 0.1 * 3, 2.7]))
+        Schedule(dice.choice([1, 5, 30, 64, 1200]), dice.randint(4, 40), dice.choice([0.5, 1, 2, 0.1 * 3, 2.7]))
         for _ in range(dice.randint(1, 4))
     ]
     widest = min(table.batch_size for table in phases)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from drumbeat.data.loader import Fetch, batches
+from drumbeat.data.loader import BatchFetcher, batches
 from drumbeat.data.text import Texts, Words, padding_waste
 from tests.data.reviews import IDS, ROWS, rows_of, same, write
 
@@ -89,7 +89,7 @@ def test_names_may_be_any_text(words: Words, tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_loaders_fetch_the_same(file: str, words: Words, workers: int) -> None:
     texts = Texts(file=file, words=words, labels="label")
-    loader = batches(Fetch(texts, indices=lambda p: p), [[0, 2], [3], [1, 0]], workers=workers, pin_memory=False)
+    loader = batches(BatchFetcher(texts, indices=lambda p: p), [[0, 2], [3], [1, 0]], workers=workers, pin_memory=False)
     for batch, rows in zip(loader, ([0, 2], [3], [1, 0]), strict=True):
         assert same((batch.inputs, batch.targets), texts.fetch(np.array(rows)))
 

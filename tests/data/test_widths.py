@@ -16,13 +16,13 @@ from torchvision.transforms import v2
 
 from drumbeat.data.cache import Pixels
 from drumbeat.data.fused import fuse
-from drumbeat.data.loader import Batch, Fetch, Shares, batches
+from drumbeat.data.loader import Batch, BatchFetcher, ShardedBatchSampler, batches
 from drumbeat.data.mixing import CutMix, Mixing, Mixup
-from drumbeat.data.order import Stream, Timetable
+from drumbeat.data.order import Schedule, Stream
 from drumbeat.data.sampling import ClassBalanced, LengthWindows, SampleStream, Weighted
 
 SEED, PHASE, N = 7, 2, 31
-TABLE = Timetable(N, 12, 1.7)
+TABLE = Schedule(N, 12, 1.7)
 """Five steps, in two epochs."""
 
 
@@ -98,9 +98,9 @@ def read(case: Case, world_size: int, workers: int, first: int) -> list[list[Bat
     ranks = []
     for rank in range(world_size):
         stream = case.stream(case.samples)
-        fetch = Fetch(case.samples, indices=stream.indices, transforms=case.transforms, seed=SEED, phase=PHASE,
+        fetch = BatchFetcher(case.samples, indices=stream.indices, transforms=case.transforms, seed=SEED, phase=PHASE,
                       mixing=case.mixing)
-        shares: Any = Shares(TABLE, rank=rank, world_size=world_size, first=first)
+        shares: Any = ShardedBatchSampler(TABLE, rank=rank, world_size=world_size, first=first)
         if case.window is not None:
             shares = LengthWindows(TABLE, stream, case.samples.lengths, batches=case.window, rank=rank,
                                    world_size=world_size, first=first)
@@ -180,7 +180,8 @@ class Large:
 def test_a_sum_over_a_large_image_does_not_depend_on_the_threads() -> None:
     """Contrast is such a sum. A loader worker has one thread, and a rank that reads by itself may have several."""
     before = torch.get_num_threads()
-    fetch = Fetch(Large(), indices=lambda positions: positions, transforms=[v2.ColorJitter(contrast=0.5)], seed=SEED)
+    fetch = BatchFetcher(Large(), indices=lambda positions: positions, transforms=[v2.ColorJitter(contrast=0.5)],
+                         seed=SEED)
     found = []
     try:
         for threads in (1, 2, 3):

@@ -21,7 +21,7 @@ from drumbeat.data.images import ImageFolder
 from drumbeat.data.ledger import blocks, digest, expected
 from drumbeat.data.loader import Batch
 from drumbeat.data.memory import Arrays
-from drumbeat.data.order import Stream, Timetable
+from drumbeat.data.order import Schedule, Stream
 from drumbeat.trainers.account import HALF, Account, check_left_out, check_skipped, check_unchanged, describe
 from drumbeat.trainers.build import Sets
 from drumbeat.trainers.checkpoints.manager import Checkpoint
@@ -29,7 +29,7 @@ from drumbeat.trainers.worker import recall
 from drumbeat.trainers.world import World
 
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
-TABLE = Timetable(23, 6, 2)
+TABLE = Schedule(23, 6, 2)
 STREAM = Stream(23, 7, 0)
 
 
@@ -50,7 +50,7 @@ def take(account: Account, progress: Progress, steps: int, replaced: int = 0) ->
 class Sums(World):
     """A rank whose sums find another rank's already there."""
 
-    def sum(self, values: torch.Tensor) -> torch.Tensor:
+    def all_reduce(self, values: torch.Tensor) -> torch.Tensor:
         return values + torch.tensor([HALF - 1, HALF - 1, 5, 2])
 
 

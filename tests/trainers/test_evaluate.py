@@ -10,17 +10,11 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from drumbeat.configs.layers import Layer
-from drumbeat.configs.load import build_config
 from drumbeat.trainers.evaluate import evaluate, judging
-from drumbeat.trainers.phase_runner import Forward
+from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.tasks import Classification, Mistake, Results, mean
 from drumbeat.trainers.world import World, join
 from tests.tiny import Net, Pictures
-
-CONFIG = {"name": "x", "batch_size": 4, "model": {"_target_": "x"}, "precision": "fp32",
-          "phases": {"only": {"epochs": 1, "optimizer": {"_target_": "x"}}}}
-
 
 UNREADABLE = (0, 3, 9, 10, 11)
 
@@ -43,9 +37,8 @@ def judged(n: int, *, flawed: bool = False) -> Results:
 def evaluated(world: World, n: int, *, flawed: bool) -> Results:
     """A set of n pictures, evaluated by all ranks."""
     torch.set_num_threads(1)
-    config = build_config([Layer(values=CONFIG, origin="test")])
     torch.manual_seed(0)
-    forward = Forward(config, world, torch.nn.Sequential(_Scale()))
+    forward = Forward(device=world.device, transforms=torch.nn.Sequential(_Scale()), channels_last=False, bf16=False)
     return evaluate(Net(), Classification(), Flawed(n=n) if flawed else Pictures(n=n), [], forward=forward,
                     world=world, batch_size=4, workers=0, skip_unreadable=flawed)
 
@@ -60,7 +53,7 @@ def _rank(rank: int, size: int, port: int, n: int, out: Path) -> None:
                    "MASTER_PORT": str(port)}
     with join("cpu") as world:
         results = [tuple(evaluated(world, n, flawed=flawed)) for flawed in (False, True)]
-    if world.is_first:
+    if world.is_main:
         torch.save(results, out)
 
 

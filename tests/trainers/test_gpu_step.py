@@ -17,8 +17,9 @@ from drumbeat.data.device import on_device
 from drumbeat.data.loader import Batch
 from drumbeat.data.order import micro_batches
 from drumbeat.data.text import Padded
-from drumbeat.trainers.build import build_batch_transforms, build_optimizer, build_task, place_model
-from drumbeat.trainers.phase_runner import Forward, Stage
+from drumbeat.trainers.build import build_forward, build_optimizer, build_task, place_model
+from drumbeat.trainers.build_phases import build_phase_runner
+from drumbeat.trainers.phase_runner import PhaseRunner
 from drumbeat.trainers.world import World
 from tests.trainers.fake_gpu import GPU, FakeGpu, gpu
 
@@ -48,12 +49,12 @@ CASES: dict[str, tuple[str, Sequence[str], int, Batch]] = {
 }
 
 
-def stage(gpu: FakeGpu, config: Config, number: int) -> Stage:
+def stage(gpu: FakeGpu, config: Config, number: int) -> PhaseRunner:
     world = World(rank=0, local_rank=0, size=1, device=GPU)
     model = gpu.place(place_model(config, torch.device("cpu")))
     with gpu.watched():
-        made = Stage(config, number, model, build_task(config, None, GPU), world,
-                     Forward(config, world, build_batch_transforms(config)))
+        made = build_phase_runner(config, number, model, build_task(config, None, GPU), world,
+                     build_forward(config, world.device))
     gpu.waits.clear()  # once, for the transforms' own tensors and the weights of classes
     return made
 
@@ -71,7 +72,7 @@ def test_a_step_waits_for_nothing_but_the_verdict_on_the_one_before(gpu: FakeGpu
         assert one.settle(check)
         one.update()
     assert not gpu.waits, "\n".join(gpu.waits)
-    passes = ["pass"] * len(micro_batches(len(samples.positions), one.largest or len(samples.positions)))
+    passes = ["pass"] * len(micro_batches(len(samples.positions), one.micro_batch_size or len(samples.positions)))
     assert gpu.acts == [*passes, "update", *passes, "wait", "update"]
 
 

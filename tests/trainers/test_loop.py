@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from drumbeat.trainers.build import build_sets
 from drumbeat.trainers.checkpoints.state import weights_sha256
 from drumbeat.trainers.guards import FiniteCheck, NotFiniteError
 from drumbeat.trainers.loop import Training
-from drumbeat.trainers.phase_runner import Stage
+from drumbeat.trainers.phase_runner import PhaseRunner
 from drumbeat.trainers.worker import build
 from drumbeat.trainers.world import World, join
 
@@ -140,37 +141,43 @@ def trained(folder: Path, optimizer: str, policy: str, poisoned: list[int], *, e
     text = CONFIG.replace("POLICY", policy).replace("POISONED", str(poisoned)).replace(
         "EPOCHS", str(epochs)).replace("OPTIMIZER", f"{{_target_: {optimizer}, fused: true, {OPTIMIZERS[name]}}}")
     run = RunDir(folder / optimizer / policy / "-".join(map(str, poisoned)))
-    if world.is_first:
+    if world.is_main:
         run.path.mkdir(parents=True)
         (run.path / "rows.yaml").write_text(text)
         run.config.touch()
         run.claim_attempt()
-    world.sum(torch.zeros(1))  # all that is there
+    world.all_reduce(torch.zeros(1))  # all that is there
     attempt = run.newest_attempt()
     assert attempt is not None
     config = load(run.path / "rows.yaml").config
     training = build(run, attempt, config, build_sets(config), world, threads=1, debug=True)
-    stages: list[Stage] = []
-    start = training._batches
-    training._batches = lambda *given: stages.append(given[2]) or start(*given)  # type: ignore[func-returns-value,method-assign]
+    runners: list[PhaseRunner] = []
+    training = replace(training, phases=[replace(phase, make_runner=partial(_kept, phase.make_runner, runners))
+                                         for phase in training.phases])
     error = ""
     try:
         training.run()
     except NotFiniteError as raised:
         error = str(raised)
     training.checkpoints.close()
-    training.tracker.close()
+    training.saver.tracker.close()
     training.watchdog.close()
-    world.sum(torch.zeros(1))  # all that is saved
-    return outcome(training, stages[-1], error, [line for line in output().splitlines() if line.startswith("skipped")])
+    world.all_reduce(torch.zeros(1))  # all that is saved
+    return outcome(training, runners[-1], error, [line for line in output().splitlines() if line.startswith("skipped")])
 
 
-def outcome(training: Training, stage: Stage, error: str, reports: list[str]) -> Outcome:
+def _kept(make: Callable[[], PhaseRunner], runners: list[PhaseRunner]) -> PhaseRunner:
+    """A phase's runner, which is also appended to the list."""
+    runners.append(make())
+    return runners[-1]
+
+
+def outcome(training: Training, runner: PhaseRunner, error: str, reports: list[str]) -> Outcome:
     saved = training.checkpoints.newest()
     return Outcome(
         error=error, reports=reports, weights=weights_sha256(training.model.state_dict()),
-        optimizer={name: value.flatten().tolist() for name, value in stage.tensors().items()},
-        scheduler=stage.numbers()["scheduler"], progress=replace(training.progress, seconds={}).as_json(),
+        optimizer={name: value.flatten().tolist() for name, value in runner.tensors().items()},
+        scheduler=runner.numbers()["scheduler"], progress=replace(training.progress, seconds={}).as_json(),
         saved=saved and (weights_sha256(saved.model()),
                          saved.state.as_json() | {"progress": replace(saved.progress, seconds={}).as_json()}))
 
@@ -221,7 +228,8 @@ def test_the_host_asks_about_a_step_when_the_next_one_is_under_way(tmp_path: Pat
     comparison of the ranks after five, an epoch's end after six. The seventh is not taken, which is known
     in the eighth."""
     acts: list[str] = []
-    for kind, name, act in ((Stage, "backward", "pass"), (Stage, "update", "update"), (FiniteCheck, "passed", "ask")):
+    for kind, name, act in ((PhaseRunner, "backward", "pass"), (PhaseRunner, "update", "update"),
+                            (FiniteCheck, "passed", "ask")):
         real = getattr(kind, name)
         monkeypatch.setattr(kind, name, lambda *given, real=real, act=act, **named: (
             acts.append(act), real(*given, **named))[1])

@@ -20,9 +20,11 @@ from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
 from drumbeat.configs.schema import Config
 from drumbeat.data.loader import Batch
-from drumbeat.data.order import key, share
+from drumbeat.data.order import key, shard
+from drumbeat.trainers.build import build_forward
+from drumbeat.trainers.build_phases import build_phase_runner
 from drumbeat.trainers.checkpoints.state import weights_sha256
-from drumbeat.trainers.phase_runner import Forward, Stage, prefer_determinism, set_precision
+from drumbeat.trainers.phase_runner import PhaseRunner, prefer_determinism, set_precision
 from drumbeat.trainers.tasks import Classification, Task
 from drumbeat.trainers.world import World, join
 
@@ -39,13 +41,13 @@ def config(*, mix: bool = False, optimizer: str = "torch.optim.SGD",
 
 
 def stage(*, model: Callable[[], nn.Module] = lambda: nn.Linear(3, 4), task: Task | None = None, world: World = ALONE,
-          largest: int | None = None, **values: Any) -> Stage:
+          largest: int | None = None, **values: Any) -> PhaseRunner:
     torch.manual_seed(0)
     made = config(max_batch_per_device=largest, **values)
-    return Stage(made, 0, model(), task or Classification(), world, Forward(made, world, nn.Identity()))
+    return build_phase_runner(made, 0, model(), task or Classification(), world, build_forward(made, world.device))
 
 
-def take(one: Stage, samples: Batch, step: int) -> tuple[Tensor, bool]:
+def take(one: PhaseRunner, samples: Batch, step: int) -> tuple[Tensor, bool]:
     """A step as the loop takes it: its loss, and whether it was taken."""
     loss = one.backward(samples, step)
     return loss, one.settle(one.update())
@@ -98,7 +100,7 @@ def weighted_step(world: World, largest: int | None) -> tuple[float, list[Tensor
     """This rank's part of the loss of a step on seven weighted samples, and the gradients that came of it."""
     one = stage(task=Classification(loss=nn.CrossEntropyLoss(weight=WEIGHT)), world=world, largest=largest,
                 batch_size=7)
-    mine = torch.tensor(list(share(7, world.rank, world.size)))
+    mine = torch.tensor(list(shard(7, world.rank, world.size)))
     before = [parameter.detach().clone() for parameter in one.model.parameters()]
     loss, taken = take(one, Batch(POINTS[mine], CLASSES[mine], mine, mine, torch.zeros(len(mine), dtype=torch.bool)), 0)
     assert taken
@@ -241,7 +243,7 @@ def as_before() -> Iterator[None]:
     torch.set_deterministic_debug_mode(mode)
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = benchmark
-    set_precision(config(precision="auto"))
+    set_precision("auto")
 
 
 @pytest.mark.parametrize(("precision", "products", "convolutions"), [
@@ -250,8 +252,8 @@ def as_before() -> Iterator[None]:
 def test_where_a_gpu_may_round_to_tf32(as_before: None, precision: str, products: bool, convolutions: bool,
                                        before: str) -> None:
     """Whatever was set before; and torch can be asked in all its ways."""
-    set_precision(config(precision=before))
-    set_precision(config(precision=precision))
+    set_precision(before)
+    set_precision(precision)
     assert torch.backends.cuda.matmul.allow_tf32 is products
     assert torch.backends.cudnn.allow_tf32 is convolutions
     assert torch.get_float32_matmul_precision() == ("high" if products else "highest")
@@ -265,15 +267,15 @@ def test_where_a_gpu_may_round_to_tf32(as_before: None, precision: str, products
 def test_tf32_is_fp32_on_the_cpu(as_before: None) -> None:
     products = []
     for precision in ("fp32", "tf32"):
-        set_precision(config(precision=precision))
+        set_precision(precision)
         one = stage(precision=precision)
         assert not one.forward.bf16
-        with one.forward.arithmetic():
+        with one.forward.autocast():
             products.append(one.model(POINTS) @ POINTS.new_ones(4, 4))
     assert torch.equal(*products)
 
 
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_kernels_are_tried_out_where_they_need_not_be_deterministic(as_before: None, deterministic: bool) -> None:
-    prefer_determinism(config(deterministic=deterministic), threads=1)
+    prefer_determinism(deterministic=deterministic, threads=1)
     assert torch.backends.cudnn.benchmark is not deterministic

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.records import Result, Saved, Status
-from drumbeat.data.order import Stream, Timetable
+from drumbeat.data.order import Schedule, Stream
 from drumbeat.trainers.checkpoints.manager import Checkpoints
 from drumbeat.trainers.checkpoints.state import weights_sha256
 from tests.tiny import drumbeat, latest, write_config
@@ -31,7 +31,7 @@ def seen(folder: Path) -> list[list[int]]:
 def test_the_same_samples_in_the_same_steps_on_one_two_and_three_ranks(tmp_path: Path) -> None:
     """And they are those of the closed form."""
     expected = []
-    for phase, table in enumerate([Timetable(100, 12, 2), Timetable(100, 10, 2.5)]):
+    for phase, table in enumerate([Schedule(100, 12, 2), Schedule(100, 10, 2.5)]):
         stream = Stream(100, 0, phase)
         steps = [sorted(stream.indices(np.array(table.positions(k))).tolist()) for k in range(table.steps)]
         expected += [steps[0], *steps]
@@ -70,7 +70,7 @@ def test_a_stop_saves_leaves_and_resumes_without_a_step_twice(tmp_path: Path) ->
     drumbeat(stopped, "--resume", "tiny")
     assert Result.require(latest(stopped).result) == Result.require(latest(straight).result)
     curves = [EventAccumulator(str(latest(folder).tensorboard)).Reload() for folder in (straight, stopped)]
-    for name in ("train/loss", "validation/loss", "train/rate"):
+    for name in ("train/loss", "validation/loss", "train/lr"):
         one, other = ([(event.step, event.value) for event in curve.Scalars(name)] for curve in curves)
         assert one == other
         assert len(dict(one)) == len(one)
@@ -121,7 +121,7 @@ def test_a_run_tells_what_it_does(tmp_path: Path) -> None:
     run = latest(tmp_path)
     events = EventAccumulator(str(run.tensorboard), size_guidance={"images": 0}).Reload()
     assert set(events.Tags()["scalars"]) == {
-        "train/loss", "train/rate", "train/epoch", "validation/loss", "validation/accuracy", "speed/samples_per_second",
+        "train/loss", "train/lr", "train/epoch", "validation/loss", "validation/accuracy", "speed/samples_per_second",
         "speed/step_seconds", "speed/data_wait_fraction"}
     assert set(events.Tags()["images"]) == {"train/head", "train/finetune", "validation/mistakes"}
     assert events.Tags()["tensors"] == ["config/text_summary"]

@@ -72,18 +72,18 @@ def _shape(output: Any) -> list[int]:
         isinstance(parts, list | tuple) or isinstance(output, Mapping)) else []
 
 
-def memory(model: nn.Module, phase: Phase, name: str, inputs: Any, arithmetic: AbstractContextManager[Any],
+def memory(model: nn.Module, phase: Phase, name: str, inputs: Any, autocast: AbstractContextManager[Any],
            micro_batch: int) -> Memory:
     """What a rank needs in a phase, for micro-batches of so many samples. The phase's freezing stays on the model.
 
-    Activations are measured on 2 and on `SAMPLES` samples, and drawn out in a straight line. `arithmetic` is that of
+    Activations are measured on 2 and on `SAMPLES` samples, and drawn out in a straight line. `autocast` is that of
     the forward pass, entered twice.
     """
     frozen = frozen_modules(model, phase, name)
     model.requires_grad_(True).train()
     for module in frozen:
         module.requires_grad_(False).eval()
-    few, more = (_kept(model, first(inputs, count), arithmetic) for count in (2, SAMPLES))
+    few, more = (_kept(model, first(inputs, count), autocast) for count in (2, SAMPLES))
     each = (more - few) / (SAMPLES - 2)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return Memory(weights=sum(one.nbytes for one in (*model.parameters(), *model.buffers())),
@@ -92,7 +92,7 @@ def memory(model: nn.Module, phase: Phase, name: str, inputs: Any, arithmetic: A
                   activations=round(more + each * (micro_batch - SAMPLES)) + size(inputs) * micro_batch // SAMPLES)
 
 
-def _kept(model: nn.Module, inputs: Any, arithmetic: AbstractContextManager[Any]) -> int:
+def _kept(model: nn.Module, inputs: Any, autocast: AbstractContextManager[Any]) -> int:
     """Bytes that autograd keeps after a forward pass, the parameters and the inputs themselves not counted."""
     own = {_storage(one) for one in (*model.parameters(), *model.buffers(), *tensors(inputs))}
     seen: dict[int, Tensor] = {}  # the tensors too, for as long as an address must not be used again
@@ -102,7 +102,7 @@ def _kept(model: nn.Module, inputs: Any, arithmetic: AbstractContextManager[Any]
             seen[_storage(saved)] = saved
         return saved
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved), arithmetic:
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved), autocast:
         outputs = model(inputs)
     total = sum(saved.untyped_storage().nbytes() for saved in seen.values())
     del outputs

@@ -29,8 +29,8 @@ from drumbeat.configs.load import build_config
 from drumbeat.configs.preconditions import with_way_out
 from drumbeat.configs.schema import Config
 from drumbeat.data.images import Normalize
-from drumbeat.data.loader import Samples, Shares
-from drumbeat.data.order import Timetable
+from drumbeat.data.loader import Samples, ShardedBatchSampler
+from drumbeat.data.order import Schedule
 from drumbeat.data.sampling import LengthWindows, classes_of, labels_of
 from drumbeat.data.text import padding_waste
 from drumbeat.trainers.build import (
@@ -42,7 +42,7 @@ from drumbeat.trainers.build import (
 )
 from drumbeat.trainers.commands.sample_checks import Look, looks_at
 from drumbeat.trainers.commands.throughput import decode, mean_size, rate, step_rate
-from drumbeat.trainers.contact_sheet import draw_sheet, training_fetch
+from drumbeat.trainers.contact_sheet import draw_sheet, training_fetcher
 
 NAMES = ("train", "validation", "test")
 
@@ -191,12 +191,12 @@ def _lengths(found: Findings, config: Config, samples: Any) -> None:
     lengths = np.asarray(samples.lengths)
     middle, most = np.percentile(lengths, [50, 95])
     found.say("lengths", f"median {middle:.0f}, 95 % up to {most:.0f}, longest {lengths.max():,}")
-    table = Timetable(len(lengths), config.batch_size, 1)
+    table = Schedule(len(lengths), config.batch_size, 1)
     stream = build_stream(config, samples, 0)
     window = config.data.length_window or 50
     sorted_batches = LengthWindows(table, stream, lengths, batches=window, rank=0, world_size=1)
     waste = [padding_waste(lengths, (stream.indices(np.asarray(positions)) for positions in islice(several, 500)))
-             for several in (sorted_batches, Shares(table, rank=0, world_size=1))]
+             for several in (sorted_batches, ShardedBatchSampler(table, rank=0, world_size=1))]
     found.say("padding", f"{waste[0]:.0%} of a batch with data.length_window={window}, {waste[1]:.0%} without")
 
 
@@ -205,7 +205,7 @@ def _speed(found: Findings, config: Config, sets: Sets) -> None:
     phase = next(iter(config.phases.values()))
     assert phase is not None
     batch = min(phase.batch_size or config.batch_size, 16)
-    fetch = training_fetch(config, sets)
+    fetch = training_fetcher(config, sets)
     torch.set_num_threads(1)
     first = fetch.__getitems__(range(batch))
     delivered = rate(lambda step: len(fetch.__getitems__(range(step * batch, (step + 1) * batch)).positions))
@@ -235,7 +235,7 @@ def _speed(found: Findings, config: Config, sets: Sets) -> None:
 
 def _draw(found: Findings, config: Config, sets: Sets, sheet: Path) -> None:
     """A sheet of what the model will see."""
-    batch = training_fetch(config, sets).__getitems__(range(min(24, len(sets.train))))
+    batch = training_fetcher(config, sets).__getitems__(range(min(24, len(sets.train))))
     if draw_sheet(config, sets, batch, sheet):
         found.say("sheet", short(sheet))
 

@@ -33,11 +33,11 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.schema import Config
 from drumbeat.data.bar import Bar
 from drumbeat.data.images import UNREADABLE
-from drumbeat.data.loader import Fetch, Samples, chunks, one_thread, said
+from drumbeat.data.loader import BatchFetcher, Samples, chunks, error_message, one_thread
 from drumbeat.trainers.account import check_left_out
 from drumbeat.trainers.build import (
     Sets,
-    build_batch_transforms,
+    build_forward,
     build_sets,
     build_task,
     loader_workers,
@@ -47,7 +47,6 @@ from drumbeat.trainers.contact_sheet import CPU, mistakes_sheet
 from drumbeat.trainers.evaluate import evaluate
 from drumbeat.trainers.inference.load import good_checkpoint, load_model, remembered, settle
 from drumbeat.trainers.inference.tables import headings, rows, write_csv
-from drumbeat.trainers.phase_runner import Forward
 from drumbeat.trainers.tasks import Results, Task
 from drumbeat.trainers.world import World, end_with_agent, join
 
@@ -119,7 +118,7 @@ def _try(job: Judging) -> None:
     if not len(job.samples):
         raise PrepareError(Fault(what=f"data.{job.split} is empty", where=f"data.{job.split}"))
     model = load_model(job.config, job.path, torch.device("cpu"))
-    fetch = Fetch(job.samples, indices=lambda positions: positions, transforms=job.sets.evaluate_transforms,
+    fetch = BatchFetcher(job.samples, indices=lambda positions: positions, transforms=job.sets.evaluate_transforms,
                   skip_unreadable=True)
     try:
         batch = fetch.__getitems__([0])
@@ -128,9 +127,9 @@ def _try(job: Judging) -> None:
     if isinstance(batch.targets, Tensor) and batch.targets.dtype == torch.int64 and int(batch.targets.min()) < 0:
         raise PrepareError(Fault(what=f"data.{job.split} has no labels to compare with", where=f"data.{job.split}",
                                  remedy="Name the column that holds them: labels. Without: drumbeat predict"))
-    forward = Forward(job.config, CPU, build_batch_transforms(job.config))
+    forward = build_forward(job.config, CPU.device)
     try:
-        with torch.inference_mode(), forward.arithmetic():
+        with torch.inference_mode(), forward.autocast():
             job.task.losses(model(forward.inputs(batch.inputs)).float(), batch.targets)
     except Exception as error:  # whatever a model says to what it cannot take
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -146,16 +145,16 @@ def judge(job: Judging, world: World) -> Results:
     size = job.config.evaluation.batch_size
     mine = len(chunks(len(job.samples), size, rank=world.rank, world_size=world.size))
     task = build_task(job.config, job.sets, world.device)
-    with Bar(shown=world.is_first) as bar:
+    with Bar(shown=world.is_main) as bar:
         try:
             return evaluate(model, task, job.samples, list(job.sets.evaluate_transforms), world=world, batch_size=size,
-                            forward=Forward(job.config, world, build_batch_transforms(job.config)),
+                            forward=build_forward(job.config, world.device),
                             workers=loader_workers(job.config, threads=threads, debug=False),
                             skip_unreadable=job.config.data.on_error == "skip",
                             batch_statistics=job.config.evaluation.batch_statistics,
                             heartbeat=lambda: bar.more(f"evaluating {job.split}", 1, mine))
         except UNREADABLE as error:  # of a sample: `_try` has shown that model and task take them
-            raise PrepareError(Fault(what=f"a sample of data.{job.split} cannot be used: {said(error)}",
+            raise PrepareError(Fault(what=f"a sample of data.{job.split} cannot be used: {error_message(error)}",
                                      where=f"data.{job.split}", remedy="Mend it, or put the file back.")) from error
 
 
@@ -230,7 +229,7 @@ def main() -> int:
             return _on_ranks(args.ranks)
         with join(args.device) as world:
             results = judge(job, world)
-            if world.is_first:
+            if world.is_main:
                 print(report(job, results))
     except UserError as error:
         print(error, file=sys.stderr)

@@ -31,24 +31,24 @@ from drumbeat.configs.preconditions import needs_data, with_way_out
 from drumbeat.configs.schema import Config
 from drumbeat.configs.yaml_text import inline
 from drumbeat.data.loader import Samples
-from drumbeat.data.order import micro_batches, share
+from drumbeat.data.order import micro_batches, shard
 from drumbeat.trainers.build import (
     Sets,
+    build_batch_sampler,
     build_batch_transforms,
     build_mixing,
     build_model,
     build_optimizer,
     build_scheduler,
     build_sets,
-    build_shares,
     build_stream,
     build_task,
     frozen_modules,
 )
+from drumbeat.trainers.build_phases import build_schedules
 from drumbeat.trainers.commands.smoke_test import rehearse
 from drumbeat.trainers.facts import facts_of, with_facts
 from drumbeat.trainers.gpu_check import gpu_faults, look
-from drumbeat.trainers.loop import timetables
 from drumbeat.trainers.tasks import Task
 
 
@@ -84,7 +84,7 @@ def prepare(config: Config, *, world_size: int = 1) -> dict[str, Any]:
         faults += rehearse(filled or config, sets, model, task)
     if faults or sets is None or model is None:
         raise PrepareError(*with_way_out(faults, config.data.how_to_get))
-    tables = timetables(config, len(sets.train))
+    tables = build_schedules(config, len(sets.train))
     return {
         "samples": {name: len(samples) for name in ("train", "validation", "test")
                     if (samples := getattr(sets, name)) is not None},
@@ -119,7 +119,7 @@ def _check_phase(config: Config, name: str, model: nn.Module, world_size: int) -
                                  where=f"phases.{name}.start_from", given="start_from: best",
                                  remedy="Name data.validation, or start from the last weights."))
     size = phase.batch_size or config.batch_size
-    shares = [len(share(size, rank, world_size)) for rank in range(world_size)]
+    shares = [len(shard(size, rank, world_size)) for rank in range(world_size)]
     smallest = min(len(part) for one in shares for part in micro_batches(one, config.max_batch_per_device or one))
     standing = {inner for module in modules for inner in module.modules()}
     if smallest == 1 and any(isinstance(module, nn.BatchNorm1d) and module not in standing
@@ -144,7 +144,8 @@ def _check_order(config: Config, samples: Samples) -> None:
     """That the order of samples, and what is mixed, can be worked out for this set."""
     build_mixing(config)
     stream = build_stream(config, samples, 0)
-    build_shares(config, samples, timetables(config, len(samples))[0], stream, rank=0, world_size=1, first=0)
+    schedule, *_ = build_schedules(config, len(samples))
+    build_batch_sampler(config, samples, schedule, stream, rank=0, world_size=1, first=0)
 
 
 def _check_sets(config: Config, sets: Sets) -> list[Fault]:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from drumbeat.data.bar import Bar
 from drumbeat.data.fork import FORK
 from drumbeat.data.images import ImageFolder
-from drumbeat.data.loader import Fetch, Samples
+from drumbeat.data.loader import BatchFetcher, Samples
 from drumbeat.data.order import Integers, Permutation, key
 from drumbeat.trainers.build import Sets
 
@@ -62,7 +62,7 @@ class _Looking(Dataset[Look]):
     def __init__(self, samples: Samples, chosen: Integers, transforms: Sequence[Callable[[Any], Any]]) -> None:
         self.samples = samples
         self.chosen = chosen
-        self.fetch = Fetch(samples, indices=lambda positions: positions, transforms=transforms)
+        self.fetch = BatchFetcher(samples, indices=lambda positions: positions, transforms=transforms)
 
     def __len__(self) -> int:
         return len(self.chosen)

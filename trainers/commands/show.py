@@ -30,18 +30,18 @@ from drumbeat.configs.load import build_config
 from drumbeat.configs.preconditions import innermost, needs_data, with_way_out
 from drumbeat.configs.schema import Config, Phase
 from drumbeat.data.loader import as_tensor
-from drumbeat.data.order import micro_batches, share
+from drumbeat.data.order import micro_batches, shard
 from drumbeat.trainers.build import (
     Sets,
-    build_batch_transforms,
+    build_forward,
     build_model,
     build_sets,
     frozen_modules,
 )
 from drumbeat.trainers.commands.cost import SAMPLES, memory, outputs_and_flops, tensors
-from drumbeat.trainers.contact_sheet import CPU, draw_sheet, training_fetch
+from drumbeat.trainers.contact_sheet import CPU, draw_sheet, training_fetcher
 from drumbeat.trainers.facts import facts_of, with_facts
-from drumbeat.trainers.phase_runner import Forward
+from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.target import instantiate
 
 ROWS = 30
@@ -57,7 +57,7 @@ def show(config: Config, sheet: Path) -> list[str]:
     if weightless:
         lines.append(f"{'':<11}built without the weights {config.model['weights']}: {weightless}")
     try:
-        forward = Forward(config, CPU, build_batch_transforms(config))
+        forward = build_forward(config, CPU.device)
         inputs = forward.inputs(_samples(config, sets))
         model, given, mode = _runnable(config, model, inputs)
         with mode:
@@ -105,7 +105,7 @@ def _model(config: Config) -> tuple[nn.Module, str]:
 def _samples(config: Config, sets: Sets | None) -> Any:
     """Inputs of a few training samples; without a set, a blank picture as the transforms leave it."""
     if sets is not None:
-        return training_fetch(config, sets).__getitems__(range(SAMPLES)).inputs
+        return training_fetcher(config, sets).__getitems__(range(SAMPLES)).inputs
     node = innermost(config.data.train)
     picture: Any = Image.new("L" if node.get("channels") == 1 else "RGB", (640, 480))
     transforms = instantiate(config.data.transforms.train, "data.transforms.train")
@@ -172,11 +172,11 @@ def _memory(config: Config, model: nn.Module, inputs: Any, mode: AbstractContext
     ranks = (config.launch.nodes or 1) * (gpus or config.launch.procs)
     rows: list[Sequence[str]] = [("phase", "batch", "weights", "gradients", "optimizer", "activations", "sum")]
     for name, phase in _phases(config):
-        mine = share(phase.batch_size or config.batch_size, 0, ranks)
+        mine = shard(phase.batch_size or config.batch_size, 0, ranks)
         batch = max(map(len, micro_batches(len(mine), config.max_batch_per_device or len(mine))))
         try:
             with mode:
-                needed = memory(model, phase, name, inputs, forward.arithmetic(), batch)
+                needed = memory(model, phase, name, inputs, forward.autocast(), batch)
         except Exception as error:  # an optimizer or a model of the user's
             rows.append((name, str(batch), f"cannot be told: {type(error).__name__}", "", "", "", ""))
             continue
@@ -193,7 +193,7 @@ def _memory(config: Config, model: nn.Module, inputs: Any, mode: AbstractContext
 def _sheet(config: Config, sets: Sets, file: Path) -> str:
     """A line about the sheet of samples. Raises `PrepareError` where it cannot be written."""
     try:
-        batch = training_fetch(config, sets).__getitems__(range(min(24, len(sets.train))))
+        batch = training_fetcher(config, sets).__getitems__(range(min(24, len(sets.train))))
     except Exception as error:  # of the files, or of a transform of the user's
         return f"not shown  samples: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     if draw_sheet(config, sets, batch, file):

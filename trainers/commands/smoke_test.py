@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from drumbeat.configs.errors import Fault
 from drumbeat.configs.schema import Config
 from drumbeat.data.device import to_device
-from drumbeat.data.loader import Batch, Fetch, Samples, Transform
+from drumbeat.data.loader import Batch, BatchFetcher, Samples, Transform
 from drumbeat.trainers.build import Sets, build_batch_transforms, build_mixing, build_model, build_stream
 from drumbeat.trainers.tasks import Task
 
@@ -58,10 +58,10 @@ def _fetched(config: Config, sets: Sets, name: str, samples: Samples) -> Batch |
     skip = config.data.on_error == "skip"
     if name == "train":
         transforms: Sequence[Transform] = sets.train_transforms
-        fetch = Fetch(samples, indices=build_stream(config, samples, 0).indices, transforms=transforms,
+        fetch = BatchFetcher(samples, indices=build_stream(config, samples, 0).indices, transforms=transforms,
                       seed=config.seed, mixing=build_mixing(config), skip_unreadable=skip)
     else:
-        fetch = Fetch(samples, indices=lambda positions: positions % len(samples), skip_unreadable=skip,
+        fetch = BatchFetcher(samples, indices=lambda positions: positions % len(samples), skip_unreadable=skip,
                       transforms=(transforms := sets.evaluate_transforms))
     try:
         return fetch.__getitems__(range(FEW))

@@ -12,9 +12,9 @@ import torch
 
 from drumbeat.configs.schema import Config
 from drumbeat.data.images import ImageFolder
-from drumbeat.trainers.build import Sets, build_batch_transforms, build_task, place_model
+from drumbeat.trainers.build import Sets, build_forward, build_task, place_model
+from drumbeat.trainers.build_phases import build_phase_runner
 from drumbeat.trainers.facts import facts_of, with_facts
-from drumbeat.trainers.phase_runner import Forward, Stage
 from drumbeat.trainers.world import World
 
 SECONDS = 3.0
@@ -53,8 +53,8 @@ def step_rate(config: Config, sets: Sets, batch: Any, device: torch.device) -> f
     """Samples a second of the first phase's step."""
     world = World(rank=0, local_rank=0, size=1, device=device)
     config = with_facts(config, facts_of(sets.train))
-    stage = Stage(config, 0, place_model(config, device), build_task(config, sets, device), world,
-                  Forward(config, world, build_batch_transforms(config)))
+    stage = build_phase_runner(config, 0, place_model(config, device), build_task(config, sets, device), world,
+                  build_forward(config, world.device))
     stage.start(batch, None)
 
     def step(number: int) -> int:

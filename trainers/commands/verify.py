@@ -27,7 +27,7 @@ from drumbeat.configs.schema import Config
 from drumbeat.data.bar import Bar
 from drumbeat.data.ledger import blocks, expected
 from drumbeat.data.loader import Samples
-from drumbeat.data.order import Integers, Stream, Timetable
+from drumbeat.data.order import Integers, Schedule, Stream
 from drumbeat.data.sampling import LengthWindows, SampleStream
 from drumbeat.trainers.account import check_unchanged, describe
 
@@ -40,7 +40,7 @@ class PhaseReport:
     """One phase of the ledger, and what is wrong with it."""
 
     name: str
-    timetable: Timetable
+    schedule: Schedule
     spans: list[Span]
     rule: str
     uses: Integers | None
@@ -84,22 +84,22 @@ def verify(run: RunDir, progress: Callable[[int, int], None] = lambda done, tota
     for number, (name, phase) in enumerate(config.phases.items()):
         if phase is None or number > done.phase:
             continue
-        timetable = Timetable(n, phase.batch_size or config.batch_size, phase.epochs)
+        schedule = Schedule(n, phase.batch_size or config.batch_size, phase.epochs)
         mine = [span for span in spans if span.phase == number]
         before = sum(span.samples for span in spans if span.phase < number)
-        report = _phase(config, name, number, timetable, samples, mine,
+        report = _phase(config, name, number, schedule, samples, mine,
                         lambda more, before=before: progress(before + more, total))  # type: ignore[misc]
         end = mine[-1].first + mine[-1].steps if mine else 0
-        taken = done.phase_step if number == done.phase else timetable.steps
+        taken = done.phase_step if number == done.phase else schedule.steps
         if end != taken:
             report.faults.append(f"{taken:,} steps were taken, and the spans end with step {end:,}")
         reports.append(report)
     return Report(reports, done.skipped)
 
 
-def _phase(config: Config, name: str, number: int, timetable: Timetable, samples: Samples | None, spans: list[Span],
+def _phase(config: Config, name: str, number: int, schedule: Schedule, samples: Samples | None, spans: list[Span],
            progress: Callable[[int], None]) -> PhaseReport:
-    n = timetable.n
+    n = schedule.n
     stream: SampleStream = Stream(n, config.seed, number, config.data.shuffle)
     if config.data.sampling:
         from drumbeat.trainers.build import build_stream  # with torch, which the plain order can do without
@@ -107,9 +107,9 @@ def _phase(config: Config, name: str, number: int, timetable: Timetable, samples
         stream = build_stream(config, cast(Samples, samples), number)
     rule = getattr(stream, "rule", "every sample once an epoch")
     if config.data.length_window is not None:
-        rule += f"; {_windows(config, timetable, stream, samples, 0).rule}"
+        rule += f"; {_windows(config, schedule, stream, samples, 0).rule}"
     uses = np.zeros(n, dtype=np.int64) if n <= COUNTED else None
-    report = PhaseReport(name, timetable, spans, rule, uses)
+    report = PhaseReport(name, schedule, spans, rule, uses)
     seen = 0
 
     def count(used: Integers) -> None:
@@ -126,28 +126,28 @@ def _phase(config: Config, name: str, number: int, timetable: Timetable, samples
         if span.first < step:
             report.faults.append(f"{_steps(span.first, step)} in two spans")
         step = span.first + span.steps
-        reads = _reads(config, timetable, stream, samples, span)
+        reads = _reads(config, schedule, stream, samples, span)
         samples_of_order, digest = expected(reads, stream.indices, count)
         if (samples_of_order, f"{digest:016x}") != (span.samples, span.digest):
             what = "other samples than the order" if samples_of_order == span.samples else (
                 f"{span.samples:,} samples, not the {samples_of_order:,} of the order")
             report.faults.append(f"{_steps(span.first, step)} ({_attempt(span.attempt, span.ranks)}): {what}")
-    if step > timetable.steps:
-        report.faults.append(f"{step:,} steps were taken, and the phase has {timetable.steps:,}")
+    if step > schedule.steps:
+        report.faults.append(f"{step:,} steps were taken, and the phase has {schedule.steps:,}")
     return report
 
 
-def _reads(config: Config, timetable: Timetable, stream: SampleStream, samples: Samples | None,
+def _reads(config: Config, schedule: Schedule, stream: SampleStream, samples: Samples | None,
            span: Span) -> Iterable[Integers]:
     """The positions that the steps of a span read, in blocks."""
     if config.data.length_window is None:
-        return blocks(span.first * timetable.batch_size, (span.first + span.steps) * timetable.batch_size)
-    return islice(_windows(config, timetable, stream, samples, span.first), span.steps)
+        return blocks(span.first * schedule.batch_size, (span.first + span.steps) * schedule.batch_size)
+    return islice(_windows(config, schedule, stream, samples, span.first), span.steps)
 
 
-def _windows(config: Config, timetable: Timetable, stream: SampleStream, samples: Samples | None,
+def _windows(config: Config, schedule: Schedule, stream: SampleStream, samples: Samples | None,
              first: int) -> LengthWindows:
-    return LengthWindows(timetable, stream, cast(Any, samples).lengths, batches=config.data.length_window or 1, rank=0,
+    return LengthWindows(schedule, stream, cast(Any, samples).lengths, batches=config.data.length_window or 1, rank=0,
                          world_size=1, first=first)
 
 
@@ -161,14 +161,15 @@ def report_text(run: RunDir, report: Report) -> str:
     """The report, for a terminal."""
     lines = [f"run        {run.path.parent.name}/{run.id}"]
     for phase in report.phases:
-        table, spans = phase.timetable, len(phase.spans)
+        table, spans = phase.schedule, len(phase.spans)
         read_so_far = phase.steps * table.batch_size
         whole = phase.steps == table.steps
         lines += ["", f"phase      {phase.name}: {table.n:,} samples, batches of {table.batch_size:,}; {phase.rule}",
                   f"steps      {phase.steps:,} of {table.steps:,} in {spans:,} span{'s' * (spans != 1)}"
                   + "".join(f", {attempt}" for attempt in _attempts(phase.spans)),
                   f"samples    {read_so_far:,}: {min(read_so_far, table.samples) / table.n:.6g} epochs"
-                  + (f" and {table.overshoot:,} samples past the last mark" if whole and table.overshoot else "")]
+                  + (f" and {table.overshoot:,} samples past the last epoch boundary"
+                     if whole and table.overshoot else "")]
         if phase.uses is not None:
             lines.append(f"uses       {_uses(phase.uses)}")
         lines += [f"WRONG      {fault}" for fault in phase.faults]

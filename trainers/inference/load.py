@@ -28,8 +28,8 @@ def settle(run: RunDir) -> None:
     config, plan = read(run.config), JobPlan.read(run.plan)
     planned = plan.topology.cpus_per_rank if plan else 1
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    prefer_determinism(config, threads=min(planned, len(os.sched_getaffinity(0))))
-    set_precision(config)
+    prefer_determinism(deterministic=config.deterministic, threads=min(planned, len(os.sched_getaffinity(0))))
+    set_precision(config.precision)
 
 
 def good_checkpoint(run: RunDir, which: str | None) -> tuple[Path, str]:

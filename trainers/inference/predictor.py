@@ -24,14 +24,13 @@ from drumbeat.configs.load import read
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.schema import Config
 from drumbeat.data.images import UNREADABLE
-from drumbeat.data.loader import Batch, Fetch, Samples, batches, chunks, said
-from drumbeat.trainers.build import build_batch_transforms, loader_workers
+from drumbeat.data.loader import Batch, BatchFetcher, Samples, batches, chunks, error_message
+from drumbeat.trainers.build import build_forward, loader_workers
 from drumbeat.trainers.evaluate import judging
 from drumbeat.trainers.inference.inputs import Images, Item, texts
 from drumbeat.trainers.inference.load import good_checkpoint, load_model
 from drumbeat.trainers.inference.preprocessing import AsImages, how_it_reads
 from drumbeat.trainers.inference.tables import headings
-from drumbeat.trainers.phase_runner import Forward
 from drumbeat.trainers.world import World
 
 
@@ -65,7 +64,7 @@ class Predictor:
         self.task, self.like, self.transforms = reading.task, reading.like, reading.transforms
         self.model = load_model(config, path, device)
         world = World(rank=0, local_rank=0, size=1, device=device)
-        self.forward = Forward(config, world, build_batch_transforms(config))
+        self.forward = build_forward(config, world.device)
 
     @classmethod
     def of(cls, run: str | Path, checkpoint: str | None = None, device: str = "cpu") -> Predictor:
@@ -100,7 +99,7 @@ class Predictor:
     def predict(self, items: Sequence[Item], advance: Callable[[int], None] = lambda count: None) -> Predicted:
         """The outputs for all items, in the batches of an evaluation; `advance` is told how many are done."""
         with TemporaryDirectory() as folder:
-            reading = _Reading(Fetch(self._samples(items, Path(folder)), indices=lambda positions: positions,
+            reading = _Reading(BatchFetcher(self._samples(items, Path(folder)), indices=lambda positions: positions,
                                      transforms=self.transforms))
             parts = chunks(len(items), self.config.evaluation.batch_size, rank=0, world_size=1)
             workers = loader_workers(self.config, threads=torch.get_num_threads(), debug=len(parts) < 2)
@@ -110,7 +109,7 @@ class Predictor:
                     loader: Any = batches(reading, parts, workers=workers, pin_memory=False)  # type: ignore[arg-type]
                     for part, (batch, errors) in zip(parts, loader, strict=True):
                         if batch is not None:
-                            with self.forward.arithmetic():
+                            with self.forward.autocast():
                                 outputs.append(self.model(self.forward.inputs(batch.inputs)).float().cpu())
                         read += [items[position] for position in part if position not in errors]
                         unreadable += errors.values()
@@ -123,7 +122,8 @@ class Predictor:
         """What the model is shown of some images, before the batch's transforms; None for texts."""
         if self.reads_texts:
             return None
-        fetch = Fetch(self._samples(items, Path()), indices=lambda positions: positions, transforms=self.transforms)
+        fetch = BatchFetcher(self._samples(items, Path()), indices=lambda positions: positions,
+                             transforms=self.transforms)
         inputs = fetch.__getitems__(range(len(items))).inputs
         return inputs if isinstance(inputs, Tensor) and inputs.dim() == 4 else None
 
@@ -139,14 +139,14 @@ def _unfit(error: RuntimeError, checkpoint: Path, config: Config) -> Fault:
     remedy = "Bring them to the size and kind that the run was trained on."
     if not config.data.transforms.evaluate:
         remedy += " Its data.transforms.evaluate is empty, so nothing does that here."
-    return Fault(what=f"the model cannot take this: {said(error).strip().splitlines()[0][:200]}",
+    return Fault(what=f"the model cannot take this: {error_message(error).strip().splitlines()[0][:200]}",
                  where=short(checkpoint), remedy=remedy)
 
 
 class _Reading(Dataset[Any]):
     """Batches of what can be read, and for each of the others, by position, why it cannot."""
 
-    def __init__(self, fetch: Fetch) -> None:
+    def __init__(self, fetch: BatchFetcher) -> None:
         self.fetch = fetch
 
     def __getitems__(self, positions: Sequence[int]) -> tuple[Batch | None, dict[int, str]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.schema import Config
-from drumbeat.data.order import Timetable
+from drumbeat.data.order import Schedule
 from drumbeat.trainers.report import page
 from drumbeat.trainers.report.charts import Chart, colours, draw, number
 from drumbeat.trainers.report.events import Events
@@ -20,7 +20,7 @@ PhaseSteps = tuple[str, int, int]
 
 WAITING = "time spent waiting for data"
 OWN_TITLES = {
-    "train/rate": "learning rate", "speed/samples_per_second": "samples/s",
+    "train/lr": "learning rate", "speed/samples_per_second": "samples/s",
     "speed/data_wait_fraction": WAITING,
 }
 """Curves with a chart of their own; the others stand with those of the same name: train/loss, validation/loss."""
@@ -38,7 +38,7 @@ def phase_steps(config: Config, samples: int | None) -> list[PhaseSteps]:
     for name, phase in config.phases.items():
         if phase is not None and samples:
             first = found[-1][2] if found else 0
-            steps = Timetable(samples, phase.batch_size or config.batch_size, phase.epochs).steps
+            steps = Schedule(samples, phase.batch_size or config.batch_size, phase.epochs).steps
             found.append((name, first, first + steps))
     return found
 

@@ -18,12 +18,12 @@ from drumbeat.configs.load import build_config, file_layers, read
 from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress, Span
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Result, Status
-from drumbeat.data.loader import Fetch, batches
+from drumbeat.data.loader import BatchFetcher, batches
 from drumbeat.data.order import Stream
 from drumbeat.trainers.account import Account, describe
-from drumbeat.trainers.build import build_shares, build_stream
+from drumbeat.trainers.build import build_batch_sampler, build_stream
+from drumbeat.trainers.build_phases import build_schedules
 from drumbeat.trainers.commands.verify import main, report_text, verify
-from drumbeat.trainers.loop import timetables
 from drumbeat.trainers.world import World
 from tests.tiny import Pictures, drumbeat, latest, write_config
 
@@ -60,7 +60,7 @@ class Others(World):
 
     accounts: list[Account]
 
-    def sum(self, values: torch.Tensor) -> torch.Tensor:
+    def all_reduce(self, values: torch.Tensor) -> torch.Tensor:
         return torch.stack([torch.tensor([one.digest % 2**32, one.digest // 2**32, one.samples, one.replaced])
                             for one in self.accounts]).sum(0)
 
@@ -73,7 +73,7 @@ def train(run: RunDir, attempts: list[tuple[int, int]], data: str = "") -> Progr
     config = build_config(file_layers(run.config))
     samples = Texts()
     progress = Progress(data=describe(samples))
-    tables = timetables(config, len(samples))
+    tables = build_schedules(config, len(samples))
     for number, (ranks, steps) in enumerate(attempts):
         for phase, table in enumerate(tables):
             done = phase < progress.phase or (phase == progress.phase and progress.phase_step == table.steps)
@@ -82,11 +82,11 @@ def train(run: RunDir, attempts: list[tuple[int, int]], data: str = "") -> Progr
             if phase > progress.phase:
                 progress = replace(progress, phase=phase, phase_step=0)
             stream = build_stream(config, samples, phase)
-            fetch = Fetch(samples, indices=stream.indices)
+            fetch = BatchFetcher(samples, indices=stream.indices)
             accounts = [Account(number) for _ in range(ranks)]
             world = Others(rank=0, local_rank=0, size=ranks, device=torch.device("cpu"))
             object.__setattr__(world, "accounts", accounts)
-            shares = [batches(fetch, build_shares(config, samples, table, stream, rank=rank, world_size=ranks,
+            shares = [batches(fetch, build_batch_sampler(config, samples, table, stream, rank=rank, world_size=ranks,
                                                   first=progress.phase_step), workers=0, pin_memory=False)
                       for rank in range(ranks)]
             for step in zip(*shares, strict=True):
@@ -124,12 +124,12 @@ run        small/20261122-030405-abcde
 
 phase      first: 23 samples, batches of 6; every sample once an epoch
 steps      8 of 8 in 4 spans, attempt 0 on 1 rank, attempt 1 on 3 ranks, attempt 2 on 2 ranks
-samples    48: 2 epochs and 2 samples past the last mark
+samples    48: 2 epochs and 2 samples past the last epoch boundary
 uses       21 samples twice, 2 samples 3 times
 
 phase      second: 23 samples, batches of 5; every sample once an epoch
 steps      4 of 4 in 2 spans, attempt 2 on 2 ranks
-samples    20: 0.73913 epochs and 3 samples past the last mark
+samples    20: 0.73913 epochs and 3 samples past the last epoch boundary
 uses       3 samples never, 20 samples once
 
 verdict    the ledger and the order agree in every span"""
@@ -308,7 +308,7 @@ def test_killed_and_resumed_on_other_ranks_and_workers_a_run_used_what_it_should
     run = latest(killed)
 
     alone, result = Result.require(latest(straight).result), Result.require(run.result)
-    calendar = enumerate(timetables(read(run.config), 100))
+    calendar = enumerate(build_schedules(read(run.config), 100))
     positions = {phase: np.arange(table.steps * table.batch_size) for phase, table in calendar}
     skipped = sum(np.isin(Stream(100, 0, phase).indices(read), UNREADABLE).sum() for phase, read in positions.items())
     assert alone.samples_skipped == result.samples_skipped == skipped
@@ -333,7 +333,7 @@ run        tiny/{run.id}
 
 phase      head: 100 samples, batches of 12; every sample once an epoch
 steps      17 of 17 in 6 spans, attempt 0 on 2 ranks, attempt 1 on 3 ranks
-samples    204: 2 epochs and 4 samples past the last mark
+samples    204: 2 epochs and 4 samples past the last epoch boundary
 uses       96 samples twice, 4 samples 3 times
 
 phase      finetune: 100 samples, batches of 10; every sample once an epoch

@@ -47,7 +47,7 @@ def running(run: RunDir) -> Iterator[RunDir]:
     attempt.log(0).write_text(f"{NASTY}\n")
     tracker = Tracker(run, attempt, step=0, config_text="")
     for step in range(2, 31, 2):
-        tracker.scalars(step, {"train/loss": 8.0 / step, "train/rate": 0.01, "speed/samples_per_second": 100.0 + step,
+        tracker.scalars(step, {"train/loss": 8.0 / step, "train/lr": 0.01, "speed/samples_per_second": 100.0 + step,
                                "speed/data_wait_fraction": 0.25})
     best = {"step": 9, "phase": "head", "loss": 0.4, "accuracy": 0.875}
     for step, accuracy in ((9, 0.875), (17, 0.75), (27, 0.5)):

@@ -1,0 +1,67 @@
+"""Config -> the phases that the training loop runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+from torch import nn
+
+from drumbeat.configs.schema import Config
+from drumbeat.data.loader import Batch, BatchFetcher, batches
+from drumbeat.data.order import Schedule
+from drumbeat.trainers.build import (
+    Sets,
+    build_batch_sampler,
+    build_mixing,
+    build_optimizer,
+    build_scheduler,
+    build_stream,
+    frozen_modules,
+)
+from drumbeat.trainers.forward import Forward
+from drumbeat.trainers.loop import TrainingPhase
+from drumbeat.trainers.phase_runner import PhaseRunner
+from drumbeat.trainers.tasks import Task
+from drumbeat.trainers.world import World
+
+
+def build_schedules(config: Config, n: int) -> list[Schedule]:
+    """The steps and epoch boundaries of each phase on a set of n samples."""
+    return [Schedule(n, phase.batch_size or config.batch_size, phase.epochs)
+            for phase in config.phases.values() if phase is not None]
+
+
+def build_phases(config: Config, sets: Sets, *, model: nn.Module, task: Task, world: World, forward: Forward,
+                 workers: int) -> list[TrainingPhase]:
+    """The phases of a run on this rank, with so many loader processes each."""
+    phases = [phase for phase in config.phases.values() if phase is not None]
+    return [TrainingPhase(
+        schedule=schedule, start_from=phase.start_from,
+        make_runner=partial(build_phase_runner, config, number, model, task, world, forward),
+        make_batches=partial(build_batches, config, sets, number, schedule, world=world, workers=workers),
+    ) for number, (phase, schedule) in enumerate(zip(phases, build_schedules(config, len(sets.train)), strict=True))]
+
+
+def build_phase_runner(config: Config, number: int, model: nn.Module, task: Task, world: World,
+                       forward: Forward) -> PhaseRunner:
+    """Phase `number` on this rank. Raises `PrepareError`."""
+    name, phase = list(config.phases.items())[number]
+    assert phase is not None
+    return PhaseRunner(
+        name=name, number=number, seed=config.seed, model=model, frozen=frozen_modules(model, phase, name), task=task,
+        world=world, forward=forward, batch_size=phase.batch_size or config.batch_size,
+        make_optimizer=partial(build_optimizer, phase, name), make_scheduler=partial(build_scheduler, phase, name),
+        scheduler_every=phase.scheduler_every, clip_norm=phase.clip_norm, micro_batch_size=config.max_batch_per_device,
+        mixes=bool(config.data.mix), checks_finite=config.not_finite != "ignore")
+
+
+def build_batches(config: Config, sets: Sets, number: int, schedule: Schedule, first: int, *, world: World,
+                  workers: int) -> Iterable[Batch]:
+    """This rank's batches of phase `number`, from its step `first` on. Raises `PrepareError`."""
+    stream = build_stream(config, sets.train, number)
+    fetch = BatchFetcher(sets.train, indices=stream.indices, transforms=sets.train_transforms, seed=config.seed,
+                         phase=number, mixing=build_mixing(config), skip_unreadable=config.data.on_error == "skip")
+    sampler = build_batch_sampler(config, sets.train, schedule, stream, rank=world.rank, world_size=world.size,
+                                  first=first)
+    return batches(fetch, sampler, workers=workers, pin_memory=world.device.type == "cuda")

@@ -1,0 +1,58 @@
+"""Config -> a run on this rank. The loop and what surrounds it take values, and see no config."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+from torch import nn
+
+from drumbeat.configs.run.checkpoint_records import Progress
+from drumbeat.configs.run.folder import Attempt
+from drumbeat.configs.schema import Config
+from drumbeat.trainers.account import Account, check_skipped
+from drumbeat.trainers.build import Sets, build_forward, build_task
+from drumbeat.trainers.build_phases import build_phases
+from drumbeat.trainers.checkpoints.manager import Checkpoint, Checkpoints
+from drumbeat.trainers.clock import Clock
+from drumbeat.trainers.loop import Training
+from drumbeat.trainers.saving import Saver
+from drumbeat.trainers.stopping import StopCoordinator
+from drumbeat.trainers.tracking import NullTracker, Tracker
+from drumbeat.trainers.training_log import TrainingLog
+from drumbeat.trainers.validation import Evaluator
+from drumbeat.trainers.watchdog import Watchdog
+from drumbeat.trainers.world import World
+
+
+def build_training(config: Config, sets: Sets, world: World, model: nn.Module, *, attempt: Attempt,
+                   checkpoints: Checkpoints, checkpoint: Checkpoint | None, progress: Progress,
+                   tracker: Tracker | NullTracker, clock: Clock, watchdog: Watchdog, workers: int) -> Training:
+    """The training that continues from `checkpoint`, or starts. Raises `PrepareError`."""
+    task, forward = build_task(config, sets, world.device), build_forward(config, world.device)
+    phases = build_phases(config, sets, model=model, task=task, world=world, forward=forward, workers=workers)
+    coordinator = StopCoordinator(world, attempt, save_seconds=60 * config.checkpoints.every_minutes,
+                                  next_look=progress.step, looked=(progress.step, time.monotonic()))
+    too_many_skipped = partial(check_skipped, n=len(sets.train), most=config.data.max_skipped)
+    saver = Saver(progress=progress, account=Account(attempt.number), world=world, model=model, clock=clock,
+                  checkpoints=checkpoints, coordinator=coordinator, tracker=tracker,
+                  stops_at_nonfinite=config.not_finite == "stop", check_skipped=too_many_skipped)
+    log = TrainingLog(world=world, tracker=tracker, total_steps=sum(phase.schedule.steps for phase in phases),
+                      smoothing_steps=config.tracking.mean_of_steps, first_step_file=attempt.begun, forward=forward,
+                      images=config.tracking.images, check_skipped=too_many_skipped)
+
+    def heartbeat() -> None:
+        watchdog.pet(saver.progress.step)
+        tracker.status()
+
+    evaluator = Evaluator(model=model, task=task, sets=sets, forward=forward, world=world, tracker=tracker,
+                          batch_size=config.evaluation.batch_size, workers=workers,
+                          batch_statistics=config.evaluation.batch_statistics,
+                          skip_unreadable=config.data.on_error == "skip", max_skipped=config.data.max_skipped,
+                          monitor=config.evaluation.best_by, mode=config.evaluation.best_is,
+                          images=config.tracking.images, heartbeat=heartbeat)
+    return Training(world=world, model=model, architecture=str(config.model.get("_target_")), phases=phases,
+                    saver=saver, evaluator=evaluator, log=log, coordinator=coordinator, checkpoints=checkpoints,
+                    watchdog=watchdog, clock=clock, log_every_steps=config.tracking.every_steps,
+                    save_every_steps=config.checkpoints.every_steps, compare_ranks_every=config.compare_ranks_every,
+                    checkpoint=checkpoint)

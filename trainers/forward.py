@@ -1,0 +1,37 @@
+"""From a batch's inputs to what enters the model, the same in training, evaluation and inference."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from drumbeat.data.device import to_device
+
+
+class Forward:
+    """Moves a batch's inputs to the device, transforms them as a batch, and sets the precision of the model's pass.
+
+    `channels_last` is the memory format of image batches, and `bf16` whether the pass runs in bfloat16 under autocast.
+    """
+
+    def __init__(self, *, device: torch.device, transforms: nn.Module, channels_last: bool, bf16: bool) -> None:
+        self.device = device
+        self.transforms = transforms.to(device)
+        self.channels_last = channels_last
+        self.bf16 = bf16
+
+    def inputs(self, inputs: Any) -> Any:
+        """A batch's inputs on the device, transformed."""
+        moved = to_device(inputs, self.device)
+        with torch.no_grad():
+            moved = self.transforms(moved)
+        if self.channels_last and isinstance(moved, Tensor) and moved.dim() == 4:
+            moved = moved.contiguous(memory_format=torch.channels_last)
+        return moved
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context in which the model computes."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()

@@ -1,0 +1,91 @@
+"""How far the run has come on this rank: the steps taken, the one that is still pending, and checkpoints of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from drumbeat.configs.run.checkpoint_records import Progress
+from drumbeat.data.loader import Batch
+from drumbeat.trainers.account import Account
+from drumbeat.trainers.checkpoints.manager import Checkpoints
+from drumbeat.trainers.clock import Clock
+from drumbeat.trainers.guards import FiniteCheck, not_finite
+from drumbeat.trainers.phase_runner import PhaseRunner
+from drumbeat.trainers.stopping import StopCoordinator
+from drumbeat.trainers.tracking import NullTracker, Tracker
+from drumbeat.trainers.world import World
+
+
+@dataclass(frozen=True)
+class PendingStep:
+    """A step of which the host does not know yet whether the device has taken or skipped it."""
+
+    progress: Progress
+    """The run's progress before it."""
+    batch: Batch
+    """Which samples it used, without inputs and targets."""
+    loss: Tensor
+    """This rank's part of the loss."""
+    check: FiniteCheck | None
+
+
+@dataclass(kw_only=True)
+class Saver:
+    """Keeps the run's progress, and saves it together with the model and the optimizer."""
+
+    progress: Progress
+    account: Account
+    world: World
+    model: nn.Module
+    checkpoints: Checkpoints
+    coordinator: StopCoordinator
+    tracker: Tracker | NullTracker
+    clock: Clock
+    stops_at_nonfinite: bool
+    """Whether a step whose gradient is not finite ends the run; otherwise it is reported and skipped."""
+    check_skipped: Callable[[Progress, int], None]
+    """Called with the progress and the number of samples that could not be read since the last save. Raises
+    `PrepareError` where too many could not."""
+    pending: PendingStep | None = None
+    """The last step, until `settle`."""
+
+    def take(self, runner: PhaseRunner, batch: Batch, loss: Tensor) -> None:
+        """Updates the weights with the gradients of `PhaseRunner.backward`. The step counts, and is pending."""
+        self.pending = PendingStep(self.progress, batch._replace(inputs=None, targets=None), loss, runner.update())
+        self.progress = self.progress.advanced(runner.batch_size)
+
+    def settle(self, runner: PhaseRunner) -> None:
+        """Finds out whether the pending step was taken, and accounts for it. If it was not, saves the state before it
+        and raises `NotFiniteError`, or reports it and continues. This waits for that step, so it is called when the
+        device has the next one to compute; and before anything reads the state."""
+        last, self.pending = self.pending, None
+        if last is None:
+            return
+        if not runner.settle(last.check):
+            error = not_finite(last.progress.step, last.loss, last.batch, self.world.rank)
+            if self.stops_at_nonfinite:
+                self.progress = last.progress
+                self.tracker.status(step=self.progress.step, phase_step=self.progress.phase_step)
+                runner.discard()
+                self.save(runner)
+                self.checkpoints.wait()
+                self.world.all_reduce(torch.zeros((), device=self.world.device))  # leave after rank 0 has saved
+                raise error
+            print(f"skipped    {error}", flush=True)
+        self.account.add(last.batch)
+
+    def save(self, runner: PhaseRunner) -> None:
+        """Writes a checkpoint, unless nothing has been trained yet. All ranks call this."""
+        self.settle(runner)
+        self.progress = replace(self.account.close(self.progress, runner.number, self.world),
+                                seconds=self.clock.rounded())
+        if self.world.is_main and self.progress.step > 0:
+            self.tracker.flush()
+            self.checkpoints.save(self.progress, self.model.state_dict(), runner.tensors(), runner.numbers())
+        self.check_skipped(self.progress, 0)
+        self.coordinator.saved()
+        self.clock.spent("saving")

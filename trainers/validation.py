@@ -1,0 +1,92 @@
+"""Evaluation of the validation set while a run trains, and of the test set at its end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from torch import nn
+
+from drumbeat.configs.run.checkpoint_records import Progress
+from drumbeat.data.loader import Samples
+from drumbeat.trainers.account import check_left_out
+from drumbeat.trainers.build import Sets
+from drumbeat.trainers.contact_sheet import mistakes_sheet
+from drumbeat.trainers.evaluate import evaluate
+from drumbeat.trainers.forward import Forward
+from drumbeat.trainers.tasks import Results, Task
+from drumbeat.trainers.tracking import NullTracker, Tracker
+from drumbeat.trainers.world import World
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluator:
+    """The sets that a run evaluates, and how. All ranks take part in each evaluation."""
+
+    model: nn.Module
+    task: Task
+    sets: Sets
+    forward: Forward
+    world: World
+    tracker: Tracker | NullTracker
+    batch_size: int
+    workers: int
+    batch_statistics: bool
+    """Whether BatchNorm uses the statistics of each batch: see `evaluate.judging`."""
+    skip_unreadable: bool
+    max_skipped: float
+    """The largest fraction of a set that may be left out because it cannot be read."""
+    monitor: str
+    """The validation metric that decides which weights are the best."""
+    mode: Literal["lowest", "highest"]
+    images: int
+    """How many misclassified samples are shown at most."""
+    heartbeat: Callable[[], None] = lambda: None
+    """Called after each batch."""
+
+    def validate(self, progress: Progress, phase: str) -> tuple[Progress, float | None]:
+        """Evaluates the weights as they are. Returns the progress with these metrics, as the best ones if they are, and
+        the metric that decides about that; None where there is no validation set."""
+        samples = self.sets.validation
+        if samples is None:
+            return progress, None
+        results = self.results("validation", samples)
+        metrics = self.task.metrics(results)
+        evaluation = {"step": progress.step, "phase": phase, **metrics}
+        best = evaluation if self._is_better(metrics, progress.best) else progress.best
+        self.tracker.scalars(progress.step, {f"validation/{name}": value for name, value in metrics.items()})
+        self.tracker.status(now=True, validation=metrics)
+        if self.world.is_main:
+            self._show_mistakes(progress.step, samples, results)
+            words = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+            print(f"{phase}  step {progress.step}  validation  {words}"
+                  f"{'  best so far' if best is evaluation else ''}", flush=True)
+        return replace(progress, last=evaluation, best=best), metrics[self.monitor]
+
+    def test(self) -> dict[str, float]:
+        """The metrics of the test set; none where there is no such set."""
+        return {} if self.sets.test is None else self.task.metrics(self.results("test", self.sets.test))
+
+    def results(self, name: str, samples: Samples) -> Results:
+        """All of a set, evaluated with rank 0's buffers: averaging them would change the run."""
+        self.world.broadcast_each(self.model.buffers())
+        results = evaluate(self.model, self.task, samples, list(self.sets.evaluate_transforms), forward=self.forward,
+                           world=self.world, batch_size=self.batch_size, workers=self.workers,
+                           skip_unreadable=self.skip_unreadable, batch_statistics=self.batch_statistics,
+                           heartbeat=self.heartbeat)
+        left_out = len(samples) - len(results.losses)
+        if (note := check_left_out(name, left_out, len(samples), self.max_skipped)) and self.world.is_main:
+            print(note, flush=True)
+        return results
+
+    def _is_better(self, metrics: dict[str, float], best_so_far: dict[str, float]) -> bool:
+        new, best = metrics[self.monitor], best_so_far.get(self.monitor, math.nan)
+        better = new > best if self.mode == "highest" else new < best
+        return not best_so_far or better or (math.isnan(best) and not math.isnan(new))
+
+    def _show_mistakes(self, step: int, samples: Samples, results: Results) -> None:
+        if self.images and (sheet := mistakes_sheet(self.task, samples, self.sets.evaluate_transforms, results,
+                                                    most=self.images, columns=4)) is not None:
+            self.tracker.picture(step, "validation/mistakes", sheet)
