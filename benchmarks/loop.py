@@ -25,7 +25,7 @@ from drumbeat.configs.load import Loaded, build_config
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.schema import Site
-from drumbeat.launch.backends.executors import environment
+from drumbeat.launch.backends.environment import environment
 from drumbeat.launch.node.rendezvous import LOOPBACK, free_port
 from drumbeat.launch.node.torchrun import Agents
 from drumbeat.launch.plan.job import Machine, plan_job, torchrun_command

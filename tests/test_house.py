@@ -11,14 +11,16 @@ from functools import cache
 from importlib.metadata import packages_distributions
 from itertools import chain
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from drumbeat.configs.layers import ROOT, file_layers
 from drumbeat.configs.load import load, load_site
+from drumbeat.configs.run.records import Where
 from drumbeat.configs.schema import Site
+from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.plan.job import Machine, plan_job
-from drumbeat.launch.start.start import EXECUTORS
 
 MAY_IMPORT = {
     "configs": {"configs"},
@@ -146,6 +148,19 @@ def test_configs_need_nothing_but_yaml_and_omegaconf() -> None:
             if top(name) not in allowed] == []
 
 
+def test_only_backends_know_what_a_place_means() -> None:
+    """Elsewhere no word of `Where` is compared, and no table is looked into by it."""
+    words, wrong = set(get_args(Where)), []
+    for file in files("launch"):
+        if file.parent.name != "backends":
+            for node in ast.walk(ast.parse(file.read_text())):
+                constants = {inner.value for inner in ast.walk(node) if isinstance(inner, ast.Constant)}
+                table = isinstance(node, ast.Subscript) and ast.unparse(node.slice).endswith("where")
+                if table or (isinstance(node, ast.Compare) and constants & words):
+                    wrong.append(f"{file.relative_to(ROOT)}:{node.lineno}")
+    assert wrong == []
+
+
 def test_launch_names_nothing_heavy() -> None:
     assert [f"{file.name}:{line} imports {name}" for file in files("launch") for name, line in imported(file)
             if top(name) in LAUNCH_NEVER] == []
@@ -193,10 +208,11 @@ def test_every_shipped_config_loads_and_plans(file: Path, where: str, flags: dic
                                               tmp_path: Path) -> None:
     batch = {"batch_size": max(16, load(file).config.batch_size)}  # no fewer samples than ranks
     loaded = load(file, [], flags | batch)
+    backend = backend_of(where)  # type: ignore[arg-type]
     site = Site() if where != "slurm" else load_site("example")
     plan = plan_job(loaded.config, run_dir=tmp_path / "run", where=where, folder=tmp_path,  # type: ignore[arg-type]
-                    machine=Machine(cpus=16, gpus=tuple(map(str, range(8)))), site=site)
-    assert EXECUTORS[plan.where]().prepare(plan).text
+                    machine=backend.resources(Machine(cpus=16, gpus=tuple(map(str, range(8))))), site=site)
+    assert backend.prepare(plan).text
     assert loaded.config.name == file.stem
 
 

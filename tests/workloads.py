@@ -11,7 +11,7 @@ from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Result
 from drumbeat.data.demo import sets as demo_sets
-from drumbeat.launch.backends.executors import InProcess
+from drumbeat.launch.backends.debug import train as train_here
 from drumbeat.launch.plan.job import Machine, plan_job
 from drumbeat.trainers.commands.prepare import prepare
 
@@ -54,11 +54,10 @@ def train(config: Path | str, changes: Sequence[str], folder: Path) -> tuple[dic
     loaded = load(file, [*changes, "launch.gpus=0", "tracking.images=2", "tracking.every_steps=1"])
     facts = prepare(loaded.config)
     run = RunDir.new(folder / "runs", loaded.config.name)
-    plan = plan_job(loaded.config, run_dir=run.path, where="debug", machine=Machine(cpus=1, gpus=()),
+    plan = plan_job(loaded.config, run_dir=run.path, where="debug", machine=Machine(cpus=1, one_rank=True),
                     site=load_site(None), folder=folder)
     run.path.mkdir(parents=True)
     write_text(run.config, loaded.as_yaml())
     plan.write(run.plan)
-    executor = InProcess()
-    executor.submit(executor.prepare(plan))
+    train_here(plan)
     return facts, Result.require(run.result)

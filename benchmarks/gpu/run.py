@@ -21,8 +21,8 @@ from drumbeat.configs.load import Loaded, build_config
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import AttemptStart, FirstStep, Result
 from drumbeat.configs.run.view import View
+from drumbeat.launch.backends.processes import end_processes
 from drumbeat.launch.drill.drill import Drill
-from drumbeat.launch.runs.stop import end_processes
 
 NAME = "gpu_benchmark"
 

@@ -13,9 +13,10 @@ from drumbeat.configs.schema import Site
 
 
 @dataclass(frozen=True, kw_only=True)
-class Held(Record):
-    """An allocation of SLURM's that is the user's own, from salloc or their own sbatch script: a run may use it, and
-    neither ends it nor has it queued again."""
+class Allocation(Record):
+    """An allocation of SLURM's that is the user's own, from salloc or their own sbatch script, as the command saw it
+    that starts a run in it. The run uses it, and neither ends it nor has it queued again. (The job that a launcher is
+    part of, be it this one or a job of the run's own, is `launch.slurm.job.SlurmJob`.)"""
 
     job: str
     """Its id."""
@@ -62,6 +63,6 @@ class JobPlan(Record):
     restarts: int
     deterministic: bool = True
     """Whether the config asks for the same bits each time."""
-    held: Held | None = None
-    """The allocation it uses, instead of one of its own."""
+    allocation: Allocation | None = None
+    """The user's allocation that it runs in (--here); None where it has none, or a job of its own."""
     python: str = sys.executable

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
 def ranks(gpus: int | None, procs: int | None) -> list[str]:
     """The options that tell the program how many ranks to have and where: by default one, on a GPU where there is one.
     Raises `LaunchError` where that cannot be."""
-    there = len(together(Machine.here().gpus))
+    there = len(together(Machine.here().gpus or ()))
     if gpus is not None and procs is not None:
         raise LaunchError(Fault(what="--gpus and --procs are mutually exclusive", where="command line",
                                 remedy="Leave --procs out."))

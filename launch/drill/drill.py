@@ -28,12 +28,11 @@ from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import FirstStep, Result, Verdict
 from drumbeat.configs.run.view import View
+from drumbeat.launch.backends.processes import end_processes, processes_of
 from drumbeat.launch.drill.faults import BLOWS
-from drumbeat.launch.runs.find import processes_of
 from drumbeat.launch.runs.goodput import goodput, text, useful
 from drumbeat.launch.runs.programs import module
 from drumbeat.launch.runs.status import judged
-from drumbeat.launch.runs.stop import end_processes
 
 LOOK_SECONDS = 0.05
 LAST = 0.9

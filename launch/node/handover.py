@@ -8,8 +8,6 @@ twice.
 
 from __future__ import annotations
 
-import subprocess
-from contextlib import suppress
 from dataclasses import replace
 
 from drumbeat.configs.errors import LaunchError
@@ -18,8 +16,9 @@ from drumbeat.configs.run.manifest import checkpoint_text, newest_checkpoint
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import ENDED, Job, NodeUp, Status, Verdict
 from drumbeat.launch.attempts.verdict import in_a_row, judge
-from drumbeat.launch.backends.executors import Slurm
-from drumbeat.launch.slurm.job import WAIT, Allocation, job_name, ours
+from drumbeat.launch.backends.slurm import Slurm
+from drumbeat.launch.slurm.client import ask
+from drumbeat.launch.slurm.job import SlurmJob, job_name, ours
 
 CONTINUE = 75
 """The exit code of a job that another one is to follow; any but 0 would do. sysexits.h calls it a temporary failure."""
@@ -27,23 +26,23 @@ AGAIN = 129
 """The exit code that has the launchers started again in the same allocation, as if one had been killed by a signal."""
 
 
-def take_over(run: RunDir, allocation: Allocation, *, first: bool) -> bool:
+def take_over(run: RunDir, slurm_job: SlurmJob, *, first: bool) -> bool:
     """Whether the run belongs to this job, or now does because the one before has left it. Every node's launcher asks;
     the first one writes it down."""
     job, status = _job(run), Status.read(run.status)
     if job.cancelled:  # by hand, and these launchers were being started again
         return False
-    if job.id == allocation.job or not (job.id or allocation.after):  # not written down yet
+    if job.id == slurm_job.job or not (job.id or slurm_job.after):  # not written down yet
         return True
-    if job.id != allocation.after or (status and status.state in ENDED):
+    if job.id != slurm_job.after or (status and status.state in ENDED):
         return False
-    if allocation.follows_a_cancelled_job():
+    if slurm_job.follows_a_cancelled_job():
         if first:
             run.write_status("cancelled", attempt=run.newest_number(),
-                             verdict=f"SLURM job {allocation.after} was cancelled")
+                             verdict=f"SLURM job {slurm_job.after} was cancelled")
         return False
     if first:
-        replace(job, id=allocation.job, successor=None).write(run.job)
+        replace(job, id=slurm_job.job, successor=None).write(run.job)
     return True
 
 
@@ -52,17 +51,17 @@ def _job(run: RunDir) -> Job:
     return Job.read(run.job) or Job(where="slurm")
 
 
-def queue_successor(run: RunDir, plan: JobPlan, allocation: Allocation) -> str:
+def queue_successor(run: RunDir, plan: JobPlan, slurm_job: SlurmJob) -> str:
     """Queues the job that follows this one if it ends without success. Returns '', or why it could not be done."""
     job = _job(run)
     if job.successor:
         return ""  # queued before this job was queued again
     try:
         slurm = Slurm()
-        queued = slurm.submit(slurm.prepare(plan, after=allocation.job))
+        queued = slurm.submit(slurm.prepare(plan, after=slurm_job.job))
     except LaunchError as refusal:
         return (refusal.faults[0].given or refusal.faults[0].what).splitlines()[0]
-    replace(job, id=allocation.job, successor=queued.id).write(run.job)
+    replace(job, id=slurm_job.job, successor=queued.id).write(run.job)
     print(f"job {queued.id} goes on with the run if this one ends early: SLURM would not queue it again", flush=True)
     return ""
 
@@ -71,20 +70,19 @@ def drop_successor(run: RunDir) -> None:
     """Takes the job that was to follow out of the queue: the run has ended. Where that fails, the job leaves as soon as
     it has started; after a success, SLURM drops it by itself."""
     if job := _job(run).successor:
-        with suppress(OSError, subprocess.TimeoutExpired):
-            subprocess.run(["scancel", job], capture_output=True, check=False, timeout=WAIT)
+        ask("scancel", job)
 
 
-def look_back(run: RunDir, plan: JobPlan, allocation: Allocation, *, first: bool) -> Verdict | None:
+def look_back(run: RunDir, plan: JobPlan, slurm_job: SlurmJob, *, first: bool) -> Verdict | None:
     """The verdict of the attempt before, where this job or the one it follows claimed it: found now, if its launchers
     were killed before they could; or that of an earlier start of these launchers, which the job's script has started
     again because one of them was killed on its way out. None where nothing is known, or it does not matter any more.
     Every node's launcher looks; the first one judges what nobody has."""
     before = run.newest_attempt()
-    if before is None or not any(job and ours(before, job) for job in (job_name(), allocation.after)):
+    if before is None or not any(job and ours(before, job) for job in (job_name(), slurm_job.after)):
         return None
     if verdict := Verdict.read(before.verdict):
-        return verdict if ours(before, f"{job_name()}.{allocation.restarts}") else None
+        return verdict if ours(before, f"{job_name()}.{slurm_job.restarts}") else None
     if not first:
         return None
     verdict = abandoned(run, before, nodes=plan.topology.nodes, restarts=plan.restarts)

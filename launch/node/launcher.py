@@ -30,6 +30,7 @@ from drumbeat.configs.run.records import AttemptStart, Next, NodeDown, Status, S
 from drumbeat.launch.attempts.hang import FLIGHT_RECORDER
 from drumbeat.launch.attempts.processes import become_subreaper
 from drumbeat.launch.attempts.verdict import TERMINATED, TIME_LIMIT, judge
+from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.node.handover import AGAIN, CONTINUE, drop_successor, look_back, queue_successor, take_over
 from drumbeat.launch.node.handshake import meet
 from drumbeat.launch.node.rendezvous import LOOPBACK, free_port, network_variables, own_address
@@ -37,7 +38,7 @@ from drumbeat.launch.node.torchrun import Agents
 from drumbeat.launch.plan.gpu_locks import hold_gpus
 from drumbeat.launch.plan.job import torchrun_command
 from drumbeat.launch.slurm.grace import grace_warning, lead_seconds
-from drumbeat.launch.slurm.job import Allocation, job_identity, job_name, ours
+from drumbeat.launch.slurm.job import SlurmJob, job_identity, job_name, ours
 
 POLL = 0.2
 """Seconds between two looks. A loop, because `Popen.poll` inside a signal handler sees nothing while `wait` runs."""
@@ -72,18 +73,18 @@ class Node:
             unfinished.unlink(missing_ok=True)  # or submitit would refuse to write its result
         wait_until(run.plan.exists, PLAN_PATIENCE)
         plan, before = JobPlan.require(run.plan), run.newest_number()
-        node, allocation = 0, None
-        if plan.where in ("here", "slurm"):
+        node, slurm_job = 0, None
+        if backend_of(plan.where).on_slurm:
             wait_until(run.job.exists, PLAN_PATIENCE)
-            node, allocation = int(os.environ["SLURM_NODEID"]), Allocation.here(held=plan.where == "here")
-            if not take_over(run, allocation, first=node == 0):
+            node, slurm_job = int(os.environ["SLURM_NODEID"]), SlurmJob.here(users_own=plan.allocation is not None)
+            if not take_over(run, slurm_job, first=node == 0):
                 print("the run has ended, or goes on in another job: nothing to do", flush=True)
                 return
         else:
             end_with(os.getppid(), signal.SIGTERM)  # submitit's controller
         try:
             with hold_gpus(plan) as plan:
-                after = Launcher(run, plan, node=node, allocation=allocation).run_attempts()
+                after = Launcher(run, plan, node=node, slurm_job=slurm_job).run_attempts()
         except UserError as error:  # another run has taken the GPUs since this one was started
             words = [error.faults[0].what, *error.faults[0].given.splitlines()]
             run.write_status("failed", attempt=before, verdict="; ".join(words))
@@ -105,7 +106,7 @@ class Launcher:
     run: RunDir
     plan: JobPlan
     node: int = 0
-    allocation: Allocation | None = None
+    slurm_job: SlurmJob | None = None
     """Where SLURM runs us."""
     told: str = field(default="", init=False)
     """Why to stop: set by a signal handler, acted upon by the main loop of the first node."""
@@ -127,18 +128,18 @@ class Launcher:
             signal.signal(number, self.hear)
         signal.signal(signal.SIGCONT, signal.SIG_DFL)  # SLURM sends it ahead of SIGTERM; submitit would log it
         become_subreaper()
-        if self.allocation:
-            before = look_back(self.run, self.plan, self.allocation, first=self.node == 0)
+        if self.slurm_job:
+            before = look_back(self.run, self.plan, self.slurm_job, first=self.node == 0)
             if before and before.next in ("leave", "give up"):
                 if self.node == 0:
                     drop_successor(self.run)
                 return before.next
-        if self.allocation and self.node == 0:
-            self.end = self.allocation.end_time()
-            if warning := grace_warning(self.run, self.allocation.look().get("Partition", ""), self.allocation.ask):
+        if self.slurm_job and self.node == 0:
+            self.end = self.slurm_job.end_time()
+            if warning := grace_warning(self.run, self.slurm_job.look().get("Partition", "")):
                 print(f"warning: {warning}", flush=True)
-            if self.allocation.needs_successor():
-                refusal = queue_successor(self.run, self.plan, self.allocation)
+            if self.slurm_job.needs_successor():
+                refusal = queue_successor(self.run, self.plan, self.slurm_job)
                 self.successor = not refusal or bool(self.plan.site.prefix)
                 if not self.successor:
                     print(f"warning: SLURM would not queue this job again, nor take another for it: {refusal}",
@@ -168,7 +169,7 @@ class Launcher:
         before = self.run.newest_attempt()
         attempt = self.run.claim_attempt()
         self.joined = attempt.number
-        jobs = {job_name(), self.allocation.after if self.allocation else ""} - {""}
+        jobs = {job_name(), self.slurm_job.after if self.slurm_job else ""} - {""}
         asked = StopRequest.read(before.stop) if before and any(ours(before, job) for job in jobs) else None
         if asked and asked.reason == "stopped":
             self.told = "stopped"  # asked for when that attempt was already over
@@ -252,11 +253,11 @@ class Launcher:
         nodes = range(self.plan.topology.nodes)
         while not (all_down := all(attempt.down(node).exists() for node in nodes)) and time.time() < until:
             time.sleep(POLL)
-        fate = self.allocation.fate() if self.allocation and attempt.stop.exists() else ""
+        fate = self.slurm_job.fate() if self.slurm_job and attempt.stop.exists() else ""
         if fate == "terminated" and not all_down:
             os._exit(AGAIN)  # another node's launcher has died, so SLURM ends this step: the next one tells of it
         verdict = judge(self.run, attempt, restarts=self.plan.restarts, slurm=fate,
-                        queue=not (self.allocation and self.allocation.held))
+                        queue=not (self.slurm_job and self.slurm_job.users_own))
         if verdict.next == "requeue" and (refusal := self.queue_again()):
             verdict = replace(verdict, next="leave", words=f"{verdict.words}; SLURM does not queue it again: {refusal}")
         if verdict.outcome != "superseded":
@@ -266,10 +267,10 @@ class Launcher:
 
     def queue_again(self) -> str:
         """The first node: has the job queued again, or sees to another that follows it. Returns '', or why neither."""
-        assert self.allocation
-        if self.successor or not (refusal := self.allocation.requeue()):
+        assert self.slurm_job
+        if self.successor or not (refusal := self.slurm_job.requeue()):
             return ""
-        refused = queue_successor(self.run, self.plan, self.allocation)
+        refused = queue_successor(self.run, self.plan, self.slurm_job)
         self.successor = not refused
         return refused and f"{refusal}; nor does it take another job: {refused}"
 

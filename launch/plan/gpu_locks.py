@@ -81,9 +81,9 @@ def _too_few(plan: JobPlan, count: int, holders: Mapping[str, str]) -> LaunchErr
 
 
 def _pool(plan: JobPlan) -> Mapping[str, str]:
-    """The GPUs to choose from: their names, and what identifies them."""
+    """The GPUs to choose from: their names, and what identifies them; none where SLURM chooses them."""
     names = plan.environment.get("CUDA_VISIBLE_DEVICES", "")
-    return identities(names.split(",")) if plan.where in ("local", "debug") and names else {}
+    return identities(names.split(",")) if names else {}
 
 
 def _lock(identity: str) -> socket.socket | None:

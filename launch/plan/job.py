@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,7 @@ from typing import Literal
 from drumbeat.configs import importing
 from drumbeat.configs.errors import Fault, LaunchError
 from drumbeat.configs.patience import nccl_environment, patience
-from drumbeat.configs.run.plan import Held, JobPlan, Topology
+from drumbeat.configs.run.plan import Allocation, JobPlan, Topology
 from drumbeat.configs.run.records import Where
 from drumbeat.configs.schema import Config, Site
 from drumbeat.launch.plan.gpus import present, together, visible
@@ -34,24 +35,25 @@ CHOICES = re.compile(r"(TORCH_)?NCCL_|TORCH_FR_|CUBLAS_")
 KEPT = {"SLURM_CONF"}
 """Says where the cluster is: sbatch needs it."""
 
-GIVEN_BY_SLURM = {"CUDA_VISIBLE_DEVICES"}
-"""In a job SLURM sets this. The value of the shell that submits the job names GPUs of another machine; the one in a
-profile's `environment` is part of the job's script and stays."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What the machine has on which the command is typed; or each node of an allocation, where that is to be used."""
+    """What a plan may use: of the machine on which the command is typed, or of each node that SLURM gives."""
 
-    cpus: int
-    gpus: tuple[str, ...] = ()
-    """What CUDA_VISIBLE_DEVICES calls them: numbers, or names such as GPU-8932f937."""
+    cpus: int | None
+    """Cores; None where they are not known, so that the plan has to ask for them."""
+    gpus: tuple[str, ...] | None = ()
+    """What CUDA_VISIBLE_DEVICES calls them: numbers, or names such as GPU-8932f937. None where they are not known."""
+    nodes: int | None = 1
+    """How many of it there are; None where there is no telling."""
+    one_rank: bool = False
+    """Whether there is one process, whatever the config asks for."""
     python_path: tuple[str, ...] = ()
     """The folders in PYTHONPATH: targets there are importable, like those here."""
     chosen: tuple[str, ...] = ()
     """Variables of NCCL and of the like that the user has set."""
-    held: Held | None = None
-    """The allocation."""
+    allocation: Allocation | None = None
+    """The user's allocation that these are the nodes of."""
 
     @classmethod
     def here(cls) -> Machine:
@@ -72,43 +74,45 @@ def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def plan_job(config: Config, *, run_dir: Path, where: Where, machine: Machine, site: Site, folder: Path) -> JobPlan:
-    """The job that trains `config`. Raises `LaunchError` where the machine or the batch cannot carry it."""
-    topology = _topology(config, where, machine)
+    """The job that trains `config`, on what its backend lets it use (`Backend.resources`). Raises `LaunchError` where
+    that or the batch cannot carry it."""
+    topology = _topology(config, machine)
     faults = [
         Fault(what=f"a batch of {size} cannot be shared by {topology.world_size} ranks", where=key,
               given=f"{key}: {size}", remedy=f"Use at most {size} ranks, or a batch of at least {topology.world_size}.")
         for key, size in _batch_sizes(config) if size < topology.world_size
     ]
-    on_machine = where in ("local", "debug")
-    if on_machine or (where == "here" and site.gpu_flag != "none"):
+    if not machine.allocation or site.gpu_flag != "none":
         faults += _lacking_gpus(topology, machine)
-    if where != "slurm":
-        faults += _lacking_nodes(topology, machine)
+    faults += _lacking_nodes(topology, machine)
     if faults:
         raise LaunchError(*faults)
-    environment = _environment(config, topology, folder, machine, site, machine.gpus if on_machine else ())
-    return JobPlan(run_dir=str(run_dir), name=config.name, where=where, topology=topology, site=site, held=machine.held,
-                   environment=environment, folder=str(folder), restarts=config.launch.restarts,
-                   deterministic=config.deterministic)
+    return JobPlan(run_dir=str(run_dir), name=config.name, where=where, topology=topology, site=site,
+                   allocation=machine.allocation, environment=_environment(config, topology, folder, machine, site),
+                   folder=str(folder), restarts=config.launch.restarts, deterministic=config.deterministic)
 
 
 def _lacking_nodes(topology: Topology, machine: Machine) -> list[Fault]:
-    have = machine.held.nodes if machine.held else 1
-    what, remedy = ("several nodes need a cluster", "Add --slurm; or, in an salloc, --here.") if not machine.held else (
-        f"the allocation has {have} node{'s' * (have > 1)}", f"Use --nodes {have}, or ask salloc for more: --nodes=N")
-    return [] if topology.nodes <= have else [
-        Fault(what=what, where="launch.nodes", given=f"{topology.nodes} nodes", remedy=remedy)]
+    have = machine.nodes
+    if have is None or topology.nodes <= have:
+        return []
+    what, remedy = ("several nodes need a cluster", "Add --slurm; or, in an salloc, --here.") if (
+        not machine.allocation) else (f"the allocation has {have} node{'s' * (have > 1)}",
+                                      f"Use --nodes {have}, or ask salloc for more: --nodes=N")
+    return [Fault(what=what, where="launch.nodes", given=f"{topology.nodes} nodes", remedy=remedy)]
 
 
 def _lacking_gpus(topology: Topology, machine: Machine) -> list[Fault]:
+    if machine.gpus is None or topology.device == "cpu":
+        return []
     count = len(together(machine.gpus))
-    if topology.device == "cpu" or topology.ranks_per_node <= count:
+    if topology.ranks_per_node <= count:
         return []
     if count < len(machine.gpus):
         return [Fault(what="CUDA shows a process one MIG instance, and no more", where="launch.gpus",
                       given=f"{topology.ranks_per_node} ranks with a GPU each; the GPUs are MIG instances",
                       remedy="Use --gpus 1; or switch MIG mode off (nvidia-smi -mig 0, as root).")]
-    owner, more = ("a node of the allocation", "ask salloc for some: --gres=gpu:N") if machine.held else (
+    owner, more = ("a node of the allocation", "ask salloc for some: --gres=gpu:N") if machine.allocation else (
         "this machine", "--slurm to run where there are GPUs")
     return [Fault(what=f"{owner} has {count or 'no'} GPU{'s' * (count > 1)}", where="launch.gpus",
                   given=f"{topology.ranks_per_node} ranks with a GPU each",
@@ -129,26 +133,41 @@ def torchrun_command(plan: JobPlan, *, attempt: str = "ATTEMPT", node: str = "NO
             "-m", "drumbeat.trainers.worker", plan.run_dir, attempt]
 
 
-def leaked(environ: Mapping[str, str], where: Where = "local") -> list[str]:
-    """Names of the variables that must not reach a new job, sorted."""
-    given = GIVEN_BY_SLURM if where in ("here", "slurm") else set()
+def command_text(command: list[str]) -> str:
+    """A command over several lines, ready to paste into a shell."""
+    lines = [shlex.join(command[:3])]
+    for word in map(shlex.quote, command[3:]):
+        if word.startswith("-"):
+            lines.append(word)
+        else:
+            lines[-1] += f" {word}"
+    return " \\\n  ".join(lines)
+
+
+def nodes_section(plan: JobPlan) -> tuple[str, str]:
+    """What each node runs, for a dry run: its title and text."""
+    return "command on each node", ("# ATTEMPT, NODE, ADDRESS and PORT: known when the job starts\n"
+                                    f"{command_text(torchrun_command(plan))}")
+
+
+def leaked(environ: Mapping[str, str], given: Collection[str] = ()) -> list[str]:
+    """Names of the variables that must not reach a new job, sorted: those that it is `given` where it starts, too."""
     return sorted(name for name in environ if name in given or (LEAKS.match(name) and name not in KEPT))
 
 
-def _topology(config: Config, where: Where, machine: Machine) -> Topology:
+def _topology(config: Config, machine: Machine) -> Topology:
     ask = config.launch
-    if where == "slurm" and ask.gpus is None:
+    if machine.gpus is None and ask.gpus is None:
         raise LaunchError(Fault(what="how many GPUs on each node?", where="launch.gpus", given="--slurm",
                                 remedy="Add --gpus N for N ranks with a GPU each, or --procs N for ranks on the CPU."))
-    gpus = len(together(machine.gpus)) if ask.gpus is None else ask.gpus
-    if where == "debug":
-        gpus = min(gpus, len(machine.gpus), 1)
+    gpus = len(together(machine.gpus or ())) if ask.gpus is None else ask.gpus
+    if machine.one_rank:
+        gpus = min(gpus, len(machine.gpus or ()), 1)
     device: Literal["cuda", "cpu"] = "cuda" if gpus else "cpu"
-    ranks = 1 if where == "debug" else gpus or ask.procs
-    given = CLUSTER_CPUS[device] if where == "slurm" else max(1, machine.cpus // ranks)
-    nodes = ask.nodes or (machine.held.nodes if machine.held else 1)
-    return Topology(nodes=1 if where == "debug" else nodes, ranks_per_node=ranks, device=device,
-                    cpus_per_rank=ask.cpus_per_rank or given)
+    ranks = 1 if machine.one_rank else gpus or ask.procs
+    cpus = CLUSTER_CPUS[device] if machine.cpus is None else max(1, machine.cpus // ranks)
+    nodes = 1 if machine.one_rank else ask.nodes or (machine.allocation.nodes if machine.allocation else 1)
+    return Topology(nodes=nodes, ranks_per_node=ranks, device=device, cpus_per_rank=ask.cpus_per_rank or cpus)
 
 
 def _batch_sizes(config: Config) -> list[tuple[str, int]]:
@@ -157,8 +176,8 @@ def _batch_sizes(config: Config) -> list[tuple[str, int]]:
     return [("batch_size", config.batch_size), *own]
 
 
-def _environment(config: Config, topology: Topology, folder: Path, machine: Machine, site: Site,
-                 gpus: Sequence[str]) -> dict[str, str]:
+def _environment(config: Config, topology: Topology, folder: Path, machine: Machine,
+                 site: Site) -> dict[str, str]:
     """Threads are fixed here because the order of summation, and so the last bits, depends on them. What the user or
     the site has chosen for NCCL stays."""
     variables = {
@@ -173,6 +192,6 @@ def _environment(config: Config, topology: Topology, folder: Path, machine: Mach
             defaults["NCCL_NVLS_ENABLE"] = "0"  # NVLink's switches sum in an order of their own
         variables |= {name: value for name, value in defaults.items()
                       if name not in machine.chosen and name not in site.environment}
-    if topology.device == "cuda" and gpus:
-        variables |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+    if topology.device == "cuda" and machine.gpus and not machine.allocation:
+        variables |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(machine.gpus)}
     return variables

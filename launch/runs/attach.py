@@ -15,14 +15,14 @@ from drumbeat.configs.errors import hang
 from drumbeat.configs.layers import short
 from drumbeat.configs.run.determinism import claim
 from drumbeat.configs.run.folder import Attempt, RunDir
-from drumbeat.configs.run.records import Heartbeat, Result, Saved, Status, Verdict, Where
+from drumbeat.configs.run.records import Heartbeat, Result, Saved, Status, Verdict
 from drumbeat.configs.run.view import View
-from drumbeat.launch.backends.executors import Job
-from drumbeat.launch.runs.find import LAUNCHERS, command, processes_of, still_runs
+from drumbeat.launch.backends.backend import backend_of, still_runs
+from drumbeat.launch.backends.contract import Backend, Submitted
+from drumbeat.launch.backends.processes import LAUNCHERS, processes_of
+from drumbeat.launch.backends.typed import command
 from drumbeat.launch.runs.logs import Tail
 from drumbeat.launch.runs.status import clock, end_of
-from drumbeat.launch.runs.stop import end_processes, end_steps
-from drumbeat.launch.slurm.client import SilentError
 
 LOOK_SECONDS = 0.25
 EXIT_CODES = {"finished": 0, "stopped": 130, "cancelled": 130}
@@ -36,13 +36,13 @@ def introduce(run: RunDir, processes: str) -> None:
         print(f"note       {hang('', words, indent=11)}", flush=True)
 
 
-def announce(run: RunDir, job: Job, where: Where) -> None:
+def announce(run: RunDir, job: Submitted, backend: Backend) -> None:
     """What was started without a view, and what to type next."""
-    print(f"{'SLURM job' if where in ('here', 'slurm') else 'process':<11}{job.id}\n")
+    print(f"{'SLURM job' if backend.on_slurm else 'process':<11}{job.id}\n")
     print("\n".join(command(verb, run) for verb in ("status", "logs -f", "stop")), flush=True)
 
 
-def follow(view: View, job: Job, before: Attempt | None) -> int:
+def follow(view: View, job: Submitted, before: Attempt | None) -> int:
     """Shows the run until it ends; its exit code. The first Ctrl-C asks it to save and leave, the second ends it.
     `view` is the run as it was just started; `before` the newest attempt of the time before, which is not shown."""
     interrupts: list[int] = []
@@ -50,7 +50,7 @@ def follow(view: View, job: Job, before: Attempt | None) -> int:
     try:
         console = Console(highlight=False, soft_wrap=True, markup=False)
         if console.is_terminal:
-            console.print(f"           Ctrl-C saves and stops; {_without_us(view)}\n")
+            console.print(f"           Ctrl-C saves and stops; {backend_of(view.where).closing}\n")
         display = Display(view.run, console, before)
         with display.progress:
             _watch(display, view, job, interrupts)
@@ -58,7 +58,7 @@ def follow(view: View, job: Job, before: Attempt | None) -> int:
         signal.signal(signal.SIGINT, usual)
     over = View.read(view.run)
     cancelled = over.job is not None and over.job.cancelled  # by a `cancel` typed elsewhere
-    _end(over, job)  # there is nothing left, unless the node launcher was killed
+    _end(over)  # there is nothing left, unless the node launcher was killed
     over = View.read(view.run)
     if cancelled and not over.ended:
         over.run.write_status("cancelled", attempt=over.number, verdict=f"cancelled, {_save_of(over)}")
@@ -67,7 +67,7 @@ def follow(view: View, job: Job, before: Attempt | None) -> int:
     return conclude(over)
 
 
-def _watch(display: Display, view: View, job: Job, interrupts: list[int]) -> None:
+def _watch(display: Display, view: View, job: Submitted, interrupts: list[int]) -> None:
     """Until the run ends. Every Ctrl-C adds to `interrupts`."""
     told = False
     while job.running() or processes_of(view, LAUNCHERS):
@@ -77,7 +77,7 @@ def _watch(display: Display, view: View, job: Job, interrupts: list[int]) -> Non
                                   f"{command('resume', view.run)}\nCtrl-C again ends it at once.")
         if len(interrupts) > 1:
             display.console.print("ending all processes ...")
-            _end(View.read(view.run), job)
+            _end(View.read(view.run))
             over = View.read(view.run)
             view.run.write_status("cancelled", attempt=over.number,
                                   verdict=f"ended from the terminal, {_save_of(over)}")
@@ -89,23 +89,11 @@ def _watch(display: Display, view: View, job: Job, interrupts: list[int]) -> Non
     display.update()
 
 
-def _end(view: View, job: Job) -> None:
+def _end(view: View) -> None:
     """Ends a run at once; its checkpoints stay. Processes that a dead disk or driver holds are named."""
-    assert job.id is not None
-    try:
-        if view.job is None or view.where != "here":
-            left = list(map(str, end_processes(view, int(job.id))))
-        else:
-            left = end_steps(view, view.job) if still_runs(view) else []
-    except SilentError as silence:
-        end_processes(view)
-        left = [f"of SLURM job {job.id}, which cannot be asked about ({silence}),"]
+    left = backend_of(view.where).end(view) if still_runs(view) else []
     if left:
         print(f"processes {', '.join(left)} do not end", flush=True)
-
-
-def _without_us(view: View) -> str:
-    return "the run ends with the allocation" if view.where == "here" else "closing this terminal leaves the run going"
 
 
 def _save_of(view: View) -> str:
@@ -116,7 +104,7 @@ def _save_of(view: View) -> str:
 def conclude(view: View) -> int:
     """The last lines: how the run ended, and what to type next. Returns the exit code."""
     if not view.ended:
-        words = _not_started(view)
+        words = backend_of(view.where).start_error(view)
         status = Status(state="failed", verdict=words) if words else end_of(view)
         view.run.write_status(status.state, attempt=view.number, verdict=status.verdict)
         view = replace(view, status=status)
@@ -130,15 +118,6 @@ def conclude(view: View) -> int:
         rows.append(("resume", command("resume", run)))
     print("\n".join(f"{name:<11}{text}" for name, text in rows), flush=True)
     return EXIT_CODES.get(state, 1)
-
-
-def _not_started(view: View) -> str:
-    """What srun had against starting a run in an allocation, in its own words; '' where it was started."""
-    log = view.run.submitit / "controller.log"
-    if view.state != "pending" or view.where != "here" or not log.exists():
-        return ""
-    said = [line for line in log.read_text(errors="replace").splitlines() if "error" in line]
-    return f"not started: {said[-1].removeprefix('srun: ')}" if said else ""
 
 
 def _where_it_failed(attempt: Attempt) -> list[tuple[str, str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -15,7 +14,8 @@ from drumbeat.configs.run.files import DamagedError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Heartbeat
 from drumbeat.configs.run.view import View
-from drumbeat.launch.runs.find import SILENCE_SECONDS
+from drumbeat.launch.backends.backend import backend_of
+from drumbeat.launch.backends.local import SILENCE_SECONDS
 from drumbeat.launch.runs.goodput import goodput
 from drumbeat.launch.runs.status import clock, judged
 
@@ -59,7 +59,7 @@ def each(runs: Iterable[RunDir], tell: Callable[[View], T], damaged: Callable[[R
     for run in runs:
         try:
             view = View.read(run)
-            yield tell(view if view.where in ("here", "slurm") else judged(view))  # SLURM is not asked about each run
+            yield tell(view if backend_of(view.where).on_slurm else judged(view))  # SLURM is not asked about each run
         except (DamagedError, OSError) as error:
             where, why = (error.path, error.reason) if isinstance(error, DamagedError) else (
                 error.filename, error.strerror)
@@ -95,7 +95,7 @@ def row(view: View) -> tuple[str, ...]:
     loss = final.get("loss", beat.loss)
     running = state == "running"
     return (view.run.id.rpartition("-")[2], view.run.path.parent.name,
-            f"silent {clock(view.silence())}" if silent else state, _where(view),
+            f"silent {clock(view.silence())}" if silent else state, backend_of(view.where).label(view),
             f"{beat.step / beat.steps:.0%}" if beat.steps else "",
             f"{loss:.4f}" if isinstance(loss, float) else "",
             f"{beat.samples_per_second:,.0f}" if running and beat.samples_per_second is not None else "",
@@ -105,14 +105,6 @@ def row(view: View) -> tuple[str, ...]:
 def damaged_row(run: RunDir, words: str) -> tuple[str, ...]:
     """The line of a run one of whose files cannot be read."""
     return (run.id.rpartition("-")[2], run.path.parent.name, "damaged", *[""] * (len(COLUMNS) - 3))
-
-
-def _where(view: View) -> str:
-    if view.where in ("here", "slurm"):
-        return f"job {view.job.id if view.job else None}"
-    host = view.job.host if view.job else ""
-    here = host in ("", socket.gethostname())
-    return ("debug" if view.where == "debug" else "here") if here or view.ended else host
 
 
 def _print(rows: Sequence[Sequence[str]], width: int | None = None) -> None:

@@ -13,7 +13,7 @@ from drumbeat.configs.layers import short
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.records import RankError, Verdict
 from drumbeat.configs.run.view import View
-from drumbeat.launch.runs.find import command
+from drumbeat.launch.backends.typed import command
 
 LOOK_SECONDS = 0.5
 

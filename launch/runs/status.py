@@ -15,11 +15,10 @@ from drumbeat.configs.run.manifest import checkpoint_path, checkpoint_text, dama
 from drumbeat.configs.run.records import Heartbeat, Saved, Status
 from drumbeat.configs.run.view import View
 from drumbeat.launch.attempts.cause import cause
-from drumbeat.launch.runs.find import SILENCE_SECONDS, command, still_runs
+from drumbeat.launch.backends.backend import backend_of, still_runs
+from drumbeat.launch.backends.local import SILENCE_SECONDS
+from drumbeat.launch.backends.typed import command
 from drumbeat.launch.runs.goodput import goodput, text
-
-JOBS = {"slurm": "SLURM", "here": "SLURM, and yours: the run is a step of it"}
-"""What a job's number is, by where the run was started."""
 
 
 def status_text(view: View) -> str:
@@ -40,7 +39,7 @@ def status_text(view: View) -> str:
     if words := claim(view.run):
         rows.append(("determinism", words))
     if view.job and view.job.id and not view.ended:
-        rows.append(("job", f"{view.job.id} ({JOBS.get(view.job.where, 'process on this machine')})"))
+        rows.append(("job", f"{view.job.id} ({backend_of(view.where).id_words})"))
     typed = [("resume", command("resume", view.run))] if view.ended and view.state != "finished" else []
     return "\n".join([*(hang(f"{name:<12}", value) for name, value in rows),
                       *(f"{name:<12}{value}" for name, value in [*typed, ("folder", str(view.run.path))])])
@@ -76,8 +75,8 @@ def judged(view: View) -> View:
 def gone(view: View) -> Status | None:
     """What became of a run whose launcher could not write that down any more, because it was killed or its machine went
     down; None where it is at work, waits or has ended."""
-    if view.state not in ("running", "paused") or (
-            view.where in ("here", "slurm") and view.silence() < SILENCE_SECONDS) or still_runs(view):
+    lately = backend_of(view.where).on_slurm and view.silence() < SILENCE_SECONDS  # SLURM need not be asked
+    if view.state not in ("running", "paused") or lately or still_runs(view):
         return None
     return end_of(view)
 

@@ -1,11 +1,18 @@
-"""What a login node can ask of SLURM about jobs, and have it do to them."""
+"""The one way to SLURM's programs: squeue, scontrol, sinfo, scancel and sbatch --test-only all go through `ask`.
+
+A program that is missing, one that does not answer in time and one that cannot reach the controller are answers like
+others, with a code that is not 0; what follows from that is the caller's to say. Only the job that is queued itself is
+sbatch's and submitit's (`slurm/submission.py`).
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
+from typing import NamedTuple
 
 WAIT = 30.0
 """Seconds to wait for an answer of the controller."""
@@ -13,9 +20,45 @@ WAIT = 30.0
 FORMAT = "%i|%T|%r|%S|%P|%k"
 """Of squeue: id, state, reason, expected start, partition, comment; JSON would differ between versions."""
 
+UNREACHABLE = re.compile(r"contact|connect|timed out|time out|zero bytes|transport endpoint|communication|"
+                         r"does not answer", re.IGNORECASE)
+"""SLURM's words, and `ask`'s, where the controller was not reached, or its answer is missing."""
+
+NO_JOB = "Invalid job id"
+"""SLURM's words for a job that is over and forgotten."""
+
 
 class SilentError(Exception):
     """SLURM does not answer: its words, or that there are none."""
+
+
+class Answer(NamedTuple):
+    """What one of SLURM's programs said."""
+
+    code: int
+    """Its exit code; 127 where there is no such program, 1 where it did not answer in time."""
+    text: str
+    """Its output and errors; never empty where the code is not 0."""
+
+    @property
+    def unreachable(self) -> bool:
+        """Whether it says nothing of what was asked, because the controller could not be asked."""
+        return self.code != 0 and UNREACHABLE.search(self.text) is not None
+
+
+def ask(program: str, *words: str, script: str | None = None) -> Answer:
+    """What a program of SLURM's says to these words, and to a script on its standard input. Times come in the standard
+    format, whatever the user has set."""
+    if shutil.which(program) is None:
+        return Answer(127, f"there is no {program} on PATH")
+    try:
+        done = subprocess.run([program, *words], input=script, stdin=subprocess.DEVNULL if script is None else None,
+                              capture_output=True, text=True, check=False, timeout=WAIT,
+                              env=os.environ | {"SLURM_TIME_FORMAT": "standard"})
+    except subprocess.TimeoutExpired:
+        return Answer(1, f"{program} does not answer within {WAIT:g} s")
+    said = (done.stdout + done.stderr).strip()
+    return Answer(done.returncode, said or f"{program} ended with code {done.returncode}" * (done.returncode != 0))
 
 
 @dataclass(frozen=True)
@@ -44,10 +87,21 @@ def queued(run_id: str, *ids: str) -> list[QueuedJob]:
     return [job for job in jobs if job.id in ids or job.comment == run_id]
 
 
+def job_state(job: str) -> str:
+    """The state of a job that is not over, as squeue names it: PENDING, RUNNING, ...; '' where it is. Raises
+    `SilentError`."""
+    code, said = ask("squeue", "--noheader", "--jobs", job, "--format", "%T")
+    if NO_JOB in said:
+        return ""
+    if code != 0:
+        raise SilentError(said)
+    return said.partition("\n")[0]
+
+
 def steps(job: str, name: str) -> list[str]:
     """The steps of a job that bear a name, as scancel takes them; none where the job is over. Raises `SilentError`."""
     code, said = ask("squeue", "--noheader", "--steps", "--jobs", job, "--format", "%i|%j")
-    if code != 0 and "Invalid job id" not in said:
+    if code != 0 and NO_JOB not in said:
         raise SilentError(said)
     found = (line.partition("|") for line in said.splitlines())
     return [step.strip() for step, _, called in found if called == name]
@@ -56,18 +110,5 @@ def steps(job: str, name: str) -> list[str]:
 def cancel_jobs(*ids: str) -> None:
     """Ends jobs, or steps of jobs, or takes them out of the queue. Raises `SilentError`."""
     code, said = ask("scancel", *ids)
-    if code != 0 and "Invalid job id" not in said:  # which is over already
+    if code != 0 and NO_JOB not in said:  # which is over already
         raise SilentError(said)
-
-
-def ask(*words: str) -> tuple[int, str]:
-    """The exit code and output of one of SLURM's programs."""
-    if shutil.which(words[0]) is None:
-        return 127, f"there is no {words[0]} on PATH"
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=WAIT,
-                              env=os.environ | {"SLURM_TIME_FORMAT": "standard"})
-    except subprocess.TimeoutExpired:
-        return 1, f"{words[0]} does not answer within {WAIT:g} s"
-    return done.returncode, (done.stdout + done.stderr).strip() or f"{words[0]} ended with code {done.returncode}" * (
-        done.returncode != 0)

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
 
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.launch.slurm.client import ask
 
 MARGIN = 1.5
 """How much longer than the longest save so far the next one may take."""
@@ -31,17 +31,17 @@ def lead_seconds(run: RunDir, least: int, minutes: int) -> int:
     return max(least, min(math.ceil(MARGIN * save_seconds(run)), 30 * minutes))
 
 
-def grace_warning(run: RunDir, partition: str, ask: Callable[..., tuple[int, str]]) -> str:
+def grace_warning(run: RunDir, partition: str) -> str:
     """What to say where preemption gives the run less time than it takes to save; '' where it is enough, or not known.
-    `ask` is scontrol. SLURM ends a preempted job after the partition's GraceTime; without one, after KillWait."""
+    SLURM ends a preempted job after the partition's GraceTime; without one, after KillWait."""
     needed = save_seconds(run)
-    told = ask("--oneliner", "show", "partition", partition)[1]
+    told = ask("scontrol", "--oneliner", "show", "partition", partition).text
     grace = int(found[1]) if (found := re.search(r"GraceTime=(\d+)", told)) else 0
     if not needed or not found or "PreemptMode=OFF" in told:
         return ""
     where = f"the GraceTime of partition {partition}"
     if not grace:
-        found = re.search(r"KillWait\s*=\s*(\d+)", ask("show", "config")[1])
+        found = re.search(r"KillWait\s*=\s*(\d+)", ask("scontrol", "show", "config").text)
         grace, where = int(found[1]) if found else 30, "KillWait"
     return "" if grace > needed else (
         f"{where} is {grace} s, and this run took {needed:.0f} s to save: preempted, it would lose what it did since "

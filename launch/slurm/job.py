@@ -1,12 +1,11 @@
-"""The job that a node launcher is part of, and what it asks of SLURM: when the time is up, why the job was told to end,
-to queue it again."""
+"""The job that a node launcher is part of, and what the launcher asks SLURM about it: when the time is up, why the job
+was told to end, to queue it again."""
 
 from __future__ import annotations
 
 import os
 import re
 import secrets
-import subprocess
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,33 +13,32 @@ from typing import Literal
 
 from drumbeat.configs.run.folder import Attempt
 from drumbeat.configs.run.records import AttemptStart
+from drumbeat.launch.slurm.client import ask
 
 Fate = Literal["preempted", "time limit", "requeued", "cancelled", "node failure", "terminated"]
 
-WAIT = 20.0
-"""Seconds to wait for an answer of the controller."""
 PATIENCE = 120.0
 """Seconds to go on asking it to queue the job again while it cannot be reached."""
-UNREACHABLE = re.compile("contact|connect|timed out|no answer", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Allocation:
-    """The job this process is a task of."""
+class SlurmJob:
+    """The job this process is a task of: one of the run's own, or the user's allocation."""
 
     job: str
     restarts: int
     """How often SLURM had queued the job again when this process began."""
     after: str = ""
     """The job that this one was queued to follow, if it should end without success."""
-    held: bool = False
-    """Whether it is the user's own, which the run leaves when its time is up, and does not have queued again."""
+    users_own: bool = False
+    """Whether it is the user's allocation, which the run leaves when its time is up, and does not have queued again."""
 
     @classmethod
-    def here(cls, *, held: bool = False) -> Allocation:
+    def here(cls, *, users_own: bool = False) -> SlurmJob:
+        """The job around this process."""
         after = re.search(r"afternotok:(\d+)", os.environ.get("SLURM_JOB_DEPENDENCY", ""))
         return cls(os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT", "0")),
-                   after[1] if after and not held else "", held)
+                   after[1] if after and not users_own else "", users_own)
 
     def end_time(self) -> float:
         """When the job's time is up, in seconds since 1970; infinity where there is no limit, or no answer. SLURM 22.05
@@ -74,42 +72,31 @@ class Allocation:
     def needs_successor(self) -> bool:
         """Whether SLURM, as far as can be told from here, would not queue the job again: because it was submitted or
         made so, or because there is no scontrol to ask with. An allocation that a person holds has no need of it."""
-        if self.held:
+        if self.users_own:
             return False
         found = self.look()
         return found.get("Requeue") != "1" and found.get("BatchFlag") != "0"
 
     def follows_a_cancelled_job(self) -> bool:
         """Whether somebody has cancelled the job that this one was to follow: then it is not meant to."""
-        return bool(self.after) and Allocation(self.after, 0).look().get("JobState") == "CANCELLED"
+        return bool(self.after) and SlurmJob(self.after, 0).look().get("JobState") == "CANCELLED"
 
     def requeue(self) -> str:
         """Has the job queued again, which ends it here. Returns '', or why it could not be done."""
         until = time.monotonic() + PATIENCE
         while True:
-            code, said = self.ask("requeue", self.job)
-            if code == 0 or "pending" in said:  # somebody was faster
+            answer = ask("scontrol", "requeue", self.job)
+            if answer.code == 0 or "pending" in answer.text:  # somebody was faster
                 return ""
-            if time.monotonic() > until or not UNREACHABLE.search(said):
-                return said
+            if time.monotonic() > until or not answer.unreachable:
+                return answer.text
             time.sleep(2)
 
     def look(self) -> dict[str, str]:
         """The job's fields, as `scontrol show job` names them; empty where there is no answer."""
-        code, said = self.ask("--oneliner", "show", "job", self.job)
+        code, said = ask("scontrol", "--oneliner", "show", "job", self.job)
         first = said.partition("\n")[0]  # of a job array, the job that was asked for
         return dict(re.findall(r"(\w+)=(\S*)", first)) if code == 0 else {}
-
-    def ask(self, *words: str) -> tuple[int, str]:
-        """Exit code and answer of scontrol."""
-        environment = os.environ | {"SLURM_TIME_FORMAT": "standard"}
-        try:
-            done = subprocess.run(["scontrol", *words], capture_output=True, text=True, timeout=WAIT, env=environment)
-        except FileNotFoundError:
-            return 127, "there is no scontrol on this node"
-        except subprocess.TimeoutExpired:
-            return 1, f"no answer within {WAIT:g} s"
-        return done.returncode, (done.stdout + done.stderr).strip()
 
 
 LOCAL_JOB = f"local-{secrets.token_hex(8)}"

@@ -19,12 +19,10 @@ from submitit import Job, SlurmExecutor
 from submitit.core.utils import FailedJobError
 from submitit.slurm.slurm import SlurmJob
 
-from drumbeat.launch.slurm.client import ask
+from drumbeat.launch.slurm.client import UNREACHABLE, ask
 
 NOT_SENT = re.compile(r"connect failure|standby mode", re.IGNORECASE)
 """SLURM's words for a controller that was never reached."""
-IN_DOUBT = re.compile(r"contact|timed out|time out|zero bytes|transport endpoint|communication", re.IGNORECASE)
-"""SLURM's words where the answer is missing, and perhaps only that."""
 
 PATIENCE = 120.0
 """Seconds to wait for a controller that does not answer."""
@@ -50,7 +48,7 @@ class SureExecutor(SlurmExecutor):  # type: ignore[misc]
                     return super()._submit_command(command)
             except FailedJobError as error:
                 said = str(error)
-                if not IN_DOUBT.search(said):
+                if not UNREACHABLE.search(said):
                     raise
             print(f"{said.splitlines()[-1]}; looking whether it has the job ...", file=sys.stderr, flush=True)
             sent = not NOT_SENT.search(said)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,12 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import Where
 from drumbeat.configs.run.view import View
-from drumbeat.launch.backends.allocation import each_node, held
+from drumbeat.launch.backends.backend import BACKENDS, backend_of, still_runs
+from drumbeat.launch.backends.processes import processes_of
+from drumbeat.launch.backends.typed import command
 from drumbeat.launch.plan import snapshot
 from drumbeat.launch.plan.job import Machine, plan_job
-from drumbeat.launch.runs.find import command, find_run, processes_of, still_runs
+from drumbeat.launch.runs.find import find_run
 from drumbeat.launch.runs.status import judged
 from drumbeat.launch.start.start import Start, pointing_into
 
@@ -29,11 +30,12 @@ def ask_fresh(args: argparse.Namespace) -> Start:
     loaded = load(file, [word for word in args.words if "=" in word], _flags(args))
     run_dir = RunDir.new(Path(args.runs), loaded.config.name)
     where = _where(args)
-    machine = _machine(where)
-    if args.dry_run and where != "here" and (loaded.config.launch.gpus or 0) > len(machine.gpus):
+    machine = Machine.here()
+    if args.dry_run and (loaded.config.launch.gpus or 0) > len(machine.gpus or ()):
         machine = dataclasses.replace(machine, gpus=tuple(map(str, range(loaded.config.launch.gpus or 0))))
+    resources = backend_of(where).resources(machine)
     with pointing_into(loaded):
-        plan = plan_job(loaded.config, run_dir=run_dir.path, where=where, machine=machine,
+        plan = plan_job(loaded.config, run_dir=run_dir.path, where=where, machine=resources,
                         site=load_site(args.profile), folder=Path.cwd())
     return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=plan, file=file))
 
@@ -76,46 +78,38 @@ def ask_again(args: argparse.Namespace, run: str) -> Start:
 def _planned_as_before(args: argparse.Namespace, before: JobPlan, loaded: Loaded, run_dir: RunDir) -> JobPlan:
     """The plan of a run that goes on, or is started again: where and as another one was, unless flags differ."""
     where = _where(args, before)
-    return plan_job(loaded.config, run_dir=run_dir.path, where=where, machine=_machine(where),
+    resources = backend_of(where).resources(Machine.here())
+    return plan_job(loaded.config, run_dir=run_dir.path, where=where, machine=resources,
                     site=load_site(args.profile) if args.profile else before.site, folder=Path(before.folder))
 
 
 def _where(args: argparse.Namespace, before: JobPlan | None = None) -> Where:
-    """Where a run is to be: where the flags say, else on the cluster if it was there `before`, else on this machine."""
-    flags: tuple[Where, ...] = ("debug", "slurm", "here")
-    asked = next((where for where in flags if getattr(args, where)), None)
-    return asked or (before.where if before and before.where in ("here", "slurm") else "local")
-
-
-def _machine(where: Where) -> Machine:
-    """What there is to run on."""
-    return each_node(held(os.environ)) if where == "here" else Machine.here()
+    """Where a run is to be: where the flags say, else where SLURM ran it `before`, else on this machine."""
+    asked = next((where for where, one in BACKENDS.items() if one.flag and getattr(args, one.flag[2:])), None)
+    return asked or (before.where if before and backend_of(before.where).on_slurm else "local")
 
 
 def _as_before(plan: JobPlan, args: argparse.Namespace) -> dict[str, Any]:
     """The flags that give a run as many ranks as a plan has, each with as many threads, unless flags ask for others:
     what it computes depends on both. Where other ranks are asked for, they share the cores anew."""
-    asked = _flags(args)
-    if plan.where == "debug":
-        return asked
-    topology = plan.topology
-    ranks = {} if asked.keys() & {"launch.gpus", "launch.procs"} else {
-        "launch.gpus": topology.ranks_per_node if topology.device == "cuda" else 0,
-        "launch.procs": topology.ranks_per_node, "launch.cpus_per_rank": topology.cpus_per_rank}
-    return {"launch.nodes": topology.nodes, **ranks, **asked}
+    asked, layout = _flags(args), backend_of(plan.where).layout(plan)
+    if asked.keys() & {"launch.gpus", "launch.procs"}:
+        layout = {key: value for key, value in layout.items() if key == "launch.nodes"}
+    return layout | asked
 
 
 def _with_code(args: argparse.Namespace, what: Start) -> Start:
     """The start with the code it is to run from: a copy that is to be made, the one that the run has, or that of the
     run it repeats; in --debug the files as they are, where breakpoints stand."""
     what = dataclasses.replace(what, preflight=not args.no_preflight)
-    if what.plan.where == "debug" or args.no_snapshot:
+    backend = backend_of(what.plan.where)
+    if not backend.module or args.no_snapshot:
         return what
     code = snapshot.newest_code((what.model or what.run_dir).path)
     found = snapshot.Snapshot.read(code / "snapshot.json") if code and not args.new_code else None
-    if code and found and what.plan.where == "here" and not found.knows("drumbeat.launch.backends.allocation", code):
-        raise RunError(Fault(what="the run's copy of the code is older than --here", where=str(code),
-                             remedy="Add --new-code; or have it queued: --slurm instead of --here."))
+    if code and found and not found.knows(backend.module, code):
+        raise RunError(Fault(what=f"the run's copy of the code has no {backend.module}", where=str(code),
+                             remedy="It is older than this way to run it. Add --new-code."))
     if not what.new and not args.new_code:
         return what if code is None or found is None else (
             dataclasses.replace(what, plan=found.relocate(what.plan, code), code=code, copied=found.text()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from drumbeat.configs.errors import WIDTH
@@ -12,35 +12,25 @@ from drumbeat.configs.layers import short
 from drumbeat.configs.load import Loaded
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Config
-from drumbeat.launch.backends.executors import Request, command_text
-from drumbeat.launch.plan.job import leaked, torchrun_command
-
-PLACES = {"debug": "in this process", "local": "on this machine", "slurm": "through SLURM"}
-SCRIPTS = {"slurm": "sbatch script", "here": "script, for the bash that starts a step of the job", "debug": "call"}
+from drumbeat.launch.backends.backend import backend_of
+from drumbeat.launch.backends.contract import Request
+from drumbeat.launch.plan.job import leaked
 
 
-def describe(loaded: Loaded, request: Request, *, lacking: bool = False, code: str = "") -> str:
-    """The resolved config, the processes, what each rank gets and finds, and the exact request. `lacking` says that
-    this machine has not the GPUs for it, `code` what code it runs."""
+def describe(loaded: Loaded, request: Request, *, notes: Sequence[str] = (), code: str = "") -> str:
+    """The resolved config, the processes, what each rank gets and finds, and the exact request. `notes` are what the
+    backend has to say of the plan, `code` what code it runs."""
     plan = request.plan
     blocks = [
         ("config: defaults, and where every other value comes from", loaded.as_yaml()),
         ("processes", _processes(plan, code)),
         ("samples", _samples(loaded.config, plan.topology.world_size)),
         ("environment of every rank", _environment(plan)),
+        *request.sections,
     ]
-    if plan.where != "debug":
-        blocks.append(("command on each node", _torchrun(plan)))
-    if plan.where != "local":
-        blocks.append((SCRIPTS[plan.where], request.text))
     text = "\n\n".join(f"# --- {title}\n{block.rstrip()}" for title, block in blocks)
-    notes = ["# Not looked at: targets, weights, data. Starting the run looks at them first."]
-    if lacking:
-        notes.append("# This machine has fewer GPUs: the run would not start here.")
-    if plan.where == "local" and int(os.environ.get("SLURM_JOB_NUM_NODES", "1")) > 1:
-        notes.append(f"# This shell is in SLURM job {os.environ.get('SLURM_JOB_ID')}: --here would use all of its "
-                     f"{os.environ['SLURM_JOB_NUM_NODES']} nodes.")
-    return "\n".join([f"{text}\n", *notes, "# Nothing was started, and nothing was written."])
+    return "\n".join([f"{text}\n", "# Not looked at: targets, weights, data. Starting the run looks at them first.",
+                      *(f"# {note}." for note in notes), "# Nothing was started, and nothing was written."])
 
 
 def summary(plan: JobPlan) -> str:
@@ -48,8 +38,7 @@ def summary(plan: JobPlan) -> str:
     topology = plan.topology
     ranks = f"{_count(topology.world_size, 'rank')} {'with a GPU each' if topology.device == 'cuda' else 'on the CPU'}"
     nodes = f"{topology.nodes} nodes x {topology.ranks_per_node}" if topology.nodes > 1 else ""
-    place = f"in the allocation of SLURM job {plan.held.job}" if plan.held else PLACES[plan.where]
-    return ", ".join(filter(None, [ranks, nodes, place]))
+    return ", ".join(filter(None, [ranks, nodes, backend_of(plan.where).place(plan)]))
 
 
 def _processes(plan: JobPlan, code: str) -> str:
@@ -76,14 +65,10 @@ def _environment(plan: JobPlan) -> str:
     ranks = plan.topology.ranks_per_node
     if plan.environment.get("CUDA_VISIBLE_DEVICES", "").count(",") >= ranks:
         lines.append(f"# of these GPUs the run takes the first {ranks} that no other run holds")
-    if gone := leaked(os.environ, plan.where):
+    if gone := leaked(os.environ, backend_of(plan.where).given):
         lines += ["# not passed on, as they tell of the job or process around this shell:",
                   _wrapped("#   ", ", ".join(gone), "#   ")]
     return "\n".join(lines)
-
-
-def _torchrun(plan: JobPlan) -> str:
-    return f"# ATTEMPT, NODE, ADDRESS and PORT: known when the job starts\n{command_text(torchrun_command(plan))}"
 
 
 def _table(rows: Iterable[tuple[str, str]]) -> str:

@@ -18,15 +18,10 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import Job, Where
 from drumbeat.configs.run.view import View
-from drumbeat.launch.backends.allocation import Here, note
-from drumbeat.launch.backends.executors import Executor, InProcess, Local, Slurm, require_slurm
-from drumbeat.launch.plan.gpu_locks import check_free
-from drumbeat.launch.plan.gpus import together
-from drumbeat.launch.plan.job import Machine
+from drumbeat.launch.backends.backend import backend_of
+from drumbeat.launch.backends.contract import Submitted
 from drumbeat.launch.plan.snapshot import Snapshot
 from drumbeat.launch.start.describe import describe, summary
-
-EXECUTORS: dict[Where, type[Executor]] = {"debug": InProcess, "local": Local, "here": Here, "slurm": Slurm}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,17 +56,13 @@ def start(what: Start, *, dry_run: bool = False, detach: bool = False) -> int:
     """Checks, writes the folder and starts the job; or says what would be started. Its exit code, where it is
     watched. Raises `UserError`, and leaves everything as it was."""
     run_dir, plan = what.run_dir, what.plan
-    executor = EXECUTORS[plan.where]()
-    request = executor.prepare(plan)
+    backend = backend_of(plan.where)
+    request = backend.prepare(plan)
     if dry_run:
-        lacking = plan.where == "local" and plan.topology.device == "cuda" and (
-            plan.topology.ranks_per_node > len(together(Machine.here().gpus)))
-        print(describe(what.loaded, request, lacking=lacking, code=what.copied))
+        print(describe(what.loaded, request, notes=backend.notes(plan), code=what.copied))
         return 0
 
-    if plan.where == "slurm":
-        require_slurm()
-    check_free(plan)
+    backend.require(plan)
     _check_writable(run_dir)
 
     from drumbeat.launch.attempts.processes import ignoring_signals
@@ -80,12 +71,8 @@ def start(what: Start, *, dry_run: bool = False, detach: bool = False) -> int:
     with _all_or_nothing(what):
         if what.fill and what.code:
             what.fill(what.code)
-        if what.preflight and plan.where in ("here", "slurm"):
-            from drumbeat.launch.start.preflight import check_cluster, check_shared
-
-            check_shared(plan)
-            if plan.where == "slurm" and (expected := check_cluster(request)):
-                print(f"queue      {expected}", flush=True)
+        if what.preflight and (expected := backend.preflight(request)):
+            print(f"queue      {expected}", flush=True)
         if what.preflight and (what.new or what.fill):
             _prepare(what)
         with ignoring_signals(signal.SIGINT):
@@ -93,18 +80,17 @@ def start(what: Start, *, dry_run: bool = False, detach: bool = False) -> int:
             watch.introduce(run_dir, summary(plan))
             if what.code:
                 print(f"code       {Snapshot.require(what.code / 'snapshot.json').text()}", flush=True)
-            if plan.held and (words := note(plan)):
+            for words in backend.notes(plan):
                 print(f"note       {words}", flush=True)
-            if plan.where != "debug":
-                job = executor.submit(request)
-                _write_job(run_dir, plan.where, job.id)
-    if plan.where == "debug":
-        executor.submit(request)
+            submitted = backend.submit(request)
+            _write_job(run_dir, plan.where, submitted)
+    if submitted.work:
+        submitted.work()
         print()
         return watch.conclude(View.read(run_dir))
-    if plan.where != "slurm" and not detach:
-        return watch.follow(View.read(run_dir), job, what.before.attempt if what.before else None)
-    watch.announce(run_dir, job, plan.where)
+    if backend.attached and not detach:
+        return watch.follow(View.read(run_dir), submitted, what.before.attempt if what.before else None)
+    watch.announce(run_dir, submitted, backend)
     return 0
 
 
@@ -126,17 +112,16 @@ def _write(what: Start) -> None:
     if what.new or any(not layer.origin.startswith("--") for layer in loaded.layers):
         write_text(run_dir.config, loaded.as_yaml())
     plan.write(run_dir.plan)
-    _write_job(run_dir, plan.where, None)
+    _write_job(run_dir, plan.where, Submitted(id=None))
     run_dir.write_status("pending", attempt=what.before.number if what.before else -1)
     link = run_dir.path.parent / f".latest.{os.getpid()}"
     link.symlink_to(run_dir.id)
     os.replace(link, run_dir.path.parent / "latest")
 
 
-def _write_job(run_dir: RunDir, where: Where, job: str | None) -> None:
-    """Where the run was started, for those who ask later whether it still is at work."""
-    Job(where=where, id=job, host=socket.gethostname(), process=os.getpid() if where == "debug" else None).write(
-        run_dir.job)
+def _write_job(run_dir: RunDir, where: Where, started: Submitted) -> None:
+    """Where the run was started, for those who ask later whether it still runs."""
+    Job(where=where, id=started.id, host=socket.gethostname(), process=started.process).write(run_dir.job)
 
 
 @contextmanager

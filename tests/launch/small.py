@@ -8,6 +8,7 @@ from drumbeat.configs.load import load
 from drumbeat.configs.run.plan import JobPlan, Topology
 from drumbeat.configs.run.records import Where
 from drumbeat.configs.schema import Config, Site
+from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.plan.job import Machine, plan_job
 
 CONFIG = """\
@@ -44,8 +45,8 @@ def config(folder: Path, *assignments: str) -> Config:
 def plan(folder: Path, *assignments: str, where: Where = "local", cpus: int = 8, gpus: int = 0,
          site: Site | None = None) -> JobPlan:
     """The plan of the small config on a machine with so many cores and GPUs."""
-    machine = Machine(cpus=cpus, gpus=tuple(map(str, range(gpus))))
-    return plan_job(config(folder, *assignments), run_dir=Path("/runs/small/RUN"), where=where, machine=machine,
+    resources = backend_of(where).resources(Machine(cpus=cpus, gpus=tuple(map(str, range(gpus)))))
+    return plan_job(config(folder, *assignments), run_dir=Path("/runs/small/RUN"), where=where, machine=resources,
                     site=site or Site(), folder=Path("/home/me"))
 
 

@@ -418,7 +418,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a config and two runs, on a machine without GPUs and without SLURM."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr("drumbeat.launch.runs.find.program", lambda name: f"/nowhere/{name}")
+    monkeypatch.setattr("drumbeat.launch.backends.typed.program", lambda name: f"/nowhere/{name}")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     states: list[tuple[str, str, State]] = [("done", "aaaaa", "finished"), ("waiting", "bbbbb", "pending")]

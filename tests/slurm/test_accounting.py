@@ -14,9 +14,9 @@ from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Status
 from drumbeat.configs.run.view import View
-from drumbeat.launch.backends.executors import Slurm
+from drumbeat.launch.backends.preflight import check_cluster
+from drumbeat.launch.backends.slurm import Slurm
 from drumbeat.launch.runs.why import why
-from drumbeat.launch.start.preflight import check_cluster
 from tests.launch.node.test_launcher import until
 from tests.runs import write_job, write_plan, write_state
 from tests.slurm.cluster import Cluster

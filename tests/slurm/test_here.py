@@ -21,11 +21,12 @@ import pytest
 from drumbeat.configs import importing
 from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.plan import Held, JobPlan, Topology
+from drumbeat.configs.run.plan import Allocation, JobPlan, Topology
 from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Site
-from drumbeat.launch.backends.allocation import Here, held
-from drumbeat.launch.runs.find import processes_of, still_runs
+from drumbeat.launch.backends.allocation import InAllocation, allocation_around
+from drumbeat.launch.backends.backend import still_runs
+from drumbeat.launch.backends.processes import processes_of
 from drumbeat.launch.runs.stop import ask_to_stop, cancel
 from drumbeat.launch.slurm.client import steps
 from tests.launch import standin
@@ -46,11 +47,12 @@ class Lent(Submitted):
         self.seen: set[int] = set()
         self.run = RunDir(folder / f"{folder.name}-run")
         (self.run.path / "standin").mkdir(parents=True)
-        plan = JobPlan(run_dir=str(self.run.path), name="standin", where="here", held=held({"SLURM_JOB_ID": job}),
+        plan = JobPlan(run_dir=str(self.run.path), name="standin", where="here",
+                       allocation=allocation_around({"SLURM_JOB_ID": job}),
                        topology=Topology(nodes=2, ranks_per_node=1, device="cpu", cpus_per_rank=cpus),
                        site=Site(**site), environment=importing.environment(str(ROOT), []), folder=str(folder),
                        restarts=restarts)
-        self.request = Here().prepare(plan)
+        self.request = InAllocation().prepare(plan)
         replace(plan, python=standin.install(folder)).write(self.run.plan)
         self.resume()
 
@@ -58,7 +60,7 @@ class Lent(Submitted):
         """Starts it, for the first time or once more."""
         write_state(self.run, "pending")
         write_job(self.run, "here", id=self.job, host=socket.gethostname())
-        self.started = Here().submit(self.request)
+        self.started = InAllocation().submit(self.request)
 
     def gone(self) -> None:
         """Waits until nothing of the run is left; the allocation is as it was."""
@@ -97,11 +99,11 @@ def allocate(cluster: Cluster) -> Iterator[Allocate]:
 @on("cgroup")
 def test_what_an_allocation_has(cluster: Cluster, allocate: Allocate) -> None:
     job = allocate("--cpus-per-task=3", "--gres=gpu:2")
-    assert held({"SLURM_JOB_ID": job}) == Held(job=job, nodes=2, cpus=3, gpus=2)
+    assert allocation_around({"SLURM_JOB_ID": job}) == Allocation(job=job, nodes=2, cpus=3, gpus=2)
     cluster.run("scancel", job)
     cluster.wait(job, "CANCELLED", timeout=20)
     with pytest.raises(LaunchError, match=f"SLURM job {job} cannot be used"):
-        held({"SLURM_JOB_ID": job})
+        allocation_around({"SLURM_JOB_ID": job})
 
 
 @on("cgroup")
@@ -155,8 +157,8 @@ def test_cancelled(cluster: Cluster, allocate: Allocate, tmp_path: Path, monkeyp
     run = Lent(cluster, tmp_path, allocate())
     run.up()
     if elsewhere:
-        monkeypatch.setattr("drumbeat.launch.runs.find.processes_of", lambda *_: [])
-        monkeypatch.setattr("drumbeat.launch.runs.stop.processes_of", lambda *_: [])
+        monkeypatch.setattr("drumbeat.launch.backends.contract.processes_of", lambda *_: [])
+        monkeypatch.setattr("drumbeat.launch.backends.processes.processes_of", lambda *_: [])
         assert still_runs(View.read(run.run)).startswith(f"step {run.job}.")
     said = cancel(View.read(run.run))
     assert said.startswith(f"{run.run.id} ended; SLURM job {run.job} stays; there is no checkpoint.")

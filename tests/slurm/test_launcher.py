@@ -22,7 +22,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan, Topology
 from drumbeat.configs.run.records import AttemptStart, Status, Verdict
 from drumbeat.configs.schema import Site
-from drumbeat.launch.backends.executors import Slurm
+from drumbeat.launch.backends.slurm import Slurm
 from tests.launch import standin
 from tests.launch.node.test_launcher import ROOT, alive, until
 from tests.runs import write_job, write_state

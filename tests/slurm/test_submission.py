@@ -16,8 +16,8 @@ from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Site
-from drumbeat.launch.backends.executors import Slurm
-from tests.launch.backends.test_executors import CASES
+from drumbeat.launch.backends.slurm import Slurm
+from tests.launch.backends.test_slurm import CASES
 from tests.launch.small import plan
 from tests.slurm.cluster import Cluster
 

@@ -18,7 +18,7 @@ from drumbeat.configs.run.checkpoint_records import (
     Progress,
     Span,
 )
-from drumbeat.configs.run.plan import Held, JobPlan, Topology
+from drumbeat.configs.run.plan import Allocation, JobPlan, Topology
 from drumbeat.configs.run.record import Record
 from drumbeat.configs.run.records import (
     AttemptStart,
@@ -44,7 +44,7 @@ from drumbeat.configs.schema import Site
 
 BEST = {"step": 3, "phase": "head", "loss": 0.25, "accuracy": 1.0}
 TOPOLOGY = Topology(nodes=2, ranks_per_node=4, device="cuda", cpus_per_rank=8)
-HELD = Held(job="7", nodes=2, cpus=64, gpus=8, inside=True, restarts=1)
+ALLOCATION = Allocation(job="7", nodes=2, cpus=64, gpus=8, inside=True, restarts=1)
 SPAN = Span(phase=1, first=2**40, steps=3, samples=36, digest=f"{2**64 - 1:016x}", attempt=2, ranks=4)
 PROGRESS = Progress(step=7, phase=1, phase_step=2, samples=60, skipped=1, ledger=(SPAN, SPAN), data={"samples": 9},
                     best=BEST, last=BEST, seconds={"training": 1.5})
@@ -78,9 +78,10 @@ ALL = [
                       confusion=[[1, 0], [2, 1]]),
     TREE,
     CodeSnapshot(trees=(TREE,), home="drumbeat/src", folder="lab", python_path=("lab/src",), time=1.0),
-    TOPOLOGY, HELD,
+    TOPOLOGY, ALLOCATION,
     JobPlan(run_dir="/runs/x", name="x", where="here", topology=TOPOLOGY, site=Site(partition="gpu", sbatch={"a": 1}),
-            environment={"OMP_NUM_THREADS": "8"}, folder="/home/me", restarts=3, held=HELD, python="/bin/python"),
+            environment={"OMP_NUM_THREADS": "8"}, folder="/home/me", restarts=3, allocation=ALLOCATION,
+            python="/bin/python"),
 ]
 
 

@@ -13,19 +13,20 @@ import pytest
 from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.plan import Held, JobPlan
+from drumbeat.configs.run.plan import Allocation, JobPlan
 from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Site
-from drumbeat.launch.backends.allocation import Here, each_node, held, note
+from drumbeat.launch.backends.allocation import InAllocation, allocation_around, each_node, note
+from drumbeat.launch.backends.backend import still_runs
+from drumbeat.launch.backends.processes import processes_of
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.node.handover import take_over
-from drumbeat.launch.plan.job import plan_job
+from drumbeat.launch.plan.job import Machine, plan_job
 from drumbeat.launch.runs import attach as watch
-from drumbeat.launch.runs.find import processes_of, still_runs
 from drumbeat.launch.runs.why import why
 from drumbeat.launch.slurm.client import steps
-from drumbeat.launch.slurm.job import START, Allocation
-from tests.launch.backends.test_executors import GOLDEN
+from drumbeat.launch.slurm.job import START, SlurmJob
+from tests.launch.backends.test_slurm import GOLDEN
 from tests.launch.small import config, topology, write_config
 from tests.runs import write_job, write_plan, write_state
 
@@ -52,7 +53,8 @@ def granted(folder: Path, monkeypatch: pytest.MonkeyPatch, given: str = GIVEN.fo
 
 def planned(folder: Path, *assignments: str, site: Site | None = None, **has: int) -> JobPlan:
     """The plan of the small config in an allocation of two nodes."""
-    around = each_node(Held(job="7", **{"nodes": 2, "cpus": 8, **has}))  # type: ignore[arg-type]
+    around = each_node(Machine.here(), Allocation(
+        job="7", **{"nodes": 2, "cpus": 8, **has}))  # type: ignore[arg-type]
     return plan_job(config(folder, *assignments), run_dir=Path("/runs/small/RUN"), where="here", machine=around,
                     site=site or Site(), folder=Path("/home/me"))
 
@@ -65,7 +67,7 @@ def planned(folder: Path, *assignments: str, site: Site | None = None, **has: in
 ])
 def test_what_each_node_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, cpus: int, gpus: int) -> None:
     granted(tmp_path, monkeypatch, given)
-    assert held(os.environ) == Held(job="7", nodes=2, cpus=cpus, gpus=gpus)
+    assert allocation_around(os.environ) == Allocation(job="7", nodes=2, cpus=cpus, gpus=gpus)
 
 
 @pytest.mark.parametrize(("step", "inside"), [("", False), ("0", True), ("4294967290", False)])
@@ -73,8 +75,8 @@ def test_a_shell_in_a_step_of_the_job(tmp_path: Path, monkeypatch: pytest.Monkey
     """But for that of an interactive salloc, which holds nothing."""
     granted(tmp_path, monkeypatch)
     monkeypatch.setenv("SLURM_STEP_ID", step)
-    assert held(os.environ).inside == inside
-    assert ("--overlap" in Here().prepare(planned(tmp_path, inside=inside)).text) == inside
+    assert allocation_around(os.environ).inside == inside
+    assert ("--overlap" in InAllocation().prepare(planned(tmp_path, inside=inside)).text) == inside
 
 
 @pytest.mark.parametrize(("script", "given"), [
@@ -123,23 +125,23 @@ def test_more_than_there_is(tmp_path: Path, assignments: list[str], has: dict[st
 
 def test_gpus_that_slurm_does_not_count(tmp_path: Path) -> None:
     """Where a whole node comes with its GPUs."""
-    text = Here().prepare(planned(tmp_path, "launch.gpus=4", site=Site(gpu_flag="none"))).text
+    text = InAllocation().prepare(planned(tmp_path, "launch.gpus=4", site=Site(gpu_flag="none"))).text
     assert "gres" not in text
 
 
 def test_cores_for_fewer_ranks_than_there_are(tmp_path: Path) -> None:
     """salloc gives a node one core unless told otherwise."""
     plan = planned(tmp_path, "launch.procs=4", "launch.cpus_per_rank=2", cpus=1)
-    assert "--cpus-per-task=1 " in Here().prepare(plan).text
+    assert "--cpus-per-task=1 " in InAllocation().prepare(plan).text
     assert note(plan) == "4 ranks share 1 core on each node; salloc --cpus-per-task=8 gives them their own"
     assert note(planned(tmp_path, "launch.procs=4")) == ""
 
 
 def test_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Regenerate it as tests/launch/backends/test_executors.py says."""
+    """Regenerate it as tests/launch/backends/test_slurm.py says."""
     monkeypatch.delenv("PYTHONPATH")
     site = Site(partition="big", setup=["module load cuda"], environment={"NCCL_DEBUG": "WARN"})
-    text = Here().prepare(planned(tmp_path, gpus=4, site=site)).text
+    text = InAllocation().prepare(planned(tmp_path, gpus=4, site=site)).text
     text = text.replace(sys.executable, "/venv/bin/python").replace(str(ROOT), "/drumbeat")
     if os.environ.get("DRUMBEAT_GOLDEN") == "write":
         (GOLDEN / "here.sh").write_text(text)
@@ -160,7 +162,7 @@ def started(folder: Path, monkeypatch: pytest.MonkeyPatch, srun: str) -> RunDir:
         monkeypatch.setenv(name, value)
     plan = JobPlan(**vars(planned(folder)) | {"run_dir": str(folder / "run")})
     run = RunDir(folder / "run")
-    job = Here().submit(Here().prepare(plan))
+    job = InAllocation().submit(InAllocation().prepare(plan))
     assert job.id == "7"
     until = time.monotonic() + 30
     while job.running():
@@ -219,12 +221,12 @@ def test_who_may_go_on_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     run = RunDir(tmp_path)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("SLURM_JOB_DEPENDENCY", "afternotok:5")
-    allocation = Allocation.here(held=True)
-    assert (allocation.after, allocation.needs_successor()) == ("", False)
+    slurm_job = SlurmJob.here(users_own=True)
+    assert (slurm_job.after, slurm_job.needs_successor()) == ("", False)
     write_job(run, "here", id="7")
-    assert take_over(run, allocation, first=True)
+    assert take_over(run, slurm_job, first=True)
     write_job(run, "here", id="7", cancelled=True)
-    assert not take_over(run, allocation, first=True)
+    assert not take_over(run, slurm_job, first=True)
 
 
 def test_a_dry_run_in_an_allocation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

@@ -14,7 +14,7 @@ from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Result, Status
 from drumbeat.configs.run.view import View
-from drumbeat.launch.runs.find import processes_of
+from drumbeat.launch.backends.processes import processes_of
 from tests.tiny import write_config
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import AttemptStart, Verdict
 from drumbeat.launch.node.handover import look_back
-from drumbeat.launch.slurm.job import Allocation
+from drumbeat.launch.slurm.job import SlurmJob
 from tests.launch.small import plan
 
 LEAVE = Verdict(outcome="stopped", next="leave", words="stopped at step 1: preempted", step=1)
@@ -33,7 +33,7 @@ def looked(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
     def look(job: str, restarts: int, *, first: bool) -> Verdict | None:
         monkeypatch.setenv("SLURM_JOB_ID", job)
         monkeypatch.setenv("SLURM_RESTART_COUNT", str(restarts))
-        return look_back(run, plan(tmp_path, "launch.gpus=0"), Allocation.here(), first=first)
+        return look_back(run, plan(tmp_path, "launch.gpus=0"), SlurmJob.here(), first=first)
 
     return look
 

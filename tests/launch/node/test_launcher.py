@@ -24,7 +24,8 @@ from drumbeat.configs.run.plan import JobPlan, Topology
 from drumbeat.configs.run.records import AttemptStart, Job, NodeDown, Result, Status, Verdict
 from drumbeat.configs.schema import Site
 from drumbeat.launch.attempts.processes import descendants
-from drumbeat.launch.backends.executors import Local, Request
+from drumbeat.launch.backends.contract import Request
+from drumbeat.launch.backends.local import Local
 from tests.launch import standin
 from tests.runs import write_plan
 from tests.tiny import drumbeat, latest, write_config

@@ -17,14 +17,17 @@ import pytest
 from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.plan import Allocation
 from drumbeat.configs.run.records import Status
 from drumbeat.configs.schema import Site
+from drumbeat.launch.backends.allocation import each_node
+from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.plan import gpu_locks, gpus
 from drumbeat.launch.plan.gpu_locks import check_free, hold_gpus
-from drumbeat.launch.plan.job import JobPlan, Topology, Where
+from drumbeat.launch.plan.job import JobPlan, Machine, Topology, plan_job
 from tests.launch import standin
-from tests.launch.small import write_config
+from tests.launch.small import config, write_config
 
 NODE = """
 import sys
@@ -48,10 +51,10 @@ def pool() -> list[str]:
     return [f"GPU-{letter}{os.urandom(6).hex()}" for letter in "ab"]
 
 
-def planned(folder: Path, pool: list[str], *, ranks: int = 1, where: Where = "local") -> JobPlan:
+def planned(folder: Path, pool: list[str], *, ranks: int = 1) -> JobPlan:
     """The plan of a run with a stand-in for torchrun and its ranks."""
     topology = Topology(nodes=1, ranks_per_node=ranks, device="cuda", cpus_per_rank=1)
-    return JobPlan(run_dir=str(folder), name="standin", where=where, topology=topology, site=Site(),
+    return JobPlan(run_dir=str(folder), name="standin", where="local", topology=topology, site=Site(),
                    environment={"CUDA_VISIBLE_DEVICES": ",".join(pool)}, folder=str(folder.parent), restarts=0,
                    python=standin.install(folder.parent))
 
@@ -148,17 +151,22 @@ def test_two_that_have_a_part_each_of_what_both_need_do_not_block_each_other(tmp
     assert taken == [",".join(pool)]
 
 
-@pytest.mark.parametrize("where", ["here", "slurm"])
-def test_slurm_hands_out_the_gpus_of_its_jobs(tmp_path: Path, pool: list[str], where: Where) -> None:
-    inside = planned(tmp_path / "run", pool, ranks=2, where=where)
-    with hold_gpus(planned(tmp_path / "run", pool, ranks=2)), hold_gpus(inside) as plan:
-        check_free(inside)
-        assert plan == inside
+def test_slurm_hands_out_the_gpus_of_its_jobs(tmp_path: Path, pool: list[str]) -> None:
+    """So their plans name none, and hold none."""
+    machine = Machine(cpus=8, gpus=tuple(pool))
+    lent = each_node(machine, Allocation(job="7", nodes=1, cpus=8, gpus=2))
+    for where, resources in (("here", lent), ("slurm", backend_of("slurm").resources(machine))):
+        inside = plan_job(config(tmp_path, "launch.gpus=2"), run_dir=tmp_path / "run", where=where, site=Site(),
+                          machine=resources, folder=tmp_path)  # type: ignore[arg-type]
+        assert "CUDA_VISIBLE_DEVICES" not in inside.environment
+        with hold_gpus(planned(tmp_path / "run", pool, ranks=2)), hold_gpus(inside) as plan:
+            check_free(inside)
+            assert plan == inside
 
 
 def test_a_debug_run_holds_its_gpu_too(tmp_path: Path, pool: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_locks, "PATIENCE", 0.0)
-    with hold_gpus(planned(tmp_path / "run", pool[:1], where="debug")):
+    with hold_gpus(planned(tmp_path / "run", pool[:1])):
         with pytest.raises(LaunchError, match=f"held by process {os.getpid()}") as error, \
                 hold_gpus(planned(tmp_path / "run", pool[:1])):
             pass

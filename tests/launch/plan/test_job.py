@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,8 @@ from drumbeat.configs.patience import SHORTEST, nccl_environment
 from drumbeat.configs.run.files import write_json
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Site
-from drumbeat.launch.plan.job import Machine, leaked, plan_job, torchrun_command, usable_cpus
+from drumbeat.launch.backends.backend import BACKENDS
+from drumbeat.launch.plan.job import Machine, command_text, leaked, plan_job, torchrun_command, usable_cpus
 from tests.launch.small import config, plan, topology
 
 
@@ -169,6 +171,15 @@ def test_a_damaged_plan_is_a_user_error(tmp_path: Path) -> None:
         JobPlan.require(tmp_path / "plan.json")
 
 
+def test_a_command_is_ready_to_paste() -> None:
+    command = ["python", "-m", "torch", "--a=1", "-m", "x", "a b", "--c"]
+    text = command_text(command)
+    assert text == "python -m torch \\\n  --a=1 \\\n  -m x 'a b' \\\n  --c"
+    pasted = f"python() {{ printf '%s|' \"$@\"; }}; {text}"
+    done = subprocess.run(["bash", "-c", pasted], capture_output=True, text=True, check=True)
+    assert done.stdout == "".join(f"{word}|" for word in command[1:])
+
+
 def test_what_describes_the_submitting_job_does_not_leak() -> None:
     inherited = ["SLURM_JOB_ID", "SLURM_CPU_BIND", "SLURMD_NODENAME", "SRUN_DEBUG", "SBATCH_ACCOUNT", "PMI_RANK",
                  "PMIX_ID", "PMI", "MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "GROUP_RANK", "LOCAL_RANK",
@@ -176,4 +187,4 @@ def test_what_describes_the_submitting_job_does_not_leak() -> None:
     harmless = ["SLURM_CONF", "PATH", "HOME", "RANKS", "MY_RANK", "WORLD", "CUDA_VISIBLE_DEVICES", "LOCALE"]
     assert leaked(dict.fromkeys([*inherited, *harmless], "x")) == sorted(inherited)
     for where in ("here", "slurm"):  # where SLURM says which GPUs a job has
-        assert leaked(dict.fromkeys(harmless, "x"), where) == ["CUDA_VISIBLE_DEVICES"]  # type: ignore[arg-type]
+        assert leaked(dict.fromkeys(harmless, "x"), BACKENDS[where].given) == ["CUDA_VISIBLE_DEVICES"]

@@ -19,10 +19,10 @@ from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import CodeTree, Result
 from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Site
+from drumbeat.launch.backends.processes import RANKS, processes_of
 from drumbeat.launch.plan import snapshot, sources
 from drumbeat.launch.plan.job import Machine, plan_job
 from drumbeat.launch.plan.snapshot import Snapshot, newest_code, next_code, survey, take
-from drumbeat.launch.runs.find import RANKS, processes_of
 from tests.launch.small import CONFIG
 from tests.tiny import drumbeat, latest, write_config
 from tests.trainers.test_exactness import kill_all, wait_for

@@ -28,9 +28,10 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import RankError, Result, Saved, Status
 from drumbeat.configs.run.view import View
-from drumbeat.launch.backends.executors import Job
+from drumbeat.launch.backends.backend import backend_of
+from drumbeat.launch.backends.contract import Submitted
+from drumbeat.launch.backends.processes import LAUNCHERS, processes_of
 from drumbeat.launch.runs.attach import announce, conclude, introduce
-from drumbeat.launch.runs.find import LAUNCHERS, processes_of
 from drumbeat.launch.start.describe import summary
 from tests.launch import standin
 from tests.runs import write_heartbeat, write_plan, write_state
@@ -44,7 +45,8 @@ import sys
 from pathlib import Path
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.launch.runs import attach as watch
-from drumbeat.launch.backends.executors import Local, Request
+from drumbeat.launch.backends.contract import Request
+from drumbeat.launch.backends.local import Local
 from drumbeat.configs.run.view import View
 run = RunDir(Path(sys.argv[1]))
 view = View.read(run)
@@ -254,7 +256,7 @@ def test_a_detached_run_holds_no_pipe_of_ours(run: RunDir) -> None:
 
 def test_what_is_said_before_and_after(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
     introduce(run, summary(JobPlan.require(run.plan)))
-    announce(run, Job(id="4711"), "slurm")
+    announce(run, Submitted(id="4711"), backend_of("slurm"))
     lines = capsys.readouterr().out.splitlines()
     assert lines[:4] == [f"run        tiny/{ID}: 2 ranks on the CPU, on this machine", f"folder     runs/tiny/{ID}",
                          "SLURM job  4711", ""]

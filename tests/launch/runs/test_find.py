@@ -15,8 +15,11 @@ from drumbeat.configs.errors import RunError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import RankError, State, Status, StopRequest, Verdict
 from drumbeat.configs.run.view import View
+from drumbeat.launch.backends.backend import still_runs
+from drumbeat.launch.backends.processes import LAUNCHERS, processes_of
+from drumbeat.launch.backends.typed import handle, program
 from drumbeat.launch.commands.main import main
-from drumbeat.launch.runs.find import LAUNCHERS, find_run, handle, look, processes_of, program, still_runs
+from drumbeat.launch.runs.find import find_run, look
 from drumbeat.launch.runs.logs import Tail, log_lines
 from drumbeat.launch.runs.status import clock, status_text
 from drumbeat.launch.runs.stop import ask_to_stop, cancel

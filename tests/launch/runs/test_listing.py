@@ -18,7 +18,8 @@ from drumbeat.configs.run.records import Result
 from drumbeat.configs.run.view import View
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.runs.status import judged, status_text
-from drumbeat.launch.runs.why import REASONS, reason_in_words, why
+from drumbeat.launch.runs.why import why
+from drumbeat.launch.slurm.reasons import REASONS, reason_in_words
 from tests.runs import AS_ANOTHER, shared_folder, write_heartbeat, write_job, write_plan, write_state
 
 IDS = [f"2026010{day}-100000-{letter * 5}" for day, letter in ((1, "a"), (2, "b"), (3, "c"), (4, "d"))]
@@ -120,7 +121,7 @@ def test_why_a_job_waits(runs: list[RunDir], tmp_path: Path, monkeypatch: pytest
 echo '4711|PENDING|Resources|2026-01-05T06:07:08|gpu|{IDS[3]}'
 echo '4712|PENDING|PartitionTimeLimit|N/A|gpu|{IDS[3]}'
 echo '99|PENDING|Priority|N/A|gpu|other'"""))
-    monkeypatch.setattr("drumbeat.launch.runs.find.program", lambda name: name)
+    monkeypatch.setattr("drumbeat.launch.backends.typed.program", lambda name: name)
     assert why_of(runs[3]) == f"""\
 run         {IDS[3]}
 state       pending

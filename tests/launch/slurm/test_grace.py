@@ -9,8 +9,9 @@ import pytest
 
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
-from drumbeat.launch.backends.executors import Slurm
+from drumbeat.launch.backends.slurm import Slurm
 from drumbeat.launch.slurm.grace import grace_warning, lead_seconds, save_seconds
+from tests.launch.backends.test_preflight import programs
 from tests.launch.small import plan
 
 
@@ -52,11 +53,12 @@ def test_the_next_job_is_signalled_earlier(run: RunDir) -> None:
     ("GraceTime=10 PreemptMode=REQUEUE", "", "the GraceTime of partition main is 10 s, and this run took 45 s to save"),
     ("GraceTime=0 PreemptMode=CANCEL", "KillWait                = 30 sec", "KillWait is 30 s, and this run took 45 s"),
 ])
-def test_a_grace_time_shorter_than_a_save(run: RunDir, partition: str, config: str, words: str) -> None:
-    def scontrol(*asked: str) -> tuple[int, str]:
-        return (0, config) if asked[-1] == "config" else (0, f"PartitionName=main {partition}" if partition else "")
-
-    assert grace_warning(run, "main", scontrol) == "", "nothing is known of its saves"
+def test_a_grace_time_shorter_than_a_save(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, partition: str,
+                                          config: str, words: str) -> None:
+    told = f"PartitionName=main {partition}" if partition else ""
+    monkeypatch.setenv("PATH", programs(tmp_path, scontrol=f'case "$*" in "show config") echo "{config}";; '
+                                                           f'"--oneliner show partition main") echo "{told}";; esac'))
+    assert grace_warning(run, "main") == "", "nothing is known of its saves"
     stopped(run, 45.0)
-    said = grace_warning(run, "main", scontrol)
+    said = grace_warning(run, "main")
     assert said.startswith(words) and bool(said) == bool(words)

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from drumbeat.launch.slurm import job as allocation
-from drumbeat.launch.slurm.job import Allocation
+from drumbeat.launch.slurm import client
+from drumbeat.launch.slurm import job as slurm_job
+from drumbeat.launch.slurm.job import SlurmJob
 
 SHOW = """JobId=7 JobName=tiny UserId=root(0) Priority=4294901755 QOS=(null) JobState={state} Reason={reason} \
 Dependency=(null) Requeue={requeue} Restarts={restarts} BatchFlag={batch} ExitCode=0:0 RunTime=00:00:12 \
 TimeLimit=00:10:00 StartTime=2026-11-22T01:54:32 EndTime={end} PreemptTime={preempted} \
 Deadline=N/A Command=/home/me/a b.sh"""
 
-JOB = Allocation(job="7", restarts=1)
+JOB = SlurmJob(job="7", restarts=1)
 
 
 @pytest.fixture
@@ -43,9 +44,9 @@ def answer(folder: Path, text: str | None = None, *, code: int = 0, state: str =
 def test_which_job_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
-    assert Allocation.here() == Allocation("7", 0)
+    assert SlurmJob.here() == SlurmJob("7", 0)
     monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
-    assert Allocation.here() == Allocation("7", 2)
+    assert SlurmJob.here() == SlurmJob("7", 2)
 
 
 @pytest.mark.parametrize(("state", "reason", "restarts", "fate"), [
@@ -88,12 +89,12 @@ def test_without_scontrol_a_successor_is_needed(monkeypatch: pytest.MonkeyPatch)
 def test_the_job_it_follows(scontrol: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "8")
     monkeypatch.setenv("SLURM_JOB_DEPENDENCY", "afternotok:7")
-    assert Allocation.here().after == "7"
+    assert SlurmJob.here().after == "7"
     answer(scontrol, state="CANCELLED")
-    assert Allocation.here().follows_a_cancelled_job()
+    assert SlurmJob.here().follows_a_cancelled_job()
     assert not JOB.follows_a_cancelled_job(), "it follows none"
     answer(scontrol, state="PREEMPTED")
-    assert not Allocation.here().follows_a_cancelled_job()
+    assert not SlurmJob.here().follows_a_cancelled_job()
 
 
 def test_the_end_of_its_time(scontrol: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +123,7 @@ def test_somebody_was_faster(scontrol: Path) -> None:
 
 def test_a_controller_that_restarts_is_waited_for(scontrol: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer(scontrol, "Unable to contact slurm controller (connect failure)", code=1)
-    monkeypatch.setattr(allocation.time, "sleep", lambda seconds: answer(scontrol, ""))
+    monkeypatch.setattr(slurm_job.time, "sleep", lambda seconds: answer(scontrol, ""))
     assert JOB.requeue() == ""
     assert (scontrol / "calls").read_text().count("requeue") == 2
 
@@ -131,12 +132,12 @@ def test_a_refusal_is_told(scontrol: Path, monkeypatch: pytest.MonkeyPatch) -> N
     answer(scontrol, "Requested operation is presently disabled for job 7", code=1)
     assert JOB.requeue() == "Requested operation is presently disabled for job 7"
     monkeypatch.setenv("PATH", "/nowhere")
-    assert JOB.requeue() == "there is no scontrol on this node"
+    assert JOB.requeue() == "there is no scontrol on PATH"
     assert JOB.fate() == "preempted"
 
 
 def test_a_controller_that_never_answers(scontrol: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (scontrol / "scontrol").write_text("#!/bin/sh\nexec sleep 60\n")
-    monkeypatch.setattr(allocation, "WAIT", 0.2)
-    monkeypatch.setattr(allocation, "PATIENCE", 0.1)
-    assert JOB.requeue() == "no answer within 0.2 s"
+    monkeypatch.setattr(client, "WAIT", 0.2)
+    monkeypatch.setattr(slurm_job, "PATIENCE", 0.1)
+    assert JOB.requeue() == "scontrol does not answer within 0.2 s"

@@ -10,7 +10,7 @@ import pytest
 from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
-from drumbeat.launch.backends.executors import Slurm
+from drumbeat.launch.backends.slurm import Slurm
 from drumbeat.launch.slurm import submission
 from tests.launch.small import plan
 

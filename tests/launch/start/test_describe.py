@@ -13,10 +13,10 @@ from drumbeat.configs.load import load, read
 from drumbeat.configs.run.records import Where
 from drumbeat.configs.schema import Site
 from drumbeat.configs.yaml_text import parse
+from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.plan.job import Machine, plan_job
 from drumbeat.launch.start.describe import describe, summary
-from drumbeat.launch.start.start import EXECUTORS
 from tests.launch.small import plan, write_config
 
 DRY_RUN = """\
@@ -139,9 +139,10 @@ PYTHON -m torch.distributed.run \\
 
 def dry_run(folder: Path, where: Where, flags: dict[str, object]) -> str:
     loaded = load(write_config(folder), ["seed=7"], flags)
-    planned = plan_job(loaded.config, run_dir=folder / "runs" / "RUN", where=where, machine=Machine(cpus=8),
-                       site=Site(), folder=folder)
-    return describe(loaded, EXECUTORS[where]().prepare(planned))
+    backend = backend_of(where)
+    planned = plan_job(loaded.config, run_dir=folder / "runs" / "RUN", where=where, site=Site(), folder=folder,
+                       machine=backend.resources(Machine(cpus=8)))
+    return describe(loaded, backend.prepare(planned))
 
 
 @pytest.fixture(autouse=True)
@@ -199,7 +200,7 @@ def test_a_summary_in_a_few_words(tmp_path: Path) -> None:
 def test_the_gpus_to_choose_from(tmp_path: Path) -> None:
     def said(*assignments: str) -> str:
         loaded = load(write_config(tmp_path), list(assignments))
-        return describe(loaded, EXECUTORS["local"]().prepare(plan(tmp_path, *assignments, gpus=4)))
+        return describe(loaded, backend_of("local").prepare(plan(tmp_path, *assignments, gpus=4)))
 
     assert ("\nCUDA_VISIBLE_DEVICES=0,1,2,3\n# of these GPUs the run takes the first 2 that no other run holds\n"
             in said("launch.gpus=2"))

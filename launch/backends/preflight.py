@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 import re
 import socket
-import subprocess
 import time
 from pathlib import Path
 
 from drumbeat.configs.errors import Fault, LaunchError
 from drumbeat.configs.run.plan import JobPlan
-from drumbeat.launch.backends.executors import Request, environment
-from drumbeat.launch.slurm.client import WAIT, ask
+from drumbeat.launch.backends.contract import Request
+from drumbeat.launch.backends.environment import environment
+from drumbeat.launch.backends.script import GIVEN
+from drumbeat.launch.slurm.client import ask
 from drumbeat.launch.slurm.sbatch_errors import refusal
 
 OF_ONE_MACHINE = ("tmpfs", "ramfs", "devtmpfs", "overlay", "squashfs")
@@ -24,29 +25,26 @@ OF_ONE_MACHINE = ("tmpfs", "ramfs", "devtmpfs", "overlay", "squashfs")
 TEMPORARY = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"), Path("/run"))
 """Folders that each machine has for itself, whatever file system they are on."""
 
-SILENT = re.compile(r"contact slurm|connect|timed out|does not answer|no sbatch", re.IGNORECASE)
-"""Of sbatch, where the controller does not answer: no fault of the request's."""
-
 
 def check_cluster(request: Request) -> str:
     """Asks SLURM about the job. Returns when it would start it, in its own words, '' where it does not answer now or
     cannot tell. Raises `LaunchError`."""
-    with environment(request.plan):
-        code, said = _test_only(request.text)
-    if code == 0:
-        found = re.search(r"to start at (\d{4}\S+).* on nodes? (\S+)", said)
+    with environment(request.plan, GIVEN):
+        answer = ask("sbatch", "--test-only", script=request.text)
+    if answer.code == 0:
+        found = re.search(r"to start at (\d{4}\S+).* on nodes? (\S+)", answer.text)
         if not found or int(found[1][:4]) > time.localtime().tm_year + 1:  # behind a job without a time limit: in 2537
             return ""
         return f"SLURM would start it at {found[1].replace('T', ' ')} on {found[2]}"
-    if SILENT.search(said):
+    if answer.unreachable:  # no fault of the request's
         return ""
-    raise LaunchError(refusal(said, request.plan.site, "sbatch --test-only"))
+    raise LaunchError(refusal(answer.text, request.plan.site, "sbatch --test-only"))
 
 
 def check_shared(plan: JobPlan) -> None:
     """Raises `LaunchError` where the nodes would not see the run's folder. This machine sees it, and may be all there
     is of an allocation."""
-    alone = plan.held is not None and plan.held.nodes == 1 and "SLURMD_NODENAME" in os.environ
+    alone = plan.allocation is not None and plan.allocation.nodes == 1 and "SLURMD_NODENAME" in os.environ
     if not alone and (fault := unshared(Path(plan.run_dir))):
         raise LaunchError(fault)
 
@@ -74,18 +72,6 @@ def file_system(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:
         if folder.is_relative_to(place) and len(place.parts) >= depth:
             found, depth = kind, len(place.parts)
     return found
-
-
-def _test_only(script: str) -> tuple[int, str]:
-    """What sbatch says to a script without queueing it."""
-    try:
-        done = subprocess.run(["sbatch", "--test-only"], input=script, capture_output=True, text=True, check=False,
-                              timeout=WAIT)
-    except FileNotFoundError:
-        return 127, "no sbatch"
-    except subprocess.TimeoutExpired:
-        return 1, "sbatch does not answer"
-    return done.returncode, done.stdout + done.stderr
 
 
 def _alone() -> bool:

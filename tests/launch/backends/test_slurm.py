@@ -1,4 +1,4 @@
-"""Requests are text that can be compared whole, and what is submitted is that text."""
+"""The sbatch script is text that can be compared whole, and what is submitted is that text."""
 
 from __future__ import annotations
 
@@ -14,15 +14,7 @@ from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Site
-from drumbeat.launch.backends.executors import (
-    InProcess,
-    Local,
-    Slurm,
-    command_text,
-    environment,
-    require_slurm,
-    standard_files,
-)
+from drumbeat.launch.backends.slurm import Slurm, require_slurm
 from tests.launch.small import plan
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -55,7 +47,7 @@ def sbatch_text(folder: Path, name: str) -> str:
 def test_sbatch_script(tmp_path: Path, name: str) -> None:
     """Regenerate the files, and look at the difference, with
 
-        DRUMBEAT_GOLDEN=write python -m pytest tests/launch/backends/test_executors.py; git diff tests
+        DRUMBEAT_GOLDEN=write python -m pytest tests/launch/backends/test_slurm.py; git diff tests
     """
     file, text = GOLDEN / f"{name}.sbatch", sbatch_text(tmp_path, name)
     if os.environ.get("DRUMBEAT_GOLDEN") == "write":
@@ -77,42 +69,6 @@ def test_folders_with_blanks_are_quoted(tmp_path: Path) -> None:
     text = Slurm().prepare(planned).text
     assert "export PYTHONPATH='/my code:/here'" in text
     assert "'/my venv/python' -u -m submitit.core._submit '/my runs/RUN/submitit'" in text
-
-
-def test_a_command_is_ready_to_paste() -> None:
-    command = ["python", "-m", "torch", "--a=1", "-m", "x", "a b", "--c"]
-    text = command_text(command)
-    assert text == "python -m torch \\\n  --a=1 \\\n  -m x 'a b' \\\n  --c"
-    pasted = f"python() {{ printf '%s|' \"$@\"; }}; {text}"
-    done = subprocess.run(["bash", "-c", pasted], capture_output=True, text=True, check=True)
-    assert done.stdout == "".join(f"{word}|" for word in command[1:])
-
-
-def test_requests_of_this_machine(tmp_path: Path) -> None:
-    text = InProcess().prepare(plan(tmp_path, where="debug")).text
-    assert text == "drumbeat.trainers.worker.main('/runs/small/RUN', ATTEMPT)"
-    text = Local().prepare(plan(tmp_path, "launch.procs=2")).text
-    assert text.endswith("--master-port=PORT \\\n  --max-restarts=0 \\\n"
-                         "  -m drumbeat.trainers.worker /runs/small/RUN ATTEMPT")
-
-
-def test_the_environment_is_as_planned_inside_and_as_before_outside(tmp_path: Path,
-                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURM_JOB_ID", "7")
-    monkeypatch.setenv("OMP_NUM_THREADS", "99")
-    before = dict(os.environ)
-    with pytest.raises(ZeroDivisionError), environment(plan(tmp_path)):
-        assert "SLURM_JOB_ID" not in os.environ
-        assert os.environ["OMP_NUM_THREADS"] == "8"
-        raise ZeroDivisionError
-    assert dict(os.environ) == before
-
-
-def test_programs_started_with_other_standard_files_hold_none_of_ours(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    with standard_files(log):
-        subprocess.run(["sh", "-c", "echo said; echo warned >&2; cat"], check=True)
-    assert sorted(log.read_text().split()) == ["said", "warned"]
 
 
 def fake_slurm(folder: Path, script: str) -> str:

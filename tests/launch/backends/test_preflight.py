@@ -10,8 +10,8 @@ import pytest
 from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Site
-from drumbeat.launch.backends.executors import Slurm
-from drumbeat.launch.start.preflight import check_cluster, file_system, unshared
+from drumbeat.launch.backends.preflight import check_cluster, file_system, unshared
+from drumbeat.launch.backends.slurm import Slurm
 from tests.launch.small import plan
 
 MOUNTS = """\

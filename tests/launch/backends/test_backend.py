@@ -1,0 +1,115 @@
+"""The four backends: what each makes of a plan, and what it says of where a run is."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from drumbeat.configs.errors import LaunchError, RunError
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import Job, Where
+from drumbeat.configs.run.view import View
+from drumbeat.launch.backends.backend import BACKENDS, backend_of
+from drumbeat.launch.plan.job import Machine
+from tests.launch.small import plan
+from tests.runs import write_job, write_plan, write_state
+
+ON_SLURM: tuple[Where, ...] = ("here", "slurm")
+WITHOUT: tuple[Where, ...] = ("debug", "local")
+
+
+def test_each_place_has_a_backend_and_a_flag_of_its_own() -> None:
+    assert set(BACKENDS) == set(get_args(Where))
+    assert {where: backend.flag for where, backend in BACKENDS.items()} == {
+        "debug": "--debug", "local": "", "here": "--here", "slurm": "--slurm"}
+    assert [where for where, backend in BACKENDS.items() if backend.on_slurm] == list(ON_SLURM)
+    assert [where for where, backend in BACKENDS.items() if not backend.attached] == ["slurm"]
+
+
+def test_what_a_plan_may_use() -> None:
+    machine = Machine(cpus=8, gpus=("0", "1"))
+    assert backend_of("local").resources(machine) == machine
+    assert backend_of("debug").resources(machine) == replace(machine, one_rank=True)
+    assert backend_of("slurm").resources(machine) == Machine(cpus=None, gpus=None, nodes=None)
+
+
+def test_the_debugged_rank_is_one_whatever_the_config_asks_for(tmp_path: Path) -> None:
+    made = plan(tmp_path, "launch.gpus=4", "launch.nodes=2", where="debug", gpus=2)
+    assert (made.topology.world_size, made.topology.device) == (1, "cuda")
+    assert backend_of("debug").layout(made) == {}
+    assert backend_of("local").layout(made) == {
+        "launch.nodes": 1, "launch.gpus": 1, "launch.procs": 1, "launch.cpus_per_rank": 8}
+
+
+def test_requests_of_this_machine(tmp_path: Path) -> None:
+    text = backend_of("debug").prepare(plan(tmp_path, where="debug")).text
+    assert text == "drumbeat.trainers.worker.main('/runs/small/RUN', ATTEMPT)"
+    text = backend_of("local").prepare(plan(tmp_path, "launch.procs=2")).text
+    assert text.endswith("--master-port=PORT \\\n  --max-restarts=0 \\\n"
+                         "  -m drumbeat.trainers.worker /runs/small/RUN ATTEMPT")
+
+
+@pytest.mark.parametrize(("where", "titles"), [
+    ("debug", ["call"]), ("local", ["command on each node"]), ("slurm", ["command on each node", "sbatch script"])])
+def test_what_a_dry_run_shows_of_it(tmp_path: Path, where: Where, titles: list[str]) -> None:
+    request = backend_of(where).prepare(plan(tmp_path, "launch.gpus=0", where=where))
+    assert [title for title, _ in request.sections] == titles
+    assert request.text in request.sections[-1][1]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
+    """A run at work somewhere, on a machine without SLURM."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    run = RunDir(tmp_path / "small" / "RUN")
+    write_plan(run)
+    write_state(run, "running")
+    return run
+
+
+@pytest.mark.parametrize(("where", "host", "label"), [
+    ("debug", "", "debug"), ("local", "", "here"), ("local", "away", "away"), ("debug", "away", "away"),
+    ("here", "away", "job 7"), ("slurm", "away", "job 7")])
+def test_where_it_is(run: RunDir, where: Where, host: str, label: str) -> None:
+    write_job(run, where, id="7", host=host or socket.gethostname())
+    assert backend_of(where).label(View.read(run)) == label
+
+
+@pytest.mark.parametrize("where", get_args(Where))
+def test_a_run_that_has_ended_does_not_run(run: RunDir, where: Where) -> None:
+    """And nobody is asked."""
+    write_job(run, where, id="7", host="away")
+    assert backend_of(where).alive(View.read(run)) != ""
+    write_state(run, "stopped")
+    assert backend_of(where).alive(View.read(run)) == ""
+
+
+@pytest.mark.parametrize(("where", "words"), [
+    ("debug", "on another machine, away"), ("local", "on another machine, away"),
+    ("here", "SLURM does not answer"), ("slurm", "SLURM does not answer")])
+def test_what_cannot_be_reached_cannot_be_cancelled(run: RunDir, where: Where, words: str) -> None:
+    write_job(run, where, id="7", host="away")
+    with pytest.raises(RunError, match=words):
+        backend_of(where).cancel(View.read(run))
+    assert not Job.require(run.job).cancelled
+
+
+def test_this_process_is_the_run(tmp_path: Path) -> None:
+    """Nothing trains before all is written down."""
+    started = backend_of("debug").submit(backend_of("debug").prepare(plan(tmp_path, where="debug")))
+    assert (started.id, started.process, started.running()) == (None, os.getpid(), False)
+    assert started.work is not None
+
+
+def test_only_slurm_has_to_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    made = plan(tmp_path, "launch.gpus=0")
+    for where in WITHOUT:
+        backend_of(where).require(made)
+    with pytest.raises(LaunchError, match="there is no SLURM here"):
+        backend_of("slurm").require(made)
