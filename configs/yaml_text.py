@@ -1,4 +1,9 @@
-"""A config as text: YAML in, with the line of each key; YAML out, with a comment behind what deserves one."""
+"""A config as text: YAML in, with the line of each key; YAML out, with a comment behind what deserves one.
+
+OmegaConf's own reader returns values without their lines, which errors and --dry-run name; so this one builds on PyYAML
+and reads as OmegaConf does. The writer exists because PyYAML writes no comments. ruamel.yaml keeps those of a file, but
+those here are computed.
+"""
 
 from __future__ import annotations
 

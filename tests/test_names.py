@@ -171,7 +171,7 @@ def test_a_wheel_holds_drumbeat_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as opened:
         held = set(opened.namelist())
     ours = {str(Path("drumbeat", file.relative_to(ROOT))) for package in MAY_IMPORT
-            for kind in ("*.py", "*.yaml", "*.css") for file in (ROOT / package).rglob(kind)}
+            for kind in ("*.py", "*.yaml", "*.css", "*.html") for file in (ROOT / package).rglob(kind)}
     ours |= {f"drumbeat/{name}" for name in ("__init__.py", "__main__.py", "py.typed")}
     assert {name for name in held if ".dist-info/" not in name} == ours
 

@@ -14,6 +14,7 @@ from drumbeat.configs.run.files import DamagedError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Heartbeat
 from drumbeat.configs.run.view import View
+from drumbeat.configs.text_table import aligned, widths
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.local import SILENCE_SECONDS
 from drumbeat.launch.runs.goodput import goodput
@@ -108,20 +109,22 @@ def damaged_row(run: RunDir, words: str) -> tuple[str, ...]:
 
 
 def _print(rows: Sequence[Sequence[str]], width: int | None = None) -> None:
-    """The table under its heads, in colour and with long names cut where it has a width to fit."""
+    """The table under its heads; where it has a width to fit, in colour and with long names cut."""
+    table = [COLUMNS, *rows]
+    right = [COLUMNS.index(name) for name in RIGHT]
+    if width is None:
+        print("\n".join(aligned(table, right)))
+        return
     from rich.console import Console
     from rich.text import Text
 
-    widths = [max(map(len, column)) for column in zip(COLUMNS, *rows, strict=True)]
-    if width is not None:
-        widths[1] = max(4, widths[1] - max(0, sum(widths) + 2 * len(widths) - 2 - width))
-    console = Console(highlight=False, soft_wrap=True, no_color=width is None)
-    for number, cells in enumerate([COLUMNS, *rows]):
-        line = Text(style="bold" if number == 0 and width else "")
-        for name, cell, space in zip(COLUMNS, cells, widths, strict=True):
-            cut = cell if len(cell) <= space else f"{cell[:space - 1]}…"
-            line.append(f"{cut:>{space}}" if name in RIGHT else f"{cut:<{space}}",
-                        COLORS.get(cell, "") if name == "state" and number and width else "")
-            line.append("  ")
-        line.rstrip()
-        console.print(line)
+    spaces = widths(table)
+    room = max(4, spaces[1] - max(0, sum(spaces) + 2 * len(spaces) - 2 - width))
+    cut = [[cell if number != 1 or len(cell) <= room else f"{cell[:room - 1]}…" for number, cell in enumerate(cells)]
+           for cells in table]
+    state_at = sum(widths(cut)[:2]) + 4
+    console = Console(highlight=False, soft_wrap=True)
+    for number, (cells, line) in enumerate(zip(cut, aligned(cut, right), strict=True)):
+        text = Text(line, style="" if number else "bold")
+        text.stylize(COLORS.get(cells[2], "") if number else "", state_at, state_at + len(cells[2]))
+        console.print(text)

@@ -14,6 +14,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import checkpoint_path, checkpoint_text, damage, progress_at, saved_steps
 from drumbeat.configs.run.records import Heartbeat, Saved, Status
 from drumbeat.configs.run.view import View
+from drumbeat.configs.text_table import aligned
 from drumbeat.launch.attempts.cause import cause
 from drumbeat.launch.backends.backend import backend_of, still_runs
 from drumbeat.launch.backends.local import SILENCE_SECONDS
@@ -110,9 +111,7 @@ def checkpoints_text(run: RunDir) -> str:
                  damage(path) or "digests agree"]
         phase = phases[progress.phase] if progress and progress.phase < len(phases) else "?"
         rows.append((f"{step:,}", phase, f"{size:,.1f} MB", age, metrics, ", ".join(words)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*lines, *(f"set aside  {short(path)}" for path in sorted(run.checkpoints.glob("bad-*")))])
+    return "\n".join([*aligned(rows), *(f"set aside  {short(path)}" for path in sorted(run.checkpoints.glob("bad-*")))])
 
 
 def clock(seconds: float) -> str:

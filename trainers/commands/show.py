@@ -29,6 +29,7 @@ from drumbeat.configs.layers import Layer, short
 from drumbeat.configs.load import build_config
 from drumbeat.configs.preconditions import innermost, needs_data, with_way_out
 from drumbeat.configs.schema import Config, Phase
+from drumbeat.configs.text_table import aligned
 from drumbeat.data.loader import as_tensor
 from drumbeat.data.order import micro_batches, shard
 from drumbeat.trainers.build import (
@@ -154,7 +155,7 @@ def _table(config: Config, model: nn.Module, shapes: dict[str, list[int]]) -> li
             rows.append(("  " * level + name.rpartition(".")[2], type(module).__name__, output,
                          f"{own:,}" if own else "",
                          *(_held(module, modules) for modules in frozen.values())))
-    return _aligned(rows, right={3})
+    return aligned(rows, right={3})
 
 
 def _held(module: nn.Module, frozen: Sequence[nn.Module]) -> str:
@@ -185,7 +186,7 @@ def _memory(config: Config, model: nn.Module, inputs: Any, mode: AbstractContext
     arithmetic = "bfloat16" if forward.bf16 else "float32"
     return [f"memory     of each of {ranks} ranks, a micro-batch at a time" if ranks > 1 else
             "memory     of one rank, a micro-batch at a time",
-            *_aligned(rows, right=set(range(1, 7))),
+            *aligned(rows, right=set(range(1, 7))),
             f"{'':<11}Activations: what autograd keeps of the batch, counted on 2 and {SAMPLES}",
             f"{'':<11}samples in {arithmetic}. The libraries' own memory comes on top."]
 
@@ -220,13 +221,6 @@ def _metric(value: float, unit: str) -> str:
             break
         value /= 1000
     return f"{value:,.0f} {prefix}{unit}" if not prefix or value >= 100 else f"{value:.2f} {prefix}{unit}"
-
-
-def _aligned(rows: Sequence[Sequence[str]], right: set[int]) -> list[str]:
-    """Rows of cells as lines, columns two spaces apart."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(f"{cell:>{width}}" if number in right else f"{cell:<{width}}"
-                      for number, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip() for row in rows]
 
 
 def main() -> int:

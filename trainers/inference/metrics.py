@@ -16,6 +16,7 @@ from torchmetrics.functional import classification as of_classes
 from torchmetrics.functional import regression as of_values
 
 from drumbeat.configs.run.checkpoint_records import Metrics
+from drumbeat.configs.text_table import aligned
 from drumbeat.trainers.tasks import Results, Task
 
 MOST = 30
@@ -119,8 +120,7 @@ def _plain(metrics: dict[str, float]) -> dict[str, float | None]:
 def as_text(found: Metrics, *, most: int | None = MOST) -> str:
     """The metrics as lines of some 80 columns. Of more than `most` classes, those that are worst."""
     metrics = [(name.replace("_", " "), _number(value)) for name, value in found.metrics.items()]
-    width = max(len(name) for name, _ in metrics)
-    lines = [f"{name:<{width}}  {value}" for name, value in metrics]
+    lines = aligned(metrics)
     rows = found.classes
     if most is not None and len(rows) > most:
         lines += ["", f"the {most} worst of {len(rows)}"]
@@ -140,11 +140,7 @@ def _table(kind: str, rows: Sequence[dict[str, Any]]) -> list[str]:
         cells = [["class" if kind == "classification" else "label", "right", *columns]]
         cells += [[row["name"], right(row), *(_number(row[name]) for name in columns)] for row in rows]
     cells = [[_shortened(line[0]), *line[1:]] for line in cells]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    left = 1 if kind == "regression" else 2
-    return ["  ".join(f"{cell:<{width}}" if number < left else f"{cell:>{width}}"
-                      for number, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()
-            for line in cells]
+    return aligned(cells, right=range(1 if kind == "regression" else 2, len(cells[0])))
 
 
 def right(row: dict[str, Any]) -> str:

@@ -1,4 +1,8 @@
-"""Line charts as SVG text, which a page shows in its own colours, light and dark, at any size, without a script."""
+"""Line charts as SVG text, which a page shows in its own colours, light and dark, at any size, without a script.
+
+Matplotlib does not serve here: its SVG has fixed colours, draws text as outlines, and shows no values where the mouse
+rests. A chart library of the browser would need a script, and the page has none and is read offline.
+"""
 
 from __future__ import annotations
 

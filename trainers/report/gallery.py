@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from html import escape
 from typing import Any
+
+from markupsafe import Markup
 
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.schema import Config
@@ -14,6 +15,7 @@ from drumbeat.data.order import Schedule
 from drumbeat.trainers.report import page
 from drumbeat.trainers.report.charts import Chart, colours, draw, number
 from drumbeat.trainers.report.events import Events
+from drumbeat.trainers.report.page import Figure
 
 PhaseSteps = tuple[str, int, int]
 """Name, first and last step of a phase."""
@@ -43,7 +45,7 @@ def phase_steps(config: Config, samples: int | None) -> list[PhaseSteps]:
     return found
 
 
-def charts(events: Events, phases: list[PhaseSteps], best: int | None) -> Iterator[str]:
+def charts(events: Events, phases: list[PhaseSteps], best: int | None) -> Iterator[Figure]:
     """A chart for each metric, with its curves of training and validation; then rate, speed and waiting."""
     groups: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for tag in sorted(events.curves, key=lambda tag: (tag.startswith("speed/"), tag in OWN_TITLES)):
@@ -55,10 +57,10 @@ def charts(events: Events, phases: list[PhaseSteps], best: int | None) -> Iterat
         chart = Chart(title=title, curves=curves, percent=title == WAITING, from_zero="speed" in curves,
                       magnitudes=title in ("loss", "learning rate"), best=best if "validation" in curves else None)
         shown = dict(zip(curves, colours(curves), strict=True)) if title not in OWN_TITLES.values() else {}
-        yield page.figure(title, draw(chart, phases, last), shown, f"┊ best, step {best:,}" if chart.best else "")
+        yield Figure(title, Markup(draw(chart, phases, last)), shown, f"┊ best, step {best:,}" if chart.best else "")
 
 
-def validations(events: Events, phases: list[PhaseSteps], best: dict[str, Any]) -> str:
+def validations(events: Events, phases: list[PhaseSteps], best: dict[str, Any]) -> Markup:
     """Every evaluation of the validation set in numbers."""
     curves = {tag.partition("/")[2]: dict(curve) for tag, curve in events.curves.items()
               if tag.startswith("validation/")}
@@ -66,16 +68,16 @@ def validations(events: Events, phases: list[PhaseSteps], best: dict[str, Any]) 
     rows = [(f"{step:,}", next((name for name, _, last in phases if step <= last), ""),
              *(number(curve[step]) if step in curve else "" for curve in curves.values()),
              "best" if step == best.get("step") else "") for step in steps]
-    return page.fold("validation in numbers", page.table(["step", "phase", *curves, ""], rows)) if rows else ""
+    return page.fold("validation in numbers", page.table(["step", "phase", *curves, ""], rows)) if rows else Markup()
 
 
-def evaluations(run: RunDir) -> Iterator[str]:
+def evaluations(run: RunDir) -> Iterator[Markup]:
     """What `drumbeat evaluate` has left in the run's folder: metrics, plots and sheets."""
     for folder in sorted(path for path in (run.path / "evaluation").glob("*") if path.is_dir()):
         text = folder / "metrics.txt"
         files = sorted(folder.glob("*.png"), key=lambda path: (path.stem in SHEETS, path.stem))
-        plots = [page.figure(SHEETS.get(path.stem, ""), page.image(path.read_bytes(), path.stem.replace("_", " ")),
-                             kind="wide" if path.stem in SHEETS else "plot") for path in files]
+        plots = [Figure(SHEETS.get(path.stem, ""), page.image(path.read_bytes(), path.stem.replace("_", " ")),
+                        kind="wide" if path.stem in SHEETS else "plot") for path in files]
         alone = sum(path.stem not in SHEETS for path in files) % 2 == 1
         split, _, step = folder.name.rpartition("-")
         title, words = f"{split}, step {step}" if split else folder.name, ""
@@ -84,21 +86,20 @@ def evaluations(run: RunDir) -> Iterator[str]:
             if heading := re.match(r"(\w+ set) of \S+, (.+)\n\n", words):  # the page says which run it is
                 title, words = f"{heading[1]}, {heading[2]}", words[heading.end():]
         if words or plots:
-            yield f"<h3>{escape(title)}</h3>"
+            yield page.subtitle(title)
         if words:
-            words = page.listing(words)
-            short = words.count("\n") <= LINES
+            metrics, short = page.listing(words), words.count("\n") <= LINES
             if short and alone:
-                plots.insert(0, page.figure("", words))
+                plots.insert(0, Figure("", metrics))
             else:
-                yield words if short else page.fold("metrics", words)
+                yield metrics if short else page.fold("metrics", metrics)
         yield page.grid(plots)
 
 
-def pictures(events: Events) -> Iterator[str]:
+def pictures(events: Events) -> Iterator[Figure]:
     """The newest sheet of each tag; those with something to read on them as wide as the page."""
     for tag, picture in sorted(events.pictures.items(), key=lambda item: (item[0][:6] != "train/", item[1].step)):
         group, _, name = tag.partition("/")
         title = f"what the model saw: {name}" if group == "train" else f"{group} {name}"
-        yield page.figure(title, page.image(picture.data, title), note=f"step {picture.step:,}",
-                          kind="" if group == "train" else "wide")
+        yield Figure(title, page.image(picture.data, title), note=f"step {picture.step:,}",
+                     kind="" if group == "train" else "wide")

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from markupsafe import Markup
+
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.manifest import checkpoint_path, progress_at, saved_steps
@@ -18,7 +20,7 @@ LOG_LINES = 60
 """Of a log, from its end."""
 
 
-def attempts(view: View, progress: Progress) -> str:
+def attempts(view: View, progress: Progress) -> Markup:
     """Each start of all ranks: on how many, how many of its steps count, and how it ended."""
     rows = []
     for attempt in view.run.all_attempts():
@@ -27,7 +29,7 @@ def attempts(view: View, progress: Progress) -> str:
         rows.append((str(attempt.number), moment(start.time) if start else "", str(mine[0].ranks) if mine else "",
                      f"{sum(span.steps for span in mine):,}",
                      _end_of(attempt, view.state if attempt == view.attempt else None)))
-    return page.table(["attempt", "began", "ranks", "steps saved", "end"], rows) if rows else ""
+    return page.table(["attempt", "began", "ranks", "steps saved", "end"], rows) if rows else Markup()
 
 
 def _end_of(attempt: Attempt, state: State | None) -> str:
@@ -42,7 +44,7 @@ def _end_of(attempt: Attempt, state: State | None) -> str:
     return state or "ended without a word"
 
 
-def words_of(view: View) -> Iterator[str]:
+def words_of(view: View) -> Iterator[Markup]:
     """Of the newest attempt: the traceback it failed with, and the last lines of a log."""
     attempt = view.attempt
     if attempt is None:
@@ -67,7 +69,7 @@ def _tail(log: Path) -> list[str]:
         return file.read().decode(errors="replace").splitlines()[-LOG_LINES:]
 
 
-def checkpoints(run: RunDir, config: Config) -> str:
+def checkpoints(run: RunDir, config: Config) -> Markup:
     """What is saved, newest first."""
     links = {name: (run.checkpoints / name).resolve() for name in ("last", "best")}
     rows = []
@@ -84,7 +86,7 @@ def checkpoints(run: RunDir, config: Config) -> str:
             words.append("not complete")
         rows.append((f"{step:,}", phases.get(progress.phase, "") if progress else "", f"{size:,.1f} MB",
                      moment(saved), ", ".join(words)))
-    return page.table(["step", "phase", "size", "saved", ""], rows) if rows else ""
+    return page.table(["step", "phase", "size", "saved", ""], rows) if rows else Markup()
 
 
 def moment(seconds: float) -> str:

@@ -1,4 +1,8 @@
-"""Pieces of a self-contained HTML page: everything in one file, no script, nothing that is fetched."""
+"""Parts of a self-contained HTML page: everything in one file, no script, nothing that is fetched.
+
+The HTML is in the templates report.html and parts.html. Jinja2 escapes all text; only what is `Markup` already, a part
+of the page, goes in as it is.
+"""
 
 from __future__ import annotations
 
@@ -7,105 +11,119 @@ import io
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from PIL import Image
 
 LARGE = 150_000
 """Bytes from which a picture is sent as a JPEG, where that is smaller."""
 
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-"""What a browser may load for the page: nothing."""
+YAML_LINE = re.compile(r"([ -]*)((?:[\w.]+(?=:(?: |$)))?)(.*?)((?:(?<![^ ])#.*)?)")
+"""Indentation, key, the rest and a comment."""
 
 
-def page(title: str, body: Iterable[str]) -> str:
+@dataclass(frozen=True)
+class Figure:
+    """A chart or a picture under its title, where it has none of its own."""
+
+    title: str
+    body: Markup
+    keys: Mapping[str, int] = field(default_factory=dict)
+    """The numbers of its curves' colours, by the name of the curve."""
+    note: str = ""
+    kind: str = ""
+    """"wide" for the page's whole width, "plot" for a drawing on white, which a dark page inverts."""
+
+
+@cache
+def templates() -> Environment:
+    """The templates beside this file."""
+    return Environment(loader=FileSystemLoader(Path(__file__).parent, encoding="utf-8"), autoescape=True,
+                       undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+def page(title: str, body: Iterable[Markup]) -> str:
     """The whole document."""
-    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>
-{style}</style>
-</head>
-<body>
-{"".join(body)}
-</body>
-</html>
-"""
+    style = Markup(Path(__file__).with_name("report.css").read_text(encoding="utf-8"))
+    return templates().get_template("report.html").render(title=title, style=style, body=body)
 
 
-def section(title: str, *parts: str) -> str:
+def _part(macro: str, *values: Any) -> Markup:
+    return Markup(getattr(templates().get_template("parts.html").module, macro)(*values))
+
+
+def head(id: str, name: str, *, state: str, colour: str, words: str, progress: float | None) -> Markup:  # noqa: A002
+    """The top of the page: which run it is and how it is doing; `progress` in percent, None for no bar."""
+    return _part("head", id, name, state, colour, words, progress)
+
+
+def footer(time: str, folder: Path) -> Markup:
+    """When the page was written, and from what."""
+    return _part("footer", time, str(folder))
+
+
+def section(title: str, *parts: Markup) -> Markup:
     """A heading and what stands below it; nothing where that is nothing."""
-    body = "\n".join(filter(None, parts))
-    return f"<section>\n<h2>{escape(title)}</h2>\n{body}\n</section>\n" if body else ""
+    shown = [part for part in parts if part]
+    return _part("section", title, shown) if shown else Markup()
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def subtitle(title: str) -> Markup:
+    """A heading within a section."""
+    return _part("subtitle", title)
+
+
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:
     """A table of texts."""
-    cells = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n" for row in rows)
-    titles = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    return f'<div class="scroll"><table><tr>{titles}</tr>\n{cells}</table></div>'
+    return _part("table", titles, list(rows))
 
 
-def facts(rows: Iterable[tuple[str, str]]) -> str:
+def facts(rows: Iterable[tuple[str, str]]) -> Markup:
     """Names and values, a line each."""
-    cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>\n" for name, value in rows if value)
-    return f'<table class="facts">{cells}</table>'
+    return _part("facts", list(rows))
 
 
-def tiles(rows: Iterable[tuple[str, str, str]]) -> str:
+def tiles(rows: Iterable[tuple[str, str, str]]) -> Markup:
     """The numbers that matter most: name, value, and a word to it. In rows of about the same length, on a wide window
     and on a narrow one."""
-    cells = [f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>\n"
-             for name, value, note in rows]
-    wide, narrow = (math.ceil(len(cells) / max(1, math.ceil(len(cells) / most))) for most in (6, 4))
-    return f'<dl class="tiles" style="--wide: {wide}; --narrow: {narrow}">{"".join(cells)}</dl>' if cells else ""
+    shown = list(rows)
+    wide, narrow = (math.ceil(len(shown) / max(1, math.ceil(len(shown) / most))) for most in (6, 4))
+    return _part("tiles", shown, wide, narrow) if shown else Markup()
 
 
-def figure(title: str, body: str, keys: Mapping[str, int] | None = None, note: str = "", *, kind: str = "") -> str:
-    """A chart or a picture under its title, where it has none of its own. `keys` are the numbers of its curves'
-    colours; `kind` is "wide" for the page's whole width, "plot" for a drawing on white, which a dark page inverts.
-    """
-    named = "".join(f'<span class="key" style="--c: var(--c{colour})">{escape(key)}</span>'
-                    for key, colour in (keys or {}).items())
-    said = f"<span>{escape(note)}</span>" if note else ""
-    caption = f"<figcaption><h3>{escape(title)}</h3>{named}{said}</figcaption>" if title else ""
-    return f'<figure class="{kind}">{caption}{body}</figure>\n'
-
-
-def grid(figures: Iterable[str]) -> str:
+def grid(figures: Iterable[Figure]) -> Markup:
     """Figures side by side where there is room, two in a row, and the last three in one where the last would be alone;
     then the wide ones."""
     every = list(figures)
-    wide = [one for one in every if one.startswith('<figure class="wide')]
-    narrow = [one for one in every if one not in wide]
+    wide = [one for one in every if one.kind == "wide"]
+    narrow = [one for one in every if one.kind != "wide"]
     pairs = len(narrow) - 3 if len(narrow) > 1 and len(narrow) % 2 else len(narrow)
     rows = [("grid", narrow[:pairs]), ("grid thirds", narrow[pairs:]), ("grid", wide)]
-    return "".join(f'<div class="{kind}">{"".join(some)}</div>\n' for kind, some in rows if some)
+    return _part("grid", [(kind, some) for kind, some in rows if some])
 
 
-def fold(title: str, body: str, *, opened: bool = False) -> str:
-    """What is there for who wants it."""
-    return f"<details{' open' * opened}><summary>{escape(title)}</summary><div>{body}</div></details>"
+def fold(title: str, body: Markup, *, opened: bool = False) -> Markup:
+    """A part that is hidden until the reader opens it."""
+    return _part("fold", title, body, opened)
 
 
-def listing(text: str) -> str:
+def listing(text: str) -> Markup:
     """Text as it stands."""
-    return f"<pre>{escape(text)}</pre>"
+    return _part("listing", text)
 
 
-def yaml(text: str) -> str:
+def yaml(text: str) -> Markup:
     """YAML, its keys and comments told apart."""
-    marked = re.sub(r"(?m)^([ -]*)([\w.]+)(?=:(?: |$))", r"\1<b>\2</b>", escape(text, quote=False))
-    return "<pre>" + re.sub(r"(?m)(^ *| +)(#.*)$", r"\1<i>\2</i>", marked) + "</pre>"
+    lines = [match.groups() for line in text.splitlines() if (match := YAML_LINE.fullmatch(line))]
+    return _part("yaml", lines)
 
 
-def image(data: bytes, name: str) -> str:
+def image(data: bytes, name: str) -> Markup:
     """An encoded image, inside the page; a large one as a JPEG where that is smaller. Words in place of one that cannot
     be read, perhaps because it is being written."""
     try:
@@ -113,13 +131,11 @@ def image(data: bytes, name: str) -> str:
             kind, (width, height) = str(opened.format).lower(), opened.size
             whole = opened.convert("RGBA")
     except OSError:
-        return f'<p class="faint">{escape(name)} cannot be read</p>'
+        return _part("unreadable", name)
     if len(data) > LARGE:
         buffer, ground = io.BytesIO(), Image.new("RGB", whole.size, "white")
         ground.paste(whole, mask=whole)
         ground.save(buffer, "JPEG", quality=88, optimize=True)
         if len(buffer.getvalue()) < len(data):
             kind, data = "jpeg", buffer.getvalue()
-    source = base64.b64encode(data).decode("ascii")
-    return (f'<img alt="{escape(name)}" width="{width}" height="{height}" '
-            f'src="data:image/{kind};base64,{source}">')
+    return _part("image", name, width, height, f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}")

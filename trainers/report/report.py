@@ -10,10 +10,10 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from html import escape
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
 from rich.console import Console
 
 from drumbeat.configs.errors import Fault, RunError, UserError
@@ -55,12 +55,12 @@ def report(run: RunDir) -> str:
         page.section("Attempts", attempts(view, progress), *words_of(view)),
         page.section("Checkpoints", checkpoints(run, config)),
         page.section("Config", page.fold("all values", page.yaml(run.config.read_text(encoding="utf-8")))),
-        f"<footer>Written by Drumbeat on {moment(time.time())} from {escape(str(run.path))}.</footer>",
+        page.footer(moment(time.time()), run.path),
     ]
     return page.page(f"{config.name} {run.id}", body)
 
 
-def _head(view: View, config: Config) -> str:
+def _head(view: View, config: Config) -> Markup:
     run, beat, state = view.run, view.heartbeat or Heartbeat(), view.state or "unknown"
     words = view.verdict.removeprefix(f"{state} ")
     if state == "finished":
@@ -72,12 +72,10 @@ def _head(view: View, config: Config) -> str:
             words += "; it may be dead"
         elif state == "running" and beat.eta_seconds is not None:
             words += f", {duration(beat.eta_seconds)} to go"
-    bar = ""
-    if state not in ("finished", "unknown") and beat.steps:
-        bar = f'<div class="progress"><i style="width: {100 * beat.step / beat.steps:.1f}%"></i></div>'
-    return (f'<header><p class="faint mono">{escape(run.id)}</p><h1>{escape(config.name)}</h1>'
-            f'<p class="state"><span class="badge {COLOURS.get(state, "odd")}">{escape(state)}</span>'
-            f'<span>{escape(words if words != state else "")}</span></p>{bar}</header>\n')
+    unfinished = state not in ("finished", "unknown") and beat.steps
+    return page.head(run.id, config.name, state=state, colour=COLOURS.get(state, "odd"),
+                     words=words if words != state else "",
+                     progress=100 * beat.step / beat.steps if unfinished else None)
 
 
 def _tiles(config: Config, view: View, best: dict[str, Any], events: Events) -> Iterator[tuple[str, str, str]]:
