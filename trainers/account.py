@@ -31,7 +31,7 @@ class Account:
     """Samples that could not be read."""
 
     def add(self, batch: Batch) -> None:
-        """A step's share."""
+        """Counts this rank's shard of a step."""
         self.steps += 1
         self.samples += len(batch.positions)
         self.digest = (self.digest + digest(batch.positions.numpy(), batch.indices.numpy())) % 2**64

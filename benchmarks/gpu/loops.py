@@ -99,18 +99,18 @@ def _product_step(made: Config, scale: Scale) -> Callable[[], object]:
     world = World(rank=0, local_rank=0, size=1, device=scale.device)
     fetch = BatchFetcher(sets.train, indices=lambda positions: positions)
     batch = next(iter(batches(fetch, [range(scale.work.batch)], workers=0, pin_memory=scale.on_gpu)))
-    stage = build_phase_runner(made, 0, place_model(made, scale.device), build_task(made, sets, scale.device), world,
-                  build_forward(made, world.device))
-    stage.start(batch, None)
+    runner = build_phase_runner(made, 0, place_model(made, scale.device), build_task(made, sets, scale.device), world,
+                                build_forward(made, world.device))
+    runner.start(batch, None)
     numbers = count()
     pending: list[FiniteCheck | None] = []
 
     def step() -> None:
         """As the loop takes it: whether the step before was taken is asked when this one is under way."""
-        stage.backward(batch, next(numbers))
+        runner.backward(batch, next(numbers))
         if pending:
-            stage.settle(pending.pop())
-        pending.append(stage.update())
+            runner.settle(pending.pop())
+        pending.append(runner.update())
 
     return step
 

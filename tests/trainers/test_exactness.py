@@ -1,8 +1,7 @@
 """A run that was killed and resumed computes what it would have computed: weights, buffers and metrics, bit for bit.
 
-What the experiment before the house taught: from three ranks on this holds only because `PhaseRunner.start` runs one
-discarded forward and backward before it loads the state; and buffers are rank 0's everywhere, broadcast and never
-averaged.
+From three ranks on this holds only because `PhaseRunner.start` runs one discarded forward and backward before it loads
+the state; and buffers are rank 0's everywhere, broadcast and never averaged.
 """
 
 from __future__ import annotations

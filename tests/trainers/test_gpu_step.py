@@ -49,12 +49,12 @@ CASES: dict[str, tuple[str, Sequence[str], int, Batch]] = {
 }
 
 
-def stage(gpu: FakeGpu, config: Config, number: int) -> PhaseRunner:
+def runner(gpu: FakeGpu, config: Config, number: int) -> PhaseRunner:
     world = World(rank=0, local_rank=0, size=1, device=GPU)
     model = gpu.place(place_model(config, torch.device("cpu")))
     with gpu.watched():
         made = build_phase_runner(config, number, model, build_task(config, None, GPU), world,
-                     build_forward(config, world.device))
+                                  build_forward(config, world.device))
     gpu.waits.clear()  # once, for the transforms' own tensors and the weights of classes
     return made
 
@@ -62,7 +62,7 @@ def stage(gpu: FakeGpu, config: Config, number: int) -> PhaseRunner:
 @pytest.mark.parametrize("case", CASES)
 def test_a_step_waits_for_nothing_but_the_verdict_on_the_one_before(gpu: FakeGpu, case: str) -> None:
     name, words, number, samples = CASES[case]
-    one = stage(gpu, load(name, words).config, number)
+    one = runner(gpu, load(name, words).config, number)
     with gpu.watched():
         one.start(gpu.pin(samples), None)
         gpu.acts.clear()
@@ -78,7 +78,7 @@ def test_a_step_waits_for_nothing_but_the_verdict_on_the_one_before(gpu: FakeGpu
 
 def test_the_host_waits_where_the_optimizer_cannot_leave_a_step_out(gpu: FakeGpu) -> None:
     name, words, number, samples = CASES["mixed and weighed"]
-    one = stage(gpu, load(name, [*words, "phases.train.optimizer={_target_: torch.optim.RMSprop}"]).config, number)
+    one = runner(gpu, load(name, [*words, "phases.train.optimizer={_target_: torch.optim.RMSprop}"]).config, number)
     with gpu.watched():
         one.backward(gpu.pin(samples), 0)
         one.update()

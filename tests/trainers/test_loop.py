@@ -113,7 +113,7 @@ LATE, AT_ONCE = "torch.optim", "tests.trainers.test_loop"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run has become, and what it has said."""
+    """What a run has become, and what it has printed."""
 
     error: str
     reports: list[str]

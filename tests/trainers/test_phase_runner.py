@@ -40,7 +40,7 @@ def config(*, mix: bool = False, optimizer: str = "torch.optim.SGD",
         "phases": {"only": {"epochs": 1, "optimizer": {"_target_": optimizer, "lr": 0.1, **options}}}, **values})])
 
 
-def stage(*, model: Callable[[], nn.Module] = lambda: nn.Linear(3, 4), task: Task | None = None, world: World = ALONE,
+def runner(*, model: Callable[[], nn.Module] = lambda: nn.Linear(3, 4), task: Task | None = None, world: World = ALONE,
           largest: int | None = None, **values: Any) -> PhaseRunner:
     torch.manual_seed(0)
     made = config(max_batch_per_device=largest, **values)
@@ -63,7 +63,7 @@ MIXED = {"own": OWN, "partner": PARTNER, "kept": KEPT}
 
 
 def test_the_loss_of_mixed_targets_by_hand() -> None:
-    one = stage(mix=True)
+    one = runner(mix=True)
     outputs = one.model(batch(MIXED).inputs)
     logs = outputs.detach().log_softmax(1)
     expected = [-(kept * logs[row, own] + (1 - kept) * logs[row, partner]).item() for row, (own, partner, kept)
@@ -75,7 +75,7 @@ def test_the_loss_of_mixed_targets_by_hand() -> None:
 @pytest.mark.parametrize("kept", [0, 1])
 def test_a_sample_that_keeps_all_or_nothing_is_not_mixed(kept: int) -> None:
     """Then training is that on its own target, or on its partner's, bit for bit."""
-    mixed, plain = stage(mix=True), stage(mix=False)
+    mixed, plain = runner(mix=True), runner(mix=False)
     take(mixed, batch(MIXED | {"kept": torch.full((5,), float(kept))}), 0)
     take(plain, batch(OWN if kept else PARTNER), 0)
     for one, other in zip(mixed.model.parameters(), plain.model.parameters(), strict=True):
@@ -84,7 +84,7 @@ def test_a_sample_that_keeps_all_or_nothing_is_not_mixed(kept: int) -> None:
 
 @pytest.mark.parametrize("largest", [1, 2, 4])
 def test_micro_batches_take_their_own_part_of_the_mixed_targets(largest: int) -> None:
-    whole, cut = stage(mix=True), stage(mix=True, largest=largest)
+    whole, cut = runner(mix=True), runner(mix=True, largest=largest)
     losses = [take(one, batch(MIXED), 0)[0].item() for one in (whole, cut)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-6)
     for one, other in zip(whole.model.parameters(), cut.model.parameters(), strict=True):
@@ -98,7 +98,7 @@ POINTS = torch.randn(7, 3, generator=torch.Generator().manual_seed(2))
 
 def weighted_step(world: World, largest: int | None) -> tuple[float, list[Tensor]]:
     """This rank's part of the loss of a step on seven weighted samples, and the gradients that came of it."""
-    one = stage(task=Classification(loss=nn.CrossEntropyLoss(weight=WEIGHT)), world=world, largest=largest,
+    one = runner(task=Classification(loss=nn.CrossEntropyLoss(weight=WEIGHT)), world=world, largest=largest,
                 batch_size=7)
     mine = torch.tensor(list(shard(7, world.rank, world.size)))
     before = [parameter.detach().clone() for parameter in one.model.parameters()]
@@ -110,7 +110,7 @@ def weighted_step(world: World, largest: int | None) -> tuple[float, list[Tensor
 
 def torchs_step() -> tuple[float, list[Tensor]]:
     """The same from torch's own mean over the whole batch."""
-    model = stage().model
+    model = runner().model
     loss = functional.cross_entropy(model(POINTS), CLASSES, weight=WEIGHT)
     return float(loss.detach()), list(torch.autograd.grad(loss, list(model.parameters())))
 
@@ -120,7 +120,7 @@ def test_a_weighted_loss_is_torchs_weighted_mean(largest: int | None) -> None:
     loss, gradients = weighted_step(ALONE, largest)
     expected, wanted = torchs_step()
     assert loss == pytest.approx(expected, rel=1e-6)
-    whole = functional.cross_entropy(stage().model(POINTS).detach(), CLASSES, weight=WEIGHT, reduction="sum")
+    whole = functional.cross_entropy(runner().model(POINTS).detach(), CLASSES, weight=WEIGHT, reduction="sum")
     assert expected != pytest.approx(float(whole) / 7, rel=0.01)
     for one, other in zip(gradients, wanted, strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
@@ -137,7 +137,7 @@ def _rank(rank: int, size: int, port: int, folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_a_weighted_loss_is_that_of_the_whole_batch_on_any_number_of_ranks(tmp_path: Path, ranks: int) -> None:
-    """Although their shares weigh differently, and one rank's micro-batch may weigh nothing."""
+    """Although their shards weigh differently, and one rank's micro-batch may weigh nothing."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -155,19 +155,19 @@ def test_a_task_may_have_no_weights() -> None:
     class Own:
         losses = staticmethod(Classification().losses)
 
-    own, ours = stage(task=Own()), stage()  # type: ignore[arg-type]
+    own, ours = runner(task=Own()), runner()  # type: ignore[arg-type]
     assert take(own, batch(OWN), 0)[0] == take(ours, batch(OWN), 0)[0]
 
 
 def test_mixed_samples_weigh_what_both_their_classes_do() -> None:
-    one = stage(mix=True, task=Classification(loss=nn.CrossEntropyLoss(weight=WEIGHT)))
+    one = runner(mix=True, task=Classification(loss=nn.CrossEntropyLoss(weight=WEIGHT)))
     losses = one._losses(one.model(batch(MIXED).inputs), MIXED).detach()
     weights = KEPT * WEIGHT[OWN] + (1 - KEPT) * WEIGHT[PARTNER]
     assert take(one, batch(MIXED), 0)[0].item() == pytest.approx(float(losses.sum() / weights.sum()), rel=1e-6)
 
 
 def test_a_batch_that_weighs_nothing_changes_nothing() -> None:
-    one = stage(task=Classification(loss=nn.CrossEntropyLoss(weight=torch.tensor([0.0, 1.0, 1.0, 1.0]))))
+    one = runner(task=Classification(loss=nn.CrossEntropyLoss(weight=torch.tensor([0.0, 1.0, 1.0, 1.0]))))
     before = [parameter.detach().clone() for parameter in one.model.parameters()]
     loss, taken = take(one, batch(torch.zeros(5, dtype=torch.int64)), 0)
     assert (loss.item(), taken) == (0.0, True)
@@ -199,7 +199,7 @@ class Lion(torch.optim.Optimizer):
     ("tests.trainers.test_phase_runner.Lion", {})])
 def test_the_start_foresees_the_optimizers_tensors(optimizer: str, options: dict[str, float]) -> None:
     """By name, shape and type as they are after a step, without one; and it leaves the state as it was."""
-    one, other = (stage(model=lambda: nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), optimizer=optimizer,
+    one, other = (runner(model=lambda: nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), optimizer=optimizer,
                         options=options) for _ in range(2))
     before, made = weights_sha256(one.model.state_dict()), set(one.tensors())
     versions = [parameter._version for parameter in one.trained]
@@ -220,7 +220,7 @@ def test_the_start_foresees_the_optimizers_tensors(optimizer: str, options: dict
 def test_a_pass_is_seeded_as_by_torch() -> None:
     """By the phase, the step and the rank, for every generator of the CPU."""
     drawn: list[Tensor] = []
-    one = stage()
+    one = runner()
     one.model.register_forward_pre_hook(lambda module, given: drawn.append(torch.rand(3)))
     one.backward(batch(OWN), 7)
     torch.manual_seed(key(0, "step", 0, 7, 0))
@@ -229,7 +229,7 @@ def test_a_pass_is_seeded_as_by_torch() -> None:
 
 def test_a_step_does_not_ask_for_devices_of_all_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
     """As torch.manual_seed does, in 200 us."""
-    one = stage()
+    one = runner()
     monkeypatch.setattr(torch, "manual_seed", None)
     take(one, batch(OWN), 0)
 
@@ -268,7 +268,7 @@ def test_tf32_is_fp32_on_the_cpu(as_before: None) -> None:
     products = []
     for precision in ("fp32", "tf32"):
         set_precision(precision)
-        one = stage(precision=precision)
+        one = runner(precision=precision)
         assert not one.forward.bf16
         with one.forward.autocast():
             products.append(one.model(POINTS) @ POINTS.new_ones(4, 4))

@@ -53,13 +53,13 @@ def step_rate(config: Config, sets: Sets, batch: Any, device: torch.device) -> f
     """Samples a second of the first phase's step."""
     world = World(rank=0, local_rank=0, size=1, device=device)
     config = with_facts(config, facts_of(sets.train))
-    stage = build_phase_runner(config, 0, place_model(config, device), build_task(config, sets, device), world,
-                  build_forward(config, world.device))
-    stage.start(batch, None)
+    runner = build_phase_runner(config, 0, place_model(config, device), build_task(config, sets, device), world,
+                                build_forward(config, world.device))
+    runner.start(batch, None)
 
     def step(number: int) -> int:
-        stage.backward(batch, number)
-        stage.settle(stage.update())
+        runner.backward(batch, number)
+        runner.settle(runner.update())
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return len(batch.positions)
