@@ -124,7 +124,7 @@ def test_stopped_and_resumed_in_the_same_allocation(cluster: Cluster, allocate: 
     """What was asked of the run before, and how it ended, is not said of the one that goes on."""
     run = Lent(cluster, tmp_path, allocate())
     run.up()
-    ask_to_stop(run.run)
+    ask_to_stop(View.read(run.run))
     run.gone()
     assert (run.state(), run.words(0)) == ("stopped", "stopped at step 1: as asked")
     run.resume()
@@ -139,7 +139,7 @@ def test_two_runs_share_it_and_others_wait(cluster: Cluster, allocate: Allocate,
     assert not set(runs[0].up().values()) & set(runs[1].up().values())
     waiting, unwanted = (Lent(cluster, tmp_path / name, job) for name in ("three", "four"))
     until(lambda: len(processes_of(View.read(unwanted.run))) == 2)  # bash and srun
-    cancel(unwanted.run)
+    cancel(View.read(unwanted.run))
     unwanted.gone()
     for run in runs:
         assert waiting.run.newest_attempt() is None
