@@ -161,6 +161,19 @@ def test_only_backends_know_what_a_place_means() -> None:
     assert wrong == []
 
 
+def test_one_file_calls_slurms_programs() -> None:
+    """All but the job that submitit queues, and the srun of the job's script."""
+    programs = {"squeue", "scontrol", "sinfo", "scancel", "sacctmgr", "sbatch", "srun"}
+    wrong = []
+    for file in files("launch"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("subprocess."):
+                first = next((inner.value for inner in ast.walk(node) if isinstance(inner, ast.Constant)), None)
+                if first in programs:
+                    wrong.append(f"{file.relative_to(ROOT)}:{node.lineno}")
+    assert wrong == []
+
+
 def test_launch_names_nothing_heavy() -> None:
     assert [f"{file.name}:{line} imports {name}" for file in files("launch") for name, line in imported(file)
             if top(name) in LAUNCH_NEVER] == []

@@ -22,7 +22,7 @@ REASONS = {"stopped": "as asked", TIME_LIMIT: "the job's time limit is near", TE
 
 
 def judge(run: RunDir, attempt: Attempt, *, restarts: int, slurm: str = "", queue: bool = True) -> Verdict:
-    """The verdict of an attempt that is over. `slurm` says what SLURM has done to the job (`Allocation.fate`), '' where
+    """The verdict of an attempt that is over. `slurm` says what SLURM has done to the job (`SlurmJob.fate`), '' where
     there is no SLURM to queue it again; `queue` whether that may be: not where the job is the user's own."""
     saved, asked, step = Saved.read(attempt.saved), StopRequest.read(attempt.stop), newest_checkpoint(run)
     if saved and saved.state == "finished":

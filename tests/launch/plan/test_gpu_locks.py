@@ -32,7 +32,7 @@ from tests.launch.small import config, write_config
 NODE = """
 import sys
 from drumbeat.launch.plan import gpu_locks
-from drumbeat.launch.node.launcher import Node
+from drumbeat.launch.node.node import Node
 gpu_locks.PATIENCE = 0
 Node(sys.argv[1].removesuffix("/submitit"))()
 """

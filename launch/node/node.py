@@ -1,0 +1,61 @@
+"""What submitit runs, once on each node: finds out whether the run is this job's, holds the GPUs, and has a launcher
+run attempts until it leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from drumbeat.configs.errors import UserError
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.plan import JobPlan
+from drumbeat.configs.run.processes import end_with
+from drumbeat.configs.run.records import Status
+from drumbeat.launch.backends.backend import backend_of
+from drumbeat.launch.node.handover import take_over
+from drumbeat.launch.node.launcher import Launcher, RunFailedError, wait_until
+from drumbeat.launch.plan.gpu_locks import hold_gpus
+from drumbeat.launch.slurm.job import SlurmJob
+
+PLAN_PATIENCE = 60.0
+"""Seconds to wait for the run's files: on another machine's disk they may appear late."""
+
+
+class Node:
+    """What runs on each node of the run in this folder; `launch/backends/task.py` has submitit call it."""
+
+    def __init__(self, run_dir: str) -> None:
+        self.run_dir = run_dir
+
+    def __call__(self) -> None:
+        """Runs attempts on this node until the run ends or leaves the allocation. Raises `RunFailedError`."""
+        run = RunDir(Path(self.run_dir))
+        for unfinished in run.submitit.glob("*.save_tmp"):
+            unfinished.unlink(missing_ok=True)  # or submitit would refuse to write its result
+        wait_until(run.plan.exists, PLAN_PATIENCE)
+        plan, before = JobPlan.require(run.plan), run.newest_number()
+        node, slurm_job = 0, None
+        if backend_of(plan.where).on_slurm:
+            wait_until(run.job.exists, PLAN_PATIENCE)
+            node, slurm_job = int(os.environ["SLURM_NODEID"]), SlurmJob.here(users_own=plan.allocation is not None)
+            if not take_over(run, slurm_job, first=node == 0):
+                print("the run has ended, or goes on in another job: nothing to do", flush=True)
+                return
+        else:
+            end_with(os.getppid(), signal.SIGTERM)  # submitit's controller
+        try:
+            with hold_gpus(plan) as plan:
+                after = Launcher(run, plan, node=node, slurm_job=slurm_job).run_attempts()
+        except UserError as error:  # another run has taken the GPUs since this one was started
+            words = [error.faults[0].what, *error.faults[0].given.splitlines()]
+            run.write_status("failed", attempt=before, verdict="; ".join(words))
+            raise RunFailedError("; ".join(words)) from None
+        except Exception as error:
+            if node == 0:
+                run.write_status("failed", attempt=max(before, run.newest_number()),
+                                 verdict=f"the node launcher failed: {type(error).__name__}: {error}")
+            raise
+        if after == "give up":
+            status = Status.read(run.status)
+            raise RunFailedError(status.verdict if status else "")

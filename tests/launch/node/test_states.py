@@ -1,0 +1,63 @@
+"""The launcher's table: each state has an end, and each verdict a way."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import Next
+from drumbeat.launch.attempts.verdict import REASONS
+from drumbeat.launch.node.launcher import Launcher
+from drumbeat.launch.node.states import SIGNALS, TRANSITIONS, Event, Outcome, State
+from tests.launch.small import plan
+
+
+def after(state: State) -> set[State]:
+    """The states that may follow."""
+    return {then for (before, _), then in TRANSITIONS.items() if before is state}
+
+
+def test_from_everywhere_there_is_a_way_out_and_from_there_is_none() -> None:
+    reached, leaving = {State.JOIN}, {State.LEAVE}
+    for _ in State:
+        reached |= {then for state in reached for then in after(state)}
+        leaving |= {state for state in State if after(state) & leaving}
+    assert reached == leaving == set(State)
+    assert after(State.LEAVE) == set()
+
+
+def test_each_outcome_and_each_verdict_leads_somewhere() -> None:
+    assert {outcome for _, outcome in TRANSITIONS} == set(Outcome)
+    verdicts = {outcome for outcome in Outcome if outcome.value in get_args(Next)}
+    assert {outcome.value for outcome in verdicts} == set(get_args(Next))
+    assert verdicts <= {outcome for state, outcome in TRANSITIONS if state is State.DECIDE}
+
+
+def test_only_a_restart_stays() -> None:
+    assert [outcome for (state, outcome), then in TRANSITIONS.items()
+            if state is State.DECIDE and then is not State.LEAVE] == [Outcome.RESTART]
+
+
+def test_each_event_has_words() -> None:
+    assert {event.value for event in Event} <= REASONS.keys()
+
+
+@pytest.mark.parametrize("second", SIGNALS)
+@pytest.mark.parametrize("first", SIGNALS)
+def test_a_signal_sets_a_flag_and_the_first_stands(tmp_path: Path, first: signal.Signals,
+                                                   second: signal.Signals) -> None:
+    launcher = Launcher(RunDir(tmp_path), plan(tmp_path, "launch.gpus=0"))
+    before = {number: signal.signal(number, launcher.on_signal) for number in SIGNALS}
+    try:
+        os.kill(os.getpid(), first)
+        os.kill(os.getpid(), second)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert launcher.received is SIGNALS[first]
+    assert list(tmp_path.glob("attempts*")) == []

@@ -1,0 +1,59 @@
+"""Whatever a program of SLURM's does, it is an answer: code and words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from drumbeat.launch.slurm import client
+from drumbeat.launch.slurm.client import Answer, SilentError, ask, cancel_jobs, job_state, queued, steps
+from tests.launch.backends.test_preflight import programs
+
+
+def test_a_program_hears_words_a_script_and_how_to_write_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_TIME_FORMAT", "relative")
+    monkeypatch.setenv("PATH", programs(tmp_path, sbatch='echo "$*; $SLURM_TIME_FORMAT; $(cat)"; echo more >&2'))
+    assert ask("sbatch", "--test-only", script="#!/bin/sh") == (0, "--test-only; standard; #!/bin/sh\nmore")
+    assert ask("sbatch", "-V") == (0, "-V; standard; \nmore"), "it reads nothing of this terminal's"
+
+
+def test_what_does_not_answer_is_an_answer_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "WAIT", 0.2)
+    monkeypatch.setenv("PATH", programs(tmp_path, sinfo="exec sleep 60", scontrol="exit 3"))
+    assert ask("sinfo") == (1, "sinfo does not answer within 0.2 s")
+    assert ask("scontrol") == (3, "scontrol ended with code 3")
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert ask("sinfo") == (127, "there is no sinfo on PATH")
+
+
+@pytest.mark.parametrize(("words", "unreachable"), [
+    ("Unable to contact slurm controller (connect failure)", True),
+    ("Batch job submission failed: Socket timed out on send/recv operation", True),
+    ("Transport endpoint is not connected", True),
+    ("Zero Bytes were transmitted or received", True),
+    ("sinfo does not answer within 30 s", True),
+    ("there is no sinfo on PATH", False),
+    ("Invalid job id specified", False),
+    ("Requested time limit is invalid (missing or exceeds some limit)", False),
+])
+def test_whether_the_controller_was_reached(words: str, unreachable: bool) -> None:
+    assert Answer(1, words).unreachable == unreachable
+    assert not Answer(0, words).unreachable
+
+
+def test_a_job_that_is_over_is_no_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    over = "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"
+    monkeypatch.setenv("PATH", programs(tmp_path, squeue=over, scancel=over))
+    assert (job_state("7"), steps("7", "run")) == ("", [])
+    cancel_jobs("7")
+    monkeypatch.setenv("PATH", programs(tmp_path, squeue="echo RUNNING"))
+    assert job_state("7") == "RUNNING"
+
+
+def test_silence_is_raised_with_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    away = "echo 'Unable to contact slurm controller' >&2; exit 1"
+    monkeypatch.setenv("PATH", programs(tmp_path, squeue=away, scancel=away))
+    for question, words in ((job_state, ["7"]), (steps, ["7", "run"]), (queued, ["run"]), (cancel_jobs, ["7"])):
+        with pytest.raises(SilentError, match="Unable to contact slurm controller"):
+            question(*words)
