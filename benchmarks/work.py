@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,11 +55,12 @@ def images(*, pixels: int, channels: int, samples: int) -> Arrays:
 
 
 class Repeated(Arrays):
-    """A set of as many samples as it is told to have, which are those of a few arrays again and again."""
+    """A set of any number of samples, those of a few arrays again and again. A batch takes `pause` seconds."""
 
-    def __init__(self, few: Arrays, samples: int) -> None:
+    def __init__(self, few: Arrays, samples: int, pause: float) -> None:
         super().__init__(few.inputs, few.targets)
         self.samples = samples
+        self.pause = pause
 
     def __len__(self) -> int:
         return self.samples
@@ -67,12 +69,14 @@ class Repeated(Arrays):
         return super().__getitem__(index % len(self.inputs))
 
     def fetch(self, indices: Integers) -> tuple[Tensor, Tensor]:
+        time.sleep(self.pause)
         return super().fetch(indices % len(self.inputs))
 
 
-def repeated_images(*, pixels: int, channels: int, samples: int) -> Repeated:
+def repeated_images(*, pixels: int, channels: int, samples: int, pause: float = 0.0) -> Repeated:
     """The same as `images`, made in a moment: the start of a run with it is not the making of its data."""
-    return Repeated(images(pixels=pixels, channels=channels, samples=min(samples, DISTINCT)), samples)
+    return Repeated(images(pixels=pixels, channels=channels, samples=min(samples, DISTINCT)), samples,
+                    pause)
 
 
 class SmallCNN(nn.Module):

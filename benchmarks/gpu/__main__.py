@@ -7,7 +7,7 @@ step     images a second of a step of ResNet-50 (256 px, bf16, channels_last, ba
          against the bare loop that finds its batch on the device
 inside   how often the host waits for the GPU in a step, and what the step launches
 save     what a step waits for when 307 MB and 4 GB are saved, against DCP and one pinned copy
-run      whole runs of the launcher: their speed, their start, and their way back from SIGKILL with the same bits
+run      whole runs of the launcher: their speed, their start, and their recovery from SIGKILL with the same bits
 join     how long it takes NCCL and gloo to join the ranks that fit
 
 Exit code 2 where torch can use no GPU, 1 where something could not be measured: that row says why.
@@ -32,9 +32,9 @@ from benchmarks.gpu.scale import SCALES
 from drumbeat.configs.errors import Fault
 
 SECONDS = {"step": 75, "inside": 45, "save": 75, "run": 150, "join": 75}
-"""How long each part may take: seven minutes for all of them. Their names are those of their modules."""
+"""The time limit of each part: seven minutes for all of them. Each part is the module of that name."""
 GRACE = 20
-"""Seconds for a part that is interrupted to end what it has started."""
+"""Seconds that an interrupted part has to end the processes it has started."""
 
 
 def main() -> int:
@@ -42,7 +42,7 @@ def main() -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help="only these parts")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
-    parser.add_argument("--smoke", action="store_true", help="at toy size on the CPU, in less than a minute")
+    parser.add_argument("--smoke", action="store_true", help="at toy size on the CPU, in about a minute")
     args = parser.parse_args()
     if unknown := set(args.parts) - set(SECONDS):
         parser.error(f"no part is called {', '.join(sorted(unknown))}: there are {', '.join(SECONDS)}")
@@ -58,7 +58,7 @@ def main() -> int:
 
 
 def carry_out(part: str, scale: str) -> list[Figure]:
-    """The figures of a part, as far as it comes in its time."""
+    """The figures that a part measures within its time limit."""
     began, limit, late = time.monotonic(), SECONDS[part] * SCALES[scale].patience, ""
     environment = os.environ | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # as the launcher sets it, for the bare loop too
     with subprocess.Popen([sys.executable, "-m", "benchmarks.gpu.part", part, scale], stdout=subprocess.PIPE, text=True,
@@ -79,7 +79,7 @@ def carry_out(part: str, scale: str) -> list[Figure]:
 
 
 def _interrupted(process: subprocess.Popen[str]) -> str:
-    """Ends a part as Ctrl-C does, and what does not end by that; what it had found."""
+    """Interrupts a part as Ctrl-C does, and kills it if that does not end it. Returns the figures it has printed."""
     for number in (signal.SIGINT, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)

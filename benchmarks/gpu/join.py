@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 
 import torch
 import torch.distributed as dist
@@ -23,7 +22,7 @@ from benchmarks.gpu.figure import Figure
 from benchmarks.gpu.scale import Scale
 
 PATIENCE = 25.0
-"""Seconds for the ranks of one case, imports included."""
+"""Seconds for the ranks of one case on a GPU, imports included."""
 
 
 def figures(scale: Scale) -> Iterator[Figure]:
@@ -35,12 +34,12 @@ def figures(scale: Scale) -> Iterator[Figure]:
         cases = [("nccl", gpus), ("nccl", ["cuda:0"] * 2), ("gloo", ["cuda:0"] * 2)]
     for backend, devices in cases:
         name = f"{len(devices)} rank{'s' * (len(devices) > 1)} on {', '.join(sorted(set(devices)))} join by {backend}"
-        seconds, error = ranks(backend, devices)
+        seconds, error = ranks(backend, devices, PATIENCE * scale.patience)
         yield Figure(part="join", name=name, unit="s", ours=seconds, error=error)
 
 
-def ranks(backend: str, devices: Sequence[str]) -> tuple[float | None, str]:
-    """Seconds that rank 0 tells, or why the ranks did not join."""
+def ranks(backend: str, devices: Sequence[str], patience: float) -> tuple[float | None, str]:
+    """Seconds that rank 0 has measured, or why the ranks did not join."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NCCL_DEBUG": "WARN",
@@ -48,21 +47,19 @@ def ranks(backend: str, devices: Sequence[str]) -> tuple[float | None, str]:
     started = [subprocess.Popen([sys.executable, "-m", "benchmarks.gpu.join", backend, device], text=True,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                 env=environment | {"RANK": str(rank)}) for rank, device in enumerate(devices)]
-    try:
-        until = time.monotonic() + PATIENCE
-        said = [rank.communicate(timeout=max(0.1, until - time.monotonic()))[0] for rank in started]
-    except subprocess.TimeoutExpired:
-        return None, f"not joined within {PATIENCE:.0f} s"
-    finally:
-        for rank in started:
-            with suppress(ProcessLookupError):
-                rank.kill()
-            rank.wait()
-    found = re.search(r"joined in ([\d.]+)", said[0])
+    until = time.monotonic() + patience
+    for rank in started:
+        try:
+            rank.wait(timeout=max(0.1, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            rank.kill()
+    printed = [rank.communicate()[0] for rank in started]
+    found = re.search(r"joined in ([\d.]+)", printed[0])
     if found and all(rank.returncode == 0 for rank in started):
         return float(found[1]), ""
-    lines = [line for text in said for line in text.strip().splitlines()]
-    return None, next((line for line in lines if "NCCL WARN" in line), lines[-1] if lines else "no word")
+    lines = [line for text in printed for line in text.strip().splitlines()]
+    reason = next((line for line in lines if "NCCL WARN" in line), lines[-1] if lines else "no output")
+    return None, f"the ranks did not join within {patience:.0f} s, or failed: {reason}"
 
 
 def main(backend: str, where: str) -> None:

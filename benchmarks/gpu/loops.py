@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import count, repeat
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from benchmarks.work import images
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
 from drumbeat.configs.schema import Config
+from drumbeat.data.device import on_device
 from drumbeat.data.images import Normalize
 from drumbeat.data.loader import BatchFetcher, batches
 from drumbeat.trainers.build import build_forward, build_sets, build_task, computes_bf16, place_model
@@ -73,7 +74,7 @@ def bare(scale: Scale, *, deterministic: bool, on_device: bool = False) -> Loop:
 def config(scale: Scale, *, deterministic: bool) -> dict[str, Any]:
     """The work as a config's values."""
     values: dict[str, Any] = config_values(scale.work)
-    values["data"]["train"]["_target_"] = "benchmarks.work.repeated_images"
+    values["data"]["train"] |= {"_target_": "benchmarks.work.repeated_images", "pause": scale.pause}
     values["data"]["workers"] = scale.loader_workers
     return values | {"name": "gpu_benchmark", "deterministic": deterministic, "launch": {
         "gpus": int(scale.on_gpu), "procs": 1, "cpus_per_rank": scale.threads}}
@@ -94,7 +95,7 @@ def ours(scale: Scale, *, deterministic: bool) -> Loop:
 
 
 def _product_step(made: Config, scale: Scale) -> Callable[[], object]:
-    """All that is known here of the inside of the product."""
+    """The product's own step, as `trainers/loop.py` takes it. This function alone depends on how it is divided."""
     sets = build_sets(made)
     world = World(rank=0, local_rank=0, size=1, device=scale.device)
     fetch = BatchFetcher(sets.train, indices=lambda positions: positions)
@@ -102,12 +103,11 @@ def _product_step(made: Config, scale: Scale) -> Callable[[], object]:
     runner = build_phase_runner(made, 0, place_model(made, scale.device), build_task(made, sets, scale.device), world,
                                 build_forward(made, world.device))
     runner.start(batch, None)
-    numbers = count()
+    source, numbers = on_device(repeat(batch), scale.device), count()
     pending: list[FiniteCheck | None] = []
 
     def step() -> None:
-        """As the loop takes it: whether the step before was taken is asked when this one is under way."""
-        runner.backward(batch, next(numbers))
+        runner.backward(next(source), next(numbers))
         if pending:
             runner.settle(pending.pop())
         pending.append(runner.update())

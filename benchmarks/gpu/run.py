@@ -1,4 +1,4 @@
-"""Whole runs of the launcher on one GPU: their speed, how long they take to start, and to come back from SIGKILL."""
+"""Whole runs of the launcher on one GPU: their speed, and how long they take to start and to recover from SIGKILL."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def figures(scale: Scale) -> Iterator[Figure]:
         home = Path(folder)
         try:
             began = time.time()
-            straight = drill(home, scale, deterministic=True)
-            run = straight.straight()
+            launcher = drill(home, scale, deterministic=True)
+            run = launcher.straight()
             yield from of_speed(run, peers[True], "deterministic: true", "bare loop, deterministic")
             yield from of_start(run, began)
-            yield from of_kills(straight, run, scale)
+            yield from of_kills(launcher, run, scale)
             run = drill(home, scale, deterministic=False).straight()
             yield from of_speed(run, peers[False], "deterministic: false", "bare loop, cudnn.benchmark")
         finally:
@@ -56,7 +56,7 @@ def bare_loops(scale: Scale, *, deterministic: bool) -> dict[str, float]:
 
 
 def drill(home: Path, scale: Scale, *, deterministic: bool) -> Drill:
-    """What starts and kills runs of the work."""
+    """A drill, which starts and kills runs of the work."""
     values = config(scale, deterministic=deterministic)
     file = home / f"deterministic_{deterministic}.yaml"
     file.write_text(Loaded(config=build_config([Layer(values=values, origin="benchmark")])).as_yaml())
@@ -64,7 +64,7 @@ def drill(home: Path, scale: Scale, *, deterministic: bool) -> Drill:
 
 
 def of_speed(run: RunDir, loops: dict[str, float], what: str, peer_name: str) -> Iterator[Figure]:
-    """As the run's own curves tell it: medians, without the first point."""
+    """Medians of the run's own curves, without the first point."""
     curves = EventAccumulator(str(run.tensorboard)).Reload()
     median = {name: statistics.median(point.value for point in curves.Scalars(f"speed/{name}")[1:])
               for name in ("samples_per_second", "data_wait_fraction")}
@@ -85,9 +85,9 @@ def start_seconds(run: RunDir) -> float:
     return FirstStep.require(attempt.begun).time - AttemptStart.require(attempt.launch).time
 
 
-def of_kills(straight: Drill, undisturbed: RunDir, scale: Scale) -> Iterator[Figure]:
+def of_kills(launcher: Drill, undisturbed: RunDir, scale: Scale) -> Iterator[Figure]:
     """The same run with its rank killed at random steps."""
-    killed, kills = straight.under_blows(scale.work.steps, kills=scale.kills, every=None, only="rank")
+    killed, kills = launcher.under_blows(scale.work.steps, kills=scale.kills, every=None, only="rank")
     if not kills:
         raise RuntimeError("the run had ended before its rank was killed: it needs more steps on this machine")
     same = Result.require(killed.result) == Result.require(undisturbed.result)

@@ -50,7 +50,7 @@ def roomy(size: int) -> str | None:
 
 def _of_one_size(scale: Scale, megabytes: int, tensors: Tensors, home: Path) -> Iterator[Figure]:
     run = RunDir(home / "run")
-    checkpoints = Checkpoints(run, run.claim_attempt(), keep=1)
+    checkpoints = Checkpoints(run, run.claim_attempt(), keep=1, device=scale.device)
     laid_out = scale.seconds(lambda: checkpoints.lay_out(tensors, {}))
     yield Figure(part="save", name=f"memory for {megabytes} MB, made before the first step", unit="s", ours=laid_out)
     steps = count(1)

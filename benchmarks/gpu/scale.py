@@ -13,7 +13,7 @@ from benchmarks.work import Work
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """What all parts are told."""
+    """What every part measures, and how often."""
 
     device: torch.device
     work: Work
@@ -21,6 +21,8 @@ class Scale:
     threads: int
     """Of a rank."""
     loader_workers: int
+    pause: float
+    """Seconds that a batch of a whole run takes: at toy size a run must last long enough to be killed."""
     warm_up: int
     """Steps before a loop is timed."""
     steps: int
@@ -29,7 +31,7 @@ class Scale:
     """Readings of each contestant."""
     kills: int
     seed: int
-    """Of the kills: with it they come early enough for runs of so many steps on fast machines."""
+    """Of the steps at which the rank is killed: chosen so that they come early enough in a run of so few steps."""
     megabytes: tuple[int, ...]
     """The sizes of the saves."""
     patience: int = 1
@@ -55,14 +57,14 @@ class Scale:
 
 SCALES = {
     "full": Scale(
-        device=torch.device("cuda", 0), threads=8, loader_workers=1, warm_up=8, steps=20, rounds=3, kills=2,
+        device=torch.device("cuda", 0), threads=8, loader_workers=1, pause=0.0, warm_up=8, steps=20, rounds=3, kills=2,
         seed=88, megabytes=(307, 4000),
         work=Work(pixels=256, channels=1, samples=50 * 128, batch=128, steps=200, every=10,
                   model={"_target_": "drumbeat.models.transfer.ResNet50ConcatPool", "classes": 2})),
     "smoke": Scale(
-        device=torch.device("cpu"), threads=1, loader_workers=0, warm_up=1, steps=1, rounds=1, kills=1,
-        seed=2, megabytes=(1, 2), patience=4,
-        work=Work(pixels=32, channels=3, samples=50 * 4, batch=4, steps=600, every=10,
+        device=torch.device("cpu"), threads=1, loader_workers=0, pause=0.01, warm_up=1, steps=1, rounds=1, kills=1,
+        seed=206, megabytes=(1, 2), patience=4,
+        work=Work(pixels=32, channels=3, samples=50 * 4, batch=4, steps=400, every=10,
                   model={"_target_": "benchmarks.work.SmallCNN"})),
 }
 """One loader worker on a GPU: the batches lie in memory, and several would fill a container's 64 MB of /dev/shm."""

@@ -1,4 +1,4 @@
-"""Runs on a GPU: they learn, lose nothing when they are killed, and say what to do when memory runs out."""
+"""Runs on a GPU: they learn, lose nothing when they are killed, and name the key to change when memory runs out."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_flagship_learns(flagship: RunDir, device: str) -> None:
     assert statistics.mean(losses[-third:]) < 0.9 * statistics.mean(losses[:third])
 
 
-def test_the_gpu_in_use_is_told(flagship: RunDir, device: str) -> None:
+def test_status_holds_the_memory_in_use(flagship: RunDir, device: str) -> None:
     used = Heartbeat.require(flagship.attempt(0).heartbeat).gpu
     if device == "cuda":
         assert 0 < used["peak"] <= used["held"] < used["all"]
