@@ -30,7 +30,7 @@ from tests.launch import standin
 from tests.runs import write_plan
 from tests.tiny import drumbeat, latest, write_config
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 LAUNCHER = """
 import sys
