@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from drumbeat.data.loader import Batch
 
@@ -25,23 +23,20 @@ def on_device(source: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
     second = torch.cuda.Stream(device)
     copied: deque[tuple[Batch, Any]] = deque()
     for batch in source:
+        # A copy may be given memory of a batch that was freed on the host, while steps that read it are still queued.
+        second.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(second):
             moved = batch._replace(inputs=to_device(batch.inputs, device), targets=to_device(batch.targets, device))
             copied.append((moved, second.record_event()))
         if len(copied) > 1:
-            yield _arrived(*copied.popleft())
+            yield _arrived(*copied.popleft(), device)
     while copied:
-        yield _arrived(*copied.popleft())
+        yield _arrived(*copied.popleft(), device)
 
 
-def _arrived(batch: Batch, event: Any) -> Batch:
-    """The batch, for use in the current stream: the stream, not the host, waits for the copy. The allocator keeps the
-    memory until the stream has used it."""
-    for tensor in tree_leaves((batch.inputs, batch.targets)):
-        if isinstance(tensor, Tensor) and tensor.device.type == "cuda":
-            here = torch.cuda.current_stream(tensor.device)
-            here.wait_event(event)
-            tensor.record_stream(here)
+def _arrived(batch: Batch, event: Any, device: torch.device) -> Batch:
+    """The batch, for use in the current stream: the stream, not the host, waits for the copy."""
+    torch.cuda.current_stream(device).wait_event(event)
     return batch
 
 

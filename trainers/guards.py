@@ -29,8 +29,8 @@ class DivergedError(Exception):
 class Buffers:
     """A copy of the buffers that a forward pass may change: those of all modules that are not frozen.
 
-    Buffers are read as integers, because with floats a NaN times 0 is NaN. They are grouped by type, because torch's
-    foreach kernels are fast for one type at a time (aten/src/ATen/native/ForeachUtils.h, read in torch 2.14).
+    Buffers are read as integers, because with floats a NaN times 0 is NaN. They are grouped by type and device, because
+    torch's foreach kernels are fast for one of each at a time (aten/src/ATen/native/ForeachUtils.h, read in torch 2.14).
     """
 
     def __init__(self, model: nn.Module, frozen: Iterable[nn.Module] = ()) -> None:
@@ -47,9 +47,9 @@ class Buffers:
         """Copies the buffers; called before a forward pass."""
         live = [buffers[name] for buffers, name in self.places]
         if len(live) != len(self.live) or any(map(operator.is_not, live, self.live)):
-            by_type: dict[torch.dtype, list[Tensor]] = defaultdict(list)
+            by_type: dict[tuple[torch.dtype, torch.device], list[Tensor]] = defaultdict(list)
             for values in (as_integers(value) for value in live if value is not None):
-                by_type[values.dtype].append(values)
+                by_type[values.dtype, values.device].append(values)
             self.live = live
             self.groups = [(group, [torch.empty_like(values) for values in group]) for group in by_type.values()]
         for group, kept in self.groups:
@@ -62,7 +62,7 @@ class Buffers:
         for group, kept in self.groups:
             if wanted is not None:
                 kept = list(torch._foreach_sub(kept, group))
-                torch._foreach_mul_(kept, wanted.to(kept[0].dtype))
+                torch._foreach_mul_(kept, wanted.to(kept[0]))
                 torch._foreach_add_(kept, group)
             torch._foreach_copy_(group, kept)
         for (buffers, name), before in zip(self.places, self.live, strict=True):

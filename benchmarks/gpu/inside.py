@@ -35,6 +35,10 @@ def figures(scale: Scale) -> Iterator[Figure]:
                      peer_name="bare loop")
 
 
+WARNING = "called a synchronizing"
+"""What torch says where a call waits for the GPU. It also says, once, that finding that out is a prototype."""
+
+
 def synchronisations(scale: Scale, loop: Loop) -> list[str]:
     """The places, as file:line, where torch warns in some steps that a call waits for the GPU. It does not warn of a
     wait for an event, which the profiler counts."""
@@ -48,7 +52,7 @@ def synchronisations(scale: Scale, loop: Loop) -> list[str]:
             loop.step()
         if scale.on_gpu:
             torch.cuda.set_sync_debug_mode("default")
-    return [f"{one.filename.rpartition('/')[2]}:{one.lineno}" for one in caught if "synchroniz" in str(one.message)]
+    return [f"{one.filename.rpartition('/')[2]}:{one.lineno}" for one in caught if WARNING in str(one.message)]
 
 
 def traced(scale: Scale, loop: Loop) -> dict[str, float]:

@@ -7,7 +7,7 @@ import os
 import signal
 from pathlib import Path
 
-from drumbeat.configs.errors import UserError
+from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.processes import end_with
@@ -47,7 +47,7 @@ class Node:
         try:
             with hold_gpus(plan) as plan:
                 after = Launcher(run, plan, node=node, slurm_job=slurm_job).run_attempts()
-        except UserError as error:  # another run has taken the GPUs since this one was started
+        except LaunchError as error:  # another run has taken the GPUs since this one was started
             words = [error.faults[0].what, *error.faults[0].given.splitlines()]
             run.write_status("failed", attempt=before, verdict="; ".join(words))
             raise RunFailedError("; ".join(words)) from None

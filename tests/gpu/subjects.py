@@ -69,6 +69,7 @@ class Reporting(Classification):
         """Counts synchronisations from here on, one that is made on purpose among them."""
         self.report = {"device": str(outputs.device), "in_bad_fork": torch.cuda._is_in_bad_fork(),
                        "fp32_errors": fp32_errors(outputs.device)}
+        warn_of_synchronisations(outputs.device, True)  # torch says once that this is a prototype: not to be counted
         self.caught: Any = self.catching.__enter__()
         warnings.simplefilter("always")
         warn_of_synchronisations(outputs.device, True)

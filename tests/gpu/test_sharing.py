@@ -39,8 +39,8 @@ def trained_by_two_ranks(folder: Path, device: str) -> RunDir:
     launch = ["launch.gpus=2"] if device == "cuda" else ["launch.gpus=0", "launch.procs=2"]
     loaded = load(folder / "tiny.yaml", [*LINEAR, *launch])
     run = RunDir(folder / "shared")
-    plan = plan_job(loaded.config, run_dir=run.path, where="local", machine=Machine(cpus=2, gpus=("0", "1")),
-                    site=Site(), folder=ROOT)
+    machine = Machine(cpus=2, gpus=("0", "1"), python_path=(str(ROOT),))
+    plan = plan_job(loaded.config, run_dir=run.path, where="local", machine=machine, site=Site(), folder=ROOT)
     run.path.mkdir()
     write_text(run.config, loaded.as_yaml())
     plan.write(run.plan)

@@ -130,7 +130,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpu]:
     torch._C._ensureCUDADeviceGuardSet()  # type: ignore[attr-defined]  # or what asks which device is current fails
     fake = FakeGpu()
     event = SimpleNamespace(synchronize=lambda: fake.acts.append("wait"))
-    stream = SimpleNamespace(record_event=lambda: event, wait_event=lambda event: None)
+    stream = SimpleNamespace(record_event=lambda: event, wait_event=lambda event: None,
+                             wait_stream=lambda stream: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
