@@ -52,7 +52,9 @@ from drumbeat.configs.run.view import View
 run = RunDir(Path(sys.argv[1]))
 view = View.read(run)
 job = Local().submit(Request(plan=view.plan, text=""))
-sys.exit(watch.follow(view, job, view.attempt) if sys.argv[2] == "follow" else watch.announce(run, job, backend_of("local")))
+if sys.argv[2] == "follow":
+    sys.exit(watch.follow(view, job, view.attempt))
+watch.announce(run, job, backend_of("local"))
 """
 
 
