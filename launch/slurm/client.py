@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 WAIT = 20.0
-"""Seconds to wait for an answer of the controller: less than SLURM's KillWait (30 s unless the site says otherwise),
-the time in which a launcher that is being ended has to ask why and write it down."""
+"""Seconds to wait for an answer of the controller: less than SLURM's KillWait, 30 s unless the site says otherwise. In
+that time a launcher that is being ended has to ask why and to write it down."""
 
 FORMAT = "%i|%T|%r|%S|%P|%k"
 """Of squeue: id, state, reason, expected start, partition, comment; JSON would differ between versions."""

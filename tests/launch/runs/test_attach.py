@@ -45,13 +45,16 @@ import sys
 from pathlib import Path
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.launch.runs import attach as watch
+from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.contract import Request
 from drumbeat.launch.backends.local import Local
 from drumbeat.configs.run.view import View
 run = RunDir(Path(sys.argv[1]))
 view = View.read(run)
 job = Local().submit(Request(plan=view.plan, text=""))
-sys.exit(watch.follow(view, job, view.attempt) if sys.argv[2] == "follow" else watch.announce(run, job, "local"))
+if sys.argv[2] == "follow":
+    sys.exit(watch.follow(view, job, view.attempt))
+watch.announce(run, job, backend_of("local"))
 """
 
 
