@@ -30,7 +30,7 @@ class Buffers:
     """A copy of the buffers that a forward pass may change: those of all modules that are not frozen.
 
     Buffers are read as integers, because with floats a NaN times 0 is NaN. They are grouped by type and device, because
-    torch's foreach kernels are fast for one of each at a time (aten/src/ATen/native/ForeachUtils.h, read in torch 2.14).
+    foreach kernels are fast for one of each at a time (aten/src/ATen/native/ForeachUtils.h, read in torch 2.14).
     """
 
     def __init__(self, model: nn.Module, frozen: Iterable[nn.Module] = ()) -> None:

@@ -48,7 +48,7 @@ print(launcher.run_attempts())
 
 NODE = """
 import sys
-from drumbeat.launch.node.launcher import Node
+from drumbeat.launch.node.node import Node
 Node(sys.argv[1])()
 """
 
