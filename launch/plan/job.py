@@ -115,7 +115,7 @@ def _lacking_gpus(topology: Topology, machine: Machine) -> list[Fault]:
     owner, more = ("a node of the allocation", "ask salloc for some: --gres=gpu:N") if machine.allocation else (
         "this machine", "--slurm to run where there are GPUs")
     return [Fault(what=f"{owner} has {count or 'no'} GPU{'s' * (count > 1)}", where="launch.gpus",
-                  given=f"{topology.ranks_per_node} ranks with a GPU each",
+                  given=f"{topology.ranks_per_node} rank{'s' * (topology.ranks_per_node > 1)} with a GPU each",
                   remedy=f"Use --gpus {count}, or --procs N for ranks on the CPU." if count
                   else f"Use --procs N for ranks on the CPU, or {more}.")]
 
