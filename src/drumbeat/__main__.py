@@ -17,4 +17,6 @@ def main(argv: list[str] | None = None, program: str = "drumbeat run") -> int:
 
 
 if __name__ == "__main__":
+    if not sys.flags.safe_path:  # `python -m` has put the current folder first, ahead of Python's own modules
+        del sys.path[0]
     sys.exit(main())
