@@ -125,7 +125,7 @@ def test_a_labs_own_names_and_modules_train_evaluate_and_predict(tmp_path: Path)
     (lab / "types.py").unlink()  # of all these, `python -m` itself needs this one
     for words in (["evaluate", first, "--procs", "2"], ["predict", first, "images"]):
         call([sys.executable, "-m", "drumbeat", *words], lab, PYTHONPATH=f"{ROOT}/src")
-    figures = next((lab / "runs" / "lab" / first / "evaluation").glob("test-*/figures.json"))
+    figures = next((lab / "runs" / "lab" / first / "evaluation").glob("test-*/metrics.json"))
     assert (read_object(figures) or {})["samples"] == 24
     assert len((lab / "predictions.csv").read_text().splitlines()) == 25
 
