@@ -1,4 +1,4 @@
-"""`make test-gpu` on a machine without a GPU."""
+"""`make test-gpu` on a machine without a GPU, where its tests would go out of date unnoticed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ import pytest
 
 from drumbeat.configs.load import ROOT
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+SHORT = ("test_rank.py", "test_sharing.py", "test_run.py::test_a_run_out_of_memory_names_the_key_to_change")
+"""The tests that do not train the flagship, which takes minutes on a CPU."""
+
+
 def test_without_a_gpu_it_says_so_in_one_line() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "DRUMBEAT_TEST_DEVICE"}
     done = subprocess.run([sys.executable, "-m", "tests.gpu"], cwd=ROOT, capture_output=True, text=True,
@@ -19,3 +23,11 @@ def test_without_a_gpu_it_says_so_in_one_line() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: no GPU to test on: torch ")
     assert done.stderr.count("\n") == 1
+
+
+def test_the_short_tests_run_on_a_cpu() -> None:
+    done = subprocess.run([sys.executable, "-m", "pytest", "-m", "gpu", *(f"tests/gpu/{name}" for name in SHORT)],
+                          cwd=ROOT, capture_output=True, text=True,
+                          env=os.environ | {"DRUMBEAT_TEST_DEVICE": "cpu", "CUDA_VISIBLE_DEVICES": ""})
+    assert done.returncode == 0, done.stdout
+    assert "5 passed" in done.stdout

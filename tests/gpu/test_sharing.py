@@ -24,14 +24,17 @@ LINEAR = ["model._target_=tests.tiny.Linear", "phases.head.freeze=[]", "phases.h
           "phases.finetune.epochs=1"]
 """Without BatchNorm and dropout, what is left to differ is the order of summation."""
 
+REPLACED = {"CUDA_VISIBLE_DEVICES", "PYTHONPATH", "PYTHONSAFEPATH"}
+"""Variables of the plan that these ranks do not get: they see the GPUs that this process sees, and import `tests`."""
+
 
 def test_two_ranks_on_one_gpu(tmp_path: Path, device: str) -> None:
     drumbeat(tmp_path, str(write_config(tmp_path)), "--procs", "1", *LINEAR)
     one = Result.require(latest(tmp_path).result)
     two = Result.require(trained_by_two_ranks(tmp_path, device).result)
-    assert two["samples_seen"] == one["samples_seen"]
-    for split in ("last", "test"):
-        assert two[split]["loss"] == pytest.approx(one[split]["loss"], rel=1e-4)
+    assert two.samples_seen == one.samples_seen
+    assert two.last["loss"] == pytest.approx(one.last["loss"], rel=1e-4)
+    assert two.test["loss"] == pytest.approx(one.test["loss"], rel=1e-4)
 
 
 def trained_by_two_ranks(folder: Path, device: str) -> RunDir:
@@ -47,7 +50,7 @@ def trained_by_two_ranks(folder: Path, device: str) -> RunDir:
     attempt = run.claim_attempt()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    own = {name: value for name, value in plan.environment.items() if name != "CUDA_VISIBLE_DEVICES"}
+    own = {name: value for name, value in plan.environment.items() if name not in REPLACED}
     ranks = [subprocess.Popen(
         [sys.executable, "-m", "tests.gpu.sharing", str(run.path), str(attempt.number)], stderr=subprocess.PIPE,
         env=os.environ | own | {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
