@@ -120,7 +120,7 @@ class FakeGpu(TorchDispatchMode):
 def place() -> str:
     """The innermost line of ours that is at work."""
     ours = [frame for frame in traceback.extract_stack() if frame.filename.startswith(str(ROOT))
-            and frame.filename != __file__]
+            and "site-packages" not in frame.filename and frame.filename != __file__]
     return f"{Path(ours[-1].filename).relative_to(ROOT)}:{ours[-1].lineno}" if ours else "torch"
 
 

@@ -116,8 +116,7 @@ def test_a_run_names_them_wherever_it_claims_to_be_exact(tmp_path: Path, capsys:
     assert Operation.require(run.nondeterministic / "put_.json").rank == 1
     assert f"note       {PUT[:PUT.index(' bits')]}" in " ".join(done.stdout.split("\n           ")), done.stdout
     result = Result.require(run.result)
-    assert result["deterministic"] is True
-    assert result["nondeterministic_operations"] == ["put_"]
+    assert (result.deterministic, result.nondeterministic_operations) == (True, ("put_",))
     assert "does not have a deterministic implementation" not in run.attempt(0).log(1).read_text()
 
     assert main(["status", str(run.path)]) == 0
