@@ -84,6 +84,10 @@ def main(backend: str, where: str) -> None:
     replica(torch.ones(4, 99, device=device)).sum().backward()
     dist.barrier()
     dist.destroy_process_group()
+    if rank > 0:
+        store.set(f"rank {rank} has left", "")
+    elif others := [f"rank {other} has left" for other in range(1, size)]:
+        store.wait(others)  # rank 0 serves the store, without which leaving the group is an error
     print(f"joined in {seconds:.4f}", flush=True)
 
 
