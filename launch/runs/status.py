@@ -14,6 +14,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import checkpoint_path, checkpoint_text, damage, progress_at, saved_steps
 from drumbeat.configs.run.records import Heartbeat, Saved, Status
 from drumbeat.configs.run.view import View
+from drumbeat.configs.text_fields import clock
 from drumbeat.configs.text_table import aligned
 from drumbeat.launch.attempts.cause import cause
 from drumbeat.launch.backends.backend import backend_of, still_runs
@@ -112,10 +113,3 @@ def checkpoints_text(run: RunDir) -> str:
         phase = phases[progress.phase] if progress and progress.phase < len(phases) else "?"
         rows.append((f"{step:,}", phase, f"{size:,.1f} MB", age, metrics, ", ".join(words)))
     return "\n".join([*aligned(rows), *(f"set aside  {short(path)}" for path in sorted(run.checkpoints.glob("bad-*")))])
-
-
-def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss, or m:ss below an hour."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
