@@ -51,7 +51,7 @@ def _page(name: str, title: str, paragraphs: list[tuple[str, list[str]]], names:
     for label, lines in paragraphs:
         if label == "Run":
             commands = list(takewhile(COMMAND.match, lines))
-            parts += [f"**{label}**", "\n".join(["```", *commands, "```"])]
+            parts += [f"**{label}**", "\n".join(['```bash test="long"', *commands, "```"])]
             parts += [_prose(rest, others)] if (rest := " ".join(lines[len(commands):])) else []
         elif lines[0].startswith("- "):
             items = " ".join(lines).removeprefix("- ").split(" - ")
