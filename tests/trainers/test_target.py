@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from drumbeat.configs.errors import PrepareError
+from drumbeat.configs.errors import PreflightError
 from drumbeat.trainers.target import instantiate, locate
 
 
 def fault(node: object) -> str:
-    with pytest.raises(PrepareError) as caught:
+    with pytest.raises(PreflightError) as caught:
         instantiate(node, "model")
     return str(caught.value)
 

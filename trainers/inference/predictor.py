@@ -1,7 +1,7 @@
 """What a run's model makes of new images or texts: a call on them.
 
     from drumbeat.trainers.inference.predictor import Predictor
-    predictor = Predictor.of("runs/resnet50_xray/latest")
+    predictor = Predictor.from_run("runs/resnet50_xray/latest")
     predictor([Image.open("a.jpg"), array, "b.png"])[0].answer      # 'PNEUMONIA'
 
 A sample goes through the transforms of the run's evaluation, and comes out as it does there.
