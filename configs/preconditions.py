@@ -40,7 +40,7 @@ def check_data(config: Config, *, fixed: bool = False) -> None:
                 faults.setdefault(text, Fault(what=wrong, where=key, given=text))
     if faults:
         raise PreflightError(*with_way_out(once([*faults.values()], config.data.root), config.data.download_hint,
-                                         fixed=fixed))
+                                           fixed=fixed))
 
 
 def wrong_with(path: Path) -> str:

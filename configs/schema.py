@@ -115,8 +115,8 @@ class Evaluation:
     """Samples in one forward pass. Part of the result's last digits, so the same on any number of ranks."""
     monitor: str = "loss"
     """The validation metric that decides which weights are best."""
-    mode: Literal["lowest", "highest"] = "lowest"
-    """Whether a low or a high value of that metric is good."""
+    mode: Literal["min", "max"] = "min"
+    """Whether a low (min) or a high (max) value of that metric is good."""
     batch_statistics: bool = False
     """Let BatchNorm use the statistics of the samples judged together, as in training, in place of its running ones."""
 
@@ -145,6 +145,17 @@ class Tracking:
     """How many of the last steps' losses a point of the training loss is the mean of; begins anew on resume."""
     images: int = at_least(0, 16)
     """Images in each sheet (training samples, misclassified validation samples); 0 for none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watchdog:
+    """Ranks that hang, or whose weights differ."""
+
+    timeout_minutes: float | None = above(0, None)
+    """After so long without a step, a rank's stacks are written to the run folder, the rank is killed, and the run
+    restarts; null waits half an hour, or fifty times as long as the longest step."""
+    desync_check_steps: int = at_least(1, 1000)
+    """Steps between two checks that all ranks have the same weights, to the bit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,19 +199,15 @@ class Config:
     deterministic: bool = True
     """Prefer kernels that give the same bits each time, as far as the device has them; false takes the fastest ones,
     which cuDNN measures."""
-    not_finite: Literal["stop", "skip", "ignore"] = "stop"
-    """What to do where the loss or the gradient is no finite number: keep the state before that step and end, go on
-    without the step, or not look."""
-    hang_minutes: float | None = above(0, None)
-    """A rank that gives no sign of life for so long has its stacks written down and is ended, and the run restarts;
-    null waits half an hour, or fifty times as long as the longest step."""
-    desync_check_steps: int = at_least(1, 1000)
-    """Steps between two comparisons of the ranks' weights, which must be the same to the bit."""
+    on_nonfinite: Literal["stop", "skip", "ignore"] = "stop"
+    """What to do when the loss or the gradient is NaN or Inf: keep the state before that step and end the run, skip the
+    step, or not check."""
     phases: dict[str, Phase | None] = field(default_factory=dict)
     """The phases by name, in the order they run; null leaves out one of the base file."""
     evaluation: Evaluation = field(default_factory=Evaluation)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     tracking: Tracking = field(default_factory=Tracking)
+    watchdog: Watchdog = field(default_factory=Watchdog)
     launch: Launch = field(default_factory=Launch)
 
 

@@ -56,8 +56,8 @@ def check_skipped(progress: Progress, replaced: int, n: int, most: float) -> Non
     skipped = progress.skipped + replaced
     if skipped > most * max(progress.samples, n):
         raise PreflightError(Fault(what=f"{skipped:,} of {progress.samples:,} samples could not be read",
-                                 where="data.max_skipped", given=f"max_skipped: {most}",
-                                 remedy=REMEDY))
+                                   where="data.max_skipped", given=f"max_skipped: {most}",
+                                   remedy=REMEDY))
 
 
 def check_left_out(name: str, left_out: int, n: int, most: float) -> str:
@@ -85,22 +85,22 @@ def check_unchanged(before: dict[str, Any], now: dict[str, Any], *, allow_change
     """
     if before.get("samples", now["samples"]) != now["samples"]:
         raise PreflightError(Fault(what="the training set has changed since the checkpoint", where="data.train",
-                                 given=f"{before['samples']:,} samples then, {now['samples']:,} now",
-                                 remedy="Put the set back as it was, or start a new run."))
+                                   given=f"{before['samples']:,} samples then, {now['samples']:,} now",
+                                   remedy="Put the set back as it was, or start a new run."))
     for what in ("classes", "value_names", "facts"):
         if before.get(what, now.get(what)) != now.get(what):
             plain = what.replace("_", " ")
             raise PreflightError(Fault(what=f"the {plain} of the training set have changed since the checkpoint",
-                                     where="data.train",
-                                     given=f"{_short(before[what])} then, {_short(now.get(what, []))} now",
-                                     remedy="Put the set back as it was, or start a new run."))
+                                       where="data.train",
+                                       given=f"{_short(before[what])} then, {_short(now.get(what, []))} now",
+                                       remedy="Put the set back as it was, or start a new run."))
     if before.get("files") != now.get("files"):
         if allow_change:
             return "files of the training set have changed since the checkpoint, as data.allow_change allows"
         raise PreflightError(Fault(what="the training set has changed since the checkpoint", where="data.train",
-                                 given="as many samples, but other files or sizes",
-                                 remedy="Put the set back as it was; or, if it may be so: --resume RUN "
-                                        "data.allow_change=true"))
+                                   given="as many samples, but other files or sizes",
+                                   remedy="Put the set back as it was; or, if it may be so: --resume RUN "
+                                          "data.allow_change=true"))
     return "files of the training set were written anew since the checkpoint, with the same names and sizes" if (
         before.get("times") != now.get("times")) else ""
 

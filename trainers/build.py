@@ -107,8 +107,8 @@ def use_caches(config: Config, sets: Sets, *, processes: int,
                 images.cache = open_cache(images, folder, workers=processes, progress=partial(progress, name))
             except OSError as error:
                 raise PreflightError(Fault(what=f"the cache cannot be written: {error.strerror}", where="data.cache",
-                                         given=str(folder), remedy="Name another folder, or leave data.cache out."
-                                         )) from error
+                                           given=str(folder), remedy="Name another folder, or leave data.cache out."
+                                           )) from error
 
 
 def build_stream(config: Config, samples: Samples, number: int) -> SampleStream:
@@ -126,8 +126,8 @@ def build_batch_sampler(config: Config, samples: Samples, schedule: Schedule, st
     lengths = getattr(samples, "lengths", None)
     if lengths is None:
         raise PreflightError(Fault(what=f"{type(samples).__name__} does not say how long its samples are",
-                                 where="data.bucket_batches", given=str(config.data.bucket_batches),
-                                 remedy="Give it an attribute `lengths`, int64 [n], or leave bucket_batches out."))
+                                   where="data.bucket_batches", given=str(config.data.bucket_batches),
+                                   remedy="Give it an attribute `lengths`, int64 [n], or leave bucket_batches out."))
     return LengthBuckets(schedule, stream, lengths, batches=config.data.bucket_batches, rank=rank,
                          world_size=world_size, first=first)
 
@@ -141,14 +141,14 @@ def _build_set(node: dict[str, Any], key: str, *, needed: bool = False) -> Sampl
     if not node:
         if needed:
             raise PreflightError(Fault(what="no training set", where=key,
-                                     remedy="Name one: data: {train: {_target_: drumbeat.data.ImageFolder, "
-                                            "root: ...}}"))
+                                       remedy="Name one: data: {train: {_target_: drumbeat.data.ImageFolder, "
+                                              "root: ...}}"))
         return None
     samples = instantiate(node, key)
     if not (hasattr(samples, "__len__") and hasattr(samples, "__getitem__")):
         raise PreflightError(Fault(what=f"{key} is not a map-style dataset", where=f"{key}._target_",
-                                 given=node["_target_"],
-                                 remedy="It needs __len__ and __getitem__, which returns (input, target)."))
+                                   given=node["_target_"],
+                                   remedy="It needs __len__ and __getitem__, which returns (input, target)."))
     return cast(Samples, samples)
 
 
@@ -158,8 +158,8 @@ def build_model(config: Config) -> nn.Module:
     model = instantiate(config.model, "model")
     if not isinstance(model, nn.Module):
         raise PreflightError(Fault(what="the model is not a torch.nn.Module", where="model._target_",
-                                 given=str(config.model.get("_target_")), remedy="Name a class or a function that "
-                                 "returns a module."))
+                                   given=str(config.model.get("_target_")), remedy="Name a class or a function that "
+                                   "returns a module."))
     return model
 
 
@@ -219,8 +219,8 @@ def frozen_modules(model: nn.Module, phase: Phase, name: str) -> list[nn.Module]
         if frozen not in modules:
             top = [child for child, _ in model.named_children()]
             raise PreflightError(Fault(what=f"the model has no module '{frozen}'", where=f"phases.{name}.freeze",
-                                     given=inline(phase.freeze),
-                                     remedy=f"Its modules are {', '.join(top)} and theirs."))
+                                       given=inline(phase.freeze),
+                                       remedy=f"Its modules are {', '.join(top)} and theirs."))
     return [modules[frozen] for frozen in phase.freeze]
 
 

@@ -52,7 +52,7 @@ def save_sheet(sheet: Image.Image, file: Path) -> None:
     except (OSError, ValueError) as error:  # PIL's for an ending it does not know
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise PreflightError(Fault(what=f"the sheet cannot be written: {reason}", where=short(file),
-                                 remedy="Name another file, for example: --sheet sheet.png")) from error
+                                   remedy="Name another file, for example: --sheet sheet.png")) from error
 
 
 def mistakes_sheet(task: Task, samples: Samples, transforms: Sequence[Transform], results: Results, *, most: int,

@@ -27,7 +27,7 @@ def instantiate(node: Any, key: str, *positional: Any, **more: Any) -> Any:
     if "_target_" not in node:
         if positional or more:
             raise PreflightError(Fault(what=f"{key} has no _target_", where=key, given=inline(node),
-                                     remedy="Say what it is: _target_: package.module.Name"))
+                                       remedy="Say what it is: _target_: package.module.Name"))
         return arguments
     target = locate(str(node["_target_"] or ""), key)
     try:
@@ -38,7 +38,7 @@ def instantiate(node: Any, key: str, *positional: Any, **more: Any) -> Any:
         raise PreflightError(_refused(target, node, key, arguments, error)) from error
     except Exception as error:
         raise PreflightError(Fault(what=str(error) or type(error).__name__, where=key,
-                                 given=f"_target_: {node['_target_']}")) from error
+                                   given=f"_target_: {node['_target_']}")) from error
 
 
 def all_of(builds: Iterable[Callable[[], Any]]) -> list[Any]:
@@ -61,7 +61,7 @@ def locate(address: str, key: str) -> Any:
     where = f"{key}._target_"
     if not all(parts):
         raise PreflightError(Fault(what="this does not name a class or a function", where=where,
-                                 given=inline(address), remedy="Write package.module.Name."))
+                                   given=inline(address), remedy="Write package.module.Name."))
     for length in range(len(parts) - 1, 0, -1):
         name = ".".join(parts[:length])
         try:
@@ -72,20 +72,20 @@ def locate(address: str, key: str) -> Any:
             raise PreflightError(Fault(what=f"importing {name} failed: {error}", where=where, given=address)) from error
         except Exception as error:
             raise PreflightError(Fault(what=f"importing {name} failed: {type(error).__name__}: {error}", where=where,
-                                     given=address)) from error
+                                       given=address)) from error
         for attribute in parts[length:]:
             if not hasattr(found, attribute):
                 if attribute in _modules(found):
                     raise PreflightError(_not_callable(address, where))
                 raise PreflightError(Fault(what=f"{name} has no '{attribute}'", where=where, given=address,
-                                         remedy=_nearest_name(found, attribute)))
+                                           remedy=_nearest_name(found, attribute)))
             found = getattr(found, attribute)
         if not callable(found):
             raise PreflightError(_not_callable(address, where))
         return found
     raise PreflightError(Fault(what=f"there is no package '{parts[0]}' to import", where=where, given=address,
-                             remedy="Write package.module.Name. Its package is in the folder that the command is typed "
-                                    "in, in a folder of PYTHONPATH, or installed."))
+                               remedy="Write package.module.Name. Its package is in the current folder, in a folder of "
+                                      "PYTHONPATH, or installed."))
 
 
 def _modules(package: Any) -> list[str]:

@@ -24,10 +24,10 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import Allocation, JobPlan
 from drumbeat.configs.run.records import Job
 from drumbeat.configs.run.view import View
+from drumbeat.launch.backends.cluster_checks import check_shared
 from drumbeat.launch.backends.contract import Backend, Request, Rows, Submitted
 from drumbeat.launch.backends.environment import environment
 from drumbeat.launch.backends.local import heard_elsewhere
-from drumbeat.launch.backends.cluster_checks import check_shared
 from drumbeat.launch.backends.processes import IN_ALLOCATION, end_processes
 from drumbeat.launch.backends.script import GIVEN, node_command, setup_lines
 from drumbeat.launch.backends.slurm import END_SECONDS, cannot_cancel, in_queue

@@ -15,10 +15,10 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import Job
 from drumbeat.configs.run.view import View
+from drumbeat.launch.backends.cluster_checks import check_cluster, check_shared
 from drumbeat.launch.backends.contract import Backend, Request, Rows, Submitted
 from drumbeat.launch.backends.environment import environment
 from drumbeat.launch.backends.local import heard_elsewhere
-from drumbeat.launch.backends.cluster_checks import check_cluster, check_shared
 from drumbeat.launch.backends.script import GIVEN, REQUEUE, node_command, python_words, setup_lines
 from drumbeat.launch.backends.task import run_node
 from drumbeat.launch.backends.typed import command

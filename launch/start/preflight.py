@@ -35,7 +35,7 @@ def preflight(config: Config, plan: JobPlan) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(done.stdout)
     except json.JSONDecodeError:
         raise PreflightError(Fault(what=f"the preflight check ended with exit code {done.returncode} and no answer",
-                                 where=f"python -m {PREFLIGHT}", remedy="Its own words stand above.")) from None
+                                   where=f"python -m {PREFLIGHT}", remedy="Its own words stand above.")) from None
     if "faults" in answer:
         raise PreflightError(*(Fault(**fault) for fault in answer["faults"]))
     return answer
@@ -54,8 +54,9 @@ def check_room(folder: Path, config: Config, facts: dict[str, Any]) -> str:
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if free < one:
-        raise PreflightError(Fault(what=f"a checkpoint takes some {one / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free",
-                                 where=str(folder), remedy="Make room, or choose another place for runs: --runs DIR"))
+        raise PreflightError(Fault(what=f"a checkpoint takes about {one / 1e6:,.0f} MB, but only {free / 1e6:,.0f} MB "
+                                        "are free", where=str(folder),
+                                   remedy="Make room, or choose another place for runs: --runs DIR"))
     return "" if free >= most else (f"checkpoints may take {most / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free; "
                                     "the run pauses when the disk is full")
 

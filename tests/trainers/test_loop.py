@@ -43,7 +43,7 @@ phases:
     scheduler: {_target_: torch.optim.lr_scheduler.StepLR, step_size: 2, gamma: 0.9}
 checkpoints: {every_steps: 4}
 tracking: {every_steps: 3, images: 0}
-desync_check_steps: 5
+watchdog: {desync_check_steps: 5}
 launch: {gpus: 0, cpus_per_rank: 1}
 """
 STEPS, SAVED, EPOCH = 12, 4, 6

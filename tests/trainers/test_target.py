@@ -47,7 +47,7 @@ def test_a_missing_argument_is_named() -> None:
 def test_an_unknown_package_is_named() -> None:
     said = fault({"_target_": "torchvison.models.resnet18"})
     assert "there is no package 'torchvison' to import" in said
-    assert "in the folder that the command is typed in, in a folder of PYTHONPATH, or" in " ".join(said.split())
+    assert "in the current folder, in a folder of PYTHONPATH, or installed" in " ".join(said.split())
 
 
 def test_a_target_that_is_no_class_or_function() -> None:

@@ -22,11 +22,11 @@ def fill(config: Config) -> str:
     """Decodes what the cache does not hold yet; what it holds then, in words. Raises `PreflightError`."""
     if config.data.cache is None:
         raise PreflightError(Fault(what="no folder for the cache", where="data.cache",
-                                 remedy="Name one: drumbeat cache CONFIG data.cache=/scratch/me/cache"))
+                                   remedy="Name one: drumbeat cache CONFIG data.cache=/scratch/me/cache"))
     sets = build_sets(config)
     if not any(image_set(samples) for samples in (sets.train, sets.validation, sets.test)):
         raise PreflightError(Fault(what="the config's sets hold no image files: there is nothing to cache",
-                                 where="data.train", remedy="Leave data.cache out: such sets are fast without."))
+                                   where="data.train", remedy="Leave data.cache out: such sets are fast without."))
     with Bar() as bar:
         use_caches(config, sets, processes=len(os.sched_getaffinity(0)),
                    progress=lambda name, done, total: bar(f"decoding {name}", done, total))

@@ -109,8 +109,8 @@ def _check_names(path: Path, split: str, sets: Sets, samples: Samples) -> None:
                                          ("the data", [one for one in here if one not in known])) if extra]
             plain = kind.replace("_", " ")
             raise PreflightError(Fault(what=f"the {plain} of data.{split} are not those that the run was trained with",
-                                     where=f"data.{split}", given="\n".join(only) or "the same, in another order",
-                                     remedy="Put the data back as it was, or train anew."))
+                                       where=f"data.{split}", given="\n".join(only) or "the same, in another order",
+                                       remedy="Put the data back as it was, or train anew."))
 
 
 def _try(job: Judging) -> None:
@@ -126,7 +126,7 @@ def _try(job: Judging) -> None:
         raise PreflightError(Fault(what=str(error), where=f"data.{job.split}")) from None
     if isinstance(batch.targets, Tensor) and batch.targets.dtype == torch.int64 and int(batch.targets.min()) < 0:
         raise PreflightError(Fault(what=f"data.{job.split} has no labels to compare with", where=f"data.{job.split}",
-                                 remedy="Name the column that holds them: labels. Without: drumbeat predict"))
+                                   remedy="Name the column that holds them: labels. Without: drumbeat predict"))
     forward = build_forward(job.config, CPU.device)
     try:
         with torch.inference_mode(), forward.autocast():
@@ -134,7 +134,7 @@ def _try(job: Judging) -> None:
     except Exception as error:  # whatever a model says to what it cannot take
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise PreflightError(Fault(what=f"the model and data.{job.split} do not go together: {reason}",
-                                 where=f"data.{job.split}", remedy="Look at both: drumbeat show CONFIG")) from None
+                                   where=f"data.{job.split}", remedy="Look at both: drumbeat show CONFIG")) from None
 
 
 def judge(job: Judging, world: World) -> Results:
@@ -155,7 +155,7 @@ def judge(job: Judging, world: World) -> Results:
                             heartbeat=lambda: bar.more(f"evaluating {job.split}", 1, mine))
         except UNREADABLE as error:  # of a sample: `_try` has shown that model and task take them
             raise PreflightError(Fault(what=f"a sample of data.{job.split} cannot be used: {error_message(error)}",
-                                     where=f"data.{job.split}", remedy="Mend it, or put the file back.")) from error
+                                       where=f"data.{job.split}", remedy="Mend it, or put the file back.")) from error
 
 
 def report(job: Judging, results: Results) -> str:

@@ -113,11 +113,11 @@ def _check_phase(config: Config, name: str, model: nn.Module, world_size: int) -
     trained = [parameter for parameter in model.parameters() if parameter not in frozen]
     if not trained:
         raise PreflightError(Fault(what="the phase freezes everything: there is nothing to train",
-                                 where=f"phases.{name}.freeze", given=inline(phase.freeze)))
+                                   where=f"phases.{name}.freeze", given=inline(phase.freeze)))
     if phase.start_from == "best" and not config.data.validation:
         raise PreflightError(Fault(what="there are no best weights without a validation set",
-                                 where=f"phases.{name}.start_from", given="start_from: best",
-                                 remedy="Name data.validation, or start from the last weights."))
+                                   where=f"phases.{name}.start_from", given="start_from: best",
+                                   remedy="Name data.validation, or start from the last weights."))
     size = phase.batch_size or config.batch_size
     shares = [len(shard(size, rank, world_size)) for rank in range(world_size)]
     smallest = min(len(part) for one in shares for part in micro_batches(one, config.micro_batch_size or one))
@@ -125,19 +125,19 @@ def _check_phase(config: Config, name: str, model: nn.Module, world_size: int) -
     if smallest == 1 and any(isinstance(module, nn.BatchNorm1d) and module not in standing
                              for module in model.modules()):
         raise PreflightError(Fault(what="BatchNorm1d cannot be trained on one sample at a time",
-                                 where=f"phases.{name}.batch_size" if phase.batch_size else "batch_size",
-                                 given=f"a batch of {size} on {world_size} ranks, in parts of at most "
-                                       f"{config.micro_batch_size or max(shares)}",
-                                 remedy="Use a larger batch, fewer ranks, or another micro_batch_size."))
+                                   where=f"phases.{name}.batch_size" if phase.batch_size else "batch_size",
+                                   given=f"a batch of {size} on {world_size} ranks, in parts of at most "
+                                         f"{config.micro_batch_size or max(shares)}",
+                                   remedy="Use a larger batch, fewer ranks, or another micro_batch_size."))
     optimizer = build_optimizer(phase, name, trained)
     if isinstance(optimizer, torch.optim.LBFGS):
         raise PreflightError(Fault(what="LBFGS evaluates a step several times, and a step here reads each sample once",
-                                 where=f"phases.{name}.optimizer", given=str(phase.optimizer["_target_"]),
-                                 remedy="Take an optimizer that needs one gradient for a step."))
+                                   where=f"phases.{name}.optimizer", given=str(phase.optimizer["_target_"]),
+                                   remedy="Take an optimizer that needs one gradient for a step."))
     if isinstance(build_scheduler(phase, name, optimizer), ReduceLROnPlateau) and not config.data.validation:
         raise PreflightError(Fault(what="ReduceLROnPlateau needs a validation metric, and there is no validation set",
-                                 where=f"phases.{name}.scheduler", given=str(phase.scheduler["_target_"]),
-                                 remedy="Name data.validation, or take another scheduler."))
+                                   where=f"phases.{name}.scheduler", given=str(phase.scheduler["_target_"]),
+                                   remedy="Name data.validation, or take another scheduler."))
 
 
 def _check_order(config: Config, samples: Samples) -> None:

@@ -67,7 +67,7 @@ class Predictor:
         self.forward = build_forward(config, world.device)
 
     @classmethod
-    def of(cls, run: str | Path, checkpoint: str | None = None, device: str = "cpu") -> Predictor:
+    def from_run(cls, run: str | Path, checkpoint: str | None = None, device: str = "cpu") -> Predictor:
         """The predictor of a run's folder, with its best weights, or the last or a step's. Raises a `UserError`."""
         folder = RunDir(Path(run).absolute())
         if not folder.config.is_file():

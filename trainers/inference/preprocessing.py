@@ -68,8 +68,8 @@ def _as_images(samples: Any) -> AsImages:
     if isinstance(value, Tensor) and value.dim() == 3 and value.dtype == torch.uint8 and value.shape[0] in (1, 3):
         return AsImages(value.shape[0], tensors=True)
     raise PreflightError(Fault(what="predicting takes images and texts, and the run's samples are neither",
-                             where="data.train", given=type(value).__name__,
-                             remedy="drumbeat evaluate judges the run on its own sets."))
+                               where="data.train", given=type(value).__name__,
+                               remedy="drumbeat evaluate judges the run on its own sets."))
 
 
 def _without_data(config: Config, path: Path, error: PreflightError) -> Reading:

@@ -55,8 +55,6 @@ precision: auto
 channels_last: true
 deterministic: true
 on_nonfinite: stop
-hang_minutes: null
-desync_check_steps: 1000
 phases:
   head:
     epochs: 2.0                           # small.yaml:8
@@ -94,6 +92,9 @@ tracking:
   every_steps: 10
   loss_smoothing_steps: 1
   images: 16
+watchdog:
+  timeout_minutes: null
+  desync_check_steps: 1000
 launch:
   nodes: null
   gpus: 0                                 # --gpus
@@ -108,8 +109,8 @@ run folder  runs/RUN
 # --- samples
 head      12 a step, 4 on each rank
 finetune  10 a step, 3 or 4 on each rank
-an epoch  not known before the samples are counted: the preflight check does that when the
-          run is submitted, and looks at model, weights and data
+an epoch  not known yet: the preflight check counts the samples when the run is
+          submitted, and checks the model, weights and data
 
 # --- environment of every rank
 PYTHONPATH=CODE/src
@@ -187,7 +188,7 @@ def test_the_shipped_demo_fits_a_terminal(capsys: pytest.CaptureFixture[str]) ->
     assert main(["run", "resnet50_xray_demo", "--dry-run"]) == 0
     config, _, rest = capsys.readouterr().out.partition("\n\n")
     assert max(len(line) for line in config.splitlines() if not line.lstrip().startswith("root: /")) <= 80
-    assert "not known before the samples are counted" in rest
+    assert "the preflight check counts the samples" in rest
 
 
 def test_a_summary_in_a_few_words(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_what_several_sets_have_in_common_is_one_fault_that_names_them(tmp_path:
 def test_a_schedule_that_watches_the_validation_metric_needs_one(tmp_path: Path) -> None:
     changes = ["data.validation={}", "phases.finetune.start_from=last",
                "phases.finetune.scheduler={_target_: torch.optim.lr_scheduler.ReduceLROnPlateau}"]
-    with pytest.raises(PreflightError, match="ReduceLROnPlateau watches the validation metric"):
+    with pytest.raises(PreflightError, match="ReduceLROnPlateau needs a validation metric"):
         preflight(load(write_config(tmp_path), changes).config)
 
 

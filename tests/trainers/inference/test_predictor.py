@@ -56,7 +56,7 @@ def test_arrays_images_tensors_and_files_are_the_same(images: RunDir, tmp_path: 
         picture = opened.copy()
     array = np.asarray(picture)
     predictions = Predictor.from_run(images.path)([file, str(file), picture, picture.convert("RGB"), array,
-                                             np.stack([array] * 3, axis=2), torch.from_numpy(array.copy())[None]])
+                                                   np.stack([array] * 3, axis=2), torch.from_numpy(array.copy())[None]])
     assert all(one.values == pytest.approx(predictions[0].values, abs=1e-5) for one in predictions)
     assert Predictor.from_run(images.path)([]) == []
     with pytest.raises(ValueError, match="cannot read the image"):
