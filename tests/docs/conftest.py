@@ -17,7 +17,7 @@ from drumbeat.configs.layers import ROOT
 from tests.docs.blocks import blocks
 
 OWN_PIECES = ROOT / "docs" / "your_own_pieces.md"
-TRAINED = "drumbeat run rings.yaml --debug --no-preflight"
+TRAINED = "drumbeat run rings.yaml --procs 2 --no-preflight"
 
 
 class Lab:
