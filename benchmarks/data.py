@@ -29,7 +29,7 @@ from drumbeat.data.demo.xray import write_radiographs
 from drumbeat.data.images import ImageFolder
 from drumbeat.data.loader import BatchFetcher, ShardedBatchSampler, batches
 from drumbeat.data.order import Schedule, Stream
-from drumbeat.data.sampling import LengthWindows
+from drumbeat.data.sampling import LengthBuckets
 from drumbeat.data.text import padding_waste
 from drumbeat.trainers.build import build_batch_transforms, build_sets
 
@@ -167,7 +167,7 @@ def padding(rounds: int) -> Iterator[tuple[Row, str]]:
     """The part of a batch of texts that is padding: from windows of similar length, and at random."""
     lengths = np.minimum(np.random.default_rng(0).lognormal(4.3, 0.7, 100_000), 600).astype(np.int64) + 1
     table, stream = Schedule(len(lengths), 128, 1), Stream(len(lengths), 0, 0)
-    windows = LengthWindows(table, stream, lengths, batches=50, rank=0, world_size=1)
+    windows = LengthBuckets(table, stream, lengths, batches=50, rank=0, world_size=1)
     own = padding_waste(lengths, (stream.indices(positions) for positions in windows))
     other = padding_waste(lengths, (stream.indices(np.array(table.positions(step))) for step in range(table.steps)))
     yield Row(name="padding in batches of 128 texts", unit="%", ours=100 * own, peer=100 * other,

@@ -2,7 +2,7 @@
 
     UserError              shown on one screen without a traceback; the program ends with exit code 2
     ├── ConfigError        a config file, a KEY=VALUE or a flag
-    ├── PrepareError       what only torch can know: targets, weights, data
+    ├── PreflightError       what only torch can know: targets, weights, data
     ├── LaunchError        the machine or the cluster cannot run this plan
     └── RunError           a run folder: unknown, ambiguous, still running, damaged
 
@@ -31,7 +31,7 @@ class Fault:
     remedy: str = ""
 
     def __str__(self) -> str:
-        rows = [("where", self.where), ("given", self.given), ("do", self.remedy)]
+        rows = [("where", self.where), ("given", self.given), ("fix", self.remedy)]
         return "\n".join([hang("error: ", self.what), *(hang(f"  {name:<7}", text) for name, text in rows if text)])
 
     def brief(self) -> str:
@@ -69,7 +69,7 @@ class ConfigError(UserError):
     """A config file, a KEY=VALUE or a flag says something that cannot be."""
 
 
-class PrepareError(UserError):
+class PreflightError(UserError):
     """Targets, weights or data that the config names are not there or do not fit."""
 
 

@@ -22,7 +22,7 @@ from drumbeat.configs.merge import Places, build, references, source, with_refer
 from drumbeat.configs.schema import Config, Site
 from drumbeat.configs.yaml_text import dump, inline
 
-CHANGEABLE = ("launch.", "tracking.", "checkpoints.", "data.workers", "data.cache", "data.may_change",
+CHANGEABLE = ("launch.", "tracking.", "checkpoints.", "data.workers", "data.cache", "data.allow_change",
               "data.max_skipped")
 """What may differ from one attempt of a run to the next."""
 

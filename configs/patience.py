@@ -29,9 +29,9 @@ DUMP = 20.0
 
 def patience(config: Config) -> float:
     """How long a rank may give no sign of life: longer than a run pauses for its disk."""
-    if config.hang_minutes is not None:
-        return 60 * config.hang_minutes
-    return max(SHORTEST, 1.5 * 60 * config.checkpoints.patience_minutes)
+    if config.watchdog.timeout_minutes is not None:
+        return 60 * config.watchdog.timeout_minutes
+    return max(SHORTEST, 1.5 * 60 * config.checkpoints.disk_wait_minutes)
 
 
 def nccl_seconds(patience: float) -> float:

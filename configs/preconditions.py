@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from drumbeat.configs.errors import Fault, PrepareError, RunError
+from drumbeat.configs.errors import Fault, PreflightError, RunError
 from drumbeat.configs.layers import short
 from drumbeat.configs.merge import is_path
 from drumbeat.configs.schema import Config
@@ -29,7 +29,7 @@ def check_split(config: Config, split: str) -> None:
 
 
 def check_data(config: Config, *, fixed: bool = False) -> None:
-    """That the files and folders which our own sets read are there, and the folders not empty. Raises `PrepareError`
+    """That the files and folders which our own sets read are there, and the folders not empty. Raises `PreflightError`
     with each that is not. What a user's own set does with its arguments, only the set knows. `fixed` is for a run's
     config, of which no value can be given anew."""
     faults: dict[str, Fault] = {}
@@ -39,8 +39,8 @@ def check_data(config: Config, *, fixed: bool = False) -> None:
             if wrong := wrong_with(path):
                 faults.setdefault(text, Fault(what=wrong, where=key, given=text))
     if faults:
-        raise PrepareError(*with_way_out(once([*faults.values()], config.data.root), config.data.how_to_get,
-                                         fixed=fixed))
+        raise PreflightError(*with_way_out(once([*faults.values()], config.data.root), config.data.download_hint,
+                                           fixed=fixed))
 
 
 def wrong_with(path: Path) -> str:
@@ -56,7 +56,7 @@ def wrong_with(path: Path) -> str:
 
 def check_given(paths: Sequence[Path], config: Config) -> None:
     """That what is to be predicted is there, and of a kind that the run's model takes; and the training texts, beside
-    which a text model's vocabulary lies. Raises `RunError` and `PrepareError`."""
+    which a text model's vocabulary lies. Raises `RunError` and `PreflightError`."""
     for path in paths:
         wrong = wrong_with(path)
         if wrong.endswith("is not there"):
@@ -92,12 +92,12 @@ def innermost(node: Any) -> Any:
     return node
 
 
-def with_way_out(faults: Sequence[Fault], how_to_get: str, *, fixed: bool = False) -> list[Fault]:
+def with_way_out(faults: Sequence[Fault], download_hint: str, *, fixed: bool = False) -> list[Fault]:
     """Where sets are not as they should be, the config's own words on how to get them: once, behind the last. `fixed`
     is for a run's config, of which no value can be given anew."""
     lost = [fault for fault in faults if fault.where.split(".")[1:2] in ([part] for part in ("root", *SPLITS))
             and not fault.remedy]
-    return [dataclasses.replace(fault, remedy="\n".join(filter(None, [how_to_get.rstrip(), (
+    return [dataclasses.replace(fault, remedy="\n".join(filter(None, [download_hint.rstrip(), (
         "If it is elsewhere: data.root=DIR" if fault.where == "data.root" and not fixed else "")])))
             if fault in lost[-1:] else fault for fault in faults]
 

@@ -1,7 +1,7 @@
 """What a config file can say: frozen dataclasses, a docstring under each field.
 
 A section typed `dict[str, Any]` is a target: `_target_: package.module.Name` plus the arguments of that name. Those are
-checked by `trainers/commands/prepare.py`, which may import torch; everything else is checked here, before anything
+checked by `trainers/commands/preflight.py`, which may import torch; everything else is checked here, before anything
 runs. Numbers that have a smallest sensible value say so in their metadata (`at_least`, `above`), and `merge.py`
 enforces it. All numbers are finite.
 """
@@ -61,14 +61,14 @@ class Data:
     """The set that picks the best weights; empty for none."""
     test: dict[str, Any] = field(default_factory=dict)
     """The set that is evaluated once, with the best weights, at the end; empty for none."""
-    how_to_get: str = ""
+    download_hint: str = ""
     """What to do when a set is not there, for a reader: shown with the error."""
     transforms: Transforms = field(default_factory=Transforms)
     shuffle: bool = True
     """Whether each epoch has an order of its own; false keeps the order of the set."""
     sampling: dict[str, Any] = field(default_factory=dict)
     """Another order than each sample once an epoch: drumbeat.data.ClassBalanced or Weighted; empty for none."""
-    length_window: int | None = at_least(1, None)
+    bucket_batches: int | None = at_least(1, None)
     """Sort so many batches by the samples' lengths, so that each holds similar ones; null keeps the order."""
     mix: dict[str, Any] = field(default_factory=dict)
     """Mix training samples with one another: drumbeat.data.Mixup or CutMix; empty for none."""
@@ -78,7 +78,7 @@ class Data:
     """What to do about a sample that cannot be read: end the run, or take the next one of the set and tell."""
     max_skipped: float = at_least(0, 0.01)
     """The fraction of the samples read that may be skipped before the run ends after all."""
-    may_change: bool = False
+    allow_change: bool = False
     """Go on with a run although files of the training set have changed since its checkpoint."""
     workers: int | None = at_least(0, None)
     """Loader processes of each rank; null takes the cores a rank has less one, at most 8."""
@@ -113,10 +113,10 @@ class Evaluation:
 
     batch_size: int = at_least(1, 64)
     """Samples in one forward pass. Part of the result's last digits, so the same on any number of ranks."""
-    best_by: str = "loss"
+    monitor: str = "loss"
     """The validation metric that decides which weights are best."""
-    best_is: Literal["lowest", "highest"] = "lowest"
-    """Whether a low or a high value of that metric is good."""
+    mode: Literal["min", "max"] = "min"
+    """Whether a low (min) or a high (max) value of that metric is good."""
     batch_statistics: bool = False
     """Let BatchNorm use the statistics of the samples judged together, as in training, in place of its running ones."""
 
@@ -129,7 +129,7 @@ class Checkpoints:
     """Save after each so many steps; null leaves it to the clock."""
     every_minutes: float = above(0, 10.0)
     """Save when so many minutes have passed since the last one."""
-    patience_minutes: float = at_least(0, 20.0)
+    disk_wait_minutes: float = at_least(0, 20.0)
     """How long a run pauses for a disk that is full, read-only or gone, before the attempt fails."""
     keep: int = at_least(1, 2)
     """How many of the newest to keep. The best one is kept beside them."""
@@ -141,10 +141,21 @@ class Tracking:
 
     every_steps: int = at_least(1, 10)
     """Steps between two points of the training curves."""
-    mean_of_steps: int = at_least(1, 1)
+    loss_smoothing_steps: int = at_least(1, 1)
     """How many of the last steps' losses a point of the training loss is the mean of; begins anew on resume."""
     images: int = at_least(0, 16)
     """Images in each sheet (training samples, misclassified validation samples); 0 for none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watchdog:
+    """Ranks that hang, or whose weights differ."""
+
+    timeout_minutes: float | None = above(0, None)
+    """After so long without a step, a rank's stacks are written to the run folder, the rank is killed, and the run
+    restarts; null waits half an hour, or fifty times as long as the longest step."""
+    desync_check_steps: int = at_least(1, 1000)
+    """Steps between two checks that all ranks have the same weights, to the bit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +189,7 @@ class Config:
     data: Data = field(default_factory=Data)
     batch_size: int = at_least(1)
     """Samples in one optimizer step, over all ranks: a run on 1 GPU and one on 8 see the same batches."""
-    max_batch_per_device: int | None = at_least(1, None)
+    micro_batch_size: int | None = at_least(1, None)
     """The largest micro-batch; a rank's share of the batch is cut into parts no larger. Null never cuts."""
     precision: Literal["auto", "bf16", "tf32", "fp32"] = "auto"
     """Arithmetic of the forward pass; auto is bf16 where the device multiplies it in hardware. tf32 is fp32, of which a
@@ -188,19 +199,15 @@ class Config:
     deterministic: bool = True
     """Prefer kernels that give the same bits each time, as far as the device has them; false takes the fastest ones,
     which cuDNN measures."""
-    not_finite: Literal["stop", "skip", "ignore"] = "stop"
-    """What to do where the loss or the gradient is no finite number: keep the state before that step and end, go on
-    without the step, or not look."""
-    hang_minutes: float | None = above(0, None)
-    """A rank that gives no sign of life for so long has its stacks written down and is ended, and the run restarts;
-    null waits half an hour, or fifty times as long as the longest step."""
-    compare_ranks_every: int = at_least(1, 1000)
-    """Steps between two comparisons of the ranks' weights, which must be the same to the bit."""
+    on_nonfinite: Literal["stop", "skip", "ignore"] = "stop"
+    """What to do when the loss or the gradient is NaN or Inf: keep the state before that step and end the run, skip the
+    step, or not check."""
     phases: dict[str, Phase | None] = field(default_factory=dict)
     """The phases by name, in the order they run; null leaves out one of the base file."""
     evaluation: Evaluation = field(default_factory=Evaluation)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     tracking: Tracking = field(default_factory=Tracking)
+    watchdog: Watchdog = field(default_factory=Watchdog)
     launch: Launch = field(default_factory=Launch)
 
 

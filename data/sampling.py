@@ -191,7 +191,7 @@ class ClassBalanced:
         return picked.reshape(np.shape(positions))
 
 
-class LengthWindows:
+class LengthBuckets:
     """The positions one rank reads in each step from step `first` on, in steps of samples of like lengths.
 
     Takes the place of `loader.ShardedBatchSampler`. The samples of `batches` steps, a window, are sorted by length, cut

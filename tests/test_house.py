@@ -225,7 +225,7 @@ def test_every_shipped_config_loads_and_plans(file: Path, where: str, flags: dic
     site = Site() if where != "slurm" else load_site("example")
     plan = plan_job(loaded.config, run_dir=tmp_path / "run", where=where, folder=tmp_path,  # type: ignore[arg-type]
                     machine=backend.resources(Machine(cpus=16, gpus=tuple(map(str, range(8))))), site=site)
-    assert backend.prepare(plan).text
+    assert backend.request(plan).text
     assert loaded.config.name == file.stem
 
 
@@ -233,7 +233,7 @@ def test_every_shipped_config_loads_and_plans(file: Path, where: str, flags: dic
 def test_every_shipped_config_opens_with_what_a_reader_wants_to_know(file: Path) -> None:
     head = file.read_text().partition("\n\n")[0]
     assert all(f"# {word} " in head for word in ("Reproduces", "Run", "Expect", "Time")), head
-    assert load(file).config.data.how_to_get
+    assert load(file).config.data.download_hint
 
 
 @pytest.mark.parametrize("file", SITES, ids=lambda file: file.stem)

@@ -82,7 +82,7 @@ data:
   transforms: {batch: [{_target_: drumbeat.data.Normalize, mean: [0.5], std: [0.25]}]}
   workers: 2
 phases: {only: {epochs: 2, optimizer: {_target_: torch.optim.SGD, lr: 0.1}}}
-evaluation: {best_by: mine, best_is: highest}
+evaluation: {monitor: mine, mode: max}
 launch: {gpus: 0, cpus_per_rank: 1}
 """,
 } | {f"{name}.py": "raise ImportError('not the one of Python')" for name in ("copy", "queue", "random", "types")}

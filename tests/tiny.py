@@ -25,7 +25,7 @@ from drumbeat.trainers.tasks import Classification
 CONFIG = """
 name: tiny
 batch_size: 12
-max_batch_per_device: 4
+micro_batch_size: 4
 precision: fp32
 model: {_target_: tests.tiny.Net}
 data:

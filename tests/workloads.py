@@ -13,7 +13,7 @@ from drumbeat.configs.run.records import Result
 from drumbeat.data.demo import sets as demo_sets
 from drumbeat.launch.backends.debug import train as train_here
 from drumbeat.launch.plan.job import Machine, plan_job
-from drumbeat.trainers.commands.prepare import prepare
+from drumbeat.trainers.commands.preflight import preflight
 
 NOTHING_PRETRAINED = "model.weights=null"
 
@@ -48,11 +48,11 @@ def write_sets(folder: Path) -> None:
 
 
 def train(config: Path | str, changes: Sequence[str], folder: Path) -> tuple[dict[str, Any], Result]:
-    """Prepares a config and trains it as --debug does, in `folder`, where this process must be: what preparing found,
+    """Checks a config and trains it as --debug does, in `folder`, where this process must be: what the check found,
     and what the run came to."""
     file = ROOT / "configs" / f"{config}.yaml" if isinstance(config, str) else config
     loaded = load(file, [*changes, "launch.gpus=0", "tracking.images=2", "tracking.every_steps=1"])
-    facts = prepare(loaded.config)
+    facts = preflight(loaded.config)
     run = RunDir.new(folder / "runs", loaded.config.name)
     plan = plan_job(loaded.config, run_dir=run.path, where="debug", machine=Machine(cpus=1, one_rank=True),
                     site=load_site(None), folder=folder)

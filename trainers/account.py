@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from drumbeat.configs.errors import Fault, PrepareError
+from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.run.checkpoint_records import Progress, Span
 from drumbeat.data.ledger import digest
 from drumbeat.data.loader import Batch, Samples
@@ -51,21 +51,21 @@ class Account:
 
 
 def check_skipped(progress: Progress, replaced: int, n: int, most: float) -> None:
-    """Raises `PrepareError` where more than the fraction `most` of the samples read, or of the set while less than that
-    was read, could not be read."""
+    """Raises `PreflightError` where more than the fraction `most` of the samples read (or of the set, while
+    fewer were read) could not be read."""
     skipped = progress.skipped + replaced
     if skipped > most * max(progress.samples, n):
-        raise PrepareError(Fault(what=f"{skipped:,} of {progress.samples:,} samples could not be read",
-                                 where="data.max_skipped", given=f"max_skipped: {most}",
-                                 remedy=REMEDY))
+        raise PreflightError(Fault(what=f"{skipped:,} of {progress.samples:,} samples could not be read",
+                                   where="data.max_skipped", given=f"max_skipped: {most}",
+                                   remedy=REMEDY))
 
 
 def check_left_out(name: str, left_out: int, n: int, most: float) -> str:
-    """A line about samples of an evaluated set that could not be read; '' where all could. Raises `PrepareError` where
-    they are more than the fraction `most` of the set."""
+    """A line about samples of an evaluated set that could not be read; '' where all could. Raises
+    `PreflightError` where they are more than the fraction `most` of the set."""
     what = f"{left_out:,} of the {n:,} samples of the {name} set could not be read"
     if left_out > most * n:
-        raise PrepareError(Fault(what=what, where="data.max_skipped", given=f"max_skipped: {most}", remedy=REMEDY))
+        raise PreflightError(Fault(what=what, where="data.max_skipped", given=f"max_skipped: {most}", remedy=REMEDY))
     return f"note: {what}: left out" if left_out else ""
 
 
@@ -77,30 +77,30 @@ def describe(samples: Samples) -> dict[str, Any]:
     return {"samples": len(samples), **{name: value for name, value in known.items() if value}, **fingerprint()}
 
 
-def check_unchanged(before: dict[str, Any], now: dict[str, Any], *, may_change: bool) -> str:
+def check_unchanged(before: dict[str, Any], now: dict[str, Any], *, allow_change: bool) -> str:
     """Whether the training set is the one that a checkpoint was made with; a warning, where only times differ, or where
-    files do and `may_change`.
+    files do and `allow_change`.
 
-    Raises `PrepareError`: positions of the stream would mean other samples.
+    Raises `PreflightError`: positions of the stream would mean other samples.
     """
     if before.get("samples", now["samples"]) != now["samples"]:
-        raise PrepareError(Fault(what="the training set has changed since the checkpoint", where="data.train",
-                                 given=f"{before['samples']:,} samples then, {now['samples']:,} now",
-                                 remedy="Put the set back as it was, or start a new run."))
+        raise PreflightError(Fault(what="the training set has changed since the checkpoint", where="data.train",
+                                   given=f"{before['samples']:,} samples then, {now['samples']:,} now",
+                                   remedy="Put the set back as it was, or start a new run."))
     for what in ("classes", "value_names", "facts"):
         if before.get(what, now.get(what)) != now.get(what):
             plain = what.replace("_", " ")
-            raise PrepareError(Fault(what=f"the {plain} of the training set have changed since the checkpoint",
-                                     where="data.train",
-                                     given=f"{_short(before[what])} then, {_short(now.get(what, []))} now",
-                                     remedy="Put the set back as it was, or start a new run."))
+            raise PreflightError(Fault(what=f"the {plain} of the training set have changed since the checkpoint",
+                                       where="data.train",
+                                       given=f"{_short(before[what])} then, {_short(now.get(what, []))} now",
+                                       remedy="Put the set back as it was, or start a new run."))
     if before.get("files") != now.get("files"):
-        if may_change:
-            return "files of the training set have changed since the checkpoint, as data.may_change allows"
-        raise PrepareError(Fault(what="the training set has changed since the checkpoint", where="data.train",
-                                 given="as many samples, but other files or sizes",
-                                 remedy="Put the set back as it was; or, if it may be so: --resume RUN "
-                                        "data.may_change=true"))
+        if allow_change:
+            return "files of the training set have changed since the checkpoint, as data.allow_change allows"
+        raise PreflightError(Fault(what="the training set has changed since the checkpoint", where="data.train",
+                                   given="as many samples, but other files or sizes",
+                                   remedy="Put the set back as it was; or, if it may be so: --resume RUN "
+                                          "data.allow_change=true"))
     return "files of the training set were written anew since the checkpoint, with the same names and sizes" if (
         before.get("times") != now.get("times")) else ""
 

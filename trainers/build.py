@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
-from drumbeat.configs.errors import Fault, PrepareError
+from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.preconditions import once
 from drumbeat.configs.schema import Config, Phase
 from drumbeat.configs.yaml_text import inline
@@ -22,7 +22,7 @@ from drumbeat.data.images import ImageFolder
 from drumbeat.data.loader import Samples, ShardedBatchSampler, Transform
 from drumbeat.data.mixing import Mixing
 from drumbeat.data.order import Schedule, Stream, key
-from drumbeat.data.sampling import LengthWindows, SampleStream
+from drumbeat.data.sampling import LengthBuckets, SampleStream
 from drumbeat.trainers.checkpoints.state import IMPLEMENTATIONS
 from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.target import all_of, instantiate, locate
@@ -52,7 +52,7 @@ class Sets:
 
 
 def build_sets(config: Config) -> Sets:
-    """The datasets and the per-sample transforms. Raises `PrepareError` with the faults of all of them, each once."""
+    """The datasets and the per-sample transforms. Raises `PreflightError` with the faults of all of them, each once."""
     data = config.data
     try:
         train, validation, test, for_training, for_evaluation = all_of([
@@ -62,8 +62,8 @@ def build_sets(config: Config) -> Sets:
             partial(instantiate, data.transforms.train, "data.transforms.train"),
             partial(instantiate, data.transforms.evaluate, "data.transforms.evaluate"),
         ])
-    except PrepareError as error:
-        raise PrepareError(*once(error.faults, data.root)) from error
+    except PreflightError as error:
+        raise PreflightError(*once(error.faults, data.root)) from error
     for_training, for_evaluation, side = as_computed(config, for_training, for_evaluation)
     for images in filter(None, map(image_set, (train, validation, test))):
         if images.short_side == "auto":
@@ -96,7 +96,7 @@ def image_set(samples: Any) -> ImageFolder | None:
 def use_caches(config: Config, sets: Sets, *, processes: int,
                progress: Callable[[str, int, int], None] = lambda name, done, total: None) -> None:
     """Lets the images of all sets be read from `data.cache`, after filling it. `progress` is told the set's name, how
-    many images are done, and of how many. Raises `PrepareError` where the folder or its disk cannot take them."""
+    many images are done, and of how many. Raises `PreflightError` where the folder or its disk cannot take them."""
     if config.data.cache is None:
         return
     folder = Path(os.path.expandvars(config.data.cache))
@@ -106,13 +106,13 @@ def use_caches(config: Config, sets: Sets, *, processes: int,
             try:
                 images.cache = open_cache(images, folder, workers=processes, progress=partial(progress, name))
             except OSError as error:
-                raise PrepareError(Fault(what=f"the cache cannot be written: {error.strerror}", where="data.cache",
-                                         given=str(folder), remedy="Name another folder, or leave data.cache out."
-                                         )) from error
+                raise PreflightError(Fault(what=f"the cache cannot be written: {error.strerror}", where="data.cache",
+                                           given=str(folder), remedy="Name another folder, or leave data.cache out."
+                                           )) from error
 
 
 def build_stream(config: Config, samples: Samples, number: int) -> SampleStream:
-    """The order in which phase `number` reads the set. Raises `PrepareError`."""
+    """The order in which phase `number` reads the set. Raises `PreflightError`."""
     if not config.data.sampling:
         return Stream(len(samples), config.seed, number, config.data.shuffle)
     return cast(SampleStream, instantiate(config.data.sampling, "data.sampling", samples, config.seed, number))
@@ -120,51 +120,51 @@ def build_stream(config: Config, samples: Samples, number: int) -> SampleStream:
 
 def build_batch_sampler(config: Config, samples: Samples, schedule: Schedule, stream: SampleStream, *, rank: int,
                  world_size: int, first: int) -> Iterable[Any]:
-    """The positions that a rank reads in each step from `first` on. Raises `PrepareError`."""
-    if config.data.length_window is None:
+    """The positions that a rank reads in each step from `first` on. Raises `PreflightError`."""
+    if config.data.bucket_batches is None:
         return ShardedBatchSampler(schedule, rank=rank, world_size=world_size, first=first)
     lengths = getattr(samples, "lengths", None)
     if lengths is None:
-        raise PrepareError(Fault(what=f"{type(samples).__name__} does not say how long its samples are",
-                                 where="data.length_window", given=str(config.data.length_window),
-                                 remedy="Give it an attribute `lengths`, int64 [n], or leave length_window out."))
-    return LengthWindows(schedule, stream, lengths, batches=config.data.length_window, rank=rank,
+        raise PreflightError(Fault(what=f"{type(samples).__name__} does not say how long its samples are",
+                                   where="data.bucket_batches", given=str(config.data.bucket_batches),
+                                   remedy="Give it an attribute `lengths`, int64 [n], or leave bucket_batches out."))
+    return LengthBuckets(schedule, stream, lengths, batches=config.data.bucket_batches, rank=rank,
                          world_size=world_size, first=first)
 
 
 def build_mixing(config: Config) -> Mixing | None:
-    """How training samples are mixed; None for not at all. Raises `PrepareError`."""
+    """How training samples are mixed; None for not at all. Raises `PreflightError`."""
     return cast(Mixing, instantiate(config.data.mix, "data.mix")) if config.data.mix else None
 
 
 def _build_set(node: dict[str, Any], key: str, *, needed: bool = False) -> Samples | None:
     if not node:
         if needed:
-            raise PrepareError(Fault(what="no training set", where=key,
-                                     remedy="Name one: data: {train: {_target_: drumbeat.data.ImageFolder, "
-                                            "root: ...}}"))
+            raise PreflightError(Fault(what="no training set", where=key,
+                                       remedy="Name one: data: {train: {_target_: drumbeat.data.ImageFolder, "
+                                              "root: ...}}"))
         return None
     samples = instantiate(node, key)
     if not (hasattr(samples, "__len__") and hasattr(samples, "__getitem__")):
-        raise PrepareError(Fault(what=f"{key} is not a map-style dataset", where=f"{key}._target_",
-                                 given=node["_target_"],
-                                 remedy="It needs __len__ and __getitem__, which returns (input, target)."))
+        raise PreflightError(Fault(what=f"{key} is not a map-style dataset", where=f"{key}._target_",
+                                   given=node["_target_"],
+                                   remedy="It needs __len__ and __getitem__, which returns (input, target)."))
     return cast(Samples, samples)
 
 
 def build_model(config: Config) -> nn.Module:
-    """The model, its random weights drawn from the run's seed alone. Raises `PrepareError`."""
+    """The model, its random weights drawn from the run's seed alone. Raises `PreflightError`."""
     torch.manual_seed(key(config.seed, "weights"))
     model = instantiate(config.model, "model")
     if not isinstance(model, nn.Module):
-        raise PrepareError(Fault(what="the model is not a torch.nn.Module", where="model._target_",
-                                 given=str(config.model.get("_target_")), remedy="Name a class or a function that "
-                                 "returns a module."))
+        raise PreflightError(Fault(what="the model is not a torch.nn.Module", where="model._target_",
+                                   given=str(config.model.get("_target_")), remedy="Name a class or a function that "
+                                   "returns a module."))
     return model
 
 
 def place_model(config: Config, device: torch.device) -> nn.Module:
-    """The model on its device, its convolutions in the memory order that the config asks for. Raises `PrepareError`."""
+    """The model on its device, with its convolutions in the configured memory order. Raises `PreflightError`."""
     model = build_model(config).to(device)
     if config.channels_last and any(parameter.dim() == 4 for parameter in model.parameters()):
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -177,7 +177,7 @@ def build_batch_transforms(config: Config) -> nn.Sequential:
 
 
 def build_forward(config: Config, device: torch.device) -> Forward:
-    """How a batch enters the model on a device. Raises `PrepareError`."""
+    """How a batch enters the model on a device. Raises `PreflightError`."""
     return Forward(device=device, transforms=build_batch_transforms(config), channels_last=config.channels_last,
                    bf16=computes_bf16(config.precision, device))
 
@@ -213,14 +213,14 @@ def build_scheduler(phase: Phase, name: str, optimizer: torch.optim.Optimizer) -
 
 
 def frozen_modules(model: nn.Module, phase: Phase, name: str) -> list[nn.Module]:
-    """The modules that the phase freezes. Raises `PrepareError` for a name the model does not have."""
+    """The modules that the phase freezes. Raises `PreflightError` for a name the model does not have."""
     modules = dict(model.named_modules())
     for frozen in phase.freeze:
         if frozen not in modules:
             top = [child for child, _ in model.named_children()]
-            raise PrepareError(Fault(what=f"the model has no module '{frozen}'", where=f"phases.{name}.freeze",
-                                     given=inline(phase.freeze),
-                                     remedy=f"Its modules are {', '.join(top)} and theirs."))
+            raise PreflightError(Fault(what=f"the model has no module '{frozen}'", where=f"phases.{name}.freeze",
+                                       given=inline(phase.freeze),
+                                       remedy=f"Its modules are {', '.join(top)} and theirs."))
     return [modules[frozen] for frozen in phase.freeze]
 
 

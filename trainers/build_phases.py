@@ -45,20 +45,20 @@ def build_phases(config: Config, sets: Sets, *, model: nn.Module, task: Task, wo
 
 def build_phase_runner(config: Config, number: int, model: nn.Module, task: Task, world: World,
                        forward: Forward) -> PhaseRunner:
-    """Phase `number` on this rank. Raises `PrepareError`."""
+    """Phase `number` on this rank. Raises `PreflightError`."""
     name, phase = list(config.phases.items())[number]
     assert phase is not None
     return PhaseRunner(
         name=name, number=number, seed=config.seed, model=model, frozen=frozen_modules(model, phase, name), task=task,
         world=world, forward=forward, batch_size=phase.batch_size or config.batch_size,
         make_optimizer=partial(build_optimizer, phase, name), make_scheduler=partial(build_scheduler, phase, name),
-        scheduler_every=phase.scheduler_every, clip_norm=phase.clip_norm, micro_batch_size=config.max_batch_per_device,
-        mixes=bool(config.data.mix), checks_finite=config.not_finite != "ignore")
+        scheduler_every=phase.scheduler_every, clip_norm=phase.clip_norm, micro_batch_size=config.micro_batch_size,
+        mixes=bool(config.data.mix), checks_finite=config.on_nonfinite != "ignore")
 
 
 def build_batches(config: Config, sets: Sets, number: int, schedule: Schedule, first: int, *, world: World,
                   workers: int) -> Iterable[Batch]:
-    """This rank's batches of phase `number`, from its step `first` on. Raises `PrepareError`."""
+    """This rank's batches of phase `number`, from its step `first` on. Raises `PreflightError`."""
     stream = build_stream(config, sets.train, number)
     fetch = BatchFetcher(sets.train, indices=stream.indices, transforms=sets.train_transforms, seed=config.seed,
                          phase=number, mixing=build_mixing(config), skip_unreadable=config.data.on_error == "skip")

@@ -28,7 +28,7 @@ from drumbeat.trainers.world import World
 def build_training(config: Config, sets: Sets, world: World, model: nn.Module, *, attempt: Attempt,
                    checkpoints: Checkpoints, checkpoint: Checkpoint | None, progress: Progress,
                    tracker: Tracker | NullTracker, clock: Clock, watchdog: Watchdog, workers: int) -> Training:
-    """The training that continues from `checkpoint`, or starts. Raises `PrepareError`."""
+    """The training that continues from `checkpoint`, or starts. Raises `PreflightError`."""
     task, forward = build_task(config, sets, world.device), build_forward(config, world.device)
     phases = build_phases(config, sets, model=model, task=task, world=world, forward=forward, workers=workers)
     coordinator = StopCoordinator(world, attempt, save_seconds=60 * config.checkpoints.every_minutes,
@@ -36,10 +36,10 @@ def build_training(config: Config, sets: Sets, world: World, model: nn.Module, *
     too_many_skipped = partial(check_skipped, n=len(sets.train), most=config.data.max_skipped)
     saver = Saver(progress=progress, account=Account(attempt.number), world=world, model=model, clock=clock,
                   checkpoints=checkpoints, coordinator=coordinator, tracker=tracker,
-                  stops_at_nonfinite=config.not_finite == "stop", check_skipped=too_many_skipped)
+                  stops_at_nonfinite=config.on_nonfinite == "stop", check_skipped=too_many_skipped)
     log = TrainingLog(world=world, tracker=tracker, total_steps=sum(phase.schedule.steps for phase in phases),
-                      smoothing_steps=config.tracking.mean_of_steps, first_step_file=attempt.begun, forward=forward,
-                      images=config.tracking.images, check_skipped=too_many_skipped)
+                      smoothing_steps=config.tracking.loss_smoothing_steps, first_step_file=attempt.begun,
+                      forward=forward, images=config.tracking.images, check_skipped=too_many_skipped)
 
     def heartbeat() -> None:
         watchdog.pet(saver.progress.step)
@@ -49,10 +49,10 @@ def build_training(config: Config, sets: Sets, world: World, model: nn.Module, *
                           batch_size=config.evaluation.batch_size, workers=workers,
                           batch_statistics=config.evaluation.batch_statistics,
                           skip_unreadable=config.data.on_error == "skip", max_skipped=config.data.max_skipped,
-                          monitor=config.evaluation.best_by, mode=config.evaluation.best_is,
+                          monitor=config.evaluation.monitor, mode=config.evaluation.mode,
                           images=config.tracking.images, heartbeat=heartbeat)
     return Training(world=world, model=model, architecture=str(config.model.get("_target_")), phases=phases,
                     saver=saver, evaluator=evaluator, log=log, coordinator=coordinator, checkpoints=checkpoints,
                     watchdog=watchdog, clock=clock, log_every_steps=config.tracking.every_steps,
-                    save_every_steps=config.checkpoints.every_steps, compare_ranks_every=config.compare_ranks_every,
-                    checkpoint=checkpoint)
+                    save_every_steps=config.checkpoints.every_steps,
+                    desync_check_steps=config.watchdog.desync_check_steps, checkpoint=checkpoint)

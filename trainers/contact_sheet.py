@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from drumbeat.configs.errors import Fault, PrepareError
+from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.layers import short
 from drumbeat.configs.schema import Config
 from drumbeat.data.loader import Batch, BatchFetcher, Samples, Transform
@@ -25,7 +25,7 @@ CPU = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
 def training_fetcher(config: Config, sets: Sets) -> BatchFetcher:
     """Positions of the first phase's stream -> batches, as its loader processes make them; damaged files stood in for.
 
-    Raises `PrepareError`.
+    Raises `PreflightError`.
     """
     stream = build_stream(config, sets.train, 0)
     return BatchFetcher(sets.train, indices=stream.indices, transforms=sets.train_transforms, seed=config.seed,
@@ -34,7 +34,7 @@ def training_fetcher(config: Config, sets: Sets) -> BatchFetcher:
 
 def draw_sheet(config: Config, sets: Sets, batch: Batch, file: Path) -> bool:
     """Draws a training batch as it enters the model, titled by its targets; whether it holds images, to be drawn.
-    Raises `PrepareError` where the file cannot be written."""
+    Raises `PreflightError` where the file cannot be written."""
     if not (isinstance(batch.inputs, Tensor) and batch.inputs.dim() == 4):
         return False
     seen = build_forward(config, CPU.device).inputs(batch.inputs)
@@ -45,14 +45,14 @@ def draw_sheet(config: Config, sets: Sets, batch: Batch, file: Path) -> bool:
 
 
 def save_sheet(sheet: Image.Image, file: Path) -> None:
-    """Writes a sheet, in the format that the file's name ends in. Raises `PrepareError` where that cannot be."""
+    """Writes a sheet, in the format that the file's name ends in. Raises `PreflightError` where that cannot be."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(file)
     except (OSError, ValueError) as error:  # PIL's for an ending it does not know
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise PrepareError(Fault(what=f"the sheet cannot be written: {reason}", where=short(file),
-                                 remedy="Name another file, for example: --sheet sheet.png")) from error
+        raise PreflightError(Fault(what=f"the sheet cannot be written: {reason}", where=short(file),
+                                   remedy="Name another file, for example: --sheet sheet.png")) from error
 
 
 def mistakes_sheet(task: Task, samples: Samples, transforms: Sequence[Transform], results: Results, *, most: int,

@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from drumbeat.configs.errors import Fault, PrepareError, nearest
+from drumbeat.configs.errors import Fault, PreflightError, nearest
 from drumbeat.configs.preconditions import FROM_DATA, innermost
 from drumbeat.configs.schema import Config
 from drumbeat.data.loader import Samples
@@ -26,7 +26,7 @@ def facts_of(samples: Samples) -> dict[str, Any]:
 
 
 def with_facts(config: Config, facts: Mapping[str, Any]) -> Config:
-    """The config with the model's arguments that say `from_data` filled in. Raises `PrepareError` for a fact that is
+    """The config with the model's arguments that say `from_data` filled in. Raises `PreflightError` for a fact that is
     not among them."""
     faults: list[Fault] = []
 
@@ -47,5 +47,5 @@ def with_facts(config: Config, facts: Mapping[str, Any]) -> Config:
 
     model = filled(config.model, "model", "model")
     if faults:
-        raise PrepareError(*faults)
+        raise PreflightError(*faults)
     return dataclasses.replace(config, model=model)

@@ -33,7 +33,7 @@ from typing import Any
 from drumbeat.configs.errors import UserError
 from drumbeat.configs.load import read
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.processes import call_process, end_with
+from drumbeat.configs.run.processes import call_process, die_with_parent
 from drumbeat.data.fork import WARNING
 from drumbeat.trainers.target import locate
 
@@ -83,7 +83,7 @@ def carry_out(order: dict[str, Any]) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     code = 1
     try:
-        end_with(server)
+        die_with_parent(server)
         os.setsid()
         log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         nothing = os.open(os.devnull, os.O_RDONLY)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from drumbeat.configs.errors import Fault, PrepareError
+from drumbeat.configs.errors import Fault, PreflightError
 
 ON_CPU = "or use --procs N for ranks on the CPU."
 BUILDS = "https://pytorch.org/get-started/locally"
@@ -113,11 +113,11 @@ def gpu_faults(found: Found, names: Sequence[str]) -> list[Fault]:
 
 
 def check_visible(local_rank: int) -> None:
-    """Raises `PrepareError` in a rank for which there is no GPU: SLURM may have given the job's node fewer, or MIG
+    """Raises `PreflightError` in a rank for which there is no GPU: SLURM may have given the job's node fewer, or MIG
     instances, of which CUDA shows one."""
     if local_rank >= (count := torch.cuda.device_count()):
         given = os.environ.get("CUDA_VISIBLE_DEVICES", "is not set")
-        raise PrepareError(Fault(what=f"CUDA shows {count} GPU{'s' * (count != 1)} on this node, too few for local "
+        raise PreflightError(Fault(what=f"CUDA shows {count} GPU{'s' * (count != 1)} on this node, too few for local "
                                       f"rank {local_rank}", where="launch.gpus", given=f"CUDA_VISIBLE_DEVICES {given}",
                                  remedy="Ask for fewer ranks on each node: --gpus N. CUDA shows a process no more than "
                                         "one MIG instance."))

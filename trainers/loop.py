@@ -63,7 +63,7 @@ class Training:
     clock: Clock
     log_every_steps: int
     save_every_steps: int | None
-    compare_ranks_every: int
+    desync_check_steps: int
     checkpoint: Checkpoint | None = None
     """The checkpoint that this attempt resumes from."""
 
@@ -106,7 +106,7 @@ class Training:
             step = self.progress.step
             self.log.step(self.progress, loss, samples=schedule.batch_size, waited=waited)
 
-            if step % self.compare_ranks_every == 0:
+            if step % self.desync_check_steps == 0:
                 saver.settle(runner)
                 compare_ranks(self.model, self.world, step)
             if step % self.log_every_steps == 0:

@@ -49,7 +49,7 @@ class Saver:
     """Whether a step whose gradient is not finite ends the run; otherwise it is reported and skipped."""
     check_skipped: Callable[[Progress, int], None]
     """Called with the progress and the number of samples that could not be read since the last save. Raises
-    `PrepareError` where too many could not."""
+    `PreflightError` where too many could not."""
     pending: PendingStep | None = None
     """The last step, until `settle`."""
 

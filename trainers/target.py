@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from drumbeat.configs.errors import Fault, PrepareError, nearest
+from drumbeat.configs.errors import Fault, PreflightError, nearest
 from drumbeat.configs.yaml_text import inline
 
 
 def instantiate(node: Any, key: str, *positional: Any, **more: Any) -> Any:
     """The object a config section describes. `key` is the section's dotted name, for errors; `positional` and `more`
-    are arguments the config cannot hold (an optimizer's parameters). Raises `PrepareError`."""
+    are arguments the config cannot hold (an optimizer's parameters). Raises `PreflightError`."""
     if isinstance(node, list | tuple):
         items = [partial(instantiate, item, f"{key}[{number}]") for number, item in enumerate(node)]
         return all_of(items)
@@ -26,32 +26,32 @@ def instantiate(node: Any, key: str, *positional: Any, **more: Any) -> Any:
     arguments = dict(zip(names, values, strict=True))
     if "_target_" not in node:
         if positional or more:
-            raise PrepareError(Fault(what=f"{key} has no _target_", where=key, given=inline(node),
-                                     remedy="Say what it is: _target_: package.module.Name"))
+            raise PreflightError(Fault(what=f"{key} has no _target_", where=key, given=inline(node),
+                                       remedy="Say what it is: _target_: package.module.Name"))
         return arguments
     target = locate(str(node["_target_"] or ""), key)
     try:
         return target(*positional, **more, **arguments)
-    except PrepareError:
+    except PreflightError:
         raise
     except TypeError as error:
-        raise PrepareError(_refused(target, node, key, arguments, error)) from error
+        raise PreflightError(_refused(target, node, key, arguments, error)) from error
     except Exception as error:
-        raise PrepareError(Fault(what=str(error) or type(error).__name__, where=key,
-                                 given=f"_target_: {node['_target_']}")) from error
+        raise PreflightError(Fault(what=str(error) or type(error).__name__, where=key,
+                                   given=f"_target_: {node['_target_']}")) from error
 
 
 def all_of(builds: Iterable[Callable[[], Any]]) -> list[Any]:
-    """What each of them builds. Raises one `PrepareError` with the faults of all."""
+    """What each of them builds. Raises one `PreflightError` with the faults of all."""
     built: list[Any] = []
     faults: list[Fault] = []
     for build in builds:
         try:
             built.append(build())
-        except PrepareError as error:
+        except PreflightError as error:
             faults += error.faults
     if faults:
-        raise PrepareError(*faults)
+        raise PreflightError(*faults)
     return built
 
 
@@ -60,8 +60,8 @@ def locate(address: str, key: str) -> Any:
     parts = address.split(".")
     where = f"{key}._target_"
     if not all(parts):
-        raise PrepareError(Fault(what="this does not name a class or a function", where=where,
-                                 given=inline(address), remedy="Write package.module.Name."))
+        raise PreflightError(Fault(what="this does not name a class or a function", where=where,
+                                   given=inline(address), remedy="Write package.module.Name."))
     for length in range(len(parts) - 1, 0, -1):
         name = ".".join(parts[:length])
         try:
@@ -69,23 +69,23 @@ def locate(address: str, key: str) -> Any:
         except ModuleNotFoundError as error:
             if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
                 continue
-            raise PrepareError(Fault(what=f"importing {name} failed: {error}", where=where, given=address)) from error
+            raise PreflightError(Fault(what=f"importing {name} failed: {error}", where=where, given=address)) from error
         except Exception as error:
-            raise PrepareError(Fault(what=f"importing {name} failed: {type(error).__name__}: {error}", where=where,
-                                     given=address)) from error
+            raise PreflightError(Fault(what=f"importing {name} failed: {type(error).__name__}: {error}", where=where,
+                                       given=address)) from error
         for attribute in parts[length:]:
             if not hasattr(found, attribute):
                 if attribute in _modules(found):
-                    raise PrepareError(_not_callable(address, where))
-                raise PrepareError(Fault(what=f"{name} has no '{attribute}'", where=where, given=address,
-                                         remedy=_nearest_name(found, attribute)))
+                    raise PreflightError(_not_callable(address, where))
+                raise PreflightError(Fault(what=f"{name} has no '{attribute}'", where=where, given=address,
+                                           remedy=_nearest_name(found, attribute)))
             found = getattr(found, attribute)
         if not callable(found):
-            raise PrepareError(_not_callable(address, where))
+            raise PreflightError(_not_callable(address, where))
         return found
-    raise PrepareError(Fault(what=f"there is no package '{parts[0]}' to import", where=where, given=address,
-                             remedy="Write package.module.Name. Its package is in the folder that the command is typed "
-                                    "in, in a folder of PYTHONPATH, or installed."))
+    raise PreflightError(Fault(what=f"there is no package '{parts[0]}' to import", where=where, given=address,
+                               remedy="Write package.module.Name. Its package is in the current folder, in a folder of "
+                                      "PYTHONPATH, or installed."))
 
 
 def _modules(package: Any) -> list[str]:

@@ -81,7 +81,7 @@ class TrainingLog:
 
     def point(self, progress: Progress, schedule: Schedule, *, lr: float, replaced: int) -> None:
         """A point of the training curves: the mean loss of the last steps' batches, over all ranks. `replaced` counts
-        this rank's samples that could not be read since the last checkpoint. Raises `PrepareError` on all ranks where
+        this rank's samples that could not be read since the last checkpoint. Raises `PreflightError` on all ranks where
         they are too many in total."""
         loss = torch.stack([*self.recent]).mean()
         sums = torch.stack([loss.to(torch.float64), torch.tensor(replaced, dtype=torch.float64, device=loss.device)])

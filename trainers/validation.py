@@ -40,7 +40,7 @@ class Evaluator:
     """The largest fraction of a set that may be left out because it cannot be read."""
     monitor: str
     """The validation metric that decides which weights are the best."""
-    mode: Literal["lowest", "highest"]
+    mode: Literal["min", "max"]
     images: int
     """How many misclassified samples are shown at most."""
     heartbeat: Callable[[], None] = lambda: None
@@ -83,7 +83,7 @@ class Evaluator:
 
     def _is_better(self, metrics: dict[str, float], best_so_far: dict[str, float]) -> bool:
         new, best = metrics[self.monitor], best_so_far.get(self.monitor, math.nan)
-        better = new > best if self.mode == "highest" else new < best
+        better = new > best if self.mode == "max" else new < best
         return not best_so_far or better or (math.isnan(best) and not math.isnan(new))
 
     def _show_mistakes(self, step: int, samples: Samples, results: Results) -> None:

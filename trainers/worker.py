@@ -51,7 +51,7 @@ from drumbeat.trainers.loop import End, Training
 from drumbeat.trainers.phase_runner import prefer_determinism, set_precision
 from drumbeat.trainers.tracking import NullTracker, Tracker
 from drumbeat.trainers.watchdog import Watchdog
-from drumbeat.trainers.world import World, end_with_agent, join
+from drumbeat.trainers.world import World, die_with_agent, join
 
 
 def main(run_dir: str, attempt_number: int) -> None:
@@ -92,13 +92,13 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
           debug: bool) -> Training:
     """Everything a rank trains with, as far as an earlier attempt brought it."""
     checkpoints = Checkpoints(run, attempt, keep=config.checkpoints.keep, device=world.device,
-                              patience=60 * config.checkpoints.patience_minutes)
+                              patience=60 * config.checkpoints.disk_wait_minutes)
     model = place_model(config, world.device)
     checkpoint = agree_on_checkpoint(checkpoints, world)
     progress = recall(checkpoint, sets, config, world)
     tracker = Tracker(run, attempt, step=progress.step, config_text=run.config.read_text(),
                       device=world.device) if world.is_main else NullTracker()
-    checkpoints.tell = partial(tell_of_a_pause, tracker)
+    checkpoints.tell = partial(report_pause, tracker)
     start = AttemptStart.read(attempt.launch)  # none in debug
     if world.is_main and checkpoint:
         print(f"resuming from {checkpoint.path.name}", flush=True)
@@ -107,15 +107,15 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
         attempt=attempt, clock=Clock(progress.seconds, began=start.time if start else time.time()),
         workers=loader_workers(config, threads=threads, debug=debug),
         watchdog=Watchdog(attempt, world.rank, math.inf if debug else patience(config),
-                          grows=config.hang_minutes is None))
+                          grows=config.watchdog.timeout_minutes is None))
 
 
 def recall(checkpoint: Checkpoint | None, sets: Sets, config: Config, world: World) -> Progress:
-    """How far the run has come. Raises `PrepareError`, on rank 0, where the training set is not what it was."""
+    """How far the run has come. Raises `PreflightError`, on rank 0, where the training set is not what it was."""
     progress = checkpoint.progress if checkpoint else Progress()
     if world.is_main:  # which saves it; the others need not look at every file's time
         now = describe(sets.train)
-        warning = check_unchanged(progress.data, now, may_change=config.data.may_change) if progress.data else ""
+        warning = check_unchanged(progress.data, now, allow_change=config.data.allow_change) if progress.data else ""
         if warning:
             print(f"note: {warning}", flush=True)
         progress = dataclasses.replace(progress, data=now)
@@ -146,7 +146,7 @@ def leave(run: RunDir, attempt: Attempt, config: Config, training: Training, end
     training.watchdog.close()
 
 
-def tell_of_a_pause(tracker: Tracker | NullTracker, words: str) -> None:
+def report_pause(tracker: Tracker | NullTracker, words: str) -> None:
     """The run waits for its disk, as the words say; or, without words, goes on."""
     print(f"{'paused' if words else 'running'}     {words}", flush=True)
     tracker.status(now=True, paused=words)
@@ -175,7 +175,7 @@ def log_to(path: Path) -> None:
 
 if __name__ == "__main__":
     add_user_path()  # which the fork server has done, if it has started this process
-    end_with_agent()
+    die_with_agent()
     call_process(f"rank{os.environ['RANK']}")
     log_to(RunDir(Path(sys.argv[1])).attempt(int(sys.argv[2])).log(int(os.environ["RANK"])))
     try:

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from drumbeat.configs.patience import SHORTEST, gloo_seconds, nccl_seconds
-from drumbeat.configs.run.processes import end_with
+from drumbeat.configs.run.processes import die_with_parent
 from drumbeat.trainers.gpu_check import check_visible
 from drumbeat.trainers.numa import bind_near
 
@@ -102,13 +102,13 @@ def limit_waits(patience: float) -> None:
         backend._set_default_timeout(timedelta(seconds=seconds))
 
 
-def end_with_agent() -> None:
+def die_with_agent() -> None:
     """Asks the kernel to kill this rank when torchrun's agent, its parent, ends in whatever way.
 
     It may have ended already; then our parent is no longer a child of the fork server, or of who started torchrun.
     """
     agent = os.getppid()
-    end_with(agent)
+    die_with_parent(agent)
     try:
         grandparent = Path(f"/proc/{agent}/stat").read_text().rpartition(")")[2].split()[1]
     except OSError:

@@ -76,7 +76,7 @@ def of_speed(run: RunDir, loops: dict[str, float], what: str, peer_name: str) ->
 
 def of_start(run: RunDir, began: float) -> Iterator[Figure]:
     first = FirstStep.require(run.attempt(0).begun).time
-    yield Figure(part="run", name="from the command to the first step, with preparing", unit="s", ours=first - began)
+    yield Figure(part="run", name="from the command to the first step, with preflight", unit="s", ours=first - began)
     yield Figure(part="run", name="from the launcher's start to the first step", unit="s", ours=start_seconds(run))
 
 

@@ -11,7 +11,7 @@ PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 
 
-def end_with(parent: int, number: signal.Signals = signal.SIGKILL) -> None:
+def die_with_parent(parent: int, number: signal.Signals = signal.SIGKILL) -> None:
     """The kernel sends this process the signal when `parent`, the process that started it, ends in whatever way.
 
     To be exact, when the *thread* that started it ends: start such processes from a thread that lasts.

@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
         return 2
     except OSError as error:
         print(f"error: the {things} cannot be written: {error.strerror}\n  where  {error.filename or folder}\n"
-              "  do     Name another folder.", file=sys.stderr)
+              "  fix    Name another folder.", file=sys.stderr)
         return 2
     said = "written to" if made.written else "are there already, in"
     print(f"{made.images:,} synthetic {things} {said} {made.folder}")

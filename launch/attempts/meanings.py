@@ -48,7 +48,7 @@ BROKEN_GPU = "leave that node out, and tell its administrator"
 MEANINGS = (
     Meaning(r"^OutOfMemoryError|CUDA( driver)?( error:)? out of memory|Cuda failure .*out of memory|"
             r"STATUS_ALLOC_FAILED",
-            "ran out of GPU memory", "lower max_batch_per_device"),
+            "ran out of GPU memory", "lower micro_batch_size"),
     Meaning(r"can't allocate memory|MemoryError|Cannot allocate memory", "ran out of memory",
             "ask for more, or lower data.workers"),
     Meaning(r"/dev/shm|shared memory segment|out of shared memory|unable to write to file </torch",
@@ -77,7 +77,7 @@ MEANINGS = (
     Meaning(r"No CUDA GPUs are available|no CUDA-capable device|Found no NVIDIA driver|invalid device ordinal",
             "did not find its GPU", "compare nvidia-smi on that node with CUDA_VISIBLE_DEVICES and --gpus"),
     Meaning(r"CUDNN_STATUS|cuDNN error", "failed in cuDNN",
-            "lower max_batch_per_device, as too little memory looks like this too; else compare the versions of driver "
+            "lower micro_batch_size, as too little memory looks like this too; else compare the versions of driver "
             "and torch"),
     Meaning(r"ncclSystemError|unhandled system error", "could not use the network or shared memory for NCCL",
             "NCCL_DEBUG=INFO tells which; a container may need a larger /dev/shm"),

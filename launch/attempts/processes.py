@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from drumbeat.configs.run.processes import end_with
+from drumbeat.configs.run.processes import die_with_parent
 
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -33,7 +33,7 @@ def deaf_and_tied(*signals: signal.Signals) -> Callable[[], None]:
         for number in signals:
             signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-        end_with(parent, signal.SIGKILL)
+        die_with_parent(parent, signal.SIGKILL)
 
     return before_exec
 

@@ -24,10 +24,10 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import Allocation, JobPlan
 from drumbeat.configs.run.records import Job
 from drumbeat.configs.run.view import View
+from drumbeat.launch.backends.cluster_checks import check_shared
 from drumbeat.launch.backends.contract import Backend, Request, Rows, Submitted
 from drumbeat.launch.backends.environment import environment
 from drumbeat.launch.backends.local import heard_elsewhere
-from drumbeat.launch.backends.preflight import check_shared
 from drumbeat.launch.backends.processes import IN_ALLOCATION, end_processes
 from drumbeat.launch.backends.script import GIVEN, node_command, setup_lines
 from drumbeat.launch.backends.slurm import END_SECONDS, cannot_cancel, in_queue
@@ -117,7 +117,7 @@ class InAllocation(Backend):
     def notes(self, plan: JobPlan) -> list[str]:
         return [words] if (words := note(plan)) else []
 
-    def prepare(self, plan: JobPlan) -> Request:
+    def request(self, plan: JobPlan) -> Request:
         """The script, which says all that srun has to know: nothing of the shell's own job reaches it."""
         from submitit.slurm.slurm import _make_sbatch_string
 
@@ -186,7 +186,7 @@ class InAllocation(Backend):
         if view.state != "pending" or not job or not (sign := self.alive(view)):
             return []
         return [("work", sign), ("why", f"it is just starting, or waits for room in SLURM job {job}"),
-                ("do", f"Look again; what else is at work there: squeue --steps --jobs {job}")]
+                ("fix", f"Look again; what else is at work there: squeue --steps --jobs {job}")]
 
     def start_error(self, view: View) -> str:
         """What srun had against starting the run, in its own words."""

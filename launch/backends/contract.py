@@ -85,7 +85,7 @@ class Backend(ABC):
         """Raises `LaunchError` where the plan could not be started at all: looked at first, and always."""
 
     @abstractmethod
-    def prepare(self, plan: JobPlan) -> Request:
+    def request(self, plan: JobPlan) -> Request:
         """The request of a plan."""
 
     @abstractmethod

@@ -37,7 +37,7 @@ class InProcess(OnMachine):
     def place(self, plan: JobPlan) -> str:
         return "in this process"
 
-    def prepare(self, plan: JobPlan) -> Request:
+    def request(self, plan: JobPlan) -> Request:
         text = f"drumbeat.trainers.worker.main({plan.run_dir!r}, ATTEMPT)"
         return Request(plan=plan, text=text, sections=(("call", text),))
 

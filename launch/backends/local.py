@@ -84,7 +84,7 @@ class Local(OnMachine):
     def place(self, plan: JobPlan) -> str:
         return "on this machine"
 
-    def prepare(self, plan: JobPlan) -> Request:
+    def request(self, plan: JobPlan) -> Request:
         return Request(plan=plan, text=command_text(torchrun_command(plan)), sections=(nodes_section(plan),))
 
     def submit(self, request: Request) -> Submitted:

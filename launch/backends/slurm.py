@@ -15,10 +15,10 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import Job
 from drumbeat.configs.run.view import View
+from drumbeat.launch.backends.cluster_checks import check_cluster, check_shared
 from drumbeat.launch.backends.contract import Backend, Request, Rows, Submitted
 from drumbeat.launch.backends.environment import environment
 from drumbeat.launch.backends.local import heard_elsewhere
-from drumbeat.launch.backends.preflight import check_cluster, check_shared
 from drumbeat.launch.backends.script import GIVEN, REQUEUE, node_command, python_words, setup_lines
 from drumbeat.launch.backends.task import run_node
 from drumbeat.launch.backends.typed import command
@@ -54,7 +54,7 @@ class Slurm(Backend):
         check_shared(request.plan)
         return check_cluster(request)
 
-    def prepare(self, plan: JobPlan, *, after: str = "") -> Request:
+    def request(self, plan: JobPlan, *, after: str = "") -> Request:
         """The job of a plan, or the one that goes on with the run if job `after` ends without success."""
         from submitit.slurm.slurm import _make_sbatch_string  # pure, and works where there is no SLURM
 
@@ -120,16 +120,16 @@ class Slurm(Backend):
             jobs = queued(run.id, *ids_of(view))
         except SilentError as silence:
             return [("job", job.id), ("why", f"SLURM does not answer: {silence}"),
-                    ("do", f"Look again later. The folder tells what the run itself knows: {command('status', run)}")]
+                    ("fix", f"Look again later. The folder tells what the run itself knows: {command('status', run)}")]
         if not jobs and view.state == "running":  # and it was heard of so lately that `status` has not asked SLURM
             return [("job", f"{job.id}, of which SLURM knows nothing any more"),
                     ("why", f"its job has ended, and the run gave a sign of life {view.silence():.0f} s ago: it may "
                             "still write down how it ended, or it was killed, or its node failed"),
-                    ("do", f"Look again in two minutes; or go on with the run: {command('resume', run)}")]
+                    ("fix", f"Look again in two minutes; or go on with the run: {command('resume', run)}")]
         if not jobs:
             return [("job", f"{job.id}, of which SLURM knows nothing any more"),
                     ("why", "it was cancelled, or ended before the run could tell"),
-                    ("do", f"Go on with the run: {command('resume', run)}")]
+                    ("fix", f"Go on with the run: {command('resume', run)}")]
         rows: Rows = []
         for one in jobs:
             rows.append(("job", f"{one.id}, {one.state.lower()} in partition {one.partition}"))
@@ -172,7 +172,7 @@ def _pending(run: RunDir, job: QueuedJob) -> Rows:
                         ("PARTITION", job.partition)):
         remedy = re.sub(rf"\b{name}\b", value.replace("\\", r"\\"), remedy)
     start = [("start", f"expected at {job.start.replace('T', ' ')}")] if job.start not in ("N/A", "", "Unknown") else []
-    return [("why", f"{job.reason.partition(',')[0]}: {words}"), *start, ("do", remedy)]
+    return [("why", f"{job.reason.partition(',')[0]}: {words}"), *start, ("fix", remedy)]
 
 
 def require_slurm() -> None:

@@ -58,7 +58,7 @@ def queue_successor(run: RunDir, plan: JobPlan, slurm_job: SlurmJob) -> str:
         return ""  # queued before this job was queued again
     try:
         slurm = Slurm()
-        queued = slurm.submit(slurm.prepare(plan, after=slurm_job.job))
+        queued = slurm.submit(slurm.request(plan, after=slurm_job.job))
     except LaunchError as refusal:
         return (refusal.faults[0].given or refusal.faults[0].what).splitlines()[0]
     replace(job, id=slurm_job.job, successor=queued.id).write(run.job)

@@ -10,7 +10,7 @@ from pathlib import Path
 from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
-from drumbeat.configs.run.processes import end_with
+from drumbeat.configs.run.processes import die_with_parent
 from drumbeat.configs.run.records import Status
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.node.handover import take_over
@@ -43,7 +43,7 @@ class Node:
                 print("the run has ended, or goes on in another job: nothing to do", flush=True)
                 return
         else:
-            end_with(os.getppid(), signal.SIGTERM)  # submitit's controller
+            die_with_parent(os.getppid(), signal.SIGTERM)  # submitit's controller
         try:
             with hold_gpus(plan) as plan:
                 after = Launcher(run, plan, node=node, slurm_job=slurm_job).run_attempts()

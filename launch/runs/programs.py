@@ -20,7 +20,7 @@ Done = subprocess.CompletedProcess[str]
 
 
 def on_config(module: str, words: Sequence[str], *options: str) -> int:
-    """Runs a module on a config and its data, handed to it as JSON; its exit code. Raises `PrepareError` where it is
+    """Runs a module on a config and its data, handed to it as JSON; its exit code. Raises `PreflightError` where it is
     plain that the data is not there."""
     config = load_words(words)
     if module != "drumbeat.trainers.commands.show" or needs_data(config.model):

@@ -18,7 +18,7 @@ def why(view: View) -> str:
     if state == "finished":
         rows.append(("why", "it has come to its end"))
     elif view.ended:
-        rows += [("why", view.verdict or f"it is {state}"), ("do", f"Go on with it: {command('resume', view.run)}")]
+        rows += [("why", view.verdict or f"it is {state}"), ("fix", f"Go on with it: {command('resume', view.run)}")]
     else:
         rows += (view.job and backend_of(view.where).explain(view)) or _from_folder(view)
     return "\n".join(hang(f"{name:<12}", text) for name, text in rows)
@@ -30,10 +30,10 @@ def _from_folder(view: View) -> Rows:
     if sign := still_runs(view):
         if view.state == "paused":
             return [("work", sign), ("why", view.verdict),
-                    ("do", "Make room, or bring the disk back: the run goes on by itself.")]
+                    ("fix", "Make room, or bring the disk back: the run goes on by itself.")]
         quiet = silence > SILENCE_SECONDS
         return [("work", sign), ("why", f"nothing was heard of it for {clock(silence)}: it may hang, or fill a cache"
                                  if quiet else "nothing keeps it"),
-                ("do", command("logs --all" if quiet else "logs -f", run))]
+                ("fix", command("logs --all" if quiet else "logs -f", run))]
     return [("why", f"nothing of it is at work any more, and it was last heard of {clock(silence)} ago"),
-            ("do", f"Go on with it: {command('resume', run)}")]
+            ("fix", f"Go on with it: {command('resume', run)}")]

@@ -49,8 +49,8 @@ def _processes(plan: JobPlan, code: str) -> str:
 def _samples(config: Config, world_size: int) -> str:
     sizes = {name: phase.batch_size or config.batch_size for name, phase in config.phases.items() if phase is not None}
     return _table([*((name, _share(size, world_size)) for name, size in sizes.items()),
-                   ("an epoch", "not known before the samples are counted: preparing does that when the run is "
-                                "submitted, and looks at model, weights and data")])
+                   ("an epoch", "not known yet: the preflight check counts the samples when the run is submitted, and "
+                                "checks the model, weights and data")])
 
 
 def _share(size: int, world_size: int) -> str:

@@ -57,7 +57,7 @@ def start(what: Start, *, dry_run: bool = False, detach: bool = False) -> int:
     watched. Raises `UserError`, and leaves everything as it was."""
     run_dir, plan = what.run_dir, what.plan
     backend = backend_of(plan.where)
-    request = backend.prepare(plan)
+    request = backend.request(plan)
     if dry_run:
         print(describe(what.loaded, request, notes=backend.notes(plan), code=what.copied))
         return 0
@@ -96,10 +96,10 @@ def start(what: Start, *, dry_run: bool = False, detach: bool = False) -> int:
 
 def _prepare(what: Start) -> None:
     """What only torch can know, found out with the code that is going to run."""
-    from drumbeat.launch.start.prepare import check_room, facts_text, prepare
+    from drumbeat.launch.start.preflight import check_room, facts_text, preflight
 
     with pointing_into(what.loaded, what.code):
-        facts = prepare(what.loaded.config, what.plan)
+        facts = preflight(what.loaded.config, what.plan)
         print(facts_text(facts), flush=True)
         if warning := check_room(what.run_dir.path, what.loaded.config, facts):
             print(f"note       {warning}", flush=True)

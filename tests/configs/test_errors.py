@@ -11,14 +11,14 @@ def test_a_fault_says_what_where_given_and_do() -> None:
     assert str(fault) == ("error: unknown key 'epoch' in 'phases.head'\n"
                           "  where  a.yaml:5\n"
                           "  given  phases.head.epoch: 2\n"
-                          "  do     Did you mean 'epochs'?")
+                          "  fix    Did you mean 'epochs'?")
     assert str(Fault(what="no phases")) == "error: no phases"
 
 
 def test_long_lines_are_wrapped_and_own_line_breaks_kept() -> None:
     text = str(Fault(what="w " * 60, remedy="first line\nsecond line"))
     assert max(map(len, text.splitlines())) <= 80
-    assert text.endswith("  do     first line\n         second line")
+    assert text.endswith("  fix    first line\n         second line")
 
 
 def test_a_path_is_never_broken() -> None:

@@ -22,5 +22,5 @@ def test_the_flight_recorder_then_the_stacks_then_the_end(seconds: float) -> Non
 
 def test_patience_is_what_the_config_says_or_longer_than_a_pause_for_the_disk(tmp_path: Path) -> None:
     assert patience(config(tmp_path)) == SHORTEST
-    assert patience(config(tmp_path, "hang_minutes=0.5")) == 30
-    assert patience(config(tmp_path, "checkpoints.patience_minutes=60")) > 60 * 60
+    assert patience(config(tmp_path, "watchdog.timeout_minutes=0.5")) == 30
+    assert patience(config(tmp_path, "checkpoints.disk_wait_minutes=60")) > 60 * 60

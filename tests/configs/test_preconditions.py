@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from drumbeat.configs.errors import Fault, PrepareError
+from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
 from drumbeat.configs.preconditions import check_data, needs_data, with_way_out
@@ -35,9 +35,9 @@ def test_each_path_that_is_not_there_is_told_once(tmp_path: Path) -> None:
     (tmp_path / "there.csv").write_text("text\n")
     texts = {"_target_": "drumbeat.data.Texts", "file": str(tmp_path / "there.csv"),
              "words": {"_target_": "drumbeat.data.Words", "file": str(tmp_path / "lost.csv")}}
-    with pytest.raises(PrepareError) as caught:
+    with pytest.raises(PreflightError) as caught:
         check_data(config({"train": {"_target_": "drumbeat.data.Split", "of": texts}, "test": texts,
-                           "how_to_get": "Look under the sofa."}))
+                           "download_hint": "Look under the sofa."}))
     (fault,) = caught.value.faults
     assert (fault.where, fault.given) == ("data.train.of.words.file", str(tmp_path / "lost.csv"))
     assert fault.remedy == "Look under the sofa."

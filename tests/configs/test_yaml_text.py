@@ -73,7 +73,7 @@ def test_comments_stand_in_a_column_and_above_what_is_long() -> None:
 
 
 def test_several_lines_stand_below_their_key() -> None:
-    values = {"data": {"how_to_get": "Fetch it:\n  fetch # all\n", "note": "one\ntwo"}}
-    assert dump(values, {"data.how_to_get": "a.yaml:3"}) == (
-        "data:\n  how_to_get: |                           # a.yaml:3\n    Fetch it:\n      fetch # all\n"
+    values = {"data": {"download_hint": "Fetch it:\n  fetch # all\n", "note": "one\ntwo"}}
+    assert dump(values, {"data.download_hint": "a.yaml:3"}) == (
+        "data:\n  download_hint: |                        # a.yaml:3\n    Fetch it:\n      fetch # all\n"
         "  note: |-\n    one\n    two\n")

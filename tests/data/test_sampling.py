@@ -16,7 +16,7 @@ import torch
 from drumbeat.data.order import Integers, Schedule, Stream, shard
 from drumbeat.data.sampling import (
     ClassBalanced,
-    LengthWindows,
+    LengthBuckets,
     SampleStream,
     Weighted,
     classes_of,
@@ -75,7 +75,7 @@ def test_golden_streams() -> None:
     weighted, balanced = streams()
     assert weighted.indices(np.arange(8)).tolist() == [1219, 548, 3, 347, 435, 799, 717, 500]
     assert balanced.indices(np.arange(8)).tolist() == [906, 252, 736, 394, 257, 1099, 759, 9]
-    windows = LengthWindows(Schedule(20, 4, 1), Stream(20, SEED, 0), np.arange(20) % 7, batches=3, rank=0,
+    windows = LengthBuckets(Schedule(20, 4, 1), Stream(20, SEED, 0), np.arange(20) % 7, batches=3, rank=0,
                             world_size=1)
     assert [batch.tolist() for batch in windows] == [
         [7, 10, 3, 8], [5, 9, 11, 1], [4, 6, 0, 2], [19, 13, 15, 12], [17, 18, 14, 16]]
@@ -225,7 +225,7 @@ def window_case(batch_size: int = 12) -> tuple[Schedule, Stream, Integers]:
 def read(batch_size: int, world_size: int, first: int = 0) -> list[list[Integers]]:
     """The positions of each step, by rank."""
     table, stream, lengths = window_case(batch_size)
-    ranks = [LengthWindows(table, stream, lengths, batches=4, rank=rank, world_size=world_size, first=first)
+    ranks = [LengthBuckets(table, stream, lengths, batches=4, rank=rank, world_size=world_size, first=first)
              for rank in range(world_size)]
     assert {len(windows) for windows in ranks} == {table.steps - first}
     return [list(step) for step in zip(*ranks, strict=True)]
@@ -272,24 +272,24 @@ def test_windows_take_other_streams() -> None:
     samples = uneven()
     table = Schedule(len(samples), 30, 0.5)
     for stream in streams():
-        windows = LengthWindows(table, stream, np.arange(len(samples)), batches=5, rank=0, world_size=1)
+        windows = LengthBuckets(table, stream, np.arange(len(samples)), batches=5, rank=0, world_size=1)
         assert sorted(np.concatenate(list(windows)).tolist()) == list(range(table.steps * 30))
 
 
 def test_windows_that_do_not_fit_are_refused() -> None:
     table, stream, lengths = window_case()
     with pytest.raises(ValueError, match=r"lengths of shape \[49\] do not fit a set of 50 samples"):
-        LengthWindows(table, stream, lengths[1:], batches=4, rank=0, world_size=1)
+        LengthBuckets(table, stream, lengths[1:], batches=4, rank=0, world_size=1)
     with pytest.raises(ValueError, match="a window takes 1 batch or more, not 0"):
-        LengthWindows(table, stream, lengths, batches=0, rank=0, world_size=1)
+        LengthBuckets(table, stream, lengths, batches=0, rank=0, world_size=1)
     with pytest.raises(ValueError, match="batch_size 12 is too small for 13 ranks"):
-        LengthWindows(table, stream, lengths, batches=4, rank=0, world_size=13)
+        LengthBuckets(table, stream, lengths, batches=4, rank=0, world_size=13)
 
 
 def test_rules_are_sentences_for_a_report() -> None:
     weighted, balanced = streams()
     table, stream, lengths = window_case()
-    windows = LengthWindows(table, stream, lengths, batches=4, rank=0, world_size=1)
+    windows = LengthBuckets(table, stream, lengths, batches=4, rank=0, world_size=1)
     assert weighted.rule == (  # type: ignore[attr-defined]
         "each position draws a sample by its weight, with replacement: how often one is read is left to chance")
     assert balanced.rule == (  # type: ignore[attr-defined]

@@ -19,7 +19,7 @@ from drumbeat.data.fused import fuse
 from drumbeat.data.loader import Batch, BatchFetcher, ShardedBatchSampler, batches
 from drumbeat.data.mixing import CutMix, Mixing, Mixup
 from drumbeat.data.order import Schedule, Stream
-from drumbeat.data.sampling import ClassBalanced, LengthWindows, SampleStream, Weighted
+from drumbeat.data.sampling import ClassBalanced, LengthBuckets, SampleStream, Weighted
 
 SEED, PHASE, N = 7, 2, 31
 TABLE = Schedule(N, 12, 1.7)
@@ -102,7 +102,7 @@ def read(case: Case, world_size: int, workers: int, first: int) -> list[list[Bat
                       mixing=case.mixing)
         shares: Any = ShardedBatchSampler(TABLE, rank=rank, world_size=world_size, first=first)
         if case.window is not None:
-            shares = LengthWindows(TABLE, stream, case.samples.lengths, batches=case.window, rank=rank,
+            shares = LengthBuckets(TABLE, stream, case.samples.lengths, batches=case.window, rank=rank,
                                    world_size=world_size, first=first)
         torch.manual_seed(rank)  # whatever the generators were used for before
         ranks.append(list(batches(fetch, shares, workers=workers, pin_memory=False)))

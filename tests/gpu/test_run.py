@@ -17,7 +17,7 @@ from tests.tiny import drumbeat, latest, write_config
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 
-BATCH_KEY = "max_batch_per_device"
+BATCH_KEY = "micro_batch_size"
 """The key that bounds how many samples are on the device at once."""
 
 

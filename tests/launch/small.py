@@ -29,7 +29,7 @@ phases:
 
 FACTS = {"samples": {"train": 1000, "test": 20}, "steps": {"head": 167, "finetune": 300}, "parameters": 12345,
          "weights_bytes": 49380}
-"""What preparing would find."""
+"""What the preflight check would find."""
 
 
 def write_config(folder: Path) -> Path:

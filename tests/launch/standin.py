@@ -123,7 +123,7 @@ def start(name: str, run: Path, attempt: str, number: int) -> subprocess.Popen[b
     return subprocess.Popen(command, start_new_session=name == "rank")
 
 
-def end_with(parent: int) -> None:
+def die_with_parent(parent: int) -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -139,10 +139,10 @@ def main(name: str, *words: str) -> int:
     if name == "server":
         return server()
     if name == "agent":
-        end_with(int(words[0]))
+        die_with_parent(int(words[0]))
         return agent(list(words[1:]))
     run, attempt, number, parent = Path(words[0]), words[1], int(words[2]), int(words[3])
-    end_with(parent)
+    die_with_parent(parent)
     if name == "rank":
         return rank(run, attempt, number)
     begin(run, attempt, f"helper{number}")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from drumbeat.configs.errors import Fault, PrepareError
+from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.load import load, read
 from drumbeat.configs.run.files import write_json
@@ -27,7 +27,7 @@ SUBMIT = ["run", "small.yaml", "--slurm", "--gpus", "2"]
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a config; sbatch takes every job and squeue knows none; preparing finds everything in order."""
+    """A folder with a config; sbatch takes every job and squeue knows none; the preflight check finds no fault."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bin").mkdir()
     for name, script in (("sbatch", "echo Submitted batch job 4711"), ("srun", ""), ("squeue", ""),
@@ -35,7 +35,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr("drumbeat.launch.start.prepare.prepare", lambda config, plan: FACTS)
+    monkeypatch.setattr("drumbeat.launch.start.preflight.preflight", lambda config, plan: FACTS)
     write_config(tmp_path)
     return tmp_path
 
@@ -99,10 +99,10 @@ def test_where_sbatch_refuses_other_runs_stay(cluster: Path) -> None:
 
 def test_where_preparing_finds_faults_nothing_is_written(cluster: Path, monkeypatch: pytest.MonkeyPatch,
                                                          capsys: pytest.CaptureFixture[str]) -> None:
-    def prepare(config: Any, plan: Any) -> Any:
-        raise PrepareError(Fault(what="the folder is not there", where="data.train"))
+    def preflight(config: Any, plan: Any) -> Any:
+        raise PreflightError(Fault(what="the folder is not there", where="data.train"))
 
-    monkeypatch.setattr("drumbeat.launch.start.prepare.prepare", prepare)
+    monkeypatch.setattr("drumbeat.launch.start.preflight.preflight", preflight)
     assert main(SUBMIT) == 2
     assert capsys.readouterr().err == "error: the folder is not there\n  where  small.yaml:5 (data.train)\n"
     assert not (cluster / "runs").exists()
@@ -110,10 +110,10 @@ def test_where_preparing_finds_faults_nothing_is_written(cluster: Path, monkeypa
 
 def test_ctrl_c_while_preparing_leaves_nothing(cluster: Path, monkeypatch: pytest.MonkeyPatch,
                                                capsys: pytest.CaptureFixture[str]) -> None:
-    def prepare(config: Any, plan: Any) -> Any:
+    def preflight(config: Any, plan: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("drumbeat.launch.start.prepare.prepare", prepare)
+    monkeypatch.setattr("drumbeat.launch.start.preflight.preflight", preflight)
     assert main(SUBMIT) == 130
     assert capsys.readouterr().err == "interrupted\n"
     assert not (cluster / "runs").exists()
@@ -124,7 +124,7 @@ def test_a_place_that_cannot_be_written_to(cluster: Path, capsys: pytest.Capture
     assert capsys.readouterr().err == (
         "error: the run folder cannot be written: No such file or directory\n"
         "  where  /proc/runs\n"
-        "  do     Choose another place for it: --runs DIR\n")
+        "  fix    Choose another place for it: --runs DIR\n")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -231,7 +231,7 @@ def test_a_run_that_waits_or_works_is_not_started_twice(cluster: Path, capsys: p
     assert main(["run", "--resume", "small"]) == 2
     screen = capsys.readouterr().err
     assert screen.startswith(f"error: run {run.id} is still running\n  where  {run.path}\n"
-                             "  given  SLURM job 4711 is pending\n  do     Wait for it, or stop it: ")
+                             "  given  SLURM job 4711 is pending\n  fix    Wait for it, or stop it: ")
 
 
 NO_TORCH = "raise ImportError('something imported torch')\n"
@@ -257,7 +257,7 @@ def test_a_missing_package_is_named(tmp_path: Path) -> None:
                           env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (f"error: omegaconf is not installed\n  where  {sys.executable}\n"
-                           "  do     Use .venv/bin/python, which `make demo` makes, or: pip install -e .\n")
+                           "  fix    Use .venv/bin/python, which `make demo` makes, or: pip install -e .\n")
 
 
 def imports_from(run: RunDir) -> tuple[str, str]:
@@ -330,10 +330,10 @@ def test_without_a_snapshot_the_code_runs_where_it_is(lab: Path) -> None:
 
 def test_faults_of_preparing_name_the_files_that_were_copied(lab: Path, monkeypatch: pytest.MonkeyPatch,
                                                              capsys: pytest.CaptureFixture[str]) -> None:
-    def prepare(config: Any, plan: JobPlan) -> Any:
-        raise PrepareError(Fault(what=f"no Net in {plan.environment['DRUMBEAT_USER_PATH']}/nets.py"))
+    def preflight(config: Any, plan: JobPlan) -> Any:
+        raise PreflightError(Fault(what=f"no Net in {plan.environment['DRUMBEAT_USER_PATH']}/nets.py"))
 
-    monkeypatch.setattr("drumbeat.launch.start.prepare.prepare", prepare)
+    monkeypatch.setattr("drumbeat.launch.start.preflight.preflight", preflight)
     assert main(SUBMIT) == 2
     assert capsys.readouterr().err.replace("\n       ", " ") == f"error: no Net in {lab}/nets.py\n"
     assert not (lab / "runs").exists()

@@ -18,41 +18,41 @@ SCREENS: dict[str, str] = {
     "rnu small.yaml": """\
 error: unknown command 'rnu'
   where  command line
-  do     Did you mean 'run'?
+  fix    Did you mean 'run'?
 """,
     "run": """\
 error: which config?
   where  command line
-  do     For example: python launch/run.py configs/resnet50_xray_demo.yaml
+  fix    For example: python launch/run.py configs/resnet50_xray_demo.yaml
 """,
     "run small.yaml --dryrun": """\
 error: unexpected '--dryrun'
   where  command line
-  do     Did you mean '--dry-run'?
+  fix    Did you mean '--dry-run'?
 """,
     "run small.yaml --dry --gpu 2": """\
 error: unexpected '--dry'
   where  command line
-  do     Did you mean '--dry-run'?
+  fix    Did you mean '--dry-run'?
 
 error: unexpected '--gpu'
   where  command line
-  do     Did you mean '--gpus'?
+  fix    Did you mean '--gpus'?
 """,
     "run small.yaml --batch_size=3": """\
 error: unexpected '--batch_size=3'
   where  command line
-  do     Changes to the config have no dashes: batch_size=3
+  fix    Changes to the config have no dashes: batch_size=3
 """,
     "run small.yaml --gpus two": """\
 error: --gpus: 'two' is not a whole number
   where  command line
-  do     See: drumbeat run --help
+  fix    See: drumbeat run --help
 """,
     "run small.yaml --gpus": """\
 error: --gpus: expected one argument
   where  command line
-  do     See: drumbeat run --help
+  fix    See: drumbeat run --help
 """,
     "run small.yaml --procs -3": """\
 error: launch.procs must be at least 1
@@ -63,125 +63,125 @@ error: launch.procs must be at least 1
 error: several nodes need a cluster
   where  --nodes
   given  2 nodes
-  do     Add --slurm; or, in an salloc, --here.
+  fix    Add --slurm; or, in an salloc, --here.
 """,
     "run small.yaml --gpus 4": """\
 error: this machine has no GPU
   where  --gpus
   given  4 ranks with a GPU each
-  do     Use --procs N for ranks on the CPU, or --slurm to run where there are
+  fix    Use --procs N for ranks on the CPU, or --slurm to run where there are
          GPUs.
 """,
     "run small.yaml launch.gpus=4": """\
 error: this machine has no GPU
   where  command line (launch.gpus)
   given  4 ranks with a GPU each
-  do     Use --procs N for ranks on the CPU, or --slurm to run where there are
+  fix    Use --procs N for ranks on the CPU, or --slurm to run where there are
          GPUs.
 """,
     "run small.yaml --procs 11": """\
 error: a batch of 10 cannot be shared by 11 ranks
   where  small.yaml:12 (phases.finetune.batch_size)
   given  phases.finetune.batch_size: 10
-  do     Use at most 10 ranks, or a batch of at least 11.
+  fix    Use at most 10 ranks, or a batch of at least 11.
 """,
     "run small.yaml --slurm": """\
 error: how many GPUs on each node?
   where  launch.gpus
   given  --slurm
-  do     Add --gpus N for N ranks with a GPU each, or --procs N for ranks on the
+  fix    Add --gpus N for N ranks with a GPU each, or --procs N for ranks on the
          CPU.
 """,
     "run small.yaml --slurm --gpus 2": """\
 error: there is no SLURM here
   where  --slurm
   given  no sbatch and no srun on PATH
-  do     Log in to the cluster's login node, or leave --slurm out to run on this
+  fix    Log in to the cluster's login node, or leave --slurm out to run on this
          machine. --dry-run shows the script without SLURM.
 """,
     "run small.yaml --slurm --gpus 2 --profile exampel": """\
 error: no cluster profile 'exampel'
   where  configs/clusters
   given  --profile exampel
-  do     Did you mean 'example'?
+  fix    Did you mean 'example'?
 """,
     "run small.yaml --profile example": """\
 error: --profile describes a cluster, and this run is for this machine
   where  command line
   given  --profile example
-  do     Add --slurm, or leave --profile out.
+  fix    Add --slurm, or leave --profile out.
 """,
     "run small.yaml --here": """\
 error: this shell is in no SLURM allocation
   where  --here
   given  SLURM_JOB_ID is not set
-  do     Get one, and type this in it: salloc --nodes=2 --gres=gpu:8
+  fix    Get one, and type this in it: salloc --nodes=2 --gres=gpu:8
          --cpus-per-task=64 --time=4:00:00
          Or have the run queued: --slurm instead of --here.
 """,
     "run small.yaml --here --slurm --debug": """\
 error: --debug and --slurm are mutually exclusive
   where  command line
-  do     Leave --slurm out.
+  fix    Leave --slurm out.
 
 error: --debug and --here are mutually exclusive
   where  command line
-  do     Leave --here out.
+  fix    Leave --here out.
 
 error: --here and --slurm are mutually exclusive
   where  command line
-  do     Leave --slurm out.
+  fix    Leave --slurm out.
 """,
     "run small.yaml --debug --slurm --nodes 2 --gpus 3 --procs 1": """\
 error: --debug and --slurm are mutually exclusive
   where  command line
-  do     Leave --slurm out.
+  fix    Leave --slurm out.
 
 error: --debug and --nodes are mutually exclusive
   where  command line
-  do     Leave --nodes out.
+  fix    Leave --nodes out.
 
 error: --gpus and --procs are mutually exclusive
   where  command line
-  do     Leave --procs out.
+  fix    Leave --procs out.
 
 error: --debug runs one rank, in this process
   where  command line
-  do     Leave --gpus and --procs out.
+  fix    Leave --gpus and --procs out.
 """,
     "run small.yaml other.yaml": """\
 error: one config at a time
   where  command line
   given  small.yaml other.yaml
-  do     Changes to it are written KEY=VALUE: batch_size=64
+  fix    Changes to it are written KEY=VALUE: batch_size=64
 """,
     "run small.yaml dry_run": """\
 error: one config at a time
   where  command line
   given  small.yaml dry_run
-  do     Did you mean '--dry-run'?
+  fix    Did you mean '--dry-run'?
 """,
     "run batch_size=3": """\
 error: which config?
   where  command line
   given  batch_size=3
-  do     For example: python launch/run.py configs/resnet50_xray_demo.yaml
+  fix    For example: python launch/run.py configs/resnet50_xray_demo.yaml
 """,
     "run small.yml": """\
 error: there is no config 'small.yml'
   where  HERE
-  do     Did you mean 'small.yaml'?
+  fix    Did you mean 'small.yaml'?
 """,
     "run .": """\
 error: a config is a file, and this is a folder
   where  .
-  do     In it: small.yaml
+  fix    In it: small.yaml
 """,
     "run small.yaml batchsize=3 phases.head.epochs=many": """\
 error: unknown key 'batchsize' at the top level
   where  command line
   given  batchsize: 3
-  do     Did you mean 'batch_size'?
+  fix    Did you mean 'batch_size'?
 
 error: phases.head.epochs must be a number
   where  command line
@@ -190,21 +190,21 @@ error: phases.head.epochs must be a number
     "run small.yaml a=1 b=1 c=1 d=1 data.workers=-1": """\
 error: 5 things are wrong
   command line: unknown key 'a' at the top level. Valid here: batch_size,
-    channels_last, checkpoints, compare_ranks_every, data, deterministic,
-    evaluation, hang_minutes, launch, max_batch_per_device, model, name,
-    not_finite, phases, precision, seed, task, tracking.
+    channels_last, checkpoints, data, deterministic, evaluation, launch,
+    micro_batch_size, model, name, on_nonfinite, phases, precision, seed, task,
+    tracking, watchdog.
   command line: unknown key 'b' at the top level. Valid here: batch_size,
-    channels_last, checkpoints, compare_ranks_every, data, deterministic,
-    evaluation, hang_minutes, launch, max_batch_per_device, model, name,
-    not_finite, phases, precision, seed, task, tracking.
+    channels_last, checkpoints, data, deterministic, evaluation, launch,
+    micro_batch_size, model, name, on_nonfinite, phases, precision, seed, task,
+    tracking, watchdog.
   command line: unknown key 'c' at the top level. Valid here: batch_size,
-    channels_last, checkpoints, compare_ranks_every, data, deterministic,
-    evaluation, hang_minutes, launch, max_batch_per_device, model, name,
-    not_finite, phases, precision, seed, task, tracking.
+    channels_last, checkpoints, data, deterministic, evaluation, launch,
+    micro_batch_size, model, name, on_nonfinite, phases, precision, seed, task,
+    tracking, watchdog.
   command line: unknown key 'd' at the top level. Valid here: batch_size,
-    channels_last, checkpoints, compare_ranks_every, data, deterministic,
-    evaluation, hang_minutes, launch, max_batch_per_device, model, name,
-    not_finite, phases, precision, seed, task, tracking.
+    channels_last, checkpoints, data, deterministic, evaluation, launch,
+    micro_batch_size, model, name, on_nonfinite, phases, precision, seed, task,
+    tracking, watchdog.
   command line: data.workers must be at least 0, not -1.
 """,
     "run small.yaml --name a/b": """\
@@ -217,98 +217,98 @@ error: name must be a plain name: letters, digits, '_', '-' and '.', a letter or
 error: the run folder cannot be made: it is no folder
   where  HERE/small.yaml
   given  HERE/small.yaml/small/RUN
-  do     Choose another place for runs: --runs DIR
+  fix    Choose another place for runs: --runs DIR
 """,
     "run small.yaml epochs=1": """\
 error: unknown key 'epochs' at the top level
   where  command line
   given  epochs: 1
-  do     Did you mean 'phases.head.epochs' or 'phases.finetune.epochs'?
+  fix    Did you mean 'phases.head.epochs' or 'phases.finetune.epochs'?
 """,
     "status ": """\
 error: the following arguments are required: RUN
   where  command line
-  do     See: drumbeat status --help
+  fix    See: drumbeat status --help
 """,
     "run --resume nope": """\
 error: there is no run 'nope'
   where  HERE/runs
-  do     Name a run by its folder, its id, or, the latest, by its name. The
+  fix    Name a run by its folder, its id, or, the latest, by its name. The
          newest: 20260101-000000-aaaaa, 20260101-000000-bbbbb
 """,
     "run --resume don small.yaml seed=3": """\
 error: a run is resumed with its own config
   where  command line
   given  small.yaml
-  do     Leave this out, or start a new run: drumbeat run CONFIG
+  fix    Leave this out, or start a new run: drumbeat run CONFIG
 """,
     "run --resume done --name x": """\
 error: --resume and --name are mutually exclusive
   where  command line
-  do     Leave --name out.
+  fix    Leave --name out.
 """,
     "run --resume done": """\
 error: run 20260101-000000-aaaaa is finished
   where  HERE/runs/done/20260101-000000-aaaaa
-  do     Start it again, with more epochs for example: DRUMBEAT rerun
+  fix    Start it again, with more epochs for example: DRUMBEAT rerun
          20260101-000000-aaaaa KEY=VALUE
 """,
     "run --resume 20260101": """\
 error: '20260101' is the beginning of 2 runs
   where  runs
   given  20260101-000000-aaaaa, 20260101-000000-bbbbb
-  do     Type more of the id.
+  fix    Type more of the id.
 """,
     "status": """\
 error: the following arguments are required: RUN
   where  command line
-  do     See: drumbeat status --help
+  fix    See: drumbeat status --help
 """,
     "status doen": """\
 error: there is no run 'doen'
   where  HERE/runs
-  do     Did you mean 'done'?
+  fix    Did you mean 'done'?
 """,
     "status done --runs elsewhere": """\
 error: there is no run 'done'
   where  HERE/elsewhere
-  do     There are no runs here yet; --runs DIR looks elsewhere.
+  fix    There are no runs here yet; --runs DIR looks elsewhere.
 """,
     "status done more": """\
 error: unexpected 'more'
   where  command line
-  do     See --help.
+  fix    See --help.
 """,
     "logs done": """\
 error: no attempt has begun yet
   where  HERE/runs/done/20260101-000000-aaaaa
-  do     Look again, or use -f.
+  fix    Look again, or use -f.
 """,
     "logs done --rnk 2": """\
 error: unexpected '--rnk'
   where  command line
-  do     Did you mean '--rank'?
+  fix    Did you mean '--rank'?
 """,
     "logs done --attempt 3": """\
 error: there is no attempt 3
   where  HERE/runs/done/20260101-000000-aaaaa/attempts
-  do     None has begun yet.
+  fix    None has begun yet.
 """,
     "logs done --all --rank 1": """\
 error: --rank: not allowed with argument --all
   where  command line
-  do     See: drumbeat logs --help
+  fix    See: drumbeat logs --help
 """,
     "resume": """\
 error: the following arguments are required: RUN
   where  command line
-  do     See: drumbeat resume --help
+  fix    See: drumbeat resume --help
 """,
     "resume waiting": """\
 error: run 20260101-000000-bbbbb is still running
   where  HERE/runs/waiting/20260101-000000-bbbbb
   given  SLURM job 4711, which cannot be asked about: there is no squeue on PATH
-  do     Wait for it, or stop it: DRUMBEAT stop 20260101-000000-bbbbb
+  fix    Wait for it, or stop it: DRUMBEAT stop 20260101-000000-bbbbb
          If you know that it is dead: DRUMBEAT resume
          20260101-000000-bbbbb --take-over
 """,
@@ -319,75 +319,75 @@ error: cannot read the config: No such file or directory
     "rerun don": """\
 error: there is no run 'don'
   where  HERE/runs
-  do     Did you mean 'done'?
+  fix    Did you mean 'done'?
 """,
     "rerun done small.yaml": """\
 error: a run is started again with its own config
   where  command line
   given  small.yaml
-  do     Leave this out, or start a new run: drumbeat run CONFIG
+  fix    Leave this out, or start a new run: drumbeat run CONFIG
 """,
     "cancel waiting": """\
 error: the run cannot be cancelled: SLURM does not answer
   where  HERE/runs/waiting/20260101-000000-bbbbb
   given  there is no squeue on PATH
-  do     Try again later; or have the run save and leave, which needs no SLURM:
+  fix    Try again later; or have the run save and leave, which needs no SLURM:
          DRUMBEAT stop 20260101-000000-bbbbb
 """,
     "stop waiting": """\
 error: the run is waiting to start, and nobody is there to stop
   where  HERE/runs/waiting/20260101-000000-bbbbb
   given  state: pending
-  do     Take it out of the queue: DRUMBEAT cancel
+  fix    Take it out of the queue: DRUMBEAT cancel
          20260101-000000-bbbbb
 """,
     "report": """\
 error: the following arguments are required: RUN
   where  command line
-  do     See: drumbeat report --help
+  fix    See: drumbeat report --help
 """,
     "tensorboard done wating": """\
 error: there is no run 'wating'
   where  HERE/runs
-  do     Did you mean 'waiting'?
+  fix    Did you mean 'waiting'?
 """,
     "tensorboard done --port 99999": """\
 error: there is no free port
   where  --port
   given  --port 99999
-  do     Name another one, between 1024 and 65535.
+  fix    Name another one, between 1024 and 65535.
 """,
     "drill small.yaml --kills 0": """\
 error: --kills: '0' must be at least 1
   where  command line
-  do     See: drumbeat drill --help
+  fix    See: drumbeat drill --help
 """,
     "drill small.yaml --every -1": """\
 error: --every: '-1' is no number of seconds
   where  command line
-  do     See: drumbeat drill --help
+  fix    See: drumbeat drill --help
 """,
     "rerun ''": """\
 error: which run?
   where  command line
   given  ''
-  do     Name a run by its folder, its id, or, the latest, by its name.
+  fix    Name a run by its folder, its id, or, the latest, by its name.
 """,
     "evaluate done --split tset": """\
 error: --split: invalid choice: 'tset' (choose from train, validation, test)
   where  command line
-  do     See: drumbeat evaluate --help
+  fix    See: drumbeat evaluate --help
 """,
     "evaluate done --gpus 2": """\
 error: this machine has no GPU
   where  --gpus
   given  --gpus 2
-  do     Use --procs N for ranks on the CPU.
+  fix    Use --procs N for ranks on the CPU.
 """,
     "evaluate done --procs 2 --gpus 2": """\
 error: --gpus and --procs are mutually exclusive
   where  command line
-  do     Leave --procs out.
+  fix    Leave --procs out.
 """,
     "evaluate done --procs 0": """\
 error: --procs must be at least 1
@@ -397,18 +397,18 @@ error: --procs must be at least 1
     "predict done": """\
 error: the following arguments are required: GIVEN
   where  command line
-  do     See: drumbeat predict --help
+  fix    See: drumbeat predict --help
 """,
     "show": """\
 error: the following arguments are required: CONFIG
   where  command line
-  do     See: drumbeat show --help
+  fix    See: drumbeat show --help
 """,
     "demo-data mri x": """\
 error: KIND: invalid choice: 'mri' (choose from xray, cifar10, fashion_mnist,
        hymenoptera, news)
   where  command line
-  do     See: drumbeat demo-data --help
+  fix    See: drumbeat demo-data --help
 """,
 }
 

@@ -14,7 +14,7 @@ from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Status
 from drumbeat.configs.run.view import View
-from drumbeat.launch.backends.preflight import check_cluster
+from drumbeat.launch.backends.cluster_checks import check_cluster
 from drumbeat.launch.backends.slurm import Slurm
 from drumbeat.launch.runs.why import why
 from tests.launch.node.test_launcher import until

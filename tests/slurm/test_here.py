@@ -52,7 +52,7 @@ class Lent(Submitted):
                        topology=Topology(nodes=2, ranks_per_node=1, device="cpu", cpus_per_rank=cpus),
                        site=Site(**site), environment=importing.environment(str(ROOT), []), folder=str(folder),
                        restarts=restarts)
-        self.request = InAllocation().prepare(plan)
+        self.request = InAllocation().request(plan)
         replace(plan, python=standin.install(folder)).write(self.run.plan)
         self.resume()
 

@@ -45,7 +45,7 @@ class Submitted:
         plan = JobPlan(run_dir=str(self.run.path), name="standin", where="slurm", topology=topology,
                        site=Site(**{"time_minutes": 10, **site}), environment=importing.environment(str(ROOT), []),
                        folder=str(folder), restarts=restarts)
-        self.request = Slurm().prepare(plan)
+        self.request = Slurm().request(plan)
         replace(plan, python=standin.install(folder)).write(self.run.plan)
         self.resume()
         self.seen: set[int] = set()

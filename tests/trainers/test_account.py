@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from drumbeat.configs.errors import PrepareError
+from drumbeat.configs.errors import PreflightError
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
 from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
@@ -127,18 +127,18 @@ def test_how_many_may_be_skipped(samples: int, before: int, now: int, fine: bool
     if fine:
         check_skipped(progress, now, 100, 0.01)
         return
-    with pytest.raises(PrepareError) as caught:
+    with pytest.raises(PreflightError) as caught:
         check_skipped(progress, now, 100, 0.01)
     assert str(caught.value) == (
         f"error: {before + now} of {samples} samples could not be read\n"
         "  where  data.max_skipped\n"
         "  given  max_skipped: 0.01\n"
-        "  do     The ranks' logs name them. Mend them, or allow more.")
+        "  fix    The ranks' logs name them. Mend them, or allow more.")
 
 
 def test_none_and_all_may_be_skipped() -> None:
     check_skipped(Progress(samples=10, skipped=10), 0, 10, 1.0)
-    with pytest.raises(PrepareError, match="1 of 10 samples could not be read"):
+    with pytest.raises(PreflightError, match="1 of 10 samples could not be read"):
         check_skipped(Progress(samples=10, skipped=0), 1, 10, 0.0)
 
 
@@ -146,7 +146,7 @@ def test_samples_left_out_of_an_evaluation() -> None:
     assert check_left_out("validation", 0, 200, 0.0) == ""
     assert check_left_out("test", 2, 200, 0.01) == (
         "note: 2 of the 200 samples of the test set could not be read: left out")
-    with pytest.raises(PrepareError, match="3 of the 200 samples of the test set could not be read"):
+    with pytest.raises(PreflightError, match="3 of the 200 samples of the test set could not be read"):
         check_left_out("test", 3, 200, 0.01)
 
 
@@ -155,46 +155,46 @@ def test_samples_left_out_of_an_evaluation() -> None:
 THEN = {"samples": 1200, "files": "a", "times": "x"}
 
 
-@pytest.mark.parametrize(("now", "may_change", "said"), [
+@pytest.mark.parametrize(("now", "allow_change", "said"), [
     (THEN, False, ""),
     (THEN | {"times": "y"}, False, "files of the training set were written anew since the checkpoint, with the same "
                                    "names and sizes"),
     (THEN | {"times": "y", "files": "b"}, True, "files of the training set have changed since the checkpoint, as "
-                                                "data.may_change allows"),
-    (THEN | {"files": "b"}, True, "files of the training set have changed since the checkpoint, as data.may_change "
+                                                "data.allow_change allows"),
+    (THEN | {"files": "b"}, True, "files of the training set have changed since the checkpoint, as data.allow_change "
                                   "allows"),
 ])
-def test_a_training_set_one_may_go_on_with(now: dict[str, Any], may_change: bool, said: str) -> None:
-    assert check_unchanged(THEN, now, may_change=may_change) == said
+def test_a_training_set_one_may_go_on_with(now: dict[str, Any], allow_change: bool, said: str) -> None:
+    assert check_unchanged(THEN, now, allow_change=allow_change) == said
 
 
 def test_a_training_set_with_other_files() -> None:
-    with pytest.raises(PrepareError) as caught:
-        check_unchanged(THEN, THEN | {"files": "b"}, may_change=False)
+    with pytest.raises(PreflightError) as caught:
+        check_unchanged(THEN, THEN | {"files": "b"}, allow_change=False)
     assert str(caught.value) == (
         "error: the training set has changed since the checkpoint\n"
         "  where  data.train\n"
         "  given  as many samples, but other files or sizes\n"
-        "  do     Put the set back as it was; or, if it may be so: --resume RUN\n"
-        "         data.may_change=true")
+        "  fix    Put the set back as it was; or, if it may be so: --resume RUN\n"
+        "         data.allow_change=true")
 
 
-@pytest.mark.parametrize("may_change", [False, True])
-def test_a_training_set_of_another_size(may_change: bool) -> None:
+@pytest.mark.parametrize("allow_change", [False, True])
+def test_a_training_set_of_another_size(allow_change: bool) -> None:
     """No position of the stream would mean what it did: nothing allows that."""
-    with pytest.raises(PrepareError) as caught:
-        check_unchanged(THEN, THEN | {"samples": 1199}, may_change=may_change)
+    with pytest.raises(PreflightError) as caught:
+        check_unchanged(THEN, THEN | {"samples": 1199}, allow_change=allow_change)
     assert str(caught.value) == (
         "error: the training set has changed since the checkpoint\n"
         "  where  data.train\n"
         "  given  1,200 samples then, 1,199 now\n"
-        "  do     Put the set back as it was, or start a new run.")
+        "  fix    Put the set back as it was, or start a new run.")
 
 
 def test_sets_that_cannot_tell_are_known_by_their_size() -> None:
     arrays = Arrays(torch.zeros(5, 1), torch.zeros(5))
     assert describe(arrays) == {"samples": 5}
-    assert check_unchanged({"samples": 5}, describe(arrays), may_change=False) == ""
+    assert check_unchanged({"samples": 5}, describe(arrays), allow_change=False) == ""
 
 
 @pytest.fixture
@@ -208,9 +208,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def recalled(folder: Path, before: dict[str, Any], *, may_change: bool = False) -> Progress:
+def recalled(folder: Path, before: dict[str, Any], *, allow_change: bool = False) -> Progress:
     config: Config = build_config([Layer(origin="test", values={
-        "name": "x", "batch_size": 4, "model": {"_target_": "x"}, "data": {"may_change": may_change},
+        "name": "x", "batch_size": 4, "model": {"_target_": "x"}, "data": {"allow_change": allow_change},
         "phases": {"only": {"epochs": 1, "optimizer": {"_target_": "x"}}}})])
     sets = Sets(train=ImageFolder(root=str(folder)), validation=None, test=None, train_transforms=[],
                 evaluate_transforms=[])
@@ -248,17 +248,17 @@ def test_a_run_goes_on_with_other_files_only_if_it_may(folder: Path, change: str
         os.utime(file, (1000, 1000))
     else:
         file.rename(folder / ("class0/22.png" if change == "renamed" else "class1/2.png"))
-    with pytest.raises(PrepareError, match="as many samples, but other files or sizes"):
+    with pytest.raises(PreflightError, match="as many samples, but other files or sizes"):
         recalled(folder, before)
-    recalled(folder, before, may_change=True)
-    assert "as data.may_change allows" in capsys.readouterr().out
+    recalled(folder, before, allow_change=True)
+    assert "as data.allow_change allows" in capsys.readouterr().out
 
 
 def test_a_run_does_not_go_on_where_a_sample_was_lost(folder: Path) -> None:
     before = describe(ImageFolder(root=str(folder)))
     (folder / "class0" / "2.png").unlink()
-    with pytest.raises(PrepareError, match="6 samples then, 5 now"):
-        recalled(folder, before, may_change=True)
+    with pytest.raises(PreflightError, match="6 samples then, 5 now"):
+        recalled(folder, before, allow_change=True)
 
 
 def test_only_rank_0_looks_at_the_files(folder: Path) -> None:

@@ -65,8 +65,9 @@ def test_a_damaged_file_ends_a_run_that_goes_on_once_it_is_mended(tmp_path: Path
     damaged.write_bytes(whole)
     refused = drumbeat(tmp_path, "--debug", "--resume", "tiny", expect=2)
     assert "as many samples, but other files or sizes" in refused.stderr
-    done = drumbeat(tmp_path, "--debug", "--resume", "tiny", "data.may_change=true")
-    assert "note: files of the training set have changed since the checkpoint, as data.may_change allows" in done.stdout
+    done = drumbeat(tmp_path, "--debug", "--resume", "tiny", "data.allow_change=true")
+    assert ("note: files of the training set have changed since the checkpoint, as data.allow_change allows"
+            in done.stdout)
     assert Status.require(run.status).state == "finished"
     report = verify(run)
     assert report.faults == 0

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from drumbeat.configs.errors import PrepareError
+from drumbeat.configs.errors import PreflightError
 from drumbeat.configs.load import load
 from drumbeat.trainers.account import check_unchanged, describe
 from drumbeat.trainers.build import build_sets, place_model
-from drumbeat.trainers.commands.prepare import prepare
+from drumbeat.trainers.commands.preflight import preflight
 from drumbeat.trainers.facts import facts_of, with_facts
 from tests.tiny import Pictures, write_config
 
@@ -36,39 +36,40 @@ def config_of(tmp_path: Path, *changes: str):  # type: ignore[no-untyped-def]
 
 def test_they_are_filled_in_before_the_model_is_built(tmp_path: Path) -> None:
     config = config_of(tmp_path)
-    assert prepare(config)["parameters"] == 2 * 64 + 65 * 2
+    assert preflight(config)["parameters"] == 2 * 64 + 65 * 2
     filled = with_facts(config, facts_of(build_sets(config).train))
     assert place_model(filled, torch.device("cpu"))[2].out_features == 2
     assert config.model["classes"] == "from_data"
 
 
 def test_what_the_data_does_not_tell_is_a_fault_of_its_own(tmp_path: Path) -> None:
-    with pytest.raises(PrepareError) as caught:
-        prepare(config_of(tmp_path, "model.clases=from_data"))
+    with pytest.raises(PreflightError) as caught:
+        preflight(config_of(tmp_path, "model.clases=from_data"))
     (fault,) = caught.value.faults
     assert (fault.where, fault.remedy) == ("model.clases", "Did you mean 'classes'? Or write the number itself.")
 
 
 def test_where_the_data_is_lost_nothing_is_said_of_the_model(tmp_path: Path) -> None:
-    with pytest.raises(PrepareError) as caught:
-        prepare(config_of(tmp_path, "data.train.m=3"))
+    with pytest.raises(PreflightError) as caught:
+        preflight(config_of(tmp_path, "data.train.m=3"))
     assert [fault.where for fault in caught.value.faults] == ["data.train.m"]
 
 
 def test_a_checkpoint_keeps_them_and_other_classes_are_refused() -> None:
     before = describe(Pictures(n=100))
     assert before == {"samples": 100, "classes": ["bottom", "top"], "facts": {"classes": 2}}
-    assert check_unchanged(before, describe(Pictures(n=100)), may_change=False) == ""
-    with pytest.raises(PrepareError) as caught:
-        check_unchanged(before, describe(Three(n=100)), may_change=True)
+    assert check_unchanged(before, describe(Pictures(n=100)), allow_change=False) == ""
+    with pytest.raises(PreflightError) as caught:
+        check_unchanged(before, describe(Three(n=100)), allow_change=True)
     assert str(caught.value) == (
         "error: the classes of the training set have changed since the checkpoint\n"
         "  where  data.train\n"
         "  given  bottom, top then, bottom, top, side now\n"
-        "  do     Put the set back as it was, or start a new run.")
+        "  fix    Put the set back as it was, or start a new run.")
 
 
 def test_one_output_is_enough_for_two_classes(tmp_path: Path) -> None:
-    prepare(config_of(tmp_path, "model.classes=1"))
-    with pytest.raises(PrepareError, match="tells 2 classes apart, the data has 3"):
-        prepare(config_of(tmp_path, "model.classes=2", "data.train={_target_: tests.trainers.test_facts.Three, n: 9}"))
+    preflight(config_of(tmp_path, "model.classes=1"))
+    with pytest.raises(PreflightError, match="tells 2 classes apart, the data has 3"):
+        preflight(config_of(tmp_path, "model.classes=2",
+                            "data.train={_target_: tests.trainers.test_facts.Three, n: 9}"))

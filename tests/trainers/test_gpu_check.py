@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from drumbeat.configs.errors import PrepareError, UserError
+from drumbeat.configs.errors import PreflightError, UserError
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.plan import gpus
 from drumbeat.trainers.gpu_check import Device, Found, check_visible, closed_files, gpu_faults, look, runs_on
@@ -48,14 +48,14 @@ SCREENS = {
 error: torch 2.14.1+cu130 is built without CUDA
   where  launch.gpus
   given  CUDA_VISIBLE_DEVICES=0
-  do     Install a build for CUDA (https://pytorch.org/get-started/locally), or
+  fix    Install a build for CUDA (https://pytorch.org/get-started/locally), or
          use --procs N for ranks on the CPU."""),
     "an old driver": (found(error="The NVIDIA driver on your system is too old (found version 11040). Please update."),
                       ["0"], """\
 error: CUDA does not start: The NVIDIA driver on your system is too old (found
        version 11040)
   where  launch.gpus
-  do     Update the NVIDIA driver; or install a torch for the CUDA version that
+  fix    Update the NVIDIA driver; or install a torch for the CUDA version that
          nvidia-smi shows, for example: pip install torch --index-url
          https://download.pytorch.org/whl/cu126; or use --procs N for ranks on
          the CPU."""),
@@ -63,7 +63,7 @@ error: CUDA does not start: The NVIDIA driver on your system is too old (found
                                       "before? Error 802: system not yet initialized"), ["0"], """\
 error: CUDA does not start: Error 802: system not yet initialized
   where  launch.gpus
-  do     Machines with NVSwitch need NVIDIA's fabric manager in the driver's
+  fix    Machines with NVSwitch need NVIDIA's fabric manager in the driver's
          version: systemctl start nvidia-fabricmanager; or use --procs N for
          ranks on the CPU."""),
     "files that must not be opened": (
@@ -71,19 +71,19 @@ error: CUDA does not start: Error 802: system not yet initialized
 error: CUDA does not start: No CUDA GPUs are available
   where  launch.gpus
   given  /dev/nvidia0: Operation not permitted
-  do     Have this process allowed to open these files; a container needs
+  fix    Have this process allowed to open these files; a container needs
          --gpus, or --device for each; or use --procs N for ranks on the CPU."""),
     "fewer GPUs": (found(H100), ["0", "1"], """\
 error: CUDA shows 1 of 2 GPUs
   where  launch.gpus
   given  CUDA_VISIBLE_DEVICES=0,1
-  do     Compare with nvidia-smi -L, and name the GPUs that work, as in
+  fix    Compare with nvidia-smi -L, and name the GPUs that work, as in
          CUDA_VISIBLE_DEVICES=0,1; or use --procs N for ranks on the CPU."""),
     "a MIG instance": (found(SLICE), ["0", "1"], """\
 error: CUDA shows 1 of 2 GPUs
   where  launch.gpus
   given  CUDA_VISIBLE_DEVICES=0,1
-  do     CUDA shows a process one MIG instance, and no other GPU beside it: use
+  fix    CUDA shows a process one MIG instance, and no other GPU beside it: use
          --gpus 1, or name whole GPUs, as in CUDA_VISIBLE_DEVICES=0,1; or use
          --procs N for ranks on the CPU."""),
     "an old GPU beside others": (found(P100, H100, P100), ["0", "1", "3"], """\
@@ -91,7 +91,7 @@ error: torch 2.14.1+cu130 has no code for GPU 0, 3: Tesla P100, compute
        capability 6.0
   where  launch.gpus
   given  it has code for sm_75, sm_80, sm_86, sm_90, sm_100, sm_120
-  do     Leave them out: CUDA_VISIBLE_DEVICES=1
+  fix    Leave them out: CUDA_VISIBLE_DEVICES=1
          Install a torch with code for it, perhaps one for an earlier CUDA
          version (https://pytorch.org/get-started/locally), or use --procs N for
          ranks on the CPU."""),
@@ -100,7 +100,7 @@ error: torch 2.14.1+cu130 has no code for GPU 0: NVIDIA R100, compute capability
        13.0
   where  launch.gpus
   given  it has code for sm_75, sm_80, sm_86, sm_90, sm_100, sm_120
-  do     Install a torch with code for it, perhaps a newer version
+  fix    Install a torch with code for it, perhaps a newer version
          (https://pytorch.org/get-started/locally), or use --procs N for ranks
          on the CPU."""),
 }
@@ -109,7 +109,7 @@ error: torch 2.14.1+cu130 has no code for GPU 0: NVIDIA R100, compute capability
 @pytest.mark.parametrize("name", SCREENS)
 def test_what_is_wrong(name: str) -> None:
     facts, names, screen = SCREENS[name]
-    assert str(PrepareError(*gpu_faults(facts, names))) == screen
+    assert str(PreflightError(*gpu_faults(facts, names))) == screen
 
 
 def test_all_that_is_wrong_at_once() -> None:
@@ -157,5 +157,5 @@ def test_real_gpus() -> None:
     assert [fault.what for fault in gpu_faults(facts, list(map(str, range(count + 1))))] == [
         f"CUDA shows {count} of {count + 1} GPUs"]
     check_visible(count - 1)
-    with pytest.raises(PrepareError):
+    with pytest.raises(PreflightError):
         check_visible(count)

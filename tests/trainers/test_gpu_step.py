@@ -42,7 +42,7 @@ CASES: dict[str, tuple[str, Sequence[str], int, Batch]] = {
     "texts": ("bilstm_news", ["model.vocabulary=100", "model.classes=4", "model.padding=0"], 0, TEXTS),
     "mixed and weighed": ("cnn_cifar10", [
         "model.classes=10",
-        "data.mix={_target_: drumbeat.data.Mixup}", "phases.train.clip_norm=1.0", "max_batch_per_device=24",
+        "data.mix={_target_: drumbeat.data.Mixup}", "phases.train.clip_norm=1.0", "micro_batch_size=24",
         "phases.train.optimizer={_target_: torch.optim.SGD, lr: 0.1, momentum: 0.9}",
         "task={_target_: drumbeat.trainers.tasks.Classification, loss: {_target_: torch.nn.CrossEntropyLoss, "
         "weight: {_target_: torch.ones, size: [10]}}}"], 0, MIXED),

@@ -21,7 +21,7 @@ from tests.tiny import drumbeat, latest, write_config
 
 POISON = 41
 POISONED = [f"data.train={{_target_: tests.tiny.Poisoned, n: 100, poison: {POISON}}}", "data.transforms.train=[]",
-            "max_batch_per_device=null"]
+            "micro_batch_size=null"]
 AT = int(np.flatnonzero(Stream(100, 0, 0).indices(np.arange(100)) == POISON)[0])
 """The position at which the first epoch reads it."""
 STEP = AT // 12
@@ -133,7 +133,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_names_the_samples(tmp_path: P
 
 @pytest.mark.slow
 def test_such_a_step_can_be_skipped(tmp_path: Path) -> None:
-    drumbeat(tmp_path, str(write_config(tmp_path)), *POISONED, "--debug", "not_finite=skip")
+    drumbeat(tmp_path, str(write_config(tmp_path)), *POISONED, "--debug", "on_nonfinite=skip")
     result = Result.require(latest(tmp_path).result)
     assert result.steps == 42
     assert result.best["accuracy"] > 0.7
@@ -142,5 +142,5 @@ def test_such_a_step_can_be_skipped(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_ranks_that_have_drifted_apart_end_the_attempt(tmp_path: Path) -> None:
     done = drumbeat(tmp_path, str(write_config(tmp_path)), "--procs", "2", "model._target_=tests.tiny.Drifts",
-                    "max_batch_per_device=null", "compare_ranks_every=6", "launch.restarts=0", expect=1)
+                    "micro_batch_size=null", "watchdog.desync_check_steps=6", "launch.restarts=0", expect=1)
     assert "DivergedError: no two ranks' weights are the same after step 12" in " ".join(done.stdout.split())

@@ -34,7 +34,7 @@ data:
   train: {_target_: tests.trainers.test_loop.Rows, n: 24}
   validation: {_target_: tests.trainers.test_loop.Rows, n: 6}
   workers: 0
-not_finite: POLICY
+on_nonfinite: POLICY
 phases:
   only:
     epochs: EPOCHS
@@ -43,7 +43,7 @@ phases:
     scheduler: {_target_: torch.optim.lr_scheduler.StepLR, step_size: 2, gamma: 0.9}
 checkpoints: {every_steps: 4}
 tracking: {every_steps: 3, images: 0}
-compare_ranks_every: 5
+watchdog: {desync_check_steps: 5}
 launch: {gpus: 0, cpus_per_rank: 1}
 """
 STEPS, SAVED, EPOCH = 12, 4, 6

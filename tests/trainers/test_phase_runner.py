@@ -43,7 +43,7 @@ def config(*, mix: bool = False, optimizer: str = "torch.optim.SGD",
 def runner(*, model: Callable[[], nn.Module] = lambda: nn.Linear(3, 4), task: Task | None = None, world: World = ALONE,
           largest: int | None = None, **values: Any) -> PhaseRunner:
     torch.manual_seed(0)
-    made = config(max_batch_per_device=largest, **values)
+    made = config(micro_batch_size=largest, **values)
     return build_phase_runner(made, 0, model(), task or Classification(), world, build_forward(made, world.device))
 
 

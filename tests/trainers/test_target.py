@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from drumbeat.configs.errors import PrepareError
+from drumbeat.configs.errors import PreflightError
 from drumbeat.trainers.target import instantiate, locate
 
 
 def fault(node: object) -> str:
-    with pytest.raises(PrepareError) as caught:
+    with pytest.raises(PreflightError) as caught:
         instantiate(node, "model")
     return str(caught.value)
 
@@ -47,7 +47,7 @@ def test_a_missing_argument_is_named() -> None:
 def test_an_unknown_package_is_named() -> None:
     said = fault({"_target_": "torchvison.models.resnet18"})
     assert "there is no package 'torchvison' to import" in said
-    assert "in the folder that the command is typed in, in a folder of PYTHONPATH, or" in " ".join(said.split())
+    assert "in the current folder, in a folder of PYTHONPATH, or installed" in " ".join(said.split())
 
 
 def test_a_target_that_is_no_class_or_function() -> None:

@@ -15,7 +15,7 @@ import pytest
 from drumbeat.configs.load import ROOT
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.data.demo.sets import TOPICS, _story
-from drumbeat.trainers.commands.evaluate import judge, prepare
+from drumbeat.trainers.commands.evaluate import job_of, judge
 from drumbeat.trainers.inference.predictor import Predictor
 from drumbeat.trainers.world import join
 from tests.workloads import train
@@ -84,7 +84,7 @@ def trained(variant: str, source: str, folder: Path) -> RunDir:
 
 def accuracy(run: RunDir) -> float:
     """On the test set, as `drumbeat evaluate` has it."""
-    job = prepare(run, "test", None)
+    job = job_of(run, "test", None)
     with join("cpu") as world:
         return job.task.metrics(judge(job, world))["accuracy"]
 
@@ -98,7 +98,7 @@ def test_fixed_length(source: str, least: float, tmp_path: Path, monkeypatch: py
     """All texts have 50 words; each label is told by itself, and all must be right: never by saying none."""
     monkeypatch.chdir(tmp_path)
     run = trained("fixed length", source, tmp_path)
-    (ids, lengths), targets = prepare(run, "test", None).samples.fetch(np.arange(20))  # type: ignore[attr-defined]
+    (ids, lengths), targets = job_of(run, "test", None).samples.fetch(np.arange(20))  # type: ignore[attr-defined]
     assert ids.shape == (20, 50)
     assert lengths.min() < 50 == lengths.max()
     assert targets.shape == (20, len(SOURCES[source][1]))
@@ -111,7 +111,7 @@ def test_one_topic_a_text(source: str, least: float, tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     run = trained("one topic", source, tmp_path)
     assert (reached := accuracy(run)) > least, reached
-    (told,) = Predictor.of(run.path)(["goal"])
+    (told,) = Predictor.from_run(run.path)(["goal"])
     assert list(told.values) == sorted(SOURCES[source][1])
     assert sum(told.values.values()) == pytest.approx(1)
 
@@ -123,7 +123,7 @@ def test_good_or_bad_from_one_output(source: str, least: float, tmp_path: Path,
     monkeypatch.chdir(tmp_path)
     run = trained("one output", source, tmp_path)
     assert (reached := accuracy(run)) > least, reached
-    predictor = Predictor.of(run.path)
+    predictor = Predictor.from_run(run.path)
     assert predictor.model.get_parameter("head.weight").shape[0] == 1
     (told,) = predictor(["goal"])
     assert list(told.values) == ["bad", "good"]

@@ -15,7 +15,7 @@ from drumbeat.configs.run.records import Heartbeat
 from drumbeat.configs.run.view import View
 from drumbeat.data.images import Normalize
 from drumbeat.trainers.tracking import Tracker, contact_sheet
-from drumbeat.trainers.worker import tell_of_a_pause
+from drumbeat.trainers.worker import report_pause
 from tests.runs import write_plan
 
 
@@ -100,9 +100,9 @@ def test_the_heartbeat_keeps_what_is_not_changed(run: RunDir) -> None:
 
 def test_a_run_that_waits_for_its_disk_says_so(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
     tracker = started(run)
-    tell_of_a_pause(tracker, "the disk is full")
+    report_pause(tracker, "the disk is full")
     assert (View.read(run).state, View.read(run).verdict) == ("paused", "the disk is full")
-    tell_of_a_pause(tracker, "")
+    report_pause(tracker, "")
     assert (View.read(run).state, View.read(run).verdict) == ("running", "")
     assert capsys.readouterr().out == "paused     the disk is full\nrunning     \n"
     tracker.close()

@@ -39,7 +39,7 @@ def test_the_same_samples_in_the_same_steps_on_one_two_and_three_ranks(tmp_path:
         (folder := tmp_path / str(ranks)).mkdir()
         drumbeat(folder, str(write_config(folder)), "--procs", str(ranks), "model._target_=tests.tiny.Witness",
                  f"model.folder={folder}", "data.train._target_=tests.tiny.Numbered", "data.train.n=100",
-                 "data.transforms.train=[]", "phases.head.freeze=[]", "max_batch_per_device=null", "data.workers=1")
+                 "data.transforms.train=[]", "phases.head.freeze=[]", "micro_batch_size=null", "data.workers=1")
         assert seen(folder) == expected
         assert Result.require(latest(folder).result).samples_seen == 17 * 12 + 25 * 10
 
@@ -48,7 +48,7 @@ def test_the_gradient_is_that_of_the_whole_batch_at_any_width(tmp_path: Path) ->
     """Without BatchNorm and dropout, what is left to differ is the order of summation."""
     losses = []
     for name, flags in {"one": ["--procs", "1"], "two": ["--procs", "2"], "five": ["--procs", "5"],
-                        "cut": ["--procs", "1", "max_batch_per_device=1"]}.items():
+                        "cut": ["--procs", "1", "micro_batch_size=1"]}.items():
         (folder := tmp_path / name).mkdir()
         drumbeat(folder, str(write_config(folder)), "model._target_=tests.tiny.Linear", "phases.head.freeze=[]", *flags)
         result = Result.require(latest(folder).result)

@@ -13,7 +13,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Status
 from drumbeat.data.vocabulary import Words
 from drumbeat.trainers.build import build_sets, place_model
-from drumbeat.trainers.commands.evaluate import judge, prepare
+from drumbeat.trainers.commands.evaluate import job_of, judge
 from drumbeat.trainers.facts import facts_of, with_facts
 from drumbeat.trainers.inference.predictor import Predictor
 from drumbeat.trainers.world import join
@@ -49,7 +49,7 @@ def test_the_training_curve_can_be_a_running_mean(folder: Path, monkeypatch: pyt
     curves = []
     for steps in (1, 3):
         run = f"name=mean{steps}"
-        train("mlp_fashion_mnist", [*SMALL["mlp_fashion_mnist"], run, f"tracking.mean_of_steps={steps}"], folder)
+        train("mlp_fashion_mnist", [*SMALL["mlp_fashion_mnist"], run, f"tracking.loss_smoothing_steps={steps}"], folder)
         (events,) = (folder / "runs" / f"mean{steps}").glob("*/tensorboard")
         curves.append([point.value for point in EventAccumulator(str(events)).Reload().Scalars("train/loss")])
     plain, mean = curves
@@ -80,11 +80,11 @@ def test_a_level_is_read_off_a_file(folder: Path, monkeypatch: pytest.MonkeyPatc
     train("resnet18_fill_level", ["name=level", "data.train.n=2", "data.validation.n=2", "data.train.side=64",
                                   "data.validation.side=64"], folder)
     run = RunDir(next((folder / "runs" / "level").glob("2*")))
-    job = prepare(run, "validation", None)
+    job = job_of(run, "validation", None)
     with join("cpu") as world:
         judged = judge(job, world)
     job.samples[1][0].save(folder / "vessel.png")
-    (told,) = Predictor.of(run.path)([folder / "vessel.png"])
+    (told,) = Predictor.from_run(run.path)([folder / "vessel.png"])
     assert list(told.values.values()) == [pytest.approx(float(judged.outputs[1]), abs=1e-3)]
 
 

@@ -27,7 +27,7 @@ from typing import Any
 from drumbeat.configs.run.checkpoint_records import CheckpointState, FileDigest, Manifest
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.manifest import FORMAT, checkpoint_path, progress_at, saved_steps
-from drumbeat.configs.run.processes import call_process, end_with
+from drumbeat.configs.run.processes import call_process, die_with_parent
 from drumbeat.configs.run.record import Record
 
 PIECE = 8 << 20
@@ -160,7 +160,7 @@ def answer(line: str, fd: int) -> dict[str, Any]:
 
 def main(fd: int) -> None:
     """Answers orders until there are no more, or the rank that gives them has gone."""
-    end_with(os.getppid())
+    die_with_parent(os.getppid())
     call_process("writer")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal is for the rank, which will want a checkpoint
     os.nice(19)  # SCHED_IDLE would starve where training never waits: it gets a fifth of this share

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 
-from drumbeat.configs.errors import Fault, PrepareError
+from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
 from drumbeat.configs.preconditions import with_way_out
@@ -19,14 +19,14 @@ from drumbeat.trainers.build import build_sets, image_set, use_caches
 
 
 def fill(config: Config) -> str:
-    """Decodes what the cache does not hold yet; what it holds then, in words. Raises `PrepareError`."""
+    """Decodes what the cache does not hold yet; what it holds then, in words. Raises `PreflightError`."""
     if config.data.cache is None:
-        raise PrepareError(Fault(what="no folder for the cache", where="data.cache",
-                                 remedy="Name one: drumbeat cache CONFIG data.cache=/scratch/me/cache"))
+        raise PreflightError(Fault(what="no folder for the cache", where="data.cache",
+                                   remedy="Name one: drumbeat cache CONFIG data.cache=/scratch/me/cache"))
     sets = build_sets(config)
     if not any(image_set(samples) for samples in (sets.train, sets.validation, sets.test)):
-        raise PrepareError(Fault(what="the config's sets hold no image files: there is nothing to cache",
-                                 where="data.train", remedy="Leave data.cache out: such sets are fast without."))
+        raise PreflightError(Fault(what="the config's sets hold no image files: there is nothing to cache",
+                                   where="data.train", remedy="Leave data.cache out: such sets are fast without."))
     with Bar() as bar:
         use_caches(config, sets, processes=len(os.sched_getaffinity(0)),
                    progress=lambda name, done, total: bar(f"decoding {name}", done, total))
@@ -43,8 +43,8 @@ def main() -> int:
     config = build_config([Layer(values=json.load(sys.stdin), origin="config")])
     try:
         print(fill(config))
-    except PrepareError as error:
-        print(PrepareError(*with_way_out(error.faults, config.data.how_to_get)), file=sys.stderr)
+    except PreflightError as error:
+        print(PreflightError(*with_way_out(error.faults, config.data.download_hint)), file=sys.stderr)
         return error.exit_code
     return 0
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from drumbeat.configs.errors import PrepareError
+from drumbeat.configs.errors import PreflightError
 from drumbeat.configs.layers import Layer, short
 from drumbeat.configs.load import build_config
 from drumbeat.configs.preconditions import with_way_out
@@ -31,7 +31,7 @@ from drumbeat.configs.schema import Config
 from drumbeat.data.images import Normalize
 from drumbeat.data.loader import Samples, ShardedBatchSampler
 from drumbeat.data.order import Schedule
-from drumbeat.data.sampling import LengthWindows, classes_of, labels_of
+from drumbeat.data.sampling import LengthBuckets, classes_of, labels_of
 from drumbeat.data.text import padding_waste
 from drumbeat.trainers.build import (
     Sets,
@@ -70,7 +70,7 @@ class Findings:
 
 
 def examine(config: Config, *, everything: bool, sheet: Path) -> Findings:
-    """All findings. Raises `PrepareError` where the sets cannot even be built."""
+    """All findings. Raises `PreflightError` where the sets cannot even be built."""
     found = Findings()
     sets = build_sets(config)
     named = [(name, samples) for name in NAMES if (samples := getattr(sets, name)) is not None]
@@ -193,11 +193,11 @@ def _lengths(found: Findings, config: Config, samples: Any) -> None:
     found.say("lengths", f"median {middle:.0f}, 95 % up to {most:.0f}, longest {lengths.max():,}")
     table = Schedule(len(lengths), config.batch_size, 1)
     stream = build_stream(config, samples, 0)
-    window = config.data.length_window or 50
-    sorted_batches = LengthWindows(table, stream, lengths, batches=window, rank=0, world_size=1)
+    window = config.data.bucket_batches or 50
+    sorted_batches = LengthBuckets(table, stream, lengths, batches=window, rank=0, world_size=1)
     waste = [padding_waste(lengths, (stream.indices(np.asarray(positions)) for positions in islice(several, 500)))
              for several in (sorted_batches, ShardedBatchSampler(table, rank=0, world_size=1))]
-    found.say("padding", f"{waste[0]:.0%} of a batch with data.length_window={window}, {waste[1]:.0%} without")
+    found.say("padding", f"{waste[0]:.0%} of a batch with data.bucket_batches={window}, {waste[1]:.0%} without")
 
 
 def _speed(found: Findings, config: Config, sets: Sets) -> None:
@@ -248,8 +248,8 @@ def main() -> int:
     config = build_config([Layer(values=json.load(sys.stdin), origin="config")])
     try:
         found = examine(config, everything=args.all, sheet=args.sheet.absolute())
-    except PrepareError as error:
-        print(PrepareError(*with_way_out(error.faults, config.data.how_to_get)), file=sys.stderr)
+    except PreflightError as error:
+        print(PreflightError(*with_way_out(error.faults, config.data.download_hint)), file=sys.stderr)
         return error.exit_code
     print(found)
     print(f"verdict    {'nothing wrong was found' if not found.wrong else 'see what is damaged or leaks above'}")

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from drumbeat.configs.errors import Fault, PrepareError, RunError, UserError
+from drumbeat.configs.errors import Fault, PreflightError, RunError, UserError
 from drumbeat.configs.layers import short
 from drumbeat.configs.load import read
 from drumbeat.configs.preconditions import SPLITS, check_split, with_way_out
@@ -48,7 +48,7 @@ from drumbeat.trainers.evaluate import evaluate
 from drumbeat.trainers.inference.load import good_checkpoint, load_model, remembered, settle
 from drumbeat.trainers.inference.tables import headings, rows, write_csv
 from drumbeat.trainers.tasks import Results, Task
-from drumbeat.trainers.world import World, end_with_agent, join
+from drumbeat.trainers.world import World, die_with_agent, join
 
 MISTAKES = 40
 """Samples on the sheet of mistakes."""
@@ -79,15 +79,15 @@ class Judging:
         return self.run.path / "evaluation" / f"{self.split}-{self.step}"
 
 
-def prepare(run: RunDir, split: str, which: str | None) -> Judging:
+def job_of(run: RunDir, split: str, which: str | None) -> Judging:
     """Everything but the ranks. Raises a `UserError` for whatever stands in the way."""
     config = read(run.config)
     path, weights = good_checkpoint(run, which)
     check_split(config, split)
     try:
         sets = build_sets(config)
-    except PrepareError as error:
-        raise PrepareError(*with_way_out(error.faults, config.data.how_to_get, fixed=True)) from None
+    except PreflightError as error:
+        raise PreflightError(*with_way_out(error.faults, config.data.download_hint, fixed=True)) from None
     samples = getattr(sets, split)
     _check_names(path, split, sets, samples)
     job = Judging(run=run, config=config, split=split, path=path, weights=weights, sets=sets, samples=samples,
@@ -108,38 +108,38 @@ def _check_names(path: Path, split: str, sets: Sets, samples: Samples) -> None:
                     for where, extra in (("the run", [one for one in known if one not in here]),
                                          ("the data", [one for one in here if one not in known])) if extra]
             plain = kind.replace("_", " ")
-            raise PrepareError(Fault(what=f"the {plain} of data.{split} are not those that the run was trained with",
-                                     where=f"data.{split}", given="\n".join(only) or "the same, in another order",
-                                     remedy="Put the data back as it was, or train anew."))
+            raise PreflightError(Fault(what=f"the {plain} of data.{split} are not those that the run was trained with",
+                                       where=f"data.{split}", given="\n".join(only) or "the same, in another order",
+                                       remedy="Put the data back as it was, or train anew."))
 
 
 def _try(job: Judging) -> None:
     """That model, task and set go together: on one sample."""
     if not len(job.samples):
-        raise PrepareError(Fault(what=f"data.{job.split} is empty", where=f"data.{job.split}"))
+        raise PreflightError(Fault(what=f"data.{job.split} is empty", where=f"data.{job.split}"))
     model = load_model(job.config, job.path, torch.device("cpu"))
     fetch = BatchFetcher(job.samples, indices=lambda positions: positions, transforms=job.sets.evaluate_transforms,
                   skip_unreadable=True)
     try:
         batch = fetch.__getitems__([0])
     except UNREADABLE as error:
-        raise PrepareError(Fault(what=str(error), where=f"data.{job.split}")) from None
+        raise PreflightError(Fault(what=str(error), where=f"data.{job.split}")) from None
     if isinstance(batch.targets, Tensor) and batch.targets.dtype == torch.int64 and int(batch.targets.min()) < 0:
-        raise PrepareError(Fault(what=f"data.{job.split} has no labels to compare with", where=f"data.{job.split}",
-                                 remedy="Name the column that holds them: labels. Without: drumbeat predict"))
+        raise PreflightError(Fault(what=f"data.{job.split} has no labels to compare with", where=f"data.{job.split}",
+                                   remedy="Name the column that holds them: labels. Without: drumbeat predict"))
     forward = build_forward(job.config, CPU.device)
     try:
         with torch.inference_mode(), forward.autocast():
             job.task.losses(model(forward.inputs(batch.inputs)).float(), batch.targets)
     except Exception as error:  # whatever a model says to what it cannot take
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise PrepareError(Fault(what=f"the model and data.{job.split} do not go together: {reason}",
-                                 where=f"data.{job.split}", remedy="Look at both: drumbeat show CONFIG")) from None
+        raise PreflightError(Fault(what=f"the model and data.{job.split} do not go together: {reason}",
+                                   where=f"data.{job.split}", remedy="Look at both: drumbeat show CONFIG")) from None
 
 
 def judge(job: Judging, world: World) -> Results:
     """Losses, outputs and targets of the whole set, on every rank: the same to the last bit at any width. Raises
-    `PrepareError` for a sample that cannot be read."""
+    `PreflightError` for a sample that cannot be read."""
     threads = torch.get_num_threads()
     model: nn.Module = load_model(job.config, job.path, world.device)
     size = job.config.evaluation.batch_size
@@ -154,13 +154,13 @@ def judge(job: Judging, world: World) -> Results:
                             batch_statistics=job.config.evaluation.batch_statistics,
                             heartbeat=lambda: bar.more(f"evaluating {job.split}", 1, mine))
         except UNREADABLE as error:  # of a sample: `_try` has shown that model and task take them
-            raise PrepareError(Fault(what=f"a sample of data.{job.split} cannot be used: {error_message(error)}",
-                                     where=f"data.{job.split}", remedy="Mend it, or put the file back.")) from error
+            raise PreflightError(Fault(what=f"a sample of data.{job.split} cannot be used: {error_message(error)}",
+                                       where=f"data.{job.split}", remedy="Mend it, or put the file back.")) from error
 
 
 def report(job: Judging, results: Results) -> str:
-    """Writes everything into the run's folder, and to TensorBoard; the metrics as text. Raises `PrepareError` where too
-    many samples could not be read, and `OSError`."""
+    """Writes everything into the run's folder, and to TensorBoard; the metrics as text. Raises `PreflightError` where
+    too many samples could not be read, and `OSError`."""
     from drumbeat.trainers.inference.metrics import as_text, measure  # seconds to import, and only needed here
     from drumbeat.trainers.inference.plots import draw
 
@@ -224,7 +224,7 @@ def main() -> int:
     warnings.simplefilter("ignore")
     try:
         settle(run)
-        job = prepare(run, args.split, args.checkpoint)
+        job = job_of(run, args.split, args.checkpoint)
         if args.ranks > 1 and "RANK" not in os.environ:
             return _on_ranks(args.ranks)
         with join(args.device) as world:
@@ -265,5 +265,5 @@ def _on_ranks(count: int) -> int:
 
 if __name__ == "__main__":
     if "RANK" in os.environ:
-        end_with_agent()
+        die_with_agent()
     sys.exit(main())

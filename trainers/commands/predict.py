@@ -105,7 +105,7 @@ def main() -> int:
     warnings.simplefilter("ignore")
     try:
         settle(RunDir(args.run))
-        predictor = Predictor.of(args.run, args.checkpoint, args.device)
+        predictor = Predictor.from_run(args.run, args.checkpoint, args.device)
         print(run(predictor, args.given, args.out.absolute(), (args.sheet or args.out.with_suffix(".png")).absolute()))
     except UserError as error:
         print(error, file=sys.stderr)

@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from drumbeat.configs.errors import PrepareError
+from drumbeat.configs.errors import PreflightError
 from drumbeat.configs.layers import Layer, short
 from drumbeat.configs.load import build_config
 from drumbeat.configs.preconditions import innermost, needs_data, with_way_out
@@ -50,7 +50,7 @@ ROWS = 30
 
 
 def show(config: Config, sheet: Path) -> list[str]:
-    """The lines to print. Raises `PrepareError` where the model cannot be built."""
+    """The lines to print. Raises `PreflightError` where the model cannot be built."""
     sets, absent = _sets(config)
     config = with_facts(config, facts_of(sets.train) if sets else {})
     model, weightless = _model(config)
@@ -77,25 +77,25 @@ def show(config: Config, sheet: Path) -> list[str]:
 
 
 def _sets(config: Config) -> tuple[Sets | None, str]:
-    """The sets; or why there are none. Raises `PrepareError` where only they say how large the model is."""
+    """The sets; or why there are none. Raises `PreflightError` where only they say how large the model is."""
     try:
         return build_sets(config), ""
-    except PrepareError as error:
+    except PreflightError as error:
         if needs_data(config.model):
-            raise PrepareError(*with_way_out(error.faults, config.data.how_to_get)) from None
+            raise PreflightError(*with_way_out(error.faults, config.data.download_hint)) from None
         return None, error.faults[0].what
 
 
 def _model(config: Config) -> tuple[nn.Module, str]:
     """The model without memory for its weights, where its constructor allows; without pretrained ones where they cannot
-    be had, and then why. Raises `PrepareError`."""
+    be had, and then why. Raises `PreflightError`."""
     reason = ""
     for wanted in (config, replace(config, model=config.model | {"weights": None})):
         for mode in (FakeTensorMode(allow_non_fake_inputs=True), nullcontext()):
             try:
                 with mode:
                     return build_model(wanted), reason
-            except PrepareError as error:
+            except PreflightError as error:
                 last = error
         if not config.model.get("weights"):
             raise last
@@ -136,7 +136,7 @@ def _real(config: Config) -> nn.Module:
     """The model in memory."""
     try:
         return build_model(config)
-    except PrepareError:
+    except PreflightError:
         return build_model(replace(config, model=config.model | {"weights": None}))
 
 
@@ -174,7 +174,7 @@ def _memory(config: Config, model: nn.Module, inputs: Any, mode: AbstractContext
     rows: list[Sequence[str]] = [("phase", "batch", "weights", "gradients", "optimizer", "activations", "sum")]
     for name, phase in _phases(config):
         mine = shard(phase.batch_size or config.batch_size, 0, ranks)
-        batch = max(map(len, micro_batches(len(mine), config.max_batch_per_device or len(mine))))
+        batch = max(map(len, micro_batches(len(mine), config.micro_batch_size or len(mine))))
         try:
             with mode:
                 needed = memory(model, phase, name, inputs, forward.autocast(), batch)
@@ -192,7 +192,7 @@ def _memory(config: Config, model: nn.Module, inputs: Any, mode: AbstractContext
 
 
 def _sheet(config: Config, sets: Sets, file: Path) -> str:
-    """A line about the sheet of samples. Raises `PrepareError` where it cannot be written."""
+    """A line about the sheet of samples. Raises `PreflightError` where it cannot be written."""
     try:
         batch = training_fetcher(config, sets).__getitems__(range(min(24, len(sets.train))))
     except Exception as error:  # of the files, or of a transform of the user's
@@ -232,7 +232,7 @@ def main() -> int:
     config = build_config([Layer(values=json.load(sys.stdin), origin="config")])
     try:
         print("\n".join(show(config, args.sheet.absolute())))
-    except PrepareError as error:
+    except PreflightError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     return 0

@@ -28,7 +28,7 @@ from drumbeat.data.bar import Bar
 from drumbeat.data.ledger import blocks, expected
 from drumbeat.data.loader import Samples
 from drumbeat.data.order import Integers, Schedule, Stream
-from drumbeat.data.sampling import LengthWindows, SampleStream
+from drumbeat.data.sampling import LengthBuckets, SampleStream
 from drumbeat.trainers.account import check_unchanged, describe
 
 COUNTED = 2**28
@@ -66,8 +66,8 @@ class Report:
 
 def verify(run: RunDir, progress: Callable[[int, int], None] = lambda done, total: None) -> Report:
     """The phases of the run's newest checkpoint, each span worked out anew. `progress` is told how many samples were
-    and of how many. Raises `RunError` where there is nothing to verify, and `PrepareError` where the order follows from
-    the training set and that is not what it was."""
+    and of how many. Raises `RunError` where there is nothing to verify, and `PreflightError` where the order
+    depends on the training set and the set has changed."""
     state = CheckpointState.read(run.checkpoints / "last" / "state.json")
     if state is None or not state.progress.ledger:
         raise RunError(Fault(what="there is no ledger yet", where=str(run.checkpoints),
@@ -77,9 +77,9 @@ def verify(run: RunDir, progress: Callable[[int, int], None] = lambda done, tota
     total = sum(span.samples for span in spans)
     n = int(done.data["samples"])
     samples = None
-    if config.data.sampling or config.data.length_window:
+    if config.data.sampling or config.data.bucket_batches:
         samples = _training_set(config)
-        check_unchanged(done.data, describe(samples), may_change=config.data.may_change)
+        check_unchanged(done.data, describe(samples), allow_change=config.data.allow_change)
     reports = []
     for number, (name, phase) in enumerate(config.phases.items()):
         if phase is None or number > done.phase:
@@ -106,7 +106,7 @@ def _phase(config: Config, name: str, number: int, schedule: Schedule, samples: 
 
         stream = build_stream(config, cast(Samples, samples), number)
     rule = getattr(stream, "rule", "every sample once an epoch")
-    if config.data.length_window is not None:
+    if config.data.bucket_batches is not None:
         rule += f"; {_windows(config, schedule, stream, samples, 0).rule}"
     uses = np.zeros(n, dtype=np.int64) if n <= COUNTED else None
     report = PhaseReport(name, schedule, spans, rule, uses)
@@ -140,14 +140,14 @@ def _phase(config: Config, name: str, number: int, schedule: Schedule, samples: 
 def _reads(config: Config, schedule: Schedule, stream: SampleStream, samples: Samples | None,
            span: Span) -> Iterable[Integers]:
     """The positions that the steps of a span read, in blocks."""
-    if config.data.length_window is None:
+    if config.data.bucket_batches is None:
         return blocks(span.first * schedule.batch_size, (span.first + span.steps) * schedule.batch_size)
     return islice(_windows(config, schedule, stream, samples, span.first), span.steps)
 
 
 def _windows(config: Config, schedule: Schedule, stream: SampleStream, samples: Samples | None,
-             first: int) -> LengthWindows:
-    return LengthWindows(schedule, stream, cast(Any, samples).lengths, batches=config.data.length_window or 1, rank=0,
+             first: int) -> LengthBuckets:
+    return LengthBuckets(schedule, stream, cast(Any, samples).lengths, batches=config.data.bucket_batches or 1, rank=0,
                          world_size=1, first=first)
 
 

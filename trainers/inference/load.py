@@ -51,7 +51,7 @@ def remembered(path: Path) -> dict[str, Any]:
 
 def load_model(config: Config, path: Path, device: torch.device) -> nn.Module:
     """The model with a checkpoint's weights, in evaluation mode. Raises `RunError` where they are another model's, and
-    `PrepareError` where the model cannot be built."""
+    `PreflightError` where the model cannot be built."""
     model = place_model(with_facts(config, remembered(path).get("facts", {})), device)
     load_weights(model, load_file(path / "model.safetensors"), path, str(config.model.get("_target_")))
     return model.eval()

@@ -1,7 +1,7 @@
 """What a run's model makes of new images or texts: a call on them.
 
     from drumbeat.trainers.inference.predictor import Predictor
-    predictor = Predictor.of("runs/resnet50_xray/latest")
+    predictor = Predictor.from_run("runs/resnet50_xray/latest")
     predictor([Image.open("a.jpg"), array, "b.png"])[0].answer      # 'PNEUMONIA'
 
 A sample goes through the transforms of the run's evaluation, and comes out as it does there.
@@ -67,7 +67,7 @@ class Predictor:
         self.forward = build_forward(config, world.device)
 
     @classmethod
-    def of(cls, run: str | Path, checkpoint: str | None = None, device: str = "cpu") -> Predictor:
+    def from_run(cls, run: str | Path, checkpoint: str | None = None, device: str = "cpu") -> Predictor:
         """The predictor of a run's folder, with its best weights, or the last or a step's. Raises a `UserError`."""
         folder = RunDir(Path(run).absolute())
         if not folder.config.is_file():

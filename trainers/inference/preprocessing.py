@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from drumbeat.configs.errors import Fault, PrepareError
+from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.preconditions import innermost, with_way_out
 from drumbeat.configs.schema import Config
 from drumbeat.data.images import ImageFolder
@@ -44,10 +44,10 @@ class Reading:
 
 def how_it_reads(config: Config, path: Path) -> Reading:
     """How the training set is read; where that is not there, what the config and the checkpoint in `path` tell of it.
-    Raises `PrepareError` where they do not."""
+    Raises `PreflightError` where they do not."""
     try:
         sets = build_sets(config)
-    except PrepareError as error:
+    except PreflightError as error:
         return _without_data(config, path, error)
     samples: Any = sets.train
     while not isinstance(samples, Texts | ImageFolder) and hasattr(samples, "of"):
@@ -67,16 +67,16 @@ def _as_images(samples: Any) -> AsImages:
         return AsImages(3 if value.mode in ("RGB", "RGBA", "P", "CMYK", "YCbCr") else 1)
     if isinstance(value, Tensor) and value.dim() == 3 and value.dtype == torch.uint8 and value.shape[0] in (1, 3):
         return AsImages(value.shape[0], tensors=True)
-    raise PrepareError(Fault(what="predicting takes images and texts, and the run's samples are neither",
-                             where="data.train", given=type(value).__name__,
-                             remedy="drumbeat evaluate judges the run on its own sets."))
+    raise PreflightError(Fault(what="predicting takes images and texts, and the run's samples are neither",
+                               where="data.train", given=type(value).__name__,
+                               remedy="drumbeat evaluate judges the run on its own sets."))
 
 
-def _without_data(config: Config, path: Path, error: PrepareError) -> Reading:
+def _without_data(config: Config, path: Path, error: PreflightError) -> Reading:
     """The same for image files. A text needs the vocabulary, and that lies beside the training texts."""
     node = innermost(config.data.train)
     if node.get("_target_") not in ("drumbeat.data.ImageFolder", "drumbeat.data.ImageRegression"):
-        raise PrepareError(*with_way_out(error.faults, config.data.how_to_get, fixed=True)) from None
+        raise PreflightError(*with_way_out(error.faults, config.data.download_hint, fixed=True)) from None
     both = config.data.transforms
     _, transforms, auto = as_computed(config, instantiate(both.train, "data.transforms.train"),
                                       instantiate(both.evaluate, "data.transforms.evaluate"))

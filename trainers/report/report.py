@@ -81,7 +81,7 @@ def _head(view: View, config: Config) -> Markup:
 def _tiles(config: Config, view: View, best: dict[str, Any], events: Events) -> Iterator[tuple[str, str, str]]:
     """The best and the test metrics, and how far the run came."""
     test, beat = view.result.test if view.result else {}, view.heartbeat
-    order = sorted(_metrics(best or test), key=lambda name: name != config.evaluation.best_by)
+    order = sorted(_metrics(best or test), key=lambda name: name != config.evaluation.monitor)
     for name in order[:3]:
         if name in best:
             yield f"best {name}", number(best[name]), f"validation, step {best['step']:,}"

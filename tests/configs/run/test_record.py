@@ -151,7 +151,7 @@ def test_a_damaged_file_is_one_screen(tmp_path: Path) -> None:
         Sample.read(path)
     assert str(raised.value) == (f"error: a file of the run cannot be read: it holds a list, not an object\n"
                                  f"  where  {path}\n"
-                                 f"  do     Restore it, or start a new run.")
+                                 f"  fix    Restore it, or start a new run.")
 
 
 def test_nothing_but_a_regular_file_is_read(tmp_path: Path) -> None:

@@ -19,16 +19,16 @@ OUT_OF_MEMORY = (
 
 @pytest.mark.parametrize(("kind", "message", "words", "fix"), [
     ("OutOfMemoryError", OUT_OF_MEMORY.format(unallocated="512.00 MiB"), "ran out of GPU memory",
-     "lower max_batch_per_device"),
+     "lower micro_batch_size"),
     ("OutOfMemoryError", OUT_OF_MEMORY.format(unallocated="5.00 GiB"), "ran out of GPU memory",
-     "lower max_batch_per_device, or set PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True"),
+     "lower micro_batch_size, or set PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True"),
     ("AcceleratorError", "CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation'", "ran out of GPU memory",
-     "lower max_batch_per_device"),
+     "lower micro_batch_size"),
     ("DistBackendError", NCCL + "unhandled cuda error (run with NCCL_DEBUG=INFO for details), NCCL version 2.27.5\n"
      "ncclUnhandledCudaError: Call to CUDA function failed.\nLast error:\nCuda failure 2 'out of memory'",
-     "ran out of GPU memory", "lower max_batch_per_device"),
+     "ran out of GPU memory", "lower micro_batch_size"),
     ("RuntimeError", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
-     "ran out of GPU memory", "lower max_batch_per_device"),
+     "ran out of GPU memory", "lower micro_batch_size"),
     ("RuntimeError", "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED", "failed in cuDNN",
      "too little memory looks like this"),
     ("AcceleratorError", "CUDA error: an illegal memory access was encountered",

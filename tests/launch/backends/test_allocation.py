@@ -76,7 +76,7 @@ def test_a_shell_in_a_step_of_the_job(tmp_path: Path, monkeypatch: pytest.Monkey
     granted(tmp_path, monkeypatch)
     monkeypatch.setenv("SLURM_STEP_ID", step)
     assert allocation_around(os.environ).inside == inside
-    assert ("--overlap" in InAllocation().prepare(planned(tmp_path, inside=inside)).text) == inside
+    assert ("--overlap" in InAllocation().request(planned(tmp_path, inside=inside)).text) == inside
 
 
 @pytest.mark.parametrize(("script", "given"), [
@@ -125,14 +125,14 @@ def test_more_than_there_is(tmp_path: Path, assignments: list[str], has: dict[st
 
 def test_gpus_that_slurm_does_not_count(tmp_path: Path) -> None:
     """Where a whole node comes with its GPUs."""
-    text = InAllocation().prepare(planned(tmp_path, "launch.gpus=4", site=Site(gpu_flag="none"))).text
+    text = InAllocation().request(planned(tmp_path, "launch.gpus=4", site=Site(gpu_flag="none"))).text
     assert "gres" not in text
 
 
 def test_cores_for_fewer_ranks_than_there_are(tmp_path: Path) -> None:
     """salloc gives a node one core unless told otherwise."""
     plan = planned(tmp_path, "launch.procs=4", "launch.cpus_per_rank=2", cpus=1)
-    assert "--cpus-per-task=1 " in InAllocation().prepare(plan).text
+    assert "--cpus-per-task=1 " in InAllocation().request(plan).text
     assert note(plan) == "4 ranks share 1 core on each node; salloc --cpus-per-task=8 gives them their own"
     assert note(planned(tmp_path, "launch.procs=4")) == ""
 
@@ -141,7 +141,7 @@ def test_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Regenerate it as tests/launch/backends/test_slurm.py says."""
     monkeypatch.delenv("PYTHONPATH")
     site = Site(partition="big", setup=["module load cuda"], environment={"NCCL_DEBUG": "WARN"})
-    text = InAllocation().prepare(planned(tmp_path, gpus=4, site=site)).text
+    text = InAllocation().request(planned(tmp_path, gpus=4, site=site)).text
     text = text.replace(sys.executable, "/venv/bin/python").replace(str(ROOT), "/drumbeat")
     if os.environ.get("DRUMBEAT_GOLDEN") == "write":
         (GOLDEN / "here.sh").write_text(text)
@@ -162,7 +162,7 @@ def started(folder: Path, monkeypatch: pytest.MonkeyPatch, srun: str) -> RunDir:
         monkeypatch.setenv(name, value)
     plan = JobPlan(**vars(planned(folder)) | {"run_dir": str(folder / "run")})
     run = RunDir(folder / "run")
-    job = InAllocation().submit(InAllocation().prepare(plan))
+    job = InAllocation().submit(InAllocation().request(plan))
     assert job.id == "7"
     until = time.monotonic() + 30
     while job.running():

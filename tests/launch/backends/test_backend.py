@@ -47,9 +47,9 @@ def test_the_debugged_rank_is_one_whatever_the_config_asks_for(tmp_path: Path) -
 
 
 def test_requests_of_this_machine(tmp_path: Path) -> None:
-    text = backend_of("debug").prepare(plan(tmp_path, where="debug")).text
+    text = backend_of("debug").request(plan(tmp_path, where="debug")).text
     assert text == "drumbeat.trainers.worker.main('/runs/small/RUN', ATTEMPT)"
-    text = backend_of("local").prepare(plan(tmp_path, "launch.procs=2")).text
+    text = backend_of("local").request(plan(tmp_path, "launch.procs=2")).text
     assert text.endswith("--master-port=PORT \\\n  --max-restarts=0 \\\n"
                          "  -m drumbeat.trainers.worker /runs/small/RUN ATTEMPT")
 
@@ -57,7 +57,7 @@ def test_requests_of_this_machine(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("where", "titles"), [
     ("debug", ["call"]), ("local", ["command on each node"]), ("slurm", ["command on each node", "sbatch script"])])
 def test_what_a_dry_run_shows_of_it(tmp_path: Path, where: Where, titles: list[str]) -> None:
-    request = backend_of(where).prepare(plan(tmp_path, "launch.gpus=0", where=where))
+    request = backend_of(where).request(plan(tmp_path, "launch.gpus=0", where=where))
     assert [title for title, _ in request.sections] == titles
     assert request.text in request.sections[-1][1]
 
@@ -101,7 +101,7 @@ def test_what_cannot_be_reached_cannot_be_cancelled(run: RunDir, where: Where, w
 
 def test_this_process_is_the_run(tmp_path: Path) -> None:
     """Nothing trains before all is written down."""
-    started = backend_of("debug").submit(backend_of("debug").prepare(plan(tmp_path, where="debug")))
+    started = backend_of("debug").submit(backend_of("debug").request(plan(tmp_path, where="debug")))
     assert (started.id, started.process, started.running()) == (None, os.getpid(), False)
     assert started.work is not None
 

@@ -39,7 +39,7 @@ CASES = {
 def sbatch_text(folder: Path, name: str) -> str:
     """The script of a case, with what differs between machines replaced."""
     assignments, site = CASES[name]
-    text = Slurm().prepare(plan(folder, *assignments, where="slurm", site=site)).text
+    text = Slurm().request(plan(folder, *assignments, where="slurm", site=site)).text
     return text.replace(sys.executable, "/venv/bin/python").replace(str(ROOT), "/drumbeat")
 
 
@@ -66,7 +66,7 @@ def test_folders_with_blanks_are_quoted(tmp_path: Path) -> None:
     planned = plan(tmp_path, "launch.gpus=4", where="slurm")
     planned = JobPlan(**vars(planned) | {"run_dir": "/my runs/RUN", "python": "/my venv/python",
                                          "environment": {"PYTHONPATH": "/my code:/here", "PYTHONSAFEPATH": "1"}})
-    text = Slurm().prepare(planned).text
+    text = Slurm().request(planned).text
     assert "export PYTHONPATH='/my code:/here'" in text
     assert "'/my venv/python' -u -m submitit.core._submit '/my runs/RUN/submitit'" in text
 
@@ -83,7 +83,7 @@ def test_what_is_submitted_is_the_dry_run(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("PATH", fake_slurm(tmp_path, f'cp "$1" {tmp_path}/submitted; echo "Submitted batch job 4711"'))
     planned = plan(tmp_path, "launch.gpus=4", "launch.nodes=2", where="slurm", site=SITE)
     planned = JobPlan(**vars(planned) | {"run_dir": str(tmp_path / "run")})
-    request = Slurm().prepare(planned)
+    request = Slurm().request(planned)
     assert Slurm().submit(request).id == "4711"
     assert (tmp_path / "submitted").read_text() == request.text
     assert (RunDir(tmp_path / "run").submitit / "4711_submitted.pkl").exists()
@@ -96,7 +96,7 @@ def test_the_gpus_of_the_submitting_shell_do_not_reach_a_job(tmp_path: Path, mon
     monkeypatch.setenv("PATH", fake_slurm(tmp_path, script))
     for variables, exported in (({}, False), ({"CUDA_VISIBLE_DEVICES": "0,1"}, True)):
         planned = plan(tmp_path, "launch.gpus=2", where="slurm", site=Site(gpu_flag="none", environment=variables))
-        request = Slurm().prepare(JobPlan(**vars(planned) | {"run_dir": str(tmp_path / "run")}))
+        request = Slurm().request(JobPlan(**vars(planned) | {"run_dir": str(tmp_path / "run")}))
         Slurm().submit(request)
         assert (tmp_path / "inherited").read_text() == "unset\n"
         assert ("export CUDA_VISIBLE_DEVICES=0,1\n" in request.text) == exported
@@ -109,12 +109,12 @@ def test_what_sbatch_answers_is_shown(tmp_path: Path, monkeypatch: pytest.Monkey
         tmp_path, 'echo "sbatch: error: invalid partition specified: big" >&2; exit 1'))
     planned = JobPlan(**vars(plan(tmp_path, "launch.gpus=4", where="slurm")) | {"run_dir": str(tmp_path / "run")})
     with pytest.raises(LaunchError) as error:
-        Slurm().submit(Slurm().prepare(planned))
+        Slurm().submit(Slurm().request(planned))
     assert str(error.value) == (
         "error: sbatch refused the job\n"
         "  where  sbatch\n"
         "  given  invalid partition specified: big\n"
-        "  do     sinfo lists the partitions: long, short.")
+        "  fix    sinfo lists the partitions: long, short.")
     assert capfd.readouterr().err == ""
 
 

@@ -129,7 +129,7 @@ def test_a_run_for_which_too_few_gpus_are_free_is_not_started(
     assert " ".join(capsys.readouterr().err.split()) == (
         f"error: too few GPUs are free where launch.gpus given 2 ranks with a GPU each, 1 of 2 free GPU {pool[0]} is "
         f"held by run runs/first (process {launcher.pid}) "
-        "do Use --gpus 1, wait for a run to end, or stop one: drumbeat stop RUN")
+        "fix Use --gpus 1, wait for a run to end, or stop one: drumbeat stop RUN")
     assert sorted(tmp_path.glob("runs/*")) == before
 
 

@@ -77,7 +77,7 @@ def test_nccl_is_told_when_to_give_up_and_what_to_write(tmp_path: Path) -> None:
     environment = plan(tmp_path, "launch.gpus=2", gpus=4).environment
     assert nccl_environment(SHORTEST).items() <= environment.items()
     assert {"TORCH_FR_BUFFER_SIZE", "TORCH_NCCL_TRACE_BUFFER_SIZE"} <= environment.keys()
-    longer = plan(tmp_path, "launch.gpus=2", "hang_minutes=60", gpus=4).environment
+    longer = plan(tmp_path, "launch.gpus=2", "watchdog.timeout_minutes=60", gpus=4).environment
     assert longer["TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC"] == "3600"
 
 
@@ -131,7 +131,7 @@ def test_a_run_uses_one_mig_instance(tmp_path: Path) -> None:
 error: CUDA shows a process one MIG instance, and no more
   where  launch.gpus
   given  2 ranks with a GPU each; the GPUs are MIG instances
-  do     Use --gpus 1; or switch MIG mode off (nvidia-smi -mig 0, as root)."""
+  fix    Use --gpus 1; or switch MIG mode off (nvidia-smi -mig 0, as root)."""
 
 
 def test_a_containers_quota_bounds_the_cores(tmp_path: Path) -> None:

@@ -128,12 +128,12 @@ state       pending
 job         4711, pending in partition gpu
 why         Resources: it is next, and waits for nodes to become free
 start       expected at 2026-01-05 06:07:08
-do          Wait; or ask for less: fewer --nodes or --gpus, a shorter
+fix         Wait; or ask for less: fewer --nodes or --gpus, a shorter
             time_minutes.
 job         4712, pending in partition gpu
 why         PartitionTimeLimit: it asks for more time than a job in its
             partition may have
-do          drumbeat cancel {IDS[3]}, then ask for less in the
+fix         drumbeat cancel {IDS[3]}, then ask for less in the
             profile: time_minutes. A run that needs longer is queued again by
             itself. sinfo -o '%P %l' shows the limits."""
 
@@ -156,7 +156,7 @@ def test_why_agrees_with_status_about_a_run_whose_job_has_just_ended(runs: list[
     assert not (tmp_path / "asked").exists()
     told = " ".join(why(view).split())
     assert "state running job 4710, of which SLURM knows nothing any more why its job has ended, and" in told
-    assert "do Look again in two minutes; or go on with the run: " in told
+    assert "fix Look again in two minutes; or go on with the run: " in told
     write_heartbeat(runs[2], step=600, ago=121)
     view = judged(View.read(runs[2]))
     assert "state       failed\n" in status_text(view)
@@ -167,13 +167,13 @@ def test_why_of_a_run_that_waits_for_its_disk(runs: list[RunDir]) -> None:
     write_job(runs[2], id="17", host="elsewhere")
     write_heartbeat(runs[2], paused="the disk is full")
     assert why_of(runs[2]).splitlines()[3:] == [
-        "why         the disk is full", "do          Make room, or bring the disk back: the run goes on by itself."]
+        "why         the disk is full", "fix         Make room, or bring the disk back: the run goes on by itself."]
 
 
 def test_why_of_runs_that_are_no_jobs(runs: list[RunDir]) -> None:
     assert "why         it has come to its end" in why_of(runs[0])
     write_state(runs[1], "failed", "rank 1 on n1 was killed")
-    assert "why         rank 1 on n1 was killed\ndo          Go on with it: " in why_of(runs[1])
+    assert "why         rank 1 on n1 was killed\nfix         Go on with it: " in why_of(runs[1])
     write_job(runs[2], "debug", host=socket.gethostname(), process=os.getpid())
     assert "nothing was heard of it for 10:0" in why_of(runs[2])
 
@@ -276,7 +276,7 @@ def test_a_command_on_a_damaged_run_is_one_screen(damaged: tuple[RunDir, Path, s
     said = capsys.readouterr()
     assert said.out == ""
     screen = " ".join(said.err.split())
-    assert screen == f"error: a file of the run cannot be read: {words} where {file} do Restore it, or start a new run."
+    assert screen == f"error: a file of the run cannot be read: {words} where {file} fix Restore it, or start a new run."
     assert sorted(run.path.rglob("*")) == before
 
 

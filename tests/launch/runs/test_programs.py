@@ -21,7 +21,7 @@ name: pictures
 batch_size: 2
 model: {_target_: nets.Net, classes: 2}
 data:
-  how_to_get: Draw some with a pencil.
+  download_hint: Draw some with a pencil.
   train:
     _target_: drumbeat.data.Split
     part: a
@@ -68,7 +68,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("evaluate pictures --checkpoint best", ["there is no checkpoint 'best' of a run without a validation set"]),
     ("evaluate pictures --split validation", ["the run has no validation set", "It has: train, test."]),
     ("evaluate pictures", ["the folder train is empty", "where  data.train.of.root", "test is not there",
-                           "where  data.test.root", "do     Draw some with a pencil."]),
+                           "where  data.test.root", "fix    Draw some with a pencil."]),
     ("predict pictures photos nowhere", ["there is no file or folder 'nowhere'"]),
     ("predict pictures empty", ["this folder is empty", "where  empty"]),
     ("predict texts photos", ["the run's model reads texts, and this is a folder",
@@ -77,7 +77,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("doctor pictures.yaml", ["the folder train is empty", "test is not there"]),
     ("doctor nothing.yaml", ["there is no config 'nothing.yaml'"]),
     ("cache pictures.yaml data.cache=cache", ["the folder train is empty"]),
-    ("show texts.yaml", ["t.csv is not there", "do     Draw some with a pencil."]),
+    ("show texts.yaml", ["t.csv is not there", "fix    Draw some with a pencil."]),
     ("show nothing.yaml", ["there is no config 'nothing.yaml'"]),
 ])
 def test_what_is_not_there(here: Path, line: str, said: list[str], capsys: pytest.CaptureFixture[str]) -> None:

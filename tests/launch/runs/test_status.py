@@ -86,7 +86,7 @@ def test_why_says_what_status_says(run: RunDir) -> None:
     assert "state       failed\n" in text_of(run)
     told = why(judged(View.read(run)))
     assert "state       failed\nwhy         its launcher was killed, or its machine went down; there is no" in told
-    assert "do          Go on with it: " in told
+    assert "fix         Go on with it: " in told
 
 
 @pytest.mark.parametrize("state", ["pending", "preempted", "finished", "stopped", "cancelled", "failed"])

@@ -11,7 +11,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.launch.backends.slurm import Slurm
 from drumbeat.launch.slurm.grace import grace_warning, lead_seconds, save_seconds
-from tests.launch.backends.test_preflight import programs
+from tests.launch.backends.test_cluster_checks import programs
 from tests.launch.small import plan
 
 
@@ -43,7 +43,7 @@ def test_the_lead_follows_the_longest_save(run: RunDir) -> None:
 def test_the_next_job_is_signalled_earlier(run: RunDir) -> None:
     stopped(run, 400.0)
     planned = JobPlan(**vars(plan(run.path.parent, "launch.gpus=1", where="slurm")) | {"run_dir": str(run.path)})
-    assert "#SBATCH --signal=USR2@600\n" in Slurm().prepare(planned).text
+    assert "#SBATCH --signal=USR2@600\n" in Slurm().request(planned).text
 
 
 @pytest.mark.parametrize(("partition", "config", "words"), [

@@ -8,7 +8,7 @@ import pytest
 
 from drumbeat.configs.schema import Site
 from drumbeat.launch.slurm.sbatch_errors import refusal
-from tests.launch.backends.test_preflight import programs
+from tests.launch.backends.test_cluster_checks import programs
 
 SITE = Site(partition="gqu", account="physics", time_minutes=99)
 
@@ -19,26 +19,26 @@ error: SLURM would not take this job
   where  the cluster's profile, partition: gqu
   given  invalid partition specified: gqu
          allocation failure: Invalid partition name specified
-  do     Did you mean 'gpu'?"""),
+  fix    Did you mean 'gpu'?"""),
     ("sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified", """\
 error: SLURM would not take this job
   where  the cluster's profile, account: physics
   given  Batch job submission failed: Invalid account or account/partition
          combination specified
-  do     sacctmgr show associations user=me lists the accounts and QOS you may
+  fix    sacctmgr show associations user=me lists the accounts and QOS you may
          use."""),
     ("allocation failure: Requested time limit is invalid (missing or exceeds some limit)", """\
 error: SLURM would not take this job
   where  the cluster's profile, time_minutes: 99
   given  allocation failure: Requested time limit is invalid (missing or exceeds
          some limit)
-  do     sinfo -o '%P %l' shows the longest time of each partition. A run that
+  fix    sinfo -o '%P %l' shows the longest time of each partition. A run that
          needs longer is queued again by itself."""),
     ("allocation failure: Requested node configuration is not available", """\
 error: SLURM would not take this job
   where  sbatch --test-only
   given  allocation failure: Requested node configuration is not available
-  do     sinfo -o '%P %D %c %m %G' shows each partition's nodes, their cores,
+  fix    sinfo -o '%P %D %c %m %G' shows each partition's nodes, their cores,
          memory and GPUs: ask for no more with --nodes, --gpus and
          launch.cpus_per_rank."""),
     ("sbatch: error: AssocMaxSubmitJobLimit\nallocation failure: Job violates accounting/QOS policy (job submit limit, "
@@ -48,7 +48,7 @@ error: SLURM would not take this job
   given  AssocMaxSubmitJobLimit
          allocation failure: Job violates accounting/QOS policy (job submit
          limit, user's size and/or time limits)
-  do     Its account lets one user have only so many jobs in the queue: wait
+  fix    Its account lets one user have only so many jobs in the queue: wait
          until some jobs end (squeue --me shows yours), or choose another
          account in the profile. sacctmgr show associations user=me shows the
          limits."""),
@@ -56,7 +56,7 @@ error: SLURM would not take this job
 error: SLURM would not take this job
   where  sbatch --test-only
   given  the site's own plugin says no
-  do     --dry-run shows the script that it was asked about."""),
+  fix    --dry-run shows the script that it was asked about."""),
 ])
 def test_what_sbatch_says_on_one_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str,
                                         screen: str) -> None:

@@ -39,7 +39,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def submit(folder: Path) -> str | None:
     planned = plan(folder, "launch.gpus=4", where="slurm")
-    request = Slurm().prepare(JobPlan(**vars(planned) | {"run_dir": str(folder / "run")}))
+    request = Slurm().request(JobPlan(**vars(planned) | {"run_dir": str(folder / "run")}))
     return Slurm().submit(request).id
 
 

@@ -34,7 +34,7 @@ data:
     root: /pictures                       # small.yaml:5
   validation: {}
   test: {}
-  how_to_get: ""
+  download_hint: ""
   transforms:
     train: []
     evaluate: []
@@ -42,21 +42,19 @@ data:
     fuse: true
   shuffle: true
   sampling: {}
-  length_window: null
+  bucket_batches: null
   mix: {}
   cache: null
   on_error: raise
   max_skipped: 0.01
-  may_change: false
+  allow_change: false
   workers: null
 batch_size: 12                            # small.yaml:2
-max_batch_per_device: null
+micro_batch_size: null
 precision: auto
 channels_last: true
 deterministic: true
-not_finite: stop
-hang_minutes: null
-compare_ranks_every: 1000
+on_nonfinite: stop
 phases:
   head:
     epochs: 2.0                           # small.yaml:8
@@ -82,18 +80,21 @@ phases:
     clip_norm: null
 evaluation:
   batch_size: 64
-  best_by: loss
-  best_is: lowest
+  monitor: loss
+  mode: min
   batch_statistics: false
 checkpoints:
   every_steps: null
   every_minutes: 10.0
-  patience_minutes: 20.0
+  disk_wait_minutes: 20.0
   keep: 2
 tracking:
   every_steps: 10
-  mean_of_steps: 1
+  loss_smoothing_steps: 1
   images: 16
+watchdog:
+  timeout_minutes: null
+  desync_check_steps: 1000
 launch:
   nodes: null
   gpus: 0                                 # --gpus
@@ -108,8 +109,8 @@ run folder  runs/RUN
 # --- samples
 head      12 a step, 4 on each rank
 finetune  10 a step, 3 or 4 on each rank
-an epoch  not known before the samples are counted: preparing does that when the
-          run is submitted, and looks at model, weights and data
+an epoch  not known yet: the preflight check counts the samples when the run is
+          submitted, and checks the model, weights and data
 
 # --- environment of every rank
 PYTHONPATH=CODE/src
@@ -142,7 +143,7 @@ def dry_run(folder: Path, where: Where, flags: dict[str, object]) -> str:
     backend = backend_of(where)
     planned = plan_job(loaded.config, run_dir=folder / "runs" / "RUN", where=where, site=Site(), folder=folder,
                        machine=backend.resources(Machine(cpus=8)))
-    return describe(loaded, backend.prepare(planned))
+    return describe(loaded, backend.request(planned))
 
 
 @pytest.fixture(autouse=True)
@@ -187,7 +188,7 @@ def test_the_shipped_demo_fits_a_terminal(capsys: pytest.CaptureFixture[str]) ->
     assert main(["run", "resnet50_xray_demo", "--dry-run"]) == 0
     config, _, rest = capsys.readouterr().out.partition("\n\n")
     assert max(len(line) for line in config.splitlines() if not line.lstrip().startswith("root: /")) <= 80
-    assert "not known before the samples are counted" in rest
+    assert "the preflight check counts the samples" in rest
 
 
 def test_a_summary_in_a_few_words(tmp_path: Path) -> None:
@@ -200,7 +201,7 @@ def test_a_summary_in_a_few_words(tmp_path: Path) -> None:
 def test_the_gpus_to_choose_from(tmp_path: Path) -> None:
     def said(*assignments: str) -> str:
         loaded = load(write_config(tmp_path), list(assignments))
-        return describe(loaded, backend_of("local").prepare(plan(tmp_path, *assignments, gpus=4)))
+        return describe(loaded, backend_of("local").request(plan(tmp_path, *assignments, gpus=4)))
 
     assert ("\nCUDA_VISIBLE_DEVICES=0,1,2,3\n# of these GPUs the run takes the first 2 that no other run holds\n"
             in said("launch.gpus=2"))

@@ -16,7 +16,7 @@ from PIL import Image
 from drumbeat.configs.errors import UserError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.launch.commands.main import main
-from drumbeat.trainers.commands.evaluate import judge, prepare, report
+from drumbeat.trainers.commands.evaluate import job_of, judge, report
 from drumbeat.trainers.inference.metrics import as_text, measure
 from drumbeat.trainers.tasks import Classification, MultiLabel, Regression, Results, Task
 from drumbeat.trainers.world import join
@@ -30,7 +30,7 @@ def images(tmp_path: Path) -> RunDir:
 
 
 def judged(run: RunDir, split: str = "test") -> tuple[str, Results]:
-    job = prepare(run, split, None)
+    job = job_of(run, split, None)
     with join("cpu") as world:
         results = judge(job, world)
     return report(job, results), results
@@ -124,7 +124,7 @@ def test_what_cannot_be_judged(images: RunDir, tmp_path: Path, spoil: Callable[[
                                which: str | None, said: list[str]) -> None:
     spoil(images, tmp_path)
     with pytest.raises(UserError) as raised:
-        prepare(images, "test", which)
+        job_of(images, "test", which)
     screen = str(raised.value)
     assert all(words in screen for words in said), screen
     assert len(screen.splitlines()) <= 24
@@ -138,7 +138,7 @@ def test_a_sample_that_cannot_be_read(images: RunDir, tmp_path: Path) -> None:
     text = images.config.read_text()
     for workers in (0, 1):
         images.config.write_text(text.replace("workers: 0", f"workers: {workers}"))
-        job = prepare(images, "test", None)
+        job = job_of(images, "test", None)
         with pytest.raises(UserError) as raised, join("cpu") as world:
             judge(job, world)
         assert f"cannot be used: cannot read the image {damaged}" in " ".join(str(raised.value).split())
@@ -148,7 +148,7 @@ def test_a_sample_that_cannot_be_read(images: RunDir, tmp_path: Path) -> None:
 
 def test_a_set_that_the_run_does_not_have(images: RunDir) -> None:
     with pytest.raises(UserError) as raised:
-        prepare(images, "validation", None)
+        job_of(images, "validation", None)
     assert "error: the run has no validation set" in str(raised.value)
     assert "It has: train, test." in str(raised.value)
 
@@ -160,7 +160,7 @@ def test_texts_without_labels(tmp_path: Path) -> None:
     lines[1] = lines[1].replace("labels:", "labels: null #", 1)
     run.config.write_text("  test:".join(lines))
     with pytest.raises(UserError, match=r"data\.test has no labels to compare with"):
-        prepare(run, "test", None)
+        job_of(run, "test", None)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from drumbeat.configs.errors import PrepareError
+from drumbeat.configs.errors import PreflightError
 from drumbeat.configs.load import load
 from drumbeat.trainers.commands.cost import memory, outputs_and_flops
 from drumbeat.trainers.commands.show import show
@@ -46,14 +46,14 @@ def test_without_the_data(tmp_path: Path) -> None:
     assert "input      1 x 16 x 16, float32, worked out from the transforms: there is no data\n" in text
     assert "kFLOPs" in text
     assert text.splitlines()[-1].startswith("not shown  samples: the image folder ")
-    with pytest.raises(PrepareError, match="is not there"):
+    with pytest.raises(PreflightError, match="is not there"):
         shown(tmp_path, IMAGES)
 
 
 def test_a_sheet_that_cannot_be_drawn_or_written(tmp_path: Path) -> None:
     draw_images(tmp_path)
     made = IMAGES.replace("  transforms:\n", TRANSFORMS)
-    with pytest.raises(PrepareError, match="the sheet cannot be written: unknown file extension"):
+    with pytest.raises(PreflightError, match="the sheet cannot be written: unknown file extension"):
         shown(tmp_path, made, sheet="show.cat")
     for file in (tmp_path / "train").rglob("*.*"):
         file.write_bytes(b"nothing")

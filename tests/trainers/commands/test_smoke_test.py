@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from torch import Tensor, nn
 
-from drumbeat.configs.errors import SCREEN, PrepareError
+from drumbeat.configs.errors import SCREEN, PreflightError
 from drumbeat.configs.load import load
 from drumbeat.configs.schema import Config
-from drumbeat.trainers.commands.prepare import prepare
+from drumbeat.trainers.commands.preflight import preflight
 from drumbeat.trainers.tasks import Classification
 from tests.tiny import Net, Pictures, write_config
 from tests.trainers.made import TEXTS, draw_images, write_texts
@@ -79,8 +79,8 @@ def given(name: str, kind: str) -> str:
 
 
 def said(folder: Path, *changes: str) -> str:
-    with pytest.raises(PrepareError) as caught:
-        prepare(load(write_config(folder), changes).config)
+    with pytest.raises(PreflightError) as caught:
+        preflight(load(write_config(folder), changes).config)
     return " ".join(str(caught.value).split())
 
 
@@ -127,26 +127,26 @@ def test_what_does_not_fit(tmp_path: Path, change: str, words: str) -> None:
 
 def test_a_model_that_needs_values_is_tried_for_real(tmp_path: Path) -> None:
     reads = f"model._target_={HERE}.ReadsValues"
-    assert prepare(load(write_config(tmp_path), [reads]).config)["parameters"] > 0
+    assert preflight(load(write_config(tmp_path), [reads]).config)["parameters"] > 0
     crop = "data.transforms.train=[{_target_: torchvision.transforms.v2.RandomCrop, size: 6}]"
     assert "the model cannot take a batch of data.train" in said(tmp_path, reads, crop)
 
 
 def test_what_only_a_gpu_can_do_is_no_fault(tmp_path: Path) -> None:
     config = load(write_config(tmp_path), [f"model._target_={HERE}.NeedsCuda", "phases.head.freeze=[]"]).config
-    assert prepare(config)["parameters"] == 6
+    assert preflight(config)["parameters"] == 6
 
 
 def test_mixed_samples(tmp_path: Path) -> None:
-    assert prepare(load(write_config(tmp_path), ["data.mix={_target_: drumbeat.data.Mixup}"]).config)["steps"]
+    assert preflight(load(write_config(tmp_path), ["data.mix={_target_: drumbeat.data.Mixup}"]).config)["steps"]
 
 
 def test_a_model_sized_by_the_data_is_tried_with_their_sizes(tmp_path: Path) -> None:
     """An LSTM must know the lengths of its texts: they are there, on the meta device too, however large it is."""
     write_texts(tmp_path)
-    assert prepare(texts_config(tmp_path, "model.hidden=8000"))["parameters"] > 256_000_000
-    with pytest.raises(PrepareError, match="3 outputs for each sample, the data has 2"):
-        prepare(texts_config(tmp_path, "model.hidden=8000", "model.classes=3"))
+    assert preflight(texts_config(tmp_path, "model.hidden=8000"))["parameters"] > 256_000_000
+    with pytest.raises(PreflightError, match="3 outputs for each sample, the data has 2"):
+        preflight(texts_config(tmp_path, "model.hidden=8000", "model.classes=3"))
 
 
 def test_an_image_folder_for_a_model_of_texts(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_an_image_folder_for_a_model_of_texts(tmp_path: Path) -> None:
         ([folder, *sized], "the model cannot take a batch of data.train: TypeError: this model reads texts, (ids, "
                            "lengths), and was given one tensor [4, 3, 8, 8]"),
     ):
-        with pytest.raises(PrepareError) as caught:
-            prepare(texts_config(tmp_path, *changes))
+        with pytest.raises(PreflightError) as caught:
+            preflight(texts_config(tmp_path, *changes))
         assert words in " ".join(str(caught.value).split())
         assert len(str(caught.value).splitlines()) <= SCREEN

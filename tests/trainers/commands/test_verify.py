@@ -156,10 +156,10 @@ verdict    the ledger and the order agree in every span"""
      "2 classes take one position each in turn; within a class each sample is read once per round of its class"),
     (", sampling: {_target_: drumbeat.data.Weighted, class_weights: {rare: 3, many: 1}}",
      "each position draws a sample by its weight, with replacement: how often one is read is left to chance"),
-    (", length_window: 3",
+    (", bucket_batches: 3",
      "every sample once an epoch; each position is read once per phase, within 3 steps of its own"),
     (", shuffle: false", "every sample once an epoch"),
-    (", length_window: 2, sampling: {_target_: drumbeat.data.ClassBalanced}",
+    (", bucket_batches: 2, sampling: {_target_: drumbeat.data.ClassBalanced}",
      "2 classes take one position each in turn; within a class each sample is read once per round of its class; each "
      "position is read once per phase, within 2 steps of its own"),
 ])
@@ -249,7 +249,7 @@ def test_another_seed_is_another_order(run: RunDir, data: str, wrong: int) -> No
 
 
 def test_an_order_that_follows_from_a_set_needs_that_set(run: RunDir) -> None:
-    train(run, [(1, 100)], ", length_window: 3")
+    train(run, [(1, 100)], ", bucket_batches: 3")
     run.config.write_text(run.config.read_text().replace("Texts}", "Texts, n: 22}"))
     assert main(str(run.path)) == 2
 
@@ -271,7 +271,7 @@ def test_without_a_checkpoint_there_is_no_ledger(run: RunDir, capsys: pytest.Cap
     assert shown.err == f"""\
 error: there is no ledger yet
   where  {run.checkpoints}
-  do     It comes with the first checkpoint.
+  fix    It comes with the first checkpoint.
 """
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from drumbeat.configs.errors import UserError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.launch.commands.main import main
-from drumbeat.trainers.commands.evaluate import judge, prepare
+from drumbeat.trainers.commands.evaluate import job_of, judge
 from drumbeat.trainers.commands.predict import run as predict
 from drumbeat.trainers.inference.inputs import Item, images_given
 from drumbeat.trainers.inference.predictor import Predictor
@@ -35,10 +35,10 @@ def table_of(file: Path) -> list[dict[str, str]]:
 
 def test_the_same_as_the_evaluation(images: RunDir, tmp_path: Path) -> None:
     """To the bit, in the same batches; and one by one, but for the last digits."""
-    job = prepare(images, "test", None)
+    job = job_of(images, "test", None)
     with join("cpu") as world:
         judged = judge(job, world)
-    predictor = Predictor.of(images.path)
+    predictor = Predictor.from_run(images.path)
     items = images_given([tmp_path / "test"], predictor.task)
     assert [item.actual for item in items] == ["cat"] * 5 + ["dog"] * 6
     assert torch.equal(predictor.predict(items).outputs, judged.outputs)
@@ -55,18 +55,18 @@ def test_arrays_images_tensors_and_files_are_the_same(images: RunDir, tmp_path: 
     with Image.open(file) as opened:
         picture = opened.copy()
     array = np.asarray(picture)
-    predictions = Predictor.of(images.path)([file, str(file), picture, picture.convert("RGB"), array,
-                                             np.stack([array] * 3, axis=2), torch.from_numpy(array.copy())[None]])
+    predictions = Predictor.from_run(images.path)([file, str(file), picture, picture.convert("RGB"), array,
+                                                   np.stack([array] * 3, axis=2), torch.from_numpy(array.copy())[None]])
     assert all(one.values == pytest.approx(predictions[0].values, abs=1e-5) for one in predictions)
-    assert Predictor.of(images.path)([]) == []
+    assert Predictor.from_run(images.path)([]) == []
     with pytest.raises(ValueError, match="cannot read the image"):
-        Predictor.of(images.path)([tmp_path / "made.yaml"])
+        Predictor.from_run(images.path)([tmp_path / "made.yaml"])
 
 
 def test_a_folder_with_a_file_that_cannot_be_read(images: RunDir, tmp_path: Path,
                                                   capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "test" / "cat" / "9.png").write_bytes(b"nothing")
-    said = predict(Predictor.of(images.path), [tmp_path / "test"], tmp_path / "out.csv", tmp_path / "out.png")
+    said = predict(Predictor.from_run(images.path), [tmp_path / "test"], tmp_path / "out.csv", tmp_path / "out.png")
     rows = table_of(tmp_path / "out.csv")
     right = sum(row["actual"] == row["prediction"] for row in rows)
     assert len(rows) == 11
@@ -82,7 +82,7 @@ def test_a_folder_with_a_file_that_cannot_be_read(images: RunDir, tmp_path: Path
 def test_a_file_is_judged_by_its_own_statistics_or_by_the_running_ones(tmp_path: Path, batch: bool) -> None:
     draw_images(tmp_path)
     run = run_of(tmp_path, IMAGES.replace("{batch_size: 4}", f"{{batch_size: 1, batch_statistics: {batch}}}"))
-    predictor = Predictor.of(run.path)
+    predictor = Predictor.from_run(run.path)
     file = tmp_path / "test" / "dog" / "3.png"
     inputs = predictor.inputs([Item(str(file), file)])
     assert inputs is not None
@@ -96,15 +96,15 @@ def test_a_file_is_judged_by_its_own_statistics_or_by_the_running_ones(tmp_path:
 def test_without_the_training_data(images: RunDir, tmp_path: Path) -> None:
     """A run's folder is enough: the checkpoint remembers what the classes are called."""
     file = tmp_path / "test" / "cat" / "1.png"
-    (before,) = Predictor.of(images.path)([file])
+    (before,) = Predictor.from_run(images.path)([file])
     shutil.rmtree(tmp_path / "train")
-    assert Predictor.of(images.path)([file]) == [before]
+    assert Predictor.from_run(images.path)([file]) == [before]
 
 
 def test_values_from_a_table(tmp_path: Path) -> None:
     draw_images(tmp_path)
     write_table(tmp_path)
-    predictor = Predictor.of(run_of(tmp_path, REGRESSION).path)
+    predictor = Predictor.from_run(run_of(tmp_path, REGRESSION).path)
     predict(predictor, [tmp_path / "table.csv"], tmp_path / "out.csv", tmp_path / "out.png")
     rows = table_of(tmp_path / "out.csv")
     assert list(rows[0]) == ["file", "actual", "x", "y"]
@@ -115,7 +115,7 @@ def test_values_from_a_table(tmp_path: Path) -> None:
 
 def test_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_texts(tmp_path)
-    predictor = Predictor.of(run_of(tmp_path, TEXTS).path)
+    predictor = Predictor.from_run(run_of(tmp_path, TEXTS).path)
     said = predict(predictor, [tmp_path / "test.csv"], tmp_path / "out.csv", tmp_path / "out.png")
     rows = table_of(tmp_path / "out.csv")
     assert list(rows[0]) == ["file", "actual", "prediction", "Sports", "World"]
@@ -147,7 +147,7 @@ def test_what_cannot_be_predicted(images: RunDir, tmp_path: Path, given: str, sa
     (tmp_path / "b.csv").write_text("content,label\na text,cat\n")
     (tmp_path / "damaged.png").write_bytes(b"nothing")
     with pytest.raises(UserError, match=said) as raised:
-        predict(Predictor.of(images.path), [tmp_path / given], tmp_path / "out.csv", tmp_path / "out.png")
+        predict(Predictor.from_run(images.path), [tmp_path / given], tmp_path / "out.csv", tmp_path / "out.png")
     assert len(str(raised.value).splitlines()) <= 24
     assert not (tmp_path / "out.csv").exists()
     assert not (tmp_path / "out.png").exists()
@@ -155,14 +155,14 @@ def test_what_cannot_be_predicted(images: RunDir, tmp_path: Path, given: str, sa
 
 def test_a_table_is_not_written_over_by_the_sheet(images: RunDir, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the table and the sheet would be one file"):
-        predict(Predictor.of(images.path), [tmp_path / "test"], tmp_path / "out.png", tmp_path / "out.png")
+        predict(Predictor.from_run(images.path), [tmp_path / "test"], tmp_path / "out.png", tmp_path / "out.png")
     assert not (tmp_path / "out.png").exists()
 
 
 def test_images_for_a_model_of_texts(tmp_path: Path) -> None:
     write_texts(tmp_path)
     draw_images(tmp_path)
-    predictor = Predictor.of(run_of(tmp_path, TEXTS).path)
+    predictor = Predictor.from_run(run_of(tmp_path, TEXTS).path)
     with pytest.raises(UserError, match="the run's model reads texts, and this is a folder"):
         predict(predictor, [tmp_path / "test"], tmp_path / "out.csv", tmp_path / "out.png")
     (tmp_path / "no.csv").write_text("text\nhello\n")

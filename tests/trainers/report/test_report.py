@@ -75,7 +75,7 @@ def test_a_run_that_has_not_begun(run: RunDir) -> None:
     page = report(run)
     assert "pending" in words(page)
     assert "2 on the CPU, 1 core each" in words(page)
-    assert "best_by: loss" in words(page)
+    assert "monitor: loss" in words(page)
     assert "<svg" not in page
     assert "Curves" not in page
 

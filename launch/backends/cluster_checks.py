@@ -1,7 +1,7 @@
 """What can be found out on the login node before a job is queued, in seconds and not after a night in the queue: that
 the nodes will see the run's folder, and that SLURM would take this very request.
 
-What only torch can know, targets, weights and data, `drumbeat.launch.start.prepare` has looked at.
+What only torch can know, targets, weights and data, `drumbeat.launch.start.preflight` has looked at.
 """
 
 from __future__ import annotations

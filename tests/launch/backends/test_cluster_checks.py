@@ -10,7 +10,7 @@ import pytest
 from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Site
-from drumbeat.launch.backends.preflight import check_cluster, file_system, unshared
+from drumbeat.launch.backends.cluster_checks import check_cluster, file_system, unshared
 from drumbeat.launch.backends.slurm import Slurm
 from tests.launch.small import plan
 
@@ -69,7 +69,7 @@ def test_sbatch_is_asked_about_the_very_request(tmp_path: Path, monkeypatch: pyt
     answer = "sbatch: Job 7 to start at 2026-01-02T03:04:05 using 32 processors on nodes n[1-2] in partition main"
     monkeypatch.setenv("PATH", programs(
         tmp_path, sinfo="hostname", sbatch=f"cat > {tmp_path}/asked; echo $@ > {tmp_path}/words; echo '{answer}' >&2"))
-    request = Slurm().prepare(planned(tmp_path))
+    request = Slurm().request(planned(tmp_path))
     assert check_cluster(request) == "SLURM would start it at 2026-01-02 03:04:05 on n[1-2]"
     assert (tmp_path / "asked").read_text() == request.text
     assert (tmp_path / "words").read_text() == "--test-only\n"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from drumbeat.configs.errors import PrepareError
+from drumbeat.configs.errors import PreflightError
 from drumbeat.configs.load import plain
 from drumbeat.configs.run.plan import JobPlan
-from drumbeat.launch.start.prepare import facts_text, prepare
+from drumbeat.launch.start.preflight import facts_text, preflight
 from tests.launch.small import FACTS, config, plan
 
 FAULTS = {"faults": [{"what": "no such folder", "where": "data.train", "given": "x", "remedy": "make it"},
@@ -28,19 +28,19 @@ def python_that(folder: Path, script: str) -> JobPlan:
 
 
 def test_facts_are_read(tmp_path: Path) -> None:
-    assert prepare(config(tmp_path), python_that(tmp_path, f"echo '{json.dumps(FACTS)}'")) == FACTS
+    assert preflight(config(tmp_path), python_that(tmp_path, f"echo '{json.dumps(FACTS)}'")) == FACTS
 
 
 def test_faults_are_raised_all_of_them(tmp_path: Path) -> None:
-    with pytest.raises(PrepareError) as error:
-        prepare(config(tmp_path), python_that(tmp_path, f"echo '{json.dumps(FAULTS)}'"))
+    with pytest.raises(PreflightError) as error:
+        preflight(config(tmp_path), python_that(tmp_path, f"echo '{json.dumps(FAULTS)}'"))
     assert [dataclasses.asdict(fault) for fault in error.value.faults] == FAULTS["faults"]
 
 
 def test_no_answer_is_a_fault_too(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(PrepareError, match="preparing ended with exit code 3 and no answer"):
-        prepare(config(tmp_path), python_that(tmp_path, "echo 'out of memory' >&2; exit 3"))
-    assert capfd.readouterr().err == "preparing  model, weights and data ...\nout of memory\n"
+    with pytest.raises(PreflightError, match="the preflight check ended with exit code 3 and no answer"):
+        preflight(config(tmp_path), python_that(tmp_path, "echo 'out of memory' >&2; exit 3"))
+    assert capfd.readouterr().err == "checking  model, weights and data ...\nout of memory\n"
 
 
 def test_it_is_given_config_ranks_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,20 +48,20 @@ def test_it_is_given_config_ranks_and_environment(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("KEPT", "yes")
     planned = python_that(tmp_path, f"cd {tmp_path}; cat > stdin; env > env; echo $@ > words; echo {{}}")
     asked = config(tmp_path)
-    assert prepare(asked, planned) == {}
+    assert preflight(asked, planned) == {}
     assert json.loads((tmp_path / "stdin").read_text()) == {
         "config": plain(asked), "topology": planned.topology.as_json(), "where": "local"}
     found = (tmp_path / "env").read_text().splitlines()
     assert f"PYTHONPATH={planned.environment['PYTHONPATH']}" in found
     assert "KEPT=yes" in found
     assert "RANK=3" not in found
-    assert (tmp_path / "words").read_text() == "-m drumbeat.configs.importing drumbeat.trainers.commands.prepare\n"
+    assert (tmp_path / "words").read_text() == "-m drumbeat.configs.importing drumbeat.trainers.commands.preflight\n"
 
 
 def test_ctrl_c_at_the_terminal_is_not_for_it(tmp_path: Path) -> None:
     """It would print a traceback; and it is ended when this process is interrupted."""
     group = python_that(tmp_path, "echo \"{\\\"group\\\": $(cut -d' ' -f5 /proc/$$/stat)}\"")
-    assert prepare(config(tmp_path), group)["group"] != os.getpgrp()
+    assert preflight(config(tmp_path), group)["group"] != os.getpgrp()
 
 
 def test_facts_in_two_lines() -> None:
@@ -77,24 +77,24 @@ def test_the_real_one_names_the_line_of_what_is_wrong(tmp_path: Path) -> None:
     done = drumbeat(tmp_path, "tiny.yaml", "model.widht=3", expect=2, preflight=True)
     assert done.stdout == ""
     assert done.stderr == """\
-preparing  model, weights and data ...
+checking  model, weights and data ...
 error: tests.tiny.Pictures has no argument 'nn'
   where  tiny.yaml:8 (data.train.nn)
   given  nn: 100
-  do     Did you mean 'n'?
+  fix    Did you mean 'n'?
 
 error: tests.tiny.Net has no argument 'widht'
   where  command line (model.widht)
   given  widht: 3
-  do     Did you mean 'width'?
+  fix    Did you mean 'width'?
 """
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.yaml"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("config", "remedy"), [
-    ("resnet50_xray_demo", "  do     drumbeat demo-data xray datasets/xray_demo\n"),
-    ("resnet50_xray", "  do     kaggle datasets download paultimothymooney/chest-xray-pneumonia\n"),
+    ("resnet50_xray_demo", "  fix    drumbeat demo-data xray datasets/xray_demo\n"),
+    ("resnet50_xray", "  fix    kaggle datasets download paultimothymooney/chest-xray-pneumonia\n"),
 ])
 def test_missing_data_says_how_to_get_it(tmp_path: Path, config: str, remedy: str) -> None:
     from tests.tiny import drumbeat

@@ -1,6 +1,6 @@
 """What only torch can know, found out before anything is submitted, where there is internet and a person is watching.
 
-    python -m drumbeat.trainers.commands.prepare < {config, topology, where}
+    python -m drumbeat.trainers.commands.preflight < {config, topology, where}
 
 prints one JSON object: facts, or faults.
 
@@ -24,7 +24,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from drumbeat.configs.errors import Fault, PrepareError, nearest
+from drumbeat.configs.errors import Fault, PreflightError, nearest
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
 from drumbeat.configs.preconditions import needs_data, with_way_out
@@ -52,14 +52,14 @@ from drumbeat.trainers.gpu_check import gpu_faults, look
 from drumbeat.trainers.tasks import Task
 
 
-def prepare(config: Config, *, world_size: int = 1) -> dict[str, Any]:
-    """Facts about the run: samples, steps of each phase, parameters. Raises `PrepareError` with all faults."""
+def preflight(config: Config, *, world_size: int = 1) -> dict[str, Any]:
+    """Facts about the run: samples, steps of each phase, parameters. Raises `PreflightError` with all faults."""
     faults: list[Fault] = []
 
     def attempt(build: Callable[[], Any]) -> Any:
         try:
             return build()
-        except PrepareError as error:
+        except PreflightError as error:
             faults.extend(error.faults)
             return None
 
@@ -69,10 +69,10 @@ def prepare(config: Config, *, world_size: int = 1) -> dict[str, Any]:
     model = attempt(lambda: _model_on_meta(filled)) if filled else None
     attempt(lambda: build_batch_transforms(config))
     task: Task | None = attempt(lambda: build_task(config, sets))
-    if task is not None and config.evaluation.best_by not in task.measures:
-        faults.append(Fault(what=f"the task has no metric '{config.evaluation.best_by}'", where="evaluation.best_by",
-                            given=f"best_by: {config.evaluation.best_by}",
-                            remedy=nearest(config.evaluation.best_by, task.measures)))
+    if task is not None and config.evaluation.monitor not in task.measures:
+        faults.append(Fault(what=f"the task has no metric '{config.evaluation.monitor}'", where="evaluation.monitor",
+                            given=f"monitor: {config.evaluation.monitor}",
+                            remedy=nearest(config.evaluation.monitor, task.measures)))
     if model is not None:
         for name in config.phases:
             attempt(partial(_check_phase, config, name, model, world_size))
@@ -83,7 +83,7 @@ def prepare(config: Config, *, world_size: int = 1) -> dict[str, Any]:
     if not faults and sets is not None and model is not None and task is not None:
         faults += rehearse(filled or config, sets, model, task)
     if faults or sets is None or model is None:
-        raise PrepareError(*with_way_out(faults, config.data.how_to_get))
+        raise PreflightError(*with_way_out(faults, config.data.download_hint))
     tables = build_schedules(config, len(sets.train))
     return {
         "samples": {name: len(samples) for name in ("train", "validation", "test")
@@ -101,7 +101,7 @@ def _model_on_meta(config: Config) -> nn.Module:
     try:
         with torch.device("meta"):
             return build_model(config)
-    except PrepareError:
+    except PreflightError:
         return build_model(config)
 
 
@@ -112,32 +112,32 @@ def _check_phase(config: Config, name: str, model: nn.Module, world_size: int) -
     frozen = {parameter for module in modules for parameter in module.parameters()}
     trained = [parameter for parameter in model.parameters() if parameter not in frozen]
     if not trained:
-        raise PrepareError(Fault(what="the phase freezes everything: there is nothing to train",
-                                 where=f"phases.{name}.freeze", given=inline(phase.freeze)))
+        raise PreflightError(Fault(what="the phase freezes everything: there is nothing to train",
+                                   where=f"phases.{name}.freeze", given=inline(phase.freeze)))
     if phase.start_from == "best" and not config.data.validation:
-        raise PrepareError(Fault(what="there are no best weights without a validation set",
-                                 where=f"phases.{name}.start_from", given="start_from: best",
-                                 remedy="Name data.validation, or start from the last weights."))
+        raise PreflightError(Fault(what="there are no best weights without a validation set",
+                                   where=f"phases.{name}.start_from", given="start_from: best",
+                                   remedy="Name data.validation, or start from the last weights."))
     size = phase.batch_size or config.batch_size
     shares = [len(shard(size, rank, world_size)) for rank in range(world_size)]
-    smallest = min(len(part) for one in shares for part in micro_batches(one, config.max_batch_per_device or one))
+    smallest = min(len(part) for one in shares for part in micro_batches(one, config.micro_batch_size or one))
     standing = {inner for module in modules for inner in module.modules()}
     if smallest == 1 and any(isinstance(module, nn.BatchNorm1d) and module not in standing
                              for module in model.modules()):
-        raise PrepareError(Fault(what="BatchNorm1d cannot be trained on one sample at a time",
-                                 where=f"phases.{name}.batch_size" if phase.batch_size else "batch_size",
-                                 given=f"a batch of {size} on {world_size} ranks, in parts of at most "
-                                       f"{config.max_batch_per_device or max(shares)}",
-                                 remedy="Use a larger batch, fewer ranks, or another max_batch_per_device."))
+        raise PreflightError(Fault(what="BatchNorm1d cannot be trained on one sample at a time",
+                                   where=f"phases.{name}.batch_size" if phase.batch_size else "batch_size",
+                                   given=f"a batch of {size} on {world_size} ranks, in parts of at most "
+                                         f"{config.micro_batch_size or max(shares)}",
+                                   remedy="Use a larger batch, fewer ranks, or another micro_batch_size."))
     optimizer = build_optimizer(phase, name, trained)
     if isinstance(optimizer, torch.optim.LBFGS):
-        raise PrepareError(Fault(what="LBFGS evaluates a step several times, and a step here reads each sample once",
-                                 where=f"phases.{name}.optimizer", given=str(phase.optimizer["_target_"]),
-                                 remedy="Take an optimizer that needs one gradient for a step."))
+        raise PreflightError(Fault(what="LBFGS evaluates a step several times, and a step here reads each sample once",
+                                   where=f"phases.{name}.optimizer", given=str(phase.optimizer["_target_"]),
+                                   remedy="Take an optimizer that needs one gradient for a step."))
     if isinstance(build_scheduler(phase, name, optimizer), ReduceLROnPlateau) and not config.data.validation:
-        raise PrepareError(Fault(what="ReduceLROnPlateau watches the validation metric, and there is no validation set",
-                                 where=f"phases.{name}.scheduler", given=str(phase.scheduler["_target_"]),
-                                 remedy="Name data.validation, or take another scheduler."))
+        raise PreflightError(Fault(what="ReduceLROnPlateau needs a validation metric, and there is no validation set",
+                                   where=f"phases.{name}.scheduler", given=str(phase.scheduler["_target_"]),
+                                   remedy="Name data.validation, or take another scheduler."))
 
 
 def _check_order(config: Config, samples: Samples) -> None:
@@ -181,8 +181,8 @@ def main() -> None:
     if topology["device"] == "cuda" and question["where"] in ("local", "debug"):
         faults += gpu_faults(look(), os.environ["CUDA_VISIBLE_DEVICES"].split(","))
     try:
-        facts = prepare(config, world_size=topology["nodes"] * topology["ranks_per_node"])
-    except PrepareError as error:
+        facts = preflight(config, world_size=topology["nodes"] * topology["ranks_per_node"])
+    except PreflightError as error:
         faults += error.faults
     json.dump({"faults": [dataclasses.asdict(fault) for fault in faults]} if faults else facts, answer)
     answer.close()

@@ -1,4 +1,4 @@
-"""Runs `trainers/commands/prepare.py` in a process of its own, because it imports torch, and reads what it found."""
+"""Runs `trainers/commands/preflight.py` in a process of its own, because it imports torch, and reads what it found."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from drumbeat.configs.errors import Fault, PrepareError
+from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.load import plain
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Config
 from drumbeat.launch.plan.job import leaked
 
-PREPARE = "drumbeat.trainers.commands.prepare"
+PREFLIGHT = "drumbeat.trainers.commands.preflight"
 
 
-def prepare(config: Config, plan: JobPlan) -> dict[str, Any]:
-    """Facts about the run: samples, steps, parameters. Raises `PrepareError` with everything that is wrong.
+def preflight(config: Config, plan: JobPlan) -> dict[str, Any]:
+    """Facts about the run: samples, steps, parameters. Raises `PreflightError` with everything that is wrong.
 
     Downloads happen here; what they print goes to this terminal.
     """
-    print("preparing  model, weights and data ...", file=sys.stderr, flush=True)
+    print("checking  model, weights and data ...", file=sys.stderr, flush=True)
     scrubbed = {name: value for name, value in os.environ.items() if name not in leaked(os.environ)}
     question = {"config": plain(config), "topology": plan.topology.as_json(),
                 "where": plan.where}
-    done = subprocess.run([plan.python, "-m", "drumbeat.configs.importing", PREPARE], input=json.dumps(question),
+    done = subprocess.run([plan.python, "-m", "drumbeat.configs.importing", PREFLIGHT], input=json.dumps(question),
                           stdout=subprocess.PIPE, text=True, env=scrubbed | plan.environment, check=False,
                           process_group=0)  # Ctrl-C is for this process alone, which ends that one without a word
     try:
         answer: dict[str, Any] = json.loads(done.stdout)
     except json.JSONDecodeError:
-        raise PrepareError(Fault(what=f"preparing ended with exit code {done.returncode} and no answer",
-                                 where=f"python -m {PREPARE}", remedy="Its own words stand above.")) from None
+        raise PreflightError(Fault(what=f"the preflight check ended with exit code {done.returncode} and no answer",
+                                   where=f"python -m {PREFLIGHT}", remedy="Its own words stand above.")) from None
     if "faults" in answer:
-        raise PrepareError(*(Fault(**fault) for fault in answer["faults"]))
+        raise PreflightError(*(Fault(**fault) for fault in answer["faults"]))
     return answer
 
 
@@ -47,15 +47,16 @@ STATES = 3
 
 def check_room(folder: Path, config: Config, facts: dict[str, Any]) -> str:
     """Looks whether the disk has room for the run's checkpoints: those it keeps, the best, and the one being written.
-    Returns a warning where it has not, '' where it has. Raises `PrepareError` where there is no room for one."""
+    Returns a warning where it has not, '' where it has. Raises `PreflightError` where there is no room for one."""
     one = STATES * facts["weights_bytes"]
     most = one * (config.checkpoints.keep + 2)
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if free < one:
-        raise PrepareError(Fault(what=f"a checkpoint takes some {one / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free",
-                                 where=str(folder), remedy="Make room, or choose another place for runs: --runs DIR"))
+        raise PreflightError(Fault(what=f"a checkpoint takes about {one / 1e6:,.0f} MB, but only {free / 1e6:,.0f} MB "
+                                        "are free", where=str(folder),
+                                   remedy="Make room, or choose another place for runs: --runs DIR"))
     return "" if free >= most else (f"checkpoints may take {most / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free; "
                                     "the run pauses when the disk is full")
 

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from drumbeat.configs.errors import PrepareError
+from drumbeat.configs.errors import PreflightError
 from drumbeat.configs.load import load
-from drumbeat.trainers.commands.prepare import prepare
+from drumbeat.trainers.commands.preflight import preflight
 from tests.tiny import Net, write_config
 
 
 def test_facts(tmp_path: Path) -> None:
-    facts: dict[str, Any] = prepare(load(write_config(tmp_path)).config)
+    facts: dict[str, Any] = preflight(load(write_config(tmp_path)).config)
     assert facts["samples"] == {"train": 100, "validation": 30, "test": 17}
     assert facts["steps"] == {"head": 17, "finetune": 25}
     assert facts["classes"] == ["bottom", "top"]
@@ -25,7 +25,7 @@ def test_facts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("change", "words"), [
     ("phases.head.freeze=[backbon]", "the model has no module 'backbon'"),
     ("phases.head.freeze=[backbone,head]", "the phase freezes everything"),
-    ("evaluation.best_by=accuracyy", "the task has no metric 'accuracyy'"),
+    ("evaluation.monitor=accuracyy", "the task has no metric 'accuracyy'"),
     ("data.validation={}", "there are no best weights without a validation set"),
     ("data.train.n=0", "data.train is empty"),
     ("phases.head.optimizer.rate=1", "torch.optim.Adam has no argument 'rate'"),
@@ -34,29 +34,29 @@ def test_facts(tmp_path: Path) -> None:
     ("data.transforms.batch=[{_target_: drumbeat.data.Normalize, mean: [0], std: [0]}]", "positive deviations"),
 ])
 def test_faults(tmp_path: Path, change: str, words: str) -> None:
-    with pytest.raises(PrepareError) as caught:
-        prepare(load(write_config(tmp_path), [change]).config)
+    with pytest.raises(PreflightError) as caught:
+        preflight(load(write_config(tmp_path), [change]).config)
     assert words in " ".join(str(caught.value).split())
 
 
 def test_all_faults_at_once(tmp_path: Path) -> None:
     changes = ["model._target_=tests.tiny.Nett", "phases.head.optimizer.rate=1", "data.train.m=3", "data.test.m=3",
                "data.transforms.train=[{_target_: torch.nn.Liner}]"]
-    with pytest.raises(PrepareError) as caught:
-        prepare(load(write_config(tmp_path), changes).config)
+    with pytest.raises(PreflightError) as caught:
+        preflight(load(write_config(tmp_path), changes).config)
     assert [fault.where for fault in caught.value.faults] == [
         "data.train.m", "data.test.m", "data.transforms.train[0]._target_", "model._target_"]
 
 
 GONE = ["data.root={0}", "data.train={{_target_: drumbeat.data.ImageFolder, root: '${{data.root}}/train'}}",
         "data.validation={{_target_: drumbeat.data.ImageFolder, root: '${{data.root}}/val'}}",
-        "data.how_to_get=Draw some."]
+        "data.download_hint=Draw some."]
 
 
 def test_a_folder_of_data_that_is_not_there_is_one_fault(tmp_path: Path) -> None:
     changes = [change.format(tmp_path / "no") for change in GONE]
-    with pytest.raises(PrepareError) as caught:
-        prepare(load(write_config(tmp_path), changes).config)
+    with pytest.raises(PreflightError) as caught:
+        preflight(load(write_config(tmp_path), changes).config)
     (fault,) = caught.value.faults
     assert fault.what == f"the folder of the data is not there: {tmp_path / 'no'}"
     assert (fault.where, fault.remedy) == ("data.root", "Draw some.\nIf it is elsewhere: data.root=DIR")
@@ -64,8 +64,8 @@ def test_a_folder_of_data_that_is_not_there_is_one_fault(tmp_path: Path) -> None
 
 def test_what_several_sets_have_in_common_is_one_fault_that_names_them(tmp_path: Path) -> None:
     missing = f"{{_target_: drumbeat.data.ImageFolder, root: {tmp_path}/no}}"
-    with pytest.raises(PrepareError) as caught:
-        prepare(load(write_config(tmp_path), [f"data.{name}={missing}" for name in ("train", "test")]).config)
+    with pytest.raises(PreflightError) as caught:
+        preflight(load(write_config(tmp_path), [f"data.{name}={missing}" for name in ("train", "test")]).config)
     (fault,) = caught.value.faults
     assert fault.what == f"the image folder {tmp_path}/no is not there (data.train, data.test)"
     assert fault.where == "data.train"
@@ -74,21 +74,21 @@ def test_what_several_sets_have_in_common_is_one_fault_that_names_them(tmp_path:
 def test_a_schedule_that_watches_the_validation_metric_needs_one(tmp_path: Path) -> None:
     changes = ["data.validation={}", "phases.finetune.start_from=last",
                "phases.finetune.scheduler={_target_: torch.optim.lr_scheduler.ReduceLROnPlateau}"]
-    with pytest.raises(PrepareError, match="ReduceLROnPlateau watches the validation metric"):
-        prepare(load(write_config(tmp_path), changes).config)
+    with pytest.raises(PreflightError, match="ReduceLROnPlateau needs a validation metric"):
+        preflight(load(write_config(tmp_path), changes).config)
 
 
 def test_batch_norm_gets_no_share_of_one_sample(tmp_path: Path) -> None:
-    config = load(write_config(tmp_path), ["max_batch_per_device=null"]).config
-    prepare(config, world_size=5)
-    with pytest.raises(PrepareError, match="BatchNorm1d cannot be trained on one sample") as caught:
-        prepare(config, world_size=7)
+    config = load(write_config(tmp_path), ["micro_batch_size=null"]).config
+    preflight(config, world_size=5)
+    with pytest.raises(PreflightError, match="BatchNorm1d cannot be trained on one sample") as caught:
+        preflight(config, world_size=7)
     assert [fault.where for fault in caught.value.faults] == ["batch_size", "phases.finetune.batch_size"]
 
 
 def test_a_model_that_reads_values_while_it_is_built(tmp_path: Path) -> None:
-    config = load(write_config(tmp_path), ["model._target_=tests.trainers.commands.test_prepare.stepped"]).config
-    assert prepare(config)["parameters"] > 0
+    config = load(write_config(tmp_path), ["model._target_=tests.trainers.commands.test_preflight.stepped"]).config
+    assert preflight(config)["parameters"] > 0
 
 
 def stepped() -> Net:
