@@ -73,8 +73,14 @@ class View:
 
 
 def _newest_heartbeat(attempts: list[Attempt]) -> Heartbeat | None:
-    """The newest heartbeat. An attempt before the newest one is not paused any more, whatever it wrote last."""
+    """The newest heartbeat, with the newest training loss. The speed, remaining time, GPU memory and pause of an earlier
+    attempt are left out: they no longer apply."""
+    newest: Heartbeat | None = None
     for attempt in reversed(attempts):
-        if beat := Heartbeat.read(attempt.heartbeat):
-            return beat if attempt == attempts[-1] else replace(beat, pause_reason="")
-    return None
+        beat = Heartbeat.read(attempt.heartbeat)
+        if beat and attempt != attempts[-1]:
+            beat = replace(beat, pause_reason="", samples_per_second=None, eta_seconds=None, gpu={})
+        newest = replace(newest, loss=beat.loss) if newest and beat else newest or beat
+        if newest and newest.loss is not None:
+            break
+    return newest
