@@ -73,7 +73,7 @@ class View:
 
 
 def _newest_heartbeat(attempts: list[Attempt]) -> Heartbeat | None:
-    """The newest heartbeat, with the newest training loss. The speed, remaining time, GPU memory and pause of an earlier
+    """The newest heartbeat, with the newest training loss. The speed, remaining time, GPU memory and pause of an older
     attempt are left out: they no longer apply."""
     newest: Heartbeat | None = None
     for attempt in reversed(attempts):

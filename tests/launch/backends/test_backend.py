@@ -73,7 +73,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
 
 
 @pytest.mark.parametrize(("backend", "host", "label"), [
-    ("debug", "", "debug"), ("local", "", "here"), ("local", "away", "away"), ("debug", "away", "away"),
+    ("debug", "", "debug"), ("local", "", "local"), ("local", "away", "away"), ("debug", "away", "away"),
     ("here", "away", "job 7"), ("slurm", "away", "job 7")])
 def test_where_it_is(run: RunDir, backend: BackendName, host: str, label: str) -> None:
     write_job(run, backend, id="7", host=host or socket.gethostname())
