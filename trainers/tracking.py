@@ -67,10 +67,10 @@ def gpu_use(device: torch.device | None) -> dict[str, int]:
     how busy it is in percent, where nvidia-ml-py is installed to tell. Nothing on the CPU."""
     if device is None or device.type != "cuda":
         return {}
-    used = {"held": torch.cuda.memory_reserved(device), "peak": torch.cuda.max_memory_allocated(device),
-            "all": torch.cuda.get_device_properties(device).total_memory}
+    used = {"reserved": torch.cuda.memory_reserved(device), "peak": torch.cuda.max_memory_allocated(device),
+            "total": torch.cuda.get_device_properties(device).total_memory}
     with suppress(Exception):  # NVML's own family: a driver, or a part of a GPU, that does not tell
-        used["busy"] = torch.cuda.utilization(device)
+        used["utilization"] = torch.cuda.utilization(device)
     return used
 
 

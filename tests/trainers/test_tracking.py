@@ -76,7 +76,7 @@ def test_a_superseded_attempt_overwrites_nothing(run: RunDir) -> None:
     second.status(now=True, step=9, loss=0.25)
     run.write_status("finished", attempt=1, verdict="finished")
     before = View.read(run)
-    first.status(now=True, step=6, loss=0.4, paused="the disk is full")
+    first.status(now=True, step=6, loss=0.4, pause_reason="the disk is full")
     assert View.read(run) == before
     assert before.heartbeat and (before.state, before.heartbeat.step, before.heartbeat.loss) == ("finished", 9, 0.25)
     first.close()

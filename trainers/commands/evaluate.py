@@ -178,7 +178,7 @@ def report(job: Judging, results: Results) -> str:
         pictures.append(folder / "mistakes.png")
     heading = f"{job.split} set of {job.run.id}, {job.weights}: {len(results.losses):,} samples"
     EvaluationMetrics(run=job.run.id, split=job.split, checkpoint=job.weights, step=job.step,
-                      samples=len(results.losses), left_out=left_out, kind=found.kind, metrics=found.metrics,
+                      samples=len(results.losses), unreadable=left_out, kind=found.kind, metrics=found.metrics,
                       classes=found.classes, confusion=found.confusion).write(folder / "metrics.json")
     write_text(folder / "metrics.txt", f"{heading}\n\n{as_text(found, most=None)}\n")
     _write_predictions(job, results, folder / "predictions.csv")

@@ -1,6 +1,6 @@
 """What only torch can know, found out before anything is submitted, where there is internet and a person is watching.
 
-    python -m drumbeat.trainers.commands.preflight < {config, topology, where}
+    python -m drumbeat.trainers.commands.preflight < {config, topology, backend}
 
 prints one JSON object: facts, or faults.
 
@@ -178,7 +178,7 @@ def main() -> None:
     question = json.load(sys.stdin)
     config = build_config([Layer(values=question["config"], origin="config")])
     topology, faults = question["topology"], []
-    if topology["device"] == "cuda" and question["where"] in ("local", "debug"):
+    if topology["device"] == "cuda" and question["backend"] in ("local", "debug"):
         faults += gpu_faults(look(), os.environ["CUDA_VISIBLE_DEVICES"].split(","))
     try:
         facts = preflight(config, world_size=topology["nodes"] * topology["ranks_per_node"])
