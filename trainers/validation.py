@@ -59,7 +59,7 @@ class Evaluator:
         evaluation = {"step": progress.step, "phase": phase, **metrics}
         best = evaluation if self._is_better(metrics, progress.best) else progress.best
         self.tracker.scalars(progress.step, {f"validation/{name}": value for name, value in metrics.items()})
-        self.tracker.status(now=True, validation=metrics)
+        self.tracker.status(now=True, validation=metrics, monitor=self.monitor, best=best.get(self.monitor))
         if self.world.is_main:
             self._show_worst_samples(progress.step, samples, results)
             first, *others = metric_fields({name: float(value) for name, value in metrics.items()}, self.monitor)
