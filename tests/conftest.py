@@ -35,9 +35,9 @@ def _hear_ctrl_c() -> None:
 @pytest.fixture
 def warm_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """What this process runs with `python -m drumbeat` is forked from one that has imported torch (tests/warm.py)."""
-    from tests.warm import run
+    from tests.warm import run_where_warm
 
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run_where_warm)
 
 
 @pytest.fixture

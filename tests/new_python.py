@@ -36,15 +36,17 @@ IMPORTED = ("torch", "torch._dynamo", "torch.distributed.run", "torch.utils.tens
             "torchmetrics", "submitit.local._local", "submitit.core._submit", "rich.live", "omegaconf", "PIL.Image", "cv2",
             "pyarrow", "jinja2", "matplotlib")
 """Packages of others that commands and ranks need."""
-MODULES = {"drumbeat", "drumbeat.configs.importing", "submitit.local._local", "submitit.core._submit"}
-"""What `python -m` runs in a fork. Not the checkpoint writer: the rank that starts it has used torch by then."""
+MODULES = {"drumbeat", "drumbeat.configs.importing", "submitit.local._local", "submitit.core._submit",
+           "benchmarks.gpu.part"}
+"""What `python -m` runs in a fork. Not the checkpoint writer, which imports no torch."""
+SCRIPT = Path(__file__).parent.parent / "launch" / "run.py"
 ROOM = 8192
 """Bytes for the words of a command, which take the place of the server's own in /proc/PID/cmdline."""
 
 
 def warm(words: Sequence[str]) -> bool:
     """Whether `python WORDS` is to be a fork: `drumbeat`, launch/run.py, and what a run starts."""
-    return words[0] == "-m" and words[1] in MODULES or words[0].endswith("/launch/run.py")
+    return words[:1] == ["-m"] and words[1] in MODULES or words[:1] == [str(SCRIPT)]
 
 
 def main(number: int) -> None:
@@ -71,6 +73,11 @@ def main(number: int) -> None:
         orders.sendall(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
 
 
+def threads() -> int:
+    """How many this process has: where it has more than after importing, a fork of it might miss one."""
+    return len(os.listdir("/proc/self/task"))
+
+
 def put(files: Sequence[int]) -> None:
     """Makes these this process's files 0, 1 and 2; where one is -1, it stays."""
     copies = [os.dup(file) if file >= 0 else file for file in files]
@@ -95,13 +102,14 @@ class NewPython:
         self.filters = list(warnings.filters)
         numbers = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         self.words_at, self.words_size = int(numbers[45]), int(numbers[46]) - int(numbers[45])
+        self.threads = threads()
         self.really_fork_exec = subprocess._fork_exec  # type: ignore[attr-defined]
 
     def fork_exec(self, command: Sequence[Any], *options: Any) -> int:
         """In the place of the function by which `subprocess.Popen` starts a program, with the same arguments."""
         python, *words = map(os.fsdecode, command)
         unbuffered = words[:1] == ["-u"]
-        if python != sys.executable or not warm(words[unbuffered:] or [""]):
+        if python != sys.executable or not warm(words[unbuffered:]) or threads() > self.threads:
             return self.really_fork_exec(command, *options)  # type: ignore[no-any-return]
         (_, _, kept, folder, variables, stdin, _, _, stdout, _, stderr, _, failure, _, new_session, group, _, _, _, _,
          in_child, *_) = options
@@ -149,15 +157,16 @@ class NewPython:
 
     def run(self, words: list[str], path: list[str]) -> int:
         """Its exit code."""
-        is_module = words[0] == "-m"
-        first = [] if "PYTHONSAFEPATH" in os.environ else [
-            os.getcwd() if is_module else str(Path(words[0]).resolve().parent)]
+        kind = words[0] if words[0] in ("-m", "-c") else ""
+        first = [] if "PYTHONSAFEPATH" in os.environ else [os.getcwd() if kind else str(Path(words[0]).resolve().parent)]
         sys.path[:] = [*first, *path, *self.path]
-        sys.argv = words[is_module:]
+        sys.argv = words[1:] if kind == "-m" else ["-c", *words[2:]] if kind else words
         code: Any = 0
         try:
-            if is_module:
+            if kind == "-m":
                 runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+            elif kind == "-c":
+                exec(compile(words[1], "<string>", "exec"), {"__name__": "__main__"})
             else:
                 runpy.run_path(words[0], run_name="__main__")
         except SystemExit as end:

@@ -48,17 +48,21 @@ class Server:
             return int(self.socket.recv(16))
 
 
+def run_where_warm(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[Any]:
+    """In the place of `subprocess.run`: other programs than Drumbeat's are started."""
+    python, *words = map(str, command)
+    forked = python == sys.executable and warm(words)
+    return run(command, **options) if forked else run_for_real(command, **options)
+
+
 _servers: list[Server] = []
 
 
 def run(command: Sequence[str], *, input: str | None = None, capture_output: bool = False,  # noqa: A002
         stdout: int | None = None, stderr: int | None = None, text: bool = False, check: bool = False,
-        cwd: Path | None = None, env: dict[str, str] | None = None, **options: Any) -> subprocess.CompletedProcess[Any]:
-    """`subprocess.run` for what it is asked in these tests. Programs that are not to be forked are started."""
+        cwd: Path | None = None, env: dict[str, str] | None = None, process_group: int | None = None) -> subprocess.CompletedProcess[Any]:
+    """`subprocess.run` of a Python, for what it is asked in these tests: to run a module, a script or a text."""
     words = [str(word) for word in command]
-    if words[0] != sys.executable or not warm(words[1:]):
-        return run_for_real(command, input=input, capture_output=capture_output, text=text, check=check, cwd=cwd, env=env,
-                            **options, **{} if capture_output else {"stdout": stdout, "stderr": stderr})
     if not _servers:
         _servers.append(Server())
     with TemporaryFile() as inputs, TemporaryFile() as outputs, TemporaryFile() as errors:
