@@ -2,9 +2,12 @@
 
     python -m tests.new_python SOCKET ROOM      carries out the orders of tests/warm.py that come through the socket
 
-It imports nothing of Drumbeat, of which a run may have a copy of its own. A fork gets all that a new Python has of its own:
-words, variables, folder, files, path, signals, modules. In it, `subprocess` also forks what is to be `warm` where it would
-execute it, so that each process keeps its parent.
+It imports nothing of Drumbeat, of which a run may have a copy of its own. A fork gets all that a new Python has of its
+own: arguments, variables, folder, files, path, signals, modules. Where `subprocess` would execute a new Python in it,
+that is a fork as well, of the same process that would execute it: each process has the parent that it would have.
+
+Two things a fork does not have of its own: its seed of the hashes of texts, and the stack, which continues that of the
+process it is forked from.
 """
 
 from __future__ import annotations
@@ -33,8 +36,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 IMPORTED = ("torch", "torch._dynamo", "torch.distributed.run", "torch.utils.tensorboard", "torchvision.transforms.v2",
-            "torchmetrics", "submitit.local._local", "submitit.core._submit", "rich.live", "omegaconf", "PIL.Image", "cv2",
-            "pyarrow", "jinja2", "matplotlib")
+            "torchmetrics", "submitit.local._local", "submitit.core._submit", "rich.live", "omegaconf", "PIL.Image",
+            "cv2", "pyarrow", "jinja2", "matplotlib")
 """Packages of others that commands and ranks need."""
 MODULES = {"drumbeat", "drumbeat.configs.importing", "submitit.local._local", "submitit.core._submit",
            "benchmarks.gpu.part"}
@@ -46,7 +49,7 @@ ROOM = 8192
 
 def warm(words: Sequence[str]) -> bool:
     """Whether `python WORDS` is to be a fork: `drumbeat`, launch/run.py, and what a run starts."""
-    return words[:1] == ["-m"] and words[1] in MODULES or words[:1] == [str(SCRIPT)]
+    return (words[:1] == ["-m"] and words[1] in MODULES) or words[:1] == [str(SCRIPT)]
 
 
 def main(number: int) -> None:
@@ -97,7 +100,7 @@ class NewPython:
 
     def __init__(self) -> None:
         own = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-        self.path = [entry for entry in sys.path if entry not in ("", os.getcwd(), *own)]
+        self.path = [entry for entry in sys.path if entry not in ("", str(Path.cwd()), *own)]
         self.installed = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
         self.filters = list(warnings.filters)
         numbers = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
@@ -149,8 +152,8 @@ class NewPython:
         self.forget_modules()
         for number, name in enumerate(("stdin", "stdout", "stderr")):
             by_line = number == 2 or unbuffered or os.isatty(number)
-            file = open(number, "w" if number else "r", encoding="utf-8", closefd=False, buffering=1 if by_line else -1,
-                        errors="backslashreplace" if number == 2 else None)
+            file = open(number, "w" if number else "r", encoding="utf-8", closefd=False,  # noqa: SIM115
+                           buffering=1 if by_line else -1, errors="backslashreplace" if number == 2 else None)
             setattr(sys, name, file)
             setattr(sys, f"__{name}__", file)
         os._exit(self.run(words, list(filter(None, environment.get("PYTHONPATH", "").split(os.pathsep)))))
@@ -158,7 +161,8 @@ class NewPython:
     def run(self, words: list[str], path: list[str]) -> int:
         """Its exit code."""
         kind = words[0] if words[0] in ("-m", "-c") else ""
-        first = [] if "PYTHONSAFEPATH" in os.environ else [os.getcwd() if kind else str(Path(words[0]).resolve().parent)]
+        first = [] if "PYTHONSAFEPATH" in os.environ else [
+            str(Path.cwd() if kind else Path(words[0]).resolve().parent)]
         sys.path[:] = [*first, *path, *self.path]
         sys.argv = words[1:] if kind == "-m" else ["-c", *words[2:]] if kind else words
         code: Any = 0

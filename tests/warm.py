@@ -1,14 +1,14 @@
 """Starts `drumbeat` without importing torch again: a process that has imported it is forked in place of a new Python.
 
-    run([sys.executable, "-m", "drumbeat", "ls"], cwd=folder, capture_output=True, text=True)     as `subprocess.run`
+    run([sys.executable, "-m", "drumbeat", "ls"], cwd=folder, capture_output=True, text=True)      as `subprocess.run`
 
-To import torch takes two thirds of the time of a small run: in the command, in the fork server, in whatever looks at model
-and data. Here one process for each pytest worker imports it (tests/new_python.py), and a command is a fork of that process
-which has been made like a new Python. The tree of processes below the command is the real one, and so are its sessions,
+Importing torch takes two thirds of the time of a small run: in the command, in the fork server, in whatever checks
+model and data. Here one process for each pytest worker imports it (tests/new_python.py), and a command is a fork of
+that process, made like a new Python. The tree of processes below the command is the real one, with its sessions,
 signals and command lines.
 
-Some tests start real Pythons: those about how processes start, what they import and what variables do to Python, and the
-ones that prove that a run which was killed computes the same bits, because forks share their seed of str's hashes.
+Some tests start real Pythons: those about how processes start, what they import and what variables do to Python; and
+some that prove that a killed run computes the same bits, because forks have the same seed of the hashes of texts.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ _servers: list[Server] = []
 
 def run(command: Sequence[str], *, input: str | None = None, capture_output: bool = False,  # noqa: A002
         stdout: int | None = None, stderr: int | None = None, text: bool = False, check: bool = False,
-        cwd: Path | None = None, env: dict[str, str] | None = None, process_group: int | None = None) -> subprocess.CompletedProcess[Any]:
+        cwd: Path | None = None, env: dict[str, str] | None = None, process_group: int | None = None
+        ) -> subprocess.CompletedProcess[Any]:
     """`subprocess.run` of a Python, for what it is asked in these tests: to run a module, a script or a text."""
     words = [str(word) for word in command]
     if not _servers:
