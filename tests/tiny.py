@@ -190,7 +190,7 @@ class StopsItself(Classification):
         self.calls += 1
         attempt = RunDir((self.runs / "tiny" / "latest").resolve()).newest_attempt()
         if self.calls == self.after and attempt is not None and attempt.number == 0:
-            attempt.ask_to_stop("stopped")
+            attempt.request_stop("stopped")
         return super().losses(outputs, targets)
 
 

@@ -46,7 +46,7 @@ def pool() -> list[str]:
 def planned(folder: Path, pool: list[str], *, ranks: int = 1) -> JobPlan:
     """The plan of a run with a stand-in for torchrun and its ranks."""
     topology = Topology(nodes=1, ranks_per_node=ranks, device="cuda", cpus_per_rank=1)
-    return JobPlan(run_dir=str(folder), name="standin", where="local", topology=topology, site=Site(),
+    return JobPlan(run_dir=str(folder), name="standin", backend="local", topology=topology, site=Site(),
                    environment={"CUDA_VISIBLE_DEVICES": ",".join(pool)}, folder=str(folder.parent), restarts=0,
                    python=standin.install(folder.parent))
 
@@ -146,9 +146,9 @@ def test_two_that_have_a_part_each_of_what_both_need_do_not_block_each_other(tmp
 def test_slurm_hands_out_the_gpus_of_its_jobs(tmp_path: Path, pool: list[str]) -> None:
     """So their plans name none, and hold none."""
     machine = Machine(cpus=8, gpus=tuple(pool))
-    lent = each_node(machine, Allocation(job="7", nodes=1, cpus=8, gpus=2))
-    for where, resources in (("here", lent), ("slurm", backend_of("slurm").resources(machine))):
-        inside = plan_job(config(tmp_path, "launch.gpus=2"), run_dir=tmp_path / "run", where=where, site=Site(),
+    lent = each_node(machine, Allocation(job_id="7", nodes=1, cpus_per_node=8, gpus_per_node=2))
+    for backend, resources in (("here", lent), ("slurm", backend_of("slurm").resources(machine))):
+        inside = plan_job(config(tmp_path, "launch.gpus=2"), run_dir=tmp_path / "run", backend=backend, site=Site(),
                           machine=resources, folder=tmp_path)  # type: ignore[arg-type]
         assert "CUDA_VISIBLE_DEVICES" not in inside.environment
         with hold_gpus(planned(tmp_path / "run", pool, ranks=2)), hold_gpus(inside) as plan:

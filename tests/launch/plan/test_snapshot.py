@@ -62,7 +62,7 @@ def planned(folder: Path, **machine: tuple[str, ...]) -> tuple[JobPlan, Path]:
     """A plan typed in `folder`, and its config's file."""
     file = folder / "small.yaml"
     file.write_text(CONFIG)
-    return plan_job(load(file).config, run_dir=folder / "runs" / "small" / "RUN", where="local", folder=folder,
+    return plan_job(load(file).config, run_dir=folder / "runs" / "small" / "RUN", backend="local", folder=folder,
                     machine=Machine(cpus=2, **machine), site=Site()), file
 
 
@@ -98,7 +98,7 @@ def test_commit_and_differences_are_kept_beside_it(tree: Path) -> None:
     assert "-WIDTH = 1\n+WIDTH = 2\n" in (code / "lab.diff").read_text()
     found = Snapshot.require(code / "snapshot.json")
     (told,) = found.trees
-    assert (told.commit, told.changed, told.folder) == (git(tree, "rev-parse", "HEAD").strip(), 2, str(tree))
+    assert (told.commit, told.changed_files, told.folder) == (git(tree, "rev-parse", "HEAD").strip(), 2, str(tree))
     assert found.text() == f"lab at {told.commit[:7]} with 2 changed files, 4 files"
 
 
