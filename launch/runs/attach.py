@@ -16,13 +16,14 @@ from drumbeat.configs.run.determinism import claim
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.records import Heartbeat, Result, Saved, Status, Verdict
 from drumbeat.configs.run.view import View
+from drumbeat.configs.text_fields import clock
 from drumbeat.launch.backends.backend import backend_of, still_runs
 from drumbeat.launch.backends.contract import Backend, Submitted
 from drumbeat.launch.backends.processes import LAUNCHERS, processes_of
 from drumbeat.launch.backends.typed import command
 from drumbeat.launch.runs.logs import Tail
 from drumbeat.launch.runs.rows import NO_BREAK, metrics_text, row
-from drumbeat.launch.runs.status import clock, end_of
+from drumbeat.launch.runs.status import end_of
 
 LOOK_SECONDS = 0.25
 WIDTH = 11

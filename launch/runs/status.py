@@ -9,6 +9,7 @@ from drumbeat.configs.run.determinism import claim
 from drumbeat.configs.run.manifest import checkpoint_text
 from drumbeat.configs.run.records import Heartbeat, Saved, Status
 from drumbeat.configs.run.view import View
+from drumbeat.configs.text_fields import clock
 from drumbeat.launch.attempts.cause import cause
 from drumbeat.launch.backends.backend import backend_of, still_runs
 from drumbeat.launch.backends.local import SILENCE_SECONDS
@@ -95,8 +96,3 @@ def end_of(view: View) -> Status:
                   time=view.last_heartbeat)
 
 
-def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss, or m:ss below an hour."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -21,7 +21,7 @@ from drumbeat.launch.backends.typed import handle, program
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.runs.find import find_run, look
 from drumbeat.launch.runs.logs import Tail, log_lines
-from drumbeat.launch.runs.status import clock, status_text
+from drumbeat.launch.runs.status import status_text
 from drumbeat.launch.runs.stop import cancel, request_stop
 from tests.runs import write_heartbeat, write_job, write_plan, write_state
 
@@ -347,7 +347,3 @@ def test_the_verbs_print(runs: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert [main(["status", "tiny"]), main(["logs", "tiny"]), main(["stop", "tiny"])] == [0, 0, 0]
     out = capsys.readouterr().out
     assert out.endswith(f"folder          {run.path}\nline\n{SECOND} is stopped already\n")
-
-
-def test_clock() -> None:
-    assert list(map(clock, (0, 59.9, 60, 3600, 36_061))) == ["0:00", "0:59", "1:00", "1:00:00", "10:01:01"]
