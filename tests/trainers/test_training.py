@@ -14,10 +14,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.records import Result, Saved, Status
+from drumbeat.configs.run.view import View
 from drumbeat.data.order import Schedule, Stream
 from drumbeat.trainers.checkpoints.manager import Checkpoints
 from drumbeat.trainers.checkpoints.state import weights_sha256
-from drumbeat.configs.run.view import View
 from tests.tiny import drumbeat, latest, write_config
 
 pytestmark = pytest.mark.slow
