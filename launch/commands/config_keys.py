@@ -12,6 +12,7 @@ import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,7 +66,7 @@ def config_values(words: Sequence[str]) -> Mapping[str, Any]:
 def _run(name: str, words: Sequence[str]) -> Any:
     from drumbeat.launch.runs.find import find_run
 
-    runs = next((after for word, after in zip(words, words[1:], strict=False) if word == "--runs"), "runs")
+    runs = next((after for word, after in pairwise(words) if word == "--runs"), "runs")
     return find_run(name, Path(runs))
 
 

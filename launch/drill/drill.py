@@ -105,7 +105,7 @@ class Drill:
         if not self._wait_for_step(run, target):
             return change.failed(FINISHED_BEFORE)
         now = moment(run)
-        now.attempt.ask_to_stop("stopped")
+        now.attempt.request_stop("stopped")
         self._wait_until_left(run)
         if with_final_state(View.read(run)).state == "finished":
             return change.failed(FINISHED_BEFORE)
@@ -143,13 +143,13 @@ class Drill:
 
     def _recovered(self, run: RunDir, injection: Injection, then: Moment) -> Injection:
         """Waits for the first step of an attempt after the one that the fault hit."""
-        self._wait(run, lambda: newest(run).number > then.attempt.number and newest(run).begun.exists())
+        self._wait(run, lambda: newest(run).number > then.attempt.number and newest(run).first_step.exists())
         if newest(run).number == then.attempt.number:
             return injection.failed("the run finished before it took effect")
-        first, verdict = FirstStep.read(newest(run).begun), Verdict.read(then.attempt.verdict)
+        first, verdict = FirstStep.read(newest(run).first_step), Verdict.read(then.attempt.verdict)
         return injection.done(step=then.step, lost=max(0, then.step - first.resumed_from) if first else 0,
                               seconds=max(0.0, (first.time if first else time.time()) - then.time),
-                              verdict=verdict.words if verdict else "the launcher was killed")
+                              verdict=verdict.message if verdict else "the launcher was killed")
 
     def _start(self, *more: str) -> RunDir:
         checked = ["--no-preflight"] if (self.runs / self.name).exists() else []  # the first run did the preflight

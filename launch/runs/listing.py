@@ -14,11 +14,12 @@ from drumbeat.configs.run.files import DamagedError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Heartbeat
 from drumbeat.configs.run.view import View
+from drumbeat.configs.text_fields import clock
 from drumbeat.configs.text_table import aligned, widths
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.local import SILENCE_SECONDS
 from drumbeat.launch.runs.goodput import goodput
-from drumbeat.launch.runs.status import clock, with_final_state
+from drumbeat.launch.runs.status import with_final_state
 
 MOST = 20
 """Runs in the table unless all are asked for."""
@@ -41,16 +42,17 @@ def facts(view: View) -> dict[str, Any]:
     job, beat, blank = view.job, view.heartbeat, Heartbeat(time=0.0).as_json()
     progress = {name: value for name, value in beat.as_json().items()
                 if name in ("step", "gpu") or value != blank.get(name)} if beat else {}
-    status = {"verdict": view.verdict, "time": view.heard} if view.status else {}
+    status = {"verdict": view.verdict, "time": view.last_heartbeat} if view.status else {}
     result = {"result": {"state": "finished", **view.result.as_json()}} if view.result else {}
-    return {**_named(view.run), "where": view.where, "job": job.id if job else None, "host": job.host if job else None,
-            "attempt": view.number if view.attempt else None, **progress, "state": view.state or "unknown", **status,
+    return {**_named(view.run), "backend": view.backend, "job": job.id if job else None,
+            "host": job.host if job else None, "attempt": view.number if view.attempt else None, **progress,
+            "state": view.state or "unknown", **status,
             "seconds": goodput(view), "nondeterministic_operations": operations(view.run), **result}
 
 
 def damaged_facts(run: RunDir, words: str) -> dict[str, Any]:
     """The same of a run one of whose files cannot be read."""
-    return {**_named(run), "where": None, "job": None, "host": None, "attempt": None, "state": "damaged",
+    return {**_named(run), "backend": None, "job": None, "host": None, "attempt": None, "state": "damaged",
             "verdict": words}
 
 
@@ -64,7 +66,7 @@ def each(runs: Iterable[RunDir], describe: Callable[[View], T], damaged: Callabl
     for run in runs:
         try:
             view = View.read(run)
-            yield describe(view if backend_of(view.where).on_slurm else with_final_state(view))
+            yield describe(view if backend_of(view.backend).on_slurm else with_final_state(view))
         except (DamagedError, OSError) as error:
             where, why = (error.path, error.reason) if isinstance(error, DamagedError) else (
                 error.filename, error.strerror)
@@ -95,9 +97,10 @@ def show(runs: Sequence[RunDir], folder: Path, *, every: bool) -> None:
 def row(view: View) -> tuple[str, ...]:
     """A run's line in the table. It is called by the letters its id ends with, which is enough to name it."""
     state, beat = view.state or "unknown", view.heartbeat or Heartbeat()
-    silent = state in ("running", "paused") and view.silence() > SILENCE_SECONDS
+    silent = state in ("running", "paused") and view.seconds_since_heartbeat() > SILENCE_SECONDS
     return (view.run.id.rpartition("-")[2], view.run.path.parent.name,
-            f"silent {clock(view.silence())}" if silent else state, backend_of(view.where).label(view),
+            f"silent {clock(view.seconds_since_heartbeat())}" if silent else state,
+            backend_of(view.backend).label(view),
             f"{beat.step / beat.steps:.0%}" if beat.steps else "",
             f"{beat.monitor} {beat.best:.4f}" if beat.best is not None else "",
             f"{beat.loss:.4f}" if beat.loss is not None else "",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from drumbeat.configs.errors import hang
+from drumbeat.configs.text_fields import metric_fields
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
@@ -17,5 +18,4 @@ def row(label: str, text: str, width: int) -> str:
 
 def metrics_text(values: Mapping[str, Any], monitor: str = "") -> str:
     """The metrics among the values, the monitored one first. A line break never separates a name from its value."""
-    names = [name for name, value in values.items() if isinstance(value, float)]
-    return ", ".join(f"{name}{NO_BREAK}{values[name]:.4f}" for name in sorted(names, key=lambda name: name != monitor))
+    return ", ".join(field.replace(" ", NO_BREAK) for field in metric_fields(values, monitor))

@@ -75,5 +75,5 @@ def test_comments_stand_in_a_column_and_above_what_is_long() -> None:
 def test_several_lines_stand_below_their_key() -> None:
     values = {"data": {"download_hint": "Fetch it:\n  fetch # all\n", "note": "one\ntwo"}}
     assert dump(values, {"data.download_hint": "a.yaml:3"}) == (
-        "data:\n  download_hint: |                           # a.yaml:3\n    Fetch it:\n      fetch # all\n"
+        "data:\n  download_hint: |                        # a.yaml:3\n    Fetch it:\n      fetch # all\n"
         "  note: |-\n    one\n    two\n")

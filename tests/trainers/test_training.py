@@ -128,7 +128,7 @@ def test_a_run_tells_what_it_does(tmp_path: Path) -> None:
     assert set(events.Tags()["scalars"]) == {
         "train/loss", "train/lr", "train/epoch", "validation/loss", "validation/accuracy", "speed/samples_per_second",
         "speed/step_seconds", "speed/data_wait_fraction"}
-    assert set(events.Tags()["images"]) == {"train/head", "train/finetune", "validation/mistakes"}
+    assert set(events.Tags()["images"]) == {"train/head", "train/finetune", "validation/worst_samples"}
     assert events.Tags()["tensors"] == ["config/text_summary"]
     result = Result.require(run.result)
     last = Checkpoints(run, run.attempt(0), keep=2).newest()

@@ -43,7 +43,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[RunDir]:
     write_state(found[0], "finished", ago=9e6)
     Result(steps=1000, samples_seen=0, overshoot=0, test={"loss": 0.25, "accuracy": 0.9}).write(found[0].result)
     write_state(found[1], "running")
-    write_job(found[1], "debug", host=socket.gethostname(), process=os.getpid())
+    write_job(found[1], "debug", host=socket.gethostname(), pid=os.getpid())
     write_job(found[2], "slurm", id="4710", host="login")
     write_state(found[2], "running", ago=700)
     write_state(found[3], "pending")
@@ -169,7 +169,7 @@ def test_why_agrees_with_status_about_a_run_whose_job_has_just_ended(runs: list[
 
 def test_why_of_a_run_that_waits_for_its_disk(runs: list[RunDir]) -> None:
     write_job(runs[2], id="17", host="elsewhere")
-    write_heartbeat(runs[2], paused="the disk is full")
+    write_heartbeat(runs[2], pause_reason="the disk is full")
     assert why_of(runs[2]).splitlines()[3:] == [
         "why         the disk is full", "fix         Make room, or bring the disk back: the run goes on by itself."]
 
@@ -178,7 +178,7 @@ def test_why_of_runs_that_are_no_jobs(runs: list[RunDir]) -> None:
     assert "why         it has come to its end" in why_of(runs[0])
     write_state(runs[1], "failed", "rank 1 on n1 was killed")
     assert "why         rank 1 on n1 was killed\nfix         Go on with it: " in why_of(runs[1])
-    write_job(runs[2], "debug", host=socket.gethostname(), process=os.getpid())
+    write_job(runs[2], "debug", host=socket.gethostname(), pid=os.getpid())
     assert "nothing was heard of it for 10:0" in why_of(runs[2])
 
 

@@ -105,7 +105,7 @@ def test_a_cluster_that_spoke_lately_is_not_asked(run: RunDir) -> None:
 
 def test_the_gpu_of_a_run_at_work(run: RunDir) -> None:
     write_job(run, "slurm", id="17", host="login")
-    write_heartbeat(run, gpu={"held": 50 * 2**30, "peak": 40 * 2**30, "all": 80 * 2**30, "busy": 93})
+    write_heartbeat(run, gpu={"reserved": 50 * 2**30, "peak": 40 * 2**30, "total": 80 * 2**30, "utilization": 93})
     assert "GPU             50.0 of 80.0 GiB held by rank 0, tensors 40.0 at most, 93% busy" in text_of(run)
     write_state(run, "stopped")
     assert "GPU" not in text_of(run)
