@@ -20,6 +20,10 @@ OWN_PIECES = ROOT / "docs" / "your_own_pieces.md"
 TRAINED = "drumbeat run rings.yaml --procs 2 --no-preflight"
 
 
+PATIENT = {"OMP_WAIT_POLICY": "passive"}
+"""Threads that wait for others leave them the core, which they may have to share with other tests."""
+
+
 class Lab:
     """A folder to type commands in."""
 
@@ -27,7 +31,7 @@ class Lab:
         self.folder = folder
         self.pristine = folder.with_name("pristine")
         self.environ = {
-            **os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "80", "HOME": str(folder),
+            **os.environ, **PATIENT, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "80", "HOME": str(folder),
             "PYTHONPATH": f"{ROOT}/src", "TERM": "dumb", "USER": "me"}
 
     def type(self, command: str) -> tuple[int, str]:
@@ -47,7 +51,8 @@ class Lab:
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder of a `python` and a `drumbeat` that start at once (tests/docs/warm.py)."""
     folder = tmp_path_factory.mktemp("bin")
-    with subprocess.Popen([sys.executable, "-m", "tests.docs.warm", str(folder)], cwd=ROOT) as server:
+    command = [sys.executable, "-m", "tests.docs.warm", str(folder)]
+    with subprocess.Popen(command, cwd=ROOT, env=os.environ | PATIENT) as server:
         while not (folder / "python").exists():
             assert server.poll() is None
             time.sleep(0.02)
