@@ -157,7 +157,8 @@ def main() -> None:
     if sys.argv[1:] == ["run"]:
         config = "resnet50_xray_demo"
         typed = "\033[1m$ drumbeat run resnet50_xray_demo --procs 2\033[0m\n"
-        (FOLDER / "run.svg").write_text(terminal(typed + killed_run(config), "a rank is killed, and the run comes back"))
+        shown = terminal(typed + killed_run(config), "a rank is killed, and the run comes back")
+        (FOLDER / "run.svg").write_text(shown)
     (FOLDER / "processes.svg").write_text(processes_picture())
     (FOLDER / "rooms.svg").write_text(rooms_picture(*rules()))
     print(f"drawn: {', '.join(sorted(path.name for path in FOLDER.glob('*.svg')))}")

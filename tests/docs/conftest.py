@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.layers import ROOT
+from drumbeat.configs.run.view import View
+from drumbeat.launch.backends.processes import processes_of
+from drumbeat.launch.runs.find import all_runs
 from tests.docs.blocks import blocks
 
 OWN_PIECES = ROOT / "docs" / "your_own_pieces.md"
@@ -31,11 +34,15 @@ class Lab:
         self.folder = folder
         self.pristine = folder.with_name("pristine")
         self.environ = {
-            **os.environ, **PATIENT, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "80", "HOME": str(folder),
+            **os.environ, **PATIENT, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "80",
+            "HOME": str(folder),
             "PYTHONPATH": f"{ROOT}/src", "TERM": "dumb", "USER": "me"}
 
     def type(self, command: str) -> tuple[int, str]:
-        """Runs a command in bash; its exit code, and all that it printed."""
+        """Runs a command in bash; its exit code, and all that it printed. What a run that has ended leaves behind for a
+        moment is gone by then, as it is when a person types the next command."""
+        while any((view := View.read(run)).ended and processes_of(view) for run in all_runs(self.folder / "runs")):
+            time.sleep(0.05)
         done = subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=self.folder, env=self.environ, text=True,
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
         return done.returncode, done.stdout

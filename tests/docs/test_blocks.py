@@ -26,7 +26,7 @@ VARYING = (re.compile(r"\b\d{8}-\d{6}-\w+\b"), re.compile(r"\d+([.,:]\d+)*"), re
 
 
 def test_every_block_has_a_language_and_every_tag_its_reason() -> None:
-    """A block is run, or says by a tag of the table why it is not. No tag of the table is left over."""
+    """A block is run, or says by a tag of the table why it is not."""
     assert [str(block) for block in ALL if block.language not in LANGUAGES] == []
     tags = {block.tag for block in ALL} - {"", DRY_RUN}
     assert tags - NOT_RUN.keys() == set()
