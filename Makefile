@@ -41,6 +41,7 @@ check: install               ## ruff, mypy, the import rule
 	$(BIN)/python -m pytest -q tests/test_house.py
 
 docs: install                ## the documentation as a site, in build/docs
+	@$(BIN)/python -m docs.pages
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "the documentation: build/docs/index.html, or: $(BIN)/mkdocs serve"
 

@@ -67,7 +67,7 @@ def restarts() -> tuple[float, float]:
         home = Path(folder)
         here = _drill(home, write_config(home, steps=1500, every_steps=50))
         run, struck = here.under_blows(1, kills=3, every=6.0, only="rank")
-        start = FirstStep.require(run.attempt(0).begun).time - AttemptStart.require(run.attempt(0).launch).time
+        start = FirstStep.require(run.attempt(0).first_step).time - AttemptStart.require(run.attempt(0).launch).time
         return start, statistics.median(one.seconds for one in struck)
 
 

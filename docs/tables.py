@@ -110,15 +110,15 @@ def json_files() -> str:
     rows = []
     for module in (records, checkpoint_records):
         for one in vars(module).values():
-            if inspect.isclass(one) and issubclass(one, record.Record) and one.__module__ == module.__name__:
-                if found := WRITTEN.match(" ".join((one.__doc__ or "").split())):
-                    rows.append((f"`{found['path']}`", sentence(found["what"]), sentence(found["who"])))
+            here = inspect.isclass(one) and issubclass(one, record.Record) and one.__module__ == module.__name__
+            if here and (found := WRITTEN.match(" ".join((one.__doc__ or "").split()))):
+                rows.append((f"`{found['path']}`", sentence(found["what"]), sentence(found["who"])))
     return table(("file", "what it holds", "written"), rows)
 
 
 def verdicts() -> str:
-    rows = [(f"rank R … {plain(one.words)}", sentence(one.fix) if one.fix else "See the error itself, which the verdict "
-             "quotes.") for one in MEANINGS]
+    see = "See the error itself, which the verdict quotes."
+    rows = [(f"rank R … {plain(one.words)}", sentence(one.fix) if one.fix else see) for one in MEANINGS]
     return table(("the verdict says", "what to do"), rows)
 
 
@@ -144,8 +144,9 @@ def _readable(pattern: str) -> str:
 
 
 def limits() -> str:
-    return table(("in the limit's name", "it counts", "ask for"), [
-        (f"`{name}`", plain(counted), plain(less) or "nothing less: wait") for name, (counted, less) in COUNTED.items()])
+    rows = [(f"`{name}`", plain(counted), plain(less) or "nothing less: wait") for name, (counted, less) in
+            COUNTED.items()]
+    return table(("in the limit's name", "it counts", "ask for"), rows)
 
 
 def messages() -> str:

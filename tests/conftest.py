@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,14 @@ def _hear_ctrl_c() -> None:
     """A shell that starts pytest in the background has Ctrl-C ignored, by all that the tests start as well."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def warm_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this process runs with `python -m drumbeat` is forked from one that has imported torch (tests/warm.py)."""
+    from tests.warm import run_where_warm
+
+    monkeypatch.setattr(subprocess, "run", run_where_warm)
 
 
 @pytest.fixture

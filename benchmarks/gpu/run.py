@@ -75,14 +75,14 @@ def of_speed(run: RunDir, loops: dict[str, float], what: str, peer_name: str) ->
 
 
 def of_start(run: RunDir, began: float) -> Iterator[Figure]:
-    first = FirstStep.require(run.attempt(0).begun).time
+    first = FirstStep.require(run.attempt(0).first_step).time
     yield Figure(part="run", name="from the command to the first step, with preflight", unit="s", ours=first - began)
     yield Figure(part="run", name="from the launcher's start to the first step", unit="s", ours=start_seconds(run))
 
 
 def start_seconds(run: RunDir) -> float:
     attempt = run.attempt(0)
-    return FirstStep.require(attempt.begun).time - AttemptStart.require(attempt.launch).time
+    return FirstStep.require(attempt.first_step).time - AttemptStart.require(attempt.launch).time
 
 
 def of_kills(launcher: Drill, undisturbed: RunDir, scale: Scale) -> Iterator[Figure]:

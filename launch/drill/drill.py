@@ -100,7 +100,7 @@ class Drill:
             if not self._until_step(run, target):
                 break
             attempt, step, began = newest(run), step_of(run), time.time()
-            attempt.ask_to_stop("stopped")
+            attempt.request_stop("stopped")
             self._until_left(run)
             if judged(View.read(run)).state == "finished":
                 break
@@ -141,11 +141,11 @@ class Drill:
 
     def _back(self, run: RunDir, words: str, struck: Attempt, step: int, began: float) -> Struck:
         """Waits for the first step of the attempt after the one that was struck, or of a later one."""
-        self._until(run, lambda: newest(run).number > struck.number and newest(run).begun.exists())
-        first, verdict = FirstStep.read(newest(run).begun), Verdict.read(struck.verdict)
+        self._until(run, lambda: newest(run).number > struck.number and newest(run).first_step.exists())
+        first, verdict = FirstStep.read(newest(run).first_step), Verdict.read(struck.verdict)
         return Struck(words=words, step=step, lost=max(0, step - first.resumed_from) if first else 0,
                       seconds=max(0.0, (first.time if first else time.time()) - began),
-                      verdict=verdict.words if verdict else "the launcher was killed")
+                      verdict=verdict.message if verdict else "the launcher was killed")
 
     def _start(self, *more: str) -> RunDir:
         looked = ["--no-preflight"] if (self.runs / self.name).exists() else []  # the first run has had it

@@ -28,12 +28,12 @@ NOT_RUN = {
 all the same, and Python is compiled."""
 DRY_RUN = "dry-run"
 """The tag of a block whose runs are only planned: --dry-run is added. Commands that ask for GPUs, nodes or SLURM are
-planned in any block."""
+planned in any block. Those that need an allocation (--here) are parsed; tests/slurm/test_here.py runs them."""
 LANGUAGES = ("console", "bash", "python", "yaml", "json", "text")
 
 OPENING = re.compile(r"(?P<indent> *)(?P<fence>`{3,})(?P<info>.*)")
 OPTION = re.compile(r' (\w+)="([^"]*)"')
-PLANNED = re.compile(r" --(gpus|nodes|slurm|here)\b")
+PLANNED = re.compile(r" --(gpus|nodes|slurm)\b")
 STARTS = re.compile(r"(python launch/run\.py|(python -m )?drumbeat (run|resume|rerun)) ")
 
 
@@ -78,6 +78,8 @@ class Block:
     def planned(self, command: str) -> str:
         """The command, with --dry-run where it would need what is not here."""
         words, hash_, comment = command.partition("  #")
+        if STARTS.match(words) and " --here" in words:
+            return "true"
         if not STARTS.match(words) or not (self.tag == DRY_RUN or PLANNED.search(words)) or "--dry-run" in words:
             return command
         return f"{words.rstrip()} --dry-run{hash_ and '  #'}{comment}"

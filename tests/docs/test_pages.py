@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from docs.links import on_page_markdown
+from docs import tables
 from docs.pages import FOLDER, header, pages
+from docs.site import on_page_markdown
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.records import Result
 from drumbeat.configs.run.view import View
@@ -25,6 +26,17 @@ LINK = re.compile(r"!?\[[^\]]*\]\(([^)#\s]*)(?:#([^)]*))?\)")
 def test_the_pages_of_the_configs_are_what_the_files_say() -> None:
     """Else: python -m docs.pages"""
     assert {path.name: path.read_text() for path in FOLDER.glob("*.md")} == pages()
+
+
+@pytest.mark.parametrize("page", tables.pages(), ids=lambda page: page.stem)
+def test_the_tables_of_a_page_are_what_the_code_says(page: Path) -> None:
+    """All keys, verdicts, refusals, error messages, files and modules. Else: python -m docs.pages"""
+    assert page.read_text() == tables.filled(page.read_text())
+
+
+def test_every_table_is_on_a_page() -> None:
+    assert {name for page in tables.pages() for _, name, _ in tables.SECTION.findall(page.read_text())} == set(
+        tables.TABLES)
 
 
 def test_a_header_is_taken_apart_by_its_labels() -> None:
@@ -75,9 +87,10 @@ class Page:
         src_uri = "configs/index.md"
 
 
-def test_the_site_has_no_links_to_files_outside_of_it() -> None:
+def test_the_site_has_neither_links_to_files_outside_of_it_nor_tags() -> None:
     text = "[a](../launching.md#x), [b](../../configs/schema.py) and [c](https://pytorch.org)"
     assert on_page_markdown(text, page=Page) == "[a](../launching.md#x), b and [c](https://pytorch.org)"
+    assert on_page_markdown('```bash title="a" test="long"\nx\n```', page=Page) == '```bash title="a"\nx\n```'
 
 
 def test_each_piece_of_your_own_is_short() -> None:

@@ -349,7 +349,7 @@ verdict    the ledger and the order agree in every span
 
     state = run.checkpoints / "last" / "state.json"
     span = CheckpointState.require(state).progress.ledger[3]
-    assert (span.first, span.steps, span.attempt, span.ranks) == (9, 3, 1, 3)
+    assert (span.first_step, span.steps, span.attempt, span.world_size) == (9, 3, 1, 3)
     state.write_text(state.read_text().replace(span.digest, f"{int(span.digest, 16) - 1:016x}"))
     report = verify(run)
     assert [phase.faults for phase in report.phases] == [
