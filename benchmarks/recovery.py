@@ -210,7 +210,7 @@ def main() -> None:
         spent, faults = faulted_run(args.minutes)
         rows.append(Row(name="useful part of the time, a blow a minute", unit="", ours=useful(spent), peer=0.85,
                         peer_name="wanted", ratio=useful(spent) / 0.85))
-        notes.append(f"The time with {faults} injected faults in {sum(spent.values()) / 60:.1f} minutes: {text(spent)}.")
+        notes.append(f"With {faults} injected faults in {sum(spent.values()) / 60:.1f} minutes: {text(spent)}.")
     show(rows, as_json=args.json, limit="\n".join(notes))
 
 

@@ -1,7 +1,7 @@
 """drumbeat completion SHELL: a script that lets bash or zsh complete commands, options, configs, profiles, runs and
 config keys.
 
-The shell itself lists the folders; only for KEY=VALUE it starts Python (`config_keys.py`). Names of folders and keys may
+The shell itself lists the folders; only KEY=VALUE starts Python (`config_keys.py`). Names of folders and keys may
 be hostile, so no name is ever given to `compgen -W`, which executes what it holds.
 """
 
