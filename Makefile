@@ -1,11 +1,13 @@
-# Drumbeat in three words: make demo, make test, make check.
+# Drumbeat in four words: make demo, make test, make check, make docs.
 
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 DATA   := datasets/xray_demo
+JOBS   := 3  # tests at a time: one more than cores, because many of them wait
+PYTEST  = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup --durations 15 --durations-min 1
 
-.PHONY: demo install test test-gpu test-slurm test-python check clean
+.PHONY: demo install test test-fast test-gpu test-slurm test-python check docs clean
 
 demo: install                ## train the flagship on synthetic radiographs
 	@$(BIN)/drumbeat demo-data xray $(DATA)
@@ -24,7 +26,10 @@ $(VENV)/installed: pyproject.toml
 	@touch $@
 
 test: install                ## the whole test suite
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-fast: install           ## what starts no processes and trains nothing: the loop while you work
+	$(PYTEST) -m "not slow and not slurm and not gpu and not matrix"
 
 test-gpu: install            ## all that needs a GPU, in some minutes; exit code 2 where there is none
 	@$(BIN)/python -m tests.gpu
@@ -39,6 +44,11 @@ check: install               ## ruff, mypy, the import rule
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_house.py
+
+docs: install                ## the documentation as a site, in build/docs
+	@$(BIN)/python -m docs.pages
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "the documentation: build/docs/index.html, or: $(BIN)/mkdocs serve"
 
 clean:                       ## remove .venv and caches; runs/ and datasets/ stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build src/*.egg-info

@@ -28,8 +28,8 @@ SMALL: dict[str, Sequence[str]] = {
     "resnet18_fill_level": ["data.train.n=2", "data.validation.n=2"],
     "resnet18_fill_level_fast": ["data.train.n=32", "data.validation.n=20"],
     "lstm_news": ["phases.train.epochs=1", "batch_size=16"],
-    "multilayer_lstm_news": ["phases.train.epochs=1", "batch_size=16", "model.hidden=32"],
-    "bilstm_news": ["phases.train.epochs=1", "batch_size=16", "model.hidden=32"],
+    "multilayer_lstm_news": ["phases.train.epochs=1", "batch_size=16", "model.hidden_size=32"],
+    "bilstm_news": ["phases.train.epochs=1", "batch_size=16", "model.hidden_size=32"],
 }
 """The shipped configs of this kind, each with what makes it train for a second or two."""
 
@@ -54,7 +54,7 @@ def train(config: Path | str, changes: Sequence[str], folder: Path) -> tuple[dic
     loaded = load(file, [*changes, "launch.gpus=0", "tracking.images=2", "tracking.every_steps=1"])
     facts = preflight(loaded.config)
     run = RunDir.new(folder / "runs", loaded.config.name)
-    plan = plan_job(loaded.config, run_dir=run.path, where="debug", machine=Machine(cpus=1, one_rank=True),
+    plan = plan_job(loaded.config, run_dir=run.path, backend="debug", machine=Machine(cpus=1, one_rank=True),
                     site=load_site(None), folder=folder)
     run.path.mkdir(parents=True)
     write_text(run.config, loaded.as_yaml())

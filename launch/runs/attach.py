@@ -11,20 +11,23 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from drumbeat.configs.errors import hang
 from drumbeat.configs.layers import short
 from drumbeat.configs.run.determinism import claim
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.records import Heartbeat, Result, Saved, Status, Verdict
 from drumbeat.configs.run.view import View
+from drumbeat.configs.text_fields import clock
 from drumbeat.launch.backends.backend import backend_of, still_runs
 from drumbeat.launch.backends.contract import Backend, Submitted
 from drumbeat.launch.backends.processes import LAUNCHERS, processes_of
 from drumbeat.launch.backends.typed import command
 from drumbeat.launch.runs.logs import Tail
-from drumbeat.launch.runs.status import clock, end_of
+from drumbeat.launch.runs.rows import NO_BREAK, metrics_text, row
+from drumbeat.launch.runs.status import final_status
 
 LOOK_SECONDS = 0.25
+WIDTH = 11
+"""Of the labels."""
 EXIT_CODES = {"finished": 0, "stopped": 130, "cancelled": 130}
 """Any other end is a failure, and 1. 130 is what shells say of a program that was interrupted."""
 
@@ -32,13 +35,13 @@ EXIT_CODES = {"finished": 0, "stopped": 130, "cancelled": 130}
 def introduce(run: RunDir, processes: str) -> None:
     """What is about to run."""
     print(f"run        {run.path.parent.name}/{run.id}: {processes}\nfolder     {short(run.path)}", flush=True)
-    if words := claim(run):
-        print(f"note       {hang('', words, indent=11)}", flush=True)
+    if note := claim(run):
+        print(row("note", note, WIDTH), flush=True)
 
 
 def announce(run: RunDir, job: Submitted, backend: Backend) -> None:
     """What was started without a view, and what to type next."""
-    print(f"{'SLURM job' if backend.on_slurm else 'process':<11}{job.id}\n")
+    print(f"{'SLURM job' if backend.on_slurm else 'process':<{WIDTH}}{job.id}\n")
     print("\n".join(command(verb, run) for verb in ("status", "logs -f", "stop")), flush=True)
 
 
@@ -50,7 +53,7 @@ def follow(view: View, job: Submitted, before: Attempt | None) -> int:
     try:
         console = Console(highlight=False, soft_wrap=True, markup=False)
         if console.is_terminal:
-            console.print(f"           Ctrl-C saves and stops; {backend_of(view.where).closing}\n")
+            console.print(f"           Ctrl-C saves and stops; {backend_of(view.backend).closing}\n")
         display = Display(view.run, console, before)
         with display.progress:
             _watch(display, view, job, interrupts)
@@ -83,7 +86,7 @@ def _watch(display: Display, view: View, job: Submitted, interrupts: list[int]) 
                                   verdict=f"ended from the terminal, {_save_of(over)}")
             break
         if interrupts and (attempt := display.newest()) is not None:
-            attempt.ask_to_stop("stopped")
+            attempt.request_stop("stopped")
         display.update()
         time.sleep(LOOK_SECONDS)
     display.update()
@@ -91,7 +94,7 @@ def _watch(display: Display, view: View, job: Submitted, interrupts: list[int]) 
 
 def _end(view: View) -> None:
     """Ends a run at once; its checkpoints stay. Processes that a dead disk or driver holds are named."""
-    left = backend_of(view.where).end(view) if still_runs(view) else []
+    left = backend_of(view.backend).end(view) if still_runs(view) else []
     if left:
         print(f"processes {', '.join(left)} do not end", flush=True)
 
@@ -104,19 +107,19 @@ def _save_of(view: View) -> str:
 def conclude(view: View) -> int:
     """The last lines: how the run ended, and what to type next. Returns the exit code."""
     if not view.ended:
-        words = backend_of(view.where).start_error(view)
-        status = Status(state="failed", verdict=words) if words else end_of(view)
+        words = backend_of(view.backend).start_error(view)
+        status = Status(state="failed", verdict=words) if words else final_status(view)
         view.run.write_status(status.state, attempt=view.number, verdict=status.verdict)
         view = replace(view, status=status)
     run, state = view.run, str(view.state)
     words = view.verdict or f"at step {view.heartbeat.step if view.heartbeat else 0:,}"
     words = words.removeprefix(f"{state} ").removesuffix(": stopped")
-    rows = _finished(view) if state == "finished" else [(state, hang("", words, indent=11))]
+    rows = _finished(view) if state == "finished" else [(state, wrapped(words))]
     if state == "failed" and view.attempt is not None:
         rows += _where_it_failed(view.attempt)
     if state != "finished":
         rows.append(("resume", command("resume", run)))
-    print("\n".join(f"{name:<11}{text}" for name, text in rows), flush=True)
+    print("\n".join(f"{name:<{WIDTH}}{text}" for name, text in rows), flush=True)
     return EXIT_CODES.get(state, 1)
 
 
@@ -134,17 +137,23 @@ def _where_it_failed(attempt: Attempt) -> list[tuple[str, str]]:
 
 def _finished(view: View) -> list[tuple[str, str]]:
     run, result = view.run, view.result or Result(steps=0, samples_seen=0, overshoot=0)
+    monitor = view.heartbeat.monitor if view.heartbeat else ""
     rows = [("finished", f"{result.steps:,} step{'s' * (result.steps != 1)}, {samples_text(result)}")]
     for name, values in (("best", result.best), ("test", result.test)):
         if values:
-            numbers = "  ".join(f"{key} {value:.4f}" for key, value in values.items() if isinstance(value, float))
-            at = f"  (step {values['step']:,}, {values['phase']})" if "step" in values else ""
-            rows.append((name, numbers + at))
-    if words := claim(run):
-        rows.append(("note", hang("", words, indent=11)))
+            at = f" (step {values['step']:,}, {values['phase']})" if "step" in values else ""
+            rows.append((name, metrics_text(values, monitor) + at.replace(" ", NO_BREAK)))
+    if note := claim(run):
+        rows.append(("note", note))
+    rows = [(name, wrapped(text)) for name, text in rows]
     split = "" if result.test else f" --split {'validation' if result.best else 'train'}"
     return [*rows, ("result", short(run.result)), ("curves", command("tensorboard", run)),
             ("report", command("report", run)), ("evaluate", command("evaluate", run) + split)]
+
+
+def wrapped(text: str) -> str:
+    """A text wrapped beside a label. Paths and commands are not wrapped, so that they can be pasted."""
+    return row("", text, WIDTH)[WIDTH:]
 
 
 def samples_text(result: Result) -> str:
@@ -179,7 +188,7 @@ class Display:
             self._print_log()
             if self.attempt is not None:
                 verdict = Verdict.read(self.attempt.verdict)
-                self.console.print(f"restarting: {verdict.words if verdict else 'the attempt failed'}")
+                self.console.print(f"restarting: {verdict.message if verdict else 'the attempt failed'}")
             self.attempt, self.log = newest, Tail(newest.log(0))
         self._print_log()
         if self.attempt and (beat := Heartbeat.read(self.attempt.heartbeat)):

@@ -14,19 +14,24 @@ from drumbeat.configs.run.files import DamagedError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Heartbeat
 from drumbeat.configs.run.view import View
+from drumbeat.configs.text_fields import clock
 from drumbeat.configs.text_table import aligned, widths
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.local import SILENCE_SECONDS
 from drumbeat.launch.runs.goodput import goodput
-from drumbeat.launch.runs.status import clock, judged
+from drumbeat.launch.runs.status import with_final_state
 
 MOST = 20
 """Runs in the table unless all are asked for."""
 
 COLORS = {"running": "green", "finished": "blue", "failed": "red", "paused": "yellow", "pending": "cyan",
           "preempted": "cyan", "damaged": "red"}
-COLUMNS = ("run", "name", "state", "where", "done", "loss", "samples/s", "eta")
-RIGHT = ("done", "loss", "samples/s", "eta")
+COLUMNS = ("run", "name", "state", "where", "done", "best", "train loss", "eta")
+"""`best` is the best value of the monitored metric so far, with its name; the speed is in `status` and in the JSON."""
+RIGHT = ("done", "train loss", "eta")
+
+SHORTEST_NAME, SHORTEST_BEST = 8, 12
+"""Characters that are left of a run's name, and of a metric with its value, at least."""
 
 T = TypeVar("T")
 
@@ -37,16 +42,17 @@ def facts(view: View) -> dict[str, Any]:
     job, beat, blank = view.job, view.heartbeat, Heartbeat(time=0.0).as_json()
     progress = {name: value for name, value in beat.as_json().items()
                 if name in ("step", "gpu") or value != blank.get(name)} if beat else {}
-    status = {"verdict": view.verdict, "time": view.heard} if view.status else {}
+    status = {"verdict": view.verdict, "time": view.last_heartbeat} if view.status else {}
     result = {"result": {"state": "finished", **view.result.as_json()}} if view.result else {}
-    return {**_named(view.run), "where": view.where, "job": job.id if job else None, "host": job.host if job else None,
-            "attempt": view.number if view.attempt else None, **progress, "state": view.state or "unknown", **status,
+    return {**_named(view.run), "backend": view.backend, "job": job.id if job else None,
+            "host": job.host if job else None, "attempt": view.number if view.attempt else None, **progress,
+            "state": view.state or "unknown", **status,
             "seconds": goodput(view), "nondeterministic_operations": operations(view.run), **result}
 
 
 def damaged_facts(run: RunDir, words: str) -> dict[str, Any]:
     """The same of a run one of whose files cannot be read."""
-    return {**_named(run), "where": None, "job": None, "host": None, "attempt": None, "state": "damaged",
+    return {**_named(run), "backend": None, "job": None, "host": None, "attempt": None, "state": "damaged",
             "verdict": words}
 
 
@@ -54,13 +60,13 @@ def _named(run: RunDir) -> dict[str, str]:
     return {"id": run.id, "name": run.path.parent.name, "folder": str(run.path)}
 
 
-def each(runs: Iterable[RunDir], tell: Callable[[View], T], damaged: Callable[[RunDir, str], T]) -> Iterator[T]:
-    """What there is to tell of each run. Of one with a file that cannot be read, a line on stderr says which file that
-    is and why, and it costs the other runs nothing."""
+def each(runs: Iterable[RunDir], describe: Callable[[View], T], damaged: Callable[[RunDir, str], T]) -> Iterator[T]:
+    """The description of each run. If a file of a run cannot be read, a line on stderr names the file and the reason,
+    and the other runs are listed as usual. SLURM is not asked about each run."""
     for run in runs:
         try:
             view = View.read(run)
-            yield tell(view if backend_of(view.where).on_slurm else judged(view))  # SLURM is not asked about each run
+            yield describe(view if backend_of(view.backend).on_slurm else with_final_state(view))
         except (DamagedError, OSError) as error:
             where, why = (error.path, error.reason) if isinstance(error, DamagedError) else (
                 error.filename, error.strerror)
@@ -91,16 +97,14 @@ def show(runs: Sequence[RunDir], folder: Path, *, every: bool) -> None:
 def row(view: View) -> tuple[str, ...]:
     """A run's line in the table. It is called by the letters its id ends with, which is enough to name it."""
     state, beat = view.state or "unknown", view.heartbeat or Heartbeat()
-    silent = state in ("running", "paused") and view.silence() > SILENCE_SECONDS
-    final = (view.result.test or view.result.best) if view.result else {}
-    loss = final.get("loss", beat.loss)
-    running = state == "running"
+    silent = state in ("running", "paused") and view.seconds_since_heartbeat() > SILENCE_SECONDS
     return (view.run.id.rpartition("-")[2], view.run.path.parent.name,
-            f"silent {clock(view.silence())}" if silent else state, backend_of(view.where).label(view),
+            f"silent {clock(view.seconds_since_heartbeat())}" if silent else state,
+            backend_of(view.backend).label(view),
             f"{beat.step / beat.steps:.0%}" if beat.steps else "",
-            f"{loss:.4f}" if isinstance(loss, float) else "",
-            f"{beat.samples_per_second:,.0f}" if running and beat.samples_per_second is not None else "",
-            clock(beat.eta_seconds) if running and beat.eta_seconds is not None else "")
+            f"{beat.monitor} {beat.best:.4f}" if beat.best is not None else "",
+            f"{beat.loss:.4f}" if beat.loss is not None else "",
+            clock(beat.eta_seconds) if state == "running" and beat.eta_seconds is not None else "")
 
 
 def damaged_row(run: RunDir, words: str) -> tuple[str, ...]:
@@ -109,7 +113,7 @@ def damaged_row(run: RunDir, words: str) -> tuple[str, ...]:
 
 
 def _print(rows: Sequence[Sequence[str]], width: int | None = None) -> None:
-    """The table under its heads; where it has a width to fit, in colour and with long names cut."""
+    """The table with its header. With a width to fit: in colour, long names shortened."""
     table = [COLUMNS, *rows]
     right = [COLUMNS.index(name) for name in RIGHT]
     if width is None:
@@ -118,13 +122,25 @@ def _print(rows: Sequence[Sequence[str]], width: int | None = None) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    spaces = widths(table)
-    room = max(4, spaces[1] - max(0, sum(spaces) + 2 * len(spaces) - 2 - width))
-    cut = [[cell if number != 1 or len(cell) <= room else f"{cell[:room - 1]}…" for number, cell in enumerate(cells)]
-           for cells in table]
+    cut = fitted(table, width)
     state_at = sum(widths(cut)[:2]) + 4
     console = Console(highlight=False, soft_wrap=True)
     for number, (cells, line) in enumerate(zip(cut, aligned(cut, right), strict=True)):
         text = Text(line, style="" if number else "bold")
         text.stylize(COLORS.get(cells[2], "") if number else "", state_at, state_at + len(cells[2]))
         console.print(text)
+
+
+def fitted(table: Sequence[Sequence[str]], width: int) -> list[list[str]]:
+    """The table in so many columns: names are shortened first, then the names of metrics, both with an ellipsis."""
+    name, best = COLUMNS.index("name"), COLUMNS.index("best")
+    cut = [list(cells) for cells in table]
+    for column, least in ((name, SHORTEST_NAME), (best, SHORTEST_BEST)):
+        spaces = widths(cut)
+        room = max(least, spaces[column] - max(0, sum(spaces) + 2 * len(spaces) - 2 - width))
+        for cells in cut:
+            text, space, value = cells[column].rpartition(" ")
+            text, value = (text, space + value) if space else (value, "")
+            if len(text) + len(value) > room:
+                cells[column] = f"{text[:room - len(value) - 1]}…{value}"
+    return cut

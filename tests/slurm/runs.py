@@ -20,7 +20,7 @@ from drumbeat.configs import importing
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan, Topology
-from drumbeat.configs.run.records import Job, Result, Status, Verdict, Where
+from drumbeat.configs.run.records import BackendName, Job, Result, Status, Verdict
 from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.allocation import InAllocation, allocation_around
@@ -29,8 +29,8 @@ from drumbeat.launch.backends.processes import processes_of
 from drumbeat.launch.backends.slurm import Slurm
 from drumbeat.launch.slurm.client import steps
 from tests.launch import standin
-from tests.launch.node.test_launcher import alive, until
 from tests.launch.small import plan
+from tests.processes import alive, until
 from tests.runs import write_job, write_state
 from tests.slurm.cluster import Cluster
 from tests.slurm.layout import CPUS
@@ -47,7 +47,7 @@ NO_REQUEUE = {"requeue": False, "no-requeue": True}
 class StandInRun:
     """One stand-in rank on each of two nodes."""
 
-    where: Where
+    backend: BackendName
 
     def __init__(self, cluster: Cluster, folder: Path) -> None:
         self.cluster = cluster
@@ -61,7 +61,7 @@ class StandInRun:
 
     def plan(self, *, cpus: int, site: Site, **fields: Any) -> JobPlan:
         """The plan whose request is made: the one that is written has the stand-in for Python."""
-        plan = JobPlan(run_dir=str(self.run.path), name="standin", where=self.where,
+        plan = JobPlan(run_dir=str(self.run.path), name="standin", backend=self.backend,
                        topology=Topology(nodes=2, ranks_per_node=1, device="cpu", cpus_per_rank=cpus), site=site,
                        environment=importing.environment(str(ROOT), []), folder=str(self.folder), **fields)
         replace(plan, python=standin.install(self.folder)).write(self.run.plan)
@@ -96,7 +96,7 @@ class StandInRun:
 
     def verdict(self, attempt: int) -> str:
         """What is said of an attempt, in words."""
-        return Verdict.require(self.run.attempt(attempt).verdict).words
+        return Verdict.require(self.run.attempt(attempt).verdict).message
 
     def state(self) -> str:
         return Status.require(self.run.status).state
@@ -112,7 +112,7 @@ class StandInRun:
 class SubmittedRun(StandInRun):
     """Submitted as the command line does it."""
 
-    where = "slurm"
+    backend = "slurm"
 
     def __init__(self, cluster: Cluster, folder: Path, restarts: int = 3, cpus: int = CPUS, **site: Any) -> None:
         super().__init__(cluster, folder)
@@ -142,8 +142,8 @@ class SubmittedRun(StandInRun):
 
     def successor(self) -> str:
         """The id of the job that follows, once it is queued."""
-        until(lambda: Job.require(self.run.job).successor)
-        return str(Job.require(self.run.job).successor)
+        until(lambda: Job.require(self.run.job).next_job)
+        return str(Job.require(self.run.job).next_job)
 
     def all_gone(self) -> None:
         """Waits until no job of the cluster is pending or running."""
@@ -153,7 +153,7 @@ class SubmittedRun(StandInRun):
 class AllocationRun(StandInRun):
     """Started in an allocation as the command line does it."""
 
-    where = "here"
+    backend = "here"
 
     def __init__(self, cluster: Cluster, folder: Path, job: str, **site: Any) -> None:
         super().__init__(cluster, folder)
@@ -202,7 +202,7 @@ class TrainingRun:
         until((self.folder / f"blown-{blown}").exists, seconds=START)
 
     def verdict(self, attempt: int) -> str:
-        return Verdict.require(self.run.attempt(attempt).verdict).words
+        return Verdict.require(self.run.attempt(attempt).verdict).message
 
     def go_on(self) -> None:
         """Lets the ranks go on once the launcher has asked them to stop."""
@@ -231,6 +231,6 @@ def output_of(folder: Path, *words: str, expect: int = 0, **environment: str) ->
 
 def small_request(folder: Path, *assignments: str, **site: Any) -> Request:
     """The small config's job, with its run in `folder`; what it would run is never reached."""
-    planned = plan(folder, *(assignments or ("launch.gpus=0", "launch.nodes=1")), where="slurm",
+    planned = plan(folder, *(assignments or ("launch.gpus=0", "launch.nodes=1")), backend="slurm",
                    site=Site(**{"time_minutes": 5, **site}))
     return Slurm().request(JobPlan(**vars(planned) | {"run_dir": str(folder / "run"), "folder": str(folder)}))

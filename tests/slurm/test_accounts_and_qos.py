@@ -17,7 +17,7 @@ from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.cluster_checks import check_cluster
 from drumbeat.launch.backends.slurm import Slurm
 from drumbeat.launch.runs.why import why
-from tests.launch.node.test_launcher import until
+from tests.processes import until
 from tests.runs import write_job, write_plan, write_state
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import Submit

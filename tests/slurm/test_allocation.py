@@ -18,8 +18,8 @@ from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.allocation import allocation_around
 from drumbeat.launch.backends.backend import still_runs
 from drumbeat.launch.backends.processes import processes_of
-from drumbeat.launch.runs.stop import ask_to_stop, cancel
-from tests.launch.node.test_launcher import until
+from drumbeat.launch.runs.stop import cancel, request_stop
+from tests.processes import until
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import Allocate
 from tests.slurm.kinds import on
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slurm
 @on("cgroup")
 def test_what_an_allocation_has(cluster: Cluster, allocate: Allocate) -> None:
     job = allocate("--cpus-per-task=3", "--gres=gpu:2")
-    assert allocation_around({"SLURM_JOB_ID": job}) == Allocation(job=job, nodes=2, cpus=3, gpus=2)
+    assert allocation_around({"SLURM_JOB_ID": job}) == Allocation(job_id=job, nodes=2, cpus_per_node=3, gpus_per_node=2)
     cluster.run("scancel", job)
     cluster.wait(job, "CANCELLED", timeout=20)
     with pytest.raises(LaunchError, match=f"SLURM job {job} cannot be used"):
@@ -56,7 +56,7 @@ def test_stopped_and_resumed_in_the_same_allocation(cluster: Cluster, allocate: 
     """What was asked of the run before, and how it ended, is not said of the one that goes on."""
     run = AllocationRun(cluster, tmp_path, allocate())
     run.up()
-    ask_to_stop(View.read(run.run))
+    request_stop(View.read(run.run))
     run.gone()
     assert (run.state(), run.verdict(0)) == ("stopped", "stopped at step 1: as asked")
     run.resume()

@@ -15,7 +15,7 @@ import pytest
 from submitit import SlurmExecutor
 
 from drumbeat.configs.layers import ROOT
-from tests.launch.node.test_launcher import until
+from tests.processes import until
 from tests.slurm import witness
 from tests.slurm.accounting import MEMORY
 from tests.slurm.cluster import Cluster, ClusterError

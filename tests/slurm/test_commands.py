@@ -11,7 +11,7 @@ import pytest
 
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Status
-from tests.launch.node.test_launcher import until
+from tests.processes import until
 from tests.slurm.cluster import Cluster
 from tests.slurm.kinds import SOME, on
 from tests.slurm.runs import output_of, submitted_job

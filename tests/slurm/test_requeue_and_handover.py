@@ -11,7 +11,7 @@ import pytest
 
 from drumbeat.configs.run.records import Job, NodeUp, Status
 from tests.launch import standin
-from tests.launch.node.test_launcher import alive, until
+from tests.processes import alive, until
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import Submit
 from tests.slurm.kinds import on
@@ -90,7 +90,7 @@ def test_a_run_that_somebody_resumed_is_left_to_that_job(submitted: Submit) -> N
 def test_preempted_by_cancelling_it_queues_itself_again(submitted: Submit) -> None:
     job = submitted()
     job.up()
-    assert not Job.require(job.run.job).successor
+    assert not Job.require(job.run.job).next_job
     urgent = job.cluster.fill("urgent", "true")
     job.cluster.wait(urgent, "COMPLETED")
     job.up_again(1)
@@ -139,7 +139,7 @@ def test_from_within_a_container(submitted: Submit, tmp_path: Path) -> None:
     (programs / "sh").symlink_to("/bin/sh")
     job = submitted(prefix=f"env PATH={programs}")
     job.up()
-    assert not Job.require(job.run.job).successor
+    assert not Job.require(job.run.job).next_job
     job.cluster.run("scancel", "--signal=USR2", job.job)
     job.up_again(1)
     job.finish()
@@ -188,7 +188,7 @@ def test_a_node_fails(cluster: Cluster, submitted: Submit, requeue: bool) -> Non
     else:
         job.up(1)
     until(lambda: not [pid for pid in before.values() if alive(pid)])
-    assert {NodeUp.require(job.run.attempt(1).present(node)).host for node in (0, 1)} == {"n1", "n3"}
+    assert {NodeUp.require(job.run.attempt(1).node_up(node)).host for node in (0, 1)} == {"n1", "n3"}
     job.let_finish()
     job.all_gone()
     assert (job.state(), job.attempts()) == ("finished", 2)

@@ -15,7 +15,7 @@ import pytest
 
 from drumbeat.configs.run.records import AttemptStart
 from tests.launch import standin
-from tests.launch.node.test_launcher import alive, until
+from tests.processes import alive, until
 from tests.slurm.conftest import Submit
 from tests.slurm.kinds import on
 from tests.slurm.layout import CPUS
@@ -99,7 +99,7 @@ def test_two_runs_on_the_same_nodes(submitted: Submit, tmp_path: Path) -> None:
 def test_a_stop_in_the_middle_of_the_start(submitted: Submit) -> None:
     job = submitted()
     until(job.run.attempt(0).path.exists)
-    job.run.attempt(0).ask_to_stop("stopped")
+    job.run.attempt(0).request_stop("stopped")
     job.cluster.wait(job.job, "COMPLETED")
     job.seen |= set(standin.pids(job.run.path, 0).values())
     assert job.state() == "stopped"

@@ -89,7 +89,7 @@ def test_every_script_is_one_that_slurm_would_take(cluster: Cluster, tmp_path: P
     assignments, site = CASES[name]
     lacking = {"partition": None, "account": None, "qos": None, "constraint": None, "gpu_type": None}
     here = Site(**{**vars(site), **lacking, "sbatch": {**site.sbatch}})
-    text = Slurm().request(plan(tmp_path, *assignments, where="slurm", site=here), after="").text
+    text = Slurm().request(plan(tmp_path, *assignments, backend="slurm", site=here), after="").text
     tested = subprocess.run(["sbatch", "--test-only", f"--chdir={tmp_path}"], input=text, text=True,
                             capture_output=True, check=False, env={**os.environ, **cluster.environ})
     assert re.search(r"Job \d+ to start at", tested.stderr), tested.stderr

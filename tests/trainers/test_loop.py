@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from drumbeat.configs.load import load
@@ -23,7 +21,8 @@ from drumbeat.trainers.guards import FiniteCheck, NotFiniteError
 from drumbeat.trainers.loop import Training
 from drumbeat.trainers.phase_runner import PhaseRunner
 from drumbeat.trainers.worker import build
-from drumbeat.trainers.world import World, join
+from drumbeat.trainers.world import World
+from tests.ranks import on_ranks
 
 CONFIG = """
 name: rows
@@ -195,7 +194,8 @@ def test_steps_that_are_skipped(tmp_path: Path, optimizer: str, capsys: pytest.C
     poisoned = [0, SAVED - 1, EPOCH - 1, EPOCH, STEPS - 1]
     late, at_once = both(tmp_path, optimizer, "skip", poisoned, output=lambda: capsys.readouterr().out)
     assert late == at_once
-    assert [report.split()[7] for report in late.reports] == [*map(str, poisoned)]
+    steps = [report.removeprefix("skipped    NaN or Inf loss at step ").split()[0] for report in late.reports]
+    assert steps == [*map(str, poisoned)]
     assert late.progress["step"] == STEPS
     assert late.scheduler["last_epoch"] == STEPS - len(poisoned)
     assert all(value == STEPS - len(poisoned) for name, (value, *_) in late.optimizer.items() if name.endswith("step"))
@@ -206,7 +206,8 @@ def test_a_step_that_ends_the_run(tmp_path: Path, at: int) -> None:
     """With the state before it: in the middle, before a point of the curves, a save, an epoch's end and the run's."""
     late, at_once = both(tmp_path, "SGD", "stop", [at])
     assert late == at_once
-    assert late.error.startswith(f"the loss is nan at step {at} of rank 0; positions {4 * at} (sample ")
+    assert late.error.startswith(
+        f"NaN or Inf loss at step {at} on rank 0: the loss is nan; positions {4 * at} (sample ")
     assert late.progress["step"] == late.progress["phase_step"] == late.scheduler["last_epoch"] == at
     assert sum(span["samples"] for span in late.progress["ledger"]) == late.progress["samples"] == 4 * at
     assert late.saved is None if at == 0 else late.saved is not None and (
@@ -238,23 +239,16 @@ def test_the_host_asks_about_a_step_when_the_next_one_is_under_way(tmp_path: Pat
     assert acts == ["pass", *step, *late, *late, "ask", *step, "ask", *step, "ask", *step, "ask", *step, "pass", "ask"]
 
 
-def _rank(rank: int, port: int, folder: Path) -> None:
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-                   "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    with join("cpu") as world:
-        cases = [("SGD", "skip", [0, SAVED - 1, EPOCH - 1, EPOCH, STEPS - 1]), ("Adam", "stop", [0]),
-                 ("SGD", "stop", [EPOCH - 1]), ("SGD", "stop", [EPOCH])]
-        torch.save([both(folder, *case, world=world) for case in cases], folder / str(rank))
+def rank(world: World, folder: str) -> None:
+    cases = [("SGD", "skip", [0, SAVED - 1, EPOCH - 1, EPOCH, STEPS - 1]), ("Adam", "stop", [0]),
+             ("SGD", "stop", [EPOCH - 1]), ("SGD", "stop", [EPOCH])]
+    torch.save([both(Path(folder), *case, world=world) for case in cases], Path(folder, str(world.rank)))
 
 
 @pytest.mark.slow
 def test_two_ranks(tmp_path: Path) -> None:
     """Of which only one reads NaN; the other learns of it from the average of the gradients."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(_rank, (port, tmp_path), nprocs=2)
+    on_ranks(2, rank, tmp_path)
     first, second = (torch.load(tmp_path / str(rank), weights_only=False) for rank in range(2))
     for late, at_once in (*first, *second):
         assert late == at_once
@@ -262,5 +256,6 @@ def test_two_ranks(tmp_path: Path) -> None:
         assert one.optimizer == other.optimizer
         if one.error:
             at = one.progress["step"]
-            assert one.error == f"another rank's loss is not finite at step {at}"
-            assert other.error.startswith(f"the loss is nan at step {at} of rank 1; positions {4 * at + 2} (sample ")
+            assert one.error == f"NaN or Inf gradient at step {at}; the loss of rank 0 is finite"
+            assert other.error.startswith(
+                f"NaN or Inf loss at step {at} on rank 1: the loss is nan; positions {4 * at + 2} (sample ")

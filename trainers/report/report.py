@@ -67,8 +67,8 @@ def _head(view: View, config: Config) -> Markup:
         words = (f"{view.result.steps:,} steps, {view.result.samples_seen:,} samples, "
                  f"{moment(run.result.stat().st_mtime)}" if view.result else "")
     if view.status and not view.ended and state != "pending":
-        words = words or f"heard of {duration(view.silence())} before this report"
-        if state == "running" and view.silence() > SILENCE_SECONDS:
+        words = words or f"heard of {duration(view.seconds_since_heartbeat())} before this report"
+        if state == "running" and view.seconds_since_heartbeat() > SILENCE_SECONDS:
             words += "; it may be dead"
         elif state == "running" and beat.eta_seconds is not None:
             words += f", {duration(beat.eta_seconds)} to go"
@@ -110,7 +110,7 @@ def _facts(view: View, config: Config) -> Iterator[tuple[str, str]]:
         f", {ranks.nodes} nodes x {ranks.ranks_per_node}" if ranks.nodes > 1 else "") + (
         f", {ranks.cpus_per_rank} core{'s' * (ranks.cpus_per_rank != 1)} each")
     places = {"slurm": "through SLURM", "here": "in a SLURM allocation", "debug": "in one process"}
-    yield "where", f"{places.get(job.where, 'on this machine')}, {job.host}" if job and job.host else ""
+    yield "where", f"{places.get(job.backend, 'on this machine')}, {job.host}" if job and job.host else ""
     yield "job", (job.id if job else None) or ""
     yield "model", str(config.model.get("_target_", ""))
     yield "batch size", f"{config.batch_size:,}"

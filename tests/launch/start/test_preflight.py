@@ -50,7 +50,7 @@ def test_it_is_given_config_ranks_and_environment(tmp_path: Path, monkeypatch: p
     asked = config(tmp_path)
     assert preflight(asked, planned) == {}
     assert json.loads((tmp_path / "stdin").read_text()) == {
-        "config": plain(asked), "topology": planned.topology.as_json(), "where": "local"}
+        "config": plain(asked), "topology": planned.topology.as_json(), "backend": "local"}
     found = (tmp_path / "env").read_text().splitlines()
     assert f"PYTHONPATH={planned.environment['PYTHONPATH']}" in found
     assert "KEPT=yes" in found
@@ -101,7 +101,8 @@ def test_missing_data_says_how_to_get_it(tmp_path: Path, config: str, remedy: st
 
     done = drumbeat(tmp_path, config, "model.weights=null", expect=2, preflight=True)
     assert remedy in done.stderr
-    assert f"error: the folder of the data is not there: {tmp_path}/datasets/" in done.stderr.replace("\n       ", " ")
+    screen = done.stderr.replace("\n       ", " ")
+    assert f"error: the folder of the data does not exist: {tmp_path}/datasets/" in screen
     assert "         If it is elsewhere: data.root=DIR\n" in done.stderr
     assert len(done.stderr.splitlines()) <= 24
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""What is saved, as a table; and weights as one plain file."""
+"""The table of checkpoints, and the export of weights to one file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from drumbeat.configs.errors import RunError
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.launch.runs.status import checkpoints_text
+from drumbeat.launch.runs.checkpoints import checkpoints_text
 from drumbeat.trainers.checkpoints.manager import Checkpoints
 from drumbeat.trainers.commands.export import export
 from tests.tiny import CONFIG
@@ -33,14 +33,15 @@ def run(tmp_path: Path) -> Iterator[RunDir]:
     yield run
 
 
-def test_the_table_tells_what_can_be_relied_on(run: RunDir) -> None:
+def test_the_table_says_which_checkpoints_are_intact(run: RunDir) -> None:
     (run.checkpoints / "step-00000005" / "model.safetensors").write_bytes(b"")
     rows = [line.split() for line in checkpoints_text(run).splitlines()]
-    assert rows[0] == ["step", "phase", "size", "saved", "validation", "state"]
-    assert [row[:2] for row in rows[1:]] == [["8", "head"], ["5", "head"], ["3", "head"]]
-    assert " ".join(rows[1]).endswith("loss 0.5000 last, digests agree")
-    assert " ".join(rows[2]).endswith("model.safetensors has 0 bytes, not 84")
-    assert " ".join(rows[3]).endswith("loss 0.2500 best, digests agree")
+    assert rows[0] == ["step", "phase", "size", "age", "loss", "state"]
+    assert [row[:2] for row in rows[1:4]] == [["8", "head"], ["5", "head"], ["3", "head"]]
+    assert " ".join(rows[1]).endswith("0.5000 ok, last")
+    assert rows[2][-1] == "damaged"
+    assert " ".join(rows[3]).endswith("0.2500 ok, best")
+    assert " ".join(rows[4]) == "damaged step 5: model.safetensors has 0 bytes, not 84"
 
 
 def test_no_checkpoints_yet(tmp_path: Path) -> None:
@@ -51,17 +52,17 @@ def test_no_checkpoints_yet(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["w.pt", "w.pth", "w.safetensors"])
 def test_plain_weights(run: RunDir, tmp_path: Path, name: str) -> None:
     for which, value in (("best", 3.0), ("last", 8.0)):
-        assert export(run, tmp_path / name, which).startswith(f"{which} weights, of step {value:.0f}, written to ")
+        assert export(run, tmp_path / name, which).startswith(f"wrote the {which} weights, step {value:.0f}, to ")
         found = load_file(tmp_path / name) if name.endswith("s") else torch.load(tmp_path / name)
         assert found["x"].tolist() == [value] * 3
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", name]
 
 
 def test_what_cannot_be_exported(run: RunDir, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"what kind of file is w\.bin"):
+    with pytest.raises(RunError, match=r"the file w\.bin has no known suffix"):
         export(run, tmp_path / "w.bin", "best")
     with pytest.raises(RunError, match="the weights cannot be written: No such file or directory"):
         export(run, tmp_path / "no" / "w.pt", "best")
     (run.checkpoints / "best").unlink()
-    with pytest.raises(RunError, match="there are no best weights: no manifest"):
+    with pytest.raises(RunError, match="there is no usable best checkpoint: no manifest"):
         export(run, tmp_path / "w.pt", "best")
