@@ -18,7 +18,7 @@ from drumbeat.trainers.commands.verify import verify
 from tests.tiny import drumbeat, latest, write_config
 from tests.trainers.made import IMAGES, PHASES, TEXTS, draw_images, run_of, write_texts
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm_programs")]
 
 
 def write_pictures(folder: Path) -> list[Path]:

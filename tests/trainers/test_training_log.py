@@ -60,11 +60,11 @@ class Witness(torch.optim.SGD):
 class EightMetrics(Classification):
     """Metrics under ordinary names; their values are of no interest."""
 
-    measures = ("loss", "accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "roc_auc",
+    metric_names = ("loss", "accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "roc_auc",
                 "average_precision")
 
     def metrics(self, results: Results) -> dict[str, float]:
-        return dict.fromkeys(self.measures, 0.5) | super().metrics(results)
+        return dict.fromkeys(self.metric_names, 0.5) | super().metrics(results)
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_an_evaluation_prints_the_monitored_metric_first_and_the_loss_since_the_
     for number, text in enumerate(texts):
         mean = sum(losses[3 * number:3 * number + 3]) / 3
         assert " ".join(text.split()).endswith(f"average_precision 0.5000 train loss {mean:.4f}")
-        assert {*re.findall(r"([a-z_0-9]+) \d\.\d{4}", text)} == {*EightMetrics.measures}
+        assert {*re.findall(r"([a-z_0-9]+) \d\.\d{4}", text)} == {*EightMetrics.metric_names}
 
 
 def test_a_line_costs_no_synchronisation_of_its_own(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,10 +69,10 @@ def preflight(config: Config, *, world_size: int = 1) -> dict[str, Any]:
     model = attempt(lambda: _model_on_meta(filled)) if filled else None
     attempt(lambda: build_batch_transforms(config))
     task: Task | None = attempt(lambda: build_task(config, sets))
-    if task is not None and config.evaluation.monitor not in task.measures:
+    if task is not None and config.evaluation.monitor not in task.metric_names:
         faults.append(Fault(what=f"the task has no metric '{config.evaluation.monitor}'", where="evaluation.monitor",
                             given=f"monitor: {config.evaluation.monitor}",
-                            remedy=nearest(config.evaluation.monitor, task.measures)))
+                            remedy=nearest(config.evaluation.monitor, task.metric_names)))
     if model is not None:
         for name in config.phases:
             attempt(partial(_check_phase, config, name, model, world_size))

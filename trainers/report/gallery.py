@@ -26,8 +26,8 @@ OWN_TITLES = {
     "speed/data_wait_fraction": WAITING,
 }
 """Curves with a chart of their own; the others stand with those of the same name: train/loss, validation/loss."""
-SHEETS = {"mistakes": "mistakes, the worst first"}
-"""Pictures of `drumbeat evaluate` that show samples, and what to write above them; plots have a title of their own."""
+SHEETS = ("worst_samples",)
+"""Images of `drumbeat evaluate` that show samples and take the whole width of the page."""
 LINES = 40
 """Of metrics up to which they are not folded."""
 NOT_DRAWN = ("train/epoch", "speed/step_seconds")
@@ -76,7 +76,7 @@ def evaluations(run: RunDir) -> Iterator[Markup]:
     for folder in sorted(path for path in (run.path / "evaluation").glob("*") if path.is_dir()):
         text = folder / "metrics.txt"
         files = sorted(folder.glob("*.png"), key=lambda path: (path.stem in SHEETS, path.stem))
-        plots = [Figure(SHEETS.get(path.stem, ""), page.image(path.read_bytes(), path.stem.replace("_", " ")),
+        plots = [Figure("", page.image(path.read_bytes(), path.stem.replace("_", " ")),
                         kind="wide" if path.stem in SHEETS else "plot") for path in files]
         alone = sum(path.stem not in SHEETS for path in files) % 2 == 1
         split, _, step = folder.name.rpartition("-")
@@ -100,6 +100,6 @@ def pictures(events: Events) -> Iterator[Figure]:
     """The newest sheet of each tag; those with something to read on them as wide as the page."""
     for tag, picture in sorted(events.pictures.items(), key=lambda item: (item[0][:6] != "train/", item[1].step)):
         group, _, name = tag.partition("/")
-        title = f"what the model saw: {name}" if group == "train" else f"{group} {name}"
+        title = f"training samples: {name}" if group == "train" else f"{group}: {name.replace('_', ' ')}"
         yield Figure(title, page.image(picture.data, title), note=f"step {picture.step:,}",
                      kind="" if group == "train" else "wide")

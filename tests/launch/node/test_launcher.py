@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -27,6 +26,7 @@ from drumbeat.launch.attempts.processes import descendants
 from drumbeat.launch.backends.contract import Request
 from drumbeat.launch.backends.local import Local
 from tests.launch import standin
+from tests.processes import alive, until
 from tests.runs import write_plan
 from tests.tiny import drumbeat, latest, write_config
 
@@ -51,13 +51,6 @@ import sys
 from drumbeat.launch.node.node import Node
 Node(sys.argv[1])()
 """
-
-
-def until(reached: Callable[[], Any], seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 class Stage:
@@ -106,12 +99,6 @@ class Stage:
         for path in (self.run.path / "standin").glob("*.pid"):
             self.seen.add(int(path.read_text()))
         return [pid for pid in self.seen if alive(pid)]
-
-
-def alive(pid: int) -> bool:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
 
 
 @pytest.fixture
@@ -410,7 +397,7 @@ class Detached:
     """`launch/run.py WORDS --detach` typed in a folder; leaving the context waits for the job's end."""
 
     def __init__(self, folder: Path, *words: str) -> None:
-        drumbeat(folder, *words, "--detach")
+        drumbeat(folder, *words, "--detach", warm=False)
         self.controller = int(Job.require(latest(folder).job).id or 0)
 
     def __enter__(self) -> Detached:

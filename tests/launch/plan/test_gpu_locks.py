@@ -7,10 +7,8 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -28,6 +26,7 @@ from drumbeat.launch.plan.gpu_locks import check_free, hold_gpus
 from drumbeat.launch.plan.job import JobPlan, Machine, Topology, plan_job
 from tests.launch import standin
 from tests.launch.small import config, write_config
+from tests.processes import until
 
 NODE = """
 import sys
@@ -36,13 +35,6 @@ from drumbeat.launch.node.node import Node
 gpu_locks.PATIENCE = 0
 Node(sys.argv[1].removesuffix("/submitit"))()
 """
-
-
-def until(reached: Callable[[], Any], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def running(run: RunDir) -> Iterator[RunDir]:
     for step, accuracy in ((9, 0.875), (17, 0.75), (27, 0.5)):
         tracker.scalars(step, {"validation/loss": 0.4 * step / 9, "validation/accuracy": accuracy})
     tracker.picture(1, "train/head", contact_sheet([torch.rand(3, 8, 8)] * 4))
-    tracker.picture(17, "validation/mistakes", contact_sheet([torch.rand(1, 8, 8)], [NASTY]))
+    tracker.picture(17, "validation/worst_samples", contact_sheet([torch.rand(1, 8, 8)], [NASTY]))
     tracker.flush()
     checkpoints = Checkpoints(run, attempt, keep=2)
     span = Span(phase=0, first_step=0, steps=9, samples=108, digest="0", attempt=0, world_size=2)
@@ -88,8 +88,8 @@ def test_a_run_at_work(running: RunDir) -> None:
     assert "width: 71.4%" in page  # 30 of 42 steps
     assert re.search(r"best loss 0\.4 validation, step 9 .*best accuracy 0\.875 validation, step 9", text)
     assert re.findall(r"<h3>(.*?)</h3>", page) == [
-        "loss", "accuracy", "learning rate", "samples/s", "time spent waiting for data", "what the model saw: head",
-        "validation mistakes"]
+        "loss", "accuracy", "learning rate", "samples/s", "time spent waiting for data", "training samples: head",
+        "validation: worst samples"]
     assert "9 head 0.4 0.875 best 17 head 0.7556 0.75 27 finetune 1.2 0.5" in text
     assert re.search(r"attempt began ranks steps saved end 0 2 9 running", text)
     assert re.search(r"9 head [\d.]+ MB 20\d\d-\d\d-\d\d \d\d:\d\d last, best", text)
@@ -121,7 +121,7 @@ def test_what_evaluate_left_is_in_it(running: RunDir) -> None:
     folder.mkdir(parents=True)
     (folder / "metrics.txt").write_text("NORMAL     82% (826/1000)\n")
     Image.effect_noise((600, 500), 90).save(folder / "confusion.png")
-    contact_sheet([torch.rand(1, 8, 8)], ["NORMAL / PNEUMONIA"]).save(folder / "mistakes.png")
+    contact_sheet([torch.rand(1, 8, 8)], ["NORMAL / PNEUMONIA"]).save(folder / "worst_samples.png")
     (folder / "roc.png").write_bytes((folder / "confusion.png").read_bytes()[:1000])
     page = report(running)
     assert "<h3>test, step 9</h3>" in page
@@ -129,9 +129,9 @@ def test_what_evaluate_left_is_in_it(running: RunDir) -> None:
     assert page.count("data:image/jpeg;base64,") == 1  # noise is large as PNG, and smaller so
     assert "roc cannot be read" in page
     assert re.findall(r'<figure class="(\w+)"><', page)[:3] == ["plot", "plot", "wide"]
-    words = f"test set of {running.path.name}, best weights, of step 9: 12 samples\n\nloss  0.1\n"
+    words = f"test set of {running.path.name}, best checkpoint, step 9: 12 samples\n\nloss  0.1\n"
     (folder / "metrics.txt").write_text(words)
-    assert "<h3>test set, best weights, of step 9: 12 samples</h3>" in report(running)
+    assert "<h3>test set, best checkpoint, step 9: 12 samples</h3>" in report(running)
     assert '<pre>loss  0.1</pre>' in report(running)
     (folder / "metrics.txt").write_text("line\n" * 100)
     assert "<summary>metrics</summary>" in report(running)
