@@ -9,6 +9,7 @@ from typing import Literal
 
 from drumbeat.configs.run.record import Record
 from drumbeat.configs.run.records import Where
+from drumbeat.configs.run.versions import Versions
 from drumbeat.configs.schema import Site
 
 
@@ -66,3 +67,5 @@ class JobPlan(Record):
     allocation: Allocation | None = None
     """The user's allocation that it runs in (--here); None where it has none, or a job of its own."""
     python: str = sys.executable
+    versions: Versions | None = None
+    """The versions that the preflight check found; None without one."""
