@@ -84,7 +84,8 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:
 
 def facts(rows: Iterable[tuple[str, str]]) -> Markup:
     """A table of names and values, without those that are empty."""
-    return _part("facts", list(rows))
+    shown = [(name, value) for name, value in rows if value]
+    return _part("facts", shown) if shown else Markup()
 
 
 def cards(rows: Iterable[tuple[str, str, str]]) -> Markup:
