@@ -133,7 +133,7 @@ class AttemptStart(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class FirstStep(Record):
-    """attempts/K/first_step.json: written by rank 0 after the first step of an attempt."""
+    """attempts/K/first_step.json: the attempt has taken its first step. Written by rank 0."""
 
     resumed_from: int
     """The step of the checkpoint that it resumed from; 0 without one."""
