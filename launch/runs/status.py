@@ -70,22 +70,22 @@ def _gpu_text(used: dict[str, int]) -> str:
             f"{used['peak'] / 2**30:.1f} at most{busy}")
 
 
-def judged(view: View) -> View:
+def with_final_state(view: View) -> View:
     """The view, with what became of a run whose launcher could not write that down any more."""
-    status = gone(view)
+    status = unrecorded_end(view)
     return view if status is None else replace(view, status=status)
 
 
-def gone(view: View) -> Status | None:
+def unrecorded_end(view: View) -> Status | None:
     """What became of a run whose launcher could not write that down any more, because it was killed or its machine went
     down; None where it is at work, waits or has ended."""
     recent = view.seconds_since_heartbeat() < SILENCE_SECONDS and backend_of(view.backend).on_slurm  # no need to ask
     if view.state not in ("running", "paused") or recent or still_runs(view):
         return None
-    return end_of(view)
+    return final_status(view)
 
 
-def end_of(view: View) -> Status:
+def final_status(view: View) -> Status:
     """How a run ended of which nothing is at work any more: as its ranks wrote, or else it failed."""
     attempt = None if view.state == "pending" else view.attempt  # which an earlier start of the run has claimed
     if attempt and (saved := Saved.read(attempt.saved)):

@@ -397,7 +397,7 @@ class Detached:
     """`launch/run.py WORDS --detach` typed in a folder; leaving the context waits for the job's end."""
 
     def __init__(self, folder: Path, *words: str) -> None:
-        drumbeat(folder, *words, "--detach")
+        drumbeat(folder, *words, "--detach", warm=False)
         self.controller = int(Job.require(latest(folder).job).id or 0)
 
     def __enter__(self) -> Detached:

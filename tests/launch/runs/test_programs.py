@@ -32,8 +32,8 @@ phases: {only: {epochs: 1, optimizer: {_target_: torch.optim.SGD, lr: 0.1}}}
 """
 TEXTS = IMAGES.replace("pictures", "texts").replace("classes: 2", "classes: from_data").replace(
     "drumbeat.data.ImageFolder, root: train",
-    "drumbeat.data.Texts, file: t.csv, text: story, vocabulary: {_target_: drumbeat.data.Vocabulary, file: t.csv}"
-).replace(
+    "drumbeat.data.Texts, file: t.csv, text: story, "
+    "vocabulary: {_target_: drumbeat.data.Vocabulary, file: t.csv}").replace(
     "drumbeat.data.ImageFolder, root: test", "sets.Theirs, root: anywhere")
 
 
