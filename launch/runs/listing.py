@@ -46,8 +46,9 @@ def facts(view: View) -> dict[str, Any]:
     result = {"result": {"state": "finished", **view.result.as_json()}} if view.result else {}
     versions = {"versions": view.versions.as_json()} if view.versions else {}
     return {**_named(view.run), "backend": view.backend, "job": job.id if job else None,
-            "host": job.host if job else None, "attempt": view.number if view.attempt else None, **progress, "state": view.state or "unknown", **status,
-            "seconds": goodput(view), "nondeterministic_operations": operations(view.run), **versions, **result}
+            "host": job.host if job else None, "attempt": view.number if view.attempt else None, **progress,
+            "state": view.state or "unknown", **status, "seconds": goodput(view),
+            "nondeterministic_operations": operations(view.run), **versions, **result}
 
 
 def damaged_facts(run: RunDir, words: str) -> dict[str, Any]:
