@@ -64,8 +64,8 @@ class Tracker:
 
 
 def gpu_use(device: torch.device | None) -> dict[str, int]:
-    """The use of a GPU: bytes that torch has reserved (`reserved`), the largest number of bytes in tensors (`peak`), bytes
-    that the GPU has (`total`), and its `utilization` in percent if nvidia-ml-py is installed. Empty on the CPU."""
+    """The use of a GPU in bytes: `reserved` by torch, at most in tensors (`peak`), and what the GPU has (`total`);
+    and its `utilization` in percent if nvidia-ml-py is installed. Empty on the CPU."""
     if device is None or device.type != "cuda":
         return {}
     used = {"reserved": torch.cuda.memory_reserved(device), "peak": torch.cuda.max_memory_allocated(device),

@@ -50,6 +50,7 @@ from drumbeat.trainers.guards import NotFiniteError
 from drumbeat.trainers.loop import End, Training
 from drumbeat.trainers.phase_runner import prefer_determinism, set_precision
 from drumbeat.trainers.tracking import NullTracker, Tracker
+from drumbeat.trainers.versions import rank_versions, record_versions
 from drumbeat.trainers.watchdog import Watchdog
 from drumbeat.trainers.world import World, die_with_agent, join
 
@@ -91,7 +92,8 @@ def main(run_dir: str, attempt_number: int) -> None:
 def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: World, *, threads: int,
           debug: bool) -> Training:
     """Everything a rank trains with, as far as an earlier attempt brought it."""
-    checkpoints = Checkpoints(run, attempt, keep=config.checkpoints.keep, device=world.device,
+    versions = rank_versions(config.precision, world.device)
+    checkpoints = Checkpoints(run, attempt, keep=config.checkpoints.keep, device=world.device, versions=versions,
                               patience=60 * config.checkpoints.disk_wait_minutes)
     model = place_model(config, world.device)
     checkpoint = agree_on_checkpoint(checkpoints, world)
@@ -104,6 +106,8 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
     start = AttemptStart.read(attempt.launch)  # none in debug
     if world.is_main and checkpoint:
         print(f"resuming from {checkpoint.path.name}", flush=True)
+    if world.is_main:
+        record_versions(attempt, versions, checkpoint)
     return build_training(
         config, sets, world, model, checkpoints=checkpoints, checkpoint=checkpoint, progress=progress, tracker=tracker,
         attempt=attempt, clock=Clock(progress.seconds, began=start.time if start else time.time()),

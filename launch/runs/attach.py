@@ -23,7 +23,7 @@ from drumbeat.launch.backends.processes import LAUNCHERS, processes_of
 from drumbeat.launch.backends.typed import command
 from drumbeat.launch.runs.logs import Tail
 from drumbeat.launch.runs.rows import NO_BREAK, metrics_text, row
-from drumbeat.launch.runs.status import end_of
+from drumbeat.launch.runs.status import final_status
 
 LOOK_SECONDS = 0.25
 WIDTH = 11
@@ -108,7 +108,7 @@ def conclude(view: View) -> int:
     """The last lines: how the run ended, and what to type next. Returns the exit code."""
     if not view.ended:
         words = backend_of(view.backend).start_error(view)
-        status = Status(state="failed", verdict=words) if words else end_of(view)
+        status = Status(state="failed", verdict=words) if words else final_status(view)
         view.run.write_status(status.state, attempt=view.number, verdict=status.verdict)
         view = replace(view, status=status)
     run, state = view.run, str(view.state)

@@ -19,7 +19,7 @@ from drumbeat.configs.text_table import aligned, widths
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.local import SILENCE_SECONDS
 from drumbeat.launch.runs.goodput import goodput
-from drumbeat.launch.runs.status import judged
+from drumbeat.launch.runs.status import with_final_state
 
 MOST = 20
 """Runs in the table unless all are asked for."""
@@ -44,10 +44,11 @@ def facts(view: View) -> dict[str, Any]:
                 if name in ("step", "gpu") or value != blank.get(name)} if beat else {}
     status = {"verdict": view.verdict, "time": view.last_heartbeat} if view.status else {}
     result = {"result": {"state": "finished", **view.result.as_json()}} if view.result else {}
+    versions = {"versions": view.versions.as_json()} if view.versions else {}
     return {**_named(view.run), "backend": view.backend, "job": job.id if job else None,
             "host": job.host if job else None, "attempt": view.number if view.attempt else None, **progress,
-            "state": view.state or "unknown", **status,
-            "seconds": goodput(view), "nondeterministic_operations": operations(view.run), **result}
+            "state": view.state or "unknown", **status, "seconds": goodput(view),
+            "nondeterministic_operations": operations(view.run), **versions, **result}
 
 
 def damaged_facts(run: RunDir, words: str) -> dict[str, Any]:
@@ -60,13 +61,13 @@ def _named(run: RunDir) -> dict[str, str]:
     return {"id": run.id, "name": run.path.parent.name, "folder": str(run.path)}
 
 
-def each(runs: Iterable[RunDir], tell: Callable[[View], T], damaged: Callable[[RunDir, str], T]) -> Iterator[T]:
-    """What there is to tell of each run. Of one with a file that cannot be read, a line on stderr says which file that
-    is and why, and it costs the other runs nothing."""
+def each(runs: Iterable[RunDir], describe: Callable[[View], T], damaged: Callable[[RunDir, str], T]) -> Iterator[T]:
+    """The description of each run. If a file of a run cannot be read, a line on stderr names the file and the reason,
+    and the other runs are listed as usual. SLURM is not asked about each run."""
     for run in runs:
         try:
             view = View.read(run)
-            yield tell(view if backend_of(view.backend).on_slurm else judged(view))  # SLURM is not asked about each run
+            yield describe(view if backend_of(view.backend).on_slurm else with_final_state(view))
         except (DamagedError, OSError) as error:
             where, why = (error.path, error.reason) if isinstance(error, DamagedError) else (
                 error.filename, error.strerror)

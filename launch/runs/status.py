@@ -40,6 +40,7 @@ def status_text(view: View) -> str:
         rows.append(("time", text(spent)))
     if view.status and not view.ended:
         rows.append(("last heartbeat", f"{view.seconds_since_heartbeat():.0f} s ago"))
+    rows += _versions(view)
     if note := claim(view.run):
         rows.append(("determinism", note))
     if view.job and view.job.id and not view.ended:
@@ -63,6 +64,15 @@ def _progress(beat: Heartbeat, *, running: bool) -> Iterator[tuple[str, str]]:
         yield "GPU", _gpu_text(beat.gpu)
 
 
+def _versions(view: View) -> Iterator[tuple[str, str]]:
+    """The versions of the newest attempt, or of the preflight check, and what has changed since the checkpoint."""
+    if versions := view.versions.versions if view.versions else view.plan.versions:
+        yield "versions", versions.software()
+        yield "device", versions.hardware() or "not known yet"
+    if view.versions:
+        yield from (("changed", change) for change in view.versions.changes)
+
+
 def _gpu_text(used: dict[str, int]) -> str:
     """Memory and work of rank 0's GPU, as it was told last."""
     busy = f", {used['utilization']}% busy" if "utilization" in used else ""
@@ -70,22 +80,22 @@ def _gpu_text(used: dict[str, int]) -> str:
             f"{used['peak'] / 2**30:.1f} at most{busy}")
 
 
-def judged(view: View) -> View:
+def with_final_state(view: View) -> View:
     """The view, with what became of a run whose launcher could not write that down any more."""
-    status = gone(view)
+    status = unrecorded_end(view)
     return view if status is None else replace(view, status=status)
 
 
-def gone(view: View) -> Status | None:
+def unrecorded_end(view: View) -> Status | None:
     """What became of a run whose launcher could not write that down any more, because it was killed or its machine went
     down; None where it is at work, waits or has ended."""
     recent = view.seconds_since_heartbeat() < SILENCE_SECONDS and backend_of(view.backend).on_slurm  # no need to ask
     if view.state not in ("running", "paused") or recent or still_runs(view):
         return None
-    return end_of(view)
+    return final_status(view)
 
 
-def end_of(view: View) -> Status:
+def final_status(view: View) -> Status:
     """How a run ended of which nothing is at work any more: as its ranks wrote, or else it failed."""
     attempt = None if view.state == "pending" else view.attempt  # which an earlier start of the run has claimed
     if attempt and (saved := Saved.read(attempt.saved)):

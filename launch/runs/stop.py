@@ -8,7 +8,7 @@ from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.processes import processes_of
 from drumbeat.launch.backends.typed import command
-from drumbeat.launch.runs.status import gone
+from drumbeat.launch.runs.status import unrecorded_end
 
 
 def request_stop(view: View) -> str:
@@ -21,7 +21,7 @@ def request_stop(view: View) -> str:
                   else "Try again in a moment.")
         raise RunError(Fault(what="the run is waiting to start, and nobody is there to stop", where=str(run.path),
                              given=f"state: {state}", remedy=remedy))
-    if gone(view):
+    if unrecorded_end(view):
         raise RunError(Fault(what="nothing of this run is at work any more", where=str(run.path),
                              given=f"state: {state}", remedy=f"Go on with it: {command('resume', run)}"))
     attempt.request_stop("stopped")

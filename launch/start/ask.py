@@ -20,7 +20,7 @@ from drumbeat.launch.backends.typed import command
 from drumbeat.launch.plan import snapshot
 from drumbeat.launch.plan.job import Machine, plan_job
 from drumbeat.launch.runs.find import find_run
-from drumbeat.launch.runs.status import judged
+from drumbeat.launch.runs.status import with_final_state
 from drumbeat.launch.start.start import Start, pointing_into
 
 
@@ -43,7 +43,7 @@ def ask_fresh(args: argparse.Namespace) -> Start:
 def ask_resume(args: argparse.Namespace, run: str) -> Start:
     """`resume`: a run that is to go on, where it ran before unless a flag says otherwise, with its own code and config
     and as many processes as before unless flags change them."""
-    view = judged(View.read(find_run(run, Path(args.runs))))
+    view = with_final_state(View.read(find_run(run, Path(args.runs))))
     run_dir = view.run
     if view.state == "finished":
         raise RunError(Fault(what=f"run {run_dir.id} is finished", where=str(run_dir.path),
@@ -162,8 +162,8 @@ def check_flags(args: argparse.Namespace, *, resume: bool = False, rerun: bool =
 
 def _instead_of(word: str) -> str:
     """What a second word without "=" may have been meant to be."""
-    flag = nearest(word, ("debug", "detach", "dry-run", "gpus", "here", "name", "nodes", "procs", "profile", "resume",
-                          "slurm"))
+    flag = "" if "." in word else nearest(word, ("debug", "detach", "dry-run", "gpus", "here", "name", "nodes", "procs",
+                                                 "profile", "resume", "slurm"))
     if flag.startswith("Did"):
         return flag.replace("'", "'--", 1)
     return "Changes to it are written KEY=VALUE: batch_size=64"

@@ -17,7 +17,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Result
 from drumbeat.configs.run.view import View
 from drumbeat.launch.commands.main import main
-from drumbeat.launch.runs.status import judged, status_text
+from drumbeat.launch.runs.status import status_text, with_final_state
 from drumbeat.launch.runs.why import why
 from drumbeat.launch.slurm.reasons import REASONS, reason_in_words
 from tests.runs import AS_ANOTHER, shared_folder, write_heartbeat, write_job, write_plan, write_state
@@ -109,7 +109,7 @@ def test_programs_get_json(runs: list[RunDir], capsys: pytest.CaptureFixture[str
 
 
 def why_of(run: RunDir) -> str:
-    return why(judged(View.read(run)))
+    return why(with_final_state(View.read(run)))
 
 
 def queue(folder: Path, script: str) -> str:
@@ -155,14 +155,14 @@ def test_why_agrees_with_status_about_a_run_whose_job_has_just_ended(runs: list[
     """It may still be writing down how it ended; `status` does not ask SLURM before it has been silent for a while."""
     monkeypatch.setenv("PATH", queue(tmp_path, "touch asked"))
     write_heartbeat(runs[2], step=600)
-    view = judged(View.read(runs[2]))
+    view = with_final_state(View.read(runs[2]))
     assert "state           running\n" in status_text(view)
     assert not (tmp_path / "asked").exists()
     told = " ".join(why(view).split())
     assert "state running job 4710, of which SLURM knows nothing any more why its job has ended, and" in told
     assert "fix Look again in two minutes; or go on with the run: " in told
     write_heartbeat(runs[2], step=600, ago=121)
-    view = judged(View.read(runs[2]))
+    view = with_final_state(View.read(runs[2]))
     assert "state           failed\n" in status_text(view)
     assert "state       failed\nwhy         its launcher was killed, or" in why(view)
 
