@@ -11,7 +11,7 @@ import ast
 import dataclasses
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -177,6 +177,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "stops": stops, "reasons": reasons, "refusals": refusals, "limits": limits, "errors": messages, "tree": tree}
 
 
-def pages() -> Iterator[Path]:
+def pages() -> list[Path]:
     """The pages that hold tables."""
-    yield from (page for page in sorted((ROOT / "docs").glob("*.md")) if SECTION.search(page.read_text()))
+    return [page for page in sorted((ROOT / "docs").glob("*.md")) if SECTION.search(page.read_text())]

@@ -17,7 +17,7 @@ import pytest
 
 from drumbeat.configs.layers import ROOT, file_layers
 from drumbeat.configs.load import load, load_site
-from drumbeat.configs.run.records import Where
+from drumbeat.configs.run.records import BackendName
 from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.plan.job import Machine, plan_job
@@ -149,13 +149,13 @@ def test_configs_need_nothing_but_yaml_and_omegaconf() -> None:
 
 
 def test_only_backends_know_what_a_place_means() -> None:
-    """Elsewhere no word of `Where` is compared, and no table is looked into by it."""
-    words, wrong = set(get_args(Where)), []
+    """Elsewhere no word of `BackendName` is compared, and no table is looked into by it."""
+    words, wrong = set(get_args(BackendName)), []
     for file in files("launch"):
         if file.parent.name != "backends":
             for node in ast.walk(ast.parse(file.read_text())):
                 constants = {inner.value for inner in ast.walk(node) if isinstance(inner, ast.Constant)}
-                table = isinstance(node, ast.Subscript) and ast.unparse(node.slice).endswith("where")
+                table = isinstance(node, ast.Subscript) and ast.unparse(node.slice).endswith("backend")
                 if table or (isinstance(node, ast.Compare) and constants & words):
                     wrong.append(f"{file.relative_to(ROOT)}:{node.lineno}")
     assert wrong == []
@@ -213,17 +213,17 @@ def test_every_module_says_what_it_is(package: str) -> None:
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
-@pytest.mark.parametrize(("where", "flags"), [
+@pytest.mark.parametrize(("name", "flags"), [
     ("debug", {}), ("local", {"launch.procs": 2, "launch.gpus": 0}), ("local", {"launch.gpus": 8}),
     ("slurm", {"launch.gpus": 8, "launch.nodes": 2}),
 ])
-def test_every_shipped_config_loads_and_plans(file: Path, where: str, flags: dict[str, int],
+def test_every_shipped_config_loads_and_plans(file: Path, name: str, flags: dict[str, int],
                                               tmp_path: Path) -> None:
     batch = {"batch_size": max(16, load(file).config.batch_size)}  # no fewer samples than ranks
     loaded = load(file, [], flags | batch)
-    backend = backend_of(where)  # type: ignore[arg-type]
-    site = Site() if where != "slurm" else load_site("example")
-    plan = plan_job(loaded.config, run_dir=tmp_path / "run", where=where, folder=tmp_path,  # type: ignore[arg-type]
+    backend = backend_of(name)  # type: ignore[arg-type]
+    site = Site() if name != "slurm" else load_site("example")
+    plan = plan_job(loaded.config, run_dir=tmp_path / "run", backend=name, folder=tmp_path,  # type: ignore[arg-type]
                     machine=backend.resources(Machine(cpus=16, gpus=tuple(map(str, range(8))))), site=site)
     assert backend.request(plan).text
     assert loaded.config.name == file.stem

@@ -64,14 +64,14 @@ class Tracker:
 
 
 def gpu_use(device: torch.device | None) -> dict[str, int]:
-    """The use of a GPU: bytes that torch has reserved (`held`), the largest number of bytes in tensors (`peak`), bytes
-    that the GPU has (`all`), and its utilization in percent (`busy`) if nvidia-ml-py is installed. Empty on the CPU."""
+    """The use of a GPU in bytes: `reserved` by torch, at most in tensors (`peak`), and what the GPU has (`total`);
+    and its `utilization` in percent if nvidia-ml-py is installed. Empty on the CPU."""
     if device is None or device.type != "cuda":
         return {}
-    used = {"held": torch.cuda.memory_reserved(device), "peak": torch.cuda.max_memory_allocated(device),
-            "all": torch.cuda.get_device_properties(device).total_memory}
+    used = {"reserved": torch.cuda.memory_reserved(device), "peak": torch.cuda.max_memory_allocated(device),
+            "total": torch.cuda.get_device_properties(device).total_memory}
     with suppress(Exception):  # NVML's errors: some drivers and MIG instances do not report it
-        used["busy"] = torch.cuda.utilization(device)
+        used["utilization"] = torch.cuda.utilization(device)
     return used
 
 

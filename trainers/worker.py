@@ -155,7 +155,7 @@ def leave(run: RunDir, attempt: Attempt, config: Config, training: Training, end
 def report_pause(tracker: Tracker | NullTracker, words: str) -> None:
     """The run waits for its disk, as the words say; or, without words, goes on."""
     print(f"{'paused' if words else 'running'}     {words}", flush=True)
-    tracker.status(now=True, paused=words)
+    tracker.status(now=True, pause_reason=words)
 
 
 def write_error(attempt: Attempt, error: BaseException, step: int) -> None:
@@ -168,7 +168,7 @@ def write_error(attempt: Attempt, error: BaseException, step: int) -> None:
     rank = int(os.environ.get("RANK", "0"))
     final = isinstance(error, UserError | NotFiniteError) and not isinstance(error, DamagedError)
     RankError(rank=rank, node=socket.gethostname(), type=type(error).__name__, message=error_message(error), step=step,
-              traceback=traceback.format_exc(), final=final).write(attempt.error(rank))
+              traceback=traceback.format_exc(), user_error=final).write(attempt.error(rank))
 
 
 def log_to(path: Path) -> None:

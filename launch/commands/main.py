@@ -111,7 +111,6 @@ def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
     """The parser of all, and that of each command."""
     top = Parser(prog="drumbeat", usage="drumbeat COMMAND ...", description=ABOUT, allow_abbrev=False,
                  formatter_class=argparse.RawDescriptionHelpFormatter)
-    top.add_argument("--version", action="version", version=f"drumbeat {drumbeat.__version__}", help=argparse.SUPPRESS)
     group = top.add_subparsers(prog="drumbeat", metavar="COMMAND", help=argparse.SUPPRESS, required=True)
     each: dict[str, Parser] = {}
     for name, command in COMMANDS.items():
@@ -119,6 +118,9 @@ def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
                                       help=command.HELP, allow_abbrev=False)
         each[name].set_defaults(command=command)
         command.add_arguments(each[name])
+    for parser in (top, each["run"]):  # the latter for `python launch/run.py --version`
+        parser.add_argument("--version", action="version", version=f"drumbeat {drumbeat.__version__}",
+                            help="print the version")
     each["run"].prog = program
     each["completion"].set_defaults(parsers=(top, each))
     return top, each

@@ -105,7 +105,7 @@ def take(snapshot: Snapshot, code: Path, leave_out: Path) -> None:
     for tree in snapshot.trees:
         _copy(Path(tree.folder), files[tree.name], code / tree.name)
         commit, changed = _state_in_git(Path(tree.folder), files[tree.name], code / f"{tree.name}.diff")
-        copies.append(dataclasses.replace(tree, files=len(files[tree.name]), commit=commit, changed=changed,
+        copies.append(dataclasses.replace(tree, files=len(files[tree.name]), commit=commit, changed_files=changed,
                                           bytes=sum(sizes[Path(tree.name, file)] for file in files[tree.name])))
     dataclasses.replace(snapshot, trees=tuple(copies)).write(code / "snapshot.json")
 
@@ -130,7 +130,7 @@ def next_code(run: Path) -> Path:
 
 def _tree_text(tree: CodeTree) -> str:
     state = f" at {tree.commit[:7]}" if tree.commit else ""
-    state += f" with {tree.changed} changed file{'s' * (tree.changed != 1)}" if tree.changed else ""
+    state += f" with {tree.changed_files} changed file{'s' * (tree.changed_files != 1)}" if tree.changed_files else ""
     return f"{tree.name}{state}, {tree.files:,} file{'s' * (tree.files != 1)}"
 
 

@@ -38,7 +38,7 @@ def summary(plan: JobPlan) -> str:
     topology = plan.topology
     ranks = f"{_count(topology.world_size, 'rank')} {'with a GPU each' if topology.device == 'cuda' else 'on the CPU'}"
     nodes = f"{topology.nodes} nodes x {topology.ranks_per_node}" if topology.nodes > 1 else ""
-    return ", ".join(filter(None, [ranks, nodes, backend_of(plan.where).place(plan)]))
+    return ", ".join(filter(None, [ranks, nodes, backend_of(plan.backend).place(plan)]))
 
 
 def _processes(plan: JobPlan, code: str) -> str:
@@ -65,7 +65,7 @@ def _environment(plan: JobPlan) -> str:
     ranks = plan.topology.ranks_per_node
     if plan.environment.get("CUDA_VISIBLE_DEVICES", "").count(",") >= ranks:
         lines.append(f"# of these GPUs the run takes the first {ranks} that no other run holds")
-    if gone := leaked(os.environ, backend_of(plan.where).given):
+    if gone := leaked(os.environ, backend_of(plan.backend).given):
         lines += ["# not passed on, as they tell of the job or process around this shell:",
                   _wrapped("#   ", ", ".join(gone), "#   ")]
     return "\n".join(lines)

@@ -16,7 +16,7 @@ from drumbeat.configs.load import Loaded
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
-from drumbeat.configs.run.records import Job, Where
+from drumbeat.configs.run.records import BackendName, Job
 from drumbeat.configs.run.versions import Versions
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.backend import backend_of
@@ -57,7 +57,7 @@ def start(what: Start, *, dry_run: bool = False, detach: bool = False) -> int:
     """Checks, writes the folder and starts the job; or says what would be started. Its exit code, where it is
     watched. Raises `UserError`, and leaves everything as it was."""
     run_dir, plan = what.run_dir, what.plan
-    backend = backend_of(plan.where)
+    backend = backend_of(plan.backend)
     request = backend.request(plan)
     if dry_run:
         print(describe(what.loaded, request, notes=backend.notes(plan), code=what.copied))
@@ -86,7 +86,7 @@ def start(what: Start, *, dry_run: bool = False, detach: bool = False) -> int:
             for words in backend.notes(plan):
                 print(f"note       {words}", flush=True)
             submitted = backend.submit(request)
-            _write_job(run_dir, plan.where, submitted)
+            _write_job(run_dir, plan.backend, submitted)
     if submitted.work:
         submitted.work()
         print()
@@ -116,16 +116,16 @@ def _write(what: Start) -> None:
     if what.new or any(not layer.origin.startswith("--") for layer in loaded.layers):
         write_text(run_dir.config, loaded.as_yaml())
     plan.write(run_dir.plan)
-    _write_job(run_dir, plan.where, Submitted(id=None))
+    _write_job(run_dir, plan.backend, Submitted(id=None))
     run_dir.write_status("pending", attempt=what.before.number if what.before else -1)
     link = run_dir.path.parent / f".latest.{os.getpid()}"
     link.symlink_to(run_dir.id)
     os.replace(link, run_dir.path.parent / "latest")
 
 
-def _write_job(run_dir: RunDir, where: Where, started: Submitted) -> None:
+def _write_job(run_dir: RunDir, backend: BackendName, started: Submitted) -> None:
     """Where the run was started, for those who ask later whether it still runs."""
-    Job(where=where, id=started.id, host=socket.gethostname(), process=started.process).write(run_dir.job)
+    Job(backend=backend, id=started.id, host=socket.gethostname(), pid=started.pid).write(run_dir.job)
 
 
 @contextmanager

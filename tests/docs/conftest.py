@@ -14,10 +14,17 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.layers import ROOT
+from drumbeat.configs.run.view import View
+from drumbeat.launch.backends.processes import processes_of
+from drumbeat.launch.runs.find import all_runs
 from tests.docs.blocks import blocks
 
 OWN_PIECES = ROOT / "docs" / "your_own_pieces.md"
 TRAINED = "drumbeat run rings.yaml --procs 2 --no-preflight"
+
+
+PATIENT = {"OMP_WAIT_POLICY": "passive"}
+"""Threads that wait for others leave them the core, which they may have to share with other tests."""
 
 
 class Lab:
@@ -27,11 +34,15 @@ class Lab:
         self.folder = folder
         self.pristine = folder.with_name("pristine")
         self.environ = {
-            **os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "80", "HOME": str(folder),
+            **os.environ, **PATIENT, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "80",
+            "HOME": str(folder),
             "PYTHONPATH": f"{ROOT}/src", "TERM": "dumb", "USER": "me"}
 
     def type(self, command: str) -> tuple[int, str]:
-        """Runs a command in bash; its exit code, and all that it printed."""
+        """Runs a command in bash; its exit code, and all that it printed. What a run that has ended leaves behind for a
+        moment is gone by then, as it is when a person types the next command."""
+        while any((view := View.read(run)).ended and processes_of(view) for run in all_runs(self.folder / "runs")):
+            time.sleep(0.05)
         done = subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=self.folder, env=self.environ, text=True,
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
         return done.returncode, done.stdout
@@ -47,7 +58,8 @@ class Lab:
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder of a `python` and a `drumbeat` that start at once (tests/docs/warm.py)."""
     folder = tmp_path_factory.mktemp("bin")
-    with subprocess.Popen([sys.executable, "-m", "tests.docs.warm", str(folder)], cwd=ROOT) as server:
+    command = [sys.executable, "-m", "tests.docs.warm", str(folder)]
+    with subprocess.Popen(command, cwd=ROOT, env=os.environ | PATIENT) as server:
         while not (folder / "python").exists():
             assert server.poll() is None
             time.sleep(0.02)

@@ -73,7 +73,7 @@ def test_the_folder_holds_all_that_workers_and_verbs_need(cluster: Path) -> None
     assert "seed: 5                                   # command line\n" in run.config.read_text()
     assert JobPlan.require(run.plan).folder == str(cluster)
     job = Job.require(run.job)
-    assert (job.where, job.id) == ("slurm", "4711")
+    assert (job.backend, job.id) == ("slurm", "4711")
     assert Status.require(run.status).state == "pending"
     assert (cluster / "runs" / "small" / "latest").readlink() == Path(run.id)
     assert run.newest_attempt() is None
@@ -151,11 +151,11 @@ def test_resuming_goes_on_in_the_same_folder_where_it_ran_before(cluster: Path,
     monkeypatch.chdir("/")
     assert main(["run", "--resume", str(run.path)]) == 0
     plan = JobPlan.require(run.plan)
-    assert (plan.where, plan.folder, plan.site.partition) == ("slurm", str(cluster), "gpu")
+    assert (plan.backend, plan.folder, plan.site.partition) == ("slurm", str(cluster), "gpu")
     assert (plan.topology.ranks_per_node, plan.topology.device) == (2, "cuda")
     assert run.config.read_text() == config
     job = Job.require(run.job)
-    assert (job.where, job.id) == ("slurm", "4711")
+    assert (job.backend, job.id) == ("slurm", "4711")
     assert Status.require(run.status).state == "pending"
 
 
@@ -311,7 +311,7 @@ def test_a_run_is_started_again_with_its_code_and_config(lab: Path) -> None:
     assert second != first
     config, plan = read(second.config), JobPlan.require(second.plan)
     assert (config.seed, config.batch_size, marked(second)) == (5, 16, "one")
-    assert (plan.where, plan.site.partition) == ("slurm", "gpu")
+    assert (plan.backend, plan.site.partition) == ("slurm", "gpu")
     assert (plan.topology.nodes, plan.topology.ranks_per_node) == (2, 2)
     assert imports_from(second) == (f"{second.path}/code/{ROOT.name}/src", f"{second.path}/code/lab")
     assert main(["rerun", second.id, "--new-code", "--name", "other"]) == 0

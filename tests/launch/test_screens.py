@@ -357,13 +357,13 @@ error: there is no free port
   given  --port 99999
   fix    Name another one, between 1024 and 65535.
 """,
-    "drill small.yaml --kills 0": """\
-error: --kills: '0' must be at least 1
+    "drill small.yaml --faults 0": """\
+error: --faults: '0' must be at least 1
   where  command line
   fix    See: drumbeat drill --help
 """,
     "drill small.yaml --every -1": """\
-error: --every: '-1' is no number of seconds
+error: --every: '-1' is not a number of seconds
   where  command line
   fix    See: drumbeat drill --help
 """,

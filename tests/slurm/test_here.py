@@ -27,7 +27,7 @@ from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.allocation import InAllocation, allocation_around
 from drumbeat.launch.backends.backend import still_runs
 from drumbeat.launch.backends.processes import processes_of
-from drumbeat.launch.runs.stop import ask_to_stop, cancel
+from drumbeat.launch.runs.stop import cancel, request_stop
 from drumbeat.launch.slurm.client import steps
 from tests.launch import standin
 from tests.launch.node.test_launcher import ROOT, alive, until
@@ -47,7 +47,7 @@ class Lent(Submitted):
         self.seen: set[int] = set()
         self.run = RunDir(folder / f"{folder.name}-run")
         (self.run.path / "standin").mkdir(parents=True)
-        plan = JobPlan(run_dir=str(self.run.path), name="standin", where="here",
+        plan = JobPlan(run_dir=str(self.run.path), name="standin", backend="here",
                        allocation=allocation_around({"SLURM_JOB_ID": job}),
                        topology=Topology(nodes=2, ranks_per_node=1, device="cpu", cpus_per_rank=cpus),
                        site=Site(**site), environment=importing.environment(str(ROOT), []), folder=str(folder),
@@ -99,7 +99,7 @@ def allocate(cluster: Cluster) -> Iterator[Allocate]:
 @on("cgroup")
 def test_what_an_allocation_has(cluster: Cluster, allocate: Allocate) -> None:
     job = allocate("--cpus-per-task=3", "--gres=gpu:2")
-    assert allocation_around({"SLURM_JOB_ID": job}) == Allocation(job=job, nodes=2, cpus=3, gpus=2)
+    assert allocation_around({"SLURM_JOB_ID": job}) == Allocation(job_id=job, nodes=2, cpus_per_node=3, gpus_per_node=2)
     cluster.run("scancel", job)
     cluster.wait(job, "CANCELLED", timeout=20)
     with pytest.raises(LaunchError, match=f"SLURM job {job} cannot be used"):
@@ -124,7 +124,7 @@ def test_stopped_and_resumed_in_the_same_allocation(cluster: Cluster, allocate: 
     """What was asked of the run before, and how it ended, is not said of the one that goes on."""
     run = Lent(cluster, tmp_path, allocate())
     run.up()
-    ask_to_stop(View.read(run.run))
+    request_stop(View.read(run.run))
     run.gone()
     assert (run.state(), run.words(0)) == ("stopped", "stopped at step 1: as asked")
     run.resume()

@@ -42,7 +42,7 @@ class Submitted:
         folder.mkdir(exist_ok=True)
         (self.run.path / "standin").mkdir(parents=True)
         topology = Topology(nodes=2, ranks_per_node=1, device="cpu", cpus_per_rank=cpus)
-        plan = JobPlan(run_dir=str(self.run.path), name="standin", where="slurm", topology=topology,
+        plan = JobPlan(run_dir=str(self.run.path), name="standin", backend="slurm", topology=topology,
                        site=Site(**{"time_minutes": 10, **site}), environment=importing.environment(str(ROOT), []),
                        folder=str(folder), restarts=restarts)
         self.request = Slurm().request(plan)
@@ -89,7 +89,7 @@ class Submitted:
         return process
 
     def words(self, attempt: int) -> str:
-        return Verdict.require(self.run.attempt(attempt).verdict).words
+        return Verdict.require(self.run.attempt(attempt).verdict).message
 
     def state(self) -> str:
         return Status.require(self.run.status).state
@@ -189,7 +189,7 @@ def test_two_runs_on_the_same_nodes(submitted: Callable[..., Submitted], tmp_pat
 def test_a_stop_in_the_middle_of_the_start(submitted: Callable[..., Submitted]) -> None:
     job = submitted()
     until(job.run.attempt(0).path.exists)
-    job.run.attempt(0).ask_to_stop("stopped")
+    job.run.attempt(0).request_stop("stopped")
     job.cluster.wait(job.job, "COMPLETED")
     job.seen |= set(standin.pids(job.run.path, 0).values())
     assert job.state() == "stopped"

@@ -54,7 +54,7 @@ class Job:
         until((self.folder / f"blown-{blown}").exists, seconds=START)
 
     def words(self, attempt: int) -> str:
-        return Verdict.require(self.run.attempt(attempt).verdict).words
+        return Verdict.require(self.run.attempt(attempt).verdict).message
 
     def go_on(self) -> None:
         """Lets the ranks go on once the launcher has asked them to stop."""
@@ -72,7 +72,7 @@ def test_two_nodes_compute_what_one_computes(cluster: Cluster, tmp_path: Path, h
     assert job.result() == here
     attempt = job.run.attempt(0)
     assert attempt.log(0).exists()
-    assert AttemptStart.require(attempt.launch).address == NodeDown.require(attempt.down(0)).host == "n1"
+    assert AttemptStart.require(attempt.launch).address == NodeDown.require(attempt.node_down(0)).host == "n1"
     assert Status.require(job.run.status).state == "finished"
 
 

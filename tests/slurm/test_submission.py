@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.parametrize("cluster", [{"cpus": 64
 
 def request(folder: Path, *assignments: str, **site: Any) -> Any:
     """The small config's job, with its run in `folder`; what it would run is never reached."""
-    planned = plan(folder, *(assignments or ("launch.gpus=0", "launch.nodes=1")), where="slurm",
+    planned = plan(folder, *(assignments or ("launch.gpus=0", "launch.nodes=1")), backend="slurm",
                    site=Site(**{"time_minutes": 5, **site}))
     return Slurm().request(JobPlan(**vars(planned) | {"run_dir": str(folder / "run"), "folder": str(folder)}))
 
@@ -93,7 +93,7 @@ def test_every_script_is_one_that_slurm_would_take(cluster: Cluster, tmp_path: P
     assignments, site = CASES[name]
     lacking = {"partition": None, "account": None, "qos": None, "constraint": None, "gpu_type": None}
     here = Site(**{**vars(site), **lacking, "sbatch": {**site.sbatch}})
-    text = Slurm().request(plan(tmp_path, *assignments, where="slurm", site=here), after="").text
+    text = Slurm().request(plan(tmp_path, *assignments, backend="slurm", site=here), after="").text
     tested = subprocess.run(["sbatch", "--test-only", f"--chdir={tmp_path}"], input=text, text=True,
                             capture_output=True, check=False, env={**os.environ, **cluster.environ})
     assert re.search(r"Job \d+ to start at", tested.stderr), tested.stderr

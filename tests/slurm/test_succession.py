@@ -25,8 +25,8 @@ NO_REQUEUE = {"requeue": False, "no-requeue": True}
 
 def successor(job: Submitted) -> str:
     """The id of the job that follows, once it is queued."""
-    until(lambda: Job.require(job.run.job).successor)
-    return str(Job.require(job.run.job).successor)
+    until(lambda: Job.require(job.run.job).next_job)
+    return str(Job.require(job.run.job).next_job)
 
 
 def gone(job: Submitted) -> bool:
@@ -101,7 +101,7 @@ def test_a_run_that_somebody_resumed_is_left_to_that_job(submitted: Start) -> No
 def test_preempted_by_cancelling_it_queues_itself_again(submitted: Start) -> None:  # noqa: F811
     job = submitted()
     job.up()
-    assert not Job.require(job.run.job).successor
+    assert not Job.require(job.run.job).next_job
     urgent = submit(job.cluster, "urgent", "true")
     job.cluster.wait(urgent, "COMPLETED")
     job.up_again(1)
@@ -150,7 +150,7 @@ def test_from_within_a_container(submitted: Start, tmp_path: Path) -> None:  # n
     (programs / "sh").symlink_to("/bin/sh")
     job = submitted(prefix=f"env PATH={programs}")
     job.up()
-    assert not Job.require(job.run.job).successor
+    assert not Job.require(job.run.job).next_job
     job.cluster.run("scancel", "--signal=USR2", job.job)
     job.up_again(1)
     job.finish()
@@ -198,7 +198,7 @@ def test_a_node_fails(cluster: Cluster, submitted: Start, requeue: bool) -> None
     else:
         job.up(1)
     until(lambda: not [pid for pid in before.values() if alive(pid)])
-    assert {NodeUp.require(job.run.attempt(1).present(node)).host for node in (0, 1)} == {"n1", "n3"}
+    assert {NodeUp.require(job.run.attempt(1).node_up(node)).host for node in (0, 1)} == {"n1", "n3"}
     (job.run.path / "standin" / "finish").touch()
     until(lambda: gone(job))
     assert job.state() == "finished"

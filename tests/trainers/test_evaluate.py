@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from drumbeat.trainers.evaluate import evaluate, evaluation_mode
 from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.tasks import Classification, Results, WorstSample, mean
 from drumbeat.trainers.world import World, join
+from tests.ranks import on_ranks
 from tests.tiny import Net, Pictures
 
 UNREADABLE = (0, 3, 9, 10, 11)
@@ -48,11 +46,8 @@ class _Scale(torch.nn.Module):
         return pictures.float() / 255
 
 
-def _rank(rank: int, size: int, port: int, n: int, out: Path) -> None:
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1",
-                   "MASTER_PORT": str(port)}
-    with join("cpu") as world:
-        results = [tuple(evaluated(world, n, flawed=flawed)) for flawed in (False, True)]
+def rank(world: World, n: str, out: str) -> None:
+    results = [tuple(evaluated(world, int(n), flawed=flawed)) for flawed in (False, True)]
     if world.is_main:
         torch.save(results, out)
 
@@ -61,10 +56,7 @@ def _rank(rank: int, size: int, port: int, n: int, out: Path) -> None:
 @pytest.mark.parametrize(("n", "ranks"), [(30, 2), (30, 3), (5, 7)])
 def test_the_same_results_on_any_number_of_ranks(tmp_path: Path, n: int, ranks: int) -> None:
     """Also where there are fewer chunks than ranks, and where samples cannot be read."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(_rank, (ranks, port, n, tmp_path / "results"), nprocs=ranks)
+    on_ranks(ranks, rank, n, tmp_path / "results")
     plain, flawed = torch.load(tmp_path / "results")
     assert plain[3] is None
     expected = [*evaluated_alone(n)[:3], *evaluated_alone(n, flawed=True)]

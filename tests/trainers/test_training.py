@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from itertools import chain
 from pathlib import Path
@@ -19,6 +18,7 @@ from drumbeat.data.order import Schedule, Stream
 from drumbeat.trainers.checkpoints.manager import Checkpoints
 from drumbeat.trainers.checkpoints.state import weights_sha256
 from tests.tiny import drumbeat, latest, write_config
+from tests.warm import run_python
 
 pytestmark = pytest.mark.slow
 
@@ -110,8 +110,8 @@ def test_a_stop_is_as_good_at_any_moment(tmp_path: Path) -> None:
     """All in one process, which need not import torch again and again."""
     config = str(write_config(tmp_path))
     stops = [str(after) for after in (*STOPS.values(), 10**9)]
-    done = subprocess.run([sys.executable, "-c", RUNS, config, str(tmp_path), *stops], cwd=ROOT, capture_output=True,
-                          text=True, check=False)
+    done = run_python([sys.executable, "-c", RUNS, config, str(tmp_path), *stops], cwd=ROOT, capture_output=True,
+                      text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     states = [line.split()[2] for line in done.stdout.splitlines() if line.startswith("STATE")]
     assert states == ["stopped"] * 4 + ["finished"] * 2

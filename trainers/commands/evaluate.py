@@ -180,7 +180,7 @@ def write_report(job: EvaluationJob, results: Results) -> str:
         plots.append(folder / "worst_samples.png")
     heading = f"{job.split} set of {job.run.id}, {job.checkpoint}: {len(results.losses):,} samples"
     EvaluationMetrics(run=job.run.id, split=job.split, checkpoint=job.checkpoint, step=job.step,
-                      samples=len(results.losses), left_out=left_out, kind=found.kind, metrics=found.metrics,
+                      samples=len(results.losses), unreadable=left_out, kind=found.kind, metrics=found.metrics,
                       classes=found.classes, confusion=found.confusion).write(folder / "metrics.json")
     write_text(folder / "metrics.txt", f"{heading}\n\n{as_text(found, most=None)}\n")
     _write_predictions(job, results, folder / "predictions.csv")

@@ -1,6 +1,6 @@
 """What only torch can know, found out before anything is submitted, where there is internet and a person is watching.
 
-    python -m drumbeat.trainers.commands.preflight < {config, topology, where}
+    python -m drumbeat.trainers.commands.preflight < {config, topology, backend}
 
 prints one JSON object: facts, or faults.
 
@@ -179,7 +179,7 @@ def main() -> None:
     question = json.load(sys.stdin)
     config = build_config([Layer(values=question["config"], origin="config")])
     topology, faults = question["topology"], []
-    cuda, here = topology["device"] == "cuda", question["where"] in ("local", "debug")
+    cuda, here = topology["device"] == "cuda", question["backend"] in ("local", "debug")
     found = look() if cuda and here else None
     if found is not None:
         faults += gpu_faults(found, os.environ["CUDA_VISIBLE_DEVICES"].split(","))

@@ -26,7 +26,7 @@ def attempts(view: View, progress: Progress) -> Markup:
     for attempt in view.run.all_attempts():
         mine = [span for span in progress.ledger if span.attempt == attempt.number]
         start = AttemptStart.read(attempt.launch)
-        rows.append((str(attempt.number), moment(start.time) if start else "", str(mine[0].ranks) if mine else "",
+        rows.append((str(attempt.number), moment(start.time) if start else "", str(mine[0].world_size) if mine else "",
                      f"{sum(span.steps for span in mine):,}",
                      _end_of(attempt, view.state if attempt == view.attempt else None)))
     return page.table(["attempt", "started", "ranks", "steps saved", "end"], rows) if rows else Markup()
@@ -36,7 +36,7 @@ def _end_of(attempt: Attempt, state: State | None) -> str:
     """How an attempt ended. `state` is the state of the run if the attempt is its newest one."""
     verdict, saved, errors = Verdict.read(attempt.verdict), Saved.read(attempt.saved), attempt.errors()
     if verdict:
-        return verdict.words + (f"; {verdict.next}" if verdict.next in ("restart", "requeue") else "")
+        return verdict.message + (f"; {verdict.next}" if verdict.next in ("restart", "requeue") else "")
     if saved:
         return f"{saved.state} at step {saved.step:,}"
     if errors:

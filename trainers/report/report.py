@@ -69,8 +69,8 @@ def _head(view: View, config: Config) -> Markup:
         text = (f"{view.result.steps:,} steps, {view.result.samples_seen:,} samples, "
                  f"{moment(run.result.stat().st_mtime)}" if view.result else "")
     if view.status and not view.ended and state != "pending":
-        text = text or f"last heartbeat {duration(view.silence())} before this report"
-        if state == "running" and view.silence() > SILENCE_SECONDS:
+        text = text or f"last heartbeat {duration(view.seconds_since_heartbeat())} before this report"
+        if state == "running" and view.seconds_since_heartbeat() > SILENCE_SECONDS:
             text += "; it may be dead"
         elif state == "running" and beat.eta_seconds is not None:
             text += f", {duration(beat.eta_seconds)} left"
@@ -112,9 +112,9 @@ def _facts(view: View, config: Config) -> Iterator[tuple[str, str]]:
         f", {ranks.nodes} nodes x {ranks.ranks_per_node}" if ranks.nodes > 1 else "") + (
         f", {ranks.cpus_per_rank} core{'s' * (ranks.cpus_per_rank != 1)} each")
     backends = {"slurm": "SLURM job", "here": "SLURM allocation (--here)", "debug": "one process (--debug)"}
-    yield "backend", backends.get(job.where, "local processes") if job else ""
-    yield "submitted on" if job and job.where == "slurm" else "machine", job.host if job else ""
-    yield "SLURM job" if job and job.where in ("slurm", "here") else "process", (job.id if job else None) or ""
+    yield "backend", backends.get(job.backend, "local processes") if job else ""
+    yield "submitted on" if job and job.backend == "slurm" else "machine", job.host if job else ""
+    yield "SLURM job" if job and job.backend in ("slurm", "here") else "process", (job.id if job else None) or ""
     yield "model", str(config.model.get("_target_", ""))
     yield "batch size", f"{config.batch_size:,}"
     yield "phases", ", ".join(f"{name} ({phase.epochs:g} epochs)" for name, phase in config.phases.items() if phase)

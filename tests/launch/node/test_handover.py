@@ -14,7 +14,7 @@ from drumbeat.launch.node.handover import look_back
 from drumbeat.launch.slurm.job import SlurmJob
 from tests.launch.small import plan
 
-LEAVE = Verdict(outcome="stopped", next="leave", words="stopped at step 1: preempted", step=1)
+LEAVE = Verdict(outcome="stopped", next="leave", message="stopped at step 1: preempted", step=1)
 
 
 @pytest.fixture

@@ -113,7 +113,7 @@ def test_a_run_is_judged_with_the_code_that_it_works_with(tmp_path: Path, monkey
     for file in ("__init__.py", "configs/__init__.py", "configs/importing.py"):
         (copy / "drumbeat" / file).parent.mkdir(exist_ok=True, parents=True)
         shutil.copy(ROOT / "src" / "drumbeat" / file, copy / "drumbeat" / file)
-    mine = CodeTree(name="mine", folder="/home/me/mine", files=1, commit="0123456789", changed=2)
+    mine = CodeTree(name="mine", folder="/home/me/mine", files=1, commit="0123456789", changed_files=2)
     CodeSnapshot(trees=(mine,), home="mine", folder="mine").write(run.path / "code" / "snapshot.json")
     write_plan(run, environment={"PYTHONPATH": "/moved/since"})
     monkeypatch.chdir(tmp_path / "live")

@@ -57,7 +57,7 @@ def running(run: RunDir) -> Iterator[RunDir]:
     tracker.picture(17, "validation/worst_samples", contact_sheet([torch.rand(1, 8, 8)], [NASTY]))
     tracker.flush()
     checkpoints = Checkpoints(run, attempt, keep=2)
-    span = Span(phase=0, first=0, steps=9, samples=108, digest="0", attempt=0, ranks=2)
+    span = Span(phase=0, first_step=0, steps=9, samples=108, digest="0", attempt=0, world_size=2)
     checkpoints.save(Progress(step=9, phase_step=9, best=best, last=best, data={"samples": 100}, ledger=(span,)),
                      {"x": torch.zeros(3)}, {}, {})
     checkpoints.close()
@@ -118,7 +118,7 @@ def test_a_failed_run_shows_its_verdict_and_the_traceback_it_began_with(running:
     for rank in (0, 1):
         RankError(rank=rank, node="here", type="ValueError", message=NASTY, step=30, time=2.0 - rank,
                   traceback=f"Traceback {rank}\n{NASTY}").write(attempt.error(rank))
-    Verdict(outcome="failed", next="give up", words=f"rank 0: {NASTY}", step=9, rank=0).write(attempt.verdict)
+    Verdict(outcome="failed", next="give up", message=f"rank 0: {NASTY}", step=9, rank=0).write(attempt.verdict)
     write_state(running, "failed", f"rank 0: {NASTY}")
     page = report(running)
     assert '<span class="badge bad">failed</span>' in page
