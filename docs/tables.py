@@ -42,8 +42,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 VALUE = r"(?:=(?:[^\s,;`]*[\w\])}])?)?"
-TYPED = re.compile(r"(?<![\w`/.${-])(--[a-z][\w-]*(?: (?:[A-Z]+|\d+)\b)?" + VALUE + r"|[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+" + VALUE
-                   + r"|[a-z]\w*(?:[._]\w+)+(?:\(\))?" + VALUE + r")(?![\w}])")
+TYPED = re.compile(rf"(?<![\w`/.$\{{-])(--[a-z][\w-]*(?: (?:[A-Z]+|\d+)\b)?{VALUE}|[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+{VALUE}"
+                   rf"|[a-z]\w*(?:[._]\w+)+(?:\(\))?{VALUE})(?![\w}}])")
 """A flag, a variable, a key or a file in running text."""
 
 

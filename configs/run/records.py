@@ -42,8 +42,8 @@ class Job(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Status(Record):
-    """status.json: the state of the run. Written by the command that starts or cancels it, and by the first node's
-    launcher. The progress is in the newest attempt's heartbeat.json."""
+    """status.json: the state of the run (its progress is in the newest heartbeat.json). Written by the command that
+    starts or cancels it, and by the first node's launcher."""
 
     state: State
     attempt: int = -1
@@ -158,8 +158,8 @@ class Saved(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict(Record):
-    """attempts/K/verdict.json: how an attempt ended, and what happens next. Written by the first node's launcher. The
-    file does not exist while the attempt runs, or if all launchers were killed."""
+    """attempts/K/verdict.json: how an attempt ended, and what happens next; missing while it runs, or if all launchers
+    were killed. Written by the first node's launcher."""
 
     outcome: Outcome
     next: Next
