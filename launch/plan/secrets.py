@@ -1,7 +1,8 @@
 """Which files probably hold a password or a key, judging by their names.
 
-The names are those that OpenSSH, GnuPG, git, curl, pip, npm, PostgreSQL, Docker, Kubernetes, Hugging Face and the
-clouds' command-line tools document for their credentials. Python files are never among them: a module named secrets.py is code.
+The names are those that OpenSSH, GnuPG, git, curl, pip, npm, PostgreSQL, Docker, Kubernetes, Hugging Face and the clouds'
+command-line tools document for their credentials. Python files are never among them: a module named secrets.py is
+code.
 """
 
 from __future__ import annotations

@@ -68,6 +68,20 @@ def test_where_the_folder_cannot_be_written_the_users_cache_is(file: str, tmp_pa
     assert texts.folder.parent == tmp_path / "mine" / "drumbeat"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives folders to another user")
+def test_a_store_that_another_user_made_is_neither_read_nor_written_to(file: str, words: Words, tmp_path: Path,
+                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    """In /tmp, say, where anybody can make a `.drumbeat` beside somebody's file; but the file's own owner may."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
+    theirs = Texts(file=file, words=words, labels="label").folder
+    for path in (theirs, theirs.parent):
+        os.chown(path, 12345, 12345)
+    texts = Texts(file=file, words=words, labels="label")
+    assert texts.folder.parent == tmp_path / "mine" / "drumbeat"
+    os.chown(file, 12345, 12345)
+    assert Texts(file=file, words=words, labels="label").folder == theirs
+
+
 def test_a_damaged_store_is_not_read(file: str, words: Words) -> None:
     folder = Texts(file=file, words=words, labels="label").folder
     os.truncate(folder / "ids", 8)

@@ -15,7 +15,7 @@ def test_a_secret(file: str) -> None:
     assert is_secret(PurePath(file))
 
 
-@pytest.mark.parametrize("file", ["secrets.py", ".env.example", "tokenizer.json", "token_ids.json", "keys.yaml", "env.py",
-                                  "environment.yml", "monkey.txt", "config/docker/Dockerfile"])
+@pytest.mark.parametrize("file", ["secrets.py", ".env.example", "tokenizer.json", "token_ids.json", "keys.yaml",
+                                  "env.py", "environment.yml", "monkey.txt", "config/docker/Dockerfile"])
 def test_no_secret(file: str) -> None:
     assert not is_secret(PurePath(file))
