@@ -1,11 +1,11 @@
-# Drumbeat in three words: make demo, make test, make check.
+# Drumbeat in four words: make demo, make test, make check, make docs.
 
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 DATA   := datasets/xray_demo
 
-.PHONY: demo install test test-gpu test-slurm test-python check clean
+.PHONY: demo install test test-gpu test-slurm test-python check docs clean
 
 demo: install                ## train the flagship on synthetic radiographs
 	@$(BIN)/drumbeat demo-data xray $(DATA)
@@ -39,6 +39,11 @@ check: install               ## ruff, mypy, the import rule
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_house.py
+
+docs: install                ## the documentation as a site, in build/docs
+	@$(BIN)/python -m docs.pages
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "the documentation: build/docs/index.html, or: $(BIN)/mkdocs serve"
 
 clean:                       ## remove .venv and caches; runs/ and datasets/ stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build src/*.egg-info

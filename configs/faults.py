@@ -55,9 +55,9 @@ def missing(schema: type, key: str, where: str) -> Fault:
 
 
 def unresolved(error: OmegaConfBaseException, where: str, key: str) -> Fault:
-    """A reference, ${...}, to something that is not there."""
-    said = str(error).splitlines()[0].removeprefix("KeyError raised while resolving interpolation: ").strip('"')
-    return Fault(what=f"{key} refers to something that is not there: {said}", where=where)
+    """A reference, ${...}, to something that does not exist."""
+    message = str(error).splitlines()[0].removeprefix("KeyError raised while resolving interpolation: ").strip('"')
+    return Fault(what=f"{key} refers to something that does not exist: {message}", where=where)
 
 
 def out_of_bounds(schema: type, node: Any, prefix: str = "") -> Iterator[tuple[str, str, Any]]:

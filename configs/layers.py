@@ -47,7 +47,7 @@ def file_layers(file: Path, above: tuple[Path, ...] = ()) -> list[Layer]:
     found = next((path for path in (file.parent / str(base), ROOT / "configs" / str(base)) if path.is_file()), None)
     if not isinstance(base, str) or found is None:
         others = [path.name for path in file.parent.glob("*.yaml") if path.is_file() and path != file]
-        raise ConfigError(Fault(what="the base file is not there", where=layer.where("base"),
+        raise ConfigError(Fault(what="the base file does not exist", where=layer.where("base"),
                                 given=f"base: {inline(base)}", remedy=nearest(str(base), others)))
     return [*file_layers(found, (*above, file.resolve())), layer]
 

@@ -44,11 +44,11 @@ def check_data(config: Config, *, fixed: bool = False) -> None:
 
 
 def wrong_with(path: Path) -> str:
-    """Why a file or folder cannot be read, in words: it is not there, is empty, or is not for this user; '' if it
-    can."""
+    """Why a file or folder cannot be read, as text: it does not exist, is empty, or this user has no permission; '' if
+    it can be read."""
     try:
         if not path.exists():
-            return f"{short(path)} is not there"
+            return f"{short(path)} does not exist"
         return f"the folder {short(path)} is empty" if path.is_dir() and not any(path.iterdir()) else ""
     except PermissionError:
         return f"you may not read {short(path)}"
@@ -59,7 +59,7 @@ def check_given(paths: Sequence[Path], config: Config) -> None:
     which a text model's vocabulary lies. Raises `RunError` and `PreflightError`."""
     for path in paths:
         wrong = wrong_with(path)
-        if wrong.endswith("is not there"):
+        if wrong.endswith("does not exist"):
             raise RunError(Fault(what=f"there is no file or folder '{path}'", where=str(path.absolute().parent)))
         if path.is_dir() and reads_texts(config):
             column = innermost(config.data.train).get("text", "text")
@@ -103,11 +103,11 @@ def with_way_out(faults: Sequence[Fault], download_hint: str, *, fixed: bool = F
 
 
 def once(faults: Sequence[Fault], root: str | None) -> list[Fault]:
-    """The faults of sets: those of sets in a folder that is not there as one, and as one what several have in common,
+    """The faults of sets: those of sets in a folder that does not exist as one, and as one what several have in common,
     with the names of the sets."""
     inside = [fault for fault in faults if root and (root in fault.what or root in fault.given)]
     if root and inside and not Path(root).exists():
-        gone = Fault(what=f"the folder of the data is not there: {root}", where="data.root")
+        gone = Fault(what=f"the folder of the data does not exist: {root}", where="data.root")
         faults = [gone, *(fault for fault in faults if fault not in inside)]
     names: dict[Fault, list[str]] = {}
     for fault in faults:  # a remedy is for the place in the config, and each has its own

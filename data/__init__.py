@@ -9,26 +9,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from drumbeat.data.image_arrays import CIFAR10 as CIFAR10
+    from drumbeat.data.image_arrays import FashionMNIST as FashionMNIST
     from drumbeat.data.images import ImageFolder as ImageFolder
     from drumbeat.data.images import Normalize as Normalize
     from drumbeat.data.mixing import CutMix as CutMix
     from drumbeat.data.mixing import Mixup as Mixup
-    from drumbeat.data.pictures import Cifar10 as Cifar10
-    from drumbeat.data.pictures import FashionMnist as FashionMnist
     from drumbeat.data.regression import FillLevel as FillLevel
     from drumbeat.data.regression import ImageRegression as ImageRegression
     from drumbeat.data.sampling import ClassBalanced as ClassBalanced
     from drumbeat.data.sampling import Weighted as Weighted
     from drumbeat.data.splits import Split as Split
     from drumbeat.data.text import Texts as Texts
-    from drumbeat.data.vocabulary import Words as Words
+    from drumbeat.data.vocabulary import Vocabulary as Vocabulary
     from drumbeat.data.vocabulary import glove as glove
 
 PUBLIC = {
-    "Cifar10": "pictures",
+    "CIFAR10": "image_arrays",
     "ClassBalanced": "sampling",
     "CutMix": "mixing",
-    "FashionMnist": "pictures",
+    "FashionMNIST": "image_arrays",
     "FillLevel": "regression",
     "ImageFolder": "images",
     "ImageRegression": "regression",
@@ -37,7 +37,7 @@ PUBLIC = {
     "Split": "splits",
     "Texts": "text",
     "Weighted": "sampling",
-    "Words": "vocabulary",
+    "Vocabulary": "vocabulary",
     "glove": "vocabulary",
 }
 """The module of each public name."""

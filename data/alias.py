@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from drumbeat.data.order import Integers, Words
+from drumbeat.data.order import Integers, UInt64s
 
 Floats = NDArray[np.float64]
 
@@ -29,7 +29,7 @@ class AliasTable:
     others: Integers
     """To which sample the rest of column i belongs: int64 [n]."""
 
-    cuts: Words
+    cuts: UInt64s
     """thresholds / total in parts of 2**64, rounded down: uint64 [n]. Arbitrary where a column has no rest."""
 
     @classmethod
@@ -68,7 +68,7 @@ class AliasTable:
             chances[other] += Fraction(self.total - threshold, self.total * n)
         return chances
 
-    def draw(self, words: Words) -> Integers:
+    def draw(self, words: UInt64s) -> Integers:
         """One sample for each random word, uint64 to int64 of the same shape.
 
         Of word * n, which has 128 bits, the upper half is the column and the lower half the coin tossed in it (Lemire,
@@ -83,7 +83,7 @@ class AliasTable:
         return np.where(coins < self.cuts[columns], columns, self.others[columns])
 
 
-def _binary(parts: Integers, total: int) -> Words:
+def _binary(parts: Integers, total: int) -> UInt64s:
     """The first 64 binary digits of parts / total < 1, by long division, so many at once as an int64 has room for."""
     rest, digits, missing = parts, np.zeros(len(parts), dtype=np.uint64), 64
     while missing:

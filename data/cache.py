@@ -124,7 +124,7 @@ def image_keys(images: Images) -> NDArray[np.uint64]:
 
 
 def _index(home: Path, channels: int) -> NDArray[np.void]:
-    """What the cache holds, sorted by key; nothing where it is not there or not what it was."""
+    """What the cache holds, sorted by key; empty if it does not exist or is invalid."""
     try:
         with open(home / "index.npy", "rb") as file:
             index: NDArray[np.void] = np.lib.format.read_array(file, allow_pickle=False)

@@ -38,7 +38,7 @@ class ImageFolder:
             raise ValueError(f"channels must be 1 (grayscale) or 3 (RGB), not {channels}")
         folder = Path(root)
         if not folder.is_dir():
-            raise FileNotFoundError(f"the image folder {root} is not there")
+            raise FileNotFoundError(f"the image folder {root} does not exist")
         self.root = str(folder)
         self.channels: int = channels
         self.short_side = short_side

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Integers = NDArray[np.int64]
-Words = NDArray[np.uint64]
+UInt64s = NDArray[np.uint64]
 
 LARGEST = 2**40
 """The most samples a permutation can order: sides of its rectangle then fit in 20 bits, and no product overflows."""
@@ -59,7 +59,7 @@ def _bencode(part: str | int) -> bytes:
     return b"i%de" % operator.index(part)  # numpy's integers too, but not 1.0
 
 
-def keys(seed: int, *purpose: str | int, positions: Integers) -> Words:
+def keys(seed: int, *purpose: str | int, positions: Integers) -> UInt64s:
     """Give each position a 64-bit word of its own, whatever block it comes in: int64 to uint64 of the same shape.
 
     No two positions share a word. Raises ValueError for a negative position.
@@ -67,7 +67,7 @@ def keys(seed: int, *purpose: str | int, positions: Integers) -> Words:
     return _splitmix(key(seed, *purpose), _words(positions, 2**63)).reshape(np.shape(positions))
 
 
-def _splitmix(start: int, index: Words) -> Words:
+def _splitmix(start: int, index: UInt64s) -> UInt64s:
     """Outputs number `index`, from 0, of the generator SplitMix64 seeded with `start`; a bijection of 64-bit words.
 
     Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014, as in Vigna's splitmix64.c.
@@ -82,7 +82,7 @@ def _splitmix(start: int, index: Words) -> Words:
     return word
 
 
-def _words(positions: Integers, end: int) -> Words:
+def _words(positions: Integers, end: int) -> UInt64s:
     """Flatten positions to unsigned words, whose arithmetic wraps around, and see that they lie in range(end)."""
     words = np.asarray(positions, dtype=np.int64).reshape(-1).view(np.uint64)
     if words.max(initial=0) >= end:  # a negative position reads as a huge word
@@ -129,10 +129,10 @@ class Permutation:
         return np.argsort(_splitmix(self.key, np.arange(self.n, dtype=np.uint64)))
 
     @cached_property
-    def _round_keys(self) -> Words:
+    def _round_keys(self) -> UInt64s:
         return _splitmix(self.key, np.arange(ROUNDS, dtype=np.uint64))
 
-    def _shuffle(self, cells: Words) -> Words:
+    def _shuffle(self, cells: UInt64s) -> UInt64s:
         """Send cells of the rectangle through the rounds.
 
         The round function takes the middle of a square, as Widynski, "Squares: a fast counter-based RNG", 2020, and

@@ -1,4 +1,4 @@
-"""Images and the numbers that are to be read off them: for regression."""
+"""Datasets for regression: images and the numbers to predict from them."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ from drumbeat.data.tables import Table, found, short
 
 
 class FillLevel:
-    """`n` pictures of vessels as simple as can be, drawn when they are asked for: black, white from the top down to a
-    random level. (PIL image, gray, and level) by index; the level is a share of the height, float32 [1] in [0, 1).
+    """`n` synthetic images of a vessel, drawn on access: black, and white from the top down to a random level. By
+    index: (grayscale PIL image, level). The level is a fraction of the height, float32 [1] in [0, 1).
 
-    A picture depends on its index and the `seed` alone. Sets of other seeds are other pictures.
+    An image depends only on its index and the `seed`. Datasets with different seeds have different images.
     """
 
     value_names = ("level",)
 
-    def __init__(self, *, n: int = 2000, side: int = 900, seed: int = 0) -> None:
-        if n < 0 or side < 1 or seed < 0:
-            raise ValueError(f"n and seed count from 0, side from 1, not {n}, {seed} and {side}")
+    def __init__(self, *, n: int = 2000, image_size: int = 900, seed: int = 0) -> None:
+        if n < 0 or image_size < 1 or seed < 0:
+            raise ValueError(f"n and seed must be at least 0 and image_size at least 1, not {n}, {seed} and "
+                             f"{image_size}")
         self.n = n
-        self.side = side
+        self.image_size = image_size
         self.seed = seed
 
     def __len__(self) -> int:
@@ -45,30 +46,31 @@ class FillLevel:
     def __getitem__(self, index: int) -> tuple[Image.Image, Tensor]:
         """Raises IndexError outside 0 to n - 1."""
         if not 0 <= index < self.n:
-            raise IndexError(f"picture {index} does not lie in 0 to {self.n - 1}")
+            raise IndexError(f"image {index} is not in 0 to {self.n - 1}")
         level = (key(self.seed, "level", index) >> 11) / 2**53
-        pixels = np.zeros((self.side, self.side), np.uint8)
-        pixels[:int(level * self.side)] = 255
+        pixels = np.zeros((self.image_size, self.image_size), np.uint8)
+        pixels[:int(level * self.image_size)] = 255
         return Image.fromarray(pixels), torch.tensor([level], dtype=torch.float32)
 
     def fingerprint(self) -> dict[str, str]:
-        return {"files": f"fill level 1, side {self.side}, seed {self.seed}", "times": ""}
+        return {"files": f"fill level 1, image size {self.image_size}, seed {self.seed}", "times": ""}
 
 
 class ImageRegression:
-    """The rows of a CSV, TSV or JSON-lines file as (PIL image, float32 [V]) by index: an image file and its numbers.
+    """The rows of a CSV, TSV or JSON-lines file: (PIL image, float32 [V]) by index.
 
-    `image` is the column with the files, relative to the folder `root`, or else to the folder that the table is in;
-    `columns` names that of each number. Images are read as `drumbeat.data.images.read_pixels` says.
+    `image` is the column with the image files. Relative paths start from the folder `root`, by default the folder of
+    the table. `columns` are the columns with the V numbers to predict. Images are read by
+    `drumbeat.data.images.read_pixels`.
 
-    Raises `FileNotFoundError` for a table that is not there; and `ValueError`, with the line and the column, for a
-    number that is none and an image that is not there.
+    Raises `FileNotFoundError` if the table does not exist; and `ValueError`, which names the line and the column, for
+    an invalid number or a missing image.
     """
 
     def __init__(self, *, file: str, columns: Sequence[str], image: str = "file", root: str | None = None,
                  channels: Literal[1, 3] = 3) -> None:
         if isinstance(columns, str) or not columns:
-            raise ValueError(f"columns is a list of one column or more, not {columns!r}")
+            raise ValueError(f"columns must be a list of one column or more, not {columns!r}")
         self.file = found(file)
         self.root = self.file.parent if root is None else Path(root)
         self.channels: int = channels
@@ -81,22 +83,22 @@ class ImageRegression:
         for row, name in enumerate(files):
             if not (self.root / name).is_file():
                 raise table.fault(row, image, f"there is no image {short(name)} in {self.root}",
-                                  "correct it, remove the row, or say where the images are: root")
+                                  "correct it, remove the row, or give the folder of the images as root")
         self.paths = PackedStrings(files)
-        """As the table has them."""
+        """As in the table."""
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, Tensor]:
-        """Raises `ValueError` that names the file where it cannot be decoded."""
+        """Raises `ValueError`, which names the file, if the image cannot be decoded."""
         return Image.fromarray(self._pixels(index)), torch.from_numpy(self.targets[index].copy())
 
     def _pixels(self, index: int) -> Pixels:
         return read_pixels(str(self.root / self.paths[index]), channels=self.channels)
 
     def names(self) -> Sequence[str]:
-        """What each sample is called: its image, as the table has it."""
+        """The name of each sample: its image file as in the table."""
         return self.paths
 
     def fingerprint(self) -> dict[str, str]:
@@ -114,7 +116,7 @@ def _joined(blocks: Sequence[list[str]]) -> list[str]:
 
 
 def _numbers(table: Table, name: str, column: Sequence[str]) -> NDArray[np.float64]:
-    """A column as numbers, [n]. Raises ValueError with the line of the first that is none."""
+    """A column as numbers, [n]. Raises ValueError, which names the line of the first invalid number."""
     values = np.empty(len(column))
     for row, text in enumerate(column):
         try:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drumbeat.data.loader import Samples
-from drumbeat.data.order import Integers, Words, key
+from drumbeat.data.order import Integers, UInt64s, key
 from drumbeat.data.sampling import labels_of
 
 TOLERANCE = Fraction(1, 10**9)
@@ -152,7 +152,7 @@ def _names(of: Any) -> list[str]:
     return names
 
 
-def _hashes(names: Iterable[str], hash_key: bytes) -> Words:
+def _hashes(names: Iterable[str], hash_key: bytes) -> UInt64s:
     """BLAKE2b (RFC 7693), keyed, of each name: uint64 [n]. File names may hold bytes that are no UTF-8."""
     start = blake2b(key=hash_key, digest_size=8)
 
@@ -179,7 +179,7 @@ def _groups(names: list[str], group: str) -> list[str]:
     return [name if text is None else text for text, name in zip(texts, names, strict=True)]
 
 
-def _ranked(words: Words, labels: Integers, start: Fraction, end: Fraction) -> NDArray[np.bool_]:
+def _ranked(words: UInt64s, labels: Integers, start: Fraction, end: Fraction) -> NDArray[np.bool_]:
     """Whether a sample's rank in its class, by hash, lies from `start` to `end` of the class: bool [n]."""
     by_rank = np.lexsort((words, labels))  # samples of the same name stay in the order of the set
     sizes = np.bincount(labels)

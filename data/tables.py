@@ -33,7 +33,7 @@ def found(file: str) -> Path:
     if path.is_dir():
         raise ValueError(f"{file} is a folder, and this must be a file")
     if not path.is_file():
-        raise FileNotFoundError(f"the file {file} is not there")
+        raise FileNotFoundError(f"the file {file} does not exist")
     return path
 
 

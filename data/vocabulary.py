@@ -1,4 +1,4 @@
-"""Words: a vocabulary, how a text is split into its words, and vectors that others have learnt for them."""
+"""The vocabulary of a text model: how a text is split into words, their numbers, and pretrained word vectors."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from drumbeat.data.store import built, digest
 from drumbeat.data.tables import Table, found, short
 
 WORD = r"\w+|[^\w\s]"
-"""Letters, their marks, digits and underscores that stand together; or one of anything else that is not a space."""
+"""A run of letters (with their marks), digits and underscores; or any other single character that is not a space."""
 
 PADDING, UNKNOWN, START, END = "<pad>", "<unk>", "<start>", "<end>"
 
 
-class Words:
-    """A vocabulary, and how a text is split into its words.
+class Vocabulary:
+    """The words of a training file and their numbers (token ids).
 
-    It is learnt from the column `text` of `file`: a word is a run of letters and digits, or a single mark or symbol,
-    and those that occur at least `min_frequency` times are numbered from the most frequent down (ties by the word), the
-    first `max_words` of them if that is given. 0 is padding and 1 any other word; with `start_and_end`, 2 opens and 3
-    closes each text. The same file and arguments give the same bytes, and are learnt once: a validation set names the
-    training file here, and so gets the training set's vocabulary.
+    The vocabulary is built from the column `text` of `file`. A word is a run of letters and digits, or a single mark or
+    symbol. Words that occur at least `min_frequency` times are numbered by descending frequency (ties in alphabetical
+    order), and `max_words` limits how many are kept. Number 0 is padding and 1 stands for an unknown word. With
+    `start_and_end`, number 2 is put before each text and 3 after it. The same file and arguments give the same bytes.
+    The result is cached. For a validation set, name the training file here, so that both sets share one vocabulary.
 
-    If `file` is a tokenizer.json of the `tokenizers` library, that is used as it is, and the other arguments are idle.
+    If `file` is a tokenizer.json of the `tokenizers` library, it is used as it is, and the other arguments are ignored.
     """
 
     def __init__(self, *, file: str, text: str = "text", lower: bool = True, min_frequency: int = 2,
                  max_words: int | None = None, start_and_end: bool = False, quoted: bool | None = None,
                  cache: str | None = None) -> None:
-        """`quoted` and `cache` are those of `Texts`.
+        """`quoted` and `cache` have the same meaning as in `Texts`.
 
-        Raises FileNotFoundError for a file that is not there, and ValueError for one that cannot be read as it should.
+        Raises FileNotFoundError if the file does not exist, and ValueError if it is not in the expected format.
         """
         if min_frequency < 1 or (max_words is not None and max_words < 1):
-            raise ValueError(f"min_frequency and max_words count from 1, not {min_frequency} and {max_words}")
+            raise ValueError(f"min_frequency and max_words must be at least 1, not {min_frequency} and {max_words}")
         path = found(file)
         if not _is_tokenizer(path):
             table = Table(path, quoted)
@@ -57,14 +57,14 @@ class Words:
                        ).save(str(folder / "tokenizer.json"))
 
             recipe = (text, lower, min_frequency, max_words, specials, table.quoted)
-            path = built(path, "words", recipe, learn, cache) / "tokenizer.json"
+            path = built(path, "vocabulary", recipe, learn, cache) / "tokenizer.json"
         self._use(path.read_text("utf-8"), str(path))
 
     def _use(self, description: str, file: str) -> None:
         self.file = file
         self._description = description
         self.fingerprint = digest(description)
-        """Of the vocabulary and of how texts are split, 16 hexadecimal digits."""
+        """A digest of the vocabulary and of how texts are split: 16 hexadecimal digits."""
         try:
             self._tokenizer = Tokenizer.from_str(description)
         except Exception as error:  # the library raises nothing narrower
@@ -85,7 +85,7 @@ class Words:
             if (number := self._tokenizer.token_to_id(name)) is not None:
                 return int(number)
         raise ValueError(f"{self.file} has no {' or '.join(names)} in its vocabulary; add one, "
-                         "or let Words learn a vocabulary: file: train.csv")
+                         "or build a vocabulary from the training texts: file: train.csv")
 
     def __getstate__(self) -> tuple[str, str]:
         return self._description, self.file
@@ -95,7 +95,7 @@ class Words:
 
     @property
     def size(self) -> int:
-        """Words in the vocabulary, V, special ones too: every number lies in range(V)."""
+        """The number of words, V, including the special ones: every number is in range(V)."""
         return len(self._by_number)
 
     @cached_property
@@ -107,22 +107,22 @@ class Words:
         return by_number
 
     def words(self) -> list[str]:
-        """The vocabulary: word number i at i."""
+        """All words: the word with number i is at index i."""
         return list(self._by_number)
 
     def encode(self, text: str) -> NDArray[np.int32]:
-        """The numbers of a text's words, int32 [T]; T is never 0, as a text without words counts as an unknown one."""
+        """The numbers of a text's words, int32 [T]. T is at least 1: a text without words becomes one unknown word."""
         return self.encode_all([text])[0]
 
     def encode_all(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], Integers]:
-        """Many texts, on all cores: the numbers of their words in one row, int32, and their lengths, int64 [n]."""
+        """Encodes many texts on all cores: their word numbers, concatenated (int32), and their lengths (int64 [n])."""
         rows = [encoded.ids for encoded in self._tokenizer.encode_batch_fast(texts)]
         rows = [row if len(row) > self._added else self._empty for row in rows]
         lengths = np.fromiter(map(len, rows), np.int64, len(rows))
         return np.fromiter(chain.from_iterable(rows), np.int32, int(lengths.sum())), lengths
 
     def save(self, path: str) -> None:
-        """Write it as a tokenizer.json, to be named as `file` elsewhere."""
+        """Writes a tokenizer.json, which can be given as `file`."""
         Path(path).write_text(self._description, "utf-8")
 
 
@@ -137,7 +137,7 @@ def _learn(table: Table, text: str, *, lower: bool, least: int, most: int | None
     learnt = sorted(tokenizer.get_vocab().items(), key=lambda pair: pair[1])
     if not learnt:
         raise ValueError(f"{table.path}, column {text!r}: no word occurs {least} times; lower min_frequency")
-    # The specials are no "added tokens", which would be found in the texts: punctuation splits "<pad>" in three.
+    # The special words are not "added tokens", which would match in texts. Punctuation splits "<pad>" in three.
     numbers = {word: number for number, word in enumerate([*specials, *(word for word, _ in learnt)])}
     tokenizer.model = models.WordLevel(vocab=numbers, unk_token=UNKNOWN)
     if START in specials:
@@ -147,7 +147,8 @@ def _learn(table: Table, text: str, *, lower: bool, least: int, most: int | None
 
 
 def _is_tokenizer(path: Path) -> bool:
-    """Whether a .json file is a tokenizer.json: its first line is no JSON yet, or all of it, with a model in it."""
+    """Whether a .json file is a tokenizer.json and not JSON lines: its first line is not a whole JSON value, or is an
+    object with a section "model"."""
     if path.suffix.lower() != ".json":
         return False
     with path.open("rb") as file:
@@ -162,37 +163,37 @@ class Vectors(NamedTuple):
     """Pretrained vectors for a vocabulary of V words."""
 
     values: Tensor
-    """float32 [V, D]; zero for a word that has none."""
+    """float32 [V, D]; zeros for a word without a vector."""
     found: Tensor
-    """bool [V]: which words have one."""
+    """bool [V]: which words have a vector."""
     coverage: float
-    """The share of the words that have one, special ones not counted, 0 to 1."""
+    """The fraction of the words that have a vector, from 0 to 1, not counting special words."""
 
 
-def glove(file: str, words: Words) -> Vectors:
-    """Read the vectors of a vocabulary from a text file of GloVe or fastText: a word and D numbers a line.
+def glove(file: str, vocabulary: Vocabulary) -> Vectors:
+    """Reads the vectors of a vocabulary from a GloVe or fastText text file: a word and D numbers on each line.
 
-    The file is read line by line, so that only the vectors kept take memory; how many words have one is told on stderr.
-    A word that stands twice counts where it stands first. Raises FileNotFoundError, and ValueError with the line, for a
-    file that is not like this.
+    The file is read line by line, so only the vectors that are kept take memory. The number of words with a vector is
+    printed to stderr. If a word occurs twice in the file, the first vector counts. Raises FileNotFoundError, and
+    ValueError, which names the line, if the file is not in this format.
     """
     path = found(file)
-    specials = {words.padding, words.unknown, words.start, words.end}
-    numbers = {word.encode(): number for number, word in enumerate(words.words()) if number not in specials}
+    specials = {vocabulary.padding, vocabulary.unknown, vocabulary.start, vocabulary.end}
+    numbers = {word.encode(): number for number, word in enumerate(vocabulary.words()) if number not in specials}
     wanted = len(numbers)
-    has = torch.zeros(words.size, dtype=torch.bool)
+    has = torch.zeros(vocabulary.size, dtype=torch.bool)
     values = np.empty((0, 0), np.float32)
     with path.open("rb") as lines:
         for line, row in enumerate(lines, 1):
             if not len(values):
                 if line == 1 and len(row.split()) == 2:
-                    continue  # fastText's heading: how many words, how many numbers
-                values = np.zeros((words.size, max(1, len(row.split()) - 1)), np.float32)
+                    continue  # fastText's header: the number of words and of dimensions
+                values = np.zeros((vocabulary.size, max(1, len(row.split()) - 1)), np.float32)
             if row.partition(b" ")[0] not in numbers:
                 continue
             word, *parts = row.rstrip().rsplit(b" ", values.shape[1])
             if b" " in word:
-                continue  # some "words" of Common Crawl are several
+                continue  # some entries of the Common Crawl vectors are several words
             try:
                 values[numbers[word]] = np.fromiter(map(float, parts), np.float32, values.shape[1])
             except ValueError:

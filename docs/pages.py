@@ -1,6 +1,8 @@
 """A page for each shipped config: what its file opens with, as Markdown, and a list of them all.
 
     python -m docs.pages      after a config was added or its header changed; a test fails until then
+
+It also writes the tables anew that other pages have from the code (`docs/tables.py`).
 """
 
 from __future__ import annotations
@@ -8,6 +10,8 @@ from __future__ import annotations
 import re
 from itertools import takewhile
 from pathlib import Path
+
+from docs import tables
 
 FOLDER = Path(__file__).resolve().parent / "configs"
 CONFIGS = FOLDER.parent.parent / "configs"
@@ -51,7 +55,7 @@ def _page(name: str, title: str, paragraphs: list[tuple[str, list[str]]], names:
     for label, lines in paragraphs:
         if label == "Run":
             commands = list(takewhile(COMMAND.match, lines))
-            parts += [f"**{label}**", "\n".join(["```", *commands, "```"])]
+            parts += [f"**{label}**", "\n".join(['```bash test="long"', *commands, "```"])]
             parts += [_prose(rest, others)] if (rest := " ".join(lines[len(commands):])) else []
         elif lines[0].startswith("- "):
             items = " ".join(lines).removeprefix("- ").split(" - ")
@@ -80,14 +84,16 @@ def _link(word: str, others: list[str]) -> str:
 
 
 def main() -> None:
-    """Writes the pages, and removes those of configs that are gone."""
+    """Writes the pages and tables, and removes the pages of configs that are gone."""
     FOLDER.mkdir(exist_ok=True)
     texts = pages()
     for stale in {path.name for path in FOLDER.glob("*.md")} - texts.keys():
         (FOLDER / stale).unlink()
     for name, text in texts.items():
         (FOLDER / name).write_text(text, encoding="utf-8")
-    print(f"{len(texts)} pages in {FOLDER}")
+    for page in tables.pages():
+        page.write_text(tables.filled(page.read_text(encoding="utf-8")), encoding="utf-8")
+    print(f"{len(texts)} pages in {FOLDER}, and the tables of {len(list(tables.pages()))} others")
 
 
 if __name__ == "__main__":

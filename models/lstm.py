@@ -1,4 +1,4 @@
-"""A recurrent network that reads texts."""
+"""An LSTM for texts."""
 
 from __future__ import annotations
 
@@ -10,56 +10,56 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 
 class HasValues(Protocol):
-    """Pretrained word vectors, as `drumbeat.data.glove` gives them."""
+    """Pretrained word vectors, as `drumbeat.data.glove` returns them."""
 
     values: Tensor
-    """float32 [V, D]; zero for a word that has none."""
+    """float32 [V, D]; zeros for a word without a vector."""
     found: Tensor
-    """bool [V]: which words have one."""
+    """bool [V]: which words have a vector."""
 
 
 class LSTM(nn.Module):
-    """Word vectors, an LSTM over them, and a linear layer on its last hidden state.
+    """An embedding, an LSTM, and a linear layer on the last hidden state.
 
-    Texts as (ids int64 [N, T], lengths int64 [N]) -> logits [N, classes]. The sequences are packed, so that padding is
-    never read: the last state is that of a text's own last word, and in the other direction of its first. With
-    `bidirectional` both are put side by side, twice `hidden` wide. Dropout stands between the layers and before the
-    linear one. Packing reads the lengths on the CPU: leave them there, so that the host need not wait for a GPU.
+    Texts (ids int64 [N, T], lengths int64 [N]) -> logits [N, classes]. The sequences are packed, so padding is never
+    read: the last hidden state belongs to a text's last word (to its first word in the backward direction). With
+    `bidirectional`, both states are concatenated: 2 * `hidden_size` values. Dropout is applied between the LSTM layers
+    and before the linear layer. Packing reads the lengths on the CPU. Keep them there, or the host waits for the GPU.
 
-    `vocabulary` is the number of words, `padding` the number of the padding, `embedding` the width of a word's vector.
-    With `vectors`, the words that have one start from it. Raises `ValueError` where they are of another vocabulary or
-    width.
+    `vocab_size`, `padding_idx`, `embedding_dim`, `hidden_size` and `num_layers` have the same meaning as in
+    `torch.nn.Embedding` and `torch.nn.LSTM`. With `vectors`, words that have a pretrained vector start from it. Raises
+    `ValueError` if the shape of the vectors does not fit the embedding.
     """
 
-    def __init__(self, *, vocabulary: int, classes: int, padding: int = 0, embedding: int = 100, hidden: int = 256,
-                 layers: int = 1, bidirectional: bool = False, dropout: float = 0.5,
+    def __init__(self, *, vocab_size: int, classes: int, padding_idx: int = 0, embedding_dim: int = 100,
+                 hidden_size: int = 256, num_layers: int = 1, bidirectional: bool = False, dropout: float = 0.5,
                  vectors: HasValues | None = None) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(vocabulary, embedding, padding_idx=padding)
+        self.embedding = nn.Embedding(vocab_size, embedding_dim, padding_idx=padding_idx)
         if vectors is not None:
             self._start_from(vectors)
-        self.lstm = nn.LSTM(embedding, hidden, num_layers=layers, bidirectional=bidirectional, batch_first=True,
-                            dropout=dropout if layers > 1 else 0.0)
+        self.lstm = nn.LSTM(embedding_dim, hidden_size, num_layers=num_layers, bidirectional=bidirectional,
+                            batch_first=True, dropout=dropout if num_layers > 1 else 0.0)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(hidden * (1 + bidirectional), classes)
+        self.head = nn.Linear(hidden_size * (1 + bidirectional), classes)
 
     def forward(self, texts: tuple[Tensor, Tensor]) -> Tensor:
         if isinstance(texts, Tensor):
             raise TypeError(f"this model reads texts, (ids, lengths), and was given one tensor {list(texts.shape)}")
         ids, lengths = texts
-        lengths, order = lengths.cpu().sort(descending=True)  # torch would copy the order to a GPU and wait for it
+        lengths, order = lengths.cpu().sort(descending=True)  # otherwise torch copies the order to the GPU and waits
         order = (order.pin_memory() if ids.device.type == "cuda" else order).to(ids.device, non_blocking=True)
         packed = pack_padded_sequence(self.embedding(ids[order]), lengths, batch_first=True)
-        _, (last, _) = self.lstm(packed)  # [layers * directions, N, hidden], the last layer at the end
+        _, (last, _) = self.lstm(packed)  # [num_layers * directions, N, hidden_size]; the last layer comes last
         state = torch.cat([last[-2], last[-1]], dim=1) if self.lstm.bidirectional else last[-1]
         return self.head(self.dropout(state[order.argsort()]))  # type: ignore[no-any-return]
 
     def _start_from(self, vectors: HasValues) -> None:
         weight = self.embedding.weight
         if vectors.values.shape != weight.shape:
-            raise ValueError(f"the vectors are {list(vectors.values.shape)} (words, width), the embedding is "
-                             f"{list(weight.shape)}; take those of the same words, and model.embedding="
-                             f"{vectors.values.shape[1]}")
+            raise ValueError(f"the vectors have shape {list(vectors.values.shape)} (words, dimensions), the embedding "
+                             f"has {list(weight.shape)}; use vectors of the same vocabulary, and "
+                             f"model.embedding_dim={vectors.values.shape[1]}")
         with torch.no_grad():
             has = vectors.found[:, None].to(weight.device)
             weight.copy_(torch.where(has, vectors.values.to(weight.device), weight))

@@ -1,4 +1,4 @@
-"""Torchvision networks with a head of our own, for transfer learning."""
+"""Torchvision networks with a new classification head, for transfer learning."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torchvision import models
 
 
 class ConcatPool(nn.Module):
-    """Features [N, C, H, W] -> [N, 2C]: each channel's maximum, then its mean, over the picture.
+    """Features [N, C, H, W] -> [N, 2C]: the maximum of each channel over the image, then the mean.
 
-    `max` over the flattened picture instead of AdaptiveMaxPool2d, whose backward has no deterministic CUDA kernel.
+    It flattens the image and takes `max`, because AdaptiveMaxPool2d's backward pass has no deterministic CUDA kernel.
     """
 
     def forward(self, features: Tensor) -> Tensor:
@@ -24,13 +24,15 @@ class ConcatPool(nn.Module):
 
 
 class ResNet50ConcatPool(nn.Module):
-    """ResNet-50 up to its last convolution (`backbone`), and a classifier of two layers on pooled features (`head`).
+    """ResNet-50 without its pooling and last layer (`backbone`), and two linear layers on pooled features (`head`).
 
-    Images float [N, 3, H, W] -> logits [N, classes]. `weights` is a name of torchvision's (IMAGENET1K_V1), a file of a
-    ResNet-50's weights (.pth, .pt, .safetensors), or None to start from random ones.
+    Images float [N, 3, H, W] -> logits [N, classes]. `weights` is one of torchvision's names (IMAGENET1K_V1), a file
+    with the weights of a ResNet-50 (.pth, .pt, .safetensors), or None for random weights. `hidden_size` is the width
+    between the linear layers.
     """
 
-    def __init__(self, *, classes: int, weights: str | None = None, dropout: float = 0.5, hidden: int = 512) -> None:
+    def __init__(self, *, classes: int, weights: str | None = None, dropout: float = 0.5,
+                 hidden_size: int = 512) -> None:
         super().__init__()
         network = models.resnet50()
         if weights is not None:
@@ -40,8 +42,8 @@ class ResNet50ConcatPool(nn.Module):
         width = 2 * network.fc.in_features
         self.head = nn.Sequential(
             ConcatPool(), nn.Flatten(),
-            nn.BatchNorm1d(width), nn.Dropout(dropout), nn.Linear(width, hidden), nn.ReLU(),
-            nn.BatchNorm1d(hidden), nn.Dropout(dropout), nn.Linear(hidden, classes),
+            nn.BatchNorm1d(width), nn.Dropout(dropout), nn.Linear(width, hidden_size), nn.ReLU(),
+            nn.BatchNorm1d(hidden_size), nn.Dropout(dropout), nn.Linear(hidden_size, classes),
         )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -49,10 +51,10 @@ class ResNet50ConcatPool(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """ResNet-18 up to its mean over the picture (`backbone`), and one linear layer of our own (`head`).
+    """ResNet-18 up to and including its average pooling (`backbone`), and a new linear layer (`head`).
 
-    Images float [N, 3, H, W] -> outputs [N, classes]: logits, or one value for a regression. `weights` as in
-    `ResNet50ConcatPool`.
+    Images float [N, 3, H, W] -> outputs [N, classes]: logits, or values for a regression. `weights` has the same
+    meaning as in `ResNet50ConcatPool`.
     """
 
     def __init__(self, *, classes: int, weights: str | None = None) -> None:
@@ -71,12 +73,13 @@ class ResNet18(nn.Module):
 def load_weights(network: nn.Module, weights: str, known: Any) -> None:
     """Loads `weights` (a name in torchvision's enum `known`, or a file) into `network`, in place.
 
-    A name is read from torch's cache, or fetched into it. Raises `FileNotFoundError` that says where to put the file
-    where it can be neither, and `ValueError` for an unknown name or weights of another network.
+    Named weights are read from torch's cache, or downloaded to it. Raises `FileNotFoundError`, which says where to put
+    the file, if they can be neither read nor downloaded; and `ValueError` for an unknown name or weights that do not
+    fit the network.
     """
     path = Path(weights) if weights.endswith((".pth", ".pt", ".safetensors")) else fetch_weights(weights, known)
     if not path.is_file():
-        raise FileNotFoundError(f"the weights file {path} is not there")
+        raise FileNotFoundError(f"the weights file {path} does not exist")
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
@@ -88,13 +91,13 @@ def load_weights(network: nn.Module, weights: str, known: Any) -> None:
         network.load_state_dict(state, assign=on_meta)
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip()
-        raise ValueError(f"the weights in {path} are not this network's: {reason}") from None
+        raise ValueError(f"the weights in {path} do not fit this network: {reason}") from None
 
 
 def fetch_weights(name: str, known: Any) -> Path:
-    """The file of torchvision's weights `name` in torch's cache, downloaded if it is not there."""
+    """The file with torchvision's weights `name` in torch's cache; it is downloaded if necessary."""
     if name not in known.__members__:
-        raise ValueError(f"no weights '{name}': there are {', '.join(known.__members__)}, or a file, or null")
+        raise ValueError(f"unknown weights '{name}': use {', '.join(known.__members__)}, a file, or null")
     url = known[name].url
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
     if not path.is_file():
@@ -103,8 +106,8 @@ def fetch_weights(name: str, known: Any) -> Path:
             torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rpartition("-")[2])
         except (OSError, RuntimeError) as error:
             raise FileNotFoundError(
-                f"the weights {name} are neither in torch's cache nor to be fetched ({error}).\n"
-                f"Fetch {url} where there is internet and put it at {path}, give a file (model.weights=FILE), "
-                f"or train from scratch (model.weights=null)"
+                f"the weights {name} are not in torch's cache, and the download failed ({error}).\n"
+                f"Download {url} on a machine with internet access and put it at {path}, give a file "
+                f"(model.weights=FILE), or train from scratch (model.weights=null)"
             ) from None
     return path

@@ -28,8 +28,8 @@ SMALL: dict[str, Sequence[str]] = {
     "resnet18_fill_level": ["data.train.n=2", "data.validation.n=2"],
     "resnet18_fill_level_fast": ["data.train.n=32", "data.validation.n=20"],
     "lstm_news": ["phases.train.epochs=1", "batch_size=16"],
-    "multilayer_lstm_news": ["phases.train.epochs=1", "batch_size=16", "model.hidden=32"],
-    "bilstm_news": ["phases.train.epochs=1", "batch_size=16", "model.hidden=32"],
+    "multilayer_lstm_news": ["phases.train.epochs=1", "batch_size=16", "model.hidden_size=32"],
+    "bilstm_news": ["phases.train.epochs=1", "batch_size=16", "model.hidden_size=32"],
 }
 """The shipped configs of this kind, each with what makes it train for a second or two."""
 

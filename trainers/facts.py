@@ -1,6 +1,6 @@
 """What a model is sized by and only the data knows: `classes: from_data` in a config's model.
 
-    model: {_target_: drumbeat.models.LSTM, vocabulary: from_data, classes: from_data, padding: from_data}
+    model: {_target_: drumbeat.models.LSTM, vocab_size: from_data, classes: from_data, padding_idx: from_data}
 
 An argument that says `from_data` gets the training set's fact of the same name: `classes`, from its names of classes,
 labels or values, and whatever else its attribute `facts` holds. A checkpoint keeps the facts, so that the model can be

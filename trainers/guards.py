@@ -1,7 +1,8 @@
-"""What must not go on unnoticed: a loss that is no number, and ranks that have drifted apart."""
+"""Checks that end a run before it goes wrong unnoticed: NaN or Inf losses, and ranks whose weights differ."""
 
 from __future__ import annotations
 
+import math
 import operator
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -18,12 +19,12 @@ SHOWN = 8
 
 
 class NotFiniteError(Exception):
-    """A step's gradient is no finite number. It was not taken: weights and buffers are as before it. Tried again, the
-    same samples with the same weights would give the same."""
+    """The gradient of a step is NaN or Inf. The step was not taken: weights and buffers are as before it. A restart
+    would fail at the same step, because the same samples and weights give the same gradient."""
 
 
 class DivergedError(Exception):
-    """The ranks' weights differ, which they never may."""
+    """The weights of the ranks differ."""
 
 
 class Buffers:
@@ -110,16 +111,18 @@ def as_integers(tensor: Tensor) -> Tensor:
     return tensor.detach().as_strided((span if tensor.numel() else 0,), (1,)).view(INTEGERS[tensor.element_size()])
 
 
-def not_finite(step: int, loss: Tensor, batch: Batch, rank: int) -> NotFiniteError:
-    """The error of one rank at the run's step number `step`. The rank whose own loss is no number names its samples; of
-    the others the average of the gradients has told."""
-    if bool(torch.isfinite(loss)):
-        return NotFiniteError(f"another rank's loss is not finite at step {step}")
+def not_finite(step: int, loss: Tensor, batch: Batch, world: World) -> NotFiniteError:
+    """The error of this rank when the gradient of the run's step number `step`, averaged over the ranks, is not finite.
+    It names this rank's samples, unless the cause may be another rank."""
+    value = float(loss)
+    finite = math.isfinite(value)
+    if finite and world.size > 1:
+        return NotFiniteError(f"NaN or Inf gradient at step {step}; the loss of rank {world.rank} is finite")
     positions, indices = batch.positions.tolist(), batch.indices.tolist()
     pairs = [f"{position} (sample {index})" for position, index in zip(positions, indices, strict=True)]
     more = f" and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else ""
-    return NotFiniteError(f"the loss is {float(loss)} at step {step} of rank {rank}; positions "
-                          f"{', '.join(pairs[:SHOWN])}{more}")
+    return NotFiniteError(f"NaN or Inf {'gradient' if finite else 'loss'} at step {step} on rank {world.rank}: the "
+                          f"loss is {value:.6g}; positions {', '.join(pairs[:SHOWN])}{more}")
 
 
 def weights_digest(model: nn.Module) -> Tensor:

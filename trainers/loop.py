@@ -150,7 +150,7 @@ class Training:
     def _validate(self, runner: PhaseRunner) -> float | None:
         """Evaluates the validation set at an epoch boundary. Returns the metric that picks the best weights."""
         self.saver.settle(runner)
-        self.saver.progress, monitored = self.evaluator.validate(self.progress, runner.name)
+        self.saver.progress, monitored = self.evaluator.validate(self.progress, runner.name, self.log.pop_mean_loss())
         runner.train_mode()
         self.coordinator.look_again(self.progress.step)
         self.clock.spent("evaluating")

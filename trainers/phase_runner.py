@@ -7,6 +7,7 @@ apart in silence.
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -78,6 +79,8 @@ class PhaseRunner:
         self.skips = can_skip(self.optimizer)
         self.scheduler = make_scheduler(self.optimizer)
         self.replica = wrap(model, world)
+        self.lr = math.nan
+        """The learning rate of the first parameter group in the last `update`; the schedule may have advanced since."""
 
     def start(self, batch: Batch, checkpoint: Checkpoint | None) -> dict[str, Tensor]:
         """One discarded forward and backward, then the state of `checkpoint`, or the state as it was. Returns, on rank
@@ -131,6 +134,7 @@ class PhaseRunner:
 
         If the optimizer cannot skip a step on the device, the host waits for the check here.
         """
+        self.lr = float(self.optimizer.param_groups[0]["lr"])
         check = None
         if self.checks_finite or self.clip_norm is not None:
             norm = nn.utils.get_total_norm([one.grad for one in self.trained if one.grad is not None])
@@ -173,11 +177,6 @@ class PhaseRunner:
                 self.scheduler.step(monitored)
         elif self.scheduler is not None and self.scheduler_every == "epoch":
             self.scheduler.step()
-
-    @property
-    def lr(self) -> float:
-        """The learning rate of the first parameter group."""
-        return float(self.optimizer.param_groups[0]["lr"])
 
     def tensors(self) -> dict[str, Tensor]:
         return optimizer_tensors(self.optimizer, self.names)

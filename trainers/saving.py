@@ -66,7 +66,7 @@ class Saver:
         if last is None:
             return
         if not runner.settle(last.check):
-            error = not_finite(last.progress.step, last.loss, last.batch, self.world.rank)
+            error = not_finite(last.progress.step, last.loss, last.batch, self.world)
             if self.stops_at_nonfinite:
                 self.progress = last.progress
                 self.tracker.status(step=self.progress.step, phase_step=self.progress.phase_step)

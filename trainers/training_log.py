@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -13,11 +14,15 @@ from torch import Tensor
 
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.records import FirstStep
+from drumbeat.configs.text_fields import clock, wrapped
 from drumbeat.data.loader import Batch
 from drumbeat.data.order import Schedule
 from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.tracking import NullTracker, Tracker, contact_sheet
 from drumbeat.trainers.world import World
+
+SECONDS_BETWEEN_LINES = 15.0
+"""The least time between two lines about training in rank 0's log."""
 
 
 @dataclass
@@ -64,16 +69,25 @@ class TrainingLog:
         self.meter = Meter()
         self.recent: deque[Tensor] = deque(maxlen=smoothing_steps)
         """This rank's parts of the last losses."""
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=world.device)
+        """The sum of this rank's parts of the losses since the last evaluation."""
+        self.summed_steps = 0
         self.has_begun = False
+        self.phase = ""
+        self.printed_at = -math.inf
+        """When the last line was printed; the first point of a phase always is."""
 
     def start_phase(self, name: str, schedule: Schedule, seconds: dict[str, float]) -> None:
         """`seconds` are those of the run's clock."""
+        self.phase, self.printed_at = name, -math.inf
         self.tracker.status(phase=name, phase_steps=schedule.steps, seconds=seconds, steps=self.total_steps)
 
     def step(self, progress: Progress, loss: Tensor, *, samples: int, waited: float) -> None:
         """A step on so many samples, over all ranks, for whose batch this rank has waited so many seconds."""
         self.meter.add(samples, waited)
         self.recent.append(loss)
+        self.loss_sum += loss
+        self.summed_steps += 1
         if not self.has_begun and self.world.is_main:  # from this file one reads how long a restart took
             FirstStep(resumed_from=progress.step - 1, time=time.time()).write(self.first_step_file, durable=False)
         self.has_begun = True
@@ -92,9 +106,22 @@ class TrainingLog:
             position = progress.phase_step * schedule.batch_size
             epoch = min(position, schedule.samples) / schedule.n
             self.tracker.scalars(progress.step, {"train/loss": value, "train/lr": lr, "train/epoch": epoch, **speed})
-            self.tracker.status(steps=self.total_steps, loss=value, epoch=epoch,
-                                samples_per_second=speed["speed/samples_per_second"],
-                                eta_seconds=(self.total_steps - progress.step) * speed["speed/step_seconds"])
+            seconds_left = (self.total_steps - progress.step) * speed["speed/step_seconds"]
+            self.tracker.status(steps=self.total_steps, loss=value, epoch=epoch, eta_seconds=seconds_left,
+                                samples_per_second=speed["speed/samples_per_second"])
+            if time.monotonic() - self.printed_at >= SECONDS_BETWEEN_LINES:
+                self.printed_at = time.monotonic()
+                print(wrapped([self.phase, f"step {progress.step:,}/{self.total_steps:,}", f"loss {value:.4f}",
+                               f"lr {lr:.1e}", f"{speed['speed/samples_per_second']:,.0f}/s",
+                               f"{clock(seconds_left)} left"]), flush=True)
+
+    def pop_mean_loss(self) -> float:
+        """The mean training loss of all ranks in the steps since the last call, or since this attempt began. All ranks
+        call it."""
+        mean = float(self.world.all_reduce(self.loss_sum / max(1, self.summed_steps)))
+        self.loss_sum.zero_()
+        self.summed_steps = 0
+        return mean
 
     def inputs(self, progress: Progress, phase: str, batch: Batch) -> None:
         """Shows a batch as it enters the model, if it holds images."""

@@ -10,6 +10,7 @@ from typing import Literal
 from torch import nn
 
 from drumbeat.configs.run.checkpoint_records import Progress
+from drumbeat.configs.text_fields import metric_fields, wrapped
 from drumbeat.data.loader import Samples
 from drumbeat.trainers.account import check_left_out
 from drumbeat.trainers.build import Sets
@@ -46,9 +47,10 @@ class Evaluator:
     heartbeat: Callable[[], None] = lambda: None
     """Called after each batch."""
 
-    def validate(self, progress: Progress, phase: str) -> tuple[Progress, float | None]:
-        """Evaluates the weights as they are. Returns the progress with these metrics, as the best ones if they are, and
-        the metric that decides about that; None where there is no validation set."""
+    def validate(self, progress: Progress, phase: str, train_loss: float) -> tuple[Progress, float | None]:
+        """Evaluates the weights as they are, and prints the metrics and the mean training loss. Returns
+        the progress with these metrics, as the best ones if they are, and the monitored metric; None if there is no
+        validation set."""
         samples = self.sets.validation
         if samples is None:
             return progress, None
@@ -57,12 +59,14 @@ class Evaluator:
         evaluation = {"step": progress.step, "phase": phase, **metrics}
         best = evaluation if self._is_better(metrics, progress.best) else progress.best
         self.tracker.scalars(progress.step, {f"validation/{name}": value for name, value in metrics.items()})
-        self.tracker.status(now=True, validation=metrics)
+        self.tracker.status(now=True, validation=metrics, monitor=self.monitor, best=best.get(self.monitor))
         if self.world.is_main:
             self._show_mistakes(progress.step, samples, results)
-            words = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-            print(f"{phase}  step {progress.step}  validation  {words}"
-                  f"{'  best so far' if best is evaluation else ''}", flush=True)
+            first, *others = metric_fields({name: float(value) for name, value in metrics.items()},
+                                           self.monitor)
+            print(wrapped([phase, f"step {progress.step:,}", "validation",
+                           f"{first} (best so far)" if best is evaluation else first, *others,
+                           f"train loss {train_loss:.4f}"]), flush=True)
         return replace(progress, last=evaluation, best=best), metrics[self.monitor]
 
     def test(self) -> dict[str, float]:

@@ -98,6 +98,8 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
     progress = recall(checkpoint, sets, config, world)
     tracker = Tracker(run, attempt, step=progress.step, config_text=run.config.read_text(),
                       device=world.device) if world.is_main else NullTracker()
+    monitor = config.evaluation.monitor
+    tracker.status(monitor=monitor, best=progress.best.get(monitor))
     checkpoints.tell = partial(report_pause, tracker)
     start = AttemptStart.read(attempt.launch)  # none in debug
     if world.is_main and checkpoint:

@@ -19,6 +19,8 @@ FORMAT = 1
 
 STEP = re.compile("step-([0-9]{8,})")
 """The name of a checkpoint's folder."""
+QUARANTINED = "quarantined-"
+"""What comes before the name of a damaged checkpoint's folder, which no run resumes from."""
 
 
 def checkpoint_path(run: RunDir, step: int) -> Path:

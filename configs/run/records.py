@@ -71,6 +71,10 @@ class Heartbeat(Record):
     eta_seconds: float | None = None
     validation: dict[str, float] = field(default_factory=dict)
     """The newest metrics of the validation set."""
+    monitor: str = ""
+    """The validation metric that decides which weights are best (`evaluation.monitor`); '' before it is known."""
+    best: float | None = None
+    """The best value of that metric so far; None before the first evaluation."""
     seconds: dict[str, float] = field(default_factory=dict)
     """What the time went into: see `trainers/clock.py`."""
     gpu: dict[str, int] = field(default_factory=dict)

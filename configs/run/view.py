@@ -21,7 +21,7 @@ class View:
     attempt: Attempt | None
     """The newest one."""
     heartbeat: Heartbeat | None
-    """Of the newest attempt that has one: a run that is starting again has come as far as before."""
+    """Of the newest attempt that has one: a run that is restarting has progressed as far as before."""
     result: Result | None
 
     @classmethod
@@ -73,8 +73,14 @@ class View:
 
 
 def _newest_heartbeat(attempts: list[Attempt]) -> Heartbeat | None:
-    """The newest there is. An attempt before the newest does not wait for its disk any more, whatever it said last."""
+    """The newest heartbeat, with the training loss of the newest one that has a loss. An earlier attempt's speed, time
+    left, GPU memory and pause are of the past: they are left out."""
+    newest: Heartbeat | None = None
     for attempt in reversed(attempts):
-        if beat := Heartbeat.read(attempt.heartbeat):
-            return beat if attempt == attempts[-1] else replace(beat, paused="")
-    return None
+        beat = Heartbeat.read(attempt.heartbeat)
+        if beat and attempt != attempts[-1]:
+            beat = replace(beat, paused="", samples_per_second=None, eta_seconds=None, gpu={})
+        newest = replace(newest, loss=beat.loss) if newest and beat else newest or beat
+        if newest and newest.loss is not None:
+            break
+    return newest

@@ -26,7 +26,7 @@ CONSEQUENCES = re.compile(r"^(RuntimeError|Dist\w+|NotFiniteError): [\s\S]*(" + 
     r"Some NCCL operations have failed or timed out", r"Watchdog caught collective operation timeout",
     r"timed out in blocking wait", r"due to (a )?collective timeout", r"due to ProcessGroupNCCL watchdog hang",
     # our own
-    r"another rank's loss",
+    r"the loss of rank \d+ is finite",
 ]) + ")")
 """Errors of ranks that fail because another one has gone, hangs, or cannot be reached: their type and message. An
 OSError that says the same is about something else, such as a file server."""

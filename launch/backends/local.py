@@ -76,7 +76,7 @@ class Local(OnMachine):
     """This machine."""
 
     flag = ""
-    name = "here"
+    name = "local"
 
     def resources(self, machine: Machine) -> Machine:
         return machine

@@ -11,11 +11,14 @@ HELP = "list checkpoints"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
+    parser.add_argument("--json", action="store_true", help="all facts and all metrics, for a program")
 
 
 def run(args: argparse.Namespace) -> int:
+    from drumbeat.launch.runs.checkpoints import checkpoints_text, facts
     from drumbeat.launch.runs.find import find_run
-    from drumbeat.launch.runs.status import checkpoints_text
+    from drumbeat.launch.runs.listing import as_json
 
-    print(checkpoints_text(find_run(args.run, Path(args.runs))))
+    run = find_run(args.run, Path(args.runs))
+    print(as_json(facts(run)) if args.json else checkpoints_text(run))
     return 0

@@ -11,20 +11,23 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from drumbeat.configs.errors import hang
 from drumbeat.configs.layers import short
 from drumbeat.configs.run.determinism import claim
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.records import Heartbeat, Result, Saved, Status, Verdict
 from drumbeat.configs.run.view import View
+from drumbeat.configs.text_fields import clock
 from drumbeat.launch.backends.backend import backend_of, still_runs
 from drumbeat.launch.backends.contract import Backend, Submitted
 from drumbeat.launch.backends.processes import LAUNCHERS, processes_of
 from drumbeat.launch.backends.typed import command
 from drumbeat.launch.runs.logs import Tail
-from drumbeat.launch.runs.status import clock, end_of
+from drumbeat.launch.runs.rows import NO_BREAK, metrics_text, row
+from drumbeat.launch.runs.status import end_of
 
 LOOK_SECONDS = 0.25
+WIDTH = 11
+"""Of the labels."""
 EXIT_CODES = {"finished": 0, "stopped": 130, "cancelled": 130}
 """Any other end is a failure, and 1. 130 is what shells say of a program that was interrupted."""
 
@@ -32,13 +35,13 @@ EXIT_CODES = {"finished": 0, "stopped": 130, "cancelled": 130}
 def introduce(run: RunDir, processes: str) -> None:
     """What is about to run."""
     print(f"run        {run.path.parent.name}/{run.id}: {processes}\nfolder     {short(run.path)}", flush=True)
-    if words := claim(run):
-        print(f"note       {hang('', words, indent=11)}", flush=True)
+    if note := claim(run):
+        print(row("note", note, WIDTH), flush=True)
 
 
 def announce(run: RunDir, job: Submitted, backend: Backend) -> None:
     """What was started without a view, and what to type next."""
-    print(f"{'SLURM job' if backend.on_slurm else 'process':<11}{job.id}\n")
+    print(f"{'SLURM job' if backend.on_slurm else 'process':<{WIDTH}}{job.id}\n")
     print("\n".join(command(verb, run) for verb in ("status", "logs -f", "stop")), flush=True)
 
 
@@ -111,12 +114,12 @@ def conclude(view: View) -> int:
     run, state = view.run, str(view.state)
     words = view.verdict or f"at step {view.heartbeat.step if view.heartbeat else 0:,}"
     words = words.removeprefix(f"{state} ").removesuffix(": stopped")
-    rows = _finished(view) if state == "finished" else [(state, hang("", words, indent=11))]
+    rows = _finished(view) if state == "finished" else [(state, wrapped(words))]
     if state == "failed" and view.attempt is not None:
         rows += _where_it_failed(view.attempt)
     if state != "finished":
         rows.append(("resume", command("resume", run)))
-    print("\n".join(f"{name:<11}{text}" for name, text in rows), flush=True)
+    print("\n".join(f"{name:<{WIDTH}}{text}" for name, text in rows), flush=True)
     return EXIT_CODES.get(state, 1)
 
 
@@ -134,17 +137,23 @@ def _where_it_failed(attempt: Attempt) -> list[tuple[str, str]]:
 
 def _finished(view: View) -> list[tuple[str, str]]:
     run, result = view.run, view.result or Result(steps=0, samples_seen=0, overshoot=0)
+    monitor = view.heartbeat.monitor if view.heartbeat else ""
     rows = [("finished", f"{result.steps:,} step{'s' * (result.steps != 1)}, {samples_text(result)}")]
     for name, values in (("best", result.best), ("test", result.test)):
         if values:
-            numbers = "  ".join(f"{key} {value:.4f}" for key, value in values.items() if isinstance(value, float))
-            at = f"  (step {values['step']:,}, {values['phase']})" if "step" in values else ""
-            rows.append((name, numbers + at))
-    if words := claim(run):
-        rows.append(("note", hang("", words, indent=11)))
+            at = f" (step {values['step']:,}, {values['phase']})" if "step" in values else ""
+            rows.append((name, metrics_text(values, monitor) + at.replace(" ", NO_BREAK)))
+    if note := claim(run):
+        rows.append(("note", note))
+    rows = [(name, wrapped(text)) for name, text in rows]
     split = "" if result.test else f" --split {'validation' if result.best else 'train'}"
     return [*rows, ("result", short(run.result)), ("curves", command("tensorboard", run)),
             ("report", command("report", run)), ("evaluate", command("evaluate", run) + split)]
+
+
+def wrapped(text: str) -> str:
+    """A text wrapped beside a label. Paths and commands are not wrapped, so that they can be pasted."""
+    return row("", text, WIDTH)[WIDTH:]
 
 
 def samples_text(result: Result) -> str:

@@ -14,19 +14,24 @@ from drumbeat.configs.run.files import DamagedError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Heartbeat
 from drumbeat.configs.run.view import View
+from drumbeat.configs.text_fields import clock
 from drumbeat.configs.text_table import aligned, widths
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.local import SILENCE_SECONDS
 from drumbeat.launch.runs.goodput import goodput
-from drumbeat.launch.runs.status import clock, judged
+from drumbeat.launch.runs.status import judged
 
 MOST = 20
 """Runs in the table unless all are asked for."""
 
 COLORS = {"running": "green", "finished": "blue", "failed": "red", "paused": "yellow", "pending": "cyan",
           "preempted": "cyan", "damaged": "red"}
-COLUMNS = ("run", "name", "state", "where", "done", "loss", "samples/s", "eta")
-RIGHT = ("done", "loss", "samples/s", "eta")
+COLUMNS = ("run", "name", "state", "where", "done", "best", "train loss", "eta")
+"""`best` is the best value of the monitored metric so far, with its name; the speed is in `status` and in the JSON."""
+RIGHT = ("done", "train loss", "eta")
+
+SHORTEST_NAME, SHORTEST_BEST = 8, 12
+"""Characters that are left of a run's name, and of a metric with its value, at least."""
 
 T = TypeVar("T")
 
@@ -92,15 +97,12 @@ def row(view: View) -> tuple[str, ...]:
     """A run's line in the table. It is called by the letters its id ends with, which is enough to name it."""
     state, beat = view.state or "unknown", view.heartbeat or Heartbeat()
     silent = state in ("running", "paused") and view.silence() > SILENCE_SECONDS
-    final = (view.result.test or view.result.best) if view.result else {}
-    loss = final.get("loss", beat.loss)
-    running = state == "running"
     return (view.run.id.rpartition("-")[2], view.run.path.parent.name,
             f"silent {clock(view.silence())}" if silent else state, backend_of(view.where).label(view),
             f"{beat.step / beat.steps:.0%}" if beat.steps else "",
-            f"{loss:.4f}" if isinstance(loss, float) else "",
-            f"{beat.samples_per_second:,.0f}" if running and beat.samples_per_second is not None else "",
-            clock(beat.eta_seconds) if running and beat.eta_seconds is not None else "")
+            f"{beat.monitor} {beat.best:.4f}" if beat.best is not None else "",
+            f"{beat.loss:.4f}" if beat.loss is not None else "",
+            clock(beat.eta_seconds) if state == "running" and beat.eta_seconds is not None else "")
 
 
 def damaged_row(run: RunDir, words: str) -> tuple[str, ...]:
@@ -109,7 +111,7 @@ def damaged_row(run: RunDir, words: str) -> tuple[str, ...]:
 
 
 def _print(rows: Sequence[Sequence[str]], width: int | None = None) -> None:
-    """The table under its heads; where it has a width to fit, in colour and with long names cut."""
+    """The table with its header. With a width to fit: in colour, long names shortened."""
     table = [COLUMNS, *rows]
     right = [COLUMNS.index(name) for name in RIGHT]
     if width is None:
@@ -118,13 +120,25 @@ def _print(rows: Sequence[Sequence[str]], width: int | None = None) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    spaces = widths(table)
-    room = max(4, spaces[1] - max(0, sum(spaces) + 2 * len(spaces) - 2 - width))
-    cut = [[cell if number != 1 or len(cell) <= room else f"{cell[:room - 1]}…" for number, cell in enumerate(cells)]
-           for cells in table]
+    cut = fitted(table, width)
     state_at = sum(widths(cut)[:2]) + 4
     console = Console(highlight=False, soft_wrap=True)
     for number, (cells, line) in enumerate(zip(cut, aligned(cut, right), strict=True)):
         text = Text(line, style="" if number else "bold")
         text.stylize(COLORS.get(cells[2], "") if number else "", state_at, state_at + len(cells[2]))
         console.print(text)
+
+
+def fitted(table: Sequence[Sequence[str]], width: int) -> list[list[str]]:
+    """The table in so many columns: names are shortened first, then the names of metrics, both with an ellipsis."""
+    name, best = COLUMNS.index("name"), COLUMNS.index("best")
+    cut = [list(cells) for cells in table]
+    for column, least in ((name, SHORTEST_NAME), (best, SHORTEST_BEST)):
+        spaces = widths(cut)
+        room = max(least, spaces[column] - max(0, sum(spaces) + 2 * len(spaces) - 2 - width))
+        for cells in cut:
+            text, space, value = cells[column].rpartition(" ")
+            text, value = (text, space + value) if space else (value, "")
+            if len(text) + len(value) > room:
+                cells[column] = f"{text[:room - len(value) - 1]}…{value}"
+    return cut

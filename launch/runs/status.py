@@ -2,60 +2,63 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from drumbeat.configs.errors import Fault, RunError, hang
-from drumbeat.configs.layers import short
-from drumbeat.configs.load import read
 from drumbeat.configs.run.determinism import claim
-from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.manifest import checkpoint_path, checkpoint_text, damage, progress_at, saved_steps
+from drumbeat.configs.run.manifest import checkpoint_text
 from drumbeat.configs.run.records import Heartbeat, Saved, Status
 from drumbeat.configs.run.view import View
-from drumbeat.configs.text_table import aligned
+from drumbeat.configs.text_fields import clock
 from drumbeat.launch.attempts.cause import cause
 from drumbeat.launch.backends.backend import backend_of, still_runs
 from drumbeat.launch.backends.local import SILENCE_SECONDS
 from drumbeat.launch.backends.typed import command
 from drumbeat.launch.runs.goodput import goodput, text
+from drumbeat.launch.runs.rows import metrics_text, row
+
+WIDTH = 16
+"""Of the labels."""
 
 
 def status_text(view: View) -> str:
     """How a run is doing, in a few lines."""
+    beat, result = view.heartbeat, view.result
+    monitor = beat.monitor if beat else ""
     rows = [("run", view.run.id), ("state", view.state or "unknown")]
     if view.verdict and view.verdict != view.state:
-        rows.append(("verdict", view.verdict))
-    if view.heartbeat:
-        rows += _progress(view.heartbeat, running=view.state == "running")
+        rows.append(("last attempt" if view.state == "running" else "verdict", view.verdict))
+    if beat:
+        rows += _progress(beat, running=view.state == "running")
+    if result and result.best:
+        rows.append(("best", metrics_text(result.best, monitor)))
+    elif beat and beat.best is not None:
+        rows.append(("best", metrics_text({monitor: beat.best})))
+    if result and result.test:
+        rows.append(("test", metrics_text(result.test, monitor)))
     if spent := goodput(view):
         rows.append(("time", text(spent)))
     if view.status and not view.ended:
-        rows.append(("heard of", f"{view.silence():.0f} s ago"))
-    for name, values in (("best", view.result.best), ("test", view.result.test)) if view.result else ():
-        if values:
-            numbers = (f"{key} {value:.4f}" for key, value in values.items() if isinstance(value, float))
-            rows.append((name, ", ".join(numbers)))
-    if words := claim(view.run):
-        rows.append(("determinism", words))
+        rows.append(("last heartbeat", f"{view.silence():.0f} s ago"))
+    if note := claim(view.run):
+        rows.append(("determinism", note))
     if view.job and view.job.id and not view.ended:
         rows.append(("job", f"{view.job.id} ({backend_of(view.where).id_words})"))
     typed = [("resume", command("resume", view.run))] if view.ended and view.state != "finished" else []
-    return "\n".join([*(hang(f"{name:<12}", value) for name, value in rows),
-                      *(f"{name:<12}{value}" for name, value in [*typed, ("folder", str(view.run.path))])])
+    return "\n".join([*(row(label, value, WIDTH) for label, value in rows),
+                      *(f"{label:<{WIDTH}}{value}" for label, value in [*typed, ("folder", str(view.run.path))])])
 
 
 def _progress(beat: Heartbeat, *, running: bool) -> Iterator[tuple[str, str]]:
-    """How far the run has come; and, while it is `running`, how fast it goes."""
+    """How far the run has come; and, while it is `running`, how fast it is."""
     steps = f" of {beat.steps:,}" if beat.steps else ""
     yield "step", f"{beat.step:,}{steps}{f', phase {beat.phase}' if beat.phase else ''}"
     if beat.loss is not None:
-        yield "loss", f"{beat.loss:.4f}"
+        yield "train loss", f"{beat.loss:.4f}"
     if beat.validation:
-        yield "validation", ", ".join(f"{name} {value:.4f}" for name, value in beat.validation.items())
+        yield "validation", metrics_text(beat.validation, beat.monitor)
     if beat.samples_per_second is not None and beat.eta_seconds is not None and running:
-        yield "speed", f"{beat.samples_per_second:.1f} samples/s, {clock(beat.eta_seconds)} to go"
+        yield "speed", f"{beat.samples_per_second:.1f} samples/s, {clock(beat.eta_seconds)} left"
     if beat.gpu and running:
         yield "GPU", _gpu_text(beat.gpu)
 
@@ -92,30 +95,3 @@ def end_of(view: View) -> Status:
     return Status(state="failed", attempt=view.number, verdict=f"{why}; {checkpoint_text(view.run)}", time=view.heard)
 
 
-def checkpoints_text(run: RunDir) -> str:
-    """The checkpoints of a run, newest first, each with what it is and whether it can be relied on."""
-    last, best = ((run.checkpoints / name).resolve().name for name in ("last", "best"))
-    if not saved_steps(run):
-        raise RunError(Fault(what="there are no checkpoints yet", where=str(run.checkpoints)))
-    phases = list(read(run.config).phases)
-    rows = [("step", "phase", "size", "saved", "validation", "state")]
-    for step in saved_steps(run):
-        path = checkpoint_path(run, step)
-        progress = progress_at(path)
-        evaluation = progress.last if progress and progress.last.get("step") == step else {}
-        metrics = ", ".join(f"{name} {value:.4f}" for name, value in evaluation.items() if isinstance(value, float))
-        size = sum(file.stat().st_size for file in path.iterdir()) / 1e6
-        minutes = (time.time() - path.stat().st_mtime) / 60
-        age = f"{minutes:.0f} min ago" if minutes < 100 else f"{minutes / 60:.0f} h ago"
-        words = [*(["last"] if path.name == last else []), *(["best"] if path.name == best else []),
-                 damage(path) or "digests agree"]
-        phase = phases[progress.phase] if progress and progress.phase < len(phases) else "?"
-        rows.append((f"{step:,}", phase, f"{size:,.1f} MB", age, metrics, ", ".join(words)))
-    return "\n".join([*aligned(rows), *(f"set aside  {short(path)}" for path in sorted(run.checkpoints.glob("bad-*")))])
-
-
-def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss, or m:ss below an hour."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

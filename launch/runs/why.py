@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from drumbeat.configs.errors import hang
 from drumbeat.configs.run.view import View
+from drumbeat.configs.text_fields import clock
 from drumbeat.launch.backends.backend import backend_of, still_runs
 from drumbeat.launch.backends.contract import Rows
 from drumbeat.launch.backends.local import SILENCE_SECONDS
 from drumbeat.launch.backends.typed import command
-from drumbeat.launch.runs.status import clock
 
 
 def why(view: View) -> str:

@@ -197,9 +197,9 @@ def test_the_resolved_config_does_not_depend_on_the_folder_it_is_read_in(write: 
     ("data.transforms.train[0].size=4", "unknown key 'train[0]' in 'data.transforms'",
      "Items of a list cannot be set one by one. Give the whole list: 'data.transforms.train=[...]'"),
     ("name=a/b", "name must be a plain name: letters, digits, '_', '-' and '.', a letter or digit first", ""),
-    ("model.x=${nope}", "model.x refers to something that is not there: Interpolation key 'nope' not found", ""),
+    ("model.x=${nope}", "model.x refers to something that does not exist: Interpolation key 'nope' not found", ""),
     ("model.x=${oc.env:NOPE_X}",
-     "model.x refers to something that is not there: Environment variable 'NOPE_X' not found", ""),
+     "model.x refers to something that does not exist: Environment variable 'NOPE_X' not found", ""),
     ("model.x=${", "model.x holds a reference that cannot be read",
      "Write ${some.key} or ${oc.env:VARIABLE}, in single quotes for the shell."),
     ("model.x=???", "'model.x' is missing", "It must be a value."),
@@ -252,8 +252,8 @@ def test_odd_keys_of_sections(write: Write) -> None:
     (b"\xff\xfe\x00\x01", "the config is not a text file", "bad.yaml"),
     (b"name: a\x00b\n", "the config is not a text file", "bad.yaml"),
     (b"base: bad.yaml\n", "the base files form a circle", "bad.yaml"),
-    (b"base: nowhere.yaml\n", "the base file is not there", "bad.yaml:1"),
-    (b"base: [a]\n", "the base file is not there", "bad.yaml:1"),
+    (b"base: nowhere.yaml\n", "the base file does not exist", "bad.yaml:1"),
+    (b"base: [a]\n", "the base file does not exist", "bad.yaml:1"),
 ])
 def test_files_that_are_no_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, what: str,
                                   where: str) -> None:

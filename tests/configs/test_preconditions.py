@@ -34,14 +34,14 @@ def test_each_path_that_is_not_there_is_told_once(tmp_path: Path) -> None:
     """In the set or in a part of it, with the key where it stands first; a file that is there is fine."""
     (tmp_path / "there.csv").write_text("text\n")
     texts = {"_target_": "drumbeat.data.Texts", "file": str(tmp_path / "there.csv"),
-             "words": {"_target_": "drumbeat.data.Words", "file": str(tmp_path / "lost.csv")}}
+             "vocabulary": {"_target_": "drumbeat.data.Vocabulary", "file": str(tmp_path / "lost.csv")}}
     with pytest.raises(PreflightError) as caught:
         check_data(config({"train": {"_target_": "drumbeat.data.Split", "of": texts}, "test": texts,
                            "download_hint": "Look under the sofa."}))
     (fault,) = caught.value.faults
-    assert (fault.where, fault.given) == ("data.train.of.words.file", str(tmp_path / "lost.csv"))
+    assert (fault.where, fault.given) == ("data.train.of.vocabulary.file", str(tmp_path / "lost.csv"))
     assert fault.remedy == "Look under the sofa."
-    check_data(config({"train": texts | {"words": {"_target_": "theirs.Words", "file": "lost.csv"}}}))
+    check_data(config({"train": texts | {"vocabulary": {"_target_": "theirs.Vocabulary", "file": "lost.csv"}}}))
 
 
 def test_the_way_to_the_data_stands_once_behind_the_last_set_that_lacks_a_remedy() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from drumbeat.data.vocabulary import Words
+from drumbeat.data.vocabulary import Vocabulary
 from tests.data.reviews import ROWS, write
 
 
@@ -16,5 +16,5 @@ def file(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def words(file: str) -> Words:
-    return Words(file=file)
+def vocabulary(file: str) -> Vocabulary:
+    return Vocabulary(file=file)

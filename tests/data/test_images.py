@@ -49,7 +49,7 @@ def test_every_file_has_the_channels_asked_for(folder: Path, channels: int, mode
 
 
 def test_what_is_missing_is_named(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="the image folder /nowhere is not there"):
+    with pytest.raises(FileNotFoundError, match="the image folder /nowhere does not exist"):
         ImageFolder(root="/nowhere")
     (folder / "empty").mkdir()
     with pytest.raises(ValueError, match=r"the class folder .*empty holds no images"):

@@ -9,39 +9,39 @@ import numpy as np
 import pytest
 import torch
 
-from drumbeat.data.text import Texts, Words
+from drumbeat.data.text import Texts, Vocabulary
 from tests.data.reviews import ROWS, write
 
 
-def test_several_labels_a_number_or_none(words: Words, tmp_path: Path) -> None:
+def test_several_labels_a_number_or_none(vocabulary: Vocabulary, tmp_path: Path) -> None:
     file = write(tmp_path / "set.csv", [("cat", "1", "0", "2.5"), ("dog", "0.0", "True", "-1e3")], ("text", *"abc"))
-    many = Texts(file=file, words=words, labels=["b", "a"])
+    many = Texts(file=file, vocabulary=vocabulary, labels=["b", "a"])
     assert many.fetch(np.array([0, 1]))[1].equal(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
     assert many.classes == ["b", "a"]
     assert many.labels is None
-    number = Texts(file=file, words=words, labels="c", numeric=True)
+    number = Texts(file=file, vocabulary=vocabulary, labels="c", numeric=True)
     assert number.fetch(np.array([1, 0]))[1].equal(torch.tensor([[-1000.0], [2.5]]))
     assert number[0][1].equal(torch.tensor([2.5]))
     assert number.facts["classes"] == 1
     assert number.classes == []
-    none = Texts(file=file, words=words, labels=None)
+    none = Texts(file=file, vocabulary=vocabulary, labels=None)
     assert none.fetch(np.array([1, 0]))[1].equal(torch.tensor([-1, -1]))
     assert none.names() == ["0", "1"]
 
 
-def test_classes_that_are_numbers_are_sorted_by_value(words: Words, tmp_path: Path) -> None:
+def test_classes_that_are_numbers_are_sorted_by_value(vocabulary: Vocabulary, tmp_path: Path) -> None:
     file = write(tmp_path / "set.csv", [("", "", label) for label in ("10", "9", "-1", "9")])
-    texts = Texts(file=file, words=words, labels="label")
+    texts = Texts(file=file, vocabulary=vocabulary, labels="label")
     assert texts.classes == ["-1", "9", "10"]
     assert texts.fetch(np.arange(4))[1].tolist() == [2, 1, 0, 1]
 
 
-def test_a_file_without_some_classes_numbers_the_others_alike(words: Words, tmp_path: Path) -> None:
+def test_a_file_without_some_classes_numbers_the_others_alike(vocabulary: Vocabulary, tmp_path: Path) -> None:
     file = write(tmp_path / "validation.csv", ROWS[:1])
-    texts = Texts(file=file, words=words, labels="label", classes=["neg", "neutral", "pos"])
+    texts = Texts(file=file, vocabulary=vocabulary, labels="label", classes=["neg", "neutral", "pos"])
     assert texts.fetch(np.array([0]))[1].tolist() == [2]
     with pytest.raises(ValueError, match=r"line 2, column 'label': the class 'pos' is not among neg, neutral; add it"):
-        Texts(file=file, words=words, labels="label", classes=["neg", "neutral"])
+        Texts(file=file, vocabulary=vocabulary, labels="label", classes=["neg", "neutral"])
 
 
 @pytest.mark.parametrize(("wrong", "said"), [
@@ -51,9 +51,9 @@ def test_a_file_without_some_classes_numbers_the_others_alike(words: Words, tmp_
     ({"classes": ["pos", "neg", "pos"]}, "classes names one twice: pos, neg, pos"),
 ])
 def test_labels_that_do_not_go_together_are_refused(wrong: dict[str, Any], said: str, file: str,
-                                                       words: Words) -> None:
+                                                       vocabulary: Vocabulary) -> None:
     with pytest.raises(ValueError) as error:
-        Texts(**{"file": file, "words": words, "labels": "label", **wrong})
+        Texts(**{"file": file, "vocabulary": vocabulary, "labels": "label", **wrong})
     assert str(error.value) == said
 
 
@@ -66,12 +66,12 @@ def test_labels_that_do_not_go_together_are_refused(wrong: dict[str, Any], said:
     ("e", True, "line 5, column 'e': '1e99' is not a number; "
                 "correct it, remove the row, or leave numeric out if these are names of classes"),
 ])
-def test_labels_that_are_not_what_they_must_be_are_told(labels: Any, numeric: bool, said: str, words: Words,
+def test_labels_that_are_not_what_they_must_be_are_told(labels: Any, numeric: bool, said: str, vocabulary: Vocabulary,
                                                         tmp_path: Path) -> None:
     rows = [("two\nlines", "1", "1", "-1", "nan", "0"), ("x", "0", "0", "", "0", "0"), ("y", "0", "2", "", "0", "1e99")]
     file = write(tmp_path / "a.csv", rows, ("text", *"abcde"))
     with pytest.raises(ValueError) as error:
-        Texts(file=file, words=words, labels=labels, numeric=numeric)
+        Texts(file=file, vocabulary=vocabulary, labels=labels, numeric=numeric)
     assert str(error.value) == f"{file}, {said}"
 
 
@@ -79,9 +79,9 @@ def test_labels_that_are_not_what_they_must_be_are_told(labels: Any, numeric: bo
     ("a.csv", b'text,label\n"a\nb",c\n\nd,\n', 5),
     ("a.jsonl", b'{"text": "a", "label": "b"}\n\n{"text": "", "label": ""}', 3),
 ])
-def test_an_empty_label_is_told(name: str, content: bytes, line: int, words: Words, tmp_path: Path) -> None:
+def test_an_empty_label_is_told(name: str, content: bytes, line: int, vocabulary: Vocabulary, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError) as error:
-        Texts(file=str(tmp_path / name), words=words, labels="label")
+        Texts(file=str(tmp_path / name), vocabulary=vocabulary, labels="label")
     assert str(error.value) == (f"{tmp_path}/{name}, line {line}, column 'label': the label is empty; "
                                 "give one, or remove the row")

@@ -13,7 +13,7 @@ from drumbeat.data.splits import Split
 
 
 def test_a_picture_is_white_down_to_its_level() -> None:
-    levels = FillLevel(n=200, side=90)
+    levels = FillLevel(n=200, image_size=90)
     seen = []
     for image, level in (levels[index] for index in range(200)):
         assert (image.size, image.mode, level.shape) == ((90, 90), "L", (1,))
@@ -75,7 +75,7 @@ def test_what_is_asked_for_must_be_there(table: Path) -> None:
         ImageRegression(file=str(table), image="name", columns=["levle"])
     with pytest.raises(ValueError, match="a list of one column or more"):
         ImageRegression(file=str(table), image="name", columns="level")
-    with pytest.raises(FileNotFoundError, match=r"none.csv is not there"):
+    with pytest.raises(FileNotFoundError, match=r"none.csv does not exist"):
         ImageRegression(file=str(table.parent / "none.csv"), columns=["level"])
 
 

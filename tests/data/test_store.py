@@ -20,7 +20,7 @@ import drumbeat.data.labels
 import drumbeat.data.tables
 import drumbeat.data.text
 from drumbeat.data.store import built
-from drumbeat.data.text import Texts, Words
+from drumbeat.data.text import Texts, Vocabulary
 from tests.data.reviews import IDS, rows_of, same, write
 
 
@@ -31,25 +31,26 @@ def stored(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 def test_blocks_leave_no_trace(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write(tmp_path / f"set.{suffix}", [(f"r{n}", "word " * (n % 7), f"c{n * n % 13}") for n in range(300)])
-    words = Words(file=file)
-    whole = Texts(file=file, words=words, labels="label", id="id")
+    vocabulary = Vocabulary(file=file)
+    whole = Texts(file=file, vocabulary=vocabulary, labels="label", id="id")
     monkeypatch.setattr(drumbeat.data.tables, "BLOCK", 100)
-    parts = Texts(file=file, words=Words(file=file, cache=str(tmp_path / "parts")), labels="label", id="id",
+    parts = Texts(file=file, vocabulary=Vocabulary(file=file, cache=str(tmp_path / "parts")), labels="label", id="id",
                   cache=str(tmp_path / "parts"))
-    assert parts.words.fingerprint == words.fingerprint
+    assert parts.vocabulary.fingerprint == vocabulary.fingerprint
     assert stored(parts.folder) == stored(whole.folder)
     assert parts.names() == [f"r{n}" for n in range(300)]
 
 
-def test_a_set_is_built_once_and_anew_for_a_changed_file(file: str, words: Words,
+def test_a_set_is_built_once_and_anew_for_a_changed_file(file: str, vocabulary: Vocabulary,
                                                          monkeypatch: pytest.MonkeyPatch) -> None:
-    first = Texts(file=file, words=words, labels="label")
+    first = Texts(file=file, vocabulary=vocabulary, labels="label")
     with monkeypatch.context() as patch:
         patch.setattr(drumbeat.data.text, "_build", None)
-        assert same(Texts(file=file, words=words, labels="label").fetch(np.arange(4)), first.fetch(np.arange(4)))
+        again = Texts(file=file, vocabulary=vocabulary, labels="label")
+        assert same(again.fetch(np.arange(4)), first.fetch(np.arange(4)))
     with open(file, "a") as more:
         more.write("r5,dog,pos\n")
-    assert rows_of(Texts(file=file, words=words, labels="label")) == [*IDS, [6]]
+    assert rows_of(Texts(file=file, vocabulary=vocabulary, labels="label")) == [*IDS, [6]]
     assert (Path(file).parent / ".drumbeat" / ".gitignore").read_text() == "*\n"
 
 
@@ -64,29 +65,29 @@ def test_where_the_folder_cannot_be_written_the_users_cache_is(file: str, tmp_pa
 
     monkeypatch.setattr(Path, "mkdir", refuse)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
-    texts = Texts(file=file, words=Words(file=file), labels="label")
+    texts = Texts(file=file, vocabulary=Vocabulary(file=file), labels="label")
     assert texts.folder.parent == tmp_path / "mine" / "drumbeat"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives folders to another user")
-def test_a_store_that_another_user_made_is_neither_read_nor_written_to(file: str, words: Words, tmp_path: Path,
+def test_a_store_that_another_user_made_is_neither_read_nor_written_to(file: str, vocabulary: Vocabulary, tmp_path: Path,
                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     """In /tmp, say, where anybody can make a `.drumbeat` beside somebody's file; but the file's own owner may."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
-    theirs = Texts(file=file, words=words, labels="label").folder
+    theirs = Texts(file=file, vocabulary=vocabulary, labels="label").folder
     for path in (theirs, theirs.parent):
         os.chown(path, 12345, 12345)
-    texts = Texts(file=file, words=words, labels="label")
+    texts = Texts(file=file, vocabulary=vocabulary, labels="label")
     assert texts.folder.parent == tmp_path / "mine" / "drumbeat"
     os.chown(file, 12345, 12345)
-    assert Texts(file=file, words=words, labels="label").folder == theirs
+    assert Texts(file=file, vocabulary=vocabulary, labels="label").folder == theirs
 
 
-def test_a_damaged_store_is_not_read(file: str, words: Words) -> None:
-    folder = Texts(file=file, words=words, labels="label").folder
+def test_a_damaged_store_is_not_read(file: str, vocabulary: Vocabulary) -> None:
+    folder = Texts(file=file, vocabulary=vocabulary, labels="label").folder
     os.truncate(folder / "ids", 8)
     with pytest.raises(ValueError, match=r"ids is damaged \(8 bytes\); remove .*\.texts, and it is built anew"):
-        Texts(file=file, words=words, labels="label")
+        Texts(file=file, vocabulary=vocabulary, labels="label")
 
 
 def in_child(work: Callable[[], None]) -> multiprocessing.process.BaseProcess:
@@ -95,7 +96,7 @@ def in_child(work: Callable[[], None]) -> multiprocessing.process.BaseProcess:
     return child
 
 
-def test_processes_that_start_together_build_once(file: str, words: Words, tmp_path: Path,
+def test_processes_that_start_together_build_once(file: str, vocabulary: Vocabulary, tmp_path: Path,
                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     together = multiprocessing.get_context("fork").Barrier(3)
     build = drumbeat.data.text._build
@@ -107,7 +108,7 @@ def test_processes_that_start_together_build_once(file: str, words: Words, tmp_p
 
     def work() -> None:
         together.wait(30)
-        assert rows_of(Texts(file=file, words=words, labels="label")) == IDS
+        assert rows_of(Texts(file=file, vocabulary=vocabulary, labels="label")) == IDS
 
     monkeypatch.setattr(drumbeat.data.text, "_build", counted)
     children = [in_child(work) for _ in range(3)]
@@ -118,8 +119,8 @@ def test_processes_that_start_together_build_once(file: str, words: Words, tmp_p
 
 
 @pytest.mark.parametrize("where", ["between blocks", "before the rename"])
-def test_a_killed_build_leaves_nothing_to_be_taken_for_a_set(where: str, file: str, words: Words, tmp_path: Path,
-                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_build_leaves_no_incomplete_store(where: str, file: str, vocabulary: Vocabulary, tmp_path: Path,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     cache = tmp_path / "cache"
 
     def die(*_: Any) -> NDArray[Any]:
@@ -128,16 +129,16 @@ def test_a_killed_build_leaves_nothing_to_be_taken_for_a_set(where: str, file: s
 
     def work() -> None:
         monkeypatch.setattr(drumbeat.data.labels.Labels, "add" if where == "between blocks" else "save", die)
-        Texts(file=file, words=words, labels="label", cache=str(cache))
+        Texts(file=file, vocabulary=vocabulary, labels="label", cache=str(cache))
 
     child = in_child(work)
     child.join(30)
     assert child.exitcode == -signal.SIGKILL
     assert len(list(cache.glob(".*.partial"))) == 1
     assert list(cache.glob("*.texts")) == []
-    texts = Texts(file=file, words=words, labels="label", cache=str(cache))
+    texts = Texts(file=file, vocabulary=vocabulary, labels="label", cache=str(cache))
     assert rows_of(texts) == IDS
-    assert stored(texts.folder) == stored(Texts(file=file, words=words, labels="label").folder)
+    assert stored(texts.folder) == stored(Texts(file=file, vocabulary=vocabulary, labels="label").folder)
     assert list(cache.glob(".*.partial")) == []
 
 

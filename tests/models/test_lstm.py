@@ -9,16 +9,16 @@ import torch
 
 from drumbeat.models.lstm import LSTM
 
-SIZES = [{}, {"layers": 2}, {"layers": 2, "bidirectional": True}]
+SIZES = [{}, {"num_layers": 2}, {"num_layers": 2, "bidirectional": True}]
 
 
 @pytest.mark.parametrize("sizes", SIZES)
 def test_its_size(sizes: dict[str, int]) -> None:
     """Four gates a layer and direction, each with weights for the input and for the state, and two biases."""
     with torch.device("meta"):
-        model = LSTM(vocabulary=1000, classes=5, **sizes)  # type: ignore[arg-type]
+        model = LSTM(vocab_size=1000, classes=5, **sizes)  # type: ignore[arg-type]
     directions = 1 + sizes.get("bidirectional", 0)
-    widths = [100, *[256 * directions] * (sizes.get("layers", 1) - 1)]
+    widths = [100, *[256 * directions] * (sizes.get("num_layers", 1) - 1)]
     gates = sum(directions * 4 * 256 * (width + 256 + 2) for width in widths)
     assert sum(one.numel() for one in model.parameters()) == 1000 * 100 + gates + (256 * directions + 1) * 5
 
@@ -26,7 +26,7 @@ def test_its_size(sizes: dict[str, int]) -> None:
 @pytest.mark.parametrize("sizes", SIZES)
 def test_padding_is_never_read(sizes: dict[str, int]) -> None:
     torch.manual_seed(0)
-    model = LSTM(vocabulary=50, classes=3, embedding=8, hidden=16, **sizes).eval()  # type: ignore[arg-type]
+    model = LSTM(vocab_size=50, classes=3, embedding_dim=8, hidden_size=16, **sizes).eval()  # type: ignore[arg-type]
     texts = [torch.randint(2, 50, (length,)) for length in (3, 9, 1)]
     lengths = torch.tensor([3, 9, 1])
     padded = torch.full((3, 12), 7)  # a word like any other, in the place of the padding
@@ -42,23 +42,23 @@ def test_it_starts_from_vectors_where_words_have_one() -> None:
     torch.manual_seed(0)
     found = torch.tensor([False, False, True, False, True])
     vectors = SimpleNamespace(values=torch.arange(20.0).reshape(5, 4) * found[:, None], found=found)
-    model = LSTM(vocabulary=5, classes=2, embedding=4, hidden=4, vectors=vectors)
+    model = LSTM(vocab_size=5, classes=2, embedding_dim=4, hidden_size=4, vectors=vectors)
     weight = model.embedding.weight
     assert torch.equal(weight[found], vectors.values[found])
     assert bool((weight[3] != 0).all())
     assert bool((weight[0] == 0).all())
     with torch.device("meta"):
-        LSTM(vocabulary=5, classes=2, embedding=4, hidden=4, vectors=vectors)
+        LSTM(vocab_size=5, classes=2, embedding_dim=4, hidden_size=4, vectors=vectors)
 
 
 def test_vectors_of_another_width_are_refused() -> None:
     vectors = SimpleNamespace(values=torch.zeros(5, 50), found=torch.zeros(5, dtype=torch.bool))
-    with pytest.raises(ValueError, match=r"model.embedding=50"):
-        LSTM(vocabulary=5, classes=2, vectors=vectors)
+    with pytest.raises(ValueError, match=r"model.embedding_dim=50"):
+        LSTM(vocab_size=5, classes=2, vectors=vectors)
 
 
 def test_it_runs_in_bfloat16() -> None:
-    model = LSTM(vocabulary=50, classes=3, layers=2, bidirectional=True)
+    model = LSTM(vocab_size=50, classes=3, num_layers=2, bidirectional=True)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         outputs = model((torch.randint(50, (4, 6)), torch.tensor([6, 2, 1, 5])))
     outputs.float().sum().backward()

@@ -42,12 +42,12 @@ def test_weights_come_from_a_file(tmp_path: Path) -> None:
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "weights.pth"
     torch.save({"layer.weight": torch.zeros(2)}, file)
-    with pytest.raises(ValueError, match="are not this network's"):
+    with pytest.raises(ValueError, match="do not fit this network"):
         ResNet50ConcatPool(classes=2, weights=str(file))
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="no weights 'IMAGENET': there are IMAGENET1K_V1, IMAGENET1K_V2"):
+    with pytest.raises(ValueError, match="unknown weights 'IMAGENET': use IMAGENET1K_V1, IMAGENET1K_V2"):
         fetch_weights("IMAGENET", models.ResNet50_Weights)
 
 

@@ -48,7 +48,7 @@ TEXTS = """
 name: made
 batch_size: 4
 precision: fp32
-model: {_target_: drumbeat.models.LSTM, vocabulary: from_data, classes: from_data, embedding: 8, hidden: 8}
+model: {_target_: drumbeat.models.LSTM, vocab_size: from_data, classes: from_data, embedding_dim: 8, hidden_size: 8}
 task: {_target_: drumbeat.trainers.tasks.MultiLabel}
 data:
   train: &texts
@@ -56,7 +56,7 @@ data:
     file: ROOT/train.csv
     text: content
     labels: [Sports, World]
-    words: {_target_: drumbeat.data.Words, file: ROOT/train.csv, text: content, min_frequency: 1}
+    vocabulary: {_target_: drumbeat.data.Vocabulary, file: ROOT/train.csv, text: content, min_frequency: 1}
   test: {<<: *texts, file: ROOT/test.csv}
   workers: 0
 evaluation: {batch_size: 4}

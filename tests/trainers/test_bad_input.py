@@ -110,6 +110,6 @@ def test_runs_and_data_that_do_not_go_together(tmp_path: Path, monkeypatch: pyte
     assert "the run's model reads texts, and this is an image" in said(f"predict {texts.path} train/cat/0.jpeg")
 
     (tmp_path / "wrong.yaml").write_text(
-        "{name: wrong, batch_size: 2, model: {_target_: drumbeat.models.LSTM, vocabulary: from_data, classes: 2}, "
+        "{name: wrong, batch_size: 2, model: {_target_: drumbeat.models.LSTM, vocab_size: from_data, classes: 2}, "
         "data: {train: {_target_: drumbeat.data.ImageFolder, root: train}}, " + PHASES.strip() + "}")
-    assert "the training set does not tell its 'vocabulary'" in said("run wrong.yaml --debug")
+    assert "the training set does not tell its 'vocab_size'" in said("run wrong.yaml --debug")

@@ -39,7 +39,7 @@ MIXED = batch(torch.zeros(64, 3, 32, 32, dtype=torch.uint8), {
 CASES: dict[str, tuple[str, Sequence[str], int, Batch]] = {
     "the flagship's head": ("resnet50_xray", ["model.weights=null"], 0, IMAGES),
     "the flagship, all of it": ("resnet50_xray", ["model.weights=null"], 1, IMAGES),
-    "texts": ("bilstm_news", ["model.vocabulary=100", "model.classes=4", "model.padding=0"], 0, TEXTS),
+    "texts": ("bilstm_news", ["model.vocab_size=100", "model.classes=4", "model.padding_idx=0"], 0, TEXTS),
     "mixed and weighed": ("cnn_cifar10", [
         "model.classes=10",
         "data.mix={_target_: drumbeat.data.Mixup}", "phases.train.clip_norm=1.0", "micro_batch_size=24",

@@ -1,4 +1,4 @@
-"""A loss that is no number, and ranks that have drifted apart, end a run with the state before it."""
+"""A NaN or Inf loss, and ranks whose weights differ, end a run with the state before that step."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from drumbeat.configs.run.checkpoint_records import CheckpointState
 from drumbeat.configs.run.records import Result, Status
+from drumbeat.data.loader import Batch
 from drumbeat.data.order import Stream
 from drumbeat.trainers.checkpoints.state import weights_sha256
-from drumbeat.trainers.guards import Buffers, weights_digest
+from drumbeat.trainers.guards import Buffers, not_finite, weights_digest
+from drumbeat.trainers.world import World
 from tests.tiny import drumbeat, latest, write_config
 
 POISON = 41
@@ -116,19 +118,29 @@ class Counted(TorchDispatchMode):
         return func(*args, **kwargs or {})
 
 
+def test_a_nan_gradient_is_not_blamed_on_ranks_that_do_not_exist() -> None:
+    """A finite loss can have a gradient that is not finite: the square root at 0."""
+    batch = Batch(None, None, torch.tensor([7]), torch.tensor([3]), torch.zeros(1, dtype=torch.bool))
+    one, two = (World(rank=0, local_rank=0, size=size, device=torch.device("cpu")) for size in (1, 2))
+    assert str(not_finite(5, torch.tensor(0.25), batch, one)) == (
+        "NaN or Inf gradient at step 5 on rank 0: the loss is 0.25; positions 7 (sample 3)")
+    assert str(not_finite(5, torch.tensor(0.25), batch, two)) == (
+        "NaN or Inf gradient at step 5; the loss of rank 0 is finite")
+
+
 @pytest.mark.slow
-def test_a_loss_that_is_no_number_ends_the_run_and_names_the_samples(tmp_path: Path) -> None:
+def test_a_nan_loss_ends_the_run_and_names_the_samples(tmp_path: Path) -> None:
     drumbeat(tmp_path, str(write_config(tmp_path)), *POISONED, "--procs", "2", expect=1)
     run = latest(tmp_path)
     rank = int(AT % 12 >= 6)
     verdict = Status.require(run.status).verdict
-    assert f"the loss is nan at step {STEP} of rank {rank}; positions " in verdict
+    assert f"NaN or Inf loss at step {STEP} on rank {rank}: the loss is nan; positions " in verdict
     assert f"{AT} (sample {POISON})" in verdict
     assert verdict.endswith(f"; the last checkpoint is of step {STEP}; not tried again: it would fail the same way")
     assert len(list(run.attempts.iterdir())) == 1
     assert CheckpointState.require(run.checkpoints / "last" / "state.json").progress.phase_step == STEP
     again = drumbeat(tmp_path, "--resume", "tiny", "--debug", expect=None)  # steps into it
-    assert f"the loss is nan at step {STEP} of rank 0" in again.stdout + again.stderr
+    assert f"NaN or Inf loss at step {STEP} on rank 0" in again.stdout + again.stderr
 
 
 @pytest.mark.slow

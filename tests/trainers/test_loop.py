@@ -195,7 +195,8 @@ def test_steps_that_are_skipped(tmp_path: Path, optimizer: str, capsys: pytest.C
     poisoned = [0, SAVED - 1, EPOCH - 1, EPOCH, STEPS - 1]
     late, at_once = both(tmp_path, optimizer, "skip", poisoned, output=lambda: capsys.readouterr().out)
     assert late == at_once
-    assert [report.split()[7] for report in late.reports] == [*map(str, poisoned)]
+    steps = [report.removeprefix("skipped    NaN or Inf loss at step ").split()[0] for report in late.reports]
+    assert steps == [*map(str, poisoned)]
     assert late.progress["step"] == STEPS
     assert late.scheduler["last_epoch"] == STEPS - len(poisoned)
     assert all(value == STEPS - len(poisoned) for name, (value, *_) in late.optimizer.items() if name.endswith("step"))
@@ -206,7 +207,8 @@ def test_a_step_that_ends_the_run(tmp_path: Path, at: int) -> None:
     """With the state before it: in the middle, before a point of the curves, a save, an epoch's end and the run's."""
     late, at_once = both(tmp_path, "SGD", "stop", [at])
     assert late == at_once
-    assert late.error.startswith(f"the loss is nan at step {at} of rank 0; positions {4 * at} (sample ")
+    assert late.error.startswith(
+        f"NaN or Inf loss at step {at} on rank 0: the loss is nan; positions {4 * at} (sample ")
     assert late.progress["step"] == late.progress["phase_step"] == late.scheduler["last_epoch"] == at
     assert sum(span["samples"] for span in late.progress["ledger"]) == late.progress["samples"] == 4 * at
     assert late.saved is None if at == 0 else late.saved is not None and (
@@ -262,5 +264,6 @@ def test_two_ranks(tmp_path: Path) -> None:
         assert one.optimizer == other.optimizer
         if one.error:
             at = one.progress["step"]
-            assert one.error == f"another rank's loss is not finite at step {at}"
-            assert other.error.startswith(f"the loss is nan at step {at} of rank 1; positions {4 * at + 2} (sample ")
+            assert one.error == f"NaN or Inf gradient at step {at}; the loss of rank 0 is finite"
+            assert other.error.startswith(
+                f"NaN or Inf loss at step {at} on rank 1: the loss is nan; positions {4 * at + 2} (sample ")

@@ -151,7 +151,7 @@ def test_a_weighted_loss_is_that_of_the_whole_batch_on_any_number_of_ranks(tmp_p
 
 
 def test_a_task_may_have_no_weights() -> None:
-    """One that is not derived from ours, as docs/your_own.md allows."""
+    """One that is not derived from ours, as docs/your_own_pieces.md allows."""
     class Own:
         losses = staticmethod(Classification().losses)
 

@@ -78,7 +78,7 @@ def test_faults_of_several_arguments_are_told_together() -> None:
 
 def test_an_error_inside_a_target_keeps_its_words() -> None:
     said = fault({"_target_": "drumbeat.data.ImageFolder", "root": "/nowhere/at/all"})
-    assert "the image folder /nowhere/at/all is not there" in said
+    assert "the image folder /nowhere/at/all does not exist" in said
 
 
 def test_positional_arguments_reach_the_target() -> None:

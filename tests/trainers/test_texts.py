@@ -33,7 +33,7 @@ VARIANTS = {
 }
 """As the header of lstm_news has them."""
 
-SMALL = ["batch_size=32", "model.embedding=32", "model.hidden=32", "phases.train.optimizer.lr=1e-2",
+SMALL = ["batch_size=32", "model.embedding_dim=32", "model.hidden_size=32", "phases.train.optimizer.lr=1e-2",
          "phases.train.epochs=8"]
 
 Row = tuple[str, str]

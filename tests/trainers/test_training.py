@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.records import Result, Saved, Status
+from drumbeat.configs.run.view import View
 from drumbeat.data.order import Schedule, Stream
 from drumbeat.trainers.checkpoints.manager import Checkpoints
 from drumbeat.trainers.checkpoints.state import weights_sha256
@@ -68,7 +69,11 @@ def test_a_stop_saves_leaves_and_resumes_without_a_step_twice(tmp_path: Path) ->
     saved = Saved.require(latest(stopped).attempts / "000" / "saved.json")
     assert saved.state == "stopped"
     drumbeat(stopped, "--resume", "tiny")
-    assert Result.require(latest(stopped).result) == Result.require(latest(straight).result)
+    result = Result.require(latest(stopped).result)
+    assert result == Result.require(latest(straight).result)
+    for run in (latest(straight), latest(stopped)):
+        beat = View.read(run).heartbeat
+        assert beat and (beat.monitor, beat.best) == ("loss", result.best["loss"])
     curves = [EventAccumulator(str(latest(folder).tensorboard)).Reload() for folder in (straight, stopped)]
     for name in ("train/loss", "validation/loss", "train/lr"):
         one, other = ([(event.step, event.value) for event in curve.Scalars(name)] for curve in curves)

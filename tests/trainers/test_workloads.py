@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from drumbeat.configs.load import ROOT, load
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Status
-from drumbeat.data.vocabulary import Words
+from drumbeat.data.vocabulary import Vocabulary
 from drumbeat.trainers.build import build_sets, place_model
 from drumbeat.trainers.commands.evaluate import job_of, judge
 from drumbeat.trainers.facts import facts_of, with_facts
@@ -59,26 +59,26 @@ def test_the_training_curve_can_be_a_running_mean(folder: Path, monkeypatch: pyt
 
 def test_a_text_model_starts_from_vectors(folder: Path, monkeypatch: pytest.MonkeyPatch,
                                           capsys: pytest.CaptureFixture[str]) -> None:
-    """As the header of lstm_news says; how many of the words have one is told."""
+    """As the header of lstm_news says; how many of the words have a vector is printed."""
     monkeypatch.chdir(folder)
-    words = Words(file="datasets/news/train.csv", text="content")
-    known = words.words()[2::2]
+    vocabulary = Vocabulary(file="datasets/news/train.csv", text="content")
+    known = vocabulary.words()[2::2]
     lines = [" ".join([word, *(f"{0.01 * k:.2f}" for k in range(100))]) for word in known]
     (folder / "vectors.txt").write_text("\n".join(lines))
-    wanted = "{_target_: drumbeat.data.Words, file: datasets/news/train.csv, text: content}"
+    wanted = "{_target_: drumbeat.data.Vocabulary, file: datasets/news/train.csv, text: content}"
     config = load(ROOT / "configs" / "lstm_news.yaml",
-                  [f"model.vectors={{_target_: drumbeat.data.glove, file: vectors.txt, words: {wanted}}}"]).config
+                  [f"model.vectors={{_target_: drumbeat.data.glove, file: vectors.txt, vocabulary: {wanted}}}"]).config
     model = place_model(with_facts(config, facts_of(build_sets(config).train)), torch.device("cpu"))
-    vector = model.get_parameter("embedding.weight")[words.words().index(known[0])]
+    vector = model.get_parameter("embedding.weight")[vocabulary.words().index(known[0])]
     torch.testing.assert_close(vector, torch.arange(100) * 0.01)
-    assert f"vectors.txt has {len(known):,} of {words.size - 2:,} words (50%)" in capsys.readouterr().err
+    assert f"vectors.txt has {len(known):,} of {vocabulary.size - 2:,} words (50%)" in capsys.readouterr().err
 
 
 def test_a_level_is_read_off_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the evaluation reads it off the same picture, by the statistics of that picture alone."""
     monkeypatch.chdir(folder)
-    train("resnet18_fill_level", ["name=level", "data.train.n=2", "data.validation.n=2", "data.train.side=64",
-                                  "data.validation.side=64"], folder)
+    train("resnet18_fill_level", ["name=level", "data.train.n=2", "data.validation.n=2", "data.train.image_size=64",
+                                  "data.validation.image_size=64"], folder)
     run = RunDir(next((folder / "runs" / "level").glob("2*")))
     job = job_of(run, "validation", None)
     with join("cpu") as world:

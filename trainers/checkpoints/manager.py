@@ -32,7 +32,7 @@ from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.importing import environment
 from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
 from drumbeat.configs.run.folder import Attempt, RunDir
-from drumbeat.configs.run.manifest import FORMAT, checkpoint_path, damage, saved_steps, written_format
+from drumbeat.configs.run.manifest import FORMAT, QUARANTINED, checkpoint_path, damage, saved_steps, written_format
 from drumbeat.trainers.checkpoints.staging import CPU, Files, Staging
 from drumbeat.trainers.checkpoints.writer import Order
 
@@ -185,8 +185,8 @@ class Checkpoints:
             self.writer.stdin.flush()
 
     def newest(self, warn: Any = print) -> Checkpoint | None:
-        """The newest checkpoint whose files are as they were written; None where there is none. A damaged one is set
-        aside as `bad-...`, and `warn` is told why. Raises `RunError` for one of a newer format."""
+        """The newest checkpoint whose files are as they were written; None where there is none. A damaged one is
+        renamed to `quarantined-...`, and `warn` gets the reason. Raises `RunError` for one of a newer format."""
         for path in (checkpoint_path(self.run, step) for step in saved_steps(self.run)):
             if (written := written_format(path)) > FORMAT:
                 raise RunError(Fault(what="a newer version of Drumbeat has written the checkpoints", where=str(path),
@@ -196,9 +196,9 @@ class Checkpoints:
             if not reason:
                 return _read(path)
             warn(f"checkpoint {path.name} is damaged ({reason}); looking for an older one")
-            aside = path.with_name(f"bad-{path.name}")
-            shutil.rmtree(aside, ignore_errors=True)
-            path.rename(aside)
+            quarantined = path.with_name(f"{QUARANTINED}{path.name}")
+            shutil.rmtree(quarantined, ignore_errors=True)
+            path.rename(quarantined)
         return None
 
     def at(self, step: int) -> Checkpoint:

@@ -80,7 +80,7 @@ def texts(items: Sequence[Item], like: Texts, folder: Path) -> Texts:
     file = folder / "texts.jsonl"
     with open(file, "w", encoding="utf-8") as lines:
         lines.writelines(json.dumps({"text": str(item.value)}) + "\n" for item in items)
-    return Texts(file=str(file), words=like.words, labels=None, text="text", length=like.length,
+    return Texts(file=str(file), vocabulary=like.vocabulary, labels=None, text="text", length=like.length,
                  max_length=None if like.length is not None else like.limit, cache=str(folder))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from drumbeat.data.demo.sets import TOPICS, write_set
 from drumbeat.data.images import ImageFolder
-from drumbeat.data.text import Texts, Words
+from drumbeat.data.text import Texts, Vocabulary
 
 
 def test_a_set_is_written_once_and_the_same_everywhere(tmp_path: Path) -> None:
@@ -20,8 +20,9 @@ def test_a_set_is_written_once_and_the_same_everywhere(tmp_path: Path) -> None:
     for name in ("train.csv", "test.csv", "README.txt"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
-    words = Words(file=str(tmp_path / "a" / "train.csv"), text="content")
-    stories = Texts(file=str(tmp_path / "a" / "test.csv"), text="content", id="id", labels=list(TOPICS), words=words)
+    vocabulary = Vocabulary(file=str(tmp_path / "a" / "train.csv"), text="content")
+    stories = Texts(file=str(tmp_path / "a" / "test.csv"), text="content", id="id", labels=list(TOPICS),
+                    vocabulary=vocabulary)
     assert (len(stories), stories.classes) == (400, list(TOPICS))
 
 

@@ -145,7 +145,7 @@ def test_log_progress_and_result(run: RunDir) -> None:
     assert terminal.shows("Ctrl-C saves and stops; closing this terminal leaves the run going")
     assert terminal.shows("head  step 9  [validation]")
     assert terminal.shows("finished   42 steps, 454 samples (4 past the end of a phase, in its last batch)\r\n"
-                          "best       accuracy 0.9000  (step 37, head)\r\n")
+                          "best       accuracy 0.9000 (step 37, head)\r\n")
     assert terminal.shows(f"drumbeat evaluate {ID} --split validation\r\n")
     assert not terminal.shows("a warning of torch's")
 

@@ -21,7 +21,7 @@ from drumbeat.launch.backends.typed import handle, program
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.runs.find import find_run, look
 from drumbeat.launch.runs.logs import Tail, log_lines
-from drumbeat.launch.runs.status import clock, status_text
+from drumbeat.launch.runs.status import status_text
 from drumbeat.launch.runs.stop import ask_to_stop, cancel
 from tests.runs import write_heartbeat, write_job, write_plan, write_state
 
@@ -151,23 +151,24 @@ def test_status_in_full(runs: Path) -> None:
                     samples_per_second=99.94, eta_seconds=3725.0)
     write_job(run, id="17", host="elsewhere")
     assert status_text(View.read(run)) == f"""\
-run         {SECOND}
-state       running
-step        1,234 of 5,000, phase head
-loss        0.1235
-validation  loss 0.5000, accuracy 0.7500
-speed       99.9 samples/s, 1:02:05 to go
-heard of    0 s ago
-job         17 (process on this machine)
-folder      {run.path}"""
+run             {SECOND}
+state           running
+step            1,234 of 5,000, phase head
+train loss      0.1235
+validation      loss 0.5000, accuracy 0.7500
+speed           99.9 samples/s, 1:02:05 left
+last heartbeat  0 s ago
+job             17 (process on this machine)
+folder          {run.path}"""
 
 
 def test_status_of_a_run_that_ended_or_never_began(runs: Path) -> None:
     run = find_run("tiny", runs)
-    assert status_text(View.read(run)) == f"run         {SECOND}\nstate       unknown\nfolder      {run.path}"
+    assert status_text(View.read(run)).splitlines() == [
+        f"run             {SECOND}", "state           unknown", f"folder          {run.path}"]
     write_state(run, "failed", "rank 1 on n1 was killed")
-    assert "verdict     rank 1 on n1 was killed\n" in status_text(View.read(run))
-    assert "heard of" not in status_text(View.read(run))
+    assert "verdict         rank 1 on n1 was killed\n" in status_text(View.read(run))
+    assert "heartbeat" not in status_text(View.read(run))
 
 
 def test_logs_of_an_attempt(runs: Path) -> None:
@@ -345,8 +346,4 @@ def test_the_verbs_print(runs: Path, capsys: pytest.CaptureFixture[str]) -> None
     run.claim_attempt().log(0).write_text("line\n")
     assert [main(["status", "tiny"]), main(["logs", "tiny"]), main(["stop", "tiny"])] == [0, 0, 0]
     out = capsys.readouterr().out
-    assert out.endswith(f"folder      {run.path}\nline\n{SECOND} is stopped already\n")
-
-
-def test_clock() -> None:
-    assert list(map(clock, (0, 59.9, 60, 3600, 36_061))) == ["0:00", "0:59", "1:00", "1:00:00", "10:01:01"]
+    assert out.endswith(f"folder          {run.path}\nline\n{SECOND} is stopped already\n")

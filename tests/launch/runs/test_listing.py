@@ -30,14 +30,16 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[RunDir]:
     """One run that has finished, one that runs, one that is silent, one that waits in the queue."""
     monkeypatch.chdir(tmp_path)
     found = []
-    for name, number in zip(("tiny", "tiny", "a_name_that_is_quite_long", "other"), IDS, strict=True):
+    for name, number in zip(("tiny", "tiny", "a_name_that_is_long", "other"), IDS, strict=True):
         run = RunDir(tmp_path / "runs" / name / number)
         write_plan(run)
         write_job(run, id="17", host=socket.gethostname())
         found.append(run)
-    for run, step, loss, ago in zip(found[:3], (1000, 600, 600), (0.4, 0.51234, float("nan")), (9e6, 0, 600),
-                                    strict=True):
-        write_heartbeat(run, step=step, steps=1000, loss=loss, samples_per_second=1234.5, eta_seconds=3725.0, ago=ago)
+    for run, step, loss, ago, monitor, best in zip(
+            found[:3], (1000, 600, 600), (0.4, 0.51234, float("nan")), (9e6, 0, 600),
+            ("accuracy", "balanced_accuracy", "loss"), (0.875, 0.75, 1.25), strict=True):
+        write_heartbeat(run, step=step, steps=1000, loss=loss, samples_per_second=1234.5, eta_seconds=3725.0, ago=ago,
+                        monitor=monitor, best=best)
     write_state(found[0], "finished", ago=9e6)
     Result(steps=1000, samples_seen=0, overshoot=0, test={"loss": 0.25, "accuracy": 0.9}).write(found[0].result)
     write_state(found[1], "running")
@@ -50,11 +52,11 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[RunDir]:
 
 
 TABLE = """\
-run                    name                       state         where     done    loss  samples/s      eta
-20260104-100000-ddddd  other                      pending       job 4711
-20260103-100000-ccccc  a_name_that_is_quite_long  silent 10:00  job 4710   60%     nan      1,234  1:02:05
-20260102-100000-bbbbb  tiny                       running       debug      60%  0.5123      1,234  1:02:05
-20260101-100000-aaaaa  tiny                       finished      here      100%  0.2500
+run                    name                 state         where     done  best                      train loss      eta
+20260104-100000-ddddd  other                pending       job 4711
+20260103-100000-ccccc  a_name_that_is_long  silent 10:00  job 4710   60%  loss 1.2500                      nan  1:02:05
+20260102-100000-bbbbb  tiny                 running       debug      60%  balanced_accuracy 0.7500      0.5123  1:02:05
+20260101-100000-aaaaa  tiny                 finished      local     100%  accuracy 0.8750               0.4000
 """
 
 
@@ -75,7 +77,8 @@ def test_a_terminal_gets_a_table_that_fits(runs: list[RunDir]) -> None:
     lines = [line.rstrip() for line in plain.splitlines()]
     assert max(map(len, lines)) <= 80
     assert [line.split()[0] for line in lines] == ["run", "ddddd", "ccccc", "bbbbb", "aaaaa"]
-    assert re.fullmatch(r"ccccc  a_name_\w+…  silent 10:\d\d  job 4710   60%     nan      1,234  1:02:05", lines[2])
+    assert re.fullmatch(r"ccccc  a_name_…  silent 10:\d\d  job 4710   60%  loss 1.2500  +nan  1:02:05", lines[2])
+    assert re.fullmatch(r"bbbbb  tiny   +running +debug +60%  bala… 0.7500  +0.5123  1:02:05", lines[3])
     assert "\x1b[32mrunning" in said
     assert main(["status", "ccccc"]) == 0
 
@@ -97,6 +100,7 @@ def test_programs_get_json(runs: list[RunDir], capsys: pytest.CaptureFixture[str
     found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert [run["id"] for run in found] == IDS[::-1]
     assert found[1]["loss"] is None
+    assert (found[2]["monitor"], found[2]["best"]) == ("balanced_accuracy", 0.75)
     assert main(["status", "aaaaa", "--json"]) == 0
     known = json.loads(capsys.readouterr().out)
     assert known == found[3]
@@ -152,14 +156,14 @@ def test_why_agrees_with_status_about_a_run_whose_job_has_just_ended(runs: list[
     monkeypatch.setenv("PATH", queue(tmp_path, "touch asked"))
     write_heartbeat(runs[2], step=600)
     view = judged(View.read(runs[2]))
-    assert "state       running\n" in status_text(view)
+    assert "state           running\n" in status_text(view)
     assert not (tmp_path / "asked").exists()
     told = " ".join(why(view).split())
     assert "state running job 4710, of which SLURM knows nothing any more why its job has ended, and" in told
     assert "fix Look again in two minutes; or go on with the run: " in told
     write_heartbeat(runs[2], step=600, ago=121)
     view = judged(View.read(runs[2]))
-    assert "state       failed\n" in status_text(view)
+    assert "state           failed\n" in status_text(view)
     assert "state       failed\nwhy         its launcher was killed, or" in why(view)
 
 
@@ -201,7 +205,7 @@ def test_every_reason_has_words_and_a_way_on() -> None:
 def test_a_run_of_this_machine_that_is_gone_has_failed(runs: list[RunDir], capsys: pytest.CaptureFixture[str]) -> None:
     write_job(runs[2], id="17", host=socket.gethostname())
     assert main(["ls"]) == 0
-    assert re.search(r"a_name_that_is_quite_long +failed +here +60% ", capsys.readouterr().out)
+    assert re.search(r"a_name_that_is_long +failed +local +60% ", capsys.readouterr().out)
 
 
 def a_list(file: Path) -> None:
@@ -256,8 +260,8 @@ def test_a_damaged_run_is_a_row_and_a_line_and_costs_the_others_nothing(
     run, file, words = damaged
     assert main(["ls"]) == 0
     said = capsys.readouterr()
-    assert re.sub(r"silent 10:0\d", "silent 10:00", said.out) == re.sub(
-        rf"({run.id} +tiny +)running .*", r"\1damaged", TABLE)
+    expected = re.sub(rf"({run.id} +tiny +)running .*", r"\1damaged", TABLE)  # in narrower columns
+    assert re.sub(r"silent 10:0\d", "silent 10:00", said.out).split() == expected.split()
     assert said.err == f"damaged    {file}: {words}\n"
     assert main(["ls", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -276,7 +280,8 @@ def test_a_command_on_a_damaged_run_is_one_screen(damaged: tuple[RunDir, Path, s
     said = capsys.readouterr()
     assert said.out == ""
     screen = " ".join(said.err.split())
-    assert screen == f"error: a file of the run cannot be read: {words} where {file} fix Restore it, or start a new run."
+    assert screen == (f"error: a file of the run cannot be read: {words} where {file} "
+                      "fix Restore it, or start a new run.")
     assert sorted(run.path.rglob("*")) == before
 
 
@@ -288,13 +293,14 @@ def test_what_somebody_has_copied_beside_it_is_none_of_a_run(runs: list[RunDir],
                  "checkpoints/step-00000009"):
         (run.path / name).mkdir(parents=True)
     run.config.write_text("phases: {}\nname: x\nbatch_size: 1\nmodel: {_target_: x}\n")
-    for words in (["ls"], ["status", run.id], ["why", run.id], ["checkpoints", run.id], ["logs", run.id, "--errors"]):
+    for words in (["ls"], ["status", run.id], ["why", run.id], ["checkpoints", run.id],
+                  ["logs", run.id, "--errors"]):
         assert main(words) == 0, words
         said = capsys.readouterr()
         assert said.err == ""
         if words[0] == "checkpoints":
-            assert [line.split()[0] for line in said.out.splitlines()] == ["step", "9"]
-            assert said.out.rstrip().endswith("no manifest")
+            assert [line.split()[0] for line in said.out.splitlines()] == ["step", "9", "damaged"]
+            assert said.out.endswith("damaged      step 9: no manifest\n")
 
 
 LS = f"""

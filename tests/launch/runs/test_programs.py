@@ -32,7 +32,8 @@ phases: {only: {epochs: 1, optimizer: {_target_: torch.optim.SGD, lr: 0.1}}}
 """
 TEXTS = IMAGES.replace("pictures", "texts").replace("classes: 2", "classes: from_data").replace(
     "drumbeat.data.ImageFolder, root: train",
-    "drumbeat.data.Texts, file: t.csv, text: story, words: {_target_: drumbeat.data.Words, file: t.csv}").replace(
+    "drumbeat.data.Texts, file: t.csv, text: story, "
+    "vocabulary: {_target_: drumbeat.data.Vocabulary, file: t.csv}").replace(
     "drumbeat.data.ImageFolder, root: test", "sets.Theirs, root: anywhere")
 
 
@@ -67,17 +68,17 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("evaluate pictures --checkpoint 7", ["there is no checkpoint '7'", "Name best, last or a step: 3."]),
     ("evaluate pictures --checkpoint best", ["there is no checkpoint 'best' of a run without a validation set"]),
     ("evaluate pictures --split validation", ["the run has no validation set", "It has: train, test."]),
-    ("evaluate pictures", ["the folder train is empty", "where  data.train.of.root", "test is not there",
+    ("evaluate pictures", ["the folder train is empty", "where  data.train.of.root", "test does not exist",
                            "where  data.test.root", "fix    Draw some with a pencil."]),
     ("predict pictures photos nowhere", ["there is no file or folder 'nowhere'"]),
     ("predict pictures empty", ["this folder is empty", "where  empty"]),
     ("predict texts photos", ["the run's model reads texts, and this is a folder",
                               "Give a table with a column 'story', or a .txt file with a text on"]),
-    ("predict texts texts.yaml", ["t.csv is not there", "where  data.train.of.file"]),
-    ("doctor pictures.yaml", ["the folder train is empty", "test is not there"]),
+    ("predict texts texts.yaml", ["t.csv does not exist", "where  data.train.of.file"]),
+    ("doctor pictures.yaml", ["the folder train is empty", "test does not exist"]),
     ("doctor nothing.yaml", ["there is no config 'nothing.yaml'"]),
     ("cache pictures.yaml data.cache=cache", ["the folder train is empty"]),
-    ("show texts.yaml", ["t.csv is not there", "fix    Draw some with a pencil."]),
+    ("show texts.yaml", ["t.csv does not exist", "fix    Draw some with a pencil."]),
     ("show nothing.yaml", ["there is no config 'nothing.yaml'"]),
 ])
 def test_what_is_not_there(here: Path, line: str, said: list[str], capsys: pytest.CaptureFixture[str]) -> None:

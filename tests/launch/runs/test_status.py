@@ -10,11 +10,13 @@ from typing import Literal
 
 import pytest
 
+from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import AttemptStart, RankError, Saved, State, Status
+from drumbeat.configs.run.records import AttemptStart, RankError, Result, Saved, State, Status
 from drumbeat.configs.run.view import View
 from drumbeat.launch.commands.main import main
+from drumbeat.launch.runs.attach import conclude
 from drumbeat.launch.runs.status import end_of, gone, judged, status_text
 from drumbeat.launch.runs.why import why
 from tests.runs import write_heartbeat, write_job, write_plan, write_state
@@ -53,7 +55,7 @@ def test_a_launcher_that_was_killed(run: RunDir) -> None:
     assert told.state == "failed"
     assert told.verdict == "its launcher was killed, or its machine went down; the last checkpoint is of step 9"
     text = text_of(run)
-    assert "state       failed" in text
+    assert "state           failed" in text
     assert f"drumbeat resume {run.path}\n" in text
 
 
@@ -83,7 +85,7 @@ def test_a_start_that_claimed_no_attempt_is_not_judged_by_the_one_before(run: Ru
 
 def test_why_says_what_status_says(run: RunDir) -> None:
     """Of a run that is dead, though its files say that it runs."""
-    assert "state       failed\n" in text_of(run)
+    assert "state           failed\n" in text_of(run)
     told = why(judged(View.read(run)))
     assert "state       failed\nwhy         its launcher was killed, or its machine went down; there is no" in told
     assert "fix         Go on with it: " in told
@@ -103,7 +105,7 @@ def test_a_cluster_that_spoke_lately_is_not_asked(run: RunDir) -> None:
 def test_the_gpu_of_a_run_at_work(run: RunDir) -> None:
     write_job(run, "slurm", id="17", host="login")
     write_heartbeat(run, gpu={"held": 50 * 2**30, "peak": 40 * 2**30, "all": 80 * 2**30, "busy": 93})
-    assert "GPU         50.0 of 80.0 GiB held by rank 0, tensors 40.0 at most, 93% busy" in text_of(run)
+    assert "GPU             50.0 of 80.0 GiB held by rank 0, tensors 40.0 at most, 93% busy" in text_of(run)
     write_state(run, "stopped")
     assert "GPU" not in text_of(run)
 
@@ -111,4 +113,70 @@ def test_the_gpu_of_a_run_at_work(run: RunDir) -> None:
 def test_where_its_time_went_is_told(run: RunDir) -> None:
     write_heartbeat(run, seconds={"starting": 6.0, "training": 45.0, "evaluating": 3.0, "waiting": 0.0, "saving": 6.0})
     write_state(run, "stopped")
-    assert "time        training 75%, evaluating 5%, saving 10%, starting 10%" in text_of(run)
+    assert "time            training 75%, evaluating 5%, saving 10%, starting 10%" in text_of(run)
+
+
+EIGHT = {"loss": 0.5, "balanced_accuracy": 0.61, "precision": 0.62, "recall": 0.63, "f1": 0.64, "auroc": 0.65,
+         "average_precision": 0.66, "accuracy": 0.6}
+
+
+def test_eight_metrics_fit_80_columns_with_the_monitored_one_first(run: RunDir,
+                                                                     capsys: pytest.CaptureFixture[str]) -> None:
+    write_heartbeat(run, step=12, validation=EIGHT, monitor="accuracy", best=0.6)
+    write_state(run, "finished")
+    Result(steps=12, samples_seen=144, overshoot=0, best={"step": 12, "phase": "head", **EIGHT}, test=EIGHT).write(
+        run.result)
+    wrapped = """\
+accuracy 0.6000, loss 0.5000, balanced_accuracy 0.6100,
+                precision 0.6200, recall 0.6300, f1 0.6400, auroc 0.6500,
+                average_precision 0.6600
+"""
+    text = text_of(run)
+    assert all(f"\n{label:<16}{wrapped}" in text for label in ("validation", "best", "test"))
+    assert conclude(View.read(run)) == 0
+    out = capsys.readouterr().out
+    assert "\nbest       accuracy 0.6000, loss 0.5000, " in out
+    assert "(step 12, head)\ntest       accuracy 0.6000, " in out
+    assert max(len(line) for line in [*text.splitlines()[:-1], *out.splitlines()] if "/" not in line) <= 80
+
+
+def test_checkpoints_with_eight_metrics_fit_80_columns(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    """The table has the monitored metric, and the JSON all of them."""
+    write_text(run.config, CONFIG.replace("evaluation: {", "evaluation: {monitor: balanced_accuracy, mode: max, "))
+    for step in (1_000_000, 990_000):
+        folder = run.checkpoints / f"step-{step:08d}"
+        folder.mkdir(parents=True)
+        progress = Progress(step=step, last={"step": step, "phase": "head", **EIGHT})
+        CheckpointState(progress=progress).write(folder / "state.json")
+    assert main(["checkpoints", str(run.path)]) == 0
+    header, newest, *rest = capsys.readouterr().out.splitlines()
+    assert header.split() == ["step", "phase", "size", "age", "balanced_accuracy", "state"]
+    assert newest.split() == ["1,000,000", "head", "0.0", "MB", "0", "min", "0.6100", "damaged"]
+    assert rest[1:] == ["damaged      step 1,000,000: no manifest", "damaged      step 990,000: no manifest"]
+    assert max(map(len, [header, newest, *rest])) <= 80
+    assert main(["checkpoints", str(run.path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(one["step"], one["metrics"], one["damage"]) for one in found] == [
+        (1_000_000, EIGHT, "no manifest"), (990_000, EIGHT, "no manifest")]
+
+
+def test_an_attempt_that_has_taken_no_step_yet_shows_the_last_loss_and_no_speed(run: RunDir) -> None:
+    """Neither before it has a heartbeat, nor before its first point."""
+    write_job(run, "slurm", id="17", host="login")
+    write_heartbeat(run, step=12, steps=42, loss=0.25, samples_per_second=99.0, eta_seconds=60.0)
+    assert "speed           99.0 samples/s, 1:00 left" in text_of(run)
+    run.claim_attempt()
+    for _ in range(2):
+        text = text_of(run)
+        assert "train loss      0.2500\n" in text
+        assert "speed" not in text
+        write_heartbeat(run, step=9, steps=42)
+    assert "step            9 of 42" in text_of(run)
+
+
+def test_how_the_last_attempt_ended_is_not_called_the_verdict_of_a_running_one(run: RunDir) -> None:
+    write_job(run, "slurm", id="17", host="login")
+    write_state(run, "running", "rank 1 on n1 was killed; the last checkpoint is of step 9")
+    text = text_of(run)
+    assert "\nlast attempt    rank 1 on n1 was killed; the last checkpoint is of step 9\n" in text
+    assert "verdict" not in text

@@ -108,7 +108,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", ["truncate", "flip", "remove", "no manifest", "half a manifest"])
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path: Path, harm: str) -> None:
+def test_a_damaged_checkpoint_is_quarantined_and_the_one_before_is_used(tmp_path: Path, harm: str) -> None:
     checkpoints = made(tmp_path)
     for step in (1, 2):
         checkpoints.save(Progress(step=step), weights(step), {}, STATE)
@@ -130,7 +130,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path: 
     found = checkpoints.newest(said.append)
     assert found is not None
     assert found.progress.step == 1
-    assert steps(checkpoints) == ["bad-step-00000002", "step-00000001"]
+    assert steps(checkpoints) == ["quarantined-step-00000002", "step-00000001"]
     assert "step-00000002 is damaged" in said[0]
 
 
@@ -174,7 +174,7 @@ def test_nothing_half_written_is_taken_for_a_checkpoint(tmp_path: Path) -> None:
     (checkpoints.folder / ".step-00000009.1.tmp").mkdir(parents=True)
     (checkpoints.folder / "step-00000008").mkdir()
     assert checkpoints.newest(lambda _: None) is None
-    assert damage(checkpoints.folder / "bad-step-00000008") == "no manifest"
+    assert damage(checkpoints.folder / "quarantined-step-00000008") == "no manifest"
 
 
 def test_a_missing_best_is_said(tmp_path: Path) -> None:

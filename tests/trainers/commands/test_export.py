@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from drumbeat.configs.errors import RunError
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.launch.runs.status import checkpoints_text
+from drumbeat.launch.runs.checkpoints import checkpoints_text
 from drumbeat.trainers.checkpoints.manager import Checkpoints
 from drumbeat.trainers.commands.export import export
 from tests.tiny import CONFIG
@@ -36,11 +36,12 @@ def run(tmp_path: Path) -> Iterator[RunDir]:
 def test_the_table_tells_what_can_be_relied_on(run: RunDir) -> None:
     (run.checkpoints / "step-00000005" / "model.safetensors").write_bytes(b"")
     rows = [line.split() for line in checkpoints_text(run).splitlines()]
-    assert rows[0] == ["step", "phase", "size", "saved", "validation", "state"]
-    assert [row[:2] for row in rows[1:]] == [["8", "head"], ["5", "head"], ["3", "head"]]
-    assert " ".join(rows[1]).endswith("loss 0.5000 last, digests agree")
-    assert " ".join(rows[2]).endswith("model.safetensors has 0 bytes, not 84")
-    assert " ".join(rows[3]).endswith("loss 0.2500 best, digests agree")
+    assert rows[0] == ["step", "phase", "size", "age", "loss", "state"]
+    assert [row[:2] for row in rows[1:4]] == [["8", "head"], ["5", "head"], ["3", "head"]]
+    assert " ".join(rows[1]).endswith("0.5000 ok, last")
+    assert rows[2][-1] == "damaged"
+    assert " ".join(rows[3]).endswith("0.2500 ok, best")
+    assert " ".join(rows[4]) == "damaged step 5: model.safetensors has 0 bytes, not 84"
 
 
 def test_no_checkpoints_yet(tmp_path: Path) -> None:

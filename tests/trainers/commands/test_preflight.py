@@ -58,7 +58,7 @@ def test_a_folder_of_data_that_is_not_there_is_one_fault(tmp_path: Path) -> None
     with pytest.raises(PreflightError) as caught:
         preflight(load(write_config(tmp_path), changes).config)
     (fault,) = caught.value.faults
-    assert fault.what == f"the folder of the data is not there: {tmp_path / 'no'}"
+    assert fault.what == f"the folder of the data does not exist: {tmp_path / 'no'}"
     assert (fault.where, fault.remedy) == ("data.root", "Draw some.\nIf it is elsewhere: data.root=DIR")
 
 
@@ -67,7 +67,7 @@ def test_what_several_sets_have_in_common_is_one_fault_that_names_them(tmp_path:
     with pytest.raises(PreflightError) as caught:
         preflight(load(write_config(tmp_path), [f"data.{name}={missing}" for name in ("train", "test")]).config)
     (fault,) = caught.value.faults
-    assert fault.what == f"the image folder {tmp_path}/no is not there (data.train, data.test)"
+    assert fault.what == f"the image folder {tmp_path}/no does not exist (data.train, data.test)"
     assert fault.where == "data.train"
 
 

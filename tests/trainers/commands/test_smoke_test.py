@@ -144,9 +144,9 @@ def test_mixed_samples(tmp_path: Path) -> None:
 def test_a_model_sized_by_the_data_is_tried_with_their_sizes(tmp_path: Path) -> None:
     """An LSTM must know the lengths of its texts: they are there, on the meta device too, however large it is."""
     write_texts(tmp_path)
-    assert preflight(texts_config(tmp_path, "model.hidden=8000"))["parameters"] > 256_000_000
+    assert preflight(texts_config(tmp_path, "model.hidden_size=8000"))["parameters"] > 256_000_000
     with pytest.raises(PreflightError, match="3 outputs for each sample, the data has 2"):
-        preflight(texts_config(tmp_path, "model.hidden=8000", "model.classes=3"))
+        preflight(texts_config(tmp_path, "model.hidden_size=8000", "model.classes=3"))
 
 
 def test_an_image_folder_for_a_model_of_texts(tmp_path: Path) -> None:
@@ -154,11 +154,11 @@ def test_an_image_folder_for_a_model_of_texts(tmp_path: Path) -> None:
     draw_images(tmp_path)
     write_texts(tmp_path)
     folder = f"data.train={{_target_: drumbeat.data.ImageFolder, root: {tmp_path}/test}}"
-    sized = ["model={vocabulary: 9, classes: 2}", "task._target_=drumbeat.trainers.tasks.Classification",
+    sized = ["model={vocab_size: 9, classes: 2}", "task._target_=drumbeat.trainers.tasks.Classification",
              "data.test={}", "data.transforms.train=[{_target_: torchvision.transforms.v2.Resize, size: [8, 8]}]"]
     for changes, words in (
         ([f"data.test.file={tmp_path}/test"], f"{tmp_path}/test is a folder, and this must be a file where data.test"),
-        ([folder], "the training set does not tell its 'vocabulary' where model.vocabulary given vocabulary: "
+        ([folder], "the training set does not tell its 'vocab_size' where model.vocab_size given vocab_size: "
                    "from_data, and the set is a drumbeat.data.ImageFolder"),
         ([folder, *sized], "the model cannot take a batch of data.train: TypeError: this model reads texts, (ids, "
                            "lengths), and was given one tensor [4, 3, 8, 8]"),

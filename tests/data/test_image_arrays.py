@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from drumbeat.data.demo.sets import _cifar10, _fashion_mnist
+from drumbeat.data.image_arrays import CIFAR10, RECORD, FashionMNIST, ImageArrays
 from drumbeat.data.loader import BatchFetcher, pixels_as_tensor
-from drumbeat.data.pictures import RECORD, Cifar10, FashionMnist, Pictures
 from drumbeat.data.splits import Split
 
 
 @pytest.fixture
 def cifar(tmp_path: Path) -> Path:
-    """Five files of two pictures, and one of three."""
+    """Five files of two images, and one of three."""
     assert len(list(_cifar10(tmp_path, (2, 2, 2, 2, 2, 3)))) == 13
     return tmp_path
 
@@ -33,33 +33,33 @@ def test_a_record_of_cifar10_is_its_class_then_red_green_and_blue(cifar: Path) -
     record = np.arange(RECORD, dtype=np.int64) % 251
     record[0] = 9
     (cifar / "test_batch.bin").write_bytes(record.astype(np.uint8).tobytes())
-    image, label = Cifar10(root=str(cifar), train=False)[0]
+    image, label = CIFAR10(root=str(cifar), train=False)[0]
     assert (label, image.size, image.mode) == (9, (32, 32), "RGB")
     assert image.getpixel((5, 2)) == tuple((1 + plane * 1024 + 2 * 32 + 5) % 251 for plane in range(3))
-    assert len(Cifar10(root=str(cifar))) == 10
+    assert len(CIFAR10(root=str(cifar))) == 10
 
 
 def test_an_idx_file_is_read_packed_or_not(fashion: Path) -> None:
-    plain = FashionMnist(root=str(fashion))
+    plain = FashionMNIST(root=str(fashion))
     for file in fashion.glob("train-*"):
         Path(f"{file}.gz").write_bytes(gzip.compress(file.read_bytes()))
         file.unlink()
-    packed = FashionMnist(root=str(fashion))
-    assert torch.equal(plain.pictures, packed.pictures)
-    assert plain.pictures.shape == (7, 1, 28, 28)
+    packed = FashionMNIST(root=str(fashion))
+    assert torch.equal(plain.images, packed.images)
+    assert plain.images.shape == (7, 1, 28, 28)
     assert np.array_equal(plain.labels, packed.labels)
-    assert plain.fingerprint() == packed.fingerprint() != FashionMnist(root=str(fashion), train=False).fingerprint()
+    assert plain.fingerprint() == packed.fingerprint() != FashionMNIST(root=str(fashion), train=False).fingerprint()
     assert plain.classes[9] == "Ankle boot"
 
 
-def test_torchvision_reads_the_same_files_alike(fashion: Path) -> None:
-    from torchvision.datasets import FashionMNIST
+def test_torchvision_reads_the_same_samples(fashion: Path) -> None:
+    from torchvision import datasets
 
     raw = fashion / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
     for file in fashion.glob("*-ubyte"):
         file.rename(raw / file.name)
-    theirs, ours = FashionMNIST(str(fashion), train=False), FashionMnist(root=str(raw), train=False)
+    theirs, ours = datasets.FashionMNIST(str(fashion), train=False), FashionMNIST(root=str(raw), train=False)
     assert [(np.asarray(image).tolist(), label) for image, label in theirs] == [
         (np.asarray(image).tolist(), label) for image, label in ours]
     assert list(theirs.classes) == ours.classes
@@ -68,7 +68,7 @@ def test_torchvision_reads_the_same_files_alike(fashion: Path) -> None:
 @pytest.mark.parametrize("kind", ["cifar", "fashion"])
 def test_a_whole_batch_is_its_samples(kind: str, request: pytest.FixtureRequest) -> None:
     root = str(request.getfixturevalue(kind))
-    of: Pictures = Cifar10(root=root) if kind == "cifar" else FashionMnist(root=root)
+    of: ImageArrays = CIFAR10(root=root) if kind == "cifar" else FashionMNIST(root=root)
     part = Split(of=of, part="train", fractions={"train": 0.7, "rest": 0.3})
     batch = BatchFetcher(part, indices=lambda positions: positions).__getitems__(range(len(part)))
     assert part.classes == of.classes
@@ -76,37 +76,37 @@ def test_a_whole_batch_is_its_samples(kind: str, request: pytest.FixtureRequest)
         image, label = of[index]
         assert torch.equal(batch.inputs[row], pixels_as_tensor(np.array(image)))
         assert int(batch.targets[row]) == label
-    again: Pictures = pickle.loads(pickle.dumps(of))
-    assert torch.equal(again.pictures, of.pictures)
+    again: ImageArrays = pickle.loads(pickle.dumps(of))
+    assert torch.equal(again.images, of.images)
 
 
 def test_what_is_not_there_or_damaged_is_named(cifar: Path, tmp_path: Path) -> None:
     (cifar / "data_batch_3.bin").unlink()
-    with pytest.raises(FileNotFoundError, match=r"data_batch_3.bin is not there"):
-        Cifar10(root=str(cifar))
+    with pytest.raises(FileNotFoundError, match=r"data_batch_3.bin does not exist"):
+        CIFAR10(root=str(cifar))
     for content in (b"", bytes(RECORD - 1), bytes([10]) * RECORD):
         (cifar / "data_batch_3.bin").write_bytes(content)
         with pytest.raises(ValueError, match=r"data_batch_3.bin is not a batch of CIFAR-10's binary version"):
-            Cifar10(root=str(cifar))
-    with pytest.raises(FileNotFoundError, match=r"train-images-idx3-ubyte \(or .gz\) is not there"):
-        FashionMnist(root=str(tmp_path))
+            CIFAR10(root=str(cifar))
+    with pytest.raises(FileNotFoundError, match=r"train-images-idx3-ubyte \(or .gz\) does not exist"):
+        FashionMNIST(root=str(tmp_path))
 
 
 def test_a_damaged_idx_file_is_named(fashion: Path) -> None:
-    pictures, labels = fashion / "train-images-idx3-ubyte", fashion / "train-labels-idx1-ubyte"
-    whole = pictures.read_bytes()
+    images, labels = fashion / "train-images-idx3-ubyte", fashion / "train-labels-idx1-ubyte"
+    whole = images.read_bytes()
     for content in (whole[:-1], whole[:7], b"", b"PK" + whole[2:]):
-        pictures.write_bytes(content)
+        images.write_bytes(content)
         with pytest.raises(ValueError, match="images-idx3-ubyte is not an IDX file of bytes in 3 dimensions"):
-            FashionMnist(root=str(fashion))
-    pictures.write_bytes(whole)
+            FashionMNIST(root=str(fashion))
+    images.write_bytes(whole)
     labels.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 6]) + bytes(6))
-    with pytest.raises(ValueError, match="7 pictures in train-images and 6 labels"):
-        FashionMnist(root=str(fashion))
+    with pytest.raises(ValueError, match="7 images in train-images and 6 labels"):
+        FashionMNIST(root=str(fashion))
     labels.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 7]) + bytes([12] * 7))
-    with pytest.raises(ValueError, match="has a label 12, and there are 10 classes"):
-        FashionMnist(root=str(fashion))
-    pictures.unlink()
-    Path(f"{pictures}.gz").write_bytes(gzip.compress(whole)[:-9])
+    with pytest.raises(ValueError, match="has a label 12, but there are only 10 classes"):
+        FashionMNIST(root=str(fashion))
+    images.unlink()
+    Path(f"{images}.gz").write_bytes(gzip.compress(whole)[:-9])
     with pytest.raises(ValueError, match="cannot be read"):
-        FashionMnist(root=str(fashion))
+        FashionMNIST(root=str(fashion))

@@ -1,0 +1,21 @@
+"""Rows of a label and a text, as commands print them in 80 columns; and metrics as such a text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from drumbeat.configs.errors import hang
+from drumbeat.configs.text_fields import metric_fields
+
+NO_BREAK = "\N{NO-BREAK SPACE}"
+
+
+def row(label: str, text: str, width: int) -> str:
+    """A label of `width` columns and a text wrapped beside it. `NO_BREAK` holds two words together on a line."""
+    return hang(f"{label:<{width}}", text).replace(NO_BREAK, " ")
+
+
+def metrics_text(values: Mapping[str, Any], monitor: str = "") -> str:
+    """The metrics among the values, the monitored one first. A line break never separates a name from its value."""
+    return ", ".join(field.replace(" ", NO_BREAK) for field in metric_fields(values, monitor))
