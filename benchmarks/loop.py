@@ -54,7 +54,7 @@ def ours(name: str) -> tuple[float, float]:
     config = build_config([Layer(values=config_values(WORKS[name]), origin="benchmark")])
     with tempfile.TemporaryDirectory() as folder:
         run = RunDir(Path(folder) / "run")
-        plan = plan_job(config, run_dir=run.path, where="local", machine=Machine(cpus=RANKS, gpus=()), site=Site(),
+        plan = plan_job(config, run_dir=run.path, backend="local", machine=Machine(cpus=RANKS, gpus=()), site=Site(),
                         folder=Path.cwd())
         run.path.mkdir()
         write_text(run.config, Loaded(config=config).as_yaml())

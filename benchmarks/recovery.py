@@ -66,20 +66,19 @@ def restarts() -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         here = _drill(home, write_config(home, steps=1500, every_steps=50))
-        run, struck = here.under_blows(1, kills=3, every=6.0, only="rank")
-        start = FirstStep.require(run.attempt(0).begun).time - AttemptStart.require(run.attempt(0).launch).time
-        return start, statistics.median(one.seconds for one in struck)
+        run, injections = here.with_faults(1, count=3, every=6.0, only="rank")
+        start = FirstStep.require(run.attempt(0).first_step).time - AttemptStart.require(run.attempt(0).launch).time
+        return start, statistics.median(one.recovery_seconds for one in injections if not one.not_injected)
 
 
-def blows(minutes: float) -> tuple[dict[str, float], int]:
-    """Where the time of a run went that was struck about once a minute, each time in another way; and how many blows
-    there were."""
+def faulted_run(minutes: float) -> tuple[dict[str, float], int]:
+    """Where the time of a run went that had a fault of another type about once a minute; and how many faults."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         pace = _pace(home)
         file = write_config(home, steps=int(60 * minutes / pace), every_steps=max(1, int(4 / pace)), batch=BATCH)
-        run, struck = _drill(home, file).under_blows(1, kills=int(minutes), every=60.0)
-        return goodput(View.read(run)), len(struck)
+        run, injections = _drill(home, file).with_faults(1, count=int(minutes), every=60.0)
+        return goodput(View.read(run)), sum(not one.not_injected for one in injections)
 
 
 def _drill(home: Path, file: Path) -> Drill:
@@ -89,7 +88,7 @@ def _drill(home: Path, file: Path) -> Drill:
 def _pace(home: Path) -> float:
     """Seconds of a step."""
     file = write_config(home, steps=100, every_steps=1000, batch=BATCH)
-    beat = View.read(_drill(home, file).straight()).heartbeat
+    beat = View.read(_drill(home, file).baseline()).heartbeat
     assert beat and beat.samples_per_second
     return BATCH / beat.samples_per_second
 
@@ -103,9 +102,9 @@ def torchrun_restart() -> float:
         with subprocess.Popen(["env", "OMP_NUM_THREADS=1", *command], stdout=subprocess.DEVNULL,
                               stderr=subprocess.DEVNULL) as process:
             first = _marked(marks, after=0.0)
-            struck = time.time()
+            killed_at = time.time()
             os.kill(int(first["pid"]), signal.SIGKILL)
-            seconds = float(_marked(marks, after=struck + 0.5)["time"]) - struck
+            seconds = float(_marked(marks, after=killed_at + 0.5)["time"]) - killed_at
             process.terminate()
         return seconds
 
@@ -208,10 +207,10 @@ def main() -> None:
                      ratio=peer / again)
                  for name, peer in (("torchrun --max-restarts", bare), ("a start of the same run", start))]
     if args.only in (None, "blows"):
-        spent, struck = blows(args.minutes)
+        spent, faults = faulted_run(args.minutes)
         rows.append(Row(name="useful part of the time, a blow a minute", unit="", ours=useful(spent), peer=0.85,
                         peer_name="wanted", ratio=useful(spent) / 0.85))
-        notes.append(f"The time under {struck} blows in {sum(spent.values()) / 60:.1f} minutes: {text(spent)}.")
+        notes.append(f"With {faults} injected faults in {sum(spent.values()) / 60:.1f} minutes: {text(spent)}.")
     show(rows, as_json=args.json, limit="\n".join(notes))
 
 

@@ -216,9 +216,13 @@ class Site:
     """One cluster: configs/clusters/NAME.yaml, chosen with --profile NAME."""
 
     partition: str | None = None
+    """The partition to submit to; null is the site's default. `sinfo` lists them."""
     account: str | None = None
+    """The account that is charged; null is your default. `sacctmgr show associations user=$USER` lists yours."""
     qos: str | None = None
+    """The quality of service; null is your default."""
     constraint: str | None = None
+    """Features that the nodes must have, such as a100. `sinfo -o '%P %f'` lists them."""
     time_minutes: int = at_least(1, 1440)
     """The job's time limit. A run that needs longer saves before it and is queued again."""
     gpu_flag: Literal["gres", "gpus-per-node", "none"] = "gres"
@@ -227,9 +231,11 @@ class Site:
     gpu_type: str | None = None
     """Asked for as gpu:TYPE:COUNT where given."""
     mem_gb_per_node: float | None = above(0, None)
-    """Memory. At most one of these three; without any it is the site's default."""
+    """Memory of each node, in GB. At most one of these three; without any it is the site's default."""
     mem_gb_per_cpu: float | None = above(0, None)
+    """Memory for each core, in GB."""
     mem_gb_per_gpu: float | None = above(0, None)
+    """Memory for each GPU, in GB."""
     signal_seconds: int = at_least(1, 120)
     """How long before the time limit SLURM sends the signal that lets the run save."""
     setup: list[str] = field(default_factory=list)

@@ -11,7 +11,7 @@ from typing import Any
 
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan, Topology
-from drumbeat.configs.run.records import Heartbeat, Job, State, Status, Where
+from drumbeat.configs.run.records import BackendName, Heartbeat, Job, State, Status
 from drumbeat.configs.schema import Site
 
 AS_ANOTHER = """
@@ -35,16 +35,16 @@ def shared_folder() -> Iterator[Path]:
 def write_plan(run: RunDir, **changes: Any) -> JobPlan:
     """The plan of a run of two ranks on this machine, but for the changes; written to its folder, which is made."""
     topology = Topology(nodes=1, ranks_per_node=2, device="cpu", cpus_per_rank=1)
-    plan = JobPlan(**{"run_dir": str(run.path), "name": run.path.parent.name, "where": "local", "topology": topology,
+    plan = JobPlan(**{"run_dir": str(run.path), "name": run.path.parent.name, "backend": "local", "topology": topology,
                       "site": Site(), "environment": {}, "folder": str(run.path.parent), "restarts": 3, **changes})
     run.path.mkdir(parents=True, exist_ok=True)
     plan.write(run.plan)
     return plan
 
 
-def write_job(run: RunDir, where: Where = "local", **fields: Any) -> None:
+def write_job(run: RunDir, backend: BackendName = "local", **fields: Any) -> None:
     """Where a run was started."""
-    Job(where=where, **fields).write(run.job)
+    Job(backend=backend, **fields).write(run.job)
 
 
 def write_state(run: RunDir, state: State, verdict: str = "", *, ago: float = 0.0) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from drumbeat.configs.layers import ROOT, file_layers
 from drumbeat.configs.load import load, load_site
-from drumbeat.configs.run.records import Where
+from drumbeat.configs.run.records import BackendName
 from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.plan.job import Machine, plan_job
@@ -51,6 +51,8 @@ LAUNCH_NEVER = {"torch", "torchvision", "numpy", "PIL", "safetensors", "tensorbo
 MOST_LINES = 300
 LONGER: set[str] = set()
 
+pytestmark = pytest.mark.xdist_group("house")  # one worker reads the files, once
+
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml"))
 SITES = sorted(path for path in (ROOT / "configs" / "clusters").glob("*.yaml"))
 
@@ -70,10 +72,14 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def imported(file: Path) -> Iterator[tuple[str, int]]:
+@cache
+def imported(file: Path) -> tuple[tuple[str, int], ...]:
     """Dotted names of the modules a file imports, anywhere in it but for types alone, with the line; relative imports
     begin with a dot."""
-    tree = ast.parse(file.read_text(), str(file))
+    return tuple(_imported(ast.parse(file.read_text(), str(file))))
+
+
+def _imported(tree: ast.Module) -> Iterator[tuple[str, int]]:
     for_types = {id(inner) for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) ==
                  "TYPE_CHECKING" for inner in ast.walk(node)}
     for node in ast.walk(tree):
@@ -149,13 +155,13 @@ def test_configs_need_nothing_but_yaml_and_omegaconf() -> None:
 
 
 def test_only_backends_know_what_a_place_means() -> None:
-    """Elsewhere no word of `Where` is compared, and no table is looked into by it."""
-    words, wrong = set(get_args(Where)), []
+    """Elsewhere no word of `BackendName` is compared, and no table is looked into by it."""
+    words, wrong = set(get_args(BackendName)), []
     for file in files("launch"):
         if file.parent.name != "backends":
             for node in ast.walk(ast.parse(file.read_text())):
                 constants = {inner.value for inner in ast.walk(node) if isinstance(inner, ast.Constant)}
-                table = isinstance(node, ast.Subscript) and ast.unparse(node.slice).endswith("where")
+                table = isinstance(node, ast.Subscript) and ast.unparse(node.slice).endswith("backend")
                 if table or (isinstance(node, ast.Compare) and constants & words):
                     wrong.append(f"{file.relative_to(ROOT)}:{node.lineno}")
     assert wrong == []
@@ -213,17 +219,17 @@ def test_every_module_says_what_it_is(package: str) -> None:
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
-@pytest.mark.parametrize(("where", "flags"), [
+@pytest.mark.parametrize(("name", "flags"), [
     ("debug", {}), ("local", {"launch.procs": 2, "launch.gpus": 0}), ("local", {"launch.gpus": 8}),
     ("slurm", {"launch.gpus": 8, "launch.nodes": 2}),
 ])
-def test_every_shipped_config_loads_and_plans(file: Path, where: str, flags: dict[str, int],
+def test_every_shipped_config_loads_and_plans(file: Path, name: str, flags: dict[str, int],
                                               tmp_path: Path) -> None:
     batch = {"batch_size": max(16, load(file).config.batch_size)}  # no fewer samples than ranks
     loaded = load(file, [], flags | batch)
-    backend = backend_of(where)  # type: ignore[arg-type]
-    site = Site() if where != "slurm" else load_site("example")
-    plan = plan_job(loaded.config, run_dir=tmp_path / "run", where=where, folder=tmp_path,  # type: ignore[arg-type]
+    backend = backend_of(name)  # type: ignore[arg-type]
+    site = Site() if name != "slurm" else load_site("example")
+    plan = plan_job(loaded.config, run_dir=tmp_path / "run", backend=name, folder=tmp_path,  # type: ignore[arg-type]
                     machine=backend.resources(Machine(cpus=16, gpus=tuple(map(str, range(8))))), site=site)
     assert backend.request(plan).text
     assert loaded.config.name == file.stem

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from drumbeat.configs.load import ROOT
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.trainers.tasks import Classification
+from tests.warm import run_for_real, run_python
 
 CONFIG = """
 name: tiny
@@ -65,13 +66,14 @@ def write_config(folder: Path) -> Path:
     return path
 
 
-def drumbeat(folder: Path, *words: str, expect: int | None = 0, preflight: bool = False,
-             **options: Any) -> subprocess.CompletedProcess[str]:
+def drumbeat(folder: Path, *words: str, expect: int | None = 0, preflight: bool = False, warm: bool = True,
+             env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """`python launch/run.py WORDS` typed in `folder`; fails unless it ends with exit code `expect`. Without the look at
-    model and data beforehand, which takes as long as all the rest, unless it is to be."""
-    flags = [] if preflight else ["--no-preflight"]
-    done = subprocess.run([sys.executable, str(ROOT / "launch" / "run.py"), *words, *flags], cwd=folder, text=True,
-                          capture_output=True, check=False, **options)
+    model and data beforehand, which takes as long as all the rest, unless it is to be. It is forked from a process that
+    has imported torch (tests/warm.py), unless `warm` is False or variables are given."""
+    start = run_python if warm and env is None else run_for_real
+    command = [sys.executable, str(ROOT / "launch" / "run.py"), *words, *([] if preflight else ["--no-preflight"])]
+    done = start(command, cwd=folder, text=True, capture_output=True, check=False, env=env)
     assert expect is None or done.returncode == expect, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 
@@ -188,7 +190,7 @@ class StopsItself(Classification):
         self.calls += 1
         attempt = RunDir((self.runs / "tiny" / "latest").resolve()).newest_attempt()
         if self.calls == self.after and attempt is not None and attempt.number == 0:
-            attempt.ask_to_stop("stopped")
+            attempt.request_stop("stopped")
         return super().losses(outputs, targets)
 
 

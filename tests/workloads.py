@@ -54,7 +54,7 @@ def train(config: Path | str, changes: Sequence[str], folder: Path) -> tuple[dic
     loaded = load(file, [*changes, "launch.gpus=0", "tracking.images=2", "tracking.every_steps=1"])
     facts = preflight(loaded.config)
     run = RunDir.new(folder / "runs", loaded.config.name)
-    plan = plan_job(loaded.config, run_dir=run.path, where="debug", machine=Machine(cpus=1, one_rank=True),
+    plan = plan_job(loaded.config, run_dir=run.path, backend="debug", machine=Machine(cpus=1, one_rank=True),
                     site=load_site(None), folder=folder)
     run.path.mkdir(parents=True)
     write_text(run.config, loaded.as_yaml())

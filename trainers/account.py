@@ -44,8 +44,8 @@ class Account:
         # In halves, so that no sum of signed integers overflows.
         mine = torch.tensor([self.digest % HALF, self.digest // HALF, self.samples, self.replaced], dtype=torch.int64)
         low, high, samples, replaced = world.all_reduce(mine.to(world.device)).tolist()
-        span = Span(phase=phase, first=progress.phase_step - self.steps, steps=self.steps, samples=samples,
-                    digest=f"{(low + high * HALF) % 2**64:016x}", attempt=self.attempt, ranks=world.size)
+        span = Span(phase=phase, first_step=progress.phase_step - self.steps, steps=self.steps, samples=samples,
+                    digest=f"{(low + high * HALF) % 2**64:016x}", attempt=self.attempt, world_size=world.size)
         self.steps, self.samples, self.digest, self.replaced = 0, 0, 0, 0
         return replace(progress, skipped=progress.skipped + replaced, ledger=(*progress.ledger, span))
 

@@ -30,6 +30,8 @@ from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.target import all_of, instantiate, locate
 from drumbeat.trainers.tasks import Task
 
+Precision = Literal["auto", "bf16", "tf32", "fp32"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sets:
@@ -237,7 +239,7 @@ def loader_workers(config: Config, *, threads: int, debug: bool) -> int:
     return min(8, threads - 1) if config.data.workers is None else config.data.workers
 
 
-def computes_bf16(precision: Literal["auto", "bf16", "tf32", "fp32"], device: torch.device) -> bool:
+def computes_bf16(precision: Precision, device: torch.device) -> bool:
     """Whether the forward pass runs in bfloat16: asked for, or auto and multiplied by the hardware itself."""
     if precision != "auto":
         return precision == "bf16"

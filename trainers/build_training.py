@@ -38,7 +38,7 @@ def build_training(config: Config, sets: Sets, world: World, model: nn.Module, *
                   checkpoints=checkpoints, coordinator=coordinator, tracker=tracker,
                   stops_at_nonfinite=config.on_nonfinite == "stop", check_skipped=too_many_skipped)
     log = TrainingLog(world=world, tracker=tracker, total_steps=sum(phase.schedule.steps for phase in phases),
-                      smoothing_steps=config.tracking.loss_smoothing_steps, first_step_file=attempt.begun,
+                      smoothing_steps=config.tracking.loss_smoothing_steps, first_step_file=attempt.first_step,
                       forward=forward, images=config.tracking.images, check_skipped=too_many_skipped)
 
     def heartbeat() -> None:

@@ -23,16 +23,16 @@ def evaluate(model: nn.Module, task: Task, samples: Samples, transforms: list[Tr
     """Losses, outputs and targets of all samples, in the order of the set, on every rank.
 
     The set is cut into fixed chunks, because the last digits of an output depend on the batch it was computed in;
-    chunk j falls to rank j mod W. `model` is the bare module, not its replica: ranks may have unequal counts of chunks.
-    With `skip_unreadable`, another sample stands in for one that cannot be read while its chunk is computed, and then
-    it is left out. `batch_statistics` is that of `judging`.
+    rank j mod W evaluates chunk j. `model` is the module itself, not its DistributedDataParallel wrapper, because ranks
+    may have different numbers of chunks. With `skip_unreadable`, a sample that cannot be read is replaced by another
+    one while its chunk is computed, and then left out. For `batch_statistics` see `evaluation_mode`.
     """
     n = len(samples)
     mine = chunks(n, batch_size, rank=world.rank, world_size=world.size)
     fetch = BatchFetcher(samples, indices=lambda positions: positions, transforms=transforms,
                   skip_unreadable=skip_unreadable)
     parts: list[tuple[Tensor, ...]] = []
-    with judging(model, batch_statistics=batch_statistics):
+    with evaluation_mode(model, batch_statistics=batch_statistics):
         source = batches(fetch, mine, workers=workers if len(mine) > 1 else 0, pin_memory=world.device.type == "cuda")
         for batch in on_device(source, world.device):
             with forward.autocast():
@@ -45,14 +45,14 @@ def evaluate(model: nn.Module, task: Task, samples: Samples, transforms: list[Tr
                                           for item in range(4))
     if not replaced.any():
         return Results(losses, outputs, targets)
-    there = (replaced == 0).nonzero().flatten()
-    return Results(losses[there], outputs[there], targets[there], there)
+    read = (replaced == 0).nonzero().flatten()
+    return Results(losses[read], outputs[read], targets[read], read)
 
 
 @contextmanager
-def judging(model: nn.Module, *, batch_statistics: bool = False) -> Iterator[None]:
+def evaluation_mode(model: nn.Module, *, batch_statistics: bool = False) -> Iterator[None]:
     """The model in evaluation mode, without gradients. With `batch_statistics`, BatchNorm uses the statistics of each
-    batch, as it does where it has no running ones; those are back, unchanged, at the end."""
+    batch in place of its running ones, which are restored at the end."""
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)] if batch_statistics else []
     kept = [(norm.running_mean, norm.running_var) for norm in norms]
     model.eval()
@@ -67,7 +67,7 @@ def judging(model: nn.Module, *, batch_statistics: bool = False) -> Iterator[Non
 
 
 def _assembled(parts: list[Tensor], n: int, batch_size: int, world: World) -> Tensor:
-    """One tensor of n rows from the chunks that lie on the ranks."""
+    """One tensor of n rows from the chunks of all ranks, in the order of the set."""
     if world.size == 1:
         return torch.cat(parts)
     rows = -(-n // (batch_size * world.size)) * batch_size
@@ -90,10 +90,11 @@ TYPES = (torch.float32, torch.float64, torch.int64, torch.int32, torch.uint8, to
 
 
 def _row_like(parts: list[Tensor], world: World) -> Tensor:
-    """An empty row of the right shape and type, on ranks without a chunk too. Rank 0 always has one, and tells."""
-    words = np.zeros(10, dtype=np.int64)
+    """A row of zeros of the right shape and type, also on ranks without a chunk: rank 0 always has one, and broadcasts
+    its shape and type."""
+    description = np.zeros(10, dtype=np.int64)
     if world.is_main:
         shape = parts[0].shape[1:]
-        words[:2 + len(shape)] = TYPES.index(parts[0].dtype), len(shape), *shape
-    kind, dims, *sizes = world.broadcast(torch.from_numpy(words)).tolist()
+        description[:2 + len(shape)] = TYPES.index(parts[0].dtype), len(shape), *shape
+    kind, dims, *sizes = world.broadcast(torch.from_numpy(description)).tolist()
     return torch.zeros(sizes[:dims], dtype=TYPES[kind])

@@ -1,16 +1,17 @@
-"""What the outputs of a model mean: its loss, its metrics, its pictures. One class for each kind of task.
+"""Tasks: what the outputs of a model mean, its loss and its metrics. One class for each kind of task.
 
     Classification    one class of several            targets int64 [n]
     MultiLabel        any number of labels            targets 0 or 1, float32 [n, labels]
     Regression        one or several numbers          targets float32 [n, values] or [n]
 
-Metrics are computed from a whole set at once, on one thread: the same to the last bit on any number of ranks.
+Metrics are computed from a whole set at once, on one thread, so they are the same to the bit on any number of ranks.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
@@ -22,7 +23,7 @@ Kind = Literal["classification", "multilabel", "regression"]
 
 
 class Results(NamedTuple):
-    """An evaluated set, sample by sample in the order of the set; the same on every rank and at any width."""
+    """An evaluated set, sample by sample in the order of the set; the same on every rank and at any world size."""
 
     losses: Tensor
     """float32 [n]."""
@@ -30,72 +31,79 @@ class Results(NamedTuple):
     """float32 [n, ...]."""
     targets: Tensor
     """As the set gives them, [n, ...]."""
-    samples: Tensor | None = None
-    """int64 [n]: their numbers in the set, where some could not be read and were left out; None for 0 to n - 1."""
+    subset: Tensor | None = None
+    """int64 [n]: the indices of these samples in the set, if some could not be read and were left out; None for all."""
 
     @property
-    def numbers(self) -> list[int]:
-        """The number of each in the set."""
-        return list(range(len(self.losses))) if self.samples is None else [int(number) for number in self.samples]
+    def indices(self) -> list[int]:
+        """The index of each sample in the set."""
+        return list(range(len(self.losses))) if self.subset is None else [int(index) for index in self.subset]
 
 
-class Mistake(NamedTuple):
-    """A sample worth looking at, and what to write above it, in two lines."""
+@dataclass(frozen=True)
+class WorstSample:
+    """A sample on the sheet of the worst ones."""
 
-    sample: int
+    index: int
+    """Among the results."""
     title: str
+    """The prediction and the target, in two lines."""
 
 
 class Task(Protocol):
-    """What training, evaluating and predicting ask of a task. Metrics always hold "loss".
+    """What training, evaluation and inference call. Metrics always include "loss".
 
-    It may also have `weights(targets) -> float32 [n] or None`: what each sample counts for in the mean loss, where not
-    all count alike. The mean of a batch is then the sum of `losses` over the sum of these.
+    A task may also have `weights(targets) -> float32 [n] or None`: the weight of each sample in the mean loss. The mean
+    of a batch is then the sum of `losses` over the sum of the weights.
     """
 
     kind: Kind
-    """What sort of answer the outputs are, for who draws or prints them."""
-    measures: tuple[str, ...]
-    """The names of its metrics."""
-    columns: list[str]
-    """The names of the classes, of the labels or of the values, in the order of the outputs; empty where unknown."""
+    """Decides how predictions are drawn and printed."""
+    metric_names: tuple[str, ...]
+    """The names of the metrics."""
+    output_names: list[str]
+    """The names of the classes, labels or values, in the order of the outputs; empty if unknown."""
+    worst_title: str
+    """What `worst_samples` returns, as a title: "misclassified samples, largest loss first"."""
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """float32 [n]: the loss of each sample."""
 
     def metrics(self, results: Results) -> dict[str, float]:
-        """The metrics of an evaluated set, by the names in `measures`."""
+        """The metrics of an evaluated set, under the names in `metric_names`."""
 
-    def mistakes(self, results: Results, most: int) -> list[Mistake]:
-        """At most so many samples that the model is wrong about, worst first."""
+    def worst_samples(self, results: Results, most: int) -> list[WorstSample]:
+        """At most `most` samples: the misclassified ones, or of a regression those with the largest losses, worst
+        first."""
 
-    def predicted(self, outputs: Tensor) -> Tensor:
-        """The answer for each sample: int64 [n], bool [n, labels] or float32 [n, values]."""
+    def predictions(self, outputs: Tensor) -> Tensor:
+        """The prediction for each sample: int64 [n], bool [n, labels] or float32 [n, values]."""
 
     def probabilities(self, outputs: Tensor) -> Tensor | None:
-        """float32 [n, classes or labels], in the order of `columns`; None for a regression."""
+        """float32 [n, classes or labels], in the order of `output_names`; None for a regression."""
 
-    def named(self, answer: Tensor) -> str:
-        """One sample's answer, or its target, in words."""
+    def to_text(self, value: Tensor) -> str:
+        """The prediction or the target of one sample as text."""
 
 
 class Classification:
     """One class of several for each sample: outputs [n, classes], targets int64 [n].
 
-    With two classes the model may also have one output, [n] or [n, 1]: the logit of the second one.
+    With two classes the model may also have one output, [n] or [n, 1]: the logit of the second class.
 
-    `loss` is any torch loss with a `reduction`. Where none is given it is cross-entropy on logits, which is log-softmax
-    followed by the negative log-likelihood; and its binary form for one output. Classes may have a `weight` there: the
-    mean loss is then torch's weighted one, over the whole batch. Metrics: loss, accuracy.
+    `loss` is any torch loss with a `reduction`; by default cross-entropy on logits (log-softmax followed by the
+    negative log-likelihood), or its binary form for one output. If it has a `weight` for each class, the mean loss is
+    torch's weighted mean over the whole batch. Metrics: loss, accuracy.
     """
 
     kind: Kind = "classification"
-    measures: tuple[str, ...] = ("loss", "accuracy")
+    metric_names: tuple[str, ...] = ("loss", "accuracy")
+    worst_title = "misclassified samples, largest loss first"
 
     def __init__(self, *, loss: Any = None, classes: Sequence[str] = ()) -> None:
         self.loss: Callable[[Tensor, Tensor], Tensor] = per_sample(loss or nn.CrossEntropyLoss())
         self.binary_loss: Callable[[Tensor, Tensor], Tensor] = per_sample(loss or nn.BCEWithLogitsLoss())
-        self.columns = list(classes)
+        self.output_names = list(classes)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         if _is_one(outputs):
@@ -103,133 +111,138 @@ class Classification:
         return _one_each(self.loss(outputs.float(), targets), outputs)
 
     def weights(self, targets: Tensor) -> Tensor | None:
-        """Those of the targets' classes, where NLLLoss or CrossEntropyLoss has some: torch divides by their sum."""
+        """The weight of each target's class, if NLLLoss or CrossEntropyLoss has weights: torch divides by their sum."""
         if not isinstance(self.loss, nn.NLLLoss | nn.CrossEntropyLoss) or self.loss.weight is None:
             return None
         ignored = targets == self.loss.ignore_index
         return self.loss.weight.to(targets.device)[targets.masked_fill(ignored, 0)].masked_fill(ignored, 0)
 
     def metrics(self, results: Results) -> dict[str, float]:
-        right = int((self.predicted(results.outputs) == results.targets).sum())
-        return {"loss": mean(results.losses, self.weights(results.targets)), "accuracy": right / len(results.targets)}
+        correct = int((self.predictions(results.outputs) == results.targets).sum())
+        return {"loss": mean(results.losses, self.weights(results.targets)), "accuracy": correct / len(results.targets)}
 
-    def mistakes(self, results: Results, most: int) -> list[Mistake]:
-        return _worst(self, results, self.predicted(results.outputs) != results.targets, most)
+    def worst_samples(self, results: Results, most: int) -> list[WorstSample]:
+        return _worst(self, results, self.predictions(results.outputs) != results.targets, most)
 
-    def predicted(self, outputs: Tensor) -> Tensor:
+    def predictions(self, outputs: Tensor) -> Tensor:
         return (outputs.flatten() > 0).long() if _is_one(outputs) else outputs.argmax(1)
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """Of logits, and of logarithms of probabilities, which are their own logits."""
+        """From logits, or from log-probabilities, whose softmax is the probabilities."""
         if not _is_one(outputs):
             return outputs.float().softmax(1)
         logits = outputs.float().flatten()
         return torch.stack([(-logits).sigmoid(), logits.sigmoid()], dim=1)
 
-    def named(self, answer: Tensor) -> str:
-        return _name(self.columns, int(answer))
+    def to_text(self, value: Tensor) -> str:
+        return _name(self.output_names, int(value))
 
 
 class MultiLabel:
     """Any number of labels for each sample: outputs are logits [n, labels] (or [n] for one label), targets 0 or 1 of
-    the same shape. A label is predicted from a probability of one half on.
+    the same shape. A label is predicted if its probability is at least one half.
 
-    `loss` is any torch loss with a `reduction`, binary cross-entropy on logits where none is given; a sample's loss is
-    the mean over its labels. Metrics: loss, accuracy (samples with every label right), hamming (the share of labels
-    that are right), f1 (the mean over labels of each one's F1; 0 for a label that is neither there nor predicted).
+    `loss` is any torch loss with a `reduction`, by default binary cross-entropy on logits; the loss of a sample is the
+    mean over its labels. Metrics: loss, accuracy (the fraction of samples with all labels correct), hamming (the
+    fraction of labels that are correct), f1 (the mean of the labels' F1 scores; 0 for a label that is neither present
+    nor predicted).
     """
 
     kind: Kind = "multilabel"
-    measures: tuple[str, ...] = ("loss", "accuracy", "hamming", "f1")
+    metric_names: tuple[str, ...] = ("loss", "accuracy", "hamming", "f1")
+    worst_title = "samples with wrong labels, largest loss first"
 
     def __init__(self, *, loss: Any = None, classes: Sequence[str] = ()) -> None:
         self.loss: Callable[[Tensor, Tensor], Tensor] = per_sample(loss or nn.BCEWithLogitsLoss())
-        self.columns = list(classes)
+        self.output_names = list(classes)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        rows, wanted = _matching(outputs, targets)
-        return _one_each(_rows(self.loss(rows, wanted)).mean(1), outputs)
+        rows, expected = _matching(outputs, targets)
+        return _one_each(_rows(self.loss(rows, expected)).mean(1), outputs)
 
     def metrics(self, results: Results) -> dict[str, float]:
         from torchmetrics.functional.classification import binary_stat_scores  # seconds to import
 
-        predicted, wanted = _matching(self.predicted(results.outputs), results.targets)
+        predicted, expected = _matching(self.predictions(results.outputs), results.targets)
         counts = [binary_stat_scores(*label).tolist()
-                  for label in zip(predicted.long().T, wanted.long().T, strict=True)]
+                  for label in zip(predicted.long().T, expected.long().T, strict=True)]
         f1 = [2 * hits / max(1, 2 * hits + alarms + misses) for hits, alarms, _, misses, _ in counts]
-        right = sum(hits + rejections for hits, _, rejections, _, _ in counts)
-        exact = int((predicted == wanted).all(1).sum())
-        return {"loss": mean(results.losses), "accuracy": exact / len(wanted),
-                "hamming": right / wanted.numel(), "f1": math.fsum(f1) / len(f1)}
+        correct = sum(hits + rejections for hits, _, rejections, _, _ in counts)
+        exact = int((predicted == expected).all(1).sum())
+        return {"loss": mean(results.losses), "accuracy": exact / len(expected),
+                "hamming": correct / expected.numel(), "f1": math.fsum(f1) / len(f1)}
 
-    def mistakes(self, results: Results, most: int) -> list[Mistake]:
-        predicted, wanted = _matching(self.predicted(results.outputs), results.targets)
-        return _worst(self, results, (predicted != wanted).any(1), most)
+    def worst_samples(self, results: Results, most: int) -> list[WorstSample]:
+        predicted, expected = _matching(self.predictions(results.outputs), results.targets)
+        return _worst(self, results, (predicted != expected).any(1), most)
 
-    def predicted(self, outputs: Tensor) -> Tensor:
+    def predictions(self, outputs: Tensor) -> Tensor:
         return _rows(outputs) >= 0
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         return _rows(outputs).float().sigmoid()
 
-    def named(self, answer: Tensor) -> str:
-        there = answer.flatten().nonzero().flatten().tolist()
-        return " + ".join(_name(self.columns, number) for number in there) or "none"
+    def to_text(self, value: Tensor) -> str:
+        present = value.flatten().nonzero().flatten().tolist()
+        return " + ".join(_name(self.output_names, number) for number in present) or "none"
 
 
 class Regression:
     """One or several numbers for each sample: outputs [n, values] (or [n] for one), targets float of the same shape.
 
-    `loss` is any torch loss with a `reduction`, the squared error where none is given; a sample's loss is the mean over
-    its values. Metrics: loss, mae (mean absolute error), rmse (root of the mean squared error), both over all values,
-    and r2 (the share of the variance that is explained, mean over the values; NaN for fewer than two samples).
+    `loss` is any torch loss with a `reduction`, by default the squared error; the loss of a sample is the mean over its
+    values. Metrics: loss, mae (mean absolute error), rmse (root of the mean squared error), both over all values, and
+    r2 (the fraction of the variance that is explained, averaged over the values; NaN for fewer than two samples).
     """
 
     kind: Kind = "regression"
-    measures: tuple[str, ...] = ("loss", "mae", "rmse", "r2")
+    metric_names: tuple[str, ...] = ("loss", "mae", "rmse", "r2")
+    worst_title = "worst predictions, largest loss first"
 
     def __init__(self, *, loss: Any = None, values: Sequence[str] = ()) -> None:
         self.loss: Callable[[Tensor, Tensor], Tensor] = per_sample(loss or nn.MSELoss())
-        self.columns = list(values)
+        self.output_names = list(values)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        rows, wanted = _matching(outputs, targets)
-        return _one_each(_rows(self.loss(rows, wanted)).mean(1), outputs)
+        rows, expected = _matching(outputs, targets)
+        return _one_each(_rows(self.loss(rows, expected)).mean(1), outputs)
 
     def metrics(self, results: Results) -> dict[str, float]:
         from torchmetrics.functional import regression  # seconds to import
 
-        predicted, wanted = (values.double() for values in _matching(results.outputs, results.targets))
+        predicted, expected = (values.double() for values in _matching(results.outputs, results.targets))
         with one_thread():
             return {"loss": mean(results.losses),
-                    "mae": float(regression.mean_absolute_error(predicted.flatten(), wanted.flatten())),
-                    "rmse": float(regression.mean_squared_error(predicted.flatten(), wanted.flatten(), squared=False)),
-                    "r2": float(regression.r2_score(predicted, wanted)) if len(wanted) > 1 else math.nan}
+                    "mae": float(regression.mean_absolute_error(predicted.flatten(), expected.flatten())),
+                    "rmse": float(regression.mean_squared_error(predicted.flatten(), expected.flatten(),
+                                                                squared=False)),
+                    "r2": float(regression.r2_score(predicted, expected)) if len(expected) > 1 else math.nan}
 
-    def mistakes(self, results: Results, most: int) -> list[Mistake]:
+    def worst_samples(self, results: Results, most: int) -> list[WorstSample]:
         return _worst(self, results, torch.ones(len(results.losses), dtype=torch.bool), most)
 
-    def predicted(self, outputs: Tensor) -> Tensor:
+    def predictions(self, outputs: Tensor) -> Tensor:
         return _rows(outputs).float()
 
     def probabilities(self, outputs: Tensor) -> None:
         return None
 
-    def named(self, answer: Tensor) -> str:
-        return ", ".join(f"{value:.4g}" for value in answer.flatten().tolist())
+    def to_text(self, value: Tensor) -> str:
+        return ", ".join(f"{number:.4g}" for number in value.flatten().tolist())
 
 
 def per_sample(loss: Any) -> Any:
-    """A torch loss set to one value per sample: scaling by the global batch is the loop's business."""
+    """The loss, set to return one value for each sample; the training step scales by the global batch size. Raises
+    `ValueError`."""
     if not hasattr(loss, "reduction"):
-        raise ValueError(f"a loss needs torch's `reduction` argument; {type(loss).__name__} has none")
+        raise ValueError(f"the loss {type(loss).__name__} has no attribute `reduction`, as torch's losses do")
     loss.reduction = "none"
     return loss
 
 
 def mean(losses: Tensor, weights: Tensor | None = None) -> float:
-    """The sum of float32 [n] over n, or over the sum of the weights that they hold, float32 [n]: a float64 that does
-    not depend on the order of summation. NaN for none, and where all weights are 0."""
+    """The mean of float32 [n]: the sum over n, or over the sum of the weights (float32 [n]) that the losses already
+    include. A float64 that does not depend on the order of summation. NaN for no samples, and if all weights are 0."""
     whole = len(losses) if weights is None else math.fsum(weights.to(torch.float64).numpy())
     return math.fsum(losses.to(torch.float64).numpy()) / whole if whole else math.nan
 
@@ -245,28 +258,28 @@ def _rows(values: Tensor) -> Tensor:
 
 
 def _matching(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Both as float32 [n, values]. Raises ValueError where they differ: torch would stretch one to fit the other."""
-    rows, wanted = _rows(outputs).float(), _rows(targets).float()
-    if rows.shape != wanted.shape:
-        raise ValueError(f"the model gives {rows.shape[1]} outputs for each sample, the data has {wanted.shape[1]}")
-    return rows, wanted
+    """Both as float32 [n, values]. Raises `ValueError` if their shapes differ: torch would broadcast one to fit."""
+    rows, expected = _rows(outputs).float(), _rows(targets).float()
+    if rows.shape != expected.shape:
+        raise ValueError(f"the model has {rows.shape[1]} outputs for each sample, the data has {expected.shape[1]}")
+    return rows, expected
 
 
 def _one_each(losses: Tensor, outputs: Tensor) -> Tensor:
-    """The losses, if they are one for each sample. Raises ValueError where a loss takes its inputs otherwise."""
+    """The losses. Raises `ValueError` if they are not one for each sample."""
     if losses.shape != outputs.shape[:1]:
         raise ValueError(f"the loss of outputs {list(outputs.shape)} has the shape {list(losses.shape)}; this task "
                          f"needs one value for each sample")
     return losses
 
 
-def _worst(task: Task, results: Results, wrong: Tensor, most: int) -> list[Mistake]:
-    """Those of the samples `wrong` (bool [n]) with the largest losses, titled by what is predicted and what is so."""
-    numbers = wrong.nonzero().flatten()
-    worst = numbers[results.losses[numbers].argsort(descending=True, stable=True)][:most]
-    answers = task.predicted(results.outputs)
-    return [Mistake(number, f"predicted {task.named(answers[number])}\nactual {task.named(results.targets[number])}")
-            for number in worst.tolist()]
+def _worst(task: Task, results: Results, candidates: Tensor, most: int) -> list[WorstSample]:
+    """The samples among `candidates` (bool [n]) with the largest losses, titled by prediction and target."""
+    indices = candidates.nonzero().flatten()
+    worst = indices[results.losses[indices].argsort(descending=True, stable=True)][:most]
+    predictions = task.predictions(results.outputs)
+    return [WorstSample(index, f"predicted {task.to_text(predictions[index])}\nactual "
+                               f"{task.to_text(results.targets[index])}") for index in worst.tolist()]
 
 
 def _name(names: Sequence[str], number: int) -> str:

@@ -1,4 +1,4 @@
-"""What a run tells while it trains: curves and pictures for TensorBoard, and a heartbeat. Rank 0 alone does."""
+"""Curves and images for TensorBoard, and the heartbeat of an attempt. Rank 0 writes them."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Tracker:
         self.file = attempt.heartbeat
         self.heartbeat = Heartbeat(step=step)
         self.device = device
-        # Of an earlier attempt, readers keep the points up to the checkpoint: from `purge_step` on they are dropped;
-        # all of them where it was killed before its first checkpoint.
+        # Readers drop an earlier attempt's points from `purge_step` on, that is, after the checkpoint; all of them if
+        # that attempt was killed before its first checkpoint.
         self.writer = SummaryWriter(str(run.tensorboard), purge_step=step + 1 if step else 0)
         self.status_at = 0.0
         if step == 0:
@@ -45,8 +45,8 @@ class Tracker:
         self.writer.add_image(name, np.asarray(sheet), step, dataformats="HWC")
 
     def status(self, *, now: bool = False, **fields: Any) -> None:
-        """Changes fields of the heartbeat, and writes it, at most once a second unless it must be `now`. One that the
-        disk does not take is left out: it holds nothing that training depends on."""
+        """Changes fields of the heartbeat, and writes it at most once a second, or `now`. An error of the disk is
+        ignored, because training does not depend on the heartbeat."""
         self.heartbeat = replace(self.heartbeat, **fields)
         moment = time.monotonic()
         if now or moment - self.status_at >= SECONDS_BETWEEN_STATUS:
@@ -55,7 +55,8 @@ class Tracker:
                 replace(self.heartbeat, gpu=gpu_use(self.device), time=time.time()).write(self.file, durable=False)
 
     def flush(self) -> None:
-        """Everything so far is in the event file: called at each checkpoint, so that a restart finds no gap."""
+        """Writes all points to the event file. Called at each checkpoint, so that the curves have no gap after a
+        restart."""
         self.writer.flush()
 
     def close(self) -> None:
@@ -63,14 +64,14 @@ class Tracker:
 
 
 def gpu_use(device: torch.device | None) -> dict[str, int]:
-    """What is used of a GPU: the bytes that torch holds of it, the most that tensors filled at once, those it has, and
-    how busy it is in percent, where nvidia-ml-py is installed to tell. Nothing on the CPU."""
+    """The use of a GPU in bytes: `reserved` by torch, at most in tensors (`peak`), and what the GPU has (`total`);
+    and its `utilization` in percent if nvidia-ml-py is installed. Empty on the CPU."""
     if device is None or device.type != "cuda":
         return {}
-    used = {"held": torch.cuda.memory_reserved(device), "peak": torch.cuda.max_memory_allocated(device),
-            "all": torch.cuda.get_device_properties(device).total_memory}
-    with suppress(Exception):  # NVML's own family: a driver, or a part of a GPU, that does not tell
-        used["busy"] = torch.cuda.utilization(device)
+    used = {"reserved": torch.cuda.memory_reserved(device), "peak": torch.cuda.max_memory_allocated(device),
+            "total": torch.cuda.get_device_properties(device).total_memory}
+    with suppress(Exception):  # NVML's errors: some drivers and MIG instances do not report it
+        used["utilization"] = torch.cuda.utilization(device)
     return used
 
 
@@ -88,43 +89,45 @@ class NullTracker:
     def close(self) -> None: ...
 
 
-PLAIN, RIGHT, WRONG = (235, 235, 235), (95, 211, 141), (255, 128, 112)
+PLAIN, CORRECT, WRONG = (235, 235, 235), (95, 211, 141), (255, 128, 112)
 """Colours of titles."""
 
 
 def contact_sheet(images: Sequence[Tensor], titles: Sequence[str] = (), *, columns: int = 4, side: int = 192,
-                  colours: Sequence[tuple[int, int, int]] = ()) -> Image.Image:
-    """Images [C, H, W], uint8 or float of any range, in a grid on a dark ground, each with its title of one line or
-    several above it, in its colour where there are some."""
+                  colours: Sequence[tuple[int, int, int]] = (), heading: str = "") -> Image.Image:
+    """Images [C, H, W], uint8 or float of any range, in a grid on a dark background, with a heading above the grid and
+    a title of one or more lines above each image, in the title's colour if there are colours."""
     columns = max(1, min(columns, len(images)))
     line = 3 + 15 * max(len(title.splitlines()) for title in titles) if titles else 0
     rows = -(-len(images) // columns)
-    sheet = Image.new("RGB", (columns * (side + 6) + 6, rows * (side + line + 6) + 6), (24, 24, 28))
+    above = 24 if heading else 0
+    sheet = Image.new("RGB", (columns * (side + 6) + 6, above + rows * (side + line + 6) + 6), (24, 24, 28))
     draw = ImageDraw.Draw(sheet)
+    draw.text((6, 6), _fitted(draw, heading, sheet.width - 12, 15), font_size=15, fill=PLAIN)
     for number, image in enumerate(images):
         left = 6 + number % columns * (side + 6)
-        top = 6 + number // columns * (side + line + 6)
+        top = above + 6 + number // columns * (side + line + 6)
         if titles:
             for row, text in enumerate(titles[number].splitlines()):
-                draw.text((left, top + 1 + 15 * row), _fitted(draw, text, side), font_size=12,
+                draw.text((left, top + 1 + 15 * row), _fitted(draw, text, side, 12), font_size=12,
                           fill=colours[number] if colours else PLAIN)
         picture = ImageOps.contain(_picture(image), (side, side))
         sheet.paste(picture, (left + (side - picture.width) // 2, top + line))
     return sheet
 
 
-def _fitted(draw: ImageDraw.ImageDraw, title: str, width: int) -> str:
-    """A title cut to so many pixels."""
-    if draw.textlength(title, font_size=12) <= width:
+def _fitted(draw: ImageDraw.ImageDraw, title: str, width: int, size: int) -> str:
+    """A title in a font of `size`, cut to `width` pixels."""
+    if draw.textlength(title, font_size=size) <= width:
         return title
-    while title and draw.textlength(f"{title}...", font_size=12) > width:
+    while title and draw.textlength(f"{title}...", font_size=size) > width:
         title = title[:-1]
     return f"{title}..."
 
 
 def _picture(image: Tensor) -> Image.Image:
     values = image.detach().float().cpu()
-    if image.dtype != torch.uint8:  # a normalised picture: stretch what each channel uses to what a screen shows
+    if image.dtype != torch.uint8:  # a normalised image: stretch each channel's range to 0..255
         low, high = values.amin((1, 2), keepdim=True), values.amax((1, 2), keepdim=True)
         values = (values - low) / (high - low).clamp(min=1e-6) * 255
     values = values[:3] if len(values) >= 3 else values[:1].expand(3, -1, -1)

@@ -14,7 +14,7 @@ from drumbeat.configs.text_fields import metric_fields, wrapped
 from drumbeat.data.loader import Samples
 from drumbeat.trainers.account import check_left_out
 from drumbeat.trainers.build import Sets
-from drumbeat.trainers.contact_sheet import mistakes_sheet
+from drumbeat.trainers.contact_sheet import worst_samples_sheet
 from drumbeat.trainers.evaluate import evaluate
 from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.tasks import Results, Task
@@ -24,7 +24,7 @@ from drumbeat.trainers.world import World
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluator:
-    """The sets that a run evaluates, and how. All ranks take part in each evaluation."""
+    """Evaluates the sets of a run. All ranks take part in each evaluation."""
 
     model: nn.Module
     task: Task
@@ -35,7 +35,7 @@ class Evaluator:
     batch_size: int
     workers: int
     batch_statistics: bool
-    """Whether BatchNorm uses the statistics of each batch: see `evaluate.judging`."""
+    """Whether BatchNorm uses the statistics of each batch: see `evaluate.evaluation_mode`."""
     skip_unreadable: bool
     max_skipped: float
     """The largest fraction of a set that may be left out because it cannot be read."""
@@ -43,14 +43,14 @@ class Evaluator:
     """The validation metric that decides which weights are the best."""
     mode: Literal["min", "max"]
     images: int
-    """How many misclassified samples are shown at most."""
+    """The largest number of samples on the sheet of worst samples."""
     heartbeat: Callable[[], None] = lambda: None
     """Called after each batch."""
 
     def validate(self, progress: Progress, phase: str, train_loss: float) -> tuple[Progress, float | None]:
-        """Evaluates the weights as they are, and prints the metrics and the mean training loss. Returns
-        the progress with these metrics, as the best ones if they are, and the monitored metric; None if there is no
-        validation set."""
+        """Evaluates the weights as they are, and prints the metrics beside `train_loss`, the mean training loss.
+        Returns the progress with these metrics, which are also its best ones if they are better, and the monitored
+        metric; None without a validation set."""
         samples = self.sets.validation
         if samples is None:
             return progress, None
@@ -61,20 +61,20 @@ class Evaluator:
         self.tracker.scalars(progress.step, {f"validation/{name}": value for name, value in metrics.items()})
         self.tracker.status(now=True, validation=metrics, monitor=self.monitor, best=best.get(self.monitor))
         if self.world.is_main:
-            self._show_mistakes(progress.step, samples, results)
-            first, *others = metric_fields({name: float(value) for name, value in metrics.items()},
-                                           self.monitor)
+            self._show_worst_samples(progress.step, samples, results)
+            first, *others = metric_fields({name: float(value) for name, value in metrics.items()}, self.monitor)
             print(wrapped([phase, f"step {progress.step:,}", "validation",
                            f"{first} (best so far)" if best is evaluation else first, *others,
                            f"train loss {train_loss:.4f}"]), flush=True)
         return replace(progress, last=evaluation, best=best), metrics[self.monitor]
 
     def test(self) -> dict[str, float]:
-        """The metrics of the test set; none where there is no such set."""
+        """The metrics of the test set; empty if there is none."""
         return {} if self.sets.test is None else self.task.metrics(self.results("test", self.sets.test))
 
     def results(self, name: str, samples: Samples) -> Results:
-        """All of a set, evaluated with rank 0's buffers: averaging them would change the run."""
+        """Evaluates a set with rank 0's buffers on all ranks. They are not averaged, which would change the
+        training."""
         self.world.broadcast_each(self.model.buffers())
         results = evaluate(self.model, self.task, samples, list(self.sets.evaluate_transforms), forward=self.forward,
                            world=self.world, batch_size=self.batch_size, workers=self.workers,
@@ -90,7 +90,7 @@ class Evaluator:
         better = new > best if self.mode == "max" else new < best
         return not best_so_far or better or (math.isnan(best) and not math.isnan(new))
 
-    def _show_mistakes(self, step: int, samples: Samples, results: Results) -> None:
-        if self.images and (sheet := mistakes_sheet(self.task, samples, self.sets.evaluate_transforms, results,
-                                                    most=self.images, columns=4)) is not None:
-            self.tracker.picture(step, "validation/mistakes", sheet)
+    def _show_worst_samples(self, step: int, samples: Samples, results: Results) -> None:
+        if self.images and (sheet := worst_samples_sheet(self.task, samples, self.sets.evaluate_transforms, results,
+                                                         most=self.images, columns=4)) is not None:
+            self.tracker.picture(step, "validation/worst_samples", sheet)

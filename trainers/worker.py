@@ -50,6 +50,7 @@ from drumbeat.trainers.guards import NotFiniteError
 from drumbeat.trainers.loop import End, Training
 from drumbeat.trainers.phase_runner import prefer_determinism, set_precision
 from drumbeat.trainers.tracking import NullTracker, Tracker
+from drumbeat.trainers.versions import rank_versions, record_versions
 from drumbeat.trainers.watchdog import Watchdog
 from drumbeat.trainers.world import World, die_with_agent, join
 
@@ -91,7 +92,8 @@ def main(run_dir: str, attempt_number: int) -> None:
 def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: World, *, threads: int,
           debug: bool) -> Training:
     """Everything a rank trains with, as far as an earlier attempt brought it."""
-    checkpoints = Checkpoints(run, attempt, keep=config.checkpoints.keep, device=world.device,
+    versions = rank_versions(config.precision, world.device)
+    checkpoints = Checkpoints(run, attempt, keep=config.checkpoints.keep, device=world.device, versions=versions,
                               patience=60 * config.checkpoints.disk_wait_minutes)
     model = place_model(config, world.device)
     checkpoint = agree_on_checkpoint(checkpoints, world)
@@ -104,6 +106,8 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
     start = AttemptStart.read(attempt.launch)  # none in debug
     if world.is_main and checkpoint:
         print(f"resuming from {checkpoint.path.name}", flush=True)
+    if world.is_main:
+        record_versions(attempt, versions, checkpoint)
     return build_training(
         config, sets, world, model, checkpoints=checkpoints, checkpoint=checkpoint, progress=progress, tracker=tracker,
         attempt=attempt, clock=Clock(progress.seconds, began=start.time if start else time.time()),
@@ -151,7 +155,7 @@ def leave(run: RunDir, attempt: Attempt, config: Config, training: Training, end
 def report_pause(tracker: Tracker | NullTracker, words: str) -> None:
     """The run waits for its disk, as the words say; or, without words, goes on."""
     print(f"{'paused' if words else 'running'}     {words}", flush=True)
-    tracker.status(now=True, paused=words)
+    tracker.status(now=True, pause_reason=words)
 
 
 def write_error(attempt: Attempt, error: BaseException, step: int) -> None:
@@ -164,7 +168,7 @@ def write_error(attempt: Attempt, error: BaseException, step: int) -> None:
     rank = int(os.environ.get("RANK", "0"))
     final = isinstance(error, UserError | NotFiniteError) and not isinstance(error, DamagedError)
     RankError(rank=rank, node=socket.gethostname(), type=type(error).__name__, message=error_message(error), step=step,
-              traceback=traceback.format_exc(), final=final).write(attempt.error(rank))
+              traceback=traceback.format_exc(), user_error=final).write(attempt.error(rank))
 
 
 def log_to(path: Path) -> None:

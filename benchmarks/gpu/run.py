@@ -37,11 +37,11 @@ def figures(scale: Scale) -> Iterator[Figure]:
         try:
             began = time.time()
             launcher = drill(home, scale, deterministic=True)
-            run = launcher.straight()
+            run = launcher.baseline()
             yield from of_speed(run, peers[True], "deterministic: true", "bare loop, deterministic")
             yield from of_start(run, began)
             yield from of_kills(launcher, run, scale)
-            run = drill(home, scale, deterministic=False).straight()
+            run = drill(home, scale, deterministic=False).baseline()
             yield from of_speed(run, peers[False], "deterministic: false", "bare loop, cudnn.benchmark")
         finally:
             for path in (home / "runs" / NAME).glob("2*"):
@@ -75,24 +75,25 @@ def of_speed(run: RunDir, loops: dict[str, float], what: str, peer_name: str) ->
 
 
 def of_start(run: RunDir, began: float) -> Iterator[Figure]:
-    first = FirstStep.require(run.attempt(0).begun).time
+    first = FirstStep.require(run.attempt(0).first_step).time
     yield Figure(part="run", name="from the command to the first step, with preflight", unit="s", ours=first - began)
     yield Figure(part="run", name="from the launcher's start to the first step", unit="s", ours=start_seconds(run))
 
 
 def start_seconds(run: RunDir) -> float:
     attempt = run.attempt(0)
-    return FirstStep.require(attempt.begun).time - AttemptStart.require(attempt.launch).time
+    return FirstStep.require(attempt.first_step).time - AttemptStart.require(attempt.launch).time
 
 
 def of_kills(launcher: Drill, undisturbed: RunDir, scale: Scale) -> Iterator[Figure]:
     """The same run with its rank killed at random steps."""
-    killed, kills = launcher.under_blows(scale.work.steps, kills=scale.kills, every=None, only="rank")
+    killed, injections = launcher.with_faults(scale.work.steps, count=scale.kills, only="rank")
+    kills = [kill for kill in injections if not kill.not_injected]
     if not kills:
         raise RuntimeError("the run had ended before its rank was killed: it needs more steps on this machine")
     same = Result.require(killed.result) == Result.require(undisturbed.result)
     yield Figure(part="run", name="from SIGKILL of the rank to the next step", unit="s",
-                 ours=statistics.median(kill.seconds for kill in kills), peer=start_seconds(undisturbed),
+                 ours=statistics.median(kill.recovery_seconds for kill in kills), peer=start_seconds(undisturbed),
                  peer_name="a start of the same run", note=kills[-1].verdict)
     yield Figure(part="run", name=f"the same result bit for bit after {len(kills)} kills (1: yes)", ours=float(same),
                  limit=1.0)

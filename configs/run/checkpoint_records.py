@@ -1,4 +1,4 @@
-"""The JSON files of a run's checkpoints and evaluations, as `records.py` has the others."""
+"""The JSON files of a run's checkpoints and evaluations. `records.py` has the others."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from drumbeat.configs.run.record import Record
+from drumbeat.configs.run.versions import Versions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,55 +15,57 @@ class Span(Record):
     samples they used (`data/ledger.py`)."""
 
     phase: int
-    first: int
+    first_step: int
     """Number of the first step within the phase, from 0."""
     steps: int
     samples: int
-    """Samples that arrived."""
+    """Samples used in these steps."""
     digest: str
-    """In hexadecimal, because JSON's readers may round large integers."""
+    """In hexadecimal, because JSON readers may round large integers."""
     attempt: int
-    ranks: int
-    """World size of that attempt."""
+    world_size: int
+    """Number of ranks of that attempt."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress(Record):
-    """How far a run has come. Position, order and randomness follow from it."""
+    """The progress of a run. The position in the data, the order of samples and the randomness follow from it."""
 
     step: int = 0
     """Optimizer steps taken, over all phases."""
     phase: int = 0
     phase_step: int = 0
-    """Steps taken in that phase; all of them where the phase is over."""
+    """Steps taken in that phase; all of its steps once it is finished."""
     samples: int = 0
     """Samples seen, over all phases."""
     skipped: int = 0
-    """Of these, samples that could not be read, and that others stood in for."""
+    """How many of them were unreadable and replaced by others."""
     ledger: tuple[Span, ...] = ()
     """Which samples were used."""
     data: dict[str, Any] = field(default_factory=dict)
-    """The training set as it was: its `samples` and, where it can tell, the digests of its `files` and `times`."""
+    """The training set: its number of `samples` and, if it can compute them, the digests `files` and `times`."""
     best: dict[str, Any] = field(default_factory=dict)
     """The best evaluation so far: its `step` and its metrics."""
     last: dict[str, Any] = field(default_factory=dict)
-    """The newest evaluation, likewise."""
+    """The newest evaluation: its `step` and its metrics."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """What the time that led here went into, over all attempts: see `trainers/clock.py`."""
+    """Seconds spent on each kind of work, over all attempts: see `trainers/clock.py`."""
 
     def advanced(self, samples: int) -> Progress:
-        """The progress after a step on so many samples."""
+        """The progress after one more step, on this many samples."""
         return replace(self, step=self.step + 1, phase_step=self.phase_step + 1, samples=self.samples + samples)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointState(Record):
-    """checkpoints/step-N/state.json: what training keeps beside the tensors. Written by the writer, for rank 0."""
+    """checkpoints/step-N/state.json: the training state that is not a tensor. Written by the writer, for rank 0."""
 
     progress: Progress
     optimizer: dict[str, Any] = field(default_factory=dict)
-    """The settings of its groups, and state that is no tensor."""
+    """The settings of its parameter groups, and the state that is not a tensor."""
     scheduler: dict[str, Any] = field(default_factory=dict)
+    versions: Versions | None = None
+    """The versions that rank 0 computed with; None in checkpoints of older versions of Drumbeat."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +78,10 @@ class FileDigest(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointFormat(Record):
-    """The beginning of a manifest, which is read first: a newer version may have written all else in another way."""
+    """The first part of a manifest. It is read alone, because a newer version may have changed everything else."""
 
     format: int
-    """The version of what a checkpoint's folder holds."""
+    """The version of the checkpoint format."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,16 +95,16 @@ class Manifest(CheckpointFormat):
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics(Record):
-    """What an evaluated set came to."""
+    """The metrics of an evaluated dataset."""
 
     kind: str
     """The kind of task: classification, multilabel or regression."""
     metrics: dict[str, float | None]
-    """By name; None where one is not defined, or not finite."""
+    """By name; None if a metric is undefined or not finite."""
     classes: list[dict[str, Any]]
     """A row for each class, label or value: its `name`, its `samples`, and its metrics."""
     confusion: list[list[int]] | None = None
-    """Of a classification: how many samples of each class (row) were taken for each (column)."""
+    """The confusion matrix of a classification: rows are true classes, columns are predicted classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,9 +115,9 @@ class EvaluationMetrics(Metrics):
     """The run's id."""
     split: str
     checkpoint: str
-    """Which one, in words."""
+    """Which checkpoint was evaluated, as text."""
     step: int
-    """Of the checkpoint."""
+    """The step of the checkpoint."""
     samples: int
-    left_out: int
+    unreadable: int
     """Samples that could not be read."""

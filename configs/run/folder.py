@@ -1,14 +1,14 @@
-"""A run is a folder: every path in it is derived here, every file in it is written atomically.
+"""A run is a folder. All paths in it are derived here, and all files in it are written atomically.
 
     runs/<name>/<time>-<id>/
-        config.yaml      resolved; what the workers read
-        plan.json        topology, environment, commands; what the node launchers read
-        code/            the code it runs, as it was when the run was submitted
-        job.json         where it runs, and the job's id there
+        config.yaml      the resolved config, which the workers read
+        plan.json        processes and environment, which the node launchers read
+        code/            a copy of the code from when the run was submitted
+        job.json         the backend and the job's id
         status.json      the state of the run
-        result.json      what a finished run came to
+        result.json      the result of a finished run
         nondeterministic/   a file for each operation without a deterministic implementation
-        attempts/<k>/    one start of all ranks: its heartbeat, logs, errors, the stop marker
+        attempts/<k>/    one start of all ranks: its heartbeat, logs, errors and stop request
         checkpoints/     weights and state by step
         tensorboard/     one event folder for all attempts
         submitit/        submitit's own files
@@ -30,15 +30,15 @@ ATTEMPT = re.compile("[0-9]{3,}")
 
 @dataclass(frozen=True)
 class RunDir:
-    """The paths of one run. Building one touches nothing on disk."""
+    """The paths of one run. Creating the object does not touch the disk."""
 
     path: Path
 
     @classmethod
     def new(cls, runs: Path, name: str, now: float | None = None) -> RunDir:
-        """A fresh run of experiment `name` below `runs`; its id is the time and five random characters."""
+        """A new run of experiment `name` below `runs`. Its id is the time and five random characters."""
         moment = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
-        alphabet = "abcdefghjkmnpqrstuvwxyz23456789"  # nothing that reads like something else
+        alphabet = "abcdefghjkmnpqrstuvwxyz23456789"  # no characters that look alike
         letters = "".join(alphabet[byte % len(alphabet)] for byte in os.urandom(5))
         return cls(runs.absolute() / name / f"{moment}-{letters}")
 
@@ -56,7 +56,7 @@ class RunDir:
 
     @property
     def job(self) -> Path:
-        """Written by who submits; apart from status.json, which the job itself may already be writing by then."""
+        """Written by the submitting command. Separate from status.json, which the job may already be writing."""
         return self.path / "job.json"
 
     @property
@@ -81,7 +81,7 @@ class RunDir:
 
     @property
     def nondeterministic(self) -> Path:
-        """A file for each operation without a deterministic implementation that a rank ran (`determinism.py`)."""
+        """A file for each operation without a deterministic implementation that a rank used (`determinism.py`)."""
         return self.path / "nondeterministic"
 
     @property
@@ -92,12 +92,12 @@ class RunDir:
         return Attempt(self.attempts / f"{number:03d}")
 
     def all_attempts(self) -> list[Attempt]:
-        """The attempts so far, the oldest first. A folder of another name, such as a copy, is none of them."""
+        """The attempts so far, oldest first. Folders with other names, such as copies, are ignored."""
         names = (entry.name for entry in self.attempts.glob("[0-9]*"))
         return [self.attempt(number) for number in sorted(int(name) for name in names if ATTEMPT.fullmatch(name))]
 
     def newest_attempt(self) -> Attempt | None:
-        """The attempt that may write; None before the first."""
+        """The newest attempt, which may write; None before the first."""
         return next(reversed(self.all_attempts()), None)
 
     def newest_number(self) -> int:
@@ -106,23 +106,23 @@ class RunDir:
         return newest.number if newest else -1
 
     def is_superseded(self, attempt: int) -> bool:
-        """Whether a later attempt than the one of this number has taken over the run, and this one must not write."""
+        """Whether a newer attempt has taken over the run, so that the attempt of this number must not write."""
         return self.newest_number() > attempt
 
     def claim_attempt(self) -> Attempt:
-        """Makes the next attempt's folder. `mkdir` lets exactly one caller have each number."""
+        """Creates the next attempt's folder. `mkdir` gives each number to exactly one caller."""
         self.attempts.mkdir(parents=True, exist_ok=True)
         while True:
             attempt = self.attempt(self.newest_number() + 1)
             try:
                 attempt.path.mkdir()
             except FileExistsError:
-                continue  # another launcher was faster: look again
+                continue  # another launcher was faster: try the next number
             return attempt
 
     def write_status(self, state: State, *, attempt: int, verdict: str = "") -> bool:
-        """Says in status.json what the run's state is, as far as `attempt` (-1 before the first) can tell. Returns
-        whether it was written: not where a later attempt has taken over."""
+        """Writes the run's state to status.json on behalf of `attempt` (-1 before the first). Returns whether it was
+        written: it is not if a newer attempt has taken over."""
         if self.is_superseded(attempt):
             return False
         Status(state=state, attempt=attempt, verdict=verdict).write(self.status, durable=False)
@@ -141,39 +141,45 @@ class Attempt:
 
     @property
     def launch(self) -> Path:
-        """Written by the first node's launcher when its port is known; the other nodes wait for it."""
+        """Written by the first node's launcher once its port is known; the other nodes wait for it."""
         return self.path / "launch.json"
 
     @property
-    def begun(self) -> Path:
-        """Written by rank 0 after its first step: from which checkpoint it went on (0 for none), and when."""
-        return self.path / "begun.json"
+    def first_step(self) -> Path:
+        """Written by rank 0 after its first step: when, and from which checkpoint it resumed (0 for none)."""
+        return self.path / "first_step.json"
 
     @property
     def heartbeat(self) -> Path:
-        """Written by rank 0 each second or so: how far the attempt has come."""
+        """Written by rank 0 about once a second: the progress of the attempt."""
         return self.path / "heartbeat.json"
 
     @property
+    def versions(self) -> Path:
+        """Written by rank 0 when it starts: the versions, the device and the precision that it computes with."""
+        return self.path / "versions.json"
+
+    @property
     def stop(self) -> Path:
-        """There when somebody wants the run to save and leave; holds the reason."""
+        """Written to make the run save and stop; holds the reason."""
         return self.path / "stop.json"
 
     @property
     def saved(self) -> Path:
-        """Written by rank 0 when the attempt ended in order: finished or stopped, and at which step."""
+        """Written by rank 0 when the attempt ends normally: finished or stopped, and at which step."""
         return self.path / "saved.json"
 
     @property
     def verdict(self) -> Path:
-        """Written by the first node's launcher when the attempt is over: what happened and what comes next."""
+        """Written by the first node's launcher when the attempt has ended: what happened and what happens next."""
         return self.path / "verdict.json"
 
-    def present(self, node: int) -> Path:
-        """Written by each node's launcher before its torchrun starts: where it is, and whether it reaches the first."""
-        return self.path / f"node{node}.present.json"
+    def node_up(self, node: int) -> Path:
+        """Written by each node's launcher before its torchrun starts: its host, and whether it reaches the first node.
+        """
+        return self.path / f"node{node}.up.json"
 
-    def down(self, node: int) -> Path:
+    def node_down(self, node: int) -> Path:
         """Written by each node's launcher when its torchrun has ended: its exit code."""
         return self.path / f"node{node}.down.json"
 
@@ -181,22 +187,22 @@ class Attempt:
         return self.path / f"rank{rank}.log"
 
     def node_log(self, node: int) -> Path:
-        """What torchrun itself, and a rank before it has its own log, printed."""
+        """The output of torchrun, and of a rank before it has its own log."""
         return self.path / f"node{node}.log"
 
     def error(self, rank: int) -> Path:
         return self.path / f"rank{rank}.error.json"
 
     def stacks(self, rank: int) -> Path:
-        """The step that a rank has come to, and where each of its threads stood if it was found to hang."""
+        """The current step of a rank, and the stacks of its threads if it hangs."""
         return self.path / f"rank{rank}.stacks"
 
     def errors(self) -> list[RankError]:
-        """What went wrong on each rank that could say so, the earliest first."""
+        """The errors of all ranks that could write one, earliest first."""
         found = [RankError.read(path) for path in self.path.glob("rank*.error.json")]
         return sorted(filter(None, found), key=lambda error: error.time)
 
-    def ask_to_stop(self, reason: str) -> None:
-        """Asks the ranks to save at their next common step and leave. The first reason stands."""
+    def request_stop(self, reason: str) -> None:
+        """Asks the ranks to save at their next common step and exit. If there is a request already, it stays."""
         if not self.stop.exists():
             StopRequest(reason=reason).write(self.stop)

@@ -1,5 +1,5 @@
-"""plan.json: one job, as the node launchers and the workers need it beside the config. Written by the command that
-starts the run; `launch/plan/job.py` makes it."""
+"""plan.json: what the node launchers and the workers need besides the config. Written by the command that starts the
+run; `launch/plan/job.py` makes the plan."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from dataclasses import dataclass
 from typing import Literal
 
 from drumbeat.configs.run.record import Record
-from drumbeat.configs.run.records import Where
+from drumbeat.configs.run.records import BackendName
+from drumbeat.configs.run.versions import Versions
 from drumbeat.configs.schema import Site
 
 
 @dataclass(frozen=True, kw_only=True)
 class Allocation(Record):
-    """An allocation of SLURM's that is the user's own, from salloc or their own sbatch script, as the command saw it
-    that starts a run in it. The run uses it, and neither ends it nor has it queued again. (The job that a launcher is
-    part of, be it this one or a job of the run's own, is `launch.slurm.job.SlurmJob`.)"""
+    """The user's own SLURM allocation, from salloc or an sbatch script, in which a command starts a run. The run uses
+    it, and neither ends it nor requeues it. (`launch.slurm.job.SlurmJob` is the job that a launcher runs in, whether
+    this one or a job of the run's own.)"""
 
-    job: str
-    """Its id."""
+    job_id: str
     nodes: int
-    cpus: int
-    """Cores on each node; the fewest, where they differ."""
-    gpus: int = 0
-    """GPUs on each node; the fewest."""
-    inside: bool = False
-    """Whether the command is typed in a step of the job, which holds what it was given until it ends."""
+    cpus_per_node: int
+    """Cores on each node; the smallest number if they differ."""
+    gpus_per_node: int = 0
+    """GPUs on each node; the smallest number if they differ."""
+    in_step: bool = False
+    """Whether the command was typed in a step of the job, which keeps its resources until it ends."""
     restarts: int = 0
-    """How often SLURM has queued the job again."""
+    """How often SLURM has requeued the job."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Topology(Record):
-    """Which processes make up the run."""
+    """The processes of the run."""
 
     nodes: int
     ranks_per_node: int
@@ -47,22 +47,24 @@ class Topology(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class JobPlan(Record):
-    """One job: what the node launchers and the workers need beside the config."""
+    """What the node launchers and the workers of one job need besides the config."""
 
     run_dir: str
     """The run's folder, absolute."""
     name: str
-    where: Where
+    backend: BackendName
     topology: Topology
     site: Site
     environment: dict[str, str]
-    """What every process of the run finds set, whatever the submitting shell had. On this machine CUDA_VISIBLE_DEVICES
-    names the GPUs to choose from, and `gpu_locks.hold_gpus` leaves those that the run holds."""
+    """Environment variables of every process of the run, whatever the submitting shell had. On this machine
+    CUDA_VISIBLE_DEVICES lists the GPUs to choose from, and `gpu_locks.hold_gpus` reduces it to those the run holds."""
     folder: str
-    """The folder the command was typed in: targets there are importable."""
+    """The folder in which the command was typed: targets there are importable."""
     restarts: int
     deterministic: bool = True
-    """Whether the config asks for the same bits each time."""
+    """The config's `deterministic`."""
     allocation: Allocation | None = None
-    """The user's allocation that it runs in (--here); None where it has none, or a job of its own."""
+    """The user's allocation that the run uses (--here); None otherwise."""
     python: str = sys.executable
+    versions: Versions | None = None
+    """The versions that the preflight check found; None without one."""

@@ -1,9 +1,9 @@
-"""Every JSON file of a run: who writes it, and what it holds. Launcher, ranks, writer and commands speak to each other
-through these files alone.
+"""Every JSON file of a run: who writes it, and what it holds. The launcher, the ranks, the checkpoint writer and the
+commands communicate only through these files.
 
-A file has one writer at a time, by its place: what belongs to an attempt lies in the attempt's folder, so an attempt
-that was superseded writes nowhere else. `status.json` is what several write; it is written whole, and refused for an
-attempt that is not the newest (`RunDir.write_status`).
+Each file has one writer at a time. The files of an attempt are in the attempt's folder, so a superseded attempt cannot
+overwrite those of a newer one. `status.json` has several writers: it is always replaced as a whole, and an attempt that
+is not the newest may not write it (`RunDir.write_status`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from drumbeat.configs.run.record import Record
 
-Where = Literal["debug", "local", "here", "slurm"]
-"""In this process, on this machine, in the SLURM allocation around this shell, in a job of its own."""
+BackendName = Literal["debug", "local", "here", "slurm"]
+"""In the process of the command, on this machine, in the SLURM allocation of this shell, in a SLURM job of its own."""
 
 State = Literal["pending", "running", "paused", "preempted", "stopped", "failed", "finished", "cancelled"]
 ENDED: tuple[State, ...] = ("stopped", "failed", "finished", "cancelled")
@@ -26,42 +26,42 @@ Next = Literal["leave", "restart", "requeue", "give up"]
 
 @dataclass(frozen=True, kw_only=True)
 class Job(Record):
-    """job.json: where the run was started. Written by the command that starts it; a job that takes the run over from
-    the one before, and `cancel`, write it anew."""
+    """job.json: where the run was started. Written by the command that starts it; rewritten by a job that takes over
+    the run and by `cancel`."""
 
-    where: Where
+    backend: BackendName
     id: str | None = None
     """SLURM's job id, or the process id of submitit's local controller; None until it is known, and in debug."""
     host: str = ""
-    process: int | None = None
-    """The process itself, in debug."""
-    successor: str | None = None
-    """The job that is queued to follow this one if it ends without success."""
+    pid: int | None = None
+    """The process id of the run in debug; otherwise None."""
+    next_job: str | None = None
+    """The id of the queued job that resumes the run if this job ends early."""
     cancelled: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Status(Record):
-    """status.json: the state of the run. Written by the command that starts or cancels it, and by the first node's
-    launcher; how far it has come stands in the newest attempt's heartbeat."""
+    """status.json: the state of the run (its progress is in the newest heartbeat.json). Written by the command that
+    starts or cancels it, and by the first node's launcher."""
 
     state: State
     attempt: int = -1
-    """The attempt that this is about; -1 before the first."""
+    """The attempt that the state refers to; -1 before the first."""
     verdict: str = ""
-    """Why it is so, in a line."""
+    """The reason for the state, in one line."""
     time: float = field(default_factory=time.time)
-    """When it was written, in seconds since 1970."""
+    """When the file was written, in seconds since 1970."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Heartbeat(Record):
-    """attempts/K/heartbeat.json: how far an attempt has come. Written by its rank 0, each second at most."""
+    """attempts/K/heartbeat.json: the progress of an attempt. Written by its rank 0, at most once a second."""
 
     step: int = 0
     """Optimizer steps taken, over all phases."""
     steps: int = 0
-    """All that the run will take; 0 where it is not known yet."""
+    """Optimizer steps of the whole run; 0 until the number is known."""
     phase: str = ""
     phase_step: int = 0
     phase_steps: int = 0
@@ -76,43 +76,43 @@ class Heartbeat(Record):
     best: float | None = None
     """The best value of that metric so far; None before the first evaluation."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """What the time went into: see `trainers/clock.py`."""
+    """Seconds spent on each kind of work: see `trainers/clock.py`."""
     gpu: dict[str, int] = field(default_factory=dict)
-    """Bytes held by rank 0 (`held`), by tensors at most (`peak`), of the device (`all`), and `busy` in percent."""
-    paused: str = ""
-    """Why the run waits, in words; '' where it does not."""
+    """Rank 0's GPU: `reserved` bytes, `peak` bytes in tensors, `total` bytes, and `utilization` in percent if known."""
+    pause_reason: str = ""
+    """Why the run is paused; '' if it is not."""
     time: float = field(default_factory=time.time)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result(Record):
-    """result.json: what a finished run came to. Written by rank 0."""
+    """result.json: the result of a finished run. Written by rank 0."""
 
     steps: int
     samples_seen: int
     overshoot: int
-    """Samples past the end of the last epoch of each phase."""
+    """Samples read past the end of the last epoch, summed over the phases."""
     samples_skipped: int = 0
-    """Samples that could not be read, and that others stood in for."""
+    """Unreadable samples that were replaced by others."""
     weights_sha256: str = ""
-    """A digest of the last weights, to compare two runs by."""
+    """A digest of the last weights, for comparing two runs."""
     last: dict[str, Any] = field(default_factory=dict)
     """The newest evaluation: its `step`, its `phase` and its metrics."""
     best: dict[str, Any] = field(default_factory=dict)
     test: dict[str, float] = field(default_factory=dict)
     deterministic: bool = True
-    """Whether the config asks for the same bits each time."""
+    """The config's `deterministic`."""
     nondeterministic_operations: tuple[str, ...] = ()
-    """Operations without a deterministic implementation that the run met: see `configs/run/determinism.py`."""
+    """Operations without a deterministic implementation that the run used: see `configs/run/determinism.py`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Operation(Record):
-    """nondeterministic/NAME.json: an operation without a deterministic implementation, and where the run first met it.
-    Written by the rank that met it."""
+    """nondeterministic/NAME.json: an operation without a deterministic implementation, and where the run first used it.
+    Written by the rank that used it."""
 
     name: str
-    """As torch calls it: "cumsum_cuda_kernel", "Flash Attention"."""
+    """torch's name for it: "cumsum_cuda_kernel", "Flash Attention"."""
     attempt: int
     rank: int
     line: str
@@ -121,10 +121,11 @@ class Operation(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptStart(Record):
-    """attempts/K/launch.json: where the ranks of an attempt meet. Written by the first node's launcher."""
+    """attempts/K/launch.json: the address at which the ranks of an attempt meet. Written by the first node's launcher.
+    """
 
     job: str
-    """The start of the job that claimed the attempt: see `launch/slurm/job.py`."""
+    """Identifies the start of the job that claimed the attempt: see `launch/slurm/job.py`."""
     address: str
     port: int
     time: float = field(default_factory=time.time)
@@ -132,16 +133,16 @@ class AttemptStart(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class FirstStep(Record):
-    """attempts/K/begun.json: that an attempt has taken its first step. Written by rank 0."""
+    """attempts/K/first_step.json: the attempt has taken its first step. Written by rank 0."""
 
     resumed_from: int
-    """The step it resumed from; 0 for none."""
+    """The step of the checkpoint that it resumed from; 0 without one."""
     time: float = field(default_factory=time.time)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StopRequest(Record):
-    """attempts/K/stop.json: that the run is to save and leave. Written by whoever wants that; the first one stands."""
+    """attempts/K/stop.json: a request to save and stop. Written by whoever stops the run; the first request counts."""
 
     reason: str
     time: float = field(default_factory=time.time)
@@ -149,7 +150,7 @@ class StopRequest(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Saved(Record):
-    """attempts/K/saved.json: that an attempt ended in order. Written by rank 0."""
+    """attempts/K/saved.json: the attempt ended normally, with a checkpoint. Written by rank 0."""
 
     state: Literal["finished", "stopped"]
     step: int
@@ -157,25 +158,25 @@ class Saved(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict(Record):
-    """attempts/K/verdict.json: what an attempt came to, and what is next. Written by the first node's launcher when the
-    attempt is over; None where it goes on, or all its launchers were killed."""
+    """attempts/K/verdict.json: how an attempt ended, and what happens next; missing while it runs, or if all launchers
+    were killed. Written by the first node's launcher."""
 
     outcome: Outcome
     next: Next
-    words: str
-    """For a reader, one line."""
+    message: str
+    """One line for the user."""
     step: int
-    """Of the newest good checkpoint; -1 where there is none."""
+    """The step of the newest good checkpoint; -1 if there is none."""
     reason: str = ""
-    """Of a stop."""
+    """The reason of a stop."""
     rank: int = -1
-    """The rank that a failure began with, whose log tells most; -1 where it is not known."""
+    """The rank that failed first, whose log says most; -1 if unknown."""
     error: str = ""
-    """The kind, step and rank of an exception: what makes two failures the same."""
+    """The type, step and rank of an exception. Two failures with the same value are the same failure."""
 
     @property
     def state(self) -> State:
-        """The state of the run after it."""
+        """The state of the run after this attempt."""
         if self.next == "restart":
             return "running"
         if self.next == "requeue":
@@ -187,30 +188,31 @@ class Verdict(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class NodeUp(Record):
-    """attempts/K/nodeN.present.json: a node before its torchrun starts. Written by its launcher."""
+    """attempts/K/nodeN.up.json: a node before its torchrun starts. Written by its launcher."""
 
     host: str
     interface: str | None = None
-    """By which it reaches the first node."""
-    trouble: str | None = None
-    """Why it does not; '' where it does, None where it is not known yet."""
-    seconds: float | None = None
+    """The network interface that leads to the first node."""
+    connection_error: str | None = None
+    """Why it cannot connect to the first node; '' if it can, None until it is known."""
+    connection_seconds: float | None = None
+    """How long the connection took, or the attempts that failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NodeDown(Record):
-    """attempts/K/nodeN.down.json: that a node's torchrun has ended. Written by its launcher."""
+    """attempts/K/nodeN.down.json: a node's torchrun has ended. Written by its launcher."""
 
-    code: int | None
-    """Its exit code; None where it was ended, or not begun, because of another node or a stop."""
+    exit_code: int | None
+    """torchrun's exit code; None if it was ended, or not started, because of another node or a stop."""
     host: str
-    words: str = ""
-    """Why this node could not even begin."""
+    message: str = ""
+    """Why torchrun could not be started on this node."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankError(Record):
-    """attempts/K/rankR.error.json: what went wrong on a rank. Written by it."""
+    """attempts/K/rankR.error.json: the exception that ended a rank. Written by the rank."""
 
     rank: int
     node: str
@@ -218,8 +220,8 @@ class RankError(Record):
     message: str
     step: int
     traceback: str = ""
-    final: bool = False
-    """Whether it is a mistake of the user's, which no restart mends."""
+    user_error: bool = False
+    """Whether it is a mistake of the user, which a restart does not fix."""
     time: float = field(default_factory=time.time)
 
 
@@ -230,11 +232,11 @@ class CodeTree(Record):
     name: str
     """Its folder below RUN/code."""
     folder: str
-    """Where it was copied from."""
+    """The folder it was copied from."""
     files: int = 0
     bytes: int = 0
     commit: str = ""
-    changed: int = 0
+    changed_files: int = 0
     """Files that differ from that commit."""
     foreign: bool = False
     """Whether it belongs to another user, whose git configuration is not trusted."""
@@ -250,11 +252,11 @@ class CodeSnapshot(Record):
 
     trees: tuple[CodeTree, ...]
     home: str
-    """The folder in which Python finds Drumbeat: relative to RUN/code, or absolute where it is not copied."""
+    """The folder in which Python finds Drumbeat: relative to RUN/code, or absolute if it is not copied."""
     folder: str
-    """The folder the command was typed in, likewise."""
+    """The folder in which the command was typed, in the same form."""
     python_path: tuple[str, ...] = ()
-    """The folders in PYTHONPATH, likewise."""
+    """The folders in PYTHONPATH, in the same form."""
     targets: tuple[str, ...] = ()
-    """Other folders in which targets are found, likewise; those of packages that were installed as editable."""
+    """Other folders with targets, in the same form: those of editable installs."""
     time: float = field(default_factory=time.time)

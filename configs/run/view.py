@@ -1,4 +1,4 @@
-"""A run as its folder tells at one moment: each file is read once."""
+"""The state of a run at one moment: each file is read once."""
 
 from __future__ import annotations
 
@@ -7,79 +7,87 @@ from dataclasses import dataclass, replace
 
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.plan import JobPlan
-from drumbeat.configs.run.records import ENDED, Heartbeat, Job, Result, State, Status, Where
+from drumbeat.configs.run.records import ENDED, BackendName, Heartbeat, Job, Result, State, Status
+from drumbeat.configs.run.versions import AttemptVersions
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """What a command knows of a run. Reading it raises `DamagedError` where a file is damaged, or the plan missing."""
+    """What a command knows about a run."""
 
     run: RunDir
     plan: JobPlan
     job: Job | None
     status: Status | None
     attempt: Attempt | None
-    """The newest one."""
+    """The newest attempt."""
     heartbeat: Heartbeat | None
-    """Of the newest attempt that has one: a run that is restarting has progressed as far as before."""
+    """The heartbeat of the newest attempt that has one: after a restart, the progress before it."""
     result: Result | None
+    versions: AttemptVersions | None
+    """Of the newest attempt that has some."""
 
     @classmethod
     def read(cls, run: RunDir) -> View:
-        """The run as it is now."""
+        """Reads the run's files. Raises `DamagedError` if a file is damaged or the plan is missing."""
         attempts = run.all_attempts()
         return cls(run=run, plan=JobPlan.require(run.plan), job=Job.read(run.job), status=Status.read(run.status),
                    attempt=attempts[-1] if attempts else None, heartbeat=_newest_heartbeat(attempts),
-                   result=Result.read(run.result))
+                   result=Result.read(run.result),
+                   versions=_newest_versions(attempts))
 
     @property
     def number(self) -> int:
-        """The newest attempt's; -1 before the first."""
+        """The number of the newest attempt; -1 before the first."""
         return self.attempt.number if self.attempt else -1
 
     @property
-    def where(self) -> Where:
-        """Where the run was started last."""
-        return self.job.where if self.job else self.plan.where
+    def backend(self) -> BackendName:
+        """The backend that started the run last."""
+        return self.job.backend if self.job else self.plan.backend
 
     @property
     def state(self) -> State | None:
-        """The run's state; None where nothing tells."""
+        """The run's state; None without a status.json."""
         if self.status is None:
             return None
-        waits = self.status.state == "running" and self.heartbeat is not None and self.heartbeat.paused
-        return "paused" if waits else self.status.state
+        paused = self.status.state == "running" and self.heartbeat is not None and self.heartbeat.pause_reason
+        return "paused" if paused else self.status.state
 
     @property
     def verdict(self) -> str:
-        """Why it is in this state, in a line; '' where there is nothing to say."""
+        """The reason for the state, in one line; may be ''."""
         if self.state == "paused" and self.heartbeat:
-            return self.heartbeat.paused
+            return self.heartbeat.pause_reason
         return self.status.verdict if self.status else ""
 
     @property
     def ended(self) -> bool:
-        """Whether the run has come to an end, of which kind ever."""
+        """Whether the run has ended, in whatever way."""
         return self.state in ENDED
 
     @property
-    def heard(self) -> float:
-        """When the run last gave a sign of life, in seconds since 1970; 0 where it never did."""
+    def last_heartbeat(self) -> float:
+        """When the run last wrote its status or heartbeat, in seconds since 1970; 0 if it never did."""
         return max((record.time for record in (self.status, self.heartbeat) if record), default=0.0)
 
-    def silence(self) -> float:
-        """Seconds since then."""
-        return max(0.0, time.time() - self.heard)
+    def seconds_since_heartbeat(self) -> float:
+        """Seconds since `last_heartbeat`."""
+        return max(0.0, time.time() - self.last_heartbeat)
+
+
+def _newest_versions(attempts: list[Attempt]) -> AttemptVersions | None:
+    return next(filter(None, (AttemptVersions.read(one.versions) for one in reversed(attempts))), None)
 
 
 def _newest_heartbeat(attempts: list[Attempt]) -> Heartbeat | None:
-    """The newest heartbeat, with the training loss of the newest one that has a loss. An earlier attempt's speed, time
-    left, GPU memory and pause are of the past: they are left out."""
+    """The newest heartbeat, with the newest training loss. The speed, remaining time, GPU memory and pause of an older
+    attempt are left out: they no longer apply."""
     newest: Heartbeat | None = None
     for attempt in reversed(attempts):
         beat = Heartbeat.read(attempt.heartbeat)
         if beat and attempt != attempts[-1]:
-            beat = replace(beat, paused="", samples_per_second=None, eta_seconds=None, gpu={})
+            beat = replace(beat, pause_reason="", samples_per_second=None, eta_seconds=None, gpu={})
         newest = replace(newest, loss=beat.loss) if newest and beat else newest or beat
         if newest and newest.loss is not None:
             break

@@ -35,8 +35,8 @@ def cause(attempt: Attempt) -> Cause:
     else the most that is known."""
     downs = list(filter(None, map(NodeDown.read, sorted(attempt.path.glob("node*.down.json")))))
     for down in downs:
-        if down.words:
-            return Cause(down.words)  # the ranks did not even begin
+        if down.message:
+            return Cause(down.message)  # the ranks did not even begin
     if hang := find_hang(attempt):
         return Cause(hang.words, hang.rank)
     causes = list(root_causes(attempt))
@@ -60,15 +60,15 @@ def cause(attempt: Attempt) -> Cause:
     for host, rank, code in causes:
         return Cause(f"rank {rank} on {host} {ended_by(code)}{at}", rank)
     for down in downs:
-        if down.code:
-            return Cause(f"torchrun on {down.host} {ended_by(down.code)}{at}")
+        if down.exit_code:
+            return Cause(f"torchrun on {down.host} {ended_by(down.exit_code)}{at}")
     return Cause(f"the ranks ended without a result{at}")
 
 
 def of_error(error: RankError) -> Cause:
     """A rank's error, in words."""
     kind = f"{error.type} at step {error.step} of rank {error.rank}"
-    if error.final:
+    if error.user_error:
         first = (error.message.strip().splitlines() or [""])[0]
         return Cause(first.removeprefix("error: "), error.rank, kind, final=True)
     what, said, fix = explain(error.type, error.message)
@@ -103,7 +103,7 @@ def root_causes(attempt: Attempt) -> Iterator[tuple[str, int, int]]:
     for log in sorted(attempt.path.glob("node*.log")):
         number = int(log.stem.removeprefix("node"))
         if found := ROOT_CAUSE.search(log.read_text(errors="replace")):
-            down = NodeDown.read(attempt.down(number))
+            down = NodeDown.read(attempt.node_down(number))
             yield down.host if down else f"node {number}", int(found[1]), int(found[2])
 
 

@@ -26,11 +26,11 @@ def judge(run: RunDir, attempt: Attempt, *, restarts: int, slurm: str = "", queu
     there is no SLURM to queue it again; `queue` whether that may be: not where the job is the user's own."""
     saved, asked, step = Saved.read(attempt.saved), StopRequest.read(attempt.stop), newest_checkpoint(run)
     if saved and saved.state == "finished":
-        return Verdict(outcome="finished", next="leave", words="finished", step=step)
+        return Verdict(outcome="finished", next="leave", message="finished", step=step)
     newest = run.newest_attempt()
     if newest is not None and newest.number > attempt.number:
         words = f"attempt {newest.number}, of another job, has taken over this run"
-        return Verdict(outcome="superseded", next="leave", words=words, step=step)
+        return Verdict(outcome="superseded", next="leave", message=words, step=step)
 
     past = in_a_row(run, attempt, step)
     spent = f"; given up: {len(past) + 1} times in a row without a newer checkpoint" if len(past) >= restarts else ""
@@ -47,15 +47,15 @@ def judge(run: RunDir, attempt: Attempt, *, restarts: int, slurm: str = "", queu
         if again == "requeue" and not queue:
             again, words = "leave", f"{words}; to go on, resume it in another allocation, or with --slurm"
         if again == "requeue" and reason == TIME_LIMIT and spent:
-            return Verdict(outcome="stopped", next="give up", words=words + spent, step=step, reason=reason)
-        return Verdict(outcome="stopped", next=again, words=words, step=step, reason=reason)
+            return Verdict(outcome="stopped", next="give up", message=words + spent, step=step, reason=reason)
+        return Verdict(outcome="stopped", next=again, message=words, step=step, reason=reason)
 
     why = cause(attempt)
     if why.final:
         spent = "; not tried again: it would fail the same way"
     elif why.error and any(verdict.error == why.error for verdict in past):
         spent = "; given up: the same again"
-    return Verdict(outcome="failed", next="give up" if spent else "restart", words=f"{why.words}; {last}{spent}",
+    return Verdict(outcome="failed", next="give up" if spent else "restart", message=f"{why.words}; {last}{spent}",
                    step=step, rank=why.rank, error=why.error)
 
 

@@ -62,15 +62,15 @@ def allocation_around(environ: Mapping[str, str]) -> Allocation:
             given=f"the job is {state[1]}" if state and state[1] != "RUNNING" else said[:200],
             remedy="Get another, and type this in it: salloc\nOr have the run queued: --slurm instead of --here."))
     step = environ.get("SLURM_STEP_ID", "")
-    return Allocation(job=job, nodes=int(nodes[1]), cpus=min(_count(ids) for ids, _ in given),
-                gpus=min(sum(map(int, GPUS.findall(gres))) for _, gres in given),
-                inside=step.isdigit() and int(step) < STEPS_END, restarts=int(restarts[1]) if restarts else 0)
+    return Allocation(job_id=job, nodes=int(nodes[1]), cpus_per_node=min(_count(ids) for ids, _ in given),
+                gpus_per_node=min(sum(map(int, GPUS.findall(gres))) for _, gres in given),
+                in_step=step.isdigit() and int(step) < STEPS_END, restarts=int(restarts[1]) if restarts else 0)
 
 
 def each_node(machine: Machine, allocation: Allocation) -> Machine:
     """Each node of the allocation, as seen from this machine, which is one of them or the login node."""
-    return dataclasses.replace(machine, cpus=allocation.cpus, nodes=allocation.nodes, allocation=allocation,
-                               gpus=tuple(map(str, range(allocation.gpus))))
+    return dataclasses.replace(machine, cpus=allocation.cpus_per_node, nodes=allocation.nodes, allocation=allocation,
+                               gpus=tuple(map(str, range(allocation.gpus_per_node))))
 
 
 def _count(ids: str) -> int:
@@ -105,7 +105,7 @@ class InAllocation(Backend):
 
     def place(self, plan: JobPlan) -> str:
         assert plan.allocation
-        return f"in the allocation of SLURM job {plan.allocation.job}"
+        return f"in the allocation of SLURM job {plan.allocation.job_id}"
 
     def require(self, plan: JobPlan) -> None:
         """Nothing: that there is an allocation is known from its resources."""
@@ -138,7 +138,7 @@ class InAllocation(Backend):
         assert plan.allocation
         folder = RunDir(Path(plan.run_dir)).submitit
         folder.mkdir(parents=True, exist_ok=True)
-        paths = JobPaths(folder, plan.allocation.job)
+        paths = JobPaths(folder, plan.allocation.job_id)
         write_text(paths.submission_file, request.text)
         DelayedSubmission(run_node, plan.run_dir).dump(paths.submitted_pickle)
         with environment(plan, GIVEN), open(folder / "controller.log", "ab") as log:
@@ -146,7 +146,7 @@ class InAllocation(Backend):
                 ["bash", str(paths.submission_file), IN_ALLOCATION.decode(), plan.run_dir],
                 env=os.environ | {START: secrets.token_hex(4), "SLURM_RESTART_COUNT": str(plan.allocation.restarts)},
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-        return Submitted(id=plan.allocation.job, handle=Controller(process))
+        return Submitted(id=plan.allocation.job_id, handle=Controller(process))
 
     def sign(self, view: View, job: Job) -> str:
         """What SLURM says of the run's step. It does not tell of one that waits for room, nor can a process on another
@@ -215,7 +215,7 @@ def end_steps(view: View) -> list[str]:
 def cores(plan: JobPlan) -> int:
     """Cores of each node that the step asks for: what its ranks need, and no more than there are."""
     assert plan.allocation
-    return min(plan.topology.ranks_per_node * plan.topology.cpus_per_rank, plan.allocation.cpus)
+    return min(plan.topology.ranks_per_node * plan.topology.cpus_per_rank, plan.allocation.cpus_per_node)
 
 
 def note(plan: JobPlan) -> str:
@@ -232,8 +232,9 @@ def srun_arguments(plan: JobPlan, cpus: int) -> list[str]:
     it waits. What a step around this shell holds is shared with it, or it would wait for that one's end."""
     topology, allocation = plan.topology, plan.allocation
     assert allocation
-    return [f"--jobid={allocation.job}", f"--job-name={Path(plan.run_dir).name}", f"--chdir={plan.folder}",
+    return [f"--jobid={allocation.job_id}", f"--job-name={Path(plan.run_dir).name}", f"--chdir={plan.folder}",
             "--open-mode=append", f"--nodes={topology.nodes}", f"--ntasks={topology.nodes}", "--ntasks-per-node=1",
-            "--exact", *(["--overlap"] if allocation.inside else []), "--mem=0",
-            *([f"--gres=gpu:{topology.ranks_per_node}"] if topology.device == "cuda" and allocation.gpus else []),
+            "--exact", *(["--overlap"] if allocation.in_step else []), "--mem=0",
+            *([f"--gres=gpu:{topology.ranks_per_node}"]
+              if topology.device == "cuda" and allocation.gpus_per_node else []),
             "--kill-on-bad-exit=1", "--wait=60", f"--cpus-per-task={cpus}"]

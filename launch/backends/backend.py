@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from drumbeat.configs.run.records import Where
+from drumbeat.configs.run.records import BackendName
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.allocation import InAllocation
 from drumbeat.launch.backends.contract import Backend
@@ -10,14 +10,15 @@ from drumbeat.launch.backends.debug import InProcess
 from drumbeat.launch.backends.local import Local
 from drumbeat.launch.backends.slurm import Slurm
 
-BACKENDS: dict[Where, Backend] = {"debug": InProcess(), "local": Local(), "here": InAllocation(), "slurm": Slurm()}
+BACKENDS: dict[BackendName, Backend] = {
+    "debug": InProcess(), "local": Local(), "here": InAllocation(), "slurm": Slurm()}
 
 
-def backend_of(where: Where) -> Backend:
+def backend_of(name: BackendName) -> Backend:
     """The backend that a record names."""
-    return BACKENDS[where]
+    return BACKENDS[name]
 
 
 def still_runs(view: View) -> str:
     """What shows that a run still runs, in words; '' where nothing does."""
-    return backend_of(view.where).alive(view)
+    return backend_of(view.backend).alive(view)

@@ -1,8 +1,7 @@
 """What a backend is: one way to run a plan, and the only one to know what that means for the rest of Drumbeat.
 
-A run's records hold its `Where`; whoever has to know more asks `backend_of(where)` (`backends/backend.py`). A backend
-makes a `Request` of a plan, a value that prints itself, and submits it: `--dry-run` prints the request that `submit`
-would send.
+A run's records hold the name of its backend, and `backend_of(name)` returns it (`backends/backend.py`). A backend turns
+a plan into a `Request`, a value that can be printed, and submits it: `--dry-run` prints what `submit` would send.
 """
 
 from __future__ import annotations
@@ -43,8 +42,8 @@ class Submitted:
     """SLURM's job id, or the process id of submitit's local controller; None for this process."""
     handle: Any = None
     """submitit's own job."""
-    process: int | None = None
-    """This process, where it is the run."""
+    pid: int | None = None
+    """The id of this process, if the run is trained in it."""
     work: Callable[[], None] | None = None
     """The training that this process has to do itself, once all is written down; None where others do it."""
 

@@ -42,7 +42,7 @@ class InProcess(OnMachine):
         return Request(plan=plan, text=text, sections=(("call", text),))
 
     def submit(self, request: Request) -> Submitted:
-        return Submitted(id=None, process=os.getpid(), work=partial(train, request.plan))
+        return Submitted(id=None, pid=os.getpid(), work=partial(train, request.plan))
 
     def layout(self, plan: JobPlan) -> dict[str, Any]:
         """Nothing: the one rank is not what the config asks for."""
@@ -51,17 +51,17 @@ class InProcess(OnMachine):
     def sign(self, view: View, job: Job) -> str:
         if job.host != socket.gethostname():
             return super().sign(view, job)
-        return f"process {job.process}, in --debug" if job.process and Path(f"/proc/{job.process}").exists() else ""
+        return f"process {job.pid}, in --debug" if job.pid and Path(f"/proc/{job.pid}").exists() else ""
 
     def end(self, view: View) -> list[str]:
         for process in self.processes(view):
-            if view.job and process == view.job.process:
+            if view.job and process == view.job.pid:
                 os.kill(process, signal.SIGKILL)
         return super().end(view)
 
     def processes(self, view: View) -> list[int]:
         found = processes_of(view)
-        process = view.job.process if view.job else None
+        process = view.job.pid if view.job else None
         return [*found, process] if process and in_debug(process) else found
 
 

@@ -29,7 +29,7 @@ YEAR_MINUTES = 525_600
 
 def heard_elsewhere(view: View, job: Job) -> str:
     """What shows that a run on another machine still runs: that it was heard of lately; '' for one on this machine."""
-    silence = view.silence()
+    silence = view.seconds_since_heartbeat()
     away = job.host not in ("", socket.gethostname())
     return f"on {job.host}, heard of {silence:.0f} s ago" if away and silence < SILENCE_SECONDS else ""
 

@@ -123,8 +123,9 @@ class Slurm(Backend):
                     ("fix", f"Look again later. The folder tells what the run itself knows: {command('status', run)}")]
         if not jobs and view.state == "running":  # and it was heard of so lately that `status` has not asked SLURM
             return [("job", f"{job.id}, of which SLURM knows nothing any more"),
-                    ("why", f"its job has ended, and the run gave a sign of life {view.silence():.0f} s ago: it may "
-                            "still write down how it ended, or it was killed, or its node failed"),
+                    ("why", "its job has ended, and the run gave a sign of life "
+                            f"{view.seconds_since_heartbeat():.0f} s ago: it may still write down how it ended, or it "
+                            "was killed, or its node failed"),
                     ("fix", f"Look again in two minutes; or go on with the run: {command('resume', run)}")]
         if not jobs:
             return [("job", f"{job.id}, of which SLURM knows nothing any more"),
@@ -142,7 +143,7 @@ class Slurm(Backend):
 
 def ids_of(view: View) -> list[str]:
     """SLURM's ids of the run's job and of the one that is to follow it."""
-    return [one for one in (view.job.id, view.job.successor) if one] if view.job else []
+    return [one for one in (view.job.id, view.job.next_job) if one] if view.job else []
 
 
 def jobs_of(view: View) -> list[str]:

@@ -39,9 +39,9 @@ def add_start_options(parser: argparse.ArgumentParser, ranks: str, nodes: str) -
     """The options of all commands that start a run; `ranks` and `nodes` say how many there are if none are asked for.
     Returns the group that others belong to."""
     size = parser.add_argument_group("how many processes")
-    size.add_argument("--gpus", type=whole, metavar="N", help=f"ranks on each node, a GPU each (default: {ranks})")
-    size.add_argument("--procs", type=whole, metavar="N", help="ranks on each node, on the CPU")
-    size.add_argument("--nodes", type=whole, metavar="K", help=f"nodes of a cluster (default: {nodes})")
+    size.add_argument("--gpus", type=integer, metavar="N", help=f"ranks on each node, a GPU each (default: {ranks})")
+    size.add_argument("--procs", type=integer, metavar="N", help="ranks on each node, on the CPU")
+    size.add_argument("--nodes", type=integer, metavar="K", help=f"nodes of a cluster (default: {nodes})")
     place = parser.add_argument_group("where (default: on this machine, attached to this terminal)")
     place.add_argument("--detach", action="store_true", help="return at once, and leave it running")
     place.add_argument("--debug", action="store_true", help="in this process: one rank, breakpoints work")
@@ -60,7 +60,7 @@ def add_no_snapshot(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--no-snapshot", action="store_true", help="run the code where it is, not a copy of it")
 
 
-def whole(text: str) -> int:
+def integer(text: str) -> int:
     """A number, for argparse."""
     try:
         return int(text)

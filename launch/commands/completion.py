@@ -1,53 +1,80 @@
-"""drumbeat completion SHELL: a script that has bash or zsh complete commands, options, configs, profiles and runs.
+"""drumbeat completion SHELL: a script that lets bash or zsh complete commands, options, configs, profiles, runs and
+config keys.
 
-Once sourced it starts no Python: the shell itself looks into the folders.
+The shell itself lists the folders; only KEY=VALUE starts Python (`config_keys.py`). Names of folders and keys may
+be hostile, so no name is ever given to `compgen -W`, which executes what it holds.
 """
 
 from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 from collections.abc import Mapping
 
+from drumbeat.configs.importing import HOME
 from drumbeat.configs.layers import ROOT
 
-HELP = "print a script that has bash or zsh complete what you type"
+HELP = "print a completion script for bash or zsh"
 
+KEYS = "drumbeat.launch.commands.config_keys"
+"""The program that prints keys and values."""
 SHELLS = ("bash", "zsh")
 
-KINDS = {"run": "runs", "resume": "runs", "words": "configs", "profile": "profiles"}
-"""What an argument of this name is one of. In resume and rerun, `words` are KEY=VALUE."""
+KINDS = {"run": "runs", "resume": "runs", "words": "words", "profile": "profiles"}
+"""Which shell function completes an argument of this name."""
 
-HELPERS = {
-    "bash": """\
-_drumbeat_in() {  # the folder of all runs: that of --runs, where it is given
+BASH = """\
+_drumbeat_match() {  # the lines of the input that begin with $1; compgen -W would execute what a name holds
+  local line
+  while IFS= read -r line; do
+    case $line in "$1"*) printf '%s\\n' "$line" ;; esac
+  done
+}
+_drumbeat_folder() {  # the folder of all runs: that of --runs, or runs
   local word before=
   for word in "${COMP_WORDS[@]}"; do
-    if [ "$before" = --runs ]; then echo "$word"; return; fi
+    if [ "$before" = --runs ]; then printf '%s\\n' "$word"; return; fi
     before=$word
   done
   echo runs
 }
 _drumbeat_runs() {
   local folder path
-  folder=$(_drumbeat_in)
-  compgen -W "$(for path in "$folder"/*/*/plan.json; do
+  folder=$(_drumbeat_folder)
+  for path in "$folder"/*/*/plan.json; do
     path=${path%/plan.json}
-    if [ -e "$path/plan.json" ] && [ ! -L "$path" ]; then echo "${path##*/}"; path=${path%/*}; echo "${path##*/}"; fi
-  done | sort -u)" -- "$1"
+    if [ -e "$path/plan.json" ] && [ ! -L "$path" ]; then
+      printf '%s\\n' "${path##*/}"; path=${path%/*}; printf '%s\\n' "${path##*/}"
+    fi
+  done | sort -u | _drumbeat_match "$1"
 }
-_drumbeat_configs() {
+_drumbeat_names() {  # the names of the YAML files in a folder
   local path
-  compgen -f -X '!*.yaml' -- "$1"
-  compgen -d -S / -- "$1"
-  compgen -W "$(for path in CONFIGS/*.yaml; do path=${path##*/}; echo "${path%.yaml}"; done)" -- "$1"
+  for path in "$1"/*.yaml; do path=${path##*/}; printf '%s\\n' "${path%.yaml}"; done | _drumbeat_match "$2"
 }
-_drumbeat_profiles() {
-  local path
-  compgen -W "$(for path in CONFIGS/clusters/*.yaml; do path=${path##*/}; echo "${path%.yaml}"; done)" -- "$1"
+_drumbeat_profiles() { _drumbeat_names CONFIGS/clusters "$1"; }
+_drumbeat_words() {  # configs; behind the config or the run, KEY=VALUE. bash makes three words of it: KEY, = and VALUE
+  local number=2 word=$1 config=
+  for ((; number < COMP_CWORD; number++)); do
+    case ${COMP_WORDS[number]} in -* | =) ;; *) [ "${COMP_WORDS[number + 1]}" = = ] || config=1 ;; esac
+  done
+  if [ -z "$config" ]; then
+    compgen -f -X '!*.yaml' -- "$1"
+    compgen -d -S / -- "$1"
+    _drumbeat_names CONFIGS "$1"
+    return
+  fi
+  number=$COMP_CWORD
+  if [ "$word" = = ]; then word="${COMP_WORDS[number - 1]}="; number=$((number - 1))
+  elif [ "${COMP_WORDS[number - 1]}" = = ]; then word="${COMP_WORDS[number - 2]}=$1"; number=$((number - 2)); fi
+  KEYS "$word" "${COMP_WORDS[@]:1:number - 1}" 2>/dev/null | while IFS= read -r line; do
+    case $word in *=*) printf '%s\\n' "${line#*=}" ;; *) printf '%s\\n' "$line" ;; esac
+  done
 }
-""",
-    "zsh": """\
+"""
+
+ZSH = """\
 _drumbeat_runs() {
   local folder=runs
   if (( ${words[(I)--runs]} )); then folder=${words[${words[(I)--runs]}+1]}; fi
@@ -55,18 +82,32 @@ _drumbeat_runs() {
   local -aU names=(${found:h:t} ${${found:t}:#latest})
   compadd -a names
 }
-_drumbeat_configs() {
-  local -a names=(CONFIGS/*.yaml(N:t:r))
-  compadd -a names
-  _files -g '*.yaml'
-}
 _drumbeat_profiles() {
   local -a names=(CONFIGS/clusters/*.yaml(N:t:r))
   compadd -a names
 }
-""",
+_drumbeat_words() {
+  local -a before=(${words[2,CURRENT-1]}) names
+  if (( ${#${${before:#-*}:#*=*}} )) && [[ ${words[1]} != drumbeat || ${#before} -gt 1 ]]; then
+    names=(${(f)"$(KEYS "$PREFIX" ${words[1,CURRENT-1]} 2>/dev/null)"})
+    compadd -S '' -a names
+  else
+    names=(CONFIGS/*.yaml(N:t:r))
+    compadd -a names
+    _files -g '*.yaml'
+  fi
 }
-"""Shell functions that list what can stand there."""
+"""
+
+END = """
+_drumbeat() {  # no blank behind KEY= and SECTION.
+  _shtab_drumbeat
+  case ${COMPREPLY[0]-} in *= | *.) compopt -o nospace 2>/dev/null ;; esac
+  return 0
+}
+complete -o bashdefault -F _drumbeat drumbeat
+"""
+"""Behind shtab's script for bash."""
 
 
 def script(shell: str, top: argparse.ArgumentParser, commands: Mapping[str, argparse.ArgumentParser]) -> str:
@@ -76,19 +117,21 @@ def script(shell: str, top: argparse.ArgumentParser, commands: Mapping[str, argp
     (group,) = [action for action in top._actions if isinstance(action, argparse._SubParsersAction)]
     group.help = "command"
     for name, parser in commands.items():
-        parser.prog = f"drumbeat {name}"  # and not as it was called
+        parser.prog = f"drumbeat {name}"  # whatever program this is
         for action in parser._actions:
-            kind = KINDS.get(action.dest)
-            if kind and not (name in ("resume", "rerun") and action.dest == "words"):
+            if kind := KINDS.get(action.dest):
                 action.complete = dict.fromkeys(SHELLS, f"_drumbeat_{kind}")  # type: ignore[attr-defined]
             elif action.metavar in ("DIR", "FILE"):
                 action.complete = shtab.DIRECTORY if action.metavar == "DIR" else shtab.FILE  # type: ignore[attr-defined]
-    helpers = HELPERS[shell].replace("CONFIGS", shlex.quote(str(ROOT / "configs")))
-    return str(shtab.complete(top, shell, preamble=helpers))
+    # -P: the current folder is not imported from
+    keys = f"env PYTHONPATH={shlex.quote(str(HOME))} {shlex.quote(sys.executable)} -P -m {KEYS}"
+    preamble = {"bash": BASH, "zsh": ZSH}[shell].replace("CONFIGS", shlex.quote(str(ROOT / "configs"))).replace(
+        "KEYS", keys)
+    return str(shtab.complete(top, shell, preamble=preamble)) + END * (shell == "bash")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Print a script that has a shell complete commands, options, configs and runs."
+    parser.description = "Print a script that lets a shell complete commands, options, configs, runs\nand config keys."
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = """in bash, for this shell or in ~/.bashrc for all:
   source <(drumbeat completion bash)

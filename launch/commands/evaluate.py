@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from drumbeat.configs.errors import Fault, LaunchError
-from drumbeat.launch.commands.arguments import add_checkpoint, add_new_code, add_run, whole
+from drumbeat.launch.commands.arguments import add_checkpoint, add_new_code, add_run, integer
 from drumbeat.launch.plan.gpus import together
 from drumbeat.launch.plan.job import Machine
 
@@ -16,8 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     parser.add_argument("--split", default="test", choices=["train", "validation", "test"], help="which set (default: "
                         "test)")
-    parser.add_argument("--gpus", type=whole, metavar="N", help="on so many GPUs (default: one, if any)")
-    parser.add_argument("--procs", type=whole, metavar="N", help="as so many processes, on the CPU")
+    parser.add_argument("--gpus", type=integer, metavar="N", help="on so many GPUs (default: one, if any)")
+    parser.add_argument("--procs", type=integer, metavar="N", help="as so many processes, on the CPU")
     add_checkpoint(parser)
     add_new_code(parser)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from drumbeat.launch.commands.arguments import add_run, whole
+from drumbeat.launch.commands.arguments import add_run, integer
 
 HELP = "show what the ranks of a run printed"
 
@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     parser.add_argument("-f", "--follow", action="store_true", help="go on as the run goes on")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--rank", type=whole, default=0, metavar="R", help="whose (default: 0)")
+    which.add_argument("--rank", type=integer, default=0, metavar="R", help="whose (default: 0)")
     which.add_argument("--all", action="store_true", help="of all ranks, and torchrun's, each line with its name")
     which.add_argument("--errors", action="store_true", help="only what went wrong on each rank, the earliest first")
     parser.add_argument("--attempt", type=attempt, metavar="K", help="of which start: its number, from 0, or all "
@@ -23,11 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from drumbeat.launch.runs.find import look
     from drumbeat.launch.runs.logs import error_lines, log_lines
-    from drumbeat.launch.runs.status import judged
+    from drumbeat.launch.runs.status import with_final_state
 
     view = look(args.run, Path(args.runs))
     one = None if args.attempt == "all" else args.attempt
-    for line in error_lines(judged(view), one) if args.errors else log_lines(
+    for line in error_lines(with_final_state(view), one) if args.errors else log_lines(
             view, rank=None if args.all else args.rank, follow=args.follow, attempt=args.attempt):
         print(line, flush=True)
     return 0
@@ -35,4 +35,4 @@ def run(args: argparse.Namespace) -> int:
 
 def attempt(text: str) -> int | str:
     """The number of an attempt, or all of them, for argparse."""
-    return text if text == "all" else whole(text)
+    return text if text == "all" else integer(text)

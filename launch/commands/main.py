@@ -111,7 +111,6 @@ def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
     """The parser of all, and that of each command."""
     top = Parser(prog="drumbeat", usage="drumbeat COMMAND ...", description=ABOUT, allow_abbrev=False,
                  formatter_class=argparse.RawDescriptionHelpFormatter)
-    top.add_argument("--version", action="version", version=f"drumbeat {drumbeat.__version__}", help=argparse.SUPPRESS)
     group = top.add_subparsers(prog="drumbeat", metavar="COMMAND", help=argparse.SUPPRESS, required=True)
     each: dict[str, Parser] = {}
     for name, command in COMMANDS.items():
@@ -119,17 +118,21 @@ def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
                                       help=command.HELP, allow_abbrev=False)
         each[name].set_defaults(command=command)
         command.add_arguments(each[name])
+    for parser in (top, each["run"]):  # the latter for `python launch/run.py --version`
+        parser.add_argument("--version", action="version", version=f"drumbeat {drumbeat.__version__}",
+                            help="print the version")
     each["run"].prog = program
     each["completion"].set_defaults(parsers=(top, each))
     return top, each
 
 
 def _instead(word: str, options: list[str]) -> str:
-    """What to write in place of a word that nothing takes."""
+    """What to write instead of an unknown argument."""
     if not word.startswith("-"):
         return "See --help."
-    name, equals, _ = word.partition("=")
-    remedy = nearest(name, options)
-    if equals and not remedy.startswith("Did"):
-        return f"Changes to the config have no dashes: {word.lstrip('-')}"
-    return remedy
+    name, equals, _ = word.lstrip("-").partition("=")
+    remedy = nearest(name, [option.lstrip("-") for option in options])
+    if remedy.startswith("Did"):
+        return remedy.replace("'", "'--", 1)
+    example = word.lstrip("-") if equals else "batch_size=64, phases.train.optimizer.lr=1e-3"
+    return f"Values of the config are set with KEY=VALUE, without dashes: {example}"

@@ -17,8 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from drumbeat.launch.runs.find import look
     from drumbeat.launch.runs.listing import as_json, facts
-    from drumbeat.launch.runs.status import judged, status_text
+    from drumbeat.launch.runs.status import status_text, with_final_state
 
-    view = judged(look(args.run, Path(args.runs)))
+    view = with_final_state(look(args.run, Path(args.runs)))
     print(as_json(facts(view)) if args.json else status_text(view))
     return 0

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from drumbeat.launch.runs.find import look
-    from drumbeat.launch.runs.stop import ask_to_stop
+    from drumbeat.launch.runs.stop import request_stop
 
-    print(ask_to_stop(look(args.run, Path(args.runs))))
+    print(request_stop(look(args.run, Path(args.runs))))
     return 0

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from drumbeat.launch.commands.arguments import add_runs, whole
+from drumbeat.launch.commands.arguments import add_runs, integer
 
 HELP = "show the curves of runs in TensorBoard, on this machine"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", nargs="*", help="runs by folder, id or name (default: all)")
     add_runs(parser)
-    parser.add_argument("--port", type=whole, default=6006, metavar="P", help="the first port to try (default: 6006)")
+    parser.add_argument("--port", type=integer, default=6006, metavar="P", help="the first port to try (default: 6006)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -15,8 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from drumbeat.launch.runs.find import look
-    from drumbeat.launch.runs.status import judged
+    from drumbeat.launch.runs.status import with_final_state
     from drumbeat.launch.runs.why import why
 
-    print(why(judged(look(args.run, Path(args.runs)))))
+    print(why(with_final_state(look(args.run, Path(args.runs)))))
     return 0

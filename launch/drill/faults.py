@@ -1,7 +1,7 @@
-"""What a drill does to a run on this machine: kills, signals, a spoilt checkpoint, a disk that fills up.
+"""The faults that a drill injects into a run on this machine: kills, signals, a corrupted checkpoint, a full disk.
 
-The victims are found by the names that processes bear (/proc/PID/comm). Each blow is the real thing, done from outside:
-nothing in the run knows of drills.
+Each fault is real and comes from outside: nothing in the run knows about drills. Processes are found by their names
+(/proc/PID/comm).
 """
 
 from __future__ import annotations
@@ -23,117 +23,135 @@ from drumbeat.configs.run.records import ENDED, Job, Status
 from drumbeat.configs.run.view import View
 from drumbeat.launch.attempts.processes import descendants
 
-After = Literal["restart", "resume", "same attempt"]
-"""How a run comes back: by itself in a new attempt; when somebody resumes it; it never left."""
+Recovery = Literal["restart", "resume", "none"]
+"""How a run recovers: by itself in a new attempt; when somebody resumes it; it keeps running in the same attempt."""
+
+Inject = Callable[[RunDir, Random], None]
+"""Injects a fault. Raises `NotInjectedError`."""
 
 T = TypeVar("T")
 
-PATIENCE = 120.0
-"""Seconds to wait for a checkpoint to be written, so that the blow can fall into it."""
+TIMEOUT = 120.0
+"""Seconds to wait for the moment of a fault: a checkpoint that is being written, a run that pauses."""
+PROCESS_TIMEOUT = 10.0
+"""Seconds to wait for a process: a run that has just restarted may not have started all of them yet."""
+
+
+class NotInjectedError(Exception):
+    """The fault could not be injected; the message is the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Blow:
-    """A kind of blow."""
+class FaultType:
+    """A type of fault."""
 
-    words: str
-    after: After
-    strike: Callable[[RunDir, Random], bool]
-    """Does it; whether there was something to strike."""
+    description: str
+    recovery: Recovery
+    inject: Inject
 
 
 def processes(run: RunDir) -> dict[str, list[int]]:
-    """The run's processes on this machine by what they are called, the launcher among them."""
+    """The process ids of the run on this machine by process name, those of the launcher included."""
     found: dict[str, list[int]] = {}
     job = Job.read(run.job)
     controller = job.id if job else None
     for pid in descendants(int(controller)) if controller else ():
         with suppress(OSError):
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             name = Path(f"/proc/{pid}/comm").read_text().strip()
             name = "rank" if name.startswith("rank") else name
-            found.setdefault("launcher" if b"submitit.core._submit" in words else name, []).append(pid)
+            found.setdefault("launcher" if b"submitit.core._submit" in arguments else name, []).append(pid)
     return found
 
 
-def kill(name: str, number: signal.Signals = signal.SIGKILL) -> Callable[[RunDir, Random], bool]:
-    """A blow that sends a signal to one of the processes of that name."""
+def kill(name: str, number: signal.Signals = signal.SIGKILL) -> Inject:
+    """The fault of sending a signal to one of the processes of that name, chosen at random."""
 
-    def strike(run: RunDir, random: Random) -> bool:
-        victims = sorted(processes(run).get(name, ()))
-        with suppress(ProcessLookupError):
-            if victims:
-                os.kill(random.choice(victims), number)
-                return True
-        return False
-
-    return strike
-
-
-def kill_writer_at_work(run: RunDir, random: Random) -> bool:
-    """SIGKILL to the process that writes checkpoints while one of them is half written."""
-    for writer in waiting_for(run, lambda: processes(run).get("writer", [])):
-        for _ in waiting_for(run, lambda: list(run.checkpoints.glob(".step-*.tmp")), pause=0.0):
+    def inject(run: RunDir, random: Random) -> None:
+        for targets in poll(run, lambda: sorted(processes(run).get(name, ())), timeout=PROCESS_TIMEOUT):
             with suppress(ProcessLookupError):
-                os.kill(writer[0], signal.SIGSTOP)  # it is not to finish while we look
-                caught = bool(list(run.checkpoints.glob(".step-*.tmp")))
-                os.kill(writer[0], signal.SIGKILL if caught else signal.SIGCONT)
-                if caught:
-                    return True
-    return False
+                os.kill(random.choice(targets), number)
+                return
+        raise NotInjectedError(f"no process '{name}' is running")
+
+    return inject
 
 
-def spoil_newest_checkpoint(run: RunDir, random: Random) -> bool:
-    """Flips a bit in the newest checkpoint, and kills a rank, so that it is needed."""
+def kill_writer_while_writing(run: RunDir, random: Random) -> None:
+    """Sends SIGKILL to the checkpoint writer while it is in the middle of a checkpoint."""
+    for writer in poll(run, lambda: processes(run).get("writer", [])):
+        for _ in poll(run, lambda: list(run.checkpoints.glob(".step-*.tmp")), pause=0.0):
+            with suppress(ProcessLookupError):
+                os.kill(writer[0], signal.SIGSTOP)  # so that it does not finish during the check
+                writing = bool(list(run.checkpoints.glob(".step-*.tmp")))
+                os.kill(writer[0], signal.SIGKILL if writing else signal.SIGCONT)
+                if writing:
+                    return
+    raise NotInjectedError("no checkpoint was written before the run ended or the wait timed out")
+
+
+def corrupt_newest_checkpoint(run: RunDir, random: Random) -> None:
+    """Flips a bit in the newest of at least two checkpoints, and kills a rank so that the run has to read it."""
+    for steps in poll(run, lambda: _complete(run)):
+        with suppress(OSError), open(checkpoint_path(run, steps[0]) / "model.safetensors", "r+b") as file:
+            position = random.randrange(os.fstat(file.fileno()).st_size)
+            file.seek(position)
+            byte = file.read(1)[0]
+            file.seek(position)
+            file.write(bytes([byte ^ 1 << random.randrange(8)]))
+            return kill("rank")(run, random)
+    raise NotInjectedError("the run ended, or the wait timed out, before it had two checkpoints")
+
+
+def _complete(run: RunDir) -> list[int]:
+    """The steps of the complete checkpoints, the newest first; none if there are fewer than two."""
     steps = [step for step in saved_steps(run) if (checkpoint_path(run, step) / "manifest.json").exists()]
-    if len(steps) < 2:
-        return False
-    with suppress(OSError), open(checkpoint_path(run, steps[0]) / "model.safetensors", "r+b") as file:
-        place = random.randrange(os.fstat(file.fileno()).st_size)
-        file.seek(place)
-        byte = file.read(1)[0]
-        file.seek(place)
-        file.write(bytes([byte ^ 1 << random.randrange(8)]))
-        return kill("rank")(run, random)
-    return False
+    return steps if len(steps) > 1 else []
 
 
-def fill_disk(run: RunDir, random: Random) -> bool:
-    """Lets every write of a checkpoint fail in the middle of the file, until the run has paused; then lets it go on.
+def fill_disk(run: RunDir, random: Random) -> None:
+    """Makes every write of a checkpoint fail in the middle of the file until the run pauses, then lifts the limit.
 
-    The kernel refuses to write beyond a limit that is set from outside (RLIMIT_FSIZE). It says EFBIG where a full disk
-    says ENOSPC; the rest is the same, and nobody else's disk is filled.
+    The limit is RLIMIT_FSIZE of the writer, set from outside. The kernel answers EFBIG where a full disk answers
+    ENOSPC; everything else is the same, and no other program's disk is filled.
     """
-    for writer in waiting_for(run, lambda: processes(run).get("writer", [])):
+    for writer in poll(run, lambda: processes(run).get("writer", [])):
         with suppress(ProcessLookupError):
-            usual, most = resource.prlimit(writer[0], resource.RLIMIT_FSIZE)
-            resource.prlimit(writer[0], resource.RLIMIT_FSIZE, (1000, most))
             try:
-                for _ in waiting_for(run, lambda: View.read(run).state == "paused"):
-                    return True
+                soft, hard = resource.prlimit(writer[0], resource.RLIMIT_FSIZE)
+                resource.prlimit(writer[0], resource.RLIMIT_FSIZE, (1000, hard))
+            except PermissionError as error:
+                raise NotInjectedError(f"the writer's file size cannot be limited: {error.strerror}") from None
+            try:
+                for _ in poll(run, lambda: View.read(run).state == "paused"):
+                    return
             finally:
-                resource.prlimit(writer[0], resource.RLIMIT_FSIZE, (usual, most))
-    return False
+                with suppress(ProcessLookupError):
+                    resource.prlimit(writer[0], resource.RLIMIT_FSIZE, (soft, hard))
+    raise NotInjectedError("the run saved no checkpoint before it ended or the wait timed out")
 
 
-def waiting_for(run: RunDir, look: Callable[[], T], pause: float = 0.01) -> Iterator[T]:
-    """Whatever `look` finds, again and again, for as long as the run goes on and there is patience."""
-    until = time.monotonic() + PATIENCE
+def poll(run: RunDir, check: Callable[[], T], *, pause: float = 0.01, timeout: float = TIMEOUT) -> Iterator[T]:
+    """The true values of `check`, which is called every `pause` seconds until the run ends or the time is over."""
+    until = time.monotonic() + timeout
     while time.monotonic() < until and not ((status := Status.read(run.status)) and status.state in ENDED):
-        if found := look():
+        if found := check():
             yield found
         time.sleep(pause)
 
 
-BLOWS: dict[str, Blow] = {
-    "rank": Blow(words="SIGKILL to a rank", after="restart", strike=kill("rank")),
-    "loader": Blow(words="SIGKILL to a loader worker", after="restart", strike=kill("pt_data_worker")),
-    "agent": Blow(words="SIGKILL to torchrun", after="restart", strike=kill("pt_elastic")),
-    "forkserver": Blow(words="SIGKILL to the fork server", after="restart", strike=kill("forkserver")),
-    "writer": Blow(words="SIGKILL to the writer, writing", after="same attempt", strike=kill_writer_at_work),
-    "launcher": Blow(words="SIGKILL to the launcher", after="resume", strike=kill("launcher")),
-    "terminate": Blow(words="SIGTERM", after="resume", strike=kill("launcher", signal.SIGTERM)),
-    "spoilt": Blow(words="newest checkpoint spoilt", after="restart", strike=spoil_newest_checkpoint),
-    "disk": Blow(words="disk full while saving", after="same attempt", strike=fill_disk),
+FAULTS: dict[str, FaultType] = {
+    "rank": FaultType(description="SIGKILL to a rank", recovery="restart", inject=kill("rank")),
+    "loader": FaultType(description="SIGKILL to a loader worker", recovery="restart", inject=kill("pt_data_worker")),
+    "torchrun": FaultType(description="SIGKILL to torchrun", recovery="restart", inject=kill("pt_elastic")),
+    "forkserver": FaultType(description="SIGKILL to the fork server", recovery="restart", inject=kill("forkserver")),
+    "writer": FaultType(description="SIGKILL to the writer, writing", recovery="none",
+                        inject=kill_writer_while_writing),
+    "launcher": FaultType(description="SIGKILL to the launcher", recovery="resume", inject=kill("launcher")),
+    "sigterm": FaultType(description="SIGTERM to the launcher", recovery="resume",
+                         inject=kill("launcher", signal.SIGTERM)),
+    "checkpoint": FaultType(description="newest checkpoint corrupted", recovery="restart",
+                            inject=corrupt_newest_checkpoint),
+    "disk": FaultType(description="disk full while saving", recovery="none", inject=fill_disk),
 }
-"""All kinds but one: to stop, and to go on with other ranks, changes the arithmetic (see launch/drill/drill.py)."""
+"""All types of faults. A change of the number of ranks is not one: it changes the arithmetic (`drill/drill.py`)."""

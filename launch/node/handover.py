@@ -42,26 +42,26 @@ def take_over(run: RunDir, slurm_job: SlurmJob, *, first: bool) -> bool:
                              verdict=f"SLURM job {slurm_job.after} was cancelled")
         return False
     if first:
-        replace(job, id=slurm_job.job, successor=None).write(run.job)
+        replace(job, id=slurm_job.job, next_job=None).write(run.job)
     return True
 
 
 def _job(run: RunDir) -> Job:
     """Where the run was started; without an id where that is not written down yet."""
-    return Job.read(run.job) or Job(where="slurm")
+    return Job.read(run.job) or Job(backend="slurm")
 
 
 def queue_successor(run: RunDir, plan: JobPlan, slurm_job: SlurmJob) -> str:
     """Queues the job that follows this one if it ends without success. Returns '', or why it could not be done."""
     job = _job(run)
-    if job.successor:
+    if job.next_job:
         return ""  # queued before this job was queued again
     try:
         slurm = Slurm()
         queued = slurm.submit(slurm.request(plan, after=slurm_job.job))
     except LaunchError as refusal:
         return (refusal.faults[0].given or refusal.faults[0].what).splitlines()[0]
-    replace(job, id=slurm_job.job, successor=queued.id).write(run.job)
+    replace(job, id=slurm_job.job, next_job=queued.id).write(run.job)
     print(f"job {queued.id} goes on with the run if this one ends early: SLURM would not queue it again", flush=True)
     return ""
 
@@ -69,7 +69,7 @@ def queue_successor(run: RunDir, plan: JobPlan, slurm_job: SlurmJob) -> str:
 def drop_successor(run: RunDir) -> None:
     """Takes the job that was to follow out of the queue: the run has ended. Where that fails, the job leaves as soon as
     it has started; after a success, SLURM drops it by itself."""
-    if job := _job(run).successor:
+    if job := _job(run).next_job:
         ask("scancel", job)
 
 
@@ -88,20 +88,20 @@ def look_back(run: RunDir, plan: JobPlan, slurm_job: SlurmJob, *, first: bool) -
     verdict = abandoned(run, before, nodes=plan.topology.nodes, restarts=plan.restarts)
     verdict.write(before.verdict)
     if verdict.next == "give up":
-        run.write_status("failed", attempt=before.number, verdict=verdict.words)
+        run.write_status("failed", attempt=before.number, verdict=verdict.message)
     return verdict
 
 
 def abandoned(run: RunDir, attempt: Attempt, *, nodes: int, restarts: int) -> Verdict:
     """The verdict of an attempt whose launchers were killed before they could judge it, found by those that follow.
     Costs as much as any other failure, unless its ranks had been asked to stop and only the time ran out."""
-    gone = [node for node in range(nodes) if not attempt.down(node).exists()]
+    gone = [node for node in range(nodes) if not attempt.node_down(node).exists()]
     if len(gone) in (0, nodes) and (attempt.stop.exists() or attempt.saved.exists()):
         return judge(run, attempt, restarts=restarts, slurm="terminated")
     step = newest_checkpoint(run)
-    names = [up.host if (up := NodeUp.read(attempt.present(node))) else f"node {node}" for node in gone]
+    names = [up.host if (up := NodeUp.read(attempt.node_up(node))) else f"node {node}" for node in gone]
     words = f"the node launcher on {' or '.join(names)} was killed, or the node failed; {checkpoint_text(run)}"
     past = in_a_row(run, attempt, step)
     if spent := len(past) >= restarts:
         words += f"; given up: {len(past) + 1} times in a row without a newer checkpoint"
-    return Verdict(outcome="failed", next="give up" if spent else "restart", words=words, step=step)
+    return Verdict(outcome="failed", next="give up" if spent else "restart", message=words, step=step)

@@ -30,15 +30,15 @@ def meet(attempt: Attempt, node: int, nodes: int, over: Callable[[], bool]) -> s
     host, port = start.address, start.port
     up = NodeUp(host=own_address(), interface=interface_towards(other_node(host)))
     if node > 0:
-        up.write(attempt.present(node))
+        up.write(attempt.node_up(node))
         began = time.monotonic()
         trouble = call(attempt, node, host, port, over)
-        replace(up, trouble=trouble, seconds=time.monotonic() - began).write(attempt.present(node))
+        replace(up, connection_error=trouble, connection_seconds=time.monotonic() - began).write(attempt.node_up(node))
         if not trouble or over():
             return ""
         through = f" through {up.interface}" if up.interface else ""
         return f"{up.host} does not reach {host}:{port}{through}: {trouble}"
-    replace(up, trouble="").write(attempt.present(node))
+    replace(up, connection_error="").write(attempt.node_up(node))
     try:
         here = listen(attempt, port, nodes, over)
     except OSError as error:
@@ -94,7 +94,7 @@ def table(attempt: Attempt, nodes: int, here: Collection[int]) -> str:
     start = AttemptStart.require(attempt.launch)
     rows = [("node", "host", "interface", f"reaches {start.address}:{start.port}")]
     for node in range(nodes):
-        up = NodeUp.read(attempt.present(node))
+        up = NodeUp.read(attempt.node_up(node))
         rows.append((str(node), up.host if up else "?", (up.interface if up else None) or "?",
                      "listens there" if node == 0 else "yes" if node in here else _trouble(up)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -103,14 +103,14 @@ def table(attempt: Attempt, nodes: int, here: Collection[int]) -> str:
 
 
 def _why_absent(attempt: Attempt, node: int, goal: str) -> str:
-    up = NodeUp.read(attempt.present(node))
+    up = NodeUp.read(attempt.node_up(node))
     return f"{up.host if up else f'node {node}'} does not reach {goal}: {_trouble(up)}"
 
 
 def _trouble(up: NodeUp | None) -> str:
     if up is None:
         return "its launcher has not started, or its files do not appear"
-    return up.trouble or "it calls in vain"
+    return up.connection_error or "it calls in vain"
 
 
 def _password(attempt: Attempt) -> str:

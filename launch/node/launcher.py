@@ -140,7 +140,7 @@ class Launcher:
             while (code := agents.poll()) is None:
                 now = time.time()
                 if self.first and (self.received or now > self.end - lead):
-                    attempt.ask_to_stop((self.received or Event.TIME_LIMIT).value)
+                    attempt.request_stop((self.received or Event.TIME_LIMIT).value)
                 if attempt.saved.exists():
                     saved_at = min(saved_at, now)
                 if now > min(self.end, saved_at + LEAVE_PATIENCE) or self.is_over(attempt):
@@ -153,7 +153,7 @@ class Launcher:
                 print(f"processes {left} do not end: they wait for a disk or a driver", flush=True)
 
     def report_down(self) -> Outcome:
-        NodeDown(code=self.code, host=own_address(), words=self.trouble).write(self.current.down(self.node))
+        NodeDown(exit_code=self.code, host=own_address(), message=self.trouble).write(self.current.node_down(self.node))
         return Outcome.REPORTED
 
     def decide(self) -> Outcome:
@@ -198,7 +198,7 @@ class Launcher:
         AttemptStart(job=job_identity(), address=address, port=free_port()).write(attempt.launch)
         last = Verdict.read(before.verdict) if before else None  # which may be why there is another attempt
         self.run.write_status("running", attempt=attempt.number,
-                              verdict=last.words if last and last.next in ("restart", "requeue") else "")
+                              verdict=last.message if last and last.next in ("restart", "requeue") else "")
         return attempt
 
     def claimed(self) -> Attempt | None:
@@ -219,14 +219,14 @@ class Launcher:
         """Whether the attempt is to end before its ranks begin."""
         attempt = self.current
         if self.first and self.received:
-            attempt.ask_to_stop(self.received.value)
+            attempt.request_stop(self.received.value)
         return attempt.stop.exists() or self.is_over(attempt)
 
     def is_over(self, attempt: Attempt) -> bool:
         """Whether another node's torchrun has failed, or another job has taken over the run."""
         newest = self.run.newest_attempt()
         nodes = map(NodeDown.read, attempt.path.glob("node*.down.json"))
-        return newest != attempt or any(down and down.code for down in nodes)
+        return newest != attempt or any(down and down.exit_code for down in nodes)
 
     def start(self, attempt: Attempt) -> Agents:
         """Has torchrun started."""
@@ -249,7 +249,7 @@ class Launcher:
         where that is for the launchers to say that are started next."""
         until = min(self.end, time.time() + (STOP_PATIENCE if attempt.stop.exists() else DOWN_PATIENCE))
         nodes = range(self.plan.topology.nodes)
-        while not (all_down := all(attempt.down(node).exists() for node in nodes)) and time.time() < until:
+        while not (all_down := all(attempt.node_down(node).exists() for node in nodes)) and time.time() < until:
             time.sleep(POLL)
         fate = self.slurm_job.fate() if self.slurm_job and attempt.stop.exists() else ""
         if fate == "terminated" and not all_down:
@@ -257,9 +257,10 @@ class Launcher:
         verdict = judge(self.run, attempt, restarts=self.plan.restarts, slurm=fate,
                         queue=not (self.slurm_job and self.slurm_job.users_own))
         if verdict.next == "requeue" and (refusal := self.queue_again()):
-            verdict = replace(verdict, next="leave", words=f"{verdict.words}; SLURM does not queue it again: {refusal}")
+            verdict = replace(verdict, next="leave",
+                              message=f"{verdict.message}; SLURM does not queue it again: {refusal}")
         if verdict.outcome != "superseded":
-            self.run.write_status(verdict.state, attempt=attempt.number, verdict=verdict.words)
+            self.run.write_status(verdict.state, attempt=attempt.number, verdict=verdict.message)
         verdict.write(attempt.verdict)
         return verdict
 

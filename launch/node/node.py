@@ -36,7 +36,7 @@ class Node:
         wait_until(run.plan.exists, PLAN_PATIENCE)
         plan, before = JobPlan.require(run.plan), run.newest_number()
         node, slurm_job = 0, None
-        if backend_of(plan.where).on_slurm:
+        if backend_of(plan.backend).on_slurm:
             wait_until(run.job.exists, PLAN_PATIENCE)
             node, slurm_job = int(os.environ["SLURM_NODEID"]), SlurmJob.here(users_own=plan.allocation is not None)
             if not take_over(run, slurm_job, first=node == 0):

@@ -15,7 +15,7 @@ from drumbeat.configs import importing
 from drumbeat.configs.errors import Fault, LaunchError
 from drumbeat.configs.patience import nccl_environment, patience
 from drumbeat.configs.run.plan import Allocation, JobPlan, Topology
-from drumbeat.configs.run.records import Where
+from drumbeat.configs.run.records import BackendName
 from drumbeat.configs.schema import Config, Site
 from drumbeat.launch.plan.gpus import present, together, visible
 
@@ -73,7 +73,8 @@ def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
         return cores
 
 
-def plan_job(config: Config, *, run_dir: Path, where: Where, machine: Machine, site: Site, folder: Path) -> JobPlan:
+def plan_job(config: Config, *, run_dir: Path, backend: BackendName, machine: Machine, site: Site,
+             folder: Path) -> JobPlan:
     """The job that trains `config`, on what its backend lets it use (`Backend.resources`). Raises `LaunchError` where
     that or the batch cannot carry it."""
     topology = _topology(config, machine)
@@ -87,7 +88,7 @@ def plan_job(config: Config, *, run_dir: Path, where: Where, machine: Machine, s
     faults += _lacking_nodes(topology, machine)
     if faults:
         raise LaunchError(*faults)
-    return JobPlan(run_dir=str(run_dir), name=config.name, where=where, topology=topology, site=site,
+    return JobPlan(run_dir=str(run_dir), name=config.name, backend=backend, topology=topology, site=site,
                    allocation=machine.allocation, environment=_environment(config, topology, folder, machine, site),
                    folder=str(folder), restarts=config.launch.restarts, deterministic=config.deterministic)
 

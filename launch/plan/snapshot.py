@@ -112,7 +112,7 @@ def take(snapshot: Snapshot, code: Path, leave_out: Path) -> None:
         _copy(root, files, code / tree.name)
         commit, changed = _state_in_git(root, files, code / f"{tree.name}.diff")
         copies.append(dataclasses.replace(
-            tree, files=len(files), foreign=not is_trusted(root), commit=commit, changed=changed,
+            tree, files=len(files), foreign=not is_trusted(root), commit=commit, changed_files=changed,
             bytes=sum(sizes[Path(tree.name, file)] for file in files),
             secret=tuple(map(str, found[tree.name].secret)), other=tuple(map(str, found[tree.name].other))))
     code.chmod(min_mode([Path(tree.folder) for tree in snapshot.trees]))
@@ -149,7 +149,7 @@ def next_code(run: Path) -> Path:
 
 def _tree_text(tree: CodeTree) -> str:
     state = f" at {tree.commit[:7]}" if tree.commit else " (another user's, read without git)" if tree.foreign else ""
-    state += f" with {tree.changed} changed file{'s' * (tree.changed != 1)}" if tree.changed else ""
+    state += f" with {tree.changed_files} changed file{'s' * (tree.changed_files != 1)}" if tree.changed_files else ""
     kinds = [f"{kind} {_named(names)}" for kind, names in (("secret", tree.secret), ("not code", tree.other)) if names]
     left_out = f"; left out: {', '.join(kinds)}" if kinds else ""
     return f"{tree.name}{state}, {tree.files:,} file{'s' * (tree.files != 1)}{left_out}"

@@ -23,7 +23,7 @@ from drumbeat.launch.backends.processes import LAUNCHERS, processes_of
 from drumbeat.launch.backends.typed import command
 from drumbeat.launch.runs.logs import Tail
 from drumbeat.launch.runs.rows import NO_BREAK, metrics_text, row
-from drumbeat.launch.runs.status import end_of
+from drumbeat.launch.runs.status import final_status
 
 LOOK_SECONDS = 0.25
 WIDTH = 11
@@ -53,7 +53,7 @@ def follow(view: View, job: Submitted, before: Attempt | None) -> int:
     try:
         console = Console(highlight=False, soft_wrap=True, markup=False)
         if console.is_terminal:
-            console.print(f"           Ctrl-C saves and stops; {backend_of(view.where).closing}\n")
+            console.print(f"           Ctrl-C saves and stops; {backend_of(view.backend).closing}\n")
         display = Display(view.run, console, before)
         with display.progress:
             _watch(display, view, job, interrupts)
@@ -86,7 +86,7 @@ def _watch(display: Display, view: View, job: Submitted, interrupts: list[int]) 
                                   verdict=f"ended from the terminal, {_save_of(over)}")
             break
         if interrupts and (attempt := display.newest()) is not None:
-            attempt.ask_to_stop("stopped")
+            attempt.request_stop("stopped")
         display.update()
         time.sleep(LOOK_SECONDS)
     display.update()
@@ -94,7 +94,7 @@ def _watch(display: Display, view: View, job: Submitted, interrupts: list[int]) 
 
 def _end(view: View) -> None:
     """Ends a run at once; its checkpoints stay. Processes that a dead disk or driver holds are named."""
-    left = backend_of(view.where).end(view) if still_runs(view) else []
+    left = backend_of(view.backend).end(view) if still_runs(view) else []
     if left:
         print(f"processes {', '.join(left)} do not end", flush=True)
 
@@ -107,8 +107,8 @@ def _save_of(view: View) -> str:
 def conclude(view: View) -> int:
     """The last lines: how the run ended, and what to type next. Returns the exit code."""
     if not view.ended:
-        words = backend_of(view.where).start_error(view)
-        status = Status(state="failed", verdict=words) if words else end_of(view)
+        words = backend_of(view.backend).start_error(view)
+        status = Status(state="failed", verdict=words) if words else final_status(view)
         view.run.write_status(status.state, attempt=view.number, verdict=status.verdict)
         view = replace(view, status=status)
     run, state = view.run, str(view.state)
@@ -188,7 +188,7 @@ class Display:
             self._print_log()
             if self.attempt is not None:
                 verdict = Verdict.read(self.attempt.verdict)
-                self.console.print(f"restarting: {verdict.words if verdict else 'the attempt failed'}")
+                self.console.print(f"restarting: {verdict.message if verdict else 'the attempt failed'}")
             self.attempt, self.log = newest, Tail(newest.log(0))
         self._print_log()
         if self.attempt and (beat := Heartbeat.read(self.attempt.heartbeat)):

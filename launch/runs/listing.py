@@ -19,7 +19,7 @@ from drumbeat.configs.text_table import aligned, widths
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.local import SILENCE_SECONDS
 from drumbeat.launch.runs.goodput import goodput
-from drumbeat.launch.runs.status import judged
+from drumbeat.launch.runs.status import with_final_state
 
 MOST = 20
 """Runs in the table unless all are asked for."""
@@ -42,16 +42,18 @@ def facts(view: View) -> dict[str, Any]:
     job, beat, blank = view.job, view.heartbeat, Heartbeat(time=0.0).as_json()
     progress = {name: value for name, value in beat.as_json().items()
                 if name in ("step", "gpu") or value != blank.get(name)} if beat else {}
-    status = {"verdict": view.verdict, "time": view.heard} if view.status else {}
+    status = {"verdict": view.verdict, "time": view.last_heartbeat} if view.status else {}
     result = {"result": {"state": "finished", **view.result.as_json()}} if view.result else {}
-    return {**_named(view.run), "where": view.where, "job": job.id if job else None, "host": job.host if job else None,
-            "attempt": view.number if view.attempt else None, **progress, "state": view.state or "unknown", **status,
-            "seconds": goodput(view), "nondeterministic_operations": operations(view.run), **result}
+    versions = {"versions": view.versions.as_json()} if view.versions else {}
+    return {**_named(view.run), "backend": view.backend, "job": job.id if job else None,
+            "host": job.host if job else None, "attempt": view.number if view.attempt else None, **progress,
+            "state": view.state or "unknown", **status, "seconds": goodput(view),
+            "nondeterministic_operations": operations(view.run), **versions, **result}
 
 
 def damaged_facts(run: RunDir, words: str) -> dict[str, Any]:
     """The same of a run one of whose files cannot be read."""
-    return {**_named(run), "where": None, "job": None, "host": None, "attempt": None, "state": "damaged",
+    return {**_named(run), "backend": None, "job": None, "host": None, "attempt": None, "state": "damaged",
             "verdict": words}
 
 
@@ -59,13 +61,13 @@ def _named(run: RunDir) -> dict[str, str]:
     return {"id": run.id, "name": run.path.parent.name, "folder": str(run.path)}
 
 
-def each(runs: Iterable[RunDir], tell: Callable[[View], T], damaged: Callable[[RunDir, str], T]) -> Iterator[T]:
-    """What there is to tell of each run. Of one with a file that cannot be read, a line on stderr says which file that
-    is and why, and it costs the other runs nothing."""
+def each(runs: Iterable[RunDir], describe: Callable[[View], T], damaged: Callable[[RunDir, str], T]) -> Iterator[T]:
+    """The description of each run. If a file of a run cannot be read, a line on stderr names the file and the reason,
+    and the other runs are listed as usual. SLURM is not asked about each run."""
     for run in runs:
         try:
             view = View.read(run)
-            yield tell(view if backend_of(view.where).on_slurm else judged(view))  # SLURM is not asked about each run
+            yield describe(view if backend_of(view.backend).on_slurm else with_final_state(view))
         except (DamagedError, OSError) as error:
             where, why = (error.path, error.reason) if isinstance(error, DamagedError) else (
                 error.filename, error.strerror)
@@ -96,9 +98,10 @@ def show(runs: Sequence[RunDir], folder: Path, *, every: bool) -> None:
 def row(view: View) -> tuple[str, ...]:
     """A run's line in the table. It is called by the letters its id ends with, which is enough to name it."""
     state, beat = view.state or "unknown", view.heartbeat or Heartbeat()
-    silent = state in ("running", "paused") and view.silence() > SILENCE_SECONDS
+    silent = state in ("running", "paused") and view.seconds_since_heartbeat() > SILENCE_SECONDS
     return (view.run.id.rpartition("-")[2], view.run.path.parent.name,
-            f"silent {clock(view.silence())}" if silent else state, backend_of(view.where).label(view),
+            f"silent {clock(view.seconds_since_heartbeat())}" if silent else state,
+            backend_of(view.backend).label(view),
             f"{beat.step / beat.steps:.0%}" if beat.steps else "",
             f"{beat.monitor} {beat.best:.4f}" if beat.best is not None else "",
             f"{beat.loss:.4f}" if beat.loss is not None else "",

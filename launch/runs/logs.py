@@ -89,7 +89,7 @@ def error_lines(view: View, attempt: int | None = None) -> Iterator[str]:
             for error in errors:
                 yield from _error_lines(found, error)
             verdict = Verdict.read(found.verdict)
-            yield f"--- attempt {number}: {verdict.words if verdict else 'not judged yet'}"
+            yield f"--- attempt {number}: {verdict.message if verdict else 'not judged yet'}"
             return
     where = f"in attempt {attempt}" if attempt is not None else "in any attempt" if view.attempt else "yet"
     yield f"no rank has told of an error {where}; the run is {view.state or 'unknown'}"

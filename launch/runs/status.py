@@ -39,11 +39,12 @@ def status_text(view: View) -> str:
     if spent := goodput(view):
         rows.append(("time", text(spent)))
     if view.status and not view.ended:
-        rows.append(("last heartbeat", f"{view.silence():.0f} s ago"))
+        rows.append(("last heartbeat", f"{view.seconds_since_heartbeat():.0f} s ago"))
+    rows += _versions(view)
     if note := claim(view.run):
         rows.append(("determinism", note))
     if view.job and view.job.id and not view.ended:
-        rows.append(("job", f"{view.job.id} ({backend_of(view.where).id_words})"))
+        rows.append(("job", f"{view.job.id} ({backend_of(view.backend).id_words})"))
     typed = [("resume", command("resume", view.run))] if view.ended and view.state != "finished" else []
     return "\n".join([*(row(label, value, WIDTH) for label, value in rows),
                       *(f"{label:<{WIDTH}}{value}" for label, value in [*typed, ("folder", str(view.run.path))])])
@@ -63,35 +64,45 @@ def _progress(beat: Heartbeat, *, running: bool) -> Iterator[tuple[str, str]]:
         yield "GPU", _gpu_text(beat.gpu)
 
 
+def _versions(view: View) -> Iterator[tuple[str, str]]:
+    """The versions of the newest attempt, or of the preflight check, and what has changed since the checkpoint."""
+    if versions := view.versions.versions if view.versions else view.plan.versions:
+        yield "versions", versions.software()
+        yield "device", versions.hardware() or "not known yet"
+    if view.versions:
+        yield from (("changed", change) for change in view.versions.changes)
+
+
 def _gpu_text(used: dict[str, int]) -> str:
     """Memory and work of rank 0's GPU, as it was told last."""
-    busy = f", {used['busy']}% busy" if "busy" in used else ""
-    return (f"{used['held'] / 2**30:.1f} of {used['all'] / 2**30:.1f} GiB held by rank 0, tensors "
+    busy = f", {used['utilization']}% busy" if "utilization" in used else ""
+    return (f"{used['reserved'] / 2**30:.1f} of {used['total'] / 2**30:.1f} GiB held by rank 0, tensors "
             f"{used['peak'] / 2**30:.1f} at most{busy}")
 
 
-def judged(view: View) -> View:
+def with_final_state(view: View) -> View:
     """The view, with what became of a run whose launcher could not write that down any more."""
-    status = gone(view)
+    status = unrecorded_end(view)
     return view if status is None else replace(view, status=status)
 
 
-def gone(view: View) -> Status | None:
+def unrecorded_end(view: View) -> Status | None:
     """What became of a run whose launcher could not write that down any more, because it was killed or its machine went
     down; None where it is at work, waits or has ended."""
-    lately = backend_of(view.where).on_slurm and view.silence() < SILENCE_SECONDS  # SLURM need not be asked
-    if view.state not in ("running", "paused") or lately or still_runs(view):
+    recent = view.seconds_since_heartbeat() < SILENCE_SECONDS and backend_of(view.backend).on_slurm  # no need to ask
+    if view.state not in ("running", "paused") or recent or still_runs(view):
         return None
-    return end_of(view)
+    return final_status(view)
 
 
-def end_of(view: View) -> Status:
+def final_status(view: View) -> Status:
     """How a run ended of which nothing is at work any more: as its ranks wrote, or else it failed."""
     attempt = None if view.state == "pending" else view.attempt  # which an earlier start of the run has claimed
     if attempt and (saved := Saved.read(attempt.saved)):
         words = saved.state if saved.state == "finished" else f"stopped at step {saved.step}"
-        return Status(state=saved.state, attempt=view.number, verdict=words, time=view.heard)
+        return Status(state=saved.state, attempt=view.number, verdict=words, time=view.last_heartbeat)
     why = cause(attempt).words if attempt and attempt.errors() else "its launcher was killed, or its machine went down"
-    return Status(state="failed", attempt=view.number, verdict=f"{why}; {checkpoint_text(view.run)}", time=view.heard)
+    return Status(state="failed", attempt=view.number, verdict=f"{why}; {checkpoint_text(view.run)}",
+                  time=view.last_heartbeat)
 
 

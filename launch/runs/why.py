@@ -20,13 +20,13 @@ def why(view: View) -> str:
     elif view.ended:
         rows += [("why", view.verdict or f"it is {state}"), ("fix", f"Go on with it: {command('resume', view.run)}")]
     else:
-        rows += (view.job and backend_of(view.where).explain(view)) or _from_folder(view)
+        rows += (view.job and backend_of(view.backend).explain(view)) or _from_folder(view)
     return "\n".join(hang(f"{name:<12}", text) for name, text in rows)
 
 
 def _from_folder(view: View) -> Rows:
     """A run that has not ended, as its folder and its processes tell."""
-    run, silence = view.run, view.silence()
+    run, silence = view.run, view.seconds_since_heartbeat()
     if sign := still_runs(view):
         if view.state == "paused":
             return [("work", sign), ("why", view.verdict),

@@ -12,7 +12,7 @@ from drumbeat.configs.errors import ConfigError, Fault, RunError, nearest
 from drumbeat.configs.load import Loaded, find, load, load_site, reload
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
-from drumbeat.configs.run.records import Where
+from drumbeat.configs.run.records import BackendName
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.backend import BACKENDS, backend_of, still_runs
 from drumbeat.launch.backends.processes import processes_of
@@ -20,7 +20,7 @@ from drumbeat.launch.backends.typed import command
 from drumbeat.launch.plan import snapshot
 from drumbeat.launch.plan.job import Machine, plan_job
 from drumbeat.launch.runs.find import find_run
-from drumbeat.launch.runs.status import judged
+from drumbeat.launch.runs.status import with_final_state
 from drumbeat.launch.start.start import Start, pointing_into
 
 
@@ -29,13 +29,13 @@ def ask_fresh(args: argparse.Namespace) -> Start:
     file = find(next(word for word in args.words if "=" not in word))
     loaded = load(file, [word for word in args.words if "=" in word], _flags(args))
     run_dir = RunDir.new(Path(args.runs), loaded.config.name)
-    where = _where(args)
+    backend = _backend(args)
     machine = Machine.here()
     if args.dry_run and (loaded.config.launch.gpus or 0) > len(machine.gpus or ()):
         machine = dataclasses.replace(machine, gpus=tuple(map(str, range(loaded.config.launch.gpus or 0))))
-    resources = backend_of(where).resources(machine)
+    resources = backend_of(backend).resources(machine)
     with pointing_into(loaded):
-        plan = plan_job(loaded.config, run_dir=run_dir.path, where=where, machine=resources,
+        plan = plan_job(loaded.config, run_dir=run_dir.path, backend=backend, machine=resources,
                         site=load_site(args.profile), folder=Path.cwd())
     return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=plan, file=file))
 
@@ -43,7 +43,7 @@ def ask_fresh(args: argparse.Namespace) -> Start:
 def ask_resume(args: argparse.Namespace, run: str) -> Start:
     """`resume`: a run that is to go on, where it ran before unless a flag says otherwise, with its own code and config
     and as many processes as before unless flags change them."""
-    view = judged(View.read(find_run(run, Path(args.runs))))
+    view = with_final_state(View.read(find_run(run, Path(args.runs))))
     run_dir = view.run
     if view.state == "finished":
         raise RunError(Fault(what=f"run {run_dir.id} is finished", where=str(run_dir.path),
@@ -77,22 +77,22 @@ def ask_again(args: argparse.Namespace, run: str) -> Start:
 
 def _planned_as_before(args: argparse.Namespace, before: JobPlan, loaded: Loaded, run_dir: RunDir) -> JobPlan:
     """The plan of a run that goes on, or is started again: where and as another one was, unless flags differ."""
-    where = _where(args, before)
-    resources = backend_of(where).resources(Machine.here())
-    return plan_job(loaded.config, run_dir=run_dir.path, where=where, machine=resources,
+    backend = _backend(args, before)
+    resources = backend_of(backend).resources(Machine.here())
+    return plan_job(loaded.config, run_dir=run_dir.path, backend=backend, machine=resources,
                     site=load_site(args.profile) if args.profile else before.site, folder=Path(before.folder))
 
 
-def _where(args: argparse.Namespace, before: JobPlan | None = None) -> Where:
+def _backend(args: argparse.Namespace, before: JobPlan | None = None) -> BackendName:
     """Where a run is to be: where the flags say, else where SLURM ran it `before`, else on this machine."""
-    asked = next((where for where, one in BACKENDS.items() if one.flag and getattr(args, one.flag[2:])), None)
-    return asked or (before.where if before and backend_of(before.where).on_slurm else "local")
+    asked = next((name for name, one in BACKENDS.items() if one.flag and getattr(args, one.flag[2:])), None)
+    return asked or (before.backend if before and backend_of(before.backend).on_slurm else "local")
 
 
 def _as_before(plan: JobPlan, args: argparse.Namespace) -> dict[str, Any]:
     """The flags that give a run as many ranks as a plan has, each with as many threads, unless flags ask for others:
     what it computes depends on both. Where other ranks are asked for, they share the cores anew."""
-    asked, layout = _flags(args), backend_of(plan.where).layout(plan)
+    asked, layout = _flags(args), backend_of(plan.backend).layout(plan)
     if asked.keys() & {"launch.gpus", "launch.procs"}:
         layout = {key: value for key, value in layout.items() if key == "launch.nodes"}
     return layout | asked
@@ -102,7 +102,7 @@ def _with_code(args: argparse.Namespace, what: Start) -> Start:
     """The start with the code it is to run from: a copy that is to be made, the one that the run has, or that of the
     run it repeats; in --debug the files as they are, where breakpoints stand."""
     what = dataclasses.replace(what, preflight=not args.no_preflight)
-    backend = backend_of(what.plan.where)
+    backend = backend_of(what.plan.backend)
     if not backend.module or args.no_snapshot:
         return what
     code = snapshot.newest_code((what.model or what.run_dir).path)
@@ -162,8 +162,8 @@ def check_flags(args: argparse.Namespace, *, resume: bool = False, rerun: bool =
 
 def _instead_of(word: str) -> str:
     """What a second word without "=" may have been meant to be."""
-    flag = nearest(word, ("debug", "detach", "dry-run", "gpus", "here", "name", "nodes", "procs", "profile", "resume",
-                          "slurm"))
+    flag = "" if "." in word else nearest(word, ("debug", "detach", "dry-run", "gpus", "here", "name", "nodes", "procs",
+                                                 "profile", "resume", "slurm"))
     if flag.startswith("Did"):
         return flag.replace("'", "'--", 1)
     return "Changes to it are written KEY=VALUE: batch_size=64"

@@ -30,7 +30,8 @@ def describe(loaded: Loaded, request: Request, *, notes: Sequence[str] = (), cod
     ]
     text = "\n\n".join(f"# --- {title}\n{block.rstrip()}" for title, block in blocks)
     return "\n".join([f"{text}\n", "# Not looked at: targets, weights, data. Starting the run looks at them first.",
-                      *(f"# {note}." for note in notes), "# Nothing was started, and nothing was written."])
+                      *(_wrapped("# ", f"{note}.", "# ") for note in notes),
+                      "# Nothing was started, and nothing was written."])
 
 
 def summary(plan: JobPlan) -> str:
@@ -38,7 +39,7 @@ def summary(plan: JobPlan) -> str:
     topology = plan.topology
     ranks = f"{_count(topology.world_size, 'rank')} {'with a GPU each' if topology.device == 'cuda' else 'on the CPU'}"
     nodes = f"{topology.nodes} nodes x {topology.ranks_per_node}" if topology.nodes > 1 else ""
-    return ", ".join(filter(None, [ranks, nodes, backend_of(plan.where).place(plan)]))
+    return ", ".join(filter(None, [ranks, nodes, backend_of(plan.backend).place(plan)]))
 
 
 def _processes(plan: JobPlan, code: str) -> str:
@@ -65,7 +66,7 @@ def _environment(plan: JobPlan) -> str:
     ranks = plan.topology.ranks_per_node
     if plan.environment.get("CUDA_VISIBLE_DEVICES", "").count(",") >= ranks:
         lines.append(f"# of these GPUs the run takes the first {ranks} that no other run holds")
-    if gone := leaked(os.environ, backend_of(plan.where).given):
+    if gone := leaked(os.environ, backend_of(plan.backend).given):
         lines += ["# not passed on, as they tell of the job or process around this shell:",
                   _wrapped("#   ", ", ".join(gone), "#   ")]
     return "\n".join(lines)

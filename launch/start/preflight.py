@@ -27,7 +27,7 @@ def preflight(config: Config, plan: JobPlan) -> dict[str, Any]:
     print("checking  model, weights and data ...", file=sys.stderr, flush=True)
     scrubbed = {name: value for name, value in os.environ.items() if name not in leaked(os.environ)}
     question = {"config": plain(config), "topology": plan.topology.as_json(),
-                "where": plan.where}
+                "backend": plan.backend}
     done = subprocess.run([plan.python, "-m", "drumbeat.configs.importing", PREFLIGHT], input=json.dumps(question),
                           stdout=subprocess.PIPE, text=True, env=scrubbed | plan.environment, check=False,
                           process_group=0)  # Ctrl-C is for this process alone, which ends that one without a word

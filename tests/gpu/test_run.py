@@ -48,7 +48,7 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(flagship: RunD
     assert View.read(run).state == "failed"
     drumbeat(home, "--resume", str(run.path))
     assert len(list(run.attempts.iterdir())) == 3
-    assert FirstStep.require(run.attempt(2).begun).resumed_from > 0
+    assert FirstStep.require(run.attempt(2).first_step).resumed_from > 0
     assert Result.read(run.result) == Result.require(flagship.result)
 
 

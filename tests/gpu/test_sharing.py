@@ -43,7 +43,7 @@ def trained_by_two_ranks(folder: Path, device: str) -> RunDir:
     loaded = load(folder / "tiny.yaml", [*LINEAR, *launch])
     run = RunDir(folder / "shared")
     machine = Machine(cpus=2, gpus=("0", "1"), python_path=(str(ROOT),))
-    plan = plan_job(loaded.config, run_dir=run.path, where="local", machine=machine, site=Site(), folder=ROOT)
+    plan = plan_job(loaded.config, run_dir=run.path, backend="local", machine=machine, site=Site(), folder=ROOT)
     run.path.mkdir()
     write_text(run.config, loaded.as_yaml())
     plan.write(run.plan)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from drumbeat.configs.load import load
 from drumbeat.configs.run.plan import JobPlan, Topology
-from drumbeat.configs.run.records import Where
+from drumbeat.configs.run.records import BackendName
 from drumbeat.configs.schema import Config, Site
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.plan.job import Machine, plan_job
@@ -28,7 +28,7 @@ phases:
 """
 
 FACTS = {"samples": {"train": 1000, "test": 20}, "steps": {"head": 167, "finetune": 300}, "parameters": 12345,
-         "weights_bytes": 49380}
+         "weights_bytes": 49380, "versions": {"torch": "2.14.1", "precision": "fp32"}}
 """What the preflight check would find."""
 
 
@@ -42,11 +42,11 @@ def config(folder: Path, *assignments: str) -> Config:
     return load(write_config(folder), assignments).config
 
 
-def plan(folder: Path, *assignments: str, where: Where = "local", cpus: int = 8, gpus: int = 0,
+def plan(folder: Path, *assignments: str, backend: BackendName = "local", cpus: int = 8, gpus: int = 0,
          site: Site | None = None) -> JobPlan:
     """The plan of the small config on a machine with so many cores and GPUs."""
-    resources = backend_of(where).resources(Machine(cpus=cpus, gpus=tuple(map(str, range(gpus)))))
-    return plan_job(config(folder, *assignments), run_dir=Path("/runs/small/RUN"), where=where, machine=resources,
+    resources = backend_of(backend).resources(Machine(cpus=cpus, gpus=tuple(map(str, range(gpus)))))
+    return plan_job(config(folder, *assignments), run_dir=Path("/runs/small/RUN"), backend=backend, machine=resources,
                     site=site or Site(), folder=Path("/home/me"))
 
 

@@ -66,6 +66,18 @@ def test_submitting_prints_the_job_and_what_to_type_next(cluster: Path, capsys: 
         f"status {run.id}", f"logs -f {run.id}", f"stop {run.id}"]
 
 
+def test_a_new_target_says_what_it_leaves_out_at_once(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the run's header and in a dry run: otherwise SGD would train at torch's default learning rate unnoticed."""
+    changed = "phases.head.optimizer._target_=torch.optim.SGD"
+    assert main([*SUBMIT, changed]) == 0
+    assert ("note phases.head.optimizer is now torch.optim.SGD: lr=0.01 from small.yaml was left out; set it again if "
+            "it is meant SLURM job") in " ".join(capsys.readouterr().out.split())
+    assert main([*SUBMIT, changed, "--dry-run"]) == 0
+    assert "# phases.head.optimizer is now torch.optim.SGD: lr=0.01 from small.yaml" in capsys.readouterr().out
+    assert main([*SUBMIT, changed, "phases.head.optimizer.lr=0.1", "--dry-run"]) == 0
+    assert "left out" not in capsys.readouterr().out
+
+
 def test_the_folder_holds_all_that_workers_and_verbs_need(cluster: Path) -> None:
     assert main([*SUBMIT, "seed=5"]) == 0
     run = only_run(cluster)
@@ -73,7 +85,7 @@ def test_the_folder_holds_all_that_workers_and_verbs_need(cluster: Path) -> None
     assert "seed: 5                                   # command line\n" in run.config.read_text()
     assert JobPlan.require(run.plan).folder == str(cluster)
     job = Job.require(run.job)
-    assert (job.where, job.id) == ("slurm", "4711")
+    assert (job.backend, job.id) == ("slurm", "4711")
     assert Status.require(run.status).state == "pending"
     assert (cluster / "runs" / "small" / "latest").readlink() == Path(run.id)
     assert run.newest_attempt() is None
@@ -151,11 +163,11 @@ def test_resuming_goes_on_in_the_same_folder_where_it_ran_before(cluster: Path,
     monkeypatch.chdir("/")
     assert main(["run", "--resume", str(run.path)]) == 0
     plan = JobPlan.require(run.plan)
-    assert (plan.where, plan.folder, plan.site.partition) == ("slurm", str(cluster), "gpu")
+    assert (plan.backend, plan.folder, plan.site.partition) == ("slurm", str(cluster), "gpu")
     assert (plan.topology.ranks_per_node, plan.topology.device) == (2, "cuda")
     assert run.config.read_text() == config
     job = Job.require(run.job)
-    assert (job.where, job.id) == ("slurm", "4711")
+    assert (job.backend, job.id) == ("slurm", "4711")
     assert Status.require(run.status).state == "pending"
 
 
@@ -201,7 +213,7 @@ def test_resuming_with_what_cannot_change_the_results(cluster: Path) -> None:
 
 
 @pytest.mark.parametrize(("words", "said"), [
-    (["seed=3", "data.workers=2"], "error: seed stands for the whole of a run\n  where  command line\n"),
+    (["seed=3", "data.workers=2"], "error: seed cannot change on resume\n  where  command line\n"),
     (["--procs", "0"], "error: launch.procs must be at least 1\n  where  --procs\n"),
     (["--gpus", "-1"], "error: launch.gpus must be at least 0\n  where  --gpus\n"),
 ])
@@ -311,7 +323,7 @@ def test_a_run_is_started_again_with_its_code_and_config(lab: Path) -> None:
     assert second != first
     config, plan = read(second.config), JobPlan.require(second.plan)
     assert (config.seed, config.batch_size, marked(second)) == (5, 16, "one")
-    assert (plan.where, plan.site.partition) == ("slurm", "gpu")
+    assert (plan.backend, plan.site.partition) == ("slurm", "gpu")
     assert (plan.topology.nodes, plan.topology.ranks_per_node) == (2, 2)
     assert imports_from(second) == (f"{second.path}/code/{ROOT.name}/src", f"{second.path}/code/lab")
     assert main(["rerun", second.id, "--new-code", "--name", "other"]) == 0

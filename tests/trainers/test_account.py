@@ -61,10 +61,10 @@ def test_spans_follow_one_another_and_hold_the_closed_form() -> None:
     account, progress = Account(3), Progress()
     for steps in (2, 1, 4):
         progress = account.close(take(account, progress, steps), 1, ALONE)
-    assert [(span.first, span.steps) for span in progress.ledger] == [(0, 2), (2, 1), (3, 4)]
+    assert [(span.first_step, span.steps) for span in progress.ledger] == [(0, 2), (2, 1), (3, 4)]
     for span in progress.ledger:
-        assert (span.phase, span.attempt, span.ranks) == (1, 3, 1)
-        reads = blocks(span.first * 6, (span.first + span.steps) * 6)
+        assert (span.phase, span.attempt, span.world_size) == (1, 3, 1)
+        reads = blocks(span.first_step * 6, (span.first_step + span.steps) * 6)
         assert (span.samples, int(span.digest, 16)) == expected(reads, STREAM.indices)
 
 
@@ -73,7 +73,7 @@ def test_a_phase_counts_its_own_steps() -> None:
     progress = account.close(take(account, progress, 5), 0, ALONE)
     progress = replace(progress, phase=1, phase_step=0)
     progress = account.close(take(account, progress, 2), 1, ALONE)
-    assert [(span.phase, span.first, span.steps) for span in progress.ledger] == [(0, 0, 5), (1, 0, 2)]
+    assert [(span.phase, span.first_step, span.steps) for span in progress.ledger] == [(0, 0, 5), (1, 0, 2)]
     assert progress.step == 7
 
 
@@ -103,7 +103,7 @@ def test_sums_over_ranks_wrap_around() -> None:
     progress = account.close(progress, 0, two)
     (span,) = progress.ledger
     assert span.digest == f"{(arrived - 1) % 2**64:016x}"
-    assert (span.samples, span.ranks, progress.skipped) == (17, 2, 4)
+    assert (span.samples, span.world_size, progress.skipped) == (17, 2, 4)
 
 
 # Skipping.

@@ -18,7 +18,7 @@ from drumbeat.trainers.commands.verify import verify
 from tests.tiny import drumbeat, latest, write_config
 from tests.trainers.made import IMAGES, PHASES, TEXTS, draw_images, run_of, write_texts
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm_programs")]
 
 
 def write_pictures(folder: Path) -> list[Path]:
@@ -71,7 +71,7 @@ def test_a_damaged_file_ends_a_run_that_goes_on_once_it_is_mended(tmp_path: Path
     assert Status.require(run.status).state == "finished"
     report = verify(run)
     assert report.faults == 0
-    assert {span.attempt: span.ranks for phase in report.phases for span in phase.spans} == {0: 2, 4: 1}
+    assert {span.attempt: span.world_size for phase in report.phases for span in phase.spans} == {0: 2, 4: 1}
 
 
 def test_runs_and_data_that_do_not_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

@@ -17,7 +17,7 @@ from drumbeat.configs.run.files import read_object
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Result
 from drumbeat.launch.commands.main import main
-from drumbeat.launch.drill.drill import conclusion
+from drumbeat.launch.drill.outcome import conclusion
 from drumbeat.trainers.commands import compare, verify
 from drumbeat.trainers.determinism import recorded_operations
 from drumbeat.trainers.report.report import report
@@ -100,11 +100,11 @@ def test_the_drill_names_them_whether_or_not_something_is_lost(tmp_path: Path) -
     for run in (straight, hurt):
         run.path.mkdir()
         record(run, Operation(name="put_", attempt=0, rank=0, line="net.py:7"))
-    assert conclusion([], [straight, hurt]) == [
+    assert conclusion([], [], [straight, hurt]) == [
         "nothing lost: the same weights bit for bit, the same samples, each step once in the curves",
-        f"note       {PUT}"]
-    assert conclusion(["2: weights_sha256: b instead of a"], [straight, hurt]) == [
-        "LOST       2: weights_sha256: b instead of a", f"note       {PUT}"]
+        f"note           {PUT}"]
+    assert conclusion(["2: weights_sha256: b instead of a"], [], [straight, hurt]) == [
+        "LOST           2: weights_sha256: b instead of a", f"note           {PUT}"]
 
 
 @pytest.mark.slow

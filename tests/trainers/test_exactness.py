@@ -6,12 +6,9 @@ the state; and buffers are rank 0's everywhere, broadcast and never averaged.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
-import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,8 +16,7 @@ import pytest
 from drumbeat.configs.load import ROOT
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Result, Status
-from drumbeat.configs.run.view import View
-from drumbeat.launch.backends.processes import processes_of
+from tests.processes import kill_all, until_there
 from tests.tiny import drumbeat, latest, write_config
 
 pytestmark = pytest.mark.slow
@@ -30,13 +26,6 @@ def finished(folder: Path) -> Result:
     """The result of the newest run, which has finished."""
     assert Status.require(latest(folder).status).state == "finished"
     return Result.require(latest(folder).result)
-
-
-def wait_for(path: Path, process: subprocess.Popen[bytes], seconds: float = 120) -> None:
-    until = time.monotonic() + seconds
-    while not path.exists():
-        assert process.poll() is None and time.monotonic() < until, f"{path} did not appear"
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 4])
@@ -54,21 +43,18 @@ def test_ranks_killed_in_both_phases_change_nothing(tmp_path: Path, ranks: int) 
 
 
 @pytest.mark.parametrize("blow", [13, 70], ids=["head", "finetune"])
-def test_everything_killed_and_resumed_changes_nothing(tmp_path: Path, blow: int) -> None:
+def test_everything_killed_and_resumed_changes_nothing(tmp_path: Path, undisturbed: RunDir, blow: int) -> None:
     """SIGKILL to launcher, agent and ranks at once in the middle of an epoch, then --resume."""
-    (straight := tmp_path / "straight").mkdir()
-    (killed := tmp_path / "killed").mkdir()
-    config = write_config(tmp_path)
-    drumbeat(straight, str(config), "--procs", "2")
+    killed, config = tmp_path, write_config(tmp_path)
     command = [sys.executable, str(ROOT / "launch" / "run.py"), str(config), "--procs", "2",
                "task._target_=tests.tiny.Fuse", f"task.folder={killed}", f"task.at=[{blow}]", "task.how=hold"]
     process = subprocess.Popen(command, cwd=killed, stdout=subprocess.DEVNULL)
-    wait_for(killed / "blown-0", process)
+    until_there(killed / "blown-0", process)
     kill_all(latest(killed))
     process.wait()
     assert Status.require(latest(killed).status).state == "failed"
-    drumbeat(killed, "--resume", latest(killed).id)
-    assert finished(killed) == finished(straight)
+    drumbeat(killed, "--resume", latest(killed).id, warm=False)
+    assert finished(killed) == Result.require(undisturbed.result)
 
 
 def test_debug_equals_one_rank_and_resumes(tmp_path: Path) -> None:
@@ -81,15 +67,3 @@ def test_debug_equals_one_rank_and_resumes(tmp_path: Path) -> None:
     drumbeat(debug, "--debug", "--resume", "tiny")
     drumbeat(launched, str(config), "--procs", "1")
     assert finished(debug) == finished(launched)
-
-
-def kill_all(run: RunDir) -> None:
-    """What a power cut does to a run."""
-    for _ in range(3):
-        for process in processes_of(View.read(run)):
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-    until = time.monotonic() + 20
-    while processes_of(View.read(run)):
-        assert time.monotonic() < until, "processes of the run are left"
-        time.sleep(0.02)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from drumbeat.configs.load import load
@@ -23,7 +21,8 @@ from drumbeat.trainers.guards import FiniteCheck, NotFiniteError
 from drumbeat.trainers.loop import Training
 from drumbeat.trainers.phase_runner import PhaseRunner
 from drumbeat.trainers.worker import build
-from drumbeat.trainers.world import World, join
+from drumbeat.trainers.world import World
+from tests.ranks import on_ranks
 
 CONFIG = """
 name: rows
@@ -240,23 +239,16 @@ def test_the_host_asks_about_a_step_when_the_next_one_is_under_way(tmp_path: Pat
     assert acts == ["pass", *step, *late, *late, "ask", *step, "ask", *step, "ask", *step, "ask", *step, "pass", "ask"]
 
 
-def _rank(rank: int, port: int, folder: Path) -> None:
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-                   "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    with join("cpu") as world:
-        cases = [("SGD", "skip", [0, SAVED - 1, EPOCH - 1, EPOCH, STEPS - 1]), ("Adam", "stop", [0]),
-                 ("SGD", "stop", [EPOCH - 1]), ("SGD", "stop", [EPOCH])]
-        torch.save([both(folder, *case, world=world) for case in cases], folder / str(rank))
+def rank(world: World, folder: str) -> None:
+    cases = [("SGD", "skip", [0, SAVED - 1, EPOCH - 1, EPOCH, STEPS - 1]), ("Adam", "stop", [0]),
+             ("SGD", "stop", [EPOCH - 1]), ("SGD", "stop", [EPOCH])]
+    torch.save([both(Path(folder), *case, world=world) for case in cases], Path(folder, str(world.rank)))
 
 
 @pytest.mark.slow
 def test_two_ranks(tmp_path: Path) -> None:
     """Of which only one reads NaN; the other learns of it from the average of the gradients."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(_rank, (port, tmp_path), nprocs=2)
+    on_ranks(2, rank, tmp_path)
     first, second = (torch.load(tmp_path / str(rank), weights_only=False) for rank in range(2))
     for late, at_once in (*first, *second):
         assert late == at_once

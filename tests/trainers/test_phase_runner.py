@@ -3,8 +3,6 @@ them of the whole batch, at any width; and the pass before the first step."""
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -12,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,7 +23,8 @@ from drumbeat.trainers.build_phases import build_phase_runner
 from drumbeat.trainers.checkpoints.state import weights_sha256
 from drumbeat.trainers.phase_runner import PhaseRunner, prefer_determinism, set_precision
 from drumbeat.trainers.tasks import Classification, Task
-from drumbeat.trainers.world import World, join
+from drumbeat.trainers.world import World
+from tests.ranks import on_ranks
 
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
 KEPT = torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0])
@@ -126,22 +124,15 @@ def test_a_weighted_loss_is_torchs_weighted_mean(largest: int | None) -> None:
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 
-def _rank(rank: int, size: int, port: int, folder: Path) -> None:
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1",
-                   "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    with join("cpu") as world:
-        torch.save([weighted_step(world, largest) for largest in (None, 1)], folder / str(rank))
+def rank(world: World, folder: str) -> None:
+    torch.save([weighted_step(world, largest) for largest in (None, 1)], Path(folder, str(world.rank)))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_a_weighted_loss_is_that_of_the_whole_batch_on_any_number_of_ranks(tmp_path: Path, ranks: int) -> None:
     """Although their shards weigh differently, and one rank's micro-batch may weigh nothing."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(_rank, (ranks, port, tmp_path), nprocs=ranks)
+    on_ranks(ranks, rank, tmp_path)
     expected, wanted = torchs_step()
     for steps in zip(*(torch.load(tmp_path / str(rank)) for rank in range(ranks)), strict=True):
         assert sum(loss for loss, _ in steps) == pytest.approx(expected, rel=1e-6)

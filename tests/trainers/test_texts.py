@@ -15,7 +15,7 @@ import pytest
 from drumbeat.configs.load import ROOT
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.data.demo.sets import TOPICS, _story
-from drumbeat.trainers.commands.evaluate import job_of, judge
+from drumbeat.trainers.commands.evaluate import build_job, run_job
 from drumbeat.trainers.inference.predictor import Predictor
 from drumbeat.trainers.world import join
 from tests.workloads import train
@@ -84,9 +84,9 @@ def trained(variant: str, source: str, folder: Path) -> RunDir:
 
 def accuracy(run: RunDir) -> float:
     """On the test set, as `drumbeat evaluate` has it."""
-    job = job_of(run, "test", None)
+    job = build_job(run, "test", None)
     with join("cpu") as world:
-        return job.task.metrics(judge(job, world))["accuracy"]
+        return job.task.metrics(run_job(job, world))["accuracy"]
 
 
 def test_the_variants_are_those_of_the_header() -> None:
@@ -98,7 +98,7 @@ def test_fixed_length(source: str, least: float, tmp_path: Path, monkeypatch: py
     """All texts have 50 words; each label is told by itself, and all must be right: never by saying none."""
     monkeypatch.chdir(tmp_path)
     run = trained("fixed length", source, tmp_path)
-    (ids, lengths), targets = job_of(run, "test", None).samples.fetch(np.arange(20))  # type: ignore[attr-defined]
+    (ids, lengths), targets = build_job(run, "test", None).samples.fetch(np.arange(20))  # type: ignore[attr-defined]
     assert ids.shape == (20, 50)
     assert lengths.min() < 50 == lengths.max()
     assert targets.shape == (20, len(SOURCES[source][1]))

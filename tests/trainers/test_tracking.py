@@ -36,6 +36,14 @@ def test_small_pictures_fill_their_place_and_titles_get_a_line() -> None:
     assert sheet.getpixel((6 + 3 * 106 + 50, 6 + 124 + 18 + 50)) == (24, 24, 28)
 
 
+def test_a_heading_stands_above_the_grid() -> None:
+    white = torch.full((1, 4, 4), 255, dtype=torch.uint8)
+    sheet = contact_sheet([white], ["cat\ndog"], columns=1, side=200, heading="misclassified samples")
+    assert sheet.size == (212, 24 + 200 + 33 + 12)
+    assert sheet.crop((0, 0, 212, 24)).getextrema()[0][1] > 200  # written in a light colour
+    assert sheet.getpixel((6 + 100, 24 + 6 + 33 + 100)) == (255, 255, 255)
+
+
 def test_normalize_is_the_textbook_formula() -> None:
     images = torch.randint(0, 256, (2, 3, 5, 5), dtype=torch.uint8)
     mean, std = torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1), torch.tensor([0.2, 0.25, 0.3]).view(3, 1, 1)
@@ -50,6 +58,9 @@ def test_an_attempt_that_was_killed_before_its_first_checkpoint_leaves_no_points
         for step in range(1, steps + 1):
             tracker.scalars(step, {"train/loss": float(steps)})
         tracker.close()
+        for file in run.tensorboard.iterdir():  # a restart takes seconds; readers go by the second in the name
+            *before, second, rest = file.name.split(".", 4)
+            file.rename(file.with_name(".".join([*before, str(int(second) - 60), rest])))
     events = EventAccumulator(str(run.tensorboard)).Reload()
     assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(1, 3.0), (2, 3.0), (3, 3.0)]
 
@@ -76,7 +87,7 @@ def test_a_superseded_attempt_overwrites_nothing(run: RunDir) -> None:
     second.status(now=True, step=9, loss=0.25)
     run.write_status("finished", attempt=1, verdict="finished")
     before = View.read(run)
-    first.status(now=True, step=6, loss=0.4, paused="the disk is full")
+    first.status(now=True, step=6, loss=0.4, pause_reason="the disk is full")
     assert View.read(run) == before
     assert before.heartbeat and (before.state, before.heartbeat.step, before.heartbeat.loss) == ("finished", 9, 0.25)
     first.close()

@@ -13,7 +13,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Status
 from drumbeat.data.vocabulary import Vocabulary
 from drumbeat.trainers.build import build_sets, place_model
-from drumbeat.trainers.commands.evaluate import job_of, judge
+from drumbeat.trainers.commands.evaluate import build_job, run_job
 from drumbeat.trainers.facts import facts_of, with_facts
 from drumbeat.trainers.inference.predictor import Predictor
 from drumbeat.trainers.world import join
@@ -80,9 +80,9 @@ def test_a_level_is_read_off_a_file(folder: Path, monkeypatch: pytest.MonkeyPatc
     train("resnet18_fill_level", ["name=level", "data.train.n=2", "data.validation.n=2", "data.train.image_size=64",
                                   "data.validation.image_size=64"], folder)
     run = RunDir(next((folder / "runs" / "level").glob("2*")))
-    job = job_of(run, "validation", None)
+    job = build_job(run, "validation", None)
     with join("cpu") as world:
-        judged = judge(job, world)
+        judged = run_job(job, world)
     job.samples[1][0].save(folder / "vessel.png")
     (told,) = Predictor.from_run(run.path)([folder / "vessel.png"])
     assert list(told.values.values()) == [pytest.approx(float(judged.outputs[1]), abs=1e-3)]

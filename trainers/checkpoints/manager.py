@@ -33,6 +33,7 @@ from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
 from drumbeat.configs.run.disk import PASSING
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.manifest import FORMAT, QUARANTINED, checkpoint_path, damage, saved_steps, written_format
+from drumbeat.configs.run.versions import Versions
 from drumbeat.trainers.checkpoints.staging import CPU, Files, Staging
 from drumbeat.trainers.checkpoints.writer import Order
 
@@ -77,6 +78,7 @@ class Checkpoints:
     """
 
     def __init__(self, run: RunDir, attempt: Attempt, *, keep: int, patience: float = 0.0, device: torch.device = CPU,
+                 versions: Versions | None = None,
                  tell: Callable[[str], None] = lambda words: None) -> None:
         self.run = run
         self.attempt = attempt
@@ -86,6 +88,8 @@ class Checkpoints:
         """Seconds to wait for a disk that is full, read-only or gone."""
         self.device = device
         """Where the tensors are that are saved."""
+        self.versions = versions
+        """The versions that this rank computes with."""
         self.tell = tell
         """Told why the run pauses for that, and '' when it goes on."""
         self.staging: Staging | None = None
@@ -111,7 +115,7 @@ class Checkpoints:
         staging.fill(_files(model, optimizer))
         order = Order(attempt=str(self.attempt.path), step=progress.step, keep=self.keep,
                       is_best=progress.best.get("step") == progress.step,
-                      state=CheckpointState(progress=progress, **numbers), files=staging.parts)
+                      state=CheckpointState(progress=progress, versions=self.versions, **numbers), files=staging.parts)
         self.under_way = json.dumps(order.as_json()) + "\n"
         self._give_order()
 

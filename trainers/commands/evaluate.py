@@ -1,13 +1,14 @@
-"""A run judged on one of its sets, on any number of ranks: metrics and pictures in the run's folder.
+"""Evaluates a checkpoint of a run on one of its sets, on any number of ranks. Writes metrics and plots.
 
     python -m drumbeat.trainers.commands.evaluate RUN --split test [--checkpoint best] [--ranks N] [--device cuda]
 
-is what `drumbeat evaluate RUN` runs. What can be wrong is found before ranks are started; one rank is this process.
+is what `drumbeat evaluate RUN` runs. Errors of the user are found before ranks are started; a single rank is this
+process.
 
     RUN/evaluation/<split>-<step>/
         metrics.json, metrics.txt      overall, and for each class, label or value
-        predictions.csv                a row for each sample: what it is, what it was taken for, its loss
-        confusion.png, roc.png, precision_recall.png, scatter.png, mistakes.png      as fits the task
+        predictions.csv                a row for each sample: its target, prediction, loss and probabilities
+        confusion.png, roc.png, precision_recall.png, scatter.png, worst_samples.png      depending on the task
 """
 
 from __future__ import annotations
@@ -43,28 +44,28 @@ from drumbeat.trainers.build import (
     loader_workers,
     use_caches,
 )
-from drumbeat.trainers.contact_sheet import CPU, mistakes_sheet
+from drumbeat.trainers.contact_sheet import CPU, worst_samples_sheet
 from drumbeat.trainers.evaluate import evaluate
-from drumbeat.trainers.inference.load import good_checkpoint, load_model, remembered, settle
+from drumbeat.trainers.inference.load import good_checkpoint, load_model, training_set, use_training_settings
 from drumbeat.trainers.inference.tables import headings, rows, write_csv
 from drumbeat.trainers.tasks import Results, Task
 from drumbeat.trainers.world import World, die_with_agent, join
 
-MISTAKES = 40
-"""Samples on the sheet of mistakes."""
+WORST_SAMPLES = 40
+"""The number of samples on the sheet of worst samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judging:
-    """What is judged: a set, and a checkpoint."""
+class EvaluationJob:
+    """The set and the checkpoint to evaluate."""
 
     run: RunDir
     config: Config
     split: str
     path: Path
     """The checkpoint's folder."""
-    weights: str
-    """Which checkpoint that is, in words."""
+    checkpoint: str
+    """A description of the checkpoint: "best checkpoint, step 120"."""
     sets: Sets
     samples: Samples
     task: Task
@@ -75,14 +76,14 @@ class Judging:
 
     @property
     def folder(self) -> Path:
-        """Where the metrics go."""
+        """Where the metrics are written."""
         return self.run.path / "evaluation" / f"{self.split}-{self.step}"
 
 
-def job_of(run: RunDir, split: str, which: str | None) -> Judging:
-    """Everything but the ranks. Raises a `UserError` for whatever stands in the way."""
+def build_job(run: RunDir, split: str, which: str | None) -> EvaluationJob:
+    """Builds the job, and checks it unless this is a rank, whose parent has checked it. Raises a `UserError`."""
     config = read(run.config)
-    path, weights = good_checkpoint(run, which)
+    path, checkpoint = good_checkpoint(run, which)
     check_split(config, split)
     try:
         sets = build_sets(config)
@@ -90,31 +91,31 @@ def job_of(run: RunDir, split: str, which: str | None) -> Judging:
         raise PreflightError(*with_way_out(error.faults, config.data.download_hint, fixed=True)) from None
     samples = getattr(sets, split)
     _check_names(path, split, sets, samples)
-    job = Judging(run=run, config=config, split=split, path=path, weights=weights, sets=sets, samples=samples,
-                  task=build_task(config, sets))
-    if "RANK" not in os.environ:  # a rank's parent has tried
-        _try(job)
+    job = EvaluationJob(run=run, config=config, split=split, path=path, checkpoint=checkpoint, sets=sets,
+                        samples=samples, task=build_task(config, sets))
+    if "RANK" not in os.environ:
+        _smoke_test(job)
     use_caches(config, sets, processes=len(os.sched_getaffinity(0)))
     return job
 
 
 def _check_names(path: Path, split: str, sets: Sets, samples: Samples) -> None:
-    """That classes mean what they meant in training."""
+    """Raises `PreflightError` if the classes or values are not those of the training."""
     for kind in ("classes", "value_names"):
-        known = remembered(path).get(kind) or getattr(sets.train, kind, None)
-        here = getattr(samples, kind, None)
-        if known and here and list(known) != list(here):
+        known = training_set(path).get(kind) or getattr(sets.train, kind, None)
+        found = getattr(samples, kind, None)
+        if known and found and list(known) != list(found):
             only = [f"only in {where}: {', '.join([*extra[:6], *(['...'] if len(extra) > 6 else [])])}"
-                    for where, extra in (("the run", [one for one in known if one not in here]),
-                                         ("the data", [one for one in here if one not in known])) if extra]
+                    for where, extra in (("the run", [one for one in known if one not in found]),
+                                         ("the data", [one for one in found if one not in known])) if extra]
             plain = kind.replace("_", " ")
-            raise PreflightError(Fault(what=f"the {plain} of data.{split} are not those that the run was trained with",
+            raise PreflightError(Fault(what=f"the {plain} of data.{split} differ from those of the training",
                                        where=f"data.{split}", given="\n".join(only) or "the same, in another order",
-                                       remedy="Put the data back as it was, or train anew."))
+                                       remedy="Restore the data, or train again."))
 
 
-def _try(job: Judging) -> None:
-    """That model, task and set go together: on one sample."""
+def _smoke_test(job: EvaluationJob) -> None:
+    """Runs the model and the loss on one sample. Raises `PreflightError` if model, task and set do not fit together."""
     if not len(job.samples):
         raise PreflightError(Fault(what=f"data.{job.split} is empty", where=f"data.{job.split}"))
     model = load_model(job.config, job.path, torch.device("cpu"))
@@ -126,20 +127,20 @@ def _try(job: Judging) -> None:
         raise PreflightError(Fault(what=str(error), where=f"data.{job.split}")) from None
     if isinstance(batch.targets, Tensor) and batch.targets.dtype == torch.int64 and int(batch.targets.min()) < 0:
         raise PreflightError(Fault(what=f"data.{job.split} has no labels to compare with", where=f"data.{job.split}",
-                                   remedy="Name the column that holds them: labels. Without: drumbeat predict"))
+                                   remedy="Name the column with the labels: labels. Without labels: drumbeat predict"))
     forward = build_forward(job.config, CPU.device)
     try:
         with torch.inference_mode(), forward.autocast():
             job.task.losses(model(forward.inputs(batch.inputs)).float(), batch.targets)
-    except Exception as error:  # whatever a model says to what it cannot take
+    except Exception as error:  # a model of the user's may raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise PreflightError(Fault(what=f"the model and data.{job.split} do not go together: {reason}",
-                                   where=f"data.{job.split}", remedy="Look at both: drumbeat show CONFIG")) from None
+        raise PreflightError(Fault(what=f"the model and data.{job.split} do not fit together: {reason}",
+                                   where=f"data.{job.split}", remedy="To see both: drumbeat show CONFIG")) from None
 
 
-def judge(job: Judging, world: World) -> Results:
-    """Losses, outputs and targets of the whole set, on every rank: the same to the last bit at any width. Raises
-    `PreflightError` for a sample that cannot be read."""
+def run_job(job: EvaluationJob, world: World) -> Results:
+    """Evaluates the set. Returns losses, outputs and targets of all samples on every rank, the same to the bit at any
+    world size. Raises `PreflightError` for a sample that cannot be read."""
     threads = torch.get_num_threads()
     model: nn.Module = load_model(job.config, job.path, world.device)
     size = job.config.evaluation.batch_size
@@ -153,15 +154,15 @@ def judge(job: Judging, world: World) -> Results:
                             skip_unreadable=job.config.data.on_error == "skip",
                             batch_statistics=job.config.evaluation.batch_statistics,
                             heartbeat=lambda: bar.more(f"evaluating {job.split}", 1, mine))
-        except UNREADABLE as error:  # of a sample: `_try` has shown that model and task take them
+        except UNREADABLE as error:  # not of the model or the task: see `_smoke_test`
             raise PreflightError(Fault(what=f"a sample of data.{job.split} cannot be used: {error_message(error)}",
-                                       where=f"data.{job.split}", remedy="Mend it, or put the file back.")) from error
+                                       where=f"data.{job.split}", remedy="Repair or restore the file.")) from error
 
 
-def report(job: Judging, results: Results) -> str:
-    """Writes everything into the run's folder, and to TensorBoard; the metrics as text. Raises `PreflightError` where
-    too many samples could not be read, and `OSError`."""
-    from drumbeat.trainers.inference.metrics import as_text, measure  # seconds to import, and only needed here
+def write_report(job: EvaluationJob, results: Results) -> str:
+    """Writes all files into the run's folder, and points and images for TensorBoard. Returns the metrics as text.
+    Raises `PreflightError` if too many samples could not be read, and `OSError`."""
+    from drumbeat.trainers.inference.metrics import as_text, measure  # takes seconds to import
     from drumbeat.trainers.inference.plots import draw
 
     left_out = len(job.samples) - len(results.losses)
@@ -171,33 +172,35 @@ def report(job: Judging, results: Results) -> str:
         found = measure(job.task, results)
         folder = job.folder
         folder.mkdir(parents=True, exist_ok=True)
-        pictures = draw(job.task, results, found, folder)
-    sheet = mistakes_sheet(job.task, job.samples, job.sets.evaluate_transforms, results, most=MISTAKES, columns=5)
+        plots = draw(job.task, results, found, folder)
+    sheet = worst_samples_sheet(job.task, job.samples, job.sets.evaluate_transforms, results, most=WORST_SAMPLES,
+                                columns=5)
     if sheet is not None:
-        sheet.save(folder / "mistakes.png")
-        pictures.append(folder / "mistakes.png")
-    heading = f"{job.split} set of {job.run.id}, {job.weights}: {len(results.losses):,} samples"
-    EvaluationMetrics(run=job.run.id, split=job.split, checkpoint=job.weights, step=job.step,
-                      samples=len(results.losses), left_out=left_out, kind=found.kind, metrics=found.metrics,
+        sheet.save(folder / "worst_samples.png")
+        plots.append(folder / "worst_samples.png")
+    heading = f"{job.split} set of {job.run.id}, {job.checkpoint}: {len(results.losses):,} samples"
+    EvaluationMetrics(run=job.run.id, split=job.split, checkpoint=job.checkpoint, step=job.step,
+                      samples=len(results.losses), unreadable=left_out, kind=found.kind, metrics=found.metrics,
                       classes=found.classes, confusion=found.confusion).write(folder / "metrics.json")
     write_text(folder / "metrics.txt", f"{heading}\n\n{as_text(found, most=None)}\n")
     _write_predictions(job, results, folder / "predictions.csv")
-    _to_tensorboard(job, found.metrics, pictures)
-    return f"{note}{heading}\n\n{as_text(found)}\n\nfolder     {short(folder)}\npictures   " \
-           f"{', '.join(file.name for file in pictures)}"
+    _to_tensorboard(job, found.metrics, plots)
+    return f"{note}{heading}\n\n{as_text(found)}\n\nfolder     {short(folder)}\nplots      " \
+           f"{', '.join(file.name for file in plots)}"
 
 
-def _write_predictions(job: Judging, results: Results, file: Path) -> None:
+def _write_predictions(job: EvaluationJob, results: Results, file: Path) -> None:
     names = list(job.samples.names()) if hasattr(job.samples, "names") else None
-    answers = rows(job.task, results.outputs)
-    lines = [[names[number] if names else str(number), job.task.named(target), f"{float(loss):.6g}", *answer]
-             for number, target, loss, answer in zip(results.numbers, results.targets, results.losses, answers,
-                                                     strict=True)]
+    predictions = rows(job.task, results.outputs)
+    lines = [[names[index] if names else str(index), job.task.to_text(target), f"{float(loss):.6g}", *prediction]
+             for index, target, loss, prediction in zip(results.indices, results.targets, results.losses, predictions,
+                                                        strict=True)]
     write_csv(file, ["sample", "actual", "loss", *headings(job.task, results.outputs)], lines)
 
 
-def _to_tensorboard(job: Judging, metrics: dict[str, float | None], pictures: list[Path]) -> None:
-    """Points and pictures at the checkpoint's step, in a folder of their own, as the run may still be writing its."""
+def _to_tensorboard(job: EvaluationJob, metrics: dict[str, float | None], plots: list[Path]) -> None:
+    """Points and images at the checkpoint's step, in a separate folder, because the run may still be writing its
+    own."""
     import numpy as np
     from PIL import Image
     from torch.utils.tensorboard import SummaryWriter
@@ -206,9 +209,9 @@ def _to_tensorboard(job: Judging, metrics: dict[str, float | None], pictures: li
         for name, value in metrics.items():
             if value is not None:
                 writer.add_scalar(f"{job.split}/{name}", value, job.step)
-        for file in pictures:
-            with Image.open(file) as picture:
-                writer.add_image(f"{job.split}/{file.stem}", np.asarray(picture.convert("RGB")), job.step,
+        for file in plots:
+            with Image.open(file) as image:
+                writer.add_image(f"{job.split}/{file.stem}", np.asarray(image.convert("RGB")), job.step,
                                  dataformats="HWC")
 
 
@@ -223,26 +226,27 @@ def main() -> int:
     run = RunDir(args.run)
     warnings.simplefilter("ignore")
     try:
-        settle(run)
-        job = job_of(run, args.split, args.checkpoint)
+        use_training_settings(run)
+        job = build_job(run, args.split, args.checkpoint)
         if args.ranks > 1 and "RANK" not in os.environ:
             return _on_ranks(args.ranks)
         with join(args.device) as world:
-            results = judge(job, world)
+            results = run_job(job, world)
             if world.is_main:
-                print(report(job, results))
+                print(write_report(job, results))
     except UserError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        print(RunError(Fault(what=f"this cannot be read or written: {error.strerror or error}",
+        print(RunError(Fault(what=f"a file cannot be read or written: {error.strerror or error}",
                              where=str(error.filename or run.path))), file=sys.stderr)
         return RunError.exit_code
     return 0
 
 
 def _on_ranks(count: int) -> int:
-    """Runs this very command on so many ranks; the exit code of the one that failed first, which has said why."""
+    """Runs this command on `count` ranks. Returns the exit code of the first rank that failed, which has printed
+    why."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args
     from torch.distributed.run import run as torchrun
@@ -258,7 +262,7 @@ def _on_ranks(count: int) -> int:
     except ChildFailedError as failed:
         rank, first = failed.get_first_failure()
         if first.exitcode < 0:
-            print(f"error: rank {rank} was ended by signal {-first.exitcode}", file=sys.stderr)
+            print(f"error: rank {rank} was killed by signal {-first.exitcode}", file=sys.stderr)
         return max(1, first.exitcode)
     return 0
 

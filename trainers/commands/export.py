@@ -1,4 +1,4 @@
-"""Writes the weights of a run as one plain file, for other programs.
+"""Exports the weights of a run to one file, for other programs.
 
     python -m drumbeat.trainers.commands.export RUN FILE last|best      what `drumbeat export RUN FILE` runs
 """
@@ -19,17 +19,17 @@ KINDS = (".pt", ".pth", ".safetensors")
 
 
 def export(run: RunDir, file: Path, which: str) -> str:
-    """Writes parameters and buffers by name: a state dict for torch, or safetensors. What was written, in words.
+    """Writes parameters and buffers by name, as a torch state dict or as safetensors. Returns the text to print.
 
-    Raises `RunError` where there is no such checkpoint, where it is damaged, or where the file is of no known kind.
+    Raises `RunError` if the checkpoint does not exist or is corrupted, or if the suffix of the file is unknown.
     """
     if file.suffix not in KINDS:
-        raise RunError(Fault(what=f"what kind of file is {file.name}?", where=str(file),
-                             remedy=f"Give it one of these endings: {', '.join(KINDS)}."))
+        raise RunError(Fault(what=f"the file {file.name} has no known suffix", where=str(file),
+                             remedy=f"Use one of these: {', '.join(KINDS)}."))
     path = (run.checkpoints / which).resolve()
     if reason := damage(path):
-        raise RunError(Fault(what=f"there are no {which} weights: {reason}", where=str(run.checkpoints / which),
-                             remedy=f"See: drumbeat checkpoints {run.id}"))
+        raise RunError(Fault(what=f"there is no usable {which} checkpoint: {reason}",
+                             where=str(run.checkpoints / which), remedy=f"See: drumbeat checkpoints {run.id}"))
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         if file.suffix == ".safetensors":
@@ -47,7 +47,7 @@ def export(run: RunDir, file: Path, which: str) -> str:
     finally:
         temporary.unlink(missing_ok=True)
     step = Manifest.require(path / "manifest.json").step
-    return f"{which} weights, of step {step:,}, written to {file} ({file.stat().st_size / 1e6:,.1f} MB)"
+    return f"wrote the {which} weights, step {step:,}, to {file} ({file.stat().st_size / 1e6:,.1f} MB)"
 
 
 def main(folder: str, file: str, which: str) -> int:

@@ -1,6 +1,6 @@
 """What only torch can know, found out before anything is submitted, where there is internet and a person is watching.
 
-    python -m drumbeat.trainers.commands.preflight < {config, topology, where}
+    python -m drumbeat.trainers.commands.preflight < {config, topology, backend}
 
 prints one JSON object: facts, or faults.
 
@@ -50,6 +50,7 @@ from drumbeat.trainers.commands.smoke_test import rehearse
 from drumbeat.trainers.facts import facts_of, with_facts
 from drumbeat.trainers.gpu_check import gpu_faults, look
 from drumbeat.trainers.tasks import Task
+from drumbeat.trainers.versions import preflight_versions
 
 
 def preflight(config: Config, *, world_size: int = 1) -> dict[str, Any]:
@@ -69,10 +70,10 @@ def preflight(config: Config, *, world_size: int = 1) -> dict[str, Any]:
     model = attempt(lambda: _model_on_meta(filled)) if filled else None
     attempt(lambda: build_batch_transforms(config))
     task: Task | None = attempt(lambda: build_task(config, sets))
-    if task is not None and config.evaluation.monitor not in task.measures:
+    if task is not None and config.evaluation.monitor not in task.metric_names:
         faults.append(Fault(what=f"the task has no metric '{config.evaluation.monitor}'", where="evaluation.monitor",
                             given=f"monitor: {config.evaluation.monitor}",
-                            remedy=nearest(config.evaluation.monitor, task.measures)))
+                            remedy=nearest(config.evaluation.monitor, task.metric_names)))
     if model is not None:
         for name in config.phases:
             attempt(partial(_check_phase, config, name, model, world_size))
@@ -178,10 +179,14 @@ def main() -> None:
     question = json.load(sys.stdin)
     config = build_config([Layer(values=question["config"], origin="config")])
     topology, faults = question["topology"], []
-    if topology["device"] == "cuda" and question["where"] in ("local", "debug"):
-        faults += gpu_faults(look(), os.environ["CUDA_VISIBLE_DEVICES"].split(","))
+    cuda, here = topology["device"] == "cuda", question["backend"] in ("local", "debug")
+    found = look() if cuda and here else None
+    if found is not None:
+        faults += gpu_faults(found, os.environ["CUDA_VISIBLE_DEVICES"].split(","))
     try:
         facts = preflight(config, world_size=topology["nodes"] * topology["ranks_per_node"])
+        facts["versions"] = preflight_versions(config.precision, cuda=cuda, here=here,
+                                               gpus=found.devices if found else ()).as_json()
     except PreflightError as error:
         faults += error.faults
     json.dump({"faults": [dataclasses.asdict(fault) for fault in faults]} if faults else facts, answer)

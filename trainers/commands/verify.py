@@ -89,7 +89,7 @@ def verify(run: RunDir, progress: Callable[[int, int], None] = lambda done, tota
         before = sum(span.samples for span in spans if span.phase < number)
         report = _phase(config, name, number, schedule, samples, mine,
                         lambda more, before=before: progress(before + more, total))  # type: ignore[misc]
-        end = mine[-1].first + mine[-1].steps if mine else 0
+        end = mine[-1].first_step + mine[-1].steps if mine else 0
         taken = done.phase_step if number == done.phase else schedule.steps
         if end != taken:
             report.faults.append(f"{taken:,} steps were taken, and the spans end with step {end:,}")
@@ -121,17 +121,17 @@ def _phase(config: Config, name: str, number: int, schedule: Schedule, samples: 
 
     step = 0
     for span in spans:
-        if span.first > step:
-            report.faults.append(f"{_steps(step, span.first)} in no span")
-        if span.first < step:
-            report.faults.append(f"{_steps(span.first, step)} in two spans")
-        step = span.first + span.steps
+        if span.first_step > step:
+            report.faults.append(f"{_steps(step, span.first_step)} in no span")
+        if span.first_step < step:
+            report.faults.append(f"{_steps(span.first_step, step)} in two spans")
+        step = span.first_step + span.steps
         reads = _reads(config, schedule, stream, samples, span)
         samples_of_order, digest = expected(reads, stream.indices, count)
         if (samples_of_order, f"{digest:016x}") != (span.samples, span.digest):
             what = "other samples than the order" if samples_of_order == span.samples else (
                 f"{span.samples:,} samples, not the {samples_of_order:,} of the order")
-            report.faults.append(f"{_steps(span.first, step)} ({_attempt(span.attempt, span.ranks)}): {what}")
+            report.faults.append(f"{_steps(span.first_step, step)} ({_attempt(span.attempt, span.world_size)}): {what}")
     if step > schedule.steps:
         report.faults.append(f"{step:,} steps were taken, and the phase has {schedule.steps:,}")
     return report
@@ -141,8 +141,8 @@ def _reads(config: Config, schedule: Schedule, stream: SampleStream, samples: Sa
            span: Span) -> Iterable[Integers]:
     """The positions that the steps of a span read, in blocks."""
     if config.data.bucket_batches is None:
-        return blocks(span.first * schedule.batch_size, (span.first + span.steps) * schedule.batch_size)
-    return islice(_windows(config, schedule, stream, samples, span.first), span.steps)
+        return blocks(span.first_step * schedule.batch_size, (span.first_step + span.steps) * schedule.batch_size)
+    return islice(_windows(config, schedule, stream, samples, span.first_step), span.steps)
 
 
 def _windows(config: Config, schedule: Schedule, stream: SampleStream, samples: Samples | None,
@@ -182,7 +182,7 @@ def report_text(run: RunDir, report: Report) -> str:
 
 
 def _attempts(spans: list[Span]) -> list[str]:
-    widths = {span.attempt: span.ranks for span in spans}
+    widths = {span.attempt: span.world_size for span in spans}
     return [_attempt(attempt, ranks) for attempt, ranks in widths.items()]
 
 

@@ -1,8 +1,8 @@
-"""What a person hands over to be predicted: folders, files and tables, as samples for a model of images or of texts.
+"""Inputs of `drumbeat predict`: folders, files and tables, as samples for a model of images or of texts.
 
-    photos/             every image in it; the names of sub-folders are labels where they are the run's classes
+    photos/             every image in it; the names of sub-folders are labels if they are the run's classes
     photo.jpg           an image
-    list.csv            for images: a column `file`; for texts: the column that the run reads. Labels, where it has them
+    list.csv            for images: a column `file`; for texts: the run's column of texts. It may also have labels
     texts.txt           a text on each line
 """
 
@@ -33,24 +33,24 @@ LABEL_COLUMNS = ("label", "class", "target", "actual")
 
 
 class Item(NamedTuple):
-    """Something to predict."""
+    """One input."""
 
     name: str
     value: Any
     """A path, a PIL image, pixels or a tensor; or a text."""
     actual: str = ""
-    """What it is, where that is known, as the task would say it."""
+    """The label, if it is known, as `Task.to_text` writes it."""
 
 
 class Images:
-    """Items as a set of images, pixels uint8 [H, W] or [H, W, 3], as the run's own set would give them."""
+    """Items as a dataset of images, which it returns as the run's own dataset does."""
 
     def __init__(self, items: Sequence[Item], *, channels: int, short_side: int | None, tensors: bool) -> None:
         self.items = items
         self.channels = channels
         self.short_side = short_side
         self.tensors = tensors
-        """Whether the run's set gives tensors, uint8 [C, H, W], and not PIL images."""
+        """Whether to return tensors, uint8 [C, H, W], and not PIL images."""
         self.labels: Integers = np.zeros(len(items), dtype=np.int64)
 
     def __len__(self) -> int:
@@ -63,7 +63,7 @@ class Images:
         return torch.from_numpy(np.array(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))), 0
 
     def pixels(self, index: int) -> Pixels:
-        """Raises `ValueError` for what cannot be read."""
+        """uint8 [H, W] or [H, W, 3]. Raises `ValueError` for an image that cannot be read."""
         value = self.items[index].value
         if isinstance(value, str | Path):
             return read_pixels(str(value), channels=self.channels, short_side=self.short_side)
@@ -76,7 +76,7 @@ class Images:
 
 
 def texts(items: Sequence[Item], like: Texts, folder: Path) -> Texts:
-    """Items as a set of texts, split and cut as `like`; its files lie in `folder`."""
+    """Items as a dataset of texts, split into words and cut as `like` does it; its files are written to `folder`."""
     file = folder / "texts.jsonl"
     with open(file, "w", encoding="utf-8") as lines:
         lines.writelines(json.dumps({"text": str(item.value)}) + "\n" for item in items)
@@ -84,14 +84,14 @@ def texts(items: Sequence[Item], like: Texts, folder: Path) -> Texts:
                  max_length=None if like.length is not None else like.limit, cache=str(folder))
 
 
-def images_given(paths: Iterable[Path], task: Task) -> list[Item]:
-    """The images that files, folders and tables name. Raises `RunError`."""
+def read_images(paths: Iterable[Path], task: Task) -> list[Item]:
+    """The images in files, folders and tables. Raises `RunError`."""
     return _all(paths, lambda path: _folder(path, task) if path.is_dir()
                 else _table_of_images(path, task) if path.suffix.lower() in FORMATS else [_image(path)])
 
 
-def texts_given(paths: Iterable[Path], task: Task, column: str) -> list[Item]:
-    """The texts that tables and text files hold; `column` is that of the texts. Raises `RunError`."""
+def read_texts(paths: Iterable[Path], task: Task, column: str) -> list[Item]:
+    """The texts in tables (in their column `column`) and text files. Raises `RunError`."""
     return _all(paths, lambda path: _texts_of(path, task, column))
 
 
@@ -100,32 +100,32 @@ def _all(paths: Iterable[Path], read: Any) -> list[Item]:
     for path in paths:
         try:
             items += read(path)
-        except ValueError as error:  # what a table says of itself
+        except ValueError as error:  # raised by `Table`
             raise RunError(Fault(what=str(error), where=short(path))) from None
     return items
 
 
 def _image(path: Path) -> Item:
     if path.suffix.lower() == ".txt":
-        raise RunError(Fault(what="the run's model looks at images, and this is a file of texts", where=short(path),
-                             remedy="Give images, folders of them, or a table with a column `file`."))
+        raise RunError(Fault(what="the run's model takes images, and this is a text file", where=short(path),
+                             remedy="Name images, folders of images, or a table with a column `file`."))
     return Item(str(path), path)
 
 
 def _folder(folder: Path, task: Task) -> Iterator[Item]:
-    """Every image below a folder, labelled by the sub-folder it lies in where that is one of the run's classes."""
+    """Every image below a folder, labelled by its sub-folder if that is one of the run's classes."""
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
                    and not any(part.startswith(".") for part in path.relative_to(folder).parts))
     if not found:
         raise RunError(Fault(what="there are no images in this folder", where=short(folder),
-                             remedy=f"Images end in {', '.join(SUFFIXES)}."))
+                             remedy=f"Images have the suffix {', '.join(SUFFIXES)}."))
     inside = {path.relative_to(folder).parts[0] for path in found if path.parent != folder}
-    known = set(task.columns) if task.kind == "classification" else set()
+    known = set(task.output_names) if task.kind == "classification" else set()
     if inside & known and inside - known:
         raise RunError(Fault(what="some sub-folders are classes of the run, and some are not", where=short(folder),
                              given=f"not classes: {', '.join(sorted(inside - known)[:8])}",
-                             remedy=f"The run's classes: {', '.join(task.columns[:12])}. Name the folders one by "
-                                    "one to predict what is in them without labels."))
+                             remedy=f"The run's classes: {', '.join(task.output_names[:12])}. To predict without "
+                                    "labels, name each sub-folder."))
     for path in found:
         top = path.relative_to(folder).parts[0]
         yield Item(str(path), path, top if top in known else "")
@@ -138,8 +138,8 @@ def _table_of_images(path: Path, task: Task) -> Iterator[Item]:
     if not file:
         raise RunError(Fault(what="no column of this table names image files", where=short(path),
                              given=f"columns: {', '.join(columns)}",
-                             remedy=f"Call the column `file` (or {', '.join(FILE_COLUMNS[1:])}). The run's model looks "
-                                    "at images."))
+                             remedy=f"Call the column `file` (or {', '.join(FILE_COLUMNS[1:])}). The run's model takes "
+                                    "images."))
     labels = _label_columns(task, columns)
     for name, *values in _rows(table, [file, *labels]):
         yield Item(name, path.parent / name, _actual(task, values))
@@ -147,8 +147,8 @@ def _table_of_images(path: Path, task: Task) -> Iterator[Item]:
 
 def _texts_of(path: Path, task: Task, column: str) -> Iterator[Item]:
     if path.suffix.lower() in SUFFIXES:
-        raise RunError(Fault(what="the run's model reads texts, and this is an image", where=short(path),
-                             remedy=f"Give a table with a column '{column}', or a .txt file with a text on each line."))
+        raise RunError(Fault(what="the run's model takes texts, and this is an image", where=short(path),
+                             remedy=f"Name a table with a column '{column}', or a .txt file with a text on each line."))
     if path.suffix.lower() == ".txt":
         lines = path.read_text("utf-8", errors="replace").splitlines()
         yield from (Item(f"{path}:{number}", line) for number, line in enumerate(lines, 1) if line.strip())
@@ -160,7 +160,7 @@ def _texts_of(path: Path, task: Task, column: str) -> Iterator[Item]:
 
 
 def _columns(table: Table) -> list[str]:
-    """The names in a table's heading, or in its first object."""
+    """The names of the columns, from a table's header or its first JSON object."""
     with open(table.path, encoding="utf-8-sig", errors="replace") as lines:
         first = lines.readline()
     if not table.separator:
@@ -173,16 +173,16 @@ def _rows(table: Table, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
 
 
 def _label_columns(task: Task, columns: Sequence[str]) -> list[str]:
-    """The columns that hold what is to be predicted: one with a class's name, or one for each label or value."""
+    """The columns with the labels: one with the name of the class, or one for each label or value."""
     if task.kind != "classification":
-        return task.columns if task.columns and set(task.columns) <= set(columns) else []
+        return task.output_names if task.output_names and set(task.output_names) <= set(columns) else []
     return [name for name in LABEL_COLUMNS if name in columns][:1]
 
 
 def _actual(task: Task, values: Sequence[str]) -> str:
-    """A row's labels as the task says its answers."""
+    """The labels of a row as `Task.to_text` writes them."""
     if task.kind == "classification" or not values:
         return values[0] if values else ""
     numbers = [{"true": 1.0, "false": 0.0}.get(value.strip().lower()) for value in values]
-    return task.named(torch.tensor([float(value) if number is None else number
+    return task.to_text(torch.tensor([float(value) if number is None else number
                                     for number, value in zip(numbers, values, strict=True)]))

@@ -1,4 +1,4 @@
-"""What a run has learnt: the weights of one of its checkpoints, in the model that its config describes."""
+"""Loads a trained model: the weights of a checkpoint in the model that the run's config describes."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from drumbeat.trainers.facts import with_facts
 from drumbeat.trainers.phase_runner import prefer_determinism, set_precision
 
 
-def settle(run: RunDir) -> None:
-    """Threads and kernels as in training, as far as this machine has the cores: the last digits depend on both."""
+def use_training_settings(run: RunDir) -> None:
+    """Sets threads and kernels as in training, because the last digits depend on both. The number of threads is limited
+    to the cores of this machine."""
     config, plan = read(run.config), JobPlan.read(run.plan)
     planned = plan.topology.cpus_per_rank if plan else 1
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -33,25 +34,25 @@ def settle(run: RunDir) -> None:
 
 
 def good_checkpoint(run: RunDir, which: str | None) -> tuple[Path, str]:
-    """The checkpoint that `which` names (`configs/preconditions.py`), and what it is, in words. Raises `RunError`
-    where there is no such checkpoint, or where it is damaged."""
+    """The checkpoint that `which` names (see `configs/preconditions.py`), and a description of it. Raises `RunError` if
+    it does not exist or is corrupted."""
     path = find_checkpoint(run, which)
     if reason := damage(path):
-        raise RunError(Fault(what=f"the checkpoint is damaged: {reason}", where=str(path),
+        raise RunError(Fault(what=f"the checkpoint is corrupted: {reason}", where=str(path),
                              remedy=f"See: drumbeat checkpoints {run.id}"))
     step = Manifest.require(path / "manifest.json").step
     name = which or ("best" if (run.checkpoints / "best").exists() else "last")
-    return path, f"step {step:,}" if name.isdecimal() else f"{name} weights, of step {step:,}"
+    return path, f"step {step:,}" if name.isdecimal() else f"{name} checkpoint, step {step:,}"
 
 
-def remembered(path: Path) -> dict[str, Any]:
-    """What a checkpoint remembers of its training set: its "classes" or "value_names", its "facts"."""
+def training_set(path: Path) -> dict[str, Any]:
+    """The description of the training set in a checkpoint: its "classes" or "value_names", and its "facts"."""
     return CheckpointState.require(path / "state.json").progress.data
 
 
 def load_model(config: Config, path: Path, device: torch.device) -> nn.Module:
-    """The model with a checkpoint's weights, in evaluation mode. Raises `RunError` where they are another model's, and
-    `PreflightError` where the model cannot be built."""
-    model = place_model(with_facts(config, remembered(path).get("facts", {})), device)
+    """The model with the weights of a checkpoint, in evaluation mode. Raises `RunError` if the weights do not fit the
+    model, and `PreflightError` if the model cannot be built."""
+    model = place_model(with_facts(config, training_set(path).get("facts", {})), device)
     load_weights(model, load_file(path / "model.safetensors"), path, str(config.model.get("_target_")))
     return model.eval()

@@ -1,7 +1,7 @@
 """The metrics of an evaluated set: overall and for each class, label or value, as numbers and as text.
 
-Computed by torchmetrics from all samples at once, so they are the same on any number of ranks. A metric that is not
-defined, such as the AUROC of a class of which there is no sample, is None.
+torchmetrics computes them from all samples at once, so they are the same on any number of ranks. A metric that is not
+defined, such as the AUROC of a class without samples, is None.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from drumbeat.configs.text_table import aligned
 from drumbeat.trainers.tasks import Results, Task
 
 MOST = 30
-"""Rows of the table of classes that are printed; the file holds all."""
+"""The number of classes in the printed table; the file contains all."""
 
 
 def measure(task: Task, results: Results) -> Metrics:
@@ -28,14 +28,14 @@ def measure(task: Task, results: Results) -> Metrics:
     metrics = task.metrics(results)
     probabilities = task.probabilities(results.outputs)
     if probabilities is None:
-        predicted = task.predicted(results.outputs)
+        predicted = task.predictions(results.outputs)
         rows = _values(task, predicted.double(), results.targets.double().view_as(predicted))
         return Metrics(kind=task.kind, metrics=_plain(metrics), classes=rows)
     if task.kind == "multilabel":
-        rows = _labels(task, probabilities, task.predicted(results.outputs), results.targets.view_as(probabilities))
+        rows = _labels(task, probabilities, task.predictions(results.outputs), results.targets.view_as(probabilities))
         return Metrics(kind=task.kind, metrics=_plain(metrics | _means(rows, "auroc", "average_precision")),
                        classes=rows)
-    predicted, targets, count = task.predicted(results.outputs), results.targets.long(), probabilities.shape[1]
+    predicted, targets, count = task.predictions(results.outputs), results.targets.long(), probabilities.shape[1]
     confusion = of_classes.multiclass_confusion_matrix(predicted, targets, count)
     rows = _classes(task, probabilities, predicted, targets, confusion)
     metrics |= {"balanced_accuracy": _mean(row["accuracy"] for row in rows), **_means(rows, "f1", "auroc")}
@@ -52,10 +52,10 @@ def _classes(task: Task, probabilities: Tensor, predicted: Tensor, targets: Tens
         of_classes.multiclass_precision, of_classes.multiclass_recall, of_classes.multiclass_f1_score))
     rows = []
     for number in range(count):
-        there, right = int(confusion[number].sum()), int(confusion[number, number])
-        rows.append({"name": task.named(torch.tensor(number)), "samples": there, "right": right,
-                     "accuracy": right / there if there else None, "precision": precision[number],
-                     "recall": recall[number] if there else None, "f1": f1[number] if there else None,
+        samples, correct = int(confusion[number].sum()), int(confusion[number, number])
+        rows.append({"name": task.to_text(torch.tensor(number)), "samples": samples, "correct": correct,
+                     "accuracy": correct / samples if samples else None, "precision": precision[number],
+                     "recall": recall[number] if samples else None, "f1": f1[number] if samples else None,
                      **_ranking(probabilities[:, number], targets == number)})
     return rows
 
@@ -64,9 +64,9 @@ def _labels(task: Task, probabilities: Tensor, predicted: Tensor, targets: Tenso
     rows = []
     for number in range(probabilities.shape[1]):
         guess, truth = predicted[:, number].long(), targets[:, number].long()
-        right = int((guess == truth).sum())
+        correct = int((guess == truth).sum())
         rows.append({"name": _column(task, number), "samples": len(truth), "positive": int(truth.sum()),
-                     "right": right, "accuracy": right / len(truth),
+                     "correct": correct, "accuracy": correct / len(truth),
                      "precision": float(of_classes.binary_precision(guess, truth)),
                      "recall": float(of_classes.binary_recall(guess, truth)) if truth.any() else None,
                      "f1": float(of_classes.binary_f1_score(guess, truth)) if truth.any() else None,
@@ -89,17 +89,17 @@ def _values(task: Task, predicted: Tensor, targets: Tensor) -> list[dict[str, An
     return rows
 
 
-def _ranking(scores: Tensor, there: Tensor) -> dict[str, float | None]:
-    """How well a class's probabilities set its samples apart from the others."""
-    if not there.any() or there.all():
+def _ranking(scores: Tensor, positive: Tensor) -> dict[str, float | None]:
+    """How well the probabilities of a class separate its samples from the others."""
+    if not positive.any() or positive.all():
         return {"auroc": None, "average_precision": None}
-    truth = there.long()
+    truth = positive.long()
     return {"auroc": float(of_classes.binary_auroc(scores, truth)),
             "average_precision": float(of_classes.binary_average_precision(scores, truth))}
 
 
 def _column(task: Task, number: int) -> str:
-    return task.columns[number] if number < len(task.columns) else str(number)
+    return task.output_names[number] if number < len(task.output_names) else str(number)
 
 
 def _mean(values: Any) -> float:
@@ -108,17 +108,17 @@ def _mean(values: Any) -> float:
 
 
 def _means(rows: Sequence[dict[str, Any]], *names: str) -> dict[str, float]:
-    """The mean of a column over the rows in which it is defined."""
+    """The mean of each column over the rows in which it is defined."""
     return {name: _mean(row[name] for row in rows) for name in names}
 
 
 def _plain(metrics: dict[str, float]) -> dict[str, float | None]:
-    """As JSON can say it: None for what is no finite number."""
+    """For JSON: None in place of NaN and Inf."""
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def as_text(found: Metrics, *, most: int | None = MOST) -> str:
-    """The metrics as lines of some 80 columns. Of more than `most` classes, those that are worst."""
+    """The metrics as lines of at most 80 columns. If there are more than `most` classes, the worst of them."""
     metrics = [(name.replace("_", " "), _number(value)) for name, value in found.metrics.items()]
     lines = aligned(metrics)
     rows = found.classes
@@ -137,15 +137,16 @@ def _table(kind: str, rows: Sequence[dict[str, Any]]) -> list[str]:
         cells += [[row["name"], *(_number(row[name]) for name in columns)] for row in rows]
     else:
         columns = ["precision", "recall", "f1", "auroc"]
-        cells = [["class" if kind == "classification" else "label", "right", *columns]]
-        cells += [[row["name"], right(row), *(_number(row[name]) for name in columns)] for row in rows]
+        cells = [["class" if kind == "classification" else "label", "correct", *columns]]
+        cells += [[row["name"], _correct(row), *(_number(row[name]) for name in columns)] for row in rows]
     cells = [[_shortened(line[0]), *line[1:]] for line in cells]
     return aligned(cells, right=range(1 if kind == "regression" else 2, len(cells[0])))
 
 
-def right(row: dict[str, Any]) -> str:
-    """How much of a class was recognised: 82% (826/1000)."""
-    return f"{row['right'] / row['samples']:.0%} ({row['right']}/{row['samples']})" if row["samples"] else "no sample"
+def _correct(row: dict[str, Any]) -> str:
+    """How many samples of a class were predicted correctly: 82% (826/1000)."""
+    correct, samples = row["correct"], row["samples"]
+    return f"{correct / samples:.0%} ({correct}/{samples})" if samples else "no sample"
 
 
 def _shortened(name: str, most: int = 28) -> str:

@@ -1,7 +1,7 @@
-"""The pictures of an evaluated set: confusion matrix, ROC and precision-recall curves, predicted against actual values.
+"""Plots of an evaluated set: confusion matrix, ROC and precision-recall curves, predicted against actual values.
 
-Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), which the colour-blind tell apart, together with
-line styles; matrices use one hue from light to dark.
+Curves use the colours of Okabe and Ito (https://jfly.uni-koeln.de/color/), which colour-blind readers can tell apart,
+and line styles; matrices use one hue from light to dark.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ from drumbeat.trainers.tasks import Results, Task
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", "-.", ":")
 FEW = 7
-"""Classes that get a curve in a colour of their own."""
+"""The number of classes whose curves have their own colours."""
 GRAY = 100
-"""Curves of the other classes, at most."""
+"""The largest number of gray curves, for the other classes."""
 WRITTEN = 25
-"""Classes up to which a confusion matrix has its counts written in."""
+"""The largest number of classes for which a confusion matrix shows its counts."""
 NAMED = 60
-"""Classes up to which each row of a confusion matrix is named; beyond, every so many."""
+"""The largest number of rows of a confusion matrix that are labelled; with more classes, every n-th row is."""
 POINTS = 2000
-"""Points of a curve that are drawn."""
+"""The largest number of points in a drawn curve."""
 
 
 def draw(task: Task, results: Results, found: Metrics, folder: Path) -> list[Path]:
-    """Writes the pictures that fit the task into a folder; the files. `found` are the metrics of the results."""
+    """Writes the plots for this kind of task into a folder. Returns their files. `found` are the metrics of the
+    results."""
     if task.kind == "regression":
         return [_scatter(task, results, found, folder / "scatter.png")]
     files = []
@@ -51,7 +52,7 @@ def draw(task: Task, results: Results, found: Metrics, folder: Path) -> list[Pat
 
 @contextmanager
 def _picture(file: Path, width: float, height: float, *, panels: tuple[int, int] = (1, 1)) -> Iterator[Any]:
-    """Axes to draw on, saved at the end; one for each panel where there are several."""
+    """Axes to draw on, one for each panel; saved at the end."""
     with matplotlib.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
                                 "axes.titlesize": 11, "axes.grid": False}):
         figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
@@ -61,7 +62,7 @@ def _picture(file: Path, width: float, height: float, *, panels: tuple[int, int]
 
 
 def _confusion(counts: Any, names: Sequence[str], file: Path) -> Path:
-    """Rows by actual class, coloured by the share of the class that was taken for each."""
+    """A row for each actual class, coloured by the fraction of the class that was predicted as each class."""
     count = len(names)
     totals = counts.sum(1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
@@ -76,7 +77,7 @@ def _confusion(counts: Any, names: Sequence[str], file: Path) -> Path:
         axes.set_xticks(ticks, [names[tick] for tick in ticks], fontsize=small, rotation=0 if upright else 90)
         axes.set_yticks(ticks, [names[tick] for tick in ticks], fontsize=small)
         axes.set(xlabel="predicted", ylabel="actual", title="Confusion matrix")
-        axes.figure.colorbar(drawn, ax=axes, label="share of the actual class", fraction=0.046, pad=0.03)
+        axes.figure.colorbar(drawn, ax=axes, label="fraction of the actual class", fraction=0.046, pad=0.03)
         axes.spines[:].set_visible(False)
         if count <= WRITTEN:
             for row, column in np.argwhere(counts >= 0):
@@ -88,45 +89,46 @@ def _confusion(counts: Any, names: Sequence[str], file: Path) -> Path:
 
 
 def _curves(task: Task, results: Results, found: Metrics, file: Path, *, roc: bool) -> Path:
-    """A curve for each class against all others; of two classes, for the second. Beyond `FEW`, those with the lowest
-    figures are in colour and the others gray."""
+    """A curve for each class against all others; of two classes, only for the second. With more than `FEW` classes,
+    those with the lowest metric are in colour and the others are gray."""
     probabilities = task.probabilities(results.outputs)
     assert probabilities is not None
-    figure, word = ("auroc", "AUROC") if roc else ("average_precision", "average precision")
+    metric, title = ("auroc", "AUROC") if roc else ("average_precision", "average precision")
     rows = list(enumerate(found.classes))
     if task.kind == "classification" and len(rows) == 2:
         rows = rows[1:]
-    rows = [(number, row) for number, row in rows if row[figure] is not None]
-    by_figure = sorted(rows, key=lambda pair: pair[1][figure])
-    shown, others = {number for number, _ in by_figure[:FEW]}, by_figure[FEW:]
+    rows = [(number, row) for number, row in rows if row[metric] is not None]
+    by_metric = sorted(rows, key=lambda pair: pair[1][metric])
+    shown, others = {number for number, _ in by_metric[:FEW]}, by_metric[FEW:]
     with _picture(file, 5.8, 5.8 if len(shown) <= 3 else 6.2) as axes:
-        for number, row in [*others[::-(-len(others) // GRAY) or 1], *by_figure[:FEW]]:  # the gray ones lie below
+        gray = others[::-(-len(others) // GRAY) or 1]
+        for number, row in [*gray, *by_metric[:FEW]]:  # gray curves first, so that they are drawn below
             truth = (results.targets == number if task.kind == "classification"
                      else results.targets.view_as(probabilities)[:, number]).long()
             across, up = _curve(probabilities[:, number], truth, roc=roc)
             place = sorted(shown).index(number) if number in shown else -1
             look = {"color": "#BBBBBB", "linewidth": 0.6} if place < 0 else {
                 "color": COLOURS[place % len(COLOURS)], "linestyle": STYLES[place % len(STYLES)], "linewidth": 1.8,
-                "label": f"{_fitting(row['name'], 22)}  {row[figure]:.3f}"}
+                "label": f"{_fitting(row['name'], 22)}  {row[metric]:.3f}"}
             axes.plot(across, up, **look)
         if others:
-            axes.plot([], [], color="#BBBBBB", label=f"{'some of ' * (len(others) > GRAY)}{len(others)} others")
+            axes.plot([], [], color="#BBBBBB", label=f"{'some of ' * (len(others) > GRAY)}{len(others)} other classes")
         if roc:
             axes.plot([0, 1], [0, 1], color="#888888", linewidth=0.8, linestyle=(0, (1, 3)), label="chance")
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal",
                  xlabel="false positive rate" if roc else "recall",
                  ylabel="true positive rate (recall)" if roc else "precision",
-                 title="ROC curve" if roc else "Precision and recall")
+                 title="ROC curve" if roc else "Precision-recall curve")
         axes.grid(color="#E6E6E6", linewidth=0.6)
         axes.set_axisbelow(True)
         worst = " (lowest)" if others else ""
-        axes.figure.legend(title=f"{word}{worst}", loc="outside lower center", ncols=2 if len(shown) < 4 else 3,
-                           fontsize=8, title_fontsize=8, frameon=False)  # below, where no curve is
+        axes.figure.legend(title=f"{title}{worst}", loc="outside lower center", ncols=2 if len(shown) < 4 else 3,
+                           fontsize=8, title_fontsize=8, frameon=False)  # outside, so that it covers no curve
     return file
 
 
 def _curve(scores: Tensor, truth: Tensor, *, roc: bool) -> tuple[Any, Any]:
-    """A class's curve as numpy arrays: of many points, `POINTS` that lie equally far apart along it."""
+    """The curve of a class as numpy arrays: at most `POINTS` points, equally spaced along the curve."""
     if roc:
         across, up, _ = binary_roc(scores, truth)
     else:
@@ -137,8 +139,8 @@ def _curve(scores: Tensor, truth: Tensor, *, roc: bool) -> tuple[Any, Any]:
 
 
 def _scatter(task: Task, results: Results, found: Metrics, file: Path) -> Path:
-    """Predicted against actual, a panel for each value, at most six."""
-    predicted = task.predicted(results.outputs).numpy()
+    """Predicted against actual values: a panel for each of at most six values."""
+    predicted = task.predictions(results.outputs).numpy()
     targets = results.targets.view(predicted.shape).numpy()
     rows = found.classes[:6]
     wide = 2 if len(rows) == 4 else min(3, len(rows))
@@ -165,6 +167,6 @@ def _scatter(task: Task, results: Results, found: Metrics, file: Path) -> Path:
 
 
 def _fitting(name: str, most: int) -> str:
-    """A name cut to so many characters, and free of what matplotlib takes for mathematics."""
+    """A name cut to `most` characters, with `$` escaped, because matplotlib would read it as mathematics."""
     short = name if len(name) <= most else f"{name[:most - 1]}…"
     return short.replace("$", r"\$")

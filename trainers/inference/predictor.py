@@ -1,10 +1,10 @@
-"""What a run's model makes of new images or texts: a call on them.
+"""Inference: a run's model applied to new images or texts.
 
     from drumbeat.trainers.inference.predictor import Predictor
     predictor = Predictor.from_run("runs/resnet50_xray/latest")
-    predictor([Image.open("a.jpg"), array, "b.png"])[0].answer      # 'PNEUMONIA'
+    predictor([Image.open("a.jpg"), array, "b.png"])[0].prediction      # 'PNEUMONIA'
 
-A sample goes through the transforms of the run's evaluation, and comes out as it does there.
+Samples go through the transforms of the run's evaluation, so the outputs are the same as there.
 """
 
 from __future__ import annotations
@@ -26,57 +26,59 @@ from drumbeat.configs.schema import Config
 from drumbeat.data.images import UNREADABLE
 from drumbeat.data.loader import Batch, BatchFetcher, Samples, batches, chunks, error_message
 from drumbeat.trainers.build import build_forward, loader_workers
-from drumbeat.trainers.evaluate import judging
+from drumbeat.trainers.evaluate import evaluation_mode
 from drumbeat.trainers.inference.inputs import Images, Item, texts
 from drumbeat.trainers.inference.load import good_checkpoint, load_model
-from drumbeat.trainers.inference.preprocessing import AsImages, how_it_reads
-from drumbeat.trainers.inference.tables import headings
+from drumbeat.trainers.inference.preprocessing import ImageFormat, build_preprocessing
+from drumbeat.trainers.inference.tables import output_names
 from drumbeat.trainers.world import World
 
 
 class Prediction(NamedTuple):
-    """What the model makes of a sample."""
+    """The prediction for one sample."""
 
-    answer: str
-    """In words: the class, the labels, the values."""
+    prediction: str
+    """The class, labels or values as text."""
     values: dict[str, float]
-    """The probability of each class or label; or the values."""
+    """The probability of each class or label; for a regression, the values."""
 
 
-class Predicted(NamedTuple):
-    """The outputs for those items that could be read."""
+class Outputs(NamedTuple):
+    """The model's outputs for the items that could be read."""
 
     outputs: Tensor
     """float32 [n, ...]."""
     items: list[Item]
     unreadable: list[str]
-    """Why the others could not be."""
+    """For each of the other items, why it could not be read."""
 
 
 class Predictor:
-    """A run's model, ready to be asked."""
+    """A run's model, loaded for inference."""
 
     def __init__(self, config: Config, path: Path, device: torch.device) -> None:
-        """Takes the checkpoint in the folder `path`. The training set is asked how its samples are read; where it is
-        not there, the config must tell. Raises a `UserError` where it does not."""
+        """Loads the checkpoint in the folder `path`. Samples are read as the training set reads them; if it is not on
+        this machine, as the config says. Raises a `UserError`."""
         self.config, self.path = config, path
-        reading = how_it_reads(config, path)
-        self.task, self.like, self.transforms = reading.task, reading.like, reading.transforms
+        preprocessing = build_preprocessing(config, path)
+        self.task, self.transforms = preprocessing.task, preprocessing.transforms
+        self.sample_format = preprocessing.sample_format
         self.model = load_model(config, path, device)
         world = World(rank=0, local_rank=0, size=1, device=device)
         self.forward = build_forward(config, world.device)
 
     @classmethod
     def from_run(cls, run: str | Path, checkpoint: str | None = None, device: str = "cpu") -> Predictor:
-        """The predictor of a run's folder, with its best weights, or the last or a step's. Raises a `UserError`."""
+        """The predictor for a run's folder. `checkpoint` is "best" (the default), "last" or a step. Raises a
+        `UserError`."""
         folder = RunDir(Path(run).absolute())
         if not folder.config.is_file():
-            raise RunError(Fault(what="this is not the folder of a run", where=str(run)))
+            raise RunError(Fault(what="this is not a run folder", where=str(run)))
         return cls(read(folder.config), good_checkpoint(folder, checkpoint)[0], torch.device(device))
 
     @property
     def reads_texts(self) -> bool:
-        return not isinstance(self.like, AsImages)
+        return not isinstance(self.sample_format, ImageFormat)
 
     def __call__(self, values: Sequence[Any]) -> list[Prediction]:
         """Images (PIL, uint8 arrays [H, W] or [H, W, 3], tensors [C, H, W], paths) or texts -> a prediction for each.
@@ -86,27 +88,25 @@ class Predictor:
         found = self.predict([Item(str(number), value) for number, value in enumerate(values)])
         if found.unreadable:
             raise ValueError(found.unreadable[0])
-        names = headings(self.task, found.outputs)
-        numbers = self.task.probabilities(found.outputs)
+        predictions, numbers = self.task.predictions(found.outputs), self.task.probabilities(found.outputs)
+        names = output_names(self.task, found.outputs)
         if numbers is None:
-            numbers = self.task.predicted(found.outputs)
-        else:
-            names = names[1:]
-        answers = map(self.task.named, self.task.predicted(found.outputs))
-        return [Prediction(answer, dict(zip(names, row, strict=True)))
-                for answer, row in zip(answers, numbers.tolist(), strict=True)]
+            numbers, names = predictions, names if len(names) > 1 else ["prediction"]
+        return [Prediction(self.task.to_text(prediction), dict(zip(names, row, strict=True)))
+                for prediction, row in zip(predictions, numbers.tolist(), strict=True)]
 
-    def predict(self, items: Sequence[Item], advance: Callable[[int], None] = lambda count: None) -> Predicted:
-        """The outputs for all items, in the batches of an evaluation; `advance` is told how many are done."""
+    def predict(self, items: Sequence[Item], advance: Callable[[int], None] = lambda count: None) -> Outputs:
+        """The outputs for all items, in batches of the evaluation's size. `advance` is called with the number of items
+        in each batch."""
         with TemporaryDirectory() as folder:
-            reading = _Reading(BatchFetcher(self._samples(items, Path(folder)), indices=lambda positions: positions,
-                                     transforms=self.transforms))
+            fetch = _ReadableBatches(BatchFetcher(self._samples(items, Path(folder)),
+                                                  indices=lambda positions: positions, transforms=self.transforms))
             parts = chunks(len(items), self.config.evaluation.batch_size, rank=0, world_size=1)
             workers = loader_workers(self.config, threads=torch.get_num_threads(), debug=len(parts) < 2)
             outputs, read, unreadable = [], [], []
             try:
-                with judging(self.model, batch_statistics=self.config.evaluation.batch_statistics):
-                    loader: Any = batches(reading, parts, workers=workers, pin_memory=False)  # type: ignore[arg-type]
+                with evaluation_mode(self.model, batch_statistics=self.config.evaluation.batch_statistics):
+                    loader: Any = batches(fetch, parts, workers=workers, pin_memory=False)  # type: ignore[arg-type]
                     for part, (batch, errors) in zip(parts, loader, strict=True):
                         if batch is not None:
                             with self.forward.autocast():
@@ -116,10 +116,10 @@ class Predictor:
                         advance(len(part))
             except RuntimeError as error:
                 raise RunError(_unfit(error, self.path, self.config)) from error
-        return Predicted(torch.cat(outputs) if outputs else torch.empty(0), read, unreadable)
+        return Outputs(torch.cat(outputs) if outputs else torch.empty(0), read, unreadable)
 
     def inputs(self, items: Sequence[Item]) -> Tensor | None:
-        """What the model is shown of some images, before the batch's transforms; None for texts."""
+        """Images as they enter the batch transforms, [n, C, H, W]; None for texts."""
         if self.reads_texts:
             return None
         fetch = BatchFetcher(self._samples(items, Path()), indices=lambda positions: positions,
@@ -128,23 +128,23 @@ class Predictor:
         return inputs if isinstance(inputs, Tensor) and inputs.dim() == 4 else None
 
     def _samples(self, items: Sequence[Item], folder: Path) -> Samples:
-        if isinstance(self.like, AsImages):
-            return Images(items, channels=self.like.channels, short_side=self.like.short_side,
-                          tensors=self.like.tensors)
-        return texts(items, self.like, folder)
+        if isinstance(self.sample_format, ImageFormat):
+            return Images(items, channels=self.sample_format.channels, short_side=self.sample_format.short_side,
+                          tensors=self.sample_format.tensors)
+        return texts(items, self.sample_format, folder)
 
 
 def _unfit(error: RuntimeError, checkpoint: Path, config: Config) -> Fault:
-    """Inputs that the model does not take: of several sizes, or of another than it was trained on."""
-    remedy = "Bring them to the size and kind that the run was trained on."
+    """For inputs that the model cannot take: of different sizes, or not of the size it was trained on."""
+    remedy = "Resize or convert them to what the run was trained on."
     if not config.data.transforms.evaluate:
-        remedy += " Its data.transforms.evaluate is empty, so nothing does that here."
-    return Fault(what=f"the model cannot take this: {error_message(error).strip().splitlines()[0][:200]}",
+        remedy += " Its data.transforms.evaluate is empty, so inputs are not resized here."
+    return Fault(what=f"the model cannot take these inputs: {error_message(error).strip().splitlines()[0][:200]}",
                  where=short(checkpoint), remedy=remedy)
 
 
-class _Reading(Dataset[Any]):
-    """Batches of what can be read, and for each of the others, by position, why it cannot."""
+class _ReadableBatches(Dataset[Any]):
+    """Batches of the samples that can be read and, by position, the error of each that cannot."""
 
     def __init__(self, fetch: BatchFetcher) -> None:
         self.fetch = fetch

@@ -1,4 +1,4 @@
-"""How a run reads its samples, for those who hand it samples of their own."""
+"""How a run reads and transforms its samples, so that inference does the same with new ones."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from drumbeat.data.images import ImageFolder
 from drumbeat.data.loader import Transform
 from drumbeat.data.text import Texts
 from drumbeat.trainers.build import as_computed, build_sets, build_task
-from drumbeat.trainers.inference.load import remembered
+from drumbeat.trainers.inference.load import training_set
 from drumbeat.trainers.target import instantiate
 from drumbeat.trainers.tasks import Task
 
 
 @dataclass(frozen=True)
-class AsImages:
-    """Images as `drumbeat.data.images.read_pixels` reads them."""
+class ImageFormat:
+    """How images are read; see `drumbeat.data.images.read_pixels`."""
 
     channels: int
     short_side: int | None = None
     tensors: bool = False
-    """Whether the run's set gives tensors, uint8 [C, H, W], and not PIL images."""
+    """Whether the training set returns tensors, uint8 [C, H, W], and not PIL images."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
-    """What the outputs mean, how samples are read, and what is done to each."""
+class Preprocessing:
+    """The task, how samples are read, and the transforms of each sample."""
 
     task: Task
-    like: Texts | AsImages
+    sample_format: Texts | ImageFormat
     transforms: Sequence[Transform]
 
 
-def how_it_reads(config: Config, path: Path) -> Reading:
-    """How the training set is read; where that is not there, what the config and the checkpoint in `path` tell of it.
-    Raises `PreflightError` where they do not."""
+def build_preprocessing(config: Config, path: Path) -> Preprocessing:
+    """The preprocessing of the run's evaluation. If the training set is not on this machine, it follows from the config
+    and the checkpoint in `path`. Raises `PreflightError` if they do not suffice."""
     try:
         sets = build_sets(config)
     except PreflightError as error:
@@ -52,37 +52,39 @@ def how_it_reads(config: Config, path: Path) -> Reading:
     samples: Any = sets.train
     while not isinstance(samples, Texts | ImageFolder) and hasattr(samples, "of"):
         samples = samples.of
-    return Reading(task=build_task(config, sets), like=samples if isinstance(samples, Texts) else _as_images(samples),
-                   transforms=sets.evaluate_transforms)
+    sample_format = samples if isinstance(samples, Texts) else _image_format(samples)
+    return Preprocessing(task=build_task(config, sets), sample_format=sample_format,
+                         transforms=sets.evaluate_transforms)
 
 
-def _as_images(samples: Any) -> AsImages:
-    """How a set's images are read: as it says, or as its first sample looks."""
+def _image_format(samples: Any) -> ImageFormat:
+    """How a dataset reads images, by its attributes or by its first sample."""
     if isinstance(samples, ImageFolder):
-        return AsImages(samples.channels, None if samples.short_side == "auto" else samples.short_side)
+        return ImageFormat(samples.channels, None if samples.short_side == "auto" else samples.short_side)
     if getattr(samples, "channels", None) in (1, 3):
-        return AsImages(samples.channels)
+        return ImageFormat(samples.channels)
     value = samples[0][0]
     if isinstance(value, Image.Image):
-        return AsImages(3 if value.mode in ("RGB", "RGBA", "P", "CMYK", "YCbCr") else 1)
+        return ImageFormat(3 if value.mode in ("RGB", "RGBA", "P", "CMYK", "YCbCr") else 1)
     if isinstance(value, Tensor) and value.dim() == 3 and value.dtype == torch.uint8 and value.shape[0] in (1, 3):
-        return AsImages(value.shape[0], tensors=True)
-    raise PreflightError(Fault(what="predicting takes images and texts, and the run's samples are neither",
+        return ImageFormat(value.shape[0], tensors=True)
+    raise PreflightError(Fault(what="predict takes images or texts, and the run's samples are neither",
                                where="data.train", given=type(value).__name__,
-                               remedy="drumbeat evaluate judges the run on its own sets."))
+                               remedy="To evaluate the run on its own sets: drumbeat evaluate"))
 
 
-def _without_data(config: Config, path: Path, error: PreflightError) -> Reading:
-    """The same for image files. A text needs the vocabulary, and that lies beside the training texts."""
+def _without_data(config: Config, path: Path, error: PreflightError) -> Preprocessing:
+    """The same without the training set. Works for image files only: texts need the vocabulary, which is stored beside
+    the training texts."""
     node = innermost(config.data.train)
     if node.get("_target_") not in ("drumbeat.data.ImageFolder", "drumbeat.data.ImageRegression"):
         raise PreflightError(*with_way_out(error.faults, config.data.download_hint, fixed=True)) from None
-    both = config.data.transforms
-    _, transforms, auto = as_computed(config, instantiate(both.train, "data.transforms.train"),
-                                      instantiate(both.evaluate, "data.transforms.evaluate"))
+    _, transforms, auto = as_computed(config, instantiate(config.data.transforms.train, "data.transforms.train"),
+                                      instantiate(config.data.transforms.evaluate, "data.transforms.evaluate"))
     side = node.get("short_side", "auto") if node["_target_"] == "drumbeat.data.ImageFolder" else None
     side = auto if side == "auto" else side
-    told = {"classes": remembered(path).get("classes"), "values": remembered(path).get("value_names")}
-    task = instantiate({**{name: names for name, names in told.items() if names}, **config.task}, "task")
-    return Reading(task=task, like=AsImages(int(node.get("channels", 3)), None if side == "auto" else side),
-                   transforms=transforms)
+    data = training_set(path)
+    names = {"classes": data.get("classes"), "values": data.get("value_names")}
+    task = instantiate({**{name: value for name, value in names.items() if value}, **config.task}, "task")
+    image_format = ImageFormat(int(node.get("channels", 3)), None if side == "auto" else side)
+    return Preprocessing(task=task, sample_format=image_format, transforms=transforms)

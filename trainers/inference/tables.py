@@ -1,4 +1,4 @@
-"""A model's outputs as the rows of a table: the answer in words, and a probability for each class, or the values."""
+"""Predictions as a table: the predicted class and the probability of each class, or the predicted values."""
 
 from __future__ import annotations
 
@@ -13,27 +13,33 @@ from drumbeat.trainers.tasks import Task
 
 
 def headings(task: Task, outputs: Tensor) -> list[str]:
-    """What the columns are called: "prediction", then the classes; of a regression, the values, or "prediction" for a
-    single one."""
+    """The headings of the columns: "prediction" and "probability of CLASS" for each class or label; for a regression
+    "prediction", or "predicted NAME" for each of several values."""
     probabilities = task.probabilities(outputs)
-    width = (task.predicted(outputs) if probabilities is None else probabilities).shape[1]
-    names = [task.columns[number] if number < len(task.columns) else str(number) for number in range(width)]
+    names = output_names(task, outputs)
     if probabilities is not None:
-        return ["prediction", *names]
-    return names if len(names) > 1 else ["prediction"]
+        return ["prediction", *(f"probability of {name}" for name in names)]
+    return [f"predicted {name}" for name in names] if len(names) > 1 else ["prediction"]
+
+
+def output_names(task: Task, outputs: Tensor) -> list[str]:
+    """The names of the classes, labels or values; their numbers if they have no names."""
+    probabilities = task.probabilities(outputs)
+    count = (task.predictions(outputs) if probabilities is None else probabilities).shape[1]
+    return [task.output_names[number] if number < len(task.output_names) else str(number) for number in range(count)]
 
 
 def rows(task: Task, outputs: Tensor) -> list[list[str]]:
-    """The cells under the headings, a row for each sample; probabilities to six places, values as they are."""
-    answers, probabilities = task.predicted(outputs), task.probabilities(outputs)
+    """The cells under the headings, a row for each sample; probabilities to six decimal places."""
+    predictions, probabilities = task.predictions(outputs), task.probabilities(outputs)
     if probabilities is None:
-        return [[f"{value:.7g}" for value in row] for row in answers.flatten(1).tolist()]
-    return [[task.named(answer), *(f"{value:.6f}" for value in row)]
-            for answer, row in zip(answers, probabilities.tolist(), strict=True)]
+        return [[f"{value:.7g}" for value in row] for row in predictions.flatten(1).tolist()]
+    return [[task.to_text(prediction), *(f"{value:.6f}" for value in row)]
+            for prediction, row in zip(predictions, probabilities.tolist(), strict=True)]
 
 
 def write_csv(file: Path, heading: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
-    """Writes a whole table or nothing. Raises OSError."""
+    """Writes a table atomically. Raises `OSError`."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "w", encoding="utf-8", newline="") as opened:

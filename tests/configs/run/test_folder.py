@@ -128,8 +128,8 @@ def test_a_status_says_which_attempt_it_is_of_and_when(tmp_path: Path) -> None:
 
 def test_the_first_reason_to_stop_stands(tmp_path: Path) -> None:
     attempt = RunDir(tmp_path).claim_attempt()
-    attempt.ask_to_stop("stopped")
-    attempt.ask_to_stop("time limit")
+    attempt.request_stop("stopped")
+    attempt.request_stop("time limit")
     assert StopRequest.require(attempt.stop).reason == "stopped"
 
 

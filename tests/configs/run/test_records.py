@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from drumbeat.configs.run import checkpoint_records, plan, records
+from drumbeat.configs.run import checkpoint_records, plan, records, versions
 from drumbeat.configs.run.checkpoint_records import (
     CheckpointFormat,
     CheckpointState,
@@ -40,48 +40,54 @@ from drumbeat.configs.run.records import (
     StopRequest,
     Verdict,
 )
+from drumbeat.configs.run.versions import AttemptVersions, Versions
 from drumbeat.configs.schema import Site
 
 BEST = {"step": 3, "phase": "head", "loss": 0.25, "accuracy": 1.0}
 TOPOLOGY = Topology(nodes=2, ranks_per_node=4, device="cuda", cpus_per_rank=8)
-ALLOCATION = Allocation(job="7", nodes=2, cpus=64, gpus=8, inside=True, restarts=1)
-SPAN = Span(phase=1, first=2**40, steps=3, samples=36, digest=f"{2**64 - 1:016x}", attempt=2, ranks=4)
+ALLOCATION = Allocation(job_id="7", nodes=2, cpus_per_node=64, gpus_per_node=8, in_step=True, restarts=1)
+SPAN = Span(phase=1, first_step=2**40, steps=3, samples=36, digest=f"{2**64 - 1:016x}", attempt=2, world_size=4)
 PROGRESS = Progress(step=7, phase=1, phase_step=2, samples=60, skipped=1, ledger=(SPAN, SPAN), data={"samples": 9},
                     best=BEST, last=BEST, seconds={"training": 1.5})
-TREE = CodeTree(name="lab", folder="/home/me/lab", files=3, bytes=99, commit="0123", changed=1)
+VERSIONS = Versions(drumbeat="0.1.0", python="3.11.2", torch="2.14.1", cuda="13.0", nccl="2.28.9",
+                    device="NVIDIA H100", precision="bf16")
+TREE = CodeTree(name="lab", folder="/home/me/lab", files=3, bytes=99, commit="0123", changed_files=1)
 ALL = [
     Operation(name="cumsum_cuda_kernel", attempt=1, rank=3, line="net.py:7"),
-    Job(where="slurm", id="4711", host="login", process=3, successor="4712", cancelled=True),
+    Job(backend="slurm", id="4711", host="login", pid=3, next_job="4712", cancelled=True),
     Status(state="failed", attempt=3, verdict="rank 1 on n1 was killed", time=1.5),
     Heartbeat(step=1, steps=9, phase="head", phase_step=1, phase_steps=3, epoch=0.5, loss=0.25, samples_per_second=9.5,
-              eta_seconds=8.0, validation={"loss": 0.5}, seconds={"training": 1.0}, gpu={"held": 2**40}, paused="full",
-              time=2.5),
+              eta_seconds=8.0, validation={"loss": 0.5}, seconds={"training": 1.0}, gpu={"peak": 2**40},
+              pause_reason="full", time=2.5),
     Result(steps=9, samples_seen=90, overshoot=2, samples_skipped=1, weights_sha256="ab", last=BEST, best=BEST,
            test={"loss": 0.5}),
     AttemptStart(job="7.0.0", address="n1", port=29500, time=1.0),
     FirstStep(resumed_from=3, time=1.0),
     StopRequest(reason="stopped", time=1.0),
     Saved(state="stopped", step=7),
-    Verdict(outcome="failed", next="restart", words="no", step=3, reason="stopped", rank=1, error="ValueError"),
-    NodeUp(host="n1", interface="ib0", trouble="No route to host", seconds=1.5),
-    NodeDown(code=-9, host="n1", words="it did not begin"),
-    NodeDown(code=None, host="n1"),
-    RankError(rank=1, node="n1", type="ValueError", message="no", step=7, traceback="Traceback", final=True, time=1.0),
+    Verdict(outcome="failed", next="restart", message="no", step=3, reason="stopped", rank=1, error="ValueError"),
+    NodeUp(host="n1", interface="ib0", connection_error="No route to host", connection_seconds=1.5),
+    NodeDown(exit_code=-9, host="n1", message="it did not begin"),
+    NodeDown(exit_code=None, host="n1"),
+    RankError(rank=1, node="n1", type="ValueError", message="no", step=7, traceback="Traceback", user_error=True,
+              time=1.0),
     SPAN, PROGRESS,
-    CheckpointState(progress=PROGRESS, optimizer={"groups": [{"lr": 0.1}]}, scheduler={"last_epoch": 3}),
+    CheckpointState(progress=PROGRESS, optimizer={"groups": [{"lr": 0.1}]}, scheduler={"last_epoch": 3},
+                    versions=VERSIONS),
     FileDigest(bytes=7, sha256="ab"),
     CheckpointFormat(format=1),
     Manifest(format=1, step=7, attempt=2, files={"model.safetensors": FileDigest(bytes=7, sha256="ab")}),
     Metrics(kind="regression", metrics={"mae": None}, classes=[{"name": "x", "r2": None}]),
     EvaluationMetrics(run="20260101-000000-aaaaa", split="test", checkpoint="best weights", step=3, samples=4,
-                      left_out=0, kind="classification", metrics={"loss": 0.5}, classes=[{"name": "cat"}],
+                      unreadable=0, kind="classification", metrics={"loss": 0.5}, classes=[{"name": "cat"}],
                       confusion=[[1, 0], [2, 1]]),
+    VERSIONS, AttemptVersions(versions=VERSIONS, changes=("torch 2.14.1 at the checkpoint, 2.15.0 now",)),
     TREE,
     CodeSnapshot(trees=(TREE,), home="drumbeat/src", folder="lab", python_path=("lab/src",), time=1.0),
     TOPOLOGY, ALLOCATION,
-    JobPlan(run_dir="/runs/x", name="x", where="here", topology=TOPOLOGY, site=Site(partition="gpu", sbatch={"a": 1}),
+    JobPlan(run_dir="/runs/x", name="x", backend="here", topology=TOPOLOGY, site=Site(partition="gpu", sbatch={"a": 1}),
             environment={"OMP_NUM_THREADS": "8"}, folder="/home/me", restarts=3, allocation=ALLOCATION,
-            python="/bin/python"),
+            python="/bin/python", versions=VERSIONS),
 ]
 
 
@@ -94,7 +100,7 @@ def test_what_was_written_is_read_back(tmp_path: Path, record: Record) -> None:
 
 
 def test_every_record_is_tried() -> None:
-    defined = {value for module in (records, checkpoint_records, plan) for value in vars(module).values()
+    defined = {value for module in (records, checkpoint_records, plan, versions) for value in vars(module).values()
                if isinstance(value, type) and issubclass(value, Record)} - {Record}
     assert {type(record) for record in ALL} == defined
 
@@ -121,4 +127,4 @@ def test_progress_counts_steps_and_samples() -> None:
     ("stopped", "leave", "stopped", "stopped"), ("stopped", "leave", "cancelled", "cancelled"),
 ])
 def test_the_state_after_a_verdict(outcome: Outcome, after: Next, reason: str, state: State) -> None:
-    assert Verdict(outcome=outcome, next=after, words="", step=-1, reason=reason).state == state
+    assert Verdict(outcome=outcome, next=after, message="", step=-1, reason=reason).state == state

@@ -25,8 +25,8 @@ def run(tmp_path: Path) -> RunDir:
 
 def test_a_run_that_was_only_planned(run: RunDir) -> None:
     view = View.read(run)
-    assert (view.state, view.verdict, view.ended, view.heard, view.number) == (None, "", False, 0.0, -1)
-    assert (view.where, view.job, view.attempt, view.heartbeat, view.result) == ("local", None, None, None, None)
+    assert (view.state, view.verdict, view.ended, view.last_heartbeat, view.number) == (None, "", False, 0.0, -1)
+    assert (view.backend, view.job, view.attempt, view.heartbeat, view.result) == ("local", None, None, None, None)
 
 
 def test_everything_that_is_there(run: RunDir) -> None:
@@ -36,7 +36,7 @@ def test_everything_that_is_there(run: RunDir) -> None:
     Result(steps=1, samples_seen=2, overshoot=0).write(run.result)
     view = View.read(run)
     assert (view.state, view.verdict, view.ended, view.number) == ("finished", "finished", True, 0)
-    assert (view.where, view.job) == ("slurm", Job(where="slurm", id="4711"))
+    assert (view.backend, view.job) == ("slurm", Job(backend="slurm", id="4711"))
     assert view.result == Result(steps=1, samples_seen=2, overshoot=0)
 
 
@@ -52,13 +52,13 @@ def test_each_file_is_read_once(run: RunDir, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr("drumbeat.configs.run.record.read_object", reading)
     view = View.read(run)
-    assert (view.state, view.ended, view.where, view.verdict) == ("running", False, "local", "")
-    assert view.silence() < 60
-    assert sorted(read) == ["heartbeat.json", "job.json", "plan.json", "result.json", "status.json"]
+    assert (view.state, view.ended, view.backend, view.verdict) == ("running", False, "local", "")
+    assert view.seconds_since_heartbeat() < 60
+    assert sorted(read) == ["heartbeat.json", "job.json", "plan.json", "result.json", "status.json", "versions.json"]
 
 
 def test_a_run_that_starts_again_has_come_as_far_as_before(run: RunDir) -> None:
-    write_heartbeat(run, step=7, paused="the disk is full", ago=30)
+    write_heartbeat(run, step=7, pause_reason="the disk is full", ago=30)
     write_state(run, "running", ago=60)
     assert (View.read(run).state, View.read(run).verdict) == ("paused", "the disk is full")
     run.claim_attempt()
@@ -71,15 +71,15 @@ def test_a_run_that_starts_again_has_come_as_far_as_before(run: RunDir) -> None:
 def test_the_last_sign_of_life_is_that_of_either_file(run: RunDir) -> None:
     write_heartbeat(run, ago=50)
     write_state(run, "running", ago=100)
-    assert 49 < View.read(run).silence() < 60
+    assert 49 < View.read(run).seconds_since_heartbeat() < 60
     write_state(run, "running", ago=10)
-    assert 9 < View.read(run).silence() < 20
+    assert 9 < View.read(run).seconds_since_heartbeat() < 20
     Heartbeat(time=time.time() + 100).write(run.attempt(0).heartbeat)
-    assert View.read(run).silence() == 0, "another machine's clock is ahead"
+    assert View.read(run).seconds_since_heartbeat() == 0, "another machine's clock is ahead"
 
 
 def test_a_run_that_ended_does_not_wait(run: RunDir) -> None:
-    write_heartbeat(run, paused="the disk is full")
+    write_heartbeat(run, pause_reason="the disk is full")
     write_state(run, "failed", "could not save")
     assert (View.read(run).state, View.read(run).verdict) == ("failed", "could not save")
 

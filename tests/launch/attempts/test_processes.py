@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from drumbeat.configs.layers import ROOT
 from drumbeat.launch.attempts.processes import deaf_and_tied, descendants, end_descendants, ignoring_signals
-from tests.launch.node.test_launcher import ROOT, alive, until
+from tests.processes import alive, until
 
 FAMILY = """
 import os, subprocess, sys, time

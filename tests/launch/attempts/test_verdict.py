@@ -60,7 +60,7 @@ def stop(run: RunDir, reason: str, *, slurm: str = "", saved: int | None = None,
          queue: bool = True) -> Verdict:
     """The next attempt is asked to stop, and saves where `saved` says at which step."""
     attempt = run.claim_attempt()
-    attempt.ask_to_stop(reason)
+    attempt.request_stop(reason)
     if saved is not None:
         Saved(state="stopped", step=saved).write(attempt.saved)
     verdict = judge(run, attempt, restarts=restarts, slurm=slurm, queue=queue)
@@ -78,13 +78,13 @@ def test_in_an_allocation_of_the_users_nothing_is_queued_again(run: RunDir, reas
                                                                words: str) -> None:
     for _ in range(5):  # however often: who resumes it knows that the time was short
         verdict = stop(run, reason, slurm=slurm, saved=4, restarts=3, queue=False)
-        assert (verdict.next, verdict.state, verdict.words) == ("leave", "stopped", f"stopped at step 4: {words}")
+        assert (verdict.next, verdict.state, verdict.message) == ("leave", "stopped", f"stopped at step 4: {words}")
 
 
 def test_finished(run: RunDir) -> None:
     attempt = run.claim_attempt()
     Saved(state="finished", step=42).write(attempt.saved)
-    attempt.ask_to_stop("preempted")  # too late
+    attempt.request_stop("preempted")  # too late
     verdict = judge(run, attempt, restarts=3, slurm="preempted")
     assert (verdict.state, verdict.next) == ("finished", "leave")
     verdict.write(attempt.verdict)
@@ -106,13 +106,13 @@ def test_finished(run: RunDir) -> None:
 def test_a_stop_is_for_good_or_for_the_queue(run: RunDir, reason: str, slurm: str, words: str, after: str,
                                             state: str) -> None:
     verdict = stop(run, reason, slurm=slurm, saved=12)
-    assert (verdict.words, verdict.next, verdict.state) == (f"stopped at step 12: {words}", after, state)
+    assert (verdict.message, verdict.next, verdict.state) == (f"stopped at step 12: {words}", after, state)
 
 
 def test_a_stop_without_a_save_says_where_it_goes_on(run: RunDir) -> None:
     checkpoint(run, 9)
     verdict = stop(run, "terminated", slurm="preempted")
-    assert verdict.words == "stopped without a save: preempted; the last checkpoint is of step 9"
+    assert verdict.message == "stopped without a save: preempted; the last checkpoint is of step 9"
     assert verdict.next == "requeue"
 
 
@@ -124,7 +124,8 @@ def test_a_stop_without_a_save_says_where_it_goes_on(run: RunDir) -> None:
     ("ValueError", "boom", "failed"),
 ])
 def test_what_an_exception_means(run: RunDir, kind: str, message: str, words: str) -> None:
-    assert fail(run, kind=kind, message=message).words.startswith(f"rank 1 on n2 {words} at step 7: {kind}: {message}")
+    verdict = fail(run, kind=kind, message=message)
+    assert verdict.message.startswith(f"rank 1 on n2 {words} at step 7: {kind}: {message}")
 
 
 def test_the_rank_that_could_not_say_anything_was_killed(run: RunDir) -> None:
@@ -135,7 +136,7 @@ def test_the_rank_that_could_not_say_anything_was_killed(run: RunDir) -> None:
     for rank in (0, 1):
         write_text(attempt.log(rank), "")
     verdict = judge(run, attempt, restarts=3)
-    assert verdict.words == "rank 1 was killed (SIGKILL; out of memory?) at step 7; there is no checkpoint"
+    assert verdict.message == "rank 1 was killed (SIGKILL; out of memory?) at step 7; there is no checkpoint"
 
 
 ABORTED = """\
@@ -159,10 +160,10 @@ def test_an_error_that_only_torchs_watchdog_saw(run: RunDir) -> None:
           "DistBackendError")
     write_text(attempt.log(1), ABORTED.format(why="CUDA error: device-side assert triggered"))
     write_text(attempt.stacks(1), "step            6\n")
-    NodeDown(code=1, host="n1").write(attempt.down(0))
+    NodeDown(exit_code=1, host="n1").write(attempt.node_down(0))
     write_text(attempt.node_log(0), REPORT.format(rank=1, code=-signal.SIGABRT))
     verdict = judge(run, attempt, restarts=3)
-    assert verdict.words == (
+    assert verdict.message == (
         "rank 1 on n1 used an index out of range on its GPU at step 6: DistBackendError: CUDA error: device-side "
         "assert triggered; look for labels that the model has no class for; on the CPU (--gpus 0) the error names the "
         "line; there is no checkpoint")
@@ -178,11 +179,11 @@ def test_ranks_that_all_only_waited(run: RunDir) -> None:
         for rank in (0, 1):
             write_text(attempt.log(rank), ABORTED.format(why=why))
         write_text(attempt.node_log(0), REPORT.format(rank=1, code=-signal.SIGABRT))
-        NodeDown(code=1, host="n1").write(attempt.down(0))
+        NodeDown(exit_code=1, host="n1").write(attempt.node_down(0))
         verdict = judge(run, attempt, restarts=3)
         verdict.write(attempt.verdict)
         assert verdict.next == after
-        assert verdict.words == (
+        assert verdict.message == (
             f"rank 0 lost the other ranks at step 0: DistBackendError: {why[:-1]}; look at the logs of the others, and "
             "at the network; there is no checkpoint")
 
@@ -193,7 +194,7 @@ def test_a_hang_is_named_before_what_follows_from_it(run: RunDir) -> None:
     for rank, lines in enumerate((20, 10)):
         write_text(attempt.stacks(rank), f"step            7\nThread 0x1 (most recent call first):\n"
                                          f'  File "/home/me/net.py", line {lines} in forward\n')
-    assert judge(run, attempt, restarts=3).words == (
+    assert judge(run, attempt, restarts=3).message == (
         "rank 1 hung at step 7 in forward (net.py:10); the others waited for it; its stacks are in 000/rank1.stacks; "
         "there is no checkpoint")
 
@@ -201,7 +202,7 @@ def test_a_hang_is_named_before_what_follows_from_it(run: RunDir) -> None:
 def test_an_exception(run: RunDir) -> None:
     checkpoint(run, 6)
     verdict = fail(run, message="boom\nand more of it")
-    assert verdict.words == "rank 1 on n2 failed at step 7: ValueError: boom; the last checkpoint is of step 6"
+    assert verdict.message == "rank 1 on n2 failed at step 7: ValueError: boom; the last checkpoint is of step 6"
     assert (verdict.next, verdict.state, verdict.rank) == ("restart", "running", 1)
 
 
@@ -211,7 +212,7 @@ def test_the_rank_that_began_it_is_named(run: RunDir) -> None:
     error(attempt, 0, "[gloo/transport/tcp/pair.cc:545] Read error [10.0.0.1]:32456: Connection reset by peer", 7,
           "RuntimeError")
     error(attempt, 3, "no such picture", 7)
-    assert judge(run, attempt, restarts=3).words == (
+    assert judge(run, attempt, restarts=3).message == (
         "rank 3 on n2 failed at step 7: ValueError: no such picture; there is no checkpoint")
 
 
@@ -219,19 +220,19 @@ def test_a_killed_rank_is_named_from_torchruns_report(run: RunDir) -> None:
     attempt = run.claim_attempt()
     error(attempt, 0, "Connection closed by peer", 7, "RuntimeError")
     for node, (rank, code) in enumerate([(0, 1), (1, -signal.SIGKILL)]):
-        NodeDown(code=1, host=f"n{node + 1}").write(attempt.down(node))
+        NodeDown(exit_code=1, host=f"n{node + 1}").write(attempt.node_down(node))
         write_text(attempt.node_log(node), REPORT.format(rank=rank, code=code))
     verdict = judge(run, attempt, restarts=3)
-    assert verdict.words == "rank 1 on n2 was killed (SIGKILL; out of memory?) at step 7; there is no checkpoint"
+    assert verdict.message == "rank 1 on n2 was killed (SIGKILL; out of memory?) at step 7; there is no checkpoint"
     assert (verdict.rank, verdict.error) == (1, "")
 
 
 def test_an_exception_counts_for_more_than_a_crash_on_the_way_out(run: RunDir) -> None:
     attempt = run.claim_attempt()
     error(attempt, 1)
-    NodeDown(code=1, host="n1").write(attempt.down(0))
+    NodeDown(exit_code=1, host="n1").write(attempt.node_down(0))
     write_text(attempt.node_log(0), REPORT.format(rank=1, code=-signal.SIGSEGV))
-    assert judge(run, attempt, restarts=3).words.startswith("rank 1 on n2 failed at step 7: ValueError: boom")
+    assert judge(run, attempt, restarts=3).message.startswith("rank 1 on n2 failed at step 7: ValueError: boom")
 
 
 @pytest.mark.parametrize(("code", "words"), [
@@ -239,13 +240,13 @@ def test_an_exception_counts_for_more_than_a_crash_on_the_way_out(run: RunDir) -
 ])
 def test_torchrun_itself_failed(run: RunDir, code: int, words: str) -> None:
     attempt = run.claim_attempt()
-    NodeDown(code=None, host="n1").write(attempt.down(0))
-    NodeDown(code=code, host="n2").write(attempt.down(1))
-    assert judge(run, attempt, restarts=3).words == f"torchrun on n2 {words}; there is no checkpoint"
+    NodeDown(exit_code=None, host="n1").write(attempt.node_down(0))
+    NodeDown(exit_code=code, host="n2").write(attempt.node_down(1))
+    assert judge(run, attempt, restarts=3).message == f"torchrun on n2 {words}; there is no checkpoint"
 
 
 def test_nothing_is_known(run: RunDir) -> None:
-    assert fail(run).words == "the ranks ended without a result; there is no checkpoint"
+    assert fail(run).message == "the ranks ended without a result; there is no checkpoint"
 
 
 def test_given_up_after_so_many_failures_in_a_row(run: RunDir) -> None:
@@ -269,7 +270,7 @@ def test_the_same_exception_at_the_same_step_of_the_same_rank_is_enough(run: Run
     assert [fail(run, restarts=9, **other).next for other in others] == ["restart"] * 4
     verdict = fail(run, restarts=9, rank=1, message="the text may differ")
     assert (verdict.next, verdict.state) == ("give up", "failed")
-    assert verdict.words.endswith("; given up: the same again")
+    assert verdict.message.endswith("; given up: the same again")
 
 
 def test_the_same_exception_after_a_newer_checkpoint_is_not_the_same(run: RunDir) -> None:
@@ -290,7 +291,7 @@ def test_a_time_limit_too_short_to_get_ahead_is_given_up(run: RunDir) -> None:
     """It would be queued again for ever."""
     after = [stop(run, "time limit", slurm="preempted", saved=0, restarts=2) for _ in range(3)]
     assert [verdict.next for verdict in after] == ["requeue", "requeue", "give up"]
-    assert after[-1].words == ("stopped at step 0: the job's time limit is near; "
+    assert after[-1].message == ("stopped at step 0: the job's time limit is near; "
                                "given up: 3 times in a row without a newer checkpoint")
     assert after[-1].state == "failed"
 
@@ -323,8 +324,8 @@ def test_an_attempt_without_a_verdict(run: RunDir) -> None:
 
 def test_a_stop_whose_save_failed_says_why(run: RunDir) -> None:
     attempt = run.claim_attempt()
-    attempt.ask_to_stop("stopped")
+    attempt.request_stop("stopped")
     error(attempt, kind="OSError", message="[Errno 28] No space left on device", step=9)
-    assert judge(run, attempt, restarts=3).words == (
+    assert judge(run, attempt, restarts=3).message == (
         "stopped without a save: as asked; there is no checkpoint; "
         "rank 1 on n2 found the disk full at step 9: OSError: [Errno 28] No space left on device")

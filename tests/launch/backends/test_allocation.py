@@ -1,5 +1,5 @@
 """A run in the user's own allocation: what SLURM 22.05 says that there is, what srun is told, and what it does not hear
-of. tests/slurm/test_here.py has the real thing."""
+of. tests/slurm/test_allocation.py has the real thing."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def granted(folder: Path, monkeypatch: pytest.MonkeyPatch, given: str = GIVEN.fo
 def planned(folder: Path, *assignments: str, site: Site | None = None, **has: int) -> JobPlan:
     """The plan of the small config in an allocation of two nodes."""
     around = each_node(Machine.here(), Allocation(
-        job="7", **{"nodes": 2, "cpus": 8, **has}))  # type: ignore[arg-type]
-    return plan_job(config(folder, *assignments), run_dir=Path("/runs/small/RUN"), where="here", machine=around,
+        job_id="7", **{"nodes": 2, "cpus_per_node": 8, **has}))  # type: ignore[arg-type]
+    return plan_job(config(folder, *assignments), run_dir=Path("/runs/small/RUN"), backend="here", machine=around,
                     site=site or Site(), folder=Path("/home/me"))
 
 
@@ -67,16 +67,16 @@ def planned(folder: Path, *assignments: str, site: Site | None = None, **has: in
 ])
 def test_what_each_node_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, cpus: int, gpus: int) -> None:
     granted(tmp_path, monkeypatch, given)
-    assert allocation_around(os.environ) == Allocation(job="7", nodes=2, cpus=cpus, gpus=gpus)
+    assert allocation_around(os.environ) == Allocation(job_id="7", nodes=2, cpus_per_node=cpus, gpus_per_node=gpus)
 
 
-@pytest.mark.parametrize(("step", "inside"), [("", False), ("0", True), ("4294967290", False)])
-def test_a_shell_in_a_step_of_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, inside: bool) -> None:
+@pytest.mark.parametrize(("step", "in_step"), [("", False), ("0", True), ("4294967290", False)])
+def test_a_shell_in_a_job_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, in_step: bool) -> None:
     """But for that of an interactive salloc, which holds nothing."""
     granted(tmp_path, monkeypatch)
     monkeypatch.setenv("SLURM_STEP_ID", step)
-    assert allocation_around(os.environ).inside == inside
-    assert ("--overlap" in InAllocation().request(planned(tmp_path, inside=inside)).text) == inside
+    assert allocation_around(os.environ).in_step == in_step
+    assert ("--overlap" in InAllocation().request(planned(tmp_path, in_step=in_step)).text) == in_step
 
 
 @pytest.mark.parametrize(("script", "given"), [
@@ -99,9 +99,9 @@ def test_an_allocation_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(("assignments", "has", "expected"), [
     ([], {}, (2, 1, "cpu", 8)),
     (["launch.procs=3"], {}, (2, 3, "cpu", 2)),
-    ([], {"gpus": 4}, (2, 4, "cuda", 2)),
-    (["launch.gpus=2", "launch.nodes=1"], {"gpus": 4}, (1, 2, "cuda", 4)),
-    (["launch.gpus=0"], {"gpus": 4}, (2, 1, "cpu", 8)),
+    ([], {"gpus_per_node": 4}, (2, 4, "cuda", 2)),
+    (["launch.gpus=2", "launch.nodes=1"], {"gpus_per_node": 4}, (1, 2, "cuda", 4)),
+    (["launch.gpus=0"], {"gpus_per_node": 4}, (2, 1, "cpu", 8)),
 ])
 def test_which_processes(tmp_path: Path, assignments: list[str], has: dict[str, int],
                          expected: tuple[int, int, str, int]) -> None:
@@ -111,7 +111,7 @@ def test_which_processes(tmp_path: Path, assignments: list[str], has: dict[str, 
 
 @pytest.mark.parametrize(("assignments", "has", "what", "remedy"), [
     (["launch.nodes=3"], {}, "the allocation has 2 nodes", "Use --nodes 2, or ask salloc for more: --nodes=N"),
-    (["launch.gpus=3"], {"gpus": 2}, "a node of the allocation has 2 GPUs",
+    (["launch.gpus=3"], {"gpus_per_node": 2}, "a node of the allocation has 2 GPUs",
      "Use --gpus 2, or --procs N for ranks on the CPU."),
     (["launch.gpus=3"], {}, "a node of the allocation has no GPU",
      "Use --procs N for ranks on the CPU, or ask salloc for some: --gres=gpu:N."),
@@ -131,7 +131,7 @@ def test_gpus_that_slurm_does_not_count(tmp_path: Path) -> None:
 
 def test_cores_for_fewer_ranks_than_there_are(tmp_path: Path) -> None:
     """salloc gives a node one core unless told otherwise."""
-    plan = planned(tmp_path, "launch.procs=4", "launch.cpus_per_rank=2", cpus=1)
+    plan = planned(tmp_path, "launch.procs=4", "launch.cpus_per_rank=2", cpus_per_node=1)
     assert "--cpus-per-task=1 " in InAllocation().request(plan).text
     assert note(plan) == "4 ranks share 1 core on each node; salloc --cpus-per-task=8 gives them their own"
     assert note(planned(tmp_path, "launch.procs=4")) == ""
@@ -141,7 +141,7 @@ def test_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Regenerate it as tests/launch/backends/test_slurm.py says."""
     monkeypatch.delenv("PYTHONPATH")
     site = Site(partition="big", setup=["module load cuda"], environment={"NCCL_DEBUG": "WARN"})
-    text = InAllocation().request(planned(tmp_path, gpus=4, site=site)).text
+    text = InAllocation().request(planned(tmp_path, gpus_per_node=4, site=site)).text
     text = text.replace(sys.executable, "/venv/bin/python").replace(str(ROOT), "/drumbeat")
     if os.environ.get("DRUMBEAT_GOLDEN") == "write":
         (GOLDEN / "here.sh").write_text(text)
@@ -149,7 +149,7 @@ def test_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_plan_is_read_back_the_same(tmp_path: Path) -> None:
-    plan = planned(tmp_path, gpus=4)
+    plan = planned(tmp_path, gpus_per_node=4)
     plan.write(tmp_path / "plan.json")
     assert JobPlan.read(tmp_path / "plan.json") == plan
 

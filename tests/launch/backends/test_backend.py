@@ -12,23 +12,23 @@ import pytest
 
 from drumbeat.configs.errors import LaunchError, RunError
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import Job, Where
+from drumbeat.configs.run.records import BackendName, Job
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.backend import BACKENDS, backend_of
 from drumbeat.launch.plan.job import Machine
 from tests.launch.small import plan
 from tests.runs import write_job, write_plan, write_state
 
-ON_SLURM: tuple[Where, ...] = ("here", "slurm")
-WITHOUT: tuple[Where, ...] = ("debug", "local")
+ON_SLURM: tuple[BackendName, ...] = ("here", "slurm")
+WITHOUT: tuple[BackendName, ...] = ("debug", "local")
 
 
 def test_each_place_has_a_backend_and_a_flag_of_its_own() -> None:
-    assert set(BACKENDS) == set(get_args(Where))
-    assert {where: backend.flag for where, backend in BACKENDS.items()} == {
+    assert set(BACKENDS) == set(get_args(BackendName))
+    assert {name: backend.flag for name, backend in BACKENDS.items()} == {
         "debug": "--debug", "local": "", "here": "--here", "slurm": "--slurm"}
-    assert [where for where, backend in BACKENDS.items() if backend.on_slurm] == list(ON_SLURM)
-    assert [where for where, backend in BACKENDS.items() if not backend.attached] == ["slurm"]
+    assert [name for name, backend in BACKENDS.items() if backend.on_slurm] == list(ON_SLURM)
+    assert [name for name, backend in BACKENDS.items() if not backend.attached] == ["slurm"]
 
 
 def test_what_a_plan_may_use() -> None:
@@ -39,7 +39,7 @@ def test_what_a_plan_may_use() -> None:
 
 
 def test_the_debugged_rank_is_one_whatever_the_config_asks_for(tmp_path: Path) -> None:
-    made = plan(tmp_path, "launch.gpus=4", "launch.nodes=2", where="debug", gpus=2)
+    made = plan(tmp_path, "launch.gpus=4", "launch.nodes=2", backend="debug", gpus=2)
     assert (made.topology.world_size, made.topology.device) == (1, "cuda")
     assert backend_of("debug").layout(made) == {}
     assert backend_of("local").layout(made) == {
@@ -47,17 +47,17 @@ def test_the_debugged_rank_is_one_whatever_the_config_asks_for(tmp_path: Path) -
 
 
 def test_requests_of_this_machine(tmp_path: Path) -> None:
-    text = backend_of("debug").request(plan(tmp_path, where="debug")).text
+    text = backend_of("debug").request(plan(tmp_path, backend="debug")).text
     assert text == "drumbeat.trainers.worker.main('/runs/small/RUN', ATTEMPT)"
     text = backend_of("local").request(plan(tmp_path, "launch.procs=2")).text
     assert text.endswith("--master-port=PORT \\\n  --max-restarts=0 \\\n"
                          "  -m drumbeat.trainers.worker /runs/small/RUN ATTEMPT")
 
 
-@pytest.mark.parametrize(("where", "titles"), [
+@pytest.mark.parametrize(("backend", "titles"), [
     ("debug", ["call"]), ("local", ["command on each node"]), ("slurm", ["command on each node", "sbatch script"])])
-def test_what_a_dry_run_shows_of_it(tmp_path: Path, where: Where, titles: list[str]) -> None:
-    request = backend_of(where).request(plan(tmp_path, "launch.gpus=0", where=where))
+def test_what_a_dry_run_shows_of_it(tmp_path: Path, backend: BackendName, titles: list[str]) -> None:
+    request = backend_of(backend).request(plan(tmp_path, "launch.gpus=0", backend=backend))
     assert [title for title, _ in request.sections] == titles
     assert request.text in request.sections[-1][1]
 
@@ -72,44 +72,44 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
     return run
 
 
-@pytest.mark.parametrize(("where", "host", "label"), [
-    ("debug", "", "debug"), ("local", "", "here"), ("local", "away", "away"), ("debug", "away", "away"),
+@pytest.mark.parametrize(("backend", "host", "label"), [
+    ("debug", "", "debug"), ("local", "", "local"), ("local", "away", "away"), ("debug", "away", "away"),
     ("here", "away", "job 7"), ("slurm", "away", "job 7")])
-def test_where_it_is(run: RunDir, where: Where, host: str, label: str) -> None:
-    write_job(run, where, id="7", host=host or socket.gethostname())
-    assert backend_of(where).label(View.read(run)) == label
+def test_where_it_is(run: RunDir, backend: BackendName, host: str, label: str) -> None:
+    write_job(run, backend, id="7", host=host or socket.gethostname())
+    assert backend_of(backend).label(View.read(run)) == label
 
 
-@pytest.mark.parametrize("where", get_args(Where))
-def test_a_run_that_has_ended_does_not_run(run: RunDir, where: Where) -> None:
+@pytest.mark.parametrize("backend", get_args(BackendName))
+def test_a_run_that_has_ended_does_not_run(run: RunDir, backend: BackendName) -> None:
     """And nobody is asked."""
-    write_job(run, where, id="7", host="away")
-    assert backend_of(where).alive(View.read(run)) != ""
+    write_job(run, backend, id="7", host="away")
+    assert backend_of(backend).alive(View.read(run)) != ""
     write_state(run, "stopped")
-    assert backend_of(where).alive(View.read(run)) == ""
+    assert backend_of(backend).alive(View.read(run)) == ""
 
 
-@pytest.mark.parametrize(("where", "words"), [
+@pytest.mark.parametrize(("backend", "words"), [
     ("debug", "on another machine, away"), ("local", "on another machine, away"),
     ("here", "SLURM does not answer"), ("slurm", "SLURM does not answer")])
-def test_what_cannot_be_reached_cannot_be_cancelled(run: RunDir, where: Where, words: str) -> None:
-    write_job(run, where, id="7", host="away")
+def test_what_cannot_be_reached_cannot_be_cancelled(run: RunDir, backend: BackendName, words: str) -> None:
+    write_job(run, backend, id="7", host="away")
     with pytest.raises(RunError, match=words):
-        backend_of(where).cancel(View.read(run))
+        backend_of(backend).cancel(View.read(run))
     assert not Job.require(run.job).cancelled
 
 
 def test_this_process_is_the_run(tmp_path: Path) -> None:
     """Nothing trains before all is written down."""
-    started = backend_of("debug").submit(backend_of("debug").request(plan(tmp_path, where="debug")))
-    assert (started.id, started.process, started.running()) == (None, os.getpid(), False)
+    started = backend_of("debug").submit(backend_of("debug").request(plan(tmp_path, backend="debug")))
+    assert (started.id, started.pid, started.running()) == (None, os.getpid(), False)
     assert started.work is not None
 
 
 def test_only_slurm_has_to_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     made = plan(tmp_path, "launch.gpus=0")
-    for where in WITHOUT:
-        backend_of(where).require(made)
+    for backend in WITHOUT:
+        backend_of(backend).require(made)
     with pytest.raises(LaunchError, match="there is no SLURM here"):
         backend_of("slurm").require(made)

@@ -62,7 +62,7 @@ def test_a_run_folder_that_the_nodes_would_not_see(mounts: Path, tmp_path: Path,
 
 
 def planned(folder: Path) -> JobPlan:
-    return JobPlan(**vars(plan(folder, "launch.gpus=4", where="slurm", site=SITE)) | {"run_dir": "/home/me/runs/RUN"})
+    return JobPlan(**vars(plan(folder, "launch.gpus=4", backend="slurm", site=SITE)) | {"run_dir": "/home/me/runs/RUN"})
 
 
 def test_sbatch_is_asked_about_the_very_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ CASES = {
 def sbatch_text(folder: Path, name: str) -> str:
     """The script of a case, with what differs between machines replaced."""
     assignments, site = CASES[name]
-    text = Slurm().request(plan(folder, *assignments, where="slurm", site=site)).text
+    text = Slurm().request(plan(folder, *assignments, backend="slurm", site=site)).text
     return text.replace(sys.executable, "/venv/bin/python").replace(str(ROOT), "/drumbeat")
 
 
@@ -63,7 +63,7 @@ def test_sbatch_script_is_valid_shell(tmp_path: Path, name: str) -> None:
 
 
 def test_folders_with_blanks_are_quoted(tmp_path: Path) -> None:
-    planned = plan(tmp_path, "launch.gpus=4", where="slurm")
+    planned = plan(tmp_path, "launch.gpus=4", backend="slurm")
     planned = JobPlan(**vars(planned) | {"run_dir": "/my runs/RUN", "python": "/my venv/python",
                                          "environment": {"PYTHONPATH": "/my code:/here", "PYTHONSAFEPATH": "1"}})
     text = Slurm().request(planned).text
@@ -81,7 +81,7 @@ def fake_slurm(folder: Path, script: str) -> str:
 
 def test_what_is_submitted_is_the_dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", fake_slurm(tmp_path, f'cp "$1" {tmp_path}/submitted; echo "Submitted batch job 4711"'))
-    planned = plan(tmp_path, "launch.gpus=4", "launch.nodes=2", where="slurm", site=SITE)
+    planned = plan(tmp_path, "launch.gpus=4", "launch.nodes=2", backend="slurm", site=SITE)
     planned = JobPlan(**vars(planned) | {"run_dir": str(tmp_path / "run")})
     request = Slurm().request(planned)
     assert Slurm().submit(request).id == "4711"
@@ -95,7 +95,7 @@ def test_the_gpus_of_the_submitting_shell_do_not_reach_a_job(tmp_path: Path, mon
     script = f'echo "${{CUDA_VISIBLE_DEVICES-unset}}" > {tmp_path}/inherited; echo "Submitted batch job 4711"'
     monkeypatch.setenv("PATH", fake_slurm(tmp_path, script))
     for variables, exported in (({}, False), ({"CUDA_VISIBLE_DEVICES": "0,1"}, True)):
-        planned = plan(tmp_path, "launch.gpus=2", where="slurm", site=Site(gpu_flag="none", environment=variables))
+        planned = plan(tmp_path, "launch.gpus=2", backend="slurm", site=Site(gpu_flag="none", environment=variables))
         request = Slurm().request(JobPlan(**vars(planned) | {"run_dir": str(tmp_path / "run")}))
         Slurm().submit(request)
         assert (tmp_path / "inherited").read_text() == "unset\n"
@@ -107,7 +107,7 @@ def test_what_sbatch_answers_is_shown(tmp_path: Path, monkeypatch: pytest.Monkey
                                       capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("PATH", fake_slurm(
         tmp_path, 'echo "sbatch: error: invalid partition specified: big" >&2; exit 1'))
-    planned = JobPlan(**vars(plan(tmp_path, "launch.gpus=4", where="slurm")) | {"run_dir": str(tmp_path / "run")})
+    planned = JobPlan(**vars(plan(tmp_path, "launch.gpus=4", backend="slurm")) | {"run_dir": str(tmp_path / "run")})
     with pytest.raises(LaunchError) as error:
         Slurm().submit(Slurm().request(planned))
     assert str(error.value) == (

@@ -63,9 +63,9 @@ def test_the_version_stands_in_one_place() -> None:
     """The package's metadata take it from there."""
     (stated,) = re.findall(r'^__version__ = "(.+)"$', (ROOT / "src" / "drumbeat" / "__init__.py").read_text(), re.M)
     assert "version" not in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    done = subprocess.run([sys.executable, "-m", "drumbeat", "--version"], capture_output=True, text=True,
-                          check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"drumbeat {stated}\n", "")
+    for program in (["-m", "drumbeat"], [str(ROOT / "launch" / "run.py")]):
+        done = subprocess.run([sys.executable, *program, "--version"], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"drumbeat {stated}\n", "")
 
 
 def test_a_bug_is_not_dressed_up_as_a_users_mistake(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
-"""The drill passes where nothing is lost, and tells what is lost where something is."""
+"""The drill passes if nothing is lost, and says what is lost and which faults it could not inject."""
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -15,35 +16,70 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Result, Status
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.processes import processes_of
+from drumbeat.launch.commands.drill import TYPES
+from drumbeat.launch.drill.faults import FAULTS
+from drumbeat.launch.drill.outcome import Injection, conclusion, exit_code, line
 from tests.tiny import write_config
+from tests.warm import run_python
 
 pytestmark = pytest.mark.slow
 
 
-def drilled(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def run_drill(folder: Path, *words: str, warm: bool = True) -> subprocess.CompletedProcess[str]:
     """`drumbeat drill` of the small experiment, which takes some 250 steps of 10 ms here."""
     command = [sys.executable, "-m", "drumbeat", "drill", str(write_config(folder)), "phases.head.epochs=25",
-               "checkpoints.every_steps=30", "evaluation.batch_size=30", "data.workers=1", "--procs", "2", *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=None)
+               "checkpoints.every_steps=30", "evaluation.batch_size=30", "--procs", "2", *words]
+    return (run_python if warm else subprocess.run)(command, cwd=folder, capture_output=True, text=True,
+                                                    env=os.environ | {"COLUMNS": "80"})
 
 
-@pytest.mark.parametrize(("kills", "seed"), [("9", "1"), ("3", None)], ids=["every kind", "any three"])
-def test_nothing_is_lost(tmp_path: Path, kills: str, seed: str | None) -> None:
+@pytest.mark.parametrize(("count", "seed"), [("9", "1"), ("3", None)], ids=["every type", "any three"])
+def test_nothing_is_lost(tmp_path: Path, count: str, seed: str | None) -> None:
     seed = seed or str(random.randrange(10**6))
-    done = drilled(tmp_path, "--kills", kills, "--seed", seed)
+    done = run_drill(tmp_path, "--faults", count, "--seed", seed, "data.workers=1", warm=count == "3")
     assert done.returncode == 0, f"seed {seed}\n{done.stdout}\n{done.stderr}"
     lines = done.stdout.splitlines()
     assert lines[0] == f"drill      seed {seed}"
-    assert "nothing lost" in done.stdout
+    assert f"faults         {count} of {count} injected; 2 of 2 changes of the number of ranks\n" in done.stdout
+    assert lines[-1] == "nothing lost: the same weights bit for bit, the same samples, each step once in the curves"
+    assert max(len(line) for line in lines[:-1]) <= 80
     runs = sorted((tmp_path / "runs" / "tiny-drill").glob("2*"))
     assert len(runs) == 3
     assert [Status.require(run / "status.json").state for run in runs] == ["finished"] * 3
     assert not any(processes_of(View.read(RunDir(run))) for run in runs)
 
 
-def test_a_difference_is_told(tmp_path: Path) -> None:
-    """Of two runs that differ in the seed, held against each other as the drill does it."""
-    from drumbeat.launch.drill.drill import _compare
+def test_a_fault_that_cannot_be_injected_is_not_a_success(tmp_path: Path) -> None:
+    """There is no loader worker to kill."""
+    done = run_drill(tmp_path, "--faults", "1", "--only", "loader", "data.workers=0")
+    assert done.returncode == 3, f"{done.stdout}\n{done.stderr}"
+    assert "SIGKILL to a loader worker      not injected: " in done.stdout
+    assert "faults         0 of 1 injected; 2 of 2 changes of the number of ranks\n" in done.stdout
+    end = done.stdout.partition("NOT ALL PROVEN")[2]
+    assert end.startswith(": nothing was lost, but not all faults were injected\nproven         stop, resume on 1 rank")
+    assert "\nnot proven     SIGKILL to a loader worker: " in end
+    assert "nothing lost:" not in done.stdout
+
+
+def test_the_command_names_all_types() -> None:
+    assert tuple(FAULTS) == TYPES
+
+
+def test_the_exit_code_tells_lost_from_not_proven() -> None:
+    done, missing = Injection(name="rank", description="SIGKILL to a rank"), Injection(
+        name="disk", description="disk full while saving", not_injected="the run finished before")
+    assert exit_code([], [done]) == 0
+    assert exit_code(["x"], [done, missing]) == 1
+    assert exit_code([], [done, missing]) == 3
+    assert conclusion([], [done, missing], []) == [
+        "NOT ALL PROVEN: nothing was lost, but not all faults were injected", "proven         SIGKILL to a rank",
+        "not proven     disk full while saving: the run finished before"]
+    assert " ".join(line(2, missing).split()) == "2 disk full while saving not injected: the run finished before"
+
+
+def test_a_difference_is_reported(tmp_path: Path) -> None:
+    """Of two runs that differ in the seed, compared as the drill does it."""
+    from drumbeat.launch.drill.drill import _differences
     from tests.tiny import drumbeat, latest
 
     config = str(write_config(tmp_path))
@@ -51,12 +87,12 @@ def test_a_difference_is_told(tmp_path: Path) -> None:
     first = latest(tmp_path)
     drumbeat(tmp_path, config, "--debug", "phases.head.epochs=0.5", "phases.finetune.epochs=0.5", "seed=7")
     second = latest(tmp_path)
-    assert _compare(first, first, exact=True) == []
-    told = _compare(second, first, exact=True)
-    assert any("weights_sha256" in line for line in told)
-    assert any("curve train/loss: other values" in line for line in told)
+    assert _differences(first, first, exact=True) == []
+    differences = _differences(second, first, exact=True)
+    assert any("weights_sha256" in line for line in differences)
+    assert any("curve train/loss: other values" in line for line in differences)
     replace(Result.require(second.result), steps=3).write(second.result)
-    assert any("3 steps and" in line for line in _compare(second, first, exact=False))
+    assert any("3 steps and" in line for line in _differences(second, first, exact=False))
 
 
 def test_a_config_that_cannot_start_is_one_screen(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
-"""What launchers that are started once more find out about the attempt before. tests/slurm/test_succession.py has the
-rest, on real clusters."""
+"""What launchers that are started once more find out about the attempt before. The rest, on real clusters, is in
+tests/slurm/test_requeue_and_handover.py."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from drumbeat.launch.node.handover import look_back
 from drumbeat.launch.slurm.job import SlurmJob
 from tests.launch.small import plan
 
-LEAVE = Verdict(outcome="stopped", next="leave", words="stopped at step 1: preempted", step=1)
+LEAVE = Verdict(outcome="stopped", next="leave", message="stopped at step 1: preempted", step=1)
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def test_all_meet_at_the_port_that_is_free_again_afterwards(attempt: Attempt) ->
 
 
 def test_who_does_not_come_is_named(attempt: Attempt) -> None:
-    NodeUp(host="n2", interface="ib0", trouble="No route to host").write(attempt.present(1))
+    NodeUp(host="n2", interface="ib0", connection_error="No route to host").write(attempt.node_up(1))
     port = AttemptStart.require(attempt.launch).port
     assert meet(attempt, 0, 3, never) == (
         f"n2 does not reach 127.0.0.1:{port}: No route to host; node 2 does not reach 127.0.0.1:{port}: "
@@ -63,7 +63,7 @@ def test_who_does_not_come_is_named(attempt: Attempt) -> None:
 def test_who_cannot_come_says_why(attempt: Attempt) -> None:
     port = AttemptStart.require(attempt.launch).port
     assert meet(attempt, 1, 2, never) == f"127.0.0.1 does not reach 127.0.0.1:{port} through lo: Connection refused"
-    assert NodeUp.require(attempt.present(1)).trouble == "Connection refused"
+    assert NodeUp.require(attempt.node_up(1)).connection_error == "Connection refused"
 
 
 def test_strangers_are_neither_welcome_nor_followed(attempt: Attempt) -> None:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -27,6 +26,7 @@ from drumbeat.launch.attempts.processes import descendants
 from drumbeat.launch.backends.contract import Request
 from drumbeat.launch.backends.local import Local
 from tests.launch import standin
+from tests.processes import alive, until
 from tests.runs import write_plan
 from tests.tiny import drumbeat, latest, write_config
 
@@ -41,8 +41,10 @@ from drumbeat.configs.run.plan import JobPlan
 drumbeat.launch.node.launcher.FIRST_PATIENCE = float(sys.argv[4])
 drumbeat.launch.node.launcher.LEAVE_PATIENCE = 0.5
 run = RunDir(Path(sys.argv[1]))
+end = run.path / "standin" / "end"
+drumbeat.launch.node.launcher.Launcher.end = property(
+    lambda self: float(end.read_text()) if end.exists() else float(sys.argv[3]), lambda self, value: None)
 launcher = drumbeat.launch.node.launcher.Launcher(run, JobPlan.require(run.plan), node=int(sys.argv[2]))
-launcher.end = float(sys.argv[3])
 print(launcher.run_attempts())
 """
 
@@ -51,13 +53,6 @@ import sys
 from drumbeat.launch.node.node import Node
 Node(sys.argv[1])()
 """
-
-
-def until(reached: Callable[[], Any], seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 class Stage:
@@ -108,12 +103,6 @@ class Stage:
         return [pid for pid in self.seen if alive(pid)]
 
 
-def alive(pid: int) -> bool:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
-
-
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Callable[..., Stage]]:
     made: list[Stage] = []
@@ -154,8 +143,8 @@ def test_a_rank_or_torchrun_killed_means_a_restart_in_place(stage: Callable[...,
     assert not [pid for pid in before.values() if alive(pid)]
     here.finish()
     assert here.end() == ["leave"]
-    host = NodeDown.require(here.run.attempt(0).down(0)).host
-    assert (here.verdict(0).words, here.verdict(0).next) == (words.format(host=host), "restart")
+    host = NodeDown.require(here.run.attempt(0).node_down(0)).host
+    assert (here.verdict(0).message, here.verdict(0).next) == (words.format(host=host), "restart")
     ports = [AttemptStart.require(here.run.attempt(number).launch).port for number in (0, 1)]
     assert ports[0] != ports[1]
     assert here.state() == "finished"
@@ -189,7 +178,7 @@ def test_the_reason_for_a_restart_stays_while_the_next_attempt_runs(stage: Calla
     os.kill(here.up()["rank1"], signal.SIGKILL)
     here.up(1)
     status = Status.require(here.run.status)
-    assert (status.state, status.attempt, status.verdict) == ("running", 1, here.verdict(0).words)
+    assert (status.state, status.attempt, status.verdict) == ("running", 1, here.verdict(0).message)
     here.finish()
     assert here.end() == ["leave"]
 
@@ -200,7 +189,7 @@ def test_sigterm_asks_for_a_save(stage: Callable[..., Stage]) -> None:
     here.up()
     here.launchers[0].send_signal(signal.SIGTERM)
     assert here.end() == ["leave"]
-    assert (here.state(), here.verdict(0).words) == ("stopped", "stopped at step 1: SIGTERM")
+    assert (here.state(), here.verdict(0).message) == ("stopped", "stopped at step 1: SIGTERM")
 
 
 def test_only_the_launcher_hears_signals(stage: Callable[..., Stage]) -> None:
@@ -212,16 +201,17 @@ def test_only_the_launcher_hears_signals(stage: Callable[..., Stage]) -> None:
             os.kill(pid, number)
     here.launchers[0].send_signal(signal.SIGUSR2)
     assert here.end() == ["leave"]
-    assert here.verdict(0).words == "stopped at step 1: the job's time limit is near"
+    assert here.verdict(0).message == "stopped at step 1: the job's time limit is near"
     assert standin.heard(here.run.path) == {}
 
 
 def test_the_clock_asks_for_a_save(stage: Callable[..., Stage]) -> None:
     here = stage()
-    here.launch(end=time.time() + Site().signal_seconds + 8)
+    here.launch()
     here.up()
+    (here.run.path / "standin" / "end").write_text(str(time.time() + Site().signal_seconds + 0.5))
     assert here.end() == ["leave"]
-    assert here.verdict(0).words == "stopped at step 1: the job's time limit is near"
+    assert here.verdict(0).message == "stopped at step 1: the job's time limit is near"
 
 
 def test_a_save_that_hangs_does_not_outlast_the_time_limit(stage: Callable[..., Stage]) -> None:
@@ -231,7 +221,7 @@ def test_a_save_that_hangs_does_not_outlast_the_time_limit(stage: Callable[..., 
     here.launch(end=time.time() + 3)
     assert here.end() == ["leave"]
     assert here.left() == []
-    assert here.verdict(0).words == (
+    assert here.verdict(0).message == (
         "stopped without a save: the job's time limit is near; there is no checkpoint")
 
 
@@ -250,10 +240,10 @@ def test_a_stop_ahead_of_the_start_starts_nothing(stage: Callable[..., Stage]) -
     here = stage()
     before = here.run.claim_attempt()
     AttemptStart(job="7.0", address="n1", port=1).write(before.launch)
-    before.ask_to_stop("stopped")
+    before.request_stop("stopped")
     here.launch()
     assert here.end() == ["leave"]
-    assert here.verdict(1).words == "stopped without a save: as asked; there is no checkpoint"
+    assert here.verdict(1).message == "stopped without a save: as asked; there is no checkpoint"
     assert standin.pids(here.run.path, 1) == {}
     assert here.state() == "stopped"
 
@@ -262,7 +252,7 @@ def test_a_stop_of_an_earlier_job_does_not_stop_this_one(stage: Callable[..., St
     here = stage()
     before = here.run.claim_attempt()
     AttemptStart(job="6.0", address="n1", port=1).write(before.launch)
-    before.ask_to_stop("stopped")
+    before.request_stop("stopped")
     here.finish()
     here.launch()
     assert here.end() == ["leave"]
@@ -278,8 +268,8 @@ def test_two_nodes_take_the_next_attempt_together(stage: Callable[..., Stage]) -
     assert not [pid for pid in before.values() if alive(pid)]
     here.finish()
     assert here.end() == ["leave", "leave"]
-    assert [NodeDown.require(here.run.attempt(0).down(node)).code for node in (0, 1)] == [None, 1]
-    assert here.verdict(0).words.startswith("rank 1 on ")
+    assert [NodeDown.require(here.run.attempt(0).node_down(node)).exit_code for node in (0, 1)] == [None, 1]
+    assert here.verdict(0).message.startswith("rank 1 on ")
     assert here.state() == "finished"
 
 
@@ -289,7 +279,7 @@ def test_the_run_is_given_up_on_all_nodes(stage: Callable[..., Stage]) -> None:
     here.launch()
     assert here.end() == ["give up", "give up"]
     assert here.state() == "failed"
-    assert here.verdict(1).words == (
+    assert here.verdict(1).message == (
         "rank 1 on here failed at step 3: ValueError: a bad picture; there is no checkpoint; given up: the same again")
     assert here.run.newest_attempt() == here.run.attempt(1)
 
@@ -321,7 +311,7 @@ def test_who_is_overtaken_by_another_job_leaves(stage: Callable[..., Stage]) -> 
     here.run.claim_attempt()
     here.run.write_status("pending", attempt=1)
     assert here.end() == ["leave"]
-    assert here.verdict(0).words == "attempt 1, of another job, has taken over this run"
+    assert here.verdict(0).message == "attempt 1, of another job, has taken over this run"
     assert here.state() == "pending"
     assert here.left() == []
 
@@ -349,7 +339,7 @@ def test_the_end_of_submitits_controller_is_a_stop(stage: Callable[..., Stage]) 
     here.up()
     os.kill(int(job.id or 0), signal.SIGKILL)
     until(lambda: not job.running() and here.run.attempt(0).verdict.exists())
-    assert here.verdict(0).words == "stopped at step 1: SIGTERM"
+    assert here.verdict(0).message == "stopped at step 1: SIGTERM"
     until(lambda: not here.left())
 
 
@@ -367,13 +357,11 @@ def test_a_run_that_is_given_up_is_a_failure_to_submitit(stage: Callable[..., St
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["pt_elastic", "forkserver"])
-def test_whoever_is_killed_nothing_is_left_and_the_same_weights_come_out(tmp_path: Path, victim: str) -> None:
+def test_whoever_is_killed_nothing_is_left_and_the_same_weights_come_out(tmp_path: Path, undisturbed: RunDir,
+                                                                                  victim: str) -> None:
     """The launcher while the ranks start up, the launcher in the first phase, torchrun's agent, which calls itself
     pt_elastic, or the fork server in the second."""
-    (straight := tmp_path / "straight").mkdir()
     config = str(write_config(tmp_path))
-    drumbeat(straight, config, "--procs", "2")
-
     with Detached(tmp_path, config, "--procs", "2", "data.workers=1", "task._target_=tests.tiny.Fuse",
                   f"task.folder={tmp_path}", "task.at=[8,20]", "task.how=hold") as job:
         until(lambda: {"rank0", "rank1"} <= job.called().keys(), seconds=60)
@@ -391,7 +379,7 @@ def test_whoever_is_killed_nothing_is_left_and_the_same_weights_come_out(tmp_pat
     killed = latest(tmp_path)
     verdicts = [Verdict.read(killed.attempt(number).verdict) for number in range(4)]
     assert [verdict.outcome if verdict else None for verdict in verdicts] == [None, None, "failed", "finished"]
-    assert Result.require(killed.result) == Result.require(latest(straight).result)
+    assert Result.require(killed.result) == Result.require(undisturbed.result)
 
 
 @pytest.mark.slow
@@ -410,7 +398,7 @@ class Detached:
     """`launch/run.py WORDS --detach` typed in a folder; leaving the context waits for the job's end."""
 
     def __init__(self, folder: Path, *words: str) -> None:
-        drumbeat(folder, *words, "--detach")
+        drumbeat(folder, *words, "--detach", warm=False)
         self.controller = int(Job.require(latest(folder).job).id or 0)
 
     def __enter__(self) -> Detached:

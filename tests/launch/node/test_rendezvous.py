@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.launch.attempts.processes import descendants
 from drumbeat.launch.node import rendezvous
@@ -22,7 +23,7 @@ from drumbeat.launch.node.rendezvous import (
     other_node,
     own_address,
 )
-from tests.launch.node.test_launcher import ROOT, until
+from tests.processes import until
 from tests.tiny import latest, write_config
 
 

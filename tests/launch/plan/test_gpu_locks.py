@@ -7,10 +7,8 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -28,6 +26,7 @@ from drumbeat.launch.plan.gpu_locks import check_free, hold_gpus
 from drumbeat.launch.plan.job import JobPlan, Machine, Topology, plan_job
 from tests.launch import standin
 from tests.launch.small import config, write_config
+from tests.processes import until
 
 NODE = """
 import sys
@@ -36,13 +35,6 @@ from drumbeat.launch.node.node import Node
 gpu_locks.PATIENCE = 0
 Node(sys.argv[1].removesuffix("/submitit"))()
 """
-
-
-def until(reached: Callable[[], Any], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -54,7 +46,7 @@ def pool() -> list[str]:
 def planned(folder: Path, pool: list[str], *, ranks: int = 1) -> JobPlan:
     """The plan of a run with a stand-in for torchrun and its ranks."""
     topology = Topology(nodes=1, ranks_per_node=ranks, device="cuda", cpus_per_rank=1)
-    return JobPlan(run_dir=str(folder), name="standin", where="local", topology=topology, site=Site(),
+    return JobPlan(run_dir=str(folder), name="standin", backend="local", topology=topology, site=Site(),
                    environment={"CUDA_VISIBLE_DEVICES": ",".join(pool)}, folder=str(folder.parent), restarts=0,
                    python=standin.install(folder.parent))
 
@@ -154,9 +146,9 @@ def test_two_that_have_a_part_each_of_what_both_need_do_not_block_each_other(tmp
 def test_slurm_hands_out_the_gpus_of_its_jobs(tmp_path: Path, pool: list[str]) -> None:
     """So their plans name none, and hold none."""
     machine = Machine(cpus=8, gpus=tuple(pool))
-    lent = each_node(machine, Allocation(job="7", nodes=1, cpus=8, gpus=2))
-    for where, resources in (("here", lent), ("slurm", backend_of("slurm").resources(machine))):
-        inside = plan_job(config(tmp_path, "launch.gpus=2"), run_dir=tmp_path / "run", where=where, site=Site(),
+    lent = each_node(machine, Allocation(job_id="7", nodes=1, cpus_per_node=8, gpus_per_node=2))
+    for backend, resources in (("here", lent), ("slurm", backend_of("slurm").resources(machine))):
+        inside = plan_job(config(tmp_path, "launch.gpus=2"), run_dir=tmp_path / "run", backend=backend, site=Site(),
                           machine=resources, folder=tmp_path)  # type: ignore[arg-type]
         assert "CUDA_VISIBLE_DEVICES" not in inside.environment
         with hold_gpus(planned(tmp_path / "run", pool, ranks=2)), hold_gpus(inside) as plan:

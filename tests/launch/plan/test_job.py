@@ -21,7 +21,7 @@ from drumbeat.launch.plan.job import Machine, command_text, leaked, plan_job, to
 from tests.launch.small import config, plan, topology
 
 
-@pytest.mark.parametrize(("assignments", "where", "cpus", "gpus", "expected"), [
+@pytest.mark.parametrize(("assignments", "backend", "cpus", "gpus", "expected"), [
     ([], "local", 8, 0, (1, 1, "cpu", 8)),
     (["launch.procs=3"], "local", 8, 0, (1, 3, "cpu", 2)),
     (["launch.procs=9"], "local", 8, 0, (1, 9, "cpu", 1)),
@@ -36,13 +36,13 @@ from tests.launch.small import config, plan, topology
     (["launch.gpus=4", "launch.nodes=2"], "slurm", 2, 0, (2, 4, "cuda", 8)),
     (["launch.gpus=0", "launch.procs=4", "launch.nodes=2"], "slurm", 2, 0, (2, 4, "cpu", 2)),
 ])
-def test_which_processes(tmp_path: Path, assignments: list[str], where: str, cpus: int, gpus: int,
+def test_which_processes(tmp_path: Path, assignments: list[str], backend: str, cpus: int, gpus: int,
                          expected: tuple[int, int, str, int]) -> None:
-    planned = plan(tmp_path, *assignments, where=where, cpus=cpus, gpus=gpus)  # type: ignore[arg-type]
+    planned = plan(tmp_path, *assignments, backend=backend, cpus=cpus, gpus=gpus)  # type: ignore[arg-type]
     assert planned.topology == topology(*expected)
 
 
-@pytest.mark.parametrize(("assignments", "where", "gpus", "whats"), [
+@pytest.mark.parametrize(("assignments", "backend", "gpus", "whats"), [
     (["launch.procs=11"], "local", 0, ["a batch of 10 cannot be shared by 11 ranks"]),
     (["launch.procs=13"], "local", 0, ["a batch of 12 cannot be shared by 13 ranks",
                                        "a batch of 10 cannot be shared by 13 ranks"]),
@@ -56,10 +56,10 @@ def test_which_processes(tmp_path: Path, assignments: list[str], where: str, cpu
         "this machine has no GPU", "several nodes need a cluster"]),
     ([], "slurm", 4, ["how many GPUs on each node?"]),
 ])
-def test_what_cannot_be_carried(tmp_path: Path, assignments: list[str], where: str, gpus: int,
+def test_what_cannot_be_carried(tmp_path: Path, assignments: list[str], backend: str, gpus: int,
                                 whats: list[str]) -> None:
     with pytest.raises(LaunchError) as error:
-        plan(tmp_path, *assignments, where=where, gpus=gpus)  # type: ignore[arg-type]
+        plan(tmp_path, *assignments, backend=backend, gpus=gpus)  # type: ignore[arg-type]
     assert [fault.what for fault in error.value.faults] == whats
 
 
@@ -92,7 +92,7 @@ def test_what_user_and_site_have_chosen_for_nccl_stays(tmp_path: Path, monkeypat
     site = Site(environment={"TORCH_NCCL_DUMP_ON_TIMEOUT": "0"})
     machine = replace(Machine.here(), gpus=("0", "1"))
     assert "NCCL_NVLS_ENABLE" in machine.chosen
-    made = plan_job(config(tmp_path), run_dir=tmp_path / "run", where="local", site=site, folder=tmp_path,
+    made = plan_job(config(tmp_path), run_dir=tmp_path / "run", backend="local", site=site, folder=tmp_path,
                     machine=machine).environment
     assert {"NCCL_NVLS_ENABLE", "TORCH_NCCL_DUMP_ON_TIMEOUT"}.isdisjoint(made)
     assert {"OMP_NUM_THREADS", "TORCH_FR_BUFFER_SIZE"} <= made.keys()
@@ -102,7 +102,7 @@ def test_targets_are_found_where_the_user_has_pointed_python(tmp_path: Path, mon
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}/lib::relative")
     monkeypatch.chdir(tmp_path)
     assert Machine.here().python_path == (f"{tmp_path}/lib", f"{tmp_path}/relative")
-    made = plan_job(config(tmp_path), run_dir=tmp_path / "run", where="local", site=Site(), folder=tmp_path,
+    made = plan_job(config(tmp_path), run_dir=tmp_path / "run", backend="local", site=Site(), folder=tmp_path,
                     machine=Machine(cpus=2, python_path=("/lib", str(tmp_path))))
     assert made.environment["PYTHONPATH"] == os.pathsep.join([f"{ROOT}/src", "/lib", str(tmp_path)])
     assert made.environment["DRUMBEAT_USER_PATH"] == os.pathsep.join([str(tmp_path), "/lib"])
@@ -111,7 +111,7 @@ def test_targets_are_found_where_the_user_has_pointed_python(tmp_path: Path, mon
 def test_a_run_on_this_machine_chooses_from_the_gpus_that_are_visible(tmp_path: Path) -> None:
     environment = plan(tmp_path, "launch.gpus=2", gpus=4).environment
     assert (environment["CUDA_VISIBLE_DEVICES"], environment["CUDA_DEVICE_ORDER"]) == ("0,1,2,3", "PCI_BUS_ID")
-    assert "CUDA_VISIBLE_DEVICES" not in plan(tmp_path, "launch.gpus=2", gpus=4, where="slurm").environment
+    assert "CUDA_VISIBLE_DEVICES" not in plan(tmp_path, "launch.gpus=2", gpus=4, backend="slurm").environment
     assert "CUDA_VISIBLE_DEVICES" not in plan(tmp_path, "launch.gpus=0", gpus=4).environment
 
 
@@ -120,7 +120,7 @@ def test_a_run_uses_one_mig_instance(tmp_path: Path) -> None:
     machine = Machine(cpus=8, gpus=("MIG-a", "MIG-b"))
 
     def planned(*assignments: str) -> JobPlan:
-        return plan_job(config(tmp_path, *assignments), run_dir=tmp_path / "run", where="local", machine=machine,
+        return plan_job(config(tmp_path, *assignments), run_dir=tmp_path / "run", backend="local", machine=machine,
                         site=Site(), folder=tmp_path)
 
     assert planned().topology == topology(1, 1, "cuda", 8)
@@ -148,7 +148,7 @@ def test_torchrun_meets_at_the_first_node(tmp_path: Path) -> None:
         sys.executable, "-m", "torch.distributed.run", "--nnodes=1", "--nproc-per-node=2", "--rdzv-backend=static",
         "--node-rank=0", "--master-addr=127.0.0.1", "--master-port=12345", "--max-restarts=0", "-m",
         "drumbeat.trainers.worker", "/runs/small/RUN", "3"]
-    planned = plan(tmp_path, "launch.gpus=4", "launch.nodes=2", where="slurm")
+    planned = plan(tmp_path, "launch.gpus=4", "launch.nodes=2", backend="slurm")
     assert torchrun_command(planned, attempt="0", node="1", address="n1", port="12345") == [
         sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=4", "--rdzv-backend=static",
         "--node-rank=1", "--master-addr=n1", "--master-port=12345", "--max-restarts=0", "-m",
@@ -158,7 +158,7 @@ def test_torchrun_meets_at_the_first_node(tmp_path: Path) -> None:
 
 
 def test_a_plan_is_read_back_the_same(tmp_path: Path) -> None:
-    planned = plan(tmp_path, "launch.gpus=4", where="slurm", site=Site(partition="big", setup=["module load x"]))
+    planned = plan(tmp_path, "launch.gpus=4", backend="slurm", site=Site(partition="big", setup=["module load x"]))
     planned.write(tmp_path / "plan.json")
     assert JobPlan.read(tmp_path / "plan.json") == planned
 
@@ -186,5 +186,5 @@ def test_what_describes_the_submitting_job_does_not_leak() -> None:
                  "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID", "SUBMITIT_EXECUTOR", "PET_RDZV_ID"]
     harmless = ["SLURM_CONF", "PATH", "HOME", "RANKS", "MY_RANK", "WORLD", "CUDA_VISIBLE_DEVICES", "LOCALE"]
     assert leaked(dict.fromkeys([*inherited, *harmless], "x")) == sorted(inherited)
-    for where in ("here", "slurm"):  # where SLURM says which GPUs a job has
-        assert leaked(dict.fromkeys(harmless, "x"), BACKENDS[where].given) == ["CUDA_VISIBLE_DEVICES"]
+    for backend in ("here", "slurm"):  # where SLURM says which GPUs a job has
+        assert leaked(dict.fromkeys(harmless, "x"), BACKENDS[backend].given) == ["CUDA_VISIBLE_DEVICES"]

@@ -24,8 +24,8 @@ from drumbeat.launch.plan import snapshot, sources
 from drumbeat.launch.plan.job import Machine, plan_job
 from drumbeat.launch.plan.snapshot import Snapshot, newest_code, next_code, survey, take
 from tests.launch.small import CONFIG
+from tests.processes import kill_all, until_there
 from tests.tiny import drumbeat, latest, write_config
-from tests.trainers.test_exactness import kill_all, wait_for
 
 
 def git(folder: Path, *words: str) -> str:
@@ -62,7 +62,7 @@ def planned(folder: Path, **machine: tuple[str, ...]) -> tuple[JobPlan, Path]:
     """A plan typed in `folder`, and its config's file."""
     file = folder / "small.yaml"
     file.write_text(CONFIG)
-    return plan_job(load(file).config, run_dir=folder / "runs" / "small" / "RUN", where="local", folder=folder,
+    return plan_job(load(file).config, run_dir=folder / "runs" / "small" / "RUN", backend="local", folder=folder,
                     machine=Machine(cpus=2, **machine), site=Site()), file
 
 
@@ -98,7 +98,7 @@ def test_commit_and_differences_are_kept_beside_it(tree: Path) -> None:
     assert "-WIDTH = 1\n+WIDTH = 2\n" in (code / "lab.diff").read_text()
     found = Snapshot.require(code / "snapshot.json")
     (told,) = found.trees
-    assert (told.commit, told.changed, told.folder) == (git(tree, "rev-parse", "HEAD").strip(), 2, str(tree))
+    assert (told.commit, told.changed_files, told.folder) == (git(tree, "rev-parse", "HEAD").strip(), 2, str(tree))
     assert found.text() == f"lab at {told.commit[:7]} with 2 changed files, 4 files"
 
 
@@ -295,7 +295,7 @@ def test_a_run_computes_what_was_submitted_whatever_is_edited_meanwhile(tmp_path
             fuse = ["task._target_=tests.tiny.Fuse", f"task.folder={folder}", "task.at=[8,40]", "task.how=hold"]
             process = subprocess.Popen([sys.executable, str(ROOT / "launch" / "run.py"), *words, *fuse], cwd=folder,
                                        stdout=subprocess.DEVNULL)
-            wait_for(folder / "blown-0", process)
+            until_there(folder / "blown-0", process)
             (folder / "nets.py").write_text(nets.replace("pass", "raise RuntimeError('edited')"))
             while not latest(folder).attempt(1).path.exists():
                 for process_id in processes_of(View.read(latest(folder)), RANKS):
@@ -303,7 +303,7 @@ def test_a_run_computes_what_was_submitted_whatever_is_edited_meanwhile(tmp_path
                         os.kill(process_id, signal.SIGKILL)
                 time.sleep(1)
                 assert process.poll() is None
-            wait_for(folder / "blown-1", process)
+            until_there(folder / "blown-1", process)
             kill_all(latest(folder))
             process.wait()
             drumbeat(folder, "--resume", "tiny")

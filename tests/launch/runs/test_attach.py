@@ -16,9 +16,9 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 
@@ -34,6 +34,7 @@ from drumbeat.launch.backends.processes import LAUNCHERS, processes_of
 from drumbeat.launch.runs.attach import announce, conclude, introduce
 from drumbeat.launch.start.describe import summary
 from tests.launch import standin
+from tests.processes import alive, until
 from tests.runs import write_heartbeat, write_plan, write_state
 
 pytestmark = pytest.mark.slow
@@ -74,20 +75,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunDir]:
         terminal.process.kill()
         terminal.process.wait()
     Terminal.opened.clear()
-
-
-def until(reached: Callable[[], Any], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-
-
-def alive(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 class Terminal:

@@ -22,7 +22,7 @@ from drumbeat.launch.commands.main import main
 from drumbeat.launch.runs.find import find_run, look
 from drumbeat.launch.runs.logs import Tail, log_lines
 from drumbeat.launch.runs.status import status_text
-from drumbeat.launch.runs.stop import ask_to_stop, cancel
+from drumbeat.launch.runs.stop import cancel, request_stop
 from tests.runs import write_heartbeat, write_job, write_plan, write_state
 
 FIRST, SECOND, OTHER = "20260101-100000-aaaaa", "20260102-100000-bbbbb", "20260103-100000-ccccc"
@@ -136,11 +136,11 @@ def test_a_run_on_another_machine_is_at_work_as_long_as_it_is_heard_of(runs: Pat
 def test_a_run_in_debug_is_at_work_as_long_as_its_process(runs: Path) -> None:
     run = find_run("tiny", runs)
     write_state(run, "running")
-    write_job(run, "debug", host=socket.gethostname(), process=os.getpid())
+    write_job(run, "debug", host=socket.gethostname(), pid=os.getpid())
     assert signs(run) == f"process {os.getpid()}, in --debug"
     with subprocess.Popen(["true"]) as over:
         pass
-    write_job(run, "debug", host=socket.gethostname(), process=over.pid)
+    write_job(run, "debug", host=socket.gethostname(), pid=over.pid)
     assert signs(run) == ""
 
 
@@ -209,7 +209,7 @@ def test_errors_the_earliest_first(runs: Path, capsys: pytest.CaptureFixture[str
     for rank, moment in ((0, 2.0), (1, 1.0)):
         RankError(rank=rank, node="n1", type="ValueError", message="m", step=7, time=moment,
                   traceback=f"Traceback\nValueError: {rank}\n").write(attempt.error(rank))
-    Verdict(outcome="failed", next="restart", words="rank 1 on n1 failed", step=-1).write(attempt.verdict)
+    Verdict(outcome="failed", next="restart", message="rank 1 on n1 failed", step=-1).write(attempt.verdict)
     run.claim_attempt()
     assert main(["logs", "tiny", "--errors"]) == 0
     assert capsys.readouterr().out == """\
@@ -227,7 +227,7 @@ ValueError: 0
 
 def test_a_healthy_run_has_no_errors(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = find_run("tiny", runs)
-    write_job(run, "debug", host=socket.gethostname(), process=os.getpid())
+    write_job(run, "debug", host=socket.gethostname(), pid=os.getpid())
     write_state(run, "running")
     assert main(["logs", "tiny", "--errors"]) == 0
     assert capsys.readouterr() == ("no rank has told of an error yet; the run is running\n", "")
@@ -282,13 +282,13 @@ def test_stopping(runs: Path) -> None:
     write_state(run, "running")
     attempt = run.claim_attempt()
     with pytest.raises(RunError, match="nothing of this run is at work any more"):
-        ask_to_stop(View.read(run))
-    write_job(run, "debug", host=socket.gethostname(), process=os.getpid())
-    assert ask_to_stop(View.read(run)).startswith(f"{SECOND} saves after a step and leaves. To go on with it:\n")
-    assert ask_to_stop(View.read(run)).endswith(f"drumbeat resume {SECOND}")
+        request_stop(View.read(run))
+    write_job(run, "debug", host=socket.gethostname(), pid=os.getpid())
+    assert request_stop(View.read(run)).startswith(f"{SECOND} saves after a step and leaves. To go on with it:\n")
+    assert request_stop(View.read(run)).endswith(f"drumbeat resume {SECOND}")
     assert StopRequest.require(attempt.stop).reason == "stopped"
     write_state(run, "stopped")
-    assert ask_to_stop(View.read(run)) == f"{SECOND} is stopped already"
+    assert request_stop(View.read(run)) == f"{SECOND} is stopped already"
 
 
 @pytest.mark.parametrize("state", ["pending", "preempted"])
@@ -298,7 +298,7 @@ def test_a_run_that_waits_in_the_queue_hears_nothing(runs: Path, state: State) -
     write_job(run, "slurm", id="4711")
     write_state(run, state)
     with pytest.raises(RunError, match=rf"drumbeat cancel\s+{SECOND}"):
-        ask_to_stop(View.read(run))
+        request_stop(View.read(run))
     assert not run.attempt(0).stop.exists()
 
 
@@ -323,7 +323,7 @@ def test_cancelling_a_run_in_debug_ends_no_other_process(runs: Path) -> None:
     write_state(run, "running")
     for words, ended in ((["--debug"], True), ([], False)):
         with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *words]) as process:
-            write_job(run, "debug", host=socket.gethostname(), process=process.pid)
+            write_job(run, "debug", host=socket.gethostname(), pid=process.pid)
             write_state(run, "running")
             cancel(View.read(run))
             if not ended:

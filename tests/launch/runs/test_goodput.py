@@ -31,7 +31,7 @@ def start(run: RunDir, job: str, time: float) -> None:
 
 
 def ended(attempt: Attempt, outcome: Outcome, after: Next = "leave") -> None:
-    Verdict(outcome=outcome, next=after, words="", step=-1).write(attempt.verdict)
+    Verdict(outcome=outcome, next=after, message="", step=-1).write(attempt.verdict)
 
 
 def status(run: RunDir, state: State, time: float) -> None:
@@ -70,8 +70,8 @@ def test_the_time_between_jobs_is_nobodys_loss(run: RunDir) -> None:
 
 
 def test_where_the_launcher_was_killed_the_time_until_somebody_resumed_is_lost(run: RunDir) -> None:
-    FirstStep(resumed_from=0, time=1005.0).write(run.attempt(0).begun)
-    os.utime(run.attempt(0).begun, (1005.0, 1005.0))
+    FirstStep(resumed_from=0, time=1005.0).write(run.attempt(0).first_step)
+    os.utime(run.attempt(0).first_step, (1005.0, 1005.0))
     start(run, "b.0", 1060.0)
     status(run, "finished", 1120.0)
     spent = spent_by(run)

@@ -17,7 +17,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Result
 from drumbeat.configs.run.view import View
 from drumbeat.launch.commands.main import main
-from drumbeat.launch.runs.status import judged, status_text
+from drumbeat.launch.runs.status import status_text, with_final_state
 from drumbeat.launch.runs.why import why
 from drumbeat.launch.slurm.reasons import REASONS, reason_in_words
 from tests.runs import AS_ANOTHER, shared_folder, write_heartbeat, write_job, write_plan, write_state
@@ -43,7 +43,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[RunDir]:
     write_state(found[0], "finished", ago=9e6)
     Result(steps=1000, samples_seen=0, overshoot=0, test={"loss": 0.25, "accuracy": 0.9}).write(found[0].result)
     write_state(found[1], "running")
-    write_job(found[1], "debug", host=socket.gethostname(), process=os.getpid())
+    write_job(found[1], "debug", host=socket.gethostname(), pid=os.getpid())
     write_job(found[2], "slurm", id="4710", host="login")
     write_state(found[2], "running", ago=700)
     write_state(found[3], "pending")
@@ -109,7 +109,7 @@ def test_programs_get_json(runs: list[RunDir], capsys: pytest.CaptureFixture[str
 
 
 def why_of(run: RunDir) -> str:
-    return why(judged(View.read(run)))
+    return why(with_final_state(View.read(run)))
 
 
 def queue(folder: Path, script: str) -> str:
@@ -155,21 +155,21 @@ def test_why_agrees_with_status_about_a_run_whose_job_has_just_ended(runs: list[
     """It may still be writing down how it ended; `status` does not ask SLURM before it has been silent for a while."""
     monkeypatch.setenv("PATH", queue(tmp_path, "touch asked"))
     write_heartbeat(runs[2], step=600)
-    view = judged(View.read(runs[2]))
+    view = with_final_state(View.read(runs[2]))
     assert "state           running\n" in status_text(view)
     assert not (tmp_path / "asked").exists()
     told = " ".join(why(view).split())
     assert "state running job 4710, of which SLURM knows nothing any more why its job has ended, and" in told
     assert "fix Look again in two minutes; or go on with the run: " in told
     write_heartbeat(runs[2], step=600, ago=121)
-    view = judged(View.read(runs[2]))
+    view = with_final_state(View.read(runs[2]))
     assert "state           failed\n" in status_text(view)
     assert "state       failed\nwhy         its launcher was killed, or" in why(view)
 
 
 def test_why_of_a_run_that_waits_for_its_disk(runs: list[RunDir]) -> None:
     write_job(runs[2], id="17", host="elsewhere")
-    write_heartbeat(runs[2], paused="the disk is full")
+    write_heartbeat(runs[2], pause_reason="the disk is full")
     assert why_of(runs[2]).splitlines()[3:] == [
         "why         the disk is full", "fix         Make room, or bring the disk back: the run goes on by itself."]
 
@@ -178,7 +178,7 @@ def test_why_of_runs_that_are_no_jobs(runs: list[RunDir]) -> None:
     assert "why         it has come to its end" in why_of(runs[0])
     write_state(runs[1], "failed", "rank 1 on n1 was killed")
     assert "why         rank 1 on n1 was killed\nfix         Go on with it: " in why_of(runs[1])
-    write_job(runs[2], "debug", host=socket.gethostname(), process=os.getpid())
+    write_job(runs[2], "debug", host=socket.gethostname(), pid=os.getpid())
     assert "nothing was heard of it for 10:0" in why_of(runs[2])
 
 

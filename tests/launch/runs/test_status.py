@@ -17,7 +17,7 @@ from drumbeat.configs.run.records import AttemptStart, RankError, Result, Saved,
 from drumbeat.configs.run.view import View
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.runs.attach import conclude
-from drumbeat.launch.runs.status import end_of, gone, judged, status_text
+from drumbeat.launch.runs.status import final_status, status_text, unrecorded_end, with_final_state
 from drumbeat.launch.runs.why import why
 from tests.runs import write_heartbeat, write_job, write_plan, write_state
 from tests.tiny import CONFIG
@@ -38,13 +38,13 @@ def run(tmp_path: Path) -> RunDir:
 
 def became(run: RunDir) -> Status:
     """What became of a run of which nothing is at work any more."""
-    status = gone(View.read(run))
+    status = unrecorded_end(View.read(run))
     assert status is not None
     return status
 
 
 def text_of(run: RunDir) -> str:
-    return status_text(judged(View.read(run)))
+    return status_text(with_final_state(View.read(run)))
 
 
 def test_a_launcher_that_was_killed(run: RunDir) -> None:
@@ -80,13 +80,14 @@ def test_ranks_that_ended_in_order_before_their_launcher_was_killed(run: RunDir,
 def test_a_start_that_claimed_no_attempt_is_not_judged_by_the_one_before(run: RunDir) -> None:
     Saved(state="stopped", step=42).write(run.attempt(0).saved)
     write_state(run, "pending")
-    assert end_of(View.read(run)).verdict == "its launcher was killed, or its machine went down; there is no checkpoint"
+    assert final_status(View.read(run)).verdict == (
+        "its launcher was killed, or its machine went down; there is no checkpoint")
 
 
 def test_why_says_what_status_says(run: RunDir) -> None:
     """Of a run that is dead, though its files say that it runs."""
     assert "state           failed\n" in text_of(run)
-    told = why(judged(View.read(run)))
+    told = why(with_final_state(View.read(run)))
     assert "state       failed\nwhy         its launcher was killed, or its machine went down; there is no" in told
     assert "fix         Go on with it: " in told
 
@@ -94,17 +95,17 @@ def test_why_says_what_status_says(run: RunDir) -> None:
 @pytest.mark.parametrize("state", ["pending", "preempted", "finished", "stopped", "cancelled", "failed"])
 def test_who_waits_or_has_ended_is_not_gone(run: RunDir, state: State) -> None:
     write_state(run, state)
-    assert gone(View.read(run)) is None
+    assert unrecorded_end(View.read(run)) is None
 
 
 def test_a_cluster_that_spoke_lately_is_not_asked(run: RunDir) -> None:
     write_job(run, "slurm", id="17", host="login")
-    assert gone(View.read(run)) is None
+    assert unrecorded_end(View.read(run)) is None
 
 
 def test_the_gpu_of_a_run_at_work(run: RunDir) -> None:
     write_job(run, "slurm", id="17", host="login")
-    write_heartbeat(run, gpu={"held": 50 * 2**30, "peak": 40 * 2**30, "all": 80 * 2**30, "busy": 93})
+    write_heartbeat(run, gpu={"reserved": 50 * 2**30, "peak": 40 * 2**30, "total": 80 * 2**30, "utilization": 93})
     assert "GPU             50.0 of 80.0 GiB held by rank 0, tensors 40.0 at most, 93% busy" in text_of(run)
     write_state(run, "stopped")
     assert "GPU" not in text_of(run)

@@ -18,7 +18,7 @@ from tests.launch.small import plan
 def stopped(run: RunDir, seconds: float | None) -> None:
     """An attempt that took so long to save, or did not."""
     attempt = run.claim_attempt()
-    attempt.ask_to_stop("time limit")
+    attempt.request_stop("time limit")
     if seconds is not None:
         attempt.saved.write_text("{}")
         os.utime(attempt.stop, (1000, 1000))
@@ -42,7 +42,7 @@ def test_the_lead_follows_the_longest_save(run: RunDir) -> None:
 
 def test_the_next_job_is_signalled_earlier(run: RunDir) -> None:
     stopped(run, 400.0)
-    planned = JobPlan(**vars(plan(run.path.parent, "launch.gpus=1", where="slurm")) | {"run_dir": str(run.path)})
+    planned = JobPlan(**vars(plan(run.path.parent, "launch.gpus=1", backend="slurm")) | {"run_dir": str(run.path)})
     assert "#SBATCH --signal=USR2@600\n" in Slurm().request(planned).text
 
 

@@ -38,7 +38,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def submit(folder: Path) -> str | None:
-    planned = plan(folder, "launch.gpus=4", where="slurm")
+    planned = plan(folder, "launch.gpus=4", backend="slurm")
     request = Slurm().request(JobPlan(**vars(planned) | {"run_dir": str(folder / "run")}))
     return Slurm().submit(request).id
 

@@ -10,7 +10,7 @@ import pytest
 
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.load import load, read
-from drumbeat.configs.run.records import Where
+from drumbeat.configs.run.records import BackendName
 from drumbeat.configs.schema import Site
 from drumbeat.configs.yaml_text import parse
 from drumbeat.launch.backends.backend import backend_of
@@ -138,10 +138,10 @@ PYTHON -m torch.distributed.run \\
 # Nothing was started, and nothing was written."""
 
 
-def dry_run(folder: Path, where: Where, flags: dict[str, object]) -> str:
+def dry_run(folder: Path, name: BackendName, flags: dict[str, object]) -> str:
     loaded = load(write_config(folder), ["seed=7"], flags)
-    backend = backend_of(where)
-    planned = plan_job(loaded.config, run_dir=folder / "runs" / "RUN", where=where, site=Site(), folder=folder,
+    backend = backend_of(name)
+    planned = plan_job(loaded.config, run_dir=folder / "runs" / "RUN", backend=name, site=Site(), folder=folder,
                        machine=backend.resources(Machine(cpus=8)))
     return describe(loaded, backend.request(planned))
 
@@ -194,7 +194,7 @@ def test_the_shipped_demo_fits_a_terminal(capsys: pytest.CaptureFixture[str]) ->
 def test_a_summary_in_a_few_words(tmp_path: Path) -> None:
     assert summary(plan(tmp_path)) == "1 rank on the CPU, on this machine"
     assert summary(plan(tmp_path, gpus=4)) == "4 ranks with a GPU each, on this machine"
-    assert summary(plan(tmp_path, "launch.gpus=4", "launch.nodes=2", where="slurm")) == (
+    assert summary(plan(tmp_path, "launch.gpus=4", "launch.nodes=2", backend="slurm")) == (
         "8 ranks with a GPU each, 2 nodes x 4, through SLURM")
 
 

@@ -50,7 +50,7 @@ def test_it_is_given_config_ranks_and_environment(tmp_path: Path, monkeypatch: p
     asked = config(tmp_path)
     assert preflight(asked, planned) == {}
     assert json.loads((tmp_path / "stdin").read_text()) == {
-        "config": plain(asked), "topology": planned.topology.as_json(), "where": "local"}
+        "config": plain(asked), "topology": planned.topology.as_json(), "backend": "local"}
     found = (tmp_path / "env").read_text().splitlines()
     assert f"PYTHONPATH={planned.environment['PYTHONPATH']}" in found
     assert "KEPT=yes" in found

@@ -11,7 +11,7 @@ from PIL import Image
 
 from drumbeat.launch.commands.main import main
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm_programs")]
 
 CONFIG = """
 name: pictures

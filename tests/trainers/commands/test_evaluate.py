@@ -1,5 +1,5 @@
-"""A run judged on one of its sets: the same on any number of ranks, figures that agree with each other, and one screen
-for what cannot be judged."""
+"""`drumbeat evaluate`: the same metrics on any number of ranks, metrics that agree with each other, and one screen for
+each error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 from drumbeat.configs.errors import UserError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.launch.commands.main import main
-from drumbeat.trainers.commands.evaluate import job_of, judge, report
+from drumbeat.trainers.commands.evaluate import build_job, run_job, write_report
 from drumbeat.trainers.inference.metrics import as_text, measure
 from drumbeat.trainers.tasks import Classification, MultiLabel, Regression, Results, Task
 from drumbeat.trainers.world import join
@@ -29,11 +29,11 @@ def images(tmp_path: Path) -> RunDir:
     return run_of(tmp_path, IMAGES)
 
 
-def judged(run: RunDir, split: str = "test") -> tuple[str, Results]:
-    job = job_of(run, split, None)
+def evaluated(run: RunDir, split: str = "test") -> tuple[str, Results]:
+    job = build_job(run, split, None)
     with join("cpu") as world:
-        results = judge(job, world)
-    return report(job, results), results
+        results = run_job(job, world)
+    return write_report(job, results), results
 
 
 def folder_of(run: RunDir) -> Path:
@@ -41,25 +41,25 @@ def folder_of(run: RunDir) -> Path:
 
 
 def test_classification(images: RunDir) -> None:
-    text, results = judged(images)
+    text, results = evaluated(images)
     found = json.loads((folder_of(images) / "metrics.json").read_text())
     assert found["samples"] == 11
     assert [row["name"] for row in found["classes"]] == ["cat", "dog"]
     assert [row["samples"] for row in found["classes"]] == [5, 6]
-    right = int((results.outputs.argmax(1) == results.targets).sum())
-    assert sum(row["right"] for row in found["classes"]) == right
-    assert found["metrics"]["accuracy"] == right / 11
+    correct = int((results.outputs.argmax(1) == results.targets).sum())
+    assert sum(row["correct"] for row in found["classes"]) == correct
+    assert found["metrics"]["accuracy"] == correct / 11
     assert [sum(row) for row in found["confusion"]] == [5, 6]
     cat = found["classes"][0]
-    assert f"cat    {cat['right'] / 5:.0%} ({cat['right']}/5)" in text
-    assert text.startswith("test set of 20260101-000000-aaaaa, best weights, of step 3: 11 samples\n")
+    assert f"cat    {cat['correct'] / 5:.0%} ({cat['correct']}/5)" in text
+    assert text.startswith("test set of 20260101-000000-aaaaa, best checkpoint, step 3: 11 samples\n")
     with open(folder_of(images) / "predictions.csv", newline="") as file:
         table = list(csv.DictReader(file))
     assert [row["actual"] for row in table] == ["cat"] * 5 + ["dog"] * 6
-    assert sum(row["actual"] == row["prediction"] for row in table) == right
-    assert float(table[0]["cat"]) + float(table[0]["dog"]) == pytest.approx(1, abs=2e-6)
+    assert sum(row["actual"] == row["prediction"] for row in table) == correct
+    assert sum(float(table[0][f"probability of {name}"]) for name in ("cat", "dog")) == pytest.approx(1, abs=2e-6)
     assert table[0]["sample"] == "cat/0.jpeg"
-    for name in ("confusion", "roc", "precision_recall", "mistakes"):
+    for name in ("confusion", "roc", "precision_recall", "worst_samples"):
         with Image.open(folder_of(images) / f"{name}.png") as picture:
             assert min(picture.size) > 100
     assert list((images.tensorboard / "evaluation").glob("events*"))
@@ -67,36 +67,37 @@ def test_classification(images: RunDir) -> None:
 
 def test_labels(tmp_path: Path) -> None:
     write_texts(tmp_path)
-    text, results = judged(run := run_of(tmp_path, TEXTS))
+    text, results = evaluated(run := run_of(tmp_path, TEXTS))
     found = json.loads((folder_of(run) / "metrics.json").read_text())
-    right = ((results.outputs >= 0) == results.targets.bool()).sum(0).tolist()
-    assert [row["right"] for row in found["classes"]] == right
-    assert f"Sports  {right[0] / 6:.0%} ({right[0]}/6)" in text
+    correct = ((results.outputs >= 0) == results.targets.bool()).sum(0).tolist()
+    assert [row["correct"] for row in found["classes"]] == correct
+    assert f"Sports  {correct[0] / 6:.0%} ({correct[0]}/6)" in text
     assert sorted(path.name for path in folder_of(run).glob("*.png")) == ["precision_recall.png", "roc.png"]
 
 
 def test_values(tmp_path: Path) -> None:
     draw_images(tmp_path)
     write_table(tmp_path)
-    text, results = judged(run := run_of(tmp_path, REGRESSION))
+    text, results = evaluated(run := run_of(tmp_path, REGRESSION))
     rows = json.loads((folder_of(run) / "metrics.json").read_text())["classes"]
     assert [row["name"] for row in rows] == ["x", "y"]
     errors = (results.outputs - results.targets).abs()
     assert [row["mae"] for row in rows] == pytest.approx(errors.mean(0).tolist())
     assert [row["largest_error"] for row in rows] == pytest.approx(errors.amax(0).tolist())
     assert (folder_of(run) / "scatter.png").exists()
-    assert "pictures   scatter.png, mistakes.png" in text
+    assert "plots      scatter.png, worst_samples.png" in text
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_programs")
 def test_the_same_on_two_ranks(images: RunDir, capfd: pytest.CaptureFixture[str]) -> None:
-    judged(images)
+    evaluated(images)
     files = ("metrics.json", "metrics.txt", "predictions.csv")
     alone = [(folder_of(images) / name).read_text() for name in files]
     shutil.rmtree(folder_of(images))
     assert main(["evaluate", str(images.path), "--procs", "2"]) == 0
     assert [(folder_of(images) / name).read_text() for name in files] == alone
-    assert "class  right" in capfd.readouterr().out
+    assert "class  correct" in capfd.readouterr().out
 
 
 def _another_architecture(run: RunDir, folder: Path) -> None:
@@ -111,36 +112,37 @@ def _damaged(run: RunDir, folder: Path) -> None:
     (run.checkpoints / "best" / "model.safetensors").write_bytes(b"")
 
 
-@pytest.mark.parametrize(("spoil", "which", "said"), [
+@pytest.mark.parametrize(("break_it", "which", "messages"), [
     (lambda run, folder: None, "7", ["error: there is no checkpoint '7'", "Name best, last or a step: 3."]),
     (lambda run, folder: None, "beast", ["error: there is no checkpoint 'beast'"]),
-    (_damaged, "best", ["error: the checkpoint is damaged: model.safetensors has 0 bytes"]),
+    (_damaged, "best", ["error: the checkpoint is corrupted: model.safetensors has 0 bytes"]),
     (_another_architecture, None, ["error: the checkpoint is of another architecture",
                                    "body.0.bias: expected [6], found [4]"]),
-    (_another_class, None, ["the classes of data.test are not those", "only in the run: dog",
+    (_another_class, None, ["the classes of data.test differ from those of the training", "only in the run: dog",
                             "only in the data: wolf"]),
 ], ids=["no such step", "no such name", "damaged", "architecture", "classes"])
-def test_what_cannot_be_judged(images: RunDir, tmp_path: Path, spoil: Callable[[RunDir, Path], None],
-                               which: str | None, said: list[str]) -> None:
-    spoil(images, tmp_path)
+def test_errors_are_one_screen_and_write_nothing(images: RunDir, tmp_path: Path,
+                                                 break_it: Callable[[RunDir, Path], None], which: str | None,
+                                                 messages: list[str]) -> None:
+    break_it(images, tmp_path)
     with pytest.raises(UserError) as raised:
-        job_of(images, "test", which)
+        build_job(images, "test", which)
     screen = str(raised.value)
-    assert all(words in screen for words in said), screen
+    assert all(message in screen for message in messages), screen
     assert len(screen.splitlines()) <= 24
     assert not (images.path / "evaluation").exists()
 
 
 def test_a_sample_that_cannot_be_read(images: RunDir, tmp_path: Path) -> None:
-    """Which shows while the set is judged, in this process and in a loader's."""
+    """It is reported while the set is evaluated, by this process and by a loader worker."""
     damaged = tmp_path / "test" / "dog" / "5.png"
     damaged.write_bytes(b"nothing")
     text = images.config.read_text()
     for workers in (0, 1):
         images.config.write_text(text.replace("workers: 0", f"workers: {workers}"))
-        job = job_of(images, "test", None)
+        job = build_job(images, "test", None)
         with pytest.raises(UserError) as raised, join("cpu") as world:
-            judge(job, world)
+            run_job(job, world)
         assert f"cannot be used: cannot read the image {damaged}" in " ".join(str(raised.value).split())
         assert len(str(raised.value).splitlines()) <= 8
     assert not (images.path / "evaluation").exists()
@@ -148,7 +150,7 @@ def test_a_sample_that_cannot_be_read(images: RunDir, tmp_path: Path) -> None:
 
 def test_a_set_that_the_run_does_not_have(images: RunDir) -> None:
     with pytest.raises(UserError) as raised:
-        job_of(images, "validation", None)
+        build_job(images, "validation", None)
     assert "error: the run has no validation set" in str(raised.value)
     assert "It has: train, test." in str(raised.value)
 
@@ -160,10 +162,11 @@ def test_texts_without_labels(tmp_path: Path) -> None:
     lines[1] = lines[1].replace("labels:", "labels: null #", 1)
     run.config.write_text("  test:".join(lines))
     with pytest.raises(UserError, match=r"data\.test has no labels to compare with"):
-        job_of(run, "test", None)
+        build_job(run, "test", None)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_programs")
 def test_one_screen_and_exit_code_2(images: RunDir, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(images.path), "--checkpoint", "7"]) == 2
     assert capfd.readouterr().err.startswith("error: there is no checkpoint '7'\n")
@@ -171,7 +174,7 @@ def test_one_screen_and_exit_code_2(images: RunDir, tmp_path: Path, capfd: pytes
     assert "this machine has" in capfd.readouterr().err
     (images.path / "evaluation").write_text("in the way")
     assert main(["evaluate", str(images.path), "--procs", "2"]) == 2
-    assert capfd.readouterr().err.strip().startswith("error: this cannot be read or written: Not a directory\n")
+    assert capfd.readouterr().err.strip().startswith("error: a file cannot be read or written: Not a directory\n")
     (tmp_path / "test" / "dog" / "5.png").write_bytes(b"nothing")
     assert main(["evaluate", str(images.path), "--procs", "2"]) == 2
     assert capfd.readouterr().err.strip().startswith("error: a sample of data.test cannot be used: cannot read")
@@ -183,12 +186,12 @@ def results_of(task: Task, outputs: list[list[float]], targets: torch.Tensor) ->
 
 
 def test_metrics_of_classes() -> None:
-    """Four samples of three classes, of which the last has none: by hand."""
+    """Four samples of three classes, the last of which has none, computed by hand."""
     task = Classification(classes=["a", "b", "c"])
     found = measure(task, results_of(task, [[2, 0, 0], [0, 1, 0], [3, 0, 0], [0, 1, 0]], torch.tensor([0, 0, 0, 1])))
     assert found.confusion == [[2, 1, 0], [0, 1, 0], [0, 0, 0]]
     a, b, c = found.classes
-    assert (a["right"], a["samples"], a["precision"], a["recall"]) == (2, 3, 1, pytest.approx(2 / 3))
+    assert (a["correct"], a["samples"], a["precision"], a["recall"]) == (2, 3, 1, pytest.approx(2 / 3))
     assert (b["precision"], b["recall"], b["f1"]) == (0.5, 1, pytest.approx(2 / 3))
     assert b["auroc"] == pytest.approx((2 + 0.5) / 3)
     assert (c["accuracy"], c["auroc"], c["f1"]) == (None, None, None)
@@ -203,15 +206,15 @@ def test_metrics_of_labels_and_values() -> None:
     labels = MultiLabel(classes=["x", "y"])
     found = measure(labels, results_of(labels, [[1, -1], [1, 1], [-1, -1]], torch.tensor([[1, 0], [0, 1], [0, 0.0]])))
     x, y = found.classes
-    assert (x["right"], x["positive"], x["precision"], x["recall"]) == (2, 1, 0.5, 1)
-    assert (y["right"], y["auroc"]) == (3, 1)
+    assert (x["correct"], x["positive"], x["precision"], x["recall"]) == (2, 1, 0.5, 1)
+    assert (y["correct"], y["auroc"]) == (3, 1)
     values = Regression(values=["t"])
     found = measure(values, results_of(values, [[1], [2], [4]], torch.tensor([[1], [3], [5.0]])))
     (row,) = found.classes
     assert (row["mae"], row["mean_error"], row["r2"]) == (pytest.approx(2 / 3), pytest.approx(-2 / 3), 0.75)
 
 
-def test_many_classes_are_cut_to_the_worst() -> None:
+def test_of_many_classes_the_worst_are_printed() -> None:
     task = Classification(classes=[f"class {number}" for number in range(50)])
     targets = torch.arange(50).repeat(4)
     outputs = torch.nn.functional.one_hot(targets, 50).float()

@@ -1,4 +1,4 @@
-"""What is saved, as a table; and weights as one plain file."""
+"""The table of checkpoints, and the export of weights to one file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run(tmp_path: Path) -> Iterator[RunDir]:
     yield run
 
 
-def test_the_table_tells_what_can_be_relied_on(run: RunDir) -> None:
+def test_the_table_says_which_checkpoints_are_intact(run: RunDir) -> None:
     (run.checkpoints / "step-00000005" / "model.safetensors").write_bytes(b"")
     rows = [line.split() for line in checkpoints_text(run).splitlines()]
     assert rows[0] == ["step", "phase", "size", "age", "loss", "state"]
@@ -52,17 +52,17 @@ def test_no_checkpoints_yet(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["w.pt", "w.pth", "w.safetensors"])
 def test_plain_weights(run: RunDir, tmp_path: Path, name: str) -> None:
     for which, value in (("best", 3.0), ("last", 8.0)):
-        assert export(run, tmp_path / name, which).startswith(f"{which} weights, of step {value:.0f}, written to ")
+        assert export(run, tmp_path / name, which).startswith(f"wrote the {which} weights, step {value:.0f}, to ")
         found = load_file(tmp_path / name) if name.endswith("s") else torch.load(tmp_path / name)
         assert found["x"].tolist() == [value] * 3
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", name]
 
 
 def test_what_cannot_be_exported(run: RunDir, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"what kind of file is w\.bin"):
+    with pytest.raises(RunError, match=r"the file w\.bin has no known suffix"):
         export(run, tmp_path / "w.bin", "best")
     with pytest.raises(RunError, match="the weights cannot be written: No such file or directory"):
         export(run, tmp_path / "no" / "w.pt", "best")
     (run.checkpoints / "best").unlink()
-    with pytest.raises(RunError, match="there are no best weights: no manifest"):
+    with pytest.raises(RunError, match="there is no usable best checkpoint: no manifest"):
         export(run, tmp_path / "w.pt", "best")

@@ -1,4 +1,4 @@
-"""Predicting new images and texts: what the evaluation would say of them, without what cannot be read."""
+"""Inference on new images and texts: the same predictions as in an evaluation; unreadable inputs are left out."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from PIL import Image
 from drumbeat.configs.errors import UserError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.launch.commands.main import main
-from drumbeat.trainers.commands.evaluate import job_of, judge
+from drumbeat.trainers.commands.evaluate import build_job, run_job
 from drumbeat.trainers.commands.predict import run as predict
-from drumbeat.trainers.inference.inputs import Item, images_given
+from drumbeat.trainers.inference.inputs import Item, read_images
 from drumbeat.trainers.inference.predictor import Predictor
 from drumbeat.trainers.world import join
 from tests.trainers.made import IMAGES, REGRESSION, TEXTS, draw_images, run_of, write_table, write_texts
@@ -34,20 +34,20 @@ def table_of(file: Path) -> list[dict[str, str]]:
 
 
 def test_the_same_as_the_evaluation(images: RunDir, tmp_path: Path) -> None:
-    """To the bit, in the same batches; and one by one, but for the last digits."""
-    job = job_of(images, "test", None)
+    """Bit for bit in the same batches; one by one, up to the last digits."""
+    job = build_job(images, "test", None)
     with join("cpu") as world:
-        judged = judge(job, world)
+        results = run_job(job, world)
     predictor = Predictor.from_run(images.path)
-    items = images_given([tmp_path / "test"], predictor.task)
+    items = read_images([tmp_path / "test"], predictor.task)
     assert [item.actual for item in items] == ["cat"] * 5 + ["dog"] * 6
-    assert torch.equal(predictor.predict(items).outputs, judged.outputs)
-    probabilities = judged.outputs.softmax(1)
+    assert torch.equal(predictor.predict(items).outputs, results.outputs)
+    probabilities = results.outputs.softmax(1)
     for number, item in enumerate(items[:3]):
         (prediction,) = predictor([item.value])
         assert prediction.values == pytest.approx(dict(zip(["cat", "dog"], probabilities[number].tolist(),
                                                            strict=True)), abs=1e-5)
-        assert prediction.answer == ["cat", "dog"][int(judged.outputs[number].argmax())]
+        assert prediction.prediction == ["cat", "dog"][int(results.outputs[number].argmax())]
 
 
 def test_arrays_images_tensors_and_files_are_the_same(images: RunDir, tmp_path: Path) -> None:
@@ -66,35 +66,35 @@ def test_arrays_images_tensors_and_files_are_the_same(images: RunDir, tmp_path: 
 def test_a_folder_with_a_file_that_cannot_be_read(images: RunDir, tmp_path: Path,
                                                   capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "test" / "cat" / "9.png").write_bytes(b"nothing")
-    said = predict(Predictor.from_run(images.path), [tmp_path / "test"], tmp_path / "out.csv", tmp_path / "out.png")
+    text = predict(Predictor.from_run(images.path), [tmp_path / "test"], tmp_path / "out.csv", tmp_path / "out.png")
     rows = table_of(tmp_path / "out.csv")
-    right = sum(row["actual"] == row["prediction"] for row in rows)
+    correct = sum(row["actual"] == row["prediction"] for row in rows)
     assert len(rows) == 11
-    assert said.startswith("predicted  11, 1 left out\n")
-    assert f"right      {right / 11:.0%} ({right}/11 with a label)\n" in said
+    assert text.startswith("predicted  11, 1 left out\n")
+    assert f"correct    {correct / 11:.0%} ({correct}/11 with a label)\n" in text
     assert "cat/9.png: the file is text: nothing" in " ".join(capsys.readouterr().err.split())
     with Image.open(tmp_path / "out.png") as sheet:
         colours = {colour for _, colour in sheet.getcolors(1 << 20) or []}
-    assert ((95, 211, 141) in colours, (255, 128, 112) in colours) == (right > 0, right < 11)
+    assert ((95, 211, 141) in colours, (255, 128, 112) in colours) == (correct > 0, correct < 11)
 
 
 @pytest.mark.parametrize("batch", [True, False])
-def test_a_file_is_judged_by_its_own_statistics_or_by_the_running_ones(tmp_path: Path, batch: bool) -> None:
+def test_batchnorm_uses_the_batch_or_the_running_statistics(tmp_path: Path, batch: bool) -> None:
     draw_images(tmp_path)
     run = run_of(tmp_path, IMAGES.replace("{batch_size: 4}", f"{{batch_size: 1, batch_statistics: {batch}}}"))
     predictor = Predictor.from_run(run.path)
     file = tmp_path / "test" / "dog" / "3.png"
     inputs = predictor.inputs([Item(str(file), file)])
     assert inputs is not None
-    (told,) = predictor([file])
+    (prediction,) = predictor([file])
     expected = predictor.model.train(batch)(predictor.forward.inputs(inputs)).softmax(1)[0]
-    assert list(told.values.values()) == pytest.approx(expected.tolist(), abs=1e-6)
+    assert list(prediction.values.values()) == pytest.approx(expected.tolist(), abs=1e-6)
     other = predictor.model.train(not batch)(predictor.forward.inputs(inputs)).softmax(1)[0]
-    assert list(told.values.values()) != pytest.approx(other.tolist(), abs=1e-3)
+    assert list(prediction.values.values()) != pytest.approx(other.tolist(), abs=1e-3)
 
 
 def test_without_the_training_data(images: RunDir, tmp_path: Path) -> None:
-    """A run's folder is enough: the checkpoint remembers what the classes are called."""
+    """The run folder is enough: the checkpoint contains the names of the classes."""
     file = tmp_path / "test" / "cat" / "1.png"
     (before,) = Predictor.from_run(images.path)([file])
     shutil.rmtree(tmp_path / "train")
@@ -107,37 +107,38 @@ def test_values_from_a_table(tmp_path: Path) -> None:
     predictor = Predictor.from_run(run_of(tmp_path, REGRESSION).path)
     predict(predictor, [tmp_path / "table.csv"], tmp_path / "out.csv", tmp_path / "out.png")
     rows = table_of(tmp_path / "out.csv")
-    assert list(rows[0]) == ["file", "actual", "x", "y"]
+    assert list(rows[0]) == ["file", "actual", "predicted x", "predicted y"]
     assert [row["actual"] for row in rows][:3] == ["0, 0", "1, 0.1", "2, 0.4"]
     (one,) = predictor([tmp_path / rows[0]["file"]])
-    assert one.values == pytest.approx({"x": float(rows[0]["x"]), "y": float(rows[0]["y"])}, rel=1e-4)
+    assert one.values == pytest.approx({name: float(rows[0][f"predicted {name}"]) for name in ("x", "y")}, rel=1e-4)
 
 
 def test_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_texts(tmp_path)
     predictor = Predictor.from_run(run_of(tmp_path, TEXTS).path)
-    said = predict(predictor, [tmp_path / "test.csv"], tmp_path / "out.csv", tmp_path / "out.png")
+    text = predict(predictor, [tmp_path / "test.csv"], tmp_path / "out.csv", tmp_path / "out.png")
     rows = table_of(tmp_path / "out.csv")
-    assert list(rows[0]) == ["file", "actual", "prediction", "Sports", "World"]
+    assert list(rows[0]) == ["file", "actual", "prediction", "probability of Sports", "probability of World"]
     assert [row["actual"] for row in rows][:4] == ["Sports", "World", "Sports + World", "none"]
-    assert "sheet" not in said
+    assert "sheet" not in text
     (one,) = predictor(["the ball and the goal"])
-    assert one.values == pytest.approx({name: float(rows[0][name]) for name in ("Sports", "World")}, abs=1e-5)
+    assert one.values == pytest.approx({name: float(rows[0][f"probability of {name}"])
+                                        for name in ("Sports", "World")}, abs=1e-5)
     (tmp_path / "more.txt").write_text("a war\n\nthe goal\n")
     predict(predictor, [tmp_path / "more.txt"], tmp_path / "out.csv", tmp_path / "out.png")
     assert [row["file"].rpartition(":")[2] for row in table_of(tmp_path / "out.csv")] == ["1", "3"]
 
 
-@pytest.mark.parametrize(("given", "said"), [
+@pytest.mark.parametrize(("name", "message"), [
     ("nowhere", "there is no file or folder"),
     ("empty", "this folder is empty"),
     ("texts", "there are no images in this folder"),
     ("mixed", "some sub-folders are classes of the run, and some are not"),
-    ("a.txt", "the run's model looks at images"),
+    ("a.txt", "the run's model takes images"),
     ("b.csv", "no column of this table names image files"),
-    ("damaged.png", "nothing that was given can be read"),
+    ("damaged.png", "none of the inputs can be read"),
 ])
-def test_what_cannot_be_predicted(images: RunDir, tmp_path: Path, given: str, said: str) -> None:
+def test_errors_are_one_screen_and_write_nothing(images: RunDir, tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").write_text("a text\n")
@@ -146,15 +147,15 @@ def test_what_cannot_be_predicted(images: RunDir, tmp_path: Path, given: str, sa
     (tmp_path / "a.txt").write_text("a text\n")
     (tmp_path / "b.csv").write_text("content,label\na text,cat\n")
     (tmp_path / "damaged.png").write_bytes(b"nothing")
-    with pytest.raises(UserError, match=said) as raised:
-        predict(Predictor.from_run(images.path), [tmp_path / given], tmp_path / "out.csv", tmp_path / "out.png")
+    with pytest.raises(UserError, match=message) as raised:
+        predict(Predictor.from_run(images.path), [tmp_path / name], tmp_path / "out.csv", tmp_path / "out.png")
     assert len(str(raised.value).splitlines()) <= 24
     assert not (tmp_path / "out.csv").exists()
     assert not (tmp_path / "out.png").exists()
 
 
 def test_a_table_is_not_written_over_by_the_sheet(images: RunDir, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="the table and the sheet would be one file"):
+    with pytest.raises(UserError, match="the table and the sheet are the same file"):
         predict(Predictor.from_run(images.path), [tmp_path / "test"], tmp_path / "out.png", tmp_path / "out.png")
     assert not (tmp_path / "out.png").exists()
 
@@ -171,11 +172,12 @@ def test_images_for_a_model_of_texts(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_verb(images: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.usefixtures("warm_programs")
+def test_the_command(images: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                   capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["predict", str(images.path), "test", "--out", "new/answers.csv"]) == 0
-    assert capfd.readouterr().out.endswith("table      new/answers.csv\nsheet      new/answers.png\n")
-    assert len(table_of(tmp_path / "new" / "answers.csv")) == 11
+    assert main(["predict", str(images.path), "test", "--out", "new/table.csv"]) == 0
+    assert capfd.readouterr().out.endswith("table      new/table.csv\nsheet      new/table.png\n")
+    assert len(table_of(tmp_path / "new" / "table.csv")) == 11
     assert main(["predict", str(images.path), "nowhere"]) == 2
     assert capfd.readouterr().err.startswith("error: there is no file or folder 'nowhere'\n")

@@ -1,0 +1,102 @@
+"""Prints what can complete a KEY=VALUE of `run`, `resume`, `rerun` and the like: keys of the schema and of the config
+that was typed, and values where there are only a few. The scripts of `completion.py` start it; it never imports torch.
+
+    python config_keys.py WORD WORDS ...    WORD is the one to complete, WORDS are those before it
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+from drumbeat.configs.errors import UserError
+from drumbeat.configs.layers import file_layers, leaves, overlay
+from drumbeat.configs.load import find
+from drumbeat.configs.schema import Config, Phase
+
+SAFE = re.compile(r"[\w.\-]+")
+"""Keys and values with other characters are not offered: a shell might execute what they hold."""
+OF_A_RUN = ("resume", "rerun", "--resume")
+"""Words that a run comes after, and not a config."""
+
+
+def candidates(word: str, before: Sequence[str]) -> list[str]:
+    """What can follow: for a beginning of a key its parts up to the next dot, 'data.' or 'batch_size='; for KEY= its
+    values."""
+    choices = dict(keys(config_values(before)))
+    key, equals, value = word.partition("=")
+    if equals:
+        return [f"{key}={choice}" for choice in choices.get(key, ()) if choice.startswith(value)]
+    found = set()
+    for full in filter(SAFE.fullmatch, choices):
+        if full.startswith(word):
+            part, dot, _ = full[len(word):].partition(".")
+            found.add(f"{word}{part}{dot or '='}")
+    return sorted(found)
+
+
+def keys(values: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The dotted keys that can be set in a config, each with its values where there are only a few."""
+    yield from ((key, ()) for key, _ in leaves(values))
+    yield from _fields(Config, "")
+    for phase in values.get("phases") or ():
+        yield from _fields(Phase, f"phases.{phase}.")
+
+
+def config_values(words: Sequence[str]) -> Mapping[str, Any]:
+    """The values in the config file, or in the run, that these words of a command line name; none if there are none."""
+    names = [word for word in words if "=" not in word and not word.startswith("-")]
+    try:
+        if any(word in OF_A_RUN for word in words):
+            at = next(number for number, word in enumerate(words) if word in OF_A_RUN)
+            run = next(word for word in words[at + 1:] if not word.startswith("-"))
+            return overlay(file_layers(_run(run, words).config))[0]
+        return next((overlay(file_layers(path))[0] for name in names if (path := _config(name))), {})
+    except (UserError, OSError, StopIteration):
+        return {}
+
+
+def _run(name: str, words: Sequence[str]) -> Any:
+    from drumbeat.launch.runs.find import find_run
+
+    runs = next((after for word, after in pairwise(words) if word == "--runs"), "runs")
+    return find_run(name, Path(runs))
+
+
+def _config(name: str) -> Path | None:
+    try:
+        return find(name)
+    except UserError:
+        return None
+
+
+def _fields(section: type, prefix: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    hints = typing.get_type_hints(section)
+    for field in dataclasses.fields(section):
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            yield from _fields(typing.cast(type, hint), f"{prefix}{field.name}.")
+        elif not str(hint).startswith("dict"):
+            yield f"{prefix}{field.name}", _choices(hint)
+        elif field.name != "phases":
+            yield f"{prefix}{field.name}._target_", ()
+
+
+def _choices(hint: Any) -> tuple[str, ...]:
+    """The values of a type that has only a few: 'true' and 'false', those of a Literal, 'null'."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return tuple(choice for one in typing.get_args(hint) for choice in _choices(one))
+    if typing.get_origin(hint) is Literal:
+        return tuple(map(str, typing.get_args(hint)))
+    return {bool: ("true", "false"), type(None): ("null",)}.get(hint, ())
+
+
+if __name__ == "__main__":
+    print("\n".join(candidates(sys.argv[1], sys.argv[2:])))
