@@ -12,8 +12,8 @@ from typing import IO
 
 
 def open_lock(path: Path) -> IO[bytes]:
-    """A file to lock, made if it does not exist and left as it is otherwise. Raises `OSError` for a link, which may lead
-    anywhere."""
+    """A file to lock, made if it does not exist and left as it is otherwise. Raises `OSError` for a link, which may
+    lead anywhere."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     return open(path, "rb", opener=lambda name, _: os.open(name, flags, 0o666))
 

@@ -14,8 +14,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard import summary
 
 SECONDS_BETWEEN_WRITES = 5.0
 MOST_BYTES = 64 * 2**20
@@ -25,7 +28,7 @@ MOST_BYTES = 64 * 2**20
 class EventFile:
     """One file of events, in the format that TensorBoard calls brain.Event:2."""
 
-    def __init__(self, folder: Path, *, purge_step: int) -> None:
+    def __init__(self, folder: Path, *, purge_step: int | None = None) -> None:
         """Readers drop the points that earlier files of the folder have at `purge_step` and after."""
         moment = time.time_ns()
         # Readers order files by name. Two attempts may begin within one second.
@@ -38,11 +41,22 @@ class EventFile:
         """Bytes of the file: whole records."""
         self.written_at = 0.0
         self._add(Event(file_version="brain.Event:2"))
-        self._add(Event(session_log=SessionLog(status=SessionLog.START), step=purge_step))
+        if purge_step is not None:
+            self._add(Event(session_log=SessionLog(status=SessionLog.START), step=purge_step))
 
-    def add(self, summary: Any, step: int) -> None:
-        """Adds a `Summary`, such as those that `torch.utils.tensorboard.summary` makes, after `step` steps."""
-        self._add(Event(summary=summary, step=step))
+    def scalar(self, tag: str, value: float, step: int) -> None:
+        """A point of a curve."""
+        self._summary(summary.scalar(tag, value), step)
+
+    def text(self, tag: str, text: str, step: int) -> None:
+        """A text in Markdown."""
+        self._summary(summary.text(tag, text), step)
+
+    def image(self, tag: str, image: Image.Image, step: int) -> None:
+        self._summary(summary.image(tag, np.asarray(image.convert("RGB")), dataformats="HWC"), step)
+
+    def _summary(self, content: Any, step: int) -> None:
+        self._add(Event(summary=content, step=step))
         if time.monotonic() - self.written_at >= SECONDS_BETWEEN_WRITES:
             self.flush()
 

@@ -70,8 +70,8 @@ def test_where_the_folder_cannot_be_written_the_users_cache_is(file: str, tmp_pa
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives folders to another user")
-def test_a_store_that_another_user_made_is_neither_read_nor_written_to(file: str, vocabulary: Vocabulary, tmp_path: Path,
-                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_of_another_user_is_neither_read_nor_written_to(file: str, vocabulary: Vocabulary, tmp_path: Path,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
     """In /tmp, say, where anybody can make a `.drumbeat` beside somebody's file; but the file's own owner may."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
     theirs = Texts(file=file, vocabulary=vocabulary, labels="label").folder
