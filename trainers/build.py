@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
+import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -102,6 +104,10 @@ def use_caches(config: Config, sets: Sets, *, processes: int,
     if config.data.cache is None:
         return
     folder = Path(os.path.expandvars(config.data.cache))
+    if unset := re.search(r"\$\{?(\w+)", str(folder)):
+        raise PreflightError(Fault(
+            what=f"the variable {unset[1]} is not set on {socket.gethostname()}", where="data.cache",
+            given=config.data.cache, remedy="Set it, or name another folder."))
     for name in ("train", "validation", "test"):
         images = image_set(getattr(sets, name))
         if images is not None:
