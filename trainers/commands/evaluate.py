@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from drumbeat.configs.errors import Fault, PreflightError, RunError, UserError
 from drumbeat.configs.layers import short
 from drumbeat.configs.load import read
-from drumbeat.configs.preconditions import SPLITS, check_split, with_way_out
+from drumbeat.configs.preconditions import SPLITS, check_split, with_hint
 from drumbeat.configs.run.checkpoint_records import EvaluationMetrics, Manifest
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
@@ -88,7 +88,7 @@ def build_job(run: RunDir, split: str, which: str | None) -> EvaluationJob:
     try:
         sets = build_sets(config)
     except PreflightError as error:
-        raise PreflightError(*with_way_out(error.faults, config.data.download_hint, fixed=True)) from None
+        raise PreflightError(*with_hint(error.faults, config.data.download_hint, fixed=True)) from None
     samples = getattr(sets, split)
     _check_names(path, split, sets, samples)
     job = EvaluationJob(run=run, config=config, split=split, path=path, checkpoint=checkpoint, sets=sets,
