@@ -225,13 +225,13 @@ class Site:
     """One cluster: configs/clusters/NAME.yaml, chosen with --profile NAME."""
 
     partition: str | None = None
-    """The partition to submit to. Null uses the cluster's default."""
+    """The partition to submit to; null is the site's default. `sinfo` lists them."""
     account: str | None = None
-    """The account to charge. Null uses the user's default."""
+    """The account that is charged; null is your default. `sacctmgr show associations user=$USER` lists yours."""
     qos: str | None = None
-    """The quality of service (QOS). Null uses the default of the account."""
+    """The quality of service; null is your default."""
     constraint: str | None = None
-    """Features that a node must have, as in sbatch --constraint. Null accepts any node."""
+    """Features that the nodes must have, such as a100. `sinfo -o '%P %f'` lists them."""
     time_minutes: int = at_least(1, 1440)
     """The job's time limit. A run that takes longer saves before the limit and is requeued."""
     gpu_flag: Literal["gres", "gpus-per-node", "none"] = "gres"
@@ -242,7 +242,9 @@ class Site:
     mem_gb_per_node: float | None = above(0, None)
     """Memory in GB. At most one of these three keys; without any, the cluster's default applies."""
     mem_gb_per_cpu: float | None = above(0, None)
+    """Memory for each core, in GB."""
     mem_gb_per_gpu: float | None = above(0, None)
+    """Memory for each GPU, in GB."""
     signal_seconds: int = at_least(1, 120)
     """Seconds before the time limit at which SLURM signals the run to save."""
     setup: list[str] = field(default_factory=list)

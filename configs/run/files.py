@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import stat
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from drumbeat.configs.errors import Fault, RunError
+from drumbeat.configs.run.disk import persist
 
 MAX_BYTES = 64 * 2**20
 """No JSON file of a run is larger: the largest is a checkpoint's state.json, with an entry for each parameter."""
@@ -30,7 +32,28 @@ class DamagedError(RunError):
 
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Writes a file atomically: readers see the old or the new content. With `durable` this also holds after a power
-    failure, at the cost of a disk flush."""
+    failure, at the cost of a disk flush. Raises `OSError`; in a process that waits for its disk (`disk.wait_for_disk`),
+    only after that time."""
+    persist(partial(_replace, path, text, durable=durable))
+
+
+def write_soon(path: Path, text: str, size: int) -> bool:
+    """Writes a file of `size` bytes without waiting for the disk; returns whether it was written. It is padded with
+    spaces, so that even on a full disk the next text can be written over the old one, in place."""
+    try:
+        _replace(path, text.ljust(size), durable=False)
+    except OSError:
+        try:
+            with open(path, "r+b", buffering=0) as file:
+                old_size = os.fstat(file.fileno()).st_size
+                content = text.encode().ljust(old_size)
+                return len(content) == old_size and file.write(content) == old_size
+        except OSError:
+            return False
+    return True
+
+
+def _replace(path: Path, text: str, *, durable: bool) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(3).hex()}.tmp")
     try:
         with open(temporary, "w", encoding="utf-8") as file:

@@ -42,7 +42,7 @@ def run(predictor: Predictor, paths: Sequence[Path], out: Path, sheet: Path) -> 
     column = str(innermost(predictor.config.data.train).get("text", "text"))
     items = read_texts(paths, task, column) if predictor.reads_texts else read_images(paths, task)
     with Bar() as bar:
-        found = predictor.predict(items, lambda count: bar.more("predicting", count, len(items)))
+        found = predictor.predict(items, lambda count: bar.advance("predicting", count, len(items)))
     for reason in found.unreadable:
         print(f"left out   {reason}", file=sys.stderr)
     if not found.items:
