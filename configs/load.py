@@ -179,8 +179,8 @@ def load_words(words: Sequence[str]) -> Config:
     """The config that CONFIG [KEY=VALUE ...] means. Raises `ConfigError`."""
     files = [word for word in words if "=" not in word]
     if len(files) != 1:
-        raise ConfigError(Fault(what="one config is needed" if not files else "one config at a time",
+        raise ConfigError(Fault(what="one config is needed" if not files else "more than one config",
                                 where="command line", given=" ".join(files),
-                                remedy="Changes to it are written KEY=VALUE: batch_size=64" if files
+                                remedy="Write changes to it as KEY=VALUE: batch_size=64" if files
                                 else "For example: configs/resnet50_xray_demo.yaml"))
     return load(files[0], [word for word in words if "=" in word]).config

@@ -1,5 +1,5 @@
-"""Which files are the code in a folder: those git knows or would add; without git, those Python could import; of
-Drumbeat's own package all, its style sheets and configs too."""
+"""Which files of a folder are code: with git, those it tracks or would add; without git, those Python could import; in
+Drumbeat's own package all files, including style sheets and configs."""
 
 from __future__ import annotations
 
@@ -13,52 +13,52 @@ from pathlib import Path
 from drumbeat.configs.errors import Fault, LaunchError
 from drumbeat.configs.importing import PACKAGE
 
-MOST_ENTRIES = 50_000
-"""A folder without git that holds more than this is not looked through for Python files."""
+MAX_ENTRIES = 50_000
+"""A folder without git that contains more files than this is not searched for Python files."""
 
 
-def git(folder: Path, *words: str) -> bytes | None:
-    """What git says in a folder; None where it refuses, and where there is no git.
+def git(folder: Path, *arguments: str) -> bytes | None:
+    """The output of git in a folder; None if it fails or is not installed.
 
-    Whose tree it is does not matter to us (safe.directory), since the run is about to execute what lies in it.
+    The owner of the tree does not matter (safe.directory), because the run is going to execute its code.
     """
     if shutil.which("git") is None:
         return None
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # as in a git hook
-    command = ["git", "-c", "safe.directory=*", "-c", "core.fsmonitor=false", *words]
-    done = subprocess.run(command, cwd=folder, env=ours, capture_output=True, check=False)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # as in a git hook
+    command = ["git", "-c", "safe.directory=*", "-c", "core.fsmonitor=false", *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False)
     return done.stdout if done.returncode == 0 else None
 
 
 def git_root(folder: Path) -> Path | None:
-    """The top of the git tree that a folder is part of; None where it is part of none, or ignored there."""
+    """The root of the git tree that contains a folder; None if there is none, or if it ignores the folder."""
     top = git(folder, "rev-parse", "--show-toplevel")
     if not top or git(folder, "check-ignore", "--quiet", ".") is not None:
         return None
     return Path(os.fsdecode(top.removesuffix(b"\n")))
 
 
-def code_files(root: Path, leave_out: Path) -> list[Path]:
-    """The files and links below `root` that are its code, relative to it, but for what lies below `leave_out`.
+def code_files(root: Path, exclude: Path) -> list[Path]:
+    """The code files and links in `root`, relative to it, without those in `exclude`.
 
-    Raises `LaunchError` for a folder without git that is too large to look through.
+    Raises `LaunchError` for a folder without git that is too large to search.
     """
     if root == PACKAGE.resolve():
         return [file.relative_to(root) for file in sorted(root.rglob("*")) if file.is_file() and file.suffix != ".pyc"]
     known = _known_to_git(root) if (root / ".git").exists() else None
-    files = _python_files(root, leave_out) if known is None else known
-    return [file for file in files if not (root / file).is_relative_to(leave_out) and _is_file_or_link(root / file)]
+    files = _python_files(root, exclude) if known is None else known
+    return [file for file in files if not (root / file).is_relative_to(exclude) and _is_file_or_link(root / file)]
 
 
 def _known_to_git(root: Path) -> list[Path] | None:
-    """Tracked files and those that are neither tracked nor ignored, submodules' and nested trees' too."""
+    """Tracked files, and files that are neither tracked nor ignored, including submodules and nested trees."""
     listed = [git(root, "ls-files", "-z", *which) for which in (["--cached"], ["--others", "--exclude-standard"])]
     if None in listed:
         return None
     found: list[Path] = []
     for name in dict.fromkeys(name for part in listed for name in (part or b"").split(b"\0") if name):
         path = Path(os.fsdecode(name))
-        if (root / path).is_dir() and not (root / path).is_symlink():  # a tree of its own, in this one
+        if (root / path).is_dir() and not (root / path).is_symlink():  # a nested tree
             inner = _known_to_git(root / path) if (root / path / ".git").exists() else None
             found += [path / file for file in inner or ()]
         else:
@@ -66,26 +66,26 @@ def _known_to_git(root: Path) -> list[Path] | None:
     return found
 
 
-def _python_files(root: Path, leave_out: Path) -> Iterator[Path]:
+def _python_files(root: Path, exclude: Path) -> Iterator[Path]:
     """Python files in folders that can be packages, and links to such folders."""
     seen = 0
     for folder, folders, names in os.walk(root):
         seen += len(folders) + len(names)
-        if seen > MOST_ENTRIES:
+        if seen > MAX_ENTRIES:
             raise LaunchError(Fault(
-                what=f"the folder holds more than {MOST_ENTRIES:,} files, too many to find its code among them",
-                where=str(root), remedy="Make the code a git tree (git init), with what is no code in .gitignore; or "
-                                        "run from the folder as it is: --no-snapshot"))
+                what=f"the folder holds more than {MAX_ENTRIES:,} files, too many to find its code among them",
+                where=str(root), remedy="Make the code a git tree (git init), with everything but code in .gitignore; "
+                                        "or run without a copy: --no-snapshot"))
         here = Path(folder).relative_to(root)
         packages = [name for name in sorted(folders) if name.isidentifier() and name != "__pycache__"
-                    and not Path(folder, name, "pyvenv.cfg").exists() and Path(folder, name) != leave_out]
-        folders[:] = packages  # os.walk goes there next, but not through links
+                    and not Path(folder, name, "pyvenv.cfg").exists() and Path(folder, name) != exclude]
+        folders[:] = packages  # os.walk descends into these, but not through links
         yield from (here / name for name in packages if Path(folder, name).is_symlink())
         yield from (here / name for name in sorted(names) if name.endswith(".py"))
 
 
 def _is_file_or_link(path: Path) -> bool:
-    """Whether there is something to copy: not a tracked file that was deleted, nor a pipe or a socket."""
+    """Whether a path can be copied: not a deleted tracked file, a pipe or a socket."""
     try:
         mode = path.lstat().st_mode
     except OSError:

@@ -24,8 +24,8 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import Allocation, JobPlan, Topology
 from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Site
-from drumbeat.launch.backends.allocation import InAllocation, allocation_around
-from drumbeat.launch.backends.backend import still_runs
+from drumbeat.launch.backends.allocation import InAllocation, find_allocation
+from drumbeat.launch.backends.backend import running_evidence
 from drumbeat.launch.backends.processes import processes_of
 from drumbeat.launch.runs.stop import cancel, request_stop
 from drumbeat.launch.slurm.client import steps
@@ -48,7 +48,7 @@ class Lent(Submitted):
         self.run = RunDir(folder / f"{folder.name}-run")
         (self.run.path / "standin").mkdir(parents=True)
         plan = JobPlan(run_dir=str(self.run.path), name="standin", backend="here",
-                       allocation=allocation_around({"SLURM_JOB_ID": job}),
+                       allocation=find_allocation({"SLURM_JOB_ID": job}),
                        topology=Topology(nodes=2, ranks_per_node=1, device="cpu", cpus_per_rank=cpus),
                        site=Site(**site), environment=importing.environment(str(ROOT), []), folder=str(folder),
                        restarts=restarts)
@@ -99,11 +99,11 @@ def allocate(cluster: Cluster) -> Iterator[Allocate]:
 @on("cgroup")
 def test_what_an_allocation_has(cluster: Cluster, allocate: Allocate) -> None:
     job = allocate("--cpus-per-task=3", "--gres=gpu:2")
-    assert allocation_around({"SLURM_JOB_ID": job}) == Allocation(job_id=job, nodes=2, cpus_per_node=3, gpus_per_node=2)
+    assert find_allocation({"SLURM_JOB_ID": job}) == Allocation(job_id=job, nodes=2, cpus_per_node=3, gpus_per_node=2)
     cluster.run("scancel", job)
     cluster.wait(job, "CANCELLED", timeout=20)
     with pytest.raises(LaunchError, match=f"SLURM job {job} cannot be used"):
-        allocation_around({"SLURM_JOB_ID": job})
+        find_allocation({"SLURM_JOB_ID": job})
 
 
 @on("cgroup")
@@ -159,7 +159,7 @@ def test_cancelled(cluster: Cluster, allocate: Allocate, tmp_path: Path, monkeyp
     if elsewhere:
         monkeypatch.setattr("drumbeat.launch.backends.contract.processes_of", lambda *_: [])
         monkeypatch.setattr("drumbeat.launch.backends.processes.processes_of", lambda *_: [])
-        assert still_runs(View.read(run.run)).startswith(f"step {run.job}.")
+        assert running_evidence(View.read(run.run)).startswith(f"step {run.job}.")
     said = cancel(View.read(run.run))
     assert said.startswith(f"{run.run.id} ended; SLURM job {run.job} stays; there is no checkpoint.")
     monkeypatch.undo()
@@ -174,7 +174,7 @@ def test_its_time_limit(cluster: Cluster, allocate: Allocate, tmp_path: Path) ->
     run = Lent(cluster, tmp_path, allocate("--time=1"), signal_seconds=55)
     run.gone()
     assert run.state() == "stopped"
-    assert re.match("stopped (at step 1|without a save): the job's time limit is near; (there is no checkpoint; )?"
+    assert re.match("stopped (at step 1|without a checkpoint): the job's time limit is near; (there is no checkpoint; )?"
                     "to go on, resume it in another allocation, or with --slurm$", run.words(0))
 
 

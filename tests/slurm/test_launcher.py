@@ -141,7 +141,7 @@ def test_requeued_by_an_administrator(submitted: Callable[..., Submitted]) -> No
     job.up()
     job.cluster.run("scontrol", "requeue", job.job)
     job.up_again(1)
-    assert job.words(0) == "stopped at step 1: SLURM queued the job again"
+    assert job.words(0) == "stopped at step 1: SLURM requeued the job"
     job.finish()
 
 
@@ -228,7 +228,7 @@ def test_a_run_that_is_given_up_is_a_failed_job(submitted: Callable[..., Submitt
     (job.run.path / "standin" / "fail1").write_text("a bad picture")
     job.cluster.wait(job.job, "FAILED")
     assert job.state() == "failed"
-    assert job.words(1).endswith("a bad picture; there is no checkpoint; given up: the same again")
+    assert job.words(1).endswith("a bad picture; there is no checkpoint; given up: the same error again")
 
 
 @on("linuxproc", "cgroup-accounts")

@@ -49,7 +49,7 @@ def test_taken_without_an_answer(cluster: Cluster, tmp_path: Path, monkeypatch: 
     job = Slurm().submit(request(tmp_path))
     assert sorted([*before, str(job.id)]) == sorted(jobs(cluster))
     assert (RunDir(tmp_path / "run").submitit / f"{job.id}_submitted.pkl").exists()
-    assert "Socket timed out on send/recv operation; looking whether it has the job ..." in capfd.readouterr().err
+    assert "Socket timed out on send/recv operation; checking whether it has the job ..." in capfd.readouterr().err
     cluster.run("scancel", str(job.id))
 
 

@@ -92,7 +92,7 @@ def train(run: RunDir, stop_after: int | None = None) -> list[float]:
     def step(*values: object, **named: object) -> None:
         losses.append(float(values[1]))  # type: ignore[arg-type]
         if training.progress.step == stop_after:
-            attempt.ask_to_stop("stopped")
+            attempt.request_stop("stopped")
         log_step(*values, **named)  # type: ignore[arg-type]
 
     training.log.step = step  # type: ignore[method-assign]

@@ -80,5 +80,5 @@ def test_sbatch_is_asked_about_the_very_request(tmp_path: Path, monkeypatch: pyt
         monkeypatch.setenv("PATH", programs(tmp_path, sbatch=silence))
         assert check_cluster(request) == ""  # submitting has its own patience
     monkeypatch.setenv("PATH", programs(tmp_path, sbatch="echo 'allocation failure: no' >&2; exit 1"))
-    with pytest.raises(LaunchError, match="SLURM would not take this job"):
+    with pytest.raises(LaunchError, match="SLURM would reject this job"):
         check_cluster(request)
