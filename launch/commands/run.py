@@ -22,7 +22,7 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Train what a config describes: on this machine, on a cluster, or in this process."
+    parser.description = "Train what a config describes, on this machine or on a cluster."
     parser.usage, parser.epilog = USAGE, EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("words", nargs="*", metavar="CONFIG", help="a config file or the name of a shipped config, "

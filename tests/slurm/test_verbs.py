@@ -57,7 +57,7 @@ def test_a_job_that_waits_is_explained_and_cancelled(cluster: Cluster, tmp_path:
     said = drumbeat(tmp_path, "tiny.yaml", "--slurm", "--procs", "1", preflight=True).stdout
     run, job = latest(tmp_path), re.search(r"SLURM job\s+(\d+)", said)[1]  # type: ignore[index]
     assert re.search(r"queue      SLURM would start it at \S+ \S+ on n", said)
-    until(lambda: "Resources: it is next, and waits for nodes to become free" in verb(tmp_path, "why", "tiny"))
+    until(lambda: "Resources: it is next, and waits for free nodes" in verb(tmp_path, "why", "tiny"))
     assert f"{run.id} tiny pending job {job}" in verb(tmp_path, "ls")
 
     silent = tmp_path / "slurm.conf"

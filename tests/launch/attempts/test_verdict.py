@@ -69,7 +69,7 @@ def stop(run: RunDir, reason: str, *, slurm: str = "", saved: int | None = None,
 
 
 @pytest.mark.parametrize(("reason", "slurm", "words"), [
-    ("time limit", "terminated", "the job's time limit is near; to go on, resume it in another allocation, or with "
+    ("time limit", "terminated", "the job's time limit is near; resume it in another allocation, or with "
                                  "--slurm"),
     ("terminated", "preempted", "preempted; resume it in another allocation, or with --slurm"),
     ("stopped", "terminated", "as asked"),
@@ -120,7 +120,7 @@ def test_a_stop_without_a_save_says_where_it_goes_on(run: RunDir) -> None:
     ("OutOfMemoryError", "CUDA out of memory. Tried to allocate 2.00 GiB", "ran out of GPU memory"),
     ("RuntimeError", "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried", "ran out of memory"),
     ("RuntimeError", "DataLoader worker (pid 955) is killed by signal: Killed", "lost a loader worker"),
-    ("SaveError", "the checkpoint cannot be written: No space left on device", "could not save"),
+    ("SaveError", "the checkpoint cannot be written: No space left on device", "could not save a checkpoint"),
     ("ValueError", "boom", "failed"),
 ])
 def test_what_an_exception_means(run: RunDir, kind: str, message: str, words: str) -> None:
@@ -165,7 +165,7 @@ def test_an_error_that_only_torchs_watchdog_saw(run: RunDir) -> None:
     verdict = verdict_of(run, attempt, restarts=3)
     assert verdict.message == (
         "rank 1 on n1 used an index out of range on its GPU at step 6: DistBackendError: CUDA error: device-side "
-        "assert triggered; look for labels that the model has no class for; on the CPU (--gpus 0) the error names the "
+        "assert triggered; check for labels outside the model's classes; on the CPU (--gpus 0) the error names the "
         "line; there is no checkpoint")
     assert (verdict.rank, verdict.error) == (1, "DistBackendError at step 6 of rank 1")
 
@@ -184,8 +184,8 @@ def test_ranks_that_all_only_waited(run: RunDir) -> None:
         verdict.write(attempt.verdict)
         assert verdict.next == after
         assert verdict.message == (
-            f"rank 0 lost the connection to the other ranks at step 0: DistBackendError: {why[:-1]}; read their logs and check "
-            "at the network; there is no checkpoint")
+            f"rank 0 lost the connection to the other ranks at step 0: DistBackendError: {why[:-1]}; read their logs and "
+            "check the network; there is no checkpoint")
 
 
 def test_a_hang_is_named_before_what_follows_from_it(run: RunDir) -> None:
@@ -328,4 +328,4 @@ def test_a_stop_whose_save_failed_says_why(run: RunDir) -> None:
     error(attempt, kind="OSError", message="[Errno 28] No space left on device", step=9)
     assert verdict_of(run, attempt, restarts=3).message == (
         "stopped without saving: as asked; there is no checkpoint; "
-        "rank 1 on n2 found the disk full at step 9: OSError: [Errno 28] No space left on device")
+        "rank 1 on n2 ran out of disk space at step 9: OSError: [Errno 28] No space left on device")

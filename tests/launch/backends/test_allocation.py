@@ -133,7 +133,7 @@ def test_cores_for_fewer_ranks_than_there_are(tmp_path: Path) -> None:
     """salloc gives a node one core unless told otherwise."""
     plan = planned(tmp_path, "launch.procs=4", "launch.cpus_per_rank=2", cpus_per_node=1)
     assert "--cpus-per-task=1 " in InAllocation().request(plan).text
-    assert note(plan) == "4 ranks share 1 core on each node; salloc --cpus-per-task=8 gives them their own"
+    assert note(plan) == "4 ranks share 1 core on each node; salloc --cpus-per-task=8 gives each its own"
     assert note(planned(tmp_path, "launch.procs=4")) == ""
 
 

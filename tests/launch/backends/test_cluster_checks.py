@@ -56,7 +56,7 @@ def test_a_run_folder_that_the_nodes_would_not_see(mounts: Path, tmp_path: Path,
     assert unshared(Path("/home/you/runs"), mounts) is None
     assert "it is on tmpfs" in str(unshared(Path("/home/me/in memory/runs"), mounts))
     assert "it is on overlay" in str(unshared(Path("/scratch/runs"), mounts))
-    assert "every machine has a /var/tmp of its own" in str(unshared(Path("/var/tmp/runs"), tmp_path / "none"))
+    assert "every machine has its own /var/tmp" in str(unshared(Path("/var/tmp/runs"), tmp_path / "none"))
     monkeypatch.setenv("PATH", programs(tmp_path, sinfo="hostname"))
     assert unshared(Path("/var/tmp/runs"), mounts) is None  # this machine is all of the cluster
 

@@ -120,7 +120,7 @@ def test_a_run_for_which_too_few_gpus_are_free_is_not_started(
     assert main(["run", "small.yaml"]) == 2
     assert " ".join(capsys.readouterr().err.split()) == (
         f"error: not enough free GPUs where launch.gpus given 2 ranks with one GPU each, 1 of 2 free GPU {pool[0]} is "
-        f"held by run runs/first (process {launcher.pid}) "
+        f"used by run runs/first (process {launcher.pid}) "
         "fix Use --gpus 1, wait for a run to end, or stop one: drumbeat stop RUN")
     assert sorted(tmp_path.glob("runs/*")) == before
 
@@ -159,7 +159,7 @@ def test_slurm_hands_out_the_gpus_of_its_jobs(tmp_path: Path, pool: list[str]) -
 def test_a_debug_run_holds_its_gpu_too(tmp_path: Path, pool: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_locks, "TIMEOUT", 0.0)
     with hold_gpus(planned(tmp_path / "run", pool[:1])):
-        with pytest.raises(LaunchError, match=f"held by process {os.getpid()}") as error, \
+        with pytest.raises(LaunchError, match=f"used by process {os.getpid()}") as error, \
                 hold_gpus(planned(tmp_path / "run", pool[:1])):
             pass
         assert error.value.faults[0].remedy == "Wait for a run to end, or stop one: drumbeat stop RUN"

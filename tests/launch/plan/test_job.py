@@ -43,16 +43,16 @@ def test_which_processes(tmp_path: Path, assignments: list[str], backend: str, c
 
 
 @pytest.mark.parametrize(("assignments", "backend", "gpus", "whats"), [
-    (["launch.procs=11"], "local", 0, ["a batch of 10 cannot be shared by 11 ranks"]),
-    (["launch.procs=13"], "local", 0, ["a batch of 12 cannot be shared by 13 ranks",
-                                       "a batch of 10 cannot be shared by 13 ranks"]),
-    (["launch.nodes=2", "launch.gpus=6"], "slurm", 0, ["a batch of 10 cannot be shared by 12 ranks"]),
+    (["launch.procs=11"], "local", 0, ["batch_size 10 is smaller than the world size, 11"]),
+    (["launch.procs=13"], "local", 0, ["batch_size 12 is smaller than the world size, 13",
+                                       "batch_size 10 is smaller than the world size, 13"]),
+    (["launch.nodes=2", "launch.gpus=6"], "slurm", 0, ["batch_size 10 is smaller than the world size, 12"]),
     (["launch.gpus=2"], "local", 0, ["this machine has no GPU"]),
     (["launch.gpus=3"], "local", 1, ["this machine has 1 GPU"]),
     (["launch.gpus=3"], "local", 2, ["this machine has 2 GPUs"]),
     (["launch.nodes=2"], "local", 0, ["more than one node needs a cluster"]),
     (["launch.nodes=2", "launch.gpus=8"], "local", 0, [
-        "a batch of 12 cannot be shared by 16 ranks", "a batch of 10 cannot be shared by 16 ranks",
+        "batch_size 12 is smaller than the world size, 16", "batch_size 10 is smaller than the world size, 16",
         "this machine has no GPU", "more than one node needs a cluster"]),
     ([], "slurm", 4, ["the number of GPUs on each node is not given"]),
 ])
@@ -131,7 +131,7 @@ def test_a_run_uses_one_mig_instance(tmp_path: Path) -> None:
 error: CUDA lets a process use only one MIG instance
   where  launch.gpus
   given  2 ranks with one GPU each; the GPUs are MIG instances
-  fix    Use --gpus 1; or switch MIG mode off (nvidia-smi -mig 0, as root)."""
+  fix    Use --gpus 1; or disable MIG mode (nvidia-smi -mig 0, as root)."""
 
 
 def test_a_containers_quota_bounds_the_cores(tmp_path: Path) -> None:

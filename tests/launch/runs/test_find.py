@@ -51,7 +51,7 @@ def test_finding_a_run(runs: Path, text: str, found: str) -> None:
 @pytest.mark.parametrize("text", ["", " "])
 def test_an_empty_name_means_no_run(runs: Path, text: str) -> None:
     """As in `drumbeat stop "$RUN"` where RUN is not set."""
-    with pytest.raises(RunError, match=r"which run\?"):
+    with pytest.raises(RunError, match=r"no run given"):
         find_run(text, runs)
 
 
@@ -250,7 +250,7 @@ def test_all_attempts_one_after_the_other(runs: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == "--- attempt 0\n rank 0 | first\n--- attempt 1\n rank 0 | second\n"
     assert main(["logs", "tiny"]) == 0
     assert capsys.readouterr() == (
-        "second\n", "note: this is attempt 1; earlier ones: --attempt K, or --attempt all\n")
+        "second\n", "note: this is attempt 1; earlier ones: --attempt K or --attempt all\n")
 
 
 def test_following_goes_on_with_the_next_attempt_until_the_run_ends(runs: Path) -> None:

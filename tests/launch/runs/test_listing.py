@@ -130,16 +130,16 @@ echo '99|PENDING|Priority|N/A|gpu|other'"""))
 run         {IDS[3]}
 state       pending
 job         4711, pending in partition gpu
-why         Resources: it is next, and waits for nodes to become free
+why         Resources: it is next, and waits for free nodes
 start       expected at 2026-01-05 06:07:08
-fix         Wait; or ask for less: fewer --nodes or --gpus, a shorter
+fix         Wait; or request less: fewer --nodes or --gpus, a shorter
             time_minutes.
 job         4712, pending in partition gpu
-why         PartitionTimeLimit: it asks for more time than a job in its
-            partition may have
-fix         drumbeat cancel {IDS[3]}, then ask for less in the
-            profile: time_minutes. A run that needs longer is queued again by
-            itself. sinfo -o '%P %l' shows the limits."""
+why         PartitionTimeLimit: it requests more time than its partition allows
+            for a job
+fix         drumbeat cancel {IDS[3]}, then lower time_minutes in
+            the profile. A run that needs longer is requeued by itself. sinfo -o
+            '%P %l' shows the limits."""
 
 
 def test_why_where_slurm_says_nothing(runs: list[RunDir], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +171,8 @@ def test_why_of_a_run_that_waits_for_its_disk(runs: list[RunDir]) -> None:
     write_job(runs[2], id="17", host="elsewhere")
     write_heartbeat(runs[2], pause_reason="the disk is full")
     assert why_of(runs[2]).splitlines()[3:] == [
-        "why         the disk is full", "fix         Free some space, or bring the disk back: the run continues by itself."]
+        "why         the disk is full", "fix         Free some space, or bring the disk back: the run continues by",
+        "            itself."]
 
 
 def test_why_of_runs_that_are_no_jobs(runs: list[RunDir]) -> None:

@@ -121,4 +121,4 @@ def test_a_run_is_judged_with_the_code_that_it_works_with(tmp_path: Path, monkey
         assert run_on_run(name, run, "--split", "test", new_code=new_code) == 0
     said = capfd.readouterr()
     assert said.out.splitlines() == ["mine --split test", "live --split test", "live --split test"]
-    assert said.err == "code       mine at 0123456 with 2 changed files, 1 file; as it is now: --new-code\n"
+    assert said.err == "code       mine at 0123456 with 2 changed files, 1 file; use --new-code for the current code\n"

@@ -32,14 +32,14 @@ error: SLURM would reject this job
   where  the cluster's profile, time_minutes: 99
   given  allocation failure: Requested time limit is invalid (missing or exceeds
          some limit)
-  fix    sinfo -o '%P %l' shows the longest time of each partition. A run that
-         needs longer is queued again by itself."""),
+  fix    sinfo -o '%P %l' shows the time limit of each partition. A run that
+         needs longer is requeued by itself."""),
     ("allocation failure: Requested node configuration is not available", """\
 error: SLURM would reject this job
   where  sbatch --test-only
   given  allocation failure: Requested node configuration is not available
   fix    sinfo -o '%P %D %c %m %G' shows each partition's nodes, their cores,
-         memory and GPUs: ask for no more with --nodes, --gpus and
+         memory and GPUs: request no more with --nodes, --gpus and
          launch.cpus_per_rank."""),
     ("sbatch: error: AssocMaxSubmitJobLimit\nallocation failure: Job violates accounting/QOS policy (job submit limit, "
      "user's size and/or time limits)", """\
@@ -48,15 +48,14 @@ error: SLURM would reject this job
   given  AssocMaxSubmitJobLimit
          allocation failure: Job violates accounting/QOS policy (job submit
          limit, user's size and/or time limits)
-  fix    Its account lets one user have only so many jobs in the queue: wait
-         until some jobs end (squeue --me shows yours), or choose another
-         account in the profile. sacctmgr show associations user=me shows the
-         limits."""),
+  fix    Its account limits the jobs in the queue of each user: wait until some
+         jobs end (squeue --me shows yours), or choose another account in the
+         profile. sacctmgr show associations user=me shows the limits."""),
     ("sbatch: error: the site's own plugin says no", """\
 error: SLURM would reject this job
   where  sbatch --test-only
   given  the site's own plugin says no
-  fix    --dry-run shows the script that it was asked about."""),
+  fix    --dry-run shows the script."""),
 ])
 def test_what_sbatch_says_on_one_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str,
                                         screen: str) -> None:

@@ -107,8 +107,8 @@ ranks       3 ranks on the CPU, on this machine, 2 cores each
 run folder  runs/RUN
 
 # --- samples
-head      12 a step, 4 on each rank
-finetune  10 a step, 3 or 4 on each rank
+head      12 per step, 4 on each rank
+finetune  10 per step, 3 or 4 on each rank
 an epoch  not known yet: the preflight check counts the samples when the run is
           submitted, and checks the model, weights and data
 
@@ -134,7 +134,7 @@ PYTHON -m torch.distributed.run \\
   --max-restarts=0 \\
   -m drumbeat.trainers.worker HERE/runs/RUN ATTEMPT
 
-# Not checked: targets, weights, data. The preflight check does that when the run is started.
+# Not checked: targets, weights, data. The start of the run checks them first.
 # Dry run: nothing was started or written."""
 
 
@@ -179,7 +179,7 @@ def test_slurm_shows_the_script_and_the_meeting_point(tmp_path: Path) -> None:
 def test_debug_shows_the_call(tmp_path: Path) -> None:
     text = dry_run(tmp_path, "debug", {})
     assert "ranks       1 rank on the CPU, in this process, 8 cores each\n" in text
-    assert "head      12 a step, all on one rank\n" in text
+    assert "head      12 per step, all on one rank\n" in text
     assert f"# --- call\ndrumbeat.trainers.worker.main('{tmp_path}/runs/RUN', ATTEMPT)\n" in text
     assert "torch.distributed" not in text
 
@@ -203,7 +203,7 @@ def test_the_gpus_to_choose_from(tmp_path: Path) -> None:
         loaded = load(write_config(tmp_path), list(assignments))
         return describe(loaded, backend_of("local").request(plan(tmp_path, *assignments, gpus=4)))
 
-    assert ("\nCUDA_VISIBLE_DEVICES=0,1,2,3\n# of these GPUs the run takes the first 2 that no other run holds\n"
+    assert ("\nCUDA_VISIBLE_DEVICES=0,1,2,3\n# the run takes the first 2 of these GPUs that no other run holds\n"
             in said("launch.gpus=2"))
     assert "no other run" not in said("launch.gpus=4")
     assert "CUDA_VISIBLE_DEVICES" not in said("launch.gpus=0")

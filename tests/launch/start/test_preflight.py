@@ -38,7 +38,7 @@ def test_faults_are_raised_all_of_them(tmp_path: Path) -> None:
 
 
 def test_no_answer_is_a_fault_too(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(PreflightError, match="the preflight check ended with exit code 3 and without an answer"):
+    with pytest.raises(PreflightError, match="the preflight check ended with exit code 3 and no result"):
         preflight(config(tmp_path), python_that(tmp_path, "echo 'out of memory' >&2; exit 3"))
     assert capfd.readouterr().err == "checking   model, weights and data ...\nout of memory\n"
 
