@@ -1,7 +1,7 @@
 """Where a run's time went: read from its folder alone.
 
-What rank 0 measured (`trainers/clock.py`) travels with the checkpoints, so it holds the time that led to the weights as
-they are. What the attempts took beyond that was lost: starts in vain, and work that had to be done again.
+What rank 0 measured (`trainers/time_spent.py`) travels with the checkpoints, so it holds the time that led to the
+weights as they are. What the attempts took beyond that was lost: starts in vain, and work that had to be done again.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from drumbeat.data.ledger import blocks, expected
 from drumbeat.data.loader import Samples
 from drumbeat.data.order import Integers, Schedule, Stream
 from drumbeat.data.sampling import LengthBuckets, SampleStream
-from drumbeat.trainers.account import check_unchanged, describe
+from drumbeat.trainers.sample_counts import check_unchanged, describe_training_set
 
 COUNTED = 2**28
 """Sets larger than this are checked by their digests alone: a count for each sample would take too much memory."""
@@ -79,7 +79,7 @@ def verify(run: RunDir, progress: Callable[[int, int], None] = lambda done, tota
     samples = None
     if config.data.sampling or config.data.bucket_batches:
         samples = _training_set(config)
-        check_unchanged(done.data, describe(samples), allow_change=config.data.allow_change)
+        check_unchanged(done.data, describe_training_set(samples), allow_change=config.data.allow_change)
     reports = []
     for number, (name, phase) in enumerate(config.phases.items()):
         if phase is None or number > done.phase:

@@ -80,17 +80,17 @@ def test_closing_gives_the_memory_back(tmp_path: Path) -> None:
     assert memories() == before
 
 
-def test_a_rank_that_fails_does_not_lose_the_save_under_way(tmp_path: Path) -> None:
+def test_a_rank_that_fails_does_not_lose_the_save_in_progress(tmp_path: Path) -> None:
     """Nor waits for ever for a writer that hangs."""
     checkpoints = made(tmp_path)
     checkpoints.lay_out(weights(0.0), {})
     assert checkpoints.writer is not None
     os.kill(checkpoints.writer.pid, signal.SIGSTOP)
     checkpoints.save(Progress(step=1), weights(1.5), {}, STATE)
-    checkpoints.settle(0.01)
+    checkpoints.wait_briefly(0.01)
     assert checkpoints.newest() is None
     os.kill(checkpoints.writer.pid, signal.SIGCONT)
-    checkpoints.settle(60)
+    checkpoints.wait_briefly(60)
     assert checkpoints.newest() is not None
     checkpoints.close()
 

@@ -18,10 +18,10 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Result, Status
 from drumbeat.data.loader import BatchFetcher, batches
 from drumbeat.data.order import Stream
-from drumbeat.trainers.account import Account, describe
 from drumbeat.trainers.build import build_batch_sampler, build_stream
 from drumbeat.trainers.build_phases import build_schedules
 from drumbeat.trainers.commands.verify import main, report_text, verify
+from drumbeat.trainers.sample_counts import SampleCounts, describe_training_set
 from drumbeat.trainers.world import World
 from tests.tiny import Pictures, drumbeat, latest, write_config
 from tests.warm import run_python
@@ -57,7 +57,7 @@ class Texts:
 class Others(World):
     """A rank whose sums are given what the other ranks hold."""
 
-    accounts: list[Account]
+    accounts: list[SampleCounts]
 
     def all_reduce(self, values: torch.Tensor) -> torch.Tensor:
         return torch.stack([torch.tensor([one.digest % 2**32, one.digest // 2**32, one.samples, one.replaced])
@@ -71,7 +71,7 @@ def train(run: RunDir, attempts: list[tuple[int, int]], data: str = "") -> Progr
     run.config.write_text(CONFIG.replace("Texts}}", f"Texts}}{data}}}"))
     config = build_config(file_layers(run.config))
     samples = Texts()
-    progress = Progress(data=describe(samples))
+    progress = Progress(data=describe_training_set(samples))
     tables = build_schedules(config, len(samples))
     for number, (ranks, steps) in enumerate(attempts):
         for phase, table in enumerate(tables):
@@ -82,7 +82,7 @@ def train(run: RunDir, attempts: list[tuple[int, int]], data: str = "") -> Progr
                 progress = replace(progress, phase=phase, phase_step=0)
             stream = build_stream(config, samples, phase)
             fetch = BatchFetcher(samples, indices=stream.indices)
-            accounts = [Account(number) for _ in range(ranks)]
+            accounts = [SampleCounts(number) for _ in range(ranks)]
             world = Others(rank=0, local_rank=0, size=ranks, device=torch.device("cpu"))
             object.__setattr__(world, "accounts", accounts)
             shares = [batches(fetch, build_batch_sampler(config, samples, table, stream, rank=rank, world_size=ranks,
@@ -92,13 +92,13 @@ def train(run: RunDir, attempts: list[tuple[int, int]], data: str = "") -> Progr
                 if steps == 0:
                     break
                 steps -= 1
-                for account, batch in zip(accounts, step, strict=True):
-                    account.add(batch)
+                for counts, batch in zip(accounts, step, strict=True):
+                    counts.add(batch)
                 progress = progress.advanced(table.batch_size)
                 if progress.step % 3 == 0 or progress.phase_step == table.steps or steps == 0:
                     progress = accounts[0].close(progress, phase, world)
-                    for account in accounts[1:]:
-                        account.close(progress, phase, world)
+                    for counts in accounts[1:]:
+                        counts.close(progress, phase, world)
     write_state(run, progress)
     return progress
 
@@ -321,8 +321,8 @@ def test_killed_and_resumed_on_other_ranks_and_workers_a_run_used_what_it_should
     assert [point.value for point in other] == pytest.approx([point.value for point in one], rel=1e-4)
 
     log = run.attempt(1).log(0).read_text()
-    assert "note: 1 of the 30 samples of the validation set could not be read: left out\n" in log
-    assert "note: 1 of the 17 samples of the test set could not be read: left out\n" in log
+    assert "note: 1 of the 30 samples of the validation set could not be read and are left out\n" in log
+    assert "note: 1 of the 17 samples of the test set could not be read and are left out\n" in log
 
     told = run_python([sys.executable, "-m", "drumbeat", "verify", "tiny"], cwd=killed, capture_output=True, text=True)
     assert told.stderr.startswith("code       ") and told.stderr.endswith("; as it is now: --new-code\n")
