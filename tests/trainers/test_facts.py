@@ -70,6 +70,6 @@ def test_a_checkpoint_keeps_them_and_other_classes_are_refused() -> None:
 
 def test_one_output_is_enough_for_two_classes(tmp_path: Path) -> None:
     preflight(config_of(tmp_path, "model.classes=1"))
-    with pytest.raises(PreflightError, match="tells 2 classes apart, the data has 3"):
+    with pytest.raises(PreflightError, match="the model has 2 classes, the data has 3"):
         preflight(config_of(tmp_path, "model.classes=2",
                             "data.train={_target_: tests.trainers.test_facts.Three, n: 9}"))

@@ -102,7 +102,7 @@ def test_saving_copies_and_returns_while_the_writer_works(checkpoints: Checkpoin
 def test_a_killed_writer_is_replaced_and_costs_nothing(checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch,
                                                        others: int) -> None:
     """Nor does it where no other one takes over: the checkpoint before is there."""
-    monkeypatch.setattr("drumbeat.trainers.checkpoints.manager.WRITERS", others)
+    monkeypatch.setattr("drumbeat.trainers.checkpoints.manager.MAX_WRITERS", others)
     checkpoints.save(Progress(step=1), {"x": torch.ones(4)}, {}, STATE)
     checkpoints.wait()
     assert checkpoints.writer is not None

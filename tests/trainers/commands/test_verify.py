@@ -1,4 +1,4 @@
-"""drumbeat verify: a ledger that holds what it should agrees, and whatever is wrong with one is named."""
+"""`drumbeat verify`: a correct ledger agrees with the order, and each kind of error in a ledger is named."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def run(tmp_path: Path) -> RunDir:
     return RunDir(tmp_path / "runs" / "small" / "20261122-030405-abcde")
 
 
-def test_a_run_of_several_widths_agrees(run: RunDir) -> None:
+def test_a_run_on_several_numbers_of_ranks_agrees(run: RunDir) -> None:
     train(run, [(1, 4), (3, 2), (2, 100)])
     assert report_text(run, verify(run)) == """\
 run        small/20261122-030405-abcde
@@ -131,10 +131,10 @@ steps      4 of 4 in 2 spans, attempt 2 on 2 ranks
 samples    20: 0.73913 epochs and 3 samples past the last epoch boundary
 uses       3 samples never, 20 samples once
 
-verdict    the ledger and the order agree in every span"""
+verdict    the ledger agrees with the order of samples in every span"""
 
 
-def test_a_run_that_is_not_over_agrees_so_far(run: RunDir) -> None:
+def test_an_unfinished_run_agrees_so_far(run: RunDir) -> None:
     progress = train(run, [(2, 4)])
     write_state(run, replace(progress, skipped=3))
     assert report_text(run, verify(run)) == """\
@@ -145,9 +145,9 @@ steps      4 of 8 in 2 spans, attempt 0 on 2 ranks
 samples    24: 1.04348 epochs
 uses       22 samples once, 1 sample twice
 
-skipped    3 of these could not be read, and others stood in for them
+skipped    3 of these could not be read and were replaced by others
 
-verdict    the ledger and the order agree in every span"""
+verdict    the ledger agrees with the order of samples in every span"""
 
 
 @pytest.mark.parametrize(("data", "rule"), [
@@ -214,16 +214,16 @@ def go_on(spans: list[Span]) -> None:
 
 
 @pytest.mark.parametrize(("tamper", "said"), [
-    (lose, ["steps 4 to 6 in no span"]),
-    (lose_the_last, ["4 steps were taken, and the spans end with step 1"]),
-    (lose_a_phase, ["8 steps were taken, and the spans end with step 0"]),
-    (double, ["steps 4 to 6 in two spans"]),
-    (forge, ["steps 4 to 6 (attempt 0 on 2 ranks): other samples than the order"]),
-    (forge_a_count, ["steps 7 to 8 (attempt 0 on 2 ranks): 11 samples, not the 12 of the order"]),
-    (move, ["steps 1 to 3 (attempt 0 on 2 ranks): other samples than the order",
-            "step 1 (attempt 0 on 2 ranks): other samples than the order"]),
-    (go_on, ["steps 2 to 6 (attempt 0 on 2 ranks): 15 samples, not the 25 of the order",
-             "6 steps were taken, and the phase has 4", "4 steps were taken, and the spans end with step 6"]),
+    (lose, ["steps 4 to 6 missing from the ledger"]),
+    (lose_the_last, ["4 steps were taken, but the ledger ends with step 1"]),
+    (lose_a_phase, ["8 steps were taken, but the ledger ends with step 0"]),
+    (double, ["steps 4 to 6 twice in the ledger"]),
+    (forge, ["steps 4 to 6 (attempt 0 on 2 ranks): the digest differs from that of the order"]),
+    (forge_a_count, ["steps 7 to 8 (attempt 0 on 2 ranks): 11 samples, but the order has 12"]),
+    (move, ["steps 1 to 3 (attempt 0 on 2 ranks): the digest differs from that of the order",
+            "step 1 (attempt 0 on 2 ranks): the digest differs from that of the order"]),
+    (go_on, ["steps 2 to 6 (attempt 0 on 2 ranks): 15 samples, but the order has 25",
+             "6 steps were taken, but the phase has 4", "4 steps were taken, but the ledger ends with step 6"]),
 ], ids=lambda value: getattr(value, "__name__", ""))
 def test_what_is_wrong_with_a_ledger_is_named(run: RunDir, capsys: pytest.CaptureFixture[str], said: list[str],
                                               tamper: Callable[[list[Span]], None]) -> None:
@@ -235,9 +235,9 @@ def test_what_is_wrong_with_a_ledger_is_named(run: RunDir, capsys: pytest.Captur
     capsys.readouterr()
     assert main(str(run.path)) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert [line.removeprefix("WRONG      ") for line in lines if line.startswith("WRONG")] == said
-    places = f"{len(said)} place{'s' * (len(said) > 1)}"
-    assert lines[-1] == f"verdict    the ledger and the order disagree in {places}"
+    assert [line.removeprefix("ERROR      ") for line in lines if line.startswith("ERROR")] == said
+    errors = f"{len(said)} error{'s' * (len(said) > 1)}"
+    assert lines[-1] == f"verdict    the ledger differs from the order of samples: {errors}"
 
 
 @pytest.mark.parametrize(("data", "wrong"), [("seed: 1", 5), ("batch_size: 6", 0)])
@@ -268,9 +268,9 @@ def test_without_a_checkpoint_there_is_no_ledger(run: RunDir, capsys: pytest.Cap
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err == f"""\
-error: there is no ledger yet
+error: the run has no ledger yet
   where  {run.checkpoints}
-  fix    It comes with the first checkpoint.
+  fix    It is saved with the first checkpoint.
 """
 
 
@@ -339,9 +339,9 @@ steps      25 of 25 in 10 spans, attempt 1 on 3 ranks
 samples    250: 2.5 epochs
 uses       50 samples twice, 50 samples 3 times
 
-skipped    {skipped} of these could not be read, and others stood in for them
+skipped    {skipped} of these could not be read and were replaced by others
 
-verdict    the ledger and the order agree in every span
+verdict    the ledger agrees with the order of samples in every span
 """
     assert told.returncode == 0
 
@@ -351,7 +351,7 @@ verdict    the ledger and the order agree in every span
     state.write_text(state.read_text().replace(span.digest, f"{int(span.digest, 16) - 1:016x}"))
     report = verify(run)
     assert [phase.faults for phase in report.phases] == [
-        ["steps 10 to 12 (attempt 1 on 3 ranks): other samples than the order"], []]
+        ["steps 10 to 12 (attempt 1 on 3 ranks): the digest differs from that of the order"], []]
     assert main(str(run.path)) == 1
 
 
