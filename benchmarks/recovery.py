@@ -149,13 +149,13 @@ def while_writing() -> tuple[float, float, float]:
             if writing:
                 save(2)
             began, before, mine = time.perf_counter(), steps.value, 0
-            while checkpoints.under_way or mine < 8:
+            while checkpoints.pending or mine < 8:
                 step()
                 mine += 1
-                if checkpoints.under_way:
+                if checkpoints.pending:
                     checkpoints.check()
                     seconds = time.perf_counter() - began
-                    if not checkpoints.under_way:
+                    if not checkpoints.pending:
                         break
             speeds.append((mine + steps.value - before) / (time.perf_counter() - began))
         checkpoints.close()
