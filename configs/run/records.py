@@ -238,6 +238,12 @@ class CodeTree(Record):
     commit: str = ""
     changed_files: int = 0
     """Files that differ from that commit."""
+    foreign: bool = False
+    """Whether it belongs to another user, whose git configuration is not trusted."""
+    secret: tuple[str, ...] = ()
+    """Files left out because they probably hold a password or a key."""
+    other: tuple[str, ...] = ()
+    """Files left out because git does not track them and they are not code."""
 
 
 @dataclass(frozen=True, kw_only=True)

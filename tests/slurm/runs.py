@@ -54,7 +54,7 @@ class StandInRun:
         self.folder = folder
         self.run = RunDir(folder / f"{folder.name}-run")
         (self.run.path / "standin").mkdir(parents=True)
-        self.job = ""
+        self.job_id = ""
         """SLURM's id."""
         self.seen: set[int] = set()
         """All processes of the attempts that the test has waited for."""
@@ -91,7 +91,7 @@ class StandInRun:
 
     def restarts(self) -> int:
         """How often SLURM has queued the job again."""
-        found = re.search(r"Restarts=(\d+)", self.cluster.run("scontrol", "show", "job", self.job))
+        found = re.search(r"Restarts=(\d+)", self.cluster.run("scontrol", "show", "job", self.job_id))
         return int(found[1]) if found else 0
 
     def verdict(self, attempt: int) -> str:
@@ -124,18 +124,18 @@ class SubmittedRun(StandInRun):
         """Submits it, for the first time or once more."""
         write_state(self.run, "pending")
         write_job(self.run, "slurm")
-        self.job = str(Slurm().submit(self.request).id)
-        write_job(self.run, "slurm", id=self.job)
+        self.job_id = str(Slurm().submit(self.request).id)
+        write_job(self.run, "slurm", id=self.job_id)
 
     def up_again(self, attempt: int) -> None:
         """Waits until an attempt is up after SLURM has queued the job again."""
-        self.cluster.start_again(self.job)
+        self.cluster.start_again(self.job_id)
         self.up(attempt)
         assert self.restarts() == 1
 
     def finish(self) -> None:
         self.let_finish()
-        self.cluster.wait(self.job, "COMPLETED")
+        self.cluster.wait(self.job_id, "COMPLETED")
         assert self.state() == "finished"
         assert self.left() == []
         assert standin.heard(self.run.path) == {}, "none but the launcher may hear signals"
@@ -157,7 +157,7 @@ class AllocationRun(StandInRun):
 
     def __init__(self, cluster: Cluster, folder: Path, job: str, **site: Any) -> None:
         super().__init__(cluster, folder)
-        self.job = job
+        self.job_id = job
         self.request = InAllocation().request(self.plan(
             cpus=1, site=Site(**site), restarts=3, allocation=allocation_around({"SLURM_JOB_ID": job})))
         self.started = self.resume()
@@ -165,7 +165,7 @@ class AllocationRun(StandInRun):
     def resume(self) -> Submitted:
         """Starts it, for the first time or once more."""
         write_state(self.run, "pending")
-        write_job(self.run, "here", id=self.job, host=socket.gethostname())
+        write_job(self.run, "here", id=self.job_id, host=socket.gethostname())
         self.started = InAllocation().submit(self.request)
         return self.started
 
@@ -173,8 +173,8 @@ class AllocationRun(StandInRun):
         """Waits until nothing of the run is left; the allocation is as it was."""
         self.seen |= {pid for pids in map(partial(standin.pids, self.run.path), range(3)) for pid in pids.values()}
         until(lambda: not self.started.running())
-        assert self.left() == processes_of(View.read(self.run)) == steps(self.job, self.run.id) == []
-        assert (self.cluster.state(self.job), self.restarts()) == ("RUNNING", 0)
+        assert self.left() == processes_of(View.read(self.run)) == steps(self.job_id, self.run.id) == []
+        assert (self.cluster.state(self.job_id), self.restarts()) == ("RUNNING", 0)
 
     def finish(self) -> None:
         self.let_finish()
@@ -191,7 +191,7 @@ class TrainingRun:
         said = drumbeat(folder, str(write_config(folder)), "--slurm", "--nodes", "2", "--procs", "1",
                         "task._target_=tests.tiny.Fuse", f"task.folder={folder}", f"task.at={at}", f"task.how={how}",
                         "task.rank=1", *words).stdout
-        self.job = submitted_job(said)
+        self.job_id = submitted_job(said)
 
     @property
     def run(self) -> RunDir:
@@ -210,7 +210,7 @@ class TrainingRun:
         (self.folder / "go").touch()
 
     def result(self) -> Result:
-        self.cluster.wait(self.job, "COMPLETED", timeout=2 * START)
+        self.cluster.wait(self.job_id, "COMPLETED", timeout=2 * START)
         return Result.require(self.run.result)
 
 

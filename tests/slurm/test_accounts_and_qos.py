@@ -109,18 +109,18 @@ def test_why_a_job_waits(accounts: Cluster, ahead: Callable[..., None], tmp_path
     assert ("CANCEL" not in said) and ("drumbeat cancel" in said) == (not first)
 
 
-def test_no_job_may_follow(accounts: Cluster, submitted: Submit) -> None:
+def test_no_further_job_is_allowed(accounts: Cluster, submitted: Submit) -> None:
     """The account lets no second job into the queue, and SLURM does not queue the first one again."""
     job = submitted(sbatch=NO_REQUEUE, account="lab", qos="lone")
     job.up()
-    log = (job.run.submitit / f"{job.job}_0_log.out").read_text()
+    log = (job.run.submitit / f"{job.job_id}_0_log.out").read_text()
     assert "nor take another for it: QOSMaxSubmitJobPerUserLimit" in log
-    accounts.run("scancel", "--signal=USR2", job.job)
+    accounts.run("scancel", "--signal=USR2", job.job_id)
     until(lambda: not accounts.run("squeue", "--noheader"))
     assert job.state() == "stopped"
     assert job.verdict(0) == (
         "stopped at step 1: the job's time limit is near; SLURM does not queue it again: Requested operation is "
-        f"presently disabled for job {job.job}; nor does it take another job: QOSMaxSubmitJobPerUserLimit")
+        f"presently disabled for job {job.job_id}; nor does it take another job: QOSMaxSubmitJobPerUserLimit")
 
 
 def test_sacct_is_not_asked(accounts: Cluster, submitted: Submit, tmp_path: Path,
@@ -135,12 +135,12 @@ def test_sacct_is_not_asked(accounts: Cluster, submitted: Submit, tmp_path: Path
     check_cluster(job.request)
     before = job.up()
     words = [str(job.run.path)]
-    assert f"job {job.job}" in output_of(tmp_path, "status", *words)
+    assert f"job {job.job_id}" in output_of(tmp_path, "status", *words)
     assert "nothing keeps it" in output_of(tmp_path, "why", *words)
     os.kill(before["rank1"], signal.SIGKILL)
     job.up(1)
-    accounts.run("scancel", "--signal=USR2", job.job)
-    accounts.start_again(job.job)
+    accounts.run("scancel", "--signal=USR2", job.job_id)
+    accounts.start_again(job.job_id)
     job.up(2)
     output_of(tmp_path, "cancel", *words)
     until(lambda: not accounts.run("squeue", "--noheader"))

@@ -65,7 +65,7 @@ def test_stopped_and_resumed_in_the_same_allocation(cluster: Cluster, allocate: 
 
 
 @on("cgroup")
-def test_two_runs_share_it_and_others_wait(cluster: Cluster, allocate: Allocate, tmp_path: Path) -> None:
+def test_two_runs_share_an_allocation_and_others_wait(cluster: Cluster, allocate: Allocate, tmp_path: Path) -> None:
     job = allocate("--cpus-per-task=2")
     runs = [AllocationRun(cluster, tmp_path / name, job) for name in ("one", "two")]
     assert not set(runs[0].up().values()) & set(runs[1].up().values())
@@ -83,17 +83,17 @@ def test_two_runs_share_it_and_others_wait(cluster: Cluster, allocate: Allocate,
 
 @on("cgroup")
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "elsewhere"])
-def test_cancelled(cluster: Cluster, allocate: Allocate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                   elsewhere: bool) -> None:
+def test_a_cancelled_run_leaves_the_allocation(cluster: Cluster, allocate: Allocate, tmp_path: Path,
+                                               monkeypatch: pytest.MonkeyPatch, elsewhere: bool) -> None:
     """Typed on a machine that sees none of the run's processes too. The allocation stays."""
     run = AllocationRun(cluster, tmp_path, allocate())
     run.up()
     if elsewhere:
         monkeypatch.setattr("drumbeat.launch.backends.contract.processes_of", lambda *_: [])
         monkeypatch.setattr("drumbeat.launch.backends.processes.processes_of", lambda *_: [])
-        assert still_runs(View.read(run.run)).startswith(f"step {run.job}.")
+        assert still_runs(View.read(run.run)).startswith(f"step {run.job_id}.")
     said = cancel(View.read(run.run))
-    assert said.startswith(f"{run.run.id} ended; SLURM job {run.job} stays; there is no checkpoint.")
+    assert said.startswith(f"{run.run.id} ended; SLURM job {run.job_id} stays; there is no checkpoint.")
     monkeypatch.undo()
     run.gone()
     assert run.state() == "cancelled"
@@ -101,7 +101,7 @@ def test_cancelled(cluster: Cluster, allocate: Allocate, tmp_path: Path, monkeyp
 
 
 @on("cgroup")
-def test_its_time_limit(cluster: Cluster, allocate: Allocate, tmp_path: Path) -> None:
+def test_the_time_limit_of_the_allocation(cluster: Cluster, allocate: Allocate, tmp_path: Path) -> None:
     """The launcher looks at the clock. On a slow machine the time is over before the ranks are up."""
     run = AllocationRun(cluster, tmp_path, allocate("--time=1"), signal_seconds=55)
     run.gone()
@@ -111,20 +111,20 @@ def test_its_time_limit(cluster: Cluster, allocate: Allocate, tmp_path: Path) ->
 
 
 @on("cgroup")
-def test_told_of_its_end(cluster: Cluster, allocate: Allocate, tmp_path: Path) -> None:
+def test_the_signal_ahead_of_its_end(cluster: Cluster, allocate: Allocate, tmp_path: Path) -> None:
     run = AllocationRun(cluster, tmp_path, allocate())
     run.up()
-    cluster.run("scancel", "--signal=USR2", run.job)  # to the steps, as salloc --signal=USR2@N has it sent
+    cluster.run("scancel", "--signal=USR2", run.job_id)  # to the steps, as salloc --signal=USR2@N has it sent
     run.gone()
     assert run.verdict(0).startswith("stopped at step 1: the job's time limit is near; to go on")
 
 
 @on("cgroup")
-def test_given_back_while_the_run_is_at_work(cluster: Cluster, allocate: Allocate, tmp_path: Path) -> None:
+def test_an_allocation_cancelled_during_the_run(cluster: Cluster, allocate: Allocate, tmp_path: Path) -> None:
     """It saves in the time that SLURM leaves it."""
     run = AllocationRun(cluster, tmp_path, allocate())
     run.up()
-    cluster.run("scancel", run.job)
+    cluster.run("scancel", run.job_id)
     until(lambda: not run.started.running())
     assert (run.state(), run.verdict(0)) == ("cancelled", "stopped at step 1: the job was cancelled")
     assert run.left() == []

@@ -1,5 +1,5 @@
-"""The verbs against a real SLURM: what it would refuse, why a job waits, a job that is cancelled, and all of it while
-the controller does not answer."""
+"""Commands on a real SLURM: what it would refuse, why a job waits, a job that is cancelled, and all of it while the
+controller does not answer."""
 
 from __future__ import annotations
 

@@ -27,12 +27,12 @@ def submitted(submitted: Submit) -> Submit:
 
 
 @on("cgroup", "linuxproc-accounts")
-def test_the_time_limit(submitted: Submit) -> None:
+def test_the_next_job_resumes_after_the_time_limit(submitted: Submit) -> None:
     job = submitted(sbatch=NO_REQUEUE)
     next_job = job.successor()
     job.up()
-    job.cluster.run("scancel", "--signal=USR2", job.job)
-    job.cluster.wait(job.job, "FAILED")
+    job.cluster.run("scancel", "--signal=USR2", job.job_id)
+    job.cluster.wait(job.job_id, "FAILED")
     job.up(1)
     assert job.verdict(0) == "stopped at step 1: the job's time limit is near"
     assert Job.require(job.run.job).id == next_job
@@ -46,11 +46,11 @@ def test_the_time_limit(submitted: Submit) -> None:
 
 
 @on("pgid", "cgroup-accounts")
-def test_cancelled_is_cancelled(submitted: Submit) -> None:
+def test_a_cancelled_run_has_no_next_job(submitted: Submit) -> None:
     job = submitted(sbatch=NO_REQUEUE)
     next_job = job.successor()
     job.up()
-    job.cluster.run("scancel", job.job)
+    job.cluster.run("scancel", job.job_id)
     job.all_gone()
     assert job.cluster.state(next_job) in ("CANCELLED", "COMPLETED"), "taken out of the queue, or it had nothing to do"
     assert (job.state(), job.verdict(0)) == ("cancelled", "stopped at step 1: the job was cancelled")
@@ -58,36 +58,36 @@ def test_cancelled_is_cancelled(submitted: Submit) -> None:
 
 
 @on("cgroup", "linuxproc-accounts")
-def test_a_run_that_is_given_up_leaves_none(submitted: Submit) -> None:
+def test_a_failed_run_has_no_next_job(submitted: Submit) -> None:
     job = submitted(sbatch=NO_REQUEUE)
     next_job = job.successor()
     job.up()
     job.fail(1, "a bad picture")
-    job.cluster.wait(job.job, "FAILED")
+    job.cluster.wait(job.job_id, "FAILED")
     job.all_gone()
     assert (job.state(), job.cluster.state(next_job)) == ("failed", "CANCELLED")
 
 
 @on("linuxproc", "cgroup-accounts")
-def test_a_run_that_somebody_resumed_is_left_to_that_job(submitted: Submit) -> None:
+def test_the_next_job_leaves_a_run_that_was_resumed_by_hand(submitted: Submit) -> None:
     job = submitted(sbatch=NO_REQUEUE, cpus=2)
     next_job = job.successor()
     job.up()
     job.cluster.run("scontrol", "hold", next_job)
-    job.cluster.run("scancel", "--signal=USR2", job.job)
-    job.cluster.wait(job.job, "FAILED")
+    job.cluster.run("scancel", "--signal=USR2", job.job_id)
+    job.cluster.wait(job.job_id, "FAILED")
     job.resume()
     job.up(1)
     job.cluster.run("scontrol", "release", next_job)
     job.cluster.wait(next_job, "COMPLETED")
-    assert Job.require(job.run.job).id == job.job
+    assert Job.require(job.run.job).id == job.job_id
     job.let_finish()
-    job.cluster.wait(job.job, "COMPLETED")
+    job.cluster.wait(job.job_id, "COMPLETED")
     job.all_gone()
 
 
 @on("pgid", "cgroup-accounts")
-def test_preempted_by_cancelling_it_queues_itself_again(submitted: Submit) -> None:
+def test_a_job_cancelled_by_preemption_requeues_itself(submitted: Submit) -> None:
     job = submitted()
     job.up()
     assert not Job.require(job.run.job).next_job
@@ -99,13 +99,13 @@ def test_preempted_by_cancelling_it_queues_itself_again(submitted: Submit) -> No
 
 
 @on("linuxproc", "cgroup-accounts")
-def test_preempted_by_cancelling_where_it_may_not(submitted: Submit) -> None:
+def test_the_next_job_resumes_after_preemption(submitted: Submit) -> None:
     job = submitted(sbatch=NO_REQUEUE)
     next_job = job.successor()
     job.up()
     job.cluster.fill("urgent", "true")
     job.up(1)
-    assert job.cluster.state(job.job) == "PREEMPTED"
+    assert job.cluster.state(job.job_id) == "PREEMPTED"
     assert job.verdict(0) == "stopped at step 1: preempted"
     job.let_finish()
     job.cluster.wait(next_job, "COMPLETED")
@@ -123,8 +123,8 @@ def test_without_scontrol_on_the_nodes(submitted: Submit, tmp_path: Path) -> Non
     job = submitted(setup=[f"export PATH={programs}"])
     next_job = job.successor()
     job.up()
-    job.cluster.run("scancel", "--signal=USR2", job.job)
-    job.cluster.wait(job.job, "FAILED")
+    job.cluster.run("scancel", "--signal=USR2", job.job_id)
+    job.cluster.wait(job.job_id, "FAILED")
     job.up(1)
     job.let_finish()
     job.cluster.wait(next_job, "COMPLETED")
@@ -133,21 +133,21 @@ def test_without_scontrol_on_the_nodes(submitted: Submit, tmp_path: Path) -> Non
 
 
 @on("cgroup", "pgid-accounts")
-def test_from_within_a_container(submitted: Submit, tmp_path: Path) -> None:
+def test_launchers_in_a_container(submitted: Submit, tmp_path: Path) -> None:
     """It has neither scontrol nor sbatch; the job's script, which is outside, has the job queued again."""
     (programs := tmp_path / "bin").mkdir()
     (programs / "sh").symlink_to("/bin/sh")
     job = submitted(prefix=f"env PATH={programs}")
     job.up()
     assert not Job.require(job.run.job).next_job
-    job.cluster.run("scancel", "--signal=USR2", job.job)
+    job.cluster.run("scancel", "--signal=USR2", job.job_id)
     job.up_again(1)
     job.finish()
 
 
 @on("cgroup", "linuxproc-accounts")
 @pytest.mark.parametrize("node", [0, 1])
-def test_a_launcher_is_killed(submitted: Submit, node: int) -> None:
+def test_one_killed_launcher_restarts_all(submitted: Submit, node: int) -> None:
     """The launchers of all nodes are started again, in the same allocation."""
     job = submitted()
     before = job.up()
@@ -161,12 +161,12 @@ def test_a_launcher_is_killed(submitted: Submit, node: int) -> None:
 
 
 @on("cgroup", "pgid-accounts")
-def test_a_launcher_that_is_killed_each_time(submitted: Submit) -> None:
+def test_launchers_killed_each_time_fail_the_run(submitted: Submit) -> None:
     job = submitted(restarts=1)
     for attempt in (0, 1):
         job.up(attempt)
         os.kill(job.launcher(0, attempt), signal.SIGKILL)
-    job.cluster.wait(job.job, "FAILED")
+    job.cluster.wait(job.job_id, "FAILED")
     assert job.state() == "failed"
     assert job.verdict(1).endswith("given up: 2 times in a row without a newer checkpoint")
     assert Status.require(job.run.status).verdict == job.verdict(1)
@@ -182,7 +182,7 @@ def test_a_node_fails(cluster: Cluster, submitted: Submit, requeue: bool) -> Non
         job = submitted(partition="wide", sbatch={} if requeue else NO_REQUEUE)
         before = job.up()
         cluster.kill_daemon("n2")
-        until(lambda: cluster.state(job.job) in ("PENDING", "NODE_FAIL"))
+        until(lambda: cluster.state(job.job_id) in ("PENDING", "NODE_FAIL"))
     if requeue:
         job.up_again(1)
     else:

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slurm
 def test_the_signal_ahead_of_the_time_limit(submitted: Submit) -> None:
     job = submitted()
     job.up()
-    job.cluster.run("scancel", "--signal=USR2", job.job)  # to the steps, as --signal=USR2@N sends it at its time
+    job.cluster.run("scancel", "--signal=USR2", job.job_id)  # to the steps, as --signal=USR2@N sends it at its time
     job.up_again(1)
     assert job.verdict(0) == "stopped at step 1: the job's time limit is near"
     job.finish()
@@ -49,7 +49,7 @@ def test_requeued_by_an_administrator(submitted: Submit) -> None:
     """So is preemption without a GraceTime. SLURM sends SIGTERM, and SIGKILL after KillWait."""
     job = submitted()
     job.up()
-    job.cluster.run("scontrol", "requeue", job.job)
+    job.cluster.run("scontrol", "requeue", job.job_id)
     job.up_again(1)
     assert job.verdict(0) == "stopped at step 1: SLURM queued the job again"
     job.finish()
@@ -59,8 +59,8 @@ def test_requeued_by_an_administrator(submitted: Submit) -> None:
 def test_a_cancelled_job_saves_and_stays_cancelled(submitted: Submit) -> None:
     job = submitted()
     job.up()
-    job.cluster.run("scancel", job.job)
-    job.cluster.wait(job.job, "CANCELLED")
+    job.cluster.run("scancel", job.job_id)
+    job.cluster.wait(job.job_id, "CANCELLED")
     assert (job.state(), job.verdict(0)) == ("cancelled", "stopped at step 1: the job was cancelled")
     assert job.left() == []
     assert job.restarts() == 0
@@ -100,7 +100,7 @@ def test_a_stop_in_the_middle_of_the_start(submitted: Submit) -> None:
     job = submitted()
     until(job.run.attempt(0).path.exists)
     job.run.attempt(0).request_stop("stopped")
-    job.cluster.wait(job.job, "COMPLETED")
+    job.cluster.wait(job.job_id, "COMPLETED")
     job.seen |= set(standin.pids(job.run.path, 0).values())
     assert job.state() == "stopped"
     assert job.left() == []
@@ -111,7 +111,7 @@ def test_files_that_appear_late(submitted: Submit) -> None:
     """As they may on another machine's disk."""
     job = submitted()
     elsewhere = job.run.plan.rename(job.run.path / "late")
-    job.cluster.wait(job.job, "RUNNING")
+    job.cluster.wait(job.job_id, "RUNNING")
     until(lambda: list(job.run.submitit.glob("*_1_log.out")))
     time.sleep(3)
     elsewhere.rename(job.run.plan)
@@ -133,10 +133,10 @@ def test_a_job_that_is_submitted_from_within_another(submitted: Submit,
 
 
 @on("linuxproc", "cgroup-accounts")
-def test_a_run_that_is_given_up_is_a_failed_job(submitted: Submit) -> None:
+def test_a_failed_run_is_a_failed_job(submitted: Submit) -> None:
     job = submitted()
     job.fail(1, "a bad picture")
-    job.cluster.wait(job.job, "FAILED")
+    job.cluster.wait(job.job_id, "FAILED")
     assert job.state() == "failed"
     assert job.verdict(1).endswith("a bad picture; there is no checkpoint; given up: the same again")
 
@@ -149,6 +149,6 @@ def test_the_time_limit_without_a_signal(submitted: Submit) -> None:
     until(job.run.attempt(0).verdict.exists)
     assert job.verdict(0) == "stopped at step 1: the job's time limit is near"
     job.let_finish()  # ahead of the next attempt, whose time may be up as soon
-    job.cluster.start_again(job.job)
-    job.cluster.wait(job.job, "COMPLETED")
+    job.cluster.start_again(job.job_id)
+    job.cluster.wait(job.job_id, "COMPLETED")
     assert (job.state(), job.restarts()) == ("finished", 1)

@@ -41,7 +41,7 @@ def test_two_nodes_compute_what_one_computes(cluster: Cluster, tmp_path: Path, h
 
 
 @on("cgroup", among=SOME)
-def test_in_an_salloc(cluster: Cluster, tmp_path: Path, here: Result) -> None:
+def test_in_an_allocation(cluster: Cluster, tmp_path: Path, here: Result) -> None:
     """With --here: attached as on this machine, on both nodes, and a rank is killed on the second one. What the shell
     has from its own job does no harm."""
     write_config(tmp_path)
@@ -58,15 +58,15 @@ def test_in_an_salloc(cluster: Cluster, tmp_path: Path, here: Result) -> None:
 
 
 @on("linuxproc-accounts", among=SOME)
-def test_ahead_of_its_time_limit_it_saves_and_goes_on_later(cluster: Cluster, tmp_path: Path,
+def test_it_saves_ahead_of_its_time_limit_and_resumes(cluster: Cluster, tmp_path: Path,
                                                             here: Result) -> None:
     """Loader workers included: under linuxproc SLURM signals every process of the job."""
     job = TrainingRun(cluster, tmp_path, "data.workers=1", at="[70]")
     job.reach()
-    cluster.run("scancel", "--signal=USR2", job.job)  # to the steps, as --signal=USR2@N sends it at its time
-    cluster.run("scancel", "--signal=TERM", job.job)
+    cluster.run("scancel", "--signal=USR2", job.job_id)  # to the steps, as --signal=USR2@N sends it at its time
+    cluster.run("scancel", "--signal=TERM", job.job_id)
     job.go_on()
-    cluster.start_again(job.job)
+    cluster.start_again(job.job_id)
     assert job.result() == here
     assert re.match(r"stopped at step \d+: the job's time limit is near", job.verdict(0))
 
@@ -78,7 +78,7 @@ def test_a_rank_killed_on_the_second_node(cluster: Cluster, tmp_path: Path, here
     assert job.result() == here
     assert job.verdict(0).startswith("rank 1 on n2 was killed (SIGKILL; out of memory?) at step")
     assert len(list(job.run.attempts.iterdir())) == 2
-    assert "Restarts=0" in cluster.run("scontrol", "show", "job", job.job)
+    assert "Restarts=0" in cluster.run("scontrol", "show", "job", job.job_id)
 
 
 @on("linuxproc-accounts", among=SOME)
@@ -91,7 +91,7 @@ def test_a_launcher_killed_on_the_second_node(cluster: Cluster, tmp_path: Path, 
     os.kill(second[0], signal.SIGKILL)
     assert job.result() == here
     assert job.verdict(0).startswith("the node launcher on n2 was killed, or the node failed; the last checkpoint")
-    assert "Restarts=0" in cluster.run("scontrol", "show", "job", job.job)
+    assert "Restarts=0" in cluster.run("scontrol", "show", "job", job.job_id)
 
 
 def is_launcher(process: Path, job: TrainingRun) -> bool:
@@ -99,6 +99,6 @@ def is_launcher(process: Path, job: TrainingRun) -> bool:
     with suppress(OSError):
         words = (process / "cmdline").read_bytes().split(b"\0")
         return b"submitit.core._submit" in words and words[0] != b"srun" and (
-            {f"SLURM_JOB_ID={job.job}".encode(), b"SLURM_NODEID=1"}
+            {f"SLURM_JOB_ID={job.job_id}".encode(), b"SLURM_NODEID=1"}
             <= set((process / "environ").read_bytes().split(b"\0")))
     return False
