@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from drumbeat.configs.errors import Fault, PreflightError
-from drumbeat.configs.preconditions import once
+from drumbeat.configs.preconditions import merged
 from drumbeat.configs.schema import Config, Phase
 from drumbeat.configs.yaml_text import inline
 from drumbeat.data.cache import open_cache
@@ -67,7 +67,7 @@ def build_sets(config: Config) -> Sets:
             partial(instantiate, data.transforms.evaluate, "data.transforms.evaluate"),
         ])
     except PreflightError as error:
-        raise PreflightError(*once(error.faults, data.root)) from error
+        raise PreflightError(*merged(error.faults, data.root)) from error
     for_training, for_evaluation, side = as_computed(config, for_training, for_evaluation)
     for images in filter(None, map(image_set, (train, validation, test))):
         if images.short_side == "auto":

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from drumbeat.configs.errors import Fault, PreflightError, RunError, UserError
 from drumbeat.configs.layers import short
 from drumbeat.configs.load import read
-from drumbeat.configs.preconditions import SPLITS, check_split, with_way_out
+from drumbeat.configs.preconditions import SPLITS, check_split, with_hint
 from drumbeat.configs.run.checkpoint_records import EvaluationMetrics, Manifest
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
@@ -88,7 +88,7 @@ def build_job(run: RunDir, split: str, which: str | None) -> EvaluationJob:
     try:
         sets = build_sets(config)
     except PreflightError as error:
-        raise PreflightError(*with_way_out(error.faults, config.data.download_hint, fixed=True)) from None
+        raise PreflightError(*with_hint(error.faults, config.data.download_hint, fixed=True)) from None
     samples = getattr(sets, split)
     _check_names(path, split, sets, samples)
     job = EvaluationJob(run=run, config=config, split=split, path=path, checkpoint=checkpoint, sets=sets,
@@ -153,7 +153,7 @@ def run_job(job: EvaluationJob, world: World) -> Results:
                             workers=loader_workers(job.config, threads=threads, debug=False),
                             skip_unreadable=job.config.data.on_error == "skip",
                             batch_statistics=job.config.evaluation.batch_statistics,
-                            heartbeat=lambda: bar.more(f"evaluating {job.split}", 1, mine))
+                            heartbeat=lambda: bar.advance(f"evaluating {job.split}", 1, mine))
         except UNREADABLE as error:  # not of the model or the task: see `_smoke_test`
             raise PreflightError(Fault(what=f"a sample of data.{job.split} cannot be used: {error_message(error)}",
                                        where=f"data.{job.split}", remedy="Repair or restore the file.")) from error
