@@ -8,15 +8,16 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from drumbeat.configs.errors import Fault, LaunchError, UserError
+from drumbeat.configs.errors import Fault, LaunchError, UserError, hang
 from drumbeat.configs.load import Loaded
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import BackendName, Job
+from drumbeat.configs.run.versions import Versions
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.contract import Submitted
@@ -59,7 +60,7 @@ def start(what: Start, *, dry_run: bool = False, detach: bool = False) -> int:
     backend = backend_of(plan.backend)
     request = backend.request(plan)
     if dry_run:
-        print(describe(what.loaded, request, notes=backend.notes(plan), code=what.copied))
+        print(describe(what.loaded, request, notes=[*what.loaded.notes, *backend.notes(plan)], code=what.copied))
         return 0
 
     backend.require(plan)
@@ -73,15 +74,17 @@ def start(what: Start, *, dry_run: bool = False, detach: bool = False) -> int:
             what.fill(what.code)
         if what.preflight and (expected := backend.preflight(request)):
             print(f"queue      {expected}", flush=True)
+        versions = what.before.plan.versions if what.before else None
         if what.preflight and (what.new or what.fill):
-            _prepare(what)
+            versions = _preflight(what)
+        what = replace(what, plan=replace(plan, versions=versions))
         with ignoring_signals(signal.SIGINT):
             _write(what)
             watch.introduce(run_dir, summary(plan))
             if what.code:
                 print(f"code       {Snapshot.require(what.code / 'snapshot.json').text()}", flush=True)
-            for words in backend.notes(plan):
-                print(f"note       {words}", flush=True)
+            for note in (*what.loaded.notes, *backend.notes(plan)):
+                print(hang("note       ", note), flush=True)
             submitted = backend.submit(request)
             _write_job(run_dir, plan.backend, submitted)
     if submitted.work:
@@ -94,8 +97,8 @@ def start(what: Start, *, dry_run: bool = False, detach: bool = False) -> int:
     return 0
 
 
-def _prepare(what: Start) -> None:
-    """What only torch can know, found out with the code that is going to run."""
+def _preflight(what: Start) -> Versions:
+    """Runs the preflight check with the run's own code, and prints what it found. Returns its versions."""
     from drumbeat.launch.start.preflight import check_room, facts_text, preflight
 
     with pointing_into(what.loaded, what.code):
@@ -103,6 +106,7 @@ def _prepare(what: Start) -> None:
         print(facts_text(facts), flush=True)
         if warning := check_room(what.run_dir.path, what.loaded.config, facts):
             print(f"note       {warning}", flush=True)
+    return Versions.parse(facts["versions"])
 
 
 def _write(what: Start) -> None:

@@ -102,6 +102,7 @@ def test_each_piece_of_your_own_is_short() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("docs")
 def test_your_own_pieces_train(lab: Lab) -> None:
     """As the page says. Chance is 0.5; a model that always says `inner` has accuracy 0.8."""
     run = find_run("rings", lab.folder / "runs")

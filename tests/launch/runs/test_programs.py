@@ -101,6 +101,13 @@ def test_what_may_be_there_is_left_to_who_knows(here: Path, line: str) -> None:
         main(line.split())
 
 
+def test_show_says_what_a_new_target_leaves_out(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(AssertionError, match="started: "):
+        main(["show", "pictures.yaml", "phases.only.optimizer._target_=torch.optim.Adam"])
+    assert " ".join(capsys.readouterr().out.split()).startswith(
+        "note phases.only.optimizer is now torch.optim.Adam: lr=0.1 from pictures.yaml was left out; set it again if")
+
+
 def test_a_run_is_judged_with_the_code_that_it_works_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                           capfd: pytest.CaptureFixture[str]) -> None:
     """Wherever the run's folder lies now; unless the code as it is now is asked for, or the copy knows no such

@@ -14,18 +14,13 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.layers import ROOT
-from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import AttemptStart, NodeDown, Result, Status, Verdict
-from tests.launch.node.test_launcher import until
+from drumbeat.configs.run.records import AttemptStart, NodeDown, Result, Status
 from tests.slurm.cluster import Cluster
-from tests.slurm.matrix import SOME, on
+from tests.slurm.kinds import SOME, on
+from tests.slurm.runs import START, TrainingRun
 from tests.tiny import drumbeat, latest, write_config
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
-
-START = 180.0
-"""Seconds for two ranks to start up, on two cores that others use as well."""
-
 
 @pytest.fixture(scope="session")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Result:
@@ -35,40 +30,9 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Result:
     return Result.require(latest(folder).result)
 
 
-class Job:
-    """The tiny experiment on two nodes, with a fuse in it where `at` says after how many losses."""
-
-    def __init__(self, cluster: Cluster, folder: Path, *words: str, at: str = "[]", how: str = "wait") -> None:
-        self.cluster, self.folder = cluster, folder
-        said = drumbeat(folder, str(write_config(folder)), "--slurm", "--nodes", "2", "--procs", "1",
-                        "task._target_=tests.tiny.Fuse", f"task.folder={folder}", f"task.at={at}", f"task.how={how}",
-                        "task.rank=1", *words).stdout
-        self.id = re.search(r"SLURM job\s+(\d+)", said)[1]  # type: ignore[index]
-
-    @property
-    def run(self) -> RunDir:
-        return latest(self.folder)
-
-    def reach(self, blown: int = 0) -> None:
-        """Waits until the fuse blows: the run is in the middle of an epoch."""
-        until((self.folder / f"blown-{blown}").exists, seconds=START)
-
-    def words(self, attempt: int) -> str:
-        return Verdict.require(self.run.attempt(attempt).verdict).message
-
-    def go_on(self) -> None:
-        """Lets the ranks go on once the launcher has asked them to stop."""
-        until(self.run.attempt(0).stop.exists)
-        (self.folder / "go").touch()
-
-    def result(self) -> Result:
-        self.cluster.wait(self.id, "COMPLETED", timeout=2 * START)
-        return Result.require(self.run.result)
-
-
 @on("cgroup", among=SOME)
 def test_two_nodes_compute_what_one_computes(cluster: Cluster, tmp_path: Path, here: Result) -> None:
-    job = Job(cluster, tmp_path)
+    job = TrainingRun(cluster, tmp_path)
     assert job.result() == here
     attempt = job.run.attempt(0)
     assert attempt.log(0).exists()
@@ -77,7 +41,7 @@ def test_two_nodes_compute_what_one_computes(cluster: Cluster, tmp_path: Path, h
 
 
 @on("cgroup", among=SOME)
-def test_in_an_salloc(cluster: Cluster, tmp_path: Path, here: Result) -> None:
+def test_in_an_allocation(cluster: Cluster, tmp_path: Path, here: Result) -> None:
     """With --here: attached as on this machine, on both nodes, and a rank is killed on the second one. What the shell
     has from its own job does no harm."""
     write_config(tmp_path)
@@ -94,47 +58,47 @@ def test_in_an_salloc(cluster: Cluster, tmp_path: Path, here: Result) -> None:
 
 
 @on("linuxproc-accounts", among=SOME)
-def test_ahead_of_its_time_limit_it_saves_and_goes_on_later(cluster: Cluster, tmp_path: Path,
+def test_it_saves_ahead_of_its_time_limit_and_resumes(cluster: Cluster, tmp_path: Path,
                                                             here: Result) -> None:
     """Loader workers included: under linuxproc SLURM signals every process of the job."""
-    job = Job(cluster, tmp_path, "data.workers=1", at="[70]")
+    job = TrainingRun(cluster, tmp_path, "data.workers=1", at="[70]")
     job.reach()
-    cluster.run("scancel", "--signal=USR2", job.id)  # to the steps, as --signal=USR2@N sends it at its time
-    cluster.run("scancel", "--signal=TERM", job.id)
+    cluster.run("scancel", "--signal=USR2", job.job_id)  # to the steps, as --signal=USR2@N sends it at its time
+    cluster.run("scancel", "--signal=TERM", job.job_id)
     job.go_on()
-    cluster.start_again(job.id)
+    cluster.start_again(job.job_id)
     assert job.result() == here
-    assert re.match(r"stopped at step \d+: the job's time limit is near", job.words(0))
+    assert re.match(r"stopped at step \d+: the job's time limit is near", job.verdict(0))
 
 
 @on("pgid", among=SOME)
 def test_a_rank_killed_on_the_second_node(cluster: Cluster, tmp_path: Path, here: Result) -> None:
     """The nodes restart in place together, within the same allocation."""
-    job = Job(cluster, tmp_path, at="[70]", how="kill")
+    job = TrainingRun(cluster, tmp_path, at="[70]", how="kill")
     assert job.result() == here
-    assert job.words(0).startswith("rank 1 on n2 was killed (SIGKILL; out of memory?) at step")
+    assert job.verdict(0).startswith("rank 1 on n2 was killed (SIGKILL; out of memory?) at step")
     assert len(list(job.run.attempts.iterdir())) == 2
-    assert "Restarts=0" in cluster.run("scontrol", "show", "job", job.id)
+    assert "Restarts=0" in cluster.run("scontrol", "show", "job", job.job_id)
 
 
 @on("linuxproc-accounts", among=SOME)
 def test_a_launcher_killed_on_the_second_node(cluster: Cluster, tmp_path: Path, here: Result) -> None:
     """The launchers of both nodes are started again, in the same allocation."""
-    job = Job(cluster, tmp_path, at="[70]", how="hold")
+    job = TrainingRun(cluster, tmp_path, at="[70]", how="hold")
     job.reach()
     second = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and is_launcher(entry, job)]
     assert len(second) == 1
     os.kill(second[0], signal.SIGKILL)
     assert job.result() == here
-    assert job.words(0).startswith("the node launcher on n2 was killed, or the node failed; the last checkpoint")
-    assert "Restarts=0" in cluster.run("scontrol", "show", "job", job.id)
+    assert job.verdict(0).startswith("the node launcher on n2 was killed, or the node failed; the last checkpoint")
+    assert "Restarts=0" in cluster.run("scontrol", "show", "job", job.job_id)
 
 
-def is_launcher(process: Path, job: Job) -> bool:
+def is_launcher(process: Path, job: TrainingRun) -> bool:
     """Whether a process is the launcher of the job on its second node."""
     with suppress(OSError):
         words = (process / "cmdline").read_bytes().split(b"\0")
         return b"submitit.core._submit" in words and words[0] != b"srun" and (
-            {f"SLURM_JOB_ID={job.id}".encode(), b"SLURM_NODEID=1"}
+            {f"SLURM_JOB_ID={job.job_id}".encode(), b"SLURM_NODEID=1"}
             <= set((process / "environ").read_bytes().split(b"\0")))
     return False
