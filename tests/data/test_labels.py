@@ -46,9 +46,9 @@ def test_a_file_without_some_classes_numbers_the_others_alike(vocabulary: Vocabu
 
 @pytest.mark.parametrize(("wrong", "said"), [
     ({"labels": ["label"], "numeric": True}, "numeric=True needs one column as labels, not ['label']"),
-    ({"labels": ["label"], "classes": ["a"]}, "classes go with one column of labels that are not numeric"),
-    ({"labels": []}, "labels=[] names no column; for a set without labels write labels=None"),
-    ({"classes": ["pos", "neg", "pos"]}, "classes names one twice: pos, neg, pos"),
+    ({"labels": ["label"], "classes": ["a"]}, "classes needs one column of labels that are not numeric"),
+    ({"labels": []}, "labels=[] names no column; for a dataset without labels write labels=None"),
+    ({"classes": ["pos", "neg", "pos"]}, "classes has duplicates: pos, neg, pos"),
 ])
 def test_labels_that_do_not_go_together_are_refused(wrong: dict[str, Any], said: str, file: str,
                                                        vocabulary: Vocabulary) -> None:

@@ -111,7 +111,7 @@ def test_weights_follow_the_beta_distribution(alpha: float) -> None:
 
 @pytest.mark.parametrize("alpha", [0.2, 0.5, 1, 2, 8])
 def test_the_table_is_the_distribution_function(alpha: float) -> None:
-    table = Mixup(alpha=alpha)._chances
+    table = Mixup(alpha=alpha)._cdf
     for cell in (1, 2, 100, 5000, len(table) - 2, len(table) - 1):
         assert math.isclose(table[cell], beta(alpha)(cell / (2 * (len(table) - 1))), rel_tol=1e-8)
 
@@ -137,7 +137,7 @@ def test_weights_depend_on_position_seed_and_phase_alone(mixing: Mixing) -> None
     assert np.array_equal(pickle.loads(pickle.dumps(mixing)).weights(positions, SEED, 1), whole)
     assert not np.array_equal(mixing.weights(positions, SEED, 2), whole)
     assert not np.array_equal(mixing.weights(positions, SEED + 1, 1), whole)
-    with pytest.raises(ValueError, match="do not all lie in 0 to"):
+    with pytest.raises(ValueError, match="are not all in 0 to"):
         mixing.weights(np.array([-1]), SEED, 1)
 
 
@@ -236,9 +236,9 @@ def test_what_does_not_fit_is_refused(mixing: Mixing) -> None:
     for own, other, positions, said in (
         (images, images[:1], [0, 1], r"\[2, 3, 4, 4\] cannot be mixed with torch.uint8 \[1, 3, 4, 4\]"),
         (images, images.float(), [0, 1], "cannot be mixed with torch.float32"),
-        (images, images, [0], r"b positions are mixed, not \[2, 3, 4, 4\] at \[1\]"),
-        (images[0], images[0], [0, 1, 2], r"not \[3, 4, 4\] at \[3\]"),
-        (images.int(), images.int(), [0, 1], "must be uint8 or floating to be mixed, not torch.int32"),
+        (images, images, [0], r"b positions, not \[2, 3, 4, 4\] and \[1\]"),
+        (images[0], images[0], [0, 1, 2], r"not \[3, 4, 4\] and \[3\]"),
+        (images.int(), images.int(), [0, 1], "mixing needs uint8 or floating-point inputs, not torch.int32"),
     ):
         with pytest.raises(ValueError, match=said):
             mixing.mix(own, other, np.array(positions), SEED, 0)

@@ -61,7 +61,7 @@ def test_a_table_of_images_and_numbers(table: Path) -> None:
     ("1.png,,7,x", "line 3, column 'level': '' is not a number"),
     ("1.png,inf,7,x", "line 3, column 'level': 'inf' is not a number"),
     ("9.png,1,7,x", "line 3, column 'name': there is no image '9.png' in"),
-    ("1.png,1,x", "line 3: 3 fields, but the heading has 4 columns"),
+    ("1.png,1,x", "line 3: 3 fields, but the header has 4 columns"),
 ])
 def test_a_bad_row_is_told_with_its_line(table: Path, row: str, said: str) -> None:
     table.write_text(table.read_text().replace("1.png,-3,7,x", row))

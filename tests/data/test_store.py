@@ -86,7 +86,7 @@ def test_a_store_of_another_user_is_neither_read_nor_written_to(file: str, vocab
 def test_a_damaged_store_is_not_read(file: str, vocabulary: Vocabulary) -> None:
     folder = Texts(file=file, vocabulary=vocabulary, labels="label").folder
     os.truncate(folder / "ids", 8)
-    with pytest.raises(ValueError, match=r"ids is damaged \(8 bytes\); remove .*\.texts, and it is built anew"):
+    with pytest.raises(ValueError, match=r"ids is damaged \(8 bytes\); remove .*\.texts to build it again"):
         Texts(file=file, vocabulary=vocabulary, labels="label")
 
 
@@ -147,7 +147,7 @@ def test_a_file_that_changes_while_it_is_read_makes_no_set(file: str, tmp_path: 
         with open(file, "a") as more:
             more.write("r5,dog,pos\n")
 
-    with pytest.raises(ValueError, match=r"train\.csv changed while it was read; start again once it is written"):
+    with pytest.raises(ValueError, match=r"train\.csv changed while it was read; start again when it is complete"):
         built(Path(file), "texts", "recipe", write_on, str(tmp_path / "cache"))
     assert [path.suffix for path in (tmp_path / "cache").iterdir() if path.name != ".gitignore"] == [".lock"]
 
@@ -169,4 +169,4 @@ def test_who_waits_says_so(file: str, capsys: pytest.CaptureFixture[str]) -> Non
             said = capsys.readouterr().err
         go.set()
         assert first.result() == second.result()
-    assert said == f"waiting for another process, which builds {first.result()}\n"
+    assert said == f"waiting for another process that builds {first.result()}\n"
