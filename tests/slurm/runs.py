@@ -23,13 +23,12 @@ from drumbeat.configs.run.plan import JobPlan, Topology
 from drumbeat.configs.run.records import BackendName, Job, Result, Status, Verdict
 from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Site
-from drumbeat.launch.backends.allocation import InAllocation, allocation_around
+from drumbeat.launch.backends.allocation import InAllocation, find_allocation
 from drumbeat.launch.backends.contract import Request, Submitted
 from drumbeat.launch.backends.processes import processes_of
 from drumbeat.launch.backends.slurm import Slurm
 from drumbeat.launch.slurm.client import steps
-from tests.launch import standin
-from tests.launch.small import plan
+from tests.launch import small, standin
 from tests.processes import alive, until
 from tests.runs import write_job, write_state
 from tests.slurm.cluster import Cluster
@@ -64,6 +63,7 @@ class StandInRun:
         plan = JobPlan(run_dir=str(self.run.path), name="standin", backend=self.backend,
                        topology=Topology(nodes=2, ranks_per_node=1, device="cpu", cpus_per_rank=cpus), site=site,
                        environment=importing.environment(str(ROOT), []), folder=str(self.folder), **fields)
+        self.run.config.write_text(small.CONFIG)
         replace(plan, python=standin.install(self.folder)).write(self.run.plan)
         return plan
 
@@ -159,7 +159,7 @@ class AllocationRun(StandInRun):
         super().__init__(cluster, folder)
         self.job_id = job
         self.request = InAllocation().request(self.plan(
-            cpus=1, site=Site(**site), restarts=3, allocation=allocation_around({"SLURM_JOB_ID": job})))
+            cpus=1, site=Site(**site), restarts=3, allocation=find_allocation({"SLURM_JOB_ID": job})))
         self.started = self.resume()
 
     def resume(self) -> Submitted:
@@ -231,6 +231,6 @@ def output_of(folder: Path, *words: str, expect: int = 0, **environment: str) ->
 
 def small_request(folder: Path, *assignments: str, **site: Any) -> Request:
     """The small config's job, with its run in `folder`; what it would run is never reached."""
-    planned = plan(folder, *(assignments or ("launch.gpus=0", "launch.nodes=1")), backend="slurm",
-                   site=Site(**{"time_minutes": 5, **site}))
+    planned = small.plan(folder, *(assignments or ("launch.gpus=0", "launch.nodes=1")), backend="slurm",
+                         site=Site(**{"time_minutes": 5, **site}))
     return Slurm().request(JobPlan(**vars(planned) | {"run_dir": str(folder / "run"), "folder": str(folder)}))

@@ -13,14 +13,13 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Status
 from tests.processes import until
 from tests.slurm.cluster import Cluster
-from tests.slurm.kinds import SOME, on
+from tests.slurm.kinds import on
 from tests.slurm.runs import output_of, submitted_job
 from tests.tiny import drumbeat, latest, write_config
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, on("pgid-accounts", among=("cgroup", "linuxproc", "pgid-accounts"))]
 
 
-@on("linuxproc-accounts", among=SOME)
 def test_what_slurm_would_refuse_is_told_at_once(cluster: Cluster, tmp_path: Path) -> None:
     """On one screen, before the model is looked at, and nothing is left."""
     write_config(tmp_path)
@@ -37,7 +36,6 @@ def test_what_slurm_would_refuse_is_told_at_once(cluster: Cluster, tmp_path: Pat
     assert cluster.run("squeue", "--noheader") == ""
 
 
-@on("linuxproc-accounts", among=SOME)
 def test_a_job_that_waits_is_explained_and_cancelled(cluster: Cluster, tmp_path: Path) -> None:
     """With the folder alone while the controller is silent; and the code that it waits with stays what it was."""
     write_config(tmp_path)
@@ -46,7 +44,7 @@ def test_a_job_that_waits_is_explained_and_cancelled(cluster: Cluster, tmp_path:
     said = drumbeat(tmp_path, "tiny.yaml", "--slurm", "--procs", "1", preflight=True).stdout
     run, job = latest(tmp_path), submitted_job(said)
     assert re.search(r"queue      SLURM would start it at \S+ \S+ on n", said)
-    until(lambda: "Resources: it is next, and waits for nodes to become free" in output_of(tmp_path, "why", "tiny"))
+    until(lambda: "Resources: it is next, and waits for free nodes" in output_of(tmp_path, "why", "tiny"))
     assert f"{run.id} tiny pending job {job}" in output_of(tmp_path, "ls")
 
     silent = tmp_path / "slurm.conf"
@@ -65,7 +63,6 @@ def test_a_job_that_waits_is_explained_and_cancelled(cluster: Cluster, tmp_path:
     cluster.run("scancel", ahead)
 
 
-@on("linuxproc-accounts", among=SOME)
 def test_a_job_runs_the_code_it_was_submitted_with(cluster: Cluster, tmp_path: Path) -> None:
     """Edited while it waits in the queue, and again before it is queued again; and cancelled in the end."""
     write_config(tmp_path)

@@ -160,7 +160,7 @@ def test_one_killed_launcher_restarts_all(submitted: Submit, node: int) -> None:
     assert job.restarts() == 0
 
 
-@on("cgroup", "pgid-accounts")
+@on("linuxproc", "pgid-accounts")
 def test_launchers_killed_each_time_fail_the_run(submitted: Submit) -> None:
     job = submitted(restarts=1)
     for attempt in (0, 1):
