@@ -230,7 +230,7 @@ class Witness(Linear):
 
 
 class Poisoned(Pictures):
-    """Pictures as floats in 0..255; the one with number `poison` holds a value that is no number."""
+    """Pictures as floats in 0..255; the one with number `poison` contains a NaN."""
 
     def __init__(self, *, n: int, poison: int) -> None:
         super().__init__(n=n)

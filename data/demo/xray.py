@@ -187,7 +187,7 @@ def _publish(partial: Path, folder: Path, pictures: list[_Picture], readme: str)
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove what calls that were killed have left beside the folder; younger ones may still be at work."""
+    """Removes the remains of killed processes beside the folder. Newer ones may belong to processes that still run."""
     for stale in folder.parent.glob(f".{folder.name}.*.partial"):
         if time.time() - stale.stat().st_mtime > _STALE_AFTER:
             shutil.rmtree(stale, ignore_errors=True)

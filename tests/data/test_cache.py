@@ -277,7 +277,7 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_is_noticed_and_all_is_built_anew(damage: str, root: Path, folder: Path) -> None:
+def test_a_damaged_cache_is_built_again(damage: str, root: Path, folder: Path) -> None:
     images = Counted(root)
     reading = open_cache(images, folder, workers=0)
     kept = [reading.pixels(index) for index in range(COUNT)] if "pixels are" not in damage else []
@@ -321,9 +321,9 @@ def test_an_image_that_cannot_be_read_says_so_from_the_cache_too(root: Path, fol
     assert np.array_equal(images.pixels(where + 1), images.decode(where + 1))
     images.decoded()
     draw(root / "a" / "04.png", 4)
-    mended = Counted(root)
-    assert same(mended, open_cache(mended, folder, workers=0))
-    assert mended.decoded()[0] == "a/04.png"
+    repaired = Counted(root)
+    assert same(repaired, open_cache(repaired, folder, workers=0))
+    assert repaired.decoded()[0] == "a/04.png"
 
 
 def test_a_set_of_nothing_but_bad_images(tmp_path: Path, folder: Path) -> None:

@@ -233,7 +233,7 @@ def test_a_loader_process_ends_with_its_rank() -> None:
         worker = int(rank.stdout.readline())
         os.kill(rank.pid, signal.SIGKILL)
         rank.wait()
-        struck = time.monotonic()
+        killed_at = time.monotonic()
         while Path(f"/proc/{worker}").exists() and "State:\tZ" not in Path(f"/proc/{worker}/status").read_text():
-            assert time.monotonic() < struck + 2.5, "it is still there"
+            assert time.monotonic() < killed_at + 2.5, "it is still there"
             time.sleep(0.01)

@@ -324,7 +324,7 @@ def test_stream_is_its_formula() -> None:
         assert Stream(n, 9, 1).indices(positions.reshape(10, 10)).tolist() == np.reshape(expected, (10, 10)).tolist()
 
 
-def test_stream_orders_every_epoch_and_phase_anew() -> None:
+def test_each_epoch_and_phase_has_its_own_order() -> None:
     n = 2000
     orders = [Stream(n, 9, phase).indices(np.arange(3 * n)).reshape(3, n) for phase in range(3)]
     for one in np.concatenate(orders):

@@ -1,4 +1,4 @@
-"""The store: built once, whole, by one process, and anew for a changed file."""
+"""The store: built once by one process, complete or not at all, and again if the file has changed."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def test_blocks_leave_no_trace(suffix: str, tmp_path: Path, monkeypatch: pytest.
     assert parts.names() == [f"r{n}" for n in range(300)]
 
 
-def test_a_set_is_built_once_and_anew_for_a_changed_file(file: str, vocabulary: Vocabulary,
-                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_is_built_once_and_again_if_the_file_changes(file: str, vocabulary: Vocabulary,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
     first = Texts(file=file, vocabulary=vocabulary, labels="label")
     with monkeypatch.context() as patch:
         patch.setattr(drumbeat.data.text, "_build", None)

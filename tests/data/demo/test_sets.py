@@ -34,7 +34,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["mine", "thesis.txt"]
 
 
-def test_a_set_with_a_hole_is_told_of(tmp_path: Path) -> None:
+def test_a_dataset_with_a_missing_file_is_reported(tmp_path: Path) -> None:
     folder = tmp_path / "insects"
     write_set(folder, kind="hymenoptera")
     assert ImageFolder(root=str(folder / "train")).classes == ["ants", "bees"]

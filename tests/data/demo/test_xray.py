@@ -174,7 +174,7 @@ def test_a_killed_call_leaves_no_folder_no_worker_and_nothing_for_good(tmp_path:
     (left,) = tmp_path.iterdir()
 
     write_small(folder)
-    assert left.exists(), "it could belong to a call still at work"
+    assert left.exists(), "it could belong to a process that is still running"
     long_ago = time.time() - 2 * demo_xray._STALE_AFTER
     os.utime(left, (long_ago, long_ago))
     write_small(tmp_path / "other")
