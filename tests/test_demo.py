@@ -1,4 +1,4 @@
-"""`make demo`, less the installing: the flagship learns synthetic radiographs from scratch, in both phases."""
+"""`make demo` without the installation: resnet50_xray_demo learns from scratch, in both phases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's names are the user's: folders called as ours are, modules called as Python's are, and installed packages."""
+"""Drumbeat reserves no names: users may have folders and modules with the names of ours, of Python's, of packages."""
 
 from __future__ import annotations
 
@@ -239,8 +239,8 @@ def test_a_run_from_a_wheel_keeps_the_code_that_is_installed(home: Path, tmp_pat
         if "/" in name:
             (lab / name).unlink()
     assert call([program, "--version"], lab) == f"drumbeat {drumbeat_version}\n"
-    said = call([program, "run", "lab.yaml", "--procs", "2"], lab)
-    assert re.search(r"^code       installed/drumbeat, \d+ files$", said, re.M)
+    message = call([program, "run", "lab.yaml", "--procs", "2"], lab)
+    assert re.search(r"^code       installed/drumbeat, \d+ files$", message, re.M)
     best = result(lab)["best"]
     assert (best["mine"], best["copied"]) == (1.0, 1.0)
     copy = latest(lab, "lab").path / "code" / "installed" / "drumbeat"

@@ -1,4 +1,4 @@
-"""Draws by weight: exact layouts, and weights that are no weights."""
+"""Weighted sampling: exact alias tables, and invalid weights."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def test_whole_weights_keep_simple_ratios_and_bound_the_rest() -> None:
     AliasTable.build(np.array(parts))
 
 
-@pytest.mark.parametrize(("weights", "said"), [
+@pytest.mark.parametrize(("weights", "message"), [
     ([1, -0.5], r"weight -0\.5 \(number 1, from 0\)"), ([math.nan, 1], r"weight nan \(number 0"),
     ([1, 2, math.inf], r"weight inf \(number 2"), ([0, 0], "all weights are 0"),
 ])
-def test_impossible_weights_are_refused(weights: list[float], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_impossible_weights_are_refused(weights: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         whole_weights(np.array(weights, dtype=np.float64))
 
 

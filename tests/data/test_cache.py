@@ -1,4 +1,4 @@
-"""The cache of pixels: the same ones bit for bit, each decoded once, whoever was killed when."""
+"""The pixel cache: bitwise the same pixels, each image decoded once, also after a process was killed."""
 
 from __future__ import annotations
 
@@ -211,8 +211,8 @@ def test_who_waits_says_so(root: Path, folder: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         child = in_child(work)
         os.close(writer)
-        with open(reader) as said:
-            line = said.readline()
+        with open(reader) as message:
+            line = message.readline()
             assert line == f"waiting for another process that fills the cache {home(folder)}\n"
             fcntl.flock(lock, fcntl.LOCK_UN)
             child.join(30)
@@ -309,13 +309,13 @@ def test_an_image_that_cannot_be_read_says_so_from_the_cache_too(root: Path, fol
     (root / "a" / "04.png").write_bytes(b"not a picture")
     images = Counted(root)
     where = images.paths.index("a/04.png")
-    said = []
+    message = []
     for _ in range(2):
         with pytest.raises(ValueError, match=r"cannot read the image .*/a/04\.png: ") as caught:
             images.pixels(where)
-        said.append(str(caught.value))
+        message.append(str(caught.value))
         images.cache = open_cache(images, folder, workers=0)
-    assert said[0] == said[1]
+    assert message[0] == message[1]
     assert images.cache is not None
     assert images.cache.pixels(where) is None
     assert np.array_equal(images.pixels(where + 1), images.decode(where + 1))

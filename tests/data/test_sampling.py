@@ -1,4 +1,4 @@
-"""Weighted and class-balanced streams and length windows: what each promises, at any width and from any step."""
+"""Weighted and class-balanced streams and length buckets, at any world size and from any step."""
 
 from __future__ import annotations
 
@@ -164,9 +164,9 @@ def test_weights_from_a_file(name: str, tmp_path: Path) -> None:
     assert [chance * Fraction(15, 2) for chance in table.probabilities()] == given
 
 
-def test_what_is_wrong_with_weights_is_said(tmp_path: Path) -> None:
-    def refused(said: str, error: type[Exception] = ValueError, **options: Any) -> None:
-        with pytest.raises(error, match=said):
+def test_what_is_wrong_with_weights_is_reported(tmp_path: Path) -> None:
+    def refused(message: str, error: type[Exception] = ValueError, **options: Any) -> None:
+        with pytest.raises(error, match=message):
             Weighted(Labelled([0, 1, 1], ["normal", "pneumonia"]), SEED, 0, **options)
 
     refused("'pnuemonia', which is not a class of the dataset. Did you mean 'pneumonia'. Its classes: normal, "
@@ -181,10 +181,11 @@ def test_what_is_wrong_with_weights_is_said(tmp_path: Path) -> None:
     refused("either class_weights, .* or a file", class_weights={"normal": 1}, file="weights.npy")
     refused("missing.npy", error=FileNotFoundError, file=str(tmp_path / "missing.npy"))
     path = tmp_path / "weights.txt"
-    for text, said in {"1\n2\n": r"has weights of shape \[2\], but the dataset has 3 samples", "1\n-2\n3": "weight -2",
-                       "1\nx\n3": "could not convert string to float: 'x'", "0\n0\n0": "all weights are 0"}.items():
+    for text, message in {"1\n2\n": r"has weights of shape \[2\], but the dataset has 3 samples",
+                          "1\n-2\n3": "weight -2", "1\nx\n3": "could not convert string to float: 'x'",
+                          "0\n0\n0": "all weights are 0"}.items():
         path.write_text(text)
-        refused(said, file=str(path))
+        refused(message, file=str(path))
     np.save(tmp_path / "table.npy", np.ones((3, 2)))
     refused(r"has weights of shape \[3, 2\]", file=str(tmp_path / "table.npy"))
 
@@ -234,7 +235,7 @@ def read(batch_size: int, world_size: int, first: int = 0) -> list[list[Integers
 
 @pytest.mark.parametrize("batch_size", [12, 17])
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4, 6, 12])
-def test_windows_hold_each_position_once_at_any_width(world_size: int, batch_size: int) -> None:
+def test_windows_hold_each_position_once_at_any_world_size(world_size: int, batch_size: int) -> None:
     table, _, _ = window_case(batch_size)
     assert table.steps % 4, "the last window is to be a short one"
     alone = [batch for (batch,) in read(batch_size, 1)]

@@ -1,4 +1,4 @@
-"""Parts of a set: who belongs to which, what moves when files are added, and what a part passes on."""
+"""Splits: the samples of each part, what moves when files are added, and the attributes of a part."""
 
 from __future__ import annotations
 
@@ -253,7 +253,7 @@ def test_parts_work_in_a_loader_a_stream_and_a_split() -> None:
 # What is refused.
 
 
-@pytest.mark.parametrize(("said", "options"), [
+@pytest.mark.parametrize(("message", "options"), [
     (r"there is no part 'valid'; fractions has train, validation, test", {"part": "valid"}),
     (r"the sum of the fractions is 1\.1, which is more than 1", {"fractions": {"train": 0.9, "test": 0.2}}),
     (r"the fraction of 'test' must be above 0 and at most 1, not 0", {"fractions": {"train": 1, "test": 0}}),
@@ -269,8 +269,8 @@ def test_parts_work_in_a_loader_a_stream_and_a_split() -> None:
     (r"the part 'train', 1e-06 of 10 samples, has no sample; give it a larger fraction, or split by class",
      {"fractions": {"train": 1e-6, "rest": 0.5}}),
 ])
-def test_what_cannot_be_split_is_said(said: str, options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_invalid_splits_are_reported(message: str, options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=message):
         Split(**{"of": Named(patients(2)), "part": "train", "fractions": FRACTIONS, **options})
 
 

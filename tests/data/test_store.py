@@ -154,7 +154,7 @@ def test_a_file_that_changes_while_it_is_read_makes_no_set(file: str, tmp_path: 
 
 def test_who_waits_says_so(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     begun, go = Event(), Event()
-    said = ""
+    message = ""
 
     def build(_: Path) -> None:
         begun.set()
@@ -164,9 +164,9 @@ def test_who_waits_says_so(file: str, capsys: pytest.CaptureFixture[str]) -> Non
         first, second = (pool.submit(built, Path(file), "texts", "recipe", build, None) for _ in range(2))
         assert begun.wait(30)
         end = time.monotonic() + 20
-        while not said and time.monotonic() < end:
+        while not message and time.monotonic() < end:
             time.sleep(0.01)
-            said = capsys.readouterr().err
+            message = capsys.readouterr().err
         go.set()
         assert first.result() == second.result()
-    assert said == f"waiting for another process that builds {first.result()}\n"
+    assert message == f"waiting for another process that builds {first.result()}\n"

@@ -1,4 +1,4 @@
-"""Whole runs against the closed form: the samples of a step depend on the phase and the step, and on nothing else."""
+"""Whole runs compared with the formula: the samples of a step depend only on the phase and the step."""
 
 from __future__ import annotations
 

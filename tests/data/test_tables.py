@@ -1,4 +1,4 @@
-"""Tables: the same columns from any format, in blocks, and exact complaints."""
+"""Tables: the same columns from every format, in blocks, and exact errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_how_far_a_file_is_read_is_told_now_and_then(suffix: str, tmp_path: Path
     assert lines[:2] == [f"words of a.{suffix}: 2 of 9 MB", f"words of a.{suffix}: 4 of 9 MB"]
 
 
-@pytest.mark.parametrize(("name", "content", "said"), [
+@pytest.mark.parametrize(("name", "content", "message"), [
     ("a.csv", b"", "a.csv is empty; expected a header and rows"),
     ("a.csv", b"text,label\n", "a.csv has a header but no rows"),
     ("a.csv", b"text,lable\na,b\n",
@@ -64,14 +64,14 @@ def test_how_far_a_file_is_read_is_told_now_and_then(suffix: str, tmp_path: Path
     ("a.jsonl", b"\n \n", "a.jsonl has no rows"),
     ("a.parquet", b"PAR1", "a.parquet is not a table; its suffix must be one of .csv, .tsv, .json, .jsonl, .ndjson"),
 ])
-def test_what_is_wrong_in_a_file_is_told(name: str, content: bytes, said: str, tmp_path: Path) -> None:
+def test_errors_in_a_file_are_reported(name: str, content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError) as error:
         list(Table(tmp_path / name).blocks(["text", "label"]))
-    assert str(error.value) == f"{tmp_path}/{said}"
+    assert str(error.value) == f"{tmp_path}/{message}"
 
 
-def test_a_record_larger_than_a_block_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_larger_than_a_block_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write(tmp_path / "a.csv", [("1", "x", "a"), ("2", "long " * 500, "b")])
     monkeypatch.setattr(drumbeat.data.tables, "BLOCK", 1000)
     with pytest.raises(ValueError, match=r"a\.csv, line 3: a record of more than 0 MB starts here; close its quote"):

@@ -1,4 +1,4 @@
-"""What a command knows of a run: one look, and the newest of each kind."""
+"""What a command knows about a run: each file is read once, and the newest counts."""
 
 from __future__ import annotations
 

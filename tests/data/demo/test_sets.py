@@ -26,7 +26,7 @@ def test_a_set_is_written_once_and_the_same_everywhere(tmp_path: Path) -> None:
     assert (len(stories), stories.classes) == (400, list(TOPICS))
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_other_content_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")
     with pytest.raises(FileExistsError, match="holds something else than this set"):

@@ -108,7 +108,7 @@ def test_opacities_only_brighten_and_only_lungs() -> None:
     assert not patches[body.lungs == 0].any()
 
 
-def test_a_complete_set_is_left_alone(small: Path) -> None:
+def test_a_complete_dataset_is_not_changed(small: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in small.rglob("*")}
     there = write_small(small, train=4)
     assert (there.folder, there.images, there.written) == (small, 8, False)
