@@ -26,10 +26,10 @@ from drumbeat.launch.runs import attach as watch
 from drumbeat.launch.runs.why import why
 from drumbeat.launch.slurm.client import steps
 from drumbeat.launch.slurm.job import START, SlurmJob
-from tests.launch.backends.test_slurm import GOLDEN
 from tests.launch.small import config, topology, write_config
 from tests.runs import write_job, write_plan, write_state
 
+GOLDEN = Path(__file__).parent / "golden"
 SHOW = "JobId=7 JobName=interactive JobState={state} Reason=None NodeList=n[1-3] NumNodes={nodes} NumCPUs=4 \
 TRES=cpu=4,node=2 JOB_GRES={total} {given} MinCPUsNode=2 OverSubscribe=OK Command=(null) WorkDir=/home/me"
 DETAILS = "  Nodes=n[1-2] CPU_IDs=0-3,8 Mem=2000 GRES={gres} "

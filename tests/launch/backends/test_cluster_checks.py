@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.cluster_checks import check_cluster, file_system, unshared
 from drumbeat.launch.backends.slurm import Slurm
+from tests.launch.programs import programs
 from tests.launch.small import plan
 
 MOUNTS = """\
@@ -30,15 +30,6 @@ def mounts(tmp_path: Path) -> Path:
     path = tmp_path / "mounts"
     path.write_text(MOUNTS)
     return path
-
-
-def programs(folder: Path, **scripts: str) -> str:
-    """A PATH with these programs of SLURM's, shell scripts."""
-    (folder / "bin").mkdir(exist_ok=True)
-    for name, script in scripts.items():
-        (folder / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
-        (folder / "bin" / name).chmod(0o755)
-    return f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
 
 
 @pytest.mark.parametrize(("folder", "kind"), [

@@ -8,7 +8,7 @@ import pytest
 
 from drumbeat.launch.slurm import client
 from drumbeat.launch.slurm.client import Answer, SlurmUnreachableError, cancel_jobs, job_state, queued, run_slurm, steps
-from tests.launch.backends.test_cluster_checks import programs
+from tests.launch.programs import programs
 
 
 def test_a_program_hears_words_a_script_and_how_to_write_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
