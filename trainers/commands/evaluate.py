@@ -35,7 +35,6 @@ from drumbeat.configs.schema import Config
 from drumbeat.data.bar import Bar
 from drumbeat.data.images import UNREADABLE
 from drumbeat.data.loader import BatchFetcher, Samples, chunks, error_message, one_thread
-from drumbeat.trainers.account import check_left_out
 from drumbeat.trainers.build import (
     Sets,
     build_forward,
@@ -48,6 +47,7 @@ from drumbeat.trainers.contact_sheet import CPU, worst_samples_sheet
 from drumbeat.trainers.evaluate import evaluate
 from drumbeat.trainers.inference.load import good_checkpoint, load_model, training_set, use_training_settings
 from drumbeat.trainers.inference.tables import headings, rows, write_csv
+from drumbeat.trainers.sample_counts import check_unreadable
 from drumbeat.trainers.tasks import Results, Task
 from drumbeat.trainers.world import World, die_with_agent, join
 
@@ -166,7 +166,7 @@ def write_report(job: EvaluationJob, results: Results) -> str:
     from drumbeat.trainers.inference.plots import draw
 
     left_out = len(job.samples) - len(results.losses)
-    if note := check_left_out(job.split, left_out, len(job.samples), job.config.data.max_skipped):
+    if note := check_unreadable(job.split, left_out, len(job.samples), job.config.data.max_skipped):
         note += "\n\n"
     with one_thread():
         found = measure(job.task, results)
