@@ -4,8 +4,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 DATA   := datasets/xray_demo
+JOBS   := 3  # tests at a time: one more than cores, because many of them wait
+PYTEST  = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup --durations 15 --durations-min 1
 
-.PHONY: demo install test test-gpu test-slurm test-python check docs clean
+.PHONY: demo install test test-fast test-gpu test-slurm test-python check docs clean
 
 demo: install                ## train the flagship on synthetic radiographs
 	@$(BIN)/drumbeat demo-data xray $(DATA)
@@ -24,7 +26,10 @@ $(VENV)/installed: pyproject.toml
 	@touch $@
 
 test: install                ## the whole test suite
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-fast: install           ## what starts no processes and trains nothing: the loop while you work
+	$(PYTEST) -m "not slow and not slurm and not gpu and not matrix"
 
 test-gpu: install            ## all that needs a GPU, in some minutes; exit code 2 where there is none
 	@$(BIN)/python -m tests.gpu

@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 from drumbeat.data.fork import FORK
 from drumbeat.data.order import Integers
 from drumbeat.data.packed import PackedStrings
+from drumbeat.data.shared_folder import check_owner, open_lock
 
 Pixels = NDArray[np.uint8]
 """One image: [H, W] gray or [H, W, 3] in RGB."""
@@ -104,6 +105,7 @@ def open_cache(images: Images, folder: Path, *, workers: int, progress: Progress
     places = _find(_index(home, images.channels), keys)
     if places is None:
         home.mkdir(parents=True, exist_ok=True)
+        check_owner(home)  # before anything is written to files whose names anybody can work out
         with _locked(home / "lock"):
             places = _find(_index(home, images.channels), keys)
             if places is None:
@@ -239,7 +241,7 @@ class _Decoding(Dataset[list[Pixels | None]]):
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Alone in the folder. The lock goes with the process, however it ends."""
-    with open(path, "w") as file:
+    with open_lock(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

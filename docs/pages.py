@@ -93,7 +93,7 @@ def main() -> None:
         (FOLDER / name).write_text(text, encoding="utf-8")
     for page in tables.pages():
         page.write_text(tables.filled(page.read_text(encoding="utf-8")), encoding="utf-8")
-    print(f"{len(texts)} pages in {FOLDER}, and the tables of {len(list(tables.pages()))} others")
+    print(f"{len(texts)} pages in {FOLDER}, and the tables of {len(tables.pages())} others")
 
 
 if __name__ == "__main__":

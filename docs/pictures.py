@@ -132,7 +132,9 @@ def killed_run(config: str, *words: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         write_radiographs(Path(folder) / "datasets" / "xray_demo")
         command = [sys.executable, str(ROOT / "launch" / "run.py"), config, "--procs", "2", *words]
-        with subprocess.Popen(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as run:
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        with subprocess.Popen(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              env=os.environ | {"PATH": path}) as run:
             while not (found := list(Path(folder).glob("runs/*/latest/checkpoints/last"))):
                 assert run.poll() is None
                 time.sleep(0.1)
@@ -143,16 +145,20 @@ def killed_run(config: str, *words: str) -> str:
             output = run.stdout.read()
             assert run.wait() == 0, output
             assert View.read(here).number == 1, "it has come back once"
-        return re.sub(r"on \S+ was killed", "on node1 was killed", output)
+        for pattern, instead in ((r"on \S+ was killed", "on node1 was killed"), (r"(?m)^code .*\n", ""),
+                                 (r"(?m)^(restarting: .*)$", r"\033[2m# another terminal: kill -9 of a rank\033[0m\n"
+                                                             r"\033[33m\1\033[0m")):
+            output = re.sub(pattern, instead, output)
+        return output
 
 
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     if sys.argv[1:] == ["run"]:
-        config = "configs/resnet50_xray_demo.yaml"
-        typed = f"$ drumbeat run {config} --procs 2\n"
-        output = killed_run(config, "phases.head.epochs=2", "phases.finetune.epochs=1", "name=resnet50_xray")
-        (FOLDER / "run.svg").write_text(terminal(typed + output, "a rank is killed, and the run comes back"))
+        config = "resnet50_xray_demo"
+        typed = "\033[1m$ drumbeat run resnet50_xray_demo --procs 2\033[0m\n"
+        shown = terminal(typed + killed_run(config), "a rank is killed, and the run comes back")
+        (FOLDER / "run.svg").write_text(shown)
     (FOLDER / "processes.svg").write_text(processes_picture())
     (FOLDER / "rooms.svg").write_text(rooms_picture(*rules()))
     print(f"drawn: {', '.join(sorted(path.name for path in FOLDER.glob('*.svg')))}")

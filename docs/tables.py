@@ -11,14 +11,14 @@ import ast
 import dataclasses
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from docs.errors import ROOT, errors
 from drumbeat.configs import schema
-from drumbeat.configs.run import checkpoint_records, record, records
+from drumbeat.configs.run import checkpoint_records, record, records, versions
 from drumbeat.launch.attempts.meanings import MEANINGS
 from drumbeat.launch.attempts.verdict import REASONS as STOPS
 from drumbeat.launch.slurm.limits import COUNTED
@@ -41,9 +41,18 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [list(head), ["---"] * len(head), *cells])
 
 
+VALUE = r"(?:=(?:[^\s,;`]*[\w\])}])?)?"
+TYPED = re.compile(r"(?<![\w`/.${-])(--[a-z][\w-]*(?: (?:[A-Z]+|\d+)\b)?" + VALUE +
+                   r"|[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+" + VALUE
+                   + r"|[a-z]\w*(?:[._]\w+)+(?:\(\))?" + VALUE + r")(?![\w}])")
+"""A flag, a variable, a key or a file in running text."""
+
+
 def plain(text: str) -> str:
-    """Running text of the code's as Markdown."""
-    return re.sub(r"(?<!`)<(?!`)", "&lt;", " ".join(text.split())).replace("*", "\\*")
+    """Running text of the code's as Markdown: what is to be typed is set as code."""
+    parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
+    return "".join(part if part.startswith("`") else TYPED.sub(r"`\1`", part.replace("<", "&lt;").replace("*", "\\*"))
+                   for part in parts)
 
 
 PROGRAMS = ("man ", "nvidia-smi", "python ", "sacctmgr", "scontrol", "sinfo", "squeue", "sshare", "drumbeat")
@@ -108,7 +117,7 @@ def config_sections() -> str:
 def json_files() -> str:
     """The JSON files of a run: what each holds, and who writes it."""
     rows = []
-    for module in (records, checkpoint_records):
+    for module in (records, checkpoint_records, versions):
         for one in vars(module).values():
             here = inspect.isclass(one) and issubclass(one, record.Record) and one.__module__ == module.__name__
             if here and (found := WRITTEN.match(" ".join((one.__doc__ or "").split()))):
@@ -177,6 +186,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "stops": stops, "reasons": reasons, "refusals": refusals, "limits": limits, "errors": messages, "tree": tree}
 
 
-def pages() -> Iterator[Path]:
+def pages() -> list[Path]:
     """The pages that hold tables."""
-    yield from (page for page in sorted((ROOT / "docs").glob("*.md")) if SECTION.search(page.read_text()))
+    return [page for page in sorted((ROOT / "docs").glob("*.md")) if SECTION.search(page.read_text())]

@@ -1,20 +1,42 @@
-"""Fast tests first: whoever waits for the whole suite sees the cheap mistakes at once."""
+"""What holds for all tests: their order, what they find, and what is told of their time."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from drumbeat.configs.run.folder import RunDir
 from tests.stubs.driver import StubDriver
+
+FAST, KINDS = "fast", ("slurm", "slow")
+"""What a test without these markers is called, and the markers of those that take long, the longest first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sorts by cost and nothing else: the order within a module, and so the sharing of fixtures, stays."""
-    items.sort(key=lambda item: 2 if item.get_closest_marker("slurm") else 1 if item.get_closest_marker("slow") else 0)
+    """Fast tests come first, so that whoever waits for all of them sees the cheap mistakes at once. Where several
+    workers share them, they come last, so that no worker is left with a long one at the end. The order within a module
+    stays, and so does its sharing of fixtures."""
+    for item in items:
+        kind = next((name for name in KINDS if item.get_closest_marker(name)), FAST)
+        item.user_properties.append(("kind", kind))
+    items.sort(key=lambda item: [*KINDS, FAST].index(dict(item.user_properties)["kind"]),
+               reverse="PYTEST_XDIST_WORKER" not in os.environ)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How much time the kinds of tests have taken, added up over the workers."""
+    seconds = Counter[str]()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds[dict(report.user_properties)["kind"]] += report.duration
+    told = ", ".join(f"{seconds[kind]:,.0f} s of {kind} ones" for kind in (FAST, *KINDS) if kind in seconds)
+    terminalreporter.write_line(f"tests take {told or 'no time'}")
 
 
 ROOT = str(Path(__file__).resolve().parent.parent)
@@ -38,6 +60,16 @@ def warm_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.warm import run_where_warm
 
     monkeypatch.setattr(subprocess, "run", run_where_warm)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """The small experiment (tests/tiny.py) as two ranks train it, start to end."""
+    from tests.tiny import drumbeat, latest, write_config
+
+    folder = tmp_path_factory.mktemp("undisturbed")
+    drumbeat(folder, str(write_config(folder)), "--procs", "2")
+    return latest(folder)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """A process that has imported torch, and makes forks of itself like a Python that has just been started.
 
-    python -m tests.new_python SOCKET ROOM      carries out the orders of tests/warm.py that come through the socket
+    python -m tests.new_python SOCKET ROOM      carries out what tests/warm.py sends to the socket of that number
 
 It imports nothing of Drumbeat, of which a run may have a copy of its own. A fork gets all that a new Python has of its
 own: arguments, variables, folder, files, path, signals, modules. Where `subprocess` would execute a new Python in it,
@@ -23,6 +23,7 @@ import multiprocessing.util
 import os
 import random
 import runpy
+import select
 import signal
 import socket
 import subprocess
@@ -40,7 +41,7 @@ IMPORTED = ("torch", "torch._dynamo", "torch.distributed.run", "torch.utils.tens
             "cv2", "pyarrow", "jinja2", "matplotlib")
 """Packages of others that commands and ranks need."""
 MODULES = {"drumbeat", "drumbeat.configs.importing", "submitit.local._local", "submitit.core._submit",
-           "benchmarks.gpu.part"}
+           "benchmarks.gpu.part", "tests.new_python"}
 """What `python -m` runs in a fork. Not the checkpoint writer, which imports no torch."""
 SCRIPT = Path(__file__).parent.parent / "launch" / "run.py"
 ROOM = 8192
@@ -53,27 +54,35 @@ def warm(words: Sequence[str]) -> bool:
 
 
 def main(number: int) -> None:
-    """Imports, and then forks a command for each order, and says its exit code."""
+    """Imports, and then forks a command for each connection to this socket, until the input is closed."""
     for name in IMPORTED:
         importlib.import_module(name)
     new = NewPython()
     subprocess._fork_exec = new.fork_exec  # type: ignore[attr-defined]
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     gc.collect()
     gc.freeze()
-    orders = socket.socket(fileno=number)
-    while received := socket.recv_fds(orders, 8, 3):
-        size, files, _, _ = received
-        if not size:
-            return
-        order = json.loads(orders.recv(int.from_bytes(size, "big"), socket.MSG_WAITALL))
-        if (child := os.fork()) == 0:
-            put(files)
-            close_all_but()
-            os.chdir(order["folder"])
-            new.become(order["words"], order["environment"])
-        for file in files:
-            os.close(file)
-        orders.sendall(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
+    listener = socket.socket(fileno=number)
+    while listener in select.select([listener, sys.stdin], [], [])[0]:
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            serve(connection, new)
+        connection.close()
+
+
+def serve(connection: socket.socket, new: NewPython) -> NoReturn:
+    """Forks one command, waits for it and says its exit code."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    size, files, _, _ = socket.recv_fds(connection, 8, 3)
+    order = json.loads(connection.recv(int.from_bytes(size, "big"), socket.MSG_WAITALL))
+    if (child := os.fork()) == 0:
+        put(files)
+        close_all_but()
+        os.chdir(order["folder"])
+        new.become(order["words"], order["environment"])
+    close_all_but(connection.fileno())
+    connection.sendall(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
+    os._exit(0)
 
 
 def threads() -> int:
@@ -161,9 +170,8 @@ class NewPython:
     def run(self, words: list[str], path: list[str]) -> int:
         """Its exit code."""
         kind = words[0] if words[0] in ("-m", "-c") else ""
-        first = [] if "PYTHONSAFEPATH" in os.environ else [
-            str(Path.cwd() if kind else Path(words[0]).resolve().parent)]
-        sys.path[:] = [*first, *path, *self.path]
+        first = {"-m": str(Path.cwd()), "-c": "", "": str(Path(words[0]).resolve().parent)}[kind]
+        sys.path[:] = [*([] if "PYTHONSAFEPATH" in os.environ else [first]), *path, *self.path]
         sys.argv = words[1:] if kind == "-m" else ["-c", *words[2:]] if kind else words
         code: Any = 0
         try:

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from drumbeat.launch.node.rendezvous import free_port
-from tests.warm import run
+from tests.warm import run_python
 
 START = "import sys, tests.ranks; tests.ranks.fork(*sys.argv[1:])"
 
 
 def on_ranks(ranks: int, function: Callable[..., None], *words: object) -> None:
     """Calls a module's function with the world and these words, as texts, on so many ranks; fails where one fails."""
-    done = run([sys.executable, "-c", START, str(ranks), function.__module__, function.__name__, *map(str, words)],
-               cwd=Path(__file__).parent.parent, capture_output=True, text=True)
+    command = [sys.executable, "-c", START, str(ranks), function.__module__, function.__name__, *map(str, words)]
+    done = run_python(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from drumbeat.configs.load import ROOT
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.trainers.tasks import Classification
-from tests.warm import run, run_for_real
+from tests.warm import run_for_real, run_python
 
 CONFIG = """
 name: tiny
@@ -71,7 +71,7 @@ def drumbeat(folder: Path, *words: str, expect: int | None = 0, preflight: bool 
     """`python launch/run.py WORDS` typed in `folder`; fails unless it ends with exit code `expect`. Without the look at
     model and data beforehand, which takes as long as all the rest, unless it is to be. It is forked from a process that
     has imported torch (tests/warm.py), unless `warm` is False or variables are given."""
-    start = run if warm and env is None else run_for_real
+    start = run_python if warm and env is None else run_for_real
     command = [sys.executable, str(ROOT / "launch" / "run.py"), *words, *([] if preflight else ["--no-preflight"])]
     done = start(command, cwd=folder, text=True, capture_output=True, check=False, env=env)
     assert expect is None or done.returncode == expect, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"

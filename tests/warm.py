@@ -1,6 +1,6 @@
 """Starts `drumbeat` without importing torch again: a process that has imported it is forked in place of a new Python.
 
-    run([sys.executable, "-m", "drumbeat", "ls"], cwd=folder, capture_output=True, text=True)      as `subprocess.run`
+    run_python([sys.executable, "-m", "drumbeat", "ls"], cwd=folder, capture_output=True)      as `subprocess.run`
 
 Importing torch takes two thirds of the time of a small run: in the command, in the fork server, in whatever checks
 model and data. Here one process for each pytest worker imports it (tests/new_python.py), and a command is a fork of
@@ -18,8 +18,8 @@ import os
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -27,52 +27,53 @@ from typing import Any
 from tests.new_python import ROOM, warm
 
 run_for_real = subprocess.run
+ROOT = Path(__file__).parent.parent
+_servers: list[subprocess.Popen[bytes]] = []
 
 
-class Server:
-    """The process that is forked, as the pytest worker sees it."""
+@cache
+def server() -> str:
+    """The address of the process that is forked, which ends with this one."""
+    address = f"drumbeat-tests-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"\0{address}")
+        listener.listen(16)
+        number = listener.fileno()
+        _servers.append(subprocess.Popen([sys.executable, "-m", "tests.new_python", str(number), " " * ROOM], cwd=ROOT,
+                                         stdin=subprocess.PIPE, pass_fds=[number]))
+    return address
 
-    def __init__(self) -> None:
-        self.socket, theirs = socket.socketpair()
-        self.process = subprocess.Popen([sys.executable, "-m", "tests.new_python", str(theirs.fileno()), " " * ROOM],
-                                        pass_fds=[theirs.fileno()], cwd=Path(__file__).parent.parent)
-        theirs.close()
-        self.lock = threading.Lock()
 
-    def call(self, order: dict[str, Any], files: Sequence[int]) -> int:
-        """Has the server fork a command, with these files as its 0, 1 and 2, and waits for its exit code."""
-        text = json.dumps(order).encode()
-        with self.lock:
-            socket.send_fds(self.socket, [len(text).to_bytes(8, "big")], files)
-            self.socket.sendall(text)
-            return int(self.socket.recv(16))
+def call(address: str, words: Sequence[str], files: Sequence[int], folder: str, environment: Mapping[str, str]) -> int:
+    """Has the process at the address forked, to run `python WORDS` with these files as 0, 1 and 2; the exit code."""
+    order = json.dumps({"words": list(words), "folder": folder, "environment": dict(environment)}).encode()
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(f"\0{address}")
+        socket.send_fds(connection, [len(order).to_bytes(8, "big")], files)
+        connection.sendall(order)
+        return int(connection.recv(16))
 
 
 def run_where_warm(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[Any]:
     """In the place of `subprocess.run`: other programs than Drumbeat's are started."""
     python, *words = map(str, command)
     forked = python == sys.executable and warm(words)
-    return run(command, **options) if forked else run_for_real(command, **options)
+    return run_python(command, **options) if forked else run_for_real(command, **options)
 
 
-_servers: list[Server] = []
-
-
-def run(command: Sequence[str], *, input: str | None = None, capture_output: bool = False,  # noqa: A002
-        stdout: int | None = None, stderr: int | None = None, text: bool = False, check: bool = False,
-        cwd: Path | None = None, env: dict[str, str] | None = None, process_group: int | None = None
-        ) -> subprocess.CompletedProcess[Any]:
+def run_python(command: Sequence[str], *, input: str | None = None, capture_output: bool = False,  # noqa: A002
+               stdout: int | None = None, stderr: int | None = None, text: bool = False, check: bool = False,
+               cwd: Path | None = None, env: Mapping[str, str] | None = None, process_group: int | None = None
+               ) -> subprocess.CompletedProcess[Any]:
     """`subprocess.run` of a Python, for what it is asked in these tests: to run a module, a script or a text."""
     words = [str(word) for word in command]
-    if not _servers:
-        _servers.append(Server())
     with TemporaryFile() as inputs, TemporaryFile() as outputs, TemporaryFile() as errors:
         inputs.write((input or "").encode())
         inputs.seek(0)
         out = outputs.fileno() if capture_output or stdout == subprocess.PIPE else 1
         err = errors.fileno() if capture_output or stderr == subprocess.PIPE else 2
-        code = _servers[0].call({"words": words[1:], "folder": str(cwd or Path.cwd()),
-                                 "environment": dict(os.environ if env is None else env)}, [inputs.fileno(), out, err])
+        code = call(server(), words[1:], [inputs.fileno(), out, err], str(cwd or Path.cwd()),
+                    os.environ if env is None else env)
         captured = []
         for file, number in ((outputs, out), (errors, err)):
             file.seek(0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
+import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +29,8 @@ from drumbeat.trainers.checkpoints.state import IMPLEMENTATIONS
 from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.target import all_of, instantiate, locate
 from drumbeat.trainers.tasks import Task
+
+Precision = Literal["auto", "bf16", "tf32", "fp32"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +104,10 @@ def use_caches(config: Config, sets: Sets, *, processes: int,
     if config.data.cache is None:
         return
     folder = Path(os.path.expandvars(config.data.cache))
+    if unset := re.search(r"\$\{?(\w+)", str(folder)):
+        raise PreflightError(Fault(
+            what=f"the variable {unset[1]} is not set on {socket.gethostname()}", where="data.cache",
+            given=config.data.cache, remedy="Set it, or name another folder."))
     for name in ("train", "validation", "test"):
         images = image_set(getattr(sets, name))
         if images is not None:
@@ -231,7 +239,7 @@ def loader_workers(config: Config, *, threads: int, debug: bool) -> int:
     return min(8, threads - 1) if config.data.workers is None else config.data.workers
 
 
-def computes_bf16(precision: Literal["auto", "bf16", "tf32", "fp32"], device: torch.device) -> bool:
+def computes_bf16(precision: Precision, device: torch.device) -> bool:
     """Whether the forward pass runs in bfloat16: asked for, or auto and multiplied by the hardware itself."""
     if precision != "auto":
         return precision == "bf16"

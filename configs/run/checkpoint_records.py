@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from drumbeat.configs.run.record import Record
+from drumbeat.configs.run.versions import Versions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,8 @@ class CheckpointState(Record):
     optimizer: dict[str, Any] = field(default_factory=dict)
     """The settings of its parameter groups, and the state that is not a tensor."""
     scheduler: dict[str, Any] = field(default_factory=dict)
+    versions: Versions | None = None
+    """The versions that rank 0 computed with; None in checkpoints of older versions of Drumbeat."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import stat
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from drumbeat.configs.errors import Fault, RunError
+from drumbeat.configs.run.disk import persist
 
 MOST_BYTES = 64 * 2**20
 """No JSON file of a run is larger: the largest is a checkpoint's state.json, with an entry for each parameter."""
@@ -30,7 +32,28 @@ class DamagedError(RunError):
 
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Writes a whole file or nothing: readers see the old content or the new. After a power cut too where it is
-    `durable`, which costs a flush of the disk."""
+    `durable`, which costs a flush of the disk. Raises `OSError`, in a process that waits for its disk
+    (`disk.wait_for_disk`) only when its patience is over."""
+    persist(partial(_replace, path, text, durable=durable))
+
+
+def write_soon(path: Path, text: str, size: int) -> bool:
+    """Writes a whole file of `size` bytes, if the disk takes it now; returns whether it did. Spaces fill it up, so that
+    a disk without a free block can take the next text: it is then written over the old one, in place."""
+    try:
+        _replace(path, text.ljust(size), durable=False)
+    except OSError:
+        try:
+            with open(path, "r+b", buffering=0) as file:
+                there = os.fstat(file.fileno()).st_size
+                content = text.encode().ljust(there)
+                return len(content) == there and file.write(content) == there
+        except OSError:
+            return False
+    return True
+
+
+def _replace(path: Path, text: str, *, durable: bool) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(3).hex()}.tmp")
     try:
         with open(temporary, "w", encoding="utf-8") as file:

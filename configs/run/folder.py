@@ -155,6 +155,11 @@ class Attempt:
         return self.path / "heartbeat.json"
 
     @property
+    def versions(self) -> Path:
+        """Written by rank 0 when it starts: the versions, the device and the precision that it computes with."""
+        return self.path / "versions.json"
+
+    @property
     def stop(self) -> Path:
         """Written to make the run save and stop; holds the reason."""
         return self.path / "stop.json"

@@ -9,6 +9,7 @@ from typing import Literal
 
 from drumbeat.configs.run.record import Record
 from drumbeat.configs.run.records import BackendName
+from drumbeat.configs.run.versions import Versions
 from drumbeat.configs.schema import Site
 
 
@@ -65,3 +66,5 @@ class JobPlan(Record):
     allocation: Allocation | None = None
     """The user's allocation that the run uses (--here); None otherwise."""
     python: str = sys.executable
+    versions: Versions | None = None
+    """The versions that the preflight check found; None without one."""

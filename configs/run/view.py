@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import ENDED, BackendName, Heartbeat, Job, Result, State, Status
+from drumbeat.configs.run.versions import AttemptVersions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,8 @@ class View:
     heartbeat: Heartbeat | None
     """The heartbeat of the newest attempt that has one: after a restart, the progress before it."""
     result: Result | None
+    versions: AttemptVersions | None
+    """Of the newest attempt that has some."""
 
     @classmethod
     def read(cls, run: RunDir) -> View:
@@ -30,7 +33,8 @@ class View:
         attempts = run.all_attempts()
         return cls(run=run, plan=JobPlan.require(run.plan), job=Job.read(run.job), status=Status.read(run.status),
                    attempt=attempts[-1] if attempts else None, heartbeat=_newest_heartbeat(attempts),
-                   result=Result.read(run.result))
+                   result=Result.read(run.result),
+                   versions=_newest_versions(attempts))
 
     @property
     def number(self) -> int:
@@ -70,6 +74,10 @@ class View:
     def seconds_since_heartbeat(self) -> float:
         """Seconds since `last_heartbeat`."""
         return max(0.0, time.time() - self.last_heartbeat)
+
+
+def _newest_versions(attempts: list[Attempt]) -> AttemptVersions | None:
+    return next(filter(None, (AttemptVersions.read(one.versions) for one in reversed(attempts))), None)
 
 
 def _newest_heartbeat(attempts: list[Attempt]) -> Heartbeat | None:

@@ -21,6 +21,7 @@ from functools import partial
 from types import FrameType
 from typing import TypeVar
 
+from drumbeat.configs.run.disk import persist
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import AttemptStart, Next, NodeDown, StopRequest, Verdict
@@ -33,8 +34,8 @@ from drumbeat.launch.node.rendezvous import LOOPBACK, free_port, network_variabl
 from drumbeat.launch.node.states import SIGNALS, TRANSITIONS, Event, Outcome, State
 from drumbeat.launch.node.torchrun import Agents
 from drumbeat.launch.plan.job import torchrun_command
-from drumbeat.launch.slurm.grace import grace_seconds, grace_warning
-from drumbeat.launch.slurm.job import SlurmJob, claimed_by, job_name, job_start_name
+from drumbeat.launch.slurm.grace import grace_warning, grace_seconds
+from drumbeat.launch.slurm.job import SlurmJob, job_start_name, job_name, claimed_by
 
 POLL_SECONDS = 0.2
 """Seconds between two checks. A loop, because `Popen.poll` inside a signal handler sees nothing while `wait` runs."""
@@ -42,8 +43,8 @@ DOWN_TIMEOUT, STOP_TIMEOUT = 60.0, 10.0
 """Seconds that the first node waits for the others to report before it decides without them: after a failure; and after
 a stop, when SLURM may soon kill the job."""
 FIRST_NODE_TIMEOUT = 1800.0
-"""Seconds that the other nodes wait for the first. If it dies, SLURM ends them at once (srun --kill-on-bad-exit), and
-it may be busy with a long last checkpoint, so this is only for unforeseen cases."""
+"""Seconds that the other nodes wait for the first. If it dies, SLURM ends them at once (srun --kill-on-bad-exit), and it
+may be busy with a long last checkpoint, so this is only for unforeseen cases."""
 EXIT_TIMEOUT = 60.0
 """Seconds from the last checkpoint until all ranks must have exited."""
 
@@ -77,8 +78,8 @@ class Launcher:
     failure: str = field(default="", init=False)
     """Why this node could not start the attempt."""
     has_next_job: bool = field(default=False, init=False)
-    """Whether a job is queued that resumes the run if this one fails; or, in a container without SLURM's programs,
-    whether the job's script can requeue this one."""
+    """Whether a job is queued that resumes the run if this one fails; or, in a container without SLURM's programs, whether
+    the job's script can requeue this one."""
 
     def run_attempts(self) -> Next:
         """Runs attempts until the first node's launcher decides to leave. Returns why."""
@@ -189,11 +190,11 @@ class Launcher:
     def claim_next_attempt(self) -> Attempt:
         """First node: claims the next attempt, and records the address at which its ranks will meet."""
         before = self.run.newest_attempt()
-        attempt = self.run.claim_attempt()
+        attempt = persist(self.run.claim_attempt)
         jobs = {job_name(), self.slurm_job.previous_job if self.slurm_job else ""} - {""}
         request = StopRequest.read(before.stop) if before and any(claimed_by(before, job) for job in jobs) else None
         if request and request.reason == "stopped":
-            self.received = Event.STOP  # requested when that attempt had already ended
+            self.received = Event.STOP  # request for when that attempt was already over
         address = own_address() if self.plan.topology.nodes > 1 else LOOPBACK
         AttemptStart(job=job_start_name(), address=address, port=free_port()).write(attempt.launch)
         last = Verdict.read(before.verdict) if before else None  # the reason for this attempt, perhaps
@@ -202,9 +203,9 @@ class Launcher:
         return attempt
 
     def claimed(self) -> Attempt | None:
-        """Other nodes: the attempt after this launcher's last one that the first node claimed for this start of the
-        job; None if there is none yet. Raises `RunFailedError` if SLURM terminates this process meanwhile, because the
-        first node's launcher has left."""
+        """Other nodes: the attempt after this launcher's last one that the first node claimed for this start of the job;
+        None if there is none yet. Raises `RunFailedError` if SLURM terminates this process meanwhile, because the first
+        node's launcher has left."""
         if self.received is Event.TERMINATED:
             raise RunFailedError(f"node {self.node}: terminated while waiting for the first node's launcher")
         newest = self.run.newest_attempt()
@@ -225,9 +226,11 @@ class Launcher:
 
     def is_over(self, attempt: Attempt) -> bool:
         """Whether another node's torchrun has failed, or another job has taken over the run."""
-        newest = self.run.newest_attempt()
-        nodes = map(NodeDown.read, attempt.path.glob("node*.down.json"))
-        return newest != attempt or any(down and down.exit_code for down in nodes)
+        try:
+            nodes = map(NodeDown.read, attempt.path.glob("node*.down.json"))
+            return self.run.is_superseded(attempt.number) or any(down and down.exit_code for down in nodes)
+        except OSError:  # the disk does not answer, which says nothing about the run
+            return False
 
     def start(self, attempt: Attempt) -> Agents:
         """Starts torchrun."""

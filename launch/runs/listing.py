@@ -43,10 +43,11 @@ def facts(view: View) -> dict[str, Any]:
                 if name in ("step", "gpu") or value != blank.get(name)} if beat else {}
     status = {"verdict": view.verdict, "time": view.last_heartbeat} if view.status else {}
     result = {"result": {"state": "finished", **view.result.as_json()}} if view.result else {}
+    versions = {"versions": view.versions.as_json()} if view.versions else {}
     return {**_named(view.run), "backend": view.backend, "job": job.id if job else None,
             "host": job.host if job else None, "attempt": view.number if view.attempt else None, **progress,
-            "state": view.state or "unknown", **status,
-            "seconds": goodput(view), "nondeterministic_operations": operations(view.run), **result}
+            "state": view.state or "unknown", **status, "seconds": goodput(view),
+            "nondeterministic_operations": operations(view.run), **versions, **result}
 
 
 def damaged_facts(run: RunDir, reason: str) -> dict[str, Any]:

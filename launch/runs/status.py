@@ -40,6 +40,7 @@ def status_text(view: View) -> str:
         rows.append(("time", text(spent)))
     if view.status and not view.ended:
         rows.append(("last heartbeat", f"{view.seconds_since_heartbeat():.0f} s ago"))
+    rows += _versions(view)
     if note := claim(view.run):
         rows.append(("determinism", note))
     if view.job and view.job.id and not view.ended:
@@ -61,6 +62,15 @@ def _progress(beat: Heartbeat, *, running: bool) -> Iterator[tuple[str, str]]:
         yield "speed", f"{beat.samples_per_second:.1f} samples/s, {clock(beat.eta_seconds)} left"
     if beat.gpu and running:
         yield "GPU", _gpu_text(beat.gpu)
+
+
+def _versions(view: View) -> Iterator[tuple[str, str]]:
+    """The versions of the newest attempt, or of the preflight check, and what has changed since the checkpoint."""
+    if versions := view.versions.versions if view.versions else view.plan.versions:
+        yield "versions", versions.software()
+        yield "device", versions.hardware() or "not known yet"
+    if view.versions:
+        yield from (("changed", change) for change in view.versions.changes)
 
 
 def _gpu_text(used: dict[str, int]) -> str:

@@ -30,7 +30,8 @@ def describe(loaded: Loaded, request: Request, *, notes: Sequence[str] = (), cod
     ]
     text = "\n\n".join(f"# --- {title}\n{block.rstrip()}" for title, block in blocks)
     return "\n".join([f"{text}\n", "# Not checked: targets, weights, data. The start of the run checks them first.",
-                      *(f"# {note}." for note in notes), "# Dry run: nothing was started or written."])
+                      *(_wrapped("# ", f"{note}.", "# ") for note in notes),
+                      "# Dry run: nothing was started or written."])
 
 
 def summary(plan: JobPlan) -> str:

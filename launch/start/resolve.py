@@ -162,8 +162,8 @@ def check_flags(args: argparse.Namespace, *, resume: bool = False, rerun: bool =
 
 def _instead_of(word: str) -> str:
     """The remedy for a second word without "="."""
-    flag = nearest(word, ("debug", "detach", "dry-run", "gpus", "here", "name", "nodes", "procs", "profile", "resume",
-                          "slurm"))
+    flag = "" if "." in word else nearest(word, ("debug", "detach", "dry-run", "gpus", "here", "name", "nodes", "procs",
+                                                 "profile", "resume", "slurm"))
     if flag.startswith("Did"):
         return flag.replace("'", "'--", 1)
     return "Write changes to it as KEY=VALUE: batch_size=64"

@@ -8,15 +8,16 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from drumbeat.configs.errors import Fault, LaunchError, UserError
+from drumbeat.configs.errors import Fault, LaunchError, UserError, hang
 from drumbeat.configs.load import Loaded
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import BackendName, Job
+from drumbeat.configs.run.versions import Versions
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.contract import Submitted
@@ -59,7 +60,7 @@ def start(spec: Start, *, dry_run: bool = False, detach: bool = False) -> int:
     backend = backend_of(plan.backend)
     request = backend.request(plan)
     if dry_run:
-        print(describe(spec.loaded, request, notes=backend.notes(plan), code=spec.code_text))
+        print(describe(spec.loaded, request, notes=[*spec.loaded.notes, *backend.notes(plan)], code=spec.code_text))
         return 0
 
     backend.check_startable(plan)
@@ -73,15 +74,17 @@ def start(spec: Start, *, dry_run: bool = False, detach: bool = False) -> int:
             spec.make_code(spec.code)
         if spec.preflight and (expected := backend.preflight(request)):
             print(f"queue      {expected}", flush=True)
+        versions = spec.previous.plan.versions if spec.previous else None
         if spec.preflight and (spec.is_new or spec.make_code):
-            _preflight(spec)
+            versions = _preflight(spec)
+        spec = replace(spec, plan=replace(plan, versions=versions))
         with ignoring_signals(signal.SIGINT):
             _write(spec)
             watch.print_header(run_dir, summary(plan))
             if spec.code:
                 print(f"code       {Snapshot.require(spec.code / 'snapshot.json').text()}", flush=True)
-            for note in backend.notes(plan):
-                print(f"note       {note}", flush=True)
+            for note in (*spec.loaded.notes, *backend.notes(plan)):
+                print(hang("note       ", note), flush=True)
             submitted = backend.submit(request)
             _write_job(run_dir, plan.backend, submitted)
     if submitted.work:
@@ -94,8 +97,8 @@ def start(spec: Start, *, dry_run: bool = False, detach: bool = False) -> int:
     return 0
 
 
-def _preflight(spec: Start) -> None:
-    """Runs the preflight check with the code of the run, and prints its facts."""
+def _preflight(spec: Start) -> Versions:
+    """Runs the preflight check with the run's own code, and prints what it found. Returns its versions."""
     from drumbeat.launch.start.preflight import check_disk_space, facts_text, preflight
 
     with locating_faults(spec.loaded, spec.code):
@@ -103,6 +106,7 @@ def _preflight(spec: Start) -> None:
         print(facts_text(facts), flush=True)
         if warning := check_disk_space(spec.run_dir.path, spec.loaded.config, facts):
             print(f"note       {warning}", flush=True)
+    return Versions.parse(facts["versions"])
 
 
 def _write(spec: Start) -> None:
@@ -159,8 +163,8 @@ def _remove_empty(*folders: Path) -> None:
 
 @contextmanager
 def locating_faults(loaded: Loaded, code: Path | None = None) -> Iterator[None]:
-    """Adds file and line to faults raised inside that name a dotted key of the config, and replaces paths in the
-    snapshot by those of the original files."""
+    """Adds file and line to faults raised inside that name a dotted key of the config, and replaces paths in the snapshot
+    by those of the original files."""
     snapshot = Snapshot.read(code / "snapshot.json") if code else None
     try:
         yield

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from drumbeat.configs.load import ROOT
+from tests.warm import run_python
 
 pytestmark = pytest.mark.slow
 
@@ -20,8 +21,8 @@ COUNTS = {"step": 2, "inside": 6, "save": 8, "run": 8, "join": 1}
 
 
 def benchmark(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "benchmarks.gpu", *words], cwd=ROOT, capture_output=True, text=True,
-                          env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
+    return run_python([sys.executable, "-m", "benchmarks.gpu", *words], cwd=ROOT, capture_output=True, text=True,
+                      env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
 
 
 def test_every_part_at_toy_size_on_the_cpu() -> None:

@@ -20,8 +20,8 @@ NOT_RUN = {
     "long": "takes minutes; what it does is tested elsewhere",
     "cluster": "needs a SLURM cluster, and submits or changes jobs there",
     "example": "shows what a command prints, or a file holds, where the test cannot bring that about",
+    "script": "a file that a command below it runs",
     "other": "code of another library, for comparison, which is not installed",
-    "tree": "compared with the repository by tests/docs/test_architecture.py",
 }
 """The blocks that are not run say so, `test="TAG"` behind the language, and here is why. Commands in them are parsed
 all the same, and Python is compiled."""

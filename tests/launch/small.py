@@ -28,7 +28,7 @@ phases:
 """
 
 FACTS = {"samples": {"train": 1000, "test": 20}, "steps": {"head": 167, "finetune": 300}, "parameters": 12345,
-         "weights_bytes": 49380}
+         "weights_bytes": 49380, "versions": {"torch": "2.14.1", "precision": "fp32"}}
 """What the preflight check would find."""
 
 

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import select
@@ -31,14 +30,12 @@ from torch import Tensor
 from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.importing import environment
 from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
+from drumbeat.configs.run.disk import PASSING
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.manifest import FORMAT, QUARANTINED, checkpoint_path, damage, saved_steps, written_format
+from drumbeat.configs.run.versions import Versions
 from drumbeat.trainers.checkpoints.staging import CPU, Files, Staging
 from drumbeat.trainers.checkpoints.writer import Order
-
-PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOENT, errno.ENOTDIR,
-           errno.ESTALE, errno.EIO}
-"""What may pass: a full disk, a limit on files, a folder that is read-only or gone, a server that does not answer."""
 
 SECONDS_BETWEEN_TRIES = 2.0
 
@@ -81,6 +78,7 @@ class Checkpoints:
     """
 
     def __init__(self, run: RunDir, attempt: Attempt, *, keep: int, patience: float = 0.0, device: torch.device = CPU,
+                 versions: Versions | None = None,
                  tell: Callable[[str], None] = lambda words: None) -> None:
         self.run = run
         self.attempt = attempt
@@ -90,6 +88,8 @@ class Checkpoints:
         """Seconds to wait for a disk that is full, read-only or gone."""
         self.device = device
         """Where the tensors are that are saved."""
+        self.versions = versions
+        """The versions that this rank computes with."""
         self.tell = tell
         """Told why the run pauses for that, and '' when it goes on."""
         self.staging: Staging | None = None
@@ -115,7 +115,7 @@ class Checkpoints:
         staging.fill(_files(model, optimizer))
         order = Order(attempt=str(self.attempt.path), step=progress.step, keep=self.keep,
                       is_best=progress.best.get("step") == progress.step,
-                      state=CheckpointState(progress=progress, **numbers), files=staging.parts)
+                      state=CheckpointState(progress=progress, versions=self.versions, **numbers), files=staging.parts)
         self.under_way = json.dumps(order.as_json()) + "\n"
         self._give_order()
 

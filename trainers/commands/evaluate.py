@@ -201,18 +201,18 @@ def _write_predictions(job: EvaluationJob, results: Results, file: Path) -> None
 def _to_tensorboard(job: EvaluationJob, metrics: dict[str, float | None], plots: list[Path]) -> None:
     """Points and images at the checkpoint's step, in a separate folder, because the run may still be writing its
     own."""
-    import numpy as np
     from PIL import Image
-    from torch.utils.tensorboard import SummaryWriter
 
-    with SummaryWriter(str(job.run.tensorboard / "evaluation")) as writer:
-        for name, value in metrics.items():
-            if value is not None:
-                writer.add_scalar(f"{job.split}/{name}", value, job.step)
-        for file in plots:
-            with Image.open(file) as image:
-                writer.add_image(f"{job.split}/{file.stem}", np.asarray(image.convert("RGB")), job.step,
-                                 dataformats="HWC")
+    from drumbeat.trainers.event_file import EventFile
+
+    events = EventFile(job.run.tensorboard / "evaluation")
+    for name, value in metrics.items():
+        if value is not None:
+            events.scalar(f"{job.split}/{name}", value, job.step)
+    for file in plots:
+        with Image.open(file) as image:
+            events.image(f"{job.split}/{file.stem}", image, job.step)
+    events.close()
 
 
 def main() -> int:

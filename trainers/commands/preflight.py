@@ -50,6 +50,7 @@ from drumbeat.trainers.commands.smoke_test import rehearse
 from drumbeat.trainers.facts import facts_of, with_facts
 from drumbeat.trainers.gpu_check import gpu_faults, look
 from drumbeat.trainers.tasks import Task
+from drumbeat.trainers.versions import preflight_versions
 
 
 def preflight(config: Config, *, world_size: int = 1) -> dict[str, Any]:
@@ -178,10 +179,14 @@ def main() -> None:
     question = json.load(sys.stdin)
     config = build_config([Layer(values=question["config"], origin="config")])
     topology, faults = question["topology"], []
-    if topology["device"] == "cuda" and question["backend"] in ("local", "debug"):
-        faults += gpu_faults(look(), os.environ["CUDA_VISIBLE_DEVICES"].split(","))
+    cuda, here = topology["device"] == "cuda", question["backend"] in ("local", "debug")
+    found = look() if cuda and here else None
+    if found is not None:
+        faults += gpu_faults(found, os.environ["CUDA_VISIBLE_DEVICES"].split(","))
     try:
         facts = preflight(config, world_size=topology["nodes"] * topology["ranks_per_node"])
+        facts["versions"] = preflight_versions(config.precision, cuda=cuda, here=here,
+                                               gpus=found.devices if found else ()).as_json()
     except PreflightError as error:
         faults += error.faults
     json.dump({"faults": [dataclasses.asdict(fault) for fault in faults]} if faults else facts, answer)

@@ -1,7 +1,7 @@
-"""Line charts as SVG text, which a page shows in its own colours, light and dark, at any size, without a script.
+"""Line charts as SVG, in the colours of the page (light and dark), at any size, without a script.
 
-Matplotlib does not serve here: its SVG has fixed colours, draws text as outlines, and shows no values where the mouse
-rests. A chart library of the browser would need a script, and the page has none and is read offline.
+Matplotlib is not used here: its SVG has fixed colours, draws text as outlines, and shows no values under the mouse. A
+JavaScript library would need a script, and the page has none and is read offline.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ WIDTH, HEIGHT = 480, 250
 LEFT, RIGHT, TOP, BOTTOM = 70, 12, 26, 34
 """The margins around the plot, for labels."""
 POINTS = 80
-"""Of a curve at most; where it has more, each is the mean of its neighbours, and a band shows where they lie."""
+"""The largest number of points in a curve. With more, each is the mean of its neighbours, and a band shows their
+range."""
 COLUMNS = 48
-"""Strips of the plot that tell their values where the mouse rests."""
+"""The number of vertical strips of the plot that show their values under the mouse."""
 COLOURS = {"train": 0, "validation": 1, "test": 2}
-"""Of curves that every report has: the same in each chart. Other curves take the ones behind, in turn."""
+"""The colours of curves that every report has. Other curves take the following colours in turn."""
 DOTS = 24
-"""Points of a curve up to which each gets a dot."""
+"""The largest number of points that are drawn as dots."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class Chart:
     from_zero: bool = False
     percent: bool = False
     magnitudes: bool = False
-    """Whether the scale is logarithmic where the largest value is ten times the smallest or more."""
+    """Whether the scale is logarithmic if the largest value is at least ten times the smallest."""
     best: int | None = None
     """A step to mark."""
 
@@ -46,7 +47,7 @@ class Chart:
         return max((curve[-1][0] for curve in self.curves.values() if curve), default=0)
 
     def number(self, value: float) -> str:
-        """A value as the chart writes it."""
+        """A value as text."""
         return f"{100 * value:.3g}%" if self.percent else number(value)
 
 
@@ -66,7 +67,7 @@ class Scale:
 
 
 def number(value: float) -> str:
-    """Four significant digits, and thousands apart where there are any."""
+    """Four significant digits, with commas between thousands."""
     if math.isfinite(value) and value and (abs(value) < 1e-3 or abs(value) >= 1e7):
         mantissa, _, exponent = f"{value:.1e}".partition("e")
         return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
@@ -74,7 +75,7 @@ def number(value: float) -> str:
 
 
 def ticks(low: float, high: float, about: int) -> list[float]:
-    """Round numbers between two values: some 1, 2 or 5 times a power of ten apart."""
+    """Round numbers between two values, 1, 2 or 5 times a power of ten apart."""
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
@@ -82,8 +83,8 @@ def ticks(low: float, high: float, about: int) -> list[float]:
 
 
 def powers(low: float, high: float) -> list[float]:
-    """Round numbers between two positive ones on a logarithmic scale: powers of ten, and 2 and 5 times those where few
-    of them are in between."""
+    """Round numbers between two positive ones on a logarithmic scale: powers of ten, and 2 and 5 times them if there
+    are few."""
     decades = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)
     factors = (1, 2, 5) if len(decades) <= 3 else (1,)
     values = [factor * 10.0**decade for decade in decades[::1 + len(decades) // 6] for factor in factors]
@@ -97,7 +98,8 @@ def colours(names: Iterable[str]) -> list[int]:
 
 
 def draw(chart: Chart, phases: Sequence[tuple[str, int, int]], last: int) -> str:
-    """The chart from step 0 to `last`, with the phases (name, first step, last step) as a ground of two tints."""
+    """The chart from step 0 to `last`, on a background that shades every second phase (name, first step, last
+    step)."""
     curves = {name: thinned(curve, 0, last, POINTS) for name, curve in chart.curves.items()}
     x = Scale(0, max(last, 1), LEFT, WIDTH - RIGHT)
     y = _vertical(chart, [point for curve in curves.values() for point in curve])
@@ -108,27 +110,27 @@ def draw(chart: Chart, phases: Sequence[tuple[str, int, int]], last: int) -> str
                      f'y2="{HEIGHT - BOTTOM}"/>')
     marks += [_curve(points, x, y, colour) for points, colour in zip(curves.values(), colours(curves), strict=True)]
     marks += _columns(chart, curves, x)
-    return (f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(_in_words(chart))}">'
+    return (f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(_alt_text(chart))}">'
             f'{"".join(marks)}</svg>')
 
 
 def _vertical(chart: Chart, points: Sequence[Point]) -> Scale:
-    """The scale of the values: what the curves need and a little air."""
+    """The scale of the values: the range of the curves and a margin."""
     low, high = min(point.mean for point in points), max(point.mean for point in points)
     start, end = HEIGHT - BOTTOM, TOP
     if chart.magnitudes and low > 0 and high / low >= 10:
         return Scale(low / 1.2, high * 1.2, start, end, logarithmic=True)
-    air = (high - low) * 0.06 or abs(high) * 0.1 or 0.5
+    margin = (high - low) * 0.06 or abs(high) * 0.1 or 0.5
     if chart.from_zero:
         highest = max(point.high for point in points)
         return Scale(0.0, 1.06 * highest if highest > 0 else 1.0, start, end)
-    return Scale(low - air, high + air, start, end)
+    return Scale(low - margin, high + margin, start, end)
 
 
 def _axes(chart: Chart, x: Scale, y: Scale) -> list[str]:
     levels = {value for curve in chart.curves.values() for _, value in curve if math.isfinite(value)}
     values = powers(y.low, y.high) if y.logarithmic else ticks(y.low, y.high, 4)
-    if len(levels) == 1 and not chart.from_zero:  # a constant: its own value says it all
+    if len(levels) == 1 and not chart.from_zero:  # a constant: only its value is labelled
         values = list(levels)
     lines = [f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>'
              f'<text x="{LEFT - 7}" y="{y(value) + 4:.1f}" text-anchor="end">{chart.number(value)}</text>'
@@ -140,17 +142,17 @@ def _axes(chart: Chart, x: Scale, y: Scale) -> list[str]:
 
 
 def _phase(x: Scale, name: str, first: int, last: int, *, shaded: bool) -> str:
-    """The ground of one phase, and its name above the plot where there is room for it."""
+    """The background of one phase, and its name above the plot if there is room for it."""
     left, width = x(first), x(min(last, x.high)) - x(first)
-    ground = f'<rect class="phase{shaded:d}" x="{left:.1f}" width="{width:.1f}" y="{TOP}" ' \
+    background = f'<rect class="phase{shaded:d}" x="{left:.1f}" width="{width:.1f}" y="{TOP}" ' \
              f'height="{HEIGHT - BOTTOM - TOP}"/>'
     fits = name[:max(0, int(width / 6.5))]
     shown = name if fits == name else f"{fits[:-1]}…" if len(fits) > 3 else ""
-    return f'{ground}<text class="phase" x="{left + 2:.1f}" y="{TOP - 8}">{escape(shown)}</text>'
+    return f'{background}<text class="phase" x="{left + 2:.1f}" y="{TOP - 8}">{escape(shown)}</text>'
 
 
 def _curve(points: Sequence[Point], x: Scale, y: Scale, colour: int) -> str:
-    """The line of means, in the band between lowest and highest; dots where there are few points."""
+    """The line of means, the band between the lowest and highest values, and dots if there are few points."""
     def place(value: Callable[[Point], float]) -> list[str]:
         return [f"{x(point.step):.1f},{min(max(y(value(point)), TOP), HEIGHT - BOTTOM):.1f}" for point in points]
 
@@ -168,20 +170,20 @@ def _curve(points: Sequence[Point], x: Scale, y: Scale, colour: int) -> str:
 
 
 def _columns(chart: Chart, curves: dict[str, list[Point]], x: Scale) -> list[str]:
-    """Strips that tell, where the mouse rests, the values that stand there."""
+    """Vertical strips that show the values at their steps under the mouse."""
     width = (x.end - x.start) / COLUMNS
-    told: dict[int, dict[str, Point]] = {}
+    points_in: dict[int, dict[str, Point]] = {}
     for name, points in curves.items():
         for point in points:
-            told.setdefault(min(COLUMNS - 1, int((x(point.step) - x.start) / width)), {})[name] = point
-    return [f'<rect class="told" x="{x.start + column * width:.1f}" width="{width:.1f}" y="{TOP}" '
+            points_in.setdefault(min(COLUMNS - 1, int((x(point.step) - x.start) / width)), {})[name] = point
+    return [f'<rect class="values" x="{x.start + column * width:.1f}" width="{width:.1f}" y="{TOP}" '
             f'height="{HEIGHT - BOTTOM - TOP}"><title>' + "\n".join(
                 escape(f"step {point.step:,}: {f'{name} ' if len(curves) > 1 else ''}{chart.number(point.mean)}")
-                for name, point in here.items()) + "</title></rect>" for column, here in sorted(told.items())]
+                for name, point in found.items()) + "</title></rect>" for column, found in sorted(points_in.items())]
 
 
-def _in_words(chart: Chart) -> str:
-    """The chart for who cannot see it."""
+def _alt_text(chart: Chart) -> str:
+    """The chart as text, for screen readers."""
     ends = "; ".join(f"{name} from {chart.number(curve[0][1])} to {chart.number(curve[-1][1])}"
                      for name, curve in chart.curves.items())
     return f"{chart.title} over {chart.last:,} steps: {ends}"

@@ -1,4 +1,4 @@
-"""A run's curves and pictures, read back from its TensorBoard events. Without torch."""
+"""Reads the curves and images of a run from its TensorBoard events, without torch."""
 
 from __future__ import annotations
 
@@ -12,52 +12,52 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Point:
-    """One or several neighbouring points of a curve, as one."""
+    """A point of a curve, or the mean of several neighbouring points."""
 
     step: int
-    """Of the last of them."""
+    """The last of their steps."""
     mean: float
     low: float
     high: float
 
 
 @dataclass(frozen=True)
-class Picture:
-    """The newest picture under a tag."""
+class Image:
+    """The newest image of a tag."""
 
     step: int
     data: bytes
-    """An encoded image, as the writer left it."""
+    """The encoded image."""
 
 
 @dataclass(frozen=True)
 class Events:
-    """What the event files of a run hold."""
+    """The contents of a run's event files."""
 
     curves: dict[str, list[tuple[int, float]]]
-    """(step, value) in the order of steps, by tag; of a step that was repeated after a restart, the later value."""
-    pictures: dict[str, Picture]
+    """(step, value) in the order of steps, by tag; the later value of a step that was repeated after a restart."""
+    images: dict[str, Image]
 
 
 def read_events(folder: Path) -> Events:
-    """All scalars, and the newest picture of each tag; nothing where the folder is not there (yet)."""
+    """All scalars, and the newest image of each tag; empty if the folder does not exist (yet)."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # slow to import
 
     if not folder.is_dir():
         return Events({}, {})
-    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of every restart
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns at every restart
     found = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 1}).Reload()
     tags = found.Tags()
     curves = {tag: sorted({event.step: float(event.value) for event in found.Scalars(tag)}.items())
               for tag in tags["scalars"]}
-    pictures = {tag: Picture(events[-1].step, events[-1].encoded_image_string)
+    images = {tag: Image(events[-1].step, events[-1].encoded_image_string)
                 for tag in tags["images"] if (events := found.Images(tag))}
-    return Events(curves, pictures)
+    return Events(curves, images)
 
 
 def thinned(curve: Sequence[tuple[int, float]], first: int, last: int, most: int) -> list[Point]:
-    """At most `most` points between two steps: where there are more, neighbours become their mean, lowest and highest.
-    Values that are no finite number are left out."""
+    """At most `most` points between two steps: with more, neighbours are merged into their mean, lowest and highest
+    value. NaN and Inf are left out."""
     finite = [(step, value) for step, value in curve if math.isfinite(value) and first <= step <= last]
     if len(finite) <= most:
         return [Point(step, value, value, value) for step, value in finite]

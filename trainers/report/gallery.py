@@ -1,4 +1,4 @@
-"""What there is to see of a run, as parts of its report: curves, plots, sheets of pictures."""
+"""Curves, plots and images of a run, as parts of its report."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ from drumbeat.trainers.report.page import Figure
 PhaseSteps = tuple[str, int, int]
 """Name, first and last step of a phase."""
 
-WAITING = "time spent waiting for data"
+WAITING = "time waiting for data"
 OWN_TITLES = {
-    "train/lr": "learning rate", "speed/samples_per_second": "samples/s",
+    "train/lr": "learning rate", "speed/samples_per_second": "samples per second",
     "speed/data_wait_fraction": WAITING,
 }
-"""Curves with a chart of their own; the others stand with those of the same name: train/loss, validation/loss."""
+"""Curves with their own chart. The others share a chart with the curves of the same name: train/loss,
+validation/loss."""
 SHEETS = ("worst_samples",)
 """Images of `drumbeat evaluate` that show samples and take the whole width of the page."""
 LINES = 40
-"""Of metrics up to which they are not folded."""
+"""The largest number of lines of metrics that are shown unfolded."""
 NOT_DRAWN = ("train/epoch", "speed/step_seconds")
-"""Which follow from the others."""
+"""Curves that follow from others."""
 
 
 def phase_steps(config: Config, samples: int | None) -> list[PhaseSteps]:
-    """Name, first and last step of each phase; nothing where the size of the training set is not known yet."""
+    """Name, first and last step of each phase; empty if the size of the training set is not known yet."""
     found: list[PhaseSteps] = []
     for name, phase in config.phases.items():
         if phase is not None and samples:
@@ -46,33 +47,35 @@ def phase_steps(config: Config, samples: int | None) -> list[PhaseSteps]:
 
 
 def charts(events: Events, phases: list[PhaseSteps], best: int | None) -> Iterator[Figure]:
-    """A chart for each metric, with its curves of training and validation; then rate, speed and waiting."""
+    """A chart for each metric, with the curves of training and validation; then learning rate, speed and waiting."""
     groups: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for tag in sorted(events.curves, key=lambda tag: (tag.startswith("speed/"), tag in OWN_TITLES)):
         group, _, name = tag.partition("/")
         if tag not in NOT_DRAWN and any(math.isfinite(value) for _, value in events.curves[tag]):
-            groups.setdefault(OWN_TITLES.get(tag, name or group), {})[group] = events.curves[tag]
+            groups.setdefault(OWN_TITLES.get(tag, (name or group).replace("_", " ")), {})[group] = events.curves[tag]
     last = max((curve[-1][0] for curves in groups.values() for curve in curves.values()), default=0)
     for title, curves in groups.items():
         chart = Chart(title=title, curves=curves, percent=title == WAITING, from_zero="speed" in curves,
                       magnitudes=title in ("loss", "learning rate"), best=best if "validation" in curves else None)
         shown = dict(zip(curves, colours(curves), strict=True)) if title not in OWN_TITLES.values() else {}
-        yield Figure(title, Markup(draw(chart, phases, last)), shown, f"┊ best, step {best:,}" if chart.best else "")
+        note = f"┊ best checkpoint, step {best:,}" if chart.best else ""
+        yield Figure(title, Markup(draw(chart, phases, last)), shown, note)
 
 
 def validations(events: Events, phases: list[PhaseSteps], best: dict[str, Any]) -> Markup:
-    """Every evaluation of the validation set in numbers."""
+    """A table of all evaluations of the validation set."""
     curves = {tag.partition("/")[2]: dict(curve) for tag, curve in events.curves.items()
               if tag.startswith("validation/")}
     steps = sorted(set().union(*curves.values()))
     rows = [(f"{step:,}", next((name for name, _, last in phases if step <= last), ""),
              *(number(curve[step]) if step in curve else "" for curve in curves.values()),
              "best" if step == best.get("step") else "") for step in steps]
-    return page.fold("validation in numbers", page.table(["step", "phase", *curves, ""], rows)) if rows else Markup()
+    table = page.table(["step", "phase", *(name.replace("_", " ") for name in curves), ""], rows)
+    return page.fold("table of all evaluations of the validation set", table) if rows else Markup()
 
 
 def evaluations(run: RunDir) -> Iterator[Markup]:
-    """What `drumbeat evaluate` has left in the run's folder: metrics, plots and sheets."""
+    """What `drumbeat evaluate` has written: metrics, plots and sheets."""
     for folder in sorted(path for path in (run.path / "evaluation").glob("*") if path.is_dir()):
         text = folder / "metrics.txt"
         files = sorted(folder.glob("*.png"), key=lambda path: (path.stem in SHEETS, path.stem))
@@ -80,26 +83,26 @@ def evaluations(run: RunDir) -> Iterator[Markup]:
                         kind="wide" if path.stem in SHEETS else "plot") for path in files]
         alone = sum(path.stem not in SHEETS for path in files) % 2 == 1
         split, _, step = folder.name.rpartition("-")
-        title, words = f"{split}, step {step}" if split else folder.name, ""
+        title, metrics = f"{split}, step {step}" if split else folder.name, ""
         if text.is_file():
-            words = text.read_text(encoding="utf-8").rstrip()
-            if heading := re.match(r"(\w+ set) of \S+, (.+)\n\n", words):  # the page says which run it is
-                title, words = f"{heading[1]}, {heading[2]}", words[heading.end():]
-        if words or plots:
+            metrics = text.read_text(encoding="utf-8").rstrip()
+            if heading := re.match(r"(\w+ set) of \S+, (.+)\n\n", metrics):  # the page already names the run
+                title, metrics = f"{heading[1]}, {heading[2]}", metrics[heading.end():]
+        if metrics or plots:
             yield page.subtitle(title)
-        if words:
-            metrics, short = page.listing(words), words.count("\n") <= LINES
+        if metrics:
+            listing, short = page.listing(metrics), metrics.count("\n") <= LINES
             if short and alone:
-                plots.insert(0, Figure("", metrics))
+                plots.insert(0, Figure("", listing))
             else:
-                yield metrics if short else page.fold("metrics", metrics)
+                yield listing if short else page.fold("metrics", listing)
         yield page.grid(plots)
 
 
-def pictures(events: Events) -> Iterator[Figure]:
-    """The newest sheet of each tag; those with something to read on them as wide as the page."""
-    for tag, picture in sorted(events.pictures.items(), key=lambda item: (item[0][:6] != "train/", item[1].step)):
+def images(events: Events) -> Iterator[Figure]:
+    """The newest image of each tag; sheets with text on them are as wide as the page."""
+    for tag, image in sorted(events.images.items(), key=lambda item: (item[0][:6] != "train/", item[1].step)):
         group, _, name = tag.partition("/")
         title = f"training samples: {name}" if group == "train" else f"{group}: {name.replace('_', ' ')}"
-        yield Figure(title, page.image(picture.data, title), note=f"step {picture.step:,}",
+        yield Figure(title, page.image(image.data, title), note=f"step {image.step:,}",
                      kind="" if group == "train" else "wide")

@@ -1,4 +1,4 @@
-"""What a run has been through, as parts of its report: attempts, their last words, checkpoints."""
+"""The history of a run, as parts of its report: attempts, errors and logs, checkpoints."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from drumbeat.configs.schema import Config
 from drumbeat.trainers.report import page
 
 LOG_LINES = 60
-"""Of a log, from its end."""
+"""The number of lines shown from the end of a log."""
 
 
 def attempts(view: View, progress: Progress) -> Markup:
-    """Each start of all ranks: on how many, how many of its steps count, and how it ended."""
+    """A table of all attempts: when each started, on how many ranks, how many of its steps were saved, how it ended."""
     rows = []
     for attempt in view.run.all_attempts():
         mine = [span for span in progress.ledger if span.attempt == attempt.number]
@@ -29,11 +29,11 @@ def attempts(view: View, progress: Progress) -> Markup:
         rows.append((str(attempt.number), moment(start.time) if start else "", str(mine[0].world_size) if mine else "",
                      f"{sum(span.steps for span in mine):,}",
                      _end_of(attempt, view.state if attempt == view.attempt else None)))
-    return page.table(["attempt", "began", "ranks", "steps saved", "end"], rows) if rows else Markup()
+    return page.table(["attempt", "started", "ranks", "steps saved", "end"], rows) if rows else Markup()
 
 
 def _end_of(attempt: Attempt, state: State | None) -> str:
-    """How an attempt ended, in words. `state` is the run's where the attempt is its newest."""
+    """How an attempt ended. `state` is the state of the run if the attempt is its newest one."""
     verdict, saved, errors = Verdict.read(attempt.verdict), Saved.read(attempt.saved), attempt.errors()
     if verdict:
         return verdict.message + (f"; {verdict.next}" if verdict.next in ("restart", "requeue") else "")
@@ -41,11 +41,11 @@ def _end_of(attempt: Attempt, state: State | None) -> str:
         return f"{saved.state} at step {saved.step:,}"
     if errors:
         return f"failed at step {errors[0].step:,}: {errors[0].type}: {errors[0].message[:300]}"
-    return state or "ended without a word"
+    return state or "unknown"
 
 
-def words_of(view: View) -> Iterator[Markup]:
-    """Of the newest attempt: the traceback it failed with, and the last lines of a log."""
+def errors_and_log(view: View) -> Iterator[Markup]:
+    """The traceback and the end of the log of the newest attempt."""
     attempt = view.attempt
     if attempt is None:
         return
@@ -70,7 +70,7 @@ def _tail(log: Path) -> list[str]:
 
 
 def checkpoints(run: RunDir, config: Config) -> Markup:
-    """What is saved, newest first."""
+    """A table of the checkpoints, newest first."""
     links = {name: (run.checkpoints / name).resolve() for name in ("last", "best")}
     rows = []
     for step in saved_steps(run):
@@ -80,12 +80,12 @@ def checkpoints(run: RunDir, config: Config) -> Markup:
         try:
             size, saved = sum(file.stat().st_size for file in path.iterdir()) / 1e6, path.stat().st_mtime
         except FileNotFoundError:
-            continue  # the run has removed it meanwhile, for newer ones
-        words = [name for name, linked in links.items() if linked == path.resolve()]
+            continue  # the run has pruned it in the meantime
+        labels = [name for name, linked in links.items() if linked == path.resolve()]
         if not (path / "manifest.json").is_file():
-            words.append("not complete")
+            labels.append("incomplete")
         rows.append((f"{step:,}", phases.get(progress.phase, "") if progress else "", f"{size:,.1f} MB",
-                     moment(saved), ", ".join(words)))
+                     moment(saved), ", ".join(labels)))
     return page.table(["step", "phase", "size", "saved", ""], rows) if rows else Markup()
 
 
@@ -94,6 +94,6 @@ def moment(seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A length of time in its largest fitting unit."""
+    """Seconds in the largest unit that fits."""
     units: Iterable[tuple[float, str]] = ((86400, "days"), (3600, "hours"), (60, "minutes"))
     return next((f"{seconds / size:.0f} {name}" for size, name in units if seconds >= 2 * size), f"{seconds:.0f} s")

@@ -1,7 +1,6 @@
-"""Parts of a self-contained HTML page: everything in one file, no script, nothing that is fetched.
+"""Parts of a self-contained HTML page: one file without scripts, which loads nothing.
 
-The HTML is in the templates report.html and parts.html. Jinja2 escapes all text; only what is `Markup` already, a part
-of the page, goes in as it is.
+The HTML is in the templates report.html and parts.html. Jinja2 escapes all text except `Markup`, the rendered parts.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from markupsafe import Markup
 from PIL import Image
 
 LARGE = 150_000
-"""Bytes from which a picture is sent as a JPEG, where that is smaller."""
+"""Images of at least this many bytes are converted to JPEG if that is smaller."""
 
 YAML_LINE = re.compile(r"([ -]*)((?:[\w.]+(?=:(?: |$)))?)(.*?)((?:(?<![^ ])#.*)?)")
 """Indentation, key, the rest and a comment."""
@@ -29,7 +28,7 @@ YAML_LINE = re.compile(r"([ -]*)((?:[\w.]+(?=:(?: |$)))?)(.*?)((?:(?<![^ ])#.*)?
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart or a picture under its title, where it has none of its own."""
+    """A chart or an image with its title; '' if the image contains its own."""
 
     title: str
     body: Markup
@@ -57,18 +56,18 @@ def _part(macro: str, *values: Any) -> Markup:
     return Markup(getattr(templates().get_template("parts.html").module, macro)(*values))
 
 
-def head(id: str, name: str, *, state: str, colour: str, words: str, progress: float | None) -> Markup:  # noqa: A002
-    """The top of the page: which run it is and how it is doing; `progress` in percent, None for no bar."""
-    return _part("head", id, name, state, colour, words, progress)
+def head(id: str, name: str, *, state: str, colour: str, text: str, progress: float | None) -> Markup:  # noqa: A002
+    """The top of the page: the run and its state; `progress` in percent, None for no bar."""
+    return _part("head", id, name, state, colour, text, progress)
 
 
 def footer(time: str, folder: Path) -> Markup:
-    """When the page was written, and from what."""
+    """When the page was written, and from which folder."""
     return _part("footer", time, str(folder))
 
 
 def section(title: str, *parts: Markup) -> Markup:
-    """A heading and what stands below it; nothing where that is nothing."""
+    """A heading and its parts; nothing if all parts are empty."""
     shown = [part for part in parts if part]
     return _part("section", title, shown) if shown else Markup()
 
@@ -84,21 +83,22 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> Markup:
-    """Names and values, a line each."""
-    return _part("facts", list(rows))
+    """A table of names and values, without those that are empty."""
+    shown = [(name, value) for name, value in rows if value]
+    return _part("facts", shown) if shown else Markup()
 
 
-def tiles(rows: Iterable[tuple[str, str, str]]) -> Markup:
-    """The numbers that matter most: name, value, and a word to it. In rows of about the same length, on a wide window
-    and on a narrow one."""
+def cards(rows: Iterable[tuple[str, str, str]]) -> Markup:
+    """Cards with the most important numbers: label, value and note, in rows of about the same length on wide and on
+    narrow windows."""
     shown = list(rows)
     wide, narrow = (math.ceil(len(shown) / max(1, math.ceil(len(shown) / most))) for most in (6, 4))
-    return _part("tiles", shown, wide, narrow) if shown else Markup()
+    return _part("cards", shown, wide, narrow) if shown else Markup()
 
 
 def grid(figures: Iterable[Figure]) -> Markup:
-    """Figures side by side where there is room, two in a row, and the last three in one where the last would be alone;
-    then the wide ones."""
+    """Figures in rows of two if there is room (the last row has three if one would be left over); then the wide
+    ones."""
     every = list(figures)
     wide = [one for one in every if one.kind == "wide"]
     narrow = [one for one in every if one.kind != "wide"]
@@ -113,19 +113,19 @@ def fold(title: str, body: Markup, *, opened: bool = False) -> Markup:
 
 
 def listing(text: str) -> Markup:
-    """Text as it stands."""
+    """Preformatted text."""
     return _part("listing", text)
 
 
 def yaml(text: str) -> Markup:
-    """YAML, its keys and comments told apart."""
+    """YAML with highlighted keys and comments."""
     lines = [match.groups() for line in text.splitlines() if (match := YAML_LINE.fullmatch(line))]
     return _part("yaml", lines)
 
 
 def image(data: bytes, name: str) -> Markup:
-    """An encoded image, inside the page; a large one as a JPEG where that is smaller. Words in place of one that cannot
-    be read, perhaps because it is being written."""
+    """An encoded image inside the page; a large one as JPEG if that is smaller. A line of text in place of one that
+    cannot be read, for example because it is being written."""
     try:
         with Image.open(io.BytesIO(data)) as opened:
             kind, (width, height) = str(opened.format).lower(), opened.size

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from drumbeat.configs.run import checkpoint_records, plan, records
+from drumbeat.configs.run import checkpoint_records, plan, records, versions
 from drumbeat.configs.run.checkpoint_records import (
     CheckpointFormat,
     CheckpointState,
@@ -40,6 +40,7 @@ from drumbeat.configs.run.records import (
     StopRequest,
     Verdict,
 )
+from drumbeat.configs.run.versions import AttemptVersions, Versions
 from drumbeat.configs.schema import Site
 
 BEST = {"step": 3, "phase": "head", "loss": 0.25, "accuracy": 1.0}
@@ -48,6 +49,8 @@ ALLOCATION = Allocation(job_id="7", nodes=2, cpus_per_node=64, gpus_per_node=8, 
 SPAN = Span(phase=1, first_step=2**40, steps=3, samples=36, digest=f"{2**64 - 1:016x}", attempt=2, world_size=4)
 PROGRESS = Progress(step=7, phase=1, phase_step=2, samples=60, skipped=1, ledger=(SPAN, SPAN), data={"samples": 9},
                     best=BEST, last=BEST, seconds={"training": 1.5})
+VERSIONS = Versions(drumbeat="0.1.0", python="3.11.2", torch="2.14.1", cuda="13.0", nccl="2.28.9",
+                    device="NVIDIA H100", precision="bf16")
 TREE = CodeTree(name="lab", folder="/home/me/lab", files=3, bytes=99, commit="0123", changed_files=1)
 ALL = [
     Operation(name="cumsum_cuda_kernel", attempt=1, rank=3, line="net.py:7"),
@@ -69,7 +72,8 @@ ALL = [
     RankError(rank=1, node="n1", type="ValueError", message="no", step=7, traceback="Traceback", user_error=True,
               time=1.0),
     SPAN, PROGRESS,
-    CheckpointState(progress=PROGRESS, optimizer={"groups": [{"lr": 0.1}]}, scheduler={"last_epoch": 3}),
+    CheckpointState(progress=PROGRESS, optimizer={"groups": [{"lr": 0.1}]}, scheduler={"last_epoch": 3},
+                    versions=VERSIONS),
     FileDigest(bytes=7, sha256="ab"),
     CheckpointFormat(format=1),
     Manifest(format=1, step=7, attempt=2, files={"model.safetensors": FileDigest(bytes=7, sha256="ab")}),
@@ -77,12 +81,13 @@ ALL = [
     EvaluationMetrics(run="20260101-000000-aaaaa", split="test", checkpoint="best weights", step=3, samples=4,
                       unreadable=0, kind="classification", metrics={"loss": 0.5}, classes=[{"name": "cat"}],
                       confusion=[[1, 0], [2, 1]]),
+    VERSIONS, AttemptVersions(versions=VERSIONS, changes=("torch 2.14.1 at the checkpoint, 2.15.0 now",)),
     TREE,
     CodeSnapshot(trees=(TREE,), home="drumbeat/src", folder="lab", python_path=("lab/src",), time=1.0),
     TOPOLOGY, ALLOCATION,
     JobPlan(run_dir="/runs/x", name="x", backend="here", topology=TOPOLOGY, site=Site(partition="gpu", sbatch={"a": 1}),
             environment={"OMP_NUM_THREADS": "8"}, folder="/home/me", restarts=3, allocation=ALLOCATION,
-            python="/bin/python"),
+            python="/bin/python", versions=VERSIONS),
 ]
 
 
@@ -95,7 +100,7 @@ def test_what_was_written_is_read_back(tmp_path: Path, record: Record) -> None:
 
 
 def test_every_record_is_tried() -> None:
-    defined = {value for module in (records, checkpoint_records, plan) for value in vars(module).values()
+    defined = {value for module in (records, checkpoint_records, plan, versions) for value in vars(module).values()
                if isinstance(value, type) and issubclass(value, Record)} - {Record}
     assert {type(record) for record in ALL} == defined
 

@@ -32,8 +32,8 @@ phases: {only: {epochs: 1, optimizer: {_target_: torch.optim.SGD, lr: 0.1}}}
 """
 TEXTS = IMAGES.replace("pictures", "texts").replace("classes: 2", "classes: from_data").replace(
     "drumbeat.data.ImageFolder, root: train",
-    "drumbeat.data.Texts, file: t.csv, text: story, vocabulary: {_target_: drumbeat.data.Vocabulary, file: t.csv}"
-).replace(
+    "drumbeat.data.Texts, file: t.csv, text: story, "
+    "vocabulary: {_target_: drumbeat.data.Vocabulary, file: t.csv}").replace(
     "drumbeat.data.ImageFolder, root: test", "sets.Theirs, root: anywhere")
 
 
@@ -99,6 +99,13 @@ def test_what_is_not_there(here: Path, line: str, said: list[str], capsys: pytes
 def test_what_may_be_there_is_left_to_who_knows(here: Path, line: str) -> None:
     with pytest.raises(AssertionError, match="started: "):
         main(line.split())
+
+
+def test_show_says_what_a_new_target_leaves_out(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(AssertionError, match="started: "):
+        main(["show", "pictures.yaml", "phases.only.optimizer._target_=torch.optim.Adam"])
+    assert " ".join(capsys.readouterr().out.split()).startswith(
+        "note phases.only.optimizer is now torch.optim.Adam: lr=0.1 from pictures.yaml was left out; set it again if")
 
 
 def test_a_run_is_judged_with_the_code_that_it_works_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

@@ -101,8 +101,8 @@ def test_missing_data_says_how_to_get_it(tmp_path: Path, config: str, remedy: st
 
     done = drumbeat(tmp_path, config, "model.weights=null", expect=2, preflight=True)
     assert remedy in done.stderr
-    shown = done.stderr.replace("\n       ", " ")
-    assert f"error: the folder of the data does not exist: {tmp_path}/datasets/" in shown
+    screen = done.stderr.replace("\n       ", " ")
+    assert f"error: the folder of the data does not exist: {tmp_path}/datasets/" in screen
     assert "         If it is elsewhere: data.root=DIR\n" in done.stderr
     assert len(done.stderr.splitlines()) <= 24
     assert list(tmp_path.iterdir()) == []

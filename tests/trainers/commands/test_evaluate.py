@@ -89,6 +89,7 @@ def test_values(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_programs")
 def test_the_same_on_two_ranks(images: RunDir, capfd: pytest.CaptureFixture[str]) -> None:
     evaluated(images)
     files = ("metrics.json", "metrics.txt", "predictions.csv")
@@ -165,6 +166,7 @@ def test_texts_without_labels(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_programs")
 def test_one_screen_and_exit_code_2(images: RunDir, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(images.path), "--checkpoint", "7"]) == 2
     assert capfd.readouterr().err.startswith("error: there is no checkpoint '7'\n")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,6 +24,7 @@ from drumbeat.trainers.build_phases import build_schedules
 from drumbeat.trainers.commands.verify import main, report_text, verify
 from drumbeat.trainers.world import World
 from tests.tiny import Pictures, drumbeat, latest, write_config
+from tests.warm import run_python
 
 CONFIG = """
 name: small
@@ -325,9 +324,8 @@ def test_killed_and_resumed_on_other_ranks_and_workers_a_run_used_what_it_should
     assert "note: 1 of the 30 samples of the validation set could not be read: left out\n" in log
     assert "note: 1 of the 17 samples of the test set could not be read: left out\n" in log
 
-    told = subprocess.run([sys.executable, "-m", "drumbeat", "verify", "tiny"], cwd=killed, capture_output=True,
-                          text=True, check=False, env=os.environ)
-    assert told.stderr.startswith("code       ") and told.stderr.endswith("; use --new-code for the current code\n")
+    told = run_python([sys.executable, "-m", "drumbeat", "verify", "tiny"], cwd=killed, capture_output=True, text=True)
+    assert told.stderr.startswith("code       ") and told.stderr.endswith("; as it is now: --new-code\n")
     assert told.stdout == f"""\
 run        tiny/{run.id}
 

@@ -172,6 +172,7 @@ def test_images_for_a_model_of_texts(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_programs")
 def test_the_command(images: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                   capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)

@@ -25,13 +25,13 @@ def test_text_is_escaped_and_parts_of_the_page_are_not() -> None:
     assert "<title>&lt;i&gt;</title>" in page.page("<i>", [page.table(["<u>"], [["&"]])])
 
 
-def test_keys_and_comments_of_yaml_are_told_apart() -> None:
+def test_keys_and_comments_of_yaml_are_highlighted() -> None:
     text = "# all: of it\na: 'x#1'  # one\nb:\n- c.d: <2>\n  e\n"
     assert page.yaml(text) == ("<pre><i># all: of it</i>\n<b>a</b>: &#39;x#1&#39;  <i># one</i>\n<b>b</b>:\n"
                                "- <b>c.d</b>: &lt;2&gt;\n  e\n</pre>\n")
 
 
-def test_tiles_fill_their_rows() -> None:
-    made = {count: page.tiles([("loss", "1", "")] * count) for count in (5, 6, 7, 8)}
+def test_cards_fill_their_rows() -> None:
+    made = {count: page.cards([("loss", "1", "")] * count) for count in (5, 6, 7, 8)}
     assert [re.findall(r"--\w+: (\d)", text) for text in made.values()] == [
         ["5", "3"], ["6", "3"], ["4", "4"], ["4", "4"]]

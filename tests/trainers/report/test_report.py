@@ -18,6 +18,7 @@ from drumbeat.configs.load import load
 from drumbeat.configs.run.checkpoint_records import Progress, Span
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import RankError, Result, Verdict
+from drumbeat.configs.run.versions import AttemptVersions, Versions
 from drumbeat.launch.commands.main import main
 from drumbeat.trainers.checkpoints.manager import Checkpoints
 from drumbeat.trainers.report.report import report
@@ -67,11 +68,11 @@ def running(run: RunDir) -> Iterator[RunDir]:
 
 
 def words(page: str) -> str:
-    """What there is to read on a page."""
+    """The text of a page."""
     return unescape(re.sub(r"<style>.*?</style>|<[^>]*>", " ", re.sub("</?[bi]>", "", page), flags=re.DOTALL))
 
 
-def test_a_run_that_has_not_begun(run: RunDir) -> None:
+def test_a_pending_run(run: RunDir) -> None:
     page = report(run)
     assert "pending" in words(page)
     assert "2 on the CPU, 1 core each" in words(page)
@@ -80,25 +81,36 @@ def test_a_run_that_has_not_begun(run: RunDir) -> None:
     assert "Curves" not in page
 
 
-def test_a_run_at_work(running: RunDir) -> None:
+def test_a_running_run(running: RunDir) -> None:
     page = report(running)
     text = " ".join(words(page).split())
-    assert "running heard of" in text
-    assert "s before this report, 4 minutes to go" in text
+    assert "running last heartbeat" in text
+    assert "s before this report, 4 minutes left" in text
     assert "width: 71.4%" in page  # 30 of 42 steps
-    assert re.search(r"best loss 0\.4 validation, step 9 .*best accuracy 0\.875 validation, step 9", text)
+    assert re.search(r"loss of the best checkpoint 0\.4 validation, step 9 .*"
+                     r"accuracy of the best checkpoint 0\.875 validation, step 9", text)
     assert re.findall(r"<h3>(.*?)</h3>", page) == [
-        "loss", "accuracy", "learning rate", "samples/s", "time spent waiting for data", "training samples: head",
+        "loss", "accuracy", "learning rate", "samples per second", "time waiting for data", "training samples: head",
         "validation: worst samples"]
     assert "9 head 0.4 0.875 best 17 head 0.7556 0.75 27 finetune 1.2 0.5" in text
-    assert re.search(r"attempt began ranks steps saved end 0 2 9 running", text)
+    assert re.search(r"attempt started ranks steps saved end 0 2 9 running", text)
     assert re.search(r"9 head [\d.]+ MB 20\d\d-\d\d-\d\d \d\d:\d\d last, best", text)
 
 
-def test_a_run_nobody_has_heard_of_for_long(running: RunDir) -> None:
+def test_versions_and_what_has_changed(running: RunDir) -> None:
+    change = "torch 2.13.0 at the checkpoint, 2.14.1 now: the result may differ in its last digits"
+    versions = Versions(torch="2.14.1", python="3.11.2", cuda="13.0", device="NVIDIA H100", precision="bf16")
+    assert "Versions" not in words(report(running))
+    AttemptVersions(versions=versions, changes=(change,)).write(running.attempt(0).versions)
+    text = " ".join(words(report(running)).split())
+    assert ("Versions torch 2.14.1 CUDA 13.0 Python 3.11.2 device NVIDIA H100 precision bf16 "
+            f"changed in attempt 0 {change}") in text
+
+
+def test_a_run_without_a_heartbeat_for_long(running: RunDir) -> None:
     write_state(running, "running", ago=4 * 3600)
     write_heartbeat(running, ago=3 * 3600)
-    assert "heard of 3 hours before this report; it may be dead" in words(report(running))
+    assert "last heartbeat 3 hours before this report; it may be dead" in words(report(running))
 
 
 def test_a_failed_run_shows_its_verdict_and_the_traceback_it_began_with(running: RunDir) -> None:
@@ -116,7 +128,7 @@ def test_a_failed_run_shows_its_verdict_and_the_traceback_it_began_with(running:
     assert "<script" not in page
 
 
-def test_what_evaluate_left_is_in_it(running: RunDir) -> None:
+def test_the_results_of_evaluate_are_in_it(running: RunDir) -> None:
     folder = running.path / "evaluation" / "test-9"
     folder.mkdir(parents=True)
     (folder / "metrics.txt").write_text("NORMAL     82% (826/1000)\n")
@@ -126,7 +138,7 @@ def test_what_evaluate_left_is_in_it(running: RunDir) -> None:
     page = report(running)
     assert "<h3>test, step 9</h3>" in page
     assert "NORMAL     82% (826/1000)" in page
-    assert page.count("data:image/jpeg;base64,") == 1  # noise is large as PNG, and smaller so
+    assert page.count("data:image/jpeg;base64,") == 1  # noise is smaller as JPEG
     assert "roc cannot be read" in page
     assert re.findall(r'<figure class="(\w+)"><', page)[:3] == ["plot", "plot", "wide"]
     words = f"test set of {running.path.name}, best checkpoint, step 9: 12 samples\n\nloss  0.1\n"
@@ -137,7 +149,7 @@ def test_what_evaluate_left_is_in_it(running: RunDir) -> None:
     assert "<summary>metrics</summary>" in report(running)
 
 
-def test_everything_is_in_the_file_and_nothing_is_fetched(running: RunDir) -> None:
+def test_the_page_loads_nothing_from_elsewhere(running: RunDir) -> None:
     page = report(running)
     assert set(re.findall(r'(?:src|href|url)\s*[=(]\s*"?([^:";,]*:?)', page)) == {"data:"}
     assert "default-src 'none'" in page
@@ -145,7 +157,7 @@ def test_everything_is_in_the_file_and_nothing_is_fetched(running: RunDir) -> No
 
 
 @pytest.mark.parametrize(("out", "what"), [("", "this is a folder"), ("no/r.html", "cannot be written: No such file")])
-def test_where_a_report_cannot_go(run: RunDir, tmp_path: Path, capfd: pytest.CaptureFixture[str], out: str,
+def test_a_report_that_cannot_be_written(run: RunDir, tmp_path: Path, capfd: pytest.CaptureFixture[str], out: str,
                                   what: str) -> None:
     before = sorted(tmp_path.rglob("*"))
     assert main(["report", str(run.path), "--out", str(tmp_path / out)]) == 2
@@ -162,7 +174,7 @@ def test_it_needs_no_torch() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [1200, 400])
 def test_in_a_browser(running: RunDir, tmp_path: Path, width: int) -> None:
-    """Nothing wider than the window, no label cut off, every line and picture drawn; colours as the reader likes."""
+    """Nothing is wider than the window, no label is cut off, all lines and images are drawn, in light and in dark."""
     page = tmp_path / "report.html"
     page.write_text(report(running))
     light, dark = (browser.look(page, tmp_path, width=width, dark=dark) for dark in (False, True))
@@ -176,7 +188,7 @@ def test_in_a_browser(running: RunDir, tmp_path: Path, width: int) -> None:
     assert [line[0] for line in light["charts"][0]["lines"]] == ["c0", "c1"]
     rows = [chart["left"] for chart in light["charts"]]
     assert (rows[0] < rows[1], rows[2] < rows[3] < rows[4], len(set(rows))) == (
-        (True, True, 4) if width == 1200 else (False, False, 1))  # two and three side by side, or one below the other
+        (True, True, 4) if width == 1200 else (False, False, 1))  # rows of two and three, or a single column
     assert (light["ground"], dark["ground"]) == ("rgb(255, 255, 255)", "rgb(20, 23, 28)")
     assert light["ink"] != dark["ink"]
     assert {line[2] for chart in light["charts"] for line in chart["lines"]}.isdisjoint(
@@ -185,7 +197,7 @@ def test_in_a_browser(running: RunDir, tmp_path: Path, width: int) -> None:
 
 @pytest.mark.slow
 def test_on_paper(running: RunDir, tmp_path: Path) -> None:
-    """What is folded on the screen is unfolded on paper, where nobody can click."""
+    """Folded parts are unfolded in print."""
     page, paper = tmp_path / "report.html", tmp_path / "report.pdf"
     page.write_text(report(running))
     browser.run(tmp_path, "--no-pdf-header-footer", f"--print-to-pdf={paper}", page.as_uri())
@@ -206,9 +218,9 @@ def test_of_a_real_run_that_was_restarted(tmp_path: Path, capfd: pytest.CaptureF
     text = " ".join(words((latest(tmp_path).path / "report.html").read_text()).split())
     result = Result.require(latest(tmp_path).result)
     assert "finished 42 steps, 454 samples" in text
-    assert f"best accuracy {result.best['accuracy']:.4g}" in text
+    assert f"accuracy of the best checkpoint {result.best['accuracy']:.4g}" in text
     assert f"test loss {result.test['loss']:.4g}" in text
     assert re.search(r"0 20\d\d-\S+ \S+ 2 \d+ rank \d .* RuntimeError: the fuse has blown.*; restart 1 20", text)
     seen = browser.look(latest(tmp_path).path / "report.html", tmp_path, width=1200)
     assert [chart["title"] for chart in seen["charts"]] == [
-        "loss", "accuracy", "learning rate", "samples/s", "time spent waiting for data"]
+        "loss", "accuracy", "learning rate", "samples per second", "time waiting for data"]
