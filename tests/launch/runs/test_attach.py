@@ -39,6 +39,8 @@ from tests.runs import write_heartbeat, write_plan, write_state
 
 pytestmark = pytest.mark.slow
 
+LINE = "head  step 9/42  loss 0.5500  lr 1.0e-02  1,234/s  1:15 left"
+"""As rank 0 prints it at intervals (`trainers/training_log.py`)."""
 ID = "20260101-100000-aaaaa"
 
 FOLLOW = """
@@ -122,7 +124,7 @@ def up(run: RunDir, attempt: int = 0) -> None:
 def test_log_progress_and_result(run: RunDir) -> None:
     terminal = Terminal(run)
     up(run)
-    run.attempt(0).log(0).write_text("head  step 9  [validation]\n[rank0]:[W1122] a warning of torch's\n")
+    run.attempt(0).log(0).write_text(f"{LINE}\nhead  step 9  [validation]\n[rank0]:[W1122] a warning of torch's\n")
     write_heartbeat(run, phase="head", step=9, steps=42, loss=0.55, samples_per_second=1234.5, eta_seconds=75.0)
     until(lambda: terminal.shows("step 9/42  loss 0.5500  1,234/s  1:15 left"))
     Result(steps=42, samples_seen=454, overshoot=4, best={"step": 37, "phase": "head", "accuracy": 0.9}).write(
@@ -130,7 +132,7 @@ def test_log_progress_and_result(run: RunDir) -> None:
     (run.path / "standin" / "finish").touch()
     assert terminal.end() == 0
     assert terminal.shows("Ctrl-C saves a checkpoint and stops; closing this terminal leaves the run running")
-    assert terminal.shows("head  step 9  [validation]")
+    assert terminal.shows(f"{LINE}\r\nhead  step 9  [validation]\r\n"), "above the bar, which is drawn again below it"
     assert terminal.shows("finished   42 steps, 454 samples (4 past the end of a phase, in its last batch)\r\n"
                           "best       accuracy 0.9000 (step 37, head)\r\n")
     assert terminal.shows(f"drumbeat evaluate {ID} --split validation\r\n")
