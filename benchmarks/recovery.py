@@ -36,7 +36,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import AttemptStart, FirstStep
 from drumbeat.configs.run.view import View
 from drumbeat.launch.drill.drill import Drill
-from drumbeat.launch.runs.goodput import goodput, text, effective_ratio
+from drumbeat.launch.runs.goodput import effective_ratio, goodput, text
 from drumbeat.models.transfer import ResNet50ConcatPool
 from drumbeat.trainers.checkpoints.manager import Checkpoints
 from drumbeat.trainers.checkpoints.state import optimizer_numbers, optimizer_tensors, parameter_names

@@ -34,8 +34,8 @@ from drumbeat.launch.node.rendezvous import LOOPBACK, free_port, network_variabl
 from drumbeat.launch.node.states import SIGNALS, TRANSITIONS, Event, Outcome, State
 from drumbeat.launch.node.torchrun import Agents
 from drumbeat.launch.plan.job import torchrun_command
-from drumbeat.launch.slurm.grace import grace_warning, grace_seconds
-from drumbeat.launch.slurm.job import SlurmJob, job_start_name, job_name, claimed_by
+from drumbeat.launch.slurm.grace import grace_seconds, grace_warning
+from drumbeat.launch.slurm.job import SlurmJob, claimed_by, job_name, job_start_name
 
 POLL_SECONDS = 0.2
 """Seconds between two checks. A loop, because `Popen.poll` inside a signal handler sees nothing while `wait` runs."""

@@ -63,7 +63,7 @@ watch.print_commands(run, job, backend_of("local"))
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunDir]:
-    """A planned run with the stand-in. Whatever of it still runs after the test is killed."""
+    """A planned run with the stand-in. Its remaining processes are killed after the test."""
     monkeypatch.chdir(tmp_path)
     run = RunDir(tmp_path / "runs" / "tiny" / ID)
     (run.path / "standin").mkdir(parents=True)
@@ -187,7 +187,7 @@ def test_a_run_outlives_its_terminal(run: RunDir) -> None:
     until(lambda: Status.require(run.status).state == "finished" and not processes_of(View.read(run)))
 
 
-def test_a_run_hears_none_of_the_terminals_signals(run: RunDir) -> None:
+def test_a_run_receives_no_signal_of_the_terminal(run: RunDir) -> None:
     terminal = Terminal(run)
     up(run)
     launchers = processes_of(View.read(run), LAUNCHERS)
@@ -213,7 +213,7 @@ def test_a_failed_run_in_a_pipe_ends_with_cause_log_and_exit_code_1(run: RunDir)
     assert resume.endswith(f"drumbeat resume {ID}")
 
 
-def test_a_killed_launcher_leaves_no_rank_and_is_told(run: RunDir) -> None:
+def test_a_killed_launcher_leaves_no_rank_and_is_reported(run: RunDir) -> None:
     with subprocess.Popen([sys.executable, "-c", FOLLOW, str(run.path), "follow"], stdout=subprocess.PIPE, text=True,
                           env=os.environ) as view:
         up(run)
@@ -246,7 +246,7 @@ def test_a_detached_run_holds_no_pipe_of_ours(run: RunDir) -> None:
     until(lambda: not processes_of(View.read(run)))
 
 
-def test_what_is_said_before_and_after(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_lines_before_and_after(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
     print_header(run, summary(JobPlan.require(run.plan)))
     print_commands(run, Submitted(id="4711"), backend_of("slurm"))
     lines = capsys.readouterr().out.splitlines()
