@@ -1,5 +1,5 @@
 """What it costs to be killed: the time from SIGKILL to the next step, against torchrun's own restart; what part of the
-time is effective_ratio at a blow a minute; and what training loses while a checkpoint is written.
+time is effective at a fault a minute; and what training loses while a checkpoint is written.
 
     python -m benchmarks.recovery [--minutes M] [--only WORD] [--json]
 
@@ -42,7 +42,7 @@ from drumbeat.trainers.checkpoints.manager import Checkpoints
 from drumbeat.trainers.checkpoints.state import optimizer_numbers, optimizer_tensors, parameter_names
 
 LIMIT = """Limit: joining, reading the checkpoint and one discarded step take their time, so the next step does not come
-at once, and the effective_ratio part falls with the number of blows. (Published: 0.97 on 9,600 GPUs, at a failure every few
+at once, and the effective part falls with the number of faults. (Published: 0.97 on 9,600 GPUs, at a failure every few
 hours: ByteRobust, arXiv 2509.16293.)"""
 
 SMALL = "small CNN, 32 px, batch 128"
@@ -208,7 +208,8 @@ def main() -> None:
                  for name, peer in (("torchrun --max-restarts", bare), ("a start of the same run", start))]
     if args.only in (None, "blows"):
         spent, faults = faulted_run(args.minutes)
-        rows.append(Row(name="effective_ratio part of the time, a blow a minute", unit="", ours=effective_ratio(spent), peer=0.85,
+        rows.append(Row(name="effective part of the time, a fault a minute", unit="",
+                        ours=effective_ratio(spent), peer=0.85,
                         peer_name="wanted", ratio=effective_ratio(spent) / 0.85))
         notes.append(f"With {faults} injected faults in {sum(spent.values()) / 60:.1f} minutes: {text(spent)}.")
     show(rows, as_json=args.json, limit="\n".join(notes))

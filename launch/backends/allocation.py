@@ -223,8 +223,8 @@ def note(plan: JobPlan) -> str:
     ranks, available = plan.topology.ranks_per_node, cores(plan)
     needed = ranks * plan.topology.cpus_per_rank
     return "" if needed <= available else (
-        f"{ranks} ranks share {available} core{'s' * (available > 1)} on each node; salloc --cpus-per-task={needed} gives "
-        "each its own")
+        f"{ranks} ranks share {available} core{'s' * (available > 1)} on each node; salloc --cpus-per-task={needed} "
+        "gives each its own")
 
 
 def srun_arguments(plan: JobPlan, cpus: int) -> list[str]:

@@ -65,7 +65,8 @@ class OnMachine(Backend):
         running = self.processes(view)
         if left := self.end(view):
             raise RunError(Fault(what="some of its processes cannot be killed", where=str(run.path),
-                                 given=", ".join(left), remedy="They are waiting for a disk or a driver that does not respond."))
+                                 given=", ".join(left),
+                                 remedy="They are waiting for a disk or a driver that does not respond."))
         return f"{run.id} ended" if running else f"no process of {run.id} was running"
 
     def label(self, view: View) -> str:

@@ -43,8 +43,8 @@ DOWN_TIMEOUT, STOP_TIMEOUT = 60.0, 10.0
 """Seconds that the first node waits for the others to report before it decides without them: after a failure; and after
 a stop, when SLURM may soon kill the job."""
 FIRST_NODE_TIMEOUT = 1800.0
-"""Seconds that the other nodes wait for the first. If it dies, SLURM ends them at once (srun --kill-on-bad-exit), and it
-may be busy with a long last checkpoint, so this is only for unforeseen cases."""
+"""Seconds that the other nodes wait for the first. If it dies, SLURM ends them at once (srun --kill-on-bad-exit), and
+it may be busy with a long last checkpoint, so this is only for unforeseen cases."""
 EXIT_TIMEOUT = 60.0
 """Seconds from the last checkpoint until all ranks must have exited."""
 
@@ -78,8 +78,8 @@ class Launcher:
     failure: str = field(default="", init=False)
     """Why this node could not start the attempt."""
     has_next_job: bool = field(default=False, init=False)
-    """Whether a job is queued that resumes the run if this one fails; or, in a container without SLURM's programs, whether
-    the job's script can requeue this one."""
+    """Whether a job is queued that resumes the run if this one fails; or, in a container without SLURM's programs,
+    whether the job's script can requeue this one."""
 
     def run_attempts(self) -> Next:
         """Runs attempts until the first node's launcher decides to leave. Returns why."""
@@ -203,9 +203,9 @@ class Launcher:
         return attempt
 
     def claimed(self) -> Attempt | None:
-        """Other nodes: the attempt after this launcher's last one that the first node claimed for this start of the job;
-        None if there is none yet. Raises `RunFailedError` if SLURM terminates this process meanwhile, because the first
-        node's launcher has left."""
+        """Other nodes: the attempt after this launcher's last one that the first node claimed for this start of the
+        job; None if there is none yet. Raises `RunFailedError` if SLURM terminates this process meanwhile, because the
+        first node's launcher has left."""
         if self.received is Event.TERMINATED:
             raise RunFailedError(f"node {self.node}: terminated while waiting for the first node's launcher")
         newest = self.run.newest_attempt()

@@ -98,8 +98,8 @@ def plan_snapshot(config: Config, file: Path | None, plan: JobPlan) -> Snapshot:
 
 
 def copy_code(snapshot: Snapshot, code: Path, exclude: Path) -> None:
-    """Copies the trees into `code`, without the files in `exclude`, the folder of all runs. Raises `LaunchError` if they
-    are too large, or if a file cannot be read."""
+    """Copies the trees into `code`, without the files in `exclude`, the folder of all runs. Raises `LaunchError` if
+    they are too large, or if a file cannot be read."""
     found = {tree.name: code_files(Path(tree.folder), exclude.resolve()) for tree in snapshot.trees}
     sizes = {Path(tree.name, file): Path(tree.folder, file).lstat().st_size
              for tree in snapshot.trees for file in found[tree.name].files}
@@ -135,7 +135,8 @@ def copy_snapshot(before: Path, code: Path) -> None:
 
 
 def newest_code(run: Path) -> Path | None:
-    """The snapshot that a run uses: code/, or the last of code-2/, code-3/, ... if it got newer code; None without one."""
+    """The snapshot that a run uses: code/, or the last of code-2/, code-3/, ... if it got newer code; None without
+    one."""
     numbers = {int(found[1] or 1): path for path in run.glob("code*")
                if (found := re.fullmatch(r"code(?:-(\d+))?", path.name)) and (path / "snapshot.json").exists()}
     return numbers[max(numbers)] if numbers else None
@@ -195,8 +196,8 @@ def _installed(folder: Path) -> bool:
 
 
 def _copy(root: Path, files: Iterable[Path], to: Path) -> None:
-    """Copies files with their times and modes. A link to a copied file becomes a link to the copy. Other links keep their
-    target, unless it is a Python file, which is copied."""
+    """Copies files with their times and modes. A link to a copied file becomes a link to the copy. Other links keep
+    their target, unless it is a Python file, which is copied."""
     taken = {path for file in files for path in (file, *file.parents)}
     for file in files:
         source, target = root / file, to / file

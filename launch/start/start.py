@@ -163,8 +163,8 @@ def _remove_empty(*folders: Path) -> None:
 
 @contextmanager
 def locating_faults(loaded: Loaded, code: Path | None = None) -> Iterator[None]:
-    """Adds file and line to faults raised inside that name a dotted key of the config, and replaces paths in the snapshot
-    by those of the original files."""
+    """Adds file and line to faults raised inside that name a dotted key of the config, and replaces paths in the
+    snapshot by those of the original files."""
     snapshot = Snapshot.read(code / "snapshot.json") if code else None
     try:
         yield

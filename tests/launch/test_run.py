@@ -188,8 +188,8 @@ def test_a_dry_run_may_use_more_gpus_than_there_are(cluster: Path,
                                                               capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "small.yaml", "--gpus", "8", "--dry-run"]) == 0
     output = capsys.readouterr().out
-    assert "--nproc-per-node=8" in said
-    assert "# This machine has fewer GPUs: the run would not start here.\n" in said
+    assert "--nproc-per-node=8" in output
+    assert "# This machine has fewer GPUs: the run would not start here.\n" in output
     assert main(["run", "small.yaml", "--gpus", "8"]) == 2
 
 

@@ -71,8 +71,8 @@ def test_no_rank_hung(attempt: Attempt) -> None:
 
 def test_the_rank_that_is_in_no_collective_is_the_one_that_hung(attempt: Attempt) -> None:
     write(attempt, (7, IN_GLOO), (7, IN_LOSS), (7, IN_GLOO))
-    assert words(attempt) == ("rank 1 hung at step 7 in losses (my_loss.py:12); the other ranks waited for it; its stacks "
-                              "are in 000/rank1.stacks")
+    assert words(attempt) == ("rank 1 hung at step 7 in losses (my_loss.py:12); the other ranks waited for it; its "
+                              "stacks are in 000/rank1.stacks")
 
 
 @pytest.mark.parametrize("where", AT_DEVICE)

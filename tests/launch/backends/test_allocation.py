@@ -92,8 +92,8 @@ def test_an_allocation_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.M
     answers(tmp_path, monkeypatch, "scontrol", script)
     assert main(["run", "small.yaml", "--here"]) == 2
     output = capsys.readouterr().err
-    assert "the allocation of SLURM job 7 cannot be used" in said
-    assert given in said
+    assert "the allocation of SLURM job 7 cannot be used" in output
+    assert given in output
 
 
 @pytest.mark.parametrize(("assignments", "has", "expected"), [
@@ -237,8 +237,8 @@ def test_a_dry_run_in_an_allocation(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     granted(tmp_path, monkeypatch)
     assert main(["run", "small.yaml", "--here", "--dry-run"]) == 0
     output = capsys.readouterr().out
-    assert "2 ranks on the CPU, 2 nodes x 1, in the allocation of SLURM job 7" in " ".join(said.split())
-    assert "--jobid=7" in said
+    assert "2 ranks on the CPU, 2 nodes x 1, in the allocation of SLURM job 7" in " ".join(output.split())
+    assert "--jobid=7" in output
     assert main(["run", "small.yaml", "--dry-run"]) == 0
     assert "# This shell is in SLURM job 7: --here would use all of its 2 nodes." in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()

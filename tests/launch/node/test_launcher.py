@@ -280,7 +280,8 @@ def test_the_run_is_given_up_on_all_nodes(stage: Callable[..., Stage]) -> None:
     assert here.end() == ["give up", "give up"]
     assert here.state() == "failed"
     assert here.verdict(1).message == (
-        "rank 1 on here failed at step 3: ValueError: a bad picture; there is no checkpoint; given up: the same error again")
+        "rank 1 on here failed at step 3: ValueError: a bad picture; there is no checkpoint; given up: "
+        "the same error again")
     assert here.run.newest_attempt() == here.run.attempt(1)
 
 

@@ -237,7 +237,7 @@ def test_a_healthy_run_has_no_errors(runs: Path, capsys: pytest.CaptureFixture[s
     write_state(run, "failed", "the nodes did not meet")
     assert main(["logs", "tiny", "--errors"]) == 0
     output = capsys.readouterr().out
-    assert "in any attempt; the run is failed\nthe nodes did not meet\nThe log of torchrun: " in said
+    assert "in any attempt; the run is failed\nthe nodes did not meet\nThe log of torchrun: " in output
 
 
 def test_all_attempts_one_after_the_other(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -284,7 +284,8 @@ def test_stopping(runs: Path) -> None:
     with pytest.raises(RunError, match="no process of this run is running"):
         request_stop(View.read(run))
     write_job(run, "debug", host=socket.gethostname(), pid=os.getpid())
-    assert request_stop(View.read(run)).startswith(f"{SECOND} saves a checkpoint after its current step and exits. To resume it:\n")
+    assert request_stop(View.read(run)).startswith(
+        f"{SECOND} saves a checkpoint after its current step and exits. To resume it:\n")
     assert request_stop(View.read(run)).endswith(f"drumbeat resume {SECOND}")
     assert StopRequest.require(attempt.stop).reason == "stopped"
     write_state(run, "stopped")

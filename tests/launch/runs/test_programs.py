@@ -126,6 +126,7 @@ def test_a_run_is_evaluated_with_its_own_code(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path / "live")
     for name, new_code in (("old", False), ("old", True), ("new", False)):
         assert run_on_run(name, run, "--split", "test", new_code=new_code) == 0
-    said = capfd.readouterr()
+    output = capfd.readouterr()
     assert output.out.splitlines() == ["mine --split test", "live --split test", "live --split test"]
-    assert output.err == "code       mine at 0123456 with 2 changed files, 1 file; use --new-code for the current code\n"
+    assert output.err == ("code       mine at 0123456 with 2 changed files, 1 file; "
+                          "use --new-code for the current code\n")

@@ -66,7 +66,8 @@ def test_the_json_of_a_run_without_processes_says_failed(run: RunDir, capsys: py
 
 def test_a_rank_that_could_still_say_why(run: RunDir) -> None:
     RankError(rank=1, node="n2", type="ValueError", message="boom", step=7).write(run.attempt(0).error(1))
-    assert recorded_end(run).verdict.startswith("rank 1 on n2 failed at step 7: ValueError: boom; there is no checkpoint")
+    assert recorded_end(run).verdict.startswith(
+        "rank 1 on n2 failed at step 7: ValueError: boom; there is no checkpoint")
 
 
 @pytest.mark.parametrize("state", ["finished", "stopped"])
