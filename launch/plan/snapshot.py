@@ -37,7 +37,7 @@ INSTALLED = Path("installed", "drumbeat")
 """The name of the tree of Drumbeat's package if it is not a clone."""
 MAX_BYTES = 100_000_000
 """Code is smaller than this; a larger tree holds data that git was not told to ignore."""
-MOST_FILES = 20_000
+MAX_FILES = 20_000
 SHOWN = 3
 """Names of files that a line shows."""
 
@@ -103,7 +103,7 @@ def copy_code(snapshot: Snapshot, code: Path, exclude: Path) -> None:
     found = {tree.name: code_files(Path(tree.folder), exclude.resolve()) for tree in snapshot.trees}
     sizes = {Path(tree.name, file): Path(tree.folder, file).lstat().st_size
              for tree in snapshot.trees for file in found[tree.name].files}
-    if sum(sizes.values()) > MAX_BYTES or len(sizes) > MOST_FILES:
+    if sum(sizes.values()) > MAX_BYTES or len(sizes) > MAX_FILES:
         raise LaunchError(_too_large(sizes, snapshot))
     code.mkdir(mode=0o700, parents=True)
     copies = []
@@ -238,7 +238,7 @@ def _too_large(sizes: dict[Path, int], snapshot: Snapshot) -> Fault:
     largest = sorted(sizes, key=lambda file: sizes[file], reverse=True)[:5]
     return Fault(
         what=f"the code is {sum(sizes.values()) / 1e6:,.0f} MB in {len(sizes):,} files; the limit of a run's copy is "
-             f"{MAX_BYTES / 1e6:.0f} MB and {MOST_FILES:,} files",
+             f"{MAX_BYTES / 1e6:.0f} MB and {MAX_FILES:,} files",
         where="\n".join(tree.folder for tree in snapshot.trees),
         given="\n".join(f"{file}, {sizes[file] / 1e6:,.1f} MB" for file in largest),
         remedy="Add everything but code to .gitignore; or run the code in place, without a copy: --no-snapshot")

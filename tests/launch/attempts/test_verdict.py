@@ -195,8 +195,8 @@ def test_a_hang_is_named_before_what_follows_from_it(run: RunDir) -> None:
         write_text(attempt.stacks(rank), f"step            7\nThread 0x1 (most recent call first):\n"
                                          f'  File "/home/me/net.py", line {lines} in forward\n')
     assert verdict_of(run, attempt, restarts=3).message == (
-        "rank 1 hung at step 7 in forward (net.py:10); the other ranks waited for it; its stacks are in 000/rank1.stacks"
-        "; there is no checkpoint")
+        "rank 1 hung at step 7 in forward (net.py:10); the other ranks waited for it; its stacks are in "
+        "000/rank1.stacks; there is no checkpoint")
 
 
 def test_an_exception(run: RunDir) -> None:

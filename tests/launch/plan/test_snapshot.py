@@ -184,7 +184,7 @@ def test_excluded_files_are_named_in_the_line_about_the_code(tree: Path) -> None
 
 
 def test_many_small_files_are_refused(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshot, "MOST_FILES", 2)
+    monkeypatch.setattr(snapshot, "MAX_FILES", 2)
     with pytest.raises(LaunchError, match="the code is 0 MB in 3 files; the limit"):
         taken(tree)
 
@@ -217,7 +217,7 @@ def test_without_git_the_python_files_are_taken(tmp_path: Path, monkeypatch: pyt
 def test_unignored_data_is_rejected_by_name(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tree / "images.npy").write_bytes(bytes(2_000_000))
     git(tree, "add", "images.npy")
-    monkeypatch.setattr(snapshot, "MOST_BYTES", 1_000_000)
+    monkeypatch.setattr(snapshot, "MAX_BYTES", 1_000_000)
     with pytest.raises(LaunchError) as error:
         taken(tree)
     said = str(error.value)
