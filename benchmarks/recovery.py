@@ -149,13 +149,13 @@ def while_writing() -> tuple[float, float, float]:
             if writing:
                 save(2)
             began, before, mine = time.perf_counter(), steps.value, 0
-            while checkpoints.under_way or mine < 8:
+            while checkpoints.pending or mine < 8:
                 step()
                 mine += 1
-                if checkpoints.under_way:
+                if checkpoints.pending:
                     checkpoints.check()
                     seconds = time.perf_counter() - began
-                    if not checkpoints.under_way:
+                    if not checkpoints.pending:
                         break
             speeds.append((mine + steps.value - before) / (time.perf_counter() - began))
         checkpoints.close()
@@ -211,7 +211,8 @@ def main() -> None:
         rows.append(Row(name="effective part of the time, a fault a minute", unit="",
                         ours=effective_ratio(spent), peer=0.85,
                         peer_name="wanted", ratio=effective_ratio(spent) / 0.85))
-        notes.append(f"With {faults} injected faults in {sum(spent.values()) / 60:.1f} minutes: {text(spent)}.")
+        minutes = sum(spent.values()) / 60
+        notes.append(f"With {faults} injected faults in {minutes:.1f} minutes: {text(spent)}.")
     show(rows, as_json=args.json, limit="\n".join(notes))
 
 

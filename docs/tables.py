@@ -95,6 +95,8 @@ def keys(name: str, prefix: str = "") -> str:
 def _default(value: Any) -> str:
     if value == schema.MISSING:
         return "required"
+    if isinstance(value, dict) and "_target_" in value:
+        return f"`{value['_target_']}`"
     words = {None: "null", True: "true", False: "false"}
     return f"`{words[value] if value is None or isinstance(value, bool) else value or _empty(value)}`"
 

@@ -1,4 +1,4 @@
-"""Config sections -> objects. The only file that knows both what a config says and what the classes take."""
+"""Builds objects from config sections. The only module that knows both the config and the classes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from drumbeat.configs.errors import Fault, PreflightError
-from drumbeat.configs.preconditions import once
+from drumbeat.configs.preconditions import merged
 from drumbeat.configs.schema import Config, Phase
 from drumbeat.configs.yaml_text import inline
 from drumbeat.data.cache import open_cache
@@ -35,7 +35,7 @@ Precision = Literal["auto", "bf16", "tf32", "fp32"]
 
 @dataclass(frozen=True, kw_only=True)
 class Sets:
-    """The sets of samples, and what is done to them. A set that the config leaves out is None."""
+    """The datasets and their transforms. A dataset that the config leaves out is None."""
 
     train: Samples
     validation: Samples | None
@@ -45,18 +45,18 @@ class Sets:
 
     @property
     def classes(self) -> list[str]:
-        """The names of the classes or labels, where the training set knows them."""
+        """The names of the classes or labels; empty if the training set does not know them."""
         return list(getattr(self.train, "classes", []))
 
     @property
-    def columns(self) -> dict[str, list[str]]:
-        """The names of what the training set's targets hold, as an argument of a task: classes, or values."""
-        told = {"classes": self.classes, "values": list(getattr(self.train, "value_names", []))}
-        return {name: names for name, names in told.items() if names}
+    def task_arguments(self) -> dict[str, list[str]]:
+        """Arguments of a task: the names of the training set's `classes` or `values`."""
+        names = {"classes": self.classes, "values": list(getattr(self.train, "value_names", []))}
+        return {name: value for name, value in names.items() if value}
 
 
 def build_sets(config: Config) -> Sets:
-    """The datasets and the per-sample transforms. Raises `PreflightError` with the faults of all of them, each once."""
+    """The datasets and the per-sample transforms. Raises one `PreflightError` with all faults, each once."""
     data = config.data
     try:
         train, validation, test, for_training, for_evaluation = all_of([
@@ -67,8 +67,8 @@ def build_sets(config: Config) -> Sets:
             partial(instantiate, data.transforms.evaluate, "data.transforms.evaluate"),
         ])
     except PreflightError as error:
-        raise PreflightError(*once(error.faults, data.root)) from error
-    for_training, for_evaluation, side = as_computed(config, for_training, for_evaluation)
+        raise PreflightError(*merged(error.faults, data.root)) from error
+    for_training, for_evaluation, side = fused_transforms(config, for_training, for_evaluation)
     for images in filter(None, map(image_set, (train, validation, test))):
         if images.short_side == "auto":
             images.short_side = side
@@ -76,14 +76,14 @@ def build_sets(config: Config) -> Sets:
                 evaluate_transforms=for_evaluation)
 
 
-def as_computed(config: Config, for_training: list[Transform], for_evaluation: list[Transform]
+def fused_transforms(config: Config, for_training: list[Transform], for_evaluation: list[Transform]
                 ) -> tuple[list[Transform], list[Transform], int | Literal["auto"] | None]:
-    """The transforms as they are carried out, fused where the config wants it; and the `short_side` at which images are
-    read for them, the same in training and in evaluation."""
+    """The transforms, fused if the config says so, and the `short_side` at which images are read for them, which is the
+    same in training and in evaluation."""
     if not (config.data.transforms.fuse and any(type(one).__module__.startswith("torchvision.transforms.v2")
                                                 for one in (*for_training, *for_evaluation))):
         return for_training, for_evaluation, "auto"
-    from drumbeat.data.fused import fuse, needed_side  # with OpenCV and torchvision, which not every run needs
+    from drumbeat.data.fused import fuse, needed_side  # imports OpenCV and torchvision, which not every run needs
 
     sides = [needed_side(several) for several in (for_training, for_evaluation)]
     known = [side for side in sides if side is not None]
@@ -91,7 +91,7 @@ def as_computed(config: Config, for_training: list[Transform], for_evaluation: l
 
 
 def image_set(samples: Any) -> ImageFolder | None:
-    """The images that a set is made of, itself or as a part of it; None where it is made of something else."""
+    """The `ImageFolder` that a dataset is, or is a part of; None for other datasets."""
     while samples is not None and not isinstance(samples, ImageFolder):
         samples = getattr(samples, "of", None)
     return samples
@@ -99,8 +99,9 @@ def image_set(samples: Any) -> ImageFolder | None:
 
 def use_caches(config: Config, sets: Sets, *, processes: int,
                progress: Callable[[str, int, int], None] = lambda name, done, total: None) -> None:
-    """Lets the images of all sets be read from `data.cache`, after filling it. `progress` is told the set's name, how
-    many images are done, and of how many. Raises `PreflightError` where the folder or its disk cannot take them."""
+    """Fills `data.cache` and lets all sets read their images from it. `progress` is called with the name of the set,
+    the number of images that are done, and their total number. Raises `PreflightError` if the cache cannot be
+    written."""
     if config.data.cache is None:
         return
     folder = Path(os.path.expandvars(config.data.cache))
@@ -115,7 +116,7 @@ def use_caches(config: Config, sets: Sets, *, processes: int,
                 images.cache = open_cache(images, folder, workers=processes, progress=partial(progress, name))
             except OSError as error:
                 raise PreflightError(Fault(what=f"the cache cannot be written: {error.strerror}", where="data.cache",
-                                           given=str(folder), remedy="Name another folder, or leave data.cache out."
+                                           given=str(folder), remedy="Choose another folder, or remove data.cache."
                                            )) from error
 
 
@@ -128,20 +129,20 @@ def build_stream(config: Config, samples: Samples, number: int) -> SampleStream:
 
 def build_batch_sampler(config: Config, samples: Samples, schedule: Schedule, stream: SampleStream, *, rank: int,
                  world_size: int, first: int) -> Iterable[Any]:
-    """The positions that a rank reads in each step from `first` on. Raises `PreflightError`."""
+    """The positions that a rank reads in each step, starting at step `first`. Raises `PreflightError`."""
     if config.data.bucket_batches is None:
         return ShardedBatchSampler(schedule, rank=rank, world_size=world_size, first=first)
     lengths = getattr(samples, "lengths", None)
     if lengths is None:
-        raise PreflightError(Fault(what=f"{type(samples).__name__} does not say how long its samples are",
+        raise PreflightError(Fault(what=f"the dataset {type(samples).__name__} has no `lengths`",
                                    where="data.bucket_batches", given=str(config.data.bucket_batches),
-                                   remedy="Give it an attribute `lengths`, int64 [n], or leave bucket_batches out."))
+                                   remedy="Add an attribute `lengths`, int64 [n], or remove bucket_batches."))
     return LengthBuckets(schedule, stream, lengths, batches=config.data.bucket_batches, rank=rank,
                          world_size=world_size, first=first)
 
 
 def build_mixing(config: Config) -> Mixing | None:
-    """How training samples are mixed; None for not at all. Raises `PreflightError`."""
+    """How training samples are mixed; None for no mixing. Raises `PreflightError`."""
     return cast(Mixing, instantiate(config.data.mix, "data.mix")) if config.data.mix else None
 
 
@@ -161,7 +162,7 @@ def _build_set(node: dict[str, Any], key: str, *, needed: bool = False) -> Sampl
 
 
 def build_model(config: Config) -> nn.Module:
-    """The model, its random weights drawn from the run's seed alone. Raises `PreflightError`."""
+    """The model. Its random weights depend only on the run's seed. Raises `PreflightError`."""
     torch.manual_seed(key(config.seed, "weights"))
     model = instantiate(config.model, "model")
     if not isinstance(model, nn.Module):
@@ -180,7 +181,7 @@ def place_model(config: Config, device: torch.device) -> nn.Module:
 
 
 def build_batch_transforms(config: Config) -> nn.Sequential:
-    """What is done to each batch on the device."""
+    """The transforms of each batch, on the device."""
     return nn.Sequential(*instantiate(config.data.transforms.batch, "data.transforms.batch"))
 
 
@@ -191,9 +192,8 @@ def build_forward(config: Config, device: torch.device) -> Forward:
 
 
 def build_task(config: Config, sets: Sets | None, device: torch.device | None = None) -> Task:
-    """The task, told the names that the training set has for its targets; its losses' own tensors on the device."""
-    told = {name: names for name, names in (sets.columns if sets else {}).items() if name not in config.task}
-    task = instantiate({**config.task, **told}, "task")
+    """The task, with the names of the training set's classes or values; its tensors are on the device."""
+    task = instantiate({**(sets.task_arguments if sets else {}), **config.task}, "task")
     for part in vars(task).values():
         if isinstance(part, nn.Module):
             part.to(device)
@@ -201,46 +201,47 @@ def build_task(config: Config, sets: Sets | None, device: torch.device | None = 
 
 
 def build_optimizer(phase: Phase, name: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The phase's optimizer over the parameters that are not frozen; on a GPU the fused implementation, if there is one
-    and the config does not choose another."""
-    parameters, node, where = list(parameters), phase.optimizer, f"phases.{name}.optimizer"
+    """The phase's optimizer for the parameters that are not frozen. On a GPU it uses the fused implementation if there
+    is one, unless the config chooses another."""
+    parameters, node, section = list(parameters), phase.optimizer, f"phases.{name}.optimizer"
     on_gpu = all(one.device.type == "cuda" and one.is_floating_point() for one in parameters)
-    if on_gpu and not IMPLEMENTATIONS & set(node) and has_fused(locate(str(node.get("_target_") or ""), where)):
+    if on_gpu and not IMPLEMENTATIONS & set(node) and has_fused(locate(str(node.get("_target_") or ""), section)):
         node = node | {"fused": True}
-    return cast(torch.optim.Optimizer, instantiate(node, where, parameters))
+    return cast(torch.optim.Optimizer, instantiate(node, section, parameters))
 
 
 def has_fused(optimizer: Any) -> bool:
-    """Whether the class has the argument `fused`. Not Adagrad: some of the supported versions refuse it on a GPU."""
+    """Whether the class has the argument `fused`. Not for Adagrad: some supported versions of torch refuse it on a
+    GPU."""
     return optimizer is not torch.optim.Adagrad and "fused" in inspect.signature(optimizer).parameters
 
 
 def build_scheduler(phase: Phase, name: str, optimizer: torch.optim.Optimizer) -> Any:
-    """The phase's learning-rate scheduler; None for a constant rate."""
+    """The phase's learning-rate scheduler; None for a constant learning rate."""
     return instantiate(phase.scheduler, f"phases.{name}.scheduler", optimizer) if phase.scheduler else None
 
 
 def frozen_modules(model: nn.Module, phase: Phase, name: str) -> list[nn.Module]:
-    """The modules that the phase freezes. Raises `PreflightError` for a name the model does not have."""
+    """The modules that the phase freezes. Raises `PreflightError` for a name that is not in the model."""
     modules = dict(model.named_modules())
     for frozen in phase.freeze:
         if frozen not in modules:
             top = [child for child, _ in model.named_children()]
             raise PreflightError(Fault(what=f"the model has no module '{frozen}'", where=f"phases.{name}.freeze",
                                        given=inline(phase.freeze),
-                                       remedy=f"Its modules are {', '.join(top)} and theirs."))
+                                       remedy=f"Its modules are {', '.join(top)} and their submodules."))
     return [modules[frozen] for frozen in phase.freeze]
 
 
 def loader_workers(config: Config, *, threads: int, debug: bool) -> int:
-    """Loader processes for a rank with so many cores; none in debug, where a breakpoint must stop this process."""
+    """The number of loader workers of a rank with `threads` cores; 0 in debug, so that breakpoints in datasets work."""
     if debug:
         return 0
     return min(8, threads - 1) if config.data.workers is None else config.data.workers
 
 
 def computes_bf16(precision: Precision, device: torch.device) -> bool:
-    """Whether the forward pass runs in bfloat16: asked for, or auto and multiplied by the hardware itself."""
+    """Whether the forward pass runs in bfloat16: if configured, or with auto if the hardware multiplies it natively."""
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":

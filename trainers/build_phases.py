@@ -1,4 +1,4 @@
-"""Config -> the phases that the training loop runs."""
+"""Builds the phases of a run from the config."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def build_schedules(config: Config, n: int) -> list[Schedule]:
 
 def build_phases(config: Config, sets: Sets, *, model: nn.Module, task: Task, world: World, forward: Forward,
                  workers: int) -> list[TrainingPhase]:
-    """The phases of a run on this rank, with so many loader processes each."""
+    """The phases of a run on this rank, with `workers` loader workers each."""
     phases = [phase for phase in config.phases.values() if phase is not None]
     return [TrainingPhase(
         schedule=schedule, start_from=phase.start_from,
@@ -58,7 +58,7 @@ def build_phase_runner(config: Config, number: int, model: nn.Module, task: Task
 
 def build_batches(config: Config, sets: Sets, number: int, schedule: Schedule, first: int, *, world: World,
                   workers: int) -> Iterable[Batch]:
-    """This rank's batches of phase `number`, from its step `first` on. Raises `PreflightError`."""
+    """This rank's batches of phase `number`, starting at its step `first`. Raises `PreflightError`."""
     stream = build_stream(config, sets.train, number)
     fetch = BatchFetcher(sets.train, indices=stream.indices, transforms=sets.train_transforms, seed=config.seed,
                          phase=number, mixing=build_mixing(config), skip_unreadable=config.data.on_error == "skip")

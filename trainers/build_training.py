@@ -1,4 +1,4 @@
-"""Config -> a run on this rank. The loop and what surrounds it take values, and see no config."""
+"""Builds the training on this rank from the config. The loop and its parts take plain values instead of a config."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import nn
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.folder import Attempt
 from drumbeat.configs.schema import Config
-from drumbeat.trainers.account import Account, check_skipped
 from drumbeat.trainers.build import Sets, build_forward, build_task
 from drumbeat.trainers.build_phases import build_phases
 from drumbeat.trainers.checkpoints.manager import Checkpoint, Checkpoints
-from drumbeat.trainers.clock import Clock
 from drumbeat.trainers.loop import Training
+from drumbeat.trainers.sample_counts import SampleCounts, check_skipped
 from drumbeat.trainers.saving import Saver
 from drumbeat.trainers.stopping import StopCoordinator
+from drumbeat.trainers.time_spent import TimeSpent
 from drumbeat.trainers.tracking import NullTracker, Tracker
 from drumbeat.trainers.training_log import TrainingLog
 from drumbeat.trainers.validation import Evaluator
@@ -27,15 +27,15 @@ from drumbeat.trainers.world import World
 
 def build_training(config: Config, sets: Sets, world: World, model: nn.Module, *, attempt: Attempt,
                    checkpoints: Checkpoints, checkpoint: Checkpoint | None, progress: Progress,
-                   tracker: Tracker | NullTracker, clock: Clock, watchdog: Watchdog, workers: int) -> Training:
-    """The training that continues from `checkpoint`, or starts. Raises `PreflightError`."""
+                   tracker: Tracker | NullTracker, time_spent: TimeSpent, watchdog: Watchdog, workers: int) -> Training:
+    """The training, which resumes from `checkpoint` if there is one. Raises `PreflightError`."""
     task, forward = build_task(config, sets, world.device), build_forward(config, world.device)
     phases = build_phases(config, sets, model=model, task=task, world=world, forward=forward, workers=workers)
     coordinator = StopCoordinator(world, attempt, save_seconds=60 * config.checkpoints.every_minutes,
-                                  next_look=progress.step, looked=(progress.step, time.monotonic()))
+                                  next_check=progress.step, last_check=(progress.step, time.monotonic()))
     too_many_skipped = partial(check_skipped, n=len(sets.train), most=config.data.max_skipped)
-    saver = Saver(progress=progress, account=Account(attempt.number), world=world, model=model, clock=clock,
-                  checkpoints=checkpoints, coordinator=coordinator, tracker=tracker,
+    saver = Saver(progress=progress, counts=SampleCounts(attempt.number), world=world, model=model,
+                  time_spent=time_spent, checkpoints=checkpoints, coordinator=coordinator, tracker=tracker,
                   stops_at_nonfinite=config.on_nonfinite == "stop", check_skipped=too_many_skipped)
     log = TrainingLog(world=world, tracker=tracker, total_steps=sum(phase.schedule.steps for phase in phases),
                       smoothing_steps=config.tracking.loss_smoothing_steps, first_step_file=attempt.first_step,
@@ -53,6 +53,6 @@ def build_training(config: Config, sets: Sets, world: World, model: nn.Module, *
                           images=config.tracking.images, heartbeat=heartbeat)
     return Training(world=world, model=model, architecture=str(config.model.get("_target_")), phases=phases,
                     saver=saver, evaluator=evaluator, log=log, coordinator=coordinator, checkpoints=checkpoints,
-                    watchdog=watchdog, clock=clock, log_every_steps=config.tracking.every_steps,
+                    watchdog=watchdog, time_spent=time_spent, log_every_steps=config.tracking.every_steps,
                     save_every_steps=config.checkpoints.every_steps,
                     desync_check_steps=config.watchdog.desync_check_steps, checkpoint=checkpoint)

@@ -1,7 +1,7 @@
 """Records the operations without a deterministic implementation that a rank runs.
 
-Under `torch.use_deterministic_algorithms(True, warn_only=True)` torch warns through Python's warnings when such an
-operation runs. What a thread of the backward pass warns of is shown by the thread that called it, once the pass is over
+Under `torch.use_deterministic_algorithms(True, warn_only=True)` torch issues a Python warning when such an
+operation runs. Warnings of the threads of a backward pass are shown by the calling thread after the pass
 (torch/csrc/autograd/utils/warnings.h). The texts were read in torch 2.14.1 (ATen/Context.cpp, native/transformers/cuda/
 attention_backward.cu, _prims_common/__init__.py), which no longer has the one about CuBLAS that older versions have.
 """
@@ -20,13 +20,14 @@ from drumbeat.configs.run.records import Operation
 
 WARNING = ("(.+?) does not have a deterministic implementation|(.+?) defaults to a non-deterministic algorithm"
            "|.* because it uses (CuBLAS)")
-"""What torch says of such an operation, whose name is the one group that matches."""
+"""torch's warnings about such operations. The group that matches is the name."""
 
 
 @contextmanager
 def recorded_operations(run: RunDir, *, attempt: int, rank: int) -> Iterator[None]:
-    """Within it, each operation that torch warns of is recorded in the run's folder and printed once, instead of the
-    warning. All other warnings are shown as before. One that the disk does not take is recorded when it runs again."""
+    """Within the context, each operation that torch warns about is recorded in the run's folder and printed once,
+    instead of the warning. Other warnings are shown as usual. If the disk fails, the operation is recorded when it runs
+    again."""
     known: set[str] = set()
 
     def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None,

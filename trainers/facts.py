@@ -1,10 +1,10 @@
-"""What a model is sized by and only the data knows: `classes: from_data` in a config's model.
+"""Facts: arguments of the model that follow from the data, written `classes: from_data` in the config.
 
     model: {_target_: drumbeat.models.LSTM, vocab_size: from_data, classes: from_data, padding_idx: from_data}
 
-An argument that says `from_data` gets the training set's fact of the same name: `classes`, from its names of classes,
-labels or values, and whatever else its attribute `facts` holds. A checkpoint keeps the facts, so that the model can be
-built again without the data.
+An argument `from_data` gets the training set's fact of the same name: `classes`, the number of its classes, labels or
+values, or an item of its attribute `facts`. A checkpoint contains the facts, so the model can be built again without
+the data.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from drumbeat.data.loader import Samples
 
 
 def facts_of(samples: Samples) -> dict[str, Any]:
-    """What a training set tells about itself, by name."""
+    """The facts of a training set by name."""
     names = next((names for name in ("classes", "value_names") if (names := getattr(samples, name, []))), [])
     return {**({"classes": len(names)} if names else {}), **getattr(samples, "facts", {})}
 
 
 def with_facts(config: Config, facts: Mapping[str, Any]) -> Config:
-    """The config with the model's arguments that say `from_data` filled in. Raises `PreflightError` for a fact that is
-    not among them."""
+    """The config with all arguments `from_data` of the model replaced by facts. Raises `PreflightError` for a fact that
+    is missing."""
     faults: list[Fault] = []
 
     def filled(node: Any, key: str, name: str) -> Any:
@@ -39,10 +39,10 @@ def with_facts(config: Config, facts: Mapping[str, Any]) -> Config:
             return node
         if name not in facts:
             kind = innermost(config.data.train).get("_target_", "none")
-            faults.append(Fault(what=f"the training set does not tell its '{name}'", where=key,
-                                given=f"{name}: {node}, and the set is a {kind}",
-                                remedy=f"{nearest(name, facts)} Or write the number itself." if facts else
-                                "Write the number itself."))
+            faults.append(Fault(what=f"the training set has no fact '{name}'", where=key,
+                                given=f"{name}: {node}, and the dataset is {kind}",
+                                remedy=f"{nearest(name, facts)} Or write the value itself." if facts else
+                                "Write the value itself."))
         return facts.get(name)
 
     model = filled(config.model, "model", "model")

@@ -1,18 +1,18 @@
-"""Imports once what all ranks need, and forks torchrun's agents from itself, one for each attempt on this node.
+"""The fork server: imports torch once, and forks torchrun's agents from itself, one for each attempt on this node.
 
     python -m drumbeat.trainers.forkserver RUN < one JSON order a line, each answered by the agent's exit code
 
-To import torch, torchvision and what training with them brings along takes some seconds of a core, and on a shared file
-system far longer. Here one process does it for the agent, all ranks of the node and all attempts, so that a run whose
-rank was killed trains again in a moment; and the memory of what was imported is shared. The agent is torchrun itself,
-but it forks its ranks instead of starting Python anew for each.
+Importing torch, torchvision and their dependencies takes some seconds of CPU time, and far longer on a shared file
+system. One process does it for the agent, all ranks of the node and all attempts, so a restarted run trains again
+quickly, and the memory of the imported modules is shared. The agent is torchrun, but it forks its ranks instead of
+starting a new Python for each.
 
     launcher ─── fork server ─── agent ─── ranks ─── loader workers, writer
 
-Forking is safe here because the server only imports: it starts no thread and asks CUDA nothing, and neither does the
-agent. The agent has threads of torchrun's when it forks the ranks (its store's, and one that keeps the rendezvous
-alive); a rank uses nothing of theirs, and reaches the store through a socket. The server imports nothing of a user's,
-so that whatever a user's module does when it is imported happens in each rank.
+Forking is safe because the server only imports modules: it starts no threads and does not initialize CUDA, and neither
+does the agent. When the agent forks the ranks, it has threads of torchrun (for its store and for the rendezvous); a
+rank uses none of their state, and reaches the store through a socket. The server does not import modules of the user,
+so their side effects happen in each rank.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from drumbeat.data.fork import WARNING
 from drumbeat.trainers.target import locate
 
 OURS = {"drumbeat", "torch", "torchvision"}
-"""Packages whose modules may be imported ahead."""
+"""Packages whose modules the server may import."""
 ALWAYS = ("torch.distributed.run", "torch._dynamo", "torch.utils.tensorboard", "drumbeat.trainers.worker")
-"""torch.optim and torchvision bring torch._dynamo along."""
+"""torch.optim and torchvision import torch._dynamo."""
 
 
 def main(run_dir: str) -> None:
-    """Carries out orders until there are no more."""
+    """Carries out orders until the input ends."""
     call_process("forkserver")
     import_ahead(RunDir(Path(run_dir)))
     gc.collect()
@@ -54,7 +54,7 @@ def main(run_dir: str) -> None:
 
 
 def import_ahead(run: RunDir) -> None:
-    """Imports what the ranks will. A target that cannot be imported is a rank's to report."""
+    """Imports the modules that the ranks need. Errors are ignored here: the ranks report them."""
     for name in ALWAYS:
         importlib.import_module(name)
     with suppress(UserError, OSError):
@@ -65,7 +65,7 @@ def import_ahead(run: RunDir) -> None:
 
 
 def targets(node: Any) -> Iterator[str]:
-    """All addresses in a config."""
+    """All `_target_` addresses in a config."""
     if isinstance(node, dict):
         if node.get("_target_"):
             yield str(node["_target_"])
@@ -76,8 +76,8 @@ def targets(node: Any) -> Iterator[str]:
 
 
 def carry_out(order: dict[str, Any]) -> int:
-    """Forks an agent and waits for its end; its exit code, negative for a signal. An order holds torchrun's words, the
-    variables to set, and the log to write to."""
+    """Forks an agent and waits for it. Returns its exit code, negative for a signal. An order contains torchrun's
+    arguments, environment variables, and the log to write to."""
     server = os.getpid()
     if child := os.fork():
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -103,12 +103,12 @@ def carry_out(order: dict[str, Any]) -> int:
 
 
 def agent(words: list[str]) -> None:
-    """torchrun on these words, as `torch.distributed.run.run` starts it, but with its ranks forked from this process.
+    """Runs torchrun with these arguments, as `torch.distributed.run.run` does, but with ranks forked from this process.
 
-    A process that has asked CUDA anything cannot be forked into one that uses CUDA, and `LaunchConfig` asks for the
-    number of devices unless it is given `numa_options` (read in torch 2.9, 2.13 and 2.14). So it is given some, which
-    are taken out again before they have an effect. Should anything else have asked, the ranks start as new processes,
-    which is torchrun's own way: that costs the seconds of importing torch, and never the run.
+    A process that has initialized CUDA cannot fork processes that use CUDA, and `LaunchConfig` asks for the number of
+    devices unless it has `numa_options` (read in torch 2.9, 2.13 and 2.14). So it gets some, which are removed again
+    before they have an effect. If anything else has initialized CUDA, the ranks start as new processes, as torchrun
+    does by default, which only costs the time to import torch.
     """
     from torch.distributed.elastic.multiprocessing.errors import record
     from torch.distributed.launcher.api import elastic_launch
@@ -134,7 +134,7 @@ def agent(words: list[str]) -> None:
 
 
 def forks_may_use_cuda() -> bool:
-    """Whether a process forked from this one may use CUDA: a child that is thrown away looks at itself."""
+    """Whether a process forked from this one may use CUDA: a temporary child checks itself."""
     import torch
 
     if child := os.fork():

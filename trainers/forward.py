@@ -1,4 +1,4 @@
-"""From a batch's inputs to what enters the model, the same in training, evaluation and inference."""
+"""Prepares the inputs of a batch for the model, in the same way in training, evaluation and inference."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from drumbeat.data.device import to_device
 
 
 class Forward:
-    """Moves a batch's inputs to the device, transforms them as a batch, and sets the precision of the model's pass.
+    """Moves a batch's inputs to the device, transforms them as a batch, and sets the precision of the forward pass.
 
-    `channels_last` is the memory format of image batches, and `bf16` whether the pass runs in bfloat16 under autocast.
+    `channels_last` is the memory format of image batches, and `bf16` whether the forward pass runs in bfloat16 under
+    autocast.
     """
 
     def __init__(self, *, device: torch.device, transforms: nn.Module, channels_last: bool, bf16: bool) -> None:
@@ -33,5 +34,5 @@ class Forward:
         return moved
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The context in which the model computes."""
+        """The context of the forward pass."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()

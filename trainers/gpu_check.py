@@ -1,4 +1,4 @@
-"""Whether torch can use this machine's GPUs: what can be found out about them, and what is wrong with that in words."""
+"""Checks whether torch can use this machine's GPUs, and explains what is wrong if it cannot."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ REMEDIES = (
     ("unknown error", "Reload a module of the driver (modprobe -r nvidia_uvm; modprobe nvidia_uvm), or restart the "
                       "machine"),
 )
-"""What to do, by what the error of CUDA's start says; the numbers are those of cudaError_t. The texts are those of
-torch 2.14, c10/cuda/CUDAFunctions.cpp."""
+"""What to do about errors of CUDA's initialization, by parts of their texts (torch 2.14, c10/cuda/CUDAFunctions.cpp);
+the numbers are those of cudaError_t."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,32 +45,33 @@ class Device:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What torch says about itself and the GPUs."""
+    """What torch reports about itself and the GPUs."""
 
     torch: str
     """Its version."""
     cuda: str | None
-    """The CUDA version that it is built for; None for a build without CUDA."""
+    """The CUDA version that torch is built for; None for a build without CUDA."""
     architectures: tuple[str, ...] = ()
-    """What its kernels are compiled for: machine code (sm_90), and PTX for the driver to compile (compute_90)."""
+    """The architectures of its kernels: machine code (sm_90), and PTX that the driver compiles (compute_90)."""
     error: str = ""
-    """Why CUDA does not start."""
+    """Why CUDA cannot be initialized."""
     devices: tuple[Device, ...] = ()
-    closed: tuple[str, ...] = ()
+    inaccessible: tuple[str, ...] = ()
     """The driver's device files that this process cannot open, each with the reason."""
 
 
-def look() -> Found:
-    """Asks torch in a forked process, because a process in which CUDA has started cannot fork others that use it, and
-    because a broken driver may kill who asks it."""
+def find_gpus() -> Found:
+    """Asks torch in a forked process, because a process that has initialized CUDA cannot fork others that use it, and
+    because a broken driver may kill the process."""
     try:
         with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
-            return pool.submit(_look).result()
+            return pool.submit(_find_gpus).result()
     except BrokenProcessPool:
-        return Found(torch=torch.__version__, cuda=torch.version.cuda, error="the process that started it was killed")
+        error = "the process that initialized it was killed"
+        return Found(torch=torch.__version__, cuda=torch.version.cuda, error=error)
 
 
-def _look() -> Found:
+def _find_gpus() -> Found:
     error, devices = "", []
     try:
         torch.cuda.init()
@@ -80,47 +81,47 @@ def _look() -> Found:
     except Exception as reason:  # RuntimeError, AssertionError, or one of torch's own
         error = str(reason)
     return Found(torch=torch.__version__, cuda=torch.version.cuda, architectures=tuple(torch.cuda.get_arch_list()),
-                 error=error, devices=tuple(devices), closed=closed_files())
+                 error=error, devices=tuple(devices), inaccessible=inaccessible_files())
 
 
-def closed_files(dev: Path = Path("/dev")) -> tuple[str, ...]:
-    """The device files of NVIDIA's driver that cannot be opened: because of their permissions, or because the cgroup of
-    a container or a job does not let it."""
-    closed = []
+def inaccessible_files(dev: Path = Path("/dev")) -> tuple[str, ...]:
+    """The device files of NVIDIA's driver that cannot be opened because of their permissions, or because of the cgroup
+    of a container or a job."""
+    inaccessible = []
     for file in sorted([*dev.glob("nvidia[0-9]*"), *dev.glob("nvidiactl"), *dev.glob("nvidia-uvm")]):
         try:
             os.close(os.open(file, os.O_RDWR))
         except OSError as error:
-            closed.append(f"{file}: {error.strerror}")
-    return tuple(closed)
+            inaccessible.append(f"{file}: {error.strerror}")
+    return tuple(inaccessible)
 
 
 def gpu_faults(found: Found, names: Sequence[str]) -> list[Fault]:
-    """What keeps torch from using the GPUs of these names, those in CUDA_VISIBLE_DEVICES."""
+    """Why torch cannot use the GPUs with these names, which are those in CUDA_VISIBLE_DEVICES."""
     names = names[:1] if names[0].startswith("MIG-") else names  # a process sees one MIG instance
     if found.cuda is None:
-        return [Fault(what=f"torch {found.torch} is built without CUDA", where="launch.gpus", given=_asked(names),
+        return [Fault(what=f"torch {found.torch} is built without CUDA", where="launch.gpus", given=_visible(names),
                       remedy=f"Install a build for CUDA ({BUILDS}), {ON_CPU}")]
     if found.error:
         return [_start_fault(found)]
     faults = [] if len(found.devices) >= len(names) else [_fewer_fault(found, names)]
-    lacking: dict[Device, list[str]] = {}
+    unsupported: dict[Device, list[str]] = {}
     for name, device in zip(names, found.devices, strict=False):
         if not runs_on(found.architectures, device.capability):
-            lacking.setdefault(device, []).append(name)
-    good = [name for name in names if not any(name in bad for bad in lacking.values())]
-    return faults + [_code_fault(found, device, bad, good) for device, bad in lacking.items()]
+            unsupported.setdefault(device, []).append(name)
+    good = [name for name in names if not any(name in bad for bad in unsupported.values())]
+    return faults + [_code_fault(found, device, bad, good) for device, bad in unsupported.items()]
 
 
 def check_visible(local_rank: int) -> None:
-    """Raises `PreflightError` in a rank for which there is no GPU: SLURM may have given the job's node fewer, or MIG
-    instances, of which CUDA shows one."""
+    """Raises `PreflightError` in a rank without a GPU: SLURM may have allocated fewer, or MIG instances, of which CUDA
+    shows one."""
     if local_rank >= (count := torch.cuda.device_count()):
         given = os.environ.get("CUDA_VISIBLE_DEVICES", "is not set")
         raise PreflightError(Fault(what=f"CUDA shows {count} GPU{'s' * (count != 1)} on this node, too few for local "
                                       f"rank {local_rank}", where="launch.gpus", given=f"CUDA_VISIBLE_DEVICES {given}",
-                                 remedy="Ask for fewer ranks on each node: --gpus N. CUDA shows a process no more than "
-                                        "one MIG instance."))
+                                 remedy="Use fewer ranks on each node: --gpus N. CUDA shows at most one MIG instance "
+                                        "to a process."))
 
 
 def runs_on(architectures: Sequence[str], capability: tuple[int, int]) -> bool:
@@ -140,41 +141,43 @@ def runs_on(architectures: Sequence[str], capability: tuple[int, int]) -> bool:
     return False
 
 
-def _asked(names: Sequence[str]) -> str:
+def _visible(names: Sequence[str]) -> str:
     return f"CUDA_VISIBLE_DEVICES={','.join(names)}"
 
 
 def _start_fault(found: Found) -> Fault:
     numbered = re.search(r"Error \d+: .*", found.error)
-    said = numbered[0] if numbered else re.split(r"\. |\n", found.error)[0]
-    remedy = next((remedy for words, remedy in REMEDIES if words in found.error), "")
-    if found.closed:
-        remedy = "Have this process allowed to open these files; a container needs --gpus, or --device for each"
-    return Fault(what=f"CUDA does not start: {said}", where="launch.gpus", given="\n".join(found.closed),
-                 remedy=f"{remedy or 'See what nvidia-smi and dmesg say'}; {ON_CPU}")
+    message = numbered[0] if numbered else re.split(r"\. |\n", found.error)[0]
+    remedy = next((remedy for part, remedy in REMEDIES if part in found.error), "")
+    if found.inaccessible:
+        remedy = "Allow this process to open these files; a container needs --gpus, or --device for each file"
+    return Fault(what=f"CUDA cannot be initialized: {message}", where="launch.gpus",
+                 given="\n".join(found.inaccessible),
+                 remedy=f"{remedy or 'See the output of nvidia-smi and dmesg'}; {ON_CPU}")
 
 
 def _fewer_fault(found: Found, names: Sequence[str]) -> Fault:
     count = len(found.devices)
-    remedy = "Compare with nvidia-smi -L, and name the GPUs that work, as in CUDA_VISIBLE_DEVICES=0,1"
-    if found.closed:
-        remedy = "Have this process allowed to open these files, or name other GPUs, as in CUDA_VISIBLE_DEVICES=0,1"
+    remedy = "Compare with nvidia-smi -L, and choose the GPUs that work: CUDA_VISIBLE_DEVICES=0,1"
+    if found.inaccessible:
+        remedy = "Allow this process to open these files, or choose other GPUs: CUDA_VISIBLE_DEVICES=0,1"
     elif any("MIG" in device.name for device in found.devices):
-        remedy = ("CUDA shows a process one MIG instance, and no other GPU beside it: use --gpus 1, or name whole "
-                  "GPUs, as in CUDA_VISIBLE_DEVICES=0,1")
+        remedy = ("CUDA shows a process one MIG instance and no other GPU: use --gpus 1, or choose whole GPUs: "
+                  "CUDA_VISIBLE_DEVICES=0,1")
     return Fault(what=f"CUDA shows {count} of {len(names)} GPUs", where="launch.gpus",
-                 given="\n".join([_asked(names), *found.closed]), remedy=f"{remedy}; {ON_CPU}")
+                 given="\n".join([_visible(names), *found.inaccessible]), remedy=f"{remedy}; {ON_CPU}")
 
 
 def _code_fault(found: Found, device: Device, bad: Sequence[str], good: Sequence[str]) -> Fault:
-    """For GPUs of one kind that this build of torch has no kernels for."""
+    """A fault for GPUs of one kind for which this build of torch has no kernels."""
     capability = ".".join(map(str, device.capability))
     older = device.capability < min(map(_version, found.architectures), default=(0, 0))
     other = "one for an earlier CUDA version" if older else "a newer version"
     leave = f"Leave {'it' if len(bad) == 1 else 'them'} out: CUDA_VISIBLE_DEVICES={','.join(good)}\n" if good else ""
-    return Fault(what=f"torch {found.torch} has no code for GPU {', '.join(bad)}: {device.name}, compute capability "
-                      f"{capability}", where="launch.gpus", given=f"it has code for {', '.join(found.architectures)}",
-                 remedy=f"{leave}Install a torch with code for it, perhaps {other} ({BUILDS}), {ON_CPU}")
+    return Fault(what=f"torch {found.torch} has no kernels for GPU {', '.join(bad)}: {device.name}, compute capability "
+                      f"{capability}", where="launch.gpus",
+                 given=f"it has kernels for {', '.join(found.architectures)}",
+                 remedy=f"{leave}Install a torch with kernels for it, perhaps {other} ({BUILDS}), {ON_CPU}")
 
 
 def _version(architecture: str) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from drumbeat.data.loader import Batch
 from drumbeat.trainers.world import World
 
 SHOWN = 8
-"""Positions of a batch that an error names."""
+"""The largest number of positions that an error names."""
 
 
 class NotFiniteError(Exception):
@@ -30,8 +30,9 @@ class DivergedError(Exception):
 class Buffers:
     """A copy of the buffers that a forward pass may change: those of all modules that are not frozen.
 
-    Buffers are read as integers, because with floats a NaN times 0 is NaN. They are grouped by type and device, because
-    foreach kernels are fast for one of each at a time (aten/src/ATen/native/ForeachUtils.h, read in torch 2.14).
+    Buffers are copied as integers, because a float NaN times 0 is NaN. They are grouped by type and device, because
+    foreach kernels are fast for tensors of one type on one device (aten/src/ATen/native/ForeachUtils.h, read in torch
+    2.14).
     """
 
     def __init__(self, model: nn.Module, frozen: Iterable[nn.Module] = ()) -> None:
@@ -39,7 +40,7 @@ class Buffers:
         self.places = [(module._buffers, name) for module in model.modules() if module not in still
                        for name, value in module._buffers.items() if value is not None]
         self.live: list[Tensor | None] = []
-        """The buffers at the last `keep`."""
+        """The buffers at the last `keep`, by place."""
         self.groups: list[tuple[list[Tensor], list[Tensor]]] = []
         """The same as integers, by type: each group and its copy."""
 
@@ -57,24 +58,25 @@ class Buffers:
             torch._foreach_copy_(kept, group)
 
     @torch.no_grad()
-    def restore(self, wanted: Tensor | None = None) -> None:
-        """Puts the copies back. With `wanted`, a bool scalar on the device, the device does so only if it is true; the
-        host does not wait for its value. Modules may also have replaced a buffer by a new tensor of the same shape."""
+    def restore(self, condition: Tensor | None = None) -> None:
+        """Restores the buffers from the copies. With `condition`, a bool scalar on the device, the device restores them
+        only if it is true, and the host does not wait for its value. Modules may also have replaced a buffer by a new
+        tensor of the same shape."""
         for group, kept in self.groups:
-            if wanted is not None:
+            if condition is not None:
                 kept = list(torch._foreach_sub(kept, group))
-                torch._foreach_mul_(kept, wanted.to(kept[0]))
+                torch._foreach_mul_(kept, condition.to(kept[0]))
                 torch._foreach_add_(kept, group)
             torch._foreach_copy_(group, kept)
         for (buffers, name), before in zip(self.places, self.live, strict=True):
-            if (now := buffers[name]) is not before and wanted is None:
+            if (now := buffers[name]) is not before and condition is None:
                 buffers[name] = before
             elif now is not before and before is not None and now is not None and now.shape == before.shape:
-                buffers[name] = torch.where(cast(Tensor, wanted), before, now)
+                buffers[name] = torch.where(cast(Tensor, condition), before, now)
 
 
 class FiniteCheck:
-    """Whether the gradient of a step is finite. The host can read it later, while the device computes the next step."""
+    """Whether the gradient of a step is finite. The host can read it while the device computes the next step."""
 
     def __init__(self, finite: Tensor, states: int) -> None:
         self.finite = finite
@@ -82,10 +84,10 @@ class FiniteCheck:
         self.on_host = finite.to("cpu", non_blocking=True)  # torch pins the memory of such a copy from a GPU
         self.copied = torch.cuda.current_stream(finite.device).record_event() if finite.is_cuda else None
         self.states = states
-        """How many parameters the optimizer had a state for before the step."""
+        """The number of parameters with optimizer state before the step."""
 
     def passed(self) -> bool:
-        """Waits until the device has computed the gradient, but not for what it has been given to do since."""
+        """Waits until the device has computed the gradient, but not for later work of the device."""
         if self.copied is not None:
             self.copied.synchronize()
         return bool(self.on_host)
@@ -93,7 +95,7 @@ class FiniteCheck:
 
 SKIP = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad)
 """Optimizers whose fused kernels change nothing if `found_inf` is 1 (torch/amp/grad_scaler.py and torch/optim, read in
-torch 2.14). Classes derived from them are left out, because their step may do more."""
+torch 2.14). Subclasses are not included, because their step may do more."""
 
 
 def can_skip(optimizer: torch.optim.Optimizer) -> bool:
@@ -106,7 +108,7 @@ INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: t
 
 
 def as_integers(tensor: Tensor) -> Tensor:
-    """[n]: the memory of a tensor, from its first item to its last, as integers. It is shared, not copied."""
+    """[n]: the memory of a tensor, from its first to its last item, as integers. The memory is shared."""
     span = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return tensor.detach().as_strided((span if tensor.numel() else 0,), (1,)).view(INTEGERS[tensor.element_size()])
 
@@ -126,13 +128,13 @@ def not_finite(step: int, loss: Tensor, batch: Batch, world: World) -> NotFinite
 
 
 def weights_digest(model: nn.Module) -> Tensor:
-    """int64 scalar: the sum of all parameters' bits, read as integers. A pass over the weights and nothing else."""
+    """int64 scalar: the sum of all parameters, read as integers."""
     sums = [value.detach().view(INTEGERS[value.element_size()]).sum(dtype=torch.int64) for value in model.parameters()]
     return torch.stack(sums).sum()
 
 
 def compare_ranks(model: nn.Module, world: World, step: int) -> None:
-    """Raises `DivergedError`, on all ranks, where the ranks' weights are not the same to the bit."""
+    """Raises `DivergedError`, on all ranks, if the weights of the ranks are not the same to the bit."""
     if world.size == 1:
         return
     digests = [int(digest) for digest in world.all_gather(weights_digest(model))]

@@ -1,7 +1,7 @@
 """The training loop, written out: load, stop?, step, log, evaluate, save.
 
-Progress is a (phase, step) pair. Everything else, the order of samples, their augmentation, dropout and the schedule,
-follows from it, so that a resumed run only has to start reading at another step.
+Progress is a (phase, step) pair. The order of samples, their augmentation, dropout and the schedule follow from it, so
+a resumed run only has to start reading at another step.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from drumbeat.data.loader import Batch
 from drumbeat.data.order import Schedule
 from drumbeat.trainers.checkpoints.manager import Checkpoint, Checkpoints
 from drumbeat.trainers.checkpoints.state import load_weights, weights_sha256
-from drumbeat.trainers.clock import Clock
 from drumbeat.trainers.guards import compare_ranks
 from drumbeat.trainers.phase_runner import PhaseRunner
 from drumbeat.trainers.saving import Saver
 from drumbeat.trainers.stopping import StopCoordinator
+from drumbeat.trainers.time_spent import TimeSpent
 from drumbeat.trainers.training_log import TrainingLog
 from drumbeat.trainers.validation import Evaluator
 from drumbeat.trainers.watchdog import Watchdog
@@ -36,13 +36,13 @@ End = Literal["finished", "stopped"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPhase:
-    """One phase as the loop runs it. Its objects are made when it starts."""
+    """One phase of the loop. Its objects are built when the phase starts."""
 
     schedule: Schedule
     start_from: Literal["last", "best"]
     make_runner: Callable[[], PhaseRunner]
     make_batches: Callable[[int], Iterable[Batch]]
-    """This rank's batches, on the host, from so many steps of the phase on."""
+    """Takes the number of a step in the phase. Returns this rank's batches from that step on, on the host."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class Training:
     coordinator: StopCoordinator
     checkpoints: Checkpoints
     watchdog: Watchdog
-    clock: Clock
+    time_spent: TimeSpent
     log_every_steps: int
     save_every_steps: int | None
     desync_check_steps: int
@@ -69,11 +69,11 @@ class Training:
 
     @property
     def progress(self) -> Progress:
-        """How far the run has come."""
+        """The progress of the run."""
         return self.saver.progress
 
     def run(self) -> End:
-        """All phases that are left. Ends early, with everything saved, where a stop is requested."""
+        """Trains all remaining phases. Returns early, after a save, if a stop is requested."""
         if self.checkpoint is not None:
             load_weights(self.model, self.checkpoint.model(), self.checkpoint.path, self.architecture)
         for number, phase in enumerate(self.phases):
@@ -81,16 +81,16 @@ class Training:
             if number < self.progress.phase or (begun and self.progress.phase_step == phase.schedule.steps):
                 continue
             if not begun:
-                self._enter(number)
+                self._start_phase(number)
             if self._train(phase, self.checkpoint if begun else None) == "stopped":
                 return "stopped"
         return "finished"
 
     def _train(self, phase: TrainingPhase, resumed: Checkpoint | None) -> End:
         runner, saver, schedule = phase.make_runner(), self.saver, phase.schedule
-        self.log.start_phase(runner.name, schedule, self.clock.seconds)
+        self.log.start_phase(runner.name, schedule, self.time_spent.seconds)
         for batch, waited in self._load(phase, runner, resumed):
-            self.clock.spent("waiting")
+            self.time_spent.add("waiting")
             self.watchdog.pet(self.progress.step)
             request = self.coordinator.before(self.progress.step)
             if request.save or request.stop:
@@ -101,7 +101,7 @@ class Training:
             self.checkpoints.check()
             phase_step = self.progress.phase_step
             loss = runner.backward(batch, phase_step)
-            saver.settle(runner)  # the step before, now that the device has this one to compute
+            saver.settle(runner)  # the previous step, now that the device has this one to compute
             saver.take(runner, batch, loss)
             step = self.progress.step
             self.log.step(self.progress, loss, samples=schedule.batch_size, waited=waited)
@@ -111,8 +111,8 @@ class Training:
                 compare_ranks(self.model, self.world, step)
             if step % self.log_every_steps == 0:
                 saver.settle(runner)
-                self.log.point(self.progress, schedule, lr=runner.lr, replaced=saver.account.replaced)
-            self.clock.spent("training")
+                self.log.point(self.progress, schedule, lr=runner.lr, replaced=saver.counts.replaced)
+            self.time_spent.add("training")
 
             if schedule.is_epoch_boundary(phase_step):
                 runner.end_epoch(self._validate(runner))
@@ -122,9 +122,9 @@ class Training:
                 saver.save(runner)
         return "finished"
 
-    def _enter(self, number: int) -> None:
-        """Starts a phase: from the best weights if it asks for them; else from the last ones, which the model has, and
-        rank 0's buffers."""
+    def _start_phase(self, number: int) -> None:
+        """Starts a phase from the best weights if it says so; otherwise from the model's weights and rank 0's
+        buffers."""
         self.world.broadcast_each(self.model.buffers())
         self.saver.progress = replace(self.progress, phase=number, phase_step=0)
         if self.phases[number].start_from == "best" and self.progress.best:
@@ -132,15 +132,15 @@ class Training:
 
     def _load(self, phase: TrainingPhase, runner: PhaseRunner, resumed: Checkpoint | None
               ) -> Iterator[tuple[Batch, float]]:
-        """This rank's batches from where the phase stands, each with the seconds it was waited for. The first one also
-        serves the discarded pass that `PhaseRunner.start` needs."""
+        """This rank's remaining batches of the phase, each with the seconds that the rank waited for it. The first one
+        is also used for the discarded pass of `PhaseRunner.start`."""
         source = on_device(phase.make_batches(self.progress.phase_step), self.world.device)
         first = next(source)
         tensors = runner.start(first, resumed)
         if self.world.is_main:
             self.checkpoints.lay_out(self.model.state_dict(), tensors)
         self.log.inputs(self.progress, runner.name, first)
-        self.clock.spent("starting")
+        self.time_spent.add("starting")
         self.log.meter.restart()
         began = time.perf_counter()
         for batch in chain([first], source):
@@ -148,27 +148,27 @@ class Training:
             began = time.perf_counter()
 
     def _validate(self, runner: PhaseRunner) -> float | None:
-        """Evaluates the validation set at an epoch boundary. Returns the metric that picks the best weights."""
+        """Evaluates the validation set at an epoch boundary. Returns the monitored metric."""
         self.saver.settle(runner)
         self.saver.progress, monitored = self.evaluator.validate(self.progress, runner.name, self.log.pop_mean_loss())
         runner.train_mode()
-        self.coordinator.look_again(self.progress.step)
-        self.clock.spent("evaluating")
+        self.coordinator.check_before(self.progress.step)
+        self.time_spent.add("evaluating")
         return monitored
 
     def _load_best(self) -> None:
-        """Puts the best weights of the run into the model, on all ranks."""
+        """Loads the best weights of the run into the model, on all ranks."""
         if self.world.is_main and self.progress.best:
             self.model.load_state_dict(self.checkpoints.weights(self.progress.best["step"]))
         self.world.broadcast_each(self.model.state_dict().values())
 
     def finish(self) -> Result:
-        """The result of the run. The test set is evaluated with the best weights."""
+        """Evaluates the test set with the best weights. Returns the result of the run."""
         digest = weights_sha256(self.model.state_dict())
         if self.evaluator.sets.test is not None:
             self._load_best()
         test = self.evaluator.test()
-        self.clock.spent("evaluating")
+        self.time_spent.add("evaluating")
         return Result(steps=self.progress.step, samples_seen=self.progress.samples,
                       overshoot=sum(phase.schedule.overshoot for phase in self.phases),
                       samples_skipped=self.progress.skipped, last=self.progress.last, best=self.progress.best,

@@ -1,8 +1,8 @@
-"""The cores near a GPU: those of the NUMA node to whose PCI bus it is attached. A rank that runs on them reaches its
-GPU, and the memory it is fed from, without crossing to another node.
+"""Binds a rank to the cores near its GPU: those of the NUMA node to whose PCI bus the GPU is attached. Copies between
+the GPU and the rank's memory then do not cross NUMA nodes.
 
-torch has `torch.numa.binding` (2.9 to 2.14) for torchrun's --numa-binding. It is not used here: it needs the program
-numactl even where it does not call it, ends a rank whose binding fails, and may leave a rank fewer cores than threads.
+torch has `torch.numa.binding` (2.9 to 2.14) for torchrun's --numa-binding. It is not used here: it requires the program
+numactl even if it does not call it, ends a rank whose binding fails, and may leave a rank fewer cores than threads.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ DEVICES = Path("/sys/bus/pci/devices")
 
 
 def bind_near(device: torch.device, *, threads: int) -> None:
-    """Moves this process, with the threads that it has and all that it starts from now on, to the cores near its GPU.
-    `threads` is how many each rank of this node has; see `near` for where that leaves all cores."""
+    """Binds this process, its threads and its future child processes to the cores near its GPU. `threads` is the number
+    of threads of each rank; `near` says when all cores are used instead."""
     allowed = os.sched_getaffinity(0)
     addresses = [pci_address(index) for index in range(torch.cuda.device_count())]
     cores = near(addresses, device.index, allowed, threads=threads)
@@ -31,16 +31,16 @@ def bind_near(device: torch.device, *, threads: int) -> None:
 
 def near(addresses: Sequence[str], own: int, allowed: Set[int], *, threads: int,
          devices: Path = DEVICES) -> Set[int]:
-    """Those of the allowed cores that are near the GPU number `own` of those at these PCI addresses; all that are
-    allowed where none is near, where the machine does not tell, or where the near ones are too few to give as many
-    threads to each rank whose GPU has some of them near."""
+    """The allowed cores near GPU number `own` of the GPUs at these PCI addresses. All allowed cores if none is near, if
+    the machine does not tell, or if there are too few for the threads of all ranks whose GPUs are near the same
+    cores."""
     local = [cores_in(devices / address / "local_cpulist") & allowed for address in addresses]
     sharing = sum(not local[own].isdisjoint(other) for other in local)
     return local[own] if len(local[own]) >= max(1, sharing) * threads else allowed
 
 
 def cores_in(file: Path) -> set[int]:
-    """The cores of a list such as 0-15,32-47; none where the file is absent."""
+    """The cores in a list such as 0-15,32-47; none if the file does not exist."""
     try:
         ends = [part.partition("-") for part in file.read_text().strip().split(",") if part]
     except OSError:
@@ -49,7 +49,7 @@ def cores_in(file: Path) -> set[int]:
 
 
 def pci_address(index: int) -> str:
-    """Of a GPU, as /sys names it: 0000:3b:00.0."""
+    """The PCI address of a GPU, as /sys writes it: 0000:3b:00.0."""
     found: Any = torch.cuda.get_device_properties(index)
     return f"{found.pci_domain_id:04x}:{found.pci_bus_id:02x}:{found.pci_device_id:02x}.0"
 
@@ -57,5 +57,5 @@ def pci_address(index: int) -> str:
 def bind(cores: Set[int]) -> None:
     """Binds all threads of this process to these cores."""
     for thread in Path("/proc/self/task").iterdir():
-        with suppress(OSError):  # it has ended
+        with suppress(OSError):  # the thread has ended
             os.sched_setaffinity(int(thread.name), cores)

@@ -1,7 +1,7 @@
-"""One phase at work: the model wrapped for it, its optimizer and schedule, and one training step.
+"""One phase of training: the model wrapped for it, its optimizer and scheduler, and one training step.
 
-Every phase builds its own. Unfreezing under a standing DistributedDataParallel raises no error and lets the ranks drift
-apart in silence.
+Every phase wraps the model again: unfreezing parameters inside an existing DistributedDataParallel raises no error, and
+the weights of the ranks then diverge silently.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.world import World
 
 TINY = 1e-30
-"""In place of a sum of weights that is 0: a batch of samples that count for nothing has no gradient, instead of NaN."""
+"""Replaces a sum of weights that is 0, so that a batch in which no sample counts has a zero gradient and not NaN."""
 
 
 class PhaseRunner:
-    """A phase's model, optimizer and schedule on this rank."""
+    """The model, optimizer and scheduler of a phase on this rank."""
 
     def __init__(self, *, name: str, number: int, seed: int, model: nn.Module, frozen: Sequence[nn.Module], task: Task,
                  world: World, forward: Forward, batch_size: int,
@@ -50,10 +50,10 @@ class PhaseRunner:
                  make_scheduler: Callable[[torch.optim.Optimizer], Any] = lambda optimizer: None,
                  scheduler_every: Literal["step", "epoch"] = "step", clip_norm: float | None = None,
                  micro_batch_size: int | None = None, mixes: bool = False, checks_finite: bool = True) -> None:
-        """`frozen` are modules of the model that stay as they are. `batch_size` counts the samples of a step over all
-        ranks, and `micro_batch_size` the most that this rank computes at once. `make_optimizer` is called with the
-        parameters that are trained, `make_scheduler` with the optimizer. `mixes` is whether targets come as those of
-        `data.mixing`, and `checks_finite` whether steps whose gradient is not finite are left out."""
+        """`frozen` are modules that are not trained. `batch_size` is the number of samples in a step over all ranks,
+        and `micro_batch_size` the largest number that this rank computes at once. `make_optimizer` is called with the
+        parameters that are trained, `make_scheduler` with the optimizer. `mixes` says whether targets are those of
+        `data.mixing`, and `checks_finite` whether steps with a NaN or Inf gradient are skipped."""
         self.name = name
         self.number = number
         self.seed = seed
@@ -83,11 +83,11 @@ class PhaseRunner:
         """The learning rate of the first parameter group in the last `update`; the schedule may have advanced since."""
 
     def start(self, batch: Batch, checkpoint: Checkpoint | None) -> dict[str, Tensor]:
-        """One discarded forward and backward, then the state of `checkpoint`, or the state as it was. Returns, on rank
-        0, tensors named and shaped as those of the optimizer will be once it has taken a step.
+        """Runs one forward and backward pass that is discarded, then loads `checkpoint` if there is one. Returns, on
+        rank 0, tensors with the names and shapes of the optimizer's tensors after its first step.
 
-        DistributedDataParallel orders its buckets anew after the first backward; with three ranks or more that changes
-        the order of summation. So the first step of a resumed run must not be the first backward.
+        DistributedDataParallel rebuilds its buckets after the first backward pass, which changes the order of summation
+        on three or more ranks. So the first step of a resumed run must not be the first backward pass.
         """
         self.train_mode()
         self.backward(batch, step=0)
@@ -102,9 +102,9 @@ class PhaseRunner:
         return shapes or self.tensors()
 
     def backward(self, batch: Batch, step: int) -> Tensor:
-        """Gradients of the mean loss over the global batch, from this rank's shard of it, in micro-batches; only the
-        last one talks to other ranks. Returns this rank's part of the loss: the sum of the parts over the ranks is the
-        mean over all samples.
+        """Computes gradients of the mean loss over the global batch from this rank's shard of it, in micro-batches;
+        only the last one communicates. Returns this rank's part of the loss: the sum over the ranks is the mean over
+        all samples.
 
         Each rank's sum is scaled by world size over batch size (or over the sum of the whole batch's weights), because
         DistributedDataParallel averages over ranks.
@@ -128,9 +128,8 @@ class PhaseRunner:
         return total / self.world.size
 
     def update(self) -> FiniteCheck | None:
-        """Takes the optimizer's step on the gradients of `backward`, or skips it if they are not finite; then they are
-        not finite on any rank, because they are averages over the ranks. Returns the check, for `settle`; None if the
-        config wants none.
+        """Takes an optimizer step, or skips it if the gradients are not finite; all ranks then skip it, because
+        gradients are averaged over the ranks. Returns the check, for `settle`; None if the config disables it.
 
         If the optimizer cannot skip a step on the device, the host waits for the check here.
         """
@@ -154,10 +153,10 @@ class PhaseRunner:
         return check
 
     def settle(self, check: FiniteCheck | None) -> bool:
-        """Returns whether the last update was taken, and advances the schedule if so. Called once for each update,
-        before the next one, and before anything reads the state: after a skipped update, that is the one before it."""
+        """Returns whether the last update was taken, and advances the scheduler if it was. Called once for each update,
+        before the next one and before anything reads the state."""
         if check is not None and not check.passed():
-            for parameter in [*self.optimizer.state][check.states:]:  # new: SGD makes its momentum without a value
+            for parameter in [*self.optimizer.state][check.states:]:  # SGD creates its momentum in a skipped step too
                 del self.optimizer.state[parameter]
             return False
         if self.scheduler is not None and self.scheduler_every == "step" and not isinstance(
@@ -166,12 +165,13 @@ class PhaseRunner:
         return True
 
     def discard(self) -> None:
-        """Undoes what the last `backward` has changed: buffers and gradients."""
+        """Undoes the changes of the last `backward` to buffers and gradients."""
         self.buffers.restore()
         self.optimizer.zero_grad(set_to_none=True)
 
     def end_epoch(self, monitored: float | None) -> None:
-        """At an epoch boundary. `monitored` is the validation metric that picks the best weights; None without one."""
+        """Advances the scheduler at an epoch boundary. `monitored` is the monitored metric; None without a validation
+        set."""
         if isinstance(self.scheduler, ReduceLROnPlateau):
             if monitored is not None:
                 self.scheduler.step(monitored)
@@ -182,41 +182,44 @@ class PhaseRunner:
         return optimizer_tensors(self.optimizer, self.names)
 
     def numbers(self) -> dict[str, Any]:
-        """What a checkpoint needs beside the tensors."""
+        """The state of optimizer and scheduler that is not in tensors."""
         return {"optimizer": optimizer_numbers(self.optimizer, self.names),
                 "scheduler": scheduler_numbers(self.scheduler)}
 
     def train_mode(self) -> None:
-        """Training mode, except for what is frozen: its BatchNorm statistics and its dropout stand still."""
+        """Training mode, except for frozen modules: their BatchNorm statistics do not change, and they have no
+        dropout."""
         self.model.train()
         for module in self.frozen:
             module.eval()
 
     def _losses(self, outputs: Tensor, targets: Any) -> Tensor:
         """The loss of each sample."""
-        return self._of_each(partial(self.task.losses, outputs), targets)
+        return self._for_each_target(partial(self.task.losses, outputs), targets)
 
     def _divisor(self, targets: Any) -> Tensor | int:
-        """What the sum of the global batch's losses is divided by: its samples; or where the task weighs them, the sum
-        of their weights, of which each rank knows those of its own shard."""
+        """The divisor of the sum of the global batch's losses: the number of samples or, if the task has weights, the
+        sum of their weights over the ranks."""
         weights = getattr(self.task, "weights", None)
         if weights is None or weights(targets["own"] if self.mixes else targets) is None:
             return self.batch_size
-        return self.world.all_reduce(self._of_each(weights, targets).sum(dtype=torch.float64)).clamp(min=TINY).float()
+        total = self._for_each_target(weights, targets).sum(dtype=torch.float64)
+        return self.world.all_reduce(total).clamp(min=TINY).float()
 
-    def _of_each(self, found: Callable[[Any], Any], targets: Any) -> Tensor:
-        """What is found for the target of each sample; for a mixed one, the mean of both targets' weighted as the
-        inputs were."""
+    def _for_each_target(self, compute: Callable[[Any], Any], targets: Any) -> Tensor:
+        """A value for the target of each sample; for a mixed sample, the mean of the values of both targets, weighted
+        as its inputs are."""
         if not self.mixes:
-            return cast(Tensor, found(targets))
-        own, partner = (found(targets[whose]) for whose in ("own", "partner"))
+            return cast(Tensor, compute(targets))
+        own, partner = (compute(targets[whose]) for whose in ("own", "partner"))
         kept: Tensor = targets["kept"]
         return cast(Tensor, own * kept + partner * (1 - kept))
 
 
 def wrap(model: nn.Module, world: World) -> nn.Module:
-    """The model as one replica of many. Buffers are not broadcast at each forward, but when evaluating. Without
-    `device_ids`, DistributedDataParallel does not move inputs: the lengths of texts stay on the host."""
+    """The model in DistributedDataParallel if there are several ranks. Buffers are broadcast before evaluations and not
+    at each forward pass. Without `device_ids`, inputs are not moved to the device, so the lengths of texts stay on the
+    host."""
     if world.size == 1:
         return model
     parameters = inspect.signature(DistributedDataParallel).parameters
@@ -226,21 +229,21 @@ def wrap(model: nn.Module, world: World) -> nn.Module:
 
 
 def prefer_determinism(*, deterministic: bool, threads: int) -> None:
-    """Sets the number of threads; with `deterministic`, chooses the kernels that give the same bits each time."""
+    """Sets the number of threads and, with `deterministic`, chooses kernels that give the same bits each time."""
     torch.set_num_threads(threads)
     if deterministic:
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time, for nothing
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time and is not needed
     torch.backends.cudnn.benchmark = not deterministic
 
 
 def set_precision(precision: Literal["auto", "bf16", "tf32", "fp32"]) -> None:
-    """Sets whether a GPU rounds fp32 to TF32, 10 bits of mantissa instead of 23: with tf32 in matrix products,
-    convolutions and recurrent layers, with fp32 nowhere, otherwise in the latter two alone, which is torch's default.
+    """Sets where a GPU rounds fp32 to TF32, which has 10 bits of mantissa instead of 23: with tf32 in matrix products,
+    convolutions and recurrent layers; with fp32 nowhere; otherwise, as torch does by default, in the latter two.
 
-    These are torch's older settings. Setting them also sets the newer ones (fp32_precision); the other way round, code
-    that reads the older ones (torch.backends.cudnn.flags, torch.compile) gets an error: aten/src/ATen/Context.cpp, read
-    in torch 2.9 to 2.14. Some of these versions warn once that the older settings will be removed.
+    These are torch's older settings. Setting them also sets the newer ones (fp32_precision); if only the newer ones are
+    set, code that reads the older ones (torch.backends.cudnn.flags, torch.compile) fails: aten/src/ATen/Context.cpp,
+    read in torch 2.9 to 2.14. Some of these versions warn that the older settings will be removed.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Please use the new API settings to control TF32")

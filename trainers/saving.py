@@ -1,4 +1,4 @@
-"""How far the run has come on this rank: the steps taken, the one that is still pending, and checkpoints of both."""
+"""The progress of a run on this rank: steps taken, the pending step, and checkpoints."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import Tensor, nn
 
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.data.loader import Batch
-from drumbeat.trainers.account import Account
 from drumbeat.trainers.checkpoints.manager import Checkpoints
-from drumbeat.trainers.clock import Clock
 from drumbeat.trainers.guards import FiniteCheck, not_finite
 from drumbeat.trainers.phase_runner import PhaseRunner
+from drumbeat.trainers.sample_counts import SampleCounts
 from drumbeat.trainers.stopping import StopCoordinator
+from drumbeat.trainers.time_spent import TimeSpent
 from drumbeat.trainers.tracking import NullTracker, Tracker
 from drumbeat.trainers.world import World
 
 
 @dataclass(frozen=True)
 class PendingStep:
-    """A step of which the host does not know yet whether the device has taken or skipped it."""
+    """A step that the device has taken or skipped; the host does not know yet which."""
 
     progress: Progress
     """The run's progress before it."""
@@ -38,18 +38,18 @@ class Saver:
     """Keeps the run's progress, and saves it together with the model and the optimizer."""
 
     progress: Progress
-    account: Account
+    counts: SampleCounts
     world: World
     model: nn.Module
     checkpoints: Checkpoints
     coordinator: StopCoordinator
     tracker: Tracker | NullTracker
-    clock: Clock
+    time_spent: TimeSpent
     stops_at_nonfinite: bool
     """Whether a step whose gradient is not finite ends the run; otherwise it is reported and skipped."""
     check_skipped: Callable[[Progress, int], None]
     """Called with the progress and the number of samples that could not be read since the last save. Raises
-    `PreflightError` where too many could not."""
+    `PreflightError` if there are too many."""
     pending: PendingStep | None = None
     """The last step, until `settle`."""
 
@@ -59,9 +59,9 @@ class Saver:
         self.progress = self.progress.advanced(runner.batch_size)
 
     def settle(self, runner: PhaseRunner) -> None:
-        """Finds out whether the pending step was taken, and accounts for it. If it was not, saves the state before it
-        and raises `NotFiniteError`, or reports it and continues. This waits for that step, so it is called when the
-        device has the next one to compute; and before anything reads the state."""
+        """Finds out whether the pending step was taken, and counts its samples. If it was not, saves the state before
+        it and raises `NotFiniteError`, or prints a line and continues. This waits for the step, so it is called when
+        the device has the next one to compute, and before anything reads the state."""
         last, self.pending = self.pending, None
         if last is None:
             return
@@ -76,16 +76,16 @@ class Saver:
                 self.world.all_reduce(torch.zeros((), device=self.world.device))  # leave after rank 0 has saved
                 raise error
             print(f"skipped    {error}", flush=True)
-        self.account.add(last.batch)
+        self.counts.add(last.batch)
 
     def save(self, runner: PhaseRunner) -> None:
         """Writes a checkpoint, unless nothing has been trained yet. All ranks call this."""
         self.settle(runner)
-        self.progress = replace(self.account.close(self.progress, runner.number, self.world),
-                                seconds=self.clock.rounded())
+        self.progress = replace(self.counts.close(self.progress, runner.number, self.world),
+                                seconds=self.time_spent.rounded())
         if self.world.is_main and self.progress.step > 0:
             self.tracker.flush()
             self.checkpoints.save(self.progress, self.model.state_dict(), runner.tensors(), runner.numbers())
         self.check_skipped(self.progress, 0)
         self.coordinator.saved()
-        self.clock.spent("saving")
+        self.time_spent.add("saving")

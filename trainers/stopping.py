@@ -1,8 +1,7 @@
-"""How all ranks come to stop, or save, after the same step.
+"""Makes all ranks stop, or save, after the same step.
 
-Rank 0 looks at the stop marker and at the clock, and tells the others in one small broadcast, every so many steps:
-about half a second's worth. The number of steps until the next look travels in the same message, so it is the same on
-all of them.
+About every half second, rank 0 checks the stop marker and the time, and broadcasts its decision. The number of steps
+until the next check is part of the same message, so it is the same on all ranks.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import torch
 from drumbeat.configs.run.folder import Attempt
 from drumbeat.trainers.world import World
 
-SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_BETWEEN_CHECKS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,37 +27,37 @@ class Decision:
 
 @dataclass
 class StopCoordinator:
-    """The ranks' common look at the marker and the clock."""
+    """Lets the ranks agree on a stop or a save."""
 
     world: World
     attempt: Attempt
     save_seconds: float
-    """Save when so much time has passed since the last save."""
-    next_look: int = 0
-    """The step before which the ranks look next."""
+    """Save if this time has passed since the last save."""
+    next_check: int = 0
+    """The step before which the ranks check next."""
     saved_at: float = field(default_factory=time.monotonic)
-    looked: tuple[int, float] = field(default_factory=lambda: (0, time.monotonic()))
-    """The step and the time of the last look."""
+    last_check: tuple[int, float] = field(default_factory=lambda: (0, time.monotonic()))
+    """The step and the time of the last check."""
 
     def before(self, step: int) -> Decision:
-        """What to do before the run's step number `step`. Every rank calls it before every step."""
-        if step < self.next_look:
+        """What to do before the run's step number `step`. All ranks call it before every step."""
+        if step < self.next_check:
             return Decision()
         now = time.monotonic()
-        steps, seconds = step - self.looked[0], now - self.looked[1]
-        pace = max(1, min(int(steps * SECONDS_BETWEEN_LOOKS / seconds), 2 * max(1, steps))) if seconds > 0 else 1
-        words = torch.tensor([self.attempt.stop.exists(), now - self.saved_at >= self.save_seconds, pace],
+        steps, seconds = step - self.last_check[0], now - self.last_check[1]
+        pace = max(1, min(int(steps * SECONDS_BETWEEN_CHECKS / seconds), 2 * max(1, steps))) if seconds > 0 else 1
+        message = torch.tensor([self.attempt.stop.exists(), now - self.saved_at >= self.save_seconds, pace],
                              dtype=torch.int64) if self.world.is_main else torch.zeros(3, dtype=torch.int64)
-        stop, save, pace = self.world.broadcast(words).tolist()
-        self.next_look = step + pace
-        self.looked = step, time.monotonic()
+        stop, save, pace = self.world.broadcast(message).tolist()
+        self.next_check = step + pace
+        self.last_check = step, time.monotonic()
         return Decision(stop=bool(stop), save=bool(save))
 
-    def look_again(self, step: int) -> None:
-        """Look before `step` whatever was agreed: something long has just been done."""
-        self.next_look = step
-        self.looked = step, time.monotonic()
+    def check_before(self, step: int) -> None:
+        """Check before `step`, because something that takes long has just been done."""
+        self.next_check = step
+        self.last_check = step, time.monotonic()
 
     def saved(self) -> None:
-        """A checkpoint was written."""
+        """Call it after a save."""
         self.saved_at = time.monotonic()

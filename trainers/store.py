@@ -1,4 +1,4 @@
-"""torchrun's store, where the ranks of a run find each other. It serves whoever reaches it, without asking who."""
+"""torchrun's store, through which the ranks of a run find each other. It accepts all clients without authentication."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ LOOPBACK = "127.0.0.1"
 
 
 def keep_on_loopback(listener: socket.socket | None = None) -> None:
-    """torchrun's static rendezvous opens its store on all network interfaces, whatever address it is given (read in
-    torch 2.9.0 and 2.14.1). From now on a store for the ranks of one node is opened where only that node reaches it, or
-    listens on a socket that is open already."""
+    """Makes torchrun's static rendezvous open the store of a single node on the loopback interface only, or use a
+    socket that is already open. By default it opens the store on all network interfaces, whatever its address (read in
+    torch 2.9.0 and 2.14.1)."""
     static_tcp_rendezvous.TCPStore = partial(_store, listener)  # type: ignore[assignment, attr-defined, misc]
 
 
 def meet_on_loopback() -> list[str]:
-    """torchrun's words for ranks of this node alone. The port at which they meet is taken here and now."""
+    """torchrun's arguments for ranks on this node only. The port of the store is opened here."""
     listener = socket.create_server((LOOPBACK, 0))
     keep_on_loopback(listener)
     return ["--nnodes=1", "--rdzv-backend=static", "--node-rank=0", f"--master-addr={LOOPBACK}",

@@ -1,4 +1,4 @@
-"""`_target_: package.module.Name` plus arguments -> object. Nested targets are built first, lists item by item."""
+"""Builds objects from `_target_: package.module.Name` and arguments. Nested targets and lists are built first."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from drumbeat.configs.yaml_text import inline
 
 
 def instantiate(node: Any, key: str, *positional: Any, **more: Any) -> Any:
-    """The object a config section describes. `key` is the section's dotted name, for errors; `positional` and `more`
-    are arguments the config cannot hold (an optimizer's parameters). Raises `PreflightError`."""
+    """The object that a config section describes. `key` is the dotted name of the section, for errors; `positional` and
+    `more` are arguments that are not in the config (an optimizer's parameters). Raises `PreflightError`."""
     if isinstance(node, list | tuple):
         items = [partial(instantiate, item, f"{key}[{number}]") for number, item in enumerate(node)]
         return all_of(items)
@@ -28,7 +28,7 @@ def instantiate(node: Any, key: str, *positional: Any, **more: Any) -> Any:
     if "_target_" not in node:
         if positional or more:
             raise PreflightError(Fault(what=f"{key} has no _target_", where=key, given=inline(node),
-                                       remedy="Say what it is: _target_: package.module.Name"))
+                                       remedy="Add one: _target_: package.module.Name"))
         return arguments
     target = locate(str(node["_target_"] or ""), key)
     try:
@@ -43,7 +43,7 @@ def instantiate(node: Any, key: str, *positional: Any, **more: Any) -> Any:
 
 
 def all_of(builds: Iterable[Callable[[], Any]]) -> list[Any]:
-    """What each of them builds. Raises one `PreflightError` with the faults of all."""
+    """The results of all functions. Raises one `PreflightError` with the faults of all of them."""
     built: list[Any] = []
     faults: list[Fault] = []
     for build in builds:
@@ -57,11 +57,11 @@ def all_of(builds: Iterable[Callable[[], Any]]) -> list[Any]:
 
 
 def locate(address: str, key: str) -> Any:
-    """What a dotted address names. The longest part that imports is the module, the rest are attributes of it."""
+    """The object at a dotted address. The longest part that can be imported is the module, the rest are attributes."""
     parts = address.split(".")
     where = f"{key}._target_"
     if not all(parts):
-        raise PreflightError(Fault(what="this does not name a class or a function", where=where,
+        raise PreflightError(Fault(what="this is not the address of a class or a function", where=where,
                                    given=inline(address), remedy="Write package.module.Name."))
     for length in range(len(parts) - 1, 0, -1):
         name = ".".join(parts[:length])
@@ -85,7 +85,7 @@ def locate(address: str, key: str) -> Any:
             raise PreflightError(_not_callable(address, where))
         return found
     raise PreflightError(Fault(what=f"there is no package '{parts[0]}' to import", where=where, given=address,
-                               remedy="Write package.module.Name. Its package is in the current folder, in a folder of "
+                               remedy="Write package.module.Name. The package must be in the current folder, in "
                                       "PYTHONPATH, or installed."))
 
 
@@ -102,11 +102,11 @@ def _not_callable(address: str, where: str) -> Fault:
 def _nearest_name(found: Any, attribute: str) -> str:
     names = [name for name in dir(found) if not name.startswith("_")] + _modules(found)
     remedy = nearest(attribute, names)
-    return remedy if remedy.startswith("Did") else f"Look at what {found.__name__} offers."
+    return remedy if remedy.startswith("Did") else f"See what {found.__name__} contains."
 
 
 def _refused(target: Any, node: Mapping[str, Any], key: str, arguments: dict[str, Any], error: TypeError) -> Fault:
-    """Which argument the target does not know or lacks, where its signature can tell; else what it said."""
+    """The argument that is unknown or missing, if the signature shows it; otherwise the error's own text."""
     try:
         parameters = inspect.signature(target).parameters
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""What a run writes down while it trains: its first step, points of the training curves, and a batch of inputs."""
+"""What a run records while it trains: its first step, the training curves, lines in its log, a batch of inputs."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ SECONDS_BETWEEN_LINES = 15.0
 
 @dataclass
 class Meter:
-    """Time since the last point of the curves, split into waiting for data and the rest."""
+    """Measures the speed since the last point of the curves, and the time spent waiting for data."""
 
     steps: int = 0
     samples: int = 0
     waited: float = 0.0
-    """Seconds in which the rank waited for batches."""
+    """Seconds that the rank waited for batches."""
     since: float = field(default_factory=time.perf_counter)
 
     def restart(self) -> None:
@@ -43,7 +43,7 @@ class Meter:
         self.steps, self.samples, self.waited = self.steps + 1, self.samples + samples, self.waited + waited
 
     def read(self) -> dict[str, float]:
-        """The speed since the last reading, which ends here: what writing it down costs belongs to the next."""
+        """The speed since the last call. The time for recording it counts for the next one."""
         seconds = max(time.perf_counter() - self.since, 1e-9)
         speed = {"speed/samples_per_second": self.samples / seconds, "speed/step_seconds": seconds / max(1, self.steps),
                  "speed/data_wait_fraction": min(1.0, self.waited / seconds)}
@@ -52,13 +52,13 @@ class Meter:
 
 
 class TrainingLog:
-    """The training curves and the heartbeat of a run. Rank 0 writes them; the losses of all ranks go into them."""
+    """The training curves, log lines and heartbeat of a run. Rank 0 writes them; losses are averaged over all ranks."""
 
     def __init__(self, *, world: World, tracker: Tracker | NullTracker, total_steps: int, smoothing_steps: int,
                  first_step_file: Path, forward: Forward, images: int,
                  check_skipped: Callable[[Progress, int], None]) -> None:
-        """`smoothing_steps` is how many steps a point of the curve is the mean of, and `images` how many inputs are
-        shown at most. `check_skipped` is that of `saving.Saver`."""
+        """A point of the curve is the mean loss of the last `smoothing_steps` steps. At most `images` inputs are drawn.
+        For `check_skipped` see `saving.Saver`."""
         self.world = world
         self.tracker = tracker
         self.total_steps = total_steps
@@ -68,7 +68,7 @@ class TrainingLog:
         self.check_skipped = check_skipped
         self.meter = Meter()
         self.recent: deque[Tensor] = deque(maxlen=smoothing_steps)
-        """This rank's parts of the last losses."""
+        """This rank's parts of the last steps' losses."""
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=world.device)
         """The sum of this rank's parts of the losses since the last evaluation."""
         self.summed_steps = 0
@@ -78,25 +78,25 @@ class TrainingLog:
         """When the last line was printed; the first point of a phase always is."""
 
     def start_phase(self, name: str, schedule: Schedule, seconds: dict[str, float]) -> None:
-        """`seconds` are those of the run's clock."""
+        """`seconds` are those of `TimeSpent`."""
         self.phase, self.printed_at = name, -math.inf
         self.tracker.status(phase=name, phase_steps=schedule.steps, seconds=seconds, steps=self.total_steps)
 
     def step(self, progress: Progress, loss: Tensor, *, samples: int, waited: float) -> None:
-        """A step on so many samples, over all ranks, for whose batch this rank has waited so many seconds."""
+        """Records a step on `samples` samples over all ranks, for whose batch this rank waited `waited` seconds."""
         self.meter.add(samples, waited)
         self.recent.append(loss)
         self.loss_sum += loss
         self.summed_steps += 1
-        if not self.has_begun and self.world.is_main:  # from this file one reads how long a restart took
+        if not self.has_begun and self.world.is_main:  # `drumbeat drill` reads from it how long a restart took
             FirstStep(resumed_from=progress.step - 1, time=time.time()).write(self.first_step_file, durable=False)
         self.has_begun = True
         self.tracker.status(step=progress.step, phase_step=progress.phase_step)
 
     def point(self, progress: Progress, schedule: Schedule, *, lr: float, replaced: int) -> None:
-        """A point of the training curves: the mean loss of the last steps' batches, over all ranks. `replaced` counts
-        this rank's samples that could not be read since the last checkpoint. Raises `PreflightError` on all ranks where
-        they are too many in total."""
+        """Makes a point of the training curves. `lr` is the learning rate of the step, and `replaced` the number of
+        this rank's samples that could not be read since the last checkpoint. Raises `PreflightError`, on all ranks, if
+        there are too many in total."""
         loss = torch.stack([*self.recent]).mean()
         sums = torch.stack([loss.to(torch.float64), torch.tensor(replaced, dtype=torch.float64, device=loss.device)])
         value, total_replaced = self.world.all_reduce(sums).tolist()
@@ -124,7 +124,7 @@ class TrainingLog:
         return mean
 
     def inputs(self, progress: Progress, phase: str, batch: Batch) -> None:
-        """Shows a batch as it enters the model, if it holds images."""
+        """Draws a batch as it enters the model, if it contains images."""
         if self.world.is_main and self.images and isinstance(batch.inputs, Tensor) and batch.inputs.dim() == 4:
             self.tracker.picture(progress.step + 1, f"train/{phase}",
                                  contact_sheet(list(self.forward.inputs(batch.inputs[:self.images]))))

@@ -12,11 +12,11 @@ from torch import nn
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.text_fields import metric_fields, wrapped
 from drumbeat.data.loader import Samples
-from drumbeat.trainers.account import check_left_out
 from drumbeat.trainers.build import Sets
 from drumbeat.trainers.contact_sheet import worst_samples_sheet
 from drumbeat.trainers.evaluate import evaluate
 from drumbeat.trainers.forward import Forward
+from drumbeat.trainers.sample_counts import check_unreadable
 from drumbeat.trainers.tasks import Results, Task
 from drumbeat.trainers.tracking import NullTracker, Tracker
 from drumbeat.trainers.world import World
@@ -81,7 +81,7 @@ class Evaluator:
                            skip_unreadable=self.skip_unreadable, batch_statistics=self.batch_statistics,
                            heartbeat=self.heartbeat)
         left_out = len(samples) - len(results.losses)
-        if (note := check_left_out(name, left_out, len(samples), self.max_skipped)) and self.world.is_main:
+        if (note := check_unreadable(name, left_out, len(samples), self.max_skipped)) and self.world.is_main:
             print(note, flush=True)
         return results
 

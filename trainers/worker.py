@@ -1,4 +1,4 @@
-"""One rank of a run, from joining the others to leaving them. The table of contents of a rank.
+"""One rank of a run, from joining the process group to leaving it: the table of contents of a rank.
 
     python -m drumbeat.trainers.worker RUN ATTEMPT      as torchrun starts it
     main(run_dir, attempt)                     as --debug calls it
@@ -35,7 +35,6 @@ from drumbeat.configs.run.records import AttemptStart, RankError, Saved
 from drumbeat.configs.schema import Config
 from drumbeat.data.bar import Bar
 from drumbeat.data.loader import error_message
-from drumbeat.trainers.account import check_unchanged, describe
 from drumbeat.trainers.build import (
     Sets,
     build_sets,
@@ -45,12 +44,13 @@ from drumbeat.trainers.build import (
 )
 from drumbeat.trainers.build_training import build_training
 from drumbeat.trainers.checkpoints.manager import Checkpoint, Checkpoints
-from drumbeat.trainers.clock import Clock
 from drumbeat.trainers.determinism import recorded_operations
 from drumbeat.trainers.facts import facts_of, with_facts
 from drumbeat.trainers.guards import NotFiniteError
 from drumbeat.trainers.loop import End, Training
 from drumbeat.trainers.phase_runner import prefer_determinism, set_precision
+from drumbeat.trainers.sample_counts import check_unchanged, describe_training_set
+from drumbeat.trainers.time_spent import TimeSpent
 from drumbeat.trainers.tracking import NullTracker, Tracker
 from drumbeat.trainers.versions import rank_versions, record_versions
 from drumbeat.trainers.watchdog import Watchdog
@@ -61,7 +61,7 @@ ERROR_SECONDS = 10.0
 
 
 def main(run_dir: str, attempt_number: int) -> None:
-    """Joins, builds, resumes, trains, leaves. Raises whatever went wrong, after writing it down for the launcher."""
+    """Joins, builds, resumes, trains, leaves. An error is written to a file for the launcher, and raised again."""
     run = RunDir(Path(run_dir))
     attempt = run.attempt(attempt_number)
     config = read(run.config)
@@ -77,17 +77,17 @@ def main(run_dir: str, attempt_number: int) -> None:
         with Bar() as bar:
             use_caches(config, sets, processes=len(os.sched_getaffinity(0)),
                        progress=lambda name, done, total: bar(f"decoding {name}", done, total))
-        # Only now: filling a cache may outlast the others' patience.
+        # The ranks join after the caches are filled, which may take longer than the join's timeout.
         with (join(topology.device, patience(config)) as world,
               recorded_operations(run, attempt=attempt.number, rank=world.rank)):
             training = build(run, attempt, config, sets, world, threads=topology.cpus_per_rank, debug=debug)
             try:
-                training.saver.tracker.status(now=True, seconds=training.clock.seconds)
+                training.saver.tracker.status(now=True, seconds=training.time_spent.seconds)
                 end = training.run()
-                leave(run, attempt, config, training, end)
-            except BaseException as error:  # here: the others leave as soon as this rank does, and take it along
+                finish(run, attempt, config, training, end)
+            except BaseException as error:  # inside: when this rank leaves the group, the others fail and may kill it
                 write_error(attempt, error, step=training.progress.step)
-                training.checkpoints.settle()
+                training.checkpoints.wait_briefly()
                 raise
     except BaseException as error:
         if training is None:
@@ -97,36 +97,36 @@ def main(run_dir: str, attempt_number: int) -> None:
 
 def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: World, *, threads: int,
           debug: bool) -> Training:
-    """Everything a rank trains with, as far as an earlier attempt brought it."""
+    """Builds all parts of the training, in the state of the newest checkpoint."""
     versions = rank_versions(config.precision, world.device)
     checkpoints = Checkpoints(run, attempt, keep=config.checkpoints.keep, device=world.device, versions=versions,
                               patience=60 * config.checkpoints.disk_wait_minutes)
     model = place_model(config, world.device)
     checkpoint = agree_on_checkpoint(checkpoints, world)
-    progress = recall(checkpoint, sets, config, world)
+    progress = initial_progress(checkpoint, sets, config, world)
     tracker = Tracker(run, attempt, step=progress.step, config_text=run.config.read_text(),
                       device=world.device) if world.is_main else NullTracker()
     monitor = config.evaluation.monitor
     tracker.status(monitor=monitor, best=progress.best.get(monitor))
-    checkpoints.tell = partial(report_pause, tracker)
-    start = AttemptStart.read(attempt.launch)  # none in debug
+    checkpoints.on_pause = partial(report_pause, tracker)
+    start = AttemptStart.read(attempt.launch)  # None in debug
     if world.is_main and checkpoint:
         print(f"resuming from {checkpoint.path.name}", flush=True)
     if world.is_main:
         record_versions(attempt, versions, checkpoint)
     return build_training(
         config, sets, world, model, checkpoints=checkpoints, checkpoint=checkpoint, progress=progress, tracker=tracker,
-        attempt=attempt, clock=Clock(progress.seconds, began=start.time if start else time.time()),
+        attempt=attempt, time_spent=TimeSpent(progress.seconds, began=start.time if start else time.time()),
         workers=loader_workers(config, threads=threads, debug=debug),
         watchdog=Watchdog(attempt, world.rank, math.inf if debug else patience(config),
                           grows=config.watchdog.timeout_minutes is None))
 
 
-def recall(checkpoint: Checkpoint | None, sets: Sets, config: Config, world: World) -> Progress:
-    """How far the run has come. Raises `PreflightError`, on rank 0, where the training set is not what it was."""
+def initial_progress(checkpoint: Checkpoint | None, sets: Sets, config: Config, world: World) -> Progress:
+    """The progress of the checkpoint. Raises `PreflightError`, on rank 0, if the training set has changed since."""
     progress = checkpoint.progress if checkpoint else Progress()
-    if world.is_main:  # which saves it; the others need not look at every file's time
-        now = describe(sets.train)
+    if world.is_main:  # rank 0 saves it, so the others do not have to read the time of each file
+        now = describe_training_set(sets.train)
         warning = check_unchanged(progress.data, now, allow_change=config.data.allow_change) if progress.data else ""
         if warning:
             print(f"note: {warning}", flush=True)
@@ -135,7 +135,7 @@ def recall(checkpoint: Checkpoint | None, sets: Sets, config: Config, world: Wor
 
 
 def agree_on_checkpoint(checkpoints: Checkpoints, world: World) -> Checkpoint | None:
-    """The newest good checkpoint, as rank 0 sees it: the others take its word, and its check of the digests."""
+    """The newest good checkpoint. Rank 0 finds it and checks its digests; the other ranks load the same one."""
     found = checkpoints.newest() if world.is_main else None
     step = int(world.broadcast(torch.tensor(found.progress.step if found else -1)))
     if step < 0 or found is not None:
@@ -143,8 +143,8 @@ def agree_on_checkpoint(checkpoints: Checkpoints, world: World) -> Checkpoint | 
     return checkpoints.at(step)
 
 
-def leave(run: RunDir, attempt: Attempt, config: Config, training: Training, end: End) -> None:
-    """Writes down how the attempt ended; rank 0 alone, the others only take part in the evaluation of the test set."""
+def finish(run: RunDir, attempt: Attempt, config: Config, training: Training, end: End) -> None:
+    """Evaluates the test set if the run is finished; then rank 0 writes the result and how the attempt ended."""
     result = training.finish() if end == "finished" else None
     training.checkpoints.close()
     if training.world.is_main:
@@ -158,15 +158,15 @@ def leave(run: RunDir, attempt: Attempt, config: Config, training: Training, end
     training.watchdog.close()
 
 
-def report_pause(tracker: Tracker | NullTracker, words: str) -> None:
-    """The run waits for its disk, as the words say; or, without words, goes on."""
-    print(f"{'paused' if words else 'running'}     {words}", flush=True)
-    tracker.status(now=True, pause_reason=words)
+def report_pause(tracker: Tracker | NullTracker, reason: str) -> None:
+    """Prints that the run pauses for this reason, or with '' that it continues, and writes the heartbeat."""
+    print(f"{'paused' if reason else 'running'}     {reason}", flush=True)
+    tracker.status(now=True, pause_reason=reason)
 
 
 def write_error(attempt: Attempt, error: BaseException, step: int) -> None:
-    """What went wrong on this rank, for the verdict: a loader process that was killed before what came of it."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # or torch's handler raises that here, again and again
+    """Writes the error of this rank for the verdict; of a killed loader worker, rather than of its consequences."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # otherwise torch's handler raises the error of the worker here again
     try:
         torch._C._error_if_any_worker_fails()
     except RuntimeError as lost:
@@ -179,7 +179,7 @@ def write_error(attempt: Attempt, error: BaseException, step: int) -> None:
 
 
 def log_to(path: Path) -> None:
-    """This process's output, the interpreter's and the libraries' too, goes to its own file from now on."""
+    """Redirects all output of this process, including that of libraries, to its own file."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(handle, sys.stdout.fileno())
     os.dup2(handle, sys.stderr.fileno())
@@ -187,7 +187,7 @@ def log_to(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    add_user_path()  # which the fork server has done, if it has started this process
+    add_user_path()  # the fork server has already done it if it started this process
     die_with_agent()
     call_process(f"rank{os.environ['RANK']}")
     log_to(RunDir(Path(sys.argv[1])).attempt(int(sys.argv[2])).log(int(os.environ["RANK"])))
@@ -195,8 +195,8 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1], int(sys.argv[2]))
     except BaseException:
-        # Marked as torch marks it where there are several ranks: the log's, and not for who watches the run.
+        # Marked as torch marks tracebacks of several ranks: for the log, and not for the attached terminal.
         lines = traceback.format_exc().splitlines()
         print("\n".join(f"[rank{os.environ['RANK']}]: {line}" for line in lines), file=sys.stderr, flush=True)
         sys.stdout.flush()
-        os._exit(1)  # at an ordinary exit Python sends SIGTERM, to which a run is deaf, to loader workers, and waits
+        os._exit(1)  # a normal exit sends SIGTERM, which loader workers ignore, and waits for them

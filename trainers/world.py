@@ -1,4 +1,4 @@
-"""Who this rank is among the others, and the process group that joins them."""
+"""This rank's place among all ranks, and their process group."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from drumbeat.trainers.numa import bind_near
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """A rank as a value, passed to whoever needs it."""
+    """A rank as a value, which is passed to all code that needs it."""
 
     rank: int
     local_rank: int
@@ -31,7 +31,7 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this rank writes what is written once."""
+        """Whether this is rank 0, which writes all files and curves."""
         return self.rank == 0
 
     def all_reduce(self, values: torch.Tensor) -> torch.Tensor:
@@ -64,34 +64,34 @@ class World:
 
 @contextmanager
 def join(device: Literal["cuda", "cpu"], patience: float = SHORTEST) -> Iterator[World]:
-    """This rank's World, with the process group up for as long as the context lasts.
+    """This rank's World. The process group exists within the context.
 
-    Under torchrun the environment says who we are; otherwise we are alone and need no group. CUDA ranks get gloo
-    beside NCCL, so that small agreements between processes do not wait for the GPU. With `device_id`, NCCL connects the
-    ranks here, so a network or GPU that does not work is an error here and not at the first collective; a group of some
-    of the ranks, which Drumbeat never makes, would then have to be split off by all of them. The CUDA half is not
-    tested. Ranks may arrive up to `patience` seconds apart, and at least `SHORTEST`.
+    Under torchrun the rank is in the environment; otherwise this is the only process and needs no group. CUDA ranks get
+    gloo beside NCCL, so that small broadcasts between processes do not wait for the GPU. With `device_id`, NCCL
+    connects the ranks here, so a broken network or GPU is an error here and not at the first collective; a group of
+    some of the ranks, which Drumbeat never creates, would then have to be split off by all of them. The CUDA part is
+    not tested. Ranks may arrive up to `patience` seconds apart, and at least `SHORTEST`.
     """
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    where = torch.device("cuda", local_rank) if device == "cuda" else torch.device("cpu")
+    own_device = torch.device("cuda", local_rank) if device == "cuda" else torch.device("cpu")
     if device == "cuda":
         check_visible(local_rank)
-        bind_near(where, threads=torch.get_num_threads())  # before CUDA, NCCL and the loader start threads or processes
-        torch.cuda.set_device(where)
+        bind_near(own_device, threads=torch.get_num_threads())  # before CUDA and NCCL start threads
+        torch.cuda.set_device(own_device)
     if size > 1:
         dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo",
-                                device_id=where if device == "cuda" else None,
+                                device_id=own_device if device == "cuda" else None,
                                 timeout=timedelta(seconds=max(patience, SHORTEST)))
-    yield World(rank=rank, local_rank=local_rank, size=size, device=where)
-    if dist.is_initialized():  # not after an error: NCCL may wait for ever for ranks that have gone
+    yield World(rank=rank, local_rank=local_rank, size=size, device=own_device)
+    if dist.is_initialized():  # not after an error: NCCL could wait forever for ranks that have ended
         dist.destroy_process_group()
 
 
 def limit_waits(patience: float) -> None:
-    """From now on a collective waits for the other ranks as long as suits a watchdog with so many seconds of patience
-    (`configs/patience.py` says why NCCL and gloo differ). The setters of a group's backends are internal to torch: read
-    in 2.9.0 and 2.14.1; `torch.distributed.set_timeout` of 2.14 knows one time for all of them."""
+    """Sets the timeouts of collectives to fit a watchdog with a timeout of `patience` seconds (`configs/patience.py`
+    says why NCCL and gloo differ). The setters of a group's backends are internal to torch, read in 2.9.0 and 2.14.1;
+    `torch.distributed.set_timeout` of 2.14 sets one timeout for all backends."""
     if not dist.is_initialized():
         return
     group = dist.group.WORLD
@@ -103,9 +103,10 @@ def limit_waits(patience: float) -> None:
 
 
 def die_with_agent() -> None:
-    """Asks the kernel to kill this rank when torchrun's agent, its parent, ends in whatever way.
+    """Asks the kernel to kill this rank when torchrun's agent, its parent, ends.
 
-    It may have ended already; then our parent is no longer a child of the fork server, or of who started torchrun.
+    The agent may have ended already: then the parent is not a child of the fork server or of the process that started
+    torchrun.
     """
     agent = os.getppid()
     die_with_parent(agent)

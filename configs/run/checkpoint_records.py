@@ -49,7 +49,7 @@ class Progress(Record):
     last: dict[str, Any] = field(default_factory=dict)
     """The newest evaluation: its `step` and its metrics."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Seconds spent on each kind of work, over all attempts: see `trainers/clock.py`."""
+    """Seconds spent on each kind of work, over all attempts: see `trainers/time_spent.py`."""
 
     def advanced(self, samples: int) -> Progress:
         """The progress after one more step, on this many samples."""

@@ -76,7 +76,7 @@ class Heartbeat(Record):
     best: float | None = None
     """The best value of that metric so far; None before the first evaluation."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Seconds spent on each kind of work: see `trainers/clock.py`."""
+    """Seconds spent on each kind of work: see `trainers/time_spent.py`."""
     gpu: dict[str, int] = field(default_factory=dict)
     """Rank 0's GPU: `reserved` bytes, `peak` bytes in tensors, `total` bytes, and `utilization` in percent if known."""
     pause_reason: str = ""

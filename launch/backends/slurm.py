@@ -123,9 +123,8 @@ class Slurm(Backend):
                     ("fix", f"Try again later. What the run itself has recorded: {command('status', run)}")]
         if not jobs and view.state == "running":  # its last heartbeat is so recent that `status` did not ask SLURM
             return [("job", f"{job.id}, which SLURM no longer knows"),
-                    ("why", "its job has ended, and its last heartbeat was "
-                            f"{view.seconds_since_heartbeat():.0f} s ago: it may still be recording how it ended, or it "
-                            "was killed, or its node failed"),
+                    ("why", f"its job has ended, and its last heartbeat was {view.seconds_since_heartbeat():.0f} s "
+                            "ago: it may still be recording how it ended, or it was killed, or its node failed"),
                     ("fix", f"Check again in two minutes; or resume the run: {command('resume', run)}")]
         if not jobs:
             return [("job", f"{job.id}, which SLURM no longer knows"),

@@ -20,13 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from drumbeat.configs.preconditions import check_given
+    from drumbeat.configs.preconditions import check_inputs
     from drumbeat.launch.plan.job import Machine
     from drumbeat.launch.runs.find import run_with_checkpoint
     from drumbeat.launch.runs.programs import run_on_run
 
     found, config = run_with_checkpoint(args.run, Path(args.runs), args.checkpoint)
-    check_given(list(map(Path, args.inputs)), config)
+    check_inputs(list(map(Path, args.inputs)), config)
     device = "cuda" if Machine.here().gpus else "cpu"
     options = [word for option in ("checkpoint", "out", "sheet") if (value := getattr(args, option))
               for word in (f"--{option}", value)]

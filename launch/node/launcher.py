@@ -194,7 +194,7 @@ class Launcher:
         jobs = {job_name(), self.slurm_job.previous_job if self.slurm_job else ""} - {""}
         request = StopRequest.read(before.stop) if before and any(claimed_by(before, job) for job in jobs) else None
         if request and request.reason == "stopped":
-            self.received = Event.STOP  # request for when that attempt was already over
+            self.received = Event.STOP  # requested when that attempt had already ended
         address = own_address() if self.plan.topology.nodes > 1 else LOOPBACK
         AttemptStart(job=job_start_name(), address=address, port=free_port()).write(attempt.launch)
         last = Verdict.read(before.verdict) if before else None  # the reason for this attempt, perhaps

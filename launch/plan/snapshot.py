@@ -36,8 +36,8 @@ from drumbeat.launch.plan.sources import code_files, git, git_root, is_trusted
 INSTALLED = Path("installed", "drumbeat")
 """The name of the tree of Drumbeat's package if it is not a clone."""
 MAX_BYTES = 100_000_000
-"""Code is smaller than this; a larger tree holds data that git was not told to ignore."""
 MAX_FILES = 20_000
+"""The limits of a copy. A larger tree contains data that git should ignore."""
 SHOWN = 3
 """Names of files that a line shows."""
 
@@ -120,8 +120,7 @@ def copy_code(snapshot: Snapshot, code: Path, exclude: Path) -> None:
 
 
 def min_mode(folders: Iterable[Path]) -> int:
-    """The permissions that everybody has who can reach all of these folders: a copy of code in a private folder is
-    private too."""
+    """The permissions that the folders and all above them have in common: the copy of a private folder is private."""
     mode = 0o777
     for folder in folders:
         for part in (folder, *folder.parents):

@@ -58,8 +58,8 @@ def is_trusted(tree: Path) -> bool:
 
 
 def git_root(folder: Path) -> Path | None:
-    """The top of the git tree that a folder is part of; None if it is part of none or ignored there. A home folder that
-    is a git tree holds a person's settings, and is not taken for a tree of code."""
+    """The root of the git tree that contains a folder; None if there is none, or if it ignores the folder. A home
+    folder that is a git tree contains settings, and does not count."""
     top = git(folder, "rev-parse", "--show-toplevel")
     if not top or git(folder, "check-ignore", "--quiet", ".") is not None:
         return None
@@ -68,7 +68,7 @@ def git_root(folder: Path) -> Path | None:
 
 
 def code_files(root: Path, exclude: Path) -> Sources:
-    """The files and links below `root` that are its code, except those below `exclude`.
+    """The code files and links in `root`, without those in `exclude`.
 
     Raises `LaunchError` for a folder without git that is too large to search.
     """

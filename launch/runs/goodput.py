@@ -1,7 +1,7 @@
 """How a run has spent its time, read from its folder.
 
-Rank 0's measurements (`trainers/clock.py`) are saved in the checkpoints, so they cover the time that led to the current
-weights. The rest of the attempts' time was lost: failed starts, and steps that were taken again.
+Rank 0's measurements (`trainers/time_spent.py`) are saved in the checkpoints, so they cover the time that led to the
+current weights. The rest of the attempts' time was lost: failed starts, and steps that were taken again.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ def start(spec: Start, *, dry_run: bool = False, detach: bool = False) -> int:
 
 
 def _preflight(spec: Start) -> Versions:
-    """Runs the preflight check with the run's own code, and prints what it found. Returns its versions."""
+    """Runs the preflight check with the code of the run, and prints its facts. Returns its versions."""
     from drumbeat.launch.start.preflight import check_disk_space, facts_text, preflight
 
     with locating_faults(spec.loaded, spec.code):

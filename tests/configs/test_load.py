@@ -270,7 +270,7 @@ def test_odd_keys_of_sections(write: Write) -> None:
     (b"1: 2\n", "a config must be a section of named values", "bad.yaml"),
     (b"name: x\nmodel: {a: b\nbatch_size: 3\n", "not valid YAML: did not find expected ',' or '}'", "bad.yaml:3"),
     (b"name: x\n\tbatch_size: 3\n", "not valid YAML: found a tab character that violates indentation", "bad.yaml:2"),
-    (b"name: x\nname: y\n", "not valid YAML: the key 'name' stands here twice", "bad.yaml:2"),
+    (b"name: x\nname: y\n", "not valid YAML: duplicate key 'name'", "bad.yaml:2"),
     (b"name: &a [*a]\nx: *b\n", "not valid YAML: found undefined alias", "bad.yaml:2"),
     (b"a: &a\n  b: *a\n", "not valid YAML: RecursionError", "bad.yaml"),
     (b"\xff\xfe\x00\x01", "the config is not a text file", "bad.yaml"),

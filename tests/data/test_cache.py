@@ -213,7 +213,7 @@ def test_who_waits_says_so(root: Path, folder: Path) -> None:
         os.close(writer)
         with open(reader) as said:
             line = said.readline()
-            assert line == f"waiting for another process, which fills the cache {home(folder)}\n"
+            assert line == f"waiting for another process, that fills the cache {home(folder)}\n"
             fcntl.flock(lock, fcntl.LOCK_UN)
             child.join(30)
     assert child.exitcode == 0

@@ -106,8 +106,9 @@ def test_the_time_limit_of_the_allocation(cluster: Cluster, allocate: Allocate, 
     run = AllocationRun(cluster, tmp_path, allocate("--time=1"), signal_seconds=55)
     run.gone()
     assert run.state() == "stopped"
-    assert re.match("stopped (at step 1|without saving): the job's time limit is near; (there is no checkpoint; )?"
-                    "resume it in another allocation, or with --slurm$", run.verdict(0))
+    assert re.match(
+        "stopped (at step 1|without a checkpoint): the job's time limit is near; (there is no checkpoint; )?"
+        "to go on, resume it in another allocation, or with --slurm$", run.verdict(0))
 
 
 @on("cgroup")

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from drumbeat.configs.load import load
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.trainers.account import describe
 from drumbeat.trainers.build import build_sets, place_model
 from drumbeat.trainers.checkpoints.manager import Checkpoints
 from drumbeat.trainers.facts import facts_of, with_facts
+from drumbeat.trainers.sample_counts import describe_training_set
 from tests.runs import write_plan
 
 PHASES = "phases: {only: {epochs: 1, optimizer: {_target_: torch.optim.Adam, lr: 1e-3}}}\n"
@@ -85,7 +85,8 @@ def run_of(folder: Path, text: str) -> RunDir:
     sets = build_sets(loaded.config)
     model = place_model(with_facts(loaded.config, facts_of(sets.train)), torch.device("cpu"))
     checkpoints = Checkpoints(run, run.claim_attempt(), keep=2)
-    checkpoints.save(Progress(step=3, best={"step": 3}, data=describe(sets.train)), model.state_dict(), {}, {})
+    progress = Progress(step=3, best={"step": 3}, data=describe_training_set(sets.train))
+    checkpoints.save(progress, model.state_dict(), {}, {})
     checkpoints.close()
     return run
 

@@ -1,5 +1,5 @@
 """Bad input as a person would give it: a damaged file among the training images, and what may be done about it;
-runs and data that do not go together."""
+runs and data that do not fit together."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_damaged_file_ends_a_run_that_goes_on_once_it_is_mended(tmp_path: Path
         "the training set has changed since the checkpoint; the last checkpoint is at step 3; not tried again: it "
         "would fail the same way")
     assert attempts(run) == ["000", "001", "002"]
-    assert "40 samples then, 39 now" in run.attempt(2).errors()[0].message
+    assert "40 samples at the checkpoint, 39 now" in run.attempt(2).errors()[0].message
 
     damaged.write_bytes(whole)
     refused = drumbeat(tmp_path, "--debug", "--resume", "tiny", expect=2)
@@ -92,8 +92,8 @@ def test_runs_and_data_that_do_not_go_together(tmp_path: Path, monkeypatch: pyte
         return " ".join(screen.split())
 
     images.config.write_text(whole.replace("classes: from_data", "classes: from_data\n  width: 6"))
-    assert "the checkpoint is of another architecture" in said(f"evaluate {images.path}")
-    assert "the checkpoint is of another architecture" in said(f"predict {images.path} test")
+    assert "the checkpoint does not fit the architecture" in said(f"evaluate {images.path}")
+    assert "the checkpoint does not fit the architecture" in said(f"predict {images.path} test")
     images.config.write_text(whole)
 
     (tmp_path / "test" / "dog").rename(tmp_path / "test" / "wolf")
@@ -112,4 +112,4 @@ def test_runs_and_data_that_do_not_go_together(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "wrong.yaml").write_text(
         "{name: wrong, batch_size: 2, model: {_target_: drumbeat.models.LSTM, vocab_size: from_data, classes: 2}, "
         "data: {train: {_target_: drumbeat.data.ImageFolder, root: train}}, " + PHASES.strip() + "}")
-    assert "the training set does not tell its 'vocab_size'" in said("run wrong.yaml --debug")
+    assert "the training set has no fact 'vocab_size'" in said("run wrong.yaml --debug")

@@ -124,7 +124,7 @@ def test_a_run_names_them_wherever_it_claims_to_be_exact(tmp_path: Path, capsys:
     assert main(["status", str(run.path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["nondeterministic_operations"] == ["put_"]
     assert verify.main(str(run.path)) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == f"note       {PUT}, though not different samples"
+    assert capsys.readouterr().out.splitlines()[-1] == f"note       {PUT}; the samples are the same"
     assert PUT in report(run)
 
     other = RunDir(tmp_path / "that did not meet it")

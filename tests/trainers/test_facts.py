@@ -9,10 +9,10 @@ import torch
 
 from drumbeat.configs.errors import PreflightError
 from drumbeat.configs.load import load
-from drumbeat.trainers.account import check_unchanged, describe
 from drumbeat.trainers.build import build_sets, place_model
 from drumbeat.trainers.commands.preflight import preflight
 from drumbeat.trainers.facts import facts_of, with_facts
+from drumbeat.trainers.sample_counts import check_unchanged, describe_training_set
 from tests.tiny import Pictures, write_config
 
 MODEL = "model={_target_: tests.trainers.test_facts.headed, classes: from_data}"
@@ -46,7 +46,7 @@ def test_what_the_data_does_not_tell_is_a_fault_of_its_own(tmp_path: Path) -> No
     with pytest.raises(PreflightError) as caught:
         preflight(config_of(tmp_path, "model.clases=from_data"))
     (fault,) = caught.value.faults
-    assert (fault.where, fault.remedy) == ("model.clases", "Did you mean 'classes'? Or write the number itself.")
+    assert (fault.where, fault.remedy) == ("model.clases", "Did you mean 'classes'? Or write the value itself.")
 
 
 def test_where_the_data_is_lost_nothing_is_said_of_the_model(tmp_path: Path) -> None:
@@ -56,20 +56,20 @@ def test_where_the_data_is_lost_nothing_is_said_of_the_model(tmp_path: Path) -> 
 
 
 def test_a_checkpoint_keeps_them_and_other_classes_are_refused() -> None:
-    before = describe(Pictures(n=100))
+    before = describe_training_set(Pictures(n=100))
     assert before == {"samples": 100, "classes": ["bottom", "top"], "facts": {"classes": 2}}
-    assert check_unchanged(before, describe(Pictures(n=100)), allow_change=False) == ""
+    assert check_unchanged(before, describe_training_set(Pictures(n=100)), allow_change=False) == ""
     with pytest.raises(PreflightError) as caught:
-        check_unchanged(before, describe(Three(n=100)), allow_change=True)
+        check_unchanged(before, describe_training_set(Three(n=100)), allow_change=True)
     assert str(caught.value) == (
         "error: the classes of the training set have changed since the checkpoint\n"
         "  where  data.train\n"
-        "  given  bottom, top then, bottom, top, side now\n"
-        "  fix    Put the set back as it was, or start a new run.")
+        "  given  bottom, top at the checkpoint, bottom, top, side now\n"
+        "  fix    Restore the set, or start a new run.")
 
 
 def test_one_output_is_enough_for_two_classes(tmp_path: Path) -> None:
     preflight(config_of(tmp_path, "model.classes=1"))
-    with pytest.raises(PreflightError, match="tells 2 classes apart, the data has 3"):
+    with pytest.raises(PreflightError, match="the model has 2 classes, the data has 3"):
         preflight(config_of(tmp_path, "model.classes=2",
                             "data.train={_target_: tests.trainers.test_facts.Three, n: 9}"))

@@ -223,7 +223,7 @@ def test_that_state_is_the_one_of_a_run_that_is_no_longer(tmp_path: Path) -> Non
         shorter.weights, shorter.optimizer, shorter.scheduler)
 
 
-def test_the_host_asks_about_a_step_when_the_next_one_is_under_way(tmp_path: Path,
+def test_the_host_checks_a_step_when_the_next_one_is_running(tmp_path: Path,
                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     """Except before something reads the state: here a point of the curves after three steps, a save after four, a
     comparison of the ranks after five, an epoch's end after six. The seventh is not taken, which is known

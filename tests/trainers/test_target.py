@@ -47,7 +47,7 @@ def test_a_missing_argument_is_named() -> None:
 def test_an_unknown_package_is_named() -> None:
     said = fault({"_target_": "torchvison.models.resnet18"})
     assert "there is no package 'torchvison' to import" in said
-    assert "in the current folder, in a folder of PYTHONPATH, or installed" in " ".join(said.split())
+    assert "in the current folder, in PYTHONPATH, or installed" in " ".join(said.split())
 
 
 def test_a_target_that_is_no_class_or_function() -> None:
@@ -66,7 +66,7 @@ def test_a_module_is_no_target() -> None:
 
 @pytest.mark.parametrize("address", ["", None, "torch..Linear"])
 def test_an_address_that_names_nothing(address: str | None) -> None:
-    assert "this does not name a class or a function" in fault({"_target_": address})
+    assert "this is not the address of a class or a function" in fault({"_target_": address})
 
 
 def test_faults_of_several_arguments_are_told_together() -> None:

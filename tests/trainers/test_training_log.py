@@ -35,7 +35,7 @@ def test_the_curve_holds_the_rate_that_each_step_was_taken_with(run: RunDir) -> 
 
 
 def test_also_after_a_resume(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stopping, "SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(stopping, "SECONDS_BETWEEN_CHECKS", 0.0)
     assert len(train(run, stop_after=3)) == 3
     assert len(train(run, stop_after=8)) == 5
     train(run)
@@ -75,7 +75,7 @@ def test_an_evaluation_prints_the_monitored_metric_first_and_the_loss_since_the_
 
 def test_a_line_costs_no_synchronisation_of_its_own(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     """Values are read from the device as often with a line at each point as without any."""
-    monkeypatch.setattr(stopping, "SECONDS_BETWEEN_LOOKS", 0.0)  # the ranks look for a stop before each step
+    monkeypatch.setattr(stopping, "SECONDS_BETWEEN_CHECKS", 0.0)  # the ranks look for a stop before each step
     reads: list[int] = []
     for name in ("item", "tolist", "__float__", "__bool__", "__int__"):
         real = getattr(Tensor, name)

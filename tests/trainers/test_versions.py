@@ -27,7 +27,7 @@ H100, T4 = Device(name="NVIDIA H100", capability=(9, 0)), Device(name="Tesla T4"
 def test_a_resumed_run_names_what_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                               capsys: pytest.CaptureFixture[str]) -> None:
     """In its log and in `status`; a run resumed with the same versions says nothing."""
-    monkeypatch.setattr(stopping, "SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(stopping, "SECONDS_BETWEEN_CHECKS", 0.0)
     run = new_run(tmp_path / "tiny" / "run")
     write_plan(run)
     with monkeypatch.context() as old:

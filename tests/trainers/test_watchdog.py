@@ -24,9 +24,9 @@ def test_patience_is_fixed_or_grows_with_the_steps(tmp_path: Path) -> None:
     attempt = RunDir(tmp_path).claim_attempt()
     watchdog = Watchdog(attempt, 0, SHORTEST, grows=True)
     watchdog.longest = SHORTEST / 10
-    assert watchdog.patience == STEPS * SHORTEST / 10
+    assert watchdog.timeout == STEPS * SHORTEST / 10
     watchdog.grows = False
-    assert watchdog.patience == SHORTEST
+    assert watchdog.timeout == SHORTEST
     watchdog.pet(3)
     assert SHORTEST < signal.getitimer(signal.ITIMER_REAL)[0] <= SHORTEST + GRACE
     watchdog.close()

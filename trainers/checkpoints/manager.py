@@ -4,8 +4,8 @@
         model.safetensors       parameters and buffers; any tool reads it
         optimizer.safetensors   <parameter name>/<state name>
         state.json              progress, the optimizer's and the scheduler's numbers
-        manifest.json           written last: what is not in it does not count
-    checkpoints/last, best      links, moved only when what they point to is safely on disk
+        manifest.json           written last; files that it does not list do not count
+    checkpoints/last, best      links, which are moved when their checkpoint is safely on disk
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from drumbeat.trainers.checkpoints.writer import Order
 
 SECONDS_BETWEEN_TRIES = 2.0
 
-SETTLE_SECONDS = 10.0
+BRIEF_SECONDS = 10.0
 
-WRITERS = 3
-"""Times that a killed writer is replaced while it writes one checkpoint."""
+MAX_WRITERS = 3
+"""How often a killed writer is replaced while it writes one checkpoint."""
 
 
 class SaveError(Exception):
@@ -54,7 +54,7 @@ class SaveError(Exception):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read and found good."""
+    """A checkpoint whose files are intact."""
 
     path: Path
     state: CheckpointState
@@ -71,15 +71,14 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of a run, as rank 0 of one attempt saves them, and as anybody finds them.
+    """Saves the checkpoints of a run on rank 0 of one attempt, and finds and loads them.
 
-    `save` copies the state and returns; a process of its own writes it (`writer.py`). One save is under way at
-    most.
+    `save` copies the state and returns; a separate process writes it (`writer.py`). At most one save is in progress.
     """
 
     def __init__(self, run: RunDir, attempt: Attempt, *, keep: int, patience: float = 0.0, device: torch.device = CPU,
                  versions: Versions | None = None,
-                 tell: Callable[[str], None] = lambda words: None) -> None:
+                 on_pause: Callable[[str], None] = lambda reason: None) -> None:
         self.run = run
         self.attempt = attempt
         self.folder = run.checkpoints
@@ -87,126 +86,126 @@ class Checkpoints:
         self.patience = patience
         """Seconds to wait for a disk that is full, read-only or gone."""
         self.device = device
-        """Where the tensors are that are saved."""
+        """The device of the tensors that are saved."""
         self.versions = versions
         """The versions that this rank computes with."""
-        self.tell = tell
-        """Told why the run pauses for that, and '' when it goes on."""
+        self.on_pause = on_pause
+        """Called with the reason when the run pauses for the disk, and with '' when it continues."""
         self.staging: Staging | None = None
         self.writer: subprocess.Popen[str] | None = None
-        self.under_way = ""
-        """The order that is being carried out."""
+        self.pending = ""
+        """The order that the writer is carrying out; '' for none."""
 
     def lay_out(self, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
-        """Makes and touches the memory for a copy of such tensors, and starts the writer, so that no step has to wait
-        for that. Their values do not matter."""
+        """Allocates and touches the memory for a copy of such tensors, and starts the writer, so that no step waits for
+        it. The values of the tensors do not matter."""
         self.wait()
         self._staging().lay_out(_files(model, optimizer))
 
     def save(self, progress: Progress, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor],
              numbers: Mapping[str, dict[str, Any]]) -> None:
-        """Begins to save: `numbers` is what a `CheckpointState` holds beside the progress. Waits first for a save that
-        is still under way. Raises `SaveError` of that one."""
+        """Starts a save. `numbers` is the rest of the `CheckpointState`. Waits first for a save in progress, and raises
+        its `SaveError`."""
         began = time.monotonic()
         self.wait()
         if (waited := time.monotonic() - began) > 1:
-            print(f"the save before this one took {waited:.1f} s longer than the time between them", flush=True)
+            print(f"waited {waited:.1f} s for the previous checkpoint to be written", flush=True)
         staging = self._staging()
         staging.fill(_files(model, optimizer))
         order = Order(attempt=str(self.attempt.path), step=progress.step, keep=self.keep,
                       is_best=progress.best.get("step") == progress.step,
                       state=CheckpointState(progress=progress, versions=self.versions, **numbers), files=staging.parts)
-        self.under_way = json.dumps(order.as_json()) + "\n"
-        self._give_order()
+        self.pending = json.dumps(order.as_json()) + "\n"
+        self._send_order()
 
     def check(self) -> None:
-        """Raises `SaveError` where the save under way has failed. Cheap enough for each step."""
-        if self.under_way and self.writer is not None and self.writer.stdout is not None:
+        """Raises `SaveError` if the save in progress has failed. Cheap enough for each step."""
+        if self.pending and self.writer is not None and self.writer.stdout is not None:
             ready, _, _ = select.select([self.writer.stdout], [], [], 0)
             if ready:
                 self.wait()
 
     def wait(self) -> None:
-        """Until nothing is under way: the state as it was staged is on the disk. Waits, within its patience, for a disk
-        that has no room or cannot be written; a writer that was killed is replaced. Raises `SaveError`."""
+        """Waits until the save in progress is on disk. Retries, for up to `patience` seconds, if the disk is full or
+        cannot be written, and replaces a writer that was killed. Raises `SaveError`."""
         paused_at, killed = 0.0, 0
-        while self.under_way and self.writer is not None and self.writer.stdout is not None:
+        while self.pending and self.writer is not None and self.writer.stdout is not None:
             line = self.writer.stdout.readline()
-            if not line and killed < WRITERS and self.staging is not None:
+            if not line and killed < MAX_WRITERS and self.staging is not None:
                 killed += 1
-                print("the writer of checkpoints was killed; another one takes over", flush=True)
+                print("the process that writes checkpoints was killed; it is replaced", flush=True)
                 self.writer.communicate()
                 self.writer = _start_writer(self.staging.fd)
-                self._give_order()
+                self._send_order()
                 continue
-            answer: dict[str, Any] = json.loads(line) if line else {"error": "its writers are killed"}
+            answer: dict[str, Any] = json.loads(line) if line else {"error": "its writer is always killed"}
             error = SaveError(answer.get("error", ""), answer.get("file", ""))
             if "error" not in answer:
-                self.under_way = ""
+                self.pending = ""
                 if paused_at:
-                    self.tell("")
+                    self.on_pause("")
                 return
             now = time.monotonic()
             paused_at = paused_at or now
             if answer.get("errno") not in PASSING or now - paused_at > self.patience or self.attempt.stop.exists():
-                self.under_way = ""
+                self.pending = ""
                 raise error
-            self.tell(str(error))
+            self.on_pause(str(error))
             time.sleep(min(SECONDS_BETWEEN_TRIES, self.patience))
-            self._give_order()
+            self._send_order()
 
-    def settle(self, seconds: float = SETTLE_SECONDS) -> None:
-        """Gives a save that is under way a little time to come to an end, good or bad: for a rank that has failed, and
-        takes its writer along."""
-        if self.under_way and self.writer is not None and self.writer.stdout is not None:
+    def wait_briefly(self, seconds: float = BRIEF_SECONDS) -> None:
+        """Waits a short time for the save in progress, because the writer ends together with this rank, which has
+        failed."""
+        if self.pending and self.writer is not None and self.writer.stdout is not None:
             select.select([self.writer.stdout], [], [], seconds)
 
     def close(self) -> None:
-        """Waits, ends the writer, and gives the shared memory back. Raises `SaveError`."""
+        """Waits for the save in progress, ends the writer and frees the shared memory. Raises `SaveError`."""
         try:
             self.wait()
         finally:
             if self.writer is not None and self.staging is not None:
-                self.writer.communicate()  # which closes its input: there are no more orders
+                self.writer.communicate()  # closes its input, so it exits
                 self.staging.close()
                 self.writer = self.staging = None
 
     def _staging(self) -> Staging:
-        """The shared memory, with a writer that sees it."""
+        """The shared memory, and a writer that reads it."""
         if self.staging is None or self.writer is None:
             self.staging = Staging(self.device)
             self.writer = _start_writer(self.staging.fd)
         return self.staging
 
-    def _give_order(self) -> None:
+    def _send_order(self) -> None:
         assert self.writer is not None and self.writer.stdin is not None
-        with suppress(BrokenPipeError):  # told by the missing answer
-            self.writer.stdin.write(self.under_way)
+        with suppress(BrokenPipeError):  # noticed by the missing answer
+            self.writer.stdin.write(self.pending)
             self.writer.stdin.flush()
 
     def newest(self, warn: Any = print) -> Checkpoint | None:
-        """The newest checkpoint whose files are as they were written; None where there is none. A damaged one is
-        renamed to `quarantined-...`, and `warn` gets the reason. Raises `RunError` for one of a newer format."""
+        """The newest intact checkpoint; None if there is none. A corrupted one is renamed to `quarantined-...`, and
+        `warn` gets the reason. Raises `RunError` for a checkpoint of a newer format."""
         for path in (checkpoint_path(self.run, step) for step in saved_steps(self.run)):
             if (written := written_format(path)) > FORMAT:
                 raise RunError(Fault(what="a newer version of Drumbeat has written the checkpoints", where=str(path),
                                      given=f"format {written}; this version reads {FORMAT}",
-                                     remedy="Go on with that version."))
+                                     remedy="Resume with that version."))
             reason = damage(path)
             if not reason:
                 return _read(path)
-            warn(f"checkpoint {path.name} is damaged ({reason}); looking for an older one")
+            warn(f"checkpoint {path.name} is corrupted ({reason}); trying an older one")
             quarantined = path.with_name(f"{QUARANTINED}{path.name}")
             shutil.rmtree(quarantined, ignore_errors=True)
             path.rename(quarantined)
         return None
 
     def at(self, step: int) -> Checkpoint:
-        """The checkpoint of a step that somebody has found good."""
+        """The checkpoint of a step, whose files rank 0 has checked."""
         return _read(checkpoint_path(self.run, step))
 
     def weights(self, step: int) -> dict[str, Tensor]:
-        """Parameters and buffers as saved at a step. Raises `RunError` where that checkpoint is gone or damaged."""
+        """The parameters and buffers saved at a step. Raises `RunError` if that checkpoint is missing or corrupted."""
         self.wait()
         path = checkpoint_path(self.run, step)
         if reason := damage(path):

@@ -1,8 +1,8 @@
-"""A copy of the training's tensors in shared memory, laid out as the safetensors files that are to be written.
+"""A copy of the training's tensors in shared memory, in the layout of the safetensors files to write.
 
-Copying is all that a training step waits for. The memory is touched once, when it is laid out; to touch it while
-copying would take many times as long. Where the tensors are on a GPU, its pages are locked as well (cudaHostRegister),
-and the GPU writes into them itself, at the speed of the bus and all tensors in one go. The GPU half is not tested.
+A training step waits only for this copy. The memory is touched once, when it is laid out, because the first access
+while copying would take many times as long. For tensors on a GPU, its pages are also locked (cudaHostRegister), and the
+GPU writes all tensors into them at the speed of the bus. The GPU part is not tested.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from torch import Tensor
 
 NAMES = {torch.float64: "F64", torch.int64: "I64", torch.float32: "F32", torch.int32: "I32", torch.bfloat16: "BF16",
          torch.float16: "F16", torch.int16: "I16", torch.uint8: "U8", torch.int8: "I8", torch.bool: "BOOL"}
-"""The types of tensors that a checkpoint can hold, as safetensors calls them."""
+"""The types of tensors that a checkpoint can contain, and their names in safetensors."""
 
 PAGE = 4096
 
 CPU = torch.device("cpu")
 
 Files = Mapping[str, Mapping[str, Tensor]]
-"""For each file its tensors by name."""
+"""The tensors of each file by name."""
 
 
 class Staging:
-    """The shared memory, as large as the largest state so far."""
+    """The shared memory, laid out for the tensors of a state."""
 
     def __init__(self, device: torch.device = CPU) -> None:
         self.device = device
-        """Where the tensors are that are copied; some of them may be on the CPU all the same."""
+        """The device of the tensors; some of them may be on the CPU all the same."""
         self.fd = os.memfd_create("checkpoint")
         os.set_inheritable(self.fd, True)
         self.parts: dict[str, tuple[int, int]] = {}
-        """For each file, where it begins and its bytes."""
+        """The offset and the number of bytes of each file."""
         self._layout: object = None
         self._map: mmap.mmap | None = None
         self._views: dict[str, dict[str, Tensor]] = {}
@@ -48,7 +48,7 @@ class Staging:
         """Whether CUDA has refused to lock pages, which is reported once."""
 
     def lay_out(self, files: Files) -> None:
-        """Makes room for these tensors. Nothing happens where names, shapes and types are as before."""
+        """Allocates the memory for these tensors, unless names, shapes and types are the same as before."""
         layout = [(file, name, value.dtype, tuple(value.shape)) for file, tensors in files.items()
                   for name, value in tensors.items()]
         if layout == self._layout:
@@ -77,8 +77,8 @@ class Staging:
         self._layout = layout
 
     def fill(self, files: Files) -> None:
-        """Copies the tensors, after laying them out if need be. On a GPU the copies follow what is already queued on
-        the current stream, an optimizer step for example, and this returns when they are done."""
+        """Copies the tensors, after laying them out if necessary. On a GPU the copies run after the work that is
+        already queued on the current stream, such as an optimizer step; this returns when they are done."""
         self.lay_out(files)
         on_gpu = self.device.type == "cuda"
         with torch.no_grad():
@@ -89,14 +89,14 @@ class Staging:
             torch.cuda.current_stream(self.device).synchronize()
 
     def close(self) -> None:
-        """Gives the memory back."""
+        """Frees the memory."""
         self._unlock()
         self._views, self._map, self._layout = {}, None, None
         os.close(self.fd)
 
     def _lock(self, memory: Tensor) -> None:
-        """Has CUDA lock the memory's pages. Where it refuses, as it may in WSL or under a limit on locked memory,
-        copies go through CUDA's own buffers: slower, and just as right."""
+        """Locks the memory's pages with CUDA. If it refuses, as it may in WSL or under a limit on locked memory, copies
+        go through CUDA's own buffers: slower, but correct."""
         if self.device.type != "cuda":
             return
         cudart = torch.cuda.cudart()
@@ -105,29 +105,29 @@ class Staging:
             self._locked = memory.data_ptr()
             return
         with suppress(RuntimeError):
-            torch.zeros(1, device=self.device)  # CUDA keeps the error for whoever launches the next kernel
+            torch.zeros(1, device=self.device)  # clears the error, which the next kernel launch would raise
         if not self._refused:
-            print(f"note: saving copies into pageable memory, which takes longer: cudaHostRegister says "
-                  f"'{cudart.cudaGetErrorString(result)}'", flush=True)
+            print(f"note: checkpoints are copied to pageable memory, which is slower: cudaHostRegister: "
+                  f"{cudart.cudaGetErrorString(result)}", flush=True)
         self._refused = True
 
     def _unlock(self) -> None:
-        """Before the memory goes, or the driver would keep its pages."""
+        """Must be called before the memory is freed; otherwise the driver keeps its pages."""
         if self._locked is not None:
             torch.cuda.cudart().cudaHostUnregister(self._locked)
             self._locked = None
 
 
 def _in_order(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Large items first, so that each tensor begins at a multiple of its items' size."""
+    """Tensors with large items first, so that each tensor begins at a multiple of its item size."""
     return sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
 
 
 def _header(tensors: Mapping[str, Tensor]) -> tuple[bytes, int]:
-    """The beginning of a safetensors file, and the bytes of the tensors that follow it.
+    """The header of a safetensors file, and the number of bytes of the tensors after it.
 
-    The format: 8 bytes with the length of a JSON object, little end first, the object, the tensors one behind the
-    other (github.com/huggingface/safetensors).
+    The format: the length of a JSON object (8 bytes, little-endian), the object, and the tensors
+    (github.com/huggingface/safetensors).
     """
     entries, end = {}, 0
     for name in _in_order(tensors):

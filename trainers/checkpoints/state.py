@@ -1,4 +1,4 @@
-"""What training keeps beside the weights, as tensors and plain numbers that a checkpoint can hold, and back."""
+"""Converts the state of model, optimizer and scheduler to tensors and plain values for a checkpoint, and back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.layers import short
 
 IMPLEMENTATIONS = {"fused", "foreach", "capturable", "differentiable"}
-"""Arguments of torch's optimizers that choose the implementation of a step, not its result."""
+"""Arguments of torch's optimizers that choose the implementation of a step, and not its result."""
 
 
 def parameter_names(model: nn.Module) -> dict[Tensor, str]:
@@ -29,7 +29,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, s
 
 
 def optimizer_numbers(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> dict[str, Any]:
-    """What else the optimizer holds: its groups' settings, and state that is no tensor."""
+    """The rest of the optimizer's state: settings of its groups, and state that is not a tensor."""
     groups = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
     loose = {names[parameter]: {name: value for name, value in state.items() if not isinstance(value, Tensor)}
              for parameter, state in optimizer.state.items()}
@@ -38,10 +38,10 @@ def optimizer_numbers(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, s
 
 def tensors_after_a_step(build: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
                          trained: Iterable[nn.Parameter], names: Mapping[Tensor, str]) -> dict[str, Tensor]:
-    """The tensors that an optimizer for these parameters, which have gradients, holds after one step, on the meta
-    device: names, shapes and types. Most optimizers make their tensors in their first step.
+    """The names, shapes and types (as tensors on the meta device) of the state that an optimizer for these parameters
+    has after one step. Most optimizers create it in their first step. The parameters must have gradients.
 
-    The step is taken on tensors without content; for an optimizer that reads values (Adafactor, ASGD), on copies.
+    The step is taken on fake tensors or, for an optimizer that reads values (Adafactor, ASGD), on copies.
     """
     def after(copy: Callable[[Tensor], Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
         likes = {nn.Parameter(copy(parameter.detach())): parameter for parameter in trained}
@@ -52,7 +52,9 @@ def tensors_after_a_step(build: Callable[[list[nn.Parameter]], torch.optim.Optim
         held = optimizer_tensors(optimizer, {like: names[parameter] for like, parameter in likes.items()})
         return {name: (value.shape, value.dtype) for name, value in held.items()}
 
-    from torch._subclasses.fake_tensor import FakeTensorMode  # takes a second; torch's optimizers import it too
+    from torch._subclasses.fake_tensor import (
+        FakeTensorMode,  # takes a second to import; torch's optimizers import it too
+    )
 
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
@@ -64,9 +66,9 @@ def tensors_after_a_step(build: Callable[[list[nn.Parameter]], torch.optim.Optim
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str],
                       tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
-    """Puts an optimizer into a saved state. Tensors of a parameter's shape take its memory order, and all live on its
-    device but for counts of steps, as in torch: those stay on the CPU unless a kernel there counts them. The optimizer
-    keeps its own implementation of a step, because the state may come from another device."""
+    """Loads a saved state into an optimizer. Tensors of a parameter's shape get its memory format. All tensors are on
+    the parameter's device except, as in torch, step counters, which are on the CPU unless a kernel counts them. The
+    optimizer keeps its own implementation of a step, because the state may have been saved on another device."""
     by_name = {name: parameter for parameter, name in names.items()}
     counted_there = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
     for address, value in tensors.items():
@@ -85,7 +87,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, s
 
 
 def scheduler_numbers(scheduler: Any) -> dict[str, Any]:
-    """What changes in a scheduler as it runs. What was built from the config (functions, milestones) is built again."""
+    """The plain values of a scheduler. Other attributes (functions, milestones) are built from the config again."""
     if scheduler is None:
         return {}
     plain = {name: value for name, value in vars(scheduler).items() if _is_plain(value)}
@@ -94,7 +96,7 @@ def scheduler_numbers(scheduler: Any) -> dict[str, Any]:
 
 
 def restore_scheduler(scheduler: Any, numbers: Mapping[str, Any]) -> None:
-    """Puts a scheduler, built again from the config, into a saved state."""
+    """Loads a saved state into a scheduler that was built from the config."""
     if scheduler is None:
         return
     vars(scheduler).update({name: value for name, value in numbers.items() if name != "_schedulers"})
@@ -103,22 +105,22 @@ def restore_scheduler(scheduler: Any, numbers: Mapping[str, Any]) -> None:
 
 
 SHOWN = 6
-"""Differences between a checkpoint and a model that are listed."""
+"""The largest number of differences that an error lists."""
 
 
 def load_weights(model: nn.Module, saved: Mapping[str, Tensor], checkpoint: Path, target: str) -> None:
-    """Puts saved weights into a model, all or none. Raises `RunError` where names or shapes differ."""
+    """Loads saved weights into a model. Raises `RunError` if names or shapes differ."""
     differing = list(_differences(model.state_dict(), saved))
     if differing:
         more = f"\n... and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
-        raise RunError(Fault(what="the checkpoint is of another architecture than the config's model",
+        raise RunError(Fault(what="the checkpoint does not fit the architecture of the config's model",
                              where=short(checkpoint / "model.safetensors"), given="\n".join(differing[:SHOWN]) + more,
-                             remedy=f"Has {target} changed since? The run's folder holds the code as it was."))
+                             remedy=f"Has {target} changed since? The run's folder has the code that trained it."))
     model.load_state_dict(saved)
 
 
 def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Iterator[str]:
-    """A line for each tensor that is missing, too many, or of another shape."""
+    """A line for each tensor that is missing, unexpected, or of another shape."""
     for name in sorted({*expected, *found}):
         shapes = [str(list(one[name].shape)) if name in one else "nothing" for one in (expected, found)]
         if shapes[0] != shapes[1]:
@@ -126,7 +128,7 @@ def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) ->
 
 
 def weights_sha256(state: Mapping[str, Tensor]) -> str:
-    """A digest over names, types, shapes and bytes of a state dict, buffers included, in the order of the names."""
+    """A digest of the names, types, shapes and bytes of a state dict, including buffers, sorted by name."""
     digest = hashlib.sha256()
     for name, value in sorted(state.items()):
         plain = value.detach().cpu().contiguous()

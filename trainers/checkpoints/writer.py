@@ -1,13 +1,13 @@
-"""The process that writes checkpoints: everything between a staged copy of the state and a checkpoint to rely on.
+"""The process that writes checkpoints from the staged copy of the state.
 
     python -m drumbeat.trainers.checkpoints.writer FD < one JSON object a line, each answered by one
 
-It never imports torch, so it is there in a moment, and it works at the lowest priority beside the training. The bytes
-of the files lie in shared memory, whose descriptor is FD, as they are to stand on the disk.
+It never imports torch, so it starts quickly, and it has the lowest priority. The bytes of the files are in shared
+memory with the file descriptor FD.
 
     write to a temporary folder -> flush -> manifest -> rename -> flush -> promote `last`, `best` -> prune
 
-Readers see all of a checkpoint or nothing of it, and a link points to nothing that is not safely on the disk.
+Readers see a complete checkpoint or none, and a link points only to a checkpoint that is safely on disk.
 """
 
 from __future__ import annotations
@@ -39,28 +39,28 @@ class Order(Record):
     """One checkpoint to write."""
 
     attempt: str
-    """Folder of the attempt that saves; it may do so only while it is the run's newest."""
+    """Folder of the attempt that saves. It may save only while it is the newest attempt of the run."""
     step: int
     is_best: bool
     keep: int
-    """How many of the newest to keep."""
+    """The number of newest checkpoints to keep."""
     state: CheckpointState
-    """What state.json is to hold."""
+    """The content of state.json."""
     files: dict[str, tuple[int, int]]
-    """For each file of tensors, where its bytes begin in the shared memory, and how many there are."""
+    """For each file of tensors, the offset of its bytes in the shared memory and their number."""
 
 
 class TakenOverError(Exception):
-    """A newer attempt has taken over the run: this one was cut off, and must not write."""
+    """A newer attempt has taken over the run, so this one must not write."""
 
 
 def write(order: Order, memory: memoryview) -> Path:
-    """Writes a checkpoint, makes it the newest, and removes what is not kept. Raises `TakenOverError` and `OSError`."""
+    """Writes a checkpoint, points `last` to it, and prunes old ones. Raises `TakenOverError` and `OSError`."""
     attempt = Attempt(Path(order.attempt))
     run = RunDir(attempt.path.parent.parent)
     final = checkpoint_path(run, order.step)
     if not (final / "manifest.json").exists():
-        run.checkpoints.mkdir(exist_ok=True)  # no parents: where a disk was unmounted, nothing must be made
+        run.checkpoints.mkdir(exist_ok=True)  # no parents: nothing must be created if the disk was unmounted
         temporary = run.checkpoints / f".{final.name}.{os.getpid()}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         _make_room(run, sum(size for _, size in order.files.values()))
@@ -68,7 +68,7 @@ def write(order: Order, memory: memoryview) -> Path:
             temporary.mkdir()
             _write_files(order, memory, temporary, attempt.number)
             _check_newest(run, attempt)
-            if final.exists():  # without a manifest: half-written by somebody
+            if final.exists():  # without a manifest: incomplete
                 shutil.rmtree(final)
             temporary.rename(final)
         finally:
@@ -83,7 +83,7 @@ def write(order: Order, memory: memoryview) -> Path:
 
 
 def _make_room(run: RunDir, needed: int) -> None:
-    """Removes all checkpoints but the newest and the best where the disk has no room for one more. Raises `OSError`."""
+    """Removes all checkpoints but the newest and the best if the disk has no room for another one. Raises `OSError`."""
     folder = run.checkpoints
     if shutil.disk_usage(folder).free < needed:
         prune(run, 1)
@@ -115,7 +115,7 @@ def _check_newest(run: RunDir, attempt: Attempt) -> None:
 
 
 def point(folder: Path, name: str, target: Path) -> None:
-    """Lets a link point elsewhere, in one step."""
+    """Points a link to another target, atomically."""
     temporary = folder / f".{name}.{os.getpid()}.tmp"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target.name)
@@ -124,13 +124,13 @@ def point(folder: Path, name: str, target: Path) -> None:
 
 
 def prune(run: RunDir, keep: int) -> None:
-    """Removes all but the newest few and the best one that each of these counts on, and what killed writers left."""
+    """Removes all checkpoints but the `keep` newest and their best ones, and the remains of killed writers."""
     steps = saved_steps(run)
     kept = set(steps[:keep])
     kept |= {progress.best["step"] for step in steps[:keep]
              if (progress := progress_at(checkpoint_path(run, step))) and progress.best}
     for path in (checkpoint_path(run, step) for step in steps if step not in kept):
-        (path / "manifest.json").unlink(missing_ok=True)  # first: half-removed is not complete
+        (path / "manifest.json").unlink(missing_ok=True)  # first: a partly removed checkpoint is incomplete
         shutil.rmtree(path, ignore_errors=True)
     for path in run.checkpoints.glob(".*.tmp"):
         if not path.is_symlink():
@@ -138,7 +138,7 @@ def prune(run: RunDir, keep: int) -> None:
 
 
 def flush(path: Path) -> None:
-    """Waits until a file's bytes, or a folder's names, are on the disk."""
+    """Waits until the bytes of a file, or the entries of a folder, are on disk (fsync)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -147,10 +147,10 @@ def flush(path: Path) -> None:
 
 
 def answer(line: str, fd: int) -> dict[str, Any]:
-    """What came of an order: the folder, or what went wrong."""
+    """Carries out an order. Returns the folder, or the error."""
     order = Order.parse(json.loads(line))
     with mmap.mmap(fd, os.fstat(fd).st_size, prot=mmap.PROT_READ) as shared, memoryview(shared) as memory:
-        try:  # inside: an error's frames hold views of the memory, which cannot be closed before they are gone
+        try:  # inside, because the frames of an error refer to the memory, which could then not be closed
             return {"path": str(write(order, memory))}
         except OSError as error:
             return {"error": error.strerror or str(error), "errno": error.errno, "file": str(error.filename or "")}
@@ -159,11 +159,11 @@ def answer(line: str, fd: int) -> dict[str, Any]:
 
 
 def main(fd: int) -> None:
-    """Answers orders until there are no more, or the rank that gives them has gone."""
+    """Carries out orders until the input ends or the rank ends."""
     die_with_parent(os.getppid())
     call_process("writer")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal is for the rank, which will want a checkpoint
-    os.nice(19)  # SCHED_IDLE would starve where training never waits: it gets a fifth of this share
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the rank, which then saves
+    os.nice(19)  # SCHED_IDLE would get a fifth of this share, too little if training never waits
     for line in sys.stdin:
         print(json.dumps(answer(line, fd)), flush=True)
 

@@ -1,4 +1,4 @@
-"""Fills the cache of a config's images ahead of a run.
+"""Fills the image cache of a config before a run.
 
     python -m drumbeat.trainers.commands.cache < config      what `drumbeat cache CONFIG` runs, with the config as JSON
 """
@@ -12,21 +12,21 @@ import sys
 from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
-from drumbeat.configs.preconditions import with_way_out
+from drumbeat.configs.preconditions import with_hint
 from drumbeat.configs.schema import Config
 from drumbeat.data.bar import Bar
 from drumbeat.trainers.build import build_sets, image_set, use_caches
 
 
 def fill(config: Config) -> str:
-    """Decodes what the cache does not hold yet; what it holds then, in words. Raises `PreflightError`."""
+    """Decodes the images that are not in the cache yet. Returns the text to print. Raises `PreflightError`."""
     if config.data.cache is None:
-        raise PreflightError(Fault(what="no folder for the cache", where="data.cache",
-                                   remedy="Name one: drumbeat cache CONFIG data.cache=/scratch/me/cache"))
+        raise PreflightError(Fault(what="data.cache is not set", where="data.cache",
+                                   remedy="Name a folder: drumbeat cache CONFIG data.cache=/scratch/me/cache"))
     sets = build_sets(config)
     if not any(image_set(samples) for samples in (sets.train, sets.validation, sets.test)):
-        raise PreflightError(Fault(what="the config's sets hold no image files: there is nothing to cache",
-                                   where="data.train", remedy="Leave data.cache out: such sets are fast without."))
+        raise PreflightError(Fault(what="the config's datasets have no image files to cache",
+                                   where="data.train", remedy="Remove data.cache: such datasets are fast without it."))
     with Bar() as bar:
         use_caches(config, sets, processes=len(os.sched_getaffinity(0)),
                    progress=lambda name, done, total: bar(f"decoding {name}", done, total))
@@ -44,7 +44,7 @@ def main() -> int:
     try:
         print(fill(config))
     except PreflightError as error:
-        print(PreflightError(*with_way_out(error.faults, config.data.download_hint)), file=sys.stderr)
+        print(PreflightError(*with_hint(error.faults, config.data.download_hint)), file=sys.stderr)
         return error.exit_code
     return 0
 

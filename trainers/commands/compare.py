@@ -1,10 +1,10 @@
-"""Whether a run came to what another one came to: weights, ledger, curves.
+"""Compares the results of two runs: weights, ledger, curves.
 
     python -m drumbeat.trainers.commands.compare RUN OTHER [exact]
 
-prints a JSON list of what differs or is wrong; an empty one where nothing is.
+prints a JSON list of the differences and errors.
 
-`exact`: bit for bit. Otherwise the ranks were others, the arithmetic differs, and metrics may, within `BAND`.
+With `exact`, bit for bit. Without, the number of ranks was different, so metrics may differ within `BAND`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from drumbeat.configs.run.records import Result
 from drumbeat.trainers.commands.verify import verify
 
 BAND = 0.15
-"""How far metrics may lie from those of the other run where the ranks were others: BatchNorm has then seen other parts
-of each batch, and dropout has left out other units. As a part of the value, or of 1 where it is smaller."""
+"""The largest difference of a metric between runs on different numbers of ranks, in which BatchNorm sees other parts of
+each batch and dropout drops other units. Relative to the value, or absolute if that is smaller than 1."""
 
 
 def differences(run: RunDir, other: RunDir, *, exact: bool) -> list[str]:
-    """What is wrong with `run`, held against `other`."""
+    """The errors of `run`, and its differences from `other`."""
     found = [fault for phase in verify(run).phases for fault in phase.faults]
     mine, theirs = Result.require(run.result), Result.require(other.result)
     if exact:
@@ -44,7 +44,7 @@ def differences(run: RunDir, other: RunDir, *, exact: bool) -> list[str]:
 
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """The points of each curve as TensorBoard shows them, less those of speed, which no two runs share."""
+    """The points of each curve as TensorBoard shows them, without speed, which differs between runs."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
@@ -59,30 +59,30 @@ def _curves_differ(mine: dict[str, Any], theirs: dict[str, Any], *, exact: bool)
         points, others = mine.get(name, []), theirs.get(name, [])
         steps = [step for step, _ in points]
         if len(set(steps)) < len(steps):
-            found.append(f"curve {name}: {len(steps) - len(set(steps))} steps are there twice")
+            found.append(f"curve {name}: {len(steps) - len(set(steps))} steps appear twice")
         elif steps != [step for step, _ in others]:
             found.append(f"curve {name}: {len(points)} points instead of {len(others)}")
         elif exact and not _same(points, others):
-            found.append(f"curve {name}: other values")
+            found.append(f"curve {name}: different values")
     return found
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two values are written alike: unlike `==`, of what is no number too."""
+    """Whether the texts of two values are equal; unlike with `==`, NaN equals NaN."""
     return repr(one) == repr(other)
 
 
 def _near(one: float, other: float) -> bool:
-    """Whether two metrics lie within the band, or are both no number."""
+    """Whether two metrics differ by at most `BAND`, or are both NaN."""
     return abs(one - other) <= BAND * max(1.0, abs(other)) or (math.isnan(one) and math.isnan(other))
 
 
 def main(run: str, other: str, exact: bool) -> None:
-    """Prints what differs; and to stderr, why the runs may differ in their bits though nothing went wrong."""
+    """Prints the differences; and to stderr, why the last bits of the runs may differ without an error."""
     runs = RunDir(Path(run)), RunDir(Path(other))
     print(json.dumps(differences(*runs, exact=exact)))
-    for words in dict.fromkeys(filter(None, map(claim, runs))):
-        print(f"note: {words}", file=sys.stderr)
+    for note in dict.fromkeys(filter(None, map(claim, runs))):
+        print(f"note: {note}", file=sys.stderr)
 
 
 if __name__ == "__main__":

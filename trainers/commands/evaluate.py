@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from drumbeat.configs.errors import Fault, PreflightError, RunError, UserError
 from drumbeat.configs.layers import short
 from drumbeat.configs.load import read
-from drumbeat.configs.preconditions import SPLITS, check_split, with_way_out
+from drumbeat.configs.preconditions import SPLITS, check_split, with_hint
 from drumbeat.configs.run.checkpoint_records import EvaluationMetrics, Manifest
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
@@ -35,7 +35,6 @@ from drumbeat.configs.schema import Config
 from drumbeat.data.bar import Bar
 from drumbeat.data.images import UNREADABLE
 from drumbeat.data.loader import BatchFetcher, Samples, chunks, error_message, one_thread
-from drumbeat.trainers.account import check_left_out
 from drumbeat.trainers.build import (
     Sets,
     build_forward,
@@ -48,6 +47,7 @@ from drumbeat.trainers.contact_sheet import CPU, worst_samples_sheet
 from drumbeat.trainers.evaluate import evaluate
 from drumbeat.trainers.inference.load import good_checkpoint, load_model, training_set, use_training_settings
 from drumbeat.trainers.inference.tables import headings, rows, write_csv
+from drumbeat.trainers.sample_counts import check_unreadable
 from drumbeat.trainers.tasks import Results, Task
 from drumbeat.trainers.world import World, die_with_agent, join
 
@@ -88,7 +88,7 @@ def build_job(run: RunDir, split: str, which: str | None) -> EvaluationJob:
     try:
         sets = build_sets(config)
     except PreflightError as error:
-        raise PreflightError(*with_way_out(error.faults, config.data.download_hint, fixed=True)) from None
+        raise PreflightError(*with_hint(error.faults, config.data.download_hint, fixed=True)) from None
     samples = getattr(sets, split)
     _check_names(path, split, sets, samples)
     job = EvaluationJob(run=run, config=config, split=split, path=path, checkpoint=checkpoint, sets=sets,
@@ -153,7 +153,7 @@ def run_job(job: EvaluationJob, world: World) -> Results:
                             workers=loader_workers(job.config, threads=threads, debug=False),
                             skip_unreadable=job.config.data.on_error == "skip",
                             batch_statistics=job.config.evaluation.batch_statistics,
-                            heartbeat=lambda: bar.more(f"evaluating {job.split}", 1, mine))
+                            heartbeat=lambda: bar.advance(f"evaluating {job.split}", 1, mine))
         except UNREADABLE as error:  # not of the model or the task: see `_smoke_test`
             raise PreflightError(Fault(what=f"a sample of data.{job.split} cannot be used: {error_message(error)}",
                                        where=f"data.{job.split}", remedy="Repair or restore the file.")) from error
@@ -166,7 +166,7 @@ def write_report(job: EvaluationJob, results: Results) -> str:
     from drumbeat.trainers.inference.plots import draw
 
     left_out = len(job.samples) - len(results.losses)
-    if note := check_left_out(job.split, left_out, len(job.samples), job.config.data.max_skipped):
+    if note := check_unreadable(job.split, left_out, len(job.samples), job.config.data.max_skipped):
         note += "\n\n"
     with one_thread():
         found = measure(job.task, results)

@@ -1,12 +1,13 @@
-"""What only torch can know, found out before anything is submitted, where there is internet and a person is watching.
+"""The preflight check: everything that needs torch is checked before a run is submitted, where there is internet
+access.
 
     python -m drumbeat.trainers.commands.preflight < {config, topology, backend}
 
-prints one JSON object: facts, or faults.
+prints one JSON object: facts or faults.
 
-Torch can use the GPUs, targets resolve, the model builds on the meta device (its weights are fetched and read on the
-way), data is there and counted, phases fit, and a few samples go through model and loss. Every fault that can be found
-is found in one go.
+It checks that torch can use the GPUs, that targets can be imported, that the model can be built on the meta device (its
+weights are downloaded and read), that the data exists, that the phases fit the model, and that a few samples go through
+model and loss. It reports all faults at once.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from drumbeat.configs.errors import Fault, PreflightError, nearest
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
-from drumbeat.configs.preconditions import needs_data, with_way_out
+from drumbeat.configs.preconditions import needs_data, with_hint
 from drumbeat.configs.schema import Config
 from drumbeat.configs.yaml_text import inline
 from drumbeat.data.loader import Samples
@@ -46,15 +47,15 @@ from drumbeat.trainers.build import (
     frozen_modules,
 )
 from drumbeat.trainers.build_phases import build_schedules
-from drumbeat.trainers.commands.smoke_test import rehearse
+from drumbeat.trainers.commands.smoke_test import smoke_test
 from drumbeat.trainers.facts import facts_of, with_facts
-from drumbeat.trainers.gpu_check import gpu_faults, look
+from drumbeat.trainers.gpu_check import find_gpus, gpu_faults
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.versions import preflight_versions
 
 
 def preflight(config: Config, *, world_size: int = 1) -> dict[str, Any]:
-    """Facts about the run: samples, steps of each phase, parameters. Raises `PreflightError` with all faults."""
+    """Facts about the run: samples, steps of each phase, parameters. Raises one `PreflightError` with all faults."""
     faults: list[Fault] = []
 
     def attempt(build: Callable[[], Any]) -> Any:
@@ -82,9 +83,9 @@ def preflight(config: Config, *, world_size: int = 1) -> dict[str, Any]:
         if len(sets.train):
             attempt(lambda: _check_order(config, sets.train))
     if not faults and sets is not None and model is not None and task is not None:
-        faults += rehearse(filled or config, sets, model, task)
+        faults += smoke_test(filled or config, sets, model, task)
     if faults or sets is None or model is None:
-        raise PreflightError(*with_way_out(faults, config.data.download_hint))
+        raise PreflightError(*with_hint(faults, config.data.download_hint))
     tables = build_schedules(config, len(sets.train))
     return {
         "samples": {name: len(samples) for name in ("train", "validation", "test")
@@ -97,8 +98,8 @@ def preflight(config: Config, *, world_size: int = 1) -> dict[str, Any]:
 
 
 def _model_on_meta(config: Config) -> nn.Module:
-    """The model without memory for its weights: as strict about its arguments as the real one, and fast. With memory
-    where its constructor must read values."""
+    """The model without memory for its weights, which checks its arguments and is fast; in memory if its constructor
+    reads values."""
     try:
         with torch.device("meta"):
             return build_model(config)
@@ -113,17 +114,17 @@ def _check_phase(config: Config, name: str, model: nn.Module, world_size: int) -
     frozen = {parameter for module in modules for parameter in module.parameters()}
     trained = [parameter for parameter in model.parameters() if parameter not in frozen]
     if not trained:
-        raise PreflightError(Fault(what="the phase freezes everything: there is nothing to train",
+        raise PreflightError(Fault(what="the phase freezes all parameters",
                                    where=f"phases.{name}.freeze", given=inline(phase.freeze)))
     if phase.start_from == "best" and not config.data.validation:
         raise PreflightError(Fault(what="there are no best weights without a validation set",
                                    where=f"phases.{name}.start_from", given="start_from: best",
-                                   remedy="Name data.validation, or start from the last weights."))
+                                   remedy="Set data.validation, or start_from: last."))
     size = phase.batch_size or config.batch_size
     shares = [len(shard(size, rank, world_size)) for rank in range(world_size)]
     smallest = min(len(part) for one in shares for part in micro_batches(one, config.micro_batch_size or one))
-    standing = {inner for module in modules for inner in module.modules()}
-    if smallest == 1 and any(isinstance(module, nn.BatchNorm1d) and module not in standing
+    frozen_inside = {inner for module in modules for inner in module.modules()}
+    if smallest == 1 and any(isinstance(module, nn.BatchNorm1d) and module not in frozen_inside
                              for module in model.modules()):
         raise PreflightError(Fault(what="BatchNorm1d cannot be trained on one sample at a time",
                                    where=f"phases.{name}.batch_size" if phase.batch_size else "batch_size",
@@ -132,17 +133,17 @@ def _check_phase(config: Config, name: str, model: nn.Module, world_size: int) -
                                    remedy="Use a larger batch, fewer ranks, or another micro_batch_size."))
     optimizer = build_optimizer(phase, name, trained)
     if isinstance(optimizer, torch.optim.LBFGS):
-        raise PreflightError(Fault(what="LBFGS evaluates a step several times, and a step here reads each sample once",
+        raise PreflightError(Fault(what="LBFGS needs several evaluations in each step, which is not supported",
                                    where=f"phases.{name}.optimizer", given=str(phase.optimizer["_target_"]),
-                                   remedy="Take an optimizer that needs one gradient for a step."))
+                                   remedy="Use an optimizer that needs one gradient in each step."))
     if isinstance(build_scheduler(phase, name, optimizer), ReduceLROnPlateau) and not config.data.validation:
         raise PreflightError(Fault(what="ReduceLROnPlateau needs a validation metric, and there is no validation set",
                                    where=f"phases.{name}.scheduler", given=str(phase.scheduler["_target_"]),
-                                   remedy="Name data.validation, or take another scheduler."))
+                                   remedy="Set data.validation, or use another scheduler."))
 
 
 def _check_order(config: Config, samples: Samples) -> None:
-    """That the order of samples, and what is mixed, can be worked out for this set."""
+    """Raises `PreflightError` if the order of samples or their mixing cannot be computed for this set."""
     build_mixing(config)
     stream = build_stream(config, samples, 0)
     schedule, *_ = build_schedules(config, len(samples))
@@ -161,26 +162,26 @@ def _check_sets(config: Config, sets: Sets) -> list[Fault]:
                 (name, [c for c in classes if c not in sets.classes])) if extra]
             faults.append(Fault(what=f"the classes of data.{name} differ from those of data.train",
                                 where=f"data.{name}",
-                                given="; ".join(only), remedy="Give both the same: class folders, or `classes`."))
+                                given="; ".join(only), remedy="Use the same class folders, or the same `classes`."))
     outputs = config.model.get("classes")
-    fewest = 1 if len(sets.classes) == 2 else len(sets.classes)  # one output is enough for two classes
+    fewest = 1 if len(sets.classes) == 2 else len(sets.classes)  # one output suffices for two classes
     if isinstance(outputs, int) and outputs < fewest:
-        faults.append(Fault(what=f"the model tells {outputs} classes apart, the data has {len(sets.classes)}",
+        faults.append(Fault(what=f"the model has {outputs} classes, the data has {len(sets.classes)}",
                             where="model.classes", given=", ".join(sets.classes),
                             remedy=f"Set model.classes={len(sets.classes)}."))
     return faults
 
 
 def main() -> None:
-    """Reads the resolved config from standard input; the answer is the only thing on standard output."""
+    """Reads the resolved config from standard input, and writes nothing but the answer to standard output."""
     answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a target prints must not get between
+    os.dup2(2, 1)  # so that the output of targets does not mix with the answer
     warnings.simplefilter("ignore")
     question = json.load(sys.stdin)
     config = build_config([Layer(values=question["config"], origin="config")])
     topology, faults = question["topology"], []
     cuda, here = topology["device"] == "cuda", question["backend"] in ("local", "debug")
-    found = look() if cuda and here else None
+    found = find_gpus() if cuda and here else None
     if found is not None:
         faults += gpu_faults(found, os.environ["CUDA_VISIBLE_DEVICES"].split(","))
     try:

@@ -1,4 +1,4 @@
-"""Samples looked at one by one, ahead of a run: whether each can be read, and what it is."""
+"""Checks samples one by one before a run: whether each can be read, its size and its pixel statistics."""
 
 from __future__ import annotations
 
@@ -20,44 +20,44 @@ from drumbeat.data.loader import BatchFetcher, Samples
 from drumbeat.data.order import Integers, Permutation, key
 from drumbeat.trainers.build import Sets
 
-LOOKED_AT = 200
-"""Samples of each set that are read, unless all are."""
+CHECKED = 200
+"""The number of samples of each set that are checked, unless all are."""
 
 
 @dataclass(frozen=True)
-class Look:
-    """What is learned of one sample."""
+class SampleCheck:
+    """The result for one sample."""
 
     index: int
     error: str = ""
     size: tuple[int, int] = (0, 0)
-    """Width and height of the file's image."""
+    """Width and height of the image file."""
     mode: str = ""
     sums: tuple[float, ...] = ()
-    """Per channel, after the evaluation's transforms: sum of levels in 0..1, sum of squares, count."""
+    """For each channel, after the evaluation's transforms: sum of pixel values in 0..1, sum of squares, count."""
 
 
-def looks_at(sets: Sets, samples: Samples, name: str, *, everything: bool) -> Iterator[Look]:
-    """Reads samples of a set in processes of its own, as an evaluation would; with a progress bar."""
+def check_samples(sets: Sets, samples: Samples, name: str, *, everything: bool) -> Iterator[SampleCheck]:
+    """Reads samples of a set in loader workers, as an evaluation does, with a progress bar."""
     chosen = _chosen(samples, everything)
-    looking = DataLoader(_Looking(samples, chosen, sets.evaluate_transforms), batch_size=None,
+    loader = DataLoader(_Checks(samples, chosen, sets.evaluate_transforms), batch_size=None,
                          num_workers=min(len(os.sched_getaffinity(0)), 8, len(chosen)), multiprocessing_context=FORK)
     with Bar() as bar:
-        for look in looking:
-            bar.more(f"reading {name}", 1, len(chosen))
-            yield look
+        for check in loader:
+            bar.advance(f"reading {name}", 1, len(chosen))
+            yield check
 
 
 def _chosen(samples: Samples, everything: bool) -> Integers:
-    """The samples to look at: all, or some from everywhere in the set."""
+    """The samples to check: all, or a random choice from the set."""
     n = len(samples)
-    if everything or n <= LOOKED_AT:
+    if everything or n <= CHECKED:
         return np.arange(n)
-    return np.sort(Permutation(n, key(0, "doctor"))(np.arange(LOOKED_AT)))
+    return np.sort(Permutation(n, key(0, "doctor"))(np.arange(CHECKED)))
 
 
-class _Looking(Dataset[Look]):
-    """Looks at samples, in loader workers."""
+class _Checks(Dataset[SampleCheck]):
+    """Checks samples in loader workers."""
 
     def __init__(self, samples: Samples, chosen: Integers, transforms: Sequence[Callable[[Any], Any]]) -> None:
         self.samples = samples
@@ -67,23 +67,23 @@ class _Looking(Dataset[Look]):
     def __len__(self) -> int:
         return len(self.chosen)
 
-    def __getitem__(self, number: int) -> Look:
+    def __getitem__(self, number: int) -> SampleCheck:
         torch.set_num_threads(1)
         index = int(self.chosen[number])
         try:
             size, mode = _header(self.samples, index)
             inputs = self.fetch[index].inputs
         except (OSError, ValueError) as error:
-            return Look(index, error=str(error))
+            return SampleCheck(index, error=str(error))
         if not (isinstance(inputs, Tensor) and inputs.dim() == 4):
-            return Look(index, size=size, mode=mode)
-        levels = inputs[0].double() / (255 if inputs.dtype == torch.uint8 else 1)
-        parts = [(float(one.sum()), float((one * one).sum()), float(one.numel())) for one in levels]
-        return Look(index, size=size, mode=mode, sums=tuple(value for part in parts for value in part))
+            return SampleCheck(index, size=size, mode=mode)
+        pixels = inputs[0].double() / (255 if inputs.dtype == torch.uint8 else 1)
+        parts = [(float(one.sum()), float((one * one).sum()), float(one.numel())) for one in pixels]
+        return SampleCheck(index, size=size, mode=mode, sums=tuple(value for part in parts for value in part))
 
 
 def _header(samples: Samples, index: int) -> tuple[tuple[int, int], str]:
-    """Size and mode of the image file that a sample comes from."""
+    """The size and mode of a sample's image file."""
     file = _file(samples, index)
     if file is None:
         return (0, 0), ""

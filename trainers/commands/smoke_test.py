@@ -1,8 +1,8 @@
-"""A few samples of each set pushed through model and loss before a run is submitted, so that what does not fit together
-costs seconds and not a night in the queue.
+"""Runs a few samples of each set through model and loss before a run is submitted, so that an error costs seconds and
+not a night in the queue.
 
-The model is the one on the meta device: it has no weights, and tells the shape of its outputs at once, however large it
-is. The loss is computed for real, on zeros of that shape and on the targets as they are.
+The model is on the meta device: it has no weights, and computes the shape of its outputs immediately, whatever its
+size. The loss is really computed, on zeros of that shape and the real targets.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from drumbeat.trainers.build import Sets, build_batch_transforms, build_mixing, 
 from drumbeat.trainers.tasks import Task
 
 FEW = 4
-"""Samples of each set."""
+"""The number of samples of each set."""
 
 SMALL = 50_000_000
-"""A model with no more parameters is built for real where the meta device is not enough for it."""
+"""A model with at most this many parameters is built in memory if it does not run on the meta device."""
 
-ONLY_THERE = re.compile(r"meta|cuda|triton|not implemented|no kernel|data-dependent", re.IGNORECASE)
-"""In errors that tell of the place and not of the shapes: what cannot run without values, or without a GPU."""
+PLACE_ERROR = re.compile(r"meta|cuda|triton|not implemented|no kernel|data-dependent", re.IGNORECASE)
+"""In errors that are about the device and not about shapes: the model needs values or a GPU."""
 
 
-def rehearse(config: Config, sets: Sets, model: nn.Module, task: Task) -> list[Fault]:
-    """What does not fit together: the samples of each set, the transforms, the model, the loss. The first fault alone:
-    the later sets would show it again. `config` holds the facts of the data (`drumbeat.trainers.facts`)."""
+def smoke_test(config: Config, sets: Sets, model: nn.Module, task: Task) -> list[Fault]:
+    """The first fault in running samples of each set through transforms, model and loss; later sets would have the same
+    fault. `config` includes the facts of the data (`drumbeat.trainers.facts`)."""
     faults: list[Fault] = []
     for name in ("train", "validation", "test"):
         samples = getattr(sets, name)
@@ -54,7 +54,7 @@ def rehearse(config: Config, sets: Sets, model: nn.Module, task: Task) -> list[F
 
 
 def _fetched(config: Config, sets: Sets, name: str, samples: Samples) -> Batch | Fault:
-    """The first samples of a set, read, transformed and collated as the run does it."""
+    """A batch of the first samples of a set, read, transformed and collated as in the run; or a fault."""
     skip = config.data.on_error == "skip"
     if name == "train":
         transforms: Sequence[Transform] = sets.train_transforms
@@ -67,57 +67,57 @@ def _fetched(config: Config, sets: Sets, name: str, samples: Samples) -> Batch |
         return fetch.__getitems__(range(FEW))
     except Exception as error:
         if str(error).startswith("cannot read the image"):
-            return Fault(what=str(error), where=f"data.{name}", remedy="Fetch the file again, or take it out. Take the "
-                         "next image in place of those that cannot be read: data.on_error=skip")
+            return Fault(what=str(error), where=f"data.{name}", remedy="Restore or remove the file. To use the next "
+                         "image in place of unreadable ones: data.on_error=skip")
         kind = "train" if name == "train" else "evaluate"
-        return Fault(what=f"the first samples of data.{name} cannot be made into a batch: {_told(error)}",
+        return Fault(what=f"the first samples of data.{name} cannot be collated into a batch: {_text(error)}",
                      where=f"data.{name}", given=_place(error),
-                     remedy=f"They must be readable, and of one shape after data.transforms.{kind}."
+                     remedy=f"They must be readable, and have the same shape after data.transforms.{kind}."
                      if transforms or "stack" in str(error) else "")
 
 
 def _outputs(config: Config, name: str, model: nn.Module, batch: Batch) -> Any:
-    """Zeros in the shape of the model's outputs; None where that cannot be found out here; or what is wrong."""
+    """Zeros in the shape of the model's outputs; None if it cannot be determined here; or a fault."""
     parameters = list(model.parameters())
     device = parameters[0].device if parameters else torch.device("cpu")
     model.train(name == "train")
     try:
         inputs = build_batch_transforms(config)(batch.inputs)
     except Exception as error:
-        return Fault(what=f"data.transforms.batch cannot take a batch of data.{name}: {_told(error)}",
+        return Fault(what=f"data.transforms.batch cannot take a batch of data.{name}: {_text(error)}",
                      where="data.transforms.batch", given=f"{shapes(batch.inputs)}\n{_place(error)}")
     try:
         outputs = model(to_device(inputs, device))
     except Exception as error:
-        if ONLY_THERE.search(f"{type(error).__name__} {error}"):
+        if PLACE_ERROR.search(f"{type(error).__name__} {error}"):
             small = device.type == "meta" and sum(parameter.numel() for parameter in parameters) <= SMALL
             return _outputs(config, name, build_model(config), batch) if small else None
-        return Fault(what=f"the model cannot take a batch of data.{name}: {_told(error)}", where="model",
+        return Fault(what=f"the model cannot take a batch of data.{name}: {_text(error)}", where="model",
                      given=f"{shapes(inputs)}\n{_place(error)}",
-                     remedy="Change the model, or the transforms, so that they fit together.")
+                     remedy="Change the model or the transforms so that they fit together.")
     return tree_map(lambda one: torch.zeros(one.shape, dtype=one.dtype, requires_grad=one.dtype.is_floating_point)
                     if isinstance(one, Tensor) else one, outputs)
 
 
 def _loss_fault(classes: Sequence[str], name: str, task: Task, outputs: Any, batch: Batch) -> Fault | None:
-    """What is wrong with the loss of these outputs, if anything is. One of the targets is the last class there is,
-    which few samples need not show."""
-    wanted: Any = batch.targets if not isinstance(batch.targets, dict) or "own" not in batch.targets else (
+    """A fault in the loss of these outputs, or None. One of the targets is set to the last class, which a few samples
+    may not include."""
+    targets: Any = batch.targets if not isinstance(batch.targets, dict) or "own" not in batch.targets else (
         batch.targets["own"])
-    if isinstance(wanted, Tensor) and wanted.dtype == torch.int64 and wanted.dim() == 1 and classes:
-        wanted = wanted.clone()
-        wanted[-1] = len(classes) - 1
-    given = f"outputs {shapes(outputs)}; targets {shapes(wanted)}" + (
+    if isinstance(targets, Tensor) and targets.dtype == torch.int64 and targets.dim() == 1 and classes:
+        targets = targets.clone()
+        targets[-1] = len(classes) - 1
+    given = f"outputs {shapes(outputs)}; targets {shapes(targets)}" + (
         f", {len(classes)} classes" if classes else "")
     try:
-        losses = task.losses(outputs, wanted)
+        losses = task.losses(outputs, targets)
         if tuple(losses.shape) != (FEW,):
             return Fault(what="the loss is not one number for each sample", where="task",
                          given=f"{given}; losses {shapes(losses)}", remedy="A task's losses are float32 [n].")
         if name == "train":
             losses.sum().backward()
     except Exception as error:
-        return Fault(what=f"the loss cannot be computed from the model's outputs for data.{name}: {_told(error)}",
+        return Fault(what=f"the loss cannot be computed from the model's outputs for data.{name}: {_text(error)}",
                      where="task", given=given,
                      remedy="The model's outputs must fit the targets: as many classes, and their shape and dtype.")
     return None
@@ -125,18 +125,18 @@ def _loss_fault(classes: Sequence[str], name: str, task: Task, outputs: Any, bat
 
 def shapes(value: Any) -> str:
     """The tensors in a value: 'float32 [4, 1, 8, 8]'."""
-    told = [f"{str(one.dtype).removeprefix('torch.')} {list(one.shape)}" if isinstance(one, Tensor)
+    texts = [f"{str(one.dtype).removeprefix('torch.')} {list(one.shape)}" if isinstance(one, Tensor)
             else type(one).__name__ for one in tree_leaves(value)]
-    return ", ".join(told) or "nothing"
+    return ", ".join(texts) or "nothing"
 
 
-def _told(error: Exception) -> str:
+def _text(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:200]}"
 
 
 def _place(error: Exception) -> str:
-    """Where it went wrong: the innermost line that is not torch's or another package's."""
+    """The innermost line of the traceback that is not in an installed package."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__)
               if "site-packages" not in frame.filename and frame.filename != __file__]
     return f"at {Path(frames[-1].filename)}:{frames[-1].lineno}, in {frames[-1].name}" if frames else ""

@@ -1,4 +1,4 @@
-"""How fast this machine is at the parts of training: reading samples, decoding images, taking a step."""
+"""Measures the speed of this machine at reading samples, decoding images and training steps."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from drumbeat.trainers.facts import facts_of, with_facts
 from drumbeat.trainers.world import World
 
 SECONDS = 3.0
-"""How long each speed is measured."""
+"""The duration of each measurement."""
 
 
 def mean_size(images: ImageFolder) -> float:
-    """Bytes of a decoded image, from the first few that can be read."""
+    """The mean number of bytes of a decoded image, from the first few that can be read."""
     sizes = []
     for index in range(min(8, len(images))):
         with suppress(ValueError):
@@ -31,7 +31,7 @@ def mean_size(images: ImageFolder) -> float:
 
 
 def rate(work: Callable[[int], int]) -> float:
-    """Samples a second of work(0), work(1), ..., each of which returns how many it did."""
+    """Samples per second of work(0), work(1), ..., each of which returns its number of samples."""
     work(0)
     began, done, step = time.perf_counter(), 0, 1
     while time.perf_counter() - began < SECONDS:
@@ -41,7 +41,7 @@ def rate(work: Callable[[int], int]) -> float:
 
 
 def decode(images: ImageFolder, number: int) -> int:
-    """Decodes one image; how many it was: none where it cannot be read."""
+    """Decodes one image. Returns 1, or 0 if it cannot be read."""
     try:
         images.decode(number % len(images))
     except ValueError:
@@ -50,7 +50,7 @@ def decode(images: ImageFolder, number: int) -> int:
 
 
 def step_rate(config: Config, sets: Sets, batch: Any, device: torch.device) -> float:
-    """Samples a second of the first phase's step."""
+    """Samples per second of a training step of the first phase."""
     world = World(rank=0, local_rank=0, size=1, device=device)
     config = with_facts(config, facts_of(sets.train))
     runner = build_phase_runner(config, 0, place_model(config, device), build_task(config, sets, device), world,

@@ -1,9 +1,9 @@
-"""Whether a run has used the samples it should have: its ledger against the order worked out anew.
+"""Verifies which samples a run has used: compares its ledger with the recomputed order of samples.
 
-    python -m drumbeat.trainers.commands.verify RUN      exit code 1 where they disagree
+    python -m drumbeat.trainers.commands.verify RUN      exit code 1 if they differ
 
-Nothing of the run is believed but its seed and its spans: which sample belongs to which position follows from the
-config, and how often each was used is counted.
+It trusts only the seed and the spans of the run. The sample at each position follows from the config, and the uses of
+each sample are counted.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from drumbeat.data.ledger import blocks, expected
 from drumbeat.data.loader import Samples
 from drumbeat.data.order import Integers, Schedule, Stream
 from drumbeat.data.sampling import LengthBuckets, SampleStream
-from drumbeat.trainers.account import check_unchanged, describe
+from drumbeat.trainers.sample_counts import check_unchanged, describe_training_set
 
 COUNTED = 2**28
-"""Sets larger than this are checked by their digests alone: a count for each sample would take too much memory."""
+"""For larger sets only the digests are compared: a count for each sample would take too much memory."""
 
 
 @dataclass
 class PhaseReport:
-    """One phase of the ledger, and what is wrong with it."""
+    """One phase of the ledger, and its faults."""
 
     name: str
     schedule: Schedule
     spans: list[Span]
     rule: str
     uses: Integers | None
-    """How often each sample was used, int64 [n]."""
+    """How often each sample was used, int64 [n]; None for very large sets."""
     faults: list[str] = field(default_factory=list)
 
     @property
@@ -54,7 +54,7 @@ class PhaseReport:
 
 @dataclass(frozen=True)
 class Report:
-    """The phases of a run's newest checkpoint, and how many samples could not be read."""
+    """The phases in a run's newest checkpoint, and the number of samples that could not be read."""
 
     phases: list[PhaseReport]
     skipped: int
@@ -65,13 +65,13 @@ class Report:
 
 
 def verify(run: RunDir, progress: Callable[[int, int], None] = lambda done, total: None) -> Report:
-    """The phases of the run's newest checkpoint, each span worked out anew. `progress` is told how many samples were
-    and of how many. Raises `RunError` where there is nothing to verify, and `PreflightError` where the order
-    depends on the training set and the set has changed."""
+    """Recomputes each span in the run's newest checkpoint. `progress` is called with the number of samples that are
+    done and their total. Raises `RunError` if there is nothing to verify, and `PreflightError` if the order depends on
+    the training set and the set has changed."""
     state = CheckpointState.read(run.checkpoints / "last" / "state.json")
     if state is None or not state.progress.ledger:
-        raise RunError(Fault(what="there is no ledger yet", where=str(run.checkpoints),
-                             remedy="It comes with the first checkpoint."))
+        raise RunError(Fault(what="the run has no ledger yet", where=str(run.checkpoints),
+                             remedy="It is saved with the first checkpoint."))
     config = read(run.config)
     done, spans = state.progress, state.progress.ledger
     total = sum(span.samples for span in spans)
@@ -79,7 +79,7 @@ def verify(run: RunDir, progress: Callable[[int, int], None] = lambda done, tota
     samples = None
     if config.data.sampling or config.data.bucket_batches:
         samples = _training_set(config)
-        check_unchanged(done.data, describe(samples), allow_change=config.data.allow_change)
+        check_unchanged(done.data, describe_training_set(samples), allow_change=config.data.allow_change)
     reports = []
     for number, (name, phase) in enumerate(config.phases.items()):
         if phase is None or number > done.phase:
@@ -92,7 +92,7 @@ def verify(run: RunDir, progress: Callable[[int, int], None] = lambda done, tota
         end = mine[-1].first_step + mine[-1].steps if mine else 0
         taken = done.phase_step if number == done.phase else schedule.steps
         if end != taken:
-            report.faults.append(f"{taken:,} steps were taken, and the spans end with step {end:,}")
+            report.faults.append(f"{taken:,} steps were taken, but the ledger ends with step {end:,}")
         reports.append(report)
     return Report(reports, done.skipped)
 
@@ -102,7 +102,7 @@ def _phase(config: Config, name: str, number: int, schedule: Schedule, samples: 
     n = schedule.n
     stream: SampleStream = Stream(n, config.seed, number, config.data.shuffle)
     if config.data.sampling:
-        from drumbeat.trainers.build import build_stream  # with torch, which the plain order can do without
+        from drumbeat.trainers.build import build_stream  # imports torch, which the default order does not need
 
         stream = build_stream(config, cast(Samples, samples), number)
     rule = getattr(stream, "rule", "every sample once an epoch")
@@ -122,22 +122,22 @@ def _phase(config: Config, name: str, number: int, schedule: Schedule, samples: 
     step = 0
     for span in spans:
         if span.first_step > step:
-            report.faults.append(f"{_steps(step, span.first_step)} in no span")
+            report.faults.append(f"{_steps(step, span.first_step)} missing from the ledger")
         if span.first_step < step:
-            report.faults.append(f"{_steps(span.first_step, step)} in two spans")
+            report.faults.append(f"{_steps(span.first_step, step)} twice in the ledger")
         step = span.first_step + span.steps
-        reads = _reads(config, schedule, stream, samples, span)
-        samples_of_order, digest = expected(reads, stream.indices, count)
+        positions = _positions(config, schedule, stream, samples, span)
+        samples_of_order, digest = expected(positions, stream.indices, count)
         if (samples_of_order, f"{digest:016x}") != (span.samples, span.digest):
-            what = "other samples than the order" if samples_of_order == span.samples else (
-                f"{span.samples:,} samples, not the {samples_of_order:,} of the order")
+            what = "the digest differs from that of the order" if samples_of_order == span.samples else (
+                f"{span.samples:,} samples, but the order has {samples_of_order:,}")
             report.faults.append(f"{_steps(span.first_step, step)} ({_attempt(span.attempt, span.world_size)}): {what}")
     if step > schedule.steps:
-        report.faults.append(f"{step:,} steps were taken, and the phase has {schedule.steps:,}")
+        report.faults.append(f"{step:,} steps were taken, but the phase has {schedule.steps:,}")
     return report
 
 
-def _reads(config: Config, schedule: Schedule, stream: SampleStream, samples: Samples | None,
+def _positions(config: Config, schedule: Schedule, stream: SampleStream, samples: Samples | None,
            span: Span) -> Iterable[Integers]:
     """The positions that the steps of a span read, in blocks."""
     if config.data.bucket_batches is None:
@@ -158,7 +158,7 @@ def _training_set(config: Config) -> Samples:
 
 
 def report_text(run: RunDir, report: Report) -> str:
-    """The report, for a terminal."""
+    """The report as text."""
     lines = [f"run        {run.path.parent.name}/{run.id}"]
     for phase in report.phases:
         table, spans = phase.schedule, len(phase.spans)
@@ -172,13 +172,13 @@ def report_text(run: RunDir, report: Report) -> str:
                      if whole and table.overshoot else "")]
         if phase.uses is not None:
             lines.append(f"uses       {_uses(phase.uses)}")
-        lines += [f"WRONG      {fault}" for fault in phase.faults]
+        lines += [f"ERROR      {fault}" for fault in phase.faults]
     if report.skipped:
-        lines += ["", f"skipped    {report.skipped:,} of these could not be read, and others stood in for them"]
-    verdict = "the ledger and the order agree in every span" if not report.faults else (
-        f"the ledger and the order disagree in {report.faults} place{'s' * (report.faults > 1)}")
-    note = [f"note       {words}, though not different samples"] if (words := claim(run)) else []
-    return "\n".join([*lines, "", f"verdict    {verdict}", *note])
+        lines += ["", f"skipped    {report.skipped:,} of these could not be read and were replaced by others"]
+    verdict = "the ledger agrees with the order of samples in every span" if not report.faults else (
+        f"the ledger differs from the order of samples: {report.faults} error{'s' * (report.faults > 1)}")
+    notes = [f"note       {note}; the samples are the same"] if (note := claim(run)) else []
+    return "\n".join([*lines, "", f"verdict    {verdict}", *notes])
 
 
 def _attempts(spans: list[Span]) -> list[str]:
@@ -191,27 +191,27 @@ def _attempt(number: int, ranks: int) -> str:
 
 
 def _steps(done: int, end: int) -> str:
-    """The steps after so many, by their numbers from 1, as checkpoints count them."""
+    """The steps after step `done` up to step `end`, counted from 1 like the steps of checkpoints."""
     return f"steps {done + 1:,} to {end:,}" if end - done != 1 else f"step {end:,}"
 
 
 def _uses(uses: Integers) -> str:
-    """How many samples were used how often."""
+    """How many samples were used how often, as text."""
     times, samples = np.unique(uses, return_counts=True)
     if len(times) > 4:
         return f"from {times[0]:,} to {times[-1]:,} times, {uses.mean():.4g} on average"
-    words = {0: "never", 1: "once", 2: "twice"}
-    parts = [f"{count:,} sample{'s' * (count != 1)} {words.get(time, f'{time:,} times')}"
+    names = {0: "never", 1: "once", 2: "twice"}
+    parts = [f"{count:,} sample{'s' * (count != 1)} {names.get(time, f'{time:,} times')}"
              for time, count in zip(times.tolist(), samples.tolist(), strict=True)]
     return f"all {parts[0]}" if len(parts) == 1 else ", ".join(parts)
 
 
 def main(folder: str) -> int:
-    """Prints the report; 1 where something is wrong."""
+    """Prints the report. Returns 1 if there are errors."""
     run = RunDir(Path(folder))
     try:
         with Bar() as bar:
-            report = verify(run, partial(bar, "working out the order"))
+            report = verify(run, partial(bar, "recomputing the order"))
     except UserError as error:
         print(error, file=sys.stderr)
         return error.exit_code

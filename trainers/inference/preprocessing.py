@@ -12,12 +12,12 @@ from PIL import Image
 from torch import Tensor
 
 from drumbeat.configs.errors import Fault, PreflightError
-from drumbeat.configs.preconditions import innermost, with_way_out
+from drumbeat.configs.preconditions import innermost, with_hint
 from drumbeat.configs.schema import Config
 from drumbeat.data.images import ImageFolder
 from drumbeat.data.loader import Transform
 from drumbeat.data.text import Texts
-from drumbeat.trainers.build import as_computed, build_sets, build_task
+from drumbeat.trainers.build import build_sets, build_task, fused_transforms
 from drumbeat.trainers.inference.load import training_set
 from drumbeat.trainers.target import instantiate
 from drumbeat.trainers.tasks import Task
@@ -78,8 +78,8 @@ def _without_data(config: Config, path: Path, error: PreflightError) -> Preproce
     the training texts."""
     node = innermost(config.data.train)
     if node.get("_target_") not in ("drumbeat.data.ImageFolder", "drumbeat.data.ImageRegression"):
-        raise PreflightError(*with_way_out(error.faults, config.data.download_hint, fixed=True)) from None
-    _, transforms, auto = as_computed(config, instantiate(config.data.transforms.train, "data.transforms.train"),
+        raise PreflightError(*with_hint(error.faults, config.data.download_hint, fixed=True)) from None
+    _, transforms, auto = fused_transforms(config, instantiate(config.data.transforms.train, "data.transforms.train"),
                                       instantiate(config.data.transforms.evaluate, "data.transforms.evaluate"))
     side = node.get("short_side", "auto") if node["_target_"] == "drumbeat.data.ImageFolder" else None
     side = auto if side == "auto" else side

@@ -80,17 +80,17 @@ def test_closing_gives_the_memory_back(tmp_path: Path) -> None:
     assert memories() == before
 
 
-def test_a_rank_that_fails_does_not_lose_the_save_under_way(tmp_path: Path) -> None:
+def test_a_rank_that_fails_does_not_lose_the_save_in_progress(tmp_path: Path) -> None:
     """Nor waits for ever for a writer that hangs."""
     checkpoints = made(tmp_path)
     checkpoints.lay_out(weights(0.0), {})
     assert checkpoints.writer is not None
     os.kill(checkpoints.writer.pid, signal.SIGSTOP)
     checkpoints.save(Progress(step=1), weights(1.5), {}, STATE)
-    checkpoints.settle(0.01)
+    checkpoints.wait_briefly(0.01)
     assert checkpoints.newest() is None
     os.kill(checkpoints.writer.pid, signal.SIGCONT)
-    checkpoints.settle(60)
+    checkpoints.wait_briefly(60)
     assert checkpoints.newest() is not None
     checkpoints.close()
 
@@ -108,7 +108,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", ["truncate", "flip", "remove", "no manifest", "half a manifest"])
-def test_a_damaged_checkpoint_is_quarantined_and_the_one_before_is_used(tmp_path: Path, harm: str) -> None:
+def test_a_corrupted_checkpoint_is_quarantined_and_the_one_before_is_used(tmp_path: Path, harm: str) -> None:
     checkpoints = made(tmp_path)
     for step in (1, 2):
         checkpoints.save(Progress(step=step), weights(step), {}, STATE)
@@ -131,7 +131,7 @@ def test_a_damaged_checkpoint_is_quarantined_and_the_one_before_is_used(tmp_path
     assert found is not None
     assert found.progress.step == 1
     assert steps(checkpoints) == ["quarantined-step-00000002", "step-00000001"]
-    assert "step-00000002 is damaged" in said[0]
+    assert "step-00000002 is corrupted" in said[0]
 
 
 def test_a_copy_beside_the_checkpoints_is_left_alone(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_a_refusal_is_reported_once_and_the_copies_are_the_same(monkeypatch: pyt
     recorder.staging.close()
     assert [event[0] for event in recorder.events] == ["register", "wait", "register", "wait"]
     assert capsys.readouterr().out == (
-        "note: saving copies into pageable memory, which takes longer: cudaHostRegister says 'error 2'\n")
+        "note: checkpoints are copied to pageable memory, which is slower: cudaHostRegister: error 2\n")
 
 
 def test_on_the_cpu_nothing_is_asked_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:

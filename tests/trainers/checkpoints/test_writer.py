@@ -42,7 +42,7 @@ def run(tmp_path: Path) -> RunDir:
 def checkpoints(run: RunDir) -> Iterator[Checkpoints]:
     made = Checkpoints(run, run.attempt(0), keep=2)
     yield made
-    made.under_way = ""
+    made.pending = ""
     made.close()
 
 
@@ -102,14 +102,14 @@ def test_saving_copies_and_returns_while_the_writer_works(checkpoints: Checkpoin
 def test_a_killed_writer_is_replaced_and_costs_nothing(checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch,
                                                        others: int) -> None:
     """Nor does it where no other one takes over: the checkpoint before is there."""
-    monkeypatch.setattr("drumbeat.trainers.checkpoints.manager.WRITERS", others)
+    monkeypatch.setattr("drumbeat.trainers.checkpoints.manager.MAX_WRITERS", others)
     checkpoints.save(Progress(step=1), {"x": torch.ones(4)}, {}, STATE)
     checkpoints.wait()
     assert checkpoints.writer is not None
     os.kill(checkpoints.writer.pid, signal.SIGSTOP)
     checkpoints.save(Progress(step=2), {"x": torch.ones(4)}, {}, STATE)
     os.kill(checkpoints.writer.pid, signal.SIGKILL)
-    with nullcontext() if others else pytest.raises(SaveError, match="its writers are killed"):
+    with nullcontext() if others else pytest.raises(SaveError, match="its writer is always killed"):
         checkpoints.wait()
     found = checkpoints.newest()
     assert found is not None
@@ -119,12 +119,12 @@ def test_a_killed_writer_is_replaced_and_costs_nothing(checkpoints: Checkpoints,
 def test_a_folder_that_is_gone_pauses_the_run_until_it_is_back(run: RunDir, tmp_path: Path) -> None:
     told: list[str] = []
 
-    def tell(words: str) -> None:
+    def on_pause(words: str) -> None:
         told.append(words)
         if words:
             (tmp_path / "elsewhere").rename(run.path)
 
-    checkpoints = Checkpoints(run, run.attempt(0), keep=2, patience=0.001, tell=tell)
+    checkpoints = Checkpoints(run, run.attempt(0), keep=2, patience=0.001, on_pause=on_pause)
     checkpoints.save(Progress(step=1), {"x": torch.ones(4)}, {}, STATE)
     checkpoints.wait()
     run.path.rename(tmp_path / "elsewhere")
@@ -139,13 +139,13 @@ def test_a_disk_that_is_full_in_the_middle_of_a_file_pauses_the_run(run: RunDir)
     """The kernel's own refusal, by a limit on the size of files set from outside and taken away later."""
     told: list[str] = []
 
-    def tell(words: str) -> None:
+    def on_pause(words: str) -> None:
         told.append(words)
         if words:
             assert checkpoints.writer is not None
             resource.prlimit(checkpoints.writer.pid, resource.RLIMIT_FSIZE, (most, most))
 
-    checkpoints = Checkpoints(run, run.attempt(0), keep=2, patience=0.01, tell=tell)
+    checkpoints = Checkpoints(run, run.attempt(0), keep=2, patience=0.01, on_pause=on_pause)
     checkpoints.save(Progress(step=1), {"x": torch.ones(4000)}, {}, STATE)
     checkpoints.wait()
     assert checkpoints.writer is not None
@@ -176,12 +176,12 @@ def test_a_full_disk_never_costs_the_last_good_checkpoint(small_disk: Path) -> N
     ballast = small_disk / "ballast"
     told: list[str] = []
 
-    def tell(words: str) -> None:
+    def on_pause(words: str) -> None:
         told.append(words)
         if words:
             ballast.unlink()
 
-    checkpoints = Checkpoints(run, attempt, keep=2, patience=0.001, tell=tell)
+    checkpoints = Checkpoints(run, attempt, keep=2, patience=0.001, on_pause=on_pause)
     weights = {"x": torch.ones(100_000)}
     for step in (1, 2):
         checkpoints.save(Progress(step=step), weights, {}, STATE)

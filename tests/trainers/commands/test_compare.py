@@ -28,10 +28,10 @@ def test_the_band(one: float, other: float, near: bool) -> None:
 
 @pytest.mark.parametrize(("mine", "exact", "said"), [
     ([(1, 0.5), (2, NAN)], True, []),
-    ([(1, 0.5), (2, 0.25)], True, ["curve loss: other values"]),
+    ([(1, 0.5), (2, 0.25)], True, ["curve loss: different values"]),
     ([(1, 0.5), (2, 0.25)], False, []),
     ([(1, 0.5)], False, ["curve loss: 1 points instead of 2"]),
-    ([(1, 0.5), (1, 0.5), (2, NAN)], True, ["curve loss: 1 steps are there twice"]),
+    ([(1, 0.5), (1, 0.5), (2, NAN)], True, ["curve loss: 1 steps appear twice"]),
 ])
 def test_curves(mine: list[tuple[int, float]], exact: bool, said: list[str]) -> None:
     assert _curves_differ({"loss": mine}, {"loss": [(1, 0.5), (2, float("nan"))]}, exact=exact) == said

@@ -1,4 +1,4 @@
-"""What the doctor finds in a folder of pictures with everything wrong, and the cache filled ahead of a run."""
+"""`drumbeat doctor` on a folder of images with every kind of problem, and `drumbeat cache`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ launch: {gpus: 0}
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Fourteen pictures in two classes; one cannot be read, and one trains and judges."""
+    """Fourteen images in two classes; one cannot be read, and one is in both sets."""
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)
     for split, label, count in (("train", "cat", 11), ("train", "dog", 1), ("validation", "cat", 1),
@@ -52,30 +52,30 @@ def test_the_doctor(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "pictures.yaml", "--all", "--sheet", "seen.png"]) == 1
     said = capfd.readouterr().out
     assert "samples    train      12: cat 11 (92%), dog 1 (8%)\n" in said
-    assert "the rarest class has 1: drumbeat.data.ClassBalanced evens it out\n" in said
+    assert "the rarest class has 1; drumbeat.data.ClassBalanced helps\n" in said
     assert "images     train      all read: 40-50 x 50 px, L\n" in said
-    assert "damaged    train      cannot read the image" in said
+    assert "unreadable train      cannot read the image" in said
     assert "train/cat/3.png" in said
-    assert "the config takes 0.900 and 0.050: other levels than the data's, which trains more slowly\n" in said
-    assert "leakage    validation/cat/0.png\n           is also train/cat/5.png\n" in said
-    assert "one loader process reads " in said
-    assert "phase only takes " in said
-    assert said.endswith("sheet      seen.png\nverdict    see what is damaged or leaks above\n")
+    assert "the config normalizes with 0.900 and 0.050, which differ from the data: training may be slower\n" in said
+    assert "leakage    validation/cat/0.png\n           is the same file as train/cat/5.png\n" in said
+    assert "one loader worker reads " in said
+    assert "phase only trains " in said
+    assert said.endswith("sheet      seen.png\nverdict    2 problems, see above\n")
     with Image.open(here / "seen.png") as sheet:
         assert sheet.size[0] > 400
 
 
-def test_the_doctor_finds_nothing_wrong(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_doctor_finds_no_problems(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (here / "train" / "cat" / "3.png").unlink()
     (here / "validation" / "cat" / "0.png").unlink()
     Image.new("L", (50, 40)).save(here / "validation" / "cat" / "0.png")
     assert main(["doctor", "pictures.yaml"]) == 0
-    assert capfd.readouterr().out.endswith("verdict    nothing wrong was found\n")
+    assert capfd.readouterr().out.endswith("verdict    no problems found\n")
 
 
 def test_a_cache_is_filled_ahead_of_a_run_and_used_by_it(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["cache", "pictures.yaml"]) == 2
-    assert capfd.readouterr().err.startswith("error: no folder for the cache\n")
+    assert capfd.readouterr().err.startswith("error: data.cache is not set\n")
     assert main(["cache", "pictures.yaml", "data.cache=cache"]) == 0
     said = capfd.readouterr().out
     assert said.startswith("train      12 images, 0 MB, in ")

@@ -116,7 +116,7 @@ def _damaged(run: RunDir, folder: Path) -> None:
     (lambda run, folder: None, "7", ["error: there is no checkpoint '7'", "Name best, last or a step: 3."]),
     (lambda run, folder: None, "beast", ["error: there is no checkpoint 'beast'"]),
     (_damaged, "best", ["error: the checkpoint is corrupted: model.safetensors has 0 bytes"]),
-    (_another_architecture, None, ["error: the checkpoint is of another architecture",
+    (_another_architecture, None, ["error: the checkpoint does not fit the architecture",
                                    "body.0.bias: expected [6], found [4]"]),
     (_another_class, None, ["the classes of data.test differ from those of the training", "only in the run: dog",
                             "only in the data: wolf"]),

@@ -1,4 +1,4 @@
-"""What is found out before a run is submitted."""
+"""The preflight check: facts and faults before a run is submitted."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def test_facts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("change", "words"), [
     ("phases.head.freeze=[backbon]", "the model has no module 'backbon'"),
-    ("phases.head.freeze=[backbone,head]", "the phase freezes everything"),
+    ("phases.head.freeze=[backbone,head]", "the phase freezes all parameters"),
     ("evaluation.monitor=accuracyy", "the task has no metric 'accuracyy'"),
     ("data.validation={}", "there are no best weights without a validation set"),
     ("data.train.n=0", "data.train is empty"),
     ("phases.head.optimizer.rate=1", "torch.optim.Adam has no argument 'rate'"),
-    ("phases.head.optimizer={_target_: torch.optim.LBFGS}", "LBFGS evaluates a step several times"),
+    ("phases.head.optimizer={_target_: torch.optim.LBFGS}", "LBFGS needs several evaluations"),
     ("task._target_=drumbeat.trainers.tasks.Clasification", "Did you mean 'Classification'?"),
     ("data.transforms.batch=[{_target_: drumbeat.data.Normalize, mean: [0], std: [0]}]", "positive deviations"),
 ])
@@ -92,5 +92,5 @@ def test_a_model_that_reads_values_while_it_is_built(tmp_path: Path) -> None:
 
 
 def stepped() -> Net:
-    """A network whose width is worked out by torch: on the meta device there are no values to read."""
+    """A network whose width is computed by torch: on the meta device there are no values to read."""
     return Net(width=int(torch.linspace(4, 8, 3)[-1].item()))

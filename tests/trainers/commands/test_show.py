@@ -1,4 +1,4 @@
-"""What a config would train: counted and measured without the data and without memory, and right by hand."""
+"""`drumbeat show`: layers, FLOPs and memory, with and without data, against numbers computed by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from drumbeat.configs.errors import PreflightError
 from drumbeat.configs.load import load
-from drumbeat.trainers.commands.cost import memory, outputs_and_flops
+from drumbeat.trainers.commands.flops_and_memory import memory, outputs_and_flops
 from drumbeat.trainers.commands.show import show
 from tests.trainers.made import IMAGES, TEXTS, draw_images, write_texts
 
@@ -43,7 +43,7 @@ def test_a_small_network(tmp_path: Path) -> None:
 
 def test_without_the_data(tmp_path: Path) -> None:
     text = shown(tmp_path, IMAGES.replace("  transforms:\n", TRANSFORMS), "model.classes=2")
-    assert "input      1 x 16 x 16, float32, worked out from the transforms: there is no data\n" in text
+    assert "input      1 x 16 x 16, float32, derived from the transforms, because there is no data\n" in text
     assert "kFLOPs" in text
     assert text.splitlines()[-1].startswith("not shown  samples: the image folder ")
     with pytest.raises(PreflightError, match=r"does\s+not\s+exist"):  # a long path wraps
@@ -61,15 +61,15 @@ def test_a_sheet_that_cannot_be_drawn_or_written(tmp_path: Path) -> None:
     assert "not shown  samples: ValueError: none of the 3 samples from number " in text
 
 
-def test_frozen_layers_and_a_model_that_must_know_values(tmp_path: Path) -> None:
-    """An LSTM packs its texts by their lengths."""
+def test_frozen_layers_and_a_model_that_reads_values(tmp_path: Path) -> None:
+    """An LSTM reads the lengths of its texts."""
     write_texts(tmp_path)
     text = shown(tmp_path, TEXTS, "phases.only.freeze=[embedding]")
     rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line}
     assert rows["embedding"][-1] == "frozen"
     assert rows["lstm"][-1] == "trained"
     assert rows["forward"][1] == "kFLOPs"
-    assert "not shown  samples: they are no images" in text
+    assert "not shown  samples: they are not images" in text
 
 
 def test_memory_by_hand(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A few samples of each set through model and loss: what does not fit together is told before a run is submitted."""
+"""The smoke test: a few samples of each set go through model and loss before a run is submitted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Ternary(Pictures):
 
 
 class Uneven(Pictures):
-    """Pictures of different sizes."""
+    """Images of different sizes."""
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         picture, label = super().__getitem__(index)
@@ -33,14 +33,14 @@ class Uneven(Pictures):
 
 
 class Damaged(Pictures):
-    """A set whose samples cannot be read."""
+    """A dataset whose samples cannot be read."""
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        raise OSError("no such picture")
+        raise OSError("no such image")
 
 
 class Floats(Pictures):
-    """Targets that are no class numbers."""
+    """Targets that are not class numbers."""
 
     def __getitem__(self, index: int) -> tuple[Tensor, float]:  # type: ignore[override]
         picture, label = super().__getitem__(index)
@@ -63,7 +63,7 @@ class ReadsValues(Net):
 
 
 class NeedsCuda(nn.Module):
-    """A model with a kernel for GPUs alone."""
+    """A model with a kernel that exists only for GPUs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class NeedsCuda(nn.Module):
 
 
 def given(name: str, kind: str) -> str:
-    """A set of this kind in the place of one of the config's."""
+    """An override that replaces a dataset of the config by one of this kind."""
     return f"data.{name}={{_target_: {HERE}.{kind}, n: 30}}"
 
 
@@ -90,7 +90,7 @@ def texts_config(folder: Path, *changes: str) -> Config:
 
 
 def test_classes_that_the_model_does_not_tell_apart(tmp_path: Path) -> None:
-    """Although none of the samples looked at is of the third class."""
+    """Although none of the checked samples is of the third class."""
     words = said(tmp_path, *(given(name, "Ternary") for name in ("train", "validation", "test")))
     assert "cannot be computed from the model's outputs for data.train: IndexError: Target 2 is out of bounds" in words
     assert "where task given outputs float32 [4, 2]; targets int64 [4], 3 classes" in words
@@ -105,14 +105,14 @@ def test_inputs_of_another_size(tmp_path: Path) -> None:
 
 
 def test_validation_that_the_model_cannot_take(tmp_path: Path) -> None:
-    """Which would show at the first evaluation, an epoch later."""
+    """This would otherwise fail in the first evaluation, an epoch later."""
     resize = "data.transforms.evaluate=[{_target_: torchvision.transforms.v2.CenterCrop, size: 6}]"
     assert "the model cannot take a batch of data.validation: RuntimeError: " in said(tmp_path, resize)
 
 
 @pytest.mark.parametrize(("change", "words"), [
-    (given("train", "Uneven"), "the first samples of data.train cannot be made into a batch"),
-    (given("test", "Damaged"), "the first samples of data.test cannot be made into a batch: OSError: no such picture "
+    (given("train", "Uneven"), "the first samples of data.train cannot be collated into a batch"),
+    (given("test", "Damaged"), "the first samples of data.test cannot be collated into a batch: OSError: no such image "
                                "where data.test given at "),
     (given("train", "Floats"), "targets float64 [4]"),
     (f"task._target_={HERE}.Summed", "the loss is not one number for each sample where task given outputs float32 "
@@ -142,7 +142,7 @@ def test_mixed_samples(tmp_path: Path) -> None:
 
 
 def test_a_model_sized_by_the_data_is_tried_with_their_sizes(tmp_path: Path) -> None:
-    """An LSTM must know the lengths of its texts: they are there, on the meta device too, however large it is."""
+    """An LSTM reads the lengths of its texts, which exist for models on the meta device too, whatever their size."""
     write_texts(tmp_path)
     assert preflight(texts_config(tmp_path, "model.hidden_size=8000"))["parameters"] > 256_000_000
     with pytest.raises(PreflightError, match="3 outputs for each sample, the data has 2"):
@@ -158,8 +158,8 @@ def test_an_image_folder_for_a_model_of_texts(tmp_path: Path) -> None:
              "data.test={}", "data.transforms.train=[{_target_: torchvision.transforms.v2.Resize, size: [8, 8]}]"]
     for changes, words in (
         ([f"data.test.file={tmp_path}/test"], f"{tmp_path}/test is a folder, and this must be a file where data.test"),
-        ([folder], "the training set does not tell its 'vocab_size' where model.vocab_size given vocab_size: "
-                   "from_data, and the set is a drumbeat.data.ImageFolder"),
+        ([folder], "the training set has no fact 'vocab_size' where model.vocab_size given vocab_size: "
+                   "from_data, and the dataset is drumbeat.data.ImageFolder"),
         ([folder, *sized], "the model cannot take a batch of data.train: TypeError: this model reads texts, (ids, "
                            "lengths), and was given one tensor [4, 3, 8, 8]"),
     ):

@@ -1,4 +1,4 @@
-"""drumbeat verify: a ledger that holds what it should agrees, and whatever is wrong with one is named."""
+"""`drumbeat verify`: a correct ledger agrees with the order, and each kind of error in a ledger is named."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Result, Status
 from drumbeat.data.loader import BatchFetcher, batches
 from drumbeat.data.order import Stream
-from drumbeat.trainers.account import Account, describe
 from drumbeat.trainers.build import build_batch_sampler, build_stream
 from drumbeat.trainers.build_phases import build_schedules
 from drumbeat.trainers.commands.verify import main, report_text, verify
+from drumbeat.trainers.sample_counts import SampleCounts, describe_training_set
 from drumbeat.trainers.world import World
 from tests.tiny import Pictures, drumbeat, latest, write_config
 from tests.warm import run_python
@@ -57,7 +57,7 @@ class Texts:
 class Others(World):
     """A rank whose sums are given what the other ranks hold."""
 
-    accounts: list[Account]
+    accounts: list[SampleCounts]
 
     def all_reduce(self, values: torch.Tensor) -> torch.Tensor:
         return torch.stack([torch.tensor([one.digest % 2**32, one.digest // 2**32, one.samples, one.replaced])
@@ -71,7 +71,7 @@ def train(run: RunDir, attempts: list[tuple[int, int]], data: str = "") -> Progr
     run.config.write_text(CONFIG.replace("Texts}}", f"Texts}}{data}}}"))
     config = build_config(file_layers(run.config))
     samples = Texts()
-    progress = Progress(data=describe(samples))
+    progress = Progress(data=describe_training_set(samples))
     tables = build_schedules(config, len(samples))
     for number, (ranks, steps) in enumerate(attempts):
         for phase, table in enumerate(tables):
@@ -82,7 +82,7 @@ def train(run: RunDir, attempts: list[tuple[int, int]], data: str = "") -> Progr
                 progress = replace(progress, phase=phase, phase_step=0)
             stream = build_stream(config, samples, phase)
             fetch = BatchFetcher(samples, indices=stream.indices)
-            accounts = [Account(number) for _ in range(ranks)]
+            accounts = [SampleCounts(number) for _ in range(ranks)]
             world = Others(rank=0, local_rank=0, size=ranks, device=torch.device("cpu"))
             object.__setattr__(world, "accounts", accounts)
             shares = [batches(fetch, build_batch_sampler(config, samples, table, stream, rank=rank, world_size=ranks,
@@ -92,13 +92,13 @@ def train(run: RunDir, attempts: list[tuple[int, int]], data: str = "") -> Progr
                 if steps == 0:
                     break
                 steps -= 1
-                for account, batch in zip(accounts, step, strict=True):
-                    account.add(batch)
+                for counts, batch in zip(accounts, step, strict=True):
+                    counts.add(batch)
                 progress = progress.advanced(table.batch_size)
                 if progress.step % 3 == 0 or progress.phase_step == table.steps or steps == 0:
                     progress = accounts[0].close(progress, phase, world)
-                    for account in accounts[1:]:
-                        account.close(progress, phase, world)
+                    for counts in accounts[1:]:
+                        counts.close(progress, phase, world)
     write_state(run, progress)
     return progress
 
@@ -116,7 +116,7 @@ def run(tmp_path: Path) -> RunDir:
     return RunDir(tmp_path / "runs" / "small" / "20261122-030405-abcde")
 
 
-def test_a_run_of_several_widths_agrees(run: RunDir) -> None:
+def test_a_run_on_several_numbers_of_ranks_agrees(run: RunDir) -> None:
     train(run, [(1, 4), (3, 2), (2, 100)])
     assert report_text(run, verify(run)) == """\
 run        small/20261122-030405-abcde
@@ -131,10 +131,10 @@ steps      4 of 4 in 2 spans, attempt 2 on 2 ranks
 samples    20: 0.73913 epochs and 3 samples past the last epoch boundary
 uses       3 samples never, 20 samples once
 
-verdict    the ledger and the order agree in every span"""
+verdict    the ledger agrees with the order of samples in every span"""
 
 
-def test_a_run_that_is_not_over_agrees_so_far(run: RunDir) -> None:
+def test_an_unfinished_run_agrees_so_far(run: RunDir) -> None:
     progress = train(run, [(2, 4)])
     write_state(run, replace(progress, skipped=3))
     assert report_text(run, verify(run)) == """\
@@ -145,9 +145,9 @@ steps      4 of 8 in 2 spans, attempt 0 on 2 ranks
 samples    24: 1.04348 epochs
 uses       22 samples once, 1 sample twice
 
-skipped    3 of these could not be read, and others stood in for them
+skipped    3 of these could not be read and were replaced by others
 
-verdict    the ledger and the order agree in every span"""
+verdict    the ledger agrees with the order of samples in every span"""
 
 
 @pytest.mark.parametrize(("data", "rule"), [
@@ -214,16 +214,16 @@ def go_on(spans: list[Span]) -> None:
 
 
 @pytest.mark.parametrize(("tamper", "said"), [
-    (lose, ["steps 4 to 6 in no span"]),
-    (lose_the_last, ["4 steps were taken, and the spans end with step 1"]),
-    (lose_a_phase, ["8 steps were taken, and the spans end with step 0"]),
-    (double, ["steps 4 to 6 in two spans"]),
-    (forge, ["steps 4 to 6 (attempt 0 on 2 ranks): other samples than the order"]),
-    (forge_a_count, ["steps 7 to 8 (attempt 0 on 2 ranks): 11 samples, not the 12 of the order"]),
-    (move, ["steps 1 to 3 (attempt 0 on 2 ranks): other samples than the order",
-            "step 1 (attempt 0 on 2 ranks): other samples than the order"]),
-    (go_on, ["steps 2 to 6 (attempt 0 on 2 ranks): 15 samples, not the 25 of the order",
-             "6 steps were taken, and the phase has 4", "4 steps were taken, and the spans end with step 6"]),
+    (lose, ["steps 4 to 6 missing from the ledger"]),
+    (lose_the_last, ["4 steps were taken, but the ledger ends with step 1"]),
+    (lose_a_phase, ["8 steps were taken, but the ledger ends with step 0"]),
+    (double, ["steps 4 to 6 twice in the ledger"]),
+    (forge, ["steps 4 to 6 (attempt 0 on 2 ranks): the digest differs from that of the order"]),
+    (forge_a_count, ["steps 7 to 8 (attempt 0 on 2 ranks): 11 samples, but the order has 12"]),
+    (move, ["steps 1 to 3 (attempt 0 on 2 ranks): the digest differs from that of the order",
+            "step 1 (attempt 0 on 2 ranks): the digest differs from that of the order"]),
+    (go_on, ["steps 2 to 6 (attempt 0 on 2 ranks): 15 samples, but the order has 25",
+             "6 steps were taken, but the phase has 4", "4 steps were taken, but the ledger ends with step 6"]),
 ], ids=lambda value: getattr(value, "__name__", ""))
 def test_what_is_wrong_with_a_ledger_is_named(run: RunDir, capsys: pytest.CaptureFixture[str], said: list[str],
                                               tamper: Callable[[list[Span]], None]) -> None:
@@ -235,9 +235,9 @@ def test_what_is_wrong_with_a_ledger_is_named(run: RunDir, capsys: pytest.Captur
     capsys.readouterr()
     assert main(str(run.path)) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert [line.removeprefix("WRONG      ") for line in lines if line.startswith("WRONG")] == said
-    places = f"{len(said)} place{'s' * (len(said) > 1)}"
-    assert lines[-1] == f"verdict    the ledger and the order disagree in {places}"
+    assert [line.removeprefix("ERROR      ") for line in lines if line.startswith("ERROR")] == said
+    errors = f"{len(said)} error{'s' * (len(said) > 1)}"
+    assert lines[-1] == f"verdict    the ledger differs from the order of samples: {errors}"
 
 
 @pytest.mark.parametrize(("data", "wrong"), [("seed: 1", 5), ("batch_size: 6", 0)])
@@ -268,9 +268,9 @@ def test_without_a_checkpoint_there_is_no_ledger(run: RunDir, capsys: pytest.Cap
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err == f"""\
-error: there is no ledger yet
+error: the run has no ledger yet
   where  {run.checkpoints}
-  fix    It comes with the first checkpoint.
+  fix    It is saved with the first checkpoint.
 """
 
 
@@ -321,11 +321,11 @@ def test_killed_and_resumed_on_other_ranks_and_workers_a_run_used_what_it_should
     assert [point.value for point in other] == pytest.approx([point.value for point in one], rel=1e-4)
 
     log = run.attempt(1).log(0).read_text()
-    assert "note: 1 of the 30 samples of the validation set could not be read: left out\n" in log
-    assert "note: 1 of the 17 samples of the test set could not be read: left out\n" in log
+    assert "note: 1 of the 30 samples of the validation set could not be read and are left out\n" in log
+    assert "note: 1 of the 17 samples of the test set could not be read and are left out\n" in log
 
     told = run_python([sys.executable, "-m", "drumbeat", "verify", "tiny"], cwd=killed, capture_output=True, text=True)
-    assert told.stderr.startswith("code       ") and told.stderr.endswith("; as it is now: --new-code\n")
+    assert told.stderr.startswith("code       ") and told.stderr.endswith("; use --new-code for the current code\n")
     assert told.stdout == f"""\
 run        tiny/{run.id}
 
@@ -339,9 +339,9 @@ steps      25 of 25 in 10 spans, attempt 1 on 3 ranks
 samples    250: 2.5 epochs
 uses       50 samples twice, 50 samples 3 times
 
-skipped    {skipped} of these could not be read, and others stood in for them
+skipped    {skipped} of these could not be read and were replaced by others
 
-verdict    the ledger and the order agree in every span
+verdict    the ledger agrees with the order of samples in every span
 """
     assert told.returncode == 0
 
@@ -351,7 +351,7 @@ verdict    the ledger and the order agree in every span
     state.write_text(state.read_text().replace(span.digest, f"{int(span.digest, 16) - 1:016x}"))
     report = verify(run)
     assert [phase.faults for phase in report.phases] == [
-        ["steps 10 to 12 (attempt 1 on 3 ranks): other samples than the order"], []]
+        ["steps 10 to 12 (attempt 1 on 3 ranks): the digest differs from that of the order"], []]
     assert main(str(run.path)) == 1
 
 

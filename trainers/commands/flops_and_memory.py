@@ -1,5 +1,5 @@
-"""What a model costs: its arithmetic, and the memory of a rank that trains it. Measured on a few samples that may well
-be without content (torch's fake tensors), so that neither the data nor room for the weights is needed.
+"""Measures the FLOPs of a model and the memory of a rank that trains it, on a few samples. These may be torch's fake
+tensors, so neither the data nor memory for the weights is needed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from drumbeat.configs.schema import Phase
 from drumbeat.trainers.build import build_optimizer, frozen_modules
 
 SAMPLES = 4
-"""Samples that the costs are measured on."""
+"""The number of samples to measure with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,32 +29,32 @@ class Memory:
     """Parameters and buffers."""
     gradients: int
     optimizer: int
-    """The optimizer's state; 0 before its first step, and this from then on."""
+    """The optimizer's state, after its first step."""
     activations: int
-    """What autograd keeps of a micro-batch for the backward pass, and the micro-batch's inputs."""
+    """The tensors that autograd saves for the backward pass of a micro-batch, and the inputs of the micro-batch."""
 
     @property
-    def sum(self) -> int:
+    def total(self) -> int:
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
 def outputs_and_flops(model: nn.Module, inputs: Any) -> tuple[dict[str, list[int]], int]:
-    """The shape of what each module, by name, returns for one sample, and the floating-point operations of a forward
-    pass on one sample, by torch's count: matrix products and convolutions, a multiplication and an addition as two."""
+    """The shape of each module's output for one sample, by the module's name, and the FLOPs of a forward pass on one
+    sample. torch counts matrix products and convolutions, and a multiplication with an addition as two operations."""
     shapes: dict[str, list[int]] = {}
 
-    def note(name: str) -> Any:
-        def hook(module: nn.Module, given: Any, output: Any) -> None:
+    def recorder(name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             shapes[name] = _shape(output)
 
         return hook
 
-    handles = [module.register_forward_hook(note(name)) for name, module in model.named_modules()]
+    handles = [module.register_forward_hook(recorder(name)) for name, module in model.named_modules()]
     model.eval()
     counter = FlopCounterMode(display=False)
-    try:  # without oneDNN, whose recurrent layers are one operation that the counter does not know
+    try:  # without oneDNN, whose recurrent layers are a single operation that the counter does not know
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # setting the flags warns of a device that nobody has asked for
+            warnings.simplefilter("ignore")  # setting the flags warns about a device that is not used
             with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False), counter:
                 model(first(inputs, SAMPLES))
     finally:
@@ -64,7 +64,7 @@ def outputs_and_flops(model: nn.Module, inputs: Any) -> tuple[dict[str, list[int
 
 
 def _shape(output: Any) -> list[int]:
-    """The shape of a sample in a module's output, or in the first tensor of it."""
+    """The shape of one sample in a module's output, or in its first tensor."""
     if isinstance(output, Tensor):
         return list(output.shape[1:])
     parts = output.values() if isinstance(output, Mapping) else output
@@ -74,10 +74,11 @@ def _shape(output: Any) -> list[int]:
 
 def memory(model: nn.Module, phase: Phase, name: str, inputs: Any, autocast: AbstractContextManager[Any],
            micro_batch: int) -> Memory:
-    """What a rank needs in a phase, for micro-batches of so many samples. The phase's freezing stays on the model.
+    """The memory of a rank in a phase, for micro-batches of `micro_batch` samples. The model is left frozen as in the
+    phase.
 
-    Activations are measured on 2 and on `SAMPLES` samples, and drawn out in a straight line. `autocast` is that of
-    the forward pass, entered twice.
+    Activations are measured with 2 and with `SAMPLES` samples and extrapolated linearly. `autocast` is the context of
+    the forward pass; it is entered twice.
     """
     frozen = frozen_modules(model, phase, name)
     model.requires_grad_(True).train()
@@ -93,9 +94,9 @@ def memory(model: nn.Module, phase: Phase, name: str, inputs: Any, autocast: Abs
 
 
 def _kept(model: nn.Module, inputs: Any, autocast: AbstractContextManager[Any]) -> int:
-    """Bytes that autograd keeps after a forward pass, the parameters and the inputs themselves not counted."""
+    """Bytes of the tensors that autograd saves in a forward pass, without the parameters and the inputs."""
     own = {_storage(one) for one in (*model.parameters(), *model.buffers(), *tensors(inputs))}
-    seen: dict[int, Tensor] = {}  # the tensors too, for as long as an address must not be used again
+    seen: dict[int, Tensor] = {}  # the tensors are kept so that no address is used twice
 
     def keep(saved: Tensor) -> Tensor:
         if _storage(saved) not in own:
@@ -114,7 +115,7 @@ def _storage(tensor: Tensor) -> int:
 
 
 def _optimizer_state(trained: Sequence[nn.Parameter], phase: Phase, name: str) -> int:
-    """Bytes of the optimizer's state, after one step on gradients of zero."""
+    """Bytes of the optimizer's state after one step with zero gradients."""
     optimizer = build_optimizer(phase, name, trained)
     for parameter in trained:
         parameter.grad = torch.zeros_like(parameter)

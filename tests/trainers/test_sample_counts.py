@@ -1,4 +1,4 @@
-"""A rank's account: spans without gaps, what was skipped, and whether the training set is still the same."""
+"""A rank's sample counts: spans without gaps, skipped samples, and whether the training set is the same."""
 
 from __future__ import annotations
 
@@ -22,10 +22,17 @@ from drumbeat.data.ledger import blocks, digest, expected
 from drumbeat.data.loader import Batch
 from drumbeat.data.memory import Arrays
 from drumbeat.data.order import Schedule, Stream
-from drumbeat.trainers.account import HALF, Account, check_left_out, check_skipped, check_unchanged, describe
 from drumbeat.trainers.build import Sets
 from drumbeat.trainers.checkpoints.manager import Checkpoint
-from drumbeat.trainers.worker import recall
+from drumbeat.trainers.sample_counts import (
+    HALF,
+    SampleCounts,
+    check_skipped,
+    check_unchanged,
+    check_unreadable,
+    describe_training_set,
+)
+from drumbeat.trainers.worker import initial_progress
 from drumbeat.trainers.world import World
 
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
@@ -40,9 +47,9 @@ def batch(step: int, replaced: int = 0) -> Batch:
     return Batch(None, None, positions, indices, torch.arange(6) < replaced)
 
 
-def take(account: Account, progress: Progress, steps: int, replaced: int = 0) -> Progress:
+def take(counts: SampleCounts, progress: Progress, steps: int, replaced: int = 0) -> Progress:
     for _ in range(steps):
-        account.add(batch(progress.phase_step, replaced))
+        counts.add(batch(progress.phase_step, replaced))
         progress = progress.advanced(6)
     return progress
 
@@ -58,9 +65,9 @@ class Sums(World):
 
 
 def test_spans_follow_one_another_and_hold_the_closed_form() -> None:
-    account, progress = Account(3), Progress()
+    counts, progress = SampleCounts(3), Progress()
     for steps in (2, 1, 4):
-        progress = account.close(take(account, progress, steps), 1, ALONE)
+        progress = counts.close(take(counts, progress, steps), 1, ALONE)
     assert [(span.first_step, span.steps) for span in progress.ledger] == [(0, 2), (2, 1), (3, 4)]
     for span in progress.ledger:
         assert (span.phase, span.attempt, span.world_size) == (1, 3, 1)
@@ -69,38 +76,38 @@ def test_spans_follow_one_another_and_hold_the_closed_form() -> None:
 
 
 def test_a_phase_counts_its_own_steps() -> None:
-    account, progress = Account(0), Progress()
-    progress = account.close(take(account, progress, 5), 0, ALONE)
+    counts, progress = SampleCounts(0), Progress()
+    progress = counts.close(take(counts, progress, 5), 0, ALONE)
     progress = replace(progress, phase=1, phase_step=0)
-    progress = account.close(take(account, progress, 2), 1, ALONE)
+    progress = counts.close(take(counts, progress, 2), 1, ALONE)
     assert [(span.phase, span.first_step, span.steps) for span in progress.ledger] == [(0, 0, 5), (1, 0, 2)]
     assert progress.step == 7
 
 
 def test_without_a_step_there_is_no_span() -> None:
     progress = Progress(step=4, phase_step=4)
-    assert Account(0).close(progress, 0, ALONE) is progress
-    account = Account(0)
-    closed = account.close(take(account, progress, 1), 0, ALONE)
-    assert account.close(closed, 0, ALONE) is closed
+    assert SampleCounts(0).close(progress, 0, ALONE) is progress
+    counts = SampleCounts(0)
+    closed = counts.close(take(counts, progress, 1), 0, ALONE)
+    assert counts.close(closed, 0, ALONE) is closed
 
 
 def test_a_progress_that_was_closed_stays_as_it_was() -> None:
     """A checkpoint may still be written from it."""
-    account = Account(0)
-    first = account.close(take(account, Progress(), 1), 0, ALONE)
-    account.close(take(account, first, 1), 0, ALONE)
+    counts = SampleCounts(0)
+    first = counts.close(take(counts, Progress(), 1), 0, ALONE)
+    counts.close(take(counts, first, 1), 0, ALONE)
     assert len(first.ledger) == 1
 
 
 def test_sums_over_ranks_wrap_around() -> None:
     """The other rank's digest is 2**64 - 1, which no signed integer holds."""
-    account = Account(0)
-    progress = take(account, Progress(), 2, replaced=1)
+    counts = SampleCounts(0)
+    progress = take(counts, Progress(), 2, replaced=1)
     arrived = digest(np.arange(12), STREAM.indices(np.arange(12)))
-    assert account.digest == arrived
+    assert counts.digest == arrived
     two = Sums(rank=0, local_rank=0, size=2, device=torch.device("cpu"))
-    progress = account.close(progress, 0, two)
+    progress = counts.close(progress, 0, two)
     (span,) = progress.ledger
     assert span.digest == f"{(arrived - 1) % 2**64:016x}"
     assert (span.samples, span.world_size, progress.skipped) == (17, 2, 4)
@@ -110,11 +117,11 @@ def test_sums_over_ranks_wrap_around() -> None:
 
 
 def test_skipped_samples_add_up() -> None:
-    account, progress = Account(0), Progress()
-    progress = account.close(take(account, progress, 2, replaced=2), 0, ALONE)
+    counts, progress = SampleCounts(0), Progress()
+    progress = counts.close(take(counts, progress, 2, replaced=2), 0, ALONE)
     assert progress.skipped == 4
-    assert account.replaced == 0
-    assert account.close(take(account, progress, 1, replaced=1), 0, ALONE).skipped == 5
+    assert counts.replaced == 0
+    assert counts.close(take(counts, progress, 1, replaced=1), 0, ALONE).skipped == 5
 
 
 @pytest.mark.parametrize(("samples", "before", "now", "fine"), [
@@ -133,7 +140,7 @@ def test_how_many_may_be_skipped(samples: int, before: int, now: int, fine: bool
         f"error: {before + now} of {samples} samples could not be read\n"
         "  where  data.max_skipped\n"
         "  given  max_skipped: 0.01\n"
-        "  fix    The ranks' logs name them. Mend them, or allow more.")
+        "  fix    The ranks' logs name them. Repair them, or raise the limit.")
 
 
 def test_none_and_all_may_be_skipped() -> None:
@@ -142,12 +149,12 @@ def test_none_and_all_may_be_skipped() -> None:
         check_skipped(Progress(samples=10, skipped=0), 1, 10, 0.0)
 
 
-def test_samples_left_out_of_an_evaluation() -> None:
-    assert check_left_out("validation", 0, 200, 0.0) == ""
-    assert check_left_out("test", 2, 200, 0.01) == (
-        "note: 2 of the 200 samples of the test set could not be read: left out")
+def test_unreadable_samples_of_an_evaluated_set() -> None:
+    assert check_unreadable("validation", 0, 200, 0.0) == ""
+    assert check_unreadable("test", 2, 200, 0.01) == (
+        "note: 2 of the 200 samples of the test set could not be read and are left out")
     with pytest.raises(PreflightError, match="3 of the 200 samples of the test set could not be read"):
-        check_left_out("test", 3, 200, 0.01)
+        check_unreadable("test", 3, 200, 0.01)
 
 
 # The training set.
@@ -155,51 +162,51 @@ def test_samples_left_out_of_an_evaluation() -> None:
 THEN = {"samples": 1200, "files": "a", "times": "x"}
 
 
-@pytest.mark.parametrize(("now", "allow_change", "said"), [
+@pytest.mark.parametrize(("now", "allow_change", "warning"), [
     (THEN, False, ""),
-    (THEN | {"times": "y"}, False, "files of the training set were written anew since the checkpoint, with the same "
+    (THEN | {"times": "y"}, False, "files of the training set have other times than at the checkpoint, but the same "
                                    "names and sizes"),
     (THEN | {"times": "y", "files": "b"}, True, "files of the training set have changed since the checkpoint, as "
                                                 "data.allow_change allows"),
     (THEN | {"files": "b"}, True, "files of the training set have changed since the checkpoint, as data.allow_change "
                                   "allows"),
 ])
-def test_a_training_set_one_may_go_on_with(now: dict[str, Any], allow_change: bool, said: str) -> None:
-    assert check_unchanged(THEN, now, allow_change=allow_change) == said
+def test_a_training_set_that_may_have_changed(now: dict[str, Any], allow_change: bool, warning: str) -> None:
+    assert check_unchanged(THEN, now, allow_change=allow_change) == warning
 
 
-def test_a_training_set_with_other_files() -> None:
+def test_a_training_set_with_different_files() -> None:
     with pytest.raises(PreflightError) as caught:
         check_unchanged(THEN, THEN | {"files": "b"}, allow_change=False)
     assert str(caught.value) == (
         "error: the training set has changed since the checkpoint\n"
         "  where  data.train\n"
-        "  given  as many samples, but other files or sizes\n"
-        "  fix    Put the set back as it was; or, if it may be so: --resume RUN\n"
+        "  given  the same number of samples, but different files or file sizes\n"
+        "  fix    Restore the set; or, to accept the change: --resume RUN\n"
         "         data.allow_change=true")
 
 
 @pytest.mark.parametrize("allow_change", [False, True])
-def test_a_training_set_of_another_size(allow_change: bool) -> None:
-    """No position of the stream would mean what it did: nothing allows that."""
+def test_a_training_set_of_a_different_size(allow_change: bool) -> None:
+    """It is never allowed, because every position of the stream would mean another sample."""
     with pytest.raises(PreflightError) as caught:
         check_unchanged(THEN, THEN | {"samples": 1199}, allow_change=allow_change)
     assert str(caught.value) == (
         "error: the training set has changed since the checkpoint\n"
         "  where  data.train\n"
-        "  given  1,200 samples then, 1,199 now\n"
-        "  fix    Put the set back as it was, or start a new run.")
+        "  given  1,200 samples at the checkpoint, 1,199 now\n"
+        "  fix    Restore the set, or start a new run.")
 
 
-def test_sets_that_cannot_tell_are_known_by_their_size() -> None:
+def test_datasets_without_a_fingerprint_are_compared_by_size() -> None:
     arrays = Arrays(torch.zeros(5, 1), torch.zeros(5))
-    assert describe(arrays) == {"samples": 5}
-    assert check_unchanged({"samples": 5}, describe(arrays), allow_change=False) == ""
+    assert describe_training_set(arrays) == {"samples": 5}
+    assert check_unchanged({"samples": 5}, describe_training_set(arrays), allow_change=False) == ""
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Six tiny pictures in two classes."""
+    """Six tiny images in two classes."""
     for number in range(6):
         path = tmp_path / f"class{number % 2}" / f"{number}.png"
         path.parent.mkdir(exist_ok=True)
@@ -208,61 +215,62 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def recalled(folder: Path, before: dict[str, Any], *, allow_change: bool = False) -> Progress:
+def resumed(folder: Path, before: dict[str, Any], *, allow_change: bool = False) -> Progress:
     config: Config = build_config([Layer(origin="test", values={
         "name": "x", "batch_size": 4, "model": {"_target_": "x"}, "data": {"allow_change": allow_change},
         "phases": {"only": {"epochs": 1, "optimizer": {"_target_": "x"}}}})])
     sets = Sets(train=ImageFolder(root=str(folder)), validation=None, test=None, train_transforms=[],
                 evaluate_transforms=[])
-    return recall(Checkpoint(folder, CheckpointState(progress=Progress(step=3, data=before))), sets, config, ALONE)
+    checkpoint = Checkpoint(folder, CheckpointState(progress=Progress(step=3, data=before)))
+    return initial_progress(checkpoint, sets, config, ALONE)
 
 
-def test_a_run_goes_on_with_the_same_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = describe(ImageFolder(root=str(folder)))
+def test_a_run_resumes_with_the_same_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = describe_training_set(ImageFolder(root=str(folder)))
     assert before["samples"] == 6
-    assert recalled(folder, before) == Progress(step=3, data=before)
-    assert recalled(folder, {}).data == before  # a checkpoint from before sets were remembered
+    assert resumed(folder, before) == Progress(step=3, data=before)
+    assert resumed(folder, {}).data == before  # an old checkpoint without a description of the set
     assert capsys.readouterr().out == ""
 
 
-def test_a_run_goes_on_with_files_written_anew_and_says_so_once(folder: Path,
-                                                                capsys: pytest.CaptureFixture[str]) -> None:
-    before = describe(ImageFolder(root=str(folder)))
+def test_a_run_resumes_with_rewritten_files_and_warns_once(folder: Path,
+                                                           capsys: pytest.CaptureFixture[str]) -> None:
+    before = describe_training_set(ImageFolder(root=str(folder)))
     os.utime(folder / "class0" / "2.png", (2000, 2000))
-    now = recalled(folder, before).data
+    now = resumed(folder, before).data
     assert now["files"] == before["files"]
     assert now["times"] != before["times"]
-    assert capsys.readouterr().out == ("note: files of the training set were written anew since the checkpoint, with "
+    assert capsys.readouterr().out == ("note: files of the training set have other times than at the checkpoint, but "
                                        "the same names and sizes\n")
-    recalled(folder, now)
+    resumed(folder, now)
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("change", ["renamed", "moved to another class", "another size"])
-def test_a_run_goes_on_with_other_files_only_if_it_may(folder: Path, change: str,
-                                                       capsys: pytest.CaptureFixture[str]) -> None:
-    before = describe(ImageFolder(root=str(folder)))
+def test_a_run_resumes_with_different_files_only_if_allowed(folder: Path, change: str,
+                                                            capsys: pytest.CaptureFixture[str]) -> None:
+    before = describe_training_set(ImageFolder(root=str(folder)))
     file = folder / "class0" / "2.png"
     if change == "another size":
         file.write_bytes(file.read_bytes() + b"\0")
         os.utime(file, (1000, 1000))
     else:
         file.rename(folder / ("class0/22.png" if change == "renamed" else "class1/2.png"))
-    with pytest.raises(PreflightError, match="as many samples, but other files or sizes"):
-        recalled(folder, before)
-    recalled(folder, before, allow_change=True)
+    with pytest.raises(PreflightError, match="the same number of samples, but different files"):
+        resumed(folder, before)
+    resumed(folder, before, allow_change=True)
     assert "as data.allow_change allows" in capsys.readouterr().out
 
 
-def test_a_run_does_not_go_on_where_a_sample_was_lost(folder: Path) -> None:
-    before = describe(ImageFolder(root=str(folder)))
+def test_a_run_does_not_resume_if_a_sample_is_missing(folder: Path) -> None:
+    before = describe_training_set(ImageFolder(root=str(folder)))
     (folder / "class0" / "2.png").unlink()
-    with pytest.raises(PreflightError, match="6 samples then, 5 now"):
-        recalled(folder, before, allow_change=True)
+    with pytest.raises(PreflightError, match="6 samples at the checkpoint, 5 now"):
+        resumed(folder, before, allow_change=True)
 
 
-def test_only_rank_0_looks_at_the_files(folder: Path) -> None:
-    """It alone saves, and one verdict is enough."""
+def test_only_rank_0_reads_the_files(folder: Path) -> None:
+    """Because only rank 0 saves, and one error is enough."""
     second = replace(ALONE, rank=1)
     config = build_config([Layer(origin="test", values={
         "name": "x", "batch_size": 4, "model": {"_target_": "x"},
@@ -270,4 +278,4 @@ def test_only_rank_0_looks_at_the_files(folder: Path) -> None:
     sets = Sets(train=ImageFolder(root=str(folder)), validation=None, test=None, train_transforms=[],
                 evaluate_transforms=[])
     progress = Progress(step=3, data={"samples": 7})
-    assert recall(Checkpoint(folder, CheckpointState(progress=progress)), sets, config, second) is progress
+    assert initial_progress(Checkpoint(folder, CheckpointState(progress=progress)), sets, config, second) is progress
