@@ -56,7 +56,7 @@ def planned(folder: Path) -> JobPlan:
     return JobPlan(**vars(plan(folder, "launch.gpus=4", backend="slurm", site=SITE)) | {"run_dir": "/home/me/runs/RUN"})
 
 
-def test_sbatch_is_asked_about_the_very_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sbatch_tests_the_exact_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = "sbatch: Job 7 to start at 2026-01-02T03:04:05 using 32 processors on nodes n[1-2] in partition main"
     monkeypatch.setenv("PATH", programs(
         tmp_path, sinfo="hostname", sbatch=f"cat > {tmp_path}/asked; echo $@ > {tmp_path}/words; echo '{answer}' >&2"))

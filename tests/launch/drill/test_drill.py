@@ -65,7 +65,7 @@ def test_the_command_names_all_types() -> None:
     assert tuple(FAULTS) == TYPES
 
 
-def test_the_exit_code_tells_lost_from_not_proven() -> None:
+def test_the_exit_code_distinguishes_lost_from_not_proven() -> None:
     done, missing = Injection(name="rank", description="SIGKILL to a rank"), Injection(
         name="disk", description="disk full while saving", not_injected="the run finished before")
     assert exit_code([], [done]) == 0
