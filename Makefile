@@ -34,8 +34,9 @@ test-fast: install           ## what starts no processes and trains nothing: the
 test-gpu: install            ## all that needs a GPU, in some minutes; exit code 2 where there is none
 	@$(BIN)/python -m tests.gpu
 
+test-slurm: JOBS := 6
 test-slurm: install          ## all that needs a SLURM cluster; brings one up by itself, as root
-	$(BIN)/python -m pytest -m "slurm or matrix" tests/slurm
+	$(PYTEST) -m "slurm or matrix" tests/slurm
 
 test-python:                 ## fast tests and a run with Python 3.13, in a Debian trixie; as root, with debootstrap
 	@tests/python.sh

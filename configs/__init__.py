@@ -1,1 +1,1 @@
-"""The vocabulary that the launcher and the trainers share: config schema, run folder, errors."""
+"""What the launcher and the trainers share: the config schema, the run folder, and errors."""

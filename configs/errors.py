@@ -1,12 +1,12 @@
-"""What a user can do wrong, as one family of errors.
+"""Errors that a user can correct.
 
     UserError              shown on one screen without a traceback; the program ends with exit code 2
-    ├── ConfigError        a config file, a KEY=VALUE or a flag
-    ├── PreflightError       what only torch can know: targets, weights, data
-    ├── LaunchError        the machine or the cluster cannot run this plan
-    └── RunError           a run folder: unknown, ambiguous, still running, damaged
+    ├── ConfigError        a config file, a KEY=VALUE or a flag is wrong
+    ├── PreflightError     targets, weights or data are wrong; found by the preflight check, which imports torch
+    ├── LaunchError        the machine or the cluster cannot run the plan
+    └── RunError           a run folder is unknown, ambiguous, in use or damaged
 
-Each carries one or more `Fault`s, so that a config with three mistakes is corrected in one go.
+Each has one or more `Fault`s, so that all mistakes in a config are reported at once.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from dataclasses import dataclass
 
 WIDTH = 80
 SCREEN = 24
-"""Lines of a terminal: what does not fit is said more briefly."""
+"""Lines of a terminal: errors that do not fit are shortened."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One thing that is wrong: what, where, what was given, and what to do about it."""
+    """One thing that is wrong: what, where, the given value, and how to fix it."""
 
     what: str
     where: str = ""
@@ -35,7 +35,7 @@ class Fault:
         return "\n".join([hang("error: ", self.what), *(hang(f"  {name:<7}", text) for name, text in rows if text)])
 
     def brief(self) -> str:
-        """The same in two lines or so, for one of many."""
+        """The same in about two lines, for a list of many faults."""
         what = self.what
         if " must be " in what and self.given:
             what += f", not {self.given.partition(': ')[2] or self.given}"
@@ -43,7 +43,7 @@ class Fault:
 
 
 class UserError(Exception):
-    """A mistake the user can correct. `str()` of it is the whole screen to show."""
+    """A mistake that the user can correct. `str()` of it is the text to show."""
 
     exit_code = 2
 
@@ -66,11 +66,11 @@ class UserError(Exception):
 
 
 class ConfigError(UserError):
-    """A config file, a KEY=VALUE or a flag says something that cannot be."""
+    """A config file, a KEY=VALUE or a flag is wrong."""
 
 
 class PreflightError(UserError):
-    """Targets, weights or data that the config names are not there or do not fit."""
+    """Targets, weights or data in the config do not exist or do not fit."""
 
 
 class LaunchError(UserError):
@@ -78,21 +78,26 @@ class LaunchError(UserError):
 
 
 class RunError(UserError):
-    """A run folder that is unknown, ambiguous, in use or damaged."""
+    """A run folder is unknown, ambiguous, in use or damaged."""
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """A remedy that names the valid name closest to `name`, or else all of them."""
-    names = sorted(set(map(str, valid)))
-    close = difflib.get_close_matches(name, names, n=1)
+    """A remedy with the valid name that is most similar to `name`, or else with all valid names. A suffix such as .yaml
+    is not compared: all files have it."""
+    names = {_stem(text): text for text in sorted(set(map(str, valid)))}
+    close = difflib.get_close_matches(_stem(name), names, n=1)
     if close:
-        return f"Did you mean '{close[0]}'?"
-    return f"Valid here: {', '.join(names)}." if names else "No name is valid here."
+        return f"Did you mean '{names[close[0]]}'?"
+    return f"Valid names: {', '.join(names.values())}." if names else "There are no valid names here."
+
+
+def _stem(name: str) -> str:
+    return name.removesuffix(".yaml")
 
 
 def hang(label: str, text: str, indent: int | None = None) -> str:
-    """`text` behind `label`, wrapped to the terminal's width, its own line breaks kept. What follows the first line is
-    indented by as much as the label is long, or by `indent`."""
+    """`text` after `label`, wrapped to the terminal's width. Line breaks in the text are kept. Further lines are
+    indented by the length of the label, or by `indent`."""
     indent = len(label) if indent is None else indent
     lines = [
         part

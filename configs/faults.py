@@ -1,4 +1,4 @@
-"""What is wrong with a config, in words: a key nothing has, a value of another kind, a number out of bounds."""
+"""The faults of a config as text: an unknown key, a value of the wrong type, a number out of bounds."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from drumbeat.configs.errors import Fault, nearest
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.yaml_text import inline
 
-WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 PLAIN_NAME = re.compile(r"\w[\w.-]*")
-PLAIN_WORDS = "a plain name: letters, digits, '_', '-' and '.', a letter or digit first"
+PLAIN_NAME_RULE = "a plain name: letters, digits, '_', '-' and '.', starting with a letter or digit"
+MISSPELT_TARGET = ("target", "_target", "target_")
 
 
 def misfit(schema: type, layer: Layer, key: str, value: Any) -> Fault:
@@ -39,14 +40,14 @@ def misfit(schema: type, layer: Layer, key: str, value: Any) -> Fault:
             break
     name = ".".join(done)
     if kind is Any:  # it takes anything, so this can only be a ${...} that OmegaConf cannot read
-        return Fault(what=f"{name} holds a reference that cannot be read", where=layer.where(key), given=given,
+        return Fault(what=f"{name} has a reference that cannot be parsed", where=layer.where(key), given=given,
                      remedy="Write ${some.key} or ${oc.env:VARIABLE}, in single quotes for the shell.")
     return Fault(what=f"{name} must be {expected(kind)}", where=layer.where(key), given=given,
                  remedy=_reshaped(kind, name, value))
 
 
 def missing(schema: type, key: str, where: str) -> Fault:
-    """A key that has no default and was not given."""
+    """A required key that was not given."""
     kind: Any = schema
     for part in key.split("."):
         fields = fields_of(kind)
@@ -61,7 +62,7 @@ def unresolved(error: OmegaConfBaseException, where: str, key: str) -> Fault:
 
 
 def out_of_bounds(schema: type, node: Any, prefix: str = "") -> Iterator[tuple[str, str, Any]]:
-    """(dotted key, the bound in words, the value) of each value that its field's metadata rules out."""
+    """(dotted key, the bound as text, the value) of each value that violates its field's metadata."""
     kinds = typing.get_type_hints(schema)
     for field in dataclasses.fields(schema):
         key, kind = prefix + field.name, kinds[field.name]
@@ -73,37 +74,50 @@ def out_of_bounds(schema: type, node: Any, prefix: str = "") -> Iterator[tuple[s
         elif _is_mapping(kind) and fields_of(_item(kind)):
             for name in value:
                 if not PLAIN_NAME.fullmatch(str(name)) or "." in str(name):
-                    yield key, f"named plainly: letters, digits, '_' and '-'; not '{name}'", list(value)
+                    yield key, f"named with letters, digits, '_' and '-'; not '{name}'", list(value)
                 elif value[name] is not None:
                     yield from out_of_bounds(_bare(_item(kind)), value[name], f"{key}.{name}.")
         elif bound := _broken_bound(field.metadata, value):
             yield key, bound, value
 
 
+def misspelt_targets(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted key, value) of each `target: package.module.Name` in a section without `_target_`."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            inner = f"{key}.{name}" if key else str(name)
+            if name in MISSPELT_TARGET and "_target_" not in node and isinstance(value, str) and "." in value:
+                yield inner, value
+            yield from misspelt_targets(value, inner)
+    elif isinstance(node, list):
+        for number, value in enumerate(node):
+            yield from misspelt_targets(value, f"{key}[{number}]")
+
+
 def expected(kind: Any) -> str:
-    """The kind of value that a type takes, for a reader."""
+    """The values that a type takes, as text."""
     bare = _bare(kind)
     if typing.get_origin(bare) is Literal:
-        words = "one of " + ", ".join(map(str, typing.get_args(bare)))
+        text = "one of " + ", ".join(map(str, typing.get_args(bare)))
     elif typing.get_origin(bare) is list:
-        words = "a list"
+        text = "a list"
     elif fields := fields_of(bare):
-        words = f"a section with some of: {', '.join(fields)}"
+        text = f"a section with some of: {', '.join(fields)}"
     elif _is_mapping(bare):
-        words = "a section: `_target_: package.module.Name` and its arguments" if _item(bare) is Any else "a section"
+        text = "a section: `_target_: package.module.Name` and its arguments" if _item(bare) is Any else "a section"
     else:
-        words = WORDS.get(bare, "a value")
-    return words + (" or null" if bare is not kind else "")
+        text = TYPES.get(bare, "a value")
+    return text + (" or null" if bare is not kind else "")
 
 
 def fields_of(kind: Any) -> dict[str, Any] | None:
-    """The field types of a dataclass, seen through Optional; None for what is no dataclass."""
+    """The field types of a dataclass, also of an Optional one; None for other types."""
     bare = _bare(kind)
     return typing.get_type_hints(bare) if dataclasses.is_dataclass(bare) and isinstance(bare, type) else None
 
 
 def _broken_bound(metadata: typing.Mapping[str, Any], value: Any) -> str:
-    """The bound that a value breaks, in words; nothing where it keeps all."""
+    """The bound that a value violates, as text; '' if it violates none."""
     if isinstance(value, float) and not math.isfinite(value):
         return "a finite number"
     if "at_least" in metadata and value < metadata["at_least"]:
@@ -111,21 +125,21 @@ def _broken_bound(metadata: typing.Mapping[str, Any], value: Any) -> str:
     if "above" in metadata and value <= metadata["above"]:
         return f"above {metadata['above']}"
     if "plain_name" in metadata and not PLAIN_NAME.fullmatch(value):
-        return PLAIN_WORDS
+        return PLAIN_NAME_RULE
     return ""
 
 
 def _instead(part: str, above: list[str], fields: dict[str, Any]) -> str:
-    """What to write in place of a key that nothing has."""
+    """What to write instead of an unknown key."""
     name, bracket, _ = part.partition("[")
     if bracket and name in fields:
         whole = ".".join([*above, name])
-        return f"Items of a list cannot be set one by one. Give the whole list: '{whole}=[...]'"
+        return f"Single items of a list cannot be set. Give the whole list: '{whole}=[...]'"
     return nearest(part, fields)
 
 
 def _reshaped(kind: Any, name: str, value: Any) -> str:
-    """How to write a value that is nearly right."""
+    """How to correct a value that is almost right."""
     if typing.get_origin(_bare(kind)) is list and isinstance(value, str | int | float):
         return f"Put it in brackets: {name}: [{inline(value)}]"
     if _is_mapping(kind) and value is None:

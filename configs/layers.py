@@ -1,4 +1,4 @@
-"""The sources a config is made of, as nested values that remember the file and line they came from."""
+"""The layers of a config: nested values that remember the file and line they come from."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One source of values: nested as in YAML, and the line of each dotted key."""
+    """The values from one file, KEY=VALUE or flag, nested as in YAML, and the line of each dotted key."""
 
     values: dict[str, Any]
     origin: str
     lines: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def where(self, key: str) -> str:
-        """`file:line` of a key, or of its nearest parent that has a line."""
+        """`file:line` of a key, or of its nearest parent that has a line number."""
         while key and key not in self.lines:
             key = parent(key)
         return f"{self.origin}:{self.lines[key]}" if key else self.origin
 
 
 def file_layers(file: Path, above: tuple[Path, ...] = ()) -> list[Layer]:
-    """The layers of a file: its base's first, its own last. `above` are the files that led here."""
+    """The layers of a file: those of its base first, its own last. `above` are the files that name it as their base."""
     if file.resolve() in above:
         circle = [*above[above.index(file.resolve()):], file]
-        raise ConfigError(Fault(what="the base files form a circle", where=short(above[-1]),
+        raise ConfigError(Fault(what="the base files form a cycle", where=short(above[-1]),
                                 given=" -> ".join(path.name for path in circle), remedy="Remove one `base:`."))
     layer = _file_layer(file)
     base = layer.values.pop("base", None)
@@ -53,7 +53,7 @@ def file_layers(file: Path, above: tuple[Path, ...] = ()) -> list[Layer]:
 
 
 def assignment_layer(text: str) -> Layer:
-    """The layer of one KEY=VALUE; the value is read as YAML."""
+    """The layer of one KEY=VALUE. The value is read as YAML. Raises `ConfigError`."""
     key, equals, value = text.partition("=")
     if not equals or not all(key.split(".")):
         raise ConfigError(Fault(what="expected KEY=VALUE", where="command line", given=text,
@@ -62,8 +62,8 @@ def assignment_layer(text: str) -> Layer:
         return Layer(values=nest(key, yaml.load(value, Loader)), origin="command line")
     except yaml.YAMLError:
         raise ConfigError(Fault(what=f"the value of {key} is not valid YAML", where="command line", given=text,
-                                remedy="Close brackets and quotes, and quote the whole for the shell: 'KEY=[1,2]'"
-                                )) from None
+                                remedy="Close brackets and quotes, and quote the whole argument for the shell: "
+                                       "'KEY=[1,2]'")) from None
 
 
 def flag_layer(key: str, value: Any) -> Layer:
@@ -72,18 +72,18 @@ def flag_layer(key: str, value: Any) -> Layer:
 
 
 def overlay(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, Layer]]:
-    """All layers as one nested dict, later ones on top, and the layer each leaf came from.
+    """All layers merged into one nested dict, in which later layers win, and the layer of each leaf.
 
-    Lists are replaced whole, and so is a section that is set to {}. A section whose `_target_` changes is replaced too:
-    the old target's arguments would only be refused by the new one. Raises `ConfigError` for what would set a list's
-    items one by one.
+    A list replaces a list as a whole, and {} empties a section. A section whose `_target_` changes is replaced as well,
+    because the arguments belong to the old target (`left_out` reports them). Raises `ConfigError` for a key that would
+    set a single item of a list.
     """
     values: dict[str, Any] = {}
     places: dict[str, Layer] = {}
     faults: list[Fault] = []
     for layer in layers:
         faults += [
-            Fault(what=f"{key} is a list, and its items cannot be set one by one", where=layer.where(key),
+            Fault(what=f"{key} is a list, and single items of it cannot be set", where=layer.where(key),
                   given=f"{key}: {inline(value)}", remedy=f"Give the whole list: '{key}=[...]'")
             for key, value in _put(values, layer.values)
         ]
@@ -91,6 +91,24 @@ def overlay(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, Layer]]:
     if faults:
         raise ConfigError(*faults)
     return values, {key: places[key] for key, _ in leaves(values)}
+
+
+def left_out(layers: Sequence[Layer]) -> list[str]:
+    """A note for each section whose `_target_` a later layer changed: which arguments of the old target were left out,
+    and not set again."""
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    lost: dict[str, dict[str, tuple[str, str]]] = {}
+    for layer in layers:
+        replaced: dict[str, dict[str, Any]] = {}
+        list(_put(values, layer.values, replaced=replaced))
+        for key, old in replaced.items():
+            for name, value in old.items():
+                (leaf, _), *_ = leaves({name: value}, f"{key}.")
+                text = name if isinstance(value, dict | list) else f"{name}={inline(value)}"
+                lost.setdefault(key, {})[name] = text, origins[leaf]
+        origins |= {key: layer.origin for key, _ in leaves(layer.values)}
+    return [note for key, old in lost.items() if (note := _left_out(key, old, _section(values, key)))]
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -115,7 +133,7 @@ def parent(key: str) -> str:
 
 
 def short(path: Path) -> str:
-    """A path as a reader wants it: from the current folder where it lies below it, else from Drumbeat's own."""
+    """A path for a reader: relative to the current folder if it is below it, or else to Drumbeat's own folder."""
     path = Path(os.path.normpath(path.absolute()))
     for folder in (Path.cwd(), ROOT):
         if path.is_relative_to(folder) and (folder == Path.cwd() or not path.relative_to(folder).exists()):
@@ -123,22 +141,44 @@ def short(path: Path) -> str:
     return str(path)
 
 
-def _put(under: dict[str, Any], over: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Puts `over` on top of `under`, and yields what does not go: keys below a list."""
+def _put(under: dict[str, Any], over: Mapping[str, Any], prefix: str = "",
+         replaced: dict[str, dict[str, Any]] | None = None) -> Iterator[tuple[str, Any]]:
+    """Merges `over` into `under`, and yields what cannot be merged: keys below a list. Sections that another target
+    replaces are added to `replaced`."""
     for name, value in over.items():
         key, old = f"{prefix}{name}", under.get(name)
         if isinstance(old, list) and isinstance(value, dict) and value:
             yield key, value
         elif isinstance(value, dict) and value:
             same = isinstance(old, dict) and value.get("_target_") in (None, old.get("_target_"))
+            if isinstance(old, dict) and not same and replaced is not None:
+                replaced[key] = old
             under[name] = old if same else {}
-            yield from _put(under[name], value, f"{key}.")
+            yield from _put(under[name], value, f"{key}.", replaced)
         else:
             under[name] = {} if isinstance(value, dict) else value
 
 
+def _section(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The section of a dotted key; empty if there is none."""
+    for part in key.split("."):
+        values = values.get(part, {}) if isinstance(values, Mapping) else {}
+    return values if isinstance(values, Mapping) else {}
+
+
+def _left_out(key: str, old: Mapping[str, tuple[str, str]], new: Mapping[str, Any]) -> str:
+    """The note for one section, from the texts and origins of its old arguments; '' if the new section has them all."""
+    lost = [argument for name, argument in old.items() if name not in new]
+    if not lost or "_target_" not in new:
+        return ""
+    arguments = ", ".join(text for text, _ in lost)
+    origins = " and ".join(dict.fromkeys(origin for _, origin in lost))
+    was, them = ("was", "it again if it is") if len(lost) == 1 else ("were", "them again if they are")
+    return f"{key} is now {new['_target_']}: {arguments} from {origins} {was} left out; set {them} meant"
+
+
 def _file_layer(file: Path) -> Layer:
-    """One file. Raises `ConfigError` where it is no YAML mapping."""
+    """The layer of one file. Raises `ConfigError` if it is not a YAML mapping."""
     where = short(file)
     try:
         text = file.read_text(encoding="utf-8")
@@ -152,23 +192,23 @@ def _file_layer(file: Path) -> Layer:
         raise ConfigError(_not_yaml(error, where, text)) from None
     if values is None:
         raise ConfigError(Fault(what="the config is empty", where=where,
-                                remedy="Start from one in configs/, or build on it with `base: FILE.yaml`."))
+                                remedy="Copy one from configs/, or extend one with `base: FILE.yaml`."))
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         odd = next((key for key in values if not isinstance(key, str)), None) if isinstance(values, dict) else values
-        raise ConfigError(Fault(what="a config is a section of named values", where=where, given=inline(odd),
-                                remedy="Write `name: value`, one a line."))
+        raise ConfigError(Fault(what="a config must be a section of named values", where=where, given=inline(odd),
+                                remedy="Write `name: value`, one per line."))
     return Layer(values=values, origin=where, lines=lines)
 
 
 def _not_yaml(error: Exception, where: str, text: str) -> Fault:
-    """What a parser's complaint means."""
+    """The fault that a YAML parser's error stands for."""
     mark, lines = getattr(error, "problem_mark", None), text.splitlines()
     line = lines[mark.line] if mark and mark.line < len(lines) else ""
     if isinstance(error, yaml.constructor.ConstructorError):
         remedy = ""
     elif "\t" in line[:len(line) - len(line.lstrip())]:
-        remedy = "Indent with spaces: YAML does not take tabs."
+        remedy = "Indent with spaces: YAML does not allow tabs."
     else:
-        remedy = "Look for a bracket, quote or colon at this line or just above it."
+        remedy = "Check the brackets, quotes and colons in this line and the one above it."
     return Fault(what=f"not valid YAML: {getattr(error, 'problem', None) or type(error).__name__}",
                  where=f"{where}:{mark.line + 1}" if mark else where, given=line.strip(), remedy=remedy)

@@ -4,7 +4,7 @@
     loaded.config                      # the frozen Config
     loaded.where("batch_size")         # 'command line'
 
-All faults are collected before one `ConfigError` is raised, each with the file and line it stands in.
+All faults are collected and raised as one `ConfigError`. Each names its file and line.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from drumbeat.configs.errors import ConfigError, Fault, nearest
 from drumbeat.configs.layers import ROOT as ROOT
-from drumbeat.configs.layers import Layer, assignment_layer, file_layers, flag_layer, leaves, short
+from drumbeat.configs.layers import Layer, assignment_layer, file_layers, flag_layer, leaves, left_out, short
 from drumbeat.configs.merge import Places, build, references, source, with_references
 from drumbeat.configs.schema import Config, Site
 from drumbeat.configs.yaml_text import dump, inline
@@ -29,14 +29,16 @@ CHANGEABLE = ("launch.", "tracking.", "checkpoints.", "data.workers", "data.cach
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A config, and where each value that is not a default comes from."""
+    """A config, and the source of each value that is not a default."""
 
     config: Config
     layers: Sequence[Layer] = ()
     """Lowest first."""
     places: Places = field(default_factory=dict)
     references: Mapping[str, str] = field(default_factory=dict)
-    """What was written as a reference to another key, by dotted key."""
+    """The values that are written as references to other keys, ${KEY}, by dotted key."""
+    notes: Sequence[str] = ()
+    """What the user should know: sentences without full stops."""
 
     @property
     def sources(self) -> dict[str, str]:
@@ -44,24 +46,24 @@ class Loaded:
         return {key: layer.where(key) for key, layer in self.places.items()}
 
     def where(self, key: str) -> str:
-        """The source of a leaf, of an item in a list, or of a section as its topmost layer has it; '' for a default."""
+        """The source of a leaf or list item, or the source of the topmost value in a section; '' for a default."""
         return source(key, self.places, self.layers)
 
     def located(self, fault: Fault) -> Fault:
-        """A fault that names a dotted key, with the source of that key before it."""
+        """A fault at a dotted key, with the source of that key added."""
         source = self.where(fault.where)
         if not source:
             return fault
         return dataclasses.replace(fault, where=source if source.startswith("--") else f"{source} ({fault.where})")
 
     def as_yaml(self) -> str:
-        """The resolved config as YAML that `read` reads; a comment tells where each changed value comes from.
-        References to other keys stay: who runs it again with another value there changes both."""
+        """The resolved config as YAML for `read`, with a comment for the source of each value that is not a default.
+        References to other keys are kept, so that `rerun` with another value changes both."""
         return dump(with_references(plain(self.config), self.references), self.sources)
 
 
 def plain(config: Config) -> dict[str, Any]:
-    """The config's values. data.root only where it is used: a run's own copy of the code may be older than that key."""
+    """The config's values. data.root is left out if it is not set: a run's copy of the code may not know that key."""
     values = dataclasses.asdict(config)
     if values["data"]["root"] is None:
         del values["data"]["root"]
@@ -71,30 +73,31 @@ def plain(config: Config) -> dict[str, Any]:
 def load(file: str | Path, assignments: Sequence[str] = (), flags: Mapping[str, Any] | None = None) -> Loaded:
     """The config of `file` with `assignments` (KEY=VALUE) and `flags` (dotted key to value) on top.
 
-    Relative paths in it become absolute, taken from the current folder. Raises `ConfigError`.
+    Relative paths are resolved against the current folder. Raises `ConfigError`.
     """
     layers = [*file_layers(find(file)), *_typed(assignments, flags or {})]
     config, places = build(Config, layers)
     config = dataclasses.replace(config, phases={name: phase for name, phase in config.phases.items() if phase})
-    loaded = Loaded(config=config, layers=layers, places=places, references=references(layers))
+    loaded = Loaded(config=config, layers=layers, places=places, references=references(layers), notes=left_out(layers))
     if not config.phases:
-        raise ConfigError(Fault(what="no phases: the run would train nothing",
+        raise ConfigError(Fault(what="the config has no phases, so there is nothing to train",
                                 where=loaded.where("phases") or layers[0].origin,
                                 remedy="Add one: phases: {train: {epochs: 10, optimizer: {_target_: ...}}}"))
     referred = any("${data.root}" in written for written in loaded.references.values())
     if referred and not config.data.root:
-        raise ConfigError(Fault(what="the sets are in data.root, and it is empty", where=loaded.where("data.root"),
+        raise ConfigError(Fault(what="the datasets refer to data.root, which is not set",
+                                where=loaded.where("data.root"),
                                 given=f"data.root: {inline(config.data.root)}", remedy="Name a folder: data.root=DIR"))
     if loaded.where("data.root") == "command line" and not referred:
-        raise ConfigError(Fault(what="data.root changes nothing: no set of this config refers to it",
+        raise ConfigError(Fault(what="data.root has no effect: no dataset in this config refers to it",
                                 where="command line", given=f"data.root: {config.data.root}",
-                                remedy="Change the sets' own: data.train.root=DIR; or write root: '${data.root}/train' "
-                                       "for them in the config."))
+                                remedy="Change each dataset, for example data.train.root=DIR; or write "
+                                       "root: '${data.root}/train' in the config."))
     return loaded
 
 
 def reload(file: Path, assignments: Sequence[str] = (), flags: Mapping[str, Any] | None = None) -> Loaded:
-    """The config of a run that goes on, from its folder: only what cannot change its results may be given anew.
+    """The config of a run that is resumed, from its folder. Only values that cannot change its results may be given.
 
     Raises `ConfigError`.
     """
@@ -103,8 +106,9 @@ def reload(file: Path, assignments: Sequence[str] = (), flags: Mapping[str, Any]
     config, places = build(Config, layers)
     fixed = [key for layer in typed for key, _ in leaves(layer.values) if not key.startswith(CHANGEABLE)]
     if fixed:
-        raise ConfigError(*(Fault(what=f"{key} stands for the whole of a run", where="command line",
-                                  remedy="Leave it out, or start anew: drumbeat rerun RUN KEY=VALUE. What may change: "
+        raise ConfigError(*(Fault(what=f"{key} cannot change on resume", where="command line",
+                                  remedy="Leave it out, or start a new run: drumbeat rerun RUN KEY=VALUE. These can "
+                                         "change: "
                                          f"{', '.join(f'{key}*' if key.endswith('.') else key for key in CHANGEABLE)}.")
                             for key in fixed))
     return Loaded(config=config, layers=typed, places={key: layer for key, layer in places.items() if layer in typed},
@@ -112,7 +116,7 @@ def reload(file: Path, assignments: Sequence[str] = (), flags: Mapping[str, Any]
 
 
 def _typed(assignments: Sequence[str], flags: Mapping[str, Any]) -> list[Layer]:
-    """What stands on the command line. Raises `ConfigError` with every KEY=VALUE that is none."""
+    """The layers of the command line. Raises `ConfigError` for all malformed assignments."""
     layers: list[Layer] = []
     faults: list[Fault] = []
     for text in assignments:
@@ -126,17 +130,17 @@ def _typed(assignments: Sequence[str], flags: Mapping[str, Any]) -> list[Layer]:
 
 
 def read(file: Path) -> Config:
-    """The resolved config that a run folder holds."""
+    """The resolved config of a run folder."""
     return build_config(file_layers(file))
 
 
 def build_config(layers: Sequence[Layer]) -> Config:
-    """The config of these layers alone."""
+    """The config of these layers, without further checks."""
     return build(Config, layers)[0]
 
 
 def load_site(profile: str | None) -> Site:
-    """The cluster that --profile names, from configs/clusters/ or by path; an ordinary one where it is None."""
+    """The cluster that --profile names, in configs/clusters/ or by path; the default cluster for None."""
     if profile is None:
         return Site()
     folder = ROOT / "configs" / "clusters"
@@ -148,39 +152,39 @@ def load_site(profile: str | None) -> Site:
     layers = file_layers(file)
     site, places = build(Site, layers)
     if site.signal_seconds >= 60 * site.time_minutes:
-        raise ConfigError(Fault(what="the signal to save would come before the job begins",
+        raise ConfigError(Fault(what="the signal to save would be sent before the job starts",
                                 where=source("signal_seconds", places, layers) or short(file),
                                 given=f"signal_seconds: {site.signal_seconds}, time_minutes: {site.time_minutes}",
-                                remedy="Ask for more time, or for a later signal."))
+                                remedy="Increase time_minutes, or lower signal_seconds."))
     memory = [key for key in ("mem_gb_per_node", "mem_gb_per_cpu", "mem_gb_per_gpu") if getattr(site, key) is not None]
     if len(memory) > 1:
-        raise ConfigError(Fault(what="memory is asked for in more than one way",
+        raise ConfigError(Fault(what="memory is requested in more than one way",
                                 where=source(memory[1], places, layers) or short(file), given=", ".join(memory),
-                                remedy="Keep one of them: SLURM takes no more."))
+                                remedy="Keep one of them: SLURM does not accept more."))
     return site
 
 
 def find(file: str | Path) -> Path:
-    """A config by path, from here or from Drumbeat's own folder, or by the name of a shipped one."""
+    """A config by path, relative to the current or to Drumbeat's own folder, or the name of a shipped config."""
     for candidate in (Path(file), ROOT / file, ROOT / "configs" / f"{file}.yaml"):
         if candidate.is_file():
             return candidate
     if Path(file).is_dir():
         inside = sorted(path.name for path in Path(file).glob("*.yaml"))
-        raise ConfigError(Fault(what="a config is a file, and this is a folder", where=short(Path(file)),
-                                remedy=f"In it: {', '.join(inside)}" if inside else ""))
+        raise ConfigError(Fault(what="a config must be a file, and this is a folder", where=short(Path(file)),
+                                remedy=f"It contains: {', '.join(inside)}" if inside else ""))
     near = [path.name for folder in (Path(file).parent, ROOT / "configs") for path in folder.glob("*.yaml")
             if path.is_file()]
     raise ConfigError(Fault(what=f"there is no config '{file}'", where=str(Path(file).parent.absolute()),
                             remedy=nearest(Path(file).name, near)))
 
 
-def load_words(words: Sequence[str]) -> Config:
-    """The config that CONFIG [KEY=VALUE ...] means. Raises `ConfigError`."""
-    files = [word for word in words if "=" not in word]
+def load_typed(arguments: Sequence[str]) -> Loaded:
+    """The config of CONFIG [KEY=VALUE ...], as typed on the command line. Raises `ConfigError`."""
+    files = [argument for argument in arguments if "=" not in argument]
     if len(files) != 1:
-        raise ConfigError(Fault(what="one config is needed" if not files else "one config at a time",
+        raise ConfigError(Fault(what="a config is required" if not files else "only one config can be given",
                                 where="command line", given=" ".join(files),
-                                remedy="Changes to it are written KEY=VALUE: batch_size=64" if files
+                                remedy="Change its values with KEY=VALUE: batch_size=64" if files
                                 else "For example: configs/resnet50_xray_demo.yaml"))
-    return load(files[0], [word for word in words if "=" in word]).config
+    return load(files[0], [argument for argument in arguments if "=" in argument])

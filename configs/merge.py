@@ -1,4 +1,4 @@
-"""Layers of values -> a schema's object: types, missing keys, bounds and references checked, all at once."""
+"""Layers of values -> an object of the schema. Types, missing keys, bounds and references are all checked at once."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from drumbeat.configs.errors import ConfigError, Fault
-from drumbeat.configs.faults import misfit, missing, out_of_bounds, unresolved
+from drumbeat.configs.faults import misfit, missing, misspelt_targets, out_of_bounds, unresolved
 from drumbeat.configs.layers import Layer, leaves, nest, overlay, parent
 from drumbeat.configs.yaml_text import inline
 
 PATH_ARGUMENTS = ("root", "folder", "path", "file")
-"""Arguments of targets with these names, or ending in _ and one of them, are paths."""
+"""Arguments of targets are paths if their name is one of these, or ends in _ and one of these."""
 
 MISFIT = (OmegaConfBaseException, TypeError, ValueError)
-"""What OmegaConf raises for a value that its key cannot have."""
+"""What OmegaConf raises for a value that does not fit its key."""
 
 REFERENCES = re.compile(r"(?:[^$]*\$\{[^:{}]+\})+[^$]*")
-"""A text with references to other keys, and no others."""
+"""A text with references to other keys, and no other references."""
 
 Schema = TypeVar("Schema")
 Places = Mapping[str, Layer]
@@ -32,12 +32,15 @@ Places = Mapping[str, Layer]
 
 
 def build(schema: type[Schema], layers: Sequence[Layer]) -> tuple[Schema, Places]:
-    """The schema's object with all layers over its defaults, and the layer of each value that one gave.
+    """The schema's object with all layers on top of its defaults, and the layer of each value that is not a default.
 
-    Relative paths become absolute, taken from the current folder. Raises `ConfigError` with every fault.
+    Relative paths are resolved against the current folder. Raises `ConfigError` with all faults.
     """
     values, places = overlay(layers)
     merged, faults = _merge(schema, values, places, layers)
+    faults += [Fault(what=f"{parent(key)} has no _target_", where=source(key, places, layers),
+                     given=f"{key.rpartition('.')[2]}: {value}", remedy="Did you mean '_target_'?")
+               for key, value in misspelt_targets(values)]
     try:
         faults += [*_missing(schema, merged, faults, places, layers), *_out_of_bounds(schema, merged, places, layers)]
         built = None if faults else OmegaConf.to_object(merged)
@@ -50,7 +53,7 @@ def build(schema: type[Schema], layers: Sequence[Layer]) -> tuple[Schema, Places
 
 
 def source(key: str, places: Places, layers: Sequence[Layer]) -> str:
-    """The source of a leaf, of an item in a list, or of a section as its topmost layer has it; '' for a default."""
+    """The source of a leaf or list item, or the source of the topmost value in a section; '' for a default."""
     inside = [layer for leaf, layer in places.items() if leaf.startswith(f"{key}.")]
     if inside:
         return max(inside, key=layers.index).where(key)
@@ -61,14 +64,14 @@ def source(key: str, places: Places, layers: Sequence[Layer]) -> str:
 
 
 def references(layers: Sequence[Layer]) -> dict[str, str]:
-    """What the layers give as references to other keys, ${key}, by dotted key; those to the environment are none."""
+    """The values that are written as references to other keys, ${KEY}, by dotted key; not those to the environment."""
     given = leaves(overlay(layers)[0])
     return {key: value for key, value in given if isinstance(value, str) and REFERENCES.fullmatch(value)}
 
 
 def with_references(values: dict[str, Any], written: Mapping[str, str]) -> dict[str, Any]:
-    """Resolved values, changed in place: those that were written as references are so again, where that still says the
-    same."""
+    """Resolved values, changed in place: a value that was written as a reference becomes one again if the reference
+    still gives the same value."""
     resolved = {key: value for key, value in leaves(values) if key in written}
     for key in resolved:
         _set(values, key, written[key])
@@ -83,12 +86,12 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
     *above, name = key.split(".")
     for part in above:
         values = values.get(part, {})
-    if name in values:  # or a name has a dot in it: then it stays as it is
+    if name in values:  # it is not if a name contains a dot
         values[name] = value
 
 
 def _merge(schema: type, values: dict[str, Any], places: Places, layers: Sequence[Layer]) -> tuple[Any, list[Fault]]:
-    """The schema's defaults with `values` over them, and what of `values` does not fit."""
+    """The schema's defaults with `values` on top, and the faults of values that do not fit."""
     merged: Any = OmegaConf.structured(schema)
     try:
         return OmegaConf.merge(merged, values), []
@@ -102,7 +105,7 @@ def _merge(schema: type, values: dict[str, Any], places: Places, layers: Sequenc
 
 
 def _elsewhere(fault: Fault, key: str, values: dict[str, Any]) -> Fault:
-    """An unknown key that has no near relation where it stands, with the keys of that name that there are."""
+    """The fault of an unknown key. If no similar key is valid there, its remedy names keys of that name elsewhere."""
     name = key.rpartition(".")[2]
     found = [known for known, _ in leaves(values) if known.endswith(f".{name}") and known != key]
     if not found or not fault.what.startswith("unknown key") or fault.remedy.startswith("Did"):
@@ -111,7 +114,8 @@ def _elsewhere(fault: Fault, key: str, values: dict[str, Any]) -> Fault:
 
 
 def _merge_what_fits(merged: Any, values: Mapping[str, Any], misfits: list[tuple[str, Any]], prefix: str = "") -> Any:
-    """Section by section, and a section that does not fit key by key; the leaves that do not fit go to `misfits`."""
+    """Merges section by section, and a section that does not fit key by key. Adds leaves that do not fit to `misfits`.
+    """
     for name, value in values.items():
         key = f"{prefix}{name}"
         try:
@@ -126,12 +130,12 @@ def _merge_what_fits(merged: Any, values: Mapping[str, Any], misfits: list[tuple
 
 def _missing(schema: type, merged: Any, found: Sequence[Fault], places: Places,
              layers: Sequence[Layer]) -> Iterator[Fault]:
-    """Keys that have no default and were not given, unless `found` tells of them already."""
+    """Required keys that were not given, unless a fault in `found` already names them."""
     files = [layer.origin for layer in layers if layer.lines] or [layers[0].origin]
     for key in sorted(OmegaConf.missing_keys(merged)):
         if not any(key in fault.what for fault in found):
             fault = missing(schema, key, source(parent(key) if "." in key else key, places, layers) or files[-1])
-            if key.startswith("phases."):  # a new phase, or an old one's name misspelt
+            if key.startswith("phases."):  # a new phase, or a misspelt name
                 names = ", ".join(map(str, merged.phases))
                 fault = dataclasses.replace(fault, remedy=f"{fault.remedy} The phases of this config: {names}.")
             yield fault
@@ -143,7 +147,7 @@ def _out_of_bounds(schema: type, merged: Any, places: Places, layers: Sequence[L
 
 
 def _in_order(fault: Fault, layers: Sequence[Layer]) -> tuple[int, int]:
-    """Sorts faults as the sources are read: by layer, then by line."""
+    """The sorting key of a fault: by layer, then by line."""
     origin, _, line = fault.where.rpartition(":")
     order = [layer.origin for layer in layers]
     if origin in order and line.isdigit():
@@ -152,7 +156,7 @@ def _in_order(fault: Fault, layers: Sequence[Layer]) -> tuple[int, int]:
 
 
 def _absolute_paths(node: Any, in_target: bool = False) -> Any:
-    """The same tree with the path arguments of targets made absolute from the current folder."""
+    """The same tree with the path arguments of targets made absolute."""
     if dataclasses.is_dataclass(node) and not isinstance(node, type):
         paths = {field.name for field in dataclasses.fields(node) if field.metadata.get("path")}
         return dataclasses.replace(node, **{
@@ -168,7 +172,7 @@ def _absolute_paths(node: Any, in_target: bool = False) -> Any:
 
 
 def _absolute(path: str) -> str:
-    """From the current folder; a path that begins with a $VARIABLE waits for the machine that uses it."""
+    """An absolute path. A path that begins with a $VARIABLE is left to the machine that uses it."""
     return path if path.startswith("$") else str(Path(path).expanduser().absolute())
 
 

@@ -1,15 +1,15 @@
-"""How long a rank may be silent, and the order in which the clocks of a hang run out.
+"""The timeouts for a hanging rank, in seconds, and their order.
 
-Several libraries watch a rank that waits for the others, each by its own clock. A hang explains itself if they run out
-in this order, which is why all of them are set here, in seconds:
+Several libraries have a timeout for a rank that waits for the others. All of them are set here, so that they expire in
+the order that explains a hang best:
 
-1. `nccl_seconds`: NCCL's collectives time out, and torch's flight recorder writes, on every rank, which ones it joined.
-2. `patience`: the watchdog of each rank (`drumbeat.trainers.watchdog`) writes down the stacks of all threads.
-3. `GRACE` later, the kernel ends the rank.
-4. Later still NCCL would end a rank that waits, gloo would raise an error, and NCCL's heartbeat monitor would end a
-   rank whose CUDA calls block, in a long compilation or the capture of a graph. They matter before the first step only.
+1. `nccl_seconds`: NCCL's collectives time out, and torch's flight recorder writes the collectives of every rank.
+2. `patience`: the watchdog of each rank (`drumbeat.trainers.watchdog`) writes the stacks of all threads.
+3. `GRACE` later, the kernel kills the rank.
+4. Later still, NCCL would end a waiting rank, gloo would raise an error, and NCCL's heartbeat monitor would end a rank
+   whose CUDA calls block, in a long compilation or graph capture. These matter only before the first step.
 
-Read in ProcessGroupNCCL.hpp and FlightRecorder.hpp of torch 2.9.0 and 2.14.1, and in ProcessGroupNCCL.cpp of the years
+Source: ProcessGroupNCCL.hpp and FlightRecorder.hpp of torch 2.9.0 and 2.14.1, and ProcessGroupNCCL.cpp of the versions
 between. Not tested on a GPU.
 """
 
@@ -18,36 +18,36 @@ from __future__ import annotations
 from drumbeat.configs.schema import Config
 
 SHORTEST = 1800.0
-"""Patience unless the config says otherwise; a step that takes longer makes it grow."""
+"""The default of `patience`; the watchdog waits longer if steps take longer."""
 GRACE = 5.0
-"""From the stacks to the end of a rank, so that no rank is ended before the last has written."""
+"""The time between writing the stacks and killing a rank, so that all ranks can write theirs."""
 MARGIN = 60.0
-"""From the flight recorder to the stacks, for a collective that begins as much later than its step."""
+"""The time between the flight recorder and the stacks, for a collective that starts late in its step."""
 DUMP = 20.0
-"""TORCH_NCCL_WAIT_TIMEOUT_DUMP_MILSEC: NCCL ends a rank four times as long after a time-out, which is past `GRACE`."""
+"""TORCH_NCCL_WAIT_TIMEOUT_DUMP_MILSEC: NCCL ends a rank four times as long after a timeout, which is after `GRACE`."""
 
 
 def patience(config: Config) -> float:
-    """How long a rank may give no sign of life: longer than a run pauses for its disk."""
+    """How long a rank may make no progress before it counts as hanging: longer than a run waits for its disk."""
     if config.watchdog.timeout_minutes is not None:
         return 60 * config.watchdog.timeout_minutes
     return max(SHORTEST, 1.5 * 60 * config.checkpoints.disk_wait_minutes)
 
 
 def nccl_seconds(patience: float) -> float:
-    """When a collective of NCCL's times out: before the watchdog loses patience."""
+    """The timeout of NCCL's collectives: shorter than the watchdog's."""
     return patience - min(MARGIN, patience / 4)
 
 
 def gloo_seconds(patience: float) -> float:
-    """When a collective of gloo's raises an error: after the watchdog has lost patience, because the error would end a
-    rank that only waits, and with it the one that hangs, before that one's stacks are written."""
+    """The timeout of gloo's collectives: longer than the watchdog's. Otherwise gloo's error would end the waiting
+    ranks, and so the hanging one before its stacks are written."""
     return max(SHORTEST, 2 * patience)
 
 
 def nccl_environment(patience: float) -> dict[str, str]:
-    """What torch's NCCL backend is told by variables. The names of the flight recorder's buffer are those of torch 2.9
-    and of later ones; torch 2.9 needs both."""
+    """Environment variables for torch's NCCL backend. The flight recorder's buffer has one name in torch 2.9 and
+    another in later versions; torch 2.9 needs both."""
     return {
         "TORCH_FR_BUFFER_SIZE": "2000",
         "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000",

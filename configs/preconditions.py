@@ -1,6 +1,7 @@
-"""What must be there before a verb is worth its while: checkpoints, sets, and what a person hands over.
+"""Checks before a command starts a program: that datasets, checkpoints and the given files exist.
 
-All of it is told from the config and the file system, so that the launcher can say it at once; torch takes seconds.
+They use only the config and the file system, so that the launcher can report faults at once: importing torch takes
+seconds.
 """
 
 from __future__ import annotations
@@ -17,21 +18,21 @@ from drumbeat.configs.schema import Config
 
 SPLITS = ("train", "validation", "test")
 FROM_DATA = "from_data"
-"""What an argument of the model says that only the training set knows."""
+"""The value of a model's argument that is taken from the training set."""
 
 
 def check_split(config: Config, split: str) -> None:
-    """That the run has this set. Raises `RunError`."""
+    """Checks that the run has this dataset. Raises `RunError`."""
     if not getattr(config.data, split):
-        there = [name for name in SPLITS if getattr(config.data, name)]
+        existing = [name for name in SPLITS if getattr(config.data, name)]
         raise RunError(Fault(what=f"the run has no {split} set", where=f"data.{split}", given=f"--split {split}",
-                             remedy=f"It has: {', '.join(there)}."))
+                             remedy=f"It has: {', '.join(existing)}."))
 
 
 def check_data(config: Config, *, fixed: bool = False) -> None:
-    """That the files and folders which our own sets read are there, and the folders not empty. Raises `PreflightError`
-    with each that is not. What a user's own set does with its arguments, only the set knows. `fixed` is for a run's
-    config, of which no value can be given anew."""
+    """Checks that the files and folders of Drumbeat's datasets exist, and that the folders are not empty. Raises
+    `PreflightError` with all that do not. Arguments of the user's own datasets are not checked. `fixed` is for a run's
+    config, whose values cannot be changed."""
     faults: dict[str, Fault] = {}
     for split in SPLITS:
         for key, text in _paths(getattr(config.data, split), f"data.{split}"):
@@ -39,8 +40,8 @@ def check_data(config: Config, *, fixed: bool = False) -> None:
             if wrong := wrong_with(path):
                 faults.setdefault(text, Fault(what=wrong, where=key, given=text))
     if faults:
-        raise PreflightError(*with_way_out(once([*faults.values()], config.data.root), config.data.download_hint,
-                                           fixed=fixed))
+        raise PreflightError(*with_hint(merged([*faults.values()], config.data.root), config.data.download_hint,
+                                        fixed=fixed))
 
 
 def wrong_with(path: Path) -> str:
@@ -51,20 +52,20 @@ def wrong_with(path: Path) -> str:
             return f"{short(path)} does not exist"
         return f"the folder {short(path)} is empty" if path.is_dir() and not any(path.iterdir()) else ""
     except PermissionError:
-        return f"you may not read {short(path)}"
+        return f"you have no permission to read {short(path)}"
 
 
-def check_given(paths: Sequence[Path], config: Config) -> None:
-    """That what is to be predicted is there, and of a kind that the run's model takes; and the training texts, beside
-    which a text model's vocabulary lies. Raises `RunError` and `PreflightError`."""
+def check_inputs(paths: Sequence[Path], config: Config) -> None:
+    """Checks that the inputs of a prediction exist and fit the run's model; for a text model also the training texts,
+    beside which its vocabulary is stored. Raises `RunError` and `PreflightError`."""
     for path in paths:
         wrong = wrong_with(path)
         if wrong.endswith("does not exist"):
             raise RunError(Fault(what=f"there is no file or folder '{path}'", where=str(path.absolute().parent)))
         if path.is_dir() and reads_texts(config):
             column = innermost(config.data.train).get("text", "text")
-            raise RunError(Fault(what="the run's model reads texts, and this is a folder", where=short(path),
-                                 remedy=f"Give a table with a column '{column}', or a .txt file with a text on each "
+            raise RunError(Fault(what="the run's model reads texts, but this is a folder", where=short(path),
+                                 remedy=f"Give a table with a column '{column}', or a .txt file with one text per "
                                         "line."))
         if wrong:
             raise RunError(Fault(what="this folder is empty" if wrong.endswith("is empty") else wrong,
@@ -74,43 +75,43 @@ def check_given(paths: Sequence[Path], config: Config) -> None:
 
 
 def reads_texts(config: Config) -> bool:
-    """Whether the training set is our own set of texts."""
+    """Whether the training set is a `drumbeat.data.Texts`."""
     return str(innermost(config.data.train).get("_target_")) == "drumbeat.data.Texts"
 
 
 def needs_data(node: Any) -> bool:
-    """Whether the model, or a part of its section, can only be built once the training set is known."""
+    """Whether an argument of the model is `from_data`, so that the model needs the training set."""
     if isinstance(node, Mapping):
         return any(map(needs_data, node.values()))
     return any(map(needs_data, node)) if isinstance(node, list | tuple) else bool(node == FROM_DATA)
 
 
 def innermost(node: Any) -> Any:
-    """The section of a config that a set is a part of, itself or through others."""
+    """The section of the dataset that `node` describes or, through any number of splits, is a part of."""
     while "of" in node:
         node = node["of"]
     return node
 
 
-def with_way_out(faults: Sequence[Fault], download_hint: str, *, fixed: bool = False) -> list[Fault]:
-    """Where sets are not as they should be, the config's own words on how to get them: once, behind the last. `fixed`
-    is for a run's config, of which no value can be given anew."""
-    lost = [fault for fault in faults if fault.where.split(".")[1:2] in ([part] for part in ("root", *SPLITS))
+def with_hint(faults: Sequence[Fault], download_hint: str, *, fixed: bool = False) -> list[Fault]:
+    """The faults, with the config's download hint as the remedy of the last fault of a dataset. `fixed` is for a run's
+    config, whose values cannot be changed."""
+    of_sets = [fault for fault in faults if fault.where.split(".")[1:2] in ([part] for part in ("root", *SPLITS))
             and not fault.remedy]
     return [dataclasses.replace(fault, remedy="\n".join(filter(None, [download_hint.rstrip(), (
         "If it is elsewhere: data.root=DIR" if fault.where == "data.root" and not fixed else "")])))
-            if fault in lost[-1:] else fault for fault in faults]
+            if fault in of_sets[-1:] else fault for fault in faults]
 
 
-def once(faults: Sequence[Fault], root: str | None) -> list[Fault]:
-    """The faults of sets: those of sets in a folder that does not exist as one, and as one what several have in common,
-    with the names of the sets."""
+def merged(faults: Sequence[Fault], root: str | None) -> list[Fault]:
+    """The faults of datasets without repetition: one fault if the folder `root` does not exist, and one fault, with the
+    names of the datasets, for what several have in common."""
     inside = [fault for fault in faults if root and (root in fault.what or root in fault.given)]
     if root and inside and not Path(root).exists():
-        gone = Fault(what=f"the folder of the data does not exist: {root}", where="data.root")
-        faults = [gone, *(fault for fault in faults if fault not in inside)]
+        missing = Fault(what=f"the folder of the data does not exist: {root}", where="data.root")
+        faults = [missing, *(fault for fault in faults if fault not in inside)]
     names: dict[Fault, list[str]] = {}
-    for fault in faults:  # a remedy is for the place in the config, and each has its own
+    for fault in faults:  # faults with a remedy are kept: it refers to one place in the config
         names.setdefault(fault if fault.remedy else dataclasses.replace(fault, where=""), []).append(fault.where)
     return [dataclasses.replace(fault, where=where[0], what=fault.what if len(where) == 1 else
                                 f"{fault.what} ({', '.join('.'.join(key.split('.')[:2]) for key in where)})")
@@ -118,8 +119,8 @@ def once(faults: Sequence[Fault], root: str | None) -> list[Fault]:
 
 
 def _paths(node: Any, key: str, *, ours: bool = False) -> Iterator[tuple[str, str]]:
-    """The dotted key and the value of each path that our own sets are given; one that begins with a $VARIABLE can only
-    be looked for on the machine that uses it."""
+    """The dotted key and the value of each path in the arguments of Drumbeat's datasets, without paths that begin with
+    a $VARIABLE, which only the machine that uses them can check."""
     if isinstance(node, Mapping):
         ours = str(node["_target_"]).startswith("drumbeat.data.") if "_target_" in node else ours
         for name, value in node.items():

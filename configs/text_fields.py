@@ -9,8 +9,8 @@ WIDTH = 80
 
 
 def wrapped(fields: Iterable[str], *, indent: int = 4, first: str = "") -> str:
-    """The fields, two spaces apart, behind the text `first`. No field is broken across lines; every line but the first
-    is indented by `indent`."""
+    """The fields, two spaces apart, after the text `first`. No field is broken across lines. All lines but the first
+    are indented by `indent`."""
     lines = [first]
     for field in fields:
         gap = "  " if lines[-1].strip() and not lines[-1].endswith(" ") else ""

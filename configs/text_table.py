@@ -1,4 +1,4 @@
-"""Rows of cells as lines of text, for a terminal and for a pipe alike: nothing is wrapped, cut or coloured."""
+"""Rows of cells as lines of text for terminals and pipes: nothing is wrapped, truncated or colored."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 
 
 def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
-    """One line for each row, with columns two spaces apart. `right` are the numbers of the columns whose cells end
-    under each other; those of the others begin under each other. All rows have the same number of cells."""
+    """One line per row, with columns two spaces apart. `right` are the numbers of the right-aligned columns; the others
+    are left-aligned. All rows must have the same number of cells."""
     spaces = widths(rows)
     return ["  ".join(f"{cell:>{space}}" if number in right else f"{cell:<{space}}"
                       for number, (cell, space) in enumerate(zip(row, spaces, strict=True))).rstrip() for row in rows]

@@ -1,8 +1,8 @@
-"""A config as text: YAML in, with the line of each key; YAML out, with a comment behind what deserves one.
+"""Reads YAML with the line of each key, and writes YAML with comments.
 
-OmegaConf's own reader returns values without their lines, which errors and --dry-run name; so this one builds on PyYAML
-and reads as OmegaConf does. The writer exists because PyYAML writes no comments. ruamel.yaml keeps those of a file, but
-those here are computed.
+OmegaConf's reader does not return line numbers, which errors and --dry-run show; so this reader builds on PyYAML and
+gives the same values as OmegaConf. The writer exists because PyYAML writes no comments; ruamel.yaml only keeps the
+comments of a file, and these are computed.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ COMMENT_COLUMN = 40
 
 
 class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML as OmegaConf reads it: 1e-6 is a number, 2026-01-31 is text, and no key may stand twice in a section."""
+    """YAML as OmegaConf reads it: 1e-6 is a number, 2026-01-31 is text, and duplicate keys are errors."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key '{key.value}' stands here twice",
-                                                        key.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key '{key.value}'", key.start_mark)
             seen.add(str(key.value))
         return super().construct_mapping(node, deep)  # type: ignore[no-any-return]
 
@@ -54,14 +53,14 @@ def parse(text: str) -> tuple[Any, dict[str, int]]:
 
 
 def dump(values: Mapping[str, Any], comments: Mapping[str, str] | None = None) -> str:
-    """YAML, one value a line, that `parse` reads back. `comments` stand behind the keys they are given for, or above
-    them where a line would get longer than a terminal is wide."""
+    """YAML for `parse`, with one value per line. `comments`, by key, are put after their lines, or above a line that
+    would become wider than a terminal."""
     lines = [_commented(text, (comments or {}).get(key, "")) for text, key in _block(values, "")]
     return "\n".join([*lines, ""])
 
 
 def inline(value: Any) -> str:
-    """A value as YAML in one line."""
+    """A value as YAML on one line."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_scalar(key)}: {inline(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
@@ -82,7 +81,7 @@ def _lines(node: yaml.Node | None, key: str = "") -> Iterator[tuple[str, int]]:
 
 
 def _block(value: Any, key: str) -> Iterator[tuple[str, str]]:
-    """Lines of a section or a list, each with the key that stands in it."""
+    """The lines of a section or a list, each with its dotted key."""
     if isinstance(value, Mapping):
         for name, item in value.items():
             inner, label = (f"{key}.{name}" if key else str(name)), f"{_scalar(name)}:"
@@ -128,15 +127,15 @@ def _scalar(value: Any) -> str:
 
 
 def _is_text(text: str) -> bool:
-    """Whether a text is several lines that can stand as they are, below their key."""
+    """Whether a text has several lines and can be written as a block, below its key."""
     lines = text.removesuffix("\n").split("\n")
     return len(lines) > 1 and all(line.isprintable() and line.strip() for line in lines) and lines[0][0] != " "
 
 
 def _is_plain(text: str) -> bool:
-    """Whether a text means itself without quotes, behind a key and in a list."""
+    """Whether a text needs no quotes, after a key and in a list."""
     if re.fullmatch(r"[A-Za-z_/][\w./-]*[./-][\w./-]*", text, re.ASCII):
-        return True  # names of targets and paths: most texts, and not worth a parser's time
+        return True  # most texts are names of targets and paths: a faster check than the parser
     try:
         return bool(yaml.load(f"key: {text}\nlist: [{text}]", Loader) == {"key": text, "list": [text]})
     except yaml.YAMLError:

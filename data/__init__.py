@@ -1,4 +1,4 @@
-"""Samples and their order: what a run reads, and who reads which sample when.
+"""Datasets, and the order in which a run reads their samples.
 
 Its public names are imported from their modules when they are first used.
 """

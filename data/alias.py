@@ -1,4 +1,4 @@
-"""Draws by weight in constant time: weights as whole numbers, laid out so that a random word picks a sample."""
+"""Weighted sampling in constant time: an alias table of integer weights, from which a random integer draws a sample."""
 
 from __future__ import annotations
 
@@ -17,50 +17,51 @@ Floats = NDArray[np.float64]
 @dataclass(frozen=True, eq=False)
 class AliasTable:
     """Draws from n weights in constant time: Walker, "An efficient method for generating discrete random variables with
-    general distributions", 1977. Every column holds `total` parts, of at most two samples.
+    general distributions", 1977. Each of the n columns has `total` parts, which belong to at most two samples.
     """
 
     total: int
     """Sum of the weights."""
 
     thresholds: Integers
-    """Of the `total` parts of column i, how many belong to sample i itself: int64 [n]."""
+    """How many of the `total` parts of column i belong to sample i: int64 [n]."""
 
     others: Integers
-    """To which sample the rest of column i belongs: int64 [n]."""
+    """The sample to which the other parts of column i belong: int64 [n]."""
 
     cuts: UInt64s
-    """thresholds / total in parts of 2**64, rounded down: uint64 [n]. Arbitrary where a column has no rest."""
+    """thresholds / total * 2**64, rounded down: uint64 [n]. Arbitrary for a column that belongs to one sample."""
 
     @classmethod
     def build(cls, weights: Integers) -> AliasTable:
-        """Lay out whole weights int64 [n] exactly.
+        """Builds the table of integer weights int64 [n], exactly.
 
-        It is the sweep of Hübschle-Schneider and Sanders, "Parallel weighted random sampling", 2022: the rich fill up
-        the poor, in order, and one who thereby became poor is filled up by the next. Sums say who fills whom, so it
-        takes a few passes over arrays, where Vose's two stacks of 1991 take n turns of a loop.
+        This is the sweep of Hübschle-Schneider and Sanders, "Parallel weighted random sampling", 2022: heavy samples
+        fill the columns of light ones, in order, and a heavy sample that has become light is filled by the next one.
+        Cumulative sums give the assignment, so it takes a few passes over arrays, while Vose's two stacks (1991) take
+        n iterations of a loop.
 
-        Raises ValueError for a negative weight, for no positive one, and where n * sum(weights) reaches 2**63.
+        Raises ValueError for a negative weight, if no weight is positive, and if n * sum(weights) is 2**63 or more.
         """
         n, total = len(weights), sum(weights.tolist())
         if n == 0 or int(weights.min()) < 0 or total == 0:
-            raise ValueError("weights must not be negative, and one at least must be positive")
+            raise ValueError("weights must not be negative, and at least one must be positive")
         if total * n >= 2**63 or total >= 2**62:
-            raise ValueError(f"{n} weights of sum {total} are too large to lay out in 64 bits")
+            raise ValueError(f"{n} weights with sum {total} are too large for an alias table of 64-bit integers")
         parts = weights.astype(np.int64) * n
-        poor, rich = np.flatnonzero(parts < total), np.flatnonzero(parts >= total)
-        lacking = np.concatenate([[0], np.cumsum(total - parts[poor])])  # before each of the poor, and after the last
-        spare = np.cumsum(parts[rich] - total)  # up to and with each of the rich
+        light, heavy = np.flatnonzero(parts < total), np.flatnonzero(parts >= total)
+        deficit = np.concatenate([[0], np.cumsum(total - parts[light])])  # before each light sample, and after the last
+        surplus = np.cumsum(parts[heavy] - total)  # up to and including each heavy sample
         thresholds, others = np.full(n, total, dtype=np.int64), np.arange(n)
-        thresholds[poor] = parts[poor]
-        others[poor] = rich[np.searchsorted(spare, lacking[:-1], side="right")]
-        thresholds[rich] = total + spare - lacking[np.searchsorted(lacking, spare, side="left")]
-        overdrawn = np.flatnonzero(thresholds[rich] < total)  # never the last, as all sums meet there
-        others[rich[overdrawn]] = rich[overdrawn + 1]
+        thresholds[light] = parts[light]
+        others[light] = heavy[np.searchsorted(surplus, deficit[:-1], side="right")]
+        thresholds[heavy] = total + surplus - deficit[np.searchsorted(deficit, surplus, side="left")]
+        overdrawn = np.flatnonzero(thresholds[heavy] < total)  # never the last: both sums are equal there
+        others[heavy[overdrawn]] = heavy[overdrawn + 1]
         return cls(total, thresholds, others, _binary(thresholds, total))
 
     def probabilities(self) -> list[Fraction]:
-        """The chance of each sample, exactly, read off the columns. Slow: for tests."""
+        """The exact probability of each sample, from the table. Slow: for tests."""
         n = len(self.others)
         chances = [Fraction(0)] * n
         for i, (threshold, other) in enumerate(zip(self.thresholds.tolist(), self.others.tolist(), strict=True)):
@@ -68,15 +69,15 @@ class AliasTable:
             chances[other] += Fraction(self.total - threshold, self.total * n)
         return chances
 
-    def draw(self, words: UInt64s) -> Integers:
-        """One sample for each random word, uint64 to int64 of the same shape.
+    def draw(self, random: UInt64s) -> Integers:
+        """One sample for each random integer: uint64 to int64 of the same shape.
 
-        Of word * n, which has 128 bits, the upper half is the column and the lower half the coin tossed in it (Lemire,
-        "Fast random integer generation in an interval", 2019). A word has 64 bits, so the chance of a sample is off by
-        less than 2**-63 for each column that holds it.
+        The upper half of the 128-bit product random * n is the column, and the lower half decides between its two
+        samples (Lemire, "Fast random integer generation in an interval", 2019). With 64 random bits, the probability of
+        a sample is off by less than 2**-63 for each column that it has parts of.
         """
         n = len(self.others)
-        upper, lower = (words >> 32) * n, (words & 0xFFFFFFFF) * n
+        upper, lower = (random >> 32) * n, (random & 0xFFFFFFFF) * n
         upper += lower >> 32
         columns = (upper >> 32).astype(np.int64)
         coins = (upper << 32) | (lower & 0xFFFFFFFF)
@@ -84,33 +85,35 @@ class AliasTable:
 
 
 def _binary(parts: Integers, total: int) -> UInt64s:
-    """The first 64 binary digits of parts / total < 1, by long division, so many at once as an int64 has room for."""
+    """The first 64 binary digits of parts / total < 1, by long division, with as many digits per round as fit an int64.
+    """
     rest, digits, missing = parts, np.zeros(len(parts), dtype=np.uint64), 64
     while missing:
-        some = min(missing, 63 - total.bit_length())
-        rest = rest << some
+        count = min(missing, 63 - total.bit_length())
+        rest = rest << count
         quotient = rest // total
         rest -= quotient * total
-        digits <<= some
+        digits <<= count
         digits |= quotient.view(np.uint64)
-        missing -= some
+        missing -= count
     return digits
 
 
 def whole_weights(weights: Floats) -> Integers:
-    """Float weights [n] as whole numbers, int64 [n], that an `AliasTable` can lay out.
+    """Float weights [n] as integers, int64 [n], for an `AliasTable`.
 
-    They are multiplied by a power of two, which is exact, to a sum of about 2**bits, bits = 62 - n.bit_length(), and
-    rounded up. So whole numbers and halves, quarters ... keep their ratios exactly, a positive weight stays positive,
-    and otherwise a chance p is off by at most (2 + 2 n p) / 2**bits: 1e-12 for a typical p = 1e-6 of a million samples.
+    They are multiplied by a power of two, which is exact, so that their sum is about 2**bits, bits = 62 -
+    n.bit_length(), and rounded up. So integers, halves, quarters ... keep their exact ratios, a positive weight stays
+    positive, and otherwise the error of a probability p is at most (2 + 2 n p) / 2**bits: 1e-12 for a typical p = 1e-6
+    of a million samples.
 
-    Raises ValueError for a weight that is negative, infinite or not a number, and for weights that are all zero.
+    Raises ValueError for a weight that is negative, infinite or NaN, and if all weights are zero.
     """
     wrong = np.flatnonzero(~(weights >= 0) | np.isinf(weights))
     if len(wrong):
         raise ValueError(f"weight {weights[wrong[0]]} (number {wrong[0]}, from 0) is not a positive number or 0")
     if not weights.any():
-        raise ValueError("all weights are 0: one at least must be positive")
-    scaled = np.ldexp(weights, -math.frexp(weights.max())[1])  # at most 1, so that the sum cannot overflow
+        raise ValueError("all weights are 0: at least one must be positive")
+    scaled = np.ldexp(weights, -math.frexp(weights.max())[1])  # at most 1, so that the sum does not overflow
     bits = 62 - len(weights).bit_length()
     return np.ceil(np.ldexp(scaled, bits - math.frexp(math.fsum(scaled))[1])).astype(np.int64)

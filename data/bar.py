@@ -1,4 +1,4 @@
-"""How far something long is: a bar on a terminal; elsewhere a plain line every ten seconds, without control characters.
+"""Progress of a long operation: a bar on a terminal, elsewhere a plain line every ten seconds.
 
     with Bar() as bar:
         bar("decoding train", done, total)
@@ -12,18 +12,18 @@ from contextlib import ExitStack
 from typing import Any
 
 SECONDS = 10.0
-"""Between lines, and before the first."""
+"""Seconds between two lines, and before the first."""
 
 
 class Bar:
-    """Tells on stderr; nothing where it is not `shown`."""
+    """Progress on stderr, if `shown`."""
 
     def __init__(self, *, shown: bool = True) -> None:
         self.shown = shown
-        self.told = time.monotonic()
-        self.drawn: Any = None
+        self.printed_at = time.monotonic()
+        self.progress: Any = None
         self.done: dict[str, int] = {}
-        self.lines: dict[str, Any] = {}
+        self.tasks: dict[str, Any] = {}
         self.stack = ExitStack()
 
     def __enter__(self) -> Bar:
@@ -32,7 +32,7 @@ class Bar:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
             columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-            self.drawn = self.stack.enter_context(
+            self.progress = self.stack.enter_context(
                 Progress(*columns, console=Console(stderr=True), transient=True))
         return self
 
@@ -40,16 +40,16 @@ class Bar:
         self.stack.close()
 
     def __call__(self, name: str, done: int, total: int) -> None:
-        """`done` of `total` of what is called `name` is done."""
+        """Shows that `done` of `total` items of the task `name` are done."""
         self.done[name] = done
-        if self.drawn is not None:
-            if name not in self.lines:
-                self.lines[name] = self.drawn.add_task(name, total=total)
-            self.drawn.update(self.lines[name], completed=done, total=total)
-        elif self.shown and time.monotonic() - self.told >= SECONDS:
-            self.told = time.monotonic()
+        if self.progress is not None:
+            if name not in self.tasks:
+                self.tasks[name] = self.progress.add_task(name, total=total)
+            self.progress.update(self.tasks[name], completed=done, total=total)
+        elif self.shown and time.monotonic() - self.printed_at >= SECONDS:
+            self.printed_at = time.monotonic()
             print(f"{name}: {done:,} of {total:,}", file=sys.stderr, flush=True)
 
-    def more(self, name: str, by: int, total: int) -> None:
-        """So many more of `total` are done."""
+    def advance(self, name: str, by: int, total: int) -> None:
+        """Shows that `by` more of `total` items are done."""
         self(name, self.done.get(name, 0) + by, total)

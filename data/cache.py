@@ -1,13 +1,13 @@
-"""Decoded images in one memory-mapped file: each is decoded and shrunk once, by whoever comes first.
+"""A cache of decoded images in one memory-mapped file: each image is decoded and shrunk once.
 
-    FOLDER/<name of the set's folder>-<digest of its path and of how pixels are made>/
-        pixels.bin     the images one behind the other, 8 bits a value; it only ever grows
-        index.npy      for each image its key and its place; replaced whole, after the pixels are on the disk
-        lock           held by the one process that fills it
+    FOLDER/<name of the dataset's folder>-<digest of its path and of how pixels are made>/
+        pixels.bin     the images one after another, 8 bits per value; it only grows
+        index.npy      the key and position of each image; replaced as a whole, after the pixels are on the disk
+        lock           held by the one process that fills the cache
 
-An image's key is a hash of its path below the set's folder, its size and the time of its last change. So a changed file
-is a new image, a removed one is not asked for any more, and what is in the index is good, whoever was killed when. What
-old images take is given back by deleting the folder, which no run needs but those that read from it.
+An image's key is a hash of its path below the dataset's folder, its size and its modification time. So a changed file
+is a new image, a removed one is never looked up, and everything in the index is valid even if a process was killed. To
+free the space of old images, delete the folder while no run reads from it.
 """
 
 from __future__ import annotations
@@ -31,24 +31,25 @@ from torch.utils.data import DataLoader, Dataset
 from drumbeat.data.fork import FORK
 from drumbeat.data.order import Integers
 from drumbeat.data.packed import PackedStrings
+from drumbeat.data.shared_folder import check_owner, open_lock
 
 Pixels = NDArray[np.uint8]
-"""One image: [H, W] gray or [H, W, 3] in RGB."""
+"""One image: [H, W] grayscale or [H, W, 3] RGB."""
 Progress = Callable[[int, int], None]
-"""Called with the number of images done and of all that were missing."""
+"""Called with the number of images decoded so far, and the number of all that were missing."""
 
-PLACE = np.dtype([("key", "<u8"), ("offset", "<i8"), ("height", "<i4"), ("width", "<i4")])
-"""A line of the index. An image that cannot be read has no height: whoever asks for it learns why from its file."""
+ENTRY = np.dtype([("key", "<u8"), ("offset", "<i8"), ("height", "<i4"), ("width", "<i4")])
+"""An entry of the index. An unreadable image has height 0: it is decoded from its file again, which gives the error."""
 
 CHUNK = 16
 """Images that a worker decodes at a time."""
 
 PUBLISH_BYTES = 1 << 30
-"""A build that is killed loses at most so much."""
+"""The index is written after this many bytes of pixels: a process that is killed loses at most so much work."""
 
 
 class Images(Protocol):
-    """What can be cached: a set of image files."""
+    """A dataset of image files that can be cached."""
 
     root: str
     channels: int
@@ -61,11 +62,11 @@ class Images(Protocol):
 
 
 class DiskFullError(OSError):
-    """The folder's disk has no room for the images. `str()` of it says how much there is and how much it takes."""
+    """The disk has too little space for the images. The message says how much is free and how much is needed."""
 
 
 class PixelCache:
-    """The pixels of a set of images, read from the file. `open_cache` makes one."""
+    """The pixels of a dataset, read from the cache. `open_cache` creates it."""
 
     def __init__(self, folder: Path, places: NDArray[np.void], channels: int) -> None:
         self.folder = folder
@@ -76,7 +77,7 @@ class PixelCache:
             np.empty(0, np.uint8))
 
     def pixels(self, index: int) -> Pixels | None:
-        """An image, gray [H, W] or RGB [H, W, 3], read only; None for one that could not be decoded."""
+        """An image, grayscale [H, W] or RGB [H, W, 3], read-only; None if it could not be decoded."""
         height, width = self.shapes[index].tolist()
         if not height:
             return None
@@ -87,16 +88,16 @@ class PixelCache:
 
     @property
     def nbytes(self) -> int:
-        """What the set's images take in the file."""
+        """The bytes that the dataset's images take in the file."""
         return int(self.shapes.prod(axis=1, dtype=np.int64).sum()) * self.channels
 
 
 def open_cache(images: Images, folder: Path, *, workers: int, progress: Progress = lambda done, total: None
                ) -> PixelCache:
-    """The set's pixels from `folder`, after decoding those that it does not hold yet in so many processes.
+    """The dataset's pixels from `folder`. Images that are missing there are decoded first, in `workers` processes.
 
-    Processes that come at once wait for the first, and find its work done. Raises `DiskFullError`, and `OSError` where
-    the folder cannot be written.
+    If several processes start at the same time, one decodes and the others wait. Raises `DiskFullError`, and `OSError`
+    if the folder cannot be written.
     """
     identity = blake2b(f"{images.root}\0{images.recipe()}".encode("utf-8", "surrogateescape"), digest_size=4)
     home = folder / f"{Path(images.root).name}-{identity.hexdigest()}"
@@ -104,6 +105,7 @@ def open_cache(images: Images, folder: Path, *, workers: int, progress: Progress
     places = _find(_index(home, images.channels), keys)
     if places is None:
         home.mkdir(parents=True, exist_ok=True)
+        check_owner(home)  # before anything is written to files whose names anybody can work out
         with _locked(home / "lock"):
             places = _find(_index(home, images.channels), keys)
             if places is None:
@@ -114,7 +116,8 @@ def open_cache(images: Images, folder: Path, *, workers: int, progress: Progress
 
 
 def image_keys(images: Images) -> NDArray[np.uint64]:
-    """A hash of each image's path, size and time, uint64 [n]. Of a million, two are alike with a chance of 3e-8."""
+    """A hash of each image's path, size and modification time, uint64 [n]. The probability that two of a million images
+    have the same hash is 3e-8."""
     stamps = np.ascontiguousarray(images.stamps, dtype="<i8")
     digests = (blake2b(stamp.tobytes() + path.encode("utf-8", "surrogateescape"), digest_size=8).digest()
                for stamp, path in zip(stamps, images.paths, strict=True))
@@ -122,25 +125,25 @@ def image_keys(images: Images) -> NDArray[np.uint64]:
 
 
 def _index(home: Path, channels: int) -> NDArray[np.void]:
-    """What the cache holds, sorted by key; empty if it does not exist or is invalid."""
+    """The index, sorted by key; empty if it does not exist or is invalid."""
     try:
         with open(home / "index.npy", "rb") as file:
             index: NDArray[np.void] = np.lib.format.read_array(file, allow_pickle=False)
         size = (home / "pixels.bin").stat().st_size
     except (OSError, ValueError):
-        return np.empty(0, PLACE)
-    whole = index.dtype == PLACE and index.ndim == 1 and _end(index, channels) <= size
-    return index if whole else np.empty(0, PLACE)
+        return np.empty(0, ENTRY)
+    valid = index.dtype == ENTRY and index.ndim == 1 and _end(index, channels) <= size
+    return index if valid else np.empty(0, ENTRY)
 
 
 def _end(index: NDArray[np.void], channels: int) -> int:
-    """The size of the file of pixels as far as the index tells of it."""
+    """The end of the last indexed image in the file of pixels, in bytes."""
     sizes = index["height"].astype(np.int64) * index["width"] * channels
     return int((index["offset"] + sizes).max(initial=0))
 
 
 def _find(index: NDArray[np.void], keys: NDArray[np.uint64]) -> NDArray[np.void] | None:
-    """The places of these images; None if one is missing."""
+    """The entries of these images; None if one is missing."""
     if not len(index):
         return None if len(keys) else index
     rows = np.minimum(np.searchsorted(index["key"], keys), len(index) - 1)
@@ -148,15 +151,15 @@ def _find(index: NDArray[np.void], keys: NDArray[np.uint64]) -> NDArray[np.void]
 
 
 def _fill(home: Path, images: Images, keys: NDArray[np.uint64], workers: int, progress: Progress) -> None:
-    """Decodes what is missing, and publishes it every now and then."""
+    """Decodes the missing images, and updates the index after every `PUBLISH_BYTES`."""
     index = _index(home, images.channels)
     missing = np.flatnonzero(~np.isin(keys, index["key"]))
     chunks = [missing[start:start + CHUNK] for start in range(0, len(missing), CHUNK)]
     decoded = DataLoader(_Decoding(images, chunks), batch_size=None, num_workers=min(workers, len(chunks)),
-                         collate_fn=_as_it_is, multiprocessing_context=FORK if workers else None,
-                         generator=torch.Generator())  # of its own: drawing from torch's would change what comes next
-    # What was lost is begun anew, under a new inode, so that no reader's map shrinks. The old index goes first, or it
-    # would be believed once there are as many new pixels.
+                         collate_fn=_unchanged, multiprocessing_context=FORK if workers else None,
+                         generator=torch.Generator())  # its own generator, so that torch's state does not change
+    # A cache without a valid index starts with a new file (a new inode, so that no reader's map shrinks). The old index
+    # is removed first: otherwise it would be valid again once there are as many new pixels.
     if not len(index):
         (home / "index.npy").unlink(missing_ok=True)
         (home / "pixels.bin").unlink(missing_ok=True)
@@ -164,16 +167,16 @@ def _fill(home: Path, images: Images, keys: NDArray[np.uint64], workers: int, pr
     count = 0
     try:
         with open(home / "pixels.bin", "ab") as file:
-            file.truncate(_end(index, images.channels))  # what a killed build had not published
+            file.truncate(_end(index, images.channels))  # removes pixels that a killed process had not indexed
             published = file.seek(0, os.SEEK_END)
-            for chunk, pictures in zip(chunks, decoded, strict=True):
+            for chunk, decoded_images in zip(chunks, decoded, strict=True):
                 if count == 0:
-                    _check_room(home, sum(map(_size, pictures)) / len(pictures) * len(missing))
-                for row, picture in zip(chunk.tolist(), pictures, strict=True):
-                    height, width = (0, 0) if picture is None else picture.shape[:2]
+                    _check_space(home, sum(map(_size, decoded_images)) / len(decoded_images) * len(missing))
+                for row, pixels in zip(chunk.tolist(), decoded_images, strict=True):
+                    height, width = (0, 0) if pixels is None else pixels.shape[:2]
                     done.append((int(keys[row]), file.tell(), height, width))
-                    if picture is not None:
-                        file.write(picture.data)
+                    if pixels is not None:
+                        file.write(pixels.data)
                 count += len(chunk)
                 progress(count, len(missing))
                 if file.tell() - published > PUBLISH_BYTES or count == len(missing):
@@ -188,10 +191,10 @@ def _fill(home: Path, images: Images, keys: NDArray[np.uint64], workers: int, pr
 
 def _publish(home: Path, file: int, flush: Callable[[], None], index: NDArray[np.void],
              done: Sequence[tuple[int, int, int, int]]) -> None:
-    """Puts the images into the index, once their pixels are on the disk."""
+    """Adds the images to the index once their pixels are on the disk."""
     flush()
     os.fsync(file)
-    whole = np.concatenate([index, np.array(done, dtype=PLACE)])
+    whole = np.concatenate([index, np.array(done, dtype=ENTRY)])
     whole = whole[np.argsort(whole["key"], kind="stable")]
     temporary = home / f".index.{os.getpid()}.tmp"
     with open(temporary, "wb") as out:
@@ -201,23 +204,23 @@ def _publish(home: Path, file: int, flush: Callable[[], None], index: NDArray[np
     os.replace(temporary, home / "index.npy")
 
 
-def _check_room(home: Path, needed: float) -> None:
+def _check_space(home: Path, needed: float) -> None:
     free = shutil.disk_usage(home).free
     if needed > free:
         raise DiskFullError(errno.ENOSPC, f"the images take about {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are "
                                           "free", str(home))
 
 
-def _as_it_is(pictures: list[Pixels | None]) -> list[Pixels | None]:
-    return pictures
+def _unchanged(decoded: list[Pixels | None]) -> list[Pixels | None]:
+    return decoded
 
 
-def _size(picture: Pixels | None) -> int:
-    return 0 if picture is None else picture.nbytes
+def _size(pixels: Pixels | None) -> int:
+    return 0 if pixels is None else pixels.nbytes
 
 
 class _Decoding(Dataset[list[Pixels | None]]):
-    """Chunks of images, decoded in loader workers."""
+    """Chunks of images, for decoding in loader workers."""
 
     def __init__(self, images: Images, chunks: Sequence[Integers]) -> None:
         self.images = images
@@ -238,11 +241,11 @@ class _Decoding(Dataset[list[Pixels | None]]):
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Alone in the folder. The lock goes with the process, however it ends."""
-    with open(path, "w") as file:
+    """Holds the lock. The kernel releases it when the process ends, in whatever way."""
+    with open_lock(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"waiting for another process, which fills the cache {path.parent}", file=sys.stderr, flush=True)
+            print(f"waiting for another process that fills the cache {path.parent}", file=sys.stderr, flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,4 +1,4 @@
-"""Batches from the host to the device that computes."""
+"""Copies batches from the host to the device."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from drumbeat.data.loader import Batch
 
 
 def on_device(source: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """Yields the batches with inputs and targets on the device; positions, indices and `replaced` stay on the host.
+    """Yields the batches with inputs and targets on the device. Positions, indices and `replaced` stay on the host.
 
-    On a GPU, a second stream copies the next batch while the current one is used. On the CPU batches stay as they are.
-    The GPU half is tested with stand-ins for streams only.
+    On a GPU, a second stream copies the next batch while the current one is used. On the CPU, batches are unchanged.
+    The GPU path is only tested with fake streams.
     """
     if device.type != "cuda":
         yield from source
@@ -23,7 +23,7 @@ def on_device(source: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
     second = torch.cuda.Stream(device)
     copied: deque[tuple[Batch, Any]] = deque()
     for batch in source:
-        # A copy may be given memory of a batch that was freed on the host, while steps that read it are still queued.
+        # A copy may get the memory of a batch that was freed on the host while queued steps still read it.
         second.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(second):
             moved = batch._replace(inputs=to_device(batch.inputs, device), targets=to_device(batch.targets, device))
@@ -35,14 +35,14 @@ def on_device(source: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
 
 
 def _arrived(batch: Batch, event: Any, device: torch.device) -> Batch:
-    """The batch, for use in the current stream: the stream, not the host, waits for the copy."""
+    """The batch for the current stream: the stream waits for the copy, the host does not."""
     torch.cuda.current_stream(device).wait_event(event)
     return batch
 
 
 def to_device(values: Any, device: torch.device) -> Any:
-    """Moves tensors, and tuples, lists and dicts of them, to a device. An object that has a method `to` moves itself,
-    and may leave a part on the host, as `drumbeat.data.text.Padded` does."""
+    """Moves tensors, and tuples, lists and dicts of them, to a device. Objects with a method `to` move themselves, and
+    may keep a part on the host, like `drumbeat.data.text.Padded`."""
     if hasattr(values, "to"):
         return values.to(device, non_blocking=True)
     if isinstance(values, Mapping):

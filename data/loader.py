@@ -205,7 +205,7 @@ def chunks(n: int, size: int, *, rank: int, world_size: int) -> list[range]:
 
 def batches(fetch: BatchFetcher, positions: Iterable[Any], *, workers: int, pin_memory: bool) -> Iterable[Batch]:
     """One batch for each item of `positions`, fetched ahead by `workers` processes, or here where there are none."""
-    return DataLoader(fetch, batch_sampler=positions, num_workers=workers, collate_fn=_as_it_is, pin_memory=pin_memory,
+    return DataLoader(fetch, batch_sampler=positions, num_workers=workers, collate_fn=_unchanged, pin_memory=pin_memory,
                       prefetch_factor=4 if workers else None, worker_init_fn=_end_with_rank,
                       multiprocessing_context=FORK if workers else None)  # type: ignore[arg-type]
 
@@ -216,7 +216,7 @@ def _end_with_rank(number: int) -> None:
     _prctl_pr_set_pdeathsig(signal.SIGKILL)
 
 
-def _as_it_is(batch: Any) -> Any:
+def _unchanged(batch: Any) -> Any:
     return batch
 
 

@@ -22,6 +22,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from drumbeat.data.shared_folder import check_owner, open_lock
+
 FORMAT = 2
 """Raised when the stores are laid out, or texts split, in another way: those of older versions are then built anew."""
 
@@ -37,7 +39,7 @@ def built(source: Path, kind: str, recipe: object, build: Callable[[Path], None]
     users = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folders = [source.parent / ".drumbeat", users / "drumbeat"] if cache is None else [Path(cache).absolute()]
     for folder in folders:
-        if (folder / name).is_dir():
+        if (folder / name).is_dir() and _is_trusted(folder / name, source.stat().st_uid):
             return folder / name
 
     def whole(partial: Path) -> None:
@@ -45,7 +47,7 @@ def built(source: Path, kind: str, recipe: object, build: Callable[[Path], None]
         if _state(source) != state:
             raise ValueError(f"{source} changed while it was read; start again once it is written")
 
-    with _lock_file(folders, name) as lock:
+    with _lock_file(folders, name, source.stat().st_uid) as lock:
         folder = Path(lock.name).parent
         alone = _lock(lock, folder / name)
         if not (folder / name).is_dir():
@@ -72,18 +74,29 @@ def _state(path: Path) -> tuple[str, int, int]:
     return str(path), status.st_size, status.st_mtime_ns
 
 
-def _lock_file(folders: list[Path], name: str) -> IO[bytes]:
-    """Opened in the first of the folders that can be written to."""
+def _is_trusted(folder: Path, owner: int) -> bool:
+    """Whether a store was made by this user, by root, or by the owner of the file it was made from."""
+    try:
+        check_owner(folder, owner)
+    except PermissionError:
+        return False
+    return True
+
+
+def _lock_file(folders: list[Path], name: str, owner: int) -> IO[bytes]:
+    """Opened in the first of the folders that can be written to, and that is nobody's but this user's, root's or the
+    source file's `owner`'s."""
     folder, *others = folders
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        check_owner(folder, owner)
         if not (folder / ".gitignore").exists():
             (folder / ".gitignore").write_text("*\n")
-        return open(folder / f".{name}.lock", "ab")
+        return open_lock(folder / f".{name}.lock")
     except OSError as error:
         if not others or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-        return _lock_file(others, name)
+        return _lock_file(others, name, owner)
 
 
 def _lock(file: IO[bytes], awaited: Path) -> bool:

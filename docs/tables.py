@@ -41,9 +41,18 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [list(head), ["---"] * len(head), *cells])
 
 
+VALUE = r"(?:=(?:[^\s,;`]*[\w\])}])?)?"
+TYPED = re.compile(r"(?<![\w`/.${-])(--[a-z][\w-]*(?: (?:[A-Z]+|\d+)\b)?" + VALUE +
+                   r"|[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+" + VALUE
+                   + r"|[a-z]\w*(?:[._]\w+)+(?:\(\))?" + VALUE + r")(?![\w}])")
+"""A flag, a variable, a key or a file in running text."""
+
+
 def plain(text: str) -> str:
-    """Running text of the code's as Markdown."""
-    return re.sub(r"(?<!`)<(?!`)", "&lt;", " ".join(text.split())).replace("*", "\\*")
+    """Running text of the code's as Markdown: what is to be typed is set as code."""
+    parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
+    return "".join(part if part.startswith("`") else TYPED.sub(r"`\1`", part.replace("<", "&lt;").replace("*", "\\*"))
+                   for part in parts)
 
 
 PROGRAMS = ("man ", "nvidia-smi", "python ", "sacctmgr", "scontrol", "sinfo", "squeue", "sshare", "drumbeat")

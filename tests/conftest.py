@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from drumbeat.configs.run.folder import RunDir
 from tests.stubs.driver import StubDriver
 
 FAST, KINDS = "fast", ("slurm", "slow")
@@ -59,6 +60,16 @@ def warm_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.warm import run_where_warm
 
     monkeypatch.setattr(subprocess, "run", run_where_warm)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """The small experiment (tests/tiny.py) as two ranks train it, start to end."""
+    from tests.tiny import drumbeat, latest, write_config
+
+    folder = tmp_path_factory.mktemp("undisturbed")
+    drumbeat(folder, str(write_config(folder)), "--procs", "2")
+    return latest(folder)
 
 
 @pytest.fixture

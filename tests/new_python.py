@@ -170,9 +170,8 @@ class NewPython:
     def run(self, words: list[str], path: list[str]) -> int:
         """Its exit code."""
         kind = words[0] if words[0] in ("-m", "-c") else ""
-        first = [] if "PYTHONSAFEPATH" in os.environ else [
-            str(Path.cwd() if kind else Path(words[0]).resolve().parent)]
-        sys.path[:] = [*first, *path, *self.path]
+        first = {"-m": str(Path.cwd()), "-c": "", "": str(Path(words[0]).resolve().parent)}[kind]
+        sys.path[:] = [*([] if "PYTHONSAFEPATH" in os.environ else [first]), *path, *self.path]
         sys.argv = words[1:] if kind == "-m" else ["-c", *words[2:]] if kind else words
         code: Any = 0
         try:

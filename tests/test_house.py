@@ -51,6 +51,8 @@ LAUNCH_NEVER = {"torch", "torchvision", "numpy", "PIL", "safetensors", "tensorbo
 MOST_LINES = 300
 LONGER: set[str] = set()
 
+pytestmark = pytest.mark.xdist_group("house")  # one worker reads the files, once
+
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml"))
 SITES = sorted(path for path in (ROOT / "configs" / "clusters").glob("*.yaml"))
 
@@ -70,10 +72,14 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def imported(file: Path) -> Iterator[tuple[str, int]]:
+@cache
+def imported(file: Path) -> tuple[tuple[str, int], ...]:
     """Dotted names of the modules a file imports, anywhere in it but for types alone, with the line; relative imports
     begin with a dot."""
-    tree = ast.parse(file.read_text(), str(file))
+    return tuple(_imported(ast.parse(file.read_text(), str(file))))
+
+
+def _imported(tree: ast.Module) -> Iterator[tuple[str, int]]:
     for_types = {id(inner) for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) ==
                  "TYPE_CHECKING" for inner in ast.walk(node)}
     for node in ast.walk(tree):

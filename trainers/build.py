@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
+import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +16,7 @@ import torch
 from torch import nn
 
 from drumbeat.configs.errors import Fault, PreflightError
-from drumbeat.configs.preconditions import once
+from drumbeat.configs.preconditions import merged
 from drumbeat.configs.schema import Config, Phase
 from drumbeat.configs.yaml_text import inline
 from drumbeat.data.cache import open_cache
@@ -65,7 +67,7 @@ def build_sets(config: Config) -> Sets:
             partial(instantiate, data.transforms.evaluate, "data.transforms.evaluate"),
         ])
     except PreflightError as error:
-        raise PreflightError(*once(error.faults, data.root)) from error
+        raise PreflightError(*merged(error.faults, data.root)) from error
     for_training, for_evaluation, side = fused_transforms(config, for_training, for_evaluation)
     for images in filter(None, map(image_set, (train, validation, test))):
         if images.short_side == "auto":
@@ -103,6 +105,10 @@ def use_caches(config: Config, sets: Sets, *, processes: int,
     if config.data.cache is None:
         return
     folder = Path(os.path.expandvars(config.data.cache))
+    if unset := re.search(r"\$\{?(\w+)", str(folder)):
+        raise PreflightError(Fault(
+            what=f"the variable {unset[1]} is not set on {socket.gethostname()}", where="data.cache",
+            given=config.data.cache, remedy="Set it, or name another folder."))
     for name in ("train", "validation", "test"):
         images = image_set(getattr(sets, name))
         if images is not None:

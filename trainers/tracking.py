@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
+from drumbeat.configs.run.files import write_soon
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.records import Heartbeat
 
 SECONDS_BETWEEN_STATUS = 1.0
+HEARTBEAT_BYTES = 4096
+"""A block of most file systems: on a full disk the next heartbeat is written over the last one."""
 
 
 class Tracker:
@@ -24,43 +27,44 @@ class Tracker:
 
     def __init__(self, run: RunDir, attempt: Attempt, *, step: int, config_text: str,
                  device: torch.device | None = None) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # slow to import, and only needed on one rank
+        from drumbeat.trainers.event_file import EventFile  # slow to import, and only needed on one rank
 
         self.file = attempt.heartbeat
         self.heartbeat = Heartbeat(step=step)
         self.device = device
         # Readers drop an earlier attempt's points from `purge_step` on, that is, after the checkpoint; all of them if
         # that attempt was killed before its first checkpoint.
-        self.writer = SummaryWriter(str(run.tensorboard), purge_step=step + 1 if step else 0)
+        self.events = EventFile(run.tensorboard, purge_step=step + 1 if step else 0)
         self.status_at = 0.0
         if step == 0:
-            self.writer.add_text("config", "\n".join(f"    {line}" for line in config_text.splitlines()), 0)
+            self.events.text("config", "\n".join(f"    {line}" for line in config_text.splitlines()), 0)
+        self.events.flush()
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Points of curves after `step` steps, by "group/name"."""
         for name, value in values.items():
-            self.writer.add_scalar(name, value, step)
+            self.events.scalar(name, value, step)
 
     def picture(self, step: int, name: str, sheet: Image.Image) -> None:
-        self.writer.add_image(name, np.asarray(sheet), step, dataformats="HWC")
+        self.events.image(name, sheet, step)
 
     def status(self, *, now: bool = False, **fields: Any) -> None:
-        """Changes fields of the heartbeat, and writes it at most once a second, or `now`. An error of the disk is
-        ignored, because training does not depend on the heartbeat."""
+        """Changes fields of the heartbeat, and writes it at most once a second, or `now`, if the disk takes it:
+        training does not depend on it."""
         self.heartbeat = replace(self.heartbeat, **fields)
         moment = time.monotonic()
         if now or moment - self.status_at >= SECONDS_BETWEEN_STATUS:
             self.status_at = moment
-            with suppress(OSError):
-                replace(self.heartbeat, gpu=gpu_use(self.device), time=time.time()).write(self.file, durable=False)
+            beat = replace(self.heartbeat, gpu=gpu_use(self.device), time=time.time())
+            write_soon(self.file, json.dumps(beat.as_json(), indent=2), HEARTBEAT_BYTES)
 
     def flush(self) -> None:
         """Writes all points to the event file. Called at each checkpoint, so that the curves have no gap after a
         restart."""
-        self.writer.flush()
+        self.events.flush()
 
     def close(self) -> None:
-        self.writer.close()
+        self.events.close()
 
 
 def gpu_use(device: torch.device | None) -> dict[str, int]:

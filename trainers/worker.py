@@ -25,8 +25,10 @@ from drumbeat.configs.load import read
 from drumbeat.configs.patience import patience
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.determinism import operations
+from drumbeat.configs.run.disk import wait_for_disk
 from drumbeat.configs.run.files import DamagedError
 from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.output import outlive_the_log
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.processes import call_process
 from drumbeat.configs.run.records import AttemptStart, RankError, Saved
@@ -54,6 +56,9 @@ from drumbeat.trainers.versions import rank_versions, record_versions
 from drumbeat.trainers.watchdog import Watchdog
 from drumbeat.trainers.world import World, die_with_agent, join
 
+ERROR_SECONDS = 10.0
+"""How long a rank that has failed waits for a disk to take its error."""
+
 
 def main(run_dir: str, attempt_number: int) -> None:
     """Joins, builds, resumes, trains, leaves. An error is written to a file for the launcher, and raised again."""
@@ -62,6 +67,7 @@ def main(run_dir: str, attempt_number: int) -> None:
     config = read(run.config)
     topology = JobPlan.require(run.plan).topology
     debug = "RANK" not in os.environ
+    wait_for_disk(60 * config.checkpoints.disk_wait_minutes)
     training: Training | None = None
     try:
         prefer_determinism(deterministic=config.deterministic, threads=topology.cpus_per_rank)
@@ -165,6 +171,7 @@ def write_error(attempt: Attempt, error: BaseException, step: int) -> None:
         torch._C._error_if_any_worker_fails()
     except RuntimeError as lost:
         error = lost
+    wait_for_disk(ERROR_SECONDS)
     rank = int(os.environ.get("RANK", "0"))
     final = isinstance(error, UserError | NotFiniteError) and not isinstance(error, DamagedError)
     RankError(rank=rank, node=socket.gethostname(), type=type(error).__name__, message=error_message(error), step=step,
@@ -184,6 +191,7 @@ if __name__ == "__main__":
     die_with_agent()
     call_process(f"rank{os.environ['RANK']}")
     log_to(RunDir(Path(sys.argv[1])).attempt(int(sys.argv[2])).log(int(os.environ["RANK"])))
+    outlive_the_log()
     try:
         main(sys.argv[1], int(sys.argv[2]))
     except BaseException:

@@ -1,1 +1,1 @@
-"""A run's folder: its paths and files, which of its checkpoints are good, and the processes that work for it."""
+"""A run's folder: its paths and JSON files, its checkpoints, and its processes."""

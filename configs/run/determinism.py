@@ -1,7 +1,7 @@
-"""What a run promises of its bits, and the operations that limit the promise.
+"""Whether repeating a run gives the same bits, and the operations that prevent it.
 
-Each operation without a deterministic implementation that a rank ran has one file in the run's folder, whichever rank
-and attempt ran it. `trainers/determinism.py` writes them; `claim` is the sentence that commands print.
+Each operation without a deterministic implementation that a rank used has one file in the run's folder, for all ranks
+and attempts. `trainers/determinism.py` writes the files; `claim` is the sentence that commands print.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from drumbeat.configs.run.records import Operation
 
 
 def record(run: RunDir, operation: Operation) -> None:
-    """Records an operation, unless the run has met it before. Raises `OSError` where the disk does not take it."""
+    """Records an operation unless it is already recorded. Raises `OSError`."""
     path = run.nondeterministic / f"{re.sub(r'[^A-Za-z0-9]+', '_', operation.name)}.json"
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
@@ -22,13 +22,13 @@ def record(run: RunDir, operation: Operation) -> None:
 
 
 def operations(run: RunDir) -> list[str]:
-    """The names of the operations that a run has met, sorted."""
+    """The sorted names of the operations that a run has recorded."""
     found = map(Operation.read, run.nondeterministic.glob("*.json"))
     return sorted(operation.name for operation in found if operation)
 
 
 def claim(run: RunDir) -> str:
-    """Why a repetition of the run may give different bits, as a sentence; '' where nothing of the kind is known."""
+    """Why repeating the run may give different bits, as a sentence; '' if no reason is known."""
     plan = JobPlan.read(run.plan)
     if plan and not plan.deterministic:
         reason = "deterministic is false"

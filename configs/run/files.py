@@ -1,25 +1,27 @@
-"""Reading and writing the files of a run: a whole file or nothing, and only regular files of a sensible size."""
+"""Reads and writes the files of a run: atomic writes, and reads only of regular files of a reasonable size."""
 
 from __future__ import annotations
 
 import json
 import os
 import stat
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from drumbeat.configs.errors import Fault, RunError
+from drumbeat.configs.run.disk import persist
 
-MOST_BYTES = 64 * 2**20
+MAX_BYTES = 64 * 2**20
 """No JSON file of a run is larger: the largest is a checkpoint's state.json, with an entry for each parameter."""
 
-WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list",
+TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list",
          tuple: "a list", dict: "an object"}
-"""Types as an error names them."""
+"""The names of types in errors."""
 
 
 class DamagedError(RunError):
-    """A file of a run cannot be read as what it should be. It concerns that run alone."""
+    """A file of a run is damaged. This affects only that run."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(Fault(what=f"a file of the run cannot be read: {reason}", where=str(path),
@@ -29,8 +31,29 @@ class DamagedError(RunError):
 
 
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
-    """Writes a whole file or nothing: readers see the old content or the new. After a power cut too where it is
-    `durable`, which costs a flush of the disk."""
+    """Writes a file atomically: readers see the old or the new content. With `durable` this also holds after a power
+    failure, at the cost of a disk flush. Raises `OSError`; in a process that waits for its disk (`disk.wait_for_disk`),
+    only after that time."""
+    persist(partial(_replace, path, text, durable=durable))
+
+
+def write_soon(path: Path, text: str, size: int) -> bool:
+    """Writes a file of `size` bytes without waiting for the disk; returns whether it was written. It is padded with
+    spaces, so that even on a full disk the next text can be written over the old one, in place."""
+    try:
+        _replace(path, text.ljust(size), durable=False)
+    except OSError:
+        try:
+            with open(path, "r+b", buffering=0) as file:
+                old_size = os.fstat(file.fileno()).st_size
+                content = text.encode().ljust(old_size)
+                return len(content) == old_size and file.write(content) == old_size
+        except OSError:
+            return False
+    return True
+
+
+def _replace(path: Path, text: str, *, durable: bool) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(3).hex()}.tmp")
     try:
         with open(temporary, "w", encoding="utf-8") as file:
@@ -44,13 +67,13 @@ def write_text(path: Path, text: str, *, durable: bool = True) -> None:
 
 
 def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
-    """Writes a whole JSON file or nothing, as `write_text` does."""
+    """Writes a JSON file atomically, like `write_text`."""
     write_text(path, json.dumps(value, indent=2) + "\n", durable=durable)
 
 
 def read_object(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file; None where the file is not there (yet). Raises `DamagedError` for anything but a
-    regular file that holds one, without waiting for a pipe or reading without end."""
+    """The object in a JSON file; None if the file does not exist (yet). Raises `DamagedError` if it is not a regular
+    file with a JSON object. It does not block on a pipe, nor read files that are too large."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -66,16 +89,16 @@ def read_object(path: Path) -> dict[str, Any] | None:
     except (ValueError, RecursionError) as error:
         raise DamagedError(path, f"it is not JSON ({error})") from None
     if not isinstance(value, dict):
-        raise DamagedError(path, f"it holds {WORDS.get(type(value), 'null')}, not an object")
+        raise DamagedError(path, f"it contains {TYPES.get(type(value), 'null')}, not an object")
     return value
 
 
 def _content(handle: int, path: Path) -> bytes:
-    """All of an open file. Raises `DamagedError` where it is not one to read."""
+    """The content of an open file. Raises `DamagedError` if it is not a regular file or is too large."""
     found = os.fstat(handle)
     if not stat.S_ISREG(found.st_mode):
         raise DamagedError(path, "it is not a regular file")
-    if found.st_size > MOST_BYTES:
-        raise DamagedError(path, f"it has {found.st_size:,} bytes, which is too many")
+    if found.st_size > MAX_BYTES:
+        raise DamagedError(path, f"it is too large ({found.st_size:,} bytes)")
     with open(handle, "rb", closefd=False) as file:
         return file.read()

@@ -1,6 +1,7 @@
-"""Which checkpoints of a run are good: read from their folders, without torch.
+"""Which checkpoints of a run are complete and undamaged. Does not need torch.
 
-A checkpoint's manifest.json, written last, names its files with their sizes and digests. Without it, there is none.
+A checkpoint's manifest.json is written last, and lists its files with sizes and digests. Without it, the checkpoint is
+incomplete.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from drumbeat.configs.run.files import DamagedError
 from drumbeat.configs.run.folder import RunDir
 
 FORMAT = 1
-"""Version of what a checkpoint's folder holds."""
+"""Version of the checkpoint format."""
 
 STEP = re.compile("step-([0-9]{8,})")
 """The name of a checkpoint's folder."""
@@ -29,25 +30,25 @@ def checkpoint_path(run: RunDir, step: int) -> Path:
 
 
 def saved_steps(run: RunDir) -> list[int]:
-    """The steps that have a folder, the newest first. A folder of another name, such as a copy, is no checkpoint."""
+    """The steps that have a folder, newest first. Folders with other names, such as copies, are ignored."""
     names = (STEP.fullmatch(path.name) for path in run.checkpoints.glob("step-*"))
     return sorted((int(name[1]) for name in names if name), reverse=True)
 
 
 def newest_checkpoint(run: RunDir) -> int:
-    """The step of the newest complete checkpoint; -1 where there is none."""
+    """The step of the newest complete checkpoint; -1 if there is none."""
     complete = (step for step in saved_steps(run) if (checkpoint_path(run, step) / "manifest.json").exists())
     return next(complete, -1)
 
 
 def checkpoint_text(run: RunDir) -> str:
-    """Which checkpoint a run resumes from, in words."""
+    """The checkpoint that a run resumes from, as text."""
     step = newest_checkpoint(run)
     return f"the last checkpoint is of step {step}" if step >= 0 else "there is no checkpoint"
 
 
 def written_format(path: Path) -> int:
-    """The version that a checkpoint's folder was written in; ours where it does not tell."""
+    """The format version of a checkpoint's folder; the current one if it is unknown."""
     try:
         found = CheckpointFormat.read(path / "manifest.json")
     except DamagedError:
@@ -56,8 +57,7 @@ def written_format(path: Path) -> int:
 
 
 def progress_at(path: Path) -> Progress | None:
-    """How far the run had come at a checkpoint; None where its state.json is not there, or is damaged, which `damage`
-    tells."""
+    """The progress of the run at a checkpoint; None if its state.json is missing or damaged (`damage` says which)."""
     try:
         state = CheckpointState.read(path / "state.json")
     except DamagedError:
@@ -66,7 +66,7 @@ def progress_at(path: Path) -> Progress | None:
 
 
 def damage(path: Path) -> str:
-    """What is wrong with a checkpoint; '' where all files have the size and digest they were written with."""
+    """What is wrong with a checkpoint; '' if all files have the sizes and digests in its manifest."""
     if (found := written_format(path)) != FORMAT:
         return f"format {found}, this version reads {FORMAT}"
     try:
@@ -88,8 +88,8 @@ def damage(path: Path) -> str:
 
 
 def find_checkpoint(run: RunDir, which: str | None) -> Path:
-    """The folder of the checkpoint that `which` names: best, last or a step. None means the best; the last of a run
-    that has judged none. Raises `RunError` where there is no such checkpoint."""
+    """The folder of the checkpoint `which`: best, last or a step. None is the best one, or the last one if the run has
+    no evaluation. Raises `RunError` if there is no such checkpoint."""
     steps = saved_steps(run)
     if not steps:
         raise RunError(Fault(what="there are no checkpoints yet", where=str(run.checkpoints)))
@@ -100,8 +100,8 @@ def find_checkpoint(run: RunDir, which: str | None) -> Path:
     elif which not in ("best", "last"):
         path = run.checkpoints / "nothing"
     if not path.is_dir():
-        there = ", ".join(f"{step}" for step in steps[:8]) + (", ..." if len(steps) > 8 else "")
+        existing = ", ".join(f"{step}" for step in steps[:8]) + (", ..." if len(steps) > 8 else "")
         reason = " of a run without a validation set" if which == "best" else ""
         raise RunError(Fault(what=f"there is no checkpoint '{which}'{reason}", where=str(run.checkpoints),
-                             given=f"--checkpoint {which}", remedy=f"Name best, last or a step: {there}."))
+                             given=f"--checkpoint {which}", remedy=f"Name best, last or a step: {existing}."))
     return path

@@ -1,5 +1,5 @@
-"""Processes that end when the one that started them does, and that bear names. Linux; asked of prctl(2), for which
-Python's standard library has no words."""
+"""Child processes that end with their parent, and names of processes. Linux only: through prctl(2), which Python's
+standard library does not have."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ PR_SET_NAME = 15
 
 
 def die_with_parent(parent: int, number: signal.Signals = signal.SIGKILL) -> None:
-    """The kernel sends this process the signal when `parent`, the process that started it, ends in whatever way.
+    """Makes the kernel send this process the signal when its parent process, `parent`, ends in any way.
 
-    To be exact, when the *thread* that started it ends: start such processes from a thread that lasts.
+    More precisely, when the *thread* that started this process ends: start such processes from a long-lived thread.
     """
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
-    if os.getppid() != parent:  # it ended before the line above
+    if os.getppid() != parent:  # the parent ended before the line above
         os.kill(os.getpid(), number)
 
 
 def call_process(name: str) -> None:
-    """Names this process, at most 15 characters, for ps, top and /proc/PID/comm."""
+    """Sets the name of this process in ps, top and /proc/PID/comm: at most 15 characters."""
     ctypes.CDLL(None).prctl(PR_SET_NAME, name.encode(), 0, 0, 0)

@@ -1,4 +1,4 @@
-"""A record: a JSON file as a frozen dataclass, with one reader and one writer."""
+"""A record: a JSON file as a frozen dataclass."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self, Union
 
-from drumbeat.configs.run.files import WORDS, DamagedError, read_object, write_json
+from drumbeat.configs.run.files import TYPES, DamagedError, read_object, write_json
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """The base of all records. What a newer version has written beside the fields known here is kept, and written back.
-    """
+    """The base class of all records. Fields written by a newer version are kept in `unknown`, and written back."""
 
     unknown: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
-        """The record in a file; None where the file is not there (yet). Raises `DamagedError` for a damaged one."""
+        """The record in a file; None if the file does not exist (yet). Raises `DamagedError` if it is damaged."""
         values = read_object(path)
         try:
             return None if values is None else cls.parse(values)
@@ -33,15 +32,15 @@ class Record:
 
     @classmethod
     def require(cls, path: Path) -> Self:
-        """The record in a file that has to be there. Raises `DamagedError` where it is not."""
+        """The record in a file. Raises `DamagedError` if it is damaged or does not exist."""
         if (found := cls.read(path)) is None:
             raise DamagedError(path, "it is missing")
         return found
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], prefix: str = "") -> Self:
-        """The record that a JSON object means. Raises ValueError, which names a field that is missing or of another
-        type, with `prefix` in front of its name."""
+        """The record of a JSON object. Raises ValueError, which names a field that is missing or has the wrong type,
+        with `prefix` before its name."""
         kinds = _kinds(cls)  # type: ignore[arg-type]  # mypy takes a class for an instance of it
         known = {name: _value(values[name], kind, prefix + name) for name, kind in kinds.items() if name in values}
         for one in dataclasses.fields(cls):
@@ -50,12 +49,12 @@ class Record:
         return cls(**known, unknown={name: value for name, value in values.items() if name not in kinds})
 
     def as_json(self) -> dict[str, Any]:
-        """The object that stands for it in a file."""
+        """The record as a JSON object."""
         known = {one.name: _plain(getattr(self, one.name)) for one in dataclasses.fields(self) if one.name != "unknown"}
         return {**self.unknown, **known}
 
     def write(self, path: Path, *, durable: bool = True) -> None:
-        """Writes the file, whole or not at all; `durable` outlives a power cut. Raises `OSError`."""
+        """Writes the file atomically, also across a power failure if `durable`. Raises `OSError`."""
         write_json(path, self.as_json(), durable=durable)
 
 
@@ -66,8 +65,8 @@ def _kinds(record: Any) -> dict[str, Any]:
 
 
 def _value(value: Any, kind: Any, name: str) -> Any:
-    """A value out of JSON as its field has it: records within records are made, lists become tuples where they should.
-    Raises ValueError where it does not fit."""
+    """A JSON value converted to the type of its field: nested records are built, and lists may become tuples. Raises
+    ValueError if it does not fit."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (Union, types.UnionType):  # a type, or None
         return None if value is None else _value(value, inner[0], name)
@@ -82,12 +81,12 @@ def _value(value: Any, kind: Any, name: str) -> Any:
         return origin(_value(item, inner[0], f"{name}[{number}]") for number, item in enumerate(value))
     if origin is None and (type(value) is kind or (kind is float and type(value) is int)):
         return value
-    wanted = f"one of {', '.join(map(str, inner))}" if origin is Literal else WORDS.get(origin or kind, "an object")
-    raise ValueError(f"'{name}' is {json.dumps(value):.40}, and not {wanted}")
+    wanted = f"one of {', '.join(map(str, inner))}" if origin is Literal else TYPES.get(origin or kind, "an object")
+    raise ValueError(f"'{name}' is {json.dumps(value):.40}, not {wanted}")
 
 
 def _nested(value: dict[str, Any], kind: Any, name: str) -> Any:
-    """A record within a record; or another dataclass, all of whose fields have defaults."""
+    """A nested record, or another dataclass whose fields all have defaults."""
     if issubclass(kind, Record):
         return kind.parse(value, f"{name}.")
     return kind(**{inner: _value(value[inner], of, f"{name}.{inner}")
@@ -95,7 +94,7 @@ def _nested(value: dict[str, Any], kind: Any, name: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """A field's value as JSON has it."""
+    """A field's value as a JSON value."""
     if isinstance(value, Record):
         return value.as_json()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -42,8 +42,8 @@ class Job(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Status(Record):
-    """status.json: the state of the run. Written by the command that starts or cancels it, and by the first node's
-    launcher. The progress is in the newest attempt's heartbeat.json."""
+    """status.json: the state of the run (its progress is in the newest heartbeat.json). Written by the command that
+    starts or cancels it, and by the first node's launcher."""
 
     state: State
     attempt: int = -1
@@ -133,7 +133,7 @@ class AttemptStart(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class FirstStep(Record):
-    """attempts/K/first_step.json: written by rank 0 after the first step of an attempt."""
+    """attempts/K/first_step.json: the attempt has taken its first step. Written by rank 0."""
 
     resumed_from: int
     """The step of the checkpoint that it resumed from; 0 without one."""
@@ -158,8 +158,8 @@ class Saved(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict(Record):
-    """attempts/K/verdict.json: how an attempt ended, and what happens next. Written by the first node's launcher. The
-    file does not exist while the attempt runs, or if all launchers were killed."""
+    """attempts/K/verdict.json: how an attempt ended, and what happens next; missing while it runs, or if all launchers
+    were killed. Written by the first node's launcher."""
 
     outcome: Outcome
     next: Next
@@ -238,6 +238,12 @@ class CodeTree(Record):
     commit: str = ""
     changed_files: int = 0
     """Files that differ from that commit."""
+    foreign: bool = False
+    """Whether it belongs to another user, whose git configuration is not trusted."""
+    secret: tuple[str, ...] = ()
+    """Files left out because they probably hold a password or a key."""
+    other: tuple[str, ...] = ()
+    """Files left out because git does not track them and they are not code."""
 
 
 @dataclass(frozen=True, kw_only=True)

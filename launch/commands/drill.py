@@ -40,12 +40,12 @@ change of the number of ranks. The results must be equal."""
 def run(args: argparse.Namespace) -> int:
     import random
 
-    from drumbeat.configs.load import load_words
+    from drumbeat.configs.load import load_typed
     from drumbeat.launch.drill.drill import drill
 
     flags = [f"--{name}={value}" for name in ("gpus", "procs") if (value := getattr(args, name)) is not None]
     seed = random.randrange(10**6) if args.seed is None else args.seed
-    return drill([*args.words, *flags], Path(args.runs), name=f"{load_words(args.words).name}-drill",
+    return drill([*args.words, *flags], Path(args.runs), name=f"{load_typed(args.words).config.name}-drill",
                  count=args.faults, seed=seed, every=args.every, only=args.only or "")
 
 

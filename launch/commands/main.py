@@ -127,11 +127,12 @@ def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
 
 
 def _instead(word: str, options: list[str]) -> str:
-    """What to write in place of a word that nothing takes."""
+    """What to write instead of an unknown argument."""
     if not word.startswith("-"):
         return "See --help."
-    name, equals, _ = word.partition("=")
-    remedy = nearest(name, options)
-    if equals and not remedy.startswith("Did"):
-        return f"Changes to the config have no dashes: {word.lstrip('-')}"
-    return remedy
+    name, equals, _ = word.lstrip("-").partition("=")
+    remedy = nearest(name, [option.lstrip("-") for option in options])
+    if remedy.startswith("Did"):
+        return remedy.replace("'", "'--", 1)
+    example = word.lstrip("-") if equals else "batch_size=64, phases.train.optimizer.lr=1e-3"
+    return f"Values of the config are set with KEY=VALUE, without dashes: {example}"

@@ -20,13 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from drumbeat.configs.preconditions import check_given
+    from drumbeat.configs.preconditions import check_inputs
     from drumbeat.launch.plan.job import Machine
     from drumbeat.launch.runs.find import trained_run
     from drumbeat.launch.runs.programs import on_run
 
     found, config = trained_run(args.run, Path(args.runs), args.checkpoint)
-    check_given(list(map(Path, args.given)), config)
+    check_inputs(list(map(Path, args.given)), config)
     device = "cuda" if Machine.here().gpus else "cpu"
     chosen = [word for option in ("checkpoint", "out", "sheet") if (value := getattr(args, option))
               for word in (f"--{option}", value)]

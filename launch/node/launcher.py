@@ -21,6 +21,7 @@ from functools import partial
 from types import FrameType
 from typing import TypeVar
 
+from drumbeat.configs.run.disk import persist
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import AttemptStart, Next, NodeDown, StopRequest, Verdict
@@ -189,7 +190,7 @@ class Launcher:
     def next_attempt(self) -> Attempt:
         """The first node: takes the next attempt, and tells the others where its ranks will meet."""
         before = self.run.newest_attempt()
-        attempt = self.run.claim_attempt()
+        attempt = persist(self.run.claim_attempt)
         jobs = {job_name(), self.slurm_job.after if self.slurm_job else ""} - {""}
         asked = StopRequest.read(before.stop) if before and any(ours(before, job) for job in jobs) else None
         if asked and asked.reason == "stopped":
@@ -224,9 +225,11 @@ class Launcher:
 
     def is_over(self, attempt: Attempt) -> bool:
         """Whether another node's torchrun has failed, or another job has taken over the run."""
-        newest = self.run.newest_attempt()
-        nodes = map(NodeDown.read, attempt.path.glob("node*.down.json"))
-        return newest != attempt or any(down and down.exit_code for down in nodes)
+        try:
+            nodes = map(NodeDown.read, attempt.path.glob("node*.down.json"))
+            return self.run.is_superseded(attempt.number) or any(down and down.exit_code for down in nodes)
+        except OSError:  # the disk does not answer, which says nothing about the run
+            return False
 
     def start(self, attempt: Attempt) -> Agents:
         """Has torchrun started."""

@@ -8,7 +8,10 @@ import signal
 from pathlib import Path
 
 from drumbeat.configs.errors import LaunchError
+from drumbeat.configs.load import read
+from drumbeat.configs.run.disk import wait_for_disk
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.output import outlive_the_log
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.processes import die_with_parent
 from drumbeat.configs.run.records import Status
@@ -35,6 +38,8 @@ class Node:
             unfinished.unlink(missing_ok=True)  # or submitit would refuse to write its result
         wait_until(run.plan.exists, PLAN_PATIENCE)
         plan, before = JobPlan.require(run.plan), run.newest_number()
+        outlive_the_log()
+        wait_for_disk(60 * read(run.config).checkpoints.disk_wait_minutes)
         node, slurm_job = 0, None
         if backend_of(plan.backend).on_slurm:
             wait_until(run.job.exists, PLAN_PATIENCE)

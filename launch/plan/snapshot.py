@@ -16,9 +16,10 @@ import importlib.util
 import os
 import re
 import shutil
+import stat
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,16 @@ from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import CodeSnapshot, CodeTree
 from drumbeat.configs.schema import Config
-from drumbeat.launch.plan.sources import code_files, git, git_root
+from drumbeat.launch.plan.secrets import is_secret
+from drumbeat.launch.plan.sources import code_files, git, git_root, is_trusted
 
 INSTALLED = Path("installed", "drumbeat")
 """The name of the tree that is Drumbeat's package where it is not a clone."""
 MOST_BYTES = 100_000_000
-"""Code is smaller than that; a larger tree holds data that nobody told git to ignore."""
+"""Code is smaller than this; a larger tree holds data that git was not told to ignore."""
+MOST_FILES = 20_000
+SHOWN = 3
+"""Names of files that a line shows."""
 
 
 class Snapshot(CodeSnapshot):
@@ -95,19 +100,33 @@ def survey(config: Config, file: Path | None, plan: JobPlan) -> Snapshot:
 def take(snapshot: Snapshot, code: Path, leave_out: Path) -> None:
     """Copies the trees into `code`, but for what lies below `leave_out`, the folder of all runs. Raises `LaunchError`
     where they are too large, and for a file that cannot be read."""
-    files = {tree.name: code_files(Path(tree.folder), leave_out.resolve()) for tree in snapshot.trees}
+    found = {tree.name: code_files(Path(tree.folder), leave_out.resolve()) for tree in snapshot.trees}
     sizes = {Path(tree.name, file): Path(tree.folder, file).lstat().st_size
-             for tree in snapshot.trees for file in files[tree.name]}
-    if sum(sizes.values()) > MOST_BYTES:
+             for tree in snapshot.trees for file in found[tree.name].files}
+    if sum(sizes.values()) > MOST_BYTES or len(sizes) > MOST_FILES:
         raise LaunchError(_too_large(sizes, snapshot))
-    code.mkdir(parents=True)
+    code.mkdir(mode=0o700, parents=True)
     copies = []
     for tree in snapshot.trees:
-        _copy(Path(tree.folder), files[tree.name], code / tree.name)
-        commit, changed = _state_in_git(Path(tree.folder), files[tree.name], code / f"{tree.name}.diff")
-        copies.append(dataclasses.replace(tree, files=len(files[tree.name]), commit=commit, changed_files=changed,
-                                          bytes=sum(sizes[Path(tree.name, file)] for file in files[tree.name])))
+        root, files = Path(tree.folder), found[tree.name].files
+        _copy(root, files, code / tree.name)
+        commit, changed = _state_in_git(root, files, code / f"{tree.name}.diff")
+        copies.append(dataclasses.replace(
+            tree, files=len(files), foreign=not is_trusted(root), commit=commit, changed_files=changed,
+            bytes=sum(sizes[Path(tree.name, file)] for file in files),
+            secret=tuple(map(str, found[tree.name].secret)), other=tuple(map(str, found[tree.name].other))))
+    code.chmod(min_mode([Path(tree.folder) for tree in snapshot.trees]))
     dataclasses.replace(snapshot, trees=tuple(copies)).write(code / "snapshot.json")
+
+
+def min_mode(folders: Iterable[Path]) -> int:
+    """The permissions that everybody has who can reach all of these folders: a copy of code in a private folder is
+    private too."""
+    mode = 0o777
+    for folder in folders:
+        for part in (folder, *folder.parents):
+            mode &= stat.S_IMODE(part.stat().st_mode) | 0o700
+    return mode
 
 
 def copy(before: Path, code: Path) -> None:
@@ -129,9 +148,16 @@ def next_code(run: Path) -> Path:
 
 
 def _tree_text(tree: CodeTree) -> str:
-    state = f" at {tree.commit[:7]}" if tree.commit else ""
+    state = f" at {tree.commit[:7]}" if tree.commit else " (another user's, read without git)" if tree.foreign else ""
     state += f" with {tree.changed_files} changed file{'s' * (tree.changed_files != 1)}" if tree.changed_files else ""
-    return f"{tree.name}{state}, {tree.files:,} file{'s' * (tree.files != 1)}"
+    kinds = [f"{kind} {_named(names)}" for kind, names in (("secret", tree.secret), ("not code", tree.other)) if names]
+    left_out = f"; left out: {', '.join(kinds)}" if kinds else ""
+    return f"{tree.name}{state}, {tree.files:,} file{'s' * (tree.files != 1)}{left_out}"
+
+
+def _named(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    return f"({', '.join(names[:SHOWN])}{f' and {len(names) - SHOWN:,} more' if len(names) > SHOWN else ''})"
 
 
 def _packages(node: Any) -> Iterator[str]:
@@ -197,18 +223,21 @@ def _state_in_git(root: Path, files: Iterable[Path], diff: Path) -> tuple[str, i
     head = git(root, "rev-parse", "HEAD") if (root / ".git").exists() else None
     if head is None:
         return "", 0
-    diff.write_bytes(git(root, "diff", "--no-ext-diff", "--no-textconv", "HEAD") or b"")
+    changed = [name for name in (git(root, "diff", "--no-ext-diff", "--name-only", "-z", "HEAD") or b"").split(b"\0")
+               if name and not is_secret(Path(os.fsdecode(name)))]
+    text = git(root, "--literal-pathspecs", "diff", "--no-ext-diff", "--no-textconv", "HEAD", "--",
+               *map(os.fsdecode, changed)) if changed else b""
+    diff.write_bytes(text or b"")
     known = set((git(root, "ls-tree", "-r", "-z", "--name-only", "HEAD") or b"").split(b"\0"))
-    edited = (git(root, "diff", "--no-ext-diff", "--name-only", "-z", "HEAD") or b"").count(b"\0")
-    return head.decode().strip(), edited + sum(os.fsencode(file) not in known for file in files)
+    return head.decode().strip(), len(changed) + sum(os.fsencode(file) not in known for file in files)
 
 
 def _too_large(sizes: dict[Path, int], snapshot: Snapshot) -> Fault:
     """Which files are large, and what to do about it."""
     largest = sorted(sizes, key=lambda file: sizes[file], reverse=True)[:5]
     return Fault(
-        what=f"the code is {sum(sizes.values()) / 1e6:,.0f} MB in {len(sizes):,} files, and a run takes a copy of at "
-             f"most {MOST_BYTES / 1e6:.0f} MB",
+        what=f"the code is {sum(sizes.values()) / 1e6:,.0f} MB in {len(sizes):,} files; the limit of a run's copy is "
+             f"{MOST_BYTES / 1e6:.0f} MB and {MOST_FILES:,} files",
         where="\n".join(tree.folder for tree in snapshot.trees),
         given="\n".join(f"{file}, {sizes[file] / 1e6:,.1f} MB" for file in largest),
         remedy="Add what is no code to .gitignore; or run the code where it is, without a copy: --no-snapshot")

@@ -1,5 +1,8 @@
-"""Which files are the code in a folder: those git knows or would add; without git, those Python could import; of
-Drumbeat's own package all, its style sheets and configs too."""
+"""Which files in a folder are its code.
+
+In a git tree: the tracked files, and the new ones that are code by their suffix and not ignored. Without git: the files
+that Python could import. Of Drumbeat's own package: all. Never a file that probably holds a password or a key.
+"""
 
 from __future__ import annotations
 
@@ -9,61 +12,96 @@ import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from drumbeat.configs.errors import Fault, LaunchError
 from drumbeat.configs.importing import PACKAGE
+from drumbeat.launch.plan.secrets import is_secret
 
 MOST_ENTRIES = 50_000
-"""A folder without git that holds more than this is not looked through for Python files."""
+"""A folder without git that holds more entries than this is not searched for Python files."""
+CODE = frozenset({
+    ".py", ".pyi", ".pyx", ".pxd", ".so", ".c", ".cc", ".cpp", ".cxx", ".cu", ".cuh", ".h", ".hpp", ".sh", ".yaml",
+    ".yml", ".toml", ".cfg", ".ini", ".json", ".jinja", ".j2", ".txt", ".md", ".rst", ".proto"})
+"""Suffixes of code. Files that git does not track are copied only if they have one of these."""
+
+
+class Sources(NamedTuple):
+    """The code in a folder, as paths relative to it."""
+
+    files: list[Path]
+    secret: list[Path]
+    """Left out because they probably hold a password or a key."""
+    other: list[Path]
+    """Left out because git does not track them and they are not code."""
 
 
 def git(folder: Path, *words: str) -> bytes | None:
-    """What git says in a folder; None where it refuses, and where there is no git.
+    """The output of a git command in a folder; None if git fails or is not installed.
 
-    Whose tree it is does not matter to us (safe.directory), since the run is about to execute what lies in it.
+    git executes programs that a tree's own configuration names (CVE-2022-24765), and refuses trees of other users for
+    that reason. Only root's are accepted here as well.
     """
     if shutil.which("git") is None:
         return None
     ours = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # as in a git hook
-    command = ["git", "-c", "safe.directory=*", "-c", "core.fsmonitor=false", *words]
+    top = next((path for path in (folder, *folder.parents) if (path / ".git").exists()), folder)
+    accept = ["-c", f"safe.directory={top}"] if is_trusted(top) else []
+    command = ["git", *accept, "-c", "core.fsmonitor=false", *words]
     done = subprocess.run(command, cwd=folder, env=ours, capture_output=True, check=False)
     return done.stdout if done.returncode == 0 else None
 
 
+def is_trusted(tree: Path) -> bool:
+    """Whether a tree belongs to this user or to root: its folder, and `.git` in it if there is one."""
+    return all(path.lstat().st_uid in (os.geteuid(), 0) for path in (tree, tree / ".git") if path.exists())
+
+
 def git_root(folder: Path) -> Path | None:
-    """The top of the git tree that a folder is part of; None where it is part of none, or ignored there."""
+    """The top of the git tree that a folder is part of; None if it is part of none or ignored there. A home folder that
+    is a git tree holds a person's settings, and is not taken for a tree of code."""
     top = git(folder, "rev-parse", "--show-toplevel")
     if not top or git(folder, "check-ignore", "--quiet", ".") is not None:
         return None
-    return Path(os.fsdecode(top.removesuffix(b"\n")))
+    root = Path(os.fsdecode(top.removesuffix(b"\n")))
+    return None if root == Path("~").expanduser() else root
 
 
-def code_files(root: Path, leave_out: Path) -> list[Path]:
-    """The files and links below `root` that are its code, relative to it, but for what lies below `leave_out`.
+def code_files(root: Path, leave_out: Path) -> Sources:
+    """The files and links below `root` that are its code, except those below `leave_out`.
 
-    Raises `LaunchError` for a folder without git that is too large to look through.
+    Raises `LaunchError` for a folder without git that is too large to search.
     """
     if root == PACKAGE.resolve():
-        return [file.relative_to(root) for file in sorted(root.rglob("*")) if file.is_file() and file.suffix != ".pyc"]
-    known = _known_to_git(root) if (root / ".git").exists() else None
-    files = _python_files(root, leave_out) if known is None else known
-    return [file for file in files if not (root / file).is_relative_to(leave_out) and _is_file_or_link(root / file)]
-
-
-def _known_to_git(root: Path) -> list[Path] | None:
-    """Tracked files and those that are neither tracked nor ignored, submodules' and nested trees' too."""
-    listed = [git(root, "ls-files", "-z", *which) for which in (["--cached"], ["--others", "--exclude-standard"])]
-    if None in listed:
-        return None
-    found: list[Path] = []
-    for name in dict.fromkeys(name for part in listed for name in (part or b"").split(b"\0") if name):
-        path = Path(os.fsdecode(name))
-        if (root / path).is_dir() and not (root / path).is_symlink():  # a tree of its own, in this one
-            inner = _known_to_git(root / path) if (root / path / ".git").exists() else None
-            found += [path / file for file in inner or ()]
-        else:
-            found.append(path)
+        return Sources([file.relative_to(root) for file in sorted(root.rglob("*"))
+                        if file.is_file() and file.suffix != ".pyc"], [], [])
+    listed = _known_to_git(root) if (root / ".git").exists() else None
+    tracked, new = listed or ([*_python_files(root, leave_out)], [])
+    found = Sources([], [], [])
+    for files, all_kinds in ((tracked, True), (new, False)):
+        for file in files:
+            if not (root / file).is_relative_to(leave_out) and _is_file_or_link(root / file):
+                is_code = all_kinds or file.suffix in CODE or (root / file).is_symlink()
+                (found.secret if is_secret(file) else found.files if is_code else found.other).append(file)
     return found
+
+
+def _known_to_git(root: Path) -> tuple[list[Path], list[Path]] | None:
+    """Tracked files, and those that are neither tracked nor ignored, with those of submodules and nested trees."""
+    tracked: list[Path] = []
+    new: list[Path] = []
+    for which, found in ((["--cached"], tracked), (["--others", "--exclude-standard"], new)):
+        output = git(root, "ls-files", "-z", *which)
+        if output is None:
+            return None
+        for name in dict.fromkeys(filter(None, output.split(b"\0"))):
+            path = Path(os.fsdecode(name))
+            if not (root / path).is_dir() or (root / path).is_symlink():
+                found.append(path)
+            elif (root / path / ".git").exists() and (inner := _known_to_git(root / path)):
+                tracked += [path / file for file in inner[0]]
+                new += [path / file for file in inner[1]]
+    return tracked, new
 
 
 def _python_files(root: Path, leave_out: Path) -> Iterator[Path]:

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from drumbeat.configs import importing
-from drumbeat.configs.load import load_words
+from drumbeat.configs.errors import hang
+from drumbeat.configs.load import load_typed
 from drumbeat.configs.preconditions import check_data, needs_data
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.launch.plan.snapshot import Snapshot, newest_code
@@ -22,7 +23,10 @@ Done = subprocess.CompletedProcess[str]
 def on_config(module: str, words: Sequence[str], *options: str) -> int:
     """Runs a module on a config and its data, handed to it as JSON; its exit code. Raises `PreflightError` where it is
     plain that the data is not there."""
-    config = load_words(words)
+    loaded = load_typed(words)
+    config = loaded.config
+    for note in loaded.notes:
+        print(hang("note       ", note), flush=True)
     if module != "drumbeat.trainers.commands.show" or needs_data(config.model):
         check_data(config)
     return start(module, *options, text=json.dumps(dataclasses.asdict(config)))

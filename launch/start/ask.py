@@ -162,8 +162,8 @@ def check_flags(args: argparse.Namespace, *, resume: bool = False, rerun: bool =
 
 def _instead_of(word: str) -> str:
     """What a second word without "=" may have been meant to be."""
-    flag = nearest(word, ("debug", "detach", "dry-run", "gpus", "here", "name", "nodes", "procs", "profile", "resume",
-                          "slurm"))
+    flag = "" if "." in word else nearest(word, ("debug", "detach", "dry-run", "gpus", "here", "name", "nodes", "procs",
+                                                 "profile", "resume", "slurm"))
     if flag.startswith("Did"):
         return flag.replace("'", "'--", 1)
     return "Changes to it are written KEY=VALUE: batch_size=64"

@@ -30,7 +30,8 @@ def describe(loaded: Loaded, request: Request, *, notes: Sequence[str] = (), cod
     ]
     text = "\n\n".join(f"# --- {title}\n{block.rstrip()}" for title, block in blocks)
     return "\n".join([f"{text}\n", "# Not looked at: targets, weights, data. Starting the run looks at them first.",
-                      *(f"# {note}." for note in notes), "# Nothing was started, and nothing was written."])
+                      *(_wrapped("# ", f"{note}.", "# ") for note in notes),
+                      "# Nothing was started, and nothing was written."])
 
 
 def summary(plan: JobPlan) -> str:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from drumbeat.configs.errors import Fault, LaunchError, UserError
+from drumbeat.configs.errors import Fault, LaunchError, UserError, hang
 from drumbeat.configs.load import Loaded
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
@@ -60,7 +60,7 @@ def start(what: Start, *, dry_run: bool = False, detach: bool = False) -> int:
     backend = backend_of(plan.backend)
     request = backend.request(plan)
     if dry_run:
-        print(describe(what.loaded, request, notes=backend.notes(plan), code=what.copied))
+        print(describe(what.loaded, request, notes=[*what.loaded.notes, *backend.notes(plan)], code=what.copied))
         return 0
 
     backend.require(plan)
@@ -83,8 +83,8 @@ def start(what: Start, *, dry_run: bool = False, detach: bool = False) -> int:
             watch.introduce(run_dir, summary(plan))
             if what.code:
                 print(f"code       {Snapshot.require(what.code / 'snapshot.json').text()}", flush=True)
-            for words in backend.notes(plan):
-                print(f"note       {words}", flush=True)
+            for note in (*what.loaded.notes, *backend.notes(plan)):
+                print(hang("note       ", note), flush=True)
             submitted = backend.submit(request)
             _write_job(run_dir, plan.backend, submitted)
     if submitted.work:

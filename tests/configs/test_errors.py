@@ -1,11 +1,11 @@
-"""What a user's mistake looks like on the screen."""
+"""How a user's mistake is shown on the terminal."""
 
 from __future__ import annotations
 
 from drumbeat.configs.errors import ConfigError, Fault, UserError, nearest
 
 
-def test_a_fault_says_what_where_given_and_do() -> None:
+def test_a_fault_says_what_where_given_and_fix() -> None:
     fault = Fault(what="unknown key 'epoch' in 'phases.head'", where="a.yaml:5", given="phases.head.epoch: 2",
                   remedy="Did you mean 'epochs'?")
     assert str(fault) == ("error: unknown key 'epoch' in 'phases.head'\n"
@@ -15,7 +15,7 @@ def test_a_fault_says_what_where_given_and_do() -> None:
     assert str(Fault(what="no phases")) == "error: no phases"
 
 
-def test_long_lines_are_wrapped_and_own_line_breaks_kept() -> None:
+def test_long_lines_are_wrapped_and_line_breaks_kept() -> None:
     text = str(Fault(what="w " * 60, remedy="first line\nsecond line"))
     assert max(map(len, text.splitlines())) <= 80
     assert text.endswith("  fix    first line\n         second line")
@@ -45,6 +45,8 @@ def test_one_long_fault_is_never_shortened() -> None:
 
 
 def test_nearest() -> None:
+    assert nearest("nope.yaml", ["lstm_news.yaml", "mine.yaml"]) == "Valid names: lstm_news.yaml, mine.yaml."
+    assert nearest("lstm_nwes.yaml", ["lstm_news.yaml", "mine.yaml"]) == "Did you mean 'lstm_news.yaml'?"
     assert nearest("epoch", ["epochs", "freeze"]) == "Did you mean 'epochs'?"
-    assert nearest("zzz", ["b", "a", "a"]) == "Valid here: a, b."
-    assert nearest("zzz", []) == "No name is valid here."
+    assert nearest("zzz", ["b", "a", "a"]) == "Valid names: a, b."
+    assert nearest("zzz", []) == "There are no valid names here."

@@ -1,4 +1,4 @@
-"""Layers: what goes over what, and where it came from."""
+"""Layers: which value wins, and where it came from."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from drumbeat.configs.layers import (
     file_layers,
     flag_layer,
     leaves,
+    left_out,
     overlay,
     parent,
     short,
@@ -45,14 +46,30 @@ def test_a_new_target_drops_the_arguments_of_the_old_one() -> None:
         "model": {"_target_": "nets.A", "width": 3, "depth": 2}}
 
 
+@pytest.mark.parametrize(("layers", "notes"), [
+    ([{"model": {"_target_": "nets.A", "width": 3, "depth": 1}}, {"model": {"_target_": "nets.B", "depth": 2}}],
+     ["model is now nets.B: width=3 from layer 0 was left out; set it again if it is meant"]),
+    ([{"model": {"_target_": "nets.A", "width": 3}}, {"model": {"_target_": "nets.B"}}, {"model": {"width": 4}}], []),
+    ([{"model": {"_target_": "nets.A", "width": 3}}, {"model": {"_target_": "nets.A"}}], []),
+    ([{"model": {"_target_": "nets.A", "width": 3}}, {"model": {}}], []),
+    ([{"model": {"_target_": "nets.A"}}, {"model": {"depth": 2, "width": 3}}, {"model": {"_target_": "nets.B"}},
+      {"model": {"_target_": "nets.C", "width": 5}}],
+     ["model is now nets.C: depth=2 from layer 1 was left out; set it again if it is meant"]),
+    ([{"task": {"loss": {"_target_": "losses.L"}, "k": 5}}, {"task": {"_target_": "tasks.T"}}],
+     ["task is now tasks.T: loss, k=5 from layer 0 were left out; set them again if they are meant"]),
+])
+def test_arguments_that_a_new_target_drops_are_reported(layers: list[dict[str, object]], notes: list[str]) -> None:
+    assert left_out([layer(f"layer {number}", **values) for number, values in enumerate(layers)]) == notes
+
+
 def test_the_layers_themselves_stay_as_they_are() -> None:
     first, second = layer("a", x={"p": 1}), layer("b", x={"q": {}})
     overlay([first, second, layer("c", x={"p": 2, "q": {"r": 3}})])
     assert (first.values, second.values) == ({"x": {"p": 1}}, {"x": {"q": {}}})
 
 
-def test_items_of_a_list_cannot_be_set_one_by_one() -> None:
-    with pytest.raises(ConfigError, match="x is a list, and its items cannot be set one by one"):
+def test_single_items_of_a_list_cannot_be_set() -> None:
+    with pytest.raises(ConfigError, match="x is a list, and single items of it cannot be set"):
         overlay([layer("a", x=[{"size": 1}]), assignment_layer("x.0.size=2")])
 
 

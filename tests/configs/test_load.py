@@ -124,10 +124,10 @@ def test_a_reference_stays_one_in_what_a_run_keeps(write: Write, tmp_path: Path,
 
 def test_a_root_that_no_set_refers_to(write: Write) -> None:
     assert load(write("data: {root: /sets}\n")).config.data.root == "/sets"  # a file may say what another one uses
-    with pytest.raises(ConfigError, match=r"data\.root changes nothing: no set of this config refers to it"):
+    with pytest.raises(ConfigError, match=r"data\.root has no effect: no dataset in this config refers to it"):
         load(write(), ["data.root=/sets"])
     for empty in ("''", "null"):
-        with pytest.raises(ConfigError, match=r"the sets are in data\.root, and it is empty"):
+        with pytest.raises(ConfigError, match=r"the datasets refer to data\.root, which is not set"):
             load(write(), [f"data.root={empty}", "data.train.root='${data.root}/train'"])
 
 
@@ -190,24 +190,48 @@ def test_the_resolved_config_does_not_depend_on_the_folder_it_is_read_in(write: 
     ("phases.extra.epochs=1", "'phases.extra.optimizer' is missing",
      "It must be a section: `_target_: package.module.Name` and its arguments. "
      "The phases of this config: head, finetune, extra."),
-    ("phases={}", "no phases: the run would train nothing",
+    ("phases={}", "the config has no phases, so there is nothing to train",
      "Add one: phases: {train: {epochs: 10, optimizer: {_target_: ...}}}"),
-    ("data.transforms.train.0.size=4", "data.transforms.train is a list, and its items cannot be set one by one",
+    ("data.transforms.train.0.size=4", "data.transforms.train is a list, and single items of it cannot be set",
      "Give the whole list: 'data.transforms.train=[...]'"),
     ("data.transforms.train[0].size=4", "unknown key 'train[0]' in 'data.transforms'",
-     "Items of a list cannot be set one by one. Give the whole list: 'data.transforms.train=[...]'"),
-    ("name=a/b", "name must be a plain name: letters, digits, '_', '-' and '.', a letter or digit first", ""),
+     "Single items of a list cannot be set. Give the whole list: 'data.transforms.train=[...]'"),
+    ("name=a/b", "name must be a plain name: letters, digits, '_', '-' and '.', starting with a letter or digit", ""),
     ("model.x=${nope}", "model.x refers to something that does not exist: Interpolation key 'nope' not found", ""),
     ("model.x=${oc.env:NOPE_X}",
      "model.x refers to something that does not exist: Environment variable 'NOPE_X' not found", ""),
-    ("model.x=${", "model.x holds a reference that cannot be read",
+    ("model.x=${", "model.x has a reference that cannot be parsed",
      "Write ${some.key} or ${oc.env:VARIABLE}, in single quotes for the shell."),
     ("model.x=???", "'model.x' is missing", "It must be a value."),
+    ("data.validation.target=sets.Folder", "data.validation has no _target_", "Did you mean '_target_'?"),
+    ("data.transforms.evaluate=[{target: my.Crop}]", "data.transforms.evaluate[0] has no _target_",
+     "Did you mean '_target_'?"),
 ])
 def test_what_is_wrong_with_an_assignment(write: Write, given: str, what: str, remedy: str) -> None:
     with pytest.raises(ConfigError) as error:
         load(write(), [given])
     assert [(fault.what, fault.remedy, fault.where) for fault in faults(error)] == [(what, remedy, "command line")]
+
+
+def test_target_for_target_names_its_line(write: Write) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(write("phases:\n  head:\n    optimizer: {target: torch.optim.SGD, lr: 1}\n",
+                   BASE.replace("{_target_: torch.optim.Adam, lr: 1e-2}", "{}")))
+    (fault,) = faults(error)
+    assert (fault.what, fault.where, fault.given, fault.remedy) == (
+        "phases.head.optimizer has no _target_", "config.yaml:4", "target: torch.optim.SGD", "Did you mean '_target_'?")
+
+
+def test_a_new_target_says_what_it_leaves_out(write: Write) -> None:
+    loaded = load(write("phases: {finetune: {optimizer: {_target_: torch.optim.Adam}}}\n"),
+                  ["phases.head.optimizer._target_=torch.optim.SGD", "model._target_=nets.Other", "model.width=9"])
+    assert loaded.notes == [
+        "phases.finetune.optimizer is now torch.optim.Adam: lr=0.05 from base.yaml was left out; "
+        "set it again if it is meant",
+        "phases.head.optimizer is now torch.optim.SGD: lr=0.01 from base.yaml was left out; "
+        "set it again if it is meant"]
+    assert loaded.config.phases["head"].optimizer == {"_target_": "torch.optim.SGD"}  # type: ignore[union-attr]
+    assert load(write()).notes == []
 
 
 def test_all_faults_at_once_in_the_order_of_the_sources(write: Write) -> None:
@@ -224,7 +248,7 @@ def test_all_faults_at_once_in_the_order_of_the_sources(write: Write) -> None:
     ]
 
 
-def test_malformed_assignments_are_told_together(write: Write) -> None:
+def test_malformed_assignments_are_reported_together(write: Write) -> None:
     with pytest.raises(ConfigError) as error:
         load(write(), ["=3", "batch_size=["])
     assert [fault.what for fault in faults(error)] == ["expected KEY=VALUE",
@@ -232,7 +256,7 @@ def test_malformed_assignments_are_told_together(write: Write) -> None:
 
 
 def test_odd_keys_of_sections(write: Write) -> None:
-    with pytest.raises(ConfigError, match="phases must be named plainly"):
+    with pytest.raises(ConfigError, match="phases must be named with letters, digits"):
         load(write("phases: {'a b': {epochs: 1, optimizer: {_target_: x}}}\n"))
     with pytest.raises(ConfigError, match="incompatible"):
         load(write("phases: {1: {epochs: 1, optimizer: {_target_: x}}}\n"))
@@ -241,21 +265,21 @@ def test_odd_keys_of_sections(write: Write) -> None:
 @pytest.mark.parametrize(("content", "what", "where"), [
     (b"", "the config is empty", "bad.yaml"),
     (b"# only a remark\n", "the config is empty", "bad.yaml"),
-    (b"- a\n- b\n", "a config is a section of named values", "bad.yaml"),
-    (b"hello", "a config is a section of named values", "bad.yaml"),
-    (b"1: 2\n", "a config is a section of named values", "bad.yaml"),
+    (b"- a\n- b\n", "a config must be a section of named values", "bad.yaml"),
+    (b"hello", "a config must be a section of named values", "bad.yaml"),
+    (b"1: 2\n", "a config must be a section of named values", "bad.yaml"),
     (b"name: x\nmodel: {a: b\nbatch_size: 3\n", "not valid YAML: did not find expected ',' or '}'", "bad.yaml:3"),
     (b"name: x\n\tbatch_size: 3\n", "not valid YAML: found a tab character that violates indentation", "bad.yaml:2"),
-    (b"name: x\nname: y\n", "not valid YAML: the key 'name' stands here twice", "bad.yaml:2"),
+    (b"name: x\nname: y\n", "not valid YAML: duplicate key 'name'", "bad.yaml:2"),
     (b"name: &a [*a]\nx: *b\n", "not valid YAML: found undefined alias", "bad.yaml:2"),
     (b"a: &a\n  b: *a\n", "not valid YAML: RecursionError", "bad.yaml"),
     (b"\xff\xfe\x00\x01", "the config is not a text file", "bad.yaml"),
     (b"name: a\x00b\n", "the config is not a text file", "bad.yaml"),
-    (b"base: bad.yaml\n", "the base files form a circle", "bad.yaml"),
+    (b"base: bad.yaml\n", "the base files form a cycle", "bad.yaml"),
     (b"base: nowhere.yaml\n", "the base file does not exist", "bad.yaml:1"),
     (b"base: [a]\n", "the base file does not exist", "bad.yaml:1"),
 ])
-def test_files_that_are_no_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, what: str,
+def test_files_that_are_not_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, what: str,
                                   where: str) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.yaml").write_bytes(content)
@@ -274,12 +298,14 @@ def test_finding_a_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         find("mine.yml")
     with pytest.raises(ConfigError, match=r"Did you mean 'resnet50_xray.yaml'"):
         find("resnet50_xrya")
+    with pytest.raises(ConfigError, match=r"Valid names: bilstm_news.yaml, "):
+        find("nope.yaml")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(ConfigError, match="a config is a file, and this is a folder"):
+    with pytest.raises(ConfigError, match="a config must be a file, and this is a folder"):
         find("folder")
 
 
-def test_a_layer_without_a_file_as_preparing_uses_it(write: Write) -> None:
+def test_a_layer_without_a_file_as_the_preflight_check_uses_it(write: Write) -> None:
     loaded = load(write())
     assert build_config(loaded.layers) == loaded.config
 
@@ -292,10 +318,10 @@ def test_clusters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"time_minutes must be at least 1\n  where  mine.yaml:2"):
         load_site("mine.yaml")
     (tmp_path / "mine.yaml").write_text("time_minutes: 2\n")
-    with pytest.raises(ConfigError, match="the signal to save would come before the job begins"):
+    with pytest.raises(ConfigError, match="the signal to save would be sent before the job starts"):
         load_site("mine.yaml")
     (tmp_path / "mine.yaml").write_text("mem_gb_per_gpu: 60\nmem_gb_per_node: 240\n")
-    with pytest.raises(ConfigError, match=r"memory is asked for in more than one way\n  where  mine.yaml:1"):
+    with pytest.raises(ConfigError, match=r"memory is requested in more than one way\n  where  mine.yaml:1"):
         load_site("mine.yaml")
     with pytest.raises(ConfigError, match=r"no cluster profile 'exampel'(.|\n)*Did you mean 'example'"):
         load_site("exampel")

@@ -11,7 +11,7 @@ import pytest
 from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
-from drumbeat.configs.preconditions import check_data, needs_data, with_way_out
+from drumbeat.configs.preconditions import check_data, needs_data, with_hint
 from drumbeat.configs.schema import Config
 
 
@@ -47,4 +47,4 @@ def test_each_path_that_is_not_there_is_told_once(tmp_path: Path) -> None:
 def test_the_way_to_the_data_stands_once_behind_the_last_set_that_lacks_a_remedy() -> None:
     faults = [Fault(what="a", where="data.train.of"), Fault(what="b", where="data.test.root"),
               Fault(what="c", where="data.validation", remedy="other"), Fault(what="d", where="model.classes")]
-    assert [fault.remedy for fault in with_way_out(faults, "here")] == ["", "here", "other", ""]
+    assert [fault.remedy for fault in with_hint(faults, "here")] == ["", "here", "other", ""]

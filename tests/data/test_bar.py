@@ -19,7 +19,7 @@ def test_a_pipe_gets_plain_lines(capsys: pytest.CaptureFixture[str], monkeypatch
     monkeypatch.setattr(drumbeat.data.bar, "SECONDS", 0.0)
     with Bar() as bar:
         bar("decoding train", 1000, 3000)
-        bar.more("decoding train", 500, 3000)
+        bar.advance("decoding train", 500, 3000)
     assert capsys.readouterr().err == "decoding train: 1,000 of 3,000\ndecoding train: 1,500 of 3,000\n"
 
 

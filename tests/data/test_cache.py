@@ -213,7 +213,7 @@ def test_who_waits_says_so(root: Path, folder: Path) -> None:
         os.close(writer)
         with open(reader) as said:
             line = said.readline()
-            assert line == f"waiting for another process, which fills the cache {home(folder)}\n"
+            assert line == f"waiting for another process, that fills the cache {home(folder)}\n"
             fcntl.flock(lock, fcntl.LOCK_UN)
             child.join(30)
     assert child.exitcode == 0
@@ -390,6 +390,31 @@ def test_a_disk_that_fills_up_keeps_what_was_published(number: int, root: Path, 
     assert 0 < COUNT - len(missed) <= after <= COUNT - len(missed) + 2 < COUNT
     assert same(images, cache)
     assert (home(folder) / "pixels.bin").stat().st_size == cache.nbytes
+
+
+def test_a_link_in_place_of_the_lock_is_not_followed(root: Path, folder: Path) -> None:
+    """The name of the lock is predictable: somebody may have made a link there that leads to a file of this user."""
+    images = Counted(root)
+    open_cache(images, folder, workers=0)
+    precious = root.parent / "authorized_keys"
+    precious.write_text("ssh-ed25519 ...")
+    (home(folder) / "index.npy").unlink()
+    (home(folder) / "lock").unlink()
+    (home(folder) / "lock").symlink_to(precious)
+    with pytest.raises(OSError, match="symbolic links"):
+        open_cache(images, folder, workers=0)
+    assert precious.read_text() == "ssh-ed25519 ..."
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another user")
+def test_a_cache_of_another_user_is_not_written_to(root: Path, folder: Path) -> None:
+    images = Counted(root)
+    open_cache(images, folder, workers=0)
+    os.chown(home(folder), 12345, 12345)
+    assert same(images, open_cache(images, folder, workers=0))  # but it can be read
+    draw(root / "a" / "new.png", 3)
+    with pytest.raises(PermissionError, match="it belongs to another user"):
+        open_cache(Counted(root), folder, workers=0)
 
 
 def test_another_error_is_passed_on(root: Path, tmp_path: Path) -> None:

@@ -69,6 +69,20 @@ def test_where_the_folder_cannot_be_written_the_users_cache_is(file: str, tmp_pa
     assert texts.folder.parent == tmp_path / "mine" / "drumbeat"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives folders to another user")
+def test_a_store_of_another_user_is_neither_read_nor_written_to(file: str, vocabulary: Vocabulary, tmp_path: Path,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    """In /tmp, say, where anybody can make a `.drumbeat` beside somebody's file; but the file's own owner may."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
+    theirs = Texts(file=file, vocabulary=vocabulary, labels="label").folder
+    for path in (theirs, theirs.parent):
+        os.chown(path, 12345, 12345)
+    texts = Texts(file=file, vocabulary=vocabulary, labels="label")
+    assert texts.folder.parent == tmp_path / "mine" / "drumbeat"
+    os.chown(file, 12345, 12345)
+    assert Texts(file=file, vocabulary=vocabulary, labels="label").folder == theirs
+
+
 def test_a_damaged_store_is_not_read(file: str, vocabulary: Vocabulary) -> None:
     folder = Texts(file=file, vocabulary=vocabulary, labels="label").folder
     os.truncate(folder / "ids", 8)

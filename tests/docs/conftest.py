@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,13 +17,10 @@ from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.processes import processes_of
 from drumbeat.launch.runs.find import all_runs
 from tests.docs.blocks import blocks
+from tests.docs.warm import write_programs
 
 OWN_PIECES = ROOT / "docs" / "your_own_pieces.md"
 TRAINED = "drumbeat run rings.yaml --procs 2 --no-preflight"
-
-
-PATIENT = {"OMP_WAIT_POLICY": "passive"}
-"""Threads that wait for others leave them the core, which they may have to share with other tests."""
 
 
 class Lab:
@@ -33,10 +29,8 @@ class Lab:
     def __init__(self, folder: Path, programs: Path) -> None:
         self.folder = folder
         self.pristine = folder.with_name("pristine")
-        self.environ = {
-            **os.environ, **PATIENT, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "80",
-            "HOME": str(folder),
-            "PYTHONPATH": f"{ROOT}/src", "TERM": "dumb", "USER": "me"}
+        self.environ = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "80",
+                        "HOME": str(folder), "PYTHONPATH": f"{ROOT}/src", "TERM": "dumb", "USER": "me"}
 
     def type(self, command: str) -> tuple[int, str]:
         """Runs a command in bash; its exit code, and all that it printed. What a run that has ended leaves behind for a
@@ -45,7 +39,7 @@ class Lab:
             time.sleep(0.05)
         done = subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=self.folder, env=self.environ, text=True,
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-        return done.returncode, done.stdout
+        return done.returncode, done.stdout.replace(str(Path(sys.executable).with_name("drumbeat")), "drumbeat")
 
     def restore(self) -> None:
         """Has the folder as it was before a page was run in it; at the same place, which runs have noted down."""
@@ -55,16 +49,11 @@ class Lab:
 
 
 @pytest.fixture(scope="session")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of a `python` and a `drumbeat` that start at once (tests/docs/warm.py)."""
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a `python` and a `drumbeat` that start at once."""
     folder = tmp_path_factory.mktemp("bin")
-    command = [sys.executable, "-m", "tests.docs.warm", str(folder)]
-    with subprocess.Popen(command, cwd=ROOT, env=os.environ | PATIENT) as server:
-        while not (folder / "python").exists():
-            assert server.poll() is None
-            time.sleep(0.02)
-        yield folder
-        server.kill()
+    write_programs(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -49,6 +49,7 @@ def test_a_block_is_parsed(block: Block) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("docs")
 @pytest.mark.parametrize("page", TO_RUN, ids=lambda page: page.stem)
 def test_a_page_runs_from_top_to_bottom(page: Path, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(lab.folder)

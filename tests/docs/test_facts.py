@@ -37,6 +37,7 @@ def test_every_exit_code_is_explained() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("docs")
 def test_every_file_of_a_run_is_named(lab: Lab) -> None:
     run = find_run("rings", lab.folder / "runs").path
     named = [pattern(name) for name in first_column(DOCS / "run_folder.md")]

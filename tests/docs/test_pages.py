@@ -28,7 +28,7 @@ def test_the_pages_of_the_configs_are_what_the_files_say() -> None:
     assert {path.name: path.read_text() for path in FOLDER.glob("*.md")} == pages()
 
 
-@pytest.mark.parametrize("page", tables.pages(), ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", list(tables.pages()), ids=lambda page: page.stem)
 def test_the_tables_of_a_page_are_what_the_code_says(page: Path) -> None:
     """All keys, verdicts, refusals, error messages, files and modules. Else: python -m docs.pages"""
     assert page.read_text() == tables.filled(page.read_text())
@@ -102,6 +102,7 @@ def test_each_piece_of_your_own_is_short() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("docs")
 def test_your_own_pieces_train(lab: Lab) -> None:
     """As the page says. Chance is 0.5; a model that always says `inner` has accuracy 0.8."""
     run = find_run("rings", lab.folder / "runs")

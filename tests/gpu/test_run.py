@@ -32,8 +32,8 @@ def test_the_flagship_learns(flagship: RunDir, device: str) -> None:
 def test_status_holds_the_memory_in_use(flagship: RunDir, device: str) -> None:
     used = Heartbeat.require(flagship.attempt(0).heartbeat).gpu
     if device == "cuda":
-        assert 0 < used["peak"] <= used["held"] < used["all"]
-        assert 0 <= used.get("busy", 0) <= 100
+        assert 0 < used["peak"] <= used["reserved"] < used["total"]
+        assert 0 <= used.get("utilization", 0) <= 100
     else:
         assert used == {}
 

@@ -66,6 +66,18 @@ def test_submitting_prints_the_job_and_what_to_type_next(cluster: Path, capsys: 
         f"status {run.id}", f"logs -f {run.id}", f"stop {run.id}"]
 
 
+def test_a_new_target_says_what_it_leaves_out_at_once(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the run's header and in a dry run: otherwise SGD would train at torch's default learning rate unnoticed."""
+    changed = "phases.head.optimizer._target_=torch.optim.SGD"
+    assert main([*SUBMIT, changed]) == 0
+    assert ("note phases.head.optimizer is now torch.optim.SGD: lr=0.01 from small.yaml was left out; set it again if "
+            "it is meant SLURM job") in " ".join(capsys.readouterr().out.split())
+    assert main([*SUBMIT, changed, "--dry-run"]) == 0
+    assert "# phases.head.optimizer is now torch.optim.SGD: lr=0.01 from small.yaml" in capsys.readouterr().out
+    assert main([*SUBMIT, changed, "phases.head.optimizer.lr=0.1", "--dry-run"]) == 0
+    assert "left out" not in capsys.readouterr().out
+
+
 def test_the_folder_holds_all_that_workers_and_verbs_need(cluster: Path) -> None:
     assert main([*SUBMIT, "seed=5"]) == 0
     run = only_run(cluster)
@@ -201,7 +213,7 @@ def test_resuming_with_what_cannot_change_the_results(cluster: Path) -> None:
 
 
 @pytest.mark.parametrize(("words", "said"), [
-    (["seed=3", "data.workers=2"], "error: seed stands for the whole of a run\n  where  command line\n"),
+    (["seed=3", "data.workers=2"], "error: seed cannot change on resume\n  where  command line\n"),
     (["--procs", "0"], "error: launch.procs must be at least 1\n  where  --procs\n"),
     (["--gpus", "-1"], "error: launch.gpus must be at least 0\n  where  --gpus\n"),
 ])

@@ -42,7 +42,14 @@ error: unexpected '--gpu'
     "run small.yaml --batch_size=3": """\
 error: unexpected '--batch_size=3'
   where  command line
-  fix    Changes to the config have no dashes: batch_size=3
+  fix    Values of the config are set with KEY=VALUE, without dashes:
+         batch_size=3
+""",
+    "run small.yaml --lr 1e-3": """\
+error: unexpected '--lr'
+  where  command line
+  fix    Values of the config are set with KEY=VALUE, without dashes:
+         batch_size=64, phases.train.optimizer.lr=1e-3
 """,
     "run small.yaml --gpus two": """\
 error: --gpus: 'two' is not a whole number
@@ -173,9 +180,9 @@ error: there is no config 'small.yml'
   fix    Did you mean 'small.yaml'?
 """,
     "run .": """\
-error: a config is a file, and this is a folder
+error: a config must be a file, and this is a folder
   where  .
-  fix    In it: small.yaml
+  fix    It contains: small.yaml
 """,
     "run small.yaml batchsize=3 phases.head.epochs=many": """\
 error: unknown key 'batchsize' at the top level
@@ -189,27 +196,27 @@ error: phases.head.epochs must be a number
 """,
     "run small.yaml a=1 b=1 c=1 d=1 data.workers=-1": """\
 error: 5 things are wrong
-  command line: unknown key 'a' at the top level. Valid here: batch_size,
+  command line: unknown key 'a' at the top level. Valid names: batch_size,
     channels_last, checkpoints, data, deterministic, evaluation, launch,
     micro_batch_size, model, name, on_nonfinite, phases, precision, seed, task,
     tracking, watchdog.
-  command line: unknown key 'b' at the top level. Valid here: batch_size,
+  command line: unknown key 'b' at the top level. Valid names: batch_size,
     channels_last, checkpoints, data, deterministic, evaluation, launch,
     micro_batch_size, model, name, on_nonfinite, phases, precision, seed, task,
     tracking, watchdog.
-  command line: unknown key 'c' at the top level. Valid here: batch_size,
+  command line: unknown key 'c' at the top level. Valid names: batch_size,
     channels_last, checkpoints, data, deterministic, evaluation, launch,
     micro_batch_size, model, name, on_nonfinite, phases, precision, seed, task,
     tracking, watchdog.
-  command line: unknown key 'd' at the top level. Valid here: batch_size,
+  command line: unknown key 'd' at the top level. Valid names: batch_size,
     channels_last, checkpoints, data, deterministic, evaluation, launch,
     micro_batch_size, model, name, on_nonfinite, phases, precision, seed, task,
     tracking, watchdog.
   command line: data.workers must be at least 0, not -1.
 """,
     "run small.yaml --name a/b": """\
-error: name must be a plain name: letters, digits, '_', '-' and '.', a letter or
-       digit first
+error: name must be a plain name: letters, digits, '_', '-' and '.', starting
+       with a letter or digit
   where  --name
   given  name: a/b
 """,

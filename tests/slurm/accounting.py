@@ -33,9 +33,10 @@ def mariadbd(folder: Path) -> list[str]:
     (folder / "data").mkdir(parents=True, mode=0o700)
     tables = folder / "tables.sql"
     tables.write_text("CREATE DATABASE mysql;\nUSE mysql;\n" + next(Path("/usr/share").glob(TABLES)).read_text())
-    return ["mariadbd", "--no-defaults", "--user=root", f"--datadir={folder}/data", f"--socket={folder}/socket",
-            f"--pid-file={folder}/pid", f"--init-file={tables}", "--skip-networking", "--skip-grant-tables",
-            *(f"--loose-{option}" for option in TUNING)]
+    (folder / "temporary").mkdir()  # not /tmp: each MariaDB that starts deletes the temporary tables it finds
+    return ["mariadbd", "--no-defaults", "--user=root", f"--datadir={folder}/data", f"--tmpdir={folder}/temporary",
+            f"--socket={folder}/socket", f"--pid-file={folder}/pid", f"--init-file={tables}", "--skip-networking",
+            "--skip-grant-tables", *(f"--loose-{option}" for option in TUNING)]
 
 
 def slurmdbd(database: Path, slurm_conf: Path) -> list[str]:

@@ -4,8 +4,10 @@
         job_id = cluster.run("sbatch", "--parsable", "--wrap", "hostname").strip()
         cluster.wait(job_id, "COMPLETED")
 
-Its nodes n1, n2, ... are one slurmd each. Their processors and GPUs are pretended; everything else is SLURM as a site
-runs it, with a partition `main` (the default), whose jobs are requeued when preempted, and `urgent`, which preempts.
+Its nodes n1, n2 and n3 are one slurmd each. Their processors and GPUs are pretended; everything else is SLURM as a site
+runs it. Jobs of partition `urgent` preempt the others: those of `main`, the default, are requeued after a GraceTime,
+those of `requeue` and `wide` at once, and those of `cancel` are cancelled. All three nodes are in `wide` alone.
+
 It has its own ports, munge and folders, so it runs beside the machine's own SLURM and beside others of its kind. With
 `accounting=True`, user root has an account `root` and the QOS `normal`; sacctmgr makes more, and sacct knows the jobs.
 It needs root, and Debian's packages slurm-wlm and munge; for accounting also slurmdbd and mariadb-server-core.
@@ -21,20 +23,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from tests.slurm import accounting, keeper
 from tests.slurm.keeper import Daemon, Traces
-from tests.slurm.layout import Layout, Preempt, Proctrack, claim_ports
+from tests.slurm.layout import NODES, Layout, Proctrack, claim_ports
 
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 """Daemons live where an ordinary user's PATH does not lead."""
 _PROGRAMS = ("munged", "slurmctld", "slurmd", "srun", "sbatch", "squeue", "sinfo", "scontrol", "scancel")
 PATIENCE = 120.0
 """Seconds to wait for what comes in one or two on a machine that has nothing else to do."""
+RECOVERY = 60.0
+"""Seconds until a cluster whose jobs have been cancelled has to be idle."""
 _FINAL = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")
 
 
@@ -56,36 +60,11 @@ def missing_programs(accounts: bool = False) -> list[str]:
 class Cluster:
     """Enter it once. Configuration and logs stay in `folder`; all else is gone after leaving, however one leaves."""
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        proctrack: Proctrack = "cgroup",
-        nodes: int = 2,
-        gpus: int = 4,
-        cpus: int = 8,
-        kill_wait: int = 5,
-        grace: int = 10,
-        preempt: Preempt = "REQUEUE",
-        slurmd_timeout: int = 300,
-        accounting: bool = False,
-    ) -> None:
+    def __init__(self, folder: Path, *, proctrack: Proctrack = "cgroup", accounting: bool = False) -> None:
         self.folder = folder.absolute()
-        self._layout = Layout(
-            folder=self.folder,
-            scratch=Path(),  # This and the next two are claimed on entering.
-            database=Path(),
-            port=0,
-            proctrack=proctrack,
-            nodes=nodes,
-            gpus=gpus,
-            cpus=cpus,
-            kill_wait=kill_wait,
-            grace=grace,
-            preempt=preempt,
-            slurmd_timeout=slurmd_timeout,
-            accounting=accounting,
-        )
+        # The port and the folders Path() stands for are claimed on entering.
+        self._layout = Layout(folder=self.folder, scratch=Path(), database=Path(), port=0, proctrack=proctrack,
+                              accounting=accounting)
 
     def __enter__(self) -> Cluster:
         if missing := missing_programs(self._layout.accounting):
@@ -112,12 +91,17 @@ class Cluster:
         """What a command needs in order to talk to this cluster, to be merged into `os.environ`."""
         return {"SLURM_CONF": str(self.folder / "slurm.conf")}
 
-    def run(self, *argv: str, timeout: float = 60) -> str:
+    def run(self, *argv: str, stdin: str = "", timeout: float = 60) -> str:
         """Run a client command, such as "squeue", "-h"; returns what it prints, raises if it fails."""
-        done = self._client(*argv, timeout=timeout)
+        done = self._client(*argv, stdin=stdin, timeout=timeout)
         if done.returncode != 0:
             raise ClusterError(f"{' '.join(argv)} ended with code {done.returncode}:\n{done.stdout}{done.stderr}")
         return done.stdout
+
+    def fill(self, partition: str = "main", command: str = "sleep 300") -> str:
+        """Submits a batch job that takes two nodes whole; its id."""
+        size = ("--partition", partition, "--nodes=2", "--exclusive", "--output=/dev/null", "--chdir=/")
+        return self.run("sbatch", "--parsable", *size, "--wrap", command).strip()
 
     def state(self, job_id: int | str) -> str:
         """The job's state, asked of the controller and not of the accounting; it knows a job for five minutes."""
@@ -138,10 +122,34 @@ class Cluster:
         return state
 
     def start_again(self, job_id: int | str) -> None:
-        """Let a job that is being requeued start in two seconds, and not only when its credential has expired. At once
-        would be too soon: within the same second its node still takes the new credential for the old, revoked one."""
+        """Let a job that is being requeued start in the next second, and not only when its credential has expired. In
+        the same second its node would still take the new credential for the old, revoked one."""
         self.wait(job_id, "PENDING")
-        self.run("scontrol", "update", f"jobid={job_id}", "starttime=now+2")
+        self.run("scontrol", "update", f"jobid={job_id}", "starttime=now+1")
+
+    def clear(self) -> None:
+        """Ends all jobs and waits until all nodes are idle. Raises `ClusterError` where that does not come about."""
+        self.run("scancel", "--user=root")
+        self._await("all jobs to end", lambda: not self.run("squeue", "--noheader"), RECOVERY)
+        self.await_nodes(RECOVERY)
+
+    @contextmanager
+    def reconfigured(self, **values: int) -> Iterator[None]:
+        """With other values in slurm.conf, for options that need no daemon to start anew."""
+        conf = self.folder / "slurm.conf"
+        before = text = conf.read_text()
+        for name, value in values.items():
+            text, found = re.subn(rf"(?m)^{name}=.*$", f"{name}={value}", text)
+            assert found == 1, f"slurm.conf has no {name}"
+        try:
+            self._reconfigure(text)
+            yield
+        finally:
+            self._reconfigure(before)
+
+    def _reconfigure(self, slurm_conf: str) -> None:
+        (self.folder / "slurm.conf").write_text(slurm_conf)
+        self.run("scontrol", "reconfigure")
 
     def kill_daemon(self, name: str) -> None:
         """Ends slurmctld, or the slurmd of a node, by SIGKILL: the jobs and their slurmstepds stay."""
@@ -150,10 +158,14 @@ class Cluster:
             if words[0].endswith(b"slurmctld") if name == "slurmctld" else (
                     words[0].endswith(b"slurmd") and words[1:4] == [b"-D", b"-N", name.encode()]):
                 os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + PATIENCE
+        while not self._note(name).exists():
+            assert time.monotonic() < deadline, f"{name} does not end"
+            time.sleep(0.02)
 
     def start_daemon(self, name: str) -> None:
         """Starts what `kill_daemon` has ended."""
-        (self._layout.scratch / f"{name}.exit").unlink(missing_ok=True)
+        self._note(name).unlink(missing_ok=True)
         node = () if name == "slurmctld" else ("-N", name)
         self._start(name, "slurmd" if node else "slurmctld", "-D", *node, "-f", self.environ["SLURM_CONF"])
 
@@ -161,16 +173,16 @@ class Cluster:
         """All that runs in the cluster at this moment: daemons, slurmstepds, and the jobs with all they started."""
         return keeper.descendants(self._keeper.pid)
 
-    def _client(self, *argv: str, timeout: float) -> subprocess.CompletedProcess[str]:
+    def _client(self, *argv: str, stdin: str = "", timeout: float) -> subprocess.CompletedProcess[str]:
         # Options of a job around us, or of the user, must not reach this cluster.
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_"))}
         environ = {**kept, "PATH": _PATH, **self.environ}
-        return subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=timeout)
+        return subprocess.run(argv, env=environ, input=stdin, capture_output=True, text=True, timeout=timeout)
 
     def _start_keeper(self) -> subprocess.Popen[str]:
         layout = self._layout
         traces = Traces(scratch=str(layout.scratch), database=str(layout.database) if layout.accounting else None,
-                        hosts=layout.hosts, first_job=layout.first_job)
+                        hosts=NODES, first_job=layout.first_job)
         with open(self.folder / "keeper.log", "wb") as log:
             return subprocess.Popen(
                 # Isolated, and in its own session: neither PYTHONPATH nor Ctrl-C should reach it.
@@ -204,7 +216,7 @@ class Cluster:
         self._await("munged to open its socket", munge.exists)
         if self._layout.accounting:
             self._start_accounting()
-        for name in ("slurmctld", *self._layout.hosts):
+        for name in ("slurmctld", *NODES):
             self.start_daemon(name)
         self.await_nodes()
 
@@ -223,23 +235,30 @@ class Cluster:
         self._keeper.stdin.write(keeper.send(Daemon(name=name, argv=[*argv], log=str(log), user=user)))
         self._keeper.stdin.flush()
 
-    def await_nodes(self) -> None:
+    def await_nodes(self, patience: float = PATIENCE) -> None:
         """Until all nodes wait for work: a controller that has just started does not know them yet."""
-        self._await("all nodes to be idle", self._all_idle)
+        self._await("all nodes to be idle", self._all_idle, patience)
 
     def _all_idle(self) -> bool:
-        told = self._client("sinfo", "-h", "-N", "-p", "main", "-o", "%T", timeout=30)
-        return told.stdout.split() == ["idle"] * len(self._layout.hosts)
+        told = self._client("sinfo", "-h", "-N", "-p", "wide", "-o", "%T", timeout=30)
+        return told.stdout.split() == ["idle"] * len(NODES)
+
+    def _note(self, daemon: str) -> Path:
+        """The file that the keeper makes when a daemon has ended."""
+        return self._layout.scratch / f"{daemon}.exit"
 
     def _await(self, what: str, reached: Callable[[], bool], patience: float = PATIENCE) -> None:
+        """Raises `ClusterError` where that takes too long, or a daemon has ended."""
         deadline = time.monotonic() + patience
-        while not reached():
+        while True:
             for note in self._layout.scratch.glob("*.exit"):
                 raise ClusterError(f"{note.stem} ended with code {note.read_text()}{self._tail(note.stem)}")
             if self._keeper.poll() is not None:
                 raise ClusterError(f"the keeper ended\n{self._tail('keeper')}")
+            if reached():
+                return
             if time.monotonic() > deadline:
-                logs = [self._tail(name) for name in ("munged", "slurmctld", *self._layout.hosts)]
+                logs = [self._tail(name) for name in ("munged", "slurmctld", *NODES)]
                 raise ClusterError(f"waited {patience} s for {what}\n" + "\n".join(logs))
             time.sleep(0.05)
 

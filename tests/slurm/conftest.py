@@ -1,13 +1,20 @@
-"""The fixture `cluster`, and what decides whether tests that need a real SLURM can run here."""
+"""A cluster and runs on it, for the tests that need a real SLURM, and what decides whether they can run here."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.slurm.cluster import Cluster, missing_programs
+from tests.slurm.kinds import options
+from tests.slurm.pool import Clusters
+from tests.slurm.runs import SubmittedRun
 
 
 def require(accounting: bool = False) -> None:
@@ -31,21 +38,57 @@ def accounting_installed() -> None:
     require(accounting=True)
 
 
-@pytest.fixture(scope="module")
-def cluster(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Cluster]:
-    """A cluster for all tests of a module, and this process's environment such that submitit submits to it.
+@pytest.fixture(scope="session")
+def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clusters]:
+    with Clusters(lambda: tmp_path_factory.mktemp("slurm")) as clusters:
+        yield clusters
 
-    Another kind of cluster, or several:
-    `@pytest.mark.parametrize("cluster", [{"proctrack": "pgid"}], indirect=True, scope="module")`.
-    """
-    options = getattr(request, "param", {})
-    require(options.get("accounting", False))
-    with Cluster(tmp_path_factory.mktemp("slurm"), **options) as cluster, pytest.MonkeyPatch.context() as patch:
+
+@pytest.fixture
+def cluster(request: pytest.FixtureRequest, clusters: Clusters) -> Iterator[Cluster]:
+    """A cluster of the kind that `tests.slurm.kinds.on` names, and this process's environment such that submitit
+    submits to it. The tests of this process share it; each finds it without jobs, with all nodes idle."""
+    require(options(request.param)["accounting"])
+    cluster = clusters.take(request.param)
+    with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
             if name.startswith(("SLURM_", "SBATCH_", "SRUN_")):
                 patch.delenv(name)
         for name, value in cluster.environ.items():
             patch.setenv(name, value)
         yield cluster
+    clusters.put_back(request.param)
+
+
+Submit = Callable[..., SubmittedRun]
+"""A folder, unless it is the test's own, and fields of `Site` -> a run that is submitted."""
+
+
+@pytest.fixture
+def submitted(cluster: Cluster, tmp_path: Path) -> Iterator[Submit]:
+    """Submits runs with a stand-in for torchrun. Nothing is left of them after the test."""
+    runs: list[SubmittedRun] = []
+
+    def submit(folder: Path = tmp_path, **site: Any) -> SubmittedRun:
+        runs.append(SubmittedRun(cluster, folder, **site))
+        return runs[-1]
+
+    yield submit
+    cluster.clear()
+    assert [run.left() for run in runs] == [[]] * len(runs)
+
+
+Allocate = Callable[..., str]
+"""salloc's options -> the id of a job that only holds its nodes."""
+
+
+@pytest.fixture
+def allocate(cluster: Cluster) -> Allocate:
+    def salloc(*options: str) -> str:
+        done = subprocess.run(["salloc", "--no-shell", "--nodes=2", *options], capture_output=True, text=True,
+                              check=True)
+        found = re.search(r"Granted job allocation (\d+)", done.stderr)
+        assert found, done.stderr
+        return found[1]
+
+    return salloc

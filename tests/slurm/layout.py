@@ -13,7 +13,16 @@ from tests.slurm import accounting
 from tests.slurm.keeper import CGROUPS, JOBS_PER_CLUSTER
 
 Proctrack = Literal["cgroup", "linuxproc", "pgid"]
-Preempt = Literal["REQUEUE", "CANCEL"]
+
+NODES = {"n1": "127.0.0.1", "n2": "127.0.0.2", "n3": "127.0.0.3"}
+"""Node name to an address that leads to this machine. Partition `wide` has all nodes, the others have n1 and n2."""
+CPUS, GPUS = 64, 4
+"""Of each node, and pretended. A job sees the GPUs as CUDA_VISIBLE_DEVICES."""
+KILL_WAIT = 5
+"""Seconds from SIGTERM to SIGKILL when a job or a step is ended. For a job SLURM takes five at least."""
+GRACE = 10
+"""Seconds between SIGTERM and the requeue of a preempted job of partition `main`. SLURM looks for the end of it only
+each half minute; without a GraceTime there is no SIGTERM ahead, and the requeue comes at once."""
 
 _PORTS = range(20000, 32000, 10)
 """Blocks of ten, below the ports that Linux gives to outgoing connections (32768 and above)."""
@@ -60,32 +69,12 @@ class Layout:
     """The controller's; the nodes have the following ones, and the last of the ten is slurmdbd's."""
     proctrack: Proctrack
     """How SLURM finds a job's processes, which decides who receives a job's signals."""
-    nodes: int
-    gpus: int
-    """Pretended, as the next two, and for each node. A job sees them as CUDA_VISIBLE_DEVICES."""
-    cpus: int
-    kill_wait: int
-    """Seconds from SIGTERM to SIGKILL when a job is cancelled or out of time."""
-    grace: int
-    """Seconds between SIGTERM and the requeue of a preempted job of partition `main`. SLURM looks for the end of it
-    only each half minute; with 0 there is no SIGTERM ahead, and the requeue comes at once."""
-    preempt: Preempt = "REQUEUE"
-    """What preemption does to a job of partition `main`."""
-    slurmd_timeout: int = 300
-    """Seconds until a node whose slurmd does not answer is down."""
     accounting: bool = False
     """Whether it has accounts and QOS, and enforces them. Without, sacct fails, as on some real sites."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.nodes < _PORTS.step - 1:
-            raise ValueError(f"nodes={self.nodes}: a test cluster has 1 to {_PORTS.step - 2}")
         if set(" #%,") & set(str(self.folder)):
             raise ValueError(f"folder={str(self.folder)!r}: slurm.conf takes no path with a space, '#', '%' or ','")
-
-    @property
-    def hosts(self) -> dict[str, str]:
-        """Node name to an address that leads to this machine."""
-        return {f"n{number}": f"127.0.0.{number}" for number in range(1, self.nodes + 1)}
 
     @property
     def first_job(self) -> int:
@@ -101,7 +90,7 @@ class Layout:
         files = {
             "slurm.conf": self._slurm_conf(),
             "cgroup.conf": _cgroup_conf(),
-            "gres.conf": f"Name=gpu File=/dev/tty[0-{self.gpus - 1}]\n",
+            "gres.conf": f"Name=gpu File=/dev/tty[0-{GPUS - 1}]\n",
         }
         if self.accounting:
             asked = {"port": self.port + _PORTS.step - 1, "munge_socket": self.munge_socket}
@@ -135,17 +124,21 @@ DefMemPerCPU=1000
 GresTypes=gpu
 SlurmdParameters=config_overrides
 ReturnToService=2
-KillWait={self.kill_wait}
-SlurmdTimeout={self.slurmd_timeout}
+KillWait={KILL_WAIT}
+SlurmdTimeout=300
 FirstJobId={self.first_job}
 SchedulerParameters=sched_interval=1,batch_sched_delay=1,bf_interval=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-NodeName=n[1-{self.nodes}] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{self.port + 1}-{self.port + self.nodes}] \
-CPUs={self.cpus} RealMemory={self.cpus * 2000} Gres=gpu:{self.gpus}
-PartitionName=main Nodes=ALL Default=YES PriorityTier=1 PreemptMode={self.preempt} GraceTime={self.grace} \
-MaxTime=INFINITE
-PartitionName=urgent Nodes=ALL PriorityTier=10 PreemptMode=OFF MaxTime=INFINITE
+NodeName=DEFAULT CPUs={CPUS} RealMemory={CPUS * 2000} Gres=gpu:{GPUS}
+NodeName=n[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{self.port + 1}-{self.port + 2}]
+NodeName=n3 NodeHostname={host} NodeAddr=127.0.0.1 Port={self.port + 3} Weight=10
+PartitionName=DEFAULT Nodes=n[1-2] MaxTime=INFINITE PriorityTier=1 PreemptMode=REQUEUE
+PartitionName=main Default=YES GraceTime={GRACE}
+PartitionName=cancel PreemptMode=CANCEL
+PartitionName=requeue
+PartitionName=wide Nodes=ALL
+PartitionName=urgent PriorityTier=10 PreemptMode=OFF
 """
 
 

@@ -14,20 +14,18 @@ from typing import Any
 import pytest
 from submitit import SlurmExecutor
 
-from tests.launch.node.test_launcher import until
+from drumbeat.configs.layers import ROOT
+from tests.processes import until
 from tests.slurm import witness
 from tests.slurm.accounting import MEMORY
 from tests.slurm.cluster import Cluster, ClusterError
+from tests.slurm.keeper import JOBS_PER_CLUSTER
+from tests.slurm.kinds import on
+from tests.slurm.pool import Clusters
 
 pytestmark = pytest.mark.slurm
 
-ROOT = Path(__file__).parents[2]
-ON_EACH = pytest.mark.parametrize(
-    "cluster",
-    [pytest.param({"proctrack": proctrack}, id=proctrack) for proctrack in ("cgroup", "linuxproc", "pgid")],
-    indirect=True,
-    scope="module",
-)
+ON_EACH = on("cgroup", "linuxproc", "pgid", among=("cgroup", "linuxproc", "pgid"))
 RECEIVERS = {
     "cgroup": {"task"},
     "pgid": {"task", "partner"},
@@ -42,10 +40,6 @@ def executor(folder: Path, **parameters: Any) -> SlurmExecutor:
     return made
 
 
-def family_is_up(folder: Path) -> bool:
-    return all((folder / f"{name}.pid").exists() for name in witness.FAMILY)
-
-
 def traces_of(folder: Path) -> list[str]:
     """What the cluster with this folder has left on the machine, found without the cluster's own help."""
     conf = dict(line.split("=", 1) for line in (folder / "slurm.conf").read_text().splitlines())
@@ -57,8 +51,8 @@ def traces_of(folder: Path) -> list[str]:
             words = (process / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
             left += [words] if str(folder) in words or str(scratch) in words else []
     left += [line for line in Path("/etc/hosts").read_text().splitlines() if str(scratch) in line]
-    numbers = range(int(conf["FirstJobId"]), int(conf["FirstJobId"]) + 10)
-    jobs = {f"job_{number}" for number in numbers}
+    first = int(conf["FirstJobId"])
+    jobs = {f"job_{number}" for number in range(first, first + JOBS_PER_CLUSTER)}
     return left + [str(path) for path in Path("/sys/fs/cgroup").rglob("job_*") if path.name in jobs]
 
 
@@ -72,7 +66,7 @@ def test_two_tasks_on_two_nodes(cluster: Cluster, tmp_path: Path) -> None:
 @ON_EACH
 def test_who_receives_the_signal(cluster: Cluster, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     job = executor(tmp_path, nodes=1).submit(witness.task, tmp_path)
-    until(lambda: family_is_up(tmp_path))
+    until(lambda: witness.all_up(tmp_path))
     cluster.run("scancel", "--signal=USR2", job.job_id)  # To the steps, as --signal=USR2@N sends it at its time.
     until(lambda: "SIGUSR2" in witness.seen(tmp_path, "task"))
     time.sleep(0.3)  # For the others, who would get it within a millisecond.
@@ -82,40 +76,31 @@ def test_who_receives_the_signal(cluster: Cluster, tmp_path: Path, request: pyte
     assert receivers == RECEIVERS[request.node.callspec.id]
 
 
-def submit(cluster: Cluster, partition: str, command: str) -> str:
-    """A batch job that fills the cluster."""
-    size = ("-N2", "--gres=gpu:4", "-o", "/dev/null", f"--chdir={ROOT}")
-    return cluster.run("sbatch", "--parsable", "-p", partition, *size, "--wrap", command).strip()
-
-
-def bear_witness(folder: Path) -> str:
-    return f"srun -N1 -n1 {sys.executable} -c 'from tests.slurm.witness import *; task(Path(\"{folder}\"))'"
-
-
+@on("cgroup")
 def test_an_urgent_job_warns_the_one_it_preempts(cluster: Cluster, tmp_path: Path) -> None:
     """With a GraceTime, the job's steps get SIGTERM at once. The requeue comes with a check each half minute."""
-    low = submit(cluster, "main", bear_witness(tmp_path))
-    until(lambda: family_is_up(tmp_path))
-    high = submit(cluster, "urgent", "true")
+    low = cluster.fill("main", witness.command(tmp_path))
+    until(lambda: witness.all_up(tmp_path))
+    high = cluster.fill("urgent", "true")
     until(lambda: "SIGTERM" in witness.seen(tmp_path, "task"))
     (tmp_path / "end").touch()
     cluster.wait(low, "COMPLETED")
     cluster.wait(high, "COMPLETED")
 
 
-def test_a_preempted_job_runs_again(slurm_installed: None, tmp_path: Path) -> None:
-    with Cluster(tmp_path, grace=0) as cluster:
-        low = submit(cluster, "main", "sleep 600")
+@on("cgroup")
+def test_a_preempted_job_runs_again(cluster: Cluster) -> None:
+    low = cluster.fill("requeue")
+    cluster.wait(low, "RUNNING")
+    high = cluster.fill("urgent", "true")
+    cluster.wait(high, "COMPLETED")
+    assert cluster.state(low) == "PENDING"
+    cluster.start_again(low)
+    cluster.wait(low, "RUNNING")
+    assert "Restarts=1" in cluster.run("scontrol", "show", "job", low)
+    cluster.run("scancel", low)
+    with pytest.raises(ClusterError, match=f"job {low} is CANCELLED"):
         cluster.wait(low, "RUNNING")
-        high = submit(cluster, "urgent", "true")
-        cluster.wait(high, "COMPLETED")
-        assert cluster.state(low) == "PENDING"
-        cluster.start_again(low)
-        cluster.wait(low, "RUNNING")
-        assert "Restarts=1" in cluster.run("scontrol", "show", "job", low)
-        cluster.run("scancel", low)
-        with pytest.raises(ClusterError, match=f"job {low} is CANCELLED"):
-            cluster.wait(low, "RUNNING")
 
 
 def test_nothing_is_left_when_the_body_raises(accounting_installed: None, tmp_path: Path) -> None:
@@ -125,8 +110,8 @@ def test_nothing_is_left_when_the_body_raises(accounting_installed: None, tmp_pa
 
     def body() -> None:
         with Cluster(folder, proctrack="pgid", accounting=True) as cluster:
-            submit(cluster, "main", bear_witness(tmp_path))
-            until(lambda: family_is_up(tmp_path))
+            cluster.fill("main", witness.command(tmp_path))
+            until(lambda: witness.all_up(tmp_path))
             processes.update(cluster.processes())
             names = {Path(f"/proc/{pid}/comm").read_text().strip() for pid in processes}
             assert {"munged", "mariadbd", "slurmdbd", "slurmctld", "slurmd", "slurmstepd", "srun"} <= names
@@ -154,15 +139,44 @@ def test_a_start_that_fails_says_what_the_daemon_logged(slurm_installed: None, t
     assert traces_of(tmp_path) == []
 
 
-def test_accounts_and_jobs_are_kept(accounting_installed: None, tmp_path: Path) -> None:
-    with Cluster(tmp_path, accounting=True) as cluster:
-        job = submit(cluster, "main", "true")
-        cluster.wait(job, "COMPLETED")
-        asked = ("sacct", "--noheader", "--parsable2", "--allocations", "--format=Account,User,QOS,State")
-        until(lambda: cluster.run(*asked, "--jobs", job).strip() == "root|root|normal|COMPLETED")
+@on("cgroup-accounts")
+def test_accounts_and_jobs_are_kept(cluster: Cluster) -> None:
+    job = cluster.fill("main", "true")
+    cluster.wait(job, "COMPLETED")
+    asked = ("sacct", "--noheader", "--parsable2", "--allocations", "--format=Account,User,QOS,State")
+    until(lambda: cluster.run(*asked, "--jobs", job).strip() == "root|root|normal|COMPLETED")
 
 
+@on("cgroup")
 def test_a_refused_command_says_why(cluster: Cluster) -> None:
     with pytest.raises(ClusterError, match=r"(?s)nowhere ended with code 1.*invalid partition"):
         cluster.run("sbatch", "--wrap", "true", "-p", "nowhere")
     assert os.environ["SLURM_CONF"] == cluster.environ["SLURM_CONF"]
+
+
+@on("cgroup")
+def test_a_setting_is_changed_and_changed_back(cluster: Cluster) -> None:
+    def value() -> str:
+        return cluster.run("scontrol", "show", "config").partition("SlurmdTimeout")[2].split()[1]
+
+    before = value()
+    with cluster.reconfigured(SlurmdTimeout=11):
+        assert value() == "11"
+    assert value() == before
+
+
+@on("pgid")
+def test_the_next_test_finds_a_cluster_at_rest(cluster: Cluster, clusters: Clusters) -> None:
+    """Jobs that a test leaves are ended; a cluster that a test has damaged makes room for another."""
+    cluster.wait(cluster.fill(), "RUNNING")
+    waiting = cluster.fill()
+    clusters.put_back("pgid")
+    assert clusters.take("pgid") is cluster
+    assert (cluster.state(waiting), cluster.run("squeue", "--noheader")) == ("CANCELLED", "")
+    cluster.kill_daemon("n2")
+    with pytest.raises(ClusterError, match="n2 ended with code -9"):
+        clusters.put_back("pgid")
+    other = clusters.take("pgid")
+    assert other is not cluster
+    other.wait(other.fill("main", "true"), "COMPLETED")
+    assert traces_of(cluster.folder) == []

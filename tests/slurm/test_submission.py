@@ -14,22 +14,15 @@ import pytest
 
 from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.slurm import Slurm
 from tests.launch.backends.test_slurm import CASES
 from tests.launch.small import plan
 from tests.slurm.cluster import Cluster
+from tests.slurm.kinds import on
+from tests.slurm.runs import small_request
 
-pytestmark = [pytest.mark.slurm, pytest.mark.parametrize("cluster", [{"cpus": 64}], ids=[""], indirect=True,
-                                                         scope="module")]
-
-
-def request(folder: Path, *assignments: str, **site: Any) -> Any:
-    """The small config's job, with its run in `folder`; what it would run is never reached."""
-    planned = plan(folder, *(assignments or ("launch.gpus=0", "launch.nodes=1")), backend="slurm",
-                   site=Site(**{"time_minutes": 5, **site}))
-    return Slurm().request(JobPlan(**vars(planned) | {"run_dir": str(folder / "run"), "folder": str(folder)}))
+pytestmark = [pytest.mark.slurm, on("pgid", among=("pgid",))]
 
 
 def jobs(cluster: Cluster) -> list[str]:
@@ -46,7 +39,7 @@ def test_taken_without_an_answer(cluster: Cluster, tmp_path: Path, monkeypatch: 
                       "exit 1\n")
     sbatch.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    job = Slurm().submit(request(tmp_path))
+    job = Slurm().submit(small_request(tmp_path))
     assert sorted([*before, str(job.id)]) == sorted(jobs(cluster))
     assert (RunDir(tmp_path / "run").submitit / f"{job.id}_submitted.pkl").exists()
     assert "Socket timed out on send/recv operation; looking whether it has the job ..." in capfd.readouterr().err
@@ -54,20 +47,23 @@ def test_taken_without_an_answer(cluster: Cluster, tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.slow
-def test_the_controller_is_away_for_a_while(cluster: Cluster, tmp_path: Path) -> None:
-    """One job is there afterwards, beside those of before: the controller may have forgotten what it did last."""
-    before = set(cluster.run("squeue", "--noheader", "--states=all", "--format=%i").split())
+def test_the_controller_is_away_for_a_while(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                            capfd: pytest.CaptureFixture[str]) -> None:
+    """One job is there afterwards. sbatch itself tries for three seconds here, one less than MessageTimeout."""
+    impatient = tmp_path / "slurm.conf"
+    impatient.write_text(f"{Path(cluster.environ['SLURM_CONF']).read_text()}MessageTimeout=4\n")
+    monkeypatch.setenv("SLURM_CONF", str(impatient))
     cluster.kill_daemon("slurmctld")
-    back = threading.Timer(20, cluster.start_daemon, ("slurmctld",))
+    back = threading.Timer(7, cluster.start_daemon, ("slurmctld",))
     back.start()
     try:
-        job = Slurm().submit(request(tmp_path))
+        job = Slurm().submit(small_request(tmp_path))
     finally:
         back.join()
-    assert set(jobs(cluster)) - before == {str(job.id)}
-    for one in jobs(cluster):
-        cluster.run("scancel", one)
-    cluster.await_nodes()
+    assert "connect failure); looking whether it has the job ..." in capfd.readouterr().err
+    scripts = cluster.run("squeue", "--noheader", "--states=all", "--format=%i|%o").split()
+    assert [job for job, _, script in (line.partition("|") for line in scripts) if tmp_path in Path(script).parents] \
+        == [str(job.id)]
 
 
 @pytest.mark.parametrize(("assignments", "site", "said", "do"), [
@@ -81,7 +77,7 @@ def test_a_refusal_says_what_to_do(cluster: Cluster, tmp_path: Path, assignments
                                    said: str, do: str) -> None:
     before = jobs(cluster)
     with pytest.raises(LaunchError) as error:
-        Slurm().submit(request(tmp_path, *assignments, **site))
+        Slurm().submit(small_request(tmp_path, *assignments, **site))
     fault = error.value.faults[0]
     assert re.search(said, str(fault.given)) and do in fault.remedy
     assert jobs(cluster) == before

@@ -33,6 +33,15 @@ def task(folder: Path) -> None:
         child.wait()
 
 
+def command(folder: Path) -> str:
+    """The shell words of a batch job that runs the task as a step on one node."""
+    return f"srun -N1 -n1 {sys.executable} -I {__file__} task {folder}"
+
+
+def all_up(folder: Path) -> bool:
+    return all((folder / f"{name}.pid").exists() for name in FAMILY)
+
+
 def seen(folder: Path, name: str) -> set[str]:
     """Which signals this member of the family got until now."""
     path = folder / f"{name}.signals"
@@ -58,6 +67,10 @@ def _spawn(name: str, folder: Path, new_session: bool = False) -> subprocess.Pop
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "child":
-        _spawn("grandchild", Path(sys.argv[2]))
-    _testify(sys.argv[1], Path(sys.argv[2]))
+    name, folder = sys.argv[1], Path(sys.argv[2])
+    if name == "task":
+        task(folder)
+    else:
+        if name == "child":
+            _spawn("grandchild", folder)
+        _testify(name, folder)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.load import ROOT
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Result, Status
 from tests.processes import kill_all, until_there
 from tests.tiny import drumbeat, latest, write_config
@@ -42,12 +43,9 @@ def test_ranks_killed_in_both_phases_change_nothing(tmp_path: Path, ranks: int) 
 
 
 @pytest.mark.parametrize("blow", [13, 70], ids=["head", "finetune"])
-def test_everything_killed_and_resumed_changes_nothing(tmp_path: Path, blow: int) -> None:
+def test_everything_killed_and_resumed_changes_nothing(tmp_path: Path, undisturbed: RunDir, blow: int) -> None:
     """SIGKILL to launcher, agent and ranks at once in the middle of an epoch, then --resume."""
-    (straight := tmp_path / "straight").mkdir()
-    (killed := tmp_path / "killed").mkdir()
-    config = write_config(tmp_path)
-    drumbeat(straight, str(config), "--procs", "2")
+    killed, config = tmp_path, write_config(tmp_path)
     command = [sys.executable, str(ROOT / "launch" / "run.py"), str(config), "--procs", "2",
                "task._target_=tests.tiny.Fuse", f"task.folder={killed}", f"task.at=[{blow}]", "task.how=hold"]
     process = subprocess.Popen(command, cwd=killed, stdout=subprocess.DEVNULL)
@@ -55,8 +53,8 @@ def test_everything_killed_and_resumed_changes_nothing(tmp_path: Path, blow: int
     kill_all(latest(killed))
     process.wait()
     assert Status.require(latest(killed).status).state == "failed"
-    drumbeat(killed, "--resume", latest(killed).id)
-    assert finished(killed) == finished(straight)
+    drumbeat(killed, "--resume", latest(killed).id, warm=False)
+    assert finished(killed) == Result.require(undisturbed.result)
 
 
 def test_debug_equals_one_rank_and_resumes(tmp_path: Path) -> None:

@@ -65,41 +65,28 @@ def test_it_only_imports_and_nothing_of_a_users(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_it_answers_with_the_agents_exit_code(tmp_path: Path) -> None:
-    run = RunDir(tmp_path)
-    log = tmp_path / "agent.log"
-    environment = os.environ
-    with subprocess.Popen([sys.executable, "-m", "drumbeat.trainers.forkserver", str(run.path)], stdin=subprocess.PIPE,
-                          stdout=subprocess.PIPE, text=True, env=environment) as server:
-        assert server.stdin is not None
-        assert server.stdout is not None
-        answers = []
-        for words in (["--nonsense"], [*meeting(), "--nproc-per-node=1", "-m", "tests.trainers.nobody"]):
-            server.stdin.write(json.dumps({"words": words, "environment": {}, "log": str(log)}) + "\n")
-            server.stdin.flush()
-            answers.append(int(server.stdout.readline()))
-        server.stdin.close()
-        assert server.wait() == 0
-    assert answers == [2, 1]
-    assert "No module named 'tests.trainers.nobody'" in log.read_text()
-
-
-@pytest.mark.slow
-def test_an_agent_that_is_killed_is_told_of(tmp_path: Path) -> None:
+    """Also that of one that is killed."""
+    run, log, here = RunDir(tmp_path), tmp_path / "agent.log", tmp_path / "agent.pid"
     (tmp_path / "sleeper.py").write_text("import os, time\nopen(os.environ['HERE'], 'w').write(str(os.getppid()))\n"
                                          "time.sleep(60)\n")
-    here = tmp_path / "agent.pid"
     os.mkfifo(here)
-    with subprocess.Popen([sys.executable, "-m", "drumbeat.trainers.forkserver", str(tmp_path)], stdin=subprocess.PIPE,
+    with subprocess.Popen([sys.executable, "-m", "drumbeat.trainers.forkserver", str(run.path)], stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE, text=True, env=os.environ) as server:
         assert server.stdin is not None
         assert server.stdout is not None
-        words = [*meeting(), "--nproc-per-node=1", str(tmp_path / "sleeper.py")]
-        server.stdin.write(json.dumps({"words": words, "environment": {"HERE": str(here)},
-                                       "log": str(tmp_path / "log")}) + "\n")
-        server.stdin.flush()
-        os.kill(int(here.read_text()), signal.SIGKILL)
-        assert int(server.stdout.readline()) == -signal.SIGKILL
+        answers = []
+        for words in (["--nonsense"], [*meeting(), "--nproc-per-node=1", "-m", "tests.trainers.nobody"],
+                      [*meeting(), "--nproc-per-node=1", str(tmp_path / "sleeper.py")]):
+            order = {"words": words, "environment": {"HERE": str(here)}, "log": str(log)}
+            server.stdin.write(json.dumps(order) + "\n")
+            server.stdin.flush()
+            if words[-1].endswith("sleeper.py"):
+                os.kill(int(here.read_text()), signal.SIGKILL)
+            answers.append(int(server.stdout.readline()))
         server.stdin.close()
+        assert server.wait() == 0
+    assert answers == [2, 1, -signal.SIGKILL]
+    assert "No module named 'tests.trainers.nobody'" in log.read_text()
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from drumbeat.configs.layers import ROOT
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Result, Saved, Status
 from drumbeat.configs.run.view import View
 from drumbeat.data.order import Schedule, Stream
@@ -58,23 +59,21 @@ def test_the_gradient_is_that_of_the_whole_batch_at_any_width(tmp_path: Path) ->
         assert other == pytest.approx(losses[0], rel=1e-5)
 
 
-def test_a_stop_saves_leaves_and_resumes_without_a_step_twice(tmp_path: Path) -> None:
+def test_a_stop_saves_leaves_and_resumes_without_a_step_twice(tmp_path: Path, undisturbed: RunDir) -> None:
     """The curves of a run that was stopped have each step once, and end where the uninterrupted run's do."""
-    (straight := tmp_path / "straight").mkdir()
-    (stopped := tmp_path / "stopped").mkdir()
-    config = write_config(tmp_path)
-    drumbeat(straight, str(config), "--procs", "2")
+    stopped, config = tmp_path, write_config(tmp_path)
     drumbeat(stopped, str(config), "--procs", "2", "task._target_=tests.tiny.StopsItself", "task.after=40",
              f"task.runs={stopped / 'runs'}", expect=130)
     saved = Saved.require(latest(stopped).attempts / "000" / "saved.json")
     assert saved.state == "stopped"
     drumbeat(stopped, "--resume", "tiny")
     result = Result.require(latest(stopped).result)
-    assert result == Result.require(latest(straight).result)
-    for run in (latest(straight), latest(stopped)):
+    assert result == Result.require(undisturbed.result)
+    runs = (undisturbed, latest(stopped))
+    for run in runs:
         beat = View.read(run).heartbeat
         assert beat and (beat.monitor, beat.best) == ("loss", result.best["loss"])
-    curves = [EventAccumulator(str(latest(folder).tensorboard)).Reload() for folder in (straight, stopped)]
+    curves = [EventAccumulator(str(run.tensorboard)).Reload() for run in runs]
     for name in ("train/loss", "validation/loss", "train/lr"):
         one, other = ([(event.step, event.value) for event in curve.Scalars(name)] for curve in curves)
         assert one == other

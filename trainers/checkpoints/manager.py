@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import select
@@ -31,15 +30,12 @@ from torch import Tensor
 from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.importing import environment
 from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
+from drumbeat.configs.run.disk import PASSING
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.manifest import FORMAT, QUARANTINED, checkpoint_path, damage, saved_steps, written_format
 from drumbeat.configs.run.versions import Versions
 from drumbeat.trainers.checkpoints.staging import CPU, Files, Staging
 from drumbeat.trainers.checkpoints.writer import Order
-
-PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOENT, errno.ENOTDIR,
-           errno.ESTALE, errno.EIO}
-"""Errors that may be temporary: a full disk, a quota, a folder that is read-only or gone, a server that is down."""
 
 SECONDS_BETWEEN_TRIES = 2.0
 

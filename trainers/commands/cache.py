@@ -12,7 +12,7 @@ import sys
 from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
-from drumbeat.configs.preconditions import with_way_out
+from drumbeat.configs.preconditions import with_hint
 from drumbeat.configs.schema import Config
 from drumbeat.data.bar import Bar
 from drumbeat.trainers.build import build_sets, image_set, use_caches
@@ -44,7 +44,7 @@ def main() -> int:
     try:
         print(fill(config))
     except PreflightError as error:
-        print(PreflightError(*with_way_out(error.faults, config.data.download_hint)), file=sys.stderr)
+        print(PreflightError(*with_hint(error.faults, config.data.download_hint)), file=sys.stderr)
         return error.exit_code
     return 0
 

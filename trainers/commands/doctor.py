@@ -26,7 +26,7 @@ import torch
 from drumbeat.configs.errors import PreflightError
 from drumbeat.configs.layers import Layer, short
 from drumbeat.configs.load import build_config
-from drumbeat.configs.preconditions import with_way_out
+from drumbeat.configs.preconditions import with_hint
 from drumbeat.configs.schema import Config
 from drumbeat.data.images import Normalize
 from drumbeat.data.loader import Samples, ShardedBatchSampler
@@ -249,7 +249,7 @@ def main() -> int:
     try:
         found = examine(config, everything=args.all, sheet=args.sheet.absolute())
     except PreflightError as error:
-        print(PreflightError(*with_way_out(error.faults, config.data.download_hint)), file=sys.stderr)
+        print(PreflightError(*with_hint(error.faults, config.data.download_hint)), file=sys.stderr)
         return error.exit_code
     print(found)
     print(f"verdict    {'no problems found' if not found.problems else f'{found.problems} problems, see above'}")

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from drumbeat.configs.errors import Fault, PreflightError, RunError, UserError
 from drumbeat.configs.layers import short
 from drumbeat.configs.load import read
-from drumbeat.configs.preconditions import SPLITS, check_split, with_way_out
+from drumbeat.configs.preconditions import SPLITS, check_split, with_hint
 from drumbeat.configs.run.checkpoint_records import EvaluationMetrics, Manifest
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
@@ -88,7 +88,7 @@ def build_job(run: RunDir, split: str, which: str | None) -> EvaluationJob:
     try:
         sets = build_sets(config)
     except PreflightError as error:
-        raise PreflightError(*with_way_out(error.faults, config.data.download_hint, fixed=True)) from None
+        raise PreflightError(*with_hint(error.faults, config.data.download_hint, fixed=True)) from None
     samples = getattr(sets, split)
     _check_names(path, split, sets, samples)
     job = EvaluationJob(run=run, config=config, split=split, path=path, checkpoint=checkpoint, sets=sets,
@@ -153,7 +153,7 @@ def run_job(job: EvaluationJob, world: World) -> Results:
                             workers=loader_workers(job.config, threads=threads, debug=False),
                             skip_unreadable=job.config.data.on_error == "skip",
                             batch_statistics=job.config.evaluation.batch_statistics,
-                            heartbeat=lambda: bar.more(f"evaluating {job.split}", 1, mine))
+                            heartbeat=lambda: bar.advance(f"evaluating {job.split}", 1, mine))
         except UNREADABLE as error:  # not of the model or the task: see `_smoke_test`
             raise PreflightError(Fault(what=f"a sample of data.{job.split} cannot be used: {error_message(error)}",
                                        where=f"data.{job.split}", remedy="Repair or restore the file.")) from error
@@ -201,18 +201,18 @@ def _write_predictions(job: EvaluationJob, results: Results, file: Path) -> None
 def _to_tensorboard(job: EvaluationJob, metrics: dict[str, float | None], plots: list[Path]) -> None:
     """Points and images at the checkpoint's step, in a separate folder, because the run may still be writing its
     own."""
-    import numpy as np
     from PIL import Image
-    from torch.utils.tensorboard import SummaryWriter
 
-    with SummaryWriter(str(job.run.tensorboard / "evaluation")) as writer:
-        for name, value in metrics.items():
-            if value is not None:
-                writer.add_scalar(f"{job.split}/{name}", value, job.step)
-        for file in plots:
-            with Image.open(file) as image:
-                writer.add_image(f"{job.split}/{file.stem}", np.asarray(image.convert("RGB")), job.step,
-                                 dataformats="HWC")
+    from drumbeat.trainers.event_file import EventFile
+
+    events = EventFile(job.run.tensorboard / "evaluation")
+    for name, value in metrics.items():
+        if value is not None:
+            events.scalar(f"{job.split}/{name}", value, job.step)
+    for file in plots:
+        with Image.open(file) as image:
+            events.image(f"{job.split}/{file.stem}", image, job.step)
+    events.close()
 
 
 def main() -> int:

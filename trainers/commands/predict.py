@@ -16,7 +16,7 @@ from pathlib import Path
 
 from drumbeat.configs.errors import Fault, RunError, UserError
 from drumbeat.configs.layers import short
-from drumbeat.configs.preconditions import check_given, innermost
+from drumbeat.configs.preconditions import check_inputs, innermost
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.data.bar import Bar
 from drumbeat.trainers.contact_sheet import save_sheet
@@ -37,12 +37,12 @@ def run(predictor: Predictor, paths: Sequence[Path], out: Path, sheet: Path) -> 
     if out == sheet:
         raise RunError(Fault(what="the table and the sheet are the same file", where=short(out),
                              remedy="Give the table the suffix .csv: --out predictions.csv"))
-    check_given(paths, predictor.config)
+    check_inputs(paths, predictor.config)
     task = predictor.task
     column = str(innermost(predictor.config.data.train).get("text", "text"))
     items = read_texts(paths, task, column) if predictor.reads_texts else read_images(paths, task)
     with Bar() as bar:
-        found = predictor.predict(items, lambda count: bar.more("predicting", count, len(items)))
+        found = predictor.predict(items, lambda count: bar.advance("predicting", count, len(items)))
     for reason in found.unreadable:
         print(f"left out   {reason}", file=sys.stderr)
     if not found.items:

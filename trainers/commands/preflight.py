@@ -28,7 +28,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from drumbeat.configs.errors import Fault, PreflightError, nearest
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
-from drumbeat.configs.preconditions import needs_data, with_way_out
+from drumbeat.configs.preconditions import needs_data, with_hint
 from drumbeat.configs.schema import Config
 from drumbeat.configs.yaml_text import inline
 from drumbeat.data.loader import Samples
@@ -85,7 +85,7 @@ def preflight(config: Config, *, world_size: int = 1) -> dict[str, Any]:
     if not faults and sets is not None and model is not None and task is not None:
         faults += smoke_test(filled or config, sets, model, task)
     if faults or sets is None or model is None:
-        raise PreflightError(*with_way_out(faults, config.data.download_hint))
+        raise PreflightError(*with_hint(faults, config.data.download_hint))
     tables = build_schedules(config, len(sets.train))
     return {
         "samples": {name: len(samples) for name in ("train", "validation", "test")

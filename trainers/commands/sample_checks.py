@@ -44,7 +44,7 @@ def check_samples(sets: Sets, samples: Samples, name: str, *, everything: bool) 
                          num_workers=min(len(os.sched_getaffinity(0)), 8, len(chosen)), multiprocessing_context=FORK)
     with Bar() as bar:
         for check in loader:
-            bar.more(f"reading {name}", 1, len(chosen))
+            bar.advance(f"reading {name}", 1, len(chosen))
             yield check
 
 

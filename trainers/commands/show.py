@@ -27,7 +27,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from drumbeat.configs.errors import PreflightError
 from drumbeat.configs.layers import Layer, short
 from drumbeat.configs.load import build_config
-from drumbeat.configs.preconditions import innermost, needs_data, with_way_out
+from drumbeat.configs.preconditions import innermost, needs_data, with_hint
 from drumbeat.configs.schema import Config, Phase
 from drumbeat.configs.text_table import aligned
 from drumbeat.data.loader import as_tensor
@@ -82,7 +82,7 @@ def _sets(config: Config) -> tuple[Sets | None, str]:
         return build_sets(config), ""
     except PreflightError as error:
         if needs_data(config.model):
-            raise PreflightError(*with_way_out(error.faults, config.data.download_hint)) from None
+            raise PreflightError(*with_hint(error.faults, config.data.download_hint)) from None
         return None, error.faults[0].what
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from drumbeat.configs.errors import Fault, PreflightError
-from drumbeat.configs.preconditions import innermost, with_way_out
+from drumbeat.configs.preconditions import innermost, with_hint
 from drumbeat.configs.schema import Config
 from drumbeat.data.images import ImageFolder
 from drumbeat.data.loader import Transform
@@ -78,7 +78,7 @@ def _without_data(config: Config, path: Path, error: PreflightError) -> Preproce
     the training texts."""
     node = innermost(config.data.train)
     if node.get("_target_") not in ("drumbeat.data.ImageFolder", "drumbeat.data.ImageRegression"):
-        raise PreflightError(*with_way_out(error.faults, config.data.download_hint, fixed=True)) from None
+        raise PreflightError(*with_hint(error.faults, config.data.download_hint, fixed=True)) from None
     _, transforms, auto = fused_transforms(config, instantiate(config.data.transforms.train, "data.transforms.train"),
                                       instantiate(config.data.transforms.evaluate, "data.transforms.evaluate"))
     side = node.get("short_side", "auto") if node["_target_"] == "drumbeat.data.ImageFolder" else None

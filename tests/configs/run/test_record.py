@@ -95,27 +95,27 @@ def test_a_whole_number_is_a_number_too() -> None:
 
 
 @pytest.mark.parametrize(("wrong", "words"), [
-    ({"text": None}, "'text' is null, and not a text"),
-    ({"count": 1.0}, "'count' is 1.0, and not a whole number"),
-    ({"count": True}, "'count' is true, and not a whole number"),
-    ({"ratio": "0.5"}, "'ratio' is \"0.5\", and not a number"),
-    ({"flag": 0}, "'flag' is 0, and not true or false"),
-    ({"state": "broken"}, "'state' is \"broken\", and not one of on, off"),
-    ({"state": ["on"]}, "'state' is [\"on\"], and not one of on, off"),
-    ({"maybe": "1"}, "'maybe' is \"1\", and not a whole number"),
-    ({"words": "ab"}, "'words' is \"ab\", and not a list"),
-    ({"words": ["a", 1]}, "'words[1]' is 1, and not a text"),
-    ({"parts": {}}, "'parts' is {}, and not a list"),
+    ({"text": None}, "'text' is null, not a text"),
+    ({"count": 1.0}, "'count' is 1.0, not a whole number"),
+    ({"count": True}, "'count' is true, not a whole number"),
+    ({"ratio": "0.5"}, "'ratio' is \"0.5\", not a number"),
+    ({"flag": 0}, "'flag' is 0, not true or false"),
+    ({"state": "broken"}, "'state' is \"broken\", not one of on, off"),
+    ({"state": ["on"]}, "'state' is [\"on\"], not one of on, off"),
+    ({"maybe": "1"}, "'maybe' is \"1\", not a whole number"),
+    ({"words": "ab"}, "'words' is \"ab\", not a list"),
+    ({"words": ["a", 1]}, "'words[1]' is 1, not a text"),
+    ({"parts": {}}, "'parts' is {}, not a list"),
     ({"parts": [{"number": 1}, {}]}, "'parts[1].number' is missing"),
-    ({"parts": [7]}, "'parts[0]' is 7, and not an object"),
-    ({"numbers": []}, "'numbers' is [], and not an object"),
-    ({"numbers": {"x": None}}, "'numbers.x' is null, and not a number"),
-    ({"named": {"p": {"number": "1"}}}, "'named.p.number' is \"1\", and not a whole number"),
-    ({"plain": {"size": "4"}}, "'plain.size' is \"4\", and not a whole number"),
-    ({"plain": 4}, "'plain' is 4, and not an object"),
+    ({"parts": [7]}, "'parts[0]' is 7, not an object"),
+    ({"numbers": []}, "'numbers' is [], not an object"),
+    ({"numbers": {"x": None}}, "'numbers.x' is null, not a number"),
+    ({"named": {"p": {"number": "1"}}}, "'named.p.number' is \"1\", not a whole number"),
+    ({"plain": {"size": "4"}}, "'plain.size' is \"4\", not a whole number"),
+    ({"plain": 4}, "'plain' is 4, not an object"),
     ({"part": {"share": 1.0}}, "'part.number' is missing"),
-    ({"part": []}, "'part' is [], and not an object"),
-    ({"count": "x" * 99}, f"'count' is \"{'x' * 39}, and not a whole number"),
+    ({"part": []}, "'part' is [], not an object"),
+    ({"count": "x" * 99}, f"'count' is \"{'x' * 39}, not a whole number"),
 ], ids=str)
 def test_each_wrong_type_is_told_by_its_field(tmp_path: Path, wrong: dict[str, Any], words: str) -> None:
     path = written(tmp_path, json.dumps({"text": ""} | wrong))
@@ -130,9 +130,9 @@ def test_a_missing_field_is_told() -> None:
 
 
 @pytest.mark.parametrize(("content", "words"), [
-    (b"[1]", "it holds a list, not an object"),
-    (b'"text"', "it holds a text, not an object"),
-    (b"null", "it holds null, not an object"),
+    (b"[1]", "it contains a list, not an object"),
+    (b'"text"', "it contains a text, not an object"),
+    (b"null", "it contains null, not an object"),
     (b"", "it is not JSON (Expecting value: line 1 column 1 (char 0))"),
     (b'{"text": ', "it is not JSON (Expecting value: line 1 column 10 (char 9))"),
     (b'{"text": "\xff"}', "it is not JSON ('utf-8' codec can't decode byte 0xff in position 10: invalid start byte)"),
@@ -149,7 +149,7 @@ def test_a_damaged_file_is_one_screen(tmp_path: Path) -> None:
     path = written(tmp_path, "[1]")
     with pytest.raises(RunError) as raised:
         Sample.read(path)
-    assert str(raised.value) == (f"error: a file of the run cannot be read: it holds a list, not an object\n"
+    assert str(raised.value) == (f"error: a file of the run cannot be read: it contains a list, not an object\n"
                                  f"  where  {path}\n"
                                  f"  fix    Restore it, or start a new run.")
 
@@ -173,12 +173,12 @@ def test_nothing_but_a_regular_file_is_read(tmp_path: Path) -> None:
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path, '{"text": "0123456789"}')
-    monkeypatch.setattr(files, "MOST_BYTES", 22)
+    monkeypatch.setattr(files, "MAX_BYTES", 22)
     assert Sample.read(path) == Sample(text="0123456789")
-    monkeypatch.setattr(files, "MOST_BYTES", 21)
+    monkeypatch.setattr(files, "MAX_BYTES", 21)
     with pytest.raises(DamagedError) as raised:
         Sample.read(path)
-    assert raised.value.reason == "it has 22 bytes, which is too many"
+    assert raised.value.reason == "it is too large (22 bytes)"
 
 
 READ = f"""

@@ -89,7 +89,7 @@ def test_a_damaged_file_is_named(run: RunDir, name: str) -> None:
     (run.path / f"{name}.json").write_text("[]")
     with pytest.raises(DamagedError) as raised:
         View.read(run)
-    assert (raised.value.path, raised.value.reason) == (run.path / f"{name}.json", "it holds a list, not an object")
+    assert (raised.value.path, raised.value.reason) == (run.path / f"{name}.json", "it contains a list, not an object")
 
 
 def test_a_run_without_its_plan_is_damaged(run: RunDir) -> None:

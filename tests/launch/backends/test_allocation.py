@@ -1,5 +1,5 @@
 """A run in the user's own allocation: what SLURM 22.05 says that there is, what srun is told, and what it does not hear
-of. tests/slurm/test_here.py has the real thing."""
+of. tests/slurm/test_allocation.py has the real thing."""
 
 from __future__ import annotations
 

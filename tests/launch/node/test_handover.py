@@ -1,5 +1,5 @@
-"""What launchers that are started once more find out about the attempt before. tests/slurm/test_succession.py has the
-rest, on real clusters."""
+"""What launchers that are started once more find out about the attempt before. The rest, on real clusters, is in
+tests/slurm/test_requeue_and_handover.py."""
 
 from __future__ import annotations
 

@@ -41,8 +41,10 @@ from drumbeat.configs.run.plan import JobPlan
 drumbeat.launch.node.launcher.FIRST_PATIENCE = float(sys.argv[4])
 drumbeat.launch.node.launcher.LEAVE_PATIENCE = 0.5
 run = RunDir(Path(sys.argv[1]))
+end = run.path / "standin" / "end"
+drumbeat.launch.node.launcher.Launcher.end = property(
+    lambda self: float(end.read_text()) if end.exists() else float(sys.argv[3]), lambda self, value: None)
 launcher = drumbeat.launch.node.launcher.Launcher(run, JobPlan.require(run.plan), node=int(sys.argv[2]))
-launcher.end = float(sys.argv[3])
 print(launcher.run_attempts())
 """
 
@@ -205,8 +207,9 @@ def test_only_the_launcher_hears_signals(stage: Callable[..., Stage]) -> None:
 
 def test_the_clock_asks_for_a_save(stage: Callable[..., Stage]) -> None:
     here = stage()
-    here.launch(end=time.time() + Site().signal_seconds + 8)
+    here.launch()
     here.up()
+    (here.run.path / "standin" / "end").write_text(str(time.time() + Site().signal_seconds + 0.5))
     assert here.end() == ["leave"]
     assert here.verdict(0).message == "stopped at step 1: the job's time limit is near"
 
@@ -354,13 +357,11 @@ def test_a_run_that_is_given_up_is_a_failure_to_submitit(stage: Callable[..., St
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["pt_elastic", "forkserver"])
-def test_whoever_is_killed_nothing_is_left_and_the_same_weights_come_out(tmp_path: Path, victim: str) -> None:
+def test_whoever_is_killed_nothing_is_left_and_the_same_weights_come_out(tmp_path: Path, undisturbed: RunDir,
+                                                                                  victim: str) -> None:
     """The launcher while the ranks start up, the launcher in the first phase, torchrun's agent, which calls itself
     pt_elastic, or the fork server in the second."""
-    (straight := tmp_path / "straight").mkdir()
     config = str(write_config(tmp_path))
-    drumbeat(straight, config, "--procs", "2")
-
     with Detached(tmp_path, config, "--procs", "2", "data.workers=1", "task._target_=tests.tiny.Fuse",
                   f"task.folder={tmp_path}", "task.at=[8,20]", "task.how=hold") as job:
         until(lambda: {"rank0", "rank1"} <= job.called().keys(), seconds=60)
@@ -378,7 +379,7 @@ def test_whoever_is_killed_nothing_is_left_and_the_same_weights_come_out(tmp_pat
     killed = latest(tmp_path)
     verdicts = [Verdict.read(killed.attempt(number).verdict) for number in range(4)]
     assert [verdict.outcome if verdict else None for verdict in verdicts] == [None, None, "failed", "finished"]
-    assert Result.require(killed.result) == Result.require(latest(straight).result)
+    assert Result.require(killed.result) == Result.require(undisturbed.result)
 
 
 @pytest.mark.slow

@@ -131,11 +131,75 @@ def test_submodules_and_trees_within_trees(tree: Path, tmp_path: Path) -> None:
     assert {"sub/sub.py", "sub/edited.py", "inner/inner.py"} <= files(taken(tree))
 
 
-def test_a_tree_of_somebody_else_and_the_variables_of_a_git_hook(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if os.geteuid() == 0:
-        os.chown(tree, 12345, 12345)
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another user")
+def test_another_users_git_configuration_is_not_executed(tree: Path, tmp_path: Path) -> None:
+    """A filter in the configuration of somebody else's tree would run as this user (CVE-2022-24765)."""
+    git(tree, "config", "filter.bad.clean", f"sh -c 'touch {tmp_path}/executed; cat'")
+    (tree / ".gitattributes").write_text("*.py filter=bad\n")
+    (tree / "nets.py").write_text("WIDTH = 2\n")
+    os.utime(tree / "nets.py", (1, 1))
+    for path in (tree, tree / ".git"):
+        os.chown(path, 12345, 12345)
+    copy = taken(tree)
+    assert {"nets.py", "gone.py"} == files(copy)
+    assert not (tmp_path / "executed").exists()
+    assert Snapshot.require(copy.parent / "snapshot.json").text() == "lab (another user's, read without git), 2 files"
+
+
+def test_the_variables_of_a_git_hook_do_not_matter(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_DIR", "/elsewhere/.git")
-    assert "nets.py" in files(taken(tree))
+    assert ".gitignore" in files(taken(tree))
+
+
+SECRETS = (".env", "deploy/prod.env", ".netrc", ".ssh/id_ed25519", ".ssh/config", ".aws/credentials", "server.pem",
+           "kaggle.json", "my-service-account.json")
+
+
+@pytest.mark.parametrize("tracked", [False, True])
+def test_passwords_and_keys_are_not_copied(tree: Path, tracked: bool) -> None:
+    for name in (*SECRETS, ".env.example", "secrets.py", "tokenizer.json", "table.parquet"):
+        (tree / name).parent.mkdir(exist_ok=True)
+        (tree / name).write_text("hunter2" if name in SECRETS else "open")
+    if tracked:
+        git(tree, "add", "--all")
+        git(tree, "commit", "--quiet", "--message", "two")
+        (tree / ".env").write_text("hunter3")
+    copy = taken(tree)
+    assert files(copy) == {"nets.py", "gone.py", ".gitignore", "secrets.py", "tokenizer.json"} | (
+        {".env.example", "table.parquet"} if tracked else set())
+    everything = b"".join(path.read_bytes() for path in copy.parent.rglob("*") if path.is_file())
+    assert b"hunter" not in everything
+    (found,) = Snapshot.require(copy.parent / "snapshot.json").trees
+    assert set(found.secret) == set(SECRETS)
+    assert set(found.other) == (set() if tracked else {".env.example", "table.parquet"})
+
+
+def test_what_was_left_out_is_said_in_the_line_about_the_code(tree: Path) -> None:
+    for name in (".env", *(f"{letter}.parquet" for letter in "abcde")):
+        (tree / name).write_text("")
+    commit = git(tree, "rev-parse", "HEAD")[:7]
+    found = Snapshot.require(taken(tree).parent / "snapshot.json")
+    assert found.text() == (f"lab at {commit}, 3 files; left out: secret (.env), not code (a.parquet, b.parquet, "
+                            "c.parquet and 2 more)")
+
+
+def test_many_small_files_are_refused(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "MOST_FILES", 2)
+    with pytest.raises(LaunchError, match="the code is 0 MB in 3 files; the limit"):
+        taken(tree)
+
+
+def test_the_copy_of_a_private_folder_is_private(tree: Path) -> None:
+    """pytest's temporary folders are private."""
+    assert snapshot.min_mode([Path("/usr/lib")]) == 0o755
+    assert taken(tree).parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_home_folder_under_git_is_not_a_tree_of_code(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tree / "exp").mkdir()
+    assert sources.git_root(tree / "exp") == tree
+    monkeypatch.setenv("HOME", str(tree))
+    assert sources.git_root(tree / "exp") is None
 
 
 def test_without_git_the_python_files_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,11 +216,12 @@ def test_without_git_the_python_files_are_taken(tmp_path: Path, monkeypatch: pyt
 
 def test_data_that_nobody_ignored_is_refused_by_name(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tree / "images.npy").write_bytes(bytes(2_000_000))
+    git(tree, "add", "images.npy")
     monkeypatch.setattr(snapshot, "MOST_BYTES", 1_000_000)
     with pytest.raises(LaunchError) as error:
         taken(tree)
     said = str(error.value)
-    assert said.startswith("error: the code is 2 MB in 4 files, and a run takes a copy of at most 1 MB\n")
+    assert said.startswith("error: the code is 2 MB in 4 files; the limit of a run's copy is 1 MB and")
     assert "\n  given  lab/images.npy, 2.0 MB\n" in said
     assert "--no-snapshot" in said
     assert not (tree.parent / "code").exists()

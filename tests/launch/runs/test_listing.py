@@ -233,16 +233,16 @@ def a_folder(file: Path) -> None:
 
 
 @pytest.fixture(params=[
-    (a_list, "status.json", "it holds a list, not an object"),
-    (other_types, "status.json", "'attempt' is \"0\", and not a whole number"),
+    (a_list, "status.json", "it contains a list, not an object"),
+    (other_types, "status.json", "'attempt' is \"0\", not a whole number"),
     (no_utf_8, "status.json", "it is not JSON ('utf-8' codec can't decode byte 0xff in position 11: invalid start "
                               "byte)"),
     (half_of_it, "job.json", "it is not JSON (Unterminated string starting at: line 1 column 11 (char 10))"),
     (a_pipe, "status.json", "it is not a regular file"),
     (a_pipe, "plan.json", "it is not a regular file"),
     (a_folder, "job.json", "it is not a regular file"),
-    (a_list, "result.json", "it holds a list, not an object"),
-    (a_list, "attempts/000/heartbeat.json", "it holds a list, not an object"),
+    (a_list, "result.json", "it contains a list, not an object"),
+    (a_list, "attempts/000/heartbeat.json", "it contains a list, not an object"),
     (None, "plan.json", "it is missing"),
 ], ids=lambda case: f"{case[1]} {case[0].__name__ if case[0] else 'missing'}")
 def damaged(runs: list[RunDir], request: pytest.FixtureRequest) -> tuple[RunDir, Path, str]:

@@ -72,8 +72,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                            "where  data.test.root", "fix    Draw some with a pencil."]),
     ("predict pictures photos nowhere", ["there is no file or folder 'nowhere'"]),
     ("predict pictures empty", ["this folder is empty", "where  empty"]),
-    ("predict texts photos", ["the run's model reads texts, and this is a folder",
-                              "Give a table with a column 'story', or a .txt file with a text on"]),
+    ("predict texts photos", ["the run's model reads texts, but this is a folder",
+                              "Give a table with a column 'story', or a .txt file with one text per"]),
     ("predict texts texts.yaml", ["t.csv does not exist", "where  data.train.of.file"]),
     ("doctor pictures.yaml", ["the folder train is empty", "test does not exist"]),
     ("doctor nothing.yaml", ["there is no config 'nothing.yaml'"]),
@@ -99,6 +99,13 @@ def test_what_is_not_there(here: Path, line: str, said: list[str], capsys: pytes
 def test_what_may_be_there_is_left_to_who_knows(here: Path, line: str) -> None:
     with pytest.raises(AssertionError, match="started: "):
         main(line.split())
+
+
+def test_show_says_what_a_new_target_leaves_out(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(AssertionError, match="started: "):
+        main(["show", "pictures.yaml", "phases.only.optimizer._target_=torch.optim.Adam"])
+    assert " ".join(capsys.readouterr().out.split()).startswith(
+        "note phases.only.optimizer is now torch.optim.Adam: lr=0.1 from pictures.yaml was left out; set it again if")
 
 
 def test_a_run_is_judged_with_the_code_that_it_works_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

@@ -1,4 +1,5 @@
-"""What the names of limits mean. They are SLURM 22.05's; tests/slurm/test_accounting.py has a controller say them."""
+"""What the names of limits mean. They are SLURM 22.05's; in tests/slurm/test_accounts_and_qos.py a controller says
+them."""
 
 from __future__ import annotations
 

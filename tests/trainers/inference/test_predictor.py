@@ -164,7 +164,7 @@ def test_images_for_a_model_of_texts(tmp_path: Path) -> None:
     write_texts(tmp_path)
     draw_images(tmp_path)
     predictor = Predictor.from_run(run_of(tmp_path, TEXTS).path)
-    with pytest.raises(UserError, match="the run's model reads texts, and this is a folder"):
+    with pytest.raises(UserError, match="the run's model reads texts, but this is a folder"):
         predict(predictor, [tmp_path / "test"], tmp_path / "out.csv", tmp_path / "out.png")
     (tmp_path / "no.csv").write_text("text\nhello\n")
     with pytest.raises(UserError, match="there is no column 'content'"):

@@ -1,93 +1,79 @@
-"""The verbs against a real SLURM: what it would refuse, why a job waits, a job that is cancelled, and all of it while
-the controller does not answer."""
+"""Commands on a real SLURM: what it would refuse, why a job waits, a job that is cancelled, and all of it while the
+controller does not answer."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Status
-from tests.launch.node.test_launcher import until
+from tests.processes import until
 from tests.slurm.cluster import Cluster
-from tests.slurm.matrix import SOME, on
+from tests.slurm.kinds import on
+from tests.slurm.runs import output_of, submitted_job
 from tests.tiny import drumbeat, latest, write_config
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, on("pgid-accounts", among=("cgroup", "linuxproc", "pgid-accounts"))]
 
 
-def verb(folder: Path, *words: str, expect: int = 0, **environment: str) -> str:
-    """What `drumbeat WORDS` prints, typed in `folder`."""
-    done = subprocess.run([sys.executable, "-m", "drumbeat", *words], cwd=folder, capture_output=True, text=True,
-                          check=False, env=os.environ | environment)
-    assert done.returncode == expect, f"{done.stdout}\n{done.stderr}"
-    return " ".join((done.stdout + done.stderr).split())
-
-
-@on("linuxproc-accounts", among=SOME)
 def test_what_slurm_would_refuse_is_told_at_once(cluster: Cluster, tmp_path: Path) -> None:
     """On one screen, before the model is looked at, and nothing is left."""
     write_config(tmp_path)
     (tmp_path / "site.yaml").write_text("partition: mian\n")
     submit = ["run", "tiny.yaml", "--slurm", "--procs", "1"]
-    assert "where the cluster's profile, partition: mian given invalid partition specified: mian" in verb(
+    assert "where the cluster's profile, partition: mian given invalid partition specified: mian" in output_of(
         tmp_path, *submit, "--profile", "site.yaml", expect=2)
     for flags in (["--nodes", "5"], ["--gpus", "9"], ["launch.cpus_per_rank=99"]):
         words = [*submit[:3], *(["--procs", "1"] if "--gpus" not in flags else []), *flags]
-        said = verb(tmp_path, *words, expect=2)
+        said = output_of(tmp_path, *words, expect=2)
         assert "given allocation failure: Requested node configuration is not available" in said
         assert "Traceback" not in said
     assert not (tmp_path / "runs").exists()
     assert cluster.run("squeue", "--noheader") == ""
 
 
-@on("linuxproc-accounts", among=SOME)
 def test_a_job_that_waits_is_explained_and_cancelled(cluster: Cluster, tmp_path: Path) -> None:
     """With the folder alone while the controller is silent; and the code that it waits with stays what it was."""
     write_config(tmp_path)
-    ahead = cluster.run("sbatch", "--parsable", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap",
-                        "sleep 300").strip()
+    ahead = cluster.fill()
     cluster.wait(ahead, "RUNNING")
     said = drumbeat(tmp_path, "tiny.yaml", "--slurm", "--procs", "1", preflight=True).stdout
-    run, job = latest(tmp_path), re.search(r"SLURM job\s+(\d+)", said)[1]  # type: ignore[index]
+    run, job = latest(tmp_path), submitted_job(said)
     assert re.search(r"queue      SLURM would start it at \S+ \S+ on n", said)
-    until(lambda: "Resources: it is next, and waits for nodes to become free" in verb(tmp_path, "why", "tiny"))
-    assert f"{run.id} tiny pending job {job}" in verb(tmp_path, "ls")
+    until(lambda: "Resources: it is next, and waits for nodes to become free" in output_of(tmp_path, "why", "tiny"))
+    assert f"{run.id} tiny pending job {job}" in output_of(tmp_path, "ls")
 
     silent = tmp_path / "slurm.conf"
     text = (Path(cluster.environ["SLURM_CONF"])).read_text()
     silent.write_text(re.sub(r"(?m)^SlurmctldPort=.*$", "SlurmctldPort=1", text))
     alone = {"SLURM_CONF": str(silent)}
-    assert "pending" in verb(tmp_path, "ls", **alone)
-    assert json.loads(verb(tmp_path, "status", "tiny", "--json", **alone))["job"] == job
-    assert "SLURM does not answer" in verb(tmp_path, "why", "tiny", **alone)
-    assert "the run cannot be cancelled: SLURM does not answer" in verb(tmp_path, "cancel", "tiny", expect=2, **alone)
+    assert "pending" in output_of(tmp_path, "ls", **alone)
+    assert json.loads(output_of(tmp_path, "status", "tiny", "--json", **alone))["job"] == job
+    assert "SLURM does not answer" in output_of(tmp_path, "why", "tiny", **alone)
+    said = output_of(tmp_path, "cancel", "tiny", expect=2, **alone)
+    assert "the run cannot be cancelled: SLURM does not answer" in said
 
-    assert f"SLURM job {job} cancelled; there is no checkpoint" in verb(tmp_path, "cancel", "tiny")
+    assert f"SLURM job {job} cancelled; there is no checkpoint" in output_of(tmp_path, "cancel", "tiny")
     assert Status.require(run.status).state == "cancelled"
     assert job not in cluster.run("squeue", "--noheader", "--format", "%i")
     cluster.run("scancel", ahead)
 
 
-@on("linuxproc-accounts", among=SOME)
 def test_a_job_runs_the_code_it_was_submitted_with(cluster: Cluster, tmp_path: Path) -> None:
     """Edited while it waits in the queue, and again before it is queued again; and cancelled in the end."""
     write_config(tmp_path)
     nets = "from tests.tiny import Net\n\nclass Mine(Net):\n    mark = '{}'\n\n    def train(self, mode=True):\n" \
            "        print('mark', self.mark, flush=True)\n        return super().train(mode)\n"
     (tmp_path / "nets.py").write_text(nets.format("submitted"))
-    ahead = cluster.run("sbatch", "--parsable", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap",
-                        "sleep 300").strip()
+    ahead = cluster.fill()
     cluster.wait(ahead, "RUNNING")
     said = drumbeat(tmp_path, "tiny.yaml", "--slurm", "--procs", "1", "model._target_=nets.Mine",
                     "task._target_=tests.tiny.Fuse", f"task.folder={tmp_path}", "task.at=[8,8]", "task.how=hold").stdout
-    run, job = latest(tmp_path), re.search(r"SLURM job\s+(\d+)", said)[1]  # type: ignore[index]
+    run, job = latest(tmp_path), submitted_job(said)
     (tmp_path / "nets.py").write_text(nets.format("edited"))
     cluster.run("scancel", ahead)
     until((tmp_path / "blown-0").exists, seconds=120)
@@ -96,7 +82,7 @@ def test_a_job_runs_the_code_it_was_submitted_with(cluster: Cluster, tmp_path: P
     until((tmp_path / "blown-1").exists, seconds=120)
     assert marks(run) == {"submitted"}
     assert len(list(run.attempts.iterdir())) == 2
-    verb(tmp_path, "cancel", "tiny")
+    output_of(tmp_path, "cancel", "tiny")
     assert Status.require(run.status).state == "cancelled"
     assert cluster.run("squeue", "--noheader") == ""
 

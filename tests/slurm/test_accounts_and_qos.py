@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,14 @@ from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.cluster_checks import check_cluster
 from drumbeat.launch.backends.slurm import Slurm
 from drumbeat.launch.runs.why import why
-from tests.launch.node.test_launcher import until
+from tests.processes import until
 from tests.runs import write_job, write_plan, write_state
 from tests.slurm.cluster import Cluster
-from tests.slurm.test_launcher import Submitted, submitted  # noqa: F401
-from tests.slurm.test_submission import request
-from tests.slurm.test_succession import NO_REQUEUE
-from tests.slurm.test_verbs import verb
+from tests.slurm.conftest import Submit
+from tests.slurm.kinds import on
+from tests.slurm.runs import NO_REQUEUE, output_of, small_request
 
-pytestmark = [pytest.mark.slurm, pytest.mark.parametrize("cluster", [{"accounting": True, "cpus": 64}], ids=[""],
-                                                         indirect=True, scope="module")]
+pytestmark = [pytest.mark.slurm, on("cgroup-accounts", among=("cgroup-accounts",))]
 
 ENTRIES = """\
 add qos brief set MaxWall=10 Flags=DenyOnLimit
@@ -44,25 +42,24 @@ add user root account=lab,closed
 """What sacctmgr is told: user root works for accounts lab and closed, and for none of the others."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def accounts(cluster: Cluster) -> Cluster:
-    for line in ENTRIES.splitlines():
-        cluster.run("sacctmgr", "--immediate", *line.split())
+    """The cluster, with these accounts and QOS."""
+    if "lab" not in cluster.run("sacctmgr", "--noheader", "show", "account", "format=account").split():
+        cluster.run("sacctmgr", "--immediate", stdin=ENTRIES)
     return cluster
 
 
 @pytest.fixture
-def ahead(accounts: Cluster) -> Iterator[Callable[..., None]]:
-    """Jobs that are at work already, as sbatch takes them; they are gone afterwards."""
+def ahead(accounts: Cluster) -> Callable[..., None]:
+    """Starts a job that runs already, with these options of sbatch's."""
 
     def put(*options: str) -> None:
         job = accounts.run("sbatch", "--parsable", "--account=lab", "--output=/dev/null", "--chdir=/", "--time=5",
                            *options, "--wrap=sleep 300").strip()
         accounts.wait(job, "RUNNING")
 
-    yield put
-    accounts.run("scancel", "--user=root")
-    until(lambda: not accounts.run("squeue", "--noheader"))
+    return put
 
 
 @pytest.mark.parametrize(("assignments", "site", "said", "where", "do"), [
@@ -78,7 +75,7 @@ def ahead(accounts: Cluster) -> Iterator[Callable[..., None]]:
 def test_what_an_account_or_a_qos_forbids(accounts: Cluster, tmp_path: Path, assignments: list[str],
                                           site: dict[str, Any], said: str, where: str, do: str) -> None:
     """Told when SLURM is asked whether it would take the job, and when it does not take it."""
-    job = request(tmp_path, "launch.gpus=0", "launch.nodes=1", *assignments, **{"account": "lab", **site})
+    job = small_request(tmp_path, "launch.gpus=0", "launch.nodes=1", *assignments, **{"account": "lab", **site})
     for submit, what in ((check_cluster, "SLURM would not take this job"), (Slurm().submit, "sbatch refused the job")):
         with pytest.raises(LaunchError) as error:
             submit(job)  # type: ignore[operator]
@@ -100,7 +97,7 @@ def test_why_a_job_waits(accounts: Cluster, ahead: Callable[..., None], tmp_path
     if first:
         ahead(*first)
     run = RunDir(tmp_path / "run")
-    asked = request(tmp_path, "launch.gpus=0", "launch.nodes=1", *assignments, account="lab", **site)
+    asked = small_request(tmp_path, "launch.gpus=0", "launch.nodes=1", *assignments, account="lab", **site)
     job = Slurm().submit(asked)
     write_plan(run)
     write_state(run, "pending")
@@ -112,21 +109,21 @@ def test_why_a_job_waits(accounts: Cluster, ahead: Callable[..., None], tmp_path
     assert ("CANCEL" not in said) and ("drumbeat cancel" in said) == (not first)
 
 
-def test_no_job_may_follow(accounts: Cluster, submitted: Callable[..., Submitted]) -> None:  # noqa: F811
+def test_no_further_job_is_allowed(accounts: Cluster, submitted: Submit) -> None:
     """The account lets no second job into the queue, and SLURM does not queue the first one again."""
     job = submitted(sbatch=NO_REQUEUE, account="lab", qos="lone")
     job.up()
-    log = (job.run.submitit / f"{job.job}_0_log.out").read_text()
+    log = (job.run.submitit / f"{job.job_id}_0_log.out").read_text()
     assert "nor take another for it: QOSMaxSubmitJobPerUserLimit" in log
-    accounts.run("scancel", "--signal=USR2", job.job)
+    accounts.run("scancel", "--signal=USR2", job.job_id)
     until(lambda: not accounts.run("squeue", "--noheader"))
     assert job.state() == "stopped"
-    assert job.words(0) == (
+    assert job.verdict(0) == (
         "stopped at step 1: the job's time limit is near; SLURM does not queue it again: Requested operation is "
-        f"presently disabled for job {job.job}; nor does it take another job: QOSMaxSubmitJobPerUserLimit")
+        f"presently disabled for job {job.job_id}; nor does it take another job: QOSMaxSubmitJobPerUserLimit")
 
 
-def test_sacct_is_not_asked(accounts: Cluster, submitted: Callable[..., Submitted], tmp_path: Path,  # noqa: F811
+def test_sacct_is_not_asked(accounts: Cluster, submitted: Submit, tmp_path: Path,
                             monkeypatch: pytest.MonkeyPatch) -> None:
     """Some sites have none, or one that takes minutes. A run goes from start to end without it, and so do its verbs."""
     sacct, asked, found = tmp_path / "bin" / "sacct", tmp_path / "asked", tmp_path / "found"
@@ -138,14 +135,14 @@ def test_sacct_is_not_asked(accounts: Cluster, submitted: Callable[..., Submitte
     check_cluster(job.request)
     before = job.up()
     words = [str(job.run.path)]
-    assert f"job {job.job}" in verb(tmp_path, "status", *words)
-    assert "nothing keeps it" in verb(tmp_path, "why", *words)
+    assert f"job {job.job_id}" in output_of(tmp_path, "status", *words)
+    assert "nothing keeps it" in output_of(tmp_path, "why", *words)
     os.kill(before["rank1"], signal.SIGKILL)
     job.up(1)
-    accounts.run("scancel", "--signal=USR2", job.job)
-    accounts.start_again(job.job)
+    accounts.run("scancel", "--signal=USR2", job.job_id)
+    accounts.start_again(job.job_id)
     job.up(2)
-    verb(tmp_path, "cancel", *words)
+    output_of(tmp_path, "cancel", *words)
     until(lambda: not accounts.run("squeue", "--noheader"))
     assert Status.require(job.run.status).state == "cancelled"
     assert found.read_text().strip() == str(sacct), "the nodes would have found the slow one"

@@ -1,0 +1,73 @@
+"""Events on a disk that is full for a while: nothing raises, nothing is torn, nothing is lost."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from drumbeat.trainers import event_file
+from drumbeat.trainers.event_file import EventFile
+
+
+def points(folder: Path) -> list[tuple[int, float]]:
+    events = EventAccumulator(str(folder)).Reload()
+    return [(event.step, event.value) for event in events.Scalars("loss")]
+
+
+def test_a_full_disk_delays_the_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_file, "SECONDS_BETWEEN_WRITES", 0.0)
+    events = EventFile(tmp_path / "tensorboard", purge_step=0)
+    events.scalar("loss", 1.0, 1)
+    pwrite = os.pwrite
+
+    def full(handle: int, content: bytes, offset: int) -> int:
+        """The disk has room for 10 more bytes."""
+        if len(content) > 10 and offset == events.size:
+            return pwrite(handle, content[:10], offset)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        events.scalar("loss", 2.0, 2)
+        assert not events.flush()
+        assert events.path.stat().st_size == events.size
+        assert points(tmp_path / "tensorboard") == [(1, 1.0)]
+    events.scalar("loss", 3.0, 3)
+    assert points(tmp_path / "tensorboard") == [(1, 1.0), (2, 2.0), (3, 3.0)]
+
+
+def test_a_folder_that_is_gone_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*given: Any, **named: Any) -> int:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    events = EventFile(tmp_path, purge_step=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", gone)
+        events.scalar("loss", 1.0, 1)
+        assert not events.flush()
+    events.close()
+    assert points(tmp_path) == [(1, 1.0)]
+
+
+def test_events_that_wait_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_file, "MOST_BYTES", 200)
+    (tmp_path / "in the way").write_text("")
+    events = EventFile(tmp_path / "in the way" / "tensorboard", purge_step=0)
+    for step in range(100):
+        events.scalar("loss", 1.0, step)
+    assert events.waiting.tell() < 300
+
+
+def test_a_later_file_purges_what_an_earlier_one_has_from_its_step_on(tmp_path: Path) -> None:
+    """However quickly they follow each other."""
+    for number, first in enumerate((1, 3, 2)):
+        events = EventFile(tmp_path, purge_step=first)
+        for step in range(first, first + 3):
+            events.scalar("loss", float(number), step)
+        events.close()
+    assert points(tmp_path) == [(1, 0.0), (2, 2.0), (3, 2.0), (4, 2.0)]

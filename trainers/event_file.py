@@ -1,0 +1,99 @@
+"""A TensorBoard event file that survives its disk.
+
+torch's SummaryWriter writes from a thread of its own, which ends at the first error: a disk that is full for a moment
+ends the run, or tears a record, behind which TensorBoard reads nothing. Here a record is written whole or not at all,
+and what the disk does not take stays in memory until it does.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard import summary
+
+SECONDS_BETWEEN_WRITES = 5.0
+MOST_BYTES = 64 * 2**20
+"""Of events that wait for the disk; later ones are dropped."""
+
+
+class EventFile:
+    """One file of events, in the format that TensorBoard calls brain.Event:2."""
+
+    def __init__(self, folder: Path, *, purge_step: int | None = None) -> None:
+        """Readers drop the points that earlier files of the folder have at `purge_step` and after."""
+        moment = time.time_ns()
+        # Readers order files by name. Two attempts may begin within one second.
+        self.path = folder / (f"events.out.tfevents.{moment // 10**9:010d}.{moment % 10**9:09d}."
+                              f"{socket.gethostname()}.{os.getpid()}")
+        self.waiting = io.BytesIO()
+        """Records that are not in the file yet."""
+        self.records = RecordWriter(self.waiting)
+        self.size = 0
+        """Bytes of the file: whole records."""
+        self.written_at = 0.0
+        self._add(Event(file_version="brain.Event:2"))
+        if purge_step is not None:
+            self._add(Event(session_log=SessionLog(status=SessionLog.START), step=purge_step))
+
+    def scalar(self, tag: str, value: float, step: int) -> None:
+        """A point of a curve."""
+        self._summary(summary.scalar(tag, value), step)
+
+    def text(self, tag: str, text: str, step: int) -> None:
+        """A text in Markdown."""
+        self._summary(summary.text(tag, text), step)
+
+    def image(self, tag: str, image: Image.Image, step: int) -> None:
+        self._summary(summary.image(tag, np.asarray(image.convert("RGB")), dataformats="HWC"), step)
+
+    def _summary(self, content: Any, step: int) -> None:
+        self._add(Event(summary=content, step=step))
+        if time.monotonic() - self.written_at >= SECONDS_BETWEEN_WRITES:
+            self.flush()
+
+    def _add(self, event: Event) -> None:
+        if self.waiting.tell() < MOST_BYTES:
+            event.wall_time = time.time()
+            self.records.write(event.SerializeToString())
+
+    def flush(self) -> bool:
+        """Writes what waits, if the disk takes it. Returns whether it did."""
+        self.written_at = time.monotonic()
+        content = self.waiting.getvalue()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError:
+            return False
+        try:
+            self._write(handle, content)
+        except OSError:
+            return False
+        finally:
+            os.close(handle)
+        self.size += len(content)
+        self.waiting.seek(0)
+        self.waiting.truncate()
+        return True
+
+    def _write(self, handle: int, content: bytes) -> None:
+        """All of it behind the whole records, or nothing. Raises `OSError`."""
+        written = 0
+        try:
+            while written < len(content):
+                written += os.pwrite(handle, content[written:], self.size + written)
+        except OSError:
+            os.ftruncate(handle, self.size)
+            raise
+
+    def close(self) -> None:
+        self.flush()
