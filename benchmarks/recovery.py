@@ -1,5 +1,5 @@
 """What it costs to be killed: the time from SIGKILL to the next step, against torchrun's own restart; what part of the
-time is useful at a blow a minute; and what training loses while a checkpoint is written.
+time is effective at a fault a minute; and what training loses while a checkpoint is written.
 
     python -m benchmarks.recovery [--minutes M] [--only WORD] [--json]
 
@@ -36,13 +36,13 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import AttemptStart, FirstStep
 from drumbeat.configs.run.view import View
 from drumbeat.launch.drill.drill import Drill
-from drumbeat.launch.runs.goodput import goodput, text, useful
+from drumbeat.launch.runs.goodput import effective_ratio, goodput, text
 from drumbeat.models.transfer import ResNet50ConcatPool
 from drumbeat.trainers.checkpoints.manager import Checkpoints
 from drumbeat.trainers.checkpoints.state import optimizer_numbers, optimizer_tensors, parameter_names
 
 LIMIT = """Limit: joining, reading the checkpoint and one discarded step take their time, so the next step does not come
-at once, and the useful part falls with the number of blows. (Published: 0.97 on 9,600 GPUs, at a failure every few
+at once, and the effective part falls with the number of faults. (Published: 0.97 on 9,600 GPUs, at a failure every few
 hours: ByteRobust, arXiv 2509.16293.)"""
 
 SMALL = "small CNN, 32 px, batch 128"
@@ -208,9 +208,11 @@ def main() -> None:
                  for name, peer in (("torchrun --max-restarts", bare), ("a start of the same run", start))]
     if args.only in (None, "blows"):
         spent, faults = faulted_run(args.minutes)
-        rows.append(Row(name="useful part of the time, a blow a minute", unit="", ours=useful(spent), peer=0.85,
-                        peer_name="wanted", ratio=useful(spent) / 0.85))
-        notes.append(f"With {faults} injected faults in {sum(spent.values()) / 60:.1f} minutes: {text(spent)}.")
+        rows.append(Row(name="effective part of the time, a fault a minute", unit="",
+                        ours=effective_ratio(spent), peer=0.85,
+                        peer_name="wanted", ratio=effective_ratio(spent) / 0.85))
+        minutes = sum(spent.values()) / 60
+        notes.append(f"With {faults} injected faults in {minutes:.1f} minutes: {text(spent)}.")
     show(rows, as_json=args.json, limit="\n".join(notes))
 
 

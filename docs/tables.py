@@ -23,7 +23,7 @@ from drumbeat.launch.attempts.meanings import MEANINGS
 from drumbeat.launch.attempts.verdict import REASONS as STOPS
 from drumbeat.launch.slurm.limits import COUNTED
 from drumbeat.launch.slurm.reasons import REASONS
-from drumbeat.launch.slurm.sbatch_errors import REFUSALS
+from drumbeat.launch.slurm.sbatch_errors import SBATCH_ERRORS
 
 SECTION = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 WRITTEN = re.compile(r"(?P<path>[\w/.-]+\.json): (?P<what>.+?)\. Written (?P<who>.+?)\.?$", re.DOTALL)
@@ -95,6 +95,8 @@ def keys(name: str, prefix: str = "") -> str:
 def _default(value: Any) -> str:
     if value == schema.MISSING:
         return "required"
+    if isinstance(value, dict) and "_target_" in value:
+        return f"`{value['_target_']}`"
     words = {None: "null", True: "true", False: "false"}
     return f"`{words[value] if value is None or isinstance(value, bool) else value or _empty(value)}`"
 
@@ -127,7 +129,7 @@ def json_files() -> str:
 
 def verdicts() -> str:
     see = "See the error itself, which the verdict quotes."
-    rows = [(f"rank R … {plain(one.words)}", sentence(one.fix) if one.fix else see) for one in MEANINGS]
+    rows = [(f"rank R … {plain(one.description)}", sentence(one.fix) if one.fix else see) for one in MEANINGS]
     return table(("the verdict says", "what to do"), rows)
 
 
@@ -144,7 +146,7 @@ def reasons() -> str:
 def refusals() -> str:
     rows = [(", ".join(f"“{_readable(part)}”" for part in re.split(r"\|(?![^(]*\))", pattern)),
              f"`{key}`" if key else "", sentence(fix.replace("{user}", "$USER").replace("{partitions}", "their names")))
-            for pattern, key, fix in REFUSALS]
+            for pattern, key, fix in SBATCH_ERRORS]
     return table(("sbatch says", "profile key", "what to do"), rows)
 
 

@@ -44,7 +44,7 @@ def newest_checkpoint(run: RunDir) -> int:
 def checkpoint_text(run: RunDir) -> str:
     """The checkpoint that a run resumes from, as text."""
     step = newest_checkpoint(run)
-    return f"the last checkpoint is of step {step}" if step >= 0 else "there is no checkpoint"
+    return f"the last checkpoint is at step {step}" if step >= 0 else "there is no checkpoint"
 
 
 def written_format(path: Path) -> int:

@@ -1,1 +1,1 @@
-"""One attempt of a run: the processes it consists of, and the verdict on how it ended."""
+"""One attempt of a run: its processes, and the verdict on how it ended."""

@@ -1,11 +1,11 @@
-"""Which rank hung, from what the watchdogs of the ranks have written down (`trainers/watchdog.py`): the step that each
-rank had come to, and the stacks of its threads.
+"""Which rank hung, from the files of the ranks' watchdogs (`trainers/watchdog.py`): the step that each rank had
+reached, and the stacks of its threads.
 
-All ranks run the same program and meet in collectives. A rank waits only for one that has not come as far, so the rank
-that stands at the earliest place of the program is the one that the others wait for: the lowest step, and in the same
-step the lowest line, frame by frame from the outermost call in. With gloo the waiting ranks are seen in a collective.
-With NCCL they are not: a collective returns before it has run, and a rank goes on until a later line needs its result
-from the GPU (`.item()`, `.cpu()`, an optimizer) or the GPU's queue is full.
+All ranks run the same program and meet in collectives. A rank waits only for ranks that are behind it, so the rank at
+the earliest position in the program is the one that the others wait for: the lowest step, and within a step the lowest
+line, compared frame by frame from the outermost call. With gloo the stacks of waiting ranks show a collective. With
+NCCL they do not: a collective returns before it has run, and the rank continues until a later line needs a result from
+the GPU (`.item()`, `.cpu()`, an optimizer) or the GPU's queue is full.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from drumbeat.configs.run.folder import Attempt
 
 THREAD = re.compile(r"^(?:Thread|Current thread) 0x", re.MULTILINE)
 FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$', re.MULTILINE)
-"""Lines of faulthandler's, which begins with the newest thread and with the innermost call."""
+"""Lines of faulthandler, which prints the newest thread and the innermost call first."""
 COLLECTIVE, BACKWARD = "distributed_c10d.py", "_engine_run_backward"
-"""The file and the function in which a rank waits for others: the backward pass sums gradients over the ranks."""
+"""The file and the function in which a rank waits for others: the backward pass reduces gradients over the ranks."""
 LIBRARIES = re.compile(r"(site|dist)-packages|/lib(64)?/python3|<frozen ")
 FLIGHT_RECORDER = "nccl-flight-recorder-rank"
-"""How the files begin in which torch's flight recorder says which collectives each rank has joined. They are pickles,
-which are not for the launcher to read."""
+"""The prefix of the files in which torch's flight recorder lists the collectives of each rank. They are pickles, which
+the launcher does not read."""
 
 
 @dataclass(frozen=True)
 class Hang:
-    """A hang in words, and the rank that began it; -1 where that is not known."""
+    """A message about a hang, and the rank that caused it; -1 if that is unknown."""
 
-    words: str
+    message: str
     rank: int = -1
 
 
@@ -45,16 +45,16 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Stand:
-    """Where a rank stood."""
+class Position:
+    """The position of a rank in the program."""
 
     step: int
     """The run's step; -1 before the first."""
     frames: list[Frame]
-    """The main thread's stack, the outermost call first; empty where the rank has written none."""
+    """The main thread's stack, outermost call first; empty if the rank has written none."""
 
     @classmethod
-    def read(cls, path: Path) -> Stand:
+    def read(cls, path: Path) -> Position:
         text = path.read_text(errors="replace")
         step = re.match(r"step +(\d+)\n", text)
         frames = [Frame(file, int(line), function) for file, line, function in FRAME.findall(THREAD.split(text)[-1])]
@@ -65,55 +65,55 @@ class Stand:
         return any(Path(frame.file).name == COLLECTIVE for frame in self.frames)
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """The innermost line outside of libraries, as ' in FUNCTION (FILE:LINE)'."""
         inner = self.frames[::-1]
         own = [frame for frame in inner if not LIBRARIES.search(frame.file)] or inner
         return "".join(f" in {frame.function} ({Path(frame.file).name}:{frame.line})" for frame in own[:1])
 
 
-def stands(attempt: Attempt) -> dict[int, Stand]:
-    """Where each rank stood, or to which step it had come where it did not hang."""
-    return {int(path.stem.removeprefix("rank")): Stand.read(path) for path in attempt.path.glob("rank*.stacks")}
+def positions(attempt: Attempt) -> dict[int, Position]:
+    """The position of each rank; only the step of ranks that did not hang."""
+    return {int(path.stem.removeprefix("rank")): Position.read(path) for path in attempt.path.glob("rank*.stacks")}
 
 
 def find_hang(attempt: Attempt) -> Hang | None:
-    """The hang that the attempt ended in; None where no rank has written its stacks."""
-    found, name = stands(attempt), attempt.path.name
-    if not any(stand.frames for stand in found.values()):
+    """The hang that ended the attempt; None if no rank has written its stacks."""
+    found, name = positions(attempt), attempt.path.name
+    if not any(position.frames for position in found.values()):
         return None
     recorded = f"; torch's flight recorder is in {name}/{FLIGHT_RECORDER}*" if any(
         attempt.path.glob(f"{FLIGHT_RECORDER}*")) else ""
-    behind = earliest({rank: stand for rank, stand in found.items()
-                       if not stand.in_collective and (stand.frames or not attempt.error(rank).exists())})
+    behind = least_advanced({rank: position for rank, position in found.items()
+                             if not position.in_collective and (position.frames or not attempt.error(rank).exists())})
     if len(behind) != 1:
-        return Hang("the ranks hung, and which of them first is not known; their stacks are in "
+        return Hang("the ranks hung, but it is not known which one first; their stacks are in "
                     f"{name}/rank*.stacks{recorded}")
-    rank, stand = behind[0], found[behind[0]]
-    at = f" at step {stand.step}" if stand.step >= 0 else ""
-    others = "; the others waited for it" if len(found) > 1 else ""
-    if not stand.frames:
+    rank, position = behind[0], found[behind[0]]
+    at = f" at step {position.step}" if position.step >= 0 else ""
+    others = "; the other ranks waited for it" if len(found) > 1 else ""
+    if not position.frames:
         return Hang(f"rank {rank} hung{at} and could not write its stacks{others}{recorded}", rank)
     where = f"its stacks are in {name}/rank{rank}.stacks"
-    return Hang(f"rank {rank} hung{at}{stand.place}{others}; {where}{recorded}", rank)
+    return Hang(f"rank {rank} hung{at}{position.location}{others}; {where}{recorded}", rank)
 
 
-def earliest(stands: dict[int, Stand]) -> list[int]:
-    """The ranks that stand at the earliest place of the program; several where they cannot be told apart. Of a rank
-    that has written no stacks only the step is known: where all the others stand at one place, it is the earliest."""
-    first = min((stand.step for stand in stands.values()), default=-1)
-    candidates = {rank: stand.frames for rank, stand in stands.items() if stand.step == first}
+def least_advanced(positions: dict[int, Position]) -> list[int]:
+    """The ranks at the earliest position; several if they cannot be distinguished. Of a rank without stacks only the
+    step is known: if all others are at the same position, that rank is the earliest."""
+    first = min((position.step for position in positions.values()), default=-1)
+    candidates = {rank: position.frames for rank, position in positions.items() if position.step == first}
     silent = [rank for rank, frames in candidates.items() if not frames]
     left = {rank: frames for rank, frames in candidates.items() if frames}
     depth = 0
     while len(left) > 1 and all(len(frames) > depth for frames in left.values()):
         level = {rank: frames[depth] for rank, frames in left.items()}
         if len({(frame.file, frame.function) for frame in level.values()}) > 1:
-            break  # the same line has called different functions
+            break  # the same line called different functions
         lowest = min(frame.line for frame in level.values())
         left = {rank: left[rank] for rank, frame in level.items() if frame.line == lowest}
         depth += 1
-    if len(left) > 1:  # in the backward pass, who computes is behind who waits for others
+    if len(left) > 1:  # in the backward pass, a rank that computes is behind ranks that wait
         computing = [rank for rank, frames in left.items() if frames[-1].function != BACKWARD]
         left = {rank: left[rank] for rank in computing} if len(computing) == 1 else left
     return list(left) if len(left) == 1 else silent or list(left)

@@ -1,8 +1,8 @@
-"""What the errors of ranks mean, and what to do: in words for whoever reads the verdict. And which errors only follow
-from another rank's.
+"""What the errors of ranks mean and how to fix them, for the verdict; and which errors are consequences of another
+rank's failure.
 
-The texts are those of the CUDA runtime 13.0 (cudaGetErrorString), of NCCL 2.30 (ncclGetErrorString, its warnings, which
-torch quotes as "Last error"), of torch 2.9 to 2.14 and of its gloo, and of public reports of users.
+The patterns match texts of the CUDA runtime 13.0 (cudaGetErrorString), of NCCL 2.30 (ncclGetErrorString and the
+warnings that torch quotes as "Last error"), of torch 2.9 to 2.14 with its gloo, and of public bug reports.
 """
 
 from __future__ import annotations
@@ -19,97 +19,97 @@ CONSEQUENCES = re.compile(r"^(RuntimeError|Dist\w+|NotFiniteError): [\s\S]*(" + 
     # torch's store
     r"Connection was likely closed", r"recvValue\w* failed", r"sendBytes failed", r"wait timeout after \d+ms",
     r"Socket Timeout", r"socket has timed out after",
-    # NCCL; the status is that of a peer that does not answer
+    # NCCL; status 12 means that the peer does not respond
     r"remote process exited or there was a network error", r"ncclRemoteError", r"NCCL communicator was aborted",
     r"Connection closed by (remote peer|localRank)", r"Got completion from peer .*(status=|error )12\b",
     # torch's watchdog for NCCL
     r"Some NCCL operations have failed or timed out", r"Watchdog caught collective operation timeout",
     r"timed out in blocking wait", r"due to (a )?collective timeout", r"due to ProcessGroupNCCL watchdog hang",
-    # our own
+    # Drumbeat
     r"the loss of rank \d+ is finite",
 ]) + ")")
-"""Errors of ranks that fail because another one has gone, hangs, or cannot be reached: their type and message. An
-OSError that says the same is about something else, such as a file server."""
+"""Type and message of errors that are a consequence of another rank that failed, hangs, or cannot be reached. An
+OSError with the same message has another cause, such as a file server."""
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """What errors of a kind mean."""
+    """The meaning of a class of errors."""
 
     pattern: str
-    """Of the error's type and message."""
-    words: str
-    """What happened, after the name of the rank."""
+    """Matches the error's type and message."""
+    description: str
+    """What happened; follows the name of the rank."""
     fix: str = ""
-    """What to do about it."""
+    """How to fix it."""
 
 
-BROKEN_GPU = "leave that node out, and tell its administrator"
+BROKEN_GPU = "exclude that node, and report it to its administrator"
 MEANINGS = (
     Meaning(r"^OutOfMemoryError|CUDA( driver)?( error:)? out of memory|Cuda failure .*out of memory|"
             r"STATUS_ALLOC_FAILED",
             "ran out of GPU memory", "lower micro_batch_size"),
     Meaning(r"can't allocate memory|MemoryError|Cannot allocate memory", "ran out of memory",
-            "ask for more, or lower data.workers"),
+            "request more memory, or lower data.workers"),
     Meaning(r"/dev/shm|shared memory segment|out of shared memory|unable to write to file </torch",
-            "found too little shared memory", "make /dev/shm larger: --shm-size=1g or --ipc=host in Docker"),
+            "ran out of shared memory", "enlarge /dev/shm: --shm-size=1g or --ipc=host in Docker"),
     Meaning(r"^RuntimeError: DataLoader worker \(pid", "lost a loader worker"),
-    Meaning(r"^SaveError", "could not save"),
-    Meaning(r"No space left", "found the disk full"),
+    Meaning(r"^SaveError", "could not save a checkpoint"),
+    Meaning(r"No space left", "ran out of disk space"),
     Meaning(r"device-side assert", "used an index out of range on its GPU",
-            "look for labels that the model has no class for; on the CPU (--gpus 0) the error names the line"),
-    Meaning(r"uncorrectable ECC", "found its GPU's memory damaged", BROKEN_GPU),
-    Meaning(r"(?i)NVLink", "lost the NVLink between GPUs", BROKEN_GPU),
+            "check for labels outside the model's classes; on the CPU (--gpus 0) the error names the line"),
+    Meaning(r"uncorrectable ECC", "had an uncorrectable memory error on its GPU", BROKEN_GPU),
+    Meaning(r"(?i)NVLink", "had an NVLink error", BROKEN_GPU),
     Meaning(r"fallen off the bus|GPU is lost|GPU requires reset|\bXid\b", "lost its GPU", BROKEN_GPU),
     Meaning(r"illegal memory access|misaligned address|unspecified launch failure|hardware stack error",
-            "accessed memory on its GPU that is not its own",
-            "CUDA_LAUNCH_BLOCKING=1 shows the call; if it differs each time, suspect the GPU"),
-    Meaning(r"no kernel image is available", "has a GPU that this torch is not built for",
-            "install a torch built for it: torch.cuda.get_arch_list() lists what this one is built for"),
+            "made an invalid memory access on its GPU",
+            "CUDA_LAUNCH_BLOCKING=1 shows the call; if it differs each time, the GPU may be faulty"),
+    Meaning(r"no kernel image is available", "has a GPU that this torch build does not support",
+            "install a torch build for it: torch.cuda.get_arch_list() lists what this build supports"),
     Meaning(r"driver on your system is too old|driver version is insufficient|unsupported display driver",
-            "has a driver too old for this torch", "update the driver, or install torch for an older CUDA"),
-    Meaning(r"system not yet initialized", "found the NVLink switches not ready",
-            "have nvidia-fabricmanager started on that node"),
-    Meaning(r"busy or unavailable", "found its GPU in use",
-            "nvidia-smi shows by whom; in the exclusive compute mode one process may use it"),
-    Meaning(r"Duplicate GPU detected", "was given another rank's GPU",
-            "give each rank its own in CUDA_VISIBLE_DEVICES"),
+            "has a GPU driver that is too old for this torch", "update the driver, or install torch for an older CUDA"),
+    Meaning(r"system not yet initialized", "could not use CUDA because the NVLink switches are not initialized",
+            "start nvidia-fabricmanager on that node"),
+    Meaning(r"busy or unavailable", "found its GPU busy",
+            "nvidia-smi shows its processes; in exclusive compute mode only one may use it"),
+    Meaning(r"Duplicate GPU detected", "was assigned another rank's GPU",
+            "give each rank its own GPU in CUDA_VISIBLE_DEVICES"),
     Meaning(r"No CUDA GPUs are available|no CUDA-capable device|Found no NVIDIA driver|invalid device ordinal",
-            "did not find its GPU", "compare nvidia-smi on that node with CUDA_VISIBLE_DEVICES and --gpus"),
+            "found no GPU", "compare nvidia-smi on that node with CUDA_VISIBLE_DEVICES and --gpus"),
     Meaning(r"CUDNN_STATUS|cuDNN error", "failed in cuDNN",
-            "lower micro_batch_size, as too little memory looks like this too; else compare the versions of driver "
-            "and torch"),
+            "lower micro_batch_size, because too little memory can cause this; otherwise check that the driver fits "
+            "this torch"),
     Meaning(r"ncclSystemError|unhandled system error", "could not use the network or shared memory for NCCL",
-            "NCCL_DEBUG=INFO tells which; a container may need a larger /dev/shm"),
+            "NCCL_DEBUG=INFO shows which; a container may need a larger /dev/shm"),
     Meaning(r"no socket interface found", "found no network interface for NCCL", "set NCCL_SOCKET_IFNAME"),
-    Meaning(r"Unable to find address for", "found no such network interface",
-            "set GLOO_SOCKET_IFNAME to the name of one with an address, or not at all"),
+    Meaning(r"Unable to find address for", "found no address for its network interface",
+            "set GLOO_SOCKET_IFNAME to an interface that has an address, or unset it"),
     Meaning(r"NCCL error|ncclInternalError|ncclInvalid|ncclUnhandledCudaError", "failed in NCCL",
-            "NCCL_DEBUG=INFO tells more"),
+            "NCCL_DEBUG=INFO shows more"),
     Meaning(r"CUDA error|CUBLAS_STATUS", "failed on its GPU"),
 )
-"""The first that fits holds."""
+"""The first match applies."""
 
 ABORT = re.compile(r"(?:watchdog thread terminated with exception: |^  what\(\):\s+|attempting to dump debug info, )"
                    r"(.+?)(?=\nException raised|\nterminate called|\nFatal Python|\Z)", re.DOTALL | re.MULTILINE)
-"""Why a thread of torch's ended its process by SIGABRT, in the rank's log: there is no exception in Python then."""
+"""In a rank's log: why a thread of torch ended the process with SIGABRT, in which case Python raises no exception."""
 TAIL = 1 << 18
 """Bytes at the end of a log that are searched."""
 
 
 def explain(kind: str, message: str) -> tuple[str, str, str]:
-    """What happened, the error in one line, and what to do about it, which may be ''."""
+    """What happened, the error in one line, and how to fix it, which may be ''."""
     lines = message.strip().splitlines() or [""]
     last = next((after for line, after in pairwise(lines) if line == "Last error:"), "")
-    said = f"{kind}: {lines[0]}"[:300].rstrip(".") + (f" ({last[:200]})" if last else "")
+    error = f"{kind}: {lines[0]}"[:300].rstrip(".") + (f" ({last[:200]})" if last else "")
     meaning = next((one for one in MEANINGS if re.search(one.pattern, f"{kind}: {message}")), Meaning("", "failed"))
     more = ", or set PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True" if fragmented(message) else ""
-    return meaning.words, said, meaning.fix + more
+    return meaning.description, error, meaning.fix + more
 
 
 def fragmented(message: str) -> bool:
-    """Whether torch says that the memory would have sufficed in one piece: as much as was tried for is reserved but not
-    allocated."""
+    """Whether fragmentation is the cause: torch has reserved, but not allocated, as much memory as it tried to
+    allocate."""
     sizes = [re.search(pattern, message) for pattern in (
         r"Tried to allocate ([\d.]+) ([KMG]iB)", r"([\d.]+) ([KMG]iB) is reserved by PyTorch but unallocated")]
     tried, reserved = (float(size[1]) * 1024 ** "KMG".index(size[2][0]) if size else None for size in sizes)
@@ -117,7 +117,7 @@ def fragmented(message: str) -> bool:
 
 
 def abort_message(log: Path) -> str:
-    """Why torch ended a rank, from the end of its log; '' where it did not."""
+    """Why torch aborted a rank, from the end of its log; '' if it did not."""
     try:
         with open(log, "rb") as file:
             file.seek(max(0, file.seek(0, 2) - TAIL))

@@ -1,4 +1,4 @@
-"""The processes below this one: who hears which signal, and that all of them end."""
+"""The processes started by this one: which signals they receive, and ending all of them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 def become_subreaper() -> None:
-    """Orphans below this process become its children instead of init's, so that it can end them."""
+    """Orphaned descendants become children of this process instead of init's, so that it can end them."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def deaf_and_tied(*signals: signal.Signals) -> Callable[[], None]:
-    """For Popen's `preexec_fn`: the child and all below it never hear these signals, and the child is killed when this
-    process ends.
+def child_setup(*signals: signal.Signals) -> Callable[[], None]:
+    """For Popen's `preexec_fn`: the child and its descendants never receive these signals, and the kernel kills the
+    child when this process ends.
 
-    Ignoring is not enough: torch's loader workers install a handler of their own for SIGTERM. So the signals are
-    blocked as well, which no handler undoes. All in the child, or a signal to this process could get lost meanwhile.
+    Ignoring the signals is not enough, because torch's loader workers install a handler for SIGTERM. So they are
+    blocked as well, which a handler does not undo. It happens in the child: this process must not miss a signal
+    meanwhile.
     """
     parent = os.getpid()
 
@@ -40,7 +41,7 @@ def deaf_and_tied(*signals: signal.Signals) -> Callable[[], None]:
 
 @contextmanager
 def ignoring_signals(*signals: signal.Signals) -> Iterator[None]:
-    """Programs started inside inherit that these signals are ignored, and so do theirs."""
+    """Processes started inside ignore these signals, and so do their descendants."""
     before = {number: signal.signal(number, signal.SIG_IGN) for number in signals}
     try:
         yield
@@ -50,7 +51,7 @@ def ignoring_signals(*signals: signal.Signals) -> Iterator[None]:
 
 
 def descendants(root: int) -> list[int]:
-    """Process ids of all children of `root`, theirs included, parents first; those that have ended left out."""
+    """The process ids of all descendants of `root` that have not ended, parents first."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -70,8 +71,8 @@ def descendants(root: int) -> list[int]:
 
 
 def has_living_threads(process: Path) -> bool:
-    """Whether a process whose main thread has ended, a zombie by its state, still has others: a rank that was killed
-    while a thread sits in the GPU's driver keeps its GPU and its memory. `process` is its folder in /proc."""
+    """Whether a process whose main thread has ended, which makes it a zombie, has other threads: a rank that is killed
+    while a thread is in the GPU's driver keeps its GPU and its memory. `process` is its folder in /proc."""
     for thread in (process / "task").glob("*/stat"):
         with suppress(FileNotFoundError, ProcessLookupError):
             if thread.read_text().rpartition(")")[2].split()[0] not in "ZX":
@@ -80,9 +81,9 @@ def has_living_threads(process: Path) -> bool:
 
 
 def end_descendants(within: float = 10.0, but: int = 0) -> list[int]:
-    """Kills and reaps all that runs below this process, but for the process `but`, itself. Parents first, or torchrun
-    would report a rank that we kill as one that failed; repeated, because what is being killed may still fork. Returns
-    what is left after `within` seconds: processes that wait for a disk or a driver, and end when that answers."""
+    """Kills and reaps all descendants of this process except the process `but` itself. Parents come first, or torchrun
+    would report the killed ranks as failed; it repeats because a process may fork until it is killed. Returns what is
+    left after `within` seconds: processes that wait for a disk or a driver, and end when it responds."""
     until = time.monotonic() + within
     while (running := [found for found in descendants(os.getpid()) if found != but]) and time.monotonic() < until:
         for process in running:
@@ -95,7 +96,7 @@ def end_descendants(within: float = 10.0, but: int = 0) -> list[int]:
 
 
 def reap() -> None:
-    """Collects children that have ended, adopted ones included."""
+    """Reaps children that have ended, including adopted ones."""
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass

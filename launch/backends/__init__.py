@@ -1,1 +1,1 @@
-"""Where a run can be: in this process, on this machine, in an allocation of the user's own, on a cluster."""
+"""The backends: in this process, on this machine, in the user's SLURM allocation, in a SLURM job of its own."""

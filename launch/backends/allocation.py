@@ -1,8 +1,8 @@
-"""--here: a run in the SLURM allocation around this shell, from salloc or in the user's own sbatch script.
+"""--here: a run in the SLURM allocation of this shell, from salloc or in the user's own sbatch script.
 
-The nodes' launchers are a step of that job. The script that starts it, and starts it again when a launcher is killed,
-is the one that a job of the run's own would have, run by a bash on this machine. The allocation stays the user's:
-nothing of the run ends it or has it queued again, and the run leaves when its time is nearly up.
+The node launchers are a step of that job. A bash on this machine runs the same script as a job of the run's own; it
+restarts the step if a launcher is killed. The allocation belongs to the user: the run never ends or requeues it, and
+stops before its time limit.
 """
 
 from __future__ import annotations
@@ -27,61 +27,62 @@ from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.cluster_checks import check_shared
 from drumbeat.launch.backends.contract import Backend, Request, Rows, Submitted
 from drumbeat.launch.backends.environment import environment
-from drumbeat.launch.backends.local import heard_elsewhere
+from drumbeat.launch.backends.local import recent_heartbeat_elsewhere
 from drumbeat.launch.backends.processes import IN_ALLOCATION, end_processes
-from drumbeat.launch.backends.script import GIVEN, node_command, setup_lines
-from drumbeat.launch.backends.slurm import END_SECONDS, cannot_cancel, in_queue
+from drumbeat.launch.backends.script import JOB_VARIABLES, node_command, setup_lines
+from drumbeat.launch.backends.slurm import END_SECONDS, cancel_error, queue_evidence
 from drumbeat.launch.backends.task import run_node
 from drumbeat.launch.plan.job import Machine, nodes_section
-from drumbeat.launch.slurm.client import SilentError, ask, cancel_jobs, steps
+from drumbeat.launch.slurm.client import SlurmUnreachableError, cancel_jobs, run_slurm, steps
 from drumbeat.launch.slurm.job import START
 
 DETAILS = re.compile(r"Nodes=\S+ CPU_IDs=(\S+) Mem=\d+ GRES=(\S*)")
-"""What `scontrol --details show job` says of nodes that were given the same."""
+"""A line of `scontrol --details show job` for nodes with equal resources."""
 GPUS = re.compile(r"(?:^|,)gpu:(?:[^,:(]+:)?(\d+)")
 """In `gpu:a100:4(IDX:0-3)`."""
 STEPS_END = 0xFFFFFFF0
-"""Numbers of steps are smaller; those of batch scripts and of salloc's shell on a node, which hold nothing, are not."""
+"""Ordinary step ids are smaller; those of batch scripts and of salloc's shell, which hold no resources, are not."""
 
 
-def allocation_around(environ: Mapping[str, str]) -> Allocation:
-    """The allocation that a shell with this environment is in, as SLURM describes it. Raises `LaunchError`."""
+def find_allocation(environ: Mapping[str, str]) -> Allocation:
+    """The allocation of a shell with this environment, as SLURM describes it. Raises `LaunchError`."""
     if not (job := environ.get("SLURM_JOB_ID")):
         raise LaunchError(Fault(
-            what="this shell is in no SLURM allocation", where="--here", given="SLURM_JOB_ID is not set",
-            remedy="Get one, and type this in it: salloc --nodes=2 --gres=gpu:8 --cpus-per-task=64 --time=4:00:00\n"
-                   "Or have the run queued: --slurm instead of --here."))
-    code, said = ask("scontrol", "--details", "--oneliner", "show", "job", job)
-    said = said.partition("\n")[0]  # of a job array, the job that was asked for
-    state = re.search(r"JobState=(\S+)", said) if code == 0 else None
-    restarts = re.search(r"Restarts=(\d+)", said)
-    nodes, given = re.search(r"NumNodes=(\d+)", said), DETAILS.findall(said)
+            what="this shell is not in a SLURM allocation", where="--here", given="SLURM_JOB_ID is not set",
+            remedy="Allocate one and run this command in it: salloc --nodes=2 --gres=gpu:8 --cpus-per-task=64 "
+                   "--time=4:00:00\nOr submit the run to the queue: --slurm instead of --here."))
+    code, output = run_slurm("scontrol", "--details", "--oneliner", "show", "job", job)
+    output = output.partition("\n")[0]  # for a job array, the requested job
+    state = re.search(r"JobState=(\S+)", output) if code == 0 else None
+    restarts = re.search(r"Restarts=(\d+)", output)
+    nodes, given = re.search(r"NumNodes=(\d+)", output), DETAILS.findall(output)
     if not state or state[1] != "RUNNING" or not nodes or not given:
         raise LaunchError(Fault(
             what=f"the allocation of SLURM job {job} cannot be used", where="--here",
-            given=f"the job is {state[1]}" if state and state[1] != "RUNNING" else said[:200],
-            remedy="Get another, and type this in it: salloc\nOr have the run queued: --slurm instead of --here."))
+            given=f"the job is {state[1]}" if state and state[1] != "RUNNING" else output[:200],
+            remedy="Allocate another and run this command in it: salloc\n"
+                   "Or submit the run to the queue: --slurm instead of --here."))
     step = environ.get("SLURM_STEP_ID", "")
     return Allocation(job_id=job, nodes=int(nodes[1]), cpus_per_node=min(_count(ids) for ids, _ in given),
                 gpus_per_node=min(sum(map(int, GPUS.findall(gres))) for _, gres in given),
                 in_step=step.isdigit() and int(step) < STEPS_END, restarts=int(restarts[1]) if restarts else 0)
 
 
-def each_node(machine: Machine, allocation: Allocation) -> Machine:
-    """Each node of the allocation, as seen from this machine, which is one of them or the login node."""
+def node_resources(machine: Machine, allocation: Allocation) -> Machine:
+    """The resources of each node of the allocation."""
     return dataclasses.replace(machine, cpus=allocation.cpus_per_node, nodes=allocation.nodes, allocation=allocation,
                                gpus=tuple(map(str, range(allocation.gpus_per_node))))
 
 
 def _count(ids: str) -> int:
-    """How many numbers `0-3,8` is."""
+    """The number of ids in a list like `0-3,8`."""
     ends = (part.partition("-") for part in ids.split(","))
     return sum(int(last or first) - int(first) + 1 for first, _, last in ends)
 
 
 @dataclass(frozen=True)
 class Controller:
-    """The bash that runs the script."""
+    """The bash process that runs the script."""
 
     process: subprocess.Popen[bytes]
 
@@ -91,24 +92,24 @@ class Controller:
 
 
 class InAllocation(Backend):
-    """The allocation around this shell: a step of its job, with one task on each node, which runs the node launcher."""
+    """A step of the job of this shell's allocation, with one task on each node that runs the node launcher."""
 
     flag = "--here"
     on_slurm = True
     module = "drumbeat.launch.backends.allocation"
-    given = GIVEN
-    id_words = "SLURM, and yours: the run is a step of it"
-    closing = "the run ends with the allocation"
+    job_variables = JOB_VARIABLES
+    id_description = "your SLURM allocation; the run is a step of it"
+    on_terminal_close = "the run ends with the allocation"
 
     def resources(self, machine: Machine) -> Machine:
-        return each_node(machine, allocation_around(os.environ))
+        return node_resources(machine, find_allocation(os.environ))
 
-    def place(self, plan: JobPlan) -> str:
+    def location(self, plan: JobPlan) -> str:
         assert plan.allocation
         return f"in the allocation of SLURM job {plan.allocation.job_id}"
 
-    def require(self, plan: JobPlan) -> None:
-        """Nothing: that there is an allocation is known from its resources."""
+    def check_startable(self, plan: JobPlan) -> None:
+        """Nothing to check: `resources` has found the allocation."""
 
     def preflight(self, request: Request) -> str:
         check_shared(request.plan)
@@ -118,7 +119,7 @@ class InAllocation(Backend):
         return [words] if (words := note(plan)) else []
 
     def request(self, plan: JobPlan) -> Request:
-        """The script, which says all that srun has to know: nothing of the shell's own job reaches it."""
+        """The script. It passes all options to srun, which inherits nothing from the shell's own job."""
         from submitit.slurm.slurm import _make_sbatch_string
 
         folder, cpus = RunDir(Path(plan.run_dir)).submitit, cores(plan)
@@ -127,11 +128,10 @@ class InAllocation(Backend):
         lines = [line for line in text.splitlines() if not line.startswith(("#SBATCH", "# Parameters"))]
         text = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n"
         return Request(plan=plan, text=text, sections=(
-            nodes_section(plan), ("script, for the bash that starts a step of the job", text)))
+            nodes_section(plan), ("script of the bash that starts the step", text)))
 
     def submit(self, request: Request) -> Submitted:
-        """Starts the step and returns. Like a run on this machine it hears none of this terminal's signals; it ends
-        with the allocation."""
+        """Starts the step and returns. It receives no signals from this terminal, and ends with the allocation."""
         from submitit.core.utils import DelayedSubmission, JobPaths
 
         plan = request.plan
@@ -141,39 +141,39 @@ class InAllocation(Backend):
         paths = JobPaths(folder, plan.allocation.job_id)
         write_text(paths.submission_file, request.text)
         DelayedSubmission(run_node, plan.run_dir).dump(paths.submitted_pickle)
-        with environment(plan, GIVEN), open(folder / "controller.log", "ab") as log:
+        with environment(plan, JOB_VARIABLES), open(folder / "controller.log", "ab") as log:
             process = subprocess.Popen(
                 ["bash", str(paths.submission_file), IN_ALLOCATION.decode(), plan.run_dir],
                 env=os.environ | {START: secrets.token_hex(4), "SLURM_RESTART_COUNT": str(plan.allocation.restarts)},
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         return Submitted(id=plan.allocation.job_id, handle=Controller(process))
 
-    def sign(self, view: View, job: Job) -> str:
-        """What SLURM says of the run's step. It does not tell of one that waits for room, nor can a process on another
-        machine be looked for."""
+    def other_evidence(self, view: View, job: Job) -> str:
+        """The run's step in SLURM's queue. SLURM does not list a step that waits for resources, and processes on other
+        machines cannot be seen."""
         if not job.id:
-            return heard_elsewhere(view, job)
+            return recent_heartbeat_elsewhere(view, job)
         try:
             if found := steps(job.id, view.run.id):
                 return f"step {found[0]}"
-            waits = view.state == "pending" and job.host != socket.gethostname() and in_queue(job.id)
-            return f"it may wait for room in SLURM job {job.id}, started on {job.host}" if waits else ""
-        except SilentError as silence:
-            return f"in SLURM job {job.id}, which cannot be asked about: {silence}"
+            waits = view.state == "pending" and job.host != socket.gethostname() and queue_evidence(job.id)
+            return f"it may be waiting for resources in SLURM job {job.id}, started on {job.host}" if waits else ""
+        except SlurmUnreachableError as error:
+            return f"in SLURM job {job.id}, state unknown: {error}"
 
     def end(self, view: View) -> list[str]:
-        """Kills the step, and what would start it again, which may be on another machine; the job stays."""
+        """Kills the step and the bash that would restart it, which may be on another machine. The job stays."""
         try:
-            return end_steps(view)
-        except SilentError as silence:
+            return cancel_steps(view)
+        except SlurmUnreachableError as error:
             end_processes(view)
-            return [f"of SLURM job {view.job.id if view.job else None}, which cannot be asked about ({silence}),"]
+            return [f"of SLURM job {view.job.id if view.job else None}, state unknown ({error}),"]
 
     def cancel(self, view: View) -> str:
         try:
-            left = end_steps(view)
-        except SilentError as silence:
-            raise cannot_cancel(view.run, silence) from None
+            left = cancel_steps(view)
+        except SlurmUnreachableError as error:
+            raise cancel_error(view.run, error) from None
         return (f"{view.run.id} ended{', or about to: ' + ', '.join(left) if left else ''}; "
                 f"SLURM job {view.job.id if view.job else None} stays")
 
@@ -181,24 +181,24 @@ class InAllocation(Backend):
         return f"job {view.job.id if view.job else None}"
 
     def explain(self, view: View) -> Rows:
-        """Whether the step waits for room beside others of the job."""
+        """Whether the step waits for resources that other steps of the job use."""
         job = view.job.id if view.job else None
-        if view.state != "pending" or not job or not (sign := self.alive(view)):
+        if view.state != "pending" or not job or not (evidence := self.running_evidence(view)):
             return []
-        return [("work", sign), ("why", f"it is just starting, or waits for room in SLURM job {job}"),
-                ("fix", f"Look again; what else is at work there: squeue --steps --jobs {job}")]
+        return [("running", evidence), ("why", f"it is starting, or waiting for resources in SLURM job {job}"),
+                ("fix", f"Try again later; other steps in it: squeue --steps --jobs {job}")]
 
     def start_error(self, view: View) -> str:
-        """What srun had against starting the run, in its own words."""
+        """The error of srun, if it did not start the step."""
         log = view.run.submitit / "controller.log"
         if view.state != "pending" or not log.exists():
             return ""
-        said = [line for line in log.read_text(errors="replace").splitlines() if "error" in line]
-        return f"not started: {said[-1].removeprefix('srun: ')}" if said else ""
+        output = [line for line in log.read_text(errors="replace").splitlines() if "error" in line]
+        return f"not started: {output[-1].removeprefix('srun: ')}" if output else ""
 
 
-def end_steps(view: View) -> list[str]:
-    """Kills a run in an allocation, and returns the steps that have not ended in time. Raises `SilentError`."""
+def cancel_steps(view: View) -> list[str]:
+    """Kills a run in an allocation. Returns the steps that have not ended in time. Raises `SlurmUnreachableError`."""
     run, job = view.run, view.job
     assert job
     found = steps(str(job.id), run.id)
@@ -213,23 +213,23 @@ def end_steps(view: View) -> list[str]:
 
 
 def cores(plan: JobPlan) -> int:
-    """Cores of each node that the step asks for: what its ranks need, and no more than there are."""
+    """The cores that the step requests on each node: what its ranks need, but no more than the node has."""
     assert plan.allocation
     return min(plan.topology.ranks_per_node * plan.topology.cpus_per_rank, plan.allocation.cpus_per_node)
 
 
 def note(plan: JobPlan) -> str:
-    """What to say where ranks have to share cores; '' where they need not."""
-    ranks, there = plan.topology.ranks_per_node, cores(plan)
+    """A note if ranks have to share cores; otherwise ''."""
+    ranks, available = plan.topology.ranks_per_node, cores(plan)
     needed = ranks * plan.topology.cpus_per_rank
-    return "" if needed <= there else (
-        f"{ranks} ranks share {there} core{'s' * (there > 1)} on each node; salloc --cpus-per-task={needed} gives them "
-        "their own")
+    return "" if needed <= available else (
+        f"{ranks} ranks share {available} core{'s' * (available > 1)} on each node; salloc --cpus-per-task={needed} "
+        "gives each its own")
 
 
 def srun_arguments(plan: JobPlan, cpus: int) -> list[str]:
-    """A step that bears the run's id and takes no more than it needs, so that others fit in beside it; until it does,
-    it waits. What a step around this shell holds is shared with it, or it would wait for that one's end."""
+    """The arguments of a step that is named after the run and requests only what it needs, so that other steps fit
+    beside it; it waits until it fits. Inside another step it overlaps with that one, or it would wait for its end."""
     topology, allocation = plan.topology, plan.allocation
     assert allocation
     return [f"--jobid={allocation.job_id}", f"--job-name={Path(plan.run_dir).name}", f"--chdir={plan.folder}",

@@ -19,6 +19,6 @@ def backend_of(name: BackendName) -> Backend:
     return BACKENDS[name]
 
 
-def still_runs(view: View) -> str:
-    """What shows that a run still runs, in words; '' where nothing does."""
-    return backend_of(view.backend).alive(view)
+def running_evidence(view: View) -> str:
+    """What shows that a run is still running, for messages; '' if nothing does."""
+    return backend_of(view.backend).running_evidence(view)

@@ -1,4 +1,4 @@
-"""What a backend is: one way to run a plan, and the only one to know what that means for the rest of Drumbeat.
+"""The interface of a backend, which is one way to run a plan. All differences between backends are behind it.
 
 A run's records hold the name of its backend, and `backend_of(name)` returns it (`backends/backend.py`). A backend turns
 a plan into a `Request`, a value that can be printed, and submits it: `--dry-run` prints what `submit` would send.
@@ -18,37 +18,37 @@ from drumbeat.launch.backends.processes import processes_of
 from drumbeat.launch.plan.job import Machine
 
 Rows = list[tuple[str, str]]
-"""Names and values, as commands print them."""
+"""Labels and values, as commands print them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a backend is about to do."""
+    """What a backend sends to start a run."""
 
     plan: JobPlan
     text: str
-    """What is sent."""
+    """The text that is sent."""
     sections: tuple[tuple[str, str], ...] = ()
-    """What a dry run shows of it: titles and texts."""
+    """What a dry run prints: titles and texts."""
     parameters: dict[str, Any] = field(default_factory=dict)
-    """submitit's, for a cluster."""
+    """The parameters of submitit, for a cluster."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Submitted:
-    """What was started."""
+    """A started job."""
 
     id: str | None
     """SLURM's job id, or the process id of submitit's local controller; None for this process."""
     handle: Any = None
-    """submitit's own job."""
+    """The job object of submitit."""
     pid: int | None = None
     """The id of this process, if the run is trained in it."""
     work: Callable[[], None] | None = None
-    """The training that this process has to do itself, once all is written down; None where others do it."""
+    """Trains in this process, once everything is recorded; None if other processes train."""
 
     def running(self) -> bool:
-        """Whether the job is still there."""
+        """Whether the job is still running."""
         return self.handle is not None and not self.handle.done()
 
 
@@ -56,84 +56,84 @@ class Backend(ABC):
     """One way to run a plan."""
 
     flag: ClassVar[str]
-    """What chooses it on the command line; '' for the one that needs no flag."""
+    """The flag that selects it on the command line; '' for the default backend."""
     on_slurm: ClassVar[bool] = False
-    """Whether SLURM runs it: then it may wait in a queue, and its id is a job's."""
+    """Whether SLURM runs it: it may wait in a queue, and its id is that of a SLURM job."""
     attached: ClassVar[bool] = True
-    """Whether the command that starts it stays to show it, unless it is told not to."""
+    """Whether the command that starts it stays attached by default."""
     module: ClassVar[str] = "drumbeat.launch.backends.task"
-    """What a copy of the code must have to run this way; '' where the files run as they are, without a copy."""
-    given: ClassVar[frozenset[str]] = frozenset()
-    """Variables that a job finds set where it starts: those of this shell must not reach it."""
-    id_words: ClassVar[str] = "process on this machine"
-    """What a run's id is."""
-    closing: ClassVar[str] = "closing this terminal leaves the run going"
-    """What becomes of an attached run without its terminal."""
+    """The module that a copy of the code must contain for this backend; '' if it runs the original files."""
+    job_variables: ClassVar[frozenset[str]] = frozenset()
+    """Variables that a job gets where it starts, and must not inherit from this shell."""
+    id_description: ClassVar[str] = "process on this machine"
+    """What the id of a job is, for `status`."""
+    on_terminal_close: ClassVar[str] = "closing this terminal leaves the run running"
+    """What happens to an attached run when its terminal is closed."""
 
     @abstractmethod
     def resources(self, machine: Machine) -> Machine:
-        """What a plan may use, where the command is typed on this machine. Raises `LaunchError` where that cannot be
-        found out."""
+        """The resources that a plan may use, given this machine. Raises `LaunchError` if they cannot be determined."""
 
     @abstractmethod
-    def place(self, plan: JobPlan) -> str:
-        """Where the processes are, in words that follow their number."""
+    def location(self, plan: JobPlan) -> str:
+        """Where the processes run; follows their number in a sentence."""
 
     @abstractmethod
-    def require(self, plan: JobPlan) -> None:
-        """Raises `LaunchError` where the plan could not be started at all: looked at first, and always."""
+    def check_startable(self, plan: JobPlan) -> None:
+        """Raises `LaunchError` if the plan cannot be started at all. Always called first."""
 
     @abstractmethod
     def request(self, plan: JobPlan) -> Request:
-        """The request of a plan."""
+        """The request for a plan."""
 
     @abstractmethod
     def submit(self, request: Request) -> Submitted:
-        """Starts the run and returns. Raises `LaunchError` where it is refused."""
+        """Starts the run and returns. Raises `LaunchError` if it is rejected."""
 
-    def alive(self, view: View) -> str:
-        """What shows that a run still runs, in words; '' where nothing does."""
+    def running_evidence(self, view: View) -> str:
+        """What shows that a run is still running, for messages; '' if nothing does."""
         if running := processes_of(view):
             return f"process {running[0]}"
-        return "" if view.ended or view.job is None else self.sign(view, view.job)
+        return "" if view.ended or view.job is None else self.other_evidence(view, view.job)
 
     @abstractmethod
-    def sign(self, view: View, job: Job) -> str:
+    def other_evidence(self, view: View, job: Job) -> str:
         """The same for a run that has not ended and has no processes on this machine."""
 
     @abstractmethod
     def end(self, view: View) -> list[str]:
-        """Ends a run now; what does not end in time, in words."""
+        """Kills a run. Returns the processes or jobs that have not ended in time."""
 
     @abstractmethod
     def cancel(self, view: View) -> str:
-        """Ends a run now; what was done, in words. Raises `RunError` where it cannot be reached."""
+        """Kills a run. Returns a message. Raises `RunError` if it cannot be reached."""
 
     @abstractmethod
     def label(self, view: View) -> str:
-        """Where a run is, in one or two words, for a table."""
+        """Where a run is, for the table of `ls`."""
 
     def preflight(self, request: Request) -> str:
-        """Looks for faults that would otherwise show only in the job. Returns when the job is expected to start, in
-        words, '' where that is not known. Raises `LaunchError`."""
+        """Checks for faults that would otherwise appear only in the job. Returns when the job is expected to start, as
+        text; '' if that is unknown. Raises `LaunchError`."""
         return ""
 
     def notes(self, plan: JobPlan) -> list[str]:
-        """What whoever starts the plan should know: sentences without their full stops."""
+        """Notes for the user who starts the plan: sentences without a full stop."""
         return []
 
     def layout(self, plan: JobPlan) -> dict[str, Any]:
-        """The config values, by dotted key, that give a run as many ranks as a plan has, each with as many threads:
-        what it computes depends on both."""
+        """The config values, by dotted key, that give a run as many ranks and threads as a plan, because its results
+        depend on both."""
         topology = plan.topology
         return {"launch.nodes": topology.nodes,
                 "launch.gpus": topology.ranks_per_node if topology.device == "cuda" else 0,
                 "launch.procs": topology.ranks_per_node, "launch.cpus_per_rank": topology.cpus_per_rank}
 
     def explain(self, view: View) -> Rows:
-        """Why a run that has not ended does not run, for `why`; nothing where its folder tells as much."""
+        """Why a run that has not ended is not running, for `why`; empty if the backend knows no more than the
+        folder."""
         return []
 
     def start_error(self, view: View) -> str:
-        """Why the run was never started, in words; '' where it was, or nothing is known."""
+        """Why the run was never started; '' if it was, or if nothing is known."""
         return ""

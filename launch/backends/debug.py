@@ -1,4 +1,4 @@
-"""--debug: this very process is the only rank, so a breakpoint stops where it stands."""
+"""--debug: this process is the only rank, so that breakpoints work."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from drumbeat.launch.plan.job import Machine
 
 
 class InProcess(OnMachine):
-    """This process."""
+    """Trains in this process."""
 
     flag = "--debug"
     module = ""
@@ -34,7 +34,7 @@ class InProcess(OnMachine):
     def resources(self, machine: Machine) -> Machine:
         return dataclasses.replace(machine, one_rank=True)
 
-    def place(self, plan: JobPlan) -> str:
+    def location(self, plan: JobPlan) -> str:
         return "in this process"
 
     def request(self, plan: JobPlan) -> Request:
@@ -45,12 +45,12 @@ class InProcess(OnMachine):
         return Submitted(id=None, pid=os.getpid(), work=partial(train, request.plan))
 
     def layout(self, plan: JobPlan) -> dict[str, Any]:
-        """Nothing: the one rank is not what the config asks for."""
+        """Empty: the single rank is not what the config asks for."""
         return {}
 
-    def sign(self, view: View, job: Job) -> str:
+    def other_evidence(self, view: View, job: Job) -> str:
         if job.host != socket.gethostname():
-            return super().sign(view, job)
+            return super().other_evidence(view, job)
         return f"process {job.pid}, in --debug" if job.pid and Path(f"/proc/{job.pid}").exists() else ""
 
     def end(self, view: View) -> list[str]:
@@ -66,7 +66,7 @@ class InProcess(OnMachine):
 
 
 def in_debug(process: int) -> bool:
-    """Whether this is a run in --debug, and not another process that has got its number since."""
+    """Whether this process is a run with --debug, and not another one that has reused the process id."""
     try:
         return b"--debug" in Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
     except OSError:
@@ -74,18 +74,18 @@ def in_debug(process: int) -> bool:
 
 
 def train(plan: JobPlan) -> None:
-    """Trains in this process, and returns when the run has ended; raises what the training raises."""
+    """Trains in this process until the run ends. Raises what the training raises."""
     run = RunDir(Path(plan.run_dir))
     with hold_gpus(plan) as plan, environment(plan):
         attempt = run.claim_attempt()
-        tell = partial(run.write_status, attempt=attempt.number)
-        tell("running")
+        record = partial(run.write_status, attempt=attempt.number)
+        record("running")
         add_user_path()
         try:
             importlib.import_module("drumbeat.trainers.worker").main(plan.run_dir, attempt.number)
-            tell(Saved.require(attempt.saved).state)
+            record(Saved.require(attempt.saved).state)
         except KeyboardInterrupt:
-            tell("cancelled", verdict="interrupted from the terminal")
+            record("cancelled", verdict="interrupted from the terminal")
         except BaseException as error:
-            tell("failed", verdict=f"{type(error).__name__}: {error}")
+            record("failed", verdict=f"{type(error).__name__}: {error}")
             raise

@@ -1,4 +1,4 @@
-"""What the processes that a backend starts inherit of this one: its environment, and its standard files."""
+"""What the processes that a backend starts inherit from this one: environment and standard files."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from drumbeat.configs.run.plan import JobPlan
-from drumbeat.launch.plan.job import leaked
+from drumbeat.launch.plan.job import not_inherited
 
 
 @contextmanager
-def environment(plan: JobPlan, given: Collection[str] = ()) -> Iterator[None]:
-    """This process's environment as the run's processes should inherit it: nothing leaked, everything
-    planned, and nothing of what the job is `given` where it starts."""
+def environment(plan: JobPlan, job_variables: Collection[str] = ()) -> Iterator[None]:
+    """Changes this process's environment to what the run's processes inherit: with the variables of the plan, without
+    those of the surrounding job, and without the `job_variables` that the job gets where it starts."""
     before = dict(os.environ)
-    for name in leaked(before, given):
+    for name in not_inherited(before, job_variables):
         del os.environ[name]
     os.environ.update(plan.environment)
     try:
@@ -28,8 +28,8 @@ def environment(plan: JobPlan, given: Collection[str] = ()) -> Iterator[None]:
 
 
 @contextmanager
-def standard_files(log: Path) -> Iterator[None]:
-    """Programs started inside read nothing and write to `log`, so a pipe this process writes to can be closed."""
+def redirected_output(log: Path) -> Iterator[None]:
+    """Processes started inside read nothing and write to `log`, so that they do not keep this process's pipes open."""
     sys.stdout.flush()
     before = [os.dup(number) for number in (0, 1, 2)]
     nothing, file = os.open(os.devnull, os.O_RDONLY), os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -1,4 +1,4 @@
-"""The processes of a run on this machine: told by their command lines, and ended."""
+"""Finding the processes of a run on this machine by their command lines, and killing them."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from drumbeat.configs.run.view import View
 from drumbeat.launch.attempts.processes import descendants
 
 IN_ALLOCATION = b"drumbeat.launch.backends.allocation"
-"""Given to the bash that has srun start the launchers of a run in an allocation, so that it can be told from others."""
+"""An argument of the bash that starts a run in an allocation, to recognize it by."""
 LAUNCHERS = {b"submitit.local._local", b"submitit.core._submit", IN_ALLOCATION}
 RANKS = {b"drumbeat.trainers.forkserver", b"drumbeat.trainers.worker"}
-"""What stands in the command lines of a run's processes: of controller and node launcher, of torchrun and ranks
-(which are forked from the fork server and keep its command line, or were started without it)."""
+"""Arguments in the command lines of a run's processes: of the controller and the node launcher; of torchrun and ranks,
+which are forked from the fork server and keep its command line."""
 KILL_SECONDS = 10.0
-"""A killed process that is still there after so long waits for a device that does not answer."""
+"""Seconds after which a killed process that still exists is waiting for a device that does not respond."""
 
 
 def processes_of(view: View, modules: set[bytes] = LAUNCHERS | RANKS) -> list[int]:
-    """Processes on this machine that run it: their command lines hold its folder and one of these modules."""
+    """The run's processes on this machine: their command lines contain its folder and one of these modules."""
     found = []
-    planned = RunDir(Path(view.plan.run_dir))  # the same folder, perhaps by another path
+    planned = RunDir(Path(view.plan.run_dir))  # the same folder, perhaps through another path
     folders = {os.fsencode(path) for run in (view.run, planned) for path in (run.path, run.submitit)}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -39,7 +39,7 @@ def processes_of(view: View, modules: set[bytes] = LAUNCHERS | RANKS) -> list[in
 
 
 def end_processes(view: View, *parents: int) -> list[int]:
-    """Kills all processes of a run on this machine, and all below these parents. Returns what does not end."""
+    """Kills all processes of a run on this machine and all descendants of `parents`. Returns those that remain."""
     until = time.monotonic() + KILL_SECONDS
     while running := {*(below for parent in parents for below in descendants(parent)), *processes_of(view)}:
         if time.monotonic() > until:

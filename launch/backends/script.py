@@ -1,4 +1,4 @@
-"""The script of a run on SLURM: the same lines start the launchers in a job of the run's own and in an allocation."""
+"""The script of a run on SLURM, for a job of its own and for an allocation."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 
-GIVEN = frozenset({"CUDA_VISIBLE_DEVICES"})
-"""In a job SLURM sets this. The value of the shell that submits the job names GPUs of another machine; the one in a
-profile's `environment` is part of the job's script and stays."""
+JOB_VARIABLES = frozenset({"CUDA_VISIBLE_DEVICES"})
+"""Variables that SLURM sets in a job. Those of the submitting shell refer to the GPUs of another machine; those in a
+profile's `environment` are part of the job's script and are kept."""
 
 LAUNCHERS = """\
-srun() {  # a node's launcher that is killed takes those of the other nodes with it; then all start again
+srun() {  # if a node's launcher is killed, srun ends those of all nodes; then all are started again
   local code again
   for again in "" {1..20}; do
     command srun ${again:+--immediate=60} "$@"; code=$?
@@ -21,16 +21,16 @@ srun() {  # a node's launcher that is killed takes those of the other nodes with
   done
 %sreturn $code
 }"""
-"""A function in the job's script around the command of that name. How often is decided by the launchers, from how far
-the run gets; twenty times is for those that die before they can. Where SLURM has taken a node away, srun would wait
-for it for ever, if not told to start at once."""
+"""A function in the job's script that wraps the command of that name. The launchers decide how often they are
+restarted; the limit of twenty is for launchers that die before they can decide. Without --immediate, srun would wait
+forever for a node that SLURM has taken away."""
 REQUEUE = """\
   if [ $code = 75 ]; then scontrol requeue "$SLURM_JOB_ID"; fi  # for launchers in a container
   """
 
 
 def setup_lines(plan: JobPlan, cpus: int, after: str = "  ") -> list[str]:
-    """The script's lines ahead of its command; `after` is what it does when the launchers are through."""
+    """The lines of the script before its command; `after` are those that run when the launchers have ended."""
     site = plan.site
     return [*site.setup, *(f"export {name}={shlex.quote(value)}" for name, value in site.environment.items()),
             f"export SRUN_CPUS_PER_TASK={cpus}",
@@ -39,7 +39,7 @@ def setup_lines(plan: JobPlan, cpus: int, after: str = "  ") -> list[str]:
 
 
 def node_command(plan: JobPlan) -> str:
-    """The shell words that start a node's launcher: in a container, where the site has one."""
+    """The shell command that starts a node's launcher, in the site's container if it has one."""
     folder = RunDir(Path(plan.run_dir)).submitit
     return f"{python_words(plan)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
 

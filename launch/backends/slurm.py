@@ -1,4 +1,4 @@
-"""A cluster, through submitit: one task on each node, which runs the node launcher."""
+"""--slurm: a SLURM job, through submitit, with one task on each node that runs the node launcher."""
 
 from __future__ import annotations
 
@@ -18,45 +18,45 @@ from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.cluster_checks import check_cluster, check_shared
 from drumbeat.launch.backends.contract import Backend, Request, Rows, Submitted
 from drumbeat.launch.backends.environment import environment
-from drumbeat.launch.backends.local import heard_elsewhere
-from drumbeat.launch.backends.script import GIVEN, REQUEUE, node_command, python_words, setup_lines
+from drumbeat.launch.backends.local import recent_heartbeat_elsewhere
+from drumbeat.launch.backends.script import JOB_VARIABLES, REQUEUE, node_command, python_words, setup_lines
 from drumbeat.launch.backends.task import run_node
 from drumbeat.launch.backends.typed import command
 from drumbeat.launch.plan.job import Machine, nodes_section
-from drumbeat.launch.slurm.client import QueuedJob, SilentError, cancel_jobs, job_state, queued
-from drumbeat.launch.slurm.grace import lead_seconds
-from drumbeat.launch.slurm.reasons import reason_in_words
+from drumbeat.launch.slurm.client import QueuedJob, SlurmUnreachableError, cancel_jobs, job_state, queued
+from drumbeat.launch.slurm.grace import grace_seconds
+from drumbeat.launch.slurm.reasons import explain_reason
 
 END_SECONDS = 90.0
-"""SLURM gives a job that is cancelled its KillWait, 30 s unless the site says otherwise, and then kills it."""
+"""Seconds to wait for a cancelled job: SLURM kills it after its KillWait, by default 30 s."""
 
 
 class Slurm(Backend):
-    """A job of the run's own."""
+    """A SLURM job of the run's own."""
 
     flag = "--slurm"
     on_slurm = True
     attached = False
-    given = GIVEN
-    id_words = "SLURM"
+    job_variables = JOB_VARIABLES
+    id_description = "SLURM"
 
     def resources(self, machine: Machine) -> Machine:
-        """What a node of the cluster has is not known here."""
+        """Unknown: the resources of the cluster's nodes."""
         return dataclasses.replace(machine, cpus=None, gpus=None, nodes=None)
 
-    def place(self, plan: JobPlan) -> str:
+    def location(self, plan: JobPlan) -> str:
         return "through SLURM"
 
-    def require(self, plan: JobPlan) -> None:
-        require_slurm()
+    def check_startable(self, plan: JobPlan) -> None:
+        check_slurm_installed()
 
     def preflight(self, request: Request) -> str:
         check_shared(request.plan)
         return check_cluster(request)
 
     def request(self, plan: JobPlan, *, after: str = "") -> Request:
-        """The job of a plan, or the one that goes on with the run if job `after` ends without success."""
-        from submitit.slurm.slurm import _make_sbatch_string  # pure, and works where there is no SLURM
+        """The request for a plan's job, or for the one that resumes the run if job `after` fails."""
+        from submitit.slurm.slurm import _make_sbatch_string  # a pure function that works without SLURM
 
         folder = RunDir(Path(plan.run_dir)).submitit
         parameters = sbatch_parameters(plan, after)
@@ -65,31 +65,31 @@ class Slurm(Backend):
                        sections=(nodes_section(plan), ("sbatch script", text)))
 
     def submit(self, request: Request) -> Submitted:
-        """Queues the job. Raises `LaunchError` where there is no SLURM, or with what sbatch answered."""
+        """Queues the job. Raises `LaunchError` if SLURM is not installed, or with sbatch's error."""
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-        from drumbeat.launch.slurm.sbatch_errors import refusal
-        from drumbeat.launch.slurm.submission import SureExecutor
+        from drumbeat.launch.slurm.sbatch_errors import sbatch_fault
+        from drumbeat.launch.slurm.submission import ConfirmingExecutor
 
         plan = request.plan
-        require_slurm()
+        check_slurm_installed()
         try:
-            with environment(plan, GIVEN), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # submitit's advice on combinations that we choose on purpose
-                executor = SureExecutor(folder=RunDir(Path(plan.run_dir)).submitit, python=python_words(plan))
+            with environment(plan, JOB_VARIABLES), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # submitit's warnings about options that are set on purpose
+                executor = ConfirmingExecutor(folder=RunDir(Path(plan.run_dir)).submitit, python=python_words(plan))
                 executor.update_parameters(**request.parameters)
                 job = executor.submit(run_node, plan.run_dir)
         except (FailedJobError, FailedSubmissionError) as error:
-            said = [line for line in str(error).splitlines() if line.strip()]
-            raise LaunchError(refusal("\n".join(said[-3:]), plan.site, "sbatch")) from None
+            lines = [line for line in str(error).splitlines() if line.strip()]
+            raise LaunchError(sbatch_fault("\n".join(lines[-3:]), plan.site, "sbatch")) from None
         return Submitted(id=job.job_id, handle=job)
 
-    def sign(self, view: View, job: Job) -> str:
-        return in_queue(job.id) if job.id else heard_elsewhere(view, job)
+    def other_evidence(self, view: View, job: Job) -> str:
+        return queue_evidence(job.id) if job.id else recent_heartbeat_elsewhere(view, job)
 
     def end(self, view: View) -> list[str]:
-        """Cancels the run's jobs, the one that waits to follow included, and waits until SLURM has ended them. Raises
-        `SilentError`."""
+        """Cancels the run's jobs, including the next job, and waits until SLURM has ended them. Raises
+        `SlurmUnreachableError`."""
         jobs = jobs_of(view)
         if jobs:
             cancel_jobs(*jobs)
@@ -102,98 +102,97 @@ class Slurm(Backend):
         try:
             jobs = jobs_of(view)
             left = self.end(view) if jobs else []
-        except SilentError as silence:
-            raise cannot_cancel(view.run, silence) from None
+        except SlurmUnreachableError as error:
+            raise cancel_error(view.run, error) from None
         return (f"SLURM job{'s' * (len(jobs) > 1)} {', '.join(jobs)} "
                 f"{'cancelled, and still ending' if left else 'cancelled'}" if jobs
-                else f"SLURM knows of no job of {view.run.id} any more")
+                else f"SLURM knows no job of {view.run.id} any more")
 
     def label(self, view: View) -> str:
         return f"job {view.job.id if view.job else None}"
 
     def explain(self, view: View) -> Rows:
-        """What SLURM says of the run's jobs."""
+        """The state of the run's jobs in SLURM."""
         run, job = view.run, view.job
         if job is None or not job.id:
             return []
         try:
             jobs = queued(run.id, *ids_of(view))
-        except SilentError as silence:
-            return [("job", job.id), ("why", f"SLURM does not answer: {silence}"),
-                    ("fix", f"Look again later. The folder tells what the run itself knows: {command('status', run)}")]
-        if not jobs and view.state == "running":  # and it was heard of so lately that `status` has not asked SLURM
-            return [("job", f"{job.id}, of which SLURM knows nothing any more"),
-                    ("why", "its job has ended, and the run gave a sign of life "
-                            f"{view.seconds_since_heartbeat():.0f} s ago: it may still write down how it ended, or it "
-                            "was killed, or its node failed"),
-                    ("fix", f"Look again in two minutes; or go on with the run: {command('resume', run)}")]
+        except SlurmUnreachableError as error:
+            return [("job", job.id), ("why", f"SLURM does not answer: {error}"),
+                    ("fix", f"Try again later. What the run itself has recorded: {command('status', run)}")]
+        if not jobs and view.state == "running":  # its last heartbeat is so recent that `status` did not ask SLURM
+            return [("job", f"{job.id}, which SLURM no longer knows"),
+                    ("why", f"its job has ended, and its last heartbeat was {view.seconds_since_heartbeat():.0f} s "
+                            "ago: it may still be recording how it ended, or it was killed, or its node failed"),
+                    ("fix", f"Check again in two minutes; or resume the run: {command('resume', run)}")]
         if not jobs:
-            return [("job", f"{job.id}, of which SLURM knows nothing any more"),
-                    ("why", "it was cancelled, or ended before the run could tell"),
-                    ("fix", f"Go on with the run: {command('resume', run)}")]
+            return [("job", f"{job.id}, which SLURM no longer knows"),
+                    ("why", "it was cancelled, or ended before the run could record why"),
+                    ("fix", f"Resume the run: {command('resume', run)}")]
         rows: Rows = []
         for one in jobs:
             rows.append(("job", f"{one.id}, {one.state.lower()} in partition {one.partition}"))
             if one.state == "PENDING":
                 rows += _pending(run, one)
         if not any(one.state == "PENDING" for one in jobs):
-            rows.append(("why", f"nothing keeps it: {command('logs -f', run)}"))
+            rows.append(("why", f"it is running normally: {command('logs -f', run)}"))
         return rows
 
 
 def ids_of(view: View) -> list[str]:
-    """SLURM's ids of the run's job and of the one that is to follow it."""
+    """The ids of the run's job and of its next job."""
     return [one for one in (view.job.id, view.job.next_job) if one] if view.job else []
 
 
 def jobs_of(view: View) -> list[str]:
-    """The run's jobs that SLURM has not done with. Raises `SilentError`."""
+    """The run's jobs that have not ended. Raises `SlurmUnreachableError`."""
     return [job.id for job in queued(view.run.id, *ids_of(view))]
 
 
-def in_queue(job: str) -> str:
-    """What SLURM says of a job that is not over, in words. That it does not answer is no sign that the job is over."""
+def queue_evidence(job: str) -> str:
+    """Evidence that a job has not ended. If SLURM does not answer, the job may still be running."""
     try:
         state = job_state(job)
-    except SilentError as silence:
-        return f"SLURM job {job}, which cannot be asked about: {silence}"
+    except SlurmUnreachableError as error:
+        return f"SLURM job {job}, state unknown: {error}"
     return f"SLURM job {job} is {state.lower()}" if state else ""
 
 
-def cannot_cancel(run: RunDir, silence: SilentError) -> RunError:
-    """What to say where SLURM does not answer."""
+def cancel_error(run: RunDir, error: SlurmUnreachableError) -> RunError:
+    """The error if SLURM does not answer."""
     return RunError(Fault(what="the run cannot be cancelled: SLURM does not answer", where=str(run.path),
-                          given=str(silence), remedy="Try again later; or have the run save and leave, which needs no "
+                          given=str(error), remedy="Try again later; or have the run save and leave, which needs no "
                                                      f"SLURM: {command('stop', run)}"))
 
 
 def _pending(run: RunDir, job: QueuedJob) -> Rows:
-    words, remedy = reason_in_words(job.reason)
+    meaning, remedy = explain_reason(job.reason)
     for name, value in (("CANCEL", command("cancel", run)), ("RESUME", command("resume", run)), ("JOB", job.id),
                         ("PARTITION", job.partition)):
         remedy = re.sub(rf"\b{name}\b", value.replace("\\", r"\\"), remedy)
     start = [("start", f"expected at {job.start.replace('T', ' ')}")] if job.start not in ("N/A", "", "Unknown") else []
-    return [("why", f"{job.reason.partition(',')[0]}: {words}"), *start, ("fix", remedy)]
+    return [("why", f"{job.reason.partition(',')[0]}: {meaning}"), *start, ("fix", remedy)]
 
 
-def require_slurm() -> None:
-    """Raises `LaunchError` where SLURM's programs are not on the PATH."""
-    absent = [program for program in ("sbatch", "srun") if shutil.which(program) is None]
-    if absent:
-        raise LaunchError(Fault(what="there is no SLURM here", where="--slurm",
-                                given=f"no {' and no '.join(absent)} on PATH",
-                                remedy="Log in to the cluster's login node, or leave --slurm out to run on this "
+def check_slurm_installed() -> None:
+    """Raises `LaunchError` if SLURM's programs are not on the PATH."""
+    missing = [program for program in ("sbatch", "srun") if shutil.which(program) is None]
+    if missing:
+        raise LaunchError(Fault(what="SLURM is not installed here", where="--slurm",
+                                given=f"no {' and no '.join(missing)} on PATH",
+                                remedy="Log in to the cluster's login node, or remove --slurm to run on this "
                                        "machine. --dry-run shows the script without SLURM."))
 
 
 def sbatch_parameters(plan: JobPlan, after: str = "") -> dict[str, Any]:
-    """submitit's parameters for the plan. One task per node sees all of its GPUs, and srun is told the cores again
-    because since SLURM 22.05 it does not take them from sbatch. A job that is to follow another one is dropped by SLURM
-    when that one ends well."""
+    """submitit's parameters for the plan. One task on each node sees all of the node's GPUs. srun gets --cpus-per-task
+    again, because since SLURM 22.05 it does not inherit it from sbatch. SLURM drops a next job if the first one
+    succeeds."""
     topology, site = plan.topology, plan.site
     cpus = topology.ranks_per_node * topology.cpus_per_rank
     more: dict[str, Any] = {"requeue": True, "chdir": plan.folder, **site.sbatch}
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         name: value for name in ("partition", "account", "qos", "constraint")
         if (value := getattr(site, name)) is not None
     }
@@ -202,21 +201,21 @@ def sbatch_parameters(plan: JobPlan, after: str = "") -> dict[str, Any]:
         more |= ({"gres": f"gpu:{kind}{topology.ranks_per_node}"} if site.gpu_flag == "gres"
                  else {"gpus-per-node": f"{kind}{topology.ranks_per_node}"})
     if site.mem_gb_per_cpu is not None:
-        given["mem_per_cpu"] = _megabytes(site.mem_gb_per_cpu)
+        options["mem_per_cpu"] = _megabytes(site.mem_gb_per_cpu)
     elif site.mem_gb_per_gpu is not None:  # as memory of a node, which every site takes
-        given["mem"] = _megabytes(site.mem_gb_per_gpu * topology.ranks_per_node)
+        options["mem"] = _megabytes(site.mem_gb_per_gpu * topology.ranks_per_node)
     elif site.mem_gb_per_node is not None:
-        given["mem"] = _megabytes(site.mem_gb_per_node)
+        options["mem"] = _megabytes(site.mem_gb_per_node)
     if after:
         more |= {"dependency": f"afternotok:{after}", "kill-on-invalid-dep": "yes"}
     more = {name: value for name, value in more.items() if value not in (None, False)}
-    return given | {
+    return options | {
         "job_name": plan.name,
         "time": site.time_minutes,
         "nodes": topology.nodes,
         "ntasks_per_node": 1,
         "cpus_per_task": cpus,
-        "signal_delay_s": lead_seconds(RunDir(Path(plan.run_dir)), site.signal_seconds, site.time_minutes),
+        "signal_delay_s": grace_seconds(RunDir(Path(plan.run_dir)), site.signal_seconds, site.time_minutes),
         "comment": Path(plan.run_dir).name,
         "setup": setup_lines(plan, cpus, REQUEUE),
         "srun_args": ["--kill-on-bad-exit=1", "--wait=60", f"--cpus-per-task={cpus}"],

@@ -1,4 +1,4 @@
-"""What a person types to do something with a run: commands that stand in messages, ready to paste."""
+"""Commands in messages, ready to paste into a shell."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from drumbeat.configs.run.folder import RunDir
 
 
 def handle(run: RunDir) -> str:
-    """What to type for a run in the current folder: its id where the runs are in runs/, else its folder."""
+    """How to name a run in the current folder: its id if it is in ./runs, otherwise its folder."""
     beside = run.path.parent.parent == Path("runs").absolute()
     return run.id if beside else short(run.path)
 
 
 def program(name: str) -> str:
-    """How to call a program that was installed beside this Python, whether or not its folder is on the PATH."""
+    """How to call a program that is installed beside this Python, on the PATH or not."""
     beside = Path(sys.executable).with_name(name)
     on_path = shutil.which(name)
     return name if not beside.exists() or (on_path and Path(on_path).samefile(beside)) else (
@@ -25,5 +25,5 @@ def program(name: str) -> str:
 
 
 def command(verb: str, run: RunDir) -> str:
-    """What to type in the current folder to do something with a run."""
+    """A command for a run, to be typed in the current folder."""
     return f"{program('drumbeat')} {verb} {handle(run)}"

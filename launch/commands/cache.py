@@ -1,4 +1,4 @@
-"""drumbeat cache CONFIG: images decoded ahead of the runs that read them."""
+"""drumbeat cache CONFIG: decodes the images of a config before its runs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import argparse
 
 from drumbeat.launch.commands.arguments import add_config
 
-HELP = "decode a config's images ahead of its runs"
+HELP = "decode a config's images before its runs"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser, "")
 
 
 def run(args: argparse.Namespace) -> int:
-    from drumbeat.launch.runs.programs import on_config
+    from drumbeat.launch.runs.programs import run_on_config
 
-    return on_config("drumbeat.trainers.commands.cache", args.words)
+    return run_on_config("drumbeat.trainers.commands.cache", args.words)

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from drumbeat.launch.commands.arguments import add_run
 
-HELP = "end a run now"
+HELP = "end a run at once"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from drumbeat.launch.runs.find import look
+    from drumbeat.launch.runs.find import find_view
     from drumbeat.launch.runs.stop import cancel
 
-    print(cancel(look(args.run, Path(args.runs))))
+    print(cancel(find_view(args.run, Path(args.runs))))
     return 0

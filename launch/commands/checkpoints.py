@@ -1,4 +1,4 @@
-"""drumbeat checkpoints RUN: what is saved, and whether it is whole."""
+"""drumbeat checkpoints RUN: lists the checkpoints, and which of them are damaged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HELP = "list checkpoints"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
-    parser.add_argument("--json", action="store_true", help="all facts and all metrics, for a program")
+    parser.add_argument("--json", action="store_true", help="print all fields and all metrics as JSON")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,8 +1,8 @@
 """drumbeat completion SHELL: a script that lets bash or zsh complete commands, options, configs, profiles, runs and
 config keys.
 
-The shell itself lists the folders; only KEY=VALUE starts Python (`config_keys.py`). Names of folders and keys may
-be hostile, so no name is ever given to `compgen -W`, which executes what it holds.
+The shell itself lists the folders; only for KEY=VALUE does it start Python (`config_keys.py`). Names of folders and
+keys may be hostile: none is passed to `compgen -W`, which would execute commands in it.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   source <(drumbeat completion bash)
 in zsh, in a folder of your fpath:
   drumbeat completion zsh > ~/.zfunc/_drumbeat"""
-    parser.add_argument("shell", choices=["bash", "zsh"], help="which shell")
+    parser.add_argument("shell", choices=["bash", "zsh"], help="the shell")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,5 +1,5 @@
 """Prints what can complete a KEY=VALUE of `run`, `resume`, `rerun` and the like: keys of the schema and of the config
-that was typed, and values where there are only a few. The scripts of `completion.py` start it; it never imports torch.
+that was typed, and values if there are only a few. The scripts of `completion.py` start it; it never imports torch.
 
     python config_keys.py WORD WORDS ...    WORD is the one to complete, WORDS are those before it
 """
@@ -28,8 +28,8 @@ OF_A_RUN = ("resume", "rerun", "--resume")
 
 
 def candidates(word: str, before: Sequence[str]) -> list[str]:
-    """What can follow: for a beginning of a key its parts up to the next dot, 'data.' or 'batch_size='; for KEY= its
-    values."""
+    """The completions of a word: for a prefix of a key the parts up to the next dot ('data.', 'batch_size='); for KEY=
+    the values."""
     choices = dict(keys(config_values(before)))
     key, equals, value = word.partition("=")
     if equals:
@@ -43,7 +43,7 @@ def candidates(word: str, before: Sequence[str]) -> list[str]:
 
 
 def keys(values: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The dotted keys that can be set in a config, each with its values where there are only a few."""
+    """The dotted keys that can be set in a config, each with its values if there are only a few."""
     yield from ((key, ()) for key, _ in leaves(values))
     yield from _fields(Config, "")
     for phase in values.get("phases") or ():
@@ -51,7 +51,7 @@ def keys(values: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def config_values(words: Sequence[str]) -> Mapping[str, Any]:
-    """The values in the config file, or in the run, that these words of a command line name; none if there are none."""
+    """The values of the config or run that these words of a command line name; empty if there is none."""
     names = [word for word in words if "=" not in word and not word.startswith("-")]
     try:
         if any(word in OF_A_RUN for word in words):

@@ -1,26 +1,26 @@
-"""drumbeat demo-data KIND DIR: small synthetic data to try things with."""
+"""drumbeat demo-data KIND DIR: writes small synthetic data sets."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-HELP = "write synthetic data to try things with"
+HELP = "write a small synthetic data set"
 
 KINDS = {
-    "xray": "chest radiographs in Kaggle's folders",
-    "cifar10": "ten figures in CIFAR-10's binary files",
-    "fashion_mnist": "the same in Fashion-MNIST's files",
-    "hymenoptera": "ants and bees, a folder each",
-    "news": "stories in a CSV with four topics",
+    "xray": "chest X-rays, in the folders of Kaggle's set",
+    "cifar10": "ten classes, in CIFAR-10's binary files",
+    "fashion_mnist": "ten classes, in Fashion-MNIST's files",
+    "hymenoptera": "ants and bees, one folder each",
+    "news": "texts on four topics, in a CSV file",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = "\n".join(["kinds:", *(f"  {kind:<15}{what}" for kind, what in KINDS.items())])
-    parser.add_argument("kind", choices=list(KINDS), metavar="KIND", help="which, of those below")
-    parser.add_argument("folder", metavar="DIR", type=Path, help="where to write them")
+    parser.add_argument("kind", choices=list(KINDS), metavar="KIND", help="one of those below")
+    parser.add_argument("folder", metavar="DIR", type=Path, help="the folder to write")
 
 
 def run(args: argparse.Namespace) -> int:

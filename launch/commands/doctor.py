@@ -1,4 +1,4 @@
-"""drumbeat doctor CONFIG: a look at the data before hours are spent on it."""
+"""drumbeat doctor CONFIG: checks the data before training."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import argparse
 
 from drumbeat.launch.commands.arguments import add_config
 
-HELP = "look at a config's data before training on it"
+HELP = "check a config's data before training"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser, " [--all] [--sheet FILE]")
-    parser.add_argument("--all", action="store_true", help="read every sample, not some hundred")
-    parser.add_argument("--sheet", default="doctor.png", metavar="FILE", help="where to draw what the model will see "
-                        "(default: doctor.png)")
+    parser.add_argument("--all", action="store_true", help="read every sample, not a few hundred")
+    parser.add_argument("--sheet", default="doctor.png", metavar="FILE", help="the image of samples to write (default: "
+                        "doctor.png)")
 
 
 def run(args: argparse.Namespace) -> int:
-    from drumbeat.launch.runs.programs import on_config
+    from drumbeat.launch.runs.programs import run_on_config
 
-    return on_config("drumbeat.trainers.commands.doctor", args.words, *(["--all"] if args.all else []), "--sheet",
+    return run_on_config("drumbeat.trainers.commands.doctor", args.words, *(["--all"] if args.all else []), "--sheet",
                      args.sheet)

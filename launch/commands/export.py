@@ -1,4 +1,4 @@
-"""drumbeat export RUN FILE: a run's weights as one plain file."""
+"""drumbeat export RUN FILE: writes the weights of a run to one file."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 from drumbeat.launch.commands.arguments import add_run
 
-HELP = "write a run's weights as one plain file"
+HELP = "write a run's weights to one file"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
-    parser.add_argument("file", metavar="FILE", type=Path, help="where to: FILE.pt, .pth or .safetensors")
-    parser.add_argument("--last", action="store_true", help="the newest weights instead of the best")
+    parser.add_argument("file", metavar="FILE", type=Path, help="the file to write: FILE.pt, .pth or .safetensors")
+    parser.add_argument("--last", action="store_true", help="the last weights, not the best")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""drumbeat ls: the runs in a table, or as JSON."""
+"""drumbeat ls: lists runs, as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from pathlib import Path
 
 from drumbeat.launch.commands.arguments import add_runs
 
-HELP = "list runs and how they are doing"
+HELP = "list runs"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--all", action="store_true", help="the older ones too")
-    parser.add_argument("--json", action="store_true", help="all runs, with all that is known of them, for a program")
+    parser.add_argument("--all", action="store_true", help="list older runs, too")
+    parser.add_argument("--json", action="store_true", help="print all fields of all runs as JSON")
     add_runs(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from drumbeat.launch.runs.find import all_runs
-    from drumbeat.launch.runs.listing import as_json, damaged_facts, each, facts, show
+    from drumbeat.launch.runs.listing import as_json, damaged_facts, describe_each, facts, print_table
 
     runs = all_runs(Path(args.runs))
     if args.json:
-        print(as_json(list(each(reversed(runs), facts, damaged_facts))))
+        print(as_json(list(describe_each(reversed(runs), facts, damaged_facts))))
     else:
-        show(runs, Path(args.runs), every=args.all)
+        print_table(runs, Path(args.runs), every=args.all)
     return 0

@@ -1,8 +1,8 @@
-"""drumbeat COMMAND ...: the table of contents of all commands, and how each of them ends.
+"""drumbeat COMMAND ...: the table of all commands, and how errors are shown.
 
 A command is a module here: its HELP in one line, `add_arguments(parser)`, and `run(args)`, which returns the exit code.
-Each imports what it needs when it runs, so that --help is quick. argparse reads the command line, not typer: it takes
-KEY=VALUE words anywhere between options, and its parsers are what `completion` is made from.
+Each imports what it needs when it runs, so that --help is fast. argparse reads the command line: it accepts KEY=VALUE
+words anywhere between options, and `completion` is made from its parsers.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ COMMANDS: dict[str, ModuleType] = {
         tensorboard, show, doctor, drill, cache, completion, demo_data)
 }
 
-ABOUT = "Trains PyTorch models from one config, on any machine.\n\n" + "\n".join(
+ABOUT = "Train PyTorch models from one config, on any machine.\n\n" + "\n".join(
     ["commands:", *(f"  {name:<12}{command.HELP}" for name, command in COMMANDS.items()), "",
-     "drumbeat COMMAND --help says more; drumbeat --version names this version."])
+     "drumbeat COMMAND --help explains a command."])
 
 REQUIRED = ("omegaconf", "rich", "shtab", "submitit", "yaml")
-"""What the launcher needs besides the standard library."""
+"""The packages that the launcher needs."""
 
 
 def main(argv: Sequence[str] | None = None, program: str = "drumbeat run") -> int:
-    """Runs one command; its exit code. A user's mistake is one screen on stderr and exit code 2."""
+    """Runs one command and returns its exit code. A user's mistake is one screen on stderr, with exit code 2."""
     try:
         args = parse(list(sys.argv[1:] if argv is None else argv), program)
         code = int(args.command.run(args))
@@ -72,16 +72,16 @@ def main(argv: Sequence[str] | None = None, program: str = "drumbeat run") -> in
     except BrokenPipeError:  # as in `drumbeat logs RUN | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except ModuleNotFoundError as absent:
-        if absent.name not in REQUIRED:
+    except ModuleNotFoundError as missing:
+        if missing.name not in REQUIRED:
             raise
-        print(Fault(what=f"{absent.name} is not installed", where=sys.executable,
+        print(Fault(what=f"{missing.name} is not installed", where=sys.executable,
                     remedy="Use .venv/bin/python, which `make demo` makes, or: pip install -e ."), file=sys.stderr)
         return 2
 
 
 def parse(words: list[str], program: str = "drumbeat run") -> argparse.Namespace:
-    """The arguments, KEY=VALUE also behind options, where argparse alone would not look for them."""
+    """The parsed arguments. KEY=VALUE may also follow options, where argparse alone does not accept it."""
     top, commands = parsers(program)
     words = words or ["--help"]
     if words[0] not in commands and not words[0].startswith("-"):
@@ -99,16 +99,16 @@ def parse(words: list[str], program: str = "drumbeat run") -> argparse.Namespace
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with errors that look like all others."""
+    """argparse, with errors in the form of all others."""
 
     def error(self, message: str) -> NoReturn:
-        words = re.sub(r"\(choose from .*\)", lambda found: found[0].replace("'", ""), message)  # 3.11 quotes
-        raise ConfigError(Fault(what=words.removeprefix("argument "), where="command line",
+        text = re.sub(r"\(choose from .*\)", lambda found: found[0].replace("'", ""), message)  # 3.11 quotes
+        raise ConfigError(Fault(what=text.removeprefix("argument "), where="command line",
                                 remedy=f"See: {self.prog} --help"))
 
 
 def parsers(program: str) -> tuple[Parser, dict[str, Parser]]:
-    """The parser of all, and that of each command."""
+    """The top parser, and the parser of each command."""
     top = Parser(prog="drumbeat", usage="drumbeat COMMAND ...", description=ABOUT, allow_abbrev=False,
                  formatter_class=argparse.RawDescriptionHelpFormatter)
     group = top.add_subparsers(prog="drumbeat", metavar="COMMAND", help=argparse.SUPPRESS, required=True)

@@ -1,4 +1,4 @@
-"""drumbeat report RUN: everything there is to see of a run, as one HTML file."""
+"""drumbeat report RUN: writes a report of a run, as one HTML file."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 
 from drumbeat.launch.commands.arguments import add_run
 
-HELP = "write all there is to see of a run as one HTML file"
+HELP = "write a report of a run, as one HTML file"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
-    parser.add_argument("--out", metavar="FILE", type=Path, help="where to (default: report.html in the run's folder)")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="the file to write (default: report.html in the run's "
+                        "folder)")
 
 
 def run(args: argparse.Namespace) -> int:

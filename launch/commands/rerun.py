@@ -1,4 +1,4 @@
-"""drumbeat rerun RUN: the same code and config again, as a new run."""
+"""drumbeat rerun RUN: starts the code and config of a run again, as a new run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 
 from drumbeat.launch.commands.arguments import add_no_snapshot, add_run, add_start_options
 
-HELP = "start the same code and config again, as a new run"
+HELP = "start a run's code and config again, as a new run"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Start the code and config of a run again, as a new run."
@@ -14,15 +14,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser, runs=False)
     parser.add_argument("words", nargs="*", default=[], metavar="KEY=VALUE",
                         help="changes to its config: batch_size=64")
-    what = add_start_options(parser, "as that run has", "as that run has")
-    what.add_argument("--name", help="collect the new run under runs/NAME (default: the same name)")
-    what.add_argument("--new-code", action="store_true", help="the code as it is now, not as that run had it")
+    what = add_start_options(parser, "as many as that run", "as many as that run")
+    what.add_argument("--name", help="the folder of the new run: runs/NAME (default: the same name)")
+    what.add_argument("--new-code", action="store_true", help="use the code as it is now, not that run's copy")
     add_no_snapshot(what)
 
 
 def run(args: argparse.Namespace) -> int:
-    from drumbeat.launch.start.ask import ask_again, check_flags
+    from drumbeat.launch.start.resolve import check_flags, resolve_rerun
     from drumbeat.launch.start.start import start
 
     check_flags(args, rerun=True)
-    return start(ask_again(args, args.run), dry_run=args.dry_run, detach=args.detach)
+    return start(resolve_rerun(args, args.run), dry_run=args.dry_run, detach=args.detach)

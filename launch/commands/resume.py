@@ -1,4 +1,4 @@
-"""drumbeat resume RUN: a run that was stopped or killed goes on."""
+"""drumbeat resume RUN: resumes a run that has ended before it finished."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import argparse
 
 from drumbeat.launch.commands.arguments import add_run, add_start_options
 
-HELP = "resume a run that was stopped or killed"
+HELP = "resume a run"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = ("Resume a run that was stopped or killed: from its newest good checkpoint, with the code "
-                          "and config it was submitted with, where it ran, on as many ranks.")
+    parser.description = ("Resume a run that was stopped, failed or was killed: from its newest intact checkpoint, "
+                          "with its own code and config, in the same place and on as many ranks as before.")
     parser.usage = "%(prog)s RUN [KEY=VALUE ...] [options]"
     add_run(parser, runs=False)
-    parser.add_argument("words", nargs="*", default=[], metavar="KEY=VALUE", help="changes that cannot alter its "
+    parser.add_argument("words", nargs="*", default=[], metavar="KEY=VALUE", help="changes that do not affect its "
                         "results: data.workers=2, checkpoints.keep=3")
-    what = add_start_options(parser, "as before", "as before")
-    what.add_argument("--new-code", action="store_true", help="with the code as it is now, not as it was submitted")
-    what.add_argument("--take-over", action="store_true", help="although it seems to be running on another machine, "
-                      "which can save nothing more then")
+    what = add_start_options(parser, "as many as before", "as many as before")
+    what.add_argument("--new-code", action="store_true", help="use the code as it is now, not the run's copy")
+    what.add_argument("--take-over", action="store_true", help="resume although the run seems to be running on another "
+                      "machine, which can then save nothing more")
     parser.set_defaults(name=None, no_snapshot=False)
 
 
 def run(args: argparse.Namespace) -> int:
-    from drumbeat.launch.start.ask import ask_resume, check_flags
+    from drumbeat.launch.start.resolve import check_flags, resolve_resume
     from drumbeat.launch.start.start import start
 
     check_flags(args, resume=True)
-    return start(ask_resume(args, args.run), dry_run=args.dry_run, detach=args.detach)
+    return start(resolve_resume(args, args.run), dry_run=args.dry_run, detach=args.detach)

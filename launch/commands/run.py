@@ -1,4 +1,4 @@
-"""drumbeat run CONFIG [KEY=VALUE ...]: trains what a config describes, here or on a cluster."""
+"""drumbeat run CONFIG [KEY=VALUE ...]: trains what a config describes, on this machine or on a cluster."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Train what a config describes: here, on a cluster, or in this very process."
+    parser.description = "Train what a config describes, on this machine or on a cluster."
     parser.usage, parser.epilog = USAGE, EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("words", nargs="*", metavar="CONFIG", help="a config file, or the name of a shipped one; then "
-                        "changes to it, KEY=VALUE")
-    what = add_start_options(parser, "all there are; needed with --slurm", "1; with --here all")
-    what.add_argument("--name", help="collect the run under runs/NAME (default: the config's name)")
-    what.add_argument("--resume", metavar="RUN", help="resume a run, as drumbeat resume RUN does")
+    parser.add_argument("words", nargs="*", metavar="CONFIG", help="a config file or the name of a shipped config, "
+                        "followed by changes to it, KEY=VALUE")
+    what = add_start_options(parser, "all; required with --slurm", "1, or all with --here")
+    what.add_argument("--name", help="the folder of the run: runs/NAME (default: the config's name)")
+    what.add_argument("--resume", metavar="RUN", help="resume a run, like drumbeat resume RUN")
     add_no_snapshot(what)
     parser.set_defaults(new_code=False, take_over=False)
 
 
 def run(args: argparse.Namespace) -> int:
-    from drumbeat.launch.start.ask import ask_fresh, ask_resume, check_flags
+    from drumbeat.launch.start.resolve import check_flags, resolve_resume, resolve_run
     from drumbeat.launch.start.start import start
 
     check_flags(args, resume=args.resume is not None)
-    what = ask_fresh(args) if args.resume is None else ask_resume(args, args.resume)
+    what = resolve_run(args) if args.resume is None else resolve_resume(args, args.resume)
     return start(what, dry_run=args.dry_run, detach=args.detach)

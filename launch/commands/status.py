@@ -1,4 +1,4 @@
-"""drumbeat status RUN: how a run is doing, in a few lines or as JSON."""
+"""drumbeat status RUN: shows the state of a run, in a few lines or as JSON."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from pathlib import Path
 
 from drumbeat.launch.commands.arguments import add_run
 
-HELP = "show how a run is doing"
+HELP = "show the state and progress of a run"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
-    parser.add_argument("--json", action="store_true", help="all that is known of it, for a program")
+    parser.add_argument("--json", action="store_true", help="print all fields as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    from drumbeat.launch.runs.find import look
+    from drumbeat.launch.runs.find import find_view
     from drumbeat.launch.runs.listing import as_json, facts
     from drumbeat.launch.runs.status import status_text, with_final_state
 
-    view = with_final_state(look(args.run, Path(args.runs)))
+    view = with_final_state(find_view(args.run, Path(args.runs)))
     print(as_json(facts(view)) if args.json else status_text(view))
     return 0

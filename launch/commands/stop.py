@@ -1,4 +1,4 @@
-"""drumbeat stop RUN: asks a run to save and leave."""
+"""drumbeat stop RUN: asks a run to save a checkpoint and exit."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 
 from drumbeat.launch.commands.arguments import add_run
 
-HELP = "ask a run to save and leave"
+HELP = "ask a run to save a checkpoint and exit"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from drumbeat.launch.runs.find import look
+    from drumbeat.launch.runs.find import find_view
     from drumbeat.launch.runs.stop import request_stop
 
-    print(request_stop(look(args.run, Path(args.runs))))
+    print(request_stop(find_view(args.run, Path(args.runs))))
     return 0

@@ -1,4 +1,4 @@
-"""drumbeat tensorboard [RUN ...]: TensorBoard on this machine for these runs, or for all."""
+"""drumbeat tensorboard [RUN ...]: starts TensorBoard on this machine for these runs, or for all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from drumbeat.launch.commands.arguments import add_runs, integer
 
-HELP = "show the curves of runs in TensorBoard, on this machine"
+HELP = "show runs in TensorBoard, on this machine"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", nargs="*", help="runs by folder, id or name (default: all)")

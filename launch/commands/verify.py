@@ -16,6 +16,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from drumbeat.launch.runs.find import find_run
-    from drumbeat.launch.runs.programs import on_run
+    from drumbeat.launch.runs.programs import run_on_run
 
-    return on_run("drumbeat.trainers.commands.verify", find_run(args.run, Path(args.runs)), new_code=args.new_code)
+    return run_on_run("drumbeat.trainers.commands.verify", find_run(args.run, Path(args.runs)), new_code=args.new_code)

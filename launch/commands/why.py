@@ -1,4 +1,4 @@
-"""drumbeat why RUN: what a run waits for, and what to do."""
+"""drumbeat why RUN: explains why a run is not running, and what to do."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from drumbeat.launch.runs.find import look
+    from drumbeat.launch.runs.find import find_view
     from drumbeat.launch.runs.status import with_final_state
     from drumbeat.launch.runs.why import why
 
-    print(why(with_final_state(look(args.run, Path(args.runs)))))
+    print(why(with_final_state(find_view(args.run, Path(args.runs)))))
     return 0

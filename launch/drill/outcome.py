@@ -10,7 +10,7 @@ from drumbeat.configs.layers import short
 from drumbeat.configs.run.determinism import claim
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.view import View
-from drumbeat.launch.runs.goodput import goodput, text, useful
+from drumbeat.launch.runs.goodput import effective_ratio, goodput, text
 
 LOST, NOT_ALL_INJECTED = 1, 3
 """Exit codes beside 0; 2 is that of a user's mistake."""
@@ -66,7 +66,7 @@ def summary(injections: Sequence[Injection], changes: Sequence[Injection], fault
             ("lost steps", f"{sum(one.lost_steps for one in injected):,}, taken again"),
             ("recovery time", f"{seconds[len(seconds) // 2]:.1f} s (median), {seconds[-1]:.1f} s (longest)"),
             ("time", text(spent)),
-            ("effective", f"{useful(spent):.2f} of the time went into steps and evaluations that count")]
+            ("effective", f"{effective_ratio(spent):.2f} of the time went into steps and evaluations that count")]
     return "\n".join(["", *(hang(f"{name:<{WIDTH}}", value) for name, value in rows),
                       *(f"{'run':<{WIDTH}}{short(run.path)}" for run in runs)])
 

@@ -1,1 +1,1 @@
-"""What runs once on each node of a run: it meets the other nodes, runs torchrun, and restarts it in place."""
+"""What runs once on each node of a run: connects to the other nodes, runs torchrun, and restarts it in place."""

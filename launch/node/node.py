@@ -1,5 +1,4 @@
-"""What submitit runs, once on each node: finds out whether the run is this job's, holds the GPUs, and has a launcher
-run attempts until it leaves."""
+"""What submitit runs on each node: checks that the run belongs to this job, locks the GPUs, and runs the launcher."""
 
 from __future__ import annotations
 
@@ -21,12 +20,12 @@ from drumbeat.launch.node.launcher import Launcher, RunFailedError, wait_until
 from drumbeat.launch.plan.gpu_locks import hold_gpus
 from drumbeat.launch.slurm.job import SlurmJob
 
-PLAN_PATIENCE = 60.0
-"""Seconds to wait for the run's files: on another machine's disk they may appear late."""
+FILES_TIMEOUT = 60.0
+"""Seconds to wait for the run's files: they may appear late on a shared file system."""
 
 
 class Node:
-    """What runs on each node of the run in this folder; `launch/backends/task.py` has submitit call it."""
+    """What runs on each node of a run; submitit calls it through `launch/backends/task.py`."""
 
     def __init__(self, run_dir: str) -> None:
         self.run_dir = run_dir
@@ -35,24 +34,25 @@ class Node:
         """Runs attempts on this node until the run ends or leaves the allocation. Raises `RunFailedError`."""
         run = RunDir(Path(self.run_dir))
         for unfinished in run.submitit.glob("*.save_tmp"):
-            unfinished.unlink(missing_ok=True)  # or submitit would refuse to write its result
-        wait_until(run.plan.exists, PLAN_PATIENCE)
+            unfinished.unlink(missing_ok=True)  # otherwise submitit refuses to write its result
+        wait_until(run.plan.exists, FILES_TIMEOUT)
         plan, before = JobPlan.require(run.plan), run.newest_number()
         outlive_the_log()
         wait_for_disk(60 * read(run.config).checkpoints.disk_wait_minutes)
         node, slurm_job = 0, None
         if backend_of(plan.backend).on_slurm:
-            wait_until(run.job.exists, PLAN_PATIENCE)
-            node, slurm_job = int(os.environ["SLURM_NODEID"]), SlurmJob.here(users_own=plan.allocation is not None)
+            wait_until(run.job.exists, FILES_TIMEOUT)
+            node = int(os.environ["SLURM_NODEID"])
+            slurm_job = SlurmJob.current(is_allocation=plan.allocation is not None)
             if not take_over(run, slurm_job, first=node == 0):
-                print("the run has ended, or goes on in another job: nothing to do", flush=True)
+                print("the run has ended, or another job runs it: nothing to do", flush=True)
                 return
         else:
             die_with_parent(os.getppid(), signal.SIGTERM)  # submitit's controller
         try:
             with hold_gpus(plan) as plan:
                 after = Launcher(run, plan, node=node, slurm_job=slurm_job).run_attempts()
-        except LaunchError as error:  # another run has taken the GPUs since this one was started
+        except LaunchError as error:  # another run has locked the GPUs since this one was started
             words = [error.faults[0].what, *error.faults[0].given.splitlines()]
             run.write_status("failed", attempt=before, verdict="; ".join(words))
             raise RunFailedError("; ".join(words)) from None

@@ -13,18 +13,18 @@ from pathlib import Path
 
 SIOCGIFADDR = 0x8915
 LOOPBACK = "127.0.0.1"
-"""Where the ranks of a run on one node meet: nobody else can reach it, and it needs no name."""
+"""The address for a run on one node: no other machine can reach it, and it needs no name resolution."""
 FABRIC = re.compile(r"ib|hsn")
-"""How Linux names network interfaces of InfiniBand and of Slingshot."""
+"""The names of InfiniBand and Slingshot network interfaces in Linux."""
 
 
 def own_address() -> str:
-    """The name by which the other nodes of the job know this one."""
+    """The name of this node for the other nodes of the job."""
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
-def other_node(first: str) -> str:
-    """A node to reach from here: the first one, or from that one the next. Its own name may lead it to 127.0.1.1."""
+def peer_address(first: str) -> str:
+    """A node to connect to: the first node, or from there the second, because its own name may resolve to 127.0.1.1."""
     if first != own_address():
         return first
     names = node_names(os.environ.get("SLURM_JOB_NODELIST", ""))
@@ -32,7 +32,7 @@ def other_node(first: str) -> str:
 
 
 def node_names(text: str) -> list[str]:
-    """The nodes of a job, which SLURM abbreviates: `n[1-2,07],gpu3` is n1, n2, n07 and gpu3."""
+    """The nodes of a job from SLURM's abbreviation: `n[1-2,07],gpu3` is n1, n2, n07 and gpu3."""
     names = []
     for part in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", text):
         if (bracket := re.search(r"\[([^\]]*)\]", part)) is None:
@@ -47,8 +47,8 @@ def node_names(text: str) -> list[str]:
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on, below the range from which the kernel hands out ports of its own accord: one
-    of those could be taken by any connection between now and the moment torchrun binds it."""
+    """A free TCP port below the kernel's ephemeral range: any connection could take a port of that range before
+    torchrun binds it."""
     ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     choice = random.SystemRandom()
     for _ in range(100):
@@ -62,12 +62,12 @@ def free_port() -> int:
     raise OSError("100 ports tried below the ephemeral range, none is free")
 
 
-def interface_towards(host: str) -> str | None:
-    """The network interface by which this node reaches `host`: gloo and NCCL otherwise guess, and may pick a bridge of
-    docker's. None where the route cannot be told."""
+def interface_to(host: str) -> str | None:
+    """The network interface through which this node reaches `host`; gloo and NCCL would guess, and may pick a Docker
+    bridge. None if the route is unknown."""
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((host, 9))  # sends nothing: only asks for the route
+            probe.connect((host, 9))  # sends nothing; only looks up the route
             address = probe.getsockname()[0]
             for _, name in socket.if_nameindex():
                 try:
@@ -83,10 +83,10 @@ def interface_towards(host: str) -> str | None:
 
 def network_variables(address: str, environ: Mapping[str, str],
                       interfaces: Path = Path("/sys/class/net")) -> dict[str, str]:
-    """By which network interface the ranks of this node reach the others, who meet at `address`: gloo takes one name as
-    it stands, NCCL one after '=' (or it is the beginning of several). Where a faster fabric is up, NCCL finds it better
-    alone. What stands in `environ` is the user's choice, and stays."""
-    interface = interface_towards(other_node(address))
+    """The variables that select the network interface of this node's ranks towards `address`. gloo takes an exact name;
+    NCCL needs '=' before it, otherwise it is a prefix. If a faster fabric is up, NCCL is left to find it. Variables
+    that are set in `environ` are the user's choice and are kept."""
+    interface = interface_to(peer_address(address))
     if interface is None:
         return {}
     fabric = any(FABRIC.match(path.name) and _is_up(path) for path in interfaces.glob("*"))

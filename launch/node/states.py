@@ -1,4 +1,4 @@
-"""The node launcher as a state machine: its states, what each may come to, and which state follows."""
+"""The node launcher as a state machine: its states, their outcomes, and the transitions."""
 
 from __future__ import annotations
 
@@ -9,49 +9,49 @@ from drumbeat.launch.attempts.verdict import TERMINATED, TIME_LIMIT
 
 
 class State(Enum):
-    """What a launcher is doing. All nodes' launchers go through the same states; the first node's decides."""
+    """The state of a launcher. The launchers of all nodes go through the same states; the first node's decides."""
 
     JOIN = auto()
-    """Reads what earlier launchers of this job left behind, and sees to it that the run can go on after the job."""
+    """Reads the verdict of earlier launchers of this job, and ensures that the run can continue after the job."""
     CLAIM = auto()
-    """The first node claims the next attempt, and the others wait for it."""
-    MEET = auto()
-    """The nodes see that they reach each other."""
+    """The first node claims the next attempt; the others wait for it."""
+    HANDSHAKE = auto()
+    """The nodes check that they can connect."""
     SUPERVISE = auto()
-    """torchrun runs: until it ends, or is ended because of a stop, another node or another job."""
-    DOWN = auto()
-    """Nothing of the attempt runs on this node any more, and the others are told."""
+    """torchrun runs until it exits, or is ended because of a stop, another node or another job."""
+    REPORT = auto()
+    """All processes of the attempt on this node have ended, and the node reports that."""
     DECIDE = auto()
-    """The first node waits until all nodes are down and judges the attempt, and the others wait for its verdict."""
+    """The first node waits for all reports and determines the verdict; the others wait for it."""
     LEAVE = auto()
-    """The launcher ends. There is no way out of this state."""
+    """The launcher ends. A final state."""
 
 
 class Outcome(Enum):
-    """What a state came to."""
+    """The outcome of a state."""
 
     NEW = auto()
-    """Earlier launchers left nothing that ends the run."""
+    """No earlier verdict ends the run."""
     CLAIMED = auto()
-    """There is an attempt."""
-    MET = auto()
-    """All nodes reach the first."""
-    APART = auto()
-    """The nodes do not reach each other: this node has failed."""
-    CALLED_OFF = auto()
-    """The attempt is to end before its ranks begin: a stop, another node or another job."""
+    """An attempt is claimed."""
+    CONNECTED = auto()
+    """All nodes are connected to the first."""
+    UNREACHABLE = auto()
+    """The nodes cannot connect: this node has failed."""
+    ABORTED = auto()
+    """The attempt must end before its ranks start, because of a stop, another node or another job."""
     EXITED = auto()
-    """torchrun has ended by itself, well or not."""
+    """torchrun has exited, with any exit code."""
     ENDED = auto()
     """torchrun was ended, because of a stop, another node or another job."""
     REPORTED = auto()
-    """The others know that this node is down."""
+    """This node has reported."""
     ABANDONED = auto()
-    """Another node's launcher has died, so SLURM ends this step: the launchers that are started next judge."""
+    """Another node's launcher has died, so SLURM ends this step: the next launchers determine the verdict."""
     RESTART = "restart"
-    """The verdict: the next attempt, in place."""
+    """The verdict: start the next attempt in place."""
     REQUEUE = "requeue"
-    """The verdict: the run goes on in a job that SLURM has queued."""
+    """The verdict: the run continues in a queued job."""
     FINISH = "leave"
     """The verdict: the run has ended, was stopped, or belongs to another job."""
     GIVE_UP = "give up"
@@ -62,33 +62,33 @@ TRANSITIONS: dict[tuple[State, Outcome], State] = {
     (State.JOIN, Outcome.NEW): State.CLAIM,
     (State.JOIN, Outcome.FINISH): State.LEAVE,
     (State.JOIN, Outcome.GIVE_UP): State.LEAVE,
-    (State.CLAIM, Outcome.CLAIMED): State.MEET,
-    (State.MEET, Outcome.MET): State.SUPERVISE,
-    (State.MEET, Outcome.APART): State.DOWN,
-    (State.MEET, Outcome.CALLED_OFF): State.DOWN,
-    (State.SUPERVISE, Outcome.EXITED): State.DOWN,
-    (State.SUPERVISE, Outcome.ENDED): State.DOWN,
-    (State.DOWN, Outcome.REPORTED): State.DECIDE,
+    (State.CLAIM, Outcome.CLAIMED): State.HANDSHAKE,
+    (State.HANDSHAKE, Outcome.CONNECTED): State.SUPERVISE,
+    (State.HANDSHAKE, Outcome.UNREACHABLE): State.REPORT,
+    (State.HANDSHAKE, Outcome.ABORTED): State.REPORT,
+    (State.SUPERVISE, Outcome.EXITED): State.REPORT,
+    (State.SUPERVISE, Outcome.ENDED): State.REPORT,
+    (State.REPORT, Outcome.REPORTED): State.DECIDE,
     (State.DECIDE, Outcome.RESTART): State.CLAIM,
     (State.DECIDE, Outcome.REQUEUE): State.LEAVE,
     (State.DECIDE, Outcome.FINISH): State.LEAVE,
     (State.DECIDE, Outcome.GIVE_UP): State.LEAVE,
     (State.DECIDE, Outcome.ABANDONED): State.LEAVE,
 }
-"""Which state follows when a state has come to this. The launcher's loop does nothing else than look here; a pair that
-is not here is a fault of ours."""
+"""The state that follows a state and its outcome. The launcher's loop only looks up this table; a missing pair is a
+bug."""
 
 
 class Event(Enum):
-    """Why to stop, as stop.json has it. The first one that is received stands."""
+    """The reason to stop, as in stop.json. The first one is kept."""
 
     STOP = "stopped"
-    """A person has asked for it."""
+    """A user requested it."""
     TIME_LIMIT = TIME_LIMIT
-    """The job's time is nearly up: SLURM has sent the signal that the job's script asks for, or the clock says so."""
+    """The time limit is near: SLURM has sent the signal that the job's script requests, or the clock says so."""
     TERMINATED = TERMINATED
-    """SIGTERM: SLURM ends the job or this step, for whatever reason."""
+    """SIGTERM: SLURM ends the job or this step, for any reason."""
 
 
 SIGNALS = {signal.SIGUSR1: Event.TIME_LIMIT, signal.SIGUSR2: Event.TIME_LIMIT, signal.SIGTERM: Event.TERMINATED}
-"""What the signals mean that a launcher reacts to. Both of SIGUSR, because a site may have its own idea of --signal."""
+"""The meaning of the signals that a launcher handles. Both SIGUSR, because a site may set --signal itself."""

@@ -1,5 +1,5 @@
-"""torchrun's agents of one node, an attempt after the other, as the node launcher has them: started by a fork server
-(`drumbeat.trainers.forkserver`), which has imported torch once and for all."""
+"""The torchrun agents of one node, one for each attempt. A fork server (`drumbeat.trainers.forkserver`) starts them,
+which has imported torch once for all attempts."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ from pathlib import Path
 
 from drumbeat.configs.run.folder import Attempt
 from drumbeat.configs.run.plan import JobPlan
-from drumbeat.launch.attempts.processes import deaf_and_tied, end_descendants
+from drumbeat.launch.attempts.processes import child_setup, end_descendants
 
-DEAF_TO = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""Signals that torchrun and its ranks never hear. Which of them SLURM sends to whom depends on its ProctrackType."""
+BLOCKED_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that torchrun and its ranks never receive. SLURM's ProctrackType decides which of them it sends to whom."""
 ANSWER_SECONDS = 1.0
-"""A server that does not tell of the end of its agent within this time has started none yet, or hangs."""
+"""A server that does not report the end of its agent within this time has started none yet, or hangs."""
 
 
 class Agents:
-    """The fork server, and the agent that it runs now."""
+    """The fork server and its current agent."""
 
     def __init__(self, plan: JobPlan, attempt: Attempt, node: int) -> None:
-        """Starts the server, in a session of its own, deaf to SLURM's signals, and ended by the kernel if this process
-        dies. What it prints goes to the log of the attempt it is started for."""
+        """Starts the server in its own session, with SLURM's signals blocked; the kernel kills it if this process dies.
+        Its output goes to the log of the attempt that it is started for."""
         command = [plan.python, "-m", "drumbeat.configs.importing", "drumbeat.trainers.forkserver", plan.run_dir]
         with open(attempt.node_log(node), "ab") as log:
             self.server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
                                            env=os.environ | plan.environment, cwd=plan.folder,
-                                           start_new_session=True, preexec_fn=deaf_and_tied(*DEAF_TO))
+                                           start_new_session=True, preexec_fn=child_setup(*BLOCKED_SIGNALS))
         self.code: int | None = 0
         """The agent's exit code; None while it runs."""
 
-    def start(self, words: list[str], environment: Mapping[str, str], log: Path) -> None:
-        """Has torchrun started on these words."""
+    def start(self, arguments: list[str], environment: Mapping[str, str], log: Path) -> None:
+        """Starts torchrun with these arguments."""
         assert self.server.stdin is not None
         self.code = None
-        order = {"words": words, "environment": dict(environment), "log": str(log)}
-        with suppress(BrokenPipeError):  # `poll` will find that the server has gone
+        order = {"words": arguments, "environment": dict(environment), "log": str(log)}
+        with suppress(BrokenPipeError):  # `poll` will notice that the server has exited
             self.server.stdin.write(json.dumps(order).encode() + b"\n")
             self.server.stdin.flush()
 
     def poll(self, within: float = 0.0) -> int | None:
-        """The agent's exit code; None where it still runs after so many seconds. A server that has gone took its agent
-        along: then it is the server's."""
+        """The agent's exit code; None if it still runs after `within` seconds. If the server has exited, the agent has,
+        too, and the code is the server's."""
         assert self.server.stdout is not None
         if self.code is None and select.select([self.server.stdout], [], [], within)[0]:
             answer = self.server.stdout.readline()
@@ -55,8 +55,8 @@ class Agents:
         return self.code
 
     def end(self) -> list[int]:
-        """Kills what is left of the agent and of all below it; the server stays, if it is well. Returns the processes
-        that do not end."""
+        """Kills the agent and its descendants; the server stays if it responds. Returns the processes that cannot be
+        killed."""
         left = end_descendants(but=self.server.pid)
         if self.poll(ANSWER_SECONDS) is None:
             left = end_descendants()
@@ -64,12 +64,12 @@ class Agents:
 
     @property
     def alive(self) -> bool:
-        """Whether there is a server to start the next agent."""
+        """Whether the server can start the next agent."""
         return self.server.poll() is None
 
     def close(self) -> None:
         """Ends the server."""
         assert self.server.stdin is not None
-        with suppress(BrokenPipeError):  # it has gone without reading the last order
+        with suppress(BrokenPipeError):  # it exited without reading the last order
             self.server.stdin.close()
         self.server.wait()

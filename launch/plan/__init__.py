@@ -1,1 +1,1 @@
-"""What a run needs, as values: its processes, its environment, and the copy of its code."""
+"""The plan of a run, as values: its processes, its environment, and the copy of its code."""

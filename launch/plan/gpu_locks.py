@@ -1,10 +1,10 @@
-"""Which process holds which GPU of this machine, so that no two runs take the same one.
+"""Locks on the GPUs of this machine, so that no two runs use the same one.
 
-The node launcher of a run, or the process of a --debug run, listens at a socket in Linux's abstract namespace whose
-name holds that of the GPU. The kernel lets no second process bind to the name, whoever's it is, and frees it when the
-launcher ends in whatever way; there are no files to be cleaned up. SO_PEERCRED tells who listens (unix(7)). Programs
-other than Drumbeat take no part in this, nor do SLURM's jobs, whose GPUs SLURM hands out; and containers with a network
-of their own do not see each other.
+The node launcher of a run, or the process of a --debug run, listens on a socket in Linux's abstract namespace whose
+name contains the GPU. The kernel lets no second process bind the same name, and frees it however the launcher ends, so
+there are no lock files to clean up. SO_PEERCRED gives the process that listens (unix(7)). Other programs do not use
+these locks, nor do SLURM jobs, whose GPUs SLURM assigns; containers with their own network do not see each other's
+locks.
 """
 
 from __future__ import annotations
@@ -24,24 +24,23 @@ from drumbeat.configs.errors import Fault, LaunchError
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.launch.plan.gpus import identities
 
-PATIENCE = 5.0
-"""Seconds to try again: a run that is just ending frees its GPUs, and two that start at once may each get a part of
-what both need."""
-WAITING = 4096
-"""Connections that a socket holds, of those who have asked who listens."""
+TIMEOUT = 5.0
+"""Seconds to retry: a run that is ending frees its GPUs, and two that start at once may each get only some of
+theirs."""
+BACKLOG = 4096
+"""The backlog of a socket: connections of processes that asked who holds the GPU."""
 UNKNOWN = "another process"
 
 
 @contextmanager
 def hold_gpus(plan: JobPlan) -> Iterator[JobPlan]:
-    """The plan with those GPUs that its run holds for as long as the context lasts: as many as it has ranks, the first
-    free ones. Raises `LaunchError` where too few are free. Other plans than those for GPUs of this machine stay as they
-    are."""
+    """The plan with the GPUs that its run locks while the context lasts: the first free ones, one for each rank. Raises
+    `LaunchError` if too few are free. A plan that uses no GPUs of this machine is unchanged."""
     pool = _pool(plan)
     if not pool:
         yield plan
         return
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + TIMEOUT
     while True:
         with ExitStack() as held:
             names: list[str] = []
@@ -63,35 +62,35 @@ def hold_gpus(plan: JobPlan) -> Iterator[JobPlan]:
 
 
 def check_free(plan: JobPlan) -> None:
-    """Raises `LaunchError`, with who holds which GPU, where fewer are free than the plan needs."""
+    """Raises `LaunchError`, with the holder of each GPU, if fewer are free than the plan needs."""
     pool = _pool(plan)
-    holders = {name: words for name, identity in pool.items() if (words := _holder(identity))}
+    holders = {name: holder for name, identity in pool.items() if (holder := _holder(identity))}
     if pool and len(pool) - len(holders) < plan.topology.ranks_per_node:
         raise _too_few(plan, len(pool), holders)
 
 
 def _too_few(plan: JobPlan, count: int, holders: Mapping[str, str]) -> LaunchError:
-    """For a plan with so many GPUs to choose from, of which some are held."""
+    """The error for a plan that may use `count` GPUs, of which some are held."""
     free, needed = count - len(holders), plan.topology.ranks_per_node
     return LaunchError(Fault(
-        what="too few GPUs are free", where="launch.gpus",
-        given="\n".join([f"{needed} rank{'s' * (needed > 1)} with a GPU each, {free} of {count} free",
-                         *(f"GPU {name} is held by {words}" for name, words in holders.items())]),
+        what="not enough free GPUs", where="launch.gpus",
+        given="\n".join([f"{needed} rank{'s' * (needed > 1)} with one GPU each, {free} of {count} free",
+                         *(f"GPU {name} is used by {holder}" for name, holder in holders.items())]),
         remedy=f"{f'Use --gpus {free}, wait' if free else 'Wait'} for a run to end, or stop one: drumbeat stop RUN"))
 
 
 def _pool(plan: JobPlan) -> Mapping[str, str]:
-    """The GPUs to choose from: their names, and what identifies them; none where SLURM chooses them."""
+    """The GPUs that the plan may use, by name, with their identity; empty if SLURM assigns them."""
     names = plan.environment.get("CUDA_VISIBLE_DEVICES", "")
     return identities(names.split(",")) if names else {}
 
 
 def _lock(identity: str) -> socket.socket | None:
-    """A socket that holds a GPU until it is closed; None where another process holds it."""
+    """A socket that locks a GPU until it is closed; None if another process holds the lock."""
     lock = socket.socket(socket.AF_UNIX)
     try:
         lock.bind(_address(identity))
-        lock.listen(WAITING)
+        lock.listen(BACKLOG)
     except OSError as error:
         lock.close()
         if error.errno != errno.EADDRINUSE:
@@ -101,7 +100,7 @@ def _lock(identity: str) -> socket.socket | None:
 
 
 def _holder(identity: str) -> str:
-    """Who holds a GPU, in words; '' where nobody does."""
+    """The holder of a GPU, as text; '' if there is none."""
     with socket.socket(socket.AF_UNIX) as asking:
         asking.setblocking(False)
         try:
@@ -111,10 +110,10 @@ def _holder(identity: str) -> str:
             return UNKNOWN
         except ConnectionRefusedError:
             return ""
-    words: list[bytes] = []
+    arguments: list[bytes] = []
     with suppress(OSError):
-        words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
-    runs = [Path(os.fsdecode(word)).parent for word in words if word.endswith(b"/submitit")]
+        arguments = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+    runs = [Path(os.fsdecode(argument)).parent for argument in arguments if argument.endswith(b"/submitit")]
     return f"run {runs[0].parent.name}/{runs[0].name} (process {process})" if runs else (
         f"process {process}" if process else UNKNOWN)
 

@@ -1,4 +1,4 @@
-"""The GPUs of this machine, found without torch and without CUDA, and those of them that a process may use."""
+"""The GPUs of this machine, found without torch and CUDA, and those that a process may use."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pathlib import Path
 
 DEV = Path("/dev")
 WSL = Path("/usr/lib/wsl/lib")
-"""Where WSL2 puts what the NVIDIA driver of Windows brings along; empty where Windows has no such driver."""
+"""Where WSL2 puts the files of the Windows NVIDIA driver; empty without that driver."""
 SMI_SECONDS = 30.0
-"""How long nvidia-smi may take: without the persistence daemon it initializes each GPU."""
-LISTED = re.compile(r"^(?:GPU \d+: .*\(UUID: (GPU-[^)]+)\)|\s+MIG .*\(UUID: (MIG-[^)]+)\))", re.MULTILINE)
+"""Seconds that nvidia-smi may take: without the persistence daemon it initializes each GPU."""
+SMI_LINE = re.compile(r"^(?:GPU \d+: .*\(UUID: (GPU-[^)]+)\)|\s+MIG .*\(UUID: (MIG-[^)]+)\))", re.MULTILINE)
 """The lines of `nvidia-smi -L`: a GPU, and below it its MIG instances."""
 
 
@@ -25,7 +25,7 @@ class Gpu:
     """One physical GPU."""
 
     uuid: str = ""
-    """GPU-8932f937-..., or "" where nvidia-smi does not tell."""
+    """GPU-8932f937-..., or "" if nvidia-smi does not report it."""
     instances: tuple[str, ...] = ()
     """The names of its MIG instances."""
 
@@ -34,8 +34,8 @@ class Gpu:
 def present() -> tuple[Gpu, ...]:
     """The GPUs of this machine, numbered as nvidia-smi numbers them, which is the order of the PCI bus.
 
-    Where nvidia-smi is absent or fails, the device files are counted. WSL2 has none: there one GPU is assumed where the
-    driver's libcuda is.
+    If nvidia-smi is missing or fails, the device files are counted. WSL2 has none: there one GPU is assumed if the
+    driver's libcuda exists.
     """
     files = list(DEV.glob("nvidia[0-9]*"))
     wsl = (DEV / "dxg").exists() and any(WSL.glob("libcuda.so*"))
@@ -43,7 +43,7 @@ def present() -> tuple[Gpu, ...]:
 
 
 def _listed() -> tuple[Gpu, ...]:
-    """What nvidia-smi lists; nothing where it is absent or fails."""
+    """The GPUs that nvidia-smi lists; none if it is missing or fails."""
     program = shutil.which("nvidia-smi") or str(WSL / "nvidia-smi")
     try:
         said = subprocess.run([program, "-L"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
@@ -51,7 +51,7 @@ def _listed() -> tuple[Gpu, ...]:
     except (OSError, subprocess.TimeoutExpired):
         return ()
     gpus: list[Gpu] = []
-    for gpu, instance in LISTED.findall(said):
+    for gpu, instance in SMI_LINE.findall(said):
         if gpu:
             gpus.append(Gpu(gpu))
         elif gpus:
@@ -60,18 +60,18 @@ def _listed() -> tuple[Gpu, ...]:
 
 
 def visible(value: str | None, gpus: Sequence[Gpu]) -> tuple[str, ...]:
-    """The names of the GPUs that CUDA_VISIBLE_DEVICES leaves of those present; `value` is the variable's, None where it
-    is not set. Where there are both whole GPUs and MIG instances, the whole ones: CUDA shows no process both.
+    """The names of the GPUs that remain with a `value` of CUDA_VISIBLE_DEVICES, None if it is not set. If there are
+    both whole GPUs and MIG instances, only the whole GPUs: CUDA never shows both to a process.
 
-    The rules are CUDA's as torch 2.14 applies them (`_parse_visible_devices` in torch/cuda/__init__.py): all entries
-    are of the kind of the first one, the list ends at the first entry that is invalid, and an entry that comes twice
-    leaves none. UUIDs may be abbreviated. Names of MIG instances are kept as they are.
+    The rules are those of CUDA as in torch 2.14 (`_parse_visible_devices` in torch/cuda/__init__.py): all entries are
+    of the same type as the first, the list ends at the first invalid entry, and a duplicate entry leaves no GPU. UUIDs
+    may be abbreviated. Names of MIG instances are kept unchanged.
     """
     names = list(map(str, range(len(gpus)))) if value is None else _entries(value)
     if names and names[0].startswith("MIG-"):
         return tuple(names)
     if names and names[0].startswith("GPU-") and not all(gpu.uuid for gpu in gpus):
-        return tuple(names)  # nobody here knows the UUIDs
+        return tuple(names)  # the UUIDs are unknown
     found = [_index(name, gpus) for name in names]
     valid = [index for index in takewhile(lambda index: index is not None, found) if index is not None]
     if len(set(valid)) < len(valid):
@@ -81,7 +81,7 @@ def visible(value: str | None, gpus: Sequence[Gpu]) -> tuple[str, ...]:
 
 
 def _entries(value: str) -> list[str]:
-    """The entries of a list up to the first invalid one, numbers as plain numbers; none where one comes twice."""
+    """The entries of a list up to the first invalid one, with normalized numbers; none if there is a duplicate."""
     kind = value[:4] if value.startswith(("GPU-", "MIG-")) else ""
     names: list[str] = []
     for word in value.split(","):
@@ -96,21 +96,21 @@ def _entries(value: str) -> list[str]:
 
 
 def _index(name: str, gpus: Sequence[Gpu]) -> int | None:
-    """The number of the GPU that a name stands for; None where there is none, or more than one."""
+    """The index of the GPU with a name; None if there is none, or more than one."""
     if name.isdecimal():
         return int(name) if int(name) < len(gpus) else None
     found = [index for index, gpu in enumerate(gpus) if gpu.uuid.startswith(name)]
     return found[0] if len(found) == 1 else None
 
 
-def together(names: Sequence[str]) -> tuple[str, ...]:
-    """Those of the GPUs of these names that one process can use: all of them, but one MIG instance alone (NVIDIA's MIG
+def usable_together(names: Sequence[str]) -> tuple[str, ...]:
+    """The GPUs of these names that one process can use together: all of them, but only one MIG instance (NVIDIA's MIG
     user guide, "CUDA Device Enumeration")."""
     return tuple(names[:1] if names and names[0].startswith("MIG-") else names)
 
 
 def identities(names: Sequence[str]) -> dict[str, str]:
-    """For each name what stands for the same GPU whatever it is called: the UUID where nvidia-smi tells it, else the
+    """An identity of each GPU that does not depend on its name: the UUID if nvidia-smi reports it, otherwise the
     name."""
     gpus = present()
     found = {name: _index(name, gpus) for name in names}

@@ -17,54 +17,54 @@ from drumbeat.configs.patience import nccl_environment, patience
 from drumbeat.configs.run.plan import Allocation, JobPlan, Topology
 from drumbeat.configs.run.records import BackendName
 from drumbeat.configs.schema import Config, Site
-from drumbeat.launch.plan.gpus import present, together, visible
+from drumbeat.launch.plan.gpus import present, usable_together, visible
 
-CLUSTER_CPUS = {"cuda": 8, "cpu": 2}
-"""Cores asked of a cluster for each rank where the config does not say: loader workers beside a GPU, else threads."""
+CLUSTER_CPUS_PER_RANK = {"cuda": 8, "cpu": 2}
+"""The default number of cores for each rank on a cluster: for loader workers beside a GPU, otherwise for threads."""
 
-LEAKS = re.compile(
+NOT_INHERITED = re.compile(
     r"(SLURM|SLURMD|SRUN|SBATCH|PMI|PMIX|MASTER|LOCAL|TORCHELASTIC|SUBMITIT|PET)_|PMI|RANK$|WORLD_SIZE$|GROUP_RANK$|"
     r"DRUMBEAT_START$"
 )
-"""Variables that describe the job or process the command is typed in. In a new job they are wrong: a leaked
-SLURM_MEM_PER_NODE makes srun fatal, a leaked SLURM_CPU_BIND pins every rank to a few cores."""
+"""Variables that describe the job or process of this shell and are wrong in a new job: an inherited SLURM_MEM_PER_NODE
+makes srun fail, an inherited SLURM_CPU_BIND pins every rank to a few cores."""
 
-CHOICES = re.compile(r"(TORCH_)?NCCL_|TORCH_FR_|CUBLAS_")
-"""Variables that the plan sets only where the user has not."""
+USER_SETTABLE = re.compile(r"(TORCH_)?NCCL_|TORCH_FR_|CUBLAS_")
+"""Variables that the plan sets only if the user has not."""
 
 KEPT = {"SLURM_CONF"}
-"""Says where the cluster is: sbatch needs it."""
+"""Variables that are inherited nevertheless: sbatch needs the path of the cluster's configuration."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What a plan may use: of the machine on which the command is typed, or of each node that SLURM gives."""
+    """The resources that a plan may use: of this machine, or of each node that SLURM provides."""
 
     cpus: int | None
-    """Cores; None where they are not known, so that the plan has to ask for them."""
+    """Cores; None if unknown, so that the plan has to request them."""
     gpus: tuple[str, ...] | None = ()
-    """What CUDA_VISIBLE_DEVICES calls them: numbers, or names such as GPU-8932f937. None where they are not known."""
+    """Their names in CUDA_VISIBLE_DEVICES: numbers, or UUIDs such as GPU-8932f937. None if unknown."""
     nodes: int | None = 1
-    """How many of it there are; None where there is no telling."""
+    """The number of such nodes; None if unknown."""
     one_rank: bool = False
-    """Whether there is one process, whatever the config asks for."""
+    """Whether there is only one rank, whatever the config requests."""
     python_path: tuple[str, ...] = ()
-    """The folders in PYTHONPATH: targets there are importable, like those here."""
+    """The folders in PYTHONPATH, from which targets can be imported."""
     chosen: tuple[str, ...] = ()
-    """Variables of NCCL and of the like that the user has set."""
+    """Variables of NCCL and cuBLAS that the user has set."""
     allocation: Allocation | None = None
-    """The user's allocation that these are the nodes of."""
+    """The user's allocation that these nodes belong to."""
 
     @classmethod
     def here(cls) -> Machine:
-        """Cores this process may use, and GPUs it may see; found without importing torch."""
+        """The cores and GPUs that this process may use, found without importing torch."""
         return cls(cpus=usable_cpus(), gpus=visible(os.environ.get("CUDA_VISIBLE_DEVICES"), present()),
                    python_path=tuple(importing.python_path()),
-                   chosen=tuple(sorted(filter(CHOICES.match, os.environ))))
+                   chosen=tuple(sorted(filter(USER_SETTABLE.match, os.environ))))
 
 
 def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Cores this process may run on, and no more than a container's quota pays for."""
+    """The cores that this process may run on, but no more than a container's quota allows."""
     cores = len(os.sched_getaffinity(0))
     try:
         quota, period = (cgroup / "cpu.max").read_text().split()
@@ -75,17 +75,17 @@ def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
 
 def plan_job(config: Config, *, run_dir: Path, backend: BackendName, machine: Machine, site: Site,
              folder: Path) -> JobPlan:
-    """The job that trains `config`, on what its backend lets it use (`Backend.resources`). Raises `LaunchError` where
-    that or the batch cannot carry it."""
+    """The job that trains `config` on the resources of its backend (`Backend.resources`). Raises `LaunchError` if the
+    resources or the batch size do not suffice."""
     topology = _topology(config, machine)
     faults = [
-        Fault(what=f"a batch of {size} cannot be shared by {topology.world_size} ranks", where=key,
+        Fault(what=f"batch_size {size} is smaller than the world size, {topology.world_size}", where=key,
               given=f"{key}: {size}", remedy=f"Use at most {size} ranks, or a batch of at least {topology.world_size}.")
         for key, size in _batch_sizes(config) if size < topology.world_size
     ]
     if not machine.allocation or site.gpu_flag != "none":
-        faults += _lacking_gpus(topology, machine)
-    faults += _lacking_nodes(topology, machine)
+        faults += _missing_gpus(topology, machine)
+    faults += _missing_nodes(topology, machine)
     if faults:
         raise LaunchError(*faults)
     return JobPlan(run_dir=str(run_dir), name=config.name, backend=backend, topology=topology, site=site,
@@ -93,39 +93,39 @@ def plan_job(config: Config, *, run_dir: Path, backend: BackendName, machine: Ma
                    folder=str(folder), restarts=config.launch.restarts, deterministic=config.deterministic)
 
 
-def _lacking_nodes(topology: Topology, machine: Machine) -> list[Fault]:
+def _missing_nodes(topology: Topology, machine: Machine) -> list[Fault]:
     have = machine.nodes
     if have is None or topology.nodes <= have:
         return []
-    what, remedy = ("several nodes need a cluster", "Add --slurm; or, in an salloc, --here.") if (
+    what, remedy = ("more than one node needs a cluster", "Add --slurm; or, in an salloc, --here.") if (
         not machine.allocation) else (f"the allocation has {have} node{'s' * (have > 1)}",
                                       f"Use --nodes {have}, or ask salloc for more: --nodes=N")
     return [Fault(what=what, where="launch.nodes", given=f"{topology.nodes} nodes", remedy=remedy)]
 
 
-def _lacking_gpus(topology: Topology, machine: Machine) -> list[Fault]:
+def _missing_gpus(topology: Topology, machine: Machine) -> list[Fault]:
     if machine.gpus is None or topology.device == "cpu":
         return []
-    count = len(together(machine.gpus))
+    count = len(usable_together(machine.gpus))
     if topology.ranks_per_node <= count:
         return []
     if count < len(machine.gpus):
-        return [Fault(what="CUDA shows a process one MIG instance, and no more", where="launch.gpus",
-                      given=f"{topology.ranks_per_node} ranks with a GPU each; the GPUs are MIG instances",
-                      remedy="Use --gpus 1; or switch MIG mode off (nvidia-smi -mig 0, as root).")]
+        return [Fault(what="CUDA lets a process use only one MIG instance", where="launch.gpus",
+                      given=f"{topology.ranks_per_node} ranks with one GPU each; the GPUs are MIG instances",
+                      remedy="Use --gpus 1; or disable MIG mode (nvidia-smi -mig 0, as root).")]
     owner, more = ("a node of the allocation", "ask salloc for some: --gres=gpu:N") if machine.allocation else (
         "this machine", "--slurm to run where there are GPUs")
     return [Fault(what=f"{owner} has {count or 'no'} GPU{'s' * (count > 1)}", where="launch.gpus",
-                  given=f"{topology.ranks_per_node} rank{'s' * (topology.ranks_per_node > 1)} with a GPU each",
+                  given=f"{topology.ranks_per_node} rank{'s' * (topology.ranks_per_node > 1)} with one GPU each",
                   remedy=f"Use --gpus {count}, or --procs N for ranks on the CPU." if count
                   else f"Use --procs N for ranks on the CPU, or {more}.")]
 
 
 def torchrun_command(plan: JobPlan, *, attempt: str = "ATTEMPT", node: str = "NODE", address: str = "ADDRESS",
                      port: str = "PORT") -> list[str]:
-    """The command that starts the ranks of one node. All meet at the first node's port.
+    """The torchrun command that starts the ranks of one node. All ranks connect to the first node's port.
 
-    What is only known when the job starts stands in capitals until then.
+    Values that are set when the job starts are capital letters until then.
     """
     topology = plan.topology
     return [plan.python, "-m", "torch.distributed.run", f"--nnodes={topology.nodes}",
@@ -135,7 +135,7 @@ def torchrun_command(plan: JobPlan, *, attempt: str = "ATTEMPT", node: str = "NO
 
 
 def command_text(command: list[str]) -> str:
-    """A command over several lines, ready to paste into a shell."""
+    """A command on several lines, ready to paste into a shell."""
     lines = [shlex.join(command[:3])]
     for word in map(shlex.quote, command[3:]):
         if word.startswith("-"):
@@ -146,29 +146,31 @@ def command_text(command: list[str]) -> str:
 
 
 def nodes_section(plan: JobPlan) -> tuple[str, str]:
-    """What each node runs, for a dry run: its title and text."""
-    return "command on each node", ("# ATTEMPT, NODE, ADDRESS and PORT: known when the job starts\n"
+    """The section of a dry run with the command of each node: title and text."""
+    return "command on each node", ("# ATTEMPT, NODE, ADDRESS and PORT: set when the job starts\n"
                                     f"{command_text(torchrun_command(plan))}")
 
 
-def leaked(environ: Mapping[str, str], given: Collection[str] = ()) -> list[str]:
-    """Names of the variables that must not reach a new job, sorted: those that it is `given` where it starts, too."""
-    return sorted(name for name in environ if name in given or (LEAKS.match(name) and name not in KEPT))
+def not_inherited(environ: Mapping[str, str], job_variables: Collection[str] = ()) -> list[str]:
+    """The names of the variables that a new job must not inherit, sorted; including those that it gets where it
+    starts."""
+    return sorted(name for name in environ if name in job_variables or (NOT_INHERITED.match(name) and name not in KEPT))
 
 
 def _topology(config: Config, machine: Machine) -> Topology:
-    ask = config.launch
-    if machine.gpus is None and ask.gpus is None:
-        raise LaunchError(Fault(what="how many GPUs on each node?", where="launch.gpus", given="--slurm",
-                                remedy="Add --gpus N for N ranks with a GPU each, or --procs N for ranks on the CPU."))
-    gpus = len(together(machine.gpus or ())) if ask.gpus is None else ask.gpus
+    requested = config.launch
+    if machine.gpus is None and requested.gpus is None:
+        raise LaunchError(Fault(
+            what="the number of GPUs on each node is not given", where="launch.gpus", given="--slurm",
+            remedy="Add --gpus N for N ranks with one GPU each, or --procs N for ranks on the CPU."))
+    gpus = len(usable_together(machine.gpus or ())) if requested.gpus is None else requested.gpus
     if machine.one_rank:
         gpus = min(gpus, len(machine.gpus or ()), 1)
     device: Literal["cuda", "cpu"] = "cuda" if gpus else "cpu"
-    ranks = 1 if machine.one_rank else gpus or ask.procs
-    cpus = CLUSTER_CPUS[device] if machine.cpus is None else max(1, machine.cpus // ranks)
-    nodes = 1 if machine.one_rank else ask.nodes or (machine.allocation.nodes if machine.allocation else 1)
-    return Topology(nodes=nodes, ranks_per_node=ranks, device=device, cpus_per_rank=ask.cpus_per_rank or cpus)
+    ranks = 1 if machine.one_rank else gpus or requested.procs
+    cpus = CLUSTER_CPUS_PER_RANK[device] if machine.cpus is None else max(1, machine.cpus // ranks)
+    nodes = 1 if machine.one_rank else requested.nodes or (machine.allocation.nodes if machine.allocation else 1)
+    return Topology(nodes=nodes, ranks_per_node=ranks, device=device, cpus_per_rank=requested.cpus_per_rank or cpus)
 
 
 def _batch_sizes(config: Config) -> list[tuple[str, int]]:
@@ -179,8 +181,8 @@ def _batch_sizes(config: Config) -> list[tuple[str, int]]:
 
 def _environment(config: Config, topology: Topology, folder: Path, machine: Machine,
                  site: Site) -> dict[str, str]:
-    """Threads are fixed here because the order of summation, and so the last bits, depends on them. What the user or
-    the site has chosen for NCCL stays."""
+    """The environment of the ranks. It fixes the number of threads, on which the order of summation and so the last
+    bits depend. Variables of NCCL and cuBLAS that the user or the site has set are kept."""
     variables = {
         **importing.environment(str(folder), machine.python_path),
         "PYTHONUNBUFFERED": "1",
@@ -190,7 +192,7 @@ def _environment(config: Config, topology: Topology, folder: Path, machine: Mach
     if topology.device == "cuda":
         defaults = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", **nccl_environment(patience(config))}
         if config.deterministic:
-            defaults["NCCL_NVLS_ENABLE"] = "0"  # NVLink's switches sum in an order of their own
+            defaults["NCCL_NVLS_ENABLE"] = "0"  # NVLink switches sum in a different order
         variables |= {name: value for name, value in defaults.items()
                       if name not in machine.chosen and name not in site.environment}
     if topology.device == "cuda" and machine.gpus and not machine.allocation:

@@ -1,12 +1,12 @@
-"""The code of a run, copied into its folder when it is submitted: what runs is what was there then, before and after a
-requeue, whatever is edited meanwhile.
+"""The code of a run, copied into its folder when the run is submitted, so that later edits do not change the run, not
+even after a requeue.
 
-    RUN/code/<tree>/         one for each folder code comes from: Drumbeat's own, the config's, those of its targets
-    RUN/code/installed/      Drumbeat's own, where it is not a clone but installed: the package as it is
-    RUN/code/<tree>.diff     how the tracked files there differ from the git commit
-    RUN/code/snapshot.json   where each tree comes from, its commit, and where Python looks for modules
+    RUN/code/<tree>/         one for each source folder: Drumbeat's own, the config's, those of its targets
+    RUN/code/installed/      Drumbeat's package, if it is installed and not a clone
+    RUN/code/<tree>.diff     the changes of the tracked files relative to the git commit
+    RUN/code/snapshot.json   the source and commit of each tree, and where Python looks for modules
 
-Uncommitted changes and new files are part of it; what git ignores is not, nor are other packages in site-packages.
+Uncommitted changes and new files are copied; files that git ignores and other packages in site-packages are not.
 """
 
 from __future__ import annotations
@@ -34,45 +34,45 @@ from drumbeat.launch.plan.secrets import is_secret
 from drumbeat.launch.plan.sources import code_files, git, git_root, is_trusted
 
 INSTALLED = Path("installed", "drumbeat")
-"""The name of the tree that is Drumbeat's package where it is not a clone."""
-MOST_BYTES = 100_000_000
-"""Code is smaller than this; a larger tree holds data that git was not told to ignore."""
-MOST_FILES = 20_000
+"""The name of the tree of Drumbeat's package if it is not a clone."""
+MAX_BYTES = 100_000_000
+MAX_FILES = 20_000
+"""The limits of a copy. A larger tree contains data that git should ignore."""
 SHOWN = 3
 """Names of files that a line shows."""
 
 
 class Snapshot(CodeSnapshot):
-    """The code of a run: what is copied, and where Python looks for modules."""
+    """The code of a run: its copied trees, and where Python looks for modules."""
 
-    def places(self, code: Path) -> dict[str, str]:
-        """The variables with which a process imports from the copy in `code`."""
+    def import_variables(self, code: Path) -> dict[str, str]:
+        """The environment variables with which a process imports from the copy in `code`."""
         python_path, targets = ([str(code / folder) for folder in folders]
                                 for folders in (self.python_path, self.targets))
         return environment(str(code / self.folder), python_path, targets, home=str(code / self.home))
 
     def relocate(self, plan: JobPlan, code: Path) -> JobPlan:
-        """The plan with its processes importing from the copy in `code`."""
-        return dataclasses.replace(plan, environment=plan.environment | self.places(code))
+        """The plan with processes that import from the copy in `code`."""
+        return dataclasses.replace(plan, environment=plan.environment | self.import_variables(code))
 
-    def knows(self, module: str, code: Path) -> bool:
-        """Whether the copy in `code` has a module of Drumbeat's."""
+    def has_module(self, module: str, code: Path) -> bool:
+        """Whether the copy in `code` contains a module of Drumbeat."""
         return (code / self.home / f"{module.replace('.', '/')}.py").exists()
 
-    def live(self, text: str, code: Path) -> str:
-        """A text with the files of the copy named as those they are copies of."""
+    def with_original_paths(self, text: str, code: Path) -> str:
+        """A text with paths in the copy replaced by the original paths."""
         for tree in self.trees:
             text = text.replace(str(code / tree.name), tree.folder)
         return text
 
     def text(self) -> str:
-        """What it holds, in a line: each tree with its commit and what has changed since."""
+        """The trees in one line, each with its commit and number of changed files."""
         return "; ".join(map(_tree_text, self.trees))
 
 
-def survey(config: Config, file: Path | None, plan: JobPlan) -> Snapshot:
-    """What a run of this config needs a copy of: Drumbeat's tree, those its targets are found in, and the git tree that
-    the config's file is part of. Nothing is copied yet."""
+def plan_snapshot(config: Config, file: Path | None, plan: JobPlan) -> Snapshot:
+    """The trees that a run of this config needs: Drumbeat's, those of its targets, and the git tree of the config file.
+    Nothing is copied yet."""
     search, python_path = ([Path(folder).resolve() for folder in plan.environment[name].split(os.pathsep) if folder]
                            for name in (USER_PATH, "PYTHONPATH"))
     theirs = sorted(set(_packages(dataclasses.asdict(config))) - {"drumbeat"})
@@ -97,13 +97,13 @@ def survey(config: Config, file: Path | None, plan: JobPlan) -> Snapshot:
                     targets=tuple(copied(path) for path in dict.fromkeys(homes) if path not in search))
 
 
-def take(snapshot: Snapshot, code: Path, leave_out: Path) -> None:
-    """Copies the trees into `code`, but for what lies below `leave_out`, the folder of all runs. Raises `LaunchError`
-    where they are too large, and for a file that cannot be read."""
-    found = {tree.name: code_files(Path(tree.folder), leave_out.resolve()) for tree in snapshot.trees}
+def copy_code(snapshot: Snapshot, code: Path, exclude: Path) -> None:
+    """Copies the trees into `code`, without the files in `exclude`, the folder of all runs. Raises `LaunchError` if
+    they are too large, or if a file cannot be read."""
+    found = {tree.name: code_files(Path(tree.folder), exclude.resolve()) for tree in snapshot.trees}
     sizes = {Path(tree.name, file): Path(tree.folder, file).lstat().st_size
              for tree in snapshot.trees for file in found[tree.name].files}
-    if sum(sizes.values()) > MOST_BYTES or len(sizes) > MOST_FILES:
+    if sum(sizes.values()) > MAX_BYTES or len(sizes) > MAX_FILES:
         raise LaunchError(_too_large(sizes, snapshot))
     code.mkdir(mode=0o700, parents=True)
     copies = []
@@ -120,8 +120,7 @@ def take(snapshot: Snapshot, code: Path, leave_out: Path) -> None:
 
 
 def min_mode(folders: Iterable[Path]) -> int:
-    """The permissions that everybody has who can reach all of these folders: a copy of code in a private folder is
-    private too."""
+    """The permissions that the folders and all above them have in common: the copy of a private folder is private."""
     mode = 0o777
     for folder in folders:
         for part in (folder, *folder.parents):
@@ -129,20 +128,21 @@ def min_mode(folders: Iterable[Path]) -> int:
     return mode
 
 
-def copy(before: Path, code: Path) -> None:
-    """The same code for another run."""
+def copy_snapshot(before: Path, code: Path) -> None:
+    """Copies the code of another run."""
     shutil.copytree(before, code, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
 
 
 def newest_code(run: Path) -> Path | None:
-    """The snapshot that a run works with: code/, or the last of code-2/, code-3/, ... where it was given newer code."""
+    """The snapshot that a run uses: code/, or the last of code-2/, code-3/, ... if it got newer code; None without
+    one."""
     numbers = {int(found[1] or 1): path for path in run.glob("code*")
                if (found := re.fullmatch(r"code(?:-(\d+))?", path.name)) and (path / "snapshot.json").exists()}
     return numbers[max(numbers)] if numbers else None
 
 
 def next_code(run: Path) -> Path:
-    """Where the next snapshot of a run goes."""
+    """The folder of the next snapshot of a run."""
     before = newest_code(run)
     return run / (f"code-{int(before.name.partition('-')[2] or 1) + 1}" if before else "code")
 
@@ -161,7 +161,7 @@ def _named(names: Sequence[str]) -> str:
 
 
 def _packages(node: Any) -> Iterator[str]:
-    """The topmost packages that a config's targets name."""
+    """The top-level packages of a config's targets."""
     if isinstance(node, dict):
         if isinstance(node.get("_target_"), str):
             yield node["_target_"].partition(".")[0]
@@ -172,7 +172,7 @@ def _packages(node: Any) -> Iterator[str]:
 
 
 def _home(package: str, search: list[Path]) -> Path | None:
-    """The folder in which Python would find a package; None where it is nowhere, or installed."""
+    """The folder in which Python finds a package; None if there is none, or if it is installed."""
     path = [*map(str, search), *sys.path]
     spec = PathFinder.find_spec(package, path) or (  # or an editable install's own finder
         importlib.util.find_spec(package) if package not in sys.modules and package.isidentifier() else None)
@@ -188,15 +188,15 @@ def _home(package: str, search: list[Path]) -> Path | None:
 
 
 def _installed(folder: Path) -> bool:
-    """Whether a folder is where packages or Python's own modules are installed."""
+    """Whether a folder contains installed packages or Python's own modules."""
     library = Path(sysconfig.get_path("stdlib")).resolve()
     return (not {"site-packages", "dist-packages"}.isdisjoint(folder.parts) or any(folder.glob("*.dist-info"))
             or folder.resolve().is_relative_to(library))
 
 
 def _copy(root: Path, files: Iterable[Path], to: Path) -> None:
-    """Files with their times and modes. A link is one to the copy where it leads to something that is copied; else it
-    leads to where it led before, unless that is a Python file, which is copied."""
+    """Copies files with their times and modes. A link to a copied file becomes a link to the copy. Other links keep
+    their target, unless it is a Python file, which is copied."""
     taken = {path for file in files for path in (file, *file.parents)}
     for file in files:
         source, target = root / file, to / file
@@ -218,8 +218,8 @@ def _copy(root: Path, files: Iterable[Path], to: Path) -> None:
 
 
 def _state_in_git(root: Path, files: Iterable[Path], diff: Path) -> tuple[str, int]:
-    """The commit of a tree, '' where there is none, and how many files differ from it; how the tracked ones do is
-    written to `diff`."""
+    """The commit of a tree, '' without one, and the number of files that differ from it. Writes the changes of tracked
+    files to `diff`."""
     head = git(root, "rev-parse", "HEAD") if (root / ".git").exists() else None
     if head is None:
         return "", 0
@@ -233,11 +233,11 @@ def _state_in_git(root: Path, files: Iterable[Path], diff: Path) -> tuple[str, i
 
 
 def _too_large(sizes: dict[Path, int], snapshot: Snapshot) -> Fault:
-    """Which files are large, and what to do about it."""
+    """The fault of a copy that is too large, with the largest files."""
     largest = sorted(sizes, key=lambda file: sizes[file], reverse=True)[:5]
     return Fault(
         what=f"the code is {sum(sizes.values()) / 1e6:,.0f} MB in {len(sizes):,} files; the limit of a run's copy is "
-             f"{MOST_BYTES / 1e6:.0f} MB and {MOST_FILES:,} files",
+             f"{MAX_BYTES / 1e6:.0f} MB and {MAX_FILES:,} files",
         where="\n".join(tree.folder for tree in snapshot.trees),
         given="\n".join(f"{file}, {sizes[file] / 1e6:,.1f} MB" for file in largest),
-        remedy="Add what is no code to .gitignore; or run the code where it is, without a copy: --no-snapshot")
+        remedy="Add everything but code to .gitignore; or run the code in place, without a copy: --no-snapshot")

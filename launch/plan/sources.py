@@ -18,7 +18,7 @@ from drumbeat.configs.errors import Fault, LaunchError
 from drumbeat.configs.importing import PACKAGE
 from drumbeat.launch.plan.secrets import is_secret
 
-MOST_ENTRIES = 50_000
+MAX_ENTRIES = 50_000
 """A folder without git that holds more entries than this is not searched for Python files."""
 CODE = frozenset({
     ".py", ".pyi", ".pyx", ".pxd", ".so", ".c", ".cc", ".cpp", ".cxx", ".cu", ".cuh", ".h", ".hpp", ".sh", ".yaml",
@@ -36,7 +36,7 @@ class Sources(NamedTuple):
     """Left out because git does not track them and they are not code."""
 
 
-def git(folder: Path, *words: str) -> bytes | None:
+def git(folder: Path, *arguments: str) -> bytes | None:
     """The output of a git command in a folder; None if git fails or is not installed.
 
     git executes programs that a tree's own configuration names (CVE-2022-24765), and refuses trees of other users for
@@ -44,11 +44,11 @@ def git(folder: Path, *words: str) -> bytes | None:
     """
     if shutil.which("git") is None:
         return None
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # as in a git hook
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # as in a git hook
     top = next((path for path in (folder, *folder.parents) if (path / ".git").exists()), folder)
     accept = ["-c", f"safe.directory={top}"] if is_trusted(top) else []
-    command = ["git", *accept, "-c", "core.fsmonitor=false", *words]
-    done = subprocess.run(command, cwd=folder, env=ours, capture_output=True, check=False)
+    command = ["git", *accept, "-c", "core.fsmonitor=false", *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False)
     return done.stdout if done.returncode == 0 else None
 
 
@@ -58,8 +58,8 @@ def is_trusted(tree: Path) -> bool:
 
 
 def git_root(folder: Path) -> Path | None:
-    """The top of the git tree that a folder is part of; None if it is part of none or ignored there. A home folder that
-    is a git tree holds a person's settings, and is not taken for a tree of code."""
+    """The root of the git tree that contains a folder; None if there is none, or if it ignores the folder. A home
+    folder that is a git tree contains settings, and does not count."""
     top = git(folder, "rev-parse", "--show-toplevel")
     if not top or git(folder, "check-ignore", "--quiet", ".") is not None:
         return None
@@ -67,8 +67,8 @@ def git_root(folder: Path) -> Path | None:
     return None if root == Path("~").expanduser() else root
 
 
-def code_files(root: Path, leave_out: Path) -> Sources:
-    """The files and links below `root` that are its code, except those below `leave_out`.
+def code_files(root: Path, exclude: Path) -> Sources:
+    """The code files and links in `root`, without those in `exclude`.
 
     Raises `LaunchError` for a folder without git that is too large to search.
     """
@@ -76,11 +76,11 @@ def code_files(root: Path, leave_out: Path) -> Sources:
         return Sources([file.relative_to(root) for file in sorted(root.rglob("*"))
                         if file.is_file() and file.suffix != ".pyc"], [], [])
     listed = _known_to_git(root) if (root / ".git").exists() else None
-    tracked, new = listed or ([*_python_files(root, leave_out)], [])
+    tracked, new = listed or ([*_python_files(root, exclude)], [])
     found = Sources([], [], [])
     for files, all_kinds in ((tracked, True), (new, False)):
         for file in files:
-            if not (root / file).is_relative_to(leave_out) and _is_file_or_link(root / file):
+            if not (root / file).is_relative_to(exclude) and _is_file_or_link(root / file):
                 is_code = all_kinds or file.suffix in CODE or (root / file).is_symlink()
                 (found.secret if is_secret(file) else found.files if is_code else found.other).append(file)
     return found
@@ -104,26 +104,26 @@ def _known_to_git(root: Path) -> tuple[list[Path], list[Path]] | None:
     return tracked, new
 
 
-def _python_files(root: Path, leave_out: Path) -> Iterator[Path]:
+def _python_files(root: Path, exclude: Path) -> Iterator[Path]:
     """Python files in folders that can be packages, and links to such folders."""
     seen = 0
     for folder, folders, names in os.walk(root):
         seen += len(folders) + len(names)
-        if seen > MOST_ENTRIES:
+        if seen > MAX_ENTRIES:
             raise LaunchError(Fault(
-                what=f"the folder holds more than {MOST_ENTRIES:,} files, too many to find its code among them",
-                where=str(root), remedy="Make the code a git tree (git init), with what is no code in .gitignore; or "
-                                        "run from the folder as it is: --no-snapshot"))
+                what=f"the folder holds more than {MAX_ENTRIES:,} files, too many to find its code among them",
+                where=str(root), remedy="Make the code a git tree (git init), with everything but code in .gitignore; "
+                                        "or run without a copy: --no-snapshot"))
         here = Path(folder).relative_to(root)
         packages = [name for name in sorted(folders) if name.isidentifier() and name != "__pycache__"
-                    and not Path(folder, name, "pyvenv.cfg").exists() and Path(folder, name) != leave_out]
-        folders[:] = packages  # os.walk goes there next, but not through links
+                    and not Path(folder, name, "pyvenv.cfg").exists() and Path(folder, name) != exclude]
+        folders[:] = packages  # os.walk descends into these, but not through links
         yield from (here / name for name in packages if Path(folder, name).is_symlink())
         yield from (here / name for name in sorted(names) if name.endswith(".py"))
 
 
 def _is_file_or_link(path: Path) -> bool:
-    """Whether there is something to copy: not a tracked file that was deleted, nor a pipe or a socket."""
+    """Whether a path can be copied: not a deleted tracked file, a pipe or a socket."""
     try:
         mode = path.lstat().st_mode
     except OSError:

@@ -1,1 +1,1 @@
-"""Runs that exist: finding them, showing how they are, and acting on them."""
+"""Existing runs: finding them, showing their state, stopping and cancelling them."""

@@ -17,7 +17,7 @@ from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.records import Heartbeat, Result, Saved, Status, Verdict
 from drumbeat.configs.run.view import View
 from drumbeat.configs.text_fields import clock
-from drumbeat.launch.backends.backend import backend_of, still_runs
+from drumbeat.launch.backends.backend import backend_of, running_evidence
 from drumbeat.launch.backends.contract import Backend, Submitted
 from drumbeat.launch.backends.processes import LAUNCHERS, processes_of
 from drumbeat.launch.backends.typed import command
@@ -25,96 +25,98 @@ from drumbeat.launch.runs.logs import Tail
 from drumbeat.launch.runs.rows import NO_BREAK, metrics_text, row
 from drumbeat.launch.runs.status import final_status
 
-LOOK_SECONDS = 0.25
+POLL_SECONDS = 0.25
 WIDTH = 11
 """Of the labels."""
 EXIT_CODES = {"finished": 0, "stopped": 130, "cancelled": 130}
-"""Any other end is a failure, and 1. 130 is what shells say of a program that was interrupted."""
+"""The exit code of any other end is 1. 130 is what shells report for an interrupted program."""
 
 
-def introduce(run: RunDir, processes: str) -> None:
-    """What is about to run."""
+def print_header(run: RunDir, processes: str) -> None:
+    """Prints which run is about to start, and where."""
     print(f"run        {run.path.parent.name}/{run.id}: {processes}\nfolder     {short(run.path)}", flush=True)
     if note := claim(run):
         print(row("note", note, WIDTH), flush=True)
 
 
-def announce(run: RunDir, job: Submitted, backend: Backend) -> None:
-    """What was started without a view, and what to type next."""
+def print_commands(run: RunDir, job: Submitted, backend: Backend) -> None:
+    """Prints what was started in the background, and the commands to type next."""
     print(f"{'SLURM job' if backend.on_slurm else 'process':<{WIDTH}}{job.id}\n")
     print("\n".join(command(verb, run) for verb in ("status", "logs -f", "stop")), flush=True)
 
 
 def follow(view: View, job: Submitted, before: Attempt | None) -> int:
-    """Shows the run until it ends; its exit code. The first Ctrl-C asks it to save and leave, the second ends it.
-    `view` is the run as it was just started; `before` the newest attempt of the time before, which is not shown."""
+    """Shows the run until it ends and returns the exit code. The first Ctrl-C stops the run after a checkpoint, the
+    second kills it. `view` is the run as it was just started; `before` is the last attempt of an earlier start, which
+    is not shown."""
     interrupts: list[int] = []
-    usual = signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
+    previous = signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
     try:
         console = Console(highlight=False, soft_wrap=True, markup=False)
         if console.is_terminal:
-            console.print(f"           Ctrl-C saves and stops; {backend_of(view.backend).closing}\n")
+            on_close = backend_of(view.backend).on_terminal_close
+            console.print(f"           Ctrl-C saves a checkpoint and stops; {on_close}\n")
         display = Display(view.run, console, before)
         with display.progress:
             _watch(display, view, job, interrupts)
     finally:
-        signal.signal(signal.SIGINT, usual)
+        signal.signal(signal.SIGINT, previous)
     over = View.read(view.run)
-    cancelled = over.job is not None and over.job.cancelled  # by a `cancel` typed elsewhere
-    _end(over)  # there is nothing left, unless the node launcher was killed
+    cancelled = over.job is not None and over.job.cancelled  # by `drumbeat cancel` in another terminal
+    _end(over)  # nothing is left unless the node launcher was killed
     over = View.read(view.run)
     if cancelled and not over.ended:
         over.run.write_status("cancelled", attempt=over.number, verdict=f"cancelled, {_save_of(over)}")
         over = View.read(view.run)
     console.print()
-    return conclude(over)
+    return print_end(over)
 
 
 def _watch(display: Display, view: View, job: Submitted, interrupts: list[int]) -> None:
-    """Until the run ends. Every Ctrl-C adds to `interrupts`."""
-    told = False
+    """Updates the display until the run ends. Every Ctrl-C adds to `interrupts`."""
+    stopping = False
     while job.running() or processes_of(view, LAUNCHERS):
-        if interrupts and not told:
-            told = True
-            display.console.print(f"stopping: the run saves after this step and leaves. To go on with it:\n"
-                                  f"{command('resume', view.run)}\nCtrl-C again ends it at once.")
+        if interrupts and not stopping:
+            stopping = True
+            display.console.print(f"stopping: the run saves a checkpoint after this step and exits. To resume it:\n"
+                                  f"{command('resume', view.run)}\nCtrl-C again kills it at once.")
         if len(interrupts) > 1:
-            display.console.print("ending all processes ...")
+            display.console.print("killing all processes ...")
             _end(View.read(view.run))
             over = View.read(view.run)
             view.run.write_status("cancelled", attempt=over.number,
-                                  verdict=f"ended from the terminal, {_save_of(over)}")
+                                  verdict=f"cancelled from the terminal, {_save_of(over)}")
             break
         if interrupts and (attempt := display.newest()) is not None:
             attempt.request_stop("stopped")
         display.update()
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
     display.update()
 
 
 def _end(view: View) -> None:
-    """Ends a run at once; its checkpoints stay. Processes that a dead disk or driver holds are named."""
-    left = backend_of(view.backend).end(view) if still_runs(view) else []
+    """Kills a run; its checkpoints stay. Prints the processes that a dead disk or driver keeps alive."""
+    left = backend_of(view.backend).end(view) if running_evidence(view) else []
     if left:
-        print(f"processes {', '.join(left)} do not end", flush=True)
+        print(f"processes {', '.join(left)} cannot be killed", flush=True)
 
 
 def _save_of(view: View) -> str:
     saved = Saved.read(view.attempt.saved) if view.attempt else None
-    return f"saved at step {saved.step:,}" if saved else "without a save"
+    return f"saved at step {saved.step:,}" if saved else "without a checkpoint"
 
 
-def conclude(view: View) -> int:
-    """The last lines: how the run ended, and what to type next. Returns the exit code."""
+def print_end(view: View) -> int:
+    """Prints how the run ended and the commands to type next. Returns the exit code."""
     if not view.ended:
-        words = backend_of(view.backend).start_error(view)
-        status = Status(state="failed", verdict=words) if words else final_status(view)
+        error = backend_of(view.backend).start_error(view)
+        status = Status(state="failed", verdict=error) if error else final_status(view)
         view.run.write_status(status.state, attempt=view.number, verdict=status.verdict)
         view = replace(view, status=status)
     run, state = view.run, str(view.state)
-    words = view.verdict or f"at step {view.heartbeat.step if view.heartbeat else 0:,}"
-    words = words.removeprefix(f"{state} ").removesuffix(": stopped")
-    rows = _finished(view) if state == "finished" else [(state, wrapped(words))]
+    reason = view.verdict or f"at step {view.heartbeat.step if view.heartbeat else 0:,}"
+    reason = reason.removeprefix(f"{state} ").removesuffix(": stopped")
+    rows = _finished(view) if state == "finished" else [(state, wrapped(reason))]
     if state == "failed" and view.attempt is not None:
         rows += _where_it_failed(view.attempt)
     if state != "finished":
@@ -124,7 +126,7 @@ def conclude(view: View) -> int:
 
 
 def _where_it_failed(attempt: Attempt) -> list[tuple[str, str]]:
-    """The line of code, and the log to read: of the rank the verdict names, else torchrun's own, else the folder."""
+    """The line of code and the log to read: that of the rank in the verdict, else torchrun's, else the folder."""
     verdict, errors = Verdict.read(attempt.verdict), attempt.errors()
     rank = verdict.rank if verdict else errors[0].rank if errors else -1
     traceback = next((error.traceback for error in errors if error.rank == rank), "")
@@ -157,13 +159,13 @@ def wrapped(text: str) -> str:
 
 
 def samples_text(result: Result) -> str:
-    """How many samples a run has seen, which may be some more than its epochs hold."""
+    """The number of samples that a run has seen; the last batch of a phase may reach beyond its epochs."""
     return f"{result.samples_seen:,} samples" + (
         f" ({result.overshoot:,} past the end of a phase, in its last batch)" if result.overshoot else "")
 
 
 class Display:
-    """What of the run has been shown so far."""
+    """The log and the progress bar of a run in a terminal."""
 
     def __init__(self, run: RunDir, console: Console, before: Attempt | None) -> None:
         self.run = run
@@ -177,12 +179,12 @@ class Display:
         self.bar: TaskID = self.progress.add_task("starting", total=None, details="")
 
     def newest(self) -> Attempt | None:
-        """The newest attempt of the job that is followed."""
+        """The newest attempt of this start of the run."""
         newest = self.run.newest_attempt()
         return None if newest == self.before else newest
 
     def update(self) -> None:
-        """New log lines, and the bar as the heartbeat has it."""
+        """Prints new log lines, and redraws the bar from the heartbeat."""
         newest = self.newest()
         if newest is not None and newest != self.attempt:
             self._print_log()
@@ -195,8 +197,8 @@ class Display:
             self._draw(beat)
 
     def _print_log(self) -> None:
-        """What rank 0 printed. The tracebacks that torch marks with the rank's name stay in the log: when a rank fails,
-        most ranks only report that it has gone, and the verdict names the one it began with."""
+        """Prints rank 0's log. Tracebacks that torch marks with the rank stay in the log: when a rank fails, most
+        others only report the lost connection, and the verdict names the rank that failed first."""
         for line in self.log.lines() if self.log else ():
             if not line.startswith("[rank"):
                 self.console.print(line)

@@ -1,4 +1,4 @@
-"""Runs that exist: finding one by what a person calls it."""
+"""Finding an existing run by its folder, id or name."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from drumbeat.configs.run.manifest import find_checkpoint
 from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Config
 
-HOW_TO_NAME = "Name a run by its folder, its id, or, the latest, by its name."
+HOW_TO_NAME = "Give a run's folder, its id, or the name of an experiment for its newest run."
 
 
 def find_run(text: str, runs: Path) -> RunDir:
-    """The run a person means: a folder, an id or the beginning of one, or a name, which means its latest run."""
+    """The run that a folder, an id, a unique prefix of an id, or a name (its newest run) refers to. Raises
+    `RunError`."""
     if not text.strip():
-        raise RunError(Fault(what="which run?", where="command line", given=f"'{text}'", remedy=HOW_TO_NAME))
-    beside = (runs / text, runs / text / "latest") if "/" in text else ()  # as reports name it: name/id
+        raise RunError(Fault(what="no run given", where="command line", given=f"'{text}'", remedy=HOW_TO_NAME))
+    beside = (runs / text, runs / text / "latest") if "/" in text else ()  # the form name/id of reports
     for folder in (Path(text), Path(text) / "latest", *beside):
         if is_run(folder):
             return RunDir((folder.parent / folder.readlink() if folder.is_symlink() else folder).absolute())
@@ -27,14 +28,14 @@ def find_run(text: str, runs: Path) -> RunDir:
     named = [path for path in folders if path.parent.name == text]
     if named:
         return RunDir(named[-1].absolute())
-    name, slash, end = text.rpartition("/")  # as `ls` names it: name/the end of its id
+    name, slash, end = text.rpartition("/")  # the form of `ls`: name/end of the id
     found = [path for path in folders if path.name.startswith(text) or path.name.endswith(f"-{text}")
              or (slash and path.parent.name == name and path.name.endswith(f"-{end}"))]
     if len(found) > 1:
         ids = [path.name for path in found]
-        raise RunError(Fault(what=f"'{text}' is the beginning of {len(found)} runs", where=str(runs),
+        raise RunError(Fault(what=f"'{text}' is ambiguous: {len(found)} runs begin with it", where=str(runs),
                              given=", ".join(ids[-6:]) + (", ..." if len(ids) > 6 else ""),
-                             remedy="Type more of the id."))
+                             remedy="Type more characters of the id."))
     if not found:
         names = {name for path in folders for name in (path.name, path.parent.name)}
         raise RunError(Fault(what=f"there is no run '{text}'", where=str(runs.absolute()),
@@ -42,32 +43,32 @@ def find_run(text: str, runs: Path) -> RunDir:
     return RunDir(found[0].absolute())
 
 
-def look(text: str, runs: Path) -> View:
-    """The run a person means, as its folder tells now. Raises `RunError`."""
+def find_view(text: str, runs: Path) -> View:
+    """The current view of a run. Raises `RunError`."""
     return View.read(find_run(text, runs))
 
 
-def trained_run(text: str, runs: Path, which: str | None) -> tuple[RunDir, Config]:
-    """The run a person means, which has the checkpoint they mean; and its config. Raises `RunError`."""
+def run_with_checkpoint(text: str, runs: Path, which: str | None) -> tuple[RunDir, Config]:
+    """A run that has a checkpoint, and its config. Raises `RunError`."""
     run = find_run(text, runs)
     find_checkpoint(run, which)
     return run, read(run.config)
 
 
 def all_runs(runs: Path) -> list[RunDir]:
-    """All runs in a folder, the oldest first."""
+    """All runs in a folder, oldest first."""
     folders = (folder for folder in runs.absolute().glob("*/*") if not folder.is_symlink() and is_run(folder))
     return sorted(map(RunDir, folders), key=lambda run: run.id)
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is a run's, even if one of its files is missing."""
+    """Whether a folder is a run, even if one of its files is missing."""
     return any(os.access(file, os.F_OK) for file in (RunDir(folder).plan, RunDir(folder).status))
 
 
 def _nearest_run(text: str, names: set[str]) -> str:
     if not names:
-        return "There are no runs here yet; --runs DIR looks elsewhere."
+        return "There are no runs here yet. --runs DIR selects another folder."
     remedy = nearest(text, names)
     newest = sorted(name for name in names if name[:8].isdigit())[-3:]
     return remedy if remedy.startswith("Did") else f"{HOW_TO_NAME} The newest: {', '.join(newest)}"

@@ -1,4 +1,4 @@
-"""Runs in a table, and as JSON: read from their folders alone."""
+"""Runs in a table and as JSON, read from their folders."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from drumbeat.launch.backends.local import SILENCE_SECONDS
 from drumbeat.launch.runs.goodput import goodput
 from drumbeat.launch.runs.status import with_final_state
 
-MOST = 20
-"""Runs in the table unless all are asked for."""
+MAX_ROWS = 20
+"""Rows of the table without --all."""
 
 COLORS = {"running": "green", "finished": "blue", "failed": "red", "paused": "yellow", "pending": "cyan",
           "preempted": "cyan", "damaged": "red"}
@@ -37,8 +37,7 @@ T = TypeVar("T")
 
 
 def facts(view: View) -> dict[str, Any]:
-    """What is known of a run, for a program: its name, its folder, where it runs, how far it has come, and its state.
-    What is not known yet is left out."""
+    """The fields of a run for the JSON output. Unknown fields are left out."""
     job, beat, blank = view.job, view.heartbeat, Heartbeat(time=0.0).as_json()
     progress = {name: value for name, value in beat.as_json().items()
                 if name in ("step", "gpu") or value != blank.get(name)} if beat else {}
@@ -51,17 +50,18 @@ def facts(view: View) -> dict[str, Any]:
             "nondeterministic_operations": operations(view.run), **versions, **result}
 
 
-def damaged_facts(run: RunDir, words: str) -> dict[str, Any]:
-    """The same of a run one of whose files cannot be read."""
+def damaged_facts(run: RunDir, reason: str) -> dict[str, Any]:
+    """The fields of a run with a damaged file."""
     return {**_named(run), "backend": None, "job": None, "host": None, "attempt": None, "state": "damaged",
-            "verdict": words}
+            "verdict": reason}
 
 
 def _named(run: RunDir) -> dict[str, str]:
     return {"id": run.id, "name": run.path.parent.name, "folder": str(run.path)}
 
 
-def each(runs: Iterable[RunDir], describe: Callable[[View], T], damaged: Callable[[RunDir, str], T]) -> Iterator[T]:
+def describe_each(runs: Iterable[RunDir], describe: Callable[[View], T], damaged: Callable[[RunDir, str], T]
+                  ) -> Iterator[T]:
     """The description of each run. If a file of a run cannot be read, a line on stderr names the file and the reason,
     and the other runs are listed as usual. SLURM is not asked about each run."""
     for run in runs:
@@ -76,27 +76,28 @@ def each(runs: Iterable[RunDir], describe: Callable[[View], T], damaged: Callabl
 
 
 def as_json(value: Any) -> str:
-    """JSON that any program reads: a loss that is no number is null."""
+    """Strict JSON: NaN and Inf become null."""
     return json.dumps(json.loads(json.dumps(value), parse_constant=lambda name: None), indent=2)
 
 
-def show(runs: Sequence[RunDir], folder: Path, *, every: bool) -> None:
-    """Prints the runs, the newest first: a table on a terminal, which cuts long names; plain and whole in a pipe."""
+def print_table(runs: Sequence[RunDir], folder: Path, *, every: bool) -> None:
+    """Prints the runs, newest first: on a terminal a table that fits it, in a pipe plain text with nothing
+    shortened."""
     if not runs:
         print(f"no runs in {folder}", file=sys.stderr)
         return
-    shown = list(reversed(runs))[:None if every else MOST]
-    rows = list(each(shown, row, damaged_row))
+    shown = list(reversed(runs))[:None if every else MAX_ROWS]
+    rows = list(describe_each(shown, cells, damaged_cells))
     if sys.stdout.isatty():
         _print(rows, width=shutil.get_terminal_size().columns)
     else:
-        _print([(run.id, *cells[1:]) for run, cells in zip(shown, rows, strict=True)])
+        _print([(run.id, *row[1:]) for run, row in zip(shown, rows, strict=True)])
     if len(shown) < len(runs):
         print(f"... and {len(runs) - len(shown)} older: --all", file=sys.stderr)
 
 
-def row(view: View) -> tuple[str, ...]:
-    """A run's line in the table. It is called by the letters its id ends with, which is enough to name it."""
+def cells(view: View) -> tuple[str, ...]:
+    """A run's row in the table. The last characters of its id are enough to name it."""
     state, beat = view.state or "unknown", view.heartbeat or Heartbeat()
     silent = state in ("running", "paused") and view.seconds_since_heartbeat() > SILENCE_SECONDS
     return (view.run.id.rpartition("-")[2], view.run.path.parent.name,
@@ -108,8 +109,8 @@ def row(view: View) -> tuple[str, ...]:
             clock(beat.eta_seconds) if state == "running" and beat.eta_seconds is not None else "")
 
 
-def damaged_row(run: RunDir, words: str) -> tuple[str, ...]:
-    """The line of a run one of whose files cannot be read."""
+def damaged_cells(run: RunDir, reason: str) -> tuple[str, ...]:
+    """The row of a run with a damaged file."""
     return (run.id.rpartition("-")[2], run.path.parent.name, "damaged", *[""] * (len(COLUMNS) - 3))
 
 

@@ -1,4 +1,4 @@
-"""What the ranks of a run printed."""
+"""The logs and errors of the ranks of a run."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from drumbeat.configs.run.records import RankError, Verdict
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.typed import command
 
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 
 
 class Tail:
-    """New lines of a file that another process writes."""
+    """Reads new lines from a file that another process writes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.seen = 0
 
     def lines(self, *, unfinished: bool = False) -> list[str]:
-        """What was written since the last call, in whole lines; with `unfinished`, the last piece too."""
+        """The complete lines written since the last call; with `unfinished`, also an incomplete last line."""
         if not self.path.exists():
             return []
         with open(self.path, "rb") as file:
@@ -40,15 +40,15 @@ class Tail:
 
 def log_lines(view: View, *, rank: int | None, follow: bool, attempt: int | Literal["all"] | None = None
               ) -> Iterator[str]:
-    """Lines of the log of a rank, or of all, in the newest attempt, the one of that number, or in all of them, each
-    under its own heading. With `follow`, new lines too, and those of later attempts, until the run ends. Raises
-    `RunError` where there is no such log."""
+    """The log lines of a rank, or of all ranks if it is None: of the newest attempt, of the attempt with a number, or
+    of all attempts, each with a heading. With `follow`, also new lines and later attempts until the run ends. Raises
+    `RunError` if there is no such log."""
     run, headed = view.run, attempt == "all"
     if attempt == "all":
-        yield from _before_the_newest(view, rank)
+        yield from _earlier_attempts(view, rank)
         attempt = None
     elif attempt is None and not follow and view.number > 0:
-        print(f"note: this is attempt {view.number}; for those before it: --attempt K, or --attempt all",
+        print(f"note: this is attempt {view.number}; earlier ones: --attempt K or --attempt all",
               file=sys.stderr)
     shown = _attempt(view, attempt)
     if not follow:
@@ -66,12 +66,12 @@ def log_lines(view: View, *, rank: int | None, follow: bool, attempt: int | Lite
                 yield from (f"{name:>7} | {line}" for line in lines) if rank is None else lines
         if ended or not follow or (attempt is not None and newest != shown):
             return
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
         view = View.read(run)
 
 
-def _before_the_newest(view: View, rank: int | None) -> Iterator[str]:
-    """The logs of all attempts but the newest, each under a heading; and the heading of that one."""
+def _earlier_attempts(view: View, rank: int | None) -> Iterator[str]:
+    """The logs of all attempts except the newest, each with a heading, and the heading of the newest."""
     for number in range(view.number + 1):
         yield f"--- attempt {number}"
         for name, path in _logs(view.run.attempt(number), rank) if number < view.number else ():
@@ -80,8 +80,8 @@ def _before_the_newest(view: View, rank: int | None) -> Iterator[str]:
 
 
 def error_lines(view: View, attempt: int | None = None) -> Iterator[str]:
-    """What went wrong in the newest attempt in which something did, or in the one of that number: each rank's error
-    with its traceback, the earliest first, and the verdict; a line that says so where nothing did."""
+    """The errors of an attempt, or of the newest attempt that has any: each rank's error with its traceback, earliest
+    first, and the verdict. If there are none, a line that says so."""
     _attempt(view, attempt)
     for number in range(view.number, -1, -1) if attempt is None else (attempt,):
         found = view.run.attempt(number)
@@ -89,13 +89,13 @@ def error_lines(view: View, attempt: int | None = None) -> Iterator[str]:
             for error in errors:
                 yield from _error_lines(found, error)
             verdict = Verdict.read(found.verdict)
-            yield f"--- attempt {number}: {verdict.message if verdict else 'not judged yet'}"
+            yield f"--- attempt {number}: {verdict.message if verdict else 'no verdict yet'}"
             return
     where = f"in attempt {attempt}" if attempt is not None else "in any attempt" if view.attempt else "yet"
-    yield f"no rank has told of an error {where}; the run is {view.state or 'unknown'}"
+    yield f"no rank has reported an error {where}; the run is {view.state or 'unknown'}"
     if view.state == "failed":
         yield view.verdict
-        yield f"What torchrun printed: {command('logs --all', view.run)}"
+        yield f"The log of torchrun: {command('logs --all', view.run)}"
 
 
 def _error_lines(attempt: Attempt, error: RankError) -> Iterator[str]:
@@ -105,18 +105,18 @@ def _error_lines(attempt: Attempt, error: RankError) -> Iterator[str]:
 
 
 def _attempt(view: View, number: int | None) -> Attempt | None:
-    """The attempt of a number, or else the newest; None before the first. Raises `RunError` for one that is not."""
+    """The attempt with a number, or the newest; None before the first. Raises `RunError` if it does not exist."""
     if number is None:
         return view.attempt
     if view.attempt and (found := view.run.attempt(number)).path.is_dir():
         return found
     raise RunError(Fault(what=f"there is no attempt {number}", where=str(view.run.attempts),
                          remedy=f"They are numbered from 0 to {view.number}." if view.attempt else
-                         "None has begun yet."))
+                         "None has started yet."))
 
 
 def _logs(attempt: Attempt, rank: int | None) -> list[tuple[str, Path]]:
-    """The name and path of a rank's log, or of all logs: those of the ranks, then those of torchrun."""
+    """The name and path of a rank's log, or of all logs: first the ranks', then torchrun's."""
     if rank is not None:
         return [(f"rank {rank}", attempt.log(rank))]
     return [*((f"rank {number}", attempt.log(number)) for number in _numbers(attempt, "rank")),
@@ -129,9 +129,10 @@ def _numbers(attempt: Attempt, kind: str) -> list[int]:
 
 
 def _check_log(run: RunDir, attempt: Attempt | None, rank: int | None) -> None:
-    """Raises `RunError` where there is no such log; says on stderr where it is empty."""
+    """Raises `RunError` if there is no such log. Notes on stderr if it is empty."""
     if attempt is None:
-        raise RunError(Fault(what="no attempt has begun yet", where=str(run.path), remedy="Look again, or use -f."))
+        raise RunError(Fault(what="no attempt has started yet", where=str(run.path),
+                             remedy="Try again later, or use -f."))
     if rank is not None and not attempt.log(rank).exists():
         ranks = _numbers(attempt, "rank")
         raise RunError(Fault(what=f"rank {rank} has no log", where=str(attempt.path),

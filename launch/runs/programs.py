@@ -1,4 +1,4 @@
-"""Verbs that need torch or the data: each is a program of its own, started with what it needs to know."""
+"""Starts the programs of commands that need torch or the data."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from drumbeat.launch.plan.snapshot import Snapshot, newest_code
 Done = subprocess.CompletedProcess[str]
 
 
-def on_config(module: str, words: Sequence[str], *options: str) -> int:
-    """Runs a module on a config and its data, handed to it as JSON; its exit code. Raises `PreflightError` where it is
-    plain that the data is not there."""
+def run_on_config(module: str, words: Sequence[str], *options: str) -> int:
+    """Runs a module with a config as JSON on its standard input, and returns the exit code. Raises `PreflightError` if
+    the data is missing."""
     loaded = load_typed(words)
     config = loaded.config
     for note in loaded.notes:
@@ -32,29 +32,29 @@ def on_config(module: str, words: Sequence[str], *options: str) -> int:
     return start(module, *options, text=json.dumps(dataclasses.asdict(config)))
 
 
-def on_run(name: str, run: RunDir, *words: str, new_code: bool = False) -> int:
-    """Runs a module on a run, on this terminal, with the code that the run works with; its exit code. With the code as
-    it is now where that is asked for, and where the run has no copy or one without such a module."""
+def run_on_run(name: str, run: RunDir, *words: str, new_code: bool = False) -> int:
+    """Runs a module on a run with the run's copy of the code, and returns the exit code. Uses the current code with
+    `new_code`, and if the run has no copy or the copy has no such module."""
     code = None if new_code else newest_code(run.path)
     found = Snapshot.read(code / "snapshot.json") if code else None
-    if code is None or found is None or not found.knows(name, code):
+    if code is None or found is None or not found.has_module(name, code):
         return start(name, str(run.path), *words)
-    print(f"code       {found.text()}; as it is now: --new-code", file=sys.stderr, flush=True)
-    return module(name, str(run.path), *words, output=None, places=found.places(code)).returncode
+    print(f"code       {found.text()}; use --new-code for the current code", file=sys.stderr, flush=True)
+    return module(name, str(run.path), *words, output=None, variables=found.import_variables(code)).returncode
 
 
 def start(name: str, *words: str, text: str = "", user_code: bool = True) -> int:
-    """Runs a module in this folder, on this terminal; its exit code. Without `user_code` it imports nothing from
-    here."""
-    places = None if user_code else importing.environment("", [])
-    return module(name, *words, text=text, output=None, places=places).returncode
+    """Runs a module in the current folder and on this terminal, and returns the exit code. Without `user_code` it
+    imports nothing from the current folder."""
+    variables = None if user_code else importing.environment("", [])
+    return module(name, *words, text=text, output=None, variables=variables).returncode
 
 
 def module(name: str, *words: str, text: str = "", output: int | None = subprocess.PIPE,
-           places: Mapping[str, str] | None = None) -> Done:
-    """Runs a module in this folder, able to import what a run could, or with variables that name other `places`."""
-    places = places or importing.environment(str(Path.cwd()), importing.python_path())
+           variables: Mapping[str, str] | None = None) -> Done:
+    """Runs a module in the current folder with the imports of a run, or with the import `variables` of a copy."""
+    variables = variables or importing.environment(str(Path.cwd()), importing.python_path())
     return subprocess.run([sys.executable, "-m", "drumbeat.configs.importing", name, *words], input=text, text=True,
-                          check=False, env=os.environ | places,
+                          check=False, env=os.environ | variables,
                           stdout=output, stderr=output,
-                          process_group=0)  # Ctrl-C is for this process, which ends that one without a word
+                          process_group=0)  # so that Ctrl-C reaches only this process, which ends the other one quietly

@@ -1,4 +1,4 @@
-"""How a run is doing, told from its folder alone."""
+"""The state and progress of a run, read from its folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from drumbeat.configs.run.records import Heartbeat, Saved, Status
 from drumbeat.configs.run.view import View
 from drumbeat.configs.text_fields import clock
 from drumbeat.launch.attempts.cause import cause
-from drumbeat.launch.backends.backend import backend_of, still_runs
+from drumbeat.launch.backends.backend import backend_of, running_evidence
 from drumbeat.launch.backends.local import SILENCE_SECONDS
 from drumbeat.launch.backends.typed import command
 from drumbeat.launch.runs.goodput import goodput, text
@@ -22,7 +22,7 @@ WIDTH = 16
 
 
 def status_text(view: View) -> str:
-    """How a run is doing, in a few lines."""
+    """The state and progress of a run, in a few lines."""
     beat, result = view.heartbeat, view.result
     monitor = beat.monitor if beat else ""
     rows = [("run", view.run.id), ("state", view.state or "unknown")]
@@ -44,14 +44,14 @@ def status_text(view: View) -> str:
     if note := claim(view.run):
         rows.append(("determinism", note))
     if view.job and view.job.id and not view.ended:
-        rows.append(("job", f"{view.job.id} ({backend_of(view.backend).id_words})"))
+        rows.append(("job", f"{view.job.id} ({backend_of(view.backend).id_description})"))
     typed = [("resume", command("resume", view.run))] if view.ended and view.state != "finished" else []
     return "\n".join([*(row(label, value, WIDTH) for label, value in rows),
                       *(f"{label:<{WIDTH}}{value}" for label, value in [*typed, ("folder", str(view.run.path))])])
 
 
 def _progress(beat: Heartbeat, *, running: bool) -> Iterator[tuple[str, str]]:
-    """How far the run has come; and, while it is `running`, how fast it is."""
+    """The progress of the run and, while it is `running`, its speed."""
     steps = f" of {beat.steps:,}" if beat.steps else ""
     yield "step", f"{beat.step:,}{steps}{f', phase {beat.phase}' if beat.phase else ''}"
     if beat.loss is not None:
@@ -74,35 +74,36 @@ def _versions(view: View) -> Iterator[tuple[str, str]]:
 
 
 def _gpu_text(used: dict[str, int]) -> str:
-    """Memory and work of rank 0's GPU, as it was told last."""
+    """Memory and utilization of rank 0's GPU, from the last heartbeat."""
     busy = f", {used['utilization']}% busy" if "utilization" in used else ""
     return (f"{used['reserved'] / 2**30:.1f} of {used['total'] / 2**30:.1f} GiB held by rank 0, tensors "
             f"{used['peak'] / 2**30:.1f} at most{busy}")
 
 
 def with_final_state(view: View) -> View:
-    """The view, with what became of a run whose launcher could not write that down any more."""
+    """The view, with the end of a run whose launcher could not record it."""
     status = unrecorded_end(view)
     return view if status is None else replace(view, status=status)
 
 
 def unrecorded_end(view: View) -> Status | None:
-    """What became of a run whose launcher could not write that down any more, because it was killed or its machine went
-    down; None where it is at work, waits or has ended."""
+    """The end of a run whose launcher could not record it because it was killed or its machine failed; None if the run
+    is running or waiting, or its end is recorded."""
     recent = view.seconds_since_heartbeat() < SILENCE_SECONDS and backend_of(view.backend).on_slurm  # no need to ask
-    if view.state not in ("running", "paused") or recent or still_runs(view):
+    if view.state not in ("running", "paused") or recent or running_evidence(view):
         return None
     return final_status(view)
 
 
 def final_status(view: View) -> Status:
-    """How a run ended of which nothing is at work any more: as its ranks wrote, or else it failed."""
-    attempt = None if view.state == "pending" else view.attempt  # which an earlier start of the run has claimed
+    """How a run ended that has no processes left: as its ranks recorded, otherwise it failed."""
+    attempt = None if view.state == "pending" else view.attempt  # the attempt is that of an earlier start
     if attempt and (saved := Saved.read(attempt.saved)):
-        words = saved.state if saved.state == "finished" else f"stopped at step {saved.step}"
-        return Status(state=saved.state, attempt=view.number, verdict=words, time=view.last_heartbeat)
-    why = cause(attempt).words if attempt and attempt.errors() else "its launcher was killed, or its machine went down"
-    return Status(state="failed", attempt=view.number, verdict=f"{why}; {checkpoint_text(view.run)}",
+        verdict = saved.state if saved.state == "finished" else f"stopped at step {saved.step}"
+        return Status(state=saved.state, attempt=view.number, verdict=verdict, time=view.last_heartbeat)
+    reason = cause(attempt).message if attempt and attempt.errors() else (
+        "its launcher was killed, or its machine failed")
+    return Status(state="failed", attempt=view.number, verdict=f"{reason}; {checkpoint_text(view.run)}",
                   time=view.last_heartbeat)
 
 

@@ -1,1 +1,1 @@
-"""Everything that is asked of SLURM, and what its answers mean."""
+"""All calls of SLURM's programs, and the meaning of their answers."""

@@ -1,5 +1,5 @@
-"""The job that a node launcher is part of, and what the launcher asks SLURM about it: when the time is up, why the job
-was told to end, to queue it again."""
+"""The job of a node launcher, and what the launcher asks SLURM about it: its time limit, why it is being terminated,
+and to requeue it."""
 
 from __future__ import annotations
 
@@ -13,52 +13,52 @@ from typing import Literal
 
 from drumbeat.configs.run.folder import Attempt
 from drumbeat.configs.run.records import AttemptStart
-from drumbeat.launch.slurm.client import ask
+from drumbeat.launch.slurm.client import run_slurm
 
-Fate = Literal["preempted", "time limit", "requeued", "cancelled", "node failure", "terminated"]
+Reason = Literal["preempted", "time limit", "requeued", "cancelled", "node failure", "terminated"]
 
-PATIENCE = 120.0
-"""Seconds to go on asking it to queue the job again while it cannot be reached."""
+REQUEUE_TIMEOUT = 120.0
+"""Seconds to retry a requeue while the controller cannot be reached."""
 
 
 @dataclass(frozen=True)
 class SlurmJob:
-    """The job this process is a task of: one of the run's own, or the user's allocation."""
+    """The job that this process is a task of: a job of the run's own, or the user's allocation."""
 
     job: str
     restarts: int
-    """How often SLURM had queued the job again when this process began."""
-    after: str = ""
-    """The job that this one was queued to follow, if it should end without success."""
-    users_own: bool = False
-    """Whether it is the user's allocation, which the run leaves when its time is up, and does not have queued again."""
+    """How often SLURM had requeued the job when this process started."""
+    previous_job: str = ""
+    """The job that this one was queued to follow if it fails."""
+    is_allocation: bool = False
+    """Whether it is the user's allocation, which the run leaves at its time limit and never requeues."""
 
     @classmethod
-    def here(cls, *, users_own: bool = False) -> SlurmJob:
-        """The job around this process."""
+    def current(cls, *, is_allocation: bool = False) -> SlurmJob:
+        """The job of this process."""
         after = re.search(r"afternotok:(\d+)", os.environ.get("SLURM_JOB_DEPENDENCY", ""))
         return cls(os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT", "0")),
-                   after[1] if after and not users_own else "", users_own)
+                   after[1] if after and not is_allocation else "", is_allocation)
 
     def end_time(self) -> float:
-        """When the job's time is up, in seconds since 1970; infinity where there is no limit, or no answer. SLURM 22.05
-        does not tell its tasks, later versions do."""
-        if told := os.environ.get("SLURM_JOB_END_TIME"):
-            return float(told)
+        """The end of the job's time limit, in seconds since 1970; infinity without a limit or an answer. SLURM 22.05
+        does not set the variable, later versions do."""
+        if end := os.environ.get("SLURM_JOB_END_TIME"):
+            return float(end)
         try:
-            return datetime.fromisoformat(self.look().get("EndTime", "")).timestamp()
+            return datetime.fromisoformat(self.fields().get("EndTime", "")).timestamp()
         except ValueError:  # "Unknown", or nothing
             return float("inf")
 
-    def fate(self) -> Fate:
+    def why_terminated(self) -> Reason:
         """Why SLURM sent SIGTERM.
 
-        While a job is being ended its state is COMPLETING, whatever ended it; that it will run again shows in the count
-        of its restarts, that its time was up or a node failed in the reason, that it was preempted in the time at which
-        it was. A job that goes on running and was not preempted had its step terminated: by SLURM because another
-        node's launcher died, or by a person. Preemption is assumed where SLURM gives no answer.
+        A job that is being terminated is COMPLETING, whatever the cause. A requeue shows in its number of restarts, a
+        time limit or a failed node in its reason, a preemption in its preemption time. If the job keeps running and was
+        not preempted, only its step was terminated: by SLURM because another node's launcher died, or by a user.
+        Preemption is assumed if SLURM gives no answer.
         """
-        found = self.look()
+        found = self.fields()
         if int(found.get("Restarts", "0")) > self.restarts:
             return "requeued"
         if found.get("Reason") == "TimeLimit" or found.get("JobState") == "TIMEOUT":
@@ -69,55 +69,55 @@ class SlurmJob:
             return "preempted"
         return "cancelled" if found.get("JobState") in ("COMPLETING", "CANCELLED") else "terminated"
 
-    def needs_successor(self) -> bool:
-        """Whether SLURM, as far as can be told from here, would not queue the job again: because it was submitted or
-        made so, or because there is no scontrol to ask with. An allocation that a person holds has no need of it."""
-        if self.users_own:
+    def needs_next_job(self) -> bool:
+        """Whether SLURM would not requeue the job, as far as is known here: because it was submitted or configured so,
+        or because there is no scontrol. A user's allocation does not need it."""
+        if self.is_allocation:
             return False
-        found = self.look()
+        found = self.fields()
         return found.get("Requeue") != "1" and found.get("BatchFlag") != "0"
 
-    def follows_a_cancelled_job(self) -> bool:
-        """Whether somebody has cancelled the job that this one was to follow: then it is not meant to."""
-        return bool(self.after) and SlurmJob(self.after, 0).look().get("JobState") == "CANCELLED"
+    def previous_job_was_cancelled(self) -> bool:
+        """Whether the previous job was cancelled: then this one must not resume the run."""
+        return bool(self.previous_job) and SlurmJob(self.previous_job, 0).fields().get("JobState") == "CANCELLED"
 
     def requeue(self) -> str:
-        """Has the job queued again, which ends it here. Returns '', or why it could not be done."""
-        until = time.monotonic() + PATIENCE
+        """Requeues the job, which ends this process. Returns '', or why SLURM refused."""
+        until = time.monotonic() + REQUEUE_TIMEOUT
         while True:
-            answer = ask("scontrol", "requeue", self.job)
-            if answer.code == 0 or "pending" in answer.text:  # somebody was faster
+            answer = run_slurm("scontrol", "requeue", self.job)
+            if answer.code == 0 or "pending" in answer.text:  # already requeued
                 return ""
             if time.monotonic() > until or not answer.unreachable:
                 return answer.text
             time.sleep(2)
 
-    def look(self) -> dict[str, str]:
-        """The job's fields, as `scontrol show job` names them; empty where there is no answer."""
-        code, said = ask("scontrol", "--oneliner", "show", "job", self.job)
-        first = said.partition("\n")[0]  # of a job array, the job that was asked for
+    def fields(self) -> dict[str, str]:
+        """The job's fields, as `scontrol show job` names them; empty without an answer."""
+        code, output = run_slurm("scontrol", "--oneliner", "show", "job", self.job)
+        first = output.partition("\n")[0]  # for a job array, the requested job
         return dict(re.findall(r"(\w+)=(\S*)", first)) if code == 0 else {}
 
 
 LOCAL_JOB = f"local-{secrets.token_hex(8)}"
-"""This process, where it is no SLURM job. A process id would not do: a container hands out the same ones each time."""
+"""The name of this process without SLURM. Not the process id, which repeats in containers."""
 
 
 START = "DRUMBEAT_START"
-"""Tells the runs apart that are started one after another in the same allocation."""
+"""Distinguishes runs that are started one after another in the same allocation."""
 
 
 def job_name() -> str:
-    """What stays the same when SLURM queues a job again."""
+    """A name that stays the same when SLURM requeues the job."""
     return "-".join(filter(None, [os.environ.get("SLURM_JOB_ID", LOCAL_JOB), os.environ.get(START)]))
 
 
-def job_identity() -> str:
-    """This start of this job's launchers."""
+def job_start_name() -> str:
+    """A name of this start of the job's launchers."""
     return ".".join([job_name(), os.environ.get("SLURM_RESTART_COUNT", "0"), os.environ.get("SLURM_STEP_ID", "0")])
 
 
-def ours(attempt: Attempt, job: str) -> bool:
+def claimed_by(attempt: Attempt, job: str) -> bool:
     """Whether an attempt was claimed by a job, or by a start of a job."""
     start = AttemptStart.read(attempt.launch)
     return start is not None and f"{start.job}.".startswith(f"{job}.")

@@ -1,7 +1,7 @@
-"""The limits of accounts and QOS, from SLURM's names for them: what one means, and what to do about it.
+"""The limits of accounts and QOS: what SLURM's names for them mean, and what to do.
 
-sbatch says the name where it refuses a job for a limit, and squeue where a job waits for one: QOSMaxGRESPerUser,
-AssocGrpCPUMinutesLimit, MaxJobsPerAccount. A partition may have a QOS of its own, whose limits are named like others.
+sbatch prints the name when it rejects a job because of a limit, and squeue while a job waits: QOSMaxGRESPerUser,
+AssocGrpCPUMinutesLimit, MaxJobsPerAccount. A partition may have its own QOS, whose limits have the same names.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ COUNTED: dict[str, tuple[str, str]] = {
     "GRES": ("GPUs", "fewer --gpus"),
     "Mem": ("memory", "less memory in the profile"),
     "Node": ("nodes", "fewer --nodes"),
-    "Wall": ("time", "a shorter time_minutes (a run that needs longer is queued again by itself)"),
+    "Wall": ("time", "a shorter time_minutes (a run that needs longer is requeued by itself)"),
     "Billing": ("billing units", "fewer --gpus or cores"),
     "License": ("licenses", "fewer licenses"),
     "Energy": ("joules", "fewer nodes"),
-    "Job": ("jobs at work", ""),
+    "Job": ("running jobs", ""),
     "SubmitJob": ("jobs in the queue", ""),
 }
-"""What a limit counts, in words, and what to ask for to stay below it."""
+"""What a limit counts, and what to request to stay below it."""
 
 
 @dataclass(frozen=True)
 class Limit:
-    """A limit in words."""
+    """A limit and its remedy."""
 
-    words: str
-    """What it says of a job."""
+    message: str
+    """What the limit means for a job."""
     remedy: str
-    """What to do instead: a sentence without its first capital and its full stop."""
+    """What to do: a sentence without a capital and a full stop."""
     key: str
-    """The key of the cluster's profile that decides whose limits these are: account or qos."""
+    """The key in the cluster profile that selects the limits: account or qos."""
     waits: bool
-    """Whether it will do to wait."""
+    """Whether waiting helps."""
 
 
-def limit(name: str) -> Limit | None:
-    """The limit that SLURM calls by a name; None for what is no limit of an account or a QOS."""
+def parse_limit(name: str) -> Limit | None:
+    """The limit with a name of SLURM's; None if the name is not that of an account's or QOS's limit."""
     found = NAME.fullmatch(name)
     if not found:
         return None
@@ -56,19 +56,19 @@ def limit(name: str) -> Limit | None:
         less += " or a shorter time_minutes"
     waits = False
     if found["kind"] == "Min":
-        words = f"it asks for {'less' if much == 'much' else 'fewer'} {counted} than {whose} wants a job to have"
+        message = f"it asks for {'less' if much == 'much' else 'fewer'} {counted} than the minimum of {whose}"
         less = f"more {counted}"
     elif found["kind"] == "Grp" and (over == "Minutes" or what == "Wall"):
-        words, less = f"the {counted} of {whose} {'is' if much == 'much' else 'are'} used up", ""
+        message, less = f"the {counted} of {whose} {'is' if much == 'much' else 'are'} used up", ""
     elif found["kind"] == "Grp":
-        words, waits = f"all jobs of {whose} together may have only so {much} {counted}", True
+        message, waits = f"{whose} limits the {counted} of all its jobs together", True
     elif each in ("PerJob", "PerNode"):
         on_one = " on a node" if each == "PerNode" else ""
-        words = f"it asks for more {counted}{on_one} than {whose} lets a job have"
+        message = f"it asks for more {counted}{on_one} than {whose} allows for a job"
     else:
         one = "account" if each == "PerAccount" else "user"
-        words, waits = f"{whose} lets one {one} have only so {much} {counted}", True
+        message, waits = f"{whose} limits the {counted} of each {one}", True
     choices = ["wait until some jobs end (squeue --me shows yours)"] * waits
-    choices += [f"ask for {less}"] * bool(less)
+    choices += [f"request {less}"] * bool(less)
     choices += [f"choose another {'qos or partition' if key == 'qos' else key} in the profile"]
-    return Limit(words, ", ".join([*choices[:-1], "or " * bool(choices[1:]) + choices[-1]]), key, waits)
+    return Limit(message, ", ".join([*choices[:-1], "or " * bool(choices[1:]) + choices[-1]]), key, waits)

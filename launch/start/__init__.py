@@ -1,1 +1,1 @@
-"""Starting a run: what the command line asks for, the checks before it, and the submission."""
+"""Starting a run: from the command line to a plan, the checks before the start, and the submission."""

@@ -1,4 +1,4 @@
-"""A plan in words: what `--dry-run` prints."""
+"""The description of a plan that `--dry-run` prints."""
 
 from __future__ import annotations
 
@@ -14,32 +14,33 @@ from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Config
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.contract import Request
-from drumbeat.launch.plan.job import leaked
+from drumbeat.launch.plan.job import not_inherited
 
 
 def describe(loaded: Loaded, request: Request, *, notes: Sequence[str] = (), code: str = "") -> str:
-    """The resolved config, the processes, what each rank gets and finds, and the exact request. `notes` are what the
-    backend has to say of the plan, `code` what code it runs."""
+    """The resolved config, the processes, the samples and the environment of each rank, and the exact request. `notes`
+    are the backend's notes on the plan, `code` describes the code that the run uses."""
     plan = request.plan
     blocks = [
-        ("config: defaults, and where every other value comes from", loaded.as_yaml()),
+        ("config: defaults, and the source of every other value", loaded.as_yaml()),
         ("processes", _processes(plan, code)),
         ("samples", _samples(loaded.config, plan.topology.world_size)),
         ("environment of every rank", _environment(plan)),
         *request.sections,
     ]
     text = "\n\n".join(f"# --- {title}\n{block.rstrip()}" for title, block in blocks)
-    return "\n".join([f"{text}\n", "# Not looked at: targets, weights, data. Starting the run looks at them first.",
+    return "\n".join([f"{text}\n", "# Not checked: targets, weights, data. The start of the run checks them first.",
                       *(_wrapped("# ", f"{note}.", "# ") for note in notes),
-                      "# Nothing was started, and nothing was written."])
+                      "# Dry run: nothing was started or written."])
 
 
 def summary(plan: JobPlan) -> str:
-    """The processes in a few words: '16 ranks with a GPU each, 2 nodes x 8, through SLURM'."""
+    """The processes in one line: '16 ranks with one GPU each, 2 nodes x 8, through SLURM'."""
     topology = plan.topology
-    ranks = f"{_count(topology.world_size, 'rank')} {'with a GPU each' if topology.device == 'cuda' else 'on the CPU'}"
+    device = "with one GPU each" if topology.device == "cuda" else "on the CPU"
+    ranks = f"{_count(topology.world_size, 'rank')} {device}"
     nodes = f"{topology.nodes} nodes x {topology.ranks_per_node}" if topology.nodes > 1 else ""
-    return ", ".join(filter(None, [ranks, nodes, backend_of(plan.backend).place(plan)]))
+    return ", ".join(filter(None, [ranks, nodes, backend_of(plan.backend).location(plan)]))
 
 
 def _processes(plan: JobPlan, code: str) -> str:
@@ -56,19 +57,19 @@ def _samples(config: Config, world_size: int) -> str:
 
 def _share(size: int, world_size: int) -> str:
     low, high = size // world_size, -(-size // world_size)
-    each = "all on the one rank" if world_size == 1 else (f"{low} on each rank" if low == high
+    each = "all on one rank" if world_size == 1 else (f"{low} on each rank" if low == high
                                                           else f"{low} or {high} on each rank")
-    return f"{size} a step, {each}"
+    return f"{size} per step, {each}"
 
 
 def _environment(plan: JobPlan) -> str:
     lines = [f"{name}={value}" for name, value in plan.environment.items()]
     ranks = plan.topology.ranks_per_node
     if plan.environment.get("CUDA_VISIBLE_DEVICES", "").count(",") >= ranks:
-        lines.append(f"# of these GPUs the run takes the first {ranks} that no other run holds")
-    if gone := leaked(os.environ, backend_of(plan.backend).given):
-        lines += ["# not passed on, as they tell of the job or process around this shell:",
-                  _wrapped("#   ", ", ".join(gone), "#   ")]
+        lines.append(f"# the run takes the first {ranks} of these GPUs that no other run holds")
+    if dropped := not_inherited(os.environ, backend_of(plan.backend).job_variables):
+        lines += ["# not passed on, because they describe the job or process of this shell:",
+                  _wrapped("#   ", ", ".join(dropped), "#   ")]
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Runs `trainers/commands/preflight.py` in a process of its own, because it imports torch, and reads what it found."""
+"""Runs `trainers/commands/preflight.py` in its own process, because it imports torch, and reads its result."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.load import plain
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Config
-from drumbeat.launch.plan.job import leaked
+from drumbeat.launch.plan.job import not_inherited
 
 PREFLIGHT = "drumbeat.trainers.commands.preflight"
 
 
 def preflight(config: Config, plan: JobPlan) -> dict[str, Any]:
-    """Facts about the run: samples, steps, parameters. Raises `PreflightError` with everything that is wrong.
+    """Facts about the run: samples, steps, parameters. Raises `PreflightError` with all faults.
 
-    Downloads happen here; what they print goes to this terminal.
+    Downloads happen here, and their output goes to this terminal.
     """
-    print("checking  model, weights and data ...", file=sys.stderr, flush=True)
-    scrubbed = {name: value for name, value in os.environ.items() if name not in leaked(os.environ)}
-    question = {"config": plain(config), "topology": plan.topology.as_json(),
+    print("checking   model, weights and data ...", file=sys.stderr, flush=True)
+    scrubbed = {name: value for name, value in os.environ.items() if name not in not_inherited(os.environ)}
+    request = {"config": plain(config), "topology": plan.topology.as_json(),
                 "backend": plan.backend}
-    done = subprocess.run([plan.python, "-m", "drumbeat.configs.importing", PREFLIGHT], input=json.dumps(question),
+    done = subprocess.run([plan.python, "-m", "drumbeat.configs.importing", PREFLIGHT], input=json.dumps(request),
                           stdout=subprocess.PIPE, text=True, env=scrubbed | plan.environment, check=False,
-                          process_group=0)  # Ctrl-C is for this process alone, which ends that one without a word
+                          process_group=0)  # so that Ctrl-C reaches only this process, which ends the other one quietly
     try:
-        answer: dict[str, Any] = json.loads(done.stdout)
+        result: dict[str, Any] = json.loads(done.stdout)
     except json.JSONDecodeError:
-        raise PreflightError(Fault(what=f"the preflight check ended with exit code {done.returncode} and no answer",
-                                   where=f"python -m {PREFLIGHT}", remedy="Its own words stand above.")) from None
-    if "faults" in answer:
-        raise PreflightError(*(Fault(**fault) for fault in answer["faults"]))
-    return answer
+        raise PreflightError(Fault(what=f"the preflight check ended with exit code {done.returncode} and no result",
+                                   where=f"python -m {PREFLIGHT}", remedy="Its messages are above.")) from None
+    if "faults" in result:
+        raise PreflightError(*(Fault(**fault) for fault in result["faults"]))
+    return result
 
 
-STATES = 3
-"""A checkpoint holds the weights, and of Adam's kind of optimizer two more numbers for each of them."""
+COPIES_OF_WEIGHTS = 3
+"""A checkpoint holds the weights, and an optimizer like Adam has two more numbers for each weight."""
 
 
-def check_room(folder: Path, config: Config, facts: dict[str, Any]) -> str:
-    """Looks whether the disk has room for the run's checkpoints: those it keeps, the best, and the one being written.
-    Returns a warning where it has not, '' where it has. Raises `PreflightError` where there is no room for one."""
-    one = STATES * facts["weights_bytes"]
+def check_disk_space(folder: Path, config: Config, facts: dict[str, Any]) -> str:
+    """Checks that the disk has space for the run's checkpoints: those it keeps, the best, and the one being written.
+    Returns a warning if not, otherwise ''. Raises `PreflightError` if there is no space for a single one."""
+    one = COPIES_OF_WEIGHTS * facts["weights_bytes"]
     most = one * (config.checkpoints.keep + 2)
     while not folder.exists():
         folder = folder.parent
@@ -56,13 +56,13 @@ def check_room(folder: Path, config: Config, facts: dict[str, Any]) -> str:
     if free < one:
         raise PreflightError(Fault(what=f"a checkpoint takes about {one / 1e6:,.0f} MB, but only {free / 1e6:,.0f} MB "
                                         "are free", where=str(folder),
-                                   remedy="Make room, or choose another place for runs: --runs DIR"))
+                                   remedy="Free some space, or choose another place for runs: --runs DIR"))
     return "" if free >= most else (f"checkpoints may take {most / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free; "
                                     "the run pauses when the disk is full")
 
 
 def facts_text(facts: dict[str, Any]) -> str:
-    """The facts in two lines for a terminal."""
+    """The facts in two lines."""
     samples = ", ".join(f"{count:,} {name}" for name, count in facts["samples"].items())
     steps = ", ".join(f"{count:,} in {name}" for name, count in facts["steps"].items())
     return f"samples    {samples}\nsteps      {steps}  ({facts['parameters']:,} parameters)"

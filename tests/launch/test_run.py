@@ -57,7 +57,7 @@ def test_submitting_prints_the_job_and_what_to_type_next(cluster: Path, capsys: 
     assert lines[:6] == [
         "samples    1,000 train, 20 test",
         "steps      167 in head, 300 in finetune  (12,345 parameters)",
-        f"run        small/{run.id}: 2 ranks with a GPU each, through SLURM",
+        f"run        small/{run.id}: 2 ranks with one GPU each, through SLURM",
         f"folder     runs/small/{run.id}",
         "SLURM job  4711",
         "",
@@ -94,7 +94,7 @@ def test_the_folder_holds_all_that_workers_and_verbs_need(cluster: Path) -> None
 def test_where_sbatch_refuses_nothing_is_left(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
     refuse(cluster)
     assert main(SUBMIT) == 2
-    assert "SLURM would not take this job" in capsys.readouterr().err
+    assert "SLURM would reject this job" in capsys.readouterr().err
     assert not (cluster / "runs").exists()
     assert main([*SUBMIT, "--no-preflight"]) == 2
     assert "  given  invalid account\n" in capsys.readouterr().err
@@ -136,20 +136,20 @@ def test_a_place_that_cannot_be_written_to(cluster: Path, capsys: pytest.Capture
     assert capsys.readouterr().err == (
         "error: the run folder cannot be written: No such file or directory\n"
         "  where  /proc/runs\n"
-        "  fix    Choose another place for it: --runs DIR\n")
+        "  fix    Choose another folder: --runs DIR\n")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_permission(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (cluster / "closed").mkdir(mode=0o555)
     assert main([*SUBMIT, "--runs", "closed"]) == 2
-    assert "the run folder cannot be made: you may not write there" in capsys.readouterr().err
+    assert "the run folder cannot be created: permission denied" in capsys.readouterr().err
 
 
 def test_a_dry_run_writes_nothing(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(cluster.rglob("*"))
     assert main([*SUBMIT, "--dry-run"]) == 0
-    assert capsys.readouterr().out.endswith("\n# Nothing was started, and nothing was written.\n")
+    assert capsys.readouterr().out.endswith("\n# Dry run: nothing was started or written.\n")
     assert sorted(cluster.rglob("*")) == before
 
 
@@ -243,7 +243,7 @@ def test_a_run_that_waits_or_works_is_not_started_twice(cluster: Path, capsys: p
     assert main(["run", "--resume", "small"]) == 2
     screen = capsys.readouterr().err
     assert screen.startswith(f"error: run {run.id} is still running\n  where  {run.path}\n"
-                             "  given  SLURM job 4711 is pending\n  fix    Wait for it, or stop it: ")
+                             "  given  SLURM job 4711 is pending\n  fix    Wait until it ends, or stop it: ")
 
 
 NO_TORCH = "raise ImportError('something imported torch')\n"

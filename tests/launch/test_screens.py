@@ -21,7 +21,7 @@ error: unknown command 'rnu'
   fix    Did you mean 'run'?
 """,
     "run": """\
-error: which config?
+error: no config given
   where  command line
   fix    For example: python launch/run.py configs/resnet50_xray_demo.yaml
 """,
@@ -67,7 +67,7 @@ error: launch.procs must be at least 1
   given  launch.procs: -3
 """,
     "run small.yaml --nodes 2": """\
-error: several nodes need a cluster
+error: more than one node needs a cluster
   where  --nodes
   given  2 nodes
   fix    Add --slurm; or, in an salloc, --here.
@@ -75,35 +75,35 @@ error: several nodes need a cluster
     "run small.yaml --gpus 4": """\
 error: this machine has no GPU
   where  --gpus
-  given  4 ranks with a GPU each
+  given  4 ranks with one GPU each
   fix    Use --procs N for ranks on the CPU, or --slurm to run where there are
          GPUs.
 """,
     "run small.yaml launch.gpus=4": """\
 error: this machine has no GPU
   where  command line (launch.gpus)
-  given  4 ranks with a GPU each
+  given  4 ranks with one GPU each
   fix    Use --procs N for ranks on the CPU, or --slurm to run where there are
          GPUs.
 """,
     "run small.yaml --procs 11": """\
-error: a batch of 10 cannot be shared by 11 ranks
+error: batch_size 10 is smaller than the world size, 11
   where  small.yaml:12 (phases.finetune.batch_size)
   given  phases.finetune.batch_size: 10
   fix    Use at most 10 ranks, or a batch of at least 11.
 """,
     "run small.yaml --slurm": """\
-error: how many GPUs on each node?
+error: the number of GPUs on each node is not given
   where  launch.gpus
   given  --slurm
-  fix    Add --gpus N for N ranks with a GPU each, or --procs N for ranks on the
-         CPU.
+  fix    Add --gpus N for N ranks with one GPU each, or --procs N for ranks on
+         the CPU.
 """,
     "run small.yaml --slurm --gpus 2": """\
-error: there is no SLURM here
+error: SLURM is not installed here
   where  --slurm
   given  no sbatch and no srun on PATH
-  fix    Log in to the cluster's login node, or leave --slurm out to run on this
+  fix    Log in to the cluster's login node, or remove --slurm to run on this
          machine. --dry-run shows the script without SLURM.
 """,
     "run small.yaml --slurm --gpus 2 --profile exampel": """\
@@ -113,63 +113,63 @@ error: no cluster profile 'exampel'
   fix    Did you mean 'example'?
 """,
     "run small.yaml --profile example": """\
-error: --profile describes a cluster, and this run is for this machine
+error: --profile describes a cluster, but this run is local
   where  command line
   given  --profile example
-  fix    Add --slurm, or leave --profile out.
+  fix    Add --slurm or --here, or remove --profile.
 """,
     "run small.yaml --here": """\
-error: this shell is in no SLURM allocation
+error: this shell is not in a SLURM allocation
   where  --here
   given  SLURM_JOB_ID is not set
-  fix    Get one, and type this in it: salloc --nodes=2 --gres=gpu:8
+  fix    Allocate one and run this command in it: salloc --nodes=2 --gres=gpu:8
          --cpus-per-task=64 --time=4:00:00
-         Or have the run queued: --slurm instead of --here.
+         Or submit the run to the queue: --slurm instead of --here.
 """,
     "run small.yaml --here --slurm --debug": """\
 error: --debug and --slurm are mutually exclusive
   where  command line
-  fix    Leave --slurm out.
+  fix    Remove --slurm.
 
 error: --debug and --here are mutually exclusive
   where  command line
-  fix    Leave --here out.
+  fix    Remove --here.
 
 error: --here and --slurm are mutually exclusive
   where  command line
-  fix    Leave --slurm out.
+  fix    Remove --slurm.
 """,
     "run small.yaml --debug --slurm --nodes 2 --gpus 3 --procs 1": """\
 error: --debug and --slurm are mutually exclusive
   where  command line
-  fix    Leave --slurm out.
+  fix    Remove --slurm.
 
 error: --debug and --nodes are mutually exclusive
   where  command line
-  fix    Leave --nodes out.
+  fix    Remove --nodes.
 
 error: --gpus and --procs are mutually exclusive
   where  command line
-  fix    Leave --procs out.
+  fix    Remove --procs.
 
 error: --debug runs one rank, in this process
   where  command line
-  fix    Leave --gpus and --procs out.
+  fix    Remove --gpus and --procs.
 """,
     "run small.yaml other.yaml": """\
-error: one config at a time
+error: more than one config
   where  command line
   given  small.yaml other.yaml
-  fix    Changes to it are written KEY=VALUE: batch_size=64
+  fix    Write changes to it as KEY=VALUE: batch_size=64
 """,
     "run small.yaml dry_run": """\
-error: one config at a time
+error: more than one config
   where  command line
   given  small.yaml dry_run
   fix    Did you mean '--dry-run'?
 """,
     "run batch_size=3": """\
-error: which config?
+error: no config given
   where  command line
   given  batch_size=3
   fix    For example: python launch/run.py configs/resnet50_xray_demo.yaml
@@ -221,10 +221,10 @@ error: name must be a plain name: letters, digits, '_', '-' and '.', starting
   given  name: a/b
 """,
     "run small.yaml --runs small.yaml": """\
-error: the run folder cannot be made: it is no folder
+error: the run folder cannot be created: it is not a folder
   where  HERE/small.yaml
   given  HERE/small.yaml/small/RUN
-  fix    Choose another place for runs: --runs DIR
+  fix    Choose another folder for runs: --runs DIR
 """,
     "run small.yaml epochs=1": """\
 error: unknown key 'epochs' at the top level
@@ -240,31 +240,31 @@ error: the following arguments are required: RUN
     "run --resume nope": """\
 error: there is no run 'nope'
   where  HERE/runs
-  fix    Name a run by its folder, its id, or, the latest, by its name. The
-         newest: 20260101-000000-aaaaa, 20260101-000000-bbbbb
+  fix    Give a run's folder, its id, or the name of an experiment for its
+         newest run. The newest: 20260101-000000-aaaaa, 20260101-000000-bbbbb
 """,
     "run --resume don small.yaml seed=3": """\
 error: a run is resumed with its own config
   where  command line
   given  small.yaml
-  fix    Leave this out, or start a new run: drumbeat run CONFIG
+  fix    Remove it, or start a new run: drumbeat run CONFIG
 """,
     "run --resume done --name x": """\
 error: --resume and --name are mutually exclusive
   where  command line
-  fix    Leave --name out.
+  fix    Remove --name.
 """,
     "run --resume done": """\
 error: run 20260101-000000-aaaaa is finished
   where  HERE/runs/done/20260101-000000-aaaaa
-  fix    Start it again, with more epochs for example: DRUMBEAT rerun
+  fix    Repeat it, for example with more epochs: DRUMBEAT rerun
          20260101-000000-aaaaa KEY=VALUE
 """,
     "run --resume 20260101": """\
-error: '20260101' is the beginning of 2 runs
+error: '20260101' is ambiguous: 2 runs begin with it
   where  runs
   given  20260101-000000-aaaaa, 20260101-000000-bbbbb
-  fix    Type more of the id.
+  fix    Type more characters of the id.
 """,
     "status": """\
 error: the following arguments are required: RUN
@@ -279,7 +279,7 @@ error: there is no run 'doen'
     "status done --runs elsewhere": """\
 error: there is no run 'done'
   where  HERE/elsewhere
-  fix    There are no runs here yet; --runs DIR looks elsewhere.
+  fix    There are no runs here yet. --runs DIR selects another folder.
 """,
     "status done more": """\
 error: unexpected 'more'
@@ -287,9 +287,9 @@ error: unexpected 'more'
   fix    See --help.
 """,
     "logs done": """\
-error: no attempt has begun yet
+error: no attempt has started yet
   where  HERE/runs/done/20260101-000000-aaaaa
-  fix    Look again, or use -f.
+  fix    Try again later, or use -f.
 """,
     "logs done --rnk 2": """\
 error: unexpected '--rnk'
@@ -299,7 +299,7 @@ error: unexpected '--rnk'
     "logs done --attempt 3": """\
 error: there is no attempt 3
   where  HERE/runs/done/20260101-000000-aaaaa/attempts
-  fix    None has begun yet.
+  fix    None has started yet.
 """,
     "logs done --all --rank 1": """\
 error: --rank: not allowed with argument --all
@@ -314,9 +314,10 @@ error: the following arguments are required: RUN
     "resume waiting": """\
 error: run 20260101-000000-bbbbb is still running
   where  HERE/runs/waiting/20260101-000000-bbbbb
-  given  SLURM job 4711, which cannot be asked about: there is no squeue on PATH
-  fix    Wait for it, or stop it: DRUMBEAT stop 20260101-000000-bbbbb
-         If you know that it is dead: DRUMBEAT resume
+  given  SLURM job 4711, state unknown: there is no squeue on PATH
+  fix    Wait until it ends, or stop it: DRUMBEAT stop
+         20260101-000000-bbbbb
+         If you are sure that it is dead: DRUMBEAT resume
          20260101-000000-bbbbb --take-over
 """,
     "resume waiting --take-over": """\
@@ -329,10 +330,10 @@ error: there is no run 'don'
   fix    Did you mean 'done'?
 """,
     "rerun done small.yaml": """\
-error: a run is started again with its own config
+error: a run is repeated with its own config
   where  command line
   given  small.yaml
-  fix    Leave this out, or start a new run: drumbeat run CONFIG
+  fix    Remove it, or start a new run: drumbeat run CONFIG
 """,
     "cancel waiting": """\
 error: the run cannot be cancelled: SLURM does not answer
@@ -342,7 +343,7 @@ error: the run cannot be cancelled: SLURM does not answer
          DRUMBEAT stop 20260101-000000-bbbbb
 """,
     "stop waiting": """\
-error: the run is waiting to start, and nobody is there to stop
+error: the run is waiting to start: there is nothing to stop yet
   where  HERE/runs/waiting/20260101-000000-bbbbb
   given  state: pending
   fix    Take it out of the queue: DRUMBEAT cancel
@@ -362,7 +363,7 @@ error: there is no run 'wating'
 error: there is no free port
   where  --port
   given  --port 99999
-  fix    Name another one, between 1024 and 65535.
+  fix    Choose another port between 1024 and 65535.
 """,
     "drill small.yaml --faults 0": """\
 error: --faults: '0' must be at least 1
@@ -375,10 +376,11 @@ error: --every: '-1' is not a number of seconds
   fix    See: drumbeat drill --help
 """,
     "rerun ''": """\
-error: which run?
+error: no run given
   where  command line
   given  ''
-  fix    Name a run by its folder, its id, or, the latest, by its name.
+  fix    Give a run's folder, its id, or the name of an experiment for its
+         newest run.
 """,
     "evaluate done --split tset": """\
 error: --split: invalid choice: 'tset' (choose from train, validation, test)
@@ -394,7 +396,7 @@ error: this machine has no GPU
     "evaluate done --procs 2 --gpus 2": """\
 error: --gpus and --procs are mutually exclusive
   where  command line
-  fix    Leave --procs out.
+  fix    Remove --procs.
 """,
     "evaluate done --procs 0": """\
 error: --procs must be at least 1
@@ -402,7 +404,7 @@ error: --procs must be at least 1
   given  --procs 0
 """,
     "predict done": """\
-error: the following arguments are required: GIVEN
+error: the following arguments are required: INPUT
   where  command line
   fix    See: drumbeat predict --help
 """,

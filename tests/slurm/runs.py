@@ -23,7 +23,7 @@ from drumbeat.configs.run.plan import JobPlan, Topology
 from drumbeat.configs.run.records import BackendName, Job, Result, Status, Verdict
 from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Site
-from drumbeat.launch.backends.allocation import InAllocation, allocation_around
+from drumbeat.launch.backends.allocation import InAllocation, find_allocation
 from drumbeat.launch.backends.contract import Request, Submitted
 from drumbeat.launch.backends.processes import processes_of
 from drumbeat.launch.backends.slurm import Slurm
@@ -159,7 +159,7 @@ class AllocationRun(StandInRun):
         super().__init__(cluster, folder)
         self.job_id = job
         self.request = InAllocation().request(self.plan(
-            cpus=1, site=Site(**site), restarts=3, allocation=allocation_around({"SLURM_JOB_ID": job})))
+            cpus=1, site=Site(**site), restarts=3, allocation=find_allocation({"SLURM_JOB_ID": job})))
         self.started = self.resume()
 
     def resume(self) -> Submitted:

@@ -76,7 +76,7 @@ def test_what_an_account_or_a_qos_forbids(accounts: Cluster, tmp_path: Path, ass
                                           site: dict[str, Any], said: str, where: str, do: str) -> None:
     """Told when SLURM is asked whether it would take the job, and when it does not take it."""
     job = small_request(tmp_path, "launch.gpus=0", "launch.nodes=1", *assignments, **{"account": "lab", **site})
-    for submit, what in ((check_cluster, "SLURM would not take this job"), (Slurm().submit, "sbatch refused the job")):
+    for submit, what in ((check_cluster, "SLURM would reject this job"), (Slurm().submit, "sbatch refused the job")):
         with pytest.raises(LaunchError) as error:
             submit(job)  # type: ignore[operator]
         fault = error.value.faults[0]
@@ -86,11 +86,11 @@ def test_what_an_account_or_a_qos_forbids(accounts: Cluster, tmp_path: Path, ass
 
 
 @pytest.mark.parametrize(("first", "assignments", "site", "reason", "words"), [
-    (["--qos=single"], [], {"qos": "single"}, "QOSMaxJobsPerUserLimit", "one user have only so many jobs at work"),
+    (["--qos=single"], [], {"qos": "single"}, "QOSMaxJobsPerUserLimit", "one user have only so many running jobs"),
     (["--qos=shared", "--gres=gpu:3"], ["launch.gpus=3"], {"qos": "shared"}, "QOSGrpGRES",
-     "all jobs of its QOS together may have only so many GPUs"),
+     "its QOS limits the GPUs of all its jobs together"),
     ([], [], {"qos": "shared", "time_minutes": 20}, "QOSMaxWallDurationPerJobLimit",
-     "it asks for more time than its QOS lets a job have"),
+     "it asks for more time than its QOS allows for a job"),
 ], ids=["jobs", "GPUs", "time"])
 def test_why_a_job_waits(accounts: Cluster, ahead: Callable[..., None], tmp_path: Path, first: list[str],
                          assignments: list[str], site: dict[str, Any], reason: str, words: str) -> None:
@@ -119,8 +119,8 @@ def test_no_further_job_is_allowed(accounts: Cluster, submitted: Submit) -> None
     until(lambda: not accounts.run("squeue", "--noheader"))
     assert job.state() == "stopped"
     assert job.verdict(0) == (
-        "stopped at step 1: the job's time limit is near; SLURM does not queue it again: Requested operation is "
-        f"presently disabled for job {job.job_id}; nor does it take another job: QOSMaxSubmitJobPerUserLimit")
+        "stopped at step 1: the job's time limit is near; SLURM does not requeue it: Requested operation is "
+        f"presently disabled for job {job.job_id}; nor does it accept another job: QOSMaxSubmitJobPerUserLimit")
 
 
 def test_sacct_is_not_asked(accounts: Cluster, submitted: Submit, tmp_path: Path,
@@ -136,7 +136,7 @@ def test_sacct_is_not_asked(accounts: Cluster, submitted: Submit, tmp_path: Path
     before = job.up()
     words = [str(job.run.path)]
     assert f"job {job.job_id}" in output_of(tmp_path, "status", *words)
-    assert "nothing keeps it" in output_of(tmp_path, "why", *words)
+    assert "it is running normally" in output_of(tmp_path, "why", *words)
     os.kill(before["rank1"], signal.SIGKILL)
     job.up(1)
     accounts.run("scancel", "--signal=USR2", job.job_id)

@@ -15,8 +15,8 @@ import pytest
 from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.run.plan import Allocation
 from drumbeat.configs.run.view import View
-from drumbeat.launch.backends.allocation import allocation_around
-from drumbeat.launch.backends.backend import still_runs
+from drumbeat.launch.backends.allocation import find_allocation
+from drumbeat.launch.backends.backend import running_evidence
 from drumbeat.launch.backends.processes import processes_of
 from drumbeat.launch.runs.stop import cancel, request_stop
 from tests.processes import until
@@ -31,11 +31,11 @@ pytestmark = pytest.mark.slurm
 @on("cgroup")
 def test_what_an_allocation_has(cluster: Cluster, allocate: Allocate) -> None:
     job = allocate("--cpus-per-task=3", "--gres=gpu:2")
-    assert allocation_around({"SLURM_JOB_ID": job}) == Allocation(job_id=job, nodes=2, cpus_per_node=3, gpus_per_node=2)
+    assert find_allocation({"SLURM_JOB_ID": job}) == Allocation(job_id=job, nodes=2, cpus_per_node=3, gpus_per_node=2)
     cluster.run("scancel", job)
     cluster.wait(job, "CANCELLED", timeout=20)
     with pytest.raises(LaunchError, match=f"SLURM job {job} cannot be used"):
-        allocation_around({"SLURM_JOB_ID": job})
+        find_allocation({"SLURM_JOB_ID": job})
 
 
 @on("cgroup")
@@ -91,7 +91,7 @@ def test_a_cancelled_run_leaves_the_allocation(cluster: Cluster, allocate: Alloc
     if elsewhere:
         monkeypatch.setattr("drumbeat.launch.backends.contract.processes_of", lambda *_: [])
         monkeypatch.setattr("drumbeat.launch.backends.processes.processes_of", lambda *_: [])
-        assert still_runs(View.read(run.run)).startswith(f"step {run.job_id}.")
+        assert running_evidence(View.read(run.run)).startswith(f"step {run.job_id}.")
     said = cancel(View.read(run.run))
     assert said.startswith(f"{run.run.id} ended; SLURM job {run.job_id} stays; there is no checkpoint.")
     monkeypatch.undo()
@@ -106,8 +106,9 @@ def test_the_time_limit_of_the_allocation(cluster: Cluster, allocate: Allocate, 
     run = AllocationRun(cluster, tmp_path, allocate("--time=1"), signal_seconds=55)
     run.gone()
     assert run.state() == "stopped"
-    assert re.match("stopped (at step 1|without a save): the job's time limit is near; (there is no checkpoint; )?"
-                    "to go on, resume it in another allocation, or with --slurm$", run.verdict(0))
+    assert re.match(
+        "stopped (at step 1|without a checkpoint): the job's time limit is near; (there is no checkpoint; )?"
+        "to go on, resume it in another allocation, or with --slurm$", run.verdict(0))
 
 
 @on("cgroup")

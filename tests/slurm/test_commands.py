@@ -44,7 +44,7 @@ def test_a_job_that_waits_is_explained_and_cancelled(cluster: Cluster, tmp_path:
     said = drumbeat(tmp_path, "tiny.yaml", "--slurm", "--procs", "1", preflight=True).stdout
     run, job = latest(tmp_path), submitted_job(said)
     assert re.search(r"queue      SLURM would start it at \S+ \S+ on n", said)
-    until(lambda: "Resources: it is next, and waits for nodes to become free" in output_of(tmp_path, "why", "tiny"))
+    until(lambda: "Resources: it is next, and waits for free nodes" in output_of(tmp_path, "why", "tiny"))
     assert f"{run.id} tiny pending job {job}" in output_of(tmp_path, "ls")
 
     silent = tmp_path / "slurm.conf"

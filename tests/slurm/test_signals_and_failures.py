@@ -51,7 +51,7 @@ def test_requeued_by_an_administrator(submitted: Submit) -> None:
     job.up()
     job.cluster.run("scontrol", "requeue", job.job_id)
     job.up_again(1)
-    assert job.verdict(0) == "stopped at step 1: SLURM queued the job again"
+    assert job.verdict(0) == "stopped at step 1: SLURM requeued the job"
     job.finish()
 
 
@@ -138,7 +138,7 @@ def test_a_failed_run_is_a_failed_job(submitted: Submit) -> None:
     job.fail(1, "a bad picture")
     job.cluster.wait(job.job_id, "FAILED")
     assert job.state() == "failed"
-    assert job.verdict(1).endswith("a bad picture; there is no checkpoint; given up: the same again")
+    assert job.verdict(1).endswith("a bad picture; there is no checkpoint; given up: the same error again")
 
 
 @on("linuxproc", "cgroup-accounts")

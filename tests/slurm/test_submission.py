@@ -42,7 +42,7 @@ def test_taken_without_an_answer(cluster: Cluster, tmp_path: Path, monkeypatch: 
     job = Slurm().submit(small_request(tmp_path))
     assert sorted([*before, str(job.id)]) == sorted(jobs(cluster))
     assert (RunDir(tmp_path / "run").submitit / f"{job.id}_submitted.pkl").exists()
-    assert "Socket timed out on send/recv operation; looking whether it has the job ..." in capfd.readouterr().err
+    assert "Socket timed out on send/recv operation; checking whether it has the job ..." in capfd.readouterr().err
     cluster.run("scancel", str(job.id))
 
 
@@ -60,7 +60,7 @@ def test_the_controller_is_away_for_a_while(cluster: Cluster, tmp_path: Path, mo
         job = Slurm().submit(small_request(tmp_path))
     finally:
         back.join()
-    assert "connect failure); looking whether it has the job ..." in capfd.readouterr().err
+    assert "connect failure); checking whether it has the job ..." in capfd.readouterr().err
     scripts = cluster.run("squeue", "--noheader", "--states=all", "--format=%i|%o").split()
     assert [job for job, _, script in (line.partition("|") for line in scripts) if tmp_path in Path(script).parents] \
         == [str(job.id)]

@@ -50,14 +50,14 @@ def test_a_damaged_file_ends_a_run_that_goes_on_once_it_is_mended(tmp_path: Path
     verdict = Status.require(run.status).verdict
     assert f" failed at step 3: ValueError: cannot read the image {damaged}: " in verdict
     assert verdict.startswith("rank 0 on ")
-    assert verdict.endswith("; the last checkpoint is of step 3; given up: the same again")
+    assert verdict.endswith("; the last checkpoint is at step 3; given up: the same error again")
     assert str(damaged) in failed.stdout
     assert attempts(run) == ["000", "001"]
 
     damaged.unlink()
     drumbeat(tmp_path, "--resume", "tiny", "--procs", "3", expect=1)
     assert Status.require(run.status).verdict == (
-        "the training set has changed since the checkpoint; the last checkpoint is of step 3; not tried again: it "
+        "the training set has changed since the checkpoint; the last checkpoint is at step 3; not tried again: it "
         "would fail the same way")
     assert attempts(run) == ["000", "001", "002"]
     assert "40 samples at the checkpoint, 39 now" in run.attempt(2).errors()[0].message

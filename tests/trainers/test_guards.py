@@ -136,7 +136,7 @@ def test_a_nan_loss_ends_the_run_and_names_the_samples(tmp_path: Path) -> None:
     verdict = Status.require(run.status).verdict
     assert f"NaN or Inf loss at step {STEP} on rank {rank}: the loss is nan; positions " in verdict
     assert f"{AT} (sample {POISON})" in verdict
-    assert verdict.endswith(f"; the last checkpoint is of step {STEP}; not tried again: it would fail the same way")
+    assert verdict.endswith(f"; the last checkpoint is at step {STEP}; not retried: it would fail the same way")
     assert len(list(run.attempts.iterdir())) == 1
     assert CheckpointState.require(run.checkpoints / "last" / "state.json").progress.phase_step == STEP
     again = drumbeat(tmp_path, "--resume", "tiny", "--debug", expect=None)  # steps into it

@@ -49,7 +49,7 @@ def test_stacks_stand_behind_the_step_and_go_when_the_rank_comes_back(tmp_path: 
     watchdog.file.write(b"Timeout (0:30:00)!\nThread 0x1 (most recent call first):\n  File \"x.py\", line 3 in f\n")
     found = find_hang(attempt)
     assert found is not None
-    assert found.words.startswith("rank 0 hung at step 8 in f (x.py:3)")
+    assert found.message.startswith("rank 0 hung at step 8 in f (x.py:3)")
     watchdog.armed = 0.0
     watchdog.pet(9)
     watchdog.close()

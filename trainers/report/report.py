@@ -108,7 +108,7 @@ def _metrics(values: dict[str, Any]) -> dict[str, float]:
 def _facts(view: View, config: Config) -> Iterator[tuple[str, str]]:
     """Where and on what the run is trained."""
     ranks, job, result = view.plan.topology, view.job, view.result
-    yield "ranks", f"{ranks.world_size} {'with a GPU each' if ranks.device == 'cuda' else 'on the CPU'}" + (
+    yield "ranks", f"{ranks.world_size} {'with one GPU each' if ranks.device == 'cuda' else 'on the CPU'}" + (
         f", {ranks.nodes} nodes x {ranks.ranks_per_node}" if ranks.nodes > 1 else "") + (
         f", {ranks.cpus_per_rank} core{'s' * (ranks.cpus_per_rank != 1)} each")
     backends = {"slurm": "SLURM job", "here": "SLURM allocation (--here)", "debug": "one process (--debug)"}

@@ -61,7 +61,7 @@ def write(attempt: Attempt, *ranks: tuple[int, list[str]]) -> None:
 def words(attempt: Attempt) -> str:
     found = find_hang(attempt)
     assert found is not None
-    return found.words
+    return found.message
 
 
 def test_no_rank_hung(attempt: Attempt) -> None:
@@ -71,8 +71,8 @@ def test_no_rank_hung(attempt: Attempt) -> None:
 
 def test_the_rank_that_is_in_no_collective_is_the_one_that_hung(attempt: Attempt) -> None:
     write(attempt, (7, IN_GLOO), (7, IN_LOSS), (7, IN_GLOO))
-    assert words(attempt) == ("rank 1 hung at step 7 in losses (my_loss.py:12); the others waited for it; its stacks "
-                              "are in 000/rank1.stacks")
+    assert words(attempt) == ("rank 1 hung at step 7 in losses (my_loss.py:12); the other ranks waited for it; its "
+                              "stacks are in 000/rank1.stacks")
 
 
 @pytest.mark.parametrize("where", AT_DEVICE)
@@ -87,7 +87,7 @@ def test_ranks_that_wait_at_the_device_have_come_further(attempt: Attempt, where
 def test_the_step_counts_for_more_than_the_line(attempt: Attempt) -> None:
     """Rank 0 has not come out of step 7; the others are at an earlier line, of the next step."""
     write(attempt, (7, AT_DEVICE["tolist"]), (8, AT_DEVICE["item"]), (8, IN_GLOO))
-    assert words(attempt).startswith("rank 0 hung at step 7 in _log (loop.py:211); the others waited for it")
+    assert words(attempt).startswith("rank 0 hung at step 7 in _log (loop.py:211); the other ranks waited for it")
 
 
 def test_waiting_for_data_of_the_next_step(attempt: Attempt) -> None:
@@ -106,13 +106,14 @@ def test_in_the_backward_pass_who_computes_is_behind_who_waits(attempt: Attempt)
 
 def test_a_rank_that_could_write_nothing(attempt: Attempt) -> None:
     write(attempt, (7, AT_DEVICE["item"]), (7, AT_DEVICE["item"]), (7, []))
-    assert words(attempt) == "rank 2 hung at step 7 and could not write its stacks; the others waited for it"
+    assert words(attempt) == "rank 2 hung at step 7 and could not write its stacks; the other ranks waited for it"
     write(attempt, (7, IN_GLOO), (7, []), (7, IN_GLOO))
     assert words(attempt).startswith("rank 1 hung at step 7 and could not write its stacks")
 
 
 def test_a_rank_that_had_no_time_to_write(attempt: Attempt) -> None:
-    """It gave a sign of life later than the one that hung, and was ended with that one before its own time was up."""
+    """It had its last heartbeat later than the one that hung, and was ended with that one before its own time was
+    up."""
     write(attempt, (7, AT_DEVICE["tolist"]), (8, []), (8, []))
     assert words(attempt).startswith("rank 0 hung at step 7 in _log (loop.py:211)")
 
@@ -120,12 +121,12 @@ def test_a_rank_that_had_no_time_to_write(attempt: Attempt) -> None:
 def test_a_rank_that_failed_did_not_hang(attempt: Attempt) -> None:
     write(attempt, (7, IN_GLOO), (7, []), (7, IN_GLOO))
     RankError(rank=1, node="n1", type="ValueError", message="no", step=7).write(attempt.error(1))
-    assert "which of them first is not known" in words(attempt)
+    assert "which one first" in words(attempt)
 
 
 def test_all_at_one_place_tell_nothing_and_the_flight_recorder_may(attempt: Attempt) -> None:
     write(attempt, (7, AT_DEVICE["item"]), (7, AT_DEVICE["item"]))
-    assert words(attempt) == ("the ranks hung, and which of them first is not known; their stacks are in "
+    assert words(attempt) == ("the ranks hung, but it is not known which one first; their stacks are in "
                               "000/rank*.stacks")
     (attempt.path / "nccl-flight-recorder-rank0").write_bytes(b"")
     assert words(attempt).endswith("; torch's flight recorder is in 000/nccl-flight-recorder-rank*")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.layers import ROOT
-from drumbeat.launch.attempts.processes import deaf_and_tied, descendants, end_descendants, ignoring_signals
+from drumbeat.launch.attempts.processes import child_setup, descendants, end_descendants, ignoring_signals
 from tests.processes import alive, until
 
 FAMILY = """
@@ -129,8 +129,8 @@ def test_nothing_below_is_nothing_to_do() -> None:
 def test_tied_to_its_parent_whichever_way_that_ends() -> None:
     code = """
 import os, subprocess, sys
-from drumbeat.launch.attempts.processes import deaf_and_tied
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], preexec_fn=deaf_and_tied(),
+from drumbeat.launch.attempts.processes import child_setup
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], preexec_fn=child_setup(),
                          start_new_session=True)
 print(child.pid, flush=True)
 sys.stdin.readline()
@@ -150,7 +150,7 @@ def test_deaf_even_with_a_handler_of_its_own(tmp_path: Path) -> None:
     code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {handler!r}])"
     before = signal.getsignal(signal.SIGTERM)
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                          preexec_fn=deaf_and_tied(signal.SIGTERM)) as child:
+                          preexec_fn=child_setup(signal.SIGTERM)) as child:
         assert child.stdout
         child.stdout.readline()
         grandchild, = descendants(child.pid)

@@ -11,7 +11,7 @@ import pytest
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.records import NodeDown, RankError, Saved, Verdict
-from drumbeat.launch.attempts.verdict import judge
+from drumbeat.launch.attempts.verdict import verdict_of
 
 REPORT = """\
 drumbeat.trainers.worker FAILED
@@ -51,7 +51,7 @@ def fail(run: RunDir, restarts: int = 3, **what: Any) -> Verdict:
     attempt = run.claim_attempt()
     if what:
         error(attempt, **what)
-    verdict = judge(run, attempt, restarts=restarts)
+    verdict = verdict_of(run, attempt, restarts=restarts)
     verdict.write(attempt.verdict)
     return verdict
 
@@ -63,15 +63,15 @@ def stop(run: RunDir, reason: str, *, slurm: str = "", saved: int | None = None,
     attempt.request_stop(reason)
     if saved is not None:
         Saved(state="stopped", step=saved).write(attempt.saved)
-    verdict = judge(run, attempt, restarts=restarts, slurm=slurm, queue=queue)
+    verdict = verdict_of(run, attempt, restarts=restarts, slurm=slurm, queue=queue)
     verdict.write(attempt.verdict)
     return verdict
 
 
 @pytest.mark.parametrize(("reason", "slurm", "words"), [
-    ("time limit", "terminated", "the job's time limit is near; to go on, resume it in another allocation, or with "
+    ("time limit", "terminated", "the job's time limit is near; resume it in another allocation, or with "
                                  "--slurm"),
-    ("terminated", "preempted", "preempted; to go on, resume it in another allocation, or with --slurm"),
+    ("terminated", "preempted", "preempted; resume it in another allocation, or with --slurm"),
     ("stopped", "terminated", "as asked"),
 ])
 def test_in_an_allocation_of_the_users_nothing_is_queued_again(run: RunDir, reason: str, slurm: str,
@@ -85,7 +85,7 @@ def test_finished(run: RunDir) -> None:
     attempt = run.claim_attempt()
     Saved(state="finished", step=42).write(attempt.saved)
     attempt.request_stop("preempted")  # too late
-    verdict = judge(run, attempt, restarts=3, slurm="preempted")
+    verdict = verdict_of(run, attempt, restarts=3, slurm="preempted")
     assert (verdict.state, verdict.next) == ("finished", "leave")
     verdict.write(attempt.verdict)
     assert Verdict.read(attempt.verdict) == verdict
@@ -96,7 +96,7 @@ def test_finished(run: RunDir) -> None:
     ("stopped", "preempted", "as asked", "leave", "stopped"),
     ("terminated", "", "SIGTERM", "leave", "stopped"),
     ("terminated", "preempted", "preempted", "requeue", "preempted"),
-    ("terminated", "requeued", "SLURM queued the job again", "requeue", "preempted"),
+    ("terminated", "requeued", "SLURM requeued the job", "requeue", "preempted"),
     ("terminated", "time limit", "the job's time limit is near", "requeue", "preempted"),
     ("terminated", "cancelled", "the job was cancelled", "leave", "cancelled"),
     ("time limit", "preempted", "the job's time limit is near", "requeue", "preempted"),
@@ -112,7 +112,7 @@ def test_a_stop_is_for_good_or_for_the_queue(run: RunDir, reason: str, slurm: st
 def test_a_stop_without_a_save_says_where_it_goes_on(run: RunDir) -> None:
     checkpoint(run, 9)
     verdict = stop(run, "terminated", slurm="preempted")
-    assert verdict.message == "stopped without a save: preempted; the last checkpoint is of step 9"
+    assert verdict.message == "stopped without saving: preempted; the last checkpoint is at step 9"
     assert verdict.next == "requeue"
 
 
@@ -120,7 +120,7 @@ def test_a_stop_without_a_save_says_where_it_goes_on(run: RunDir) -> None:
     ("OutOfMemoryError", "CUDA out of memory. Tried to allocate 2.00 GiB", "ran out of GPU memory"),
     ("RuntimeError", "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried", "ran out of memory"),
     ("RuntimeError", "DataLoader worker (pid 955) is killed by signal: Killed", "lost a loader worker"),
-    ("SaveError", "the checkpoint cannot be written: No space left on device", "could not save"),
+    ("SaveError", "the checkpoint cannot be written: No space left on device", "could not save a checkpoint"),
     ("ValueError", "boom", "failed"),
 ])
 def test_what_an_exception_means(run: RunDir, kind: str, message: str, words: str) -> None:
@@ -135,7 +135,7 @@ def test_the_rank_that_could_not_say_anything_was_killed(run: RunDir) -> None:
     write_text(attempt.node_log(0), REPORT.format(rank=0, code=1))
     for rank in (0, 1):
         write_text(attempt.log(rank), "")
-    verdict = judge(run, attempt, restarts=3)
+    verdict = verdict_of(run, attempt, restarts=3)
     assert verdict.message == "rank 1 was killed (SIGKILL; out of memory?) at step 7; there is no checkpoint"
 
 
@@ -162,10 +162,10 @@ def test_an_error_that_only_torchs_watchdog_saw(run: RunDir) -> None:
     write_text(attempt.stacks(1), "step            6\n")
     NodeDown(exit_code=1, host="n1").write(attempt.node_down(0))
     write_text(attempt.node_log(0), REPORT.format(rank=1, code=-signal.SIGABRT))
-    verdict = judge(run, attempt, restarts=3)
+    verdict = verdict_of(run, attempt, restarts=3)
     assert verdict.message == (
         "rank 1 on n1 used an index out of range on its GPU at step 6: DistBackendError: CUDA error: device-side "
-        "assert triggered; look for labels that the model has no class for; on the CPU (--gpus 0) the error names the "
+        "assert triggered; check for labels outside the model's classes; on the CPU (--gpus 0) the error names the "
         "line; there is no checkpoint")
     assert (verdict.rank, verdict.error) == (1, "DistBackendError at step 6 of rank 1")
 
@@ -180,12 +180,12 @@ def test_ranks_that_all_only_waited(run: RunDir) -> None:
             write_text(attempt.log(rank), ABORTED.format(why=why))
         write_text(attempt.node_log(0), REPORT.format(rank=1, code=-signal.SIGABRT))
         NodeDown(exit_code=1, host="n1").write(attempt.node_down(0))
-        verdict = judge(run, attempt, restarts=3)
+        verdict = verdict_of(run, attempt, restarts=3)
         verdict.write(attempt.verdict)
         assert verdict.next == after
         assert verdict.message == (
-            f"rank 0 lost the other ranks at step 0: DistBackendError: {why[:-1]}; look at the logs of the others, and "
-            "at the network; there is no checkpoint")
+            f"rank 0 lost the connection to the other ranks at step 0: DistBackendError: {why[:-1]}; read their logs "
+            "and check the network; there is no checkpoint")
 
 
 def test_a_hang_is_named_before_what_follows_from_it(run: RunDir) -> None:
@@ -194,15 +194,15 @@ def test_a_hang_is_named_before_what_follows_from_it(run: RunDir) -> None:
     for rank, lines in enumerate((20, 10)):
         write_text(attempt.stacks(rank), f"step            7\nThread 0x1 (most recent call first):\n"
                                          f'  File "/home/me/net.py", line {lines} in forward\n')
-    assert judge(run, attempt, restarts=3).message == (
-        "rank 1 hung at step 7 in forward (net.py:10); the others waited for it; its stacks are in 000/rank1.stacks; "
-        "there is no checkpoint")
+    assert verdict_of(run, attempt, restarts=3).message == (
+        "rank 1 hung at step 7 in forward (net.py:10); the other ranks waited for it; its stacks are in "
+        "000/rank1.stacks; there is no checkpoint")
 
 
 def test_an_exception(run: RunDir) -> None:
     checkpoint(run, 6)
     verdict = fail(run, message="boom\nand more of it")
-    assert verdict.message == "rank 1 on n2 failed at step 7: ValueError: boom; the last checkpoint is of step 6"
+    assert verdict.message == "rank 1 on n2 failed at step 7: ValueError: boom; the last checkpoint is at step 6"
     assert (verdict.next, verdict.state, verdict.rank) == ("restart", "running", 1)
 
 
@@ -212,7 +212,7 @@ def test_the_rank_that_began_it_is_named(run: RunDir) -> None:
     error(attempt, 0, "[gloo/transport/tcp/pair.cc:545] Read error [10.0.0.1]:32456: Connection reset by peer", 7,
           "RuntimeError")
     error(attempt, 3, "no such picture", 7)
-    assert judge(run, attempt, restarts=3).message == (
+    assert verdict_of(run, attempt, restarts=3).message == (
         "rank 3 on n2 failed at step 7: ValueError: no such picture; there is no checkpoint")
 
 
@@ -222,7 +222,7 @@ def test_a_killed_rank_is_named_from_torchruns_report(run: RunDir) -> None:
     for node, (rank, code) in enumerate([(0, 1), (1, -signal.SIGKILL)]):
         NodeDown(exit_code=1, host=f"n{node + 1}").write(attempt.node_down(node))
         write_text(attempt.node_log(node), REPORT.format(rank=rank, code=code))
-    verdict = judge(run, attempt, restarts=3)
+    verdict = verdict_of(run, attempt, restarts=3)
     assert verdict.message == "rank 1 on n2 was killed (SIGKILL; out of memory?) at step 7; there is no checkpoint"
     assert (verdict.rank, verdict.error) == (1, "")
 
@@ -232,7 +232,7 @@ def test_an_exception_counts_for_more_than_a_crash_on_the_way_out(run: RunDir) -
     error(attempt, 1)
     NodeDown(exit_code=1, host="n1").write(attempt.node_down(0))
     write_text(attempt.node_log(0), REPORT.format(rank=1, code=-signal.SIGSEGV))
-    assert judge(run, attempt, restarts=3).message.startswith("rank 1 on n2 failed at step 7: ValueError: boom")
+    assert verdict_of(run, attempt, restarts=3).message.startswith("rank 1 on n2 failed at step 7: ValueError: boom")
 
 
 @pytest.mark.parametrize(("code", "words"), [
@@ -242,7 +242,7 @@ def test_torchrun_itself_failed(run: RunDir, code: int, words: str) -> None:
     attempt = run.claim_attempt()
     NodeDown(exit_code=None, host="n1").write(attempt.node_down(0))
     NodeDown(exit_code=code, host="n2").write(attempt.node_down(1))
-    assert judge(run, attempt, restarts=3).message == f"torchrun on n2 {words}; there is no checkpoint"
+    assert verdict_of(run, attempt, restarts=3).message == f"torchrun on n2 {words}; there is no checkpoint"
 
 
 def test_nothing_is_known(run: RunDir) -> None:
@@ -270,7 +270,7 @@ def test_the_same_exception_at_the_same_step_of_the_same_rank_is_enough(run: Run
     assert [fail(run, restarts=9, **other).next for other in others] == ["restart"] * 4
     verdict = fail(run, restarts=9, rank=1, message="the text may differ")
     assert (verdict.next, verdict.state) == ("give up", "failed")
-    assert verdict.message.endswith("; given up: the same again")
+    assert verdict.message.endswith("; given up: the same error again")
 
 
 def test_the_same_exception_after_a_newer_checkpoint_is_not_the_same(run: RunDir) -> None:
@@ -312,7 +312,7 @@ def test_the_budget_holds_across_requeues(run: RunDir) -> None:
 def test_overtaken(run: RunDir) -> None:
     attempt = run.claim_attempt()
     run.claim_attempt()
-    verdict = judge(run, attempt, restarts=3)
+    verdict = verdict_of(run, attempt, restarts=3)
     assert (verdict.outcome, verdict.next) == ("superseded", "leave")
 
 
@@ -326,6 +326,6 @@ def test_a_stop_whose_save_failed_says_why(run: RunDir) -> None:
     attempt = run.claim_attempt()
     attempt.request_stop("stopped")
     error(attempt, kind="OSError", message="[Errno 28] No space left on device", step=9)
-    assert judge(run, attempt, restarts=3).message == (
-        "stopped without a save: as asked; there is no checkpoint; "
-        "rank 1 on n2 found the disk full at step 9: OSError: [Errno 28] No space left on device")
+    assert verdict_of(run, attempt, restarts=3).message == (
+        "stopped without saving: as asked; there is no checkpoint; "
+        "rank 1 on n2 ran out of disk space at step 9: OSError: [Errno 28] No space left on device")

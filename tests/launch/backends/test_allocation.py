@@ -16,8 +16,8 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import Allocation, JobPlan
 from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Site
-from drumbeat.launch.backends.allocation import InAllocation, allocation_around, each_node, note
-from drumbeat.launch.backends.backend import still_runs
+from drumbeat.launch.backends.allocation import InAllocation, find_allocation, node_resources, note
+from drumbeat.launch.backends.backend import running_evidence
 from drumbeat.launch.backends.processes import processes_of
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.node.handover import take_over
@@ -32,7 +32,7 @@ from tests.runs import write_job, write_plan, write_state
 
 SHOW = "JobId=7 JobName=interactive JobState={state} Reason=None NodeList=n[1-3] NumNodes={nodes} NumCPUs=4 \
 TRES=cpu=4,node=2 JOB_GRES={total} {given} MinCPUsNode=2 OverSubscribe=OK Command=(null) WorkDir=/home/me"
-GIVEN = "  Nodes=n[1-2] CPU_IDs=0-3,8 Mem=2000 GRES={gres} "
+DETAILS = "  Nodes=n[1-2] CPU_IDs=0-3,8 Mem=2000 GRES={gres} "
 
 
 def answers(folder: Path, monkeypatch: pytest.MonkeyPatch, program: str, script: str) -> None:
@@ -43,7 +43,7 @@ def answers(folder: Path, monkeypatch: pytest.MonkeyPatch, program: str, script:
         monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
 
 
-def granted(folder: Path, monkeypatch: pytest.MonkeyPatch, given: str = GIVEN.format(gres=""), *, nodes: int = 2,
+def granted(folder: Path, monkeypatch: pytest.MonkeyPatch, given: str = DETAILS.format(gres=""), *, nodes: int = 2,
             state: str = "RUNNING") -> None:
     """This shell is in job 7, which has been given this."""
     monkeypatch.setenv("SLURM_JOB_ID", "7")
@@ -53,21 +53,21 @@ def granted(folder: Path, monkeypatch: pytest.MonkeyPatch, given: str = GIVEN.fo
 
 def planned(folder: Path, *assignments: str, site: Site | None = None, **has: int) -> JobPlan:
     """The plan of the small config in an allocation of two nodes."""
-    around = each_node(Machine.here(), Allocation(
+    around = node_resources(Machine.here(), Allocation(
         job_id="7", **{"nodes": 2, "cpus_per_node": 8, **has}))  # type: ignore[arg-type]
     return plan_job(config(folder, *assignments), run_dir=Path("/runs/small/RUN"), backend="here", machine=around,
                     site=site or Site(), folder=Path("/home/me"))
 
 
 @pytest.mark.parametrize(("given", "cpus", "gpus"), [
-    (GIVEN.format(gres=""), 5, 0),
-    (GIVEN.format(gres="gpu:4(IDX:0-3)"), 5, 4),
-    (GIVEN.format(gres="gpu:a100:2(IDX:0,3),gpu:h100:1(IDX:4),shard:9(IDX:7)"), 5, 3),
-    (GIVEN.format(gres="gpu:4(IDX:0-3)") + "  Nodes=n3 CPU_IDs=0-1 Mem=1000 GRES=gpu:8(IDX:0-7)", 2, 4),
+    (DETAILS.format(gres=""), 5, 0),
+    (DETAILS.format(gres="gpu:4(IDX:0-3)"), 5, 4),
+    (DETAILS.format(gres="gpu:a100:2(IDX:0,3),gpu:h100:1(IDX:4),shard:9(IDX:7)"), 5, 3),
+    (DETAILS.format(gres="gpu:4(IDX:0-3)") + "  Nodes=n3 CPU_IDs=0-1 Mem=1000 GRES=gpu:8(IDX:0-7)", 2, 4),
 ])
 def test_what_each_node_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, cpus: int, gpus: int) -> None:
     granted(tmp_path, monkeypatch, given)
-    assert allocation_around(os.environ) == Allocation(job_id="7", nodes=2, cpus_per_node=cpus, gpus_per_node=gpus)
+    assert find_allocation(os.environ) == Allocation(job_id="7", nodes=2, cpus_per_node=cpus, gpus_per_node=gpus)
 
 
 @pytest.mark.parametrize(("step", "in_step"), [("", False), ("0", True), ("4294967290", False)])
@@ -75,7 +75,7 @@ def test_a_shell_in_a_job_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     """But for that of an interactive salloc, which holds nothing."""
     granted(tmp_path, monkeypatch)
     monkeypatch.setenv("SLURM_STEP_ID", step)
-    assert allocation_around(os.environ).in_step == in_step
+    assert find_allocation(os.environ).in_step == in_step
     assert ("--overlap" in InAllocation().request(planned(tmp_path, in_step=in_step)).text) == in_step
 
 
@@ -133,7 +133,7 @@ def test_cores_for_fewer_ranks_than_there_are(tmp_path: Path) -> None:
     """salloc gives a node one core unless told otherwise."""
     plan = planned(tmp_path, "launch.procs=4", "launch.cpus_per_rank=2", cpus_per_node=1)
     assert "--cpus-per-task=1 " in InAllocation().request(plan).text
-    assert note(plan) == "4 ranks share 1 core on each node; salloc --cpus-per-task=8 gives them their own"
+    assert note(plan) == "4 ranks share 1 core on each node; salloc --cpus-per-task=8 gives each its own"
     assert note(planned(tmp_path, "launch.procs=4")) == ""
 
 
@@ -191,7 +191,7 @@ def test_launchers_that_are_killed_are_started_again(tmp_path: Path, monkeypatch
 def test_what_srun_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                    capsys: pytest.CaptureFixture[str]) -> None:
     run = started(tmp_path, monkeypatch, "echo 'srun: error: Unable to create step for job 7: whatever' >&2; exit 1")
-    assert watch.conclude(View.read(run)) == 1
+    assert watch.print_end(View.read(run)) == 1
     assert "failed     not started: error: Unable to create step for job 7: whatever" in capsys.readouterr().out
 
 
@@ -203,16 +203,16 @@ def test_is_it_still_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     write_job(run, "here", id="7", host="another")
     write_state(run, "running")
     assert steps("7", "run") == ["7.4"]
-    assert still_runs(View.read(run)) == "step 7.4"
+    assert running_evidence(View.read(run)) == "step 7.4"
     write_state(run, "pending")
     view = View.read(run)
-    assert "it is just starting, or waits for room in SLURM job 7" in " ".join(why(view).split())
+    assert "it is starting, or waiting for resources in SLURM job 7" in " ".join(why(view).split())
     answers(tmp_path, monkeypatch, "squeue", "case $* in *--steps*) ;; *) echo RUNNING ;; esac")
-    assert still_runs(view) == "it may wait for room in SLURM job 7, started on another"
+    assert running_evidence(view) == "it may be waiting for resources in SLURM job 7, started on another"
     answers(tmp_path, monkeypatch, "squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
-    assert (still_runs(view), processes_of(view)) == ("", [])
+    assert (running_evidence(view), processes_of(view)) == ("", [])
     answers(tmp_path, monkeypatch, "squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
-    assert still_runs(view) == "in SLURM job 7, which cannot be asked about: Unable to contact slurm controller"
+    assert running_evidence(view) == "in SLURM job 7, state unknown: Unable to contact slurm controller"
 
 
 def test_who_may_go_on_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,8 +221,8 @@ def test_who_may_go_on_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     run = RunDir(tmp_path)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("SLURM_JOB_DEPENDENCY", "afternotok:5")
-    slurm_job = SlurmJob.here(users_own=True)
-    assert (slurm_job.after, slurm_job.needs_successor()) == ("", False)
+    slurm_job = SlurmJob.current(is_allocation=True)
+    assert (slurm_job.previous_job, slurm_job.needs_next_job()) == ("", False)
     write_job(run, "here", id="7")
     assert take_over(run, slurm_job, first=True)
     write_job(run, "here", id="7", cancelled=True)

@@ -84,9 +84,9 @@ def test_where_it_is(run: RunDir, backend: BackendName, host: str, label: str) -
 def test_a_run_that_has_ended_does_not_run(run: RunDir, backend: BackendName) -> None:
     """And nobody is asked."""
     write_job(run, backend, id="7", host="away")
-    assert backend_of(backend).alive(View.read(run)) != ""
+    assert backend_of(backend).running_evidence(View.read(run)) != ""
     write_state(run, "stopped")
-    assert backend_of(backend).alive(View.read(run)) == ""
+    assert backend_of(backend).running_evidence(View.read(run)) == ""
 
 
 @pytest.mark.parametrize(("backend", "words"), [
@@ -110,6 +110,6 @@ def test_only_slurm_has_to_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PATH", "/nowhere")
     made = plan(tmp_path, "launch.gpus=0")
     for backend in WITHOUT:
-        backend_of(backend).require(made)
-    with pytest.raises(LaunchError, match="there is no SLURM here"):
-        backend_of("slurm").require(made)
+        backend_of(backend).check_startable(made)
+    with pytest.raises(LaunchError, match="SLURM is not installed here"):
+        backend_of("slurm").check_startable(made)

@@ -56,7 +56,7 @@ def test_a_run_folder_that_the_nodes_would_not_see(mounts: Path, tmp_path: Path,
     assert unshared(Path("/home/you/runs"), mounts) is None
     assert "it is on tmpfs" in str(unshared(Path("/home/me/in memory/runs"), mounts))
     assert "it is on overlay" in str(unshared(Path("/scratch/runs"), mounts))
-    assert "every machine has a /var/tmp of its own" in str(unshared(Path("/var/tmp/runs"), tmp_path / "none"))
+    assert "every machine has its own /var/tmp" in str(unshared(Path("/var/tmp/runs"), tmp_path / "none"))
     monkeypatch.setenv("PATH", programs(tmp_path, sinfo="hostname"))
     assert unshared(Path("/var/tmp/runs"), mounts) is None  # this machine is all of the cluster
 
@@ -80,5 +80,5 @@ def test_sbatch_is_asked_about_the_very_request(tmp_path: Path, monkeypatch: pyt
         monkeypatch.setenv("PATH", programs(tmp_path, sbatch=silence))
         assert check_cluster(request) == ""  # submitting has its own patience
     monkeypatch.setenv("PATH", programs(tmp_path, sbatch="echo 'allocation failure: no' >&2; exit 1"))
-    with pytest.raises(LaunchError, match="SLURM would not take this job"):
+    with pytest.raises(LaunchError, match="SLURM would reject this job"):
         check_cluster(request)

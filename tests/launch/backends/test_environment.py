@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from drumbeat.launch.backends.environment import environment, standard_files
+from drumbeat.launch.backends.environment import environment, redirected_output
 from tests.launch.small import plan
 
 
@@ -26,6 +26,6 @@ def test_the_environment_is_as_planned_inside_and_as_before_outside(tmp_path: Pa
 
 def test_programs_started_with_other_standard_files_hold_none_of_ours(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    with standard_files(log):
+    with redirected_output(log):
         subprocess.run(["sh", "-c", "echo said; echo warned >&2; cat"], check=True)
     assert sorted(log.read_text().split()) == ["said", "warned"]

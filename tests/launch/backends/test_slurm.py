@@ -14,7 +14,7 @@ from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Site
-from drumbeat.launch.backends.slurm import Slurm, require_slurm
+from drumbeat.launch.backends.slurm import Slurm, check_slurm_installed
 from tests.launch.small import plan
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -120,5 +120,5 @@ def test_what_sbatch_answers_is_shown(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_no_slurm_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(LaunchError, match="there is no SLURM here"):
-        require_slurm()
+    with pytest.raises(LaunchError, match="SLURM is not installed here"):
+        check_slurm_installed()

@@ -99,6 +99,6 @@ def test_a_config_that_cannot_start_is_one_screen(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "drumbeat", "drill", str(write_config(tmp_path)), "--procs", "99"],
                           cwd=tmp_path, capture_output=True, text=True, check=False, env=None)
     assert done.returncode == 2
-    assert "a batch of 12 cannot be shared by 99 ranks" in done.stderr
+    assert "batch_size 12 is smaller than the world size, 99" in done.stderr
     assert not (tmp_path / "runs").exists()
     assert str(ROOT) not in done.stderr

@@ -10,7 +10,7 @@ import pytest
 
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import AttemptStart, Verdict
-from drumbeat.launch.node.handover import look_back
+from drumbeat.launch.node.handover import previous_verdict
 from drumbeat.launch.slurm.job import SlurmJob
 from tests.launch.small import plan
 
@@ -33,7 +33,7 @@ def looked(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
     def look(job: str, restarts: int, *, first: bool) -> Verdict | None:
         monkeypatch.setenv("SLURM_JOB_ID", job)
         monkeypatch.setenv("SLURM_RESTART_COUNT", str(restarts))
-        return look_back(run, plan(tmp_path, "launch.gpus=0"), SlurmJob.here(), first=first)
+        return previous_verdict(run, plan(tmp_path, "launch.gpus=0"), SlurmJob.current(), first=first)
 
     return look
 

@@ -11,15 +11,15 @@ import pytest
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.records import AttemptStart, NodeUp
 from drumbeat.launch.node import handshake as meeting
-from drumbeat.launch.node.handshake import meet
+from drumbeat.launch.node.handshake import handshake
 from drumbeat.launch.node.rendezvous import free_port
 
 
 @pytest.fixture
 def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attempt:
-    monkeypatch.setattr(meeting, "PATIENCE", 1.0)
-    monkeypatch.setattr(meeting, "LOOK", 0.02)
-    monkeypatch.setattr(meeting, "KNOCK", 1.0)
+    monkeypatch.setattr(meeting, "TIMEOUT", 1.0)
+    monkeypatch.setattr(meeting, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(meeting, "CONNECT_SECONDS", 1.0)
     monkeypatch.setenv("SLURMD_NODENAME", "127.0.0.1")
     made = RunDir(tmp_path / "run").claim_attempt()
     AttemptStart(job="7.0", address="127.0.0.1", port=free_port()).write(made.launch)
@@ -32,11 +32,11 @@ def never() -> bool:
 
 def test_all_meet_at_the_port_that_is_free_again_afterwards(attempt: Attempt) -> None:
     came: dict[int, str] = {}
-    others = [threading.Thread(target=lambda node=node: came.update({node: meet(attempt, node, 3, never)}))
+    others = [threading.Thread(target=lambda node=node: came.update({node: handshake(attempt, node, 3, never)}))
               for node in (1, 2)]
     for other in others:
         other.start()
-    assert meet(attempt, 0, 3, never) == ""
+    assert handshake(attempt, 0, 3, never) == ""
     for other in others:
         other.join()
     assert came == {1: "", 2: ""}
@@ -54,15 +54,16 @@ def test_all_meet_at_the_port_that_is_free_again_afterwards(attempt: Attempt) ->
 def test_who_does_not_come_is_named(attempt: Attempt) -> None:
     NodeUp(host="n2", interface="ib0", connection_error="No route to host").write(attempt.node_up(1))
     port = AttemptStart.require(attempt.launch).port
-    assert meet(attempt, 0, 3, never) == (
+    assert handshake(attempt, 0, 3, never) == (
         f"n2 does not reach 127.0.0.1:{port}: No route to host; node 2 does not reach 127.0.0.1:{port}: "
-        "its launcher has not started, or its files do not appear")
+        "its launcher has not started, or its files are not visible")
     assert "2     ?          ?          its launcher has not started" in attempt.node_log(0).read_text()
 
 
 def test_who_cannot_come_says_why(attempt: Attempt) -> None:
     port = AttemptStart.require(attempt.launch).port
-    assert meet(attempt, 1, 2, never) == f"127.0.0.1 does not reach 127.0.0.1:{port} through lo: Connection refused"
+    assert handshake(attempt, 1, 2, never) == (
+        f"127.0.0.1 does not reach 127.0.0.1:{port} through lo: Connection refused")
     assert NodeUp.require(attempt.node_up(1)).connection_error == "Connection refused"
 
 
@@ -76,7 +77,8 @@ def test_strangers_are_neither_welcome_nor_followed(attempt: Attempt) -> None:
                 caller.sendall(b"220 mail.example.org\n")
 
         threading.Thread(target=talk).start()
-        assert meeting.call(attempt, 1, "127.0.0.1", port, lambda: False).startswith(("somebody else", "Conn", "timed"))
+        answer = meeting.connect(attempt, 1, "127.0.0.1", port, lambda: False)
+        assert answer.startswith(("somebody else", "Conn", "timed"))
 
     def knock() -> None:
         for said in (b"GET / HTTP/1.0\n", b"run/000 9999999999 more\n", b"other/000 1\n"):
@@ -86,16 +88,16 @@ def test_strangers_are_neither_welcome_nor_followed(attempt: Attempt) -> None:
 
     knocking = threading.Timer(0.2, knock)
     knocking.start()
-    assert "node 1 does not reach" in meet(attempt, 0, 2, never)
+    assert "node 1 does not reach" in handshake(attempt, 0, 2, never)
     knocking.join()
 
 
 def test_a_port_that_was_taken_meanwhile(attempt: Attempt) -> None:
     port = AttemptStart.require(attempt.launch).port
     with socket.create_server(("", port)):
-        assert meet(attempt, 0, 2, never) == f"port {port} of 127.0.0.1 cannot be used: Address already in use"
+        assert handshake(attempt, 0, 2, never) == f"port {port} of 127.0.0.1 cannot be used: Address already in use"
 
 
 def test_a_stop_ends_the_waiting(attempt: Attempt) -> None:
-    assert meet(attempt, 0, 2, lambda: True) == ""
-    assert meet(attempt, 1, 2, lambda: True) == ""
+    assert handshake(attempt, 0, 2, lambda: True) == ""
+    assert handshake(attempt, 1, 2, lambda: True) == ""

@@ -38,8 +38,8 @@ from pathlib import Path
 import drumbeat.launch.node.launcher
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
-drumbeat.launch.node.launcher.FIRST_PATIENCE = float(sys.argv[4])
-drumbeat.launch.node.launcher.LEAVE_PATIENCE = 0.5
+drumbeat.launch.node.launcher.FIRST_NODE_TIMEOUT = float(sys.argv[4])
+drumbeat.launch.node.launcher.EXIT_TIMEOUT = 0.5
 run = RunDir(Path(sys.argv[1]))
 end = run.path / "standin" / "end"
 drumbeat.launch.node.launcher.Launcher.end = property(
@@ -222,7 +222,7 @@ def test_a_save_that_hangs_does_not_outlast_the_time_limit(stage: Callable[..., 
     assert here.end() == ["leave"]
     assert here.left() == []
     assert here.verdict(0).message == (
-        "stopped without a save: the job's time limit is near; there is no checkpoint")
+        "stopped without saving: the job's time limit is near; there is no checkpoint")
 
 
 def test_ranks_that_hang_after_the_last_save_are_ended(stage: Callable[..., Stage]) -> None:
@@ -243,7 +243,7 @@ def test_a_stop_ahead_of_the_start_starts_nothing(stage: Callable[..., Stage]) -
     before.request_stop("stopped")
     here.launch()
     assert here.end() == ["leave"]
-    assert here.verdict(1).message == "stopped without a save: as asked; there is no checkpoint"
+    assert here.verdict(1).message == "stopped without saving: as asked; there is no checkpoint"
     assert standin.pids(here.run.path, 1) == {}
     assert here.state() == "stopped"
 
@@ -280,7 +280,8 @@ def test_the_run_is_given_up_on_all_nodes(stage: Callable[..., Stage]) -> None:
     assert here.end() == ["give up", "give up"]
     assert here.state() == "failed"
     assert here.verdict(1).message == (
-        "rank 1 on here failed at step 3: ValueError: a bad picture; there is no checkpoint; given up: the same again")
+        "rank 1 on here failed at step 3: ValueError: a bad picture; there is no checkpoint; given up: the same error "
+        "again")
     assert here.run.newest_attempt() == here.run.attempt(1)
 
 
@@ -300,7 +301,7 @@ def test_the_other_nodes_do_not_wait_for_ever(stage: Callable[..., Stage]) -> No
     here.launchers[0].kill()
     here.finish()
     said = here.launchers[1].communicate(timeout=60)
-    assert "the first node's launcher is gone; waited for the verdict in vain" in said[1]
+    assert "the first node's launcher is gone; timed out waiting for the verdict" in said[1]
     assert here.left() == []
 
 

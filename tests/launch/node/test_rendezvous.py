@@ -17,11 +17,11 @@ from drumbeat.launch.node import rendezvous
 from drumbeat.launch.node.rendezvous import (
     LOOPBACK,
     free_port,
-    interface_towards,
+    interface_to,
     network_variables,
     node_names,
-    other_node,
     own_address,
+    peer_address,
 )
 from tests.processes import until
 from tests.tiny import latest, write_config
@@ -84,17 +84,17 @@ def test_the_nodes_of_a_job(text: str, names: list[str]) -> None:
 def test_the_first_node_looks_for_the_route_to_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_NODELIST", "n[7-9]")
     monkeypatch.setenv("SLURMD_NODENAME", "n7")
-    assert other_node("n7") == "n8"
+    assert peer_address("n7") == "n8"
     monkeypatch.setenv("SLURMD_NODENAME", "n9")
-    assert other_node("n7") == "n7"
+    assert peer_address("n7") == "n7"
     monkeypatch.delenv("SLURM_JOB_NODELIST")
-    assert other_node("n9") == "n9"
+    assert peer_address("n9") == "n9"
 
 
 def test_the_interface_of_the_route() -> None:
-    assert interface_towards("127.0.0.1") == "lo"
-    assert interface_towards("127.0.0.2") == "lo"
-    assert interface_towards("no-such-host.invalid") is None
+    assert interface_to("127.0.0.1") == "lo"
+    assert interface_to("127.0.0.2") == "lo"
+    assert interface_to("no-such-host.invalid") is None
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import Allocation
 from drumbeat.configs.run.records import Status
 from drumbeat.configs.schema import Site
-from drumbeat.launch.backends.allocation import each_node
+from drumbeat.launch.backends.allocation import node_resources
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.plan import gpu_locks, gpus
@@ -96,12 +96,12 @@ def test_a_launcher_that_finds_too_few_gpus_fails_the_run_and_says_who_holds_the
     first, launcher = start("first", pool)
     gpus_of(first)
     second, late = start("second", pool, ranks=2)
-    assert "RunFailedError: too few GPUs are free" in late.communicate(timeout=60)[1]
+    assert "RunFailedError: not enough free GPUs" in late.communicate(timeout=60)[1]
     status = Status.require(second.status)
     assert status.state == "failed"
     assert status.verdict == (
-        "too few GPUs are free; 2 ranks with a GPU each, 1 of 2 free; "
-        f"GPU {pool[0]} is held by run runs/first (process {launcher.pid})")
+        "not enough free GPUs; 2 ranks with one GPU each, 1 of 2 free; "
+        f"GPU {pool[0]} is used by run runs/first (process {launcher.pid})")
     assert second.newest_attempt() is None
 
 
@@ -119,15 +119,15 @@ def test_a_run_for_which_too_few_gpus_are_free_is_not_started(
     assert f"CUDA_VISIBLE_DEVICES={pool[0]},{pool[1]}\n" in capsys.readouterr().out
     assert main(["run", "small.yaml"]) == 2
     assert " ".join(capsys.readouterr().err.split()) == (
-        f"error: too few GPUs are free where launch.gpus given 2 ranks with a GPU each, 1 of 2 free GPU {pool[0]} is "
-        f"held by run runs/first (process {launcher.pid}) "
+        f"error: not enough free GPUs where launch.gpus given 2 ranks with one GPU each, 1 of 2 free GPU {pool[0]} is "
+        f"used by run runs/first (process {launcher.pid}) "
         "fix Use --gpus 1, wait for a run to end, or stop one: drumbeat stop RUN")
     assert sorted(tmp_path.glob("runs/*")) == before
 
 
 def test_two_that_have_a_part_each_of_what_both_need_do_not_block_each_other(tmp_path: Path, pool: list[str],
                                                                              monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_locks, "PATIENCE", 60.0)
+    monkeypatch.setattr(gpu_locks, "TIMEOUT", 60.0)
     taken: list[str] = []
 
     def take() -> None:
@@ -146,7 +146,7 @@ def test_two_that_have_a_part_each_of_what_both_need_do_not_block_each_other(tmp
 def test_slurm_hands_out_the_gpus_of_its_jobs(tmp_path: Path, pool: list[str]) -> None:
     """So their plans name none, and hold none."""
     machine = Machine(cpus=8, gpus=tuple(pool))
-    lent = each_node(machine, Allocation(job_id="7", nodes=1, cpus_per_node=8, gpus_per_node=2))
+    lent = node_resources(machine, Allocation(job_id="7", nodes=1, cpus_per_node=8, gpus_per_node=2))
     for backend, resources in (("here", lent), ("slurm", backend_of("slurm").resources(machine))):
         inside = plan_job(config(tmp_path, "launch.gpus=2"), run_dir=tmp_path / "run", backend=backend, site=Site(),
                           machine=resources, folder=tmp_path)  # type: ignore[arg-type]
@@ -157,9 +157,9 @@ def test_slurm_hands_out_the_gpus_of_its_jobs(tmp_path: Path, pool: list[str]) -
 
 
 def test_a_debug_run_holds_its_gpu_too(tmp_path: Path, pool: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_locks, "PATIENCE", 0.0)
+    monkeypatch.setattr(gpu_locks, "TIMEOUT", 0.0)
     with hold_gpus(planned(tmp_path / "run", pool[:1])):
-        with pytest.raises(LaunchError, match=f"held by process {os.getpid()}") as error, \
+        with pytest.raises(LaunchError, match=f"used by process {os.getpid()}") as error, \
                 hold_gpus(planned(tmp_path / "run", pool[:1])):
             pass
         assert error.value.faults[0].remedy == "Wait for a run to end, or stop one: drumbeat stop RUN"
@@ -169,11 +169,11 @@ def test_a_debug_run_holds_its_gpu_too(tmp_path: Path, pool: list[str], monkeypa
 def test_whoever_holds_a_name_keeps_nobody_waiting_for_ever(tmp_path: Path, pool: list[str],
                                                             monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that does not even listen."""
-    monkeypatch.setattr(gpu_locks, "PATIENCE", 0.0)
+    monkeypatch.setattr(gpu_locks, "TIMEOUT", 0.0)
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(f"\0drumbeat/gpu/{pool[0]}")
         with pytest.raises(LaunchError) as error, hold_gpus(planned(tmp_path / "run", pool, ranks=2)):
             pass
     assert error.value.faults[0].given == f"""\
-2 ranks with a GPU each, 1 of 2 free
-GPU {pool[0]} is held by another process"""
+2 ranks with one GPU each, 1 of 2 free
+GPU {pool[0]} is used by another process"""

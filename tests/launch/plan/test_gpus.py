@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from drumbeat.launch.plan import gpus
-from drumbeat.launch.plan.gpus import Gpu, identities, present, together, visible
+from drumbeat.launch.plan.gpus import Gpu, identities, present, usable_together, visible
 from drumbeat.launch.plan.job import Machine
 
 UUIDS = ("GPU-5d5ba0d6-d33d-2b2c-524d-9e3d8d2b8a77", "GPU-5d77ba0d-0000-2b2c-524d-9e3d8d2b8a78",
@@ -60,9 +60,9 @@ def test_names(value: str | None, machine: tuple[Gpu, ...], names: tuple[str, ..
 
 
 def test_a_process_uses_one_mig_instance() -> None:
-    assert together(MIG) == MIG[:1]
-    assert together(("0", "1")) == ("0", "1")
-    assert together(()) == ()
+    assert usable_together(MIG) == MIG[:1]
+    assert usable_together(("0", "1")) == ("0", "1")
+    assert usable_together(()) == ()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from drumbeat.configs.run.files import write_json
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.backend import BACKENDS
-from drumbeat.launch.plan.job import Machine, command_text, leaked, plan_job, torchrun_command, usable_cpus
+from drumbeat.launch.plan.job import Machine, command_text, not_inherited, plan_job, torchrun_command, usable_cpus
 from tests.launch.small import config, plan, topology
 
 
@@ -43,18 +43,18 @@ def test_which_processes(tmp_path: Path, assignments: list[str], backend: str, c
 
 
 @pytest.mark.parametrize(("assignments", "backend", "gpus", "whats"), [
-    (["launch.procs=11"], "local", 0, ["a batch of 10 cannot be shared by 11 ranks"]),
-    (["launch.procs=13"], "local", 0, ["a batch of 12 cannot be shared by 13 ranks",
-                                       "a batch of 10 cannot be shared by 13 ranks"]),
-    (["launch.nodes=2", "launch.gpus=6"], "slurm", 0, ["a batch of 10 cannot be shared by 12 ranks"]),
+    (["launch.procs=11"], "local", 0, ["batch_size 10 is smaller than the world size, 11"]),
+    (["launch.procs=13"], "local", 0, ["batch_size 12 is smaller than the world size, 13",
+                                       "batch_size 10 is smaller than the world size, 13"]),
+    (["launch.nodes=2", "launch.gpus=6"], "slurm", 0, ["batch_size 10 is smaller than the world size, 12"]),
     (["launch.gpus=2"], "local", 0, ["this machine has no GPU"]),
     (["launch.gpus=3"], "local", 1, ["this machine has 1 GPU"]),
     (["launch.gpus=3"], "local", 2, ["this machine has 2 GPUs"]),
-    (["launch.nodes=2"], "local", 0, ["several nodes need a cluster"]),
+    (["launch.nodes=2"], "local", 0, ["more than one node needs a cluster"]),
     (["launch.nodes=2", "launch.gpus=8"], "local", 0, [
-        "a batch of 12 cannot be shared by 16 ranks", "a batch of 10 cannot be shared by 16 ranks",
-        "this machine has no GPU", "several nodes need a cluster"]),
-    ([], "slurm", 4, ["how many GPUs on each node?"]),
+        "batch_size 12 is smaller than the world size, 16", "batch_size 10 is smaller than the world size, 16",
+        "this machine has no GPU", "more than one node needs a cluster"]),
+    ([], "slurm", 4, ["the number of GPUs on each node is not given"]),
 ])
 def test_what_cannot_be_carried(tmp_path: Path, assignments: list[str], backend: str, gpus: int,
                                 whats: list[str]) -> None:
@@ -128,10 +128,10 @@ def test_a_run_uses_one_mig_instance(tmp_path: Path) -> None:
     with pytest.raises(LaunchError) as error:
         planned("launch.gpus=2")
     assert str(error.value) == """\
-error: CUDA shows a process one MIG instance, and no more
+error: CUDA lets a process use only one MIG instance
   where  launch.gpus
-  given  2 ranks with a GPU each; the GPUs are MIG instances
-  fix    Use --gpus 1; or switch MIG mode off (nvidia-smi -mig 0, as root)."""
+  given  2 ranks with one GPU each; the GPUs are MIG instances
+  fix    Use --gpus 1; or disable MIG mode (nvidia-smi -mig 0, as root)."""
 
 
 def test_a_containers_quota_bounds_the_cores(tmp_path: Path) -> None:
@@ -185,6 +185,6 @@ def test_what_describes_the_submitting_job_does_not_leak() -> None:
                  "PMIX_ID", "PMI", "MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "GROUP_RANK", "LOCAL_RANK",
                  "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID", "SUBMITIT_EXECUTOR", "PET_RDZV_ID"]
     harmless = ["SLURM_CONF", "PATH", "HOME", "RANKS", "MY_RANK", "WORLD", "CUDA_VISIBLE_DEVICES", "LOCALE"]
-    assert leaked(dict.fromkeys([*inherited, *harmless], "x")) == sorted(inherited)
+    assert not_inherited(dict.fromkeys([*inherited, *harmless], "x")) == sorted(inherited)
     for backend in ("here", "slurm"):  # where SLURM says which GPUs a job has
-        assert leaked(dict.fromkeys(harmless, "x"), BACKENDS[backend].given) == ["CUDA_VISIBLE_DEVICES"]
+        assert not_inherited(dict.fromkeys(harmless, "x"), BACKENDS[backend].job_variables) == ["CUDA_VISIBLE_DEVICES"]

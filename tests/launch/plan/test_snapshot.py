@@ -22,7 +22,7 @@ from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.processes import RANKS, processes_of
 from drumbeat.launch.plan import snapshot, sources
 from drumbeat.launch.plan.job import Machine, plan_job
-from drumbeat.launch.plan.snapshot import Snapshot, newest_code, next_code, survey, take
+from drumbeat.launch.plan.snapshot import Snapshot, copy_code, newest_code, next_code, plan_snapshot
 from tests.launch.small import CONFIG
 from tests.processes import kill_all, until_there
 from tests.tiny import drumbeat, latest, write_config
@@ -46,11 +46,11 @@ def tree(tmp_path: Path) -> Path:
     return folder
 
 
-def taken(folder: Path, leave_out: Path = Path("/nowhere")) -> Path:
+def taken(folder: Path, exclude: Path = Path("/nowhere")) -> Path:
     """The copy of one tree."""
     code = folder.parent / "code"
     tree = CodeTree(name=folder.name, folder=str(folder))
-    take(Snapshot(trees=(tree,), home="/src", folder=folder.name), code, leave_out)
+    copy_code(Snapshot(trees=(tree,), home="/src", folder=folder.name), code, exclude)
     return code / folder.name
 
 
@@ -83,7 +83,7 @@ def test_the_working_tree_is_taken_as_it_is(tree: Path) -> None:
     os.mkfifo(tree / "pipe")
     (tree / "runs" / "x").mkdir(parents=True)
     (tree / "runs" / "x" / "log").write_text("")
-    copy = taken(tree, leave_out=tree / "runs")
+    copy = taken(tree, exclude=tree / "runs")
     assert files(copy) == {"nets.py", "new\nline \udcff.py", "tool.sh", ".gitignore"}
     assert (copy / "nets.py").read_text() == "WIDTH = 2\n"
     assert ((copy / "tool.sh").stat().st_mode & 0o777, (copy / "tool.sh").stat().st_mtime) == (0o755, 1)
@@ -208,8 +208,8 @@ def test_without_git_the_python_files_are_taken(tmp_path: Path, monkeypatch: pyt
                  "runs/old/code.py", "__pycache__/nets.pyc"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("")
-    assert files(taken(folder, leave_out=folder / "runs")) == {"nets.py", "parts/deep/part.py"}
-    monkeypatch.setattr(sources, "MOST_ENTRIES", 3)
+    assert files(taken(folder, exclude=folder / "runs")) == {"nets.py", "parts/deep/part.py"}
+    monkeypatch.setattr(sources, "MAX_ENTRIES", 3)
     with pytest.raises(LaunchError, match="too many to find its code among them"):
         taken(folder)
 
@@ -217,7 +217,7 @@ def test_without_git_the_python_files_are_taken(tmp_path: Path, monkeypatch: pyt
 def test_data_that_nobody_ignored_is_refused_by_name(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tree / "images.npy").write_bytes(bytes(2_000_000))
     git(tree, "add", "images.npy")
-    monkeypatch.setattr(snapshot, "MOST_BYTES", 1_000_000)
+    monkeypatch.setattr(snapshot, "MAX_BYTES", 1_000_000)
     with pytest.raises(LaunchError) as error:
         taken(tree)
     said = str(error.value)
@@ -235,16 +235,16 @@ def test_whose_code_is_taken(tree: Path, tmp_path: Path) -> None:
     (tree / "nets.py").rename(nets / "nets.py")
     (bare / "sets.py").write_text("")
     plan, file = planned(elsewhere, python_path=(str(nets), str(bare)))
-    found = survey(load(file).config, file, plan)
+    found = plan_snapshot(load(file).config, file, plan)
     assert folders(found) == {ROOT.name: str(ROOT), "lab": str(tree), "bare": str(bare)}
     assert (found.home, found.folder, found.python_path) == (f"{ROOT.name}/src", str(elsewhere), ("lab/src", "bare"))
     relocated = found.relocate(plan, Path("/RUN/code")).environment
     assert relocated["PYTHONPATH"] == f"/RUN/code/{ROOT.name}/src:/RUN/code/lab/src:/RUN/code/bare"
     assert relocated["DRUMBEAT_USER_PATH"] == f"{elsewhere}:/RUN/code/lab/src:/RUN/code/bare"
-    assert found.live("File /RUN/code/lab/src/nets.py", Path("/RUN/code")) == f"File {nets}/nets.py"
+    assert found.with_original_paths("File /RUN/code/lab/src/nets.py", Path("/RUN/code")) == f"File {nets}/nets.py"
 
     git(elsewhere, "init", "--quiet")
-    assert folders(survey(load(file).config, file, plan))["elsewhere"] == str(elsewhere)
+    assert folders(plan_snapshot(load(file).config, file, plan))["elsewhere"] == str(elsewhere)
 
 
 def test_an_editable_install_stays_behind_pythons_own_modules(tree: Path, tmp_path: Path,
@@ -254,7 +254,7 @@ def test_an_editable_install_stays_behind_pythons_own_modules(tree: Path, tmp_pa
     monkeypatch.delenv("PYTHONPATH")
     (tmp_path / "elsewhere").mkdir()
     plan, file = planned(tmp_path / "elsewhere")
-    found = survey(load(file).config, file, plan)
+    found = plan_snapshot(load(file).config, file, plan)
     assert (found.python_path, found.targets) == ((), ("lab",))
     relocated = found.relocate(plan, Path("/RUN/code")).environment
     assert relocated["PYTHONPATH"] == f"/RUN/code/{ROOT.name}/src"
@@ -265,7 +265,7 @@ def test_a_folder_that_git_ignores_is_taken_as_one_without_git(tree: Path) -> No
     (tree / "private").mkdir()
     (tree / "private" / "sets.py").write_text("")
     plan, file = planned(tree / "private")
-    found = survey(load(file).config, file, plan)
+    found = plan_snapshot(load(file).config, file, plan)
     assert folders(found) == {ROOT.name: str(ROOT), "private": str(tree / "private")}
 
 

@@ -31,7 +31,7 @@ from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.contract import Submitted
 from drumbeat.launch.backends.processes import LAUNCHERS, processes_of
-from drumbeat.launch.runs.attach import announce, conclude, introduce
+from drumbeat.launch.runs.attach import print_commands, print_end, print_header
 from drumbeat.launch.start.describe import summary
 from tests.launch import standin
 from tests.processes import alive, until
@@ -55,7 +55,7 @@ view = View.read(run)
 job = Local().submit(Request(plan=view.plan, text=""))
 if sys.argv[2] == "follow":
     sys.exit(watch.follow(view, job, view.attempt))
-watch.announce(run, job, backend_of("local"))
+watch.print_commands(run, job, backend_of("local"))
 """
 
 
@@ -129,7 +129,7 @@ def test_log_progress_and_result(run: RunDir) -> None:
         run.result)
     (run.path / "standin" / "finish").touch()
     assert terminal.end() == 0
-    assert terminal.shows("Ctrl-C saves and stops; closing this terminal leaves the run going")
+    assert terminal.shows("Ctrl-C saves a checkpoint and stops; closing this terminal leaves the run running")
     assert terminal.shows("head  step 9  [validation]")
     assert terminal.shows("finished   42 steps, 454 samples (4 past the end of a phase, in its last batch)\r\n"
                           "best       accuracy 0.9000 (step 37, head)\r\n")
@@ -142,8 +142,8 @@ def test_the_first_ctrl_c_saves_and_stops(run: RunDir) -> None:
     up(run)
     terminal.type(b"\x03")
     assert terminal.end() == 130
-    assert terminal.shows("stopping: the run saves after this step and leaves. To go on with it:")
-    assert terminal.shows(f"drumbeat resume {ID}\r\nCtrl-C again ends it at once.")
+    assert terminal.shows("stopping: the run saves a checkpoint after this step and exits. To resume it:")
+    assert terminal.shows(f"drumbeat resume {ID}\r\nCtrl-C again kills it at once.")
     assert terminal.shows("stopped    at step 1")
     assert Saved.require(run.attempt(0).saved) == Saved(state="stopped", step=1)
     assert (Status.require(run.status).state, processes_of(View.read(run))) == ("stopped", [])
@@ -151,7 +151,7 @@ def test_the_first_ctrl_c_saves_and_stops(run: RunDir) -> None:
 
 def test_ctrl_c_before_anything_has_begun_is_not_lost(run: RunDir) -> None:
     terminal = Terminal(run)
-    until(lambda: terminal.shows("leaves the run going"))
+    until(lambda: terminal.shows("leaves the run running"))
     terminal.type(b"\x03")
     assert terminal.end() == 130
     assert Status.require(run.status).state == "stopped"
@@ -164,10 +164,10 @@ def test_the_second_ctrl_c_ends_it_at_once(run: RunDir) -> None:
     for process in processes:
         os.kill(process, signal.SIGSTOP)  # they will not save
     terminal.type(b"\x03")
-    until(lambda: terminal.shows("Ctrl-C again ends it at once."))
+    until(lambda: terminal.shows("Ctrl-C again kills it at once."))
     terminal.type(b"\x03")
     assert terminal.end() == 130
-    assert terminal.shows("cancelled  ended from the terminal, without a save")
+    assert terminal.shows("cancelled  cancelled from the terminal, without a checkpoint")
     assert Status.require(run.status).state == "cancelled"
     assert processes_of(View.read(run)) == []
     assert not [process for process in processes if alive(process)]
@@ -218,7 +218,7 @@ def test_a_killed_launcher_leaves_no_rank_and_is_told(run: RunDir) -> None:
         for process in processes_of(View.read(run), {b"submitit.core._submit"}):
             os.kill(process, signal.SIGKILL)
         assert view.stdout is not None
-        assert "failed     its launcher was killed, or its machine went down; there is no" in view.stdout.read()
+        assert "failed     its launcher was killed, or its machine failed; there is no" in view.stdout.read()
     assert view.returncode == 1
     assert Status.require(run.status).state == "failed"
     assert processes_of(View.read(run)) == []
@@ -245,8 +245,8 @@ def test_a_detached_run_holds_no_pipe_of_ours(run: RunDir) -> None:
 
 
 def test_what_is_said_before_and_after(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
-    introduce(run, summary(JobPlan.require(run.plan)))
-    announce(run, Submitted(id="4711"), backend_of("slurm"))
+    print_header(run, summary(JobPlan.require(run.plan)))
+    print_commands(run, Submitted(id="4711"), backend_of("slurm"))
     lines = capsys.readouterr().out.splitlines()
     assert lines[:4] == [f"run        tiny/{ID}: 2 ranks on the CPU, on this machine", f"folder     runs/tiny/{ID}",
                          "SLURM job  4711", ""]
@@ -260,7 +260,7 @@ def test_a_failure_names_the_line_and_the_log(run: RunDir, capsys: pytest.Captur
     traceback = "\n".join(f'  File "{file}", line {line}, in {name}' for file, line, name in frames)
     RankError(rank=1, node="n1", type="ValueError", message="no", step=3, traceback=traceback).write(attempt.error(1))
     write_state(run, "failed", "rank 1 on n1 failed at step 3: ValueError: no")
-    assert conclude(View.read(run)) == 1
+    assert print_end(View.read(run)) == 1
     assert capsys.readouterr().out.splitlines()[:3] == [
         "failed     rank 1 on n1 failed at step 3: ValueError: no",
         f"at         runs/tiny/{ID}/my_loss.py:12, in forward",

@@ -15,11 +15,11 @@ from drumbeat.configs.errors import RunError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import RankError, State, Status, StopRequest, Verdict
 from drumbeat.configs.run.view import View
-from drumbeat.launch.backends.backend import still_runs
+from drumbeat.launch.backends.backend import running_evidence
 from drumbeat.launch.backends.processes import LAUNCHERS, processes_of
 from drumbeat.launch.backends.typed import handle, program
 from drumbeat.launch.commands.main import main
-from drumbeat.launch.runs.find import find_run, look
+from drumbeat.launch.runs.find import find_run, find_view
 from drumbeat.launch.runs.logs import Tail, log_lines
 from drumbeat.launch.runs.status import status_text
 from drumbeat.launch.runs.stop import cancel, request_stop
@@ -51,7 +51,7 @@ def test_finding_a_run(runs: Path, text: str, found: str) -> None:
 @pytest.mark.parametrize("text", ["", " "])
 def test_an_empty_name_means_no_run(runs: Path, text: str) -> None:
     """As in `drumbeat stop "$RUN"` where RUN is not set."""
-    with pytest.raises(RunError, match=r"which run\?"):
+    with pytest.raises(RunError, match=r"no run given"):
         find_run(text, runs)
 
 
@@ -86,15 +86,15 @@ def test_processes_of_a_run_are_told_by_their_command_lines(tmp_path: Path) -> N
           subprocess.Popen([*sleep, "drumbeat.trainers.worker", f"{run.path}2", "0"]) as other):
         assert sorted(processes_of(view)) == sorted([launcher.pid, rank.pid])
         assert processes_of(view, LAUNCHERS) == [launcher.pid]
-        assert still_runs(view) in (f"process {launcher.pid}", f"process {rank.pid}")
+        assert running_evidence(view) in (f"process {launcher.pid}", f"process {rank.pid}")
         for process in (launcher, rank, unrelated, other):
             process.kill()
-    assert still_runs(view) == ""
+    assert running_evidence(view) == ""
 
 
 def signs(run: RunDir) -> str:
     """What shows that the run is at work now."""
-    return still_runs(View.read(run))
+    return running_evidence(View.read(run))
 
 
 def squeue(folder: Path, answer: str) -> str:
@@ -117,20 +117,20 @@ def test_a_cluster_is_asked_only_about_jobs_that_may_run(runs: Path, tmp_path: P
     monkeypatch.setenv("PATH", squeue(tmp_path, "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"))
     assert signs(run) == ""
     monkeypatch.setenv("PATH", squeue(tmp_path, "echo 'Unable to contact slurm controller' >&2; exit 1"))
-    assert signs(run) == "SLURM job 4711, which cannot be asked about: Unable to contact slurm controller"
+    assert signs(run) == "SLURM job 4711, state unknown: Unable to contact slurm controller"
     monkeypatch.setenv("PATH", "/nowhere")
-    assert signs(run) == "SLURM job 4711, which cannot be asked about: there is no squeue on PATH"
+    assert signs(run) == "SLURM job 4711, state unknown: there is no squeue on PATH"
 
 
 def test_a_run_on_another_machine_is_at_work_as_long_as_it_is_heard_of(runs: Path) -> None:
     run = find_run("tiny", runs)
     write_job(run, id="1", host="elsewhere")
     write_state(run, "running")
-    assert signs(run).startswith("on elsewhere, heard of ")
+    assert signs(run).startswith("on elsewhere, last heartbeat ")
     write_state(run, "running", ago=121)
     assert signs(run) == ""
     write_heartbeat(run, ago=60)
-    assert signs(run).startswith("on elsewhere, heard of ")
+    assert signs(run).startswith("on elsewhere, last heartbeat ")
 
 
 def test_a_run_in_debug_is_at_work_as_long_as_its_process(runs: Path) -> None:
@@ -188,7 +188,7 @@ def test_logs_of_everybody(runs: Path) -> None:
     for rank in (0, 1, 10):
         attempt.log(rank).write_text(f"of {rank}\n")
     attempt.node_log(0).write_text("torchrun\n")
-    assert list(log_lines(look("tiny", runs), rank=None, follow=False)) == [
+    assert list(log_lines(find_view("tiny", runs), rank=None, follow=False)) == [
         " rank 0 | of 0", " rank 1 | of 1", "rank 10 | of 10", " node 0 | torchrun"]
 
 
@@ -230,14 +230,14 @@ def test_a_healthy_run_has_no_errors(runs: Path, capsys: pytest.CaptureFixture[s
     write_job(run, "debug", host=socket.gethostname(), pid=os.getpid())
     write_state(run, "running")
     assert main(["logs", "tiny", "--errors"]) == 0
-    assert capsys.readouterr() == ("no rank has told of an error yet; the run is running\n", "")
+    assert capsys.readouterr() == ("no rank has reported an error yet; the run is running\n", "")
     run.claim_attempt()
     assert main(["logs", "tiny", "--errors", "--attempt", "0"]) == 0
-    assert capsys.readouterr() == ("no rank has told of an error in attempt 0; the run is running\n", "")
+    assert capsys.readouterr() == ("no rank has reported an error in attempt 0; the run is running\n", "")
     write_state(run, "failed", "the nodes did not meet")
     assert main(["logs", "tiny", "--errors"]) == 0
     said = capsys.readouterr().out
-    assert "in any attempt; the run is failed\nthe nodes did not meet\nWhat torchrun printed: " in said
+    assert "in any attempt; the run is failed\nthe nodes did not meet\nThe log of torchrun: " in said
 
 
 def test_all_attempts_one_after_the_other(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -250,7 +250,7 @@ def test_all_attempts_one_after_the_other(runs: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == "--- attempt 0\n rank 0 | first\n--- attempt 1\n rank 0 | second\n"
     assert main(["logs", "tiny"]) == 0
     assert capsys.readouterr() == (
-        "second\n", "note: this is attempt 1; for those before it: --attempt K, or --attempt all\n")
+        "second\n", "note: this is attempt 1; earlier ones: --attempt K or --attempt all\n")
 
 
 def test_following_goes_on_with_the_next_attempt_until_the_run_ends(runs: Path) -> None:
@@ -281,10 +281,11 @@ def test_stopping(runs: Path) -> None:
     run = find_run("tiny", runs)
     write_state(run, "running")
     attempt = run.claim_attempt()
-    with pytest.raises(RunError, match="nothing of this run is at work any more"):
+    with pytest.raises(RunError, match="no process of this run is running"):
         request_stop(View.read(run))
     write_job(run, "debug", host=socket.gethostname(), pid=os.getpid())
-    assert request_stop(View.read(run)).startswith(f"{SECOND} saves after a step and leaves. To go on with it:\n")
+    assert request_stop(View.read(run)).startswith(
+        f"{SECOND} saves a checkpoint after its current step and exits. To resume it:\n")
     assert request_stop(View.read(run)).endswith(f"drumbeat resume {SECOND}")
     assert StopRequest.require(attempt.stop).reason == "stopped"
     write_state(run, "stopped")
@@ -310,7 +311,7 @@ def test_cancelling_a_run_on_this_machine(runs: Path) -> None:
     deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
     with (subprocess.Popen([sys.executable, "-c", deaf, "drumbeat.trainers.worker", str(run.path), "0"]) as rank,
           subprocess.Popen([sys.executable, "-c", deaf, "tensorboard", str(run.path)]) as unrelated):
-        assert cancel(View.read(run)).startswith(f"{SECOND} ended; there is no checkpoint. To go on with it:\n")
+        assert cancel(View.read(run)).startswith(f"{SECOND} ended; there is no checkpoint. To resume it:\n")
         assert (rank.wait(), unrelated.poll()) == (-signal.SIGKILL, None)
         unrelated.kill()
     assert Status.require(run.status).state == "cancelled"

@@ -11,7 +11,7 @@ from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.records import AttemptStart, FirstStep, Next, Outcome, State, Status, Verdict
 from drumbeat.configs.run.view import View
-from drumbeat.launch.runs.goodput import goodput, text, useful
+from drumbeat.launch.runs.goodput import effective_ratio, goodput, text
 from tests.runs import write_heartbeat, write_plan
 
 SECONDS = {"starting": 10.0, "waiting": 5.0, "training": 60.0, "evaluating": 10.0, "saving": 5.0}
@@ -52,7 +52,7 @@ def test_what_is_beyond_the_checkpoints_time_was_lost(run: RunDir) -> None:
     status(run, "finished", 1100.0)
     spent = spent_by(run)
     assert spent == {**SECONDS, "queued": 0.0, "leaving": 0.0, "lost": 10.0}
-    assert useful(spent) == 0.7
+    assert effective_ratio(spent) == 0.7
     assert text(spent) == ("training 60%, evaluating 10%, waiting for data 5%, saving 5%, starting 10%, "
                            "lost to failures 10%")
 
@@ -66,7 +66,7 @@ def test_the_time_between_jobs_is_nobodys_loss(run: RunDir) -> None:
     status(run, "finished", 1120.0)
     spent = spent_by(run)
     assert (spent["queued"], spent["lost"]) == (20.0, 10.0)
-    assert useful(spent) == 0.7
+    assert effective_ratio(spent) == 0.7
 
 
 def test_where_the_launcher_was_killed_the_time_until_somebody_resumed_is_lost(run: RunDir) -> None:

@@ -19,7 +19,7 @@ from drumbeat.configs.run.view import View
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.runs.status import status_text, with_final_state
 from drumbeat.launch.runs.why import why
-from drumbeat.launch.slurm.reasons import REASONS, reason_in_words
+from drumbeat.launch.slurm.reasons import REASONS, explain_reason
 from tests.runs import AS_ANOTHER, shared_folder, write_heartbeat, write_job, write_plan, write_state
 
 IDS = [f"2026010{day}-100000-{letter * 5}" for day, letter in ((1, "a"), (2, "b"), (3, "c"), (4, "d"))]
@@ -85,7 +85,7 @@ def test_a_terminal_gets_a_table_that_fits(runs: list[RunDir]) -> None:
 
 def test_the_newest_first_and_no_more_than_a_screen(runs: list[RunDir], capsys: pytest.CaptureFixture[str],
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("drumbeat.launch.runs.listing.MOST", 3)
+    monkeypatch.setattr("drumbeat.launch.runs.listing.MAX_ROWS", 3)
     assert main(["ls"]) == 0
     output = capsys.readouterr()
     assert (len(output.out.splitlines()), output.err) == (4, "... and 1 older: --all\n")
@@ -130,16 +130,16 @@ echo '99|PENDING|Priority|N/A|gpu|other'"""))
 run         {IDS[3]}
 state       pending
 job         4711, pending in partition gpu
-why         Resources: it is next, and waits for nodes to become free
+why         Resources: it is next, and waits for free nodes
 start       expected at 2026-01-05 06:07:08
-fix         Wait; or ask for less: fewer --nodes or --gpus, a shorter
+fix         Wait; or request less: fewer --nodes or --gpus, a shorter
             time_minutes.
 job         4712, pending in partition gpu
-why         PartitionTimeLimit: it asks for more time than a job in its
-            partition may have
-fix         drumbeat cancel {IDS[3]}, then ask for less in the
-            profile: time_minutes. A run that needs longer is queued again by
-            itself. sinfo -o '%P %l' shows the limits."""
+why         PartitionTimeLimit: it requests more time than its partition allows
+            for a job
+fix         drumbeat cancel {IDS[3]}, then lower time_minutes in
+            the profile. A run that needs longer is requeued by itself. sinfo -o
+            '%P %l' shows the limits."""
 
 
 def test_why_where_slurm_says_nothing(runs: list[RunDir], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +147,7 @@ def test_why_where_slurm_says_nothing(runs: list[RunDir], tmp_path: Path, monkey
                                                "exit 1"))
     assert "why         SLURM does not answer: slurm_load_jobs error: Unable to contact" in why_of(runs[3])
     monkeypatch.setenv("PATH", queue(tmp_path, ""))
-    assert "job         4711, of which SLURM knows nothing any more\n" in why_of(runs[3])
+    assert "job         4711, which SLURM no longer knows\n" in why_of(runs[3])
 
 
 def test_why_agrees_with_status_about_a_run_whose_job_has_just_ended(runs: list[RunDir], tmp_path: Path,
@@ -159,8 +159,8 @@ def test_why_agrees_with_status_about_a_run_whose_job_has_just_ended(runs: list[
     assert "state           running\n" in status_text(view)
     assert not (tmp_path / "asked").exists()
     told = " ".join(why(view).split())
-    assert "state running job 4710, of which SLURM knows nothing any more why its job has ended, and" in told
-    assert "fix Look again in two minutes; or go on with the run: " in told
+    assert "state running job 4710, which SLURM no longer knows why its job has ended, and" in told
+    assert "fix Check again in two minutes; or resume the run: " in told
     write_heartbeat(runs[2], step=600, ago=121)
     view = with_final_state(View.read(runs[2]))
     assert "state           failed\n" in status_text(view)
@@ -171,31 +171,32 @@ def test_why_of_a_run_that_waits_for_its_disk(runs: list[RunDir]) -> None:
     write_job(runs[2], id="17", host="elsewhere")
     write_heartbeat(runs[2], pause_reason="the disk is full")
     assert why_of(runs[2]).splitlines()[3:] == [
-        "why         the disk is full", "fix         Make room, or bring the disk back: the run goes on by itself."]
+        "why         the disk is full", "fix         Free some space, or bring the disk back: the run continues by",
+        "            itself."]
 
 
 def test_why_of_runs_that_are_no_jobs(runs: list[RunDir]) -> None:
-    assert "why         it has come to its end" in why_of(runs[0])
+    assert "why         it has finished" in why_of(runs[0])
     write_state(runs[1], "failed", "rank 1 on n1 was killed")
-    assert "why         rank 1 on n1 was killed\nfix         Go on with it: " in why_of(runs[1])
+    assert "why         rank 1 on n1 was killed\nfix         Resume it: " in why_of(runs[1])
     write_job(runs[2], "debug", host=socket.gethostname(), pid=os.getpid())
-    assert "nothing was heard of it for 10:0" in why_of(runs[2])
+    assert "no heartbeat for 10:0" in why_of(runs[2])
 
 
 @pytest.mark.parametrize(("reason", "words"), [
-    ("QOSGrpCpuLimit", "all jobs of its QOS together may have only so many cores"),
-    ("AssocMaxSubmitJobLimit", "its account lets one user have only so many jobs in the queue"),
-    ("QOSMaxNodePerJobLimit", "it asks for more nodes than its QOS lets a job have"),
+    ("QOSGrpCpuLimit", "its QOS limits the cores of all its jobs together"),
+    ("AssocMaxSubmitJobLimit", "its account limits the jobs in the queue of each user"),
+    ("QOSMaxNodePerJobLimit", "it asks for more nodes than its QOS allows for a job"),
     ("ReqNodeNotAvail, UnavailableNodes:n1", "a node that it needs is down, drained or reserved (UnavailableNodes:n1)"),
-    ("(Nodes required for job are DOWN)", "SLURM calls it Nodes required for job are DOWN"),
+    ("(Nodes required for job are DOWN)", "SLURM's reason is Nodes required for job are DOWN"),
     ("launch_failed_requeued_held", "it could not be started on its node, and SLURM holds it"),
 ])
 def test_reasons_in_words(reason: str, words: str) -> None:
-    assert reason_in_words(reason)[0] == words
+    assert explain_reason(reason)[0] == words
 
 
 def test_a_reason_that_nobody_knows() -> None:
-    assert "JOB" not in reason_in_words("Weather")[1], "which would be taken for the job's id"
+    assert "JOB" not in explain_reason("Weather")[1], "which would be taken for the job's id"
 
 
 def test_every_reason_has_words_and_a_way_on() -> None:

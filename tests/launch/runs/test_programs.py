@@ -13,7 +13,7 @@ from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import CodeSnapshot, CodeTree
 from drumbeat.launch.commands.main import main
-from drumbeat.launch.runs.programs import on_run
+from drumbeat.launch.runs.programs import run_on_run
 from tests.runs import write_plan
 
 IMAGES = """\
@@ -125,7 +125,7 @@ def test_a_run_is_judged_with_the_code_that_it_works_with(tmp_path: Path, monkey
     write_plan(run, environment={"PYTHONPATH": "/moved/since"})
     monkeypatch.chdir(tmp_path / "live")
     for name, new_code in (("old", False), ("old", True), ("new", False)):
-        assert on_run(name, run, "--split", "test", new_code=new_code) == 0
+        assert run_on_run(name, run, "--split", "test", new_code=new_code) == 0
     said = capfd.readouterr()
     assert said.out.splitlines() == ["mine --split test", "live --split test", "live --split test"]
-    assert said.err == "code       mine at 0123456 with 2 changed files, 1 file; as it is now: --new-code\n"
+    assert said.err == "code       mine at 0123456 with 2 changed files, 1 file; use --new-code for the current code\n"

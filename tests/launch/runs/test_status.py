@@ -16,7 +16,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import AttemptStart, RankError, Result, Saved, State, Status
 from drumbeat.configs.run.view import View
 from drumbeat.launch.commands.main import main
-from drumbeat.launch.runs.attach import conclude
+from drumbeat.launch.runs.attach import print_end
 from drumbeat.launch.runs.status import final_status, status_text, unrecorded_end, with_final_state
 from drumbeat.launch.runs.why import why
 from tests.runs import write_heartbeat, write_job, write_plan, write_state
@@ -53,7 +53,7 @@ def test_a_launcher_that_was_killed(run: RunDir) -> None:
     (folder / "manifest.json").touch()
     told = became(run)
     assert told.state == "failed"
-    assert told.verdict == "its launcher was killed, or its machine went down; the last checkpoint is of step 9"
+    assert told.verdict == "its launcher was killed, or its machine failed; the last checkpoint is at step 9"
     text = text_of(run)
     assert "state           failed" in text
     assert f"drumbeat resume {run.path}\n" in text
@@ -81,15 +81,15 @@ def test_a_start_that_claimed_no_attempt_is_not_judged_by_the_one_before(run: Ru
     Saved(state="stopped", step=42).write(run.attempt(0).saved)
     write_state(run, "pending")
     assert final_status(View.read(run)).verdict == (
-        "its launcher was killed, or its machine went down; there is no checkpoint")
+        "its launcher was killed, or its machine failed; there is no checkpoint")
 
 
 def test_why_says_what_status_says(run: RunDir) -> None:
     """Of a run that is dead, though its files say that it runs."""
     assert "state           failed\n" in text_of(run)
     told = why(with_final_state(View.read(run)))
-    assert "state       failed\nwhy         its launcher was killed, or its machine went down; there is no" in told
-    assert "fix         Go on with it: " in told
+    assert "state       failed\nwhy         its launcher was killed, or its machine failed; there is no" in told
+    assert "fix         Resume it: " in told
 
 
 @pytest.mark.parametrize("state", ["pending", "preempted", "finished", "stopped", "cancelled", "failed"])
@@ -134,7 +134,7 @@ accuracy 0.6000, loss 0.5000, balanced_accuracy 0.6100,
 """
     text = text_of(run)
     assert all(f"\n{label:<16}{wrapped}" in text for label in ("validation", "best", "test"))
-    assert conclude(View.read(run)) == 0
+    assert print_end(View.read(run)) == 0
     out = capsys.readouterr().out
     assert "\nbest       accuracy 0.6000, loss 0.5000, " in out
     assert "(step 12, head)\ntest       accuracy 0.6000, " in out
@@ -177,7 +177,7 @@ def test_an_attempt_that_has_taken_no_step_yet_shows_the_last_loss_and_no_speed(
 
 def test_how_the_last_attempt_ended_is_not_called_the_verdict_of_a_running_one(run: RunDir) -> None:
     write_job(run, "slurm", id="17", host="login")
-    write_state(run, "running", "rank 1 on n1 was killed; the last checkpoint is of step 9")
+    write_state(run, "running", "rank 1 on n1 was killed; the last checkpoint is at step 9")
     text = text_of(run)
-    assert "\nlast attempt    rank 1 on n1 was killed; the last checkpoint is of step 9\n" in text
+    assert "\nlast attempt    rank 1 on n1 was killed; the last checkpoint is at step 9\n" in text
     assert "verdict" not in text

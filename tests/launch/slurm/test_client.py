@@ -7,24 +7,24 @@ from pathlib import Path
 import pytest
 
 from drumbeat.launch.slurm import client
-from drumbeat.launch.slurm.client import Answer, SilentError, ask, cancel_jobs, job_state, queued, steps
+from drumbeat.launch.slurm.client import Answer, SlurmUnreachableError, cancel_jobs, job_state, queued, run_slurm, steps
 from tests.launch.backends.test_cluster_checks import programs
 
 
 def test_a_program_hears_words_a_script_and_how_to_write_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_TIME_FORMAT", "relative")
     monkeypatch.setenv("PATH", programs(tmp_path, sbatch='echo "$*; $SLURM_TIME_FORMAT; $(cat)"; echo more >&2'))
-    assert ask("sbatch", "--test-only", script="#!/bin/sh") == (0, "--test-only; standard; #!/bin/sh\nmore")
-    assert ask("sbatch", "-V") == (0, "-V; standard; \nmore"), "it reads nothing of this terminal's"
+    assert run_slurm("sbatch", "--test-only", script="#!/bin/sh") == (0, "--test-only; standard; #!/bin/sh\nmore")
+    assert run_slurm("sbatch", "-V") == (0, "-V; standard; \nmore"), "it reads nothing of this terminal's"
 
 
 def test_what_does_not_answer_is_an_answer_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "WAIT", 0.2)
+    monkeypatch.setattr(client, "TIMEOUT", 0.2)
     monkeypatch.setenv("PATH", programs(tmp_path, sinfo="exec sleep 60", scontrol="exit 3"))
-    assert ask("sinfo") == (1, "sinfo does not answer within 0.2 s")
-    assert ask("scontrol") == (3, "scontrol ended with code 3")
+    assert run_slurm("sinfo") == (1, "sinfo does not answer within 0.2 s")
+    assert run_slurm("scontrol") == (3, "scontrol ended with code 3")
     monkeypatch.setenv("PATH", "/nowhere")
-    assert ask("sinfo") == (127, "there is no sinfo on PATH")
+    assert run_slurm("sinfo") == (127, "there is no sinfo on PATH")
 
 
 @pytest.mark.parametrize(("words", "unreachable"), [
@@ -55,5 +55,5 @@ def test_silence_is_raised_with_its_words(tmp_path: Path, monkeypatch: pytest.Mo
     away = "echo 'Unable to contact slurm controller' >&2; exit 1"
     monkeypatch.setenv("PATH", programs(tmp_path, squeue=away, scancel=away))
     for question, words in ((job_state, ["7"]), (steps, ["7", "run"]), (queued, ["run"]), (cancel_jobs, ["7"])):
-        with pytest.raises(SilentError, match="Unable to contact slurm controller"):
+        with pytest.raises(SlurmUnreachableError, match="Unable to contact slurm controller"):
             question(*words)

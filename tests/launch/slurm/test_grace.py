@@ -10,7 +10,7 @@ import pytest
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.launch.backends.slurm import Slurm
-from drumbeat.launch.slurm.grace import grace_warning, lead_seconds, save_seconds
+from drumbeat.launch.slurm.grace import grace_seconds, grace_warning, save_seconds
 from tests.launch.backends.test_cluster_checks import programs
 from tests.launch.small import plan
 
@@ -31,13 +31,13 @@ def run(tmp_path: Path) -> RunDir:
 
 
 def test_the_lead_follows_the_longest_save(run: RunDir) -> None:
-    assert (save_seconds(run), lead_seconds(run, 120, 60)) == (0.0, 120)
+    assert (save_seconds(run), grace_seconds(run, 120, 60)) == (0.0, 120)
     for seconds in (40.0, None, 200.0, 100.0):
         stopped(run, seconds)
     assert save_seconds(run) == 200.0
-    assert lead_seconds(run, 120, 60) == 300
-    assert lead_seconds(run, 600, 60) == 600, "at least what the site says"
-    assert lead_seconds(run, 60, 8) == 240, "no more than half of the job"
+    assert grace_seconds(run, 120, 60) == 300
+    assert grace_seconds(run, 600, 60) == 600, "at least what the site says"
+    assert grace_seconds(run, 60, 8) == 240, "no more than half of the job"
 
 
 def test_the_next_job_is_signalled_earlier(run: RunDir) -> None:

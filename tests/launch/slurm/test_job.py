@@ -44,9 +44,9 @@ def answer(folder: Path, text: str | None = None, *, code: int = 0, state: str =
 def test_which_job_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
-    assert SlurmJob.here() == SlurmJob("7", 0)
+    assert SlurmJob.current() == SlurmJob("7", 0)
     monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
-    assert SlurmJob.here() == SlurmJob("7", 2)
+    assert SlurmJob.current() == SlurmJob("7", 2)
 
 
 @pytest.mark.parametrize(("state", "reason", "restarts", "fate"), [
@@ -62,7 +62,7 @@ def test_which_job_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
 ])
 def test_why_the_job_is_ended(scontrol: Path, state: str, reason: str, restarts: int, fate: str) -> None:
     answer(scontrol, state=state, reason=reason, restarts=restarts)
-    assert JOB.fate() == fate
+    assert JOB.why_terminated() == fate
     assert (scontrol / "calls").read_text() == "--oneliner show job 7\n"
 
 
@@ -70,7 +70,7 @@ def test_a_preempted_job_whether_or_not_it_has_a_grace_time(scontrol: Path) -> N
     """Preemption that cancels looks like a person's scancel, but for the time it gives."""
     for state in ("RUNNING", "COMPLETING"):
         answer(scontrol, state=state, preempted="2026-11-22T02:00:00")
-        assert JOB.fate() == "preempted"
+        assert JOB.why_terminated() == "preempted"
 
 
 @pytest.mark.parametrize(("requeue", "batch", "needs"), [(1, 1, False), (0, 1, True), (0, 0, False)])
@@ -78,23 +78,23 @@ def test_a_job_that_is_not_queued_again_needs_a_successor(scontrol: Path, requeu
                                                           needs: bool) -> None:
     """But for an allocation that somebody holds (BatchFlag=0): that ends when its owner wants it to."""
     answer(scontrol, requeue=requeue, batch=batch)
-    assert JOB.needs_successor() == needs
+    assert JOB.needs_next_job() == needs
 
 
 def test_without_scontrol_a_successor_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    assert JOB.needs_successor()
+    assert JOB.needs_next_job()
 
 
 def test_the_job_it_follows(scontrol: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "8")
     monkeypatch.setenv("SLURM_JOB_DEPENDENCY", "afternotok:7")
-    assert SlurmJob.here().after == "7"
+    assert SlurmJob.current().previous_job == "7"
     answer(scontrol, state="CANCELLED")
-    assert SlurmJob.here().follows_a_cancelled_job()
-    assert not JOB.follows_a_cancelled_job(), "it follows none"
+    assert SlurmJob.current().previous_job_was_cancelled()
+    assert not JOB.previous_job_was_cancelled(), "it follows none"
     answer(scontrol, state="PREEMPTED")
-    assert not SlurmJob.here().follows_a_cancelled_job()
+    assert not SlurmJob.current().previous_job_was_cancelled()
 
 
 def test_the_end_of_its_time(scontrol: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,7 @@ def test_the_end_of_its_time(scontrol: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_no_answer_ends_nothing(scontrol: Path) -> None:
     answer(scontrol, "slurm_load_jobs error: Unable to contact slurm controller", code=1)
-    assert (JOB.fate(), JOB.end_time()) == ("preempted", float("inf"))
+    assert (JOB.why_terminated(), JOB.end_time()) == ("preempted", float("inf"))
 
 
 def test_it_is_queued_again(scontrol: Path) -> None:
@@ -133,11 +133,11 @@ def test_a_refusal_is_told(scontrol: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert JOB.requeue() == "Requested operation is presently disabled for job 7"
     monkeypatch.setenv("PATH", "/nowhere")
     assert JOB.requeue() == "there is no scontrol on PATH"
-    assert JOB.fate() == "preempted"
+    assert JOB.why_terminated() == "preempted"
 
 
 def test_a_controller_that_never_answers(scontrol: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (scontrol / "scontrol").write_text("#!/bin/sh\nexec sleep 60\n")
-    monkeypatch.setattr(client, "WAIT", 0.2)
-    monkeypatch.setattr(slurm_job, "PATIENCE", 0.1)
+    monkeypatch.setattr(client, "TIMEOUT", 0.2)
+    monkeypatch.setattr(slurm_job, "REQUEUE_TIMEOUT", 0.1)
     assert JOB.requeue() == "scontrol does not answer within 0.2 s"

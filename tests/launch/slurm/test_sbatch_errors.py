@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.schema import Site
-from drumbeat.launch.slurm.sbatch_errors import refusal
+from drumbeat.launch.slurm.sbatch_errors import sbatch_fault
 from tests.launch.backends.test_cluster_checks import programs
 
 SITE = Site(partition="gqu", account="physics", time_minutes=99)
@@ -15,54 +15,53 @@ SITE = Site(partition="gqu", account="physics", time_minutes=99)
 
 @pytest.mark.parametrize(("said", "screen"), [
     ("sbatch: error: invalid partition specified: gqu\nallocation failure: Invalid partition name specified", """\
-error: SLURM would not take this job
+error: SLURM would reject this job
   where  the cluster's profile, partition: gqu
   given  invalid partition specified: gqu
          allocation failure: Invalid partition name specified
   fix    Did you mean 'gpu'?"""),
     ("sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified", """\
-error: SLURM would not take this job
+error: SLURM would reject this job
   where  the cluster's profile, account: physics
   given  Batch job submission failed: Invalid account or account/partition
          combination specified
   fix    sacctmgr show associations user=me lists the accounts and QOS you may
          use."""),
     ("allocation failure: Requested time limit is invalid (missing or exceeds some limit)", """\
-error: SLURM would not take this job
+error: SLURM would reject this job
   where  the cluster's profile, time_minutes: 99
   given  allocation failure: Requested time limit is invalid (missing or exceeds
          some limit)
-  fix    sinfo -o '%P %l' shows the longest time of each partition. A run that
-         needs longer is queued again by itself."""),
+  fix    sinfo -o '%P %l' shows the time limit of each partition. A run that
+         needs longer is requeued by itself."""),
     ("allocation failure: Requested node configuration is not available", """\
-error: SLURM would not take this job
+error: SLURM would reject this job
   where  sbatch --test-only
   given  allocation failure: Requested node configuration is not available
   fix    sinfo -o '%P %D %c %m %G' shows each partition's nodes, their cores,
-         memory and GPUs: ask for no more with --nodes, --gpus and
+         memory and GPUs: request no more with --nodes, --gpus and
          launch.cpus_per_rank."""),
     ("sbatch: error: AssocMaxSubmitJobLimit\nallocation failure: Job violates accounting/QOS policy (job submit limit, "
      "user's size and/or time limits)", """\
-error: SLURM would not take this job
+error: SLURM would reject this job
   where  the cluster's profile, account: physics
   given  AssocMaxSubmitJobLimit
          allocation failure: Job violates accounting/QOS policy (job submit
          limit, user's size and/or time limits)
-  fix    Its account lets one user have only so many jobs in the queue: wait
-         until some jobs end (squeue --me shows yours), or choose another
-         account in the profile. sacctmgr show associations user=me shows the
-         limits."""),
+  fix    Its account limits the jobs in the queue of each user: wait until some
+         jobs end (squeue --me shows yours), or choose another account in the
+         profile. sacctmgr show associations user=me shows the limits."""),
     ("sbatch: error: the site's own plugin says no", """\
-error: SLURM would not take this job
+error: SLURM would reject this job
   where  sbatch --test-only
   given  the site's own plugin says no
-  fix    --dry-run shows the script that it was asked about."""),
+  fix    --dry-run shows the script."""),
 ])
 def test_what_sbatch_says_on_one_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str,
                                         screen: str) -> None:
     monkeypatch.setenv("PATH", programs(tmp_path, sinfo="echo gpu; echo cpu"))
     monkeypatch.setattr("getpass.getuser", lambda: "me")
-    assert str(refusal(said, SITE, "sbatch --test-only")) == screen
+    assert str(sbatch_fault(said, SITE, "sbatch --test-only")) == screen
 
 
 @pytest.mark.parametrize(("said", "words"), [
@@ -75,7 +74,7 @@ def test_what_sbatch_says_on_one_screen(tmp_path: Path, monkeypatch: pytest.Monk
     ("Unable to contact slurm controller (connect failure)", "does not answer"),
 ])
 def test_what_to_do_about_a_refusal(said: str, words: str) -> None:
-    fault = refusal(f"sbatch: error: Batch job submission failed: {said}", Site(), "sbatch")
+    fault = sbatch_fault(f"sbatch: error: Batch job submission failed: {said}", Site(), "sbatch")
     assert (fault.what, fault.where, fault.given) == (
         "sbatch refused the job", "sbatch", f"Batch job submission failed: {said}")
     assert words in fault.remedy

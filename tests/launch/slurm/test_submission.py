@@ -33,7 +33,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).chmod(0o755)
     (tmp_path / "queue").write_text("4710|/elsewhere/script.sh\n")
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(submission, "LOOK", 0.5)
+    monkeypatch.setattr(submission, "SETTLE_SECONDS", 0.5)
     return tmp_path
 
 
@@ -73,7 +73,7 @@ def test_a_controller_that_was_away_is_waited_for(cluster: Path) -> None:
 
 
 def test_a_controller_that_stays_away(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submission, "PATIENCE", 0.3)
+    monkeypatch.setattr(submission, "TIMEOUT", 0.3)
     (cluster / "words").write_text(AWAY)
     with pytest.raises(LaunchError, match="connect failure"):
         submit(cluster)

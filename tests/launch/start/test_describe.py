@@ -20,7 +20,7 @@ from drumbeat.launch.start.describe import describe, summary
 from tests.launch.small import plan, write_config
 
 DRY_RUN = """\
-# --- config: defaults, and where every other value comes from
+# --- config: defaults, and the source of every other value
 name: small                               # small.yaml:1
 seed: 7                                   # command line
 model:
@@ -107,8 +107,8 @@ ranks       3 ranks on the CPU, on this machine, 2 cores each
 run folder  runs/RUN
 
 # --- samples
-head      12 a step, 4 on each rank
-finetune  10 a step, 3 or 4 on each rank
+head      12 per step, 4 on each rank
+finetune  10 per step, 3 or 4 on each rank
 an epoch  not known yet: the preflight check counts the samples when the run is
           submitted, and checks the model, weights and data
 
@@ -119,11 +119,11 @@ DRUMBEAT_USER_PATH=HERE
 PYTHONUNBUFFERED=1
 PYTHONFAULTHANDLER=1
 OMP_NUM_THREADS=2
-# not passed on, as they tell of the job or process around this shell:
+# not passed on, because they describe the job or process of this shell:
 #   MASTER_ADDR, SLURM_JOB_ID
 
 # --- command on each node
-# ATTEMPT, NODE, ADDRESS and PORT: known when the job starts
+# ATTEMPT, NODE, ADDRESS and PORT: set when the job starts
 PYTHON -m torch.distributed.run \\
   --nnodes=1 \\
   --nproc-per-node=3 \\
@@ -134,8 +134,8 @@ PYTHON -m torch.distributed.run \\
   --max-restarts=0 \\
   -m drumbeat.trainers.worker HERE/runs/RUN ATTEMPT
 
-# Not looked at: targets, weights, data. Starting the run looks at them first.
-# Nothing was started, and nothing was written."""
+# Not checked: targets, weights, data. The start of the run checks them first.
+# Dry run: nothing was started or written."""
 
 
 def dry_run(folder: Path, name: BackendName, flags: dict[str, object]) -> str:
@@ -170,8 +170,8 @@ def test_the_config_part_is_yaml_that_means_the_config(tmp_path: Path) -> None:
 
 def test_slurm_shows_the_script_and_the_meeting_point(tmp_path: Path) -> None:
     text = dry_run(tmp_path, "slurm", {"launch.gpus": 4, "launch.nodes": 2})
-    assert "ranks       8 ranks with a GPU each, 2 nodes x 4, through SLURM, 8 cores each\n" in text
-    assert "# ATTEMPT, NODE, ADDRESS and PORT: known when the job starts\n" in text
+    assert "ranks       8 ranks with one GPU each, 2 nodes x 4, through SLURM, 8 cores each\n" in text
+    assert "# ATTEMPT, NODE, ADDRESS and PORT: set when the job starts\n" in text
     assert "\n# --- sbatch script\n#!/bin/bash\n" in text
     assert "#SBATCH --gres=gpu:4\n" in text
 
@@ -179,7 +179,7 @@ def test_slurm_shows_the_script_and_the_meeting_point(tmp_path: Path) -> None:
 def test_debug_shows_the_call(tmp_path: Path) -> None:
     text = dry_run(tmp_path, "debug", {})
     assert "ranks       1 rank on the CPU, in this process, 8 cores each\n" in text
-    assert "head      12 a step, all on the one rank\n" in text
+    assert "head      12 per step, all on one rank\n" in text
     assert f"# --- call\ndrumbeat.trainers.worker.main('{tmp_path}/runs/RUN', ATTEMPT)\n" in text
     assert "torch.distributed" not in text
 
@@ -193,9 +193,9 @@ def test_the_shipped_demo_fits_a_terminal(capsys: pytest.CaptureFixture[str]) ->
 
 def test_a_summary_in_a_few_words(tmp_path: Path) -> None:
     assert summary(plan(tmp_path)) == "1 rank on the CPU, on this machine"
-    assert summary(plan(tmp_path, gpus=4)) == "4 ranks with a GPU each, on this machine"
+    assert summary(plan(tmp_path, gpus=4)) == "4 ranks with one GPU each, on this machine"
     assert summary(plan(tmp_path, "launch.gpus=4", "launch.nodes=2", backend="slurm")) == (
-        "8 ranks with a GPU each, 2 nodes x 4, through SLURM")
+        "8 ranks with one GPU each, 2 nodes x 4, through SLURM")
 
 
 def test_the_gpus_to_choose_from(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_the_gpus_to_choose_from(tmp_path: Path) -> None:
         loaded = load(write_config(tmp_path), list(assignments))
         return describe(loaded, backend_of("local").request(plan(tmp_path, *assignments, gpus=4)))
 
-    assert ("\nCUDA_VISIBLE_DEVICES=0,1,2,3\n# of these GPUs the run takes the first 2 that no other run holds\n"
+    assert ("\nCUDA_VISIBLE_DEVICES=0,1,2,3\n# the run takes the first 2 of these GPUs that no other run holds\n"
             in said("launch.gpus=2"))
     assert "no other run" not in said("launch.gpus=4")
     assert "CUDA_VISIBLE_DEVICES" not in said("launch.gpus=0")

@@ -38,9 +38,9 @@ def test_faults_are_raised_all_of_them(tmp_path: Path) -> None:
 
 
 def test_no_answer_is_a_fault_too(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(PreflightError, match="the preflight check ended with exit code 3 and no answer"):
+    with pytest.raises(PreflightError, match="the preflight check ended with exit code 3 and no result"):
         preflight(config(tmp_path), python_that(tmp_path, "echo 'out of memory' >&2; exit 3"))
-    assert capfd.readouterr().err == "checking  model, weights and data ...\nout of memory\n"
+    assert capfd.readouterr().err == "checking   model, weights and data ...\nout of memory\n"
 
 
 def test_it_is_given_config_ranks_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +77,7 @@ def test_the_real_one_names_the_line_of_what_is_wrong(tmp_path: Path) -> None:
     done = drumbeat(tmp_path, "tiny.yaml", "model.widht=3", expect=2, preflight=True)
     assert done.stdout == ""
     assert done.stderr == """\
-checking  model, weights and data ...
+checking   model, weights and data ...
 error: tests.tiny.Pictures has no argument 'nn'
   where  tiny.yaml:8 (data.train.nn)
   given  nn: 100

@@ -6,7 +6,7 @@ export NCCL_DEBUG=WARN
 export SRUN_CPUS_PER_TASK=8
 export PYTHONPATH=/drumbeat/src
 export PYTHONSAFEPATH=1
-srun() {  # a node's launcher that is killed takes those of the other nodes with it; then all start again
+srun() {  # if a node's launcher is killed, srun ends those of all nodes; then all are started again
   local code again
   for again in "" {1..20}; do
     command srun ${again:+--immediate=60} "$@"; code=$?

@@ -1,0 +1,169 @@
+"""From the arguments of `run`, `resume` and `rerun` to a config and a plan. Nothing is written yet."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from drumbeat.configs.errors import ConfigError, Fault, RunError, nearest
+from drumbeat.configs.load import Loaded, find, load, load_site, reload
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.plan import JobPlan
+from drumbeat.configs.run.records import BackendName
+from drumbeat.configs.run.view import View
+from drumbeat.launch.backends.backend import BACKENDS, backend_of, running_evidence
+from drumbeat.launch.backends.processes import processes_of
+from drumbeat.launch.backends.typed import command
+from drumbeat.launch.plan import snapshot
+from drumbeat.launch.plan.job import Machine, plan_job
+from drumbeat.launch.runs.find import find_run
+from drumbeat.launch.runs.status import with_final_state
+from drumbeat.launch.start.start import Start, locating_faults
+
+
+def resolve_run(args: argparse.Namespace) -> Start:
+    """`run`: the start of a new run."""
+    file = find(next(word for word in args.words if "=" not in word))
+    loaded = load(file, [word for word in args.words if "=" in word], _flags(args))
+    run_dir = RunDir.new(Path(args.runs), loaded.config.name)
+    backend = _backend(args)
+    machine = Machine.here()
+    if args.dry_run and (loaded.config.launch.gpus or 0) > len(machine.gpus or ()):
+        machine = dataclasses.replace(machine, gpus=tuple(map(str, range(loaded.config.launch.gpus or 0))))
+    resources = backend_of(backend).resources(machine)
+    with locating_faults(loaded):
+        plan = plan_job(loaded.config, run_dir=run_dir.path, backend=backend, machine=resources,
+                        site=load_site(args.profile), folder=Path.cwd())
+    return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=plan, file=file))
+
+
+def resolve_resume(args: argparse.Namespace, run: str) -> Start:
+    """`resume`: the start of an existing run, with its own code and config; on the same backend and with as many
+    processes as before, unless flags change that."""
+    view = with_final_state(View.read(find_run(run, Path(args.runs))))
+    run_dir = view.run
+    if view.state == "finished":
+        raise RunError(Fault(what=f"run {run_dir.id} is finished", where=str(run_dir.path),
+                             remedy="Repeat it, for example with more epochs: "
+                                    f"{command('rerun', run_dir)} KEY=VALUE"))
+    if (evidence := running_evidence(view)) and not (args.take_over and not processes_of(view)):
+        raise RunError(Fault(what=f"run {run_dir.id} is still running", where=str(run_dir.path), given=evidence,
+                             remedy=_still_running_remedy(view)))
+    loaded = reload(run_dir.config, args.words, _previous_layout(view.plan, args))
+    plan = _plan_like(args, view.plan, loaded, run_dir)
+    return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=plan, previous=view))
+
+
+def _still_running_remedy(view: View) -> str:
+    """What to do about a run that is running, or may be running on a machine or cluster that cannot be reached."""
+    wait = f"Wait until it ends, or stop it: {command('stop', view.run)}"
+    return wait if processes_of(view) else (
+        f"{wait}\nIf you are sure that it is dead: {command('resume', view.run)} --take-over")
+
+
+def resolve_rerun(args: argparse.Namespace, run: str) -> Start:
+    """`rerun`: the start of a new run with the code and config of another run, except for given values."""
+    source = find_run(run, Path(args.runs))
+    before = JobPlan.require(source.plan)
+    loaded = load(source.config, args.words, _previous_layout(before, args))
+    run_dir = RunDir.new(Path(args.runs), loaded.config.name)
+    with locating_faults(loaded):
+        plan = _plan_like(args, before, loaded, run_dir)
+    return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=plan, source=source))
+
+
+def _plan_like(args: argparse.Namespace, before: JobPlan, loaded: Loaded, run_dir: RunDir) -> JobPlan:
+    """The plan of a resumed or repeated run: like an earlier plan, unless flags change it."""
+    backend = _backend(args, before)
+    resources = backend_of(backend).resources(Machine.here())
+    return plan_job(loaded.config, run_dir=run_dir.path, backend=backend, machine=resources,
+                    site=load_site(args.profile) if args.profile else before.site, folder=Path(before.folder))
+
+
+def _backend(args: argparse.Namespace, before: JobPlan | None = None) -> BackendName:
+    """The backend of a run: that of a flag, otherwise that of the plan `before` if it was SLURM, otherwise local."""
+    requested = next((name for name, one in BACKENDS.items() if one.flag and getattr(args, one.flag[2:])), None)
+    return requested or (before.backend if before and backend_of(before.backend).on_slurm else "local")
+
+
+def _previous_layout(plan: JobPlan, args: argparse.Namespace) -> dict[str, Any]:
+    """The config values that give a run as many ranks and threads as a plan, because its results depend on both. Flags
+    override them; with another number of ranks, the cores are divided again."""
+    flags, layout = _flags(args), backend_of(plan.backend).layout(plan)
+    if flags.keys() & {"launch.gpus", "launch.procs"}:
+        layout = {key: value for key, value in layout.items() if key == "launch.nodes"}
+    return layout | flags
+
+
+def _with_code(args: argparse.Namespace, spec: Start) -> Start:
+    """The start with the code that it runs: a new copy, the run's own copy, or that of the run it repeats; with --debug
+    the original files, so that breakpoints in them work."""
+    spec = dataclasses.replace(spec, preflight=not args.no_preflight)
+    backend = backend_of(spec.plan.backend)
+    if not backend.module or args.no_snapshot:
+        return spec
+    code = snapshot.newest_code((spec.source or spec.run_dir).path)
+    found = snapshot.Snapshot.read(code / "snapshot.json") if code and not args.new_code else None
+    if code and found and not found.has_module(backend.module, code):
+        raise RunError(Fault(what=f"the run's copy of the code has no {backend.module}", where=str(code),
+                             remedy="The copy is older than this backend. Add --new-code."))
+    if not spec.is_new and not args.new_code:
+        return spec if code is None or found is None else (
+            dataclasses.replace(spec, plan=found.relocate(spec.plan, code), code=code, code_text=found.text()))
+    target = snapshot.next_code(spec.run_dir.path)
+    if code and found:
+        return dataclasses.replace(spec, plan=found.relocate(spec.plan, target), code=target,
+                                   make_code=partial(snapshot.copy_snapshot, code), code_text=found.text())
+    planned = snapshot.plan_snapshot(spec.loaded.config, spec.file, spec.plan)
+    code_text = f"a copy, taken when the run is submitted, of {', '.join(tree.folder for tree in planned.trees)}"
+    return dataclasses.replace(spec, plan=planned.relocate(spec.plan, target), code=target, code_text=code_text,
+                               make_code=partial(snapshot.copy_code, planned, exclude=Path(args.runs)))
+
+
+def _flags(args: argparse.Namespace) -> dict[str, Any]:
+    """The flags that set config values, by dotted key."""
+    values = {"name": args.name, "launch.nodes": args.nodes, "launch.gpus": args.gpus, "launch.procs": args.procs}
+    flags = {key: value for key, value in values.items() if value is not None}
+    if args.procs is not None and args.gpus is None:
+        flags["launch.gpus"] = 0
+    return flags
+
+
+def check_flags(args: argparse.Namespace, *, resume: bool = False, rerun: bool = False) -> None:
+    """Raises `ConfigError` with all contradictions between the arguments."""
+    flags = {f"--{name.replace('_', '-')}" for name, value in vars(args).items() if value}
+    exclusive = [("--debug", "--slurm"), ("--debug", "--here"), ("--here", "--slurm"), ("--debug", "--detach"),
+                ("--debug", "--nodes"), ("--slurm", "--detach"),
+                ("--gpus", "--procs"), ("--resume", "--name")]
+    faults = [(f"{one} and {other} are mutually exclusive", "", f"Remove {other}.")
+              for one, other in exclusive if {one, other} <= flags]
+    if args.debug and max(args.gpus or 0, args.procs or 0) > 1:
+        faults.append(("--debug runs one rank, in this process", "", "Remove --gpus and --procs."))
+    exists = resume or rerun
+    if args.profile and not (args.slurm or args.here or exists):
+        faults.append(("--profile describes a cluster, but this run is local", f"--profile {args.profile}",
+                       "Add --slurm or --here, or remove --profile."))
+    configs = [word for word in args.words if "=" not in word]
+    if exists and configs:
+        faults.append((f"a run is {'resumed' if resume else 'repeated'} with its own config",
+                       " ".join(configs), "Remove it, or start a new run: drumbeat run CONFIG"))
+    elif not exists and not configs:
+        shipped = "configs/resnet50_xray_demo.yaml"
+        faults.append(("no config given", " ".join(args.words), f"For example: python launch/run.py {shipped}"))
+    elif len(configs) > 1:
+        faults.append(("more than one config", " ".join(configs), _instead_of(configs[1])))
+    if faults:
+        raise ConfigError(*(Fault(what=what, where="command line", given=given, remedy=remedy)
+                            for what, given, remedy in faults))
+
+
+def _instead_of(word: str) -> str:
+    """The remedy for a second word without "="."""
+    flag = "" if "." in word else nearest(word, ("debug", "detach", "dry-run", "gpus", "here", "name", "nodes", "procs",
+                                                 "profile", "resume", "slurm"))
+    if flag.startswith("Did"):
+        return flag.replace("'", "'--", 1)
+    return "Write changes to it as KEY=VALUE: batch_size=64"
