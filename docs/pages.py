@@ -2,7 +2,7 @@
 
     python -m docs.pages      after a config was added or its header changed; a test fails until then
 
-It also writes the tables anew that other pages have from the code (`docs/tables.py`).
+It also rewrites the tables that other pages take from the code (`docs/tables.py`).
 """
 
 from __future__ import annotations

@@ -145,11 +145,20 @@ def killed_run(config: str, *words: str) -> str:
             output = run.stdout.read()
             assert run.wait() == 0, output
             assert View.read(here).number == 1, "it has come back once"
-        for pattern, instead in ((r"on \S+ was killed", "on node1 was killed"), (r"(?m)^code .*\n", ""),
-                                 (r"(?m)^(restarting: .*)$", r"\033[2m# another terminal: kill -9 of a rank\033[0m\n"
-                                                             r"\033[33m\1\033[0m")):
-            output = re.sub(pattern, instead, output)
-        return output
+        return shortened(output)
+
+
+def shortened(output: str) -> str:
+    """An output that fits a picture: `...` stands for what is between the second evaluation and the last one. The line
+    about the copy of the code is left out, and the host gets another name."""
+    dim, yellow, usual = "\033[2m", "\033[33m", "\033[0m"
+    output = re.sub(r"(?m)^code .*\n", "", re.sub(r"on \S+ was killed", "on node1 was killed", output))
+    evaluations = [found.start() for found in re.finditer(r"(?m)^.*  validation  ", output)]
+    after = output.index("step", output.index("\n", evaluations[1]))
+    left_out = slice(output.rindex("\n", 0, after) + 1, evaluations[-1])
+    output = f"{output[:left_out.start]}{dim}...{usual}\n{output[left_out.stop:]}"
+    return re.sub(r"(?m)^(restarting: .*)$", rf"{dim}# another terminal: kill -9 of a rank{usual}\n{yellow}\1{usual}",
+                  output)
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 In a page, `<!-- table: NAME -->` and `<!-- end -->` enclose what the function of that name here returns.
 
-    python -m docs.pages      writes them anew; a test fails until then
+    python -m docs.pages      rewrites them; a test fails until then
 """
 
 from __future__ import annotations

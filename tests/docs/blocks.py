@@ -76,32 +76,32 @@ class Block:
 
     def planned(self, command: str) -> str:
         """The command, with --dry-run where it would need what is not here."""
-        words, hash_, comment = command.partition("  #")
-        if STARTS.match(words) and " --here" in words:
+        typed, hash_, comment = command.partition("  #")
+        if STARTS.match(typed) and " --here" in typed:
             return "true"
-        if not STARTS.match(words) or not (self.tag == DRY_RUN or PLANNED.search(words)) or "--dry-run" in words:
+        if not STARTS.match(typed) or not (self.tag == DRY_RUN or PLANNED.search(typed)) or "--dry-run" in typed:
             return command
-        return f"{words.rstrip()} --dry-run{hash_ and '  #'}{comment}"
+        return f"{typed.rstrip()} --dry-run{hash_ and '  #'}{comment}"
 
     def commands(self) -> Iterator[list[str]]:
         """The words behind `drumbeat` of each command that is one of ours."""
         for step, _ in self.steps():
             for line in step.replace("\\\n", " ").splitlines():
-                words = _words(line)
-                if words[:2] == ["python", "launch/run.py"]:
-                    yield ["run", *words[2:]]
-                elif "drumbeat" in words[:3]:
-                    yield words[words.index("drumbeat") + 1:]
+                argv = _argv(line)
+                if argv[:2] == ["python", "launch/run.py"]:
+                    yield ["run", *argv[2:]]
+                elif "drumbeat" in argv[:3]:
+                    yield argv[argv.index("drumbeat") + 1:]
 
 
-def _words(line: str) -> list[str]:
+def _argv(line: str) -> list[str]:
     """The words of a command, up to the end of its part in a pipe."""
     try:
-        words = shlex.split(line, comments=True)
+        argv = shlex.split(line, comments=True)
     except ValueError:
         return []
-    ends = [words.index(end) for end in ("|", "&&", ";", ">", "2>&1", "&") if end in words]
-    return words[:min(ends, default=len(words))]
+    ends = [argv.index(end) for end in ("|", "&&", ";", ">", "2>&1", "&") if end in argv]
+    return argv[:min(ends, default=len(argv))]
 
 
 def blocks(page: Path) -> list[Block]:
@@ -129,7 +129,7 @@ def blocks(page: Path) -> list[Block]:
 
 
 def _in_list(lines: list[str], at: int) -> bool:
-    """Whether an indented line goes on with an item of a list."""
+    """Whether an indented line belongs to an item of a list."""
     for line in reversed(lines[:at]):
         if line.strip() and not line.startswith("  "):
             return bool(re.match(r"([-*]|\d+\.) ", line))
