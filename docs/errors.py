@@ -18,7 +18,7 @@ CALLS = {"nearest": "The nearest valid name, or all valid ones.", "command": f"d
 def errors(package: str) -> list[tuple[str, str]]:
     """What is wrong, and what to do, of each message in a package, sorted and each once."""
     found = {pair for file in sorted((ROOT / package).rglob("*.py")) for pair in _in_file(file)}
-    return sorted(found, key=lambda pair: pair[0].lower().strip("'"))
+    return sorted(found, key=lambda pair: (pair[0].lower().strip("'"), pair))
 
 
 def _in_file(file: Path) -> Iterator[tuple[str, str]]:
