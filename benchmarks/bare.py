@@ -1,12 +1,12 @@
-"""The peer: a hand-written DistributedDataParallel loop, as short as it can be. Started by torchrun.
+"""The peer: a minimal hand-written DistributedDataParallel loop, started by torchrun.
 
-    torchrun --standalone --nproc-per-node 2 -m benchmarks.bare WORK tuned|naive [MARKS]
+    torchrun --standalone --nproc-per-node 2 -m benchmarks.bare WORK tuned|naive [FILE]
 
-tuned: the same arithmetic as ours (bf16 autocast where the CPU multiplies it, channels_last, frozen blocks in eval,
+tuned: the same computation as ours (bf16 autocast if the CPU supports it, channels_last, frozen blocks in eval mode,
        fused Adam).
-naive: fp32, default memory order, DistributedDataParallel's defaults, train mode throughout.
-Rank 0 prints the seconds of a step: the median over intervals, the first one left out. With a file MARKS it trains for
-ever, and the last rank writes there, after its first step, the time and its process id.
+naive: fp32, default memory format, DistributedDataParallel's defaults, all modules in train mode.
+Rank 0 prints the seconds per step: the median over intervals without the first. With FILE it trains without end, and
+after the first step the last rank appends the time and its process id to it.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def main(name: str, *, tuned: bool, marks: str = "") -> None:
     seconds = []
     step, since = 0, time.perf_counter()
     while step < work.steps or marks:
-        for pictures, labels in loader:
-            inputs = normalize(pictures)
+        for batch, labels in loader:
+            inputs = normalize(batch)
             if tuned:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
             with torch.autocast("cpu", dtype=torch.bfloat16) if bf16 else nullcontext():

@@ -1,8 +1,8 @@
-"""What a training step waits for when a checkpoint is saved: ours, torch.save, and torch's asynchronous save.
+"""How long a training step is blocked by saving a checkpoint: ours, torch.save, and torch's asynchronous save.
 
     python -m benchmarks.checkpoint [--rounds N] [--json]
 
-ResNet-50 with AdamW, after a step. Contestants run in turn (A B A B); medians over rounds are shown.
+ResNet-50 with AdamW, after one step. The contestants alternate (A B A B); the medians over the rounds are shown.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from drumbeat.trainers.checkpoints.state import optimizer_numbers, optimizer_ten
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=5, help="readings of each contestant (default: 5)")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each contestant (default: 5)")
     parser.add_argument("--json", action="store_true", help="print a list instead of a table")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -86,13 +86,13 @@ def main() -> None:
         checkpoints.close()
         dist.destroy_process_group()
     medians = {name: 1e3 * statistics.median(several[1:]) for name, several in readings.items()}
-    rows = [Row(name="stall of a step by a save", unit="ms", ours=medians["ours"], peer=medians[peer], peer_name=peer,
+    rows = [Row(name="step blocked by a save", unit="ms", ours=medians["ours"], peer=medians[peer], peer_name=peer,
                 ratio=medians[peer] / medians["ours"]) for peer in medians if peer != "ours"]
     size = sum(value.nbytes for value in tensors.values())
     show(rows, as_json=args.json, limit=(
         f"Limit: one copy of the {size / 1e6:.0f} MB in memory, with one thread.\n"
-        f"To make the memory before the first step took {1e3 * laid_out:.0f} ms; the first save stalled for "
-        f"{1e3 * readings['ours'][0]:.0f} ms, DCP's for "
+        f"Allocating the memory before the first step took {1e3 * laid_out:.0f} ms. The first save took "
+        f"{1e3 * readings['ours'][0]:.0f} ms, that of DCP for "
         f"{1e3 * readings['torch.distributed.checkpoint.async_save'][0]:.0f} ms."))
 
 

@@ -1,8 +1,9 @@
-"""The data pipeline against torchvision's ImageFolder and DataLoader, and against torch's DistributedSampler.
+"""The data pipeline compared with torchvision's ImageFolder and DataLoader, and with torch's DistributedSampler.
 
     python -m benchmarks.data [--rounds N] [--only WORD] [--json]
 
-One core throughout: what a loader process delivers. Contestants run in turn (A B A B); medians over rounds are shown.
+All measurements use one core, like a loader process. The contestants alternate (A B A B); the medians over the rounds
+are shown.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ from drumbeat.trainers.build import build_batch_transforms, build_sets
 
 BATCH = 16
 IMAGES = 96
-MEAN, DEVIATION = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=5, help="readings of each contestant (default: 5)")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each contestant (default: 5)")
     parser.add_argument("--only", default="", metavar="WORD", help="only comparisons with this word in their names")
     parser.add_argument("--json", action="store_true", help="print a list instead of a table")
     args = parser.parse_args()
@@ -56,21 +57,21 @@ def main() -> None:
     show(rows, as_json=args.json, limit="\n".join(limits))
 
 
-def in_turn(rounds: int, ours: Callable[[], float], peer: Callable[[], float]) -> tuple[float, float]:
-    """Medians of readings taken in turn, after one of each that does not count."""
+def alternating(rounds: int, ours: Callable[[], float], peer: Callable[[], float]) -> tuple[float, float]:
+    """Medians of alternating measurements, after one warm-up of each."""
     ours(), peer()
     readings = [(ours(), peer()) for _ in range(rounds)]
     return statistics.median(own for own, _ in readings), statistics.median(other for _, other in readings)
 
 
 def radiographs(rounds: int) -> Iterator[tuple[Row, str]]:
-    """Files to normalised batches, the flagship's training transforms included; without the cache and with it."""
+    """From files to normalized batches with the training transforms of resnet50_xray, without and with the cache."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         write_radiographs(home / "xray", train=IMAGES, test=2, val=2)
         plain = datasets.ImageFolder(str(home / "xray" / "train"), v1.Compose([
             v1.RandomResizedCrop(300, scale=(0.8, 1.1)), v1.RandomRotation(10), v1.ColorJitter(0.4, 0.4, 0.4),
-            v1.RandomHorizontalFlip(), v1.CenterCrop(256), v1.ToTensor(), v1.Normalize(MEAN, DEVIATION)]))
+            v1.RandomHorizontalFlip(), v1.CenterCrop(256), v1.ToTensor(), v1.Normalize(MEAN, STD)]))
         config = load("resnet50_xray", [f"data.{name}.root={home}/xray/{split}" for name, split in (
             ("train", "train"), ("validation", "test"), ("test", "val"))]).config
         sets = build_sets(config)
@@ -97,13 +98,13 @@ def radiographs(rounds: int) -> Iterator[tuple[Row, str]]:
 
         jpeg = float(images.stamps[:, 0].sum()) / len(images)
         for cached in (False, True):
-            own, other = in_turn(rounds, lambda cached=cached: ours(cached, 10 if cached else 1),  # type: ignore[misc]
+            own, other = alternating(rounds, lambda cached=cached: ours(cached, 10 if cached else 1),  # type: ignore[misc]
                                  peer)
             source = "the cache" if cached else "files"
-            limit = (f"Limit of the cache: memory bandwidth; {cache.nbytes / len(images) / 1e3:.0f} kB an image are "
-                     f"{own * cache.nbytes / len(images) / 1e6:.0f} MB/s here. What is left is the warp." if cached else
-                     f"Limit of files: Huffman decoding, some 110 MB of JPEG a second and core; "
-                     f"{jpeg / 1e3:.0f} kB an image are {own * jpeg / 1e6:.0f} MB/s here.")
+            limit = (f"Limit of the cache: memory bandwidth; {cache.nbytes / len(images) / 1e3:.0f} kB per image are "
+                     f"{own * cache.nbytes / len(images) / 1e6:.0f} MB/s here. The rest is the warp." if cached else
+                     f"Limit of files: Huffman decoding, about 110 MB of JPEG per second and core; "
+                     f"{jpeg / 1e3:.0f} kB per image are {own * jpeg / 1e6:.0f} MB/s here.")
             yield Row(name=f"radiographs from {source}, augmented, to 256 px", unit="images/s/core", ours=own,
                       peer=other, peer_name="torchvision ImageFolder", ratio=own / other), limit
 
@@ -129,15 +130,15 @@ print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_m
 
 
 def order(rounds: int) -> Iterator[tuple[Row, str]]:
-    """From nothing to the first 256 samples of an epoch: seconds, and memory."""
-    limit = ("Limit of the order: none to speak of, it is arithmetic. DistributedSampler was not tried at 1e9: a list "
-             "of so many Python integers takes some 60 GB, on every rank.")
+    """Time and memory for the first 256 samples of an epoch."""
+    limit = ("Limit of the order: almost none, because it is arithmetic. DistributedSampler was not measured at 1e9: a "
+             "list of 1e9 Python integers takes about 60 GB on every rank.")
     peer = [_order("torch", 50_000_000)]
     for n in (50_000_000, 1_000_000_000):
         ours = [_order("ours", n) for _ in range(rounds)]
         for name, unit, item in (("time", "ms", 0), ("memory", "MB", 1)):
             own, other = statistics.median(one[item] for one in ours), peer[0][item]
-            yield Row(name=f"order of {n:.0e} samples, {name} to begin", unit=unit, ours=own, peer=other,
+            yield Row(name=f"order of {n:.0e} samples, {name} to start", unit=unit, ours=own, peer=other,
                       peer_name="DistributedSampler, 5e+07", ratio=other / max(own, 1e-3)), limit
 
 
@@ -158,13 +159,13 @@ def resume(rounds: int) -> Iterator[tuple[Row, str]]:
         Stream(n, 0, 0).indices(np.arange(positions.start, positions.stop))
         return (time.perf_counter() - began) * 1e6
 
-    late, early = in_turn(max(rounds, 51), lambda: first(10_000_000), lambda: first(10))
+    late, early = alternating(max(rounds, 51), lambda: first(10_000_000), lambda: first(10))
     yield Row(name="resume at step 10,000,000", unit="us", ours=late, peer=early, peer_name="at step 10",
               ratio=early / late), "Limit of resuming: a seek, whatever the step."
 
 
 def padding(rounds: int) -> Iterator[tuple[Row, str]]:
-    """The part of a batch of texts that is padding: from windows of similar length, and at random."""
+    """The fraction of padding in a batch of texts: with length buckets, and with random batches."""
     lengths = np.minimum(np.random.default_rng(0).lognormal(4.3, 0.7, 100_000), 600).astype(np.int64) + 1
     table, stream = Schedule(len(lengths), 128, 1), Stream(len(lengths), 0, 0)
     windows = LengthBuckets(table, stream, lengths, batches=50, rank=0, world_size=1)
@@ -172,15 +173,15 @@ def padding(rounds: int) -> Iterator[tuple[Row, str]]:
     other = padding_waste(lengths, (stream.indices(np.array(table.positions(step))) for step in range(table.steps)))
     yield Row(name="padding in batches of 128 texts", unit="%", ours=100 * own, peer=100 * other,
               peer_name="random batches", ratio=other / own), (
-        "Limit of padding: 0 % for batches of one length, which would not be random any more.")
+        "Limit of padding: 0 % for batches of texts of the same length, which would not be random.")
 
 
 def to_the_device(rounds: int) -> Iterator[tuple[Row, str]]:
-    """Bytes that travel to the device for a batch of gray images."""
+    """Bytes copied to the device for a batch of grayscale images."""
     ours, peer = (torch.zeros(BATCH, 1, 256, 256, dtype=torch.uint8), torch.zeros(BATCH, 3, 256, 256))
-    yield Row(name=f"bytes to the device, batch of {BATCH} gray images", unit="MB", ours=ours.nbytes / 1e6,
-              peer=peer.nbytes / 1e6, peer_name="float32 in three channels", ratio=peer.nbytes / ours.nbytes), (
-        "Limit of the way to the device: one byte a pixel, as the file has it.")
+    yield Row(name=f"bytes to the device, batch of {BATCH} grayscale images", unit="MB", ours=ours.nbytes / 1e6,
+              peer=peer.nbytes / 1e6, peer_name="float32, three channels", ratio=peer.nbytes / ours.nbytes), (
+        "Limit of the copy to the device: one byte per pixel, as in the file.")
 
 
 PATHS = """
@@ -208,12 +209,12 @@ os.wait()
 
 
 def paths(rounds: int) -> Iterator[tuple[Row, str]]:
-    """What a forked loader worker's memory grows by when it reads each of a million paths."""
+    """The growth of a forked loader worker's memory when it reads each of a million paths."""
     own, other = (statistics.median(float(subprocess.run([sys.executable, "-c", PATHS, who], check=True, text=True,
                                                          capture_output=True).stdout) for _ in range(min(rounds, 3)))
                   for who in ("ours", "list"))
-    yield Row(name="growth of a worker at 1,000,000 paths", unit="MB", ours=own, peer=other, peer_name="list of str",
-              ratio=other / max(own, 0.1)), "Limit of a worker's growth: nothing, if reading changes no page."
+    yield Row(name="growth of a worker with 1,000,000 paths", unit="MB", ours=own, peer=other, peer_name="list of str",
+              ratio=other / max(own, 0.1)), "Limit of a worker's growth: 0, if reading changes no memory page."
 
 
 COMPARISONS: dict[str, Callable[[int], Iterator[tuple[Row, str]]]] = {

@@ -1,9 +1,9 @@
-"""Our training loop against a bare hand-written one, and against the naive fp32 one, on 2 ranks of this machine's CPU.
+"""Our training loop compared with a bare hand-written one and a naive fp32 one, on 2 ranks on this machine's CPU.
 
     python -m benchmarks.loop [--rounds N] [--only WORD] [--json]
 
-Every reading is a whole run of its own under torchrun: ours is the real worker on a real run folder, with curves,
-status and checkpoints. Contestants run in turn (A B A B); medians over the rounds are shown.
+Every measurement is a whole run under torchrun. Ours is the real worker with a real run folder, curves, status and
+checkpoints. The contestants alternate (A B A B); the medians over the rounds are shown.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from drumbeat.launch.node.torchrun import Agents
 from drumbeat.launch.plan.job import Machine, plan_job, torchrun_command
 
 RANKS = 2
-LIMIT = """Limit: the loop cannot be faster than the arithmetic of its model. A ratio of 1 against the bare loop means
-that nothing is spent beside it; above 1, that batches are fetched whole instead of sample by sample."""
+LIMIT = """Limit: the loop cannot be faster than the computation of the model. A ratio of 1 to the bare loop means no
+overhead; a ratio above 1 is possible because whole batches are fetched instead of single samples."""
 
 
 def config_values(work: Work) -> dict[str, object]:
@@ -50,7 +50,7 @@ def config_values(work: Work) -> dict[str, object]:
 
 
 def ours(name: str) -> tuple[float, float]:
-    """Seconds of a step of the real worker, as its own curves tell it, and of the whole of torchrun."""
+    """Seconds per step of the real worker, according to its curves, and seconds of the whole torchrun."""
     config = build_config([Layer(values=config_values(WORKS[name]), origin="benchmark")])
     with tempfile.TemporaryDirectory() as folder:
         run = RunDir(Path(folder) / "run")
@@ -78,7 +78,7 @@ def ours(name: str) -> tuple[float, float]:
 
 
 def bare(name: str, kind: str) -> tuple[float, float]:
-    """The same two of the hand-written loop."""
+    """The same two times of the hand-written loop."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={RANKS}", "-m",
                "benchmarks.bare", name, kind]
     began = time.perf_counter()
@@ -87,7 +87,7 @@ def bare(name: str, kind: str) -> tuple[float, float]:
 
 
 def compared(name: str, work: Work, mine: list[float], theirs: list[float], peer: str) -> Row:
-    """Medians of the readings: seconds for start-up, else images a second."""
+    """Medians of the measurements: seconds for start-up, otherwise images per second."""
     own, other = statistics.median(mine), statistics.median(theirs)
     if work.steps == 1:
         return Row(name=name, unit="s", ours=own, peer=other, peer_name=peer, ratio=other / own)
@@ -97,8 +97,8 @@ def compared(name: str, work: Work, mine: list[float], theirs: list[float], peer
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=3, help="readings of each contestant (default: 3)")
-    parser.add_argument("--only", default="", metavar="WORD", help="only works with this word in their names")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each contestant (default: 3)")
+    parser.add_argument("--only", default="", metavar="WORD", help="only benchmarks with this word in their names")
     parser.add_argument("--json", action="store_true", help="print a list instead of a table")
     args = parser.parse_args()
     rows = []
@@ -106,7 +106,7 @@ def main() -> None:
         if args.only not in name:
             continue
         peers = {"bare DDP loop": "tuned"} | ({"naive fp32 DDP loop": "naive"} if "ResNet" in name else {})
-        whole = int(work.steps == 1)  # start-up is what one step costs beside itself
+        whole = int(work.steps == 1)  # start-up is measured by a run of one step
         readings: dict[str, list[float]] = {"ours": [], **{peer: [] for peer in peers}}
         for number in range(args.rounds):
             for contestant, taken in readings.items():

@@ -1,10 +1,10 @@
-"""What it costs to be killed: the time from SIGKILL to the next step, against torchrun's own restart; what part of the
-time is effective at a fault a minute; and what training loses while a checkpoint is written.
+"""The cost of faults: the time from SIGKILL to the next step, compared with torchrun's restart; the effective training
+time ratio at one fault per minute; and the slowdown of training while a checkpoint is written.
 
     python -m benchmarks.recovery [--minutes M] [--only WORD] [--json]
 
-All on 2 ranks of this machine's CPU, one thread each. Ours are ordinary runs, started, killed and resumed as a drill
-does it; every kind of blow takes its turn.
+All on 2 ranks on this machine's CPU, with one thread each. Ours are ordinary runs that a drill starts, kills and
+resumes, with each type of fault in turn.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ from drumbeat.models.transfer import ResNet50ConcatPool
 from drumbeat.trainers.checkpoints.manager import Checkpoints
 from drumbeat.trainers.checkpoints.state import optimizer_numbers, optimizer_tensors, parameter_names
 
-LIMIT = """Limit: joining, reading the checkpoint and one discarded step take their time, so the next step does not come
-at once, and the effective part falls with the number of faults. (Published: 0.97 on 9,600 GPUs, at a failure every few
-hours: ByteRobust, arXiv 2509.16293.)"""
+LIMIT = """Limit: joining, reading the checkpoint and a discarded step take time before the next step, so the effective
+training time ratio falls with the number of faults. (Published: 0.97 on 9,600 GPUs, with a failure every few hours:
+ByteRobust, arXiv 2509.16293.)"""
 
 SMALL = "small CNN, 32 px, batch 128"
 BATCH = 512
-"""Of the run under blows: large enough that one loader process keeps up with two ranks on two cores."""
+"""The batch size of the run with faults: one loader process keeps up with two ranks on two cores."""
 
 
 def write_config(folder: Path, steps: int, every_steps: int, batch: int = WORKS[SMALL].batch) -> Path:
-    """The small CNN for so many steps, 32 to an epoch, saved every so many."""
+    """A config of the small CNN with `steps` steps, 32 per epoch, and a checkpoint every `every_steps`."""
     values: dict[str, Any] = config_values(dataclasses.replace(WORKS[SMALL], batch=batch, samples=32 * batch))
     values["phases"]["only"]["epochs"] = steps / 32
     values["checkpoints"] = {"every_steps": every_steps}
@@ -62,7 +62,7 @@ def write_config(folder: Path, steps: int, every_steps: int, batch: int = WORKS[
 
 
 def restarts() -> tuple[float, float]:
-    """Seconds of a run from its start to the first step, and, median of three, from a rank's SIGKILL to the next."""
+    """Seconds from the start of a run to its first step, and from SIGKILL of a rank to the next (median of three)."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         here = _drill(home, write_config(home, steps=1500, every_steps=50))
@@ -72,7 +72,7 @@ def restarts() -> tuple[float, float]:
 
 
 def faulted_run(minutes: float) -> tuple[dict[str, float], int]:
-    """Where the time of a run went that had a fault of another type about once a minute; and how many faults."""
+    """The time budget of a run with one fault per minute, of alternating types, and the number of faults."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         pace = _pace(home)
@@ -86,7 +86,7 @@ def _drill(home: Path, file: Path) -> Drill:
 
 
 def _pace(home: Path) -> float:
-    """Seconds of a step."""
+    """Seconds per step."""
     file = write_config(home, steps=100, every_steps=1000, batch=BATCH)
     beat = View.read(_drill(home, file).baseline()).heartbeat
     assert beat and beat.samples_per_second
@@ -110,8 +110,8 @@ def torchrun_restart() -> float:
 
 
 def _marked(marks: Path, after: float) -> dict[str, float]:
-    """The first step that the bare loop has written down since a moment; at infinity where its ranks do not find
-    together within two minutes, as was seen once."""
+    """The first step that the bare loop has recorded after a time; infinity if its ranks do not meet within two
+    minutes, which happened once."""
     until = time.monotonic() + 120
     while time.monotonic() < until:
         for line in marks.read_text().splitlines() if marks.exists() else ():
@@ -123,8 +123,8 @@ def _marked(marks: Path, after: float) -> dict[str, float]:
 
 
 def while_writing() -> tuple[float, float, float]:
-    """Steps a second of two processes that train ResNet-50, without a checkpoint under way and with one; and seconds
-    that one takes to be written meanwhile, both cores being busy."""
+    """Steps per second of two processes that train ResNet-50, without and during the write of a checkpoint; and the
+    seconds that the write takes while both cores are busy."""
     context = get_context("spawn")
     steps, stop = context.Value("q", 0), context.Event()
     other = context.Process(target=_train, args=(steps, stop), daemon=True)
@@ -181,7 +181,7 @@ def _resnet() -> tuple[torch.nn.Module, torch.optim.Optimizer, Any]:
 
 
 def _train(steps: Any, stop: Any) -> None:
-    """The other core's share."""
+    """Trains on the other core."""
     torch.set_num_threads(1)
     _, _, step = _resnet()
     while not stop.is_set():
@@ -191,26 +191,26 @@ def _train(steps: Any, stop: Any) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--minutes", type=float, default=9.0, help="how long the run under blows takes (default: 9)")
-    parser.add_argument("--only", choices=["writing", "restart", "blows"], help="only this part")
+    parser.add_argument("--minutes", type=float, default=9.0, help="length of the run with faults (default: 9)")
+    parser.add_argument("--only", choices=["writing", "restart", "faults"], help="only this part")
     parser.add_argument("--json", action="store_true", help="print a list instead of a table")
     args = parser.parse_args()
     rows, notes = [], [LIMIT]
     if args.only in (None, "writing"):
         without, during, seconds = while_writing()
-        rows.append(Row(name="ResNet-50 while 308 MB are written", unit="steps/s", ours=during, peer=without,
-                        peer_name="no write under way", ratio=during / without))
-        notes.append(f"The write took {seconds:.1f} s at the lowest priority, with both cores training.")
+        rows.append(Row(name="ResNet-50 while writing 308 MB", unit="steps/s", ours=during, peer=without,
+                        peer_name="without a write", ratio=during / without))
+        notes.append(f"The write took {seconds:.1f} s at the lowest priority, while both cores trained.")
     if args.only in (None, "restart"):
         bare, (start, again) = torchrun_restart(), restarts()
-        rows += [Row(name="SIGKILL of a rank to the next step", unit="s", ours=again, peer=peer, peer_name=name,
+        rows += [Row(name="from SIGKILL of a rank to the next step", unit="s", ours=again, peer=peer, peer_name=name,
                      ratio=peer / again)
-                 for name, peer in (("torchrun --max-restarts", bare), ("a start of the same run", start))]
-    if args.only in (None, "blows"):
+                 for name, peer in (("torchrun --max-restarts", bare), ("starting the same run", start))]
+    if args.only in (None, "faults"):
         spent, faults = faulted_run(args.minutes)
-        rows.append(Row(name="effective part of the time, a fault a minute", unit="",
+        rows.append(Row(name="effective training time ratio, one fault per minute", unit="",
                         ours=effective_ratio(spent), peer=0.85,
-                        peer_name="wanted", ratio=effective_ratio(spent) / 0.85))
+                        peer_name="target", ratio=effective_ratio(spent) / 0.85))
         minutes = sum(spent.values()) / 60
         notes.append(f"With {faults} injected faults in {minutes:.1f} minutes: {text(spent)}.")
     show(rows, as_json=args.json, limit="\n".join(notes))

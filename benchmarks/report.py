@@ -1,4 +1,4 @@
-"""What every benchmark prints: a table, or with --json a list of {name, unit, ours, peer, peer_name, ratio}."""
+"""The output of every benchmark: a table, or with --json a list of {name, unit, ours, peer, peer_name, ratio}."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.table import Table
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One comparison. `ratio` is above 1 where ours is better."""
+    """One comparison. `ratio` is above 1 if ours is better."""
 
     name: str
     unit: str
@@ -23,11 +23,11 @@ class Row:
 
 
 def show(rows: Sequence[Row], *, as_json: bool, limit: str) -> None:
-    """Prints the rows; `limit` says what physics allows, for comparison."""
+    """Prints the rows. `limit` is the best possible result, for comparison."""
     if as_json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
         return
-    table = Table("work", "unit", "ours", "peer", "peer's name", "ratio")
+    table = Table("benchmark", "unit", "Drumbeat", "peer", "name of the peer", "ratio")
     for row in rows:
         table.add_row(row.name, row.unit, f"{row.ours:.4g}", f"{row.peer:.4g}", row.peer_name, f"{row.ratio:.2f}")
     Console().print(table)

@@ -1,4 +1,4 @@
-"""The work that the loops are compared on: random images in memory, a small network, ResNet-50 in two phases."""
+"""The workloads of the benchmarks: random images in memory, a small network, and the two phases of ResNet-50."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from drumbeat.data.order import Integers
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """One training job in numbers. `batch` is global."""
+    """The parameters of one training job. `batch` is the global batch size."""
 
     pixels: int
     channels: int
@@ -23,13 +23,13 @@ class Work:
     batch: int
     steps: int
     every: int
-    """Steps between two readings of the clock."""
+    """Steps between two time measurements."""
     model: dict[str, Any]
     freeze: tuple[str, ...] = ()
 
 
 DISTINCT = 256
-"""Images that differ, in a set of repeated ones."""
+"""The number of different images in a dataset of repeated ones."""
 
 WORKS = {
     "small CNN, 32 px, batch 128": Work(
@@ -50,12 +50,12 @@ WORKS = {
 def images(*, pixels: int, channels: int, samples: int) -> Arrays:
     """Random uint8 images [samples, channels, pixels, pixels] of two classes."""
     generator = torch.Generator().manual_seed(0)
-    pictures = torch.randint(0, 256, (samples, channels, pixels, pixels), dtype=torch.uint8, generator=generator)
-    return Arrays(pictures, torch.randint(2, (samples,), generator=generator))
+    inputs = torch.randint(0, 256, (samples, channels, pixels, pixels), dtype=torch.uint8, generator=generator)
+    return Arrays(inputs, torch.randint(2, (samples,), generator=generator))
 
 
 class Repeated(Arrays):
-    """A set of any number of samples, those of a few arrays again and again. A batch takes `pause` seconds."""
+    """A dataset of any size that repeats a few samples. A batch takes `pause` seconds."""
 
     def __init__(self, few: Arrays, samples: int, pause: float) -> None:
         super().__init__(few.inputs, few.targets)
@@ -74,7 +74,7 @@ class Repeated(Arrays):
 
 
 def repeated_images(*, pixels: int, channels: int, samples: int, pause: float = 0.0) -> Repeated:
-    """The same as `images`, made in a moment: the start of a run with it is not the making of its data."""
+    """Like `images`, but created quickly, so that the start of a run does not include creating its data."""
     return Repeated(images(pixels=pixels, channels=channels, samples=min(samples, DISTINCT)), samples,
                     pause)
 

@@ -1,11 +1,11 @@
-"""Runs of torchvision's v2 transforms as one: all geometry in one warp, brightness and contrast in one table.
+"""Fuses torchvision's v2 transforms: all geometry becomes one warp, and brightness and contrast one lookup table.
 
     fuse([RandomResizedCrop(300), RandomRotation(10), ColorJitter(0.4, 0.4), CenterCrop(256)])     # [Fused(...)]
 
-The parameters are drawn by the transforms themselves, in their order and from the same generator, so the fused run does
-to an image what the plain one would have done. The pixels are interpolated once instead of each time: on radiographs
-they differ by about 1 of 256 levels on average (tests/data/test_fused.py states the bounds). From the first transform
-on that cannot be fused, the list stays as it is.
+The transforms themselves draw their parameters, in their order and from the same generator, so the fused transform has
+the same effect as the list. The pixels are interpolated once instead of several times: on radiographs they differ by
+about 1 of 256 levels on average (tests/data/test_fused.py states the bounds). The list is unchanged from the first
+transform on that cannot be fused.
 """
 
 from __future__ import annotations
@@ -23,66 +23,68 @@ from torchvision.transforms import InterpolationMode, v2
 
 from drumbeat.data.cache import Pixels
 
-cv2.setNumThreads(1)  # the cores belong to the ranks and their workers; and threads do not survive a fork
+cv2.setNumThreads(1)  # the ranks and their workers use all cores; and threads do not survive a fork
 
 SHRINK_FIRST = 2.0
-"""From this many source pixels to an output pixel on, a resize averages them; below, two by two are interpolated."""
+"""If an output pixel covers more source pixels than this in one direction, a resize averages them; otherwise it
+interpolates."""
 
 LEVELS = np.arange(256, dtype=np.float32)
-"""In 32 bits, as Pillow computes with them."""
+"""All pixel values, as float32, the type in which Pillow computes."""
 
 BILINEAR = (InterpolationMode.BILINEAR, "bilinear", Image.Resampling.BILINEAR)
-"""The ways to ask a transform for it."""
+"""The values of `interpolation` that mean bilinear."""
 
 LUMA = np.array([0.299, 0.587, 0.114])
 """Weights of red, green and blue in a pixel's brightness, ITU-R BT.601, as in torchvision and Pillow."""
 
 Matrix = tuple[float, float, float, float, float, float]
-"""Six numbers (a, b, c, d, e, f): x, y -> a x + b y + c, d x + e y + f, with pixel centres at halves."""
+"""Six numbers (a, b, c, d, e, f): x, y -> a x + b y + c, d x + e y + f, with pixel centers at half-integers."""
 
 IDENTITY: Matrix = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
 class Canvas(NamedTuple):
-    """An image under way: what it is made of, and how. A tuple, because one is made for each step of each image."""
+    """An image between two transforms: its source and how to compute it. A tuple, because one is created for each
+    transform of each image."""
 
     source: Pixels
     height: int
     width: int
     matrix: Matrix = IDENTITY
-    """From a place on the canvas to the place in the source that is seen there."""
+    """Maps a point on the canvas to the point in the source that is shown there."""
     table: NDArray[np.float32] | None = None
-    """[256]: what each level becomes."""
+    """[256]: the new value of each pixel value."""
     whole: bool = True
-    """Whether its edges are the source's edges."""
+    """Whether the edges of the canvas are the edges of the source."""
 
     @property
     def is_source(self) -> bool:
-        """Whether the canvas still is the source, pixel by pixel."""
+        """Whether the canvas is equal to the source, except for the table."""
         return self.matrix == IDENTITY and (self.height, self.width) == self.source.shape[:2]
 
     @property
     def is_black_outside(self) -> bool:
-        """Whether black from outside the source is what is seen outside the canvas, and is black in the end."""
+        """Whether the area outside the canvas is outside the source, which is black, and stays black."""
         return self.whole and (self.table is None or self.table[0] == 0)
 
     @property
     def is_inside_source(self) -> bool:
-        """Whether all of the canvas shows the source, but for rounding errors."""
+        """Whether the whole canvas shows the source, except for rounding errors."""
         return all(min(0.0, across * self.width) + min(0.0, down * self.height) + shift > -1e-6
                    and max(0.0, across * self.width) + max(0.0, down * self.height) + shift < length + 1e-6
                    for (across, down, shift), length in zip((self.matrix[:3], self.matrix[3:]),
                                                             self.source.shape[1::-1], strict=True))
 
     def seen_through(self, inner: Matrix, height: int, width: int) -> Canvas:
-        """A canvas whose places lie on this one as `inner` says."""
+        """A canvas whose points are mapped to points of this one by `inner`."""
         a, b, c, d, e, f = self.matrix
         g, h, i, j, k, m = inner
         matrix = (a * g + b * j, a * h + b * k, a * i + b * m + c, d * g + e * j, d * h + e * k, d * i + e * m + f)
         return self._replace(matrix=matrix, height=height, width=width)
 
     def cropped(self, top: int, left: int, height: int, width: int) -> Canvas:
-        """A window of it; outside is black."""
+        """A part of the canvas; the area outside it is black."""
         inside = top >= 0 and left >= 0 and top + height <= self.height and left + width <= self.width
         if self.is_source and inside:
             return self._replace(source=self.source[top:top + height, left:left + width], height=height, width=width)
@@ -91,18 +93,18 @@ class Canvas(NamedTuple):
         return self.seen_through((1.0, 0.0, left, 0.0, 1.0, top), height, width)._replace(whole=False)
 
     def resized(self, height: int, width: int) -> Canvas:
-        """Shrunk or enlarged to a size."""
+        """The canvas resized to a size."""
         a, b, _, d, e, _ = self.matrix
         if max(math.hypot(a, d) * self.width / width, math.hypot(b, e) * self.height / height) <= SHRINK_FIRST:
             return self.seen_through((self.width / width, 0.0, 0.0, 0.0, self.height / height, 0.0), height, width)
         if not self.is_source:
             return self.repainted().resized(height, width)
-        low, narrow = min(height, self.height), min(width, self.width)  # what is longer than before is interpolated
+        low, narrow = min(height, self.height), min(width, self.width)  # a side that becomes longer is interpolated
         small = cast(Pixels, cv2.resize(self.source, (narrow, low), interpolation=cv2.INTER_AREA))
         return self._replace(source=small, height=low, width=narrow).resized(height, width)
 
     def rotated(self, degrees: float) -> Canvas:
-        """Turned counter-clockwise about its middle; what comes from outside is black."""
+        """Rotated counter-clockwise about the center; the area from outside is black."""
         if not self.is_black_outside:
             return self.repainted().rotated(degrees)
         cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
@@ -116,19 +118,19 @@ class Canvas(NamedTuple):
         return self.seen_through(inner, self.height, self.width)
 
     def mapped(self, table: NDArray[np.float32]) -> Canvas:
-        """Each level replaced by what the table has for it; a level is what is left of the point, up to 255."""
+        """Each pixel value replaced by the table's, clipped to 0..255 and rounded down."""
         levels = LEVELS if self.table is None else self.table
         return self._replace(table=np.floor(np.clip(table[levels.astype(np.intp)], 0, 255)))
 
     def brightness(self) -> float:
-        """The mean over the canvas, from about every fourth pixel each way."""
+        """The mean over the canvas, computed from about every fourth pixel in each direction."""
         height, width = max(1, round(self.height / 4)), max(1, round(self.width / 4))
         across, down = self.width / width, self.height / height
         small = self.seen_through((across, 0.0, 0.0, 0.0, down, 0.0), height, width).painted()
         return float(small.mean() if small.ndim == 2 else (small.reshape(-1, 3).mean(0) * LUMA).sum())
 
     def repainted(self) -> Canvas:
-        """The same as a source of its own."""
+        """The same image with the computed pixels as its source."""
         return Canvas(self.painted(), self.height, self.width)
 
     def painted(self) -> Pixels:
@@ -139,16 +141,16 @@ class Canvas(NamedTuple):
         elif (a, b, d, e) == (1.0, 0.0, 0.0, 1.0) and c == int(c) and f == int(f):
             pixels = _window(self.source, int(f), int(c), self.height, self.width)
         else:
-            # Black is put around the source only where it shows: an enlarged edge would fade into it.
+            # A black border is only used if it is visible: otherwise an enlarged edge would fade into it.
             border = cv2.BORDER_REPLICATE if self.is_inside_source else cv2.BORDER_CONSTANT
-            at_centres = np.array([[a, b, c + (a + b - 1) / 2], [d, e, f + (d + e - 1) / 2]])
-            pixels = cast(Pixels, cv2.warpAffine(self.source, at_centres, (self.width, self.height),
+            at_centers = np.array([[a, b, c + (a + b - 1) / 2], [d, e, f + (d + e - 1) / 2]])
+            pixels = cast(Pixels, cv2.warpAffine(self.source, at_centers, (self.width, self.height),
                                                  flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=border))
         return pixels if self.table is None else cast(Pixels, cv2.LUT(pixels, self.table.astype(np.uint8)))
 
 
 def _window(source: Pixels, top: int, left: int, height: int, width: int) -> Pixels:
-    """A part of the source, black outside it."""
+    """A part of the source; the area outside the source is black."""
     window = np.zeros((height, width, *source.shape[2:]), np.uint8)
     inside = source[max(top, 0):max(top + height, 0), max(left, 0):max(left + width, 0)]
     window[max(-top, 0):max(-top, 0) + inside.shape[0], max(-left, 0):max(-left, 0) + inside.shape[1]] = inside
@@ -156,9 +158,10 @@ def _window(source: Pixels, top: int, left: int, height: int, width: int) -> Pix
 
 
 class Fused:
-    """Image -> image, as the transforms would have made it. `fuse` says which ones can be part of it.
+    """Image -> image, like the list of transforms. `fuse` decides which transforms can be fused.
 
-    8-bit PIL images, gray or RGB, are transformed in one go, and everything else (a tensor) by one after the other.
+    8-bit PIL images, grayscale or RGB, are transformed in one operation. Other inputs, such as tensors, go through the
+    transforms one by one.
     """
 
     def __init__(self, transforms: Sequence[Any]) -> None:
@@ -173,7 +176,7 @@ class Fused:
         return image
 
     def pixels(self, pixels: Pixels) -> Pixels:
-        """The same on arrays: [H, W] gray or [H, W, 3] RGB."""
+        """The same for arrays: [H, W] grayscale or [H, W, 3] RGB."""
         canvas = Canvas(pixels, *pixels.shape[:2])
         for transform, step in zip(self.transforms, self.steps, strict=True):
             canvas = step(transform, canvas)
@@ -184,15 +187,15 @@ class Fused:
 
 
 def fuse(transforms: Sequence[Any]) -> list[Any]:
-    """The list with its fusible beginning, where it has one, in the place of one `Fused`."""
+    """The list with the transforms at its start that can be fused replaced by one `Fused`."""
     count = next((number for number, transform in enumerate(transforms) if not _can_be_fused(transform)),
                  len(transforms))
     return [Fused(transforms[:count]), *transforms[count:]] if count else list(transforms)
 
 
 def needed_side(transforms: Sequence[Any]) -> int | None:
-    """The shorter side that an image needs so that what the transforms take of it has at least as many pixels as what
-    they make of that; None where they must see the file itself (a crop of so many pixels, somebody else's work)."""
+    """The shorter side that an image must have so that the transforms never enlarge what they crop from it; None if
+    they need the original size (a crop in pixels, or an unknown transform)."""
     for transform in transforms:
         if type(transform) is v2.RandomResizedCrop:
             return math.ceil(max(transform.size) / math.sqrt(transform.scale[0])) if transform.scale[0] > 0 else None
@@ -219,7 +222,7 @@ def _can_be_fused(transform: Any) -> bool:
 
 
 def _drawn(transform: Any, canvas: Canvas) -> dict[str, Any]:
-    """The transform's own draw for an image of the canvas's size, of which it looks at nothing else."""
+    """The parameters that the transform draws for an image of the canvas's size. They depend on nothing else."""
     shape = torch.empty(1).expand(1, canvas.height, canvas.width)
     return transform.make_params([shape])  # type: ignore[no-any-return]
 
@@ -269,7 +272,7 @@ def _color_jitter(transform: Any, canvas: Canvas) -> Canvas:
             canvas = canvas.mapped(middle + factor * (LEVELS - middle))
         elif number == 2 and (factor := drawn["saturation_factor"]) is not None and canvas.source.ndim == 3:
             mix = factor * np.eye(3) + (1 - factor) * LUMA
-            down = np.full((3, 1), -0.499)  # what is left of the point, as `mapped`, where OpenCV rounds
+            down = np.full((3, 1), -0.499)  # rounds down, as in `mapped`, although OpenCV rounds to nearest
             pixels = cast(Pixels, cv2.transform(canvas.painted(), np.hstack([mix, down])))
             canvas = Canvas(pixels, canvas.height, canvas.width)
     return canvas

@@ -1,4 +1,4 @@
-"""Columns of labels, as a file has them, to targets, as a model is trained on them."""
+"""Converts the label columns of a file to targets for training."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from drumbeat.data.tables import Table, short
 
 
 class Labels:
-    """What `labels`, `numeric` and `classes` of `Texts` ask for, and the targets of the blocks read so far.
+    """The targets for the arguments `labels`, `numeric` and `classes` of `Texts`, collected block by block.
 
-    Raises ValueError for arguments that do not go together.
+    Raises ValueError for arguments that contradict each other.
     """
 
     def __init__(self, labels: str | Sequence[str] | None, *, numeric: bool, classes: Sequence[str] | None) -> None:
@@ -24,15 +24,15 @@ class Labels:
         if numeric and not one:
             raise ValueError(f"numeric=True needs one column as labels, not {labels!r}")
         if classes is not None and (numeric or not one):
-            raise ValueError("classes go with one column of labels that are not numeric")
+            raise ValueError("classes needs one column of labels that are not numeric")
         if labels is not None and not labels:
-            raise ValueError(f"labels={labels!r} names no column; for a set without labels write labels=None")
+            raise ValueError(f"labels={labels!r} names no column; for a dataset without labels write labels=None")
         self.kind = "none" if labels is None else "numbers" if numeric else "classes" if one else "many"
         self.columns: list[str] = [labels] if isinstance(labels, str) else list(labels or ())
         self.given = None if classes is None else list(map(str, classes))
         self._numbers = {label: number for number, label in enumerate(self.given or ())}
         if len(self._numbers) < len(self.given or ()):
-            raise ValueError(f"classes names one twice: {', '.join(self.given or ())}")
+            raise ValueError(f"classes has duplicates: {', '.join(self.given or ())}")
         self._targets: list[NDArray[Any]] = []
         self._rows = 0
 
@@ -41,13 +41,14 @@ class Labels:
 
     @property
     def classes(self) -> list[str]:
-        """What the outputs of a model are called: the classes, or the labels; nothing for a number."""
+        """The names of a model's outputs: the classes or the labels; empty for a number."""
         if self.kind != "classes":
             return self.columns if self.kind == "many" else []
         return _sorted_labels(self._numbers) if self.given is None else self.given
 
     def add(self, table: Table, columns: Sequence[list[str]]) -> None:
-        """Take the labels of the next block of a table. Raises ValueError, with the line, for what is no label."""
+        """Adds the labels of the next block of a table. Raises ValueError, which names the line, for an invalid label.
+        """
         if self.kind == "classes":
             self._targets.append(self._classes(table, columns[0]))
         elif columns:
@@ -56,7 +57,7 @@ class Labels:
         self._rows += len(columns[0]) if columns else 0
 
     def save(self, path: Path) -> None:
-        """Write the targets of all blocks: classes int64 [n], labels or a number float32 [n, L]."""
+        """Writes the targets of all blocks: classes int64 [n]; labels or numbers float32 [n, L]."""
         order = {label: number for number, label in enumerate(self.classes)}
         final = np.array([order[label] for label in self._numbers], np.int64)
         with open(path, "wb") as file:
@@ -64,7 +65,7 @@ class Labels:
                 (final[block] if self.kind == "classes" else block).tofile(file)
 
     def _classes(self, table: Table, column: list[str]) -> Integers:
-        """Numbered as the file brings them, where they were not given: `save` puts them in order."""
+        """Class numbers. If no classes were given, they are numbered as they occur, and `save` sorts them."""
         if self.given is None:
             for label in column:
                 if label:
@@ -94,7 +95,7 @@ class Labels:
 
 
 def _sorted_labels(labels: Iterable[str]) -> list[str]:
-    """Sorted as text, or by value where all are whole numbers: class 10 then comes after class 9."""
+    """Sorted as text, or by value if all are integers: then class 10 comes after class 9."""
     names = sorted(labels)
     if all(name.removeprefix("-").isdecimal() for name in names):
         names.sort(key=int)
@@ -102,7 +103,7 @@ def _sorted_labels(labels: Iterable[str]) -> list[str]:
 
 
 def _number(value: str) -> float:
-    """A number or true or false, in any case; NaN for anything else."""
+    """A number, or 1 and 0 for true and false in any case; NaN for anything else."""
     try:
         return float(value)
     except ValueError:

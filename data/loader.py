@@ -1,4 +1,4 @@
-"""From positions to batches: what loader workers run, and the torch DataLoader around it."""
+"""From positions to batches: the dataset that loader workers run, and the torch DataLoader."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from drumbeat.data.mixing import Mixing
 from drumbeat.data.order import Integers, Schedule, keys, shard
 
 MOST_IN_A_ROW = 100
-"""Samples tried in the place of one that cannot be read."""
+"""How many samples are tried instead of an unreadable one."""
 
 Transform = Callable[[Any], Any]
 
@@ -38,7 +38,7 @@ class Samples(Protocol):
 
 @runtime_checkable
 class HasPixels(Protocol):
-    """A set of images that can do without PIL: pixels uint8 [H, W] or [H, W, 3] by index, and all class numbers."""
+    """A dataset of images that does not need PIL: pixels uint8 [H, W] or [H, W, 3] by index, and all class numbers."""
 
     labels: Integers
 
@@ -47,20 +47,20 @@ class HasPixels(Protocol):
 
 @runtime_checkable
 class OnPixels(Protocol):
-    """A transform that can do without PIL."""
+    """A transform that does not need PIL."""
 
     def pixels(self, pixels: Pixels, /) -> Pixels: ...
 
 
 @runtime_checkable
 class WholeBatches(Protocol):
-    """A dataset that can also hand out whole batches, without any randomness: faster than sample by sample."""
+    """A dataset that can also return whole batches, without randomness, which is faster than single samples."""
 
     def fetch(self, indices: Integers, /) -> tuple[Any, Any]: ...
 
 
 class Batch(NamedTuple):
-    """Collated samples, and which they are. A tuple, so that torch can pin its memory."""
+    """Collated samples, with their positions and indices. A tuple, so that torch can pin its memory."""
 
     inputs: Any
     targets: Any
@@ -68,18 +68,18 @@ class Batch(NamedTuple):
     positions: Tensor
     """int64 [b]: positions in the stream."""
     indices: Tensor
-    """int64 [b]: samples of the set."""
+    """int64 [b]: indices of the samples in the dataset."""
     replaced: Tensor
-    """bool [b]: whether another sample stands in for one that could not be read."""
+    """bool [b]: whether the sample was unreadable and another one is used instead."""
 
 
 class BatchFetcher(Dataset[Batch]):
-    """Positions of a stream -> a batch. Everything in it is a function of the positions, in whatever process it runs.
+    """Positions of a stream -> a batch, which depends only on the positions, not on the process.
 
-    `indices` maps positions to samples. Where `seed` is given, the generators of torch, numpy and Python are seeded for
-    each sample by (seed, "augment", phase, position), so random transforms and datasets do the same at any width.
-    With `mixing`, each input is mixed with its partner's, which is read for that if no other sample of the batch is it.
-    With `skip_unreadable`, the next sample of the set that can be read stands in for one that cannot.
+    `indices` maps positions to samples. If `seed` is given, the generators of torch, numpy and Python are seeded for
+    each sample with (seed, "augment", phase, position), so random transforms and datasets give the same at any world
+    size. With `mixing`, each input is mixed with its partner's, which is read as well if it is not in the batch. With
+    `skip_unreadable`, the next readable sample of the dataset is used instead of an unreadable one.
     """
 
     def __init__(self, samples: Samples, *, indices: Callable[[Integers], Integers],
@@ -127,7 +127,7 @@ class BatchFetcher(Dataset[Batch]):
         return Batch(inputs, targets, *map(torch.from_numpy, (where, which, replaced)))
 
     def _readable(self, index: int, seed: int | None) -> tuple[tuple[Any, Any], bool]:
-        """A sample, or the next one of the set that can be read: which one that is depends on nothing but the set."""
+        """A sample, or the next readable one of the dataset, and whether it was replaced."""
         if not self.skip_unreadable:
             return self._sample(index, seed), False
         n = len(self.samples)
@@ -161,8 +161,8 @@ class BatchFetcher(Dataset[Batch]):
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """torch on one thread, as in a loader process: a sum over a large image depends on how many share it, and so would
-    its contrast."""
+    """Limits torch to one thread, as in a loader process: sums over a large image, and so its contrast, depend on the
+    number of threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -177,13 +177,13 @@ def as_tensor(image: Image.Image) -> Tensor:
 
 
 def pixels_as_tensor(pixels: Pixels) -> Tensor:
-    """Pixels [H, W] or [H, W, C] as [C, H, W], without a copy where their memory can be kept."""
+    """Pixels [H, W] or [H, W, C] as [C, H, W], without a copy if possible."""
     values = np.require(pixels, requirements=["C", "W"])
     return torch.from_numpy(values[None] if values.ndim == 2 else np.ascontiguousarray(values.transpose(2, 0, 1)))
 
 
 class ShardedBatchSampler:
-    """The positions one rank reads in each step of a phase, from step `first` on."""
+    """The positions that one rank reads in each step of a phase, from step `first` on."""
 
     def __init__(self, schedule: Schedule, *, rank: int, world_size: int, first: int = 0) -> None:
         self.schedule = schedule
@@ -199,20 +199,20 @@ class ShardedBatchSampler:
 
 
 def chunks(n: int, size: int, *, rank: int, world_size: int) -> list[range]:
-    """The parts of an evaluation that fall to one rank: fixed chunks of `size`, chunk j to rank j mod `world_size`."""
+    """The parts of an evaluation for one rank: fixed chunks of `size`; chunk j goes to rank j mod `world_size`."""
     return [range(start, min(start + size, n)) for start in range(rank * size, n, world_size * size)]
 
 
 def batches(fetch: BatchFetcher, positions: Iterable[Any], *, workers: int, pin_memory: bool) -> Iterable[Batch]:
-    """One batch for each item of `positions`, fetched ahead by `workers` processes, or here where there are none."""
+    """One batch for each item of `positions`, prefetched by `workers` processes, or loaded in this process if 0."""
     return DataLoader(fetch, batch_sampler=positions, num_workers=workers, collate_fn=_unchanged, pin_memory=pin_memory,
                       prefetch_factor=4 if workers else None, worker_init_fn=_end_with_rank,
                       multiprocessing_context=FORK if workers else None)  # type: ignore[arg-type]
 
 
 def _end_with_rank(number: int) -> None:
-    """The kernel ends a loader process together with its rank. By itself it would look for it every five seconds, and
-    hold the rank's connections open until then, so that the other ranks would not notice that it has gone."""
+    """Makes the kernel kill a loader process when its rank ends. Otherwise the process would check only every five
+    seconds, and keep the rank's connections open until then, so that other ranks would not notice that it has ended."""
     _prctl_pr_set_pdeathsig(signal.SIGKILL)
 
 
@@ -221,10 +221,10 @@ def _unchanged(batch: Any) -> Any:
 
 
 def error_message(error: BaseException) -> str:
-    """What an error says, without the traceback that torch puts into the message of one in a loader process."""
-    words = str(error)
-    if words.startswith("Caught "):
-        lines, kind = words.strip().splitlines(), type(error).__name__
+    """The message of an error, without the traceback that torch adds to errors of loader processes."""
+    message = str(error)
+    if message.startswith("Caught "):
+        lines, kind = message.strip().splitlines(), type(error).__name__
         named = [number for number, line in enumerate(lines) if line.partition(": ")[0].rpartition(".")[2] == kind]
-        words = "\n".join(lines[named[-1] if named else -1:]).partition(": ")[2]
-    return words
+        message = "\n".join(lines[named[-1] if named else -1:]).partition(": ")[2]
+    return message

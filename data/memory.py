@@ -1,4 +1,4 @@
-"""Sets that lie in memory as arrays."""
+"""Datasets in memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Arrays:
 
     def __init__(self, inputs: Tensor, targets: Tensor) -> None:
         if len(inputs) != len(targets):
-            raise ValueError(f"{len(inputs)} inputs do not fit {len(targets)} targets")
+            raise ValueError(f"there are {len(inputs)} inputs, but {len(targets)} targets")
         self.inputs = inputs
         self.targets = targets
 

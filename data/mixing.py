@@ -1,12 +1,11 @@
-"""Samples mixed with their partners: Mixup and CutMix as functions of positions, so the same at any width.
+"""Mixup and CutMix as functions of positions, so that they give the same at any world size.
 
-The partner of position p is p ^ 1, its neighbour. That is as good as a partner drawn at random: the order of the set is
-random already, so who stands next to a sample is a fair draw among the others, and a new one in each epoch. And it is
-cheaper: both of a pair are mostly read by the same rank in the same step, where a partner from elsewhere in the batch
-would have to be read and augmented once more. It is not as good where neighbours are told apart by more than chance: in
-`sampling.ClassBalanced` with an even number of classes, class c meets class c ^ 1 alone.
+The partner of position p is p ^ 1, its neighbor. Since the order is shuffled, this is as good as a random partner, and
+changes in each epoch. It is also cheaper: a rank usually reads both in the same step, while another partner would have
+to be read and augmented again. It is worse if neighbors are not random: with `sampling.ClassBalanced` and an even
+number of classes, class c is only mixed with class c ^ 1.
 
-How much of itself a sample keeps, lambda, is drawn for each position and not once for a batch as in the papers.
+lambda, the weight of the sample itself, is drawn for each position, not once per batch as in the papers.
 """
 
 from __future__ import annotations
@@ -25,49 +24,52 @@ from drumbeat.data.order import Integers, keys
 Floats = NDArray[np.float64]
 
 CELLS = 2**14
-"""Cells into which the table of a Beta distribution cuts the weights from 0 to 1/2."""
+"""Cells of the table of a Beta distribution, between the weights 0 and 1/2."""
 
 PARTS = 2**8
-"""Mixup's weights are multiples of 1 / PARTS, so that bytes are mixed in whole numbers of 16 bits."""
+"""Mixup's weights are multiples of 1 / PARTS, so that bytes are mixed with 16-bit integer arithmetic."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mixing(ABC):
-    """What both ways of mixing share: partners and weights."""
+    """Partners and weights, for both kinds of mixing."""
 
     alpha: float
-    """Weights are drawn from Beta(alpha, alpha): below 1 they are mostly near 0 or 1, at 1 uniform, above near 1/2."""
+    """Weights are drawn from Beta(alpha, alpha): mostly near 0 or 1 if alpha is below 1, uniform at 1, and near 1/2
+    above."""
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < float("inf"):
-            raise ValueError(f"alpha must be positive, not {self.alpha}; to mix nothing, leave the mixing out")
+            raise ValueError(f"alpha must be positive, not {self.alpha}; remove data.mix to turn mixing off")
 
     def partners(self, positions: Integers) -> Integers:
-        """The positions to mix with, int64 of any shape to int64 of that shape; each is its partner's partner."""
+        """The positions of the partners: int64 of any shape to int64 of the same shape. Partners are mutual."""
         return np.bitwise_xor(np.asarray(positions, dtype=np.int64), 1)
 
     def weights(self, positions: Integers, seed: int, phase: int) -> Floats:
-        """How much of itself each position keeps, int64 of any shape to float64 of that shape in [0, 1].
+        """lambda of each position: int64 of any shape to float64 of the same shape, in [0, 1].
 
-        The inverse of the distribution function by linear interpolation between CELLS knots: off by less than 2**-15, a
-        hundredth of a gray level. It multiplies and adds, element by element, so a block's size cannot show in it.
+        The inverse of the cumulative distribution function, by linear interpolation between CELLS knots. The error is
+        below 2**-15, a hundredth of a pixel value. It only multiplies and adds, element by element, so the result does
+        not depend on the block size.
 
         Raises ValueError for a negative position.
         """
-        words = keys(seed, "mix", phase, positions=positions)
-        chances = (words >> 11).astype(np.float64) * 2.0**-54  # [0, 1/2): the distribution is symmetric
-        cells = np.searchsorted(self._chances, chances, side="right") - 1
-        low = self._chances[cells]
-        inside = (chances - low) / (self._chances[cells + 1] - low)
+        hashes = keys(seed, "mix", phase, positions=positions)
+        chances = (hashes >> 11).astype(np.float64) * 2.0**-54  # [0, 1/2): the distribution is symmetric
+        cells = np.searchsorted(self._cdf, chances, side="right") - 1
+        low = self._cdf[cells]
+        inside = (chances - low) / (self._cdf[cells + 1] - low)
         below = (cells + inside) * (0.5 / CELLS)
-        return np.where(words & 1, 1 - below, below)
+        return np.where(hashes & 1, 1 - below, below)
 
     @cached_property
-    def _chances(self) -> Floats:
-        """The distribution function of Beta(alpha, alpha) at k / (2 CELLS), k from 0 to CELLS: float64 [CELLS + 1].
+    def _cdf(self) -> Floats:
+        """The cumulative distribution function of Beta(alpha, alpha) at k / (2 CELLS), for k from 0 to CELLS: float64
+        [CELLS + 1].
 
-        By the series of positive terms in the NIST Handbook of Mathematical Functions, 8.17.8, with a = b, scaled to
-        1/2 at 1/2, which spares the Beta function.
+        Computed by the series of positive terms in the NIST Handbook of Mathematical Functions, 8.17.8, with a = b, and
+        scaled to 1/2 at 1/2, so that the Beta function is not needed.
         """
         x = np.linspace(0, 0.5, CELLS + 1)
         term, series, n = np.ones_like(x), np.ones_like(x), 0
@@ -77,30 +79,30 @@ class Mixing(ABC):
             n += 1
         values: Floats = np.maximum.accumulate((4 * x * (1 - x)) ** self.alpha * series)
         values /= values[-1]
-        values *= 0.5  # exactly 1/2 at the end, so that every chance has its cell
+        values *= 0.5  # exactly 1/2 at the end, so that every value is in a cell
         return values
 
     @abstractmethod
     def mix(self, inputs: Tensor, partners: Tensor, positions: Integers, seed: int, phase: int
             ) -> tuple[Tensor, Tensor]:
-        """The inputs mixed with their partners' inputs, in their dtype, and how much they keep: float32 [b].
+        """The inputs mixed with their partners' inputs, in the same dtype, and lambda: float32 [b].
 
-        `inputs` and `partners` are [b, C, H, W], uint8 or floating, `positions` int64 [b]; they stay as they are. The
-        targets are to be weighted alike: lambda for the sample's own, 1 - lambda for its partner's.
+        `inputs` and `partners` are [b, C, H, W], uint8 or floating point, and `positions` int64 [b]; they are not
+        changed. The targets must be weighted with lambda for the sample and 1 - lambda for its partner.
 
-        Raises ValueError where shapes or dtypes do not fit.
+        Raises ValueError if shapes or dtypes do not fit.
         """
 
     @staticmethod
     def _check(inputs: Tensor, partners: Tensor, positions: Integers) -> None:
         if inputs.shape != partners.shape or inputs.dtype != partners.dtype:
             raise ValueError(f"inputs {inputs.dtype} {list(inputs.shape)} cannot be mixed with "
-                             f"{partners.dtype} {list(partners.shape)}; transforms must make samples of one size")
+                             f"{partners.dtype} {list(partners.shape)}; transforms must give all samples one size")
         if inputs.ndim != 4 or np.shape(positions) != (len(inputs),):
-            raise ValueError(f"inputs [b, C, H, W] at b positions are mixed, not {list(inputs.shape)} at "
+            raise ValueError(f"mixing needs inputs [b, C, H, W] and b positions, not {list(inputs.shape)} and "
                              f"{list(np.shape(positions))}")
         if inputs.dtype != torch.uint8 and not inputs.is_floating_point():
-            raise ValueError(f"inputs must be uint8 or floating to be mixed, not {inputs.dtype}")
+            raise ValueError(f"mixing needs uint8 or floating-point inputs, not {inputs.dtype}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +110,9 @@ class Mixup(Mixing):
     """lambda times the sample and 1 - lambda times its partner: Zhang et al., "mixup: Beyond empirical risk
     minimization", 2018.
 
-    lambda is rounded to a multiple of 1/256, and the rounded one is what is used and told. Bytes are then mixed in
-    whole numbers and rounded to nearest, halves up: off by 1/2 at most. Floats of fewer than 32 bits are mixed in 32.
+    lambda is rounded to a multiple of 1/256, and the rounded value is used and returned. Bytes are mixed with integer
+    arithmetic and rounded to nearest, halves up: the error is at most 1/2. Floats of fewer than 32 bits are mixed as
+    float32.
     """
 
     alpha: float = 0.2
@@ -120,14 +123,14 @@ class Mixup(Mixing):
         parts = np.rint(self.weights(positions, seed, phase) * PARTS).astype(np.int64)
         mixed = torch.empty_like(inputs)
         blend = _blend_bytes if inputs.dtype == torch.uint8 else _blend_floats
-        for row, keep in enumerate(parts.tolist()):  # one by one, so that what lies between stays in the cache
+        for row, keep in enumerate(parts.tolist()):  # one by one, so that intermediate results stay in the cache
             mixed[row] = blend(inputs[row], partners[row], keep)
         return mixed, torch.from_numpy((parts / PARTS).astype(np.float32)).to(inputs.device)
 
 
 def _blend_bytes(own: Tensor, other: Tensor, keep: int) -> Tensor:
-    """The sum, at most 255 * 256 + 128, wraps into the sign bit. Shifted, it lies in the lower byte, which is a uint8's
-    all: half the memory of 32 bits, and twice as fast."""
+    """The sum, at most 255 * 256 + 128, overflows into the sign bit of int16, but after the shift its lower byte is
+    correct. int16 takes half the memory of int32 and is twice as fast."""
     total = own.to(torch.int16).mul_(keep)
     total += other.to(torch.int16).mul_(PARTS - keep)
     total += PARTS // 2
@@ -144,8 +147,9 @@ class CutMix(Mixing):
     """A box of the partner's pixels in the sample: Yun et al., "CutMix: Regularization strategy to train strong
     classifiers with localizable features", 2019.
 
-    The box has the picture's shape and 1 - lambda of its area, its sides rounded to pixels, and lies wholly inside,
-    anywhere alike; the paper's may hang over the edge. The lambda told is the exact part of the area that is left.
+    The box has the aspect ratio of the image and 1 - lambda of its area, with sides rounded to pixels. Its position is
+    uniform inside the image, while the paper's box may extend over the edge. The returned lambda is the exact fraction
+    of the area that is left.
     """
 
     alpha: float = 1.0

@@ -1,15 +1,16 @@
-"""The order of samples, as arithmetic: no generator, no state, nothing to save.
+"""The order of samples as a function: without a generator or any state to save.
 
-A phase of training reads an endless stream of positions p = 0, 1, 2, ... over a set of n samples:
+A phase reads an infinite stream of positions p = 0, 1, 2, ... over a dataset of n samples:
 
     epoch of p       p // n
     sample at p      Permutation(n, key(seed, "order", phase, p // n))(p % n)
     step of p        p // batch_size
     seed of p        keys(seed, "augment", phase, positions=p)
 
-Ranks, loader workers and restarts only decide who works out which positions, so they cannot change the order, and to
-resume is to go on counting. All of it is integer arithmetic, the same on every machine. Its values are pinned in
-tests/data/test_order.py, because a run started with one version of this file may be resumed with another.
+Ranks, loader workers and restarts only determine which process computes which positions, so they cannot change the
+order, and a resumed run continues at the next position. All functions use integer arithmetic, which is the same on
+every machine. Their values are pinned in tests/data/test_order.py, because a run may be resumed with another version of
+this file.
 """
 
 from __future__ import annotations
@@ -28,23 +29,24 @@ Integers = NDArray[np.int64]
 UInt64s = NDArray[np.uint64]
 
 LARGEST = 2**40
-"""The most samples a permutation can order: sides of its rectangle then fit in 20 bits, and no product overflows."""
+"""The largest n of a permutation: the sides of its rectangle then fit in 20 bits, and no product overflows."""
 
 SMALL = 1024
-"""Up to here a permutation is sorted, not computed: faster, exactly uniform, and a few kilobytes at most."""
+"""Permutations up to this n are sorted, not computed: faster, exactly uniform, and a few kilobytes at most."""
 
 ROUNDS = 6
-"""Feistel rounds. From n = 1025 on, four fail tests of neighbouring positions and five pass; six leave a margin."""
+"""Feistel rounds. From n = 1025 on, four rounds fail tests of neighboring positions, and five pass; six leave a margin.
+"""
 
 # The increment and the multipliers of SplitMix64.
 GOLDEN, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
 def key(seed: int, *purpose: str | int) -> int:
-    """Hash a seed and a purpose, such as ("order", phase, epoch), to an integer in [0, 2**64), which may seed in turn.
+    """A hash of a seed and a purpose, such as ("order", phase, epoch): an integer in [0, 2**64), which can be a seed.
 
-    The parts are encoded as in BitTorrent's bencode (BEP 3), 7 as `i7e` and "order" as `5:order`, so that no two lists
-    of parts read alike, and hashed by BLAKE2b (RFC 7693). Integers may be negative and large.
+    The parts are encoded as in BitTorrent's bencode (BEP 3), 7 as `i7e` and "order" as `5:order`, so that different
+    lists of parts have different encodings, and hashed with BLAKE2b (RFC 7693). Integers may be negative and large.
 
     Raises TypeError for a part that is neither a string nor an integer.
     """
@@ -60,15 +62,15 @@ def _bencode(part: str | int) -> bytes:
 
 
 def keys(seed: int, *purpose: str | int, positions: Integers) -> UInt64s:
-    """Give each position a 64-bit word of its own, whatever block it comes in: int64 to uint64 of the same shape.
+    """A 64-bit hash of each position: int64 to uint64 of the same shape.
 
-    No two positions share a word. Raises ValueError for a negative position.
+    All positions have different hashes. Raises ValueError for a negative position.
     """
-    return _splitmix(key(seed, *purpose), _words(positions, 2**63)).reshape(np.shape(positions))
+    return _splitmix(key(seed, *purpose), _flat(positions, 2**63)).reshape(np.shape(positions))
 
 
 def _splitmix(start: int, index: UInt64s) -> UInt64s:
-    """Outputs number `index`, from 0, of the generator SplitMix64 seeded with `start`; a bijection of 64-bit words.
+    """Output number `index` (from 0) of the generator SplitMix64 with seed `start`: a bijection of 64-bit integers.
 
     Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014, as in Vigna's splitmix64.c.
     """
@@ -82,41 +84,43 @@ def _splitmix(start: int, index: UInt64s) -> UInt64s:
     return word
 
 
-def _words(positions: Integers, end: int) -> UInt64s:
-    """Flatten positions to unsigned words, whose arithmetic wraps around, and see that they lie in range(end)."""
-    words = np.asarray(positions, dtype=np.int64).reshape(-1).view(np.uint64)
-    if words.max(initial=0) >= end:  # a negative position reads as a huge word
-        signed = words.view(np.int64)
-        raise ValueError(f"positions {signed.min()} to {signed.max()} do not all lie in 0 to {end - 1}")
-    return words
+def _flat(positions: Integers, end: int) -> UInt64s:
+    """Positions as a flat array of unsigned integers, whose arithmetic wraps around. Raises ValueError for a position
+    outside range(end)."""
+    flat = np.asarray(positions, dtype=np.int64).reshape(-1).view(np.uint64)
+    if flat.max(initial=0) >= end:  # a negative position becomes a huge integer
+        signed = flat.view(np.int64)
+        raise ValueError(f"positions {signed.min()} to {signed.max()} are not all in 0 to {end - 1}")
+    return flat
 
 
 @dataclass(frozen=True)
 class Permutation:
-    """A bijection of range(n), chosen by a key: maps int64 positions of any shape to int64 values of that shape.
+    """A keyed bijection of range(n): maps int64 positions of any shape to int64 values of the same shape.
 
-    It takes no memory to speak of at any n, and is fastest in blocks of some 8,000, which the processor's cache holds.
+    It needs almost no memory at any n, and is fastest in blocks of about 8,000 positions, which fit in the processor's
+    cache.
 
-    It is the generalised Feistel cipher of Black and Rogaway, "Ciphers with arbitrary finite domains", 2002. A position
-    is a cell of a rectangle of at least n cells, and each round shifts its row by a pseudo-random function of its
-    column, then takes columns for rows. A cell past the end is sent through again until it lands inside ("cycle
-    walking"). There are fewer than n + sqrt(n) + 1 cells, so this is rare; sides of powers of two would need up to 2n.
+    It is the generalized Feistel cipher of Black and Rogaway, "Ciphers with arbitrary finite domains", 2002. A position
+    is a cell of a rectangle with at least n cells. Each round shifts its row by a pseudorandom function of its column,
+    then swaps rows and columns. A result of n or more is encrypted again until it is below n ("cycle walking"). There
+    are fewer than n + sqrt(n) + 1 cells, so this is rare; sides that are powers of two would need up to 2n cells.
     """
 
     n: int
-    """How many values are permuted, from 1 to 2**40."""
+    """The number of values, from 1 to 2**40."""
 
     key: int
-    """Which permutation, in [0, 2**64)."""
+    """The key that selects the permutation, in [0, 2**64)."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.n <= LARGEST:
-            raise ValueError(f"a permutation orders 1 to {LARGEST} samples, not {self.n}")
+            raise ValueError(f"a permutation needs 1 to {LARGEST} samples, not {self.n}")
 
     def __call__(self, positions: Integers) -> Integers:
-        """Values at the positions. Raises ValueError for a position outside range(n)."""
-        cells = _words(positions, self.n)
-        if self.n <= SMALL:  # short sides mix badly: at n = 16, six rounds leave pairs of neighbours 5 % off uniform
+        """The values at the positions. Raises ValueError for a position outside range(n)."""
+        cells = _flat(positions, self.n)
+        if self.n <= SMALL:  # short sides mix badly: at n = 16, pairs of neighbors are 5 % off uniform after six rounds
             return self._sorted[cells].reshape(np.shape(positions))
         cells = self._shuffle(cells)
         while (outside := cells >= self.n).any():
@@ -125,7 +129,7 @@ class Permutation:
 
     @cached_property
     def _sorted(self) -> Integers:
-        """All values, in the order of random words. No two words are equal, so any sort gives the same."""
+        """All values, sorted by hashes. All hashes are different, so every sorting algorithm gives the same order."""
         return np.argsort(_splitmix(self.key, np.arange(self.n, dtype=np.uint64)))
 
     @cached_property
@@ -133,10 +137,10 @@ class Permutation:
         return _splitmix(self.key, np.arange(ROUNDS, dtype=np.uint64))
 
     def _shuffle(self, cells: UInt64s) -> UInt64s:
-        """Send cells of the rectangle through the rounds.
+        """Applies all rounds to cells of the rectangle.
 
-        The round function takes the middle of a square, as Widynski, "Squares: a fast counter-based RNG", 2020, and
-        scales these 32 bits to the side by a product, as Lemire, "Fast random integer generation in an interval", 2019.
+        The round function takes the middle bits of a square (Widynski, "Squares: a fast counter-based RNG", 2020), and
+        scales these 32 bits to the side with a product (Lemire, "Fast random integer generation in an interval", 2019).
         """
         height = math.isqrt(self.n - 1) + 1
         width = -(-self.n // height)
@@ -150,7 +154,7 @@ class Permutation:
             shift *= height
             shift >>= 32
             row += shift
-            np.minimum(row, row - height, out=row)  # row % height without dividing: below 0 wraps to a huge word
+            np.minimum(row, row - height, out=row)  # row % height without division: negative numbers wrap to huge ones
             row, column = column, row
             height, width = width, height
         return row * width + column
@@ -158,119 +162,121 @@ class Permutation:
 
 @dataclass(frozen=True)
 class Stream:
-    """The samples of one phase in the order in which it reads them, epoch after epoch without end."""
+    """The samples of one phase in the order in which they are read, over any number of epochs."""
 
     n: int
-    """Samples in the set."""
+    """Samples in the dataset."""
 
     seed: int
     """The run's seed, or a key derived from it."""
 
     phase: int
-    """Number of the phase; no two phases share an order."""
+    """The number of the phase: each phase has its own order."""
 
     shuffle: bool = True
-    """Whether each epoch has an order of its own, or all have the order of the set."""
+    """Whether each epoch has its own order; if not, all have the order of the dataset."""
 
     def indices(self, positions: Integers) -> Integers:
-        """The samples at the positions, int64 of any shape to int64 of that shape; a block may span epochs.
+        """The samples at the positions: int64 of any shape to int64 of the same shape. They may span epochs.
 
         Raises ValueError for a negative position.
         """
-        flat = _words(positions, 2**63).view(np.int64)
+        flat = _flat(positions, 2**63).view(np.int64)
         epochs = flat // self.n
         within = flat - epochs * self.n
         if self.shuffle:
-            changes = epochs[np.diff(epochs, prepend=-1) != 0]  # few: np.unique of all would outlast the permutation
+            changes = epochs[np.diff(epochs, prepend=-1) != 0]  # few: np.unique of all would take longer than the rest
             for epoch in np.unique(changes).tolist():
-                here = epochs == epoch
-                within[here] = Permutation(self.n, key(self.seed, "order", self.phase, epoch))(within[here])
+                chosen = epochs == epoch
+                within[chosen] = Permutation(self.n, key(self.seed, "order", self.phase, epoch))(within[chosen])
         return within.reshape(np.shape(positions))
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How many steps a phase takes, which positions each step reads, and where epochs end.
+    """The steps of a phase, the positions that each step reads, and the epoch boundaries.
 
-    Step k, from 0, reads batch_size positions from k * batch_size on. An epoch boundary lies at every multiple of n; a
-    last one lies at the phase's end, which may be within an epoch. A step rarely ends at a boundary: it passes it.
+    Step k (from 0) reads batch_size positions, starting at k * batch_size. Epoch boundaries are at multiples of n, and
+    the last one is at the end of the phase, which may be within an epoch. A step may end after a boundary.
     """
 
     n: int
-    """Samples in the set: the length of an epoch."""
+    """Samples in the dataset: the length of an epoch."""
 
     batch_size: int
     """Samples in a step, over all ranks."""
 
     epochs: float | Fraction
-    """Length of the phase. A float counts as the nearest fraction of a denominator up to 10**9: 0.1 * 3 is 3/10."""
+    """The length of the phase. A float is rounded to the nearest fraction with a denominator up to 10**9, so that
+    0.1 * 3 is 3/10."""
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.batch_size < 1:
-            raise ValueError(f"a phase needs samples and a batch, not n={self.n} and batch_size={self.batch_size}")
+            raise ValueError(f"n and batch_size must be at least 1, not {self.n} and {self.batch_size}")
         if not 0 < self.epochs < math.inf:
-            raise ValueError(f"a phase lasts some epochs or a part of one, not epochs={self.epochs}")
+            raise ValueError(f"epochs must be a positive number, not {self.epochs}")
 
     @cached_property
     def samples(self) -> int:
-        """Samples up to the last epoch boundary; a part of a sample counts as one."""
+        """Samples up to the last epoch boundary, rounded up."""
         return max(1, math.ceil(Fraction(self.epochs).limit_denominator(10**9) * self.n))
 
     @property
     def steps(self) -> int:
-        """Steps of the phase: its last is the first to end at or past the last epoch boundary."""
+        """Steps of the phase. The last step is the first that reaches the last epoch boundary."""
         return -(-self.samples // self.batch_size)
 
     @property
     def overshoot(self) -> int:
-        """Samples that the last step reads past the last epoch boundary, fewer than a batch."""
+        """Samples that the last step reads after the last epoch boundary: fewer than a batch."""
         return self.steps * self.batch_size - self.samples
 
     def positions(self, step: int) -> range:
-        """Positions that a step reads, to be sliced by a rank's shard. Raises ValueError if there is no such step."""
+        """The positions of a step, to be sliced by a rank's shard. Raises ValueError if there is no such step."""
         if not 0 <= step < self.steps:
-            raise ValueError(f"step {step} does not lie in 0 to {self.steps - 1}")
+            raise ValueError(f"step {step} is not in 0 to {self.steps - 1}")
         return range(step * self.batch_size, (step + 1) * self.batch_size)
 
     def epoch(self, position: int) -> int:
-        """The epoch, from 0, to which a position belongs."""
+        """The epoch of a position, from 0."""
         return position // self.n
 
     def epochs_after(self, steps: int) -> int:
-        """How many whole epochs so many steps complete, those of the overshoot not counted."""
+        """The number of epochs that are complete after `steps` steps, without the overshoot."""
         return min(steps * self.batch_size, self.samples) // self.n
 
     def steps_until(self, epochs: int) -> int:
-        """How many steps it takes to pass the boundary of so many epochs, or the last one if that comes first."""
+        """The number of steps until `epochs` epochs are complete, or until the end of the phase if that is earlier."""
         return -(-min(epochs * self.n, self.samples) // self.batch_size)
 
     def is_epoch_boundary(self, step: int) -> bool:
-        """Whether a step passes an epoch boundary; a batch larger than the set passes several at once."""
+        """Whether a step reaches an epoch boundary. A batch larger than the dataset may reach several at once."""
         return step == self.steps - 1 or self.epochs_after(step + 1) > self.epochs_after(step)
 
 
 def shard(batch_size: int, rank: int, world_size: int) -> range:
-    """The part of every batch that a rank reads: contiguous, and no two ranks' parts differ by more than a sample.
+    """The part of every batch that a rank reads. It is contiguous, and the sizes of the parts differ by at most 1.
 
-    Raises ValueError if a rank would be left without a sample.
+    Raises ValueError if a rank would get no sample.
     """
     if not 0 <= rank < world_size:
-        raise ValueError(f"rank {rank} does not lie in 0 to {world_size - 1}")
+        raise ValueError(f"rank {rank} is not in 0 to {world_size - 1}")
     if batch_size < world_size:
         raise ValueError(
-            f"batch_size {batch_size} is too small for {world_size} ranks: it counts the samples of all ranks in one "
-            f"step, and each needs one; use at most {batch_size} ranks or a batch_size of at least {world_size}"
+            f"batch_size {batch_size} is smaller than the world size {world_size}: it is the number of samples of all "
+            f"ranks in one step; use at most {batch_size} ranks or a batch_size of at least {world_size}"
         )
     return range(batch_size * rank // world_size, batch_size * (rank + 1) // world_size)
 
 
 def micro_batches(size: int, largest: int) -> list[range]:
-    """Cut a rank's shard of `size` samples into as few parts as `largest` allows, as equal as can be.
+    """Splits a rank's shard of `size` samples into as few micro-batches of at most `largest` samples as possible, with
+    sizes that differ by at most 1.
 
-    A part of one sample, which BatchNorm cannot take, is left only by odd shards in twos and by `largest` = 1.
-    Raises ValueError unless both numbers are positive.
+    A micro-batch of one sample, which BatchNorm does not accept, occurs only for odd sizes with `largest` = 2, and for
+    `largest` = 1. Raises ValueError unless both numbers are positive.
     """
     if size < 1 or largest < 1:
-        raise ValueError(f"a shard of {size} samples cannot be cut into micro-batches of at most {largest}")
+        raise ValueError(f"a shard of {size} samples cannot be split into micro-batches of at most {largest}")
     parts = -(-size // largest)
     return [shard(size, part, parts) for part in range(parts)]

@@ -1,4 +1,4 @@
-"""Many strings in two arrays, because a Python list of them is copied into every loader worker, page by page."""
+"""Many strings in two arrays. A Python list of strings would be copied into every loader worker, page by page."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 
 
 class PackedStrings(Sequence[str]):
-    """Immutable strings by number. A fork shares their memory: reading one changes no reference count in it.
+    """An immutable sequence of strings. Forked processes share its memory, because reading changes no reference counts.
 
-    Takes their UTF-8 bytes and 8 bytes each. File names that are no text survive, as `os.fsdecode` gives them.
+    It takes the UTF-8 bytes of the strings, and 8 bytes per string. File names that are not UTF-8 are kept, as
+    `os.fsdecode` returns them.
     """
 
     def __init__(self, strings: Iterable[str]) -> None:

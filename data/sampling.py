@@ -1,12 +1,12 @@
-"""Streams beside `order.Stream`: samples drawn by weight, classes in turn; and steps of samples of like lengths.
+"""Other streams than `order.Stream`: weighted sampling, balanced classes, and batches of samples of similar length.
 
     data:
       sampling: {_target_: drumbeat.data.ClassBalanced}
 
-The trainer gives a stream the set, the seed and the phase; the config gives the rest. Like `order.Stream`, each is a
-function of the position and keeps no state, so the order is the same at any width and after any number of stops. They
-have no epochs of the whole set: the epoch boundaries of `order.Schedule` then count samples read, n of them to an
-epoch. `rule` says in one sentence what takes the place of "each sample once an epoch".
+The trainer passes the dataset, the seed and the phase to a stream, and the config the other arguments. Like
+`order.Stream`, each is a function of the position without state, so the order is the same at any world size and after
+any number of restarts. They have no epochs of the dataset: an epoch of `order.Schedule` is then n samples read. `rule`
+describes in one sentence what replaces "each sample once per epoch".
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from drumbeat.data.order import Integers, Permutation, Schedule, Stream, key, ke
 
 
 class SampleStream(Protocol):
-    """What every stream is: the samples at the positions, int64 of any shape to int64 of that shape."""
+    """The interface of a stream: the samples at the positions, int64 of any shape to int64 of the same shape."""
 
     @property
     def seed(self) -> int: ...
@@ -39,14 +39,14 @@ class SampleStream(Protocol):
 def labels_of(samples: Any) -> Integers:
     """The class number of each sample, int64 [n]: `samples.labels`, or torchvision's `samples.targets`.
 
-    Raises ValueError where there is neither, or not one whole number from 0 on for each sample.
+    Raises ValueError if there is neither, or not one integer from 0 on for each sample.
     """
     given = getattr(samples, "labels", None)
     if given is None:
         given = getattr(samples, "targets", None)
     if given is None:
-        raise ValueError(f"{type(samples).__name__} does not say which class its samples belong to; give it an "
-                         "attribute `labels`, a numpy array of one whole number for each sample")
+        raise ValueError(f"{type(samples).__name__} does not have the classes of its samples; give it an attribute "
+                         "`labels`, a numpy array with one integer for each sample")
     labels = np.asarray(given)
     if labels.shape != (len(samples),) or labels.dtype.kind not in "iu" or labels.min(initial=0) < 0:
         raise ValueError(f"the labels of {type(samples).__name__} are {labels.dtype} {list(labels.shape)}; sampling by "
@@ -57,7 +57,7 @@ def labels_of(samples: Any) -> Integers:
 def classes_of(samples: Any) -> list[str]:
     """The names of the classes: `samples.classes`, or the numbers up to the largest label as text.
 
-    Raises ValueError for a label without a name, and where `labels_of` does.
+    Raises ValueError for a label without a name, and like `labels_of`.
     """
     most = int(labels_of(samples).max(initial=-1))
     names = _named_classes(samples) or list(map(str, range(most + 1)))
@@ -72,14 +72,14 @@ def _named_classes(samples: Any) -> list[str]:
 
 
 class Weighted:
-    """Every position draws a sample anew, with replacement, with a chance in proportion to its weight.
+    """Draws a sample for each position, with replacement, with a probability proportional to its weight.
 
-    `class_weights` gives the weight that each sample of a class has, by the class's name; one over the class's size
-    makes all classes alike. Or `file` gives the weight of each sample in the order of the set: a .npy array of n
-    numbers, or text with a number on each line. Takes 24 bytes a sample.
+    `class_weights` is the weight of each sample of a class, by the name of the class; 1 / (size of the class) balances
+    the classes. Alternatively, `file` has the weight of each sample in the order of the dataset: a .npy array of n
+    numbers, or text with one number on each line. Takes 24 bytes per sample.
 
-    Raises ValueError for classes that are unknown or left out, for a wrong count of weights, for one that is negative,
-    and for weights that are all zero; OSError for a file that cannot be read.
+    Raises ValueError for unknown or missing classes, a wrong number of weights, a negative weight, and if all weights
+    are zero; OSError for a file that cannot be read.
     """
 
     def __init__(self, samples: Any, seed: int, phase: int, *, class_weights: Mapping[str, float] | None = None,
@@ -91,17 +91,17 @@ class Weighted:
         elif file is not None and class_weights is None:
             weights = _read_weights(file, len(samples))
         else:
-            raise ValueError("a weighted stream takes either class_weights, as in {normal: 1, pneumonia: 3}, or a file "
-                             "with a weight for each sample")
+            raise ValueError("Weighted needs either class_weights, as in {normal: 1, pneumonia: 3}, or a file with one "
+                             "weight for each sample")
         self.table = AliasTable.build(whole_weights(weights))
 
     @property
     def rule(self) -> str:
-        """What takes the place of "each sample once an epoch"."""
-        return "each position draws a sample by its weight, with replacement: how often one is read is left to chance"
+        """What replaces "each sample once per epoch"."""
+        return "each position draws a sample by its weight, with replacement: how often each is read is random"
 
     def indices(self, positions: Integers) -> Integers:
-        """The samples at the positions, int64 of any shape to int64 of that shape.
+        """The samples at the positions: int64 of any shape to int64 of the same shape.
 
         Raises ValueError for a negative position.
         """
@@ -114,16 +114,16 @@ def _class_weights(samples: Any, class_weights: Mapping[str, float]) -> Floats:
     for name in given:
         if name not in classes:
             close = difflib.get_close_matches(name, classes, n=1)
-            raise ValueError(f"class_weights names '{name}', which is no class of the set. "
+            raise ValueError(f"class_weights has '{name}', which is not a class of the dataset. "
                              + (f"Did you mean '{close[0]}'? " if close else "") + f"Its classes: {_listed(classes)}")
     missing = [name for name in classes if name not in given]
     if missing:
-        raise ValueError(f"class_weights leaves out {_listed(missing)}; give every class a weight, 0 for never")
+        raise ValueError(f"class_weights has no weight for {_listed(missing)}; give every class a weight, 0 for never")
     for name, weight in given.items():
         if isinstance(weight, bool) or not isinstance(weight, int | float):
-            raise ValueError(f"class_weights gives '{name}' the weight {weight!r}, which is not a number")
+            raise ValueError(f"the weight {weight!r} of '{name}' in class_weights is not a number")
         if not 0 <= weight < math.inf:
-            raise ValueError(f"class_weights gives '{name}' the weight {weight}, which is not a positive number or 0")
+            raise ValueError(f"the weight {weight} of '{name}' in class_weights is not a positive number or 0")
     return np.array([given[name] for name in classes], dtype=np.float64)[labels]
 
 
@@ -138,8 +138,8 @@ def _read_weights(file: str, n: int) -> Floats:
         raise ValueError(f"the weights in {file} cannot be read: {error}; it must be a .npy array of numbers, or text "
                          "with one number on each line") from error
     if weights.shape != (n,):
-        raise ValueError(f"{file} holds weights of shape {list(weights.shape)}, but the set has {n} samples; give one "
-                         "weight for each, in the order of the set")
+        raise ValueError(f"{file} has weights of shape {list(weights.shape)}, but the dataset has {n} samples; give "
+                         "one weight for each, in the order of the dataset")
     return weights
 
 
@@ -149,10 +149,10 @@ def _listed(names: Iterable[str], most: int = 20) -> str:
 
 
 class ClassBalanced:
-    """Classes take turns, position p belongs to class p mod C, and each has shuffled epochs of its own.
+    """Classes alternate: position p belongs to class p mod C, and each class has its own shuffled epochs.
 
-    Takes 8 bytes a sample, and a block some 0.15 ms for each class in it. Where the set does not name its classes, they
-    are the labels that occur. Raises ValueError for a class without samples, and where `labels_of` does.
+    Takes 8 bytes per sample, and about 0.15 ms per block and class. If the dataset does not name its classes, they are
+    the labels that occur. Raises ValueError for a class without samples, and like `labels_of`.
     """
 
     def __init__(self, samples: Any, seed: int, phase: int) -> None:
@@ -162,20 +162,20 @@ class ClassBalanced:
         sizes = np.bincount(labels, minlength=len(classes))
         empty = [name for name, size in zip(classes, sizes, strict=True) if not size]
         if empty and _named_classes(samples):
-            raise ValueError(f"classes cannot take turns where some have no samples: {_listed(empty)}; use a set that "
-                             "has samples of each")
+            raise ValueError(f"classes cannot be balanced, because some have no samples: {_listed(empty)}; use a "
+                             "dataset with samples of each class")
         self.members = np.argsort(labels, kind="stable")
         self.sizes = sizes[sizes > 0]
         self.starts = np.cumsum(self.sizes) - self.sizes
 
     @property
     def rule(self) -> str:
-        """What takes the place of "each sample once an epoch"."""
-        return (f"{len(self.sizes)} classes take one position each in turn; within a class each sample is read once "
-                "per round of its class")
+        """What replaces "each sample once per epoch"."""
+        return (f"{len(self.sizes)} classes alternate; within a class, each sample is read once before any is read "
+                "again")
 
     def indices(self, positions: Integers) -> Integers:
-        """The samples at the positions, int64 of any shape to int64 of that shape.
+        """The samples at the positions: int64 of any shape to int64 of the same shape.
 
         Raises ValueError for a negative position.
         """
@@ -183,32 +183,32 @@ class ClassBalanced:
         turns, numbers = np.divmod(flat, len(self.sizes))
         picked = np.empty_like(flat)
         by_class = np.argsort(numbers, kind="stable")
-        for here in np.split(by_class, np.flatnonzero(np.diff(numbers[by_class])) + 1):
-            if len(here):
-                number = int(numbers[here[0]])
+        for chosen in np.split(by_class, np.flatnonzero(np.diff(numbers[by_class])) + 1):
+            if len(chosen):
+                number = int(numbers[chosen[0]])
                 stream = Stream(int(self.sizes[number]), key(self.seed, "class", number), self.phase)
-                picked[here] = self.members[self.starts[number] + stream.indices(turns[here])]
+                picked[chosen] = self.members[self.starts[number] + stream.indices(turns[chosen])]
         return picked.reshape(np.shape(positions))
 
 
 class LengthBuckets:
-    """The positions one rank reads in each step from step `first` on, in steps of samples of like lengths.
+    """The positions that one rank reads in each step from step `first` on, in batches of samples of similar length.
 
-    Takes the place of `loader.ShardedBatchSampler`. The samples of `batches` steps, a window, are sorted by length, cut
-    into batches, and these are dealt out to the window's steps at random; the last window of a phase is shorter, so it
-    never reads past the phase's end. Which sample lies at a position stays as it was, and so does its augmentation.
-    Around an epoch boundary up to a window of samples is read early or late: each position is read once per phase, not
-    per epoch.
+    Used instead of `loader.ShardedBatchSampler`. The samples of `batches` steps, a window, are sorted by length and
+    split into batches, which are assigned to the window's steps at random. The last window of a phase is shorter, so
+    that it ends with the phase. The sample at a position and its augmentation do not change. Around an epoch boundary,
+    up to a window of samples is read early or late: each position is read once per phase, not per epoch.
 
-    A rank takes every world_size-th position of the sorted batch, so that ranks read like lengths and wait little for
-    each other, and as many as `order.shard` gives it. Needs memory for one window, and sorts it once; a start in the
-    middle of a window sorts that one first.
+    A rank reads every world_size-th position of the sorted batch, as many as in its `order.shard`, so that all ranks
+    read similar lengths and rarely wait for each other. It needs memory for one window, which is sorted once; a start
+    in the middle of a window sorts that window first.
 
     Args:
-        lengths: length of each sample of the set, [n].
+        lengths: length of each sample of the dataset, [n].
         batches: steps in a window.
 
-    Raises ValueError for lengths that do not fit the set, a window of no steps, and more ranks than samples in a batch.
+    Raises ValueError for lengths that do not fit the dataset, a window without steps, and more ranks than samples in a
+    batch.
     """
 
     def __init__(self, schedule: Schedule, stream: SampleStream, lengths: Sequence[float] | NDArray[Any], *,
@@ -219,19 +219,20 @@ class LengthBuckets:
         self.batches = batches
         self.first = first
         if self.lengths.shape != (schedule.n,):
-            raise ValueError(f"lengths of shape {list(self.lengths.shape)} do not fit a set of {schedule.n} samples")
+            raise ValueError(f"lengths of shape {list(self.lengths.shape)} do not fit a dataset of {schedule.n} "
+                             "samples")
         if batches < 1:
-            raise ValueError(f"a window takes 1 batch or more, not {batches}")
+            raise ValueError(f"a window needs at least 1 batch, not {batches}")
         part = shard(schedule.batch_size, rank, world_size)
         even = schedule.batch_size // world_size
         self.mine = rank + world_size * np.arange(even)
-        if len(part) > even:  # what is left over goes to the ranks whose share is larger by one, one each
+        if len(part) > even:  # the remaining samples go to the ranks whose shard is larger by one
             self.mine = np.append(self.mine, even * world_size + part.start - even * rank)
 
     @property
     def rule(self) -> str:
-        """What takes the place of "each sample once an epoch"."""
-        return f"each position is read once per phase, within {self.batches} steps of its own"
+        """What replaces "each sample once per epoch"."""
+        return f"each position is read once per phase, within {self.batches} steps of its own step"
 
     def __len__(self) -> int:
         return self.schedule.steps - self.first
@@ -245,7 +246,7 @@ class LengthBuckets:
                 step += 1
 
     def _window(self, begin: int) -> Integers:
-        """Positions of the window that starts with step `begin`, in the order they are read: [steps, batch_size]."""
+        """The positions of the window that starts at step `begin`, in the order of reading: [steps, batch_size]."""
         end = min(begin + self.batches, self.schedule.steps)
         positions = np.arange(self.schedule.positions(begin).start, self.schedule.positions(end - 1).stop)
         by_length = np.argsort(self.lengths[self.stream.indices(positions)], kind="stable")

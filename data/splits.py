@@ -1,10 +1,10 @@
-"""A part of a set as a set of its own: the same samples each time, and on every machine.
+"""A part of a dataset as a dataset: the same samples each time, and on every machine.
 
     data:
       train: {_target_: drumbeat.data.Split, part: train, fractions: {train: 0.8, validation: 0.2}, of: {_target_: ...}}
 
-Which part a sample belongs to is worked out from its name, so nothing is stored, and new files move no old ones (by
-class, no more old ones than there are new).
+The part of a sample is computed from its name, so nothing is stored, and new files do not move old ones to another part
+(with `by: class`, at most as many as there are new files).
 """
 
 from __future__ import annotations
@@ -25,39 +25,38 @@ from drumbeat.data.order import Integers, UInt64s, key
 from drumbeat.data.sampling import labels_of
 
 TOLERANCE = Fraction(1, 10**9)
-"""By how much written fractions may sum to more than 1."""
+"""How much the sum of the fractions may exceed 1, because of rounding."""
 
 
 class Split:
     """The samples of `of` that belong to one part, in the order of `of`.
 
-    A sample's name, from `of.names()` or else its number in the set as text, is hashed to [0, 1), and the parts, in the
-    order of the alphabet, take as much of that interval as their fractions say. `by` says what is dealt out:
+    A sample's name (from `of.names()`, or else its number in the dataset) is hashed to [0, 1). The parts, in
+    alphabetical order, divide that interval according to their fractions. `by` says what is assigned to parts:
 
-    - "random": each sample by itself. A sample stays in its part whatever is added to the set or taken away.
+    - "random": each sample. A sample stays in its part if samples are added to the dataset or removed.
     - "group": all samples of a group go to the same part. `group` is a regular expression with one group in
-      parentheses: `(person\\d+)_` keeps all pictures of a patient together. A name in which it is not found is a group
-      by itself.
-    - "class": within each class, the samples are ranked by their hashes and the ranks are cut at the fractions, so that
-      no part of a class is off by a whole sample. Adding m samples to a class moves at most m of its samples over each
-      cut.
+      parentheses: `(person\\d+)_` keeps all images of a patient together. A name that does not match is its own group.
+    - "class": within each class, the samples are sorted by their hashes and divided at the fractions, so that the size
+      of each part of a class is exact up to one sample. Adding m samples to a class moves at most m of its samples
+      across each division.
 
-    If the fractions sum to less than 1, what is left over is in no part. Give a split of a split a `seed` of its own,
-    or other names to its parts: the names and the seed choose the hash.
+    If the sum of the fractions is less than 1, the remaining samples are in no part. A split of a split needs its own
+    `seed`, or other names of parts: the hash depends on both.
 
-    Attributes and methods besides these are those of `of`, and are there only where `of` has them. Raises ValueError
-    for a part that is not in `fractions` or that no sample falls to, fractions that are not positive or exceed 1
-    together, a `group` that is no such expression or is found in no name, and a class split of a set without labels.
+    Other attributes and methods are those of `of`, and exist only if `of` has them. Raises ValueError for a part that
+    is not in `fractions` or has no samples, fractions that are not positive or exceed 1 in total, a `group` that is not
+    such an expression or matches no name, and a class split of a dataset without labels.
     """
 
     classes: Any
-    """As `of` has them, even those of which this part has no sample."""
+    """Those of `of`, including classes without samples in this part."""
     facts: Any
-    """As `of` has them: what is true of the whole set."""
+    """Those of `of`, about the whole dataset."""
     value_names: Any
-    """As `of` has them."""
+    """Those of `of`."""
     labels: Any
-    """Those of this part, as a numpy array, or None where `of` has None; so are `targets` and `lengths`."""
+    """The labels of this part, as a numpy array, or None if `of` has None; `targets` and `lengths` likewise."""
     targets: Any
     lengths: Any
     fetch: Callable[[Integers], tuple[Any, Any]]
@@ -65,35 +64,35 @@ class Split:
     names: Callable[[], Iterator[str]]
     """The names of the samples of this part, in order."""
     pixels: Callable[[int], Any]
-    """What `of.pixels` gives for the sample at this index."""
+    """The result of `of.pixels` for the sample at this index."""
     fingerprint: Callable[[], dict[str, str]]
-    """The digests of `of`, with the choice of samples in the one called "files"."""
+    """The digests of `of`; "files" also depends on the samples of this part."""
 
     def __init__(self, *, of: Samples, part: str, fractions: Mapping[str, float], seed: int = 0,
                  by: Literal["random", "class", "group"] = "random", group: str | None = None) -> None:
         start, end = _edges(part, fractions)
         if by not in ("random", "class", "group"):
-            raise ValueError(f"a split is made by random, class or group, not by {by}")
+            raise ValueError(f"by must be random, class or group, not {by}")
         if (by == "group") != (group is not None):
             raise ValueError("by: group and group: (a regular expression) belong together; give both or neither")
         hash_key = key(seed, "split", *sorted(fractions)).to_bytes(8, "little")
         names = _names(of)
-        words = _hashes(names if group is None else _groups(names, group), hash_key)
+        hashes = _hashes(names if group is None else _groups(names, group), hash_key)
         if by == "class":
-            chosen = _ranked(words, labels_of(of), start, end)
+            chosen = _ranked(hashes, labels_of(of), start, end)
         else:
-            chosen = (words >= math.ceil(start * 2**64)) & (words <= math.ceil(end * 2**64) - 1)
+            chosen = (hashes >= math.ceil(start * 2**64)) & (hashes <= math.ceil(end * 2**64) - 1)
         self.of = of
         self.indices = np.flatnonzero(chosen)
-        """int64 [n]: which samples of `of` these are, rising."""
+        """int64 [n]: the indices of these samples in `of`, ascending."""
         if not len(self.indices):
-            raise ValueError(f"the part '{part}', {float(end - start):.3g} of {len(words)} samples, has no sample; "
+            raise ValueError(f"the part '{part}', {float(end - start):.3g} of {len(hashes)} samples, has no sample; "
                              "give it a larger fraction" + (", or split by class" if by == "random" else ""))
         self._mirror()
 
     def _mirror(self) -> None:
-        """Give this set what `of` has beyond a set's length and samples. As attributes of the object, so that `hasattr`
-        and `isinstance` with a protocol (which, from Python 3.12 on, asks no `__getattr__`) tell the truth."""
+        """Copies the other attributes and methods of `of` that exist. They are attributes of the object, so that
+        `hasattr` and `isinstance` with a protocol (which ignores `__getattr__` from Python 3.12 on) work."""
         for name in ("classes", "facts", "value_names"):
             if hasattr(self.of, name):
                 setattr(self, name, getattr(self.of, name))
@@ -130,16 +129,16 @@ class Split:
 
 
 def _edges(part: str, fractions: Mapping[str, float]) -> tuple[Fraction, Fraction]:
-    """The stretch of [0, 1) that a part takes. Each fraction counts as the nearest of a denominator up to 10**9."""
+    """The part's interval in [0, 1). Each fraction is rounded to the nearest one with a denominator up to 10**9."""
     if part not in fractions:
-        raise ValueError(f"there is no part '{part}'; the fractions name {', '.join(map(str, fractions)) or 'none'}")
+        raise ValueError(f"there is no part '{part}'; fractions has {', '.join(map(str, fractions)) or 'none'}")
     for name, value in fractions.items():
         if not 0 < value <= 1:
             raise ValueError(f"the fraction of '{name}' must be above 0 and at most 1, not {value}")
     parts = sorted(fractions)
     ends = list(accumulate(Fraction(fractions[name]).limit_denominator(10**9) for name in parts))
     if ends[-1] > 1 + TOLERANCE:
-        raise ValueError(f"the fractions sum to {float(ends[-1]):.10g}, which is more than the whole set: "
+        raise ValueError(f"the sum of the fractions is {float(ends[-1]):.10g}, which is more than 1: "
                          + ", ".join(f"{name} {value}" for name, value in fractions.items()))
     place = parts.index(part)
     return (ends[place - 1] if place else Fraction(0)), min(ends[place], Fraction(1))
@@ -148,12 +147,12 @@ def _edges(part: str, fractions: Mapping[str, float]) -> tuple[Fraction, Fractio
 def _names(of: Any) -> list[str]:
     names = list(of.names()) if hasattr(of, "names") else list(map(str, range(len(of))))
     if len(names) != len(of):
-        raise ValueError(f"{type(of).__name__} has {len(of)} samples, but names() gives {len(names)} names")
+        raise ValueError(f"{type(of).__name__} has {len(of)} samples, but names() returns {len(names)} names")
     return names
 
 
 def _hashes(names: Iterable[str], hash_key: bytes) -> UInt64s:
-    """BLAKE2b (RFC 7693), keyed, of each name: uint64 [n]. File names may hold bytes that are no UTF-8."""
+    """The keyed BLAKE2b hash (RFC 7693) of each name: uint64 [n]. File names may contain bytes that are not UTF-8."""
     start = blake2b(key=hash_key, digest_size=8)
 
     def digest(name: str) -> bytes:
@@ -165,7 +164,7 @@ def _hashes(names: Iterable[str], hash_key: bytes) -> UInt64s:
 
 
 def _groups(names: list[str], group: str) -> list[str]:
-    """The text of each name's group, or the name where the expression is not found."""
+    """The text of each name's group, or the name itself if it does not match."""
     try:
         pattern = re.compile(group)
     except re.error as error:
@@ -175,13 +174,13 @@ def _groups(names: list[str], group: str) -> list[str]:
                          f"{pattern.groups}")
     texts = [found[1] if (found := pattern.search(name)) else None for name in names]
     if names and not any(text is not None for text in texts):
-        raise ValueError(f"group: {group} is found in no sample's name; the first is {names[0]}")
+        raise ValueError(f"group: {group} matches no sample's name; the first name is {names[0]}")
     return [name if text is None else text for text, name in zip(texts, names, strict=True)]
 
 
-def _ranked(words: UInt64s, labels: Integers, start: Fraction, end: Fraction) -> NDArray[np.bool_]:
-    """Whether a sample's rank in its class, by hash, lies from `start` to `end` of the class: bool [n]."""
-    by_rank = np.lexsort((words, labels))  # samples of the same name stay in the order of the set
+def _ranked(hashes: UInt64s, labels: Integers, start: Fraction, end: Fraction) -> NDArray[np.bool_]:
+    """Whether a sample's rank by hash in its class is from `start` to `end` of the class's size: bool [n]."""
+    by_rank = np.lexsort((hashes, labels))  # samples of the same name stay in the order of the dataset
     sizes = np.bincount(labels)
     within = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     first = np.repeat([math.floor(start * size) for size in sizes.tolist()], sizes)

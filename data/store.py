@@ -1,8 +1,8 @@
-"""What is made from a file once and then read by all: a folder of arrays, which each process maps into memory.
+"""A store: a folder of arrays that is built from a file once, and mapped into memory by all processes.
 
-A set of any size so takes no memory of its own, in no loader worker, and opens at once. However many processes start
-together, one builds. A folder appears whole, by one rename, so a build that was killed leaves nothing to be taken for a
-set; and it is named after all it was made from, so a changed file is built anew.
+So a dataset of any size takes no memory in loader workers, and opens at once. If several processes start together, one
+of them builds the store. It is renamed into place when it is complete, so a killed build leaves no incomplete store.
+Its name depends on everything it was built from, so a changed file is built again.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from numpy.typing import NDArray
 from drumbeat.data.shared_folder import check_owner, open_lock
 
 FORMAT = 2
-"""Raised when the stores are laid out, or texts split, in another way: those of older versions are then built anew."""
+"""Increased when the format of stores, or the way texts are split, changes: older stores are then built again."""
 
 
 def built(source: Path, kind: str, recipe: object, build: Callable[[Path], None], cache: str | None) -> Path:
-    """The folder that `build` fills from the file `source` by `recipe`, whose `repr` tells it from others.
+    """The folder that `build` fills from the file `source`. The `repr` of `recipe` distinguishes it from others.
 
-    It lies in the folder `cache`; by default in `.drumbeat` beside the file, or where that cannot be written, in
-    `drumbeat` in the user's cache folder. Raises ValueError if the file is changed meanwhile, and what `build` raises.
+    It is in the folder `cache`, by default `.drumbeat` beside the file, or `drumbeat` in the user's cache folder if
+    that cannot be written. Raises ValueError if the file changes meanwhile, and what `build` raises.
     """
     state = _state(source)
     name = f"{source.stem}-{digest(FORMAT, state, recipe)}.{kind}"
@@ -45,7 +45,7 @@ def built(source: Path, kind: str, recipe: object, build: Callable[[Path], None]
     def whole(partial: Path) -> None:
         build(partial)
         if _state(source) != state:
-            raise ValueError(f"{source} changed while it was read; start again once it is written")
+            raise ValueError(f"{source} changed while it was read; start again when it is complete")
 
     with _lock_file(folders, name, source.stat().st_uid) as lock:
         folder = Path(lock.name).parent
@@ -56,20 +56,20 @@ def built(source: Path, kind: str, recipe: object, build: Callable[[Path], None]
 
 
 def mapped(file: Path, dtype: type, count: int) -> NDArray[Any]:
-    """The `count` values of a file in a store, mapped into memory. Raises ValueError if it holds another number."""
+    """The `count` values of a file in a store, mapped into memory. Raises ValueError if the file has another size."""
     size = file.stat().st_size
     if size != count * np.dtype(dtype).itemsize:
-        raise ValueError(f"{file} is damaged ({size} bytes); remove {file.parent}, and it is built anew")
+        raise ValueError(f"{file} is damaged ({size} bytes); remove {file.parent} to build it again")
     return np.asarray(np.memmap(file, dtype, "r"))
 
 
 def digest(*parts: object) -> str:
-    """16 hexadecimal digits for what these look like."""
+    """A digest of the parts' `repr`: 16 hexadecimal digits."""
     return blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
 
 def _state(path: Path) -> tuple[str, int, int]:
-    """What tells that a file is still the same."""
+    """Path, size and modification time: equal as long as the file has not changed."""
     status = path.stat()
     return str(path), status.st_size, status.st_mtime_ns
 
@@ -84,8 +84,8 @@ def _is_trusted(folder: Path, owner: int) -> bool:
 
 
 def _lock_file(folders: list[Path], name: str, owner: int) -> IO[bytes]:
-    """Opened in the first of the folders that can be written to, and that is nobody's but this user's, root's or the
-    source file's `owner`'s."""
+    """The lock file, opened in the first folder that can be written and belongs to this user, root or the source file's
+    `owner`."""
     folder, *others = folders
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -100,12 +100,13 @@ def _lock_file(folders: list[Path], name: str, owner: int) -> IO[bytes]:
 
 
 def _lock(file: IO[bytes], awaited: Path) -> bool:
-    """Wait for our turn; False on a file system without locks, where each process builds and the first to end wins."""
+    """Waits for the lock. Returns False on a file system without locks: there, each process builds, and the first one
+    to finish wins."""
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"waiting for another process, which builds {awaited}", file=sys.stderr, flush=True)
+            print(f"waiting for another process that builds {awaited}", file=sys.stderr, flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
@@ -115,7 +116,7 @@ def _lock(file: IO[bytes], awaited: Path) -> bool:
 
 
 def _publish(folder: Path, name: str, build: Callable[[Path], None], *, alone: bool) -> None:
-    if alone:  # what builds that were killed have left
+    if alone:  # removes the remains of killed builds
         for stale in folder.glob(f".{glob.escape(name)}.*.partial"):
             shutil.rmtree(stale, ignore_errors=True)
     partial = folder / f".{name}.{secrets.token_hex(4)}.partial"

@@ -1,4 +1,4 @@
-"""Columns of CSV, TSV and JSON-lines files, read in blocks; what is wrong in a file is told with its line."""
+"""Reads columns of CSV, TSV and JSON-lines files in blocks. Errors name the line."""
 
 from __future__ import annotations
 
@@ -18,45 +18,45 @@ import pyarrow  # type: ignore[import-untyped]
 from pyarrow import csv as arrow
 
 BLOCK = 4 << 20
-"""Bytes read at a time, and the most that one record of a CSV file may have."""
+"""Bytes read at a time, and the largest size of a record in a CSV file."""
 
-SILENCE = 5.0
-"""Seconds between two lines that tell how far a file is read. One that is read sooner is read in silence."""
+SECONDS_BETWEEN_LINES = 5.0
+"""Seconds between two lines of progress. Files that are read faster print none."""
 
 FORMATS = {".csv": ",", ".tsv": "\t", ".json": "", ".jsonl": "", ".ndjson": ""}
-"""What separates the fields in files of each suffix: nothing in JSON lines."""
+"""The separator of fields for each suffix; '' for JSON lines."""
 
 
 def found(file: str) -> Path:
-    """The absolute path of a file. Raises FileNotFoundError where there is none, and ValueError for a folder."""
+    """The absolute path of a file. Raises FileNotFoundError if it does not exist, and ValueError if it is a folder."""
     path = Path(file).absolute()
     if path.is_dir():
-        raise ValueError(f"{file} is a folder, and this must be a file")
+        raise ValueError(f"{file} is a folder, but must be a file")
     if not path.is_file():
         raise FileNotFoundError(f"the file {file} does not exist")
     return path
 
 
 def short(value: Any) -> str:
-    """What a value looks like in an error."""
+    """A value as it is shown in an error: at most 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 @dataclass(frozen=True)
 class Table:
-    """A file with a heading and rows, or with a JSON object on each line."""
+    """A file with a header and rows, or with a JSON object on each line."""
 
     path: Path
 
     quoting: bool | None = None
-    """Whether fields may stand in double quotes; None: in CSV they may, in TSV not."""
+    """Whether fields may be in double quotes; None means true for CSV and false for TSV."""
 
     def __post_init__(self) -> None:
         if self.path.suffix.lower() not in FORMATS:
-            raise ValueError(f"{self.path} is no file of texts that can be read: {', '.join(FORMATS)}")
+            raise ValueError(f"{self.path} is not a table; its suffix must be one of {', '.join(FORMATS)}")
         if not self.path.stat().st_size:
-            raise ValueError(f"{self.path} is empty; expected a heading and rows" if self.separator else
+            raise ValueError(f"{self.path} is empty; expected a header and rows" if self.separator else
                              f"{self.path} is empty; expected a JSON object on each line")
 
     @property
@@ -68,26 +68,26 @@ class Table:
         return self.separator == "," if self.quoting is None else self.quoting
 
     def blocks(self, columns: Sequence[str], what: str = "rows") -> Iterator[list[list[str]]]:
-        """The columns of one block of rows after another, and now and then a line to stderr: "`what` of train.csv".
+        """The columns, in blocks of rows. For large files, prints progress to stderr: "`what` of train.csv".
 
-        Raises ValueError at the first thing that is wrong, and where there are no rows.
+        Raises ValueError for the first error, and if there are no rows.
         """
         size = self.path.stat().st_size
-        said = time.monotonic()
+        printed_at = time.monotonic()
         empty = True
         for number, block in enumerate(self._separated(columns) if self.separator else self._json(columns), 1):
             if block[0]:
                 empty = False
                 yield block
-            if time.monotonic() - said >= SILENCE:
-                said = time.monotonic()
+            if time.monotonic() - printed_at >= SECONDS_BETWEEN_LINES:
+                printed_at = time.monotonic()
                 print(f"{what} of {self.path.name}: {min(number * BLOCK, size) / 1e6:.0f} of {size / 1e6:.0f} MB",
                       file=sys.stderr, flush=True)
         if empty:
-            raise ValueError(f"{self.path} has {'a heading and ' if self.separator else ''}no rows")
+            raise ValueError(f"{self.path} has {'a header but ' if self.separator else ''}no rows")
 
     def fault(self, row: int, column: str, what: str, remedy: str) -> ValueError:
-        """The error to raise for something in a row, which is counted from 0 without the heading."""
+        """The error for a fault in a row. Rows are counted from 0, without the header."""
         line = next(islice(self._lines(), row, None))
         return ValueError(f"{self.path}, line {line}, column {column!r}: {what}; {remedy}")
 
@@ -99,24 +99,24 @@ class Table:
             with self.path.open("rb") as file:
                 yield from (line for line, text in enumerate(file, 1) if not text.isspace())
 
-    def _demand(self, columns: Sequence[str], there: Sequence[str], line: int) -> None:
+    def _require(self, columns: Sequence[str], existing: Sequence[str], line: int) -> None:
         for name in columns:
-            if there.count(name) > 1:
-                raise ValueError(f"{self.path}, line {line}: two columns are called {name!r}; rename one")
-            if name not in there:
-                close = difflib.get_close_matches(name, there, n=1)
+            if existing.count(name) > 1:
+                raise ValueError(f"{self.path}, line {line}: two columns are named {name!r}; rename one")
+            if name not in existing:
+                close = difflib.get_close_matches(name, existing, n=1)
                 hint = f"did you mean {close[0]!r}? The" if close else "the"
                 raise ValueError(f"{self.path}, line {line}: there is no column {name!r}; {hint} columns are: "
-                                 f"{', '.join(there)}")
+                                 f"{', '.join(existing)}")
 
-    # Fields between separators: read by Arrow, and once more by Python where a line has to be named.
+    # Fields with separators: read by Arrow, and again by Python if an error must name a line.
 
     def _separated(self, columns: Sequence[str]) -> Iterator[list[list[str]]]:
-        line, heading = next(self._records(), (1, []))
-        if "\ufffd" in "".join(heading):
+        line, header = next(self._records(), (1, []))
+        if "\ufffd" in "".join(header):
             self._check_encoding()
-        self._demand(columns, heading, line)
-        last, end = heading[-1], ""  # what a quote that is never closed has swallowed stands in the last column
+        self._require(columns, header, line)
+        last, end = header[-1], ""  # the text after an unclosed quote is in the last column
         names = list(dict.fromkeys([*columns, last]))
         parse = arrow.ParseOptions(delimiter=self.separator, quote_char='"' if self.quoted else False,
                                    newlines_in_values=self.quoted)
@@ -135,7 +135,7 @@ class Table:
             self._check_end()
 
     def _records(self) -> Iterator[tuple[int, list[str]]]:
-        """The line on which each record starts, and its fields: as Arrow reads it, but slow."""
+        """The line on which each record starts, and its fields: like Arrow, but slow."""
         usual = csv.field_size_limit(BLOCK)
         line = 1
         try:
@@ -158,19 +158,19 @@ class Table:
             columns = columns or fields
             if len(fields) != len(columns):
                 raise ValueError(
-                    f"{self.path}, line {line}: {len(fields)} fields, but the heading has {len(columns)} columns "
+                    f"{self.path}, line {line}: {len(fields)} fields, but the header has {len(columns)} columns "
                     f"({', '.join(columns)}); "
-                    + ("put fields that hold a separator in double quotes, or correct the line" if self.quoted else
+                    + ("put fields that contain a separator in double quotes, or correct the line" if self.quoted else
                        "remove separators from the fields, or set quoted=True if fields stand in double quotes"))
 
     def _check_end(self) -> None:
-        """Whether the last field, which has a line break in it, ends with the quote that allows it to."""
+        """Checks that the last field, which contains a line break, ends with a quote."""
         with self.path.open("rb") as file:
             file.seek(-min(8, self.path.stat().st_size), os.SEEK_END)
             if file.read().rstrip(b"\r\n").endswith(b'"'):
                 return
         *_, (line, _) = self._records()
-        raise ValueError(f"{self.path}, line {line}: a quote opens here and is never closed; "
+        raise ValueError(f"{self.path}, line {line}: a quote that starts here is never closed; "
                          "close it, or set quoted=False if quotes are part of the text")
 
     def _check_encoding(self) -> None:
@@ -218,13 +218,13 @@ class Table:
 
     def _text(self, row: dict[str, Any], name: str, line: int) -> str:
         if name not in row:
-            self._demand([name], list(row), line)
+            self._require([name], list(row), line)
         where = f"{self.path}, line {line}, column {name!r}"
         value = row[name]
         if isinstance(value, bool | int | float):
             return str(value).lower()
         if not isinstance(value, str):
-            raise ValueError(f"{where}: {short(value)} is no text; correct or remove the line")
+            raise ValueError(f"{where}: {short(value)} is not text; correct or remove the line")
         try:
             value.encode()
         except UnicodeEncodeError as error:

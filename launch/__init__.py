@@ -1,1 +1,1 @@
-"""The login node: plans a run, starts it, follows it. Never imports torch."""
+"""The launcher: plans a run, starts it and shows it. Never imports torch."""

@@ -224,4 +224,5 @@ def forget_signals() -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    with contextlib.suppress(KeyboardInterrupt):
+        main(int(sys.argv[1]))

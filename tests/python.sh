@@ -43,6 +43,6 @@ exec unshare --mount sh -eu -c '
         cd /drumbeat
         python3 --version
         make install
-        .venv/bin/python -m pytest -m \"not slow and not slurm\"
+        make test-fast
         .venv/bin/python -m pytest tests/test_python.py"
     ' sh "$folder" "$cache"

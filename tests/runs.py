@@ -1,4 +1,4 @@
-"""Run folders made by hand: what a test needs there to be of a run."""
+"""Run folders for tests, with the files that a test needs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def shared_folder() -> Iterator[Path]:
 
 
 def write_plan(run: RunDir, **changes: Any) -> JobPlan:
-    """The plan of a run of two ranks on this machine, but for the changes; written to its folder, which is made."""
+    """Creates the run folder, and writes a plan of two ranks on this machine, with changes."""
     topology = Topology(nodes=1, ranks_per_node=2, device="cpu", cpus_per_rank=1)
     plan = JobPlan(**{"run_dir": str(run.path), "name": run.path.parent.name, "backend": "local", "topology": topology,
                       "site": Site(), "environment": {}, "folder": str(run.path.parent), "restarts": 3, **changes})
@@ -43,16 +43,16 @@ def write_plan(run: RunDir, **changes: Any) -> JobPlan:
 
 
 def write_job(run: RunDir, backend: BackendName = "local", **fields: Any) -> None:
-    """Where a run was started."""
+    """Writes a job.json."""
     Job(backend=backend, **fields).write(run.job)
 
 
 def write_state(run: RunDir, state: State, verdict: str = "", *, ago: float = 0.0) -> None:
-    """The state of a run, as its newest attempt told it so many seconds ago."""
+    """Writes the state of a run, as its newest attempt would have `ago` seconds ago."""
     Status(state=state, attempt=run.newest_number(), verdict=verdict, time=time.time() - ago).write(run.status)
 
 
 def write_heartbeat(run: RunDir, *, ago: float = 0.0, **fields: Any) -> None:
-    """How far the newest attempt, or the first, which is made, had come so many seconds ago."""
+    """Writes the heartbeat of the newest attempt `ago` seconds ago; creates the first attempt if there is none."""
     attempt = run.newest_attempt() or run.claim_attempt()
     Heartbeat(time=time.time() - ago, **fields).write(attempt.heartbeat)

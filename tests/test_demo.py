@@ -1,4 +1,4 @@
-"""`make demo`, less the installing: the flagship learns synthetic radiographs from scratch, in both phases."""
+"""`make demo` without the installation: resnet50_xray_demo learns from scratch, in both phases."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from drumbeat.configs.run.records import Result
 from drumbeat.data.demo.xray import write_radiographs
 from tests.tiny import drumbeat, latest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]  # which share its data
 CONFIG = str(ROOT / "configs" / "resnet50_xray_demo.yaml")
 NAME = "resnet50_xray_demo"
 

@@ -1,4 +1,4 @@
-"""The house keeps its rules: who imports whom, what the launcher never loads, and that everything shipped works."""
+"""Rules of the repository: which modules import which, what the launcher never loads, and that all configs work."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "trainers": {"trainers", "configs", "data", "models"},
     "launch": {"launch", "configs"},
 }
-"""Packages of ours that each of them may import."""
+"""The packages that each package may import."""
 
 ROOMS = {
     "launch": [{"commands"}, {"start", "drill"}, {"runs", "node"}, {"backends"}, {"plan", "slurm", "attempts"}],
@@ -37,16 +37,16 @@ ROOMS = {
     "configs": [{"run"}, {""}],
     "data": [{"demo"}, {""}],
 }
-"""Folders of a package in rows: each may import from the rows below its own. "" are the modules beside the folders."""
+"""The folders of a package, in rows: each may import from the rows below. "" are the modules beside the folders."""
 
 SCRIPT = "drumbeat.launch.run"
-"""Is run, and imported by nobody."""
+"""It is run, and no module imports it."""
 
 CONFIGS_NEED = {"omegaconf", "yaml"}
-"""All that `configs` may import besides the standard library."""
+"""The packages that `configs` may import besides the standard library."""
 
 LAUNCH_NEVER = {"torch", "torchvision", "numpy", "PIL", "safetensors", "tensorboard"}
-"""Slow to import, or not there on a login node."""
+"""Packages that are slow to import, or missing on a login node."""
 
 MOST_LINES = 300
 LONGER: set[str] = set()
@@ -63,7 +63,7 @@ def files(package: str) -> list[Path]:
 
 @cache
 def modules() -> dict[str, Path]:
-    """Every module of the product, by its dotted name; a package by its own."""
+    """All modules of Drumbeat, by dotted name."""
     found = {}
     for file in chain((ROOT / "src" / "drumbeat").glob("*.py"), *map(files, MAY_IMPORT)):
         inside = file.relative_to(ROOT / "src" if "src" in file.relative_to(ROOT).parts else ROOT).with_suffix("")
@@ -74,8 +74,8 @@ def modules() -> dict[str, Path]:
 
 @cache
 def imported(file: Path) -> tuple[tuple[str, int], ...]:
-    """Dotted names of the modules a file imports, anywhere in it but for types alone, with the line; relative imports
-    begin with a dot."""
+    """The dotted names of all modules that a file imports, except for types only, with the line. Relative imports start
+    with a dot."""
     return tuple(_imported(ast.parse(file.read_text(), str(file))))
 
 
@@ -96,14 +96,14 @@ def top(name: str) -> str:
 
 
 def room(name: str) -> tuple[str, str]:
-    """The package of ours and the folder in it that a module belongs to."""
+    """The package and the folder in it that a module belongs to."""
     package = modules()[name].name == "__init__.py"
     _, first, *rest = [*name.split("."), *([""] if package else [])]
     return first, rest[0] if len(rest) > 1 else ""
 
 
 def ours(package: str) -> Iterator[tuple[str, str, str]]:
-    """Imports of our own modules in a package: where, the module that imports, the one that is imported."""
+    """Imports of Drumbeat's modules in a package: the place, the importing module, the imported module."""
     for name, file in modules().items():
         if name.startswith(f"drumbeat.{package}") and name != SCRIPT:
             for other, line in imported(file):
@@ -112,13 +112,13 @@ def ours(package: str) -> Iterator[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
-def test_who_may_import_whom(package: str) -> None:
+def test_packages_import_only_what_they_may(package: str) -> None:
     assert [where for where, _, other in ours(package) if room(other)[0] not in MAY_IMPORT[package]] == []
 
 
 @pytest.mark.parametrize("package", [*MAY_IMPORT, "benchmarks", "docs", "tests"])
 def test_our_modules_are_imported_by_their_full_names(package: str) -> None:
-    """`import data` is somebody else's."""
+    """`import data` imports the user's package."""
     assert [f"{file.relative_to(ROOT)}:{line} imports {name}" for file in files(package) for name, line in
             imported(file) if top(name) in {"", *MAY_IMPORT}] == []
 
@@ -135,7 +135,7 @@ def test_imports_between_folders_point_down(package: str) -> None:
     assert wrong == []
 
 
-def test_no_modules_import_each_other_in_a_circle() -> None:
+def test_there_are_no_import_cycles() -> None:
     rest = {name: {other for other, _ in imported(file) if other in modules()} - {name}
             for name, file in modules().items()}
     while leaves := {name for name, others in rest.items() if not others & rest.keys()}:
@@ -143,7 +143,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert rest == {}
 
 
-def test_nobody_imports_the_script() -> None:
+def test_no_module_imports_the_script() -> None:
     everywhere = chain(modules().values(), files("benchmarks"), files("docs"), files("tests"))
     assert [str(file) for file in everywhere for name, _ in imported(file) if name in (SCRIPT, "launch.run")] == []
 
@@ -154,8 +154,8 @@ def test_configs_need_nothing_but_yaml_and_omegaconf() -> None:
             if top(name) not in allowed] == []
 
 
-def test_only_backends_know_what_a_place_means() -> None:
-    """Elsewhere no word of `BackendName` is compared, and no table is looked into by it."""
+def test_only_backends_compare_backend_names() -> None:
+    """Other modules neither compare values of `BackendName` nor use them as keys."""
     words, wrong = set(get_args(BackendName)), []
     for file in files("launch"):
         if file.parent.name != "backends":
@@ -168,7 +168,7 @@ def test_only_backends_know_what_a_place_means() -> None:
 
 
 def test_one_file_calls_slurms_programs() -> None:
-    """All but the job that submitit queues, and the srun of the job's script."""
+    """Except for the job that submitit queues, and the srun in the job's script."""
     programs = {"squeue", "scontrol", "sinfo", "scancel", "sacctmgr", "sbatch", "srun"}
     wrong = []
     for file in files("launch"):
@@ -180,13 +180,13 @@ def test_one_file_calls_slurms_programs() -> None:
     assert wrong == []
 
 
-def test_launch_names_nothing_heavy() -> None:
+def test_launch_imports_nothing_heavy() -> None:
     assert [f"{file.name}:{line} imports {name}" for file in files("launch") for name, line in imported(file)
             if top(name) in LAUNCH_NEVER] == []
 
 
 def test_launch_loads_nothing_heavy() -> None:
-    """Not through somebody else either: all of its modules, and what submitting takes, in a fresh interpreter."""
+    """Not indirectly either: all of its modules, and those needed for submitting, in a new interpreter."""
     names = sorted(name for name in modules() if name.startswith("drumbeat.launch") and name != SCRIPT)
     program = f"import sys, submitit, {', '.join(names)}; print(*sorted({LAUNCH_NEVER!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True,
@@ -195,7 +195,7 @@ def test_launch_loads_nothing_heavy() -> None:
 
 
 def test_no_module_beside_the_script_hides_another() -> None:
-    """`python launch/run.py` puts launch/ first on the path for a moment, so a launch/logging.py would be `logging`."""
+    """`python launch/run.py` briefly puts launch/ first on the path, so a launch/logging.py would hide `logging`."""
     taken = {*sys.stdlib_module_names, *packages_distributions()} - {"__pycache__"}  # which some wheels list
     assert [path.name for path in (ROOT / "launch").iterdir() if path.stem in taken] == []
 
@@ -206,6 +206,23 @@ def test_files_are_short(package: str) -> None:
     assert {name: length for name, length in lengths.items() if length > MOST_LINES and name not in LONGER} == {}
 
 
+THIN = {"__init__", "__main__"}
+"""Modules of these names only import others, or start them."""
+TESTED_ELSEWHERE = {
+    "launch/run.py": "a script of ten lines, which tests/test_names.py and tests/launch/commands/test_main.py run",
+}
+"""Modules without a test file of their own, and why."""
+
+
+def untested(package: str) -> list[str]:
+    """The modules of a package without a test file of the mirrored name, tests/PACKAGE/FOLDER/test_MODULE.py. Commands
+    are thin: their tests are those of the modules that they call."""
+    names = [file.relative_to(ROOT) for file in files(package) if file.stem not in THIN]
+    return [str(name) for name in names
+            if str(name) not in TESTED_ELSEWHERE and name.parts[:2] != ("launch", "commands")
+            and not (ROOT / "tests" / name.parent / f"test_{name.name}").is_file()]
+
+
 @pytest.mark.parametrize("package", [*MAY_IMPORT, "tests"])
 def test_every_folder_of_modules_is_a_package(package: str) -> None:
     folders = {file.parent for file in files(package)}
@@ -213,7 +230,7 @@ def test_every_folder_of_modules_is_a_package(package: str) -> None:
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
-def test_every_module_says_what_it_is(package: str) -> None:
+def test_every_module_has_a_docstring(package: str) -> None:
     assert [str(file.relative_to(ROOT)) for file in files(package)
             if not ast.get_docstring(ast.parse(file.read_text()))] == []
 
@@ -225,7 +242,7 @@ def test_every_module_says_what_it_is(package: str) -> None:
 ])
 def test_every_shipped_config_loads_and_plans(file: Path, name: str, flags: dict[str, int],
                                               tmp_path: Path) -> None:
-    batch = {"batch_size": max(16, load(file).config.batch_size)}  # no fewer samples than ranks
+    batch = {"batch_size": max(16, load(file).config.batch_size)}  # at least as many samples as ranks
     loaded = load(file, [], flags | batch)
     backend = backend_of(name)  # type: ignore[arg-type]
     site = Site() if name != "slurm" else load_site("example")
@@ -236,7 +253,7 @@ def test_every_shipped_config_loads_and_plans(file: Path, name: str, flags: dict
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
-def test_every_shipped_config_opens_with_what_a_reader_wants_to_know(file: Path) -> None:
+def test_every_shipped_config_has_a_complete_header(file: Path) -> None:
     head = file.read_text().partition("\n\n")[0]
     assert all(f"# {word} " in head for word in ("Reproduces", "Run", "Expect", "Time")), head
     assert load(file).config.data.download_hint

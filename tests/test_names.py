@@ -1,4 +1,4 @@
-"""A user's names are the user's: folders called as ours are, modules called as Python's are, and installed packages."""
+"""Drumbeat reserves no names: users may have folders and modules with the names of ours, of Python's, of packages."""
 
 from __future__ import annotations
 
@@ -22,8 +22,12 @@ from drumbeat import __version__ as drumbeat_version
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.files import read_object
 from drumbeat.configs.run.records import Result
-from tests.test_house import MAY_IMPORT
 from tests.tiny import drumbeat, latest
+
+pytestmark = pytest.mark.xdist_group("names")  # which share the wheel
+
+PACKAGES = sorted(path.name for path in (ROOT / "src" / "drumbeat").iterdir() if path.is_symlink())
+"""The folders that a clone links into the package."""
 
 LAB = {
     "launch/__init__.py": "WHOSE = 'the lab'",
@@ -139,7 +143,7 @@ def call(command: Sequence[str | Path], folder: Path, **variables: str) -> str:
 
 
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-TO_BUILD = ("src", *MAY_IMPORT, "tests", "docs", "benchmarks", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE",
+TO_BUILD = ("src", *PACKAGES, "tests", "docs", "benchmarks", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE",
             "CHANGELOG.md", "CONTRIBUTING.md", "Makefile")
 
 
@@ -171,7 +175,7 @@ def wheel(project: Path) -> Path:
 def test_a_wheel_holds_drumbeat_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as opened:
         held = set(opened.namelist())
-    ours = {str(Path("drumbeat", file.relative_to(ROOT))) for package in MAY_IMPORT
+    ours = {str(Path("drumbeat", file.relative_to(ROOT))) for package in PACKAGES
             for kind in ("*.py", "*.yaml", "*.css", "*.html") for file in (ROOT / package).rglob(kind)}
     ours |= {f"drumbeat/{name}" for name in ("__init__.py", "__main__.py", "py.typed")}
     assert {name for name in held if ".dist-info/" not in name} == ours
@@ -239,8 +243,8 @@ def test_a_run_from_a_wheel_keeps_the_code_that_is_installed(home: Path, tmp_pat
         if "/" in name:
             (lab / name).unlink()
     assert call([program, "--version"], lab) == f"drumbeat {drumbeat_version}\n"
-    said = call([program, "run", "lab.yaml", "--procs", "2"], lab)
-    assert re.search(r"^code       installed/drumbeat, \d+ files$", said, re.M)
+    message = call([program, "run", "lab.yaml", "--procs", "2"], lab)
+    assert re.search(r"^code       installed/drumbeat, \d+ files$", message, re.M)
     best = result(lab)["best"]
     assert (best["mine"], best["copied"]) == (1.0, 1.0)
     copy = latest(lab, "lab").path / "code" / "installed" / "drumbeat"

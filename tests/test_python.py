@@ -1,4 +1,4 @@
-"""What `make test-python` runs with another Python besides the fast tests."""
+"""The tests that `make test-python` runs with another version of Python, besides the fast ones."""
 
 from __future__ import annotations
 

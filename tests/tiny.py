@@ -1,6 +1,6 @@
-"""A small experiment that trains in a second: two classes of noisy pictures, a network with BatchNorm and dropout.
+"""A small experiment that trains in a second: two classes of noisy images, and a network with BatchNorm and dropout.
 
-Tests train it through the real worker, launcher and torchrun. Its targets are addresses in this module.
+Tests train it through the real worker, launcher and torchrun. Its targets are in this module.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def latest(folder: Path, name: str = "tiny") -> RunDir:
 
 
 class Pictures:
-    """Pictures uint8 [1, 8, 8] of two classes, made from their number: class 1 is brighter at the top."""
+    """Images uint8 [1, 8, 8] of two classes, generated from their index: class 1 is brighter at the top."""
 
     classes = ("bottom", "top")
 
@@ -105,7 +105,7 @@ class Pictures:
 
 
 class Net(nn.Module):
-    """Pictures float [N, 1, 8, 8] -> logits [N, 2]. `backbone` and `head`, so that a phase can freeze one of them."""
+    """Images float [N, 1, 8, 8] -> logits [N, 2]. `backbone` and `head`, so that a phase can freeze one of them."""
 
     def __init__(self, *, width: int = 8) -> None:
         super().__init__()
@@ -195,7 +195,7 @@ class StopsItself(Classification):
 
 
 class Linear(nn.Module):
-    """One linear layer: what a rank computes depends on no other sample."""
+    """One linear layer: its output for a sample does not depend on other samples."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -206,7 +206,7 @@ class Linear(nn.Module):
 
 
 class Numbered(Pictures):
-    """Pictures whose first pixel is their number, so that a model can tell which samples it sees."""
+    """Images whose first pixel is their index, so that a model knows which samples it gets."""
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         picture, label = super().__getitem__(index)
@@ -215,7 +215,7 @@ class Numbered(Pictures):
 
 
 class Witness(Linear):
-    """Writes down the numbers of the samples of each training step, a line for each, in a file for each rank."""
+    """Writes the indices of the samples of each training step to a file per rank, one line per step."""
 
     def __init__(self, *, folder: str) -> None:
         super().__init__()
@@ -230,7 +230,7 @@ class Witness(Linear):
 
 
 class Poisoned(Pictures):
-    """Pictures as floats in 0..255; the one with number `poison` holds a value that is no number."""
+    """Images as floats in 0..255; the one with index `poison` contains a NaN."""
 
     def __init__(self, *, n: int, poison: int) -> None:
         super().__init__(n=n)
@@ -245,7 +245,7 @@ class Poisoned(Pictures):
 
 
 class Drifts(Net):
-    """A network of which rank 1 changes a weight on its own, in its tenth training step."""
+    """A network in which rank 1 alone changes a weight, in its tenth training step."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Small synthetic sets where the shipped configs look for theirs, and a way to train a config in this very process."""
+"""Small synthetic datasets in the folders that the shipped configs read, and training of a config in this process."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ SMALL: dict[str, Sequence[str]] = {
     "multilayer_lstm_news": ["phases.train.epochs=1", "batch_size=16", "model.hidden_size=32"],
     "bilstm_news": ["phases.train.epochs=1", "batch_size=16", "model.hidden_size=32"],
 }
-"""The shipped configs of this kind, each with what makes it train for a second or two."""
+"""Shipped configs, each with the changes that make it train for a second or two."""
 
 
 def write_sets(folder: Path) -> None:
-    """A few samples in the files of each set, below `folder`/datasets."""
+    """Writes a few samples of each dataset below `folder`/datasets."""
     for name, make in {
         "cifar-10-batches-bin": lambda to: demo_sets._cifar10(to, (40, 40, 40, 40, 40, 30)),
         "fashion_mnist": lambda to: demo_sets._fashion_mnist(to, (300, 100)),

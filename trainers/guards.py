@@ -104,7 +104,7 @@ def can_skip(optimizer: torch.optim.Optimizer) -> bool:
 
 
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.int64}
-"""The integer type for the bits of an item of so many bytes; a complex128 is read as two integers."""
+"""The integer type by the number of bytes of an item; a complex128 is read as two integers."""
 
 
 def as_integers(tensor: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""The product on one GPU, against a bare loop, torch's own checkpoints, and what the hardware allows."""
+"""Drumbeat on one GPU, compared with a bare loop, torch's checkpoints, and the limits of the hardware."""

@@ -1,16 +1,16 @@
-"""The product on one GPU, in some five minutes and without a network.
+"""Benchmarks on one GPU, in about five minutes and without network access.
 
-    python -m benchmarks.gpu [PART ...] [--json]     step, inside, save, run, join; all of them by default
-    python -m benchmarks.gpu --smoke                 every part at toy size on the CPU, so that the script is tried
+    python -m benchmarks.gpu [PART ...] [--json]     step, inside, save, run, join; by default all
+    python -m benchmarks.gpu --smoke                 every part at toy size on the CPU, to test the script
 
-step     images a second of a step of ResNet-50 (256 px, bf16, channels_last, batch 128) against a bare loop, and
-         against the bare loop that finds its batch on the device
+step     images per second of a training step of ResNet-50 (256 px, bf16, channels_last, batch 128), compared with a
+         bare loop, and with a bare loop whose batch is already on the device
 inside   how often the host waits for the GPU in a step, and what the step launches
-save     what a step waits for when 307 MB and 4 GB are saved, against DCP and one pinned copy
-run      whole runs of the launcher: their speed, their start, and their recovery from SIGKILL with the same bits
-join     how long it takes NCCL and gloo to join the ranks that fit
+save     how long saving 307 MB and 4 GB blocks a step, compared with DCP and one pinned copy
+run      whole runs: their speed, their start, and their recovery from SIGKILL with the same bits
+join     how long ranks take to join with NCCL and gloo
 
-Exit code 2 where torch can use no GPU, 1 where something could not be measured: that row says why.
+Exit code 2 if torch cannot use a GPU, 1 if something could not be measured: that row says why.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the GPU benchmark prints: figures in a table, or with --json in one document with what they were measured on."""
+"""The output of the GPU benchmark: a table, or with --json one document with the figures and the machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 WIDTH = 160
-"""Columns of the table in a pipe or a file."""
+"""Width of the table in characters, in a pipe or a file."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What happens in a training step on the GPU: how often the host waits for the GPU, and what the step launches."""
+"""Inside a training step on the GPU: how often the host waits for the GPU, and the kernels that the step launches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.gpu.loops import Loop, bare, ours
 from benchmarks.gpu.scale import Scale
 
 STEPS = 5
-"""In which synchronisations and kernels are counted."""
+"""Steps in which synchronizations and kernels are counted."""
 
 
 def figures(scale: Scale) -> Iterator[Figure]:

@@ -1,4 +1,4 @@
-"""How long ranks take to join: NCCL on each GPU, two ranks on one GPU by NCCL where it lets them, and by gloo.
+"""How long ranks take to join: with NCCL on each GPU, with NCCL on one GPU if it allows two ranks, and with gloo.
 
     RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=P python -m benchmarks.gpu.join BACKEND cuda:0|cpu    one rank
 """

@@ -1,4 +1,4 @@
-"""One training step at a time: a bare loop as a careful person writes it, and the product's own step."""
+"""Single training steps: of a carefully written bare loop, and of Drumbeat."""
 
 from __future__ import annotations
 

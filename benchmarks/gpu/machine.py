@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""The machine on which the figures were measured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.gpu.scale import Scale
 
 
 def describe(scale: Scale) -> dict[str, str]:
-    """Card, driver, versions and cores; "" for what this machine does not have or does not tell."""
+    """GPU, driver, versions and cores; "" for what is missing or unknown."""
     card = capability = ""
     if scale.on_gpu:
         properties = torch.cuda.get_device_properties(scale.device)

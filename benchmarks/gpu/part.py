@@ -1,8 +1,8 @@
-"""One part of the GPU benchmark, in a process of its own: a part that fails or hangs does not take the others along.
+"""One part of the GPU benchmark in its own process, so that a part that fails or hangs does not affect the others.
 
-    python -m benchmarks.gpu.part NAME full|smoke      prints each figure as a line of JSON, as soon as it is known
+    python -m benchmarks.gpu.part NAME full|smoke      prints each figure as a line of JSON when it is measured
 
-A part is the module of that name, and what it measures is its function `figures`.
+A part is the module of that name with a function `figures`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from benchmarks.gpu.scale import SCALES, Scale
 
 def main(name: str, scale: Scale) -> None:
     answer = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # whatever is printed must not get between
+    os.dup2(2, 1)  # other output must not mix with the figures
     warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
     torch.set_num_threads(scale.threads)
     try:

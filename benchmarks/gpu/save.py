@@ -1,4 +1,4 @@
-"""What a training step waits for when a GPU's tensors are saved: ours, torch's asynchronous save, one pinned copy."""
+"""How long saving a GPU's tensors blocks a training step: ours, torch's asynchronous save, one pinned copy."""
 
 from __future__ import annotations
 

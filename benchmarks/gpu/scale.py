@@ -1,4 +1,4 @@
-"""How much is measured: the flagship's work on a GPU, or the same script at toy size on a CPU."""
+"""The size of the measurements: resnet50_xray on a GPU, or a toy model on a CPU to test the script."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Synthetic data in the files of well-known sets, to try the shipped configs without downloading anything."""
+"""Synthetic data in the file formats of well-known datasets, to try the shipped configs without downloads."""

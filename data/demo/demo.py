@@ -1,4 +1,4 @@
-"""Synthetic data to try the trainer on, of any kind: what `drumbeat demo-data KIND DIR` runs."""
+"""Writes synthetic data of any kind: the program of `drumbeat demo-data KIND DIR`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ READ_BY = {
     "hymenoptera": ("resnet18_hymenoptera, resnet18_hymenoptera_frozen", "datasets/hymenoptera_data"),
     "news": ("lstm_news, multilayer_lstm_news, bilstm_news", "datasets/news"),
 }
-"""Of each kind, the shipped configs that it is for, and where they look for it unless data.root says otherwise."""
+"""For each kind: the shipped configs that read it, and their default data.root."""
 
 
 def main(argv: list[str]) -> int:
-    """What `drumbeat demo-data KIND DIR` runs. The exit code is 2 for a folder in use."""
+    """Runs `drumbeat demo-data KIND DIR`. The exit code is 2 if the folder has other content or cannot be written."""
     kind, folder = argv
     things = "radiographs" if kind == "xray" else SETS[kind].things
     try:
@@ -36,10 +36,10 @@ def main(argv: list[str]) -> int:
         print(f"error: the {things} cannot be written: {error.strerror}\n  where  {error.filename or folder}\n"
               "  fix    Name another folder.", file=sys.stderr)
         return 2
-    said = "written to" if made.written else "are there already, in"
-    print(f"{made.images:,} synthetic {things} {said} {made.folder}")
-    configs, usual = READ_BY[kind]
-    root = "" if Path(folder).absolute() == Path(usual).absolute() else f" data.root={shlex.quote(str(folder))}"
+    state = "written to" if made.written else "already exist in"
+    print(f"{made.images:,} synthetic {things} {state} {made.folder}")
+    configs, default = READ_BY[kind]
+    root = "" if Path(folder).absolute() == Path(default).absolute() else f" data.root={shlex.quote(str(folder))}"
     print(f"read by    {configs}\ntrain      drumbeat run {configs.partition(',')[0]}{root}")
     return 0
 

@@ -1,11 +1,11 @@
-"""Small synthetic sets in the files of well-known ones, to try the shipped configs on without downloading anything.
+"""Small synthetic datasets in the file formats of well-known ones, to try the shipped configs without downloads.
 
-    cifar10          CIFAR-10's binary batches, with ten simple figures in colour for its ten classes
-    fashion_mnist    Fashion-MNIST's IDX files, with the same figures in gray
+    cifar10          CIFAR-10's binary batches, with ten simple colored figures for its ten classes
+    fashion_mnist    Fashion-MNIST's IDX files, with the same figures in grayscale
     hymenoptera      train/ and val/ with ants/ and bees/, drawn from above
     news             train.csv and test.csv: id, content, and a 0 or 1 for each of four topics
 
-What a model reaches on them says that it learns, and nothing about the real sets. The same files come out each time.
+Results on them show that a model learns, but say nothing about the real datasets. The files are the same each time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TOPICS = ("Business", "SciTech", "Sports", "World")
 
 @dataclass(frozen=True)
 class Kind:
-    """One of the sets."""
+    """One kind of dataset."""
 
     things: str
     samples: int
@@ -43,14 +43,14 @@ class Kind:
 
 
 def write_set(folder: Path, *, kind: str, progress: Callable[[int, int], None] | None = None) -> DemoSet:
-    """Write the set, or find that it is there. The folder appears whole, by one rename.
+    """Writes the dataset, unless it exists already. The complete folder is renamed into place.
 
-    `progress` is called after each sample with the number done and the number of all. Raises FileExistsError where
-    `folder` holds anything else than exactly this set.
+    `progress` is called after each sample with the number of samples written and their total number. Raises
+    FileExistsError if `folder` has any other content.
     """
     folder = Path(folder).resolve()
     chosen = SETS[kind]
-    readme = (f"These {chosen.things} are synthetic: made by a program to try software on.\n"
+    readme = (f"These {chosen.things} are synthetic: made by a program for testing software.\n"
               f"{chosen.samples:,} in {chosen.files} files, by `drumbeat demo-data {kind} DIR`.\n")
     if _is_there(folder, readme, chosen.files):
         return DemoSet(folder=folder, images=chosen.samples, written=False)

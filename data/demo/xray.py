@@ -26,27 +26,27 @@ SPLITS = ("train", "test", "val")
 
 _NORMAL_SHARE = {"train": 0.4, "test": 0.5, "val": 0.5}
 _STALE_AFTER = 3600.0
-"""Seconds after which a partial folder belongs to a call that was killed: a whole set takes less than a minute."""
+"""Seconds after which a partial folder belongs to a killed process: a whole dataset takes less than a minute."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoSet:
-    """What `write_radiographs` leaves behind."""
+    """A synthetic dataset on disk."""
 
     folder: Path
-    """Absolute path of the set."""
+    """Absolute path of the dataset."""
     images: int
-    """Pictures, or texts, in it, all splits and classes together."""
+    """The number of images or texts, in all splits and classes."""
     written: bool
-    """False if the same set was there already."""
+    """False if the same dataset existed already."""
 
 
 @dataclass(frozen=True)
 class _Picture:
     path: Path
-    """Relative to the set's folder."""
+    """Relative to the dataset's folder."""
     key: tuple[int, ...]
-    """Seed, split, class and number: each picture has its own stream of chance, so their order does not matter."""
+    """Seed, split, class and number: each image has its own generator, so their order does not matter."""
     pneumonia: bool
 
 
@@ -59,20 +59,20 @@ def write_radiographs(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> DemoSet:
-    """Write `folder`/{train,test,val}/{NORMAL,PNEUMONIA}/*.jpeg, or find that they are there.
+    """Writes `folder`/{train,test,val}/{NORMAL,PNEUMONIA}/*.jpeg, unless they exist already.
 
-    The pictures are gray JPEGs, 1,080 to 1,500 pixels on the longer side; 40 % of the training pictures and half of the
-    others are NORMAL. The same seed gives the same bytes with the same versions of numpy and Pillow. The folder appears
-    whole, by one rename: until then the pictures are in a hidden folder beside it.
+    The images are grayscale JPEGs, 1,080 to 1,500 pixels on the longer side; 40 % of the training images and half of
+    the others are NORMAL. The same seed gives the same bytes with the same versions of numpy and Pillow. The complete
+    folder is renamed into place: until then the images are in a hidden folder beside it.
 
     Args:
-        folder: where to write; its parents are made. May exist if empty.
-        train, test, val: pictures in each split, both classes together; at least 2.
+        folder: where to write; parent folders are created. It may exist if it is empty.
+        train, test, val: images in each split, of both classes together; at least 2.
         seed: 0 or greater.
-        progress: called after each picture with the number done and the number of all.
+        progress: called after each image with the number of images written and their total number.
 
     Raises:
-        FileExistsError: `folder` holds something else than exactly this set, complete.
+        FileExistsError: `folder` has any other content than exactly this dataset.
         ValueError: a count under 2 or a negative seed.
     """
     folder = Path(folder).resolve()
@@ -111,7 +111,7 @@ def _pictures(counts: dict[str, int], seed: int) -> Iterator[_Picture]:
 def _readme(counts: dict[str, int], seed: int) -> str:
     sizes = ", ".join(f"{split} {count}" for split, count in counts.items())
     return (
-        "These chest radiographs are synthetic: drawn by a program to try software on, without any medical meaning.\n"
+        "These chest radiographs are synthetic: drawn by a program for testing software, without any medical meaning.\n"
         f"They were made with seed {seed} ({sizes}) by `drumbeat demo-data xray DIR`.\n"
     )
 
@@ -187,7 +187,7 @@ def _publish(partial: Path, folder: Path, pictures: list[_Picture], readme: str)
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove what calls that were killed have left beside the folder; younger ones may still be at work."""
+    """Removes the remains of killed processes beside the folder. Newer ones may belong to processes that still run."""
     for stale in folder.parent.glob(f".{folder.name}.*.partial"):
         if time.time() - stale.stat().st_mtime > _STALE_AFTER:
             shutil.rmtree(stale, ignore_errors=True)

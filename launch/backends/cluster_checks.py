@@ -74,6 +74,6 @@ def file_system(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:
 
 def _alone() -> bool:
     """Whether this machine is the whole cluster."""
-    code, said = run_slurm("sinfo", "--noheader", "--Node", "--format", "%n")
+    code, output = run_slurm("sinfo", "--noheader", "--Node", "--format", "%n")
     here = {socket.gethostname(), socket.gethostname().partition(".")[0]}
-    return code == 0 and bool(said.split()) and set(said.split()) <= here
+    return code == 0 and bool(output.split()) and set(output.split()) <= here

@@ -100,7 +100,7 @@ class Drill:
         return run, changes
 
     def _change_ranks(self, run: RunDir, target: int, flag: str, ranks: int) -> Injection:
-        """Stops the run at a step and resumes it on so many ranks; on as many as before if it cannot have them."""
+        """Stops the run at a step and resumes it on `ranks` ranks, or on as many as before if that is refused."""
         change = Injection(name="ranks", description=f"stop, resume on {ranks} rank{'s' * (ranks > 1)}")
         if not self._wait_for_step(run, target):
             return change.failed(FINISHED_BEFORE)

@@ -46,12 +46,12 @@ def _listed() -> tuple[Gpu, ...]:
     """The GPUs that nvidia-smi lists; none if it is missing or fails."""
     program = shutil.which("nvidia-smi") or str(WSL / "nvidia-smi")
     try:
-        said = subprocess.run([program, "-L"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        output = subprocess.run([program, "-L"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
                               timeout=SMI_SECONDS).stdout
     except (OSError, subprocess.TimeoutExpired):
         return ()
     gpus: list[Gpu] = []
-    for gpu, instance in SMI_LINE.findall(said):
+    for gpu, instance in SMI_LINE.findall(output):
         if gpu:
             gpus.append(Gpu(gpu))
         elif gpus:

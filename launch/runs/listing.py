@@ -134,7 +134,7 @@ def _print(rows: Sequence[Sequence[str]], width: int | None = None) -> None:
 
 
 def fitted(table: Sequence[Sequence[str]], width: int) -> list[list[str]]:
-    """The table in so many columns: names are shortened first, then the names of metrics, both with an ellipsis."""
+    """The table in `width` columns: names are shortened first, then the names of metrics, both with an ellipsis."""
     name, best = COLUMNS.index("name"), COLUMNS.index("best")
     cut = [list(cells) for cells in table]
     for column, least in ((name, SHORTEST_NAME), (best, SHORTEST_BEST)):

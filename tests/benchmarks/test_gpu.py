@@ -1,4 +1,4 @@
-"""The GPU benchmark, as far as it goes without a GPU: every part at toy size on the CPU, and the answer without one."""
+"""The GPU benchmark without a GPU: every part at toy size on the CPU, and its message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where Python finds Drumbeat and the user's code: what comes before what."""
+"""Where Python finds Drumbeat and the user's code, and in which order."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_arguments_that_a_new_target_drops_are_reported(layers: list[dict[str, o
     assert left_out([layer(f"layer {number}", **values) for number, values in enumerate(layers)]) == notes
 
 
-def test_the_layers_themselves_stay_as_they_are() -> None:
+def test_the_layers_themselves_are_not_changed() -> None:
     first, second = layer("a", x={"p": 1}), layer("b", x={"q": {}})
     overlay([first, second, layer("c", x={"p": 2, "q": {"r": 3}})])
     assert (first.values, second.values) == ({"x": {"p": 1}}, {"x": {"q": {}}})

@@ -1,4 +1,4 @@
-"""From files, KEY=VALUE and flags to a `Config`: what wins, where it came from, and what is wrong with it."""
+"""From files, KEY=VALUE and flags to a `Config`: which value wins, its source, and errors."""
 
 from __future__ import annotations
 

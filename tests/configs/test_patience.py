@@ -1,4 +1,4 @@
-"""The clocks of a hang run out in the order in which each can still tell something."""
+"""The timeouts for a hanging rank expire in the order that explains the hang."""
 
 from __future__ import annotations
 

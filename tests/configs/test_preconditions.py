@@ -1,5 +1,5 @@
-"""What can be told of data and models from the config alone; what is typed, and what is said, is in
-tests/launch/runs/test_programs.py."""
+"""Checks of data and models that need only the config. tests/launch/runs/test_programs.py tests them through commands.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_which_models_are_sized_by_their_data(model: dict[str, Any], needs: bool
     assert needs_data(model) is needs
 
 
-def test_each_path_that_is_not_there_is_told_once(tmp_path: Path) -> None:
+def test_each_missing_path_is_reported_once(tmp_path: Path) -> None:
     """In the set or in a part of it, with the key where it stands first; a file that is there is fine."""
     (tmp_path / "there.csv").write_text("text\n")
     texts = {"_target_": "drumbeat.data.Texts", "file": str(tmp_path / "there.csv"),
@@ -44,7 +44,7 @@ def test_each_path_that_is_not_there_is_told_once(tmp_path: Path) -> None:
     check_data(config({"train": texts | {"vocabulary": {"_target_": "theirs.Vocabulary", "file": "lost.csv"}}}))
 
 
-def test_the_way_to_the_data_stands_once_behind_the_last_set_that_lacks_a_remedy() -> None:
+def test_the_download_hint_is_added_once_to_the_last_fault_without_a_remedy() -> None:
     faults = [Fault(what="a", where="data.train.of"), Fault(what="b", where="data.test.root"),
               Fault(what="c", where="data.validation", remedy="other"), Fault(what="d", where="model.classes")]
     assert [fault.remedy for fault in with_hint(faults, "here")] == ["", "here", "other", ""]

@@ -1,4 +1,4 @@
-"""Fields fit 80 columns, none of them is broken, and the monitored metric stands first."""
+"""Fields fit 80 columns, no field is broken, and the monitored metric comes first."""
 
 from __future__ import annotations
 

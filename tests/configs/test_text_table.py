@@ -1,4 +1,4 @@
-"""Tables of text: columns that line up, and no spaces at the ends of lines."""
+"""Tables of text: aligned columns, and no spaces at the ends of lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A config as text: lines on the way in, comments on the way out, and the same values through both."""
+"""YAML: line numbers when reading, comments when writing, and the same values in both directions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file of reviews, and the words learnt from it."""
+"""A file of reviews, and its vocabulary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small file of texts, and what is read from it."""
+"""A small file of texts, and the expected results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draws by weight: exact layouts, and weights that are no weights."""
+"""Weighted sampling: exact alias tables, and invalid weights."""
 
 from __future__ import annotations
 
@@ -62,18 +62,18 @@ def test_whole_weights_keep_simple_ratios_and_bound_the_rest() -> None:
     AliasTable.build(np.array(parts))
 
 
-@pytest.mark.parametrize(("weights", "said"), [
+@pytest.mark.parametrize(("weights", "message"), [
     ([1, -0.5], r"weight -0\.5 \(number 1, from 0\)"), ([math.nan, 1], r"weight nan \(number 0"),
     ([1, 2, math.inf], r"weight inf \(number 2"), ([0, 0], "all weights are 0"),
 ])
-def test_impossible_weights_are_refused(weights: list[float], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_impossible_weights_are_refused(weights: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         whole_weights(np.array(weights, dtype=np.float64))
 
 
 @pytest.mark.parametrize("weights", [[], [0, 0], [2, -1]])
 def test_impossible_whole_weights_are_refused(weights: list[int]) -> None:
-    with pytest.raises(ValueError, match="must not be negative, and one at least"):
+    with pytest.raises(ValueError, match="must not be negative, and at least one"):
         AliasTable.build(np.array(weights, dtype=np.int64))
     with pytest.raises(ValueError, match="too large for an alias table"):
         AliasTable.build(np.array([2**61, 2**61]))

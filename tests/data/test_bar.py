@@ -1,4 +1,4 @@
-"""How far something is: a bar on a terminal, and plain lines elsewhere."""
+"""Progress: a bar on a terminal, and plain lines elsewhere."""
 
 from __future__ import annotations
 

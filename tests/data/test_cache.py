@@ -1,4 +1,4 @@
-"""The cache of pixels: the same ones bit for bit, each decoded once, whoever was killed when."""
+"""The pixel cache: bitwise the same pixels, each image decoded once, also after a process was killed."""
 
 from __future__ import annotations
 
@@ -211,9 +211,9 @@ def test_who_waits_says_so(root: Path, folder: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         child = in_child(work)
         os.close(writer)
-        with open(reader) as said:
-            line = said.readline()
-            assert line == f"waiting for another process, that fills the cache {home(folder)}\n"
+        with open(reader) as message:
+            line = message.readline()
+            assert line == f"waiting for another process that fills the cache {home(folder)}\n"
             fcntl.flock(lock, fcntl.LOCK_UN)
             child.join(30)
     assert child.exitcode == 0
@@ -277,7 +277,7 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_is_noticed_and_all_is_built_anew(damage: str, root: Path, folder: Path) -> None:
+def test_a_damaged_cache_is_built_again(damage: str, root: Path, folder: Path) -> None:
     images = Counted(root)
     reading = open_cache(images, folder, workers=0)
     kept = [reading.pixels(index) for index in range(COUNT)] if "pixels are" not in damage else []
@@ -309,21 +309,21 @@ def test_an_image_that_cannot_be_read_says_so_from_the_cache_too(root: Path, fol
     (root / "a" / "04.png").write_bytes(b"not a picture")
     images = Counted(root)
     where = images.paths.index("a/04.png")
-    said = []
+    message = []
     for _ in range(2):
         with pytest.raises(ValueError, match=r"cannot read the image .*/a/04\.png: ") as caught:
             images.pixels(where)
-        said.append(str(caught.value))
+        message.append(str(caught.value))
         images.cache = open_cache(images, folder, workers=0)
-    assert said[0] == said[1]
+    assert message[0] == message[1]
     assert images.cache is not None
     assert images.cache.pixels(where) is None
     assert np.array_equal(images.pixels(where + 1), images.decode(where + 1))
     images.decoded()
     draw(root / "a" / "04.png", 4)
-    mended = Counted(root)
-    assert same(mended, open_cache(mended, folder, workers=0))
-    assert mended.decoded()[0] == "a/04.png"
+    repaired = Counted(root)
+    assert same(repaired, open_cache(repaired, folder, workers=0))
+    assert repaired.decoded()[0] == "a/04.png"
 
 
 def test_a_set_of_nothing_but_bad_images(tmp_path: Path, folder: Path) -> None:

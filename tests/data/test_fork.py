@@ -1,4 +1,4 @@
-"""Worker processes are forked on every version of Python, from a process with threads as well, without a warning."""
+"""Worker processes are forked on every version of Python, without a warning, also from a process with threads."""
 
 from __future__ import annotations
 

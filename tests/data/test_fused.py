@@ -1,4 +1,4 @@
-"""Fused transforms: what the plain ones make of a radiograph, to within bounds that a shift by a pixel breaks."""
+"""Fused transforms: the same as the plain ones, within bounds that a shift by one pixel exceeds."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_the_bounds_tell_mistakes(mistake: str, monkeypatch: pytest.MonkeyPatch)
     v2.RandomCrop(64, padding=4, fill=9), v2.RandomCrop(64, padding=4, padding_mode="reflect"), v2.ColorJitter(hue=0.1),
     v2.Pad(4), v2.RandomAffine(10), v2.Compose([v2.CenterCrop(64)]),
 ], ids=repr)
-def test_what_cannot_be_fused_stays_as_it_is(one: Any) -> None:
+def test_what_cannot_be_fused_is_not_changed(one: Any) -> None:
     assert fuse([one, v2.CenterCrop(64)])[0] is one
 
 

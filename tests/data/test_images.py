@@ -1,4 +1,4 @@
-"""Images: what of a folder is found and in which order, what of a file is seen, and what is said of a bad one."""
+"""Images: which files of a folder are found, how they are read, and the errors for damaged ones."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def test_what_is_missing_is_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="the image folder /nowhere does not exist"):
         ImageFolder(root="/nowhere")
     (folder / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"the class folder .*empty holds no images"):
+    with pytest.raises(ValueError, match=r"the class folder .*empty has no images"):
         ImageFolder(root=str(folder))
-    with pytest.raises(ValueError, match="holds no class folders"):
+    with pytest.raises(ValueError, match="has no class folders"):
         ImageFolder(root=str(folder / "empty"))
 
 
@@ -208,17 +208,17 @@ def test_sixteen_bits_in_the_other_order_and_in_thirty_two(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(("values", "said"), [
+@pytest.mark.parametrize(("values", "message"), [
     (np.array([[0, 65536]], np.int32), "its values need more than 16 bits"),
     (np.array([[-1, 5]], np.int32), "its values need more than 16 bits"),
-    (np.array([[0.0, 1.0]], np.float32), "it holds floating-point numbers, and nothing says which of them is white"),
+    (np.array([[0.0, 1.0]], np.float32), "it has floating-point values, and their range is unknown"),
 ])
-def test_what_no_level_can_be_made_of_is_refused(values: Array, said: str, channels: int, tmp_path: Path) -> None:
+def test_values_that_are_not_pixels_are_refused(values: Array, message: str, channels: int, tmp_path: Path) -> None:
     file = tmp_path / "x.tif"
     Image.fromarray(values).save(file)
     with pytest.raises(ValueError) as caught:
         read_pixels(str(file), channels=channels)
-    assert str(caught.value) == f"cannot read the image {file}: {said}"
+    assert str(caught.value) == f"cannot read the image {file}: {message}"
 
 
 def seen(stored: Array, orientation: int) -> Array:
@@ -269,11 +269,11 @@ def test_bad_files_are_named(radiograph: Image.Image, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("kept", "reason"), [
     (b"", "the file is empty"),
     (b"<html>\n<body>", "the file is text: <html>"),
-    (bytes(range(7, 99)), "the file is no image of any kind that Pillow knows"),
-    (500, "the file is JPEG and cut off"),
-    (20, "the file is JPEG and cut off"),
+    (bytes(range(7, 99)), "the file is not an image in a format that Pillow knows"),
+    (500, "the JPEG file is truncated"),
+    (20, "the JPEG file is truncated"),
 ])
-def test_what_a_file_seems_to_be_is_told(radiograph: Image.Image, tmp_path: Path, kept: bytes | int,
+def test_what_a_file_seems_to_be_is_reported(radiograph: Image.Image, tmp_path: Path, kept: bytes | int,
                                          reason: str) -> None:
     file = tmp_path / "x.jpg"
     radiograph.resize((300, 200)).save(file)

@@ -1,4 +1,4 @@
-"""Labels: what becomes a target, and the line of what is none."""
+"""Labels: targets, and the lines of invalid ones."""
 
 from __future__ import annotations
 
@@ -44,20 +44,20 @@ def test_a_file_without_some_classes_numbers_the_others_alike(vocabulary: Vocabu
         Texts(file=file, vocabulary=vocabulary, labels="label", classes=["neg", "neutral"])
 
 
-@pytest.mark.parametrize(("wrong", "said"), [
+@pytest.mark.parametrize(("wrong", "message"), [
     ({"labels": ["label"], "numeric": True}, "numeric=True needs one column as labels, not ['label']"),
-    ({"labels": ["label"], "classes": ["a"]}, "classes go with one column of labels that are not numeric"),
-    ({"labels": []}, "labels=[] names no column; for a set without labels write labels=None"),
-    ({"classes": ["pos", "neg", "pos"]}, "classes names one twice: pos, neg, pos"),
+    ({"labels": ["label"], "classes": ["a"]}, "classes needs one column of labels that are not numeric"),
+    ({"labels": []}, "labels=[] names no column; for a dataset without labels write labels=None"),
+    ({"classes": ["pos", "neg", "pos"]}, "classes has duplicates: pos, neg, pos"),
 ])
-def test_labels_that_do_not_go_together_are_refused(wrong: dict[str, Any], said: str, file: str,
+def test_contradicting_arguments_are_refused(wrong: dict[str, Any], message: str, file: str,
                                                        vocabulary: Vocabulary) -> None:
     with pytest.raises(ValueError) as error:
         Texts(**{"file": file, "vocabulary": vocabulary, "labels": "label", **wrong})
-    assert str(error.value) == said
+    assert str(error.value) == message
 
 
-@pytest.mark.parametrize(("labels", "numeric", "said"), [
+@pytest.mark.parametrize(("labels", "numeric", "message"), [
     (["a", "b"], False, "line 5, column 'b': '2' is not 0 or 1; for one column of class names write labels: b"),
     ("c", True, "line 4, column 'c': '' is not a number; "
                 "correct it, remove the row, or leave numeric out if these are names of classes"),
@@ -66,20 +66,21 @@ def test_labels_that_do_not_go_together_are_refused(wrong: dict[str, Any], said:
     ("e", True, "line 5, column 'e': '1e99' is not a number; "
                 "correct it, remove the row, or leave numeric out if these are names of classes"),
 ])
-def test_labels_that_are_not_what_they_must_be_are_told(labels: Any, numeric: bool, said: str, vocabulary: Vocabulary,
-                                                        tmp_path: Path) -> None:
+def test_invalid_labels_are_reported(labels: Any, numeric: bool, message: str, vocabulary: Vocabulary,
+                                     tmp_path: Path) -> None:
     rows = [("two\nlines", "1", "1", "-1", "nan", "0"), ("x", "0", "0", "", "0", "0"), ("y", "0", "2", "", "0", "1e99")]
     file = write(tmp_path / "a.csv", rows, ("text", *"abcde"))
     with pytest.raises(ValueError) as error:
         Texts(file=file, vocabulary=vocabulary, labels=labels, numeric=numeric)
-    assert str(error.value) == f"{file}, {said}"
+    assert str(error.value) == f"{file}, {message}"
 
 
 @pytest.mark.parametrize(("name", "content", "line"), [
     ("a.csv", b'text,label\n"a\nb",c\n\nd,\n', 5),
     ("a.jsonl", b'{"text": "a", "label": "b"}\n\n{"text": "", "label": ""}', 3),
 ])
-def test_an_empty_label_is_told(name: str, content: bytes, line: int, vocabulary: Vocabulary, tmp_path: Path) -> None:
+def test_an_empty_label_is_reported(name: str, content: bytes, line: int, vocabulary: Vocabulary,
+                                    tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError) as error:
         Texts(file=str(tmp_path / name), vocabulary=vocabulary, labels="label")

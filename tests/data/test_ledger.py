@@ -1,4 +1,4 @@
-"""The ledger: sums that any lost, doubled or exchanged sample changes, and nothing else does."""
+"""The ledger: sums that change if a sample is lost, duplicated or exchanged, and not otherwise."""
 
 from __future__ import annotations
 

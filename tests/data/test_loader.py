@@ -1,4 +1,4 @@
-"""From positions to batches: the same tensors whoever fetches them."""
+"""From positions to batches: the same tensors in every process."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def joined(steps: list[list[Batch]]) -> list[Tensor]:
 
 
 @pytest.mark.parametrize(("world_size", "workers"), [(2, 0), (3, 1), (6, 0), (1, 2)])
-def test_augmented_tensors_are_the_same_at_any_width(world_size: int, workers: int) -> None:
+def test_augmented_tensors_are_the_same_at_any_world_size(world_size: int, workers: int) -> None:
     for ours, alone in zip(joined(epoch(world_size, workers)), joined(epoch(1, 0)), strict=True):
         assert torch.equal(ours, alone)
 
@@ -141,14 +141,14 @@ def test_the_next_readable_sample_stands_in_for_one_that_cannot_be_read() -> Non
 
 
 @pytest.mark.parametrize(("world_size", "workers"), [(2, 0), (3, 0), (2, 1)])
-def test_what_stands_in_is_the_same_at_any_width(world_size: int, workers: int) -> None:
+def test_replacements_are_the_same_at_any_world_size(world_size: int, workers: int) -> None:
     for ours, alone in zip(skipping(world_size, workers), skipping(1), strict=True):
         for column in ("inputs", "targets", "positions", "indices", "replaced"):
             parts = [getattr(batch, column) for batch in ours]
             assert torch.equal(torch.cat(parts), getattr(alone[0], column))
 
 
-def test_a_skipped_sample_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_skipped_sample_is_reported(capfd: pytest.CaptureFixture[str]) -> None:
     fetch = BatchFetcher(Flawed(), indices=lambda positions: positions, skip_unreadable=True)
     fetch.__getitems__([3, 4, 22])
     assert capfd.readouterr().err == ("skipped sample 4: cannot read the image 4.png\n"
@@ -233,7 +233,7 @@ def test_a_loader_process_ends_with_its_rank() -> None:
         worker = int(rank.stdout.readline())
         os.kill(rank.pid, signal.SIGKILL)
         rank.wait()
-        struck = time.monotonic()
+        killed_at = time.monotonic()
         while Path(f"/proc/{worker}").exists() and "State:\tZ" not in Path(f"/proc/{worker}/status").read_text():
-            assert time.monotonic() < struck + 2.5, "it is still there"
+            assert time.monotonic() < killed_at + 2.5, "it is still there"
             time.sleep(0.01)

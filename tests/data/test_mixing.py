@@ -111,7 +111,7 @@ def test_weights_follow_the_beta_distribution(alpha: float) -> None:
 
 @pytest.mark.parametrize("alpha", [0.2, 0.5, 1, 2, 8])
 def test_the_table_is_the_distribution_function(alpha: float) -> None:
-    table = Mixup(alpha=alpha)._chances
+    table = Mixup(alpha=alpha)._cdf
     for cell in (1, 2, 100, 5000, len(table) - 2, len(table) - 1):
         assert math.isclose(table[cell], beta(alpha)(cell / (2 * (len(table) - 1))), rel_tol=1e-8)
 
@@ -137,7 +137,7 @@ def test_weights_depend_on_position_seed_and_phase_alone(mixing: Mixing) -> None
     assert np.array_equal(pickle.loads(pickle.dumps(mixing)).weights(positions, SEED, 1), whole)
     assert not np.array_equal(mixing.weights(positions, SEED, 2), whole)
     assert not np.array_equal(mixing.weights(positions, SEED + 1, 1), whole)
-    with pytest.raises(ValueError, match="do not all lie in 0 to"):
+    with pytest.raises(ValueError, match="are not all in 0 to"):
         mixing.weights(np.array([-1]), SEED, 1)
 
 
@@ -147,7 +147,7 @@ def test_weights_depend_on_position_seed_and_phase_alone(mixing: Mixing) -> None
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4, 6])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("mixing", BOTH, ids=repr)
-def test_bits_are_the_same_at_any_width(mixing: Mixing, dtype: torch.dtype, world_size: int) -> None:
+def test_bits_are_the_same_at_any_world_size(mixing: Mixing, dtype: torch.dtype, world_size: int) -> None:
     positions = np.arange(24) + 36
     whole, weights = mixed(mixing, positions, dtype)
     assert whole.dtype == dtype
@@ -180,7 +180,7 @@ def test_floats_are_mixed_as_told() -> None:
     assert torch.allclose(result, keep * own + (1 - keep) * other, rtol=1e-15)
 
 
-def test_inputs_stay_as_they_are() -> None:
+def test_inputs_are_not_changed() -> None:
     positions = np.arange(8)
     for mixing in BOTH:
         own, other = pictures(positions), pictures(positions ^ 1)
@@ -197,7 +197,7 @@ def boxes(size: tuple[int, int], b: int, alpha: float = 1) -> tuple[Tensor, Tens
 
 
 @pytest.mark.parametrize("size", [(9, 14), (32, 32), (1, 5)])
-def test_a_box_is_a_box_and_its_area_is_told(size: tuple[int, int]) -> None:
+def test_a_box_is_a_box_and_its_area_is_reported(size: tuple[int, int]) -> None:
     height, width = size
     masks, weights = boxes(size, 500)
     drawn = CutMix().weights(np.arange(500), SEED, 0)
@@ -233,12 +233,12 @@ def test_alpha_must_be_positive(alpha: float) -> None:
 @pytest.mark.parametrize("mixing", BOTH, ids=repr)
 def test_what_does_not_fit_is_refused(mixing: Mixing) -> None:
     images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
-    for own, other, positions, said in (
+    for own, other, positions, message in (
         (images, images[:1], [0, 1], r"\[2, 3, 4, 4\] cannot be mixed with torch.uint8 \[1, 3, 4, 4\]"),
         (images, images.float(), [0, 1], "cannot be mixed with torch.float32"),
-        (images, images, [0], r"b positions are mixed, not \[2, 3, 4, 4\] at \[1\]"),
-        (images[0], images[0], [0, 1, 2], r"not \[3, 4, 4\] at \[3\]"),
-        (images.int(), images.int(), [0, 1], "must be uint8 or floating to be mixed, not torch.int32"),
+        (images, images, [0], r"b positions, not \[2, 3, 4, 4\] and \[1\]"),
+        (images[0], images[0], [0, 1, 2], r"not \[3, 4, 4\] and \[3\]"),
+        (images.int(), images.int(), [0, 1], "mixing needs uint8 or floating-point inputs, not torch.int32"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             mixing.mix(own, other, np.array(positions), SEED, 0)

@@ -257,7 +257,7 @@ def test_permutation_leaves_its_input_alone(n: int) -> None:
 @pytest.mark.parametrize("n", [10, 5000])
 def test_position_outside_the_set_is_refused(n: int) -> None:
     for wrong in (-1, n, 2**62):
-        with pytest.raises(ValueError, match=f"do not all lie in 0 to {n - 1}"):
+        with pytest.raises(ValueError, match=f"are not all in 0 to {n - 1}"):
             Permutation(n, 0)(np.array([0, wrong]))
 
 
@@ -324,7 +324,7 @@ def test_stream_is_its_formula() -> None:
         assert Stream(n, 9, 1).indices(positions.reshape(10, 10)).tolist() == np.reshape(expected, (10, 10)).tolist()
 
 
-def test_stream_orders_every_epoch_and_phase_anew() -> None:
+def test_each_epoch_and_phase_has_its_own_order() -> None:
     n = 2000
     orders = [Stream(n, 9, phase).indices(np.arange(3 * n)).reshape(3, n) for phase in range(3)]
     for one in np.concatenate(orders):
@@ -367,7 +367,7 @@ def test_batch_smaller_than_the_world_is_refused() -> None:
     with pytest.raises(ValueError, match="use at most 3 ranks or a batch_size of at least 4"):
         shard(3, 0, 4)
     for rank in (-1, 4):
-        with pytest.raises(ValueError, match=f"rank {rank} does not lie in 0 to 3"):
+        with pytest.raises(ValueError, match=f"rank {rank} is not in 0 to 3"):
             shard(8, rank, 4)
 
 
@@ -382,7 +382,7 @@ def test_micro_batches_are_few_and_equal() -> None:
             assert max(lengths) - min(lengths) <= 1
             assert min(lengths) > 1 or largest == 1 or size == 1 or (largest == 2 and size % 2)
     for wrong in ((0, 4), (4, 0)):
-        with pytest.raises(ValueError, match="cannot be cut"):
+        with pytest.raises(ValueError, match="cannot be split"):
             micro_batches(*wrong)
 
 
@@ -445,17 +445,17 @@ def test_timetable_of_a_billion_samples_is_free() -> None:
 
 def test_step_outside_the_phase_is_refused() -> None:
     for step in (-1, 3):
-        with pytest.raises(ValueError, match=f"step {step} does not lie in 0 to 2"):
+        with pytest.raises(ValueError, match=f"step {step} is not in 0 to 2"):
             Schedule(10, 4, 1).positions(step)
 
 
 @pytest.mark.parametrize("epochs", [0, -1, math.inf, math.nan])
 def test_impossible_lengths_are_refused(epochs: float) -> None:
-    with pytest.raises(ValueError, match="epochs="):
+    with pytest.raises(ValueError, match="epochs must be a positive number"):
         Schedule(10, 4, epochs)
 
 
 @pytest.mark.parametrize(("n", "batch_size"), [(0, 4), (10, 0)])
 def test_empty_sets_and_batches_are_refused(n: int, batch_size: int) -> None:
-    with pytest.raises(ValueError, match=f"n={n} and batch_size={batch_size}"):
+    with pytest.raises(ValueError, match=f"must be at least 1, not {n} and {batch_size}"):
         Schedule(n, batch_size, 1)

@@ -1,4 +1,4 @@
-"""Packed strings: the same strings, in little memory, which a fork shares."""
+"""Packed strings: the same strings in little memory, which forks share."""
 
 from __future__ import annotations
 

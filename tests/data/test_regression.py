@@ -1,4 +1,4 @@
-"""Images with numbers: drawn ones, and those of a table."""
+"""Regression datasets: synthetic images, and images of a table."""
 
 from __future__ import annotations
 
@@ -56,21 +56,21 @@ def test_a_table_of_images_and_numbers(table: Path) -> None:
     assert Split(of=images, part="all", fractions={"all": 1.0}).value_names == ["level", "width"]
 
 
-@pytest.mark.parametrize(("row", "said"), [
+@pytest.mark.parametrize(("row", "message"), [
     ("1.png,much,7,x", "line 3, column 'level': 'much' is not a number; correct it, or remove the row"),
     ("1.png,,7,x", "line 3, column 'level': '' is not a number"),
     ("1.png,inf,7,x", "line 3, column 'level': 'inf' is not a number"),
     ("9.png,1,7,x", "line 3, column 'name': there is no image '9.png' in"),
-    ("1.png,1,x", "line 3: 3 fields, but the heading has 4 columns"),
+    ("1.png,1,x", "line 3: 3 fields, but the header has 4 columns"),
 ])
-def test_a_bad_row_is_told_with_its_line(table: Path, row: str, said: str) -> None:
+def test_a_bad_row_is_reported_with_its_line(table: Path, row: str, message: str) -> None:
     table.write_text(table.read_text().replace("1.png,-3,7,x", row))
     with pytest.raises(ValueError) as caught:
         ImageRegression(file=str(table), image="name", columns=["level"], root=str(table.parent / "images"))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_what_is_asked_for_must_be_there(table: Path) -> None:
+def test_columns_and_files_must_exist(table: Path) -> None:
     with pytest.raises(ValueError, match=r"there is no column 'levle'; did you mean 'level'\?"):
         ImageRegression(file=str(table), image="name", columns=["levle"])
     with pytest.raises(ValueError, match="a list of one column or more"):

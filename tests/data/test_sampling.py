@@ -1,4 +1,4 @@
-"""Weighted and class-balanced streams and length windows: what each promises, at any width and from any step."""
+"""Weighted and class-balanced streams and length buckets, at any world size and from any step."""
 
 from __future__ import annotations
 
@@ -93,11 +93,11 @@ def test_targets_are_labels_too(targets: Any) -> None:
 
 
 def test_a_set_without_usable_labels_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"range does not say which class .* give it an attribute `labels`"):
+    with pytest.raises(ValueError, match="range does not have the classes of its samples; give it an attribute"):
         labels_of(range(3))
     unlabelled = Labelled([])
     unlabelled.labels = None  # type: ignore[assignment]
-    with pytest.raises(ValueError, match="Labelled does not say which class"):
+    with pytest.raises(ValueError, match="Labelled does not have the classes"):
         labels_of(unlabelled)
     for targets in ([0.5, 1.0], [-1, 0], np.zeros((2, 3), np.int64)):
         with pytest.raises(ValueError, match=r"one class number, from 0 on, for each of the 2 samples"):
@@ -122,7 +122,7 @@ def test_streams_are_functions_of_the_position(stream: SampleStream) -> None:
     assert np.array_equal(pickle.loads(pickle.dumps(stream)).indices(positions), whole)
     assert stream.indices(positions[:0]).shape == (0,)
     assert int(stream.indices(np.array(10**12))) == whole[0]
-    with pytest.raises(ValueError, match="do not all lie in 0 to"):
+    with pytest.raises(ValueError, match="are not all in 0 to"):
         stream.indices(np.array([5, -1]))
 
 
@@ -164,28 +164,30 @@ def test_weights_from_a_file(name: str, tmp_path: Path) -> None:
     assert [chance * Fraction(15, 2) for chance in table.probabilities()] == given
 
 
-def test_what_is_wrong_with_weights_is_said(tmp_path: Path) -> None:
-    def refused(said: str, error: type[Exception] = ValueError, **options: Any) -> None:
-        with pytest.raises(error, match=said):
+def test_what_is_wrong_with_weights_is_reported(tmp_path: Path) -> None:
+    def refused(message: str, error: type[Exception] = ValueError, **options: Any) -> None:
+        with pytest.raises(error, match=message):
             Weighted(Labelled([0, 1, 1], ["normal", "pneumonia"]), SEED, 0, **options)
 
-    refused("'pnuemonia', which is no class of the set. Did you mean 'pneumonia'. Its classes: normal, pneumonia",
+    refused("'pnuemonia', which is not a class of the dataset. Did you mean 'pneumonia'. Its classes: normal, "
+            "pneumonia",
             class_weights={"normal": 1, "pnuemonia": 1})
-    refused("leaves out pneumonia; give every class a weight", class_weights={"normal": 1})
-    refused("gives 'normal' the weight -1", class_weights={"normal": -1, "pneumonia": 1})
-    refused("gives 'normal' the weight 'much', which is not a number",
+    refused("has no weight for pneumonia; give every class a weight", class_weights={"normal": 1})
+    refused("the weight -1 of 'normal'", class_weights={"normal": -1, "pneumonia": 1})
+    refused("the weight 'much' of 'normal' in class_weights is not a number",
             class_weights={"normal": "much", "pneumonia": 1})
     refused("all weights are 0", class_weights={"normal": 0, "pneumonia": 0})
     refused("either class_weights, .* or a file")
     refused("either class_weights, .* or a file", class_weights={"normal": 1}, file="weights.npy")
     refused("missing.npy", error=FileNotFoundError, file=str(tmp_path / "missing.npy"))
     path = tmp_path / "weights.txt"
-    for text, said in {"1\n2\n": r"holds weights of shape \[2\], but the set has 3 samples", "1\n-2\n3": "weight -2",
-                       "1\nx\n3": "could not convert string to float: 'x'", "0\n0\n0": "all weights are 0"}.items():
+    for text, message in {"1\n2\n": r"has weights of shape \[2\], but the dataset has 3 samples",
+                          "1\n-2\n3": "weight -2", "1\nx\n3": "could not convert string to float: 'x'",
+                          "0\n0\n0": "all weights are 0"}.items():
         path.write_text(text)
-        refused(said, file=str(path))
+        refused(message, file=str(path))
     np.save(tmp_path / "table.npy", np.ones((3, 2)))
-    refused(r"holds weights of shape \[3, 2\]", file=str(tmp_path / "table.npy"))
+    refused(r"has weights of shape \[3, 2\]", file=str(tmp_path / "table.npy"))
 
 
 # Class-balanced.
@@ -207,7 +209,7 @@ def test_classes_take_turns_and_have_epochs_of_their_own() -> None:
 
 
 def test_a_class_without_samples_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="some have no samples: lynx; use a set"):
+    with pytest.raises(ValueError, match="some have no samples: lynx; use a dataset"):
         ClassBalanced(Labelled([0, 2, 2], ["cat", "lynx", "dog"]), SEED, 0)
     indices = ClassBalanced(Labelled([1, 7, 7]), SEED, 0).indices(np.arange(6))  # without names, the labels that occur
     assert np.array_equal(indices[::2], [0, 0, 0])
@@ -233,7 +235,7 @@ def read(batch_size: int, world_size: int, first: int = 0) -> list[list[Integers
 
 @pytest.mark.parametrize("batch_size", [12, 17])
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4, 6, 12])
-def test_windows_hold_each_position_once_at_any_width(world_size: int, batch_size: int) -> None:
+def test_windows_hold_each_position_once_at_any_world_size(world_size: int, batch_size: int) -> None:
     table, _, _ = window_case(batch_size)
     assert table.steps % 4, "the last window is to be a short one"
     alone = [batch for (batch,) in read(batch_size, 1)]
@@ -278,11 +280,11 @@ def test_windows_take_other_streams() -> None:
 
 def test_windows_that_do_not_fit_are_refused() -> None:
     table, stream, lengths = window_case()
-    with pytest.raises(ValueError, match=r"lengths of shape \[49\] do not fit a set of 50 samples"):
+    with pytest.raises(ValueError, match=r"lengths of shape \[49\] do not fit a dataset of 50 samples"):
         LengthBuckets(table, stream, lengths[1:], batches=4, rank=0, world_size=1)
-    with pytest.raises(ValueError, match="a window takes 1 batch or more, not 0"):
+    with pytest.raises(ValueError, match="a window needs at least 1 batch, not 0"):
         LengthBuckets(table, stream, lengths, batches=0, rank=0, world_size=1)
-    with pytest.raises(ValueError, match="batch_size 12 is too small for 13 ranks"):
+    with pytest.raises(ValueError, match="batch_size 12 is smaller than the world size 13"):
         LengthBuckets(table, stream, lengths, batches=4, rank=0, world_size=13)
 
 
@@ -291,7 +293,7 @@ def test_rules_are_sentences_for_a_report() -> None:
     table, stream, lengths = window_case()
     windows = LengthBuckets(table, stream, lengths, batches=4, rank=0, world_size=1)
     assert weighted.rule == (  # type: ignore[attr-defined]
-        "each position draws a sample by its weight, with replacement: how often one is read is left to chance")
+        "each position draws a sample by its weight, with replacement: how often each is read is random")
     assert balanced.rule == (  # type: ignore[attr-defined]
-        "3 classes take one position each in turn; within a class each sample is read once per round of its class")
-    assert windows.rule == "each position is read once per phase, within 4 steps of its own"
+        "3 classes alternate; within a class, each sample is read once before any is read again")
+    assert windows.rule == "each position is read once per phase, within 4 steps of its own step"

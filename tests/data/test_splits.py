@@ -1,4 +1,4 @@
-"""Parts of a set: who belongs to which, what moves when files are added, and what a part passes on."""
+"""Splits: the samples of each part, what moves when files are added, and the attributes of a part."""
 
 from __future__ import annotations
 
@@ -253,29 +253,29 @@ def test_parts_work_in_a_loader_a_stream_and_a_split() -> None:
 # What is refused.
 
 
-@pytest.mark.parametrize(("said", "options"), [
-    (r"there is no part 'valid'; the fractions name train, validation, test", {"part": "valid"}),
-    (r"the fractions sum to 1\.1, which is more than the whole set", {"fractions": {"train": 0.9, "test": 0.2}}),
+@pytest.mark.parametrize(("message", "options"), [
+    (r"there is no part 'valid'; fractions has train, validation, test", {"part": "valid"}),
+    (r"the sum of the fractions is 1\.1, which is more than 1", {"fractions": {"train": 0.9, "test": 0.2}}),
     (r"the fraction of 'test' must be above 0 and at most 1, not 0", {"fractions": {"train": 1, "test": 0}}),
     (r"the fraction of 'train' must be .* not -1", {"fractions": {"train": -1}}),
-    (r"by random, class or group, not by patient", {"by": "patient"}),
+    (r"by must be random, class or group, not patient", {"by": "patient"}),
     (r"belong together", {"by": "group"}),
     (r"belong together", {"group": "(x)"}),
     (r"group: \(x is not a regular expression", {"by": "group", "group": "(x"}),
     (r"must have one group in parentheses, .* not 0", {"by": "group", "group": "x"}),
     (r"must have one group in parentheses, .* not 2", {"by": "group", "group": "(x)(y)"}),
-    (r"found in no sample's name; the first is person0_virus_0\.jpeg", {"by": "group", "group": "(patient)"}),
-    (r"Named does not say which class", {"by": "class"}),
+    (r"matches no sample's name; the first name is person0_virus_0\.jpeg", {"by": "group", "group": "(patient)"}),
+    (r"Named does not have the classes", {"by": "class"}),
     (r"the part 'train', 1e-06 of 10 samples, has no sample; give it a larger fraction, or split by class",
      {"fractions": {"train": 1e-6, "rest": 0.5}}),
 ])
-def test_what_cannot_be_split_is_said(said: str, options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_invalid_splits_are_reported(message: str, options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=message):
         Split(**{"of": Named(patients(2)), "part": "train", "fractions": FRACTIONS, **options})
 
 
 def test_names_must_fit_the_set() -> None:
     of = Named(["a", "b"])
     of.names = lambda: iter(["a"])  # type: ignore[method-assign]
-    with pytest.raises(ValueError, match=r"Named has 2 samples, but names\(\) gives 1 names"):
+    with pytest.raises(ValueError, match=r"Named has 2 samples, but names\(\) returns 1 names"):
         Split(of=of, part="train", fractions=FRACTIONS)

@@ -1,4 +1,4 @@
-"""The store: built once, whole, by one process, and anew for a changed file."""
+"""The store: built once by one process, complete or not at all, and again if the file has changed."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def test_blocks_leave_no_trace(suffix: str, tmp_path: Path, monkeypatch: pytest.
     assert parts.names() == [f"r{n}" for n in range(300)]
 
 
-def test_a_set_is_built_once_and_anew_for_a_changed_file(file: str, vocabulary: Vocabulary,
-                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_is_built_once_and_again_if_the_file_changes(file: str, vocabulary: Vocabulary,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
     first = Texts(file=file, vocabulary=vocabulary, labels="label")
     with monkeypatch.context() as patch:
         patch.setattr(drumbeat.data.text, "_build", None)
@@ -86,7 +86,7 @@ def test_a_store_of_another_user_is_neither_read_nor_written_to(file: str, vocab
 def test_a_damaged_store_is_not_read(file: str, vocabulary: Vocabulary) -> None:
     folder = Texts(file=file, vocabulary=vocabulary, labels="label").folder
     os.truncate(folder / "ids", 8)
-    with pytest.raises(ValueError, match=r"ids is damaged \(8 bytes\); remove .*\.texts, and it is built anew"):
+    with pytest.raises(ValueError, match=r"ids is damaged \(8 bytes\); remove .*\.texts to build it again"):
         Texts(file=file, vocabulary=vocabulary, labels="label")
 
 
@@ -147,14 +147,14 @@ def test_a_file_that_changes_while_it_is_read_makes_no_set(file: str, tmp_path: 
         with open(file, "a") as more:
             more.write("r5,dog,pos\n")
 
-    with pytest.raises(ValueError, match=r"train\.csv changed while it was read; start again once it is written"):
+    with pytest.raises(ValueError, match=r"train\.csv changed while it was read; start again when it is complete"):
         built(Path(file), "texts", "recipe", write_on, str(tmp_path / "cache"))
     assert [path.suffix for path in (tmp_path / "cache").iterdir() if path.name != ".gitignore"] == [".lock"]
 
 
 def test_who_waits_says_so(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     begun, go = Event(), Event()
-    said = ""
+    message = ""
 
     def build(_: Path) -> None:
         begun.set()
@@ -164,9 +164,9 @@ def test_who_waits_says_so(file: str, capsys: pytest.CaptureFixture[str]) -> Non
         first, second = (pool.submit(built, Path(file), "texts", "recipe", build, None) for _ in range(2))
         assert begun.wait(30)
         end = time.monotonic() + 20
-        while not said and time.monotonic() < end:
+        while not message and time.monotonic() < end:
             time.sleep(0.01)
-            said = capsys.readouterr().err
+            message = capsys.readouterr().err
         go.set()
         assert first.result() == second.result()
-    assert said == f"waiting for another process, which builds {first.result()}\n"
+    assert message == f"waiting for another process that builds {first.result()}\n"

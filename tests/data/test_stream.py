@@ -1,4 +1,4 @@
-"""Whole runs against the closed form: the samples of a step depend on the phase and the step, and on nothing else."""
+"""Whole runs compared with the formula: the samples of a step depend only on the phase and the step."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_ranks_share_evenly() -> None:
 
 
 def test_batch_smaller_than_the_world_is_refused() -> None:
-    with pytest.raises(ValueError, match="batch_size 5 is too small for 6 ranks"):
+    with pytest.raises(ValueError, match="batch_size 5 is smaller than the world size 6"):
         list(simulate(PHASES, SEED, [Attempt(WIDEST + 1, 0)], 4))
 
 

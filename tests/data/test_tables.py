@@ -1,4 +1,4 @@
-"""Tables: the same columns from any format, in blocks, and exact complaints."""
+"""Tables: the same columns from every format, in blocks, and exact errors."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ def test_how_far_a_file_is_read_is_told_now_and_then(suffix: str, tmp_path: Path
     monkeypatch.setattr(drumbeat.data.tables, "BLOCK", 2_000_000)
     list(table.blocks(["text"], "words"))
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(drumbeat.data.tables, "SILENCE", 0)
+    monkeypatch.setattr(drumbeat.data.tables, "SECONDS_BETWEEN_LINES", 0)
     list(table.blocks(["text"], "words"))
     lines = capsys.readouterr().err.splitlines()
     assert lines[:2] == [f"words of a.{suffix}: 2 of 9 MB", f"words of a.{suffix}: 4 of 9 MB"]
 
 
-@pytest.mark.parametrize(("name", "content", "said"), [
-    ("a.csv", b"", "a.csv is empty; expected a heading and rows"),
-    ("a.csv", b"text,label\n", "a.csv has a heading and no rows"),
+@pytest.mark.parametrize(("name", "content", "message"), [
+    ("a.csv", b"", "a.csv is empty; expected a header and rows"),
+    ("a.csv", b"text,label\n", "a.csv has a header but no rows"),
     ("a.csv", b"text,lable\na,b\n",
      "a.csv, line 1: there is no column 'label'; did you mean 'lable'? The columns are: text, lable"),
     ("a.csv", b"text,x\na,b\n", "a.csv, line 1: there is no column 'label'; the columns are: text, x"),
-    ("a.csv", b"text,label,text\na,b,c\n", "a.csv, line 1: two columns are called 'text'; rename one"),
+    ("a.csv", b"text,label,text\na,b,c\n", "a.csv, line 1: two columns are named 'text'; rename one"),
     ("a.csv", b'text,label\n"a\n\nb",c\nd\n',
-     "a.csv, line 5: 1 fields, but the heading has 2 columns (text, label); "
-     "put fields that hold a separator in double quotes, or correct the line"),
+     "a.csv, line 5: 1 fields, but the header has 2 columns (text, label); "
+     "put fields that contain a separator in double quotes, or correct the line"),
     ("a.tsv", b"text\tlabel\na\tb\tc\n",
-     "a.tsv, line 2: 3 fields, but the heading has 2 columns (text, label); "
+     "a.tsv, line 2: 3 fields, but the header has 2 columns (text, label); "
      "remove separators from the fields, or set quoted=True if fields stand in double quotes"),
     ("a.csv", b'label,text\na,b\nc,"d\ne,f\n',
-     "a.csv, line 3: a quote opens here and is never closed; "
+     "a.csv, line 3: a quote that starts here is never closed; "
      "close it, or set quoted=False if quotes are part of the text"),
     ("a.csv", b"text,label\na,b\ncaf\xe9,b\n",
      "a.csv, line 3: byte 19 of the file, 0xe9, is not UTF-8; save it as UTF-8, for instance with: "
@@ -55,23 +55,23 @@ def test_how_far_a_file_is_read_is_told_now_and_then(suffix: str, tmp_path: Path
     ("a.jsonl", b'{"text": "a", "label": "b"}\n{"text": "a"}\n',
      "a.jsonl, line 2: there is no column 'label'; the columns are: text"),
     ("a.jsonl", b'{"text": null, "label": "b"}\n',
-     "a.jsonl, line 1, column 'text': None is no text; correct or remove the line"),
+     "a.jsonl, line 1, column 'text': None is not text; correct or remove the line"),
     ("a.jsonl", b'{"text": "a\\ud83d", "label": "b"}\n',
      "a.jsonl, line 1, column 'text': character 2 is half of a surrogate pair, '\\ud83d'; remove it"),
     ("a.jsonl", b'{"text": "a", "label": "b"}\n{"text": "\xff", "label": "b"}\n',
      "a.jsonl, line 2: byte 39 of the file, 0xff, is not UTF-8; save it as UTF-8, for instance with: "
      "iconv -f latin1 -t utf-8 a.jsonl"),
     ("a.jsonl", b"\n \n", "a.jsonl has no rows"),
-    ("a.parquet", b"PAR1", "a.parquet is no file of texts that can be read: .csv, .tsv, .json, .jsonl, .ndjson"),
+    ("a.parquet", b"PAR1", "a.parquet is not a table; its suffix must be one of .csv, .tsv, .json, .jsonl, .ndjson"),
 ])
-def test_what_is_wrong_in_a_file_is_told(name: str, content: bytes, said: str, tmp_path: Path) -> None:
+def test_errors_in_a_file_are_reported(name: str, content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError) as error:
         list(Table(tmp_path / name).blocks(["text", "label"]))
-    assert str(error.value) == f"{tmp_path}/{said}"
+    assert str(error.value) == f"{tmp_path}/{message}"
 
 
-def test_a_record_larger_than_a_block_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_larger_than_a_block_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write(tmp_path / "a.csv", [("1", "x", "a"), ("2", "long " * 500, "b")])
     monkeypatch.setattr(drumbeat.data.tables, "BLOCK", 1000)
     with pytest.raises(ValueError, match=r"a\.csv, line 3: a record of more than 0 MB starts here; close its quote"):

@@ -1,4 +1,4 @@
-"""Texts: exact numbers, whatever the format, in batches, loaders and pickles."""
+"""Texts: exact word numbers from every format, in batches, loaders and pickles."""
 
 from __future__ import annotations
 
@@ -103,15 +103,15 @@ def test_a_pickle_maps_the_store_again(file: str, vocabulary: Vocabulary) -> Non
     assert same(pickle.loads(pickle.dumps(texts)).fetch(np.arange(4)), texts.fetch(np.arange(4)))
 
 
-@pytest.mark.parametrize(("wrong", "said"), [
+@pytest.mark.parametrize(("wrong", "message"), [
     ({"length": 8, "max_length": 8}, "give either length=8 (truncate and pad) or max_length=8 (truncate)"),
     ({"length": 0}, "a text has at least 1 words, including the start and end words; it cannot be truncated to 0"),
 ])
-def test_arguments_that_do_not_go_together_are_refused(wrong: dict[str, Any], said: str, file: str,
+def test_contradicting_arguments_are_refused(wrong: dict[str, Any], message: str, file: str,
                                                        vocabulary: Vocabulary) -> None:
     with pytest.raises(ValueError) as error:
         Texts(**{"file": file, "vocabulary": vocabulary, "labels": "label", **wrong})
-    assert str(error.value) == said
+    assert str(error.value) == message
 
 
 def test_cutting_keeps_the_word_that_closes_a_text(file: str) -> None:

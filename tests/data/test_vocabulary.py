@@ -1,4 +1,4 @@
-"""Words: exact numbers, learnt once, and vectors for them."""
+"""The vocabulary: exact numbers, built once, and pretrained vectors."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_saved_tokenizer_is_used_as_it_is(vocabulary: Vocabulary, tmp_path: Pa
         Vocabulary(file=str(tmp_path / "broken.json"))
 
 
-def test_a_vocabulary_of_nothing_is_told(file: str) -> None:
+def test_an_empty_vocabulary_is_reported(file: str) -> None:
     with pytest.raises(ValueError, match=r"train\.csv, column 'text': no word occurs 9 times; lower min_frequency"):
         Vocabulary(file=file, min_frequency=9)
     with pytest.raises(ValueError, match=r"train\.csv, line 1: there is no column 'texts'; did you mean 'text'\?"):
@@ -88,7 +88,7 @@ def test_vectors_are_read_for_the_words_there_are(heading: str, vocabulary: Voca
     assert coverage == 2 / 5
 
 
-def test_a_broken_line_of_vectors_is_told(vocabulary: Vocabulary, tmp_path: Path) -> None:
+def test_a_damaged_line_of_vectors_is_reported(vocabulary: Vocabulary, tmp_path: Path) -> None:
     path = tmp_path / "vectors.txt"
     path.write_text("the 1 2\ncat 1 x\n")
     with pytest.raises(ValueError, match=r"vectors\.txt, line 2: expected a word and 2 numbers, not 'cat 1 x'"):

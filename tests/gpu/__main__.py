@@ -1,4 +1,4 @@
-"""All tests marked `gpu`, which `make test-gpu` runs; on a machine without a GPU, one line and exit code 2."""
+"""Runs all tests marked `gpu` (`make test-gpu`); without a GPU, prints one line and exits with code 2."""
 
 from __future__ import annotations
 

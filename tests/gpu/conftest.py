@@ -1,4 +1,4 @@
-"""Two runs that the tests share: the flagship on a small demo set, and one that reports what it finds in its rank."""
+"""Two runs that the tests share: one of resnet50_xray_demo, and one that reports the state of its rank."""
 
 from __future__ import annotations
 

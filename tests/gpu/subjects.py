@@ -1,4 +1,4 @@
-"""A task that reports what it finds in its rank, and a network that needs too much memory."""
+"""A task that reports the state of its rank, and a network that needs too much memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that use a GPU where there is one: evaluating and predicting give nearly what they give on a CPU."""
+"""Commands on a GPU: evaluation and prediction give nearly the same as on a CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`make test-gpu` on a machine without a GPU, where its tests would go out of date unnoticed."""
+"""`make test-gpu` on a machine without a GPU, so that its tests stay up to date."""
 
 from __future__ import annotations
 

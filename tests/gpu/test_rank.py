@@ -1,4 +1,4 @@
-"""What a run finds in its rank on a GPU: a driver that works after the fork, exact fp32, a loop that never waits."""
+"""The state of a rank on a GPU: a driver that works after the fork, exact fp32, a loop that never waits."""
 
 from __future__ import annotations
 

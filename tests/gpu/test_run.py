@@ -1,4 +1,4 @@
-"""Runs on a GPU: they learn, lose nothing when they are killed, and name the key to change when memory runs out."""
+"""Runs on a GPU: they learn, resume without loss after a kill, and name the key to change if memory runs out."""
 
 from __future__ import annotations
 

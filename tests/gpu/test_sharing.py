@@ -1,4 +1,4 @@
-"""Two ranks on one GPU compute what one rank on the CPU does: each its part of the same batches."""
+"""Two ranks on one GPU compute the same as one rank on the CPU: each a part of the same batches."""
 
 from __future__ import annotations
 

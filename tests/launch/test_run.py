@@ -78,7 +78,7 @@ def test_a_new_target_says_what_it_leaves_out_at_once(cluster: Path, capsys: pyt
     assert "left out" not in capsys.readouterr().out
 
 
-def test_the_folder_holds_all_that_workers_and_verbs_need(cluster: Path) -> None:
+def test_the_folder_contains_everything_that_workers_and_commands_need(cluster: Path) -> None:
     assert main([*SUBMIT, "seed=5"]) == 0
     run = only_run(cluster)
     assert read(run.config) == load("small.yaml", ["seed=5"], {"launch.gpus": 2}).config
@@ -153,7 +153,7 @@ def test_a_dry_run_writes_nothing(cluster: Path, capsys: pytest.CaptureFixture[s
     assert sorted(cluster.rglob("*")) == before
 
 
-def test_resuming_goes_on_in_the_same_folder_where_it_ran_before(cluster: Path,
+def test_resume_uses_the_same_folder_and_backend(cluster: Path,
                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     assert main([*SUBMIT, "--profile", "example"]) == 0
     run = only_run(cluster)
@@ -184,12 +184,12 @@ def test_resuming_with_other_processes(cluster: Path) -> None:
     assert (topology.nodes, topology.ranks_per_node, topology.device) == (1, 3, "cpu")
 
 
-def test_a_plan_for_more_gpus_than_there_are_can_be_looked_at(cluster: Path,
+def test_a_dry_run_may_use_more_gpus_than_there_are(cluster: Path,
                                                               capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "small.yaml", "--gpus", "8", "--dry-run"]) == 0
-    said = capsys.readouterr().out
-    assert "--nproc-per-node=8" in said
-    assert "# This machine has fewer GPUs: the run would not start here.\n" in said
+    output = capsys.readouterr().out
+    assert "--nproc-per-node=8" in output
+    assert "# This machine has fewer GPUs: the run would not start here.\n" in output
     assert main(["run", "small.yaml", "--gpus", "8"]) == 2
 
 

@@ -1,4 +1,4 @@
-"""The LSTM: as large as it says, blind to padding, and able to start from vectors that others have learnt."""
+"""The LSTM: its size, that padding has no effect, and pretrained vectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The small networks: as large as their sources', and shaped as they say."""
+"""The small networks: their sizes and shapes."""
 
 from __future__ import annotations
 

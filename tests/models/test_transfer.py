@@ -1,4 +1,4 @@
-"""The flagship's network: its layers, its weights' ways in, and frozen parts that stand still."""
+"""The networks for transfer learning: layers, ways to load weights, and frozen parts that do not change."""
 
 from __future__ import annotations
 

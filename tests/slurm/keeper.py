@@ -183,11 +183,13 @@ def cgroup_roots(nodes: list[str]) -> list[Path]:
 
 
 def _thaw(root: Path) -> None:
-    """A slurmstepd that was killed between freezing its tasks and killing them leaves them deaf to SIGKILL."""
-    for name, value in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
-        for switch in root.rglob(name):
-            with suppress(OSError):
-                switch.write_text(value)
+    """A slurmstepd that was killed between freezing its tasks and killing them leaves them deaf to SIGKILL. Folders of
+    other clusters may vanish meanwhile."""
+    for folder, _, files in os.walk(root):
+        for name, value in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
+            if name in files:
+                with suppress(OSError):
+                    Path(folder, name).write_text(value)
 
 
 def remove_cgroups(root: Path, jobs: range) -> None:
@@ -196,8 +198,7 @@ def remove_cgroups(root: Path, jobs: range) -> None:
     SLURM itself locks the folder above while it makes and removes them, and makes anew what it finds missing.
     """
     with _locked(root.parent):
-        folders = sorted((path for path in root.rglob("*") if path.is_dir()), reverse=True)
-        for folder in [*folders, root]:
+        for folder in sorted((Path(folder) for folder, _, _ in os.walk(root)), reverse=True):
             numbers = [int(part[4:]) for part in folder.parts if part.startswith("job_") and part[4:].isdigit()]
             if not numbers or numbers[0] in jobs:
                 with suppress(OSError):  # Not empty: another cluster is using it.

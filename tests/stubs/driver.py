@@ -1,4 +1,4 @@
-"""The stand-in for NVIDIA's driver (libcuda.c): built with gcc, and its log of the processes that called cuInit."""
+"""A stub of NVIDIA's driver (libcuda.c): built with gcc, it logs the processes that call cuInit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which processes call cuInit, on a machine without a GPU: processes forked from one that has cannot use CUDA."""
+"""Which processes call cuInit: a process forked from one that has called it cannot use CUDA."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_a_damaged_file_ends_a_run_that_goes_on_once_it_is_mended(tmp_path: Path
     damaged.unlink()
     drumbeat(tmp_path, "--resume", "tiny", "--procs", "3", expect=1)
     assert Status.require(run.status).verdict == (
-        "the training set has changed since the checkpoint; the last checkpoint is at step 3; not tried again: it "
+        "the training set has changed since the checkpoint; the last checkpoint is at step 3; not retried: it "
         "would fail the same way")
     assert attempts(run) == ["000", "001", "002"]
     assert "40 samples at the checkpoint, 39 now" in run.attempt(2).errors()[0].message

@@ -1,1 +1,1 @@
-"""The commands that need torch or the data, each a program of its own, and what they measure."""
+"""The commands that need torch or the data. Each is a separate program."""

@@ -1,4 +1,4 @@
-"""The run's folder: where things are, and what happens when several processes write at once, or one dies."""
+"""The run folder: its paths, and several processes that write at the same time, or die."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records: what a file holds comes back as it was written, and anything else is told by name."""
+"""Records: a file is read back as it was written, and errors name the field."""
 
 from __future__ import annotations
 
@@ -117,14 +117,14 @@ def test_a_whole_number_is_a_number_too() -> None:
     ({"part": []}, "'part' is [], not an object"),
     ({"count": "x" * 99}, f"'count' is \"{'x' * 39}, not a whole number"),
 ], ids=str)
-def test_each_wrong_type_is_told_by_its_field(tmp_path: Path, wrong: dict[str, Any], words: str) -> None:
+def test_each_wrong_type_names_its_field(tmp_path: Path, wrong: dict[str, Any], words: str) -> None:
     path = written(tmp_path, json.dumps({"text": ""} | wrong))
     with pytest.raises(DamagedError) as raised:
         Sample.read(path)
     assert raised.value.reason == words
 
 
-def test_a_missing_field_is_told() -> None:
+def test_a_missing_field_is_reported() -> None:
     with pytest.raises(ValueError, match=r"^'text' is missing$"):
         Sample.parse({"count": 1})
 

@@ -1,4 +1,4 @@
-"""Every record is written and read back as it is, and says what its file is and who writes it."""
+"""Every record is read back as it was written, and its docstring names its file and who writes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command knows of a run: one look, and the newest of each kind."""
+"""What a command knows about a run: each file is read once, and the newest counts."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_run_that_starts_again_has_come_as_far_as_before(run: RunDir) -> None:
     assert (view.state, view.verdict) == ("running", ""), "the attempt that waited for the disk is over"
 
 
-def test_the_last_sign_of_life_is_that_of_either_file(run: RunDir) -> None:
+def test_the_last_heartbeat_is_the_newer_of_both_files(run: RunDir) -> None:
     write_heartbeat(run, ago=50)
     write_state(run, "running", ago=100)
     assert 49 < View.read(run).seconds_since_heartbeat() < 60

@@ -26,7 +26,7 @@ def test_a_set_is_written_once_and_the_same_everywhere(tmp_path: Path) -> None:
     assert (len(stories), stories.classes) == (400, list(TOPICS))
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_other_content_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")
     with pytest.raises(FileExistsError, match="holds something else than this set"):
@@ -34,7 +34,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["mine", "thesis.txt"]
 
 
-def test_a_set_with_a_hole_is_told_of(tmp_path: Path) -> None:
+def test_a_dataset_with_a_missing_file_is_reported(tmp_path: Path) -> None:
     folder = tmp_path / "insects"
     write_set(folder, kind="hymenoptera")
     assert ImageFolder(root=str(folder / "train")).classes == ["ants", "bees"]

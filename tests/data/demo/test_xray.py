@@ -108,7 +108,7 @@ def test_opacities_only_brighten_and_only_lungs() -> None:
     assert not patches[body.lungs == 0].any()
 
 
-def test_a_complete_set_is_left_alone(small: Path) -> None:
+def test_a_complete_dataset_is_not_changed(small: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in small.rglob("*")}
     there = write_small(small, train=4)
     assert (there.folder, there.images, there.written) == (small, 8, False)
@@ -174,7 +174,7 @@ def test_a_killed_call_leaves_no_folder_no_worker_and_nothing_for_good(tmp_path:
     (left,) = tmp_path.iterdir()
 
     write_small(folder)
-    assert left.exists(), "it could belong to a call still at work"
+    assert left.exists(), "it could belong to a process that is still running"
     long_ago = time.time() - 2 * demo_xray._STALE_AFTER
     os.utime(left, (long_ago, long_ago))
     write_small(tmp_path / "other")

@@ -99,7 +99,7 @@ def test_waiting_for_data_of_the_next_step(attempt: Attempt) -> None:
     assert words(attempt).startswith("rank 1 hung at step 7 in _batches (loop.py:188)")
 
 
-def test_in_the_backward_pass_who_computes_is_behind_who_waits(attempt: Attempt) -> None:
+def test_in_the_backward_pass_a_computing_rank_is_behind_waiting_ranks(attempt: Attempt) -> None:
     write(attempt, (7, IN_BACKWARD), (7, IN_HOOK), (7, IN_BACKWARD))
     assert words(attempt).startswith("rank 1 hung at step 7 in hook (my_hook.py:5)")
 

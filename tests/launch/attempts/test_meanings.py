@@ -80,7 +80,7 @@ def test_the_expandable_segments_of_the_allocator_are_named_where_they_help() ->
     assert "expandable" not in explain("OutOfMemoryError", "CUDA out of memory. Tried to allocate 2.00 GiB.")[2]
 
 
-def test_nccls_last_error_tells_more_than_torchs_first_line() -> None:
+def test_nccls_last_error_is_added_to_torchs_first_line() -> None:
     message = NCCL + ("unhandled cuda error, NCCL version 2.27.5\nncclUnhandledCudaError: Call to CUDA function failed."
                       "\nLast error:\nCuda failure 999 'unknown error'")
     said = explain("DistBackendError", message)[1]

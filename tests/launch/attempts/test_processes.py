@@ -164,7 +164,7 @@ def test_deaf_even_with_a_handler_of_its_own(tmp_path: Path) -> None:
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
 
 
-def test_ignoring_signals_for_a_while() -> None:
+def test_signals_are_ignored_inside_the_context() -> None:
     before = signal.getsignal(signal.SIGINT)
     with ignoring_signals(signal.SIGINT, signal.SIGHUP):
         os.kill(os.getpid(), signal.SIGHUP)

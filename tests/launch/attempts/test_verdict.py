@@ -109,7 +109,7 @@ def test_a_stop_is_for_good_or_for_the_queue(run: RunDir, reason: str, slurm: st
     assert (verdict.message, verdict.next, verdict.state) == (f"stopped at step 12: {words}", after, state)
 
 
-def test_a_stop_without_a_save_says_where_it_goes_on(run: RunDir) -> None:
+def test_a_stop_without_a_save_names_the_checkpoint_to_resume_from(run: RunDir) -> None:
     checkpoint(run, 9)
     verdict = stop(run, "terminated", slurm="preempted")
     assert verdict.message == "stopped without saving: preempted; the last checkpoint is at step 9"
@@ -288,7 +288,7 @@ def test_preemptions_cost_nothing(run: RunDir) -> None:
 
 
 def test_a_time_limit_too_short_to_get_ahead_is_given_up(run: RunDir) -> None:
-    """It would be queued again for ever."""
+    """It would be requeued forever."""
     after = [stop(run, "time limit", slurm="preempted", saved=0, restarts=2) for _ in range(3)]
     assert [verdict.next for verdict in after] == ["requeue", "requeue", "give up"]
     assert after[-1].message == ("stopped at step 0: the job's time limit is near; "

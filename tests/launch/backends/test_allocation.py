@@ -26,10 +26,10 @@ from drumbeat.launch.runs import attach as watch
 from drumbeat.launch.runs.why import why
 from drumbeat.launch.slurm.client import steps
 from drumbeat.launch.slurm.job import START, SlurmJob
-from tests.launch.backends.test_slurm import GOLDEN
 from tests.launch.small import config, topology, write_config
 from tests.runs import write_job, write_plan, write_state
 
+GOLDEN = Path(__file__).parent / "golden"
 SHOW = "JobId=7 JobName=interactive JobState={state} Reason=None NodeList=n[1-3] NumNodes={nodes} NumCPUs=4 \
 TRES=cpu=4,node=2 JOB_GRES={total} {given} MinCPUsNode=2 OverSubscribe=OK Command=(null) WorkDir=/home/me"
 DETAILS = "  Nodes=n[1-2] CPU_IDs=0-3,8 Mem=2000 GRES={gres} "
@@ -91,9 +91,9 @@ def test_an_allocation_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.M
     write_config(tmp_path)
     answers(tmp_path, monkeypatch, "scontrol", script)
     assert main(["run", "small.yaml", "--here"]) == 2
-    said = capsys.readouterr().err
-    assert "the allocation of SLURM job 7 cannot be used" in said
-    assert given in said
+    output = capsys.readouterr().err
+    assert "the allocation of SLURM job 7 cannot be used" in output
+    assert given in output
 
 
 @pytest.mark.parametrize(("assignments", "has", "expected"), [
@@ -188,14 +188,14 @@ def test_launchers_that_are_killed_are_started_again(tmp_path: Path, monkeypatch
     assert (run.submitit / "7_submitted.pkl").exists()
 
 
-def test_what_srun_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+def test_an_error_of_srun_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                    capsys: pytest.CaptureFixture[str]) -> None:
     run = started(tmp_path, monkeypatch, "echo 'srun: error: Unable to create step for job 7: whatever' >&2; exit 1")
     assert watch.print_end(View.read(run)) == 1
     assert "failed     not started: error: Unable to create step for job 7: whatever" in capsys.readouterr().out
 
 
-def test_is_it_still_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_is_it_still_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its step tells, on whatever machine it is."""
     answers(tmp_path, monkeypatch, "squeue", "printf '7.3|other\\n7.4|run\\n7.extern|extern\\n'")
     run = RunDir(tmp_path / "run")
@@ -215,7 +215,7 @@ def test_is_it_still_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert running_evidence(view) == "in SLURM job 7, state unknown: Unable to contact slurm controller"
 
 
-def test_who_may_go_on_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_which_job_may_resume_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not launchers that are started again although it was cancelled; and what the user's own job depends on is none of
     the run's business."""
     run = RunDir(tmp_path)
@@ -236,9 +236,9 @@ def test_a_dry_run_in_an_allocation(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     write_config(tmp_path)
     granted(tmp_path, monkeypatch)
     assert main(["run", "small.yaml", "--here", "--dry-run"]) == 0
-    said = capsys.readouterr().out
-    assert "2 ranks on the CPU, 2 nodes x 1, in the allocation of SLURM job 7" in " ".join(said.split())
-    assert "--jobid=7" in said
+    output = capsys.readouterr().out
+    assert "2 ranks on the CPU, 2 nodes x 1, in the allocation of SLURM job 7" in " ".join(output.split())
+    assert "--jobid=7" in output
     assert main(["run", "small.yaml", "--dry-run"]) == 0
     assert "# This shell is in SLURM job 7: --here would use all of its 2 nodes." in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.cluster_checks import check_cluster, file_system, unshared
 from drumbeat.launch.backends.slurm import Slurm
+from tests.launch.programs import programs
 from tests.launch.small import plan
 
 MOUNTS = """\
@@ -30,15 +30,6 @@ def mounts(tmp_path: Path) -> Path:
     path = tmp_path / "mounts"
     path.write_text(MOUNTS)
     return path
-
-
-def programs(folder: Path, **scripts: str) -> str:
-    """A PATH with these programs of SLURM's, shell scripts."""
-    (folder / "bin").mkdir(exist_ok=True)
-    for name, script in scripts.items():
-        (folder / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
-        (folder / "bin" / name).chmod(0o755)
-    return f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
 
 
 @pytest.mark.parametrize(("folder", "kind"), [
@@ -65,7 +56,7 @@ def planned(folder: Path) -> JobPlan:
     return JobPlan(**vars(plan(folder, "launch.gpus=4", backend="slurm", site=SITE)) | {"run_dir": "/home/me/runs/RUN"})
 
 
-def test_sbatch_is_asked_about_the_very_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sbatch_tests_the_exact_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = "sbatch: Job 7 to start at 2026-01-02T03:04:05 using 32 processors on nodes n[1-2] in partition main"
     monkeypatch.setenv("PATH", programs(
         tmp_path, sinfo="hostname", sbatch=f"cat > {tmp_path}/asked; echo $@ > {tmp_path}/words; echo '{answer}' >&2"))

@@ -24,7 +24,7 @@ def test_the_environment_is_as_planned_inside_and_as_before_outside(tmp_path: Pa
     assert dict(os.environ) == before
 
 
-def test_programs_started_with_other_standard_files_hold_none_of_ours(tmp_path: Path) -> None:
+def test_programs_with_redirected_output_hold_no_file_of_this_process(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with redirected_output(log):
         subprocess.run(["sh", "-c", "echo said; echo warned >&2; cat"], check=True)

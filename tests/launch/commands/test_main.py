@@ -22,7 +22,7 @@ from drumbeat.launch.commands.main import COMMANDS, main, parse
     "run c.yaml a=1 b=2 --procs 2", "run c.yaml --procs 2 a=1 b=2", "run --procs 2 c.yaml a=1 b=2",
     "run a=1 c.yaml --procs 2 b=2", "run --procs=2 a=1 b=2 c.yaml", "run a=1 --procs 2 b=2 c.yaml",
 ])
-def test_key_value_may_stand_anywhere(typed: str) -> None:
+def test_key_value_may_be_anywhere(typed: str) -> None:
     args = parse(typed.split())
     assert sorted(args.words) == ["a=1", "b=2", "c.yaml"]
     assert args.procs == 2
@@ -59,7 +59,7 @@ def test_help_names_the_program_that_was_typed(capsys: pytest.CaptureFixture[str
     assert "  python launch/run.py resnet50_xray --slurm --nodes 2 --gpus 8\n" in out
 
 
-def test_the_version_stands_in_one_place() -> None:
+def test_the_version_is_defined_in_one_place() -> None:
     """The package's metadata take it from there."""
     (stated,) = re.findall(r'^__version__ = "(.+)"$', (ROOT / "src" / "drumbeat" / "__init__.py").read_text(), re.M)
     assert "version" not in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -68,7 +68,7 @@ def test_the_version_stands_in_one_place() -> None:
         assert (done.returncode, done.stdout, done.stderr) == (0, f"drumbeat {stated}\n", "")
 
 
-def test_a_bug_is_not_dressed_up_as_a_users_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_not_shown_as_a_users_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(args: Any) -> int:
         raise ModuleNotFoundError("no", name="my_lab")
 

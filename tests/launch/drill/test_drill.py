@@ -65,7 +65,7 @@ def test_the_command_names_all_types() -> None:
     assert tuple(FAULTS) == TYPES
 
 
-def test_the_exit_code_tells_lost_from_not_proven() -> None:
+def test_the_exit_code_distinguishes_lost_from_not_proven() -> None:
     done, missing = Injection(name="rank", description="SIGKILL to a rank"), Injection(
         name="disk", description="disk full while saving", not_injected="the run finished before")
     assert exit_code([], [done]) == 0
@@ -90,7 +90,7 @@ def test_a_difference_is_reported(tmp_path: Path) -> None:
     assert _differences(first, first, exact=True) == []
     differences = _differences(second, first, exact=True)
     assert any("weights_sha256" in line for line in differences)
-    assert any("curve train/loss: other values" in line for line in differences)
+    assert any("curve train/loss: different values" in line for line in differences)
     replace(Result.require(second.result), steps=3).write(second.result)
     assert any("3 steps and" in line for line in _differences(second, first, exact=False))
 

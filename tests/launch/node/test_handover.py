@@ -44,11 +44,11 @@ def test_all_nodes_leave_again_where_the_run_had_left(run: RunDir, looked: Calla
     """One that waited for the first node would be ended by srun, a minute later, and the job would have failed."""
     LEAVE.write(run.attempt(0).verdict)
     assert looked("7", 1, first=first) == LEAVE
-    assert looked("7", 2, first=first) is None, "queued again since"
+    assert looked("7", 2, first=first) is None, "requeued since"
     assert looked("8", 0, first=first) is None, "resumed in another job"
 
 
-def test_the_first_node_judges_what_nobody_has(run: RunDir, looked: Callable[..., Verdict | None]) -> None:
+def test_the_first_node_determines_a_missing_verdict(run: RunDir, looked: Callable[..., Verdict | None]) -> None:
     assert looked("7", 1, first=False) is None
     assert not run.attempt(0).verdict.exists()
     found = looked("7", 1, first=True)

@@ -51,7 +51,7 @@ def test_all_meet_at_the_port_that_is_free_again_afterwards(attempt: Attempt) ->
         torchrun.bind(("", port))
 
 
-def test_who_does_not_come_is_named(attempt: Attempt) -> None:
+def test_a_node_that_does_not_connect_is_named(attempt: Attempt) -> None:
     NodeUp(host="n2", interface="ib0", connection_error="No route to host").write(attempt.node_up(1))
     port = AttemptStart.require(attempt.launch).port
     assert handshake(attempt, 0, 3, never) == (
@@ -60,7 +60,7 @@ def test_who_does_not_come_is_named(attempt: Attempt) -> None:
     assert "2     ?          ?          its launcher has not started" in attempt.node_log(0).read_text()
 
 
-def test_who_cannot_come_says_why(attempt: Attempt) -> None:
+def test_a_node_that_cannot_connect_reports_the_error(attempt: Attempt) -> None:
     port = AttemptStart.require(attempt.launch).port
     assert handshake(attempt, 1, 2, never) == (
         f"127.0.0.1 does not reach 127.0.0.1:{port} through lo: Connection refused")

@@ -159,7 +159,7 @@ def test_nothing_outlives_a_killed_launcher(stage: Callable[..., Stage]) -> None
     assert not here.run.attempt(0).verdict.exists()
 
 
-def test_a_launcher_that_fails_tells_why(stage: Callable[..., Stage]) -> None:
+def test_a_launcher_that_fails_reports_the_error(stage: Callable[..., Stage]) -> None:
     """Also where the run has had attempts before."""
     here = stage()
     here.run.claim_attempt()
@@ -192,7 +192,7 @@ def test_sigterm_asks_for_a_save(stage: Callable[..., Stage]) -> None:
     assert (here.state(), here.verdict(0).message) == ("stopped", "stopped at step 1: SIGTERM")
 
 
-def test_only_the_launcher_hears_signals(stage: Callable[..., Stage]) -> None:
+def test_only_the_launcher_receives_signals(stage: Callable[..., Stage]) -> None:
     """Not even who installs a handler, as torch's loader workers do; SLURM may send them to all."""
     here = stage()
     here.launch()
@@ -215,7 +215,7 @@ def test_the_clock_asks_for_a_save(stage: Callable[..., Stage]) -> None:
 
 
 def test_a_save_that_hangs_does_not_outlast_the_time_limit(stage: Callable[..., Stage]) -> None:
-    """The job could not be queued again any more."""
+    """The job could no longer be requeued."""
     here = stage()
     (here.run.path / "standin" / "saving").touch()
     here.launch(end=time.time() + 3)
@@ -305,7 +305,7 @@ def test_the_other_nodes_do_not_wait_for_ever(stage: Callable[..., Stage]) -> No
     assert here.left() == []
 
 
-def test_who_is_overtaken_by_another_job_leaves(stage: Callable[..., Stage]) -> None:
+def test_a_superseded_launcher_leaves(stage: Callable[..., Stage]) -> None:
     here = stage()
     here.launch()
     here.up()
@@ -317,7 +317,7 @@ def test_who_is_overtaken_by_another_job_leaves(stage: Callable[..., Stage]) -> 
     assert here.left() == []
 
 
-def test_what_torchrun_is_told(stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_of_torchrun(stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch) -> None:
     here = stage(nodes=2, ranks_per_node=1)
     monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib0")
     here.launch()
@@ -358,7 +358,7 @@ def test_a_run_that_is_given_up_is_a_failure_to_submitit(stage: Callable[..., St
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["pt_elastic", "forkserver"])
-def test_whoever_is_killed_nothing_is_left_and_the_same_weights_come_out(tmp_path: Path, undisturbed: RunDir,
+def test_whichever_process_is_killed_nothing_remains_and_the_weights_are_equal(tmp_path: Path, undisturbed: RunDir,
                                                                                   victim: str) -> None:
     """The launcher while the ranks start up, the launcher in the first phase, torchrun's agent, which calls itself
     pt_elastic, or the fork server in the second."""

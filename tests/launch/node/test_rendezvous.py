@@ -81,7 +81,7 @@ def test_the_nodes_of_a_job(text: str, names: list[str]) -> None:
     assert node_names(text) == names
 
 
-def test_the_first_node_looks_for_the_route_to_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_node_uses_the_route_to_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_NODELIST", "n[7-9]")
     monkeypatch.setenv("SLURMD_NODENAME", "n7")
     assert peer_address("n7") == "n8"

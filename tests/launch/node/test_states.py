@@ -43,13 +43,13 @@ def test_only_a_restart_stays() -> None:
             if state is State.DECIDE and then is not State.LEAVE] == [Outcome.RESTART]
 
 
-def test_each_event_has_words() -> None:
+def test_each_stop_reason_has_a_text() -> None:
     assert {event.value for event in Event} <= REASONS.keys()
 
 
 @pytest.mark.parametrize("second", SIGNALS)
 @pytest.mark.parametrize("first", SIGNALS)
-def test_a_signal_sets_a_flag_and_the_first_stands(tmp_path: Path, first: signal.Signals,
+def test_a_signal_sets_a_flag_and_the_first_is_kept(tmp_path: Path, first: signal.Signals,
                                                    second: signal.Signals) -> None:
     launcher = Launcher(RunDir(tmp_path), plan(tmp_path, "launch.gpus=0"))
     before = {number: signal.signal(number, launcher.on_signal) for number in SIGNALS}

@@ -91,7 +91,7 @@ def test_two_launchers_take_different_gpus_and_a_killed_one_frees_its_own(start:
     assert gpus_of(third) == pool[0]
 
 
-def test_a_launcher_that_finds_too_few_gpus_fails_the_run_and_says_who_holds_them(start: Start,
+def test_a_launcher_without_enough_gpus_fails_the_run_and_names_the_holders(start: Start,
                                                                                   pool: list[str]) -> None:
     first, launcher = start("first", pool)
     gpus_of(first)
@@ -166,7 +166,7 @@ def test_a_debug_run_holds_its_gpu_too(tmp_path: Path, pool: list[str], monkeypa
     check_free(planned(tmp_path / "run", pool[:1]))
 
 
-def test_whoever_holds_a_name_keeps_nobody_waiting_for_ever(tmp_path: Path, pool: list[str],
+def test_a_holder_does_not_block_other_processes(tmp_path: Path, pool: list[str],
                                                             monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that does not even listen."""
     monkeypatch.setattr(gpu_locks, "TIMEOUT", 0.0)

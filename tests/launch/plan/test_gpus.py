@@ -96,12 +96,12 @@ def test_device_files_are_counted_where_there_is_no_nvidia_smi(machine: Callable
     assert present() == (Gpu(), Gpu())
 
 
-def test_nvidia_smi_knows_uuids_and_mig_instances(machine: Callable[..., None]) -> None:
+def test_nvidia_smi_lists_uuids_and_mig_instances(machine: Callable[..., None]) -> None:
     machine(*DEVICES, smi=LIST)
     assert present() == (SPLIT, Gpu(UUIDS[1]))
 
 
-def test_nvidia_smi_knows_how_many_a_container_may_use(machine: Callable[..., None]) -> None:
+def test_nvidia_smi_lists_the_gpus_of_a_container(machine: Callable[..., None]) -> None:
     machine(*DEVICES, smi=LIST.splitlines()[3])
     assert present() == (Gpu(UUIDS[1]),)
 

@@ -73,7 +73,7 @@ def test_the_environment_fixes_threads_and_finds_targets(tmp_path: Path) -> None
         "PYTHONFAULTHANDLER": "1", "OMP_NUM_THREADS": "2"}
 
 
-def test_nccl_is_told_when_to_give_up_and_what_to_write(tmp_path: Path) -> None:
+def test_nccl_gets_its_timeout_and_its_dump_file(tmp_path: Path) -> None:
     environment = plan(tmp_path, "launch.gpus=2", gpus=4).environment
     assert nccl_environment(SHORTEST).items() <= environment.items()
     assert {"TORCH_FR_BUFFER_SIZE", "TORCH_NCCL_TRACE_BUFFER_SIZE"} <= environment.keys()

@@ -174,7 +174,7 @@ def test_passwords_and_keys_are_not_copied(tree: Path, tracked: bool) -> None:
     assert set(found.other) == (set() if tracked else {".env.example", "table.parquet"})
 
 
-def test_what_was_left_out_is_said_in_the_line_about_the_code(tree: Path) -> None:
+def test_excluded_files_are_named_in_the_line_about_the_code(tree: Path) -> None:
     for name in (".env", *(f"{letter}.parquet" for letter in "abcde")):
         (tree / name).write_text("")
     commit = git(tree, "rev-parse", "HEAD")[:7]
@@ -184,7 +184,7 @@ def test_what_was_left_out_is_said_in_the_line_about_the_code(tree: Path) -> Non
 
 
 def test_many_small_files_are_refused(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshot, "MOST_FILES", 2)
+    monkeypatch.setattr(snapshot, "MAX_FILES", 2)
     with pytest.raises(LaunchError, match="the code is 0 MB in 3 files; the limit"):
         taken(tree)
 
@@ -214,7 +214,7 @@ def test_without_git_the_python_files_are_taken(tmp_path: Path, monkeypatch: pyt
         taken(folder)
 
 
-def test_data_that_nobody_ignored_is_refused_by_name(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unignored_data_is_rejected_by_name(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tree / "images.npy").write_bytes(bytes(2_000_000))
     git(tree, "add", "images.npy")
     monkeypatch.setattr(snapshot, "MAX_BYTES", 1_000_000)

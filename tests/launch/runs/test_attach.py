@@ -39,6 +39,8 @@ from tests.runs import write_heartbeat, write_plan, write_state
 
 pytestmark = pytest.mark.slow
 
+LINE = "head  step 9/42  loss 0.5500  lr 1.0e-02  1,234/s  1:15 left"
+"""As rank 0 prints it at intervals (`trainers/training_log.py`)."""
 ID = "20260101-100000-aaaaa"
 
 FOLLOW = """
@@ -61,7 +63,7 @@ watch.print_commands(run, job, backend_of("local"))
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunDir]:
-    """A planned run with the stand-in. Whatever of it still runs after the test is killed."""
+    """A planned run with the stand-in. Its remaining processes are killed after the test."""
     monkeypatch.chdir(tmp_path)
     run = RunDir(tmp_path / "runs" / "tiny" / ID)
     (run.path / "standin").mkdir(parents=True)
@@ -122,7 +124,7 @@ def up(run: RunDir, attempt: int = 0) -> None:
 def test_log_progress_and_result(run: RunDir) -> None:
     terminal = Terminal(run)
     up(run)
-    run.attempt(0).log(0).write_text("head  step 9  [validation]\n[rank0]:[W1122] a warning of torch's\n")
+    run.attempt(0).log(0).write_text(f"{LINE}\nhead  step 9  [validation]\n[rank0]:[W1122] a warning of torch's\n")
     write_heartbeat(run, phase="head", step=9, steps=42, loss=0.55, samples_per_second=1234.5, eta_seconds=75.0)
     until(lambda: terminal.shows("step 9/42  loss 0.5500  1,234/s  1:15 left"))
     Result(steps=42, samples_seen=454, overshoot=4, best={"step": 37, "phase": "head", "accuracy": 0.9}).write(
@@ -130,7 +132,7 @@ def test_log_progress_and_result(run: RunDir) -> None:
     (run.path / "standin" / "finish").touch()
     assert terminal.end() == 0
     assert terminal.shows("Ctrl-C saves a checkpoint and stops; closing this terminal leaves the run running")
-    assert terminal.shows("head  step 9  [validation]")
+    assert terminal.shows(f"{LINE}\r\nhead  step 9  [validation]\r\n"), "above the bar, which is drawn again below it"
     assert terminal.shows("finished   42 steps, 454 samples (4 past the end of a phase, in its last batch)\r\n"
                           "best       accuracy 0.9000 (step 37, head)\r\n")
     assert terminal.shows(f"drumbeat evaluate {ID} --split validation\r\n")
@@ -185,7 +187,7 @@ def test_a_run_outlives_its_terminal(run: RunDir) -> None:
     until(lambda: Status.require(run.status).state == "finished" and not processes_of(View.read(run)))
 
 
-def test_a_run_hears_none_of_the_terminals_signals(run: RunDir) -> None:
+def test_a_run_receives_no_signal_of_the_terminal(run: RunDir) -> None:
     terminal = Terminal(run)
     up(run)
     launchers = processes_of(View.read(run), LAUNCHERS)
@@ -211,7 +213,7 @@ def test_a_failed_run_in_a_pipe_ends_with_cause_log_and_exit_code_1(run: RunDir)
     assert resume.endswith(f"drumbeat resume {ID}")
 
 
-def test_a_killed_launcher_leaves_no_rank_and_is_told(run: RunDir) -> None:
+def test_a_killed_launcher_leaves_no_rank_and_is_reported(run: RunDir) -> None:
     with subprocess.Popen([sys.executable, "-c", FOLLOW, str(run.path), "follow"], stdout=subprocess.PIPE, text=True,
                           env=os.environ) as view:
         up(run)
@@ -244,7 +246,7 @@ def test_a_detached_run_holds_no_pipe_of_ours(run: RunDir) -> None:
     until(lambda: not processes_of(View.read(run)))
 
 
-def test_what_is_said_before_and_after(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_lines_before_and_after(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
     print_header(run, summary(JobPlan.require(run.plan)))
     print_commands(run, Submitted(id="4711"), backend_of("slurm"))
     lines = capsys.readouterr().out.splitlines()

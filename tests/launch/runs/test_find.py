@@ -75,7 +75,7 @@ def test_how_to_call_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert program("unheard-of") == "unheard-of"
 
 
-def test_processes_of_a_run_are_told_by_their_command_lines(tmp_path: Path) -> None:
+def test_processes_of_a_run_are_found_by_their_command_lines(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     write_plan(run)
     view = View.read(run)
@@ -92,7 +92,7 @@ def test_processes_of_a_run_are_told_by_their_command_lines(tmp_path: Path) -> N
     assert running_evidence(view) == ""
 
 
-def signs(run: RunDir) -> str:
+def evidence(run: RunDir) -> str:
     """What shows that the run is at work now."""
     return running_evidence(View.read(run))
 
@@ -103,45 +103,45 @@ def squeue(folder: Path, answer: str) -> str:
     return f"{folder}{os.pathsep}{os.environ['PATH']}"
 
 
-def test_a_cluster_is_asked_only_about_jobs_that_may_run(runs: Path, tmp_path: Path,
+def test_slurm_is_asked_only_about_jobs_that_may_run(runs: Path, tmp_path: Path,
                                                          monkeypatch: pytest.MonkeyPatch) -> None:
     run = find_run("tiny", runs)
     write_job(run, "slurm", id="4711")
     monkeypatch.setenv("PATH", squeue(tmp_path, "echo RUNNING"))
     write_state(run, "stopped")
-    assert signs(run) == ""
+    assert evidence(run) == ""
     assert not (tmp_path / "asked").exists()
     write_state(run, "running")
-    assert signs(run) == "SLURM job 4711 is running"
+    assert evidence(run) == "SLURM job 4711 is running"
     assert (tmp_path / "asked").read_text() == "--noheader --jobs 4711 --format %T\n"
     monkeypatch.setenv("PATH", squeue(tmp_path, "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"))
-    assert signs(run) == ""
+    assert evidence(run) == ""
     monkeypatch.setenv("PATH", squeue(tmp_path, "echo 'Unable to contact slurm controller' >&2; exit 1"))
-    assert signs(run) == "SLURM job 4711, state unknown: Unable to contact slurm controller"
+    assert evidence(run) == "SLURM job 4711, state unknown: Unable to contact slurm controller"
     monkeypatch.setenv("PATH", "/nowhere")
-    assert signs(run) == "SLURM job 4711, state unknown: there is no squeue on PATH"
+    assert evidence(run) == "SLURM job 4711, state unknown: there is no squeue on PATH"
 
 
-def test_a_run_on_another_machine_is_at_work_as_long_as_it_is_heard_of(runs: Path) -> None:
+def test_a_run_on_another_machine_is_running_while_its_heartbeat_is_recent(runs: Path) -> None:
     run = find_run("tiny", runs)
     write_job(run, id="1", host="elsewhere")
     write_state(run, "running")
-    assert signs(run).startswith("on elsewhere, last heartbeat ")
+    assert evidence(run).startswith("on elsewhere, last heartbeat ")
     write_state(run, "running", ago=121)
-    assert signs(run) == ""
+    assert evidence(run) == ""
     write_heartbeat(run, ago=60)
-    assert signs(run).startswith("on elsewhere, last heartbeat ")
+    assert evidence(run).startswith("on elsewhere, last heartbeat ")
 
 
-def test_a_run_in_debug_is_at_work_as_long_as_its_process(runs: Path) -> None:
+def test_a_debug_run_is_running_while_its_process_exists(runs: Path) -> None:
     run = find_run("tiny", runs)
     write_state(run, "running")
     write_job(run, "debug", host=socket.gethostname(), pid=os.getpid())
-    assert signs(run) == f"process {os.getpid()}, in --debug"
+    assert evidence(run) == f"process {os.getpid()}, in --debug"
     with subprocess.Popen(["true"]) as over:
         pass
     write_job(run, "debug", host=socket.gethostname(), pid=over.pid)
-    assert signs(run) == ""
+    assert evidence(run) == ""
 
 
 def test_status_in_full(runs: Path) -> None:
@@ -236,8 +236,8 @@ def test_a_healthy_run_has_no_errors(runs: Path, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr() == ("no rank has reported an error in attempt 0; the run is running\n", "")
     write_state(run, "failed", "the nodes did not meet")
     assert main(["logs", "tiny", "--errors"]) == 0
-    said = capsys.readouterr().out
-    assert "in any attempt; the run is failed\nthe nodes did not meet\nThe log of torchrun: " in said
+    output = capsys.readouterr().out
+    assert "in any attempt; the run is failed\nthe nodes did not meet\nThe log of torchrun: " in output
 
 
 def test_all_attempts_one_after_the_other(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -253,7 +253,7 @@ def test_all_attempts_one_after_the_other(runs: Path, capsys: pytest.CaptureFixt
         "second\n", "note: this is attempt 1; earlier ones: --attempt K or --attempt all\n")
 
 
-def test_following_goes_on_with_the_next_attempt_until_the_run_ends(runs: Path) -> None:
+def test_following_continues_with_the_next_attempt_until_the_run_ends(runs: Path) -> None:
     run = find_run("tiny", runs)
     write_state(run, "running")
     run.claim_attempt().log(0).write_text("a\nunfin")
@@ -293,7 +293,7 @@ def test_stopping(runs: Path) -> None:
 
 
 @pytest.mark.parametrize("state", ["pending", "preempted"])
-def test_a_run_that_waits_in_the_queue_hears_nothing(runs: Path, state: State) -> None:
+def test_a_run_in_the_queue_cannot_be_stopped(runs: Path, state: State) -> None:
     run = find_run("tiny", runs)
     run.claim_attempt()
     write_job(run, "slurm", id="4711")

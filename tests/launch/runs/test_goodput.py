@@ -57,7 +57,7 @@ def test_what_is_beyond_the_checkpoints_time_was_lost(run: RunDir) -> None:
                            "lost to failures 10%")
 
 
-def test_the_time_between_jobs_is_nobodys_loss(run: RunDir) -> None:
+def test_the_time_between_jobs_is_not_lost(run: RunDir) -> None:
     """A restart in place, by the same job, is no time between jobs."""
     ended(run.attempt(0), "stopped")
     os.utime(run.attempt(0).verdict, (1040.0, 1040.0))
@@ -84,7 +84,7 @@ def test_a_run_that_never_failed_has_lost_nothing(run: RunDir) -> None:
     assert (spent_by(run)["leaving"], spent_by(run)["lost"]) == (10.0, 0.0)
 
 
-def test_a_run_at_work_is_told_up_to_now(run: RunDir) -> None:
+def test_the_time_of_a_running_run_ends_now(run: RunDir) -> None:
     ended(run.attempt(0), "failed")
     status(run, "running", 1090.0)
     assert spent_by(run, now=1110.0)["lost"] == 20.0

@@ -1,4 +1,4 @@
-"""Runs in a table and as JSON, and why one is not at work."""
+"""Runs in a table and as JSON, and why a run is not running."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ IDS = [f"2026010{day}-100000-{letter * 5}" for day, letter in ((1, "a"), (2, "b"
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[RunDir]:
-    """One run that has finished, one that runs, one that is silent, one that waits in the queue."""
+    """A finished run, a running one, one without a recent heartbeat, and one in the queue."""
     monkeypatch.chdir(tmp_path)
     found = []
     for name, number in zip(("tiny", "tiny", "a_name_that_is_long", "other"), IDS, strict=True):
@@ -142,7 +142,7 @@ fix         drumbeat cancel {IDS[3]}, then lower time_minutes in
             '%P %l' shows the limits."""
 
 
-def test_why_where_slurm_says_nothing(runs: list[RunDir], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_why_if_slurm_says_nothing(runs: list[RunDir], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", queue(tmp_path, "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; "
                                                "exit 1"))
     assert "why         SLURM does not answer: slurm_load_jobs error: Unable to contact" in why_of(runs[3])
@@ -191,19 +191,19 @@ def test_why_of_runs_that_are_no_jobs(runs: list[RunDir]) -> None:
     ("(Nodes required for job are DOWN)", "SLURM's reason is Nodes required for job are DOWN"),
     ("launch_failed_requeued_held", "it could not be started on its node, and SLURM holds it"),
 ])
-def test_reasons_in_words(reason: str, words: str) -> None:
+def test_the_meaning_of_reasons(reason: str, words: str) -> None:
     assert explain_reason(reason)[0] == words
 
 
-def test_a_reason_that_nobody_knows() -> None:
+def test_an_unknown_reason() -> None:
     assert "JOB" not in explain_reason("Weather")[1], "which would be taken for the job's id"
 
 
-def test_every_reason_has_words_and_a_way_on() -> None:
+def test_every_reason_has_a_meaning_and_a_remedy() -> None:
     assert all(words and remedy for words, remedy in REASONS.values())
 
 
-def test_a_run_of_this_machine_that_is_gone_has_failed(runs: list[RunDir], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_local_run_without_processes_has_failed(runs: list[RunDir], capsys: pytest.CaptureFixture[str]) -> None:
     write_job(runs[2], id="17", host=socket.gethostname())
     assert main(["ls"]) == 0
     assert re.search(r"a_name_that_is_long +failed +local +60% ", capsys.readouterr().out)
@@ -260,10 +260,10 @@ def test_a_damaged_run_is_a_row_and_a_line_and_costs_the_others_nothing(
         runs: list[RunDir], damaged: tuple[RunDir, Path, str], capsys: pytest.CaptureFixture[str]) -> None:
     run, file, words = damaged
     assert main(["ls"]) == 0
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     expected = re.sub(rf"({run.id} +tiny +)running .*", r"\1damaged", TABLE)  # in narrower columns
-    assert re.sub(r"silent 10:0\d", "silent 10:00", said.out).split() == expected.split()
-    assert said.err == f"damaged    {file}: {words}\n"
+    assert re.sub(r"silent 10:0\d", "silent 10:00", output.out).split() == expected.split()
+    assert output.err == f"damaged    {file}: {words}\n"
     assert main(["ls", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [known["state"] for known in found] == ["pending", "running", "damaged", "finished"]
@@ -278,15 +278,15 @@ def test_a_command_on_a_damaged_run_is_one_screen(damaged: tuple[RunDir, Path, s
     verb, *options = line.split()
     before = sorted(run.path.rglob("*"))
     assert main([verb, run.id, *options]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    screen = " ".join(said.err.split())
+    output = capsys.readouterr()
+    assert output.out == ""
+    screen = " ".join(output.err.split())
     assert screen == (f"error: a file of the run cannot be read: {words} where {file} "
                       "fix Restore it, or start a new run.")
     assert sorted(run.path.rglob("*")) == before
 
 
-def test_what_somebody_has_copied_beside_it_is_none_of_a_run(runs: list[RunDir],
+def test_copies_of_attempts_and_checkpoints_are_ignored(runs: list[RunDir],
                                                              capsys: pytest.CaptureFixture[str]) -> None:
     """Attempts and checkpoints."""
     run = runs[1]
@@ -297,11 +297,11 @@ def test_what_somebody_has_copied_beside_it_is_none_of_a_run(runs: list[RunDir],
     for words in (["ls"], ["status", run.id], ["why", run.id], ["checkpoints", run.id],
                   ["logs", run.id, "--errors"]):
         assert main(words) == 0, words
-        said = capsys.readouterr()
-        assert said.err == ""
+        output = capsys.readouterr()
+        assert output.err == ""
         if words[0] == "checkpoints":
-            assert [line.split()[0] for line in said.out.splitlines()] == ["step", "9", "damaged"]
-            assert said.out.endswith("damaged      step 9: no manifest\n")
+            assert [line.split()[0] for line in output.out.splitlines()] == ["step", "9", "damaged"]
+            assert output.out.endswith("damaged      step 9: no manifest\n")
 
 
 LS = f"""

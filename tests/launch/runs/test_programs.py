@@ -96,7 +96,7 @@ def test_what_is_not_there(here: Path, line: str, said: list[str], capsys: pytes
     "doctor pictures.yaml data.train.of._target_=sets.Theirs data.test._target_=sets.Theirs",  # it may fetch them
     "doctor pictures.yaml data.train.of.root=$TMPDIR/x data.test.root=$TMPDIR/y",  # of another machine
 ])
-def test_what_may_be_there_is_left_to_who_knows(here: Path, line: str) -> None:
+def test_what_cannot_be_checked_here_is_left_to_sbatch(here: Path, line: str) -> None:
     with pytest.raises(AssertionError, match="started: "):
         main(line.split())
 
@@ -108,7 +108,7 @@ def test_show_says_what_a_new_target_leaves_out(here: Path, capsys: pytest.Captu
         "note phases.only.optimizer is now torch.optim.Adam: lr=0.1 from pictures.yaml was left out; set it again if")
 
 
-def test_a_run_is_judged_with_the_code_that_it_works_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+def test_a_run_is_evaluated_with_its_own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                           capfd: pytest.CaptureFixture[str]) -> None:
     """Wherever the run's folder lies now; unless the code as it is now is asked for, or the copy knows no such
     module."""
@@ -126,6 +126,7 @@ def test_a_run_is_judged_with_the_code_that_it_works_with(tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path / "live")
     for name, new_code in (("old", False), ("old", True), ("new", False)):
         assert run_on_run(name, run, "--split", "test", new_code=new_code) == 0
-    said = capfd.readouterr()
-    assert said.out.splitlines() == ["mine --split test", "live --split test", "live --split test"]
-    assert said.err == "code       mine at 0123456 with 2 changed files, 1 file; use --new-code for the current code\n"
+    output = capfd.readouterr()
+    assert output.out.splitlines() == ["mine --split test", "live --split test", "live --split test"]
+    assert output.err == ("code       mine at 0123456 with 2 changed files, 1 file; "
+                          "use --new-code for the current code\n")

@@ -25,7 +25,7 @@ from tests.tiny import CONFIG
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
-    """A run that says it is at work on this machine, and is not."""
+    """A run whose files say that it runs on this machine, but it has no processes."""
     run = RunDir(tmp_path / "runs" / "tiny" / "20260101-000000-abcde")
     write_plan(run)
     write_text(run.config, CONFIG)
@@ -36,8 +36,8 @@ def run(tmp_path: Path) -> RunDir:
     return run
 
 
-def became(run: RunDir) -> Status:
-    """What became of a run of which nothing is at work any more."""
+def recorded_end(run: RunDir) -> Status:
+    """The end of a run without processes."""
     status = unrecorded_end(View.read(run))
     assert status is not None
     return status
@@ -51,7 +51,7 @@ def test_a_launcher_that_was_killed(run: RunDir) -> None:
     folder = run.checkpoints / "step-00000009"
     folder.mkdir(parents=True)
     (folder / "manifest.json").touch()
-    told = became(run)
+    told = recorded_end(run)
     assert told.state == "failed"
     assert told.verdict == "its launcher was killed, or its machine failed; the last checkpoint is at step 9"
     text = text_of(run)
@@ -59,25 +59,26 @@ def test_a_launcher_that_was_killed(run: RunDir) -> None:
     assert f"drumbeat resume {run.path}\n" in text
 
 
-def test_programs_are_told_the_same_of_a_run_that_is_gone(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_json_of_a_run_without_processes_says_failed(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", str(run.path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["state"] == "failed"
 
 
 def test_a_rank_that_could_still_say_why(run: RunDir) -> None:
     RankError(rank=1, node="n2", type="ValueError", message="boom", step=7).write(run.attempt(0).error(1))
-    assert became(run).verdict.startswith("rank 1 on n2 failed at step 7: ValueError: boom; there is no checkpoint")
+    assert recorded_end(run).verdict.startswith(
+        "rank 1 on n2 failed at step 7: ValueError: boom; there is no checkpoint")
 
 
 @pytest.mark.parametrize("state", ["finished", "stopped"])
 def test_ranks_that_ended_in_order_before_their_launcher_was_killed(run: RunDir, state: Literal["finished", "stopped"]
                                                                     ) -> None:
     Saved(state=state, step=42).write(run.attempt(0).saved)
-    told = became(run)
+    told = recorded_end(run)
     assert (told.state, told.verdict) == (state, {"finished": "finished", "stopped": "stopped at step 42"}[state])
 
 
-def test_a_start_that_claimed_no_attempt_is_not_judged_by_the_one_before(run: RunDir) -> None:
+def test_a_start_without_an_attempt_does_not_take_the_previous_result(run: RunDir) -> None:
     Saved(state="stopped", step=42).write(run.attempt(0).saved)
     write_state(run, "pending")
     assert final_status(View.read(run)).verdict == (
@@ -93,17 +94,17 @@ def test_why_says_what_status_says(run: RunDir) -> None:
 
 
 @pytest.mark.parametrize("state", ["pending", "preempted", "finished", "stopped", "cancelled", "failed"])
-def test_who_waits_or_has_ended_is_not_gone(run: RunDir, state: State) -> None:
+def test_a_waiting_or_ended_run_keeps_its_state(run: RunDir, state: State) -> None:
     write_state(run, state)
     assert unrecorded_end(View.read(run)) is None
 
 
-def test_a_cluster_that_spoke_lately_is_not_asked(run: RunDir) -> None:
+def test_slurm_is_not_asked_after_a_recent_heartbeat(run: RunDir) -> None:
     write_job(run, "slurm", id="17", host="login")
     assert unrecorded_end(View.read(run)) is None
 
 
-def test_the_gpu_of_a_run_at_work(run: RunDir) -> None:
+def test_the_gpu_of_a_running_run(run: RunDir) -> None:
     write_job(run, "slurm", id="17", host="login")
     write_heartbeat(run, gpu={"reserved": 50 * 2**30, "peak": 40 * 2**30, "total": 80 * 2**30, "utilization": 93})
     assert "GPU             50.0 of 80.0 GiB held by rank 0, tensors 40.0 at most, 93% busy" in text_of(run)
@@ -111,7 +112,7 @@ def test_the_gpu_of_a_run_at_work(run: RunDir) -> None:
     assert "GPU" not in text_of(run)
 
 
-def test_where_its_time_went_is_told(run: RunDir) -> None:
+def test_the_time_is_shown_by_kind_of_work(run: RunDir) -> None:
     write_heartbeat(run, seconds={"starting": 6.0, "training": 45.0, "evaluating": 3.0, "waiting": 0.0, "saving": 6.0})
     write_state(run, "stopped")
     assert "time            training 75%, evaluating 5%, saving 10%, starting 10%" in text_of(run)

@@ -8,10 +8,10 @@ import pytest
 
 from drumbeat.launch.slurm import client
 from drumbeat.launch.slurm.client import Answer, SlurmUnreachableError, cancel_jobs, job_state, queued, run_slurm, steps
-from tests.launch.backends.test_cluster_checks import programs
+from tests.launch.programs import programs
 
 
-def test_a_program_hears_words_a_script_and_how_to_write_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_gets_arguments_a_script_and_the_time_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_TIME_FORMAT", "relative")
     monkeypatch.setenv("PATH", programs(tmp_path, sbatch='echo "$*; $SLURM_TIME_FORMAT; $(cat)"; echo more >&2'))
     assert run_slurm("sbatch", "--test-only", script="#!/bin/sh") == (0, "--test-only; standard; #!/bin/sh\nmore")
@@ -51,7 +51,7 @@ def test_a_job_that_is_over_is_no_silence(tmp_path: Path, monkeypatch: pytest.Mo
     assert job_state("7") == "RUNNING"
 
 
-def test_silence_is_raised_with_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_controller_raises_its_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     away = "echo 'Unable to contact slurm controller' >&2; exit 1"
     monkeypatch.setenv("PATH", programs(tmp_path, squeue=away, scancel=away))
     for question, words in ((job_state, ["7"]), (steps, ["7", "run"]), (queued, ["run"]), (cancel_jobs, ["7"])):

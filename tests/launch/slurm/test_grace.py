@@ -11,7 +11,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.launch.backends.slurm import Slurm
 from drumbeat.launch.slurm.grace import grace_seconds, grace_warning, save_seconds
-from tests.launch.backends.test_cluster_checks import programs
+from tests.launch.programs import programs
 from tests.launch.small import plan
 
 

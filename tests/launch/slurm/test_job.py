@@ -128,7 +128,7 @@ def test_a_controller_that_restarts_is_waited_for(scontrol: Path, monkeypatch: p
     assert (scontrol / "calls").read_text().count("requeue") == 2
 
 
-def test_a_refusal_is_told(scontrol: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_is_reported(scontrol: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer(scontrol, "Requested operation is presently disabled for job 7", code=1)
     assert JOB.requeue() == "Requested operation is presently disabled for job 7"
     monkeypatch.setenv("PATH", "/nowhere")

@@ -38,7 +38,7 @@ WAIT = "wait until some jobs end (squeue --me shows yours), "
     ("QOSMinCpuNotSatisfied", "it asks for fewer cores than the minimum of its QOS", "request more cores, or ",
      "qos"),
 ])
-def test_a_limit_in_words(name: str, words: str, remedy: str, key: str) -> None:
+def test_the_message_of_a_limit(name: str, words: str, remedy: str, key: str) -> None:
     found = parse_limit(name)
     assert found and (found.message, found.remedy, found.key) == (words, remedy + OTHER[key], key)
     assert found.waits == remedy.startswith("wait")

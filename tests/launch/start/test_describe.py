@@ -191,7 +191,7 @@ def test_the_shipped_demo_fits_a_terminal(capsys: pytest.CaptureFixture[str]) ->
     assert "the preflight check counts the samples" in rest
 
 
-def test_a_summary_in_a_few_words(tmp_path: Path) -> None:
+def test_the_summary_of_the_processes(tmp_path: Path) -> None:
     assert summary(plan(tmp_path)) == "1 rank on the CPU, on this machine"
     assert summary(plan(tmp_path, gpus=4)) == "4 ranks with one GPU each, on this machine"
     assert summary(plan(tmp_path, "launch.gpus=4", "launch.nodes=2", backend="slurm")) == (

@@ -157,7 +157,7 @@ def test_an_image_folder_for_a_model_of_texts(tmp_path: Path) -> None:
     sized = ["model={vocab_size: 9, classes: 2}", "task._target_=drumbeat.trainers.tasks.Classification",
              "data.test={}", "data.transforms.train=[{_target_: torchvision.transforms.v2.Resize, size: [8, 8]}]"]
     for changes, words in (
-        ([f"data.test.file={tmp_path}/test"], f"{tmp_path}/test is a folder, and this must be a file where data.test"),
+        ([f"data.test.file={tmp_path}/test"], f"{tmp_path}/test is a folder, but must be a file where data.test"),
         ([folder], "the training set has no fact 'vocab_size' where model.vocab_size given vocab_size: "
                    "from_data, and the dataset is drumbeat.data.ImageFolder"),
         ([folder, *sized], "the model cannot take a batch of data.train: TypeError: this model reads texts, (ids, "

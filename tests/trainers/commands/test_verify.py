@@ -152,15 +152,15 @@ verdict    the ledger agrees with the order of samples in every span"""
 
 @pytest.mark.parametrize(("data", "rule"), [
     (", sampling: {_target_: drumbeat.data.ClassBalanced}",
-     "2 classes take one position each in turn; within a class each sample is read once per round of its class"),
+     "2 classes alternate; within a class, each sample is read once before any is read again"),
     (", sampling: {_target_: drumbeat.data.Weighted, class_weights: {rare: 3, many: 1}}",
-     "each position draws a sample by its weight, with replacement: how often one is read is left to chance"),
+     "each position draws a sample by its weight, with replacement: how often each is read is random"),
     (", bucket_batches: 3",
-     "every sample once an epoch; each position is read once per phase, within 3 steps of its own"),
+     "every sample once an epoch; each position is read once per phase, within 3 steps of its own step"),
     (", shuffle: false", "every sample once an epoch"),
     (", bucket_batches: 2, sampling: {_target_: drumbeat.data.ClassBalanced}",
-     "2 classes take one position each in turn; within a class each sample is read once per round of its class; each "
-     "position is read once per phase, within 2 steps of its own"),
+     "2 classes alternate; within a class, each sample is read once before any is read again; each "
+     "position is read once per phase, within 2 steps of its own step"),
 ])
 def test_other_orders_agree_too(run: RunDir, data: str, rule: str) -> None:
     progress = train(run, [(1, 4), (3, 1), (2, 100)], data)
