@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 
 import pytest
@@ -26,8 +27,8 @@ def test_without_a_gpu_it_says_so_in_one_line() -> None:
 
 
 def test_the_short_tests_run_on_a_cpu() -> None:
-    done = run_python([sys.executable, "-m", "pytest", "-m", "gpu", *(f"tests/gpu/{name}" for name in SHORT)],
-                      cwd=ROOT, capture_output=True, text=True,
-                      env=os.environ | {"DRUMBEAT_TEST_DEVICE": "cpu", "CUDA_VISIBLE_DEVICES": ""})
+    done = subprocess.run([sys.executable, "-m", "pytest", "-m", "gpu", *(f"tests/gpu/{name}" for name in SHORT)],
+                          cwd=ROOT, capture_output=True, text=True, check=False,
+                          env=os.environ | {"DRUMBEAT_TEST_DEVICE": "cpu", "CUDA_VISIBLE_DEVICES": ""})
     assert done.returncode == 0, done.stdout
     assert "5 passed" in done.stdout
