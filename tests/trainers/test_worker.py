@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,16 +14,19 @@ import pytest
 import torch
 from PIL import Image
 
-from drumbeat.configs.errors import PreflightError
+from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
 from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
+from drumbeat.configs.run.files import DamagedError
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import RankError
 from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Config
 from drumbeat.data.images import ImageFolder
 from drumbeat.trainers.build import Sets
-from drumbeat.trainers.checkpoints.manager import Checkpoint
+from drumbeat.trainers.checkpoints.manager import Checkpoint, Checkpoints
+from drumbeat.trainers.guards import NotFiniteError
 from drumbeat.trainers.sample_counts import describe_training_set
 from drumbeat.trainers.tracking import Tracker
 from drumbeat.trainers.worker import agree_on_checkpoint, initial_progress, report_pause, write_error
@@ -124,3 +129,46 @@ def test_a_run_that_waits_for_its_disk_says_so(run: RunDir, capsys: pytest.Captu
     assert (View.read(run).state, View.read(run).verdict) == ("running", "")
     assert capsys.readouterr().out == "paused     the disk is full\nrunning     \n"
     tracker.close()
+
+
+def test_rank_0_finds_the_newest_checkpoint(images: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    """The other ranks ask rank 0; without it they find nothing of their own."""
+    checkpoints = Checkpoints(images, images.attempt(0), keep=2)
+    found = agree_on_checkpoint(checkpoints, ALONE)
+    assert found is not None
+    assert found.progress.step == 3
+    assert agree_on_checkpoint(checkpoints, replace(ALONE, rank=1)) is None
+    (found.path / "model.safetensors").unlink()
+    assert agree_on_checkpoint(checkpoints, ALONE) is None
+    assert "step-00000003" in capsys.readouterr().out
+
+
+def test_a_run_without_checkpoints_starts_from_the_beginning(run: RunDir) -> None:
+    assert agree_on_checkpoint(Checkpoints(run, run.claim_attempt(), keep=2), ALONE) is None
+
+
+@pytest.fixture
+def handler() -> Iterator[None]:
+    """Puts back the handler of SIGCHLD."""
+    before = signal.getsignal(signal.SIGCHLD)
+    yield
+    signal.signal(signal.SIGCHLD, before)
+
+
+@pytest.mark.parametrize(("error", "final"), [
+    (PreflightError(Fault(what="the data is missing")), True), (NotFiniteError("NaN or Inf loss"), True),
+    (DamagedError(Path("plan.json"), "half a file"), False), (OSError("the disk is gone"), False),
+])
+def test_an_error_says_whether_a_restart_would_fail_in_the_same_way(
+        run: RunDir, monkeypatch: pytest.MonkeyPatch, handler: None, error: Exception, final: bool) -> None:
+    monkeypatch.setenv("RANK", "3")
+    attempt = run.claim_attempt()
+    try:
+        raise error
+    except Exception as caught:
+        write_error(attempt, caught, step=17)
+    found = RankError.require(attempt.error(3))
+    assert (found.rank, found.step, found.type, found.user_error) == (3, 17, type(error).__name__, final)
+    assert str(error).splitlines()[0].removeprefix("error: ") in found.message
+    assert found.traceback.startswith("Traceback (most recent call last):\n")
+    assert "raise error" in found.traceback
