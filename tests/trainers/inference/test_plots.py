@@ -14,7 +14,7 @@ from drumbeat.trainers.inference.metrics import measure
 from drumbeat.trainers.inference.plots import POINTS, _curve, draw
 from drumbeat.trainers.tasks import Classification, MultiLabel, Regression, Results, Task
 
-NAMES = [r"$\frac{", "a" * 60, "日本", "plain"]
+NAMES = [r"$\frac{$", "a" * 60, "日本", "plain"]
 """Names that a font or matplotlib's mathematics may not take."""
 
 
