@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from drumbeat.configs.errors import PreflightError
-from drumbeat.configs.layers import Layer
-from drumbeat.configs.load import build_config
-from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
-from drumbeat.configs.schema import Config
-from drumbeat.data.images import ImageFolder
+from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.data.ledger import blocks, digest, expected
 from drumbeat.data.loader import Batch
 from drumbeat.data.memory import Arrays
 from drumbeat.data.order import Schedule, Stream
-from drumbeat.trainers.build import Sets
-from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.sample_counts import (
     HALF,
     SampleCounts,
@@ -32,7 +23,6 @@ from drumbeat.trainers.sample_counts import (
     check_unreadable,
     describe_training_set,
 )
-from drumbeat.trainers.worker import initial_progress
 from drumbeat.trainers.world import World
 
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
@@ -202,80 +192,3 @@ def test_datasets_without_a_fingerprint_are_compared_by_size() -> None:
     arrays = Arrays(torch.zeros(5, 1), torch.zeros(5))
     assert describe_training_set(arrays) == {"samples": 5}
     assert check_unchanged({"samples": 5}, describe_training_set(arrays), allow_change=False) == ""
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Six tiny images in two classes."""
-    for number in range(6):
-        path = tmp_path / f"class{number % 2}" / f"{number}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(np.full((4, 4), number, np.uint8)).save(path)
-        os.utime(path, (1000, 1000))
-    return tmp_path
-
-
-def resumed(folder: Path, before: dict[str, Any], *, allow_change: bool = False) -> Progress:
-    config: Config = build_config([Layer(origin="test", values={
-        "name": "x", "batch_size": 4, "model": {"_target_": "x"}, "data": {"allow_change": allow_change},
-        "phases": {"only": {"epochs": 1, "optimizer": {"_target_": "x"}}}})])
-    sets = Sets(train=ImageFolder(root=str(folder)), validation=None, test=None, train_transforms=[],
-                evaluate_transforms=[])
-    checkpoint = Checkpoint(folder, CheckpointState(progress=Progress(step=3, data=before)))
-    return initial_progress(checkpoint, sets, config, ALONE)
-
-
-def test_a_run_resumes_with_the_same_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = describe_training_set(ImageFolder(root=str(folder)))
-    assert before["samples"] == 6
-    assert resumed(folder, before) == Progress(step=3, data=before)
-    assert resumed(folder, {}).data == before  # an old checkpoint without a description of the set
-    assert capsys.readouterr().out == ""
-
-
-def test_a_run_resumes_with_rewritten_files_and_warns_once(folder: Path,
-                                                           capsys: pytest.CaptureFixture[str]) -> None:
-    before = describe_training_set(ImageFolder(root=str(folder)))
-    os.utime(folder / "class0" / "2.png", (2000, 2000))
-    now = resumed(folder, before).data
-    assert now["files"] == before["files"]
-    assert now["times"] != before["times"]
-    assert capsys.readouterr().out == ("note: files of the training set have other times than at the checkpoint, but "
-                                       "the same names and sizes\n")
-    resumed(folder, now)
-    assert capsys.readouterr().out == ""
-
-
-@pytest.mark.parametrize("change", ["renamed", "moved to another class", "another size"])
-def test_a_run_resumes_with_different_files_only_if_allowed(folder: Path, change: str,
-                                                            capsys: pytest.CaptureFixture[str]) -> None:
-    before = describe_training_set(ImageFolder(root=str(folder)))
-    file = folder / "class0" / "2.png"
-    if change == "another size":
-        file.write_bytes(file.read_bytes() + b"\0")
-        os.utime(file, (1000, 1000))
-    else:
-        file.rename(folder / ("class0/22.png" if change == "renamed" else "class1/2.png"))
-    with pytest.raises(PreflightError, match="the same number of samples, but different files"):
-        resumed(folder, before)
-    resumed(folder, before, allow_change=True)
-    assert "as data.allow_change allows" in capsys.readouterr().out
-
-
-def test_a_run_does_not_resume_if_a_sample_is_missing(folder: Path) -> None:
-    before = describe_training_set(ImageFolder(root=str(folder)))
-    (folder / "class0" / "2.png").unlink()
-    with pytest.raises(PreflightError, match="6 samples at the checkpoint, 5 now"):
-        resumed(folder, before, allow_change=True)
-
-
-def test_only_rank_0_reads_the_files(folder: Path) -> None:
-    """Because only rank 0 saves, and one error is enough."""
-    second = replace(ALONE, rank=1)
-    config = build_config([Layer(origin="test", values={
-        "name": "x", "batch_size": 4, "model": {"_target_": "x"},
-        "phases": {"only": {"epochs": 1, "optimizer": {"_target_": "x"}}}})])
-    sets = Sets(train=ImageFolder(root=str(folder)), validation=None, test=None, train_transforms=[],
-                evaluate_transforms=[])
-    progress = Progress(step=3, data={"samples": 7})
-    assert initial_progress(Checkpoint(folder, CheckpointState(progress=progress)), sets, config, second) is progress

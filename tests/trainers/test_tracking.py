@@ -15,7 +15,6 @@ from drumbeat.configs.run.records import Heartbeat
 from drumbeat.configs.run.view import View
 from drumbeat.data.images import Normalize
 from drumbeat.trainers.tracking import Tracker, contact_sheet
-from drumbeat.trainers.worker import report_pause
 from tests.runs import write_plan
 
 
@@ -106,16 +105,6 @@ def test_the_heartbeat_keeps_what_is_not_changed(run: RunDir) -> None:
     beat = Heartbeat.require(run.attempt(0).heartbeat)
     assert (beat.step, beat.phase, beat.seconds) == (4, "head", {"training": 2.0})
     assert abs(beat.time - time.time()) < 10
-    tracker.close()
-
-
-def test_a_run_that_waits_for_its_disk_says_so(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
-    tracker = started(run)
-    report_pause(tracker, "the disk is full")
-    assert (View.read(run).state, View.read(run).verdict) == ("paused", "the disk is full")
-    report_pause(tracker, "")
-    assert (View.read(run).state, View.read(run).verdict) == ("running", "")
-    assert capsys.readouterr().out == "paused     the disk is full\nrunning     \n"
     tracker.close()
 
 

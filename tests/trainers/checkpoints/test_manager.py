@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from drumbeat.configs.errors import RunError
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import damage
 from drumbeat.trainers.checkpoints.manager import Checkpoints, SaveError
-from drumbeat.trainers.checkpoints.state import (
-    optimizer_numbers,
-    optimizer_tensors,
-    parameter_names,
-    restore_optimizer,
-    restore_scheduler,
-    scheduler_numbers,
-    weights_sha256,
-)
 
 STATE = {"optimizer": {}, "scheduler": {}}
 
@@ -180,67 +170,3 @@ def test_nothing_half_written_is_taken_for_a_checkpoint(tmp_path: Path) -> None:
 def test_a_missing_best_is_said(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="weights of step 4 cannot be used: no manifest"):
         made(tmp_path).weights(4)
-
-
-@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.SGD, torch.optim.RMSprop, torch.optim.AdamW])
-def test_an_optimizer_and_its_schedule_go_on_as_if_never_stopped(kind: type[torch.optim.Optimizer]) -> None:
-    """Through JSON and plain tensors, convolution weights in channels_last order."""
-
-    def build() -> tuple[nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.SequentialLR]:
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(12, 2)).to(memory_format=torch.channels_last)
-        more = {"momentum": 0.9} if kind in (torch.optim.SGD, torch.optim.RMSprop) else {}
-        optimizer = kind(model.parameters(), lr=0.1, **more)  # type: ignore[call-arg]
-        warm = torch.optim.lr_scheduler.LinearLR(optimizer, total_iters=3)
-        rest = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[2, 4])
-        return model, optimizer, torch.optim.lr_scheduler.SequentialLR(optimizer, [warm, rest], milestones=[4])
-
-    def step(model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.SequentialLR,
-             number: int) -> None:
-        inputs = torch.rand(4, 2, 4, 4, generator=torch.Generator().manual_seed(number))
-        model(inputs).square().sum().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        scheduler.step()
-
-    straight, resumed = build(), build()
-    for number in range(10):
-        step(*straight, number)
-    first = build()
-    for number in range(5):
-        step(*first, number)
-    model, optimizer, scheduler = first
-    names = parameter_names(model)
-    tensors = {name: value.clone() for name, value in optimizer_tensors(optimizer, names).items()}
-    numbers = json.loads(json.dumps([optimizer_numbers(optimizer, names), scheduler_numbers(scheduler)]))
-    resumed[0].load_state_dict(model.state_dict())
-    restore_optimizer(resumed[1], parameter_names(resumed[0]), tensors, numbers[0])
-    restore_scheduler(resumed[2], numbers[1])
-    for number in range(5, 10):
-        step(*resumed, number)
-    assert weights_sha256(resumed[0].state_dict()) == weights_sha256(straight[0].state_dict())
-    assert resumed[1].param_groups[0]["lr"] == straight[1].param_groups[0]["lr"]
-
-
-@pytest.mark.parametrize("fused", [True, False])
-def test_an_optimizer_keeps_its_own_way_to_compute(fused: bool) -> None:
-    """It may go on from a state that was saved on a GPU, where it was fused, or go on there."""
-    saved, resumed = (torch.optim.Adam([nn.Parameter(torch.ones(3))], lr=lr, fused=flag)
-                      for lr, flag in ((0.5, fused), (0.1, not fused)))
-    names = [{one.param_groups[0]["params"][0]: "weight"} for one in (saved, resumed)]
-    for one in (saved, resumed):
-        one.param_groups[0]["params"][0].grad = torch.ones(3)
-    saved.step()
-    restore_optimizer(resumed, names[1], optimizer_tensors(saved, names[0]), optimizer_numbers(saved, names[0]))
-    assert (resumed.param_groups[0]["lr"], resumed.param_groups[0]["fused"]) == (0.5, not fused)
-    resumed.step()
-    assert optimizer_tensors(resumed, names[1])["weight/step"] == 2
-
-
-def test_the_digest_sees_names_types_shapes_and_bytes() -> None:
-    base = {"a": torch.zeros(4), "b": torch.ones(2)}
-    assert weights_sha256(base) == weights_sha256(dict(reversed(base.items())))
-    others = [{"a": torch.zeros(4), "c": torch.ones(2)}, {"a": torch.zeros(2, 2), "b": torch.ones(2)},
-              {"a": torch.zeros(4), "b": torch.ones(2, dtype=torch.int32)},
-              {"a": torch.zeros(4), "b": torch.tensor([1.0, 2.0])}]
-    assert len({weights_sha256(other) for other in [base, *others]}) == 5

@@ -10,23 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from drumbeat.configs.errors import UserError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.launch.commands.main import main
 from drumbeat.trainers.commands.evaluate import build_job, run_job, write_report
-from drumbeat.trainers.inference.metrics import as_text, measure
-from drumbeat.trainers.tasks import Classification, MultiLabel, Regression, Results, Task
+from drumbeat.trainers.tasks import Results
 from drumbeat.trainers.world import join
-from tests.trainers.made import IMAGES, REGRESSION, TEXTS, draw_images, run_of, write_table, write_texts
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> RunDir:
-    draw_images(tmp_path)
-    return run_of(tmp_path, IMAGES)
+from tests.trainers.made import REGRESSION, TEXTS, draw_images, run_of, write_table, write_texts
 
 
 def evaluated(run: RunDir, split: str = "test") -> tuple[str, Results]:
@@ -178,48 +170,3 @@ def test_one_screen_and_exit_code_2(images: RunDir, tmp_path: Path, capfd: pytes
     (tmp_path / "test" / "dog" / "5.png").write_bytes(b"nothing")
     assert main(["evaluate", str(images.path), "--procs", "2"]) == 2
     assert capfd.readouterr().err.strip().startswith("error: a sample of data.test cannot be used: cannot read")
-
-
-def results_of(task: Task, outputs: list[list[float]], targets: torch.Tensor) -> Results:
-    values = torch.tensor(outputs)
-    return Results(task.losses(values, targets), values, targets)
-
-
-def test_metrics_of_classes() -> None:
-    """Four samples of three classes, the last of which has none, computed by hand."""
-    task = Classification(classes=["a", "b", "c"])
-    found = measure(task, results_of(task, [[2, 0, 0], [0, 1, 0], [3, 0, 0], [0, 1, 0]], torch.tensor([0, 0, 0, 1])))
-    assert found.confusion == [[2, 1, 0], [0, 1, 0], [0, 0, 0]]
-    a, b, c = found.classes
-    assert (a["correct"], a["samples"], a["precision"], a["recall"]) == (2, 3, 1, pytest.approx(2 / 3))
-    assert (b["precision"], b["recall"], b["f1"]) == (0.5, 1, pytest.approx(2 / 3))
-    assert b["auroc"] == pytest.approx((2 + 0.5) / 3)
-    assert (c["accuracy"], c["auroc"], c["f1"]) == (None, None, None)
-    assert found.metrics["balanced_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
-    lines = as_text(found).splitlines()
-    assert lines[-3].split()[:3] == ["a", "67%", "(2/3)"]
-    assert lines[-1].split()[:3] == ["c", "no", "sample"]
-    json.dumps(found.as_json(), allow_nan=False)
-
-
-def test_metrics_of_labels_and_values() -> None:
-    labels = MultiLabel(classes=["x", "y"])
-    found = measure(labels, results_of(labels, [[1, -1], [1, 1], [-1, -1]], torch.tensor([[1, 0], [0, 1], [0, 0.0]])))
-    x, y = found.classes
-    assert (x["correct"], x["positive"], x["precision"], x["recall"]) == (2, 1, 0.5, 1)
-    assert (y["correct"], y["auroc"]) == (3, 1)
-    values = Regression(values=["t"])
-    found = measure(values, results_of(values, [[1], [2], [4]], torch.tensor([[1], [3], [5.0]])))
-    (row,) = found.classes
-    assert (row["mae"], row["mean_error"], row["r2"]) == (pytest.approx(2 / 3), pytest.approx(-2 / 3), 0.75)
-
-
-def test_of_many_classes_the_worst_are_printed() -> None:
-    task = Classification(classes=[f"class {number}" for number in range(50)])
-    targets = torch.arange(50).repeat(4)
-    outputs = torch.nn.functional.one_hot(targets, 50).float()
-    outputs[7] = 0
-    outputs[7, 8] = 1
-    lines = as_text(measure(task, Results(task.losses(outputs, targets), outputs, targets))).splitlines()
-    assert "the 30 worst of 50" in lines
-    assert lines[lines.index("the 30 worst of 50") + 3].startswith("class 7 ")

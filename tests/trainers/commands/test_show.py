@@ -5,13 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
-from torch import nn
 
 from drumbeat.configs.errors import PreflightError
 from drumbeat.configs.load import load
-from drumbeat.trainers.commands.flops_and_memory import memory, outputs_and_flops
 from drumbeat.trainers.commands.show import show
 from tests.trainers.made import IMAGES, TEXTS, draw_images, write_texts
 
@@ -70,19 +67,3 @@ def test_frozen_layers_and_a_model_that_reads_values(tmp_path: Path) -> None:
     assert rows["lstm"][-1] == "trained"
     assert rows["forward"][1] == "kFLOPs"
     assert "not shown  samples: they are not images" in text
-
-
-def test_memory_by_hand(tmp_path: Path) -> None:
-    """Linear, ReLU, Linear: autograd keeps the first layer's output (once, ReLU's result) and no more."""
-    draw_images(tmp_path)
-    (tmp_path / "made.yaml").write_text(IMAGES.replace("ROOT", str(tmp_path)))
-    phase = load(tmp_path / "made.yaml").config.phases["only"]
-    assert phase is not None
-    model = nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 5))
-    inputs = torch.randn(4, 10)
-    needed = memory(model, phase, "only", inputs, torch.enable_grad(), 64)
-    parameters = 4 * (10 * 20 + 20 + 20 * 5 + 5)
-    assert (needed.weights, needed.gradients) == (parameters, parameters)
-    assert needed.optimizer == 2 * parameters + 4 * 4  # Adam: two moments, and a counter for each tensor
-    assert needed.activations == 64 * 4 * (20 + 10)
-    assert outputs_and_flops(model, inputs) == ({"": [5], "0": [20], "1": [20], "2": [5]}, 2 * (10 * 20 + 20 * 5))

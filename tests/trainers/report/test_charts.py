@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 import re
 import xml.etree.ElementTree as Tree
-from pathlib import Path
 
 import pytest
 
-from drumbeat.configs.run.folder import RunDir
 from drumbeat.trainers.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, draw, number, powers, ticks
-from drumbeat.trainers.report.events import Point, read_events, thinned
-from drumbeat.trainers.tracking import Tracker
+from drumbeat.trainers.report.events import thinned
 
 
 def places(svg: str, kind: str = "polyline") -> list[tuple[float, float]]:
@@ -47,10 +44,6 @@ def test_many_points_become_their_means_in_a_band_that_holds_them_all() -> None:
     assert len(places(draw(Chart(title="x", curves={"a": curve}), [], 1000), "polygon")) == 160
 
 
-def test_what_is_no_number_is_left_out() -> None:
-    assert thinned([(1, math.nan), (2, 0.5), (3, math.inf)], 0, 3, 10) == [Point(2, 0.5, 0.5, 0.5)]
-
-
 @pytest.mark.parametrize("values", [[1.0], [0.0, 0.0], [-3.0, -3.0], [1e-30, 2e-30], [1e30, -1e30], [0.0, 1e-7],
                                     [5e8, 5e8 + 1]])
 def test_a_chart_of_anything(values: list[float]) -> None:
@@ -74,18 +67,3 @@ def test_ticks_are_round_and_few() -> None:
 def test_numbers_as_people_write_them() -> None:
     assert [number(value) for value in (0, 0.88333, 12.0, 1234567, 1e-6, 2.5e-4, -3e8, math.nan, -math.inf)] == [
         "0", "0.8833", "12", "1,234,567", "1e-6", "2.5e-4", "-3e8", "nan", "-inf"]
-
-
-def test_a_step_that_was_repeated_after_a_restart_counts_once(tmp_path: Path) -> None:
-    """And an event file that ends in the middle of a point, as one that is being written may, gives all before it."""
-    run = RunDir(tmp_path)
-    for first, value in ((0, 1.0), (3, 2.0)):
-        tracker = Tracker(run, run.claim_attempt(), step=first, config_text="")
-        for step in range(first + 1, 6):
-            tracker.scalars(step, {"train/loss": value})
-        tracker.close()
-    events = read_events(run.tensorboard)
-    assert events.curves == {"train/loss": [(1, 1.0), (2, 1.0), (3, 1.0), (4, 2.0), (5, 2.0)]}
-    newest = max(run.tensorboard.iterdir())
-    newest.write_bytes(newest.read_bytes()[:-7])
-    assert read_events(run.tensorboard).curves["train/loss"][:4] == events.curves["train/loss"][:4]

@@ -1,0 +1,110 @@
+"""Inputs of `drumbeat predict`: which samples and labels are read from folders, tables and text files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from drumbeat.configs.errors import RunError
+from drumbeat.trainers.inference.inputs import Images, Item, read_images, read_texts
+from drumbeat.trainers.tasks import Classification, MultiLabel, Regression
+
+PETS = Classification(classes=["cat", "dog"])
+
+
+def save(file: Path, size: tuple[int, int] = (4, 3)) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", size, 7).save(file)
+    return file
+
+
+def labels(items: list[Item], folder: Path) -> dict[str, str]:
+    """The label of each file, by its path in the folder."""
+    return {str(Path(item.name).relative_to(folder)): item.actual for item in items}
+
+
+def test_subfolders_with_the_names_of_classes_are_labels(tmp_path: Path) -> None:
+    """In the order of their names, without hidden files and files of other kinds."""
+    for name in ("dog/b.png", "dog/deep/a.JPG", "cat/1.png", "top.png", ".hidden/c.png", "cat/.d.png"):
+        save(tmp_path / name)
+    (tmp_path / "cat" / "notes.txt").write_text("no image")
+    found = labels(read_images([tmp_path], PETS), tmp_path)
+    assert list(found.items()) == [("cat/1.png", "cat"), ("dog/b.png", "dog"), ("dog/deep/a.JPG", "dog"),
+                                   ("top.png", "")]
+    assert set(labels(read_images([tmp_path], MultiLabel(classes=["cat", "dog"])), tmp_path).values()) == {""}
+
+
+def test_subfolders_of_which_only_some_are_classes_are_refused(tmp_path: Path) -> None:
+    save(tmp_path / "cat" / "1.png")
+    save(tmp_path / "wolf" / "2.png")
+    with pytest.raises(RunError) as raised:
+        read_images([tmp_path], PETS)
+    assert raised.value.faults[0].given == "not classes: wolf"
+    assert labels(read_images([tmp_path / "wolf"], PETS), tmp_path) == {"wolf/2.png": ""}
+
+
+@pytest.mark.parametrize("column", ["file", "path", "image", "filename"])
+def test_a_table_of_images_names_them_from_its_own_folder(tmp_path: Path, column: str) -> None:
+    (tmp_path / "list.csv").write_text(f"note,label,{column}\nx,cat,a/1.png\ny,dog,2.png\n")
+    items = read_images([tmp_path / "list.csv", tmp_path / "3.png"], PETS)
+    assert items == [Item("a/1.png", tmp_path / "a" / "1.png", "cat"), Item("2.png", tmp_path / "2.png", "dog"),
+                     Item(str(tmp_path / "3.png"), tmp_path / "3.png")]
+
+
+def test_the_labels_of_other_tasks_have_a_column_each(tmp_path: Path) -> None:
+    (tmp_path / "list.jsonl").write_text('{"file": "1.png", "x": true, "y": 0}\n{"file": "2.png", "x": 0, "y": 1}\n')
+    found = [[item.actual for item in read_images([tmp_path / "list.jsonl"], task)] for task in (
+        MultiLabel(classes=["x", "y"]), Regression(values=["x", "y"]), MultiLabel(classes=["x", "z"]), PETS)]
+    assert found == [["x", "y"], ["1, 0", "0, 1"], ["", ""], ["", ""]]
+
+
+def test_texts_are_named_by_file_and_number(tmp_path: Path) -> None:
+    plain, table = tmp_path / "a.txt", tmp_path / "b.tsv"
+    plain.write_text("one\n\n two\n")
+    table.write_text("class\tstory\ncat\tthree\n\tfour\n")
+    assert read_texts([plain, table], PETS, "story") == [
+        Item(f"{plain}:1", "one"), Item(f"{plain}:3", " two"), Item(f"{table}:1", "three", "cat"),
+        Item(f"{table}:2", "four")]
+
+
+def test_images_and_texts_are_not_mistaken_for_each_other(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a text\n")
+    (tmp_path / "b.csv").write_text("story\na text\n")
+    with pytest.raises(RunError, match="the run's model takes images, and this is a text file"):
+        read_images([tmp_path / "a.txt"], PETS)
+    with pytest.raises(RunError, match="no column of this table names image files"):
+        read_images([tmp_path / "b.csv"], PETS)
+    with pytest.raises(RunError, match="the run's model takes texts, and this is an image"):
+        read_texts([save(tmp_path / "c.png")], PETS, "story")
+    with pytest.raises(RunError, match="there is no column 'tale'"):
+        read_texts([tmp_path / "b.csv"], PETS, "tale")
+
+
+@pytest.mark.parametrize(("channels", "shape"), [(1, (3, 4)), (3, (3, 4, 3))])
+def test_all_kinds_of_values_have_the_same_pixels(tmp_path: Path, channels: int, shape: tuple[int, ...]) -> None:
+    file = tmp_path / "a.png"
+    array = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
+    Image.fromarray(array).save(file)
+    values = [file, str(file), Image.fromarray(array), array, array[..., None], torch.from_numpy(array),
+              torch.from_numpy(array)[None], np.stack([array] * 3, 2)]
+    items = [Item("a", value) for value in values]
+    pixels = Images(items, channels=channels, short_side=None, tensors=False)
+    for number in range(len(pixels)):
+        assert pixels.pixels(number).shape == shape
+        assert np.array_equal(pixels.pixels(number).reshape(3, 4, -1)[..., 0], array)
+
+
+def test_images_are_returned_as_the_runs_own_dataset_does() -> None:
+    items = [Item("a", np.full((3, 4), 9, np.uint8))]
+    image, _ = Images(items, channels=1, short_side=None, tensors=False)[0]
+    assert isinstance(image, Image.Image)
+    assert (image.size, image.mode) == ((4, 3), "L")
+    for channels in (1, 3):
+        tensor, _ = Images(items, channels=channels, short_side=None, tensors=True)[0]
+        assert isinstance(tensor, Tensor)
+        assert (list(tensor.shape), tensor.dtype, tensor.unique().tolist()) == ([channels, 3, 4], torch.uint8, [9])

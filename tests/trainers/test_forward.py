@@ -1,0 +1,58 @@
+"""Inputs of a batch on their way to the model: transforms, memory format and precision."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from drumbeat.trainers.forward import Forward
+
+CPU = torch.device("cpu")
+
+
+class Scale(nn.Module):
+    """Multiplies images, also those of a dict, by a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, inputs: Tensor | dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
+        if isinstance(inputs, dict):
+            return {name: value * self.factor for name, value in inputs.items()}
+        return inputs * self.factor
+
+
+def forward(*, channels_last: bool = False, bf16: bool = False) -> Forward:
+    return Forward(device=CPU, transforms=Scale(), channels_last=channels_last, bf16=bf16)
+
+
+def test_batch_transforms_are_applied_without_a_gradient() -> None:
+    batch = torch.arange(6.0).view(2, 3)
+    inputs = forward().inputs(batch)
+    assert inputs.tolist() == [[0, 2, 4], [6, 8, 10]]
+    assert not inputs.requires_grad
+
+
+def test_only_batches_of_images_get_the_other_memory_format() -> None:
+    images, rows = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4)
+    moved = forward(channels_last=True).inputs(images)
+    assert moved.stride() == (48, 1, 12, 3)
+    assert torch.equal(moved, images * 2)
+    assert forward(channels_last=True).inputs(rows).is_contiguous()
+    assert forward().inputs(images).stride() == (48, 16, 4, 1)
+
+
+def test_inputs_may_be_several_tensors() -> None:
+    inputs = forward(channels_last=True).inputs({"a": torch.ones(2), "b": torch.zeros(1, 1)})
+    assert {name: value.tolist() for name, value in inputs.items()} == {"a": [2, 2], "b": [[0]]}
+
+
+def test_the_forward_pass_is_in_bfloat16_if_asked() -> None:
+    layer, rows = nn.Linear(2, 2), torch.ones(1, 2)
+    found = []
+    for bf16 in (False, True):
+        with forward(bf16=bf16).autocast():
+            found.append(layer(rows).dtype)
+    assert found == [torch.float32, torch.bfloat16]
+    assert layer(rows).dtype == torch.float32

@@ -1,0 +1,93 @@
+"""Stops and saves: when the ranks check, what they decide, and when they check next."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.trainers.stopping import Decision, StopCoordinator
+from drumbeat.trainers.world import World
+
+ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
+
+
+class Clock:
+    """A clock that the test moves."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    shown = Clock()
+    monkeypatch.setattr(time, "monotonic", shown)
+    return shown
+
+
+@pytest.fixture
+def attempt(tmp_path: Path) -> Attempt:
+    return RunDir(tmp_path).claim_attempt()
+
+
+def coordinator(attempt: Attempt, save_seconds: float = math.inf) -> StopCoordinator:
+    now = time.monotonic()
+    return StopCoordinator(ALONE, attempt, save_seconds=save_seconds, saved_at=now, last_check=(0, now))
+
+
+def test_a_request_is_found_at_the_next_check_and_not_before(clock: Clock, attempt: Attempt) -> None:
+    """Ten steps a second, so half a second is five steps."""
+    ranks = coordinator(attempt)
+    clock.now += 1.0
+    assert ranks.before(10) == Decision()
+    assert ranks.next_check == 15
+    attempt.request_stop("stopped")
+    assert [ranks.before(step) for step in (11, 14)] == [Decision(), Decision()]
+    assert ranks.before(15) == Decision(stop=True)
+
+
+def test_a_save_is_due_after_its_time_and_again_after_the_next_one(clock: Clock, attempt: Attempt) -> None:
+    ranks = coordinator(attempt, save_seconds=60.0)
+    clock.now += 59.0
+    assert ranks.before(ranks.next_check) == Decision()
+    clock.now += 1.0
+    assert ranks.before(ranks.next_check) == Decision(save=True)
+    ranks.saved()
+    clock.now += 59.0
+    assert ranks.before(ranks.next_check) == Decision()
+
+
+def test_slow_steps_are_checked_one_by_one(clock: Clock, attempt: Attempt) -> None:
+    ranks = coordinator(attempt)
+    for step in range(1, 4):
+        clock.now += 7.0
+        ranks.before(step)
+        assert ranks.next_check == step + 1
+
+
+def test_the_distance_between_checks_grows_at_most_twofold(clock: Clock, attempt: Attempt) -> None:
+    """The first steps after a pause may be much faster than those that follow."""
+    ranks = coordinator(attempt)
+    steps = [0]
+    for _ in range(5):
+        clock.now += 1e-6
+        ranks.before(steps[-1])
+        steps.append(ranks.next_check)
+    assert steps == [0, 1, 3, 7, 15, 31]
+
+
+def test_a_check_can_be_asked_for_sooner(clock: Clock, attempt: Attempt) -> None:
+    ranks = coordinator(attempt)
+    clock.now += 0.001
+    ranks.before(1000)
+    assert ranks.next_check > 1001
+    attempt.request_stop("stopped")
+    ranks.check_before(1001)
+    assert ranks.before(1001) == Decision(stop=True)

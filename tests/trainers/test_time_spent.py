@@ -1,0 +1,50 @@
+"""Seconds by kind of work: sums over attempts, and clocks that jump."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from drumbeat.trainers.time_spent import KINDS, TimeSpent
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The times that the clock shows next."""
+    times: list[float] = []
+    monkeypatch.setattr(time, "time", lambda: times.pop(0))
+    return times
+
+
+def test_each_kind_gets_the_time_since_the_last_call(clock: list[float]) -> None:
+    clock[:] = [103.0, 103.5, 107.5, 108.25]
+    spent = TimeSpent({}, began=100.0)
+    for kind in ("starting", "waiting", "training", "waiting"):
+        spent.add(kind)
+    assert spent.seconds == {"starting": 3.0, "waiting": 1.25, "training": 4.0, "evaluating": 0.0, "saving": 0.0}
+
+
+def test_earlier_attempts_are_included_and_unknown_kinds_are_not(clock: list[float]) -> None:
+    """A checkpoint of another version may lack a kind, or have one that no longer exists."""
+    clock[:] = [12.0]
+    spent = TimeSpent({"training": 30, "thinking": 9.0}, began=10.0)
+    spent.add("training")
+    assert spent.seconds == dict.fromkeys(KINDS, 0.0) | {"training": 32.0}
+
+
+def test_a_clock_that_is_set_back_takes_no_time_away(clock: list[float]) -> None:
+    clock[:] = [50.0, 51.0]
+    spent = TimeSpent({"saving": 2.0}, began=100.0)
+    spent.add("saving")
+    assert spent.seconds["saving"] == 2.0
+    spent.add("saving")
+    assert spent.seconds["saving"] == 3.0
+
+
+def test_sums_are_saved_in_milliseconds(clock: list[float]) -> None:
+    clock[:] = [1.23456]
+    spent = TimeSpent({}, began=0.0)
+    spent.add("evaluating")
+    assert spent.rounded()["evaluating"] == 1.235
+    assert spent.seconds["evaluating"] == 1.23456
