@@ -1,4 +1,4 @@
-"""What holds for all tests: their order, what they find, and what is told of their time."""
+"""Fixtures and hooks for all tests: their order, their environment, and the report of how long they take."""
 
 from __future__ import annotations
 

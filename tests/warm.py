@@ -44,9 +44,9 @@ def server() -> str:
     return address
 
 
-def call(address: str, words: Sequence[str], files: Sequence[int], folder: str, environment: Mapping[str, str]) -> int:
+def call(address: str, arguments: Sequence[str], files: Sequence[int], folder: str, environment: Mapping[str, str]) -> int:
     """Has the process at the address forked, to run `python WORDS` with these files as 0, 1 and 2; the exit code."""
-    order = json.dumps({"words": list(words), "folder": folder, "environment": dict(environment)}).encode()
+    order = json.dumps({"arguments": list(arguments), "folder": folder, "environment": dict(environment)}).encode()
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(f"\0{address}")
         socket.send_fds(connection, [len(order).to_bytes(8, "big")], files)
@@ -56,7 +56,7 @@ def call(address: str, words: Sequence[str], files: Sequence[int], folder: str, 
 
 def run_where_warm(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[Any]:
     """In the place of `subprocess.run`: other programs than Drumbeat's are started."""
-    python, *words = map(str, command)
+    python, *arguments = map(str, command)
     forked = python == sys.executable and warm(words)
     return run_python(command, **options) if forked else run_for_real(command, **options)
 

@@ -1,4 +1,4 @@
-"""Which files probably hold a password or a key, judging by their names.
+"""Which files probably hold a password or a key, by their names.
 
 The names are those that OpenSSH, GnuPG, git, curl, pip, npm, PostgreSQL, Docker, Kubernetes, Hugging Face and cloud
 command-line tools document for their credentials. Python files are never among them: a module named secrets.py is

@@ -19,7 +19,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import Job, Status
 from drumbeat.launch.commands.main import main
-from tests.launch.small import FACTS, write_config
+from tests.launch.tiny_plan import FACTS, write_config
 from tests.runs import write_state
 
 SUBMIT = ["run", "small.yaml", "--slurm", "--gpus", "2"]

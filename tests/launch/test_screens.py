@@ -11,7 +11,7 @@ import pytest
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import State
 from drumbeat.launch.commands.main import main
-from tests.launch.small import write_config
+from tests.launch.tiny_plan import write_config
 from tests.runs import write_job, write_plan
 
 SCREENS: dict[str, str] = {

@@ -47,7 +47,7 @@ class ClusterError(Exception):
 
 
 def missing_programs(accounts: bool = False) -> list[str]:
-    """What keeps a cluster from running here, in words for a skip reason; empty if nothing does."""
+    """What is missing for a cluster on this machine, as text for a skip reason; empty if nothing is."""
     programs = (*_PROGRAMS, *(accounting.PROGRAMS if accounts else ()))
     missing = [program for program in programs if shutil.which(program, path=_PATH) is None]
     if "munge" not in {user.pw_name for user in pwd.getpwall()}:
@@ -58,7 +58,7 @@ def missing_programs(accounts: bool = False) -> list[str]:
 
 
 class Cluster:
-    """Enter it once. Configuration and logs stay in `folder`; all else is gone after leaving, however one leaves."""
+    """Enter it once. Configuration and logs stay in `folder`; all else is removed on leaving, also after an error."""
 
     def __init__(self, folder: Path, *, proctrack: Proctrack = "cgroup", accounting: bool = False) -> None:
         self.folder = folder.absolute()
@@ -128,14 +128,14 @@ class Cluster:
         self.run("scontrol", "update", f"jobid={job_id}", "starttime=now+1")
 
     def clear(self) -> None:
-        """Ends all jobs and waits until all nodes are idle. Raises `ClusterError` where that does not come about."""
+        """Ends all jobs and waits until all nodes are idle. Raises `ClusterError` if that times out."""
         self.run("scancel", "--user=root")
         self._await("all jobs to end", lambda: not self.run("squeue", "--noheader"), RECOVERY)
         self.await_nodes(RECOVERY)
 
     @contextmanager
     def reconfigured(self, **values: int) -> Iterator[None]:
-        """With other values in slurm.conf, for options that need no daemon to start anew."""
+        """With other values in slurm.conf, for options that need no daemon to restart."""
         conf = self.folder / "slurm.conf"
         before = text = conf.read_text()
         for name, value in values.items():
@@ -154,9 +154,9 @@ class Cluster:
     def kill_daemon(self, name: str) -> None:
         """Ends slurmctld, or the slurmd of a node, by SIGKILL: the jobs and their slurmstepds stay."""
         for pid in self.processes():
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if words[0].endswith(b"slurmctld") if name == "slurmctld" else (
-                    words[0].endswith(b"slurmd") and words[1:4] == [b"-D", b"-N", name.encode()]):
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if command[0].endswith(b"slurmctld") if name == "slurmctld" else (
+                    command[0].endswith(b"slurmd") and command[1:4] == [b"-D", b"-N", name.encode()]):
                 os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + PATIENCE
         while not self._note(name).exists():

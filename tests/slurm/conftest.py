@@ -66,7 +66,7 @@ Submit = Callable[..., SubmittedRun]
 
 @pytest.fixture
 def submitted(cluster: Cluster, tmp_path: Path) -> Iterator[Submit]:
-    """Submits runs with a stand-in for torchrun. Nothing is left of them after the test."""
+    """Submits runs with a fake torchrun. All of their jobs and processes end after the test."""
     runs: list[SubmittedRun] = []
 
     def submit(folder: Path = tmp_path, **site: Any) -> SubmittedRun:

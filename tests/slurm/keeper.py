@@ -183,8 +183,8 @@ def cgroup_roots(nodes: list[str]) -> list[Path]:
 
 
 def _thaw(root: Path) -> None:
-    """A slurmstepd that was killed between freezing its tasks and killing them leaves them deaf to SIGKILL. Folders of
-    other clusters may vanish meanwhile."""
+    """A slurmstepd that was killed between freezing its tasks and killing them leaves them
+    frozen, where SIGKILL does not end them. Folders of other clusters may vanish meanwhile."""
     for folder, _, files in os.walk(root):
         for name, value in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
             if name in files:
@@ -195,7 +195,7 @@ def _thaw(root: Path) -> None:
 def remove_cgroups(root: Path, jobs: range) -> None:
     """Remove the folders of these jobs and, if no other cluster's job is in them, the folders they were in.
 
-    SLURM itself locks the folder above while it makes and removes them, and makes anew what it finds missing.
+    SLURM itself locks the folder above while it makes and removes them, and makes again what it finds missing.
     """
     with _locked(root.parent):
         for folder in sorted((Path(folder) for folder, _, _ in os.walk(root)), reverse=True):

@@ -1,4 +1,4 @@
-"""On a cluster with accounting: what accounts and QOS forbid is told in words; and nothing of ours asks sacct."""
+"""On a cluster with accounting: what accounts and QOS forbid is explained; and Drumbeat never needs sacct."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def ahead(accounts: Cluster) -> Callable[..., None]:
     return put
 
 
-@pytest.mark.parametrize(("assignments", "site", "said", "where", "do"), [
+@pytest.mark.parametrize(("assignments", "site", "output", "where", "do"), [
     ([], {"account": "nowhere"}, "Invalid account or account/partition combination", "account: nowhere", "accounts"),
     ([], {"account": "others"}, "Invalid account or account/partition combination", "account: others", "accounts"),
     ([], {"qos": "nowhere"}, "Invalid qos specification", "qos: nowhere", "lists the QOS"),
@@ -73,7 +73,7 @@ def ahead(accounts: Cluster) -> Callable[..., None]:
     (["launch.gpus=2"], {"qos": "slim"}, "QOSMaxGRESPerNode", "qos: slim", "more GPUs on a node"),
 ], ids=["no account", "another's account", "no QOS", "another's QOS", "jobs", "time", "nodes", "GPUs"])
 def test_what_an_account_or_a_qos_forbids(accounts: Cluster, tmp_path: Path, assignments: list[str],
-                                          site: dict[str, Any], said: str, where: str, do: str) -> None:
+                                          site: dict[str, Any], output: str, where: str, do: str) -> None:
     """Told when SLURM is asked whether it would take the job, and when it does not take it."""
     job = small_request(tmp_path, "launch.gpus=0", "launch.nodes=1", *assignments, **{"account": "lab", **site})
     for submit, what in ((check_cluster, "SLURM would reject this job"), (Slurm().submit, "sbatch refused the job")):
@@ -81,11 +81,11 @@ def test_what_an_account_or_a_qos_forbids(accounts: Cluster, tmp_path: Path, ass
             submit(job)  # type: ignore[operator]
         fault = error.value.faults[0]
         assert (fault.what, fault.where) == (what, f"the cluster's profile, {where}")
-        assert said in str(fault.given) and do in fault.remedy
+        assert output in str(fault.given) and do in fault.remedy
     assert accounts.run("squeue", "--noheader") == ""
 
 
-@pytest.mark.parametrize(("first", "assignments", "site", "reason", "words"), [
+@pytest.mark.parametrize(("first", "assignments", "site", "reason", "message"), [
     (["--qos=single"], [], {"qos": "single"}, "QOSMaxJobsPerUserLimit", "one user have only so many running jobs"),
     (["--qos=shared", "--gres=gpu:3"], ["launch.gpus=3"], {"qos": "shared"}, "QOSGrpGRES",
      "its QOS limits the GPUs of all its jobs together"),
@@ -93,7 +93,7 @@ def test_what_an_account_or_a_qos_forbids(accounts: Cluster, tmp_path: Path, ass
      "it asks for more time than its QOS allows for a job"),
 ], ids=["jobs", "GPUs", "time"])
 def test_why_a_job_waits(accounts: Cluster, ahead: Callable[..., None], tmp_path: Path, first: list[str],
-                         assignments: list[str], site: dict[str, Any], reason: str, words: str) -> None:
+                         assignments: list[str], site: dict[str, Any], reason: str, message: str) -> None:
     if first:
         ahead(*first)
     run = RunDir(tmp_path / "run")
@@ -104,9 +104,9 @@ def test_why_a_job_waits(accounts: Cluster, ahead: Callable[..., None], tmp_path
     write_job(run, "slurm", id=job.id)
     view = View.read(run)
     until(lambda: reason in why(view))
-    said = " ".join(why(view).split())
-    assert f"why {reason}: " in said and words in said
-    assert ("CANCEL" not in said) and ("drumbeat cancel" in said) == (not first)
+    output = " ".join(why(view).split())
+    assert f"why {reason}: " in output and message in output
+    assert ("CANCEL" not in output) and ("drumbeat cancel" in output) == (not first)
 
 
 def test_no_further_job_is_allowed(accounts: Cluster, submitted: Submit) -> None:
@@ -134,15 +134,15 @@ def test_sacct_is_not_asked(accounts: Cluster, submitted: Submit, tmp_path: Path
     job = submitted(account="lab", setup=[f"command -v sacct >{found}"])
     check_cluster(job.request)
     before = job.up()
-    words = [str(job.run.path)]
-    assert f"job {job.job_id}" in output_of(tmp_path, "status", *words)
-    assert "it is running normally" in output_of(tmp_path, "why", *words)
+    path = str(job.run.path)
+    assert f"job {job.job_id}" in output_of(tmp_path, "status", path)
+    assert "it is running normally" in output_of(tmp_path, "why", path)
     os.kill(before["rank1"], signal.SIGKILL)
     job.up(1)
     accounts.run("scancel", "--signal=USR2", job.job_id)
     accounts.start_again(job.job_id)
     job.up(2)
-    output_of(tmp_path, "cancel", *words)
+    output_of(tmp_path, "cancel", path)
     until(lambda: not accounts.run("squeue", "--noheader"))
     assert Status.require(job.run.status).state == "cancelled"
     assert found.read_text().strip() == str(sacct), "the nodes would have found the slow one"

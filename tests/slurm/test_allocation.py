@@ -1,6 +1,6 @@
 """--here on a real cluster: a run is a step of the user's own job, which it neither ends nor has queued again.
 
-With a stand-in in torchrun's place; tests/slurm/test_training.py has the real thing.
+With a fake torchrun; tests/slurm/test_training.py tests with the real one.
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ def traces_of(folder: Path) -> list[str]:
     left = [str(folder) for folder in folders if folder.exists()]
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            words = (process / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
-            left += [words] if str(folder) in words or str(scratch) in words else []
+            command = (process / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
+            left += [command] if str(folder) in command or str(scratch) in command else []
     left += [line for line in Path("/etc/hosts").read_text().splitlines() if str(scratch) in line]
     first = int(conf["FirstJobId"])
     jobs = {f"job_{number}" for number in range(first, first + JOBS_PER_CLUSTER)}

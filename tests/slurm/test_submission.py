@@ -17,7 +17,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.slurm import Slurm
 from tests.launch.backends.test_slurm import CASES
-from tests.launch.small import plan
+from tests.launch.tiny_plan import plan
 from tests.slurm.cluster import Cluster
 from tests.slurm.kinds import on
 from tests.slurm.runs import small_request

@@ -1,4 +1,4 @@
-"""A GPU that is not there: a training step runs on it, on any machine, and tells what the host would wait for.
+"""A fake GPU: a training step runs on it, on any machine, and the test sees what the host would wait for.
 
 Tensors on the CPU are real. Those on the GPU are torch's fake ones: they have a shape, a type and a device, but no
 content. Tensors of two devices in one operation raise, as on a GPU. What a host has to wait for is noted with the line
@@ -118,7 +118,7 @@ class FakeGpu(TorchDispatchMode):
 
 
 def place() -> str:
-    """The innermost line of ours that is at work."""
+    """The innermost line of Drumbeat.s code on the stack."""
     ours = [frame for frame in traceback.extract_stack() if frame.filename.startswith(str(ROOT))
             and "site-packages" not in frame.filename and frame.filename != __file__]
     return f"{Path(ours[-1].filename).relative_to(ROOT)}:{ours[-1].lineno}" if ours else "torch"

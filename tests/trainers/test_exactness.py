@@ -42,12 +42,12 @@ def test_ranks_killed_in_both_phases_change_nothing(tmp_path: Path, ranks: int) 
     assert finished(killed) == finished(straight)
 
 
-@pytest.mark.parametrize("blow", [13, 70], ids=["head", "finetune"])
-def test_everything_killed_and_resumed_changes_nothing(tmp_path: Path, undisturbed: RunDir, blow: int) -> None:
+@pytest.mark.parametrize("count", [13, 70], ids=["head", "finetune"])
+def test_everything_killed_and_resumed_changes_nothing(tmp_path: Path, undisturbed: RunDir, count: int) -> None:
     """SIGKILL to launcher, agent and ranks at once in the middle of an epoch, then --resume."""
     killed, config = tmp_path, write_config(tmp_path)
     command = [sys.executable, str(ROOT / "launch" / "run.py"), str(config), "--procs", "2",
-               "task._target_=tests.tiny.Fuse", f"task.folder={killed}", f"task.at=[{blow}]", "task.how=hold"]
+               "task._target_=tests.tiny.Fuse", f"task.folder={killed}", f"task.at=[{count}]", "task.how=hold"]
     process = subprocess.Popen(command, cwd=killed, stdout=subprocess.DEVNULL)
     until_there(killed / "blown-0", process)
     kill_all(latest(killed))
@@ -58,7 +58,7 @@ def test_everything_killed_and_resumed_changes_nothing(tmp_path: Path, undisturb
 
 
 def test_debug_equals_one_rank_and_resumes(tmp_path: Path) -> None:
-    """--debug computes what one rank under torchrun computes, also on from where another was killed."""
+    """--debug computes what one rank under torchrun computes, also when it resumes a killed run."""
     (debug := tmp_path / "debug").mkdir()
     (launched := tmp_path / "launched").mkdir()
     config = write_config(tmp_path)

@@ -75,12 +75,12 @@ def test_it_answers_with_the_agents_exit_code(tmp_path: Path) -> None:
         assert server.stdin is not None
         assert server.stdout is not None
         answers = []
-        for words in (["--nonsense"], [*meeting(), "--nproc-per-node=1", "-m", "tests.trainers.nobody"],
+        for arguments in (["--nonsense"], [*meeting(), "--nproc-per-node=1", "-m", "tests.trainers.nobody"],
                       [*meeting(), "--nproc-per-node=1", str(tmp_path / "sleeper.py")]):
-            order = {"words": words, "environment": {"HERE": str(here)}, "log": str(log)}
+            order = {"arguments": arguments, "environment": {"HERE": str(here)}, "log": str(log)}
             server.stdin.write(json.dumps(order) + "\n")
             server.stdin.flush()
-            if words[-1].endswith("sleeper.py"):
+            if arguments[-1].endswith("sleeper.py"):
                 os.kill(int(here.read_text()), signal.SIGKILL)
             answers.append(int(server.stdout.readline()))
         server.stdin.close()
@@ -96,7 +96,7 @@ def test_every_rank_may_use_cuda(tmp_path: Path, poisoned: bool) -> None:
     Then the ranks are no forks, and the log says so."""
     (tmp_path / "report.py").write_text(REPORT)
     (tmp_path / "sitecustomize.py").write_text("import torch; torch.cuda.is_available()\n" if poisoned else "")
-    order = {"words": [*meeting(), "--nproc-per-node=2", str(tmp_path / "report.py")],
+    order = {"arguments": [*meeting(), "--nproc-per-node=2", str(tmp_path / "report.py")],
              "environment": {"REPORTS": str(tmp_path)}, "log": str(tmp_path / "log")}
     done = subprocess.run([sys.executable, "-m", "drumbeat.trainers.forkserver", str(tmp_path)], text=True,
                           input=json.dumps(order) + "\n", capture_output=True,
@@ -105,4 +105,4 @@ def test_every_rank_may_use_cuda(tmp_path: Path, poisoned: bool) -> None:
     assert done.stdout == "0\n", log
     reports = [json.loads((tmp_path / rank).read_text()) for rank in "01"]
     assert reports == [{"unfit for CUDA": False, "forked": not poisoned}] * 2
-    assert ("each imports torch anew" in log) == poisoned
+    assert ("each imports torch again" in log) == poisoned

@@ -144,8 +144,8 @@ sys.stdin.readline()
     until(lambda: not alive(child), seconds=5)
 
 
-def test_deaf_even_with_a_handler_of_its_own(tmp_path: Path) -> None:
-    """Also the programs that it starts. The parent hears as before."""
+def test_a_blocked_signal_reaches_no_handler(tmp_path: Path) -> None:
+    """Nor a program that the child starts. The parent receives signals as before."""
     handler = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: 1 / 0); print(flush=True); time.sleep(60)"
     code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {handler!r}])"
     before = signal.getsignal(signal.SIGTERM)
@@ -169,6 +169,6 @@ def test_signals_are_ignored_inside_the_context() -> None:
     with ignoring_signals(signal.SIGINT, signal.SIGHUP):
         os.kill(os.getpid(), signal.SIGHUP)
         code = "import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
-        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert said.strip() == "True"
+        output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "True"
     assert signal.getsignal(signal.SIGINT) == before

@@ -317,7 +317,7 @@ def test_overtaken(run: RunDir) -> None:
 
 
 def test_an_attempt_without_a_verdict(run: RunDir) -> None:
-    """All its launchers were killed: nobody was left to judge."""
+    """All its launchers were killed: none was left to write one."""
     assert Verdict.read(run.claim_attempt().verdict) is None
     assert fail(run, restarts=1).next == "restart"
 

@@ -26,7 +26,7 @@ from drumbeat.launch.runs import attach as watch
 from drumbeat.launch.runs.why import why
 from drumbeat.launch.slurm.client import steps
 from drumbeat.launch.slurm.job import START, SlurmJob
-from tests.launch.small import config, topology, write_config
+from tests.launch.tiny_plan import config, topology, write_config
 from tests.runs import write_job, write_plan, write_state
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -11,8 +11,8 @@ from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.cluster_checks import check_cluster, file_system, unshared
 from drumbeat.launch.backends.slurm import Slurm
-from tests.launch.programs import programs
-from tests.launch.small import plan
+from tests.launch.fake_slurm import programs
+from tests.launch.tiny_plan import plan
 
 MOUNTS = """\
 overlay / overlay rw 0 0

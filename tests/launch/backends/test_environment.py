@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from drumbeat.launch.backends.environment import environment, redirected_output
-from tests.launch.small import plan
+from tests.launch.tiny_plan import plan
 
 
 def test_the_environment_is_as_planned_inside_and_as_before_outside(tmp_path: Path,

@@ -15,7 +15,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.slurm import Slurm, check_slurm_installed
-from tests.launch.small import plan
+from tests.launch.tiny_plan import plan
 
 GOLDEN = Path(__file__).parent / "golden"
 

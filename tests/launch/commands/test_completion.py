@@ -13,7 +13,7 @@ import pytest
 
 from drumbeat.configs.layers import ROOT
 from drumbeat.launch.commands.main import COMMANDS, main
-from tests.launch.small import write_config
+from tests.launch.tiny_plan import write_config
 
 NAMES = [path.stem for path in (ROOT / "configs").glob("*.yaml")]
 RUN = "20260101-100000-aaaaa"

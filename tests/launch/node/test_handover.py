@@ -12,7 +12,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import AttemptStart, Verdict
 from drumbeat.launch.node.handover import previous_verdict
 from drumbeat.launch.slurm.job import SlurmJob
-from tests.launch.small import plan
+from tests.launch.tiny_plan import plan
 
 LEAVE = Verdict(outcome="stopped", next="leave", message="stopped at step 1: preempted", step=1)
 

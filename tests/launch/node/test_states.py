@@ -14,7 +14,7 @@ from drumbeat.configs.run.records import Next
 from drumbeat.launch.attempts.verdict import REASONS
 from drumbeat.launch.node.launcher import Launcher
 from drumbeat.launch.node.states import SIGNALS, TRANSITIONS, Event, Outcome, State
-from tests.launch.small import plan
+from tests.launch.tiny_plan import plan
 
 
 def after(state: State) -> set[State]:

@@ -24,8 +24,8 @@ from drumbeat.launch.commands.main import main
 from drumbeat.launch.plan import gpu_locks, gpus
 from drumbeat.launch.plan.gpu_locks import check_free, hold_gpus
 from drumbeat.launch.plan.job import JobPlan, Machine, Topology, plan_job
-from tests.launch import standin
-from tests.launch.small import config, write_config
+from tests.launch import fake_torchrun
+from tests.launch.tiny_plan import config, write_config
 from tests.processes import until
 
 NODE = """
@@ -46,9 +46,9 @@ def pool() -> list[str]:
 def planned(folder: Path, pool: list[str], *, ranks: int = 1) -> JobPlan:
     """The plan of a run with a stand-in for torchrun and its ranks."""
     topology = Topology(nodes=1, ranks_per_node=ranks, device="cuda", cpus_per_rank=1)
-    return JobPlan(run_dir=str(folder), name="standin", backend="local", topology=topology, site=Site(),
+    return JobPlan(run_dir=str(folder), name="fake", backend="local", topology=topology, site=Site(),
                    environment={"CUDA_VISIBLE_DEVICES": ",".join(pool)}, folder=str(folder.parent), restarts=0,
-                   python=standin.install(folder.parent))
+                   python=fake_torchrun.install(folder.parent))
 
 
 Start = Callable[..., tuple[RunDir, "subprocess.Popen[str]"]]
@@ -61,7 +61,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     def make(name: str, pool: list[str], ranks: int = 1) -> tuple[RunDir, subprocess.Popen[str]]:
         run = RunDir(tmp_path / "runs" / name)
-        (run.path / "standin").mkdir(parents=True)
+        (run.path / "fake").mkdir(parents=True)
         planned(run.path, pool, ranks=ranks).write(run.plan)
         launchers.append(subprocess.Popen([sys.executable, "-c", NODE, str(run.submitit)], cwd=ROOT, text=True,
                                           stdout=subprocess.PIPE, stderr=subprocess.PIPE))
@@ -75,8 +75,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 def gpus_of(run: RunDir) -> str:
     """What rank 0 of a run finds in CUDA_VISIBLE_DEVICES, once it is up."""
-    until(lambda: "rank0" in standin.pids(run.path, 0))
-    pairs = Path(f"/proc/{standin.pids(run.path, 0)['rank0']}/environ").read_text().split("\0")
+    until(lambda: "rank0" in fake_torchrun.pids(run.path, 0))
+    pairs = Path(f"/proc/{fake_torchrun.pids(run.path, 0)['rank0']}/environ").read_text().split("\0")
     return dict(pair.partition("=")[::2] for pair in pairs)["CUDA_VISIBLE_DEVICES"]
 
 

@@ -18,7 +18,7 @@ from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.backend import BACKENDS
 from drumbeat.launch.plan.job import Machine, command_text, not_inherited, plan_job, torchrun_command, usable_cpus
-from tests.launch.small import config, plan, topology
+from tests.launch.tiny_plan import config, plan, topology
 
 
 @pytest.mark.parametrize(("assignments", "backend", "cpus", "gpus", "expected"), [

@@ -23,7 +23,7 @@ from drumbeat.launch.backends.processes import RANKS, processes_of
 from drumbeat.launch.plan import snapshot, sources
 from drumbeat.launch.plan.job import Machine, plan_job
 from drumbeat.launch.plan.snapshot import Snapshot, copy_code, newest_code, next_code, plan_snapshot
-from tests.launch.small import CONFIG
+from tests.launch.tiny_plan import CONFIG
 from tests.processes import kill_all, until_there
 from tests.tiny import drumbeat, latest, write_config
 

@@ -1,6 +1,6 @@
 """The attached view: what a terminal and a pipe show, what Ctrl-C does, and that a run outlives its terminal.
 
-A stand-in (tests/launch/standin.py) takes torchrun's place; controller and node launcher are real.
+A stand-in (tests/launch/fake_torchrun.py) takes torchrun's place; controller and node launcher are real.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from drumbeat.launch.backends.contract import Submitted
 from drumbeat.launch.backends.processes import LAUNCHERS, processes_of
 from drumbeat.launch.runs.attach import print_commands, print_end, print_header
 from drumbeat.launch.start.describe import summary
-from tests.launch import standin
+from tests.launch import fake_torchrun
 from tests.processes import alive, until
 from tests.runs import write_heartbeat, write_plan, write_state
 
@@ -66,9 +66,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunDir]:
     """A planned run with the stand-in. Its remaining processes are killed after the test."""
     monkeypatch.chdir(tmp_path)
     run = RunDir(tmp_path / "runs" / "tiny" / ID)
-    (run.path / "standin").mkdir(parents=True)
+    (run.path / "fake").mkdir(parents=True)
     write_plan(run, restarts=1, environment=importing.environment(str(ROOT), []), folder=str(tmp_path),
-               python=standin.install(tmp_path))
+               python=fake_torchrun.install(tmp_path))
     write_state(run, "pending")
     yield run
     for process in processes_of(View.read(run)):
@@ -118,7 +118,7 @@ class Terminal:
 
 
 def up(run: RunDir, attempt: int = 0) -> None:
-    until(lambda: {"rank0", "rank1"} <= standin.pids(run.path, attempt).keys())
+    until(lambda: {"rank0", "rank1"} <= fake_torchrun.pids(run.path, attempt).keys())
 
 
 def test_log_progress_and_result(run: RunDir) -> None:
@@ -129,7 +129,7 @@ def test_log_progress_and_result(run: RunDir) -> None:
     until(lambda: terminal.shows("step 9/42  loss 0.5500  1,234/s  1:15 left"))
     Result(steps=42, samples_seen=454, overshoot=4, best={"step": 37, "phase": "head", "accuracy": 0.9}).write(
         run.result)
-    (run.path / "standin" / "finish").touch()
+    (run.path / "fake" / "finish").touch()
     assert terminal.end() == 0
     assert terminal.shows("Ctrl-C saves a checkpoint and stops; closing this terminal leaves the run running")
     assert terminal.shows(f"{LINE}\r\nhead  step 9  [validation]\r\n"), "above the bar, which is drawn again below it"
@@ -162,7 +162,7 @@ def test_ctrl_c_before_anything_has_begun_is_not_lost(run: RunDir) -> None:
 def test_the_second_ctrl_c_ends_it_at_once(run: RunDir) -> None:
     terminal = Terminal(run)
     up(run)
-    processes = standin.pids(run.path, 0).values()
+    processes = fake_torchrun.pids(run.path, 0).values()
     for process in processes:
         os.kill(process, signal.SIGSTOP)  # they will not save
     terminal.type(b"\x03")
@@ -181,9 +181,9 @@ def test_a_run_outlives_its_terminal(run: RunDir) -> None:
     terminal.close()
     assert terminal.process.wait() == -signal.SIGHUP
     time.sleep(0.3)
-    assert standin.heard(run.path) == {}
+    assert fake_torchrun.received_signals(run.path) == {}
     assert Status.require(run.status).state == "running"
-    (run.path / "standin" / "finish").touch()
+    (run.path / "fake" / "finish").touch()
     until(lambda: Status.require(run.status).state == "finished" and not processes_of(View.read(run)))
 
 
@@ -196,12 +196,12 @@ def test_a_run_receives_no_signal_of_the_terminal(run: RunDir) -> None:
         ignored = int(re.findall(r"SigIgn:\s*(\w+)", Path(f"/proc/{process}/status").read_text())[0], 16)
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP):
             assert ignored >> (number - 1) & 1, (process, number)
-    (run.path / "standin" / "finish").touch()
+    (run.path / "fake" / "finish").touch()
     assert terminal.end() == 0
 
 
 def test_a_failed_run_in_a_pipe_ends_with_cause_log_and_exit_code_1(run: RunDir) -> None:
-    (run.path / "standin" / "fail1").write_text("the fuse has blown")
+    (run.path / "fake" / "fail1").write_text("the fuse has blown")
     done = subprocess.run([sys.executable, "-c", FOLLOW, str(run.path), "follow"], capture_output=True, text=True,
                           env=os.environ, check=False)
     assert (done.returncode, done.stderr) == (1, "")
@@ -228,7 +228,7 @@ def test_a_killed_launcher_leaves_no_rank_and_is_reported(run: RunDir) -> None:
 
 def test_a_resumed_run_does_not_show_the_attempt_before(run: RunDir) -> None:
     run.claim_attempt().log(0).write_text("long ago\n")
-    (run.path / "standin" / "finish").touch()
+    (run.path / "fake" / "finish").touch()
     done = subprocess.run([sys.executable, "-c", FOLLOW, str(run.path), "follow"], capture_output=True, text=True,
                           env=os.environ, check=False)
     assert done.returncode == 0
@@ -242,7 +242,7 @@ def test_a_detached_run_holds_no_pipe_of_ours(run: RunDir) -> None:
     assert done.returncode == 0
     assert re.match(r"process    \d+\n\n.*drumbeat status 2026", done.stdout)
     up(run)
-    (run.path / "standin" / "finish").touch()
+    (run.path / "fake" / "finish").touch()
     until(lambda: not processes_of(View.read(run)))
 
 

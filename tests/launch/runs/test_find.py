@@ -93,7 +93,7 @@ def test_processes_of_a_run_are_found_by_their_command_lines(tmp_path: Path) -> 
 
 
 def evidence(run: RunDir) -> str:
-    """What shows that the run is at work now."""
+    """The evidence that the run is running now."""
     return running_evidence(View.read(run))
 
 
@@ -308,9 +308,9 @@ def test_cancelling_a_run_on_this_machine(runs: Path) -> None:
     run = find_run("tiny", runs)
     write_state(run, "running")
     write_job(run, id="1", host=socket.gethostname())
-    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
-    with (subprocess.Popen([sys.executable, "-c", deaf, "drumbeat.trainers.worker", str(run.path), "0"]) as rank,
-          subprocess.Popen([sys.executable, "-c", deaf, "tensorboard", str(run.path)]) as unrelated):
+    ignores = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    with (subprocess.Popen([sys.executable, "-c", ignores, "drumbeat.trainers.worker", str(run.path), "0"]) as rank,
+          subprocess.Popen([sys.executable, "-c", ignores, "tensorboard", str(run.path)]) as unrelated):
         assert cancel(View.read(run)).startswith(f"{SECOND} ended; there is no checkpoint. To resume it:\n")
         assert (rank.wait(), unrelated.poll()) == (-signal.SIGKILL, None)
         unrelated.kill()
@@ -319,11 +319,11 @@ def test_cancelling_a_run_on_this_machine(runs: Path) -> None:
 
 
 def test_cancelling_a_run_in_debug_ends_no_other_process(runs: Path) -> None:
-    """Which may have got the number of the run's process since."""
+    """Another process may have the process id of the run by now."""
     run = find_run("tiny", runs)
     write_state(run, "running")
-    for words, ended in ((["--debug"], True), ([], False)):
-        with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *words]) as process:
+    for options, ended in ((["--debug"], True), ([], False)):
+        with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *options]) as process:
             write_job(run, "debug", host=socket.gethostname(), pid=process.pid)
             write_state(run, "running")
             cancel(View.read(run))
@@ -341,7 +341,7 @@ def test_cancelling_a_run_on_another_machine(runs: Path) -> None:
         cancel(View.read(run))
 
 
-def test_the_verbs_print(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_print(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = find_run("tiny", runs)
     write_state(run, "stopped")
     run.claim_attempt().log(0).write_text("line\n")

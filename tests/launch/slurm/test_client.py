@@ -8,7 +8,7 @@ import pytest
 
 from drumbeat.launch.slurm import client
 from drumbeat.launch.slurm.client import Answer, SlurmUnreachableError, cancel_jobs, job_state, queued, run_slurm, steps
-from tests.launch.programs import programs
+from tests.launch.fake_slurm import programs
 
 
 def test_a_program_gets_arguments_a_script_and_the_time_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

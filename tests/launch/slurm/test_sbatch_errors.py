@@ -8,7 +8,7 @@ import pytest
 
 from drumbeat.configs.schema import Site
 from drumbeat.launch.slurm.sbatch_errors import sbatch_fault
-from tests.launch.programs import programs
+from tests.launch.fake_slurm import programs
 
 SITE = Site(partition="gqu", account="physics", time_minutes=99)
 

@@ -12,7 +12,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.launch.backends.slurm import Slurm
 from drumbeat.launch.slurm import submission
-from tests.launch.small import plan
+from tests.launch.tiny_plan import plan
 
 TIMED_OUT = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
 AWAY = "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)"

@@ -17,7 +17,7 @@ from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.plan.job import Machine, plan_job
 from drumbeat.launch.start.describe import describe, summary
-from tests.launch.small import plan, write_config
+from tests.launch.tiny_plan import plan, write_config
 
 DRY_RUN = """\
 # --- config: defaults, and the source of every other value

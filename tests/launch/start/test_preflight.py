@@ -13,7 +13,7 @@ from drumbeat.configs.errors import PreflightError
 from drumbeat.configs.load import plain
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.launch.start.preflight import facts_text, preflight
-from tests.launch.small import FACTS, config, plan
+from tests.launch.tiny_plan import FACTS, config, plan
 
 FAULTS = {"faults": [{"what": "no such folder", "where": "data.train", "given": "x", "remedy": "make it"},
                      {"what": "no such net", "where": "model", "given": "", "remedy": ""}]}

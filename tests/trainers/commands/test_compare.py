@@ -1,4 +1,4 @@
-"""Two runs held against each other: alike to the bit, or within a band where the ranks were others."""
+"""Comparing two runs: bit for bit, or within a tolerance if their numbers of ranks differ."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from drumbeat.trainers.commands.compare import BAND, _curves_differ, _near, _sam
 NAN = float("nan")
 
 
-def test_what_is_no_number_twice_is_the_same() -> None:
+def test_nan_equals_nan() -> None:
     assert _same({"r2": NAN}, {"r2": float("nan")})
     assert not _same({"r2": NAN}, {"r2": 0.0})
     assert not _same(0.1, math.nextafter(0.1, 1))

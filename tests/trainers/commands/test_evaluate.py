@@ -20,7 +20,7 @@ from drumbeat.trainers.commands.evaluate import build_job, run_job, write_report
 from drumbeat.trainers.inference.metrics import as_text, measure
 from drumbeat.trainers.tasks import Classification, MultiLabel, Regression, Results, Task
 from drumbeat.trainers.world import join
-from tests.trainers.made import IMAGES, REGRESSION, TEXTS, draw_images, run_of, write_table, write_texts
+from tests.trainers.saved_runs import IMAGES, REGRESSION, TEXTS, draw_images, run_of, write_table, write_texts
 
 
 @pytest.fixture

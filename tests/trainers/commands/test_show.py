@@ -13,7 +13,7 @@ from drumbeat.configs.errors import PreflightError
 from drumbeat.configs.load import load
 from drumbeat.trainers.commands.flops_and_memory import memory, outputs_and_flops
 from drumbeat.trainers.commands.show import show
-from tests.trainers.made import IMAGES, TEXTS, draw_images, write_texts
+from tests.trainers.saved_runs import IMAGES, TEXTS, draw_images, write_texts
 
 TRANSFORMS = """  transforms:
     train: [{_target_: torchvision.transforms.v2.RandomResizedCrop, size: 16}]

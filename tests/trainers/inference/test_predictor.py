@@ -19,7 +19,7 @@ from drumbeat.trainers.commands.predict import run as predict
 from drumbeat.trainers.inference.inputs import Item, read_images
 from drumbeat.trainers.inference.predictor import Predictor
 from drumbeat.trainers.world import join
-from tests.trainers.made import IMAGES, REGRESSION, TEXTS, draw_images, run_of, write_table, write_texts
+from tests.trainers.saved_runs import IMAGES, REGRESSION, TEXTS, draw_images, run_of, write_table, write_texts
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def test_many_points_become_their_means_in_a_band_that_holds_them_all() -> None:
     assert len(places(draw(Chart(title="x", curves={"a": curve}), [], 1000), "polygon")) == 160
 
 
-def test_what_is_no_number_is_left_out() -> None:
+def test_nan_and_inf_are_left_out() -> None:
     assert thinned([(1, math.nan), (2, 0.5), (3, math.inf)], 0, 3, 10) == [Point(2, 0.5, 0.5, 0.5)]
 
 
