@@ -74,15 +74,15 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 
 @pytest.fixture
 def stub_driver(tmp_path_factory: pytest.TempPathFactory) -> StubDriver:
-    """A stand-in for NVIDIA's driver, and a log of the processes that call its cuInit."""
+    """A stub of NVIDIA's driver, and a log of the processes that call its cuInit."""
     return StubDriver.build(tmp_path_factory.mktemp("driver"))
 
 
 @pytest.fixture(scope="session")
 def device() -> str:
     """Where a test marked `gpu` has its tensors: "cuda", or what DRUMBEAT_TEST_DEVICE names. Skips without one."""
-    from tests.gpu.device import DEVICE, lacking  # imports torch, which few tests need in this process
+    from tests.gpu.device import DEVICE, no_device  # imports torch, which few tests need in this process
 
-    if reason := lacking():
+    if reason := no_device():
         pytest.skip(reason)
     return DEVICE

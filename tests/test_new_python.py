@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 LOOK = """
 import json, os, signal, subprocess, sys, threading
 print(json.dumps({
-    "arguments": sys.argv, "path": sys.path, "folder": os.getcwd(), "variables": dict(os.environ),
+    "argv": sys.argv, "path": sys.path, "folder": os.getcwd(), "variables": dict(os.environ),
     "arguments": open("/proc/self/cmdline").read().rstrip("\\0").split("\\0"), "name": open("/proc/self/comm").read(),
     "signals": {int(number): str(signal.getsignal(number)) for number in signal.valid_signals()},
     "ours": [name for name in sys.modules if name.partition(".")[0] in ("drumbeat", "tests", "look")],

@@ -95,7 +95,7 @@ class StandInRun:
         return int(found[1]) if found else 0
 
     def verdict(self, attempt: int) -> str:
-        """The message of an attempt.s verdict."""
+        """The message of an attempt's verdict."""
         return Verdict.require(self.run.attempt(attempt).verdict).message
 
     def state(self) -> str:

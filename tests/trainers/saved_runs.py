@@ -21,7 +21,7 @@ from tests.runs import write_plan
 PHASES = "phases: {only: {epochs: 1, optimizer: {_target_: torch.optim.Adam, lr: 1e-3}}}\n"
 
 IMAGES = """
-name: made
+name: saved
 batch_size: 4
 precision: fp32
 model: {_target_: tests.trainers.saved_runs.Small, outputs: from_data}
@@ -45,7 +45,7 @@ REGRESSION = IMAGES.replace("classes: from_data", "classes: 2").replace(
     "task: {_target_: drumbeat.trainers.tasks.Regression}\n")
 
 TEXTS = """
-name: made
+name: saved
 batch_size: 4
 precision: fp32
 model: {_target_: drumbeat.models.LSTM, vocab_size: from_data, classes: from_data, embedding_dim: 8, hidden_size: 8}
@@ -77,9 +77,9 @@ class Small(nn.Module):
 
 def run_of(folder: Path, text: str) -> RunDir:
     """A run of a config, in which ROOT stands for `folder`. Its initial weights are saved as step 3, best and last."""
-    (folder / "made.yaml").write_text(text.replace("ROOT", str(folder)))
-    loaded = load(folder / "made.yaml")
-    run = RunDir(folder / "runs" / "made" / "20260101-000000-aaaaa")
+    (folder / "saved.yaml").write_text(text.replace("ROOT", str(folder)))
+    loaded = load(folder / "saved.yaml")
+    run = RunDir(folder / "runs" / "saved" / "20260101-000000-aaaaa")
     write_plan(run)
     run.config.write_text(loaded.as_yaml())
     sets = build_sets(loaded.config)

@@ -23,7 +23,7 @@ from tests.workloads import SMALL, train, write_sets
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*does not have a deterministic implementation.*")]
 
 METRICS = {"fill_level": {"loss", "mae", "rmse", "r2"}, "news": {"loss", "accuracy", "hamming", "f1"}}
-"""The metrics of tasks other than classification, by a part of the config.s name."""
+"""The metrics of tasks other than classification, by a part of the config's name."""
 
 
 @pytest.fixture(scope="module")

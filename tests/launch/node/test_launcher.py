@@ -1,7 +1,7 @@
-"""The node launcher: whoever is killed, nothing is orphaned, and the run goes on or leaves as the verdict says.
+"""The node launcher: whichever process is killed, none is orphaned, and the run restarts or ends as the verdict says.
 
 Most of these tests use a fake torchrun (tests/launch/fake_torchrun.py), so that they test the launcher
-alone and take a second each. The slow ones kill the real thing, and compare what it computes.
+alone and take a second each. The slow ones kill the processes of a real run, and compare its weights.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ def test_sigterm_asks_for_a_save(stage: Callable[..., Stage]) -> None:
 
 
 def test_only_the_launcher_receives_signals(stage: Callable[..., Stage]) -> None:
-    """SLURM may send them to all processes. Those with a handler of their own, like torch.s loader workers, get none."""
+    """SLURM may signal all processes. Even those with a handler of their own, like loader workers, receive none."""
     here = stage()
     here.launch()
     for pid in here.up().values():
@@ -333,7 +333,7 @@ def test_the_environment_of_torchrun(stage: Callable[..., Stage], monkeypatch: p
 
 
 def test_the_end_of_submitits_controller_is_a_stop(stage: Callable[..., Stage]) -> None:
-    """In a local run it is the launcher.s parent. The checkpoint is still saved."""
+    """In a local run it is the launcher's parent. The checkpoint is still saved."""
     here = stage()
     plan = JobPlan.require(here.run.plan)
     job = Local().submit(Request(plan=replace(plan, python=sys.executable), text=""))
@@ -415,7 +415,7 @@ class Detached:
         assert not [pid for pid in left if alive(pid)]
 
     def all(self) -> list[int]:
-        """All descendants of submitit.s controller."""
+        """All descendants of submitit's controller."""
         return descendants(self.controller)
 
     def called(self) -> dict[str, int]:
@@ -423,9 +423,9 @@ class Detached:
         found = {}
         for pid in self.all():
             with suppress(OSError):
-                arguments = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-                name = "launcher" if "submitit.core._submit" in arguments else Path(f"/proc/{pid}/comm").read_text().strip()
-                found[name] = pid
+                command = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+                name = Path(f"/proc/{pid}/comm").read_text().strip()
+                found["launcher" if "submitit.core._submit" in command else name] = pid
         return found
 
     def kill(self, name: str) -> None:

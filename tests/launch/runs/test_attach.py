@@ -1,6 +1,6 @@
 """The attached view: what a terminal and a pipe show, what Ctrl-C does, and that a run outlives its terminal.
 
-A stand-in (tests/launch/fake_torchrun.py) takes torchrun's place; controller and node launcher are real.
+torchrun is a fake (tests/launch/fake_torchrun.py); controller and node launcher are real.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ watch.print_commands(run, job, backend_of("local"))
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunDir]:
-    """A planned run with the stand-in. Its remaining processes are killed after the test."""
+    """A planned run with a fake torchrun. Its remaining processes are killed after the test."""
     monkeypatch.chdir(tmp_path)
     run = RunDir(tmp_path / "runs" / "tiny" / ID)
     (run.path / "fake").mkdir(parents=True)
@@ -103,7 +103,7 @@ class Terminal:
         os.close(self.master)
 
     def shows(self, text: str) -> bool:
-        """Whether this has been on the screen by now, colours and cursor movements left out."""
+        """Whether the screen has shown this text, without colours and cursor movements."""
         while select.select([self.master], [], [], 0)[0]:
             try:
                 self.shown += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", os.read(self.master, 65536).decode())
@@ -151,7 +151,7 @@ def test_the_first_ctrl_c_saves_and_stops(run: RunDir) -> None:
     assert (Status.require(run.status).state, processes_of(View.read(run))) == ("stopped", [])
 
 
-def test_ctrl_c_before_anything_has_begun_is_not_lost(run: RunDir) -> None:
+def test_ctrl_c_before_the_first_attempt_is_not_lost(run: RunDir) -> None:
     terminal = Terminal(run)
     until(lambda: terminal.shows("leaves the run running"))
     terminal.type(b"\x03")
@@ -164,7 +164,7 @@ def test_the_second_ctrl_c_ends_it_at_once(run: RunDir) -> None:
     up(run)
     processes = fake_torchrun.pids(run.path, 0).values()
     for process in processes:
-        os.kill(process, signal.SIGSTOP)  # they will not save
+        os.kill(process, signal.SIGSTOP)  # so that they cannot save
     terminal.type(b"\x03")
     until(lambda: terminal.shows("Ctrl-C again kills it at once."))
     terminal.type(b"\x03")
@@ -201,14 +201,14 @@ def test_a_run_receives_no_signal_of_the_terminal(run: RunDir) -> None:
 
 
 def test_a_failed_run_in_a_pipe_ends_with_cause_log_and_exit_code_1(run: RunDir) -> None:
-    (run.path / "fake" / "fail1").write_text("the fuse has blown")
+    (run.path / "fake" / "fail1").write_text("the test failed")
     done = subprocess.run([sys.executable, "-c", FOLLOW, str(run.path), "follow"], capture_output=True, text=True,
                           env=os.environ, check=False)
     assert (done.returncode, done.stderr) == (1, "")
-    assert "restarting: rank 1 on here failed at step 3: ValueError: the fuse has blown" in done.stdout
-    *told, log, resume = done.stdout.partition("\n\n")[2].splitlines()
-    assert told[0].startswith("failed     rank 1 on here failed at step 3: ValueError: the fuse has blown;")
-    assert all(line.startswith(" " * 11) and len(line) <= 80 for line in told[1:])
+    assert "restarting: rank 1 on here failed at step 3: ValueError: the test failed" in done.stdout
+    *verdict, log, resume = done.stdout.partition("\n\n")[2].splitlines()
+    assert verdict[0].startswith("failed     rank 1 on here failed at step 3: ValueError: the test failed;")
+    assert all(line.startswith(" " * 11) and len(line) <= 80 for line in verdict[1:])
     assert log.startswith(f"log        runs/tiny/{ID}/attempts/001/")
     assert resume.endswith(f"drumbeat resume {ID}")
 
@@ -236,7 +236,7 @@ def test_a_resumed_run_does_not_show_the_attempt_before(run: RunDir) -> None:
     assert "restarting" not in done.stdout
 
 
-def test_a_detached_run_holds_no_pipe_of_ours(run: RunDir) -> None:
+def test_a_detached_run_holds_no_pipe_of_the_launcher(run: RunDir) -> None:
     done = subprocess.run([sys.executable, "-c", FOLLOW, str(run.path), "detach"], capture_output=True, text=True,
                           env=os.environ, timeout=20, check=False)
     assert done.returncode == 0

@@ -21,8 +21,8 @@ TRANSFORMS = """  transforms:
 
 
 def shown(folder: Path, text: str, *changes: str, sheet: str = "show.png") -> str:
-    (folder / "made.yaml").write_text(text.replace("ROOT", str(folder)))
-    return "\n".join(show(load(folder / "made.yaml", changes).config, folder / sheet))
+    (folder / "saved.yaml").write_text(text.replace("ROOT", str(folder)))
+    return "\n".join(show(load(folder / "saved.yaml", changes).config, folder / sheet))
 
 
 def test_a_small_network(tmp_path: Path) -> None:
@@ -75,8 +75,8 @@ def test_frozen_layers_and_a_model_that_reads_values(tmp_path: Path) -> None:
 def test_memory_by_hand(tmp_path: Path) -> None:
     """Linear, ReLU, Linear: autograd keeps the first layer's output (once, ReLU's result) and no more."""
     draw_images(tmp_path)
-    (tmp_path / "made.yaml").write_text(IMAGES.replace("ROOT", str(tmp_path)))
-    phase = load(tmp_path / "made.yaml").config.phases["only"]
+    (tmp_path / "saved.yaml").write_text(IMAGES.replace("ROOT", str(tmp_path)))
+    phase = load(tmp_path / "saved.yaml").config.phases["only"]
     assert phase is not None
     model = nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 5))
     inputs = torch.randn(4, 10)

@@ -60,7 +60,7 @@ def test_arrays_images_tensors_and_files_are_the_same(images: RunDir, tmp_path: 
     assert all(one.values == pytest.approx(predictions[0].values, abs=1e-5) for one in predictions)
     assert Predictor.from_run(images.path)([]) == []
     with pytest.raises(ValueError, match="cannot read the image"):
-        Predictor.from_run(images.path)([tmp_path / "made.yaml"])
+        Predictor.from_run(images.path)([tmp_path / "saved.yaml"])
 
 
 def test_a_folder_with_a_file_that_cannot_be_read(images: RunDir, tmp_path: Path,
