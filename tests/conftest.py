@@ -35,8 +35,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for report in reports:
             if isinstance(report, pytest.TestReport):
                 seconds[dict(report.user_properties)["kind"]] += report.duration
-    told = ", ".join(f"{seconds[kind]:,.0f} s of {kind} ones" for kind in (FAST, *KINDS) if kind in seconds)
-    terminalreporter.write_line(f"tests take {told or 'no time'}")
+    summary = ", ".join(f"{seconds[kind]:,.0f} s of {kind} ones" for kind in (FAST, *KINDS) if kind in seconds)
+    terminalreporter.write_line(f"tests take {summary or 'no time'}")
 
 
 ROOT = str(Path(__file__).resolve().parent.parent)

@@ -109,14 +109,15 @@ class Cluster:
         return found[1] if found else "UNKNOWN"
 
     def wait(self, job_id: int | str, states: str | Collection[str], timeout: float = PATIENCE) -> str:
-        """Wait for one of the states and return it; raises when none can be reached any more, or on time-out."""
-        wanted = {states} if isinstance(states, str) else set(states)
+        """Wait for one of the states and return it; raises `ClusterError` if none of them can be reached any more, or after `timeout` seconds."""
+        expected = {states} if isinstance(states, str) else set(states)
         deadline = time.monotonic() + timeout
-        while (state := self.state(job_id)) not in wanted:
+        while (state := self.state(job_id)) not in expected:
             if state in _FINAL or time.monotonic() > deadline:
-                told = [self.run("squeue"), self.run("scontrol", "show", "job", str(job_id)), self._tail("slurmctld")]
+                shown = [self.run("squeue"), self.run("scontrol", "show", "job", str(job_id)), self._tail("slurmctld")]
                 raise ClusterError(
-                    f"job {job_id} is {state}, waited {timeout} s for {' or '.join(sorted(wanted))}\n" + "\n".join(told)
+                    f"job {job_id} is {state}, waited {timeout} s for {' or '.join(sorted(expected))}\n"
+                    + "\n".join(shown)
                 )
             time.sleep(0.1)
         return state
@@ -240,8 +241,8 @@ class Cluster:
         self._await("all nodes to be idle", self._all_idle, patience)
 
     def _all_idle(self) -> bool:
-        told = self._client("sinfo", "-h", "-N", "-p", "wide", "-o", "%T", timeout=30)
-        return told.stdout.split() == ["idle"] * len(NODES)
+        shown = self._client("sinfo", "-h", "-N", "-p", "wide", "-o", "%T", timeout=30)
+        return shown.stdout.split() == ["idle"] * len(NODES)
 
     def _note(self, daemon: str) -> Path:
         """The file that the keeper makes when a daemon has ended."""

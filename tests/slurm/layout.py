@@ -93,10 +93,10 @@ class Layout:
             "gres.conf": f"Name=gpu File=/dev/tty[0-{GPUS - 1}]\n",
         }
         if self.accounting:
-            asked = {"port": self.port + _PORTS.step - 1, "munge_socket": self.munge_socket}
+            settings = {"port": self.port + _PORTS.step - 1, "munge_socket": self.munge_socket}
             gather = "cgroup" if self.proctrack == "cgroup" else "linux"
-            files["slurm.conf"] += accounting.slurm_conf(**asked, gather=gather)
-            files["slurmdbd.conf"] = accounting.slurmdbd_conf(**asked, folder=self.folder, scratch=self.scratch)
+            files["slurm.conf"] += accounting.slurm_conf(**settings, gather=gather)
+            files["slurmdbd.conf"] = accounting.slurmdbd_conf(**settings, folder=self.folder, scratch=self.scratch)
         return files
 
     def _slurm_conf(self) -> str:

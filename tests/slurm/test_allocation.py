@@ -92,8 +92,8 @@ def test_a_cancelled_run_leaves_the_allocation(cluster: Cluster, allocate: Alloc
         monkeypatch.setattr("drumbeat.launch.backends.contract.processes_of", lambda *_: [])
         monkeypatch.setattr("drumbeat.launch.backends.processes.processes_of", lambda *_: [])
         assert running_evidence(View.read(run.run)).startswith(f"step {run.job_id}.")
-    said = cancel(View.read(run.run))
-    assert said.startswith(f"{run.run.id} ended; SLURM job {run.job_id} stays; there is no checkpoint.")
+    output = cancel(View.read(run.run))
+    assert output.startswith(f"{run.run.id} ended; SLURM job {run.job_id} stays; there is no checkpoint.")
     monkeypatch.undo()
     run.gone()
     assert run.state() == "cancelled"

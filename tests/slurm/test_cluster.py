@@ -143,8 +143,8 @@ def test_a_start_that_fails_says_what_the_daemon_logged(slurm_installed: None, t
 def test_accounts_and_jobs_are_kept(cluster: Cluster) -> None:
     job = cluster.fill("main", "true")
     cluster.wait(job, "COMPLETED")
-    asked = ("sacct", "--noheader", "--parsable2", "--allocations", "--format=Account,User,QOS,State")
-    until(lambda: cluster.run(*asked, "--jobs", job).strip() == "root|root|normal|COMPLETED")
+    query = ("sacct", "--noheader", "--parsable2", "--allocations", "--format=Account,User,QOS,State")
+    until(lambda: cluster.run(*query, "--jobs", job).strip() == "root|root|normal|COMPLETED")
 
 
 @on("cgroup")

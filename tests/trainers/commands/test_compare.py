@@ -26,12 +26,12 @@ def test_the_band(one: float, other: float, near: bool) -> None:
     assert _near(one, other) is near
 
 
-@pytest.mark.parametrize(("mine", "exact", "said"), [
+@pytest.mark.parametrize(("mine", "exact", "messages"), [
     ([(1, 0.5), (2, NAN)], True, []),
     ([(1, 0.5), (2, 0.25)], True, ["curve loss: different values"]),
     ([(1, 0.5), (2, 0.25)], False, []),
     ([(1, 0.5)], False, ["curve loss: 1 points instead of 2"]),
     ([(1, 0.5), (1, 0.5), (2, NAN)], True, ["curve loss: 1 steps appear twice"]),
 ])
-def test_curves(mine: list[tuple[int, float]], exact: bool, said: list[str]) -> None:
-    assert _curves_differ({"loss": mine}, {"loss": [(1, 0.5), (2, float("nan"))]}, exact=exact) == said
+def test_curves(mine: list[tuple[int, float]], exact: bool, messages: list[str]) -> None:
+    assert _curves_differ({"loss": mine}, {"loss": [(1, 0.5), (2, float("nan"))]}, exact=exact) == messages
