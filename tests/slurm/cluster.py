@@ -109,7 +109,8 @@ class Cluster:
         return found[1] if found else "UNKNOWN"
 
     def wait(self, job_id: int | str, states: str | Collection[str], timeout: float = PATIENCE) -> str:
-        """Wait for one of the states and return it; raises `ClusterError` if none of them can be reached any more, or after `timeout` seconds."""
+        """Waits for one of the states and returns it. Raises `ClusterError` if none of them can be reached any more, or
+        after `timeout` seconds."""
         expected = {states} if isinstance(states, str) else set(states)
         deadline = time.monotonic() + timeout
         while (state := self.state(job_id)) not in expected:

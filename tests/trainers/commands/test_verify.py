@@ -362,7 +362,7 @@ def test_too_many_samples_that_cannot_be_read_end_a_run_for_good(tmp_path: Path)
                     "checkpoints.every_steps=null", expect=1)
     unreadable = np.isin(Stream(100, 0, 0).indices(np.arange(204)), UNREADABLE)
     seen = next(step * 12 for step in range(1, 18) if unreadable[:step * 12].sum() > 1)
-    text = (f"{unreadable[:seen].sum()} of {seen} samples could not be read; there is no checkpoint; not tried again: "
+    text = (f"{unreadable[:seen].sum()} of {seen} samples could not be read; there is no checkpoint; not retried: "
              "it would fail the same way")
     assert text in " ".join(done.stdout.split())
     run = latest(tmp_path)
