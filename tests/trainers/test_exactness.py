@@ -16,7 +16,7 @@ import pytest
 from drumbeat.configs.load import ROOT
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Result, Status
-from tests.processes import kill_all, until_there
+from tests.processes import kill_all, wait_for_file
 from tests.tiny import drumbeat, latest, write_config
 
 pytestmark = pytest.mark.slow
@@ -49,7 +49,7 @@ def test_everything_killed_and_resumed_changes_nothing(tmp_path: Path, undisturb
     command = [sys.executable, str(ROOT / "launch" / "run.py"), str(config), "--procs", "2",
                "task._target_=tests.tiny.Fuse", f"task.folder={killed}", f"task.at=[{losses}]", "task.how=hold"]
     process = subprocess.Popen(command, cwd=killed, stdout=subprocess.DEVNULL)
-    until_there(killed / "blown-0", process)
+    wait_for_file(killed / "blown-0", process)
     kill_all(latest(killed))
     process.wait()
     assert Status.require(latest(killed).status).state == "failed"

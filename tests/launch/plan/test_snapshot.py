@@ -24,7 +24,7 @@ from drumbeat.launch.plan import snapshot, sources
 from drumbeat.launch.plan.job import Machine, plan_job
 from drumbeat.launch.plan.snapshot import Snapshot, copy_code, newest_code, next_code, plan_snapshot
 from tests.launch.tiny_plan import CONFIG
-from tests.processes import kill_all, until_there
+from tests.processes import kill_all, wait_for_file
 from tests.tiny import drumbeat, latest, write_config
 
 
@@ -296,7 +296,7 @@ def test_a_run_executes_the_submitted_code_after_edits(tmp_path: Path) -> None:
             fuse = ["task._target_=tests.tiny.Fuse", f"task.folder={folder}", "task.at=[8,40]", "task.how=hold"]
             process = subprocess.Popen([sys.executable, str(ROOT / "launch" / "run.py"), *arguments, *fuse], cwd=folder,
                                        stdout=subprocess.DEVNULL)
-            until_there(folder / "blown-0", process)
+            wait_for_file(folder / "blown-0", process)
             (folder / "nets.py").write_text(nets.replace("pass", "raise RuntimeError('edited')"))
             while not latest(folder).attempt(1).path.exists():
                 for process_id in processes_of(View.read(latest(folder)), RANKS):
@@ -304,7 +304,7 @@ def test_a_run_executes_the_submitted_code_after_edits(tmp_path: Path) -> None:
                         os.kill(process_id, signal.SIGKILL)
                 time.sleep(1)
                 assert process.poll() is None
-            until_there(folder / "blown-1", process)
+            wait_for_file(folder / "blown-1", process)
             kill_all(latest(folder))
             process.wait()
             drumbeat(folder, "--resume", "tiny")
