@@ -27,19 +27,19 @@ class Named:
     """Samples that are their names, of patients with five pictures each."""
 
     def __init__(self, names: list[str], labels: list[int] | None = None) -> None:
-        self.names = names
+        self.texts = names
         if labels is not None:
             self.labels = np.array(labels)
             self.classes = ["normal", "pneumonia"]
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.texts)
 
     def __getitem__(self, index: int) -> tuple[str, int]:
-        return self.names[index], index
+        return self.texts[index], index
 
     def names(self) -> Iterator[str]:
-        return iter(self.names)
+        return iter(self.texts)
 
 
 class Everything(Named):
@@ -86,7 +86,7 @@ def test_a_name_and_the_seed_decide() -> None:
     of = Named(["a", "b", "é", "\udcff.png", *map(str, range(500))])
     found = parts(of, seed=5)
     hash_key = key(5, "split", "test", "train", "validation").to_bytes(8, "little")
-    for index, name in enumerate(of.names):
+    for index, name in enumerate(of.texts):
         digest = blake2b(name.encode("utf-8", "surrogateescape"), key=hash_key, digest_size=8).digest()
         place = int.from_bytes(digest, "little") / 2**64
         assert index in found["test" if place < 0.2 else "train" if place < 0.9 else "validation"]
@@ -130,7 +130,7 @@ def test_new_files_move_no_old_ones(options: dict[str, Any]) -> None:
 def test_a_patient_is_in_one_part_only() -> None:
     of = Named([*patients(300), "stray1.png", "stray2.png"])
     found = parts(of, by="group", group=r"(person\d+)_")
-    owners = [{of.names[index].split("_")[0] for index in indices} for indices in found.values()]
+    owners = [{of.texts[index].split("_")[0] for index in indices} for indices in found.values()]
     assert sum(map(len, owners)) == len(set.union(*owners)) == 302
     for owner, fraction in zip(owners, FRACTIONS.values(), strict=True):
         assert abs(len(owner) / 302 - fraction) < 0.1
