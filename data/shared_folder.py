@@ -1,6 +1,6 @@
 """Files in folders that other users of the machine may be able to write to.
 
-Names there are predictable, so somebody may have made a folder or a link of that name first.
+The names of these files are predictable, so another user may have created a folder or a link of that name before.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from typing import IO
 
 
 def open_lock(path: Path) -> IO[bytes]:
-    """A file to lock, made if it does not exist and left as it is otherwise. Raises `OSError` for a link, which may
-    lead anywhere."""
+    """Opens a file to lock, and creates it if needed. Raises `OSError` for a link, which may lead to any file."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     return open(path, "rb", opener=lambda name, _: os.open(name, flags, 0o666))
 

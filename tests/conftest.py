@@ -1,4 +1,4 @@
-"""What holds for all tests: their order, what they find, and what is told of their time."""
+"""Fixtures and hooks for all tests: their order, their environment, and the report of how long they take."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for report in reports:
             if isinstance(report, pytest.TestReport):
                 seconds[dict(report.user_properties).get("kind", FAST)] += report.duration
-    told = ", ".join(f"{seconds[kind]:,.0f} s of {kind} ones" for kind in (FAST, *KINDS) if kind in seconds)
-    terminalreporter.write_line(f"tests take {told or 'no time'}")
+    summary = ", ".join(f"{seconds[kind]:,.0f} s of {kind} ones" for kind in (FAST, *KINDS) if kind in seconds)
+    terminalreporter.write_line(f"tests take {summary or 'no time'}")
 
 
 ROOT = str(Path(__file__).resolve().parent.parent)
@@ -74,15 +74,15 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 
 @pytest.fixture
 def stub_driver(tmp_path_factory: pytest.TempPathFactory) -> StubDriver:
-    """A stand-in for NVIDIA's driver, and a log of the processes that call its cuInit."""
+    """A stub of NVIDIA's driver, and a log of the processes that call its cuInit."""
     return StubDriver.build(tmp_path_factory.mktemp("driver"))
 
 
 @pytest.fixture(scope="session")
 def device() -> str:
     """Where a test marked `gpu` has its tensors: "cuda", or what DRUMBEAT_TEST_DEVICE names. Skips without one."""
-    from tests.gpu.device import DEVICE, lacking  # imports torch, which few tests need in this process
+    from tests.gpu.device import DEVICE, no_device  # imports torch, which few tests need in this process
 
-    if reason := lacking():
+    if reason := no_device():
         pytest.skip(reason)
     return DEVICE

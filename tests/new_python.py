@@ -46,12 +46,12 @@ MODULES = {"drumbeat", "drumbeat.configs.importing", "submitit.local._local", "s
 """What `python -m` runs in a fork. Not the checkpoint writer, which imports no torch."""
 SCRIPT = Path(__file__).parent.parent / "launch" / "run.py"
 ROOM = 8192
-"""Bytes for the words of a command, which take the place of the server's own in /proc/PID/cmdline."""
+"""Bytes for the arguments of a command, which take the place of the server's own in /proc/PID/cmdline."""
 
 
-def warm(words: Sequence[str]) -> bool:
-    """Whether `python WORDS` is to be a fork: `drumbeat`, launch/run.py, and what a run starts."""
-    return (words[:1] == ["-m"] and words[1] in MODULES) or words[:1] == [str(SCRIPT)]
+def warm(arguments: Sequence[str]) -> bool:
+    """Whether `python ARGUMENTS` runs in a fork: `drumbeat`, launch/run.py, and what a run starts."""
+    return (arguments[:1] == ["-m"] and arguments[1] in MODULES) or arguments[:1] == [str(SCRIPT)]
 
 
 def main(number: int) -> None:
@@ -81,7 +81,7 @@ def serve(connection: socket.socket, new: NewPython) -> NoReturn:
         put(files)
         close_all_but()
         os.chdir(order["folder"])
-        new.become(order["words"], order["environment"])
+        new.become(order["arguments"], order["environment"])
     close_all_but(connection.fileno())
     connection.sendall(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
     os._exit(0)
@@ -115,15 +115,15 @@ class NewPython:
         self.installed = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
         self.filters = list(warnings.filters)
         numbers = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-        self.words_at, self.words_size = int(numbers[45]), int(numbers[46]) - int(numbers[45])
+        self.arguments_at, self.arguments_size = int(numbers[45]), int(numbers[46]) - int(numbers[45])
         self.threads = threads()
         self.really_fork_exec = subprocess._fork_exec  # type: ignore[attr-defined]
 
     def fork_exec(self, command: Sequence[Any], *options: Any) -> int:
         """In the place of the function by which `subprocess.Popen` starts a program, with the same arguments."""
-        python, *words = map(os.fsdecode, command)
-        unbuffered = words[:1] == ["-u"]
-        if python != sys.executable or not warm(words[unbuffered:]) or threads() > self.threads:
+        python, *arguments = map(os.fsdecode, command)
+        unbuffered = arguments[:1] == ["-u"]
+        if python != sys.executable or not warm(arguments[unbuffered:]) or threads() > self.threads:
             return self.really_fork_exec(command, *options)  # type: ignore[no-any-return]
         (_, _, kept, folder, variables, stdin, _, _, stdout, _, stderr, _, failure, _, new_session, group, _, _, _, _,
          in_child, *_) = options
@@ -145,13 +145,13 @@ class NewPython:
             os.close(failure)  # as execve does where nothing fails
             environment = dict(os.environ) if variables is None else dict(
                 os.fsdecode(pair).split("=", 1) for pair in variables)
-            self.become(words[unbuffered:], environment, unbuffered)
+            self.become(arguments[unbuffered:], environment, unbuffered)
         finally:
             os._exit(1)
 
-    def become(self, words: list[str], environment: dict[str, str], unbuffered: bool = False) -> NoReturn:
+    def become(self, arguments: list[str], environment: dict[str, str], unbuffered: bool = False) -> NoReturn:
         """Runs a script or a module, and ends this process."""
-        self.show([sys.executable, *words])
+        self.show([sys.executable, *arguments])
         atexit._clear()
         multiprocessing.util._finalizer_registry.clear()  # type: ignore[attr-defined]
         logging.root.handlers.clear()
@@ -167,22 +167,22 @@ class NewPython:
                            buffering=1 if by_line else -1, errors="backslashreplace" if number == 2 else None)
             setattr(sys, name, file)
             setattr(sys, f"__{name}__", file)
-        os._exit(self.run(words, list(filter(None, environment.get("PYTHONPATH", "").split(os.pathsep)))))
+        os._exit(self.run(arguments, list(filter(None, environment.get("PYTHONPATH", "").split(os.pathsep)))))
 
-    def run(self, words: list[str], path: list[str]) -> int:
+    def run(self, arguments: list[str], path: list[str]) -> int:
         """Its exit code."""
-        kind = words[0] if words[0] in ("-m", "-c") else ""
-        first = {"-m": str(Path.cwd()), "-c": "", "": str(Path(words[0]).resolve().parent)}[kind]
+        kind = arguments[0] if arguments[0] in ("-m", "-c") else ""
+        first = {"-m": str(Path.cwd()), "-c": "", "": str(Path(arguments[0]).resolve().parent)}[kind]
         sys.path[:] = [*([] if "PYTHONSAFEPATH" in os.environ else [first]), *path, *self.path]
-        sys.argv = words[1:] if kind == "-m" else ["-c", *words[2:]] if kind else words
+        sys.argv = arguments[1:] if kind == "-m" else ["-c", *arguments[2:]] if kind else arguments
         code: Any = 0
         try:
             if kind == "-m":
-                runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+                runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
             elif kind == "-c":
-                exec(compile(words[1], "<string>", "exec"), {"__name__": "__main__"})
+                exec(compile(arguments[1], "<string>", "exec"), {"__name__": "__main__"})
             else:
-                runpy.run_path(words[0], run_name="__main__")
+                runpy.run_path(arguments[0], run_name="__main__")
         except SystemExit as end:
             code = end.code
         except BaseException:
@@ -207,11 +207,11 @@ class NewPython:
         sys.path_importer_cache.clear()
         importlib.invalidate_caches()
 
-    def show(self, words: list[str]) -> None:
-        """Puts the words where /proc/PID/cmdline reads them, and gives the process Python's name again."""
-        text = b"".join(os.fsencode(word) + b"\0" for word in words)
-        assert len(text) < self.words_size, "more words than there is room for"
-        ctypes.memmove(self.words_at, text.ljust(self.words_size, b"\0"), self.words_size)
+    def show(self, arguments: list[str]) -> None:
+        """Puts the arguments where /proc/PID/cmdline reads them, and gives the process Python's name again."""
+        text = b"".join(os.fsencode(word) + b"\0" for word in arguments)
+        assert len(text) < self.arguments_size, "the arguments do not fit"
+        ctypes.memmove(self.arguments_at, text.ljust(self.arguments_size, b"\0"), self.arguments_size)
         ctypes.CDLL(None).prctl(15, Path(sys.executable).name.encode(), 0, 0, 0)  # PR_SET_NAME
 
 

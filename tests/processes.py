@@ -1,4 +1,4 @@
-"""Processes that tests start: waiting for what they do, and for their end."""
+"""Waits for processes that tests start, and kills them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from drumbeat.launch.backends.processes import processes_of
 
 
 def until(reached: Callable[[], Any], seconds: float = 120.0) -> None:
-    """Waits until it is reached; fails after so many seconds."""
+    """Waits until `reached()` is true; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not reached():
         assert time.monotonic() < deadline, f"timed out after {seconds} s"
         time.sleep(0.02)
 
 
-def until_there(path: Path, process: subprocess.Popen[Any], seconds: float = 120.0) -> None:
-    """Waits for a file that a process, which must not end before, makes."""
+def wait_for_file(path: Path, process: subprocess.Popen[Any], seconds: float = 120.0) -> None:
+    """Waits for a file that a process creates; fails if the process ends before."""
     def reached() -> bool:
         assert path.exists() or process.poll() is None, f"the process ended without {path}"
         return path.exists()
@@ -34,14 +34,14 @@ def until_there(path: Path, process: subprocess.Popen[Any], seconds: float = 120
 
 
 def alive(process: int) -> bool:
-    """Whether a process is there and has not ended."""
+    """Whether a process exists and is not a zombie."""
     with suppress(OSError):
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
 
 
 def kill_all(run: RunDir) -> None:
-    """What a power cut does to a run."""
+    """Kills all processes of a run, as a power cut would."""
     for _ in range(3):
         for process in processes_of(View.read(run)):
             with suppress(ProcessLookupError):

@@ -16,7 +16,7 @@ START = "import sys, tests.ranks; tests.ranks.fork(*sys.argv[1:])"
 
 
 def on_ranks(ranks: int, function: Callable[..., None], *words: object) -> None:
-    """Calls a module's function with the world and these words, as texts, on so many ranks; fails where one fails."""
+    """Calls a module's function with the world and these arguments, as texts, on several ranks; fails if one fails."""
     command = [sys.executable, "-c", START, str(ranks), function.__module__, function.__name__, *map(str, words)]
     done = run_python(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -20,13 +20,13 @@ if os.geteuid() == 0:
     os.setegid(65534)
     os.seteuid(65534)
 """
-"""A piece of a program, for what another user's process is to do: what comes behind it is done as nobody, where the
-test may do that, and can import nothing more."""
+"""The start of a program: the rest runs as user nobody, if the test has the right to switch, and can import nothing
+more."""
 
 
 @contextmanager
 def shared_folder() -> Iterator[Path]:
-    """A folder that other users may look into, unlike those of pytest."""
+    """A folder that other users may read, unlike those of pytest."""
     with TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)

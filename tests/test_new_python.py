@@ -19,8 +19,8 @@ pytestmark = pytest.mark.slow
 LOOK = """
 import json, os, signal, subprocess, sys, threading
 print(json.dumps({
-    "arguments": sys.argv, "path": sys.path, "folder": os.getcwd(), "variables": dict(os.environ),
-    "words": open("/proc/self/cmdline").read().rstrip("\\0").split("\\0"), "name": open("/proc/self/comm").read(),
+    "argv": sys.argv, "path": sys.path, "folder": os.getcwd(), "variables": dict(os.environ),
+    "arguments": open("/proc/self/cmdline").read().rstrip("\\0").split("\\0"), "name": open("/proc/self/comm").read(),
     "signals": {int(number): str(signal.getsignal(number)) for number in signal.valid_signals()},
     "ours": [name for name in sys.modules if name.partition(".")[0] in ("drumbeat", "tests", "look")],
     "module": __name__, "input": sys.stdin.read(), "threads": [thread.name for thread in threading.enumerate()],
@@ -34,14 +34,14 @@ sys.exit(3)
 """
 
 
-@pytest.mark.parametrize("words", [["-c", LOOK, "x"], ["look.py", "x y"], ["-m", "look", "again"]],
+@pytest.mark.parametrize("arguments", [["-c", LOOK, "x"], ["look.py", "x y"], ["-m", "look", "again"]],
                          ids=["text", "script", "module"])
-def test_a_fork_finds_what_a_new_python_finds(tmp_path: Path, words: list[str]) -> None:
+def test_a_fork_finds_what_a_new_python_finds(tmp_path: Path, arguments: list[str]) -> None:
     (tmp_path / "look.py").write_text(LOOK)
     environment = os.environ | {"PYTHONPATH": f"{os.environ['PYTHONPATH']}:{tmp_path}", "ONLY": "here"}
     seen = []
     for run in (subprocess.run, run_python):
-        done = run([sys.executable, *words], input="some", capture_output=True, text=True, cwd=tmp_path,
+        done = run([sys.executable, *arguments], input="some", capture_output=True, text=True, cwd=tmp_path,
                    env=environment)  # type: ignore[operator]
         assert done.returncode == 3, done.stderr
         seen.append(([json.loads(line) for line in done.stdout.splitlines()], done.stderr))

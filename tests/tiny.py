@@ -66,13 +66,13 @@ def write_config(folder: Path) -> Path:
     return path
 
 
-def drumbeat(folder: Path, *words: str, expect: int | None = 0, preflight: bool = False, warm: bool = True,
+def drumbeat(folder: Path, *arguments: str, expect: int | None = 0, preflight: bool = False, warm: bool = True,
              env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """`python launch/run.py WORDS` typed in `folder`; fails unless it ends with exit code `expect`. Without the look at
-    model and data beforehand, which takes as long as all the rest, unless it is to be. It is forked from a process that
-    has imported torch (tests/warm.py), unless `warm` is False or variables are given."""
+    """Runs `python launch/run.py ARGUMENTS` in `folder`; fails unless its exit code is `expect`. It skips the preflight
+    check, which takes as long as everything else, unless `preflight` is True. It is forked from a process that has
+    imported torch (tests/warm.py), unless `warm` is False or variables are given."""
     start = run_python if warm and env is None else run_for_real
-    command = [sys.executable, str(ROOT / "launch" / "run.py"), *words, *([] if preflight else ["--no-preflight"])]
+    command = [sys.executable, str(ROOT / "launch" / "run.py"), *arguments, *([] if preflight else ["--no-preflight"])]
     done = start(command, cwd=folder, text=True, capture_output=True, check=False, env=env)
     assert expect is None or done.returncode == expect, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
@@ -128,9 +128,9 @@ class PutsOnRank1(Net):
 
 
 class Fuse(Classification):
-    """Classification with a mishap built in: the rank that computes its `at`-th training loss in this process dies.
+    """Classification with injected faults: the rank that computes its `at`-th training loss in this process is killed.
 
-    Each mishap happens once, in the order of the list, and leaves a file in `folder`, so a test can wait for it; the
+    Each fault happens once, in the order of the list, and leaves a file in `folder`, so a test can wait for it; the
     attempt after it gets past. `how` is "kill" (SIGKILL to itself), "raise", "hold" (wait to be killed by the test),
     "backward" (the same, in the backward pass) or "wait" (until the test has made a file `go` there).
     """

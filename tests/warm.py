@@ -44,9 +44,11 @@ def server() -> str:
     return address
 
 
-def call(address: str, words: Sequence[str], files: Sequence[int], folder: str, environment: Mapping[str, str]) -> int:
-    """Has the process at the address forked, to run `python WORDS` with these files as 0, 1 and 2; the exit code."""
-    order = json.dumps({"words": list(words), "folder": folder, "environment": dict(environment)}).encode()
+def call(address: str, arguments: Sequence[str], files: Sequence[int], folder: str,
+         environment: Mapping[str, str]) -> int:
+    """Runs `python ARGUMENTS` in a fork of the process at `address`, with these files as 0, 1 and 2. Returns its exit
+    code."""
+    order = json.dumps({"arguments": list(arguments), "folder": folder, "environment": dict(environment)}).encode()
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(f"\0{address}")
         socket.send_fds(connection, [len(order).to_bytes(8, "big")], files)
@@ -55,9 +57,9 @@ def call(address: str, words: Sequence[str], files: Sequence[int], folder: str, 
 
 
 def run_where_warm(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[Any]:
-    """In the place of `subprocess.run`: other programs than Drumbeat's are started."""
-    python, *words = map(str, command)
-    forked = python == sys.executable and warm(words)
+    """Takes the place of `subprocess.run`: forks for commands of Drumbeat, and starts other programs as usual."""
+    python, *arguments = map(str, command)
+    forked = python == sys.executable and warm(arguments)
     return run_python(command, **options) if forked else run_for_real(command, **options)
 
 
@@ -65,19 +67,19 @@ def run_python(command: Sequence[str], *, input: str | None = None, capture_outp
                stdout: int | None = None, stderr: int | None = None, text: bool = False, check: bool = False,
                cwd: Path | None = None, env: Mapping[str, str] | None = None, process_group: int | None = None
                ) -> subprocess.CompletedProcess[Any]:
-    """`subprocess.run` of a Python, for what it is asked in these tests: to run a module, a script or a text."""
-    words = [str(word) for word in command]
+    """`subprocess.run` of a Python command, as these tests use it: to run a module, a script or a text."""
+    arguments = [str(word) for word in command]
     with TemporaryFile() as inputs, TemporaryFile() as outputs, TemporaryFile() as errors:
         inputs.write((input or "").encode())
         inputs.seek(0)
         out = outputs.fileno() if capture_output or stdout == subprocess.PIPE else 1
         err = errors.fileno() if capture_output or stderr == subprocess.PIPE else 2
-        code = call(server(), words[1:], [inputs.fileno(), out, err], str(cwd or Path.cwd()),
+        code = call(server(), arguments[1:], [inputs.fileno(), out, err], str(cwd or Path.cwd()),
                     os.environ if env is None else env)
         captured = []
         for file, number in ((outputs, out), (errors, err)):
             file.seek(0)
             captured.append(file.read().decode() if number > 2 else None)
     if check and code:
-        raise subprocess.CalledProcessError(code, words, *captured)
-    return subprocess.CompletedProcess(words, code, *captured)
+        raise subprocess.CalledProcessError(code, arguments, *captured)
+    return subprocess.CompletedProcess(arguments, code, *captured)

@@ -48,8 +48,8 @@ def write_sets(folder: Path) -> None:
 
 
 def train(config: Path | str, changes: Sequence[str], folder: Path) -> tuple[dict[str, Any], Result]:
-    """Checks a config and trains it as --debug does, in `folder`, where this process must be: what the check found,
-    and what the run came to."""
+    """Checks a config and trains it as --debug does. `folder` must be the current folder. Returns the facts of the
+    check and the run's result."""
     file = ROOT / "configs" / f"{config}.yaml" if isinstance(config, str) else config
     loaded = load(file, [*changes, "launch.gpus=0", "tracking.images=2", "tracking.every_steps=1"])
     facts = preflight(loaded.config)

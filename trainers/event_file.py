@@ -1,8 +1,8 @@
-"""A TensorBoard event file that survives its disk.
+"""A TensorBoard event file that survives errors of its disk.
 
-torch's SummaryWriter writes from a thread of its own, which ends at the first error: a disk that is full for a moment
-ends the run, or tears a record, behind which TensorBoard reads nothing. Here a record is written whole or not at all,
-and what the disk does not take stays in memory until it does.
+torch's SummaryWriter writes from its own thread, which ends at the first error: if the disk is full for a moment, the
+run fails, or a record is cut off, and TensorBoard reads nothing after it. Here each record is written whole or not at
+all, and records that the disk does not accept stay in memory until it does.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from torch.utils.tensorboard import summary
 
 SECONDS_BETWEEN_WRITES = 5.0
 MOST_BYTES = 64 * 2**20
-"""Of events that wait for the disk; later ones are dropped."""
+"""The limit for events that wait for the disk; later ones are dropped."""
 
 
 class EventFile:
     """One file of events, in the format that TensorBoard calls brain.Event:2."""
 
     def __init__(self, folder: Path, *, purge_step: int | None = None) -> None:
-        """Readers drop the points that earlier files of the folder have at `purge_step` and after."""
+        """Readers drop the points at and after `purge_step` from earlier files of the folder."""
         moment = time.time_ns()
         # Readers order files by name. Two attempts may begin within one second.
         self.path = folder / (f"events.out.tfevents.{moment // 10**9:010d}.{moment % 10**9:09d}."
@@ -39,18 +39,18 @@ class EventFile:
         """Records that are not in the file yet."""
         self.records = RecordWriter(self.waiting)
         self.size = 0
-        """Bytes of the file: whole records."""
+        """Bytes of the file, which are whole records."""
         self.written_at = 0.0
         self._add(Event(file_version="brain.Event:2"))
         if purge_step is not None:
             self._add(Event(session_log=SessionLog(status=SessionLog.START), step=purge_step))
 
     def scalar(self, tag: str, value: float, step: int) -> None:
-        """A point of a curve."""
+        """Adds a point to the curve `tag`."""
         self._summary(summary.scalar(tag, value), step)
 
     def text(self, tag: str, text: str, step: int) -> None:
-        """A text in Markdown."""
+        """Adds a text in Markdown."""
         self._summary(summary.text(tag, text), step)
 
     def image(self, tag: str, image: Image.Image, step: int) -> None:
@@ -67,7 +67,7 @@ class EventFile:
             self.records.write(event.SerializeToString())
 
     def flush(self) -> bool:
-        """Writes what waits, if the disk takes it. Returns whether it did."""
+        """Writes the waiting records. Returns False if the disk does not accept them."""
         self.written_at = time.monotonic()
         content = self.waiting.getvalue()
         try:
@@ -80,8 +80,8 @@ class EventFile:
         return True
 
     def _append(self, content: bytes) -> None:
-        """Writes all of it behind the whole records. After an `OSError` it is written again at the same place."""
-        if self.size == 0:  # later, a file that is not there is on a disk that is not there
+        """Appends `content` to the whole records. After an `OSError` it is written again at the same position."""
+        if self.size == 0:  # later, a missing file means a missing disk
             self.path.parent.mkdir(exist_ok=True)
         flags = os.O_WRONLY | os.O_CLOEXEC | (0 if self.size else os.O_CREAT)
         handle = os.open(self.path, flags, 0o666)

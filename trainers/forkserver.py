@@ -90,7 +90,7 @@ def carry_out(order: dict[str, Any]) -> int:
         for source, number in ((nothing, 0), (log, 1), (log, 2)):
             os.dup2(source, number)
         os.environ |= order["environment"] | {"DRUMBEAT_PARENT": str(server)}
-        agent(order["words"])
+        agent(order["arguments"])
         code = 0
     except SystemExit as left:
         code = left.code if isinstance(left.code, int) else int(left.code is not None)
@@ -102,7 +102,7 @@ def carry_out(order: dict[str, Any]) -> int:
         os._exit(code)
 
 
-def agent(words: list[str]) -> None:
+def agent(arguments: list[str]) -> None:
     """Runs torchrun with these arguments, as `torch.distributed.run.run` does, but with ranks forked from this process.
 
     A process that has initialized CUDA cannot fork processes that use CUDA, and `LaunchConfig` asks for the number of
@@ -118,14 +118,14 @@ def agent(words: list[str]) -> None:
 
     call_process("pt_elastic")  # torchrun's own name for it, by which it is found
     keep_on_loopback()
-    args = parse_args(["--numa-binding=node", *words])
+    args = parse_args(["--numa-binding=node", *arguments])
     config, command, arguments = config_from_args(args)
     config.numa_options = None
     if forks_may_use_cuda():
         script = str(importlib.import_module(args.training_script).__file__) if args.module else args.training_script
         command, arguments, config.start_method = run_script_path, [script, *args.training_script_args], "fork"
     else:
-        print("CUDA is in use in the process that starts the ranks, so they are not forked: each imports torch anew",
+        print("CUDA is in use in the process that starts the ranks, so they are not forked: each imports torch again",
               flush=True)
     # When a rank fails, torchrun sends the others SIGTERM, which they ignore, and SIGKILL half a minute later.
     BaseProcess.terminate = BaseProcess.kill  # type: ignore[method-assign]

@@ -32,7 +32,7 @@ def bind_near(device: torch.device, *, threads: int) -> None:
 def near(addresses: Sequence[str], own: int, allowed: Set[int], *, threads: int,
          devices: Path = DEVICES) -> Set[int]:
     """The allowed cores near GPU number `own` of the GPUs at these PCI addresses. All allowed cores if none is near, if
-    the machine does not tell, or if there are too few for the threads of all ranks whose GPUs are near the same
+    /sys does not say, or if there are too few for the threads of all ranks whose GPUs are near the same
     cores."""
     local = [cores_in(devices / address / "local_cpulist") & allowed for address in addresses]
     sharing = sum(not local[own].isdisjoint(other) for other in local)

@@ -1,4 +1,4 @@
-"""What a run spends its time on, measured on rank 0.
+"""The time of a run by kind, measured on rank 0.
 
 The sums are saved with each checkpoint, so they include the time that led to it and no lost work. The rest of the run's
 wall time was spent on failed starts and on repeated steps (`drumbeat.launch.runs.goodput`).

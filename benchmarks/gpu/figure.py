@@ -23,25 +23,25 @@ class Figure:
     name: str
     unit: str = ""
     ours: float | None = None
-    """None where it could not be measured: `error` says why."""
+    """None if it could not be measured: `error` says why."""
     peer: float | None = None
     peer_name: str = ""
     limit: float | None = None
-    """What the hardware allows, as far as it is known."""
+    """The limit of the hardware, if known."""
     limit_name: str = ""
     note: str = ""
     error: str = ""
 
     @property
     def ratio(self) -> float | None:
-        """Above 1 where ours is better than the peer's."""
+        """Above 1 if Drumbeat is better than the peer."""
         if not self.ours or not self.peer:
             return None
         return self.ours / self.peer if self.unit.endswith("/s") else self.peer / self.ours
 
 
 def show(figures: Sequence[Figure], machine: dict[str, Any], *, as_json: bool) -> None:
-    """Prints them all."""
+    """Prints all figures."""
     if as_json:
         rows = [asdict(figure) | {"ratio": figure.ratio} for figure in figures]
         print(json.dumps({"machine": machine, "figures": rows}, indent=2))

@@ -19,7 +19,7 @@ STEPS = 5
 
 
 def figures(scale: Scale) -> Iterator[Figure]:
-    """What happens in a step, ours and the bare loop's."""
+    """Counts of waits and kernels in a step of Drumbeat and of the bare loop."""
     loops = {"ours": ours(scale, deterministic=True), "bare": bare(scale, deterministic=True)}
     for loop in loops.values():
         loop.settings()
@@ -36,7 +36,7 @@ def figures(scale: Scale) -> Iterator[Figure]:
 
 
 WARNING = "called a synchronizing"
-"""What torch says where a call waits for the GPU. It also says, once, that finding that out is a prototype."""
+"""Part of torch's warning about a call that waits for the GPU. torch also warns once that this check is a prototype."""
 
 
 def synchronisations(scale: Scale, loop: Loop) -> list[str]:

@@ -26,7 +26,7 @@ PATIENCE = 25.0
 
 
 def figures(scale: Scale) -> Iterator[Figure]:
-    """Each case: seconds from the moment that all ranks are there until the first sum over them is known."""
+    """Each case: seconds from the moment that all ranks are connected until the first sum over them is known."""
     if not scale.on_gpu:
         cases = [("gloo", ["cpu", "cpu"])]
     else:
@@ -62,14 +62,14 @@ def ranks(backend: str, devices: Sequence[str], patience: float) -> tuple[float 
     return None, f"the ranks did not join within {patience:.0f} s, or failed: {reason}"
 
 
-def main(backend: str, where: str) -> None:
+def main(backend: str, name: str) -> None:
     """One rank. Sums a tensor, broadcasts one in channels_last order, and takes a step of DistributedDataParallel."""
-    device = torch.device(where)
+    device = torch.device(name)
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        torch.cuda.synchronize()  # the context is made: joining is what is measured
-    store = dist.TCPStore(  # type: ignore[attr-defined]  # returns when all ranks are there
+        torch.cuda.synchronize()  # creates the context, whose time is not measured
+    store = dist.TCPStore(  # type: ignore[attr-defined]  # returns when all ranks are connected
         os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), size, rank == 0)
     began = time.perf_counter()
     dist.init_process_group(backend, store=store, rank=rank, world_size=size,

@@ -35,12 +35,12 @@ class Loop:
 
     step: Callable[[], object]
     settings: Callable[[], None]
-    """Sets torch's switches, which hold for the whole process, as this loop wants them."""
+    """Sets torch's switches, which hold for the whole process, to the values that this loop needs."""
 
 
 def bare(scale: Scale, *, deterministic: bool, on_device: bool = False) -> Loop:
-    """Fused Adam, autocast, channels_last. Each step copies its batch from pinned memory to the device, or finds it
-    there. Where it need not be deterministic, cuDNN tries out which algorithms are the fastest."""
+    """Fused Adam, autocast, channels_last. Each step copies its batch from pinned memory to the device, unless
+    `on_device`. If it need not be deterministic, cuDNN measures which algorithms are the fastest."""
     device = scale.device
     arrays = images(pixels=scale.work.pixels, channels=scale.work.channels, samples=scale.work.batch)
     pictures, labels = arrays.inputs, arrays.targets
@@ -81,27 +81,27 @@ def config(scale: Scale, *, deterministic: bool) -> dict[str, Any]:
 
 
 def ours(scale: Scale, *, deterministic: bool) -> Loop:
-    """The product's step on one batch, again and again."""
+    """Drumbeat's step, repeated on one batch."""
     small = replace(scale, work=replace(scale.work, samples=scale.work.batch))
-    made = build_config([Layer(values=config(small, deterministic=deterministic), origin="benchmark")])
+    built = build_config([Layer(values=config(small, deterministic=deterministic), origin="benchmark")])
 
     def settings() -> None:
         torch.use_deterministic_algorithms(False)
         torch.backends.cudnn.benchmark = False
-        prefer_determinism(deterministic=made.deterministic, threads=scale.threads)
+        prefer_determinism(deterministic=built.deterministic, threads=scale.threads)
 
     settings()
-    return Loop(step=_product_step(made, scale), settings=settings)
+    return Loop(step=_step(built, scale), settings=settings)
 
 
-def _product_step(made: Config, scale: Scale) -> Callable[[], object]:
-    """The product's own step, as `trainers/loop.py` takes it. This function alone depends on how it is divided."""
-    sets = build_sets(made)
+def _step(built: Config, scale: Scale) -> Callable[[], object]:
+    """Drumbeat's step as in `trainers/loop.py`. Only this function depends on the interface of `PhaseRunner`."""
+    sets = build_sets(built)
     world = World(rank=0, local_rank=0, size=1, device=scale.device)
     fetch = BatchFetcher(sets.train, indices=lambda positions: positions)
     batch = next(iter(batches(fetch, [range(scale.work.batch)], workers=0, pin_memory=scale.on_gpu)))
-    runner = build_phase_runner(made, 0, place_model(made, scale.device), build_task(made, sets, scale.device), world,
-                                build_forward(made, world.device))
+    runner = build_phase_runner(built, 0, place_model(built, scale.device), build_task(built, sets, scale.device),
+                                world, build_forward(built, world.device))
     runner.start(batch, None)
     source, numbers = on_device(repeat(batch), scale.device), count()
     pending: list[FiniteCheck | None] = []

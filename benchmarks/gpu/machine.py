@@ -26,6 +26,6 @@ def describe(scale: Scale) -> dict[str, str]:
 
 
 def driver(file: Path = Path("/proc/driver/nvidia/version")) -> str:
-    """The version of NVIDIA's kernel module, as it tells it itself."""
+    """The version of NVIDIA's kernel module, from /proc."""
     found = re.search(r"Kernel Module\D*([\d.]+)", file.read_text()) if file.exists() else None
     return found[1] if found else ""

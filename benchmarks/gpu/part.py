@@ -21,16 +21,16 @@ from benchmarks.gpu.scale import SCALES, Scale
 
 
 def main(name: str, scale: Scale) -> None:
-    answer = os.fdopen(os.dup(1), "w", buffering=1)
+    output = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # other output must not mix with the figures
     warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
     torch.set_num_threads(scale.threads)
     try:
         for figure in importlib.import_module(f"benchmarks.gpu.{name}").figures(scale):
-            print(json.dumps(dataclasses.asdict(figure)), file=answer)
+            print(json.dumps(dataclasses.asdict(figure)), file=output)
     except Exception as error:
-        words = f"{type(error).__name__}: {str(error).strip()[:300]}"
-        print(json.dumps(dataclasses.asdict(Figure(part=name, name="the part failed", error=words))), file=answer)
+        message = f"{type(error).__name__}: {str(error).strip()[:300]}"
+        print(json.dumps(dataclasses.asdict(Figure(part=name, name="the part failed", error=message))), file=output)
         raise
 
 

@@ -49,14 +49,14 @@ def figures(scale: Scale) -> Iterator[Figure]:
 
 
 def bare_loops(scale: Scale, *, deterministic: bool) -> dict[str, float]:
-    """Images a second of the peer, and of the limit."""
+    """Images per second of the peer, and of the limit."""
     return images_per_second(replace(scale, rounds=1), {
         "peer": bare(scale, deterministic=deterministic),
         "limit": bare(scale, deterministic=deterministic, on_device=True)})
 
 
 def drill(home: Path, scale: Scale, *, deterministic: bool) -> Drill:
-    """A drill, which starts and kills runs of the work."""
+    """A drill that starts and kills runs of the work."""
     values = config(scale, deterministic=deterministic)
     file = home / f"deterministic_{deterministic}.yaml"
     file.write_text(Loaded(config=build_config([Layer(values=values, origin="benchmark")])).as_yaml())

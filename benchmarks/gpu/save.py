@@ -25,9 +25,9 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.trainers.checkpoints.manager import Checkpoints
 
 TENSORS = 480
-"""About as many as a ResNet-50 and its Adam have."""
+"""About the number of tensors of a ResNet-50 and its Adam."""
 READINGS = 2
-"""Of each contestant, after a first one that makes memory."""
+"""Readings of each method, after a first one that allocates memory."""
 
 Tensors = dict[str, Tensor]
 
@@ -44,7 +44,7 @@ def figures(scale: Scale) -> Iterator[Figure]:
 
 
 def roomy(size: int) -> str | None:
-    """Memory instead of a disk where it has that much room: the disk is not what is measured, and may be slow."""
+    """/dev/shm if it has `size` bytes free, so that a slow disk does not affect the measurement; otherwise None."""
     return "/dev/shm" if shutil.disk_usage("/dev/shm").free > size else None
 
 
@@ -70,8 +70,8 @@ def _of_one_size(scale: Scale, megabytes: int, tensors: Tensors, home: Path) -> 
 
 
 def median(scale: Scale, begin: Callable[[], Callable[[], object]]) -> float:
-    """Seconds until a save has begun and the device is idle: the median of some. What `begin` returns waits for its
-    end, outside of the time."""
+    """The median of the seconds until a save has begun and the device is idle. `begin` returns a function that
+    waits for the end of the save, whose time is not measured."""
     readings = []
     for _ in range(1 + READINGS):
         scale.synchronize()
@@ -84,7 +84,7 @@ def median(scale: Scale, begin: Callable[[], Callable[[], object]]) -> float:
 
 
 def pinned_copy(scale: Scale, tensors: Tensors) -> Callable[[], Callable[[], object]]:
-    """A copy of all tensors into one piece of pinned memory, which exists already."""
+    """A copy of all tensors into one block of pinned memory, allocated before."""
     whole = torch.zeros(sum(value.numel() for value in tensors.values()), pin_memory=scale.on_gpu)
     places = whole.split([value.numel() for value in tensors.values()])
 
@@ -113,7 +113,6 @@ def dcp(tensors: Tensors, home: Path, stager: DefaultStager | None) -> Callable[
 
 
 def kept_stager(scale: Scale) -> DefaultStager:
-    """What stages a state for DCP, with the options that make it fast where there is a GPU (torch/distributed/
-    checkpoint/staging.py, read in torch 2.14)."""
+    """DCP's stager, with the options that are fastest on a GPU, by torch 2.14's distributed/checkpoint/staging.py."""
     return DefaultStager(StagingOptions(use_pinned_memory=scale.on_gpu, use_shared_memory=False,
                                         use_async_staging=False, use_non_blocking_copy=scale.on_gpu))

@@ -13,13 +13,13 @@ from benchmarks.work import Work
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """What every part measures, and how often."""
+    """The size of the work, and the number of measurements."""
 
     device: torch.device
     work: Work
     """Its `steps` are those of a whole run, and `samples` those of an epoch, at whose end a checkpoint is saved."""
     threads: int
-    """Of a rank."""
+    """CPU threads of a rank."""
     loader_workers: int
     pause: float
     """Seconds that a batch of a whole run takes: at toy size a run must last long enough to be killed."""
@@ -28,10 +28,10 @@ class Scale:
     steps: int
     """Steps in one reading of a loop."""
     rounds: int
-    """Readings of each contestant."""
+    """Readings of each loop."""
     kills: int
     seed: int
-    """Of the steps at which the rank is killed: chosen so that they come early enough in a run of so few steps."""
+    """Seed of the steps at which the rank is killed: chosen so that they are early enough in such a short run."""
     megabytes: tuple[int, ...]
     """The sizes of the saves."""
     patience: int = 1
@@ -47,7 +47,7 @@ class Scale:
             torch.cuda.synchronize(self.device)
 
     def seconds(self, act: Callable[[], object]) -> float:
-        """How long an act takes on host and device together."""
+        """Seconds that an act takes on host and device together."""
         self.synchronize()
         began = time.perf_counter()
         act()
@@ -67,4 +67,4 @@ SCALES = {
         work=Work(pixels=32, channels=3, samples=50 * 4, batch=4, steps=400, every=10,
                   model={"_target_": "benchmarks.work.SmallCNN"})),
 }
-"""One loader worker on a GPU: the batches lie in memory, and several would fill a container's 64 MB of /dev/shm."""
+"""One loader worker on a GPU: batches are in memory, and more workers would fill a container's 64 MB of /dev/shm."""

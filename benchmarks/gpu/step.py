@@ -10,7 +10,7 @@ from benchmarks.gpu.scale import Scale
 
 
 def figures(scale: Scale) -> Iterator[Figure]:
-    """Images a second of one process that has its batch in pinned memory."""
+    """Images per second of one process whose batch is in pinned memory."""
     for deterministic in (True, False):
         found = images_per_second(scale, {
             "ours": ours(scale, deterministic=deterministic), "bare": bare(scale, deterministic=deterministic),

@@ -1,7 +1,7 @@
-"""Waiting for a disk that is full, read-only, slow or gone, in the processes of a run that must outlive that.
+"""Waiting for a disk that is full, read-only, slow or unmounted, in the processes of a run.
 
-A command fails at once. A launcher or a rank says `wait_for_disk(seconds)` when it starts; from then on each record it
-writes is tried again for so long.
+Commands fail at once. Launchers and ranks call `wait_for_disk(seconds)` when they start; from then on they retry each
+write of a record for this long.
 """
 
 from __future__ import annotations
@@ -13,36 +13,36 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
-PASSING = frozenset({
+TEMPORARY = frozenset({
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOENT, errno.ENOTDIR, errno.EIO,
     errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EREMOTEIO})
-"""Errors that pass when somebody makes room, or a file server is back."""
+"""Errors that end when somebody frees space, or when a file server is back."""
 SECONDS_BETWEEN_TRIES = 0.5
 
 T = TypeVar("T")
 
-_patience = 0.0
+_retry_seconds = 0.0
 
 
 def wait_for_disk(seconds: float) -> None:
-    """From now on `persist` waits for so long in this process, 0 for not at all."""
-    global _patience
-    _patience = seconds
+    """From now on `persist` retries for `seconds` in this process; 0 means no retries."""
+    global _retry_seconds
+    _retry_seconds = seconds
 
 
 def persist(write: Callable[[], T]) -> T:
-    """The result of `write`, which is tried again while the disk does not take it. Raises its last `OSError` when this
-    process's patience is over."""
+    """Calls `write`, and retries while it fails with one of the errors in `TEMPORARY`. Returns its result. Raises its
+    last `OSError` when the time of `wait_for_disk` is over."""
     began = time.monotonic()
-    said = False
+    reported = False
     while True:
         try:
             return write()
         except OSError as error:
-            if error.errno not in PASSING or time.monotonic() - began >= _patience:
+            if error.errno not in TEMPORARY or time.monotonic() - began >= _retry_seconds:
                 raise
-            if not said:
-                said = True
+            if not reported:
+                reported = True
                 with suppress(OSError):  # the log may be on the same disk
                     print(f"waiting for the disk: {error}", file=sys.stderr, flush=True)
         time.sleep(SECONDS_BETWEEN_TRIES)

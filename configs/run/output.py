@@ -1,4 +1,4 @@
-"""Standard output and error of a process that must outlive the disk of its log."""
+"""Standard output and error of a process that must not fail if the disk of its log does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 
 class Lossy(io.RawIOBase):
-    """Writes to an open file. What the disk does not take is dropped, and counted in the log when it takes more."""
+    """Writes to an open file. Bytes that the disk does not accept are dropped. The log states their number when the
+    disk accepts writes again."""
 
     def __init__(self, handle: int) -> None:
         self.handle = handle
@@ -35,7 +36,7 @@ class Lossy(io.RawIOBase):
 
 
 def outlive_the_log() -> None:
-    """From now on no print of this process fails because of the disk that standard output and error are on."""
+    """From now on, no print of this process fails because of the disk of standard output and error."""
     sys.stdout.flush()
     sys.stderr.flush()
     sys.stdout, sys.stderr = (

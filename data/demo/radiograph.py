@@ -1,9 +1,9 @@
-"""Draws one synthetic chest radiograph with numpy and Pillow: something to test a trainer on, without medical meaning.
+"""Draws one synthetic chest radiograph with numpy and Pillow: test data for a trainer, without medical meaning.
 
-The picture is a map of how much the body weakens the beam, organ by organ, which is then exposed like a film: dense is
-bright. Anatomy is drawn at a quarter of the resolution and enlarged, because nothing in it is sharper than that; only
-the detector's noise is made pixel by pixel. Nothing but the opacities depends on the class: size, pose, build and
-exposure are drawn alike for both, so that a mean or a histogram gives little away.
+For each organ, a map of its density is added; the sum is then exposed like a film, on which dense tissue is bright.
+Anatomy is drawn at a quarter of the resolution and enlarged, because none of its edges is sharper; only the detector's
+noise is drawn at full resolution. Only the opacities depend on the class. Size, pose, build and exposure have the same
+distribution for both classes, so that the mean or the histogram of an image says little about its class.
 """
 
 import math
@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
 Map: TypeAlias = NDArray[np.floating[Any]]
-"""float32 throughout: half the memory traffic, and a film shows 256 levels."""
+"""float32 everywhere: half the memory traffic of float64, and precise enough for 256 gray levels."""
 
 COARSE = 4
-"""Pixels of the finished picture to one pixel of the anatomy."""
+"""Pixels of the finished picture per pixel of the anatomy, in each direction."""
 
 
 @dataclass(frozen=True)
 class Body:
-    """Where the parts of one patient lie.
+    """The anatomy of one patient.
 
     Lengths are in half picture heights: x to the right of the picture (the patient's left), y down, 0 in the middle.
     """
@@ -34,22 +34,23 @@ class Body:
     cage: Map
     """Half the width of the rib cage at the height of each pixel, (h, w)."""
     lungs: Map
-    """How much of the way through a pixel is lung, 0 to 1, (h, w)."""
+    """The fraction of the beam's path that is lung, 0 to 1, (h, w)."""
     heart: Map
-    """The same for the heart."""
+    """The same fraction for the heart."""
     domes: Map
-    """How far a pixel lies under the diaphragm; negative above it, (h, w)."""
+    """The distance of a pixel below the diaphragm; negative above it, (h, w)."""
 
 
 def draw_radiograph(rng: np.random.Generator, *, pneumonia: bool) -> NDArray[np.uint8]:
     """Draw one radiograph, seen from the front.
 
     Args:
-        rng: the only source of chance; the same state gives the same picture.
+        rng: the only source of randomness; the same state gives the same picture.
         pneumonia: add one to four patchy opacities to the lungs.
 
     Returns:
-        Gray levels, (height, width) uint8. The longer side has 1,080 to 1,500 pixels, the sides' ratio is 0.8 to 1.45.
+        Gray levels, (height, width) uint8. The longer side has 1,080 to 1,500 pixels; width / height is
+        0.8 to 1.45.
     """
     height, width = _size(rng)
     body = _body(rng, height, width)
@@ -69,7 +70,7 @@ def _size(rng: np.random.Generator) -> tuple[int, int]:
 
 def _body(rng: np.random.Generator, height: int, width: int) -> Body:
     h, w = -(-height // COARSE), -(-width // COARSE)
-    # A narrow picture takes a smaller patient, as a technician would step back.
+    # A narrow picture shows the patient smaller, as if the X-ray tube were farther away.
     reach = rng.uniform(0.92, 1.08) * min(1.12, 0.2 + 0.85 * width / height)
     turn = np.deg2rad(rng.normal(0, 2.0)) if rng.random() < 0.7 else 0.0
     rows = (np.arange(h, dtype=np.float32)[:, None] + 0.5) * 2 / h - 1
@@ -101,7 +102,7 @@ def _heart(rng: np.random.Generator, x: Map, y: Map) -> Map:
 
 
 def _mediastinum(rng: np.random.Generator, x: Map, y: Map) -> Map:
-    """How far a pixel lies inside what stands between the lungs; the knob of the aorta bulges to the patient's left."""
+    """The distance of a pixel inside the mediastinum, between the lungs; the aortic knob bulges to the left."""
     half = rng.uniform(0.11, 0.15) + 0.035 * _step(-0.5 - y, 0.2)
     knob = rng.uniform(0.03, 0.075) * np.exp(-(((y + 0.28) / 0.09) ** 2)) + 0.05 * np.exp(-(((y + 0.03) / 0.16) ** 2))
     vein = 0.03 * _step(-0.1 - y, 0.2)
@@ -110,14 +111,14 @@ def _mediastinum(rng: np.random.Generator, x: Map, y: Map) -> Map:
 
 
 def _domes(rng: np.random.Generator, x: Map, y: Map) -> Map:
-    """Two arches; the one over the liver stands higher."""
+    """Two arches; the one above the liver is higher."""
     level, lower = rng.uniform(0.40, 0.56), rng.uniform(0.03, 0.08)
     bend = np.abs(x) - 0.36
     return y - level - lower * _step(x, 0.12) - (0.3 + 0.85 * _step(bend, 0.02)) * bend * bend
 
 
 def _soft_tissue(rng: np.random.Generator, body: Body, elbow: float) -> Map:
-    """Trunk and arms with the air of the lungs taken out, the heart, and what lies under the diaphragm."""
+    """Trunk and arms without the air in the lungs, the heart, and the tissue under the diaphragm."""
     x, y, side = body.x, body.y, np.abs(body.x)
     shoulders = 0.26 + 0.67 * _step(y + 0.72 + 0.25 * rng.random(), 0.36)
     outline = (shoulders - 0.05 * np.sin(2.2 * y) * (y > 0)) * rng.uniform(0.98, 1.06)
@@ -129,7 +130,7 @@ def _soft_tissue(rng: np.random.Generator, body: Body, elbow: float) -> Map:
     dense += 0.05 * _step(0.15 - side, 0.06) + rng.uniform(0.09, 0.14) * body.heart
     dense += 0.13 * _step(body.domes, 0.02) * depth
     stomach = _oval(x - 0.36, body.domes - 0.12, 0.16, 0.07, turn=0.2)
-    dense -= rng.uniform(0, 0.12) * _step(stomach, 0.12)  # its bubble of air
+    dense -= rng.uniform(0, 0.12) * _step(stomach, 0.12)  # the gastric bubble
     windpipe = 0.045 - side - 0.01 * _step(y + 0.3, 0.05)
     dense -= 0.1 * _step(windpipe, 0.012) * _step(-0.14 - y, 0.04)
     breast = _oval(side - 0.46, y - 0.3, 0.3, 0.3)
@@ -138,7 +139,7 @@ def _soft_tissue(rng: np.random.Generator, body: Body, elbow: float) -> Map:
 
 
 def _bones(rng: np.random.Generator, body: Body, elbow: float) -> Map:
-    """Ribs behind and before the lungs (each an ellipse seen from its rim), spine, clavicles, scapulae, upper arms."""
+    """Ribs behind and in front of the lungs (ellipses seen from the edge), spine, clavicles, scapulae, upper arms."""
     x, y, side = body.x, body.y, np.abs(body.x)
     arch = np.sqrt(1 - np.clip(side / body.cage, 0, 0.99) ** 2)
     wobble = rng.normal(0, 0.02) * _step(x, 0.1) + 0.006 * _clouds(rng, x.shape, 3, 2)
@@ -161,7 +162,7 @@ def _bones(rng: np.random.Generator, body: Body, elbow: float) -> Map:
 
 
 def _vessels(rng: np.random.Generator, body: Body) -> Map:
-    """Trees that grow from the root of each lung, thinner and fainter outwards."""
+    """Trees that branch from the root of each lung and become thinner and fainter outwards."""
     h, w = body.x.shape
     sheet = Image.new("L", (w, h))
     pen = ImageDraw.Draw(sheet)
@@ -189,10 +190,10 @@ def _vessels(rng: np.random.Generator, body: Body) -> Map:
 
 def _opacities(rng: np.random.Generator, body: Body) -> Map:
     """One to four cloudy patches, in one lung or in both."""
-    where = body.lungs > 0.6
+    inside = body.lungs > 0.6
     if rng.random() < 0.5:
-        where &= body.x * rng.choice([-1, 1]) > 0
-    spots = np.flatnonzero(where)
+        inside &= body.x * rng.choice([-1, 1]) > 0
+    spots = np.flatnonzero(inside)
     ragged = 0.32 * _clouds(rng, body.x.shape, 7, 4)
     mottled = 1 + 0.3 * _clouds(rng, body.x.shape, 20, 3)
     patches: Map = np.zeros_like(body.x)
@@ -213,7 +214,7 @@ def _expose(rng: np.random.Generator, dense: Map, height: int, width: int) -> ND
     light = (light - 0.07).clip(0) * rng.uniform(0.85, 1.05)
     light *= 1 - rng.uniform(0.05, 0.3) * ((x * x + y * y) / 2) ** 1.5
     film = Image.fromarray((255 * light + rng.random(light.shape, np.float32)).clip(0, 255).astype(np.uint8))
-    # Random bytes, looked up in a table of 256 normal numbers, cost a tenth of a normal number for each pixel.
+    # Looking up random bytes in a table of 256 normal numbers takes a tenth of the time of drawing normal numbers.
     table = 128 + rng.uniform(1.5, 4.0) * rng.standard_normal(256)
     noise = Image.frombytes("L", (width, height), rng.bytes(width * height)).point(table.round().tolist())
     picture = ImageChops.add(film.resize((width, height), Image.Resampling.BICUBIC), noise, offset=-128)
@@ -227,7 +228,7 @@ def _expose(rng: np.random.Generator, dense: Map, height: int, width: int) -> ND
 
 
 def _step(distance: Map, soft: float) -> Map:
-    """0 outside and 1 inside, over an edge about `soft` to each side of distance 0."""
+    """0 outside and 1 inside, with a smooth edge of about `soft` on each side of distance 0."""
     t: Map = distance * (0.5 / soft)
     t += 0.5
     np.clip(t, 0, 1, out=t)
@@ -257,7 +258,7 @@ def _bone(distance: Map, half: float) -> Map:
 
 
 def _bands(phase: Map, half: float) -> Map:
-    """Bones along the lines where `phase` is 0 to 10, of the same thickness however the lines turn."""
+    """Bones along the lines where `phase` is 0, 1, ..., 10. Their thickness does not depend on the lines' direction."""
     down, across = np.gradient(phase)
     pixel = 2 / phase.shape[0]
     number = np.round(phase)
@@ -266,7 +267,8 @@ def _bands(phase: Map, half: float) -> Map:
 
 
 def _clouds(rng: np.random.Generator, shape: tuple[int, ...], cells: int, octaves: int) -> Map:
-    """Fractal noise, mean and deviation about 0 and 1; `cells` of its largest lumps lie across the picture."""
+    """Fractal noise with a mean of about 0 and a standard deviation of about 1; the picture is `cells` of its largest
+    lumps wide."""
     finest = cells << (octaves - 1)
     total = np.zeros((finest, finest), np.float32)
     for octave in range(octaves):

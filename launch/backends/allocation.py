@@ -116,7 +116,7 @@ class InAllocation(Backend):
         return ""
 
     def notes(self, plan: JobPlan) -> list[str]:
-        return [words] if (words := note(plan)) else []
+        return [text] if (text := note(plan)) else []
 
     def request(self, plan: JobPlan) -> Request:
         """The script. It passes all options to srun, which inherits nothing from the shell's own job."""

@@ -50,23 +50,23 @@ def keys(values: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
         yield from _fields(Phase, f"phases.{phase}.")
 
 
-def config_values(words: Sequence[str]) -> Mapping[str, Any]:
-    """The values of the config or run that these words of a command line name; empty if there is none."""
-    names = [word for word in words if "=" not in word and not word.startswith("-")]
+def config_values(arguments: Sequence[str]) -> Mapping[str, Any]:
+    """The values of the config or run that the arguments of a command line name; empty if there is none."""
+    names = [word for word in arguments if "=" not in word and not word.startswith("-")]
     try:
-        if any(word in OF_A_RUN for word in words):
-            at = next(number for number, word in enumerate(words) if word in OF_A_RUN)
-            run = next(word for word in words[at + 1:] if not word.startswith("-"))
-            return overlay(file_layers(_run(run, words).config))[0]
+        if any(word in OF_A_RUN for word in arguments):
+            at = next(number for number, word in enumerate(arguments) if word in OF_A_RUN)
+            run = next(word for word in arguments[at + 1:] if not word.startswith("-"))
+            return overlay(file_layers(_run(run, arguments).config))[0]
         return next((overlay(file_layers(path))[0] for name in names if (path := _config(name))), {})
     except (UserError, OSError, StopIteration):
         return {}
 
 
-def _run(name: str, words: Sequence[str]) -> Any:
+def _run(name: str, arguments: Sequence[str]) -> Any:
     from drumbeat.launch.runs.find import find_run
 
-    runs = next((after for word, after in pairwise(words) if word == "--runs"), "runs")
+    runs = next((after for word, after in pairwise(arguments) if word == "--runs"), "runs")
     return find_run(name, Path(runs))
 
 

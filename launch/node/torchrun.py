@@ -40,7 +40,7 @@ class Agents:
         """Starts torchrun with these arguments."""
         assert self.server.stdin is not None
         self.code = None
-        order = {"words": arguments, "environment": dict(environment), "log": str(log)}
+        order = {"arguments": arguments, "environment": dict(environment), "log": str(log)}
         with suppress(BrokenPipeError):  # `poll` will notice that the server has exited
             self.server.stdin.write(json.dumps(order).encode() + b"\n")
             self.server.stdin.flush()

@@ -1,8 +1,7 @@
-"""Which files probably hold a password or a key, judging by their names.
+"""Finds files that probably hold a password or a key, by their names.
 
 The names are those that OpenSSH, GnuPG, git, curl, pip, npm, PostgreSQL, Docker, Kubernetes, Hugging Face and cloud
-command-line tools document for their credentials. Python files are never among them: a module named secrets.py is
-code.
+command-line tools document for their credentials. Python files never count: a module named secrets.py is code.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ HARMLESS = ("*.py", "*.example", "*.sample", "*.template", "*.dist")
 
 
 def is_secret(file: PurePath) -> bool:
-    """Whether a file, relative to the folder it belongs to, probably holds a password or a key."""
+    """Whether a file probably holds a password or a key. `file` is relative to the folder of the code."""
     path = PurePath(str(file).lower())
     if any(fnmatchcase(path.name, pattern) for pattern in HARMLESS):
         return False

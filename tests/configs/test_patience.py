@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.patience import GRACE, SHORTEST, gloo_seconds, nccl_environment, nccl_seconds, patience
-from tests.launch.small import config
+from tests.launch.tiny_plan import config
 
 
 @pytest.mark.parametrize("seconds", [6.0, 60.0, 600.0, SHORTEST, 36_000.0])

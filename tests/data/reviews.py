@@ -13,7 +13,7 @@ from drumbeat.data.text import Texts
 
 ROWS = [("r1", "The cat sat. The cat!", "pos"), ("r2", "a dog, a \"cat\"\nand the dog", "neg"), ("r3", "", "pos"),
         ("r4", "zebra", "neutral")]
-"""Under min_frequency 2: the 3, cat 3, a 2, dog 2, and the quote, which stands twice."""
+"""Under min_frequency 2: the 3, cat 3, a 2, dog 2, and the quote, which occurs twice."""
 
 NUMBERS = ["<pad>", "<unk>", "cat", "the", "\"", "a", "dog"]
 IDS = [[3, 2, 1, 1, 3, 2, 1], [5, 6, 1, 5, 4, 2, 4, 1, 3, 6], [1], [1]]

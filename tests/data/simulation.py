@@ -1,4 +1,4 @@
-"""A run without a model: who reads what in each step, over stops, crashes and changes of width.
+"""A run without a model: which rank reads which samples in each step, over stops, crashes and changes of world size.
 
 `simulate` uses data/order.py, and the streams of data/sampling.py, as a trainer does.
 """
@@ -16,10 +16,10 @@ from drumbeat.data.sampling import SampleStream
 
 @dataclass(frozen=True)
 class Attempt:
-    """One life of a run, from its start to its end by whatever cause."""
+    """One attempt of a run, from its start to its end."""
 
     world_size: int
-    """Ranks in this life; the next may have more or fewer."""
+    """Ranks in this attempt; the next may have more or fewer."""
 
     steps: int
     """Steps it takes before it is stopped, unless the run is done first."""
@@ -39,7 +39,7 @@ class Step:
     """For each rank, for each of its micro-batches: the (position, index) pairs."""
 
     def samples(self) -> list[tuple[int, int]]:
-        """All (position, index) pairs over ranks and micro-batches, sorted: what a step is, whoever took it."""
+        """All (position, index) pairs over ranks and micro-batches, sorted: they do not depend on the world size."""
         return sorted(pair for rank in self.reads for part in rank for pair in part)
 
 
@@ -47,7 +47,7 @@ def simulate(
     phases: Sequence[Schedule], seed: int, attempts: Sequence[Attempt], largest: int,
     streams: Callable[[int, int, int], SampleStream] = Stream,
 ) -> Iterator[Step]:
-    """Run the phases to their end, the last attempt without a stop; steps lost in a crash come out again.
+    """Run the phases to their end, the last attempt without a stop. Steps lost in a crash are repeated.
 
     `streams` makes the stream of (n, seed, phase). The one thing carried from an attempt to the next is how many steps
     are done, as (phase, step) is in a checkpoint.

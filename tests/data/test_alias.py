@@ -37,14 +37,14 @@ def test_cuts_are_the_binary_digits_of_the_thresholds() -> None:
             assert cut == threshold * 2**64 // table.total or (threshold == table.total and other == i)
 
 
-def test_a_draw_is_the_product_of_its_word_and_n() -> None:
-    """Against the same in Python's integers, which cannot overflow."""
+def test_a_draw_is_the_product_of_its_random_number_and_n() -> None:
+    """Compared with Python's integers, which cannot overflow."""
     table = AliasTable.build(np.random.default_rng(0).integers(0, 2**40, 1000))
     edges = [-(-((column << 64) + edge) // 1000) for column in range(1000) for edge in (0, int(table.cuts[column]))]
     near = {edge + step for edge in edges for step in (-1, 0, 1)} - {-1, 2**64, 2**64 + 1}
-    words = np.array(sorted(near), dtype=np.uint64)
-    for word, drawn in zip(words.tolist(), table.draw(words).tolist(), strict=True):
-        column, coin = divmod(word * 1000, 2**64)
+    numbers = np.array(sorted(near), dtype=np.uint64)
+    for number, drawn in zip(numbers.tolist(), table.draw(numbers).tolist(), strict=True):
+        column, coin = divmod(number * 1000, 2**64)
         assert drawn == (column if coin < int(table.cuts[column]) else table.others[column])
 
 
@@ -66,13 +66,13 @@ def test_whole_weights_keep_simple_ratios_and_bound_the_rest() -> None:
     ([1, -0.5], r"weight -0\.5 \(number 1, from 0\)"), ([math.nan, 1], r"weight nan \(number 0"),
     ([1, 2, math.inf], r"weight inf \(number 2"), ([0, 0], "all weights are 0"),
 ])
-def test_impossible_weights_are_refused(weights: list[float], message: str) -> None:
+def test_invalid_weights_are_rejected(weights: list[float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         whole_weights(np.array(weights, dtype=np.float64))
 
 
 @pytest.mark.parametrize("weights", [[], [0, 0], [2, -1]])
-def test_impossible_whole_weights_are_refused(weights: list[int]) -> None:
+def test_invalid_whole_weights_are_rejected(weights: list[int]) -> None:
     with pytest.raises(ValueError, match="must not be negative, and at least one"):
         AliasTable.build(np.array(weights, dtype=np.int64))
     with pytest.raises(ValueError, match="too large for an alias table"):
@@ -80,7 +80,7 @@ def test_impossible_whole_weights_are_refused(weights: list[int]) -> None:
 
 
 def test_a_million_weights_are_laid_out_exactly() -> None:
-    """Sums over columns give the weights back, in integers: what `probabilities` does, without its fractions."""
+    """Sums over columns equal the weights, in integers: as in `probabilities`, without its fractions."""
     weights = np.random.default_rng(0).integers(0, 2**20, 10**6) ** 2 >> 18
     table = AliasTable.build(weights)
     held = table.thresholds.astype(object)

@@ -33,7 +33,7 @@ def test_not_every_step_is_a_line(capsys: pytest.CaptureFixture[str], monkeypatc
     assert capsys.readouterr().err == "making stories: 40 of 100\nmaking stories: 80 of 100\n"
 
 
-def test_who_is_not_shown_is_silent(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hidden_bar_prints_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drumbeat.data.bar, "SECONDS", 0.0)
     with Bar(shown=False) as bar:
         bar("evaluating test", 1, 2)

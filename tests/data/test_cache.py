@@ -1,4 +1,4 @@
-"""The pixel cache: bitwise the same pixels, each image decoded once, also after a process was killed."""
+"""The pixel cache: the same pixels bit for bit, and each image decoded once, also after a process was killed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ COUNT = 21
 
 
 class Counted(ImageFolder):
-    """Writes down each file that it decodes, in whatever process."""
+    """Records each file that it decodes, in any process."""
 
     def __init__(self, root: Path, **options: Any) -> None:
         super().__init__(root=str(root), **options)
@@ -43,14 +43,14 @@ class Counted(ImageFolder):
         return super().decode(index)
 
     def decoded(self) -> list[str]:
-        """The files decoded since this was last asked."""
+        """The files decoded since the last call."""
         lines = sorted(self.log.read_text().splitlines()) if self.log.exists() else []
         self.log.unlink(missing_ok=True)
         return lines
 
 
 class Dying(Counted):
-    """Is killed when asked for the image number `last`."""
+    """Its process is killed when it reads image number `last`."""
 
     last = 13
 
@@ -80,7 +80,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Publishes each two images."""
+    """Publishes after every two images."""
     monkeypatch.setattr(drumbeat.data.cache, "CHUNK", 2)
     monkeypatch.setattr(drumbeat.data.cache, "PUBLISH_BYTES", 0)
 
@@ -150,7 +150,7 @@ def test_filling_draws_nothing_from_torchs_generator(root: Path, folder: Path) -
         assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_what_changed_is_decoded_and_nothing_else(root: Path, folder: Path) -> None:
+def test_only_changed_images_are_decoded_again(root: Path, folder: Path) -> None:
     images = Counted(root)
     open_cache(images, folder, workers=0)
     images.decoded()
@@ -169,7 +169,7 @@ def test_what_changed_is_decoded_and_nothing_else(root: Path, folder: Path) -> N
     assert fewer.decoded() == []
 
 
-def test_other_pixels_are_in_another_cache(root: Path, folder: Path) -> None:
+def test_other_settings_use_another_cache(root: Path, folder: Path) -> None:
     kinds: list[dict[str, Any]] = [{"channels": 1}, {"channels": 3}, {"channels": 1, "short_side": 16},
                                    {"channels": 1, "short_side": 8}]
     for kind in kinds:
@@ -182,7 +182,7 @@ def test_other_pixels_are_in_another_cache(root: Path, folder: Path) -> None:
     assert [path.name[:4] for path in folder.iterdir()] == ["set-"] * 5
 
 
-def test_two_at_once_decode_each_image_once(root: Path, folder: Path, eager: None) -> None:
+def test_two_processes_decode_each_image_once(root: Path, folder: Path, eager: None) -> None:
     together = multiprocessing.get_context("fork").Barrier(2)
 
     def work() -> None:
@@ -197,7 +197,7 @@ def test_two_at_once_decode_each_image_once(root: Path, folder: Path, eager: Non
     assert Counted(root).decoded() == sorted(Counted(root).paths)
 
 
-def test_who_waits_says_so(root: Path, folder: Path) -> None:
+def test_a_waiting_process_prints_a_line(root: Path, folder: Path) -> None:
     open_cache(Counted(root), folder, workers=0)
     (home(folder) / "index.npy").unlink()
     reader, writer = os.pipe()
@@ -232,7 +232,7 @@ def test_a_killed_build_keeps_what_it_published(last: int, root: Path, folder: P
     assert (home(folder) / "pixels.bin").stat().st_size == cache.nbytes
 
 
-def test_a_build_killed_before_it_publishes_leaves_its_pixels_to_nobody(root: Path, folder: Path,
+def test_pixels_that_a_killed_build_did_not_publish_are_not_used(root: Path, folder: Path,
                                                                         monkeypatch: pytest.MonkeyPatch) -> None:
     def die(*_: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -245,7 +245,7 @@ def test_a_build_killed_before_it_publishes_leaves_its_pixels_to_nobody(root: Pa
     assert same(images, open_cache(images, folder, workers=0))
 
 
-def test_another_error_is_not_taken_for_a_bad_image(root: Path, folder: Path) -> None:
+def test_other_errors_are_not_treated_as_corrupted_images(root: Path, folder: Path) -> None:
     class Broken(Counted):
         def decode(self, index: int) -> Any:
             raise RuntimeError("no such thing")
@@ -289,8 +289,8 @@ def test_a_damaged_cache_is_built_again(damage: str, root: Path, folder: Path) -
         assert all(np.array_equal(old, images.decode(index)) for index, old in enumerate(kept))
 
 
-def test_an_index_of_lost_pixels_is_not_believed_once_there_are_as_many_again(root: Path, folder: Path) -> None:
-    """The second build writes other pixels over its place, more than there were, and is killed before it publishes."""
+def test_an_index_of_lost_pixels_is_not_used_when_the_file_has_grown_again(root: Path, folder: Path) -> None:
+    """The second build writes more and other pixels at the same place, and is killed before it publishes."""
     images = Counted(root)
     before = open_cache(images, folder, workers=0).nbytes
     cut_last_byte(home(folder))
@@ -305,7 +305,7 @@ def test_an_index_of_lost_pixels_is_not_believed_once_there_are_as_many_again(ro
     assert same(images, open_cache(images, folder, workers=0))
 
 
-def test_an_image_that_cannot_be_read_says_so_from_the_cache_too(root: Path, folder: Path) -> None:
+def test_an_unreadable_image_raises_the_same_error_from_the_cache(root: Path, folder: Path) -> None:
     (root / "a" / "04.png").write_bytes(b"not a picture")
     images = Counted(root)
     where = images.paths.index("a/04.png")
@@ -326,7 +326,7 @@ def test_an_image_that_cannot_be_read_says_so_from_the_cache_too(root: Path, fol
     assert repaired.decoded()[0] == "a/04.png"
 
 
-def test_a_set_of_nothing_but_bad_images(tmp_path: Path, folder: Path) -> None:
+def test_a_set_of_corrupted_images_only(tmp_path: Path, folder: Path) -> None:
     for name in ("x.png", "y.png"):
         (tmp_path / "bad" / "a").mkdir(parents=True, exist_ok=True)
         (tmp_path / "bad" / "a" / name).write_text("no image")
@@ -351,7 +351,7 @@ class Large:
         return "black"
 
 
-def test_a_disk_too_small_is_seen_before_it_is_full(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_too_small_is_detected_in_advance(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(drumbeat.data.cache, "CHUNK", 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(9 * 10**9, 6_500_000_000, 2_500_000_000))
@@ -439,7 +439,7 @@ def test_forked_readers(root: Path, folder: Path) -> None:
     assert images.decoded() == []
 
 
-def test_a_name_that_is_no_text(root: Path, folder: Path) -> None:
+def test_a_name_that_is_not_utf_8(root: Path, folder: Path) -> None:
     os.rename(root / "a", os.fsencode(root) + b"/\xff")  # noqa: PTH104
     images = Counted(root)
     images.decode = partial(ImageFolder.decode, images)  # type: ignore[method-assign]

@@ -39,7 +39,7 @@ def thread() -> Iterator[None]:
 
 @pytest.mark.usefixtures("thread")
 def test_loader_workers_and_pools_are_forked_without_a_warning() -> None:
-    """What may not be pickled shows that it was a fork."""
+    """An object that cannot be pickled shows that the process was forked."""
     not_pickled = threading.Lock()
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")

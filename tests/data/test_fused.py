@@ -1,4 +1,4 @@
-"""Fused transforms: the same as the plain ones, within bounds that a shift by one pixel exceeds."""
+"""Fused transforms: equal to the plain ones, within tolerances that a shift by one pixel exceeds."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ CASES: dict[str, tuple[list[Any], float, float]] = {
     "flagship, training": (flagship("train"), 2, 1.4),
     "flagship, evaluation": (flagship("evaluate"), 0.3, 0.19),
 }
-"""By name: transforms; the most by which pixels differ on average from the plain run's; and the most once 4 by 4 of
-them are averaged, so that the noise of a radiograph, which is interpolated once or twice, hides no shift."""
+"""By name: transforms; the largest mean difference of pixels from the plain run; and the same for averages of 4 by 4
+pixels, in which the noise of a radiograph cannot hide a shift."""
 
 EXACT: dict[str, list[Any]] = {
     "horizontal flip": [v2.RandomHorizontalFlip(p=1)],
@@ -86,7 +86,7 @@ EXACT: dict[str, list[Any]] = {
 
 @cache
 def radiograph(number: int, mode: str) -> Image.Image:
-    """Some 400 pixels on the longer side: 0 is upright, 1 lies; "L" or "RGB"."""
+    """About 400 pixels on the longer side: 0 is upright, 1 is landscape; "L" or "RGB"."""
     gray = Image.fromarray(draw_radiograph(np.random.default_rng([3, 1][number]), pneumonia=bool(number)))
     gray = gray.resize((331, 402) if number == 0 else (415, 322))
     if mode == "L":
@@ -96,7 +96,7 @@ def radiograph(number: int, mode: str) -> Image.Image:
 
 
 def run(transforms: list[Any], image: Any, seed: int) -> tuple[Any, Tensor]:
-    """What comes out, and the generator's state after it."""
+    """The output, and the generator's state after it."""
     torch.manual_seed(seed)
     for transform in transforms:
         image = transform(image)
@@ -104,8 +104,8 @@ def run(transforms: list[Any], image: Any, seed: int) -> tuple[Any, Tensor]:
 
 
 def differences(transforms: list[Any], mode: str) -> tuple[float, float]:
-    """The largest mean difference to the plain run of a few pictures and seeds, of pixels and of 4 by 4 of them; all
-    else is the same."""
+    """The largest mean difference from the plain run over some pictures and seeds, of pixels and of averages of 4 by 4
+    pixels. Asserts that shapes, types and generator states are equal."""
     pixels, blocks = [0.0], [0.0]
     for seed in range(3):
         image = radiograph(seed % 2, mode)
@@ -121,7 +121,7 @@ def differences(transforms: list[Any], mode: str) -> tuple[float, float]:
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 @pytest.mark.parametrize("case", CASES)
-def test_fused_is_as_plain(case: str, mode: str) -> None:
+def test_fused_equals_plain_within_the_tolerance(case: str, mode: str) -> None:
     transforms, pixels_bound, blocks_bound = CASES[case]
     pixels, blocks = differences(transforms, mode)
     assert pixels <= pixels_bound
@@ -130,20 +130,20 @@ def test_fused_is_as_plain(case: str, mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 @pytest.mark.parametrize("case", EXACT)
-def test_what_interpolates_nothing_is_the_same_bit_for_bit(case: str, mode: str) -> None:
+def test_transforms_without_interpolation_are_equal_bit_for_bit(case: str, mode: str) -> None:
     assert differences(EXACT[case], mode) == (0, 0)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_brightness_is_the_same_and_so_is_contrast_but_for_the_rounding_of_the_mean(mode: str) -> None:
+def test_brightness_is_equal_and_contrast_except_for_the_rounding_of_the_mean(mode: str) -> None:
     image = radiograph(0, mode)
     for one, most in (jitter(brightness=0.55), 0), (jitter(brightness=1.4), 0), (jitter(contrast=0.5), 1):
         off = np.asarray(fuse([one])[0](image)).astype(int) - np.asarray(one(image))
         assert abs(off).max() <= most
 
 
-def test_the_mean_that_contrast_keeps_takes_in_nothing_from_outside() -> None:
-    """33 pixels are no multiple of the four of which one is looked at."""
+def test_the_mean_of_contrast_uses_no_pixels_outside_the_image() -> None:
+    """33 pixels are not a multiple of the 4 of which one is sampled."""
     flat = Image.new("L", (33, 35), 200)
     assert np.unique(np.asarray(fuse([jitter(contrast=0.2)])[0](flat))).tolist() == [200]
 
@@ -155,7 +155,7 @@ def test_the_smallest_pictures_pass(size: tuple[int, int]) -> None:
         assert run(fuse(transforms), image, 0)[0].size == run(transforms, image, 0)[0].size
 
 
-def test_edges_do_not_fade_where_a_part_is_enlarged() -> None:
+def test_edges_do_not_fade_when_a_part_is_enlarged() -> None:
     white = Image.new("L", (50, 40), 255)
     for transforms in ([v2.Resize(300)], [v2.RandomResizedCrop(224)], [v2.Resize(300), v2.RandomHorizontalFlip(p=1)]):
         assert np.asarray(run(fuse(transforms), white, 0)[0]).min() == 255
@@ -179,16 +179,16 @@ MISTAKES: dict[str, tuple[str, Any, list[str]]] = {
         "less contrast, then black corners", "less contrast, then a black frame", "two rotations",
         "crop, then a black frame"]),
 }
-"""By name: what of a canvas is mistaken, how, and the cases that must tell."""
+"""By name: an attribute of Canvas, a wrong version of it, and the cases that must detect it."""
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_the_bounds_tell_mistakes(mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tolerances_detect_mistakes(mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name, wrong, cases = MISTAKES[mistake]
     right = getattr(Canvas, name)
-    made = wrong if isinstance(wrong, property) else lambda canvas, *given, **named: wrong(
-        right, canvas, *given, **named)
-    monkeypatch.setattr(Canvas, name, made)
+    replacement = wrong if isinstance(wrong, property) else lambda canvas, *args, **kwargs: wrong(
+        right, canvas, *args, **kwargs)
+    monkeypatch.setattr(Canvas, name, replacement)
     kept = [case for case in cases if (found := differences(CASES[case][0], "L"))[0] <= CASES[case][1]
             and found[1] <= CASES[case][2]]
     assert kept == []
@@ -201,7 +201,7 @@ def test_the_bounds_tell_mistakes(mistake: str, monkeypatch: pytest.MonkeyPatch)
     v2.RandomCrop(64, padding=4, fill=9), v2.RandomCrop(64, padding=4, padding_mode="reflect"), v2.ColorJitter(hue=0.1),
     v2.Pad(4), v2.RandomAffine(10), v2.Compose([v2.CenterCrop(64)]),
 ], ids=repr)
-def test_what_cannot_be_fused_is_not_changed(one: Any) -> None:
+def test_transforms_that_cannot_be_fused_are_unchanged(one: Any) -> None:
     assert fuse([one, v2.CenterCrop(64)])[0] is one
 
 
@@ -211,7 +211,7 @@ def test_bilinear_by_any_name(bilinear: Any) -> None:
     assert isinstance(fuse([v2.RandomResizedCrop(64, interpolation=bilinear)])[0], Fused)
 
 
-def test_somebody_elses_crop_is_not_taken_for_torchvisions() -> None:
+def test_a_subclass_of_torchvisions_crop_is_not_fused() -> None:
     class MyCrop(v2.CenterCrop):  # type: ignore[misc]
         pass
 
@@ -229,7 +229,7 @@ def test_the_list_is_cut_at_the_first_that_is_unknown() -> None:
 
 
 @pytest.mark.parametrize("case", ["flagship, training", "flagship, evaluation", "rotation of a crop"])
-def test_tensors_and_other_modes_go_the_plain_way(case: str) -> None:
+def test_tensors_and_other_modes_are_not_fused(case: str) -> None:
     transforms = CASES[case][0]
     rgb = radiograph(0, "RGB")
     tensor = torch.from_numpy(np.array(rgb)).permute(2, 0, 1)
@@ -243,7 +243,7 @@ def test_tensors_and_other_modes_go_the_plain_way(case: str) -> None:
 
 
 def test_arrays_as_images_and_the_source_untouched() -> None:
-    """Also from read-only memory, as a cache has it."""
+    """Also from read-only memory, like a cache's."""
     for mode in ("L", "RGB"):
         pixels = np.array(radiograph(1, mode))
         before = pixels.copy()
@@ -251,12 +251,12 @@ def test_arrays_as_images_and_the_source_untouched() -> None:
         for transforms, _, _ in CASES.values():
             (whole,) = fuse(transforms)
             torch.manual_seed(5)
-            made = whole.pixels(pixels)
-            assert np.array_equal(made, np.asarray(run([whole], Image.fromarray(pixels), 5)[0]))
+            result = whole.pixels(pixels)
+            assert np.array_equal(result, np.asarray(run([whole], Image.fromarray(pixels), 5)[0]))
         assert np.array_equal(pixels, before)
 
 
-def test_a_crop_that_does_not_fit_is_refused_as_by_the_plain_one() -> None:
+def test_a_crop_that_does_not_fit_raises_as_the_plain_one_does() -> None:
     transforms = [v2.RandomCrop(999)]
     with pytest.raises(ValueError, match=r"Required crop size .* is larger than input image size"):
         run(transforms, radiograph(0, "L"), 0)
@@ -297,25 +297,26 @@ def test_the_side_an_image_needs(transforms: list[Any], side: int | None) -> Non
 
 @pytest.mark.parametrize("purpose", ["train", "evaluate"])
 def test_images_read_at_the_needed_side_look_the_same(purpose: str, tmp_path: Path) -> None:
-    """But for a part of a pixel: a crop's place and an image's longer side are whole numbers."""
+    """Except for a fraction of a pixel: a crop's position and an image's longer side are rounded to whole pixels."""
     file = str(tmp_path / "large.png")
     Image.fromarray(draw_radiograph(np.random.default_rng(3), pneumonia=True)).save(file)
     transforms = flagship(purpose)
     (whole,) = fuse(transforms)
-    made = []
+    averages = []
     for side in (None, needed_side(transforms)):
         torch.manual_seed(2)
-        made.append(cv2.blur(whole.pixels(read_pixels(file, channels=1, short_side=side)).astype(np.float32), (4, 4)))
-    assert abs(made[0] - made[1]).mean() < 2
+        pixels = whole.pixels(read_pixels(file, channels=1, short_side=side))
+        averages.append(cv2.blur(pixels.astype(np.float32), (4, 4)))
+    assert abs(averages[0] - averages[1]).mean() < 2
 
 
 def test_a_canvas_of_noise_is_shrunk_by_averaging() -> None:
-    """However it came to be: every second pixel of noise would be noise still."""
+    """For every way to shrink it: taking every second pixel of noise would keep the noise."""
     noise = np.random.default_rng(0).integers(0, 256, (400, 400), dtype=np.uint8)
     for canvas in (Canvas(noise, 400, 400), Canvas(noise, 400, 400).flipped(sideways=True),
                    Canvas(noise, 400, 400).rotated(90), Canvas(noise, 400, 400).resized(300, 300)):
         assert canvas.resized(50, 50).painted().std() < noise.std() / 5
 
 
-def test_one_thread_and_none_left_to_break_in_a_fork() -> None:
+def test_opencv_uses_one_thread_so_that_forks_are_safe() -> None:
     assert fused.cv2.getNumThreads() == 1

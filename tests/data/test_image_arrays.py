@@ -66,7 +66,7 @@ def test_torchvision_reads_the_same_samples(fashion: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["cifar", "fashion"])
-def test_a_whole_batch_is_its_samples(kind: str, request: pytest.FixtureRequest) -> None:
+def test_a_fetched_batch_equals_its_samples(kind: str, request: pytest.FixtureRequest) -> None:
     root = str(request.getfixturevalue(kind))
     of: ImageArrays = CIFAR10(root=root) if kind == "cifar" else FashionMNIST(root=root)
     part = Split(of=of, part="train", fractions={"train": 0.7, "rest": 0.3})
@@ -80,7 +80,7 @@ def test_a_whole_batch_is_its_samples(kind: str, request: pytest.FixtureRequest)
     assert torch.equal(again.images, of.images)
 
 
-def test_what_is_not_there_or_damaged_is_named(cifar: Path, tmp_path: Path) -> None:
+def test_missing_and_damaged_files_are_named(cifar: Path, tmp_path: Path) -> None:
     (cifar / "data_batch_3.bin").unlink()
     with pytest.raises(FileNotFoundError, match=r"data_batch_3.bin does not exist"):
         CIFAR10(root=str(cifar))

@@ -48,7 +48,7 @@ def test_every_file_has_the_channels_asked_for(folder: Path, channels: int, mode
     assert {ImageFolder(root=str(folder), channels=channels)[index][0].mode for index in range(3)} == {mode}  # type: ignore[arg-type]
 
 
-def test_what_is_missing_is_named(folder: Path, tmp_path: Path) -> None:
+def test_missing_folders_are_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="the image folder /nowhere does not exist"):
         ImageFolder(root="/nowhere")
     (folder / "empty").mkdir()
@@ -73,7 +73,7 @@ def test_hidden_folders_and_files_are_left_out(folder: Path) -> None:
     assert images.paths[:] == ["cat/a.JPG", "cat/b.png", "dog/deep/c.png"]
 
 
-def test_a_file_name_that_is_no_text(folder: Path) -> None:
+def test_a_file_name_that_is_not_utf_8(folder: Path) -> None:
     os.rename(folder / "cat" / "b.png", os.fsencode(folder) + b"/cat/\xff.png")  # noqa: PTH104
     images = ImageFolder(root=str(folder))
     assert os.fsencode(images.paths[1]) == b"cat/\xff.png"
@@ -81,7 +81,7 @@ def test_a_file_name_that_is_no_text(folder: Path) -> None:
     assert images.fingerprint() != ImageFolder(root=str(folder / "dog")).fingerprint()
 
 
-def test_the_fingerprint_tells_names_sizes_and_times(folder: Path) -> None:
+def test_the_fingerprint_depends_on_names_sizes_and_times(folder: Path) -> None:
     def changed(change: Callable[[], Any]) -> set[str]:
         before = ImageFolder(root=str(folder)).fingerprint()
         change()
@@ -101,7 +101,7 @@ def test_the_fingerprint_tells_names_sizes_and_times(folder: Path) -> None:
     assert "files" in changed(lambda: Image.new("L", (2, 2)).save(folder / "dog" / "more.png"))
 
 
-def test_the_recipe_tells_all_that_pixels_depend_on(folder: Path) -> None:
+def test_the_recipe_holds_all_that_pixels_depend_on(folder: Path) -> None:
     recipes = {ImageFolder(root=str(folder), channels=channels, short_side=side).recipe()  # type: ignore[arg-type]
                for channels in (1, 3) for side in (None, 32, 64)}
     assert len(recipes) == 6
@@ -114,7 +114,7 @@ RGB = np.stack([GRAY, 255 - GRAY, GRAY // 2 + 30], axis=-1)
 
 
 def luma(rgb: Array) -> Array:
-    """[..., 3] -> the levels of gray of ITU-R BT.601."""
+    """[..., 3] -> gray levels by ITU-R BT.601."""
     return rgb.astype(float) @ [0.299, 0.587, 0.114]
 
 
@@ -129,7 +129,7 @@ def near(pixels: Array, expected: Array, most: float = 1) -> bool:
 
 
 def both_near(file: Path, rgb: Array, most: float = 1) -> bool:
-    """Whether a file is seen as that in RGB and, as its luma, in gray."""
+    """Whether a file is read as these pixels in RGB, and as their luma in gray."""
     return near(read_pixels(str(file), channels=3), rgb, most) and near(
         read_pixels(str(file), channels=1), luma(rgb), most)
 
@@ -170,7 +170,7 @@ def test_palettes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.tif", "x.webp"])
-def test_what_is_transparent_becomes_white(name: str, tmp_path: Path) -> None:
+def test_transparent_pixels_become_white(name: str, tmp_path: Path) -> None:
     alpha = np.linspace(0, 255, 24).astype(np.uint8).reshape(4, 6)
     Image.fromarray(np.dstack([RGB, alpha])).save(tmp_path / name, lossless=True, exact=True)
     assert both_near(tmp_path / name, over_white(RGB, alpha), 1.5)
@@ -193,7 +193,7 @@ def test_one_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.tif", "x.pgm"])
-def test_of_sixteen_bits_the_upper_eight(name: str, tmp_path: Path) -> None:
+def test_sixteen_bits_keep_the_upper_eight(name: str, tmp_path: Path) -> None:
     Image.fromarray(GRAY.astype(np.uint16) * 256 + 200).save(tmp_path / name)
     assert np.array_equal(read_pixels(str(tmp_path / name), channels=1), GRAY)
     assert np.array_equal(read_pixels(str(tmp_path / name), channels=3), np.stack([GRAY] * 3, axis=-1))
@@ -213,7 +213,7 @@ def test_sixteen_bits_in_the_other_order_and_in_thirty_two(tmp_path: Path) -> No
     (np.array([[-1, 5]], np.int32), "its values need more than 16 bits"),
     (np.array([[0.0, 1.0]], np.float32), "it has floating-point values, and their range is unknown"),
 ])
-def test_values_that_are_not_pixels_are_refused(values: Array, message: str, channels: int, tmp_path: Path) -> None:
+def test_values_that_are_not_pixels_are_rejected(values: Array, message: str, channels: int, tmp_path: Path) -> None:
     file = tmp_path / "x.tif"
     Image.fromarray(values).save(file)
     with pytest.raises(ValueError) as caught:
@@ -222,7 +222,7 @@ def test_values_that_are_not_pixels_are_refused(values: Array, message: str, cha
 
 
 def seen(stored: Array, orientation: int) -> Array:
-    """What a viewer makes of a picture, after the table in the EXIF standard: where its first row and column are."""
+    """A picture as a viewer displays it, by the table in the EXIF standard of where the first row and column are."""
     return {1: stored, 2: stored[:, ::-1], 3: stored[::-1, ::-1], 4: stored[::-1], 5: stored.swapaxes(0, 1),
             6: stored[::-1].swapaxes(0, 1), 7: stored[::-1, ::-1].swapaxes(0, 1),
             8: stored[:, ::-1].swapaxes(0, 1)}[orientation]
@@ -230,7 +230,7 @@ def seen(stored: Array, orientation: int) -> Array:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("name", ["x.png", "x.tif", "lzw.tif", "x.webp", "x.jpg"])
-def test_pictures_stand_as_their_exif_entry_says(name: str, orientation: int, tmp_path: Path) -> None:
+def test_pictures_are_rotated_by_their_exif_orientation(name: str, orientation: int, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = np.kron(GRAY, np.ones((16, 16), np.uint8))
@@ -246,7 +246,7 @@ def test_pictures_stand_as_their_exif_entry_says(name: str, orientation: int, tm
     assert abs(half[::8, ::8].astype(float) - upright[::16, ::16]).max() < 12
 
 
-def test_sixteen_bits_turned(tmp_path: Path) -> None:
+def test_sixteen_bits_rotated(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(GRAY.astype(np.uint16) * 256).save(tmp_path / "x.png", exif=exif)
@@ -254,7 +254,7 @@ def test_sixteen_bits_turned(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_bad_files_are_named(radiograph: Image.Image, tmp_path: Path) -> None:
+def test_corrupted_files_are_named(radiograph: Image.Image, tmp_path: Path) -> None:
     for suffix in ("jpg", "png", "tif", "webp"):
         radiograph.resize((300, 200)).save(tmp_path / f"x.{suffix}")
         whole = (tmp_path / f"x.{suffix}").read_bytes()
@@ -273,7 +273,7 @@ def test_bad_files_are_named(radiograph: Image.Image, tmp_path: Path) -> None:
     (500, "the JPEG file is truncated"),
     (20, "the JPEG file is truncated"),
 ])
-def test_what_a_file_seems_to_be_is_reported(radiograph: Image.Image, tmp_path: Path, kept: bytes | int,
+def test_the_apparent_kind_of_a_file_is_reported(radiograph: Image.Image, tmp_path: Path, kept: bytes | int,
                                          reason: str) -> None:
     file = tmp_path / "x.jpg"
     radiograph.resize((300, 200)).save(file)
@@ -283,7 +283,7 @@ def test_what_a_file_seems_to_be_is_reported(radiograph: Image.Image, tmp_path: 
     assert str(caught.value) == f"cannot read the image {file}: {reason}"
 
 
-def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decompression_bomb_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("1", (200, 100)).save(tmp_path / "bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9_999)
     with pytest.raises(ValueError, match=r"cannot read the image .*bomb\.png: .*could be decompression bomb"):
@@ -295,7 +295,7 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(("side", "most"), [(388, 1.2), (300, 1.2), (128, 2), (61, 3.5)])
 def test_read_at_the_size_needed(side: int, most: float, channels: int, mode: str, radiograph: Image.Image,
                                  tmp_path: Path) -> None:
-    """A JPEG is shrunk already while it is decoded, which shows in few levels on average, and not in the size."""
+    """A JPEG is already shrunk while it is decoded. The size is the same; the gray levels differ little on average."""
     picture = radiograph.resize((1011, 777))
     if mode == "RGB":
         picture = Image.merge("RGB", [picture, picture.rotate(180), picture])
@@ -319,12 +319,12 @@ def test_nothing_is_enlarged(size: tuple[int, int], tmp_path: Path) -> None:
             assert np.array_equal(read_pixels(file, channels=1, short_side=side), read_pixels(file, channels=1))
 
 
-def test_the_thinnest_strip_keeps_a_pixel(tmp_path: Path) -> None:
+def test_the_thinnest_strip_keeps_one_pixel(tmp_path: Path) -> None:
     Image.new("L", (900, 2), 77).save(tmp_path / "x.png")
     assert read_pixels(str(tmp_path / "x.png"), channels=1, short_side=1).shape == (1, 450)
 
 
-def test_auto_is_the_file_itself_until_somebody_knows_better(folder: Path) -> None:
+def test_auto_reads_the_full_size_until_a_smaller_one_is_set(folder: Path) -> None:
     images = ImageFolder(root=str(folder), channels=1)
     assert images.short_side == "auto"
     assert images.pixels(1).shape == (4, 6)

@@ -13,7 +13,7 @@ from drumbeat.data.text import Texts, Vocabulary
 from tests.data.reviews import ROWS, write
 
 
-def test_several_labels_a_number_or_none(vocabulary: Vocabulary, tmp_path: Path) -> None:
+def test_labels_of_several_columns_of_numbers_and_none(vocabulary: Vocabulary, tmp_path: Path) -> None:
     file = write(tmp_path / "set.csv", [("cat", "1", "0", "2.5"), ("dog", "0.0", "True", "-1e3")], ("text", *"abc"))
     many = Texts(file=file, vocabulary=vocabulary, labels=["b", "a"])
     assert many.fetch(np.array([0, 1]))[1].equal(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
@@ -36,7 +36,7 @@ def test_classes_that_are_numbers_are_sorted_by_value(vocabulary: Vocabulary, tm
     assert texts.fetch(np.arange(4))[1].tolist() == [2, 1, 0, 1]
 
 
-def test_a_file_without_some_classes_numbers_the_others_alike(vocabulary: Vocabulary, tmp_path: Path) -> None:
+def test_class_numbers_do_not_depend_on_the_classes_in_a_file(vocabulary: Vocabulary, tmp_path: Path) -> None:
     file = write(tmp_path / "validation.csv", ROWS[:1])
     texts = Texts(file=file, vocabulary=vocabulary, labels="label", classes=["neg", "neutral", "pos"])
     assert texts.fetch(np.array([0]))[1].tolist() == [2]
@@ -50,7 +50,7 @@ def test_a_file_without_some_classes_numbers_the_others_alike(vocabulary: Vocabu
     ({"labels": []}, "labels=[] names no column; for a dataset without labels write labels=None"),
     ({"classes": ["pos", "neg", "pos"]}, "classes has duplicates: pos, neg, pos"),
 ])
-def test_contradicting_arguments_are_refused(wrong: dict[str, Any], message: str, file: str,
+def test_contradicting_arguments_are_rejected(wrong: dict[str, Any], message: str, file: str,
                                                        vocabulary: Vocabulary) -> None:
     with pytest.raises(ValueError) as error:
         Texts(**{"file": file, "vocabulary": vocabulary, "labels": "label", **wrong})

@@ -32,7 +32,7 @@ def test_golden_digests() -> None:
 
 
 def test_a_digest_is_the_sum_of_hashed_pairs() -> None:
-    """Against the same in Python's integers: Vigna's mix of SplitMix64, started by key plus index."""
+    """Compared with Python's integers: Vigna's SplitMix64 mix, seeded with key plus index."""
     positions, indices = pairs()
     total = 0
     for start, index in zip(keys(0, "ledger", positions=positions).tolist(), indices.tolist(), strict=True):
@@ -52,7 +52,7 @@ def test_order_and_parts_do_not_matter() -> None:
         assert sum(parts) % 2**64 == digest(positions, indices)
 
 
-def test_digests_do_not_touch_what_they_are_given() -> None:
+def test_digests_do_not_change_their_inputs() -> None:
     positions, indices = pairs()
     before = positions.copy(), indices.copy()
     digest(positions[::2], indices[::2])
@@ -61,7 +61,7 @@ def test_digests_do_not_touch_what_they_are_given() -> None:
     assert np.array_equal(indices, before[1])
 
 
-def test_every_exchange_loss_and_doubling_shows() -> None:
+def test_exchanged_lost_and_duplicated_samples_change_the_digest() -> None:
     positions, indices = pairs()
     right = digest(positions, indices)
     wrong = []
@@ -80,8 +80,8 @@ def test_every_exchange_loss_and_doubling_shows() -> None:
     assert len(set(wrong)) == len(wrong)  # and none hides another
 
 
-def test_another_sample_in_its_place_shows() -> None:
-    """Also where what one position gains its neighbour loses, which plain sums would not notice."""
+def test_a_replaced_sample_changes_the_digest() -> None:
+    """Also if one position gains what its neighbour loses, which plain sums would not detect."""
     positions, indices = pairs()
     dice = random.Random(0)
     for _ in range(500):
@@ -108,7 +108,7 @@ def test_the_ranks_sums_equal_the_closed_form(world_size: int) -> None:
     assert expected(blocks(2 * 12, 9 * 12), stream.indices) == (samples, total % 2**64)
 
 
-def test_blocks_cover_a_stretch_once_and_each_is_shown() -> None:
+def test_blocks_cover_a_range_once_and_report_progress() -> None:
     shown: list[int] = []
     first, last = 5, 5 + 2 * BLOCK + 1
     samples, total = expected(blocks(first, last), lambda positions: positions * 3,

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Noisy:
-    """Samples with randomness of all three kinds in them."""
+    """Samples that use all three random generators."""
 
     def __len__(self) -> int:
         return 23
@@ -61,7 +61,7 @@ def test_augmented_tensors_are_the_same_at_any_world_size(world_size: int, worke
         assert torch.equal(ours, alone)
 
 
-def test_resuming_is_a_seek() -> None:
+def test_resuming_starts_at_a_step_directly() -> None:
     whole = joined(epoch(2, 0))
     for ours, expected in zip(joined(epoch(3, 0, first=4)), whole[4:], strict=True):
         assert torch.equal(ours, expected)
@@ -76,7 +76,7 @@ def test_a_batch_says_which_samples_it_holds() -> None:
         assert torch.cat([batch.targets for batch in step]).tolist() == indices.tolist()
 
 
-def test_another_phase_augments_otherwise() -> None:
+def test_another_phase_augments_differently() -> None:
     values = [BatchFetcher(Noisy(), indices=lambda p: p, seed=7, phase=phase).__getitems__([3]).inputs
               for phase in (0, 1)]
     assert not torch.equal(*values)
@@ -89,7 +89,7 @@ def test_chunks_cover_a_set_once(n: int, size: int, world_size: int) -> None:
     assert sorted(chunk.start for rank in shared for chunk in rank) == list(range(0, n, size))
 
 
-def test_whole_batches_from_memory_equal_those_built_one_by_one() -> None:
+def test_fetched_batches_equal_collated_samples() -> None:
     arrays = Arrays(torch.randn(9, 2), torch.arange(9))
     whole = BatchFetcher(arrays, indices=Stream(9, 0, 0).indices).__getitems__(range(4))
 
@@ -107,7 +107,7 @@ def test_whole_batches_from_memory_equal_those_built_one_by_one() -> None:
 
 BROKEN: dict[int, Exception] = {4: ValueError("cannot read the image 4.png"), 5: UnidentifiedImageError("5.png?"),
                                 12: SyntaxError("broken PNG file"), 22: Image.DecompressionBombError()}
-"""What readers of images raise; the sample after 22 is the first."""
+"""What readers of images raise; after sample 22 comes sample 0."""
 
 
 class Flawed(Noisy):
@@ -127,8 +127,8 @@ def skipping(world_size: int, workers: int = 0) -> list[list[Batch]]:
     return [list(step) for step in zip(*ranks, strict=True)]
 
 
-def test_the_next_readable_sample_stands_in_for_one_that_cannot_be_read() -> None:
-    """And keeps the position's augmentation; the batch still says which sample should have been there."""
+def test_the_next_readable_sample_replaces_an_unreadable_one() -> None:
+    """It gets the position's augmentation, and the batch still holds the index of the original sample."""
     stand_ins = {4: 6, 5: 6, 12: 13, 22: 0}
     for step in skipping(1):
         batch = step[0]
@@ -155,14 +155,14 @@ def test_a_skipped_sample_is_reported(capfd: pytest.CaptureFixture[str]) -> None
                                       "skipped sample 22: DecompressionBombError\n")
 
 
-def test_without_skipping_the_first_unreadable_sample_ends_it() -> None:
+def test_without_skipping_the_first_unreadable_sample_raises() -> None:
     fetch = BatchFetcher(Flawed(), indices=lambda positions: positions)
     with pytest.raises(ValueError, match=r"cannot read the image 4\.png"):
         fetch.__getitems__([3, 4])
 
 
 def test_other_errors_are_not_skipped() -> None:
-    """A mistake in somebody's dataset must not look like damaged files."""
+    """A bug in a dataset must not look like corrupted files."""
 
     class Wrong(Noisy):
         def __getitem__(self, index: int) -> tuple[Tensor, int]:
@@ -173,24 +173,24 @@ def test_other_errors_are_not_skipped() -> None:
 
 
 @pytest.mark.parametrize(("n", "tried"), [(7, 7), (1000, MOST_IN_A_ROW)])
-def test_where_nothing_can_be_read_it_ends(n: int, tried: int) -> None:
-    asked = []
+def test_a_set_without_readable_samples_raises(n: int, tried: int) -> None:
+    read = []
 
     class Lost:
         def __len__(self) -> int:
             return n
 
         def __getitem__(self, index: int) -> Any:
-            asked.append(index)
+            read.append(index)
             raise OSError("the disk is gone")
 
     with pytest.raises(ValueError, match=f"none of the {tried} samples from number 3 on can be read"):
         BatchFetcher(Lost(), indices=lambda positions: positions, skip_unreadable=True).__getitems__([3])
-    assert asked == [(3 + ahead) % n for ahead in range(tried)]
+    assert read == [(3 + ahead) % n for ahead in range(tried)]
 
 
-def test_only_a_samples_own_loss_counts_when_it_is_mixed() -> None:
-    """A partner that cannot be read belongs to another row, or to another rank's."""
+def test_an_unreadable_partner_of_a_mixed_sample_is_not_counted() -> None:
+    """It is counted in its own row, which may be another rank's."""
     pictures = torch.arange(8 * 4, dtype=torch.uint8).reshape(8, 1, 2, 2)
 
     class Pictures:
@@ -226,7 +226,7 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 def test_a_loader_process_ends_with_its_rank() -> None:
-    """At once, and not when it next looks for it: until then it would hold the rank's connections open."""
+    """At once, and not at its next check for its parent: until then it would hold the rank's connections open."""
     with subprocess.Popen([sys.executable, "-c", ORPHANED], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                           text=True) as rank:
         assert rank.stdout is not None

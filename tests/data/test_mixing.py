@@ -63,7 +63,7 @@ def test_partners_are_pairs() -> None:
 
 
 def test_a_neighbour_in_a_shuffled_stream_is_a_fair_draw() -> None:
-    """All ordered pairs of samples come alike often over 2,500 epochs."""
+    """All ordered pairs of samples are equally frequent over 2,500 epochs."""
     n = 6
     first, second = Stream(n, SEED, 0).indices(np.arange(n * 2500)).reshape(-1, 2).T
     counts = np.bincount(first * n + second, minlength=n * n).reshape(n, n)
@@ -76,7 +76,7 @@ def test_a_neighbour_in_a_shuffled_stream_is_a_fair_draw() -> None:
 
 
 def beta(alpha: float) -> Callable[[float], float]:
-    """The distribution function of Beta(alpha, alpha), by other means than the product's."""
+    """The distribution function of Beta(alpha, alpha), computed in another way than in data/mixing.py."""
     if alpha == 0.5:
         return lambda x: 2 / math.pi * math.asin(math.sqrt(x))  # the arcsine law
     if alpha == 1:
@@ -160,19 +160,19 @@ def test_bits_are_the_same_at_any_world_size(mixing: Mixing, dtype: torch.dtype,
     assert not torch.equal(whole, pictures(positions, dtype))
 
 
-def test_bytes_are_mixed_to_the_nearest() -> None:
-    """Against fractions: all pairs of bytes at many weights, off by half a level at most, halves up."""
+def test_bytes_are_rounded_to_the_nearest() -> None:
+    """Compared with fractions: all pairs of bytes at many weights, off by half a level at most, halves up."""
     own = torch.arange(256, dtype=torch.uint8).repeat_interleave(256).view(1, 1, 256, 256).repeat(12, 1, 1, 1)
     other = torch.arange(256, dtype=torch.uint8).repeat(256).view(1, 1, 256, 256).repeat(12, 1, 1, 1)
     result, weights = Mixup(alpha=0.7).mix(own, other, np.arange(12), SEED, 0)
     parts = (weights * PARTS).long()
-    assert torch.equal(parts / PARTS, weights), "the weight told is the weight used"
+    assert torch.equal(parts / PARTS, weights), "the weight in the targets is the weight used"
     assert np.abs(weights.numpy() - Mixup(alpha=0.7).weights(np.arange(12), SEED, 0)).max() <= 0.5 / PARTS
     keep = parts.view(-1, 1, 1, 1)
     assert torch.equal(result.long(), (2 * (own * keep + other.long() * (PARTS - keep)) + PARTS) // (2 * PARTS))
 
 
-def test_floats_are_mixed_as_told() -> None:
+def test_floats_are_mixed_by_the_weight() -> None:
     positions = np.arange(16)
     result, weights = mixed(Mixup(alpha=1), positions, torch.float64)
     own, other = pictures(positions, torch.float64), pictures(positions ^ 1, torch.float64)
@@ -190,7 +190,7 @@ def test_inputs_are_not_changed() -> None:
 
 
 def boxes(size: tuple[int, int], b: int, alpha: float = 1) -> tuple[Tensor, Tensor]:
-    """Where CutMix puts its partner's pixels, [b, H, W] bool, and the weights it tells."""
+    """Where CutMix puts its partner's pixels, [b, H, W] bool, and the weights it returns."""
     zeros, ones = torch.zeros(b, 1, *size), torch.ones(b, 1, *size)
     result, weights = CutMix(alpha=alpha).mix(zeros, ones, np.arange(b), SEED, 0)
     return result[:, 0].bool(), weights
@@ -211,7 +211,7 @@ def test_a_box_is_a_box_and_its_area_is_reported(size: tuple[int, int]) -> None:
             assert abs(int(line.sum()) - math.sqrt(1 - draw) * side) <= 0.5 or not mask.any()
 
 
-def test_a_box_lies_anywhere_alike() -> None:
+def test_the_position_of_a_box_is_uniform() -> None:
     """With boxes of half a side, as a huge alpha makes them: 8 * 1/sqrt(2), rounded to 6, in 3 x 3 places."""
     masks, _ = boxes((8, 8), 1800, alpha=1e4)
     places = masks.any(2).int().argmax(1) * 3 + masks.any(1).int().argmax(1)
@@ -231,7 +231,7 @@ def test_alpha_must_be_positive(alpha: float) -> None:
 
 
 @pytest.mark.parametrize("mixing", BOTH, ids=repr)
-def test_what_does_not_fit_is_refused(mixing: Mixing) -> None:
+def test_invalid_inputs_are_rejected(mixing: Mixing) -> None:
     images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
     for own, other, positions, message in (
         (images, images[:1], [0, 1], r"\[2, 3, 4, 4\] cannot be mixed with torch.uint8 \[1, 3, 4, 4\]"),

@@ -110,7 +110,7 @@ def test_key_takes_integers_and_strings_only() -> None:
 
 
 def test_keys_are_splitmix64() -> None:
-    """Generator number key(...), output number p, worked out one at a time."""
+    """Generator number key(...), output number p, computed one at a time."""
     start = key(5, "augment", 1)
     positions = np.array([0, 1, 7, 10**12, 2**62])
     words = keys(5, "augment", 1, positions=positions)
@@ -158,7 +158,7 @@ def splitmix(start: int, index: int) -> int:
 
 
 def rounds(n: int, start: int) -> list[tuple[int, int]]:
-    """For each round its key and the side by which it shifts."""
+    """The key of each round, and the side by which it shifts."""
     height = math.isqrt(n - 1) + 1
     sides = (height, -(-n // height))
     return [(splitmix(start, i), sides[i % 2]) for i in range(ROUNDS)]
@@ -246,7 +246,7 @@ def test_permutation_does_not_depend_on_the_block(n: int) -> None:
 
 
 @pytest.mark.parametrize("n", [600, 100_003])
-def test_permutation_leaves_its_input_alone(n: int) -> None:
+def test_permutation_does_not_change_its_input(n: int) -> None:
     positions = np.arange(600)
     positions.flags.writeable = False
     Permutation(n, 5)(positions)
@@ -255,14 +255,14 @@ def test_permutation_leaves_its_input_alone(n: int) -> None:
 
 
 @pytest.mark.parametrize("n", [10, 5000])
-def test_position_outside_the_set_is_refused(n: int) -> None:
+def test_position_outside_the_set_is_rejected(n: int) -> None:
     for wrong in (-1, n, 2**62):
         with pytest.raises(ValueError, match=f"are not all in 0 to {n - 1}"):
             Permutation(n, 0)(np.array([0, wrong]))
 
 
 @pytest.mark.parametrize("n", [0, -1, LARGEST + 1])
-def test_size_outside_the_limits_is_refused(n: int) -> None:
+def test_size_outside_the_limits_is_rejected(n: int) -> None:
     with pytest.raises(ValueError, match=f"not {n}"):
         Permutation(n, 0)
 
@@ -284,7 +284,7 @@ def test_every_value_equally_often_at_every_position(n: int) -> None:
 
 @pytest.mark.parametrize("n", [SMALL + 1, 1500])
 def test_smallest_computed_permutations_are_uniform_over_keys(n: int) -> None:
-    """Where the rectangle is small the network is at its worst: at 1025 and 1500, four rounds fail here."""
+    """Small rectangles are the worst case of the network: with four rounds, 1025 and 1500 fail here."""
     across = math.isqrt(n - 1) + 1
     positions = np.array([0, 1, across, n // 2, n // 2 + 1, n - 1])
     values = np.stack([Permutation(n, key(k))(positions) for k in range(8000)])
@@ -297,7 +297,7 @@ def test_smallest_computed_permutations_are_uniform_over_keys(n: int) -> None:
 
 @pytest.mark.parametrize("n", [1600, 5856, 10**6, 10**9, LARGEST])
 def test_neighbours_in_the_stream_are_unrelated(n: int) -> None:
-    """Within one epoch: no serial correlation, and distances between neighbours repeat no oftener than by chance."""
+    """Within one epoch: no serial correlation, and distances between neighbours repeat no more often than by chance."""
     across = math.isqrt(n - 1) + 1
     permutation = Permutation(n, key(2, "neighbours"))
     size = min(n // 2, 60_000)
@@ -336,13 +336,13 @@ def test_unshuffled_stream_repeats_the_set() -> None:
     assert Stream(3, 9, 0, shuffle=False).indices(np.arange(7)).tolist() == [0, 1, 2, 0, 1, 2, 0]
 
 
-def test_stream_refuses_negative_positions_and_takes_none() -> None:
+def test_stream_rejects_negative_positions_and_accepts_an_empty_list() -> None:
     with pytest.raises(ValueError, match="positions -3 to 5"):
         Stream(10, 0, 0).indices(np.array([5, -3]))
     assert Stream(10, 0, 0).indices(np.array([], dtype=np.int64)).shape == (0,)
 
 
-def test_values_travel_to_worker_processes() -> None:
+def test_values_can_be_pickled() -> None:
     for thing in (Permutation(5, 1), Stream(5, 1, 0), Schedule(5, 2, 1.5)):
         assert pickle.loads(pickle.dumps(thing)) == thing
 
@@ -355,7 +355,7 @@ def test_order_needs_no_torch() -> None:
 # Shards and micro-batches.
 
 
-def test_shares_cover_the_batch_evenly() -> None:
+def test_shards_cover_the_batch_evenly() -> None:
     for batch_size in range(1, 40):
         for world_size in range(1, batch_size + 1):
             shares = [shard(batch_size, rank, world_size) for rank in range(world_size)]
@@ -363,7 +363,7 @@ def test_shares_cover_the_batch_evenly() -> None:
             assert {len(part) for part in shares} <= {batch_size // world_size, -(-batch_size // world_size)}
 
 
-def test_batch_smaller_than_the_world_is_refused() -> None:
+def test_batch_smaller_than_the_world_size_is_rejected() -> None:
     with pytest.raises(ValueError, match="use at most 3 ranks or a batch_size of at least 4"):
         shard(3, 0, 4)
     for rank in (-1, 4):
@@ -389,8 +389,8 @@ def test_micro_batches_are_few_and_equal() -> None:
 # Timetables.
 
 
-def test_timetable_by_counting() -> None:
-    """Walk the stream one position at a time and note what happens."""
+def test_the_schedule_by_counting() -> None:
+    """Walk the stream one position at a time and record each boundary."""
     for n in (1, 2, 7, 12):
         for batch_size in (1, 2, 5, 12, 30):
             for epochs in (Fraction(1, 2), Fraction(1), Fraction(7, 3), Fraction(3), Fraction(31, 10)):
@@ -431,7 +431,7 @@ def test_length_has_no_rounding_surprises(n: int, epochs: float | Fraction, samp
     assert Schedule(n, 1, epochs).samples == samples
 
 
-def test_timetable_of_a_billion_samples_is_free() -> None:
+def test_the_schedule_of_a_billion_samples_takes_no_time() -> None:
     table = Schedule(10**9, 1024, 90)
     assert table.steps == 87_890_625
     assert table.overshoot == 0
@@ -443,19 +443,19 @@ def test_timetable_of_a_billion_samples_is_free() -> None:
     assert table.epoch(10**9) == 1
 
 
-def test_step_outside_the_phase_is_refused() -> None:
+def test_step_outside_the_phase_is_rejected() -> None:
     for step in (-1, 3):
         with pytest.raises(ValueError, match=f"step {step} is not in 0 to 2"):
             Schedule(10, 4, 1).positions(step)
 
 
 @pytest.mark.parametrize("epochs", [0, -1, math.inf, math.nan])
-def test_impossible_lengths_are_refused(epochs: float) -> None:
+def test_invalid_lengths_are_rejected(epochs: float) -> None:
     with pytest.raises(ValueError, match="epochs must be a positive number"):
         Schedule(10, 4, epochs)
 
 
 @pytest.mark.parametrize(("n", "batch_size"), [(0, 4), (10, 0)])
-def test_empty_sets_and_batches_are_refused(n: int, batch_size: int) -> None:
+def test_empty_sets_and_batches_are_rejected(n: int, batch_size: int) -> None:
     with pytest.raises(ValueError, match=f"must be at least 1, not {n} and {batch_size}"):
         Schedule(n, batch_size, 1)

@@ -1,4 +1,4 @@
-"""Packed strings: the same strings in little memory, which forks share."""
+"""Packed strings: the same strings in little memory, which forked processes share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STRINGS = ["cat/a.jpg", "", "dog/ü 日本 🐕.png", os.fsdecode(b"no text \xff
 
 
 def private_memory() -> int:
-    """Bytes of this process that no other one shares."""
+    """Bytes of this process that no other process shares."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_Dirty:"))
 
@@ -31,17 +31,17 @@ def test_the_same_strings_in_order() -> None:
 
 @pytest.mark.parametrize("part", [slice(None), slice(1, 3), slice(-2, None), slice(None, None, -1), slice(4, 0, -2),
                                   slice(2, 99), slice(9, 12)])
-def test_slices_are_a_lists(part: slice) -> None:
+def test_slices_are_those_of_a_list(part: slice) -> None:
     assert PackedStrings(STRINGS)[part] == STRINGS[part]
 
 
 @pytest.mark.parametrize("number", [5, -6, 10**12])
-def test_no_string_has_another_number(number: int) -> None:
+def test_other_indices_raise(number: int) -> None:
     with pytest.raises(IndexError):
         PackedStrings(STRINGS)[number]
 
 
-def test_names_that_are_no_text_find_their_files(tmp_path: Path) -> None:
+def test_names_that_are_not_utf_8_open_their_files(tmp_path: Path) -> None:
     name = b"\xff\xe9 \xed\xa0\x80.png"
     (tmp_path / os.fsdecode(name)).write_text("found")
     packed = PackedStrings(os.listdir(tmp_path))
@@ -49,7 +49,7 @@ def test_names_that_are_no_text_find_their_files(tmp_path: Path) -> None:
     assert (tmp_path / packed[0]).read_text() == "found"
 
 
-def test_of_nothing() -> None:
+def test_an_empty_list() -> None:
     assert list(PackedStrings([])) == []
     assert PackedStrings([])[:] == []
     assert PackedStrings([""])[0] == ""
@@ -57,11 +57,11 @@ def test_of_nothing() -> None:
 
 @pytest.fixture(scope="module")
 def million() -> PackedStrings:
-    """Of 16 bytes each."""
+    """A million strings of 16 bytes."""
     return PackedStrings(f"class/{number:06}.png" for number in range(1_000_000))
 
 
-def test_a_million_takes_its_bytes_and_eight_each(million: PackedStrings) -> None:
+def test_a_million_takes_its_bytes_and_eight_more_each(million: PackedStrings) -> None:
     assert million.nbytes == 24 * 1_000_000 + 8
     tracemalloc.start()
     again = PackedStrings(million[:1000])
@@ -71,8 +71,8 @@ def test_a_million_takes_its_bytes_and_eight_each(million: PackedStrings) -> Non
     assert again[-1] == "class/000999.png"
 
 
-def test_a_child_that_reads_all_of_a_million_grows_by_next_to_nothing(million: PackedStrings) -> None:
-    """A list of them would be copied, page by page: some 90 MB."""
+def test_a_forked_process_that_reads_a_million_hardly_grows(million: PackedStrings) -> None:
+    """A list of them would be copied page by page: about 90 MB."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

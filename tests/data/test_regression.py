@@ -1,4 +1,4 @@
-"""Regression datasets: synthetic images, and images of a table."""
+"""Regression datasets: synthetic images, and images listed in a table."""
 
 from __future__ import annotations
 

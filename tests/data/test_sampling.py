@@ -29,7 +29,7 @@ CLASSES = ["rare", "some", "many"]
 
 
 class Labelled:
-    """As much of a set as a stream asks for."""
+    """The part of a dataset that a stream uses."""
 
     def __init__(self, labels: Iterable[int], classes: list[str] | None = None) -> None:
         self.labels = np.array(list(labels), dtype=np.int64)
@@ -92,7 +92,7 @@ def test_targets_are_labels_too(targets: Any) -> None:
     assert classes_of(Targets(targets)) == ["0", "1", "2"]
 
 
-def test_a_set_without_usable_labels_is_refused() -> None:
+def test_a_set_without_usable_labels_is_rejected() -> None:
     with pytest.raises(ValueError, match="range does not have the classes of its samples; give it an attribute"):
         labels_of(range(3))
     unlabelled = Labelled([])
@@ -138,7 +138,7 @@ def test_seed_and_phase_change_the_draws() -> None:
 # Weighted.
 
 
-def test_class_weights_are_the_chances_of_samples() -> None:
+def test_class_weights_set_the_probabilities_of_samples() -> None:
     samples, weights = uneven(), {"many": 1, "rare": 100.5, "some": 0}
     drawn = Weighted(samples, SEED, 0, class_weights=weights).indices(np.arange(400_000))
     each = np.array([weights[name] for name in CLASSES])[samples.labels]
@@ -146,7 +146,7 @@ def test_class_weights_are_the_chances_of_samples() -> None:
 
 
 def test_neighbouring_draws_are_independent() -> None:
-    """All pairs of samples at positions 2k and 2k + 1 come as often as the product of their chances says."""
+    """Pairs of samples at positions 2k and 2k + 1 are as frequent as the product of their probabilities."""
     chance = np.array([1, 2, 3, 4]) / 10
     drawn = Weighted(Labelled(range(4)), SEED, 0, class_weights=dict(zip("0123", [1, 2, 3, 4], strict=True)))
     first, second = drawn.indices(np.arange(200_000)).reshape(-1, 2).T
@@ -155,16 +155,16 @@ def test_neighbouring_draws_are_independent() -> None:
 
 @pytest.mark.parametrize("name", ["weights.npy", "weights.txt"])
 def test_weights_from_a_file(name: str, tmp_path: Path) -> None:
-    given = [1.0, 0.0, 2.5, 4.0]
+    weights = [1.0, 0.0, 2.5, 4.0]
     if name.endswith("npy"):
-        np.save(tmp_path / name, np.array(given, np.float32))
+        np.save(tmp_path / name, np.array(weights, np.float32))
     else:
         (tmp_path / name).write_text("1\n0\n2.5\n\n4e0\n")
     table = Weighted(range(4), SEED, 0, file=str(tmp_path / name)).table
-    assert [chance * Fraction(15, 2) for chance in table.probabilities()] == given
+    assert [chance * Fraction(15, 2) for chance in table.probabilities()] == weights
 
 
-def test_what_is_wrong_with_weights_is_reported(tmp_path: Path) -> None:
+def test_invalid_weights_are_reported(tmp_path: Path) -> None:
     def refused(message: str, error: type[Exception] = ValueError, **options: Any) -> None:
         with pytest.raises(error, match=message):
             Weighted(Labelled([0, 1, 1], ["normal", "pneumonia"]), SEED, 0, **options)
@@ -193,7 +193,7 @@ def test_what_is_wrong_with_weights_is_reported(tmp_path: Path) -> None:
 # Class-balanced.
 
 
-def test_classes_take_turns_and_have_epochs_of_their_own() -> None:
+def test_classes_take_turns_and_have_their_own_epochs() -> None:
     samples = uneven()
     positions = np.arange(4500)
     indices = ClassBalanced(samples, SEED, 0).indices(positions)
@@ -208,7 +208,7 @@ def test_classes_take_turns_and_have_epochs_of_their_own() -> None:
         assert len(members) < 10 or len(whole) == 1 or whole[0] != whole[1]
 
 
-def test_a_class_without_samples_is_refused_by_name() -> None:
+def test_a_class_without_samples_is_rejected_by_name() -> None:
     with pytest.raises(ValueError, match="some have no samples: lynx; use a dataset"):
         ClassBalanced(Labelled([0, 2, 2], ["cat", "lynx", "dog"]), SEED, 0)
     indices = ClassBalanced(Labelled([1, 7, 7]), SEED, 0).indices(np.arange(6))  # without names, the labels that occur
@@ -256,7 +256,7 @@ def test_a_start_within_a_window_is_a_seek() -> None:
                    for a, b in zip(ours, theirs, strict=True))
 
 
-def test_batches_and_shares_are_of_like_lengths() -> None:
+def test_batches_and_shards_are_of_similar_lengths() -> None:
     """Each batch is a run of its window's sorted lengths, and of three ranks each gets every third of it."""
     table, stream, lengths = window_case()
     steps = read(12, 1)
@@ -270,7 +270,7 @@ def test_batches_and_shares_are_of_like_lengths() -> None:
         assert np.array_equal(np.stack(parts, axis=1).ravel(), batch)
 
 
-def test_windows_take_other_streams() -> None:
+def test_windows_accept_other_streams() -> None:
     samples = uneven()
     table = Schedule(len(samples), 30, 0.5)
     for stream in streams():
@@ -278,7 +278,7 @@ def test_windows_take_other_streams() -> None:
         assert sorted(np.concatenate(list(windows)).tolist()) == list(range(table.steps * 30))
 
 
-def test_windows_that_do_not_fit_are_refused() -> None:
+def test_invalid_windows_are_rejected() -> None:
     table, stream, lengths = window_case()
     with pytest.raises(ValueError, match=r"lengths of shape \[49\] do not fit a dataset of 50 samples"):
         LengthBuckets(table, stream, lengths[1:], batches=4, rank=0, world_size=1)

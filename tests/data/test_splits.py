@@ -27,23 +27,23 @@ class Named:
     """Samples that are their names, of patients with five pictures each."""
 
     def __init__(self, names: list[str], labels: list[int] | None = None) -> None:
-        self.given = names
+        self.texts = names
         if labels is not None:
             self.labels = np.array(labels)
             self.classes = ["normal", "pneumonia"]
 
     def __len__(self) -> int:
-        return len(self.given)
+        return len(self.texts)
 
     def __getitem__(self, index: int) -> tuple[str, int]:
-        return self.given[index], index
+        return self.texts[index], index
 
     def names(self) -> Iterator[str]:
-        return iter(self.given)
+        return iter(self.texts)
 
 
 class Everything(Named):
-    """A set with all that a split passes on."""
+    """A dataset with all attributes that a split passes on."""
 
     def __init__(self) -> None:
         super().__init__([f"{i}.png" for i in range(40)], [i % 2 for i in range(40)])
@@ -72,7 +72,7 @@ def parts(of: Any, **options: Any) -> dict[str, list[int]]:
     return {part: Split(of=of, part=part, fractions=fractions, **options).indices.tolist() for part in fractions}
 
 
-# The promise: the split of a published score can be made again. If this fails, the format has changed.
+# A published score promises that its split can be reproduced. If this fails, the format has changed.
 
 
 def test_golden_split() -> None:
@@ -82,11 +82,11 @@ def test_golden_split() -> None:
 
 
 def test_a_name_and_the_seed_decide() -> None:
-    """The hash a second time, in plain integers: parts lie in the order of the alphabet."""
+    """The hash computed again in plain integers; parts are in alphabetical order."""
     of = Named(["a", "b", "é", "\udcff.png", *map(str, range(500))])
     found = parts(of, seed=5)
     hash_key = key(5, "split", "test", "train", "validation").to_bytes(8, "little")
-    for index, name in enumerate(of.given):
+    for index, name in enumerate(of.texts):
         digest = blake2b(name.encode("utf-8", "surrogateescape"), key=hash_key, digest_size=8).digest()
         place = int.from_bytes(digest, "little") / 2**64
         assert index in found["test" if place < 0.2 else "train" if place < 0.9 else "validation"]
@@ -103,13 +103,13 @@ def test_parts_hold_each_sample_once(options: dict[str, Any]) -> None:
     assert parts(of, seed=1, **options) != found
 
 
-def test_random_parts_are_as_large_as_told() -> None:
+def test_random_parts_have_the_requested_sizes() -> None:
     sizes = {part: len(indices) for part, indices in parts(range(100_000)).items()}
     for part, fraction in FRACTIONS.items():  # binomial: five standard deviations
         assert abs(sizes[part] - fraction * 100_000) < 5 * (fraction * (1 - fraction) * 100_000) ** 0.5
 
 
-def test_what_is_left_over_is_in_no_part() -> None:
+def test_samples_beyond_the_fractions_are_in_no_part() -> None:
     found = parts(range(10_000), fractions={"a": 0.1, "b": 0.3})
     assert 0.38 < len(found["a"] + found["b"]) / 10_000 < 0.42
     thirds = {"a": 1 / 3, "b": 1 / 3, "c": 1 / 3}
@@ -130,14 +130,14 @@ def test_new_files_move_no_old_ones(options: dict[str, Any]) -> None:
 def test_a_patient_is_in_one_part_only() -> None:
     of = Named([*patients(300), "stray1.png", "stray2.png"])
     found = parts(of, by="group", group=r"(person\d+)_")
-    owners = [{of.given[index].split("_")[0] for index in indices} for indices in found.values()]
+    owners = [{of.texts[index].split("_")[0] for index in indices} for indices in found.values()]
     assert sum(map(len, owners)) == len(set.union(*owners)) == 302
     for owner, fraction in zip(owners, FRACTIONS.values(), strict=True):
         assert abs(len(owner) / 302 - fraction) < 0.1
 
 
 def test_a_prefix_of_a_patient_is_another_patient() -> None:
-    """person1 and person10 do not go together: it is the group's whole text that counts."""
+    """person1 and person10 are different groups: the whole text of the group counts."""
     of = Named(patients(400, pictures=1))
     seen = parts(of, by="group", group=r"(person\d+)_", fractions={"a": 0.5, "b": 0.5})
     together = sum((number in seen["a"]) == (number * 10 in seen["a"]) for number in range(1, 40))
@@ -165,7 +165,7 @@ def test_each_class_is_cut_to_one_sample(sizes: tuple[int, int]) -> None:
 @pytest.mark.parametrize("added", [1, 2, 5, 30])
 @pytest.mark.parametrize("fractions", [{"a": 0.5, "b": 0.5}, {"a": 0.83, "b": 0.17}, FRACTIONS], ids=len)
 def test_new_files_of_a_class_move_as_many_over_a_cut_at_most(fractions: dict[str, float], added: int) -> None:
-    """Over all cuts together, so many times one less than there are parts; and none of another class."""
+    """At most `added` samples over each cut between parts, and none of another class."""
     names = [f"{i}.png" for i in range(400)]
     labels = [i % 4 == 0 for i in range(400)]
     before = Named(names, labels=list(map(int, labels)))
@@ -192,7 +192,7 @@ def test_new_files_of_a_class_move_as_many_over_a_cut_at_most(fractions: dict[st
 # What a part passes on.
 
 
-def test_a_part_of_everything_passes_everything_on() -> None:
+def test_a_part_passes_on_all_attributes_of_its_dataset() -> None:
     of = Everything()
     split = Split(of=of, part="train", fractions=FRACTIONS)
     rows = split.indices
@@ -211,7 +211,7 @@ def test_a_part_of_everything_passes_everything_on() -> None:
     assert targets.tolist() == of.labels[rows[[2, 0]]].tolist()
 
 
-def test_a_part_of_little_has_little() -> None:
+def test_a_part_lacks_attributes_that_its_dataset_lacks() -> None:
     split = Split(of=range(100), part="train", fractions=FRACTIONS)
     for name in ("classes", "facts", "labels", "targets", "lengths", "names", "fetch", "pixels", "fingerprint"):
         assert not hasattr(split, name)
@@ -230,7 +230,7 @@ def test_a_part_survives_pickling() -> None:
     assert split.fetch.__self__ is split
 
 
-def test_fingerprints_tell_parts_and_contents_apart() -> None:
+def test_fingerprints_depend_on_the_part_and_the_contents() -> None:
     of = Everything()
     prints = [Split(of=of, part=part, fractions=FRACTIONS).fingerprint() for part in ("train", "test", "train")]
     of.mark = "b"

@@ -1,4 +1,4 @@
-"""The store: built once by one process, complete or not at all, and again if the file has changed."""
+"""The store: built once by one process, complete or not at all, and rebuilt if the file has changed."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ def test_a_store_is_built_once_and_again_if_the_file_changes(file: str, vocabula
     assert (Path(file).parent / ".drumbeat" / ".gitignore").read_text() == "*\n"
 
 
-def test_where_the_folder_cannot_be_written_the_users_cache_is(file: str, tmp_path: Path,
+def test_the_users_cache_is_used_if_the_folder_cannot_be_written(file: str, tmp_path: Path,
                                                                monkeypatch: pytest.MonkeyPatch) -> None:
     mkdir = Path.mkdir
 
-    def refuse(self: Path, *given: Any, **named: Any) -> None:
+    def refuse(self: Path, *args: Any, **kwargs: Any) -> None:
         if self == tmp_path / ".drumbeat":
             raise PermissionError(13, "Permission denied", str(self))
-        mkdir(self, *given, **named)
+        mkdir(self, *args, **kwargs)
 
     monkeypatch.setattr(Path, "mkdir", refuse)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
@@ -72,7 +72,7 @@ def test_where_the_folder_cannot_be_written_the_users_cache_is(file: str, tmp_pa
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives folders to another user")
 def test_a_store_of_another_user_is_neither_read_nor_written_to(file: str, vocabulary: Vocabulary, tmp_path: Path,
                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
-    """In /tmp, say, where anybody can make a `.drumbeat` beside somebody's file; but the file's own owner may."""
+    """Anybody can make a `.drumbeat` beside a file in /tmp. The file's own owner may."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
     theirs = Texts(file=file, vocabulary=vocabulary, labels="label").folder
     for path in (theirs, theirs.parent):
@@ -102,10 +102,10 @@ def test_processes_that_start_together_build_once(file: str, vocabulary: Vocabul
     together = multiprocessing.get_context("fork").Barrier(3)
     build = drumbeat.data.text._build
 
-    def counted(*given: Any) -> None:
+    def counted(*args: Any) -> None:
         with open(tmp_path / "builds", "a") as builds:
             builds.write("built\n")
-        build(*given)
+        build(*args)
 
     def work() -> None:
         together.wait(30)
@@ -143,7 +143,7 @@ def test_a_killed_build_leaves_no_incomplete_store(where: str, file: str, vocabu
     assert list(cache.glob(".*.partial")) == []
 
 
-def test_a_file_that_changes_while_it_is_read_makes_no_set(file: str, tmp_path: Path) -> None:
+def test_a_file_that_changes_while_it_is_read_raises(file: str, tmp_path: Path) -> None:
     def write_on(_: Path) -> None:
         with open(file, "a") as more:
             more.write("r5,dog,pos\n")
@@ -153,7 +153,7 @@ def test_a_file_that_changes_while_it_is_read_makes_no_set(file: str, tmp_path: 
     assert [path.suffix for path in (tmp_path / "cache").iterdir() if path.name != ".gitignore"] == [".lock"]
 
 
-def test_who_waits_says_so(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_waiting_process_prints_a_line(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     begun, go = Event(), Event()
     message = ""
 

@@ -21,7 +21,7 @@ WIDEST = min(table.batch_size for table in PHASES)
 
 
 def closed_form(phases: list[Schedule]) -> dict[tuple[int, int], list[tuple[int, int]]]:
-    """The (position, index) pairs of each (phase, step), read off whole epochs laid end to end."""
+    """The (position, index) pairs of each (phase, step), taken from whole epochs in a row."""
     steps = {}
     for phase, table in enumerate(phases):
         order: list[int] = []
@@ -35,7 +35,7 @@ def closed_form(phases: list[Schedule]) -> dict[tuple[int, int], list[tuple[int,
 
 
 def by_step(run: list[Step]) -> dict[tuple[int, int], list[tuple[int, int]]]:
-    """The samples of each step, after seeing that a step taken twice read the same twice."""
+    """The samples of each step. Asserts that a repeated step reads the same samples."""
     found: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for step in run:
         assert found.setdefault((step.phase, step.step), step.samples()) == step.samples()
@@ -43,7 +43,7 @@ def by_step(run: list[Step]) -> dict[tuple[int, int], list[tuple[int, int]]]:
 
 
 @pytest.mark.parametrize("world_size", range(1, WIDEST + 1))
-def test_width_does_not_change_a_step(world_size: int) -> None:
+def test_the_world_size_does_not_change_a_step(world_size: int) -> None:
     for largest in (1, 3, 100):
         run = list(simulate(PHASES, SEED, [Attempt(world_size, 0)], largest))
         assert by_step(run) == closed_form(PHASES)
@@ -52,7 +52,7 @@ def test_width_does_not_change_a_step(world_size: int) -> None:
 
 
 @pytest.mark.parametrize("case", range(40))
-def test_stops_crashes_and_changes_of_width_do_not_change_a_step(case: int) -> None:
+def test_stops_crashes_and_changes_of_world_size_do_not_change_a_step(case: int) -> None:
     dice = random.Random(case)
     phases = [
         Schedule(dice.choice([1, 5, 30, 64, 1200]), dice.randint(4, 40), dice.choice([0.5, 1, 2, 0.1 * 3, 2.7]))
@@ -68,15 +68,15 @@ def test_stops_crashes_and_changes_of_width_do_not_change_a_step(case: int) -> N
     assert (run[-1].phase, run[-1].step) == (len(phases) - 1, phases[-1].steps - 1)
 
 
-def test_the_cases_above_do_repeat_steps_and_change_width() -> None:
-    """So that they cannot pass by testing nothing."""
+def test_the_cases_above_repeat_steps_and_change_the_world_size() -> None:
+    """Otherwise they would test nothing."""
     run = list(simulate(PHASES, SEED, [Attempt(1, 9, lost=4), Attempt(5, 3), Attempt(2, 0)], 100))
     assert max(Counter((step.phase, step.step) for step in run).values()) == 2
     assert {len(step.reads) for step in run} == {1, 2, 5}
 
 
 def test_epochs_and_overshoot() -> None:
-    """Each epoch reads each sample once, the epoch that the phase ends in at most once, and no position is left out."""
+    """Each epoch reads each sample once, the last epoch of the phase at most once, and no position is skipped."""
     for phase, table in enumerate(PHASES):
         run = [step for step in simulate(PHASES, SEED, [Attempt(3, 0)], 4) if step.phase == phase]
         pairs = [pair for step in run for pair in step.samples()]
@@ -89,20 +89,20 @@ def test_epochs_and_overshoot() -> None:
             assert len(seen) == table.n if whole else len(seen) < table.n
 
 
-def test_ranks_share_evenly() -> None:
+def test_shards_are_of_equal_size() -> None:
     for step in simulate(PHASES, SEED, [Attempt(3, 0)], 2):
         sizes = [sum(map(len, rank)) for rank in step.reads]
         assert max(sizes) - min(sizes) <= 1
 
 
-def test_batch_smaller_than_the_world_is_refused() -> None:
+def test_batch_smaller_than_the_world_size_is_rejected() -> None:
     with pytest.raises(ValueError, match="batch_size 5 is smaller than the world size 6"):
         list(simulate(PHASES, SEED, [Attempt(WIDEST + 1, 0)], 4))
 
 
 @dataclass
 class Labelled:
-    """As much of a set as a stream asks for: three classes of very unequal sizes."""
+    """The part of a dataset that a stream uses: three classes of very unequal sizes."""
 
     n: int
 
@@ -115,8 +115,8 @@ class Labelled:
 
 
 @pytest.mark.parametrize("kind", [partial(Weighted, class_weights={"0": 4, "1": 1, "2": 0.5}), ClassBalanced])
-def test_other_streams_survive_the_same(kind: Callable[[Labelled, int, int], SampleStream]) -> None:
-    """Draws by weight and classes in turn too are functions of the position, so nothing but the position counts."""
+def test_other_streams_do_not_change_either(kind: Callable[[Labelled, int, int], SampleStream]) -> None:
+    """Weighted and class-balanced streams depend on the position alone, too."""
 
     def streams(n: int, seed: int, phase: int) -> SampleStream:
         return kind(Labelled(n), seed, phase)

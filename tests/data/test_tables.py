@@ -12,7 +12,7 @@ from tests.data.reviews import write
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
-def test_how_far_a_file_is_read_is_told_now_and_then(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+def test_progress_is_printed_at_intervals(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                      capsys: pytest.CaptureFixture[str]) -> None:
     table = Table(Path(write(tmp_path / f"a.{suffix}", [("1", "x" * 900_000, "y")] * 10)))
     monkeypatch.setattr(drumbeat.data.tables, "BLOCK", 2_000_000)

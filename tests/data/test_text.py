@@ -29,7 +29,7 @@ def test_rows_are_numbers_whatever_the_format(suffix: str, vocabulary: Vocabular
     assert texts.facts == {"vocab_size": 7, "classes": 3, "padding_idx": 0}
 
 
-def test_tabs_separate_and_quotes_are_text_unless_told(vocabulary: Vocabulary, tmp_path: Path) -> None:
+def test_tabs_separate_and_quotes_are_text_by_default(vocabulary: Vocabulary, tmp_path: Path) -> None:
     path = tmp_path / "set.tsv"
     path.write_text('text\tlabel\n"cat, dog\tpos\n"\tneg\n')
     texts = Texts(file=str(path), vocabulary=vocabulary, labels="label")
@@ -38,7 +38,7 @@ def test_tabs_separate_and_quotes_are_text_unless_told(vocabulary: Vocabulary, t
     assert rows_of(Texts(file=str(path), vocabulary=vocabulary, labels="label", quoted=True)) == [[2, 6]]
 
 
-def test_a_batch_is_as_wide_as_its_longest(file: str, vocabulary: Vocabulary) -> None:
+def test_a_batch_is_padded_to_its_longest_text(file: str, vocabulary: Vocabulary) -> None:
     texts = Texts(file=file, vocabulary=vocabulary, labels="label")
     (ids, lengths), targets = texts.fetch(np.array([2, 0]))
     assert ids.tolist() == [[1, 0, 0, 0, 0, 0, 0], IDS[0]]
@@ -52,7 +52,7 @@ def test_a_batch_is_as_wide_as_its_longest(file: str, vocabulary: Vocabulary) ->
             texts[wrong]
 
 
-def test_texts_are_cut_and_padded(file: str, vocabulary: Vocabulary) -> None:
+def test_texts_are_truncated_and_padded(file: str, vocabulary: Vocabulary) -> None:
     cut = Texts(file=file, vocabulary=vocabulary, labels="label", max_length=4)
     assert rows_of(cut) == [row[:4] for row in IDS]
     assert cut.lengths.tolist() == [4, 4, 1, 1]
@@ -63,14 +63,14 @@ def test_texts_are_cut_and_padded(file: str, vocabulary: Vocabulary) -> None:
     assert cut.folder == padded.folder, "the store holds whole texts"
 
 
-def test_json_brings_its_own_types(vocabulary: Vocabulary, tmp_path: Path) -> None:
+def test_json_keeps_its_types(vocabulary: Vocabulary, tmp_path: Path) -> None:
     path = tmp_path / "set.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"text": "cat", "label": 3, "spam": true}\n{"spam": false, "label": 12, "text": 7}')
     assert Texts(file=str(path), vocabulary=vocabulary, labels="label").classes == ["3", "12"]
     assert Texts(file=str(path), vocabulary=vocabulary, labels=["spam"]).fetch(np.arange(2))[1].tolist() == [[1], [0]]
 
 
-def test_fingerprints_tell_what_a_set_was_made_from(file: str, vocabulary: Vocabulary, tmp_path: Path) -> None:
+def test_fingerprints_depend_on_what_a_set_was_made_from(file: str, vocabulary: Vocabulary, tmp_path: Path) -> None:
     texts = Texts(file=file, vocabulary=vocabulary, labels="label")
     copied = Texts(file=shutil.copy(file, str(tmp_path / "copy.csv")), vocabulary=vocabulary, labels="label")
     others = [Texts(file=file, vocabulary=vocabulary, labels="label", max_length=4),
@@ -107,14 +107,14 @@ def test_a_pickle_maps_the_store_again(file: str, vocabulary: Vocabulary) -> Non
     ({"length": 8, "max_length": 8}, "give either length=8 (truncate and pad) or max_length=8 (truncate)"),
     ({"length": 0}, "a text has at least 1 words, including the start and end words; it cannot be truncated to 0"),
 ])
-def test_contradicting_arguments_are_refused(wrong: dict[str, Any], message: str, file: str,
+def test_contradicting_arguments_are_rejected(wrong: dict[str, Any], message: str, file: str,
                                                        vocabulary: Vocabulary) -> None:
     with pytest.raises(ValueError) as error:
         Texts(**{"file": file, "vocabulary": vocabulary, "labels": "label", **wrong})
     assert str(error.value) == message
 
 
-def test_cutting_keeps_the_word_that_closes_a_text(file: str) -> None:
+def test_truncation_keeps_the_end_word(file: str) -> None:
     vocabulary = Vocabulary(file=file, start_and_end=True)
     cut = Texts(file=file, vocabulary=vocabulary, labels=None, length=3)
     assert rows_of(cut) == [[2, 5, 3], [2, 7, 3], [2, 1, 3], [2, 1, 3]]
@@ -122,7 +122,7 @@ def test_cutting_keeps_the_word_that_closes_a_text(file: str) -> None:
         Texts(file=file, vocabulary=vocabulary, labels=None, max_length=2)
 
 
-def test_padding_waste_is_the_share_of_padding() -> None:
+def test_padding_waste_is_the_fraction_of_padding() -> None:
     lengths = np.array([1, 3, 4, 4])
     assert padding_waste(lengths, [np.array([0, 1]), np.array([2, 3])]) == 2 / 14
     assert padding_waste(lengths, [np.array([1]), np.array([2, 3])]) == 0

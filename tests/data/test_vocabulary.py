@@ -25,14 +25,14 @@ def test_words_are_numbered_by_frequency_and_ties_by_the_word(vocabulary: Vocabu
     assert vocabulary.encode("").tolist() == vocabulary.encode(" \n").tolist() == [1]
 
 
-def test_what_counts_as_a_word_can_be_told(file: str) -> None:
+def test_the_words_of_a_vocabulary_can_be_limited(file: str) -> None:
     assert Vocabulary(file=file, max_words=2).words() == ["<pad>", "<unk>", "cat", "the"]
     assert Vocabulary(file=file, min_frequency=3).words() == ["<pad>", "<unk>", "cat", "the"]
     assert Vocabulary(file=file, lower=False).words() == ["<pad>", "<unk>", "cat", "\"", "The", "a", "dog"]
     assert Vocabulary(file=file, min_frequency=1).size == 13
 
 
-def test_a_text_can_be_opened_and_closed(file: str) -> None:
+def test_texts_can_have_start_and_end_words(file: str) -> None:
     vocabulary = Vocabulary(file=file, start_and_end=True)
     assert vocabulary.words()[:5] == ["<pad>", "<unk>", "<start>", "<end>", "cat"]
     assert vocabulary.encode("cat <end>").tolist() == [2, 4, 1, 1, 1, 3]
@@ -46,7 +46,7 @@ def test_the_same_file_gives_the_same_bytes(file: str, tmp_path: Path) -> None:
     assert one.read_bytes() == two.read_bytes()
 
 
-def test_a_vocabulary_is_learnt_once(file: str, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_vocabulary_is_built_once(file: str, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drumbeat.data.vocabulary, "_learn", None)
     again = Vocabulary(file=file)
     assert again.fingerprint == vocabulary.fingerprint
@@ -78,7 +78,7 @@ def test_an_empty_vocabulary_is_reported(file: str) -> None:
 
 
 @pytest.mark.parametrize("heading", ["", "6 2\n"])
-def test_vectors_are_read_for_the_words_there_are(heading: str, vocabulary: Vocabulary, tmp_path: Path) -> None:
+def test_vectors_are_read_for_the_words_of_the_vocabulary(heading: str, vocabulary: Vocabulary, tmp_path: Path) -> None:
     path = tmp_path / "vectors.txt"
     path.write_text(f"{heading}of 9 9\n\" . 9 9\ncat 1 2\n<unk> 9 9\nzebra 9 9\ncat dog 9 9\ndog 0.5 -1e-1\ncat 9 9\n")
     values, found, coverage = glove(str(path), vocabulary)

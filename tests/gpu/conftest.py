@@ -20,17 +20,17 @@ FLAGSHIP = str(ROOT / "configs" / "resnet50_xray_demo.yaml")
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How long the flagship is trained: enough to learn on a GPU, enough to try the tests' own code on a CPU."""
+    """How long the flagship is trained: enough to learn on a GPU, and to test the tests themselves on a CPU."""
 
     images: int
-    words: tuple[str, ...]
+    changes: tuple[str, ...]
     kill_at: int
-    """The training loss, counted in the rank, at which it is killed. By then it has saved a checkpoint."""
+    """The rank is killed at its training loss of this number. By then it has saved a checkpoint."""
 
 
 SIZES = {
-    "cuda": Size(images=160, words=("phases.head.epochs=2", "phases.finetune.epochs=4"), kill_at=30),
-    "cpu": Size(images=32, words=("phases.head.epochs=1", "phases.finetune.epochs=3", "batch_size=8"), kill_at=10),
+    "cuda": Size(images=160, changes=("phases.head.epochs=2", "phases.finetune.epochs=4"), kill_at=30),
+    "cpu": Size(images=32, changes=("phases.head.epochs=1", "phases.finetune.epochs=3", "batch_size=8"), kill_at=10),
 }
 
 
@@ -42,28 +42,28 @@ def one_rank(device: str) -> list[str]:
 
 @pytest.fixture(scope="session")
 def home(device: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder to type commands in, with a small demo set where the flagship's demo config looks for it."""
+    """A working directory with a small demo set where the flagship's demo config looks for it."""
     folder = tmp_path_factory.mktemp("gpu")
     write_radiographs(folder / "datasets" / "xray_demo", train=SIZES[device].images, test=16, val=8)
     return folder
 
 
 @pytest.fixture(scope="session")
-def flagship_words(device: str, one_rank: list[str]) -> list[str]:
-    """What starts a short run of the flagship's demo."""
-    return [FLAGSHIP, *SIZES[device].words, *one_rank, "tracking.every_steps=1", "launch.cpus_per_rank=2"]
+def flagship_arguments(device: str, one_rank: list[str]) -> list[str]:
+    """The arguments of `drumbeat run` for a short run of the flagship's demo."""
+    return [FLAGSHIP, *SIZES[device].changes, *one_rank, "tracking.every_steps=1", "launch.cpus_per_rank=2"]
 
 
 @pytest.fixture(scope="session")
-def flagship(home: Path, flagship_words: list[str]) -> RunDir:
+def flagship(home: Path, flagship_arguments: list[str]) -> RunDir:
     """A short run of the flagship's demo."""
-    drumbeat(home, *flagship_words)
+    drumbeat(home, *flagship_arguments)
     return latest(home, "resnet50_xray_demo")
 
 
 @pytest.fixture(scope="session")
 def reporting(home: Path, one_rank: list[str]) -> RunDir:
-    """A run in fp32 whose task writes down what it finds in its rank."""
+    """A run in fp32 whose task reports the state of its rank."""
     file = home / "reporting.yaml"
     file.write_text(CONFIG)
     drumbeat(home, str(file), f"task.folder={home}", *one_rank)
@@ -72,6 +72,6 @@ def reporting(home: Path, one_rank: list[str]) -> RunDir:
 
 @pytest.fixture(scope="session")
 def reported(home: Path, reporting: RunDir) -> dict[str, Any]:
-    """What it found."""
+    """The report of that run."""
     found: dict[str, Any] = json.loads((home / "report.json").read_text())
     return found

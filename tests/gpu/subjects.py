@@ -42,7 +42,7 @@ FIRST, LAST = 6, 16
 the middle of a forward pass to the middle of the next."""
 
 SHARE = 0.15
-"""The part of the device's memory that `Greedy` needs for each sample."""
+"""The fraction of the device's memory that `Greedy` allocates for each sample."""
 
 
 class Reporting(Classification):
@@ -66,10 +66,10 @@ class Reporting(Classification):
         return super().losses(outputs, targets)
 
     def _begin(self, outputs: Tensor) -> None:
-        """Counts synchronisations from here on, one that is made on purpose among them."""
+        """Counts synchronisations from now on, including one on purpose."""
         self.report = {"device": str(outputs.device), "in_bad_fork": torch.cuda._is_in_bad_fork(),
                        "fp32_errors": fp32_errors(outputs.device)}
-        warn_of_synchronisations(outputs.device, True)  # torch says once that this is a prototype: not to be counted
+        warn_of_synchronisations(outputs.device, True)  # torch's one-time warning is not counted
         self.caught: Any = self.catching.__enter__()
         warnings.simplefilter("always")
         warn_of_synchronisations(outputs.device, True)
@@ -85,7 +85,7 @@ class Reporting(Classification):
 
 
 class Greedy(Net):
-    """A network that allocates a part of the device's memory for each sample while it trains."""
+    """A network that allocates a fraction of the device's memory for each training sample."""
 
     def forward(self, pictures: Tensor) -> Tensor:
         if self.training:
@@ -102,7 +102,7 @@ def memory_of(device: torch.device) -> int:
 
 
 def warn_of_synchronisations(device: torch.device, on: bool) -> None:
-    """Has torch warn of each call with which the host waits for the GPU. On the CPU there are none."""
+    """Makes torch warn of each call in which the host waits for the GPU. On the CPU there are none."""
     if device.type == "cuda":
         torch.cuda.set_sync_debug_mode("warn" if on else "default")
 

@@ -1,4 +1,4 @@
-"""Commands on a GPU: evaluation and prediction give nearly the same as on a CPU."""
+"""Commands on a GPU: evaluation and inference give nearly the same results as on a CPU."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 WITHOUT_GPUS = {"CUDA_VISIBLE_DEVICES": ""}
 
 
-def typed(folder: Path, *words: str, environment: dict[str, str] | None = None) -> str:
-    """What `drumbeat WORDS` prints, typed in `folder`."""
-    done = subprocess.run([sys.executable, "-m", "drumbeat", *words], cwd=folder, capture_output=True, text=True,
+def output_of(folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> str:
+    """The output of `drumbeat ARGUMENTS` in `folder`."""
+    done = subprocess.run([sys.executable, "-m", "drumbeat", *arguments], cwd=folder, capture_output=True, text=True,
                           env=os.environ | (environment or {}))
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return done.stdout
 
 
 def numbers(table: Path, *columns: str) -> list[float]:
-    """Those columns of a table, row by row."""
+    """The values of these columns of a table, row by row."""
     with open(table, newline="") as file:
         return [float(row[column]) for row in csv.DictReader(file) for column in columns]
 
@@ -36,7 +36,7 @@ def test_evaluate(reporting: RunDir, home: Path, one_rank: list[str]) -> None:
     """In fp32."""
     losses = []
     for ranks in (one_rank, ["--procs", "1"]):
-        typed(home, "evaluate", str(reporting.path), "--split", "validation", *ranks)
+        output_of(home, "evaluate", str(reporting.path), "--split", "validation", *ranks)
         (table,) = reporting.path.glob("evaluation/validation-*/predictions.csv")
         losses.append(numbers(table, "loss"))
     assert len(losses[0]) == 30
@@ -44,11 +44,11 @@ def test_evaluate(reporting: RunDir, home: Path, one_rank: list[str]) -> None:
 
 
 def test_predict(flagship: RunDir, home: Path) -> None:
-    """In bf16, where the device multiplies it."""
+    """In bf16 if the device supports it."""
     found = []
     for name, environment in {"here": {}, "cpu": WITHOUT_GPUS}.items():
         file = home / f"{name}.csv"
-        typed(home, "predict", str(flagship.path), "datasets/xray_demo/val", "--out", str(file),
+        output_of(home, "predict", str(flagship.path), "datasets/xray_demo/val", "--out", str(file),
               environment=environment)
         found.append(numbers(file, "NORMAL", "PNEUMONIA"))
     assert len(found[0]) == 16
@@ -56,7 +56,7 @@ def test_predict(flagship: RunDir, home: Path) -> None:
 
 
 def test_show(home: Path) -> None:
-    text = typed(home, "show", FLAGSHIP, "--sheet", "sheet.png")
+    text = output_of(home, "show", FLAGSHIP, "--sheet", "sheet.png")
     assert "ResNet50ConcatPool" in text
     assert "not shown" not in text
     assert (home / "sheet.png").stat().st_size > 0

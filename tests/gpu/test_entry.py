@@ -17,7 +17,7 @@ SHORT = ("test_rank.py", "test_sharing.py", "test_run.py::test_a_run_out_of_memo
 """The tests that do not train the flagship, which takes minutes on a CPU."""
 
 
-def test_without_a_gpu_it_says_so_in_one_line() -> None:
+def test_without_a_gpu_it_prints_one_line() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "DRUMBEAT_TEST_DEVICE"}
     done = run_python([sys.executable, "-m", "tests.gpu"], cwd=ROOT, capture_output=True, text=True,
                       env=environment | {"CUDA_VISIBLE_DEVICES": ""})

@@ -39,11 +39,11 @@ def test_status_holds_the_memory_in_use(flagship: RunDir, device: str) -> None:
 
 
 def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(flagship: RunDir, home: Path, device: str,
-                                                                  flagship_words: list[str]) -> None:
-    """SIGKILL, after which it restarts by itself; SIGKILL in the first step after that, at which it gives up; then
+                                                                  flagship_arguments: list[str]) -> None:
+    """SIGKILL, after which it restarts by itself; SIGKILL in the first step after that, after which it gives up; then
     `--resume`."""
     fuse = ["task._target_=tests.tiny.Fuse", f"task.folder={home}", f"task.at=[{SIZES[device].kill_at},2]"]
-    drumbeat(home, *flagship_words, *fuse, "launch.restarts=1", "--name", "killed", expect=1)
+    drumbeat(home, *flagship_arguments, *fuse, "launch.restarts=1", "--name", "killed", expect=1)
     run = latest(home, "killed")
     assert View.read(run).state == "failed"
     drumbeat(home, "--resume", str(run.path))
@@ -53,14 +53,14 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(flagship: RunD
 
 
 def test_a_run_out_of_memory_names_the_key_to_change(tmp_path: Path, device: str, one_rank: list[str]) -> None:
-    """And with that key changed it finishes."""
-    words = [str(write_config(tmp_path)), *one_rank, "model._target_=tests.gpu.subjects.Greedy", "launch.restarts=0",
-             "phases.finetune=null", "phases.head.epochs=0.2"]
-    drumbeat(tmp_path, *words, f"{BATCH_KEY}=null", expect=1)
+    """It finishes once that key is changed."""
+    arguments = [str(write_config(tmp_path)), *one_rank, "model._target_=tests.gpu.subjects.Greedy",
+                 "launch.restarts=0", "phases.finetune=null", "phases.head.epochs=0.2"]
+    drumbeat(tmp_path, *arguments, f"{BATCH_KEY}=null", expect=1)
     verdict = Status.require(latest(tmp_path).status).verdict
     assert "ran out of" in verdict
     assert BATCH_KEY in verdict or device == "cpu"
-    drumbeat(tmp_path, *words, f"{BATCH_KEY}=2")
+    drumbeat(tmp_path, *arguments, f"{BATCH_KEY}=2")
     assert View.read(latest(tmp_path)).state == "finished"
 
 

@@ -1,4 +1,4 @@
-"""Two ranks on one GPU compute the same as one rank on the CPU: each a part of the same batches."""
+"""Two ranks on one GPU, with half of each batch each, compute the same as one rank on the CPU."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 
 LINEAR = ["model._target_=tests.tiny.Linear", "phases.head.freeze=[]", "phases.head.epochs=1",
           "phases.finetune.epochs=1"]
-"""Without BatchNorm and dropout, what is left to differ is the order of summation."""
+"""Without BatchNorm and dropout, only the order of summation differs."""
 
 REPLACED = {"CUDA_VISIBLE_DEVICES", "PYTHONPATH", "PYTHONSAFEPATH"}
-"""Variables of the plan that these ranks do not get: they see the GPUs that this process sees, and import `tests`."""
+"""Variables of the plan that these ranks do not receive: they use the GPUs of this process, and import `tests`."""
 
 
 def test_two_ranks_on_one_gpu(tmp_path: Path, device: str) -> None:

@@ -1,4 +1,4 @@
-"""The `run` command from argv to the run's folder, with everything heavy replaced: what is written, and what is not."""
+"""The `run` command from argv to the run's folder, with sbatch and the preflight check replaced."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import Job, Status
 from drumbeat.launch.commands.main import main
-from tests.launch.small import FACTS, write_config
+from tests.launch.tiny_plan import FACTS, write_config
 from tests.runs import write_state
 
 SUBMIT = ["run", "small.yaml", "--slurm", "--gpus", "2"]
@@ -91,7 +91,7 @@ def test_the_folder_contains_everything_that_workers_and_commands_need(cluster: 
     assert run.newest_attempt() is None
 
 
-def test_where_sbatch_refuses_nothing_is_left(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_job_that_sbatch_rejects_leaves_no_folder(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
     refuse(cluster)
     assert main(SUBMIT) == 2
     assert "SLURM would reject this job" in capsys.readouterr().err
@@ -101,7 +101,7 @@ def test_where_sbatch_refuses_nothing_is_left(cluster: Path, capsys: pytest.Capt
     assert not (cluster / "runs").exists()
 
 
-def test_where_sbatch_refuses_other_runs_stay(cluster: Path) -> None:
+def test_a_job_that_sbatch_rejects_leaves_other_runs_alone(cluster: Path) -> None:
     assert main(SUBMIT) == 0
     run = only_run(cluster)
     refuse(cluster)
@@ -109,7 +109,7 @@ def test_where_sbatch_refuses_other_runs_stay(cluster: Path) -> None:
     assert only_run(cluster) == run
 
 
-def test_where_preparing_finds_faults_nothing_is_written(cluster: Path, monkeypatch: pytest.MonkeyPatch,
+def test_faults_in_the_preflight_check_leave_no_folder(cluster: Path, monkeypatch: pytest.MonkeyPatch,
                                                          capsys: pytest.CaptureFixture[str]) -> None:
     def preflight(config: Any, plan: Any) -> Any:
         raise PreflightError(Fault(what="the folder is not there", where="data.train"))
@@ -120,7 +120,7 @@ def test_where_preparing_finds_faults_nothing_is_written(cluster: Path, monkeypa
     assert not (cluster / "runs").exists()
 
 
-def test_ctrl_c_while_preparing_leaves_nothing(cluster: Path, monkeypatch: pytest.MonkeyPatch,
+def test_ctrl_c_during_the_preflight_check_leaves_no_folder(cluster: Path, monkeypatch: pytest.MonkeyPatch,
                                                capsys: pytest.CaptureFixture[str]) -> None:
     def preflight(config: Any, plan: Any) -> Any:
         raise KeyboardInterrupt
@@ -131,7 +131,7 @@ def test_ctrl_c_while_preparing_leaves_nothing(cluster: Path, monkeypatch: pytes
     assert not (cluster / "runs").exists()
 
 
-def test_a_place_that_cannot_be_written_to(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_runs_folder_that_cannot_be_written(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SUBMIT, "--runs", "/proc/runs"]) == 2
     assert capsys.readouterr().err == (
         "error: the run folder cannot be written: No such file or directory\n"
@@ -194,7 +194,7 @@ def test_a_dry_run_may_use_more_gpus_than_there_are(cluster: Path,
 
 
 def test_resuming_keeps_the_threads_of_each_rank(cluster: Path) -> None:
-    """However many cores this machine has now: the order of summation depends on them."""
+    """On a machine with any number of cores: the order of summation depends on the threads."""
     assert main([*SUBMIT, "launch.cpus_per_rank=5"]) == 0
     run = only_run(cluster)
     assert JobPlan.require(run.plan).environment["OMP_NUM_THREADS"] == "5"
@@ -212,20 +212,20 @@ def test_resuming_with_what_cannot_change_the_results(cluster: Path) -> None:
     assert (config.seed, config.data.workers, config.checkpoints.keep) == (3, 2, 9)
 
 
-@pytest.mark.parametrize(("words", "said"), [
+@pytest.mark.parametrize(("changes", "message"), [
     (["seed=3", "data.workers=2"], "error: seed cannot change on resume\n  where  command line\n"),
     (["--procs", "0"], "error: launch.procs must be at least 1\n  where  --procs\n"),
     (["--gpus", "-1"], "error: launch.gpus must be at least 0\n  where  --gpus\n"),
 ])
-def test_resuming_is_as_strict_as_starting(cluster: Path, capsys: pytest.CaptureFixture[str], words: list[str],
-                                           said: str) -> None:
+def test_resuming_is_as_strict_as_starting(cluster: Path, capsys: pytest.CaptureFixture[str], changes: list[str],
+                                           message: str) -> None:
     assert main(SUBMIT) == 0
     write_state(only_run(cluster), "failed")
-    assert main(["run", "--resume", "small", *words]) == 2
-    assert capsys.readouterr().err.startswith(said)
+    assert main(["run", "--resume", "small", *changes]) == 2
+    assert capsys.readouterr().err.startswith(message)
 
 
-def test_where_resuming_is_refused_the_run_is_as_before(cluster: Path) -> None:
+def test_a_rejected_resume_leaves_the_run_unchanged(cluster: Path) -> None:
     assert main(SUBMIT) == 0
     run = only_run(cluster)
     write_state(run, "stopped", "stopped at step 7")
@@ -235,7 +235,7 @@ def test_where_resuming_is_refused_the_run_is_as_before(cluster: Path) -> None:
     assert {path: path.read_text() for path in before} == before
 
 
-def test_a_run_that_waits_or_works_is_not_started_twice(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pending_or_running_run_is_not_started_twice(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(SUBMIT) == 0
     run = only_run(cluster)
     (cluster / "bin" / "squeue").write_text("#!/bin/sh\necho PENDING\n")
@@ -273,19 +273,19 @@ def test_a_missing_package_is_named(tmp_path: Path) -> None:
 
 
 def imports_from(run: RunDir) -> tuple[str, str]:
-    """Where the processes of a run find Drumbeat, and where its user's code."""
+    """Where the processes of a run find Drumbeat and the user's code."""
     environment = JobPlan.read(run.plan).environment
     return environment["PYTHONPATH"], environment["DRUMBEAT_USER_PATH"]
 
 
 def marked(run: RunDir, name: str = "code") -> str:
-    """What the marker beside the code says in the copy that a run has."""
+    """The text of the marker file beside the code in a run's copy."""
     return (run.path / name / "lab" / "nets.py").read_text()
 
 
 @pytest.fixture
 def lab(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder `lab` with the module that the config's model is in, and the command typed there."""
+    """A folder `lab`, the working directory, with the module of the config's model."""
     monkeypatch.delenv("PYTHONPATH")
     (cluster / "lab").mkdir()
     (cluster / "small.yaml").rename(cluster / "lab" / "small.yaml")
@@ -294,7 +294,7 @@ def lab(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return cluster / "lab"
 
 
-def test_a_run_keeps_its_code_and_can_be_given_newer(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_keeps_its_code_unless_new_code_is_requested(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(SUBMIT) == 0
     run = only_run(lab)
     (lab / "nets.py").write_text("two")
@@ -313,7 +313,7 @@ def test_a_run_keeps_its_code_and_can_be_given_newer(lab: Path, capsys: pytest.C
     assert (marked(run), marked(run, "code-2")) == ("one", "two")
 
 
-def test_a_run_is_started_again_with_its_code_and_config(lab: Path) -> None:
+def test_a_run_is_rerun_with_its_code_and_config(lab: Path) -> None:
     assert main([*SUBMIT, "seed=5", "--profile", "example"]) == 0
     first = only_run(lab)
     (lab / "nets.py").write_text("two")
@@ -340,7 +340,7 @@ def test_without_a_snapshot_the_code_runs_where_it_is(lab: Path) -> None:
     assert not list(run.path.glob("code*"))
 
 
-def test_faults_of_preparing_name_the_files_that_were_copied(lab: Path, monkeypatch: pytest.MonkeyPatch,
+def test_preflight_faults_name_the_copied_files(lab: Path, monkeypatch: pytest.MonkeyPatch,
                                                              capsys: pytest.CaptureFixture[str]) -> None:
     def preflight(config: Any, plan: JobPlan) -> Any:
         raise PreflightError(Fault(what=f"no Net in {plan.environment['DRUMBEAT_USER_PATH']}/nets.py"))
@@ -352,7 +352,7 @@ def test_faults_of_preparing_name_the_files_that_were_copied(lab: Path, monkeypa
 
 
 def test_a_plan_of_a_later_version_is_read(cluster: Path) -> None:
-    """As the launcher of today writes it for the node launcher in an older snapshot."""
+    """A newer launcher may write the plan for the node launcher in an older snapshot."""
     assert main(SUBMIT) == 0
     run = only_run(cluster)
     before = JobPlan.require(run.plan)

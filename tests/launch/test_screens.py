@@ -1,5 +1,5 @@
-"""Everything a user can type wrong ends with exit code 2 and one screen that says what, where, what was given, and what
-to do; no traceback, and nothing on disk."""
+"""Every mistake on the command line or in a config ends with exit code 2 and one screen: what is wrong, where, what was
+given, and how to fix it; no traceback, and nothing on disk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import State
 from drumbeat.launch.commands.main import main
-from tests.launch.small import write_config
+from tests.launch.tiny_plan import write_config
 from tests.runs import write_job, write_plan
 
 SCREENS: dict[str, str] = {

@@ -1,4 +1,4 @@
-"""Accounting for a test cluster: slurmdbd, and a MariaDB of its own that only a socket leads to.
+"""Accounting for a test cluster: slurmdbd, and its own MariaDB, reachable only through a socket.
 
 MariaDB starts on an empty folder, without users, and need not survive a power cut: that is one start of half a second,
 where `mariadb-install-db` and a start would take several. Its folder is in memory where there is room, because slurmdbd
@@ -16,20 +16,20 @@ TABLES = "m*/m*_system_tables.sql"
 TUNING = ("performance-schema=0", "sync-frm=0", "innodb-flush-method=nosync", "innodb-flush-log-at-trx-commit=0",
           "innodb-doublewrite=0", "innodb-log-file-size=4M", "innodb-buffer-pool-size=16M", "innodb-file-per-table=0",
           "innodb-autoextend-increment=1", "innodb-temp-data-file-path=ibtmp1:1M:autoextend")
-"""Small, and without a wait for the disk. What a newer MariaDB does not know any more, it leaves out."""
+"""Options for a small database that does not wait for the disk. A newer MariaDB ignores options it does not know."""
 MEMORY = Path("/dev/shm")
 ROOM = 100 * 2**20
-"""Bytes to be free there; some 25 MB are used."""
+"""Bytes that must be free there; about 25 MB are used."""
 
 
 def database_folder(scratch: Path) -> Path:
-    """Where the database of the cluster with this scratch folder is."""
+    """The folder of the database of the cluster with this scratch folder."""
     roomy = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM
     return MEMORY / scratch.name if roomy else scratch / "database"
 
 
 def mariadbd(folder: Path) -> list[str]:
-    """Makes the database's folder; the command that starts it there."""
+    """Creates the database's folder. Returns the command that starts it there."""
     (folder / "data").mkdir(parents=True, mode=0o700)
     tables = folder / "tables.sql"
     tables.write_text("CREATE DATABASE mysql;\nUSE mysql;\n" + next(Path("/usr/share").glob(TABLES)).read_text())
@@ -40,7 +40,7 @@ def mariadbd(folder: Path) -> list[str]:
 
 
 def slurmdbd(database: Path, slurm_conf: Path) -> list[str]:
-    """The command that starts it with the slurmdbd.conf beside this slurm.conf."""
+    """The command that starts slurmdbd with the slurmdbd.conf beside this slurm.conf."""
     return ["env", f"SLURM_CONF={slurm_conf}", f"MYSQL_UNIX_PORT={database}/socket", "slurmdbd", "-D"]
 
 
@@ -61,7 +61,7 @@ StorageLoc=slurm
 
 
 def slurm_conf(*, port: int, munge_socket: Path, gather: str) -> str:
-    """What slurm.conf has to say of it; `gather` is the plugin that measures what jobs use."""
+    """The lines of slurm.conf about accounting; `gather` is the plugin that measures the resources of jobs."""
     return f"""\
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=localhost

@@ -47,7 +47,7 @@ class ClusterError(Exception):
 
 
 def missing_programs(accounts: bool = False) -> list[str]:
-    """What keeps a cluster from running here, in words for a skip reason; empty if nothing does."""
+    """What is missing for a cluster on this machine, as text for a skip reason; empty if nothing is."""
     programs = (*_PROGRAMS, *(accounting.PROGRAMS if accounts else ()))
     missing = [program for program in programs if shutil.which(program, path=_PATH) is None]
     if "munge" not in {user.pw_name for user in pwd.getpwall()}:
@@ -58,7 +58,7 @@ def missing_programs(accounts: bool = False) -> list[str]:
 
 
 class Cluster:
-    """Enter it once. Configuration and logs stay in `folder`; all else is gone after leaving, however one leaves."""
+    """Enter it once. Configuration and logs stay in `folder`; all else is removed on leaving, also after an error."""
 
     def __init__(self, folder: Path, *, proctrack: Proctrack = "cgroup", accounting: bool = False) -> None:
         self.folder = folder.absolute()
@@ -109,14 +109,16 @@ class Cluster:
         return found[1] if found else "UNKNOWN"
 
     def wait(self, job_id: int | str, states: str | Collection[str], timeout: float = PATIENCE) -> str:
-        """Wait for one of the states and return it; raises when none can be reached any more, or on time-out."""
-        wanted = {states} if isinstance(states, str) else set(states)
+        """Waits for one of the states and returns it. Raises `ClusterError` if none of them can be reached any more, or
+        after `timeout` seconds."""
+        expected = {states} if isinstance(states, str) else set(states)
         deadline = time.monotonic() + timeout
-        while (state := self.state(job_id)) not in wanted:
+        while (state := self.state(job_id)) not in expected:
             if state in _FINAL or time.monotonic() > deadline:
-                told = [self.run("squeue"), self.run("scontrol", "show", "job", str(job_id)), self._tail("slurmctld")]
+                shown = [self.run("squeue"), self.run("scontrol", "show", "job", str(job_id)), self._tail("slurmctld")]
                 raise ClusterError(
-                    f"job {job_id} is {state}, waited {timeout} s for {' or '.join(sorted(wanted))}\n" + "\n".join(told)
+                    f"job {job_id} is {state}, waited {timeout} s for {' or '.join(sorted(expected))}\n"
+                    + "\n".join(shown)
                 )
             time.sleep(0.1)
         return state
@@ -128,14 +130,14 @@ class Cluster:
         self.run("scontrol", "update", f"jobid={job_id}", "starttime=now+1")
 
     def clear(self) -> None:
-        """Ends all jobs and waits until all nodes are idle. Raises `ClusterError` where that does not come about."""
+        """Ends all jobs and waits until all nodes are idle. Raises `ClusterError` if that times out."""
         self.run("scancel", "--user=root")
         self._await("all jobs to end", lambda: not self.run("squeue", "--noheader"), RECOVERY)
         self.await_nodes(RECOVERY)
 
     @contextmanager
     def reconfigured(self, **values: int) -> Iterator[None]:
-        """With other values in slurm.conf, for options that need no daemon to start anew."""
+        """With other values in slurm.conf, for options that need no daemon to restart."""
         conf = self.folder / "slurm.conf"
         before = text = conf.read_text()
         for name, value in values.items():
@@ -154,9 +156,9 @@ class Cluster:
     def kill_daemon(self, name: str) -> None:
         """Ends slurmctld, or the slurmd of a node, by SIGKILL: the jobs and their slurmstepds stay."""
         for pid in self.processes():
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if words[0].endswith(b"slurmctld") if name == "slurmctld" else (
-                    words[0].endswith(b"slurmd") and words[1:4] == [b"-D", b"-N", name.encode()]):
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if command[0].endswith(b"slurmctld") if name == "slurmctld" else (
+                    command[0].endswith(b"slurmd") and command[1:4] == [b"-D", b"-N", name.encode()]):
                 os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + PATIENCE
         while not self._note(name).exists():
@@ -240,8 +242,8 @@ class Cluster:
         self._await("all nodes to be idle", self._all_idle, patience)
 
     def _all_idle(self) -> bool:
-        told = self._client("sinfo", "-h", "-N", "-p", "wide", "-o", "%T", timeout=30)
-        return told.stdout.split() == ["idle"] * len(NODES)
+        shown = self._client("sinfo", "-h", "-N", "-p", "wide", "-o", "%T", timeout=30)
+        return shown.stdout.split() == ["idle"] * len(NODES)
 
     def _note(self, daemon: str) -> Path:
         """The file that the keeper makes when a daemon has ended."""

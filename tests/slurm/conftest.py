@@ -1,4 +1,4 @@
-"""A cluster and runs on it, for the tests that need a real SLURM, and what decides whether they can run here."""
+"""A cluster and runs on it, for the tests that need a real SLURM; skips them on machines without SLURM."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.slurm.runs import SubmittedRun
 
 
 def require(accounting: bool = False) -> None:
-    """Skip where SLURM is not installed; fail in CI, where skipping in silence would be the end of these tests."""
+    """Skips the test if SLURM is not installed; fails it in CI, where these tests must run."""
     if missing := missing_programs(accounting):
         reason = f"a SLURM cluster{' with accounting' * accounting} needs {', '.join(missing)}"
         if os.environ.get("CI") == "true":
@@ -28,13 +28,13 @@ def require(accounting: bool = False) -> None:
 
 @pytest.fixture(scope="session")
 def slurm_installed() -> None:
-    """For tests that bring up a cluster themselves."""
+    """For tests that start a cluster themselves."""
     require()
 
 
 @pytest.fixture(scope="session")
 def accounting_installed() -> None:
-    """For tests that bring up a cluster with accounting."""
+    """For tests that start a cluster with accounting themselves."""
     require(accounting=True)
 
 
@@ -66,7 +66,7 @@ Submit = Callable[..., SubmittedRun]
 
 @pytest.fixture
 def submitted(cluster: Cluster, tmp_path: Path) -> Iterator[Submit]:
-    """Submits runs with a stand-in for torchrun. Nothing is left of them after the test."""
+    """Submits runs with a fake torchrun. All of their jobs and processes end after the test."""
     runs: list[SubmittedRun] = []
 
     def submit(folder: Path = tmp_path, **site: Any) -> SubmittedRun:

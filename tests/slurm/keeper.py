@@ -1,4 +1,4 @@
-"""The keeper of a test cluster: parent of its daemons, and the one who undoes all that the cluster did to the machine.
+"""The keeper of a test cluster: it starts the daemons, and removes everything that the cluster left on the machine.
 
 It is a process of its own, started by `tests.slurm.cluster`, because only then nothing is left whatever happens to the
 test: being a subreaper, it stays the ancestor of every process below the daemons, whatever sessions, groups or
@@ -34,14 +34,14 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 @dataclass(frozen=True)
 class Daemon:
-    """One program to start and to keep an eye on."""
+    """One program to start and watch."""
 
     name: str
     argv: list[str]
     log: str
-    """File that takes its standard output and error."""
+    """The file for its standard output and error."""
     user: str | None = None
-    """Whom it runs as; None: as we do."""
+    """The user that it runs as; None: this process's user."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +55,16 @@ class Traces:
     hosts: dict[str, str]
     """Node name to address."""
     first_job: int
-    """Its jobs have the `JOBS_PER_CLUSTER` numbers from here on; a cgroup folder of another job is not ours."""
+    """The first of this cluster's `JOBS_PER_CLUSTER` job ids; cgroup folders of other jobs are kept."""
 
 
 def send(message: Daemon | Traces) -> str:
-    """The text that hands the message over: one line of JSON."""
+    """The message as one line of JSON."""
     return json.dumps(asdict(message)) + "\n"
 
 
 def keep(traces: Traces) -> list[int]:
-    """Start daemons as told, until told to end; returns the processes that refused to end, in all likelihood none."""
+    """Starts the requested daemons until the input ends. Returns the processes that cannot be ended, usually none."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
         with host_names(traces.hosts, tag=f"test cluster {traces.scratch}"):
@@ -80,7 +80,7 @@ def keep(traces: Traces) -> list[int]:
 
 
 def _run_daemons(scratch: Path) -> None:
-    running: dict[int, tuple[str, subprocess.Popen[bytes]]] = {}  # A forgotten Popen would reap behind our back.
+    running: dict[int, tuple[str, subprocess.Popen[bytes]]] = {}  # kept, because a deleted Popen reaps its process
     for line in _lines(sys.stdin.fileno()):
         for pid, code in _reaped():
             if pid in running:
@@ -92,7 +92,7 @@ def _run_daemons(scratch: Path) -> None:
 
 
 def _lines(source: int) -> Iterator[str | None]:
-    """The lines that arrive until an empty one or the end, and None ten times a second in between."""
+    """The lines of the input until an empty one or the end; None ten times a second in between."""
     pending = b""
     while True:
         yield None
@@ -109,7 +109,7 @@ def _lines(source: int) -> Iterator[str | None]:
 
 
 def _start(daemon: Daemon) -> subprocess.Popen[bytes]:
-    # A small environment: a SLURM_* or SBATCH_* variable around us would otherwise reach every job.
+    # A small environment, so that no SLURM_* or SBATCH_* variable of this process reaches the jobs.
     environ = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     user = pwd.getpwnam(daemon.user) if daemon.user else None
     with open(daemon.log, "ab") as log:
@@ -127,7 +127,7 @@ def _start(daemon: Daemon) -> subprocess.Popen[bytes]:
 
 
 def _reaped() -> Iterator[tuple[int, int]]:
-    """Children that ended, orphans of the daemons among them, with their exit codes."""
+    """Children that ended, including orphans of the daemons, with their exit codes."""
     with suppress(ChildProcessError):
         while True:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -140,7 +140,7 @@ def descendants(ancestor: int) -> set[int]:
     """All living processes below this one."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # It ended while we looked.
+        with suppress(OSError):  # the process has just ended
             state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
             if state != "Z":
                 children.setdefault(int(parent), []).append(int(entry.name))
@@ -154,7 +154,7 @@ def descendants(ancestor: int) -> set[int]:
 
 
 def _end_processes(nodes: list[str], patience: float = 15.0) -> list[int]:
-    """SIGKILL whatever is below us until nothing is: a test cluster has nothing that is worth a farewell."""
+    """Kills all descendants until none is left: a test cluster has nothing to save."""
     deadline = time.monotonic() + patience
     while not _childless() and time.monotonic() < deadline:
         for root in cgroup_roots(nodes):
@@ -183,8 +183,8 @@ def cgroup_roots(nodes: list[str]) -> list[Path]:
 
 
 def _thaw(root: Path) -> None:
-    """A slurmstepd that was killed between freezing its tasks and killing them leaves them deaf to SIGKILL. Folders of
-    other clusters may vanish meanwhile."""
+    """A slurmstepd that was killed between freezing its tasks and killing them leaves them frozen, so that SIGKILL
+    does not end them. Folders of other clusters may be removed meanwhile."""
     for folder, _, files in os.walk(root):
         for name, value in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
             if name in files:
@@ -195,7 +195,7 @@ def _thaw(root: Path) -> None:
 def remove_cgroups(root: Path, jobs: range) -> None:
     """Remove the folders of these jobs and, if no other cluster's job is in them, the folders they were in.
 
-    SLURM itself locks the folder above while it makes and removes them, and makes anew what it finds missing.
+    SLURM itself locks the folder above while it makes and removes them, and makes again what it finds missing.
     """
     with _locked(root.parent):
         for folder in sorted((Path(folder) for folder, _, _ in os.walk(root)), reverse=True):
@@ -217,7 +217,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def host_names(hosts: dict[str, str], tag: str) -> Iterator[None]:
-    """Make node names resolve, unless the machine has its own idea of them; our lines are known by their tag.
+    """Make node names resolve, unless the machine resolves them already; the added lines have a tag.
 
     Each cluster adds and removes only its own lines, so clusters may overlap. The file is written in place and not
     replaced, since containers mount it by itself.

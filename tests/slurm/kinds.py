@@ -17,7 +17,7 @@ SOME = ("cgroup", "linuxproc-accounts", "pgid")
 
 
 def options(kind: str) -> dict[str, Any]:
-    """What `Cluster` takes for a cluster of this kind."""
+    """The arguments of `Cluster` for a cluster of this kind."""
     return {"proctrack": kind.removesuffix(ACCOUNTS), "accounting": kind.endswith(ACCOUNTS)}
 
 

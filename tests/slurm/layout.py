@@ -1,4 +1,4 @@
-"""What a test cluster is made of: its ports, its folders and the text of its configuration files."""
+"""The ports, folders and configuration files of a test cluster."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.slurm.keeper import CGROUPS, JOBS_PER_CLUSTER
 Proctrack = Literal["cgroup", "linuxproc", "pgid"]
 
 NODES = {"n1": "127.0.0.1", "n2": "127.0.0.2", "n3": "127.0.0.3"}
-"""Node name to an address that leads to this machine. Partition `wide` has all nodes, the others have n1 and n2."""
+"""Node names, and addresses of this machine for them. Partition `wide` has all nodes, the others have n1 and n2."""
 CPUS, GPUS = 64, 4
-"""Of each node, and pretended. A job sees the GPUs as CUDA_VISIBLE_DEVICES."""
+"""The resources of each node, which are fake. A job sees the GPUs as CUDA_VISIBLE_DEVICES."""
 KILL_WAIT = 5
-"""Seconds from SIGTERM to SIGKILL when a job or a step is ended. For a job SLURM takes five at least."""
+"""Seconds from SIGTERM to SIGKILL when a job or a step is ended. For a job, SLURM takes at least five."""
 GRACE = 10
-"""Seconds between SIGTERM and the requeue of a preempted job of partition `main`. SLURM looks for the end of it only
-each half minute; without a GraceTime there is no SIGTERM ahead, and the requeue comes at once."""
+"""Seconds between SIGTERM and the requeue of a preempted job of partition `main`. SLURM checks for its
+end only every half minute. Without a GraceTime there is no SIGTERM, and the requeue is immediate."""
 
 _PORTS = range(20000, 32000, 10)
 """Blocks of ten, below the ports that Linux gives to outgoing connections (32768 and above)."""
@@ -57,20 +57,20 @@ def _free(ports: range) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """All that the configuration files depend on."""
+    """The settings that the configuration files depend on."""
 
     folder: Path
-    """Configuration and logs; stays."""
+    """Configuration and logs; kept after the tests."""
     scratch: Path
-    """Sockets, keys and the daemons' state; goes."""
+    """Sockets, keys and the daemons' state; removed after the tests."""
     database: Path
-    """MariaDB's folder, where there is accounting; goes."""
+    """MariaDB's folder, with accounting; removed after the tests."""
     port: int
-    """The controller's; the nodes have the following ones, and the last of the ten is slurmdbd's."""
+    """The controller's port; the nodes have the following ones, and the last of the ten is slurmdbd's."""
     proctrack: Proctrack
     """How SLURM finds a job's processes, which decides who receives a job's signals."""
     accounting: bool = False
-    """Whether it has accounts and QOS, and enforces them. Without, sacct fails, as on some real sites."""
+    """Whether it has accounts and QOS, and enforces them. Without them, sacct fails, as on some real sites."""
 
     def __post_init__(self) -> None:
         if set(" #%,") & set(str(self.folder)):
@@ -93,10 +93,10 @@ class Layout:
             "gres.conf": f"Name=gpu File=/dev/tty[0-{GPUS - 1}]\n",
         }
         if self.accounting:
-            asked = {"port": self.port + _PORTS.step - 1, "munge_socket": self.munge_socket}
+            settings = {"port": self.port + _PORTS.step - 1, "munge_socket": self.munge_socket}
             gather = "cgroup" if self.proctrack == "cgroup" else "linux"
-            files["slurm.conf"] += accounting.slurm_conf(**asked, gather=gather)
-            files["slurmdbd.conf"] = accounting.slurmdbd_conf(**asked, folder=self.folder, scratch=self.scratch)
+            files["slurm.conf"] += accounting.slurm_conf(**settings, gather=gather)
+            files["slurmdbd.conf"] = accounting.slurmdbd_conf(**settings, folder=self.folder, scratch=self.scratch)
         return files
 
     def _slurm_conf(self) -> str:

@@ -1,4 +1,4 @@
-"""The clusters of a test session: one of each kind, brought up for the first test that needs it."""
+"""The clusters of a test session: one of each kind, started for the first test that needs it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.slurm.kinds import options
 
 
 class Clusters:
-    """Those that are up. Leaving it ends them."""
+    """The running clusters. Leaving the context ends them."""
 
     def __init__(self, new_folder: Callable[[], Path]) -> None:
         self._new_folder = new_folder
@@ -31,8 +31,8 @@ class Clusters:
         return self._up[kind]
 
     def put_back(self, kind: str) -> None:
-        """Ends the jobs that a test has left. Raises `ClusterError` where the test has left a cluster that does not
-        come to rest: that one is ended, and the next test gets another."""
+        """Ends the jobs that a test has left. Raises `ClusterError` if the cluster does not become idle: then that
+        cluster is ended, and the next test gets another."""
         try:
             self._up[kind].clear()
         except ClusterError:

@@ -1,6 +1,6 @@
 """Runs on a test cluster, and what is asked of it.
 
-Those with a stand-in in torchrun's place (tests/launch/standin.py) are up in a second, so that what SLURM and the
+Those with a fake torchrun (tests/launch/fake_torchrun.py) are up in a second, so that what SLURM and the
 launchers do to each other is tried on every kind of cluster; the others train.
 """
 
@@ -28,7 +28,7 @@ from drumbeat.launch.backends.contract import Request, Submitted
 from drumbeat.launch.backends.processes import processes_of
 from drumbeat.launch.backends.slurm import Slurm
 from drumbeat.launch.slurm.client import steps
-from tests.launch import small, standin
+from tests.launch import fake_torchrun, tiny_plan
 from tests.processes import alive, until
 from tests.runs import write_job, write_state
 from tests.slurm.cluster import Cluster
@@ -44,7 +44,7 @@ NO_REQUEUE = {"requeue": False, "no-requeue": True}
 
 
 class StandInRun:
-    """One stand-in rank on each of two nodes."""
+    """One fake rank on each of two nodes."""
 
     backend: BackendName
 
@@ -52,39 +52,39 @@ class StandInRun:
         self.cluster = cluster
         self.folder = folder
         self.run = RunDir(folder / f"{folder.name}-run")
-        (self.run.path / "standin").mkdir(parents=True)
+        (self.run.path / "fake").mkdir(parents=True)
         self.job_id = ""
         """SLURM's id."""
         self.seen: set[int] = set()
         """All processes of the attempts that the test has waited for."""
 
     def plan(self, *, cpus: int, site: Site, **fields: Any) -> JobPlan:
-        """The plan whose request is made: the one that is written has the stand-in for Python."""
-        plan = JobPlan(run_dir=str(self.run.path), name="standin", backend=self.backend,
+        """The plan whose request is made: the one that is written has the fake Python."""
+        plan = JobPlan(run_dir=str(self.run.path), name="fake", backend=self.backend,
                        topology=Topology(nodes=2, ranks_per_node=1, device="cpu", cpus_per_rank=cpus), site=site,
                        environment=importing.environment(str(ROOT), []), folder=str(self.folder), **fields)
-        self.run.config.write_text(small.CONFIG)
-        replace(plan, python=standin.install(self.folder)).write(self.run.plan)
+        self.run.config.write_text(tiny_plan.CONFIG)
+        replace(plan, python=fake_torchrun.install(self.folder)).write(self.run.plan)
         return plan
 
     def up(self, attempt: int = 0) -> dict[str, int]:
         """Waits until an attempt is up; the name and the process id of each of its processes."""
-        until(lambda: {"helper0", "helper1"} <= standin.pids(self.run.path, attempt).keys())
-        pids = standin.pids(self.run.path, attempt)
+        until(lambda: {"helper0", "helper1"} <= fake_torchrun.pids(self.run.path, attempt).keys())
+        pids = fake_torchrun.pids(self.run.path, attempt)
         self.seen |= set(pids.values())
         return pids
 
     def let_finish(self) -> None:
         """Has the ranks end as if their training was over, those of the next attempts as well."""
-        (self.run.path / "standin" / "finish").touch()
+        (self.run.path / "fake" / "finish").touch()
 
     def fail(self, rank: int, message: str) -> None:
         """Has a rank fail in each attempt."""
-        (self.run.path / "standin" / f"fail{rank}").write_text(message)
+        (self.run.path / "fake" / f"fail{rank}").write_text(message)
 
     def launcher(self, node: int, attempt: int = 0) -> int:
         """The process id of a node's launcher: the parent of what starts torchrun."""
-        process = standin.pids(self.run.path, attempt)[f"agent{node}"]
+        process = fake_torchrun.pids(self.run.path, attempt)[f"agent{node}"]
         for _ in range(2):
             process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
         return process
@@ -95,7 +95,7 @@ class StandInRun:
         return int(found[1]) if found else 0
 
     def verdict(self, attempt: int) -> str:
-        """What is said of an attempt, in words."""
+        """The message of an attempt's verdict."""
         return Verdict.require(self.run.attempt(attempt).verdict).message
 
     def state(self) -> str:
@@ -138,7 +138,7 @@ class SubmittedRun(StandInRun):
         self.cluster.wait(self.job_id, "COMPLETED")
         assert self.state() == "finished"
         assert self.left() == []
-        assert standin.heard(self.run.path) == {}, "none but the launcher may hear signals"
+        assert fake_torchrun.received_signals(self.run.path) == {}, "none but the launcher may hear signals"
 
     def successor(self) -> str:
         """The id of the job that follows, once it is queued."""
@@ -171,7 +171,8 @@ class AllocationRun(StandInRun):
 
     def gone(self) -> None:
         """Waits until nothing of the run is left; the allocation is as it was."""
-        self.seen |= {pid for pids in map(partial(standin.pids, self.run.path), range(3)) for pid in pids.values()}
+        self.seen |= {pid for pids in map(partial(fake_torchrun.pids, self.run.path), range(3))
+                      for pid in pids.values()}
         until(lambda: not self.started.running())
         assert self.left() == processes_of(View.read(self.run)) == steps(self.job_id, self.run.id) == []
         assert (self.cluster.state(self.job_id), self.restarts()) == ("RUNNING", 0)
@@ -180,25 +181,25 @@ class AllocationRun(StandInRun):
         self.let_finish()
         self.gone()
         assert self.state() == "finished"
-        assert standin.heard(self.run.path) == {}, "none but the launcher may hear signals"
+        assert fake_torchrun.received_signals(self.run.path) == {}, "none but the launcher may hear signals"
 
 
 class TrainingRun:
-    """The tiny experiment on two nodes, with a fuse in it where `at` says after how many losses."""
+    """The tiny experiment on two nodes, with faults injected `at` these counts of losses."""
 
-    def __init__(self, cluster: Cluster, folder: Path, *words: str, at: str = "[]", how: str = "wait") -> None:
+    def __init__(self, cluster: Cluster, folder: Path, *arguments: str, at: str = "[]", how: str = "wait") -> None:
         self.cluster, self.folder = cluster, folder
-        said = drumbeat(folder, str(write_config(folder)), "--slurm", "--nodes", "2", "--procs", "1",
+        output = drumbeat(folder, str(write_config(folder)), "--slurm", "--nodes", "2", "--procs", "1",
                         "task._target_=tests.tiny.Fuse", f"task.folder={folder}", f"task.at={at}", f"task.how={how}",
-                        "task.rank=1", *words).stdout
-        self.job_id = submitted_job(said)
+                        "task.rank=1", *arguments).stdout
+        self.job_id = submitted_job(output)
 
     @property
     def run(self) -> RunDir:
         return latest(self.folder)
 
     def reach(self, blown: int = 0) -> None:
-        """Waits until the fuse blows: the run is in the middle of an epoch."""
+        """Waits for fault number `blown`, which the tiny experiment injects in the middle of an epoch."""
         until((self.folder / f"blown-{blown}").exists, seconds=START)
 
     def verdict(self, attempt: int) -> str:
@@ -214,16 +215,16 @@ class TrainingRun:
         return Result.require(self.run.result)
 
 
-def submitted_job(said: str) -> str:
+def submitted_job(output: str) -> str:
     """The id of the job that `drumbeat run --slurm` says it has submitted."""
-    found = re.search(r"SLURM job\s+(\d+)", said)
-    assert found, said
+    found = re.search(r"SLURM job\s+(\d+)", output)
+    assert found, output
     return found[1]
 
 
-def output_of(folder: Path, *words: str, expect: int = 0, **environment: str) -> str:
-    """What `drumbeat WORDS` prints, typed in `folder`, with one blank between its words."""
-    done = subprocess.run([sys.executable, "-m", "drumbeat", *words], cwd=folder, capture_output=True, text=True,
+def output_of(folder: Path, *arguments: str, expect: int = 0, **environment: str) -> str:
+    """What `drumbeat ARGUMENTS` prints, typed in `folder`, with single blanks between its words."""
+    done = subprocess.run([sys.executable, "-m", "drumbeat", *arguments], cwd=folder, capture_output=True, text=True,
                           check=False, env=os.environ | environment)
     assert done.returncode == expect, f"{done.stdout}\n{done.stderr}"
     return " ".join((done.stdout + done.stderr).split())
@@ -231,6 +232,6 @@ def output_of(folder: Path, *words: str, expect: int = 0, **environment: str) ->
 
 def small_request(folder: Path, *assignments: str, **site: Any) -> Request:
     """The small config's job, with its run in `folder`; what it would run is never reached."""
-    planned = small.plan(folder, *(assignments or ("launch.gpus=0", "launch.nodes=1")), backend="slurm",
+    planned = tiny_plan.plan(folder, *(assignments or ("launch.gpus=0", "launch.nodes=1")), backend="slurm",
                          site=Site(**{"time_minutes": 5, **site}))
     return Slurm().request(JobPlan(**vars(planned) | {"run_dir": str(folder / "run"), "folder": str(folder)}))

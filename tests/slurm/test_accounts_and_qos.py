@@ -1,4 +1,4 @@
-"""On a cluster with accounting: what accounts and QOS forbid is told in words; and nothing of ours asks sacct."""
+"""On a cluster with accounting: what accounts and QOS forbid is explained; and Drumbeat never needs sacct."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def accounts(cluster: Cluster) -> Cluster:
 
 @pytest.fixture
 def ahead(accounts: Cluster) -> Callable[..., None]:
-    """Starts a job that runs already, with these options of sbatch's."""
+    """Submits jobs with these options of sbatch, and waits until they run."""
 
     def put(*options: str) -> None:
         job = accounts.run("sbatch", "--parsable", "--account=lab", "--output=/dev/null", "--chdir=/", "--time=5",
@@ -62,7 +62,7 @@ def ahead(accounts: Cluster) -> Callable[..., None]:
     return put
 
 
-@pytest.mark.parametrize(("assignments", "site", "said", "where", "do"), [
+@pytest.mark.parametrize(("assignments", "site", "message", "where", "fix"), [
     ([], {"account": "nowhere"}, "Invalid account or account/partition combination", "account: nowhere", "accounts"),
     ([], {"account": "others"}, "Invalid account or account/partition combination", "account: others", "accounts"),
     ([], {"qos": "nowhere"}, "Invalid qos specification", "qos: nowhere", "lists the QOS"),
@@ -73,19 +73,19 @@ def ahead(accounts: Cluster) -> Callable[..., None]:
     (["launch.gpus=2"], {"qos": "slim"}, "QOSMaxGRESPerNode", "qos: slim", "more GPUs on a node"),
 ], ids=["no account", "another's account", "no QOS", "another's QOS", "jobs", "time", "nodes", "GPUs"])
 def test_what_an_account_or_a_qos_forbids(accounts: Cluster, tmp_path: Path, assignments: list[str],
-                                          site: dict[str, Any], said: str, where: str, do: str) -> None:
-    """Told when SLURM is asked whether it would take the job, and when it does not take it."""
+                                          site: dict[str, Any], message: str, where: str, fix: str) -> None:
+    """Reported by the check before the submission, and by the submission."""
     job = small_request(tmp_path, "launch.gpus=0", "launch.nodes=1", *assignments, **{"account": "lab", **site})
     for submit, what in ((check_cluster, "SLURM would reject this job"), (Slurm().submit, "sbatch refused the job")):
         with pytest.raises(LaunchError) as error:
             submit(job)  # type: ignore[operator]
         fault = error.value.faults[0]
         assert (fault.what, fault.where) == (what, f"the cluster's profile, {where}")
-        assert said in str(fault.given) and do in fault.remedy
+        assert message in str(fault.given) and fix in fault.remedy
     assert accounts.run("squeue", "--noheader") == ""
 
 
-@pytest.mark.parametrize(("first", "assignments", "site", "reason", "words"), [
+@pytest.mark.parametrize(("first", "assignments", "site", "reason", "message"), [
     (["--qos=single"], [], {"qos": "single"}, "QOSMaxJobsPerUserLimit", "its QOS limits the running jobs of each user"),
     (["--qos=shared", "--gres=gpu:3"], ["launch.gpus=3"], {"qos": "shared"}, "QOSGrpGRES",
      "its QOS limits the GPUs of all its jobs together"),
@@ -93,7 +93,7 @@ def test_what_an_account_or_a_qos_forbids(accounts: Cluster, tmp_path: Path, ass
      "it asks for more time than its QOS allows for a job"),
 ], ids=["jobs", "GPUs", "time"])
 def test_why_a_job_waits(accounts: Cluster, ahead: Callable[..., None], tmp_path: Path, first: list[str],
-                         assignments: list[str], site: dict[str, Any], reason: str, words: str) -> None:
+                         assignments: list[str], site: dict[str, Any], reason: str, message: str) -> None:
     if first:
         ahead(*first)
     run = RunDir(tmp_path / "run")
@@ -104,13 +104,13 @@ def test_why_a_job_waits(accounts: Cluster, ahead: Callable[..., None], tmp_path
     write_job(run, "slurm", id=job.id)
     view = View.read(run)
     until(lambda: reason in why(view))
-    said = " ".join(why(view).split())
-    assert f"why {reason}: " in said and words in said
-    assert ("CANCEL" not in said) and ("drumbeat cancel" in said) == (not first)
+    output = " ".join(why(view).split())
+    assert f"why {reason}: " in output and message in output
+    assert ("CANCEL" not in output) and ("drumbeat cancel" in output) == (not first)
 
 
 def test_no_further_job_is_allowed(accounts: Cluster, submitted: Submit) -> None:
-    """The account lets no second job into the queue, and SLURM does not queue the first one again."""
+    """The account allows no second job in the queue, and SLURM does not requeue the first one."""
     job = submitted(sbatch=NO_REQUEUE, account="lab", qos="lone")
     job.up()
     log = (job.run.submitit / f"{job.job_id}_0_log.out").read_text()
@@ -125,7 +125,7 @@ def test_no_further_job_is_allowed(accounts: Cluster, submitted: Submit) -> None
 
 def test_sacct_is_not_asked(accounts: Cluster, submitted: Submit, tmp_path: Path,
                             monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some sites have none, or one that takes minutes. A run goes from start to end without it, and so do its verbs."""
+    """Some sites have no sacct, or one that takes minutes. Runs and commands never call it."""
     sacct, asked, found = tmp_path / "bin" / "sacct", tmp_path / "asked", tmp_path / "found"
     sacct.parent.mkdir()
     sacct.write_text(f"#!/bin/sh\necho \"$0 $*\" >>{asked}\nexec sleep 600\n")
@@ -134,15 +134,15 @@ def test_sacct_is_not_asked(accounts: Cluster, submitted: Submit, tmp_path: Path
     job = submitted(account="lab", setup=[f"command -v sacct >{found}"])
     check_cluster(job.request)
     before = job.up()
-    words = [str(job.run.path)]
-    assert f"job {job.job_id}" in output_of(tmp_path, "status", *words)
-    assert "it is running normally" in output_of(tmp_path, "why", *words)
+    path = str(job.run.path)
+    assert f"job {job.job_id}" in output_of(tmp_path, "status", path)
+    assert "it is running normally" in output_of(tmp_path, "why", path)
     os.kill(before["rank1"], signal.SIGKILL)
     job.up(1)
     accounts.run("scancel", "--signal=USR2", job.job_id)
     accounts.start_again(job.job_id)
     job.up(2)
-    output_of(tmp_path, "cancel", *words)
+    output_of(tmp_path, "cancel", path)
     until(lambda: not accounts.run("squeue", "--noheader"))
     assert Status.require(job.run.status).state == "cancelled"
     assert found.read_text().strip() == str(sacct), "the nodes would have found the slow one"

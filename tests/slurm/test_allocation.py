@@ -1,6 +1,6 @@
 """--here on a real cluster: a run is a step of the user's own job, which it neither ends nor has queued again.
 
-With a stand-in in torchrun's place; tests/slurm/test_training.py has the real thing.
+With a fake torchrun; tests/slurm/test_training.py tests with the real one.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ def test_a_cancelled_run_leaves_the_allocation(cluster: Cluster, allocate: Alloc
         monkeypatch.setattr("drumbeat.launch.backends.contract.processes_of", lambda *_: [])
         monkeypatch.setattr("drumbeat.launch.backends.processes.processes_of", lambda *_: [])
         assert running_evidence(View.read(run.run)).startswith(f"step {run.job_id}.")
-    said = cancel(View.read(run.run))
-    assert said.startswith(f"{run.run.id} ended; SLURM job {run.job_id} stays; there is no checkpoint.")
+    output = cancel(View.read(run.run))
+    assert output.startswith(f"{run.run.id} ended; SLURM job {run.job_id} stays; there is no checkpoint.")
     monkeypatch.undo()
     run.gone()
     assert run.state() == "cancelled"

@@ -48,8 +48,8 @@ def traces_of(folder: Path) -> list[str]:
     left = [str(folder) for folder in folders if folder.exists()]
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            words = (process / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
-            left += [words] if str(folder) in words or str(scratch) in words else []
+            command = (process / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
+            left += [command] if str(folder) in command or str(scratch) in command else []
     left += [line for line in Path("/etc/hosts").read_text().splitlines() if str(scratch) in line]
     first = int(conf["FirstJobId"])
     jobs = {f"job_{number}" for number in range(first, first + JOBS_PER_CLUSTER)}
@@ -143,8 +143,8 @@ def test_a_start_that_fails_says_what_the_daemon_logged(slurm_installed: None, t
 def test_accounts_and_jobs_are_kept(cluster: Cluster) -> None:
     job = cluster.fill("main", "true")
     cluster.wait(job, "COMPLETED")
-    asked = ("sacct", "--noheader", "--parsable2", "--allocations", "--format=Account,User,QOS,State")
-    until(lambda: cluster.run(*asked, "--jobs", job).strip() == "root|root|normal|COMPLETED")
+    query = ("sacct", "--noheader", "--parsable2", "--allocations", "--format=Account,User,QOS,State")
+    until(lambda: cluster.run(*query, "--jobs", job).strip() == "root|root|normal|COMPLETED")
 
 
 @on("cgroup")

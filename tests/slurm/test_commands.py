@@ -28,10 +28,10 @@ def test_what_slurm_would_refuse_is_told_at_once(cluster: Cluster, tmp_path: Pat
     assert "where the cluster's profile, partition: mian given invalid partition specified: mian" in output_of(
         tmp_path, *submit, "--profile", "site.yaml", expect=2)
     for flags in (["--nodes", "5"], ["--gpus", "9"], ["launch.cpus_per_rank=99"]):
-        words = [*submit[:3], *(["--procs", "1"] if "--gpus" not in flags else []), *flags]
-        said = output_of(tmp_path, *words, expect=2)
-        assert "given allocation failure: Requested node configuration is not available" in said
-        assert "Traceback" not in said
+        arguments = [*submit[:3], *(["--procs", "1"] if "--gpus" not in flags else []), *flags]
+        output = output_of(tmp_path, *arguments, expect=2)
+        assert "given allocation failure: Requested node configuration is not available" in output
+        assert "Traceback" not in output
     assert not (tmp_path / "runs").exists()
     assert cluster.run("squeue", "--noheader") == ""
 
@@ -41,9 +41,9 @@ def test_a_job_that_waits_is_explained_and_cancelled(cluster: Cluster, tmp_path:
     write_config(tmp_path)
     ahead = cluster.fill()
     cluster.wait(ahead, "RUNNING")
-    said = drumbeat(tmp_path, "tiny.yaml", "--slurm", "--procs", "1", preflight=True).stdout
-    run, job = latest(tmp_path), submitted_job(said)
-    assert re.search(r"queue      SLURM would start it at \S+ \S+ on n", said)
+    output = drumbeat(tmp_path, "tiny.yaml", "--slurm", "--procs", "1", preflight=True).stdout
+    run, job = latest(tmp_path), submitted_job(output)
+    assert re.search(r"queue      SLURM would start it at \S+ \S+ on n", output)
     until(lambda: "Resources: it is next, and waits for free nodes" in output_of(tmp_path, "why", "tiny"))
     assert f"{run.id} tiny pending job {job}" in output_of(tmp_path, "ls")
 
@@ -54,8 +54,8 @@ def test_a_job_that_waits_is_explained_and_cancelled(cluster: Cluster, tmp_path:
     assert "pending" in output_of(tmp_path, "ls", **alone)
     assert json.loads(output_of(tmp_path, "status", "tiny", "--json", **alone))["job"] == job
     assert "SLURM does not answer" in output_of(tmp_path, "why", "tiny", **alone)
-    said = output_of(tmp_path, "cancel", "tiny", expect=2, **alone)
-    assert "the run cannot be cancelled: SLURM does not answer" in said
+    output = output_of(tmp_path, "cancel", "tiny", expect=2, **alone)
+    assert "the run cannot be cancelled: SLURM does not answer" in output
 
     assert f"SLURM job {job} cancelled; there is no checkpoint" in output_of(tmp_path, "cancel", "tiny")
     assert Status.require(run.status).state == "cancelled"
@@ -71,9 +71,9 @@ def test_a_job_runs_the_code_it_was_submitted_with(cluster: Cluster, tmp_path: P
     (tmp_path / "nets.py").write_text(nets.format("submitted"))
     ahead = cluster.fill()
     cluster.wait(ahead, "RUNNING")
-    said = drumbeat(tmp_path, "tiny.yaml", "--slurm", "--procs", "1", "model._target_=nets.Mine",
+    output = drumbeat(tmp_path, "tiny.yaml", "--slurm", "--procs", "1", "model._target_=nets.Mine",
                     "task._target_=tests.tiny.Fuse", f"task.folder={tmp_path}", "task.at=[8,8]", "task.how=hold").stdout
-    run, job = latest(tmp_path), submitted_job(said)
+    run, job = latest(tmp_path), submitted_job(output)
     (tmp_path / "nets.py").write_text(nets.format("edited"))
     cluster.run("scancel", ahead)
     until((tmp_path / "blown-0").exists, seconds=120)

@@ -1,4 +1,4 @@
-"""Where SLURM does not requeue a job, the next job resumes the run: once, and none is left when it ends."""
+"""If SLURM does not requeue a job, exactly one other job resumes the run, and no job is left when the run ends."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.run.records import Job, NodeUp, Status
-from tests.launch import standin
+from tests.launch import fake_torchrun
 from tests.processes import alive, until
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import Submit
@@ -170,7 +170,7 @@ def test_launchers_killed_each_time_fail_the_run(submitted: Submit) -> None:
     assert job.state() == "failed"
     assert job.verdict(1).endswith("given up: 2 times in a row without a newer checkpoint")
     assert Status.require(job.run.status).verdict == job.verdict(1)
-    assert standin.pids(job.run.path, 2) == {}
+    assert fake_torchrun.pids(job.run.path, 2) == {}
 
 
 @pytest.mark.slow

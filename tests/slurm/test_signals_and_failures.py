@@ -1,6 +1,6 @@
 """The node launcher on a real cluster: whatever SLURM sends, and whoever is killed, the run goes on or leaves in order.
 
-With a stand-in in torchrun's place, so that all of this is tried under every ProctrackType; the real thing is in
+With a fake torchrun, so that all of this is tested under every ProctrackType; the real torchrun is tested in
 tests/slurm/test_training.py.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.run.records import AttemptStart
-from tests.launch import standin
+from tests.launch import fake_torchrun
 from tests.processes import alive, until
 from tests.slurm.conftest import Submit
 from tests.slurm.kinds import on
@@ -101,7 +101,7 @@ def test_a_stop_in_the_middle_of_the_start(submitted: Submit) -> None:
     until(job.run.attempt(0).path.exists)
     job.run.attempt(0).request_stop("stopped")
     job.cluster.wait(job.job_id, "COMPLETED")
-    job.seen |= set(standin.pids(job.run.path, 0).values())
+    job.seen |= set(fake_torchrun.pids(job.run.path, 0).values())
     assert job.state() == "stopped"
     assert job.left() == []
 

@@ -17,7 +17,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.slurm import Slurm
 from tests.launch.backends.test_slurm import CASES
-from tests.launch.small import plan
+from tests.launch.tiny_plan import plan
 from tests.slurm.cluster import Cluster
 from tests.slurm.kinds import on
 from tests.slurm.runs import small_request
@@ -66,29 +66,29 @@ def test_the_controller_is_away_for_a_while(cluster: Cluster, tmp_path: Path, mo
         == [str(job.id)]
 
 
-@pytest.mark.parametrize(("assignments", "site", "said", "do"), [
+@pytest.mark.parametrize(("assignments", "site", "message", "fix"), [
     (["launch.gpus=1"], {"partition": "nowhere"}, "invalid partition", "sinfo lists the partitions:"),
     (["launch.gpus=5"], {}, "configuration is not available", "--nodes, --gpus and"),
     (["launch.gpus=1"], {"gpu_type": "a100"}, "configuration is not available|gres", "GPUs"),
     (["launch.gpus=1"], {"mem_gb_per_node": 1000}, "emory|configuration", "memory"),
     (["launch.gpus=1"], {"constraint": "quantum"}, "nvalid feature", "features of the nodes"),
 ], ids=["partition", "gpus", "gpu type", "memory", "constraint"])
-def test_a_refusal_says_what_to_do(cluster: Cluster, tmp_path: Path, assignments: list[str], site: dict[str, Any],
-                                   said: str, do: str) -> None:
+def test_a_rejected_job_names_the_fix(cluster: Cluster, tmp_path: Path, assignments: list[str], site: dict[str, Any],
+                                   message: str, fix: str) -> None:
     before = jobs(cluster)
     with pytest.raises(LaunchError) as error:
         Slurm().submit(small_request(tmp_path, *assignments, **site))
     fault = error.value.faults[0]
-    assert re.search(said, str(fault.given)) and do in fault.remedy
+    assert re.search(message, str(fault.given)) and fix in fault.remedy
     assert jobs(cluster) == before
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_every_script_is_one_that_slurm_would_take(cluster: Cluster, tmp_path: Path, name: str) -> None:
-    """But for what the site in the golden files has and this cluster has not."""
+def test_slurm_accepts_every_script(cluster: Cluster, tmp_path: Path, name: str) -> None:
+    """Without the settings of the golden files' site that this cluster does not have."""
     assignments, site = CASES[name]
-    lacking = {"partition": None, "account": None, "qos": None, "constraint": None, "gpu_type": None}
-    here = Site(**{**vars(site), **lacking, "sbatch": {**site.sbatch}})
+    missing = {"partition": None, "account": None, "qos": None, "constraint": None, "gpu_type": None}
+    here = Site(**{**vars(site), **missing, "sbatch": {**site.sbatch}})
     text = Slurm().request(plan(tmp_path, *assignments, backend="slurm", site=here), after="").text
     tested = subprocess.run(["sbatch", "--test-only", f"--chdir={tmp_path}"], input=text, text=True,
                             capture_output=True, check=False, env={**os.environ, **cluster.environ})

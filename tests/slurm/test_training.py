@@ -97,8 +97,8 @@ def test_a_launcher_killed_on_the_second_node(cluster: Cluster, tmp_path: Path, 
 def is_launcher(process: Path, job: TrainingRun) -> bool:
     """Whether a process is the launcher of the job on its second node."""
     with suppress(OSError):
-        words = (process / "cmdline").read_bytes().split(b"\0")
-        return b"submitit.core._submit" in words and words[0] != b"srun" and (
+        command = (process / "cmdline").read_bytes().split(b"\0")
+        return b"submitit.core._submit" in command and command[0] != b"srun" and (
             {f"SLURM_JOB_ID={job.job_id}".encode(), b"SLURM_NODEID=1"}
             <= set((process / "environ").read_bytes().split(b"\0")))
     return False

@@ -1,4 +1,4 @@
-"""A small family of processes that write down which signals reach them:
+"""A small family of processes that record the signals they receive:
 
     task ─┬─ partner        in the task's process group
           └─ child          in a session of its own, as torchrun starts its ranks
@@ -21,7 +21,7 @@ FAMILY = ("task", "partner", "child", "grandchild")
 
 
 def place() -> tuple[str, str, str]:
-    """Where a task runs: node name, node number, GPUs."""
+    """The place of a task: node name, node number, GPUs."""
     return os.environ["SLURMD_NODENAME"], os.environ["SLURM_NODEID"], os.environ["CUDA_VISIBLE_DEVICES"]
 
 
@@ -34,7 +34,7 @@ def task(folder: Path) -> None:
 
 
 def command(folder: Path) -> str:
-    """The shell words of a batch job that runs the task as a step on one node."""
+    """The shell command of a batch job that runs the task as a step on one node."""
     return f"srun -N1 -n1 {sys.executable} -I {__file__} task {folder}"
 
 
@@ -43,7 +43,7 @@ def all_up(folder: Path) -> bool:
 
 
 def seen(folder: Path, name: str) -> set[str]:
-    """Which signals this member of the family got until now."""
+    """The signals that this process has received so far."""
     path = folder / f"{name}.signals"
     return set(path.read_text().split()) if path.exists() else set()
 

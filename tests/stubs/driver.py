@@ -19,7 +19,7 @@ class Call:
 
     pid: int
     rank: str
-    """RANK in the process's environment; "-" where it is not set."""
+    """RANK in the process's environment; "-" if it is not set."""
     name: str
     """The process's name, as in /proc/PID/comm."""
 
@@ -32,7 +32,7 @@ class StubDriver:
 
     @classmethod
     def build(cls, folder: Path) -> StubDriver:
-        """Compiles the library into `folder`. Skips the test where there is no gcc, which fails it in CI."""
+        """Compiles the library into `folder`. Without gcc it skips the test, or fails it in CI."""
         if shutil.which("gcc") is None:
             (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
                 "no gcc on PATH; on Debian or Ubuntu: sudo apt install gcc libc6-dev")
@@ -48,7 +48,7 @@ class StubDriver:
 
     @property
     def environment(self) -> dict[str, str]:
-        """This process's variables, and those with which a process loads the library and logs to `log`."""
+        """This process's variables, and those that make a process load the library and log to `log`."""
         path = os.pathsep.join(filter(None, [str(self.folder), os.environ.get("LD_LIBRARY_PATH")]))
         return os.environ | {"LD_LIBRARY_PATH": path, "CUINIT_LOG": str(self.log)}
 

@@ -1,13 +1,13 @@
-/* A stand-in for NVIDIA's driver on a machine without a GPU: it finds no device, and logs every call of cuInit.
+/* A stub of NVIDIA's driver for a machine without a GPU: it finds no device, and logs every call of cuInit.
 
        gcc -shared -fPIC -o libcuda.so.1 libcuda.c && ln -s libcuda.so.1 libnvidia-ml.so.1
        LD_LIBRARY_PATH=FOLDER CUINIT_LOG=FILE python ...
 
    A process that has called cuInit cannot fork processes that use CUDA, so the log shows which processes did. Each call
-   adds one line: process id, RANK ("-" where it is not set) and process name, separated by tabs.
+   adds one line: process id, RANK ("-" if it is not set) and process name, separated by tabs.
 
-   The CUDA runtime opens libcuda.so.1 and looks up its functions with cuGetProcAddress; tried with CUDA 13.0 and torch
-   2.14. The library serves as NVML too, which torch asks for the number of devices without calling cuInit. */
+   The CUDA runtime opens libcuda.so.1 and looks up its functions with cuGetProcAddress; tested with CUDA 13.0 and torch
+   2.14. The library is also a stub of NVML, which torch asks for the number of devices without calling cuInit. */
 
 #include <fcntl.h>
 #include <stdint.h>

@@ -1,4 +1,4 @@
-"""A real browser, Chromium without a window, to look at a page with."""
+"""Measures how a real browser, headless Chromium, displays a page."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ document.body.dataset.seen = JSON.stringify({
 
 @cache
 def program() -> str:
-    """Chromium. Skips the test where there is none, which fails it in CI."""
+    """The path of Chromium. Without Chromium it skips the test, or fails it in CI."""
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if found is None:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
@@ -45,19 +45,19 @@ def program() -> str:
     return str(found)
 
 
-def run(folder: Path, *words: str) -> str:
-    """What Chromium prints. It has no network, and a profile of its own in `folder`."""
+def run(folder: Path, *arguments: str) -> str:
+    """Runs Chromium without network, with its own profile in `folder`. Returns its output."""
     done = subprocess.run(
         [program(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
-         f"--user-data-dir={folder / 'profile'}", "--host-resolver-rules=MAP * ~NOTFOUND", *words],
+         f"--user-data-dir={folder / 'profile'}", "--host-resolver-rules=MAP * ~NOTFOUND", *arguments],
         capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def look(page: Path, folder: Path, *, width: int, dark: bool = False) -> dict[str, Any]:
-    """What a reader with a window of that width sees of a page, which is shown unchanged inside a page of ours that
-    measures it: `ground` and `ink` are the colours, `cut` the labels that a chart's edge cuts off."""
+    """The layout of a page in a window of `width` pixels. A second page shows it unchanged in a frame and measures it:
+    `ground` and `ink` are the background and text colours, `cut` the labels that a chart's edge cuts off."""
     outer = folder / "look.html"
     outer.write_text(f'<body><iframe style="width: {width}px; height: 900px; border: 0" '
                      f'srcdoc="{html.escape(page.read_text())}"></iframe>'

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.run.folder import RunDir
-from tests.trainers.made import IMAGES, draw_images, run_of
+from tests.trainers.saved_runs import IMAGES, draw_images, run_of
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
-"""A GPU that is not there: a training step runs on it, on any machine, and tells what the host would wait for.
+"""A fake GPU: a training step runs on it, on any machine, and the test sees what the host would wait for.
 
 Tensors on the CPU are real. Those on the GPU are torch's fake ones: they have a shape, a type and a device, but no
-content. Tensors of two devices in one operation raise, as on a GPU. What a host has to wait for is noted with the line
-it comes from: a value that is read, and a copy that blocks, or that is of memory that is not pinned.
+content. Tensors of two devices in one operation raise, as on a GPU. Each wait of the host is recorded with its line:
+reading a value, a blocking copy, and a copy of memory that is not pinned.
 
-Not shown are the kernels, and the backward pass: autograd's engine needs a driver, so gradients come from nowhere.
+Kernels and the backward pass are not tested: autograd's engine needs a driver, so gradients are made without it.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ GPU = torch.device("cuda", 0)
 
 READS = {"aten::_local_scalar_dense", "aten::item", "aten::nonzero", "aten::masked_select", "aten::_unique2",
          "aten::unique_consecutive", "aten::equal", "aten::is_nonzero"}
-"""What gives the host a value, or a size that depends on values."""
+"""Operations that return a value to the host, or a size that depends on values."""
 
 
 class FakeGpu(TorchDispatchMode):
-    """Notes what the host waits for: all operations pass here."""
+    """Records what the host waits for. It intercepts every operation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,18 +42,18 @@ class FakeGpu(TorchDispatchMode):
         self.waits: list[str] = []
         """The operation and the place: "aten::_local_scalar_dense at trainers/phase_runner.py:120"."""
         self.acts: list[str] = []
-        """Passes, updates and waits for events, in their order."""
+        """Backward passes, updates and waits for events, in order."""
         self.pinned: set[int] = set()
-        """Addresses of memory that the GPU can copy by itself."""
+        """Addresses of pinned memory."""
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """All that is done in it is done by the host of this GPU."""
+        """Everything in this context runs on the host of this GPU."""
         with self.fakes, self:
             yield
 
     def place(self, model: nn.Module) -> nn.Module:
-        """The model, which is on the CPU, on the GPU."""
+        """Moves a model from the CPU to the GPU."""
         with self.watched():
             for module in model.modules():
                 for named, kind in ((module._parameters, nn.Parameter), (module._buffers, Tensor.detach)):
@@ -63,7 +63,7 @@ class FakeGpu(TorchDispatchMode):
         return model
 
     def pin(self, values: Any) -> Any:
-        """The values, with all tensors among them in pinned memory, as a loader hands them out."""
+        """Marks all tensors among the values as pinned, as a loader returns them. Returns the values."""
         tree_map_only(Tensor, lambda one: self.pinned.add(one.untyped_storage().data_ptr()), values)
         return values
 
@@ -109,16 +109,16 @@ class FakeGpu(TorchDispatchMode):
             self.waits.append(f"{' to '.join(devices)}{'' if pinned else ', not pinned,'} at {place()}")
 
     def _packed(self, texts: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
-        """As torch packs texts from the longest to the shortest: all words, and how many texts have a first one, a
+        """As torch packs texts from the longest to the shortest: all tokens, and how many texts have a first token, a
         second one, ..."""
         assert batch_first and not isinstance(lengths, FakeTensor)
         with unset_fake_temporarily():
-            words, sizes = int(lengths.sum()), (lengths[:, None] > torch.arange(int(lengths[0]))).sum(0)
-        return texts.new_empty(words, *texts.shape[2:]), sizes
+            tokens, sizes = int(lengths.sum()), (lengths[:, None] > torch.arange(int(lengths[0]))).sum(0)
+        return texts.new_empty(tokens, *texts.shape[2:]), sizes
 
 
 def place() -> str:
-    """The innermost line of ours that is at work."""
+    """The innermost line of Drumbeat's code on the stack."""
     ours = [frame for frame in traceback.extract_stack() if frame.filename.startswith(str(ROOT))
             and "site-packages" not in frame.filename and frame.filename != __file__]
     return f"{Path(ours[-1].filename).relative_to(ROOT)}:{ours[-1].lineno}" if ours else "torch"
@@ -126,7 +126,7 @@ def place() -> str:
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpu]:
-    """A GPU for as long as a test lasts."""
+    """A fake GPU for one test."""
     torch._C._ensureCUDADeviceGuardSet()  # type: ignore[attr-defined]  # or what asks which device is current fails
     fake = FakeGpu()
     event = SimpleNamespace(synchronize=lambda: fake.acts.append("wait"))

@@ -16,7 +16,7 @@ from drumbeat.data.order import Stream
 from drumbeat.launch.commands.main import main
 from drumbeat.trainers.commands.verify import verify
 from tests.tiny import drumbeat, latest, write_config
-from tests.trainers.made import IMAGES, PHASES, TEXTS, draw_images, run_of, write_texts
+from tests.trainers.saved_runs import IMAGES, PHASES, TEXTS, draw_images, run_of, write_texts
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm_programs")]
 
@@ -35,9 +35,9 @@ def attempts(run: RunDir) -> list[str]:
     return sorted(path.name for path in run.attempts.iterdir())
 
 
-def test_a_damaged_file_ends_a_run_that_goes_on_once_it_is_mended(tmp_path: Path) -> None:
-    """The verdict names the file although a loader worker met it; the run does not go on without it, nor with another
-    in its place, unless it may."""
+def test_a_corrupted_file_ends_a_run_that_resumes_once_it_is_fixed(tmp_path: Path) -> None:
+    """The verdict names the file although a loader worker read it. The run does not resume without it, nor with another
+    in its place, unless data.allow_change is true."""
     paths = write_pictures(tmp_path / "pictures")
     damaged = paths[int(Stream(40, 0, 0).indices(np.array([39]))[0])]  # the epoch's last: in the fourth step
     whole = damaged.read_bytes()
@@ -63,8 +63,8 @@ def test_a_damaged_file_ends_a_run_that_goes_on_once_it_is_mended(tmp_path: Path
     assert "40 samples at the checkpoint, 39 now" in run.attempt(2).errors()[0].message
 
     damaged.write_bytes(whole)
-    refused = drumbeat(tmp_path, "--debug", "--resume", "tiny", expect=2)
-    assert "as many samples, but other files or sizes" in refused.stderr
+    rejected = drumbeat(tmp_path, "--debug", "--resume", "tiny", expect=2)
+    assert "as many samples, but other files or sizes" in rejected.stderr
     done = drumbeat(tmp_path, "--debug", "--resume", "tiny", "data.allow_change=true")
     assert ("note: files of the training set have changed since the checkpoint, as data.allow_change allows"
             in done.stdout)

@@ -61,7 +61,7 @@ def test_an_operation_that_torch_warns_of_is_recorded_and_printed_once(
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 def test_an_operation_of_the_backward_pass_on_a_gpu_is_recorded(tmp_path: Path) -> None:
-    """Where the backward pass has threads of its own."""
+    """On a GPU the backward pass has its own threads."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         with recorded_operations(RunDir(tmp_path), attempt=0, rank=0):
@@ -78,7 +78,7 @@ def test_other_warnings_are_shown_as_before(tmp_path: Path) -> None:
     assert operations(RunDir(tmp_path)) == []
 
 
-def test_a_disk_that_does_not_take_the_record_is_tried_again(tmp_path: Path) -> None:
+def test_a_record_that_cannot_be_written_is_tried_again(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "not mounted")
     with recorded_operations(run, attempt=0, rank=0):
         for _ in range(2):
@@ -95,20 +95,20 @@ def test_ranks_and_attempts_share_one_record(tmp_path: Path) -> None:
     assert Operation.require(run.nondeterministic / "put_.json").attempt == 0
 
 
-def test_the_drill_names_them_whether_or_not_something_is_lost(tmp_path: Path) -> None:
-    straight, hurt = RunDir(tmp_path / "1"), RunDir(tmp_path / "2")
-    for run in (straight, hurt):
+def test_the_drill_names_them_whether_or_not_it_passes(tmp_path: Path) -> None:
+    straight, disturbed = RunDir(tmp_path / "1"), RunDir(tmp_path / "2")
+    for run in (straight, disturbed):
         run.path.mkdir()
         record(run, Operation(name="put_", attempt=0, rank=0, line="net.py:7"))
-    assert conclusion([], [], [straight, hurt]) == [
+    assert conclusion([], [], [straight, disturbed]) == [
         "nothing lost: the same weights bit for bit, the same samples, each step once in the curves",
         f"note           {PUT}"]
-    assert conclusion(["2: weights_sha256: b instead of a"], [], [straight, hurt]) == [
+    assert conclusion(["2: weights_sha256: b instead of a"], [], [straight, disturbed]) == [
         "LOST           2: weights_sha256: b instead of a", f"note           {PUT}"]
 
 
 @pytest.mark.slow
-def test_a_run_names_them_wherever_it_claims_to_be_exact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_claim_of_exactness_names_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two ranks, of which only the second runs such an operation."""
     done = drumbeat(tmp_path, str(write_config(tmp_path)), "--procs", "2", "model._target_=tests.tiny.PutsOnRank1",
                     "phases.head.epochs=0.5", "phases.finetune.epochs=0.5")
@@ -127,7 +127,7 @@ def test_a_run_names_them_wherever_it_claims_to_be_exact(tmp_path: Path, capsys:
     assert capsys.readouterr().out.splitlines()[-1] == f"note       {PUT}; the samples are the same"
     assert PUT in report(run)
 
-    other = RunDir(tmp_path / "that did not meet it")
+    other = RunDir(tmp_path / "without the operation")
     shutil.copytree(run.path, other.path)
     replace(result, nondeterministic_operations=()).write(other.result)
     compare.main(str(other.path), str(run.path), exact=True)
@@ -137,11 +137,11 @@ def test_a_run_names_them_wherever_it_claims_to_be_exact(tmp_path: Path, capsys:
 
 
 @pytest.mark.slow
-def test_a_run_that_is_not_deterministic_promises_no_bits(tmp_path: Path) -> None:
+def test_a_run_with_deterministic_false_makes_no_claim(tmp_path: Path) -> None:
     done = drumbeat(tmp_path, str(write_config(tmp_path)), "--debug", "deterministic=false", "phases.head.epochs=0.5",
                     "phases.finetune=null")
     run = latest(tmp_path)
-    words = "deterministic is false: repeating this run may give different bits"
-    assert done.stdout.count(f"note       {words}") == 2, "in the header and at the end"
-    assert claim(run) == words
+    note = "deterministic is false: repeating this run may give different bits"
+    assert done.stdout.count(f"note       {note}") == 2, "in the header and at the end"
+    assert claim(run) == note
     assert not Result.require(run.result).deterministic

@@ -1,7 +1,7 @@
 """A run that was killed and resumed computes what it would have computed: weights, buffers and metrics, bit for bit.
 
-From three ranks on this holds only because `PhaseRunner.start` runs one discarded forward and backward before it loads
-the state; and buffers are rank 0's everywhere, broadcast and never averaged.
+With three or more ranks this holds only because `PhaseRunner.start` runs one forward and backward pass, which it
+discards, before it loads the state. All ranks have the buffers of rank 0, which are broadcast and never averaged.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 from drumbeat.configs.load import ROOT
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Result, Status
-from tests.processes import kill_all, until_there
+from tests.processes import kill_all, wait_for_file
 from tests.tiny import drumbeat, latest, write_config
 
 pytestmark = pytest.mark.slow
@@ -42,14 +42,14 @@ def test_ranks_killed_in_both_phases_change_nothing(tmp_path: Path, ranks: int) 
     assert finished(killed) == finished(straight)
 
 
-@pytest.mark.parametrize("blow", [13, 70], ids=["head", "finetune"])
-def test_everything_killed_and_resumed_changes_nothing(tmp_path: Path, undisturbed: RunDir, blow: int) -> None:
+@pytest.mark.parametrize("losses", [13, 70], ids=["head", "finetune"])
+def test_everything_killed_and_resumed_changes_nothing(tmp_path: Path, undisturbed: RunDir, losses: int) -> None:
     """SIGKILL to launcher, agent and ranks at once in the middle of an epoch, then --resume."""
     killed, config = tmp_path, write_config(tmp_path)
     command = [sys.executable, str(ROOT / "launch" / "run.py"), str(config), "--procs", "2",
-               "task._target_=tests.tiny.Fuse", f"task.folder={killed}", f"task.at=[{blow}]", "task.how=hold"]
+               "task._target_=tests.tiny.Fuse", f"task.folder={killed}", f"task.at=[{losses}]", "task.how=hold"]
     process = subprocess.Popen(command, cwd=killed, stdout=subprocess.DEVNULL)
-    until_there(killed / "blown-0", process)
+    wait_for_file(killed / "blown-0", process)
     kill_all(latest(killed))
     process.wait()
     assert Status.require(latest(killed).status).state == "failed"
@@ -58,7 +58,7 @@ def test_everything_killed_and_resumed_changes_nothing(tmp_path: Path, undisturb
 
 
 def test_debug_equals_one_rank_and_resumes(tmp_path: Path) -> None:
-    """--debug computes what one rank under torchrun computes, also on from where another was killed."""
+    """--debug computes what one rank under torchrun computes, also when it resumes a killed run."""
     (debug := tmp_path / "debug").mkdir()
     (launched := tmp_path / "launched").mkdir()
     config = write_config(tmp_path)

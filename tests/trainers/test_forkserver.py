@@ -1,4 +1,4 @@
-"""The fork server: what it imports ahead, what it leaves to the ranks, and what it answers."""
+"""The fork server: what it imports in advance, what it leaves to the ranks, and its exit codes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from drumbeat.launch.node.rendezvous import free_port
 from drumbeat.trainers.forkserver import targets
 from tests.tiny import CONFIG
 
-LOOK = """
+IMPORTS = """
 import json, os, sys
 from pathlib import Path
 from drumbeat.configs.run.folder import RunDir
@@ -38,23 +38,23 @@ Path(os.environ["REPORTS"], os.environ["RANK"]).write_text(json.dumps(report))
 """
 
 
-def meeting() -> list[str]:
-    """As `drumbeat.launch.plan.job.torchrun_command` has it for one node."""
+def rendezvous() -> list[str]:
+    """The options of `drumbeat.launch.plan.job.torchrun_command` for one node."""
     return ["--rdzv-backend=static", "--node-rank=0", "--master-addr=127.0.0.1", f"--master-port={free_port()}"]
 
 
-def test_the_addresses_in_a_config() -> None:
+def test_the_targets_in_a_config() -> None:
     node = {"model": {"_target_": "a.B", "of": [{"_target_": "c.D"}, {"x": 1}]}, "phases": {"head": {"_target_": ""}}}
     assert list(targets(node)) == ["a.B", "c.D"]
 
 
 @pytest.mark.slow
-def test_it_only_imports_and_nothing_of_a_users(tmp_path: Path) -> None:
-    """One thread, no GPU: or forking would not be safe. The threads of numpy's OpenBLAS, left out here, end before a
-    fork and come back after it (its memory.c registers that with pthread_atfork)."""
+def test_it_imports_only_and_no_user_code(tmp_path: Path) -> None:
+    """Forking is safe only from one thread and without CUDA. numpy's OpenBLAS, which has one thread here, ends its
+    threads before a fork and restarts them after it (its memory.c registers that with pthread_atfork)."""
     run = RunDir(tmp_path)
     write_text(run.config, CONFIG)
-    done = subprocess.run([sys.executable, "-c", LOOK, str(run.path)], cwd=ROOT, capture_output=True, text=True,
+    done = subprocess.run([sys.executable, "-c", IMPORTS, str(run.path)], cwd=ROOT, capture_output=True, text=True,
                           env=os.environ | {"OPENBLAS_NUM_THREADS": "1"})
     threads, cuda, modules = json.loads(done.stdout)
     assert (threads, cuda) == (1, False), done.stderr
@@ -65,7 +65,7 @@ def test_it_only_imports_and_nothing_of_a_users(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_it_answers_with_the_agents_exit_code(tmp_path: Path) -> None:
-    """Also that of one that is killed."""
+    """Also with that of a killed agent."""
     run, log, here = RunDir(tmp_path), tmp_path / "agent.log", tmp_path / "agent.pid"
     (tmp_path / "sleeper.py").write_text("import os, time\nopen(os.environ['HERE'], 'w').write(str(os.getppid()))\n"
                                          "time.sleep(60)\n")
@@ -75,12 +75,12 @@ def test_it_answers_with_the_agents_exit_code(tmp_path: Path) -> None:
         assert server.stdin is not None
         assert server.stdout is not None
         answers = []
-        for words in (["--nonsense"], [*meeting(), "--nproc-per-node=1", "-m", "tests.trainers.nobody"],
-                      [*meeting(), "--nproc-per-node=1", str(tmp_path / "sleeper.py")]):
-            order = {"words": words, "environment": {"HERE": str(here)}, "log": str(log)}
+        for arguments in (["--nonsense"], [*rendezvous(), "--nproc-per-node=1", "-m", "tests.trainers.nobody"],
+                      [*rendezvous(), "--nproc-per-node=1", str(tmp_path / "sleeper.py")]):
+            order = {"arguments": arguments, "environment": {"HERE": str(here)}, "log": str(log)}
             server.stdin.write(json.dumps(order) + "\n")
             server.stdin.flush()
-            if words[-1].endswith("sleeper.py"):
+            if arguments[-1].endswith("sleeper.py"):
                 os.kill(int(here.read_text()), signal.SIGKILL)
             answers.append(int(server.stdout.readline()))
         server.stdin.close()
@@ -92,11 +92,11 @@ def test_it_answers_with_the_agents_exit_code(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("poisoned", [False, True], ids=["clean", "poisoned"])
 def test_every_rank_may_use_cuda(tmp_path: Path, poisoned: bool) -> None:
-    """A process whose parent has asked CUDA anything may not: torch's own LaunchConfig does, or a site's start-up file.
-    Then the ranks are no forks, and the log says so."""
+    """A process whose parent has used CUDA cannot use it. torch's LaunchConfig or a site's start-up file may use it;
+    then the ranks are not forked, and the log says so."""
     (tmp_path / "report.py").write_text(REPORT)
     (tmp_path / "sitecustomize.py").write_text("import torch; torch.cuda.is_available()\n" if poisoned else "")
-    order = {"words": [*meeting(), "--nproc-per-node=2", str(tmp_path / "report.py")],
+    order = {"arguments": [*rendezvous(), "--nproc-per-node=2", str(tmp_path / "report.py")],
              "environment": {"REPORTS": str(tmp_path)}, "log": str(tmp_path / "log")}
     done = subprocess.run([sys.executable, "-m", "drumbeat.trainers.forkserver", str(tmp_path)], text=True,
                           input=json.dumps(order) + "\n", capture_output=True,
@@ -105,4 +105,4 @@ def test_every_rank_may_use_cuda(tmp_path: Path, poisoned: bool) -> None:
     assert done.stdout == "0\n", log
     reports = [json.loads((tmp_path / rank).read_text()) for rank in "01"]
     assert reports == [{"unfit for CUDA": False, "forked": not poisoned}] * 2
-    assert ("each imports torch anew" in log) == poisoned
+    assert ("each imports torch again" in log) == poisoned

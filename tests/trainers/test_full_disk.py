@@ -15,7 +15,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Result
 from drumbeat.configs.run.view import View
 from drumbeat.trainers.report.events import read_events
-from tests.processes import until, until_there
+from tests.processes import until, wait_for_file
 from tests.tiny import latest, write_config
 
 pytestmark = pytest.mark.slow
@@ -53,7 +53,7 @@ def test_a_full_disk_pauses_the_run_and_loses_nothing(tmp_path: Path, disk: Path
                str(disk / "runs"), "--no-preflight", "--no-snapshot", "task._target_=tests.tiny.Fuse",
                f"task.folder={tmp_path}", "task.at=[13]", "task.how=wait"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
-    until_there(tmp_path / "blown-0", process)
+    wait_for_file(tmp_path / "blown-0", process)
     run = latest(disk)
     fill(disk / "filled", resource)
     (tmp_path / "go").touch()

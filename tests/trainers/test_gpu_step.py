@@ -1,5 +1,5 @@
-"""A training step on a GPU, shown on a machine without one: everything is where it has to be, and the host waits for
-nothing but the check on the step before, once the device has the next one to compute."""
+"""A training step on a fake GPU: all tensors are on the right device, and the host waits only for the check of the
+previous step, after it has queued the next one."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ MIXED = batch(torch.zeros(64, 3, 32, 32, dtype=torch.uint8), {
 
 CASES: dict[str, tuple[str, Sequence[str], int, Batch]] = {
     "the flagship's head": ("resnet50_xray", ["model.weights=null"], 0, IMAGES),
-    "the flagship, all of it": ("resnet50_xray", ["model.weights=null"], 1, IMAGES),
+    "the whole flagship": ("resnet50_xray", ["model.weights=null"], 1, IMAGES),
     "texts": ("bilstm_news", ["model.vocab_size=100", "model.classes=4", "model.padding_idx=0"], 0, TEXTS),
-    "mixed and weighed": ("cnn_cifar10", [
+    "mixed and weighted": ("cnn_cifar10", [
         "model.classes=10",
         "data.mix={_target_: drumbeat.data.Mixup}", "phases.train.clip_norm=1.0", "micro_batch_size=24",
         "phases.train.optimizer={_target_: torch.optim.SGD, lr: 0.1, momentum: 0.9}",
@@ -53,35 +53,35 @@ def runner(gpu: FakeGpu, config: Config, number: int) -> PhaseRunner:
     world = World(rank=0, local_rank=0, size=1, device=GPU)
     model = gpu.place(place_model(config, torch.device("cpu")))
     with gpu.watched():
-        made = build_phase_runner(config, number, model, build_task(config, None, GPU), world,
-                                  build_forward(config, world.device))
-    gpu.waits.clear()  # once, for the transforms' own tensors and the weights of classes
-    return made
+        built = build_phase_runner(config, number, model, build_task(config, None, GPU), world,
+                                   build_forward(config, world.device))
+    gpu.waits.clear()  # of the transforms' own tensors and of the class weights, which are copied once
+    return built
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_step_waits_for_nothing_but_the_verdict_on_the_one_before(gpu: FakeGpu, case: str) -> None:
-    name, words, number, samples = CASES[case]
-    one = runner(gpu, load(name, words).config, number)
+def test_a_step_waits_only_for_the_check_of_the_previous_one(gpu: FakeGpu, case: str) -> None:
+    name, changes, number, samples = CASES[case]
+    phase = runner(gpu, load(name, changes).config, number)
     with gpu.watched():
-        one.start(gpu.pin(samples), None)
+        phase.start(gpu.pin(samples), None)
         gpu.acts.clear()
-        one.backward(samples, 0)
-        check = one.update()
-        one.backward(samples, 1)
-        assert one.settle(check)
-        one.update()
+        phase.backward(samples, 0)
+        check = phase.update()
+        phase.backward(samples, 1)
+        assert phase.settle(check)
+        phase.update()
     assert not gpu.waits, "\n".join(gpu.waits)
-    passes = ["pass"] * len(micro_batches(len(samples.positions), one.micro_batch_size or len(samples.positions)))
+    passes = ["pass"] * len(micro_batches(len(samples.positions), phase.micro_batch_size or len(samples.positions)))
     assert gpu.acts == [*passes, "update", *passes, "wait", "update"]
 
 
-def test_the_host_waits_where_the_optimizer_cannot_leave_a_step_out(gpu: FakeGpu) -> None:
-    name, words, number, samples = CASES["mixed and weighed"]
-    one = runner(gpu, load(name, [*words, "phases.train.optimizer={_target_: torch.optim.RMSprop}"]).config, number)
+def test_the_host_waits_if_the_optimizer_cannot_skip_a_step(gpu: FakeGpu) -> None:
+    name, changes, number, samples = CASES["mixed and weighted"]
+    phase = runner(gpu, load(name, [*changes, "phases.train.optimizer={_target_: torch.optim.RMSprop}"]).config, number)
     with gpu.watched():
-        one.backward(gpu.pin(samples), 0)
-        one.update()
+        phase.backward(gpu.pin(samples), 0)
+        phase.update()
     assert gpu.acts == ["pass", "pass", "pass", "wait"]
 
 
@@ -93,7 +93,7 @@ def test_the_host_waits_where_the_optimizer_cannot_leave_a_step_out(gpu: FakeGpu
     ("{_target_: torch.optim.Adagrad}", None),
 ])
 def test_optimizers_are_fused_on_a_gpu(gpu: FakeGpu, optimizer: str, fused: bool | None) -> None:
-    """Where there is a fused one, and the config does not say how it is to be computed."""
+    """If torch has a fused implementation and the config sets neither `fused` nor `foreach`."""
     config = load("mlp_fashion_mnist", [f"phases.train.optimizer={optimizer}"]).config
     phase = config.phases["train"]
     assert phase is not None
@@ -104,8 +104,8 @@ def test_optimizers_are_fused_on_a_gpu(gpu: FakeGpu, optimizer: str, fused: bool
     assert on_cpu is (None if fused else fused)
 
 
-def test_a_batch_is_copied_while_the_one_before_it_is_used(gpu: FakeGpu) -> None:
-    """But for what is read on the host: positions, and the lengths of texts."""
+def test_a_batch_is_copied_while_the_previous_one_is_used(gpu: FakeGpu) -> None:
+    """Except what the host reads: positions, and the lengths of texts."""
     used: list[str] = []
 
     def source() -> Iterator[Batch]:
@@ -127,20 +127,20 @@ HOST = torch.ones(3)
 
 WAITS: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "a value": (lambda one: one.sum().item(), "aten::_local_scalar_dense"),
-    "a truth": (lambda one: bool(one[0] > 0), "aten::_local_scalar_dense"),
+    "a boolean": (lambda one: bool(one[0] > 0), "aten::_local_scalar_dense"),
     "a copy from the GPU": (lambda one: one.cpu(), "cuda to cpu"),
-    "a copy to it": (lambda one: HOST.pin_memory().to(GPU), "cpu to cuda"),
+    "a blocking copy to the GPU": (lambda one: HOST.pin_memory().to(GPU), "cpu to cuda"),
     "memory that is not pinned": (lambda one: torch.ones(3).to(GPU, non_blocking=True), "cpu to cuda, not pinned,"),
     "an index on the host": (lambda one: one[torch.tensor([0, 1])], "aten::index by a tensor on the host"),
 }
 
 
 @pytest.mark.parametrize("what", WAITS)
-def test_waiting_is_noticed_with_the_line(gpu: FakeGpu, what: str) -> None:
-    act, told = WAITS[what]
+def test_a_wait_is_recorded_with_its_line(gpu: FakeGpu, what: str) -> None:
+    act, wait = WAITS[what]
     with gpu.watched():
         act(torch.ones(3, device=GPU))
-    assert gpu.waits == [f"{told} at tests/trainers/test_gpu_step.py:{act.__code__.co_firstlineno}"]
+    assert gpu.waits == [f"{wait} at tests/trainers/test_gpu_step.py:{act.__code__.co_firstlineno}"]
 
 
 def test_mixed_devices_and_sizes_that_depend_on_values_raise(gpu: FakeGpu) -> None:

@@ -77,9 +77,9 @@ class Hoard(nn.Module):
         return inputs
 
 
-@pytest.mark.parametrize("wanted", [None, True, False])
+@pytest.mark.parametrize("condition", [None, True, False])
 @pytest.mark.parametrize("value", [1.0, float("nan")])
-def test_buffers_of_all_kinds_come_back(value: float, wanted: bool | None) -> None:
+def test_buffers_of_all_kinds_come_back(value: float, condition: bool | None) -> None:
     """Or stay, to the bit, where that is not wanted; step after step."""
     model = Hoard()
     buffers = Buffers(model)
@@ -88,9 +88,9 @@ def test_buffers_of_all_kinds_come_back(value: float, wanted: bool | None) -> No
         buffers.keep()
         model(torch.full((3,), value))
         after = weights_sha256(dict(model.named_buffers()))
-        buffers.restore(None if wanted is None else torch.tensor(wanted))
-        assert weights_sha256(dict(model.named_buffers())) == (after if wanted is False else before) != (
-            before if wanted is False else after)
+        buffers.restore(None if condition is None else torch.tensor(condition))
+        assert weights_sha256(dict(model.named_buffers())) == (after if condition is False else before) != (
+            before if condition is False else after)
     assert torch.equal(model.part, model.whole[1:, 0])  # type: ignore[arg-type,index]
 
 

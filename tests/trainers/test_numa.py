@@ -1,4 +1,4 @@
-"""Which cores are near a GPU, as /sys tells it; and that a process is moved there with all of its threads."""
+"""Which cores are near a GPU according to /sys, and binding a process to them with all of its threads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from drumbeat.configs.layers import ROOT
 from drumbeat.trainers.numa import cores_in, near, pci_address
 
 EIGHT = [f"0000:{bus}:00.0" for bus in ("07", "0b", "48", "4c", "88", "8b", "c8", "cb")]
-"""Of the GPUs of a machine with two NUMA nodes of 8 cores, 16 threads, each."""
+"""PCI addresses of the GPUs of a machine with two NUMA nodes of 8 cores, 16 threads, each."""
 NODES = ("0-7,16-23", "8-15,24-31")
 FIRST, SECOND = {*range(8), *range(16, 24)}, {*range(8, 16), *range(24, 32)}
 
@@ -42,7 +42,7 @@ def test_lists_of_cores(tmp_path: Path, text: str, cores: set[int]) -> None:
     (4, FIRST | SECOND, 4, SECOND),
     (4, FIRST | SECOND, 5, FIRST | SECOND),  # four ranks with five threads each
     (3, {0, 1, 16, 17, 24, 25}, 1, {0, 1, 16, 17}),  # a container with six cores
-    (7, {0, 1, 16, 17, 24, 25}, 1, {0, 1, 16, 17, 24, 25}),  # of which two are not enough for four ranks
+    (7, {0, 1, 16, 17, 24, 25}, 1, {0, 1, 16, 17, 24, 25}),  # the two on its node are not enough for four ranks
     (4, FIRST, 1, FIRST),
 ])
 def test_eight_ranks_on_two_nodes(devices: Path, own: int, allowed: set[int], threads: int,
@@ -50,17 +50,17 @@ def test_eight_ranks_on_two_nodes(devices: Path, own: int, allowed: set[int], th
     assert near(EIGHT, own, allowed, threads=threads, devices=devices) == expected
 
 
-def test_ranks_on_one_node_alone_may_need_the_cores_of_both(devices: Path) -> None:
-    """Four ranks share the cores of the machine, eight for each."""
+def test_ranks_on_one_node_may_need_the_cores_of_both(devices: Path) -> None:
+    """Four ranks share the cores of the machine, eight each."""
     assert near(EIGHT[:4], 0, FIRST | SECOND, threads=8, devices=devices) == FIRST | SECOND
     assert near([EIGHT[0], EIGHT[4]], 1, FIRST | SECOND, threads=16, devices=devices) == SECOND
 
 
-def test_where_the_machine_does_not_tell(tmp_path: Path) -> None:
+def test_a_machine_without_this_information(tmp_path: Path) -> None:
     assert near(EIGHT, 0, FIRST, threads=1, devices=tmp_path) == FIRST
 
 
-def test_all_threads_move_and_children_begin_there() -> None:
+def test_all_threads_are_bound_and_children_inherit_it() -> None:
     core = min(os.sched_getaffinity(0))
     script = f"""
 import os, threading, subprocess, sys

@@ -116,11 +116,11 @@ def torchs_step() -> tuple[float, list[Tensor]]:
 @pytest.mark.parametrize("largest", [None, 1, 3])
 def test_a_weighted_loss_is_torchs_weighted_mean(largest: int | None) -> None:
     loss, gradients = weighted_step(ALONE, largest)
-    expected, wanted = torchs_step()
+    expected, reference = torchs_step()
     assert loss == pytest.approx(expected, rel=1e-6)
     whole = functional.cross_entropy(runner().model(POINTS).detach(), CLASSES, weight=WEIGHT, reduction="sum")
     assert expected != pytest.approx(float(whole) / 7, rel=0.01)
-    for one, other in zip(gradients, wanted, strict=True):
+    for one, other in zip(gradients, reference, strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 
@@ -133,11 +133,11 @@ def rank(world: World, folder: str) -> None:
 def test_a_weighted_loss_is_that_of_the_whole_batch_on_any_number_of_ranks(tmp_path: Path, ranks: int) -> None:
     """Although their shards weigh differently, and one rank's micro-batch may weigh nothing."""
     on_ranks(ranks, rank, tmp_path)
-    expected, wanted = torchs_step()
+    expected, reference = torchs_step()
     for steps in zip(*(torch.load(tmp_path / str(rank)) for rank in range(ranks)), strict=True):
         assert sum(loss for loss, _ in steps) == pytest.approx(expected, rel=1e-6)
         for _, gradients in steps:
-            for one, other in zip(gradients, wanted, strict=True):
+            for one, other in zip(gradients, reference, strict=True):
                 torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 

@@ -27,17 +27,17 @@ def test_plain_values_stay_what_they_are() -> None:
 
 
 def test_a_misspelt_name_gets_the_nearest_one() -> None:
-    said = fault({"_target_": "torch.nn.Liner"})
-    assert "torch.nn has no 'Liner'" in said
-    assert "Did you mean 'Linear'?" in said
-    assert "model._target_" in said
+    text = fault({"_target_": "torch.nn.Liner"})
+    assert "torch.nn has no 'Liner'" in text
+    assert "Did you mean 'Linear'?" in text
+    assert "model._target_" in text
 
 
 def test_a_misspelt_argument_gets_the_nearest_one() -> None:
-    said = fault({"_target_": "torch.nn.Linear", "in_features": 3, "out_feature": 2})
-    assert "torch.nn.Linear has no argument 'out_feature'" in said
-    assert "Did you mean 'out_features'?" in said
-    assert "model.out_feature" in said
+    text = fault({"_target_": "torch.nn.Linear", "in_features": 3, "out_feature": 2})
+    assert "torch.nn.Linear has no argument 'out_feature'" in text
+    assert "Did you mean 'out_features'?" in text
+    assert "model.out_feature" in text
 
 
 def test_a_missing_argument_is_named() -> None:
@@ -45,9 +45,9 @@ def test_a_missing_argument_is_named() -> None:
 
 
 def test_an_unknown_package_is_named() -> None:
-    said = fault({"_target_": "torchvison.models.resnet18"})
-    assert "there is no package 'torchvison' to import" in said
-    assert "in the current folder, in PYTHONPATH, or installed" in " ".join(said.split())
+    text = fault({"_target_": "torchvison.models.resnet18"})
+    assert "there is no package 'torchvison' to import" in text
+    assert "in the current folder, in PYTHONPATH, or installed" in " ".join(text.split())
 
 
 def test_a_target_that_is_no_class_or_function() -> None:
@@ -59,9 +59,9 @@ def test_a_function_with_the_name_of_its_module() -> None:
 
 
 def test_a_module_is_no_target() -> None:
-    said = fault({"_target_": "drumbeat.models.transfer"})
-    assert "drumbeat.models.transfer cannot be called" in said
-    assert "not a module" in said
+    text = fault({"_target_": "drumbeat.models.transfer"})
+    assert "drumbeat.models.transfer cannot be called" in text
+    assert "not a module" in text
 
 
 @pytest.mark.parametrize("address", ["", None, "torch..Linear"])
@@ -70,15 +70,15 @@ def test_an_address_that_names_nothing(address: str | None) -> None:
 
 
 def test_faults_of_several_arguments_are_told_together() -> None:
-    said = fault({"_target_": "torch.nn.Sequential", "args": [
+    text = fault({"_target_": "torch.nn.Sequential", "args": [
         {"_target_": "torch.nn.Liner"}, {"_target_": "torch.nn.Dropot"}]})
-    assert "Did you mean 'Linear'?" in said
-    assert "Did you mean 'Dropout'?" in said
+    assert "Did you mean 'Linear'?" in text
+    assert "Did you mean 'Dropout'?" in text
 
 
 def test_an_error_inside_a_target_keeps_its_words() -> None:
-    said = fault({"_target_": "drumbeat.data.ImageFolder", "root": "/nowhere/at/all"})
-    assert "the image folder /nowhere/at/all does not exist" in said
+    text = fault({"_target_": "drumbeat.data.ImageFolder", "root": "/nowhere/at/all"})
+    assert "the image folder /nowhere/at/all does not exist" in text
 
 
 def test_positional_arguments_reach_the_target() -> None:

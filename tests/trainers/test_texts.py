@@ -1,4 +1,5 @@
-"""The variants of the text workloads, by config alone: trained, judged and asked, on made-up and on real texts."""
+"""The variants of the text workloads, by config alone:
+training, evaluation and inference, on synthetic and on real texts."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ VARIANTS = {
     "one output": "task._target_=drumbeat.trainers.tasks.Classification model.classes=1 data.train.of.labels=mood "
                   "data.validation.of.labels=mood data.test.labels=mood",
 }
-"""As the header of lstm_news has them."""
+"""As written in the header of lstm_news."""
 
 SMALL = ["batch_size=32", "model.embedding_dim=32", "model.hidden_size=32", "phases.train.optimizer.lr=1e-2",
          "phases.train.epochs=8"]
@@ -52,8 +53,8 @@ def write(folder: Path, rows: Sequence[Row], names: Sequence[str]) -> None:
                              "good" if about in good else "bad"] for number, (text, about) in enumerate(part))
 
 
-def made_up() -> list[Row]:
-    """Stories that have to do with one of four topics each."""
+def synthetic() -> list[Row]:
+    """Stories, each about one of four topics."""
     random = np.random.default_rng(0)
     return [(_story(random, [about]), TOPICS[about]) for about in random.integers(4, size=900).tolist()]
 
@@ -66,14 +67,14 @@ def real() -> list[Row]:
             for name, text, between in (("documentation", "\n\n".join(topics.values()), "\n\n"),
                                         ("licence", licences, "\n\n"),
                                         ("changes", changes.partition("Changelog")[2] or changes, "\n- "))]
-    return [row for three in zip(*rows, strict=False) for row in three]  # as many of each
+    return [row for three in zip(*rows, strict=False) for row in three]  # the same number of each
 
 
-SOURCES = {"made up": (made_up, TOPICS), "real": (real, ("documentation", "licence", "changes"))}
+SOURCES = {"synthetic": (synthetic, TOPICS), "real": (real, ("documentation", "licence", "changes"))}
 
 
 def trained(variant: str, source: str, folder: Path) -> RunDir:
-    """A run of lstm_news with the words of a variant, smaller and on other files."""
+    """A run of a variant of lstm_news, smaller and on other files."""
     rows, names = SOURCES[source]
     write(folder / "datasets" / "news", rows(), names)
     labels = [] if "labels" in VARIANTS[variant] else [
@@ -83,48 +84,49 @@ def trained(variant: str, source: str, folder: Path) -> RunDir:
 
 
 def accuracy(run: RunDir) -> float:
-    """On the test set, as `drumbeat evaluate` has it."""
+    """Accuracy on the test set, as `drumbeat evaluate` computes it."""
     job = build_job(run, "test", None)
     with join("cpu") as world:
         return job.task.metrics(run_job(job, world))["accuracy"]
 
 
 def test_the_variants_are_those_of_the_header() -> None:
-    assert all(words in HEADER for words in VARIANTS.values())
+    assert all(variant in HEADER for variant in VARIANTS.values())
 
 
-@pytest.mark.parametrize(("source", "least"), [("made up", 0.5), ("real", 0.65)])
-def test_fixed_length(source: str, least: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All texts have 50 words; each label is told by itself, and all must be right: never by saying none."""
+@pytest.mark.parametrize(("source", "minimum"), [("synthetic", 0.5), ("real", 0.65)])
+def test_fixed_length(source: str, minimum: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All texts have 50 words. Accuracy counts a text only if all of its labels are correct, so
+    predicting none scores 0."""
     monkeypatch.chdir(tmp_path)
     run = trained("fixed length", source, tmp_path)
     (ids, lengths), targets = build_job(run, "test", None).samples.fetch(np.arange(20))  # type: ignore[attr-defined]
     assert ids.shape == (20, 50)
     assert lengths.min() < 50 == lengths.max()
     assert targets.shape == (20, len(SOURCES[source][1]))
-    assert (reached := accuracy(run)) > least, reached
+    assert (reached := accuracy(run)) > minimum, reached
 
 
-@pytest.mark.parametrize(("source", "least"), [("made up", 0.6), ("real", 0.7)])
-def test_one_topic_a_text(source: str, least: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The classes are the names that stand in a column; chance is a quarter, and a third."""
+@pytest.mark.parametrize(("source", "minimum"), [("synthetic", 0.6), ("real", 0.7)])
+def test_one_topic_a_text(source: str, minimum: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The classes are the names in a column; chance is a quarter and a third."""
     monkeypatch.chdir(tmp_path)
     run = trained("one topic", source, tmp_path)
-    assert (reached := accuracy(run)) > least, reached
-    (told,) = Predictor.from_run(run.path)(["goal"])
-    assert list(told.values) == sorted(SOURCES[source][1])
-    assert sum(told.values.values()) == pytest.approx(1)
+    assert (reached := accuracy(run)) > minimum, reached
+    (prediction,) = Predictor.from_run(run.path)(["goal"])
+    assert list(prediction.values) == sorted(SOURCES[source][1])
+    assert sum(prediction.values.values()) == pytest.approx(1)
 
 
-@pytest.mark.parametrize(("source", "least"), [("made up", 0.7), ("real", 0.8)])
-def test_good_or_bad_from_one_output(source: str, least: float, tmp_path: Path,
+@pytest.mark.parametrize(("source", "minimum"), [("synthetic", 0.7), ("real", 0.8)])
+def test_good_or_bad_from_one_output(source: str, minimum: float, tmp_path: Path,
                                      monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many are good as bad among the made-up ones, and one of three among the real."""
+    """Half of the synthetic texts are good, and a third of the real ones."""
     monkeypatch.chdir(tmp_path)
     run = trained("one output", source, tmp_path)
-    assert (reached := accuracy(run)) > least, reached
+    assert (reached := accuracy(run)) > minimum, reached
     predictor = Predictor.from_run(run.path)
     assert predictor.model.get_parameter("head.weight").shape[0] == 1
-    (told,) = predictor(["goal"])
-    assert list(told.values) == ["bad", "good"]
-    assert sum(told.values.values()) == pytest.approx(1)
+    (prediction,) = predictor(["goal"])
+    assert list(prediction.values) == ["bad", "good"]
+    assert sum(prediction.values.values()) == pytest.approx(1)

@@ -84,8 +84,8 @@ def test_a_rank_that_hangs_is_named_and_ended_and_the_run_goes_on(tmp_path: Path
                     f"task.folder={tmp_path}", "task.at=[30]", "task.rank=1", f"task.how={how}",
                     "watchdog.timeout_minutes=0.1", warm=False)  # a fork has the stack of those it is forked from
     run = latest(tmp_path)
-    said = " ".join(done.stdout.split())
-    assert "rank 1 hung at step 13 in hold (tiny.py:" in said, said
-    assert "the others waited for it" in said
+    output = " ".join(done.stdout.split())
+    assert "rank 1 hung at step 13 in hold (tiny.py:" in output, output
+    assert "the others waited for it" in output
     assert Result.require(run.result).steps == 42
     assert len(list(run.attempts.iterdir())) == 2

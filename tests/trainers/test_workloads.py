@@ -1,4 +1,4 @@
-"""Every shipped workload prepares and trains through the one loop, on small data in the files of its own."""
+"""Every shipped workload is planned and trains through the same loop, on small data in files of its own format."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.workloads import SMALL, train, write_sets
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*does not have a deterministic implementation.*")]
 
 METRICS = {"fill_level": {"loss", "mae", "rmse", "r2"}, "news": {"loss", "accuracy", "hamming", "f1"}}
-"""Of the tasks that are no classification, by a part of the config's name."""
+"""The metrics of tasks other than classification, by a part of the config's name."""
 
 
 @pytest.fixture(scope="module")
@@ -74,18 +74,18 @@ def test_a_text_model_starts_from_vectors(folder: Path, monkeypatch: pytest.Monk
     assert f"vectors.txt has {len(known):,} of {vocabulary.size - 2:,} words (50%)" in capsys.readouterr().err
 
 
-def test_a_level_is_read_off_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the evaluation reads it off the same picture, by the statistics of that picture alone."""
+def test_a_fill_level_is_predicted_from_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same value as in the evaluation, computed from the statistics of that picture alone."""
     monkeypatch.chdir(folder)
     train("resnet18_fill_level", ["name=level", "data.train.n=2", "data.validation.n=2", "data.train.image_size=64",
                                   "data.validation.image_size=64"], folder)
     run = RunDir(next((folder / "runs" / "level").glob("2*")))
     job = build_job(run, "validation", None)
     with join("cpu") as world:
-        judged = run_job(job, world)
+        evaluated = run_job(job, world)
     job.samples[1][0].save(folder / "vessel.png")
-    (told,) = Predictor.from_run(run.path)([folder / "vessel.png"])
-    assert list(told.values.values()) == [pytest.approx(float(judged.outputs[1]), abs=1e-3)]
+    (prediction,) = Predictor.from_run(run.path)([folder / "vessel.png"])
+    assert list(prediction.values.values()) == [pytest.approx(float(evaluated.outputs[1]), abs=1e-3)]
 
 
 def test_all_shipped_configs_are_tried() -> None:

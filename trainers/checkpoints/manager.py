@@ -30,7 +30,7 @@ from torch import Tensor
 from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.importing import environment
 from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
-from drumbeat.configs.run.disk import PASSING
+from drumbeat.configs.run.disk import TEMPORARY
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.manifest import FORMAT, QUARANTINED, checkpoint_path, damage, saved_steps, written_format
 from drumbeat.configs.run.versions import Versions
@@ -147,7 +147,7 @@ class Checkpoints:
                 return
             now = time.monotonic()
             paused_at = paused_at or now
-            if answer.get("errno") not in PASSING or now - paused_at > self.patience or self.attempt.stop.exists():
+            if answer.get("errno") not in TEMPORARY or now - paused_at > self.patience or self.attempt.stop.exists():
                 self.pending = ""
                 raise error
             self.on_pause(str(error))

@@ -12,9 +12,9 @@ from drumbeat.data.text import Texts, Vocabulary
 
 
 def test_a_set_is_written_once_and_the_same_everywhere(tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    made = write_set(tmp_path / "a", kind="news", progress=lambda done, total: told.append((done, total)))
-    assert (made.images, made.written, told[-1]) == (2400, True, (2400, 2400))
+    progress: list[tuple[int, int]] = []
+    result = write_set(tmp_path / "a", kind="news", progress=lambda done, total: progress.append((done, total)))
+    assert (result.images, result.written, progress[-1]) == (2400, True, (2400, 2400))
     assert not write_set(tmp_path / "a", kind="news").written
     write_set(tmp_path / "b", kind="news")
     for name in ("train.csv", "test.csv", "README.txt"):

@@ -1,4 +1,4 @@
-"""The rank that hung is named from the steps and stacks that all ranks have written down."""
+"""The rank that hung is named from the steps and stacks that all ranks have written."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def write(attempt: Attempt, *ranks: tuple[int, list[str]]) -> None:
         attempt.stacks(rank).write_text(text)
 
 
-def words(attempt: Attempt) -> str:
+def message_of(attempt: Attempt) -> str:
     found = find_hang(attempt)
     assert found is not None
     return found.message
@@ -71,8 +71,9 @@ def test_no_rank_hung(attempt: Attempt) -> None:
 
 def test_the_rank_that_is_in_no_collective_is_the_one_that_hung(attempt: Attempt) -> None:
     write(attempt, (7, IN_GLOO), (7, IN_LOSS), (7, IN_GLOO))
-    assert words(attempt) == ("rank 1 hung at step 7 in losses (my_loss.py:12); the other ranks waited for it; its "
-                              "stacks are in 000/rank1.stacks")
+    assert message_of(attempt) == (
+        "rank 1 hung at step 7 in losses (my_loss.py:12); the other ranks waited for it; its stacks are "
+        "in 000/rank1.stacks")
 
 
 @pytest.mark.parametrize("where", AT_DEVICE)
@@ -87,61 +88,62 @@ def test_ranks_that_wait_at_the_device_have_come_further(attempt: Attempt, where
 def test_the_step_counts_for_more_than_the_line(attempt: Attempt) -> None:
     """Rank 0 has not come out of step 7; the others are at an earlier line, of the next step."""
     write(attempt, (7, AT_DEVICE["tolist"]), (8, AT_DEVICE["item"]), (8, IN_GLOO))
-    assert words(attempt).startswith("rank 0 hung at step 7 in _log (loop.py:211); the other ranks waited for it")
+    assert message_of(attempt).startswith("rank 0 hung at step 7 in _log (loop.py:211); the other ranks waited for it")
 
 
 def test_waiting_for_data_of_the_next_step(attempt: Attempt) -> None:
-    """A rank whose loader hangs is at the head of the loop, and its last sign of life is of the step before."""
+    """A rank whose loader hangs is at the head of the loop, and its last heartbeat is from the step before."""
     loading = [*RUN, f"{CODE}/loop.py 125 _phase", f"{CODE}/loop.py 188 _batches",
                f"{LIBRARY}/torch/utils/data/dataloader.py 1448 _next_data",
                "/usr/lib/python3.11/selectors.py 415 select"]
     write(attempt, (8, AT_DEVICE["item"]), (7, loading))
-    assert words(attempt).startswith("rank 1 hung at step 7 in _batches (loop.py:188)")
+    assert message_of(attempt).startswith("rank 1 hung at step 7 in _batches (loop.py:188)")
 
 
 def test_in_the_backward_pass_a_computing_rank_is_behind_waiting_ranks(attempt: Attempt) -> None:
     write(attempt, (7, IN_BACKWARD), (7, IN_HOOK), (7, IN_BACKWARD))
-    assert words(attempt).startswith("rank 1 hung at step 7 in hook (my_hook.py:5)")
+    assert message_of(attempt).startswith("rank 1 hung at step 7 in hook (my_hook.py:5)")
 
 
-def test_a_rank_that_could_write_nothing(attempt: Attempt) -> None:
+def test_a_rank_that_could_not_write_its_stacks(attempt: Attempt) -> None:
     write(attempt, (7, AT_DEVICE["item"]), (7, AT_DEVICE["item"]), (7, []))
-    assert words(attempt) == "rank 2 hung at step 7 and could not write its stacks; the other ranks waited for it"
+    assert message_of(attempt) == "rank 2 hung at step 7 and could not write its stacks; the other ranks waited for it"
     write(attempt, (7, IN_GLOO), (7, []), (7, IN_GLOO))
-    assert words(attempt).startswith("rank 1 hung at step 7 and could not write its stacks")
+    assert message_of(attempt).startswith("rank 1 hung at step 7 and could not write its stacks")
 
 
 def test_a_rank_that_had_no_time_to_write(attempt: Attempt) -> None:
     """It had its last heartbeat later than the one that hung, and was ended with that one before its own time was
     up."""
     write(attempt, (7, AT_DEVICE["tolist"]), (8, []), (8, []))
-    assert words(attempt).startswith("rank 0 hung at step 7 in _log (loop.py:211)")
+    assert message_of(attempt).startswith("rank 0 hung at step 7 in _log (loop.py:211)")
 
 
 def test_a_rank_that_failed_did_not_hang(attempt: Attempt) -> None:
     write(attempt, (7, IN_GLOO), (7, []), (7, IN_GLOO))
     RankError(rank=1, node="n1", type="ValueError", message="no", step=7).write(attempt.error(1))
-    assert "which one first" in words(attempt)
+    assert "which one first" in message_of(attempt)
 
 
-def test_all_at_one_place_tell_nothing_and_the_flight_recorder_may(attempt: Attempt) -> None:
+def test_ranks_that_hang_at_one_place_are_not_told_apart(attempt: Attempt) -> None:
     write(attempt, (7, AT_DEVICE["item"]), (7, AT_DEVICE["item"]))
-    assert words(attempt) == ("the ranks hung, but it is not known which one first; their stacks are in "
-                              "000/rank*.stacks")
+    assert message_of(attempt) == (
+        "the ranks hung, but it is not known which one first; their stacks are in "
+        "000/rank*.stacks")
     (attempt.path / "nccl-flight-recorder-rank0").write_bytes(b"")
-    assert words(attempt).endswith("; torch's flight recorder is in 000/nccl-flight-recorder-rank*")
+    assert message_of(attempt).endswith("; torch's flight recorder is in 000/nccl-flight-recorder-rank*")
 
 
-def test_a_rank_alone(attempt: Attempt) -> None:
+def test_a_single_rank(attempt: Attempt) -> None:
     write(attempt, (7, IN_LOSS))
-    assert words(attempt) == "rank 0 hung at step 7 in losses (my_loss.py:12); its stacks are in 000/rank0.stacks"
+    assert message_of(attempt) == "rank 0 hung at step 7 in losses (my_loss.py:12); its stacks are in 000/rank0.stacks"
 
 
 def test_a_line_that_has_called_different_functions_orders_nothing(attempt: Attempt) -> None:
     write(attempt, (7, [*STEP, "/home/me/a.py 1 first"]), (7, [*STEP, "/home/me/b.py 9 second"]))
-    assert "is not known" in words(attempt)
+    assert "is not known" in message_of(attempt)
 
 
 def test_all_in_collectives_is_not_known(attempt: Attempt) -> None:
     write(attempt, (7, IN_GLOO), (7, IN_GLOO))
-    assert "is not known" in words(attempt)
+    assert "is not known" in message_of(attempt)

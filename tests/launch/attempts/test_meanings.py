@@ -17,7 +17,7 @@ OUT_OF_MEMORY = (
     "memory is large try setting PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True to avoid fragmentation.")
 
 
-@pytest.mark.parametrize(("kind", "message", "words", "fix"), [
+@pytest.mark.parametrize(("kind", "message", "meaning", "fix"), [
     ("OutOfMemoryError", OUT_OF_MEMORY.format(unallocated="512.00 MiB"), "ran out of GPU memory",
      "lower micro_batch_size"),
     ("OutOfMemoryError", OUT_OF_MEMORY.format(unallocated="5.00 GiB"), "ran out of GPU memory",
@@ -66,12 +66,12 @@ OUT_OF_MEMORY = (
     ("RuntimeError", "CUDA error: unknown error", "failed on its GPU", ""),
     ("ValueError", "CUDA is a word like any other", "failed", ""),
 ])
-def test_what_it_means_and_what_to_do(kind: str, message: str, words: str, fix: str) -> None:
-    what, said, todo = explain(kind, message)
-    assert what == words
-    assert said.startswith(f"{kind}: {message.splitlines()[0][:60]}".rstrip("."))
-    assert fix in todo
-    assert bool(fix) == bool(todo)
+def test_what_it_means_and_what_to_do(kind: str, message: str, meaning: str, fix: str) -> None:
+    what, text, remedy = explain(kind, message)
+    assert what == meaning
+    assert text.startswith(f"{kind}: {message.splitlines()[0][:60]}".rstrip("."))
+    assert fix in remedy
+    assert bool(fix) == bool(remedy)
     assert not CONSEQUENCES.match(f"{kind}: {message}")
 
 
@@ -83,8 +83,8 @@ def test_the_expandable_segments_of_the_allocator_are_named_where_they_help() ->
 def test_nccls_last_error_is_added_to_torchs_first_line() -> None:
     message = NCCL + ("unhandled cuda error, NCCL version 2.27.5\nncclUnhandledCudaError: Call to CUDA function failed."
                       "\nLast error:\nCuda failure 999 'unknown error'")
-    said = explain("DistBackendError", message)[1]
-    assert said.endswith("unhandled cuda error, NCCL version 2.27.5 (Cuda failure 999 'unknown error')")
+    text = explain("DistBackendError", message)[1]
+    assert text.endswith("unhandled cuda error, NCCL version 2.27.5 (Cuda failure 999 'unknown error')")
 
 
 @pytest.mark.parametrize("message", [

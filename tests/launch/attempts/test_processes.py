@@ -1,4 +1,4 @@
-"""Who ends when whom ends, and who hears which signal, with real processes."""
+"""Which processes end with which others, and which signals reach them, with real processes."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ vfork = lambda: libc.clone(libc.pause, ctypes.c_void_p(ctypes.addressof(stack) +
 threading.Thread(target=lambda: {waits}).start()
 libc.syscall({{"x86_64": 60, "aarch64": 93}}[platform.machine()], 0)
 """
-"""A process whose main thread alone ends, by the system call exit, while another one waits: like a rank that was killed
+"""A process whose main thread ends, by the system call exit, while another thread waits: like a rank that was killed
 with a thread in the GPU's driver. (The parent of a vfork waits in the kernel until its child executes a program.)"""
 
 
 @pytest.mark.parametrize(("waits", "state"), [("time.sleep(60)", "S"), ("vfork()", "D")])
 def test_a_zombie_with_a_living_thread_has_not_ended(waits: str, state: str) -> None:
-    """It holds what it held: so it is waited for, and told of where no signal ends it."""
+    """It still holds its GPU and files, so it is waited for, and reported if no signal ends it."""
     code = f"""
 import os, pathlib, subprocess, sys, time
 from drumbeat.launch.attempts.processes import descendants, end_descendants
@@ -68,7 +68,7 @@ while {{stat.read_text().split()[2] for stat in threads.glob("*/stat")}} != {{"Z
     time.sleep(0.01)
 assert child.pid in descendants(os.getpid()), "left out"
 kill, os.kill = os.kill, lambda process, number: None
-assert child.pid in end_descendants(within=0.1), "not told of"
+assert child.pid in end_descendants(within=0.1), "not reported"
 os.kill = kill
 assert end_descendants() == []
 assert not threads.exists(), "not reaped"
@@ -77,7 +77,7 @@ assert not threads.exists(), "not reaped"
 
 
 def test_orphans_are_ended_as_well() -> None:
-    """A child is killed; what it leaves behind comes back to the launcher, which is their subreaper."""
+    """When a child is killed, its children become the launcher's, which is their subreaper."""
     code = f"""
 import os, signal, subprocess, sys
 from drumbeat.launch.attempts.processes import become_subreaper, descendants, end_descendants
@@ -99,7 +99,7 @@ def test_parents_are_killed_before_their_children() -> None:
 import os, subprocess, sys
 from drumbeat.launch.attempts.processes import descendants, end_descendants
 
-def family():  # whose numbers a set would turn round
+def family():  # whose numbers a set would reorder
     while True:
         line = "import subprocess, sys; print(subprocess.Popen(['sleep', '60']).pid, flush=True); sys.stdin.read()"
         parent = subprocess.Popen([sys.executable, "-I", "-S", "-c", line], stdin=subprocess.PIPE,
@@ -120,13 +120,13 @@ print(killed[:2] == [parent, child])
     assert done.stdout == "True\n", done.stderr
 
 
-def test_nothing_below_is_nothing_to_do() -> None:
+def test_a_process_without_children_has_nothing_to_end() -> None:
     began = time.monotonic()
     assert end_descendants(within=5.0) == []
     assert time.monotonic() - began < 1.0
 
 
-def test_tied_to_its_parent_whichever_way_that_ends() -> None:
+def test_a_child_ends_with_its_parent() -> None:
     code = """
 import os, subprocess, sys
 from drumbeat.launch.attempts.processes import child_setup
@@ -144,8 +144,8 @@ sys.stdin.readline()
     until(lambda: not alive(child), seconds=5)
 
 
-def test_deaf_even_with_a_handler_of_its_own(tmp_path: Path) -> None:
-    """Also the programs that it starts. The parent hears as before."""
+def test_a_blocked_signal_reaches_no_handler(tmp_path: Path) -> None:
+    """Nor a program that the child starts. The parent receives signals as before."""
     handler = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: 1 / 0); print(flush=True); time.sleep(60)"
     code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {handler!r}])"
     before = signal.getsignal(signal.SIGTERM)
@@ -169,6 +169,6 @@ def test_signals_are_ignored_inside_the_context() -> None:
     with ignoring_signals(signal.SIGINT, signal.SIGHUP):
         os.kill(os.getpid(), signal.SIGHUP)
         code = "import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
-        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert said.strip() == "True"
+        output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "True"
     assert signal.getsignal(signal.SIGINT) == before

@@ -1,4 +1,4 @@
-"""The verdict is a function of the run's folder, and of what SLURM says of the job."""
+"""The verdict is a function of the run's folder and of SLURM's state of the job."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def error(attempt: Attempt, rank: int = 1, message: str = "boom", step: int = 7,
     RankError(rank=rank, node="n2", type=kind, message=message, step=step).write(attempt.error(rank))
 
 
-def fail(run: RunDir, restarts: int = 3, **what: Any) -> Verdict:
-    """The next attempt fails, with an exception if `what` describes one."""
+def fail(run: RunDir, restarts: int = 3, **exception: Any) -> Verdict:
+    """The next attempt fails, with this exception if one is described."""
     attempt = run.claim_attempt()
-    if what:
-        error(attempt, **what)
+    if exception:
+        error(attempt, **exception)
     verdict = verdict_of(run, attempt, restarts=restarts)
     verdict.write(attempt.verdict)
     return verdict
@@ -58,7 +58,7 @@ def fail(run: RunDir, restarts: int = 3, **what: Any) -> Verdict:
 
 def stop(run: RunDir, reason: str, *, slurm: str = "", saved: int | None = None, restarts: int = 3,
          queue: bool = True) -> Verdict:
-    """The next attempt is asked to stop, and saves where `saved` says at which step."""
+    """The next attempt is asked to stop, and saves at step `saved`, if that is a number."""
     attempt = run.claim_attempt()
     attempt.request_stop(reason)
     if saved is not None:
@@ -68,17 +68,17 @@ def stop(run: RunDir, reason: str, *, slurm: str = "", saved: int | None = None,
     return verdict
 
 
-@pytest.mark.parametrize(("reason", "slurm", "words"), [
+@pytest.mark.parametrize(("reason", "slurm", "message"), [
     ("time limit", "terminated", "the job's time limit is near; resume it in another allocation, or with "
                                  "--slurm"),
     ("terminated", "preempted", "preempted; resume it in another allocation, or with --slurm"),
     ("stopped", "terminated", "as asked"),
 ])
-def test_in_an_allocation_of_the_users_nothing_is_queued_again(run: RunDir, reason: str, slurm: str,
-                                                               words: str) -> None:
-    for _ in range(5):  # however often: who resumes it knows that the time was short
+def test_a_stop_in_an_allocation_of_the_user_requeues_nothing(run: RunDir, reason: str, slurm: str,
+                                                               message: str) -> None:
+    for _ in range(5):  # no limit on the count: whoever resumes it knows that the time was short
         verdict = stop(run, reason, slurm=slurm, saved=4, restarts=3, queue=False)
-        assert (verdict.next, verdict.state, verdict.message) == ("leave", "stopped", f"stopped at step 4: {words}")
+        assert (verdict.next, verdict.state, verdict.message) == ("leave", "stopped", f"stopped at step 4: {message}")
 
 
 def test_finished(run: RunDir) -> None:
@@ -91,7 +91,7 @@ def test_finished(run: RunDir) -> None:
     assert Verdict.read(attempt.verdict) == verdict
 
 
-@pytest.mark.parametrize(("reason", "slurm", "words", "after", "state"), [
+@pytest.mark.parametrize(("reason", "slurm", "message", "after", "state"), [
     ("stopped", "", "as asked", "leave", "stopped"),
     ("stopped", "preempted", "as asked", "leave", "stopped"),
     ("terminated", "", "SIGTERM", "leave", "stopped"),
@@ -103,10 +103,10 @@ def test_finished(run: RunDir) -> None:
     ("time limit", "cancelled", "the job was cancelled", "leave", "cancelled"),
     ("time limit", "", "the job's time limit is near", "leave", "stopped"),
 ])
-def test_a_stop_is_for_good_or_for_the_queue(run: RunDir, reason: str, slurm: str, words: str, after: str,
+def test_a_stop_ends_the_run_or_requeues_it(run: RunDir, reason: str, slurm: str, message: str, after: str,
                                             state: str) -> None:
     verdict = stop(run, reason, slurm=slurm, saved=12)
-    assert (verdict.message, verdict.next, verdict.state) == (f"stopped at step 12: {words}", after, state)
+    assert (verdict.message, verdict.next, verdict.state) == (f"stopped at step 12: {message}", after, state)
 
 
 def test_a_stop_without_a_save_names_the_checkpoint_to_resume_from(run: RunDir) -> None:
@@ -116,19 +116,19 @@ def test_a_stop_without_a_save_names_the_checkpoint_to_resume_from(run: RunDir) 
     assert verdict.next == "requeue"
 
 
-@pytest.mark.parametrize(("kind", "message", "words"), [
+@pytest.mark.parametrize(("kind", "message", "meaning"), [
     ("OutOfMemoryError", "CUDA out of memory. Tried to allocate 2.00 GiB", "ran out of GPU memory"),
     ("RuntimeError", "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried", "ran out of memory"),
     ("RuntimeError", "DataLoader worker (pid 955) is killed by signal: Killed", "lost a loader worker"),
     ("SaveError", "the checkpoint cannot be written: No space left on device", "could not save a checkpoint"),
     ("ValueError", "boom", "failed"),
 ])
-def test_what_an_exception_means(run: RunDir, kind: str, message: str, words: str) -> None:
+def test_what_an_exception_means(run: RunDir, kind: str, message: str, meaning: str) -> None:
     verdict = fail(run, kind=kind, message=message)
-    assert verdict.message.startswith(f"rank 1 on n2 {words} at step 7: {kind}: {message}")
+    assert verdict.message.startswith(f"rank 1 on n2 {meaning} at step 7: {kind}: {message}")
 
 
-def test_the_rank_that_could_not_say_anything_was_killed(run: RunDir) -> None:
+def test_a_rank_without_an_error_file_was_killed(run: RunDir) -> None:
     """torchrun may notice first that a rank failed because of it."""
     attempt = run.claim_attempt()
     error(attempt, rank=0, message="[gloo] Connection closed by peer [127.0.0.1]:1234", kind="RuntimeError")
@@ -154,7 +154,7 @@ Fatal Python error: Aborted
 
 
 def test_an_error_that_only_torchs_watchdog_saw(run: RunDir) -> None:
-    """It ends the process before Python hears of it; the other rank only loses its connection."""
+    """It ends the process before Python can report the error; the other rank only loses its connection."""
     attempt = run.claim_attempt()
     error(attempt, 0, "NCCL error in: ../NCCLUtils.cpp:93, remote process exited or there was a network error", 7,
           "DistBackendError")
@@ -171,7 +171,7 @@ def test_an_error_that_only_torchs_watchdog_saw(run: RunDir) -> None:
 
 
 def test_ranks_that_all_only_waited(run: RunDir) -> None:
-    """Nobody can say more than that others did not come; it is not the same failure again, whatever the step."""
+    """Each rank only knows that others did not join. It does not count as the same failure again, at any step."""
     why = ("[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=315, OpType=ALLREDUCE, NumelIn=6, "
            "NumelOut=6, Timeout(ms)=600000) ran for 600086 milliseconds before timing out.")
     for after in ("restart", "restart"):
@@ -206,8 +206,8 @@ def test_an_exception(run: RunDir) -> None:
     assert (verdict.next, verdict.state, verdict.rank) == ("restart", "running", 1)
 
 
-def test_the_rank_that_began_it_is_named(run: RunDir) -> None:
-    """And not those that only saw it go, though their clocks may say that they were first."""
+def test_the_rank_that_failed_first_is_named(run: RunDir) -> None:
+    """Ranks that only lost their connection to it are not, even if their clocks say that they were first."""
     attempt = run.claim_attempt()
     error(attempt, 0, "[gloo/transport/tcp/pair.cc:545] Read error [10.0.0.1]:32456: Connection reset by peer", 7,
           "RuntimeError")
@@ -227,7 +227,7 @@ def test_a_killed_rank_is_named_from_torchruns_report(run: RunDir) -> None:
     assert (verdict.rank, verdict.error) == (1, "")
 
 
-def test_an_exception_counts_for_more_than_a_crash_on_the_way_out(run: RunDir) -> None:
+def test_an_exception_takes_precedence_over_a_crash_at_exit(run: RunDir) -> None:
     attempt = run.claim_attempt()
     error(attempt, 1)
     NodeDown(exit_code=1, host="n1").write(attempt.node_down(0))
@@ -235,21 +235,21 @@ def test_an_exception_counts_for_more_than_a_crash_on_the_way_out(run: RunDir) -
     assert verdict_of(run, attempt, restarts=3).message.startswith("rank 1 on n2 failed at step 7: ValueError: boom")
 
 
-@pytest.mark.parametrize(("code", "words"), [
+@pytest.mark.parametrize(("code", "message"), [
     (-signal.SIGSEGV, "was killed (SIGSEGV)"), (-35, "was killed (signal 35)"), (3, "ended with code 3"),
 ])
-def test_torchrun_itself_failed(run: RunDir, code: int, words: str) -> None:
+def test_torchrun_itself_failed(run: RunDir, code: int, message: str) -> None:
     attempt = run.claim_attempt()
     NodeDown(exit_code=None, host="n1").write(attempt.node_down(0))
     NodeDown(exit_code=code, host="n2").write(attempt.node_down(1))
-    assert verdict_of(run, attempt, restarts=3).message == f"torchrun on n2 {words}; there is no checkpoint"
+    assert verdict_of(run, attempt, restarts=3).message == f"torchrun on n2 {message}; there is no checkpoint"
 
 
-def test_nothing_is_known(run: RunDir) -> None:
+def test_ranks_that_left_no_result(run: RunDir) -> None:
     assert fail(run).message == "the ranks ended without a result; there is no checkpoint"
 
 
-def test_given_up_after_so_many_failures_in_a_row(run: RunDir) -> None:
+def test_given_up_after_a_number_of_failures_in_a_row(run: RunDir) -> None:
     checkpoint(run, 6)
     assert [fail(run, restarts=2).next for _ in range(3)] == ["restart", "restart", "give up"]
     assert fail(run, restarts=2).next == "restart", "whoever resumes it has a budget again"
@@ -259,13 +259,13 @@ def test_no_restart_at_all(run: RunDir) -> None:
     assert fail(run, restarts=0).next == "give up"
 
 
-def test_a_newer_checkpoint_fills_the_budget_again(run: RunDir) -> None:
+def test_a_newer_checkpoint_resets_the_restart_budget(run: RunDir) -> None:
     for step in range(5):
         checkpoint(run, step)
         assert [fail(run, restarts=2).next for _ in range(2)] == ["restart", "restart"]
 
 
-def test_the_same_exception_at_the_same_step_of_the_same_rank_is_enough(run: RunDir) -> None:
+def test_the_same_exception_at_the_same_step_of_the_same_rank_gives_up_at_once(run: RunDir) -> None:
     others: list[dict[str, Any]] = [{"rank": 1}, {"rank": 2}, {"step": 8}, {"kind": "KeyError"}]
     assert [fail(run, restarts=9, **other).next for other in others] == ["restart"] * 4
     verdict = fail(run, restarts=9, rank=1, message="the text may differ")
@@ -279,7 +279,7 @@ def test_the_same_exception_after_a_newer_checkpoint_is_not_the_same(run: RunDir
         assert fail(run, step=0).next == "restart"
 
 
-def test_a_rank_killed_again_and_again_is_given_as_many_chances_as_any(run: RunDir) -> None:
+def test_repeated_kills_use_up_the_whole_restart_budget(run: RunDir) -> None:
     assert [fail(run).next for _ in range(4)] == ["restart", "restart", "restart", "give up"]
 
 
@@ -287,7 +287,7 @@ def test_preemptions_cost_nothing(run: RunDir) -> None:
     assert {stop(run, "terminated", slurm="preempted").next for _ in range(9)} == {"requeue"}
 
 
-def test_a_time_limit_too_short_to_get_ahead_is_given_up(run: RunDir) -> None:
+def test_a_time_limit_too_short_for_progress_is_given_up(run: RunDir) -> None:
     """It would be requeued forever."""
     after = [stop(run, "time limit", slurm="preempted", saved=0, restarts=2) for _ in range(3)]
     assert [verdict.next for verdict in after] == ["requeue", "requeue", "give up"]
@@ -296,7 +296,7 @@ def test_a_time_limit_too_short_to_get_ahead_is_given_up(run: RunDir) -> None:
     assert after[-1].state == "failed"
 
 
-def test_a_copy_of_a_checkpoint_is_none(run: RunDir) -> None:
+def test_a_copy_of_a_checkpoint_does_not_count(run: RunDir) -> None:
     checkpoint(run, 6)
     (run.checkpoints / "step-00000010.bak").mkdir()
     (run.checkpoints / "step-00000010.bak" / "manifest.json").touch()
@@ -309,7 +309,7 @@ def test_the_budget_holds_across_requeues(run: RunDir) -> None:
     assert fail(run, restarts=2).next == "give up"
 
 
-def test_overtaken(run: RunDir) -> None:
+def test_a_superseded_attempt(run: RunDir) -> None:
     attempt = run.claim_attempt()
     run.claim_attempt()
     verdict = verdict_of(run, attempt, restarts=3)
@@ -317,7 +317,7 @@ def test_overtaken(run: RunDir) -> None:
 
 
 def test_an_attempt_without_a_verdict(run: RunDir) -> None:
-    """All its launchers were killed: nobody was left to judge."""
+    """All its launchers were killed: none was left to write one."""
     assert Verdict.read(run.claim_attempt().verdict) is None
     assert fail(run, restarts=1).next == "restart"
 

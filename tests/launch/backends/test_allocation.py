@@ -1,5 +1,5 @@
-"""A run in the user's own allocation: what SLURM 22.05 says that there is, what srun is told, and what it does not hear
-of. tests/slurm/test_allocation.py has the real thing."""
+"""A run in the user's own allocation: its resources as SLURM 22.05 reports them, and srun's command and environment.
+tests/slurm/test_allocation.py tests on a real cluster."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from drumbeat.launch.runs import attach as watch
 from drumbeat.launch.runs.why import why
 from drumbeat.launch.slurm.client import steps
 from drumbeat.launch.slurm.job import START, SlurmJob
-from tests.launch.small import config, topology, write_config
+from tests.launch.tiny_plan import config, topology, write_config
 from tests.runs import write_job, write_plan, write_state
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -36,7 +36,7 @@ DETAILS = "  Nodes=n[1-2] CPU_IDs=0-3,8 Mem=2000 GRES={gres} "
 
 
 def answers(folder: Path, monkeypatch: pytest.MonkeyPatch, program: str, script: str) -> None:
-    """Puts a program of SLURM's on the PATH that runs a shell script."""
+    """Puts a SLURM program on the PATH that runs a shell script."""
     (folder / program).write_text(f"#!/bin/bash\n{script}\n")
     (folder / program).chmod(0o755)
     if str(folder) not in os.environ["PATH"]:
@@ -45,7 +45,7 @@ def answers(folder: Path, monkeypatch: pytest.MonkeyPatch, program: str, script:
 
 def granted(folder: Path, monkeypatch: pytest.MonkeyPatch, given: str = DETAILS.format(gres=""), *, nodes: int = 2,
             state: str = "RUNNING") -> None:
-    """This shell is in job 7, which has been given this."""
+    """This shell is in job 7, which has this allocation."""
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     answers(folder, monkeypatch, "scontrol",
             f"echo '{SHOW.format(state=state, nodes=nodes, total='(null)', given=given)}'")
@@ -72,7 +72,7 @@ def test_what_each_node_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, giv
 
 @pytest.mark.parametrize(("step", "in_step"), [("", False), ("0", True), ("4294967290", False)])
 def test_a_shell_in_a_job_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, in_step: bool) -> None:
-    """But for that of an interactive salloc, which holds nothing."""
+    """The step of an interactive salloc does not count: it holds no resources."""
     granted(tmp_path, monkeypatch)
     monkeypatch.setenv("SLURM_STEP_ID", step)
     assert find_allocation(os.environ).in_step == in_step
@@ -103,9 +103,9 @@ def test_an_allocation_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.M
     (["launch.gpus=2", "launch.nodes=1"], {"gpus_per_node": 4}, (1, 2, "cuda", 4)),
     (["launch.gpus=0"], {"gpus_per_node": 4}, (2, 1, "cpu", 8)),
 ])
-def test_which_processes(tmp_path: Path, assignments: list[str], has: dict[str, int],
+def test_ranks_and_cores(tmp_path: Path, assignments: list[str], has: dict[str, int],
                          expected: tuple[int, int, str, int]) -> None:
-    """All that there is, unless less is asked for."""
+    """The whole allocation by default, less on request."""
     assert planned(tmp_path, *assignments, **has).topology == topology(*expected)
 
 
@@ -116,7 +116,7 @@ def test_which_processes(tmp_path: Path, assignments: list[str], has: dict[str, 
     (["launch.gpus=3"], {}, "a node of the allocation has no GPU",
      "Use --procs N for ranks on the CPU, or ask salloc for some: --gres=gpu:N."),
 ])
-def test_more_than_there_is(tmp_path: Path, assignments: list[str], has: dict[str, int], what: str,
+def test_more_than_the_allocation_has(tmp_path: Path, assignments: list[str], has: dict[str, int], what: str,
                             remedy: str) -> None:
     with pytest.raises(LaunchError) as error:
         planned(tmp_path, *assignments, **has)
@@ -124,13 +124,13 @@ def test_more_than_there_is(tmp_path: Path, assignments: list[str], has: dict[st
 
 
 def test_gpus_that_slurm_does_not_count(tmp_path: Path) -> None:
-    """Where a whole node comes with its GPUs."""
+    """On a cluster where a node always comes with all of its GPUs."""
     text = InAllocation().request(planned(tmp_path, "launch.gpus=4", site=Site(gpu_flag="none"))).text
     assert "gres" not in text
 
 
 def test_cores_for_fewer_ranks_than_there_are(tmp_path: Path) -> None:
-    """salloc gives a node one core unless told otherwise."""
+    """By default, salloc gives a node one core."""
     plan = planned(tmp_path, "launch.procs=4", "launch.cpus_per_rank=2", cpus_per_node=1)
     assert "--cpus-per-task=1 " in InAllocation().request(plan).text
     assert note(plan) == "4 ranks share 1 core on each node; salloc --cpus-per-task=8 gives each its own"
@@ -155,7 +155,7 @@ def test_a_plan_is_read_back_the_same(tmp_path: Path) -> None:
 
 
 def started(folder: Path, monkeypatch: pytest.MonkeyPatch, srun: str) -> RunDir:
-    """A run whose script has been run to its end with this in srun's place."""
+    """A run whose script has run to its end with `srun` in srun's place."""
     answers(folder, monkeypatch, "srun", srun)
     for name, value in {"SLURM_JOB_ID": "7", "SLURM_CPU_BIND": "map_cpu:0", "SLURM_CONF": "/etc/slurm.conf",
                         "CUDA_VISIBLE_DEVICES": "3"}.items():
@@ -175,8 +175,8 @@ def started(folder: Path, monkeypatch: pytest.MonkeyPatch, srun: str) -> RunDir:
 
 
 def test_launchers_that_are_killed_are_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the same start of the run; nothing of the shell's own job reaches it but where the
-    cluster is, and how often SLURM has queued the job again."""
+    """In the same start of the run. Of the variables of the shell's own job they see only the cluster's address and the
+    requeue count."""
     run = started(tmp_path, monkeypatch, f"cd {tmp_path}; echo \"$@\" >> calls\n"
                                          f"env | grep -E 'SLURM_|CUDA|{START}' >> env\n"
                                          "[ $(wc -l < calls) = 3 ] || exit 137")
@@ -196,7 +196,7 @@ def test_an_error_of_srun_is_reported(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_is_it_still_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its step tells, on whatever machine it is."""
+    """Its step shows it, on any machine."""
     answers(tmp_path, monkeypatch, "squeue", "printf '7.3|other\\n7.4|run\\n7.extern|extern\\n'")
     run = RunDir(tmp_path / "run")
     write_plan(run)
@@ -216,8 +216,7 @@ def test_is_it_still_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_which_job_may_resume_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not launchers that are started again although it was cancelled; and what the user's own job depends on is none of
-    the run's business."""
+    """Not launchers that are started again after a cancel. Dependencies of the user's own job have no effect."""
     run = RunDir(tmp_path)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("SLURM_JOB_DEPENDENCY", "afternotok:5")

@@ -16,7 +16,7 @@ from drumbeat.configs.run.records import BackendName, Job
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.backend import BACKENDS, backend_of
 from drumbeat.launch.plan.job import Machine
-from tests.launch.small import plan
+from tests.launch.tiny_plan import plan
 from tests.runs import write_job, write_plan, write_state
 
 ON_SLURM: tuple[BackendName, ...] = ("here", "slurm")
@@ -39,10 +39,10 @@ def test_what_a_plan_may_use() -> None:
 
 
 def test_the_debugged_rank_is_one_whatever_the_config_asks_for(tmp_path: Path) -> None:
-    made = plan(tmp_path, "launch.gpus=4", "launch.nodes=2", backend="debug", gpus=2)
-    assert (made.topology.world_size, made.topology.device) == (1, "cuda")
-    assert backend_of("debug").layout(made) == {}
-    assert backend_of("local").layout(made) == {
+    job_plan = plan(tmp_path, "launch.gpus=4", "launch.nodes=2", backend="debug", gpus=2)
+    assert (job_plan.topology.world_size, job_plan.topology.device) == (1, "cuda")
+    assert backend_of("debug").layout(job_plan) == {}
+    assert backend_of("local").layout(job_plan) == {
         "launch.nodes": 1, "launch.gpus": 1, "launch.procs": 1, "launch.cpus_per_rank": 8}
 
 
@@ -56,7 +56,7 @@ def test_requests_of_this_machine(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("backend", "titles"), [
     ("debug", ["call"]), ("local", ["command on each node"]), ("slurm", ["command on each node", "sbatch script"])])
-def test_what_a_dry_run_shows_of_it(tmp_path: Path, backend: BackendName, titles: list[str]) -> None:
+def test_the_sections_of_a_dry_run(tmp_path: Path, backend: BackendName, titles: list[str]) -> None:
     request = backend_of(backend).request(plan(tmp_path, "launch.gpus=0", backend=backend))
     assert [title for title, _ in request.sections] == titles
     assert request.text in request.sections[-1][1]
@@ -64,7 +64,7 @@ def test_what_a_dry_run_shows_of_it(tmp_path: Path, backend: BackendName, titles
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
-    """A run at work somewhere, on a machine without SLURM."""
+    """A running run, seen from a machine without SLURM."""
     monkeypatch.setenv("PATH", "/nowhere")
     run = RunDir(tmp_path / "small" / "RUN")
     write_plan(run)
@@ -75,41 +75,41 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
 @pytest.mark.parametrize(("backend", "host", "label"), [
     ("debug", "", "debug"), ("local", "", "local"), ("local", "away", "away"), ("debug", "away", "away"),
     ("here", "away", "job 7"), ("slurm", "away", "job 7")])
-def test_where_it_is(run: RunDir, backend: BackendName, host: str, label: str) -> None:
+def test_the_label_names_the_machine_or_the_job(run: RunDir, backend: BackendName, host: str, label: str) -> None:
     write_job(run, backend, id="7", host=host or socket.gethostname())
     assert backend_of(backend).label(View.read(run)) == label
 
 
 @pytest.mark.parametrize("backend", get_args(BackendName))
 def test_a_run_that_has_ended_does_not_run(run: RunDir, backend: BackendName) -> None:
-    """And nobody is asked."""
+    """SLURM and other machines are not asked."""
     write_job(run, backend, id="7", host="away")
     assert backend_of(backend).running_evidence(View.read(run)) != ""
     write_state(run, "stopped")
     assert backend_of(backend).running_evidence(View.read(run)) == ""
 
 
-@pytest.mark.parametrize(("backend", "words"), [
+@pytest.mark.parametrize(("backend", "message"), [
     ("debug", "on another machine, away"), ("local", "on another machine, away"),
     ("here", "SLURM does not answer"), ("slurm", "SLURM does not answer")])
-def test_what_cannot_be_reached_cannot_be_cancelled(run: RunDir, backend: BackendName, words: str) -> None:
+def test_an_unreachable_run_cannot_be_cancelled(run: RunDir, backend: BackendName, message: str) -> None:
     write_job(run, backend, id="7", host="away")
-    with pytest.raises(RunError, match=words):
+    with pytest.raises(RunError, match=message):
         backend_of(backend).cancel(View.read(run))
     assert not Job.require(run.job).cancelled
 
 
-def test_this_process_is_the_run(tmp_path: Path) -> None:
-    """Nothing trains before all is written down."""
+def test_a_debug_run_is_this_process(tmp_path: Path) -> None:
+    """Training begins only when all records are written."""
     started = backend_of("debug").submit(backend_of("debug").request(plan(tmp_path, backend="debug")))
     assert (started.id, started.pid, started.running()) == (None, os.getpid(), False)
     assert started.work is not None
 
 
-def test_only_slurm_has_to_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_slurm_backend_needs_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    made = plan(tmp_path, "launch.gpus=0")
+    job_plan = plan(tmp_path, "launch.gpus=0")
     for backend in WITHOUT:
-        backend_of(backend).check_startable(made)
+        backend_of(backend).check_startable(job_plan)
     with pytest.raises(LaunchError, match="SLURM is not installed here"):
-        backend_of("slurm").check_startable(made)
+        backend_of("slurm").check_startable(job_plan)

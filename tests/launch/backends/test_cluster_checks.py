@@ -1,4 +1,4 @@
-"""What is found out before a job is queued: where the run folder is, and what SLURM would say."""
+"""Checks before a job is queued: whether the nodes see the run folder, and whether SLURM accepts the request."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.cluster_checks import check_cluster, file_system, unshared
 from drumbeat.launch.backends.slurm import Slurm
-from tests.launch.programs import programs
-from tests.launch.small import plan
+from tests.launch.fake_slurm import programs
+from tests.launch.tiny_plan import plan
 
 MOUNTS = """\
 overlay / overlay rw 0 0
@@ -37,7 +37,7 @@ def mounts(tmp_path: Path) -> Path:
     ("/homeless", "overlay"), ("/dev/shm/x", "tmpfs"),
 ])
 def test_the_file_system_of_a_folder(mounts: Path, folder: str, kind: str) -> None:
-    """The innermost mount, and the last of those at one place, which hides the others."""
+    """The innermost mount; of several at one place the last, which hides the others."""
     assert file_system(Path(folder), mounts) == kind
 
 
@@ -59,11 +59,12 @@ def planned(folder: Path) -> JobPlan:
 def test_sbatch_tests_the_exact_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = "sbatch: Job 7 to start at 2026-01-02T03:04:05 using 32 processors on nodes n[1-2] in partition main"
     monkeypatch.setenv("PATH", programs(
-        tmp_path, sinfo="hostname", sbatch=f"cat > {tmp_path}/asked; echo $@ > {tmp_path}/words; echo '{answer}' >&2"))
+        tmp_path, sinfo="hostname",
+        sbatch=f"cat > {tmp_path}/script; echo $@ > {tmp_path}/arguments; echo '{answer}' >&2"))
     request = Slurm().request(planned(tmp_path))
     assert check_cluster(request) == "SLURM would start it at 2026-01-02 03:04:05 on n[1-2]"
-    assert (tmp_path / "asked").read_text() == request.text
-    assert (tmp_path / "words").read_text() == "--test-only\n"
+    assert (tmp_path / "script").read_text() == request.text
+    assert (tmp_path / "arguments").read_text() == "--test-only\n"
     far = answer.replace("2026", "2537")
     for silence in (f"echo '{far}' >&2",
                     "echo 'sbatch: error: Unable to contact slurm controller (connect failure)' >&2; exit 1",

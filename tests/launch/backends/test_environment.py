@@ -1,4 +1,4 @@
-"""What the processes that a backend starts inherit."""
+"""The environment and files that the processes of a backend inherit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from drumbeat.launch.backends.environment import environment, redirected_output
-from tests.launch.small import plan
+from tests.launch.tiny_plan import plan
 
 
 def test_the_environment_is_as_planned_inside_and_as_before_outside(tmp_path: Path,
@@ -27,5 +27,5 @@ def test_the_environment_is_as_planned_inside_and_as_before_outside(tmp_path: Pa
 def test_programs_with_redirected_output_hold_no_file_of_this_process(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with redirected_output(log):
-        subprocess.run(["sh", "-c", "echo said; echo warned >&2; cat"], check=True)
-    assert sorted(log.read_text().split()) == ["said", "warned"]
+        subprocess.run(["sh", "-c", "echo printed; echo warned >&2; cat"], check=True)
+    assert sorted(log.read_text().split()) == ["printed", "warned"]

@@ -15,7 +15,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.slurm import Slurm, check_slurm_installed
-from tests.launch.small import plan
+from tests.launch.tiny_plan import plan
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -37,7 +37,7 @@ CASES = {
 
 
 def sbatch_text(folder: Path, name: str) -> str:
-    """The script of a case, with what differs between machines replaced."""
+    """The script of a case, with the parts that differ between machines replaced."""
     assignments, site = CASES[name]
     text = Slurm().request(plan(folder, *assignments, backend="slurm", site=site)).text
     return text.replace(sys.executable, "/venv/bin/python").replace(str(ROOT), "/drumbeat")
@@ -103,7 +103,7 @@ def test_the_gpus_of_the_submitting_shell_do_not_reach_a_job(tmp_path: Path, mon
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
 
 
-def test_what_sbatch_answers_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+def test_sbatchs_error_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                       capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("PATH", fake_slurm(
         tmp_path, 'echo "sbatch: error: invalid partition specified: big" >&2; exit 1'))
@@ -118,7 +118,7 @@ def test_what_sbatch_answers_is_shown(tmp_path: Path, monkeypatch: pytest.Monkey
     assert capfd.readouterr().err == ""
 
 
-def test_no_slurm_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(LaunchError, match="SLURM is not installed here"):
         check_slurm_installed()

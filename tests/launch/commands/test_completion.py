@@ -1,4 +1,4 @@
-"""What the shells complete, asked of the shells themselves."""
+"""Completion, tested in the shells themselves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from drumbeat.configs.layers import ROOT
 from drumbeat.launch.commands.main import COMMANDS, main
-from tests.launch.small import write_config
+from tests.launch.tiny_plan import write_config
 
 NAMES = [path.stem for path in (ROOT / "configs").glob("*.yaml")]
 RUN = "20260101-100000-aaaaa"
@@ -35,7 +35,7 @@ words=(drumbeat run mine.yaml evaluation.mod); CURRENT=4; PREFIX=evaluation.mod;
 words=(run mine.yaml evaluation.mode=m); CURRENT=3; PREFIX=evaluation.mode=m; _drumbeat_words
 print ${_comps[drumbeat]}
 """
-"""`compadd -a NAME` offers what the array of that name holds."""
+"""`compadd -a NAME` offers the elements of the array of that name."""
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_completing_keys_imports_no_torch() -> None:
 
 
 def test_zsh(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It takes the script, and its functions find the runs."""
+    """zsh accepts the script, and its functions find the runs."""
     if shutil.which("zsh") is None:
         assert os.environ.get("CI") != "true", "CI installs zsh"
         pytest.skip("zsh is not installed")

@@ -1,4 +1,4 @@
-"""Words on the command line -> arguments, in any order; and how it ends."""
+"""The command line: arguments in any order, help, version, and exit codes."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ def test_options_are_not_abbreviated() -> None:
         parse(["run", "c.yaml", "--dry"])
 
 
-@pytest.mark.parametrize("words", [[], ["--help"], *([name, "--help"] for name in COMMANDS)])
-def test_help_fits_a_terminal(words: list[str], capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize("typed", [[], ["--help"], *([name, "--help"] for name in COMMANDS)])
+def test_help_fits_a_terminal(typed: list[str], capsys: pytest.CaptureFixture[str],
                               monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as ended:
-        main(words)
+        main(typed)
     assert ended.value.code == 0
     out = capsys.readouterr().out
-    assert out.startswith(f"usage: {' '.join(['drumbeat', *words[:-1]])}")
+    assert out.startswith(f"usage: {' '.join(['drumbeat', *typed[:-1]])}")
     assert max(map(len, out.splitlines())) <= 80
-    assert not words or words[0] == "--help" or COMMANDS[words[0]].HELP.partition(" ")[0] in out.lower()
+    assert not typed or typed[0] == "--help" or COMMANDS[typed[0]].HELP.partition(" ")[0] in out.lower()
 
 
 def test_help_names_the_program_that_was_typed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,7 +77,7 @@ def test_a_bug_is_not_shown_as_a_users_mistake(monkeypatch: pytest.MonkeyPatch) 
         main(["status", "x"])
 
 
-def test_demo_data_runs_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_data_runs_in_its_own_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
 
     def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
@@ -94,7 +94,7 @@ def test_demo_data_runs_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_closed_pipe_is_no_error() -> None:
-    """As in `drumbeat --help | head -1`, and without the interpreter's last words."""
+    """As in `drumbeat --help | head -1`, and without a message from the interpreter."""
     show = f"{sys.executable} -c 'import sys; from drumbeat.launch.commands import main, status; "
     show += "status.run = lambda a: print(\"x\\n\" * 100000) or 0; sys.exit(main.main([\"status\", \"x\"]))'"
     done = subprocess.run(["bash", "-c", f"{show} | head -1; echo ${{PIPESTATUS[0]}}"], cwd=ROOT, capture_output=True,
@@ -109,7 +109,7 @@ def test_a_closed_pipe_is_no_error() -> None:
     ("omegaconf", ["launch/run.py", "resnet50_xray", "--dry-run"]),
 ], ids=lambda value: value if isinstance(value, str) else "")
 def test_ctrl_c_is_quiet_while_modules_are_imported(module: str, program: list[str], tmp_path: Path) -> None:
-    """The moment is when a module begins to be imported: SIGINT is sent by a finder that Python asks first."""
+    """A finder that Python asks first sends SIGINT when it begins to import a module."""
     (tmp_path / "sitecustomize.py").write_text(f"""
 import os, signal, sys
 class Finder:

@@ -1,4 +1,4 @@
-"""The nodes meet before their ranks do, and who does not come, or cannot, is named."""
+"""The nodes connect to each other before their ranks do, and those that do not connect, or cannot, are named."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attempt:
     monkeypatch.setattr(meeting, "POLL_SECONDS", 0.02)
     monkeypatch.setattr(meeting, "CONNECT_SECONDS", 1.0)
     monkeypatch.setenv("SLURMD_NODENAME", "127.0.0.1")
-    made = RunDir(tmp_path / "run").claim_attempt()
-    AttemptStart(job="7.0", address="127.0.0.1", port=free_port()).write(made.launch)
-    return made
+    attempt = RunDir(tmp_path / "run").claim_attempt()
+    AttemptStart(job="7.0", address="127.0.0.1", port=free_port()).write(attempt.launch)
+    return attempt
 
 
 def never() -> bool:
     return False
 
 
-def test_all_meet_at_the_port_that_is_free_again_afterwards(attempt: Attempt) -> None:
+def test_all_nodes_connect_and_the_port_is_free_afterwards(attempt: Attempt) -> None:
     came: dict[int, str] = {}
     others = [threading.Thread(target=lambda node=node: came.update({node: handshake(attempt, node, 3, never)}))
               for node in (1, 2)]
@@ -67,7 +67,7 @@ def test_a_node_that_cannot_connect_reports_the_error(attempt: Attempt) -> None:
     assert NodeUp.require(attempt.node_up(1)).connection_error == "Connection refused"
 
 
-def test_strangers_are_neither_welcome_nor_followed(attempt: Attempt) -> None:
+def test_other_programs_and_other_runs_are_ignored(attempt: Attempt) -> None:
     port = AttemptStart.require(attempt.launch).port
     with socket.create_server(("127.0.0.1", port)) as stranger:
         def talk() -> None:
@@ -81,9 +81,9 @@ def test_strangers_are_neither_welcome_nor_followed(attempt: Attempt) -> None:
         assert answer.startswith(("somebody else", "Conn", "timed"))
 
     def knock() -> None:
-        for said in (b"GET / HTTP/1.0\n", b"run/000 9999999999 more\n", b"other/000 1\n"):
+        for message in (b"GET / HTTP/1.0\n", b"run/000 9999999999 more\n", b"other/000 1\n"):
             with socket.create_connection(("127.0.0.1", port)) as caller:
-                caller.sendall(said)
+                caller.sendall(message)
                 caller.recv(64)
 
     knocking = threading.Timer(0.2, knock)

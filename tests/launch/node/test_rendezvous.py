@@ -1,4 +1,4 @@
-"""A port that is free and stays so, a name that leads here, the interface of the route."""
+"""A port that is free and stays free, a host name of this node, and the network interface of the route."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.tiny import latest, write_config
 def test_a_port_below_the_ephemeral_range() -> None:
     ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     ports = {free_port() for _ in range(20)}
-    assert len(ports) > 15, "each run gets one of its own"
+    assert len(ports) > 15, "each run gets its own port"
     assert all(1024 < port < max(ephemeral, 20_000) for port in ports)
 
 
@@ -135,10 +135,10 @@ def listening(process: int) -> set[str]:
 
 @pytest.mark.slow
 def test_a_run_on_one_node_listens_on_loopback_only(tmp_path: Path) -> None:
-    """Its ranks and torchrun: what they serve answers anybody who reaches it."""
-    words = [str(write_config(tmp_path)), "--procs", "2", "--no-preflight", "task._target_=tests.tiny.Fuse",
+    """Neither its ranks nor torchrun ask for a password, so nobody else may reach their ports."""
+    arguments = [str(write_config(tmp_path)), "--procs", "2", "--no-preflight", "task._target_=tests.tiny.Fuse",
              f"task.folder={tmp_path}", "task.at=[3]", "task.how=wait"]
-    with subprocess.Popen([sys.executable, str(ROOT / "launch" / "run.py"), *words], cwd=tmp_path) as run:
+    with subprocess.Popen([sys.executable, str(ROOT / "launch" / "run.py"), *arguments], cwd=tmp_path) as run:
         until((tmp_path / "blown-0").exists)
         processes = [process for process in descendants(run.pid)
                      if Path(f"/proc/{process}/comm").read_text().startswith(("rank", "forkserver", "pt_elastic"))]

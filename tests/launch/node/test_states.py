@@ -1,4 +1,4 @@
-"""The launcher's table: each state has an end, and each verdict a way."""
+"""The launcher's table of states: every state leads to an end, and every verdict to a state."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from drumbeat.configs.run.records import Next
 from drumbeat.launch.attempts.verdict import REASONS
 from drumbeat.launch.node.launcher import Launcher
 from drumbeat.launch.node.states import SIGNALS, TRANSITIONS, Event, Outcome, State
-from tests.launch.small import plan
+from tests.launch.tiny_plan import plan
 
 
 def after(state: State) -> set[State]:
@@ -22,23 +22,23 @@ def after(state: State) -> set[State]:
     return {then for (before, _), then in TRANSITIONS.items() if before is state}
 
 
-def test_from_everywhere_there_is_a_way_out_and_from_there_is_none() -> None:
-    reached, leaving = {State.JOIN}, {State.LEAVE}
+def test_every_state_leads_to_a_final_one_which_leads_nowhere() -> None:
+    reached, can_end = {State.JOIN}, {State.LEAVE}
     for _ in State:
         reached |= {then for state in reached for then in after(state)}
-        leaving |= {state for state in State if after(state) & leaving}
-    assert reached == leaving == set(State)
+        can_end |= {state for state in State if after(state) & can_end}
+    assert reached == can_end == set(State)
     assert after(State.LEAVE) == set()
 
 
-def test_each_outcome_and_each_verdict_leads_somewhere() -> None:
+def test_each_outcome_and_each_verdict_has_a_next_state() -> None:
     assert {outcome for _, outcome in TRANSITIONS} == set(Outcome)
     verdicts = {outcome for outcome in Outcome if outcome.value in get_args(Next)}
     assert {outcome.value for outcome in verdicts} == set(get_args(Next))
     assert verdicts <= {outcome for state, outcome in TRANSITIONS if state is State.DECIDE}
 
 
-def test_only_a_restart_stays() -> None:
+def test_only_a_restart_continues() -> None:
     assert [outcome for (state, outcome), then in TRANSITIONS.items()
             if state is State.DECIDE and then is not State.LEAVE] == [Outcome.RESTART]
 

@@ -1,4 +1,4 @@
-"""Two runs on one machine do not take the same GPUs. The GPUs are pretended, the processes and locks are real."""
+"""Two runs on one machine do not take the same GPUs. The GPUs are fake, the processes and locks are real."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from drumbeat.launch.commands.main import main
 from drumbeat.launch.plan import gpu_locks, gpus
 from drumbeat.launch.plan.gpu_locks import check_free, hold_gpus
 from drumbeat.launch.plan.job import JobPlan, Machine, Topology, plan_job
-from tests.launch import standin
-from tests.launch.small import config, write_config
+from tests.launch import fake_torchrun
+from tests.launch.tiny_plan import config, write_config
 from tests.processes import until
 
 NODE = """
@@ -39,16 +39,16 @@ Node(sys.argv[1].removesuffix("/submitit"))()
 
 @pytest.fixture
 def pool() -> list[str]:
-    """Names of two GPUs that no other process on this machine can mean."""
+    """Names of two GPUs that no other process on this machine uses."""
     return [f"GPU-{letter}{os.urandom(6).hex()}" for letter in "ab"]
 
 
 def planned(folder: Path, pool: list[str], *, ranks: int = 1) -> JobPlan:
-    """The plan of a run with a stand-in for torchrun and its ranks."""
+    """The plan of a run with a fake torchrun and fake ranks."""
     topology = Topology(nodes=1, ranks_per_node=ranks, device="cuda", cpus_per_rank=1)
-    return JobPlan(run_dir=str(folder), name="standin", backend="local", topology=topology, site=Site(),
+    return JobPlan(run_dir=str(folder), name="fake", backend="local", topology=topology, site=Site(),
                    environment={"CUDA_VISIBLE_DEVICES": ",".join(pool)}, folder=str(folder.parent), restarts=0,
-                   python=standin.install(folder.parent))
+                   python=fake_torchrun.install(folder.parent))
 
 
 Start = Callable[..., tuple[RunDir, "subprocess.Popen[str]"]]
@@ -61,7 +61,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     def make(name: str, pool: list[str], ranks: int = 1) -> tuple[RunDir, subprocess.Popen[str]]:
         run = RunDir(tmp_path / "runs" / name)
-        (run.path / "standin").mkdir(parents=True)
+        (run.path / "fake").mkdir(parents=True)
         planned(run.path, pool, ranks=ranks).write(run.plan)
         launchers.append(subprocess.Popen([sys.executable, "-c", NODE, str(run.submitit)], cwd=ROOT, text=True,
                                           stdout=subprocess.PIPE, stderr=subprocess.PIPE))
@@ -74,9 +74,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 def gpus_of(run: RunDir) -> str:
-    """What rank 0 of a run finds in CUDA_VISIBLE_DEVICES, once it is up."""
-    until(lambda: "rank0" in standin.pids(run.path, 0))
-    pairs = Path(f"/proc/{standin.pids(run.path, 0)['rank0']}/environ").read_text().split("\0")
+    """The CUDA_VISIBLE_DEVICES of rank 0 of a run, once it has started."""
+    until(lambda: "rank0" in fake_torchrun.pids(run.path, 0))
+    pairs = Path(f"/proc/{fake_torchrun.pids(run.path, 0)['rank0']}/environ").read_text().split("\0")
     return dict(pair.partition("=")[::2] for pair in pairs)["CUDA_VISIBLE_DEVICES"]
 
 
@@ -115,7 +115,7 @@ def test_a_run_for_which_too_few_gpus_are_free_is_not_started(
     monkeypatch.setattr(gpus, "present", lambda: (gpus.Gpu(), gpus.Gpu()))
     monkeypatch.setattr("drumbeat.launch.plan.job.present", gpus.present)
     before = sorted(tmp_path.glob("runs/*"))
-    assert main(["run", "small.yaml", "--dry-run"]) == 0  # which takes none
+    assert main(["run", "small.yaml", "--dry-run"]) == 0  # a dry run takes none
     assert f"CUDA_VISIBLE_DEVICES={pool[0]},{pool[1]}\n" in capsys.readouterr().out
     assert main(["run", "small.yaml"]) == 2
     assert " ".join(capsys.readouterr().err.split()) == (
@@ -125,7 +125,7 @@ def test_a_run_for_which_too_few_gpus_are_free_is_not_started(
     assert sorted(tmp_path.glob("runs/*")) == before
 
 
-def test_two_that_have_a_part_each_of_what_both_need_do_not_block_each_other(tmp_path: Path, pool: list[str],
+def test_two_runs_that_each_hold_one_of_two_gpus_do_not_deadlock(tmp_path: Path, pool: list[str],
                                                                              monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_locks, "TIMEOUT", 60.0)
     taken: list[str] = []
@@ -137,14 +137,14 @@ def test_two_that_have_a_part_each_of_what_both_need_do_not_block_each_other(tmp
     other = threading.Thread(target=take)
     with hold_gpus(planned(tmp_path / "run", pool[1:])):
         other.start()
-        with hold_gpus(planned(tmp_path / "run", pool[:1])):  # which the other one takes again and again
+        with hold_gpus(planned(tmp_path / "run", pool[:1])):  # the other run takes and releases it repeatedly
             assert taken == []
     other.join(60)
     assert taken == [",".join(pool)]
 
 
-def test_slurm_hands_out_the_gpus_of_its_jobs(tmp_path: Path, pool: list[str]) -> None:
-    """So their plans name none, and hold none."""
+def test_slurm_assigns_the_gpus_of_its_jobs(tmp_path: Path, pool: list[str]) -> None:
+    """So their plans name no GPUs, and lock none."""
     machine = Machine(cpus=8, gpus=tuple(pool))
     lent = node_resources(machine, Allocation(job_id="7", nodes=1, cpus_per_node=8, gpus_per_node=2))
     for backend, resources in (("here", lent), ("slurm", backend_of("slurm").resources(machine))):
@@ -168,7 +168,7 @@ def test_a_debug_run_holds_its_gpu_too(tmp_path: Path, pool: list[str], monkeypa
 
 def test_a_holder_does_not_block_other_processes(tmp_path: Path, pool: list[str],
                                                             monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that does not even listen."""
+    """A process that does not receive the message."""
     monkeypatch.setattr(gpu_locks, "TIMEOUT", 0.0)
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(f"\0drumbeat/gpu/{pool[0]}")

@@ -67,7 +67,7 @@ def test_a_process_uses_one_mig_instance() -> None:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """Puts device files, the libraries of WSL2 and an nvidia-smi in place of this machine's."""
+    """Replaces this machine's device files, WSL2 libraries and nvidia-smi by these."""
     monkeypatch.setattr(gpus, "DEV", tmp_path / "dev")
     monkeypatch.setattr(gpus, "WSL", tmp_path / "wsl")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
@@ -79,9 +79,9 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         for file in files:
             (tmp_path / file).touch()
         if smi:
-            (tmp_path / "said").write_text(smi)
+            (tmp_path / "output").write_text(smi)
             program = tmp_path / "bin" / "nvidia-smi"
-            program.write_text(f'#!/bin/sh\n[ "$*" = -L ] && /bin/cat {tmp_path}/said\n')
+            program.write_text(f'#!/bin/sh\n[ "$*" = -L ] && /bin/cat {tmp_path}/output\n')
             program.chmod(0o755)
 
     yield has

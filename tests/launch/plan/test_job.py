@@ -18,7 +18,7 @@ from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.backend import BACKENDS
 from drumbeat.launch.plan.job import Machine, command_text, not_inherited, plan_job, torchrun_command, usable_cpus
-from tests.launch.small import config, plan, topology
+from tests.launch.tiny_plan import config, plan, topology
 
 
 @pytest.mark.parametrize(("assignments", "backend", "cpus", "gpus", "expected"), [
@@ -36,7 +36,7 @@ from tests.launch.small import config, plan, topology
     (["launch.gpus=4", "launch.nodes=2"], "slurm", 2, 0, (2, 4, "cuda", 8)),
     (["launch.gpus=0", "launch.procs=4", "launch.nodes=2"], "slurm", 2, 0, (2, 4, "cpu", 2)),
 ])
-def test_which_processes(tmp_path: Path, assignments: list[str], backend: str, cpus: int, gpus: int,
+def test_ranks_and_cores(tmp_path: Path, assignments: list[str], backend: str, cpus: int, gpus: int,
                          expected: tuple[int, int, str, int]) -> None:
     planned = plan(tmp_path, *assignments, backend=backend, cpus=cpus, gpus=gpus)  # type: ignore[arg-type]
     assert planned.topology == topology(*expected)
@@ -56,7 +56,7 @@ def test_which_processes(tmp_path: Path, assignments: list[str], backend: str, c
         "this machine has no GPU", "more than one node needs a cluster"]),
     ([], "slurm", 4, ["the number of GPUs on each node is not given"]),
 ])
-def test_what_cannot_be_carried(tmp_path: Path, assignments: list[str], backend: str, gpus: int,
+def test_resources_that_cannot_be_provided(tmp_path: Path, assignments: list[str], backend: str, gpus: int,
                                 whats: list[str]) -> None:
     with pytest.raises(LaunchError) as error:
         plan(tmp_path, *assignments, backend=backend, gpus=gpus)  # type: ignore[arg-type]
@@ -81,31 +81,31 @@ def test_nccl_gets_its_timeout_and_its_dump_file(tmp_path: Path) -> None:
     assert longer["TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC"] == "3600"
 
 
-def test_bits_that_are_promised_are_not_left_to_nvlinks_switches(tmp_path: Path) -> None:
+def test_deterministic_runs_do_not_reduce_in_nvlink_switches(tmp_path: Path) -> None:
     assert plan(tmp_path, "launch.gpus=2", gpus=4).environment["NCCL_NVLS_ENABLE"] == "0"
     assert "NCCL_NVLS_ENABLE" not in plan(tmp_path, "launch.gpus=2", "deterministic=false", gpus=4).environment
 
 
-def test_what_user_and_site_have_chosen_for_nccl_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nccl_settings_of_user_and_site_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NCCL_NVLS_ENABLE", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     site = Site(environment={"TORCH_NCCL_DUMP_ON_TIMEOUT": "0"})
     machine = replace(Machine.here(), gpus=("0", "1"))
     assert "NCCL_NVLS_ENABLE" in machine.chosen
-    made = plan_job(config(tmp_path), run_dir=tmp_path / "run", backend="local", site=site, folder=tmp_path,
+    job_plan = plan_job(config(tmp_path), run_dir=tmp_path / "run", backend="local", site=site, folder=tmp_path,
                     machine=machine).environment
-    assert {"NCCL_NVLS_ENABLE", "TORCH_NCCL_DUMP_ON_TIMEOUT"}.isdisjoint(made)
-    assert {"OMP_NUM_THREADS", "TORCH_FR_BUFFER_SIZE"} <= made.keys()
+    assert {"NCCL_NVLS_ENABLE", "TORCH_NCCL_DUMP_ON_TIMEOUT"}.isdisjoint(job_plan)
+    assert {"OMP_NUM_THREADS", "TORCH_FR_BUFFER_SIZE"} <= job_plan.keys()
 
 
-def test_targets_are_found_where_the_user_has_pointed_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_targets_are_found_on_the_users_python_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}/lib::relative")
     monkeypatch.chdir(tmp_path)
     assert Machine.here().python_path == (f"{tmp_path}/lib", f"{tmp_path}/relative")
-    made = plan_job(config(tmp_path), run_dir=tmp_path / "run", backend="local", site=Site(), folder=tmp_path,
+    job_plan = plan_job(config(tmp_path), run_dir=tmp_path / "run", backend="local", site=Site(), folder=tmp_path,
                     machine=Machine(cpus=2, python_path=("/lib", str(tmp_path))))
-    assert made.environment["PYTHONPATH"] == os.pathsep.join([f"{ROOT}/src", "/lib", str(tmp_path)])
-    assert made.environment["DRUMBEAT_USER_PATH"] == os.pathsep.join([str(tmp_path), "/lib"])
+    assert job_plan.environment["PYTHONPATH"] == os.pathsep.join([f"{ROOT}/src", "/lib", str(tmp_path)])
+    assert job_plan.environment["DRUMBEAT_USER_PATH"] == os.pathsep.join([str(tmp_path), "/lib"])
 
 
 def test_a_run_on_this_machine_chooses_from_the_gpus_that_are_visible(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_run_on_this_machine_chooses_from_the_gpus_that_are_visible(tmp_path: 
 
 
 def test_a_run_uses_one_mig_instance(tmp_path: Path) -> None:
-    """Any of those that are visible."""
+    """Any of the visible ones."""
     machine = Machine(cpus=8, gpus=("MIG-a", "MIG-b"))
 
     def planned(*assignments: str) -> JobPlan:
@@ -180,11 +180,11 @@ def test_a_command_is_ready_to_paste() -> None:
     assert done.stdout == "".join(f"{word}|" for word in command[1:])
 
 
-def test_what_describes_the_submitting_job_does_not_leak() -> None:
+def test_variables_of_the_submitting_job_are_not_passed_on() -> None:
     inherited = ["SLURM_JOB_ID", "SLURM_CPU_BIND", "SLURMD_NODENAME", "SRUN_DEBUG", "SBATCH_ACCOUNT", "PMI_RANK",
                  "PMIX_ID", "PMI", "MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "GROUP_RANK", "LOCAL_RANK",
                  "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID", "SUBMITIT_EXECUTOR", "PET_RDZV_ID"]
     harmless = ["SLURM_CONF", "PATH", "HOME", "RANKS", "MY_RANK", "WORLD", "CUDA_VISIBLE_DEVICES", "LOCALE"]
     assert not_inherited(dict.fromkeys([*inherited, *harmless], "x")) == sorted(inherited)
-    for backend in ("here", "slurm"):  # where SLURM says which GPUs a job has
+    for backend in ("here", "slurm"):  # SLURM assigns the GPUs of its jobs
         assert not_inherited(dict.fromkeys(harmless, "x"), BACKENDS[backend].job_variables) == ["CUDA_VISIBLE_DEVICES"]

@@ -1,4 +1,4 @@
-"""The code of a run as it was when it was submitted: what is copied, what is not, and that it is what runs."""
+"""The copy of the code at submission: what is copied, what is not, and that the run executes the copy."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from drumbeat.launch.backends.processes import RANKS, processes_of
 from drumbeat.launch.plan import snapshot, sources
 from drumbeat.launch.plan.job import Machine, plan_job
 from drumbeat.launch.plan.snapshot import Snapshot, copy_code, newest_code, next_code, plan_snapshot
-from tests.launch.small import CONFIG
-from tests.processes import kill_all, until_there
+from tests.launch.tiny_plan import CONFIG
+from tests.processes import kill_all, wait_for_file
 from tests.tiny import drumbeat, latest, write_config
 
 
-def git(folder: Path, *words: str) -> str:
+def git(folder: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=me", "-c", "user.email=me@here", "-c", "protocol.file.allow=always"]
-    return subprocess.run(["git", *identity, *words], cwd=folder, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
 
 
 @pytest.fixture
@@ -67,12 +67,12 @@ def planned(folder: Path, **machine: tuple[str, ...]) -> tuple[JobPlan, Path]:
 
 
 def folders(snapshot: Snapshot) -> dict[str, str]:
-    """What each tree of a snapshot is a copy of."""
+    """The folder that each tree of a snapshot is a copy of."""
     return {tree.name: tree.folder for tree in snapshot.trees}
 
 
-def test_the_working_tree_is_taken_as_it_is(tree: Path) -> None:
-    """Edited, new and oddly named files, modes and times; nothing that is deleted, ignored or no file."""
+def test_the_working_tree_is_copied_as_it_is(tree: Path) -> None:
+    """Edited, new and oddly named files, modes and times; no deleted or ignored files, and only regular files."""
     (tree / "nets.py").write_text("WIDTH = 2\n")
     (tree / "gone.py").unlink()
     (tree / "new\nline \udcff.py").write_text("")
@@ -97,13 +97,14 @@ def test_commit_and_differences_are_kept_beside_it(tree: Path) -> None:
     code = taken(tree).parent
     assert "-WIDTH = 1\n+WIDTH = 2\n" in (code / "lab.diff").read_text()
     found = Snapshot.require(code / "snapshot.json")
-    (told,) = found.trees
-    assert (told.commit, told.changed_files, told.folder) == (git(tree, "rev-parse", "HEAD").strip(), 2, str(tree))
-    assert found.text() == f"lab at {told.commit[:7]} with 2 changed files, 4 files"
+    (copied,) = found.trees
+    commit = git(tree, "rev-parse", "HEAD").strip()
+    assert (copied.commit, copied.changed_files, copied.folder) == (commit, 2, str(tree))
+    assert found.text() == f"lab at {copied.commit[:7]} with 2 changed files, 4 files"
 
 
-def test_links_lead_to_the_copy_or_where_they_led(tree: Path, tmp_path: Path) -> None:
-    """A link into the tree must not lead back to files that are edited meanwhile."""
+def test_links_into_the_tree_lead_to_the_copy_and_others_are_kept(tree: Path, tmp_path: Path) -> None:
+    """A link into the tree must not lead back to files that may be edited later."""
     (tmp_path / "shared.py").write_text("SHARED = 1\n")
     (tree / "private").mkdir()
     links = {"same.py": tree / "nets.py", "beside.py": Path("nets.py"), "out.py": Path("../shared.py"),
@@ -183,7 +184,7 @@ def test_excluded_files_are_named_in_the_line_about_the_code(tree: Path) -> None
                             "c.parquet and 2 more)")
 
 
-def test_many_small_files_are_refused(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_small_files_are_rejected(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshot, "MAX_FILES", 2)
     with pytest.raises(LaunchError, match="the code is 0 MB in 3 files; the limit"):
         taken(tree)
@@ -202,7 +203,7 @@ def test_a_home_folder_under_git_is_not_a_tree_of_code(tree: Path, monkeypatch: 
     assert sources.git_root(tree / "exp") is None
 
 
-def test_without_git_the_python_files_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_git_the_python_files_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "lab"
     for name in ("nets.py", "parts/deep/part.py", "notes.txt", "no-package/x.py", "env/pyvenv.cfg", "env/x.py",
                  "runs/old/code.py", "__pycache__/nets.pyc"):
@@ -220,15 +221,15 @@ def test_unignored_data_is_rejected_by_name(tree: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(snapshot, "MAX_BYTES", 1_000_000)
     with pytest.raises(LaunchError) as error:
         taken(tree)
-    said = str(error.value)
-    assert said.startswith("error: the code is 2 MB in 4 files; the limit of a run's copy is 1 MB and")
-    assert "\n  given  lab/images.npy, 2.0 MB\n" in said
-    assert "--no-snapshot" in said
+    message = str(error.value)
+    assert message.startswith("error: the code is 2 MB in 4 files; the limit of a run's copy is 1 MB and")
+    assert "\n  given  lab/images.npy, 2.0 MB\n" in message
+    assert "--no-snapshot" in message
     assert not (tree.parent / "code").exists()
 
 
-def test_whose_code_is_taken(tree: Path, tmp_path: Path) -> None:
-    """Drumbeat's tree, the config's, and whatever a target is found in; folders that are importable stay so."""
+def test_which_code_is_copied(tree: Path, tmp_path: Path) -> None:
+    """The trees of Drumbeat, of the config and of all targets; importable folders stay importable."""
     nets, elsewhere, bare = tree / "src", tmp_path / "elsewhere", tmp_path / "bare"
     for folder in (nets, elsewhere, bare):
         folder.mkdir()
@@ -261,7 +262,7 @@ def test_an_editable_install_stays_behind_pythons_own_modules(tree: Path, tmp_pa
     assert relocated["DRUMBEAT_USER_PATH"] == f"{tmp_path}/elsewhere:/RUN/code/lab"
 
 
-def test_a_folder_that_git_ignores_is_taken_as_one_without_git(tree: Path) -> None:
+def test_a_folder_that_git_ignores_is_copied_like_one_without_git(tree: Path) -> None:
     (tree / "private").mkdir()
     (tree / "private" / "sets.py").write_text("")
     plan, file = planned(tree / "private")
@@ -269,7 +270,7 @@ def test_a_folder_that_git_ignores_is_taken_as_one_without_git(tree: Path) -> No
     assert folders(found) == {ROOT.name: str(ROOT), "private": str(tree / "private")}
 
 
-def test_newer_code_has_a_folder_of_its_own(tree: Path) -> None:
+def test_newer_code_has_its_own_folder(tree: Path) -> None:
     run = tree.parent
     assert (newest_code(run), next_code(run)) == (None, run / "code")
     taken(tree)
@@ -279,23 +280,23 @@ def test_newer_code_has_a_folder_of_its_own(tree: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_computes_what_was_submitted_whatever_is_edited_meanwhile(tmp_path: Path) -> None:
-    """A model that is edited after the submission, before its ranks are killed and restarted in place; and again before
-    all of the run is killed and resumed."""
+def test_a_run_executes_the_submitted_code_after_edits(tmp_path: Path) -> None:
+    """A model is edited after the submission, before its ranks are killed and restarted in place, and again before the
+    whole run is killed and resumed."""
     nets = "from tests.tiny import Net\n\nclass Mine(Net):\n    pass\n"
     results = []
     for name in ("straight", "edited"):
         folder = tmp_path / name
         folder.mkdir()
         (folder / "nets.py").write_text(nets)
-        words = [str(write_config(folder)), "--procs", "1", "model._target_=nets.Mine"]
+        arguments = [str(write_config(folder)), "--procs", "1", "model._target_=nets.Mine"]
         if name == "straight":
-            drumbeat(folder, *words)
+            drumbeat(folder, *arguments)
         else:
             fuse = ["task._target_=tests.tiny.Fuse", f"task.folder={folder}", "task.at=[8,40]", "task.how=hold"]
-            process = subprocess.Popen([sys.executable, str(ROOT / "launch" / "run.py"), *words, *fuse], cwd=folder,
+            process = subprocess.Popen([sys.executable, str(ROOT / "launch" / "run.py"), *arguments, *fuse], cwd=folder,
                                        stdout=subprocess.DEVNULL)
-            until_there(folder / "blown-0", process)
+            wait_for_file(folder / "blown-0", process)
             (folder / "nets.py").write_text(nets.replace("pass", "raise RuntimeError('edited')"))
             while not latest(folder).attempt(1).path.exists():
                 for process_id in processes_of(View.read(latest(folder)), RANKS):
@@ -303,7 +304,7 @@ def test_a_run_computes_what_was_submitted_whatever_is_edited_meanwhile(tmp_path
                         os.kill(process_id, signal.SIGKILL)
                 time.sleep(1)
                 assert process.poll() is None
-            until_there(folder / "blown-1", process)
+            wait_for_file(folder / "blown-1", process)
             kill_all(latest(folder))
             process.wait()
             drumbeat(folder, "--resume", "tiny")

@@ -1,6 +1,6 @@
 """The attached view: what a terminal and a pipe show, what Ctrl-C does, and that a run outlives its terminal.
 
-A stand-in (tests/launch/standin.py) takes torchrun's place; controller and node launcher are real.
+torchrun is a fake (tests/launch/fake_torchrun.py); controller and node launcher are real.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from drumbeat.launch.backends.contract import Submitted
 from drumbeat.launch.backends.processes import LAUNCHERS, processes_of
 from drumbeat.launch.runs.attach import print_commands, print_end, print_header
 from drumbeat.launch.start.describe import summary
-from tests.launch import standin
+from tests.launch import fake_torchrun
 from tests.processes import alive, until
 from tests.runs import write_heartbeat, write_plan, write_state
 
@@ -63,12 +63,12 @@ watch.print_commands(run, job, backend_of("local"))
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunDir]:
-    """A planned run with the stand-in. Its remaining processes are killed after the test."""
+    """A planned run with a fake torchrun. Its remaining processes are killed after the test."""
     monkeypatch.chdir(tmp_path)
     run = RunDir(tmp_path / "runs" / "tiny" / ID)
-    (run.path / "standin").mkdir(parents=True)
+    (run.path / "fake").mkdir(parents=True)
     write_plan(run, restarts=1, environment=importing.environment(str(ROOT), []), folder=str(tmp_path),
-               python=standin.install(tmp_path))
+               python=fake_torchrun.install(tmp_path))
     write_state(run, "pending")
     yield run
     for process in processes_of(View.read(run)):
@@ -103,7 +103,7 @@ class Terminal:
         os.close(self.master)
 
     def shows(self, text: str) -> bool:
-        """Whether this has been on the screen by now, colours and cursor movements left out."""
+        """Whether the screen has shown this text, without colours and cursor movements."""
         while select.select([self.master], [], [], 0)[0]:
             try:
                 self.shown += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", os.read(self.master, 65536).decode())
@@ -118,7 +118,7 @@ class Terminal:
 
 
 def up(run: RunDir, attempt: int = 0) -> None:
-    until(lambda: {"rank0", "rank1"} <= standin.pids(run.path, attempt).keys())
+    until(lambda: {"rank0", "rank1"} <= fake_torchrun.pids(run.path, attempt).keys())
 
 
 def test_log_progress_and_result(run: RunDir) -> None:
@@ -129,7 +129,7 @@ def test_log_progress_and_result(run: RunDir) -> None:
     until(lambda: terminal.shows("step 9/42  loss 0.5500  1,234/s  1:15 left"))
     Result(steps=42, samples_seen=454, overshoot=4, best={"step": 37, "phase": "head", "accuracy": 0.9}).write(
         run.result)
-    (run.path / "standin" / "finish").touch()
+    (run.path / "fake" / "finish").touch()
     assert terminal.end() == 0
     assert terminal.shows("Ctrl-C saves a checkpoint and stops; closing this terminal leaves the run running")
     assert terminal.shows(f"{LINE}\r\nhead  step 9  [validation]\r\n"), "above the bar, which is drawn again below it"
@@ -151,7 +151,7 @@ def test_the_first_ctrl_c_saves_and_stops(run: RunDir) -> None:
     assert (Status.require(run.status).state, processes_of(View.read(run))) == ("stopped", [])
 
 
-def test_ctrl_c_before_anything_has_begun_is_not_lost(run: RunDir) -> None:
+def test_ctrl_c_before_the_first_attempt_is_not_lost(run: RunDir) -> None:
     terminal = Terminal(run)
     until(lambda: terminal.shows("leaves the run running"))
     terminal.type(b"\x03")
@@ -162,9 +162,9 @@ def test_ctrl_c_before_anything_has_begun_is_not_lost(run: RunDir) -> None:
 def test_the_second_ctrl_c_ends_it_at_once(run: RunDir) -> None:
     terminal = Terminal(run)
     up(run)
-    processes = standin.pids(run.path, 0).values()
+    processes = fake_torchrun.pids(run.path, 0).values()
     for process in processes:
-        os.kill(process, signal.SIGSTOP)  # they will not save
+        os.kill(process, signal.SIGSTOP)  # so that they cannot save
     terminal.type(b"\x03")
     until(lambda: terminal.shows("Ctrl-C again kills it at once."))
     terminal.type(b"\x03")
@@ -181,9 +181,9 @@ def test_a_run_outlives_its_terminal(run: RunDir) -> None:
     terminal.close()
     assert terminal.process.wait() == -signal.SIGHUP
     time.sleep(0.3)
-    assert standin.heard(run.path) == {}
+    assert fake_torchrun.received_signals(run.path) == {}
     assert Status.require(run.status).state == "running"
-    (run.path / "standin" / "finish").touch()
+    (run.path / "fake" / "finish").touch()
     until(lambda: Status.require(run.status).state == "finished" and not processes_of(View.read(run)))
 
 
@@ -196,19 +196,19 @@ def test_a_run_receives_no_signal_of_the_terminal(run: RunDir) -> None:
         ignored = int(re.findall(r"SigIgn:\s*(\w+)", Path(f"/proc/{process}/status").read_text())[0], 16)
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP):
             assert ignored >> (number - 1) & 1, (process, number)
-    (run.path / "standin" / "finish").touch()
+    (run.path / "fake" / "finish").touch()
     assert terminal.end() == 0
 
 
 def test_a_failed_run_in_a_pipe_ends_with_cause_log_and_exit_code_1(run: RunDir) -> None:
-    (run.path / "standin" / "fail1").write_text("the fuse has blown")
+    (run.path / "fake" / "fail1").write_text("the test failed")
     done = subprocess.run([sys.executable, "-c", FOLLOW, str(run.path), "follow"], capture_output=True, text=True,
                           env=os.environ, check=False)
     assert (done.returncode, done.stderr) == (1, "")
-    assert "restarting: rank 1 on here failed at step 3: ValueError: the fuse has blown" in done.stdout
-    *told, log, resume = done.stdout.partition("\n\n")[2].splitlines()
-    assert told[0].startswith("failed     rank 1 on here failed at step 3: ValueError: the fuse has blown;")
-    assert all(line.startswith(" " * 11) and len(line) <= 80 for line in told[1:])
+    assert "restarting: rank 1 on here failed at step 3: ValueError: the test failed" in done.stdout
+    *verdict, log, resume = done.stdout.partition("\n\n")[2].splitlines()
+    assert verdict[0].startswith("failed     rank 1 on here failed at step 3: ValueError: the test failed;")
+    assert all(line.startswith(" " * 11) and len(line) <= 80 for line in verdict[1:])
     assert log.startswith(f"log        runs/tiny/{ID}/attempts/001/")
     assert resume.endswith(f"drumbeat resume {ID}")
 
@@ -228,7 +228,7 @@ def test_a_killed_launcher_leaves_no_rank_and_is_reported(run: RunDir) -> None:
 
 def test_a_resumed_run_does_not_show_the_attempt_before(run: RunDir) -> None:
     run.claim_attempt().log(0).write_text("long ago\n")
-    (run.path / "standin" / "finish").touch()
+    (run.path / "fake" / "finish").touch()
     done = subprocess.run([sys.executable, "-c", FOLLOW, str(run.path), "follow"], capture_output=True, text=True,
                           env=os.environ, check=False)
     assert done.returncode == 0
@@ -236,13 +236,13 @@ def test_a_resumed_run_does_not_show_the_attempt_before(run: RunDir) -> None:
     assert "restarting" not in done.stdout
 
 
-def test_a_detached_run_holds_no_pipe_of_ours(run: RunDir) -> None:
+def test_a_detached_run_holds_no_pipe_of_the_launcher(run: RunDir) -> None:
     done = subprocess.run([sys.executable, "-c", FOLLOW, str(run.path), "detach"], capture_output=True, text=True,
                           env=os.environ, timeout=20, check=False)
     assert done.returncode == 0
     assert re.match(r"process    \d+\n\n.*drumbeat status 2026", done.stdout)
     up(run)
-    (run.path / "standin" / "finish").touch()
+    (run.path / "fake" / "finish").touch()
     until(lambda: not processes_of(View.read(run)))
 
 

@@ -1,4 +1,4 @@
-"""Runs that exist: found by what a person calls them, told from their folders alone."""
+"""Finding a run by a name or a prefix; status, logs, stop and cancel from its folder alone."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_an_empty_name_means_no_run(runs: Path, text: str) -> None:
         find_run(text, runs)
 
 
-def test_what_to_type_for_a_run(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_for_a_run(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = find_run("tiny", runs)
     assert handle(run) == SECOND
     monkeypatch.chdir(runs)
@@ -65,7 +65,7 @@ def test_what_to_type_for_a_run(runs: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert find_run(handle(run), Path("runs")) == run
 
 
-def test_how_to_call_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_of_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     beside = Path(sys.executable).parent
     monkeypatch.setenv("PATH", str(beside))
@@ -93,7 +93,7 @@ def test_processes_of_a_run_are_found_by_their_command_lines(tmp_path: Path) -> 
 
 
 def evidence(run: RunDir) -> str:
-    """What shows that the run is at work now."""
+    """The evidence that the run is running now."""
     return running_evidence(View.read(run))
 
 
@@ -183,7 +183,7 @@ def test_logs_of_an_attempt(runs: Path) -> None:
         list(log_lines(View.read(run), rank=0, follow=False, attempt=2))
 
 
-def test_logs_of_everybody(runs: Path) -> None:
+def test_logs_of_all_ranks(runs: Path) -> None:
     attempt = find_run("tiny", runs).claim_attempt()
     for rank in (0, 1, 10):
         attempt.log(rank).write_text(f"of {rank}\n")
@@ -203,7 +203,7 @@ def test_an_empty_log_says_so(runs: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_errors_the_earliest_first(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of the newest attempt that has any: the one after it may have begun already."""
+    """Errors of the newest attempt that has any: the next attempt may have started already."""
     run = find_run("tiny", runs)
     attempt = run.claim_attempt()
     for rank, moment in ((0, 2.0), (1, 1.0)):
@@ -262,13 +262,13 @@ def test_following_continues_with_the_next_attempt_until_the_run_ends(runs: Path
     with open(run.attempt(0).log(0), "a") as log:
         log.write("ished\n")
     assert next(lines) == "unfinished"
-    run.claim_attempt().log(0).write_text("b\nlast words")
+    run.claim_attempt().log(0).write_text("b\nlast line")
     assert next(lines) == "b"
     write_state(run, "finished")
-    assert list(lines) == ["last words"]
+    assert list(lines) == ["last line"]
 
 
-def test_a_tail_survives_bytes_that_are_no_text(tmp_path: Path) -> None:
+def test_a_tail_survives_bytes_that_are_not_utf_8(tmp_path: Path) -> None:
     tail = Tail(tmp_path / "log")
     assert tail.lines() == []
     (tmp_path / "log").write_bytes(b"\xff\xfe\nrest")
@@ -308,9 +308,9 @@ def test_cancelling_a_run_on_this_machine(runs: Path) -> None:
     run = find_run("tiny", runs)
     write_state(run, "running")
     write_job(run, id="1", host=socket.gethostname())
-    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
-    with (subprocess.Popen([sys.executable, "-c", deaf, "drumbeat.trainers.worker", str(run.path), "0"]) as rank,
-          subprocess.Popen([sys.executable, "-c", deaf, "tensorboard", str(run.path)]) as unrelated):
+    ignores = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    with (subprocess.Popen([sys.executable, "-c", ignores, "drumbeat.trainers.worker", str(run.path), "0"]) as rank,
+          subprocess.Popen([sys.executable, "-c", ignores, "tensorboard", str(run.path)]) as unrelated):
         assert cancel(View.read(run)).startswith(f"{SECOND} ended; there is no checkpoint. To resume it:\n")
         assert (rank.wait(), unrelated.poll()) == (-signal.SIGKILL, None)
         unrelated.kill()
@@ -319,11 +319,11 @@ def test_cancelling_a_run_on_this_machine(runs: Path) -> None:
 
 
 def test_cancelling_a_run_in_debug_ends_no_other_process(runs: Path) -> None:
-    """Which may have got the number of the run's process since."""
+    """Another process may have the process id of the run by now."""
     run = find_run("tiny", runs)
     write_state(run, "running")
-    for words, ended in ((["--debug"], True), ([], False)):
-        with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *words]) as process:
+    for options, ended in ((["--debug"], True), ([], False)):
+        with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *options]) as process:
             write_job(run, "debug", host=socket.gethostname(), pid=process.pid)
             write_state(run, "running")
             cancel(View.read(run))
@@ -341,7 +341,7 @@ def test_cancelling_a_run_on_another_machine(runs: Path) -> None:
         cancel(View.read(run))
 
 
-def test_the_verbs_print(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_print(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = find_run("tiny", runs)
     write_state(run, "stopped")
     run.claim_attempt().log(0).write_text("line\n")

@@ -1,4 +1,4 @@
-"""Where a run's time went, from files alone."""
+"""How a run's time is divided into kinds, from its files alone."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_nothing_is_known_before_the_first_step(run: RunDir) -> None:
     assert spent_by(run) == {}
 
 
-def test_what_is_beyond_the_checkpoints_time_was_lost(run: RunDir) -> None:
+def test_time_after_the_last_checkpoint_is_lost(run: RunDir) -> None:
     ended(run.attempt(0), "failed")
     status(run, "finished", 1100.0)
     spent = spent_by(run)
@@ -58,7 +58,7 @@ def test_what_is_beyond_the_checkpoints_time_was_lost(run: RunDir) -> None:
 
 
 def test_the_time_between_jobs_is_not_lost(run: RunDir) -> None:
-    """A restart in place, by the same job, is no time between jobs."""
+    """A restart in place, within the same job, does not count as time between jobs."""
     ended(run.attempt(0), "stopped")
     os.utime(run.attempt(0).verdict, (1040.0, 1040.0))
     start(run, "b.0", 1060.0)
@@ -69,7 +69,7 @@ def test_the_time_between_jobs_is_not_lost(run: RunDir) -> None:
     assert effective_ratio(spent) == 0.7
 
 
-def test_where_the_launcher_was_killed_the_time_until_somebody_resumed_is_lost(run: RunDir) -> None:
+def test_time_until_the_resume_of_a_killed_launcher_is_lost(run: RunDir) -> None:
     FirstStep(resumed_from=0, time=1005.0).write(run.attempt(0).first_step)
     os.utime(run.attempt(0).first_step, (1005.0, 1005.0))
     start(run, "b.0", 1060.0)
@@ -78,7 +78,7 @@ def test_where_the_launcher_was_killed_the_time_until_somebody_resumed_is_lost(r
     assert (spent["queued"], spent["lost"]) == (0.0, 30.0)
 
 
-def test_a_run_that_never_failed_has_lost_nothing(run: RunDir) -> None:
+def test_a_run_that_never_failed_loses_no_time(run: RunDir) -> None:
     ended(run.attempt(0), "stopped")
     status(run, "stopped", 1100.0)
     assert (spent_by(run)["leaving"], spent_by(run)["lost"]) == (10.0, 0.0)
@@ -90,7 +90,7 @@ def test_the_time_of_a_running_run_ends_now(run: RunDir) -> None:
     assert spent_by(run, now=1110.0)["lost"] == 20.0
 
 
-def test_of_a_failed_run_only_what_was_saved_counts(run: RunDir) -> None:
+def test_a_failed_run_counts_only_the_time_up_to_its_checkpoint(run: RunDir) -> None:
     folder = run.checkpoints / "step-00000003"
     folder.mkdir(parents=True)
     CheckpointState(progress=Progress(seconds=SECONDS | {"training": 40.0})).write(folder / "state.json")

@@ -66,24 +66,24 @@ def test_a_pipe_gets_plain_text(runs: list[RunDir], capsys: pytest.CaptureFixtur
 
 
 def test_a_terminal_gets_a_table_that_fits(runs: list[RunDir]) -> None:
-    """Whose first column is enough to name a run by."""
+    """Its first column is enough to name a run."""
     ours, theirs = pty.openpty()
     subprocess.run([sys.executable, "-m", "drumbeat", "ls"], stdout=theirs, check=True, stderr=theirs,
                    env=os.environ | {"COLUMNS": "80", "TERM": "xterm"})
     os.close(theirs)
-    said = os.read(ours, 100_000).decode()
+    output = os.read(ours, 100_000).decode()
     os.close(ours)
-    plain = "".join(part.partition("m")[2] if number else part for number, part in enumerate(said.split("\x1b[")))
+    plain = "".join(part.partition("m")[2] if number else part for number, part in enumerate(output.split("\x1b[")))
     lines = [line.rstrip() for line in plain.splitlines()]
     assert max(map(len, lines)) <= 80
     assert [line.split()[0] for line in lines] == ["run", "ddddd", "ccccc", "bbbbb", "aaaaa"]
     assert re.fullmatch(r"ccccc  a_name_…  silent 10:\d\d  job 4710   60%  loss 1.2500  +nan  1:02:05", lines[2])
     assert re.fullmatch(r"bbbbb  tiny   +running +debug +60%  bala… 0.7500  +0.5123  1:02:05", lines[3])
-    assert "\x1b[32mrunning" in said
+    assert "\x1b[32mrunning" in output
     assert main(["status", "ccccc"]) == 0
 
 
-def test_the_newest_first_and_no_more_than_a_screen(runs: list[RunDir], capsys: pytest.CaptureFixture[str],
+def test_the_newest_runs_come_first_and_fit_a_screen(runs: list[RunDir], capsys: pytest.CaptureFixture[str],
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("drumbeat.launch.runs.listing.MAX_ROWS", 3)
     assert main(["ls"]) == 0
@@ -120,7 +120,7 @@ def queue(folder: Path, script: str) -> str:
 
 
 def test_why_a_job_waits(runs: list[RunDir], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its own job, and the one that is to follow it, found by the run's id in their comments; not those of others."""
+    """The run's own job and its successor are found by the run's id in their comments; other jobs are not."""
     monkeypatch.setenv("PATH", queue(tmp_path, f"""\
 echo '4711|PENDING|Resources|2026-01-05T06:07:08|gpu|{IDS[3]}'
 echo '4712|PENDING|PartitionTimeLimit|N/A|gpu|{IDS[3]}'
@@ -142,7 +142,7 @@ fix         drumbeat cancel {IDS[3]}, then lower time_minutes in
             '%P %l' shows the limits."""
 
 
-def test_why_if_slurm_says_nothing(runs: list[RunDir], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_why_if_slurm_does_not_answer(runs: list[RunDir], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", queue(tmp_path, "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; "
                                                "exit 1"))
     assert "why         SLURM does not answer: slurm_load_jobs error: Unable to contact" in why_of(runs[3])
@@ -152,15 +152,15 @@ def test_why_if_slurm_says_nothing(runs: list[RunDir], tmp_path: Path, monkeypat
 
 def test_why_agrees_with_status_about_a_run_whose_job_has_just_ended(runs: list[RunDir], tmp_path: Path,
                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may still be writing down how it ended; `status` does not ask SLURM before it has been silent for a while."""
+    """Its launcher may still be writing its end: `status` asks SLURM only after a while without a heartbeat."""
     monkeypatch.setenv("PATH", queue(tmp_path, "touch asked"))
     write_heartbeat(runs[2], step=600)
     view = with_final_state(View.read(runs[2]))
     assert "state           running\n" in status_text(view)
     assert not (tmp_path / "asked").exists()
-    told = " ".join(why(view).split())
-    assert "state running job 4710, which SLURM no longer knows why its job has ended, and" in told
-    assert "fix Check again in two minutes; or resume the run: " in told
+    output = " ".join(why(view).split())
+    assert "state running job 4710, which SLURM no longer knows why its job has ended, and" in output
+    assert "fix Check again in two minutes; or resume the run: " in output
     write_heartbeat(runs[2], step=600, ago=121)
     view = with_final_state(View.read(runs[2]))
     assert "state           failed\n" in status_text(view)
@@ -175,7 +175,7 @@ def test_why_of_a_run_that_waits_for_its_disk(runs: list[RunDir]) -> None:
         "            itself."]
 
 
-def test_why_of_runs_that_are_no_jobs(runs: list[RunDir]) -> None:
+def test_why_of_runs_outside_slurm(runs: list[RunDir]) -> None:
     assert "why         it has finished" in why_of(runs[0])
     write_state(runs[1], "failed", "rank 1 on n1 was killed")
     assert "why         rank 1 on n1 was killed\nfix         Resume it: " in why_of(runs[1])
@@ -183,7 +183,7 @@ def test_why_of_runs_that_are_no_jobs(runs: list[RunDir]) -> None:
     assert "no heartbeat for 10:0" in why_of(runs[2])
 
 
-@pytest.mark.parametrize(("reason", "words"), [
+@pytest.mark.parametrize(("reason", "meaning"), [
     ("QOSGrpCpuLimit", "its QOS limits the cores of all its jobs together"),
     ("AssocMaxSubmitJobLimit", "its account limits the jobs in the queue of each user"),
     ("QOSMaxNodePerJobLimit", "it asks for more nodes than its QOS allows for a job"),
@@ -191,16 +191,16 @@ def test_why_of_runs_that_are_no_jobs(runs: list[RunDir]) -> None:
     ("(Nodes required for job are DOWN)", "SLURM's reason is Nodes required for job are DOWN"),
     ("launch_failed_requeued_held", "it could not be started on its node, and SLURM holds it"),
 ])
-def test_the_meaning_of_reasons(reason: str, words: str) -> None:
-    assert explain_reason(reason)[0] == words
+def test_the_meaning_of_reasons(reason: str, meaning: str) -> None:
+    assert explain_reason(reason)[0] == meaning
 
 
 def test_an_unknown_reason() -> None:
-    assert "JOB" not in explain_reason("Weather")[1], "which would be taken for the job's id"
+    assert "JOB" not in explain_reason("Weather")[1], "JOB would be replaced by the job's id"
 
 
 def test_every_reason_has_a_meaning_and_a_remedy() -> None:
-    assert all(words and remedy for words, remedy in REASONS.values())
+    assert all(meaning and remedy for meaning, remedy in REASONS.values())
 
 
 def test_a_local_run_without_processes_has_failed(runs: list[RunDir], capsys: pytest.CaptureFixture[str]) -> None:
@@ -247,59 +247,58 @@ def a_folder(file: Path) -> None:
     (None, "plan.json", "it is missing"),
 ], ids=lambda case: f"{case[1]} {case[0].__name__ if case[0] else 'missing'}")
 def damaged(runs: list[RunDir], request: pytest.FixtureRequest) -> tuple[RunDir, Path, str]:
-    """A run one of whose files is damaged, between runs that are as they should be; the file, and what is wrong."""
-    harm, name, words = request.param
+    """A run with one damaged file, between intact runs; the file, and the message about it."""
+    damage, name, message = request.param
     file = runs[1].path / name
     file.unlink(missing_ok=True)
-    if harm:
-        harm(file)
-    return runs[1], file, words
+    if damage:
+        damage(file)
+    return runs[1], file, message
 
 
-def test_a_damaged_run_is_a_row_and_a_line_and_costs_the_others_nothing(
+def test_a_damaged_run_is_a_row_and_a_line_and_does_not_affect_the_others(
         runs: list[RunDir], damaged: tuple[RunDir, Path, str], capsys: pytest.CaptureFixture[str]) -> None:
-    run, file, words = damaged
+    run, file, message = damaged
     assert main(["ls"]) == 0
     output = capsys.readouterr()
     expected = re.sub(rf"({run.id} +tiny +)running .*", r"\1damaged", TABLE)  # in narrower columns
     assert re.sub(r"silent 10:0\d", "silent 10:00", output.out).split() == expected.split()
-    assert output.err == f"damaged    {file}: {words}\n"
+    assert output.err == f"damaged    {file}: {message}\n"
     assert main(["ls", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [known["state"] for known in found] == ["pending", "running", "damaged", "finished"]
-    assert (found[2]["id"], found[2]["verdict"]) == (run.id, f"{file}: {words}")
+    assert (found[2]["id"], found[2]["verdict"]) == (run.id, f"{file}: {message}")
 
 
 @pytest.mark.parametrize("line", ["status", "status --json", "why", "logs", "logs --errors", "stop", "cancel",
                                   "resume"])
 def test_a_command_on_a_damaged_run_is_one_screen(damaged: tuple[RunDir, Path, str],
                                                   capsys: pytest.CaptureFixture[str], line: str) -> None:
-    run, file, words = damaged
+    run, file, message = damaged
     verb, *options = line.split()
     before = sorted(run.path.rglob("*"))
     assert main([verb, run.id, *options]) == 2
     output = capsys.readouterr()
     assert output.out == ""
     screen = " ".join(output.err.split())
-    assert screen == (f"error: a file of the run cannot be read: {words} where {file} "
+    assert screen == (f"error: a file of the run cannot be read: {message} where {file} "
                       "fix Restore it, or start a new run.")
     assert sorted(run.path.rglob("*")) == before
 
 
 def test_copies_of_attempts_and_checkpoints_are_ignored(runs: list[RunDir],
                                                              capsys: pytest.CaptureFixture[str]) -> None:
-    """Attempts and checkpoints."""
     run = runs[1]
     for name in ("attempts/000 (copy)", "attempts/7", "checkpoints/step-00000010.bak", "checkpoints/step-x",
                  "checkpoints/step-00000009"):
         (run.path / name).mkdir(parents=True)
     run.config.write_text("phases: {}\nname: x\nbatch_size: 1\nmodel: {_target_: x}\n")
-    for words in (["ls"], ["status", run.id], ["why", run.id], ["checkpoints", run.id],
+    for command in (["ls"], ["status", run.id], ["why", run.id], ["checkpoints", run.id],
                   ["logs", run.id, "--errors"]):
-        assert main(words) == 0, words
+        assert main(command) == 0, command
         output = capsys.readouterr()
         assert output.err == ""
-        if words[0] == "checkpoints":
+        if command[0] == "checkpoints":
             assert [line.split()[0] for line in output.out.splitlines()] == ["step", "9", "damaged"]
             assert output.out.endswith("damaged      step 9: no manifest\n")
 

@@ -1,4 +1,4 @@
-"""What is plainly not there is said at once: one screen and exit code 2, before what needs torch is started."""
+"""Missing files are reported at once, on one screen with exit code 2, before a process that imports torch starts."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).mkdir()
     (tmp_path / "photos" / "a.png").write_bytes(b"a picture")
 
-    def nothing(*words: str, **options: Any) -> int:
-        raise AssertionError(f"started: {words}")
+    def nothing(*arguments: str, **options: Any) -> int:
+        raise AssertionError(f"started: {arguments}")
 
     monkeypatch.setattr("drumbeat.launch.runs.programs.module", nothing)
     return tmp_path
 
 
-@pytest.mark.parametrize(("line", "said"), [
+@pytest.mark.parametrize(("line", "messages"), [
     ("evaluate nothing", ["there is no run 'nothing'"]),
     ("evaluate 20260100-000000-pictu", ["there are no checkpoints yet"]),
     ("predict 20260100-000000-pictu photos", ["there are no checkpoints yet"]),
@@ -81,10 +81,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("show texts.yaml", ["t.csv does not exist", "fix    Draw some with a pencil."]),
     ("show nothing.yaml", ["there is no config 'nothing.yaml'"]),
 ])
-def test_what_is_not_there(here: Path, line: str, said: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_missing(here: Path, line: str, messages: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(line.split()) == 2
     screen = capsys.readouterr().err
-    assert all(words in screen for words in said), screen
+    assert all(message in screen for message in messages), screen
     assert screen.startswith("error: ")
     assert len(screen.splitlines()) <= 24
     assert max(map(len, screen.splitlines())) <= 80 or str(here) in screen
@@ -92,7 +92,7 @@ def test_what_is_not_there(here: Path, line: str, said: list[str], capsys: pytes
 
 @pytest.mark.parametrize("line", [
     "show pictures.yaml",  # can be built without its data
-    "predict pictures photos",  # whose data is not asked for anything else
+    "predict pictures photos",  # a prediction does not read the datasets
     "doctor pictures.yaml data.train.of._target_=sets.Theirs data.test._target_=sets.Theirs",  # it may fetch them
     "doctor pictures.yaml data.train.of.root=$TMPDIR/x data.test.root=$TMPDIR/y",  # of another machine
 ])
@@ -110,8 +110,7 @@ def test_show_says_what_a_new_target_leaves_out(here: Path, capsys: pytest.Captu
 
 def test_a_run_is_evaluated_with_its_own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                           capfd: pytest.CaptureFixture[str]) -> None:
-    """Wherever the run's folder lies now; unless the code as it is now is asked for, or the copy knows no such
-    module."""
+    """Also if the run's folder has moved; not with --new-code, nor if the copy has no module of that name."""
     run, copy = RunDir(tmp_path / "run"), tmp_path / "run" / "code" / "mine"
     for tree, files in ((copy, ["old"]), (tmp_path / "live", ["old", "new"])):
         tree.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What `status` tells of a run whose launcher could not say how it ended."""
+"""`status` of a run whose launcher could not record how it ended."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.tiny import CONFIG
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
-    """A run whose files say that it runs on this machine, but it has no processes."""
+    """A run that is running according to its files, but has no processes on this machine."""
     run = RunDir(tmp_path / "runs" / "tiny" / "20260101-000000-abcde")
     write_plan(run)
     write_text(run.config, CONFIG)
@@ -51,9 +51,9 @@ def test_a_launcher_that_was_killed(run: RunDir) -> None:
     folder = run.checkpoints / "step-00000009"
     folder.mkdir(parents=True)
     (folder / "manifest.json").touch()
-    told = recorded_end(run)
-    assert told.state == "failed"
-    assert told.verdict == "its launcher was killed, or its machine failed; the last checkpoint is at step 9"
+    end = recorded_end(run)
+    assert end.state == "failed"
+    assert end.verdict == "its launcher was killed, or its machine failed; the last checkpoint is at step 9"
     text = text_of(run)
     assert "state           failed" in text
     assert f"drumbeat resume {run.path}\n" in text
@@ -64,7 +64,7 @@ def test_the_json_of_a_run_without_processes_says_failed(run: RunDir, capsys: py
     assert json.loads(capsys.readouterr().out)["state"] == "failed"
 
 
-def test_a_rank_that_could_still_say_why(run: RunDir) -> None:
+def test_a_rank_that_recorded_its_error(run: RunDir) -> None:
     RankError(rank=1, node="n2", type="ValueError", message="boom", step=7).write(run.attempt(0).error(1))
     assert recorded_end(run).verdict.startswith(
         "rank 1 on n2 failed at step 7: ValueError: boom; there is no checkpoint")
@@ -74,8 +74,8 @@ def test_a_rank_that_could_still_say_why(run: RunDir) -> None:
 def test_ranks_that_ended_in_order_before_their_launcher_was_killed(run: RunDir, state: Literal["finished", "stopped"]
                                                                     ) -> None:
     Saved(state=state, step=42).write(run.attempt(0).saved)
-    told = recorded_end(run)
-    assert (told.state, told.verdict) == (state, {"finished": "finished", "stopped": "stopped at step 42"}[state])
+    end = recorded_end(run)
+    assert (end.state, end.verdict) == (state, {"finished": "finished", "stopped": "stopped at step 42"}[state])
 
 
 def test_a_start_without_an_attempt_does_not_take_the_previous_result(run: RunDir) -> None:
@@ -86,11 +86,11 @@ def test_a_start_without_an_attempt_does_not_take_the_previous_result(run: RunDi
 
 
 def test_why_says_what_status_says(run: RunDir) -> None:
-    """Of a run that is dead, though its files say that it runs."""
+    """For a run that has failed, although its files say that it is running."""
     assert "state           failed\n" in text_of(run)
-    told = why(with_final_state(View.read(run)))
-    assert "state       failed\nwhy         its launcher was killed, or its machine failed; there is no" in told
-    assert "fix         Resume it: " in told
+    text = why(with_final_state(View.read(run)))
+    assert "state       failed\nwhy         its launcher was killed, or its machine failed; there is no" in text
+    assert "fix         Resume it: " in text
 
 
 @pytest.mark.parametrize("state", ["pending", "preempted", "finished", "stopped", "cancelled", "failed"])
@@ -112,7 +112,7 @@ def test_the_gpu_of_a_running_run(run: RunDir) -> None:
     assert "GPU" not in text_of(run)
 
 
-def test_the_time_is_shown_by_kind_of_work(run: RunDir) -> None:
+def test_the_time_is_shown_by_kind(run: RunDir) -> None:
     write_heartbeat(run, seconds={"starting": 6.0, "training": 45.0, "evaluating": 3.0, "waiting": 0.0, "saving": 6.0})
     write_state(run, "stopped")
     assert "time            training 75%, evaluating 5%, saving 10%, starting 10%" in text_of(run)
@@ -163,7 +163,7 @@ def test_checkpoints_with_eight_metrics_fit_80_columns(run: RunDir, capsys: pyte
 
 
 def test_an_attempt_that_has_taken_no_step_yet_shows_the_last_loss_and_no_speed(run: RunDir) -> None:
-    """Neither before it has a heartbeat, nor before its first point."""
+    """Both before its first heartbeat and before its first point."""
     write_job(run, "slurm", id="17", host="login")
     write_heartbeat(run, step=12, steps=42, loss=0.25, samples_per_second=99.0, eta_seconds=60.0)
     assert "speed           99.0 samples/s, 1:00 left" in text_of(run)

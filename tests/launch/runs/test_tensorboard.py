@@ -1,4 +1,4 @@
-"""TensorBoard for the runs named: what it shows, on which port, and that nothing is left when it ends."""
+"""TensorBoard for the named runs: what it shows, its port, and that no files or processes remain when it ends."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def listening() -> Iterator[int]:
         yield taken.getsockname()[1]
 
 
-def test_links_are_named_as_people_name_runs(tmp_path: Path) -> None:
-    """Also where a folder has a name that TensorBoard's own list of folders has no way to write."""
+def test_links_are_named_like_the_runs(tmp_path: Path) -> None:
+    """Also if a folder has a name that TensorBoard's own --logdir_spec cannot express."""
     runs = [make_run(tmp_path / "a, b:c", name, letters) for name, letters in (("x", "aaaaa"), ("x", "bbbbb"))]
     link(tmp_path / "links", runs[:1])
     link(tmp_path / "links", runs)
@@ -55,7 +55,7 @@ def test_links_are_named_as_people_name_runs(tmp_path: Path) -> None:
     assert found == {f"x/{run.id}": run.tensorboard for run in runs}
 
 
-def test_a_port_in_use_is_passed_over() -> None:
+def test_a_port_in_use_is_skipped() -> None:
     with listening() as port:
         assert free_port(port) > port
         with pytest.raises(LaunchError, match="there is no free port"):
@@ -84,9 +84,9 @@ def test_it_shows_the_runs_named_until_ctrl_c(tmp_path: Path) -> None:
             stdout=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(scratch)})
         assert board.stdout is not None
         assert board.stdout.readline() == f"port {taken} is in use\n"
-        said = board.stdout.readline()
-        url = re.fullmatch(r"TensorBoard of 2 runs: (http://localhost:(\d+)/)\n", said)
-        assert url, said
+        output = board.stdout.readline()
+        url = re.fullmatch(r"TensorBoard of 2 runs: (http://localhost:(\d+)/)\n", output)
+        assert url, output
         assert int(url[2]) != taken
         shown: list[str] = []
         while len(shown) < 2:  # it answers before it has read the files

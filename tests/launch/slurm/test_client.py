@@ -1,4 +1,4 @@
-"""Whatever a program of SLURM's does, it is an answer: code and words."""
+"""Calling SLURM's programs: every result is an answer with an exit code and a text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from drumbeat.launch.slurm import client
 from drumbeat.launch.slurm.client import Answer, SlurmUnreachableError, cancel_jobs, job_state, queued, run_slurm, steps
-from tests.launch.programs import programs
+from tests.launch.fake_slurm import programs
 
 
 def test_a_program_gets_arguments_a_script_and_the_time_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,7 +18,7 @@ def test_a_program_gets_arguments_a_script_and_the_time_format(tmp_path: Path, m
     assert run_slurm("sbatch", "-V") == (0, "-V; standard; \nmore"), "it reads nothing of this terminal's"
 
 
-def test_what_does_not_answer_is_an_answer_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_does_not_answer_gives_an_answer_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "TIMEOUT", 0.2)
     monkeypatch.setenv("PATH", programs(tmp_path, sinfo="exec sleep 60", scontrol="exit 3"))
     assert run_slurm("sinfo") == (1, "sinfo does not answer within 0.2 s")
@@ -27,7 +27,7 @@ def test_what_does_not_answer_is_an_answer_too(tmp_path: Path, monkeypatch: pyte
     assert run_slurm("sinfo") == (127, "there is no sinfo on PATH")
 
 
-@pytest.mark.parametrize(("words", "unreachable"), [
+@pytest.mark.parametrize(("text", "unreachable"), [
     ("Unable to contact slurm controller (connect failure)", True),
     ("Batch job submission failed: Socket timed out on send/recv operation", True),
     ("Transport endpoint is not connected", True),
@@ -37,12 +37,12 @@ def test_what_does_not_answer_is_an_answer_too(tmp_path: Path, monkeypatch: pyte
     ("Invalid job id specified", False),
     ("Requested time limit is invalid (missing or exceeds some limit)", False),
 ])
-def test_whether_the_controller_was_reached(words: str, unreachable: bool) -> None:
-    assert Answer(1, words).unreachable == unreachable
-    assert not Answer(0, words).unreachable
+def test_whether_the_controller_was_reached(text: str, unreachable: bool) -> None:
+    assert Answer(1, text).unreachable == unreachable
+    assert not Answer(0, text).unreachable
 
 
-def test_a_job_that_is_over_is_no_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_has_ended_is_not_an_unreachable_controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     over = "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"
     monkeypatch.setenv("PATH", programs(tmp_path, squeue=over, scancel=over))
     assert (job_state("7"), steps("7", "run")) == ("", [])
@@ -54,6 +54,6 @@ def test_a_job_that_is_over_is_no_silence(tmp_path: Path, monkeypatch: pytest.Mo
 def test_an_unreachable_controller_raises_its_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     away = "echo 'Unable to contact slurm controller' >&2; exit 1"
     monkeypatch.setenv("PATH", programs(tmp_path, squeue=away, scancel=away))
-    for question, words in ((job_state, ["7"]), (steps, ["7", "run"]), (queued, ["run"]), (cancel_jobs, ["7"])):
+    for question, arguments in ((job_state, ["7"]), (steps, ["7", "run"]), (queued, ["run"]), (cancel_jobs, ["7"])):
         with pytest.raises(SlurmUnreachableError, match="Unable to contact slurm controller"):
-            question(*words)
+            question(*arguments)

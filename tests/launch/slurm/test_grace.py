@@ -1,4 +1,4 @@
-"""A run that takes long to save is told of its end earlier, and warned where preemption would not wait for it."""
+"""A run that takes long to save is signalled earlier, and warned if preemption would not wait for the save."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.launch.backends.slurm import Slurm
 from drumbeat.launch.slurm.grace import grace_seconds, grace_warning, save_seconds
-from tests.launch.programs import programs
-from tests.launch.small import plan
+from tests.launch.fake_slurm import programs
+from tests.launch.tiny_plan import plan
 
 
 def stopped(run: RunDir, seconds: float | None) -> None:
-    """An attempt that took so long to save, or did not."""
+    """An attempt that took this long to save, or did not save (None)."""
     attempt = run.claim_attempt()
     attempt.request_stop("time limit")
     if seconds is not None:
@@ -30,7 +30,7 @@ def run(tmp_path: Path) -> RunDir:
     return RunDir(tmp_path / "run")
 
 
-def test_the_lead_follows_the_longest_save(run: RunDir) -> None:
+def test_the_grace_time_follows_the_longest_save(run: RunDir) -> None:
     assert (save_seconds(run), grace_seconds(run, 120, 60)) == (0.0, 120)
     for seconds in (40.0, None, 200.0, 100.0):
         stopped(run, seconds)
@@ -46,7 +46,7 @@ def test_the_next_job_is_signalled_earlier(run: RunDir) -> None:
     assert "#SBATCH --signal=USR2@600\n" in Slurm().request(planned).text
 
 
-@pytest.mark.parametrize(("partition", "config", "words"), [
+@pytest.mark.parametrize(("partition", "config", "warning"), [
     ("GraceTime=60 PreemptMode=REQUEUE", "", ""),
     ("GraceTime=0 PreemptMode=OFF", "", ""),
     ("", "", ""),
@@ -54,11 +54,11 @@ def test_the_next_job_is_signalled_earlier(run: RunDir) -> None:
     ("GraceTime=0 PreemptMode=CANCEL", "KillWait                = 30 sec", "KillWait is 30 s, and this run took 45 s"),
 ])
 def test_a_grace_time_shorter_than_a_save(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, partition: str,
-                                          config: str, words: str) -> None:
-    told = f"PartitionName=main {partition}" if partition else ""
+                                          config: str, warning: str) -> None:
+    shown = f"PartitionName=main {partition}" if partition else ""
     monkeypatch.setenv("PATH", programs(tmp_path, scontrol=f'case "$*" in "show config") echo "{config}";; '
-                                                           f'"--oneliner show partition main") echo "{told}";; esac'))
+                                                           f'"--oneliner show partition main") echo "{shown}";; esac'))
     assert grace_warning(run, "main") == "", "nothing is known of its saves"
     stopped(run, 45.0)
-    said = grace_warning(run, "main")
-    assert said.startswith(words) and bool(said) == bool(words)
+    found = grace_warning(run, "main")
+    assert found.startswith(warning) and bool(found) == bool(warning)

@@ -1,4 +1,4 @@
-"""What SLURM 22.05 answers, and what it means. Each text below was seen on a real cluster (tests/slurm)."""
+"""What SLURM 22.05's texts about a job mean. Each text below was recorded on a real cluster (tests/slurm)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ JOB = SlurmJob(job="7", restarts=1)
 
 @pytest.fixture
 def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a scontrol that prints `answer` and ends with the code in `code`; it notes how it was called."""
+    """The folder of a scontrol that prints `answer` and exits with the code in `code`; it records its arguments."""
     program = tmp_path / "scontrol"
     program.write_text('#!/bin/sh\ncd "$(dirname "$0")"\necho "$@" >> calls\ncat answer\nexit $(cat code)\n')
     program.chmod(0o755)
@@ -35,13 +35,13 @@ def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def answer(folder: Path, text: str | None = None, *, code: int = 0, state: str = "RUNNING", reason: str = "None",
            restarts: int = 1, end: str = "2026-11-22T02:04:32", preempted: str = "None", requeue: int = 1,
            batch: int = 1) -> None:
-    told = SHOW.format(state=state, reason=reason, restarts=restarts, end=end, preempted=preempted, requeue=requeue,
+    shown = SHOW.format(state=state, reason=reason, restarts=restarts, end=end, preempted=preempted, requeue=requeue,
                        batch=batch)
-    (folder / "answer").write_text(told if text is None else text)
+    (folder / "answer").write_text(shown if text is None else text)
     (folder / "code").write_text(str(code))
 
 
-def test_which_job_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_current_job(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
     assert SlurmJob.current() == SlurmJob("7", 0)
@@ -50,7 +50,7 @@ def test_which_job_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("state", "reason", "restarts", "fate"), [
-    ("RUNNING", "None", 1, "terminated"),  # its step alone
+    ("RUNNING", "None", 1, "terminated"),  # only its step
     ("COMPLETING", "None", 2, "requeued"),
     ("PENDING", "BeginTime", 2, "requeued"),
     ("COMPLETING", "TimeLimit", 1, "time limit"),
@@ -67,16 +67,16 @@ def test_why_the_job_is_ended(scontrol: Path, state: str, reason: str, restarts:
 
 
 def test_a_preempted_job_whether_or_not_it_has_a_grace_time(scontrol: Path) -> None:
-    """Preemption that cancels looks like a person's scancel, but for the time it gives."""
+    """Preemption by cancelling looks like a user's scancel, except for the grace time."""
     for state in ("RUNNING", "COMPLETING"):
         answer(scontrol, state=state, preempted="2026-11-22T02:00:00")
         assert JOB.why_terminated() == "preempted"
 
 
 @pytest.mark.parametrize(("requeue", "batch", "needs"), [(1, 1, False), (0, 1, True), (0, 0, False)])
-def test_a_job_that_is_not_queued_again_needs_a_successor(scontrol: Path, requeue: int, batch: int,
+def test_a_job_that_is_not_requeued_needs_a_successor(scontrol: Path, requeue: int, batch: int,
                                                           needs: bool) -> None:
-    """But for an allocation that somebody holds (BatchFlag=0): that ends when its owner wants it to."""
+    """Except an interactive allocation (BatchFlag=0), which its owner ends."""
     answer(scontrol, requeue=requeue, batch=batch)
     assert JOB.needs_next_job() == needs
 
@@ -105,23 +105,23 @@ def test_the_end_of_its_time(scontrol: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert JOB.end_time() == 1795314000.0
 
 
-def test_no_answer_ends_nothing(scontrol: Path) -> None:
+def test_an_unknown_end_sets_no_time_limit(scontrol: Path) -> None:
     answer(scontrol, "slurm_load_jobs error: Unable to contact slurm controller", code=1)
     assert (JOB.why_terminated(), JOB.end_time()) == ("preempted", float("inf"))
 
 
-def test_it_is_queued_again(scontrol: Path) -> None:
+def test_a_job_is_requeued(scontrol: Path) -> None:
     answer(scontrol, "")
     assert JOB.requeue() == ""
     assert (scontrol / "calls").read_text() == "requeue 7\n"
 
 
-def test_somebody_was_faster(scontrol: Path) -> None:
+def test_a_job_that_is_already_requeued(scontrol: Path) -> None:
     answer(scontrol, "Job is pending execution for job 7", code=1)
     assert JOB.requeue() == ""
 
 
-def test_a_controller_that_restarts_is_waited_for(scontrol: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requeueing_waits_for_a_restarting_controller(scontrol: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer(scontrol, "Unable to contact slurm controller (connect failure)", code=1)
     monkeypatch.setattr(slurm_job.time, "sleep", lambda seconds: answer(scontrol, ""))
     assert JOB.requeue() == ""

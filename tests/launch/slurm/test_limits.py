@@ -1,5 +1,4 @@
-"""What the names of limits mean. They are SLURM 22.05's; in tests/slurm/test_accounts_and_qos.py a controller says
-them."""
+"""What SLURM 22.05's names of limits mean. In tests/slurm/test_accounts_and_qos.py a real controller reports them."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ OTHER = {"qos": "choose another qos or partition in the profile", "account": "ch
 WAIT = "wait until some jobs end (squeue --me shows yours), "
 
 
-@pytest.mark.parametrize(("name", "words", "remedy", "key"), [
+@pytest.mark.parametrize(("name", "message", "remedy", "key"), [
     ("QOSMaxWallDurationPerJobLimit", "it asks for more time than its QOS allows for a job",
      "request a shorter time_minutes (a run that needs longer is requeued by itself), or ", "qos"),
     ("QOSMaxGRESPerNode", "it asks for more GPUs on a node than its QOS allows for a job", "request fewer --gpus, or ",
@@ -38,9 +37,9 @@ WAIT = "wait until some jobs end (squeue --me shows yours), "
     ("QOSMinCpuNotSatisfied", "it asks for fewer cores than the minimum of its QOS", "request more cores, or ",
      "qos"),
 ])
-def test_the_message_of_a_limit(name: str, words: str, remedy: str, key: str) -> None:
+def test_the_message_of_a_limit(name: str, message: str, remedy: str, key: str) -> None:
     found = parse_limit(name)
-    assert found and (found.message, found.remedy, found.key) == (words, remedy + OTHER[key], key)
+    assert found and (found.message, found.remedy, found.key) == (message, remedy + OTHER[key], key)
     assert found.waits == remedy.startswith("wait")
 
 

@@ -1,4 +1,4 @@
-"""What sbatch says to a job that it does not take, and what to do about it. The words are SLURM 22.05's."""
+"""The errors with which sbatch of SLURM 22.05 rejects a job, and how to fix them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import pytest
 
 from drumbeat.configs.schema import Site
 from drumbeat.launch.slurm.sbatch_errors import sbatch_fault
-from tests.launch.programs import programs
+from tests.launch.fake_slurm import programs
 
 SITE = Site(partition="gqu", account="physics", time_minutes=99)
 
 
-@pytest.mark.parametrize(("said", "screen"), [
+@pytest.mark.parametrize(("error", "screen"), [
     ("sbatch: error: invalid partition specified: gqu\nallocation failure: Invalid partition name specified", """\
 error: SLURM would reject this job
   where  the cluster's profile, partition: gqu
@@ -57,14 +57,14 @@ error: SLURM would reject this job
   given  the site's own plugin says no
   fix    --dry-run shows the script."""),
 ])
-def test_what_sbatch_says_on_one_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str,
+def test_what_sbatch_says_on_one_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str,
                                         screen: str) -> None:
     monkeypatch.setenv("PATH", programs(tmp_path, sinfo="echo gpu; echo cpu"))
     monkeypatch.setattr("getpass.getuser", lambda: "me")
-    assert str(sbatch_fault(said, SITE, "sbatch --test-only")) == screen
+    assert str(sbatch_fault(error, SITE, "sbatch --test-only")) == screen
 
 
-@pytest.mark.parametrize(("said", "words"), [
+@pytest.mark.parametrize(("error", "remedy"), [
     ("Invalid qos specification", "QOS"),
     ("Invalid feature specification", "features"),
     ("Memory specification can not be satisfied", "the memory of the nodes"),
@@ -73,8 +73,8 @@ def test_what_sbatch_says_on_one_screen(tmp_path: Path, monkeypatch: pytest.Monk
     ("Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)", "limits"),
     ("Unable to contact slurm controller (connect failure)", "does not answer"),
 ])
-def test_what_to_do_about_a_refusal(said: str, words: str) -> None:
-    fault = sbatch_fault(f"sbatch: error: Batch job submission failed: {said}", Site(), "sbatch")
+def test_what_to_do_about_a_refusal(error: str, remedy: str) -> None:
+    fault = sbatch_fault(f"sbatch: error: Batch job submission failed: {error}", Site(), "sbatch")
     assert (fault.what, fault.where, fault.given) == (
-        "sbatch refused the job", "sbatch", f"Batch job submission failed: {said}")
-    assert words in fault.remedy
+        "sbatch refused the job", "sbatch", f"Batch job submission failed: {error}")
+    assert remedy in fault.remedy

@@ -1,4 +1,5 @@
-"""A job is submitted once, whatever sbatch says of it. The words are SLURM 22.05's; tests/slurm has the real thing."""
+"""A job is submitted exactly once, also if sbatch reports an error. The texts are SLURM 22.05's; tests/slurm tests on a
+real cluster."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.launch.backends.slurm import Slurm
 from drumbeat.launch.slurm import submission
-from tests.launch.small import plan
+from tests.launch.tiny_plan import plan
 
 TIMED_OUT = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
 AWAY = "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)"
@@ -20,11 +21,11 @@ AWAY = "sbatch: error: Batch job submission failed: Unable to contact slurm cont
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of an sbatch that takes the job's script, says `words` unless there are none, and of an squeue that
-    knows the scripts in `queue`."""
+    """The folder of an sbatch that takes the job's script, and fails with the text in `error` if there is any, and
+    of an squeue that lists the scripts in `queue`."""
     for name, text in (
         ("sbatch", 'echo "$1" >> calls; if [ -e takes ]; then echo "4711|$1" >> queue; fi\n'
-                   'if [ -s words ]; then cat words >&2; if [ -e once ]; then : > words; fi; exit 1; fi\n'
+                   'if [ -s error ]; then cat error >&2; if [ -e once ]; then : > error; fi; exit 1; fi\n'
                    'echo "Submitted batch job 4712"'),
         ("squeue", 'if [ -e away ]; then rm away; echo "connect failure" >&2; exit 1; fi; cat queue'),
         ("srun", "exit 1"),
@@ -48,7 +49,7 @@ def calls(folder: Path) -> int:
 
 
 def test_a_job_that_was_taken_without_an_answer_is_found(cluster: Path) -> None:
-    (cluster / "words").write_text(TIMED_OUT)
+    (cluster / "error").write_text(TIMED_OUT)
     (cluster / "takes").touch()
     (cluster / "away").touch()
     assert submit(cluster) == "4711"
@@ -58,14 +59,14 @@ def test_a_job_that_was_taken_without_an_answer_is_found(cluster: Path) -> None:
 
 
 def test_a_job_that_may_have_been_taken_is_not_submitted_again(cluster: Path) -> None:
-    (cluster / "words").write_text(TIMED_OUT)
+    (cluster / "error").write_text(TIMED_OUT)
     with pytest.raises(LaunchError, match="SLURM's controller does not answer"):
         submit(cluster)
     assert calls(cluster) == 1
 
 
-def test_a_controller_that_was_away_is_waited_for(cluster: Path) -> None:
-    (cluster / "words").write_text(AWAY)
+def test_submission_waits_for_an_unreachable_controller(cluster: Path) -> None:
+    (cluster / "error").write_text(AWAY)
     (cluster / "once").touch()
     (cluster / "away").touch()
     assert submit(cluster) == "4712"
@@ -74,6 +75,6 @@ def test_a_controller_that_was_away_is_waited_for(cluster: Path) -> None:
 
 def test_a_controller_that_stays_away(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submission, "TIMEOUT", 0.3)
-    (cluster / "words").write_text(AWAY)
+    (cluster / "error").write_text(AWAY)
     with pytest.raises(LaunchError, match="connect failure"):
         submit(cluster)

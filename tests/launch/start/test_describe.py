@@ -1,4 +1,4 @@
-"""What `--dry-run` prints: valid YAML, then everything that would happen, in the width of a terminal."""
+"""What `--dry-run` prints: valid YAML, then everything that the run would do, in the width of a terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.plan.job import Machine, plan_job
 from drumbeat.launch.start.describe import describe, summary
-from tests.launch.small import plan, write_config
+from tests.launch.tiny_plan import plan, write_config
 
 DRY_RUN = """\
 # --- config: defaults, and the source of every other value
@@ -199,11 +199,11 @@ def test_the_summary_of_the_processes(tmp_path: Path) -> None:
 
 
 def test_the_gpus_to_choose_from(tmp_path: Path) -> None:
-    def said(*assignments: str) -> str:
+    def dry_run(*assignments: str) -> str:
         loaded = load(write_config(tmp_path), list(assignments))
         return describe(loaded, backend_of("local").request(plan(tmp_path, *assignments, gpus=4)))
 
     assert ("\nCUDA_VISIBLE_DEVICES=0,1,2,3\n# the run takes the first 2 of these GPUs that no other run holds\n"
-            in said("launch.gpus=2"))
-    assert "no other run" not in said("launch.gpus=4")
-    assert "CUDA_VISIBLE_DEVICES" not in said("launch.gpus=0")
+            in dry_run("launch.gpus=2"))
+    assert "no other run" not in dry_run("launch.gpus=4")
+    assert "CUDA_VISIBLE_DEVICES" not in dry_run("launch.gpus=0")

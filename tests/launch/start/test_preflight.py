@@ -1,4 +1,4 @@
-"""Preparing runs in a process of its own; what it answers, and what it does not, as the launcher tells it."""
+"""The preflight check runs in its own process: its results, faults and crashes as the launcher reports them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from drumbeat.configs.errors import PreflightError
 from drumbeat.configs.load import plain
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.launch.start.preflight import facts_text, preflight
-from tests.launch.small import FACTS, config, plan
+from tests.launch.tiny_plan import FACTS, config, plan
 
 FAULTS = {"faults": [{"what": "no such folder", "where": "data.train", "given": "x", "remedy": "make it"},
                      {"what": "no such net", "where": "model", "given": "", "remedy": ""}]}
@@ -31,35 +31,35 @@ def test_facts_are_read(tmp_path: Path) -> None:
     assert preflight(config(tmp_path), python_that(tmp_path, f"echo '{json.dumps(FACTS)}'")) == FACTS
 
 
-def test_faults_are_raised_all_of_them(tmp_path: Path) -> None:
+def test_all_faults_are_raised(tmp_path: Path) -> None:
     with pytest.raises(PreflightError) as error:
         preflight(config(tmp_path), python_that(tmp_path, f"echo '{json.dumps(FAULTS)}'"))
     assert [dataclasses.asdict(fault) for fault in error.value.faults] == FAULTS["faults"]
 
 
-def test_no_answer_is_a_fault_too(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_check_that_crashes_is_a_fault_too(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(PreflightError, match="the preflight check ended with exit code 3 and no result"):
         preflight(config(tmp_path), python_that(tmp_path, "echo 'out of memory' >&2; exit 3"))
     assert capfd.readouterr().err == "checking   model, weights and data ...\nout of memory\n"
 
 
-def test_it_is_given_config_ranks_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_check_receives_config_ranks_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("KEPT", "yes")
-    planned = python_that(tmp_path, f"cd {tmp_path}; cat > stdin; env > env; echo $@ > words; echo {{}}")
-    asked = config(tmp_path)
-    assert preflight(asked, planned) == {}
+    planned = python_that(tmp_path, f"cd {tmp_path}; cat > stdin; env > env; echo $@ > argv; echo {{}}")
+    small = config(tmp_path)
+    assert preflight(small, planned) == {}
     assert json.loads((tmp_path / "stdin").read_text()) == {
-        "config": plain(asked), "topology": planned.topology.as_json(), "backend": "local"}
+        "config": plain(small), "topology": planned.topology.as_json(), "backend": "local"}
     found = (tmp_path / "env").read_text().splitlines()
     assert f"PYTHONPATH={planned.environment['PYTHONPATH']}" in found
     assert "KEPT=yes" in found
     assert "RANK=3" not in found
-    assert (tmp_path / "words").read_text() == "-m drumbeat.configs.importing drumbeat.trainers.commands.preflight\n"
+    assert (tmp_path / "argv").read_text() == "-m drumbeat.configs.importing drumbeat.trainers.commands.preflight\n"
 
 
-def test_ctrl_c_at_the_terminal_is_not_for_it(tmp_path: Path) -> None:
-    """It would print a traceback; and it is ended when this process is interrupted."""
+def test_ctrl_c_does_not_reach_the_check(tmp_path: Path) -> None:
+    """It would print a traceback. This process ends it when interrupted."""
     group = python_that(tmp_path, "echo \"{\\\"group\\\": $(cut -d' ' -f5 /proc/$$/stat)}\"")
     assert preflight(config(tmp_path), group)["group"] != os.getpgrp()
 
@@ -70,7 +70,7 @@ def test_facts_in_two_lines() -> None:
 
 
 @pytest.mark.slow
-def test_the_real_one_names_the_line_of_what_is_wrong(tmp_path: Path) -> None:
+def test_the_real_check_names_the_line_of_a_fault(tmp_path: Path) -> None:
     from tests.tiny import CONFIG, drumbeat
 
     (tmp_path / "tiny.yaml").write_text(CONFIG.replace("n: 100", "nn: 100"))

@@ -116,12 +116,12 @@ def test_a_corrupted_checkpoint_is_quarantined_and_the_one_before_is_used(tmp_pa
         manifest.unlink()
     else:
         manifest.write_text(manifest.read_text()[:40])
-    said: list[str] = []
-    found = checkpoints.newest(said.append)
+    messages: list[str] = []
+    found = checkpoints.newest(messages.append)
     assert found is not None
     assert found.progress.step == 1
     assert steps(checkpoints) == ["quarantined-step-00000002", "step-00000001"]
-    assert "step-00000002 is corrupted" in said[0]
+    assert "step-00000002 is corrupted" in messages[0]
 
 
 def test_a_copy_beside_the_checkpoints_is_left_alone(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_on_the_cpu_nothing_is_asked_of_cuda(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 def test_a_real_gpu_writes_the_same_bytes() -> None:
-    """Channels-last weights, all widths, a count on the CPU; in the memory of an earlier step, and laid out anew."""
+    """Channels-last weights, all widths, a count on the CPU; in the memory of an earlier step, and in new memory."""
     torch.manual_seed(0)
     weight = torch.randn(64, 32, 3, 3, device=CUDA).to(memory_format=torch.channels_last)
     files = {"model": {"weight": weight, "half": torch.randn(1000, device=CUDA).bfloat16(),

@@ -67,7 +67,7 @@ def test_staged_files_are_safetensors(run: RunDir) -> None:
     assert load_file(run.checkpoints / "last" / "optimizer.safetensors") == {}
 
 
-def test_memory_is_laid_out_anew_only_for_another_state() -> None:
+def test_the_memory_is_reused_for_a_state_of_the_same_shapes() -> None:
     staging = Staging()
     staging.fill({"a": {"x": torch.zeros(5)}})
     size, views = os.fstat(staging.fd).st_size, staging._views
@@ -77,7 +77,7 @@ def test_memory_is_laid_out_anew_only_for_another_state() -> None:
     assert os.fstat(staging.fd).st_size > size
 
 
-def test_the_writer_is_there_in_a_moment_because_it_imports_little() -> None:
+def test_the_writer_starts_fast_because_it_imports_little() -> None:
     script = ("import sys, drumbeat.trainers.checkpoints.writer; "
               "print(sorted({'torch', 'numpy', 'omegaconf', 'yaml'} & set(sys.modules)))")
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -117,11 +117,11 @@ def test_a_killed_writer_is_replaced_and_costs_nothing(checkpoints: Checkpoints,
 
 
 def test_a_folder_that_is_gone_pauses_the_run_until_it_is_back(run: RunDir, tmp_path: Path) -> None:
-    told: list[str] = []
+    messages: list[str] = []
 
-    def on_pause(words: str) -> None:
-        told.append(words)
-        if words:
+    def on_pause(message: str) -> None:
+        messages.append(message)
+        if message:
             (tmp_path / "elsewhere").rename(run.path)
 
     checkpoints = Checkpoints(run, run.attempt(0), keep=2, patience=0.001, on_pause=on_pause)
@@ -130,18 +130,18 @@ def test_a_folder_that_is_gone_pauses_the_run_until_it_is_back(run: RunDir, tmp_
     run.path.rename(tmp_path / "elsewhere")
     checkpoints.save(Progress(step=2), {"x": torch.ones(4)}, {}, STATE)
     checkpoints.close()
-    assert "the checkpoint cannot be written: No such file or directory" in told[0]
-    assert told[1:] == [""]
+    assert "the checkpoint cannot be written: No such file or directory" in messages[0]
+    assert messages[1:] == [""]
     assert good(run) == ["step-00000001", "step-00000002"]
 
 
 def test_a_disk_that_is_full_in_the_middle_of_a_file_pauses_the_run(run: RunDir) -> None:
     """The kernel's own refusal, by a limit on the size of files set from outside and taken away later."""
-    told: list[str] = []
+    messages: list[str] = []
 
-    def on_pause(words: str) -> None:
-        told.append(words)
-        if words:
+    def on_pause(message: str) -> None:
+        messages.append(message)
+        if message:
             assert checkpoints.writer is not None
             resource.prlimit(checkpoints.writer.pid, resource.RLIMIT_FSIZE, (most, most))
 
@@ -153,7 +153,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_file_pauses_the_run(run: RunDir)
     resource.prlimit(checkpoints.writer.pid, resource.RLIMIT_FSIZE, (1000, most))
     checkpoints.save(Progress(step=2), {"x": torch.ones(4000)}, {}, STATE)
     checkpoints.close()
-    assert told == ["the checkpoint cannot be written: File too large", ""]
+    assert messages == ["the checkpoint cannot be written: File too large", ""]
     assert good(run) == ["step-00000001", "step-00000002"]
 
 
@@ -174,11 +174,11 @@ def test_a_full_disk_never_costs_the_last_good_checkpoint(small_disk: Path) -> N
     run = RunDir(small_disk / "run")
     attempt = run.claim_attempt()
     ballast = small_disk / "ballast"
-    told: list[str] = []
+    messages: list[str] = []
 
-    def on_pause(words: str) -> None:
-        told.append(words)
-        if words:
+    def on_pause(message: str) -> None:
+        messages.append(message)
+        if message:
             ballast.unlink()
 
     checkpoints = Checkpoints(run, attempt, keep=2, patience=0.001, on_pause=on_pause)
@@ -189,11 +189,11 @@ def test_a_full_disk_never_costs_the_last_good_checkpoint(small_disk: Path) -> N
     ballast.write_bytes(bytes(1_100_000))
     checkpoints.save(Progress(step=3), weights, {}, STATE)  # there is room, once the oldest has gone
     checkpoints.wait()
-    assert (good(run), told) == (["step-00000002", "step-00000003"], [])
+    assert (good(run), messages) == (["step-00000002", "step-00000003"], [])
     checkpoints.save(Progress(step=4), {"x": torch.ones(250_000)}, {}, STATE)  # now there is none
     checkpoints.close()
-    assert told[0].startswith("the checkpoint cannot be written: 1 MB are needed and 1 MB are free")
-    assert told[1:] == [""]
+    assert messages[0].startswith("the checkpoint cannot be written: 1 MB are needed and 1 MB are free")
+    assert messages[1:] == [""]
     assert good(run) == ["step-00000003", "step-00000004"]
     assert not list(run.checkpoints.glob(".*.tmp"))
 

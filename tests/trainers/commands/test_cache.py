@@ -12,7 +12,7 @@ from drumbeat.configs.load import load
 from drumbeat.launch.commands.main import main
 from drumbeat.trainers.commands.cache import fill
 from tests.tiny import write_config
-from tests.trainers.made import IMAGES, draw_images
+from tests.trainers.saved_runs import IMAGES, draw_images
 
 
 @pytest.mark.slow
@@ -45,9 +45,9 @@ def test_a_config_without_image_files_has_nothing_to_cache(tmp_path: Path) -> No
 def test_each_set_of_images_has_a_line(tmp_path: Path) -> None:
     """Sets that the config leaves out are not listed. A cache that is full already is described in the same words."""
     draw_images(tmp_path)
-    (tmp_path / "made.yaml").write_text(IMAGES.replace("ROOT", str(tmp_path)))
+    (tmp_path / "saved.yaml").write_text(IMAGES.replace("ROOT", str(tmp_path)))
     folder = tmp_path / "cache"
-    first, second = (fill(load(tmp_path / "made.yaml", [f"data.cache={folder}"]).config) for _ in range(2))
+    first, second = (fill(load(tmp_path / "saved.yaml", [f"data.cache={folder}"]).config) for _ in range(2))
     assert re.findall(rf"(?m)^(\w+) +([\d,]+) images, 0 MB, in {folder}", first) == [("train", "3"), ("test", "11")]
     assert len(first.splitlines()) == 2
     assert second == first

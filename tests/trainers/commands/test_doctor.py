@@ -14,17 +14,17 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm_programs")]
 
 def test_the_doctor(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "pictures.yaml", "--all", "--sheet", "seen.png"]) == 1
-    said = capfd.readouterr().out
-    assert "samples    train      12: cat 11 (92%), dog 1 (8%)\n" in said
-    assert "the rarest class has 1; drumbeat.data.ClassBalanced helps\n" in said
-    assert "images     train      all read: 40-50 x 50 px, L\n" in said
-    assert "unreadable train      cannot read the image" in said
-    assert "train/cat/3.png" in said
-    assert "the config normalizes with 0.900 and 0.050, which differ from the data: training may be slower\n" in said
-    assert "leakage    validation/cat/0.png\n           is the same file as train/cat/5.png\n" in said
-    assert "one loader worker reads " in said
-    assert "phase only trains " in said
-    assert said.endswith("sheet      seen.png\nverdict    2 problems, see above\n")
+    output = capfd.readouterr().out
+    assert "samples    train      12: cat 11 (92%), dog 1 (8%)\n" in output
+    assert "the rarest class has 1; drumbeat.data.ClassBalanced helps\n" in output
+    assert "images     train      all read: 40-50 x 50 px, L\n" in output
+    assert "unreadable train      cannot read the image" in output
+    assert "train/cat/3.png" in output
+    assert "the config normalizes with 0.900 and 0.050, which differ from the data: training may be slower\n" in output
+    assert "leakage    validation/cat/0.png\n           is the same file as train/cat/5.png\n" in output
+    assert "one loader worker reads " in output
+    assert "phase only trains " in output
+    assert output.endswith("sheet      seen.png\nverdict    2 problems, see above\n")
     with Image.open(here / "seen.png") as sheet:
         assert sheet.size[0] > 400
 

@@ -18,7 +18,7 @@ from drumbeat.launch.commands.main import main
 from drumbeat.trainers.commands.evaluate import build_job, run_job, write_report
 from drumbeat.trainers.tasks import Results
 from drumbeat.trainers.world import join
-from tests.trainers.made import REGRESSION, TEXTS, draw_images, run_of, write_table, write_texts
+from tests.trainers.saved_runs import REGRESSION, TEXTS, draw_images, run_of, write_table, write_texts
 
 
 def evaluated(run: RunDir, split: str = "test") -> tuple[str, Results]:

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from drumbeat.configs.load import load
 from drumbeat.trainers.commands.flops_and_memory import Memory, first, memory, outputs_and_flops, size, tensors
-from tests.trainers.made import IMAGES, draw_images
+from tests.trainers.saved_runs import IMAGES, draw_images
 
 
 def test_memory_by_hand(tmp_path: Path) -> None:
     """Linear, ReLU, Linear: autograd keeps the first layer's output (once, ReLU's result) and no more."""
     draw_images(tmp_path)
-    (tmp_path / "made.yaml").write_text(IMAGES.replace("ROOT", str(tmp_path)))
-    phase = load(tmp_path / "made.yaml").config.phases["only"]
+    (tmp_path / "saved.yaml").write_text(IMAGES.replace("ROOT", str(tmp_path)))
+    phase = load(tmp_path / "saved.yaml").config.phases["only"]
     assert phase is not None
     model = nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 5))
     inputs = torch.randn(4, 10)
@@ -30,8 +30,8 @@ def test_memory_by_hand(tmp_path: Path) -> None:
 
 def test_activations_are_extrapolated_and_frozen_layers_need_no_gradient(tmp_path: Path) -> None:
     draw_images(tmp_path)
-    (tmp_path / "made.yaml").write_text(IMAGES.replace("ROOT", str(tmp_path)))
-    phase = load(tmp_path / "made.yaml", ["phases.only.freeze=['0']"]).config.phases["only"]
+    (tmp_path / "saved.yaml").write_text(IMAGES.replace("ROOT", str(tmp_path)))
+    phase = load(tmp_path / "saved.yaml", ["phases.only.freeze=['0']"]).config.phases["only"]
     assert phase is not None
     model = nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 5))
     needed = memory(model, phase, "only", torch.randn(4, 10), torch.enable_grad(), 8)

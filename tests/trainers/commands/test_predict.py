@@ -14,7 +14,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.launch.commands.main import main
 from drumbeat.trainers.commands.predict import run as predict
 from drumbeat.trainers.inference.predictor import Predictor
-from tests.trainers.made import REGRESSION, TEXTS, draw_images, run_of, write_table, write_texts
+from tests.trainers.saved_runs import REGRESSION, TEXTS, draw_images, run_of, write_table, write_texts
 
 
 def table_of(file: Path) -> list[dict[str, str]]:

@@ -22,7 +22,7 @@ def test_facts(tmp_path: Path) -> None:
     assert facts["parameters"] == 8 * 9 + 8 + 16 + 2 * 512 + 512 * 32 + 32 + 64 + 66
 
 
-@pytest.mark.parametrize(("change", "words"), [
+@pytest.mark.parametrize(("change", "message"), [
     ("phases.head.freeze=[backbon]", "the model has no module 'backbon'"),
     ("phases.head.freeze=[backbone,head]", "the phase freezes all parameters"),
     ("evaluation.monitor=accuracyy", "the task has no metric 'accuracyy'"),
@@ -33,10 +33,10 @@ def test_facts(tmp_path: Path) -> None:
     ("task._target_=drumbeat.trainers.tasks.Clasification", "Did you mean 'Classification'?"),
     ("data.transforms.batch=[{_target_: drumbeat.data.Normalize, mean: [0], std: [0]}]", "std must be positive"),
 ])
-def test_faults(tmp_path: Path, change: str, words: str) -> None:
+def test_faults(tmp_path: Path, change: str, message: str) -> None:
     with pytest.raises(PreflightError) as caught:
         preflight(load(write_config(tmp_path), [change]).config)
-    assert words in " ".join(str(caught.value).split())
+    assert message in " ".join(str(caught.value).split())
 
 
 def test_all_faults_at_once(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 from drumbeat.configs.errors import PreflightError
 from drumbeat.configs.load import load
 from drumbeat.trainers.commands.show import show
-from tests.trainers.made import IMAGES, TEXTS, draw_images, write_texts
+from tests.trainers.saved_runs import IMAGES, TEXTS, draw_images, write_texts
 
 TRANSFORMS = """  transforms:
     train: [{_target_: torchvision.transforms.v2.RandomResizedCrop, size: 16}]
@@ -18,8 +18,8 @@ TRANSFORMS = """  transforms:
 
 
 def shown(folder: Path, text: str, *changes: str, sheet: str = "show.png") -> str:
-    (folder / "made.yaml").write_text(text.replace("ROOT", str(folder)))
-    return "\n".join(show(load(folder / "made.yaml", changes).config, folder / sheet))
+    (folder / "saved.yaml").write_text(text.replace("ROOT", str(folder)))
+    return "\n".join(show(load(folder / "saved.yaml", changes).config, folder / sheet))
 
 
 def test_a_small_network(tmp_path: Path) -> None:

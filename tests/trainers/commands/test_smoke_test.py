@@ -13,7 +13,7 @@ from drumbeat.configs.schema import Config
 from drumbeat.trainers.commands.preflight import preflight
 from drumbeat.trainers.tasks import Classification
 from tests.tiny import Net, Pictures, write_config
-from tests.trainers.made import TEXTS, draw_images, write_texts
+from tests.trainers.saved_runs import TEXTS, draw_images, write_texts
 
 HERE = "tests.trainers.commands.test_smoke_test"
 
@@ -73,12 +73,12 @@ class NeedsCuda(nn.Module):
         raise RuntimeError("this kernel only runs on CUDA")
 
 
-def given(name: str, kind: str) -> str:
+def dataset_of(name: str, kind: str) -> str:
     """An override that replaces a dataset of the config by one of this kind."""
     return f"data.{name}={{_target_: {HERE}.{kind}, n: 30}}"
 
 
-def said(folder: Path, *changes: str) -> str:
+def error_message(folder: Path, *changes: str) -> str:
     with pytest.raises(PreflightError) as caught:
         preflight(load(write_config(folder), changes).config)
     return " ".join(str(caught.value).split())
@@ -89,47 +89,48 @@ def texts_config(folder: Path, *changes: str) -> Config:
     return load(folder / "texts.yaml", changes).config
 
 
-def test_classes_that_the_model_does_not_tell_apart(tmp_path: Path) -> None:
+def test_more_classes_than_the_model_has(tmp_path: Path) -> None:
     """Although none of the checked samples is of the third class."""
-    words = said(tmp_path, *(given(name, "Ternary") for name in ("train", "validation", "test")))
-    assert "cannot be computed from the model's outputs for data.train: IndexError: Target 2 is out of bounds" in words
-    assert "where task given outputs float32 [4, 2]; targets int64 [4], 3 classes" in words
+    message = error_message(tmp_path, *(dataset_of(name, "Ternary") for name in ("train", "validation", "test")))
+    assert ("cannot be computed from the model's outputs for data.train: IndexError: Target 2 is out of bounds"
+            in message)
+    assert "where task given outputs float32 [4, 2]; targets int64 [4], 3 classes" in message
 
 
 def test_inputs_of_another_size(tmp_path: Path) -> None:
     crop = "data.transforms.train=[{_target_: torchvision.transforms.v2.RandomCrop, size: 6}]"
-    words = said(tmp_path, crop)
-    assert "the model cannot take a batch of data.train: RuntimeError: " in words
-    assert "where model given float32 [4, 1, 6, 6] at " in words
-    assert "tests/tiny.py:" in words
+    message = error_message(tmp_path, crop)
+    assert "the model cannot take a batch of data.train: RuntimeError: " in message
+    assert "where model given float32 [4, 1, 6, 6] at " in message
+    assert "tests/tiny.py:" in message
 
 
 def test_validation_that_the_model_cannot_take(tmp_path: Path) -> None:
     """This would otherwise fail in the first evaluation, an epoch later."""
     resize = "data.transforms.evaluate=[{_target_: torchvision.transforms.v2.CenterCrop, size: 6}]"
-    assert "the model cannot take a batch of data.validation: RuntimeError: " in said(tmp_path, resize)
+    assert "the model cannot take a batch of data.validation: RuntimeError: " in error_message(tmp_path, resize)
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    (given("train", "Uneven"), "the first samples of data.train cannot be collated into a batch"),
-    (given("test", "Damaged"), "the first samples of data.test cannot be collated into a batch: OSError: no such image "
-                               "where data.test given at "),
-    (given("train", "Floats"), "targets float64 [4]"),
+@pytest.mark.parametrize(("change", "message"), [
+    (dataset_of("train", "Uneven"), "the first samples of data.train cannot be collated into a batch"),
+    (dataset_of("test", "Damaged"), "the first samples of data.test cannot be collated into a batch: OSError: no such "
+                                    "image where data.test given at "),
+    (dataset_of("train", "Floats"), "targets float64 [4]"),
     (f"task._target_={HERE}.Summed", "the loss is not one number for each sample where task given outputs float32 "
                                      "[4, 2]; targets int64 [4], 2 classes; losses float32 []"),
     ("data.transforms.batch=[{_target_: torch.nn.Linear, in_features: 5, out_features: 5}]",
      "data.transforms.batch cannot take a batch of data.train"),
 ])
-def test_what_does_not_fit(tmp_path: Path, change: str, words: str) -> None:
+def test_what_does_not_fit(tmp_path: Path, change: str, message: str) -> None:
     changes = [change, "data.transforms.train=[]"] if "Uneven" in change else [change]
-    assert words in said(tmp_path, *changes)
+    assert message in error_message(tmp_path, *changes)
 
 
 def test_a_model_that_needs_values_is_tried_for_real(tmp_path: Path) -> None:
     reads = f"model._target_={HERE}.ReadsValues"
     assert preflight(load(write_config(tmp_path), [reads]).config)["parameters"] > 0
     crop = "data.transforms.train=[{_target_: torchvision.transforms.v2.RandomCrop, size: 6}]"
-    assert "the model cannot take a batch of data.train" in said(tmp_path, reads, crop)
+    assert "the model cannot take a batch of data.train" in error_message(tmp_path, reads, crop)
 
 
 def test_what_only_a_gpu_can_do_is_no_fault(tmp_path: Path) -> None:
@@ -150,13 +151,13 @@ def test_a_model_sized_by_the_data_is_tried_with_their_sizes(tmp_path: Path) -> 
 
 
 def test_an_image_folder_for_a_model_of_texts(tmp_path: Path) -> None:
-    """As the file of texts; in the place of the set, which then does not tell the vocabulary; and with one written."""
+    """As the file of texts; in the place of the set, which then has no vocabulary; and with the sizes written out."""
     draw_images(tmp_path)
     write_texts(tmp_path)
     folder = f"data.train={{_target_: drumbeat.data.ImageFolder, root: {tmp_path}/test}}"
     sized = ["model={vocab_size: 9, classes: 2}", "task._target_=drumbeat.trainers.tasks.Classification",
              "data.test={}", "data.transforms.train=[{_target_: torchvision.transforms.v2.Resize, size: [8, 8]}]"]
-    for changes, words in (
+    for changes, message in (
         ([f"data.test.file={tmp_path}/test"], f"{tmp_path}/test is a folder, but must be a file where data.test"),
         ([folder], "the training set has no fact 'vocab_size' where model.vocab_size given vocab_size: "
                    "from_data, and the dataset is drumbeat.data.ImageFolder"),
@@ -165,5 +166,5 @@ def test_an_image_folder_for_a_model_of_texts(tmp_path: Path) -> None:
     ):
         with pytest.raises(PreflightError) as caught:
             preflight(texts_config(tmp_path, *changes))
-        assert words in " ".join(str(caught.value).split())
+        assert message in " ".join(str(caught.value).split())
         assert len(str(caught.value).splitlines()) <= SCREEN

@@ -213,7 +213,7 @@ def go_on(spans: list[Span]) -> None:
     spans[-1] = replace(spans[-1], steps=spans[-1].steps + 2)
 
 
-@pytest.mark.parametrize(("tamper", "said"), [
+@pytest.mark.parametrize(("tamper", "messages"), [
     (lose, ["steps 4 to 6 missing from the ledger"]),
     (lose_the_last, ["4 steps were taken, but the ledger ends with step 1"]),
     (lose_a_phase, ["8 steps were taken, but the ledger ends with step 0"]),
@@ -225,7 +225,7 @@ def go_on(spans: list[Span]) -> None:
     (go_on, ["steps 2 to 6 (attempt 0 on 2 ranks): 15 samples, but the order has 25",
              "6 steps were taken, but the phase has 4", "4 steps were taken, but the ledger ends with step 6"]),
 ], ids=lambda value: getattr(value, "__name__", ""))
-def test_what_is_wrong_with_a_ledger_is_named(run: RunDir, capsys: pytest.CaptureFixture[str], said: list[str],
+def test_what_is_wrong_with_a_ledger_is_named(run: RunDir, capsys: pytest.CaptureFixture[str], messages: list[str],
                                               tamper: Callable[[list[Span]], None]) -> None:
     progress = train(run, [(2, 100)])
     assert main(str(run.path)) == 0
@@ -235,8 +235,8 @@ def test_what_is_wrong_with_a_ledger_is_named(run: RunDir, capsys: pytest.Captur
     capsys.readouterr()
     assert main(str(run.path)) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert [line.removeprefix("ERROR      ") for line in lines if line.startswith("ERROR")] == said
-    errors = f"{len(said)} error{'s' * (len(said) > 1)}"
+    assert [line.removeprefix("ERROR      ") for line in lines if line.startswith("ERROR")] == messages
+    errors = f"{len(messages)} error{'s' * (len(messages) > 1)}"
     assert lines[-1] == f"verdict    the ledger differs from the order of samples: {errors}"
 
 
@@ -255,10 +255,10 @@ def test_an_order_that_follows_from_a_set_needs_that_set(run: RunDir) -> None:
 
 def test_progress_is_told_up_to_the_whole(run: RunDir) -> None:
     train(run, [(2, 100)])
-    told: list[tuple[int, int]] = []
-    verify(run, lambda done, total: told.append((done, total)))
-    assert told == sorted(told)
-    assert told[-1] == (68, 68)
+    calls: list[tuple[int, int]] = []
+    verify(run, lambda done, total: calls.append((done, total)))
+    assert calls == sorted(calls)
+    assert calls[-1] == (68, 68)
 
 
 def test_without_a_checkpoint_there_is_no_ledger(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
@@ -324,9 +324,9 @@ def test_killed_and_resumed_on_other_ranks_and_workers_a_run_used_what_it_should
     assert "note: 1 of the 30 samples of the validation set could not be read and are left out\n" in log
     assert "note: 1 of the 17 samples of the test set could not be read and are left out\n" in log
 
-    told = run_python([sys.executable, "-m", "drumbeat", "verify", "tiny"], cwd=killed, capture_output=True, text=True)
-    assert told.stderr.startswith("code       ") and told.stderr.endswith("; use --new-code for the current code\n")
-    assert told.stdout == f"""\
+    done = run_python([sys.executable, "-m", "drumbeat", "verify", "tiny"], cwd=killed, capture_output=True, text=True)
+    assert done.stderr.startswith("code       ") and done.stderr.endswith("; use --new-code for the current code\n")
+    assert done.stdout == f"""\
 run        tiny/{run.id}
 
 phase      head: 100 samples, batches of 12; every sample once an epoch
@@ -343,7 +343,7 @@ skipped    {skipped} of these could not be read and were replaced by others
 
 verdict    the ledger agrees with the order of samples in every span
 """
-    assert told.returncode == 0
+    assert done.returncode == 0
 
     state = run.checkpoints / "last" / "state.json"
     span = CheckpointState.require(state).progress.ledger[3]
@@ -362,9 +362,9 @@ def test_too_many_samples_that_cannot_be_read_end_a_run_for_good(tmp_path: Path)
                     "checkpoints.every_steps=null", expect=1)
     unreadable = np.isin(Stream(100, 0, 0).indices(np.arange(204)), UNREADABLE)
     seen = next(step * 12 for step in range(1, 18) if unreadable[:step * 12].sum() > 1)
-    words = (f"{unreadable[:seen].sum()} of {seen} samples could not be read; there is no checkpoint; not tried again: "
+    text = (f"{unreadable[:seen].sum()} of {seen} samples could not be read; there is no checkpoint; not retried: "
              "it would fail the same way")
-    assert words in " ".join(done.stdout.split())
+    assert text in " ".join(done.stdout.split())
     run = latest(tmp_path)
-    assert Status.require(run.status).verdict == words
+    assert Status.require(run.status).verdict == text
     assert [attempt.name for attempt in run.attempts.iterdir()] == ["000"]

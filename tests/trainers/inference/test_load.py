@@ -13,7 +13,7 @@ from drumbeat.configs.load import read
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.trainers.checkpoints.state import weights_sha256
 from drumbeat.trainers.inference.load import good_checkpoint, load_model, training_set
-from tests.trainers.made import Small
+from tests.trainers.saved_runs import Small
 
 CPU = torch.device("cpu")
 

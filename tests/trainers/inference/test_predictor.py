@@ -15,7 +15,7 @@ from drumbeat.trainers.commands.evaluate import build_job, run_job
 from drumbeat.trainers.inference.inputs import Item, read_images
 from drumbeat.trainers.inference.predictor import Predictor
 from drumbeat.trainers.world import join
-from tests.trainers.made import IMAGES, draw_images, run_of
+from tests.trainers.saved_runs import IMAGES, draw_images, run_of
 
 
 def test_the_same_as_the_evaluation(images: RunDir, tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_arrays_images_tensors_and_files_are_the_same(images: RunDir, tmp_path: 
     assert all(one.values == pytest.approx(predictions[0].values, abs=1e-5) for one in predictions)
     assert Predictor.from_run(images.path)([]) == []
     with pytest.raises(ValueError, match="cannot read the image"):
-        Predictor.from_run(images.path)([tmp_path / "made.yaml"])
+        Predictor.from_run(images.path)([tmp_path / "saved.yaml"])
 
 
 @pytest.mark.parametrize("batch", [True, False])

@@ -15,12 +15,12 @@ from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
 from drumbeat.configs.schema import Config
 from drumbeat.data.text import Texts
 from drumbeat.trainers.inference.preprocessing import ImageFormat, build_preprocessing
-from tests.trainers.made import IMAGES, REGRESSION, TEXTS, draw_images, write_table, write_texts
+from tests.trainers.saved_runs import IMAGES, REGRESSION, TEXTS, draw_images, write_table, write_texts
 
 
 def config_of(folder: Path, text: str, *changes: str) -> Config:
-    (folder / "made.yaml").write_text(text.replace("ROOT", str(folder)))
-    return load(folder / "made.yaml", changes).config
+    (folder / "saved.yaml").write_text(text.replace("ROOT", str(folder)))
+    return load(folder / "saved.yaml", changes).config
 
 
 @pytest.fixture

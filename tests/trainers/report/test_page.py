@@ -32,6 +32,6 @@ def test_keys_and_comments_of_yaml_are_highlighted() -> None:
 
 
 def test_cards_fill_their_rows() -> None:
-    made = {count: page.cards([("loss", "1", "")] * count) for count in (5, 6, 7, 8)}
-    assert [re.findall(r"--\w+: (\d)", text) for text in made.values()] == [
+    pages = {count: page.cards([("loss", "1", "")] * count) for count in (5, 6, 7, 8)}
+    assert [re.findall(r"--\w+: (\d)", text) for text in pages.values()] == [
         ["5", "3"], ["6", "3"], ["4", "4"], ["4", "4"]]

@@ -1,4 +1,4 @@
-"""The report of a run: all in one file, right in any state of the run, and right to look at in a real browser."""
+"""The report of a run: one file, correct in any state of the run, and displayed correctly by a real browser."""
 
 from __future__ import annotations
 
@@ -67,23 +67,23 @@ def running(run: RunDir) -> Iterator[RunDir]:
     tracker.close()
 
 
-def words(page: str) -> str:
+def text_of(page: str) -> str:
     """The text of a page."""
     return unescape(re.sub(r"<style>.*?</style>|<[^>]*>", " ", re.sub("</?[bi]>", "", page), flags=re.DOTALL))
 
 
 def test_a_pending_run(run: RunDir) -> None:
     page = report(run)
-    assert "pending" in words(page)
-    assert "2 on the CPU, 1 core each" in words(page)
-    assert "monitor: loss" in words(page)
+    assert "pending" in text_of(page)
+    assert "2 on the CPU, 1 core each" in text_of(page)
+    assert "monitor: loss" in text_of(page)
     assert "<svg" not in page
     assert "Curves" not in page
 
 
 def test_a_running_run(running: RunDir) -> None:
     page = report(running)
-    text = " ".join(words(page).split())
+    text = " ".join(text_of(page).split())
     assert "running last heartbeat" in text
     assert "s before this report, 4 minutes left" in text
     assert "width: 71.4%" in page  # 30 of 42 steps
@@ -100,9 +100,9 @@ def test_a_running_run(running: RunDir) -> None:
 def test_versions_and_what_has_changed(running: RunDir) -> None:
     change = "torch 2.13.0 at the checkpoint, 2.14.1 now: the result may differ in its last digits"
     versions = Versions(torch="2.14.1", python="3.11.2", cuda="13.0", device="NVIDIA H100", precision="bf16")
-    assert "Versions" not in words(report(running))
+    assert "Versions" not in text_of(report(running))
     AttemptVersions(versions=versions, changes=(change,)).write(running.attempt(0).versions)
-    text = " ".join(words(report(running)).split())
+    text = " ".join(text_of(report(running)).split())
     assert ("Versions torch 2.14.1 CUDA 13.0 Python 3.11.2 device NVIDIA H100 precision bf16 "
             f"changed in attempt 0 {change}") in text
 
@@ -110,7 +110,7 @@ def test_versions_and_what_has_changed(running: RunDir) -> None:
 def test_a_run_without_a_heartbeat_for_long(running: RunDir) -> None:
     write_state(running, "running", ago=4 * 3600)
     write_heartbeat(running, ago=3 * 3600)
-    assert "last heartbeat 3 hours before this report; it may be dead" in words(report(running))
+    assert "last heartbeat 3 hours before this report; it may be dead" in text_of(report(running))
 
 
 def test_a_failed_run_shows_its_verdict_and_the_traceback_it_began_with(running: RunDir) -> None:
@@ -122,8 +122,8 @@ def test_a_failed_run_shows_its_verdict_and_the_traceback_it_began_with(running:
     write_state(running, "failed", f"rank 0: {NASTY}")
     page = report(running)
     assert '<span class="badge bad">failed</span>' in page
-    assert words(page).count(f"rank 0: {NASTY}") == 2  # the head and the attempt
-    assert f"Traceback 0\n{NASTY}" in words(page)
+    assert text_of(page).count(f"rank 0: {NASTY}") == 2  # the head and the attempt
+    assert f"Traceback 0\n{NASTY}" in text_of(page)
     assert "Traceback 1" not in page
     assert "<script" not in page
 
@@ -215,7 +215,7 @@ def test_of_a_real_run_that_was_restarted(tmp_path: Path, capfd: pytest.CaptureF
     monkeypatch.chdir(tmp_path)
     assert main(["report", "tiny"]) == 0
     assert capfd.readouterr().out.startswith(f"report     runs/tiny/{latest(tmp_path).id}/report.html (")
-    text = " ".join(words((latest(tmp_path).path / "report.html").read_text()).split())
+    text = " ".join(text_of((latest(tmp_path).path / "report.html").read_text()).split())
     result = Result.require(latest(tmp_path).result)
     assert "finished 42 steps, 454 samples" in text
     assert f"accuracy of the best checkpoint {result.best['accuracy']:.4g}" in text

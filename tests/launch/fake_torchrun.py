@@ -1,12 +1,12 @@
-"""A stand-in for torchrun and its ranks: the same command line, the same processes, the same files, and up in 50 ms.
+"""A fake torchrun with fake ranks: the same command line, processes and files, started in 50 ms.
 
-    launcher ─── fork server            in a session of its own, as the launcher starts it
-                   └─ agent             in a session of its own, as the fork server starts torchrun
-                        └─ rank         in a session of its own
+    launcher ─── fork server            in its own session, as the launcher starts it
+                   └─ agent             in its own session, as the fork server starts torchrun
+                        └─ rank         in its own session
                              └─ helper  like a worker of torch's DataLoader: it handles SIGTERM
 
-A rank runs until it is asked to stop or `RUN/standin/finish` is there; then rank 0 writes what the real one writes.
-`RUN/standin/` also takes what the processes have to say: `<attempt>.<name>.pid` and `<attempt>.<name>.heard`.
+A rank runs until it is asked to stop or `RUN/fake/finish` exists; then rank 0 writes the files that a real one writes.
+Each process writes `RUN/fake/<attempt>.<name>.pid`, and the signals it receives to `<attempt>.<name>.signals`.
 Standard library only.
 """
 
@@ -21,12 +21,12 @@ import sys
 import time
 from pathlib import Path
 
-HEARD = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
+SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
 
 
 def install(folder: Path) -> str:
-    """A program in `folder` to take the place of Python in a plan, but for the node launcher; its path."""
-    program = folder / "standin-python"
+    """Writes a program that takes the place of Python in a plan, except for the node launcher. Returns its path."""
+    program = folder / "fake-python"
     program.write_text(f'#!/bin/sh\ncase "$*" in *submitit.core*) exec {sys.executable} "$@";; esac\n'
                        f'exec {sys.executable} -I -S {__file__} server "$@"\n')
     program.chmod(0o755)
@@ -34,32 +34,32 @@ def install(folder: Path) -> str:
 
 
 def pids(run: Path, attempt: int) -> dict[str, int]:
-    """Name to process id of all that an attempt has started: agent0, rank0, helper0, agent1, ..."""
-    found = (run / "standin").glob(f"{attempt}.*.pid")
+    """The process ids of all that an attempt has started, by name: agent0, rank0, helper0, agent1, ..."""
+    found = (run / "fake").glob(f"{attempt}.*.pid")
     return {path.name.split(".")[1]: int(path.read_text()) for path in found}
 
 
-def heard(run: Path) -> dict[str, set[str]]:
-    """Which signals reached whom, by name, over all attempts."""
-    return {path.name.split(".")[1]: set(path.read_text().split()) for path in (run / "standin").glob("*.heard")}
+def received_signals(run: Path) -> dict[str, set[str]]:
+    """The signals that each process received, by its name, over all attempts."""
+    return {path.name.split(".")[1]: set(path.read_text().split()) for path in (run / "fake").glob("*.signals")}
 
 
 def server() -> int:
-    """Starts agents as it is told, as `drumbeat.trainers.forkserver` does."""
+    """Starts agents as requested, as `drumbeat.trainers.forkserver` does."""
     for line in sys.stdin:
         order = json.loads(line)
         with open(order["log"], "ab") as log:
-            command = [sys.executable, "-I", "-S", __file__, "agent", str(os.getpid()), *order["words"]]
+            command = [sys.executable, "-I", "-S", __file__, "agent", str(os.getpid()), *order["arguments"]]
             child = subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                      env=os.environ | order["environment"])
         print(child.wait(), flush=True)
     return 0
 
 
-def agent(words: list[str]) -> int:
+def agent(arguments: list[str]) -> int:
     """Starts the ranks of one node and waits for them, as torchrun does."""
-    options = dict(word.lstrip("-").split("=") for word in words if word.startswith("--") and "=" in word)
-    run, attempt, node = Path(words[-2]), words[-1], int(options.get("node-rank", "0"))
+    options = dict(word.lstrip("-").split("=") for word in arguments if word.startswith("--") and "=" in word)
+    run, attempt, node = Path(arguments[-2]), arguments[-1], int(options.get("node-rank", "0"))
     each = int(options["nproc-per-node"])
     begin(run, attempt, f"agent{node}")
     ranks = {number: start("rank", run, attempt, number) for number in range(node * each, node * each + each)}
@@ -78,14 +78,14 @@ def agent(words: list[str]) -> int:
 
 
 def rank(run: Path, attempt: str, number: int) -> int:
-    """Trains, as it were."""
+    """Stands in for a training rank."""
     helper = start("helper", run, attempt, number)
     begin(run, attempt, f"rank{number}")
     folder = run / "attempts" / f"{int(attempt):03d}"
     while True:
         state = "stopped" if (folder / "stop.json").exists() else (
-            "finished" if (run / "standin" / "finish").exists() else "")
-        fault = run / "standin" / f"fail{number}"
+            "finished" if (run / "fake" / "finish").exists() else "")
+        fault = run / "fake" / f"fail{number}"
         if fault.exists():
             error = {"rank": number, "node": "here", "type": "ValueError", "message": fault.read_text(), "step": 3}
             write(folder / f"rank{number}.error.json", json.dumps(error))
@@ -100,22 +100,22 @@ def rank(run: Path, attempt: str, number: int) -> int:
         time.sleep(0.01)
 
 
-def stuck(run: Path, doing: str) -> bool:
-    """Whether the test wants a rank that hangs there: it makes a file of that name."""
-    return (run / "standin" / doing).exists()
+def stuck(run: Path, place: str) -> bool:
+    """Whether the test has made a file of this name, so that the ranks hang here."""
+    return (run / "fake" / place).exists()
 
 
 def begin(run: Path, attempt: str, name: str) -> None:
-    """Notes the signals that are heard from now on, and says that all is up."""
-    log = run / "standin" / f"{attempt}.{name}.heard"
+    """Records signals from now on, then writes the process id, which shows that the process is ready."""
+    log = run / "fake" / f"{attempt}.{name}.signals"
 
     def note(number: int, frame: object) -> None:
         with open(log, "a") as file:
             file.write(f"{signal.Signals(number).name}\n")
 
-    for number in HEARD:
+    for number in SIGNALS:
         signal.signal(number, note)
-    write(run / "standin" / f"{attempt}.{name}.pid", str(os.getpid()))
+    write(run / "fake" / f"{attempt}.{name}.pid", str(os.getpid()))
 
 
 def start(name: str, run: Path, attempt: str, number: int) -> subprocess.Popen[bytes]:
@@ -135,13 +135,13 @@ def write(path: Path, text: str) -> None:
     draft.rename(path)
 
 
-def main(name: str, *words: str) -> int:
+def main(name: str, *arguments: str) -> int:
     if name == "server":
         return server()
     if name == "agent":
-        die_with_parent(int(words[0]))
-        return agent(list(words[1:]))
-    run, attempt, number, parent = Path(words[0]), words[1], int(words[2]), int(words[3])
+        die_with_parent(int(arguments[0]))
+        return agent(list(arguments[1:]))
+    run, attempt, number, parent = Path(arguments[0]), arguments[1], int(arguments[2]), int(arguments[3])
     die_with_parent(parent)
     if name == "rank":
         return rank(run, attempt, number)

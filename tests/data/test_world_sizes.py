@@ -1,5 +1,5 @@
-"""The same training at any width: positions, samples and tensors, bit for bit, on any number of ranks and loader
-workers, from any step, whatever the order, the transforms and the mixing."""
+"""The same batches at any world size: positions, samples and tensors, bit for bit, for any number of ranks and loader
+workers, from any step, with any order, transforms and mixing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TABLE = Schedule(N, 12, 1.7)
 
 
 class Scans:
-    """Gray pictures of differing shapes in three classes, made from their number."""
+    """Gray pictures of different shapes in three classes, each a function of its number."""
 
     labels = np.arange(N) % 5 % 3
     lengths = np.random.default_rng(1).integers(1, 9, N)
@@ -44,7 +44,7 @@ class Scans:
 
 
 class Plain:
-    """The same without pixels of their own, as datasets of others are."""
+    """The same without a method `pixels`, like datasets of other libraries."""
 
     labels, lengths = Scans.labels, Scans.lengths
 
@@ -130,7 +130,7 @@ def assert_same(case: Case, alone: list[list[Tensor]], world_size: int, workers:
 
 @pytest.fixture(scope="module")
 def alone() -> Iterator[dict[str, list[list[Tensor]]]]:
-    """What one rank reads by itself in each case."""
+    """The batches of a single rank in each case."""
     yield {name: [joined(step) for step in read(case, 1, 0, 0)] for name, case in CASES.items()}
 
 
@@ -153,13 +153,13 @@ def test_the_same_with_any_number_of_loader_workers(alone: dict[str, list[list[T
 
 @pytest.mark.parametrize("name", CASES)
 def test_one_worker_and_two_ranks(alone: dict[str, list[list[Tensor]]], name: str) -> None:
-    """The most common width, in each case."""
+    """The most common setting, in each case."""
     assert_same(CASES[name], alone[name], 2, 1, 0)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_cases_are_random_and_cover_the_phase(alone: dict[str, list[list[Tensor]]], name: str) -> None:
-    """So that they cannot pass by testing nothing: no two visits of a sample look alike, and each position is read."""
+    """Otherwise they would test nothing: no two visits of a sample are equal, and each position is read."""
     positions, indices, inputs = (torch.cat([step[column] for step in alone[name]]) for column in range(3))
     assert positions.sort().values.tolist() == list(range(TABLE.steps * TABLE.batch_size))
     assert indices.tolist() == CASES[name].stream(CASES[name].samples).indices(positions.numpy()).tolist()
@@ -168,7 +168,7 @@ def test_the_cases_are_random_and_cover_the_phase(alone: dict[str, list[list[Ten
 
 
 class Large:
-    """Pictures so large that torch shares out their sums among its threads."""
+    """Pictures so large that torch divides their sums among its threads."""
 
     def __len__(self) -> int:
         return 4
@@ -178,7 +178,7 @@ class Large:
 
 
 def test_a_sum_over_a_large_image_does_not_depend_on_the_threads() -> None:
-    """Contrast is such a sum. A loader worker has one thread, and a rank that reads by itself may have several."""
+    """Contrast uses such a sum. A loader worker has one thread; a rank without workers may have several."""
     before = torch.get_num_threads()
     fetch = BatchFetcher(Large(), indices=lambda positions: positions, transforms=[v2.ColorJitter(contrast=0.5)],
                          seed=SEED)

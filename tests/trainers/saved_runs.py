@@ -1,4 +1,4 @@
-"""Run folders with a saved checkpoint, made without training: what evaluating and predicting start from."""
+"""Run folders with a saved checkpoint, made without training, to test evaluation and inference with."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from tests.runs import write_plan
 PHASES = "phases: {only: {epochs: 1, optimizer: {_target_: torch.optim.Adam, lr: 1e-3}}}\n"
 
 IMAGES = """
-name: made
+name: saved
 batch_size: 4
 precision: fp32
-model: {_target_: tests.trainers.made.Small, outputs: from_data}
+model: {_target_: tests.trainers.saved_runs.Small, outputs: from_data}
 data:
   train: {_target_: drumbeat.data.ImageFolder, root: ROOT/train, channels: 1}
   test: {_target_: drumbeat.data.ImageFolder, root: ROOT/test, channels: 1}
@@ -45,7 +45,7 @@ REGRESSION = IMAGES.replace("classes: from_data", "classes: 2").replace(
     "task: {_target_: drumbeat.trainers.tasks.Regression}\n")
 
 TEXTS = """
-name: made
+name: saved
 batch_size: 4
 precision: fp32
 model: {_target_: drumbeat.models.LSTM, vocab_size: from_data, classes: from_data, embedding_dim: 8, hidden_size: 8}
@@ -76,10 +76,10 @@ class Small(nn.Module):
 
 
 def run_of(folder: Path, text: str) -> RunDir:
-    """A run of a config, in which ROOT stands for the folder, with its first weights saved as step 3, best and last."""
-    (folder / "made.yaml").write_text(text.replace("ROOT", str(folder)))
-    loaded = load(folder / "made.yaml")
-    run = RunDir(folder / "runs" / "made" / "20260101-000000-aaaaa")
+    """A run of a config, in which ROOT stands for `folder`. Its initial weights are saved as step 3, best and last."""
+    (folder / "saved.yaml").write_text(text.replace("ROOT", str(folder)))
+    loaded = load(folder / "saved.yaml")
+    run = RunDir(folder / "runs" / "saved" / "20260101-000000-aaaaa")
     write_plan(run)
     run.config.write_text(loaded.as_yaml())
     sets = build_sets(loaded.config)
@@ -92,7 +92,7 @@ def run_of(folder: Path, text: str) -> RunDir:
 
 
 def draw_images(folder: Path) -> None:
-    """Gray pictures of cats and dogs, of several sizes and kinds of file: 3 to train on, 11 to judge by."""
+    """Gray pictures of cats and dogs, of several sizes and kinds of file: 3 to train on, 11 to evaluate on."""
     random = np.random.default_rng(0)
     for split, label, count in (("train", "cat", 2), ("train", "dog", 1), ("test", "cat", 5), ("test", "dog", 6)):
         (folder / split / label).mkdir(parents=True)
@@ -102,7 +102,7 @@ def draw_images(folder: Path) -> None:
 
 
 def write_table(folder: Path) -> None:
-    """The pictures to judge by, with two numbers each."""
+    """A table of the pictures to evaluate on, with two numbers each."""
     files = sorted((folder / "test").rglob("*.*"))
     lines = [f"{file.relative_to(folder)},{number},{number * number / 10}" for number, file in enumerate(files)]
     (folder / "table.csv").write_text("\n".join(["file,x,y", *lines]) + "\n")
