@@ -11,112 +11,27 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.plan import JobPlan, Topology
 from drumbeat.configs.run.records import AttemptStart, Job, NodeDown, Result, Status, Verdict
 from drumbeat.configs.schema import Site
 from drumbeat.launch.attempts.processes import descendants
-from drumbeat.launch.backends.contract import Request
-from drumbeat.launch.backends.local import Local
 from tests.launch import standin
+from tests.launch.node.stage import Stage
 from tests.processes import alive, until
 from tests.runs import write_plan
 from tests.tiny import drumbeat, latest, write_config
-
-ROOT = Path(__file__).parents[3]
-
-LAUNCHER = """
-import sys
-from pathlib import Path
-import drumbeat.launch.node.launcher
-from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.plan import JobPlan
-drumbeat.launch.node.launcher.FIRST_NODE_TIMEOUT = float(sys.argv[4])
-drumbeat.launch.node.launcher.EXIT_TIMEOUT = 0.5
-run = RunDir(Path(sys.argv[1]))
-end = run.path / "standin" / "end"
-drumbeat.launch.node.launcher.Launcher.end = property(
-    lambda self: float(end.read_text()) if end.exists() else float(sys.argv[3]), lambda self, value: None)
-launcher = drumbeat.launch.node.launcher.Launcher(run, JobPlan.require(run.plan), node=int(sys.argv[2]))
-print(launcher.run_attempts())
-"""
 
 NODE = """
 import sys
 from drumbeat.launch.node.node import Node
 Node(sys.argv[1])()
 """
-
-
-class Stage:
-    """A run with the stand-in in torchrun's place, and its launchers."""
-
-    def __init__(self, folder: Path, *, nodes: int = 1, ranks_per_node: int = 2, restarts: int = 3) -> None:
-        self.run = RunDir(folder / "run")
-        self.nodes, self.ranks = nodes, nodes * ranks_per_node
-        (self.run.path / "standin").mkdir(parents=True)
-        topology = Topology(nodes=nodes, ranks_per_node=ranks_per_node, device="cpu", cpus_per_rank=1)
-        write_plan(self.run, topology=topology, restarts=restarts, python=standin.install(folder))
-        self.launchers: list[subprocess.Popen[str]] = []
-        self.seen: set[int] = set()
-
-    def launch(self, *nodes: int, job: str = "7", end: float = float("inf"), patience: float = 60.0) -> None:
-        """Starts the launchers of these nodes; of all where none is given. They wait for the first one for so many
-        seconds."""
-        for node in nodes or range(self.nodes):
-            self.launchers.append(subprocess.Popen(
-                [sys.executable, "-c", LAUNCHER, str(self.run.path), str(node), str(end), str(patience)], cwd=ROOT,
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"SLURM_JOB_ID": job}))
-
-    def up(self, attempt: int = 0) -> dict[str, int]:
-        """Waits until an attempt is up; who is who."""
-        names = {f"{name}{rank}" for rank in range(self.ranks) for name in ("rank", "helper")}
-        until(lambda: names <= standin.pids(self.run.path, attempt).keys())
-        pids = standin.pids(self.run.path, attempt)
-        self.seen |= set(pids.values())
-        return pids
-
-    def end(self) -> list[str]:
-        """Waits for the launchers; what each one said to do next."""
-        return [launcher.communicate(timeout=60)[0].strip() for launcher in self.launchers]
-
-    def finish(self) -> None:
-        (self.run.path / "standin" / "finish").touch()
-
-    def verdict(self, attempt: int) -> Verdict:
-        return Verdict.require(self.run.attempt(attempt).verdict)
-
-    def state(self) -> str:
-        return Status.require(self.run.status).state
-
-    def left(self) -> list[int]:
-        """Which of the attempts' processes are still there."""
-        for path in (self.run.path / "standin").glob("*.pid"):
-            self.seen.add(int(path.read_text()))
-        return [pid for pid in self.seen if alive(pid)]
-
-
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Callable[..., Stage]]:
-    made: list[Stage] = []
-
-    def make(**options: int) -> Stage:
-        made.append(Stage(tmp_path, **options))
-        return made[-1]
-
-    yield make
-    for stage in made:
-        for launcher in stage.launchers:
-            launcher.kill()
-            launcher.communicate()
-        until(lambda stage=stage: not stage.left())  # type: ignore[misc]
 
 
 def test_a_run_that_finishes(stage: Callable[..., Stage]) -> None:
@@ -190,19 +105,6 @@ def test_sigterm_asks_for_a_save(stage: Callable[..., Stage]) -> None:
     here.launchers[0].send_signal(signal.SIGTERM)
     assert here.end() == ["leave"]
     assert (here.state(), here.verdict(0).message) == ("stopped", "stopped at step 1: SIGTERM")
-
-
-def test_only_the_launcher_receives_signals(stage: Callable[..., Stage]) -> None:
-    """Not even who installs a handler, as torch's loader workers do; SLURM may send them to all."""
-    here = stage()
-    here.launch()
-    for pid in here.up().values():
-        for number in standin.HEARD:
-            os.kill(pid, number)
-    here.launchers[0].send_signal(signal.SIGUSR2)
-    assert here.end() == ["leave"]
-    assert here.verdict(0).message == "stopped at step 1: the job's time limit is near"
-    assert standin.heard(here.run.path) == {}
 
 
 def test_the_clock_asks_for_a_save(stage: Callable[..., Stage]) -> None:
@@ -330,30 +232,6 @@ def test_the_environment_of_torchrun(stage: Callable[..., Stage], monkeypatch: p
     assert environment["GLOO_SOCKET_IFNAME"]
     here.finish()
     here.end()
-
-
-def test_the_end_of_submitits_controller_is_a_stop(stage: Callable[..., Stage]) -> None:
-    """Locally it is the launcher's parent. The save is not lost."""
-    here = stage()
-    plan = JobPlan.require(here.run.plan)
-    job = Local().submit(Request(plan=replace(plan, python=sys.executable), text=""))
-    here.up()
-    os.kill(int(job.id or 0), signal.SIGKILL)
-    until(lambda: not job.running() and here.run.attempt(0).verdict.exists())
-    assert here.verdict(0).message == "stopped at step 1: SIGTERM"
-    until(lambda: not here.left())
-
-
-def test_a_run_that_is_given_up_is_a_failure_to_submitit(stage: Callable[..., Stage]) -> None:
-    here = stage(restarts=0)
-    here.run.submitit.mkdir()
-    (here.run.submitit / "9_0_result.pkl.save_tmp").touch()
-    (here.run.path / "standin" / "fail0").write_text("boom")
-    plan = JobPlan.require(here.run.plan)
-    job = Local().submit(Request(plan=replace(plan, python=sys.executable), text=""))
-    until(lambda: not job.running())
-    assert "RunFailedError: rank 0 on here failed at step 3: ValueError: boom; " in job.handle.stderr()
-    assert list(here.run.submitit.glob("*.save_tmp")) == []
 
 
 @pytest.mark.slow

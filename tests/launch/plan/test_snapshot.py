@@ -20,30 +20,13 @@ from drumbeat.configs.run.records import CodeTree, Result
 from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.processes import RANKS, processes_of
-from drumbeat.launch.plan import snapshot, sources
+from drumbeat.launch.plan import snapshot
 from drumbeat.launch.plan.job import Machine, plan_job
 from drumbeat.launch.plan.snapshot import Snapshot, copy_code, newest_code, next_code, plan_snapshot
+from tests.launch.plan.git import git
 from tests.launch.small import CONFIG
 from tests.processes import kill_all, until_there
 from tests.tiny import drumbeat, latest, write_config
-
-
-def git(folder: Path, *words: str) -> str:
-    identity = ["-c", "user.name=me", "-c", "user.email=me@here", "-c", "protocol.file.allow=always"]
-    return subprocess.run(["git", *identity, *words], cwd=folder, check=True, capture_output=True, text=True).stdout
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """A git tree with one commit."""
-    folder = tmp_path / "lab"
-    folder.mkdir()
-    git(folder, "init", "--quiet")
-    for name, text in {"nets.py": "WIDTH = 1\n", "gone.py": "", ".gitignore": "*.bin\n/private/\n"}.items():
-        (folder / name).write_text(text)
-    git(folder, "add", "--all")
-    git(folder, "commit", "--quiet", "--message", "one")
-    return folder
 
 
 def taken(folder: Path, exclude: Path = Path("/nowhere")) -> Path:
@@ -117,20 +100,6 @@ def test_links_lead_to_the_copy_or_where_they_led(tree: Path, tmp_path: Path) ->
     assert (copy / "out.py").read_text() == "SHARED = 1\n"
 
 
-def test_submodules_and_trees_within_trees(tree: Path, tmp_path: Path) -> None:
-    for name in ("sub", "inner"):
-        (tmp_path / name).mkdir()
-        git(tmp_path / name, "init", "--quiet")
-        (tmp_path / name / f"{name}.py").write_text("")
-        git(tmp_path / name, "add", "--all")
-        git(tmp_path / name, "commit", "--quiet", "--message", "one")
-    git(tree, "submodule", "--quiet", "add", str(tmp_path / "sub"))
-    (tree / "sub" / "edited.py").write_text("")
-    (tmp_path / "inner").rename(tree / "inner")
-    (tree / "empty").mkdir()
-    assert {"sub/sub.py", "sub/edited.py", "inner/inner.py"} <= files(taken(tree))
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another user")
 def test_another_users_git_configuration_is_not_executed(tree: Path, tmp_path: Path) -> None:
     """A filter in the configuration of somebody else's tree would run as this user (CVE-2022-24765)."""
@@ -144,11 +113,6 @@ def test_another_users_git_configuration_is_not_executed(tree: Path, tmp_path: P
     assert {"nets.py", "gone.py"} == files(copy)
     assert not (tmp_path / "executed").exists()
     assert Snapshot.require(copy.parent / "snapshot.json").text() == "lab (another user's, read without git), 2 files"
-
-
-def test_the_variables_of_a_git_hook_do_not_matter(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GIT_DIR", "/elsewhere/.git")
-    assert ".gitignore" in files(taken(tree))
 
 
 SECRETS = (".env", "deploy/prod.env", ".netrc", ".ssh/id_ed25519", ".ssh/config", ".aws/credentials", "server.pem",
@@ -193,25 +157,6 @@ def test_the_copy_of_a_private_folder_is_private(tree: Path) -> None:
     """pytest's temporary folders are private."""
     assert snapshot.min_mode([Path("/usr/lib")]) == 0o755
     assert taken(tree).parent.stat().st_mode & 0o777 == 0o700
-
-
-def test_a_home_folder_under_git_is_not_a_tree_of_code(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tree / "exp").mkdir()
-    assert sources.git_root(tree / "exp") == tree
-    monkeypatch.setenv("HOME", str(tree))
-    assert sources.git_root(tree / "exp") is None
-
-
-def test_without_git_the_python_files_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "lab"
-    for name in ("nets.py", "parts/deep/part.py", "notes.txt", "no-package/x.py", "env/pyvenv.cfg", "env/x.py",
-                 "runs/old/code.py", "__pycache__/nets.pyc"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text("")
-    assert files(taken(folder, exclude=folder / "runs")) == {"nets.py", "parts/deep/part.py"}
-    monkeypatch.setattr(sources, "MAX_ENTRIES", 3)
-    with pytest.raises(LaunchError, match="too many to find its code among them"):
-        taken(folder)
 
 
 def test_unignored_data_is_rejected_by_name(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

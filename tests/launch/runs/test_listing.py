@@ -14,42 +14,9 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import Result
-from drumbeat.configs.run.view import View
 from drumbeat.launch.commands.main import main
-from drumbeat.launch.runs.status import status_text, with_final_state
-from drumbeat.launch.runs.why import why
-from drumbeat.launch.slurm.reasons import REASONS, explain_reason
-from tests.runs import AS_ANOTHER, shared_folder, write_heartbeat, write_job, write_plan, write_state
-
-IDS = [f"2026010{day}-100000-{letter * 5}" for day, letter in ((1, "a"), (2, "b"), (3, "c"), (4, "d"))]
-
-
-@pytest.fixture
-def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[RunDir]:
-    """A finished run, a running one, one without a recent heartbeat, and one in the queue."""
-    monkeypatch.chdir(tmp_path)
-    found = []
-    for name, number in zip(("tiny", "tiny", "a_name_that_is_long", "other"), IDS, strict=True):
-        run = RunDir(tmp_path / "runs" / name / number)
-        write_plan(run)
-        write_job(run, id="17", host=socket.gethostname())
-        found.append(run)
-    for run, step, loss, ago, monitor, best in zip(
-            found[:3], (1000, 600, 600), (0.4, 0.51234, float("nan")), (9e6, 0, 600),
-            ("accuracy", "balanced_accuracy", "loss"), (0.875, 0.75, 1.25), strict=True):
-        write_heartbeat(run, step=step, steps=1000, loss=loss, samples_per_second=1234.5, eta_seconds=3725.0, ago=ago,
-                        monitor=monitor, best=best)
-    write_state(found[0], "finished", ago=9e6)
-    Result(steps=1000, samples_seen=0, overshoot=0, test={"loss": 0.25, "accuracy": 0.9}).write(found[0].result)
-    write_state(found[1], "running")
-    write_job(found[1], "debug", host=socket.gethostname(), pid=os.getpid())
-    write_job(found[2], "slurm", id="4710", host="login")
-    write_state(found[2], "running", ago=700)
-    write_state(found[3], "pending")
-    write_job(found[3], "slurm", id="4711", host="login")
-    return found
-
+from tests.launch.made import IDS
+from tests.runs import AS_ANOTHER, shared_folder, write_job, write_plan, write_state
 
 TABLE = """\
 run                    name                 state         where     done  best                      train loss      eta
@@ -60,12 +27,12 @@ run                    name                 state         where     done  best  
 """
 
 
-def test_a_pipe_gets_plain_text(runs: list[RunDir], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pipe_gets_plain_text(listed: list[RunDir], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ls"]) == 0
     assert re.sub(r"silent 10:0\d", "silent 10:00", capsys.readouterr().out) == TABLE
 
 
-def test_a_terminal_gets_a_table_that_fits(runs: list[RunDir]) -> None:
+def test_a_terminal_gets_a_table_that_fits(listed: list[RunDir]) -> None:
     """Whose first column is enough to name a run by."""
     ours, theirs = pty.openpty()
     subprocess.run([sys.executable, "-m", "drumbeat", "ls"], stdout=theirs, check=True, stderr=theirs,
@@ -83,7 +50,7 @@ def test_a_terminal_gets_a_table_that_fits(runs: list[RunDir]) -> None:
     assert main(["status", "ccccc"]) == 0
 
 
-def test_the_newest_first_and_no_more_than_a_screen(runs: list[RunDir], capsys: pytest.CaptureFixture[str],
+def test_the_newest_first_and_no_more_than_a_screen(listed: list[RunDir], capsys: pytest.CaptureFixture[str],
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("drumbeat.launch.runs.listing.MAX_ROWS", 3)
     assert main(["ls"]) == 0
@@ -95,7 +62,7 @@ def test_the_newest_first_and_no_more_than_a_screen(runs: list[RunDir], capsys: 
     assert capsys.readouterr().err == "no runs in elsewhere\n"
 
 
-def test_programs_get_json(runs: list[RunDir], capsys: pytest.CaptureFixture[str]) -> None:
+def test_programs_get_json(listed: list[RunDir], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ls", "--json"]) == 0
     found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert [run["id"] for run in found] == IDS[::-1]
@@ -105,106 +72,11 @@ def test_programs_get_json(runs: list[RunDir], capsys: pytest.CaptureFixture[str
     known = json.loads(capsys.readouterr().out)
     assert known == found[3]
     assert (known["state"], known["result"]["test"]["accuracy"], known["folder"]) == (
-        "finished", 0.9, str(runs[0].path))
+        "finished", 0.9, str(listed[0].path))
 
 
-def why_of(run: RunDir) -> str:
-    return why(with_final_state(View.read(run)))
-
-
-def queue(folder: Path, script: str) -> str:
-    (folder / "bin").mkdir(exist_ok=True)
-    (folder / "bin" / "squeue").write_text(f"#!/bin/sh\n{script}\n")
-    (folder / "bin" / "squeue").chmod(0o755)
-    return f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
-
-
-def test_why_a_job_waits(runs: list[RunDir], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its own job, and the one that is to follow it, found by the run's id in their comments; not those of others."""
-    monkeypatch.setenv("PATH", queue(tmp_path, f"""\
-echo '4711|PENDING|Resources|2026-01-05T06:07:08|gpu|{IDS[3]}'
-echo '4712|PENDING|PartitionTimeLimit|N/A|gpu|{IDS[3]}'
-echo '99|PENDING|Priority|N/A|gpu|other'"""))
-    monkeypatch.setattr("drumbeat.launch.backends.typed.program", lambda name: name)
-    assert why_of(runs[3]) == f"""\
-run         {IDS[3]}
-state       pending
-job         4711, pending in partition gpu
-why         Resources: it is next, and waits for free nodes
-start       expected at 2026-01-05 06:07:08
-fix         Wait; or request less: fewer --nodes or --gpus, a shorter
-            time_minutes.
-job         4712, pending in partition gpu
-why         PartitionTimeLimit: it requests more time than its partition allows
-            for a job
-fix         drumbeat cancel {IDS[3]}, then lower time_minutes in
-            the profile. A run that needs longer is requeued by itself. sinfo -o
-            '%P %l' shows the limits."""
-
-
-def test_why_if_slurm_says_nothing(runs: list[RunDir], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", queue(tmp_path, "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; "
-                                               "exit 1"))
-    assert "why         SLURM does not answer: slurm_load_jobs error: Unable to contact" in why_of(runs[3])
-    monkeypatch.setenv("PATH", queue(tmp_path, ""))
-    assert "job         4711, which SLURM no longer knows\n" in why_of(runs[3])
-
-
-def test_why_agrees_with_status_about_a_run_whose_job_has_just_ended(runs: list[RunDir], tmp_path: Path,
-                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may still be writing down how it ended; `status` does not ask SLURM before it has been silent for a while."""
-    monkeypatch.setenv("PATH", queue(tmp_path, "touch asked"))
-    write_heartbeat(runs[2], step=600)
-    view = with_final_state(View.read(runs[2]))
-    assert "state           running\n" in status_text(view)
-    assert not (tmp_path / "asked").exists()
-    told = " ".join(why(view).split())
-    assert "state running job 4710, which SLURM no longer knows why its job has ended, and" in told
-    assert "fix Check again in two minutes; or resume the run: " in told
-    write_heartbeat(runs[2], step=600, ago=121)
-    view = with_final_state(View.read(runs[2]))
-    assert "state           failed\n" in status_text(view)
-    assert "state       failed\nwhy         its launcher was killed, or" in why(view)
-
-
-def test_why_of_a_run_that_waits_for_its_disk(runs: list[RunDir]) -> None:
-    write_job(runs[2], id="17", host="elsewhere")
-    write_heartbeat(runs[2], pause_reason="the disk is full")
-    assert why_of(runs[2]).splitlines()[3:] == [
-        "why         the disk is full", "fix         Free some space, or bring the disk back: the run continues by",
-        "            itself."]
-
-
-def test_why_of_runs_that_are_no_jobs(runs: list[RunDir]) -> None:
-    assert "why         it has finished" in why_of(runs[0])
-    write_state(runs[1], "failed", "rank 1 on n1 was killed")
-    assert "why         rank 1 on n1 was killed\nfix         Resume it: " in why_of(runs[1])
-    write_job(runs[2], "debug", host=socket.gethostname(), pid=os.getpid())
-    assert "no heartbeat for 10:0" in why_of(runs[2])
-
-
-@pytest.mark.parametrize(("reason", "words"), [
-    ("QOSGrpCpuLimit", "its QOS limits the cores of all its jobs together"),
-    ("AssocMaxSubmitJobLimit", "its account limits the jobs in the queue of each user"),
-    ("QOSMaxNodePerJobLimit", "it asks for more nodes than its QOS allows for a job"),
-    ("ReqNodeNotAvail, UnavailableNodes:n1", "a node that it needs is down, drained or reserved (UnavailableNodes:n1)"),
-    ("(Nodes required for job are DOWN)", "SLURM's reason is Nodes required for job are DOWN"),
-    ("launch_failed_requeued_held", "it could not be started on its node, and SLURM holds it"),
-])
-def test_the_meaning_of_reasons(reason: str, words: str) -> None:
-    assert explain_reason(reason)[0] == words
-
-
-def test_an_unknown_reason() -> None:
-    assert "JOB" not in explain_reason("Weather")[1], "which would be taken for the job's id"
-
-
-def test_every_reason_has_a_meaning_and_a_remedy() -> None:
-    assert all(words and remedy for words, remedy in REASONS.values())
-
-
-def test_a_local_run_without_processes_has_failed(runs: list[RunDir], capsys: pytest.CaptureFixture[str]) -> None:
-    write_job(runs[2], id="17", host=socket.gethostname())
+def test_a_local_run_without_processes_has_failed(listed: list[RunDir], capsys: pytest.CaptureFixture[str]) -> None:
+    write_job(listed[2], id="17", host=socket.gethostname())
     assert main(["ls"]) == 0
     assert re.search(r"a_name_that_is_long +failed +local +60% ", capsys.readouterr().out)
 
@@ -246,18 +118,18 @@ def a_folder(file: Path) -> None:
     (a_list, "attempts/000/heartbeat.json", "it contains a list, not an object"),
     (None, "plan.json", "it is missing"),
 ], ids=lambda case: f"{case[1]} {case[0].__name__ if case[0] else 'missing'}")
-def damaged(runs: list[RunDir], request: pytest.FixtureRequest) -> tuple[RunDir, Path, str]:
+def damaged(listed: list[RunDir], request: pytest.FixtureRequest) -> tuple[RunDir, Path, str]:
     """A run one of whose files is damaged, between runs that are as they should be; the file, and what is wrong."""
     harm, name, words = request.param
-    file = runs[1].path / name
+    file = listed[1].path / name
     file.unlink(missing_ok=True)
     if harm:
         harm(file)
-    return runs[1], file, words
+    return listed[1], file, words
 
 
 def test_a_damaged_run_is_a_row_and_a_line_and_costs_the_others_nothing(
-        runs: list[RunDir], damaged: tuple[RunDir, Path, str], capsys: pytest.CaptureFixture[str]) -> None:
+        listed: list[RunDir], damaged: tuple[RunDir, Path, str], capsys: pytest.CaptureFixture[str]) -> None:
     run, file, words = damaged
     assert main(["ls"]) == 0
     output = capsys.readouterr()
@@ -286,10 +158,10 @@ def test_a_command_on_a_damaged_run_is_one_screen(damaged: tuple[RunDir, Path, s
     assert sorted(run.path.rglob("*")) == before
 
 
-def test_copies_of_attempts_and_checkpoints_are_ignored(runs: list[RunDir],
+def test_copies_of_attempts_and_checkpoints_are_ignored(listed: list[RunDir],
                                                              capsys: pytest.CaptureFixture[str]) -> None:
     """Attempts and checkpoints."""
-    run = runs[1]
+    run = listed[1]
     for name in ("attempts/000 (copy)", "attempts/7", "checkpoints/step-00000010.bak", "checkpoints/step-x",
                  "checkpoints/step-00000009"):
         (run.path / name).mkdir(parents=True)

@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 import json
-import socket
-import time
-from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
-from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import AttemptStart, RankError, Result, Saved, State, Status
+from drumbeat.configs.run.records import RankError, Result, Saved, State, Status
 from drumbeat.configs.run.view import View
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.runs.attach import print_end
 from drumbeat.launch.runs.status import final_status, status_text, unrecorded_end, with_final_state
 from drumbeat.launch.runs.why import why
-from tests.runs import write_heartbeat, write_job, write_plan, write_state
-from tests.tiny import CONFIG
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> RunDir:
-    """A run whose files say that it runs on this machine, but it has no processes."""
-    run = RunDir(tmp_path / "runs" / "tiny" / "20260101-000000-abcde")
-    write_plan(run)
-    write_text(run.config, CONFIG)
-    write_job(run, id="1", host=socket.gethostname())
-    AttemptStart(job="local-1.0", address="n1", port=1, time=time.time() - 60).write(run.claim_attempt().launch)
-    write_heartbeat(run, step=12)
-    write_state(run, "running")
-    return run
+from tests.launch.made import EIGHT
+from tests.runs import write_heartbeat, write_job, write_state
 
 
 def recorded_end(run: RunDir) -> Status:
@@ -118,10 +100,6 @@ def test_the_time_is_shown_by_kind_of_work(run: RunDir) -> None:
     assert "time            training 75%, evaluating 5%, saving 10%, starting 10%" in text_of(run)
 
 
-EIGHT = {"loss": 0.5, "balanced_accuracy": 0.61, "precision": 0.62, "recall": 0.63, "f1": 0.64, "auroc": 0.65,
-         "average_precision": 0.66, "accuracy": 0.6}
-
-
 def test_eight_metrics_fit_80_columns_with_the_monitored_one_first(run: RunDir,
                                                                      capsys: pytest.CaptureFixture[str]) -> None:
     write_heartbeat(run, step=12, validation=EIGHT, monitor="accuracy", best=0.6)
@@ -140,26 +118,6 @@ accuracy 0.6000, loss 0.5000, balanced_accuracy 0.6100,
     assert "\nbest       accuracy 0.6000, loss 0.5000, " in out
     assert "(step 12, head)\ntest       accuracy 0.6000, " in out
     assert max(len(line) for line in [*text.splitlines()[:-1], *out.splitlines()] if "/" not in line) <= 80
-
-
-def test_checkpoints_with_eight_metrics_fit_80_columns(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
-    """The table has the monitored metric, and the JSON all of them."""
-    write_text(run.config, CONFIG.replace("evaluation: {", "evaluation: {monitor: balanced_accuracy, mode: max, "))
-    for step in (1_000_000, 990_000):
-        folder = run.checkpoints / f"step-{step:08d}"
-        folder.mkdir(parents=True)
-        progress = Progress(step=step, last={"step": step, "phase": "head", **EIGHT})
-        CheckpointState(progress=progress).write(folder / "state.json")
-    assert main(["checkpoints", str(run.path)]) == 0
-    header, newest, *rest = capsys.readouterr().out.splitlines()
-    assert header.split() == ["step", "phase", "size", "age", "balanced_accuracy", "state"]
-    assert newest.split() == ["1,000,000", "head", "0.0", "MB", "0", "min", "0.6100", "damaged"]
-    assert rest[1:] == ["damaged      step 1,000,000: no manifest", "damaged      step 990,000: no manifest"]
-    assert max(map(len, [header, newest, *rest])) <= 80
-    assert main(["checkpoints", str(run.path), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert [(one["step"], one["metrics"], one["damage"]) for one in found] == [
-        (1_000_000, EIGHT, "no manifest"), (990_000, EIGHT, "no manifest")]
 
 
 def test_an_attempt_that_has_taken_no_step_yet_shows_the_last_loss_and_no_speed(run: RunDir) -> None:
