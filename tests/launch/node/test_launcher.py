@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,14 +22,7 @@ from drumbeat.launch.attempts.processes import descendants
 from tests.launch import standin
 from tests.launch.node.stage import Stage
 from tests.processes import alive, until
-from tests.runs import write_plan
 from tests.tiny import drumbeat, latest, write_config
-
-NODE = """
-import sys
-from drumbeat.launch.node.node import Node
-Node(sys.argv[1])()
-"""
 
 
 def test_a_run_that_finishes(stage: Callable[..., Stage]) -> None:
@@ -72,19 +63,6 @@ def test_nothing_outlives_a_killed_launcher(stage: Callable[..., Stage]) -> None
     here.launchers[0].kill()
     until(lambda: not here.left(), seconds=5)
     assert not here.run.attempt(0).verdict.exists()
-
-
-def test_a_launcher_that_fails_reports_the_error(stage: Callable[..., Stage]) -> None:
-    """Also where the run has had attempts before."""
-    here = stage()
-    here.run.claim_attempt()
-    write_plan(here.run, python="/nowhere/python")
-    here.run.write_status("pending", attempt=0)
-    done = subprocess.run([sys.executable, "-c", NODE, str(here.run.path)], capture_output=True, text=True, check=False)
-    assert "FileNotFoundError" in done.stderr
-    status = Status.require(here.run.status)
-    assert (status.state, status.attempt) == ("failed", 1)
-    assert status.verdict.startswith("the node launcher failed: FileNotFoundError: ")
 
 
 def test_the_reason_for_a_restart_stays_while_the_next_attempt_runs(stage: Callable[..., Stage]) -> None:
