@@ -63,6 +63,8 @@ class JobPlan(Record):
     restarts: int
     deterministic: bool = True
     """The config's `deterministic`."""
+    disk_wait_minutes: float = 20.0
+    """The config's `checkpoints.disk_wait_minutes`."""
     allocation: Allocation | None = None
     """The user's allocation that the run uses (--here); None otherwise."""
     python: str = sys.executable

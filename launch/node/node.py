@@ -7,7 +7,6 @@ import signal
 from pathlib import Path
 
 from drumbeat.configs.errors import LaunchError
-from drumbeat.configs.load import read
 from drumbeat.configs.run.disk import wait_for_disk
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.output import outlive_the_log
@@ -38,7 +37,7 @@ class Node:
         wait_until(run.plan.exists, FILES_TIMEOUT)
         plan, before = JobPlan.require(run.plan), run.newest_number()
         outlive_the_log()
-        wait_for_disk(60 * read(run.config).checkpoints.disk_wait_minutes)
+        wait_for_disk(60 * plan.disk_wait_minutes)
         node, slurm_job = 0, None
         if backend_of(plan.backend).on_slurm:
             wait_until(run.job.exists, FILES_TIMEOUT)

@@ -90,7 +90,8 @@ def plan_job(config: Config, *, run_dir: Path, backend: BackendName, machine: Ma
         raise LaunchError(*faults)
     return JobPlan(run_dir=str(run_dir), name=config.name, backend=backend, topology=topology, site=site,
                    allocation=machine.allocation, environment=_environment(config, topology, folder, machine, site),
-                   folder=str(folder), restarts=config.launch.restarts, deterministic=config.deterministic)
+                   folder=str(folder), restarts=config.launch.restarts, deterministic=config.deterministic,
+                   disk_wait_minutes=config.checkpoints.disk_wait_minutes)
 
 
 def _missing_nodes(topology: Topology, machine: Machine) -> list[Fault]:

@@ -67,7 +67,7 @@ def ahead(accounts: Cluster) -> Callable[..., None]:
     ([], {"account": "others"}, "Invalid account or account/partition combination", "account: others", "accounts"),
     ([], {"qos": "nowhere"}, "Invalid qos specification", "qos: nowhere", "lists the QOS"),
     ([], {"account": "lab", "qos": "theirs"}, "Invalid qos specification", "qos: theirs", "lists the QOS"),
-    ([], {"account": "closed"}, "AssocMaxSubmitJobLimit", "account: closed", "only so many jobs in the queue"),
+    ([], {"account": "closed"}, "AssocMaxSubmitJobLimit", "account: closed", "jobs in the queue of each user"),
     ([], {"qos": "brief", "time_minutes": 20}, "QOSMaxWallDurationPerJobLimit", "qos: brief", "shorter time_minutes"),
     (["launch.nodes=2"], {"qos": "small"}, "QOSMaxNodePerJobLimit", "qos: small", "fewer --nodes"),
     (["launch.gpus=2"], {"qos": "slim"}, "QOSMaxGRESPerNode", "qos: slim", "more GPUs on a node"),
@@ -86,7 +86,7 @@ def test_what_an_account_or_a_qos_forbids(accounts: Cluster, tmp_path: Path, ass
 
 
 @pytest.mark.parametrize(("first", "assignments", "site", "reason", "words"), [
-    (["--qos=single"], [], {"qos": "single"}, "QOSMaxJobsPerUserLimit", "one user have only so many running jobs"),
+    (["--qos=single"], [], {"qos": "single"}, "QOSMaxJobsPerUserLimit", "its QOS limits the running jobs of each user"),
     (["--qos=shared", "--gres=gpu:3"], ["launch.gpus=3"], {"qos": "shared"}, "QOSGrpGRES",
      "its QOS limits the GPUs of all its jobs together"),
     ([], [], {"qos": "shared", "time_minutes": 20}, "QOSMaxWallDurationPerJobLimit",
@@ -114,7 +114,7 @@ def test_no_further_job_is_allowed(accounts: Cluster, submitted: Submit) -> None
     job = submitted(sbatch=NO_REQUEUE, account="lab", qos="lone")
     job.up()
     log = (job.run.submitit / f"{job.job_id}_0_log.out").read_text()
-    assert "nor take another for it: QOSMaxSubmitJobPerUserLimit" in log
+    assert "SLURM would neither requeue this job nor accept a next one: QOSMaxSubmitJobPerUserLimit" in log
     accounts.run("scancel", "--signal=USR2", job.job_id)
     until(lambda: not accounts.run("squeue", "--noheader"))
     assert job.state() == "stopped"

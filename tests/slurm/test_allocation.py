@@ -108,7 +108,7 @@ def test_the_time_limit_of_the_allocation(cluster: Cluster, allocate: Allocate, 
     assert run.state() == "stopped"
     assert re.match(
         "stopped (at step 1|without a checkpoint): the job's time limit is near; (there is no checkpoint; )?"
-        "to go on, resume it in another allocation, or with --slurm$", run.verdict(0))
+        "resume it in another allocation, or with --slurm$", run.verdict(0))
 
 
 @on("cgroup")
@@ -117,7 +117,7 @@ def test_the_signal_ahead_of_its_end(cluster: Cluster, allocate: Allocate, tmp_p
     run.up()
     cluster.run("scancel", "--signal=USR2", run.job_id)  # to the steps, as salloc --signal=USR2@N has it sent
     run.gone()
-    assert run.verdict(0).startswith("stopped at step 1: the job's time limit is near; to go on")
+    assert run.verdict(0).startswith("stopped at step 1: the job's time limit is near; resume it")
 
 
 @on("cgroup")

@@ -1,4 +1,4 @@
-"""Where SLURM does not queue a job again, another one goes on with the run: once, and none is left when it ends."""
+"""Where SLURM does not requeue a job, the next job resumes the run: once, and none is left when it ends."""
 
 from __future__ import annotations
 

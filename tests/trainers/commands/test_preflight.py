@@ -31,7 +31,7 @@ def test_facts(tmp_path: Path) -> None:
     ("phases.head.optimizer.rate=1", "torch.optim.Adam has no argument 'rate'"),
     ("phases.head.optimizer={_target_: torch.optim.LBFGS}", "LBFGS needs several evaluations"),
     ("task._target_=drumbeat.trainers.tasks.Clasification", "Did you mean 'Classification'?"),
-    ("data.transforms.batch=[{_target_: drumbeat.data.Normalize, mean: [0], std: [0]}]", "positive deviations"),
+    ("data.transforms.batch=[{_target_: drumbeat.data.Normalize, mean: [0], std: [0]}]", "std must be positive"),
 ])
 def test_faults(tmp_path: Path, change: str, words: str) -> None:
     with pytest.raises(PreflightError) as caught:
