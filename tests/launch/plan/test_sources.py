@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,28 @@ def test_without_git_the_python_files_are_taken(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(sources, "MAX_ENTRIES", 3)
     with pytest.raises(LaunchError, match="too many to find its code among them"):
         code(folder)
+
+
+def test_what_git_tracks_is_taken_and_of_the_rest_only_code_that_is_not_ignored(tree: Path) -> None:
+    for name in ("data.csv", "new.py", "new.csv", "ignored.bin", ".env"):
+        (tree / name).write_text("")
+    git(tree, "add", "data.csv")
+    (tree / "gone.py").unlink()
+    found = sources.code_files(tree, Path("/nowhere"))
+    assert set(map(str, found.files)) == {".gitignore", "nets.py", "data.csv", "new.py"}
+    assert (found.secret, found.other) == ([Path(".env")], [Path("new.csv")])
+
+
+def test_no_git_and_a_failing_git_have_no_output(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sources.git(tree, "rev-parse", "--show-toplevel") == f"{tree}\n".encode()
+    assert sources.git(tree, "rev-parse", "nonsense") is None
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert sources.git(tree, "rev-parse", "--show-toplevel") is None
+    assert sources.git_root(tree) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another user")
+def test_the_tree_of_another_user_is_not_trusted(tree: Path) -> None:
+    assert sources.is_trusted(tree)
+    os.chown(tree / ".git", 12345, 12345)
+    assert not sources.is_trusted(tree)
