@@ -10,9 +10,12 @@ import sys
 from pathlib import Path
 
 from drumbeat.configs.run.view import View
+from drumbeat.launch.backends.debug import InProcess, in_debug
+from drumbeat.launch.plan.job import Machine
 from drumbeat.launch.runs.find import find_run
 from drumbeat.launch.runs.stop import cancel
 from tests.launch.made import evidence
+from tests.launch.small import plan
 from tests.runs import write_job, write_state
 
 
@@ -40,3 +43,18 @@ def test_cancelling_a_run_in_debug_ends_no_other_process(runs: Path) -> None:
                 assert process.poll() is None
                 process.kill()
             assert process.wait(10) == -signal.SIGKILL
+
+
+def test_there_is_one_rank_whatever_the_config_asks_for(tmp_path: Path) -> None:
+    assert InProcess().resources(Machine(cpus=8, gpus=("0", "1"))).one_rank
+    made = plan(tmp_path, "launch.procs=4", backend="debug")
+    assert made.topology.world_size == 1
+    submitted = InProcess().submit(InProcess().request(made))
+    assert (submitted.id, submitted.pid, submitted.running()) == (None, os.getpid(), False)
+    assert submitted.work is not None, "which trains once everything is recorded"
+
+
+def test_only_a_process_with_the_flag_is_a_run_in_debug() -> None:
+    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()", "x--debug"], stdin=subprocess.PIPE) as process:
+        assert not in_debug(process.pid)
+    assert not in_debug(process.pid), "it has ended"
