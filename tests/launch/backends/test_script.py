@@ -38,7 +38,7 @@ def test_a_nodes_launcher_runs_in_the_sites_container(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("codes", "calls", "code"), [
-    ([0], 1, 0), ([1], 1, 1), ([128], 1, 128), ([137, 137, 3], 3, 3), ([137] * 30, 21, 137),
+    ([0], 1, 0), ([1], 1, 1), ([128], 1, 128), ([129, 137, 3], 3, 3), ([137] * 30, 21, 137),
 ], ids=["ended", "failed", "a limit", "killed twice", "killed always"])
 def test_launchers_that_are_killed_are_started_again(tmp_path: Path, codes: list[int], calls: int, code: int) -> None:
     """By the function in the script that takes the place of srun, which exits with more than 128 after a signal."""
