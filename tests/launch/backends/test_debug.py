@@ -55,6 +55,7 @@ def test_there_is_one_rank_whatever_the_config_asks_for(tmp_path: Path) -> None:
 
 
 def test_only_a_process_with_the_flag_is_a_run_in_debug() -> None:
-    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()", "x--debug"], stdin=subprocess.PIPE) as process:
+    program = "import sys; sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", program, "x--debug"], stdin=subprocess.PIPE) as process:
         assert not in_debug(process.pid)
     assert not in_debug(process.pid), "it has ended"
