@@ -102,10 +102,12 @@ def open_cache(images: Images, folder: Path, *, workers: int, progress: Progress
     identity = blake2b(f"{images.root}\0{images.recipe()}".encode("utf-8", "surrogateescape"), digest_size=4)
     home = folder / f"{Path(images.root).name}-{identity.hexdigest()}"
     keys = image_keys(images)
+    if home.exists():
+        check_owner(home)
     places = _find(_index(home, images.channels), keys)
     if places is None:
         home.mkdir(parents=True, exist_ok=True)
-        check_owner(home)  # before anything is written to files whose names anybody can work out
+        check_owner(home)
         with _locked(home / "lock"):
             places = _find(_index(home, images.channels), keys)
             if places is None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 from typing import IO
 
@@ -19,8 +20,9 @@ def open_lock(path: Path) -> IO[bytes]:
 
 
 def check_owner(folder: Path, *trusted: int) -> None:
-    """Raises `PermissionError` unless a folder is a real one and belongs to this user, to root, or to a `trusted` user
-    id."""
-    found = folder.stat(follow_symlinks=False)
-    if found.st_uid not in (os.geteuid(), 0, *trusted):
+    """Raises `PermissionError` if another user may have made a folder to deceive this one: if everybody may write to
+    the folder that contains it, as in /tmp, and it belongs neither to this user, nor to root, nor to a `trusted` user
+    id. Whoever may write to another folder is trusted, since a group may share it."""
+    owner = folder.stat(follow_symlinks=False).st_uid
+    if owner not in (os.geteuid(), 0, *trusted) and folder.parent.stat().st_mode & stat.S_IWOTH:
         raise PermissionError(errno.EPERM, "it belongs to another user", str(folder))

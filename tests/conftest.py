@@ -34,7 +34,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for reports in terminalreporter.stats.values():
         for report in reports:
             if isinstance(report, pytest.TestReport):
-                seconds[dict(report.user_properties)["kind"]] += report.duration
+                seconds[dict(report.user_properties).get("kind", FAST)] += report.duration
     told = ", ".join(f"{seconds[kind]:,.0f} s of {kind} ones" for kind in (FAST, *KINDS) if kind in seconds)
     terminalreporter.write_line(f"tests take {told or 'no time'}")
 

@@ -26,6 +26,7 @@ import runpy
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import sysconfig
@@ -65,7 +66,8 @@ def main(number: int) -> None:
     listener = socket.socket(fileno=number)
     while listener in select.select([listener, sys.stdin], [], [])[0]:
         connection, _ = listener.accept()
-        if os.fork() == 0:
+        _, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        if user == os.geteuid() and os.fork() == 0:  # an abstract socket has no permissions
             serve(connection, new)
         connection.close()
 

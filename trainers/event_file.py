@@ -11,6 +11,7 @@ import io
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,30 +71,32 @@ class EventFile:
         self.written_at = time.monotonic()
         content = self.waiting.getvalue()
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._append(content)
         except OSError:
             return False
-        try:
-            self._write(handle, content)
-        except OSError:
-            return False
-        finally:
-            os.close(handle)
         self.size += len(content)
         self.waiting.seek(0)
         self.waiting.truncate()
         return True
 
-    def _write(self, handle: int, content: bytes) -> None:
-        """All of it behind the whole records, or nothing. Raises `OSError`."""
-        written = 0
+    def _append(self, content: bytes) -> None:
+        """Writes all of it behind the whole records. After an `OSError` it is written again at the same place."""
+        if self.size == 0:  # later, a file that is not there is on a disk that is not there
+            self.path.parent.mkdir(exist_ok=True)
+        flags = os.O_WRONLY | os.O_CLOEXEC | (0 if self.size else os.O_CREAT)
+        handle = os.open(self.path, flags, 0o666)
         try:
+            written = 0
             while written < len(content):
                 written += os.pwrite(handle, content[written:], self.size + written)
         except OSError:
-            os.ftruncate(handle, self.size)
+            with suppress(OSError):
+                os.ftruncate(handle, self.size)
             raise
+        finally:
+            os.close(handle)  # which is where NFS says that the disk is full
 
     def close(self) -> None:
-        self.flush()
+        """Writes what waits. Prints a line if the disk does not take it."""
+        if not self.flush():
+            print(f"{self.waiting.tell():,} bytes of TensorBoard events are lost: the disk is full or gone", flush=True)

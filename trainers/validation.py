@@ -55,14 +55,14 @@ class Evaluator:
         if samples is None:
             return progress, None
         results = self.results("validation", samples)
-        metrics = self.task.metrics(results)
+        metrics = self._metrics(results)
         evaluation = {"step": progress.step, "phase": phase, **metrics}
         best = evaluation if self._is_better(metrics, progress.best) else progress.best
         self.tracker.scalars(progress.step, {f"validation/{name}": value for name, value in metrics.items()})
         self.tracker.status(now=True, validation=metrics, monitor=self.monitor, best=best.get(self.monitor))
         if self.world.is_main:
             self._show_worst_samples(progress.step, samples, results)
-            first, *others = metric_fields({name: float(value) for name, value in metrics.items()}, self.monitor)
+            first, *others = metric_fields(metrics, self.monitor)
             print(wrapped([phase, f"step {progress.step:,}", "validation",
                            f"{first} (best so far)" if best is evaluation else first, *others,
                            f"train loss {train_loss:.4f}"]), flush=True)
@@ -70,7 +70,11 @@ class Evaluator:
 
     def test(self) -> dict[str, float]:
         """The metrics of the test set; empty if there is none."""
-        return {} if self.sets.test is None else self.task.metrics(self.results("test", self.sets.test))
+        return {} if self.sets.test is None else self._metrics(self.results("test", self.sets.test))
+
+    def _metrics(self, results: Results) -> dict[str, float]:
+        """The task's metrics as floats; one that counts returns integers."""
+        return {name: float(value) for name, value in self.task.metrics(results).items()}
 
     def results(self, name: str, samples: Samples) -> Results:
         """Evaluates a set with rank 0's buffers on all ranks. They are not averaged, which would change the

@@ -15,7 +15,7 @@ from drumbeat.configs.run.checkpoint_records import CheckpointFormat, Checkpoint
 from drumbeat.configs.run.files import DamagedError
 from drumbeat.configs.run.folder import RunDir
 
-FORMAT = 1
+FORMAT = 2
 """Version of the checkpoint format."""
 
 STEP = re.compile("step-([0-9]{8,})")

@@ -22,6 +22,7 @@ from types import FrameType
 from typing import TypeVar
 
 from drumbeat.configs.run.disk import persist
+from drumbeat.configs.run.files import DamagedError
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import AttemptStart, Next, NodeDown, StopRequest, Verdict
@@ -142,7 +143,7 @@ class Launcher:
                 now = time.time()
                 if self.first and (self.received or now > self.end - grace):
                     attempt.request_stop((self.received or Event.TIME_LIMIT).value)
-                if attempt.saved.exists():
+                if os.path.exists(attempt.saved):  # noqa: PTH110  (False too if the disk does not answer)
                     saved_at = min(saved_at, now)
                 if now > min(self.end, saved_at + EXIT_TIMEOUT) or self.is_over(attempt):
                     return Outcome.ENDED
@@ -190,6 +191,7 @@ class Launcher:
     def claim_next_attempt(self) -> Attempt:
         """First node: claims the next attempt, and records the address at which its ranks will meet."""
         before = self.run.newest_attempt()
+        persist(self.run.path.stat)  # or the folder of a disk that is gone would be made on another one
         attempt = persist(self.run.claim_attempt)
         jobs = {job_name(), self.slurm_job.previous_job if self.slurm_job else ""} - {""}
         request = StopRequest.read(before.stop) if before and any(claimed_by(before, job) for job in jobs) else None
@@ -222,14 +224,14 @@ class Launcher:
         attempt = self.current
         if self.first and self.received:
             attempt.request_stop(self.received.value)
-        return attempt.stop.exists() or self.is_over(attempt)
+        return os.path.exists(attempt.stop) or self.is_over(attempt)  # noqa: PTH110  (as above)
 
     def is_over(self, attempt: Attempt) -> bool:
         """Whether another node's torchrun has failed, or another job has taken over the run."""
         try:
             nodes = map(NodeDown.read, attempt.path.glob("node*.down.json"))
             return self.run.is_superseded(attempt.number) or any(down and down.exit_code for down in nodes)
-        except OSError:  # the disk does not answer, which says nothing about the run
+        except (OSError, DamagedError):  # the disk does not answer, which says nothing about the run
             return False
 
     def start(self, attempt: Attempt) -> Agents:

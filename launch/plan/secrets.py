@@ -10,8 +10,8 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from pathlib import PurePath
 
-FOLDERS = frozenset({
-    ".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker", ".password-store", ".huggingface", "gcloud", "rclone"})
+FOLDERS = frozenset({".ssh", ".gnupg", ".aws", ".azure", ".kube", ".password-store", ".huggingface"})
+PATHS = ("*.config/gcloud/*", "*.config/rclone/*", "*.docker/config.json")
 FILES = (
     ".env", ".env.*", "*.env", ".envrc", ".netrc", "_netrc", ".pgpass", ".my.cnf", ".pypirc", ".npmrc", ".boto",
     ".s3cfg", ".git-credentials", ".htpasswd", ".vault-token", ".dockercfg", "id_rsa*", "id_dsa*", "id_ecdsa*",
@@ -24,7 +24,8 @@ HARMLESS = ("*.py", "*.example", "*.sample", "*.template", "*.dist")
 
 def is_secret(file: PurePath) -> bool:
     """Whether a file, relative to the folder it belongs to, probably holds a password or a key."""
-    name = file.name.lower()
-    if any(fnmatchcase(name, pattern) for pattern in HARMLESS):
+    path = PurePath(str(file).lower())
+    if any(fnmatchcase(path.name, pattern) for pattern in HARMLESS):
         return False
-    return not FOLDERS.isdisjoint(file.parts) or any(fnmatchcase(name, pattern) for pattern in FILES)
+    return (not FOLDERS.isdisjoint(path.parts) or any(fnmatchcase(path.name, pattern) for pattern in FILES)
+            or any(fnmatchcase(str(path), pattern) for pattern in PATHS))

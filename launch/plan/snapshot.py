@@ -223,13 +223,12 @@ def _state_in_git(root: Path, files: Iterable[Path], diff: Path) -> tuple[str, i
     head = git(root, "rev-parse", "HEAD") if (root / ".git").exists() else None
     if head is None:
         return "", 0
-    changed = [name for name in (git(root, "diff", "--no-ext-diff", "--name-only", "-z", "HEAD") or b"").split(b"\0")
-               if name and not is_secret(Path(os.fsdecode(name)))]
-    text = git(root, "--literal-pathspecs", "diff", "--no-ext-diff", "--no-textconv", "HEAD", "--",
-               *map(os.fsdecode, changed)) if changed else b""
-    diff.write_bytes(text or b"")
+    names = (git(root, "diff", "--no-ext-diff", "--name-only", "-z", "HEAD") or b"").split(b"\0")
+    changed = [os.fsdecode(name) for name in names if name]
+    secret = [f":(exclude,literal){name}" for name in changed if is_secret(Path(name))]
+    diff.write_bytes(git(root, "diff", "--no-ext-diff", "--no-textconv", "HEAD", "--", ".", *secret) or b"")
     known = set((git(root, "ls-tree", "-r", "-z", "--name-only", "HEAD") or b"").split(b"\0"))
-    return head.decode().strip(), len(changed) + sum(os.fsencode(file) not in known for file in files)
+    return head.decode().strip(), len(changed) - len(secret) + sum(os.fsencode(file) not in known for file in files)
 
 
 def _too_large(sizes: dict[Path, int], snapshot: Snapshot) -> Fault:

@@ -112,8 +112,11 @@ def _python_files(root: Path, exclude: Path) -> Iterator[Path]:
         if seen > MAX_ENTRIES:
             raise LaunchError(Fault(
                 what=f"the folder holds more than {MAX_ENTRIES:,} files, too many to find its code among them",
-                where=str(root), remedy="Make the code a git tree (git init), with everything but code in .gitignore; "
-                                        "or run without a copy: --no-snapshot"))
+                where=str(root),
+                remedy="git does not trust this folder, which belongs to another user. If you do: "
+                       f"git config --global --add safe.directory {root}" if (root / ".git").exists() else
+                       "Make the code a git tree (git init), with everything but code in .gitignore; or run without a "
+                       "copy: --no-snapshot"))
         here = Path(folder).relative_to(root)
         packages = [name for name in sorted(folders) if name.isidentifier() and name != "__pycache__"
                     and not Path(folder, name, "pyvenv.cfg").exists() and Path(folder, name) != exclude]

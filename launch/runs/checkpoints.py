@@ -26,13 +26,17 @@ def facts(run: RunDir) -> list[dict[str, Any]]:
     found = []
     for step in saved_steps(run):
         path = checkpoint_path(run, step)
+        try:
+            size, saved_at = sum(file.stat().st_size for file in path.iterdir()), path.stat().st_mtime
+            wrong = damage(path)
+        except FileNotFoundError:  # the run has deleted it meanwhile, having saved newer ones
+            continue
         progress = progress_at(path)
         evaluation = progress.last if progress and progress.last.get("step") == step else {}
         phase = phases[progress.phase] if progress and progress.phase < len(phases) else None
-        found.append({"step": step, "phase": phase, "bytes": sum(file.stat().st_size for file in path.iterdir()),
-                      "time": path.stat().st_mtime,
+        found.append({"step": step, "phase": phase, "bytes": size, "time": saved_at,
                       "metrics": {name: value for name, value in evaluation.items() if isinstance(value, float)},
-                      "last": path.name == last, "best": path.name == best, "damage": damage(path),
+                      "last": path.name == last, "best": path.name == best, "damage": wrong,
                       "folder": str(path)})
     return found
 

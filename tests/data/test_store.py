@@ -77,6 +77,7 @@ def test_a_store_of_another_user_is_neither_read_nor_written_to(file: str, vocab
     theirs = Texts(file=file, vocabulary=vocabulary, labels="label").folder
     for path in (theirs, theirs.parent):
         os.chown(path, 12345, 12345)
+        path.parent.chmod(0o1777)  # as /tmp
     texts = Texts(file=file, vocabulary=vocabulary, labels="label")
     assert texts.folder.parent == tmp_path / "mine" / "drumbeat"
     os.chown(file, 12345, 12345)

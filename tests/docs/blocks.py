@@ -27,7 +27,7 @@ NOT_RUN = {
 all the same, and Python is compiled."""
 DRY_RUN = "dry-run"
 """The tag of a block whose runs are only planned: --dry-run is added. Commands that ask for GPUs, nodes or SLURM are
-planned in any block. Those that need an allocation (--here) are parsed; tests/slurm/test_here.py runs them."""
+planned in any block. Those that need an allocation (--here) are parsed; tests/slurm/test_allocation.py runs them."""
 LANGUAGES = ("console", "bash", "python", "yaml", "json", "text")
 
 OPENING = re.compile(r"(?P<indent> *)(?P<fence>`{3,})(?P<info>.*)")

@@ -54,6 +54,44 @@ def test_a_folder_that_is_gone_for_a_while(tmp_path: Path, monkeypatch: pytest.M
     assert points(tmp_path) == [(1, 1.0)]
 
 
+def test_a_file_server_that_reports_a_full_disk_at_close(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As NFS does."""
+    events = EventFile(tmp_path, purge_step=0)
+    close = os.close
+
+    def full(handle: int) -> None:
+        close(handle)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", full)
+        events.scalar("loss", 1.0, 1)
+        assert not events.flush()
+    events.scalar("loss", 2.0, 2)
+    events.close()
+    assert points(tmp_path) == [(1, 1.0), (2, 2.0)]
+
+
+def test_a_folder_below_a_disk_that_is_gone_is_not_made_again(tmp_path: Path) -> None:
+    """What is written there would be hidden when the disk is back."""
+    (tmp_path / "run").mkdir()
+    events = EventFile(tmp_path / "run" / "tensorboard", purge_step=0)
+    assert events.flush()
+    (tmp_path / "run").rename(tmp_path / "gone")
+    events.scalar("loss", 1.0, 1)
+    assert not events.flush()
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "gone").rename(tmp_path / "run")
+    events.close()
+    assert points(tmp_path / "run" / "tensorboard") == [(1, 1.0)]
+
+
+def test_events_that_are_lost_in_the_end_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    events = EventFile(tmp_path / "nowhere" / "tensorboard")
+    events.close()
+    assert "bytes of TensorBoard events are lost: the disk is full or gone\n" in capsys.readouterr().out
+
+
 def test_events_that_wait_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_file, "MOST_BYTES", 200)
     (tmp_path / "in the way").write_text("")

@@ -185,10 +185,10 @@ class Checkpoints:
 
     def newest(self, warn: Any = print) -> Checkpoint | None:
         """The newest intact checkpoint; None if there is none. A corrupted one is renamed to `quarantined-...`, and
-        `warn` gets the reason. Raises `RunError` for a checkpoint of a newer format."""
+        `warn` gets the reason. Raises `RunError` for a checkpoint of another format."""
         for path in (checkpoint_path(self.run, step) for step in saved_steps(self.run)):
-            if (written := written_format(path)) > FORMAT:
-                raise RunError(Fault(what="a newer version of Drumbeat has written the checkpoints", where=str(path),
+            if (written := written_format(path)) != FORMAT:
+                raise RunError(Fault(what="another version of Drumbeat has written the checkpoints", where=str(path),
                                      given=f"format {written}; this version reads {FORMAT}",
                                      remedy="Resume with that version."))
             reason = damage(path)

@@ -6,6 +6,7 @@ alone and take a second each. The slow ones kill the real thing, and compare wha
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -19,6 +20,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import AttemptStart, Job, NodeDown, Result, Status, Verdict
 from drumbeat.configs.schema import Site
 from drumbeat.launch.attempts.processes import descendants
+from drumbeat.launch.node.launcher import Launcher
 from tests.launch import standin
 from tests.launch.node.stage import Stage
 from tests.processes import alive, until
@@ -195,6 +197,30 @@ def test_a_superseded_launcher_leaves(stage: Callable[..., Stage]) -> None:
     assert here.verdict(0).message == "attempt 1, of another job, has taken over this run"
     assert here.state() == "pending"
     assert here.left() == []
+
+
+def test_a_disk_that_does_not_answer_does_not_end_an_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file server that is restarted, a folder that is hidden for a moment: only a later attempt or a node that failed
+    ends one."""
+    write_plan(run := RunDir(tmp_path / "run"))
+    attempt = run.claim_attempt()
+    launcher = Launcher(run, JobPlan.require(run.plan))
+    NodeDown(exit_code=0, host="n1", message="").write(attempt.node_down(1))
+    assert not launcher.is_over(attempt)
+    with monkeypatch.context() as patch:
+        def stale(*given: object, **named: object) -> int:
+            raise OSError(errno.ESTALE, "Stale file handle")
+
+        patch.setattr(os, "open", stale)
+        assert not launcher.is_over(attempt)
+    run.path.rename(tmp_path / "hidden")
+    assert not launcher.is_over(attempt)
+    (tmp_path / "hidden").rename(run.path)
+    NodeDown(exit_code=1, host="n1", message="").write(attempt.node_down(1))
+    assert launcher.is_over(attempt)
+    attempt.node_down(1).unlink()
+    run.claim_attempt()
+    assert launcher.is_over(attempt)
 
 
 def test_the_environment_of_torchrun(stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch) -> None:

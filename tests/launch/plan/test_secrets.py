@@ -10,12 +10,13 @@ from drumbeat.launch.plan.secrets import is_secret
 
 
 @pytest.mark.parametrize("file", [".env", ".env.local", "prod.env", ".ssh/known_hosts", "deep/.aws/config", "ID_RSA",
-                                  "id_ed25519.pub", "tls/server.key", "credentials.json", "secrets.yaml", "hf/token"])
+                                  "id_ed25519.pub", "tls/server.key", "credentials.json", "secrets.yaml", "hf/token",
+                                  ".SSH/config", ".config/gcloud/access.db", ".docker/config.json"])
 def test_a_secret(file: str) -> None:
     assert is_secret(PurePath(file))
 
 
 @pytest.mark.parametrize("file", ["secrets.py", ".env.example", "tokenizer.json", "token_ids.json", "keys.yaml",
-                                  "env.py", "environment.yml", "monkey.txt", "config/docker/Dockerfile"])
+                                  "env.py", "environment.yml", "monkey.txt", "gcloud/startup.sh", ".docker/Dockerfile"])
 def test_no_secret(file: str) -> None:
     assert not is_secret(PurePath(file))
