@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import AttemptStart, Job, NodeDown, Result, Status, Verdict
 from drumbeat.configs.schema import Site
 from drumbeat.launch.attempts.processes import descendants
@@ -24,6 +25,7 @@ from drumbeat.launch.node.launcher import Launcher
 from tests.launch import standin
 from tests.launch.node.stage import Stage
 from tests.processes import alive, until
+from tests.runs import write_plan
 from tests.tiny import drumbeat, latest, write_config
 
 
