@@ -208,10 +208,10 @@ def test_files_are_short(package: str) -> None:
 
 THIN = {"__init__", "__main__"}
 """Modules of these names only import others, or start them."""
-TESTED_ELSEWHERE = {
-    "launch/run.py": "a script of ten lines, which tests/test_names.py and tests/launch/commands/test_main.py run",
-}
+TESTED_ELSEWHERE: dict[str, str] = {}
 """Modules without a test file of their own, and why."""
+MIRRORED = ["launch", "configs", "data", "models"]
+"""Packages whose tests mirror their modules."""
 
 
 def untested(package: str) -> list[str]:
@@ -221,6 +221,11 @@ def untested(package: str) -> list[str]:
     return [str(name) for name in names
             if str(name) not in TESTED_ELSEWHERE and name.parts[:2] != ("launch", "commands")
             and not (ROOT / "tests" / name.parent / f"test_{name.name}").is_file()]
+
+
+@pytest.mark.parametrize("package", MIRRORED)
+def test_every_module_has_a_test_file_of_its_name(package: str) -> None:
+    assert untested(package) == []
 
 
 @pytest.mark.parametrize("package", [*MAY_IMPORT, "tests"])

@@ -70,6 +70,8 @@ class Agents:
     def close(self) -> None:
         """Ends the server."""
         assert self.server.stdin is not None
+        assert self.server.stdout is not None
         with suppress(BrokenPipeError):  # it exited without reading the last order
             self.server.stdin.close()
         self.server.wait()
+        self.server.stdout.close()

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torchvision import models
 
-from drumbeat.models.transfer import ConcatPool, ResNet50ConcatPool, fetch_weights
+from drumbeat.models.transfer import ConcatPool, ResNet18, ResNet50ConcatPool, fetch_weights
+from tests.models.sizes import parameters
 
 
 def test_the_head_is_that_of_the_source() -> None:
@@ -67,3 +68,11 @@ def test_weights_in_the_cache_are_found_and_others_say_where_to_put_them(
     assert "model.weights=null" in str(caught.value)
     cached.write_bytes(b"")
     assert fetch_weights("IMAGENET1K_V1", models.ResNet50_Weights) == cached
+
+
+def test_resnet18_has_a_new_last_layer() -> None:
+    with torch.device("meta"):
+        model = ResNet18(classes=1)
+    assert parameters(model) == 11_689_512 - 513 * 1000 + 513  # torchvision's own count, with another last layer
+    assert {name.split(".")[0] for name, _ in model.named_parameters()} == {"backbone", "head"}
+    assert parameters(model.head) == 513

@@ -8,11 +8,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from drumbeat.data.demo import radiograph
 from drumbeat.data.demo import xray as demo_xray
 from drumbeat.data.demo.xray import DemoSet, write_radiographs
 
@@ -96,16 +94,6 @@ def test_a_pool_of_processes_gives_the_same_bytes_as_one(tmp_path: Path) -> None
         (alone / picture.path).parent.mkdir(parents=True, exist_ok=True)
         demo_xray._draw(alone, picture)
         assert (alone / picture.path).read_bytes() == (pooled / picture.path).read_bytes()
-
-
-def test_opacities_only_brighten_and_only_lungs() -> None:
-    rng = np.random.default_rng(3)
-    body = radiograph._body(rng, 1000, 1200)
-    patches = radiograph._opacities(rng, body)
-    assert patches.shape == body.lungs.shape == (250, 300)
-    assert patches.min() == 0
-    assert patches.max() > 0.15
-    assert not patches[body.lungs == 0].any()
 
 
 def test_a_complete_dataset_is_not_changed(small: Path) -> None:

@@ -16,9 +16,6 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Result, Status
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.processes import processes_of
-from drumbeat.launch.commands.drill import TYPES
-from drumbeat.launch.drill.faults import FAULTS
-from drumbeat.launch.drill.outcome import Injection, conclusion, exit_code, line
 from tests.tiny import write_config
 from tests.warm import run_python
 
@@ -59,22 +56,6 @@ def test_a_fault_that_cannot_be_injected_is_not_a_success(tmp_path: Path) -> Non
     assert end.startswith(": nothing was lost, but not all faults were injected\nproven         stop, resume on 1 rank")
     assert "\nnot proven     SIGKILL to a loader worker: " in end
     assert "nothing lost:" not in done.stdout
-
-
-def test_the_command_names_all_types() -> None:
-    assert tuple(FAULTS) == TYPES
-
-
-def test_the_exit_code_distinguishes_lost_from_not_proven() -> None:
-    done, missing = Injection(name="rank", description="SIGKILL to a rank"), Injection(
-        name="disk", description="disk full while saving", not_injected="the run finished before")
-    assert exit_code([], [done]) == 0
-    assert exit_code(["x"], [done, missing]) == 1
-    assert exit_code([], [done, missing]) == 3
-    assert conclusion([], [done, missing], []) == [
-        "NOT ALL PROVEN: nothing was lost, but not all faults were injected", "proven         SIGKILL to a rank",
-        "not proven     disk full while saving: the run finished before"]
-    assert " ".join(line(2, missing).split()) == "2 disk full while saving not injected: the run finished before"
 
 
 def test_a_difference_is_reported(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The copy of the code at submission: what is copied, what is not, and that the run executes the copy."""
+"""The code of a run as it was when it was submitted: what is copied, what is not, and that it is what runs."""
 
 from __future__ import annotations
 
@@ -20,30 +20,13 @@ from drumbeat.configs.run.records import CodeTree, Result
 from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.processes import RANKS, processes_of
-from drumbeat.launch.plan import snapshot, sources
+from drumbeat.launch.plan import snapshot
 from drumbeat.launch.plan.job import Machine, plan_job
 from drumbeat.launch.plan.snapshot import Snapshot, copy_code, newest_code, next_code, plan_snapshot
+from tests.launch.plan.git import git
 from tests.launch.tiny_plan import CONFIG
 from tests.processes import kill_all, wait_for_file
 from tests.tiny import drumbeat, latest, write_config
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=me", "-c", "user.email=me@here", "-c", "protocol.file.allow=always"]
-    return subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """A git tree with one commit."""
-    folder = tmp_path / "lab"
-    folder.mkdir()
-    git(folder, "init", "--quiet")
-    for name, text in {"nets.py": "WIDTH = 1\n", "gone.py": "", ".gitignore": "*.bin\n/private/\n"}.items():
-        (folder / name).write_text(text)
-    git(folder, "add", "--all")
-    git(folder, "commit", "--quiet", "--message", "one")
-    return folder
 
 
 def taken(folder: Path, exclude: Path = Path("/nowhere")) -> Path:
@@ -67,12 +50,12 @@ def planned(folder: Path, **machine: tuple[str, ...]) -> tuple[JobPlan, Path]:
 
 
 def folders(snapshot: Snapshot) -> dict[str, str]:
-    """The folder that each tree of a snapshot is a copy of."""
+    """What each tree of a snapshot is a copy of."""
     return {tree.name: tree.folder for tree in snapshot.trees}
 
 
-def test_the_working_tree_is_copied_as_it_is(tree: Path) -> None:
-    """Edited, new and oddly named files, modes and times; no deleted or ignored files, and only regular files."""
+def test_the_working_tree_is_taken_as_it_is(tree: Path) -> None:
+    """Edited, new and oddly named files, modes and times; nothing that is deleted, ignored or no file."""
     (tree / "nets.py").write_text("WIDTH = 2\n")
     (tree / "gone.py").unlink()
     (tree / "new\nline \udcff.py").write_text("")
@@ -97,14 +80,13 @@ def test_commit_and_differences_are_kept_beside_it(tree: Path) -> None:
     code = taken(tree).parent
     assert "-WIDTH = 1\n+WIDTH = 2\n" in (code / "lab.diff").read_text()
     found = Snapshot.require(code / "snapshot.json")
-    (copied,) = found.trees
-    commit = git(tree, "rev-parse", "HEAD").strip()
-    assert (copied.commit, copied.changed_files, copied.folder) == (commit, 2, str(tree))
-    assert found.text() == f"lab at {copied.commit[:7]} with 2 changed files, 4 files"
+    (told,) = found.trees
+    assert (told.commit, told.changed_files, told.folder) == (git(tree, "rev-parse", "HEAD").strip(), 2, str(tree))
+    assert found.text() == f"lab at {told.commit[:7]} with 2 changed files, 4 files"
 
 
-def test_links_into_the_tree_lead_to_the_copy_and_others_are_kept(tree: Path, tmp_path: Path) -> None:
-    """A link into the tree must not lead back to files that may be edited later."""
+def test_links_lead_to_the_copy_or_where_they_led(tree: Path, tmp_path: Path) -> None:
+    """A link into the tree must not lead back to files that are edited meanwhile."""
     (tmp_path / "shared.py").write_text("SHARED = 1\n")
     (tree / "private").mkdir()
     links = {"same.py": tree / "nets.py", "beside.py": Path("nets.py"), "out.py": Path("../shared.py"),
@@ -116,20 +98,6 @@ def test_links_into_the_tree_lead_to_the_copy_and_others_are_kept(tree: Path, tm
         "nets.py", "nets.py", "/scratch/images", str(tree / "private")]
     assert not (copy / "out.py").is_symlink()
     assert (copy / "out.py").read_text() == "SHARED = 1\n"
-
-
-def test_submodules_and_trees_within_trees(tree: Path, tmp_path: Path) -> None:
-    for name in ("sub", "inner"):
-        (tmp_path / name).mkdir()
-        git(tmp_path / name, "init", "--quiet")
-        (tmp_path / name / f"{name}.py").write_text("")
-        git(tmp_path / name, "add", "--all")
-        git(tmp_path / name, "commit", "--quiet", "--message", "one")
-    git(tree, "submodule", "--quiet", "add", str(tmp_path / "sub"))
-    (tree / "sub" / "edited.py").write_text("")
-    (tmp_path / "inner").rename(tree / "inner")
-    (tree / "empty").mkdir()
-    assert {"sub/sub.py", "sub/edited.py", "inner/inner.py"} <= files(taken(tree))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another user")
@@ -145,11 +113,6 @@ def test_another_users_git_configuration_is_not_executed(tree: Path, tmp_path: P
     assert {"nets.py", "gone.py"} == files(copy)
     assert not (tmp_path / "executed").exists()
     assert Snapshot.require(copy.parent / "snapshot.json").text() == "lab (another user's, read without git), 2 files"
-
-
-def test_the_variables_of_a_git_hook_do_not_matter(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GIT_DIR", "/elsewhere/.git")
-    assert ".gitignore" in files(taken(tree))
 
 
 SECRETS = (".env", "deploy/prod.env", ".netrc", ".ssh/id_ed25519", ".ssh/config", ".aws/credentials", "server.pem",
@@ -184,7 +147,7 @@ def test_excluded_files_are_named_in_the_line_about_the_code(tree: Path) -> None
                             "c.parquet and 2 more)")
 
 
-def test_too_many_small_files_are_rejected(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_small_files_are_refused(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshot, "MAX_FILES", 2)
     with pytest.raises(LaunchError, match="the code is 0 MB in 3 files; the limit"):
         taken(tree)
@@ -196,40 +159,21 @@ def test_the_copy_of_a_private_folder_is_private(tree: Path) -> None:
     assert taken(tree).parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_home_folder_under_git_is_not_a_tree_of_code(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tree / "exp").mkdir()
-    assert sources.git_root(tree / "exp") == tree
-    monkeypatch.setenv("HOME", str(tree))
-    assert sources.git_root(tree / "exp") is None
-
-
-def test_without_git_the_python_files_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "lab"
-    for name in ("nets.py", "parts/deep/part.py", "notes.txt", "no-package/x.py", "env/pyvenv.cfg", "env/x.py",
-                 "runs/old/code.py", "__pycache__/nets.pyc"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text("")
-    assert files(taken(folder, exclude=folder / "runs")) == {"nets.py", "parts/deep/part.py"}
-    monkeypatch.setattr(sources, "MAX_ENTRIES", 3)
-    with pytest.raises(LaunchError, match="too many to find its code among them"):
-        taken(folder)
-
-
 def test_unignored_data_is_rejected_by_name(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tree / "images.npy").write_bytes(bytes(2_000_000))
     git(tree, "add", "images.npy")
     monkeypatch.setattr(snapshot, "MAX_BYTES", 1_000_000)
     with pytest.raises(LaunchError) as error:
         taken(tree)
-    message = str(error.value)
-    assert message.startswith("error: the code is 2 MB in 4 files; the limit of a run's copy is 1 MB and")
-    assert "\n  given  lab/images.npy, 2.0 MB\n" in message
-    assert "--no-snapshot" in message
+    said = str(error.value)
+    assert said.startswith("error: the code is 2 MB in 4 files; the limit of a run's copy is 1 MB and")
+    assert "\n  given  lab/images.npy, 2.0 MB\n" in said
+    assert "--no-snapshot" in said
     assert not (tree.parent / "code").exists()
 
 
-def test_which_code_is_copied(tree: Path, tmp_path: Path) -> None:
-    """The trees of Drumbeat, of the config and of all targets; importable folders stay importable."""
+def test_whose_code_is_taken(tree: Path, tmp_path: Path) -> None:
+    """Drumbeat's tree, the config's, and whatever a target is found in; folders that are importable stay so."""
     nets, elsewhere, bare = tree / "src", tmp_path / "elsewhere", tmp_path / "bare"
     for folder in (nets, elsewhere, bare):
         folder.mkdir()
@@ -262,7 +206,7 @@ def test_an_editable_install_stays_behind_pythons_own_modules(tree: Path, tmp_pa
     assert relocated["DRUMBEAT_USER_PATH"] == f"{tmp_path}/elsewhere:/RUN/code/lab"
 
 
-def test_a_folder_that_git_ignores_is_copied_like_one_without_git(tree: Path) -> None:
+def test_a_folder_that_git_ignores_is_taken_as_one_without_git(tree: Path) -> None:
     (tree / "private").mkdir()
     (tree / "private" / "sets.py").write_text("")
     plan, file = planned(tree / "private")
@@ -270,7 +214,7 @@ def test_a_folder_that_git_ignores_is_copied_like_one_without_git(tree: Path) ->
     assert folders(found) == {ROOT.name: str(ROOT), "private": str(tree / "private")}
 
 
-def test_newer_code_has_its_own_folder(tree: Path) -> None:
+def test_newer_code_has_a_folder_of_its_own(tree: Path) -> None:
     run = tree.parent
     assert (newest_code(run), next_code(run)) == (None, run / "code")
     taken(tree)
@@ -280,21 +224,21 @@ def test_newer_code_has_its_own_folder(tree: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_executes_the_submitted_code_after_edits(tmp_path: Path) -> None:
-    """A model is edited after the submission, before its ranks are killed and restarted in place, and again before the
-    whole run is killed and resumed."""
+def test_a_run_computes_what_was_submitted_whatever_is_edited_meanwhile(tmp_path: Path) -> None:
+    """A model that is edited after the submission, before its ranks are killed and restarted in place; and again before
+    all of the run is killed and resumed."""
     nets = "from tests.tiny import Net\n\nclass Mine(Net):\n    pass\n"
     results = []
     for name in ("straight", "edited"):
         folder = tmp_path / name
         folder.mkdir()
         (folder / "nets.py").write_text(nets)
-        arguments = [str(write_config(folder)), "--procs", "1", "model._target_=nets.Mine"]
+        words = [str(write_config(folder)), "--procs", "1", "model._target_=nets.Mine"]
         if name == "straight":
-            drumbeat(folder, *arguments)
+            drumbeat(folder, *words)
         else:
             fuse = ["task._target_=tests.tiny.Fuse", f"task.folder={folder}", "task.at=[8,40]", "task.how=hold"]
-            process = subprocess.Popen([sys.executable, str(ROOT / "launch" / "run.py"), *arguments, *fuse], cwd=folder,
+            process = subprocess.Popen([sys.executable, str(ROOT / "launch" / "run.py"), *words, *fuse], cwd=folder,
                                        stdout=subprocess.DEVNULL)
             wait_for_file(folder / "blown-0", process)
             (folder / "nets.py").write_text(nets.replace("pass", "raise RuntimeError('edited')"))

@@ -1,39 +1,21 @@
-"""`status` of a run whose launcher could not record how it ended."""
+"""What `status` tells of a run whose launcher could not say how it ended."""
 
 from __future__ import annotations
 
 import json
-import socket
-import time
-from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
-from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import AttemptStart, RankError, Result, Saved, State, Status
+from drumbeat.configs.run.records import RankError, Result, Saved, State, Status
 from drumbeat.configs.run.view import View
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.runs.attach import print_end
 from drumbeat.launch.runs.status import final_status, status_text, unrecorded_end, with_final_state
 from drumbeat.launch.runs.why import why
-from tests.runs import write_heartbeat, write_job, write_plan, write_state
-from tests.tiny import CONFIG
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> RunDir:
-    """A run that is running according to its files, but has no processes on this machine."""
-    run = RunDir(tmp_path / "runs" / "tiny" / "20260101-000000-abcde")
-    write_plan(run)
-    write_text(run.config, CONFIG)
-    write_job(run, id="1", host=socket.gethostname())
-    AttemptStart(job="local-1.0", address="n1", port=1, time=time.time() - 60).write(run.claim_attempt().launch)
-    write_heartbeat(run, step=12)
-    write_state(run, "running")
-    return run
+from tests.launch.made import EIGHT
+from tests.runs import write_heartbeat, write_job, write_state
 
 
 def recorded_end(run: RunDir) -> Status:
@@ -51,9 +33,9 @@ def test_a_launcher_that_was_killed(run: RunDir) -> None:
     folder = run.checkpoints / "step-00000009"
     folder.mkdir(parents=True)
     (folder / "manifest.json").touch()
-    end = recorded_end(run)
-    assert end.state == "failed"
-    assert end.verdict == "its launcher was killed, or its machine failed; the last checkpoint is at step 9"
+    told = recorded_end(run)
+    assert told.state == "failed"
+    assert told.verdict == "its launcher was killed, or its machine failed; the last checkpoint is at step 9"
     text = text_of(run)
     assert "state           failed" in text
     assert f"drumbeat resume {run.path}\n" in text
@@ -64,7 +46,7 @@ def test_the_json_of_a_run_without_processes_says_failed(run: RunDir, capsys: py
     assert json.loads(capsys.readouterr().out)["state"] == "failed"
 
 
-def test_a_rank_that_recorded_its_error(run: RunDir) -> None:
+def test_a_rank_that_could_still_say_why(run: RunDir) -> None:
     RankError(rank=1, node="n2", type="ValueError", message="boom", step=7).write(run.attempt(0).error(1))
     assert recorded_end(run).verdict.startswith(
         "rank 1 on n2 failed at step 7: ValueError: boom; there is no checkpoint")
@@ -74,8 +56,8 @@ def test_a_rank_that_recorded_its_error(run: RunDir) -> None:
 def test_ranks_that_ended_in_order_before_their_launcher_was_killed(run: RunDir, state: Literal["finished", "stopped"]
                                                                     ) -> None:
     Saved(state=state, step=42).write(run.attempt(0).saved)
-    end = recorded_end(run)
-    assert (end.state, end.verdict) == (state, {"finished": "finished", "stopped": "stopped at step 42"}[state])
+    told = recorded_end(run)
+    assert (told.state, told.verdict) == (state, {"finished": "finished", "stopped": "stopped at step 42"}[state])
 
 
 def test_a_start_without_an_attempt_does_not_take_the_previous_result(run: RunDir) -> None:
@@ -86,11 +68,11 @@ def test_a_start_without_an_attempt_does_not_take_the_previous_result(run: RunDi
 
 
 def test_why_says_what_status_says(run: RunDir) -> None:
-    """For a run that has failed, although its files say that it is running."""
+    """Of a run that is dead, though its files say that it runs."""
     assert "state           failed\n" in text_of(run)
-    text = why(with_final_state(View.read(run)))
-    assert "state       failed\nwhy         its launcher was killed, or its machine failed; there is no" in text
-    assert "fix         Resume it: " in text
+    told = why(with_final_state(View.read(run)))
+    assert "state       failed\nwhy         its launcher was killed, or its machine failed; there is no" in told
+    assert "fix         Resume it: " in told
 
 
 @pytest.mark.parametrize("state", ["pending", "preempted", "finished", "stopped", "cancelled", "failed"])
@@ -112,14 +94,10 @@ def test_the_gpu_of_a_running_run(run: RunDir) -> None:
     assert "GPU" not in text_of(run)
 
 
-def test_the_time_is_shown_by_kind(run: RunDir) -> None:
+def test_the_time_is_shown_by_kind_of_work(run: RunDir) -> None:
     write_heartbeat(run, seconds={"starting": 6.0, "training": 45.0, "evaluating": 3.0, "waiting": 0.0, "saving": 6.0})
     write_state(run, "stopped")
     assert "time            training 75%, evaluating 5%, saving 10%, starting 10%" in text_of(run)
-
-
-EIGHT = {"loss": 0.5, "balanced_accuracy": 0.61, "precision": 0.62, "recall": 0.63, "f1": 0.64, "auroc": 0.65,
-         "average_precision": 0.66, "accuracy": 0.6}
 
 
 def test_eight_metrics_fit_80_columns_with_the_monitored_one_first(run: RunDir,
@@ -142,28 +120,8 @@ accuracy 0.6000, loss 0.5000, balanced_accuracy 0.6100,
     assert max(len(line) for line in [*text.splitlines()[:-1], *out.splitlines()] if "/" not in line) <= 80
 
 
-def test_checkpoints_with_eight_metrics_fit_80_columns(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
-    """The table has the monitored metric, and the JSON all of them."""
-    write_text(run.config, CONFIG.replace("evaluation: {", "evaluation: {monitor: balanced_accuracy, mode: max, "))
-    for step in (1_000_000, 990_000):
-        folder = run.checkpoints / f"step-{step:08d}"
-        folder.mkdir(parents=True)
-        progress = Progress(step=step, last={"step": step, "phase": "head", **EIGHT})
-        CheckpointState(progress=progress).write(folder / "state.json")
-    assert main(["checkpoints", str(run.path)]) == 0
-    header, newest, *rest = capsys.readouterr().out.splitlines()
-    assert header.split() == ["step", "phase", "size", "age", "balanced_accuracy", "state"]
-    assert newest.split() == ["1,000,000", "head", "0.0", "MB", "0", "min", "0.6100", "damaged"]
-    assert rest[1:] == ["damaged      step 1,000,000: no manifest", "damaged      step 990,000: no manifest"]
-    assert max(map(len, [header, newest, *rest])) <= 80
-    assert main(["checkpoints", str(run.path), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert [(one["step"], one["metrics"], one["damage"]) for one in found] == [
-        (1_000_000, EIGHT, "no manifest"), (990_000, EIGHT, "no manifest")]
-
-
 def test_an_attempt_that_has_taken_no_step_yet_shows_the_last_loss_and_no_speed(run: RunDir) -> None:
-    """Both before its first heartbeat and before its first point."""
+    """Neither before it has a heartbeat, nor before its first point."""
     write_job(run, "slurm", id="17", host="login")
     write_heartbeat(run, step=12, steps=42, loss=0.25, samples_per_second=99.0, eta_seconds=60.0)
     assert "speed           99.0 samples/s, 1:00 left" in text_of(run)

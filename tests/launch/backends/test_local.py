@@ -1,0 +1,59 @@
+"""Runs on this machine, and on another one whose folder is shared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from drumbeat.configs.errors import RunError
+from drumbeat.configs.run.view import View
+from drumbeat.launch.backends.local import Local
+from drumbeat.launch.runs.find import find_run
+from drumbeat.launch.runs.stop import cancel
+from tests.launch.made import evidence
+from tests.launch.tiny_plan import plan
+from tests.runs import write_heartbeat, write_job, write_state
+
+
+def test_a_run_on_another_machine_is_running_while_its_heartbeat_is_recent(runs: Path) -> None:
+    run = find_run("tiny", runs)
+    write_job(run, id="1", host="elsewhere")
+    write_state(run, "running")
+    assert evidence(run).startswith("on elsewhere, last heartbeat ")
+    write_state(run, "running", ago=121)
+    assert evidence(run) == ""
+    write_heartbeat(run, ago=60)
+    assert evidence(run).startswith("on elsewhere, last heartbeat ")
+
+
+def test_cancelling_a_run_on_another_machine(runs: Path) -> None:
+    run = find_run("tiny", runs)
+    write_state(run, "running")
+    write_job(run, id="1", host="elsewhere")
+    with pytest.raises(RunError, match="the run is on another machine, elsewhere"):
+        cancel(View.read(run))
+
+
+def test_a_run_is_labelled_with_its_machine_while_it_runs_on_another(runs: Path) -> None:
+    run = find_run("tiny", runs)
+    write_state(run, "running")
+    assert Local().label(View.read(run)) == "local"
+    write_job(run, id="1", host="elsewhere")
+    assert Local().label(View.read(run)) == "elsewhere"
+    write_state(run, "finished")
+    assert Local().label(View.read(run)) == "local"
+
+
+def test_torchruns_command_is_what_is_sent(tmp_path: Path) -> None:
+    request = Local().request(plan(tmp_path, "launch.procs=3"))
+    assert "--nproc-per-node=3" in request.text
+    assert [title for title, _ in request.sections] == ["command on each node"]
+
+
+def test_a_shell_in_an_allocation_is_told_of_its_other_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = plan(tmp_path)
+    assert Local().notes(made) == []
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "3")
+    assert Local().notes(made) == ["This shell is in SLURM job 4711: --here would use all of its 3 nodes"]

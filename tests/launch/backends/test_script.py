@@ -1,0 +1,66 @@
+"""The parts of a run's script on SLURM; tests/launch/backends/test_slurm.py compares whole scripts."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from drumbeat.configs.run.plan import JobPlan
+from drumbeat.configs.schema import Site
+from drumbeat.launch.backends.script import REQUEUE, node_command, setup_lines
+from tests.launch.tiny_plan import plan
+
+SITE = Site(setup=["module load cuda", "ulimit -n 4096"], environment={"HF_HOME": "/scratch/my models"})
+
+
+def slurm_plan(folder: Path, site: Site | None = None) -> JobPlan:
+    """A plan of one rank on the CPU."""
+    return plan(folder, "launch.gpus=0", backend="slurm", site=site)
+
+
+def test_the_sites_commands_come_first_and_values_are_quoted(tmp_path: Path) -> None:
+    made = replace(slurm_plan(tmp_path, site=SITE), environment={
+        "PYTHONPATH": "/my code/src", "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "2"})
+    assert setup_lines(made, 16)[:-1] == [
+        "module load cuda", "ulimit -n 4096", "export HF_HOME='/scratch/my models'", "export SRUN_CPUS_PER_TASK=16",
+        "export PYTHONPATH='/my code/src'", "export PYTHONSAFEPATH=1"]
+
+
+def test_a_nodes_launcher_runs_in_the_sites_container(tmp_path: Path) -> None:
+    made = replace(slurm_plan(tmp_path), python="/my env/bin/python", run_dir="/runs/a run")
+    command = "'/my env/bin/python' -u -m submitit.core._submit '/runs/a run/submitit'"
+    assert node_command(made) == command
+    inside = replace(made, site=Site(prefix="apptainer exec --nv image.sif"))
+    assert node_command(inside) == f"apptainer exec --nv image.sif {command}"
+
+
+@pytest.mark.parametrize(("codes", "calls", "code"), [
+    ([0], 1, 0), ([1], 1, 1), ([128], 1, 128), ([129, 137, 3], 3, 3), ([137] * 30, 21, 137),
+], ids=["ended", "failed", "a limit", "killed twice", "killed always"])
+def test_launchers_that_are_killed_are_started_again(tmp_path: Path, codes: list[int], calls: int, code: int) -> None:
+    """By the function in the script that takes the place of srun, which exits with more than 128 after a signal."""
+    (tmp_path / "codes").write_text("".join(f"{one}\n" for one in codes))
+    (tmp_path / "srun").write_text(f'#!/bin/sh\ncd {tmp_path}\necho "$@" >> calls\n'
+                                   'exit "$(sed -n "$(wc -l < calls)p" codes)"\n')
+    (tmp_path / "srun").chmod(0o755)
+    (*_, function) = setup_lines(slurm_plan(tmp_path), 1)
+    done = subprocess.run(["bash", "-c", f"PATH={tmp_path}:$PATH\n{function}\nsrun --label x"], check=False)
+    made = (tmp_path / "calls").read_text().splitlines()
+    assert (done.returncode, len(made)) == (code, calls)
+    assert made == ["--label x", *["--immediate=60 --label x"] * (calls - 1)]
+
+
+def test_a_launcher_in_a_container_has_its_job_requeued_from_outside(tmp_path: Path) -> None:
+    """It exits with code 75, because there is no scontrol in the container."""
+    for name, script in (("srun", 'exit "$1"'), ("scontrol", f'echo "$@" > {tmp_path}/asked')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    (*_, function) = setup_lines(slurm_plan(tmp_path), 1, REQUEUE)
+    program = f"PATH={tmp_path}:$PATH SLURM_JOB_ID=4711\n{function}\nsrun"
+    assert subprocess.run(["bash", "-c", f"{program} 74"], check=False).returncode == 74
+    assert not (tmp_path / "asked").exists()
+    assert subprocess.run(["bash", "-c", f"{program} 75"], check=False).returncode == 75
+    assert (tmp_path / "asked").read_text() == "requeue 4711\n"

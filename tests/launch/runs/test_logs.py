@@ -1,0 +1,124 @@
+"""The logs and errors of the ranks of a run."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from drumbeat.configs.errors import RunError
+from drumbeat.configs.run.records import RankError, Verdict
+from drumbeat.configs.run.view import View
+from drumbeat.launch.commands.main import main
+from drumbeat.launch.runs.find import find_run, find_view
+from drumbeat.launch.runs.logs import Tail, log_lines
+from tests.launch.made import SECOND
+from tests.runs import write_job, write_state
+
+
+def test_logs_of_an_attempt(runs: Path) -> None:
+    run = find_run("tiny", runs)
+    for text in ("old\n", "first\nsecond\nunfinished"):
+        run.claim_attempt().log(0).write_text(text)
+    assert list(log_lines(View.read(run), rank=0, follow=False)) == ["first", "second", "unfinished"]
+    assert list(log_lines(View.read(run), rank=0, follow=False, attempt=0)) == ["old"]
+    with pytest.raises(RunError, match=r"rank 3 has no log(.|\n)*Ranks with one: 0"):
+        list(log_lines(View.read(run), rank=3, follow=False))
+    with pytest.raises(RunError, match=r"there is no attempt 2(.|\n)*numbered from 0 to 1"):
+        list(log_lines(View.read(run), rank=0, follow=False, attempt=2))
+
+
+def test_logs_of_everybody(runs: Path) -> None:
+    attempt = find_run("tiny", runs).claim_attempt()
+    for rank in (0, 1, 10):
+        attempt.log(rank).write_text(f"of {rank}\n")
+    attempt.node_log(0).write_text("torchrun\n")
+    assert list(log_lines(find_view("tiny", runs), rank=None, follow=False)) == [
+        " rank 0 | of 0", " rank 1 | of 1", "rank 10 | of 10", " node 0 | torchrun"]
+
+
+def test_an_empty_log_says_so(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = find_run("tiny", runs)
+    run.claim_attempt().log(0).touch()
+    assert main(["logs", "tiny"]) == 0
+    assert capsys.readouterr() == ("", "note: rank 0 has printed nothing in attempt 0: "
+                                       f"runs/tiny/{SECOND}/attempts/000/rank0.log is empty\n")
+    assert main(["logs", "tiny", "--all"]) == 0
+    assert capsys.readouterr() == ("", "note: no rank has printed anything in attempt 0\n")
+
+
+def test_errors_the_earliest_first(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the newest attempt that has any: the one after it may have begun already."""
+    run = find_run("tiny", runs)
+    attempt = run.claim_attempt()
+    for rank, moment in ((0, 2.0), (1, 1.0)):
+        RankError(rank=rank, node="n1", type="ValueError", message="m", step=7, time=moment,
+                  traceback=f"Traceback\nValueError: {rank}\n").write(attempt.error(rank))
+    Verdict(outcome="failed", next="restart", message="rank 1 on n1 failed", step=-1).write(attempt.verdict)
+    run.claim_attempt()
+    assert main(["logs", "tiny", "--errors"]) == 0
+    assert capsys.readouterr().out == """\
+--- rank 1 on n1, attempt 0, step 7
+Traceback
+ValueError: 1
+
+--- rank 0 on n1, attempt 0, step 7
+Traceback
+ValueError: 0
+
+--- attempt 0: rank 1 on n1 failed
+"""
+
+
+def test_a_healthy_run_has_no_errors(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = find_run("tiny", runs)
+    write_job(run, "debug", host=socket.gethostname(), pid=os.getpid())
+    write_state(run, "running")
+    assert main(["logs", "tiny", "--errors"]) == 0
+    assert capsys.readouterr() == ("no rank has reported an error yet; the run is running\n", "")
+    run.claim_attempt()
+    assert main(["logs", "tiny", "--errors", "--attempt", "0"]) == 0
+    assert capsys.readouterr() == ("no rank has reported an error in attempt 0; the run is running\n", "")
+    write_state(run, "failed", "the nodes did not meet")
+    assert main(["logs", "tiny", "--errors"]) == 0
+    output = capsys.readouterr().out
+    assert "in any attempt; the run is failed\nthe nodes did not meet\nThe log of torchrun: " in output
+
+
+def test_all_attempts_one_after_the_other(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = find_run("tiny", runs)
+    for text in ("first\n", "second\n"):
+        run.claim_attempt().log(0).write_text(text)
+    assert main(["logs", "tiny", "--attempt", "all"]) == 0
+    assert capsys.readouterr() == ("--- attempt 0\nfirst\n--- attempt 1\nsecond\n", "")
+    assert main(["logs", "tiny", "--all", "--attempt", "all"]) == 0
+    assert capsys.readouterr().out == "--- attempt 0\n rank 0 | first\n--- attempt 1\n rank 0 | second\n"
+    assert main(["logs", "tiny"]) == 0
+    assert capsys.readouterr() == (
+        "second\n", "note: this is attempt 1; earlier ones: --attempt K or --attempt all\n")
+
+
+def test_following_continues_with_the_next_attempt_until_the_run_ends(runs: Path) -> None:
+    run = find_run("tiny", runs)
+    write_state(run, "running")
+    run.claim_attempt().log(0).write_text("a\nunfin")
+    lines = log_lines(View.read(run), rank=0, follow=True)
+    assert next(lines) == "a"
+    with open(run.attempt(0).log(0), "a") as log:
+        log.write("ished\n")
+    assert next(lines) == "unfinished"
+    run.claim_attempt().log(0).write_text("b\nlast words")
+    assert next(lines) == "b"
+    write_state(run, "finished")
+    assert list(lines) == ["last words"]
+
+
+def test_a_tail_survives_bytes_that_are_no_text(tmp_path: Path) -> None:
+    tail = Tail(tmp_path / "log")
+    assert tail.lines() == []
+    (tmp_path / "log").write_bytes(b"\xff\xfe\nrest")
+    assert tail.lines() == ["\ufffd\ufffd"]
+    assert tail.lines(unfinished=True) == ["rest"]
+    assert tail.lines(unfinished=True) == []

@@ -1,0 +1,33 @@
+"""Rows of a label and a text, and metrics in them."""
+
+from __future__ import annotations
+
+from drumbeat.launch.runs.rows import NO_BREAK, metrics_text, row
+from tests.launch.made import EIGHT
+
+
+def test_a_text_is_wrapped_beside_its_label() -> None:
+    assert row("why", "short", 8) == "why     short"
+    text = " ".join(["twelve-chars"] * 8)
+    assert row("why", text, 8).splitlines() == [
+        f"why     {' '.join(['twelve-chars'] * 5)}", f"        {' '.join(['twelve-chars'] * 3)}"]
+
+
+def test_words_that_are_held_together_stay_on_one_line_and_are_printed_with_a_blank() -> None:
+    text = f"{'x' * 66} two{NO_BREAK}words"
+    assert row("why", text, 8).splitlines() == [f"why     {'x' * 66}", "        two words"]
+    assert row("why", text.replace(NO_BREAK, " "), 8).splitlines() == [f"why     {'x' * 66} two", "        words"]
+
+
+def test_the_monitored_metric_comes_first_and_what_is_no_metric_is_left_out() -> None:
+    values = {"step": 12, "phase": "head", "loss": 0.5, "accuracy": 0.25}
+    assert metrics_text(values, "accuracy") == f"accuracy{NO_BREAK}0.2500, loss{NO_BREAK}0.5000"
+    assert metrics_text(values) == f"loss{NO_BREAK}0.5000, accuracy{NO_BREAK}0.2500"
+    assert metrics_text({"step": 12}) == ""
+
+
+def test_no_name_of_a_metric_is_separated_from_its_value() -> None:
+    lines = row("best", metrics_text(EIGHT, "accuracy"), 16).splitlines()
+    assert [field.split() for line in lines for field in line.removeprefix("best").strip().rstrip(",").split(", ")] == [
+        [name, f"{EIGHT[name]:.4f}"] for name in sorted(EIGHT, key=lambda name: name != "accuracy")]
+    assert max(map(len, lines)) <= 80
