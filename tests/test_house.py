@@ -210,7 +210,7 @@ THIN = {"__init__", "__main__"}
 """Modules of these names only import others, or start them."""
 TESTED_ELSEWHERE: dict[str, str] = {}
 """Modules without a test file of their own, and why."""
-MIRRORED = ["launch", "configs", "data", "models"]
+MIRRORED = ["launch", "trainers", "configs", "data", "models"]
 """Packages whose tests mirror their modules."""
 
 

@@ -187,7 +187,7 @@ def test_overtaken(run: RunDir) -> None:
 
 
 def test_an_attempt_without_a_verdict(run: RunDir) -> None:
-    """All its launchers were killed: nobody was left to judge."""
+    """All its launchers were killed: no process was left to write a verdict."""
     assert Verdict.read(run.claim_attempt().verdict) is None
     assert fail(run, restarts=1).next == "restart"
 

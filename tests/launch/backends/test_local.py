@@ -51,7 +51,7 @@ def test_torchruns_command_is_what_is_sent(tmp_path: Path) -> None:
     assert [title for title, _ in request.sections] == ["command on each node"]
 
 
-def test_a_shell_in_an_allocation_is_told_of_its_other_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_an_allocation_a_note_names_its_other_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = plan(tmp_path)
     assert Local().notes(made) == []
     monkeypatch.setenv("SLURM_JOB_ID", "4711")

@@ -1,4 +1,4 @@
-"""Launchers with a stand-in in torchrun's place."""
+"""Launchers with a fake torchrun."""
 
 from __future__ import annotations
 

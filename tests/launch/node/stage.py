@@ -1,4 +1,4 @@
-"""A run with a stand-in in torchrun's place."""
+"""A run with a fake torchrun."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ print(launcher.run_attempts())
 
 
 class Stage:
-    """A run with the stand-in in torchrun's place, and its launchers."""
+    """A run with the fake torchrun, and its launchers."""
 
     def __init__(self, folder: Path, *, nodes: int = 1, ranks_per_node: int = 2, restarts: int = 3) -> None:
         self.run = RunDir(folder / "run")

@@ -1,7 +1,7 @@
 """The node launcher: whoever is killed, nothing is orphaned, and the run goes on or leaves as the verdict says.
 
-Most of these tests put a stand-in in torchrun's place (tests/launch/fake_torchrun.py), so that they are about the launcher
-alone and take a second each. The slow ones kill the real thing, and compare what it computes.
+Most of these tests use a fake torchrun (tests/launch/fake_torchrun.py), so that they are about the launcher alone and
+take a second each. The slow ones kill the real thing, and compare what it computes.
 """
 
 from __future__ import annotations
@@ -269,7 +269,7 @@ def test_whichever_process_is_killed_nothing_remains_and_the_weights_are_equal(t
 
 @pytest.mark.slow
 def test_a_rank_that_does_not_notice_is_ended_with_the_one_that_failed(tmp_path: Path) -> None:
-    """It is busy, as it were, and deaf to SIGTERM; torchrun would give it half a minute."""
+    """It ignores SIGTERM; torchrun would wait half a minute for it."""
     config = str(write_config(tmp_path))
     with Detached(tmp_path, config, "--procs", "2", "task._target_=tests.tiny.Fuse", f"task.folder={tmp_path}",
                   "task.at=[8]", "task.rank=1", "task.how=hold") as job:
@@ -303,12 +303,13 @@ class Detached:
         return descendants(self.controller)
 
     def called(self) -> dict[str, int]:
-        """Those that bear a name, and the launcher, by the module it runs."""
+        """The processes that have a name, and the launcher, which is known by the module it runs."""
         found = {}
         for pid in self.all():
             with suppress(OSError):
-                words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-                name = "launcher" if "submitit.core._submit" in words else Path(f"/proc/{pid}/comm").read_text().strip()
+                arguments = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+                is_launcher = "submitit.core._submit" in arguments
+                name = "launcher" if is_launcher else Path(f"/proc/{pid}/comm").read_text().strip()
                 found[name] = pid
         return found
 

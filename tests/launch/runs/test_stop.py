@@ -51,9 +51,9 @@ def test_cancelling_a_run_on_this_machine(runs: Path) -> None:
     run = find_run("tiny", runs)
     write_state(run, "running")
     write_job(run, id="1", host=socket.gethostname())
-    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
-    with (subprocess.Popen([sys.executable, "-c", deaf, "drumbeat.trainers.worker", str(run.path), "0"]) as rank,
-          subprocess.Popen([sys.executable, "-c", deaf, "tensorboard", str(run.path)]) as unrelated):
+    ignoring = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    with (subprocess.Popen([sys.executable, "-c", ignoring, "drumbeat.trainers.worker", str(run.path), "0"]) as rank,
+          subprocess.Popen([sys.executable, "-c", ignoring, "tensorboard", str(run.path)]) as unrelated):
         assert cancel(View.read(run)).startswith(f"{SECOND} ended; there is no checkpoint. To resume it:\n")
         assert (rank.wait(), unrelated.poll()) == (-signal.SIGKILL, None)
         unrelated.kill()

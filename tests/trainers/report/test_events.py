@@ -13,7 +13,7 @@ from drumbeat.trainers.report.events import Events, Point, read_events, thinned
 from drumbeat.trainers.tracking import Tracker
 
 
-def test_what_is_no_number_is_left_out() -> None:
+def test_nan_and_inf_are_left_out() -> None:
     assert thinned([(1, math.nan), (2, 0.5), (3, math.inf)], 0, 3, 10) == [Point(2, 0.5, 0.5, 0.5)]
 
 
