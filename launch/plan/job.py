@@ -80,7 +80,8 @@ def plan_job(config: Config, *, run_dir: Path, backend: BackendName, machine: Ma
     topology = _topology(config, machine)
     faults = [
         Fault(what=f"batch_size {size} is smaller than the world size, {topology.world_size}", where=key,
-              given=f"{key}: {size}", remedy=f"Use at most {size} ranks, or a batch of at least {topology.world_size}.")
+              given=f"{key}: {size}",
+              remedy=f"Use at most {size} rank{'s' * (size > 1)}, or a batch of at least {topology.world_size}.")
         for key, size in _batch_sizes(config) if size < topology.world_size
     ]
     if not machine.allocation or site.gpu_flag != "none":

@@ -22,6 +22,7 @@ from drumbeat.launch.backends.contract import Backend, Submitted
 from drumbeat.launch.backends.processes import LAUNCHERS, processes_of
 from drumbeat.launch.backends.typed import command
 from drumbeat.launch.runs.logs import Tail
+from drumbeat.launch.runs.remedy import resume_command
 from drumbeat.launch.runs.rows import NO_BREAK, metrics_text, row
 from drumbeat.launch.runs.status import final_status
 
@@ -113,14 +114,14 @@ def print_end(view: View) -> int:
         status = Status(state="failed", verdict=error) if error else final_status(view)
         view.run.write_status(status.state, attempt=view.number, verdict=status.verdict)
         view = replace(view, status=status)
-    run, state = view.run, str(view.state)
+    state = str(view.state)
     reason = view.verdict or f"at step {view.heartbeat.step if view.heartbeat else 0:,}"
     reason = reason.removeprefix(f"{state} ").removesuffix(": stopped")
     rows = _finished(view) if state == "finished" else [(state, wrapped(reason))]
     if state == "failed" and view.attempt is not None:
         rows += _where_it_failed(view.attempt)
     if state != "finished":
-        rows.append(("resume", command("resume", run)))
+        rows.append(("resume", resume_command(view)))
     print("\n".join(f"{name:<{WIDTH}}{text}" for name, text in rows), flush=True)
     return EXIT_CODES.get(state, 1)
 

@@ -13,8 +13,8 @@ from drumbeat.configs.text_fields import clock
 from drumbeat.launch.attempts.cause import cause
 from drumbeat.launch.backends.backend import backend_of, running_evidence
 from drumbeat.launch.backends.local import SILENCE_SECONDS
-from drumbeat.launch.backends.typed import command
 from drumbeat.launch.runs.goodput import goodput, text
+from drumbeat.launch.runs.remedy import resume_command
 from drumbeat.launch.runs.rows import metrics_text, row
 
 WIDTH = 16
@@ -45,7 +45,7 @@ def status_text(view: View) -> str:
         rows.append(("determinism", note))
     if view.job and view.job.id and not view.ended:
         rows.append(("job", f"{view.job.id} ({backend_of(view.backend).id_description})"))
-    typed = [("resume", command("resume", view.run))] if view.ended and view.state != "finished" else []
+    typed = [("resume", resume_command(view))] if view.ended and view.state != "finished" else []
     return "\n".join([*(row(label, value, WIDTH) for label, value in rows),
                       *(f"{label:<{WIDTH}}{value}" for label, value in [*typed, ("folder", str(view.run.path))])])
 

@@ -9,6 +9,7 @@ from drumbeat.launch.backends.backend import backend_of, running_evidence
 from drumbeat.launch.backends.contract import Rows
 from drumbeat.launch.backends.local import SILENCE_SECONDS
 from drumbeat.launch.backends.typed import command
+from drumbeat.launch.runs.remedy import remedy
 
 
 def why(view: View) -> str:
@@ -18,7 +19,7 @@ def why(view: View) -> str:
     if state == "finished":
         rows.append(("why", "it has finished"))
     elif view.ended:
-        rows += [("why", view.verdict or f"it is {state}"), ("fix", f"Resume it: {command('resume', view.run)}")]
+        rows += [("why", view.verdict or f"it is {state}"), ("fix", remedy(view))]
     else:
         rows += (view.job and backend_of(view.backend).explain(view)) or _from_folder(view)
     return "\n".join(hang(f"{name:<12}", text) for name, text in rows)

@@ -151,8 +151,7 @@ def check_flags(args: argparse.Namespace, *, resume: bool = False, rerun: bool =
         faults.append((f"a run is {'resumed' if resume else 'repeated'} with its own config",
                        " ".join(configs), "Remove it, or start a new run: drumbeat run CONFIG"))
     elif not exists and not configs:
-        shipped = "configs/resnet50_xray_demo.yaml"
-        faults.append(("no config given", " ".join(args.words), f"For example: python launch/run.py {shipped}"))
+        faults.append(("no config given", " ".join(args.words), "For example: drumbeat run resnet50_xray_demo"))
     elif len(configs) > 1:
         faults.append(("more than one config", " ".join(configs), _instead_of(configs[1])))
     if faults:

@@ -69,6 +69,8 @@ def start(spec: Start, *, dry_run: bool = False, detach: bool = False) -> int:
     from drumbeat.launch.attempts.processes import ignoring_signals
     from drumbeat.launch.runs import attach as watch
 
+    for note in spec.loaded.notes:  # ahead of the checks, whose errors they may explain
+        print(hang("note       ", note), flush=True)
     with _undone_on_error(spec):
         if spec.make_code and spec.code:
             spec.make_code(spec.code)
@@ -83,7 +85,7 @@ def start(spec: Start, *, dry_run: bool = False, detach: bool = False) -> int:
             watch.print_header(run_dir, summary(plan))
             if spec.code:
                 print(f"code       {Snapshot.require(spec.code / 'snapshot.json').text()}", flush=True)
-            for note in (*spec.loaded.notes, *backend.notes(plan)):
+            for note in backend.notes(plan):
                 print(hang("note       ", note), flush=True)
             submitted = backend.submit(request)
             _write_job(run_dir, plan.backend, submitted)

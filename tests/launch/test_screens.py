@@ -23,7 +23,7 @@ error: unknown command 'rnu'
     "run": """\
 error: no config given
   where  command line
-  fix    For example: python launch/run.py configs/resnet50_xray_demo.yaml
+  fix    For example: drumbeat run resnet50_xray_demo
 """,
     "run small.yaml --dryrun": """\
 error: unexpected '--dryrun'
@@ -172,7 +172,7 @@ error: more than one config
 error: no config given
   where  command line
   given  batch_size=3
-  fix    For example: python launch/run.py configs/resnet50_xray_demo.yaml
+  fix    For example: drumbeat run resnet50_xray_demo
 """,
     "run small.yml": """\
 error: there is no config 'small.yml'

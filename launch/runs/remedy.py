@@ -1,0 +1,38 @@
+"""What to do about a run that has ended without finishing."""
+
+from __future__ import annotations
+
+from drumbeat.configs.run.records import Verdict
+from drumbeat.configs.run.view import View
+from drumbeat.launch.backends.typed import command
+from drumbeat.launch.plan.snapshot import newest_code
+
+OURS = ("ConfigError", "PreflightError", "LaunchError", "RunError", "DamagedError")
+"""Exceptions whose message says what to do."""
+NOT_THE_CODE = ("", "NotFiniteError", "OutOfMemoryError", "DistBackendError", "SaveError", *OURS)
+"""Exceptions whose reason is not an error in the code."""
+
+
+def resume_command(view: View) -> str:
+    """The command that resumes a run; with its code as it is now if an error in the copy of its code has ended it."""
+    return command("resume", view.run) + (" --new-code" if _exception(view) not in NOT_THE_CODE
+                                          and newest_code(view.run.path) else "")
+
+
+def remedy(view: View) -> str:
+    """What to do, as text with a command."""
+    exception = _exception(view)
+    if exception == "NotFiniteError":
+        return (f"Resume it in this process, with a breakpoint in your code: {command('resume', view.run)} --debug. Or "
+                f"skip such steps in a new run: {command('rerun', view.run)} on_nonfinite=skip")
+    if exception in OURS:
+        return f"Correct what it says, then resume the run: {command('resume', view.run)}"
+    if exception not in NOT_THE_CODE:
+        return f"Correct the code, then resume the run: {resume_command(view)}"
+    return f"Resume it: {command('resume', view.run)}"
+
+
+def _exception(view: View) -> str:
+    """The type of the exception for which the run was given up; '' if there was none."""
+    verdict = Verdict.read(view.attempt.verdict) if view.state == "failed" and view.attempt else None
+    return verdict.error.partition(" ")[0] if verdict and verdict.next == "give up" else ""
