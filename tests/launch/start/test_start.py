@@ -43,8 +43,8 @@ def test_a_new_target_says_what_it_leaves_out_at_once(cluster: Path, capsys: pyt
     changed = "phases.head.optimizer._target_=torch.optim.SGD"
     assert main([*SUBMIT, changed]) == 0
     assert " ".join(capsys.readouterr().out.split()).startswith(
-        "note phases.head.optimizer is now torch.optim.SGD: lr=0.01 from small.yaml was left out; set it again if it is "
-        "meant ")
+        "note phases.head.optimizer is now torch.optim.SGD: lr=0.01 from small.yaml was left out; set it again if it "
+        "is meant ")
     assert main([*SUBMIT, changed, "--dry-run"]) == 0
     assert "# phases.head.optimizer is now torch.optim.SGD: lr=0.01 from small.yaml" in capsys.readouterr().out
     assert main([*SUBMIT, changed, "phases.head.optimizer.lr=0.1", "--dry-run"]) == 0
