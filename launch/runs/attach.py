@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from drumbeat.configs.errors import hang
 from drumbeat.configs.layers import short
 from drumbeat.configs.run.determinism import claim
 from drumbeat.configs.run.folder import Attempt, RunDir
@@ -56,7 +57,7 @@ def follow(view: View, job: Submitted, before: Attempt | None) -> int:
         console = Console(highlight=False, soft_wrap=True, markup=False)
         if console.is_terminal:
             on_close = backend_of(view.backend).on_terminal_close
-            console.print(f"           Ctrl-C saves a checkpoint and stops; {on_close}\n")
+            console.print(f"{row('', f'Ctrl-C saves a checkpoint and stops; {on_close}', WIDTH)}\n")
         display = Display(view.run, console, before)
         with display.progress:
             _watch(display, view, job, interrupts)
@@ -191,7 +192,7 @@ class Display:
             self._print_log()
             if self.attempt is not None:
                 verdict = Verdict.read(self.attempt.verdict)
-                self.console.print(f"restarting: {verdict.message if verdict else 'the attempt failed'}")
+                self.console.print(hang("restarting: ", verdict.message if verdict else "the attempt failed", 2))
             self.attempt, self.log = newest, Tail(newest.log(0))
         self._print_log()
         if self.attempt and (beat := Heartbeat.read(self.attempt.heartbeat)):

@@ -84,7 +84,7 @@ def start(spec: Start, *, dry_run: bool = False, detach: bool = False) -> int:
             _write(spec)
             watch.print_header(run_dir, summary(plan))
             if spec.code:
-                print(f"code       {Snapshot.require(spec.code / 'snapshot.json').text()}", flush=True)
+                print(hang("code       ", Snapshot.require(spec.code / "snapshot.json").text()), flush=True)
             for note in backend.notes(plan):
                 print(hang("note       ", note), flush=True)
             submitted = backend.submit(request)
