@@ -34,10 +34,12 @@ def test_a_folder_of_this_user_or_of_root_is_trusted(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another user")
-def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_another_user_made_where_everybody_may_write_is_refused(tmp_path: Path) -> None:
     folder, link = tmp_path / "theirs", tmp_path / "link"
     folder.mkdir()
     os.chown(folder, 12345, 12345)
+    check_owner(folder)  # whoever may write here is trusted
+    tmp_path.chmod(0o1777)  # as /tmp
     with pytest.raises(PermissionError, match="it belongs to another user") as error:
         check_owner(folder)
     assert error.value.filename == str(folder)

@@ -64,7 +64,7 @@ def test_a_corrupted_file_ends_a_run_that_resumes_once_it_is_fixed(tmp_path: Pat
 
     damaged.write_bytes(whole)
     rejected = drumbeat(tmp_path, "--debug", "--resume", "tiny", expect=2)
-    assert "as many samples, but other files or sizes" in rejected.stderr
+    assert "the same number of samples, but" in rejected.stderr
     done = drumbeat(tmp_path, "--debug", "--resume", "tiny", "data.allow_change=true")
     assert ("note: files of the training set have changed since the checkpoint, as data.allow_change allows"
             in done.stdout)
@@ -107,7 +107,7 @@ def test_runs_and_data_that_do_not_go_together(tmp_path: Path, monkeypatch: pyte
     lines = texts.config.read_text().split("  test:")
     texts.config.write_text("  test:".join([lines[0], lines[1].replace("labels:", "labels: null #", 1)]))
     assert "data.test has no labels to compare with" in said(f"evaluate {texts.path}")
-    assert "the run's model reads texts, and this is an image" in said(f"predict {texts.path} train/cat/0.jpeg")
+    assert "the run's model takes texts, and this is an image" in said(f"predict {texts.path} train/cat/0.jpeg")
 
     (tmp_path / "wrong.yaml").write_text(
         "{name: wrong, batch_size: 2, model: {_target_: drumbeat.models.LSTM, vocab_size: from_data, classes: 2}, "

@@ -86,6 +86,6 @@ def test_a_rank_that_hangs_is_named_and_ended_and_the_run_goes_on(tmp_path: Path
     run = latest(tmp_path)
     output = " ".join(done.stdout.split())
     assert "rank 1 hung at step 13 in hold (tiny.py:" in output, output
-    assert "the others waited for it" in output
+    assert "the other ranks waited for it" in output
     assert Result.require(run.result).steps == 42
     assert len(list(run.attempts.iterdir())) == 2

@@ -205,6 +205,7 @@ def _to_tensorboard(job: EvaluationJob, metrics: dict[str, float | None], plots:
 
     from drumbeat.trainers.event_file import EventFile
 
+    job.run.tensorboard.mkdir(exist_ok=True)
     events = EventFile(job.run.tensorboard / "evaluation")
     for name, value in metrics.items():
         if value is not None:

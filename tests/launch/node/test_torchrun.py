@@ -20,7 +20,7 @@ def test_only_the_launcher_receives_signals(stage: Callable[..., Stage]) -> None
     here = stage()
     here.launch()
     for pid in here.up().values():
-        for number in fake_torchrun.HEARD:
+        for number in fake_torchrun.SIGNALS:
             os.kill(pid, number)
     here.launchers[0].send_signal(signal.SIGUSR2)
     assert here.end() == ["leave"]
@@ -54,7 +54,7 @@ def test_an_agent_is_started_with_its_arguments_and_environment_and_its_code_is_
     agents.start(["--nnodes=1", "x y"], {"RANK": "0"}, attempt.node_log(0))
     assert agents.poll(10) == 3
     assert json.loads((tmp_path / "order").read_text()) == {
-        "words": ["--nnodes=1", "x y"], "environment": {"RANK": "0"}, "log": str(attempt.node_log(0))}
+        "arguments": ["--nnodes=1", "x y"], "environment": {"RANK": "0"}, "log": str(attempt.node_log(0))}
     assert (tmp_path / "server.arguments").read_text().split() == [
         "-m", "drumbeat.configs.importing", "drumbeat.trainers.forkserver", str(run.path)]
     assert agents.alive
