@@ -131,7 +131,8 @@ def test_log_progress_and_result(run: RunDir) -> None:
         run.result)
     (run.path / "fake" / "finish").touch()
     assert terminal.end() == 0
-    assert terminal.shows("Ctrl-C saves a checkpoint and stops; closing this terminal leaves the\r\n           run running")
+    assert terminal.shows("           Ctrl-C saves a checkpoint and stops; closing this terminal leaves the\r\n"
+                          "           run running")
     for line in (LINE, "head  step 9  [validation]"):
         assert terminal.shows(f"{line}\r\n"), "above the bar, which is drawn again below it"
     assert terminal.shows("finished   42 steps, 454 samples (4 past the end of a phase, in its last batch)\r\n"
