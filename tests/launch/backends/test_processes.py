@@ -10,6 +10,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.backend import running_evidence
 from drumbeat.launch.backends.processes import LAUNCHERS, processes_of
+from tests.processes import until
 from tests.runs import write_plan
 
 
@@ -22,6 +23,7 @@ def test_processes_of_a_run_are_found_by_their_command_lines(tmp_path: Path) -> 
           subprocess.Popen([*sleep, "drumbeat.trainers.worker", str(run.path), "0"]) as rank,
           subprocess.Popen([*sleep, "tensorboard", "--logdir", str(run.path)]) as unrelated,
           subprocess.Popen([*sleep, "drumbeat.trainers.worker", f"{run.path}2", "0"]) as other):
+        until(lambda: len(processes_of(view)) >= 2)  # a moment after exec, /proc has no command line yet
         assert sorted(processes_of(view)) == sorted([launcher.pid, rank.pid])
         assert processes_of(view, LAUNCHERS) == [launcher.pid]
         assert running_evidence(view) in (f"process {launcher.pid}", f"process {rank.pid}")

@@ -14,9 +14,11 @@ import pytest
 from drumbeat.configs.errors import RunError
 from drumbeat.configs.run.records import State, Status, StopRequest
 from drumbeat.configs.run.view import View
+from drumbeat.launch.backends.processes import processes_of
 from drumbeat.launch.runs.find import find_run
 from drumbeat.launch.runs.stop import cancel, request_stop
 from tests.launch.made import SECOND
+from tests.processes import until
 from tests.runs import write_job, write_state
 
 
@@ -54,6 +56,7 @@ def test_cancelling_a_run_on_this_machine(runs: Path) -> None:
     ignoring = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
     with (subprocess.Popen([sys.executable, "-c", ignoring, "drumbeat.trainers.worker", str(run.path), "0"]) as rank,
           subprocess.Popen([sys.executable, "-c", ignoring, "tensorboard", str(run.path)]) as unrelated):
+        until(lambda: processes_of(View.read(run)))  # a moment after exec, /proc has no command line yet
         assert cancel(View.read(run)).startswith(f"{SECOND} ended; there is no checkpoint. To resume it:\n")
         assert (rank.wait(), unrelated.poll()) == (-signal.SIGKILL, None)
         unrelated.kill()
