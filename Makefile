@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 DATA   := datasets/xray_demo
-JOBS   := 4  # tests at a time: two more than cores, because many of them wait
+JOBS   := 3  # tests at a time: one more than cores, because many of them wait
 PYTEST  = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup --durations 15 --durations-min 1
 
 .PHONY: demo install test test-fast test-gpu test-slurm test-python check docs clean

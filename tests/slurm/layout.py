@@ -18,7 +18,7 @@ NODES = {"n1": "127.0.0.1", "n2": "127.0.0.2", "n3": "127.0.0.3"}
 """Node names, and addresses of this machine for them. Partition `wide` has all nodes, the others have n1 and n2."""
 CPUS, GPUS = 64, 4
 """The resources of each node, which are fake. A job sees the GPUs as CUDA_VISIBLE_DEVICES."""
-KILL_WAIT = 5
+KILL_WAIT = 8
 """Seconds from SIGTERM to SIGKILL when a job or a step is ended. For a job, SLURM takes at least five."""
 GRACE = 10
 """Seconds between SIGTERM and the requeue of a preempted job of partition `main`. SLURM checks for its
