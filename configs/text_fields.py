@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-WIDTH = 80
+from drumbeat.configs.errors import WIDTH
 
 
 def wrapped(fields: Iterable[str], *, indent: int = 4, first: str = "") -> str:

@@ -22,7 +22,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import summary
 
 SECONDS_BETWEEN_WRITES = 5.0
-MOST_BYTES = 64 * 2**20
+MAX_BYTES = 64 * 2**20
 """The limit for events that wait for the disk; later ones are dropped."""
 
 
@@ -62,7 +62,7 @@ class EventFile:
             self.flush()
 
     def _add(self, event: Event) -> None:
-        if self.waiting.tell() < MOST_BYTES:
+        if self.waiting.tell() < MAX_BYTES:
             event.wall_time = time.time()
             self.records.write(event.SerializeToString())
 

@@ -104,7 +104,7 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
     model = place_model(config, world.device)
     checkpoint = agree_on_checkpoint(checkpoints, world)
     progress = initial_progress(checkpoint, sets, config, world)
-    tracker = Tracker(run, attempt, step=progress.step, config_text=run.config.read_text(),
+    tracker = Tracker(run, attempt, step=progress.step, config_text=run.config.read_text(encoding="utf-8"),
                       device=world.device) if world.is_main else NullTracker()
     monitor = config.evaluation.monitor
     tracker.status(monitor=monitor, best=progress.best.get(monitor))

@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from drumbeat.configs.run.folder import Attempt
 from drumbeat.configs.run.records import AttemptStart, NodeUp
+from drumbeat.configs.text_table import aligned
 from drumbeat.launch.node.rendezvous import interface_to, own_address, peer_address
 
 TIMEOUT = 120.0
@@ -99,9 +100,7 @@ def table(attempt: Attempt, nodes: int, connected: Collection[int]) -> str:
         up = NodeUp.read(attempt.node_up(node))
         rows.append((str(node), up.host if up else "?", (up.interface if up else None) or "?",
                      "listens there" if node == 0 else "yes" if node in connected else _failure(up)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "".join("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() + "\n"
-                   for row in rows)
+    return "".join(f"{line}\n" for line in aligned(rows))
 
 
 def _missing_text(attempt: Attempt, node: int, goal: str) -> str:

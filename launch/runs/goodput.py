@@ -49,8 +49,8 @@ def goodput(view: View, now: float | None = None) -> dict[str, float]:
 
 def effective_ratio(spent: dict[str, float]) -> float:
     """The effective training time ratio (ETTR in ByteRobust, arXiv 2509.16293): the fraction of the time that went into
-    steps and evaluations that were kept, without the time between jobs."""
-    wall = sum(spent.values()) - spent["queued"]
+    steps and evaluations that were kept, without the time between jobs. 0 before anything is measured."""
+    wall = sum(spent.values()) - spent.get("queued", 0.0)
     return (spent["training"] + spent["evaluating"]) / wall if wall else 0.0
 
 

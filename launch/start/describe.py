@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from drumbeat.configs.errors import WIDTH
+from drumbeat.configs.errors import WIDTH, hang
 from drumbeat.configs.layers import short
 from drumbeat.configs.load import Loaded
 from drumbeat.configs.run.plan import JobPlan
@@ -30,7 +30,7 @@ def describe(loaded: Loaded, request: Request, *, notes: Sequence[str] = (), cod
     ]
     text = "\n\n".join(f"# --- {title}\n{block.rstrip()}" for title, block in blocks)
     return "\n".join([f"{text}\n", "# Not checked: targets, weights, data. The start of the run checks them first.",
-                      *(_wrapped("# ", f"{note}.", "# ") for note in notes),
+                      *(_comment("# ", f"{note}.") for note in notes),
                       "# Dry run: nothing was started or written."])
 
 
@@ -69,18 +69,19 @@ def _environment(plan: JobPlan) -> str:
         lines.append(f"# the run takes the first {ranks} of these GPUs that no other run holds")
     if dropped := not_inherited(os.environ, backend_of(plan.backend).job_variables):
         lines += ["# not passed on, because they describe the job or process of this shell:",
-                  _wrapped("#   ", ", ".join(dropped), "#   ")]
+                  _comment("#   ", ", ".join(dropped))]
     return "\n".join(lines)
 
 
 def _table(rows: Iterable[tuple[str, str]]) -> str:
     rows = list(rows)
     width = max(len(name) for name, _ in rows) + 2
-    return "\n".join(_wrapped(f"{name:<{width}}", text, " " * width) for name, text in rows)
+    return "\n".join(hang(f"{name:<{width}}", text) for name, text in rows)
 
 
-def _wrapped(label: str, text: str, indent: str) -> str:
-    return textwrap.fill(text, WIDTH, initial_indent=label, subsequent_indent=indent, break_long_words=False,
+def _comment(prefix: str, text: str) -> str:
+    """A text on lines that all begin with a prefix."""
+    return textwrap.fill(text, WIDTH, initial_indent=prefix, subsequent_indent=prefix, break_long_words=False,
                          break_on_hyphens=False)
 
 

@@ -135,7 +135,7 @@ def _undone_on_error(spec: Start) -> Iterator[None]:
     """If the run cannot be started, restores its folder; removes that of a new run."""
     run_dir = spec.run_dir
     files = (run_dir.config, run_dir.plan, run_dir.status, run_dir.job)
-    before = {file: file.read_text() for file in files if file.exists()}
+    before = {file: file.read_text(encoding="utf-8") for file in files if file.exists()}
     try:
         yield
     except BaseException as error:

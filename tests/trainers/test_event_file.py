@@ -93,7 +93,7 @@ def test_events_that_are_lost_in_the_end_are_reported(tmp_path: Path, capsys: py
 
 
 def test_events_that_wait_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_file, "MOST_BYTES", 200)
+    monkeypatch.setattr(event_file, "MAX_BYTES", 200)
     (tmp_path / "in the way").write_text("")
     events = EventFile(tmp_path / "in the way" / "tensorboard", purge_step=0)
     for step in range(100):

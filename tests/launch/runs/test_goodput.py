@@ -57,6 +57,10 @@ def test_time_after_the_last_checkpoint_is_lost(run: RunDir) -> None:
                            "lost to failures 10%")
 
 
+def test_a_run_that_measured_nothing_was_not_effective() -> None:
+    assert effective_ratio({}) == 0.0
+
+
 def test_the_time_between_jobs_is_not_lost(run: RunDir) -> None:
     """A restart in place, within the same job, does not count as time between jobs."""
     ended(run.attempt(0), "stopped")
