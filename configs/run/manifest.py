@@ -92,7 +92,8 @@ def find_checkpoint(run: RunDir, which: str | None) -> Path:
     no evaluation. Raises `RunError` if there is no such checkpoint."""
     steps = saved_steps(run)
     if not steps:
-        raise RunError(Fault(what="there are no checkpoints yet", where=str(run.checkpoints)))
+        raise RunError(Fault(what="there are no checkpoints yet", where=str(run.checkpoints),
+                             remedy="Find out how far the run is: drumbeat why RUN"))
     which = which or ("best" if (run.checkpoints / "best").exists() else "last")
     path = (run.checkpoints / which).resolve()
     if which.isdecimal():

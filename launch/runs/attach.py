@@ -30,6 +30,8 @@ from drumbeat.launch.runs.status import final_status
 POLL_SECONDS = 0.25
 WIDTH = 11
 """Of the labels."""
+OTHERS = ("/site-packages/", "/src/drumbeat/", "/installed/drumbeat/")
+"""Folders of code that is not the user's: packages, and Drumbeat in a clone or in the copy of a run."""
 EXIT_CODES = {"finished": 0, "stopped": 130, "cancelled": 130}
 """The exit code of any other end is 1. 130 is what shells report for an interrupted program."""
 
@@ -128,12 +130,13 @@ def print_end(view: View) -> int:
 
 
 def _where_it_failed(attempt: Attempt) -> list[tuple[str, str]]:
-    """The line of code and the log to read: that of the rank in the verdict, else torchrun's, else the folder."""
+    """The line of the user's code, if there is one, and the log to read: that of the rank in the verdict, else
+    torchrun's, else the folder."""
     verdict, errors = Verdict.read(attempt.verdict), attempt.errors()
     rank = verdict.rank if verdict else errors[0].rank if errors else -1
     traceback = next((error.traceback for error in errors if error.rank == rank), "")
     frames = re.findall(r'File "(.+)", line (\d+), in (.+)', traceback)
-    own = [frame for frame in frames if "site-packages" not in frame[0]] or frames
+    own = [frame for frame in frames if not any(folder in frame[0] for folder in OTHERS)]
     logs = [*([attempt.log(rank)] if rank >= 0 else []), attempt.node_log(0)]
     log = next((log for log in logs if log.exists() and log.stat().st_size), attempt.path)
     return [*(("at", f"{short(Path(file))}:{line}, in {name}") for file, line, name in own[-1:]), ("log", short(log))]

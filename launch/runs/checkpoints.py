@@ -20,7 +20,8 @@ def facts(run: RunDir) -> list[dict[str, Any]]:
     """What is known of each checkpoint, the newest first. `metrics` is the evaluation of these very weights, empty if
     they were not evaluated; `damage` is '' if all digests match. Raises `RunError` if there are no checkpoints."""
     if not saved_steps(run):
-        raise RunError(Fault(what="there are no checkpoints yet", where=str(run.checkpoints)))
+        raise RunError(Fault(what="there are no checkpoints yet", where=str(run.checkpoints),
+                             remedy="Find out how far the run is: drumbeat why RUN"))
     last, best = ((run.checkpoints / name).resolve().name for name in ("last", "best"))
     phases = list(read(run.config).phases)
     found = []

@@ -14,17 +14,22 @@ NOT_THE_CODE = ("", "NotFiniteError", "OutOfMemoryError", "DistBackendError", "S
 
 
 def resume_command(view: View) -> str:
-    """The command that resumes a run; with its code as it is now if an error in the copy of its code has ended it."""
-    return command("resume", view.run) + (" --new-code" if _exception(view) not in NOT_THE_CODE
-                                          and newest_code(view.run.path) else "")
+    """The command that resumes a run: with its code as it is now if an error in the copy of its code has ended it, and
+    in this process if its loss was NaN or Inf, which would end it again."""
+    exception, option = _exception(view), ""
+    if exception == "NotFiniteError":
+        option = " --debug"
+    elif exception not in NOT_THE_CODE and newest_code(view.run.path):
+        option = " --new-code"
+    return command("resume", view.run) + option
 
 
 def remedy(view: View) -> str:
     """What to do, as text with a command."""
     exception = _exception(view)
     if exception == "NotFiniteError":
-        return (f"Resume it in this process, with a breakpoint in your code: {command('resume', view.run)} --debug. Or "
-                f"skip such steps in a new run: {command('rerun', view.run)} on_nonfinite=skip")
+        return (f"Resume it in this process, with a breakpoint in your code: {resume_command(view)}. Or skip "
+                f"such steps in a new run: {command('rerun', view.run)} on_nonfinite=skip")
     if exception in OURS:
         return f"Correct what it says, then resume the run: {command('resume', view.run)}"
     if exception not in NOT_THE_CODE:

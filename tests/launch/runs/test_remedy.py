@@ -41,7 +41,7 @@ def failed(run: RunDir, error: str, following: Next = "give up") -> View:
 ])
 def test_the_remedy_for_an_exception(run: RunDir, error: str, expected: str) -> None:
     view = failed(run, error)
-    plain = resume_command(view).removesuffix(" --new-code")
+    plain = resume_command(view).removesuffix(" --new-code").removesuffix(" --debug")
     assert plain.endswith(f"resume {run.id}")
     assert remedy(view) == expected.replace("COMMAND", plain).replace("RERUN", plain.replace("resume", "rerun"))
 
