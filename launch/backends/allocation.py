@@ -22,7 +22,7 @@ from drumbeat.configs.errors import Fault, LaunchError
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import Allocation, JobPlan
-from drumbeat.configs.run.records import Job
+from drumbeat.configs.run.records import Job, State
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.cluster_checks import check_shared
 from drumbeat.launch.backends.contract import Backend, Request, Rows, Submitted
@@ -34,6 +34,7 @@ from drumbeat.launch.backends.slurm import END_SECONDS, cancel_error, queue_evid
 from drumbeat.launch.backends.task import run_node
 from drumbeat.launch.plan.job import Machine, nodes_section
 from drumbeat.launch.slurm.client import SlurmUnreachableError, cancel_jobs, run_slurm, steps
+from drumbeat.launch.slurm.ended import job_end
 from drumbeat.launch.slurm.job import START
 
 DETAILS = re.compile(r"Nodes=\S+ CPU_IDs=(\S+) Mem=\d+ GRES=(\S*)")
@@ -188,13 +189,14 @@ class InAllocation(Backend):
         return [("running", evidence), ("why", f"it is starting, or waiting for resources in SLURM job {job}"),
                 ("fix", f"Try again later; other steps in it: squeue --steps --jobs {job}")]
 
-    def start_error(self, view: View) -> str:
-        """The error of srun, if it did not start the step."""
-        log = view.run.submitit / "controller.log"
-        if view.state != "pending" or not log.exists():
-            return ""
-        output = [line for line in log.read_text(errors="replace").splitlines() if "error" in line]
-        return f"not started: {output[-1].removeprefix('srun: ')}" if output else ""
+    def unrecorded_end(self, view: View) -> tuple[State, str]:
+        """The end of the allocation, or the error of srun if it did not start the step."""
+        log, job = view.run.submitit / "controller.log", view.job.id if view.job else None
+        if view.state == "pending" and log.exists():
+            output = [line for line in log.read_text(errors="replace").splitlines() if "error" in line]
+            return "failed", f"not started: {output[-1].removeprefix('srun: ')}" if output else ""
+        end = job_end(job) if job else None
+        return "failed", f"its allocation, SLURM job {job}, ended: {end.message}" if end else ""
 
 
 def cancel_steps(view: View) -> list[str]:

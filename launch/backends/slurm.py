@@ -7,25 +7,37 @@ import re
 import shutil
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from drumbeat.configs.errors import Fault, LaunchError, RunError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
-from drumbeat.configs.run.records import Job
+from drumbeat.configs.run.records import Job, State
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.cluster_checks import check_cluster, check_shared
 from drumbeat.launch.backends.contract import Backend, Request, Rows, Submitted
 from drumbeat.launch.backends.environment import environment
+from drumbeat.launch.backends.job_log import last_line, log_files
 from drumbeat.launch.backends.local import recent_heartbeat_elsewhere
 from drumbeat.launch.backends.script import JOB_VARIABLES, REQUEUE, node_command, python_words, setup_lines
 from drumbeat.launch.backends.task import run_node
 from drumbeat.launch.backends.typed import command
 from drumbeat.launch.plan.job import Machine, nodes_section
-from drumbeat.launch.slurm.client import QueuedJob, SlurmUnreachableError, cancel_jobs, job_state, queued
+from drumbeat.launch.slurm.client import (
+    QueuedJob,
+    SlurmUnreachableError,
+    cancel_jobs,
+    job_state,
+    job_states,
+    queued,
+)
+from drumbeat.launch.slurm.ended import job_end
 from drumbeat.launch.slurm.grace import grace_seconds
+from drumbeat.launch.slurm.job import claimed_by
 from drumbeat.launch.slurm.reasons import explain_reason
+from drumbeat.launch.slurm.states import explain_state
 
 END_SECONDS = 90.0
 """Seconds to wait for a cancelled job: SLURM kills it after its KillWait, by default 30 s."""
@@ -85,7 +97,19 @@ class Slurm(Backend):
         return Submitted(id=job.job_id, handle=job)
 
     def other_evidence(self, view: View, job: Job) -> str:
-        return queue_evidence(job.id) if job.id else recent_heartbeat_elsewhere(view, job)
+        if job.id:
+            return next(filter(None, map(queue_evidence, ids_of(view))), "")
+        return queued_evidence(view) or recent_heartbeat_elsewhere(view, job)
+
+    def evidence_of(self, views: Sequence[View]) -> list[str]:
+        """With one question to SLURM for all runs, and another one only for a run whose job has ended."""
+        ids = {job for view in views for job in ids_of(view)}
+        try:
+            states = job_states(*ids) if ids else {}
+        except SlurmUnreachableError as error:
+            return [f"state unknown: {error}"] * len(views)
+        return [next((f"SLURM job {job} is {states[job].lower()}" for job in ids_of(view) if job in states), "")
+                or self.running_evidence(view) for view in views]
 
     def end(self, view: View) -> list[str]:
         """Cancels the run's jobs, including the next job, and waits until SLURM has ended them. Raises
@@ -121,23 +145,37 @@ class Slurm(Backend):
         except SlurmUnreachableError as error:
             return [("job", job.id), ("why", f"SLURM does not answer: {error}"),
                     ("fix", f"Try again later. What the run itself has recorded: {command('status', run)}")]
-        if not jobs and view.state == "running":  # its last heartbeat is so recent that `status` did not ask SLURM
+        if not jobs and view.state in ("running", "paused"):  # `status` does not ask SLURM after a recent heartbeat
             return [("job", f"{job.id}, which SLURM no longer knows"),
                     ("why", f"its job has ended, and its last heartbeat was {view.seconds_since_heartbeat():.0f} s "
                             "ago: it may still be recording how it ended, or it was killed, or its node failed"),
                     ("fix", f"Check again in two minutes; or resume the run: {command('resume', run)}")]
         if not jobs:
-            return [("job", f"{job.id}, which SLURM no longer knows"),
-                    ("why", "it was cancelled, or ended before the run could record why"),
-                    ("fix", f"Resume the run: {command('resume', run)}")]
+            return []
         rows: Rows = []
         for one in jobs:
             rows.append(("job", f"{one.id}, {one.state.lower()} in partition {one.partition}"))
-            if one.state == "PENDING":
-                rows += _pending(run, one)
-        if not any(one.state == "PENDING" for one in jobs):
+            if one.state != "RUNNING":
+                rows += _waiting(run, one)
+        if all(one.state == "RUNNING" for one in jobs):
             rows.append(("why", f"it is running normally: {command('logs -f', run)}"))
         return rows
+
+    def unrecorded_end(self, view: View) -> tuple[State, str]:
+        """From SLURM, and from the job's log."""
+        job = view.job.id if view.job else None
+        if not job:
+            return "failed", ""
+        end, line = job_end(job), last_line(view.run, job)
+        early = " before its launcher started" if view.state in ("pending", "preempted") else ""
+        reason = f"SLURM job {job} ended{early}: {end.message if end else 'SLURM no longer knows why'}"
+        return ("cancelled" if end and end.state == "CANCELLED" else "failed",
+                f"{reason}; its log: {line}" if line else reason)
+
+    def job_log(self, view: View) -> list[Path]:
+        job = view.job.id if view.job else None
+        begun = job and view.attempt and claimed_by(view.attempt, job)
+        return log_files(view.run, job) if job and not begun else []
 
 
 def ids_of(view: View) -> list[str]:
@@ -159,6 +197,14 @@ def queue_evidence(job: str) -> str:
     return f"SLURM job {job} is {state.lower()}" if state else ""
 
 
+def queued_evidence(view: View) -> str:
+    """Evidence of a job of the run whose id is not recorded, because the command that submitted it was killed."""
+    try:
+        return next((f"SLURM job {job.id} is {job.state.lower()}" for job in queued(view.run.id)), "")
+    except SlurmUnreachableError as error:
+        return f"a SLURM job, state unknown: {error}"
+
+
 def cancel_error(run: RunDir, error: SlurmUnreachableError) -> RunError:
     """The error if SLURM does not answer."""
     return RunError(Fault(what="the run cannot be cancelled: SLURM does not answer", where=str(run.path),
@@ -166,13 +212,16 @@ def cancel_error(run: RunDir, error: SlurmUnreachableError) -> RunError:
                                                      f"SLURM: {command('stop', run)}"))
 
 
-def _pending(run: RunDir, job: QueuedJob) -> Rows:
-    meaning, remedy = explain_reason(job.reason)
+def _waiting(run: RunDir, job: QueuedJob) -> Rows:
+    """Why a job does not run: the reason if it is pending, otherwise its state."""
+    pending = job.state == "PENDING"
+    meaning, remedy = explain_reason(job.reason) if pending else explain_state(job.state)
     for name, value in (("CANCEL", command("cancel", run)), ("RESUME", command("resume", run)), ("JOB", job.id),
-                        ("PARTITION", job.partition)):
+                        ("PARTITION", job.partition), ("LOGS", command("logs -f", run))):
         remedy = re.sub(rf"\b{name}\b", value.replace("\\", r"\\"), remedy)
     start = [("start", f"expected at {job.start.replace('T', ' ')}")] if job.start not in ("N/A", "", "Unknown") else []
-    return [("why", f"{job.reason.partition(',')[0]}: {meaning}"), *start, ("fix", remedy)]
+    known = job.reason.partition(",")[0] if pending else job.state
+    return [("why", f"{known}: {meaning}"), *(start if pending else ()), ("fix", remedy)]
 
 
 def check_slurm_installed() -> None:

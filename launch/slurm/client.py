@@ -17,6 +17,10 @@ TIMEOUT = 20.0
 """Seconds to wait for the controller's answer: less than SLURM's KillWait, by default 30 s, in which a launcher that is
 being terminated has to ask for the reason and record it."""
 
+SHORT_TIMEOUT = 5.0
+"""The same for questions that are not worth waiting for: of a launcher that must not miss a signal meanwhile, and of
+commands that can do without the answer."""
+
 FORMAT = "%i|%T|%r|%S|%P|%k"
 """squeue's format: id, state, reason, expected start, partition, comment. Its JSON differs between versions."""
 
@@ -46,17 +50,18 @@ class Answer(NamedTuple):
         return self.code != 0 and UNREACHABLE.search(self.text) is not None
 
 
-def run_slurm(program: str, *arguments: str, script: str | None = None) -> Answer:
+def run_slurm(program: str, *arguments: str, script: str | None = None, timeout: float | None = None) -> Answer:
     """Runs one of SLURM's programs with these arguments, and a script on its standard input. Times are in the standard
     format, whatever the user has set."""
+    seconds = TIMEOUT if timeout is None else timeout
     if shutil.which(program) is None:
         return Answer(127, f"there is no {program} on PATH")
     try:
         done = subprocess.run([program, *arguments], input=script, stdin=subprocess.DEVNULL if script is None else None,
-                              capture_output=True, text=True, check=False, timeout=TIMEOUT,
+                              capture_output=True, text=True, check=False, timeout=seconds,
                               env=os.environ | {"SLURM_TIME_FORMAT": "standard"})
     except subprocess.TimeoutExpired:
-        return Answer(1, f"{program} does not answer within {TIMEOUT:g} s")
+        return Answer(1, f"{program} does not answer within {seconds:g} s")
     output = (done.stdout + done.stderr).strip()
     return Answer(done.returncode, output or f"{program} ended with code {done.returncode}" * (done.returncode != 0))
 
@@ -96,6 +101,25 @@ def job_state(job: str) -> str:
     if code != 0:
         raise SlurmUnreachableError(output)
     return output.partition("\n")[0]
+
+
+def job_states(*ids: str) -> dict[str, str]:
+    """The states of those of these jobs that have not ended, in one question with a short timeout. Raises
+    `SlurmUnreachableError`."""
+    code, output = run_slurm("squeue", "--noheader", "--jobs", ",".join(ids), "--format", "%i|%T",
+                             timeout=SHORT_TIMEOUT)
+    if code != 0 and NO_JOB not in output:
+        raise SlurmUnreachableError(output)
+    found = (line.partition("|") for line in output.splitlines())
+    return {job: state for job, _, state in found if job in ids}
+
+
+def job_fields(job: str, *, timeout: float | None = None) -> dict[str, str]:
+    """A job's fields, as `scontrol show job` names them; empty without an answer. SLURM's controller still knows a job
+    that has ended for MinJobAge, by default 300 s."""
+    code, output = run_slurm("scontrol", "--oneliner", "show", "job", job, timeout=timeout)
+    first = output.partition("\n")[0]  # for a job array, the requested job
+    return dict(re.findall(r"(\w+)=(\S*)", first)) if code == 0 else {}
 
 
 def steps(job: str, name: str) -> list[str]:
