@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from drumbeat.configs.errors import ConfigError, Fault, nearest
-from drumbeat.configs.yaml_text import Loader, inline, parse
+from drumbeat.configs.yaml_text import inline, parse
 
 ROOT = Path(__file__).resolve().parent.parent
 """The folder that holds launch/, trainers/, configs/ and the rest."""
@@ -59,7 +59,7 @@ def assignment_layer(text: str) -> Layer:
         raise ConfigError(Fault(what="expected KEY=VALUE", where="command line", given=text,
                                 remedy="For example batch_size=64 or phases.head.epochs=2"))
     try:
-        return Layer(values=nest(key, yaml.load(value, Loader)), origin="command line")
+        return Layer(values=nest(key, parse(value)[0]), origin="command line")
     except yaml.YAMLError:
         raise ConfigError(Fault(what=f"the value of {key} is not valid YAML", where="command line", given=text,
                                 remedy="Close brackets and quotes, and quote the whole argument for the shell: "
