@@ -17,7 +17,16 @@ from typing import Any
 
 from drumbeat.configs.errors import ConfigError, Fault, nearest
 from drumbeat.configs.layers import ROOT as ROOT
-from drumbeat.configs.layers import Layer, assignment_layer, file_layers, flag_layer, leaves, left_out, short
+from drumbeat.configs.layers import (
+    Layer,
+    assignment_layer,
+    file_layer,
+    file_layers,
+    flag_layer,
+    leaves,
+    left_out,
+    short,
+)
 from drumbeat.configs.merge import Places, build, references, source, with_references
 from drumbeat.configs.schema import Config, Site
 from drumbeat.configs.yaml_text import dump, inline
@@ -102,7 +111,7 @@ def reload(file: Path, assignments: Sequence[str] = (), flags: Mapping[str, Any]
     Raises `ConfigError`.
     """
     typed = _typed(assignments, flags or {})
-    layers = [*file_layers(file), *typed]
+    layers = [run_layer(file), *typed]
     config, places = build(Config, layers)
     fixed = [key for layer in typed for key, _ in leaves(layer.values) if not key.startswith(CHANGEABLE)]
     if fixed:
@@ -130,8 +139,14 @@ def _typed(assignments: Sequence[str], flags: Mapping[str, Any]) -> list[Layer]:
 
 
 def read(file: Path) -> Config:
-    """The resolved config of a run folder."""
-    return build_config(file_layers(file))
+    """The resolved config of a run folder, which may be another user's: nothing in it is followed or resolved but
+    references to its own keys."""
+    return build_config([run_layer(file)])
+
+
+def run_layer(file: Path) -> Layer:
+    """The values of a run's config. Raises `ConfigError`."""
+    return file_layer(file, inside=file.parent)
 
 
 def build_config(layers: Sequence[Layer]) -> Config:
