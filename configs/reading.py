@@ -5,14 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 CONFIG_BYTES = 4 * 2**20
 """No config file is larger."""
 
 
-def open_regular(path: Path, *, most: int | None = None, inside: Path | None = None) -> BinaryIO:
+def open_regular(path: Path, *, most: int | None = None, inside: Path | None = None) -> BufferedReader:
     """Opens a regular file for reading. It does not block on a pipe.
 
     `most` is the largest size in bytes. `inside` is a folder that no link in the path may lead out of. Raises

@@ -7,8 +7,9 @@ import json
 import os
 import re
 from functools import partial
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.reading import open_regular
@@ -37,11 +38,11 @@ class DamagedError(RunError):
         self.reason = reason
 
 
-def write_text(path: Path, text: str, *, durable: bool = True) -> None:
+def write_text(path: Path, text: str, *, durable: bool = True, private: bool = False) -> None:
     """Writes a file atomically: readers see the old or the new content. With `durable` this also holds after a power
     failure, at the cost of a disk flush. Raises `OSError`; in a process that waits for its disk (`disk.wait_for_disk`),
     only after that time."""
-    persist(partial(_replace, path, text, durable=durable))
+    persist(partial(_replace, path, text, durable=durable, private=private or _is_private(path)))
 
 
 def write_soon(path: Path, text: str, size: int) -> bool:
@@ -60,10 +61,19 @@ def write_soon(path: Path, text: str, size: int) -> bool:
     return True
 
 
-def _replace(path: Path, text: str, *, durable: bool) -> None:
+def _is_private(path: Path) -> bool:
+    """Whether a file exists that only its owner may read."""
+    try:
+        return not path.stat().st_mode & 0o077
+    except OSError:
+        return False
+
+
+def _replace(path: Path, text: str, *, durable: bool, private: bool = False) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(3).hex()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600 if private else 0o666)
+        with open(handle, "w", encoding="utf-8") as file:
             file.write(text)
             if durable:
                 file.flush()
@@ -89,7 +99,7 @@ def run_folder(path: Path) -> Path:
     return path.parent
 
 
-def open_file(path: Path, most: int | None) -> BinaryIO:
+def open_file(path: Path, most: int | None) -> BufferedReader:
     """Opens a file of a run, which may be another user's, for reading. Raises `FileNotFoundError` if it does not exist,
     and `DamagedError` if it is not a regular file of at most `most` bytes (None: any size), or is outside of the run's
     folder."""

@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from drumbeat.configs.errors import Fault, LaunchError, UserError, hang
-from drumbeat.configs.load import Loaded
+from drumbeat.configs.load import Loaded, plain
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import BackendName, Job
 from drumbeat.configs.run.versions import Versions
 from drumbeat.configs.run.view import View
+from drumbeat.configs.secrets import literal_secrets
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.contract import Submitted
 from drumbeat.launch.plan.snapshot import Snapshot
@@ -116,7 +117,7 @@ def _write(spec: Start) -> None:
     run_dir, plan, loaded = spec.run_dir, spec.plan, spec.loaded
     run_dir.path.mkdir(parents=True, exist_ok=True)
     if spec.is_new or any(not layer.origin.startswith("--") for layer in loaded.layers):
-        write_text(run_dir.config, loaded.as_yaml())
+        write_text(run_dir.config, loaded.as_yaml(), private=bool(literal_secrets(plain(loaded.config))))
     plan.write(run_dir.plan)
     _write_job(run_dir, plan.backend, Submitted(id=None))
     run_dir.write_status("pending", attempt=spec.previous.number if spec.previous else -1)

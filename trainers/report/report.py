@@ -28,6 +28,7 @@ from drumbeat.configs.run.records import Heartbeat
 from drumbeat.configs.run.versions import LABELS, AttemptVersions
 from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Config
+from drumbeat.configs.secrets import shown
 from drumbeat.trainers.report import page
 from drumbeat.trainers.report.charts import number
 from drumbeat.trainers.report.events import Events, read_events
@@ -57,7 +58,7 @@ def report(run: RunDir) -> str:
         page.section("Versions", page.facts(_versions(view))),
         page.section("Attempts", attempts(view, progress), *errors_and_log(view)),
         page.section("Checkpoints", checkpoints(run, config)),
-        page.section("Config", page.fold("all values", page.yaml(read_text(run.config, CONFIG_BYTES)))),
+        page.section("Config", page.fold("all values", page.yaml(shown(read_text(run.config, CONFIG_BYTES))))),
         page.footer(moment(time.time()), run.path),
     ]
     return page.page(f"{config.name} {run.id}", body)
