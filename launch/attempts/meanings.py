@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from drumbeat.launch.attempts.logs import end_of
+
 CONSEQUENCES = re.compile(r"^(RuntimeError|Dist\w+|NotFiniteError): [\s\S]*(" + "|".join([
     # gloo
     r"[Cc]onnection closed by peer", r"[Cc]onnection reset by peer", r"Broken pipe", r"Socket closed",
@@ -93,8 +95,6 @@ MEANINGS = (
 ABORT = re.compile(r"(?:watchdog thread terminated with exception: |^  what\(\):\s+|attempting to dump debug info, )"
                    r"(.+?)(?=\nException raised|\nterminate called|\nFatal Python|\Z)", re.DOTALL | re.MULTILINE)
 """In a rank's log: why a thread of torch ended the process with SIGABRT, in which case Python raises no exception."""
-TAIL = 1 << 18
-"""Bytes at the end of a log that are searched."""
 
 
 def explain(kind: str, message: str) -> tuple[str, str, str]:
@@ -118,11 +118,6 @@ def fragmented(message: str) -> bool:
 
 def abort_message(log: Path) -> str:
     """Why torch aborted a rank, from the end of its log; '' if it did not."""
-    try:
-        with open(log, "rb") as file:
-            file.seek(max(0, file.seek(0, 2) - TAIL))
-            found = ABORT.search(file.read().decode(errors="replace"))
-    except FileNotFoundError:
-        return ""
+    found = ABORT.search(end_of(log))
     return found[1].partition("terminated with exception: ")[2] or found[1] if found else ""
 

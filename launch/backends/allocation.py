@@ -24,6 +24,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import Allocation, JobPlan
 from drumbeat.configs.run.records import Job
 from drumbeat.configs.run.view import View
+from drumbeat.launch.attempts.logs import end_of
 from drumbeat.launch.backends.cluster_checks import check_shared
 from drumbeat.launch.backends.contract import Backend, Request, Rows, Submitted
 from drumbeat.launch.backends.environment import environment
@@ -191,9 +192,9 @@ class InAllocation(Backend):
     def start_error(self, view: View) -> str:
         """The error of srun, if it did not start the step."""
         log = view.run.submitit / "controller.log"
-        if view.state != "pending" or not log.exists():
+        if view.state != "pending":
             return ""
-        output = [line for line in log.read_text(errors="replace").splitlines() if "error" in line]
+        output = [line for line in end_of(log).splitlines() if "error" in line]
         return f"not started: {output[-1].removeprefix('srun: ')}" if output else ""
 
 

@@ -19,6 +19,7 @@ from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import BackendName, Job
 from drumbeat.configs.run.versions import Versions
 from drumbeat.configs.run.view import View
+from drumbeat.configs.terminal import any_output
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.contract import Submitted
 from drumbeat.launch.plan.snapshot import Snapshot
@@ -90,7 +91,8 @@ def start(spec: Start, *, dry_run: bool = False, detach: bool = False) -> int:
             submitted = backend.submit(request)
             _write_job(run_dir, plan.backend, submitted)
     if submitted.work:
-        submitted.work()
+        with any_output():
+            submitted.work()
         print()
         return watch.print_end(View.read(run_dir))
     if backend.attached and not detach:

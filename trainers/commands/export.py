@@ -14,6 +14,7 @@ from drumbeat.configs.errors import Fault, RunError, UserError
 from drumbeat.configs.run.checkpoint_records import Manifest
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import damage
+from drumbeat.configs.terminal import print_text_only
 
 KINDS = (".pt", ".pth", ".safetensors")
 
@@ -60,4 +61,5 @@ def main(folder: str, file: str, which: str) -> int:
 
 
 if __name__ == "__main__":
+    print_text_only()
     sys.exit(main(*sys.argv[1:]))

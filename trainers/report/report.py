@@ -27,6 +27,7 @@ from drumbeat.configs.run.records import Heartbeat
 from drumbeat.configs.run.versions import LABELS, AttemptVersions
 from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Config
+from drumbeat.configs.terminal import print_text_only
 from drumbeat.trainers.report import page
 from drumbeat.trainers.report.charts import number
 from drumbeat.trainers.report.events import Events, read_events
@@ -148,7 +149,7 @@ def main(folder: str, file: str) -> int:
         if out.is_dir():
             raise RunError(Fault(what="the report is a file, but this is a folder", where=str(out),
                                  remedy=f"For example: --out {short(out / 'report.html')}"))
-        with Console(stderr=True).status("reading the run ..."):
+        with Console(file=getattr(sys.stderr, "rich_proxied_file", sys.stderr)).status("reading the run ..."):
             text = report(run)
         try:
             write_text(out, text, durable=False)
@@ -163,4 +164,5 @@ def main(folder: str, file: str) -> int:
 
 
 if __name__ == "__main__":
+    print_text_only()
     sys.exit(main(sys.argv[1], sys.argv[2]))
