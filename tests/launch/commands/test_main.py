@@ -133,13 +133,13 @@ HOSTILE = "\x1b]52;c;cm0gLXJm\x07\x1b[2J\x9b2J\u202e\udce9"
 """Writes to the clipboard, clears the screen twice, and reverses the text; the last byte is not UTF-8."""
 
 
-@pytest.mark.parametrize("words", [
+@pytest.mark.parametrize("typed", [
     ["ls"], ["ls", "--json"], ["status", "RUN"], ["status", "RUN", "--json"], ["why", "RUN"], ["logs", "RUN"],
     ["logs", "RUN", "--all"], ["logs", "RUN", "--errors"], ["checkpoints", "RUN"], ["status", HOSTILE], [HOSTILE],
     ["run", f"{HOSTILE}.yaml"], ["run", "c.yaml", f"{HOSTILE}=1"], ["run", "c.yaml", "--dry-run"], ["resume", "RUN"],
     ["report", "RUN"], ["doctor", "c.yaml"], ["stop", "RUN"],
-], ids=lambda words: " ".join(words).replace(HOSTILE, "HOSTILE"))
-def test_no_command_prints_what_controls_the_terminal(words: list[str], tmp_path: Path,
+], ids=lambda typed: " ".join(typed).replace(HOSTILE, "HOSTILE"))
+def test_no_command_prints_what_controls_the_terminal(typed: list[str], tmp_path: Path,
                                                       monkeypatch: pytest.MonkeyPatch,
                                                       capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
@@ -154,7 +154,7 @@ def test_no_command_prints_what_controls_the_terminal(words: list[str], tmp_path
     RankError(rank=0, node=HOSTILE, type="ValueError", message=HOSTILE, traceback=HOSTILE, step=1
               ).write(attempt.error(0))
     (tmp_path / "c.yaml").write_text('name: "\\e[2J"\nmodel: {_target_: "a.\\e[2Jb"}\n"\\u202e": 1\n')
-    assert main([word.replace("RUN", str(run.path)) for word in words]) in (0, 2)
+    assert main([word.replace("RUN", str(run.path)) for word in typed]) in (0, 2)
     shown = "".join(capfd.readouterr())
     assert shown
     assert not [character for character in shown if ord(character) in SHOWN]
