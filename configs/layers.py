@@ -12,8 +12,9 @@ from typing import Any
 
 import yaml
 
+from drumbeat.configs.bounds import DEEPEST, MOST_BYTES
 from drumbeat.configs.errors import ConfigError, Fault, nearest
-from drumbeat.configs.yaml_text import Loader, inline, parse
+from drumbeat.configs.yaml_text import inline, parse
 
 ROOT = Path(__file__).resolve().parent.parent
 """The folder that holds launch/, trainers/, configs/ and the rest."""
@@ -55,11 +56,19 @@ def file_layers(file: Path, above: tuple[Path, ...] = ()) -> list[Layer]:
 def assignment_layer(text: str) -> Layer:
     """The layer of one KEY=VALUE. The value is read as YAML. Raises `ConfigError`."""
     key, equals, value = text.partition("=")
-    if not equals or not all(key.split(".")):
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(Fault(what="a KEY=VALUE must be UTF-8", where="command line", given=text,
+                                remedy="Rename the file or folder that it names.")) from None
+    if not equals or not all(key.split(".")) or key.count(".") >= DEEPEST:
         raise ConfigError(Fault(what="expected KEY=VALUE", where="command line", given=text,
                                 remedy="For example batch_size=64 or phases.head.epochs=2"))
     try:
-        return Layer(values=nest(key, yaml.load(value, Loader)), origin="command line")
+        return Layer(values=nest(key, parse(value)[0]), origin="command line")
+    except yaml.constructor.ConstructorError as error:
+        raise ConfigError(Fault(what=f"the value of {key} cannot be used: {error.problem}", where="command line",
+                                given=f"{text:.200}")) from None
     except yaml.YAMLError:
         raise ConfigError(Fault(what=f"the value of {key} is not valid YAML", where="command line", given=text,
                                 remedy="Close brackets and quotes, and quote the whole argument for the shell: "
@@ -181,7 +190,7 @@ def _file_layer(file: Path) -> Layer:
     """The layer of one file. Raises `ConfigError` if it is not a YAML mapping."""
     where = short(file)
     try:
-        text = file.read_text(encoding="utf-8")
+        text = _text(file)
         values, lines = parse(text)
     except OSError as error:
         raise ConfigError(Fault(what=f"cannot read the config: {error.strerror}", where=where)) from None
@@ -198,6 +207,16 @@ def _file_layer(file: Path) -> Layer:
         raise ConfigError(Fault(what="a config must be a section of named values", where=where, given=inline(odd),
                                 remedy="Write `name: value`, one per line."))
     return Layer(values=values, origin=where, lines=lines)
+
+
+def _text(file: Path) -> str:
+    """The text of a config file. Raises `ConfigError` if it is too large, and `OSError`."""
+    with open(file, "rb") as opened:
+        content = opened.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise ConfigError(Fault(what=f"the config is larger than {MOST_BYTES >> 20} MB", where=short(file),
+                                remedy="A config is a short YAML file: see configs/ for examples."))
+    return content.decode("utf-8")
 
 
 def _not_yaml(error: Exception, where: str, text: str) -> Fault:

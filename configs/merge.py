@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from drumbeat.configs.bounds import ExpansionError, check_references
 from drumbeat.configs.errors import ConfigError, Fault
 from drumbeat.configs.faults import misfit, missing, misspelt_targets, out_of_bounds, unresolved
 from drumbeat.configs.layers import Layer, leaves, nest, overlay, parent
@@ -37,6 +38,11 @@ def build(schema: type[Schema], layers: Sequence[Layer]) -> tuple[Schema, Places
     Relative paths are resolved against the current folder. Raises `ConfigError` with all faults.
     """
     values, places = overlay(layers)
+    try:
+        check_references(values)
+    except ExpansionError as error:
+        raise ConfigError(Fault(what=f"{error.key or 'the config'}: {error}", remedy="Refer to fewer other keys.",
+                                where=source(error.key, places, layers) or layers[-1].origin)) from None
     merged, faults = _merge(schema, values, places, layers)
     faults += [Fault(what=f"{parent(key)} has no _target_", where=source(key, places, layers),
                      given=f"{key.rpartition('.')[2]}: {value}", remedy="Did you mean '_target_'?")
