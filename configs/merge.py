@@ -27,6 +27,9 @@ MISFIT = (OmegaConfBaseException, TypeError, ValueError)
 REFERENCES = re.compile(r"(?:[^$]*\$\{[^:{}]+\})+[^$]*")
 """A text with references to other keys, and no other references."""
 
+MOST_MISFITS = 50
+"""How many values that do not fit are reported: each takes some milliseconds."""
+
 Schema = TypeVar("Schema")
 Places = Mapping[str, Layer]
 """The layer of each leaf that is not a default."""
@@ -44,6 +47,8 @@ def build(schema: type[Schema], layers: Sequence[Layer]) -> tuple[Schema, Places
         raise ConfigError(Fault(what=f"{error.key or 'the config'}: {error}", remedy="Refer to fewer other keys.",
                                 where=source(error.key, places, layers) or layers[-1].origin)) from None
     merged, faults = _merge(schema, values, places, layers)
+    if len(faults) >= MOST_MISFITS:
+        raise ConfigError(*faults)
     faults += [Fault(what=f"{parent(key)} has no _target_", where=source(key, places, layers),
                      given=f"{key.rpartition('.')[2]}: {value}", remedy="Did you mean '_target_'?")
                for key, value in misspelt_targets(values)]
@@ -124,6 +129,8 @@ def _merge_what_fits(merged: Any, values: Mapping[str, Any], misfits: list[tuple
     """
     for name, value in values.items():
         key = f"{prefix}{name}"
+        if len(misfits) == MOST_MISFITS:
+            break
         try:
             merged = OmegaConf.merge(merged, nest(key, value))
         except MISFIT:

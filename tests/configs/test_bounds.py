@@ -9,6 +9,7 @@ import pytest
 from drumbeat.configs.bounds import DEEPEST, MOST_BYTES, MOST_VALUES
 from drumbeat.configs.errors import ConfigError
 from drumbeat.configs.load import load
+from drumbeat.configs.merge import MOST_MISFITS
 
 HEAD = "name: x\nbatch_size: 1\nphases: {head: {epochs: 1, optimizer: {_target_: a.B}}}\nmodel:\n  _target_: a.B\n"
 ALIASES = "  a0: &a0 [x]\n" + "".join(f"  a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9))
@@ -75,6 +76,19 @@ def test_a_file_that_is_too_large_is_not_parsed(tmp_path: Path) -> None:
         opened.truncate(2**40)
     with pytest.raises(ConfigError, match=f"larger than {MOST_BYTES >> 20} MB"):
         load(file)
+
+
+def test_of_a_thousand_faults_some_are_reported(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(write(tmp_path, "".join(f"key{number}: 1\n" for number in range(1000))))
+    assert len(error.value.faults) == MOST_MISFITS
+    assert {fault.what.partition("'")[0] for fault in error.value.faults} == {"unknown key "}
+
+
+def test_a_long_value_does_not_fill_the_terminal(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(write(tmp_path, "seed: " + "x " * 1_000_000))
+    assert len(str(error.value)) < 5000
 
 
 @pytest.mark.parametrize(("text", "message"), [
