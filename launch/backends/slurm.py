@@ -23,6 +23,7 @@ from drumbeat.launch.backends.script import JOB_VARIABLES, REQUEUE, node_command
 from drumbeat.launch.backends.task import run_node
 from drumbeat.launch.backends.typed import command
 from drumbeat.launch.plan.job import Machine, nodes_section
+from drumbeat.launch.plan.references import not_exported
 from drumbeat.launch.slurm.client import QueuedJob, SlurmUnreachableError, cancel_jobs, job_state, queued
 from drumbeat.launch.slurm.grace import grace_seconds
 from drumbeat.launch.slurm.reasons import explain_reason
@@ -49,6 +50,11 @@ class Slurm(Backend):
 
     def check_startable(self, plan: JobPlan) -> None:
         check_slurm_installed()
+        export = plan.site.sbatch.get("export")
+        if missing := not_exported(plan.variables, export):
+            raise LaunchError(Fault(what=f"the job would not inherit {', '.join(missing)}, to which the config refers",
+                                    where="sbatch.export", given=f"export: {export}",
+                                    remedy="Add ALL, or the names of the variables, to `export` in the profile."))
 
     def preflight(self, request: Request) -> str:
         check_shared(request.plan)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from drumbeat.configs.errors import Fault, LaunchError, UserError, hang
-from drumbeat.configs.load import Loaded
+from drumbeat.configs.load import Loaded, plain
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.lock import lock_problem
@@ -21,6 +21,7 @@ from drumbeat.configs.run.processes import process_space
 from drumbeat.configs.run.records import BackendName, Job
 from drumbeat.configs.run.versions import Versions
 from drumbeat.configs.run.view import View
+from drumbeat.configs.secrets import literal_secrets
 from drumbeat.launch.attempts.processes import ignoring_signals
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.contract import Request, Submitted
@@ -141,7 +142,7 @@ def _write(spec: Start) -> None:
     """Writes the run's folder with everything that the workers need; for a resume, whatever changes."""
     run_dir, plan, loaded = spec.run_dir, spec.plan, spec.loaded
     if spec.is_new or any(not layer.origin.startswith("--") for layer in loaded.layers):
-        write_text(run_dir.config, loaded.as_yaml())
+        write_text(run_dir.config, loaded.as_yaml(), private=bool(literal_secrets(plain(loaded.config))))
     plan.write(run_dir.plan)
     _write_job(run_dir, plan.backend, Submitted(id=None))
     run_dir.write_status("pending", attempt=spec.previous.number if spec.previous else -1)
