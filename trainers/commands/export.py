@@ -14,6 +14,7 @@ from drumbeat.configs.run.checkpoint_records import Manifest
 from drumbeat.configs.run.files import open_file
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import damage, linked_checkpoint
+from drumbeat.configs.terminal import print_text_only
 from drumbeat.trainers.new_file import replacing
 
 KINDS = (".pt", ".pth", ".safetensors")
@@ -58,4 +59,5 @@ def main(folder: str, file: str, which: str) -> int:
 
 
 if __name__ == "__main__":
+    print_text_only()
     sys.exit(main(*sys.argv[1:]))
