@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from drumbeat.configs.errors import ConfigError, Fault, nearest
-from drumbeat.configs.yaml_text import Loader, inline, parse
+from drumbeat.configs.yaml_text import inline, parse
 
 ROOT = Path(__file__).resolve().parent.parent
 """The folder that holds launch/, trainers/, configs/ and the rest."""
@@ -26,6 +26,8 @@ class Layer:
     values: dict[str, Any]
     origin: str
     lines: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """The values that YAML does not read as text, as they are written, by dotted key."""
 
     def where(self, key: str) -> str:
         """`file:line` of a key, or of its nearest parent that has a line number."""
@@ -59,7 +61,9 @@ def assignment_layer(text: str) -> Layer:
         raise ConfigError(Fault(what="expected KEY=VALUE", where="command line", given=text,
                                 remedy="For example batch_size=64 or phases.head.epochs=2"))
     try:
-        return Layer(values=nest(key, yaml.load(value, Loader)), origin="command line")
+        parsed = parse(value)
+        return Layer(values=nest(key, parsed.value), origin="command line", texts={
+            f"{key}{'.' * (inner[:1] not in ('', '['))}{inner}": text for inner, text in parsed.texts.items()})
     except yaml.YAMLError:
         raise ConfigError(Fault(what=f"the value of {key} is not valid YAML", where="command line", given=text,
                                 remedy="Close brackets and quotes, and quote the whole argument for the shell: "
@@ -182,7 +186,7 @@ def _file_layer(file: Path) -> Layer:
     where = short(file)
     try:
         text = file.read_text(encoding="utf-8")
-        values, lines = parse(text)
+        values, lines, texts = parse(text)
     except OSError as error:
         raise ConfigError(Fault(what=f"cannot read the config: {error.strerror}", where=where)) from None
     except (UnicodeDecodeError, yaml.reader.ReaderError):
@@ -197,7 +201,7 @@ def _file_layer(file: Path) -> Layer:
         odd = next((key for key in values if not isinstance(key, str)), None) if isinstance(values, dict) else values
         raise ConfigError(Fault(what="a config must be a section of named values", where=where, given=inline(odd),
                                 remedy="Write `name: value`, one per line."))
-    return Layer(values=values, origin=where, lines=lines)
+    return Layer(values=values, origin=where, lines=lines, texts=texts)
 
 
 def _not_yaml(error: Exception, where: str, text: str) -> Fault:

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from drumbeat.configs.errors import ConfigError, Fault
 from drumbeat.configs.faults import misfit, missing, misspelt_targets, out_of_bounds, unresolved
 from drumbeat.configs.layers import Layer, leaves, nest, overlay, parent
+from drumbeat.configs.source_text import as_written
 from drumbeat.configs.yaml_text import inline
 
 PATH_ARGUMENTS = ("root", "folder", "path", "file")
@@ -37,6 +38,8 @@ def build(schema: type[Schema], layers: Sequence[Layer]) -> tuple[Schema, Places
     Relative paths are resolved against the current folder. Raises `ConfigError` with all faults.
     """
     values, places = overlay(layers)
+    for key, value in list(as_written(schema, values, places)):
+        _set(values, key, value)
     merged, faults = _merge(schema, values, places, layers)
     faults += [Fault(what=f"{parent(key)} has no _target_", where=source(key, places, layers),
                      given=f"{key.rpartition('.')[2]}: {value}", remedy="Did you mean '_target_'?")

@@ -31,7 +31,8 @@ class Job(Record):
 
     backend: BackendName
     id: str | None = None
-    """SLURM's job id, or the process id of submitit's local controller; None until it is known, and in debug."""
+    """SLURM's job id, as "12;gpu" if sbatch names the cluster, or the process id of submitit's local controller; None
+    until it is known, and in debug."""
     host: str = ""
     pid: int | None = None
     """The process id of the run in debug; otherwise None."""
