@@ -17,6 +17,7 @@ from drumbeat.configs.run.plan import Allocation, JobPlan, Topology
 from drumbeat.configs.run.records import BackendName
 from drumbeat.configs.schema import Config, Site
 from drumbeat.launch.plan.gpus import present, usable_together, visible
+from drumbeat.launch.plan.paths import path_faults
 
 CLUSTER_CPUS_PER_RANK = {"cuda": 8, "cpu": 2}
 """The default number of cores for each rank on a cluster: for loader workers beside a GPU, otherwise for threads."""
@@ -75,6 +76,7 @@ def plan_job(config: Config, *, run_dir: Path, backend: BackendName, machine: Ma
     if not machine.allocation or site.gpu_flag != "none":
         faults += _missing_gpus(topology, machine)
     faults += _missing_nodes(topology, machine)
+    faults += path_faults(run_dir, folder, on_slurm=backend in ("here", "slurm"))
     if faults:
         raise LaunchError(*faults)
     return JobPlan(run_dir=str(run_dir), name=config.name, backend=backend, topology=topology, site=site,
