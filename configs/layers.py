@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from drumbeat.configs.errors import ConfigError, Fault, nearest
+from drumbeat.configs.reading import CONFIG_BYTES, open_regular
 from drumbeat.configs.yaml_text import inline, parse
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,7 +43,7 @@ def file_layers(file: Path, above: tuple[Path, ...] = ()) -> list[Layer]:
         circle = [*above[above.index(file.resolve()):], file]
         raise ConfigError(Fault(what="the base files form a cycle", where=short(above[-1]),
                                 given=" -> ".join(path.name for path in circle), remedy="Remove one `base:`."))
-    layer = _file_layer(file)
+    layer = file_layer(file)
     base = layer.values.pop("base", None)
     if base is None:
         return [layer]
@@ -181,11 +182,13 @@ def _left_out(key: str, old: Mapping[str, tuple[str, str]], new: Mapping[str, An
     return f"{key} is now {new['_target_']}: {arguments} from {origins} {was} left out; set {them} meant"
 
 
-def _file_layer(file: Path) -> Layer:
-    """The layer of one file. Raises `ConfigError` if it is not a YAML mapping."""
+def file_layer(file: Path, inside: Path | None = None) -> Layer:
+    """The layer of one file, which no link may lead out of the folder `inside`. Raises `ConfigError` if it is not a
+    YAML mapping."""
     where = short(file)
     try:
-        text = file.read_text(encoding="utf-8")
+        with open_regular(file, most=CONFIG_BYTES, inside=inside) as opened:
+            text = opened.read().decode("utf-8")
         values, lines, texts = parse(text)
     except OSError as error:
         raise ConfigError(Fault(what=f"cannot read the config: {error.strerror}", where=where)) from None

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from drumbeat.configs.faults import bare, fields_of, is_mapping, item
+from drumbeat.configs.faults import bare, fields_of, is_mapping, item_of
 from drumbeat.configs.layers import Layer, leaves
 
 OLD_NUMBER = re.compile(r"[-+]?(0[\d_]+|[\d_]+(:[\d_.]+)+)")
@@ -62,5 +62,5 @@ def _field(schema: type, key: str) -> tuple[Any, Mapping[str, Any]]:
             own = {field.name: field.metadata for field in dataclasses.fields(bare(kind))}
             kind, metadata = fields.get(part, Any), own.get(part, {})
         else:
-            kind = item(kind) if is_mapping(kind) else Any
+            kind = item_of(kind) if is_mapping(kind) else Any
     return kind, metadata

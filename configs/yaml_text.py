@@ -156,7 +156,7 @@ def _is_plain(text: str) -> bool:
     if re.fullmatch(r"[A-Za-z_/][\w./-]*[./-][\w./-]*", text, re.ASCII):
         return True  # most texts are names of targets and paths: a faster check than the parser
     try:
-        return bool(yaml.load(f"key: {text}\nlist: [{text}]", Loader) == {"key": text, "list": [text]})
+        return bool(parse(f"key: {text}\nlist: [{text}]")[0] == {"key": text, "list": [text]})
     except yaml.YAMLError:
         return False
 

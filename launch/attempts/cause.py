@@ -7,10 +7,11 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from drumbeat.configs.run.files import read_end
 from drumbeat.configs.run.folder import Attempt
 from drumbeat.configs.run.records import NodeDown, RankError
 from drumbeat.launch.attempts.hang import find_hang, positions
-from drumbeat.launch.attempts.meanings import CONSEQUENCES, abort_message, explain
+from drumbeat.launch.attempts.meanings import CONSEQUENCES, TAIL, abort_message, explain
 
 ROOT_CAUSE = re.compile(r"Root Cause \(first observed failure\):.*?rank\s*: (\d+).*?exitcode\s*: (-?\d+)", re.DOTALL)
 """The root cause in torchrun's report."""
@@ -102,7 +103,7 @@ def root_causes(attempt: Attempt) -> Iterator[tuple[str, int, int]]:
     """Node, rank and exit code of the first failure on each node, as torchrun reports it."""
     for log in sorted(attempt.path.glob("node*.log")):
         number = int(log.stem.removeprefix("node"))
-        if found := ROOT_CAUSE.search(log.read_text(errors="replace")):
+        if found := ROOT_CAUSE.search(read_end(log, TAIL)):
             down = NodeDown.read(attempt.node_down(number))
             yield down.host if down else f"node {number}", int(found[1]), int(found[2])
 

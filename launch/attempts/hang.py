@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from drumbeat.configs.run.files import MAX_BYTES, read_text
 from drumbeat.configs.run.folder import Attempt
 
 THREAD = re.compile(r"^(?:Thread|Current thread) 0x", re.MULTILINE)
@@ -55,7 +56,7 @@ class Position:
 
     @classmethod
     def read(cls, path: Path) -> Position:
-        text = path.read_text(errors="replace")
+        text = read_text(path, MAX_BYTES)
         step = re.match(r"step +(\d+)\n", text)
         frames = [Frame(file, int(line), function) for file, line, function in FRAME.findall(THREAD.split(text)[-1])]
         return cls(int(step[1]) if step else -1, frames[::-1])

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from drumbeat.configs.run.files import read_end
+
 CONSEQUENCES = re.compile(r"^(RuntimeError|Dist\w+|NotFiniteError): [\s\S]*(" + "|".join([
     # gloo
     r"[Cc]onnection closed by peer", r"[Cc]onnection reset by peer", r"Broken pipe", r"Socket closed",
@@ -119,9 +121,7 @@ def fragmented(message: str) -> bool:
 def abort_message(log: Path) -> str:
     """Why torch aborted a rank, from the end of its log; '' if it did not."""
     try:
-        with open(log, "rb") as file:
-            file.seek(max(0, file.seek(0, 2) - TAIL))
-            found = ABORT.search(file.read().decode(errors="replace"))
+        found = ABORT.search(read_end(log, TAIL))
     except FileNotFoundError:
         return ""
     return found[1].partition("terminated with exception: ")[2] or found[1] if found else ""

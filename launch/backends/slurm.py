@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shutil
 import time
@@ -23,6 +24,7 @@ from drumbeat.launch.backends.script import JOB_VARIABLES, REQUEUE, node_command
 from drumbeat.launch.backends.task import run_node
 from drumbeat.launch.backends.typed import command
 from drumbeat.launch.plan.job import Machine, nodes_section
+from drumbeat.launch.plan.references import not_exported
 from drumbeat.launch.slurm.client import (
     QueuedJob,
     SlurmUnreachableError,
@@ -57,6 +59,11 @@ class Slurm(Backend):
 
     def check_startable(self, plan: JobPlan) -> None:
         check_slurm_installed()
+        export = plan.site.sbatch.get("export", os.environ.get("SBATCH_EXPORT"))
+        if missing := not_exported(plan.variables, export):
+            raise LaunchError(Fault(what=f"the job would not inherit {', '.join(missing)}, to which the config refers",
+                                    where="sbatch.export, or SBATCH_EXPORT", given=f"export: {export}",
+                                    remedy="Add ALL, or the names of the variables, to `export` in the profile."))
 
     def preflight(self, request: Request) -> str:
         check_shared(request.plan)

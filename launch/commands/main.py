@@ -58,6 +58,7 @@ REQUIRED = ("omegaconf", "rich", "shtab", "submitit", "yaml")
 
 def main(argv: Sequence[str] | None = None, program: str = "drumbeat run") -> int:
     """Runs one command and returns its exit code. A user's mistake is one screen on stderr, with exit code 2."""
+    os.umask(os.umask(0o077) | 0o002)  # what other users could write to, such as a run's pickles, would be run
     try:
         args = parse(list(sys.argv[1:] if argv is None else argv), program)
         code = int(args.command.run(args))

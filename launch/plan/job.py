@@ -76,7 +76,7 @@ def plan_job(config: Config, *, run_dir: Path, backend: BackendName, machine: Ma
     if not machine.allocation or site.gpu_flag != "none":
         faults += _missing_gpus(topology, machine)
     faults += _missing_nodes(topology, machine)
-    faults += path_faults(run_dir, folder, on_slurm=backend in ("here", "slurm"))
+    faults += path_faults(run_dir, folder, on_slurm=machine.nodes is None or machine.allocation is not None)
     if faults:
         raise LaunchError(*faults)
     return JobPlan(run_dir=str(run_dir), name=config.name, backend=backend, topology=topology, site=site,

@@ -11,9 +11,8 @@ from drumbeat.configs.errors import Fault
 
 SUBMITIT = re.compile(r"%[jtAa]")
 """What submitit replaces in the paths of its files, by the job's id for example."""
-SLURM = re.compile(r"%\d*[nNu]|\\")
-"""What srun replaces in the paths of log files even if it is escaped: a node's name or number, or the user's name. A
-backslash has srun replace nothing, the job's id and the task neither."""
+SRUN = re.compile(r"%\d*[nNu]")
+"""What srun replaces in the paths of log files even if it is escaped: a node's name or number, or the user's name."""
 
 
 def path_faults(run_dir: Path, folder: Path, *, on_slurm: bool) -> Iterator[Fault]:
@@ -23,7 +22,10 @@ def path_faults(run_dir: Path, folder: Path, *, on_slurm: bool) -> Iterator[Faul
         if os.pathsep in str(path):
             yield Fault(what=f"the path of {what} contains a colon", where=str(path),
                         given="Python separates the folders of PYTHONPATH by colons", remedy=remedy)
-    for pattern, program in ((SUBMITIT, "submitit"), *([(SLURM, "srun")] if on_slurm else [])):
+        if on_slurm and "\\" in str(path):
+            yield Fault(what=f"the path of {what} contains a backslash", where=str(path),
+                        given="sbatch removes backslashes from the options in a script", remedy=remedy)
+    for pattern, program in ((SUBMITIT, "submitit"), *([(SRUN, "srun")] if on_slurm else [])):
         if found := pattern.search(str(run_dir)):
             yield Fault(what=f"the path of the run folder contains {found[0]}", where=str(run_dir),
                         given=f"{program} reads {found[0]} in the paths of log files as something else",

@@ -10,6 +10,7 @@ from typing import Literal
 
 from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.layers import short
+from drumbeat.configs.run.files import open_file
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.records import RankError, Verdict
 from drumbeat.configs.run.view import View
@@ -27,11 +28,12 @@ class Tail:
 
     def lines(self, *, unfinished: bool = False) -> list[str]:
         """The complete lines written since the last call; with `unfinished`, also an incomplete last line."""
-        if not self.path.exists():
+        try:
+            with open_file(self.path, None) as file:
+                file.seek(self.seen)
+                new = file.read()
+        except FileNotFoundError:
             return []
-        with open(self.path, "rb") as file:
-            file.seek(self.seen)
-            new = file.read()
         if not unfinished:
             new = new[:new.rfind(b"\n") + 1]
         self.seen += len(new)
