@@ -19,6 +19,8 @@ from dataclasses import dataclass
 WIDTH = 80
 SCREEN = 24
 """Lines of a terminal: errors that do not fit are shortened."""
+LONGEST = WIDTH * SCREEN
+"""Characters of each text of a fault that are shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +33,9 @@ class Fault:
     remedy: str = ""
 
     def __str__(self) -> str:
-        rows = [("where", self.where), ("given", self.given), ("fix", self.remedy)]
-        return "\n".join([hang("error: ", self.what), *(hang(f"  {name:<7}", text) for name, text in rows if text)])
+        rows = [("  where  ", self.where), ("  given  ", self.given), ("  fix    ", self.remedy)]
+        return "\n".join(hang(label, text if len(text) <= LONGEST else f"{text[:LONGEST]} ...")
+                         for label, text in [("error: ", self.what), *rows] if text)
 
     def brief(self) -> str:
         """The same in about two lines, for a list of many faults."""

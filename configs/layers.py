@@ -12,8 +12,9 @@ from typing import Any
 
 import yaml
 
+from drumbeat.configs.bounds import DEEPEST, MOST_BYTES
 from drumbeat.configs.errors import ConfigError, Fault, nearest
-from drumbeat.configs.reading import CONFIG_BYTES, open_regular
+from drumbeat.configs.reading import open_regular
 from drumbeat.configs.yaml_text import inline, parse
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,13 +59,21 @@ def file_layers(file: Path, above: tuple[Path, ...] = ()) -> list[Layer]:
 def assignment_layer(text: str) -> Layer:
     """The layer of one KEY=VALUE. The value is read as YAML. Raises `ConfigError`."""
     key, equals, value = text.partition("=")
-    if not equals or not all(key.split(".")):
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(Fault(what="a KEY=VALUE must be UTF-8", where="command line", given=text,
+                                remedy="Rename the file or folder that it names.")) from None
+    if not equals or not all(key.split(".")) or key.count(".") >= DEEPEST:
         raise ConfigError(Fault(what="expected KEY=VALUE", where="command line", given=text,
                                 remedy="For example batch_size=64 or phases.head.epochs=2"))
     try:
         parsed = parse(value)
         return Layer(values=nest(key, parsed.value), origin="command line", texts={
             f"{key}{'.' * (inner[:1] not in ('', '['))}{inner}": text for inner, text in parsed.texts.items()})
+    except yaml.constructor.ConstructorError as error:
+        raise ConfigError(Fault(what=f"the value of {key} cannot be used: {error.problem}", where="command line",
+                                given=f"{text:.200}")) from None
     except yaml.YAMLError:
         raise ConfigError(Fault(what=f"the value of {key} is not valid YAML", where="command line", given=text,
                                 remedy="Close brackets and quotes, and quote the whole argument for the shell: "
@@ -187,7 +196,7 @@ def file_layer(file: Path, inside: Path | None = None) -> Layer:
     YAML mapping."""
     where = short(file)
     try:
-        with open_regular(file, most=CONFIG_BYTES, inside=inside) as opened:
+        with open_regular(file, most=MOST_BYTES, inside=inside) as opened:
             text = opened.read().decode("utf-8")
         values, lines, texts = parse(text)
     except OSError as error:

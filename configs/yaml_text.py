@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from drumbeat.configs.bounds import check_node
+
 WIDTH = 80
 COMMENT_COLUMN = 40
 
@@ -24,6 +26,12 @@ TEXT = "tag:yaml.org,2002:str"
 class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """YAML as OmegaConf reads it: 1e-6 is a number, 2026-01-31 is text, and duplicate keys are errors. A key named on,
     off, yes or no is text."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, TypeError) as error:  # as for !!int x, or a number of 5,000 digits
+            raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -57,11 +65,14 @@ class Parsed(NamedTuple):
 
 
 def parse(text: str) -> Parsed:
-    """The content of a YAML text. Raises `yaml.YAMLError`."""
+    """The content of a YAML text. Raises `yaml.YAMLError`, also for a text that `bounds.py` rejects."""
     loader = Loader(text)
     try:
         node = loader.get_single_node()
-        value = None if node is None else loader.construct_document(node)
+        if node is None:
+            return Parsed(None, {}, {})
+        check_node(node)
+        value = loader.construct_document(node)
         nodes = dict(_nodes(node))
         return Parsed(value, {key: line for key, (line, _) in nodes.items() if key},
                       {key: str(one.value) for key, (_, one) in nodes.items()
@@ -86,10 +97,8 @@ def inline(value: Any) -> str:
     return _scalar(value)
 
 
-def _nodes(node: yaml.Node | None, key: str = "", line: int = 1) -> Iterator[tuple[str, tuple[int, yaml.Node]]]:
+def _nodes(node: yaml.Node, key: str = "", line: int = 1) -> Iterator[tuple[str, tuple[int, yaml.Node]]]:
     """(dotted key, (line of the key, node)) of a node and of all nodes in it."""
-    if node is None:
-        return
     yield key, (line, node)
     if isinstance(node, yaml.MappingNode):
         for name, value in node.value:

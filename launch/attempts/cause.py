@@ -7,11 +7,11 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from drumbeat.configs.run.files import read_end
 from drumbeat.configs.run.folder import Attempt
 from drumbeat.configs.run.records import NodeDown, RankError
 from drumbeat.launch.attempts.hang import find_hang, positions
-from drumbeat.launch.attempts.meanings import CONSEQUENCES, TAIL, abort_message, explain
+from drumbeat.launch.attempts.logs import end_of, numbered
+from drumbeat.launch.attempts.meanings import CONSEQUENCES, abort_message, explain
 
 ROOT_CAUSE = re.compile(r"Root Cause \(first observed failure\):.*?rank\s*: (\d+).*?exitcode\s*: (-?\d+)", re.DOTALL)
 """The root cause in torchrun's report."""
@@ -50,7 +50,7 @@ def cause(attempt: Attempt) -> Cause:
     if own:
         return of_error(own[0])
     reported = {error.rank for error in errors}
-    silent = {int(path.stem.removeprefix("rank")) for path in attempt.path.glob("rank*.log")} - reported
+    silent = {rank for rank, _ in numbered(attempt.path, "rank", ".log")} - reported
     if errors and len(silent) == 1:  # the others report a lost peer, and this rank could not report anything
         return Cause(f"rank {min(silent)} {exit_text(-signal.SIGKILL)}{at}", min(silent))
     for host, rank, code in sorted(causes, key=lambda cause: cause[2]):
@@ -92,8 +92,7 @@ def aborts(attempt: Attempt, causes: list[tuple[str, int, int]]) -> Iterator[Ran
     """Errors in threads of torch that ended their rank with SIGABRT, such as a CUDA error that torch's NCCL watchdog
     noticed first. They are only in the rank's log."""
     hosts, steps = {rank: host for host, rank, _ in causes}, positions(attempt)
-    for path in sorted(attempt.path.glob("rank*.log")):
-        rank = int(path.stem.removeprefix("rank"))
+    for rank, path in numbered(attempt.path, "rank", ".log"):
         if not attempt.error(rank).exists() and (message := abort_message(path)):
             yield RankError(rank=rank, node=hosts.get(rank, ""), type="DistBackendError", message=message,
                             step=max(0, steps[rank].step) if rank in steps else 0)
@@ -101,9 +100,8 @@ def aborts(attempt: Attempt, causes: list[tuple[str, int, int]]) -> Iterator[Ran
 
 def root_causes(attempt: Attempt) -> Iterator[tuple[str, int, int]]:
     """Node, rank and exit code of the first failure on each node, as torchrun reports it."""
-    for log in sorted(attempt.path.glob("node*.log")):
-        number = int(log.stem.removeprefix("node"))
-        if found := ROOT_CAUSE.search(read_end(log, TAIL)):
+    for number, log in numbered(attempt.path, "node", ".log"):
+        if found := ROOT_CAUSE.search(end_of(log)):
             down = NodeDown.read(attempt.node_down(number))
             yield down.host if down else f"node {number}", int(found[1]), int(found[2])
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from drumbeat.configs.run.files import read_end
+from drumbeat.launch.attempts.logs import end_of
 
 CONSEQUENCES = re.compile(r"^(RuntimeError|Dist\w+|NotFiniteError): [\s\S]*(" + "|".join([
     # gloo
@@ -95,8 +95,6 @@ MEANINGS = (
 ABORT = re.compile(r"(?:watchdog thread terminated with exception: |^  what\(\):\s+|attempting to dump debug info, )"
                    r"(.+?)(?=\nException raised|\nterminate called|\nFatal Python|\Z)", re.DOTALL | re.MULTILINE)
 """In a rank's log: why a thread of torch ended the process with SIGABRT, in which case Python raises no exception."""
-TAIL = 1 << 18
-"""Bytes at the end of a log that are searched."""
 
 
 def explain(kind: str, message: str) -> tuple[str, str, str]:
@@ -120,9 +118,6 @@ def fragmented(message: str) -> bool:
 
 def abort_message(log: Path) -> str:
     """Why torch aborted a rank, from the end of its log; '' if it did not."""
-    try:
-        found = ABORT.search(read_end(log, TAIL))
-    except FileNotFoundError:
-        return ""
+    found = ABORT.search(end_of(log))
     return found[1].partition("terminated with exception: ")[2] or found[1] if found else ""
 

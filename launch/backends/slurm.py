@@ -20,7 +20,14 @@ from drumbeat.launch.backends.cluster_checks import check_cluster, check_shared
 from drumbeat.launch.backends.contract import Backend, Request, Rows, Submitted
 from drumbeat.launch.backends.environment import environment
 from drumbeat.launch.backends.local import recent_heartbeat_elsewhere
-from drumbeat.launch.backends.script import JOB_VARIABLES, REQUEUE, node_command, python_words, setup_lines
+from drumbeat.launch.backends.script import (
+    JOB_VARIABLES,
+    REQUEUE,
+    check_values,
+    node_command,
+    python_words,
+    setup_lines,
+)
 from drumbeat.launch.backends.task import run_node
 from drumbeat.launch.backends.typed import command
 from drumbeat.launch.plan.job import Machine, nodes_section
@@ -70,9 +77,11 @@ class Slurm(Backend):
         return check_cluster(request)
 
     def request(self, plan: JobPlan, *, after: str = "") -> Request:
-        """The request for a plan's job, or for the one that resumes the run if job `after` fails."""
+        """The request for a plan's job, or for the one that resumes the run if job `after` fails. Raises `LaunchError`
+        for a value that the script cannot contain."""
         from submitit.slurm.slurm import _make_sbatch_string  # a pure function that works without SLURM
 
+        check_values(plan)
         folder = str(RunDir(Path(plan.run_dir)).submitit).replace("%", "%%")  # for patterns of file names
         parameters = sbatch_parameters(plan, after)
         text = _make_sbatch_string(command=node_command(plan), folder=folder, **parameters)

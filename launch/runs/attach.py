@@ -8,7 +8,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from drumbeat.configs.errors import hang
@@ -23,6 +22,7 @@ from drumbeat.launch.backends.backend import backend_of, running_evidence
 from drumbeat.launch.backends.contract import Backend, Submitted
 from drumbeat.launch.backends.processes import LAUNCHERS, processes_of
 from drumbeat.launch.backends.typed import command
+from drumbeat.launch.runs.console import PlainConsole
 from drumbeat.launch.runs.logs import Tail
 from drumbeat.launch.runs.remedy import resume_command
 from drumbeat.launch.runs.rows import NO_BREAK, metrics_text, row
@@ -57,7 +57,7 @@ def follow(view: View, job: Submitted, before: Attempt | None) -> int:
     interrupts: list[int] = []
     previous = signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
     try:
-        console = Console(highlight=False, soft_wrap=True, markup=False)
+        console = PlainConsole()
         if console.is_terminal:
             on_close = backend_of(view.backend).on_terminal_close
             console.print(f"{row('', f'Ctrl-C saves a checkpoint and stops; {on_close}', WIDTH)}\n")
@@ -180,15 +180,16 @@ def samples_text(result: Result) -> str:
 class Display:
     """The log and the progress bar of a run in a terminal."""
 
-    def __init__(self, run: RunDir, console: Console, before: Attempt | None) -> None:
+    def __init__(self, run: RunDir, console: PlainConsole, before: Attempt | None) -> None:
         self.run = run
         self.console = console
         self.before = before
         self.attempt: Attempt | None = None
         self.log: Tail | None = None
         self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=12), TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[details]}"), console=console, transient=True, disable=not console.is_terminal)
+            TextColumn("{task.description}", markup=False), BarColumn(bar_width=12),
+            TextColumn("{task.percentage:>3.0f}%"), TextColumn("{task.fields[details]}", markup=False), console=console,
+            transient=True, disable=not console.is_terminal)
         self.bar: TaskID = self.progress.add_task("starting", total=None, details="")
 
     def newest(self) -> Attempt | None:

@@ -22,6 +22,7 @@ from drumbeat.configs.run.records import BackendName, Job
 from drumbeat.configs.run.versions import Versions
 from drumbeat.configs.run.view import View
 from drumbeat.configs.secrets import literal_secrets
+from drumbeat.configs.terminal import any_output
 from drumbeat.launch.attempts.processes import ignoring_signals
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.contract import Request, Submitted
@@ -86,7 +87,8 @@ def start(spec: Start, *, dry_run: bool = False, detach: bool = False) -> int:
         with ignoring_signals(signal.SIGINT):
             submitted = _submit(replace(spec, plan=replace(plan, versions=versions)), request)
     if submitted.work:
-        submitted.work()
+        with any_output():
+            submitted.work()
         print()
         return watch.print_end(View.read(run_dir))
     if backend.attached and not detach:

@@ -15,6 +15,7 @@ from drumbeat.configs.run.checkpoint_records import Manifest
 from drumbeat.configs.run.files import open_file
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import damage, linked_checkpoint
+from drumbeat.configs.terminal import print_text_only
 
 KINDS = (".pt", ".pth", ".safetensors")
 
@@ -61,4 +62,5 @@ def main(folder: str, file: str, which: str) -> int:
 
 
 if __name__ == "__main__":
+    print_text_only()
     sys.exit(main(*sys.argv[1:]))
