@@ -14,6 +14,7 @@ from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.load import plain
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Config
+from drumbeat.launch.attempts.processes import child_setup
 from drumbeat.launch.plan.inherited import not_inherited
 
 PREFLIGHT = "drumbeat.trainers.commands.preflight"
@@ -31,6 +32,7 @@ def preflight(config: Config, plan: JobPlan) -> dict[str, Any]:
                 "backend": plan.backend}
     done = subprocess.run([plan.python, "-m", "drumbeat.configs.importing", PREFLIGHT], input=json.dumps(request),
                           stdout=subprocess.PIPE, text=True, env=scrubbed | plan.environment, check=False,
+                          preexec_fn=child_setup(),  # it ends with this process
                           process_group=0)  # so that Ctrl-C reaches only this process, which ends the other one quietly
     try:
         result: dict[str, Any] = json.loads(done.stdout)

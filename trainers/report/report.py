@@ -29,7 +29,7 @@ from drumbeat.configs.run.versions import LABELS, AttemptVersions
 from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Config
 from drumbeat.configs.secrets import shown
-from drumbeat.configs.terminal import print_text_only
+from drumbeat.configs.terminal import NOT_UTF8, print_text_only
 from drumbeat.trainers.report import page
 from drumbeat.trainers.report.charts import number
 from drumbeat.trainers.report.events import Events, read_events
@@ -152,7 +152,7 @@ def main(folder: str, file: str) -> int:
             raise RunError(Fault(what="the report is a file, but this is a folder", where=str(out),
                                  remedy=f"For example: --out {short(out / 'report.html')}"))
         with Console(file=getattr(sys.stderr, "rich_proxied_file", sys.stderr)).status("reading the run ..."):
-            text = report(run)
+            text = report(run).translate(NOT_UTF8)
         try:
             write_text(out, text, durable=False)
         except OSError as error:
