@@ -7,10 +7,11 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from drumbeat.configs.errors import headline
 from drumbeat.configs.run.folder import Attempt
 from drumbeat.configs.run.records import NodeDown, RankError
 from drumbeat.launch.attempts.hang import find_hang, positions
-from drumbeat.launch.attempts.meanings import CONSEQUENCES, abort_message, explain
+from drumbeat.launch.attempts.meanings import CONSEQUENCES, abort_message, explain, last_error
 
 ROOT_CAUSE = re.compile(r"Root Cause \(first observed failure\):.*?rank\s*: (\d+).*?exitcode\s*: (-?\d+)", re.DOTALL)
 """The root cause in torchrun's report."""
@@ -33,8 +34,8 @@ class Cause:
 def cause(attempt: Attempt) -> Cause:
     """The first failure: a rank that hung or was killed, otherwise the first error that is not a consequence of another
     rank's failure, otherwise whatever is known."""
-    downs = list(filter(None, map(NodeDown.read, sorted(attempt.path.glob("node*.down.json")))))
-    for down in downs:
+    downs = {path: down for path in sorted(attempt.path.glob("node*.down.json")) if (down := NodeDown.read(path))}
+    for down in downs.values():
         if down.message:
             return Cause(down.message)  # the ranks did not start
     if hang := find_hang(attempt):
@@ -59,9 +60,10 @@ def cause(attempt: Attempt) -> Cause:
         return cause_of_lost_contact(errors[0])
     for host, rank, code in causes:
         return Cause(f"rank {rank} on {host} {exit_text(code)}{at}", rank)
-    for down in downs:
+    for path, down in downs.items():
         if down.exit_code:
-            return Cause(f"torchrun on {down.host} {exit_text(down.exit_code)}{at}")
+            error = last_error(path.with_name(path.name.replace(".down.json", ".log")))
+            return Cause(f"torchrun on {down.host} {exit_text(down.exit_code)}{at}{error and f': {error}'}")
     return Cause(f"the ranks ended without a result{at}")
 
 
@@ -69,9 +71,8 @@ def of_error(error: RankError) -> Cause:
     """The cause for an error of a rank."""
     kind = f"{error.type} at step {error.step} of rank {error.rank}"
     if error.user_error:
-        first = (error.message.strip().splitlines() or [""])[0]
-        return Cause(first.removeprefix("error: "), error.rank, kind, final=True)
-    what, line, fix = explain(error.type, error.message)
+        return Cause(headline(error.message), error.rank, kind, final=True)
+    what, line, fix = explain(error.type, error.message, error.traceback)
     return Cause(f"{who(error)} {what} at step {error.step}: {line}{f'; {fix}' if fix else ''}", error.rank, kind)
 
 
