@@ -21,6 +21,8 @@ WIDTH = 80
 LABEL = "error: "
 SCREEN = 24
 """Lines of a terminal: errors that do not fit are shortened."""
+LONGEST = WIDTH * SCREEN
+"""Characters of each text of a fault that are shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +35,9 @@ class Fault:
     remedy: str = ""
 
     def __str__(self) -> str:
-        rows = [("where", self.where), ("given", self.given), ("fix", self.remedy)]
-        return "\n".join([hang(LABEL, self.what), *(hang(f"  {name:<7}", text) for name, text in rows if text)])
+        rows = [("  where  ", self.where), ("  given  ", self.given), ("  fix    ", self.remedy)]
+        return "\n".join(hang(label, text if len(text) <= LONGEST else f"{text[:LONGEST]} ...")
+                         for label, text in [(LABEL, self.what), *rows] if text)
 
     def brief(self) -> str:
         """The same in about two lines, for a list of many faults."""

@@ -34,7 +34,7 @@ def misfit(schema: type, layer: Layer, key: str, value: Any) -> Fault:
             place = f"in '{'.'.join(done)}'" if done else "at the top level"
             return Fault(what=f"unknown key '{part}' {place}", where=layer.where(".".join([*done, part])), given=given,
                          remedy=_instead(part, [*done], fields))
-        kind = fields[part] if fields is not None else _item(kind)
+        kind = fields[part] if fields is not None else item_of(kind)
         done.append(part)
         if fields_of(kind) is None and not _is_mapping(kind):
             break
@@ -51,11 +51,11 @@ def missing(schema: type, key: str, where: str) -> Fault:
     kind: Any = schema
     for part in key.split("."):
         fields = fields_of(kind)
-        kind = fields[part] if fields is not None else _item(kind)
+        kind = fields[part] if fields is not None else item_of(kind)
     return Fault(what=f"'{key}' is missing", where=where, remedy=f"It must be {expected(kind)}.")
 
 
-def unresolved(error: OmegaConfBaseException, where: str, key: str) -> Fault:
+def broken_reference(error: OmegaConfBaseException, where: str, key: str) -> Fault:
     """A reference, ${...}, to something that does not exist."""
     message = str(error).splitlines()[0].removeprefix("KeyError raised while resolving interpolation: ").strip('"')
     return Fault(what=f"{key} refers to something that does not exist: {message}", where=where)
@@ -71,12 +71,12 @@ def out_of_bounds(schema: type, node: Any, prefix: str = "") -> Iterator[tuple[s
             continue
         if fields_of(kind):
             yield from out_of_bounds(_bare(kind), value, f"{key}.")
-        elif _is_mapping(kind) and fields_of(_item(kind)):
+        elif _is_mapping(kind) and fields_of(item_of(kind)):
             for name in value:
                 if not PLAIN_NAME.fullmatch(str(name)) or "." in str(name):
                     yield key, f"named with letters, digits, '_' and '-'; not '{name}'", list(value)
                 elif value[name] is not None:
-                    yield from out_of_bounds(_bare(_item(kind)), value[name], f"{key}.{name}.")
+                    yield from out_of_bounds(_bare(item_of(kind)), value[name], f"{key}.{name}.")
         elif bound := _broken_bound(field.metadata, value):
             yield key, bound, value
 
@@ -104,7 +104,7 @@ def expected(kind: Any) -> str:
     elif fields := fields_of(bare):
         text = f"a section with some of: {', '.join(fields)}"
     elif _is_mapping(bare):
-        text = "a section: `_target_: package.module.Name` and its arguments" if _item(bare) is Any else "a section"
+        text = "a section: `_target_: package.module.Name` and its arguments" if item_of(bare) is Any else "a section"
     else:
         text = TYPES.get(bare, "a value")
     return text + (" or null" if bare is not kind else "")
@@ -158,6 +158,6 @@ def _is_mapping(kind: Any) -> bool:
     return typing.get_origin(_bare(kind)) is dict
 
 
-def _item(kind: Any) -> Any:
+def item_of(kind: Any) -> Any:
     """The type of a mapping's values."""
     return typing.get_args(_bare(kind))[1] if _is_mapping(kind) else Any

@@ -14,12 +14,20 @@ from typing import Any
 
 import yaml
 
+from drumbeat.configs.bounds import check_node
+
 WIDTH = 80
 COMMENT_COLUMN = 40
 
 
 class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """YAML as OmegaConf reads it: 1e-6 is a number, 2026-01-31 is text, and duplicate keys are errors."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, TypeError) as error:  # as for !!int x, or a number of 5,000 digits
+            raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -42,12 +50,15 @@ Loader.add_implicit_resolver("tag:yaml.org,2002:float",
 def parse(text: str) -> tuple[Any, dict[str, int]]:
     """The value of a YAML text, and the line of each key: {"data.train.root": 23, "data.transforms.train[0]": 27}.
 
-    Raises `yaml.YAMLError`.
+    Raises `yaml.YAMLError`, also for a text that `bounds.py` rejects.
     """
     loader = Loader(text)
     try:
         node = loader.get_single_node()
-        return (None if node is None else loader.construct_document(node)), dict(_lines(node))
+        if node is None:
+            return None, {}
+        check_node(node)
+        return loader.construct_document(node), dict(_lines(node))
     finally:
         loader.dispose()
 
@@ -68,7 +79,7 @@ def inline(value: Any) -> str:
     return _scalar(value)
 
 
-def _lines(node: yaml.Node | None, key: str = "") -> Iterator[tuple[str, int]]:
+def _lines(node: yaml.Node, key: str = "") -> Iterator[tuple[str, int]]:
     if isinstance(node, yaml.MappingNode):
         for name, value in node.value:
             inner = f"{key}.{name.value}" if key else str(name.value)
@@ -137,7 +148,7 @@ def _is_plain(text: str) -> bool:
     if re.fullmatch(r"[A-Za-z_/][\w./-]*[./-][\w./-]*", text, re.ASCII):
         return True  # most texts are names of targets and paths: a faster check than the parser
     try:
-        return bool(yaml.load(f"key: {text}\nlist: [{text}]", Loader) == {"key": text, "list": [text]})
+        return bool(parse(f"key: {text}\nlist: [{text}]")[0] == {"key": text, "list": [text]})
     except yaml.YAMLError:
         return False
 

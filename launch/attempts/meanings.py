@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from drumbeat.launch.attempts.logs import end_of
+
 CONSEQUENCES = re.compile(r"^(RuntimeError|Dist\w+|NotFiniteError): [\s\S]*(" + "|".join([
     # gloo
     r"[Cc]onnection closed by peer", r"[Cc]onnection reset by peer", r"Broken pipe", r"Socket closed",
@@ -93,8 +95,6 @@ MEANINGS = (
 ABORT = re.compile(r"(?:watchdog thread terminated with exception: |^  what\(\):\s+|attempting to dump debug info, )"
                    r"(.+?)(?=\nException raised|\nterminate called|\nFatal Python|\Z)", re.DOTALL | re.MULTILINE)
 """In a rank's log: why a thread of torch ended the process with SIGABRT, in which case Python raises no exception."""
-TAIL = 1 << 18
-"""Bytes at the end of a log that are searched."""
 INNERMOST = 4
 """Lines at the end of a traceback: of the innermost call, and the message."""
 
@@ -106,10 +106,7 @@ TRACEBACK = re.compile(r"^Traceback \(most recent call last\):\n(?: .*\n)+(?P<ki
 
 def last_error(log: Path) -> str:
     """The last exception in the log of a torchrun that has failed, as text; '' if there is none."""
-    try:
-        found = list(TRACEBACK.finditer(_tail(log)))
-    except FileNotFoundError:
-        return ""
+    found = list(TRACEBACK.finditer(end_of(log)))
     if not found or found[-1]["kind"].endswith("ChildFailedError"):  # which is about a rank
         return ""
     what, line, fix = explain(found[-1]["kind"], found[-1]["message"], found[-1][0])
@@ -140,15 +137,5 @@ def fragmented(message: str) -> bool:
 
 def abort_message(log: Path) -> str:
     """Why torch aborted a rank, from the end of its log; '' if it did not."""
-    try:
-        found = ABORT.search(_tail(log))
-    except FileNotFoundError:
-        return ""
+    found = ABORT.search(end_of(log))
     return found[1].partition("terminated with exception: ")[2] or found[1] if found else ""
-
-
-def _tail(log: Path) -> str:
-    """The end of a log. Raises `FileNotFoundError`."""
-    with open(log, "rb") as file:
-        file.seek(max(0, file.seek(0, 2) - TAIL))
-        return file.read().decode(errors="replace")

@@ -19,10 +19,18 @@ from drumbeat.launch.backends.cluster_checks import check_cluster, check_shared
 from drumbeat.launch.backends.contract import Backend, Request, Rows, Submitted
 from drumbeat.launch.backends.environment import environment
 from drumbeat.launch.backends.local import recent_heartbeat_elsewhere
-from drumbeat.launch.backends.script import JOB_VARIABLES, REQUEUE, node_command, python_words, setup_lines
+from drumbeat.launch.backends.script import (
+    JOB_VARIABLES,
+    REQUEUE,
+    check_values,
+    node_command,
+    python_words,
+    setup_lines,
+)
 from drumbeat.launch.backends.task import run_node
 from drumbeat.launch.backends.typed import command
 from drumbeat.launch.plan.job import Machine, nodes_section
+from drumbeat.launch.plan.references import not_exported
 from drumbeat.launch.slurm.client import QueuedJob, SlurmUnreachableError, cancel_jobs, job_state, queued
 from drumbeat.launch.slurm.grace import grace_seconds
 from drumbeat.launch.slurm.reasons import explain_reason
@@ -49,15 +57,22 @@ class Slurm(Backend):
 
     def check_startable(self, plan: JobPlan) -> None:
         check_slurm_installed()
+        export = plan.site.sbatch.get("export")
+        if missing := not_exported(plan.variables, export):
+            raise LaunchError(Fault(what=f"the job would not inherit {', '.join(missing)}, to which the config refers",
+                                    where="sbatch.export", given=f"export: {export}",
+                                    remedy="Add ALL, or the names of the variables, to `export` in the profile."))
 
     def preflight(self, request: Request) -> str:
         check_shared(request.plan)
         return check_cluster(request)
 
     def request(self, plan: JobPlan, *, after: str = "") -> Request:
-        """The request for a plan's job, or for the one that resumes the run if job `after` fails."""
+        """The request for a plan's job, or for the one that resumes the run if job `after` fails. Raises `LaunchError`
+        for a value that the script cannot contain."""
         from submitit.slurm.slurm import _make_sbatch_string  # a pure function that works without SLURM
 
+        check_values(plan)
         folder = RunDir(Path(plan.run_dir)).submitit
         parameters = sbatch_parameters(plan, after)
         text = _make_sbatch_string(command=node_command(plan), folder=folder, **parameters)

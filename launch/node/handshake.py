@@ -24,7 +24,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from drumbeat.configs.run.disk import persist
+from drumbeat.configs.run.files import read_text, write_text
 from drumbeat.configs.run.folder import Attempt
 from drumbeat.configs.run.records import AttemptStart, NodeUp
 from drumbeat.configs.text_table import aligned
@@ -43,14 +43,7 @@ MAX_LINE = 256
 
 def write_secret(attempt: Attempt) -> None:
     """First node: writes the secret of an attempt, readable by the owner only."""
-    def write() -> None:
-        handle = os.open(attempt.secret, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        with open(handle, "w") as file:
-            file.write(secrets.token_hex(32))
-            file.flush()
-            os.fsync(handle)
-
-    persist(write)
+    write_text(attempt.secret, secrets.token_hex(32), private=True)
 
 
 def handshake(attempt: Attempt, node: int, nodes: int, cancelled: Callable[[], bool]) -> str:
@@ -99,7 +92,7 @@ def listen(attempt: Attempt, address: str, port: int, nodes: int, cancelled: Cal
     callers: list[Caller] = []  # the oldest first
     until = time.monotonic() + TIMEOUT
     most = nodes + MAX_STRANGERS
-    secret = attempt.secret.read_bytes()
+    secret = _secret(attempt)
     with (socket.create_server((listening_address(address), port), backlog=most) as server,
           selectors.DefaultSelector() as selector):
         server.setblocking(False)
@@ -160,7 +153,7 @@ def connect(attempt: Attempt, node: int, host: str, port: int, cancelled: Callab
     failure = "not tried"
     while time.monotonic() < until and not cancelled():
         try:
-            failure = _prove(attempt.secret.read_bytes(), node, host, port)
+            failure = _prove(_secret(attempt), node, host, port)
         except OSError as error:
             failure = error.strerror or str(error) or "no answer"
         if not failure:
@@ -188,6 +181,10 @@ def _line(connection: socket.socket, until: float) -> str:
             break
         received += piece
     return received.decode("ascii", "replace").rstrip("\n")
+
+
+def _secret(attempt: Attempt) -> bytes:
+    return read_text(attempt.secret, MAX_LINE).encode()
 
 
 def _proof(secret: bytes, role: str, node: int, challenge: str, own: str) -> str:

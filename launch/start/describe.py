@@ -12,6 +12,7 @@ from drumbeat.configs.layers import short
 from drumbeat.configs.load import Loaded
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Config
+from drumbeat.configs.secrets import shown
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.contract import Request
 from drumbeat.launch.plan.job import not_inherited
@@ -22,7 +23,7 @@ def describe(loaded: Loaded, request: Request, *, notes: Sequence[str] = (), cod
     are the backend's notes on the plan, `code` describes the code that the run uses."""
     plan = request.plan
     blocks = [
-        ("config: defaults, and the source of every other value", loaded.as_yaml()),
+        ("config: defaults, and the source of every other value", shown(loaded.as_yaml())),
         ("processes", _processes(plan, code)),
         ("samples", _samples(loaded.config, plan.topology.world_size)),
         ("environment of every rank", _environment(plan)),
@@ -64,6 +65,9 @@ def _share(size: int, world_size: int) -> str:
 
 def _environment(plan: JobPlan) -> str:
     lines = [f"{name}={value}" for name, value in plan.environment.items()]
+    if plan.variables:
+        lines += ["# inherited from this shell, because the config refers to them; in no file of the run:",
+                  _comment("#   ", ", ".join(plan.variables))]
     ranks = plan.topology.ranks_per_node
     if plan.environment.get("CUDA_VISIBLE_DEVICES", "").count(",") >= ranks:
         lines.append(f"# the run takes the first {ranks} of these GPUs that no other run holds")

@@ -20,6 +20,7 @@ from drumbeat.launch.backends.processes import processes_of
 from drumbeat.launch.backends.typed import command
 from drumbeat.launch.plan import snapshot
 from drumbeat.launch.plan.job import Machine, plan_job
+from drumbeat.launch.plan.references import check_references, with_references
 from drumbeat.launch.runs.find import find_run
 from drumbeat.launch.runs.status import with_final_state
 from drumbeat.launch.start.start import Start, locating_faults
@@ -38,7 +39,7 @@ def resolve_run(args: argparse.Namespace) -> Start:
     with locating_faults(loaded):
         plan = plan_job(loaded.config, run_dir=run_dir.path, backend=backend, machine=resources,
                         site=load_site(args.profile), folder=Path.cwd())
-    return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=plan, file=file))
+    return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=with_references(plan, loaded.config), file=file))
 
 
 def resolve_resume(args: argparse.Namespace, run: str) -> Start:
@@ -54,7 +55,8 @@ def resolve_resume(args: argparse.Namespace, run: str) -> Start:
         raise RunError(Fault(what=f"run {run_dir.id} is still running", where=str(run_dir.path), given=evidence,
                              remedy=_still_running_remedy(view)))
     loaded = reload(run_dir.config, args.words, _previous_layout(view.plan, args))
-    plan = _plan_like(args, view.plan, loaded, run_dir)
+    plan = with_references(_plan_like(args, view.plan, loaded, run_dir), loaded.config)
+    check_references(plan, view.plan)
     return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=plan, previous=view))
 
 
@@ -81,7 +83,8 @@ def resolve_rerun(args: argparse.Namespace, run: str) -> Start:
     run_dir = RunDir.new(Path(args.runs), loaded.config.name)
     with locating_faults(loaded):
         plan = _plan_like(args, before, loaded, run_dir)
-    return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=plan, source=source))
+    return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=with_references(plan, loaded.config),
+                                  source=source))
 
 
 def _plan_like(args: argparse.Namespace, before: JobPlan, loaded: Loaded, run_dir: RunDir) -> JobPlan:

@@ -32,6 +32,7 @@ from drumbeat.configs.run.checkpoint_records import EvaluationMetrics, Manifest
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.schema import Config
+from drumbeat.configs.terminal import print_text_only
 from drumbeat.data.bar import Bar
 from drumbeat.data.images import UNREADABLE
 from drumbeat.data.loader import BatchFetcher, Samples, chunks, error_message, one_thread
@@ -271,4 +272,5 @@ def _on_ranks(count: int) -> int:
 if __name__ == "__main__":
     if "RANK" in os.environ:
         die_with_agent()
+    print_text_only()
     sys.exit(main())

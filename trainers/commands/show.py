@@ -29,6 +29,7 @@ from drumbeat.configs.layers import Layer, short
 from drumbeat.configs.load import build_config
 from drumbeat.configs.preconditions import innermost, needs_data, with_hint
 from drumbeat.configs.schema import Config, Phase
+from drumbeat.configs.terminal import print_text_only
 from drumbeat.configs.text_table import aligned
 from drumbeat.data.loader import as_tensor
 from drumbeat.data.order import micro_batches, shard
@@ -239,4 +240,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    print_text_only()
     sys.exit(main())

@@ -5,11 +5,15 @@ from __future__ import annotations
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from drumbeat.configs.run.plan import JobPlan
+from drumbeat.configs.errors import LaunchError
+from drumbeat.configs.run.plan import Allocation, JobPlan
+from drumbeat.configs.run.records import BackendName
 from drumbeat.configs.schema import Site
+from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.script import REQUEUE, node_command, setup_lines
 from tests.launch.tiny_plan import plan
 
@@ -35,6 +39,35 @@ def test_a_nodes_launcher_runs_in_the_sites_container(tmp_path: Path) -> None:
     assert node_command(made) == command
     inside = replace(made, site=Site(prefix="apptainer exec --nv image.sif"))
     assert node_command(inside) == f"apptainer exec --nv image.sif {command}"
+
+
+@pytest.mark.parametrize(("change", "named"), [
+    ({"folder": "/home/me/a\n#SBATCH --account=other"}, "the current folder"),
+    ({"run_dir": "/runs\rx/small/RUN"}, "the run folder"),
+    ({"python": "/env\x1b[2J/bin/python"}, "the path of Python"),
+    ({"name": "small\ntouch /tmp/x"}, "name"),
+    ({"site": Site(partition="gpu\ntouch /tmp/x")}, "profile, partition"),
+    ({"site": Site(prefix="exec\x0bx")}, "profile, prefix"),
+    ({"site": Site(sbatch={"comment": "a\nb"})}, "profile, sbatch.comment"),
+    ({"site": Site(sbatch={"mail\ntouch": "x"})}, "profile, sbatch"),
+    ({"site": Site(sbatch={"x": ["a", "b\n"]})}, "profile, sbatch.x"),
+    ({"site": Site(environment={"A": "a\nb"})}, "profile, environment.A"),
+    ({"site": Site(environment={"A; touch x; B": "a"})}, "profile, environment"),
+    ({"site": Site(setup=["module load x\r"])}, "profile, setup"),
+    ({"environment": {"PYTHONPATH": "/a\n/b", "PYTHONSAFEPATH": "1"}}, "environment.PYTHONPATH"),
+], ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize("name", ["slurm", "here"])
+def test_no_value_becomes_a_line_of_the_script(name: BackendName, change: dict[str, Any], named: str, tmp_path: Path
+                                               ) -> None:
+    made = replace(slurm_plan(tmp_path), allocation=Allocation(job_id="1", nodes=1, cpus_per_node=1), **change)
+    with pytest.raises(LaunchError) as error:
+        backend_of(name).request(made)
+    assert {fault.where.removeprefix("the cluster's ") for fault in error.value.faults} == {named}
+
+
+def test_a_setup_of_several_lines_is_a_part_of_the_script(tmp_path: Path) -> None:
+    made = replace(slurm_plan(tmp_path), site=Site(setup=["if true\nthen\n\tmodule load cuda\nfi"]))
+    assert "\nif true\nthen\n\tmodule load cuda\nfi\n" in backend_of("slurm").request(made).text
 
 
 @pytest.mark.parametrize(("codes", "calls", "code"), [

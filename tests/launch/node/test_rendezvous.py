@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
@@ -141,10 +142,13 @@ def listening(process: int) -> set[str]:
 
 @pytest.mark.slow
 def test_a_run_on_one_node_listens_on_loopback_only(tmp_path: Path) -> None:
-    """Neither its ranks nor torchrun ask for a password, so nobody else may reach their ports."""
+    """Neither its ranks nor torchrun ask for a password, so nobody else may reach their ports. Root tries it on a host
+    whose name does not resolve."""
+    nameless = ["unshare", "--uts", "sh", "-c", 'hostname nowhere.invalid && exec "$@"', "sh"]
     arguments = [str(write_config(tmp_path)), "--procs", "2", "--no-preflight", "task._target_=tests.tiny.Fuse",
              f"task.folder={tmp_path}", "task.at=[3]", "task.how=wait"]
-    with subprocess.Popen([sys.executable, str(ROOT / "launch" / "run.py"), *arguments], cwd=tmp_path) as run:
+    command = [*(nameless if os.geteuid() == 0 else []), sys.executable, str(ROOT / "launch" / "run.py"), *arguments]
+    with subprocess.Popen(command, cwd=tmp_path) as run:
         until((tmp_path / "blown-0").exists)
         processes = [process for process in descendants(run.pid)
                      if Path(f"/proc/{process}/comm").read_text().startswith(("rank", "forkserver", "pt_elastic"))]
