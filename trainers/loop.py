@@ -170,6 +170,8 @@ class Training:
         digest = weights_sha256(self.model.state_dict())
         if self.evaluator.sets.test is not None:
             self._load_best()
+        elif self.world.is_main and self.progress.best:
+            self.checkpoints.check_best(self.progress.best["step"])
         test = self.evaluator.test()
         self.time_spent.add("evaluating")
         return Result(steps=self.progress.step, samples_seen=self.progress.samples,

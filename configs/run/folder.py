@@ -152,6 +152,12 @@ class Attempt:
         return self.path / "launch.json"
 
     @property
+    def secret(self) -> Path:
+        """Written by the first node's launcher before launch.json, and readable by the owner only: the secret by which
+        the launchers of this attempt recognize each other (`launch/node/handshake.py`)."""
+        return self.path / "secret"
+
+    @property
     def first_step(self) -> Path:
         """Written by rank 0 after its first step: when, and from which checkpoint it resumed (0 for none)."""
         return self.path / "first_step.json"

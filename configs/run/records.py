@@ -158,7 +158,10 @@ class AttemptStart(Record):
 
     job: str
     """Identifies the start of the job that claimed the attempt: see `launch/slurm/job.py`."""
+    host: str = ""
+    """The first node's name."""
     address: str
+    """The first node's IP address on the way to the second node; 127.0.0.1 on one node; its name if that is unknown."""
     port: int
     time: float = field(default_factory=time.time)
 
