@@ -34,7 +34,8 @@ class Job(Record):
 
     backend: BackendName
     id: str | None = None
-    """SLURM's job id, or the process id of submitit's local controller; None until it is known, and in debug."""
+    """SLURM's job id, as "12;gpu" if sbatch names the cluster, or the process id of submitit's local controller; None
+    until it is known, and in debug."""
     host: str = ""
     space: str = ""
     """Identifies the machine's boot and the PID namespace, in which alone the run's processes can be seen; '' if
@@ -157,7 +158,10 @@ class AttemptStart(Record):
 
     job: str
     """Identifies the start of the job that claimed the attempt: see `launch/slurm/job.py`."""
+    host: str = ""
+    """The first node's name."""
     address: str
+    """The first node's IP address on the way to the second node; 127.0.0.1 on one node; its name if that is unknown."""
     port: int
     time: float = field(default_factory=time.time)
 

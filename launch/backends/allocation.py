@@ -24,13 +24,15 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import Allocation, JobPlan
 from drumbeat.configs.run.records import Job, State
 from drumbeat.configs.run.view import View
+from drumbeat.launch.attempts.logs import end_of
 from drumbeat.launch.backends.cluster_checks import check_shared
 from drumbeat.launch.backends.contract import Backend, Request, Rows, Submitted
 from drumbeat.launch.backends.environment import environment
 from drumbeat.launch.backends.local import recent_heartbeat_elsewhere
 from drumbeat.launch.backends.processes import IN_ALLOCATION, end_processes, processes_of
-from drumbeat.launch.backends.script import JOB_VARIABLES, node_command, setup_lines
-from drumbeat.launch.backends.slurm import END_SECONDS, cancel_error, queue_evidence
+from drumbeat.launch.backends.queued_jobs import queue_evidence
+from drumbeat.launch.backends.script import JOB_VARIABLES, check_values, node_command, setup_lines
+from drumbeat.launch.backends.slurm import END_SECONDS, cancel_error
 from drumbeat.launch.backends.task import run_node
 from drumbeat.launch.plan.job import Machine, nodes_section
 from drumbeat.launch.slurm.client import SlurmUnreachableError, cancel_jobs, run_slurm, steps
@@ -120,9 +122,11 @@ class InAllocation(Backend):
         return [text] if (text := note(plan)) else []
 
     def request(self, plan: JobPlan) -> Request:
-        """The script. It passes all options to srun, which inherits nothing from the shell's own job."""
+        """The script. It passes all options to srun, which inherits nothing from the shell's own job. Raises
+        `LaunchError` for a value that the script cannot contain."""
         from submitit.slurm.slurm import _make_sbatch_string
 
+        check_values(plan)
         folder, cpus = RunDir(Path(plan.run_dir)).submitit, cores(plan)
         text = _make_sbatch_string(command=node_command(plan), folder=folder, setup=setup_lines(plan, cpus),
                                    srun_args=srun_arguments(plan, cpus))
@@ -191,10 +195,10 @@ class InAllocation(Backend):
 
     def unrecorded_end(self, view: View) -> tuple[State, str]:
         """The end of the allocation, or the error of srun if it did not start the step."""
-        log, job = view.run.submitit / "controller.log", view.job.id if view.job else None
-        if view.state == "pending" and log.exists():
-            output = [line for line in log.read_text(errors="replace").splitlines() if "error" in line]
+        if view.state == "pending":
+            output = [line for line in end_of(view.run.submitit / "controller.log").splitlines() if "error" in line]
             return "failed", f"not started: {output[-1].removeprefix('srun: ')}" if output else ""
+        job = view.job.id if view.job else None
         end = job_end(job) if job else None
         return "failed", f"its allocation, SLURM job {job}, ended: {end.message}" if end else ""
 

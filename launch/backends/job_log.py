@@ -10,11 +10,11 @@ import re
 from pathlib import Path
 
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.launch.attempts.logs import end_of
+from drumbeat.launch.slurm.client import split_id
 
 LINES = 5
 """How many lines are quoted."""
-TAIL = 1 << 16
-"""Bytes at the end of a log that are read."""
 CONSEQUENCES = re.compile(
     r"^\s*$|^submitit (INFO|WARNING)|^(srun|slurmstepd)[^:]*: (error: )?.*"
     r"(task[s ].*: ?(Exited|Killed|Terminated|Aborted)|Exited with exit code|Job step aborted|Terminating (job step|"
@@ -24,16 +24,14 @@ CONSEQUENCES = re.compile(
 
 def log_files(run: RunDir, job: str) -> list[Path]:
     """The job's log files that are not empty: standard error first, and in the order of the nodes."""
-    found = [*run.submitit.glob(f"{job}_*log.err"), *run.submitit.glob(f"{job}_*log.out")]
+    number = split_id(job)[0]
+    found = [*run.submitit.glob(f"{number}_*log.err"), *run.submitit.glob(f"{number}_*log.out")]
     return sorted((path for path in found if path.stat().st_size), key=lambda path: (path.suffix, _node(path)))
 
 
 def last_lines(path: Path, count: int = LINES) -> list[str]:
     """The last lines of a log that say more than that something has ended."""
-    with open(path, "rb") as file:
-        file.seek(max(0, file.seek(0, 2) - TAIL))
-        lines = file.read().decode(errors="replace").splitlines()
-    return [line.strip() for line in lines if not CONSEQUENCES.search(line)][-count:]
+    return [line.strip() for line in end_of(path).splitlines() if not CONSEQUENCES.search(line)][-count:]
 
 
 def last_line(run: RunDir, job: str) -> str:

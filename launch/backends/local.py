@@ -58,11 +58,10 @@ class OnMachine(Backend):
         return list(map(str, end_processes(partial(self.processes, view))))
 
     def cancel(self, view: View) -> str:
-        run, job = view.run, view.job
-        if job and not job.is_here and (evidence := self.running_evidence(view)):
+        run, running = view.run, self.processes(view)
+        if not running and (evidence := self.running_evidence(view)):
             raise RunError(Fault(what="the run's processes cannot be reached from here", where=str(run.path),
                                  given=evidence, remedy="Run this command there."))
-        running = self.processes(view)
         if left := self.end(view):
             raise RunError(Fault(what="some of its processes cannot be killed", where=str(run.path),
                                  given=", ".join(left),

@@ -8,7 +8,7 @@ import signal
 from contextlib import suppress
 from dataclasses import dataclass
 
-from drumbeat.launch.slurm.client import SHORT_TIMEOUT, job_fields, run_slurm
+from drumbeat.launch.slurm.client import SHORT_TIMEOUT, job_fields, run_slurm, split_id
 from drumbeat.launch.slurm.states import ENDED
 
 NO_LOG = 53
@@ -49,8 +49,9 @@ def job_end(job: str) -> JobEnd | None:
     fields = job_fields(job, timeout=SHORT_TIMEOUT)
     if fields:
         return _parse(fields.get("JobState", ""), fields.get("ExitCode", ""))
-    answer = run_slurm("sacct", "--noheader", "--parsable2", "--allocations", "--jobs", job, "--format",
-                       "State,ExitCode", timeout=SHORT_TIMEOUT)
+    number, cluster = split_id(job)
+    answer = run_slurm("sacct", "--noheader", "--parsable2", "--allocations", "--jobs", number, "--format",
+                       "State,ExitCode", cluster=cluster, timeout=SHORT_TIMEOUT)
     lines = answer.text.splitlines() if answer.code == 0 else []
     return _parse(*lines[-1].split("|")[:2]) if lines and "|" in lines[-1] else None
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from drumbeat.configs.errors import Fault, LaunchError, UserError, hang
-from drumbeat.configs.load import Loaded
+from drumbeat.configs.load import Loaded, plain
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.lock import lock_problem
@@ -21,6 +21,8 @@ from drumbeat.configs.run.processes import process_space
 from drumbeat.configs.run.records import BackendName, Job
 from drumbeat.configs.run.versions import Versions
 from drumbeat.configs.run.view import View
+from drumbeat.configs.secrets import literal_secrets
+from drumbeat.configs.terminal import any_output
 from drumbeat.launch.attempts.processes import ignoring_signals
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.contract import Request, Submitted
@@ -77,6 +79,16 @@ def start(spec: Start, *, dry_run: bool = False, detach: bool = False) -> int:
 
     from drumbeat.launch.runs import attach as watch
 
+    with watch.terminations() as received:
+        return _start(spec, request, detach, received)
+
+
+def _start(spec: Start, request: Request, detach: bool, received: list[int]) -> int:
+    """Starts the job, and stays until its end if it is attached. `received` are the requests to end that have come
+    since."""
+    from drumbeat.launch.runs import attach as watch
+
+    run_dir, plan, backend = spec.run_dir, spec.plan, backend_of(spec.plan.backend)
     for note in spec.loaded.notes:  # ahead of the checks, whose errors they may explain
         print(hang("note       ", note), flush=True)
     with preparing(run_dir, spec.command, previous=spec.previous, code=spec.code) as termination:
@@ -85,11 +97,13 @@ def start(spec: Start, *, dry_run: bool = False, detach: bool = False) -> int:
         with ignoring_signals(signal.SIGINT):
             submitted = _submit(replace(spec, plan=replace(plan, versions=versions)), request)
     if submitted.work:
-        submitted.work()
+        with any_output():
+            submitted.work()
         print()
         return watch.print_end(View.read(run_dir))
     if backend.attached and not detach:
-        return watch.follow(View.read(run_dir), submitted, spec.previous.attempt if spec.previous else None)
+        before = spec.previous.attempt if spec.previous else None
+        return watch.follow(View.read(run_dir), submitted, before, received)
     watch.print_commands(run_dir, submitted, backend)
     return 0
 
@@ -141,7 +155,7 @@ def _write(spec: Start) -> None:
     """Writes the run's folder with everything that the workers need; for a resume, whatever changes."""
     run_dir, plan, loaded = spec.run_dir, spec.plan, spec.loaded
     if spec.is_new or any(not layer.origin.startswith("--") for layer in loaded.layers):
-        write_text(run_dir.config, loaded.as_yaml())
+        write_text(run_dir.config, loaded.as_yaml(), private=bool(literal_secrets(plain(loaded.config))))
     plan.write(run_dir.plan)
     _write_job(run_dir, plan.backend, Submitted(id=None))
     run_dir.write_status("pending", attempt=spec.previous.number if spec.previous else -1)

@@ -49,11 +49,12 @@ def test_a_run_in_the_queue_cannot_be_stopped(runs: Path, state: State) -> None:
     assert not run.attempt(0).stop.exists()
 
 
-def test_cancelling_a_run_on_this_machine(runs: Path) -> None:
+@pytest.mark.parametrize("space", ["", "the boot and PID namespace of a container on this machine"])
+def test_cancelling_a_run_on_this_machine(runs: Path, space: str) -> None:
     """All of its processes end, whatever signals they ignore, and nothing else does."""
     run = find_run("tiny", runs)
     write_state(run, "running")
-    write_job(run, id="1", host=socket.gethostname())
+    write_job(run, id="1", host=socket.gethostname(), space=space)
     ignoring = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
     with (subprocess.Popen([sys.executable, "-c", ignoring, "drumbeat.trainers.worker", str(run.path), "0"]) as rank,
           subprocess.Popen([sys.executable, "-c", ignoring, "tensorboard", str(run.path)]) as unrelated):
