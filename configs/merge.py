@@ -6,6 +6,7 @@ import dataclasses
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from drumbeat.configs.errors import ConfigError, Fault
 from drumbeat.configs.faults import broken_reference, misfit, missing, misspelt_targets, out_of_bounds
 from drumbeat.configs.layers import Layer, leaves, nest, overlay, parent
+from drumbeat.configs.schema import Config
 from drumbeat.configs.variables import recorded, unresolved
 from drumbeat.configs.yaml_text import inline
 
@@ -41,7 +43,7 @@ def build(schema: type[Schema], layers: Sequence[Layer], *, record: bool = False
     """
     values, places = overlay(layers)
     unset: list[Fault] = []
-    values = recorded(values, schema, "", _is_recorded, unset) if record else unresolved(values)
+    values = recorded(values, schema, "", partial(_is_recorded, schema), unset) if record else unresolved(values)
     merged, faults = _merge(schema, values, places, layers)
     faults += [dataclasses.replace(fault, where=source(fault.where, places, layers)) for fault in unset]
     faults += [Fault(what=f"{parent(key)} has no _target_", where=source(key, places, layers),
@@ -182,9 +184,10 @@ def _absolute(path: str) -> str:
     return path if path.startswith("$") else str(Path(path).expanduser().absolute())
 
 
-def _is_recorded(name: str, text: str) -> bool:
-    """Whether a text that refers to environment variables is recorded with their values."""
-    return name == "_target_" or is_path(name, text)
+def _is_recorded(schema: type, name: str, text: str) -> bool:
+    """Whether a text that refers to environment variables is recorded with their values: paths and targets, and all of
+    a profile."""
+    return schema is not Config or name == "_target_" or is_path(name, text)
 
 
 def is_path(key: Any, value: Any) -> bool:
