@@ -12,9 +12,10 @@ from typing import Any
 
 import yaml
 
+from drumbeat.configs.bounds import DEEPEST, MOST_BYTES
 from drumbeat.configs.errors import ConfigError, Fault, nearest
-from drumbeat.configs.reading import CONFIG_BYTES, open_regular
-from drumbeat.configs.yaml_text import Loader, inline, parse
+from drumbeat.configs.reading import open_regular
+from drumbeat.configs.yaml_text import inline, parse
 
 ROOT = Path(__file__).resolve().parent.parent
 """The folder that holds launch/, trainers/, configs/ and the rest."""
@@ -27,6 +28,8 @@ class Layer:
     values: dict[str, Any]
     origin: str
     lines: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """The values that YAML does not read as text, as they are written, by dotted key."""
 
     def where(self, key: str) -> str:
         """`file:line` of a key, or of its nearest parent that has a line number."""
@@ -56,11 +59,21 @@ def file_layers(file: Path, above: tuple[Path, ...] = ()) -> list[Layer]:
 def assignment_layer(text: str) -> Layer:
     """The layer of one KEY=VALUE. The value is read as YAML. Raises `ConfigError`."""
     key, equals, value = text.partition("=")
-    if not equals or not all(key.split(".")):
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(Fault(what="a KEY=VALUE must be UTF-8", where="command line", given=text,
+                                remedy="Rename the file or folder that it names.")) from None
+    if not equals or not all(key.split(".")) or key.count(".") >= DEEPEST:
         raise ConfigError(Fault(what="expected KEY=VALUE", where="command line", given=text,
                                 remedy="For example batch_size=64 or phases.head.epochs=2"))
     try:
-        return Layer(values=nest(key, yaml.load(value, Loader)), origin="command line")
+        parsed = parse(value)
+        return Layer(values=nest(key, parsed.value), origin="command line", texts={
+            f"{key}{'.' * (inner[:1] not in ('', '['))}{inner}": text for inner, text in parsed.texts.items()})
+    except yaml.constructor.ConstructorError as error:
+        raise ConfigError(Fault(what=f"the value of {key} cannot be used: {error.problem}", where="command line",
+                                given=f"{text:.200}")) from None
     except yaml.YAMLError:
         raise ConfigError(Fault(what=f"the value of {key} is not valid YAML", where="command line", given=text,
                                 remedy="Close brackets and quotes, and quote the whole argument for the shell: "
@@ -183,9 +196,9 @@ def file_layer(file: Path, inside: Path | None = None) -> Layer:
     YAML mapping."""
     where = short(file)
     try:
-        with open_regular(file, most=CONFIG_BYTES, inside=inside) as opened:
+        with open_regular(file, most=MOST_BYTES, inside=inside) as opened:
             text = opened.read().decode("utf-8")
-        values, lines = parse(text)
+        values, lines, texts = parse(text)
     except OSError as error:
         raise ConfigError(Fault(what=f"cannot read the config: {error.strerror}", where=where)) from None
     except (UnicodeDecodeError, yaml.reader.ReaderError):
@@ -200,7 +213,7 @@ def file_layer(file: Path, inside: Path | None = None) -> Layer:
         odd = next((key for key in values if not isinstance(key, str)), None) if isinstance(values, dict) else values
         raise ConfigError(Fault(what="a config must be a section of named values", where=where, given=inline(odd),
                                 remedy="Write `name: value`, one per line."))
-    return Layer(values=values, origin=where, lines=lines)
+    return Layer(values=values, origin=where, lines=lines, texts=texts)
 
 
 def _not_yaml(error: Exception, where: str, text: str) -> Fault:

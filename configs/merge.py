@@ -13,10 +13,12 @@ from typing import Any, TypeVar
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from drumbeat.configs.bounds import ExpansionError, check_references
 from drumbeat.configs.errors import ConfigError, Fault
 from drumbeat.configs.faults import broken_reference, misfit, missing, misspelt_targets, out_of_bounds
 from drumbeat.configs.layers import Layer, leaves, nest, overlay, parent
 from drumbeat.configs.schema import Config
+from drumbeat.configs.source_text import as_written
 from drumbeat.configs.variables import recorded, unresolved
 from drumbeat.configs.yaml_text import inline
 
@@ -28,6 +30,9 @@ MISFIT = (OmegaConfBaseException, TypeError, ValueError)
 
 REFERENCES = re.compile(r"(?:[^$]*\$\{[^:{}]+\})+[^$]*")
 """A text with references to other keys, and no other references."""
+
+MOST_MISFITS = 50
+"""How many values that do not fit are reported: each takes some milliseconds."""
 
 Schema = TypeVar("Schema")
 Places = Mapping[str, Layer]
@@ -42,9 +47,18 @@ def build(schema: type[Schema], layers: Sequence[Layer], *, record: bool = False
     `ConfigError` with all faults.
     """
     values, places = overlay(layers)
+    for key, value in list(as_written(schema, values, places)):
+        _set(values, key, value)
     unset: list[Fault] = []
     values = recorded(values, schema, "", partial(_is_recorded, schema), unset) if record else unresolved(values)
+    try:
+        check_references(values)
+    except ExpansionError as error:
+        raise ConfigError(Fault(what=f"{error.key or 'the config'}: {error}", remedy="Refer to fewer other keys.",
+                                where=source(error.key, places, layers) or layers[-1].origin)) from None
     merged, faults = _merge(schema, values, places, layers)
+    if len(faults) >= MOST_MISFITS:
+        raise ConfigError(*faults)
     faults += [dataclasses.replace(fault, where=source(fault.where, places, layers)) for fault in unset]
     faults += [Fault(what=f"{parent(key)} has no _target_", where=source(key, places, layers),
                      given=f"{key.rpartition('.')[2]}: {value}", remedy="Did you mean '_target_'?")
@@ -126,6 +140,8 @@ def _merge_what_fits(merged: Any, values: Mapping[str, Any], misfits: list[tuple
     """
     for name, value in values.items():
         key = f"{prefix}{name}"
+        if len(misfits) == MOST_MISFITS:
+            break
         try:
             merged = OmegaConf.merge(merged, nest(key, value))
         except MISFIT:

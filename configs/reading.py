@@ -8,9 +8,6 @@ import stat
 from io import BufferedReader
 from pathlib import Path
 
-CONFIG_BYTES = 4 * 2**20
-"""No config file is larger."""
-
 
 def open_regular(path: Path, *, most: int | None = None, inside: Path | None = None) -> BufferedReader:
     """Opens a regular file for reading. It does not block on a pipe.

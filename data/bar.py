@@ -31,9 +31,11 @@ class Bar:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+            stream = getattr(sys.stderr, "rich_proxied_file", sys.stderr)  # as rich itself looks for it
             columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
             self.progress = self.stack.enter_context(
-                Progress(*columns, console=Console(stderr=True), transient=True))
+                Progress(*columns, console=Console(file=stream), transient=True, redirect_stdout=False,
+                         redirect_stderr=False))
         return self
 
     def __exit__(self, *error: object) -> None:

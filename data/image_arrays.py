@@ -7,6 +7,7 @@ classes for these datasets also work in a config; they read one image at a time.
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -19,10 +20,13 @@ from torch import Tensor
 
 from drumbeat.data.cache import Pixels
 from drumbeat.data.order import Integers
+from drumbeat.data.regular import open_regular
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FASHION_CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
                    "Ankle boot")
+MOST_BYTES = 8 << 30
+"""No file of these datasets is larger, decompressed."""
 RECORD = 1 + 3 * 32 * 32
 """Bytes per image in CIFAR-10's binary version: its class, then red, green and blue row by row."""
 
@@ -103,10 +107,10 @@ def _found(root: str, name: str, also: str = "") -> Path:
 
 def _records(path: Path) -> Pixels:
     """uint8 [n, RECORD], from one of CIFAR-10's files."""
-    values = np.fromfile(path, np.uint8)
+    values = np.fromfile(path, np.uint8) if path.stat().st_size <= MOST_BYTES else np.empty(0, np.uint8)
     if not len(values) or len(values) % RECORD or values[::RECORD].max() >= len(CIFAR10_CLASSES):
-        raise ValueError(f"{path} is not a batch of CIFAR-10's binary version ({len(values):,} bytes; each image "
-                         f"takes {RECORD:,}, its class first); download it again")
+        raise ValueError(f"{path} is not a batch of CIFAR-10's binary version ({path.stat().st_size:,} bytes; each "
+                         f"image takes {RECORD:,}, its class first); download it again")
     return values.reshape(-1, RECORD)
 
 
@@ -114,12 +118,19 @@ def _idx(path: Path, *, dimensions: int) -> Pixels:
     """The uint8 values of an IDX file with that many dimensions. The file starts with two zeros, 8 for "bytes" and the
     number of dimensions; then come the size of each as a big-endian 32-bit integer, and the values
     (yann.lecun.com/exdb/mnist)."""
+    wrong = f"{path} is not an IDX file of bytes in {dimensions} dimensions; download it again"
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with open_regular(path) as file, gzip.open(file) if path.suffix == ".gz" else file as content:
+            head = content.read(4 + 4 * dimensions)
+            shape = np.frombuffer(head[4:], ">u4").tolist() if len(head) == 4 + 4 * dimensions else []
+            size = math.prod(shape)
+            if head[:4] != bytes([0, 0, 8, dimensions]) or not shape or size > MOST_BYTES:
+                raise ValueError(wrong)
+            values = bytearray()
+            while len(values) <= size and (more := content.read(min(1 << 20, size + 1 - len(values)))):
+                values += more  # piece by piece: the file may be shorter, and a compressed one far longer
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} cannot be read: {error}; download it again") from error
-    head = 4 + 4 * dimensions
-    shape = np.frombuffer(content[4:head], ">u4").tolist() if len(content) >= head else []
-    if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) - head != np.prod(shape, dtype=np.int64):
-        raise ValueError(f"{path} is not an IDX file of bytes in {dimensions} dimensions; download it again")
-    return np.frombuffer(bytearray(content), np.uint8, offset=head).reshape(shape)
+    if len(values) != size:
+        raise ValueError(wrong)
+    return np.frombuffer(values, np.uint8).reshape(shape)

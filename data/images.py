@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from drumbeat.data.cache import PixelCache, Pixels
 from drumbeat.data.order import Integers
 from drumbeat.data.packed import PackedStrings
+from drumbeat.data.regular import kind_of, open_regular
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises for files that are damaged, not images, or far too large."""
+"""What datasets and Pillow raise for files that are damaged, not images, or far too large."""
 
 
 class ImageFolder:
@@ -30,7 +31,7 @@ class ImageFolder:
     `channels` is 1 for grayscale and 3 for RGB; all files are converted (see `read_pixels`). `short_side` is the size
     at which images are read: null reads them in full size, and "auto" lets a run choose the size from its transforms
     (`data/fused.py`). Hidden folders and files are ignored. Raises `FileNotFoundError` if the folder does not exist,
-    and `ValueError` if it has no classes or a class has no images.
+    and `ValueError` if it has no classes, a class has no images, or an image is a pipe or a broken link.
     """
 
     def __init__(self, *, root: str, channels: Literal[1, 3] = 3,
@@ -106,13 +107,19 @@ def _visible(folder: Path | str) -> Iterator[os.DirEntry[str]]:
         yield from (entry for entry in entries if not entry.name.startswith("."))
 
 
-def _images(folder: Path | str, below: str) -> Iterator[tuple[str, int, int]]:
-    """Path, size and modification time of each image in a folder and its subfolders."""
+def _images(folder: Path | str, below: str, above: tuple[str, ...] = ()) -> Iterator[tuple[str, int, int]]:
+    """Path, size and modification time of each image in a folder and its subfolders. `above` are the folders around
+    it, without links."""
+    above = (*above, os.path.realpath(folder))
+    if above[-1] in above[:-1]:
+        raise ValueError(f"the folder {folder} is a link to a folder that contains it; remove the link")
     for entry in _visible(folder):
         path = f"{below}/{entry.name}"
         if entry.is_dir():
-            yield from _images(entry.path, path)
+            yield from _images(entry.path, path, above)
         elif entry.name.lower().endswith(SUFFIXES):
+            if not entry.is_file():
+                raise ValueError(f"{entry.path} is {kind_of(entry.path)}, and not a regular file; remove or rename it")
             stat = entry.stat()
             yield path, stat.st_size, stat.st_mtime_ns
 
@@ -129,9 +136,9 @@ def read_pixels(file: str, *, channels: int, short_side: int | None = None) -> P
     """
     try:
         # Not opened by its name: Pillow would map some files into memory, and corrupts a rotated TIFF.
-        with open(file, "rb") as stream, Image.open(stream) as opened:
+        with open_regular(file) as stream, Image.open(stream) as opened:
             return pixels_of(opened, channels=channels, short_side=short_side)
-    except UNREADABLE as error:
+    except Exception as error:  # of a damaged file Pillow's plugins raise almost anything, MemoryError included
         raise ValueError(f"cannot read the image {file}: {_reason(file, error)}") from error
 
 
@@ -143,10 +150,11 @@ SIGNATURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"II*\x00": "TIFF", b"
 def _reason(file: str, error: Exception) -> str:
     """Why an image cannot be read: what the file seems to be, or else Pillow's message."""
     message = str(error).replace(f"<_io.BufferedReader name={file!r}>", "it").replace(repr(file), "it")
-    if isinstance(error, FileNotFoundError | IsADirectoryError | PermissionError):
-        return message
-    with open(file, "rb") as stream:
-        start = stream.read(200)
+    try:
+        with open_regular(file) as stream:
+            start = stream.read(200)
+    except (OSError, ValueError):
+        return message or type(error).__name__
     kind = next((kind for bytes_, kind in SIGNATURES.items() if start.startswith(bytes_)), "")
     line = (start.decode("utf-8", "replace").splitlines() or [""])[0].strip()
     if not start:

@@ -127,11 +127,18 @@ def _class_weights(samples: Any, class_weights: Mapping[str, float]) -> Floats:
     return np.array([given[name] for name in classes], dtype=np.float64)[labels]
 
 
+MOST_BYTES_EACH = 64
+"""Bytes of a line of weights."""
+
+
 def _read_weights(file: str, n: int) -> Floats:
     path = Path(file)
     try:
         if path.suffix == ".npy":
-            weights: Floats = np.load(path, allow_pickle=False).astype(np.float64)
+            weights: Floats = np.load(path, mmap_mode="r", allow_pickle=False)  # the header may claim any size
+            weights = weights.astype(np.float64) if weights.shape == (n,) else weights
+        elif path.stat().st_size > MOST_BYTES_EACH * (n + 1):
+            raise ValueError(f"it has {path.stat().st_size:,} bytes for {n:,} samples")
         else:
             weights = np.array([float(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()])
     except ValueError as error:

@@ -12,10 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TextIO
 
 import pyarrow  # type: ignore[import-untyped]
 from pyarrow import csv as arrow
+
+from drumbeat.data.regular import lines_of, open_regular
 
 BLOCK = 4 << 20
 """Bytes read at a time, and the largest size of a record in a CSV file."""
@@ -41,6 +43,13 @@ def short(value: Any) -> str:
     """A value as it is shown in an error: at most 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _bounded_text(file: TextIO) -> Iterator[str]:
+    while line := file.readline(BLOCK + 1):
+        if len(line) > BLOCK:
+            raise csv.Error
+        yield line
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,14 @@ class Table:
         if empty:
             raise ValueError(f"{self.path} has {'a header but ' if self.separator else ''}no rows")
 
+    def columns(self) -> list[str]:
+        """The names of the columns: the header, or the keys of the first JSON object. Raises ValueError."""
+        if self.separator:
+            return next(self._records(), (1, []))[1]
+        with open_regular(self.path) as file:
+            first = next(((line, text) for line, text in enumerate(self._bounded(file), 1) if not text.isspace()), None)
+        return [] if first is None else list(self._object(first[1].removeprefix(b"\xef\xbb\xbf"), first[0]))
+
     def fault(self, row: int, column: str, what: str, remedy: str) -> ValueError:
         """The error for a fault in a row. Rows are counted from 0, without the header."""
         line = next(islice(self._lines(), row, None))
@@ -97,7 +114,14 @@ class Table:
             yield from (line for line, _ in islice(self._records(), 1, None))
         else:
             with self.path.open("rb") as file:
-                yield from (line for line, text in enumerate(file, 1) if not text.isspace())
+                yield from (line for line, text in enumerate(self._bounded(file), 1) if not text.isspace())
+
+    def _bounded(self, file: BinaryIO) -> Iterator[bytes]:
+        """The lines of the file. Raises ValueError for a line that is too long."""
+        try:
+            yield from lines_of(file, BLOCK)
+        except ValueError as error:
+            raise ValueError(f"{self.path}, {error}; correct or remove it") from None
 
     def _require(self, columns: Sequence[str], existing: Sequence[str], line: int) -> None:
         for name in columns:
@@ -140,7 +164,7 @@ class Table:
         line = 1
         try:
             with open(self.path, encoding="utf-8-sig", errors="replace", newline="") as file:
-                reader = csv.reader(file, delimiter=self.separator,
+                reader = csv.reader(_bounded_text(file), delimiter=self.separator,
                                     quoting=csv.QUOTE_MINIMAL if self.quoted else csv.QUOTE_NONE)
                 for fields in reader:
                     if fields:
@@ -176,7 +200,7 @@ class Table:
     def _check_encoding(self) -> None:
         start = 0
         with self.path.open("rb") as file:
-            for line, text in enumerate(file, 1):
+            for line, text in enumerate(self._bounded(file), 1):
                 try:
                     text.decode()
                 except UnicodeDecodeError as error:
@@ -191,7 +215,7 @@ class Table:
     def _json(self, columns: Sequence[str]) -> Iterator[list[list[str]]]:
         line = 0
         with self.path.open("rb") as file:
-            while texts := file.readlines(BLOCK):
+            for texts in self._blocks_of_lines(file):
                 block: list[list[str]] = [[] for _ in columns]
                 for line, text in enumerate(texts, line + 1):  # noqa: B020
                     if not text.isspace():
@@ -199,6 +223,17 @@ class Table:
                         for name, values in zip(columns, block, strict=True):
                             values.append(self._text(row, name, line))
                 yield block
+
+    def _blocks_of_lines(self, file: BinaryIO) -> Iterator[list[bytes]]:
+        block: list[bytes] = []
+        size = 0
+        for text in self._bounded(file):
+            block.append(text)
+            size += len(text)
+            if size >= BLOCK:
+                yield block
+                block, size = [], 0
+        yield block
 
     def _object(self, text: bytes, line: int) -> dict[str, Any]:
         where = f"{self.path}, line {line}"
@@ -210,7 +245,7 @@ class Table:
         except UnicodeDecodeError:
             self._check_encoding()
             raise
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{where}: this is not JSON ({error}); correct or remove the line") from None
         if not isinstance(row, dict):
             raise ValueError(f"{where}: expected a JSON object such as {{\"text\": \"...\"}}, not {short(row)}")

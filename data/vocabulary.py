@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -17,11 +17,18 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, pr
 from torch import Tensor
 
 from drumbeat.data.order import Integers
+from drumbeat.data.regular import lines_of
 from drumbeat.data.store import built, digest
 from drumbeat.data.tables import Table, found, short
 
 WORD = r"\w+|[^\w\s]"
 """A run of letters (with their marks), digits and underscores; or any other single character that is not a space."""
+
+MOST_BYTES = 256 << 20
+"""The size of a tokenizer.json."""
+MOST_WORDS = 1 << 24
+MOST_LINE = 1 << 20
+"""Bytes of a word and its vector in a file of vectors."""
 
 PADDING, UNKNOWN, START, END = "<pad>", "<unk>", "<start>", "<end>"
 
@@ -58,6 +65,8 @@ class Vocabulary:
 
             recipe = (text, lower, min_frequency, max_words, specials, table.quoted)
             path = built(path, "vocabulary", recipe, learn, cache) / "tokenizer.json"
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"{path} is larger than {MOST_BYTES >> 20} MB")
         self._use(path.read_text("utf-8"), str(path))
 
     def _use(self, description: str, file: str) -> None:
@@ -67,12 +76,18 @@ class Vocabulary:
         """A digest of the vocabulary and of how texts are split: 16 hexadecimal digits."""
         try:
             self._tokenizer = Tokenizer.from_str(description)
-        except Exception as error:  # the library raises nothing narrower
+            self._tokenizer.no_padding()
+            self._tokenizer.no_truncation()
+            self._tokenizer.encode_special_tokens = True  # "[PAD]" written in a text is text
+            probe = self._tokenizer.encode("a")
+            largest = max(self._tokenizer.get_vocab().values())
+        except BaseException as error:  # Exception, or PanicException, which is none, if the library fails itself
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
             raise ValueError(f"{file} is not a tokenizer.json: {error}") from None
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
-        self._tokenizer.encode_special_tokens = True  # "[PAD]" written in a text is text
-        probe = self._tokenizer.encode("a")
+        if largest >= MOST_WORDS or not probe.ids:
+            raise ValueError(f"{file} numbers a word {largest:,}, and can number at most {MOST_WORDS:,} words"
+                             if largest >= MOST_WORDS else f"{file} makes nothing of the text 'a'")
         self.start: int | None = probe.ids[0] if probe.special_tokens_mask[0] else None
         self.end: int | None = probe.ids[-1] if probe.special_tokens_mask[-1] else None
         self.padding = self._special(PADDING, "[PAD]")
@@ -153,8 +168,8 @@ def _is_tokenizer(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         try:
-            first = json.loads(file.readline())
-        except ValueError:
+            first = json.loads(file.readline(MOST_BYTES))
+        except (ValueError, RecursionError):
             return True
     return isinstance(first, dict) and isinstance(first.get("model"), dict)
 
@@ -168,6 +183,13 @@ class Vectors(NamedTuple):
     """bool [V]: which words have a vector."""
     coverage: float
     """The fraction of the words that have a vector, from 0 to 1, not counting special words."""
+
+
+def _bounded(file: BinaryIO, path: Path) -> Iterator[bytes]:
+    try:
+        yield from lines_of(file, MOST_LINE)
+    except ValueError as error:
+        raise ValueError(f"{path}, {error}; it is not a file of vectors") from None
 
 
 def glove(file: str, vocabulary: Vocabulary) -> Vectors:
@@ -184,7 +206,7 @@ def glove(file: str, vocabulary: Vocabulary) -> Vectors:
     has = torch.zeros(vocabulary.size, dtype=torch.bool)
     values = np.empty((0, 0), np.float32)
     with path.open("rb") as lines:
-        for line, row in enumerate(lines, 1):
+        for line, row in enumerate(_bounded(lines, path), 1):
             if not len(values):
                 if line == 1 and len(row.split()) == 2:
                     continue  # fastText's header: the number of words and of dimensions

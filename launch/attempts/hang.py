@@ -14,8 +14,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from drumbeat.configs.run.files import MAX_BYTES, read_text
 from drumbeat.configs.run.folder import Attempt
+from drumbeat.launch.attempts.logs import end_of, numbered
 
 THREAD = re.compile(r"^(?:Thread|Current thread) 0x", re.MULTILINE)
 FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$', re.MULTILINE)
@@ -56,7 +56,7 @@ class Position:
 
     @classmethod
     def read(cls, path: Path) -> Position:
-        text = read_text(path, MAX_BYTES)
+        text = end_of(path)
         step = re.match(r"step +(\d+)\n", text)
         frames = [Frame(file, int(line), function) for file, line, function in FRAME.findall(THREAD.split(text)[-1])]
         return cls(int(step[1]) if step else -1, frames[::-1])
@@ -75,7 +75,7 @@ class Position:
 
 def positions(attempt: Attempt) -> dict[int, Position]:
     """The position of each rank; only the step of ranks that did not hang."""
-    return {int(path.stem.removeprefix("rank")): Position.read(path) for path in attempt.path.glob("rank*.stacks")}
+    return {rank: Position.read(path) for rank, path in numbered(attempt.path, "rank", ".stacks")}
 
 
 def find_hang(attempt: Attempt) -> Hang | None:

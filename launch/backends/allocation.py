@@ -11,11 +11,11 @@ import dataclasses
 import os
 import re
 import secrets
-import socket
 import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from drumbeat.configs.errors import Fault, LaunchError
@@ -24,12 +24,13 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import Allocation, JobPlan
 from drumbeat.configs.run.records import Job
 from drumbeat.configs.run.view import View
+from drumbeat.launch.attempts.logs import end_of
 from drumbeat.launch.backends.cluster_checks import check_shared
 from drumbeat.launch.backends.contract import Backend, Request, Rows, Submitted
 from drumbeat.launch.backends.environment import environment
 from drumbeat.launch.backends.local import recent_heartbeat_elsewhere
-from drumbeat.launch.backends.processes import IN_ALLOCATION, end_processes
-from drumbeat.launch.backends.script import JOB_VARIABLES, node_command, setup_lines
+from drumbeat.launch.backends.processes import IN_ALLOCATION, end_processes, processes_of
+from drumbeat.launch.backends.script import JOB_VARIABLES, check_values, node_command, setup_lines
 from drumbeat.launch.backends.slurm import END_SECONDS, cancel_error, queue_evidence
 from drumbeat.launch.backends.task import run_node
 from drumbeat.launch.plan.job import Machine, nodes_section
@@ -119,9 +120,11 @@ class InAllocation(Backend):
         return [text] if (text := note(plan)) else []
 
     def request(self, plan: JobPlan) -> Request:
-        """The script. It passes all options to srun, which inherits nothing from the shell's own job."""
+        """The script. It passes all options to srun, which inherits nothing from the shell's own job. Raises
+        `LaunchError` for a value that the script cannot contain."""
         from submitit.slurm.slurm import _make_sbatch_string
 
+        check_values(plan)
         folder, cpus = RunDir(Path(plan.run_dir)).submitit, cores(plan)
         text = _make_sbatch_string(command=node_command(plan), folder=folder, setup=setup_lines(plan, cpus),
                                    srun_args=srun_arguments(plan, cpus))
@@ -156,7 +159,7 @@ class InAllocation(Backend):
         try:
             if found := steps(job.id, view.run.id):
                 return f"step {found[0]}"
-            waits = view.state == "pending" and job.host != socket.gethostname() and queue_evidence(job.id)
+            waits = view.state == "pending" and not job.is_here and queue_evidence(job.id)
             return f"it may be waiting for resources in SLURM job {job.id}, started on {job.host}" if waits else ""
         except SlurmUnreachableError as error:
             return f"in SLURM job {job.id}, state unknown: {error}"
@@ -166,7 +169,7 @@ class InAllocation(Backend):
         try:
             return cancel_steps(view)
         except SlurmUnreachableError as error:
-            end_processes(view)
+            end_processes(partial(processes_of, view))
             return [f"of SLURM job {view.job.id if view.job else None}, state unknown ({error}),"]
 
     def cancel(self, view: View) -> str:
@@ -191,9 +194,9 @@ class InAllocation(Backend):
     def start_error(self, view: View) -> str:
         """The error of srun, if it did not start the step."""
         log = view.run.submitit / "controller.log"
-        if view.state != "pending" or not log.exists():
+        if view.state != "pending":
             return ""
-        output = [line for line in log.read_text(errors="replace").splitlines() if "error" in line]
+        output = [line for line in end_of(log).splitlines() if "error" in line]
         return f"not started: {output[-1].removeprefix('srun: ')}" if output else ""
 
 
@@ -203,7 +206,7 @@ def cancel_steps(view: View) -> list[str]:
     assert job
     found = steps(str(job.id), run.id)
     dataclasses.replace(job, cancelled=True).write(run.job)
-    end_processes(view)
+    end_processes(partial(processes_of, view))
     if found:
         cancel_jobs(*found)
     until = time.monotonic() + END_SECONDS

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+from drumbeat.configs.errors import Fault, LaunchError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
+from drumbeat.configs.terminal import CONTROLS
 
 JOB_VARIABLES = frozenset({"CUDA_VISIBLE_DEVICES"})
 """Variables that SLURM sets in a job. Those of the submitting shell refer to the GPUs of another machine; those in a
@@ -16,24 +21,61 @@ LAUNCHERS = """\
 srun() {  # if a node's launcher is killed, srun ends those of all nodes; then all are started again
   local code again
   for again in "" {1..20}; do
-    command srun ${again:+--immediate=60} "$@"; code=$?
+    code=0; command srun ${again:+--immediate=60} "$@" || code=$?
     if [ $code -le 128 ]; then break; fi
   done
 %sreturn $code
 }"""
 """A function in the job's script that wraps the command of that name. The launchers decide how often they are
 restarted; the limit of twenty is for launchers that die before they can decide. Without --immediate, srun would wait
-forever for a node that SLURM has taken away."""
+forever for a node that SLURM has taken away. It works under `set -eu`, too, which a site's setup may have set."""
+LOCAL_CLUSTER = "unset SLURM_CLUSTERS SBATCH_CLUSTERS  # the launchers ask the cluster that they are on"
 REQUEUE = """\
   if [ $code = 75 ]; then scontrol requeue "$SLURM_JOB_ID"; fi  # for launchers in a container
   """
+
+
+PLACES = {"run_dir": "the run folder", "folder": "the current folder", "python": "the path of Python"}
+"""What values of a plan are to the user; others are named by their keys."""
+
+
+VARIABLE = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+
+
+def check_values(plan: JobPlan) -> None:
+    """Raises `LaunchError` if a value of the plan would become a line of the script, because it contains a line break
+    or another control character. Only the profile's `setup` may have several lines: it is a script."""
+    values = plan.as_json()
+    setup = "\n".join(values["site"].pop("setup")).translate({ord("\n"): None, ord("\t"): None})
+    found = [*_texts(values), ("site.setup", setup)]
+    wrong = {text: key for key, text in reversed(found) if any(ord(one) in {*CONTROLS, 9, 10} for one in text)}
+    wrong |= {name: "site.environment" for name in plan.site.environment if not VARIABLE.fullmatch(name)}
+    if wrong:
+        raise LaunchError(*(Fault(
+            what="a line break or another control character would become a part of the job's script"
+            if key != "site.environment" else "the name of an environment variable has letters, digits and '_' only",
+            where=PLACES.get(key) or key.replace("site.", "the cluster's profile, ", 1), given=repr(text),
+            remedy="Rename the folder." if key in PLACES else "Remove it.") for text, key in wrong.items()))
+
+
+def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """The dotted key and the text of all texts in a JSON value, including the names of its keys."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield key, name
+            yield from _texts(item, f"{key}.{name}" if key else name)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item, key)
+    elif isinstance(value, str):
+        yield key, value
 
 
 def setup_lines(plan: JobPlan, cpus: int, after: str = "  ") -> list[str]:
     """The lines of the script before its command; `after` are those that run when the launchers have ended."""
     site = plan.site
     return [*site.setup, *(f"export {name}={shlex.quote(value)}" for name, value in site.environment.items()),
-            f"export SRUN_CPUS_PER_TASK={cpus}",
+            f"export SRUN_CPUS_PER_TASK={cpus}", LOCAL_CLUSTER,
             *(f"export {name}={shlex.quote(plan.environment[name])}" for name in ("PYTHONPATH", "PYTHONSAFEPATH")),
             LAUNCHERS % after]
 

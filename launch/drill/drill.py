@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice, repeat
 from pathlib import Path
 from random import Random
@@ -30,6 +31,7 @@ from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.processes import end_processes, processes_of
 from drumbeat.launch.drill.faults import FAULTS, NotInjectedError
 from drumbeat.launch.drill.outcome import Injection, conclusion, exit_code, header, line, summary
+from drumbeat.launch.runs.console import PlainConsole
 from drumbeat.launch.runs.programs import module
 from drumbeat.launch.runs.status import with_final_state
 
@@ -211,7 +213,7 @@ def drill(words: Sequence[str], runs: Path, *, name: str, count: int, seed: int,
           only: str = "") -> int:
     """The whole drill, printed as it proceeds. Returns the exit code (`outcome.exit_code`). Raises `RunError` if a run
     does not finish."""
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = PlainConsole()
     runner = Drill(words, runs.absolute(), name=name, seed=seed, console=console)
     with _ending_on_interrupt(runner):
         began = time.monotonic()
@@ -266,5 +268,5 @@ def _ending_on_interrupt(runner: Drill) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        end_processes(View.read(runner.latest()))
+        end_processes(partial(processes_of, View.read(runner.latest())))
         raise

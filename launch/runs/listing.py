@@ -14,6 +14,7 @@ from drumbeat.configs.run.files import DamagedError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Heartbeat
 from drumbeat.configs.run.view import View
+from drumbeat.configs.terminal import visible
 from drumbeat.configs.text_fields import clock
 from drumbeat.configs.text_table import aligned, widths
 from drumbeat.launch.backends.backend import backend_of
@@ -87,7 +88,7 @@ def print_table(runs: Sequence[RunDir], folder: Path, *, every: bool) -> None:
         print(f"no runs in {folder}", file=sys.stderr)
         return
     shown = list(reversed(runs))[:None if every else MAX_ROWS]
-    rows = list(describe_each(shown, cells, damaged_cells))
+    rows = [tuple(map(visible, row)) for row in describe_each(shown, cells, damaged_cells)]
     if sys.stdout.isatty():
         _print(rows, width=shutil.get_terminal_size().columns)
     else:
@@ -121,12 +122,13 @@ def _print(rows: Sequence[Sequence[str]], width: int | None = None) -> None:
     if width is None:
         print("\n".join(aligned(table, right)))
         return
-    from rich.console import Console
     from rich.text import Text
+
+    from drumbeat.launch.runs.console import PlainConsole
 
     cut = fitted(table, width)
     state_at = sum(widths(cut)[:2]) + 4
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole()
     for number, (cells, line) in enumerate(zip(cut, aligned(cut, right), strict=True)):
         text = Text(line, style="" if number else "bold")
         text.stylize(COLORS.get(cells[2], "") if number else "", state_at, state_at + len(cells[2]))

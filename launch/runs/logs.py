@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -14,30 +16,45 @@ from drumbeat.configs.run.files import open_file
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.records import RankError, Verdict
 from drumbeat.configs.run.view import View
+from drumbeat.launch.attempts.logs import numbered
 from drumbeat.launch.backends.typed import command
 
 POLL_SECONDS = 0.5
 
 
+CHUNK = 1 << 20
+"""Bytes of a log that are read at a time. A longer line is broken."""
+COLORS = re.compile(r"\x1b\[[0-9;:]*m")
+"""The escape sequences with which programs color their output. They are left out."""
+
+
 class Tail:
-    """Reads new lines from a file that another process writes."""
+    """Reads new lines from a file that another process writes. The file may be large."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.seen = 0
 
-    def lines(self, *, unfinished: bool = False) -> list[str]:
-        """The complete lines written since the last call; with `unfinished`, also an incomplete last line."""
+    def lines(self, *, unfinished: bool = False) -> Iterator[str]:
+        """The complete lines written since the last call; with `unfinished`, also an incomplete last line. None if
+        the file does not exist. Raises `DamagedError` if it is not a regular file of the run."""
         try:
-            with open_file(self.path, None) as file:
-                file.seek(self.seen)
-                new = file.read()
+            file = open_file(self.path, None)
         except FileNotFoundError:
-            return []
-        if not unfinished:
-            new = new[:new.rfind(b"\n") + 1]
-        self.seen += len(new)
-        return new.decode(errors="replace").splitlines()
+            return
+        with file:
+            end = os.fstat(file.fileno()).st_size
+            while self.seen < end:
+                file.seek(self.seen)
+                new = file.read(min(CHUNK, end - self.seen))
+                last = self.seen + len(new) == end
+                whole = new.rfind(b"\n") + 1
+                if (last and unfinished) or (not whole and len(new) == CHUNK):
+                    whole = len(new)
+                if not whole:
+                    return
+                self.seen += whole
+                yield from COLORS.sub("", new[:whole].decode(errors="replace")).splitlines()
 
 
 def log_lines(view: View, *, rank: int | None, follow: bool, attempt: int | Literal["all"] | None = None
@@ -121,13 +138,8 @@ def _logs(attempt: Attempt, rank: int | None) -> list[tuple[str, Path]]:
     """The name and path of a rank's log, or of all logs: first the ranks', then torchrun's."""
     if rank is not None:
         return [(f"rank {rank}", attempt.log(rank))]
-    return [*((f"rank {number}", attempt.log(number)) for number in _numbers(attempt, "rank")),
-            *((f"node {number}", attempt.node_log(number)) for number in _numbers(attempt, "node"))]
-
-
-def _numbers(attempt: Attempt, kind: str) -> list[int]:
-    return sorted(int(name) for path in attempt.path.glob(f"{kind}*.log")
-                  if (name := path.stem.removeprefix(kind)).isdigit())
+    return [(f"{kind} {number}", path) for kind in ("rank", "node")
+            for number, path in numbered(attempt.path, kind, ".log")]
 
 
 def _check_log(run: RunDir, attempt: Attempt | None, rank: int | None) -> None:
@@ -136,7 +148,7 @@ def _check_log(run: RunDir, attempt: Attempt | None, rank: int | None) -> None:
         raise RunError(Fault(what="no attempt has started yet", where=str(run.path),
                              remedy="Try again later, or use -f."))
     if rank is not None and not attempt.log(rank).exists():
-        ranks = _numbers(attempt, "rank")
+        ranks = [number for number, _ in numbered(attempt.path, "rank", ".log")]
         raise RunError(Fault(what=f"rank {rank} has no log", where=str(attempt.path),
                              remedy=f"Ranks with one: {', '.join(map(str, ranks))}" if ranks else
                              f"Look at {attempt.node_log(0)}"))

@@ -15,6 +15,7 @@ from pathlib import Path
 from drumbeat.configs.errors import Fault, LaunchError, RunError
 from drumbeat.configs.run.files import DamagedError, open_file
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.launch.attempts.logs import end_of
 from drumbeat.launch.attempts.processes import child_setup
 from drumbeat.launch.runs.find import all_runs, find_run
 
@@ -103,7 +104,7 @@ def _wait_until_it_answers(tensorboard: subprocess.Popen[bytes], port: int, log:
 
 def _ended(tensorboard: subprocess.Popen[bytes], log: Path) -> LaunchError:
     """The error of a TensorBoard that ended by itself."""
-    lines = log.read_text(errors="replace").strip().splitlines()
+    lines = end_of(log).strip().splitlines()
     return LaunchError(Fault(what=f"TensorBoard ended with code {tensorboard.returncode}",
                              where="python -m tensorboard.main", given="\n".join(lines[-5:])))
 

@@ -11,6 +11,7 @@ from typing import Any
 from drumbeat.configs.errors import ConfigError, Fault, RunError, nearest
 from drumbeat.configs.load import Loaded, find, load, load_site, reload
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.manifest import checkpoint_path, damage
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import BackendName
 from drumbeat.configs.run.view import View
@@ -48,7 +49,7 @@ def resolve_resume(args: argparse.Namespace, run: str) -> Start:
     view = with_final_state(View.read(find_run(run, Path(args.runs))))
     run_dir = view.run
     check_trusted(run_dir, args)
-    if view.state == "finished":
+    if view.state == "finished" and not corrupted_weights(view):
         raise RunError(Fault(what=f"run {run_dir.id} is finished", where=str(run_dir.path),
                              remedy="Repeat it, for example with more epochs: "
                                     f"{command('rerun', run_dir)} KEY=VALUE"))
@@ -59,6 +60,14 @@ def resolve_resume(args: argparse.Namespace, run: str) -> Start:
     plan = with_references(_plan_like(args, view.plan, loaded, run_dir), loaded.config)
     check_references(plan, view.plan)
     return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=plan, previous=view))
+
+
+def corrupted_weights(view: View) -> bool:
+    """Whether the last or the best weights of a finished run are missing or corrupted. Resuming it trains them again,
+    from an older checkpoint."""
+    result = view.result
+    steps = {result.steps, result.best.get("step", result.steps)} if result else set()
+    return any(damage(checkpoint_path(view.run, step)) for step in steps)
 
 
 def _still_running_remedy(view: View) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import pickle
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +111,23 @@ def test_a_damaged_idx_file_is_named(fashion: Path) -> None:
     Path(f"{images}.gz").write_bytes(gzip.compress(whole)[:-9])
     with pytest.raises(ValueError, match="cannot be read"):
         FashionMNIST(root=str(fashion))
+
+
+@pytest.mark.parametrize("shape", [(2**32 - 1, 2**32 - 1, 2**32 - 1), (2**17, 256, 256), (2, 28, 28)])
+def test_a_file_that_is_far_larger_than_its_header_says_or_smaller_takes_no_memory(
+        shape: tuple[int, ...], fashion: Path) -> None:
+    """256 MB of zeros, compressed to 250 kB."""
+    name = "train-images-idx3-ubyte"
+    (fashion / name).unlink()
+    with gzip.open(fashion / f"{name}.gz", "wb", compresslevel=1) as file:
+        file.write(bytes([0, 0, 8, 3]) + np.array(shape, ">u4").tobytes())
+        for _ in range(256):
+            file.write(bytes(1 << 20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="is not an IDX file of bytes in 3 dimensions"):
+            FashionMNIST(root=str(fashion))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < (400 << 20 if shape[0] == 2**17 else 8 << 20)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -331,3 +333,37 @@ def test_auto_reads_the_full_size_until_a_smaller_one_is_set(folder: Path) -> No
     images.short_side = 2
     assert images.pixels(1).shape == (2, 3)
     assert images[1][0].size == (3, 2)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "device", "circle"])
+def test_what_is_not_a_regular_file_is_no_image(kind: str, folder: Path) -> None:
+    """It is an error: left out in silence, it would change the set."""
+    path = folder / "dog" / "deep" / "x.png"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "circle":
+        path.symlink_to(folder / "dog")
+    else:
+        path.symlink_to("/dev/zero" if kind == "device" else "missing")
+    message = {"pipe": "x.png is a pipe, and not a regular file; remove or rename it",
+               "link": "x.png is a link that leads nowhere, and not a regular file",
+               "device": "x.png is a device, and not", "circle": "x.png is a link to a folder that contains it"}[kind]
+    with pytest.raises(ValueError, match=message):
+        ImageFolder(root=str(folder))
+    if kind != "circle":
+        with pytest.raises(ValueError, match=r"cannot read the image .*x.png: "):
+            read_pixels(str(path), channels=3)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+@pytest.mark.parametrize(("width", "height"), [(2**31 - 1, 2**31 - 1), (60_000, 60_000), (0, 5)])
+def test_a_picture_of_any_claimed_size_is_a_sample_that_cannot_be_read(width: int, height: int, tmp_path: Path) -> None:
+    """A PNG of a few bytes whose header claims up to 4 billion megapixels."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(
+        b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b""))
+    with pytest.raises(ValueError, match=r"cannot read the image .*bomb.png: "):
+        read_pixels(str(tmp_path / "bomb.png"), channels=3)

@@ -19,6 +19,7 @@ from drumbeat.data.sampling import (
     LengthBuckets,
     SampleStream,
     Weighted,
+    _read_weights,
     classes_of,
     labels_of,
 )
@@ -297,3 +298,15 @@ def test_rules_are_sentences_for_a_report() -> None:
     assert balanced.rule == (  # type: ignore[attr-defined]
         "3 classes alternate; within a class, each sample is read once before any is read again")
     assert windows.rule == "each position is read once per phase, within 4 steps of its own step"
+
+
+def test_weights_of_any_claimed_size_take_no_memory(tmp_path: Path) -> None:
+    """A header that claims 8 TB, and a text of 1 MB for ten samples."""
+    file = tmp_path / "weights.npy"
+    np.save(file, np.ones(10))
+    file.write_bytes(file.read_bytes().replace(b"(10,), }              ", b"(1000000000000,), }   "))
+    with pytest.raises(ValueError, match=r"the weights in .* cannot be read"):
+        _read_weights(str(file), 10)
+    (tmp_path / "weights.txt").write_text("1\n" * 500_000)
+    with pytest.raises(ValueError, match="it has 1,000,000 bytes for 10 samples"):
+        _read_weights(str(tmp_path / "weights.txt"), 10)

@@ -74,5 +74,28 @@ def test_errors_in_a_file_are_reported(name: str, content: bytes, message: str, 
 def test_a_record_larger_than_a_block_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write(tmp_path / "a.csv", [("1", "x", "a"), ("2", "long " * 500, "b")])
     monkeypatch.setattr(drumbeat.data.tables, "BLOCK", 1000)
-    with pytest.raises(ValueError, match=r"a\.csv, line 3: a record of more than 0 MB starts here; close its quote"):
+    with pytest.raises(ValueError, match=r"a\.csv, line 3 is longer than 0 MB; correct or remove it"):
         list(Table(Path(file)).blocks(["text"]))
+
+
+@pytest.mark.parametrize(("name", "content", "message"), [
+    ("a.jsonl", b"[" * 100_000, "this is a JSON array"), ("a.jsonl", b'{"a":' * 100_000, "this is not JSON"),
+    ("a.jsonl", b'{"text": "a"}\n' + b" " * 5_000_000, "line 2 is longer than 4 MB"),
+    ("a.csv", b"text\n" + b"x" * 12_000_000, "line 2 is longer than 4 MB"),
+    ("a.csv", b"x" * 5_000_000, "a record of more than 4 MB"),
+    ("a.csv", b'text\n"' + b"x\n" * 3_000_000, "a record of more than 4 MB"),
+    ("a.tsv", b"text\n" + b"\xff" * 5_000_000, "line 2 is longer than 4 MB"),
+], ids=["array", "deep", "JSON", "field", "header", "quote", "bytes"])
+def test_a_record_has_a_bound(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        list(Table(tmp_path / name).blocks(["text"]))
+
+
+def test_the_columns_of_a_table(tmp_path: Path) -> None:
+    for name, content in (("a.csv", 'text,"a ""b"", c"\nx,y\n'), ("a.jsonl", '\n{"text": 1, "a \\"b\\", c": 2}\n')):
+        (tmp_path / name).write_text(content)
+        assert Table(tmp_path / name).columns() == ["text", 'a "b", c']
+    (tmp_path / "a.jsonl").write_text("3\n")
+    with pytest.raises(ValueError, match="expected a JSON object"):
+        Table(tmp_path / "a.jsonl").columns()

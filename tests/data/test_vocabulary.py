@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,3 +101,26 @@ def test_a_damaged_line_of_vectors_is_reported(vocabulary: Vocabulary, tmp_path:
     path.write_text("")
     with pytest.raises(ValueError, match="holds no vectors"):
         glove(str(path), vocabulary)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "zz", "type_id": 0}}],
+                         "pair": [], "special_tokens": {}}}, "is not a tokenizer.json: no entry found"),
+    ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}, "is not a tokenizer.json: Precompiled"),
+    ({"model": {"type": "WordLevel", "vocab": {"<pad>": 0, "<unk>": 1, "a": 2**32 - 1}, "unk_token": "<unk>"}},
+     "numbers a word 4,294,967,295"),
+    ({"model": {"type": "WordLevel", "vocab": {}, "unk_token": "<unk>"}}, "is not a tokenizer.json: WordLevel error"),
+], ids=["panic", "panic in the file", "number", "empty"])
+def test_a_hostile_tokenizer_is_an_error(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    """tokenizers raises PanicException, which is no Exception; and one word of number 2^32 would take 34 GB."""
+    vocab = {"<pad>": 0, "<unk>": 1, "a": 2}
+    whole = json.loads(Tokenizer(models.WordLevel(vocab, unk_token="<unk>")).to_str())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(whole | change, indent=1))
+    with pytest.raises(ValueError, match=message):
+        Vocabulary(file=str(tmp_path / "tokenizer.json"))
+
+
+def test_vectors_without_line_breaks_are_refused(vocabulary: Vocabulary, tmp_path: Path) -> None:
+    (tmp_path / "v.txt").write_bytes(b"cat" + b" 1" * 1_000_000)
+    with pytest.raises(ValueError, match=r"v\.txt, line 1 is longer than 1 MB; it is not a file of vectors"):
+        glove(str(tmp_path / "v.txt"), vocabulary)

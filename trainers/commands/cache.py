@@ -14,6 +14,7 @@ from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
 from drumbeat.configs.preconditions import with_hint
 from drumbeat.configs.schema import Config
+from drumbeat.configs.terminal import print_text_only
 from drumbeat.data.bar import Bar
 from drumbeat.trainers.build import build_sets, image_set, use_caches
 
@@ -50,4 +51,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    print_text_only()
     sys.exit(main())

@@ -18,6 +18,7 @@ from typing import Any
 from drumbeat.configs.run.determinism import claim
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Result
+from drumbeat.configs.terminal import print_text_only
 from drumbeat.trainers.commands.verify import verify
 
 BAND = 0.15
@@ -86,4 +87,5 @@ def main(run: str, other: str, exact: bool) -> None:
 
 
 if __name__ == "__main__":
+    print_text_only()
     main(sys.argv[1], sys.argv[2], "exact" in sys.argv[3:])

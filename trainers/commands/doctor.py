@@ -28,6 +28,7 @@ from drumbeat.configs.layers import Layer, short
 from drumbeat.configs.load import build_config
 from drumbeat.configs.preconditions import with_hint
 from drumbeat.configs.schema import Config
+from drumbeat.configs.terminal import print_text_only
 from drumbeat.data.images import Normalize
 from drumbeat.data.loader import Samples, ShardedBatchSampler
 from drumbeat.data.order import Schedule
@@ -257,4 +258,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    print_text_only()
     sys.exit(main())

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -15,6 +14,8 @@ from drumbeat.configs.run.checkpoint_records import Manifest
 from drumbeat.configs.run.files import open_file
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import damage, linked_checkpoint
+from drumbeat.configs.terminal import print_text_only
+from drumbeat.trainers.new_file import replacing
 
 KINDS = (".pt", ".pth", ".safetensors")
 
@@ -31,9 +32,9 @@ def export(run: RunDir, file: Path, which: str) -> str:
     if reason := damage(path):
         raise RunError(Fault(what=f"there is no usable {which} checkpoint: {reason}",
                              where=str(run.checkpoints / which), remedy=f"See: drumbeat checkpoints {run.id}"))
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
-        with open_file(path / "model.safetensors", None) as weights, open(temporary, "wb") as opened:
+        with (open_file(path / "model.safetensors", None) as weights, replacing(file) as new,
+              open(new, "xb") as opened):
             if file.suffix == ".safetensors":
                 shutil.copyfileobj(weights, opened)
             else:
@@ -41,12 +42,9 @@ def export(run: RunDir, file: Path, which: str) -> str:
                 from safetensors.torch import load_file
 
                 torch.save(load_file(f"/proc/self/fd/{weights.fileno()}"), opened)
-        os.replace(temporary, file)
     except OSError as error:
         raise RunError(Fault(what=f"the weights cannot be written: {error.strerror}", where=str(file),
                              remedy="Make the folder first, or name another one.")) from error
-    finally:
-        temporary.unlink(missing_ok=True)
     step = Manifest.require(path / "manifest.json").step
     return f"wrote the {which} weights, step {step:,}, to {file} ({file.stat().st_size / 1e6:,.1f} MB)"
 
@@ -61,4 +59,5 @@ def main(folder: str, file: str, which: str) -> int:
 
 
 if __name__ == "__main__":
+    print_text_only()
     sys.exit(main(*sys.argv[1:]))

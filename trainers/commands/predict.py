@@ -18,6 +18,7 @@ from drumbeat.configs.errors import Fault, RunError, UserError
 from drumbeat.configs.layers import short
 from drumbeat.configs.preconditions import check_inputs, innermost
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.terminal import print_text_only
 from drumbeat.data.bar import Bar
 from drumbeat.trainers.contact_sheet import save_sheet
 from drumbeat.trainers.inference.inputs import read_images, read_texts
@@ -121,4 +122,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    print_text_only()
     sys.exit(main())

@@ -25,6 +25,7 @@ from drumbeat.configs.run.checkpoint_records import CheckpointState, Span
 from drumbeat.configs.run.determinism import claim
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.schema import Config
+from drumbeat.configs.terminal import print_text_only
 from drumbeat.data.bar import Bar
 from drumbeat.data.ledger import blocks, expected
 from drumbeat.data.loader import Samples
@@ -224,4 +225,5 @@ def main(folder: str, *, builds_set: bool = True) -> int:
 
 
 if __name__ == "__main__":
+    print_text_only()
     sys.exit(main(sys.argv[1], builds_set="--builds-set" in sys.argv))

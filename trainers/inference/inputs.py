@@ -24,8 +24,10 @@ from drumbeat.configs.layers import short
 from drumbeat.data.cache import Pixels
 from drumbeat.data.images import SUFFIXES, pixels_of, read_pixels
 from drumbeat.data.order import Integers
-from drumbeat.data.tables import FORMATS, Table
+from drumbeat.data.regular import lines_of, open_regular
+from drumbeat.data.tables import BLOCK, FORMATS, Table
 from drumbeat.data.text import Texts
+from drumbeat.trainers.inference.tables import text_of
 from drumbeat.trainers.tasks import Task
 
 FILE_COLUMNS = ("file", "path", "image", "filename")
@@ -114,7 +116,7 @@ def _image(path: Path) -> Item:
 
 def _folder(folder: Path, task: Task) -> Iterator[Item]:
     """Every image below a folder, labelled by its sub-folder if that is one of the run's classes."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.is_dir()
                    and not any(part.startswith(".") for part in path.relative_to(folder).parts))
     if not found:
         raise RunError(Fault(what="there are no images in this folder", where=short(folder),
@@ -133,7 +135,7 @@ def _folder(folder: Path, task: Task) -> Iterator[Item]:
 
 def _table_of_images(path: Path, task: Task) -> Iterator[Item]:
     table = Table(path)
-    columns = _columns(table)
+    columns = table.columns()
     file = next((name for name in FILE_COLUMNS if name in columns), "")
     if not file:
         raise RunError(Fault(what="no column of this table names image files", where=short(path),
@@ -142,7 +144,8 @@ def _table_of_images(path: Path, task: Task) -> Iterator[Item]:
                                     "images."))
     labels = _label_columns(task, columns)
     for name, *values in _rows(table, [file, *labels]):
-        yield Item(name, path.parent / name, _actual(task, values))
+        image = path.parent / name
+        yield Item(name, image if image.exists() else path.parent / text_of(name), _actual(task, values))
 
 
 def _texts_of(path: Path, task: Task, column: str) -> Iterator[Item]:
@@ -150,22 +153,14 @@ def _texts_of(path: Path, task: Task, column: str) -> Iterator[Item]:
         raise RunError(Fault(what="the run's model takes texts, and this is an image", where=short(path),
                              remedy=f"Name a table with a column '{column}', or a .txt file with a text on each line."))
     if path.suffix.lower() == ".txt":
-        lines = path.read_text("utf-8", errors="replace").splitlines()
+        with open_regular(path) as file:
+            lines = [line.decode(errors="replace").rstrip("\r\n") for line in lines_of(file, BLOCK)]
         yield from (Item(f"{path}:{number}", line) for number, line in enumerate(lines, 1) if line.strip())
         return
     table = Table(path)
-    labels = _label_columns(task, _columns(table))
+    labels = _label_columns(task, table.columns())
     for number, (text, *values) in enumerate(_rows(table, [column, *labels]), 1):
         yield Item(f"{path}:{number}", text, _actual(task, values))
-
-
-def _columns(table: Table) -> list[str]:
-    """The names of the columns, from a table's header or its first JSON object."""
-    with open(table.path, encoding="utf-8-sig", errors="replace") as lines:
-        first = lines.readline()
-    if not table.separator:
-        return list(json.loads(first))
-    return [name.strip().strip('"') for name in first.rstrip("\r\n").split(table.separator)]
 
 
 def _rows(table: Table, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -182,7 +177,7 @@ def _label_columns(task: Task, columns: Sequence[str]) -> list[str]:
 def _actual(task: Task, values: Sequence[str]) -> str:
     """The labels of a row as `Task.to_text` writes them."""
     if task.kind == "classification" or not values:
-        return values[0] if values else ""
+        return (values[0] if values[0] in task.output_names else text_of(values[0])) if values else ""
     numbers = [{"true": 1.0, "false": 0.0}.get(value.strip().lower()) for value in values]
     return task.to_text(torch.tensor([float(value) if number is None else number
                                     for number, value in zip(numbers, values, strict=True)]))

@@ -19,6 +19,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_precision_recall_curve, binary_roc
 
 from drumbeat.configs.run.checkpoint_records import Metrics
+from drumbeat.configs.terminal import visible
 from drumbeat.trainers.tasks import Results, Task
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -167,6 +168,8 @@ def _scatter(task: Task, results: Results, found: Metrics, file: Path) -> Path:
 
 
 def _fitting(name: str, most: int) -> str:
-    """A name cut to `most` characters, with `$` escaped, because matplotlib would read it as mathematics."""
+    """A name cut to `most` characters, with `$` escaped, because matplotlib would read it as mathematics, and control
+    characters shown, because it cannot draw them."""
+    name = visible(name)
     short = name if len(name) <= most else f"{name[:most - 1]}…"
     return short.replace("$", r"\$")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
-import os
+import re
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 from torch import Tensor
 
+from drumbeat.configs.terminal import NOT_UTF8
+from drumbeat.trainers.new_file import replacing
 from drumbeat.trainers.tasks import Task
 
 
@@ -38,14 +41,25 @@ def rows(task: Task, outputs: Tensor) -> list[list[str]]:
             for prediction, row in zip(predictions, probabilities.tolist(), strict=True)]
 
 
+FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
+"""How a cell begins that a spreadsheet would compute (OWASP, CSV Injection), or that `cell` has written."""
+NUMBERS = re.compile(r"[-+0-9.eE, ]*|[-+](?:nan|inf)")
+
+
+def cell(text: str) -> str:
+    """A text as a cell of a table. It gets an apostrophe in front if a spreadsheet would otherwise take it for a
+    formula, and bytes of file names that are not UTF-8 are written as \\xNN."""
+    shown = text.translate(NOT_UTF8)
+    return f"'{shown}" if FORMULA.match(shown) and not NUMBERS.fullmatch(shown) else shown
+
+
+def text_of(written: str) -> str:
+    """The text of a cell that `cell` has written."""
+    return written[1:] if written.startswith("'") and FORMULA.match(written) else written
+
+
 def write_csv(file: Path, heading: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
     """Writes a table atomically. Raises `OSError`."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8", newline="") as opened:
-            table = csv.writer(opened)
-            table.writerow(heading)
-            table.writerows(lines)
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(file) as new, open(new, "x", encoding="utf-8", newline="") as opened:
+        table = csv.writer(opened)
+        table.writerows(map(cell, line) for line in chain([heading], lines))

@@ -16,10 +16,10 @@ from typing import Any
 from markupsafe import Markup
 from rich.console import Console
 
+from drumbeat.configs.bounds import MOST_BYTES
 from drumbeat.configs.errors import Fault, RunError, UserError
 from drumbeat.configs.layers import short
 from drumbeat.configs.load import read
-from drumbeat.configs.reading import CONFIG_BYTES
 from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
 from drumbeat.configs.run.determinism import claim
 from drumbeat.configs.run.files import read_text, write_text
@@ -29,6 +29,7 @@ from drumbeat.configs.run.versions import LABELS, AttemptVersions
 from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Config
 from drumbeat.configs.secrets import shown
+from drumbeat.configs.terminal import NOT_UTF8, print_text_only
 from drumbeat.trainers.report import page
 from drumbeat.trainers.report.charts import number
 from drumbeat.trainers.report.events import Events, read_events
@@ -58,7 +59,7 @@ def report(run: RunDir) -> str:
         page.section("Versions", page.facts(_versions(view))),
         page.section("Attempts", attempts(view, progress), *errors_and_log(view)),
         page.section("Checkpoints", checkpoints(run, config)),
-        page.section("Config", page.fold("all values", page.yaml(shown(read_text(run.config, CONFIG_BYTES))))),
+        page.section("Config", page.fold("all values", page.yaml(shown(read_text(run.config, MOST_BYTES))))),
         page.footer(moment(time.time()), run.path),
     ]
     return page.page(f"{config.name} {run.id}", body)
@@ -150,8 +151,8 @@ def main(folder: str, file: str) -> int:
         if out.is_dir():
             raise RunError(Fault(what="the report is a file, but this is a folder", where=str(out),
                                  remedy=f"For example: --out {short(out / 'report.html')}"))
-        with Console(stderr=True).status("reading the run ..."):
-            text = report(run)
+        with Console(file=getattr(sys.stderr, "rich_proxied_file", sys.stderr)).status("reading the run ..."):
+            text = report(run).translate(NOT_UTF8)
         try:
             write_text(out, text, durable=False)
         except OSError as error:
@@ -165,4 +166,5 @@ def main(folder: str, file: str) -> int:
 
 
 if __name__ == "__main__":
+    print_text_only()
     sys.exit(main(sys.argv[1], sys.argv[2]))

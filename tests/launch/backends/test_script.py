@@ -5,12 +5,16 @@ from __future__ import annotations
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from drumbeat.configs.run.plan import JobPlan
+from drumbeat.configs.errors import LaunchError
+from drumbeat.configs.run.plan import Allocation, JobPlan
+from drumbeat.configs.run.records import BackendName
 from drumbeat.configs.schema import Site
-from drumbeat.launch.backends.script import REQUEUE, node_command, setup_lines
+from drumbeat.launch.backends.backend import backend_of
+from drumbeat.launch.backends.script import LOCAL_CLUSTER, REQUEUE, node_command, setup_lines
 from tests.launch.tiny_plan import plan
 
 SITE = Site(setup=["module load cuda", "ulimit -n 4096"], environment={"HF_HOME": "/scratch/my models"})
@@ -26,7 +30,7 @@ def test_the_sites_commands_come_first_and_values_are_quoted(tmp_path: Path) -> 
         "PYTHONPATH": "/my code/src", "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "2"})
     assert setup_lines(made, 16)[:-1] == [
         "module load cuda", "ulimit -n 4096", "export HF_HOME='/scratch/my models'", "export SRUN_CPUS_PER_TASK=16",
-        "export PYTHONPATH='/my code/src'", "export PYTHONSAFEPATH=1"]
+        LOCAL_CLUSTER, "export PYTHONPATH='/my code/src'", "export PYTHONSAFEPATH=1"]
 
 
 def test_a_nodes_launcher_runs_in_the_sites_container(tmp_path: Path) -> None:
@@ -37,17 +41,48 @@ def test_a_nodes_launcher_runs_in_the_sites_container(tmp_path: Path) -> None:
     assert node_command(inside) == f"apptainer exec --nv image.sif {command}"
 
 
+@pytest.mark.parametrize(("change", "named"), [
+    ({"folder": "/home/me/a\n#SBATCH --account=other"}, "the current folder"),
+    ({"run_dir": "/runs\rx/small/RUN"}, "the run folder"),
+    ({"python": "/env\x1b[2J/bin/python"}, "the path of Python"),
+    ({"name": "small\ntouch /tmp/x"}, "name"),
+    ({"site": Site(partition="gpu\ntouch /tmp/x")}, "profile, partition"),
+    ({"site": Site(prefix="exec\x0bx")}, "profile, prefix"),
+    ({"site": Site(sbatch={"comment": "a\nb"})}, "profile, sbatch.comment"),
+    ({"site": Site(sbatch={"mail\ntouch": "x"})}, "profile, sbatch"),
+    ({"site": Site(sbatch={"x": ["a", "b\n"]})}, "profile, sbatch.x"),
+    ({"site": Site(environment={"A": "a\nb"})}, "profile, environment.A"),
+    ({"site": Site(environment={"A; touch x; B": "a"})}, "profile, environment"),
+    ({"site": Site(setup=["module load x\r"])}, "profile, setup"),
+    ({"environment": {"PYTHONPATH": "/a\n/b", "PYTHONSAFEPATH": "1"}}, "environment.PYTHONPATH"),
+], ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize("name", ["slurm", "here"])
+def test_no_value_becomes_a_line_of_the_script(name: BackendName, change: dict[str, Any], named: str, tmp_path: Path
+                                               ) -> None:
+    made = replace(slurm_plan(tmp_path), allocation=Allocation(job_id="1", nodes=1, cpus_per_node=1), **change)
+    with pytest.raises(LaunchError) as error:
+        backend_of(name).request(made)
+    assert {fault.where.removeprefix("the cluster's ") for fault in error.value.faults} == {named}
+
+
+def test_a_setup_of_several_lines_is_a_part_of_the_script(tmp_path: Path) -> None:
+    made = replace(slurm_plan(tmp_path), site=Site(setup=["if true\nthen\n\tmodule load cuda\nfi"]))
+    assert "\nif true\nthen\n\tmodule load cuda\nfi\n" in backend_of("slurm").request(made).text
+
+
+@pytest.mark.parametrize("setup", ["", "set -eu"])
 @pytest.mark.parametrize(("codes", "calls", "code"), [
     ([0], 1, 0), ([1], 1, 1), ([128], 1, 128), ([129, 137, 3], 3, 3), ([137] * 30, 21, 137),
 ], ids=["ended", "failed", "a limit", "killed twice", "killed always"])
-def test_launchers_that_are_killed_are_started_again(tmp_path: Path, codes: list[int], calls: int, code: int) -> None:
+def test_launchers_that_are_killed_are_started_again(tmp_path: Path, codes: list[int], calls: int, code: int,
+                                                      setup: str) -> None:
     """By the function in the script that takes the place of srun, which exits with more than 128 after a signal."""
     (tmp_path / "codes").write_text("".join(f"{one}\n" for one in codes))
     (tmp_path / "srun").write_text(f'#!/bin/sh\ncd {tmp_path}\necho "$@" >> calls\n'
                                    'exit "$(sed -n "$(wc -l < calls)p" codes)"\n')
     (tmp_path / "srun").chmod(0o755)
     (*_, function) = setup_lines(slurm_plan(tmp_path), 1)
-    done = subprocess.run(["bash", "-c", f"PATH={tmp_path}:$PATH\n{function}\nsrun --label x"], check=False)
+    done = subprocess.run(["bash", "-c", f"{setup}\nPATH={tmp_path}:$PATH\n{function}\nsrun --label x"], check=False)
     made = (tmp_path / "calls").read_text().splitlines()
     assert (done.returncode, len(made)) == (code, calls)
     assert made == ["--label x", *["--immediate=60 --label x"] * (calls - 1)]

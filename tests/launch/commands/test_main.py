@@ -14,8 +14,13 @@ import pytest
 
 from drumbeat.configs.errors import ConfigError
 from drumbeat.configs.layers import ROOT
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import RankError
+from drumbeat.configs.terminal import SHOWN
 from drumbeat.launch.commands import status
 from drumbeat.launch.commands.main import COMMANDS, main, parse
+from tests.launch.made import FIRST
+from tests.runs import write_heartbeat, write_job, write_plan, write_state
 
 
 @pytest.mark.parametrize("typed", [
@@ -93,6 +98,15 @@ def test_demo_data_runs_in_its_own_process(tmp_path: Path, monkeypatch: pytest.M
     assert options["env"]["PYTHONPATH"] == f"{ROOT}/src"
 
 
+def test_nothing_that_a_command_writes_may_be_changed_by_all_users(tmp_path: Path) -> None:
+    """Whatever the umask is: what a run has in its folder is code, and submitit's pickles."""
+    command = [sys.executable, "-m", "drumbeat", "demo-data", "news", "here"]
+    subprocess.run(command, cwd=tmp_path, umask=0, capture_output=True, check=True)
+    written = [tmp_path / "here", *(tmp_path / "here").rglob("*")]
+    assert {path.name: path.stat().st_mode & 0o777 for path in written} == {
+        "here": 0o775, "train.csv": 0o664, "test.csv": 0o664, "README.txt": 0o664}
+
+
 def test_a_closed_pipe_is_no_error() -> None:
     """As in `drumbeat --help | head -1`, and without a message from the interpreter."""
     show = f"{sys.executable} -c 'import sys; from drumbeat.launch.commands import main, status; "
@@ -122,3 +136,34 @@ sys.meta_path.insert(0, Finder())
                           env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}/src"},
                           capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
+HOSTILE = "\x1b]52;c;cm0gLXJm\x07\x1b[2J\x9b2J\u202e\udce9"
+"""Writes to the clipboard, clears the screen twice, and reverses the text; the last byte is not UTF-8."""
+
+
+@pytest.mark.parametrize("typed", [
+    ["ls"], ["ls", "--json"], ["status", "RUN"], ["status", "RUN", "--json"], ["why", "RUN"], ["logs", "RUN"],
+    ["logs", "RUN", "--all"], ["logs", "RUN", "--errors"], ["checkpoints", "RUN"], ["status", HOSTILE], [HOSTILE],
+    ["run", f"{HOSTILE}.yaml"], ["run", "c.yaml", f"{HOSTILE}=1"], ["run", "c.yaml", "--dry-run"], ["resume", "RUN"],
+    ["report", "RUN"], ["doctor", "c.yaml"], ["stop", "RUN"],
+], ids=lambda typed: " ".join(typed).replace(HOSTILE, "HOSTILE"))
+def test_no_command_prints_what_controls_the_terminal(typed: list[str], tmp_path: Path,
+                                                      monkeypatch: pytest.MonkeyPatch,
+                                                      capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = RunDir(tmp_path / "runs" / f"name{HOSTILE}" / FIRST)
+    write_plan(run, backend="slurm", name="x")
+    run.config.write_text(f"name: {HOSTILE.encode('unicode_escape').decode()}\n")
+    write_job(run, "slurm", id=HOSTILE.removesuffix("\udce9"), host="n1")
+    write_state(run, "failed", f"the class {HOSTILE} is unknown".removesuffix("\udce9"))
+    attempt = run.claim_attempt()
+    attempt.log(0).write_text(HOSTILE, errors="surrogateescape")
+    write_heartbeat(run, step=1, steps=2, phase=HOSTILE, monitor=HOSTILE, best=0.5, validation={HOSTILE: 0.5})
+    RankError(rank=0, node=HOSTILE, type="ValueError", message=HOSTILE, traceback=HOSTILE, step=1
+              ).write(attempt.error(0))
+    (tmp_path / "c.yaml").write_text('name: "\\e[2J"\nmodel: {_target_: "a.\\e[2Jb"}\n"\\u202e": 1\n')
+    assert main([word.replace("RUN", str(run.path)) for word in typed]) in (0, 2)
+    shown = "".join(capfd.readouterr())
+    assert shown
+    assert not [character for character in shown if ord(character) in SHOWN]

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-import socket
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from drumbeat.configs.errors import RunError
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import RankError, Verdict
 from drumbeat.configs.run.view import View
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.runs.find import find_run, find_view
-from drumbeat.launch.runs.logs import Tail, log_lines
+from drumbeat.launch.runs.logs import CHUNK, Tail, log_lines
 from tests.launch.made import SECOND
-from tests.runs import write_job, write_state
+from tests.runs import write_state
 
 
 def test_logs_of_an_attempt(runs: Path) -> None:
@@ -72,9 +74,10 @@ ValueError: 0
 """
 
 
-def test_a_healthy_run_has_no_errors(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_healthy_run_has_no_errors(runs: Path, debug_here: Callable[[RunDir], None],
+                                     capsys: pytest.CaptureFixture[str]) -> None:
     run = find_run("tiny", runs)
-    write_job(run, "debug", host=socket.gethostname(), pid=os.getpid())
+    debug_here(run)
     write_state(run, "running")
     assert main(["logs", "tiny", "--errors"]) == 0
     assert capsys.readouterr() == ("no rank has reported an error yet; the run is running\n", "")
@@ -117,8 +120,38 @@ def test_following_continues_with_the_next_attempt_until_the_run_ends(runs: Path
 
 def test_a_tail_survives_bytes_that_are_no_text(tmp_path: Path) -> None:
     tail = Tail(tmp_path / "log")
-    assert tail.lines() == []
+    assert list(tail.lines()) == []
     (tmp_path / "log").write_bytes(b"\xff\xfe\nrest")
-    assert tail.lines() == ["\ufffd\ufffd"]
-    assert tail.lines(unfinished=True) == ["rest"]
-    assert tail.lines(unfinished=True) == []
+    assert list(tail.lines()) == ["\ufffd\ufffd"]
+    assert list(tail.lines(unfinished=True)) == ["rest"]
+    assert list(tail.lines(unfinished=True)) == []
+
+
+def test_a_large_log_takes_little_memory(tmp_path: Path) -> None:
+    """64 MB in lines, and 16 MB without a line break."""
+    with open(tmp_path / "log", "wb") as log:
+        for _ in range(64):
+            log.write(b"a line of the log, sixty-four characters long with its line end\n" * 2**14)
+        log.write(b"x" * 2**24)
+    tail = Tail(tmp_path / "log")
+    tracemalloc.start()
+    try:
+        lines = sum(1 for _ in tail.lines(unfinished=True))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert lines == 64 * 2**14 + 2**24 // CHUNK
+    assert most < 16 * CHUNK
+
+
+def test_a_log_that_is_a_pipe_is_not_waited_for(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    attempt = find_run("tiny", runs).claim_attempt()
+    os.mkfifo(attempt.log(0))
+    attempt.path.joinpath("rank\u00b2.log").write_text("a copy")
+    assert main(["logs", "tiny", "--all"]) == 2
+    assert "it is not a regular file" in capsys.readouterr().err
+
+
+def test_colours_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("\x1b[1;32mgreen\x1b[0m\n")
+    assert list(Tail(tmp_path / "log").lines()) == ["green"]

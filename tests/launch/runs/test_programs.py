@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import CodeSnapshot, CodeTree
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.runs.programs import run_on_run
+from tests.processes import alive, until, wait_for_file
 from tests.runs import write_plan
 
 IMAGES = """\
@@ -129,3 +134,29 @@ def test_a_run_is_evaluated_with_its_own_code(tmp_path: Path, monkeypatch: pytes
     assert output.out.splitlines() == ["mine --split test", "live --split test", "live --split test"]
     assert output.err == ("code       mine at 0123456 with 2 changed files, 1 file; "
                           "use --new-code for the current code\n")
+
+
+@pytest.mark.slow
+def test_commands_that_need_no_code_of_the_user_import_none(undisturbed: RunDir, tmp_path: Path) -> None:
+    """They may be typed in a folder of downloads."""
+    for name in ("sitecustomize", "usercustomize", "shutil", "json", "yaml", "numpy", "torch", "safetensors", "jinja2",
+                 "PIL", "tqdm"):
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name}.py was executed')")
+    for words in (["ls"], ["report", undisturbed.path, "--out", "r.html"], ["export", undisturbed.path, "weights.pt"]):
+        done = subprocess.run([sys.executable, "-m", "drumbeat", *words], cwd=tmp_path, capture_output=True, text=True,
+                              env=os.environ | {"PYTHONPATH": f"{ROOT}/src"}, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "r.html").is_file()
+    assert (tmp_path / "weights.pt").is_file()
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_program_ends_with_the_command_that_started_it(number: signal.Signals, tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text("import os, pathlib, time\npathlib.Path('.pid').write_text(str(os.getpid()))\n"
+                                      "os.rename('.pid', 'pid')\ntime.sleep(600)")
+    program = "from drumbeat.launch.runs.programs import start; start('slow')"
+    command = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path,
+                               env=os.environ | {"PYTHONPATH": f"{ROOT}/src"})
+    wait_for_file(tmp_path / "pid", command)
+    child = int((tmp_path / "pid").read_text())
+    command.send_signal(number)
+    assert command.wait() == -number
+    until(lambda: not alive(child), seconds=20)
