@@ -185,10 +185,10 @@ def test_a_profile_may_refer_to_what_is_no_secret(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GROUP", "vision")
     monkeypatch.setenv("HF_TOKEN", "abc")
-    (tmp_path / "mine.yaml").write_text("account: '${oc.env:GROUP}'\nsbatch: {comment: '${oc.env:GROUP}'}\n"
+    (tmp_path / "mine.yaml").write_text("account: '${oc.env:GROUP}'\nsbatch: {reservation: '${oc.env:GROUP}'}\n"
                                         "setup: ['export HF_TOKEN=$(cat ~/.token)']\n")
     site = load_site("mine.yaml")
-    assert (site.account, site.sbatch) == ("vision", {"comment": "vision"})
+    assert (site.account, site.sbatch) == ("vision", {"reservation": "vision"})
     (tmp_path / "mine.yaml").write_text("environment: {KEY: '${oc.env:HF_TOKEN}'}\n")
     with pytest.raises(ConfigError, match=r"environment.KEY would be recorded with a value that is probably secret"):
         load_site("mine.yaml")
