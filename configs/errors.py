@@ -15,8 +15,10 @@ import difflib
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 
 WIDTH = 80
+LABEL = "error: "
 SCREEN = 24
 """Lines of a terminal: errors that do not fit are shortened."""
 LONGEST = WIDTH * SCREEN
@@ -35,7 +37,7 @@ class Fault:
     def __str__(self) -> str:
         rows = [("  where  ", self.where), ("  given  ", self.given), ("  fix    ", self.remedy)]
         return "\n".join(hang(label, text if len(text) <= LONGEST else f"{text[:LONGEST]} ...")
-                         for label, text in [("error: ", self.what), *rows] if text)
+                         for label, text in [(LABEL, self.what), *rows] if text)
 
     def brief(self) -> str:
         """The same in about two lines, for a list of many faults."""
@@ -82,6 +84,13 @@ class LaunchError(UserError):
 
 class RunError(UserError):
     """A run folder is unknown, ambiguous, in use or damaged."""
+
+
+def headline(text: str) -> str:
+    """What is wrong, in one line: from the text of an error, which is wrapped."""
+    lines = text.strip().splitlines() or [""]
+    more = takewhile(lambda line: line.startswith(" " * len(LABEL)), lines[1:]) if text.startswith(LABEL) else ()
+    return " ".join([lines[0].removeprefix(LABEL), *map(str.strip, more)])
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ import yaml
 
 from drumbeat.configs.bounds import DEEPEST, MOST_BYTES
 from drumbeat.configs.errors import ConfigError, Fault, nearest
+from drumbeat.configs.reading import open_regular
 from drumbeat.configs.yaml_text import inline, parse
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +28,8 @@ class Layer:
     values: dict[str, Any]
     origin: str
     lines: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """The values that YAML does not read as text, as they are written, by dotted key."""
 
     def where(self, key: str) -> str:
         """`file:line` of a key, or of its nearest parent that has a line number."""
@@ -41,7 +44,7 @@ def file_layers(file: Path, above: tuple[Path, ...] = ()) -> list[Layer]:
         circle = [*above[above.index(file.resolve()):], file]
         raise ConfigError(Fault(what="the base files form a cycle", where=short(above[-1]),
                                 given=" -> ".join(path.name for path in circle), remedy="Remove one `base:`."))
-    layer = _file_layer(file)
+    layer = file_layer(file)
     base = layer.values.pop("base", None)
     if base is None:
         return [layer]
@@ -65,7 +68,9 @@ def assignment_layer(text: str) -> Layer:
         raise ConfigError(Fault(what="expected KEY=VALUE", where="command line", given=text,
                                 remedy="For example batch_size=64 or phases.head.epochs=2"))
     try:
-        return Layer(values=nest(key, parse(value)[0]), origin="command line")
+        parsed = parse(value)
+        return Layer(values=nest(key, parsed.value), origin="command line", texts={
+            f"{key}{'.' * (inner[:1] not in ('', '['))}{inner}": text for inner, text in parsed.texts.items()})
     except yaml.constructor.ConstructorError as error:
         raise ConfigError(Fault(what=f"the value of {key} cannot be used: {error.problem}", where="command line",
                                 given=f"{text:.200}")) from None
@@ -186,12 +191,14 @@ def _left_out(key: str, old: Mapping[str, tuple[str, str]], new: Mapping[str, An
     return f"{key} is now {new['_target_']}: {arguments} from {origins} {was} left out; set {them} meant"
 
 
-def _file_layer(file: Path) -> Layer:
-    """The layer of one file. Raises `ConfigError` if it is not a YAML mapping."""
+def file_layer(file: Path, inside: Path | None = None) -> Layer:
+    """The layer of one file, which no link may lead out of the folder `inside`. Raises `ConfigError` if it is not a
+    YAML mapping."""
     where = short(file)
     try:
-        text = _text(file)
-        values, lines = parse(text)
+        with open_regular(file, most=MOST_BYTES, inside=inside) as opened:
+            text = opened.read().decode("utf-8")
+        values, lines, texts = parse(text)
     except OSError as error:
         raise ConfigError(Fault(what=f"cannot read the config: {error.strerror}", where=where)) from None
     except (UnicodeDecodeError, yaml.reader.ReaderError):
@@ -206,17 +213,7 @@ def _file_layer(file: Path) -> Layer:
         odd = next((key for key in values if not isinstance(key, str)), None) if isinstance(values, dict) else values
         raise ConfigError(Fault(what="a config must be a section of named values", where=where, given=inline(odd),
                                 remedy="Write `name: value`, one per line."))
-    return Layer(values=values, origin=where, lines=lines)
-
-
-def _text(file: Path) -> str:
-    """The text of a config file. Raises `ConfigError` if it is too large, and `OSError`."""
-    with open(file, "rb") as opened:
-        content = opened.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise ConfigError(Fault(what=f"the config is larger than {MOST_BYTES >> 20} MB", where=short(file),
-                                remedy="A config is a short YAML file: see configs/ for examples."))
-    return content.decode("utf-8")
+    return Layer(values=values, origin=where, lines=lines, texts=texts)
 
 
 def _not_yaml(error: Exception, where: str, text: str) -> Fault:

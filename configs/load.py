@@ -10,21 +10,37 @@ All faults are collected and raised as one `ConfigError`. Each names its file an
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from drumbeat.configs.errors import ConfigError, Fault, nearest
 from drumbeat.configs.layers import ROOT as ROOT
-from drumbeat.configs.layers import Layer, assignment_layer, file_layers, flag_layer, leaves, left_out, short
+from drumbeat.configs.layers import (
+    Layer,
+    assignment_layer,
+    file_layer,
+    file_layers,
+    flag_layer,
+    leaves,
+    left_out,
+    short,
+)
 from drumbeat.configs.merge import Places, build, references, source, with_references
+from drumbeat.configs.sbatch_options import GPUS, owned_options
 from drumbeat.configs.schema import Config, Site
+from drumbeat.configs.secrets import is_secret_name, literal_secrets
 from drumbeat.configs.yaml_text import dump, inline
 
 CHANGEABLE = ("launch.", "tracking.", "checkpoints.", "data.workers", "data.cache", "data.allow_change",
               "data.max_skipped")
 """What may differ from one attempt of a run to the next."""
+
+
+ASSIGNED = re.compile(r"""\b(\w+)=(?!["']?\$)["']?[^\s"']""")
+"""The variable of NAME=VALUE in a shell command, unless the shell computes the value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +78,12 @@ class Loaded:
         return dump(with_references(plain(self.config), self.references), self.sources)
 
 
+def secret_note(key: str) -> str:
+    """What the user should know about a secret that is written in a config."""
+    return (f"{key} is probably a secret, and the run's config.yaml, which only you can read, holds it. Refer to an "
+            f"environment variable instead, {key.rpartition('.')[2]}: ${{oc.env:NAME}}")
+
+
 def plain(config: Config) -> dict[str, Any]:
     """The config's values. data.root is left out if it is not set: a run's copy of the code may not know that key."""
     values = dataclasses.asdict(config)
@@ -76,9 +98,10 @@ def load(file: str | Path, assignments: Sequence[str] = (), flags: Mapping[str, 
     Relative paths are resolved against the current folder. Raises `ConfigError`.
     """
     layers = [*file_layers(find(file)), *_typed(assignments, flags or {})]
-    config, places = build(Config, layers)
+    config, places = build(Config, layers, record=True)
     config = dataclasses.replace(config, phases={name: phase for name, phase in config.phases.items() if phase})
-    loaded = Loaded(config=config, layers=layers, places=places, references=references(layers), notes=left_out(layers))
+    loaded = Loaded(config=config, layers=layers, places=places, references=references(layers),
+                    notes=[*left_out(layers), *map(secret_note, literal_secrets(plain(config)))])
     if not config.phases:
         raise ConfigError(Fault(what="the config has no phases, so there is nothing to train",
                                 where=loaded.where("phases") or layers[0].origin,
@@ -102,8 +125,8 @@ def reload(file: Path, assignments: Sequence[str] = (), flags: Mapping[str, Any]
     Raises `ConfigError`.
     """
     typed = _typed(assignments, flags or {})
-    layers = [*file_layers(file), *typed]
-    config, places = build(Config, layers)
+    layers = [run_layer(file), *typed]
+    config, places = build(Config, layers, record=True)
     fixed = [key for layer in typed for key, _ in leaves(layer.values) if not key.startswith(CHANGEABLE)]
     if fixed:
         raise ConfigError(*(Fault(what=f"{key} cannot change on resume", where="command line",
@@ -130,8 +153,14 @@ def _typed(assignments: Sequence[str], flags: Mapping[str, Any]) -> list[Layer]:
 
 
 def read(file: Path) -> Config:
-    """The resolved config of a run folder."""
-    return build_config(file_layers(file))
+    """The resolved config of a run folder, which may be another user's: nothing in it is followed or resolved but
+    references to its own keys."""
+    return build_config([run_layer(file)])
+
+
+def run_layer(file: Path) -> Layer:
+    """The values of a run's config. Raises `ConfigError`."""
+    return file_layer(file, inside=file.parent)
 
 
 def build_config(layers: Sequence[Layer]) -> Config:
@@ -150,18 +179,43 @@ def load_site(profile: str | None) -> Site:
         raise ConfigError(Fault(what=f"no cluster profile '{profile}'", where=short(file.parent),
                                 given=f"--profile {profile}", remedy=nearest(profile, sites)))
     layers = file_layers(file)
-    site, places = build(Site, layers)
-    if site.signal_seconds >= 60 * site.time_minutes:
-        raise ConfigError(Fault(what="the signal to save would be sent before the job starts",
-                                where=source("signal_seconds", places, layers) or short(file),
-                                given=f"signal_seconds: {site.signal_seconds}, time_minutes: {site.time_minutes}",
-                                remedy="Increase time_minutes, or lower signal_seconds."))
-    memory = [key for key in ("mem_gb_per_node", "mem_gb_per_cpu", "mem_gb_per_gpu") if getattr(site, key) is not None]
-    if len(memory) > 1:
-        raise ConfigError(Fault(what="memory is requested in more than one way",
-                                where=source(memory[1], places, layers) or short(file), given=", ".join(memory),
-                                remedy="Keep one of them: SLURM does not accept more."))
+    site, places = build(Site, layers, record=True)
+    if secrets := [*(f"environment.{name}" for name in site.environment if is_secret_name(name)),
+                   *(key for key, text in _commands(site) if any(map(is_secret_name, ASSIGNED.findall(text))))]:
+        raise ConfigError(*(Fault(what=f"{key} of a cluster profile is probably a secret, and would be stored in the "
+                                       "run's plan and in the job's script", where=source(key, places, layers),
+                                  remedy="Remove it, and export it in the shell that submits: a job inherits the "
+                                         "variables of that shell.") for key in secrets))
+    if faults := list(_site_faults(site, lambda key: source(key, places, layers) or short(file))):
+        raise ConfigError(*faults)
     return site
+
+
+def _site_faults(site: Site, where: Callable[[str], str]) -> Iterator[Fault]:
+    """What a cluster's profile may not say; `where` gives the place of a key."""
+    if site.signal_seconds >= 60 * site.time_minutes:
+        yield Fault(what="the signal to save would be sent before the job starts", where=where("signal_seconds"),
+                    given=f"signal_seconds: {site.signal_seconds}, time_minutes: {site.time_minutes}",
+                    remedy="Increase time_minutes, or lower signal_seconds.")
+    options = {key.replace("_", "-"): key for key, value in site.sbatch.items() if value is not None}
+    memory = [key for key in ("mem_gb_per_node", "mem_gb_per_cpu", "mem_gb_per_gpu") if getattr(site, key) is not None]
+    memory += [f"sbatch.{options[name]}" for name in ("mem", "mem-per-cpu", "mem-per-gpu") if name in options]
+    if len(memory) > 1:
+        yield Fault(what="memory is requested in more than one way", where=where(memory[1]), given=", ".join(memory),
+                    remedy="Keep one of them: SLURM does not accept more.")
+    owned = owned_options(site.sbatch)
+    gres = options.get("gres", "")
+    if gres and site.gpu_flag == "gres" and re.search(r"(^|,)(gres[:/])?gpu\b", str(site.sbatch[gres])):
+        owned[gres] = GPUS
+    for key, instead in owned.items():
+        yield Fault(what=f"Drumbeat sets this option of sbatch itself: {key}", where=where(f"sbatch.{key}"),
+                    given=f"{key}: {inline(site.sbatch[key])}", remedy=f"{instead[0].upper()}{instead[1:]}.")
+
+
+def _commands(site: Site) -> list[tuple[str, str]]:
+    """The dotted key and text of what a profile adds to commands."""
+    return [*((f"setup[{number}]", line) for number, line in enumerate(site.setup)), ("prefix", site.prefix),
+            *((f"sbatch.{name}", str(value)) for name, value in site.sbatch.items())]
 
 
 def find(file: str | Path) -> Path:

@@ -14,8 +14,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from drumbeat.configs.bounds import ExpansionError, check_references
 from drumbeat.configs.errors import ConfigError, Fault
-from drumbeat.configs.faults import misfit, missing, misspelt_targets, out_of_bounds, unresolved
+from drumbeat.configs.faults import broken_reference, misfit, missing, misspelt_targets, out_of_bounds
 from drumbeat.configs.layers import Layer, leaves, nest, overlay, parent
+from drumbeat.configs.source_text import as_written
+from drumbeat.configs.variables import recorded, unresolved
 from drumbeat.configs.yaml_text import inline
 
 PATH_ARGUMENTS = ("root", "folder", "path", "file")
@@ -35,12 +37,18 @@ Places = Mapping[str, Layer]
 """The layer of each leaf that is not a default."""
 
 
-def build(schema: type[Schema], layers: Sequence[Layer]) -> tuple[Schema, Places]:
+def build(schema: type[Schema], layers: Sequence[Layer], *, record: bool = False) -> tuple[Schema, Places]:
     """The schema's object with all layers on top of its defaults, and the layer of each value that is not a default.
 
-    Relative paths are resolved against the current folder. Raises `ConfigError` with all faults.
+    Relative paths are resolved against the current folder. With `record`, environment variables are read as a run that
+    is submitted records them (`variables.py`); otherwise nothing but references to other keys is resolved. Raises
+    `ConfigError` with all faults.
     """
     values, places = overlay(layers)
+    for key, value in list(as_written(schema, values, places)):
+        _set(values, key, value)
+    unset: list[Fault] = []
+    values = recorded(values, schema, "", _is_recorded, unset) if record else unresolved(values)
     try:
         check_references(values)
     except ExpansionError as error:
@@ -49,6 +57,7 @@ def build(schema: type[Schema], layers: Sequence[Layer]) -> tuple[Schema, Places
     merged, faults = _merge(schema, values, places, layers)
     if len(faults) >= MOST_MISFITS:
         raise ConfigError(*faults)
+    faults += [dataclasses.replace(fault, where=source(fault.where, places, layers)) for fault in unset]
     faults += [Fault(what=f"{parent(key)} has no _target_", where=source(key, places, layers),
                      given=f"{key.rpartition('.')[2]}: {value}", remedy="Did you mean '_target_'?")
                for key, value in misspelt_targets(values)]
@@ -57,7 +66,7 @@ def build(schema: type[Schema], layers: Sequence[Layer]) -> tuple[Schema, Places
         built = None if faults else OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         key = str(getattr(error, "full_key", ""))
-        faults.append(unresolved(error, source(key, places, layers), key))
+        faults.append(broken_reference(error, source(key, places, layers), key))
     if faults:
         raise ConfigError(*sorted(dict.fromkeys(faults), key=lambda fault: _in_order(fault, layers)))
     return typing.cast(Schema, _absolute_paths(built)), places
@@ -86,7 +95,7 @@ def with_references(values: dict[str, Any], written: Mapping[str, str]) -> dict[
     resolved = {key: value for key, value in leaves(values) if key in written}
     for key in resolved:
         _set(values, key, written[key])
-    known = OmegaConf.create(values)
+    known = OmegaConf.create(unresolved(values))
     for key, value in resolved.items():
         if OmegaConf.select(known, key) != value:
             _set(values, key, value)
@@ -192,6 +201,11 @@ def _absolute(path: str) -> str:
     except RuntimeError:
         raise ConfigError(Fault(what="the home folder of a path is unknown", given=path,
                                 remedy="Set HOME, or write the whole path.")) from None
+
+
+def _is_recorded(name: str, text: str) -> bool:
+    """Whether a text that refers to environment variables is recorded with their values."""
+    return name == "_target_" or is_path(name, text)
 
 
 def is_path(key: Any, value: Any) -> bool:

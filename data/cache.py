@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 from drumbeat.data.fork import FORK
 from drumbeat.data.order import Integers
 from drumbeat.data.packed import PackedStrings
-from drumbeat.data.shared_folder import check_owner, open_lock
+from drumbeat.data.shared_folder import check_owner, open_lock, without_links
 
 Pixels = NDArray[np.uint8]
 """One image: [H, W] grayscale or [H, W, 3] RGB."""
@@ -102,12 +102,13 @@ def open_cache(images: Images, folder: Path, *, workers: int, progress: Progress
     identity = blake2b(f"{images.root}\0{images.recipe()}".encode("utf-8", "surrogateescape"), digest_size=4)
     home = folder / f"{Path(images.root).name}-{identity.hexdigest()}"
     keys = image_keys(images)
+    owner = Path(images.root).stat().st_uid  # who may change the images may also change their pixels
     if home.exists():
-        check_owner(home)
+        check_owner(home, owner)
     places = _find(_index(home, images.channels), keys)
     if places is None:
         home.mkdir(parents=True, exist_ok=True)
-        check_owner(home)
+        check_owner(home, owner)
         with _locked(home / "lock"):
             places = _find(_index(home, images.channels), keys)
             if places is None:
@@ -168,7 +169,7 @@ def _fill(home: Path, images: Images, keys: NDArray[np.uint64], workers: int, pr
     done: list[tuple[int, int, int, int]] = []
     count = 0
     try:
-        with open(home / "pixels.bin", "ab") as file:
+        with open(home / "pixels.bin", "ab", opener=without_links) as file:
             file.truncate(_end(index, images.channels))  # removes pixels that a killed process had not indexed
             published = file.seek(0, os.SEEK_END)
             for chunk, decoded_images in zip(chunks, decoded, strict=True):
@@ -199,7 +200,7 @@ def _publish(home: Path, file: int, flush: Callable[[], None], index: NDArray[np
     whole = np.concatenate([index, np.array(done, dtype=ENTRY)])
     whole = whole[np.argsort(whole["key"], kind="stable")]
     temporary = home / f".index.{os.getpid()}.tmp"
-    with open(temporary, "wb") as out:
+    with open(temporary, "wb", opener=without_links) as out:
         np.save(out, whole)
         out.flush()
         os.fsync(out.fileno())

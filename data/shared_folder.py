@@ -1,6 +1,7 @@
 """Files in folders that other users of the machine may be able to write to.
 
-The names of these files are predictable, so another user may have created a folder or a link of that name before.
+The names of these files are predictable, so another user may have created a folder, a link or a pipe of that name
+before.
 """
 
 from __future__ import annotations
@@ -13,15 +14,24 @@ from typing import IO
 
 
 def open_lock(path: Path) -> IO[bytes]:
-    """Opens a file to lock, and creates it if needed. Raises `OSError` for a link, which may lead to any file."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    return open(path, "rb", opener=lambda name, _: os.open(name, flags, 0o666))
+    """Opens a file to lock, and creates it if needed. It is created without permission to read, so that whoever may not
+    write to it cannot open it either, and keep others waiting. Raises `OSError` for a link, which may lead to any file,
+    and for a pipe."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    return open(path, "wb", opener=lambda name, _: os.open(name, flags, 0o222))
+
+
+def without_links(path: str, flags: int) -> int:
+    """An `opener` for `open`. Raises `OSError` for a link, which may lead to any file."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
 def check_owner(folder: Path, *trusted: int) -> None:
-    """Raises `PermissionError` if another user may have made a folder to deceive this one: if everybody may write to
-    the folder that contains it, as in /tmp, and it belongs neither to this user, nor to root, nor to a `trusted` user
-    id. Whoever may write to another folder is trusted, since a group may share it."""
-    owner = folder.stat(follow_symlinks=False).st_uid
-    if owner not in (os.geteuid(), 0, *trusted) and folder.parent.stat().st_mode & stat.S_IWOTH:
-        raise PermissionError(errno.EPERM, "it belongs to another user", str(folder))
+    """Raises `PermissionError` if another user may have made a folder, or one above it, to deceive this one: if it lies
+    where everybody may write, as in /tmp, and belongs neither to this user, nor to root, nor to a `trusted` user id.
+    Whoever may write to another folder is trusted, since a group may share it."""
+    for path in (folder.absolute(), folder.resolve()):
+        for part in (path, *path.parents):
+            owner = part.stat(follow_symlinks=False).st_uid
+            if owner not in (os.geteuid(), 0, *trusted) and part.parent.stat().st_mode & stat.S_IWOTH:
+                raise PermissionError(errno.EPERM, "it belongs to another user", str(part))

@@ -15,6 +15,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any
@@ -97,8 +98,8 @@ def _lock_file(folders: list[Path], name: str, owner: int) -> IO[bytes]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         check_owner(folder, owner)
-        if not (folder / ".gitignore").exists():
-            (folder / ".gitignore").write_text("*\n")
+        with suppress(FileExistsError), open(folder / ".gitignore", "x") as ignore:
+            ignore.write("*\n")
         return open_lock(folder / f".{name}.lock")
     except OSError as error:
         if not others or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):

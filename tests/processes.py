@@ -47,3 +47,10 @@ def kill_all(run: RunDir) -> None:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
     until(lambda: not processes_of(View.read(run)), seconds=20)
+
+
+def listening_addresses(port: int) -> list[str]:
+    """The addresses on which some process of this machine listens at a TCP port, as in /proc/net/tcp: 0100007F is
+    127.0.0.1; all zeros are all interfaces."""
+    rows = [line.split() for family in ("tcp", "tcp6") for line in Path(f"/proc/net/{family}").read_text().splitlines()]
+    return [row[1].partition(":")[0] for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "0A"]

@@ -144,7 +144,7 @@ def call(command: Sequence[str | Path], folder: Path, **variables: str) -> str:
 
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
 TO_BUILD = ("src", *PACKAGES, "tests", "docs", "benchmarks", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE",
-            "CHANGELOG.md", "CONTRIBUTING.md", "Makefile")
+            "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "Makefile", "requirements-dev.txt")
 
 
 def build(project: Path) -> Path:
@@ -156,8 +156,11 @@ def build(project: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_project(tmp_path_factory.mktemp("drumbeat"))
+
+
+def copy_project(folder: Path) -> Path:
     """A copy of the repository, because building leaves files behind."""
-    folder = tmp_path_factory.mktemp("drumbeat")
     for name in TO_BUILD:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, folder / name, symlinks=True,
@@ -181,13 +184,22 @@ def test_a_wheel_holds_drumbeat_and_nothing_else(wheel: Path) -> None:
     assert {name for name in held if ".dist-info/" not in name} == ours
 
 
-def test_a_source_distribution_holds_tests_docs_and_changelog(project: Path) -> None:
+def test_a_source_distribution_holds_tests_docs_and_changelog_and_builds_the_same_wheel(project: Path, wheel: Path,
+                                                                                        tmp_path: Path) -> None:
     call([sys.executable, "-c", "from setuptools.build_meta import build_sdist; build_sdist('dist')"], project)
     (file,) = (project / "dist").glob("*.tar.gz")
     with tarfile.open(file) as opened:
         names = {name.partition("/")[2] for name in opened.getnames()}
+        opened.extractall(tmp_path, filter="data")
     assert {"CHANGELOG.md", "Makefile", "docs/index.md", "tests/tiny.py", "tests/launch/backends/golden/cpu.sbatch",
             "benchmarks/loop.py", "src/drumbeat/launch/plan/job.py", "src/drumbeat/trainers/report/report.css"} <= names
+    (source,) = tmp_path.iterdir()
+    assert contents(build(source)) == contents(wheel)
+
+
+def contents(wheel: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(wheel) as opened:
+        return {name: opened.read(name) for name in opened.namelist()}
 
 
 @pytest.fixture

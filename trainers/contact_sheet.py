@@ -14,6 +14,7 @@ from drumbeat.configs.layers import short
 from drumbeat.configs.schema import Config
 from drumbeat.data.loader import Batch, BatchFetcher, Samples, Transform
 from drumbeat.trainers.build import Sets, build_forward, build_mixing, build_stream, build_task
+from drumbeat.trainers.new_file import replacing
 from drumbeat.trainers.tasks import Results, Task
 from drumbeat.trainers.tracking import contact_sheet
 from drumbeat.trainers.world import World
@@ -46,7 +47,8 @@ def save_sheet(sheet: Image.Image, file: Path) -> None:
     """Writes a sheet in the format of the file's suffix. Raises `PreflightError` if it cannot be written."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(file)
+        with replacing(file) as new:
+            sheet.save(new)
     except (OSError, ValueError) as error:  # PIL raises ValueError for an unknown suffix
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise PreflightError(Fault(what=f"the sheet cannot be written: {reason}", where=short(file),

@@ -110,17 +110,19 @@ def agent(arguments: list[str]) -> None:
     before they have an effect. If anything else has initialized CUDA, the ranks start as new processes, as torchrun
     does by default, which only costs the time to import torch.
     """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.multiprocessing.errors import record
     from torch.distributed.launcher.api import elastic_launch
     from torch.distributed.run import config_from_args, parse_args, run_script_path
 
-    from drumbeat.trainers.store import keep_on_loopback
+    from drumbeat.trainers.store import listen_narrowly
 
     call_process("pt_elastic")  # torchrun's own name for it, by which it is found
-    keep_on_loopback()
-    args = parse_args(["--numa-binding=node", *arguments])
+    listen_narrowly()
+    args = parse_args(["--numa-binding=node", f"--log-dir={os.devnull}", *arguments])
     config, command, arguments = config_from_args(args)
     config.numa_options = None
+    config.logs_specs = without_files(DefaultLogsSpecs)
     if forks_may_use_cuda():
         script = str(importlib.import_module(args.training_script).__file__) if args.module else args.training_script
         command, arguments, config.start_method = run_script_path, [script, *args.training_script_args], "fork"
@@ -131,6 +133,16 @@ def agent(arguments: list[str]) -> None:
     BaseProcess.terminate = BaseProcess.kill  # type: ignore[method-assign]
     warnings.filterwarnings("ignore", WARNING, DeprecationWarning, module="multiprocessing.popen_fork")
     record(elastic_launch(config, command))(*arguments)
+
+
+def without_files(base: Any) -> Any:
+    """torchrun's description of its log files, without any: otherwise each attempt would leave a folder in /tmp, and a
+    thread for each rank would read /dev/null (read in torch 2.9.0 and 2.14.1)."""
+    class NoFiles(base):  # type: ignore[misc]
+        def reify(self, envs: Any) -> Any:
+            return dataclasses.replace(super().reify(envs), tee_stdouts={}, tee_stderrs={})
+
+    return NoFiles(log_dir=os.devnull)
 
 
 def forks_may_use_cuda() -> bool:

@@ -120,6 +120,9 @@ class Training:
                 self.log.meter.restart()
             elif self.save_every_steps is not None and step % self.save_every_steps == 0:
                 saver.save(runner)
+        if self.progress.phase_step < schedule.steps:
+            raise RuntimeError(f"the data ended after {self.progress.phase_step:,} of {schedule.steps:,} steps of "
+                               f"phase {runner.name}")
         return "finished"
 
     def _start_phase(self, number: int) -> None:
@@ -167,6 +170,8 @@ class Training:
         digest = weights_sha256(self.model.state_dict())
         if self.evaluator.sets.test is not None:
             self._load_best()
+        elif self.world.is_main and self.progress.best:
+            self.checkpoints.check_best(self.progress.best["step"])
         test = self.evaluator.test()
         self.time_spent.add("evaluating")
         return Result(steps=self.progress.step, samples_seen=self.progress.samples,

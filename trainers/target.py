@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import socket
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 from drumbeat.configs.errors import Fault, PreflightError, nearest
 from drumbeat.configs.faults import MISSPELT_TARGET
+from drumbeat.configs.variables import UnsetVariableError, value, variables
 from drumbeat.configs.yaml_text import inline
 
 
@@ -21,7 +23,7 @@ def instantiate(node: Any, key: str, *positional: Any, **more: Any) -> Any:
         items = [partial(instantiate, item, f"{key}[{number}]") for number, item in enumerate(node)]
         return all_of(items)
     if not isinstance(node, Mapping):
-        return node
+        return with_variables(node, key)
     names = [name for name in node if name != "_target_"]
     values = all_of([partial(instantiate, node[name], f"{key}.{name}") for name in names])
     arguments = dict(zip(names, values, strict=True))
@@ -40,6 +42,18 @@ def instantiate(node: Any, key: str, *positional: Any, **more: Any) -> Any:
     except Exception as error:
         raise PreflightError(Fault(what=str(error) or type(error).__name__, where=key,
                                    given=f"_target_: {node['_target_']}")) from error
+
+
+def with_variables(node: Any, key: str) -> Any:
+    """A value of a config, with those of the environment variables that it refers to. Raises `PreflightError`."""
+    if not variables(node):
+        return node
+    try:
+        return value(node)
+    except UnsetVariableError as error:
+        raise PreflightError(Fault(what=f"{key} refers to something that does not exist: {error}", where=key,
+                                   given=node, remedy=f"Set it in the environment of {socket.gethostname()}; the run's "
+                                   "folder does not hold its value.")) from None
 
 
 def all_of(builds: Iterable[Callable[[], Any]]) -> list[Any]:

@@ -19,12 +19,12 @@ class TimeSpent:
     def __init__(self, before: Mapping[str, float], *, began: float) -> None:
         """`began` is when this attempt started, in seconds since 1970."""
         self.seconds = {kind: float(before.get(kind, 0.0)) for kind in KINDS}
-        self.since = began
+        self.since = time.monotonic() - max(0.0, time.time() - began)
 
     def add(self, kind: str) -> None:
         """Adds the time since the last call to this kind."""
-        now = time.time()
-        self.seconds[kind] += max(0.0, now - self.since)
+        now = time.monotonic()
+        self.seconds[kind] += now - self.since
         self.since = now
 
     def rounded(self) -> dict[str, float]:

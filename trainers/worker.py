@@ -33,6 +33,7 @@ from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.processes import call_process
 from drumbeat.configs.run.records import AttemptStart, RankError, Saved
 from drumbeat.configs.schema import Config
+from drumbeat.configs.secrets import shown
 from drumbeat.data.bar import Bar
 from drumbeat.data.loader import error_message
 from drumbeat.trainers.build import (
@@ -104,7 +105,7 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
     model = place_model(config, world.device)
     checkpoint = agree_on_checkpoint(checkpoints, world)
     progress = initial_progress(checkpoint, sets, config, world)
-    tracker = Tracker(run, attempt, step=progress.step, config_text=run.config.read_text(encoding="utf-8"),
+    tracker = Tracker(run, attempt, step=progress.step, config_text=shown(run.config.read_text(encoding="utf-8")),
                       device=world.device) if world.is_main else NullTracker()
     monitor = config.evaluation.monitor
     tracker.status(monitor=monitor, best=progress.best.get(monitor))

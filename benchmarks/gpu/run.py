@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from drumbeat.configs.load import Loaded, build_config
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import AttemptStart, FirstStep, Result
 from drumbeat.configs.run.view import View
-from drumbeat.launch.backends.processes import end_processes
+from drumbeat.launch.backends.processes import end_processes, processes_of
 from drumbeat.launch.drill.drill import Drill
 
 NAME = "gpu_benchmark"
@@ -45,7 +46,7 @@ def figures(scale: Scale) -> Iterator[Figure]:
             yield from of_speed(run, peers[False], "deterministic: false", "bare loop, cudnn.benchmark")
         finally:
             for path in (home / "runs" / NAME).glob("2*"):
-                end_processes(View.read(RunDir(path)))
+                end_processes(partial(processes_of, View.read(RunDir(path))))
 
 
 def bare_loops(scale: Scale, *, deterministic: bool) -> dict[str, float]:

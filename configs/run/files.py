@@ -1,19 +1,27 @@
-"""Reads and writes the files of a run: atomic writes, and reads only of regular files of a reasonable size."""
+"""Reads and writes the files of a run: atomic writes, and reads only of regular files of a reasonable size that no link
+leads out of the run's folder."""
 
 from __future__ import annotations
 
 import json
 import os
-import stat
+import re
 from functools import partial
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from drumbeat.configs.errors import Fault, RunError
+from drumbeat.configs.reading import open_regular
 from drumbeat.configs.run.disk import persist
 
 MAX_BYTES = 64 * 2**20
 """No JSON file of a run is larger: the largest is a checkpoint's state.json, with an entry for each parameter."""
+
+TOP = ("config.yaml", "plan.json", "job.json", "status.json", "result.json")
+DEEP = re.compile("attempts|checkpoints|evaluation|tensorboard")
+SHALLOW = re.compile("nondeterministic|tensorboard|submitit|code(-[0-9]+)?")
+"""The files in a run's folder, the folders in it that hold folders, and those that hold files."""
 
 TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list",
          tuple: "a list", dict: "an object"}
@@ -30,11 +38,11 @@ class DamagedError(RunError):
         self.reason = reason
 
 
-def write_text(path: Path, text: str, *, durable: bool = True) -> None:
+def write_text(path: Path, text: str, *, durable: bool = True, private: bool = False) -> None:
     """Writes a file atomically: readers see the old or the new content. With `durable` this also holds after a power
     failure, at the cost of a disk flush. Raises `OSError`; in a process that waits for its disk (`disk.wait_for_disk`),
     only after that time."""
-    persist(partial(_replace, path, text, durable=durable))
+    persist(partial(_replace, path, text, durable=durable, private=private or _is_private(path)))
 
 
 def write_soon(path: Path, text: str, size: int) -> bool:
@@ -53,10 +61,19 @@ def write_soon(path: Path, text: str, size: int) -> bool:
     return True
 
 
-def _replace(path: Path, text: str, *, durable: bool) -> None:
+def _is_private(path: Path) -> bool:
+    """Whether a file exists that only its owner may read."""
+    try:
+        return not path.stat().st_mode & 0o077
+    except OSError:
+        return False
+
+
+def _replace(path: Path, text: str, *, durable: bool, private: bool = False) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(3).hex()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600 if private else 0o666)
+        with open(handle, "w", encoding="utf-8") as file:
             file.write(text)
             if durable:
                 file.flush()
@@ -71,16 +88,49 @@ def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n", durable=durable)
 
 
-def read_object(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file; None if the file does not exist (yet). Raises `DamagedError` if it is not a regular
-    file with a JSON object. It does not block on a pipe, nor read files that are too large."""
+def run_folder(path: Path) -> Path:
+    """The run's folder that a file is in, which no link may lead out of: see the layout in `folder.py`."""
+    names = [above.name for above in path.parents]
+    if path.name in TOP:
+        return path.parent
+    for depth, pattern in ((1, DEEP), (0, SHALLOW)):
+        if len(names) > depth and pattern.fullmatch(names[depth]):
+            return path.parents[depth + 1]
+    return path.parent
+
+
+def open_file(path: Path, most: int | None) -> BufferedReader:
+    """Opens a file of a run, which may be another user's, for reading. Raises `FileNotFoundError` if it does not exist,
+    and `DamagedError` if it is not a regular file of at most `most` bytes (None: any size), or is outside of the run's
+    folder."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            content = _content(handle, path)
-        finally:
-            os.close(handle)
-    except (FileNotFoundError, NotADirectoryError):
+        return open_regular(path, most=most, inside=run_folder(path))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(error.errno, error.strerror, str(path)) from None
+    except OSError as error:
+        raise DamagedError(path, error.strerror or str(error)) from None
+
+
+def read_text(path: Path, most: int) -> str:
+    """The text of a file of a run. Raises like `open_file`. Bytes that are not UTF-8 are replaced."""
+    with open_file(path, most) as file:
+        return file.read().decode("utf-8", "replace")
+
+
+def read_end(path: Path, size: int) -> str:
+    """The last `size` bytes of a file of a run that may be large, such as a log. Raises like `open_file`."""
+    with open_file(path, None) as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - size))
+        return file.read(size).decode("utf-8", "replace")
+
+
+def read_object(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None if the file does not exist (yet). Raises `DamagedError` if `open_file` refuses
+    it, or if it is not a JSON object."""
+    try:
+        with open_file(path, MAX_BYTES) as file:
+            content = file.read()
+    except FileNotFoundError:
         return None
     except OSError as error:
         raise DamagedError(path, error.strerror or str(error)) from None
@@ -91,14 +141,3 @@ def read_object(path: Path) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise DamagedError(path, f"it contains {TYPES.get(type(value), 'null')}, not an object")
     return value
-
-
-def _content(handle: int, path: Path) -> bytes:
-    """The content of an open file. Raises `DamagedError` if it is not a regular file or is too large."""
-    found = os.fstat(handle)
-    if not stat.S_ISREG(found.st_mode):
-        raise DamagedError(path, "it is not a regular file")
-    if found.st_size > MAX_BYTES:
-        raise DamagedError(path, f"it is too large ({found.st_size:,} bytes)")
-    with open(handle, "rb", closefd=False) as file:
-        return file.read()

@@ -5,6 +5,7 @@
         plan.json        processes and environment, which the node launchers read
         code/            a copy of the code from when the run was submitted
         job.json         the backend and the job's id
+        lock.json        the command that is changing the run, locked by it
         status.json      the state of the run
         result.json      the result of a finished run
         nondeterministic/   a file for each operation without a deterministic implementation
@@ -59,6 +60,11 @@ class RunDir:
     def job(self) -> Path:
         """Written by the submitting command. Separate from status.json, which the job may already be writing."""
         return self.path / "job.json"
+
+    @property
+    def lock(self) -> Path:
+        """Locked by the command that starts, stops or cancels the run (`lock.py`)."""
+        return self.path / "lock.json"
 
     @property
     def status(self) -> Path:
@@ -144,6 +150,12 @@ class Attempt:
     def launch(self) -> Path:
         """Written by the first node's launcher once its port is known; the other nodes wait for it."""
         return self.path / "launch.json"
+
+    @property
+    def secret(self) -> Path:
+        """Written by the first node's launcher before launch.json, and readable by the owner only: the secret by which
+        the launchers of this attempt recognize each other (`launch/node/handshake.py`)."""
+        return self.path / "secret"
 
     @property
     def first_step(self) -> Path:

@@ -7,12 +7,13 @@ incomplete.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 
 from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.run.checkpoint_records import CheckpointFormat, CheckpointState, Manifest, Progress
-from drumbeat.configs.run.files import DamagedError
+from drumbeat.configs.run.files import DamagedError, open_file
 from drumbeat.configs.run.folder import RunDir
 
 FORMAT = 2
@@ -39,6 +40,15 @@ def newest_checkpoint(run: RunDir) -> int:
     """The step of the newest complete checkpoint; -1 if there is none."""
     complete = (step for step in saved_steps(run) if (checkpoint_path(run, step) / "manifest.json").exists())
     return next(complete, -1)
+
+
+def linked_checkpoint(run: RunDir, name: str) -> Path | None:
+    """The folder of the checkpoint that the link `last` or `best` leads to; None if there is no link to one."""
+    try:
+        target = str((run.checkpoints / name).readlink())
+    except OSError:
+        return None
+    return run.checkpoints / target if STEP.fullmatch(target) else None
 
 
 def checkpoint_text(run: RunDir) -> str:
@@ -76,14 +86,18 @@ def damage(path: Path) -> str:
     if manifest is None:
         return "no manifest"
     for name, written in manifest.files.items():
-        file = path / name
-        if not file.is_file():
+        if Path(name).name != name:
+            return f"manifest.json lists {name!r}, which is not in this folder"
+        try:
+            with open_file(path / name, None) as file:
+                if (size := os.fstat(file.fileno()).st_size) != written.bytes:
+                    return f"{name} has {size} bytes, not {written.bytes}"
+                if hashlib.file_digest(file, "sha256").hexdigest() != written.sha256:
+                    return f"the digest of {name} differs"
+        except FileNotFoundError:
             return f"{name} is missing"
-        if file.stat().st_size != written.bytes:
-            return f"{name} has {file.stat().st_size} bytes, not {written.bytes}"
-        with open(file, "rb") as opened:
-            if hashlib.file_digest(opened, "sha256").hexdigest() != written.sha256:
-                return f"the digest of {name} differs"
+        except DamagedError as error:
+            return f"{name} cannot be read: {error.reason}"
     return ""
 
 
@@ -95,12 +109,9 @@ def find_checkpoint(run: RunDir, which: str | None) -> Path:
         raise RunError(Fault(what="there are no checkpoints yet", where=str(run.checkpoints),
                              remedy="Find out how far the run is: drumbeat why RUN"))
     which = which or ("best" if (run.checkpoints / "best").exists() else "last")
-    path = (run.checkpoints / which).resolve()
-    if which.isdecimal():
-        path = checkpoint_path(run, int(which))
-    elif which not in ("best", "last"):
-        path = run.checkpoints / "nothing"
-    if not path.is_dir():
+    path = (checkpoint_path(run, int(which)) if which.isdecimal()
+            else linked_checkpoint(run, which) if which in ("best", "last") else None)
+    if path is None or not path.is_dir():
         existing = ", ".join(f"{step}" for step in steps[:8]) + (", ..." if len(steps) > 8 else "")
         reason = " of a run without a validation set" if which == "best" else ""
         raise RunError(Fault(what=f"there is no checkpoint '{which}'{reason}", where=str(run.checkpoints),

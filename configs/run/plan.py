@@ -4,7 +4,7 @@ run; `launch/plan/job.py` makes the plan."""
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from drumbeat.configs.run.record import Record
@@ -68,5 +68,11 @@ class JobPlan(Record):
     allocation: Allocation | None = None
     """The user's allocation that the run uses (--here); None otherwise."""
     python: str = sys.executable
+    variables: tuple[str, ...] = ()
+    """Environment variables that the run's processes read besides: those that its config refers to. Their values are
+    in no file of the run, so the job must inherit them from the shell that starts or resumes the run."""
+    references: dict[str, str] = field(default_factory=dict)
+    """A short digest of each value of the config that refers to them, by dotted key; '' for a secret. A resume compares
+    them."""
     versions: Versions | None = None
     """The versions that the preflight check found; None without one."""

@@ -1,11 +1,13 @@
-"""Child processes that end with their parent, and names of processes. Linux only: through prctl(2), which Python's
-standard library does not have."""
+"""Child processes that end with their parent, names of processes, and where processes can be seen. Linux only: through
+prctl(2), which Python's standard library does not have, and /proc."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import signal
+from contextlib import suppress
+from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
@@ -24,3 +26,12 @@ def die_with_parent(parent: int, number: signal.Signals = signal.SIGKILL) -> Non
 def call_process(name: str) -> None:
     """Sets the name of this process in ps, top and /proc/PID/comm: at most 15 characters."""
     ctypes.CDLL(None).prctl(PR_SET_NAME, name.encode(), 0, 0, 0)
+
+
+def process_space() -> str:
+    """Identifies the processes that this one can see: those of this boot of this machine, in this PID namespace. Two
+    containers on a machine differ, even under one host name; a new host name makes no difference. '' if unknown."""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    return ""

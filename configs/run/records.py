@@ -8,10 +8,13 @@ is not the newest may not write it (`RunDir.write_status`).
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from drumbeat.configs.run.processes import process_space
 from drumbeat.configs.run.record import Record
 
 BackendName = Literal["debug", "local", "here", "slurm"]
@@ -31,13 +34,42 @@ class Job(Record):
 
     backend: BackendName
     id: str | None = None
-    """SLURM's job id, or the process id of submitit's local controller; None until it is known, and in debug."""
+    """SLURM's job id, as "12;gpu" if sbatch names the cluster, or the process id of submitit's local controller; None
+    until it is known, and in debug."""
     host: str = ""
+    space: str = ""
+    """Identifies the machine's boot and the PID namespace, in which alone the run's processes can be seen; '' if
+    unknown: see `configs/run/processes.py`."""
+    time: float = field(default_factory=time.time)
+    """When the run was started."""
     pid: int | None = None
     """The process id of the run in debug; otherwise None."""
     next_job: str | None = None
     """The id of the queued job that resumes the run if this job ends early."""
     cancelled: bool = False
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it was started on this machine, in its present boot and this PID namespace."""
+        return self.space == process_space() if self.space else self.host in ("", socket.gethostname())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change(Record):
+    """lock.json: the command that is changing the run, or was the last to do so. Written by this command, which locks
+    the file (flock) while it starts, resumes, stops or cancels the run."""
+
+    command: str
+    pid: int = field(default_factory=os.getpid)
+    host: str = field(default_factory=socket.gethostname)
+    space: str = field(default_factory=process_space)
+    """As in job.json."""
+    time: float = field(default_factory=time.time)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it was written on this machine, in its present boot and this PID namespace."""
+        return self.space == process_space()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +158,10 @@ class AttemptStart(Record):
 
     job: str
     """Identifies the start of the job that claimed the attempt: see `launch/slurm/job.py`."""
+    host: str = ""
+    """The first node's name."""
     address: str
+    """The first node's IP address on the way to the second node; 127.0.0.1 on one node; its name if that is unknown."""
     port: int
     time: float = field(default_factory=time.time)
 

@@ -7,11 +7,12 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from drumbeat.configs.errors import headline
 from drumbeat.configs.run.folder import Attempt
 from drumbeat.configs.run.records import NodeDown, RankError
 from drumbeat.launch.attempts.hang import find_hang, positions
 from drumbeat.launch.attempts.logs import end_of, numbered
-from drumbeat.launch.attempts.meanings import CONSEQUENCES, abort_message, explain
+from drumbeat.launch.attempts.meanings import CONSEQUENCES, abort_message, explain, last_error
 
 ROOT_CAUSE = re.compile(r"Root Cause \(first observed failure\):.*?rank\s*: (\d+).*?exitcode\s*: (-?\d+)", re.DOTALL)
 """The root cause in torchrun's report."""
@@ -34,8 +35,8 @@ class Cause:
 def cause(attempt: Attempt) -> Cause:
     """The first failure: a rank that hung or was killed, otherwise the first error that is not a consequence of another
     rank's failure, otherwise whatever is known."""
-    downs = list(filter(None, map(NodeDown.read, sorted(attempt.path.glob("node*.down.json")))))
-    for down in downs:
+    downs = {node: down for node, path in numbered(attempt.path, "node", ".down.json") if (down := NodeDown.read(path))}
+    for down in downs.values():
         if down.message:
             return Cause(down.message)  # the ranks did not start
     if hang := find_hang(attempt):
@@ -60,9 +61,10 @@ def cause(attempt: Attempt) -> Cause:
         return cause_of_lost_contact(errors[0])
     for host, rank, code in causes:
         return Cause(f"rank {rank} on {host} {exit_text(code)}{at}", rank)
-    for down in downs:
+    for node, down in downs.items():
         if down.exit_code:
-            return Cause(f"torchrun on {down.host} {exit_text(down.exit_code)}{at}")
+            error = last_error(attempt.node_log(node))
+            return Cause(f"torchrun on {down.host} {exit_text(down.exit_code)}{at}{error and f': {error}'}")
     return Cause(f"the ranks ended without a result{at}")
 
 
@@ -70,9 +72,8 @@ def of_error(error: RankError) -> Cause:
     """The cause for an error of a rank."""
     kind = f"{error.type} at step {error.step} of rank {error.rank}"
     if error.user_error:
-        first = (error.message.strip().splitlines() or [""])[0]
-        return Cause(first.removeprefix("error: "), error.rank, kind, final=True)
-    what, line, fix = explain(error.type, error.message)
+        return Cause(headline(error.message), error.rank, kind, final=True)
+    what, line, fix = explain(error.type, error.message, error.traceback)
     return Cause(f"{who(error)} {what} at step {error.step}: {line}{f'; {fix}' if fix else ''}", error.rank, kind)
 
 

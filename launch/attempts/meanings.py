@@ -53,8 +53,8 @@ MEANINGS = (
             "ran out of GPU memory", "lower micro_batch_size"),
     Meaning(r"can't allocate memory|MemoryError|Cannot allocate memory", "ran out of memory",
             "request more memory, or lower data.workers"),
-    Meaning(r"/dev/shm|shared memory segment|out of shared memory|unable to write to file </torch",
-            "ran out of shared memory", "enlarge /dev/shm: --shm-size=1g or --ipc=host in Docker"),
+    Meaning(r"/dev/shm|SemLock\(|shared memory segment|out of shared memory|unable to write to file </torch",
+            "ran out of shared memory (/dev/shm is full)", "enlarge /dev/shm: --shm-size=1g or --ipc=host in Docker"),
     Meaning(r"^RuntimeError: DataLoader worker \(pid", "lost a loader worker"),
     Meaning(r"^SaveError", "could not save a checkpoint"),
     Meaning(r"No space left", "ran out of disk space"),
@@ -95,14 +95,33 @@ MEANINGS = (
 ABORT = re.compile(r"(?:watchdog thread terminated with exception: |^  what\(\):\s+|attempting to dump debug info, )"
                    r"(.+?)(?=\nException raised|\nterminate called|\nFatal Python|\Z)", re.DOTALL | re.MULTILINE)
 """In a rank's log: why a thread of torch ended the process with SIGABRT, in which case Python raises no exception."""
+INNERMOST = 4
+"""Lines at the end of a traceback: of the innermost call, and the message."""
 
 
-def explain(kind: str, message: str) -> tuple[str, str, str]:
-    """What happened, the error in one line, and how to fix it, which may be ''."""
+TRACEBACK = re.compile(r"^Traceback \(most recent call last\):\n(?: .*\n)+(?P<kind>[\w.]+): (?P<message>.*)",
+                       re.MULTILINE)
+"""An exception of Python in a log."""
+
+
+def last_error(log: Path) -> str:
+    """The last exception in the log of a torchrun that has failed, as text; '' if there is none."""
+    found = list(TRACEBACK.finditer(end_of(log)))
+    if not found or found[-1]["kind"].endswith("ChildFailedError"):  # which is about a rank
+        return ""
+    what, line, fix = explain(found[-1]["kind"], found[-1]["message"], found[-1][0])
+    return f"it {what}: {line}{f'; {fix}' if fix else ''}"
+
+
+def explain(kind: str, message: str, traceback: str = "") -> tuple[str, str, str]:
+    """What happened, the error in one line, and how to fix it, which may be ''. The line of code that failed may tell
+    more than the message: a full disk and a full /dev/shm have the same one."""
     lines = message.strip().splitlines() or [""]
     last = next((after for line, after in pairwise(lines) if line == "Last error:"), "")
     error = f"{kind}: {lines[0]}"[:300].rstrip(".") + (f" ({last[:200]})" if last else "")
-    meaning = next((one for one in MEANINGS if re.search(one.pattern, f"{kind}: {message}")), Meaning("", "failed"))
+    code = "\n".join(traceback.splitlines()[-INNERMOST:-1])
+    meaning = next((one for one in MEANINGS if re.search(one.pattern, f"{kind}: {message}\n{code}")),
+                   Meaning("", "failed"))
     more = ", or set PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True" if fragmented(message) else ""
     return meaning.description, error, meaning.fix + more
 
@@ -120,4 +139,3 @@ def abort_message(log: Path) -> str:
     """Why torch aborted a rank, from the end of its log; '' if it did not."""
     found = ABORT.search(end_of(log))
     return found[1].partition("terminated with exception: ")[2] or found[1] if found else ""
-

@@ -11,11 +11,11 @@ import dataclasses
 import os
 import re
 import secrets
-import socket
 import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from drumbeat.configs.errors import Fault, LaunchError
@@ -29,7 +29,7 @@ from drumbeat.launch.backends.cluster_checks import check_shared
 from drumbeat.launch.backends.contract import Backend, Request, Rows, Submitted
 from drumbeat.launch.backends.environment import environment
 from drumbeat.launch.backends.local import recent_heartbeat_elsewhere
-from drumbeat.launch.backends.processes import IN_ALLOCATION, end_processes
+from drumbeat.launch.backends.processes import IN_ALLOCATION, end_processes, processes_of
 from drumbeat.launch.backends.script import JOB_VARIABLES, check_values, node_command, setup_lines
 from drumbeat.launch.backends.slurm import END_SECONDS, cancel_error, queue_evidence
 from drumbeat.launch.backends.task import run_node
@@ -159,7 +159,7 @@ class InAllocation(Backend):
         try:
             if found := steps(job.id, view.run.id):
                 return f"step {found[0]}"
-            waits = view.state == "pending" and job.host != socket.gethostname() and queue_evidence(job.id)
+            waits = view.state == "pending" and not job.is_here and queue_evidence(job.id)
             return f"it may be waiting for resources in SLURM job {job.id}, started on {job.host}" if waits else ""
         except SlurmUnreachableError as error:
             return f"in SLURM job {job.id}, state unknown: {error}"
@@ -169,7 +169,7 @@ class InAllocation(Backend):
         try:
             return cancel_steps(view)
         except SlurmUnreachableError as error:
-            end_processes(view)
+            end_processes(partial(processes_of, view))
             return [f"of SLURM job {view.job.id if view.job else None}, state unknown ({error}),"]
 
     def cancel(self, view: View) -> str:
@@ -206,7 +206,7 @@ def cancel_steps(view: View) -> list[str]:
     assert job
     found = steps(str(job.id), run.id)
     dataclasses.replace(job, cancelled=True).write(run.job)
-    end_processes(view)
+    end_processes(partial(processes_of, view))
     if found:
         cancel_jobs(*found)
     until = time.monotonic() + END_SECONDS

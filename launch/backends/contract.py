@@ -92,9 +92,13 @@ class Backend(ABC):
 
     def running_evidence(self, view: View) -> str:
         """What shows that a run is still running, for messages; '' if nothing does."""
-        if running := processes_of(view):
+        if running := self.processes(view):
             return f"process {running[0]}"
         return "" if view.ended or view.job is None else self.other_evidence(view, view.job)
+
+    def processes(self, view: View) -> list[int]:
+        """The run's processes on this machine."""
+        return processes_of(view)
 
     @abstractmethod
     def other_evidence(self, view: View, job: Job) -> str:

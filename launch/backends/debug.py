@@ -6,7 +6,8 @@ import dataclasses
 import importlib
 import os
 import signal
-import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,12 @@ from typing import Any
 from drumbeat.configs.importing import add_user_path
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
-from drumbeat.configs.run.records import Job, Saved
+from drumbeat.configs.run.records import Saved
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.contract import Request, Submitted
 from drumbeat.launch.backends.environment import environment
 from drumbeat.launch.backends.local import OnMachine
-from drumbeat.launch.backends.processes import processes_of
+from drumbeat.launch.backends.processes import has_open, processes_of
 from drumbeat.launch.plan.gpu_locks import hold_gpus
 from drumbeat.launch.plan.job import Machine
 
@@ -48,36 +49,19 @@ class InProcess(OnMachine):
         """Empty: the single rank is not what the config asks for."""
         return {}
 
-    def other_evidence(self, view: View, job: Job) -> str:
-        if job.host != socket.gethostname():
-            return super().other_evidence(view, job)
-        return f"process {job.pid}, in --debug" if job.pid and Path(f"/proc/{job.pid}").exists() else ""
-
-    def end(self, view: View) -> list[str]:
-        for process in self.processes(view):
-            if view.job and process == view.job.pid:
-                os.kill(process, signal.SIGKILL)
-        return super().end(view)
-
     def processes(self, view: View) -> list[int]:
+        """The run's processes, with the one that trains in itself: it holds the run's folder open."""
         found = processes_of(view)
-        process = view.job.pid if view.job else None
-        return [*found, process] if process and in_debug(process) else found
-
-
-def in_debug(process: int) -> bool:
-    """Whether this process is a run with --debug, and not another one that has reused the process id."""
-    try:
-        return b"--debug" in Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return False
+        process = view.job.pid if view.job and view.job.is_here else None
+        return [*found, process] if process and has_open(process, view.run.path) else found
 
 
 def train(plan: JobPlan) -> None:
     """Trains in this process until the run ends. Raises what the training raises."""
     run = RunDir(Path(plan.run_dir))
-    with hold_gpus(plan) as plan, environment(plan):
+    with hold_gpus(plan) as plan, environment(plan), _open(run.path):
         attempt = run.claim_attempt()
+        before = signal.signal(signal.SIGTERM, lambda number, frame: attempt.request_stop("stopped"))
         record = partial(run.write_status, attempt=attempt.number)
         record("running")
         add_user_path()
@@ -89,3 +73,15 @@ def train(plan: JobPlan) -> None:
         except BaseException as error:
             record("failed", verdict=f"{type(error).__name__}: {error}")
             raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _open(folder: Path) -> Iterator[None]:
+    """Holds a folder open, which shows that this process belongs to the run."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield
+    finally:
+        os.close(handle)

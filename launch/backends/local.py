@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,7 +16,7 @@ from drumbeat.configs.run.records import Job
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.contract import Backend, Request, Submitted
 from drumbeat.launch.backends.environment import environment, redirected_output
-from drumbeat.launch.backends.processes import end_processes, processes_of
+from drumbeat.launch.backends.processes import can_see_processes, end_processes
 from drumbeat.launch.backends.task import run_node
 from drumbeat.launch.plan.gpu_locks import check_free
 from drumbeat.launch.plan.gpus import usable_together
@@ -28,11 +29,16 @@ YEAR_MINUTES = 525_600
 
 
 def recent_heartbeat_elsewhere(view: View, job: Job) -> str:
-    """Evidence that a run on another machine is running: a recent heartbeat. '' if there is none, and on this
-    machine."""
+    """Evidence that a run is running whose processes cannot be seen from here, because it is on another machine, in
+    another container, or of another user: a recent heartbeat. '' if there is none, or if they could be seen."""
     silence = view.seconds_since_heartbeat()
-    away = job.host not in ("", socket.gethostname())
-    return f"on {job.host}, last heartbeat {silence:.0f} s ago" if away and silence < SILENCE_SECONDS else ""
+    visible = job.is_here and can_see_processes(view.run.path.stat().st_uid)
+    return "" if visible or silence >= SILENCE_SECONDS else f"{place(job)}, last heartbeat {silence:.0f} s ago"
+
+
+def place(job: Job) -> str:
+    """Where a run was started, for messages: the host, and that it is a container if it has this host's name."""
+    return f"in another container or boot of {job.host}" if job.host == socket.gethostname() else f"on {job.host}"
 
 
 class OnMachine(Backend):
@@ -47,22 +53,15 @@ class OnMachine(Backend):
     def other_evidence(self, view: View, job: Job) -> str:
         return recent_heartbeat_elsewhere(view, job)
 
-    def processes(self, view: View) -> list[int]:
-        """The run's processes on this machine."""
-        return processes_of(view)
-
     def end(self, view: View) -> list[str]:
-        """Kills the run's processes on this machine, and all descendants of submitit's controller."""
-        controller = int(view.job.id) if view.job and view.job.id else 0
-        parents = [controller] if controller in processes_of(view) else []  # not another process that reused the id
-        return list(map(str, end_processes(view, *parents)))
+        """Kills the run's processes on this machine, and all of their descendants."""
+        return list(map(str, end_processes(partial(self.processes, view))))
 
     def cancel(self, view: View) -> str:
-        run, job = view.run, view.job
-        if job and job.host not in ("", socket.gethostname()):
-            raise RunError(Fault(what=f"the run is on another machine, {job.host}", where=str(run.path),
-                                 remedy="Run this command there."))
-        running = self.processes(view)
+        run, running = view.run, self.processes(view)
+        if not running and (evidence := self.running_evidence(view)):
+            raise RunError(Fault(what="the run's processes cannot be reached from here", where=str(run.path),
+                                 given=evidence, remedy="Run this command there."))
         if left := self.end(view):
             raise RunError(Fault(what="some of its processes cannot be killed", where=str(run.path),
                                  given=", ".join(left),
@@ -70,8 +69,7 @@ class OnMachine(Backend):
         return f"{run.id} ended" if running else f"no process of {run.id} was running"
 
     def label(self, view: View) -> str:
-        host = view.job.host if view.job else ""
-        return self.name if host in ("", socket.gethostname()) or view.ended else host
+        return self.name if view.job is None or view.job.is_here or view.ended else view.job.host
 
 
 class Local(OnMachine):

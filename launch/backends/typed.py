@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from drumbeat.configs.run.folder import RunDir
 def handle(run: RunDir) -> str:
     """How to name a run in the current folder: its id if it is in ./runs, otherwise its folder."""
     beside = run.path.parent.parent == Path("runs").absolute()
-    return run.id if beside else short(run.path)
+    return shlex.quote(run.id if beside else short(run.path))
 
 
 def program(name: str) -> str:

@@ -14,8 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from drumbeat.launch.runs.find import find_view
+    from drumbeat.launch.runs.find import find_run
     from drumbeat.launch.runs.stop import cancel
 
-    print(cancel(find_view(args.run, Path(args.runs))))
+    print(cancel(find_run(args.run, Path(args.runs))))
     return 0

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from drumbeat.configs.errors import UserError
 from drumbeat.configs.layers import file_layers, leaves, overlay
-from drumbeat.configs.load import find
+from drumbeat.configs.load import find, run_layer
 from drumbeat.configs.schema import Config, Phase
 
 SAFE = re.compile(r"[\w.\-]+")
@@ -57,7 +57,7 @@ def config_values(arguments: Sequence[str]) -> Mapping[str, Any]:
         if any(word in OF_A_RUN for word in arguments):
             at = next(number for number, word in enumerate(arguments) if word in OF_A_RUN)
             run = next(word for word in arguments[at + 1:] if not word.startswith("-"))
-            return overlay(file_layers(_run(run, arguments).config))[0]
+            return overlay([run_layer(_run(run, arguments).config)])[0]
         return next((overlay(file_layers(path))[0] for name in names if (path := _config(name))), {})
     except (UserError, OSError, StopIteration):
         return {}

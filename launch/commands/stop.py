@@ -14,8 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from drumbeat.launch.runs.find import find_view
-    from drumbeat.launch.runs.stop import request_stop
+    from drumbeat.launch.runs.find import find_run
+    from drumbeat.launch.runs.stop import stop
 
-    print(request_stop(find_view(args.run, Path(args.runs))))
+    print(stop(find_run(args.run, Path(args.runs))))
     return 0

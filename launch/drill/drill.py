@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice, repeat
 from pathlib import Path
 from random import Random
@@ -267,5 +268,5 @@ def _ending_on_interrupt(runner: Drill) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        end_processes(View.read(runner.latest()))
+        end_processes(partial(processes_of, View.read(runner.latest())))
         raise

@@ -30,8 +30,8 @@ from drumbeat.launch.attempts.hang import FLIGHT_RECORDER
 from drumbeat.launch.attempts.processes import become_subreaper
 from drumbeat.launch.attempts.verdict import verdict_of
 from drumbeat.launch.node.handover import AGAIN, CONTINUE, cancel_next_job, previous_verdict, queue_next_job
-from drumbeat.launch.node.handshake import handshake
-from drumbeat.launch.node.rendezvous import LOOPBACK, free_port, network_variables, own_address
+from drumbeat.launch.node.handshake import handshake, write_secret
+from drumbeat.launch.node.rendezvous import free_port, meeting_address, network_variables, own_address
 from drumbeat.launch.node.states import SIGNALS, TRANSITIONS, Event, Outcome, State
 from drumbeat.launch.node.torchrun import Agents
 from drumbeat.launch.plan.job import torchrun_command
@@ -140,19 +140,19 @@ class Launcher:
         saved_at = float("inf")
         try:
             while (code := agents.poll()) is None:
-                now = time.time()
-                if self.first and (self.received or now > self.end - grace):
+                left = self.end - time.time()
+                if self.first and (self.received or left < grace):
                     attempt.request_stop((self.received or Event.TIME_LIMIT).value)
                 if os.path.exists(attempt.saved):  # noqa: PTH110  (False too if the disk does not answer)
-                    saved_at = min(saved_at, now)
-                if now > min(self.end, saved_at + EXIT_TIMEOUT) or self.is_over(attempt):
+                    saved_at = min(saved_at, time.monotonic())
+                if left < 0 or time.monotonic() > saved_at + EXIT_TIMEOUT or self.is_over(attempt):
                     return Outcome.ENDED
                 time.sleep(POLL_SECONDS)
             self.code = code
             return Outcome.EXITED
         finally:
-            if left := agents.end():
-                print(f"processes {left} cannot be killed: they are waiting for a disk or a driver", flush=True)
+            if alive := agents.end():
+                print(f"processes {alive} cannot be killed: they are waiting for a disk or a driver", flush=True)
 
     def report(self) -> Outcome:
         NodeDown(exit_code=self.code, host=own_address(), message=self.failure).write(self.current.node_down(self.node))
@@ -197,8 +197,10 @@ class Launcher:
         request = StopRequest.read(before.stop) if before and any(claimed_by(before, job) for job in jobs) else None
         if request and request.reason == "stopped":
             self.received = Event.STOP  # requested when that attempt had already ended
-        address = own_address() if self.plan.topology.nodes > 1 else LOOPBACK
-        AttemptStart(job=job_start_name(), address=address, port=free_port()).write(attempt.launch)
+        if self.plan.topology.nodes > 1:
+            write_secret(attempt)
+        AttemptStart(job=job_start_name(), host=own_address(), address=meeting_address(self.plan.topology.nodes),
+                     port=free_port()).write(attempt.launch)
         last = Verdict.read(before.verdict) if before else None  # the reason for this attempt, perhaps
         self.run.write_status("running", attempt=attempt.number,
                               verdict=last.message if last and last.next in ("restart", "requeue") else "")
@@ -253,10 +255,9 @@ class Launcher:
     def conclude(self, attempt: Attempt) -> Verdict | None:
         """First node: determines the verdict and records it for the other nodes and for `status`. Returns None if the
         launchers that are started next must do it."""
-        until = min(self.end, time.time() + (STOP_TIMEOUT if attempt.stop.exists() else DOWN_TIMEOUT))
+        seconds = min(self.end - time.time(), STOP_TIMEOUT if attempt.stop.exists() else DOWN_TIMEOUT)
         nodes = range(self.plan.topology.nodes)
-        while not (all_down := all(attempt.node_down(node).exists() for node in nodes)) and time.time() < until:
-            time.sleep(POLL_SECONDS)
+        all_down = wait_until(lambda: all(attempt.node_down(node).exists() for node in nodes), seconds)
         reason = self.slurm_job.why_terminated() if self.slurm_job and attempt.stop.exists() else ""
         if reason == "terminated" and not all_down:
             return None
@@ -288,7 +289,7 @@ class Launcher:
 
 def wait_until(check: Callable[[], T | None], seconds: float) -> T | None:
     """Calls `check` until it returns something true or the time is over; its last result."""
-    until = time.time() + seconds
-    while not (found := check()) and time.time() < until:
+    until = time.monotonic() + seconds
+    while not (found := check()) and time.monotonic() < until:
         time.sleep(POLL_SECONDS)
     return found

@@ -8,10 +8,12 @@ import random
 import re
 import socket
 import struct
-from collections.abc import Mapping
+from array import array
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-SIOCGIFADDR = 0x8915
+SIOCGIFCONF, IFREQ_BYTES = 0x8912, 40
 LOOPBACK = "127.0.0.1"
 """The address for a run on one node: no other machine can reach it, and it needs no name resolution."""
 FABRIC = re.compile(r"ib|hsn")
@@ -62,23 +64,63 @@ def free_port() -> int:
     raise OSError("100 ports tried below the ephemeral range, none is free")
 
 
-def interface_to(host: str) -> str | None:
-    """The network interface through which this node reaches `host`; gloo and NCCL would guess, and may pick a Docker
-    bridge. None if the route is unknown."""
+@dataclass(frozen=True)
+class Route:
+    """How this node reaches another one."""
+
+    address: str
+    """This node's own IPv4 address on that way."""
+    interface: str | None
+    """The name of the network interface; None if it is unknown."""
+
+
+def route_to(host: str) -> Route | None:
+    """The route from this node to `host`; None if it is unknown, for example because the name does not resolve."""
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect((host, 9))  # sends nothing; only looks up the route
             address = probe.getsockname()[0]
-            for _, name in socket.if_nameindex():
-                try:
-                    answer = fcntl.ioctl(probe.fileno(), SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
-                except OSError:
-                    continue  # an interface without an IPv4 address
-                if socket.inet_ntoa(answer[20:24]) == address:
-                    return name
+            return Route(address, next((name for name, own in _interfaces(probe) if own == address), None))
     except OSError:
         return None
-    return "lo" if address.startswith("127.") else None
+
+
+def _interfaces(probe: socket.socket) -> Iterator[tuple[str, str]]:
+    """The network interfaces of this node with each of their IPv4 addresses: struct ifreq of netdevice(7)."""
+    buffer = array("B", bytes(2**16))
+    where, size = buffer.buffer_info()
+    answer = fcntl.ioctl(probe.fileno(), SIOCGIFCONF, struct.pack("@iP", size, where))
+    for at in range(0, struct.unpack("@iP", answer)[0], IFREQ_BYTES):
+        label = buffer[at:at + 16].tobytes().partition(b"\0")[0].decode()
+        yield label.partition(":")[0], socket.inet_ntoa(buffer[at + 20:at + 24].tobytes())
+
+
+def interface_to(host: str) -> str | None:
+    """The network interface through which this node reaches `host`; gloo and NCCL would guess, and may pick a Docker
+    bridge. None if the route is unknown."""
+    route = route_to(host)
+    return route.interface if route else None
+
+
+def meeting_address(nodes: int) -> str:
+    """First node: the address at which the ranks of all nodes meet, and the only one on which this node listens for
+    them. For several nodes it is this node's address on the way to the second node; its name if that is unknown, and
+    then it has to listen on all interfaces."""
+    if nodes == 1:
+        return LOOPBACK
+    name = own_address()
+    peer = peer_address(name)
+    route = route_to(peer) if peer != name else None
+    return route.address if route else name
+
+
+def listening_address(address: str) -> str:
+    """The local address to listen on for connections to `address`: itself, or '' for all interfaces if it is a name."""
+    try:
+        socket.inet_pton(socket.AF_INET, address)
+    except OSError:
+        return ""
+    return address
 
 
 def network_variables(address: str, environ: Mapping[str, str],

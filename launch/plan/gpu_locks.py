@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import random
 import socket
 import struct
@@ -105,17 +106,27 @@ def _holder(identity: str) -> str:
         asking.setblocking(False)
         try:
             asking.connect(_address(identity))
-            process = struct.unpack("3i", asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+            process, user, _ = struct.unpack("3i", asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         except BlockingIOError:
             return UNKNOWN
         except ConnectionRefusedError:
             return ""
+    if not process:  # in another PID namespace
+        return UNKNOWN
+    if user != os.geteuid():  # who may have given the process any arguments
+        return f"process {process} of {_name(user)}"
     arguments: list[bytes] = []
     with suppress(OSError):
         arguments = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
     runs = [Path(os.fsdecode(argument)).parent for argument in arguments if argument.endswith(b"/submitit")]
-    return f"run {runs[0].parent.name}/{runs[0].name} (process {process})" if runs else (
-        f"process {process}" if process else UNKNOWN)
+    return f"run {runs[0].parent.name}/{runs[0].name} (process {process})" if runs else f"process {process}"
+
+
+def _name(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return f"user {user}"
 
 
 def _address(identity: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from drumbeat.configs.errors import hang
 from drumbeat.configs.layers import short
 from drumbeat.configs.run.determinism import claim
 from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.lock import changing
 from drumbeat.configs.run.records import Heartbeat, Result, Saved, Status, Verdict
 from drumbeat.configs.run.view import View
 from drumbeat.configs.text_fields import clock
@@ -49,10 +52,22 @@ def print_commands(run: RunDir, job: Submitted, backend: Backend) -> None:
     print("\n".join(command(verb, run) for verb in ("status", "logs -f", "stop")), flush=True)
 
 
-def follow(view: View, job: Submitted, before: Attempt | None) -> int:
-    """Shows the run until it ends and returns the exit code. The first Ctrl-C stops the run after a checkpoint, the
-    second kills it. `view` is the run as it was just started; `before` is the last attempt of an earlier start, which
-    is not shown."""
+@contextmanager
+def terminations() -> Iterator[list[int]]:
+    """The SIGTERMs of this process, as they come. `docker stop`, Kubernetes and systemd send one and wait for a while;
+    without a handler, process 1 of a container does not even receive it."""
+    received: list[int] = []
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def follow(view: View, job: Submitted, before: Attempt | None, received: list[int]) -> int:
+    """Shows the run until it ends and returns the exit code. The first Ctrl-C, and any SIGTERM in `received`, stops the
+    run after a checkpoint; the second Ctrl-C kills it. `view` is the run as it was just started; `before` is the last
+    attempt of an earlier start, which is not shown."""
     interrupts: list[int] = []
     previous = signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
     try:
@@ -62,40 +77,47 @@ def follow(view: View, job: Submitted, before: Attempt | None) -> int:
             console.print(f"{row('', f'Ctrl-C saves a checkpoint and stops; {on_close}', WIDTH)}\n")
         display = Display(view.run, console, before)
         with display.progress:
-            _watch(display, view, job, interrupts)
+            killed = _watch(display, view, job, interrupts, received)
     finally:
         signal.signal(signal.SIGINT, previous)
-    over = View.read(view.run)
-    cancelled = over.job is not None and over.job.cancelled  # by `drumbeat cancel` in another terminal
-    _end(over)  # nothing is left unless the node launcher was killed
-    over = View.read(view.run)
-    if cancelled and not over.ended:
-        over.run.write_status("cancelled", attempt=over.number, verdict=f"cancelled, {_save_of(over)}")
-        over = View.read(view.run)
-    console.print()
+    with changing(view.run, "run", wait=True):  # until `drumbeat cancel` in another terminal has ended
+        return _close(view, killed=killed)
+
+
+def _close(started: View, *, killed: bool) -> int:
+    """Records and prints how a run that was `started` here has ended. Returns the exit code."""
+    over = View.read(started.run)
+    if over.job and started.job and over.job.time != started.job.time:
+        print(f"{over.run.id} has been started again by another command", flush=True)
+        return 1
+    _end(over)  # nothing is left unless the node launcher was killed, or its ranks are to be
+    over = View.read(started.run)
+    if killed and not over.ended:
+        over.run.write_status("cancelled", attempt=over.number,
+                              verdict=f"cancelled from the terminal, {_save_of(over)}")
+        over = View.read(over.run)
+    print()
     return print_end(over)
 
 
-def _watch(display: Display, view: View, job: Submitted, interrupts: list[int]) -> None:
-    """Updates the display until the run ends. Every Ctrl-C adds to `interrupts`."""
+def _watch(display: Display, view: View, job: Submitted, interrupts: list[int], received: list[int]) -> bool:
+    """Updates the display until the run ends, or is to be killed; returns whether it is. Every Ctrl-C adds to
+    `interrupts`, every SIGTERM to `received`."""
     stopping = False
     while job.running() or processes_of(view, LAUNCHERS):
-        if interrupts and not stopping:
+        if (interrupts or received) and not stopping:
             stopping = True
             display.console.print(f"stopping: the run saves a checkpoint after this step and exits. To resume it:\n"
                                   f"{command('resume', view.run)}\nCtrl-C again kills it at once.")
         if len(interrupts) > 1:
             display.console.print("killing all processes ...")
-            _end(View.read(view.run))
-            over = View.read(view.run)
-            view.run.write_status("cancelled", attempt=over.number,
-                                  verdict=f"cancelled from the terminal, {_save_of(over)}")
-            break
-        if interrupts and (attempt := display.newest()) is not None:
+            return True
+        if stopping and (attempt := display.newest()) is not None:
             attempt.request_stop("stopped")
         display.update()
         time.sleep(POLL_SECONDS)
     display.update()
+    return False
 
 
 def _end(view: View) -> None:

@@ -9,7 +9,14 @@ from drumbeat.configs.errors import Fault, RunError, hang
 from drumbeat.configs.layers import short
 from drumbeat.configs.load import read
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.manifest import QUARANTINED, checkpoint_path, damage, progress_at, saved_steps
+from drumbeat.configs.run.manifest import (
+    QUARANTINED,
+    checkpoint_path,
+    damage,
+    linked_checkpoint,
+    progress_at,
+    saved_steps,
+)
 from drumbeat.configs.text_table import aligned
 
 RIGHT = (0, 2, 3, 4)
@@ -22,13 +29,13 @@ def facts(run: RunDir) -> list[dict[str, Any]]:
     if not saved_steps(run):
         raise RunError(Fault(what="there are no checkpoints yet", where=str(run.checkpoints),
                              remedy="Find out how far the run is: drumbeat why RUN"))
-    last, best = ((run.checkpoints / name).resolve().name for name in ("last", "best"))
+    last, best = (linked_checkpoint(run, name) for name in ("last", "best"))
     phases = list(read(run.config).phases)
     found = []
     for step in saved_steps(run):
         path = checkpoint_path(run, step)
         try:
-            size, saved_at = sum(file.stat().st_size for file in path.iterdir()), path.stat().st_mtime
+            size, saved_at = sum(file.lstat().st_size for file in path.iterdir()), path.stat().st_mtime
             wrong = damage(path)
         except FileNotFoundError:  # the run has deleted it meanwhile, having saved newer ones
             continue
@@ -37,7 +44,7 @@ def facts(run: RunDir) -> list[dict[str, Any]]:
         phase = phases[progress.phase] if progress and progress.phase < len(phases) else None
         found.append({"step": step, "phase": phase, "bytes": size, "time": saved_at,
                       "metrics": {name: value for name, value in evaluation.items() if isinstance(value, float)},
-                      "last": path.name == last, "best": path.name == best, "damage": wrong,
+                      "last": path == last, "best": path == best, "damage": wrong,
                       "folder": str(path)})
     return found
 

@@ -22,8 +22,9 @@ def find_run(text: str, runs: Path) -> RunDir:
         raise RunError(Fault(what="no run given", where="command line", given=f"'{text}'", remedy=HOW_TO_NAME))
     beside = (runs / text, runs / text / "latest") if "/" in text else ()  # the form name/id of reports
     for folder in (Path(text), Path(text) / "latest", *beside):
-        if is_run(folder):
-            return RunDir((folder.parent / folder.readlink() if folder.is_symlink() else folder).absolute())
+        target = folder.readlink() if folder.is_symlink() else Path(folder.name)
+        if is_run(folder) and (folder.name != "latest" or len(target.parts) == 1):  # it leads to a run beside it
+            return RunDir((folder.parent / target).absolute())
     folders = [run.path for run in all_runs(runs)]
     named = [path for path in folders if path.parent.name == text]
     if named:

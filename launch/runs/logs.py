@@ -12,10 +12,11 @@ from typing import Literal
 
 from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.layers import short
+from drumbeat.configs.run.files import open_file
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.records import RankError, Verdict
 from drumbeat.configs.run.view import View
-from drumbeat.launch.attempts.logs import numbered, open_log
+from drumbeat.launch.attempts.logs import numbered
 from drumbeat.launch.backends.typed import command
 
 POLL_SECONDS = 0.5
@@ -36,9 +37,9 @@ class Tail:
 
     def lines(self, *, unfinished: bool = False) -> Iterator[str]:
         """The complete lines written since the last call; with `unfinished`, also an incomplete last line. None if
-        the file does not exist or is not a regular file."""
+        the file does not exist. Raises `DamagedError` if it is not a regular file of the run."""
         try:
-            file = open_log(self.path)
+            file = open_file(self.path, None)
         except FileNotFoundError:
             return
         with file:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from drumbeat.configs.run.determinism import claim
+from drumbeat.configs.run.lock import is_changing
 from drumbeat.configs.run.manifest import checkpoint_text
 from drumbeat.configs.run.records import Heartbeat, Saved, Status
 from drumbeat.configs.run.view import View
@@ -89,8 +90,10 @@ def with_final_state(view: View) -> View:
 def unrecorded_end(view: View) -> Status | None:
     """The end of a run whose launcher could not record it because it was killed or its machine failed; None if the run
     is running or waiting, or its end is recorded."""
-    recent = view.seconds_since_heartbeat() < SILENCE_SECONDS and backend_of(view.backend).on_slurm  # no need to ask
-    if view.state not in ("running", "paused") or recent or running_evidence(view):
+    on_slurm = backend_of(view.backend).on_slurm
+    recent = view.seconds_since_heartbeat() < SILENCE_SECONDS and on_slurm  # no need to ask
+    starting = view.state == "pending" and (on_slurm or is_changing(view.run))
+    if starting or view.state not in ("running", "paused", "pending") or recent or running_evidence(view):
         return None
     return final_status(view)
 
@@ -102,6 +105,7 @@ def final_status(view: View) -> Status:
         verdict = saved.state if saved.state == "finished" else f"stopped at step {saved.step}"
         return Status(state=saved.state, attempt=view.number, verdict=verdict, time=view.last_heartbeat)
     reason = cause(attempt).message if attempt and attempt.errors() else (
+        "the command that started it was killed" if view.state == "pending" and view.job and not view.job.id else
         "its launcher was killed, or its machine failed")
     return Status(state="failed", attempt=view.number, verdict=f"{reason}; {checkpoint_text(view.run)}",
                   time=view.last_heartbeat)

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from drumbeat.configs.errors import Fault, RunError
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.lock import changing
 from drumbeat.configs.run.manifest import checkpoint_text
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.backend import backend_of
-from drumbeat.launch.backends.processes import processes_of
 from drumbeat.launch.backends.typed import command
 from drumbeat.launch.runs.status import unrecorded_end
 
 
-def request_stop(view: View) -> str:
-    """Asks a run to save a checkpoint and exit. Returns a message. Raises `RunError` if the run is not running."""
+def stop(run: RunDir) -> str:
+    """Asks a run to save a checkpoint and exit. Returns a message. Waits if another command is changing the run. Raises
+    `RunError` if the run is not running."""
+    with changing(run, "stop", wait=True):
+        return _request_stop(View.read(run))
+
+
+def cancel(run: RunDir) -> str:
+    """Ends a run at once, wherever it runs or waits; its checkpoints stay. Returns a message. Waits if another command
+    is changing the run: one that is being started is ended as soon as it has been. Raises `RunError` if the run cannot
+    be reached."""
+    with changing(run, "cancel", wait=True):
+        return _cancel(View.read(run))
+
+
+def _request_stop(view: View) -> str:
     run, attempt, state = view.run, view.attempt, view.state or "unknown"
     if view.ended:
         return f"{run.id} is {state} already"
@@ -28,13 +43,11 @@ def request_stop(view: View) -> str:
     return f"{run.id} saves a checkpoint after its current step and exits. To resume it:\n{command('resume', run)}"
 
 
-def cancel(view: View) -> str:
-    """Ends a run at once, wherever it runs or waits; its checkpoints stay. Returns a message. Raises `RunError` if it
-    cannot be reached."""
-    run, job = view.run, view.job
-    if view.ended and not processes_of(view):
+def _cancel(view: View) -> str:
+    run, backend = view.run, backend_of(view.backend)
+    if view.ended and not backend.processes(view):
         return f"{run.id} is {view.state} already"
-    ended = backend_of(job.backend if job else "local").cancel(view)
+    ended = backend.cancel(view)
     saved, after = checkpoint_text(run), View.read(run)
     if not after.ended:  # the launcher may have recorded it itself
         run.write_status("cancelled", attempt=after.number, verdict=f"cancelled; {saved}")

@@ -9,9 +9,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from drumbeat.configs.errors import Fault, LaunchError, RunError
+from drumbeat.configs.run.files import DamagedError, open_file
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.launch.attempts.logs import end_of
 from drumbeat.launch.attempts.processes import child_setup
@@ -27,9 +29,9 @@ POLL_SECONDS = 5.0
 def serve(names: Sequence[str], runs: Path, port: int) -> int:
     """Shows the named runs, or all runs in `runs` and those that start later, until Ctrl-C. Returns the exit code.
 
-    TensorBoard gets a folder with one link for each run: a list of folders on its command line cannot contain a path
-    with a comma or a colon, and the folder `runs` itself would show each experiment's newest run twice. Raises
-    `RunError` if there are no runs, and `LaunchError` if no port is free or TensorBoard does not start.
+    TensorBoard gets a folder with links to the event files of each run: a list of folders on its command line cannot
+    contain a path with a comma or a colon, and the folder `runs` itself would show each experiment's newest run twice.
+    Raises `RunError` if there are no runs, and `LaunchError` if no port is free or TensorBoard does not start.
     """
     shown = [find_run(name, runs) for name in names] or all_runs(runs)
     if not shown:
@@ -55,7 +57,7 @@ def serve(names: Sequence[str], runs: Path, port: int) -> int:
                     tensorboard.wait(POLL_SECONDS)
                     raise _ended(tensorboard, log)
                 except subprocess.TimeoutExpired:
-                    link(links, [] if names else all_runs(runs))
+                    link(links, shown if names else all_runs(runs))
         except KeyboardInterrupt:
             print()
             return 0
@@ -65,12 +67,15 @@ def serve(names: Sequence[str], runs: Path, port: int) -> int:
 
 
 def link(folder: Path, runs: Sequence[RunDir]) -> None:
-    """Adds a missing link name/id for each run. The event files may be written later."""
+    """Adds a folder name/id for each run, and in it a missing link for each of its event files. They may be written
+    later. Those that `open_file` refuses are left out."""
     for run in runs:
-        link_path = folder / run.path.parent.name / run.id
-        link_path.parent.mkdir(parents=True, exist_ok=True)
-        if not link_path.is_symlink():
-            link_path.symlink_to(run.tensorboard)
+        for file in (*run.tensorboard.glob("*tfevents*"), *run.tensorboard.glob("*/*tfevents*")):
+            link_path = folder / run.path.parent.name / run.id / file.relative_to(run.tensorboard)
+            if not link_path.is_symlink():
+                with suppress(FileNotFoundError, DamagedError), open_file(file, None):
+                    link_path.parent.mkdir(parents=True, exist_ok=True)
+                    link_path.symlink_to(file)
 
 
 def free_port(first: int) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from drumbeat.configs.errors import ConfigError, Fault, RunError, nearest
 from drumbeat.configs.load import Loaded, find, load, load_site, reload
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.manifest import checkpoint_path, damage
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import BackendName
 from drumbeat.configs.run.view import View
@@ -19,6 +20,7 @@ from drumbeat.launch.backends.processes import processes_of
 from drumbeat.launch.backends.typed import command
 from drumbeat.launch.plan import snapshot
 from drumbeat.launch.plan.job import Machine, plan_job
+from drumbeat.launch.plan.references import check_references, with_references
 from drumbeat.launch.runs.find import find_run
 from drumbeat.launch.runs.status import with_final_state
 from drumbeat.launch.start.start import Start, locating_faults
@@ -37,7 +39,7 @@ def resolve_run(args: argparse.Namespace) -> Start:
     with locating_faults(loaded):
         plan = plan_job(loaded.config, run_dir=run_dir.path, backend=backend, machine=resources,
                         site=load_site(args.profile), folder=Path.cwd())
-    return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=plan, file=file))
+    return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=with_references(plan, loaded.config), file=file))
 
 
 def resolve_resume(args: argparse.Namespace, run: str) -> Start:
@@ -45,7 +47,7 @@ def resolve_resume(args: argparse.Namespace, run: str) -> Start:
     processes as before, unless flags change that."""
     view = with_final_state(View.read(find_run(run, Path(args.runs))))
     run_dir = view.run
-    if view.state == "finished":
+    if view.state == "finished" and not corrupted_weights(view):
         raise RunError(Fault(what=f"run {run_dir.id} is finished", where=str(run_dir.path),
                              remedy="Repeat it, for example with more epochs: "
                                     f"{command('rerun', run_dir)} KEY=VALUE"))
@@ -53,8 +55,17 @@ def resolve_resume(args: argparse.Namespace, run: str) -> Start:
         raise RunError(Fault(what=f"run {run_dir.id} is still running", where=str(run_dir.path), given=evidence,
                              remedy=_still_running_remedy(view)))
     loaded = reload(run_dir.config, args.words, _previous_layout(view.plan, args))
-    plan = _plan_like(args, view.plan, loaded, run_dir)
+    plan = with_references(_plan_like(args, view.plan, loaded, run_dir), loaded.config)
+    check_references(plan, view.plan)
     return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=plan, previous=view))
+
+
+def corrupted_weights(view: View) -> bool:
+    """Whether the last or the best weights of a finished run are missing or corrupted. Resuming it trains them again,
+    from an older checkpoint."""
+    result = view.result
+    steps = {result.steps, result.best.get("step", result.steps)} if result else set()
+    return any(damage(checkpoint_path(view.run, step)) for step in steps)
 
 
 def _still_running_remedy(view: View) -> str:
@@ -72,7 +83,8 @@ def resolve_rerun(args: argparse.Namespace, run: str) -> Start:
     run_dir = RunDir.new(Path(args.runs), loaded.config.name)
     with locating_faults(loaded):
         plan = _plan_like(args, before, loaded, run_dir)
-    return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=plan, source=source))
+    return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=with_references(plan, loaded.config),
+                                  source=source))
 
 
 def _plan_like(args: argparse.Namespace, before: JobPlan, loaded: Loaded, run_dir: RunDir) -> JobPlan:

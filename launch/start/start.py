@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
+import secrets
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -12,18 +12,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from drumbeat.configs.errors import Fault, LaunchError, UserError, hang
-from drumbeat.configs.load import Loaded
+from drumbeat.configs.load import Loaded, plain
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.lock import lock_problem
 from drumbeat.configs.run.plan import JobPlan
+from drumbeat.configs.run.processes import process_space
 from drumbeat.configs.run.records import BackendName, Job
 from drumbeat.configs.run.versions import Versions
 from drumbeat.configs.run.view import View
+from drumbeat.configs.secrets import literal_secrets
 from drumbeat.configs.terminal import any_output
+from drumbeat.launch.attempts.processes import ignoring_signals
 from drumbeat.launch.backends.backend import backend_of
-from drumbeat.launch.backends.contract import Submitted
+from drumbeat.launch.backends.contract import Request, Submitted
 from drumbeat.launch.plan.snapshot import Snapshot
 from drumbeat.launch.start.describe import describe, summary
+from drumbeat.launch.start.preparing import preparing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +58,11 @@ class Start:
         """Whether this is a new run."""
         return self.previous is None
 
+    @property
+    def command(self) -> str:
+        """The command that starts it."""
+        return "resume" if self.previous else "rerun" if self.source else "run"
+
 
 def start(spec: Start, *, dry_run: bool = False, detach: bool = False) -> int:
     """Checks the run, writes its folder and starts the job; or prints what would be started. Returns the exit code.
@@ -67,38 +77,66 @@ def start(spec: Start, *, dry_run: bool = False, detach: bool = False) -> int:
     backend.check_startable(plan)
     _check_writable(run_dir)
 
-    from drumbeat.launch.attempts.processes import ignoring_signals
     from drumbeat.launch.runs import attach as watch
 
+    with watch.terminations() as received:
+        return _start(spec, request, detach, received)
+
+
+def _start(spec: Start, request: Request, detach: bool, received: list[int]) -> int:
+    """Starts the job, and stays until its end if it is attached. `received` are the requests to end that have come
+    since."""
+    from drumbeat.launch.runs import attach as watch
+
+    run_dir, plan, backend = spec.run_dir, spec.plan, backend_of(spec.plan.backend)
     for note in spec.loaded.notes:  # ahead of the checks, whose errors they may explain
         print(hang("note       ", note), flush=True)
-    with _undone_on_error(spec):
-        if spec.make_code and spec.code:
-            spec.make_code(spec.code)
-        if spec.preflight and (expected := backend.preflight(request)):
-            print(f"queue      {expected}", flush=True)
-        versions = spec.previous.plan.versions if spec.previous else None
-        if spec.preflight and (spec.is_new or spec.make_code):
-            versions = _preflight(spec)
-        spec = replace(spec, plan=replace(plan, versions=versions))
+    with preparing(run_dir, spec.command, previous=spec.previous, code=spec.code) as termination:
+        versions = _checked(spec, request)
+        termination.deferred = True
         with ignoring_signals(signal.SIGINT):
-            _write(spec)
-            watch.print_header(run_dir, summary(plan))
-            if spec.code:
-                print(hang("code       ", Snapshot.require(spec.code / "snapshot.json").text()), flush=True)
-            for note in backend.notes(plan):
-                print(hang("note       ", note), flush=True)
-            submitted = backend.submit(request)
-            _write_job(run_dir, plan.backend, submitted)
+            submitted = _submit(replace(spec, plan=replace(plan, versions=versions)), request)
     if submitted.work:
         with any_output():
             submitted.work()
         print()
         return watch.print_end(View.read(run_dir))
     if backend.attached and not detach:
-        return watch.follow(View.read(run_dir), submitted, spec.previous.attempt if spec.previous else None)
+        before = spec.previous.attempt if spec.previous else None
+        return watch.follow(View.read(run_dir), submitted, before, received)
     watch.print_commands(run_dir, submitted, backend)
     return 0
+
+
+def _checked(spec: Start, request: Request) -> Versions | None:
+    """Makes the copy of the code, and checks the run with it. Returns its versions, if they are known."""
+    if spec.make_code and spec.code:
+        spec.make_code(spec.code)
+    if spec.preflight and (expected := backend_of(spec.plan.backend).preflight(request)):
+        print(f"queue      {expected}", flush=True)
+    if spec.preflight and (spec.is_new or spec.make_code):
+        return _preflight(spec)
+    return spec.previous.plan.versions if spec.previous else None
+
+
+def _submit(spec: Start, request: Request) -> Submitted:
+    """Writes the run's folder and starts the job."""
+    from drumbeat.launch.runs import attach as watch
+
+    run_dir, plan = spec.run_dir, spec.plan
+    backend = backend_of(plan.backend)
+    _write(spec)
+    watch.print_header(run_dir, summary(plan))
+    if spec.code:
+        print(hang("code       ", Snapshot.require(spec.code / "snapshot.json").text()), flush=True)
+    for note in filter(None, [*backend.notes(plan), lock_problem(run_dir.path)]):
+        print(hang("note       ", note), flush=True)
+    submitted = backend.submit(request)
+    _write_job(run_dir, plan.backend, submitted)
+    link = run_dir.path.parent / f".latest.{secrets.token_hex(4)}"
+    link.symlink_to(run_dir.id)
+    os.replace(link, run_dir.path.parent / "latest")
+    return submitted
 
 
 def _preflight(spec: Start) -> Versions:
@@ -116,53 +154,17 @@ def _preflight(spec: Start) -> Versions:
 def _write(spec: Start) -> None:
     """Writes the run's folder with everything that the workers need; for a resume, whatever changes."""
     run_dir, plan, loaded = spec.run_dir, spec.plan, spec.loaded
-    run_dir.path.mkdir(parents=True, exist_ok=True)
     if spec.is_new or any(not layer.origin.startswith("--") for layer in loaded.layers):
-        write_text(run_dir.config, loaded.as_yaml())
+        write_text(run_dir.config, loaded.as_yaml(), private=bool(literal_secrets(plain(loaded.config))))
     plan.write(run_dir.plan)
     _write_job(run_dir, plan.backend, Submitted(id=None))
     run_dir.write_status("pending", attempt=spec.previous.number if spec.previous else -1)
-    link = run_dir.path.parent / f".latest.{os.getpid()}"
-    link.symlink_to(run_dir.id)
-    os.replace(link, run_dir.path.parent / "latest")
 
 
 def _write_job(run_dir: RunDir, backend: BackendName, started: Submitted) -> None:
     """Records where the run was started."""
-    Job(backend=backend, id=started.id, host=socket.gethostname(), pid=started.pid).write(run_dir.job)
-
-
-@contextmanager
-def _undone_on_error(spec: Start) -> Iterator[None]:
-    """If the run cannot be started, restores its folder; removes that of a new run."""
-    run_dir = spec.run_dir
-    files = (run_dir.config, run_dir.plan, run_dir.status, run_dir.job)
-    before = {file: file.read_text(encoding="utf-8") for file in files if file.exists()}
-    try:
-        yield
-    except BaseException as error:
-        for file, text in before.items():
-            write_text(file, text)
-        if spec.make_code and spec.code:
-            shutil.rmtree(spec.code, ignore_errors=True)
-        if not before:
-            shutil.rmtree(run_dir.path, ignore_errors=True)
-            latest = run_dir.path.parent / "latest"
-            if latest.is_symlink() and not latest.exists():
-                latest.unlink()
-            _remove_empty(run_dir.path.parent, run_dir.path.parent.parent)
-        if isinstance(error, OSError):
-            raise LaunchError(Fault(what=f"the run folder cannot be written: {error.strerror}",
-                                    where=str(error.filename or run_dir.path),
-                                    remedy="Choose another folder: --runs DIR")) from error
-        raise
-
-
-def _remove_empty(*folders: Path) -> None:
-    """Removes runs/NAME and runs/ if they are empty."""
-    for folder in folders:
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+    Job(backend=backend, id=started.id, host=socket.gethostname(), space=process_space(), pid=started.pid
+        ).write(run_dir.job)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from drumbeat.configs.errors import ConfigError, Fault, UserError, nearest
+from drumbeat.configs.errors import ConfigError, Fault, RunError, UserError, headline, nearest
 
 
 def test_a_fault_says_what_where_given_and_fix() -> None:
@@ -50,3 +50,13 @@ def test_nearest() -> None:
     assert nearest("epoch", ["epochs", "freeze"]) == "Did you mean 'epochs'?"
     assert nearest("zzz", ["b", "a", "a"]) == "Valid names: a, b."
     assert nearest("zzz", []) == "There are no valid names here."
+
+
+def test_the_headline_of_a_wrapped_error_is_whole() -> None:
+    what = "the best weights, of step 12, cannot be used (the digest differs), and there is no older checkpoint"
+    error = RunError(Fault(what=what, where="/runs/a" * 20, given="b", remedy="c"))
+    assert str(error).count("\n") > 3
+    assert headline(str(error)) == what
+    assert headline(str(RunError(Fault(what="short")))) == "short"
+    assert headline("ValueError: boom\n       more") == "ValueError: boom"
+    assert headline("") == ""

@@ -339,7 +339,7 @@ def test_a_set_of_corrupted_images_only(tmp_path: Path, folder: Path) -> None:
 class Large:
     """A thousand images of 16 MB."""
 
-    root = "/large"
+    root = "/usr"
     channels = 1
     paths = PackedStrings(map(str, range(1000)))
     stamps = np.zeros((1000, 2), np.int64)
@@ -374,8 +374,8 @@ def test_a_disk_that_fills_up_keeps_what_was_published(number: int, root: Path, 
                 raise OSError(number, os.strerror(number))
             return super().write(values)
 
-    def opened(file: Path, mode: str) -> Any:
-        return io.BufferedWriter(Full(file, "ab")) if file.name == "pixels.bin" else open(file, mode)
+    def opened(file: Path, mode: str, **options: Any) -> Any:
+        return io.BufferedWriter(Full(file, "ab")) if file.name == "pixels.bin" else open(file, mode, **options)
 
     images = Counted(root)
     with monkeypatch.context() as patch:
@@ -392,18 +392,19 @@ def test_a_disk_that_fills_up_keeps_what_was_published(number: int, root: Path, 
     assert (home(folder) / "pixels.bin").stat().st_size == cache.nbytes
 
 
-def test_a_link_in_place_of_the_lock_is_not_followed(root: Path, folder: Path) -> None:
-    """The name of the lock is predictable: somebody may have made a link there that leads to a file of this user."""
-    images = Counted(root)
-    open_cache(images, folder, workers=0)
-    precious = root.parent / "authorized_keys"
-    precious.write_text("ssh-ed25519 ...")
-    (home(folder) / "index.npy").unlink()
-    (home(folder) / "lock").unlink()
-    (home(folder) / "lock").symlink_to(precious)
+@pytest.mark.parametrize("name", ["lock", "pixels.bin", ".index.PID.tmp"])
+def test_a_link_in_place_of_a_file_is_not_followed(name: str, root: Path, folder: Path) -> None:
+    """The names are predictable: somebody may have made a link there that leads to a file of this user."""
+    name = name.replace("PID", str(os.getpid()))
+    open_cache(Counted(root), folder, workers=0)
+    precious = root.parent / "precious"
+    precious.write_bytes(b"!" * 10**6)  # more than the pixels, or their index would be invalid
+    draw(root / "a" / "new.png", 3)
+    (home(folder) / name).unlink(missing_ok=True)
+    (home(folder) / name).symlink_to(precious)
     with pytest.raises(OSError, match="symbolic links"):
-        open_cache(images, folder, workers=0)
-    assert precious.read_text() == "ssh-ed25519 ..."
+        open_cache(Counted(root), folder, workers=0)
+    assert precious.read_bytes() == b"!" * 10**6
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another user")
@@ -415,6 +416,8 @@ def test_a_cache_that_another_user_made_in_a_folder_of_everybody_is_not_used(roo
     folder.chmod(0o1777)  # as /tmp
     with pytest.raises(PermissionError, match="it belongs to another user"):
         open_cache(images, folder, workers=0)
+    os.chown(root, 12345, 12345)  # who owns the images could change them, too
+    assert same(images, open_cache(images, folder, workers=0))
 
 
 def test_another_error_is_passed_on(root: Path, tmp_path: Path) -> None:

@@ -84,6 +84,14 @@ def test_a_store_of_another_user_is_neither_read_nor_written_to(file: str, vocab
     assert Texts(file=file, vocabulary=vocabulary, labels="label").folder == theirs
 
 
+def test_a_link_in_place_of_its_gitignore_is_not_followed(file: str, vocabulary: Vocabulary) -> None:
+    folder = Path(file).parent / ".drumbeat"
+    (folder / ".gitignore").unlink()
+    (folder / ".gitignore").symlink_to(folder.parent / "elsewhere")
+    Texts(file=file, vocabulary=vocabulary, labels="label")
+    assert not (folder.parent / "elsewhere").exists()
+
+
 def test_a_damaged_store_is_not_read(file: str, vocabulary: Vocabulary) -> None:
     folder = Texts(file=file, vocabulary=vocabulary, labels="label").folder
     os.truncate(folder / "ids", 8)

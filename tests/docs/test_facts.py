@@ -1,8 +1,9 @@
-"""Lists on the pages that people write are complete: the files and the states of a run, and the exit codes."""
+"""Lists on the pages that people write are complete and true: files and states of a run, exit codes, attacks."""
 
 from __future__ import annotations
 
 import re
+from itertools import chain
 from pathlib import Path
 from typing import get_args
 
@@ -34,6 +35,15 @@ def test_every_exit_code_is_explained() -> None:
     text = (DOCS / "troubleshooting.md").read_text()
     assert {str(code) for code in codes} - first_column(DOCS / "troubleshooting.md") == set()
     assert f"with {CONTINUE} if another job" in " ".join(text.split())
+
+
+def test_every_attack_names_its_tests_and_they_exist() -> None:
+    text = (DOCS / "security.md").read_text().partition("## Attacks and faults")[2]
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")][1:]
+    named = [re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", row[3]) for row in rows]
+    assert [row[0] for row, tests in zip(rows, named, strict=True) if not tests] == []
+    assert [f"{file}::{test}" for file, test in chain.from_iterable(named)
+            if not re.search(rf"^def {test}\(", (ROOT / file).read_text(), re.MULTILINE)] == []
 
 
 @pytest.mark.slow

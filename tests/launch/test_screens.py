@@ -436,6 +436,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write_plan(run)
         run.write_status(state, attempt=-1)
         write_job(run, "slurm", id="4711")
+        run.lock.touch()
     write_config(tmp_path)
     return tmp_path
 

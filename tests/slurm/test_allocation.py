@@ -18,7 +18,7 @@ from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.allocation import find_allocation
 from drumbeat.launch.backends.backend import running_evidence
 from drumbeat.launch.backends.processes import processes_of
-from drumbeat.launch.runs.stop import cancel, request_stop
+from drumbeat.launch.runs.stop import cancel, stop
 from tests.processes import until
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import Allocate
@@ -56,7 +56,7 @@ def test_stopped_and_resumed_in_the_same_allocation(cluster: Cluster, allocate: 
     """What was asked of the run before, and how it ended, is not said of the one that goes on."""
     run = AllocationRun(cluster, tmp_path, allocate())
     run.up()
-    request_stop(View.read(run.run))
+    stop(run.run)
     run.gone()
     assert (run.state(), run.verdict(0)) == ("stopped", "stopped at step 1: as asked")
     run.resume()
@@ -71,7 +71,7 @@ def test_two_runs_share_an_allocation_and_others_wait(cluster: Cluster, allocate
     assert not set(runs[0].up().values()) & set(runs[1].up().values())
     waiting, unwanted = (AllocationRun(cluster, tmp_path / name, job) for name in ("three", "four"))
     until(lambda: len(processes_of(View.read(unwanted.run))) == 2)  # bash and srun
-    cancel(View.read(unwanted.run))
+    cancel(unwanted.run)
     unwanted.gone()
     for run in runs:
         assert waiting.run.newest_attempt() is None
@@ -92,7 +92,7 @@ def test_a_cancelled_run_leaves_the_allocation(cluster: Cluster, allocate: Alloc
         monkeypatch.setattr("drumbeat.launch.backends.contract.processes_of", lambda *_: [])
         monkeypatch.setattr("drumbeat.launch.backends.processes.processes_of", lambda *_: [])
         assert running_evidence(View.read(run.run)).startswith(f"step {run.job_id}.")
-    output = cancel(View.read(run.run))
+    output = cancel(run.run)
     assert output.startswith(f"{run.run.id} ended; SLURM job {run.job_id} stays; there is no checkpoint.")
     monkeypatch.undo()
     run.gone()

@@ -36,7 +36,9 @@ def test_two_nodes_compute_what_one_computes(cluster: Cluster, tmp_path: Path, a
     assert job.result() == alone
     attempt = job.run.attempt(0)
     assert attempt.log(0).exists()
-    assert AttemptStart.require(attempt.launch).address == NodeDown.require(attempt.node_down(0)).host == "n1"
+    start = AttemptStart.require(attempt.launch)
+    assert start.host == NodeDown.require(attempt.node_down(0)).host == "n1"
+    assert start.address == "127.0.0.1", "on the way to n2"
     assert Status.require(job.run.status).state == "finished"
 
 

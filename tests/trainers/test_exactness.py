@@ -15,7 +15,8 @@ import pytest
 
 from drumbeat.configs.load import ROOT
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import Result, Status
+from drumbeat.configs.run.manifest import checkpoint_path, damage
+from drumbeat.configs.run.records import Result, Status, Verdict
 from tests.processes import kill_all, wait_for_file
 from tests.tiny import drumbeat, latest, write_config
 
@@ -67,3 +68,45 @@ def test_debug_equals_one_rank_and_resumes(tmp_path: Path) -> None:
     drumbeat(debug, "--debug", "--resume", "tiny")
     drumbeat(launched, str(config), "--procs", "1")
     assert finished(debug) == finished(launched)
+
+
+def corrupt(run: RunDir, step: int) -> None:
+    """Flips a bit of the weights saved at a step."""
+    file = checkpoint_path(run, step) / "model.safetensors"
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def test_corrupted_best_weights_that_a_phase_starts_from_are_trained_again(tmp_path: Path) -> None:
+    """The first evaluation, at step 9, is the best; its weights are corrupted at about step 15, two steps before the
+    next phase starts from them."""
+    words = [str(write_config(tmp_path)), "--procs", "2", "evaluation.monitor=loss", "evaluation.mode=max",
+             "checkpoints.keep=9"]
+    drumbeat(tmp_path, *words)
+    straight = finished(tmp_path)
+    command = [sys.executable, str(ROOT / "launch" / "run.py"), *words, "--no-preflight",
+               "task._target_=tests.tiny.Fuse", f"task.folder={tmp_path}", "task.at=[30]", "task.how=wait"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    wait_for_file(tmp_path / "blown-0", process)
+    run = latest(tmp_path)
+    corrupt(run, 9)
+    (tmp_path / "go").touch()
+    assert process.wait() == 0
+    message = Verdict.require(run.attempt(0).verdict).message
+    assert "the best weights, of step 9, are corrupted (the digest of model.safetensors differs)" in message
+    assert "resuming from step-00000006" in run.attempt(1).log(0).read_text()
+    assert finished(tmp_path) == straight
+
+
+@pytest.mark.parametrize("which", ["last", "best"])
+def test_a_finished_run_with_corrupted_weights_is_resumed(tmp_path: Path, undisturbed: RunDir, which: str) -> None:
+    """They are trained again, from the checkpoint before them; a finished run with intact weights is not resumed."""
+    straight = Result.require(undisturbed.result)
+    drumbeat(tmp_path, str(write_config(tmp_path)), "--procs", "2", "checkpoints.keep=99")
+    run = latest(tmp_path)
+    assert "is finished" in drumbeat(tmp_path, "--resume", run.id, expect=2).stderr
+    corrupt(run, straight.steps if which == "last" else straight.best["step"])
+    drumbeat(tmp_path, "--resume", run.id)
+    assert finished(tmp_path) == straight
+    assert not any(damage(checkpoint_path(run, step)) for step in (straight.steps, straight.best["step"]))
+    assert "is finished" in drumbeat(tmp_path, "--resume", run.id, expect=2).stderr

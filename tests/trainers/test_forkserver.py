@@ -95,14 +95,17 @@ def test_every_rank_may_use_cuda(tmp_path: Path, poisoned: bool) -> None:
     """A process whose parent has used CUDA cannot use it. torch's LaunchConfig or a site's start-up file may use it;
     then the ranks are not forked, and the log says so."""
     (tmp_path / "report.py").write_text(REPORT)
+    (tmp_path / "scratch").mkdir()
     (tmp_path / "sitecustomize.py").write_text("import torch; torch.cuda.is_available()\n" if poisoned else "")
     order = {"arguments": [*rendezvous(), "--nproc-per-node=2", str(tmp_path / "report.py")],
              "environment": {"REPORTS": str(tmp_path)}, "log": str(tmp_path / "log")}
     done = subprocess.run([sys.executable, "-m", "drumbeat.trainers.forkserver", str(tmp_path)], text=True,
                           input=json.dumps(order) + "\n", capture_output=True,
-                          env=os.environ | {"PYTHONPATH": f"{tmp_path}:{os.environ['PYTHONPATH']}"})
+                          env=os.environ | {"PYTHONPATH": f"{tmp_path}:{os.environ['PYTHONPATH']}",
+                                            "TMPDIR": str(tmp_path / "scratch")})
     log = (tmp_path / "log").read_text()
     assert done.stdout == "0\n", log
     reports = [json.loads((tmp_path / rank).read_text()) for rank in "01"]
     assert reports == [{"unfit for CUDA": False, "forked": not poisoned}] * 2
     assert ("each imports torch again" in log) == poisoned
+    assert not list((tmp_path / "scratch").glob("torchelastic*")), "no folder stays in /tmp"

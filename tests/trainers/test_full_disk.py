@@ -66,3 +66,18 @@ def test_a_full_disk_pauses_the_run_and_loses_nothing(tmp_path: Path, disk: Path
     before, after = (read_events(folder).curves for folder in (undisturbed.tensorboard, run.tensorboard))
     for name in ("train/loss", "train/lr", "validation/loss"):
         assert after[name] == before[name]
+
+
+def test_a_full_dev_shm_is_named(tmp_path: Path) -> None:
+    """There is no room for a semaphore, so torchrun itself fails; its message is that of a full disk."""
+    full = ("mount -t tmpfs -o size=64k tmpfs /dev/shm && yes > /dev/shm/full; test -s /dev/shm/full || exit 77; "
+            "exec \"$@\"")
+    command = [sys.executable, str(ROOT / "launch" / "run.py"), str(write_config(tmp_path)), "--procs", "2",
+               "--no-preflight", "--no-snapshot", "launch.restarts=0"]
+    done = subprocess.run(["unshare", "--map-root-user", "--mount", "sh", "-c", full, "sh", *command], cwd=tmp_path,
+                          text=True, capture_output=True, check=False)
+    if done.returncode == 77:
+        pytest.skip("this machine allows no mount namespaces")
+    assert done.returncode == 1
+    assert "ended with code 1: it ran out of shared memory (/dev/shm is full): OSError: [Errno 28]" in (
+        View.read(latest(tmp_path)).verdict)

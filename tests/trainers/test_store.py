@@ -1,4 +1,4 @@
-"""torchrun's store, which serves whoever reaches it: only this machine does where the ranks are on one node."""
+"""torchrun's store accepts all clients, so it listens on one address only, and nothing in it is ever executed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from pathlib import Path
 from torch.distributed.elastic.rendezvous import RendezvousParameters
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import create_rdzv_handler
 from drumbeat.trainers.store import meet_on_loopback
+from tests.processes import listening_addresses
 words = dict(word.removeprefix("--").split("=") for word in meet_on_loopback())
 endpoint = f"{words['master-addr']}:{words['master-port']}"
 parameters = RendezvousParameters("static", endpoint, "run", 1, 1, rank=0)
 met = create_rdzv_handler(parameters).next_rendezvous()
-listening = [line.split()[1] for file in ("/proc/net/tcp", "/proc/net/tcp6") for line in open(file) if " 0A " in line]
-print(*[address.rpartition(":")[0] for address in listening
-        if address.endswith(f":{int(words['master-port']):04X}")])
+print(*listening_addresses(int(words["master-port"])))
 """
 
 

@@ -11,14 +11,15 @@ from drumbeat.trainers.time_spent import KINDS, TimeSpent
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The times that the clock shows next."""
+    """The times that the monotonic clock shows next. The other clock shows 103 s when an attempt is built."""
     times: list[float] = []
-    monkeypatch.setattr(time, "time", lambda: times.pop(0))
+    monkeypatch.setattr(time, "monotonic", lambda: times.pop(0))
+    monkeypatch.setattr(time, "time", lambda: 103.0)
     return times
 
 
 def test_each_kind_gets_the_time_since_the_last_call(clock: list[float]) -> None:
-    clock[:] = [103.0, 103.5, 107.5, 108.25]
+    clock[:] = [7.0, 7.0, 7.5, 11.5, 12.25]
     spent = TimeSpent({}, began=100.0)
     for kind in ("starting", "waiting", "training", "waiting"):
         spent.add(kind)
@@ -27,24 +28,25 @@ def test_each_kind_gets_the_time_since_the_last_call(clock: list[float]) -> None
 
 def test_earlier_attempts_are_included_and_unknown_kinds_are_not(clock: list[float]) -> None:
     """A checkpoint of another version may lack a kind, or have one that no longer exists."""
-    clock[:] = [12.0]
-    spent = TimeSpent({"training": 30, "thinking": 9.0}, began=10.0)
+    clock[:] = [7.0, 9.0]
+    spent = TimeSpent({"training": 30, "thinking": 9.0}, began=103.0)
     spent.add("training")
     assert spent.seconds == dict.fromkeys(KINDS, 0.0) | {"training": 32.0}
 
 
-def test_a_clock_that_is_set_back_takes_no_time_away(clock: list[float]) -> None:
-    clock[:] = [50.0, 51.0]
-    spent = TimeSpent({"saving": 2.0}, began=100.0)
+def test_a_clock_that_is_set_back_takes_no_time_away(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the attempt is built, or after it."""
+    clock[:] = [7.0, 8.0, 9.0]
+    spent = TimeSpent({"saving": 2.0}, began=5000.0)
     spent.add("saving")
-    assert spent.seconds["saving"] == 2.0
+    monkeypatch.setattr(time, "time", lambda: 0.0)
     spent.add("saving")
-    assert spent.seconds["saving"] == 3.0
+    assert spent.seconds["saving"] == 4.0
 
 
 def test_sums_are_saved_in_milliseconds(clock: list[float]) -> None:
-    clock[:] = [1.23456]
-    spent = TimeSpent({}, began=0.0)
+    clock[:] = [0.0, 1.23456]
+    spent = TimeSpent({}, began=103.0)
     spent.add("evaluating")
     assert spent.rounded()["evaluating"] == 1.235
     assert spent.seconds["evaluating"] == 1.23456

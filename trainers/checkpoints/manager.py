@@ -52,6 +52,13 @@ class SaveError(Exception):
         super().__init__(f"the checkpoint cannot be written: {reason}{f' ({file})' if file else ''}")
 
 
+class LostBestError(Exception):
+    """The best weights are corrupted. Restarting the run trains them again, from a checkpoint before them."""
+
+    def __init__(self, step: int, reason: str) -> None:
+        super().__init__(f"the best weights, of step {step}, are corrupted ({reason}); an older checkpoint is used")
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint whose files are intact."""
@@ -184,37 +191,70 @@ class Checkpoints:
             self.writer.stdin.flush()
 
     def newest(self, warn: Any = print) -> Checkpoint | None:
-        """The newest intact checkpoint; None if there is none. A corrupted one is renamed to `quarantined-...`, and
-        `warn` gets the reason. Raises `RunError` for a checkpoint of another format."""
+        """The newest intact checkpoint whose best weights are there, too; otherwise the newest intact one; None if
+        there is none. A corrupted one is renamed to `quarantined-...`, and `warn` gets the reason. Raises `RunError`
+        for a checkpoint of another format.
+
+        Without the best weights a phase that starts from them could not begin. Training from an older checkpoint
+        computes them again."""
+        without_best: Checkpoint | None = None
         for path in (checkpoint_path(self.run, step) for step in saved_steps(self.run)):
             if (written := written_format(path)) != FORMAT:
                 raise RunError(Fault(what="another version of Drumbeat has written the checkpoints", where=str(path),
                                      given=f"format {written}; this version reads {FORMAT}",
                                      remedy="Resume with that version."))
             reason = damage(path)
+            if not reason and self._has_best(found := _read(path)):
+                return found
             if not reason:
-                return _read(path)
-            warn(f"checkpoint {path.name} is corrupted ({reason}); trying an older one")
-            quarantined = path.with_name(f"{QUARANTINED}{path.name}")
-            shutil.rmtree(quarantined, ignore_errors=True)
-            path.rename(quarantined)
-        return None
+                without_best = without_best or found
+                warn(f"the best weights of checkpoint {path.name}, of step {found.progress.best['step']}, are missing; "
+                     "trying an older one")
+            else:
+                warn(f"checkpoint {path.name} is corrupted ({reason}); trying an older one")
+                _quarantine(path)
+        if without_best:
+            warn(f"no older one has its best weights: using {without_best.path.name}")
+        return without_best
+
+    def _has_best(self, checkpoint: Checkpoint) -> bool:
+        best = checkpoint.progress.best
+        return not best or (checkpoint_path(self.run, best["step"]) / "manifest.json").exists()
 
     def at(self, step: int) -> Checkpoint:
         """The checkpoint of a step, whose files rank 0 has checked."""
         return _read(checkpoint_path(self.run, step))
 
     def weights(self, step: int) -> dict[str, Tensor]:
-        """The parameters and buffers saved at a step. Raises `RunError` if that checkpoint is missing or corrupted."""
+        """The best parameters and buffers, saved at a step. If that checkpoint is missing or corrupted, raises
+        `LostBestError` if a restart can train it again, otherwise `RunError`."""
+        self.check_best(step)
+        return load_file(checkpoint_path(self.run, step) / "model.safetensors")
+
+    def check_best(self, step: int) -> None:
+        """Raises the errors of `weights`."""
         self.wait()
         path = checkpoint_path(self.run, step)
-        if reason := damage(path):
-            raise RunError(Fault(what=f"the weights of step {step} cannot be used: {reason}", where=str(path)))
-        return load_file(path / "model.safetensors")
+        if not (reason := damage(path)):
+            return
+        if path.exists():
+            _quarantine(path)
+        if any(one < step and not damage(checkpoint_path(self.run, one)) for one in saved_steps(self.run)):
+            raise LostBestError(step, reason)
+        raise RunError(Fault(what=f"the best weights, of step {step}, cannot be used ({reason}), and there is no older "
+                             "checkpoint from which to train them again", where=str(path),
+                             remedy=f"Restore that folder from a copy, or train again: drumbeat rerun {self.run.id}"))
 
 
 def _files(model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> Files:
     return {"model.safetensors": model, "optimizer.safetensors": optimizer}
+
+
+def _quarantine(path: Path) -> None:
+    """Renames a corrupted checkpoint, so that no run resumes from it."""
+    quarantined = path.with_name(f"{QUARANTINED}{path.name}")
+    shutil.rmtree(quarantined, ignore_errors=True)
+    path.rename(quarantined)
 
 
 def _start_writer(memory: int) -> subprocess.Popen[str]:

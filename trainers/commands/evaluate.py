@@ -131,7 +131,7 @@ def _smoke_test(job: EvaluationJob) -> None:
                                    remedy="Name the column with the labels: labels. Without labels: drumbeat predict"))
     forward = build_forward(job.config, CPU.device)
     try:
-        with torch.inference_mode(), forward.autocast():
+        with torch.no_grad(), forward.autocast():
             job.task.losses(model(forward.inputs(batch.inputs)).float(), batch.targets)
     except Exception as error:  # a model of the user's may raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

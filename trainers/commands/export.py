@@ -5,16 +5,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from pathlib import Path
 
 from drumbeat.configs.errors import Fault, RunError, UserError
 from drumbeat.configs.run.checkpoint_records import Manifest
+from drumbeat.configs.run.files import open_file
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.manifest import damage
+from drumbeat.configs.run.manifest import damage, linked_checkpoint
 from drumbeat.configs.terminal import print_text_only
+from drumbeat.trainers.new_file import replacing
 
 KINDS = (".pt", ".pth", ".safetensors")
 
@@ -27,26 +28,23 @@ def export(run: RunDir, file: Path, which: str) -> str:
     if file.suffix not in KINDS:
         raise RunError(Fault(what=f"the file {file.name} has no known suffix", where=str(file),
                              remedy=f"Use one of these: {', '.join(KINDS)}."))
-    path = (run.checkpoints / which).resolve()
+    path = linked_checkpoint(run, which) or run.checkpoints / which
     if reason := damage(path):
         raise RunError(Fault(what=f"there is no usable {which} checkpoint: {reason}",
                              where=str(run.checkpoints / which), remedy=f"See: drumbeat checkpoints {run.id}"))
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
-        if file.suffix == ".safetensors":
-            shutil.copyfile(path / "model.safetensors", temporary)
-        else:
-            import torch
-            from safetensors.torch import load_file
+        with (open_file(path / "model.safetensors", None) as weights, replacing(file) as new,
+              open(new, "xb") as opened):
+            if file.suffix == ".safetensors":
+                shutil.copyfileobj(weights, opened)
+            else:
+                import torch
+                from safetensors.torch import load_file
 
-            with open(temporary, "wb") as opened:
-                torch.save(load_file(path / "model.safetensors"), opened)
-        os.replace(temporary, file)
+                torch.save(load_file(f"/proc/self/fd/{weights.fileno()}"), opened)
     except OSError as error:
         raise RunError(Fault(what=f"the weights cannot be written: {error.strerror}", where=str(file),
                              remedy="Make the folder first, or name another one.")) from error
-    finally:
-        temporary.unlink(missing_ok=True)
     step = Manifest.require(path / "manifest.json").step
     return f"wrote the {which} weights, step {step:,}, to {file} ({file.stat().st_size / 1e6:,.1f} MB)"
 

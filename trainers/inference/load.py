@@ -39,7 +39,9 @@ def good_checkpoint(run: RunDir, which: str | None) -> tuple[Path, str]:
     path = find_checkpoint(run, which)
     if reason := damage(path):
         raise RunError(Fault(what=f"the checkpoint is corrupted: {reason}", where=str(path),
-                             remedy=f"See: drumbeat checkpoints {run.id}"))
+                             remedy=f"List the others: drumbeat checkpoints {run.id}\n"
+                                    "The last and the best one of a run that has ended are trained again by: "
+                                    f"drumbeat resume {run.id}"))
     step = Manifest.require(path / "manifest.json").step
     name = which or ("best" if (run.checkpoints / "best").exists() else "last")
     return path, f"step {step:,}" if name.isdecimal() else f"{name} checkpoint, step {step:,}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -12,6 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from drumbeat.configs.terminal import NOT_UTF8
+from drumbeat.trainers.new_file import replacing
 from drumbeat.trainers.tasks import Task
 
 
@@ -60,11 +60,6 @@ def text_of(written: str) -> str:
 
 def write_csv(file: Path, heading: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
     """Writes a table atomically. Raises `OSError`."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8", newline="") as opened:
-            table = csv.writer(opened)
-            table.writerows(map(cell, line) for line in chain([heading], lines))
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(file) as new, open(new, "x", encoding="utf-8", newline="") as opened:
+        table = csv.writer(opened)
+        table.writerows(map(cell, line) for line in chain([heading], lines))

@@ -5,9 +5,18 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from drumbeat.configs.run.files import DamagedError, open_file
+
+MAX_FILES = 500
+"""The newest event files that are read. Each attempt writes one, and all are open at the same time."""
+MAX_BYTES = 2**30
+"""Larger event files are not read."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +49,19 @@ class Events:
 
 
 def read_events(folder: Path) -> Events:
-    """All scalars, and the newest image of each tag; empty if the folder does not exist (yet)."""
+    """All scalars, and the newest image of each tag; empty if the folder does not exist (yet). Files that `open_file`
+    refuses are left out."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # slow to import
 
     if not folder.is_dir():
         return Events({}, {})
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns at every restart
-    found = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 1}).Reload()
+    with ExitStack() as opened, TemporaryDirectory() as links:
+        for path in sorted(folder.glob("*tfevents*"))[-MAX_FILES:]:
+            with suppress(FileNotFoundError, DamagedError):
+                file = opened.enter_context(open_file(path, MAX_BYTES))
+                Path(links, path.name).symlink_to(f"/proc/self/fd/{file.fileno()}")
+        found = EventAccumulator(links, size_guidance={"scalars": 0, "images": 1}).Reload()
     tags = found.Tags()
     curves = {tag: sorted({event.step: float(event.value) for event in found.Scalars(tag)}.items())
               for tag in tags["scalars"]}

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
+from drumbeat.configs.run.files import DamagedError, open_file, read_text
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.schema import Config
 from drumbeat.data.order import Schedule
@@ -31,6 +34,10 @@ SHEETS = ("worst_samples",)
 """Images of `drumbeat evaluate` that show samples and take the whole width of the page."""
 LINES = 40
 """The largest number of lines of metrics that are shown unfolded."""
+MAX_EVALUATIONS, MAX_PLOTS = 100, 50
+"""The largest number of evaluations in a report, and of plots in each."""
+MAX_TEXT = 2**20
+"""Bytes of a metrics.txt that is shown."""
 NOT_DRAWN = ("train/epoch", "speed/step_seconds")
 """Curves that follow from others."""
 
@@ -76,16 +83,15 @@ def validations(events: Events, phases: list[PhaseSteps], best: dict[str, Any]) 
 
 def evaluations(run: RunDir) -> Iterator[Markup]:
     """What `drumbeat evaluate` has written: metrics, plots and sheets."""
-    for folder in sorted(path for path in (run.path / "evaluation").glob("*") if path.is_dir()):
+    for folder in sorted(path for path in (run.path / "evaluation").glob("*") if path.is_dir())[:MAX_EVALUATIONS]:
         text = folder / "metrics.txt"
-        files = sorted(folder.glob("*.png"), key=lambda path: (path.stem in SHEETS, path.stem))
-        plots = [Figure("", page.image(path.read_bytes(), path.stem.replace("_", " ")),
-                        kind="wide" if path.stem in SHEETS else "plot") for path in files]
+        files = sorted(folder.glob("*.png"), key=lambda path: (path.stem in SHEETS, path.stem))[:MAX_PLOTS]
+        plots = [Figure("", _plot(path), kind="wide" if path.stem in SHEETS else "plot") for path in files]
         alone = sum(path.stem not in SHEETS for path in files) % 2 == 1
         split, _, step = folder.name.rpartition("-")
         title, metrics = f"{split}, step {step}" if split else folder.name, ""
-        if text.is_file():
-            metrics = text.read_text(encoding="utf-8").rstrip()
+        with suppress(FileNotFoundError, DamagedError):
+            metrics = read_text(text, MAX_TEXT).rstrip()
             if heading := re.match(r"(\w+ set) of \S+, (.+)\n\n", metrics):  # the page already names the run
                 title, metrics = f"{heading[1]}, {heading[2]}", metrics[heading.end():]
         if metrics or plots:
@@ -97,6 +103,16 @@ def evaluations(run: RunDir) -> Iterator[Markup]:
             else:
                 yield listing if short else page.fold("metrics", listing)
         yield page.grid(plots)
+
+
+def _plot(path: Path) -> Markup:
+    """A plot of an evaluation, or a line that says that it cannot be read."""
+    title = path.stem.replace("_", " ")
+    try:
+        with open_file(path, page.MAX_IMAGE) as file:
+            return page.image(file.read(), title)
+    except (FileNotFoundError, DamagedError):
+        return page.unreadable(title)
 
 
 def images(events: Events) -> Iterator[Figure]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from markupsafe import Markup
 
 from drumbeat.configs.run.checkpoint_records import Progress
+from drumbeat.configs.run.files import read_end
 from drumbeat.configs.run.folder import Attempt, RunDir
-from drumbeat.configs.run.manifest import checkpoint_path, progress_at, saved_steps
+from drumbeat.configs.run.manifest import checkpoint_path, linked_checkpoint, progress_at, saved_steps
 from drumbeat.configs.run.records import AttemptStart, Saved, State, Verdict
 from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Config
@@ -57,31 +57,24 @@ def errors_and_log(view: View) -> Iterator[Markup]:
                         opened=view.state == "failed")
     logs = [attempt.log(first.rank if first else 0), attempt.log(0), attempt.node_log(0)]
     if log := next((log for log in logs if log.is_file() and log.stat().st_size), None):
-        lines = _tail(log)
+        lines = read_end(log, 200 * LOG_LINES).splitlines()[-LOG_LINES:]
         yield page.fold(f"{attempt.path.name}/{log.name}, the last lines" if len(lines) == LOG_LINES
                         else f"{attempt.path.name}/{log.name}", page.listing("\n".join(lines)))
 
 
-def _tail(log: Path) -> list[str]:
-    """The last lines of a log that may be large."""
-    with open(log, "rb") as file:
-        file.seek(max(0, log.stat().st_size - 200 * LOG_LINES))
-        return file.read().decode(errors="replace").splitlines()[-LOG_LINES:]
-
-
 def checkpoints(run: RunDir, config: Config) -> Markup:
     """A table of the checkpoints, newest first."""
-    links = {name: (run.checkpoints / name).resolve() for name in ("last", "best")}
+    links = {name: linked_checkpoint(run, name) for name in ("last", "best")}
     rows = []
     for step in saved_steps(run):
         path = checkpoint_path(run, step)
         progress = progress_at(path)
         phases = dict(enumerate(config.phases))
         try:
-            size, saved = sum(file.stat().st_size for file in path.iterdir()) / 1e6, path.stat().st_mtime
+            size, saved = sum(file.lstat().st_size for file in path.iterdir()) / 1e6, path.stat().st_mtime
         except FileNotFoundError:
             continue  # the run has pruned it in the meantime
-        labels = [name for name, linked in links.items() if linked == path.resolve()]
+        labels = [name for name, linked in links.items() if linked == path]
         if not (path / "manifest.json").is_file():
             labels.append("incomplete")
         rows.append((f"{step:,}", phases.get(progress.phase, "") if progress else "", f"{size:,.1f} MB",

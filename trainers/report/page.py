@@ -22,6 +22,11 @@ from PIL import Image
 LARGE = 150_000
 """Images of at least this many bytes are converted to JPEG if that is smaller."""
 
+MAX_IMAGE = 32 * 2**20
+"""Bytes of the largest image that is shown."""
+MAX_PIXELS = 32_000_000
+"""Pixels of the largest image that is decoded: 128 MB of memory."""
+
 YAML_LINE = re.compile(r"([ -]*)((?:[\w.]+(?=:(?: |$)))?)(.*?)((?:(?<![^ ])#.*)?)")
 """Indentation, key, the rest and a comment."""
 
@@ -123,15 +128,22 @@ def yaml(text: str) -> Markup:
     return _part("yaml", lines)
 
 
+def unreadable(name: str) -> Markup:
+    """A line in place of an image that cannot be shown."""
+    return _part("unreadable", name)
+
+
 def image(data: bytes, name: str) -> Markup:
-    """An encoded image inside the page; a large one as JPEG if that is smaller. A line of text in place of one that
-    cannot be read, for example because it is being written."""
+    """A PNG or JPEG image inside the page; a large one as JPEG if that is smaller. A line of text in place of one that
+    is neither, has too many pixels to decode, or is being written."""
     try:
-        with Image.open(io.BytesIO(data)) as opened:
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as opened:
             kind, (width, height) = str(opened.format).lower(), opened.size
+            if len(data) > MAX_IMAGE or width * height > MAX_PIXELS:
+                return unreadable(name)
             whole = opened.convert("RGBA")
-    except OSError:
-        return _part("unreadable", name)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return unreadable(name)
     if len(data) > LARGE:
         buffer, ground = io.BytesIO(), Image.new("RGB", whole.size, "white")
         ground.paste(whole, mask=whole)

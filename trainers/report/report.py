@@ -16,17 +16,19 @@ from typing import Any
 from markupsafe import Markup
 from rich.console import Console
 
+from drumbeat.configs.bounds import MOST_BYTES
 from drumbeat.configs.errors import Fault, RunError, UserError
 from drumbeat.configs.layers import short
 from drumbeat.configs.load import read
 from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
 from drumbeat.configs.run.determinism import claim
-from drumbeat.configs.run.files import write_text
+from drumbeat.configs.run.files import read_text, write_text
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Heartbeat
 from drumbeat.configs.run.versions import LABELS, AttemptVersions
 from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Config
+from drumbeat.configs.secrets import shown
 from drumbeat.configs.terminal import NOT_UTF8, print_text_only
 from drumbeat.trainers.report import page
 from drumbeat.trainers.report.charts import number
@@ -57,7 +59,7 @@ def report(run: RunDir) -> str:
         page.section("Versions", page.facts(_versions(view))),
         page.section("Attempts", attempts(view, progress), *errors_and_log(view)),
         page.section("Checkpoints", checkpoints(run, config)),
-        page.section("Config", page.fold("all values", page.yaml(run.config.read_text(encoding="utf-8")))),
+        page.section("Config", page.fold("all values", page.yaml(shown(read_text(run.config, MOST_BYTES))))),
         page.footer(moment(time.time()), run.path),
     ]
     return page.page(f"{config.name} {run.id}", body)
@@ -68,7 +70,7 @@ def _head(view: View, config: Config) -> Markup:
     text = view.verdict.removeprefix(f"{state} ")
     if state == "finished":
         text = (f"{view.result.steps:,} steps, {view.result.samples_seen:,} samples, "
-                 f"{moment(run.result.stat().st_mtime)}" if view.result else "")
+                 f"{moment(run.result.lstat().st_mtime)}" if view.result else "")
     if view.status and not view.ended and state != "pending":
         text = text or f"last heartbeat {duration(view.seconds_since_heartbeat())} before this report"
         if state == "running" and view.seconds_since_heartbeat() > SILENCE_SECONDS:

@@ -21,6 +21,7 @@ from drumbeat.configs.run.plan import Allocation, JobPlan, Topology
 from drumbeat.configs.run.record import Record
 from drumbeat.configs.run.records import (
     AttemptStart,
+    Change,
     CodeSnapshot,
     CodeTree,
     FirstStep,
@@ -60,7 +61,8 @@ ALL = [
               pause_reason="full", time=2.5),
     Result(steps=9, samples_seen=90, overshoot=2, samples_skipped=1, weights_sha256="ab", last=BEST, best=BEST,
            test={"loss": 0.5}),
-    AttemptStart(job="7.0.0", address="n1", port=29500, time=1.0),
+    Change(command="resume", pid=7, host="n1", space="boot pid:[1]", time=1.0),
+    AttemptStart(job="7.0.0", host="n1", address="10.0.0.1", port=29500, time=1.0),
     FirstStep(resumed_from=3, time=1.0),
     StopRequest(reason="stopped", time=1.0),
     Saved(state="stopped", step=7),

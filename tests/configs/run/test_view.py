@@ -30,13 +30,13 @@ def test_a_run_that_was_only_planned(run: RunDir) -> None:
 
 
 def test_everything_that_is_there(run: RunDir) -> None:
-    write_job(run, "slurm", id="4711")
+    write_job(run, "slurm", id="4711", time=1.0)
     run.claim_attempt()
     write_state(run, "finished", "finished")
     Result(steps=1, samples_seen=2, overshoot=0).write(run.result)
     view = View.read(run)
     assert (view.state, view.verdict, view.ended, view.number) == ("finished", "finished", True, 0)
-    assert (view.backend, view.job) == ("slurm", Job(backend="slurm", id="4711"))
+    assert (view.backend, view.job) == ("slurm", Job(backend="slurm", id="4711", time=1.0))
     assert view.result == Result(steps=1, samples_seen=2, overshoot=0)
 
 

@@ -3,9 +3,11 @@ another rank's."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from drumbeat.launch.attempts.meanings import CONSEQUENCES, explain
+from drumbeat.launch.attempts.meanings import CONSEQUENCES, explain, last_error
 
 NCCL = "NCCL error in: /pytorch/torch/csrc/distributed/c10d/NCCLUtils.cpp:93, "
 SYSTEM = (NCCL + "unhandled system error (run with NCCL_DEBUG=INFO for details), NCCL version 2.21.5\nncclSystemError: "
@@ -55,9 +57,9 @@ OUT_OF_MEMORY = (
      "Duplicate GPU detected : rank 1 and rank 0 both on CUDA device 3000", "was assigned another rank's GPU",
      "give each rank its own"),
     ("DistBackendError", SYSTEM + "Error while creating shared memory segment /dev/shm/nccl-pZafXL (size 7340384)",
-     "ran out of shared memory", "--shm-size"),
+     "ran out of shared memory (/dev/shm is full)", "--shm-size"),
     ("RuntimeError", "DataLoader worker (pid 955) is killed by signal: Bus error. It is possible that dataloader's "
-     "workers are out of shared memory.", "ran out of shared memory", "--shm-size"),
+     "workers are out of shared memory.", "ran out of shared memory (/dev/shm is full)", "--shm-size"),
     ("RuntimeError", "[enforce fail at ../gloo/transport/tcp/device.cc:84] ifa != nullptr. Unable to find address for: "
      "ib0", "found no address for its network interface", "GLOO_SOCKET_IFNAME"),
     ("DistBackendError", SYSTEM, "could not use the network or shared memory for NCCL", "NCCL_DEBUG=INFO"),
@@ -119,3 +121,38 @@ def test_errors_about_another_rank(message: str) -> None:
 def test_a_file_server_that_closes_a_connection_is_not_another_rank() -> None:
     assert not CONSEQUENCES.match("ConnectionResetError: [Errno 104] Connection reset by peer")
     assert not CONSEQUENCES.match("BrokenPipeError: [Errno 32] Broken pipe")
+
+
+SEMAPHORE = """\
+Traceback (most recent call last):
+  File "/python3.11/multiprocessing/context.py", line 68, in Lock
+    return Lock(ctx=self.get_context())
+           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  File "/python3.11/multiprocessing/synchronize.py", line 57, in __init__
+    sl = self._semlock = _multiprocessing.SemLock(
+                         ^^^^^^^^^^^^^^^^^^^^^^^^^
+OSError: [Errno 28] No space left on device
+"""
+FULL_DISK = """\
+Traceback (most recent call last):
+  File "/lab/own.py", line 7, in write
+    file.write(content)
+OSError: [Errno 28] No space left on device
+"""
+
+
+def test_a_full_shared_memory_is_not_called_a_full_disk() -> None:
+    """The message is the same; the line of code that failed is not."""
+    kind, message = "OSError", "[Errno 28] No space left on device"
+    assert explain(kind, message, SEMAPHORE)[0] == "ran out of shared memory (/dev/shm is full)"
+    assert explain(kind, message, FULL_DISK)[0] == explain(kind, message)[0] == "ran out of disk space"
+
+
+def test_the_last_exception_in_a_log(tmp_path: Path) -> None:
+    log = tmp_path / "node0.log"
+    assert last_error(log) == ""
+    log.write_text(f"{FULL_DISK}\nDuring handling of the above exception, another exception occurred:\n\n{SEMAPHORE}")
+    assert last_error(log) == ("it ran out of shared memory (/dev/shm is full): OSError: [Errno 28] No space left on "
+                               "device; enlarge /dev/shm: --shm-size=1g or --ipc=host in Docker")
+    log.write_text("Traceback (most recent call last):\n  File\na.b.ChildFailedError: \n====\n")
+    assert last_error(log) == "", "about a rank, which torchrun reports"

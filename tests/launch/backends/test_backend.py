@@ -90,7 +90,7 @@ def test_a_run_that_has_ended_does_not_run(run: RunDir, backend: BackendName) ->
 
 
 @pytest.mark.parametrize(("backend", "message"), [
-    ("debug", "on another machine, away"), ("local", "on another machine, away"),
+    ("debug", "on away, last heartbeat"), ("local", "on away, last heartbeat"),
     ("here", "SLURM does not answer"), ("slurm", "SLURM does not answer")])
 def test_an_unreachable_run_cannot_be_cancelled(run: RunDir, backend: BackendName, message: str) -> None:
     write_job(run, backend, id="7", host="away")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
 
 from drumbeat.configs.errors import RunError
+from drumbeat.configs.run.processes import process_space
+from drumbeat.configs.run.records import Status
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.local import Local
 from drumbeat.launch.runs.find import find_run
@@ -31,8 +34,40 @@ def test_cancelling_a_run_on_another_machine(runs: Path) -> None:
     run = find_run("tiny", runs)
     write_state(run, "running")
     write_job(run, id="1", host="elsewhere")
-    with pytest.raises(RunError, match="the run is on another machine, elsewhere"):
-        cancel(View.read(run))
+    with pytest.raises(RunError, match="given  on elsewhere, last heartbeat 0 s ago"):
+        cancel(run)
+
+
+def test_a_run_in_another_container_is_running_while_its_heartbeat_is_recent(runs: Path) -> None:
+    """A container may have the name of its host; its processes cannot be seen from here."""
+    run = find_run("tiny", runs)
+    here = process_space()
+    write_state(run, "running")
+    write_job(run, id="1", host=socket.gethostname(), space=here)
+    assert evidence(run) == ""
+    for space in (here + "0", "another boot " + here.split()[1]):
+        write_job(run, id="1", host=socket.gethostname(), space=space)
+        assert evidence(run).startswith(f"in another container or boot of {socket.gethostname()}, last heartbeat ")
+        with pytest.raises(RunError, match="cannot be reached from here"):
+            cancel(run)
+
+
+def test_a_run_stays_on_this_machine_under_another_host_name(runs: Path) -> None:
+    run = find_run("tiny", runs)
+    write_state(run, "running")
+    write_job(run, id="1", host="former-name", space=process_space())
+    assert evidence(run) == ""
+    assert Local().label(View.read(run)) == "local"
+    assert cancel(run).startswith(f"no process of {run.id} was running")
+
+
+def test_a_run_that_is_silent_elsewhere_can_be_cancelled(runs: Path) -> None:
+    """As after a reboot, which ends its processes and changes the identifier of the boot."""
+    run = find_run("tiny", runs)
+    write_state(run, "running", ago=121)
+    write_job(run, id="1", host="elsewhere", space="another boot")
+    cancel(run)
+    assert Status.require(run.status).state == "cancelled"
 
 
 def test_a_run_is_labelled_with_its_machine_while_it_runs_on_another(runs: Path) -> None:

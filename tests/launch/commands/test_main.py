@@ -98,6 +98,15 @@ def test_demo_data_runs_in_its_own_process(tmp_path: Path, monkeypatch: pytest.M
     assert options["env"]["PYTHONPATH"] == f"{ROOT}/src"
 
 
+def test_nothing_that_a_command_writes_may_be_changed_by_all_users(tmp_path: Path) -> None:
+    """Whatever the umask is: what a run has in its folder is code, and submitit's pickles."""
+    command = [sys.executable, "-m", "drumbeat", "demo-data", "news", "here"]
+    subprocess.run(command, cwd=tmp_path, umask=0, capture_output=True, check=True)
+    written = [tmp_path / "here", *(tmp_path / "here").rglob("*")]
+    assert {path.name: path.stat().st_mode & 0o777 for path in written} == {
+        "here": 0o775, "train.csv": 0o664, "test.csv": 0o664, "README.txt": 0o664}
+
+
 def test_a_closed_pipe_is_no_error() -> None:
     """As in `drumbeat --help | head -1`, and without a message from the interpreter."""
     show = f"{sys.executable} -c 'import sys; from drumbeat.launch.commands import main, status; "

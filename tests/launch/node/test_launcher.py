@@ -21,7 +21,7 @@ from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import AttemptStart, Job, NodeDown, Result, Status, Verdict
 from drumbeat.configs.schema import Site
 from drumbeat.launch.attempts.processes import descendants
-from drumbeat.launch.node.launcher import Launcher
+from drumbeat.launch.node.launcher import Launcher, wait_until
 from tests.launch import fake_torchrun
 from tests.launch.node.stage import Stage
 from tests.processes import alive, until
@@ -319,3 +319,9 @@ class Detached:
         below = descendants(victim)
         os.kill(victim, signal.SIGKILL)
         until(lambda: not [pid for pid in below if alive(pid)], seconds=20)
+
+
+def test_waiting_ends_though_the_clock_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(10**6, 0, -3600))
+    monkeypatch.setattr(time, "time", lambda: next(clock))
+    assert wait_until(lambda: None, 0.3) is None

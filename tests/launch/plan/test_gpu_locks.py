@@ -177,3 +177,28 @@ def test_a_holder_does_not_block_other_processes(tmp_path: Path, pool: list[str]
     assert error.value.faults[0].given == f"""\
 2 ranks with one GPU each, 1 of 2 free
 GPU {pool[0]} is used by another process"""
+
+
+LISTEN = """
+import os, socket, sys, time
+os.setuid(12345)
+lock = socket.socket(socket.AF_UNIX)
+lock.bind("\\0drumbeat/gpu/" + sys.argv[1])
+lock.listen()
+print("listens", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="starts a process of another user")
+def test_a_process_of_another_user_is_named_by_its_user_and_not_by_its_arguments(tmp_path: Path, pool: list[str]
+                                                                                 ) -> None:
+    command = [sys.executable, "-c", LISTEN, pool[0], "/runs/yours/20260131-120000-abcde/submitit"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == b"listens\n"
+            with pytest.raises(LaunchError, match=f"is used by process {other.pid} of user 12345"):
+                check_free(planned(tmp_path / "run", pool[:1]))
+        finally:
+            other.kill()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,8 @@ from tests.tiny import CONFIG
 
 
 @pytest.fixture
-def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[RunDir]:
+def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+           debug_here: Callable[[RunDir], None]) -> list[RunDir]:
     """A finished run, a running one, one without a recent heartbeat, and one in the queue."""
     monkeypatch.chdir(tmp_path)
     found = []
@@ -35,7 +36,7 @@ def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[RunDir]:
     write_state(found[0], "finished", ago=9e6)
     Result(steps=1000, samples_seen=0, overshoot=0, test={"loss": 0.25, "accuracy": 0.9}).write(found[0].result)
     write_state(found[1], "running")
-    write_job(found[1], "debug", host=socket.gethostname(), pid=os.getpid())
+    debug_here(found[1])
     write_job(found[2], "slurm", id="4710", host="login")
     write_state(found[2], "running", ago=700)
     write_state(found[3], "pending")

@@ -148,6 +148,7 @@ def test_a_command_on_a_damaged_run_is_one_screen(damaged: tuple[RunDir, Path, s
                                                   capsys: pytest.CaptureFixture[str], line: str) -> None:
     run, file, words = damaged
     verb, *options = line.split()
+    run.lock.touch()  # as in every run
     before = sorted(run.path.rglob("*"))
     assert main([verb, run.id, *options]) == 2
     output = capsys.readouterr()

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-import socket
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from drumbeat.configs.errors import RunError
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import RankError, Verdict
 from drumbeat.configs.run.view import View
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.runs.find import find_run, find_view
 from drumbeat.launch.runs.logs import CHUNK, Tail, log_lines
 from tests.launch.made import SECOND
-from tests.runs import write_job, write_state
+from tests.runs import write_state
 
 
 def test_logs_of_an_attempt(runs: Path) -> None:
@@ -73,9 +74,10 @@ ValueError: 0
 """
 
 
-def test_a_healthy_run_has_no_errors(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_healthy_run_has_no_errors(runs: Path, debug_here: Callable[[RunDir], None],
+                                     capsys: pytest.CaptureFixture[str]) -> None:
     run = find_run("tiny", runs)
-    write_job(run, "debug", host=socket.gethostname(), pid=os.getpid())
+    debug_here(run)
     write_state(run, "running")
     assert main(["logs", "tiny", "--errors"]) == 0
     assert capsys.readouterr() == ("no rank has reported an error yet; the run is running\n", "")
@@ -146,8 +148,8 @@ def test_a_log_that_is_a_pipe_is_not_waited_for(runs: Path, capsys: pytest.Captu
     attempt = find_run("tiny", runs).claim_attempt()
     os.mkfifo(attempt.log(0))
     attempt.path.joinpath("rank\u00b2.log").write_text("a copy")
-    assert main(["logs", "tiny", "--all"]) == 0
-    assert capsys.readouterr().out == ""
+    assert main(["logs", "tiny", "--all"]) == 2
+    assert "it is not a regular file" in capsys.readouterr().err
 
 
 def test_colours_are_left_out(tmp_path: Path) -> None:

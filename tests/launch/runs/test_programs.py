@@ -136,6 +136,18 @@ def test_a_run_is_evaluated_with_its_own_code(tmp_path: Path, monkeypatch: pytes
                           "use --new-code for the current code\n")
 
 
+@pytest.mark.slow
+def test_commands_that_need_no_code_of_the_user_import_none(undisturbed: RunDir, tmp_path: Path) -> None:
+    """They may be typed in a folder of downloads."""
+    for name in ("sitecustomize", "usercustomize", "shutil", "json", "yaml", "numpy", "torch", "safetensors", "jinja2",
+                 "PIL", "tqdm"):
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name}.py was executed')")
+    for words in (["ls"], ["report", undisturbed.path, "--out", "r.html"], ["export", undisturbed.path, "weights.pt"]):
+        done = subprocess.run([sys.executable, "-m", "drumbeat", *words], cwd=tmp_path, capture_output=True, text=True,
+                              env=os.environ | {"PYTHONPATH": f"{ROOT}/src"}, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "r.html").is_file()
+    assert (tmp_path / "weights.pt").is_file()
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_a_program_ends_with_the_command_that_started_it(number: signal.Signals, tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text("import os, pathlib, time\npathlib.Path('.pid').write_text(str(os.getpid()))\n"

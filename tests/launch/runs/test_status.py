@@ -8,6 +8,8 @@ from typing import Literal
 import pytest
 
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.lock import changing
+from drumbeat.configs.run.processes import process_space
 from drumbeat.configs.run.records import RankError, Result, Saved, State, Status
 from drumbeat.configs.run.view import View
 from drumbeat.launch.commands.main import main
@@ -75,7 +77,22 @@ def test_why_says_what_status_says(run: RunDir) -> None:
     assert "fix         Resume it: " in told
 
 
-@pytest.mark.parametrize("state", ["pending", "preempted", "finished", "stopped", "cancelled", "failed"])
+def test_a_start_that_was_killed_has_failed(run: RunDir) -> None:
+    """Before it had started a job: the folder says pending for ever."""
+    write_state(run, "pending")
+    write_job(run, space=process_space())
+    with changing(run, "resume"):
+        assert unrecorded_end(View.read(run)) is None
+    status = unrecorded_end(View.read(run))
+    assert status and status.verdict == "the command that started it was killed; there is no checkpoint"
+    write_job(run, id="1", space=process_space())
+    status = unrecorded_end(View.read(run))
+    assert status and status.verdict == "its launcher was killed, or its machine failed; there is no checkpoint"
+    write_job(run, "slurm", id="17")
+    assert unrecorded_end(View.read(run)) is None, "it is in the queue"
+
+
+@pytest.mark.parametrize("state", ["preempted", "finished", "stopped", "cancelled", "failed"])
 def test_a_waiting_or_ended_run_keeps_its_state(run: RunDir, state: State) -> None:
     write_state(run, state)
     assert unrecorded_end(View.read(run)) is None

@@ -51,8 +51,20 @@ def test_links_are_named_like_the_runs(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / "a, b:c", name, letters) for name, letters in (("x", "aaaaa"), ("x", "bbbbb"))]
     link(tmp_path / "links", runs[:1])
     link(tmp_path / "links", runs)
-    found = {str(path.relative_to(tmp_path / "links")): path.resolve() for path in (tmp_path / "links").glob("*/*")}
-    assert found == {f"x/{run.id}": run.tensorboard for run in runs}
+    found = {str(path.relative_to(tmp_path / "links")): path.resolve() for path in (tmp_path / "links").glob("*/*/*")}
+    assert found == {f"x/{run.id}/{file.name}": file for run in runs for file in run.tensorboard.iterdir()}
+
+
+def test_an_event_file_that_leads_out_of_its_run_is_not_shown(tmp_path: Path) -> None:
+    run, other = (make_run(tmp_path / name, "x", "aaaaa") for name in ("runs", "private"))
+    (file,) = other.tensorboard.iterdir()
+    (run.tensorboard / "evaluation").symlink_to(other.tensorboard)
+    (run.tensorboard / "events.out.tfevents.2.a").symlink_to(file)
+    os.mkfifo(run.tensorboard / "events.out.tfevents.3.a")
+    link(tmp_path / "links", [run])
+    shown = [path.resolve() for path in (tmp_path / "links").rglob("*") if path.is_symlink()]
+    assert shown == [path for path in run.tensorboard.iterdir() if path.is_file() and not path.is_symlink()]
+    assert len(shown) == 1
 
 
 def test_a_port_in_use_is_skipped() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -83,9 +83,9 @@ def test_why_of_a_run_that_waits_for_its_disk(listed: list[RunDir]) -> None:
         "            itself."]
 
 
-def test_why_of_runs_that_are_no_jobs(listed: list[RunDir]) -> None:
+def test_why_of_runs_that_are_no_jobs(listed: list[RunDir], debug_here: Callable[[RunDir], None]) -> None:
     assert "why         it has finished" in why_of(listed[0])
     write_state(listed[1], "failed", "rank 1 on n1 was killed")
     assert "why         rank 1 on n1 was killed\nfix         Resume it: " in why_of(listed[1])
-    write_job(listed[2], "debug", host=socket.gethostname(), pid=os.getpid())
+    debug_here(listed[2])
     assert "no heartbeat for 10:0" in why_of(listed[2])

@@ -14,7 +14,7 @@ from drumbeat.configs.errors import RunError
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import damage
-from drumbeat.trainers.checkpoints.manager import Checkpoints, SaveError
+from drumbeat.trainers.checkpoints.manager import Checkpoints, LostBestError, SaveError
 
 STATE = {"optimizer": {}, "scheduler": {}}
 
@@ -167,6 +167,42 @@ def test_nothing_half_written_is_taken_for_a_checkpoint(tmp_path: Path) -> None:
     assert damage(checkpoints.folder / "quarantined-step-00000008") == "no manifest"
 
 
-def test_a_missing_best_is_said(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="weights of step 4 cannot be used: no manifest"):
-        made(tmp_path).weights(4)
+def save_best(checkpoints: Checkpoints, best_at: int) -> None:
+    """Checkpoints of steps 1, 2 and 3; from `best_at` on, that step is the best."""
+    for step in (1, 2, 3):
+        best = {"step": best_at} if step >= best_at else {}
+        checkpoints.save(Progress(step=step, best=best), weights(step), {}, STATE)
+    checkpoints.close()
+
+
+def test_corrupted_best_weights_are_trained_again_from_an_older_checkpoint(tmp_path: Path) -> None:
+    """The newer ones stay: once the best ones are there again, they are used again."""
+    checkpoints = made(tmp_path, keep=3)
+    save_best(checkpoints, 2)
+    (checkpoints.folder / "step-00000002" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(LostBestError, match=r"of step 2, are corrupted \(model.safetensors has 0 bytes, not"):
+        checkpoints.weights(2)
+    messages: list[str] = []
+    found = checkpoints.newest(messages.append)
+    assert found is not None
+    assert found.progress.step == 1
+    assert messages == ["the best weights of checkpoint step-00000003, of step 2, are missing; trying an older one"]
+    checkpoints.save(Progress(step=2, best={"step": 2}), weights(2), {}, STATE)
+    checkpoints.close()
+    assert steps(checkpoints) == ["quarantined-step-00000002", *(f"step-0000000{step}" for step in (1, 2, 3))]
+    again = checkpoints.newest(messages.append)
+    assert again is not None
+    assert again.progress.step == 3
+
+
+def test_without_an_older_checkpoint_corrupted_best_weights_are_an_error_with_a_way_out(tmp_path: Path) -> None:
+    """A run that does not need them continues."""
+    checkpoints = made(tmp_path)
+    save_best(checkpoints, 1)
+    (checkpoints.folder / "step-00000001" / "model.safetensors").unlink()
+    with pytest.raises(RunError, match="no older") as raised:
+        checkpoints.weights(1)
+    assert raised.value.faults[0].remedy.endswith("or train again: drumbeat rerun run")
+    found = checkpoints.newest(lambda _: None)
+    assert found is not None
+    assert found.progress.step == 3

@@ -38,7 +38,8 @@ def test_a_corrupted_checkpoint_is_refused(images: RunDir) -> None:
     with pytest.raises(RunError) as raised:
         good_checkpoint(images, "last")
     assert raised.value.faults[0].what == "the checkpoint is corrupted: the digest of model.safetensors differs"
-    assert raised.value.faults[0].remedy == f"See: drumbeat checkpoints {images.id}"
+    assert f"List the others: drumbeat checkpoints {images.id}\n" in raised.value.faults[0].remedy
+    assert raised.value.faults[0].remedy.endswith(f"are trained again by: drumbeat resume {images.id}")
 
 
 def test_the_model_has_the_saved_weights_and_is_in_evaluation_mode(images: RunDir) -> None:

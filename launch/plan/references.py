@@ -1,0 +1,38 @@
+"""The environment variables that a run's processes read because its config refers to them (`configs/variables.py`)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from drumbeat.configs.errors import ConfigError, Fault
+from drumbeat.configs.load import plain
+from drumbeat.configs.run.plan import JobPlan
+from drumbeat.configs.schema import Config
+from drumbeat.configs.variables import digest, late, variables
+
+
+def with_references(plan: JobPlan, config: Config) -> JobPlan:
+    """The plan with the names of the variables, and a digest of each value that refers to some."""
+    found = dict(late(plain(config)))
+    names = {name: None for text in found.values() for name in variables(text)}
+    return dataclasses.replace(plan, variables=tuple(names), references={
+        key: digest(key, text, Path(plan.run_dir).name) for key, text in found.items()})
+
+
+def check_references(plan: JobPlan, before: JobPlan) -> None:
+    """Raises `ConfigError` if a value that refers to variables is not what it was when the run was started, unless it
+    is a secret."""
+    changed = [key for key, known in before.references.items() if known != plan.references.get(key, known)]
+    if changed:
+        raise ConfigError(*(Fault(
+            what=f"{key} has another value than when the run was started", where=key,
+            given=f"it refers to {', '.join(plan.variables)}",
+            remedy="Set the variables as they were; or start a new run: drumbeat rerun RUN") for key in changed))
+
+
+def not_exported(names: Sequence[str], export: str | None) -> list[str]:
+    """The variables among `names` that sbatch's option --export keeps from the job."""
+    given = [one.partition("=")[0] for one in str(export).split(",")]
+    return [] if export is None or "ALL" in given else [name for name in names if name not in given]
