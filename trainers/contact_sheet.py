@@ -11,6 +11,7 @@ from torch import Tensor
 
 from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.layers import short
+from drumbeat.configs.output_file import whole_file
 from drumbeat.configs.schema import Config
 from drumbeat.data.loader import Batch, BatchFetcher, Samples, Transform
 from drumbeat.trainers.build import Sets, build_forward, build_mixing, build_stream, build_task
@@ -43,10 +44,12 @@ def draw_sheet(config: Config, sets: Sets, batch: Batch, file: Path) -> bool:
 
 
 def save_sheet(sheet: Image.Image, file: Path) -> None:
-    """Writes a sheet in the format of the file's suffix. Raises `PreflightError` if it cannot be written."""
+    """Writes a sheet in the format of the file's suffix. Raises `PreflightError` or `RunError` if it cannot be
+    written."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(file)
+        with whole_file(file) as temporary:
+            sheet.save(temporary)
     except (OSError, ValueError) as error:  # PIL raises ValueError for an unknown suffix
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise PreflightError(Fault(what=f"the sheet cannot be written: {reason}", where=short(file),

@@ -12,11 +12,13 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
 import drumbeat
 from drumbeat.configs.errors import ConfigError, Fault, UserError, nearest
+from drumbeat.configs.output_file import disk_fault
 from drumbeat.configs.terminal import text_only
 from drumbeat.launch.commands import (
     cache,
@@ -79,6 +81,11 @@ def _run(words: list[str], program: str) -> int:
     except BrokenPipeError:  # as in `drumbeat logs RUN | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if (fault := disk_fault(error, Path(error.filename or Path.cwd()))) is None:
+            raise
+        print(fault, file=sys.stderr)
+        return 2
     except ModuleNotFoundError as missing:
         if missing.name not in REQUIRED:
             raise

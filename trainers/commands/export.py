@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from pathlib import Path
 
 from drumbeat.configs.errors import Fault, RunError, UserError
+from drumbeat.configs.output_file import whole_file
 from drumbeat.configs.run.checkpoint_records import Manifest
 from drumbeat.configs.run.files import open_file
 from drumbeat.configs.run.folder import RunDir
@@ -32,9 +32,9 @@ def export(run: RunDir, file: Path, which: str) -> str:
     if reason := damage(path):
         raise RunError(Fault(what=f"there is no usable {which} checkpoint: {reason}",
                              where=str(run.checkpoints / which), remedy=f"See: drumbeat checkpoints {run.id}"))
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
-        with open_file(path / "model.safetensors", None) as weights, open(temporary, "wb") as opened:
+        with (open_file(path / "model.safetensors", None) as weights, whole_file(file) as temporary,
+              open(temporary, "wb") as opened):
             if file.suffix == ".safetensors":
                 shutil.copyfileobj(weights, opened)
             else:
@@ -42,12 +42,9 @@ def export(run: RunDir, file: Path, which: str) -> str:
                 from safetensors.torch import load_file
 
                 torch.save(load_file(f"/proc/self/fd/{weights.fileno()}"), opened)
-        os.replace(temporary, file)
     except OSError as error:
         raise RunError(Fault(what=f"the weights cannot be written: {error.strerror}", where=str(file),
                              remedy="Make the folder first, or name another one.")) from error
-    finally:
-        temporary.unlink(missing_ok=True)
     step = Manifest.require(path / "manifest.json").step
     return f"wrote the {which} weights, step {step:,}, to {file} ({file.stat().st_size / 1e6:,.1f} MB)"
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
+from drumbeat.configs.output_file import whole_file
 from drumbeat.trainers.tasks import Task
 
 
@@ -39,13 +39,8 @@ def rows(task: Task, outputs: Tensor) -> list[list[str]]:
 
 
 def write_csv(file: Path, heading: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
-    """Writes a table atomically. Raises `OSError`."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8", newline="") as opened:
-            table = csv.writer(opened)
-            table.writerow(heading)
-            table.writerows(lines)
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Writes a table. Raises like `whole_file`."""
+    with whole_file(file) as temporary, open(temporary, "w", encoding="utf-8", newline="") as opened:
+        table = csv.writer(opened)
+        table.writerow(heading)
+        table.writerows(lines)
