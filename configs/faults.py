@@ -36,7 +36,7 @@ def misfit(schema: type, layer: Layer, key: str, value: Any) -> Fault:
                          remedy=_instead(part, [*done], fields))
         kind = fields[part] if fields is not None else item_of(kind)
         done.append(part)
-        if fields_of(kind) is None and not _is_mapping(kind):
+        if fields_of(kind) is None and not is_mapping(kind):
             break
     name = ".".join(done)
     if kind is Any:  # it takes anything, so this can only be a ${...} that OmegaConf cannot read
@@ -70,13 +70,13 @@ def out_of_bounds(schema: type, node: Any, prefix: str = "") -> Iterator[tuple[s
         if value is None:
             continue
         if fields_of(kind):
-            yield from out_of_bounds(_bare(kind), value, f"{key}.")
-        elif _is_mapping(kind) and fields_of(item_of(kind)):
+            yield from out_of_bounds(bare(kind), value, f"{key}.")
+        elif is_mapping(kind) and fields_of(item_of(kind)):
             for name in value:
                 if not PLAIN_NAME.fullmatch(str(name)) or "." in str(name):
                     yield key, f"named with letters, digits, '_' and '-'; not '{name}'", list(value)
                 elif value[name] is not None:
-                    yield from out_of_bounds(_bare(item_of(kind)), value[name], f"{key}.{name}.")
+                    yield from out_of_bounds(bare(item_of(kind)), value[name], f"{key}.{name}.")
         elif bound := _broken_bound(field.metadata, value):
             yield key, bound, value
 
@@ -96,24 +96,24 @@ def misspelt_targets(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 def expected(kind: Any) -> str:
     """The values that a type takes, as text."""
-    bare = _bare(kind)
-    if typing.get_origin(bare) is Literal:
-        text = "one of " + ", ".join(map(str, typing.get_args(bare)))
-    elif typing.get_origin(bare) is list:
+    plain = bare(kind)
+    if typing.get_origin(plain) is Literal:
+        text = "one of " + ", ".join(map(str, typing.get_args(plain)))
+    elif typing.get_origin(plain) is list:
         text = "a list"
-    elif fields := fields_of(bare):
+    elif fields := fields_of(plain):
         text = f"a section with some of: {', '.join(fields)}"
-    elif _is_mapping(bare):
-        text = "a section: `_target_: package.module.Name` and its arguments" if item_of(bare) is Any else "a section"
+    elif is_mapping(plain):
+        text = "a section: `_target_: package.module.Name` and its arguments" if item_of(plain) is Any else "a section"
     else:
-        text = TYPES.get(bare, "a value")
-    return text + (" or null" if bare is not kind else "")
+        text = TYPES.get(plain, "a value")
+    return text + (" or null" if plain is not kind else "")
 
 
 def fields_of(kind: Any) -> dict[str, Any] | None:
     """The field types of a dataclass, also of an Optional one; None for other types."""
-    bare = _bare(kind)
-    return typing.get_type_hints(bare) if dataclasses.is_dataclass(bare) and isinstance(bare, type) else None
+    plain = bare(kind)
+    return typing.get_type_hints(plain) if dataclasses.is_dataclass(plain) and isinstance(plain, type) else None
 
 
 def _broken_bound(metadata: typing.Mapping[str, Any], value: Any) -> str:
@@ -140,24 +140,25 @@ def _instead(part: str, above: list[str], fields: dict[str, Any]) -> str:
 
 def _reshaped(kind: Any, name: str, value: Any) -> str:
     """How to correct a value that is almost right."""
-    if typing.get_origin(_bare(kind)) is list and isinstance(value, str | int | float):
+    if typing.get_origin(bare(kind)) is list and isinstance(value, str | int | float):
         return f"Put it in brackets: {name}: [{inline(value)}]"
-    if _is_mapping(kind) and value is None:
+    if is_mapping(kind) and value is None:
         return f"Write {{}} for none: {name}: {{}}"
     return ""
 
 
-def _bare(kind: Any) -> Any:
+def bare(kind: Any) -> Any:
     """A type without its `| None`."""
     if typing.get_origin(kind) in (Union, types.UnionType):
         return next(option for option in typing.get_args(kind) if option is not type(None))
     return kind
 
 
-def _is_mapping(kind: Any) -> bool:
-    return typing.get_origin(_bare(kind)) is dict
+def is_mapping(kind: Any) -> bool:
+    """Whether a type is that of mappings, also an Optional one."""
+    return typing.get_origin(bare(kind)) is dict
 
 
 def item_of(kind: Any) -> Any:
     """The type of a mapping's values."""
-    return typing.get_args(_bare(kind))[1] if _is_mapping(kind) else Any
+    return typing.get_args(bare(kind))[1] if is_mapping(kind) else Any

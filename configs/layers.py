@@ -28,6 +28,8 @@ class Layer:
     values: dict[str, Any]
     origin: str
     lines: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """The values that YAML does not read as text, as they are written, by dotted key."""
 
     def where(self, key: str) -> str:
         """`file:line` of a key, or of its nearest parent that has a line number."""
@@ -66,7 +68,9 @@ def assignment_layer(text: str) -> Layer:
         raise ConfigError(Fault(what="expected KEY=VALUE", where="command line", given=text,
                                 remedy="For example batch_size=64 or phases.head.epochs=2"))
     try:
-        return Layer(values=nest(key, parse(value)[0]), origin="command line")
+        parsed = parse(value)
+        return Layer(values=nest(key, parsed.value), origin="command line", texts={
+            f"{key}{'.' * (inner[:1] not in ('', '['))}{inner}": text for inner, text in parsed.texts.items()})
     except yaml.constructor.ConstructorError as error:
         raise ConfigError(Fault(what=f"the value of {key} cannot be used: {error.problem}", where="command line",
                                 given=f"{text:.200}")) from None
@@ -194,7 +198,7 @@ def file_layer(file: Path, inside: Path | None = None) -> Layer:
     try:
         with open_regular(file, most=MOST_BYTES, inside=inside) as opened:
             text = opened.read().decode("utf-8")
-        values, lines = parse(text)
+        values, lines, texts = parse(text)
     except OSError as error:
         raise ConfigError(Fault(what=f"cannot read the config: {error.strerror}", where=where)) from None
     except (UnicodeDecodeError, yaml.reader.ReaderError):
@@ -209,7 +213,7 @@ def file_layer(file: Path, inside: Path | None = None) -> Layer:
         odd = next((key for key in values if not isinstance(key, str)), None) if isinstance(values, dict) else values
         raise ConfigError(Fault(what="a config must be a section of named values", where=where, given=inline(odd),
                                 remedy="Write `name: value`, one per line."))
-    return Layer(values=values, origin=where, lines=lines)
+    return Layer(values=values, origin=where, lines=lines, texts=texts)
 
 
 def _not_yaml(error: Exception, where: str, text: str) -> Fault:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from drumbeat.configs.layers import (
     short,
 )
 from drumbeat.configs.merge import Places, build, references, source, with_references
+from drumbeat.configs.sbatch_options import GPUS, owned_options
 from drumbeat.configs.schema import Config, Site
 from drumbeat.configs.secrets import is_secret_name, literal_secrets
 from drumbeat.configs.yaml_text import dump, inline
@@ -185,17 +186,30 @@ def load_site(profile: str | None) -> Site:
                                        "run's plan and in the job's script", where=source(key, places, layers),
                                   remedy="Remove it, and export it in the shell that submits: a job inherits the "
                                          "variables of that shell.") for key in secrets))
-    if site.signal_seconds >= 60 * site.time_minutes:
-        raise ConfigError(Fault(what="the signal to save would be sent before the job starts",
-                                where=source("signal_seconds", places, layers) or short(file),
-                                given=f"signal_seconds: {site.signal_seconds}, time_minutes: {site.time_minutes}",
-                                remedy="Increase time_minutes, or lower signal_seconds."))
-    memory = [key for key in ("mem_gb_per_node", "mem_gb_per_cpu", "mem_gb_per_gpu") if getattr(site, key) is not None]
-    if len(memory) > 1:
-        raise ConfigError(Fault(what="memory is requested in more than one way",
-                                where=source(memory[1], places, layers) or short(file), given=", ".join(memory),
-                                remedy="Keep one of them: SLURM does not accept more."))
+    if faults := list(_site_faults(site, lambda key: source(key, places, layers) or short(file))):
+        raise ConfigError(*faults)
     return site
+
+
+def _site_faults(site: Site, where: Callable[[str], str]) -> Iterator[Fault]:
+    """What a cluster's profile may not say; `where` gives the place of a key."""
+    if site.signal_seconds >= 60 * site.time_minutes:
+        yield Fault(what="the signal to save would be sent before the job starts", where=where("signal_seconds"),
+                    given=f"signal_seconds: {site.signal_seconds}, time_minutes: {site.time_minutes}",
+                    remedy="Increase time_minutes, or lower signal_seconds.")
+    options = {key.replace("_", "-"): key for key, value in site.sbatch.items() if value is not None}
+    memory = [key for key in ("mem_gb_per_node", "mem_gb_per_cpu", "mem_gb_per_gpu") if getattr(site, key) is not None]
+    memory += [f"sbatch.{options[name]}" for name in ("mem", "mem-per-cpu", "mem-per-gpu") if name in options]
+    if len(memory) > 1:
+        yield Fault(what="memory is requested in more than one way", where=where(memory[1]), given=", ".join(memory),
+                    remedy="Keep one of them: SLURM does not accept more.")
+    owned = owned_options(site.sbatch)
+    gres = options.get("gres", "")
+    if gres and site.gpu_flag == "gres" and re.search(r"(^|,)(gres[:/])?gpu\b", str(site.sbatch[gres])):
+        owned[gres] = GPUS
+    for key, instead in owned.items():
+        yield Fault(what=f"Drumbeat sets this option of sbatch itself: {key}", where=where(f"sbatch.{key}"),
+                    given=f"{key}: {inline(site.sbatch[key])}", remedy=f"{instead[0].upper()}{instead[1:]}.")
 
 
 def _commands(site: Site) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ from drumbeat.configs.bounds import ExpansionError, check_references
 from drumbeat.configs.errors import ConfigError, Fault
 from drumbeat.configs.faults import broken_reference, misfit, missing, misspelt_targets, out_of_bounds
 from drumbeat.configs.layers import Layer, leaves, nest, overlay, parent
+from drumbeat.configs.source_text import as_written
 from drumbeat.configs.variables import recorded, unresolved
 from drumbeat.configs.yaml_text import inline
 
@@ -44,6 +45,8 @@ def build(schema: type[Schema], layers: Sequence[Layer], *, record: bool = False
     `ConfigError` with all faults.
     """
     values, places = overlay(layers)
+    for key, value in list(as_written(schema, values, places)):
+        _set(values, key, value)
     unset: list[Fault] = []
     values = recorded(values, schema, "", _is_recorded, unset) if record else unresolved(values)
     try:

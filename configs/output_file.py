@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -42,11 +43,11 @@ def disk_fault(error: BaseException, file: Path) -> Fault | None:
 
 
 @contextmanager
-def whole_file(file: Path) -> Iterator[Path]:
-    """For a `with` block that writes a file: the path of a temporary file beside it, with the same suffix. At the end
-    the temporary file takes the place of `file`; after an error it is removed, and `file` is as it was. Raises
-    `RunError` if the disk did not accept the file, and otherwise the error of the block or `OSError`."""
-    temporary = file.with_name(f".{os.getpid()}.{os.urandom(3).hex()}.tmp.{file.name}")
+def replacing(file: Path) -> Iterator[Path]:
+    """A path in the same folder, with the same suffix, for the new content of `file`, which it replaces at the end.
+    After an error, `file` is as before. Nobody can predict the path, so a link of another user is not followed; nor is
+    one at `file`. Raises `RunError` if the disk did not accept the file, and otherwise the error of the block."""
+    temporary = file.with_name(f".{secrets.token_hex(8)}.{file.name}")
     try:
         yield temporary
         os.replace(temporary, file)

@@ -232,8 +232,9 @@ class Site:
     """The quality of service; null is your default."""
     constraint: str | None = None
     """Features that the nodes must have, such as a100. `sinfo -o '%P %f'` lists them."""
-    time_minutes: int = at_least(1, 1440)
-    """The job's time limit. A run that takes longer saves before the limit and is requeued."""
+    time_minutes: int = field(default=1440, metadata={"at_least": 1, "minutes": True})
+    """The job's time limit in minutes, or as SLURM writes it: 12:00:00, 1-0, 1-12:30. A run that takes longer saves
+    before the limit and is requeued."""
     gpu_flag: Literal["gres", "gpus-per-node", "none"] = "gres"
     """How GPUs are requested: gres works on all clusters, gpus-per-node needs the cons_tres plugin, and none is for
     clusters that allocate whole nodes with their GPUs."""
@@ -253,5 +254,6 @@ class Site:
     """Environment variables for every process of the run."""
     prefix: str = ""
     """A command that is put before Python on the nodes, to run it in a container: apptainer exec --nv image.sif."""
-    sbatch: dict[str, Any] = field(default_factory=dict)
-    """Other sbatch options by their long names. true is an option without a value, false removes one of Drumbeat's."""
+    sbatch: dict[str, Any] = field(default_factory=dict, metadata={"text": True})
+    """Other sbatch options by their long names. true is an option without a value, false removes one of Drumbeat's
+    (requeue, chdir); all other values are text, as sbatch reads them."""

@@ -43,8 +43,8 @@ def literal_secrets(values: Mapping[str, Any]) -> list[str]:
 
 def shown(text: str) -> str:
     """The text of a run's config, as it is shown to others: with stars for what is probably secret."""
-    values, lines = parse(text)
-    return dump(hidden(values), dict(_comments(text.splitlines(), lines)))
+    values, lines, _ = parse(text)
+    return dump(hidden(values if isinstance(values, Mapping) else {}), dict(_comments(text.splitlines(), lines)))
 
 
 def _comments(rows: Sequence[str], lines: Mapping[str, int]) -> Iterator[tuple[str, str]]:

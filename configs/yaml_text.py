@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -20,8 +20,12 @@ WIDTH = 80
 COMMENT_COLUMN = 40
 
 
+TEXT = "tag:yaml.org,2002:str"
+
+
 class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML as OmegaConf reads it: 1e-6 is a number, 2026-01-31 is text, and duplicate keys are errors."""
+    """YAML as OmegaConf reads it: 1e-6 is a number, 2026-01-31 is text, and duplicate keys are errors. A key named on,
+    off, yes or no is text."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
@@ -35,6 +39,8 @@ class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mis
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"duplicate key '{key.value}'", key.start_mark)
             seen.add(str(key.value))
+            if key.tag == "tag:yaml.org,2002:bool":
+                key.tag = TEXT
         return super().construct_mapping(node, deep)  # type: ignore[no-any-return]
 
 
@@ -47,18 +53,30 @@ Loader.add_implicit_resolver("tag:yaml.org,2002:float",
                              list("-+.0123456789"))
 
 
-def parse(text: str) -> tuple[Any, dict[str, int]]:
-    """The value of a YAML text, and the line of each key: {"data.train.root": 23, "data.transforms.train[0]": 27}.
+class Parsed(NamedTuple):
+    """The content of a YAML text."""
 
-    Raises `yaml.YAMLError`, also for a text that `bounds.py` rejects.
-    """
+    value: Any
+    lines: dict[str, int]
+    """The line of each key: {"data.train.root": 23, "data.transforms.train[0]": 27}."""
+    texts: dict[str, str]
+    """The text of each value without quotes that YAML does not read as text, by key: {"account": "0123"}. The key is ''
+    if it is the only value."""
+
+
+def parse(text: str) -> Parsed:
+    """The content of a YAML text. Raises `yaml.YAMLError`, also for a text that `bounds.py` rejects."""
     loader = Loader(text)
     try:
         node = loader.get_single_node()
         if node is None:
-            return None, {}
+            return Parsed(None, {}, {})
         check_node(node)
-        return loader.construct_document(node), dict(_lines(node))
+        value = loader.construct_document(node)
+        nodes = dict(_nodes(node))
+        return Parsed(value, {key: line for key, (line, _) in nodes.items() if key},
+                      {key: str(one.value) for key, (_, one) in nodes.items()
+                       if isinstance(one, yaml.ScalarNode) and one.tag != TEXT})
     finally:
         loader.dispose()
 
@@ -79,16 +97,15 @@ def inline(value: Any) -> str:
     return _scalar(value)
 
 
-def _lines(node: yaml.Node, key: str = "") -> Iterator[tuple[str, int]]:
+def _nodes(node: yaml.Node, key: str = "", line: int = 1) -> Iterator[tuple[str, tuple[int, yaml.Node]]]:
+    """(dotted key, (line of the key, node)) of a node and of all nodes in it."""
+    yield key, (line, node)
     if isinstance(node, yaml.MappingNode):
         for name, value in node.value:
-            inner = f"{key}.{name.value}" if key else str(name.value)
-            yield inner, name.start_mark.line + 1
-            yield from _lines(value, inner)
+            yield from _nodes(value, f"{key}.{name.value}" if key else str(name.value), name.start_mark.line + 1)
     elif isinstance(node, yaml.SequenceNode):
         for number, value in enumerate(node.value):
-            yield f"{key}[{number}]", value.start_mark.line + 1
-            yield from _lines(value, f"{key}[{number}]")
+            yield from _nodes(value, f"{key}[{number}]", value.start_mark.line + 1)
 
 
 def _block(value: Any, key: str) -> Iterator[tuple[str, str]]:

@@ -96,6 +96,13 @@ class BatchFetcher(Dataset[Batch]):
         self.on_pixels = bool(transforms) and isinstance(samples, HasPixels) and isinstance(transforms[0], OnPixels)
 
     def __getitems__(self, positions: Sequence[int]) -> Batch:
+        try:
+            return self._batch(positions)
+        except StopIteration as error:  # which torch's loader would take for the end of the data
+            raise RuntimeError("the dataset has raised StopIteration: it reads from an iterator that has ended. A "
+                               "sample must depend on its index alone") from error
+
+    def _batch(self, positions: Sequence[int]) -> Batch:
         where = np.asarray(positions, dtype=np.int64)
         if self.mixing is None or self.seed is None:
             return self._plain(where)

@@ -3,13 +3,14 @@
 #
 #   make test-python [SUITE=trixie]      as root, with debootstrap; trixie has Python 3.13
 #
+# Both folders are root's, and below one where only root may write: a chroot that another user made would run his programs.
 # FOLDER (8 GB) holds the release and its virtual environment, CACHE (3 GB) what pip has downloaded; both stay. Packages
 # come from the Debian mirror of this machine's apt, and from the index of its pip.
 set -eu
 
 suite=${SUITE:-trixie}
-folder=${FOLDER:-/var/tmp/drumbeat-$suite}
-cache=${CACHE:-/var/tmp/drumbeat-pip}
+folder=${FOLDER:-/var/cache/drumbeat/$suite}
+cache=${CACHE:-/var/cache/drumbeat/pip}
 root=$(cd "$(dirname "$0")/.." && pwd)
 
 [ "$(id -u)" = 0 ] || { echo "error: chroot needs root: sudo make test-python"; exit 2; }

@@ -18,7 +18,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -65,9 +65,10 @@ def run_where_warm(command: Sequence[str], **options: Any) -> subprocess.Complet
 
 def run_python(command: Sequence[str], *, input: str | None = None, capture_output: bool = False,  # noqa: A002
                stdout: int | None = None, stderr: int | None = None, text: bool = False, check: bool = False,
-               cwd: Path | None = None, env: Mapping[str, str] | None = None, process_group: int | None = None
-               ) -> subprocess.CompletedProcess[Any]:
-    """`subprocess.run` of a Python command, as these tests use it: to run a module, a script or a text."""
+               cwd: Path | None = None, env: Mapping[str, str] | None = None, process_group: int | None = None,
+               preexec_fn: Callable[[], None] | None = None) -> subprocess.CompletedProcess[Any]:
+    """`subprocess.run` of a Python command, as these tests use it: to run a module, a script or a text. `preexec_fn` is
+    not called."""
     arguments = [str(word) for word in command]
     with TemporaryFile() as inputs, TemporaryFile() as outputs, TemporaryFile() as errors:
         inputs.write((input or "").encode())

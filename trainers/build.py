@@ -233,6 +233,20 @@ def frozen_modules(model: nn.Module, phase: Phase, name: str) -> list[nn.Module]
     return [modules[frozen] for frozen in phase.freeze]
 
 
+def trainable(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that a model was built to train: all that it has not frozen itself."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def set_trainable(model: nn.Module, parameters: Iterable[nn.Parameter], frozen: Iterable[nn.Module]) -> None:
+    """Makes the model train these parameters, except those in the `frozen` modules, and no others."""
+    model.requires_grad_(False)
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    for module in frozen:
+        module.requires_grad_(False)
+
+
 def loader_workers(config: Config, *, threads: int, debug: bool) -> int:
     """The number of loader workers of a rank with `threads` cores; 0 in debug, so that breakpoints in datasets work."""
     if debug:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 from torch import nn
@@ -18,6 +18,8 @@ from drumbeat.trainers.build import (
     build_scheduler,
     build_stream,
     frozen_modules,
+    set_trainable,
+    trainable,
 )
 from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.loop import TrainingPhase
@@ -36,21 +38,25 @@ def build_phases(config: Config, sets: Sets, *, model: nn.Module, task: Task, wo
                  workers: int) -> list[TrainingPhase]:
     """The phases of a run on this rank, with `workers` loader workers each."""
     phases = [phase for phase in config.phases.values() if phase is not None]
+    parameters = trainable(model)
     return [TrainingPhase(
         schedule=schedule, start_from=phase.start_from,
-        make_runner=partial(build_phase_runner, config, number, model, task, world, forward),
+        make_runner=partial(build_phase_runner, config, number, model, task, world, forward, parameters),
         make_batches=partial(build_batches, config, sets, number, schedule, world=world, workers=workers),
     ) for number, (phase, schedule) in enumerate(zip(phases, build_schedules(config, len(sets.train)), strict=True))]
 
 
-def build_phase_runner(config: Config, number: int, model: nn.Module, task: Task, world: World,
-                       forward: Forward) -> PhaseRunner:
-    """Phase `number` on this rank. Raises `PreflightError`."""
+def build_phase_runner(config: Config, number: int, model: nn.Module, task: Task, world: World, forward: Forward,
+                       parameters: Sequence[nn.Parameter] | None = None) -> PhaseRunner:
+    """Phase `number` on this rank. The model trains those of `parameters` that the phase does not freeze; by default,
+    of those that it trains now. Raises `PreflightError`."""
     name, phase = list(config.phases.items())[number]
     assert phase is not None
+    frozen = frozen_modules(model, phase, name)
+    set_trainable(model, trainable(model) if parameters is None else parameters, frozen)
     return PhaseRunner(
-        name=name, number=number, seed=config.seed, model=model, frozen=frozen_modules(model, phase, name), task=task,
-        world=world, forward=forward, batch_size=phase.batch_size or config.batch_size,
+        name=name, number=number, seed=config.seed, model=model, frozen=frozen, task=task, world=world,
+        forward=forward, batch_size=phase.batch_size or config.batch_size,
         make_optimizer=partial(build_optimizer, phase, name), make_scheduler=partial(build_scheduler, phase, name),
         scheduler_every=phase.scheduler_every, clip_norm=phase.clip_norm, micro_batch_size=config.micro_batch_size,
         mixes=bool(config.data.mix), checks_finite=config.on_nonfinite != "ignore")

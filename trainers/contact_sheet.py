@@ -11,7 +11,7 @@ from torch import Tensor
 
 from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.layers import short
-from drumbeat.configs.output_file import whole_file
+from drumbeat.configs.output_file import replacing
 from drumbeat.configs.schema import Config
 from drumbeat.data.loader import Batch, BatchFetcher, Samples, Transform
 from drumbeat.trainers.build import Sets, build_forward, build_mixing, build_stream, build_task
@@ -48,8 +48,8 @@ def save_sheet(sheet: Image.Image, file: Path) -> None:
     written."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(file) as temporary:
-            sheet.save(temporary)
+        with replacing(file) as new:
+            sheet.save(new)
     except (OSError, ValueError) as error:  # PIL raises ValueError for an unknown suffix
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise PreflightError(Fault(what=f"the sheet cannot be written: {reason}", where=short(file),

@@ -59,7 +59,7 @@ def evaluation_mode(model: nn.Module, *, batch_statistics: bool = False) -> Iter
     try:
         for norm in norms:
             norm.running_mean = norm.running_var = None
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference_mode: training could not use what a model caches here
             yield
     finally:
         for norm, (average, variance) in zip(norms, kept, strict=True):

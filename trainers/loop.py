@@ -120,6 +120,9 @@ class Training:
                 self.log.meter.restart()
             elif self.save_every_steps is not None and step % self.save_every_steps == 0:
                 saver.save(runner)
+        if self.progress.phase_step < schedule.steps:
+            raise RuntimeError(f"the data ended after {self.progress.phase_step:,} of {schedule.steps:,} steps of "
+                               f"phase {runner.name}")
         return "finished"
 
     def _start_phase(self, number: int) -> None:

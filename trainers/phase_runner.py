@@ -50,7 +50,8 @@ class PhaseRunner:
                  make_scheduler: Callable[[torch.optim.Optimizer], Any] = lambda optimizer: None,
                  scheduler_every: Literal["step", "epoch"] = "step", clip_norm: float | None = None,
                  micro_batch_size: int | None = None, mixes: bool = False, checks_finite: bool = True) -> None:
-        """`frozen` are modules that are not trained. `batch_size` is the number of samples in a step over all ranks,
+        """`model` trains the parameters that require a gradient. `frozen` are modules in which none does, and which
+        stay in evaluation mode. `batch_size` is the number of samples in a step over all ranks,
         and `micro_batch_size` the largest number that this rank computes at once. `make_optimizer` is called with the
         parameters that are trained, `make_scheduler` with the optimizer. `mixes` says whether targets are those of
         `data.mixing`, and `checks_finite` whether steps with a NaN or Inf gradient are skipped."""
@@ -68,9 +69,6 @@ class PhaseRunner:
         self.mixes = mixes
         self.checks_finite = checks_finite
         self.frozen = frozen
-        model.requires_grad_(True)
-        for module in frozen:
-            module.requires_grad_(False)
         self.buffers = Buffers(model, frozen)
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.names = parameter_names(model)

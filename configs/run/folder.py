@@ -37,8 +37,9 @@ class RunDir:
 
     @classmethod
     def new(cls, runs: Path, name: str, now: float | None = None) -> RunDir:
-        """A new run of experiment `name` below `runs`. Its id is the time and five random characters."""
-        moment = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
+        """A new run of experiment `name` below `runs`. Its id is the time in UTC, so that ids are in order
+        at the end of daylight saving time and in several time zones, and five random characters."""
+        moment = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now))
         alphabet = "abcdefghjkmnpqrstuvwxyz23456789"  # no characters that look alike
         letters = "".join(alphabet[byte % len(alphabet)] for byte in os.urandom(5))
         return cls(runs.absolute() / name / f"{moment}-{letters}")

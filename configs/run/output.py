@@ -35,6 +35,16 @@ class Lossy(io.RawIOBase):
         return len(content)
 
 
+def open_standard_files() -> None:
+    """Opens /dev/null in place of standard input, output or error that the caller has closed (`<&-`, cron, some
+    containers). Otherwise, the next file that is opened would take its number."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:  # open(2) takes the lowest number that is free
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
+
+
 def outlive_the_log() -> None:
     """From now on, no print of this process fails because of the disk of standard output and error."""
     sys.stdout.flush()

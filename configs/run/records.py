@@ -34,7 +34,8 @@ class Job(Record):
 
     backend: BackendName
     id: str | None = None
-    """SLURM's job id, or the process id of submitit's local controller; None until it is known, and in debug."""
+    """SLURM's job id, as "12;gpu" if sbatch names the cluster, or the process id of submitit's local controller; None
+    until it is known, and in debug."""
     host: str = ""
     space: str = ""
     """Identifies the machine's boot and the PID namespace, in which alone the run's processes can be seen; '' if

@@ -27,7 +27,7 @@ TEMPORARY = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"), Path("/run"))
 def check_cluster(request: Request) -> str:
     """Submits the job with --test-only. Returns when SLURM would start it, as text; '' if it does not answer or does
     not know. Raises `LaunchError` if SLURM would reject it."""
-    with environment(request.plan, JOB_VARIABLES):
+    with environment(request.plan, JOB_VARIABLES, request.text):
         answer = run_slurm("sbatch", "--test-only", script=request.text)
     if answer.code == 0:
         found = re.search(r"to start at (\d{4}\S+).* on nodes? (\S+)", answer.text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -60,6 +61,7 @@ def train(plan: JobPlan) -> None:
     run = RunDir(Path(plan.run_dir))
     with hold_gpus(plan) as plan, environment(plan), _open(run.path):
         attempt = run.claim_attempt()
+        before = signal.signal(signal.SIGTERM, lambda number, frame: attempt.request_stop("stopped"))
         record = partial(run.write_status, attempt=attempt.number)
         record("running")
         add_user_path()
@@ -71,6 +73,8 @@ def train(plan: JobPlan) -> None:
         except BaseException as error:
             record("failed", verdict=f"{type(error).__name__}: {error}")
             raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from drumbeat.configs.run.plan import JobPlan
-from drumbeat.launch.plan.job import not_inherited
+from drumbeat.launch.plan.inherited import not_inherited
 
 
 @contextmanager
-def environment(plan: JobPlan, job_variables: Collection[str] = ()) -> Iterator[None]:
+def environment(plan: JobPlan, job_variables: Collection[str] = (), script: str = "") -> Iterator[None]:
     """Changes this process's environment to what the run's processes inherit: with the variables of the plan, without
-    those of the surrounding job, and without the `job_variables` that the job gets where it starts."""
+    those that `not_inherited` names for these `job_variables` and this `script`."""
     before = dict(os.environ)
-    for name in not_inherited(before, job_variables):
+    for name in not_inherited(before, job_variables, script):
         del os.environ[name]
     os.environ.update(plan.environment)
     try:

@@ -21,14 +21,15 @@ LAUNCHERS = """\
 srun() {  # if a node's launcher is killed, srun ends those of all nodes; then all are started again
   local code again
   for again in "" {1..20}; do
-    command srun ${again:+--immediate=60} "$@"; code=$?
+    code=0; command srun ${again:+--immediate=60} "$@" || code=$?
     if [ $code -le 128 ]; then break; fi
   done
 %sreturn $code
 }"""
 """A function in the job's script that wraps the command of that name. The launchers decide how often they are
 restarted; the limit of twenty is for launchers that die before they can decide. Without --immediate, srun would wait
-forever for a node that SLURM has taken away."""
+forever for a node that SLURM has taken away. It works under `set -eu`, too, which a site's setup may have set."""
+LOCAL_CLUSTER = "unset SLURM_CLUSTERS SBATCH_CLUSTERS  # the launchers ask the cluster that they are on"
 REQUEUE = """\
   if [ $code = 75 ]; then scontrol requeue "$SLURM_JOB_ID"; fi  # for launchers in a container
   """
@@ -74,7 +75,7 @@ def setup_lines(plan: JobPlan, cpus: int, after: str = "  ") -> list[str]:
     """The lines of the script before its command; `after` are those that run when the launchers have ended."""
     site = plan.site
     return [*site.setup, *(f"export {name}={shlex.quote(value)}" for name, value in site.environment.items()),
-            f"export SRUN_CPUS_PER_TASK={cpus}",
+            f"export SRUN_CPUS_PER_TASK={cpus}", LOCAL_CLUSTER,
             *(f"export {name}={shlex.quote(plan.environment[name])}" for name in ("PYTHONPATH", "PYTHONSAFEPATH")),
             LAUNCHERS % after]
 

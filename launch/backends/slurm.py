@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shutil
 import time
@@ -31,7 +32,15 @@ from drumbeat.launch.backends.task import run_node
 from drumbeat.launch.backends.typed import command
 from drumbeat.launch.plan.job import Machine, nodes_section
 from drumbeat.launch.plan.references import not_exported
-from drumbeat.launch.slurm.client import QueuedJob, SlurmUnreachableError, cancel_jobs, job_state, queued
+from drumbeat.launch.slurm.client import (
+    QueuedJob,
+    SlurmUnreachableError,
+    cancel_jobs,
+    job_state,
+    join_id,
+    queued,
+    split_id,
+)
 from drumbeat.launch.slurm.grace import grace_seconds
 from drumbeat.launch.slurm.reasons import explain_reason
 
@@ -57,10 +66,10 @@ class Slurm(Backend):
 
     def check_startable(self, plan: JobPlan) -> None:
         check_slurm_installed()
-        export = plan.site.sbatch.get("export")
+        export = plan.site.sbatch.get("export", os.environ.get("SBATCH_EXPORT"))
         if missing := not_exported(plan.variables, export):
             raise LaunchError(Fault(what=f"the job would not inherit {', '.join(missing)}, to which the config refers",
-                                    where="sbatch.export", given=f"export: {export}",
+                                    where="sbatch.export, or SBATCH_EXPORT", given=f"export: {export}",
                                     remedy="Add ALL, or the names of the variables, to `export` in the profile."))
 
     def preflight(self, request: Request) -> str:
@@ -73,31 +82,36 @@ class Slurm(Backend):
         from submitit.slurm.slurm import _make_sbatch_string  # a pure function that works without SLURM
 
         check_values(plan)
-        folder = RunDir(Path(plan.run_dir)).submitit
+        folder = str(RunDir(Path(plan.run_dir)).submitit).replace("%", "%%")  # for patterns of file names
         parameters = sbatch_parameters(plan, after)
         text = _make_sbatch_string(command=node_command(plan), folder=folder, **parameters)
         return Request(plan=plan, text=text, parameters=parameters,
                        sections=(nodes_section(plan), ("sbatch script", text)))
 
     def submit(self, request: Request) -> Submitted:
-        """Queues the job. Raises `LaunchError` if SLURM is not installed, or with sbatch's error."""
+        """Queues the job. Raises `LaunchError` if SLURM is not installed, with sbatch's error, or if nothing tells the
+        job's id."""
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         from drumbeat.launch.slurm.sbatch_errors import sbatch_fault
-        from drumbeat.launch.slurm.submission import ConfirmingExecutor
+        from drumbeat.launch.slurm.submission import ConfirmingExecutor, UnknownIdError
 
         plan = request.plan
+        run = RunDir(Path(plan.run_dir))
         check_slurm_installed()
         try:
-            with environment(plan, JOB_VARIABLES), warnings.catch_warnings():
+            with environment(plan, JOB_VARIABLES, request.text), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # submitit's warnings about options that are set on purpose
-                executor = ConfirmingExecutor(folder=RunDir(Path(plan.run_dir)).submitit, python=python_words(plan))
+                executor = ConfirmingExecutor(text=request.text, run_id=run.id, folder=run.submitit,
+                                              python=python_words(plan))
                 executor.update_parameters(**request.parameters)
                 job = executor.submit(run_node, plan.run_dir)
         except (FailedJobError, FailedSubmissionError) as error:
             lines = [line for line in str(error).splitlines() if line.strip()]
             raise LaunchError(sbatch_fault("\n".join(lines[-3:]), plan.site, "sbatch")) from None
-        return Submitted(id=job.job_id, handle=job)
+        except UnknownIdError as error:
+            raise LaunchError(no_id_fault(str(error))) from None
+        return Submitted(id=join_id(job.job_id, executor.cluster), handle=job)
 
     def other_evidence(self, view: View, job: Job) -> str:
         return queue_evidence(job.id) if job.id else recent_heartbeat_elsewhere(view, job)
@@ -181,10 +195,20 @@ def cancel_error(run: RunDir, error: SlurmUnreachableError) -> RunError:
                                                      f"SLURM: {command('stop', run)}"))
 
 
+def no_id_fault(output: str) -> Fault:
+    """The fault of a job that was accepted without an id. It cannot run: its files are named after its id."""
+    return Fault(what="sbatch accepted the job, but neither it nor squeue tells the job's id", where="sbatch",
+                 given="\n".join(output.splitlines()[-3:]) or "sbatch printed nothing",
+                 remedy="Cancel the job if it is in the queue: squeue --me, scancel JOB\nIf sbatch is a wrapper of "
+                        "your site (`type sbatch` tells), ask for one that prints what sbatch prints.")
+
+
 def _pending(run: RunDir, job: QueuedJob) -> Rows:
     meaning, remedy = explain_reason(job.reason)
-    for name, value in (("CANCEL", command("cancel", run)), ("RESUME", command("resume", run)), ("JOB", job.id),
-                        ("PARTITION", job.partition)):
+    number, cluster = split_id(job.id)
+    for name, value in (("CANCEL", command("cancel", run)), ("RESUME", command("resume", run)),
+                        ("JOB", number), ("PARTITION", job.partition),
+                        *([("scontrol", f"scontrol -M {cluster}")] if cluster else [])):
         remedy = re.sub(rf"\b{name}\b", value.replace("\\", r"\\"), remedy)
     start = [("start", f"expected at {job.start.replace('T', ' ')}")] if job.start not in ("N/A", "", "Unknown") else []
     return [("why", f"{job.reason.partition(',')[0]}: {meaning}"), *start, ("fix", remedy)]
@@ -202,19 +226,22 @@ def check_slurm_installed() -> None:
 
 def sbatch_parameters(plan: JobPlan, after: str = "") -> dict[str, Any]:
     """submitit's parameters for the plan. One task on each node sees all of the node's GPUs. srun gets --cpus-per-task
-    again, because since SLURM 22.05 it does not inherit it from sbatch. SLURM drops a next job if the first one
+    again, because since SLURM 22.05 it does not inherit it from sbatch; and --export=ALL, because it does inherit
+    --export=NONE. SLURM drops a next job if the first one
     succeeds."""
     topology, site = plan.topology, plan.site
     cpus = topology.ranks_per_node * topology.cpus_per_rank
-    more: dict[str, Any] = {"requeue": True, "chdir": plan.folder, **site.sbatch}
+    more: dict[str, Any] = {"requeue": True, "chdir": plan.folder,
+                            **{name.replace("_", "-"): value for name, value in site.sbatch.items()}}
     options: dict[str, Any] = {
         name: value for name in ("partition", "account", "qos", "constraint")
         if (value := getattr(site, name)) is not None
     }
     if topology.device == "cuda" and site.gpu_flag != "none":
         kind = f"{site.gpu_type}:" if site.gpu_type else ""
-        more |= ({"gres": f"gpu:{kind}{topology.ranks_per_node}"} if site.gpu_flag == "gres"
-                 else {"gpus-per-node": f"{kind}{topology.ranks_per_node}"})
+        count = f"{kind}{topology.ranks_per_node}"
+        more |= ({"gres": ",".join(filter(None, [f"gpu:{count}", more.get("gres")]))} if site.gpu_flag == "gres"
+                 else {"gpus-per-node": count})
     if site.mem_gb_per_cpu is not None:
         options["mem_per_cpu"] = _megabytes(site.mem_gb_per_cpu)
     elif site.mem_gb_per_gpu is not None:  # as memory of a node, which every site takes
@@ -222,8 +249,8 @@ def sbatch_parameters(plan: JobPlan, after: str = "") -> dict[str, Any]:
     elif site.mem_gb_per_node is not None:
         options["mem"] = _megabytes(site.mem_gb_per_node)
     if after:
-        more |= {"dependency": f"afternotok:{after}", "kill-on-invalid-dep": "yes"}
-    more = {name: value for name, value in more.items() if value not in (None, False)}
+        more |= {"dependency": f"afternotok:{after}", "kill-on-invalid-dep": "yes", "clusters": None}
+    more = {name: value for name, value in more.items() if value is not None and value is not False}
     return options | {
         "job_name": plan.name,
         "time": site.time_minutes,
@@ -232,8 +259,9 @@ def sbatch_parameters(plan: JobPlan, after: str = "") -> dict[str, Any]:
         "cpus_per_task": cpus,
         "signal_delay_s": grace_seconds(RunDir(Path(plan.run_dir)), site.signal_seconds, site.time_minutes),
         "comment": Path(plan.run_dir).name,
+        "wckey": None,  # submitit's default is its own name
         "setup": setup_lines(plan, cpus, REQUEUE),
-        "srun_args": ["--kill-on-bad-exit=1", "--wait=60", f"--cpus-per-task={cpus}"],
+        "srun_args": ["--export=ALL", "--kill-on-bad-exit=1", "--wait=60", f"--cpus-per-task={cpus}"],
         "additional_parameters": more,
     }
 

@@ -19,6 +19,7 @@ from typing import NoReturn
 import drumbeat
 from drumbeat.configs.errors import ConfigError, Fault, UserError, nearest
 from drumbeat.configs.output_file import disk_fault
+from drumbeat.configs.run.output import open_standard_files
 from drumbeat.configs.terminal import text_only
 from drumbeat.launch.commands import (
     cache,
@@ -61,6 +62,7 @@ REQUIRED = ("omegaconf", "rich", "shtab", "submitit", "yaml")
 
 def main(argv: Sequence[str] | None = None, program: str = "drumbeat run") -> int:
     """Runs one command and returns its exit code. A user's mistake is one screen on stderr, with exit code 2."""
+    open_standard_files()
     os.umask(os.umask(0o077) | 0o002)  # what other users could write to, such as a run's pickles, would be run
     with text_only():
         return _run(list(sys.argv[1:] if argv is None else argv), program)

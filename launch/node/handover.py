@@ -16,7 +16,7 @@ from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import ENDED, Job, NodeUp, Status, Verdict
 from drumbeat.launch.attempts.verdict import consecutive_failures, verdict_of
 from drumbeat.launch.backends.slurm import Slurm
-from drumbeat.launch.slurm.client import run_slurm
+from drumbeat.launch.slurm.client import join_id, run_slurm, split_id
 from drumbeat.launch.slurm.job import SlurmJob, claimed_by, job_name
 
 CONTINUE = 75
@@ -31,9 +31,10 @@ def take_over(run: RunDir, slurm_job: SlurmJob, *, first: bool) -> bool:
     job, status = _job(run), Status.read(run.status)
     if job.cancelled:  # by a user, while these launchers were being restarted
         return False
-    if job.id == slurm_job.job or not (job.id or slurm_job.previous_job):  # not recorded yet
+    recorded, cluster = split_id(job.id or "")
+    if recorded == slurm_job.job or not (recorded or slurm_job.previous_job):  # not recorded yet
         return True
-    if job.id != slurm_job.previous_job or (status and status.state in ENDED):
+    if recorded != slurm_job.previous_job or (status and status.state in ENDED):
         return False
     if slurm_job.previous_job_was_cancelled():
         if first:
@@ -41,7 +42,7 @@ def take_over(run: RunDir, slurm_job: SlurmJob, *, first: bool) -> bool:
                              verdict=f"SLURM job {slurm_job.previous_job} was cancelled")
         return False
     if first:
-        replace(job, id=slurm_job.job, next_job=None).write(run.job)
+        replace(job, id=join_id(slurm_job.job, cluster), next_job=None).write(run.job)
     return True
 
 
@@ -60,7 +61,8 @@ def queue_next_job(run: RunDir, plan: JobPlan, slurm_job: SlurmJob) -> str:
         queued = slurm.submit(slurm.request(plan, after=slurm_job.job))
     except LaunchError as error:
         return (error.faults[0].given or error.faults[0].what).splitlines()[0]
-    replace(job, id=slurm_job.job, next_job=queued.id).write(run.job)
+    cluster = split_id(job.id or "")[1]
+    replace(job, id=join_id(slurm_job.job, cluster), next_job=join_id(str(queued.id), cluster)).write(run.job)
     print(f"job {queued.id} resumes the run if this one ends early: SLURM would not requeue this job", flush=True)
     return ""
 
@@ -69,7 +71,7 @@ def cancel_next_job(run: RunDir) -> None:
     """Removes the next job from the queue, because the run has ended. If that fails, the job exits as soon as it
     starts; after a success, SLURM drops it by itself."""
     if job := _job(run).next_job:
-        run_slurm("scancel", job)
+        run_slurm("scancel", split_id(job)[0])
 
 
 def previous_verdict(run: RunDir, plan: JobPlan, slurm_job: SlurmJob, *, first: bool) -> Verdict | None:

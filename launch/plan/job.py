@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,23 +17,13 @@ from drumbeat.configs.run.plan import Allocation, JobPlan, Topology
 from drumbeat.configs.run.records import BackendName
 from drumbeat.configs.schema import Config, Site
 from drumbeat.launch.plan.gpus import present, usable_together, visible
+from drumbeat.launch.plan.paths import path_faults
 
 CLUSTER_CPUS_PER_RANK = {"cuda": 8, "cpu": 2}
 """The default number of cores for each rank on a cluster: for loader workers beside a GPU, otherwise for threads."""
 
-NOT_INHERITED = re.compile(
-    r"(SLURM|SLURMD|SRUN|SBATCH|PMI|PMIX|MASTER|LOCAL|TORCHELASTIC|SUBMITIT|PET)_|PMI|RANK$|WORLD_SIZE$|GROUP_RANK$|"
-    r"DRUMBEAT_START$"
-)
-"""Variables that describe the job or process of this shell and are wrong in a new job: an inherited SLURM_MEM_PER_NODE
-makes srun fail, an inherited SLURM_CPU_BIND pins every rank to a few cores."""
-
 USER_SETTABLE = re.compile(r"(TORCH_)?NCCL_|TORCH_FR_|CUBLAS_")
 """Variables that the plan sets only if the user has not."""
-
-KEPT = {"SLURM_CONF"}
-"""Variables that are inherited nevertheless: sbatch needs the path of the cluster's configuration."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
@@ -87,6 +76,7 @@ def plan_job(config: Config, *, run_dir: Path, backend: BackendName, machine: Ma
     if not machine.allocation or site.gpu_flag != "none":
         faults += _missing_gpus(topology, machine)
     faults += _missing_nodes(topology, machine)
+    faults += path_faults(run_dir, folder, on_slurm=machine.nodes is None or machine.allocation is not None)
     if faults:
         raise LaunchError(*faults)
     return JobPlan(run_dir=str(run_dir), name=config.name, backend=backend, topology=topology, site=site,
@@ -151,12 +141,6 @@ def nodes_section(plan: JobPlan) -> tuple[str, str]:
     """The section of a dry run with the command of each node: title and text."""
     return "command on each node", ("# ATTEMPT, NODE, ADDRESS and PORT: set when the job starts\n"
                                     f"{command_text(torchrun_command(plan))}")
-
-
-def not_inherited(environ: Mapping[str, str], job_variables: Collection[str] = ()) -> list[str]:
-    """The names of the variables that a new job must not inherit, sorted; including those that it gets where it
-    starts."""
-    return sorted(name for name in environ if name in job_variables or (NOT_INHERITED.match(name) and name not in KEPT))
 
 
 def _topology(config: Config, machine: Machine) -> Topology:

@@ -115,6 +115,7 @@ def copy_code(snapshot: Snapshot, code: Path, exclude: Path) -> None:
             tree, files=len(files), foreign=not is_trusted(root), commit=commit, changed_files=changed,
             bytes=sum(sizes[Path(tree.name, file)] for file in files),
             secret=tuple(map(str, found[tree.name].secret)), other=tuple(map(str, found[tree.name].other))))
+    protect(code)
     code.chmod(min_mode([Path(tree.folder) for tree in snapshot.trees]))
     dataclasses.replace(snapshot, trees=tuple(copies)).write(code / "snapshot.json")
 
@@ -131,6 +132,15 @@ def min_mode(folders: Iterable[Path]) -> int:
 def copy_snapshot(before: Path, code: Path) -> None:
     """Copies the code of another run."""
     shutil.copytree(before, code, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    protect(code)
+
+
+def protect(copy: Path) -> None:
+    """Takes from all users the permission to write, which the originals of files and folders may have given them."""
+    for path in (copy, *copy.rglob("*")):
+        mode = path.lstat().st_mode
+        if mode & stat.S_IWOTH and not stat.S_ISLNK(mode):
+            path.chmod(stat.S_IMODE(mode) & ~stat.S_IWOTH)
 
 
 def newest_code(run: Path) -> Path | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,10 +52,22 @@ def print_commands(run: RunDir, job: Submitted, backend: Backend) -> None:
     print("\n".join(command(verb, run) for verb in ("status", "logs -f", "stop")), flush=True)
 
 
-def follow(view: View, job: Submitted, before: Attempt | None) -> int:
-    """Shows the run until it ends and returns the exit code. The first Ctrl-C stops the run after a checkpoint, the
-    second kills it. `view` is the run as it was just started; `before` is the last attempt of an earlier start, which
-    is not shown."""
+@contextmanager
+def terminations() -> Iterator[list[int]]:
+    """The SIGTERMs of this process, as they come. `docker stop`, Kubernetes and systemd send one and wait for a while;
+    without a handler, process 1 of a container does not even receive it."""
+    received: list[int] = []
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def follow(view: View, job: Submitted, before: Attempt | None, received: list[int]) -> int:
+    """Shows the run until it ends and returns the exit code. The first Ctrl-C, and any SIGTERM in `received`, stops the
+    run after a checkpoint; the second Ctrl-C kills it. `view` is the run as it was just started; `before` is the last
+    attempt of an earlier start, which is not shown."""
     interrupts: list[int] = []
     previous = signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
     try:
@@ -63,7 +77,7 @@ def follow(view: View, job: Submitted, before: Attempt | None) -> int:
             console.print(f"{row('', f'Ctrl-C saves a checkpoint and stops; {on_close}', WIDTH)}\n")
         display = Display(view.run, console, before)
         with display.progress:
-            killed = _watch(display, view, job, interrupts)
+            killed = _watch(display, view, job, interrupts, received)
     finally:
         signal.signal(signal.SIGINT, previous)
     with changing(view.run, "run", wait=True):  # until `drumbeat cancel` in another terminal has ended
@@ -86,19 +100,19 @@ def _close(started: View, *, killed: bool) -> int:
     return print_end(over)
 
 
-def _watch(display: Display, view: View, job: Submitted, interrupts: list[int]) -> bool:
+def _watch(display: Display, view: View, job: Submitted, interrupts: list[int], received: list[int]) -> bool:
     """Updates the display until the run ends, or is to be killed; returns whether it is. Every Ctrl-C adds to
-    `interrupts`."""
+    `interrupts`, every SIGTERM to `received`."""
     stopping = False
     while job.running() or processes_of(view, LAUNCHERS):
-        if interrupts and not stopping:
+        if (interrupts or received) and not stopping:
             stopping = True
             display.console.print(f"stopping: the run saves a checkpoint after this step and exits. To resume it:\n"
                                   f"{command('resume', view.run)}\nCtrl-C again kills it at once.")
         if len(interrupts) > 1:
             display.console.print("killing all processes ...")
             return True
-        if interrupts and (attempt := display.newest()) is not None:
+        if stopping and (attempt := display.newest()) is not None:
             attempt.request_stop("stopped")
         display.update()
         time.sleep(POLL_SECONDS)

@@ -12,12 +12,12 @@ from drumbeat.configs.run.manifest import find_checkpoint
 from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Config
 
-HOW_TO_NAME = "Give a run's folder, its id, or the name of an experiment for its newest run."
+HOW_TO_NAME = "Give a run's folder, its id, or the name of an experiment for its latest run."
 
 
 def find_run(text: str, runs: Path) -> RunDir:
-    """The run that a folder, an id, a unique prefix of an id, or a name (its newest run) refers to. Raises
-    `RunError`."""
+    """The run that a folder, an id, a unique prefix of an id, or a name (the run to which `latest` leads) refers to.
+    Raises `RunError`."""
     if not text.strip():
         raise RunError(Fault(what="no run given", where="command line", given=f"'{text}'", remedy=HOW_TO_NAME))
     beside = (runs / text, runs / text / "latest") if "/" in text else ()  # the form name/id of reports
@@ -28,7 +28,9 @@ def find_run(text: str, runs: Path) -> RunDir:
     folders = [run.path for run in all_runs(runs)]
     named = [path for path in folders if path.parent.name == text]
     if named:
-        return RunDir(named[-1].absolute())
+        latest = named[-1].parent / "latest"
+        newest = latest.readlink().name if latest.is_symlink() else ""
+        return RunDir(next((path for path in named if path.name == newest), named[-1]))
     name, slash, end = text.rpartition("/")  # the form of `ls`: name/end of the id
     found = [path for path in folders if path.name.startswith(text) or path.name.endswith(f"-{text}")
              or (slash and path.parent.name == name and path.name.endswith(f"-{end}"))]

@@ -15,6 +15,7 @@ from drumbeat.configs.errors import hang
 from drumbeat.configs.load import load_typed
 from drumbeat.configs.preconditions import check_data, needs_data
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.launch.attempts.processes import child_setup
 from drumbeat.launch.plan.snapshot import Snapshot, newest_code
 
 Done = subprocess.CompletedProcess[str]
@@ -56,5 +57,5 @@ def module(name: str, *words: str, text: str = "", output: int | None = subproce
     variables = variables or importing.environment(str(Path.cwd()), importing.python_path())
     return subprocess.run([sys.executable, "-m", "drumbeat.configs.importing", name, *words], input=text, text=True,
                           check=False, env=os.environ | variables,
-                          stdout=output, stderr=output,
+                          stdout=output, stderr=output, preexec_fn=child_setup(),  # it ends with this process
                           process_group=0)  # so that Ctrl-C reaches only this process, which ends the other one quietly

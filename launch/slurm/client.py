@@ -20,6 +20,10 @@ being terminated has to ask for the reason and record it."""
 FORMAT = "%i|%T|%r|%S|%P|%k"
 """squeue's format: id, state, reason, expected start, partition, comment. Its JSON differs between versions."""
 
+OWN_SETTINGS = re.compile(r"(SQUEUE|SCANCEL|SINFO|SCONTROL|SACCT|SACCTMGR)_|"
+                          r"SLURM_(JSON|YAML|BITSTR_LEN|TOPO_LEN|DEBUG_FLAGS|CONF_OUT)$")
+"""Variables by which users configure SLURM's programs for themselves: filters such as SQUEUE_PARTITION, and formats."""
+
 UNREACHABLE = re.compile(r"contact|connect|timed out|time out|zero bytes|transport endpoint|communication|"
                          r"does not answer", re.IGNORECASE)
 """Matches errors of SLURM, and of `run_slurm`, if the controller is unreachable or does not answer."""
@@ -46,15 +50,16 @@ class Answer(NamedTuple):
         return self.code != 0 and UNREACHABLE.search(self.text) is not None
 
 
-def run_slurm(program: str, *arguments: str, script: str | None = None) -> Answer:
-    """Runs one of SLURM's programs with these arguments, and a script on its standard input. Times are in the standard
-    format, whatever the user has set."""
+def run_slurm(program: str, *arguments: str, script: str | None = None, cluster: str = "") -> Answer:
+    """Runs one of SLURM's programs with these arguments, and a script on its standard input. The user's own settings of
+    these programs do not apply. `cluster` is the cluster to ask; '' for that of SLURM_CLUSTERS, or the local one."""
     if shutil.which(program) is None:
         return Answer(127, f"there is no {program} on PATH")
     try:
         done = subprocess.run([program, *arguments], input=script, stdin=subprocess.DEVNULL if script is None else None,
                               capture_output=True, text=True, check=False, timeout=TIMEOUT,
-                              env=os.environ | {"SLURM_TIME_FORMAT": "standard"})
+                              env={name: value for name, value in os.environ.items() if not OWN_SETTINGS.match(name)}
+                              | {"SLURM_TIME_FORMAT": "standard"} | ({"SLURM_CLUSTERS": cluster} if cluster else {}))
     except subprocess.TimeoutExpired:
         return Answer(1, f"{program} does not answer within {TIMEOUT:g} s")
     output = (done.stdout + done.stderr).strip()
@@ -77,20 +82,38 @@ class QueuedJob:
     """The run's id, for jobs of Drumbeat."""
 
 
+def split_id(job: str) -> tuple[str, str]:
+    """The number of a job, and its cluster: "12;gpu" is job 12 of cluster gpu, "12" is job 12 of the local one, ''."""
+    number, _, cluster = job.partition(";")
+    return number, cluster
+
+
+def join_id(number: str, cluster: str) -> str:
+    """The id of a job of a cluster; '' is the local one."""
+    return f"{number};{cluster}" if cluster else number
+
+
 def queued(run_id: str, *ids: str) -> list[QueuedJob]:
     """This user's jobs in the queue for a run: those with these ids, and those with the run's id as their comment.
     Raises `SlurmUnreachableError`."""
-    code, output = run_slurm("squeue", "--noheader", "--user", str(os.getuid()), "--format", FORMAT)
-    if code != 0:
-        raise SlurmUnreachableError(output)
-    jobs = [QueuedJob(*line.split("|", 5)) for line in output.splitlines() if line.count("|") >= 5]
+    jobs = []
+    for cluster in sorted({split_id(job)[1] for job in ids} or {""}):
+        code, output = run_slurm("squeue", "--noheader", "--user", str(os.getuid()), "--format", FORMAT,
+                                 cluster=cluster)
+        if code != 0:
+            raise SlurmUnreachableError(output)
+        for line in output.splitlines():
+            number, *fields = line.split("|", 5)
+            if len(fields) == 5:
+                jobs.append(QueuedJob(join_id(number, cluster), *fields))
     return [job for job in jobs if job.id in ids or job.comment == run_id]
 
 
 def job_state(job: str) -> str:
     """The state of a job in squeue's terms: PENDING, RUNNING, ...; '' if it has ended. Raises
     `SlurmUnreachableError`."""
-    code, output = run_slurm("squeue", "--noheader", "--jobs", job, "--format", "%T")
+    number, cluster = split_id(job)
+    code, output = run_slurm("squeue", "--noheader", "--jobs", number, "--format", "%T", cluster=cluster)
     if NO_JOB in output:
         return ""
     if code != 0:
@@ -109,6 +132,8 @@ def steps(job: str, name: str) -> list[str]:
 
 def cancel_jobs(*ids: str) -> None:
     """Cancels jobs or steps of jobs. Raises `SlurmUnreachableError`."""
-    code, output = run_slurm("scancel", *ids)
-    if code != 0 and NO_JOB not in output:  # it has ended already
-        raise SlurmUnreachableError(output)
+    for cluster in sorted({split_id(job)[1] for job in ids}):
+        numbers = [split_id(job)[0] for job in ids if split_id(job)[1] == cluster]
+        code, output = run_slurm("scancel", *numbers, cluster=cluster)
+        if code != 0 and NO_JOB not in output:  # it has ended already
+            raise SlurmUnreachableError(output)

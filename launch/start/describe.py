@@ -15,7 +15,7 @@ from drumbeat.configs.schema import Config
 from drumbeat.configs.secrets import shown
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.contract import Request
-from drumbeat.launch.plan.job import not_inherited
+from drumbeat.launch.plan.inherited import not_inherited
 
 
 def describe(loaded: Loaded, request: Request, *, notes: Sequence[str] = (), code: str = "") -> str:
@@ -26,7 +26,7 @@ def describe(loaded: Loaded, request: Request, *, notes: Sequence[str] = (), cod
         ("config: defaults, and the source of every other value", shown(loaded.as_yaml())),
         ("processes", _processes(plan, code)),
         ("samples", _samples(loaded.config, plan.topology.world_size)),
-        ("environment of every rank", _environment(plan)),
+        ("environment of every rank", _environment(request)),
         *request.sections,
     ]
     text = "\n\n".join(f"# --- {title}\n{block.rstrip()}" for title, block in blocks)
@@ -63,7 +63,8 @@ def _share(size: int, world_size: int) -> str:
     return f"{size} per step, {each}"
 
 
-def _environment(plan: JobPlan) -> str:
+def _environment(request: Request) -> str:
+    plan = request.plan
     lines = [f"{name}={value}" for name, value in plan.environment.items()]
     if plan.variables:
         lines += ["# inherited from this shell, because the config refers to them; in no file of the run:",
@@ -71,9 +72,10 @@ def _environment(plan: JobPlan) -> str:
     ranks = plan.topology.ranks_per_node
     if plan.environment.get("CUDA_VISIBLE_DEVICES", "").count(",") >= ranks:
         lines.append(f"# the run takes the first {ranks} of these GPUs that no other run holds")
-    if dropped := not_inherited(os.environ, backend_of(plan.backend).job_variables):
-        lines += ["# not passed on, because they describe the job or process of this shell:",
-                  _comment("#   ", ", ".join(dropped))]
+    if dropped := not_inherited(os.environ, backend_of(plan.backend).job_variables, request.text):
+        lines.append("# variables of this shell that are not passed on:")
+        lines += [_comment("#   ", f"{', '.join(name for name, why in dropped.items() if why == reason)}: {reason}")
+                  for reason in dict.fromkeys(dropped.values())]
     return "\n".join(lines)
 
 

@@ -14,7 +14,8 @@ from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.load import plain
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Config
-from drumbeat.launch.plan.job import not_inherited
+from drumbeat.launch.attempts.processes import child_setup
+from drumbeat.launch.plan.inherited import not_inherited
 
 PREFLIGHT = "drumbeat.trainers.commands.preflight"
 
@@ -25,11 +26,13 @@ def preflight(config: Config, plan: JobPlan) -> dict[str, Any]:
     Downloads happen here, and their output goes to this terminal.
     """
     print("checking   model, weights and data ...", file=sys.stderr, flush=True)
-    scrubbed = {name: value for name, value in os.environ.items() if name not in not_inherited(os.environ)}
+    dropped = not_inherited(os.environ)
+    scrubbed = {name: value for name, value in os.environ.items() if name not in dropped}
     request = {"config": plain(config), "topology": plan.topology.as_json(),
                 "backend": plan.backend}
     done = subprocess.run([plan.python, "-m", "drumbeat.configs.importing", PREFLIGHT], input=json.dumps(request),
                           stdout=subprocess.PIPE, text=True, env=scrubbed | plan.environment, check=False,
+                          preexec_fn=child_setup(),  # it ends with this process
                           process_group=0)  # so that Ctrl-C reaches only this process, which ends the other one quietly
     try:
         result: dict[str, Any] = json.loads(done.stdout)

@@ -79,6 +79,16 @@ def start(spec: Start, *, dry_run: bool = False, detach: bool = False) -> int:
 
     from drumbeat.launch.runs import attach as watch
 
+    with watch.terminations() as received:
+        return _start(spec, request, detach, received)
+
+
+def _start(spec: Start, request: Request, detach: bool, received: list[int]) -> int:
+    """Starts the job, and stays until its end if it is attached. `received` are the requests to end that have come
+    since."""
+    from drumbeat.launch.runs import attach as watch
+
+    run_dir, plan, backend = spec.run_dir, spec.plan, backend_of(spec.plan.backend)
     for note in spec.loaded.notes:  # ahead of the checks, whose errors they may explain
         print(hang("note       ", note), flush=True)
     with preparing(run_dir, spec.command, previous=spec.previous, code=spec.code) as termination:
@@ -92,7 +102,8 @@ def start(spec: Start, *, dry_run: bool = False, detach: bool = False) -> int:
         print()
         return watch.print_end(View.read(run_dir))
     if backend.attached and not detach:
-        return watch.follow(View.read(run_dir), submitted, spec.previous.attempt if spec.previous else None)
+        before = spec.previous.attempt if spec.previous else None
+        return watch.follow(View.read(run_dir), submitted, before, received)
     watch.print_commands(run_dir, submitted, backend)
     return 0
 

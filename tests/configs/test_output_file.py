@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.errors import RunError
-from drumbeat.configs.output_file import disk_fault, whole_file
+from drumbeat.configs.output_file import disk_fault, replacing
 from tests.disks import break_disk, mounted
 
 
@@ -19,19 +19,25 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
-def test_a_file_takes_its_place_when_it_is_complete(tmp_path: Path) -> None:
-    file = tmp_path / "table.csv"
-    file.write_text("old")
-    with whole_file(file) as temporary:
-        assert temporary.suffix == ".csv", "libraries choose the format by it"
-        temporary.write_text("new")
-        assert file.read_text() == "old"
-    assert file.read_text() == "new"
-    with pytest.raises(ValueError, match="boom"), whole_file(file) as temporary:
-        temporary.write_text("half")
-        raise ValueError("boom")
-    assert file.read_text() == "new"
-    assert list(tmp_path.iterdir()) == [file]
+def test_the_new_file_replaces_the_old_one(tmp_path: Path) -> None:
+    (tmp_path / "a.pt").write_text("old")
+    with replacing(tmp_path / "a.pt") as first, replacing(tmp_path / "a.pt") as second:
+        assert first != second
+        assert {path.suffix for path in (first, second)} == {".pt"}
+        first.write_text("first")
+        second.write_text("second")
+        assert (tmp_path / "a.pt").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+    assert (tmp_path / "a.pt").read_text() == "first"
+
+
+def test_after_an_error_the_old_file_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.pt").write_text("old")
+    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "a.pt") as new:
+        new.write_text("half")
+        1 / 0  # noqa: B018
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+    assert (tmp_path / "a.pt").read_text() == "old"
 
 
 @pytest.mark.parametrize("how", ["bytes", "inodes", "read-only"])
@@ -42,7 +48,7 @@ def test_a_disk_that_accepts_nothing_is_named(disk: Path, how: str, kind: type[E
     words = {"bytes": "the disk is full", "inodes": "no inodes left", "read-only": "the disk is read-only"}
     if how == "read-only" and kind is RuntimeError:
         pytest.skip("a library that hides the error of a read-only disk cannot create its file at all")
-    with pytest.raises(RunError, match=words[how]) as raised, whole_file(disk / "weights.pt") as temporary:
+    with pytest.raises(RunError, match=words[how]) as raised, replacing(disk / "weights.pt") as temporary:
         try:
             temporary.write_bytes(bytes(2**20))
         except OSError as error:

@@ -34,7 +34,7 @@ def test_each_key_and_each_item_of_a_list_has_its_line() -> None:
 
 
 def test_an_empty_text_is_none() -> None:
-    assert parse("# nothing\n") == (None, {})
+    assert parse("# nothing\n") == (None, {}, {})
 
 
 @pytest.mark.parametrize("text", ["a: 1\na: 2", "x: {k: 1, k: 2}", "- a: 1\n  b: 2\n  a: 3"])

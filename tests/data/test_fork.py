@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import pytest
 from torch.utils.data import DataLoader
@@ -52,3 +56,23 @@ def test_loader_workers_and_pools_are_forked_without_a_warning() -> None:
             assert pool.submit(os.getppid).result() == os.getpid()
     assert child.exitcode == 7
     assert shown == []
+
+
+@pytest.mark.parametrize("length", [40, 75, 76, 110, 200])
+def test_workers_hand_over_tensors_wherever_tmpdir_is(length: int) -> None:
+    """The paths of sockets have 107 bytes at most, and multiprocessing has its own below TMPDIR."""
+    code = ("from torch.utils.data import DataLoader; import torch; from drumbeat.data.fork import FORK\n"
+            "import tempfile\n"
+            "sets = [torch.full((3, 1000), float(n)) for n in range(4)]\n"
+            "loader = DataLoader(sets, batch_size=None, num_workers=2, multiprocessing_context=FORK, timeout=30)\n"
+            "print([int(tensor.mean()) for tensor in loader], tempfile.gettempdir())")
+    folder = Path("/dev/shm") / "x".join(["", *[str(os.getpid())] * 40])[:length - len("/dev/shm/")]
+    folder.mkdir()
+    try:
+        done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(folder)},
+                              capture_output=True, text=True, timeout=120, check=False)
+        assert len(str(folder)) == length
+        assert done.stdout == f"[0, 1, 2, 3] {folder}\n", done.stderr
+        assert list(folder.iterdir()) == []
+    finally:
+        shutil.rmtree(folder)

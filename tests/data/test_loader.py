@@ -172,6 +172,19 @@ def test_other_errors_are_not_skipped() -> None:
         BatchFetcher(Wrong(), indices=lambda positions: positions, skip_unreadable=True).__getitems__([0])
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_dataset_that_raises_stopiteration_does_not_end_the_data(workers: int) -> None:
+    """torch's loader would take it for the end of an epoch, and the run would be finished."""
+
+    class Exhausted(Noisy):
+        def __getitem__(self, index: int) -> tuple[Tensor, int]:
+            return next(iter(()))  # type: ignore[no-any-return]
+
+    fetch = BatchFetcher(Exhausted(), indices=lambda positions: positions)
+    with pytest.raises(RuntimeError, match="the dataset has raised StopIteration"):
+        list(batches(fetch, [range(2)], workers=workers, pin_memory=False))
+
+
 @pytest.mark.parametrize(("n", "tried"), [(7, 7), (1000, MOST_IN_A_ROW)])
 def test_a_set_without_readable_samples_raises(n: int, tried: int) -> None:
     read = []

@@ -30,7 +30,8 @@ def database_folder(scratch: Path) -> Path:
 
 def mariadbd(folder: Path) -> list[str]:
     """Creates the database's folder. Returns the command that starts it there."""
-    (folder / "data").mkdir(parents=True, mode=0o700)
+    folder.mkdir(mode=0o700)  # in a folder of everybody: not one that exists
+    (folder / "data").mkdir()
     tables = folder / "tables.sql"
     tables.write_text("CREATE DATABASE mysql;\nUSE mysql;\n" + next(Path("/usr/share").glob(TABLES)).read_text())
     (folder / "temporary").mkdir()  # not /tmp: each MariaDB that starts deletes the temporary tables it finds

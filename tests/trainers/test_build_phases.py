@@ -16,7 +16,7 @@ from drumbeat.configs.schema import Config
 from drumbeat.data.memory import Arrays
 from drumbeat.data.order import Schedule
 from drumbeat.trainers.build import Sets, build_forward
-from drumbeat.trainers.build_phases import build_batches, build_phase_runner, build_phases, build_schedules
+from drumbeat.trainers.build_phases import build_batches, build_phases, build_schedules
 from drumbeat.trainers.loop import TrainingPhase
 from drumbeat.trainers.tasks import Classification
 from drumbeat.trainers.world import World
@@ -60,8 +60,7 @@ def test_phases_follow_the_order_of_the_config() -> None:
 def test_a_runner_has_the_settings_of_its_phase() -> None:
     network = model()
     found = config(micro_batch_size=2, seed=7, on_nonfinite="ignore")
-    head, whole = (build_phase_runner(found, number, network, Classification(), ALONE,
-                                      build_forward(found, ALONE.device)) for number in range(2))
+    head, whole = (phase.make_runner() for phase in phases_of(found, network))
     assert (head.name, head.batch_size, head.clip_norm, head.scheduler) == ("head", 4, None, None)
     assert (whole.name, whole.batch_size, whole.clip_norm, whole.scheduler_every) == ("all", 5, 2.0, "epoch")
     assert isinstance(whole.scheduler, torch.optim.lr_scheduler.StepLR)
@@ -78,6 +77,39 @@ def test_a_frozen_layer_of_one_phase_is_trained_in_the_next() -> None:
         phase.make_runner()
         required.append([parameter.requires_grad for parameter in network.parameters()])
     assert required == [[False, False, True, True], [True] * 4]
+
+
+class PartlyFrozen(nn.Sequential):
+    """A model with parameters that it does not train: a constant, pretrained vectors, and counts."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(1, 4), nn.Linear(4, 10))
+        self.scale = nn.Parameter(torch.tensor(2.0), requires_grad=False)
+        self.vectors = nn.Embedding.from_pretrained(torch.ones(10, 4), freeze=True)
+        self.counts = nn.Parameter(torch.zeros(3, dtype=torch.int64), requires_grad=False)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        hidden = self[0](inputs) * self.scale + self.vectors(torch.arange(len(inputs)))
+        return self[1](hidden)
+
+
+def test_parameters_that_the_model_has_frozen_itself_are_not_trained() -> None:
+    """In no phase, whether the phase freezes modules or not."""
+    network = PartlyFrozen()
+    frozen = {name: value.detach().clone() for name, value in network.named_parameters() if not value.requires_grad}
+    before = {name: value.detach().clone() for name, value in network.named_parameters() if value.requires_grad}
+    assert sorted(frozen) == ["counts", "scale", "vectors.weight"]
+    moved = []
+    for number, phase in enumerate(phases_of(config(), network)):
+        runner = phase.make_runner()
+        moved.append([network_name for network_name, value in network.named_parameters() if value.requires_grad])
+        for batch in phase.make_batches(phase.schedule.steps - 1):
+            runner.start(batch, None)
+            runner.backward(batch, 0)
+            runner.settle(runner.update())
+        assert all(torch.equal(dict(network.named_parameters())[name], value) for name, value in frozen.items()), number
+    assert moved == [["1.weight", "1.bias"], ["0.weight", "0.bias", "1.weight", "1.bias"]]
+    assert all(not torch.equal(dict(network.named_parameters())[name], value) for name, value in before.items())
 
 
 def test_a_layer_that_the_model_does_not_have_cannot_be_frozen() -> None:

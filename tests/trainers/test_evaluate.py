@@ -64,6 +64,25 @@ def test_the_same_results_on_any_number_of_ranks(tmp_path: Path, n: int, ranks: 
         assert torch.equal(ours, alone)
 
 
+class Caching(torch.nn.Linear):
+    """A model that computes a table when it first needs it, as models with rotary embeddings do."""
+
+    table: torch.Tensor | None = None
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        if self.table is None:
+            self.table = torch.arange(1.0, 3.0)
+        return super().forward(inputs) * self.table
+
+
+def test_a_model_can_train_with_what_it_has_cached_in_an_evaluation() -> None:
+    model = Caching(3, 2)
+    with evaluation_mode(model):
+        assert not model(torch.ones(1, 3)).requires_grad
+    model(torch.ones(1, 3)).sum().backward()
+    assert model.weight.grad is not None
+
+
 def test_results_are_in_the_order_of_the_set() -> None:
     results = evaluated_alone(11)
     assert results.targets.tolist() == [Pictures(n=11)[index][1] for index in range(11)]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +135,9 @@ def _one_thread() -> Iterator[None]:
 
 
 def trained(folder: Path, optimizer: str, policy: str, poisoned: list[int], *, epochs: float = 2,
-            world: World = ALONE, output: Callable[[], str] = str) -> Outcome:
-    """A run in this process, or a rank of one, with NaN in the steps `poisoned`."""
+            world: World = ALONE, output: Callable[[], str] = str, batches: int | None = None) -> Outcome:
+    """A run in this process, or a rank of one, with NaN in the steps `poisoned`, and of whose data only so many
+    `batches` can be read."""
     name = optimizer.rpartition(".")[2]
     text = CONFIG.replace("POLICY", policy).replace("POISONED", str(poisoned)).replace(
         "EPOCHS", str(epochs)).replace("OPTIMIZER", f"{{_target_: {optimizer}, fused: true, {OPTIMIZERS[name]}}}")
@@ -151,12 +153,14 @@ def trained(folder: Path, optimizer: str, policy: str, poisoned: list[int], *, e
     config = load(run.path / "rows.yaml").config
     training = build(run, attempt, config, build_sets(config), world, threads=1, debug=True)
     runners: list[PhaseRunner] = []
-    training = replace(training, phases=[replace(phase, make_runner=partial(_kept, phase.make_runner, runners))
-                                         for phase in training.phases])
+    training = replace(training, phases=[
+        replace(phase, make_runner=partial(_kept, phase.make_runner, runners),
+                make_batches=lambda first, make=phase.make_batches: islice(make(first), batches))
+        for phase in training.phases])
     error = ""
     try:
         training.run()
-    except NotFiniteError as raised:
+    except (NotFiniteError, RuntimeError) as raised:
         error = str(raised)
     training.checkpoints.close()
     training.saver.tracker.close()
@@ -212,6 +216,11 @@ def test_a_step_that_ends_the_run(tmp_path: Path, at: int) -> None:
     assert sum(span["samples"] for span in late.progress["ledger"]) == late.progress["samples"] == 4 * at
     assert late.saved is None if at == 0 else late.saved is not None and (
         late.saved[0] == late.weights and late.saved[1]["progress"]["step"] == at)
+
+
+def test_data_that_end_early_are_no_finished_run(tmp_path: Path) -> None:
+    outcome = trained(tmp_path, "torch.optim.SGD", "stop", [], batches=3)
+    assert outcome.error == f"the data ended after 3 of {STEPS:,} steps of phase only"
 
 
 def test_that_state_is_the_one_of_a_run_that_is_no_longer(tmp_path: Path) -> None:

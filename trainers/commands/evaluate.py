@@ -33,7 +33,7 @@ from drumbeat.configs.run.checkpoint_records import EvaluationMetrics, Manifest
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.schema import Config
-from drumbeat.configs.terminal import print_text_only
+from drumbeat.configs.terminal import print_text_only, visible
 from drumbeat.data.bar import Bar
 from drumbeat.data.images import UNREADABLE
 from drumbeat.data.loader import BatchFetcher, Samples, chunks, error_message, one_thread
@@ -132,7 +132,7 @@ def _smoke_test(job: EvaluationJob) -> None:
                                    remedy="Name the column with the labels: labels. Without labels: drumbeat predict"))
     forward = build_forward(job.config, CPU.device)
     try:
-        with torch.inference_mode(), forward.autocast():
+        with torch.no_grad(), forward.autocast():
             job.task.losses(model(forward.inputs(batch.inputs)).float(), batch.targets)
     except Exception as error:  # a model of the user's may raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -184,7 +184,7 @@ def write_report(job: EvaluationJob, results: Results) -> str:
     EvaluationMetrics(run=job.run.id, split=job.split, checkpoint=job.checkpoint, step=job.step,
                       samples=len(results.losses), unreadable=left_out, kind=found.kind, metrics=found.metrics,
                       classes=found.classes, confusion=found.confusion).write(folder / "metrics.json")
-    write_text(folder / "metrics.txt", f"{heading}\n\n{as_text(found, most=None)}\n")
+    write_text(folder / "metrics.txt", visible(f"{heading}\n\n{as_text(found, most=None)}\n"))
     _write_predictions(job, results, folder / "predictions.csv")
     _to_tensorboard(job, found.metrics, plots)
     return f"{note}{heading}\n\n{as_text(found)}\n\nfolder     {short(folder)}\nplots      " \

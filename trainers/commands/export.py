@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from drumbeat.configs.errors import Fault, RunError, UserError
-from drumbeat.configs.output_file import whole_file
+from drumbeat.configs.output_file import replacing
 from drumbeat.configs.run.checkpoint_records import Manifest
 from drumbeat.configs.run.files import open_file
 from drumbeat.configs.run.folder import RunDir
@@ -33,8 +33,8 @@ def export(run: RunDir, file: Path, which: str) -> str:
         raise RunError(Fault(what=f"there is no usable {which} checkpoint: {reason}",
                              where=str(run.checkpoints / which), remedy=f"See: drumbeat checkpoints {run.id}"))
     try:
-        with (open_file(path / "model.safetensors", None) as weights, whole_file(file) as temporary,
-              open(temporary, "wb") as opened):
+        with (open_file(path / "model.safetensors", None) as weights, replacing(file) as new,
+              open(new, "xb") as opened):
             if file.suffix == ".safetensors":
                 shutil.copyfileobj(weights, opened)
             else:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from drumbeat.configs.schema import Phase
-from drumbeat.trainers.build import build_optimizer, frozen_modules
+from drumbeat.trainers.build import build_optimizer, frozen_modules, set_trainable
 
 SAMPLES = 4
 """The number of samples to measure with."""
@@ -72,18 +72,18 @@ def _shape(output: Any) -> list[int]:
         isinstance(parts, list | tuple) or isinstance(output, Mapping)) else []
 
 
-def memory(model: nn.Module, phase: Phase, name: str, inputs: Any, autocast: AbstractContextManager[Any],
-           micro_batch: int) -> Memory:
-    """The memory of a rank in a phase, for micro-batches of `micro_batch` samples. The model is left frozen as in the
-    phase.
+def memory(model: nn.Module, parameters: Sequence[nn.Parameter], phase: Phase, name: str, inputs: Any,
+           autocast: AbstractContextManager[Any], micro_batch: int) -> Memory:
+    """The memory of a rank in a phase, for micro-batches of `micro_batch` samples. Those of `parameters` are trained
+    that the phase does not freeze; the model is left so.
 
     Activations are measured with 2 and with `SAMPLES` samples and extrapolated linearly. `autocast` is the context of
     the forward pass; it is entered twice.
     """
     frozen = frozen_modules(model, phase, name)
-    model.requires_grad_(True).train()
+    set_trainable(model.train(), parameters, frozen)
     for module in frozen:
-        module.requires_grad_(False).eval()
+        module.eval()
     few, more = (_kept(model, first(inputs, count), autocast) for count in (2, SAMPLES))
     each = (more - few) / (SAMPLES - 2)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -136,10 +136,23 @@ def _check_phase(config: Config, name: str, model: nn.Module, world_size: int) -
         raise PreflightError(Fault(what="LBFGS needs several evaluations in each step, which is not supported",
                                    where=f"phases.{name}.optimizer", given=str(phase.optimizer["_target_"]),
                                    remedy="Use an optimizer that needs one gradient in each step."))
-    if isinstance(build_scheduler(phase, name, optimizer), ReduceLROnPlateau) and not config.data.validation:
+    _check_plateau(config, build_scheduler(phase, name, optimizer), name)
+
+
+def _check_plateau(config: Config, scheduler: Any, name: str) -> None:
+    """Raises `PreflightError` if a scheduler that watches the monitored metric has none, or watches it for the opposite
+    of what makes weights the best."""
+    if not isinstance(scheduler, ReduceLROnPlateau):
+        return
+    where, evaluation = f"phases.{name}.scheduler", config.evaluation
+    if not config.data.validation:
         raise PreflightError(Fault(what="ReduceLROnPlateau needs a validation metric, and there is no validation set",
-                                   where=f"phases.{name}.scheduler", given=str(phase.scheduler["_target_"]),
-                                   remedy="Set data.validation, or use another scheduler."))
+                                   where=where, remedy="Set data.validation, or use another scheduler."))
+    if scheduler.mode != evaluation.mode:
+        raise PreflightError(Fault(
+            what=f"ReduceLROnPlateau would lower the learning rate while {evaluation.monitor} improves", where=where,
+            given=f"mode: {scheduler.mode}, but evaluation.mode: {evaluation.mode}",
+            remedy=f"Give it mode: {evaluation.mode}."))
 
 
 def _check_order(config: Config, samples: Samples) -> None:

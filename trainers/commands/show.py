@@ -39,6 +39,7 @@ from drumbeat.trainers.build import (
     build_model,
     build_sets,
     frozen_modules,
+    trainable,
 )
 from drumbeat.trainers.commands.flops_and_memory import SAMPLES, memory, outputs_and_flops, tensors
 from drumbeat.trainers.contact_sheet import CPU, draw_sheet, training_fetcher
@@ -163,7 +164,7 @@ def _training_of(module: nn.Module, frozen: Sequence[nn.Module]) -> str:
     """Whether a phase trains a module."""
     frozen_parameters = {one for each in frozen for one in each.parameters()}
     own = list(module.parameters())
-    count = sum(one in frozen_parameters for one in own)
+    count = sum(one in frozen_parameters or not one.requires_grad for one in own)
     return "" if not own else "trained" if not count else "frozen" if count == len(own) else "partly"
 
 
@@ -172,13 +173,14 @@ def _memory(config: Config, model: nn.Module, inputs: Any, mode: AbstractContext
     """The memory of a rank in each phase."""
     gpus = torch.cuda.device_count() if config.launch.gpus is None else config.launch.gpus
     ranks = (config.launch.nodes or 1) * (gpus or config.launch.procs)
+    parameters = trainable(model)
     rows: list[Sequence[str]] = [("phase", "batch", "weights", "gradients", "optimizer", "activations", "total")]
     for name, phase in _phases(config):
         mine = shard(phase.batch_size or config.batch_size, 0, ranks)
         batch = max(map(len, micro_batches(len(mine), config.micro_batch_size or len(mine))))
         try:
             with mode:
-                needed = memory(model, phase, name, inputs, forward.autocast(), batch)
+                needed = memory(model, parameters, phase, name, inputs, forward.autocast(), batch)
         except Exception as error:  # an optimizer or a model of the user's may raise anything
             rows.append((name, str(batch), f"unknown: {type(error).__name__}", "", "", "", ""))
             continue

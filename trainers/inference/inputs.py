@@ -27,6 +27,7 @@ from drumbeat.data.order import Integers
 from drumbeat.data.regular import lines_of, open_regular
 from drumbeat.data.tables import BLOCK, FORMATS, Table
 from drumbeat.data.text import Texts
+from drumbeat.trainers.inference.tables import text_of
 from drumbeat.trainers.tasks import Task
 
 FILE_COLUMNS = ("file", "path", "image", "filename")
@@ -143,7 +144,8 @@ def _table_of_images(path: Path, task: Task) -> Iterator[Item]:
                                     "images."))
     labels = _label_columns(task, columns)
     for name, *values in _rows(table, [file, *labels]):
-        yield Item(name, path.parent / name, _actual(task, values))
+        image = path.parent / name
+        yield Item(name, image if image.exists() else path.parent / text_of(name), _actual(task, values))
 
 
 def _texts_of(path: Path, task: Task, column: str) -> Iterator[Item]:
@@ -175,7 +177,7 @@ def _label_columns(task: Task, columns: Sequence[str]) -> list[str]:
 def _actual(task: Task, values: Sequence[str]) -> str:
     """The labels of a row as `Task.to_text` writes them."""
     if task.kind == "classification" or not values:
-        return values[0] if values else ""
+        return (values[0] if values[0] in task.output_names else text_of(values[0])) if values else ""
     numbers = [{"true": 1.0, "false": 0.0}.get(value.strip().lower()) for value in values]
     return task.to_text(torch.tensor([float(value) if number is None else number
                                     for number, value in zip(numbers, values, strict=True)]))

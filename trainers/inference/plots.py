@@ -18,8 +18,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics.functional.classification import binary_precision_recall_curve, binary_roc
 
-from drumbeat.configs.output_file import whole_file
+from drumbeat.configs.output_file import replacing
 from drumbeat.configs.run.checkpoint_records import Metrics
+from drumbeat.configs.terminal import visible
 from drumbeat.trainers.tasks import Results, Task
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -59,7 +60,7 @@ def _picture(file: Path, width: float, height: float, *, panels: tuple[int, int]
         figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
         axes = figure.subplots(*panels, squeeze=False)
         yield axes.flatten() if panels != (1, 1) else axes[0, 0]
-        with whole_file(file) as temporary:
+        with replacing(file) as temporary:
             figure.savefig(temporary, bbox_inches="tight", facecolor="white")
 
 
@@ -169,6 +170,8 @@ def _scatter(task: Task, results: Results, found: Metrics, file: Path) -> Path:
 
 
 def _fitting(name: str, most: int) -> str:
-    """A name cut to `most` characters, with `$` escaped, because matplotlib would read it as mathematics."""
+    """A name cut to `most` characters, with `$` escaped, because matplotlib would read it as mathematics, and control
+    characters shown, because it cannot draw them."""
+    name = visible(name)
     short = name if len(name) <= most else f"{name[:most - 1]}…"
     return short.replace("$", r"\$")

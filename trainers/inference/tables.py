@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 from torch import Tensor
 
-from drumbeat.configs.output_file import whole_file
+from drumbeat.configs.output_file import replacing
+from drumbeat.configs.terminal import NOT_UTF8
 from drumbeat.trainers.tasks import Task
 
 
@@ -38,9 +41,25 @@ def rows(task: Task, outputs: Tensor) -> list[list[str]]:
             for prediction, row in zip(predictions, probabilities.tolist(), strict=True)]
 
 
+FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
+"""How a cell begins that a spreadsheet would compute (OWASP, CSV Injection), or that `cell` has written."""
+NUMBERS = re.compile(r"[-+0-9.eE, ]*|[-+](?:nan|inf)")
+
+
+def cell(text: str) -> str:
+    """A text as a cell of a table. It gets an apostrophe in front if a spreadsheet would otherwise take it for a
+    formula, and bytes of file names that are not UTF-8 are written as \\xNN."""
+    shown = text.translate(NOT_UTF8)
+    return f"'{shown}" if FORMULA.match(shown) and not NUMBERS.fullmatch(shown) else shown
+
+
+def text_of(written: str) -> str:
+    """The text of a cell that `cell` has written."""
+    return written[1:] if written.startswith("'") and FORMULA.match(written) else written
+
+
 def write_csv(file: Path, heading: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
-    """Writes a table. Raises like `whole_file`."""
-    with whole_file(file) as temporary, open(temporary, "w", encoding="utf-8", newline="") as opened:
+    """Writes a table. Raises like `replacing`."""
+    with replacing(file) as new, open(new, "x", encoding="utf-8", newline="") as opened:
         table = csv.writer(opened)
-        table.writerow(heading)
-        table.writerows(lines)
+        table.writerows(map(cell, line) for line in chain([heading], lines))

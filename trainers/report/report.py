@@ -20,7 +20,7 @@ from drumbeat.configs.bounds import MOST_BYTES
 from drumbeat.configs.errors import Fault, RunError, UserError
 from drumbeat.configs.layers import short
 from drumbeat.configs.load import read
-from drumbeat.configs.output_file import whole_file
+from drumbeat.configs.output_file import replacing
 from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
 from drumbeat.configs.run.determinism import claim
 from drumbeat.configs.run.files import read_text
@@ -30,7 +30,7 @@ from drumbeat.configs.run.versions import LABELS, AttemptVersions
 from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Config
 from drumbeat.configs.secrets import shown
-from drumbeat.configs.terminal import print_text_only
+from drumbeat.configs.terminal import NOT_UTF8, print_text_only
 from drumbeat.trainers.report import page
 from drumbeat.trainers.report.charts import number
 from drumbeat.trainers.report.events import Events, read_events
@@ -153,9 +153,9 @@ def main(folder: str, file: str) -> int:
             raise RunError(Fault(what="the report is a file, but this is a folder", where=str(out),
                                  remedy=f"For example: --out {short(out / 'report.html')}"))
         with Console(file=getattr(sys.stderr, "rich_proxied_file", sys.stderr)).status("reading the run ..."):
-            text = report(run)
+            text = report(run).translate(NOT_UTF8)
         try:
-            with whole_file(out) as temporary:
+            with replacing(out) as temporary:
                 temporary.write_text(text, encoding="utf-8")
         except OSError as error:
             raise RunError(Fault(what=f"the report cannot be written: {error.strerror}", where=str(out),

@@ -38,7 +38,7 @@ while True:
 def test_a_new_run_has_a_time_and_letters_of_its_own(tmp_path: Path) -> None:
     runs = [RunDir.new(tmp_path, "tiny", now=0.0) for _ in range(20)]
     assert len({run.id for run in runs}) == 20
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(0.0))
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(0.0))
     assert all(run.path.parent == tmp_path / "tiny" and run.id.startswith(f"{stamp}-") for run in runs)
     assert not any(tmp_path.iterdir())
 

@@ -38,3 +38,15 @@ def test_a_print_to_a_full_disk_does_not_end_the_process() -> None:
         assert subprocess.run([sys.executable, "-c", code], stdout=full, check=False).returncode == 0
         assert subprocess.run([sys.executable, "-c", "print('hello', flush=True)"], stdout=full,
                               stderr=subprocess.DEVNULL, check=False).returncode != 0
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_closed_standard_files_are_opened(tmp_path: Path, closed: str) -> None:
+    code = ("import os, sys; from drumbeat.configs.run.output import open_standard_files; open_standard_files()\n"
+            "print('out'); print('err', file=sys.stderr); sys.stdin.fileno(); sys.stdout.flush()\n"
+            f"open({str(tmp_path / 'opened')!r}, 'w').write(str(os.open('/', os.O_RDONLY) > 2))")
+    done = subprocess.run(["bash", "-c", f'"$0" -c "$1" {closed}', sys.executable, code], capture_output=True,
+                          check=False)
+    assert (done.returncode, (tmp_path / "opened").read_text()) == (0, "True")
+    assert done.stdout == (b"" if "1>" in closed else b"out\n")
+    assert done.stderr == (b"" if "2>" in closed else b"err\n")

@@ -14,7 +14,7 @@ from drumbeat.configs.run.plan import Allocation, JobPlan
 from drumbeat.configs.run.records import BackendName
 from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.backend import backend_of
-from drumbeat.launch.backends.script import REQUEUE, node_command, setup_lines
+from drumbeat.launch.backends.script import LOCAL_CLUSTER, REQUEUE, node_command, setup_lines
 from tests.launch.tiny_plan import plan
 
 SITE = Site(setup=["module load cuda", "ulimit -n 4096"], environment={"HF_HOME": "/scratch/my models"})
@@ -30,7 +30,7 @@ def test_the_sites_commands_come_first_and_values_are_quoted(tmp_path: Path) -> 
         "PYTHONPATH": "/my code/src", "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "2"})
     assert setup_lines(made, 16)[:-1] == [
         "module load cuda", "ulimit -n 4096", "export HF_HOME='/scratch/my models'", "export SRUN_CPUS_PER_TASK=16",
-        "export PYTHONPATH='/my code/src'", "export PYTHONSAFEPATH=1"]
+        LOCAL_CLUSTER, "export PYTHONPATH='/my code/src'", "export PYTHONSAFEPATH=1"]
 
 
 def test_a_nodes_launcher_runs_in_the_sites_container(tmp_path: Path) -> None:
@@ -70,17 +70,19 @@ def test_a_setup_of_several_lines_is_a_part_of_the_script(tmp_path: Path) -> Non
     assert "\nif true\nthen\n\tmodule load cuda\nfi\n" in backend_of("slurm").request(made).text
 
 
+@pytest.mark.parametrize("setup", ["", "set -eu"])
 @pytest.mark.parametrize(("codes", "calls", "code"), [
     ([0], 1, 0), ([1], 1, 1), ([128], 1, 128), ([129, 137, 3], 3, 3), ([137] * 30, 21, 137),
 ], ids=["ended", "failed", "a limit", "killed twice", "killed always"])
-def test_launchers_that_are_killed_are_started_again(tmp_path: Path, codes: list[int], calls: int, code: int) -> None:
+def test_launchers_that_are_killed_are_started_again(tmp_path: Path, codes: list[int], calls: int, code: int,
+                                                      setup: str) -> None:
     """By the function in the script that takes the place of srun, which exits with more than 128 after a signal."""
     (tmp_path / "codes").write_text("".join(f"{one}\n" for one in codes))
     (tmp_path / "srun").write_text(f'#!/bin/sh\ncd {tmp_path}\necho "$@" >> calls\n'
                                    'exit "$(sed -n "$(wc -l < calls)p" codes)"\n')
     (tmp_path / "srun").chmod(0o755)
     (*_, function) = setup_lines(slurm_plan(tmp_path), 1)
-    done = subprocess.run(["bash", "-c", f"PATH={tmp_path}:$PATH\n{function}\nsrun --label x"], check=False)
+    done = subprocess.run(["bash", "-c", f"{setup}\nPATH={tmp_path}:$PATH\n{function}\nsrun --label x"], check=False)
     made = (tmp_path / "calls").read_text().splitlines()
     assert (done.returncode, len(made)) == (code, calls)
     assert made == ["--label x", *["--immediate=60 --label x"] * (calls - 1)]

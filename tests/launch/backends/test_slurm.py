@@ -80,7 +80,7 @@ def fake_slurm(folder: Path, script: str) -> str:
 
 
 def test_what_is_submitted_is_the_dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", fake_slurm(tmp_path, f'cp "$1" {tmp_path}/submitted; echo "Submitted batch job 4711"'))
+    monkeypatch.setenv("PATH", fake_slurm(tmp_path, f'cp "$2" {tmp_path}/submitted; echo "Submitted batch job 4711"'))
     planned = plan(tmp_path, "launch.gpus=4", "launch.nodes=2", backend="slurm", site=SITE)
     planned = JobPlan(**vars(planned) | {"run_dir": str(tmp_path / "run")})
     request = Slurm().request(planned)

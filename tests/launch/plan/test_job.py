@@ -16,8 +16,7 @@ from drumbeat.configs.patience import SHORTEST, nccl_environment
 from drumbeat.configs.run.files import write_json
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Site
-from drumbeat.launch.backends.backend import BACKENDS
-from drumbeat.launch.plan.job import Machine, command_text, not_inherited, plan_job, torchrun_command, usable_cpus
+from drumbeat.launch.plan.job import Machine, command_text, plan_job, torchrun_command, usable_cpus
 from tests.launch.tiny_plan import config, plan, topology
 
 
@@ -178,13 +177,3 @@ def test_a_command_is_ready_to_paste() -> None:
     pasted = f"python() {{ printf '%s|' \"$@\"; }}; {text}"
     done = subprocess.run(["bash", "-c", pasted], capture_output=True, text=True, check=True)
     assert done.stdout == "".join(f"{word}|" for word in command[1:])
-
-
-def test_variables_of_the_submitting_job_are_not_passed_on() -> None:
-    inherited = ["SLURM_JOB_ID", "SLURM_CPU_BIND", "SLURMD_NODENAME", "SRUN_DEBUG", "SBATCH_ACCOUNT", "PMI_RANK",
-                 "PMIX_ID", "PMI", "MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "GROUP_RANK", "LOCAL_RANK",
-                 "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID", "SUBMITIT_EXECUTOR", "PET_RDZV_ID"]
-    harmless = ["SLURM_CONF", "PATH", "HOME", "RANKS", "MY_RANK", "WORLD", "CUDA_VISIBLE_DEVICES", "LOCALE"]
-    assert not_inherited(dict.fromkeys([*inherited, *harmless], "x")) == sorted(inherited)
-    for backend in ("here", "slurm"):  # SLURM assigns the GPUs of its jobs
-        assert not_inherited(dict.fromkeys(harmless, "x"), BACKENDS[backend].job_variables) == ["CUDA_VISIBLE_DEVICES"]

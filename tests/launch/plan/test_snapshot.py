@@ -159,6 +159,18 @@ def test_the_copy_of_a_private_folder_is_private(tree: Path) -> None:
     assert taken(tree).parent.stat().st_mode & 0o777 == 0o700
 
 
+def test_the_copy_of_a_folder_that_all_users_may_write_to_is_protected(tree: Path, tmp_path: Path) -> None:
+    """What they wrote to it would be executed. The modes of another run's copy are not trusted either."""
+    (tree / "nets.py").chmod(0o777)
+    first = taken(tree).parent
+    assert (first / tree.name / "nets.py").stat().st_mode & 0o777 == 0o775
+    for path in (first, first / tree.name, first / tree.name / "nets.py"):
+        path.chmod(0o777)
+    snapshot.copy_snapshot(first, tmp_path / "second")
+    copied = [path for path in (tmp_path / "second").rglob("*") if not path.is_symlink()]
+    assert [path for path in copied if path.stat().st_mode & 0o002] == []
+
+
 def test_unignored_data_is_rejected_by_name(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tree / "images.npy").write_bytes(bytes(2_000_000))
     git(tree, "add", "images.npy")

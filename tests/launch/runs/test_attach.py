@@ -43,6 +43,9 @@ LINE = "head  step 9/42  loss 0.5500  lr 1.0e-02  1,234/s  1:15 left"
 """As rank 0 prints it at intervals (`trainers/training_log.py`)."""
 ID = "20260101-100000-aaaaa"
 
+UNSHARE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "true"]
+"""A command in a PID namespace, as in a container."""
+
 FOLLOW = """
 import sys
 from pathlib import Path
@@ -56,7 +59,8 @@ run = RunDir(Path(sys.argv[1]))
 view = View.read(run)
 job = Local().submit(Request(plan=view.plan, text=""))
 if sys.argv[2] == "follow":
-    sys.exit(watch.follow(view, job, view.attempt))
+    with watch.terminations() as received:
+        sys.exit(watch.follow(view, job, view.attempt, received))
 watch.print_commands(run, job, backend_of("local"))
 """
 
@@ -151,6 +155,33 @@ def test_the_first_ctrl_c_saves_and_stops(run: RunDir) -> None:
     assert terminal.shows("stopped    at step 1")
     assert Saved.require(run.attempt(0).saved) == Saved(state="stopped", step=1)
     assert (Status.require(run.status).state, processes_of(View.read(run))) == ("stopped", [])
+
+
+def test_a_termination_saves_and_stops(run: RunDir) -> None:
+    """Of the command alone, as in a container. More of them change nothing: the run is saved, not killed."""
+    terminal = Terminal(run)
+    up(run)
+    terminal.process.terminate()
+    until(lambda: terminal.shows("stopping: the run saves a checkpoint"))
+    terminal.process.terminate()
+    assert terminal.end() == 130
+    assert terminal.shows("stopped    at step 1")
+    assert Saved.require(run.attempt(0).saved) == Saved(state="stopped", step=1)
+    assert (Status.require(run.status).state, processes_of(View.read(run))) == ("stopped", [])
+
+
+@pytest.mark.skipif(subprocess.run(UNSHARE, check=False, capture_output=True).returncode != 0,
+                    reason="this user cannot make PID namespaces")
+def test_process_1_of_a_container_saves_and_stops(run: RunDir) -> None:
+    """The kernel delivers to process 1 only the signals that it handles."""
+    outside = subprocess.Popen([*UNSHARE[:-1], sys.executable, "-c", FOLLOW, str(run.path), "follow"],
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    up(run)
+    (first,) = Path(f"/proc/{outside.pid}/task/{outside.pid}/children").read_text().split()
+    os.kill(int(first), signal.SIGTERM)
+    output, _ = outside.communicate(timeout=60)
+    assert (outside.returncode, "stopped    at step 1" in output) == (130, True), output
+    assert Saved.require(run.attempt(0).saved) == Saved(state="stopped", step=1)
 
 
 def test_ctrl_c_before_the_first_attempt_is_not_lost(run: RunDir) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from drumbeat.configs.errors import RunError
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.view import View
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.runs.find import find_run
@@ -24,6 +26,29 @@ from tests.runs import write_heartbeat, write_job, write_state
 def test_finding_a_run(runs: Path, text: str, found: str) -> None:
     run = find_run(text, Path("runs"))
     assert (run.id, run.path.is_absolute(), run.path.is_symlink()) == (found, True, False)
+
+
+def test_a_name_finds_the_run_to_which_latest_leads(runs: Path) -> None:
+    """Also if another id is greater: the clock of another machine was ahead, or an older run was resumed."""
+    latest = runs / "tiny" / "latest"
+    for target, found in ((FIRST, FIRST), (SECOND, SECOND), ("gone", SECOND), ("../other", SECOND)):
+        latest.unlink()
+        latest.symlink_to(target)
+        assert find_run("tiny", runs).id == found
+
+
+def test_ids_are_in_order_when_clocks_are_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end of daylight saving time in New York, and on machines in two time zones."""
+    end = 1793509200.0  # 2026-11-01 01:00 there, 05:00 UTC, for the first time
+    ids = []
+    for zone, moment in (("America/New_York", end + 1800), ("America/New_York", end + 3600), ("Asia/Tokyo", end + 5400),
+                         ("America/New_York", end + 7200)):
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+        ids.append(RunDir.new(tmp_path, "x", moment).id)
+    monkeypatch.undo()
+    time.tzset()
+    assert sorted(ids) == ids
 
 
 @pytest.mark.parametrize("text", ["", " "])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import CodeSnapshot, CodeTree
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.runs.programs import run_on_run
+from tests.processes import alive, until, wait_for_file
 from tests.runs import write_plan
 
 IMAGES = """\
@@ -146,3 +148,15 @@ def test_commands_that_need_no_code_of_the_user_import_none(undisturbed: RunDir,
         assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "r.html").is_file()
     assert (tmp_path / "weights.pt").is_file()
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_program_ends_with_the_command_that_started_it(number: signal.Signals, tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text("import os, pathlib, time\npathlib.Path('.pid').write_text(str(os.getpid()))\n"
+                                      "os.rename('.pid', 'pid')\ntime.sleep(600)")
+    program = "from drumbeat.launch.runs.programs import start; start('slow')"
+    command = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path,
+                               env=os.environ | {"PYTHONPATH": f"{ROOT}/src"})
+    wait_for_file(tmp_path / "pid", command)
+    child = int((tmp_path / "pid").read_text())
+    command.send_signal(number)
+    assert command.wait() == -number
+    until(lambda: not alive(child), seconds=20)

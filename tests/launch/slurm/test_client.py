@@ -57,3 +57,25 @@ def test_an_unreachable_controller_raises_its_error(tmp_path: Path, monkeypatch:
     for question, arguments in ((job_state, ["7"]), (steps, ["7", "run"]), (queued, ["run"]), (cancel_jobs, ["7"])):
         with pytest.raises(SlurmUnreachableError, match="Unable to contact slurm controller"):
             question(*arguments)
+
+
+def test_the_users_settings_of_slurms_programs_change_no_answer(tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SQUEUE_PARTITION", "SQUEUE_STATES", "SCANCEL_STATE", "SINFO_FORMAT", "SCONTROL_FUTURE",
+                 "SACCT_FORMAT", "SLURM_JSON", "SBATCH_ACCOUNT", "SLURM_CLUSTERS", "SLURM_CONF"):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("PATH", programs(tmp_path, squeue="env | grep =x$ | sort"))
+    assert run_slurm("squeue").text.split() == ["SBATCH_ACCOUNT=x", "SLURM_CLUSTERS=x", "SLURM_CONF=x"]
+
+
+def test_a_job_is_asked_for_on_its_own_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", programs(
+        tmp_path, squeue=f'echo "$SLURM_CLUSTERS: $*" >> {tmp_path}/calls; echo "12|RUNNING|None|N/A|main|run"',
+        scancel=f'echo "$SLURM_CLUSTERS: $*" >> {tmp_path}/calls'))
+    assert [job.id for job in queued("run", "12;gpu")] == ["12;gpu"]
+    assert [job.id for job in queued("run", "12")] == ["12"]
+    job_state("12;gpu")
+    cancel_jobs("12;gpu", "13;gpu", "14")
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert [call.partition(":")[0] for call in calls] == ["gpu", "", "gpu", "", "gpu"]
+    assert calls[2:] == ["gpu: --noheader --jobs 12 --format %T", ": 14", "gpu: 12 13"]

@@ -119,8 +119,9 @@ DRUMBEAT_USER_PATH=HERE
 PYTHONUNBUFFERED=1
 PYTHONFAULTHANDLER=1
 OMP_NUM_THREADS=2
-# not passed on, because they describe the job or process of this shell:
-#   MASTER_ADDR, SLURM_JOB_ID
+# variables of this shell that are not passed on:
+#   MASTER_ADDR: describes a process that torchrun started
+#   SLURM_JOB_ID: describes the SLURM job of this shell
 
 # --- command on each node
 # ATTEMPT, NODE, ADDRESS and PORT: set when the job starts

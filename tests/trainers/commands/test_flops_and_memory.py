@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from drumbeat.configs.load import load
+from drumbeat.trainers.build import trainable
 from drumbeat.trainers.commands.flops_and_memory import Memory, first, memory, outputs_and_flops, size, tensors
 from tests.trainers.saved_runs import IMAGES, draw_images
 
@@ -20,7 +21,7 @@ def test_memory_by_hand(tmp_path: Path) -> None:
     assert phase is not None
     model = nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 5))
     inputs = torch.randn(4, 10)
-    needed = memory(model, phase, "only", inputs, torch.enable_grad(), 64)
+    needed = memory(model, trainable(model), phase, "only", inputs, torch.enable_grad(), 64)
     parameters = 4 * (10 * 20 + 20 + 20 * 5 + 5)
     assert (needed.weights, needed.gradients) == (parameters, parameters)
     assert needed.optimizer == 2 * parameters + 4 * 4  # Adam: two moments, and a counter for each tensor
@@ -34,7 +35,7 @@ def test_activations_are_extrapolated_and_frozen_layers_need_no_gradient(tmp_pat
     phase = load(tmp_path / "saved.yaml", ["phases.only.freeze=['0']"]).config.phases["only"]
     assert phase is not None
     model = nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 5))
-    needed = memory(model, phase, "only", torch.randn(4, 10), torch.enable_grad(), 8)
+    needed = memory(model, trainable(model), phase, "only", torch.randn(4, 10), torch.enable_grad(), 8)
     last = 4 * (20 * 5 + 5)
     assert (needed.weights, needed.gradients, needed.optimizer) == (4 * (10 * 20 + 20) + last, last, 2 * last + 2 * 4)
     assert needed.activations == 8 * 4 * (20 + 10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.launch.commands.main import main
 from drumbeat.trainers.commands.predict import run as predict
 from drumbeat.trainers.inference.predictor import Predictor
-from tests.trainers.saved_runs import REGRESSION, TEXTS, draw_images, run_of, write_table, write_texts
+from tests.trainers.saved_runs import IMAGES, REGRESSION, TEXTS, draw_images, run_of, write_table, write_texts
 
 
 def table_of(file: Path) -> list[dict[str, str]]:
@@ -35,6 +36,35 @@ def test_a_folder_with_a_file_that_cannot_be_read(images: RunDir, tmp_path: Path
     with Image.open(tmp_path / "out.png") as sheet:
         colours = {colour for _, colour in sheet.getcolors(1 << 20) or []}
     assert ((95, 211, 141) in colours, (255, 128, 112) in colours) == (correct > 0, correct < 11)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("warm_programs")
+def test_hostile_names_of_files_and_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                            capfd: pytest.CaptureFixture[str]) -> None:
+    """A formula, an escape sequence, a byte that is not UTF-8 and mathematics; a pipe is left out. The table can be
+    predicted again."""
+    monkeypatch.chdir(tmp_path)
+    draw_images(tmp_path)
+    for split in ("train", "test"):
+        (tmp_path / split / "cat").rename(tmp_path / split / "=$1+\\cmd")
+        (tmp_path / split / "dog").rename(tmp_path / split / "caf\udce9\x1b[2J")
+    (tmp_path / "test" / "=$1+\\cmd" / "0.jpeg").rename(tmp_path / "-x.jpeg")
+    (tmp_path / "test" / "=$1+\\cmd" / "1.png").rename(tmp_path / "caf\udce9.png")
+    os.mkfifo(tmp_path / "test" / "pipe.png")
+    run = run_of(tmp_path, IMAGES)
+    assert main(["predict", str(run.path), "./-x.jpeg", "caf\udce9.png"]) == 0
+    assert [row["file"] for row in table_of(tmp_path / "predictions.csv")] == ["'-x.jpeg", "caf\\xe9.png"]
+    (tmp_path / "table.csv").write_text("file,actual\n'-x.jpeg,'=$1+\\cmd\n")
+    assert main(["predict", str(run.path), "table.csv", "--out", "again.csv"]) == 0
+    assert [row["actual"] for row in table_of(tmp_path / "again.csv")] == ["'=$1+\\cmd"]
+    assert main(["predict", str(run.path), "test"]) == 0
+    (tmp_path / "test" / "pipe.png").unlink()
+    assert main(["evaluate", str(run.path)]) == 0
+    shown = capfd.readouterr()
+    assert "pipe.png: it is a pipe, and not a regular file" in " ".join(shown.err.split())
+    assert "caf\\xe9\\x1b[2J" in shown.out
+    assert "\x1b" not in shown.out + shown.err
 
 
 def test_values_from_a_table(tmp_path: Path) -> None:

@@ -78,6 +78,18 @@ def test_a_schedule_that_watches_the_validation_metric_needs_one(tmp_path: Path)
         preflight(load(write_config(tmp_path), changes).config)
 
 
+def test_a_schedule_that_watches_for_the_opposite_is_refused(tmp_path: Path) -> None:
+    """It would lower the learning rate with each improvement of the accuracy."""
+    plateau = "phases.finetune.scheduler={{_target_: torch.optim.lr_scheduler.ReduceLROnPlateau, mode: {}}}"
+    changes = ["evaluation.monitor=accuracy", "evaluation.mode=max"]
+    with pytest.raises(PreflightError) as caught:
+        preflight(load(write_config(tmp_path), [*changes, plateau.format("min")]).config)
+    (fault,) = caught.value.faults
+    assert fault.what == "ReduceLROnPlateau would lower the learning rate while accuracy improves"
+    assert fault.remedy == "Give it mode: max."
+    preflight(load(write_config(tmp_path), [*changes, plateau.format("max")]).config)
+
+
 def test_batch_norm_gets_no_share_of_one_sample(tmp_path: Path) -> None:
     config = load(write_config(tmp_path), ["micro_batch_size=null"]).config
     preflight(config, world_size=5)

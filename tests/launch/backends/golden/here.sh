@@ -4,12 +4,13 @@
 module load cuda
 export NCCL_DEBUG=WARN
 export SRUN_CPUS_PER_TASK=8
+unset SLURM_CLUSTERS SBATCH_CLUSTERS  # the launchers ask the cluster that they are on
 export PYTHONPATH=/drumbeat/src
 export PYTHONSAFEPATH=1
 srun() {  # if a node's launcher is killed, srun ends those of all nodes; then all are started again
   local code again
   for again in "" {1..20}; do
-    command srun ${again:+--immediate=60} "$@"; code=$?
+    code=0; command srun ${again:+--immediate=60} "$@" || code=$?
     if [ $code -le 128 ]; then break; fi
   done
   return $code
