@@ -67,7 +67,11 @@ class Vocabulary:
             path = built(path, "vocabulary", recipe, learn, cache) / "tokenizer.json"
         if path.stat().st_size > MOST_BYTES:
             raise ValueError(f"{path} is larger than {MOST_BYTES >> 20} MB")
-        self._use(path.read_text("utf-8"), str(path))
+        try:
+            description = path.read_text("utf-8")
+        except UnicodeDecodeError:
+            raise ValueError(f"{path} is not a tokenizer.json: it is not UTF-8") from None
+        self._use(description, str(path))
 
     def _use(self, description: str, file: str) -> None:
         self.file = file
