@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -111,6 +112,7 @@ def parse(words: list[str], program: str = "drumbeat run") -> argparse.Namespace
                             for word in unknown))
     if rest:
         args.words = [*args.words, *rest]
+    args.typed = shlex.join(["drumbeat", *words])
     return args
 
 
