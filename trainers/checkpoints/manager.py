@@ -243,7 +243,8 @@ class Checkpoints:
             raise LostBestError(step, reason)
         raise RunError(Fault(what=f"the best weights, of step {step}, cannot be used ({reason}), and there is no older "
                              "checkpoint from which to train them again", where=str(path),
-                             remedy=f"Restore that folder from a copy, or train again: drumbeat rerun {self.run.id}"))
+                             remedy="Restore that folder from a copy, and resume the run; or train again: "
+                                    f"drumbeat rerun {self.run.id}"))
 
 
 def _files(model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> Files:
