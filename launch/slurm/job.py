@@ -13,7 +13,7 @@ from typing import Literal
 
 from drumbeat.configs.run.folder import Attempt
 from drumbeat.configs.run.records import AttemptStart
-from drumbeat.launch.slurm.client import run_slurm
+from drumbeat.launch.slurm.client import job_fields, run_slurm
 
 Reason = Literal["preempted", "time limit", "requeued", "cancelled", "node failure", "terminated"]
 
@@ -94,9 +94,7 @@ class SlurmJob:
 
     def fields(self) -> dict[str, str]:
         """The job's fields, as `scontrol show job` names them; empty without an answer."""
-        code, output = run_slurm("scontrol", "--oneliner", "show", "job", self.job)
-        first = output.partition("\n")[0]  # for a job array, the requested job
-        return dict(re.findall(r"(\w+)=(\S*)", first)) if code == 0 else {}
+        return job_fields(self.job)
 
 
 LOCAL_JOB = f"local-{secrets.token_hex(8)}"

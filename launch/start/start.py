@@ -98,6 +98,9 @@ def _start(spec: Start, request: Request, received: list[int] | None) -> int:
         with ignoring_signals(signal.SIGINT):
             submitted = _submit(replace(spec, plan=replace(plan, versions=versions)), request)
     if submitted.work:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # ends a process that trains in itself
+        if received:
+            signal.raise_signal(signal.SIGTERM)
         with any_output():
             submitted.work()
         print()
@@ -106,7 +109,7 @@ def _start(spec: Start, request: Request, received: list[int] | None) -> int:
         before = spec.previous.attempt if spec.previous else None
         return watch.follow(View.read(run_dir), submitted, before, received)
     watch.print_commands(run_dir, submitted, backend)
-    return 0
+    return 128 + signal.SIGTERM if received else 0
 
 
 def _checked(spec: Start, request: Request) -> Versions | None:

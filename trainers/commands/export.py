@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 
 from drumbeat.configs.errors import Fault, RunError, UserError
+from drumbeat.configs.output_file import replacing
 from drumbeat.configs.run.checkpoint_records import Manifest
 from drumbeat.configs.run.files import open_file
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import damage, linked_checkpoint
 from drumbeat.configs.terminal import print_text_only
-from drumbeat.trainers.new_file import replacing
 
 KINDS = (".pt", ".pth", ".safetensors")
 
