@@ -196,8 +196,13 @@ def _absolute_paths(node: Any, in_target: bool = False) -> Any:
 
 
 def _absolute(path: str) -> str:
-    """An absolute path. A path that begins with a $VARIABLE is left to the machine that uses it."""
-    return path if path.startswith("$") else str(Path(path).expanduser().absolute())
+    """An absolute path. A path that begins with a $VARIABLE is left to the machine that uses it. Raises `ConfigError`
+    for ~ without a home folder."""
+    try:
+        return path if path.startswith("$") else str(Path(path).expanduser().absolute())
+    except RuntimeError:
+        raise ConfigError(Fault(what="the home folder of a path is unknown", given=path,
+                                remedy="Set HOME, or write the whole path.")) from None
 
 
 def _is_recorded(schema: type, name: str, text: str) -> bool:

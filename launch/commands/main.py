@@ -13,11 +13,13 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
 import drumbeat
 from drumbeat.configs.errors import ConfigError, Fault, UserError, nearest
+from drumbeat.configs.output_file import disk_fault
 from drumbeat.configs.run.output import open_standard_files
 from drumbeat.configs.terminal import text_only
 from drumbeat.launch.commands import (
@@ -82,6 +84,11 @@ def _run(words: list[str], program: str) -> int:
     except BrokenPipeError:  # as in `drumbeat logs RUN | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if (fault := disk_fault(error, Path(error.filename or Path.cwd()))) is None:
+            raise
+        print(fault, file=sys.stderr)
+        return 2
     except ModuleNotFoundError as missing:
         if missing.name not in REQUIRED:
             raise
