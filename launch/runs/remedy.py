@@ -10,7 +10,7 @@ from drumbeat.launch.plan.snapshot import newest_code
 
 OURS = ("ConfigError", "PreflightError", "LaunchError", "RunError", "DamagedError")
 """Exceptions whose message says what to do."""
-NOT_THE_CODE = ("", "NotFiniteError", "OutOfMemoryError", "DistBackendError", "SaveError", *OURS)
+NOT_THE_CODE = ("", "NotFiniteError", "OutOfMemoryError", "DistBackendError", "SaveError", "LostBestError", *OURS)
 """Exceptions whose reason is not an error in the code."""
 
 

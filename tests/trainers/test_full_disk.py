@@ -13,6 +13,7 @@ from drumbeat.configs.load import ROOT
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Result
 from drumbeat.configs.run.view import View
+from drumbeat.launch.backends.processes import processes_of
 from drumbeat.trainers.report.events import read_events
 from tests.disks import break_disk, fill, mounted
 from tests.processes import until, wait_for_file
@@ -51,6 +52,26 @@ def test_a_full_disk_pauses_the_run_and_loses_nothing(tmp_path: Path, disk: Path
     before, after = (read_events(folder).curves for folder in (undisturbed.tensorboard, run.tensorboard))
     for name in ("train/loss", "train/lr", "validation/loss"):
         assert after[name] == before[name]
+
+
+def test_a_disk_that_is_gone_pauses_the_run_and_loses_nothing(tmp_path: Path, disk: Path, undisturbed: RunDir) -> None:
+    """An empty file system is mounted over it, as if a file server were away."""
+    command = [sys.executable, str(ROOT / "launch" / "run.py"), str(write_config(tmp_path)), "--procs", "2", "--runs",
+               str(disk / "runs"), "--no-preflight", "--no-snapshot", "task._target_=tests.tiny.Fuse",
+               f"task.folder={tmp_path}", "task.at=[13]", "task.how=wait"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    wait_for_file(tmp_path / "blown-0", process)
+    run = latest(disk)
+    ranks = [rank for rank in processes_of(View.read(run)) if Path(f"/proc/{rank}/comm").read_text() == "rank0\n"]
+    log = Path(f"/proc/{ranks[0]}/fd/1")  # its path is hidden soon
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(disk)], check=True)
+    (tmp_path / "go").touch()
+    until(lambda: "paused     the checkpoint cannot be written: No such file or directory" in log.read_text())
+    assert not list(disk.iterdir())
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+    assert process.wait(120) == 0
+    assert Result.require(run.result) == Result.require(undisturbed.result)
+    assert len(run.all_attempts()) == 1
 
 
 def test_a_full_dev_shm_is_named(tmp_path: Path) -> None:

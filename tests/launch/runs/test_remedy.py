@@ -35,6 +35,7 @@ def failed(run: RunDir, error: str, following: Next = "give up") -> View:
     ("AttributeError at step 3 of rank 1", "Correct the code, then resume the run: COMMAND --new-code"),
     ("PreflightError at step 3 of rank 1", "Correct what it says. Then resume the run: COMMAND"),
     ("OutOfMemoryError at step 3 of rank 1", "Resume it: COMMAND"),
+    ("LostBestError at step 3 of rank 1", "Resume it: COMMAND"),
     ("", "Resume it: COMMAND"),
     ("NotFiniteError at step 3 of rank 1",
      "Resume it in this process, with a breakpoint in your code: COMMAND --debug. Or skip such steps in a new run: "
