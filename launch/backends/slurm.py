@@ -39,6 +39,7 @@ from drumbeat.launch.backends.script import (
 )
 from drumbeat.launch.backends.task import run_node
 from drumbeat.launch.backends.typed import command
+from drumbeat.launch.plan.inherited import not_inherited
 from drumbeat.launch.plan.job import Machine, nodes_section
 from drumbeat.launch.plan.references import not_exported
 from drumbeat.launch.slurm.client import (
@@ -78,6 +79,12 @@ class Slurm(Backend):
             raise LaunchError(Fault(what=f"the job would not inherit {', '.join(missing)}, to which the config refers",
                                     where="sbatch.export, or SBATCH_EXPORT", given=f"export: {export}",
                                     remedy="Add ALL, or the names of the variables, to `export` in the profile."))
+
+    def notes(self, plan: JobPlan) -> list[str]:
+        dropped = not_inherited(os.environ, JOB_VARIABLES, self.request(plan).text)
+        options = [f"{name}={value}" for name, value in sorted(os.environ.items())
+                   if name.startswith("SBATCH_") and name not in dropped]
+        return [f"sbatch also reads {', '.join(options)} from this shell"] if options else []
 
     def preflight(self, request: Request) -> str:
         check_shared(request.plan)

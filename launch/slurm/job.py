@@ -45,9 +45,9 @@ class SlurmJob:
         does not answer soon: the end as it was `known`, or as it was when the job started, which SLURM 22.05 does not
         say, but later versions do."""
         fields = job_fields(self.job, timeout=SHORT_TIMEOUT)
-        if not fields:
-            return known if known < float("inf") else float(os.environ.get("SLURM_JOB_END_TIME", "inf"))
         try:
+            if not fields:
+                return known if known < float("inf") else float(os.environ.get("SLURM_JOB_END_TIME", "inf"))
             return datetime.fromisoformat(fields.get("EndTime", "")).timestamp()
         except ValueError:  # "Unknown", or nothing
             return float("inf")
@@ -61,7 +61,7 @@ class SlurmJob:
         Preemption is assumed if SLURM gives no answer.
         """
         found = self.fields()
-        if int(found.get("Restarts", "0")) > self.restarts:
+        if (restarts := found.get("Restarts", "")).isdecimal() and int(restarts) > self.restarts:
             return "requeued"
         if found.get("Reason") == "TimeLimit" or found.get("JobState") == "TIMEOUT":
             return "time limit"

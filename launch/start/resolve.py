@@ -23,6 +23,7 @@ from drumbeat.launch.plan.job import Machine, plan_job
 from drumbeat.launch.plan.references import check_references, with_references
 from drumbeat.launch.runs.find import find_run
 from drumbeat.launch.runs.status import with_final_state
+from drumbeat.launch.runs.trust import check_trusted
 from drumbeat.launch.start.start import Start, locating_faults
 
 
@@ -47,6 +48,7 @@ def resolve_resume(args: argparse.Namespace, run: str) -> Start:
     processes as before, unless flags change that."""
     view = with_final_state(View.read(find_run(run, Path(args.runs))))
     run_dir = view.run
+    check_trusted(run_dir, args)
     if view.state == "finished" and not corrupted_weights(view):
         raise RunError(Fault(what=f"run {run_dir.id} is finished", where=str(run_dir.path),
                              remedy="Repeat it, for example with more epochs: "
@@ -78,6 +80,7 @@ def _still_running_remedy(view: View) -> str:
 def resolve_rerun(args: argparse.Namespace, run: str) -> Start:
     """`rerun`: the start of a new run with the code and config of another run, except for given values."""
     source = find_run(run, Path(args.runs))
+    check_trusted(source, args)
     before = JobPlan.require(source.plan)
     loaded = load(source.config, args.words, _previous_layout(before, args))
     run_dir = RunDir.new(Path(args.runs), loaded.config.name)

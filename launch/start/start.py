@@ -7,7 +7,7 @@ import secrets
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -79,12 +79,13 @@ def start(spec: Start, *, dry_run: bool = False, detach: bool = False) -> int:
 
     from drumbeat.launch.runs import attach as watch
 
-    with watch.terminations() as received:
-        return _start(spec, request, detach, received)
+    attached = backend.attached and not detach
+    with watch.terminations() if attached else nullcontext() as received:
+        return _start(spec, request, received)
 
 
-def _start(spec: Start, request: Request, detach: bool, received: list[int]) -> int:
-    """Starts the job, and stays until its end if it is attached. `received` are the requests to end that have come
+def _start(spec: Start, request: Request, received: list[int] | None) -> int:
+    """Starts the job, and stays until its end if it is attached: then `received` are the SIGTERMs that have come
     since."""
     from drumbeat.launch.runs import attach as watch
 
@@ -97,11 +98,14 @@ def _start(spec: Start, request: Request, detach: bool, received: list[int]) -> 
         with ignoring_signals(signal.SIGINT):
             submitted = _submit(replace(spec, plan=replace(plan, versions=versions)), request)
     if submitted.work:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # ends a process that trains in itself
+        if received:
+            signal.raise_signal(signal.SIGTERM)
         with any_output():
             submitted.work()
         print()
         return watch.print_end(View.read(run_dir))
-    if backend.attached and not detach:
+    if received is not None:
         before = spec.previous.attempt if spec.previous else None
         return watch.follow(View.read(run_dir), submitted, before, received)
     watch.print_commands(run_dir, submitted, backend)
