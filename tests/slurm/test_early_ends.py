@@ -13,6 +13,7 @@ from drumbeat.launch.runs.listing import cells, damaged_cells, describe_each
 from drumbeat.launch.runs.logs import log_lines
 from drumbeat.launch.runs.status import status_text, with_final_state
 from drumbeat.launch.runs.why import why
+from tests.runs import write_state
 from tests.slurm.conftest import Submit
 from tests.slurm.kinds import on
 from tests.slurm.runs import SubmittedRun
@@ -92,6 +93,20 @@ def test_following_a_job_that_is_cancelled_in_the_queue(submitted: Submit, monke
     monkeypatch.setattr(time, "sleep", lambda seconds: job.cluster.run("scancel", job.job_id))
     (line,) = log_lines(View.read(job.run), rank=0, follow=True)
     assert line.startswith(f"--- cancelled: SLURM job {job.job_id} ended before its launcher started: it was cancelled")
+
+
+@on("cgroup")
+def test_a_suspended_run_is_neither_hung_nor_failed(submitted: Submit) -> None:
+    job = submitted()
+    job.up()
+    job.cluster.run("scontrol", "suspend", job.job_id)
+    job.cluster.wait(job.job_id, "SUSPENDED")
+    write_state(job.run, "running", ago=3600)
+    assert with_final_state(View.read(job.run)).state == "running"
+    text = " ".join(why(with_final_state(View.read(job.run))).split())
+    assert "why SUSPENDED: SLURM has suspended it: its processes are stopped, and its nodes may run other jobs" in text
+    job.cluster.run("scontrol", "resume", job.job_id)
+    job.finish()
 
 
 @on("cgroup")
