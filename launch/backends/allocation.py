@@ -39,7 +39,7 @@ from drumbeat.launch.slurm.client import SlurmUnreachableError, cancel_jobs, run
 from drumbeat.launch.slurm.ended import job_end
 from drumbeat.launch.slurm.job import START
 
-DETAILS = re.compile(r"Nodes=\S+ CPU_IDs=(\S+) Mem=\d+ GRES=(\S*)")
+DETAILS = re.compile(r"Nodes=\S+ CPU_IDs=([0-9]{1,9}(?:[-,][0-9]{1,9})*) Mem=\d+ GRES=(\S*)")
 """A line of `scontrol --details show job` for nodes with equal resources."""
 GPUS = re.compile(r"(?:^|,)gpu:(?:[^,:(]+:)?(\d+)")
 """In `gpu:a100:4(IDX:0-3)`."""
@@ -68,7 +68,7 @@ def find_allocation(environ: Mapping[str, str]) -> Allocation:
     step = environ.get("SLURM_STEP_ID", "")
     return Allocation(job_id=job, nodes=int(nodes[1]), cpus_per_node=min(_count(ids) for ids, _ in given),
                 gpus_per_node=min(sum(map(int, GPUS.findall(gres))) for _, gres in given),
-                in_step=step.isdigit() and int(step) < STEPS_END, restarts=int(restarts[1]) if restarts else 0)
+                in_step=step.isdecimal() and int(step) < STEPS_END, restarts=int(restarts[1]) if restarts else 0)
 
 
 def node_resources(machine: Machine, allocation: Allocation) -> Machine:

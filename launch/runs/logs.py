@@ -76,7 +76,7 @@ def log_lines(view: View, *, rank: int | None, follow: bool, attempt: int | Lite
               file=sys.stderr)
     shown = _attempt(view, attempt)
     if not follow:
-        if shown is None and view.ended:
+        if shown is None and view.ended and view.verdict:
             yield from _job_log(view)
             return
         _check_log(run, shown, rank)

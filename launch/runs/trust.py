@@ -35,8 +35,8 @@ def check_trusted(run: RunDir, args: argparse.Namespace) -> None:
 
 
 def _executed(run: RunDir) -> Iterator[Path]:
-    """What a command that executes a run may read: its folder, config and plan, and all of its code."""
-    yield from (path for path in (run.path, run.config, run.plan) if os.path.lexists(path))
+    """What a command that executes a run reads: its folder, config, plan and pickles, and all of its code."""
+    yield from (path for path in (run.path, run.config, run.plan, run.submitit) if os.path.lexists(path))
     if code := newest_code(run.path):
         yield code
         for folder, folders, files in os.walk(code):

@@ -64,7 +64,7 @@ def run_slurm(program: str, *arguments: str, script: str | None = None, cluster:
         return Answer(127, f"there is no {program} on PATH")
     try:
         done = subprocess.run([program, *arguments], input=script, stdin=subprocess.DEVNULL if script is None else None,
-                              capture_output=True, text=True, check=False, timeout=seconds,
+                              capture_output=True, encoding="utf-8", errors="replace", check=False, timeout=seconds,
                               env={name: value for name, value in os.environ.items() if not OWN_SETTINGS.match(name)}
                               | {"SLURM_TIME_FORMAT": "standard"} | ({"SLURM_CLUSTERS": cluster} if cluster else {}))
     except subprocess.TimeoutExpired:

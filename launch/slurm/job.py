@@ -43,9 +43,9 @@ class SlurmJob:
     def end_time(self) -> float:
         """The end of the job's time limit, in seconds since 1970; infinity without a limit or an answer. SLURM 22.05
         does not set the variable, later versions do."""
-        if end := os.environ.get("SLURM_JOB_END_TIME"):
-            return float(end)
         try:
+            if end := os.environ.get("SLURM_JOB_END_TIME"):
+                return float(end)
             return datetime.fromisoformat(self.fields().get("EndTime", "")).timestamp()
         except ValueError:  # "Unknown", or nothing
             return float("inf")
@@ -59,7 +59,7 @@ class SlurmJob:
         Preemption is assumed if SLURM gives no answer.
         """
         found = self.fields()
-        if int(found.get("Restarts", "0")) > self.restarts:
+        if (restarts := found.get("Restarts", "")).isdecimal() and int(restarts) > self.restarts:
             return "requeued"
         if found.get("Reason") == "TimeLimit" or found.get("JobState") == "TIMEOUT":
             return "time limit"

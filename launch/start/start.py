@@ -109,7 +109,7 @@ def _start(spec: Start, request: Request, received: list[int] | None) -> int:
         before = spec.previous.attempt if spec.previous else None
         return watch.follow(View.read(run_dir), submitted, before, received)
     watch.print_commands(run_dir, submitted, backend)
-    return 128 + signal.SIGTERM if received else 0
+    return 0
 
 
 def _checked(spec: Start, request: Request) -> Versions | None:

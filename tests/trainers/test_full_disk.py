@@ -13,6 +13,7 @@ from drumbeat.configs.load import ROOT
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Result
 from drumbeat.configs.run.view import View
+from drumbeat.launch.backends.processes import processes_of
 from drumbeat.trainers.report.events import read_events
 from tests.disks import break_disk, fill, mounted
 from tests.processes import until, wait_for_file
@@ -53,6 +54,26 @@ def test_a_full_disk_pauses_the_run_and_loses_nothing(tmp_path: Path, disk: Path
         assert after[name] == before[name]
 
 
+def test_a_disk_that_is_gone_pauses_the_run_and_loses_nothing(tmp_path: Path, disk: Path, undisturbed: RunDir) -> None:
+    """An empty file system is mounted over it, as if a file server were away."""
+    command = [sys.executable, str(ROOT / "launch" / "run.py"), str(write_config(tmp_path)), "--procs", "2", "--runs",
+               str(disk / "runs"), "--no-preflight", "--no-snapshot", "task._target_=tests.tiny.Fuse",
+               f"task.folder={tmp_path}", "task.at=[13]", "task.how=wait"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    wait_for_file(tmp_path / "blown-0", process)
+    run = latest(disk)
+    ranks = [rank for rank in processes_of(View.read(run)) if Path(f"/proc/{rank}/comm").read_text() == "rank0\n"]
+    log = Path(f"/proc/{ranks[0]}/fd/1")  # its path is hidden soon
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(disk)], check=True)
+    (tmp_path / "go").touch()
+    until(lambda: "paused     the checkpoint cannot be written: No such file or directory" in log.read_text())
+    assert not list(disk.iterdir())
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+    assert process.wait(120) == 0
+    assert Result.require(run.result) == Result.require(undisturbed.result)
+    assert len(run.all_attempts()) == 1
+
+
 def test_a_full_dev_shm_is_named(tmp_path: Path) -> None:
     """There is no room for a semaphore, so torchrun itself fails; its message is that of a full disk."""
     full = ("mount -t tmpfs -o size=64k tmpfs /dev/shm && yes > /dev/shm/full; test -s /dev/shm/full || exit 77; "
@@ -72,6 +93,11 @@ REASONS = {"bytes": "the disk is full", "inodes": "the disk has no inodes left: 
            "read-only": "the disk is read-only"}
 
 
+def files(folder: Path) -> list[Path]:
+    """All files, without locks, which a disk without a free byte accepts."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "lock.json")
+
+
 @pytest.mark.parametrize("how", REASONS)
 def test_commands_report_a_disk_that_accepts_nothing(disk: Path, how: str) -> None:
     """In one screen, with the file; and what was there stays as it was."""
@@ -80,7 +106,7 @@ def test_commands_report_a_disk_that_accepts_nothing(disk: Path, how: str) -> No
     (disk / "old.csv").write_text("old\n")
     (disk / "old.png").write_text("old\n")
     break_disk(disk, how)
-    before = sorted(path for path in disk.rglob("*"))
+    before = files(disk)
     for words in (["export", run.path, disk / "w.pt"], ["export", run.path, disk / "w.safetensors"],
                   ["report", run.path, "--out", disk / "report.html"], ["evaluate", run.path],
                   ["predict", run.path, disk / "train", "--out", disk / "old.csv"],
@@ -92,5 +118,5 @@ def test_commands_report_a_disk_that_accepts_nothing(disk: Path, how: str) -> No
         assert f"error: {REASONS[how]}" in text or (words[0] == "demo-data" and "cannot be written" in text), words
         assert f"where {disk}" in text, words
         assert done.stderr.count("\n") < 12, done.stderr
-    assert sorted(path for path in disk.rglob("*")) == before
+    assert files(disk) == before
     assert (disk / "old.csv").read_text() == (disk / "old.png").read_text() == "old\n"

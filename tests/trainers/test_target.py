@@ -96,3 +96,9 @@ def test_variables_are_read_where_the_object_is_built(monkeypatch: pytest.Monkey
     text = fault(node)
     assert "Environment variable 'OUTPUTS' not found" in " ".join(text.split())
     assert "model.out_features" in text
+
+
+def test_an_error_does_not_name_a_secret() -> None:
+    text = fault({"_target_": "torch.nn.ReLU", "api_key": "abc"})
+    assert "torch.nn.ReLU has no argument 'api_key'" in text
+    assert "***" in text and "abc" not in text

@@ -39,9 +39,10 @@ def export(run: RunDir, file: Path, which: str) -> str:
                 shutil.copyfileobj(weights, opened)
             else:
                 import torch
-                from safetensors.torch import load_file
 
-                torch.save(load_file(f"/proc/self/fd/{weights.fileno()}"), opened)
+                from drumbeat.trainers.checkpoints.tensors import read_tensors
+
+                torch.save(read_tensors(Path(f"/proc/self/fd/{weights.fileno()}")), opened)
     except OSError as error:
         raise RunError(Fault(what=f"the weights cannot be written: {error.strerror}", where=str(file),
                              remedy="Make the folder first, or name another one.")) from error

@@ -193,16 +193,19 @@ def test_pipes_and_devices_are_not_read(reader: Path, look: Look, change: Callab
 
 
 @pytest.mark.parametrize("command", LOOKING)
-def test_no_variable_is_resolved_and_no_module_imported(reader: Path, command: str) -> None:
+def test_no_variable_is_resolved_and_no_module_imported(reader: Path, look: Look, command: str,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
     """The config is not one that Drumbeat has written: somebody has put references to the reader's environment into
     it, a resolver whose name is a reference, and one that imports a module."""
     (reader / "hostile.py").write_text("import pathlib; pathlib.Path('executed').touch()\nclass Kind: ...\n")
+    monkeypatch.syspath_prepend(str(reader))
     the_run(reader).config.write_text(HOSTILE)
-    assert secrets_in(look_for_real(reader, command)) == []
+    assert secrets_in(look(command)) == []
     assert not (reader / "executed").exists()
 
 
-@pytest.mark.parametrize("config", [HOSTILE, CONFIG.replace("Net}", "Net, a: '${oc.env:AWS_SECRET_ACCESS_KEY}'}")])
+@pytest.mark.parametrize("config", [HOSTILE, CONFIG.replace("Net}", "Net, a: '${oc.env:AWS_SECRET_ACCESS_KEY}'}")],
+                         ids=["hostile", "plain"])
 def test_a_report_shows_the_references(reader: Path, config: str) -> None:
     the_run(reader).config.write_text(config)
     page = look_for_real(reader, "report {} --out out.html")

@@ -27,6 +27,11 @@ def test_a_program_that_does_not_answer_gives_an_answer_too(tmp_path: Path, monk
     assert run_slurm("sinfo") == (127, "there is no sinfo on PATH")
 
 
+def test_an_answer_that_is_not_utf8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", programs(tmp_path, squeue=r"printf '4711|\377\n'"))
+    assert run_slurm("squeue") == (0, "4711|\ufffd")
+
+
 @pytest.mark.parametrize(("text", "unreachable"), [
     ("Unable to contact slurm controller (connect failure)", True),
     ("Batch job submission failed: Socket timed out on send/recv operation", True),

@@ -141,3 +141,12 @@ def test_a_controller_that_never_answers(scontrol: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(client, "TIMEOUT", 0.2)
     monkeypatch.setattr(slurm_job, "REQUEUE_TIMEOUT", 0.1)
     assert JOB.requeue() == "scontrol does not answer within 0.2 s"
+
+
+@pytest.mark.parametrize("text", ["Restarts= JobState=RUNNING", "Restarts=\u00b2 EndTime=x", "Restarts=-1", "=", ""])
+def test_an_answer_that_is_damaged(scontrol: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(scontrol, text)
+    assert JOB.why_terminated() in ("terminated", "preempted")
+    assert JOB.end_time() == float("inf")
+    monkeypatch.setenv("SLURM_JOB_END_TIME", "soon")
+    assert JOB.end_time() == float("inf")

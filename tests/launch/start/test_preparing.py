@@ -140,7 +140,7 @@ def test_sigterm_waits_for_sbatch(cluster: Path, typed: Type) -> None:
     start.terminate()
     go(cluster)
     text_of(start)
-    assert start.returncode == 128 + signal.SIGTERM
+    assert start.returncode == -signal.SIGTERM
     assert Job.require(only_run(cluster).job).id == "4711"
 
 
