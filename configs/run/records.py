@@ -203,7 +203,7 @@ class Verdict(Record):
     step: int
     """The step of the newest good checkpoint; -1 if there is none."""
     reason: str = ""
-    """The reason of a stop."""
+    """The reason of a stop; "suspended" for a failure after the job was suspended, which does not count."""
     rank: int = -1
     """The rank that failed first, whose log says most; -1 if unknown."""
     error: str = ""

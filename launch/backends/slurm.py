@@ -236,7 +236,7 @@ def sbatch_parameters(plan: JobPlan, after: str = "") -> dict[str, Any]:
         "nodes": topology.nodes,
         "ntasks_per_node": 1,
         "cpus_per_task": cpus,
-        "signal_delay_s": grace_seconds(RunDir(Path(plan.run_dir)), site.signal_seconds, site.time_minutes),
+        "signal_delay_s": grace_seconds(RunDir(Path(plan.run_dir)), site.signal_seconds, 60 * site.time_minutes),
         "comment": Path(plan.run_dir).name,
         "wckey": None,  # submitit's default is its own name
         "setup": setup_lines(plan, cpus, REQUEUE),

@@ -13,7 +13,7 @@ from typing import Literal
 
 from drumbeat.configs.run.folder import Attempt
 from drumbeat.configs.run.records import AttemptStart
-from drumbeat.launch.slurm.client import job_fields, run_slurm
+from drumbeat.launch.slurm.client import SHORT_TIMEOUT, job_fields, run_slurm
 
 Reason = Literal["preempted", "time limit", "requeued", "cancelled", "node failure", "terminated"]
 
@@ -40,13 +40,15 @@ class SlurmJob:
         return cls(os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT", "0")),
                    after[1] if after and not is_allocation else "", is_allocation)
 
-    def end_time(self) -> float:
-        """The end of the job's time limit, in seconds since 1970; infinity without a limit or an answer. SLURM 22.05
-        does not set the variable, later versions do."""
+    def end_time(self, known: float = float("inf")) -> float:
+        """The end of the job's time limit at this moment, in seconds since 1970; infinity without a limit. If SLURM
+        does not answer soon: the end as it was `known`, or as it was when the job started, which SLURM 22.05 does not
+        say, but later versions do."""
+        fields = job_fields(self.job, timeout=SHORT_TIMEOUT)
         try:
-            if end := os.environ.get("SLURM_JOB_END_TIME"):
-                return float(end)
-            return datetime.fromisoformat(self.fields().get("EndTime", "")).timestamp()
+            if not fields:
+                return known if known < float("inf") else float(os.environ.get("SLURM_JOB_END_TIME", "inf"))
+            return datetime.fromisoformat(fields.get("EndTime", "")).timestamp()
         except ValueError:  # "Unknown", or nothing
             return float("inf")
 
