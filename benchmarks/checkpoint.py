@@ -24,7 +24,7 @@ from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.models.transfer import ResNet50ConcatPool
 from drumbeat.trainers.checkpoints.manager import Checkpoints
-from drumbeat.trainers.checkpoints.state import optimizer_numbers, optimizer_tensors, parameter_names
+from drumbeat.trainers.checkpoints.state import parameter_names, training_state
 
 
 def main() -> None:
@@ -38,21 +38,20 @@ def main() -> None:
     model(torch.zeros(2, 3, 64, 64)).sum().backward()
     optimizer.step()
     names = parameter_names(model)
-    tensors = {**model.state_dict(), **optimizer_tensors(optimizer, names)}
+    tensors = {**model.state_dict(), **training_state(optimizer, None, names)[0]}
     copies = {name: torch.zeros_like(value) for name, value in tensors.items()}
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         run = RunDir(home / "run")
         checkpoints = Checkpoints(run, run.claim_attempt(), keep=1)
         began = time.perf_counter()
-        checkpoints.lay_out(model.state_dict(), optimizer_tensors(optimizer, names))
+        checkpoints.lay_out(model.state_dict(), training_state(optimizer, None, names)[0])
         laid_out = time.perf_counter() - began
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
 
         def ours(number: int) -> float:
             began = time.perf_counter()
-            checkpoints.save(Progress(step=number), model.state_dict(), optimizer_tensors(optimizer, names),
-                             {"optimizer": optimizer_numbers(optimizer, names)})
+            checkpoints.save(Progress(step=number), model.state_dict(), *training_state(optimizer, None, names))
             stall = time.perf_counter() - began
             checkpoints.wait()
             return stall

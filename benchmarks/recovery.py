@@ -39,7 +39,7 @@ from drumbeat.launch.drill.drill import Drill
 from drumbeat.launch.runs.goodput import effective_ratio, goodput, text
 from drumbeat.models.transfer import ResNet50ConcatPool
 from drumbeat.trainers.checkpoints.manager import Checkpoints
-from drumbeat.trainers.checkpoints.state import optimizer_numbers, optimizer_tensors, parameter_names
+from drumbeat.trainers.checkpoints.state import parameter_names, training_state
 
 LIMIT = """Limit: joining, reading the checkpoint and a discarded step take time before the next step, so the effective
 training time ratio falls with the number of faults. (Published: 0.97 on 9,600 GPUs, with a failure every few hours:
@@ -139,8 +139,7 @@ def while_writing() -> tuple[float, float, float]:
         checkpoints = Checkpoints(run, run.claim_attempt(), keep=1)
 
         def save(number: int) -> None:
-            checkpoints.save(Progress(step=number), model.state_dict(), optimizer_tensors(optimizer, names),
-                             {"optimizer": optimizer_numbers(optimizer, names)})
+            checkpoints.save(Progress(step=number), model.state_dict(), *training_state(optimizer, None, names))
 
         save(1)
         checkpoints.wait()

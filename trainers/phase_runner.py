@@ -24,13 +24,10 @@ from drumbeat.data.loader import Batch
 from drumbeat.data.order import key, micro_batches
 from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.checkpoints.state import (
-    optimizer_numbers,
-    optimizer_tensors,
     parameter_names,
-    restore_optimizer,
-    restore_scheduler,
-    scheduler_numbers,
+    restore_training,
     tensors_after_a_step,
+    training_state,
 )
 from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.guards import Buffers, FiniteCheck, can_skip
@@ -95,9 +92,9 @@ class PhaseRunner:
         self.discard()
         if checkpoint is not None:
             self.model.load_state_dict(checkpoint.model())
-            restore_optimizer(self.optimizer, self.names, checkpoint.optimizer(), checkpoint.state.optimizer)
-            restore_scheduler(self.scheduler, checkpoint.state.scheduler)
-        return shapes or self.tensors()
+            restore_training(self.optimizer, self.scheduler, self.names, checkpoint.optimizer(),
+                             {"optimizer": checkpoint.state.optimizer, "scheduler": checkpoint.state.scheduler})
+        return self.state()[0] | shapes
 
     def backward(self, batch: Batch, step: int) -> Tensor:
         """Computes gradients of the mean loss over the global batch from this rank's shard of it, in micro-batches;
@@ -176,13 +173,9 @@ class PhaseRunner:
         elif self.scheduler is not None and self.scheduler_every == "epoch":
             self.scheduler.step()
 
-    def tensors(self) -> dict[str, Tensor]:
-        return optimizer_tensors(self.optimizer, self.names)
-
-    def numbers(self) -> dict[str, Any]:
-        """The state of optimizer and scheduler that is not in tensors."""
-        return {"optimizer": optimizer_numbers(self.optimizer, self.names),
-                "scheduler": scheduler_numbers(self.scheduler)}
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The state of optimizer and scheduler: see `checkpoints.state.training_state`."""
+        return training_state(self.optimizer, self.scheduler, self.names)
 
     def train_mode(self) -> None:
         """Training mode, except for frozen modules: their BatchNorm statistics do not change, and they have no

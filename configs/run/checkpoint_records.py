@@ -62,8 +62,10 @@ class CheckpointState(Record):
 
     progress: Progress
     optimizer: dict[str, Any] = field(default_factory=dict)
-    """The settings of its parameter groups, and the state that is not a tensor."""
+    """Its state dict and, by the path of the attribute, those of the optimizers inside it, as
+    `trainers/checkpoints/codec.py` writes them."""
     scheduler: dict[str, Any] = field(default_factory=dict)
+    """The state dict of the scheduler, `state`; empty without one."""
     versions: Versions | None = None
     """The versions that rank 0 computed with; None in checkpoints of older versions of Drumbeat."""
 

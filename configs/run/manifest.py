@@ -16,7 +16,7 @@ from drumbeat.configs.run.checkpoint_records import CheckpointFormat, Checkpoint
 from drumbeat.configs.run.files import DamagedError, open_file
 from drumbeat.configs.run.folder import RunDir
 
-FORMAT = 2
+FORMAT = 3
 """Version of the checkpoint format."""
 
 STEP = re.compile("step-([0-9]{8,})")

@@ -179,8 +179,8 @@ def outcome(training: Training, runner: PhaseRunner, error: str, reports: list[s
     saved = training.checkpoints.newest()
     return Outcome(
         error=error, reports=reports, weights=weights_sha256(training.model.state_dict()),
-        optimizer={name: value.flatten().tolist() for name, value in runner.tensors().items()},
-        scheduler=runner.numbers()["scheduler"], progress=replace(training.progress, seconds={}).as_json(),
+        optimizer={name: value.flatten().tolist() for name, value in runner.state()[0].items()},
+        scheduler=runner.state()[1]["scheduler"], progress=replace(training.progress, seconds={}).as_json(),
         saved=saved and (weights_sha256(saved.model()),
                          saved.state.as_json() | {"progress": replace(saved.progress, seconds={}).as_json()}))
 
@@ -201,7 +201,7 @@ def test_steps_that_are_skipped(tmp_path: Path, optimizer: str, capsys: pytest.C
     steps = [report.removeprefix("skipped    NaN or Inf loss at step ").split()[0] for report in late.reports]
     assert steps == [*map(str, poisoned)]
     assert late.progress["step"] == STEPS
-    assert late.scheduler["last_epoch"] == STEPS - len(poisoned)
+    assert late.scheduler["state"]["last_epoch"] == STEPS - len(poisoned)
     assert all(value == STEPS - len(poisoned) for name, (value, *_) in late.optimizer.items() if name.endswith("step"))
 
 
@@ -212,7 +212,7 @@ def test_a_step_that_ends_the_run(tmp_path: Path, at: int) -> None:
     assert late == at_once
     assert late.error.startswith(
         f"NaN or Inf loss at step {at} on rank 0: the loss is nan; positions {4 * at} (sample ")
-    assert late.progress["step"] == late.progress["phase_step"] == late.scheduler["last_epoch"] == at
+    assert late.progress["step"] == late.progress["phase_step"] == late.scheduler["state"]["last_epoch"] == at
     assert sum(span["samples"] for span in late.progress["ledger"]) == late.progress["samples"] == 4 * at
     assert late.saved is None if at == 0 else late.saved is not None and (
         late.saved[0] == late.weights and late.saved[1]["progress"]["step"] == at)

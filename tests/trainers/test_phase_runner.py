@@ -192,19 +192,19 @@ def test_the_start_foresees_the_optimizers_tensors(optimizer: str, options: dict
     """By name, shape and type as they are after a step, without one; and it leaves the state as it was."""
     one, other = (runner(model=lambda: nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), optimizer=optimizer,
                         options=options) for _ in range(2))
-    before, made = weights_sha256(one.model.state_dict()), set(one.tensors())
+    before, made = weights_sha256(one.model.state_dict()), set(one.state()[0])
     versions = [parameter._version for parameter in one.trained]
     foreseen = one.start(batch(OWN), None)
     assert weights_sha256(one.model.state_dict()) == before
     assert [parameter._version for parameter in one.trained] == versions, "the weights are not written to"
-    assert set(one.tensors()) == made
+    assert set(one.state()[0]) == made
     assert all(value.is_meta for value in foreseen.values()), "nothing of it takes memory"
     for each in (one, other):
         take(each, batch(OWN), 0)
-    taken = one.tensors()
+    taken = one.state()[0]
     assert {name: (value.shape, value.dtype) for name, value in foreseen.items()} == {
         name: (value.shape, value.dtype) for name, value in taken.items()}
-    assert all(torch.equal(value, other.tensors()[name]) for name, value in taken.items())
+    assert all(torch.equal(value, other.state()[0][name]) for name, value in taken.items())
     assert all(torch.equal(value, other.model.state_dict()[name]) for name, value in one.model.state_dict().items())
 
 

@@ -127,4 +127,4 @@ def test_rank_0_writes_weights_optimizer_and_progress(run: RunDir) -> None:
     assert found is not None
     assert found.progress == saver.progress
     assert weights_sha256(found.model()) == weights_sha256(saver.model.state_dict())
-    assert found.state.optimizer["groups"][0]["lr"] == 0.1
+    assert found.state.optimizer[""]["groups"][0]["lr"] == 0.1

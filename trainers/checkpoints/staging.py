@@ -18,7 +18,10 @@ import torch
 from torch import Tensor
 
 NAMES = {torch.float64: "F64", torch.int64: "I64", torch.float32: "F32", torch.int32: "I32", torch.bfloat16: "BF16",
-         torch.float16: "F16", torch.int16: "I16", torch.uint8: "U8", torch.int8: "I8", torch.bool: "BOOL"}
+         torch.float16: "F16", torch.int16: "I16", torch.uint8: "U8", torch.int8: "I8", torch.bool: "BOOL",
+         torch.complex64: "C64", torch.uint64: "U64", torch.uint32: "U32", torch.uint16: "U16",
+         torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2", torch.float8_e4m3fnuz: "F8_E4M3FNUZ",
+         torch.float8_e5m2fnuz: "F8_E5M2FNUZ"}
 """The types of tensors that a checkpoint can contain, and their names in safetensors."""
 
 PAGE = 4096
@@ -49,8 +52,8 @@ class Staging:
 
     def lay_out(self, files: Files) -> None:
         """Allocates the memory for these tensors, unless names, shapes and types are the same as before."""
-        layout = [(file, name, value.dtype, tuple(value.shape)) for file, tensors in files.items()
-                  for name, value in tensors.items()]
+        layout = {(file, name): (value.dtype, value.shape) for file, tensors in files.items()
+                  for name, value in tensors.items()}
         if layout == self._layout:
             return
         headers = {file: _header(tensors) for file, tensors in files.items()}

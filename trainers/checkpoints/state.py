@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.layers import short
+from drumbeat.trainers.checkpoints.codec import Encoder, decode, restore_object
 
 IMPLEMENTATIONS = {"fused", "foreach", "capturable", "differentiable"}
 """Arguments of torch's optimizers that choose the implementation of a step, and not its result."""
@@ -22,18 +23,16 @@ def parameter_names(model: nn.Module) -> dict[Tensor, str]:
     return {parameter: name for name, parameter in model.named_parameters()}
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> dict[str, Tensor]:
-    """The optimizer's tensors by parameter and state name: "head.4.weight/exp_avg"."""
-    return {f"{names[parameter]}/{name}": value for parameter, state in optimizer.state.items()
-            for name, value in state.items() if isinstance(value, Tensor)}
-
-
-def optimizer_numbers(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> dict[str, Any]:
-    """The rest of the optimizer's state: settings of its groups, and state that is not a tensor."""
-    groups = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
-    loose = {names[parameter]: {name: value for name, value in state.items() if not isinstance(value, Tensor)}
-             for parameter, state in optimizer.state.items()}
-    return {"groups": groups, "state": {name: values for name, values in loose.items() if values}}
+def training_state(optimizer: torch.optim.Optimizer, scheduler: Any, names: Mapping[Tensor, str]
+                   ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The state of an optimizer, of those inside it, and of a scheduler: the tensors by address,
+    "head.4.weight/exp_avg", not copied; and the rest, which is JSON, as fields of `CheckpointState`. Raises
+    `UnsavableError`."""
+    encoder, inner = Encoder(), _parts(optimizer)
+    encoder.know(*inner.values())
+    saved = {path: _encode(encoder, one, path, names) for path, one in reversed(inner.items())}
+    schedule = {} if scheduler is None else {"state": encoder.object(scheduler, "scheduler")}
+    return encoder.tensors, {"optimizer": saved, "scheduler": schedule}
 
 
 def tensors_after_a_step(build: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
@@ -49,7 +48,7 @@ def tensors_after_a_step(build: Callable[[list[nn.Parameter]], torch.optim.Optim
             like.grad = None if parameter.grad is None else copy(parameter.grad)
         optimizer = build(list(likes))
         optimizer.step()
-        held = optimizer_tensors(optimizer, {like: names[parameter] for like, parameter in likes.items()})
+        held, _ = training_state(optimizer, None, {like: names[parameter] for like, parameter in likes.items()})
         return {name: (value.shape, value.dtype) for name, value in held.items()}
 
     from torch._subclasses.fake_tensor import (
@@ -64,44 +63,118 @@ def tensors_after_a_step(build: Callable[[list[nn.Parameter]], torch.optim.Optim
     return {name: torch.empty(shape, dtype=dtype, device="meta") for name, (shape, dtype) in found.items()}
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str],
-                      tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
-    """Loads a saved state into an optimizer. Tensors of a parameter's shape get its memory format. All tensors are on
-    the parameter's device except, as in torch, step counters, which are on the CPU unless a kernel counts them. The
-    optimizer keeps its own implementation of a step, because the state may have been saved on another device."""
+def restore_training(optimizer: torch.optim.Optimizer, scheduler: Any, names: Mapping[Tensor, str],
+                     tensors: Mapping[str, Tensor], saved: Mapping[str, Any]) -> None:
+    """Loads a saved state into an optimizer and a scheduler that were built from the config.
+
+    torch's `load_state_dict` casts state to the type of its parameter, and replaces `state` and `param_groups`, to
+    which an optimizer around this one may refer. So the state is put back as it was saved, in the same containers."""
+    inner = _parts(optimizer)
+    tensors = _placed(tensors, inner.values(), names)
+    device = next((parameter.device for group in optimizer.param_groups for parameter in group["params"]), None)
+    containers = [(vars(one).get("state"), vars(one).get("param_groups"), [*one.param_groups])
+                  for one in inner.values()]
+    for path, one in inner.items():
+        _decode(one, saved["optimizer"][path], names, tensors, device)
+    for one, (state, groups, each) in zip(inner.values(), containers, strict=True):
+        if state is not None and one.state is not state:
+            found = dict(one.state)
+            state.clear()
+            state.update(found)
+            one.state = state
+        if groups is not None and one.param_groups is not groups:
+            for group, loaded in zip(each, one.param_groups, strict=True):
+                group.update(loaded)
+            groups[:], one.param_groups = each, groups
+    if scheduler is not None:
+        restore_object(scheduler, saved["scheduler"]["state"], tensors, device)
+
+
+def _parts(optimizer: torch.optim.Optimizer) -> dict[str, torch.optim.Optimizer]:
+    """The optimizer, as "", and those that it holds in attributes, by path: "base_optimizer", "parts/0"."""
+    found: dict[str, torch.optim.Optimizer] = {}
+
+    def visit(value: Any, path: str, deep: int) -> None:
+        if isinstance(value, torch.optim.Optimizer):
+            if all(value is not one for one in found.values()):
+                found[path] = value
+                for name, attribute in vars(value).items():
+                    if name not in ("state", "param_groups"):
+                        visit(attribute, f"{path}/{name}".lstrip("/"), 1)
+        elif deep and isinstance(value, dict | list | tuple):
+            for name, item in [*(value.items() if isinstance(value, dict) else enumerate(value))]:
+                visit(item, f"{path}/{name}", 0)
+
+    visit(optimizer, "", 1)
+    return found
+
+
+def _encode(encoder: Encoder, optimizer: torch.optim.Optimizer, path: str, names: Mapping[Tensor, str]) -> Any:
+    """The state dict of an optimizer: `state` by the names of its parameters, the settings of its `groups`, the
+    `other` items of its state, and the `rest`. One that does not have torch's form is all `rest`."""
+    rest, address = dict(optimizer.state_dict()), f"optimizer/{path}".rstrip("/")
+    numbers = _numbers(optimizer, names)
+    if "state" not in rest or [number for group in rest.get("param_groups", []) for number in group["params"]] != [
+            *range(len(numbers))]:
+        return {"rest": encoder.encode(rest, address)}
+    other, groups = dict(rest.pop("state")), rest.pop("param_groups")
+    state = {name: encoder.encode(other.pop(number), name) for name, number in numbers.items() if number in other}
+    plain = [{name: value for name, value in group.items() if name != "params"} for group in groups]
+    return {"state": state, "groups": encoder.encode(plain, f"{address}/groups"),
+            "other": encoder.encode(other, f"{address}/state"), "rest": encoder.encode(rest, address)}
+
+
+def _decode(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any], names: Mapping[Tensor, str],
+            tensors: Mapping[str, Tensor], device: torch.device | None) -> None:
+    """Loads what `_encode` returned. An optimizer of torch's own form gets its state as it is, after its own
+    `load_state_dict` if it has one, which may do more. It keeps its own implementation of a step, because the state may
+    have been saved on another device."""
+    live = optimizer.state_dict()
+    rest = decode(saved["rest"], tensors, live, device)
+    if "groups" not in saved:
+        optimizer.load_state_dict(rest)
+        return
+    groups = decode(saved["groups"], tensors, live["param_groups"], device)
+    groups = [{name: value for name, value in group.items() if name not in IMPLEMENTATIONS}
+              | {name: value for name, value in own.items() if name in IMPLEMENTATIONS | {"params"}}
+              for group, own in zip(groups, live["param_groups"], strict=True)]
+    numbers, kind = _numbers(optimizer, names), type(optimizer)
+    state = {numbers[name]: decode(items, tensors) for name, items in saved["state"].items()}
+    other = decode(saved["other"], tensors, live["state"], device)
+    casts_only = kind.load_state_dict is torch.optim.Optimizer.load_state_dict
+    optimizer.load_state_dict({**rest, "state": other if casts_only else state | other, "param_groups": groups})
+    if kind.state_dict is torch.optim.Optimizer.state_dict:
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        optimizer.state.update({parameters[number]: items for number, items in state.items()})
+
+
+def _numbers(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> dict[str, int]:
+    """The number of each of an optimizer's parameters in torch's state dicts, by the parameter's name."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return {names.get(parameter, f"parameter {number}"): number for number, parameter in enumerate(parameters)}
+
+
+def _placed(tensors: Mapping[str, Tensor], optimizers: Iterable[torch.optim.Optimizer], names: Mapping[Tensor, str]
+            ) -> dict[str, Tensor]:
+    """The tensors by address; those of a parameter on its device, and in its memory format if they have its shape. As
+    in torch, step counters are on the CPU unless a kernel counts them."""
     by_name = {name: parameter for parameter, name in names.items()}
-    counted_there = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
+    counted_there = any(group.get("fused") or group.get("capturable") for one in optimizers
+                        for group in one.param_groups)
+    placed = dict(tensors)
     for address, value in tensors.items():
-        name, _, item = address.rpartition("/")
-        parameter = by_name[name]
+        parts = address.split("/")
+        parameter = next((by_name[name] for name in ("/".join(parts[:length]) for length in range(1, len(parts)))
+                          if name in by_name), None)
+        if parameter is None:
+            continue
         if value.shape == parameter.shape:
             like = torch.empty_like(parameter, dtype=value.dtype)
         else:
-            like = torch.empty_like(value, device="cpu" if item == "step" and not counted_there else parameter.device)
-        optimizer.state[parameter][item] = like.copy_(value)
-    for name, values in numbers["state"].items():
-        optimizer.state[by_name[name]].update(values)
-    for group, saved in zip(optimizer.param_groups, numbers["groups"], strict=True):
-        group.update({name: tuple(value) if isinstance(group.get(name), tuple) else value
-                      for name, value in saved.items() if name not in IMPLEMENTATIONS})
-
-
-def scheduler_numbers(scheduler: Any) -> dict[str, Any]:
-    """The plain values of a scheduler. Other attributes (functions, milestones) are built from the config again."""
-    if scheduler is None:
-        return {}
-    plain = {name: value for name, value in vars(scheduler).items() if _is_plain(value)}
-    inner = [scheduler_numbers(one) for one in getattr(scheduler, "_schedulers", [])]
-    return plain | ({"_schedulers": inner} if inner else {})
-
-
-def restore_scheduler(scheduler: Any, numbers: Mapping[str, Any]) -> None:
-    """Loads a saved state into a scheduler that was built from the config."""
-    if scheduler is None:
-        return
-    vars(scheduler).update({name: value for name, value in numbers.items() if name != "_schedulers"})
-    for one, saved in zip(getattr(scheduler, "_schedulers", []), numbers.get("_schedulers", []), strict=True):
-        restore_scheduler(one, saved)
+            like = torch.empty_like(value, device="cpu" if parts[-1] == "step" and not counted_there else
+                                    parameter.device)
+        placed[address] = like.copy_(value)
+    return placed
 
 
 SHOWN = 6
@@ -136,7 +209,3 @@ def weights_sha256(state: Mapping[str, Tensor]) -> str:
         digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
-
-def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, bool | int | float | str) or (
-        isinstance(value, list) and all(map(_is_plain, value)))

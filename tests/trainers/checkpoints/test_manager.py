@@ -144,8 +144,8 @@ def test_checkpoints_of_a_newer_version_are_left_alone(tmp_path: Path) -> None:
     folder = checkpoints.folder / "step-00000002"
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text('{"format": 99, "files": ["model"]}')
-    assert damage(folder) == "format 99, this version reads 2"
-    with pytest.raises(RunError, match=r"another version of Drumbeat(.|\n)*format 99; this version reads 2"):
+    assert damage(folder) == "format 99, this version reads 3"
+    with pytest.raises(RunError, match=r"another version of Drumbeat(.|\n)*format 99; this version reads 3"):
         checkpoints.newest()
     assert steps(checkpoints) == ["step-00000002"]
 

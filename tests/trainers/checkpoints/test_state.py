@@ -12,13 +12,10 @@ from torch import nn
 from drumbeat.configs.errors import RunError
 from drumbeat.trainers.checkpoints.state import (
     load_weights,
-    optimizer_numbers,
-    optimizer_tensors,
     parameter_names,
-    restore_optimizer,
-    restore_scheduler,
-    scheduler_numbers,
+    restore_training,
     tensors_after_a_step,
+    training_state,
     weights_sha256,
 )
 
@@ -51,12 +48,10 @@ def test_an_optimizer_and_its_schedule_go_on_as_if_never_stopped(kind: type[torc
     for number in range(5):
         step(*first, number)
     model, optimizer, scheduler = first
-    names = parameter_names(model)
-    tensors = {name: value.clone() for name, value in optimizer_tensors(optimizer, names).items()}
-    numbers = json.loads(json.dumps([optimizer_numbers(optimizer, names), scheduler_numbers(scheduler)]))
+    held, values = training_state(optimizer, scheduler, parameter_names(model))
     resumed[0].load_state_dict(model.state_dict())
-    restore_optimizer(resumed[1], parameter_names(resumed[0]), tensors, numbers[0])
-    restore_scheduler(resumed[2], numbers[1])
+    restore_training(resumed[1], resumed[2], parameter_names(resumed[0]),
+                     {name: value.clone() for name, value in held.items()}, json.loads(json.dumps(values)))
     for number in range(5, 10):
         step(*resumed, number)
     assert weights_sha256(resumed[0].state_dict()) == weights_sha256(straight[0].state_dict())
@@ -72,10 +67,12 @@ def test_an_optimizer_keeps_its_own_way_to_compute(fused: bool) -> None:
     for one in (saved, resumed):
         one.param_groups[0]["params"][0].grad = torch.ones(3)
     saved.step()
-    restore_optimizer(resumed, names[1], optimizer_tensors(saved, names[0]), optimizer_numbers(saved, names[0]))
+    groups = resumed.param_groups
+    restore_training(resumed, None, names[1], *training_state(saved, None, names[0]))
+    assert resumed.param_groups is groups, "others may refer to them"
     assert (resumed.param_groups[0]["lr"], resumed.param_groups[0]["fused"]) == (0.5, not fused)
     resumed.step()
-    assert optimizer_tensors(resumed, names[1])["weight/step"] == 2
+    assert training_state(resumed, None, names[1])[0]["weight/step"] == 2
 
 
 def test_the_digest_sees_names_types_shapes_and_bytes() -> None:
@@ -87,19 +84,42 @@ def test_the_digest_sees_names_types_shapes_and_bytes() -> None:
     assert len({weights_sha256(other) for other in [base, *others]}) == 5
 
 
-def test_tensors_are_named_by_parameter_and_the_rest_is_numbers() -> None:
+def test_tensors_are_named_by_parameter_and_the_rest_is_values() -> None:
     model = nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
-    names = parameter_names(model)
     model(torch.ones(1, 2)).sum().backward()
     optimizer.step()
     optimizer.state[model.bias]["calls"] = 3
-    found = optimizer_tensors(optimizer, names)
+    found, values = training_state(optimizer, None, parameter_names(model))
     assert {name: value.tolist() for name, value in found.items()} == {
         "weight/momentum_buffer": [[1, 1]], "bias/momentum_buffer": [1]}
-    numbers = optimizer_numbers(optimizer, names)
-    assert numbers["state"] == {"bias": {"calls": 3}}
-    assert (numbers["groups"][0]["lr"], "params" in numbers["groups"][0]) == (0.5, False)
+    saved = values["optimizer"][""]
+    assert saved["state"]["bias"] == {"momentum_buffer": {"$tensor": "bias/momentum_buffer"}, "calls": 3}
+    assert (saved["groups"][0]["lr"], "params" in saved["groups"][0]) == (0.5, False)
+    assert values["scheduler"] == {}
+
+
+def test_state_keeps_its_type_and_takes_the_memory_format_of_its_parameter() -> None:
+    """torch's own `load_state_dict` casts it to the type of the parameter."""
+    weight = nn.Parameter(torch.ones(2, 3, 4, 4).to(memory_format=torch.channels_last))
+    saved, resumed = (torch.optim.SGD([weight], lr=1) for _ in range(2))
+    precise = torch.full((2, 3, 4, 4), 1 / 3, dtype=torch.float64)
+    saved.state[weight] = {"precise": precise, "note": "as it is", "step": torch.tensor(3.0)}
+    restore_training(resumed, None, {weight: "weight"}, *training_state(saved, None, {weight: "weight"}))
+    found = resumed.state[weight]
+    assert torch.equal(found["precise"], precise)
+    assert found["precise"].is_contiguous(memory_format=torch.channels_last)
+    assert (found["precise"].dtype, found["note"], found["step"].item()) == (torch.float64, "as it is", 3)
+
+
+def test_state_goes_to_the_parameter_of_its_name() -> None:
+    """Although the code has since changed the order of the parameters."""
+    first, second = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.ones(1))
+    names = {first: "first", second: "second"}
+    saved, resumed = torch.optim.SGD([first, second], lr=1), torch.optim.SGD([second, first], lr=1)
+    saved.state[first] = {"momentum_buffer": torch.tensor([5.0])}
+    restore_training(resumed, None, names, *training_state(saved, None, names))
+    assert resumed.state == {first: {"momentum_buffer": torch.tensor([5.0])}}
 
 
 def test_the_tensors_after_a_step_are_known_without_it() -> None:
@@ -133,8 +153,3 @@ def test_of_many_differences_six_are_named(tmp_path: Path) -> None:
         load_weights(model, {}, tmp_path, "my.Net")
     lines = raised.value.faults[0].given.splitlines()
     assert (len(lines), lines[-1]) == (7, "... and 2 more")
-
-
-def test_a_phase_may_have_no_scheduler() -> None:
-    assert scheduler_numbers(None) == {}
-    restore_scheduler(None, {})
