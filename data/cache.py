@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 from drumbeat.data.fork import FORK
 from drumbeat.data.order import Integers
 from drumbeat.data.packed import PackedStrings
-from drumbeat.data.shared_folder import check_owner, open_lock, without_links
+from drumbeat.data.shared_folder import check_owner, open_lock, owners_of, without_links
 
 Pixels = NDArray[np.uint8]
 """One image: [H, W] grayscale or [H, W, 3] RGB."""
@@ -102,13 +102,13 @@ def open_cache(images: Images, folder: Path, *, workers: int, progress: Progress
     identity = blake2b(f"{images.root}\0{images.recipe()}".encode("utf-8", "surrogateescape"), digest_size=4)
     home = folder / f"{Path(images.root).name}-{identity.hexdigest()}"
     keys = image_keys(images)
-    owner = Path(images.root).stat().st_uid  # who may change the images may also change their pixels
+    owners = owners_of(Path(images.root))  # who may change the images may also change their pixels
     if home.exists():
-        check_owner(home, owner)
+        check_owner(home, *owners)
     places = _find(_index(home, images.channels), keys)
     if places is None:
         home.mkdir(parents=True, exist_ok=True)
-        check_owner(home, owner)
+        check_owner(home, *owners)
         with _locked(home / "lock"):
             places = _find(_index(home, images.channels), keys)
             if places is None:

@@ -40,8 +40,8 @@ class Job(Record):
     space: str = ""
     """Identifies the machine's boot and the PID namespace, in which alone the run's processes can be seen; '' if
     unknown: see `configs/run/processes.py`."""
-    time: float = field(default_factory=time.time)
-    """When the run was started."""
+    time: float = 0.0
+    """When the run was started, in seconds since 1970; 0 if unknown."""
     pid: int | None = None
     """The process id of the run in debug; otherwise None."""
     next_job: str | None = None

@@ -10,7 +10,14 @@ from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.contract import Rows
 from drumbeat.launch.backends.job_log import last_line
 from drumbeat.launch.backends.typed import command
-from drumbeat.launch.slurm.client import QueuedJob, SlurmUnreachableError, job_state, queued, split_id
+from drumbeat.launch.slurm.client import (
+    SHORT_TIMEOUT,
+    QueuedJob,
+    SlurmUnreachableError,
+    job_state,
+    queued,
+    split_id,
+)
 from drumbeat.launch.slurm.ended import job_end
 from drumbeat.launch.slurm.reasons import explain_reason
 from drumbeat.launch.slurm.states import explain_state
@@ -38,7 +45,8 @@ def queue_evidence(job: str) -> str:
 def queued_evidence(view: View) -> str:
     """Evidence of a job of the run whose id is not recorded, because the command that submitted it was killed."""
     try:
-        return next((f"SLURM job {job.id} is {job.state.lower()}" for job in queued(view.run.id)), "")
+        jobs = queued(view.run.id, timeout=SHORT_TIMEOUT)
+        return next((f"SLURM job {job.id} is {job.state.lower()}" for job in jobs), "")
     except SlurmUnreachableError as error:
         return f"a SLURM job, state unknown: {error}"
 
@@ -49,7 +57,7 @@ def explain(view: View) -> Rows:
     if job is None or not job.id:
         return []
     try:
-        jobs = queued(run.id, *ids_of(view))
+        jobs = queued(run.id, *ids_of(view), timeout=SHORT_TIMEOUT)
     except SlurmUnreachableError as error:
         return [("job", job.id), ("why", f"SLURM does not answer: {error}"),
                 ("fix", f"Try again later. What the run itself has recorded: {command('status', run)}")]

@@ -16,7 +16,7 @@ from drumbeat.configs.run.records import ENDED, Heartbeat, Saved, Status
 from drumbeat.configs.run.view import View
 from drumbeat.configs.text_fields import clock
 from drumbeat.launch.attempts.cause import cause
-from drumbeat.launch.backends.backend import backend_of, running_evidence
+from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.local import SILENCE_SECONDS
 from drumbeat.launch.runs.goodput import goodput, text
 from drumbeat.launch.runs.remedy import resume_command
@@ -91,7 +91,7 @@ def with_final_state(view: View, evidence: str | None = None) -> View:
     status = unrecorded_end(view, evidence)
     if status is None:
         return view
-    if backend_of(view.backend).on_slurm:
+    if backend_of(view.backend).on_slurm and os.geteuid() in (0, view.run.path.stat().st_uid):
         with suppress(RunError, OSError), changing(view.run, "status"):  # unless another command is changing the run
             if Status.read(view.run.status) == view.status and not view.run.is_superseded(view.number):
                 status.write(view.run.status, durable=False)
@@ -101,7 +101,11 @@ def with_final_state(view: View, evidence: str | None = None) -> View:
 def unrecorded_end(view: View, evidence: str | None = None) -> Status | None:
     """The end of a run whose launcher could not record it because it was killed or its machine failed, or which never
     started; None if the run is running or waiting, or its end is recorded."""
-    if not may_have_ended(view) or (running_evidence(view) if evidence is None else evidence):
+    if not may_have_ended(view):
+        return None
+    if evidence is None:
+        (evidence,) = backend_of(view.backend).evidence_of([view])
+    if evidence:
         return None
     os.listdir(view.run.path)  # over NFS, the next read sees what the launcher has recorded meanwhile
     latest = Status.read(view.run.status)

@@ -21,7 +21,7 @@ SHORT_TIMEOUT = 5.0
 """The same for questions that are not worth waiting for: of a launcher that must not miss a signal meanwhile, and of
 commands that can do without the answer."""
 
-FORMAT = "%i|%T|%r|%S|%P|%k"
+FORMAT = "%i|%T|%r|%S|%P|%k|%o"
 """squeue's format: id, state, reason, expected start, partition, comment. Its JSON differs between versions."""
 
 OWN_SETTINGS = re.compile(r"(SQUEUE|SCANCEL|SINFO|SCONTROL|SACCT|SACCTMGR)_|"
@@ -87,6 +87,8 @@ class QueuedJob:
     partition: str
     comment: str
     """The run's id, for jobs of Drumbeat."""
+    command: str = ""
+    """The path of its script."""
 
 
 def split_id(job: str) -> tuple[str, str]:
@@ -100,20 +102,22 @@ def join_id(number: str, cluster: str) -> str:
     return f"{number};{cluster}" if cluster else number
 
 
-def queued(run_id: str, *ids: str) -> list[QueuedJob]:
-    """This user's jobs in the queue for a run: those with these ids, and those with the run's id as their comment.
-    Raises `SlurmUnreachableError`."""
+def queued(run_id: str, *ids: str, timeout: float | None = None) -> list[QueuedJob]:
+    """This user's jobs in the queue for a run: those with the run's id in their comment, or in the path of their
+    script; and those with these ids, unless their comment is another. On the login node of another cluster, or when
+    SLURM counts anew, another job has such an id. Raises `SlurmUnreachableError`."""
     jobs = []
     for cluster in sorted({split_id(job)[1] for job in ids} or {""}):
         code, output = run_slurm("squeue", "--noheader", "--user", str(os.getuid()), "--format", FORMAT,
-                                 cluster=cluster)
+                                 cluster=cluster, timeout=timeout)
         if code != 0:
             raise SlurmUnreachableError(output)
         for line in output.splitlines():
-            number, *fields = line.split("|", 5)
-            if len(fields) == 5:
+            number, *fields = line.split("|", 6)
+            if len(fields) >= 5:
                 jobs.append(QueuedJob(join_id(number, cluster), *fields))
-    return [job for job in jobs if job.id in ids or job.comment == run_id]
+    return [job for job in jobs if run_id in job.comment or run_id in job.command
+            or (job.id in ids and job.comment in ("", "(null)"))]
 
 
 def job_state(job: str) -> str:

@@ -44,7 +44,8 @@ def preparing(run: RunDir, command: str, *, previous: View | None, code: Path | 
     exist before. Raises `RunError` if another command is changing or has changed the run, and `LaunchError` if the
     folder cannot be written."""
     termination = Termination()
-    before = {number: signal.signal(number, termination) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, termination) for number in (signal.SIGTERM, signal.SIGHUP)
+              if signal.getsignal(number) is not signal.SIG_IGN}  # as in `nohup drumbeat run ...`
     try:
         if previous is None:
             remove_abandoned(run.path.parent)

@@ -11,7 +11,7 @@ from typing import Any
 from drumbeat.configs.errors import ConfigError, Fault, RunError, nearest
 from drumbeat.configs.load import Loaded, find, load, load_site, reload
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.manifest import checkpoint_path, damage
+from drumbeat.configs.run.manifest import QUARANTINED, checkpoint_path, damage, saved_steps
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import BackendName
 from drumbeat.configs.run.view import View
@@ -57,17 +57,20 @@ def resolve_resume(args: argparse.Namespace, run: str) -> Start:
         raise RunError(Fault(what=f"run {run_dir.id} is still running", where=str(run_dir.path), given=evidence,
                              remedy=_still_running_remedy(view)))
     loaded = reload(run_dir.config, args.words, _previous_layout(view.plan, args))
-    plan = with_references(_plan_like(args, view.plan, loaded, run_dir), loaded.config)
+    plan = with_references(_plan_like(args, view.plan, loaded, run_dir), loaded.config, view.plan)
     check_references(plan, view.plan)
     return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=plan, previous=view))
 
 
 def corrupted_weights(view: View) -> bool:
-    """Whether the last or the best weights of a finished run are missing or corrupted. Resuming it trains them again,
-    from an older checkpoint."""
+    """Whether the last or the best weights of a finished run are corrupted, and an older checkpoint is intact from
+    which resuming it trains them again. Weights that somebody has deleted are not corrupted."""
     result = view.result
     steps = {result.steps, result.best.get("step", result.steps)} if result else set()
-    return any(damage(checkpoint_path(view.run, step)) for step in steps)
+    corrupted = [step for step in steps if ((path := checkpoint_path(view.run, step)).exists() and damage(path))
+                 or path.with_name(f"{QUARANTINED}{path.name}").exists()]
+    return bool(corrupted) and any(not damage(checkpoint_path(view.run, step)) for step in saved_steps(view.run)
+                                   if step < max(corrupted))
 
 
 def _still_running_remedy(view: View) -> str:

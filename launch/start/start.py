@@ -6,12 +6,14 @@ import os
 import secrets
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from drumbeat.configs.errors import Fault, LaunchError, UserError, hang
+from drumbeat.configs.layers import short
 from drumbeat.configs.load import Loaded, plain
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
@@ -136,11 +138,27 @@ def _submit(spec: Start, request: Request) -> Submitted:
     for note in filter(None, [*backend.notes(plan), lock_problem(run_dir.path)]):
         print(hang("note       ", note), flush=True)
     submitted = backend.submit(request)
-    _write_job(run_dir, plan.backend, submitted)
-    link = run_dir.path.parent / f".latest.{secrets.token_hex(4)}"
-    link.symlink_to(run_dir.id)
-    os.replace(link, run_dir.path.parent / "latest")
+    try:
+        _write_job(run_dir, plan.backend, submitted)
+    except BaseException:
+        with suppress(Exception):  # the first error says more
+            backend.end(View.read(run_dir))
+        raise
+    _link_latest(run_dir)
     return submitted
+
+
+def _link_latest(run_dir: RunDir) -> None:
+    """Makes runs/NAME/latest lead to this run. If that is impossible, a note says so."""
+    latest = run_dir.path.parent / "latest"
+    link = latest.with_name(f".latest.{secrets.token_hex(4)}")
+    try:
+        link.symlink_to(run_dir.id)
+        os.replace(link, latest)
+    except OSError as error:
+        print(hang("note       ", f"{short(latest)} does not lead to this run: {error.strerror}"), flush=True)
+        with suppress(OSError):
+            link.unlink()
 
 
 def _preflight(spec: Start) -> Versions:
@@ -167,8 +185,8 @@ def _write(spec: Start) -> None:
 
 def _write_job(run_dir: RunDir, backend: BackendName, started: Submitted) -> None:
     """Records where the run was started."""
-    Job(backend=backend, id=started.id, host=socket.gethostname(), space=process_space(), pid=started.pid
-        ).write(run_dir.job)
+    Job(backend=backend, id=started.id, host=socket.gethostname(), space=process_space(), time=time.time(),
+        pid=started.pid).write(run_dir.job)
 
 
 @contextmanager

@@ -198,6 +198,10 @@ class Checkpoints:
         Without the best weights a phase that starts from them could not begin. Training from an older checkpoint
         computes them again."""
         without_best: Checkpoint | None = None
+        if self.folder.is_symlink():
+            raise RunError(Fault(what="the run's checkpoints are in another folder, to which a link leads",
+                                 where=str(self.folder), given=str(self.folder.readlink()),
+                                 remedy="Move them back. To keep whole runs on another disk: --runs DIR"))
         for path in (checkpoint_path(self.run, step) for step in saved_steps(self.run)):
             if (written := written_format(path)) != FORMAT:
                 raise RunError(Fault(what="another version of Drumbeat has written the checkpoints", where=str(path),

@@ -37,7 +37,7 @@ def slurm(folder: Path, monkeypatch: pytest.MonkeyPatch, **scripts: str) -> None
 ])
 def test_a_job_that_does_not_run(view: View, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, reason: str,
                                  text: str, fix: str) -> None:
-    slurm(tmp_path, monkeypatch, squeue=f'echo "12|{state}|{reason}|N/A|long|$SLURM_CLUSTERS"')
+    slurm(tmp_path, monkeypatch, squeue=f'echo "12|{state}|{reason}|N/A|long|(null)|x"')
     rows = dict(explain(view))
     assert (rows["job"], rows["why"]) == (f"12;gpu, {state.lower()} in partition long", text)
     assert rows["fix"].startswith(fix)

@@ -36,10 +36,10 @@ def test_the_plan_names_the_variables(tmp_path: Path, plan: JobPlan, monkeypatch
     assert found.references["model.token"] == ""
     assert not any(word in str(found.as_json()) for word in ("fast", SECRET))
     monkeypatch.setenv("HF_TOKEN", "a new one")
-    check_references(with_references(plan, config), found)
+    check_references(with_references(plan, config, found), found)
     monkeypatch.setenv("MODE", "slow")
     with pytest.raises(ConfigError, match=r"model.mode has another value than when the run was started"):
-        check_references(with_references(plan, config), found)
+        check_references(with_references(plan, config, found), found)
 
 
 @pytest.mark.parametrize(("export", "missing"), [

@@ -73,6 +73,17 @@ def test_the_users_settings_of_slurms_programs_change_no_answer(tmp_path: Path,
     assert run_slurm("squeue").text.split() == ["SBATCH_ACCOUNT=x", "SLURM_CLUSTERS=x", "SLURM_CONF=x"]
 
 
+@pytest.mark.parametrize(("comment", "script", "ours"), [
+    ("run", "x", True), ("site: run", "x", True), ("(null)", "x", True), ("", "/runs/tiny/run/submitit/7.sh", True),
+    ("changed by a plugin", "/runs/tiny/run/submitit/7.sh", True), ("another run", "/elsewhere.sh", False)])
+def test_a_job_of_this_number_may_be_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comment: str, script: str,
+                                             ours: bool) -> None:
+    """That of another cluster with the same file system, or of one that counts anew."""
+    monkeypatch.setenv("PATH", programs(tmp_path, squeue=f"echo '7|RUNNING|None|N/A|main|{comment}|{script}'"))
+    assert [job.id for job in queued("run", "7")] == (["7"] if ours else [])
+    assert [job.id for job in queued("run")] == (["7"] if ours and comment != "(null)" else [])
+
+
 def test_a_job_is_asked_for_on_its_own_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", programs(
         tmp_path, squeue=f'echo "$SLURM_CLUSTERS: $*" >> {tmp_path}/calls; echo "12|RUNNING|None|N/A|main|run"',
