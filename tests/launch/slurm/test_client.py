@@ -75,7 +75,7 @@ def test_the_users_settings_of_slurms_programs_change_no_answer(tmp_path: Path,
 
 @pytest.mark.parametrize(("comment", "script", "ours"), [
     ("run", "x", True), ("site: run", "x", True), ("(null)", "x", True), ("", "/runs/tiny/run/submitit/7.sh", True),
-    ("changed by a plugin", "/runs/tiny/run/submitit/7.sh", True), ("another run", "/elsewhere.sh", False)])
+    ("changed by a plugin", "/runs/tiny/run/submitit/7.sh", True), ("another", "/elsewhere.sh", False)])
 def test_a_job_of_this_number_may_be_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comment: str, script: str,
                                              ours: bool) -> None:
     """That of another cluster with the same file system, or of one that counts anew."""
