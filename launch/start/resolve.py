@@ -67,10 +67,15 @@ def corrupted_weights(view: View) -> bool:
     which resuming it trains them again. Weights that somebody has deleted are not corrupted."""
     result = view.result
     steps = {result.steps, result.best.get("step", result.steps)} if result else set()
-    corrupted = [step for step in steps if ((path := checkpoint_path(view.run, step)).exists() and damage(path))
-                 or path.with_name(f"{QUARANTINED}{path.name}").exists()]
+    corrupted = [step for step in steps if _is_corrupted(checkpoint_path(view.run, step))]
     return bool(corrupted) and any(not damage(checkpoint_path(view.run, step)) for step in saved_steps(view.run)
                                    if step < max(corrupted))
+
+
+def _is_corrupted(checkpoint: Path) -> bool:
+    """Whether a checkpoint is damaged, or has been set aside because it was."""
+    quarantined = checkpoint.with_name(f"{QUARANTINED}{checkpoint.name}")
+    return bool(damage(checkpoint)) if checkpoint.exists() else quarantined.exists()
 
 
 def _still_running_remedy(view: View) -> str:
