@@ -103,7 +103,8 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     """A remedy with the valid name that is most similar to `name`, or else with all valid names. A suffix such as .yaml
     is not compared: all files have it."""
     names = {_stem(text): text for text in sorted(set(map(str, valid)))}
-    close = difflib.get_close_matches(_stem(name), names, n=1)
+    other_case = [one for one in names if one.lower() == _stem(name).lower()]
+    close = other_case or difflib.get_close_matches(_stem(name), names, n=1)
     if close:
         return f"Did you mean '{names[close[0]]}'?"
     return f"Valid names: {', '.join(names.values())}." if names else "There are no valid names here."

@@ -58,7 +58,9 @@ def missing(schema: type, key: str, where: str) -> Fault:
 def broken_reference(error: OmegaConfBaseException, where: str, key: str) -> Fault:
     """A reference, ${...}, to something that does not exist."""
     message = str(error).splitlines()[0].removeprefix("KeyError raised while resolving interpolation: ").strip('"')
-    return Fault(what=f"{key} refers to something that does not exist: {message}", where=where)
+    variable = re.search(r"Interpolation key '([A-Z][A-Z0-9_]*)' not found", message)
+    return Fault(what=f"{key} refers to something that does not exist: {message}", where=where,
+                 remedy=f"An environment variable is written ${{oc.env:{variable[1]}}}." if variable else "")
 
 
 def out_of_bounds(schema: type, node: Any, prefix: str = "") -> Iterator[tuple[str, str, Any]]:

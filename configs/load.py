@@ -209,6 +209,12 @@ def _site_faults(site: Site, where: Callable[[str], str]) -> Iterator[Fault]:
     gres = options.get("gres", "")
     if gres and site.gpu_flag == "gres" and re.search(r"(^|,)(gres[:/])?gpu\b", str(site.sbatch[gres])):
         owned[gres] = GPUS
+    for key, value in site.sbatch.items():
+        if key.startswith("-") or isinstance(value, list | dict):
+            yield Fault(what=f"not an option of sbatch: {key}", where=where(f"sbatch.{key}"),
+                        given=f"{key}: {inline(value)}",
+                        remedy="Write the option without dashes." if key.startswith("-") else
+                        "Write its value as sbatch reads it: A,B")
     for key, instead in owned.items():
         yield Fault(what=f"Drumbeat sets this option of sbatch itself: {key}", where=where(f"sbatch.{key}"),
                     given=f"{key}: {inline(site.sbatch[key])}", remedy=f"{instead[0].upper()}{instead[1:]}.")

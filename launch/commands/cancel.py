@@ -17,5 +17,5 @@ def run(args: argparse.Namespace) -> int:
     from drumbeat.launch.runs.find import find_run
     from drumbeat.launch.runs.stop import cancel
 
-    print(cancel(find_run(args.run, Path(args.runs))))
+    print(cancel(find_run(args.run, Path(args.runs), starting=True)))
     return 0

@@ -15,18 +15,22 @@ from drumbeat.configs.schema import Config
 HOW_TO_NAME = "Give a run's folder, its id, or the name of an experiment for its latest run."
 
 
-def find_run(text: str, runs: Path) -> RunDir:
+def find_run(text: str, runs: Path, *, starting: bool = False) -> RunDir:
     """The run that a folder, an id, a unique prefix of an id, or a name (the run to which `latest` leads) refers to.
-    Raises `RunError`."""
+    With `starting`, also a run whose plan is not written yet, because a command is checking it; a name then refers to
+    it first. Raises `RunError`."""
     if not text.strip():
         raise RunError(Fault(what="no run given", where="command line", given=f"'{text}'", remedy=HOW_TO_NAME))
     beside = (runs / text, runs / text / "latest") if "/" in text else ()  # the form name/id of reports
     for folder in (Path(text), Path(text) / "latest", *beside):
         target = folder.readlink() if folder.is_symlink() else Path(folder.name)
-        if is_run(folder) and (folder.name != "latest" or len(target.parts) == 1):  # it leads to a run beside it
+        beside_it = folder.name != "latest" or len(target.parts) == 1
+        if beside_it and is_run(folder, starting=starting):
             return RunDir((folder.parent / target).absolute())
-    folders = [run.path for run in all_runs(runs)]
+    folders = [run.path for run in all_runs(runs, starting=starting)]
     named = [path for path in folders if path.parent.name == text]
+    if named and not is_run(named[-1]):
+        return RunDir(named[-1])
     if named:
         latest = named[-1].parent / "latest"
         newest = latest.readlink().name if latest.is_symlink() else ""
@@ -58,15 +62,18 @@ def run_with_checkpoint(text: str, runs: Path, which: str | None) -> tuple[RunDi
     return run, read(run.config)
 
 
-def all_runs(runs: Path) -> list[RunDir]:
-    """All runs in a folder, oldest first."""
-    folders = (folder for folder in runs.absolute().glob("*/*") if not folder.is_symlink() and is_run(folder))
+def all_runs(runs: Path, *, starting: bool = False) -> list[RunDir]:
+    """All runs in a folder, oldest first; with `starting`, also those whose plan is not written yet."""
+    folders = (folder for folder in runs.absolute().glob("*/*") if not folder.is_symlink()
+               and is_run(folder, starting=starting))
     return sorted(map(RunDir, folders), key=lambda run: run.id)
 
 
-def is_run(folder: Path) -> bool:
-    """Whether a folder is a run, even if one of its files is missing."""
-    return any(os.access(file, os.F_OK) for file in (RunDir(folder).plan, RunDir(folder).status))
+def is_run(folder: Path, *, starting: bool = False) -> bool:
+    """Whether a folder is a run, even if one of its files is missing; with `starting`, even before its plan is
+    written."""
+    run = RunDir(folder)
+    return any(os.access(file, os.F_OK) for file in (run.plan, run.status, *([run.lock] if starting else [])))
 
 
 def _nearest_run(text: str, names: set[str]) -> str:

@@ -17,7 +17,7 @@ from drumbeat.configs.run.view import View
 from drumbeat.configs.text_fields import clock
 from drumbeat.launch.attempts.cause import cause
 from drumbeat.launch.backends.backend import backend_of
-from drumbeat.launch.backends.local import SILENCE_SECONDS
+from drumbeat.launch.backends.local import SILENCE_SECONDS, place
 from drumbeat.launch.runs.goodput import goodput, text
 from drumbeat.launch.runs.remedy import resume_command
 from drumbeat.launch.runs.rows import metrics_text, row
@@ -49,7 +49,9 @@ def status_text(view: View) -> str:
     if note := claim(view.run):
         rows.append(("determinism", note))
     if view.job and view.job.id and not view.ended:
-        rows.append(("job", f"{view.job.id} ({backend_of(view.backend).id_description})"))
+        backend = backend_of(view.backend)
+        visible = backend.on_slurm or view.job.is_here
+        rows.append(("job", f"{view.job.id} ({backend.id_description if visible else f'process {place(view.job)}'})"))
     typed = [("resume", resume_command(view))] if view.ended and view.state != "finished" else []
     return "\n".join([*(row(label, value, WIDTH) for label, value in rows),
                       *(f"{label:<{WIDTH}}{value}" for label, value in [*typed, ("folder", str(view.run.path))])])

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import time
+
 from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.lock import changing
 from drumbeat.configs.run.manifest import checkpoint_text
 from drumbeat.configs.run.view import View
-from drumbeat.launch.backends.backend import backend_of
+from drumbeat.launch.backends.backend import backend_of, running_evidence
 from drumbeat.launch.backends.typed import command
 from drumbeat.launch.runs.status import unrecorded_end
+
+START_SECONDS, POLL_SECONDS = 60.0, 0.1
+"""Seconds to wait for the first attempt of a run that was just started on this machine, and between two looks."""
 
 
 def stop(run: RunDir) -> str:
     """Asks a run to save a checkpoint and exit. Returns a message. Waits if another command is changing the run. Raises
     `RunError` if the run is not running."""
     with changing(run, "stop", wait=True):
-        return _request_stop(View.read(run))
+        view, until = _started(run), time.monotonic() + START_SECONDS
+        while view.state == "pending" and not backend_of(view.backend).on_slurm and (
+                running_evidence(view) and time.monotonic() < until):
+            time.sleep(POLL_SECONDS)  # its launcher is about to begin an attempt, which can be stopped
+            view = View.read(run)
+        return _request_stop(view)
 
 
 def cancel(run: RunDir) -> str:
@@ -24,7 +34,16 @@ def cancel(run: RunDir) -> str:
     is changing the run: one that is being started is ended as soon as it has been. Raises `RunError` if the run cannot
     be reached."""
     with changing(run, "cancel", wait=True):
-        return _cancel(View.read(run))
+        return _cancel(_started(run))
+
+
+def _started(run: RunDir) -> View:
+    """The run, once the command that starts it has ended. Raises `RunError` if that command has failed, and removed the
+    run."""
+    if not run.path.exists():
+        raise RunError(Fault(what=f"{run.id} was not started", where=str(run.path),
+                             remedy="The command that was starting it says why."))
+    return View.read(run)
 
 
 def _request_stop(view: View) -> str:
@@ -40,7 +59,7 @@ def _request_stop(view: View) -> str:
         raise RunError(Fault(what="no process of this run is running", where=str(run.path),
                              given=f"state: {state}", remedy=f"Resume it: {command('resume', run)}"))
     attempt.request_stop("stopped")
-    return f"{run.id} saves a checkpoint after its current step and exits. To resume it:\n{command('resume', run)}"
+    return f"{run.id} saves a checkpoint after its current step and exits.\nTo resume it: {command('resume', run)}"
 
 
 def _cancel(view: View) -> str:

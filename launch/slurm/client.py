@@ -105,7 +105,7 @@ def join_id(number: str, cluster: str) -> str:
 def queued(run_id: str, *ids: str, timeout: float | None = None) -> list[QueuedJob]:
     """This user's jobs in the queue for a run: those with the run's id in their comment, or in the path of their
     script; and those with these ids, unless their comment is another. On the login node of another cluster, or when
-    SLURM counts anew, another job has such an id. Raises `SlurmUnreachableError`."""
+    SLURM counts from one again, another job has such an id. Raises `SlurmUnreachableError`."""
     jobs = []
     for cluster in sorted({split_id(job)[1] for job in ids} or {""}):
         code, output = run_slurm("squeue", "--noheader", "--user", str(os.getuid()), "--format", FORMAT,

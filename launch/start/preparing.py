@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.lock import changing, is_changing
 from drumbeat.configs.run.records import Change
 from drumbeat.configs.run.view import View
+from drumbeat.launch.backends.backend import running_evidence
 
 
 @dataclass
@@ -33,6 +35,7 @@ class Termination:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if not self.deferred:
+            print("terminated", file=sys.stderr)
             raise SystemExit(128 + number)
         self.received = signal.Signals(number)
 
@@ -76,7 +79,8 @@ def _check_unchanged(previous: View) -> None:
     now = View.read(previous.run)
     if (now.job, now.number) != (previous.job, previous.number):
         raise RunError(Fault(what=f"run {now.run.id} has been started by another command meanwhile",
-                             where=str(now.run.path), given=f"state: {now.state}", remedy="Look at it, and try again."))
+                             where=str(now.run.path), given=running_evidence(now) or f"state: {now.state}",
+                             remedy="Look at it, and try again."))
 
 
 @contextmanager

@@ -204,3 +204,10 @@ def test_a_shipped_config_is_a_base_from_anywhere(tmp_path: Path, monkeypatch: p
     (tmp_path / "mine.yaml").write_text("base: resnet50_xray.yaml\nname: mine\nbatch_size: 64\n")
     config = load("mine.yaml").config
     assert (config.name, config.batch_size, list(config.phases)) == ("mine", 64, ["head", "finetune"])
+
+
+@pytest.mark.parametrize("line", ["{--mem: 0}", "{mail-type: [A, B]}"])
+def test_what_is_no_option_of_sbatch(tmp_path: Path, line: str) -> None:
+    (tmp_path / "mine.yaml").write_text(f"sbatch: {line}\n")
+    with pytest.raises(ConfigError, match="not an option of sbatch"):
+        load_site(str(tmp_path / "mine.yaml"))

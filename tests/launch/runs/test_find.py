@@ -97,7 +97,7 @@ train loss      0.1235
 validation      loss 0.5000, accuracy 0.7500
 speed           99.9 samples/s, 1:02:05 left
 last heartbeat  0 s ago
-job             17 (process on this machine)
+job             17 (process on elsewhere)
 folder          {run.path}"""
 
 

@@ -30,8 +30,7 @@ def test_stopping(runs: Path, debug_here: Callable[[RunDir], None]) -> None:
     with pytest.raises(RunError, match="no process of this run is running"):
         stop(run)
     debug_here(run)
-    assert stop(run).startswith(
-        f"{SECOND} saves a checkpoint after its current step and exits. To resume it:\n")
+    assert stop(run).startswith(f"{SECOND} saves a checkpoint after its current step and exits.\nTo resume it: ")
     assert stop(run).endswith(f"drumbeat resume {SECOND}")
     assert StopRequest.require(attempt.stop).reason == "stopped"
     write_state(run, "stopped")
@@ -64,3 +63,19 @@ def test_cancelling_a_run_on_this_machine(runs: Path, space: str) -> None:
         unrelated.kill()
     assert Status.require(run.status).state == "cancelled"
     assert cancel(run) == f"{SECOND} is cancelled already"
+
+
+def test_stopping_a_run_that_is_about_to_start(runs: Path, debug_here: Callable[[RunDir], None],
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after `resume --detach`, which names this command."""
+    run = find_run("tiny", runs)
+    debug_here(run)
+    write_state(run, "pending")
+
+    def begin(seconds: float) -> None:
+        run.claim_attempt()
+        write_state(run, "running")
+
+    monkeypatch.setattr("drumbeat.launch.runs.stop.time.sleep", begin)
+    assert stop(run).startswith(f"{SECOND} saves a checkpoint")
+    assert StopRequest.require(run.attempt(0).stop).reason == "stopped"

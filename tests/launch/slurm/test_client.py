@@ -78,7 +78,7 @@ def test_the_users_settings_of_slurms_programs_change_no_answer(tmp_path: Path,
     ("changed by a plugin", "/runs/tiny/run/submitit/7.sh", True), ("another", "/elsewhere.sh", False)])
 def test_a_job_of_this_number_may_be_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comment: str, script: str,
                                              ours: bool) -> None:
-    """That of another cluster with the same file system, or of one that counts anew."""
+    """That of another cluster with the same file system, or of one that counts from one again."""
     monkeypatch.setenv("PATH", programs(tmp_path, squeue=f"echo '7|RUNNING|None|N/A|main|{comment}|{script}'"))
     assert [job.id for job in queued("run", "7")] == (["7"] if ours else [])
     assert [job.id for job in queued("run")] == (["7"] if ours and comment != "(null)" else [])

@@ -88,6 +88,20 @@ def test_cancelling_a_run_that_is_being_started(cluster: Path, typed: Type) -> N
     assert Status.require(only_run(cluster).status).state == "cancelled"
 
 
+def test_cancelling_a_run_that_is_being_checked(cluster: Path, typed: Type) -> None:
+    """Its folder has no plan yet, and `ls` does not show it. This one has no model, so it is not started at all."""
+    asks = "[ -e checked ] || { echo > checking; while [ ! -e checked ]; do sleep 0.02; done; }; hostname"
+    fake_slurm.programs(cluster, sinfo=asks)
+    start = typed(*SUBMIT)
+    wait_for_file(cluster / "checking", start)
+    cancel = typed("cancel", "small")
+    assert cancel.stdout and cancel.stdout.readline().startswith("waiting    for another command on this run: ")
+    (cluster / "checked").touch()
+    assert "nets" in text_of(start)
+    assert " was not started where " in text_of(cancel)
+    assert (start.returncode, cancel.returncode) == (2, 2)
+
+
 @pytest.mark.parametrize("sbatch", [ACCEPTS, REFUSES], ids=["accepted", "refused"])
 def test_two_resumes_at_once(cluster: Path, typed: Type, stopped: RunDir, sbatch: str) -> None:
     """The second one is refused, and takes nothing away from the first."""
