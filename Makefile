@@ -7,7 +7,7 @@ DATA   := datasets/xray_demo
 JOBS   := 3  # tests at a time: one more than cores, because many of them wait
 PYTEST  = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup --durations 15 --durations-min 1
 
-.PHONY: demo install test test-fast test-gpu test-slurm test-python check docs wheel lock audit clean
+.PHONY: demo install test test-fast test-fuzz test-gpu test-slurm test-python check docs wheel lock audit clean
 
 demo: install                ## train the flagship on synthetic radiographs
 	@$(BIN)/drumbeat demo-data xray $(DATA)
@@ -31,6 +31,9 @@ test: install                ## the whole test suite
 
 test-fast: install           ## what starts no processes and trains nothing: the loop while you work
 	$(PYTEST) -m "not slow and not slurm and not gpu and not matrix"
+
+test-fuzz: install           ## damaged and random input for all that parses, for about twenty minutes
+	DRUMBEAT_FUZZ=long $(PYTEST) -m fuzz tests/fuzz
 
 test-gpu: install            ## all that needs a GPU, in some minutes; exit code 2 where there is none
 	@$(BIN)/python -m tests.gpu

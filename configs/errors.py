@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 WIDTH = 80
-LABEL = "error: "
+LABEL, FIX = "error: ", "  fix    "
 SCREEN = 24
 """Lines of a terminal: errors that do not fit are shortened."""
 LONGEST = WIDTH * SCREEN
@@ -35,7 +35,7 @@ class Fault:
     remedy: str = ""
 
     def __str__(self) -> str:
-        rows = [("  where  ", self.where), ("  given  ", self.given), ("  fix    ", self.remedy)]
+        rows = [("  where  ", self.where), ("  given  ", self.given), (FIX, self.remedy)]
         return "\n".join(hang(label, text if len(text) <= LONGEST else f"{text[:LONGEST]} ...")
                          for label, text in [(LABEL, self.what), *rows] if text)
 
@@ -88,9 +88,15 @@ class RunError(UserError):
 
 def headline(text: str) -> str:
     """What is wrong, in one line: from the text of an error, which is wrapped."""
-    lines = text.strip().splitlines() or [""]
-    more = takewhile(lambda line: line.startswith(" " * len(LABEL)), lines[1:]) if text.startswith(LABEL) else ()
-    return " ".join([lines[0].removeprefix(LABEL), *map(str.strip, more)])
+    return unwrapped(text, LABEL) or (text.strip().splitlines() or [""])[0]
+
+
+def unwrapped(text: str, label: str) -> str:
+    """The first row with this label, in one line: from the text of an error, which is wrapped; '' if it has none."""
+    rows = iter(text.splitlines())
+    first = next((row for row in rows if row.startswith(label)), "")
+    more = takewhile(lambda row: row.startswith(" " * len(label)), rows)
+    return " ".join([first.removeprefix(label), *map(str.strip, more)])
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -32,6 +32,7 @@ from drumbeat.configs.merge import Places, build, references, source, with_refer
 from drumbeat.configs.sbatch_options import GPUS, owned_options
 from drumbeat.configs.schema import Config, Site
 from drumbeat.configs.secrets import is_secret_name, literal_secrets
+from drumbeat.configs.variables import variables
 from drumbeat.configs.yaml_text import dump, inline
 
 CHANGEABLE = ("launch.", "tracking.", "checkpoints.", "data.workers", "data.cache", "data.allow_change",
@@ -181,7 +182,8 @@ def load_site(profile: str | None) -> Site:
     layers = file_layers(file)
     site, places = build(Site, layers, record=True)
     if secrets := [*(f"environment.{name}" for name in site.environment if is_secret_name(name)),
-                   *(key for key, text in _commands(site) if any(map(is_secret_name, ASSIGNED.findall(text))))]:
+                   *(key for key, text in _commands(site)
+                     if variables(text) or any(map(is_secret_name, ASSIGNED.findall(text))))]:
         raise ConfigError(*(Fault(what=f"{key} of a cluster profile is probably a secret, and would be stored in the "
                                        "run's plan and in the job's script", where=source(key, places, layers),
                                   remedy="Remove it, and export it in the shell that submits: a job inherits the "

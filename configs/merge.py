@@ -6,6 +6,7 @@ import dataclasses
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from drumbeat.configs.bounds import ExpansionError, check_references
 from drumbeat.configs.errors import ConfigError, Fault
 from drumbeat.configs.faults import broken_reference, misfit, missing, misspelt_targets, out_of_bounds
 from drumbeat.configs.layers import Layer, leaves, nest, overlay, parent
+from drumbeat.configs.schema import Config
 from drumbeat.configs.source_text import as_written
 from drumbeat.configs.variables import recorded, unresolved
 from drumbeat.configs.yaml_text import inline
@@ -48,7 +50,7 @@ def build(schema: type[Schema], layers: Sequence[Layer], *, record: bool = False
     for key, value in list(as_written(schema, values, places)):
         _set(values, key, value)
     unset: list[Fault] = []
-    values = recorded(values, schema, "", _is_recorded, unset) if record else unresolved(values)
+    values = recorded(values, schema, "", partial(_is_recorded, schema), unset) if record else unresolved(values)
     try:
         check_references(values)
     except ExpansionError as error:
@@ -194,13 +196,19 @@ def _absolute_paths(node: Any, in_target: bool = False) -> Any:
 
 
 def _absolute(path: str) -> str:
-    """An absolute path. A path that begins with a $VARIABLE is left to the machine that uses it."""
-    return path if path.startswith("$") else str(Path(path).expanduser().absolute())
+    """An absolute path. A path that begins with a $VARIABLE is left to the machine that uses it. Raises `ConfigError`
+    for ~ without a home folder."""
+    try:
+        return path if path.startswith("$") else str(Path(path).expanduser().absolute())
+    except RuntimeError:
+        raise ConfigError(Fault(what="the home folder of a path is unknown", given=path,
+                                remedy="Set HOME, or write the whole path.")) from None
 
 
-def _is_recorded(name: str, text: str) -> bool:
-    """Whether a text that refers to environment variables is recorded with their values."""
-    return name == "_target_" or is_path(name, text)
+def _is_recorded(schema: type, name: str, text: str) -> bool:
+    """Whether a text that refers to environment variables is recorded with their values: paths and targets, and all of
+    a profile."""
+    return schema is not Config or name == "_target_" or is_path(name, text)
 
 
 def is_path(key: Any, value: Any) -> bool:

@@ -20,7 +20,7 @@ def open_regular(path: Path, *, most: int | None = None, inside: Path | None = N
         found, wrong = os.fstat(handle), ""
         if not stat.S_ISREG(found.st_mode):
             wrong = "it is not a regular file"
-        elif inside and not Path(f"/proc/self/fd/{handle}").readlink().is_relative_to(os.path.realpath(inside)):
+        elif inside and not _is_inside(Path(f"/proc/self/fd/{handle}").readlink(), inside):
             wrong = "it is a link to a file outside of the run's folder"
         elif most is not None and found.st_size > most:
             wrong = f"it is too large ({found.st_size:,} bytes)"
@@ -30,3 +30,8 @@ def open_regular(path: Path, *, most: int | None = None, inside: Path | None = N
     except BaseException:
         os.close(handle)
         raise
+
+
+def _is_inside(found: Path, folder: Path) -> bool:
+    """Whether a path without links is in a folder."""
+    return found.is_relative_to(folder) or found.is_relative_to(os.path.realpath(folder))

@@ -29,7 +29,8 @@ def visible(text: str) -> str:
 
 
 class AnyText:
-    """A text stream that never raises UnicodeEncodeError: characters that its encoding lacks are shown as \\u2026."""
+    """A text stream that never raises UnicodeEncodeError: characters that its encoding lacks are shown as \\u2026. The
+    stream is None if the process was started without it, as by `drumbeat ls >&-`."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
@@ -38,9 +39,17 @@ class AnyText:
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
-        encoding = getattr(self.stream, "encoding", None) or "utf-8"
-        self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        if self.stream is not None:
+            encoding = getattr(self.stream, "encoding", None) or "utf-8"
+            self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         return len(text)
+
+    def flush(self) -> None:
+        if self.stream is not None:
+            self.stream.flush()
+
+    def isatty(self) -> bool:
+        return self.stream is not None and bool(self.stream.isatty())
 
     def writelines(self, lines: Iterator[str]) -> None:
         self.write("".join(lines))

@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 from drumbeat.data.fork import FORK
 from drumbeat.data.order import Integers
 from drumbeat.data.packed import PackedStrings
-from drumbeat.data.shared_folder import check_owner, open_lock, without_links
+from drumbeat.data.shared_folder import check_owner, open_lock, owners_of, without_links
 
 Pixels = NDArray[np.uint8]
 """One image: [H, W] grayscale or [H, W, 3] RGB."""
@@ -102,13 +102,13 @@ def open_cache(images: Images, folder: Path, *, workers: int, progress: Progress
     identity = blake2b(f"{images.root}\0{images.recipe()}".encode("utf-8", "surrogateescape"), digest_size=4)
     home = folder / f"{Path(images.root).name}-{identity.hexdigest()}"
     keys = image_keys(images)
-    owner = Path(images.root).stat().st_uid  # who may change the images may also change their pixels
+    owners = owners_of(Path(images.root))  # who may change the images may also change their pixels
     if home.exists():
-        check_owner(home, owner)
+        check_owner(home, *owners)
     places = _find(_index(home, images.channels), keys)
     if places is None:
         home.mkdir(parents=True, exist_ok=True)
-        check_owner(home, owner)
+        check_owner(home, *owners)
         with _locked(home / "lock"):
             places = _find(_index(home, images.channels), keys)
             if places is None:
@@ -130,12 +130,12 @@ def image_keys(images: Images) -> NDArray[np.uint64]:
 def _index(home: Path, channels: int) -> NDArray[np.void]:
     """The index, sorted by key; empty if it does not exist or is invalid."""
     try:
-        with open(home / "index.npy", "rb") as file:
-            index: NDArray[np.void] = np.lib.format.read_array(file, allow_pickle=False)
+        # Mapped, because a damaged header may claim any size, and copied.
+        index: NDArray[np.void] = np.array(np.lib.format.open_memmap(home / "index.npy", mode="r"))
         size = (home / "pixels.bin").stat().st_size
-    except (OSError, ValueError):
+    except Exception:  # of a damaged header NumPy raises almost anything
         return np.empty(0, ENTRY)
-    valid = index.dtype == ENTRY and index.ndim == 1 and _end(index, channels) <= size
+    valid = index.dtype == ENTRY and index.ndim == 1 and _is_within(index, channels, size)
     return index if valid else np.empty(0, ENTRY)
 
 
@@ -143,6 +143,12 @@ def _end(index: NDArray[np.void], channels: int) -> int:
     """The end of the last indexed image in the file of pixels, in bytes."""
     sizes = index["height"].astype(np.int64) * index["width"] * channels
     return int((index["offset"] + sizes).max(initial=0))
+
+
+def _is_within(index: NDArray[np.void], channels: int, size: int) -> bool:
+    """Whether all indexed images are within a file of pixels of `size` bytes."""
+    offset, height, width = (index[name].astype(np.float64) for name in ("offset", "height", "width"))  # no overflow
+    return bool(((offset >= 0) & (height >= 0) & (width >= 0) & (offset + height * width * channels <= size)).all())
 
 
 def _find(index: NDArray[np.void], keys: NDArray[np.uint64]) -> NDArray[np.void] | None:

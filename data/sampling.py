@@ -141,7 +141,9 @@ def _read_weights(file: str, n: int) -> Floats:
             raise ValueError(f"it has {path.stat().st_size:,} bytes for {n:,} samples")
         else:
             weights = np.array([float(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()])
-    except ValueError as error:
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # of a damaged header NumPy raises almost anything
         raise ValueError(f"the weights in {file} cannot be read: {error}; it must be a .npy array of numbers, or text "
                          "with one number on each line") from error
     if weights.shape != (n,):

@@ -26,6 +26,12 @@ def without_links(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
+def owners_of(path: Path) -> set[int]:
+    """The users who may replace a file or a folder: its owner, and the owners of all folders above it."""
+    path = path.resolve()
+    return {part.stat().st_uid for part in (path, *path.parents)}
+
+
 def check_owner(folder: Path, *trusted: int) -> None:
     """Raises `PermissionError` if another user may have made a folder, or one above it, to deceive this one: if it lies
     where everybody may write, as in /tmp, and belongs neither to this user, nor to root, nor to a `trusted` user id.

@@ -37,8 +37,7 @@ def built(source: Path, kind: str, recipe: object, build: Callable[[Path], None]
     """
     state = _state(source)
     name = f"{source.stem}-{digest(FORMAT, state, recipe)}.{kind}"
-    users = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folders = [source.parent / ".drumbeat", users / "drumbeat"] if cache is None else [Path(cache).absolute()]
+    folders = [source.parent / ".drumbeat", *_user_folder()] if cache is None else [Path(cache).absolute()]
     for folder in folders:
         if (folder / name).is_dir() and _is_trusted(folder / name, source.stat().st_uid):
             return folder / name
@@ -54,6 +53,14 @@ def built(source: Path, kind: str, recipe: object, build: Callable[[Path], None]
         if not (folder / name).is_dir():
             _publish(folder, name, whole, alone=alone)
     return folder / name
+
+
+def _user_folder() -> list[Path]:
+    """The folder for stores in the user's cache folder; none if the user has no home folder."""
+    try:
+        return [Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "drumbeat"]
+    except RuntimeError:
+        return []
 
 
 def mapped(file: Path, dtype: type, count: int) -> NDArray[Any]:

@@ -27,6 +27,7 @@ WORD = r"\w+|[^\w\s]"
 MOST_BYTES = 256 << 20
 """The size of a tokenizer.json."""
 MOST_WORDS = 1 << 24
+MOST_DIMENSIONS = 1 << 14
 MOST_LINE = 1 << 20
 """Bytes of a word and its vector in a file of vectors."""
 
@@ -67,7 +68,11 @@ class Vocabulary:
             path = built(path, "vocabulary", recipe, learn, cache) / "tokenizer.json"
         if path.stat().st_size > MOST_BYTES:
             raise ValueError(f"{path} is larger than {MOST_BYTES >> 20} MB")
-        self._use(path.read_text("utf-8"), str(path))
+        try:
+            description = path.read_text("utf-8")
+        except UnicodeDecodeError:
+            raise ValueError(f"{path} is not a tokenizer.json: it is not UTF-8") from None
+        self._use(description, str(path))
 
     def _use(self, description: str, file: str) -> None:
         self.file = file
@@ -210,7 +215,11 @@ def glove(file: str, vocabulary: Vocabulary) -> Vectors:
             if not len(values):
                 if line == 1 and len(row.split()) == 2:
                     continue  # fastText's header: the number of words and of dimensions
-                values = np.zeros((vocabulary.size, max(1, len(row.split()) - 1)), np.float32)
+                dimensions = len(row.split()) - 1
+                if dimensions > MOST_DIMENSIONS:
+                    raise ValueError(f"{path}, line {line}: vectors of {dimensions:,} numbers; the most are "
+                                     f"{MOST_DIMENSIONS:,}")
+                values = np.zeros((vocabulary.size, max(1, dimensions)), np.float32)
             if row.partition(b" ")[0] not in numbers:
                 continue
             word, *parts = row.rstrip().rsplit(b" ", values.shape[1])

@@ -24,6 +24,8 @@ from drumbeat.launch.attempts.verdict import REASONS as STOPS
 from drumbeat.launch.slurm.limits import COUNTED
 from drumbeat.launch.slurm.reasons import REASONS
 from drumbeat.launch.slurm.sbatch_errors import SBATCH_ERRORS
+from drumbeat.launch.slurm.states import ENDED as JOB_ENDS
+from drumbeat.launch.slurm.states import QUEUED
 
 SECTION = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 WRITTEN = re.compile(r"(?P<path>[\w/.-]+\.json): (?P<what>.+?)\. Written (?P<who>.+?)\.?$", re.DOTALL)
@@ -143,6 +145,16 @@ def reasons() -> str:
         (f"`{name}`", sentence(words), sentence(fix)) for name, (words, fix) in REASONS.items()])
 
 
+def job_states() -> str:
+    return table(("SLURM's state", "it means", "what to do"), [
+        (f"`{name}`", sentence(words), sentence(fix)) for name, (words, fix) in QUEUED.items()])
+
+
+def job_ends() -> str:
+    return table(("SLURM's state", "it means", "what to do before `drumbeat resume RUN`"), [
+        (f"`{name}`", sentence(words), sentence(fix) if fix else "") for name, (words, fix) in JOB_ENDS.items()])
+
+
 def refusals() -> str:
     rows = [(", ".join(f"“{_readable(part)}”" for part in re.split(r"\|(?![^(]*\))", pattern)),
              f"`{key}`" if key else "", sentence(fix.replace("{user}", "$USER").replace("{partitions}", "their names")))
@@ -185,7 +197,8 @@ def tree() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "config": config_sections, "profile": lambda: keys("Site"), "json-files": json_files, "verdicts": verdicts,
-    "stops": stops, "reasons": reasons, "refusals": refusals, "limits": limits, "errors": messages, "tree": tree}
+    "stops": stops, "reasons": reasons, "job-states": job_states, "job-ends": job_ends,
+    "refusals": refusals, "limits": limits, "errors": messages, "tree": tree}
 
 
 def pages() -> list[Path]:

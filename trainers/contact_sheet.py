@@ -11,10 +11,10 @@ from torch import Tensor
 
 from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.layers import short
+from drumbeat.configs.output_file import replacing
 from drumbeat.configs.schema import Config
 from drumbeat.data.loader import Batch, BatchFetcher, Samples, Transform
 from drumbeat.trainers.build import Sets, build_forward, build_mixing, build_stream, build_task
-from drumbeat.trainers.new_file import replacing
 from drumbeat.trainers.tasks import Results, Task
 from drumbeat.trainers.tracking import contact_sheet
 from drumbeat.trainers.world import World
@@ -44,7 +44,8 @@ def draw_sheet(config: Config, sets: Sets, batch: Batch, file: Path) -> bool:
 
 
 def save_sheet(sheet: Image.Image, file: Path) -> None:
-    """Writes a sheet in the format of the file's suffix. Raises `PreflightError` if it cannot be written."""
+    """Writes a sheet in the format of the file's suffix. Raises `PreflightError` or `RunError` if it cannot be
+    written."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as new:

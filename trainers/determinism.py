@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TextIO
 
 from drumbeat.configs.run.determinism import record
@@ -36,11 +36,10 @@ def recorded_operations(run: RunDir, *, attempt: int, rank: int) -> Iterator[Non
         if found is None:
             return usual(message, category, filename, lineno, file, line)
         name = found[found.lastindex or 0]
-        if name not in known:
-            with suppress(OSError):
-                record(run, Operation(name=name, attempt=attempt, rank=rank, line=f"{filename}:{lineno}"))
-                known.add(name)
-                print(f"note: {name} ran without a deterministic implementation, at {filename}:{lineno}", flush=True)
+        operation = Operation(name=name, attempt=attempt, rank=rank, line=f"{filename}:{lineno}")
+        if name not in known and record(run, operation):
+            known.add(name)
+            print(f"note: {name} ran without a deterministic implementation, at {filename}:{lineno}", flush=True)
         return None
 
     with warnings.catch_warnings():

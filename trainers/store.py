@@ -22,7 +22,10 @@ def listen_narrowly(listener: socket.socket | None = None) -> None:
 
 
 def meet_on_loopback() -> list[str]:
-    """torchrun's arguments for ranks on this node only. The port of the store is opened here."""
+    """torchrun's arguments for ranks on this node only. The port of the store is opened here, and gloo and NCCL, which
+    would ask for the address of the host's name, listen on loopback, too, unless the user has set their interface."""
+    for variable, interface in (("GLOO_SOCKET_IFNAME", "lo"), ("NCCL_SOCKET_IFNAME", "=lo")):
+        os.environ.setdefault(variable, interface)
     listener = socket.create_server((LOOPBACK, 0))
     listen_narrowly(listener)
     return ["--nnodes=1", "--node-rank=0", f"--log-dir={os.devnull}", "--rdzv-backend=static",

@@ -12,6 +12,7 @@ from typing import Any
 
 from drumbeat.configs.errors import Fault, PreflightError, nearest
 from drumbeat.configs.faults import MISSPELT_TARGET
+from drumbeat.configs.secrets import hidden
 from drumbeat.configs.variables import UnsetVariableError, value, variables
 from drumbeat.configs.yaml_text import inline
 
@@ -129,7 +130,7 @@ def _refused(target: Any, node: Mapping[str, Any], key: str, arguments: dict[str
     unknown = [name for name in arguments if parameters and name not in parameters]
     if unknown and not takes_any:
         return Fault(what=f"{node['_target_']} has no argument '{unknown[0]}'", where=f"{key}.{unknown[0]}",
-                     given=f"{unknown[0]}: {inline(node[unknown[0]])}", remedy=nearest(unknown[0], parameters)
+                     given=f"{unknown[0]}: {inline(hidden(node)[unknown[0]])}", remedy=nearest(unknown[0], parameters)
                      if unknown[0] not in MISSPELT_TARGET else "Did you mean '_target_'?")
     return Fault(what=str(error), where=key, given=f"_target_: {node['_target_']}",
                  remedy=f"It takes: {', '.join(map(str, parameters.values()))}" if parameters else "")

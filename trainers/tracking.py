@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from bisect import bisect_right
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from math import ceil
 from typing import Any
 
 import torch
@@ -121,12 +123,13 @@ def contact_sheet(images: Sequence[Tensor], titles: Sequence[str] = (), *, colum
 
 
 def _fitted(draw: ImageDraw.ImageDraw, title: str, width: int, size: int) -> str:
-    """A title in a font of `size`, cut to `width` pixels."""
-    if draw.textlength(title, font_size=size) <= width:
+    """A title in a font of `size`, cut to `width` pixels. A character is at least one pixel wide."""
+    if len(title) <= width and draw.textlength(title, font_size=size) <= width:
         return title
-    while title and draw.textlength(f"{title}...", font_size=size) > width:
-        title = title[:-1]
-    return f"{title}..."
+    lengths = range(min(len(title), width) + 1)
+    wider = bisect_right(lengths, width, key=lambda length: ceil(draw.textlength(f"{title[:length]}...",
+                                                                                 font_size=size)))
+    return f"{title[:max(0, wider - 1)]}..."
 
 
 def _picture(image: Tensor) -> Image.Image:

@@ -110,6 +110,8 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
     monitor = config.evaluation.monitor
     tracker.status(monitor=monitor, best=progress.best.get(monitor))
     checkpoints.on_pause = partial(report_pause, tracker)
+    if world.is_main:
+        wait_for_disk(60 * config.checkpoints.disk_wait_minutes, checkpoints.on_pause)
     start = AttemptStart.read(attempt.launch)  # None in debug
     if world.is_main and checkpoint:
         print(f"resuming from {checkpoint.path.name}", flush=True)

@@ -6,19 +6,25 @@ and attempts. `trainers/determinism.py` writes the files; `claim` is the sentenc
 
 from __future__ import annotations
 
+import json
 import re
 
+from drumbeat.configs.run.files import write_soon
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import Operation
 
 
-def record(run: RunDir, operation: Operation) -> None:
-    """Records an operation unless it is already recorded. Raises `OSError`."""
+def record(run: RunDir, operation: Operation) -> bool:
+    """Records an operation unless it is already recorded. Returns False if the disk does not accept it now."""
     path = run.nondeterministic / f"{re.sub(r'[^A-Za-z0-9]+', '_', operation.name)}.json"
-    if not path.exists():
+    try:
+        if path.exists():
+            return True
         path.parent.mkdir(exist_ok=True)
-        operation.write(path, durable=False)
+    except OSError:
+        return False
+    return write_soon(path, json.dumps(operation.as_json(), indent=2) + "\n", 0)
 
 
 def operations(run: RunDir) -> list[str]:

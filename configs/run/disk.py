@@ -21,13 +21,22 @@ SECONDS_BETWEEN_TRIES = 0.5
 
 T = TypeVar("T")
 
+def print_reason(reason: str) -> None:
+    """Prints why this process waits."""
+    if reason:
+        with suppress(OSError):  # the log may be on the same disk
+            print(reason, file=sys.stderr, flush=True)
+
+
 _retry_seconds = 0.0
+_on_wait: Callable[[str], None] = print_reason
 
 
-def wait_for_disk(seconds: float) -> None:
-    """From now on `persist` retries for `seconds` in this process; 0 means no retries."""
-    global _retry_seconds
-    _retry_seconds = seconds
+def wait_for_disk(seconds: float, on_wait: Callable[[str], None] = print_reason) -> None:
+    """From now on `persist` retries for `seconds` in this process; 0 means no retries. `on_wait` is called with the
+    reason when it begins to wait, and with '' when the disk is back."""
+    global _retry_seconds, _on_wait
+    _retry_seconds, _on_wait = seconds, on_wait
 
 
 def persist(write: Callable[[], T]) -> T:
@@ -37,12 +46,14 @@ def persist(write: Callable[[], T]) -> T:
     reported = False
     while True:
         try:
-            return write()
+            result = write()
+            if reported:
+                _on_wait("")
+            return result
         except OSError as error:
             if error.errno not in TEMPORARY or time.monotonic() - began >= _retry_seconds:
                 raise
             if not reported:
                 reported = True
-                with suppress(OSError):  # the log may be on the same disk
-                    print(f"waiting for the disk: {error}", file=sys.stderr, flush=True)
+                _on_wait(f"waiting for the disk: {error}")
         time.sleep(SECONDS_BETWEEN_TRIES)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import suppress
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
@@ -79,8 +80,12 @@ def _replace(path: Path, text: str, *, durable: bool, private: bool = False) -> 
                 file.flush()
                 os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only disk accepts no removal either
+            temporary.unlink()
 
 
 def write_json(path: Path, value: Any, *, durable: bool = True) -> None:

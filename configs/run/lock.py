@@ -14,6 +14,7 @@ import json
 import os
 import pwd
 import re
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -85,10 +86,14 @@ def lock_problem(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> s
 
 
 def _open(run: RunDir) -> int | None:
-    """The open file of the lock; None on a disk that is full or read-only. Other users may not open it: any reader
-    could hold it for ever."""
+    """The open file of the lock, which those may open who may write to the run's folder: any reader could hold it for
+    ever. The owner makes it. None if it cannot exist: on a disk that is full or read-only, and for another user in a
+    run of an older version."""
+    folder = run.path.stat()
+    is_owner = os.geteuid() in (0, folder.st_uid)
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        handle = os.open(run.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+        handle = os.open(run.lock, flags | (os.O_CREAT if is_owner else 0), 0o600)
     except PermissionError:
         raise RunError(Fault(what="you may not change this run", where=str(run.path),
                              given=f"it belongs to {owner_name(run)}", remedy="Ask its owner.")) from None
@@ -97,9 +102,11 @@ def _open(run: RunDir) -> int | None:
             return None
         raise RunError(Fault(what=f"the run cannot be locked: {error.strerror}", where=str(run.lock),
                              remedy="Remove this file.")) from None
-    if os.geteuid() == 0:  # root must not lock the owner out
-        owner = run.path.stat()
-        os.fchown(handle, owner.st_uid, owner.st_gid)
+    with suppress(OSError):  # a file system without owners or modes
+        if os.geteuid() == 0 and folder.st_uid != 0:  # root must not lock the owner out
+            os.fchown(handle, folder.st_uid, -1)
+        if is_owner:
+            os.fchmod(handle, 0o660 if folder.st_mode & stat.S_IWGRP else 0o600)
     return handle
 
 

@@ -74,5 +74,7 @@ class JobPlan(Record):
     references: dict[str, str] = field(default_factory=dict)
     """A short digest of each value of the config that refers to them, by dotted key; '' for a secret. A resume compares
     them."""
+    references_salt: str = ""
+    """What the digests begin with; '' without references."""
     versions: Versions | None = None
     """The versions that the preflight check found; None without one."""

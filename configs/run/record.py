@@ -90,7 +90,7 @@ def _nested(value: dict[str, Any], kind: Any, name: str) -> Any:
     if issubclass(kind, Record):
         return kind.parse(value, f"{name}.")
     return kind(**{inner: _value(value[inner], of, f"{name}.{inner}")
-                   for inner, of in typing.get_type_hints(kind).items() if inner in value})
+                   for inner, of in _kinds(kind).items() if inner in value})
 
 
 def _plain(value: Any) -> Any:

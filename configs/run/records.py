@@ -40,8 +40,8 @@ class Job(Record):
     space: str = ""
     """Identifies the machine's boot and the PID namespace, in which alone the run's processes can be seen; '' if
     unknown: see `configs/run/processes.py`."""
-    time: float = field(default_factory=time.time)
-    """When the run was started."""
+    time: float = 0.0
+    """When the run was started, in seconds since 1970; 0 if unknown."""
     pid: int | None = None
     """The process id of the run in debug; otherwise None."""
     next_job: str | None = None
@@ -203,7 +203,7 @@ class Verdict(Record):
     step: int
     """The step of the newest good checkpoint; -1 if there is none."""
     reason: str = ""
-    """The reason of a stop."""
+    """The reason of a stop; "suspended" for a failure after the job was suspended, which does not count."""
     rank: int = -1
     """The rank that failed first, whose log says most; -1 if unknown."""
     error: str = ""

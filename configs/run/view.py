@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 
+from drumbeat.configs.run.file_times import file_system_time, modified
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import ENDED, BackendName, Heartbeat, Job, Result, State, Status
@@ -72,8 +72,11 @@ class View:
         return max((record.time for record in (self.status, self.heartbeat) if record), default=0.0)
 
     def seconds_since_heartbeat(self) -> float:
-        """Seconds since `last_heartbeat`."""
-        return max(0.0, time.time() - self.last_heartbeat)
+        """Seconds since the run last wrote its status or heartbeat. Both moments are those of the run folder's file
+        system, so the clocks of the node and of this machine may differ."""
+        beats = (attempt.heartbeat for attempt in reversed(self.run.all_attempts()))
+        written = [*filter(None, map(modified, (self.run.status, *beats)))][:2]
+        return max(0.0, file_system_time(self.run.path) - max(written, default=0.0))
 
 
 def _newest_versions(attempts: list[Attempt]) -> AttemptVersions | None:

@@ -33,8 +33,8 @@ def main(argv: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"error: the {things} cannot be written: {error.strerror}\n  where  {error.filename or folder}\n"
-              "  fix    Name another folder.", file=sys.stderr)
+        print(f"error: the {things} cannot be written: {error.strerror or error}\n  where  {error.filename or folder}\n"
+              "  fix    Name a folder on another disk, or free some space.", file=sys.stderr)
         return 2
     state = "written to" if made.written else "already exist in"
     print(f"{made.images:,} synthetic {things} {state} {made.folder}")

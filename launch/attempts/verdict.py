@@ -10,10 +10,13 @@ from __future__ import annotations
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.manifest import newest_checkpoint
 from drumbeat.configs.run.records import Next, Saved, StopRequest, Verdict
+from drumbeat.configs.text_fields import clock
 from drumbeat.launch.attempts.cause import cause
 
 TIME_LIMIT, TERMINATED = "time limit", "terminated"
 """Reasons for a stop that nobody requested: the job's time limit is near; SIGTERM."""
+SUSPENDED = "suspended"
+"""The reason of a failure that does not count: the connections of ranks time out while SLURM suspends their job."""
 
 REASONS = {"stopped": "as asked", TIME_LIMIT: "the job's time limit is near", TERMINATED: "SIGTERM",
            "preempted": "preempted", "requeued": "SLURM requeued the job", "cancelled": "the job was cancelled",
@@ -21,9 +24,11 @@ REASONS = {"stopped": "as asked", TIME_LIMIT: "the job's time limit is near", TE
 """The texts of the reasons."""
 
 
-def verdict_of(run: RunDir, attempt: Attempt, *, restarts: int, slurm: str = "", queue: bool = True) -> Verdict:
+def verdict_of(run: RunDir, attempt: Attempt, *, restarts: int, slurm: str = "", queue: bool = True,
+               suspended: float = 0.0) -> Verdict:
     """The verdict of an attempt that has ended. `slurm` is why SLURM ended the job (`SlurmJob.why_terminated`), ''
-    without SLURM; `queue` is whether the job may be requeued, which the user's own allocation may not."""
+    without SLURM; `queue` is whether the job may be requeued, which the user's own allocation may not; `suspended` is
+    for how many seconds the job was suspended in this attempt."""
     saved, request, step = Saved.read(attempt.saved), StopRequest.read(attempt.stop), newest_checkpoint(run)
     if saved and saved.state == "finished":
         return Verdict(outcome="finished", next="leave", message="finished", step=step)
@@ -40,17 +45,23 @@ def verdict_of(run: RunDir, attempt: Attempt, *, restarts: int, slurm: str = "",
         if reason == TERMINATED or slurm == "cancelled":
             reason = slurm or reason
         message = f"stopped at step {saved.step}: {REASONS.get(reason, reason)}" if saved else (
-            f"stopped without saving: {REASONS.get(reason, reason)}; {last}")
+            f"stopped without saving: {_too_late(attempt) if reason == TIME_LIMIT else REASONS.get(reason, reason)}; "
+            f"{last}")
         if not saved and attempt.errors():
             message += f"; {cause(attempt).message}"
         following: Next = "requeue" if slurm and reason not in ("stopped", "cancelled") else "leave"
         if following == "requeue" and not queue:
             following, message = "leave", f"{message}; resume it in another allocation, or with --slurm"
         if following == "requeue" and reason == TIME_LIMIT and spent:
-            return Verdict(outcome="stopped", next="give up", message=message + spent, step=step, reason=reason)
+            message += f"{spent}; give it more time_minutes in the profile"
+            return Verdict(outcome="stopped", next="give up", message=message, step=step, reason=reason)
         return Verdict(outcome="stopped", next=following, message=message, step=step, reason=reason)
 
     failure = cause(attempt)
+    if suspended and not failure.error:
+        return Verdict(outcome="failed", next="restart", step=step, reason=SUSPENDED, rank=failure.rank, message=(
+            f"the job was suspended for {clock(suspended)}, after which a rank did not continue: {failure.message}; "
+            f"{last}"))
     if failure.final:
         spent = "; not retried: it would fail the same way"
     elif failure.error and any(verdict.error == failure.error for verdict in past):
@@ -72,4 +83,10 @@ def consecutive_failures(run: RunDir, attempt: Attempt, step: int) -> list[Verdi
 
 def _counts_as_failure(verdict: Verdict) -> bool:
     """Whether it counts against the restart budget until a newer checkpoint is saved."""
-    return verdict.outcome == "failed" or verdict.reason == TIME_LIMIT
+    return (verdict.outcome == "failed" and verdict.reason != SUSPENDED) or verdict.reason == TIME_LIMIT
+
+
+def _too_late(attempt: Attempt) -> str:
+    """The reason of a stop without a checkpoint."""
+    what = "next checkpoint" if attempt.first_step.exists() else "first step"
+    return f"the job's time limit came before its {what}"

@@ -22,7 +22,7 @@ from drumbeat.configs.errors import Fault, LaunchError
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import Allocation, JobPlan
-from drumbeat.configs.run.records import Job
+from drumbeat.configs.run.records import Job, State
 from drumbeat.configs.run.view import View
 from drumbeat.launch.attempts.logs import end_of
 from drumbeat.launch.backends.cluster_checks import check_shared
@@ -30,14 +30,16 @@ from drumbeat.launch.backends.contract import Backend, Request, Rows, Submitted
 from drumbeat.launch.backends.environment import environment
 from drumbeat.launch.backends.local import recent_heartbeat_elsewhere
 from drumbeat.launch.backends.processes import IN_ALLOCATION, end_processes, processes_of
+from drumbeat.launch.backends.queued_jobs import queue_evidence
 from drumbeat.launch.backends.script import JOB_VARIABLES, check_values, node_command, setup_lines
-from drumbeat.launch.backends.slurm import END_SECONDS, cancel_error, queue_evidence
+from drumbeat.launch.backends.slurm import END_SECONDS, cancel_error
 from drumbeat.launch.backends.task import run_node
 from drumbeat.launch.plan.job import Machine, nodes_section
 from drumbeat.launch.slurm.client import SlurmUnreachableError, cancel_jobs, run_slurm, steps
+from drumbeat.launch.slurm.ended import job_end
 from drumbeat.launch.slurm.job import START
 
-DETAILS = re.compile(r"Nodes=\S+ CPU_IDs=(\S+) Mem=\d+ GRES=(\S*)")
+DETAILS = re.compile(r"Nodes=\S+ CPU_IDs=([0-9]{1,9}(?:[-,][0-9]{1,9})*) Mem=\d+ GRES=(\S*)")
 """A line of `scontrol --details show job` for nodes with equal resources."""
 GPUS = re.compile(r"(?:^|,)gpu:(?:[^,:(]+:)?(\d+)")
 """In `gpu:a100:4(IDX:0-3)`."""
@@ -66,7 +68,7 @@ def find_allocation(environ: Mapping[str, str]) -> Allocation:
     step = environ.get("SLURM_STEP_ID", "")
     return Allocation(job_id=job, nodes=int(nodes[1]), cpus_per_node=min(_count(ids) for ids, _ in given),
                 gpus_per_node=min(sum(map(int, GPUS.findall(gres))) for _, gres in given),
-                in_step=step.isdigit() and int(step) < STEPS_END, restarts=int(restarts[1]) if restarts else 0)
+                in_step=step.isdecimal() and int(step) < STEPS_END, restarts=int(restarts[1]) if restarts else 0)
 
 
 def node_resources(machine: Machine, allocation: Allocation) -> Machine:
@@ -191,13 +193,14 @@ class InAllocation(Backend):
         return [("running", evidence), ("why", f"it is starting, or waiting for resources in SLURM job {job}"),
                 ("fix", f"Try again later; other steps in it: squeue --steps --jobs {job}")]
 
-    def start_error(self, view: View) -> str:
-        """The error of srun, if it did not start the step."""
-        log = view.run.submitit / "controller.log"
-        if view.state != "pending":
-            return ""
-        output = [line for line in end_of(log).splitlines() if "error" in line]
-        return f"not started: {output[-1].removeprefix('srun: ')}" if output else ""
+    def unrecorded_end(self, view: View) -> tuple[State, str]:
+        """The end of the allocation, or the error of srun if it did not start the step."""
+        if view.state == "pending":
+            output = [line for line in end_of(view.run.submitit / "controller.log").splitlines() if "error" in line]
+            return "failed", f"not started: {output[-1].removeprefix('srun: ')}" if output else ""
+        job = view.job.id if view.job else None
+        end = job_end(job) if job else None
+        return "failed", f"its allocation, SLURM job {job}, ended: {end.message}" if end else ""
 
 
 def cancel_steps(view: View) -> list[str]:

@@ -40,10 +40,14 @@ def check_cluster(request: Request) -> str:
 
 
 def check_shared(plan: JobPlan) -> None:
-    """Raises `LaunchError` if the nodes cannot see the run's folder. An allocation may consist of this machine
-    alone."""
+    """Raises `LaunchError` if the nodes cannot see the run's folder, or Python outside of a container. An allocation
+    may consist of this machine alone."""
     alone = plan.allocation is not None and plan.allocation.nodes == 1 and "SLURMD_NODENAME" in os.environ
-    if not alone and (fault := unshared(Path(plan.run_dir))):
+    if alone:
+        return
+    if fault := unshared(Path(plan.run_dir)):
+        raise LaunchError(fault)
+    if not plan.site.prefix and (fault := unshared_python(Path(plan.python))):
         raise LaunchError(fault)
 
 
@@ -59,6 +63,20 @@ def unshared(folder: Path, mounts: Path = Path("/proc/mounts")) -> Fault | None:
     return Fault(what="the nodes of the cluster cannot see the run folder", where=str(folder), given=why,
                  remedy="Choose a shared folder, for example in your home: --runs DIR. If the nodes can see "
                         "this one: --no-preflight")
+
+
+def unshared_python(python: Path) -> Fault | None:
+    """The fault of a Python, in an environment or with its standard library, that only this machine has. One outside of
+    temporary folders may be installed on each machine."""
+    folders = {python.parent, python.resolve().parent}
+    for folder in sorted(folders):
+        temporary = next((place for place in TEMPORARY if folder.is_relative_to(place)), None)
+        if temporary and not _alone():
+            return Fault(what="the nodes of the cluster cannot see this Python", where=str(python),
+                         given=f"every machine has its own {temporary}",
+                         remedy="Make the environment in a shared folder, for example in your home. If the nodes have "
+                                "the same one: --no-preflight")
+    return None
 
 
 def file_system(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:

@@ -7,12 +7,13 @@ a plan into a `Request`, a value that can be printed, and submits it: `--dry-run
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from drumbeat.configs.run.plan import JobPlan
-from drumbeat.configs.run.records import Job
+from drumbeat.configs.run.records import Job, State
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.processes import processes_of
 from drumbeat.launch.plan.job import Machine
@@ -138,6 +139,15 @@ class Backend(ABC):
         folder."""
         return []
 
-    def start_error(self, view: View) -> str:
-        """Why the run was never started; '' if it was, or if nothing is known."""
-        return ""
+    def evidence_of(self, views: Sequence[View]) -> list[str]:
+        """`running_evidence` of several runs."""
+        return [self.running_evidence(view) for view in views]
+
+    def unrecorded_end(self, view: View) -> tuple[State, str]:
+        """The state and the reason of a run that has no processes left and could not record its end; the reason is ''
+        if nothing is known. SLURM forgets it soon, so `status` records it for runs on SLURM."""
+        return "failed", ""
+
+    def job_log(self, view: View) -> list[Path]:
+        """The log files of the job itself, if no attempt has been started in it."""
+        return []

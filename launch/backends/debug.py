@@ -59,7 +59,7 @@ class InProcess(OnMachine):
 def train(plan: JobPlan) -> None:
     """Trains in this process until the run ends. Raises what the training raises."""
     run = RunDir(Path(plan.run_dir))
-    with hold_gpus(plan) as plan, environment(plan), _open(run.path):
+    with _open(run.path), hold_gpus(plan) as plan, environment(plan):
         attempt = run.claim_attempt()
         before = signal.signal(signal.SIGTERM, lambda number, frame: attempt.request_stop("stopped"))
         record = partial(run.write_status, attempt=attempt.number)

@@ -46,8 +46,8 @@ def end_processes(find: Callable[[], list[int]]) -> list[int]:
         with ExitStack() as stack:
             handles = {process: handle for process in running if (handle := _pidfd(process, stack)) is not None}
             for process in _with_descendants(find()) & handles.keys():  # proven again: an id may have been reused
-                with suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(handles[process], signal.SIGKILL)
+                with suppress(ProcessLookupError, PermissionError):
+                    _kill(process, handles[process])
         time.sleep(0.02)
     return []
 
@@ -57,13 +57,24 @@ def _with_descendants(processes: list[int]) -> set[int]:
 
 
 def _pidfd(process: int, stack: ExitStack) -> int | None:
-    """An open handle of a process, which never means another process; None if it has ended."""
+    """An open handle of a process, which never means another process; None if it has ended. -1 if the kernel has no
+    such handles (before Linux 5.3), or does not allow them in this container."""
     try:
         handle = os.pidfd_open(process)
     except ProcessLookupError:
         return None
+    except OSError:
+        return -1
     stack.callback(os.close, handle)
     return handle
+
+
+def _kill(process: int, handle: int) -> None:
+    """Kills a process, through its handle if there is one."""
+    if handle < 0:
+        os.kill(process, signal.SIGKILL)
+    else:
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
 
 
 def has_open(process: int, folder: Path) -> bool:

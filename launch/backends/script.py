@@ -34,11 +34,8 @@ REQUEUE = """\
   if [ $code = 75 ]; then scontrol requeue "$SLURM_JOB_ID"; fi  # for launchers in a container
   """
 
-
 PLACES = {"run_dir": "the run folder", "folder": "the current folder", "python": "the path of Python"}
 """What values of a plan are to the user; others are named by their keys."""
-
-
 VARIABLE = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -50,6 +47,7 @@ def check_values(plan: JobPlan) -> None:
     found = [*_texts(values), ("site.setup", setup)]
     wrong = {text: key for key, text in reversed(found) if any(ord(one) in {*CONTROLS, 9, 10} for one in text)}
     wrong |= {name: "site.environment" for name in plan.site.environment if not VARIABLE.fullmatch(name)}
+    wrong = {text: key for text, key in wrong.items() if key in PLACES} or wrong  # other values contain these
     if wrong:
         raise LaunchError(*(Fault(
             what="a line break or another control character would become a part of the job's script"

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import shutil
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from drumbeat.configs.errors import Fault, LaunchError, RunError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
-from drumbeat.configs.run.records import Job
+from drumbeat.configs.run.records import Job, State
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.cluster_checks import check_cluster, check_shared
 from drumbeat.launch.backends.contract import Backend, Request, Rows, Submitted
 from drumbeat.launch.backends.environment import environment
+from drumbeat.launch.backends.job_log import log_files
 from drumbeat.launch.backends.local import recent_heartbeat_elsewhere
+from drumbeat.launch.backends.queued_jobs import (
+    explain,
+    ids_of,
+    jobs_of,
+    queue_evidence,
+    queued_evidence,
+    unrecorded_end,
+)
 from drumbeat.launch.backends.script import (
     JOB_VARIABLES,
     REQUEUE,
@@ -30,19 +39,18 @@ from drumbeat.launch.backends.script import (
 )
 from drumbeat.launch.backends.task import run_node
 from drumbeat.launch.backends.typed import command
+from drumbeat.launch.plan.inherited import not_inherited
 from drumbeat.launch.plan.job import Machine, nodes_section
 from drumbeat.launch.plan.references import not_exported
 from drumbeat.launch.slurm.client import (
-    QueuedJob,
     SlurmUnreachableError,
     cancel_jobs,
-    job_state,
+    job_states,
     join_id,
-    queued,
     split_id,
 )
 from drumbeat.launch.slurm.grace import grace_seconds
-from drumbeat.launch.slurm.reasons import explain_reason
+from drumbeat.launch.slurm.job import claimed_by
 
 END_SECONDS = 90.0
 """Seconds to wait for a cancelled job: SLURM kills it after its KillWait, by default 30 s."""
@@ -71,6 +79,12 @@ class Slurm(Backend):
             raise LaunchError(Fault(what=f"the job would not inherit {', '.join(missing)}, to which the config refers",
                                     where="sbatch.export, or SBATCH_EXPORT", given=f"export: {export}",
                                     remedy="Add ALL, or the names of the variables, to `export` in the profile."))
+
+    def notes(self, plan: JobPlan) -> list[str]:
+        dropped = not_inherited(os.environ, JOB_VARIABLES, self.request(plan).text)
+        options = [f"{name}={value}" for name, value in sorted(os.environ.items())
+                   if name.startswith("SBATCH_") and name not in dropped]
+        return [f"sbatch also reads {', '.join(options)} from this shell"] if options else []
 
     def preflight(self, request: Request) -> str:
         check_shared(request.plan)
@@ -114,7 +128,19 @@ class Slurm(Backend):
         return Submitted(id=join_id(job.job_id, executor.cluster), handle=job)
 
     def other_evidence(self, view: View, job: Job) -> str:
-        return queue_evidence(job.id) if job.id else recent_heartbeat_elsewhere(view, job)
+        if job.id:
+            return next(filter(None, map(queue_evidence, ids_of(view))), "")
+        return queued_evidence(view) or recent_heartbeat_elsewhere(view, job)
+
+    def evidence_of(self, views: Sequence[View]) -> list[str]:
+        """With one question to SLURM for all runs, and another one only for a run whose job has ended."""
+        ids = {job for view in views for job in ids_of(view)}
+        try:
+            states = job_states(*ids) if ids else {}
+        except SlurmUnreachableError as error:
+            return [f"state unknown: {error}"] * len(views)
+        return [next((f"SLURM job {job} is {states[job].lower()}" for job in ids_of(view) if job in states), "")
+                or self.running_evidence(view) for view in views]
 
     def end(self, view: View) -> list[str]:
         """Cancels the run's jobs, including the next job, and waits until SLURM has ended them. Raises
@@ -141,51 +167,15 @@ class Slurm(Backend):
         return f"job {view.job.id if view.job else None}"
 
     def explain(self, view: View) -> Rows:
-        """The state of the run's jobs in SLURM."""
-        run, job = view.run, view.job
-        if job is None or not job.id:
-            return []
-        try:
-            jobs = queued(run.id, *ids_of(view))
-        except SlurmUnreachableError as error:
-            return [("job", job.id), ("why", f"SLURM does not answer: {error}"),
-                    ("fix", f"Try again later. What the run itself has recorded: {command('status', run)}")]
-        if not jobs and view.state == "running":  # its last heartbeat is so recent that `status` did not ask SLURM
-            return [("job", f"{job.id}, which SLURM no longer knows"),
-                    ("why", f"its job has ended, and its last heartbeat was {view.seconds_since_heartbeat():.0f} s "
-                            "ago: it may still be recording how it ended, or it was killed, or its node failed"),
-                    ("fix", f"Check again in two minutes; or resume the run: {command('resume', run)}")]
-        if not jobs:
-            return [("job", f"{job.id}, which SLURM no longer knows"),
-                    ("why", "it was cancelled, or ended before the run could record why"),
-                    ("fix", f"Resume the run: {command('resume', run)}")]
-        rows: Rows = []
-        for one in jobs:
-            rows.append(("job", f"{one.id}, {one.state.lower()} in partition {one.partition}"))
-            if one.state == "PENDING":
-                rows += _pending(run, one)
-        if not any(one.state == "PENDING" for one in jobs):
-            rows.append(("why", f"it is running normally: {command('logs -f', run)}"))
-        return rows
+        return explain(view)
 
+    def unrecorded_end(self, view: View) -> tuple[State, str]:
+        return unrecorded_end(view)
 
-def ids_of(view: View) -> list[str]:
-    """The ids of the run's job and of its next job."""
-    return [one for one in (view.job.id, view.job.next_job) if one] if view.job else []
-
-
-def jobs_of(view: View) -> list[str]:
-    """The run's jobs that have not ended. Raises `SlurmUnreachableError`."""
-    return [job.id for job in queued(view.run.id, *ids_of(view))]
-
-
-def queue_evidence(job: str) -> str:
-    """Evidence that a job has not ended. If SLURM does not answer, the job may still be running."""
-    try:
-        state = job_state(job)
-    except SlurmUnreachableError as error:
-        return f"SLURM job {job}, state unknown: {error}"
-    return f"SLURM job {job} is {state.lower()}" if state else ""
+    def job_log(self, view: View) -> list[Path]:
+        job = view.job.id if view.job else None
+        begun = job and view.attempt and claimed_by(view.attempt, split_id(job)[0])
+        return log_files(view.run, job) if job and not begun else []
 
 
 def cancel_error(run: RunDir, error: SlurmUnreachableError) -> RunError:
@@ -201,17 +191,6 @@ def no_id_fault(output: str) -> Fault:
                  given="\n".join(output.splitlines()[-3:]) or "sbatch printed nothing",
                  remedy="Cancel the job if it is in the queue: squeue --me, scancel JOB\nIf sbatch is a wrapper of "
                         "your site (`type sbatch` tells), ask for one that prints what sbatch prints.")
-
-
-def _pending(run: RunDir, job: QueuedJob) -> Rows:
-    meaning, remedy = explain_reason(job.reason)
-    number, cluster = split_id(job.id)
-    for name, value in (("CANCEL", command("cancel", run)), ("RESUME", command("resume", run)),
-                        ("JOB", number), ("PARTITION", job.partition),
-                        *([("scontrol", f"scontrol -M {cluster}")] if cluster else [])):
-        remedy = re.sub(rf"\b{name}\b", value.replace("\\", r"\\"), remedy)
-    start = [("start", f"expected at {job.start.replace('T', ' ')}")] if job.start not in ("N/A", "", "Unknown") else []
-    return [("why", f"{job.reason.partition(',')[0]}: {meaning}"), *start, ("fix", remedy)]
 
 
 def check_slurm_installed() -> None:
@@ -257,7 +236,7 @@ def sbatch_parameters(plan: JobPlan, after: str = "") -> dict[str, Any]:
         "nodes": topology.nodes,
         "ntasks_per_node": 1,
         "cpus_per_task": cpus,
-        "signal_delay_s": grace_seconds(RunDir(Path(plan.run_dir)), site.signal_seconds, site.time_minutes),
+        "signal_delay_s": grace_seconds(RunDir(Path(plan.run_dir)), site.signal_seconds, 60 * site.time_minutes),
         "comment": Path(plan.run_dir).name,
         "wckey": None,  # submitit's default is its own name
         "setup": setup_lines(plan, cpus, REQUEUE),

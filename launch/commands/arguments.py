@@ -35,6 +35,12 @@ def add_new_code(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--new-code", action="store_true", help="use the code as it is now, not the run's copy")
 
 
+def add_trust(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """The consent to execute what another user has written."""
+    parser.add_argument("--trust", action="store_true", help="execute the run's code and config, although another user "
+                        "may have written them")
+
+
 def add_start_options(parser: argparse.ArgumentParser, ranks: str, nodes: str) -> argparse._ArgumentGroup:
     """The options of all commands that start a run; `ranks` and `nodes` describe the defaults. Returns the group that
     further options belong to."""

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from drumbeat.configs.errors import Fault, LaunchError
-from drumbeat.launch.commands.arguments import add_checkpoint, add_new_code, add_run, integer
+from drumbeat.launch.commands.arguments import add_checkpoint, add_new_code, add_run, add_trust, integer
 from drumbeat.launch.plan.gpus import usable_together
 from drumbeat.launch.plan.job import Machine
 
@@ -20,15 +20,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--procs", type=integer, metavar="N", help="number of ranks on the CPU")
     add_checkpoint(parser)
     add_new_code(parser)
+    add_trust(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from drumbeat.configs.preconditions import check_data, check_split
     from drumbeat.launch.runs.find import run_with_checkpoint
     from drumbeat.launch.runs.programs import run_on_run
+    from drumbeat.launch.runs.trust import check_trusted
 
     chosen = ranks(args.gpus, args.procs) + (["--checkpoint", args.checkpoint] if args.checkpoint else [])
     found, config = run_with_checkpoint(args.run, Path(args.runs), args.checkpoint)
+    check_trusted(found, args)
     check_split(config, args.split)
     check_data(config, fixed=True)
     return run_on_run("drumbeat.trainers.commands.evaluate", found, "--split", args.split, *chosen,

@@ -10,13 +10,16 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
 import drumbeat
 from drumbeat.configs.errors import ConfigError, Fault, UserError, nearest
+from drumbeat.configs.output_file import disk_fault
 from drumbeat.configs.run.output import open_standard_files
 from drumbeat.configs.terminal import text_only
 from drumbeat.launch.commands import (
@@ -81,6 +84,11 @@ def _run(words: list[str], program: str) -> int:
     except BrokenPipeError:  # as in `drumbeat logs RUN | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if (fault := disk_fault(error, Path(error.filename or Path.cwd()))) is None:
+            raise
+        print(fault, file=sys.stderr)
+        return 2
     except ModuleNotFoundError as missing:
         if missing.name not in REQUIRED:
             raise
@@ -104,6 +112,7 @@ def parse(words: list[str], program: str = "drumbeat run") -> argparse.Namespace
                             for word in unknown))
     if rest:
         args.words = [*args.words, *rest]
+    args.typed = shlex.join(["drumbeat", *words])
     return args
 
 

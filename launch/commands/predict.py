@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from drumbeat.launch.commands.arguments import add_checkpoint, add_new_code, add_run
+from drumbeat.launch.commands.arguments import add_checkpoint, add_new_code, add_run, add_trust
 
 HELP = "run inference on new images or texts"
 
@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sheet", metavar="FILE", help="the image of samples to write (default: beside the table)")
     add_checkpoint(parser)
     add_new_code(parser)
+    add_trust(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -24,8 +25,10 @@ def run(args: argparse.Namespace) -> int:
     from drumbeat.launch.plan.job import Machine
     from drumbeat.launch.runs.find import run_with_checkpoint
     from drumbeat.launch.runs.programs import run_on_run
+    from drumbeat.launch.runs.trust import check_trusted
 
     found, config = run_with_checkpoint(args.run, Path(args.runs), args.checkpoint)
+    check_trusted(found, args)
     check_inputs(list(map(Path, args.inputs)), config)
     device = "cuda" if Machine.here().gpus else "cpu"
     options = [word for option in ("checkpoint", "out", "sheet") if (value := getattr(args, option))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from drumbeat.launch.commands.arguments import add_no_snapshot, add_run, add_start_options
+from drumbeat.launch.commands.arguments import add_no_snapshot, add_run, add_start_options, add_trust
 
 HELP = "start a run's code and config again, as a new run"
 
@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = add_start_options(parser, "as many as that run", "as many as that run")
     what.add_argument("--name", help="the folder of the new run: runs/NAME (default: the same name)")
     what.add_argument("--new-code", action="store_true", help="use the code as it is now, not that run's copy")
+    add_trust(what)
     add_no_snapshot(what)
 
 

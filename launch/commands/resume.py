@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from drumbeat.launch.commands.arguments import add_run, add_start_options
+from drumbeat.launch.commands.arguments import add_run, add_start_options, add_trust
 
 HELP = "resume a run"
 
@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "results: data.workers=2, checkpoints.keep=3")
     what = add_start_options(parser, "as many as before", "as many as before")
     what.add_argument("--new-code", action="store_true", help="use the code as it is now, not the run's copy")
+    add_trust(what)
     what.add_argument("--take-over", action="store_true", help="resume although the run seems to be running on another "
                       "machine, which can then save nothing more")
     parser.set_defaults(name=None, no_snapshot=False)

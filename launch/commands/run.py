@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from drumbeat.launch.commands.arguments import add_no_snapshot, add_start_options
+from drumbeat.launch.commands.arguments import add_no_snapshot, add_start_options, add_trust
 
 HELP = "train what a config describes"
 
@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = add_start_options(parser, "all; required with --slurm", "1, or all with --here")
     what.add_argument("--name", help="the folder of the run: runs/NAME (default: the config's name)")
     what.add_argument("--resume", metavar="RUN", help="resume a run, like drumbeat resume RUN")
+    add_trust(what)
     add_no_snapshot(what)
     parser.set_defaults(new_code=False, take_over=False)
 

@@ -30,6 +30,7 @@ from drumbeat.configs.run.records import FirstStep, Result, Verdict
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.processes import end_processes, processes_of
 from drumbeat.launch.drill.faults import FAULTS, NotInjectedError
+from drumbeat.launch.drill.full_disk import own_mounts
 from drumbeat.launch.drill.outcome import Injection, conclusion, exit_code, header, line, summary
 from drumbeat.launch.runs.console import PlainConsole
 from drumbeat.launch.runs.programs import module
@@ -128,14 +129,15 @@ class Drill:
         fault, now = FAULTS[name], moment(run)
         injection = Injection(name=name, description=fault.description)
         try:
-            fault.inject(run, self.random)
+            difference = fault.inject(run, self.random)
         except NotInjectedError as reason:
             return injection.failed(FINISHED_BEFORE if View.read(run).ended else str(reason))
         now = Moment(attempt=now.attempt, step=now.step, time=time.time())
         if fault.recovery == "none":
             self._wait(run, lambda: any(path.stat().st_mtime > now.time for path in
                                         run.checkpoints.glob("step-*/manifest.json")))
-            return injection.done(step=now.step, lost=0, seconds=time.time() - now.time, verdict="kept running")
+            return injection.done(step=now.step, lost=0, seconds=time.time() - now.time,
+                                  verdict="; ".join(filter(None, ["kept running", difference])))
         if fault.recovery == "resume":
             self._wait_until_left(run)
             if with_final_state(View.read(run)).state == "finished":
@@ -215,6 +217,7 @@ def drill(words: Sequence[str], runs: Path, *, name: str, count: int, seed: int,
     does not finish."""
     console = PlainConsole()
     runner = Drill(words, runs.absolute(), name=name, seed=seed, console=console)
+    own_mounts()
     with _ending_on_interrupt(runner):
         began = time.monotonic()
         console.print(f"drill      seed {seed}\n1 of 3     without faults ...")

@@ -22,12 +22,13 @@ from drumbeat.configs.run.manifest import checkpoint_path, saved_steps
 from drumbeat.configs.run.records import ENDED, Job, Status
 from drumbeat.configs.run.view import View
 from drumbeat.launch.attempts.processes import descendants
+from drumbeat.launch.drill.full_disk import full_disk
 
 Recovery = Literal["restart", "resume", "none"]
 """How a run recovers: by itself in a new attempt; when somebody resumes it; it keeps running in the same attempt."""
 
-Inject = Callable[[RunDir, Random], None]
-"""Injects a fault. Raises `NotInjectedError`."""
+Inject = Callable[[RunDir, Random], str]
+"""Injects a fault. Returns how it differs from a real one; '' if it does not. Raises `NotInjectedError`."""
 
 T = TypeVar("T")
 
@@ -35,6 +36,9 @@ TIMEOUT = 120.0
 """Seconds to wait for the moment of a fault: a checkpoint that is being written, a run that pauses."""
 PROCESS_TIMEOUT = 10.0
 """Seconds to wait for a process: a run that has just restarted may not have started all of them yet."""
+
+
+NO_SAVE = "the run saved no checkpoint before it ended or the wait timed out"
 
 
 class NotInjectedError(Exception):
@@ -67,17 +71,17 @@ def processes(run: RunDir) -> dict[str, list[int]]:
 def kill(name: str, number: signal.Signals = signal.SIGKILL) -> Inject:
     """The fault of sending a signal to one of the processes of that name, chosen at random."""
 
-    def inject(run: RunDir, random: Random) -> None:
+    def inject(run: RunDir, random: Random) -> str:
         for targets in poll(run, lambda: sorted(processes(run).get(name, ())), timeout=PROCESS_TIMEOUT):
             with suppress(ProcessLookupError):
                 os.kill(random.choice(targets), number)
-                return
+                return ""
         raise NotInjectedError(f"no process '{name}' is running")
 
     return inject
 
 
-def kill_writer_while_writing(run: RunDir, random: Random) -> None:
+def kill_writer_while_writing(run: RunDir, random: Random) -> str:
     """Sends SIGKILL to the checkpoint writer while it is in the middle of a checkpoint."""
     for writer in poll(run, lambda: processes(run).get("writer", [])):
         for _ in poll(run, lambda: list(run.checkpoints.glob(".step-*.tmp")), pause=0.0):
@@ -86,11 +90,11 @@ def kill_writer_while_writing(run: RunDir, random: Random) -> None:
                 writing = bool(list(run.checkpoints.glob(".step-*.tmp")))
                 os.kill(writer[0], signal.SIGKILL if writing else signal.SIGCONT)
                 if writing:
-                    return
+                    return ""
     raise NotInjectedError("no checkpoint was written before the run ended or the wait timed out")
 
 
-def corrupt_newest_checkpoint(run: RunDir, random: Random) -> None:
+def corrupt_newest_checkpoint(run: RunDir, random: Random) -> str:
     """Flips a bit in the newest of at least two checkpoints, and kills a rank so that the run has to read it."""
     for steps in poll(run, lambda: _complete(run)):
         with suppress(OSError), open(checkpoint_path(run, steps[0]) / "model.safetensors", "r+b") as file:
@@ -109,26 +113,41 @@ def _complete(run: RunDir) -> list[int]:
     return steps if len(steps) > 1 else []
 
 
-def fill_disk(run: RunDir, random: Random) -> None:
-    """Makes every write of a checkpoint fail in the middle of the file until the run pauses, then lifts the limit.
-
-    The limit is RLIMIT_FSIZE of the writer, set from outside. The kernel answers EFBIG where a full disk answers
-    ENOSPC; everything else is the same, and no other program's disk is filled.
-    """
+def fill_disk(run: RunDir, random: Random) -> str:
+    """Puts a full file system in the place of the checkpoints until the run pauses. Without the permission for that, it
+    limits the writer's files."""
     for writer in poll(run, lambda: processes(run).get("writer", [])):
         with suppress(ProcessLookupError):
             try:
-                soft, hard = resource.prlimit(writer[0], resource.RLIMIT_FSIZE)
-                resource.prlimit(writer[0], resource.RLIMIT_FSIZE, (1000, hard))
+                run.checkpoints.mkdir(exist_ok=True)
+                with full_disk(run.checkpoints):
+                    _wait_until_paused(run)
+                return ""
             except PermissionError as error:
-                raise NotInjectedError(f"the writer's file size cannot be limited: {error.strerror}") from None
-            try:
-                for _ in poll(run, lambda: View.read(run).state == "paused"):
-                    return
-            finally:
-                with suppress(ProcessLookupError):
-                    resource.prlimit(writer[0], resource.RLIMIT_FSIZE, (soft, hard))
-    raise NotInjectedError("the run saved no checkpoint before it ended or the wait timed out")
+                _limit_files(run, writer[0])
+                return f"a limit on the writer's files took the place of a full disk, which needs root ({error})"
+    raise NotInjectedError(NO_SAVE)
+
+
+def _limit_files(run: RunDir, writer: int) -> None:
+    """Makes every write of a checkpoint fail in the middle of the file until the run pauses, by the writer's
+    RLIMIT_FSIZE: the kernel answers EFBIG where a full disk answers ENOSPC."""
+    try:
+        soft, hard = resource.prlimit(writer, resource.RLIMIT_FSIZE)
+        resource.prlimit(writer, resource.RLIMIT_FSIZE, (1000, hard))
+    except PermissionError as error:
+        raise NotInjectedError(f"the writer's file size cannot be limited: {error.strerror}") from None
+    try:
+        _wait_until_paused(run)
+    finally:
+        with suppress(ProcessLookupError):
+            resource.prlimit(writer, resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def _wait_until_paused(run: RunDir) -> None:
+    for _ in poll(run, lambda: View.read(run).state == "paused"):
+        return
+    raise NotInjectedError(NO_SAVE)
 
 
 def poll(run: RunDir, check: Callable[[], T], *, pause: float = 0.01, timeout: float = TIMEOUT) -> Iterator[T]:

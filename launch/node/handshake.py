@@ -24,7 +24,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from drumbeat.configs.run.files import read_text, write_text
+from drumbeat.configs.run.files import DamagedError, read_text, write_text
 from drumbeat.configs.run.folder import Attempt
 from drumbeat.configs.run.records import AttemptStart, NodeUp
 from drumbeat.configs.text_table import aligned
@@ -154,6 +154,8 @@ def connect(attempt: Attempt, node: int, host: str, port: int, cancelled: Callab
     while time.monotonic() < until and not cancelled():
         try:
             failure = _prove(_secret(attempt), node, host, port)
+        except DamagedError as error:  # its disk does not answer for a moment
+            failure = error.reason
         except OSError as error:
             failure = error.strerror or str(error) or "no answer"
         if not failure:

@@ -28,14 +28,15 @@ from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import AttemptStart, Next, NodeDown, StopRequest, Verdict
 from drumbeat.launch.attempts.hang import FLIGHT_RECORDER
 from drumbeat.launch.attempts.processes import become_subreaper
-from drumbeat.launch.attempts.verdict import verdict_of
+from drumbeat.launch.attempts.verdict import TIME_LIMIT, verdict_of
 from drumbeat.launch.node.handover import AGAIN, CONTINUE, cancel_next_job, previous_verdict, queue_next_job
 from drumbeat.launch.node.handshake import handshake, write_secret
 from drumbeat.launch.node.rendezvous import free_port, meeting_address, network_variables, own_address
 from drumbeat.launch.node.states import SIGNALS, TRANSITIONS, Event, Outcome, State
+from drumbeat.launch.node.time_limit import TimeLimit
 from drumbeat.launch.node.torchrun import Agents
 from drumbeat.launch.plan.job import torchrun_command
-from drumbeat.launch.slurm.grace import grace_seconds, grace_warning
+from drumbeat.launch.slurm.grace import grace_warning
 from drumbeat.launch.slurm.job import SlurmJob, claimed_by, job_name, job_start_name
 
 POLL_SECONDS = 0.2
@@ -67,8 +68,8 @@ class Launcher:
     """The SLURM job of this process; None without SLURM."""
     received: Event | None = field(default=None, init=False)
     """The reason to stop, set by the signal handler; the main loop of the first node acts on it."""
-    end: float = field(default=float("inf"), init=False)
-    """When the job's time limit ends; known only to the first node."""
+    limit: TimeLimit = field(init=False, repr=False)
+    """The time limit, in this attempt."""
     agents: Agents | None = field(default=None, init=False)
     """Runs torchrun; None until it is needed."""
     attempt: Attempt | None = field(default=None, init=False)
@@ -108,7 +109,6 @@ class Launcher:
         if before and before.next in ("leave", "give up"):
             return Outcome(before.next)
         if self.first:
-            self.end = self.slurm_job.end_time()
             if warning := grace_warning(self.run, self.slurm_job.fields().get("Partition", "")):
                 print(f"warning: {warning}", flush=True)
             if self.slurm_job.needs_next_job():
@@ -122,6 +122,7 @@ class Launcher:
     def claim(self) -> Outcome:
         self.attempt = self.claim_next_attempt() if self.first else self.wait_for("the next attempt", self.claimed)
         self.code, self.failure = None, ""
+        self.limit = TimeLimit(self.ask_end, self.run, self.plan.site.signal_seconds)
         return Outcome.CLAIMED
 
     def handshake(self) -> Outcome:
@@ -135,19 +136,17 @@ class Launcher:
 
     def supervise(self) -> Outcome:
         attempt = self.current
-        grace = grace_seconds(self.run, self.plan.site.signal_seconds, self.plan.site.time_minutes)
-        agents = self.start(attempt)
+        agents, limit = self.start(attempt), self.limit
         saved_at = float("inf")
         try:
             while (code := agents.poll()) is None:
-                left = self.end - time.time()
-                if self.first and (self.received or left < grace):
+                if self.first and (self.received or limit.must_stop()):
                     attempt.request_stop((self.received or Event.TIME_LIMIT).value)
                 if os.path.exists(attempt.saved):  # noqa: PTH110  (False too if the disk does not answer)
                     saved_at = min(saved_at, time.monotonic())
-                if left < 0 or time.monotonic() > saved_at + EXIT_TIMEOUT or self.is_over(attempt):
+                if limit.is_over() or time.monotonic() > saved_at + EXIT_TIMEOUT or self.is_over(attempt):
                     return Outcome.ENDED
-                time.sleep(POLL_SECONDS)
+                limit.sleep(POLL_SECONDS)
             self.code = code
             return Outcome.EXITED
         finally:
@@ -221,6 +220,10 @@ class Launcher:
                 return attempt
         return None
 
+    def ask_end(self, known: float) -> float:
+        """The end of the job's time limit; only the first node asks for it. See `TimeLimit.ask`."""
+        return self.slurm_job.end_time(known) if self.first and self.slurm_job else known
+
     def is_aborted(self) -> bool:
         """Whether the attempt must end before its ranks start."""
         attempt = self.current
@@ -229,10 +232,10 @@ class Launcher:
         return os.path.exists(attempt.stop) or self.is_over(attempt)  # noqa: PTH110  (as above)
 
     def is_over(self, attempt: Attempt) -> bool:
-        """Whether another node's torchrun has failed, or another job has taken over the run."""
+        """Whether another node's torchrun has failed or was ended, or another job has taken over the run."""
         try:
             nodes = map(NodeDown.read, attempt.path.glob("node*.down.json"))
-            return self.run.is_superseded(attempt.number) or any(down and down.exit_code for down in nodes)
+            return self.run.is_superseded(attempt.number) or any(down and down.exit_code != 0 for down in nodes)
         except (OSError, DamagedError):  # the disk does not answer, which says nothing about the run
             return False
 
@@ -255,13 +258,15 @@ class Launcher:
     def conclude(self, attempt: Attempt) -> Verdict | None:
         """First node: determines the verdict and records it for the other nodes and for `status`. Returns None if the
         launchers that are started next must do it."""
-        seconds = min(self.end - time.time(), STOP_TIMEOUT if attempt.stop.exists() else DOWN_TIMEOUT)
+        request = StopRequest.read(attempt.stop)
         nodes = range(self.plan.topology.nodes)
-        all_down = wait_until(lambda: all(attempt.node_down(node).exists() for node in nodes), seconds)
-        reason = self.slurm_job.why_terminated() if self.slurm_job and attempt.stop.exists() else ""
-        if reason == "terminated" and not all_down:
+        all_down = wait_until(lambda: all(attempt.node_down(node).exists() for node in nodes),
+                              STOP_TIMEOUT if request else min(DOWN_TIMEOUT, max(STOP_TIMEOUT, self.limit.left())))
+        reason = self.slurm_job.why_terminated() if self.slurm_job and request else ""
+        if reason == "terminated" and not all_down and request and request.reason != TIME_LIMIT:
             return None
         verdict = verdict_of(self.run, attempt, restarts=self.plan.restarts, slurm=reason,
+                             suspended=self.limit.suspended,
                              queue=not (self.slurm_job and self.slurm_job.is_allocation))
         if verdict.next == "requeue" and (error := self.requeue()):
             verdict = replace(verdict, next="leave",

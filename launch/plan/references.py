@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import secrets
 from collections.abc import Sequence
-from pathlib import Path
 
 from drumbeat.configs.errors import ConfigError, Fault
 from drumbeat.configs.load import plain
@@ -13,12 +13,14 @@ from drumbeat.configs.schema import Config
 from drumbeat.configs.variables import digest, late, variables
 
 
-def with_references(plan: JobPlan, config: Config) -> JobPlan:
-    """The plan with the names of the variables, and a digest of each value that refers to some."""
+def with_references(plan: JobPlan, config: Config, before: JobPlan | None = None) -> JobPlan:
+    """The plan with the names of the variables, and a digest of each value that refers to some. It can be compared with
+    those of `before`, the run's last plan, also if the run's folder has been renamed since."""
     found = dict(late(plain(config)))
     names = {name: None for text in found.values() for name in variables(text)}
-    return dataclasses.replace(plan, variables=tuple(names), references={
-        key: digest(key, text, Path(plan.run_dir).name) for key, text in found.items()})
+    salt = (before.references_salt if before else "") or (secrets.token_hex(8) if found else "")
+    return dataclasses.replace(plan, variables=tuple(names), references_salt=salt, references={
+        key: digest(key, text, salt) for key, text in found.items()})
 
 
 def check_references(plan: JobPlan, before: JobPlan) -> None:

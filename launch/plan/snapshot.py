@@ -45,11 +45,12 @@ SHOWN = 3
 class Snapshot(CodeSnapshot):
     """The code of a run: its copied trees, and where Python looks for modules."""
 
-    def import_variables(self, code: Path) -> dict[str, str]:
-        """The environment variables with which a process imports from the copy in `code`."""
+    def import_variables(self, code: Path, home: Path | None = None) -> dict[str, str]:
+        """The environment variables with which a process imports from the copy in `code`; Drumbeat itself from `home`,
+        if it is given."""
         python_path, targets = ([str(code / folder) for folder in folders]
                                 for folders in (self.python_path, self.targets))
-        return environment(str(code / self.folder), python_path, targets, home=str(code / self.home))
+        return environment(str(code / self.folder), python_path, targets, home=str(home or code / self.home))
 
     def relocate(self, plan: JobPlan, code: Path) -> JobPlan:
         """The plan with processes that import from the copy in `code`."""

@@ -64,7 +64,15 @@ def git_root(folder: Path) -> Path | None:
     if not top or git(folder, "check-ignore", "--quiet", ".") is not None:
         return None
     root = Path(os.fsdecode(top.removesuffix(b"\n")))
-    return None if root == Path("~").expanduser() else root
+    return None if root == _home() else root
+
+
+def _home() -> Path | None:
+    """The user's home folder; None if there is none: HOME is not set, and the user is not in passwd."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
 
 
 def code_files(root: Path, exclude: Path) -> Sources:

@@ -17,7 +17,7 @@ from drumbeat.configs.layers import short
 from drumbeat.configs.run.determinism import claim
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.lock import changing
-from drumbeat.configs.run.records import Heartbeat, Result, Saved, Status, Verdict
+from drumbeat.configs.run.records import Heartbeat, Result, Saved, Verdict
 from drumbeat.configs.run.view import View
 from drumbeat.configs.text_fields import clock
 from drumbeat.launch.backends.backend import backend_of, running_evidence
@@ -135,8 +135,7 @@ def _save_of(view: View) -> str:
 def print_end(view: View) -> int:
     """Prints how the run ended and the commands to type next. Returns the exit code."""
     if not view.ended:
-        error = backend_of(view.backend).start_error(view)
-        status = Status(state="failed", verdict=error) if error else final_status(view)
+        status = final_status(view)
         view.run.write_status(status.state, attempt=view.number, verdict=status.verdict)
         view = replace(view, status=status)
     state = str(view.state)

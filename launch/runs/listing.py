@@ -20,7 +20,7 @@ from drumbeat.configs.text_table import aligned, widths
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.local import SILENCE_SECONDS
 from drumbeat.launch.runs.goodput import goodput
-from drumbeat.launch.runs.status import with_final_state
+from drumbeat.launch.runs.status import evidence_of, with_final_state
 
 MAX_ROWS = 20
 """Rows of the table without --all."""
@@ -64,16 +64,26 @@ def _named(run: RunDir) -> dict[str, str]:
 def describe_each(runs: Iterable[RunDir], describe: Callable[[View], T], damaged: Callable[[RunDir, str], T]
                   ) -> Iterator[T]:
     """The description of each run. If a file of a run cannot be read, a line on stderr names the file and the reason,
-    and the other runs are listed as usual. SLURM is not asked about each run."""
-    for run in runs:
+    and the other runs are listed as usual. SLURM is asked once for all runs."""
+    read = [(run, _read(run)) for run in runs]
+    evidence = evidence_of([view for _, view in read if isinstance(view, View)])
+    for run, view in read:
         try:
-            view = View.read(run)
-            yield describe(view if backend_of(view.backend).on_slurm else with_final_state(view))
+            if not isinstance(view, View):
+                raise view
+            yield describe(with_final_state(view, evidence.get(view.run.path)))
         except (DamagedError, OSError) as error:
             where, why = (error.path, error.reason) if isinstance(error, DamagedError) else (
                 error.filename, error.strerror)
             print(f"damaged    {where}: {why}", file=sys.stderr)
             yield damaged(run, f"{where}: {why}")
+
+
+def _read(run: RunDir) -> View | DamagedError | OSError:
+    try:
+        return View.read(run)
+    except (DamagedError, OSError) as error:
+        return error
 
 
 def as_json(value: Any) -> str:

@@ -17,9 +17,13 @@ from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.records import RankError, Verdict
 from drumbeat.configs.run.view import View
 from drumbeat.launch.attempts.logs import numbered
+from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.typed import command
+from drumbeat.launch.runs.status import with_final_state
 
 POLL_SECONDS = 0.5
+CHECK_SECONDS = 15.0
+"""Seconds between two checks, with `follow`, whether the run still exists: it may be unable to record its end."""
 
 
 CHUNK = 1 << 20
@@ -62,6 +66,7 @@ def log_lines(view: View, *, rank: int | None, follow: bool, attempt: int | Lite
     """The log lines of a rank, or of all ranks if it is None: of the newest attempt, of the attempt with a number, or
     of all attempts, each with a heading. With `follow`, also new lines and later attempts until the run ends. Raises
     `RunError` if there is no such log."""
+    view = with_final_state(view)
     run, headed = view.run, attempt == "all"
     if attempt == "all":
         yield from _earlier_attempts(view, rank)
@@ -71,8 +76,12 @@ def log_lines(view: View, *, rank: int | None, follow: bool, attempt: int | Lite
               file=sys.stderr)
     shown = _attempt(view, attempt)
     if not follow:
+        if shown is None and view.ended and view.verdict:
+            yield from _job_log(view)
+            return
         _check_log(run, shown, rank)
     tails: dict[str, Tail] = {}
+    next_check = time.monotonic() + CHECK_SECONDS
     while True:
         ended, newest = view.ended, view.attempt
         if attempt is None and newest is not None and newest != shown:
@@ -84,9 +93,23 @@ def log_lines(view: View, *, rank: int | None, follow: bool, attempt: int | Lite
                 lines = tails.setdefault(name, Tail(path)).lines(unfinished=ended or not follow)
                 yield from (f"{name:>7} | {line}" for line in lines) if rank is None else lines
         if ended or not follow or (attempt is not None and newest != shown):
+            if ended and attempt is None:
+                yield from _job_log(view)
             return
         time.sleep(POLL_SECONDS)
         view = View.read(run)
+        if time.monotonic() > next_check:
+            view, next_check = with_final_state(view), time.monotonic() + CHECK_SECONDS
+
+
+def _job_log(view: View) -> Iterator[str]:
+    """The log of a job that ended before it started an attempt, and the reason."""
+    files = backend_of(view.backend).job_log(view)
+    for path in files:
+        yield f"--- {short(path)}"
+        yield from Tail(path).lines(unfinished=True)
+    if files or view.attempt is None:
+        yield f"--- {view.state}: {view.verdict}"
 
 
 def _earlier_attempts(view: View, rank: int | None) -> Iterator[str]:

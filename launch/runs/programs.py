@@ -44,6 +44,17 @@ def run_on_run(name: str, run: RunDir, *words: str, new_code: bool = False) -> i
     return module(name, str(run.path), *words, output=None, variables=found.import_variables(code)).returncode
 
 
+def run_with_own_drumbeat(name: str, run: RunDir, *words: str, run_code: bool) -> int:
+    """Runs a module of this Drumbeat on a run, and returns the exit code. With `run_code`, the targets in the run's
+    config are imported from the run's copy of the code; otherwise no code but Drumbeat's is."""
+    code = newest_code(run.path) if run_code else None
+    found = Snapshot.read(code / "snapshot.json") if code else None
+    if code is None or found is None:
+        return start(name, str(run.path), *words, user_code=run_code)
+    return module(name, str(run.path), *words, output=None,
+                  variables=found.import_variables(code, importing.HOME)).returncode
+
+
 def start(name: str, *words: str, text: str = "", user_code: bool = True) -> int:
     """Runs a module in the current folder and on this terminal, and returns the exit code. Without `user_code` it
     imports nothing from the current folder."""

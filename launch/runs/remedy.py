@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from drumbeat.configs.run.records import Verdict
+from drumbeat.configs.errors import FIX, unwrapped
+from drumbeat.configs.run.records import RankError, Verdict
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.typed import command
 from drumbeat.launch.plan.snapshot import newest_code
 
 OURS = ("ConfigError", "PreflightError", "LaunchError", "RunError", "DamagedError")
 """Exceptions whose message says what to do."""
-NOT_THE_CODE = ("", "NotFiniteError", "OutOfMemoryError", "DistBackendError", "SaveError", *OURS)
+NOT_THE_CODE = ("", "NotFiniteError", "OutOfMemoryError", "DistBackendError", "SaveError", "LostBestError", *OURS)
 """Exceptions whose reason is not an error in the code."""
 
 
@@ -31,10 +32,19 @@ def remedy(view: View) -> str:
         return (f"Resume it in this process, with a breakpoint in your code: {resume_command(view)}. Or skip "
                 f"such steps in a new run: {command('rerun', view.run)} on_nonfinite=skip")
     if exception in OURS:
-        return f"Correct what it says, then resume the run: {command('resume', view.run)}"
+        fix = _fix(view)
+        return fix if "drumbeat " in fix else (
+            f"{fix or 'Correct what it says.'} Then resume the run: {command('resume', view.run)}")
     if exception not in NOT_THE_CODE:
         return f"Correct the code, then resume the run: {resume_command(view)}"
     return f"Resume it: {command('resume', view.run)}"
+
+
+def _fix(view: View) -> str:
+    """What the error of the rank that failed first says about how to fix it; may be ''."""
+    verdict = Verdict.read(view.attempt.verdict) if view.attempt else None
+    error = RankError.read(view.attempt.error(verdict.rank)) if view.attempt and verdict else None
+    return unwrapped(error.message, FIX) if error else ""
 
 
 def _exception(view: View) -> str:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
+from drumbeat.configs.errors import RunError
 from drumbeat.configs.run.determinism import claim
-from drumbeat.configs.run.lock import is_changing
+from drumbeat.configs.run.lock import changing, is_changing
 from drumbeat.configs.run.manifest import checkpoint_text
-from drumbeat.configs.run.records import Heartbeat, Saved, Status
+from drumbeat.configs.run.records import ENDED, Heartbeat, Saved, Status
 from drumbeat.configs.run.view import View
 from drumbeat.configs.text_fields import clock
 from drumbeat.launch.attempts.cause import cause
-from drumbeat.launch.backends.backend import backend_of, running_evidence
+from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.local import SILENCE_SECONDS
 from drumbeat.launch.runs.goodput import goodput, text
 from drumbeat.launch.runs.remedy import resume_command
@@ -81,33 +85,68 @@ def _gpu_text(used: dict[str, int]) -> str:
             f"{used['peak'] / 2**30:.1f} at most{busy}")
 
 
-def with_final_state(view: View) -> View:
-    """The view, with the end of a run whose launcher could not record it."""
-    status = unrecorded_end(view)
-    return view if status is None else replace(view, status=status)
+def with_final_state(view: View, evidence: str | None = None) -> View:
+    """The view, with the end of a run whose launcher could not record it. `evidence` is `running_evidence`, if the
+    caller knows it. The end of a run on SLURM is recorded, because SLURM soon forgets it."""
+    status = unrecorded_end(view, evidence)
+    if status is None:
+        return view
+    if backend_of(view.backend).on_slurm and os.geteuid() in (0, view.run.path.stat().st_uid):
+        with suppress(RunError, OSError), changing(view.run, "status"):  # unless another command is changing the run
+            if Status.read(view.run.status) == view.status and not view.run.is_superseded(view.number):
+                status.write(view.run.status, durable=False)
+    return replace(view, status=status)
 
 
-def unrecorded_end(view: View) -> Status | None:
-    """The end of a run whose launcher could not record it because it was killed or its machine failed; None if the run
-    is running or waiting, or its end is recorded."""
-    on_slurm = backend_of(view.backend).on_slurm
-    recent = view.seconds_since_heartbeat() < SILENCE_SECONDS and on_slurm  # no need to ask
-    starting = view.state == "pending" and (on_slurm or is_changing(view.run))
-    if starting or view.state not in ("running", "paused", "pending") or recent or running_evidence(view):
+def unrecorded_end(view: View, evidence: str | None = None) -> Status | None:
+    """The end of a run whose launcher could not record it because it was killed or its machine failed, or which never
+    started; None if the run is running or waiting, or its end is recorded."""
+    if not may_have_ended(view):
         return None
+    if evidence is None:
+        (evidence,) = backend_of(view.backend).evidence_of([view])
+    if evidence:
+        return None
+    os.listdir(view.run.path)  # over NFS, the next read sees what the launcher has recorded meanwhile
+    latest = Status.read(view.run.status)
+    if latest != view.status:
+        return latest if latest and latest.state in ENDED else None
     return final_status(view)
+
+
+def may_have_ended(view: View) -> bool:
+    """Whether a run that has recorded no end may have ended, as far as its folder says. SLURM may hide the waiting jobs
+    of other users."""
+    on_slurm = backend_of(view.backend).on_slurm
+    if view.state == "pending" or (view.state == "preempted" and on_slurm):
+        return not is_changing(view.run) and (not on_slurm or os.geteuid() in (0, view.run.path.stat().st_uid))
+    recent = view.seconds_since_heartbeat() < SILENCE_SECONDS and on_slurm  # no need to ask
+    return view.state in ("running", "paused") and not recent
+
+
+def evidence_of(views: Sequence[View]) -> dict[Path, str]:
+    """`running_evidence` of the runs that may have ended, by folder. SLURM is asked once for all."""
+    found: dict[Path, str] = {}
+    for name in {view.backend for view in views}:
+        some = [view for view in views if view.backend == name and may_have_ended(view)]
+        found |= zip([view.run.path for view in some], backend_of(name).evidence_of(some), strict=True)
+    return found
 
 
 def final_status(view: View) -> Status:
     """How a run ended that has no processes left: as its ranks recorded, otherwise it failed."""
-    attempt = None if view.state == "pending" else view.attempt  # the attempt is that of an earlier start
+    waiting = view.state in ("pending", "preempted")
+    attempt = None if waiting else view.attempt  # the attempt is that of an earlier start
     if attempt and (saved := Saved.read(attempt.saved)):
         verdict = saved.state if saved.state == "finished" else f"stopped at step {saved.step}"
         return Status(state=saved.state, attempt=view.number, verdict=verdict, time=view.last_heartbeat)
-    reason = cause(attempt).message if attempt and attempt.errors() else (
+    state, reason = backend_of(view.backend).unrecorded_end(view)
+    if attempt and attempt.errors():
+        state, reason = "failed", cause(attempt).message
+    reason = reason or (
         "the command that started it was killed" if view.state == "pending" and view.job and not view.job.id else
         "its launcher was killed, or its machine failed")
-    return Status(state="failed", attempt=view.number, verdict=f"{reason}; {checkpoint_text(view.run)}",
+    return Status(state=state, attempt=view.number, verdict=f"{reason}; {checkpoint_text(view.run)}",
                   time=view.last_heartbeat)
 
 

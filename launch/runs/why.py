@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from drumbeat.configs.errors import hang
+from drumbeat.configs.layers import short
 from drumbeat.configs.run.view import View
 from drumbeat.configs.text_fields import clock
 from drumbeat.launch.backends.backend import backend_of, running_evidence
 from drumbeat.launch.backends.contract import Rows
+from drumbeat.launch.backends.job_log import last_lines
 from drumbeat.launch.backends.local import SILENCE_SECONDS
 from drumbeat.launch.backends.typed import command
 from drumbeat.launch.runs.remedy import remedy
@@ -19,10 +21,16 @@ def why(view: View) -> str:
     if state == "finished":
         rows.append(("why", "it has finished"))
     elif view.ended:
-        rows += [("why", view.verdict or f"it is {state}"), ("fix", remedy(view))]
+        rows += [("why", view.verdict or f"it is {state}"), *_job_log(view), ("fix", remedy(view))]
     else:
         rows += (view.job and backend_of(view.backend).explain(view)) or _from_folder(view)
     return "\n".join(hang(f"{name:<12}", text) for name, text in rows)
+
+
+def _job_log(view: View) -> Rows:
+    """The last lines of the job's log, if no attempt has started in it."""
+    return [row for path in backend_of(view.backend).job_log(view)[:1] for row in (
+        ("log", short(path)), *(("", line) for line in last_lines(path)))]
 
 
 def _from_folder(view: View) -> Rows:

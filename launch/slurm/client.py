@@ -17,7 +17,11 @@ TIMEOUT = 20.0
 """Seconds to wait for the controller's answer: less than SLURM's KillWait, by default 30 s, in which a launcher that is
 being terminated has to ask for the reason and record it."""
 
-FORMAT = "%i|%T|%r|%S|%P|%k"
+SHORT_TIMEOUT = 5.0
+"""The same for questions that are not worth waiting for: of a launcher that must not miss a signal meanwhile, and of
+commands that can do without the answer."""
+
+FORMAT = "%i|%T|%r|%S|%P|%k|%o"
 """squeue's format: id, state, reason, expected start, partition, comment. Its JSON differs between versions."""
 
 OWN_SETTINGS = re.compile(r"(SQUEUE|SCANCEL|SINFO|SCONTROL|SACCT|SACCTMGR)_|"
@@ -50,18 +54,21 @@ class Answer(NamedTuple):
         return self.code != 0 and UNREACHABLE.search(self.text) is not None
 
 
-def run_slurm(program: str, *arguments: str, script: str | None = None, cluster: str = "") -> Answer:
+def run_slurm(program: str, *arguments: str, script: str | None = None, cluster: str = "",
+              timeout: float | None = None) -> Answer:
     """Runs one of SLURM's programs with these arguments, and a script on its standard input. The user's own settings of
-    these programs do not apply. `cluster` is the cluster to ask; '' for that of SLURM_CLUSTERS, or the local one."""
+    these programs do not apply. `cluster` is the cluster to ask; '' for that of SLURM_CLUSTERS, or the local one.
+    `timeout` is by default `TIMEOUT`."""
+    seconds = TIMEOUT if timeout is None else timeout
     if shutil.which(program) is None:
         return Answer(127, f"there is no {program} on PATH")
     try:
         done = subprocess.run([program, *arguments], input=script, stdin=subprocess.DEVNULL if script is None else None,
-                              capture_output=True, text=True, check=False, timeout=TIMEOUT,
+                              capture_output=True, encoding="utf-8", errors="replace", check=False, timeout=seconds,
                               env={name: value for name, value in os.environ.items() if not OWN_SETTINGS.match(name)}
                               | {"SLURM_TIME_FORMAT": "standard"} | ({"SLURM_CLUSTERS": cluster} if cluster else {}))
     except subprocess.TimeoutExpired:
-        return Answer(1, f"{program} does not answer within {TIMEOUT:g} s")
+        return Answer(1, f"{program} does not answer within {seconds:g} s")
     output = (done.stdout + done.stderr).strip()
     return Answer(done.returncode, output or f"{program} ended with code {done.returncode}" * (done.returncode != 0))
 
@@ -80,6 +87,8 @@ class QueuedJob:
     partition: str
     comment: str
     """The run's id, for jobs of Drumbeat."""
+    command: str = ""
+    """The path of its script."""
 
 
 def split_id(job: str) -> tuple[str, str]:
@@ -93,20 +102,22 @@ def join_id(number: str, cluster: str) -> str:
     return f"{number};{cluster}" if cluster else number
 
 
-def queued(run_id: str, *ids: str) -> list[QueuedJob]:
-    """This user's jobs in the queue for a run: those with these ids, and those with the run's id as their comment.
-    Raises `SlurmUnreachableError`."""
+def queued(run_id: str, *ids: str, timeout: float | None = None) -> list[QueuedJob]:
+    """This user's jobs in the queue for a run: those with the run's id in their comment, or in the path of their
+    script; and those with these ids, unless their comment is another. On the login node of another cluster, or when
+    SLURM counts anew, another job has such an id. Raises `SlurmUnreachableError`."""
     jobs = []
     for cluster in sorted({split_id(job)[1] for job in ids} or {""}):
         code, output = run_slurm("squeue", "--noheader", "--user", str(os.getuid()), "--format", FORMAT,
-                                 cluster=cluster)
+                                 cluster=cluster, timeout=timeout)
         if code != 0:
             raise SlurmUnreachableError(output)
         for line in output.splitlines():
-            number, *fields = line.split("|", 5)
-            if len(fields) == 5:
+            number, *fields = line.split("|", 6)
+            if len(fields) >= 5:
                 jobs.append(QueuedJob(join_id(number, cluster), *fields))
-    return [job for job in jobs if job.id in ids or job.comment == run_id]
+    return [job for job in jobs if run_id in job.comment or run_id in job.command
+            or (job.id in ids and job.comment in ("", "(null)"))]
 
 
 def job_state(job: str) -> str:
@@ -119,6 +130,30 @@ def job_state(job: str) -> str:
     if code != 0:
         raise SlurmUnreachableError(output)
     return output.partition("\n")[0]
+
+
+def job_states(*ids: str) -> dict[str, str]:
+    """The states of those of these jobs that have not ended, with one question to each cluster and a short timeout.
+    Raises `SlurmUnreachableError`."""
+    states: dict[str, str] = {}
+    for cluster in sorted({split_id(job)[1] for job in ids}):
+        numbers = [split_id(job)[0] for job in ids if split_id(job)[1] == cluster]
+        code, output = run_slurm("squeue", "--noheader", "--jobs", ",".join(numbers), "--format", "%i|%T",
+                                 cluster=cluster, timeout=SHORT_TIMEOUT)
+        if code != 0 and NO_JOB not in output:
+            raise SlurmUnreachableError(output)
+        found = (line.partition("|") for line in output.splitlines())
+        states |= {join_id(number, cluster): state for number, _, state in found}
+    return states
+
+
+def job_fields(job: str, *, timeout: float | None = None) -> dict[str, str]:
+    """A job's fields, as `scontrol show job` names them; empty without an answer. SLURM's controller still knows a job
+    that has ended for MinJobAge, by default 300 s."""
+    number, cluster = split_id(job)
+    code, output = run_slurm("scontrol", "--oneliner", "show", "job", number, cluster=cluster, timeout=timeout)
+    first = output.partition("\n")[0]  # for a job array, the requested job
+    return dict(re.findall(r"(\w+)=(\S*)", first)) if code == 0 else {}
 
 
 def steps(job: str, name: str) -> list[str]:

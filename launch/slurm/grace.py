@@ -25,10 +25,11 @@ def save_seconds(run: RunDir) -> float:
     return longest
 
 
-def grace_seconds(run: RunDir, least: int, minutes: int) -> int:
-    """How many seconds before its time limit a job must stop: at least `least`, the site's value; more if saving took
-    longer; and never more than half of the job's `minutes`."""
-    return max(least, min(math.ceil(MARGIN * save_seconds(run)), 30 * minutes))
+def grace_seconds(run: RunDir, least: int, seconds: float) -> int:
+    """How many seconds before its time limit a job must stop: `least`, the site's value, or more if saving took longer;
+    but never more than half of the `seconds` that it has, or it would stop at once."""
+    wanted = max(least, math.ceil(MARGIN * save_seconds(run)))
+    return wanted if 2 * wanted < seconds else int(seconds / 2)
 
 
 def grace_warning(run: RunDir, partition: str) -> str:

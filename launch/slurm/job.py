@@ -13,7 +13,7 @@ from typing import Literal
 
 from drumbeat.configs.run.folder import Attempt
 from drumbeat.configs.run.records import AttemptStart
-from drumbeat.launch.slurm.client import run_slurm
+from drumbeat.launch.slurm.client import SHORT_TIMEOUT, job_fields, run_slurm
 
 Reason = Literal["preempted", "time limit", "requeued", "cancelled", "node failure", "terminated"]
 
@@ -40,13 +40,15 @@ class SlurmJob:
         return cls(os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT", "0")),
                    after[1] if after and not is_allocation else "", is_allocation)
 
-    def end_time(self) -> float:
-        """The end of the job's time limit, in seconds since 1970; infinity without a limit or an answer. SLURM 22.05
-        does not set the variable, later versions do."""
-        if end := os.environ.get("SLURM_JOB_END_TIME"):
-            return float(end)
+    def end_time(self, known: float = float("inf")) -> float:
+        """The end of the job's time limit at this moment, in seconds since 1970; infinity without a limit. If SLURM
+        does not answer soon: the end as it was `known`, or as it was when the job started, which SLURM 22.05 does not
+        say, but later versions do."""
+        fields = job_fields(self.job, timeout=SHORT_TIMEOUT)
         try:
-            return datetime.fromisoformat(self.fields().get("EndTime", "")).timestamp()
+            if not fields:
+                return known if known < float("inf") else float(os.environ.get("SLURM_JOB_END_TIME", "inf"))
+            return datetime.fromisoformat(fields.get("EndTime", "")).timestamp()
         except ValueError:  # "Unknown", or nothing
             return float("inf")
 
@@ -59,7 +61,7 @@ class SlurmJob:
         Preemption is assumed if SLURM gives no answer.
         """
         found = self.fields()
-        if int(found.get("Restarts", "0")) > self.restarts:
+        if (restarts := found.get("Restarts", "")).isdecimal() and int(restarts) > self.restarts:
             return "requeued"
         if found.get("Reason") == "TimeLimit" or found.get("JobState") == "TIMEOUT":
             return "time limit"
@@ -94,9 +96,7 @@ class SlurmJob:
 
     def fields(self) -> dict[str, str]:
         """The job's fields, as `scontrol show job` names them; empty without an answer."""
-        code, output = run_slurm("scontrol", "--oneliner", "show", "job", self.job)
-        first = output.partition("\n")[0]  # for a job array, the requested job
-        return dict(re.findall(r"(\w+)=(\S*)", first)) if code == 0 else {}
+        return job_fields(self.job)
 
 
 LOCAL_JOB = f"local-{secrets.token_hex(8)}"

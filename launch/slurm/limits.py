@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass
 
 NAME = re.compile(r"(?P<whose>QOS|Assoc|)(?P<kind>Grp|Max|Min)"
-                  r"(?P<what>SubmitJob|Job|Wall|CPU|Cpu|GRES|Mem|Node|Billing|License|Energy)(?:s|Duration|ory)?"
-                  r"(?P<over>RunMinutes|Minutes)?(?P<each>PerJob|PerNode|PerUser|PerAccount)?(?:Limit|NotSatisfied)?")
+                  r"(?P<what>SubmitJob|Job|Wall|CPU|Cpu|GRES|Mem|Node|Billing|License|Energy|BB|Unknown)(?:s|Duration|ory)?"
+                  r"(?P<over>RunMinutes|RunMins|Minutes)?(?P<each>PerJob|PerNode|PerUser|PerAccount)?(?:Limit|NotSatisfied)?")
 
 COUNTED: dict[str, tuple[str, str]] = {
     "CPU": ("cores", "fewer launch.cpus_per_rank"),
@@ -22,6 +22,8 @@ COUNTED: dict[str, tuple[str, str]] = {
     "Billing": ("billing units", "fewer --gpus or cores"),
     "License": ("licenses", "fewer licenses"),
     "Energy": ("joules", "fewer nodes"),
+    "BB": ("burst buffers", "less burst buffer space"),
+    "Unknown": ("other resources", "fewer of these resources"),
     "Job": ("running jobs", ""),
     "SubmitJob": ("jobs in the queue", ""),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import re
 
 from drumbeat.configs.errors import Fault, nearest
@@ -50,7 +51,15 @@ def sbatch_fault(output: str, site: Site, command: str) -> Fault:
         remedy = close if close.startswith("Did") else remedy.format(partitions=", ".join(names) or "none that you see")
     return Fault(what="SLURM would reject this job" if "--test-only" in command else "sbatch refused the job",
                  where=f"the cluster's profile, {key}: {value}" if value else command, given=words,
-                 remedy=remedy.replace("{user}", getpass.getuser()))
+                 remedy=remedy.replace("{user}", _user()))
+
+
+def _user() -> str:
+    """The user's name, or number if the user is not in passwd."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # OSError since Python 3.13
+        return str(os.getuid())
 
 
 def _limit(words: list[str]) -> tuple[str, str] | None:

@@ -63,7 +63,8 @@ class ConfirmingExecutor(SlurmExecutor):  # type: ignore[misc]
         """The number of the job that sbatch accepted. Raises `UnknownIdError`."""
         output = string if isinstance(string, str) else string.decode(errors="replace")
         answers = {join_id(*answer) for answer in ANSWER.findall(output)}
-        job = answers.pop() if len(answers) == 1 else self._find(time.monotonic() + TIMEOUT, SETTLE_SECONDS)
+        job = answers.pop() if len(answers) == 1 else (
+            self._find(time.monotonic() + TIMEOUT, SETTLE_SECONDS, self.run_id))
         if not job:
             raise UnknownIdError(output)
         number, self.cluster = split_id(job)
@@ -88,10 +89,10 @@ class ConfirmingExecutor(SlurmExecutor):  # type: ignore[misc]
                 raise FailedJobError(output)
             self.script.unlink(missing_ok=True)  # the next submission has its own path
 
-    def _find(self, until: float, settle: float) -> str:
+    def _find(self, until: float, settle: float, comment: str = "") -> str:
         chosen = re.search(r"^#SBATCH --clusters=(\S+)", self.text, re.MULTILINE)
         clusters = chosen[1] if chosen else os.environ.get("SBATCH_CLUSTERS", "")
-        return find_job(self.script, self.run_id, clusters.split(","), until, settle)
+        return find_job(self.script, comment, clusters.split(","), until, settle)
 
     def _adopt(self, found: str) -> Job[Any]:
         """The job that SLURM has accepted, as `_submit_command` would have returned it."""
@@ -101,10 +102,10 @@ class ConfirmingExecutor(SlurmExecutor):  # type: ignore[misc]
         return job
 
 
-def find_job(script: Path, run_id: str, clusters: list[str], until: float, settle: float) -> str:
-    """The id of the job that runs a script on one of these clusters ('' is the local one), or else of one in the queue
-    whose comment is the run's id: a site's wrapper may submit a copy of the script. '' if SLURM still lists none
-    `settle` seconds after it first answers, or if it does not answer until the monotonic time `until`."""
+def find_job(script: Path, comment: str, clusters: list[str], until: float, settle: float) -> str:
+    """The id of the job that runs a script on one of these clusters ('' is the local one); or else, unless `comment` is
+    '', of one in the queue with this comment: a site's wrapper may submit a copy of the script. '' if SLURM still lists
+    none `settle` seconds after it first answers, or if it does not answer until the monotonic time `until`."""
     answered = float("inf")
     while True:
         copies, answers = [], []
@@ -112,12 +113,12 @@ def find_job(script: Path, run_id: str, clusters: list[str], until: float, settl
             answer = run_slurm("squeue", "--noheader", "--states=all", "--user", str(os.getuid()),
                                "--format=%i|%T|%k|%o", cluster=cluster)
             answers.append(answer.code == 0)
-            for number, state, comment, path in (line.strip().split("|", 3) for line in answer.text.splitlines()
+            for number, state, given, path in (line.strip().split("|", 3) for line in answer.text.splitlines()
                                                  if line.count("|") >= 3):
                 job = join_id(number, cluster)
                 if path == str(script):
                     return job
-                if comment == run_id and state in QUEUED and number != os.environ.get("SLURM_JOB_ID"):
+                if comment and given == comment and state in QUEUED and number != os.environ.get("SLURM_JOB_ID"):
                     copies.append(job)
         now = time.monotonic()
         if all(answers):

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from drumbeat.configs.errors import Fault, LaunchError, RunError
+from drumbeat.configs.output_file import disk_fault
 from drumbeat.configs.run.files import DamagedError, write_text
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.lock import changing, is_changing
@@ -43,7 +44,8 @@ def preparing(run: RunDir, command: str, *, previous: View | None, code: Path | 
     exist before. Raises `RunError` if another command is changing or has changed the run, and `LaunchError` if the
     folder cannot be written."""
     termination = Termination()
-    before = {number: signal.signal(number, termination) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, termination) for number in (signal.SIGTERM, signal.SIGHUP)
+              if signal.getsignal(number) is not signal.SIG_IGN}  # as in `nohup drumbeat run ...`
     try:
         if previous is None:
             remove_abandoned(run.path.parent)
@@ -85,13 +87,14 @@ def _folder(run: RunDir, *, new: bool) -> Iterator[None]:
             run.path.mkdir(parents=True)
         yield
     except BaseException as error:
-        if new:
+        fault = disk_fault(error, Path(error.filename or run.path)) if isinstance(error, OSError) else None
+        if new:  # which may free the full disk
             shutil.rmtree(run.path, ignore_errors=True)
             _remove_empty(run.path.parent, run.path.parent.parent)
         if isinstance(error, OSError):
-            raise LaunchError(Fault(what=f"the run folder cannot be written: {error.strerror}",
-                                    where=str(error.filename or run.path),
-                                    remedy="Choose another folder: --runs DIR")) from error
+            raise LaunchError(fault or Fault(what=f"the run folder cannot be written: {error.strerror or error}",
+                                             where=str(error.filename or run.path),
+                                             remedy="Choose another folder: --runs DIR")) from error
         raise
 
 

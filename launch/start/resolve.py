@@ -11,7 +11,7 @@ from typing import Any
 from drumbeat.configs.errors import ConfigError, Fault, RunError, nearest
 from drumbeat.configs.load import Loaded, find, load, load_site, reload
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.manifest import checkpoint_path, damage
+from drumbeat.configs.run.manifest import QUARANTINED, checkpoint_path, damage, saved_steps
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import BackendName
 from drumbeat.configs.run.view import View
@@ -23,6 +23,7 @@ from drumbeat.launch.plan.job import Machine, plan_job
 from drumbeat.launch.plan.references import check_references, with_references
 from drumbeat.launch.runs.find import find_run
 from drumbeat.launch.runs.status import with_final_state
+from drumbeat.launch.runs.trust import check_trusted
 from drumbeat.launch.start.start import Start, locating_faults
 
 
@@ -47,6 +48,7 @@ def resolve_resume(args: argparse.Namespace, run: str) -> Start:
     processes as before, unless flags change that."""
     view = with_final_state(View.read(find_run(run, Path(args.runs))))
     run_dir = view.run
+    check_trusted(run_dir, args)
     if view.state == "finished" and not corrupted_weights(view):
         raise RunError(Fault(what=f"run {run_dir.id} is finished", where=str(run_dir.path),
                              remedy="Repeat it, for example with more epochs: "
@@ -55,17 +57,25 @@ def resolve_resume(args: argparse.Namespace, run: str) -> Start:
         raise RunError(Fault(what=f"run {run_dir.id} is still running", where=str(run_dir.path), given=evidence,
                              remedy=_still_running_remedy(view)))
     loaded = reload(run_dir.config, args.words, _previous_layout(view.plan, args))
-    plan = with_references(_plan_like(args, view.plan, loaded, run_dir), loaded.config)
+    plan = with_references(_plan_like(args, view.plan, loaded, run_dir), loaded.config, view.plan)
     check_references(plan, view.plan)
     return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=plan, previous=view))
 
 
 def corrupted_weights(view: View) -> bool:
-    """Whether the last or the best weights of a finished run are missing or corrupted. Resuming it trains them again,
-    from an older checkpoint."""
+    """Whether the last or the best weights of a finished run are corrupted, and an older checkpoint is intact from
+    which resuming it trains them again. Weights that somebody has deleted are not corrupted."""
     result = view.result
     steps = {result.steps, result.best.get("step", result.steps)} if result else set()
-    return any(damage(checkpoint_path(view.run, step)) for step in steps)
+    corrupted = [step for step in steps if _is_corrupted(checkpoint_path(view.run, step))]
+    return bool(corrupted) and any(not damage(checkpoint_path(view.run, step)) for step in saved_steps(view.run)
+                                   if step < max(corrupted))
+
+
+def _is_corrupted(checkpoint: Path) -> bool:
+    """Whether a checkpoint is damaged, or has been set aside because it was."""
+    quarantined = checkpoint.with_name(f"{QUARANTINED}{checkpoint.name}")
+    return bool(damage(checkpoint)) if checkpoint.exists() else quarantined.exists()
 
 
 def _still_running_remedy(view: View) -> str:
@@ -78,6 +88,7 @@ def _still_running_remedy(view: View) -> str:
 def resolve_rerun(args: argparse.Namespace, run: str) -> Start:
     """`rerun`: the start of a new run with the code and config of another run, except for given values."""
     source = find_run(run, Path(args.runs))
+    check_trusted(source, args)
     before = JobPlan.require(source.plan)
     loaded = load(source.config, args.words, _previous_layout(before, args))
     run_dir = RunDir.new(Path(args.runs), loaded.config.name)

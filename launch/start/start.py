@@ -6,12 +6,14 @@ import os
 import secrets
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from drumbeat.configs.errors import Fault, LaunchError, UserError, hang
+from drumbeat.configs.layers import short
 from drumbeat.configs.load import Loaded, plain
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
@@ -79,12 +81,13 @@ def start(spec: Start, *, dry_run: bool = False, detach: bool = False) -> int:
 
     from drumbeat.launch.runs import attach as watch
 
-    with watch.terminations() as received:
-        return _start(spec, request, detach, received)
+    attached = backend.attached and not detach
+    with watch.terminations() if attached else nullcontext() as received:
+        return _start(spec, request, received)
 
 
-def _start(spec: Start, request: Request, detach: bool, received: list[int]) -> int:
-    """Starts the job, and stays until its end if it is attached. `received` are the requests to end that have come
+def _start(spec: Start, request: Request, received: list[int] | None) -> int:
+    """Starts the job, and stays until its end if it is attached: then `received` are the SIGTERMs that have come
     since."""
     from drumbeat.launch.runs import attach as watch
 
@@ -97,11 +100,14 @@ def _start(spec: Start, request: Request, detach: bool, received: list[int]) -> 
         with ignoring_signals(signal.SIGINT):
             submitted = _submit(replace(spec, plan=replace(plan, versions=versions)), request)
     if submitted.work:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # ends a process that trains in itself
+        if received:
+            signal.raise_signal(signal.SIGTERM)
         with any_output():
             submitted.work()
         print()
         return watch.print_end(View.read(run_dir))
-    if backend.attached and not detach:
+    if received is not None:
         before = spec.previous.attempt if spec.previous else None
         return watch.follow(View.read(run_dir), submitted, before, received)
     watch.print_commands(run_dir, submitted, backend)
@@ -132,11 +138,27 @@ def _submit(spec: Start, request: Request) -> Submitted:
     for note in filter(None, [*backend.notes(plan), lock_problem(run_dir.path)]):
         print(hang("note       ", note), flush=True)
     submitted = backend.submit(request)
-    _write_job(run_dir, plan.backend, submitted)
-    link = run_dir.path.parent / f".latest.{secrets.token_hex(4)}"
-    link.symlink_to(run_dir.id)
-    os.replace(link, run_dir.path.parent / "latest")
+    try:
+        _write_job(run_dir, plan.backend, submitted)
+    except BaseException:
+        with suppress(Exception):  # the first error says more
+            backend.end(View.read(run_dir))
+        raise
+    _link_latest(run_dir)
     return submitted
+
+
+def _link_latest(run_dir: RunDir) -> None:
+    """Makes runs/NAME/latest lead to this run. If that is impossible, a note says so."""
+    latest = run_dir.path.parent / "latest"
+    link = latest.with_name(f".latest.{secrets.token_hex(4)}")
+    try:
+        link.symlink_to(run_dir.id)
+        os.replace(link, latest)
+    except OSError as error:
+        print(hang("note       ", f"{short(latest)} does not lead to this run: {error.strerror}"), flush=True)
+        with suppress(OSError):
+            link.unlink()
 
 
 def _preflight(spec: Start) -> Versions:
@@ -163,8 +185,8 @@ def _write(spec: Start) -> None:
 
 def _write_job(run_dir: RunDir, backend: BackendName, started: Submitted) -> None:
     """Records where the run was started."""
-    Job(backend=backend, id=started.id, host=socket.gethostname(), space=process_space(), pid=started.pid
-        ).write(run_dir.job)
+    Job(backend=backend, id=started.id, host=socket.gethostname(), space=process_space(), time=time.time(),
+        pid=started.pid).write(run_dir.job)
 
 
 @contextmanager

@@ -165,6 +165,40 @@ def test_clusters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         load_site("exampel")
 
 
+@pytest.mark.parametrize(("line", "key"), [
+    ("environment: {WANDB_API_KEY: abc}", "environment.WANDB_API_KEY"),
+    ("setup: [module load cuda, export HF_TOKEN=abc]", "setup[1]"),
+    ("prefix: apptainer exec --env DB_PASSWORD='abc' image.sif", "prefix"),
+    ("sbatch: {export: 'ALL,GITHUB_PAT=abc'}", "sbatch.export"),
+])
+def test_a_profile_holds_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, key: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(f"partition: big\n{line}\n")
+    with pytest.raises(ConfigError) as error:
+        load_site("mine.yaml")
+    (fault,) = error.value.faults
+    assert (fault.what.split()[0], fault.where) == (key, "mine.yaml:2")
+    assert "abc" not in str(error.value)
+
+
+def test_a_profile_may_refer_to_what_is_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GROUP", "vision")
+    monkeypatch.setenv("HF_TOKEN", "abc")
+    (tmp_path / "mine.yaml").write_text("account: '${oc.env:GROUP}'\nsbatch: {reservation: '${oc.env:GROUP}'}\n"
+                                        "setup: ['export HF_TOKEN=$(cat ~/.token)']\n")
+    site = load_site("mine.yaml")
+    assert (site.account, site.sbatch) == ("vision", {"reservation": "vision"})
+    (tmp_path / "mine.yaml").write_text("environment: {KEY: '${oc.env:HF_TOKEN}'}\n")
+    with pytest.raises(ConfigError, match=r"environment.KEY would be recorded with a value that is probably secret"):
+        load_site("mine.yaml")
+
+
+def test_a_secret_that_is_written_out_is_mentioned(write: Write) -> None:
+    (note,) = load(write("model: {api_key: abc, pad_token: x}\n")).notes
+    assert note.startswith("model.api_key is probably a secret") and "abc" not in note
+
+
 def test_a_shipped_config_is_a_base_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("base: resnet50_xray.yaml\nname: mine\nbatch_size: 64\n")

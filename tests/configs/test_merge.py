@@ -66,3 +66,10 @@ def test_all_faults_at_once_in_the_order_of_the_sources(write: Write) -> None:
         ("unknown key 'epoch' in 'phases.head'", "config.yaml:5"),
         ("seed must be a whole number", "command line"),
     ]
+
+
+@pytest.mark.usefixtures("no_home")
+def test_paths_of_a_user_without_a_home(write: Write) -> None:
+    assert load(write("data:\n  train: {root: elsewhere}\n")).config.name
+    with pytest.raises(ConfigError, match="the home folder of a path is unknown"):
+        load(write("data:\n  train: {root: ~/x}\n"))

@@ -51,3 +51,14 @@ def test_rich_keeps_its_colours() -> None:
     finally:
         sys.stdout = before
     assert shown.getvalue() == "\x1b[32mok\x1b[0m\n"
+
+
+def test_a_stream_that_is_closed_takes_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python has None in its place."""
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    with text_only():
+        print("text", flush=True)
+        print("text", file=sys.stderr)
+        assert not sys.stdout.isatty()
+    assert (sys.stdout, sys.stderr) == (None, None)

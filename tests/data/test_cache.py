@@ -262,6 +262,18 @@ def other_index(cache: Path) -> None:
     np.save(cache / "index.npy", np.arange(9))
 
 
+def set_entry(name: str, value: int, cache: Path) -> None:
+    """Changes an entry of the index."""
+    index = np.load(cache / "index.npy")
+    index[name][3] = value
+    np.save(cache / "index.npy", index)
+
+
+def claim_more(cache: Path) -> None:
+    content = (cache / "index.npy").read_bytes()
+    (cache / "index.npy").write_bytes(content.replace(b"(21,), }            ", b"(210000000000,), }  "))
+
+
 DAMAGES: dict[str, Callable[[Path], Any]] = {
     "a byte of the pixels is gone": cut_last_byte,
     "all pixels are gone": lambda cache: os.truncate(cache / "pixels.bin", 0),
@@ -272,6 +284,12 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
     "the index is empty": lambda cache: (cache / "index.npy").write_bytes(b""),
     "the index is cut off": lambda cache: os.truncate(cache / "index.npy", 200),
     "the index is another array": other_index,
+    "the index claims 5 TB": claim_more,
+    "the index has no header": lambda cache: (cache / "index.npy").write_bytes(b"\x93NUMPY\x01\x00\x06\x00{'a\0(\n"),
+    "the index has an offset below 0": partial(set_entry, "offset", -1),
+    "the index has an offset that overflows": partial(set_entry, "offset", 2**63 - 1),
+    "the index has a height below 0": partial(set_entry, "height", -2),
+    "the index has a width that overflows": partial(set_entry, "width", 2**31 - 1),
     "the index is gone": lambda cache: (cache / "index.npy").unlink(),
 }
 

@@ -307,6 +307,11 @@ def test_weights_of_any_claimed_size_take_no_memory(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes().replace(b"(10,), }              ", b"(1000000000000,), }   "))
     with pytest.raises(ValueError, match=r"the weights in .* cannot be read"):
         _read_weights(str(file), 10)
+    whole = file.read_bytes()
+    for damaged in (b"", whole[:20], whole.replace(b"shape", b"shap\0"), whole.replace(b"'shape': ", b"'shape\0\0\0")):
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"the weights in .* cannot be read"):
+            _read_weights(str(file), 10)
     (tmp_path / "weights.txt").write_text("1\n" * 500_000)
     with pytest.raises(ValueError, match="it has 1,000,000 bytes for 10 samples"):
         _read_weights(str(tmp_path / "weights.txt"), 10)

@@ -179,3 +179,9 @@ def test_a_waiting_process_prints_a_line(file: str, capsys: pytest.CaptureFixtur
         go.set()
         assert first.result() == second.result()
     assert message == f"waiting for another process that builds {first.result()}\n"
+
+
+@pytest.mark.usefixtures("no_home")
+def test_the_store_of_a_user_without_a_home_is_beside_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x")
+    assert built(tmp_path / "a.csv", "kind", 1, lambda folder: None, None).parent == tmp_path / ".drumbeat"

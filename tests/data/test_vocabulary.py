@@ -120,7 +120,16 @@ def test_a_hostile_tokenizer_is_an_error(change: dict[str, Any], message: str, t
         Vocabulary(file=str(tmp_path / "tokenizer.json"))
 
 
+def test_a_tokenizer_that_is_not_utf8_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_bytes(b"\xff\xfe{")
+    with pytest.raises(ValueError, match=r"is not a tokenizer.json: it is not UTF-8"):
+        Vocabulary(file=str(tmp_path / "tokenizer.json"))
+
+
 def test_vectors_without_line_breaks_are_refused(vocabulary: Vocabulary, tmp_path: Path) -> None:
+    (tmp_path / "v.txt").write_bytes(b"cat" + b" 1" * 20_000)
+    with pytest.raises(ValueError, match=r"v\.txt, line 1: vectors of 20,000 numbers; the most are 16,384"):
+        glove(str(tmp_path / "v.txt"), vocabulary)
     (tmp_path / "v.txt").write_bytes(b"cat" + b" 1" * 1_000_000)
     with pytest.raises(ValueError, match=r"v\.txt, line 1 is longer than 1 MB; it is not a file of vectors"):
         glove(str(tmp_path / "v.txt"), vocabulary)

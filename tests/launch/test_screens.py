@@ -241,7 +241,7 @@ error: the following arguments are required: RUN
 error: there is no run 'nope'
   where  HERE/runs
   fix    Give a run's folder, its id, or the name of an experiment for its
-         newest run. The newest: 20260101-000000-aaaaa, 20260101-000000-bbbbb
+         latest run. The newest: 20260101-000000-aaaaa, 20260101-000000-bbbbb
 """,
     "run --resume don small.yaml seed=3": """\
 error: a run is resumed with its own config
@@ -380,7 +380,7 @@ error: no run given
   where  command line
   given  ''
   fix    Give a run's folder, its id, or the name of an experiment for its
-         newest run.
+         latest run.
 """,
     "evaluate done --split tset": """\
 error: --split: invalid choice: 'tset' (choose from train, validation, test)

@@ -124,7 +124,7 @@ def test_a_job_that_is_submitted_from_within_another(submitted: Submit,
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     """What that one has in its environment would be fatal."""
     for name, value in {"SLURM_JOB_ID": "1", "SLURM_MEM_PER_NODE": "77", "SLURM_MEM_PER_CPU": "7", "SLURM_NNODES": "9",
-                        "SLURM_CPUS_PER_TASK": "3", "SBATCH_PARTITION": "nowhere", "SLURM_CPU_BIND": "map_cpu:0",
+                        "SLURM_CPUS_PER_TASK": "3", "SLURM_CPU_BIND": "map_cpu:0",
                         "SLURM_JOB_DEPENDENCY": "afternotok:5", "SLURM_RESTART_COUNT": "4"}.items():
         monkeypatch.setenv(name, value)
     job = submitted()

@@ -105,6 +105,9 @@ def test_a_finished_run_with_corrupted_weights_is_resumed(tmp_path: Path, undist
     drumbeat(tmp_path, str(write_config(tmp_path)), "--procs", "2", "checkpoints.keep=99")
     run = latest(tmp_path)
     assert "is finished" in drumbeat(tmp_path, "--resume", run.id, expect=2).stderr
+    run.checkpoints.rename(tmp_path / "away")
+    assert "is finished" in drumbeat(tmp_path, "--resume", run.id, expect=2).stderr, "deleted is not corrupted"
+    (tmp_path / "away").rename(run.checkpoints)
     corrupt(run, straight.steps if which == "last" else straight.best["step"])
     drumbeat(tmp_path, "--resume", run.id)
     assert finished(tmp_path) == straight

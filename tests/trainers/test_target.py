@@ -85,3 +85,20 @@ def test_positional_arguments_reach_the_target() -> None:
     weight = torch.nn.Parameter(torch.zeros(2))
     optimizer = instantiate({"_target_": "torch.optim.SGD", "lr": 0.5}, "optimizer", [weight])
     assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+def test_variables_are_read_where_the_object_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTPUTS", "2")
+    node = {"_target_": "torch.nn.Linear", "in_features": 3, "out_features": "${oc.decode:${oc.env:OUTPUTS}}"}
+    assert instantiate(node, "model").weight.shape == (2, 3)
+    assert instantiate(["a ${oc.env:OUTPUTS}", "${other}"], "x") == ["a 2", "${other}"]
+    monkeypatch.delenv("OUTPUTS")
+    text = fault(node)
+    assert "Environment variable 'OUTPUTS' not found" in " ".join(text.split())
+    assert "model.out_features" in text
+
+
+def test_an_error_does_not_name_a_secret() -> None:
+    text = fault({"_target_": "torch.nn.ReLU", "api_key": "abc"})
+    assert "torch.nn.ReLU has no argument 'api_key'" in text
+    assert "***" in text and "abc" not in text

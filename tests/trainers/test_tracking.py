@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageDraw
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Heartbeat
 from drumbeat.configs.run.view import View
 from drumbeat.data.images import Normalize
-from drumbeat.trainers.tracking import Tracker, contact_sheet
+from drumbeat.trainers.tracking import Tracker, _fitted, contact_sheet
 from tests.runs import write_plan
 
 
@@ -41,6 +43,33 @@ def test_a_heading_stands_above_the_grid() -> None:
     assert sheet.size == (212, 24 + 200 + 33 + 12)
     assert sheet.crop((0, 0, 212, 24)).getextrema()[0][1] > 200  # written in a light colour
     assert sheet.getpixel((6 + 100, 24 + 6 + 33 + 100)) == (255, 255, 255)
+
+
+class Measuring(ImageDraw.ImageDraw):
+    """Remembers the texts that it has measured."""
+
+    def textlength(self, text: str, *arguments: Any, **options: Any) -> float:  # type: ignore[override]
+        measured.append(text)
+        return super().textlength(text, *arguments, **options)
+
+
+measured: list[str] = []
+
+
+@pytest.mark.parametrize("title", ["cat", "", "predicted 0.1234, 0.5678", "W" * 40, "i" * 100_000,
+                                   ", ".join(map(str, range(1024)))], ids=len)
+def test_a_title_is_cut_to_its_width(title: str) -> None:
+    """With a few measurements of a few characters: a title of 1,024 numbers held an evaluation up for minutes."""
+    measured.clear()
+    draw = Measuring(Image.new("RGB", (8, 8)))
+    shown = _fitted(draw, title, 192, 12)
+    assert len(measured) < 12
+    assert max(map(len, measured)) <= 192 + 3
+    assert draw.textlength(shown, font_size=12) <= 192
+    if shown != title:
+        kept = shown.removesuffix("...")
+        assert title.startswith(kept)
+        assert draw.textlength(f"{title[:len(kept) + 1]}...", font_size=12) > 192
 
 
 def test_normalize_is_the_textbook_formula() -> None:

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from drumbeat.configs.errors import Fault, RunError
@@ -35,6 +34,7 @@ from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.manifest import FORMAT, QUARANTINED, checkpoint_path, damage, saved_steps, written_format
 from drumbeat.configs.run.versions import Versions
 from drumbeat.trainers.checkpoints.staging import CPU, Files, Staging
+from drumbeat.trainers.checkpoints.tensors import read_tensors
 from drumbeat.trainers.checkpoints.writer import Order
 
 SECONDS_BETWEEN_TRIES = 2.0
@@ -71,10 +71,10 @@ class Checkpoint:
         return self.state.progress
 
     def model(self) -> dict[str, Tensor]:
-        return load_file(self.path / "model.safetensors")
+        return read_tensors(self.path / "model.safetensors")
 
     def optimizer(self) -> dict[str, Tensor]:
-        return load_file(self.path / "optimizer.safetensors")
+        return read_tensors(self.path / "optimizer.safetensors")
 
 
 class Checkpoints:
@@ -198,6 +198,10 @@ class Checkpoints:
         Without the best weights a phase that starts from them could not begin. Training from an older checkpoint
         computes them again."""
         without_best: Checkpoint | None = None
+        if self.folder.is_symlink():
+            raise RunError(Fault(what="the run's checkpoints are in another folder, to which a link leads",
+                                 where=str(self.folder), given=str(self.folder.readlink()),
+                                 remedy="Move them back. To keep whole runs on another disk: --runs DIR"))
         for path in (checkpoint_path(self.run, step) for step in saved_steps(self.run)):
             if (written := written_format(path)) != FORMAT:
                 raise RunError(Fault(what="another version of Drumbeat has written the checkpoints", where=str(path),
@@ -229,7 +233,7 @@ class Checkpoints:
         """The best parameters and buffers, saved at a step. If that checkpoint is missing or corrupted, raises
         `LostBestError` if a restart can train it again, otherwise `RunError`."""
         self.check_best(step)
-        return load_file(checkpoint_path(self.run, step) / "model.safetensors")
+        return read_tensors(checkpoint_path(self.run, step) / "model.safetensors")
 
     def check_best(self, step: int) -> None:
         """Raises the errors of `weights`."""
@@ -243,7 +247,8 @@ class Checkpoints:
             raise LostBestError(step, reason)
         raise RunError(Fault(what=f"the best weights, of step {step}, cannot be used ({reason}), and there is no older "
                              "checkpoint from which to train them again", where=str(path),
-                             remedy=f"Restore that folder from a copy, or train again: drumbeat rerun {self.run.id}"))
+                             remedy="Restore that folder from a copy, and resume the run; or train again: "
+                                    f"drumbeat rerun {self.run.id}"))
 
 
 def _files(model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> Files:

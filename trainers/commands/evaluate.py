@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from drumbeat.configs.errors import Fault, PreflightError, RunError, UserError
 from drumbeat.configs.layers import short
 from drumbeat.configs.load import read
+from drumbeat.configs.output_file import disk_fault
 from drumbeat.configs.preconditions import SPLITS, check_split, with_hint
 from drumbeat.configs.run.checkpoint_records import EvaluationMetrics, Manifest
 from drumbeat.configs.run.files import write_text
@@ -44,7 +45,7 @@ from drumbeat.trainers.build import (
     loader_workers,
     use_caches,
 )
-from drumbeat.trainers.contact_sheet import CPU, worst_samples_sheet
+from drumbeat.trainers.contact_sheet import CPU, save_sheet, worst_samples_sheet
 from drumbeat.trainers.evaluate import evaluate
 from drumbeat.trainers.inference.load import good_checkpoint, load_model, training_set, use_training_settings
 from drumbeat.trainers.inference.tables import headings, rows, write_csv
@@ -177,7 +178,7 @@ def write_report(job: EvaluationJob, results: Results) -> str:
     sheet = worst_samples_sheet(job.task, job.samples, job.sets.evaluate_transforms, results, most=WORST_SAMPLES,
                                 columns=5)
     if sheet is not None:
-        sheet.save(folder / "worst_samples.png")
+        save_sheet(sheet, folder / "worst_samples.png")
         plots.append(folder / "worst_samples.png")
     heading = f"{job.split} set of {job.run.id}, {job.checkpoint}: {len(results.losses):,} samples"
     EvaluationMetrics(run=job.run.id, split=job.split, checkpoint=job.checkpoint, step=job.step,
@@ -240,8 +241,9 @@ def main() -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        print(RunError(Fault(what=f"a file cannot be read or written: {error.strerror or error}",
-                             where=str(error.filename or run.path))), file=sys.stderr)
+        file = Path(error.filename or run.path)
+        print(RunError(disk_fault(error, file) or Fault(
+            what=f"a file cannot be read or written: {error.strerror or error}", where=str(file))), file=sys.stderr)
         return RunError.exit_code
     return 0
 

@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 
 from drumbeat.configs.errors import Fault, RunError, UserError
+from drumbeat.configs.output_file import replacing
 from drumbeat.configs.run.checkpoint_records import Manifest
 from drumbeat.configs.run.files import open_file
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import damage, linked_checkpoint
 from drumbeat.configs.terminal import print_text_only
-from drumbeat.trainers.new_file import replacing
 
 KINDS = (".pt", ".pth", ".safetensors")
 
@@ -39,9 +39,10 @@ def export(run: RunDir, file: Path, which: str) -> str:
                 shutil.copyfileobj(weights, opened)
             else:
                 import torch
-                from safetensors.torch import load_file
 
-                torch.save(load_file(f"/proc/self/fd/{weights.fileno()}"), opened)
+                from drumbeat.trainers.checkpoints.tensors import read_tensors
+
+                torch.save(read_tensors(Path(f"/proc/self/fd/{weights.fileno()}")), opened)
     except OSError as error:
         raise RunError(Fault(what=f"the weights cannot be written: {error.strerror}", where=str(file),
                              remedy="Make the folder first, or name another one.")) from error

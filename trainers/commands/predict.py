@@ -16,6 +16,7 @@ from pathlib import Path
 
 from drumbeat.configs.errors import Fault, RunError, UserError
 from drumbeat.configs.layers import short
+from drumbeat.configs.output_file import disk_fault
 from drumbeat.configs.preconditions import check_inputs, innermost
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.terminal import print_text_only
@@ -115,8 +116,9 @@ def main() -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        what = f"a file cannot be read or written: {error.strerror or error}"
-        print(RunError(Fault(what=what, where=str(error.filename or ""))), file=sys.stderr)
+        file = Path(error.filename or args.out.absolute())
+        print(RunError(disk_fault(error, file) or Fault(
+            what=f"a file cannot be read or written: {error.strerror or error}", where=str(file))), file=sys.stderr)
         return RunError.exit_code
     return 0
 

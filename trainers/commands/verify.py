@@ -1,8 +1,9 @@
 """Verifies which samples a run has used: compares its ledger with the recomputed order of samples.
 
-    python -m drumbeat.trainers.commands.verify RUN      exit code 1 if they differ
+    python -m drumbeat.trainers.commands.verify RUN [--builds-set]      exit code 1 if they differ
 
-It trusts only the seed and the spans of the run. The sample at each position follows from the config, and the uses of
+No target in the run's config is built without --builds-set, which an order that depends on the training set needs. It
+trusts only the seed and the spans of the run. The sample at each position follows from the config, and the uses of
 each sample are counted.
 """
 
@@ -65,10 +66,11 @@ class Report:
         return sum(len(phase.faults) for phase in self.phases)
 
 
-def verify(run: RunDir, progress: Callable[[int, int], None] = lambda done, total: None) -> Report:
+def verify(run: RunDir, progress: Callable[[int, int], None] = lambda done, total: None, *,
+           builds_set: bool = True) -> Report:
     """Recomputes each span in the run's newest checkpoint. `progress` is called with the number of samples that are
-    done and their total. Raises `RunError` if there is nothing to verify, and `PreflightError` if the order depends on
-    the training set and the set has changed."""
+    done and their total. Raises `RunError` if there is nothing to verify, or if the order depends on the training set
+    and it must not be built (`builds_set`), and `PreflightError` if the set has changed."""
     state = CheckpointState.read(run.checkpoints / "last" / "state.json")
     if state is None or not state.progress.ledger:
         raise RunError(Fault(what="the run has no ledger yet", where=str(run.checkpoints),
@@ -79,6 +81,8 @@ def verify(run: RunDir, progress: Callable[[int, int], None] = lambda done, tota
     n = int(done.data["samples"])
     samples = None
     if config.data.sampling or config.data.bucket_batches:
+        if not builds_set:
+            raise RunError(Fault(what="the order of samples depends on the training set", where=str(run.config)))
         samples = _training_set(config)
         check_unchanged(done.data, describe_training_set(samples), allow_change=config.data.allow_change)
     reports = []
@@ -207,12 +211,12 @@ def _uses(uses: Integers) -> str:
     return f"all {parts[0]}" if len(parts) == 1 else ", ".join(parts)
 
 
-def main(folder: str) -> int:
+def main(folder: str, *, builds_set: bool = True) -> int:
     """Prints the report. Returns 1 if there are errors."""
     run = RunDir(Path(folder))
     try:
         with Bar() as bar:
-            report = verify(run, partial(bar, "recomputing the order"))
+            report = verify(run, partial(bar, "recomputing the order"), builds_set=builds_set)
     except UserError as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -222,4 +226,4 @@ def main(folder: str) -> int:
 
 if __name__ == "__main__":
     print_text_only()
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1], builds_set="--builds-set" in sys.argv))

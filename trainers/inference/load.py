@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from drumbeat.configs.errors import Fault, RunError
@@ -19,6 +18,7 @@ from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Config
 from drumbeat.trainers.build import place_model
 from drumbeat.trainers.checkpoints.state import load_weights
+from drumbeat.trainers.checkpoints.tensors import read_tensors
 from drumbeat.trainers.facts import with_facts
 from drumbeat.trainers.phase_runner import prefer_determinism, set_precision
 
@@ -56,5 +56,5 @@ def load_model(config: Config, path: Path, device: torch.device) -> nn.Module:
     """The model with the weights of a checkpoint, in evaluation mode. Raises `RunError` if the weights do not fit the
     model, and `PreflightError` if the model cannot be built."""
     model = place_model(with_facts(config, training_set(path).get("facts", {})), device)
-    load_weights(model, load_file(path / "model.safetensors"), path, str(config.model.get("_target_")))
+    load_weights(model, read_tensors(path / "model.safetensors"), path, str(config.model.get("_target_")))
     return model.eval()

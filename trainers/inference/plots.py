@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics.functional.classification import binary_precision_recall_curve, binary_roc
 
+from drumbeat.configs.output_file import replacing
 from drumbeat.configs.run.checkpoint_records import Metrics
 from drumbeat.configs.terminal import visible
 from drumbeat.trainers.tasks import Results, Task
@@ -59,7 +60,8 @@ def _picture(file: Path, width: float, height: float, *, panels: tuple[int, int]
         figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
         axes = figure.subplots(*panels, squeeze=False)
         yield axes.flatten() if panels != (1, 1) else axes[0, 0]
-        figure.savefig(file, bbox_inches="tight", facecolor="white")
+        with replacing(file) as temporary:
+            figure.savefig(temporary, bbox_inches="tight", facecolor="white")
 
 
 def _confusion(counts: Any, names: Sequence[str], file: Path) -> Path:

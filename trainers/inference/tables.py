@@ -10,8 +10,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from drumbeat.configs.output_file import replacing
 from drumbeat.configs.terminal import NOT_UTF8
-from drumbeat.trainers.new_file import replacing
 from drumbeat.trainers.tasks import Task
 
 
@@ -59,7 +59,7 @@ def text_of(written: str) -> str:
 
 
 def write_csv(file: Path, heading: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
-    """Writes a table atomically. Raises `OSError`."""
+    """Writes a table. Raises like `replacing`."""
     with replacing(file) as new, open(new, "x", encoding="utf-8", newline="") as opened:
         table = csv.writer(opened)
         table.writerows(map(cell, line) for line in chain([heading], lines))

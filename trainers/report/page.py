@@ -9,6 +9,7 @@ import base64
 import io
 import math
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -137,12 +138,12 @@ def image(data: bytes, name: str) -> Markup:
     """A PNG or JPEG image inside the page; a large one as JPEG if that is smaller. A line of text in place of one that
     is neither, has too many pixels to decode, or is being written."""
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as opened:
+        with warnings.catch_warnings(action="error"), Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as opened:
             kind, (width, height) = str(opened.format).lower(), opened.size
             if len(data) > MAX_IMAGE or width * height > MAX_PIXELS:
                 return unreadable(name)
             whole = opened.convert("RGBA")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (OSError, ValueError, SyntaxError, Warning, Image.DecompressionBombError):
         return unreadable(name)
     if len(data) > LARGE:
         buffer, ground = io.BytesIO(), Image.new("RGB", whole.size, "white")

@@ -20,9 +20,10 @@ from drumbeat.configs.bounds import MOST_BYTES
 from drumbeat.configs.errors import Fault, RunError, UserError
 from drumbeat.configs.layers import short
 from drumbeat.configs.load import read
+from drumbeat.configs.output_file import replacing
 from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
 from drumbeat.configs.run.determinism import claim
-from drumbeat.configs.run.files import read_text, write_text
+from drumbeat.configs.run.files import read_text
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Heartbeat
 from drumbeat.configs.run.versions import LABELS, AttemptVersions
@@ -154,7 +155,8 @@ def main(folder: str, file: str) -> int:
         with Console(file=getattr(sys.stderr, "rich_proxied_file", sys.stderr)).status("reading the run ..."):
             text = report(run).translate(NOT_UTF8)
         try:
-            write_text(out, text, durable=False)
+            with replacing(out) as temporary:
+                temporary.write_text(text, encoding="utf-8")
         except OSError as error:
             raise RunError(Fault(what=f"the report cannot be written: {error.strerror}", where=str(out),
                                  remedy="Create the folder first, or name another file with --out.")) from error

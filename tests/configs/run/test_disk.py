@@ -58,3 +58,22 @@ def test_an_error_that_does_not_pass_is_not_waited_for() -> None:
     wait_for_disk(60)
     with pytest.raises(OSError, match="No space"):
         persist(write)  # type: ignore[arg-type]
+
+
+def test_the_reason_of_a_wait_and_its_end_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    reasons: list[str] = []
+    wait_for_disk(60, reasons.append)
+    try:
+        failures = [OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EROFS, "Read-only file system")]
+
+        def write() -> int:
+            if failures:
+                raise failures.pop(0)
+            return 7
+
+        assert persist(write) == 7
+        assert persist(write) == 7
+    finally:
+        wait_for_disk(0)
+    assert reasons == ["waiting for the disk: [Errno 28] No space left on device", ""]
+    assert capsys.readouterr().err == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import io
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from drumbeat.configs.errors import RunError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.lock import changing, is_changing, lock_problem
 from drumbeat.configs.run.records import Change
+from tests.processes import until
 from tests.runs import AS_ANOTHER, shared_folder
 
 HOLD = """
@@ -60,7 +62,8 @@ def test_a_second_command_is_refused_and_learns_who_was_first(run: RunDir) -> No
             assert Change.require(run.lock).command == "cancel"
 
 
-def test_waiting_for_the_lock(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+def test_waiting_for_the_lock(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
     got: list[str] = []
 
     def cancel() -> None:
@@ -70,16 +73,17 @@ def test_waiting_for_the_lock(run: RunDir, capsys: pytest.CaptureFixture[str]) -
     with held(run) as process:
         waiting = threading.Thread(target=cancel)
         waiting.start()
-        waiting.join(1.5)
-        assert got == [] and waiting.is_alive()
+        until(lambda: sys.stderr.getvalue())  # type: ignore[attr-defined]
+        assert got == []
         assert process.stdin
         process.stdin.close()
         waiting.join()
     assert got == ["cancel"]
-    assert " ".join(capsys.readouterr().err.split()).startswith(
+    assert " ".join(sys.stderr.getvalue().split()).startswith(  # type: ignore[attr-defined]
         f"waiting for another command on this run: drumbeat resume, process {process.pid} on ")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_only_the_owner_can_lock_a_run(capfd: pytest.CaptureFixture[str]) -> None:
     """Any reader could otherwise hold it for ever."""
     with shared_folder() as folder:
@@ -88,8 +92,6 @@ def test_only_the_owner_can_lock_a_run(capfd: pytest.CaptureFixture[str]) -> Non
         with changing(run, "run"):
             pass
         assert run.lock.stat().st_mode & 0o777 == 0o600
-        if os.geteuid() != 0:
-            return
         program = ("import sys\nfrom pathlib import Path\nimport encodings.idna\n"
                    "from drumbeat.configs.run.folder import RunDir\nfrom drumbeat.configs.run.lock import changing, "
                    f"is_changing\n{AS_ANOTHER}\nrun = RunDir(Path(sys.argv[1]))\nprint(is_changing(run))\n"
@@ -98,6 +100,35 @@ def test_only_the_owner_can_lock_a_run(capfd: pytest.CaptureFixture[str]) -> Non
                               check=False)
         assert done.stdout == "False\n"
         assert "you may not change this run" in done.stderr and "it belongs to root" in done.stderr
+
+
+def test_whoever_may_write_to_the_folder_can_lock_the_run(run: RunDir) -> None:
+    """A group that shares its runs."""
+    run.path.chmod(0o2775)
+    with changing(run, "run"):
+        pass
+    assert run.lock.stat().st_mode & 0o777 == 0o660
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_another_user_makes_no_lock(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a run of an older version: it would be his, and lock the owner out."""
+    os.chown(run.path, 65534, 65534)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with changing(run, "stop"):
+        assert not run.lock.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_lock_that_cannot_be_given_to_the_owner(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container of a user, where other users and groups do not exist."""
+    def chown(*_: int) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    os.chown(run.path, 65534, 65534)
+    monkeypatch.setattr(os, "fchown", chown)
+    with changing(run, "cancel"):
+        assert is_changing(run)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")

@@ -9,7 +9,7 @@ import pytest
 
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import NodeDown, Saved, Verdict
+from drumbeat.configs.run.records import FirstStep, NodeDown, RankError, Saved, Verdict
 from drumbeat.launch.attempts.verdict import verdict_of
 from tests.launch.attempts.failures import ABORTED, REPORT, error
 
@@ -162,8 +162,35 @@ def test_a_time_limit_too_short_to_get_ahead_is_given_up(run: RunDir) -> None:
     after = [stop(run, "time limit", slurm="preempted", saved=0, restarts=2) for _ in range(3)]
     assert [verdict.next for verdict in after] == ["requeue", "requeue", "give up"]
     assert after[-1].message == ("stopped at step 0: the job's time limit is near; "
-                               "given up: 3 times in a row without a newer checkpoint")
+                               "given up: 3 times in a row without a newer checkpoint; give it more time_minutes in "
+                               "the profile")
     assert after[-1].state == "failed"
+
+
+@pytest.mark.parametrize(("started", "what"), [(False, "first step"), (True, "next checkpoint")])
+def test_a_time_limit_that_came_too_early(run: RunDir, started: bool, what: str) -> None:
+    attempt = run.claim_attempt()
+    if started:
+        FirstStep(resumed_from=0).write(attempt.first_step)
+    attempt.request_stop("time limit")
+    found = verdict_of(run, attempt, restarts=0, slurm="time limit")
+    assert (found.next, found.message) == ("give up", (
+        f"stopped without saving: the job's time limit came before its {what}; there is no checkpoint; given up: 1 "
+        "times in a row without a newer checkpoint; give it more time_minutes in the profile"))
+
+
+def test_a_hang_after_a_suspension_does_not_count(run: RunDir) -> None:
+    for _ in range(3):
+        attempt = run.claim_attempt()
+        NodeDown(host="n1", exit_code=1).write(attempt.node_down(0))
+        found = verdict_of(run, attempt, restarts=0, suspended=3600)
+        found.write(attempt.verdict)
+        assert (found.next, found.state, found.message) == ("restart", "running", (
+            "the job was suspended for 1:00:00, after which a rank did not continue: torchrun on n1 ended with code 1; "
+            "there is no checkpoint"))
+    attempt = run.claim_attempt()
+    RankError(rank=0, node="n1", type="ValueError", message="boom", step=7).write(attempt.error(0))
+    assert verdict_of(run, attempt, restarts=0, suspended=3600).next == "give up", "an exception has another cause"
 
 
 def test_a_copy_of_a_checkpoint_is_none(run: RunDir) -> None:

@@ -241,3 +241,11 @@ def test_a_dry_run_in_an_allocation(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert main(["run", "small.yaml", "--dry-run"]) == 0
     assert "# This shell is in SLURM job 7: --here would use all of its 2 nodes." in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("ids", ["-", "0-", "\u00b2", "0-3,", "x"])
+def test_an_allocation_that_slurm_describes_otherwise_is_refused(ids: str, tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    granted(tmp_path, monkeypatch, DETAILS.format(gres="").replace("0-3,8", ids))
+    with pytest.raises(LaunchError, match="the allocation of SLURM job 7 cannot be used"):
+        find_allocation({"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "\u00b2"})

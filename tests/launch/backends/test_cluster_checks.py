@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,13 @@ import pytest
 from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Site
-from drumbeat.launch.backends.cluster_checks import check_cluster, file_system, unshared
+from drumbeat.launch.backends.cluster_checks import (
+    check_cluster,
+    check_shared,
+    file_system,
+    unshared,
+    unshared_python,
+)
 from drumbeat.launch.backends.slurm import Slurm
 from tests.launch.fake_slurm import programs
 from tests.launch.tiny_plan import plan
@@ -50,6 +57,23 @@ def test_a_run_folder_that_the_nodes_would_not_see(mounts: Path, tmp_path: Path,
     assert "every machine has its own /var/tmp" in str(unshared(Path("/var/tmp/runs"), tmp_path / "none"))
     monkeypatch.setenv("PATH", programs(tmp_path, sinfo="hostname"))
     assert unshared(Path("/var/tmp/runs"), mounts) is None  # this machine is all of the cluster
+
+
+def test_a_python_that_the_nodes_would_not_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment in a temporary folder."""
+    monkeypatch.setenv("PATH", programs(tmp_path, sinfo="echo n1; echo n2"))
+    assert unshared_python(Path("/usr/bin/python3")) is None
+    assert "every machine has its own /tmp" in str(unshared_python(Path("/tmp/env/bin/python")))
+    monkeypatch.setenv("PATH", programs(tmp_path, sinfo="hostname"))
+    assert unshared_python(Path("/tmp/env/bin/python")) is None  # this machine is all of the cluster
+
+
+def test_the_python_of_a_container_is_on_the_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", programs(tmp_path, sinfo="echo n1; echo n2"))
+    found = replace(planned(tmp_path), python="/tmp/env/bin/python")
+    with pytest.raises(LaunchError, match="the nodes of the cluster cannot see this Python"):
+        check_shared(found)
+    check_shared(replace(found, site=replace(SITE, prefix="apptainer exec image.sif")))
 
 
 def planned(folder: Path) -> JobPlan:

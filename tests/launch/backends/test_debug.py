@@ -10,14 +10,19 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import Saved, Status
 from drumbeat.launch.backends.debug import InProcess
 from drumbeat.launch.plan.job import Machine
 from drumbeat.launch.runs.find import find_run
 from drumbeat.launch.runs.stop import cancel
 from tests.launch.made import evidence
 from tests.launch.tiny_plan import plan
+from tests.processes import until
 from tests.runs import write_job, write_state
+from tests.tiny import latest, write_config
 
 
 def test_a_debug_run_is_running_while_its_process_holds_its_folder(runs: Path, debug_here: Callable[[RunDir], None]
@@ -54,3 +59,16 @@ def test_there_is_one_rank_whatever_the_config_asks_for(tmp_path: Path) -> None:
     submitted = InProcess().submit(InProcess().request(made))
     assert (submitted.id, submitted.pid, submitted.running()) == (None, os.getpid(), False)
     assert submitted.work is not None, "which trains once everything is recorded"
+
+
+@pytest.mark.slow
+def test_a_termination_saves_and_stops(tmp_path: Path) -> None:
+    write_config(tmp_path)
+    with subprocess.Popen([sys.executable, "-m", "drumbeat", "run", "tiny.yaml", "--debug", "--no-preflight",
+                           "phases.finetune.epochs=2000"], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        until(lambda: any(tmp_path.glob("runs/tiny/latest/attempts/000/first_step.json")))
+        process.terminate()
+        output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    run = latest(tmp_path)
+    assert (Status.require(run.status).state, Saved.require(run.attempt(0).saved).state) == ("stopped", "stopped")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -105,6 +106,17 @@ def test_ending_kills_descendants_too_and_nothing_else(run: RunDir, begin: Begin
         until(lambda: not alive(below))
         assert rank.wait() == -9
         assert other.poll() is None
+
+
+def test_a_kernel_without_process_handles(run: RunDir, begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before Linux 5.3, or in a container that does not allow them."""
+    def pidfd_open(process: int) -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(os, "pidfd_open", pidfd_open)
+    rank = begin("drumbeat.trainers.worker", str(run.path))
+    assert end_processes(partial(processes_of, View.read(run))) == []
+    assert rank.wait() == -9
 
 
 def test_who_holds_a_folder_open(tmp_path: Path) -> None:

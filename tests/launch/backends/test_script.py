@@ -43,6 +43,7 @@ def test_a_nodes_launcher_runs_in_the_sites_container(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("change", "named"), [
     ({"folder": "/home/me/a\n#SBATCH --account=other"}, "the current folder"),
+    ({"folder": "/a\nb", "environment": {"PYTHONPATH": "/a\nb/src", "PYTHONSAFEPATH": "1"}}, "the current folder"),
     ({"run_dir": "/runs\rx/small/RUN"}, "the run folder"),
     ({"python": "/env\x1b[2J/bin/python"}, "the path of Python"),
     ({"name": "small\ntouch /tmp/x"}, "name"),

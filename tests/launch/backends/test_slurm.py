@@ -122,3 +122,19 @@ def test_a_machine_without_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(LaunchError, match="SLURM is not installed here"):
         check_slurm_installed()
+
+
+def test_what_sbatch_reads_from_the_shell_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SBATCH_ACCOUNT", "lab")
+    monkeypatch.setenv("SBATCH_TIMELIMIT", "5")
+    planned = plan(tmp_path, "launch.gpus=4", backend="slurm")
+    assert Slurm().notes(planned) == ["sbatch also reads SBATCH_ACCOUNT=lab from this shell"]
+    monkeypatch.delenv("SBATCH_ACCOUNT")
+    assert Slurm().notes(planned) == []
+
+
+def test_other_gres_are_requested_beside_the_gpus(tmp_path: Path) -> None:
+    site = Site(sbatch={"gres": "lscratch:100", "mem": "0", "ntasks_per_core": False, "wckey": "mine"})
+    text = Slurm().request(plan(tmp_path, "launch.gpus=4", backend="slurm", site=site)).text
+    for line in ("--gres=gpu:4,lscratch:100", "--mem=0", "--wckey=mine"):
+        assert f"#SBATCH {line}\n" in text

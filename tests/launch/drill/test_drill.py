@@ -46,6 +46,25 @@ def test_nothing_is_lost(tmp_path: Path, count: str, seed: str | None) -> None:
     assert not any(processes_of(View.read(RunDir(run))) for run in runs)
 
 
+@pytest.mark.parametrize("user", ["root", "another"])
+def test_a_full_disk_is_a_full_file_system_or_it_says_what_it_was(tmp_path: Path, user: str) -> None:
+    """A user who may not mount one gets a limit on the writer's files."""
+    if os.geteuid():
+        pytest.skip("only root may mount file systems")
+    program = tmp_path / "drill.py"
+    program.write_text("import sys\nfrom drumbeat.launch.drill import full_disk\n"
+                       + "full_disk.own_mounts = lambda: None\n" * (user == "another")
+                       + "from drumbeat.launch.commands.main import main\nsys.exit(main(sys.argv[1:]))\n")
+    done = subprocess.run([sys.executable, str(program), "drill", str(write_config(tmp_path)), "phases.head.epochs=25",
+                           "checkpoints.every_steps=30", "evaluation.batch_size=30", "--procs", "2", "--faults", "1",
+                           "--only", "disk"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    run = sorted((tmp_path / "runs" / "tiny-drill").glob("2*"))[1]
+    log = (run / "attempts" / "000" / "rank0.log").read_text()
+    limited = "a limit on the writer's files took the place" in " ".join(done.stdout.split())
+    assert ("MB are free" in log, limited) == ((True, False) if user == "root" else (False, True)), done.stdout
+
+
 def test_a_fault_that_cannot_be_injected_is_not_a_success(tmp_path: Path) -> None:
     """There is no loader worker to kill."""
     done = run_drill(tmp_path, "--faults", "1", "--only", "loader", "data.workers=0")

@@ -21,15 +21,18 @@ LAUNCHER = """
 import sys
 from pathlib import Path
 import drumbeat.launch.node.launcher
+import drumbeat.launch.node.time_limit
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 drumbeat.launch.node.launcher.FIRST_NODE_TIMEOUT = float(sys.argv[4])
 drumbeat.launch.node.launcher.EXIT_TIMEOUT = 0.5
+drumbeat.launch.node.time_limit.SUSPENDED_SECONDS = drumbeat.launch.node.time_limit.REQUEUE_SECONDS = 1.0
 run = RunDir(Path(sys.argv[1]))
 end = run.path / "fake" / "end"
-drumbeat.launch.node.launcher.Launcher.end = property(
-    lambda self: float(end.read_text()) if end.exists() else float(sys.argv[3]), lambda self, value: None)
+drumbeat.launch.node.time_limit.CHECK_SECONDS = drumbeat.launch.node.time_limit.RECHECK_SECONDS = 0.0
 launcher = drumbeat.launch.node.launcher.Launcher(run, JobPlan.require(run.plan), node=int(sys.argv[2]))
+if launcher.first:
+    launcher.ask_end = lambda known: float(end.read_text()) if end.exists() else float(sys.argv[3])
 print(launcher.run_attempts())
 """
 

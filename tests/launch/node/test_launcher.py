@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -19,7 +20,6 @@ import pytest
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import AttemptStart, Job, NodeDown, Result, Status, Verdict
-from drumbeat.configs.schema import Site
 from drumbeat.launch.attempts.processes import descendants
 from drumbeat.launch.node.launcher import Launcher, wait_until
 from tests.launch import fake_torchrun
@@ -93,7 +93,7 @@ def test_the_clock_asks_for_a_save(stage: Callable[..., Stage]) -> None:
     here = stage()
     here.launch()
     here.up()
-    (here.run.path / "fake" / "end").write_text(str(time.time() + Site().signal_seconds + 0.5))
+    (here.run.path / "fake" / "end").write_text(str(time.time() + 8))
     assert here.end() == ["leave"]
     assert here.verdict(0).message == "stopped at step 1: the job's time limit is near"
 
@@ -106,7 +106,36 @@ def test_a_save_that_hangs_does_not_outlast_the_time_limit(stage: Callable[..., 
     assert here.end() == ["leave"]
     assert here.left() == []
     assert here.verdict(0).message == (
-        "stopped without saving: the job's time limit is near; there is no checkpoint")
+        "stopped without saving: the job's time limit came before its first step; there is no checkpoint")
+
+
+def test_two_nodes_that_cannot_save_before_the_time_limit_end_together(stage: Callable[..., Stage]) -> None:
+    """Only the first one knows the time; without the other's report it would leave the decision to launchers that SLURM
+    no longer starts."""
+    here = stage(nodes=2, ranks_per_node=1)
+    (here.run.path / "fake" / "saving").touch()
+    here.launch(end=time.time() + 6)
+    assert here.end() == ["leave", "leave"]
+    assert here.left() == []
+    assert here.verdict(0).message == (
+        "stopped without saving: the job's time limit came before its first step; there is no checkpoint")
+    assert here.run.attempt(0).node_down(1).stat().st_mtime <= here.run.attempt(0).verdict.stat().st_mtime
+
+
+def test_a_failure_after_a_suspension_does_not_count(stage: Callable[..., Stage]) -> None:
+    """The ranks' connections time out while all of them are stopped."""
+    here = stage(restarts=0)
+    here.launch()
+    ranks = here.up()
+    here.launchers[0].send_signal(signal.SIGSTOP)
+    time.sleep(2)  # the suspension
+    os.kill(ranks["rank1"], signal.SIGKILL)
+    here.launchers[0].send_signal(signal.SIGCONT)
+    here.up(1)
+    assert re.match(r"the job was suspended for 0:0\d, after which a rank did not continue: rank 1 on \S+ was killed ",
+                    here.verdict(0).message)
+    here.finish()
+    assert here.end() == ["leave"]
 
 
 def test_ranks_that_hang_after_the_last_save_are_ended(stage: Callable[..., Stage]) -> None:

@@ -87,6 +87,14 @@ def test_the_nodes_of_a_job(text: str, names: list[str]) -> None:
     assert node_names(text) == names
 
 
+@pytest.mark.parametrize("text", ["n[1-", "n[a-b]", "n[-]", "n[1-9999999999]", "n[\u00b2]", "n" + "[1-9]" * 400,
+                                  "n[1-2][]"], ids=lambda text: text[:20])
+def test_what_is_no_list_of_nodes(text: str) -> None:
+    """Also one that would take all memory."""
+    with pytest.raises(ValueError, match="list of"):
+        node_names(text)
+
+
 def test_the_first_node_uses_the_route_to_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_NODELIST", "n[7-9]")
     monkeypatch.setenv("SLURMD_NODENAME", "n7")

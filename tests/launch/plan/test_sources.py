@@ -78,3 +78,8 @@ def test_the_tree_of_another_user_is_not_trusted(tree: Path) -> None:
     assert sources.is_trusted(tree)
     os.chown(tree / ".git", 12345, 12345)
     assert not sources.is_trusted(tree)
+
+
+@pytest.mark.usefixtures("no_home")
+def test_a_tree_of_a_user_without_a_home(tree: Path) -> None:
+    assert sources.git_root(tree) == tree

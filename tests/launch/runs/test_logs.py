@@ -14,10 +14,12 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import RankError, Verdict
 from drumbeat.configs.run.view import View
 from drumbeat.launch.commands.main import main
+from drumbeat.launch.runs import logs
 from drumbeat.launch.runs.find import find_run, find_view
 from drumbeat.launch.runs.logs import CHUNK, Tail, log_lines
+from tests.launch.fake_slurm import programs
 from tests.launch.made import SECOND
-from tests.runs import write_state
+from tests.runs import write_job, write_state
 
 
 def test_logs_of_an_attempt(runs: Path) -> None:
@@ -103,8 +105,10 @@ def test_all_attempts_one_after_the_other(runs: Path, capsys: pytest.CaptureFixt
         "second\n", "note: this is attempt 1; earlier ones: --attempt K or --attempt all\n")
 
 
-def test_following_continues_with_the_next_attempt_until_the_run_ends(runs: Path) -> None:
+def test_following_continues_with_the_next_attempt_until_the_run_ends(
+        runs: Path, debug_here: Callable[[RunDir], None]) -> None:
     run = find_run("tiny", runs)
+    debug_here(run)
     write_state(run, "running")
     run.claim_attempt().log(0).write_text("a\nunfin")
     lines = log_lines(View.read(run), rank=0, follow=True)
@@ -116,6 +120,38 @@ def test_following_continues_with_the_next_attempt_until_the_run_ends(runs: Path
     assert next(lines) == "b"
     write_state(run, "finished")
     assert list(lines) == ["last words"]
+
+
+@pytest.fixture
+def dead_job(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
+    """A run whose job has ended before its launcher started."""
+    run = find_run("tiny", runs)
+    write_state(run, "pending")
+    write_job(run, "slurm", id="12")
+    run.submitit.mkdir()
+    (run.submitit / "12_0_log.err").write_text("no such container\n")
+    monkeypatch.setenv("PATH", programs(tmp_path, squeue="true", scontrol="echo JobState=FAILED ExitCode=3:0"))
+    return run
+
+
+@pytest.mark.parametrize("options", [(), ("-f",), ("--all",)])
+def test_the_log_of_a_job_that_ended_before_its_launcher_started(dead_job: RunDir, options: tuple[str, ...],
+                                                                 capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["logs", "tiny", *options]) == 0
+    assert capsys.readouterr().out == (
+        f"--- runs/tiny/{dead_job.id}/submitit/12_0_log.err\nno such container\n--- failed: SLURM job 12 ended before "
+        "its launcher started: its script ended with code 3 (FAILED); its log: no such container; there is no "
+        "checkpoint\n")
+
+
+def test_following_ends_with_a_job_that_ends_while_it_waits(dead_job: RunDir, tmp_path: Path,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(logs, "POLL_SECONDS", 0.0)
+    waits = "cd $(dirname $0); test -e over || echo PENDING; touch over"
+    monkeypatch.setenv("PATH", programs(tmp_path, squeue=waits, scontrol="echo JobState=TIMEOUT ExitCode=0:0"))
+    assert list(log_lines(View.read(dead_job), rank=0, follow=True))[-1].startswith(
+        "--- failed: SLURM job 12 ended before its launcher started: its time limit was reached (TIMEOUT); give it ")
 
 
 def test_a_tail_survives_bytes_that_are_no_text(tmp_path: Path) -> None:

@@ -27,6 +27,11 @@ def test_a_program_that_does_not_answer_gives_an_answer_too(tmp_path: Path, monk
     assert run_slurm("sinfo") == (127, "there is no sinfo on PATH")
 
 
+def test_an_answer_that_is_not_utf8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", programs(tmp_path, squeue=r"printf '4711|\377\n'"))
+    assert run_slurm("squeue") == (0, "4711|\ufffd")
+
+
 @pytest.mark.parametrize(("text", "unreachable"), [
     ("Unable to contact slurm controller (connect failure)", True),
     ("Batch job submission failed: Socket timed out on send/recv operation", True),
@@ -66,6 +71,17 @@ def test_the_users_settings_of_slurms_programs_change_no_answer(tmp_path: Path,
         monkeypatch.setenv(name, "x")
     monkeypatch.setenv("PATH", programs(tmp_path, squeue="env | grep =x$ | sort"))
     assert run_slurm("squeue").text.split() == ["SBATCH_ACCOUNT=x", "SLURM_CLUSTERS=x", "SLURM_CONF=x"]
+
+
+@pytest.mark.parametrize(("comment", "script", "ours"), [
+    ("run", "x", True), ("site: run", "x", True), ("(null)", "x", True), ("", "/runs/tiny/run/submitit/7.sh", True),
+    ("changed by a plugin", "/runs/tiny/run/submitit/7.sh", True), ("another", "/elsewhere.sh", False)])
+def test_a_job_of_this_number_may_be_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comment: str, script: str,
+                                             ours: bool) -> None:
+    """That of another cluster with the same file system, or of one that counts anew."""
+    monkeypatch.setenv("PATH", programs(tmp_path, squeue=f"echo '7|RUNNING|None|N/A|main|{comment}|{script}'"))
+    assert [job.id for job in queued("run", "7")] == (["7"] if ours else [])
+    assert [job.id for job in queued("run")] == (["7"] if ours and comment != "(null)" else [])
 
 
 def test_a_job_is_asked_for_on_its_own_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

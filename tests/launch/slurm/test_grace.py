@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -31,13 +32,15 @@ def run(tmp_path: Path) -> RunDir:
 
 
 def test_the_grace_time_follows_the_longest_save(run: RunDir) -> None:
-    assert (save_seconds(run), grace_seconds(run, 120, 60)) == (0.0, 120)
+    assert (save_seconds(run), grace_seconds(run, 120, 3600)) == (0.0, 120)
     for seconds in (40.0, None, 200.0, 100.0):
         stopped(run, seconds)
     assert save_seconds(run) == 200.0
-    assert grace_seconds(run, 120, 60) == 300
-    assert grace_seconds(run, 600, 60) == 600, "at least what the site says"
-    assert grace_seconds(run, 60, 8) == 240, "no more than half of the job"
+    assert grace_seconds(run, 120, 3600) == 300
+    assert grace_seconds(run, 600, 3600) == 600, "at least what the site says"
+    assert grace_seconds(run, 60, 480) == 240, "no more than half of the job"
+    assert grace_seconds(run, 120, 90) == 45, "whatever the site says"
+    assert grace_seconds(run, 120, math.inf) == 300
 
 
 def test_the_next_job_is_signalled_earlier(run: RunDir) -> None:

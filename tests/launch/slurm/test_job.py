@@ -102,7 +102,10 @@ def test_the_end_of_its_time(scontrol: Path, monkeypatch: pytest.MonkeyPatch) ->
     answer(scontrol, end="Unknown")
     assert JOB.end_time() == float("inf")
     monkeypatch.setenv("SLURM_JOB_END_TIME", "1795314000")
-    assert JOB.end_time() == 1795314000.0
+    answer(scontrol, end="2026-11-22T02:34:32")
+    assert JOB.end_time(1.0) == datetime(2026, 11, 22, 2, 34, 32).timestamp(), "it was extended"
+    answer(scontrol, "Unable to contact slurm controller", code=1)
+    assert (JOB.end_time(), JOB.end_time(1.0)) == (1795314000.0, 1.0)
 
 
 def test_an_unknown_end_sets_no_time_limit(scontrol: Path) -> None:
@@ -141,3 +144,12 @@ def test_a_controller_that_never_answers(scontrol: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(client, "TIMEOUT", 0.2)
     monkeypatch.setattr(slurm_job, "REQUEUE_TIMEOUT", 0.1)
     assert JOB.requeue() == "scontrol does not answer within 0.2 s"
+
+
+@pytest.mark.parametrize("text", ["Restarts= JobState=RUNNING", "Restarts=\u00b2 EndTime=x", "Restarts=-1", "=", ""])
+def test_an_answer_that_is_damaged(scontrol: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(scontrol, text)
+    assert JOB.why_terminated() in ("terminated", "preempted")
+    assert JOB.end_time() == float("inf")
+    monkeypatch.setenv("SLURM_JOB_END_TIME", "soon")
+    assert JOB.end_time() == float("inf")

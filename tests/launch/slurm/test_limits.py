@@ -34,6 +34,12 @@ WAIT = "wait until some jobs end (squeue --me shows yours), "
     ("AssocGrpCPUMinutesLimit", "the core minutes of its account are used up", "", "account"),
     ("QOSGrpWallLimit", "the time of its QOS is used up", "", "qos"),
     ("QOSMinGRES", "it asks for fewer GPUs than the minimum of its QOS", "request more GPUs, or ", "qos"),
+    ("MaxCpuRunMinsPerUser", "its QOS limits the core minutes of each user",
+     f"{WAIT}request fewer launch.cpus_per_rank or a shorter time_minutes, or ", "qos"),
+    ("QOSMaxBBPerJob", "it asks for more burst buffers than its QOS allows for a job",
+     "request less burst buffer space, or ", "qos"),
+    ("AssocGrpUnknown", "its account limits the other resources of all its jobs together",
+     f"{WAIT}request fewer of these resources, or ", "account"),
     ("QOSMinCpuNotSatisfied", "it asks for fewer cores than the minimum of its QOS", "request more cores, or ",
      "qos"),
 ])
@@ -44,6 +50,6 @@ def test_the_message_of_a_limit(name: str, message: str, remedy: str, key: str) 
 
 
 @pytest.mark.parametrize("name", ["Resources", "QOSNotAllowed", "QOSUsageThreshold", "PartitionTimeLimit", "Maximum",
-                                  "MaxMemPerLimit", "QOSGrpUnknown", ""])
+                                  "MaxMemPerLimit", "QOSGrpWeather", ""])
 def test_no_limit_of_an_account_or_a_qos(name: str) -> None:
     assert parse_limit(name) is None

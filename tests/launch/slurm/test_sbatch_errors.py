@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,9 @@ def test_what_to_do_about_a_refusal(error: str, remedy: str) -> None:
     assert (fault.what, fault.where, fault.given) == (
         "sbatch refused the job", "sbatch", f"Batch job submission failed: {error}")
     assert remedy in fault.remedy
+
+
+@pytest.mark.usefixtures("no_home")
+def test_a_user_without_a_name_is_named_by_number() -> None:
+    fault = sbatch_fault("sbatch: error: Invalid qos specification", Site(qos="x"), "sbatch")
+    assert f"user={os.getuid()} lists" in fault.remedy

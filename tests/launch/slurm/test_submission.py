@@ -65,6 +65,14 @@ def test_a_job_that_may_have_been_taken_is_not_submitted_again(cluster: Path) ->
     assert calls(cluster) == 1
 
 
+def test_another_job_of_the_run_is_not_the_one_that_was_rejected(cluster: Path) -> None:
+    """The comment counts only if sbatch has accepted a job."""
+    (cluster / "error").write_text(TIMED_OUT)
+    (cluster / "queue").write_text("4709|PENDING|run|/before\n")
+    with pytest.raises(LaunchError, match="SLURM's controller does not answer"):
+        submit(cluster)
+
+
 def test_submission_waits_for_an_unreachable_controller(cluster: Path) -> None:
     (cluster / "error").write_text(AWAY)
     (cluster / "once").touch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from drumbeat.configs.errors import RunError
+from drumbeat.configs.run.files import write_json
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.lock import changing
 from drumbeat.configs.run.records import Change, Job, Status
@@ -29,7 +31,7 @@ from tests.runs import write_job, write_state
 SLOW = f"echo > asked; while [ ! -e go ]; do sleep 0.02; done; {'{answer}'}"
 ACCEPTS = SLOW.format(answer="echo Submitted batch job 4711")
 REFUSES = SLOW.format(answer="echo 'sbatch: error: invalid account' >&2; exit 1")
-QUEUE = "[ -e cancelled ] || [ ! -e go ] || echo '4711|PENDING|None|gpu|N/A|x'"
+QUEUE = "[ -e cancelled ] || [ ! -e go ] || echo '4711|PENDING|None|N/A|gpu|(null)|x'"
 """squeue, which lists the job until it is cancelled."""
 
 Type = Callable[..., subprocess.Popen[str]]
@@ -113,6 +115,49 @@ def test_a_run_that_was_resumed_since_it_was_read(stopped: RunDir) -> None:
           preparing(stopped, "resume", previous=before, code=None)):
         pass
     assert Job.require(stopped.job).id == "4712"
+
+
+def test_a_run_of_an_older_version_can_be_resumed(stopped: RunDir) -> None:
+    """Its job.json has neither a time nor the boot and PID namespace, and it has no lock.json."""
+    write_json(stopped.job, {"backend": "slurm", "id": "4711", "host": "login"})
+    stopped.lock.unlink()
+    with preparing(stopped, "resume", previous=View.read(stopped), code=None):
+        assert stopped.lock.exists()
+
+
+def test_a_link_that_cannot_be_made_is_a_note(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As where somebody has copied `latest` as a folder: the job has been submitted, and its run stays."""
+    (cluster / "runs" / "small" / "latest" / "x").mkdir(parents=True)
+    assert main(SUBMIT) == 0
+    (run,) = cluster.glob("runs/small/2*")
+    assert Job.require(RunDir(run).job).id == "4711"
+    assert "note       runs/small/latest does not lead to this run: Is a directory\n" in capsys.readouterr().out
+    assert not [*cluster.glob("runs/small/.latest*")]
+
+
+def test_a_job_that_cannot_be_recorded_is_cancelled(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = "[ -e cancelled ] || [ ! -e submitted ] || echo \"4711|PENDING|None|N/A|gpu|$(ls runs/small)|x\""
+    fake_slurm.programs(cluster, squeue=queue, scancel="echo $@ > cancelled", sbatch="echo > submitted; echo 4711")
+    write = Job.write
+
+    def full(job: Job, path: Path, **options: Any) -> None:
+        if job.id:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        write(job, path, **options)
+
+    monkeypatch.setattr(Job, "write", full)
+    assert main([*SUBMIT, "--no-preflight"]) == 2
+    assert (cluster / "cancelled").exists()
+    assert not (cluster / "runs").exists()
+
+
+def test_under_nohup_a_closed_terminal_ends_nothing(stopped: RunDir) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with preparing(stopped, "resume", previous=View.read(stopped), code=None):
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_new_run_keeps_the_link_to_the_newest_if_it_cannot_be_started(cluster: Path, stopped: RunDir) -> None:

@@ -143,3 +143,34 @@ def test_without_a_snapshot_the_code_runs_where_it_is(lab: Path) -> None:
     write_state(run, "failed")
     assert main(["resume", "small"]) == 0
     assert not list(run.path.glob("code*"))
+
+
+def test_resuming_needs_the_variables_of_the_start(cluster: Path, capsys: pytest.CaptureFixture[str],
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their values are in no file; those of secrets may change."""
+    monkeypatch.setenv("MODE", "fast")
+    monkeypatch.setenv("HF_TOKEN", "abc")
+    assert main([*SUBMIT, "model.mode=${oc.env:MODE}", "model.token=${oc.env:HF_TOKEN}"]) == 0
+    run = only_run(cluster)
+    write_state(run, "failed")
+    assert read(run.config).model["token"] == "${oc.env:HF_TOKEN}"
+    assert JobPlan.require(run.plan).variables == ("MODE", "HF_TOKEN")
+    monkeypatch.setenv("HF_TOKEN", "def")
+    monkeypatch.setenv("MODE", "slow")
+    assert main(["resume", "small"]) == 2
+    assert "error: model.mode has another value than when the run was started" in capsys.readouterr().err
+    monkeypatch.delenv("MODE")
+    assert main(["resume", "small"]) == 2
+    assert "Environment variable 'MODE' not found" in " ".join(capsys.readouterr().err.split())
+    monkeypatch.setenv("MODE", "fast")
+    assert main(["resume", "small"]) == 0
+    assert "mode: \"${oc.env:MODE}\"" in run.config.read_text()
+
+
+def test_a_job_that_would_not_inherit_a_variable(cluster: Path, capsys: pytest.CaptureFixture[str],
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "abc")
+    (cluster / "mine.yaml").write_text("sbatch: {export: NONE}\n")
+    assert main([*SUBMIT, "--profile", "mine.yaml", "model.token=${oc.env:HF_TOKEN}"]) == 2
+    assert "error: the job would not inherit HF_TOKEN, to which the config refers" in capsys.readouterr().err
+    assert not (cluster / "runs").exists()

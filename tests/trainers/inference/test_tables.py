@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
+from drumbeat.trainers.contact_sheet import save_sheet
 from drumbeat.trainers.inference.tables import cell, headings, output_names, rows, text_of, write_csv
 from drumbeat.trainers.tasks import Classification, MultiLabel, Regression
 
@@ -75,3 +77,15 @@ def test_numbers_and_other_texts_are_cells_as_they_are(text: str) -> None:
 def test_a_table_is_utf8(tmp_path: Path) -> None:
     write_csv(tmp_path / "out.csv", ["file", "=heading"], [["caf\udce9.png", "-0.5"]])
     assert (tmp_path / "out.csv").read_text("utf-8").splitlines() == ["file,'=heading", "caf\\xe9.png,-0.5"]
+
+
+def test_a_link_in_its_place_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    """A link that another user made in a shared folder, to a file of this user."""
+    precious = tmp_path / "authorized_keys"
+    precious.write_text("ssh-ed25519 ...")
+    for name in ("table.csv", "sheet.png"):
+        (tmp_path / name).symlink_to(precious)
+    write_csv(tmp_path / "table.csv", ["a"], [["b"]])
+    save_sheet(Image.new("L", (8, 8)), tmp_path / "sheet.png")
+    assert precious.read_text() == "ssh-ed25519 ..."
+    assert not any((tmp_path / name).is_symlink() for name in ("table.csv", "sheet.png"))

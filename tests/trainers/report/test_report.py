@@ -224,3 +224,31 @@ def test_of_a_real_run_that_was_restarted(tmp_path: Path, capfd: pytest.CaptureF
     seen = browser.look(latest(tmp_path).path / "report.html", tmp_path, width=1200)
     assert [chart["title"] for chart in seen["charts"]] == [
         "loss", "accuracy", "learning rate", "samples per second", "time waiting for data"]
+
+
+def test_no_text_of_a_run_is_html(running: RunDir) -> None:
+    """Whatever another user has written into its records, its config, its events or the names of its files."""
+    run, attempt = running, running.attempt(0)
+    evil = "<script>alert(1)</script><img src=x onerror=alert(1)>"
+    run.config.write_text(run.config.read_text().replace("_target_: tests.tiny.Net", f'_target_: "{evil}"'))
+    write_state(run, "failed", evil)
+    write_job(run, id=evil, host=evil)
+    write_heartbeat(run, step=30, steps=42, phase=evil, monitor=evil, validation={evil: 0.5}, best=0.5)
+    RankError(rank=0, node=evil, type=evil, message=evil, step=3, traceback=evil).write(attempt.error(0))
+    Verdict(outcome="failed", next="give up", message=evil, step=9, rank=0, error=evil).write(attempt.verdict)
+    versions = Versions(torch=evil, python=evil, device=evil, precision=evil)
+    AttemptVersions(versions=versions, changes=(evil,)).write(attempt.versions)
+    Result(steps=1, samples_seen=1, overshoot=0, weights_sha256=evil, best={"step": 9, evil: 0.5}, test={evil: 0.5},
+           nondeterministic_operations=(evil,)).write(run.result)
+    tracker = Tracker(run, attempt, step=30, config_text="")
+    tracker.scalars(31, {f"{evil.replace('/', '')}/{evil.replace('/', '')}": 0.5})
+    tracker.picture(31, f"validation/{evil.replace('/', '')}", contact_sheet([torch.rand(1, 8, 8)]))
+    tracker.close()
+    folder = run.path / "evaluation" / evil.replace("/", "")
+    folder.mkdir(parents=True)
+    (folder / "metrics.txt").write_text(evil)
+    Image.new("L", (4, 4)).save(folder / f"{evil.replace('/', '')}.png")
+    page = report(run)
+    assert page.count(unescape("&lt;script")) == 0
+    assert "<img src=x" not in page
+    assert page.count("&lt;script&gt;") > 20

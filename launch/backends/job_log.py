@@ -1,0 +1,44 @@
+"""The log of a SLURM job, outside of the attempts: what its script printed, and its launchers before the first attempt.
+
+It tells why a job ended before its launchers began: a command in the profile's setup failed, a container was not found,
+or the node does not see a file.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.launch.attempts.logs import end_of
+from drumbeat.launch.slurm.client import split_id
+
+LINES = 5
+"""How many lines are quoted."""
+CONSEQUENCES = re.compile(
+    r"^\s*$|^submitit (INFO|WARNING)|^(srun|slurmstepd)[^:]*: (error: )?.*"
+    r"(task[s ].*: ?(Exited|Killed|Terminated|Aborted)|Exited with exit code|Job step aborted|Terminating (job step|"
+    r"StepId)|STEP \S+ .*CANCELLED|_step_signal|Force Terminated)")
+"""Lines that only say that something has ended."""
+
+
+def log_files(run: RunDir, job: str) -> list[Path]:
+    """The job's log files that are not empty: standard error first, and in the order of the nodes."""
+    number = split_id(job)[0]
+    found = [*run.submitit.glob(f"{number}_*log.err"), *run.submitit.glob(f"{number}_*log.out")]
+    return sorted((path for path in found if path.stat().st_size), key=lambda path: (path.suffix, _node(path)))
+
+
+def last_lines(path: Path, count: int = LINES) -> list[str]:
+    """The last lines of a log that say more than that something has ended."""
+    return [line.strip() for line in end_of(path).splitlines() if not CONSEQUENCES.search(line)][-count:]
+
+
+def last_line(run: RunDir, job: str) -> str:
+    """The last such line in the job's log; '' if there is none."""
+    return next((lines[-1] for path in log_files(run, job) if (lines := last_lines(path, 1))), "")
+
+
+def _node(path: Path) -> int:
+    found = re.search(r"_(\d+)_log", path.name)
+    return int(found[1]) if found else -1

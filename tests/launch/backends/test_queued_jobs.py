@@ -1,0 +1,72 @@
+"""What SLURM says about the jobs of a run. tests/launch/runs/test_why.py shows what the user reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.view import View
+from drumbeat.launch.backends.backend import backend_of
+from drumbeat.launch.backends.queued_jobs import explain, unrecorded_end
+from tests.launch.fake_slurm import programs
+from tests.runs import write_job, write_plan, write_state
+
+
+@pytest.fixture
+def view(tmp_path: Path) -> View:
+    """A run whose job is 12 of cluster gpu, and waits."""
+    run = RunDir(tmp_path / "runs" / "tiny" / "20260101-000000-abcde")
+    write_plan(run)
+    write_state(run, "pending")
+    write_job(run, "slurm", id="12;gpu", next_job="13;gpu")
+    return View.read(run)
+
+
+def slurm(folder: Path, monkeypatch: pytest.MonkeyPatch, **scripts: str) -> None:
+    monkeypatch.setenv("PATH", programs(folder, **scripts))
+
+
+@pytest.mark.parametrize(("state", "reason", "text", "fix"), [
+    ("CONFIGURING", "None", "CONFIGURING: its nodes are booting, or their prolog is running", "Wait some minutes."),
+    ("EXPEDITING", "None", "EXPEDITING: a node failed, and it starts again before all other jobs", "Wait: "),
+    ("SPECIAL_EXIT", "None", "SPECIAL_EXIT: it was requeued because of its exit code, and SLURM holds it",
+     "Release it: scontrol -M gpu release 12"),
+    ("PENDING", "JobHeldUser", "JobHeldUser: you hold it", "Release it: scontrol -M gpu release 12"),
+])
+def test_a_job_that_does_not_run(view: View, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, reason: str,
+                                 text: str, fix: str) -> None:
+    slurm(tmp_path, monkeypatch, squeue=f'echo "12|{state}|{reason}|N/A|long|(null)|x"')
+    rows = dict(explain(view))
+    assert (rows["job"], rows["why"]) == (f"12;gpu, {state.lower()} in partition long", text)
+    assert rows["fix"].startswith(fix)
+
+
+def test_slurm_is_asked_once_about_many_runs(view: View, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slurm(tmp_path, monkeypatch, squeue=f'echo "$SLURM_CLUSTERS $*" >> {tmp_path}/asked; echo "13|PENDING"')
+    assert backend_of("slurm").evidence_of([view] * 9) == ["SLURM job 13;gpu is pending"] * 9
+    assert (tmp_path / "asked").read_text() in {
+        f"gpu --noheader --jobs {jobs} --format %i|%T\n" for jobs in ("12,13", "13,12")}
+
+
+def test_runs_whose_state_slurm_does_not_tell(view: View, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slurm(tmp_path, monkeypatch, squeue="echo 'Unable to contact slurm controller' >&2; exit 1")
+    assert backend_of("slurm").evidence_of([view]) == ["state unknown: Unable to contact slurm controller"]
+
+
+def test_a_job_whose_id_is_not_recorded_is_found_by_its_comment(view: View, tmp_path: Path,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    write_job(view.run, "slurm")
+    found = View.read(view.run)
+    slurm(tmp_path, monkeypatch, squeue=f"echo '12|PENDING|Priority|N/A|long|{view.run.id}'")
+    assert backend_of("slurm").running_evidence(found) == "SLURM job 12 is pending"
+
+
+def test_how_a_job_ended(view: View, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slurm(tmp_path, monkeypatch, scontrol='echo "JobState=$SLURM_CLUSTERS"', sacct="exit 1")
+    assert unrecorded_end(view) == (
+        "failed", "SLURM job 12;gpu ended before its launcher started: SLURM no longer knows why")
+    slurm(tmp_path, monkeypatch, scontrol='echo "JobState=CANCELLED ExitCode=0:0"')
+    assert unrecorded_end(view) == (
+        "cancelled", "SLURM job 12;gpu ended before its launcher started: it was cancelled (CANCELLED)")
