@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,6 +39,7 @@ def evaluate(model: nn.Module, task: Task, samples: Samples, transforms: list[Tr
             with forward.autocast():
                 outputs = model(forward.inputs(batch.inputs))
                 losses = task.losses(outputs, batch.targets)
+                _check_tensors(outputs, batch.targets)
             parts.append((losses.float().cpu(), outputs.float().cpu(), batch.targets.cpu(),
                           batch.replaced.to(torch.uint8)))
             heartbeat()
@@ -66,8 +68,19 @@ def evaluation_mode(model: nn.Module, *, batch_statistics: bool = False) -> Iter
             norm.running_mean, norm.running_var = average, variance
 
 
+def _check_tensors(outputs: Any, targets: Any) -> None:
+    """Raises TypeError unless both are tensors."""
+    for name, value in (("the model returns", outputs), ("the set's targets are", targets)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} a {type(value).__name__}; an evaluation needs one tensor, [n, ...]")
+
+
 def _assembled(parts: list[Tensor], n: int, batch_size: int, world: World) -> Tensor:
-    """One tensor of n rows from the chunks of all ranks, in the order of the set."""
+    """One tensor of n rows from the chunks of all ranks, in the order of the set. Raises ValueError if the rows of two
+    chunks have different shapes."""
+    if differing := [part for part in parts if part.shape[1:] != parts[0].shape[1:]]:
+        raise ValueError(f"two batches have the shapes {list(parts[0].shape)} and {list(differing[0].shape)}; an "
+                         "evaluation needs outputs and targets of one shape: pad them to one length")
     if world.size == 1:
         return torch.cat(parts)
     rows = -(-n // (batch_size * world.size)) * batch_size
@@ -78,15 +91,17 @@ def _assembled(parts: list[Tensor], n: int, batch_size: int, world: World) -> Te
         padded[filled:filled + len(part)] = part
         filled += len(part)
     whole = like.new_zeros((n, *like.shape))
-    for rank, gathered in enumerate(world.all_gather(padded)):
-        taken = 0
+    as_bytes = padded.reshape(rows, -1).view(torch.uint8)  # gloo does not know all types
+    for rank, part in enumerate(world.all_gather(as_bytes)):
+        gathered, taken = part.view(padded.dtype).view(padded.shape), 0
         for chunk in chunks(n, batch_size, rank=rank, world_size=world.size):
             whole[chunk.start:chunk.stop] = gathered[taken:taken + len(chunk)]
             taken += len(chunk)
     return whole
 
 
-TYPES = (torch.float32, torch.float64, torch.int64, torch.int32, torch.uint8, torch.bool)
+TYPES = (torch.float32, torch.float64, torch.int64, torch.int32, torch.uint8, torch.bool, torch.float16, torch.bfloat16,
+         torch.int16, torch.int8, torch.uint16, torch.uint32, torch.uint64, torch.complex64, torch.complex128)
 
 
 def _row_like(parts: list[Tensor], world: World) -> Tensor:

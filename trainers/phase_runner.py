@@ -91,10 +91,14 @@ class PhaseRunner:
             shapes = tensors_after_a_step(self.make_optimizer, self.trained, self.names)
         self.discard()
         if checkpoint is not None:
-            self.model.load_state_dict(checkpoint.model())
-            restore_training(self.optimizer, self.scheduler, self.names, checkpoint.optimizer(),
-                             {"optimizer": checkpoint.state.optimizer, "scheduler": checkpoint.state.scheduler})
+            self.load(checkpoint)
         return self.state()[0] | shapes
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Loads a checkpoint that was saved in this phase."""
+        self.model.load_state_dict(checkpoint.model())
+        restore_training(self.optimizer, self.scheduler, self.names, checkpoint.optimizer(),
+                         {"optimizer": checkpoint.state.optimizer, "scheduler": checkpoint.state.scheduler})
 
     def backward(self, batch: Batch, step: int) -> Tensor:
         """Computes gradients of the mean loss over the global batch from this rank's shard of it, in micro-batches;
@@ -116,8 +120,8 @@ class PhaseRunner:
             last = part is parts[-1]
             with nullcontext() if last or self.world.size == 1 else self.replica.no_sync():  # type: ignore[operator]
                 with self.forward.autocast():
-                    outputs = self.replica(_rows(inputs, part, size))
-                    loss = self._losses(outputs, _rows(targets, part, size)).sum() * scale
+                    outputs = self.replica(rows(inputs, part, size))
+                    loss = self._losses(outputs, rows(targets, part, size)).sum() * scale
                 loss.backward()
             total += loss.detach()
         return total / self.world.size
@@ -250,14 +254,14 @@ def seed_generators(seed: int, device: torch.device) -> None:
         torch.cuda.default_generators[device.index].manual_seed(seed)
 
 
-def _rows(values: Any, part: range, size: int) -> Any:
+def rows(values: Any, part: range, size: int) -> Any:
     """A micro-batch of the samples: rows of tensors, and of tuples and dicts of them."""
     if len(part) == size:
         return values
     if isinstance(values, Tensor):
         return values[part.start:part.stop]
     if isinstance(values, Mapping):
-        return {name: _rows(value, part, size) for name, value in values.items()}
+        return {name: rows(value, part, size) for name, value in values.items()}
     if any(isinstance(value, Tensor | Mapping | list | tuple) for value in values):
-        return [_rows(value, part, size) for value in values]
+        return [rows(value, part, size) for value in values]
     return values[part.start:part.stop]  # a plain value for each sample

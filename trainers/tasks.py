@@ -118,7 +118,11 @@ class Classification:
         return self.loss.weight.to(targets.device)[targets.masked_fill(ignored, 0)].masked_fill(ignored, 0)
 
     def metrics(self, results: Results) -> dict[str, float]:
-        correct = int((self.predictions(results.outputs) == results.targets).sum())
+        predictions = self.predictions(results.outputs)
+        if predictions.shape != results.targets.shape:
+            raise ValueError(f"the targets {list(results.targets.shape)} are not one class number for each sample, "
+                             f"int64 {list(predictions.shape)}")
+        correct = int((predictions == results.targets).sum())
         return {"loss": mean(results.losses, self.weights(results.targets)), "accuracy": correct / len(results.targets)}
 
     def worst_samples(self, results: Results, most: int) -> list[WorstSample]:

@@ -65,7 +65,8 @@ def check_disk_space(folder: Path, config: Config, facts: dict[str, Any]) -> str
 
 
 def facts_text(facts: dict[str, Any]) -> str:
-    """The facts in two lines."""
+    """The facts in two lines, and a line for each note."""
     samples = ", ".join(f"{count:,} {name}" for name, count in facts["samples"].items())
     steps = ", ".join(f"{count:,} in {name}" for name, count in facts["steps"].items())
-    return f"samples    {samples}\nsteps      {steps}  ({facts['parameters']:,} parameters)"
+    return f"samples    {samples}\nsteps      {steps}  ({facts['parameters']:,} parameters)" + "".join(
+        f"\nnote       {note}" for note in facts.get("notes", ()))

@@ -9,7 +9,7 @@ import torch
 
 from drumbeat.trainers.evaluate import evaluate, evaluation_mode
 from drumbeat.trainers.forward import Forward
-from drumbeat.trainers.tasks import Classification, Results, WorstSample, mean
+from drumbeat.trainers.tasks import Classification, MultiLabel, Results, WorstSample, mean
 from drumbeat.trainers.world import World, join
 from tests.ranks import on_ranks
 from tests.tiny import Net, Pictures
@@ -62,6 +62,60 @@ def test_the_same_results_on_any_number_of_ranks(tmp_path: Path, n: int, ranks: 
     expected = [*evaluated_alone(n)[:3], *evaluated_alone(n, flawed=True)]
     for ours, alone in zip([*plain[:3], *flawed], expected, strict=True):
         assert torch.equal(ours, alone)
+
+
+class Typed(Pictures):
+    """Targets of a type that gloo does not know."""
+
+    def __init__(self, *, n: int, dtype: torch.dtype) -> None:
+        super().__init__(n=n)
+        self.dtype = dtype
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
+        return super().__getitem__(index)[0], torch.full((2,), index % 2, dtype=self.dtype)
+
+
+class Zeros(MultiLabel):
+    def losses(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(outputs))
+
+
+TYPED = (torch.int16, torch.float16, torch.bfloat16, torch.bool)
+
+
+def typed(world: World) -> list[torch.Tensor]:
+    forward = Forward(device=world.device, transforms=torch.nn.Sequential(_Scale()), channels_last=False, bf16=False)
+    return [evaluate(Net(), Zeros(), Typed(n=11, dtype=dtype), [], forward=forward, world=world, batch_size=4,
+                     workers=0).targets for dtype in TYPED]
+
+
+def typed_rank(world: World, out: str) -> None:
+    found = typed(world)
+    if world.is_main:
+        torch.save(found, out)
+
+
+@pytest.mark.slow
+def test_targets_of_any_type_on_two_ranks(tmp_path: Path) -> None:
+    on_ranks(2, typed_rank, tmp_path / "targets")
+    with join("cpu") as world:
+        for ours, alone, dtype in zip(torch.load(tmp_path / "targets"), typed(world), TYPED, strict=True):
+            assert ours.dtype == dtype
+            assert torch.equal(ours, alone)
+
+
+class Widening(Net):
+    """As many outputs as its batch has samples."""
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        return super().forward(pictures)[:, :1].expand(-1, len(pictures))
+
+
+def test_outputs_of_several_lengths_are_an_error() -> None:
+    forward = Forward(device=torch.device("cpu"), transforms=torch.nn.Sequential(_Scale()), channels_last=False,
+                      bf16=False)
+    with join("cpu") as world, pytest.raises(ValueError, match=r"the shapes \[4, 4\] and \[1, 1\]"):
+        evaluate(Widening(), Zeros(), Pictures(n=5), [], forward=forward, world=world, batch_size=4, workers=0)
 
 
 class Caching(torch.nn.Linear):

@@ -91,8 +91,12 @@ class Staging:
         if on_gpu:
             torch.cuda.current_stream(self.device).synchronize()
 
+    def views(self) -> dict[str, dict[str, Tensor]]:
+        """The copies, by file and name. They outlive `close`."""
+        return {file: dict(tensors) for file, tensors in self._views.items()}
+
     def close(self) -> None:
-        """Frees the memory."""
+        """Frees the memory, when nothing refers to it any more."""
         self._unlock()
         self._views, self._map, self._layout = {}, None, None
         os.close(self.fd)

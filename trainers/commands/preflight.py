@@ -6,8 +6,8 @@ access.
 prints one JSON object: facts or faults.
 
 It checks that torch can use the GPUs, that targets can be imported, that the model can be built on the meta device (its
-weights are downloaded and read), that the data exists, that the phases fit the model, and that a few samples go through
-model and loss. It reports all faults at once.
+weights are downloaded and read), that the data exists, that the phases fit the model, that a few samples go through
+model and loss, that the schedules last, and that the run can be rehearsed on them. It reports all faults at once.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from drumbeat.configs.errors import Fault, PreflightError, nearest
@@ -31,7 +32,7 @@ from drumbeat.configs.load import build_config
 from drumbeat.configs.preconditions import needs_data, with_hint
 from drumbeat.configs.schema import Config
 from drumbeat.configs.yaml_text import inline
-from drumbeat.data.loader import Samples
+from drumbeat.data.loader import Samples, one_thread
 from drumbeat.data.order import micro_batches, shard
 from drumbeat.trainers.build import (
     Sets,
@@ -47,6 +48,8 @@ from drumbeat.trainers.build import (
     frozen_modules,
 )
 from drumbeat.trainers.build_phases import build_schedules
+from drumbeat.trainers.commands.rehearsal import rehearse
+from drumbeat.trainers.commands.rehearsed_schedule import rehearse_schedule
 from drumbeat.trainers.commands.smoke_test import smoke_test
 from drumbeat.trainers.facts import facts_of, with_facts
 from drumbeat.trainers.gpu_check import find_gpus, gpu_faults
@@ -69,6 +72,7 @@ def preflight(config: Config, *, world_size: int = 1) -> dict[str, Any]:
     filled: Config | None = None if sets is None and needs_data(config.model) else attempt(
         lambda: with_facts(config, facts_of(sets.train) if sets else {}))
     model = attempt(lambda: _model_on_meta(filled)) if filled else None
+    built: dict[str, Any] = {}
     attempt(lambda: build_batch_transforms(config))
     task: Task | None = attempt(lambda: build_task(config, sets))
     if task is not None and config.evaluation.monitor not in task.metric_names:
@@ -76,14 +80,27 @@ def preflight(config: Config, *, world_size: int = 1) -> dict[str, Any]:
                             given=f"monitor: {config.evaluation.monitor}",
                             remedy=nearest(config.evaluation.monitor, task.metric_names)))
     if model is not None:
-        for name in config.phases:
-            attempt(partial(_check_phase, config, name, model, world_size))
+        built = {name: attempt(partial(_check_phase, config, name, model, world_size)) for name in config.phases}
     if sets is not None:
         faults += _check_sets(filled or config, sets)
         if len(sets.train):
             attempt(lambda: _check_order(config, sets.train))
+    notes: list[str] = []
+    if not faults and sets is not None:
+        phases = [(name, phase) for name, phase in config.phases.items() if phase is not None]
+        for (name, phase), schedule in zip(phases, build_schedules(config, len(sets.train)), strict=True):
+            scheduler, optimizer = built[name]
+            notes += filter(None, [attempt(partial(rehearse_schedule, scheduler, optimizer, schedule,
+                                                   phase.scheduler_every, f"phases.{name}.scheduler"))])
     if not faults and sets is not None and model is not None and task is not None:
-        faults += smoke_test(filled or config, sets, model, task)
+        tried = smoke_test(filled or config, sets, model, task)
+        if isinstance(tried, Fault):
+            faults.append(tried)
+        else:
+            with one_thread():  # threads that wait for each other are slow on a busy login node
+                rehearsed = rehearse(filled or config, sets, task, tried, world_size=world_size,
+                                     parameters=sum(parameter.numel() for parameter in model.parameters()))
+            faults, notes = rehearsed.faults, [*notes, *rehearsed.notes]
     if faults or sets is None or model is None:
         raise PreflightError(*with_hint(faults, config.data.download_hint))
     tables = build_schedules(config, len(sets.train))
@@ -94,6 +111,7 @@ def preflight(config: Config, *, world_size: int = 1) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "weights_bytes": sum(value.nbytes for value in model.state_dict().values()),
         "classes": sets.classes,
+        "notes": notes,
     }
 
 
@@ -102,12 +120,19 @@ def _model_on_meta(config: Config) -> nn.Module:
     reads values."""
     try:
         with torch.device("meta"):
-            return build_model(config)
+            model = build_model(config)
     except PreflightError:
-        return build_model(config)
+        model = build_model(config)
+    if lazy := [name for name, value in model.state_dict(keep_vars=True).items() if is_lazy(value)]:
+        raise PreflightError(Fault(what="the model has parameters whose shape its first batch decides",
+                                   where="model", given=", ".join(lazy[:6]),
+                                   remedy="Give its lazy modules (LazyLinear) their number of inputs."))
+    return model
 
 
-def _check_phase(config: Config, name: str, model: nn.Module, world_size: int) -> None:
+def _check_phase(config: Config, name: str, model: nn.Module, world_size: int) -> tuple[Any, torch.optim.Optimizer]:
+    """Raises `PreflightError` if the phase cannot train the model. Returns its scheduler and its optimizer, for
+    parameters without memory."""
     phase = config.phases[name]
     assert phase is not None
     modules = frozen_modules(model, phase, name)
@@ -136,7 +161,14 @@ def _check_phase(config: Config, name: str, model: nn.Module, world_size: int) -
         raise PreflightError(Fault(what="LBFGS needs several evaluations in each step, which is not supported",
                                    where=f"phases.{name}.optimizer", given=str(phase.optimizer["_target_"]),
                                    remedy="Use an optimizer that needs one gradient in each step."))
-    _check_plateau(config, build_scheduler(phase, name, optimizer), name)
+    if callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None)):
+        raise PreflightError(Fault(what="this optimizer must be switched between training and evaluation, which is not "
+                                        "supported", where=f"phases.{name}.optimizer",
+                                   given=str(phase.optimizer["_target_"]),
+                                   remedy="Use an optimizer without train() and eval()."))
+    scheduler = build_scheduler(phase, name, optimizer)
+    _check_plateau(config, scheduler, name)
+    return scheduler, optimizer
 
 
 def _check_plateau(config: Config, scheduler: Any, name: str) -> None:

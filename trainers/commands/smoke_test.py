@@ -34,23 +34,23 @@ PLACE_ERROR = re.compile(r"meta|cuda|triton|not implemented|no kernel|data-depen
 """In errors that are about the device and not about shapes: the model needs values or a GPU."""
 
 
-def smoke_test(config: Config, sets: Sets, model: nn.Module, task: Task) -> list[Fault]:
-    """The first fault in running samples of each set through transforms, model and loss; later sets would have the same
-    fault. `config` includes the facts of the data (`drumbeat.trainers.facts`)."""
-    faults: list[Fault] = []
+def smoke_test(config: Config, sets: Sets, model: nn.Module, task: Task) -> Fault | Batch:
+    """Runs samples of each set through transforms, model and loss. Returns the first fault, because later sets would
+    have the same one, or the batch of training samples. `config` includes the facts of the data
+    (`drumbeat.trainers.facts`)."""
+    batches: list[Batch] = []
     for name in ("train", "validation", "test"):
-        samples = getattr(sets, name)
-        if samples is None or faults:
+        if (samples := getattr(sets, name)) is None:
             continue
         if isinstance(batch := _fetched(config, sets, name, samples), Fault):
-            faults.append(batch)
-            continue
+            return batch
+        batches.append(batch)
         outputs = _outputs(config, name, model, batch)
         if isinstance(outputs, Fault):
-            faults.append(outputs)
-        elif outputs is not None and (fault := _loss_fault(sets.classes, name, task, outputs, batch)):
-            faults.append(fault)
-    return faults
+            return outputs
+        if outputs is not None and (fault := _loss_fault(sets.classes, name, task, outputs, batch)):
+            return fault
+    return batches[0]
 
 
 def _fetched(config: Config, sets: Sets, name: str, samples: Samples) -> Batch | Fault:
@@ -70,8 +70,8 @@ def _fetched(config: Config, sets: Sets, name: str, samples: Samples) -> Batch |
             return Fault(what=str(error), where=f"data.{name}", remedy="Restore or remove the file. To use the next "
                          "image in place of unreadable ones: data.on_error=skip")
         kind = "train" if name == "train" else "evaluate"
-        return Fault(what=f"the first samples of data.{name} cannot be collated into a batch: {_text(error)}",
-                     where=f"data.{name}", given=_place(error),
+        return Fault(what=f"the first samples of data.{name} cannot be collated into a batch: {error_text(error)}",
+                     where=f"data.{name}", given=error_place(error),
                      remedy=f"They must be readable, and have the same shape after data.transforms.{kind}."
                      if transforms or "stack" in str(error) else "")
 
@@ -84,16 +84,16 @@ def _outputs(config: Config, name: str, model: nn.Module, batch: Batch) -> Any:
     try:
         inputs = build_batch_transforms(config)(batch.inputs)
     except Exception as error:
-        return Fault(what=f"data.transforms.batch cannot take a batch of data.{name}: {_text(error)}",
-                     where="data.transforms.batch", given=f"{shapes(batch.inputs)}\n{_place(error)}")
+        return Fault(what=f"data.transforms.batch cannot take a batch of data.{name}: {error_text(error)}",
+                     where="data.transforms.batch", given=f"{shapes(batch.inputs)}\n{error_place(error)}")
     try:
         outputs = model(to_device(inputs, device))
     except Exception as error:
         if PLACE_ERROR.search(f"{type(error).__name__} {error}"):
             small = device.type == "meta" and sum(parameter.numel() for parameter in parameters) <= SMALL
             return _outputs(config, name, build_model(config), batch) if small else None
-        return Fault(what=f"the model cannot take a batch of data.{name}: {_text(error)}", where="model",
-                     given=f"{shapes(inputs)}\n{_place(error)}",
+        return Fault(what=f"the model cannot take a batch of data.{name}: {error_text(error)}", where="model",
+                     given=f"{shapes(inputs)}\n{error_place(error)}",
                      remedy="Change the model or the transforms so that they fit together.")
     return tree_map(lambda one: torch.zeros(one.shape, dtype=one.dtype, requires_grad=one.dtype.is_floating_point)
                     if isinstance(one, Tensor) else one, outputs)
@@ -117,7 +117,7 @@ def _loss_fault(classes: Sequence[str], name: str, task: Task, outputs: Any, bat
         if name == "train":
             losses.sum().backward()
     except Exception as error:
-        return Fault(what=f"the loss cannot be computed from the model's outputs for data.{name}: {_text(error)}",
+        return Fault(what=f"the loss cannot be computed from the model's outputs for data.{name}: {error_text(error)}",
                      where="task", given=given,
                      remedy="The model's outputs must fit the targets: as many classes, and their shape and dtype.")
     return None
@@ -130,12 +130,12 @@ def shapes(value: Any) -> str:
     return ", ".join(texts) or "nothing"
 
 
-def _text(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:200]}"
 
 
-def _place(error: Exception) -> str:
+def error_place(error: Exception) -> str:
     """The innermost line of the traceback that is not in an installed package."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__)
               if "site-packages" not in frame.filename and frame.filename != __file__]

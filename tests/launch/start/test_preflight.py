@@ -67,6 +67,7 @@ def test_ctrl_c_does_not_reach_the_check(tmp_path: Path) -> None:
 def test_facts_in_two_lines() -> None:
     assert facts_text(FACTS) == ("samples    1,000 train, 20 test\n"
                                  "steps      167 in head, 300 in finetune  (12,345 parameters)")
+    assert facts_text(FACTS | {"notes": ["one thing"]}) == f"{facts_text(FACTS)}\nnote       one thing"
 
 
 @pytest.mark.slow

@@ -1,0 +1,59 @@
+"""A schedule is rehearsed to its end before a run is submitted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from drumbeat.configs.errors import PreflightError
+from drumbeat.configs.load import load
+from drumbeat.trainers.commands import rehearsed_schedule
+from drumbeat.trainers.commands.preflight import preflight
+from tests.tiny import write_config
+
+ONE_CYCLE = "phases.finetune.scheduler={{_target_: torch.optim.lr_scheduler.OneCycleLR, max_lr: 0.1, total_steps: {}}}"
+
+
+def test_one_that_is_too_short(tmp_path: Path) -> None:
+    """Training would end at step 21 of 25, and again after each restart."""
+    with pytest.raises(PreflightError) as caught:
+        preflight(load(write_config(tmp_path), [ONE_CYCLE.format(20)]).config)
+    (fault,) = caught.value.faults
+    assert fault.what.startswith("the scheduler fails at step 21 of the phase's 25: Tried to step 21 times.")
+    assert (fault.where, fault.given, fault.remedy) == (
+        "phases.finetune.scheduler", "OneCycleLR", "It must last for 25 steps.")
+
+
+@pytest.mark.parametrize("steps", [26, 25])
+def test_one_that_lasts(tmp_path: Path, steps: int) -> None:
+    assert preflight(load(write_config(tmp_path), [ONE_CYCLE.format(steps)]).config)["notes"] == []
+
+
+def test_it_is_stepped_as_often_as_in_the_run(tmp_path: Path) -> None:
+    """2.5 epochs are three boundaries."""
+    changes = [ONE_CYCLE.format(2), "phases.finetune.scheduler_every=epoch"]
+    with pytest.raises(PreflightError, match="at epoch 3 of the phase's 3"):
+        preflight(load(write_config(tmp_path), changes).config)
+    preflight(load(write_config(tmp_path), [ONE_CYCLE.format(3), changes[1]]).config)
+
+
+def test_a_learning_rate_below_zero(tmp_path: Path) -> None:
+    """The usual decay with a slip: one minus the share of steps, with a share too large."""
+    down = f"phases.head.scheduler={{_target_: {__name__}.falling}}"
+    with pytest.raises(PreflightError) as caught:
+        preflight(load(write_config(tmp_path), [down]).config)
+    (fault,) = caught.value.faults
+    assert (fault.what, fault.where) == ("the learning rate is -0.001 after 11 of the phase's 17 steps",
+                                         "phases.head.scheduler")
+
+
+def falling(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / 10)
+
+
+def test_a_long_one_is_not_rehearsed_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rehearsed_schedule, "MOST", 10)
+    notes = preflight(load(write_config(tmp_path)).config)["notes"]
+    assert notes == ["only the first 10 of 25 steps of phases.finetune.scheduler were rehearsed"]

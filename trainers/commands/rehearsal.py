@@ -1,0 +1,281 @@
+"""Rehearses a run on a few samples before it is submitted: a step of each phase, an evaluation, a save, a load, and one
+more step of the run that was not stopped and of the one that resumed.
+
+It uses what the run uses: `PhaseRunner`, `Evaluator`, the layout and the records of checkpoints. It runs on one CPU
+process, in memory, and does not see what a GPU, several ranks, the rest of the samples or a larger batch would show.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from drumbeat.configs.errors import Fault, PreflightError, RunError
+from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
+from drumbeat.configs.schema import Config
+from drumbeat.data.loader import Batch, Samples
+from drumbeat.trainers.build import Sets, build_forward, build_model, trainable
+from drumbeat.trainers.build_phases import build_phase_runner
+from drumbeat.trainers.checkpoints.manager import Checkpoint
+from drumbeat.trainers.checkpoints.staging import NAMES, Staging
+from drumbeat.trainers.checkpoints.state import load_weights
+from drumbeat.trainers.commands.smoke_test import PLACE_ERROR, SMALL, error_place, error_text
+from drumbeat.trainers.contact_sheet import CPU
+from drumbeat.trainers.lost_state import differences, model_differences, same_bits
+from drumbeat.trainers.phase_runner import PhaseRunner, rows
+from drumbeat.trainers.tasks import Task
+from drumbeat.trainers.tracking import NullTracker
+from drumbeat.trainers.validation import Evaluator
+
+SHOWN = 6
+"""The largest number of names in a fault."""
+
+FEW = 2
+"""The number of training samples in a step."""
+
+EVALUATED = 4
+"""The number of samples that are evaluated, in two chunks."""
+
+
+@dataclass
+class Rehearsal:
+    """What a rehearsal found."""
+
+    faults: list[Fault] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class InMemory(Checkpoint):
+    """A checkpoint that is not on disk, but still in the staging memory."""
+
+    tensors: Mapping[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    def model(self) -> dict[str, Tensor]:
+        return self.tensors["model.safetensors"]
+
+    def optimizer(self) -> dict[str, Tensor]:
+        return self.tensors["optimizer.safetensors"]
+
+
+class Few:
+    """A few samples from all over a set."""
+
+    def __init__(self, of: Samples, n: int) -> None:
+        self.of = of
+        self.indices = np.unique(np.linspace(0, len(of) - 1, n).astype(int)).tolist()
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int, /) -> Any:
+        return self.of[self.indices[index]]
+
+
+class _StopError(Exception):
+    """Ends a rehearsal; holds the fault, or the reason why it cannot go on here."""
+
+    def __init__(self, reason: Fault | str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def rehearse(config: Config, sets: Sets, task: Task, batch: Batch, *, world_size: int, parameters: int) -> Rehearsal:
+    """Rehearses the run on `batch`, which is a few training samples. `config` includes the facts of the data, and
+    `parameters` is the number of the model's parameters."""
+    found = Rehearsal()
+    if parameters > SMALL:
+        found.notes.append(f"the model has more than {SMALL:,} parameters, so its steps, evaluation and checkpoints "
+                           "are not rehearsed")
+        return found
+    few = dataclasses.replace(config, micro_batch_size=1 if config.micro_batch_size == 1 else None)
+    samples = Batch(*(rows(part, range(FEW), len(batch.positions)) for part in batch))
+    try:
+        live = build_model(few), task
+        resumed = copy.deepcopy(live)
+        parameters_of = [trainable(model) for model, _ in (live, resumed)]
+        found.faults += _unsavable(live[0])
+        for number, name in enumerate(config.phases):
+            if not found.faults:
+                first, second = (
+                    build_phase_runner(few, number, model, of, CPU, build_forward(few, CPU.device), trained)
+                    for (model, of), trained in zip((live, resumed), parameters_of, strict=True))
+                found.faults += _rehearse_phase(few, f"phases.{name}", first, second, samples, world_size=world_size,
+                                                notes=found.notes, last=number == len(config.phases) - 1)
+        if not found.faults:
+            _evaluate(few, sets, *live)
+    except _StopError as error:
+        (found.notes if isinstance(error.reason, str) else found.faults).append(error.reason)  # type: ignore[arg-type]
+    return found
+
+
+def _rehearse_phase(config: Config, where: str, live: PhaseRunner, resumed: PhaseRunner, batch: Batch, *,
+                    world_size: int, notes: list[str], last: bool) -> list[Fault]:
+    """A step of one phase, a save, a load into the runner of a resumed run, and another step of both: in the last phase
+    with its own gradients, to see whether the model has lost something, otherwise with those of the first step."""
+    with _explained("the first step cannot be taken", f"{where}.optimizer"):
+        without = [_backward(live, batch, 0)]
+        gradients = [None if one.grad is None else one.grad.clone() for one in live.trained]
+        if not live.settle(live.update()) and config.on_nonfinite == "stop":
+            return [Fault(what="the gradient of the first samples is NaN or Inf", where=where,
+                          remedy="Look at the loss, the inputs and the initial weights.")]
+    with _explained("the state cannot be saved", where):
+        checkpoint = _saved(live, with_model=last)
+    with _explained("the saved state cannot be loaded", where):
+        load_weights(resumed.model, checkpoint.model(), checkpoint.path, str(config.model.get("_target_")))
+        resumed.load(checkpoint)
+    with _explained("the step after a resume cannot be taken", f"{where}.optimizer"):
+        if last:
+            without.append(_backward(live, batch, 1))
+            _backward(resumed, batch, 1)
+            gradients = [one.grad for one in live.trained]
+            if faults := _compare_gradients(live, resumed, batch, notes):
+                return faults
+        resumed.buffers.keep()
+        for mine, yours, gradient in zip(live.trained, resumed.trained, gradients, strict=True):
+            mine.grad, yours.grad = gradient, None if gradient is None else gradient.clone()
+        for runner in (live, resumed):
+            runner.settle(runner.update())
+    one, other = (SimpleNamespace(optimizer=runner.optimizer, scheduler=runner.scheduler) for runner in (live, resumed))
+    return _lost(differences(one, other, "", live.names, resumed.names), where) or _without_gradient(
+        without, where, world_size, notes)
+
+
+def _backward(runner: PhaseRunner, batch: Batch, step: int) -> list[str]:
+    """The gradients of a step. Returns the names of the parameters that have none."""
+    runner.train_mode()
+    runner.backward(batch, step)
+    return [runner.names[parameter] for parameter in runner.trained if parameter.grad is None]
+
+
+def _compare_gradients(live: PhaseRunner, resumed: PhaseRunner, batch: Batch, notes: list[str]) -> list[Fault]:
+    """What the model or the task computes differently after a resume."""
+    gradients = [one.grad for one in live.trained]
+    attributes = [*model_differences(live.model, resumed.model), *differences(live.task, resumed.task, "task")]
+    if _are_same(gradients, [one.grad for one in resumed.trained]):
+        if attributes:
+            notes.append("a checkpoint does not hold this state of the model or the task; if it matters, register it "
+                         f"as a buffer: {', '.join(attributes[:SHOWN])}")
+        before, after = (dict(one.model.named_buffers()) for one in (live, resumed))
+        return _lost(differences(before, after, "model"), "model")
+    if attributes:
+        return [Fault(what="the model computes something else after a resume, because a checkpoint does not hold all "
+                      "of its state", where="model", given=_listed(attributes), remedy="Register it as a buffer.")]
+    live.optimizer.zero_grad(set_to_none=True)
+    _backward(live, batch, 1)
+    if not _are_same(gradients, [one.grad for one in live.trained]):
+        notes.append("two passes with one seed have different gradients: something is random and not seeded by torch, "
+                     "so the run cannot be repeated exactly")
+    return []
+
+
+def _are_same(some: Sequence[Tensor | None], others: Sequence[Tensor | None]) -> bool:
+    return all(one is other is None or (one is not None and other is not None and same_bits(one, other))
+               for one, other in zip(some, others, strict=True))
+
+
+def _saved(runner: PhaseRunner, *, with_model: bool) -> InMemory:
+    """A checkpoint as the run writes it: through the staging memory and JSON. The model's tensors are copied only
+    `with_model`, because all phases have the same ones."""
+    tensors, values = runner.state()
+    weights = runner.model.state_dict()
+    staging = Staging()
+    try:
+        staging.fill({"optimizer.safetensors": tensors} | ({"model.safetensors": weights} if with_model else {}))
+        staged = {"model.safetensors": weights} | staging.views()
+    finally:
+        staging.close()
+    text = json.dumps(CheckpointState(progress=Progress(step=1), **values).as_json())
+    return InMemory(path=Path("the rehearsal"), state=CheckpointState.parse(json.loads(text)), tensors=staged)
+
+
+def _lost(lines: Iterable[str], where: str) -> list[Fault]:
+    """The fault of state that differs after a resume."""
+    lines = list(lines)
+    if not lines:
+        return []
+    section = lines[0].split("[")[0].split(".")[0].split(":")[0]
+    return [Fault(what=f"a checkpoint does not hold all state of the {section}",
+                  where=f"{where}.{section}" if section in ("optimizer", "scheduler") else where, given=_listed(lines),
+                  remedy="Return it from state_dict() and take it back in load_state_dict(); an optimizer may also "
+                         "keep it in `state` and `param_groups`.")]
+
+
+def _without_gradient(passes: list[list[str]], where: str, world_size: int, notes: list[str]) -> list[Fault]:
+    """Parameters that the optimizer is given and that get no gradient: DistributedDataParallel fails on them."""
+    missing = sorted({name for one in passes for name in one})
+    if not missing:
+        return []
+    sometimes = "" if passes[0] == passes[-1] else " in some passes"
+    what = f"{len(missing)} parameters get no gradient{sometimes}" if len(missing) > 1 else (
+        f"a parameter gets no gradient{sometimes}")
+    if world_size == 1:
+        notes.append(f"{what} in phase {where.removeprefix('phases.')}, and the run would fail on several ranks: "
+                     f"{', '.join(missing[:SHOWN])}")
+        return []
+    return [Fault(what=f"{what}, which DistributedDataParallel refuses on {world_size} ranks", where=where,
+                  given=_listed(missing),
+                  remedy=f"Use them in every forward pass, freeze their modules ({where}.freeze), set requires_grad to "
+                         "False where the model is built, or train on one rank.")]
+
+
+def _evaluate(config: Config, sets: Sets, model: nn.Module, task: Task) -> None:
+    """Evaluates a few samples of the validation set, or of the test set without one, with all metrics and pictures."""
+    name = "validation" if sets.validation is not None else "test"
+    if (samples := getattr(sets, name)) is None:
+        return
+    few = Few(samples, EVALUATED)
+    evaluator = Evaluator(
+        model=model, task=task, sets=dataclasses.replace(sets, validation=few), world=CPU, tracker=NullTracker(),
+        forward=build_forward(config, CPU.device), batch_size=EVALUATED // 2, workers=0, max_skipped=1.0,
+        batch_statistics=config.evaluation.batch_statistics, skip_unreadable=config.data.on_error == "skip",
+        monitor=config.evaluation.monitor, mode=config.evaluation.mode, images=config.tracking.images)
+    with _explained(f"{len(few)} samples of data.{name} cannot be evaluated", "task"), \
+            contextlib.redirect_stdout(io.StringIO()):
+        evaluator.validate(Progress(step=1), "", 0.0)
+
+
+def _unsavable(model: nn.Module) -> Iterator[Fault]:
+    """Entries of the model's state dict that a checkpoint cannot hold, or that cannot be loaded."""
+    for name, value in model.state_dict().items():
+        if not isinstance(value, Tensor):
+            reason, remedy = f"is not a tensor but of type {type(value).__name__}", "Register its numbers as buffers."
+        elif value.dtype not in NAMES or value.layout != torch.strided:
+            reason, remedy = f"is a tensor of {value.dtype}, {value.layout}", "Register it as tensors of other types."
+        elif any(size > 1 and stride == 0 for size, stride in zip(value.shape, value.stride(), strict=True)):
+            reason, remedy = "has items that share memory (torch's expand)", "Register a clone of it."
+        else:
+            continue
+        yield Fault(what=f"a checkpoint cannot hold {name} of the model: it {reason}", where="model",
+                    given=str(type(model).__name__), remedy=remedy)
+
+
+@contextlib.contextmanager
+def _explained(what: str, where: str) -> Iterator[None]:
+    """Turns an error into a fault; into a note if it is about the device, which is another one in the run."""
+    try:
+        yield
+    except (PreflightError, RunError) as error:
+        (first, *_) = error.faults
+        raise _StopError(Fault(what=f"{what}: {first.what}", where=where, given=first.given, remedy="")) from error
+    except Exception as error:
+        if PLACE_ERROR.search(f"{type(error).__name__} {error}"):
+            raise _StopError(f"not rehearsed on this CPU: {what}: {error_text(error)}") from error
+        raise _StopError(Fault(what=f"{what}: {error_text(error)}", where=where, given=error_place(error))) from error
+
+
+def _listed(lines: Sequence[str]) -> str:
+    more = f"\n... and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+    return "\n".join(lines[:SHOWN]) + more
