@@ -73,7 +73,7 @@ def corrupted_weights(view: View) -> bool:
 
 
 def _is_corrupted(checkpoint: Path) -> bool:
-    """Whether a checkpoint is damaged, or has been set aside because it was."""
+    """Whether a checkpoint is damaged, or has been quarantined because it was."""
     quarantined = checkpoint.with_name(f"{QUARANTINED}{checkpoint.name}")
     return bool(damage(checkpoint)) if checkpoint.exists() else quarantined.exists()
 
