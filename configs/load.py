@@ -31,7 +31,7 @@ from drumbeat.configs.layers import (
 from drumbeat.configs.merge import Places, build, references, source, with_references
 from drumbeat.configs.sbatch_options import GPUS, owned_options
 from drumbeat.configs.schema import Config, Site
-from drumbeat.configs.secrets import is_secret_name, literal_secrets
+from drumbeat.configs.secrets import holds_secret, is_secret_name, literal_secrets
 from drumbeat.configs.variables import variables
 from drumbeat.configs.yaml_text import dump, inline
 
@@ -181,9 +181,10 @@ def load_site(profile: str | None) -> Site:
                                 given=f"--profile {profile}", remedy=nearest(profile, sites)))
     layers = file_layers(file)
     site, places = build(Site, layers, record=True)
-    if secrets := [*(f"environment.{name}" for name in site.environment if is_secret_name(name)),
-                   *(key for key, text in _commands(site)
-                     if variables(text) or any(map(is_secret_name, ASSIGNED.findall(text))))]:
+    if secrets := [*(f"environment.{name}" for name, text in site.environment.items()
+                     if is_secret_name(name) or holds_secret(str(text))),
+                   *(key for key, text in _commands(site) if variables(text) or holds_secret(text)
+                     or any(map(is_secret_name, ASSIGNED.findall(text))))]:
         raise ConfigError(*(Fault(what=f"{key} of a cluster profile is probably a secret, and would be stored in the "
                                        "run's plan and in the job's script", where=source(key, places, layers),
                                   remedy="Remove it, and export it in the shell that submits: a job inherits the "

@@ -14,15 +14,26 @@ HIDDEN = "***"
 
 NAME = re.compile(
     r"password|passwd|passphrase|(?:^|_)secrets?(?:_|$)|credentials?$|(?:^|_)(?:dsn|pat|token)$|bearer|"
-    r"(?:api|access|secret|private|auth|account|encryption|signing|license|ssh)_?key(?:_?id)?s?$")
+    r"(?:api|access|secret|private|auth|account|encryption|signing|license|ssh)_?key(?:_?id)?s?(?:_\d+)?$|"
+    r"_(?:pass|pwd)$|(?:^|_)(?:passcode|jwt|otp|authorization|webhook(?:_url)?|connection_string)$|"
+    r"(?:^|_)(?:hf|api|auth|access)_?tokens?(?:_\d+)?$|(?:^|_)token_\d+$")
 """Names as Weights & Biases, Hugging Face, cloud providers and databases give them to their passwords and keys."""
+VARIABLE = re.compile("[A-Z][A-Z0-9]*_(KEY|TOKENS|PASS)")
+"""Names of environment variables; as keys of a config, such words are ordinary."""
+SECRET_TEXT = re.compile(r"://[^/\s:@]+:[^/\s@$]+@|\bBearer\s+[^\s$\"']|"
+                         r"\b(wandb|huggingface-cli|hf auth) login\s+[^\s$-]")
 SPECIAL_TOKEN = re.compile("(?:pad|eos|bos|unk|cls|sep|mask|start|end|stop)_token$")
 """Arguments of tokenizers, which are no secrets."""
 
 def is_secret_name(name: str) -> bool:
     """Whether a key or an environment variable of this name probably holds a password or a key."""
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[-.]", "_", name).lower()
-    return bool(NAME.search(words)) and not SPECIAL_TOKEN.search(words)
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[-.]", "_", name).lower()
+    return bool(VARIABLE.fullmatch(name) or NAME.search(words)) and not SPECIAL_TOKEN.search(words)
+
+
+def holds_secret(text: str) -> bool:
+    """Whether a text probably contains a password or a key: a URL with a password, a header of HTTP, or a login."""
+    return bool(SECRET_TEXT.search(text))
 
 
 def hidden(values: Any, name: str = "") -> Any:

@@ -102,6 +102,11 @@ def _open(run: RunDir) -> int | None:
             return None
         raise RunError(Fault(what=f"the run cannot be locked: {error.strerror}", where=str(run.lock),
                              remedy="Remove this file.")) from None
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+        os.close(handle)
+        raise RunError(Fault(what="the run cannot be locked: its lock is no regular file, or has another name, too",
+                             where=str(run.lock), remedy="Remove this file."))
     with suppress(OSError):  # a file system without owners or modes
         if os.geteuid() == 0 and folder.st_uid != 0:  # root must not lock the owner out
             os.fchown(handle, folder.st_uid, -1)

@@ -14,6 +14,11 @@ from typing import Any, Literal, Self, Union
 
 from drumbeat.configs.run.files import TYPES, DamagedError, read_object, write_json
 
+LATEST = 2**40
+"""The last time that a record can have, in seconds since 1970: later ones have no date."""
+LARGEST = 2**63
+"""No count or size in a record is larger."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
@@ -79,6 +84,10 @@ def _value(value: Any, kind: Any, name: str) -> Any:
             return {key: _value(item, inner[1], f"{name}.{key}") for key, item in value.items()}
     if origin in (tuple, list) and isinstance(value, list):
         return origin(_value(item, inner[0], f"{name}[{number}]") for number, item in enumerate(value))
+    is_time = kind is float and name.rpartition(".")[2] == "time"
+    if isinstance(value, int | float) and (is_time or type(value) is int) and not (
+            abs(value) < (LATEST if is_time else LARGEST)):
+        raise ValueError(f"'{name}' is {str(value)[:40]}, which is out of range")
     if origin is None and (type(value) is kind or (kind is float and type(value) is int)):
         return value
     wanted = f"one of {', '.join(map(str, inner))}" if origin is Literal else TYPES.get(origin or kind, "an object")

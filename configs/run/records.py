@@ -8,7 +8,9 @@ is not the newest may not write it (`RunDir.write_status`).
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import socket
 import time
 from dataclasses import dataclass, field
@@ -22,6 +24,9 @@ BackendName = Literal["debug", "local", "here", "slurm"]
 
 State = Literal["pending", "running", "paused", "preempted", "stopped", "failed", "finished", "cancelled"]
 ENDED: tuple[State, ...] = ("stopped", "failed", "finished", "cancelled")
+
+JOB_ID = re.compile(r"[0-9]{1,20}(;[A-Za-z0-9_-]{1,64})?")
+"""A process id, or the number of a SLURM job, perhaps with its cluster: it becomes a part of paths and commands."""
 
 Outcome = Literal["finished", "stopped", "failed", "superseded"]
 Next = Literal["leave", "restart", "requeue", "give up"]
@@ -38,8 +43,7 @@ class Job(Record):
     until it is known, and in debug."""
     host: str = ""
     space: str = ""
-    """Identifies the machine's boot and the PID namespace, in which alone the run's processes can be seen; '' if
-    unknown: see `configs/run/processes.py`."""
+    """Where its processes can be seen: see `configs/run/processes.py`; '' if unknown."""
     time: float = 0.0
     """When the run was started, in seconds since 1970; 0 if unknown."""
     pid: int | None = None
@@ -47,6 +51,11 @@ class Job(Record):
     next_job: str | None = None
     """The id of the queued job that resumes the run if this job ends early."""
     cancelled: bool = False
+
+    def __post_init__(self) -> None:
+        for job in (self.id, self.next_job):
+            if job is not None and not JOB_ID.fullmatch(job):
+                raise ValueError(f"{json.dumps(job):.40} is not the id of a job")
 
     @property
     def is_here(self) -> bool:
@@ -63,13 +72,7 @@ class Change(Record):
     pid: int = field(default_factory=os.getpid)
     host: str = field(default_factory=socket.gethostname)
     space: str = field(default_factory=process_space)
-    """As in job.json."""
     time: float = field(default_factory=time.time)
-
-    @property
-    def is_here(self) -> bool:
-        """Whether it was written on this machine, in its present boot and this PID namespace."""
-        return self.space == process_space()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from drumbeat.configs.run.records import Job
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.contract import Backend, Request, Submitted
 from drumbeat.launch.backends.environment import environment, redirected_output
-from drumbeat.launch.backends.processes import can_see_processes, end_processes
+from drumbeat.launch.backends.processes import can_see_processes, end_processes, processes_of_former_folder
 from drumbeat.launch.backends.task import run_node
 from drumbeat.launch.plan.gpu_locks import check_free
 from drumbeat.launch.plan.gpus import usable_together
@@ -51,6 +51,8 @@ class OnMachine(Backend):
         check_free(plan)
 
     def other_evidence(self, view: View, job: Job) -> str:
+        if former := processes_of_former_folder(view):
+            return f"process {former[0]}, which uses the run's former folder, {view.plan.run_dir}"
         return recent_heartbeat_elsewhere(view, job)
 
     def end(self, view: View) -> list[str]:

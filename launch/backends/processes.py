@@ -36,6 +36,16 @@ def processes_of(view: View, modules: set[bytes] = LAUNCHERS | RANKS) -> list[in
             if process != os.getpid() and _belongs(process, view, modules)]
 
 
+def processes_of_former_folder(view: View) -> list[int]:
+    """The processes of a run that was moved while they were running. They are not proven to be the run's: they name a
+    folder that does not exist."""
+    former = os.fsencode(view.plan.run_dir)
+    if view.run.path == Path(view.plan.run_dir) or os.path.lexists(former):
+        return []
+    return [process for process in map(int, filter(str.isdigit, os.listdir("/proc")))
+            if {former, former + SUBMITIT} & _arguments(process) and LAUNCHERS & _arguments(process)]
+
+
 def end_processes(find: Callable[[], list[int]]) -> list[int]:
     """Kills the processes that `find` returns, which are proven to belong to a run, and all of their descendants, until
     it returns none. Returns the processes that remain."""
@@ -96,15 +106,21 @@ def can_see_processes(owner: int) -> bool:
 def _belongs(process: int, view: View, modules: set[bytes] = LAUNCHERS | RANKS) -> bool:
     """Whether a process belongs to the run."""
     try:
-        entry = Path(f"/proc/{process}")
-        arguments = set((entry / "cmdline").read_bytes().split(b"\0"))
+        arguments = _arguments(process)
         if not arguments & modules:
             return False
         folder = view.run.path.stat()
-        return entry.stat().st_uid in (folder.st_uid, os.geteuid()) and any(
+        return Path(f"/proc/{process}").stat().st_uid in (folder.st_uid, os.geteuid()) and any(
             _is_folder(process, path, folder) for path in arguments if path.startswith(b"/"))
     except OSError:
         return False
+
+
+def _arguments(process: int) -> set[bytes]:
+    """The arguments of a process; none if it has ended."""
+    with suppress(OSError):
+        return set(Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0"))
+    return set()
 
 
 def _is_folder(process: int, word: bytes, run: os.stat_result) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import State
@@ -30,7 +31,13 @@ def ids_of(view: View) -> list[str]:
 
 def jobs_of(view: View) -> list[str]:
     """The run's jobs that have not ended. Raises `SlurmUnreachableError`."""
-    return [job.id for job in queued(view.run.id, *ids_of(view))]
+    return [job.id for job in queued(view.run.id, *ids_of(view)) if not _is_another_folders(job, view.run)]
+
+
+def _is_another_folders(job: QueuedJob, run: RunDir) -> bool:
+    """Whether a job with the run's id is that of another folder, of which this one is a copy."""
+    folder = Path(job.command).parent.parent
+    return folder.name == run.id and folder.is_dir() and not folder.samefile(run.path)
 
 
 def queue_evidence(job: str) -> str:

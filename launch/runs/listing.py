@@ -72,9 +72,9 @@ def describe_each(runs: Iterable[RunDir], describe: Callable[[View], T], damaged
             if not isinstance(view, View):
                 raise view
             yield describe(with_final_state(view, evidence.get(view.run.path)))
-        except (DamagedError, OSError) as error:
+        except Exception as error:  # whatever is wrong with one run: the others are listed
             where, why = (error.path, error.reason) if isinstance(error, DamagedError) else (
-                error.filename, error.strerror)
+                error.filename, error.strerror) if isinstance(error, OSError) else (run.path, f"{error!r:.200}")
             print(f"damaged    {where}: {why}", file=sys.stderr)
             yield damaged(run, f"{where}: {why}")
 

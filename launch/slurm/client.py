@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 TIMEOUT = 20.0
@@ -103,9 +104,9 @@ def join_id(number: str, cluster: str) -> str:
 
 
 def queued(run_id: str, *ids: str, timeout: float | None = None) -> list[QueuedJob]:
-    """This user's jobs in the queue for a run: those with the run's id in their comment, or in the path of their
-    script; and those with these ids, unless their comment is another. On the login node of another cluster, or when
-    SLURM counts from one again, another job has such an id. Raises `SlurmUnreachableError`."""
+    """This user's jobs in the queue for a run, on the local cluster or those of these ids: the jobs whose comment
+    contains the run's id, or the path of whose script does. A number proves nothing: on the login node of another
+    cluster, or when SLURM counts from one again, it is another job's. Raises `SlurmUnreachableError`."""
     jobs = []
     for cluster in sorted({split_id(job)[1] for job in ids} or {""}):
         code, output = run_slurm("squeue", "--noheader", "--user", str(os.getuid()), "--format", FORMAT,
@@ -116,8 +117,8 @@ def queued(run_id: str, *ids: str, timeout: float | None = None) -> list[QueuedJ
             number, *fields = line.split("|", 6)
             if len(fields) >= 5:
                 jobs.append(QueuedJob(join_id(number, cluster), *fields))
-    return [job for job in jobs if run_id in job.comment or run_id in job.command
-            or (job.id in ids and job.comment in ("", "(null)"))]
+    return [job for job in jobs if run_id in re.split(r"[^\w.-]+", job.comment)
+            or Path(job.command).parent.parent.name == run_id]
 
 
 def job_state(job: str) -> str:

@@ -19,6 +19,7 @@ from drumbeat.configs.output_file import disk_fault
 from drumbeat.configs.run.files import DamagedError, write_text
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.lock import changing, is_changing
+from drumbeat.configs.run.processes import process_space
 from drumbeat.configs.run.records import Change
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.backend import running_evidence
@@ -70,7 +71,8 @@ def remove_abandoned(folder: Path) -> None:
         run = RunDir(path)
         with suppress(DamagedError, OSError):
             abandoned = not path.is_symlink() and not run.plan.exists() and not run.status.exists()
-            if abandoned and (change := Change.read(run.lock)) and change.is_here and not is_changing(run):
+            change = Change.read(run.lock) if abandoned else None
+            if change and change.space == process_space() and not is_changing(run):
                 shutil.rmtree(path, ignore_errors=True)
 
 

@@ -170,6 +170,10 @@ def test_clusters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("setup: [module load cuda, export HF_TOKEN=abc]", "setup[1]"),
     ("prefix: apptainer exec --env DB_PASSWORD='abc' image.sif", "prefix"),
     ("sbatch: {export: 'ALL,GITHUB_PAT=abc'}", "sbatch.export"),
+    ("environment: {OPENAI_KEY: abc}", "environment.OPENAI_KEY"),
+    ("environment: {DB_PASS: abc}", "environment.DB_PASS"),
+    ("environment: {PGURL: 'postgres://u:abc@h'}", "environment.PGURL"), ("setup: [wandb login abc]", "setup[0]"),
+    ("setup: ['curl -H \"Authorization: Bearer abc\" x']", "setup[0]"),
 ])
 def test_a_profile_holds_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, key: str) -> None:
     monkeypatch.chdir(tmp_path)

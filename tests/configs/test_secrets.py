@@ -9,9 +9,11 @@ from drumbeat.configs.yaml_text import dump, parse
 
 SECRET = """WANDB_API_KEY HF_TOKEN AWS_SECRET_ACCESS_KEY AWS_ACCESS_KEY_ID PGPASSWORD GITHUB_PAT api_key apiKey token
 auth_token hubToken secret client_secret password db_password DATABASE_DSN credentials GOOGLE_APPLICATION_CREDENTIALS
-SECRET huggingface-token"""
+SECRET huggingface-token DB_PASS MYSQL_PWD OPENAI_KEY STRIPE_KEY API_KEY_1 HF_TOKENS hf_tokens HFToken HF_TOKEN_2
+authorization connection_string webhook_url passcode jwt otp"""
 HARMLESS = """pad_token eos_token mask_token token_embedding max_tokens tokens tokenizer key keys monkey path PWD PATH
-bypass n_keys key_dim secretary compat PICTURES BS target name"""
+bypass n_keys key_dim secretary compat PICTURES BS target name image_key sort_key
+pass passes pass_through"""
 
 
 @pytest.mark.parametrize(("names", "secret"), [(SECRET, True), (HARMLESS, False)])

@@ -30,7 +30,7 @@ from drumbeat.configs.run.versions import LABELS, AttemptVersions
 from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Config
 from drumbeat.configs.secrets import shown
-from drumbeat.configs.terminal import NOT_UTF8, print_text_only
+from drumbeat.configs.terminal import print_text_only, visible
 from drumbeat.trainers.report import page
 from drumbeat.trainers.report.charts import number
 from drumbeat.trainers.report.events import Events, read_events
@@ -153,10 +153,10 @@ def main(folder: str, file: str) -> int:
             raise RunError(Fault(what="the report is a file, but this is a folder", where=str(out),
                                  remedy=f"For example: --out {short(out / 'report.html')}"))
         with Console(file=getattr(sys.stderr, "rich_proxied_file", sys.stderr)).status("reading the run ..."):
-            text = report(run).translate(NOT_UTF8)
+            text = visible(report(run))
         try:
             with replacing(out) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+                temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise RunError(Fault(what=f"the report cannot be written: {error.strerror}", where=str(out),
                                  remedy="Create the folder first, or name another file with --out.")) from error

@@ -172,3 +172,11 @@ def test_file_systems_whose_locks_hold_on_one_machine_only(tmp_path: Path, mount
     mounts.write_text(f"21 1 0:1 / /other rw - nfs x rw,nolock\n"
                       f"36 35 {os.major(device)}:{os.minor(device)} / /home rw,noatime shared:1 - {mount}\n")
     assert (note in lock_problem(tmp_path, mounts)) if note else lock_problem(tmp_path, mounts) == ""
+
+
+def test_another_name_of_a_file_is_refused(run: RunDir, tmp_path: Path) -> None:
+    (tmp_path / "theirs").write_text("key\n")
+    run.lock.hardlink_to(tmp_path / "theirs")
+    with pytest.raises(RunError, match="the run cannot be locked"), changing(run, "cancel"):
+        pass
+    assert (tmp_path / "theirs").read_text() == "key\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from drumbeat.configs.run.checkpoint_records import (
     Progress,
     Span,
 )
+from drumbeat.configs.run.files import DamagedError, write_json
 from drumbeat.configs.run.plan import Allocation, JobPlan, Topology
 from drumbeat.configs.run.record import Record
 from drumbeat.configs.run.records import (
@@ -120,3 +122,24 @@ def test_a_newer_version_may_write_more(record: Record) -> None:
 ])
 def test_the_state_after_a_verdict(outcome: Outcome, after: Next, reason: str, state: State) -> None:
     assert Verdict(outcome=outcome, next=after, message="", step=-1, reason=reason).state == state
+
+
+@pytest.mark.parametrize("name", ["id", "next_job"])
+@pytest.mark.parametrize("value", ["../../../../priv/logs/9", "**", "/**/x", "a\0b", "-A", "7 8", "", "7;a b"])
+def test_the_id_of_a_job_is_a_number(tmp_path: Path, name: str, value: str) -> None:
+    """It becomes a part of paths and of commands."""
+    write_json(tmp_path / "job.json", {"backend": "slurm", name: value})
+    with pytest.raises(DamagedError) as error:
+        Job.read(tmp_path / "job.json")
+    assert error.value.reason.endswith(" is not the id of a job")
+
+
+@pytest.mark.parametrize(("record", "values"), [
+    (Heartbeat, {"step": 10**400}), (Heartbeat, {"loss": 10**400}), (Heartbeat, {"seconds": {"training": 10**400}}),
+    (Heartbeat, {"time": 1e300}), (Status, {"state": "running", "time": -1e300}),
+    (AttemptStart, {"job": "7", "address": "n1", "port": 1, "time": 10**400})])
+def test_numbers_out_of_range(tmp_path: Path, record: type[Record], values: dict[str, Any]) -> None:
+    write_json(tmp_path / "file.json", values)
+    with pytest.raises(DamagedError) as error:
+        record.read(tmp_path / "file.json")
+    assert error.value.reason.endswith("which is out of range")

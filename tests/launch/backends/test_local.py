@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from drumbeat.configs.errors import RunError
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.processes import process_space
 from drumbeat.configs.run.records import Status
 from drumbeat.configs.run.view import View
@@ -92,3 +95,21 @@ def test_in_an_allocation_a_note_names_its_other_nodes(tmp_path: Path, monkeypat
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "3")
     assert Local().notes(made) == ["This shell is in SLURM job 4711: --here would use all of its 3 nodes"]
+
+
+def test_a_run_that_was_moved_while_it_was_running(runs: Path) -> None:
+    """Its processes are not proven to be the run's, and so are not ended; but nobody says that it has ended."""
+    run = find_run("tiny", runs)
+    write_state(run, "running")
+    write_job(run, id="1", space=process_space())
+    wait = "import sys; print(flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", wait, "submitit.core._submit", str(run.submitit)],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout and process.stdout.readline()
+        moved = RunDir(run.path.rename(runs / "moved"))
+        assert evidence(moved) == f"process {process.pid}, which uses the run's former folder, {run.path}"
+        with pytest.raises(RunError, match="cannot be reached from here"):
+            cancel(moved)
+        assert process.poll() is None
+        process.kill()
+    assert evidence(moved) == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.backend import backend_of
-from drumbeat.launch.backends.queued_jobs import explain, unrecorded_end
+from drumbeat.launch.backends.queued_jobs import explain, jobs_of, unrecorded_end
 from tests.launch.fake_slurm import programs
 from tests.runs import write_job, write_plan, write_state
 
@@ -37,7 +38,7 @@ def slurm(folder: Path, monkeypatch: pytest.MonkeyPatch, **scripts: str) -> None
 ])
 def test_a_job_that_does_not_run(view: View, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, reason: str,
                                  text: str, fix: str) -> None:
-    slurm(tmp_path, monkeypatch, squeue=f'echo "12|{state}|{reason}|N/A|long|(null)|x"')
+    slurm(tmp_path, monkeypatch, squeue=f'echo "12|{state}|{reason}|N/A|long|20260101-000000-abcde|x"')
     rows = dict(explain(view))
     assert (rows["job"], rows["why"]) == (f"12;gpu, {state.lower()} in partition long", text)
     assert rows["fix"].startswith(fix)
@@ -70,3 +71,12 @@ def test_how_a_job_ended(view: View, tmp_path: Path, monkeypatch: pytest.MonkeyP
     slurm(tmp_path, monkeypatch, scontrol='echo "JobState=CANCELLED ExitCode=0:0"')
     assert unrecorded_end(view) == (
         "cancelled", "SLURM job 12;gpu ended before its launcher started: it was cancelled (CANCELLED)")
+
+
+def test_the_job_of_the_original_is_not_that_of_a_copy(view: View, tmp_path: Path,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy has the same id, which is the comment of the job; but the job's script is in the original."""
+    script = view.run.submitit / "12_submission.sh"
+    slurm(tmp_path, monkeypatch, squeue=f'echo "12|RUNNING|None|N/A|long|{view.run.id}|{script}"')
+    copy = RunDir(shutil.copytree(view.run.path, tmp_path / "copies" / view.run.id))
+    assert (jobs_of(view), jobs_of(View.read(copy))) == (["12;gpu"], [])

@@ -31,7 +31,7 @@ from tests.runs import write_job, write_state
 SLOW = f"echo > asked; while [ ! -e go ]; do sleep 0.02; done; {'{answer}'}"
 ACCEPTS = SLOW.format(answer="echo Submitted batch job 4711")
 REFUSES = SLOW.format(answer="echo 'sbatch: error: invalid account' >&2; exit 1")
-QUEUE = "[ -e cancelled ] || [ ! -e go ] || echo '4711|PENDING|None|N/A|gpu|(null)|x'"
+QUEUE = "[ -e cancelled ] || [ ! -e go ] || echo \"4711|PENDING|None|N/A|gpu|$(ls runs/small | head -n 1)|x\""
 """squeue, which lists the job until it is cancelled."""
 
 Type = Callable[..., subprocess.Popen[str]]
