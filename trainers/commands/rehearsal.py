@@ -127,7 +127,7 @@ def _rehearse_phase(config: Config, where: str, live: PhaseRunner, resumed: Phas
     with its own gradients, to see whether the model has lost something, otherwise with those of the first step."""
     with _explained("the first step cannot be taken", f"{where}.optimizer"):
         without = [_backward(live, batch, 0)]
-        gradients = [None if one.grad is None else one.grad.clone() for one in live.trained]
+        gradients = [] if last else [None if one.grad is None else one.grad.clone() for one in live.trained]
         if not live.settle(live.update()) and config.on_nonfinite == "stop":
             return [Fault(what="the gradient of the first samples is NaN or Inf", where=where,
                           remedy="Look at the loss, the inputs and the initial weights.")]
@@ -140,12 +140,11 @@ def _rehearse_phase(config: Config, where: str, live: PhaseRunner, resumed: Phas
         if last:
             without.append(_backward(live, batch, 1))
             _backward(resumed, batch, 1)
-            gradients = [one.grad for one in live.trained]
             if faults := _compare_gradients(live, resumed, batch, notes):
                 return faults
-        resumed.buffers.keep()
-        for mine, yours, gradient in zip(live.trained, resumed.trained, gradients, strict=True):
-            mine.grad, yours.grad = gradient, None if gradient is None else gradient.clone()
+        else:
+            resumed.buffers.keep()
+            _give(gradients, live, resumed)
         for runner in (live, resumed):
             runner.settle(runner.update())
     one, other = (SimpleNamespace(optimizer=runner.optimizer, scheduler=runner.scheduler) for runner in (live, resumed))
@@ -160,8 +159,14 @@ def _backward(runner: PhaseRunner, batch: Batch, step: int) -> list[str]:
     return [runner.names[parameter] for parameter in runner.trained if parameter.grad is None]
 
 
+def _give(gradients: Sequence[Tensor | None], live: PhaseRunner, resumed: PhaseRunner) -> None:
+    """Gives the parameters of both these gradients."""
+    for mine, yours, gradient in zip(live.trained, resumed.trained, gradients, strict=True):
+        mine.grad, yours.grad = gradient, None if gradient is None else gradient.clone()
+
+
 def _compare_gradients(live: PhaseRunner, resumed: PhaseRunner, batch: Batch, notes: list[str]) -> list[Fault]:
-    """What the model or the task computes differently after a resume."""
+    """What the model or the task computes differently after a resume. Gives both the same gradients."""
     gradients = [one.grad for one in live.trained]
     attributes = [*model_differences(live.model, resumed.model), *differences(live.task, resumed.task, "task")]
     if _are_same(gradients, [one.grad for one in resumed.trained]):
@@ -178,6 +183,7 @@ def _compare_gradients(live: PhaseRunner, resumed: PhaseRunner, batch: Batch, no
     if not _are_same(gradients, [one.grad for one in live.trained]):
         notes.append("two passes with one seed have different gradients: something is random and not seeded by torch, "
                      "so the run cannot be repeated exactly")
+    _give(gradients, live, resumed)
     return []
 
 
