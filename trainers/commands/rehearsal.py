@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from drumbeat.configs.errors import Fault, PreflightError, RunError
 from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
 from drumbeat.configs.schema import Config
-from drumbeat.data.loader import Batch, Samples
+from drumbeat.data.loader import Batch, Samples, WholeBatches
 from drumbeat.trainers.build import Sets, build_forward, build_model, trainable
 from drumbeat.trainers.build_phases import build_phase_runner
 from drumbeat.trainers.checkpoints.manager import Checkpoint
@@ -71,17 +71,19 @@ class InMemory(Checkpoint):
 
 
 class Few:
-    """A few samples from all over a set."""
+    """A few samples from all over a set, which reads whole batches if the set does."""
 
     def __init__(self, of: Samples, n: int) -> None:
         self.of = of
-        self.indices = np.unique(np.linspace(0, len(of) - 1, n).astype(int)).tolist()
+        self.indices = np.unique(np.linspace(0, len(of) - 1, n).astype(np.int64))
+        if isinstance(of, WholeBatches):
+            self.fetch = lambda indices: of.fetch(self.indices[indices])
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, index: int, /) -> Any:
-        return self.of[self.indices[index]]
+        return self.of[int(self.indices[index])]
 
 
 class _StopError(Exception):
