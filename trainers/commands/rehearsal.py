@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from drumbeat.configs.errors import Fault, PreflightError, RunError
 from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
 from drumbeat.configs.schema import Config
-from drumbeat.data.loader import Batch, Samples
+from drumbeat.data.loader import Batch, Samples, WholeBatches
 from drumbeat.trainers.build import Sets, build_forward, build_model, trainable
 from drumbeat.trainers.build_phases import build_phase_runner
 from drumbeat.trainers.checkpoints.manager import Checkpoint
@@ -71,17 +71,19 @@ class InMemory(Checkpoint):
 
 
 class Few:
-    """A few samples from all over a set."""
+    """A few samples from all over a set, which reads whole batches if the set does."""
 
     def __init__(self, of: Samples, n: int) -> None:
         self.of = of
-        self.indices = np.unique(np.linspace(0, len(of) - 1, n).astype(int)).tolist()
+        self.indices = np.unique(np.linspace(0, len(of) - 1, n).astype(np.int64))
+        if isinstance(of, WholeBatches):
+            self.fetch = lambda indices: of.fetch(self.indices[indices])
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, index: int, /) -> Any:
-        return self.of[self.indices[index]]
+        return self.of[int(self.indices[index])]
 
 
 class _StopError(Exception):
@@ -127,7 +129,7 @@ def _rehearse_phase(config: Config, where: str, live: PhaseRunner, resumed: Phas
     with its own gradients, to see whether the model has lost something, otherwise with those of the first step."""
     with _explained("the first step cannot be taken", f"{where}.optimizer"):
         without = [_backward(live, batch, 0)]
-        gradients = [None if one.grad is None else one.grad.clone() for one in live.trained]
+        gradients = [] if last else [None if one.grad is None else one.grad.clone() for one in live.trained]
         if not live.settle(live.update()) and config.on_nonfinite == "stop":
             return [Fault(what="the gradient of the first samples is NaN or Inf", where=where,
                           remedy="Look at the loss, the inputs and the initial weights.")]
@@ -140,12 +142,11 @@ def _rehearse_phase(config: Config, where: str, live: PhaseRunner, resumed: Phas
         if last:
             without.append(_backward(live, batch, 1))
             _backward(resumed, batch, 1)
-            gradients = [one.grad for one in live.trained]
             if faults := _compare_gradients(live, resumed, batch, notes):
                 return faults
-        resumed.buffers.keep()
-        for mine, yours, gradient in zip(live.trained, resumed.trained, gradients, strict=True):
-            mine.grad, yours.grad = gradient, None if gradient is None else gradient.clone()
+        else:
+            resumed.buffers.keep()
+            _give(gradients, live, resumed)
         for runner in (live, resumed):
             runner.settle(runner.update())
     one, other = (SimpleNamespace(optimizer=runner.optimizer, scheduler=runner.scheduler) for runner in (live, resumed))
@@ -160,8 +161,14 @@ def _backward(runner: PhaseRunner, batch: Batch, step: int) -> list[str]:
     return [runner.names[parameter] for parameter in runner.trained if parameter.grad is None]
 
 
+def _give(gradients: Sequence[Tensor | None], live: PhaseRunner, resumed: PhaseRunner) -> None:
+    """Gives the parameters of both these gradients."""
+    for mine, yours, gradient in zip(live.trained, resumed.trained, gradients, strict=True):
+        mine.grad, yours.grad = gradient, None if gradient is None else gradient.clone()
+
+
 def _compare_gradients(live: PhaseRunner, resumed: PhaseRunner, batch: Batch, notes: list[str]) -> list[Fault]:
-    """What the model or the task computes differently after a resume."""
+    """What the model or the task computes differently after a resume. Gives both the same gradients."""
     gradients = [one.grad for one in live.trained]
     attributes = [*model_differences(live.model, resumed.model), *differences(live.task, resumed.task, "task")]
     if _are_same(gradients, [one.grad for one in resumed.trained]):
@@ -178,6 +185,7 @@ def _compare_gradients(live: PhaseRunner, resumed: PhaseRunner, batch: Batch, no
     if not _are_same(gradients, [one.grad for one in live.trained]):
         notes.append("two passes with one seed have different gradients: something is random and not seeded by torch, "
                      "so the run cannot be repeated exactly")
+    _give(gradients, live, resumed)
     return []
 
 

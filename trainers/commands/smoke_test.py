@@ -22,7 +22,7 @@ from drumbeat.configs.schema import Config
 from drumbeat.data.device import to_device
 from drumbeat.data.loader import Batch, BatchFetcher, Samples, Transform
 from drumbeat.trainers.build import Sets, build_batch_transforms, build_mixing, build_model, build_stream
-from drumbeat.trainers.tasks import Task
+from drumbeat.trainers.tasks import Classification, MultiLabel, Task
 
 FEW = 4
 """The number of samples of each set."""
@@ -109,6 +109,9 @@ def _loss_fault(classes: Sequence[str], name: str, task: Task, outputs: Any, bat
         targets[-1] = len(classes) - 1
     given = f"outputs {shapes(outputs)}; targets {shapes(targets)}" + (
         f", {len(classes)} classes" if classes else "")
+    if wrong := _wrong_labels(task, outputs, targets):
+        return Fault(what=f"data.{name} has the label {wrong[0]:g}", where=f"data.{name}", given=given,
+                     remedy="Classes are numbered from 0 on, and labels are 0 or 1.")
     try:
         losses = task.losses(outputs, targets)
         if tuple(losses.shape) != (FEW,):
@@ -121,6 +124,19 @@ def _loss_fault(classes: Sequence[str], name: str, task: Task, outputs: Any, bat
                      where="task", given=given,
                      remedy="The model's outputs must fit the targets: as many classes, and their shape and dtype.")
     return None
+
+
+def _wrong_labels(task: Task, outputs: Any, targets: Any) -> list[float]:
+    """The targets that are below the range of our tasks, or not from 0 to 1 where they must be. Binary cross-entropy
+    computes something for them all the same."""
+    if not isinstance(targets, Tensor) or not isinstance(outputs, Tensor) or targets.dtype.is_complex:
+        return []
+    values = targets.flatten().tolist()
+    if type(task) is MultiLabel or (type(task) is Classification and outputs.dim() <= 2 and (
+            outputs.dim() == 1 or outputs.shape[1] == 1)):
+        return [value for value in values if not 0 <= value <= 1]
+    ignored = getattr(getattr(task, "loss", None), "ignore_index", None)
+    return [value for value in values if value < 0 and value != ignored] if type(task) is Classification else []
 
 
 def shapes(value: Any) -> str:

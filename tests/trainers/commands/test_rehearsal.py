@@ -16,6 +16,7 @@ from drumbeat.configs.schema import Config
 from drumbeat.trainers.commands.preflight import preflight
 from drumbeat.trainers.tasks import Classification, Results
 from tests.tiny import Net, Pictures, write_config
+from tests.trainers.saved_runs import TEXTS, write_texts
 
 HERE = "tests.trainers.commands.test_rehearsal"
 OWN = "tests.trainers.own_optimizers"
@@ -246,3 +247,10 @@ def test_what_an_evaluation_cannot_take(tmp_path: Path) -> None:
     what, _, _ = fault(tmp_path, task, model("Headed"))
     assert what == ("4 samples of data.validation cannot be evaluated: TypeError: the model returns a dict; an "
                     "evaluation needs one tensor, [n, ...]")
+
+
+def test_a_set_that_reads_whole_batches(tmp_path: Path) -> None:
+    """Texts are padded to one length when they are collated."""
+    write_texts(tmp_path)
+    (tmp_path / "texts.yaml").write_text(TEXTS.replace("ROOT", str(tmp_path)))
+    assert preflight(load(tmp_path / "texts.yaml", []).config)["notes"] == []

@@ -47,6 +47,14 @@ class Floats(Pictures):
         return picture, float(label)
 
 
+class Signed(Pictures):
+    """Labels -1 and 1."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        picture, label = super().__getitem__(index)
+        return picture, 2 * label - 1
+
+
 class Summed(Classification):
     """A task that sums its losses."""
 
@@ -95,6 +103,21 @@ def test_more_classes_than_the_model_has(tmp_path: Path) -> None:
     assert ("cannot be computed from the model's outputs for data.train: IndexError: Target 2 is out of bounds"
             in message)
     assert "where task given outputs float32 [4, 2]; targets int64 [4], 3 classes" in message
+
+
+@pytest.mark.parametrize("model", ["Single", "Net"])
+def test_labels_below_zero(tmp_path: Path, model: str) -> None:
+    """With one output, binary cross-entropy would train on them without an error."""
+    message = error_message(tmp_path, *(dataset_of(name, "Signed") for name in ("train", "validation", "test")),
+                            f"model._target_={HERE}.{model}")
+    assert "data.train has the label -1 where data.train given outputs float32" in message
+
+
+class Single(Net):
+    """One output, for two classes."""
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return super().forward(pictures)[:, :1]
 
 
 def test_inputs_of_another_size(tmp_path: Path) -> None:
