@@ -53,6 +53,7 @@ def _hear_ctrl_c() -> None:
     """A shell that starts pytest in the background has Ctrl-C ignored, by all that the tests start as well."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup, and so in all processes that tests start
 
 
 @pytest.fixture

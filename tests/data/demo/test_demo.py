@@ -51,4 +51,4 @@ def test_a_folder_that_cannot_be_written_is_an_error_with_a_fix(capsys: pytest.C
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith(f"error: the {SETS['news'].things} cannot be written: ")
     assert lines[1].startswith("  where  /proc/")
-    assert lines[2:] == ["  fix    Name another folder."]
+    assert lines[2:] == ["  fix    Name a folder on another disk, or free some space."]

@@ -155,7 +155,7 @@ def test_no_command_prints_what_controls_the_terminal(typed: list[str], tmp_path
     run = RunDir(tmp_path / "runs" / f"name{HOSTILE}" / FIRST)
     write_plan(run, backend="slurm", name="x")
     run.config.write_text(f"name: {HOSTILE.encode('unicode_escape').decode()}\n")
-    write_job(run, "slurm", id=HOSTILE.removesuffix("\udce9"), host="n1")
+    write_job(run, "slurm", id="7", host=HOSTILE.removesuffix("\udce9"))
     write_state(run, "failed", f"the class {HOSTILE} is unknown".removesuffix("\udce9"))
     attempt = run.claim_attempt()
     attempt.log(0).write_text(HOSTILE, errors="surrogateescape")

@@ -232,7 +232,7 @@ def test_no_text_of_a_run_is_html(running: RunDir) -> None:
     evil = "<script>alert(1)</script><img src=x onerror=alert(1)>"
     run.config.write_text(run.config.read_text().replace("_target_: tests.tiny.Net", f'_target_: "{evil}"'))
     write_state(run, "failed", evil)
-    write_job(run, id=evil, host=evil)
+    write_job(run, id="7", host=evil)
     write_heartbeat(run, step=30, steps=42, phase=evil, monitor=evil, validation={evil: 0.5}, best=0.5)
     RankError(rank=0, node=evil, type=evil, message=evil, step=3, traceback=evil).write(attempt.error(0))
     Verdict(outcome="failed", next="give up", message=evil, step=9, rank=0, error=evil).write(attempt.verdict)
