@@ -43,7 +43,7 @@ def test_an_extended_limit_and_a_suspension_past_the_end(submitted: Submit, tmp_
         assert (job.attempts(), job.restarts()) == (1, 0)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix  # two limits of a minute, and SLURM looks every half a minute
 @on("cgroup", among=("cgroup", "linuxproc", "pgid-accounts"))
 def test_a_limit_that_comes_before_a_save_on_two_nodes(submitted: Submit) -> None:
     """The job is requeued, and the run is given up when that does not help."""
