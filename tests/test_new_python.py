@@ -12,7 +12,7 @@ import pytest
 
 from tests import new_python
 from tests.stubs.driver import StubDriver
-from tests.warm import run_python
+from tests.warm import _servers, run_python
 
 pytestmark = pytest.mark.slow
 
@@ -53,3 +53,11 @@ def test_what_is_imported_ahead_asks_no_gpu(stub_driver: StubDriver) -> None:
     program = f"import importlib\nfor name in {new_python.IMPORTED}: importlib.import_module(name)"
     subprocess.run([sys.executable, "-c", program], check=True, env=stub_driver.environment)
     assert stub_driver.calls() == []
+
+
+def test_a_server_that_was_killed_is_replaced() -> None:
+    command = [sys.executable, "-m", "drumbeat", "--version"]
+    assert run_python(command, capture_output=True, text=True).returncode == 0
+    _servers[-1].kill()
+    _servers[-1].wait()
+    assert run_python(command, capture_output=True, text=True).stdout.startswith("drumbeat ")

@@ -75,8 +75,12 @@ def run_python(command: Sequence[str], *, input: str | None = None, capture_outp
         inputs.seek(0)
         out = outputs.fileno() if capture_output or stdout == subprocess.PIPE else 1
         err = errors.fileno() if capture_output or stderr == subprocess.PIPE else 2
-        code = call(server(), arguments[1:], [inputs.fileno(), out, err], str(cwd or Path.cwd()),
-                    os.environ if env is None else env)
+        order = arguments[1:], [inputs.fileno(), out, err], str(cwd or Path.cwd()), os.environ if env is None else env
+        try:
+            code = call(server(), *order)
+        except ConnectionRefusedError:  # another test has killed it
+            server.cache_clear()
+            code = call(server(), *order)
         captured = []
         for file, number in ((outputs, out), (errors, err)):
             file.seek(0)
