@@ -145,6 +145,15 @@ def plain(name: str) -> str:
     return name.replace("_", " ")
 
 
+def _page(run: RunDir) -> str:
+    """The page. Raises `RunError` if a record holds what no run writes, such as a text in place of a step."""
+    try:
+        return report(run)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise RunError(Fault(what="the report cannot be written: a file of the run holds what no run writes",
+                             where=str(run.path), given=f"{error!r:.300}")) from error
+
+
 def main(folder: str, file: str) -> int:
     """Writes the page, and prints where it is."""
     run, out = RunDir(Path(folder)), Path(file)
@@ -153,7 +162,7 @@ def main(folder: str, file: str) -> int:
             raise RunError(Fault(what="the report is a file, but this is a folder", where=str(out),
                                  remedy=f"For example: --out {short(out / 'report.html')}"))
         with Console(file=getattr(sys.stderr, "rich_proxied_file", sys.stderr)).status("reading the run ..."):
-            text = visible(report(run))
+            text = visible(_page(run))
         try:
             with replacing(out) as temporary:
                 temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -21,6 +21,7 @@ from drumbeat.configs.run.records import RankError, Result, Verdict
 from drumbeat.configs.run.versions import AttemptVersions, Versions
 from drumbeat.launch.commands.main import main
 from drumbeat.trainers.checkpoints.manager import Checkpoints
+from drumbeat.trainers.report import report as program
 from drumbeat.trainers.report.report import report
 from drumbeat.trainers.tracking import Tracker, contact_sheet
 from tests.runs import write_heartbeat, write_job, write_plan, write_state
@@ -224,6 +225,16 @@ def test_of_a_real_run_that_was_restarted(tmp_path: Path, capfd: pytest.CaptureF
     seen = browser.look(latest(tmp_path).path / "report.html", tmp_path, width=1200)
     assert [chart["title"] for chart in seen["charts"]] == [
         "loss", "accuracy", "learning rate", "samples per second", "time waiting for data"]
+
+
+def test_what_no_run_writes_is_one_screen(running: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Result(steps=42, samples_seen=1, overshoot=0, best={"step": "nine", "phase": "head", "loss": 0.5}).write(
+        running.result)
+    write_state(running, "finished")
+    assert program.main(str(running.path), str(tmp_path / "r.html")) == 2
+    screen = capsys.readouterr().err
+    assert "a file of the run holds what no run writes" in screen and "Traceback" not in screen
+    assert not (tmp_path / "r.html").exists()
 
 
 def test_no_text_of_a_run_is_html(running: RunDir) -> None:
