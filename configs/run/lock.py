@@ -12,7 +12,6 @@ import errno
 import fcntl
 import json
 import os
-import pwd
 import re
 import stat
 import sys
@@ -26,6 +25,7 @@ from drumbeat.configs.run.disk import TEMPORARY
 from drumbeat.configs.run.files import DamagedError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Change
+from drumbeat.configs.text_fields import user_name
 
 POLL_SECONDS = 0.1
 MOMENT = 1.0
@@ -96,7 +96,7 @@ def _open(run: RunDir) -> int | None:
         handle = os.open(run.lock, flags | (os.O_CREAT if is_owner else 0), 0o600)
     except PermissionError:
         raise RunError(Fault(what="you may not change this run", where=str(run.path),
-                             given=f"it belongs to {owner_name(run)}", remedy="Ask its owner.")) from None
+                             given=f"it belongs to {user_name(folder.st_uid)}", remedy="Ask its owner.")) from None
     except OSError as error:
         if error.errno in TEMPORARY:
             return None
@@ -145,12 +145,3 @@ def _holder(run: RunDir) -> str:
         if change := Change.read(run.lock):
             return f"drumbeat {change.command}, process {change.pid} on {change.host}"
     return "unknown"
-
-
-def owner_name(run: RunDir) -> str:
-    """The name of the user to whom a run's folder belongs, or the number of a user without a name."""
-    owner = run.path.stat().st_uid
-    try:
-        return pwd.getpwuid(owner).pw_name
-    except KeyError:
-        return f"user {owner}"

@@ -43,7 +43,7 @@ def processes_of_former_folder(view: View) -> list[int]:
     if view.run.path == Path(view.plan.run_dir) or os.path.lexists(former):
         return []
     return [process for process in map(int, filter(str.isdigit, os.listdir("/proc")))
-            if {former, former + SUBMITIT} & _arguments(process) and LAUNCHERS & _arguments(process)]
+            if (arguments := _arguments(process)) & LAUNCHERS and arguments & {former, former + SUBMITIT}]
 
 
 def end_processes(find: Callable[[], list[int]]) -> list[int]:

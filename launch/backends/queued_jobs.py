@@ -25,8 +25,12 @@ from drumbeat.launch.slurm.states import explain_state
 
 
 def ids_of(view: View) -> list[str]:
-    """The ids of the run's job and of its next job."""
-    return [one for one in (view.job.id, view.job.next_job) if one] if view.job else []
+    """The ids of the run's job and of its next job; none in a copy of a run's folder, whose records name the
+    original's."""
+    planned = Path(view.plan.run_dir)
+    if view.job is None or (planned.is_dir() and not planned.samefile(view.run.path)):
+        return []
+    return [one for one in (view.job.id, view.job.next_job) if one]
 
 
 def jobs_of(view: View) -> list[str]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import os
-import pwd
 import random
 import socket
 import struct
@@ -23,6 +22,7 @@ from pathlib import Path
 
 from drumbeat.configs.errors import Fault, LaunchError
 from drumbeat.configs.run.plan import JobPlan
+from drumbeat.configs.text_fields import user_name
 from drumbeat.launch.plan.gpus import identities
 
 TIMEOUT = 5.0
@@ -114,19 +114,12 @@ def _holder(identity: str) -> str:
     if not process:  # in another PID namespace
         return UNKNOWN
     if user != os.geteuid():  # who may have given the process any arguments
-        return f"process {process} of {_name(user)}"
+        return f"process {process} of {user_name(user)}"
     arguments: list[bytes] = []
     with suppress(OSError):
         arguments = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
     runs = [Path(os.fsdecode(argument)).parent for argument in arguments if argument.endswith(b"/submitit")]
     return f"run {runs[0].parent.name}/{runs[0].name} (process {process})" if runs else f"process {process}"
-
-
-def _name(user: int) -> str:
-    try:
-        return pwd.getpwuid(user).pw_name
-    except KeyError:
-        return f"user {user}"
 
 
 def _address(identity: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import pwd
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.layers import short
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.text_fields import user_name
 from drumbeat.launch.plan.snapshot import newest_code
 
 
@@ -28,7 +28,8 @@ def check_trusted(run: RunDir, args: argparse.Namespace) -> None:
         foreign, writable = found.st_uid not in (os.geteuid(), 0), not stat.S_ISLNK(found.st_mode) and (
             found.st_mode & stat.S_IWOTH)
         if foreign or writable:
-            given = f"owner: {_name(found.st_uid)}" if foreign else "every user may write it (mode o+w)"
+            given = (f"owner: {user_name(found.st_uid)} (uid {found.st_uid})" if foreign else
+                     "every user may write it (mode o+w)")
             raise RunError(Fault(what=f"this command would execute the code and config of {run.id}, and another user "
                                       f"{'has' if foreign else 'may have'} written them", where=short(path),
                                  given=given, remedy=f"If you trust them: {args.typed} --trust"))
@@ -41,11 +42,3 @@ def _executed(run: RunDir) -> Iterator[Path]:
         yield code
         for folder, folders, files in os.walk(code):
             yield from (Path(folder, name) for name in (*folders, *files))
-
-
-def _name(uid: int) -> str:
-    """A user's name and number."""
-    try:
-        return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
-    except KeyError:
-        return f"uid {uid}"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import pwd
 import re
 import signal
-from contextlib import suppress
 from dataclasses import dataclass
 
+from drumbeat.configs.text_fields import user_name
 from drumbeat.launch.slurm.client import SHORT_TIMEOUT, job_fields, run_slurm, split_id
 from drumbeat.launch.slurm.states import ENDED
 
@@ -63,6 +62,5 @@ def _parse(text: str, exit_code: str) -> JobEnd | None:
         return None
     code, _, number = exit_code.partition(":") if re.fullmatch(r"\d+:\d+", exit_code) else ("0", "", "0")
     if user.isdigit():
-        with suppress(KeyError):
-            user = pwd.getpwuid(int(user)).pw_name
+        user = user_name(int(user))
     return JobEnd(state.strip(), int(code), int(number), user)

@@ -100,7 +100,7 @@ def _start(spec: Start, request: Request, received: list[int] | None) -> int:
         with ignoring_signals(signal.SIGINT):
             submitted = _submit(replace(spec, plan=replace(plan, versions=versions)), request)
     if submitted.work:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # ends a process that trains in itself
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # until the training handles it
         if received:
             signal.raise_signal(signal.SIGTERM)
         with any_output():

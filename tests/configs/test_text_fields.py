@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from drumbeat.configs.text_fields import clock, metric_fields, wrapped
+from drumbeat.configs.text_fields import clock, metric_fields, user_name, wrapped
 
 EIGHT = {"loss": 0.25, "accuracy": 0.9, "balanced_accuracy": 0.875, "macro_precision": 0.8, "macro_recall": 0.7,
          "macro_f1": 0.75, "roc_auc": 0.95, "average_precision": 0.85, "step": 600, "phase": "head"}
@@ -26,3 +26,7 @@ def test_a_label_counts_and_a_long_field_stands_by_itself() -> None:
 
 def test_clock() -> None:
     assert list(map(clock, (0, 59.9, 60, 3600, 36_061))) == ["0:00", "0:59", "1:00", "1:00:00", "10:01:01"]
+
+
+def test_users_without_a_name() -> None:
+    assert [user_name(uid) for uid in (0, 2**31 - 9, 2**99)] == ["root", f"user {2**31 - 9}", f"user {2**99}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from drumbeat.configs.load import load
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.trainers.build import build_sets
+from drumbeat.trainers.loop import Training
 from drumbeat.trainers.tasks import Classification, Results
 from drumbeat.trainers.worker import build
 from drumbeat.trainers.world import World
@@ -71,8 +73,13 @@ def new_run(folder: Path) -> RunDir:
 
 def train(run: RunDir, stop_after: int | None = None) -> list[float]:
     """One attempt, which a stop request may end; the mean loss of each of its steps."""
+    return attempted(run, stop_after)[1]
+
+
+def attempted(run: RunDir, stop_after: int | None = None, changes: Sequence[str] = ()) -> tuple[Training, list[float]]:
+    """The same with changes to the config, and what was trained."""
     attempt = run.claim_attempt()
-    config = load(run.path / "rows.yaml").config
+    config = load(run.path / "rows.yaml", changes).config
     training = build(run, attempt, config, build_sets(config), ALONE, threads=1, debug=True)
     losses: list[float] = []
     log_step = training.log.step
@@ -88,4 +95,4 @@ def train(run: RunDir, stop_after: int | None = None) -> list[float]:
     training.checkpoints.close()
     training.saver.tracker.close()
     training.watchdog.close()
-    return losses
+    return training, losses

@@ -17,7 +17,6 @@ from drumbeat.configs.load import build_config
 from drumbeat.data.memory import Arrays
 from drumbeat.trainers.build import Sets
 from drumbeat.trainers.contact_sheet import draw_sheet, save_sheet, training_fetcher, worst_samples_sheet
-from drumbeat.trainers.inference.tables import write_csv
 from drumbeat.trainers.tasks import Classification, Results
 
 CONFIG = build_config([Layer(origin="test", values={
@@ -112,15 +111,3 @@ def test_there_is_no_sheet_without_mistakes_or_without_images() -> None:
     assert worst_samples_sheet(task, IMAGES.train, [], results([[1, 0]] * 4), most=9, columns=4) is None
     assert worst_samples_sheet(task, IMAGES.train, [], wrong, most=0, columns=4) is None
     assert worst_samples_sheet(task, sets_of(torch.zeros(4, 3)).train, [], wrong, most=9, columns=4) is None
-
-
-def test_a_link_in_its_place_is_replaced_and_not_followed(tmp_path: Path) -> None:
-    """A link that another user made in a shared folder, to a file of this user."""
-    precious = tmp_path / "authorized_keys"
-    precious.write_text("ssh-ed25519 ...")
-    for name in ("table.csv", "sheet.png"):
-        (tmp_path / name).symlink_to(precious)
-    write_csv(tmp_path / "table.csv", ["a"], [["b"]])
-    save_sheet(Image.new("L", (8, 8)), tmp_path / "sheet.png")
-    assert precious.read_text() == "ssh-ed25519 ..."
-    assert not any((tmp_path / name).is_symlink() for name in ("table.csv", "sheet.png"))

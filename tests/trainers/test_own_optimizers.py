@@ -6,12 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from drumbeat.configs.load import load
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.trainers.build import build_sets
 from drumbeat.trainers.checkpoints.state import weights_sha256
-from drumbeat.trainers.worker import build
-from tests.trainers.in_process import ALONE
+from tests.trainers.in_process import attempted
 
 CONFIG = """
 name: rows
@@ -42,21 +39,7 @@ def network() -> object:
 def train(run: RunDir, changes: list[str], stop_after: int | None = None) -> str:
     """One attempt, which a stop request may end; the digest of its weights."""
     (run.path / "rows.yaml").write_text(CONFIG)
-    attempt = run.claim_attempt()
-    config = load(run.path / "rows.yaml", changes).config
-    training = build(run, attempt, config, build_sets(config), ALONE, threads=1, debug=True)
-    log_step = training.log.step
-
-    def step(*values: object, **named: object) -> None:
-        if training.progress.step == stop_after:
-            attempt.request_stop("stopped")
-        log_step(*values, **named)  # type: ignore[arg-type]
-
-    training.log.step = step  # type: ignore[method-assign]
-    training.run()
-    training.checkpoints.close()
-    training.saver.tracker.close()
-    training.watchdog.close()
+    training, _ = attempted(run, stop_after, changes)
     return weights_sha256(training.model.state_dict())
 
 

@@ -80,3 +80,7 @@ def test_the_job_of_the_original_is_not_that_of_a_copy(view: View, tmp_path: Pat
     slurm(tmp_path, monkeypatch, squeue=f'echo "12|RUNNING|None|N/A|long|{view.run.id}|{script}"')
     copy = RunDir(shutil.copytree(view.run.path, tmp_path / "copies" / view.run.id))
     assert (jobs_of(view), jobs_of(View.read(copy))) == (["12;gpu"], [])
+    slurm(tmp_path, monkeypatch, squeue="echo RUNNING")
+    backend = backend_of("slurm")
+    assert backend.running_evidence(view) == "SLURM job 12;gpu is running"
+    assert backend.running_evidence(View.read(copy)) == ""

@@ -38,7 +38,7 @@ def test_the_controller_knows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(("line", "end"), [
     ("FAILED|3:0", JobEnd("FAILED", code=3)),
     ("CANCELLED by 0|0:0", JobEnd("CANCELLED", user="root")),
-    ("CANCELLED by 4294967|0:15", JobEnd("CANCELLED", signal=15, user="4294967")),
+    ("CANCELLED by 4294967|0:15", JobEnd("CANCELLED", signal=15, user="user 4294967")),
     ("RUNNING|0:0", None),
     ("", None),
 ])
