@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterable, Iterator
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -51,6 +52,29 @@ class World:
         with torch.no_grad():
             for tensor in tensors:
                 self.broadcast(tensor)
+
+    def share(self, value: Any) -> Any:
+        """Rank 0's value, of what JSON has, on every rank."""
+        if self.size == 1:
+            return value
+        text = json.dumps(value).encode() if self.is_main else b""
+        data = torch.zeros(int(self.broadcast(torch.tensor(len(text)))), dtype=torch.uint8)
+        if self.is_main:
+            data = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+        return json.loads(self.broadcast(data).numpy().tobytes())
+
+    def send(self, data: torch.Tensor) -> None:
+        """Sends bytes, uint8 [n] on the CPU, to rank 0, and waits until it receives them."""
+        dist.send(torch.tensor([len(data)]), dst=0)
+        dist.send(data, dst=0)
+
+    def receive(self, rank: int) -> torch.Tensor:
+        """The bytes that a rank sends to rank 0, uint8 [n]."""
+        size = torch.zeros(1, dtype=torch.int64)
+        dist.recv(size, src=rank)
+        data = torch.empty(int(size), dtype=torch.uint8)
+        dist.recv(data, src=rank)
+        return data
 
     def all_gather(self, values: torch.Tensor) -> list[torch.Tensor]:
         """Every rank's tensor, by rank, on the CPU; all have the same shape."""

@@ -42,7 +42,9 @@ def draw(task: Task, results: Results, found: Metrics, folder: Path) -> list[Pat
     results."""
     if task.kind == "regression":
         return [_scatter(task, results, found, folder / "scatter.png")]
-    files = []
+    files: list[Path] = []
+    if task.kind == "other":
+        return files
     if task.kind == "classification":
         files.append(_confusion(np.array(found.confusion), [row["name"] for row in found.classes],
                                 folder / "confusion.png"))

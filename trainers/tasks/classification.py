@@ -49,10 +49,14 @@ class Classification:
             raise ValueError(f"the targets {list(results.targets.shape)} are not one class number for each sample, "
                              f"int64 {list(predictions.shape)}")
         correct = int((predictions == results.targets).sum())
-        return {"loss": mean(results.losses, self.weights(results.targets)), "accuracy": correct / len(results.targets)}
+        return {"loss": mean(results.losses, results.weights), "accuracy": correct / len(results.targets)}
 
     def worst_samples(self, results: Results, most: int) -> list[WorstSample]:
         return worst_among(self, results, self.predictions(results.outputs) != results.targets, most)
+
+    def metric_inputs(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities [n, classes], also of one output, and targets int64 [n]."""
+        return self.probabilities(outputs), targets.long()
 
     def predictions(self, outputs: Tensor) -> Tensor:
         return (outputs.flatten() > 0).long() if _is_one(outputs) else outputs.argmax(1)
