@@ -109,7 +109,7 @@ class PhaseRunner:
         DistributedDataParallel averages over ranks.
         """
         self.buffers.keep()
-        seed_generators(key(self.seed, "step", self.number, step, self.world.rank), self.world.device)
+        self.world.seed(key(self.seed, "step", self.number, step, self.world.rank))
         inputs = self.forward.inputs(batch.inputs)
         targets = to_device(batch.targets, self.world.device)
         size = len(batch.positions)
@@ -244,14 +244,6 @@ def set_precision(precision: Literal["auto", "bf16", "tf32", "fp32"]) -> None:
         warnings.filterwarnings("ignore", message="Please use the new API settings to control TF32")
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         torch.backends.cudnn.allow_tf32 = precision != "fp32"
-
-
-def seed_generators(seed: int, device: torch.device) -> None:
-    """Seeds the generators of the CPU and of the device, in about 7 us; torch.manual_seed tries all kinds of devices,
-    and takes 200 us."""
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.default_generators[device.index].manual_seed(seed)
 
 
 def rows(values: Any, part: range, size: int) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -102,6 +104,45 @@ def test_targets_of_any_type_on_two_ranks(tmp_path: Path) -> None:
         for ours, alone, dtype in zip(torch.load(tmp_path / "targets"), typed(world), TYPED, strict=True):
             assert ours.dtype == dtype
             assert torch.equal(ours, alone)
+
+
+class Drawing(Pictures):
+    """Draws noise for each image that is read."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        picture, label = super().__getitem__(index)
+        noise = random.randrange(20) + np.random.randint(20) + torch.randint(20, picture.shape)
+        return (picture + noise).byte(), label
+
+
+class Dropping(Net):
+    """Draws in an evaluation too."""
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        return super().forward(torch.nn.functional.dropout(pictures * random.random()))
+
+
+def drawn(world: World, workers: int) -> torch.Tensor:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = Dropping()
+    world.seed(world.rank)
+    forward = Forward(device=world.device, transforms=torch.nn.Sequential(_Scale()), channels_last=False, bf16=False)
+    return evaluate(model, Classification(), Drawing(n=30), [], forward=forward, world=world, batch_size=4,
+                    workers=workers).outputs
+
+
+def drawing_rank(world: World, out: str) -> None:
+    found = drawn(world, workers=2)
+    if world.is_main:
+        torch.save(found, out)
+
+
+@pytest.mark.slow
+def test_sets_and_models_that_draw_give_the_same_on_two_ranks_with_workers(tmp_path: Path) -> None:
+    on_ranks(2, drawing_rank, tmp_path / "outputs")
+    with join("cpu") as world:
+        assert torch.equal(torch.load(tmp_path / "outputs"), drawn(world, workers=0))
 
 
 class Widening(Net):

@@ -46,8 +46,10 @@ from drumbeat.trainers.build import (
     build_stream,
     build_task,
     frozen_modules,
+    loader_workers,
 )
 from drumbeat.trainers.build_phases import build_schedules
+from drumbeat.trainers.commands.open_files import opened_since, positions, shared_files
 from drumbeat.trainers.commands.rehearsal import rehearse
 from drumbeat.trainers.commands.rehearsed_schedule import rehearse_schedule
 from drumbeat.trainers.commands.smoke_test import smoke_test
@@ -69,7 +71,9 @@ def preflight(config: Config, *, world_size: int = 1) -> dict[str, Any]:
             faults.extend(error.faults)
             return None
 
+    before = positions()
     sets: Sets | None = attempt(lambda: build_sets(config))
+    opened = opened_since(before)
     filled: Config | None = None if sets is None and needs_data(config.model) else attempt(
         lambda: with_facts(config, facts_of(sets.train) if sets else {}))
     model = attempt(lambda: _model_on_meta(filled)) if filled else None
@@ -100,7 +104,9 @@ def preflight(config: Config, *, world_size: int = 1) -> dict[str, Any]:
             with one_thread():  # threads that wait for each other are slow on a busy login node
                 rehearsed = rehearse(filled or config, sets, task, tried, world_size=world_size,
                                      parameters=sum(parameter.numel() for parameter in model.parameters()))
-            faults, notes = rehearsed.faults, [*notes, *rehearsed.notes]
+            workers = loader_workers(config, threads=config.launch.cpus_per_rank or 2, debug=False)
+            shared_faults, shared_notes = shared_files(opened) if workers else ([], [])
+            faults, notes = [*rehearsed.faults, *shared_faults], [*notes, *rehearsed.notes, *shared_notes]
     if faults or sets is None or model is None:
         raise PreflightError(*with_hint(faults, config.data.download_hint))
     tables = build_schedules(config, len(sets.train))
