@@ -15,6 +15,7 @@ from drumbeat.configs.output_file import replacing
 from drumbeat.configs.schema import Config
 from drumbeat.data.loader import Batch, BatchFetcher, Samples, Transform
 from drumbeat.trainers.build import Sets, build_forward, build_mixing, build_stream, build_task
+from drumbeat.trainers.evaluate import SEED
 from drumbeat.trainers.tasks import Results, Task
 from drumbeat.trainers.tasks.task import Draws
 from drumbeat.trainers.tracking import as_rgb, contact_sheet
@@ -63,7 +64,7 @@ def worst_samples_sheet(task: Task, samples: Samples, transforms: Sequence[Trans
     if inputs are not images. If the task draws, each sample is two images: its target and its prediction."""
     if not (worst := task.worst_samples(results, most)):
         return None
-    fetch = BatchFetcher(samples, indices=lambda positions: positions, transforms=transforms)
+    fetch = BatchFetcher(samples, indices=lambda positions: positions, transforms=transforms, seed=SEED)
     batch = fetch.__getitems__([results.indices[sample.index] for sample in worst])
     if not (isinstance(batch.inputs, Tensor) and batch.inputs.dim() == 4):
         return None

@@ -15,6 +15,7 @@ from drumbeat.data.loader import BatchFetcher, Samples, Transform, batches, chun
 from drumbeat.data.order import key
 from drumbeat.trainers.collect import Collector, Part, part_of
 from drumbeat.trainers.forward import Forward
+from drumbeat.trainers.metrics import restart
 from drumbeat.trainers.tasks import Results, Task
 from drumbeat.trainers.tasks.task import Draws
 from drumbeat.trainers.world import World
@@ -41,8 +42,7 @@ def evaluate(model: nn.Module, task: Task, samples: Samples, transforms: list[Tr
     """
     draws = draws if isinstance(task, Draws) else 0
     metrics = metrics or {}
-    for metric in metrics.values():
-        metric.reset()
+    restart(metrics.values())
     with evaluation_mode(model, batch_statistics=batch_statistics):
         own = _own_parts(model, task, samples, transforms, forward=forward, world=world, batch_size=batch_size,
                          workers=workers, skip_unreadable=skip_unreadable, draws=draws > 0, metrics=bool(metrics))

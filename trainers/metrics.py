@@ -8,7 +8,7 @@ and so the metrics do not either.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,11 +45,18 @@ def build_metrics(config: Config, task: Task) -> dict[str, Any]:
         if name in task.metric_names:
             faults.append(Fault(what=f"the task has a metric '{name}' already", where=where, given=given,
                                 remedy="Give it another name."))
-        for part in metric.modules() if isinstance(metric, nn.Module) else ():
-            vars(part)["distributed_available_fn"] = _never  # torchmetrics would gather the states of all ranks
     if faults:
         raise PreflightError(*faults)
     return metrics
+
+
+def restart(metrics: Iterable[Any]) -> None:
+    """Resets the metrics. Those of torchmetrics would gather their states from all ranks, which is prevented here,
+    because rank 0 alone has them."""
+    for metric in metrics:
+        for part in metric.modules() if isinstance(metric, nn.Module) else ():
+            vars(part)["distributed_available_fn"] = _never
+        metric.reset()
 
 
 def check_monitor(config: Config, task: Task) -> list[Fault]:

@@ -58,7 +58,11 @@ class Evaluator:
         samples = self.sets.validation
         if samples is None:
             return progress, None
-        results = self.results("validation", samples)
+        return self.record(progress, phase, train_loss, samples, self.results("validation", samples))
+
+    def record(self, progress: Progress, phase: str, train_loss: float, samples: Samples,
+               results: Results | None) -> tuple[Progress, float]:
+        """Records and prints the metrics of the validation set; see `validate`."""
         metrics = self._metrics(results)
         evaluation = {"step": progress.step, "phase": phase, **metrics}
         best = evaluation if self._is_better(metrics, progress.best) else progress.best

@@ -73,15 +73,20 @@ class World:
 
     def send(self, data: torch.Tensor) -> None:
         """Sends bytes, uint8 [n] on the CPU, to rank 0, and waits until it receives them."""
-        dist.send(torch.tensor([len(data)]), dst=0)
-        dist.send(data, dst=0)
+        for part in (torch.tensor([len(data)]), data):
+            work = dist.isend(part, dst=0)
+            assert work is not None
+            work.wait(_gloo_timeout())
 
     def receive(self, rank: int) -> torch.Tensor:
         """The bytes that a rank sends to rank 0, uint8 [n]."""
-        size = torch.zeros(1, dtype=torch.int64)
-        dist.recv(size, src=rank)
-        data = torch.empty(int(size), dtype=torch.uint8)
-        dist.recv(data, src=rank)
+        size = self._received(torch.zeros(1, dtype=torch.int64), rank)
+        return self._received(torch.empty(int(size), dtype=torch.uint8), rank)
+
+    def _received(self, data: torch.Tensor, rank: int) -> torch.Tensor:
+        work = dist.irecv(data, src=rank)
+        assert work is not None
+        work.wait(_gloo_timeout())
         return data
 
     def all_gather(self, values: torch.Tensor) -> list[torch.Tensor]:
@@ -132,6 +137,14 @@ def limit_waits(patience: float) -> None:
         backend = group._get_backend(device)
         seconds = nccl_seconds(patience) if backend.name() == "nccl" else gloo_seconds(patience)
         backend._set_default_timeout(timedelta(seconds=seconds))
+
+
+def _gloo_timeout() -> timedelta:
+    """The timeout that `limit_waits` has set for gloo. Sending and receiving would wait as long as the group was told
+    when it was made (torch 2.14.1). Internal to torch, as there."""
+    assert dist.group.WORLD is not None
+    timeout: timedelta = dist.group.WORLD._get_backend(torch.device("cpu")).options._timeout
+    return timeout
 
 
 def die_with_agent() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from drumbeat.configs.output_file import replacing
 from drumbeat.configs.terminal import NOT_UTF8
 from drumbeat.trainers.tasks import Results, Task
-from drumbeat.trainers.tasks.task import HasTables
+from drumbeat.trainers.tasks.task import HasSampleRows
 
 
 def headings(task: Task, outputs: Tensor) -> list[str]:
@@ -48,7 +48,7 @@ def sample_cells(task: Task, results: Results) -> tuple[list[str], list[list[str
     own columns."""
     losses = [f"{loss:.6g}" for loss in results.mean_losses.tolist()]
     if task.kind == "other":
-        own = task.sample_rows(results) if isinstance(task, HasTables) else [{} for _ in losses]
+        own = task.sample_rows(results) if isinstance(task, HasSampleRows) else [{} for _ in losses]
         columns = [name.replace("_", " ") for name in (own[0] if own else {})]
         return ["loss", *columns], [[loss, *(_own_cell(value) for value in row.values())]
                                     for loss, row in zip(losses, own, strict=True)]

@@ -16,14 +16,14 @@ from torchmetrics.functional import classification as of_classes
 from torchmetrics.functional import regression as of_values
 
 from drumbeat.configs.run.checkpoint_records import Metrics
-from drumbeat.trainers.tasks.task import HasTables, Results, Task
+from drumbeat.trainers.tasks.task import HasClassRows, Results, Task
 
 
 def measure(task: Task, results: Results) -> Metrics:
     """The metrics of all samples, and of each class, label or value."""
     metrics = {**task.metrics(results), **results.metrics}
     if task.kind == "other":
-        own = task.class_rows(results) if isinstance(task, HasTables) else []
+        own = task.class_rows(results) if isinstance(task, HasClassRows) else []
         return Metrics(kind=task.kind, metrics=_plain(metrics), classes=own)
     probabilities = task.probabilities(results.outputs)
     if probabilities is None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 Kind = Literal["classification", "multilabel", "regression", "other"]
 
@@ -38,6 +39,12 @@ class Results:
     """The values of the metrics in `evaluation.metrics`."""
 
     @property
+    def nbytes(self) -> int:
+        """The bytes of all tensors."""
+        kept = tree_leaves([self.losses, self.weights, self.outputs, self.targets, self.summary])
+        return sum(leaf.nbytes for leaf in kept if isinstance(leaf, Tensor))
+
+    @property
     def mean_losses(self) -> Tensor:
         """float32 [n]: the mean loss of each sample, which is its loss over its weight; 0 for a weight of 0."""
         return self.losses if self.weights is None else (self.losses / self.weights).where(self.weights > 0, 0)
@@ -63,11 +70,11 @@ class Task(Protocol):
 
     A task may also have `weights(targets) -> float32 [n] or None`: the weight of each sample in the mean loss. The mean
     of a batch is then the sum of `losses` over the sum of the weights. What else it may have: `Summarizes`, `Draws`,
-    `HasTables` and `FeedsMetrics`.
+    `HasClassRows`, `HasSampleRows` and `FeedsMetrics`.
     """
 
     kind: Kind
-    """Decides which tables and plots fit; "other" has those of `HasTables`."""
+    """Decides which tables and plots fit; "other" has tables of its own."""
     metric_names: tuple[str, ...]
     """The names of the metrics."""
     output_names: list[str]
@@ -114,11 +121,16 @@ class Draws(Protocol):
 
 
 @runtime_checkable
-class HasTables(Protocol):
-    """A task with tables of its own."""
+class HasClassRows(Protocol):
+    """A task of the kind "other" with a table of its classes."""
 
     def class_rows(self, results: Results) -> list[dict[str, Any]]:
         """A row of metrics for each class: "name", and numbers or None by their names."""
+
+
+@runtime_checkable
+class HasSampleRows(Protocol):
+    """A task of the kind "other" with a table of its samples."""
 
     def sample_rows(self, results: Results) -> list[dict[str, Any]]:
         """A row for each sample: numbers, texts or None by their names."""

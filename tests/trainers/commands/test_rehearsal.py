@@ -231,7 +231,7 @@ class Own(Classification):
 
 class Headed(Net):
     def forward(self, pictures: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
-        return {"logits": super().forward(pictures)}
+        return {"logits": super().forward(pictures), "temperature": torch.ones(1)}
 
 
 def test_what_an_evaluation_cannot_take(tmp_path: Path) -> None:
@@ -245,8 +245,8 @@ def test_what_an_evaluation_cannot_take(tmp_path: Path) -> None:
     assert what == "4 samples of data.validation cannot be evaluated: ZeroDivisionError: division by zero"
     assert f"{Path(__file__).name}:" in given
     what, _, _ = fault(tmp_path, task, model("Headed"))
-    assert what == ("4 samples of data.validation cannot be evaluated: TypeError: the model returns a dict; an "
-                    "evaluation needs one tensor, [n, ...]")
+    assert what.startswith("4 samples of data.validation cannot be evaluated: ValueError: the outputs of 2 samples "
+                           "contain a tensor [1]; an evaluation needs tensors with a row for each sample")
 
 
 def test_a_set_that_reads_whole_batches(tmp_path: Path) -> None:
