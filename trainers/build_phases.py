@@ -67,7 +67,8 @@ def build_batches(config: Config, sets: Sets, number: int, schedule: Schedule, f
     """This rank's batches of phase `number`, starting at its step `first`. Raises `PreflightError`."""
     stream = build_stream(config, sets.train, number)
     fetch = BatchFetcher(sets.train, indices=stream.indices, transforms=sets.train_transforms, seed=config.seed,
-                         phase=number, mixing=build_mixing(config), skip_unreadable=config.data.on_error == "skip")
+                         phase=number, mixing=build_mixing(config), skip_unreadable=config.data.on_error == "skip",
+                         collate=sets.collate, name="data.train")
     sampler = build_batch_sampler(config, sets.train, schedule, stream, rank=world.rank, world_size=world.size,
                                   first=first)
     return batches(fetch, sampler, workers=workers, pin_memory=world.device.type == "cuda")

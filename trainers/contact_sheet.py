@@ -28,7 +28,7 @@ def training_fetcher(config: Config, sets: Sets) -> BatchFetcher:
     the next sample. Raises `PreflightError`."""
     stream = build_stream(config, sets.train, 0)
     return BatchFetcher(sets.train, indices=stream.indices, transforms=sets.train_transforms, seed=config.seed,
-                 mixing=build_mixing(config), skip_unreadable=True)
+                 mixing=build_mixing(config), skip_unreadable=True, collate=sets.collate, name="data.train")
 
 
 def draw_sheet(config: Config, sets: Sets, batch: Batch, file: Path) -> bool:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from drumbeat.data.device import on_device
-from drumbeat.data.loader import BatchFetcher, Samples, Transform, batches, chunks
+from drumbeat.data.loader import BatchFetcher, Collate, Samples, Transform, batches, chunks
 from drumbeat.data.order import key
-from drumbeat.trainers.forward import Forward
+from drumbeat.trainers.forward import Forward, call
 from drumbeat.trainers.tasks import Results, Task
 from drumbeat.trainers.world import World
 
@@ -24,25 +24,27 @@ SEED = 0
 
 def evaluate(model: nn.Module, task: Task, samples: Samples, transforms: list[Transform], *, forward: Forward,
              world: World, batch_size: int, workers: int, skip_unreadable: bool = False,
-             batch_statistics: bool = False, heartbeat: Callable[[], None] = lambda: None) -> Results:
+             batch_statistics: bool = False, collate: Collate | None = None, name: str = "",
+             heartbeat: Callable[[], None] = lambda: None) -> Results:
     """Losses, outputs and targets of all samples, in the order of the set, on every rank.
 
     The set is cut into fixed chunks, because the last digits of an output depend on the batch it was computed in;
     rank j mod W evaluates chunk j. `model` is the module itself, not its DistributedDataParallel wrapper, because ranks
     may have different numbers of chunks. With `skip_unreadable`, a sample that cannot be read is replaced by another
-    one while its chunk is computed, and then left out. For `batch_statistics` see `evaluation_mode`.
+    one while its chunk is computed, and then left out. For `batch_statistics` see `evaluation_mode`,
+    for `collate` and `name` `BatchFetcher`.
     """
     n = len(samples)
     mine = chunks(n, batch_size, rank=world.rank, world_size=world.size)
     fetch = BatchFetcher(samples, indices=lambda positions: positions, transforms=transforms, seed=SEED,
-                  skip_unreadable=skip_unreadable)
+                  skip_unreadable=skip_unreadable, collate=collate, name=name)
     parts: list[tuple[Tensor, ...]] = []
     with evaluation_mode(model, batch_statistics=batch_statistics):
         source = batches(fetch, mine, workers=workers if len(mine) > 1 else 0, pin_memory=world.device.type == "cuda")
         for batch in on_device(source, world.device):
             world.seed(key(SEED, "evaluate", int(batch.positions[0])))
             with forward.autocast():
-                outputs = model(forward.inputs(batch.inputs))
+                outputs = call(model, forward.inputs(batch.inputs))
                 losses = task.losses(outputs, batch.targets)
                 _check_tensors(outputs, batch.targets)
             parts.append((losses.float().cpu(), outputs.float().cpu(), batch.targets.cpu(),

@@ -83,7 +83,7 @@ class Evaluator:
         results = evaluate(self.model, self.task, samples, list(self.sets.evaluate_transforms), forward=self.forward,
                            world=self.world, batch_size=self.batch_size, workers=self.workers,
                            skip_unreadable=self.skip_unreadable, batch_statistics=self.batch_statistics,
-                           heartbeat=self.heartbeat)
+                           collate=self.sets.collate, name=f"data.{name}", heartbeat=self.heartbeat)
         left_out = len(samples) - len(results.losses)
         if (note := check_unreadable(name, left_out, len(samples), self.max_skipped)) and self.world.is_main:
             print(note, flush=True)
