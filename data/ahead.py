@@ -33,4 +33,5 @@ class Ahead:
             self.positions = start + first[:, None] + np.arange(size)
             self.indices = self.of(self.positions)
             step = 0
-        return self.indices[step].copy()
+        found: Integers = self.indices[step].copy()
+        return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import cast
 
 import torch
@@ -75,12 +75,13 @@ class Buffers:
                 buffers[name] = torch.where(cast(Tensor, condition), before, now)
 
 
-def total_norm(gradients: Sequence[Tensor]) -> Tensor:
+def total_norm(gradients: list[Tensor]) -> Tensor:
     """The 2-norm of all gradients: as torch.nn.utils.get_total_norm, which first groups them by device and type. For
     the four gradients of a small network that takes 60 us, and this takes 30."""
     if len({(one.device, one.dtype, one.layout) for one in gradients}) != 1 or gradients[0].layout != torch.strided:
         return nn.utils.get_total_norm(gradients)
-    return torch.linalg.vector_norm(torch.stack([*torch._foreach_norm(gradients)]))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    return norm
 
 
 class FiniteCheck:
