@@ -44,4 +44,6 @@ def _arrived(batch: Batch, event: Any, device: torch.device) -> Batch:
 def to_device(values: Any, device: torch.device) -> Any:
     """Moves the tensors of a structure to a device. Objects with a method `to` move themselves, and may keep a part on
     the host, like `drumbeat.data.text.Padded`."""
+    if hasattr(values, "to"):
+        return values.to(device, non_blocking=True)
     return mapped(lambda value: value.to(device, non_blocking=True) if hasattr(value, "to") else value, values, "to")

@@ -31,7 +31,7 @@ from drumbeat.trainers.checkpoints.state import (
     training_state,
 )
 from drumbeat.trainers.forward import Forward, call
-from drumbeat.trainers.guards import Buffers, FiniteCheck, can_skip
+from drumbeat.trainers.guards import Buffers, FiniteCheck, can_skip, total_norm
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.world import World
 
@@ -136,15 +136,16 @@ class PhaseRunner:
         self.lr = float(self.optimizer.param_groups[0]["lr"])
         check = None
         if self.checks_finite or self.clip_norm is not None:
-            norm = nn.utils.get_total_norm([one.grad for one in self.trained if one.grad is not None])
+            norm = total_norm([one.grad for one in self.trained if one.grad is not None])
             if self.clip_norm is not None:
                 nn.utils.clip_grads_with_norm_(self.trained, self.clip_norm, norm)
             if self.checks_finite:
-                check = FiniteCheck(torch.isfinite(norm), len(self.optimizer.state))
+                check = FiniteCheck(norm, len(self.optimizer.state))
         if check is not None and self.skips:
-            self.optimizer.found_inf = (~check.finite).float()  # type: ignore[attr-defined]
+            failed = check.failed()
+            self.optimizer.found_inf = failed.float()  # type: ignore[attr-defined]
             self.optimizer.step()
-            self.buffers.restore(~check.finite)
+            self.buffers.restore(failed)
         elif check is None or check.passed():
             self.optimizer.step()
         else:
