@@ -52,7 +52,7 @@ class Transforms:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """The datasets. Each is a target that builds a map-style dataset of (input, target) pairs."""
+    """The datasets. Each is a target that builds a map-style dataset."""
 
     root: str | None = path(None)
     """A folder that the datasets can refer to, as in root: "${data.root}/train". One key then moves all of them."""
@@ -73,6 +73,9 @@ class Data:
     bucket_batches: int | None = at_least(1, None)
     """Sort the samples of this many batches by length, so that each batch has samples of similar length. Null does not
     sort."""
+    collate_fn: dict[str, Any] = field(default_factory=dict)
+    """Makes a batch of a list of samples: a function, called with the list and these arguments, or a class, whose
+    object is called with the list. Empty to stack the samples."""
     mix: dict[str, Any] = field(default_factory=dict)
     """Mix training samples: drumbeat.data.Mixup or CutMix. Empty for no mixing."""
     cache: str | None = path(None)
@@ -186,6 +189,17 @@ class Launch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reference:
+    """The figures of a source, which the report draws and lists beside the run's own. They do not affect the run."""
+
+    source: str = ""
+    """Where the figures are from, as text."""
+    curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    """The figures by phase and curve, a number for each epoch: {train: {train/loss: [0.9, 0.7], validation/accuracy:
+    [0.71, 0.78]}}. train/loss is the mean training loss of an epoch."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """One experiment."""
 
@@ -222,6 +236,7 @@ class Config:
     tracking: Tracking = field(default_factory=Tracking)
     watchdog: Watchdog = field(default_factory=Watchdog)
     launch: Launch = field(default_factory=Launch)
+    reference: Reference = field(default_factory=Reference)
 
 
 @dataclass(frozen=True, kw_only=True)

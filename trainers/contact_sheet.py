@@ -13,7 +13,7 @@ from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.layers import short
 from drumbeat.configs.output_file import replacing
 from drumbeat.configs.schema import Config
-from drumbeat.data.loader import Batch, BatchFetcher, Samples, Transform
+from drumbeat.data.loader import Batch, BatchFetcher, Collate, Samples, Transform
 from drumbeat.trainers.build import Sets, build_forward, build_mixing, build_stream, build_task
 from drumbeat.trainers.evaluate import SEED
 from drumbeat.trainers.tasks import Results, Task
@@ -30,7 +30,7 @@ def training_fetcher(config: Config, sets: Sets) -> BatchFetcher:
     the next sample. Raises `PreflightError`."""
     stream = build_stream(config, sets.train, 0)
     return BatchFetcher(sets.train, indices=stream.indices, transforms=sets.train_transforms, seed=config.seed,
-                 mixing=build_mixing(config), skip_unreadable=True)
+                 mixing=build_mixing(config), skip_unreadable=True, collate=sets.collate, name="data.train")
 
 
 def draw_sheet(config: Config, sets: Sets, batch: Batch, file: Path) -> bool:
@@ -59,12 +59,13 @@ def save_sheet(sheet: Image.Image, file: Path) -> None:
 
 
 def worst_samples_sheet(task: Task, samples: Samples, transforms: Sequence[Transform], results: Results, *, most: int,
-                        columns: int) -> Image.Image | None:
+                        columns: int, collate: Collate | None = None) -> Image.Image | None:
     """The samples with the worst predictions, worst first, titled by prediction and target; None if there are none, or
     if inputs are not images. If the task draws, each sample is two images: its target and its prediction."""
     if not (worst := task.worst_samples(results, most)):
         return None
-    fetch = BatchFetcher(samples, indices=lambda positions: positions, transforms=transforms, seed=SEED)
+    fetch = BatchFetcher(samples, indices=lambda positions: positions, transforms=transforms, seed=SEED,
+                         collate=collate)
     batch = fetch.__getitems__([results.indices[sample.index] for sample in worst])
     if not (isinstance(batch.inputs, Tensor) and batch.inputs.dim() == 4):
         return None

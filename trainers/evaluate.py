@@ -11,10 +11,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from drumbeat.data.device import on_device
-from drumbeat.data.loader import BatchFetcher, Samples, Transform, batches, chunks
+from drumbeat.data.loader import BatchFetcher, Collate, Samples, Transform, batches, chunks
 from drumbeat.data.order import key
 from drumbeat.trainers.collect import Collector, Part, part_of
-from drumbeat.trainers.forward import Forward
+from drumbeat.trainers.forward import Forward, call
 from drumbeat.trainers.metrics import restart
 from drumbeat.trainers.tasks import Results, Task
 from drumbeat.trainers.tasks.task import Draws
@@ -27,6 +27,7 @@ SEED = 0
 def evaluate(model: nn.Module, task: Task, samples: Samples, transforms: list[Transform], *, forward: Forward,
              world: World, batch_size: int, workers: int, skip_unreadable: bool = False,
              batch_statistics: bool = False, metrics: Mapping[str, Any] | None = None, draws: int = 0,
+             collate: Collate | None = None, name: str = "",
              heartbeat: Callable[[], None] = lambda: None) -> Results | None:
     """The results of all samples, in the order of the set, on rank 0; None on the others.
 
@@ -35,7 +36,7 @@ def evaluate(model: nn.Module, task: Task, samples: Samples, transforms: list[Tr
     and sends what is kept of it (`collect.Part`). `model` is the module itself, not its DistributedDataParallel
     wrapper, because ranks may have different numbers of chunks. With `skip_unreadable`, a sample that cannot be read is
     replaced by another one while its chunk is computed, and then left out. For `batch_statistics` see
-    `evaluation_mode`.
+    `evaluation_mode`, for `collate` and `name` `BatchFetcher`.
 
     Rank 0 updates the `metrics` with each chunk, and keeps the predictions of the `draws` worst samples if the task
     draws. `heartbeat` is called after each chunk: on rank 0 of the set, on the others of this rank.
@@ -43,9 +44,12 @@ def evaluate(model: nn.Module, task: Task, samples: Samples, transforms: list[Tr
     draws = draws if isinstance(task, Draws) else 0
     metrics = metrics or {}
     restart(metrics.values())
+    mine = chunks(len(samples), batch_size, rank=world.rank, world_size=world.size)
+    fetch = BatchFetcher(samples, indices=lambda positions: positions, transforms=transforms, seed=SEED,
+                         skip_unreadable=skip_unreadable, collate=collate, name=name)
     with evaluation_mode(model, batch_statistics=batch_statistics):
-        own = _own_parts(model, task, samples, transforms, forward=forward, world=world, batch_size=batch_size,
-                         workers=workers, skip_unreadable=skip_unreadable, draws=draws > 0, metrics=bool(metrics))
+        own = _own_parts(model, task, fetch, mine, forward=forward, world=world, workers=workers, draws=draws > 0,
+                         metrics=bool(metrics))
         if not world.is_main:
             for part in own:
                 world.send(part.packed())
@@ -59,18 +63,14 @@ def evaluate(model: nn.Module, task: Task, samples: Samples, transforms: list[Tr
     return collector.results(len(samples))
 
 
-def _own_parts(model: nn.Module, task: Task, samples: Samples, transforms: list[Transform], *, forward: Forward,
-               world: World, batch_size: int, workers: int, skip_unreadable: bool, draws: bool,
-               metrics: bool) -> Iterator[Part]:
+def _own_parts(model: nn.Module, task: Task, fetch: BatchFetcher, mine: list[range], *, forward: Forward, world: World,
+               workers: int, draws: bool, metrics: bool) -> Iterator[Part]:
     """What is kept of each chunk of this rank."""
-    mine = chunks(len(samples), batch_size, rank=world.rank, world_size=world.size)
-    fetch = BatchFetcher(samples, indices=lambda positions: positions, transforms=transforms, seed=SEED,
-                         skip_unreadable=skip_unreadable)
     source = batches(fetch, mine, workers=workers if len(mine) > 1 else 0, pin_memory=world.device.type == "cuda")
     for batch in on_device(source, world.device):
         world.seed(key(SEED, "evaluate", int(batch.positions[0])))
         with forward.autocast():
-            outputs = model(forward.inputs(batch.inputs))
+            outputs = call(model, forward.inputs(batch.inputs))
             part = part_of(task, batch, outputs, task.losses(outputs, batch.targets), draws=draws, metrics=metrics)
         yield part
 

@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from drumbeat.data.device import to_device
 from drumbeat.data.loader import Batch
 from drumbeat.data.order import key, micro_batches
+from drumbeat.data.structure import rows
 from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.checkpoints.state import (
     parameter_names,
@@ -29,8 +30,8 @@ from drumbeat.trainers.checkpoints.state import (
     tensors_after_a_step,
     training_state,
 )
-from drumbeat.trainers.forward import Forward
-from drumbeat.trainers.guards import Buffers, FiniteCheck, can_skip
+from drumbeat.trainers.forward import Forward, call
+from drumbeat.trainers.guards import Buffers, FiniteCheck, can_skip, total_norm
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.world import World
 
@@ -120,7 +121,7 @@ class PhaseRunner:
             last = part is parts[-1]
             with nullcontext() if last or self.world.size == 1 else self.replica.no_sync():  # type: ignore[operator]
                 with self.forward.autocast():
-                    outputs = self.replica(rows(inputs, part, size))
+                    outputs = call(self.replica, rows(inputs, part, size))
                     loss = self._losses(outputs, rows(targets, part, size)).sum() * scale
                 loss.backward()
             total += loss.detach()
@@ -135,15 +136,16 @@ class PhaseRunner:
         self.lr = float(self.optimizer.param_groups[0]["lr"])
         check = None
         if self.checks_finite or self.clip_norm is not None:
-            norm = nn.utils.get_total_norm([one.grad for one in self.trained if one.grad is not None])
+            norm = total_norm([one.grad for one in self.trained if one.grad is not None])
             if self.clip_norm is not None:
                 nn.utils.clip_grads_with_norm_(self.trained, self.clip_norm, norm)
             if self.checks_finite:
-                check = FiniteCheck(torch.isfinite(norm), len(self.optimizer.state))
+                check = FiniteCheck(norm, len(self.optimizer.state))
         if check is not None and self.skips:
-            self.optimizer.found_inf = (~check.finite).float()  # type: ignore[attr-defined]
+            failed = check.failed()
+            self.optimizer.found_inf = failed.float()  # type: ignore[attr-defined]
             self.optimizer.step()
-            self.buffers.restore(~check.finite)
+            self.buffers.restore(failed)
         elif check is None or check.passed():
             self.optimizer.step()
         else:
@@ -244,16 +246,3 @@ def set_precision(precision: Literal["auto", "bf16", "tf32", "fp32"]) -> None:
         warnings.filterwarnings("ignore", message="Please use the new API settings to control TF32")
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         torch.backends.cudnn.allow_tf32 = precision != "fp32"
-
-
-def rows(values: Any, part: range, size: int) -> Any:
-    """A micro-batch of the samples: rows of tensors, and of tuples and dicts of them."""
-    if len(part) == size:
-        return values
-    if isinstance(values, Tensor):
-        return values[part.start:part.stop]
-    if isinstance(values, Mapping):
-        return {name: rows(value, part, size) for name, value in values.items()}
-    if any(isinstance(value, Tensor | Mapping | list | tuple) for value in values):
-        return [rows(value, part, size) for value in values]
-    return values[part.start:part.stop]  # a plain value for each sample

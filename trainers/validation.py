@@ -110,7 +110,8 @@ class Evaluator:
         results = evaluate(self.model, self.task, samples, list(self.sets.evaluate_transforms), forward=self.forward,
                            world=self.world, batch_size=self.batch_size, workers=self.workers,
                            skip_unreadable=self.skip_unreadable, batch_statistics=self.batch_statistics,
-                           metrics=self.metrics, draws=self.images, heartbeat=self.heartbeat)
+                           collate=self.sets.collate, name=f"data.{name}", metrics=self.metrics, draws=self.images,
+                           heartbeat=self.heartbeat)
         left_out = self.world.share(len(samples) - len(results.losses) if results is not None else 0)
         if (note := check_unreadable(name, left_out, len(samples), self.max_skipped)) and self.world.is_main:
             print(note, flush=True)
@@ -123,5 +124,6 @@ class Evaluator:
 
     def _show_worst_samples(self, step: int, samples: Samples, results: Results) -> None:
         if self.images and (sheet := worst_samples_sheet(self.task, samples, self.sets.evaluate_transforms, results,
-                                                         most=self.images, columns=4)) is not None:
+                                                         most=self.images, columns=4,
+                                                         collate=self.sets.collate)) is not None:
             self.tracker.picture(step, "validation/worst_samples", sheet)

@@ -35,8 +35,8 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.schema import Config
 from drumbeat.configs.terminal import print_text_only, visible
 from drumbeat.data.bar import Bar
-from drumbeat.data.images import UNREADABLE
 from drumbeat.data.loader import BatchFetcher, Samples, error_message, one_thread
+from drumbeat.data.user_code import CollateError, SampleError
 from drumbeat.trainers.build import (
     Sets,
     build_forward,
@@ -47,6 +47,7 @@ from drumbeat.trainers.build import (
 )
 from drumbeat.trainers.contact_sheet import CPU, save_sheet, worst_samples_sheet
 from drumbeat.trainers.evaluate import evaluate
+from drumbeat.trainers.forward import call
 from drumbeat.trainers.inference.load import good_checkpoint, load_model, training_set, use_training_settings
 from drumbeat.trainers.inference.metrics import as_text
 from drumbeat.trainers.inference.tables import sample_cells, write_csv
@@ -124,10 +125,10 @@ def _smoke_test(job: EvaluationJob) -> None:
         raise PreflightError(Fault(what=f"data.{job.split} is empty", where=f"data.{job.split}"))
     model = load_model(job.config, job.path, torch.device("cpu"))
     fetch = BatchFetcher(job.samples, indices=lambda positions: positions, transforms=job.sets.evaluate_transforms,
-                  skip_unreadable=True)
+                         skip_unreadable=True, collate=job.sets.collate, name=f"data.{job.split}")
     try:
         batch = fetch.__getitems__([0])
-    except UNREADABLE as error:
+    except (SampleError, CollateError) as error:
         raise PreflightError(Fault(what=str(error), where=f"data.{job.split}")) from None
     if isinstance(batch.targets, Tensor) and batch.targets.dtype == torch.int64 and int(batch.targets.min()) < 0:
         raise PreflightError(Fault(what=f"data.{job.split} has no labels to compare with", where=f"data.{job.split}",
@@ -135,7 +136,7 @@ def _smoke_test(job: EvaluationJob) -> None:
     forward = build_forward(job.config, CPU.device)
     try:
         with torch.no_grad(), forward.autocast():
-            job.task.losses(model(forward.inputs(batch.inputs)).float(), batch.targets)
+            job.task.losses(call(model, forward.inputs(batch.inputs)), batch.targets)
     except Exception as error:  # a model of the user's may raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise PreflightError(Fault(what=f"the model and data.{job.split} do not fit together: {reason}",
@@ -158,10 +159,11 @@ def run_job(job: EvaluationJob, world: World) -> Results | None:
                             skip_unreadable=job.config.data.on_error == "skip",
                             batch_statistics=job.config.evaluation.batch_statistics,
                             metrics=build_metrics(job.config, task), draws=WORST_SAMPLES,
+                            collate=job.sets.collate, name=f"data.{job.split}",
                             heartbeat=lambda: bar.advance(f"evaluating {job.split}", 1, total))
-        except UNREADABLE as error:  # not of the model or the task: see `_smoke_test`
-            raise PreflightError(Fault(what=f"a sample of data.{job.split} cannot be used: {error_message(error)}",
-                                       where=f"data.{job.split}", remedy="Repair or restore the file.")) from error
+        except (SampleError, CollateError) as error:
+            raise PreflightError(Fault(what=error_message(error), where=f"data.{job.split}",
+                                       remedy="Repair or restore it.")) from error
 
 
 def write_report(job: EvaluationJob, results: Results) -> str:
@@ -179,7 +181,7 @@ def write_report(job: EvaluationJob, results: Results) -> str:
         folder.mkdir(parents=True, exist_ok=True)
         plots = draw(job.task, results, found, folder)
     sheet = worst_samples_sheet(job.task, job.samples, job.sets.evaluate_transforms, results, most=WORST_SAMPLES,
-                                columns=5)
+                                columns=5, collate=job.sets.collate)
     if sheet is not None:
         save_sheet(sheet, folder / "worst_samples.png")
         plots.append(folder / "worst_samples.png")

@@ -30,6 +30,7 @@ from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
 from drumbeat.configs.preconditions import needs_data, with_hint
+from drumbeat.configs.reference import reference_faults
 from drumbeat.configs.schema import Config
 from drumbeat.configs.yaml_text import inline
 from drumbeat.data.loader import Samples, one_thread
@@ -83,6 +84,7 @@ def preflight(config: Config, *, world_size: int = 1) -> dict[str, Any]:
     if task is not None:
         faults += check_monitor(config, task)
         attempt(lambda: build_metrics(config, task))
+        faults += reference_faults(config, task.metric_names)
     if model is not None:
         built = {name: attempt(partial(_check_phase, config, name, model, world_size)) for name in config.phases}
     if sets is not None:

@@ -23,6 +23,7 @@ from drumbeat.configs.errors import Fault, PreflightError, RunError
 from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
 from drumbeat.configs.schema import Config
 from drumbeat.data.loader import Batch
+from drumbeat.data.structure import rows, uncut
 from drumbeat.trainers.build import Sets, build_forward, build_model, trainable
 from drumbeat.trainers.build_phases import build_phase_runner
 from drumbeat.trainers.checkpoints.manager import Checkpoint
@@ -32,7 +33,7 @@ from drumbeat.trainers.commands.rehearsed_evaluation import EVALUATED, Few, rehe
 from drumbeat.trainers.commands.smoke_test import PLACE_ERROR, SMALL, error_place, error_text
 from drumbeat.trainers.contact_sheet import CPU
 from drumbeat.trainers.lost_state import differences, model_differences, same_bits
-from drumbeat.trainers.phase_runner import PhaseRunner, rows
+from drumbeat.trainers.phase_runner import PhaseRunner
 from drumbeat.trainers.tasks import Task
 
 SHOWN = 6
@@ -79,7 +80,8 @@ def rehearse(config: Config, sets: Sets, task: Task, batch: Batch, *, world_size
                            "are not rehearsed")
         return found
     few = dataclasses.replace(config, micro_batch_size=1 if config.micro_batch_size == 1 else None)
-    samples = Batch(*(rows(part, range(FEW), len(batch.positions)) for part in batch))
+    size = len(batch.positions)
+    samples = batch if uncut(batch, size) else Batch(*(rows(part, range(FEW), size) for part in batch))
     try:
         live = build_model(few), task
         resumed = copy.deepcopy(live)
