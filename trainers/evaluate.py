@@ -16,6 +16,7 @@ from drumbeat.data.loader import BatchFetcher, Collate, Samples, Transform, batc
 from drumbeat.data.order import key
 from drumbeat.trainers.forward import Forward, call
 from drumbeat.trainers.tasks import Results, Task
+from drumbeat.trainers.tasks.task import kept_outputs, losses_of
 from drumbeat.trainers.world import World
 
 SEED = 0
@@ -45,7 +46,8 @@ def evaluate(model: nn.Module, task: Task, samples: Samples, transforms: list[Tr
             world.seed(key(SEED, "evaluate", int(batch.positions[0])))
             with forward.autocast():
                 outputs = call(model, forward.inputs(batch.inputs))
-                losses = task.losses(outputs, batch.targets)
+                losses = losses_of(task, outputs, batch.targets, len(batch.positions))
+                outputs = kept_outputs(task, outputs)
                 _check_tensors(outputs, batch.targets)
             parts.append((losses.float().cpu(), outputs.float().cpu(), batch.targets.cpu(),
                           batch.replaced.to(torch.uint8)))

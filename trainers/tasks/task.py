@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -42,8 +42,9 @@ class WorstSample:
 class Task(Protocol):
     """What training, evaluation and inference call. Metrics always include "loss".
 
-    A task may also have `weights(targets) -> float32 [n] or None`: the weight of each sample in the mean loss. The mean
-    of a batch is then the sum of `losses` over the sum of the weights.
+    A task may also have `weights(targets) -> float32 [n] or None`: the weight of each sample in the mean loss, for
+    example the number of its pixels that count. The mean of a batch is then the sum of `losses` over the sum of the
+    weights, and a sample's loss is the sum over what counts. What else it may have: `WholeBatchLoss` and `Selects`.
     """
 
     kind: Kind
@@ -55,8 +56,8 @@ class Task(Protocol):
     worst_title: str
     """What `worst_samples` returns, as a title: "misclassified samples, largest loss first"."""
 
-    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """float32 [n]: the loss of each sample."""
+    def losses(self, outputs: Any, targets: Any) -> Tensor:
+        """float32 [n]: the loss of each sample, from what the model returns."""
 
     def metrics(self, results: Results) -> dict[str, float]:
         """The metrics of an evaluated set, under the names in `metric_names`."""
@@ -73,6 +74,35 @@ class Task(Protocol):
 
     def to_text(self, value: Tensor) -> str:
         """The prediction or the target of one sample as text."""
+
+
+@runtime_checkable
+class WholeBatchLoss(Protocol):
+    """A task whose loss compares the samples of a batch with each other, such as a contrastive one. It is called with
+    the outputs and targets of all ranks in training, and of a chunk in evaluation."""
+
+    def batch_loss(self, outputs: Any, targets: Any) -> Tensor:
+        """A scalar: the loss of the batch."""
+
+
+def losses_of(task: Task, outputs: Any, targets: Any, n: int) -> Tensor:
+    """float32 [n]: the loss of each sample of an evaluated chunk; for a loss of the whole batch, the chunk's."""
+    if isinstance(task, WholeBatchLoss):
+        return task.batch_loss(outputs, targets).expand(n)
+    return task.losses(outputs, targets)
+
+
+def kept_outputs(task: Task, outputs: Any) -> Any:
+    """The outputs that predictions and metrics are computed from: what the task selects, or all."""
+    return task.select(outputs) if isinstance(task, Selects) else outputs
+
+
+@runtime_checkable
+class Selects(Protocol):
+    """A task that needs a part of the model's outputs for its predictions and metrics, as those of Drumbeat do."""
+
+    def select(self, outputs: Any) -> Any:
+        """That part: for Drumbeat's tasks one tensor, [n, ...]."""
 
 
 def worst_among(task: Task, results: Results, candidates: Tensor, most: int) -> list[WorstSample]:
