@@ -123,11 +123,15 @@ class Evaluation:
     """Samples in one forward pass of a rank. It affects the last digits of the metrics, so it does not depend on the
     number of ranks."""
     monitor: str = "loss"
-    """The validation metric that determines the best weights."""
+    """The validation metric that determines the best weights: one of the task's, of `metrics`, or of those that
+    `drumbeat evaluate` computes."""
     mode: Literal["min", "max"] = "min"
     """Whether the best weights have the lowest (min) or the highest (max) value of that metric."""
     batch_statistics: bool = False
     """Let BatchNorm use the statistics of each evaluation batch, as in training, instead of its running statistics."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """More metrics by name, such as those of torchmetrics: {_target_: torchmetrics.classification.MulticlassF1Score,
+    num_classes: 10}. Each may be monitored."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from drumbeat.trainers.build import Sets, build_forward
 from drumbeat.trainers.build_phases import build_phases
 from drumbeat.trainers.checkpoints.manager import Checkpoint, Checkpoints
 from drumbeat.trainers.loop import Training
+from drumbeat.trainers.metrics import build_metrics
 from drumbeat.trainers.sample_counts import SampleCounts, check_skipped
 from drumbeat.trainers.saving import Saver
 from drumbeat.trainers.stopping import StopCoordinator
@@ -51,7 +52,7 @@ def build_training(config: Config, sets: Sets, world: World, model: nn.Module, t
                           batch_statistics=config.evaluation.batch_statistics,
                           skip_unreadable=config.data.on_error == "skip", max_skipped=config.data.max_skipped,
                           monitor=config.evaluation.monitor, mode=config.evaluation.mode,
-                          images=config.tracking.images, heartbeat=heartbeat)
+                          images=config.tracking.images, metrics=build_metrics(config, task), heartbeat=heartbeat)
     return Training(world=world, model=model, architecture=str(config.model.get("_target_")), phases=phases,
                     saver=saver, evaluator=evaluator, log=log, coordinator=coordinator, checkpoints=checkpoints,
                     watchdog=watchdog, time_spent=time_spent, log_every_steps=config.tracking.every_steps,

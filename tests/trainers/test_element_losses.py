@@ -12,10 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from drumbeat.trainers.inference.plots import draw
+from drumbeat.trainers.inference.tables import sample_cells
 from drumbeat.trainers.tasks import Classification, Results
+from drumbeat.trainers.tasks.measure import measure
 from drumbeat.trainers.world import World
 from tests.ranks import on_ranks
 from tests.trainers.one_step import ALONE, assert_same, step, torchs
+from tests.trainers.tasks.evaluated import results_of
 
 N = 7
 GENERATOR = torch.Generator().manual_seed(3)
@@ -127,7 +131,7 @@ def test_metrics_count_what_the_loss_counts(name: str) -> None:
     shape, build, targets, loss = CASES[name]
     task, outputs = build(), model_of(*shape)(POINTS).detach()
     selected = task.select(outputs)
-    results = Results(task.losses(outputs, targets), selected, targets)
+    results = Results(task.losses(outputs, targets), selected, targets, weights=task.weights(targets))
     metrics = task.metrics(results)
     assert metrics["loss"] == pytest.approx(float(loss(outputs)), rel=1e-6)
     counted = targets >= 0
@@ -138,11 +142,11 @@ def test_metrics_count_what_the_loss_counts(name: str) -> None:
 def test_a_set_whose_labelled_samples_are_right() -> None:
     task = Classification(loss=nn.CrossEntropyLoss(ignore_index=-1), classes=["a", "b"])
     outputs, targets = torch.tensor([[5.0, 0], [0, 5.0], [5.0, 0], [0, 5.0]]), torch.tensor([0, 1, -1, 1])
-    results = Results(task.losses(outputs, targets), outputs, targets)
+    results = results_of(task, outputs, targets)
     assert task.metrics(results)["accuracy"] == 1.0
     assert task.worst_samples(results, 9) == []
     assert task.to_text(torch.tensor([0, -1, 1])) == "a - b"
-    nothing = Results(results.losses[2:3], outputs[2:3], targets[2:3])
+    nothing = results_of(task, outputs[2:3], targets[2:3])
     assert str(task.metrics(nothing)) == "{'loss': nan, 'accuracy': nan}"
 
 
@@ -165,3 +169,17 @@ def test_classes_in_another_dimension_are_refused(shape: tuple[int, ...], hint: 
 def test_a_batch_in_which_nothing_counts_changes_nothing() -> None:
     loss, gradients = step(model_of(3, 3), Classification(), POINTS, torch.full_like(WORDS, -100), N, world=ALONE)
     assert loss == 0.0 and not any(gradient.any() for gradient in gradients.values())
+
+
+def test_tables_and_plots_of_elements(tmp_path: Path) -> None:
+    """The table of classes counts each element as a sample; that of samples has a row for each of these."""
+    task = Classification(classes=["a", "b", "c"])
+    results = results_of(task, model_of(3, 3)(POINTS).detach(), WORDS)
+    found = measure(task, results)
+    assert sum(row["samples"] for row in found.classes) == int((WORDS >= 0).sum())
+    assert found.metrics["accuracy"] == sum(row["correct"] for row in found.classes) / int((WORDS >= 0).sum())
+    assert {file.name for file in draw(task, results, found, tmp_path)} == {"confusion.png", "roc.png",
+                                                                            "precision_recall.png"}
+    heading, cells = sample_cells(task, results)
+    assert heading == ["actual", "loss", "prediction"]
+    assert [row[0] for row in cells[:2]] == ["a b -", "c - -"] and len(cells) == N

@@ -26,7 +26,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from drumbeat.configs.errors import Fault, PreflightError, nearest
+from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
 from drumbeat.configs.preconditions import needs_data, with_hint
@@ -56,6 +56,7 @@ from drumbeat.trainers.commands.rehearsed_schedule import rehearse_schedule
 from drumbeat.trainers.commands.smoke_test import smoke_test
 from drumbeat.trainers.facts import facts_of, with_facts
 from drumbeat.trainers.gpu_check import find_gpus, gpu_faults
+from drumbeat.trainers.metrics import build_metrics, check_monitor
 from drumbeat.trainers.model_and_task import with_task
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.versions import preflight_versions
@@ -81,11 +82,9 @@ def preflight(config: Config, *, world_size: int = 1) -> dict[str, Any]:
     built: dict[str, Any] = {}
     attempt(lambda: build_batch_transforms(config))
     task: Task | None = attempt(lambda: build_task(config, sets))
-    if task is not None and config.evaluation.monitor not in task.metric_names:
-        faults.append(Fault(what=f"the task has no metric '{config.evaluation.monitor}'", where="evaluation.monitor",
-                            given=f"monitor: {config.evaluation.monitor}",
-                            remedy=nearest(config.evaluation.monitor, task.metric_names)))
     if task is not None:
+        faults += check_monitor(config, task)
+        attempt(lambda: build_metrics(config, task))
         faults += reference_faults(config, task.metric_names)
     if model is not None:
         trained = with_task(model, task)

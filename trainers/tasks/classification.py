@@ -104,12 +104,22 @@ class Classification:
                              f"int64 {list(predictions.shape)}")
         counted = self.counted(results.targets)
         correct, total = int(((predictions == results.targets) & counted).sum()), int(counted.sum())
-        return {"loss": mean(results.losses, self.weights(results.targets)),
+        return {"loss": mean(results.losses, results.weights),
                 "accuracy": correct / total if total else math.nan}
 
     def worst_samples(self, results: Results, most: int) -> list[WorstSample]:
         wrong = (self.predictions(results.outputs) != results.targets) & self.counted(results.targets)
         return worst_among(self, results, wrong.flatten(1).any(1) if wrong.dim() > 1 else wrong, most)
+
+    def elements(self, results: Results) -> Results:
+        """The results of the m elements that count, as of m samples, without their losses."""
+        counted = self.counted(results.targets)
+        outputs = results.outputs if results.outputs.dim() == 1 else results.outputs.movedim(1, -1)
+        return Results(results.losses[:0], outputs[counted], results.targets[counted])
+
+    def metric_inputs(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities [m, classes], also of one output, and targets int64 [m], of all m elements that count."""
+        return self.probabilities(outputs).movedim(1, -1)[counted := self.counted(targets)], targets[counted].long()
 
     def predictions(self, outputs: Tensor) -> Tensor:
         if not _is_one(outputs):

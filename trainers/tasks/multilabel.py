@@ -54,6 +54,10 @@ class MultiLabel:
         predicted, expected = matching(self.predictions(results.outputs), results.targets)
         return worst_among(self, results, (predicted != expected).any(1), most)
 
+    def metric_inputs(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities [n, labels] and targets int64 [n, labels]."""
+        return self.probabilities(outputs), rows(targets).long()
+
     def predictions(self, outputs: Tensor) -> Tensor:
         return rows(outputs) >= 0
 

@@ -52,6 +52,11 @@ class Regression:
     def worst_samples(self, results: Results, most: int) -> list[WorstSample]:
         return worst_among(self, results, torch.ones(len(results.losses), dtype=torch.bool), most)
 
+    def metric_inputs(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """float32 [n] for one value, [n, values] for several."""
+        predicted, expected = matching(outputs, targets)
+        return (predicted[:, 0], expected[:, 0]) if predicted.shape[1] == 1 else (predicted, expected)
+
     def predictions(self, outputs: Tensor) -> Tensor:
         return rows(outputs).float()
 

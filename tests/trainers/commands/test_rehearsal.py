@@ -231,7 +231,7 @@ class Own(Classification):
 
 class Headed(Net):
     def forward(self, pictures: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
-        return {"logits": super().forward(pictures)}
+        return {"logits": super().forward(pictures), "temperature": torch.ones(1)}
 
 
 def test_what_an_evaluation_cannot_take(tmp_path: Path) -> None:
