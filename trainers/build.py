@@ -28,6 +28,7 @@ from drumbeat.data.order import Schedule, Stream, key
 from drumbeat.data.sampling import LengthBuckets, SampleStream
 from drumbeat.trainers.checkpoints.state import IMPLEMENTATIONS
 from drumbeat.trainers.forward import Forward
+from drumbeat.trainers.model_and_task import modules_of, parts_of, with_task
 from drumbeat.trainers.target import all_of, instantiate, locate
 from drumbeat.trainers.tasks import Task
 
@@ -192,12 +193,13 @@ def build_model(config: Config) -> nn.Module:
     return model
 
 
-def place_model(config: Config, device: torch.device) -> nn.Module:
-    """The model on its device, with its convolutions in the configured memory order. Raises `PreflightError`."""
+def place_model(config: Config, device: torch.device, task: Task | None = None) -> nn.Module:
+    """The model on its device, with its convolutions in the configured memory order, together with what is trained of
+    the task. Raises `PreflightError`."""
     model = build_model(config).to(device)
     if config.channels_last and any(parameter.dim() == 4 for parameter in model.parameters()):
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return model
+    return with_task(model, task)
 
 
 def build_batch_transforms(config: Config) -> nn.Sequential:
@@ -212,12 +214,12 @@ def build_forward(config: Config, device: torch.device) -> Forward:
 
 
 def build_task(config: Config, sets: Sets | None, device: torch.device | None = None) -> Task:
-    """The task, with the names of the training set's classes or values; its tensors are on the device."""
-    task = instantiate({**(sets.task_arguments if sets else {}), **config.task}, "task")
-    for part in vars(task).values():
-        if isinstance(part, nn.Module):
-            part.to(device)
-    return cast(Task, task)
+    """The task, with the names of the training set's classes or values; its tensors are on the device. Parameters of a
+    loss depend only on the run's seed."""
+    torch.manual_seed(key(config.seed, "task"))
+    task = cast(Task, instantiate({**(sets.task_arguments if sets else {}), **config.task}, "task"))
+    parts_of(task).to(device)
+    return task
 
 
 def build_optimizer(phase: Phase, name: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -243,10 +245,10 @@ def build_scheduler(phase: Phase, name: str, optimizer: torch.optim.Optimizer) -
 
 def frozen_modules(model: nn.Module, phase: Phase, name: str) -> list[nn.Module]:
     """The modules that the phase freezes. Raises `PreflightError` for a name that is not in the model."""
-    modules = dict(model.named_modules())
+    modules = modules_of(model)
     for frozen in phase.freeze:
         if frozen not in modules:
-            top = [child for child, _ in model.named_children()]
+            top = [name for name in modules if name and "." not in name]
             raise PreflightError(Fault(what=f"the model has no module '{frozen}'", where=f"phases.{name}.freeze",
                                        given=inline(phase.freeze),
                                        remedy=f"Its modules are {', '.join(top)} and their submodules."))

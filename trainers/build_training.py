@@ -10,7 +10,7 @@ from torch import nn
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.folder import Attempt
 from drumbeat.configs.schema import Config
-from drumbeat.trainers.build import Sets, build_forward, build_task
+from drumbeat.trainers.build import Sets, build_forward
 from drumbeat.trainers.build_phases import build_phases
 from drumbeat.trainers.checkpoints.manager import Checkpoint, Checkpoints
 from drumbeat.trainers.loop import Training
@@ -18,6 +18,7 @@ from drumbeat.trainers.metrics import build_metrics
 from drumbeat.trainers.sample_counts import SampleCounts, check_skipped
 from drumbeat.trainers.saving import Saver
 from drumbeat.trainers.stopping import StopCoordinator
+from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.time_spent import TimeSpent
 from drumbeat.trainers.tracking import NullTracker, Tracker
 from drumbeat.trainers.training_log import TrainingLog
@@ -26,11 +27,11 @@ from drumbeat.trainers.watchdog import Watchdog
 from drumbeat.trainers.world import World
 
 
-def build_training(config: Config, sets: Sets, world: World, model: nn.Module, *, attempt: Attempt,
+def build_training(config: Config, sets: Sets, world: World, model: nn.Module, task: Task, *, attempt: Attempt,
                    checkpoints: Checkpoints, checkpoint: Checkpoint | None, progress: Progress,
                    tracker: Tracker | NullTracker, time_spent: TimeSpent, watchdog: Watchdog, workers: int) -> Training:
     """The training, which resumes from `checkpoint` if there is one. Raises `PreflightError`."""
-    task, forward = build_task(config, sets, world.device), build_forward(config, world.device)
+    forward = build_forward(config, world.device)
     phases = build_phases(config, sets, model=model, task=task, world=world, forward=forward, workers=workers)
     coordinator = StopCoordinator(world, attempt, save_seconds=60 * config.checkpoints.every_minutes,
                                   next_check=progress.step, last_check=(progress.step, time.monotonic()))

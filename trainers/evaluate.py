@@ -17,7 +17,7 @@ from drumbeat.trainers.collect import Collector, Part, part_of
 from drumbeat.trainers.forward import Forward, call
 from drumbeat.trainers.metrics import restart
 from drumbeat.trainers.tasks import Results, Task
-from drumbeat.trainers.tasks.task import Draws
+from drumbeat.trainers.tasks.task import Draws, kept_outputs, losses_of
 from drumbeat.trainers.world import World
 
 SEED = 0
@@ -71,7 +71,8 @@ def _own_parts(model: nn.Module, task: Task, fetch: BatchFetcher, mine: list[ran
         world.seed(key(SEED, "evaluate", int(batch.positions[0])))
         with forward.autocast():
             outputs = call(model, forward.inputs(batch.inputs))
-            part = part_of(task, batch, outputs, task.losses(outputs, batch.targets), draws=draws, metrics=metrics)
+            losses = losses_of(task, outputs, batch.targets, len(batch.positions))
+            part = part_of(task, batch, kept_outputs(task, outputs), losses, draws=draws, metrics=metrics)
         yield part
 
 

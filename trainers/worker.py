@@ -39,6 +39,7 @@ from drumbeat.data.loader import error_message
 from drumbeat.trainers.build import (
     Sets,
     build_sets,
+    build_task,
     loader_workers,
     place_model,
     use_caches,
@@ -102,7 +103,8 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
     versions = rank_versions(config.precision, world.device)
     checkpoints = Checkpoints(run, attempt, keep=config.checkpoints.keep, device=world.device, versions=versions,
                               patience=60 * config.checkpoints.disk_wait_minutes)
-    model = place_model(config, world.device)
+    task = build_task(config, sets, world.device)
+    model = place_model(config, world.device, task)
     checkpoint = agree_on_checkpoint(checkpoints, world)
     progress = initial_progress(checkpoint, sets, config, world)
     tracker = Tracker(run, attempt, step=progress.step, config_text=shown(run.config.read_text(encoding="utf-8")),
@@ -118,8 +120,9 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
     if world.is_main:
         record_versions(attempt, versions, checkpoint)
     return build_training(
-        config, sets, world, model, checkpoints=checkpoints, checkpoint=checkpoint, progress=progress, tracker=tracker,
-        attempt=attempt, time_spent=TimeSpent(progress.seconds, began=start.time if start else time.time()),
+        config, sets, world, model, task, checkpoints=checkpoints, checkpoint=checkpoint, progress=progress,
+        tracker=tracker, attempt=attempt,
+        time_spent=TimeSpent(progress.seconds, began=start.time if start else time.time()),
         workers=loader_workers(config, threads=threads, debug=debug),
         watchdog=Watchdog(attempt, world.rank, math.inf if debug else patience(config),
                           grows=config.watchdog.timeout_minutes is None))

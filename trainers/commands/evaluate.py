@@ -54,6 +54,7 @@ from drumbeat.trainers.inference.tables import sample_cells, write_csv
 from drumbeat.trainers.metrics import build_metrics
 from drumbeat.trainers.sample_counts import check_unreadable
 from drumbeat.trainers.tasks import Results, Task
+from drumbeat.trainers.tasks.task import losses_of
 from drumbeat.trainers.world import World, die_with_agent, join
 
 WORST_SAMPLES = 40
@@ -123,7 +124,7 @@ def _smoke_test(job: EvaluationJob) -> None:
     """Runs the model and the loss on one sample. Raises `PreflightError` if model, task and set do not fit together."""
     if not len(job.samples):
         raise PreflightError(Fault(what=f"data.{job.split} is empty", where=f"data.{job.split}"))
-    model = load_model(job.config, job.path, torch.device("cpu"))
+    model = load_model(job.config, job.path, torch.device("cpu"), job.task)
     fetch = BatchFetcher(job.samples, indices=lambda positions: positions, transforms=job.sets.evaluate_transforms,
                          skip_unreadable=True, collate=job.sets.collate, name=f"data.{job.split}")
     try:
@@ -136,7 +137,7 @@ def _smoke_test(job: EvaluationJob) -> None:
     forward = build_forward(job.config, CPU.device)
     try:
         with torch.no_grad(), forward.autocast():
-            job.task.losses(call(model, forward.inputs(batch.inputs)), batch.targets)
+            losses_of(job.task, call(model, forward.inputs(batch.inputs)), batch.targets, 1)
     except Exception as error:  # a model of the user's may raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise PreflightError(Fault(what=f"the model and data.{job.split} do not fit together: {reason}",
@@ -147,9 +148,9 @@ def run_job(job: EvaluationJob, world: World) -> Results | None:
     """Evaluates the set. Returns the results on rank 0, the same to the bit at any world size. Raises `PreflightError`
     for a sample that cannot be read."""
     threads = torch.get_num_threads()
-    model: nn.Module = load_model(job.config, job.path, world.device)
     size = job.config.evaluation.batch_size
     task = build_task(job.config, job.sets, world.device)
+    model: nn.Module = load_model(job.config, job.path, world.device, task)
     total = -(-len(job.samples) // size)
     with Bar(shown=world.is_main) as bar:
         try:

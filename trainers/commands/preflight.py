@@ -57,6 +57,7 @@ from drumbeat.trainers.commands.smoke_test import smoke_test
 from drumbeat.trainers.facts import facts_of, with_facts
 from drumbeat.trainers.gpu_check import find_gpus, gpu_faults
 from drumbeat.trainers.metrics import build_metrics, check_monitor
+from drumbeat.trainers.model_and_task import with_task
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.versions import preflight_versions
 
@@ -86,7 +87,8 @@ def preflight(config: Config, *, world_size: int = 1) -> dict[str, Any]:
         attempt(lambda: build_metrics(config, task))
         faults += reference_faults(config, task.metric_names)
     if model is not None:
-        built = {name: attempt(partial(_check_phase, config, name, model, world_size)) for name in config.phases}
+        trained = with_task(model, task)
+        built = {name: attempt(partial(_check_phase, config, name, trained, world_size)) for name in config.phases}
     if sets is not None:
         faults += _check_sets(filled or config, sets)
         if len(sets.train):

@@ -33,6 +33,7 @@ from drumbeat.trainers.commands.rehearsed_evaluation import EVALUATED, Few, rehe
 from drumbeat.trainers.commands.smoke_test import PLACE_ERROR, SMALL, error_place, error_text
 from drumbeat.trainers.contact_sheet import CPU
 from drumbeat.trainers.lost_state import differences, model_differences, same_bits
+from drumbeat.trainers.model_and_task import with_task
 from drumbeat.trainers.phase_runner import PhaseRunner
 from drumbeat.trainers.tasks import Task
 
@@ -83,7 +84,7 @@ def rehearse(config: Config, sets: Sets, task: Task, batch: Batch, *, world_size
     size = len(batch.positions)
     samples = batch if uncut(batch, size) else Batch(*(rows(part, range(FEW), size) for part in batch))
     try:
-        live = build_model(few), task
+        live = with_task(build_model(few), task), task
         resumed = copy.deepcopy(live)
         parameters_of = [trainable(model) for model, _ in (live, resumed)]
         found.faults += _unsavable(live[0])

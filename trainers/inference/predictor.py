@@ -32,6 +32,8 @@ from drumbeat.trainers.inference.inputs import Images, Item, texts
 from drumbeat.trainers.inference.load import good_checkpoint, load_model
 from drumbeat.trainers.inference.preprocessing import ImageFormat, build_preprocessing
 from drumbeat.trainers.inference.tables import output_names
+from drumbeat.trainers.model_and_task import parts_of
+from drumbeat.trainers.tasks.task import kept_outputs
 from drumbeat.trainers.world import World
 
 
@@ -68,7 +70,8 @@ class Predictor:
                                  given=str(config.task.get("_target_")),
                                  remedy="To evaluate the run on its own sets: drumbeat evaluate"))
         self.sample_format = preprocessing.sample_format
-        self.model = load_model(config, path, device)
+        parts_of(self.task).to(device)
+        self.model = load_model(config, path, device, self.task)
         world = World(rank=0, local_rank=0, size=1, device=device)
         self.forward = build_forward(config, world.device)
 
@@ -115,7 +118,8 @@ class Predictor:
                     for part, (batch, errors) in zip(parts, loader, strict=True):
                         if batch is not None:
                             with self.forward.autocast():
-                                outputs.append(call(self.model, self.forward.inputs(batch.inputs)).float().cpu())
+                                found = call(self.model, self.forward.inputs(batch.inputs))
+                                outputs.append(kept_outputs(self.task, found).float().cpu())
                         read += [items[position] for position in part if position not in errors]
                         unreadable += errors.values()
                         advance(len(part))

@@ -19,9 +19,12 @@ from drumbeat.trainers.tasks.task import HasSampleRows
 
 def headings(task: Task, outputs: Tensor) -> list[str]:
     """The headings of the columns: "prediction" and "probability of CLASS" for each class or label; for a regression
-    "prediction", or "predicted NAME" for each of several values."""
+    "prediction", or "predicted NAME" for each of several values. With a class for each element of a sample, the
+    predictions alone."""
     probabilities = task.probabilities(outputs)
     names = output_names(task, outputs)
+    if probabilities is not None and probabilities.dim() > 2:
+        return ["prediction"]
     if probabilities is not None:
         return ["prediction", *(f"probability of {name}" for name in names)]
     return [f"predicted {name}" for name in names] if len(names) > 1 else ["prediction"]
@@ -39,6 +42,8 @@ def rows(task: Task, outputs: Tensor) -> list[list[str]]:
     predictions, probabilities = task.predictions(outputs), task.probabilities(outputs)
     if probabilities is None:
         return [[f"{value:.7g}" for value in row] for row in predictions.flatten(1).tolist()]
+    if probabilities.dim() > 2:
+        return [[task.to_text(prediction)] for prediction in predictions]
     return [[task.to_text(prediction), *(f"{value:.6f}" for value in row)]
             for prediction, row in zip(predictions, probabilities.tolist(), strict=True)]
 

@@ -16,6 +16,7 @@ from torchmetrics.functional import classification as of_classes
 from torchmetrics.functional import regression as of_values
 
 from drumbeat.configs.run.checkpoint_records import Metrics
+from drumbeat.trainers.tasks.classification import Classification
 from drumbeat.trainers.tasks.task import HasClassRows, Results, Task
 
 
@@ -25,6 +26,8 @@ def measure(task: Task, results: Results) -> Metrics:
     if task.kind == "other":
         own = task.class_rows(results) if isinstance(task, HasClassRows) else []
         return Metrics(kind=task.kind, metrics=_plain(metrics), classes=own)
+    if isinstance(task, Classification):
+        results = task.elements(results)
     probabilities = task.probabilities(results.outputs)
     if probabilities is None:
         predicted = task.predictions(results.outputs)

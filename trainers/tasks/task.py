@@ -68,9 +68,10 @@ class WorstSample:
 class Task(Protocol):
     """What training, evaluation and inference call. Metrics always include "loss".
 
-    A task may also have `weights(targets) -> float32 [n] or None`: the weight of each sample in the mean loss. The mean
-    of a batch is then the sum of `losses` over the sum of the weights. What else it may have: `Summarizes`, `Draws`,
-    `HasClassRows`, `HasSampleRows` and `FeedsMetrics`.
+    A task may also have `weights(targets) -> float32 [n] or None`: the weight of each sample in the mean loss, for
+    example the number of its pixels that count. The mean of a batch is then the sum of `losses` over the sum of the
+    weights, and a sample's loss is the sum over what counts. What else it may have: `WholeBatchLoss`, `Selects`,
+    `Summarizes`, `Draws`, `HasClassRows`, `HasSampleRows` and `FeedsMetrics`.
     """
 
     kind: Kind
@@ -82,8 +83,8 @@ class Task(Protocol):
     worst_title: str
     """What `worst_samples` returns, as a title: "misclassified samples, largest loss first"."""
 
-    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """float32 [n]: the loss of each sample."""
+    def losses(self, outputs: Any, targets: Any) -> Tensor:
+        """float32 [n]: the loss of each sample, from what the model returns."""
 
     def metrics(self, results: Results) -> dict[str, float]:
         """The metrics of an evaluated set, under the names in `metric_names`."""
@@ -100,6 +101,35 @@ class Task(Protocol):
 
     def to_text(self, value: Tensor) -> str:
         """The prediction or the target of one sample as text."""
+
+
+@runtime_checkable
+class WholeBatchLoss(Protocol):
+    """A task whose loss compares the samples of a batch with each other, such as a contrastive one. It is called with
+    the outputs and targets of all ranks in training, and of a chunk in evaluation."""
+
+    def batch_loss(self, outputs: Any, targets: Any) -> Tensor:
+        """A scalar: the loss of the batch."""
+
+
+def losses_of(task: Task, outputs: Any, targets: Any, n: int) -> Tensor:
+    """float32 [n]: the loss of each sample of an evaluated chunk; for a loss of the whole batch, the chunk's."""
+    if isinstance(task, WholeBatchLoss):
+        return task.batch_loss(outputs, targets).expand(n)
+    return task.losses(outputs, targets)
+
+
+def kept_outputs(task: Task, outputs: Any) -> Any:
+    """The outputs that predictions and metrics are computed from: what the task selects, or all."""
+    return task.select(outputs) if isinstance(task, Selects) else outputs
+
+
+@runtime_checkable
+class Selects(Protocol):
+    """A task that needs a part of the model's outputs for its predictions and metrics, as those of Drumbeat do."""
+
+    def select(self, outputs: Any) -> Any:
+        """That part: for Drumbeat's tasks one tensor, [n, ...]."""
 
 
 @runtime_checkable
@@ -147,7 +177,7 @@ class FeedsMetrics(Protocol):
 def worst_among(task: Task, results: Results, candidates: Tensor, most: int) -> list[WorstSample]:
     """The samples among `candidates` (bool [n]) with the largest losses, titled by prediction and target."""
     indices = candidates.nonzero().flatten()
-    worst = indices[results.losses[indices].argsort(descending=True, stable=True)][:most]
+    worst = indices[results.mean_losses[indices].argsort(descending=True, stable=True)][:most]
     predictions = task.predictions(results.outputs)
     return [WorstSample(index, f"predicted {task.to_text(predictions[index])}\nactual "
                                f"{task.to_text(results.targets[index])}") for index in worst.tolist()]

@@ -244,9 +244,7 @@ def test_what_an_evaluation_cannot_take(tmp_path: Path) -> None:
     what, _, given = fault(tmp_path, task)
     assert what == "4 samples of data.validation cannot be evaluated: ZeroDivisionError: division by zero"
     assert f"{Path(__file__).name}:" in given
-    what, _, _ = fault(tmp_path, task, model("Headed"))
-    assert what.startswith("4 samples of data.validation cannot be evaluated: ValueError: the outputs of 2 samples "
-                           "contain a tensor [1]; an evaluation needs tensors with a row for each sample")
+    assert "division by zero" in fault(tmp_path, task, model("Headed"))[0]  # its dict of logits was no obstacle
 
 
 def test_a_set_that_reads_whole_batches(tmp_path: Path) -> None:
