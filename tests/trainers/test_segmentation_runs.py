@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Result
 from drumbeat.data.demo.shapes import write_shapes
+from drumbeat.launch.commands.main import main
 from drumbeat.trainers.tasks import Segmentation
 from tests.same_bits import assert_same_bits
 from tests.tiny import drumbeat, latest
@@ -90,15 +91,15 @@ def weights(run: RunDir) -> dict[str, Tensor]:
 def test_it_resumes_exactly_and_two_ranks_evaluate_the_same(tmp_path: Path) -> None:
     assert not any(write_shapes(tmp_path / "shapes", np.random.default_rng(0), (10, 7)))
     (tmp_path / "masks.yaml").write_text(CONFIG)
-    drumbeat(tmp_path, "run", "masks.yaml", "--procs", "1", "name=straight")
-    drumbeat(tmp_path, "run", "masks.yaml", "--procs", "1", f"task.file={tmp_path}/killed")
+    drumbeat(tmp_path, "masks.yaml", "--procs", "1", "name=straight")
+    drumbeat(tmp_path, "masks.yaml", "--procs", "1", f"task.file={tmp_path}/killed")
     straight, resumed = latest(tmp_path, "straight"), latest(tmp_path, "masks")
     assert (tmp_path / "killed").exists()
     assert len([*(resumed.path / "attempts").iterdir()]) == 2
     assert_same_bits(weights(resumed), weights(straight))
     found = []
     for ranks in ("1", "2"):
-        drumbeat(tmp_path, "evaluate", "masks", "--split", "validation", "--procs", ranks)
+        assert main(["evaluate", str(resumed.path), "--split", "validation", "--procs", ranks]) == 0
         (folder,) = (resumed.path / "evaluation").iterdir()
         found.append({path.name: path.read_bytes() for path in folder.iterdir()})
     assert {*found[0]} == {"metrics.json", "metrics.txt", "predictions.csv", "worst_samples.png"}
