@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from drumbeat.data.sampling import Weighted as Weighted
     from drumbeat.data.segmentation import SegmentationFolder as SegmentationFolder
     from drumbeat.data.splits import Split as Split
+    from drumbeat.data.structure import collate as collate
     from drumbeat.data.text import Texts as Texts
     from drumbeat.data.vocabulary import Vocabulary as Vocabulary
     from drumbeat.data.vocabulary import glove as glove
@@ -40,6 +41,7 @@ PUBLIC = {
     "Texts": "text",
     "Weighted": "sampling",
     "Vocabulary": "vocabulary",
+    "collate": "structure",
     "glove": "vocabulary",
 }
 """The module of each public name."""

@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, Literal, cast
 
 import torch
@@ -22,6 +23,7 @@ from drumbeat.data.device import to_device
 from drumbeat.data.loader import Batch
 from drumbeat.data.order import key, micro_batches, shard
 from drumbeat.data.structure import rows
+from drumbeat.trainers.blame import blame
 from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.checkpoints.state import (
     parameter_names,
@@ -114,7 +116,19 @@ class PhaseRunner:
         self.world.seed(key(self.seed, "step", self.number, step, self.world.rank))
         inputs = self.forward.inputs(batch.inputs)
         targets = to_device(batch.targets, self.world.device)
-        size = len(batch.positions)
+        try:
+            return self._backward(inputs, targets, len(batch.positions), step)
+        except Exception as error:
+            self.model.eval()
+            blame(error, batch, partial(self._alone, inputs, targets, len(batch.positions)),
+                  tries=self.world.device.type == "cpu")
+            raise
+
+    def _alone(self, inputs: Any, targets: Any, size: int, part: range) -> None:
+        """The losses of one sample, to find out whether it fails."""
+        self._losses(call(self.model, rows(inputs, part, size)), rows(targets, part, size))
+
+    def _backward(self, inputs: Any, targets: Any, size: int, step: int) -> Tensor:
         scale = self._scale(targets)
         total = torch.zeros((), device=self.world.device)
         parts = micro_batches(size, self.micro_batch_size or size)
@@ -123,7 +137,7 @@ class PhaseRunner:
             with nullcontext() if last or self.world.size == 1 else self.replica.no_sync():  # type: ignore[operator]
                 with self.forward.autocast():
                     outputs = call(self.replica, rows(inputs, part, size))
-                    loss = self._loss(outputs, rows(targets, part, size), scale, step, len(parts))
+                    loss = self._loss(outputs, rows(targets, part, size), scale, step, size if len(parts) == 1 else 0)
                 loss.backward()
             total += loss.detach()
         return total / self.world.size
@@ -191,14 +205,15 @@ class PhaseRunner:
         for module in self.frozen:
             module.eval()
 
-    def _loss(self, outputs: Any, targets: Any, scale: Tensor | float, step: int, parts: int) -> Tensor:
+    def _loss(self, outputs: Any, targets: Any, scale: Tensor | float, step: int, size: int) -> Tensor:
         """A scalar: the sum of the samples' losses, scaled; or the task's loss of the batch of all ranks. The latter is
-        computed by each rank, from one seed."""
+        computed by each rank, from one seed, and needs all `size` samples of this rank; 0 are a micro-batch."""
         if not isinstance(self.task, WholeBatchLoss):
             return self._losses(outputs, targets).sum() * scale
-        if parts > 1:
+        if not size:
             raise ValueError("a loss of the whole batch cannot be computed in micro-batches: micro_batch_size: null")
-        sizes = [len(shard(self.batch_size, rank, self.world.size)) for rank in range(self.world.size)]
+        ranks = range(self.world.size)
+        sizes = [len(shard(self.batch_size, rank, len(ranks))) for rank in ranks] if len(ranks) > 1 else [size]
         outputs, targets = (gathered(values, self.world, sizes) for values in (outputs, targets))
         self.world.seed(key(self.seed, "loss", self.number, step))
         return self.task.batch_loss(outputs, targets)

@@ -50,6 +50,7 @@ from drumbeat.trainers.build import (
     loader_workers,
 )
 from drumbeat.trainers.build_phases import build_schedules
+from drumbeat.trainers.commands.batch_checks import batch_faults
 from drumbeat.trainers.commands.open_files import opened_since, positions, shared_files
 from drumbeat.trainers.commands.rehearsal import rehearse
 from drumbeat.trainers.commands.rehearsed_schedule import rehearse_schedule
@@ -104,6 +105,8 @@ def preflight(config: Config, *, world_size: int = 1) -> dict[str, Any]:
         tried = smoke_test(filled or config, sets, model, task)
         if isinstance(tried, Fault):
             faults.append(tried)
+        elif wrong := batch_faults(config, task, tried, world_size):
+            faults += wrong
         else:
             with one_thread():  # threads that wait for each other are slow on a busy login node
                 rehearsed = rehearse(filled or config, sets, task, tried, world_size=world_size,
