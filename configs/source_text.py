@@ -3,13 +3,12 @@ where the schema wants text, the text in the file counts."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from drumbeat.configs.faults import bare, fields_of, is_mapping, item_of
+from drumbeat.configs.faults import bare, fields_of, is_mapping, item_of, metadata_of
 from drumbeat.configs.layers import Layer, leaves
 
 OLD_NUMBER = re.compile(r"[-+]?(0[\d_]+|[\d_]+(:[\d_.]+)+)")
@@ -59,8 +58,7 @@ def _field(schema: type, key: str) -> tuple[Any, Mapping[str, Any]]:
     metadata: Mapping[str, Any] = {}
     for part in key.split("."):
         if fields := fields_of(kind):
-            own = {field.name: field.metadata for field in dataclasses.fields(bare(kind))}
-            kind, metadata = fields.get(part, Any), own.get(part, {})
+            kind, metadata = fields.get(part, Any), metadata_of(kind, part)
         else:
             kind = item_of(kind) if is_mapping(kind) else Any
     return kind, metadata

@@ -31,11 +31,13 @@ from drumbeat.launch.backends.queued_jobs import (
 )
 from drumbeat.launch.backends.script import (
     JOB_VARIABLES,
+    NODES,
     REQUEUE,
     check_values,
     node_command,
     python_words,
     setup_lines,
+    with_backslashes,
 )
 from drumbeat.launch.backends.task import run_node
 from drumbeat.launch.backends.typed import command
@@ -74,17 +76,16 @@ class Slurm(Backend):
 
     def check_startable(self, plan: JobPlan) -> None:
         check_slurm_installed()
-        export = plan.site.sbatch.get("export", os.environ.get("SBATCH_EXPORT"))
-        if missing := not_exported(plan.variables, export):
-            raise LaunchError(Fault(what=f"the job would not inherit {', '.join(missing)}, to which the config refers",
-                                    where="sbatch.export, or SBATCH_EXPORT", given=f"export: {export}",
-                                    remedy="Add ALL, or the names of the variables, to `export` in the profile."))
+        if fault := export_fault(plan):
+            raise LaunchError(fault)
 
     def notes(self, plan: JobPlan) -> list[str]:
+        fault = export_fault(plan)
         dropped = not_inherited(os.environ, JOB_VARIABLES, self.request(plan).text)
         options = [f"{name}={value}" for name, value in sorted(os.environ.items())
                    if name.startswith("SBATCH_") and name not in dropped]
-        return [f"sbatch also reads {', '.join(options)} from this shell"] if options else []
+        return [*([f"{fault.what} ({fault.given}): the run would be refused"] if fault else []),
+                *([f"sbatch also reads {', '.join(options)} from this shell"] if options else [])]
 
     def preflight(self, request: Request) -> str:
         check_shared(request.plan)
@@ -98,7 +99,7 @@ class Slurm(Backend):
         check_values(plan)
         folder = str(RunDir(Path(plan.run_dir)).submitit).replace("%", "%%")  # for patterns of file names
         parameters = sbatch_parameters(plan, after)
-        text = _make_sbatch_string(command=node_command(plan), folder=folder, **parameters)
+        text = with_backslashes(_make_sbatch_string(command=node_command(plan), folder=folder, **parameters))
         return Request(plan=plan, text=text, parameters=parameters,
                        sections=(nodes_section(plan), ("sbatch script", text)))
 
@@ -193,6 +194,15 @@ def no_id_fault(output: str) -> Fault:
                         "your site (`type sbatch` tells), ask for one that prints what sbatch prints.")
 
 
+def export_fault(plan: JobPlan) -> Fault | None:
+    """The fault if the job would not inherit a variable that the config refers to."""
+    export = plan.site.sbatch.get("export", os.environ.get("SBATCH_EXPORT"))
+    missing = not_exported(plan.variables, export)
+    return Fault(what=f"the job would not inherit {', '.join(missing)}, to which the config refers",
+                 where="sbatch.export, or SBATCH_EXPORT", given=f"export: {export}",
+                 remedy="Add ALL, or the names of the variables, to `export` in the profile.") if missing else None
+
+
 def check_slurm_installed() -> None:
     """Raises `LaunchError` if SLURM's programs are not on the PATH."""
     missing = [program for program in ("sbatch", "srun") if shutil.which(program) is None]
@@ -239,7 +249,7 @@ def sbatch_parameters(plan: JobPlan, after: str = "") -> dict[str, Any]:
         "signal_delay_s": grace_seconds(RunDir(Path(plan.run_dir)), site.signal_seconds, 60 * site.time_minutes),
         "comment": Path(plan.run_dir).name,
         "wckey": None,  # submitit's default is its own name
-        "setup": setup_lines(plan, cpus, REQUEUE),
+        "setup": setup_lines(plan, cpus, NODES, REQUEUE),
         "srun_args": ["--export=ALL", "--kill-on-bad-exit=1", "--wait=60", f"--cpus-per-task={cpus}"],
         "additional_parameters": more,
     }

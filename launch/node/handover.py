@@ -13,7 +13,7 @@ from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.manifest import checkpoint_text, newest_checkpoint
 from drumbeat.configs.run.plan import JobPlan
-from drumbeat.configs.run.records import ENDED, Job, NodeUp, Status, Verdict
+from drumbeat.configs.run.records import ENDED, Job, Next, NodeUp, Status, Verdict
 from drumbeat.launch.attempts.verdict import consecutive_failures, verdict_of
 from drumbeat.launch.backends.slurm import Slurm
 from drumbeat.launch.slurm.client import join_id, run_slurm, split_id
@@ -91,6 +91,14 @@ def previous_verdict(run: RunDir, plan: JobPlan, slurm_job: SlurmJob, *, first: 
     if verdict.next == "give up":
         run.write_status("failed", attempt=before.number, verdict=verdict.message)
     return verdict
+
+
+def nodes_lost(run: RunDir, lost: str, refusal: str) -> Next:
+    """First node: records that the job has `lost` nodes, and what happens next: it is requeued, unless SLURM refuses
+    that, with this `refusal`."""
+    message = f"{lost}; {f'SLURM does not requeue it: {refusal}; ' if refusal else ''}{checkpoint_text(run)}"
+    run.write_status("failed" if refusal else "preempted", attempt=run.newest_number(), verdict=message)
+    return "give up" if refusal else "requeue"
 
 
 def verdict_of_abandoned(run: RunDir, attempt: Attempt, *, nodes: int, restarts: int) -> Verdict:

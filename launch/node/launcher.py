@@ -6,7 +6,6 @@ first node's launcher decides: leave, start the next attempt in place, or requeu
 communicate only through the attempt's folder. No torch here.
 
 It is a state machine: `node/states.py` defines its states, their outcomes, and the table of transitions.
-
 If a launcher itself is killed, the job's script restarts those of all nodes (`launch/backends`).
 """
 
@@ -29,7 +28,7 @@ from drumbeat.configs.run.records import AttemptStart, Next, NodeDown, StopReque
 from drumbeat.launch.attempts.hang import FLIGHT_RECORDER
 from drumbeat.launch.attempts.processes import become_subreaper
 from drumbeat.launch.attempts.verdict import TIME_LIMIT, verdict_of
-from drumbeat.launch.node.handover import AGAIN, CONTINUE, cancel_next_job, previous_verdict, queue_next_job
+from drumbeat.launch.node.handover import AGAIN, CONTINUE, cancel_next_job, nodes_lost, previous_verdict, queue_next_job
 from drumbeat.launch.node.handshake import handshake, write_secret
 from drumbeat.launch.node.rendezvous import free_port, meeting_address, network_variables, own_address
 from drumbeat.launch.node.states import SIGNALS, TRANSITIONS, Event, Outcome, State
@@ -115,8 +114,9 @@ class Launcher:
                 error = queue_next_job(self.run, self.plan, self.slurm_job)
                 self.has_next_job = not error or bool(self.plan.site.prefix)
                 if not self.has_next_job:
-                    print(f"warning: SLURM would neither requeue this job nor accept a next one: {error}",
-                          flush=True)
+                    print(f"warning: SLURM would neither requeue this job nor accept a next one: {error}", flush=True)
+        if lost := self.slurm_job.lost_nodes(self.plan.topology.nodes):
+            return Outcome(nodes_lost(self.run, lost, self.requeue()) if self.first else "requeue")
         return Outcome.NEW
 
     def claim(self) -> Outcome:

@@ -62,6 +62,7 @@ TRANSITIONS: dict[tuple[State, Outcome], State] = {
     (State.JOIN, Outcome.NEW): State.CLAIM,
     (State.JOIN, Outcome.FINISH): State.LEAVE,
     (State.JOIN, Outcome.GIVE_UP): State.LEAVE,
+    (State.JOIN, Outcome.REQUEUE): State.LEAVE,
     (State.CLAIM, Outcome.CLAIMED): State.HANDSHAKE,
     (State.HANDSHAKE, Outcome.CONNECTED): State.SUPERVISE,
     (State.HANDSHAKE, Outcome.UNREACHABLE): State.REPORT,

@@ -113,3 +113,12 @@ def test_a_cluster_of_several(cluster: Cluster, submitted: Submit, monkeypatch: 
         ("job", f"{number};test, running in partition main")]
     assert Slurm().cancel(View.read(job.run)) == f"SLURM job {number};test cancelled"
     assert cluster.state(number) == "CANCELLED"
+
+
+@one_kind
+@pytest.mark.parametrize("value", [r"a\b", r"\\host\me", "a'\\'b", r"$HOME\`"])
+def test_backslashes_reach_slurm(cluster: Cluster, tmp_path: Path, value: str) -> None:
+    """sbatch removes them from a script's options, also between quotes."""
+    job = str(Slurm().submit(small_request(tmp_path, sbatch={"mail-user": value, "mail-type": "FAIL"})).id)
+    assert f"MailUser={value} " in cluster.run("scontrol", "--oneliner", "show", "job", job)
+    cluster.run("scancel", job)
