@@ -137,14 +137,14 @@ class Launcher:
     def supervise(self) -> Outcome:
         attempt = self.current
         agents, limit = self.start(attempt), self.limit
-        saved_at = float("inf")
+        leave_by = float("inf")
         try:
             while (code := agents.poll()) is None:
                 if self.first and (self.received or limit.must_stop()):
                     attempt.request_stop((self.received or Event.TIME_LIMIT).value)
                 if os.path.exists(attempt.saved):  # noqa: PTH110  (False too if the disk does not answer)
-                    saved_at = min(saved_at, time.monotonic())
-                if limit.is_over() or time.monotonic() > saved_at + EXIT_TIMEOUT or self.is_over(attempt):
+                    leave_by = min(leave_by, time.monotonic() + EXIT_TIMEOUT)
+                if limit.is_over() or time.monotonic() > leave_by or agents.hang() or self.is_over(attempt):
                     return Outcome.ENDED
                 limit.sleep(POLL_SECONDS)
             self.code = code
@@ -252,7 +252,7 @@ class Launcher:
         if self.agents is None or not self.agents.alive:
             self.agents = Agents(self.plan, attempt, self.node)
         arguments = command[3:]  # without "python -m torch.distributed.run", which the server has imported
-        self.agents.start(arguments, environment, attempt.node_log(self.node))
+        self.agents.start(arguments, environment, attempt)
         return self.agents
 
     def conclude(self, attempt: Attempt) -> Verdict | None:

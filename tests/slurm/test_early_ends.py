@@ -103,6 +103,7 @@ def test_a_suspended_run_is_neither_hung_nor_failed(submitted: Submit) -> None:
     job.cluster.wait(job.job_id, "SUSPENDED")
     write_state(job.run, "running", ago=3600)
     assert with_final_state(View.read(job.run)).state == "running"
+    assert [row[2] for row in describe_each([job.run], cells, damaged_cells)] == ["suspended 1:00:00"]
     text = " ".join(why(with_final_state(View.read(job.run))).split())
     assert "why SUSPENDED: SLURM has suspended it: its processes are stopped, and its nodes may run other jobs" in text
     job.cluster.run("scontrol", "resume", job.job_id)
