@@ -160,7 +160,8 @@ class Watchdog:
 
     timeout_minutes: float | None = above(0, None)
     """Minutes without a step after which a rank counts as hanging: its stacks are written to the run folder, and the
-    run restarts. The time for which SLURM suspends a job does not count. Null waits 30 minutes, or 50 times the longest step if that is more."""
+    run restarts. The time for which SLURM suspends a job does not count. Null waits 30 minutes, or 50 times the longest
+    step if that is more."""
     desync_check_steps: int = at_least(1, 1000)
     """Optimizer steps between two checks that all ranks have bitwise identical weights."""
 

@@ -29,6 +29,8 @@ class Allocation(Record):
     """Whether the command was typed in a step of the job, which keeps its resources until it ends."""
     restarts: int = 0
     """How often SLURM has requeued the job."""
+    cluster: str = ""
+    """The job's cluster, if the shell has another one in SLURM_CLUSTERS, which SLURM's programs would ask."""
 
 
 @dataclass(frozen=True, kw_only=True)

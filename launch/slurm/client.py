@@ -159,11 +159,12 @@ def job_fields(job: str, *, timeout: float | None = None) -> dict[str, str]:
 
 def steps(job: str, name: str) -> list[str]:
     """The ids of a job's steps with a name; none if the job has ended. Raises `SlurmUnreachableError`."""
-    code, output = run_slurm("squeue", "--noheader", "--steps", "--jobs", job, "--format", "%i|%j")
+    number, cluster = split_id(job)
+    code, output = run_slurm("squeue", "--noheader", "--steps", "--jobs", number, "--format", "%i|%j", cluster=cluster)
     if code != 0 and NO_JOB not in output:
         raise SlurmUnreachableError(output)
     found = (line.partition("|") for line in output.splitlines())
-    return [step.strip() for step, _, called in found if called == name]
+    return [join_id(step.strip(), cluster) for step, _, called in found if called == name]
 
 
 def cancel_jobs(*ids: str) -> None:
