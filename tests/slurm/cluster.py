@@ -61,11 +61,12 @@ class Cluster:
     """Enter it once. Configuration and logs stay in `folder`; all else is removed on leaving, also after an error."""
 
     def __init__(self, folder: Path, *, proctrack: Proctrack = "cgroup", accounting: bool = False, nodes: int = NODES,
-                 cpus: int = CPUS) -> None:
+                 cpus: int = CPUS, name: str = "test", beside: Cluster | None = None) -> None:
         self.folder = folder.absolute()
         # The port and the folders Path() stands for are claimed on entering.
         self._layout = Layout(folder=self.folder, scratch=Path(), database=Path(), port=0, proctrack=proctrack,
-                              accounting=accounting, nodes=nodes, cpus=cpus)
+                              accounting=accounting, nodes=nodes, cpus=cpus, name=name,
+                              beside=beside._layout if beside else None)
 
     def __enter__(self) -> Cluster:
         if missing := missing_programs(self._layout.accounting):
@@ -184,8 +185,8 @@ class Cluster:
 
     def _start_keeper(self) -> subprocess.Popen[str]:
         layout = self._layout
-        traces = Traces(scratch=str(layout.scratch), database=str(layout.database) if layout.accounting else None,
-                        hosts=layout.hosts, first_job=layout.first_job)
+        database = str(layout.database) if layout.accounting and not layout.beside else None
+        traces = Traces(scratch=str(layout.scratch), database=database, hosts=layout.hosts, first_job=layout.first_job)
         with open(self.folder / "keeper.log", "wb") as log:
             return subprocess.Popen(
                 # Isolated, and in its own session: neither PYTHONPATH nor Ctrl-C should reach it.
@@ -203,6 +204,8 @@ class Cluster:
             (self.folder / name).write_text(text)
             (self.folder / name).chmod(0o600)  # slurmdbd demands it of its own
         (self._layout.scratch / "state").mkdir()
+        if self._layout.beside:
+            return
         munge = self._layout.munge_socket.parent
         munge.mkdir(mode=0o755)
         key = munge / "key"
@@ -212,6 +215,14 @@ class Cluster:
             shutil.chown(path, "munge", "munge")
 
     def _start_daemons(self) -> None:
+        if not self._layout.beside:
+            self._start_services()
+        for name in ("slurmctld", *self._layout.hosts):
+            self.start_daemon(name)
+        self.await_nodes()
+
+    def _start_services(self) -> None:
+        """Starts what clusters can share."""
         munge = self._layout.munge_socket
         own = {"socket": munge, "key-file": munge.parent / "key", "log-file": munge.parent / "log"}
         own |= {"pid-file": munge.parent / "pid", "seed-file": munge.parent / "seed"}
@@ -219,9 +230,6 @@ class Cluster:
         self._await("munged to open its socket", munge.exists)
         if self._layout.accounting:
             self._start_accounting()
-        for name in ("slurmctld", *self._layout.hosts):
-            self.start_daemon(name)
-        self.await_nodes()
 
     def _start_accounting(self) -> None:
         database = self._layout.database

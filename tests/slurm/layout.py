@@ -73,6 +73,9 @@ class Layout:
     """Up to 18. Partition `wide` has all nodes, the others have all but the last."""
     cpus: int = CPUS
     """The cores of each node."""
+    name: str = "test"
+    beside: Layout | None = None
+    """Another cluster, whose munged and slurmdbd this one shares."""
     accounting: bool = False
     """Whether it has accounts and QOS, and enforces them. Without them, sacct fails, as on some real sites."""
 
@@ -92,7 +95,7 @@ class Layout:
 
     @property
     def munge_socket(self) -> Path:
-        return self.scratch / "munge" / "socket"
+        return (self.beside or self).scratch / "munge" / "socket"
 
     def files(self) -> dict[str, str]:
         """Name to text of the files in `folder`."""
@@ -102,7 +105,7 @@ class Layout:
             "gres.conf": f"Name=gpu Type={GPU_TYPE} File=/dev/tty[0-{GPUS - 1}]\nName=nvme Count={NVME}\n",
         }
         if self.accounting:
-            settings = {"port": self.port + _PORTS.step - 1, "munge_socket": self.munge_socket}
+            settings = {"port": (self.beside or self).port + _PORTS.step - 1, "munge_socket": self.munge_socket}
             gather = "cgroup" if self.proctrack == "cgroup" else "linux"
             files["slurm.conf"] += accounting.slurm_conf(**settings, gather=gather)
             files["slurmdbd.conf"] = accounting.slurmdbd_conf(**settings, folder=self.folder, scratch=self.scratch)
@@ -112,7 +115,7 @@ class Layout:
         # A requeued job waits until its old credential has expired: cred_expire=5 makes that 8 s, the default 121 s.
         host, last = socket.gethostname().partition(".")[0], self.nodes
         return f"""\
-ClusterName=test
+ClusterName={self.name}
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={self.port}
 SlurmUser=root

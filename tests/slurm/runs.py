@@ -204,9 +204,9 @@ class TrainingRun:
     def run(self) -> RunDir:
         return latest(self.folder)
 
-    def reach(self, blown: int = 0) -> None:
+    def reach(self, blown: int = 0, seconds: float = START) -> None:
         """Waits for fault number `blown`, which the tiny experiment injects in the middle of an epoch."""
-        until((self.folder / f"blown-{blown}").exists, seconds=START)
+        until((self.folder / f"blown-{blown}").exists, seconds=seconds)
 
     def verdict(self, attempt: int) -> str:
         return Verdict.require(self.run.attempt(attempt).verdict).message
@@ -216,8 +216,8 @@ class TrainingRun:
         until(self.run.attempt(0).stop.exists)
         (self.folder / "go").touch()
 
-    def result(self) -> Result:
-        self.cluster.wait(self.job_id, "COMPLETED", timeout=2 * START)
+    def result(self, seconds: float = 2 * START) -> Result:
+        self.cluster.wait(self.job_id, "COMPLETED", timeout=seconds)
         return Result.require(self.run.result)
 
 

@@ -14,6 +14,8 @@ from tests.slurm.runs import NO_REQUEUE, TrainingRun, output_of
 
 pytestmark = [pytest.mark.slurm, pytest.mark.matrix, on(SIXTEEN, among=(SIXTEEN,))]
 NODES = 16
+MINUTES = 15
+"""Within which sixteen nodes import torch, on two cores that others use as well. Two are enough if none do."""
 
 
 def test_a_job_that_is_followed_by_another(submitted: Submit) -> None:
@@ -39,11 +41,11 @@ def test_sixteen_ranks_train_and_are_requeued(cluster: Cluster, tmp_path: Path) 
     (tmp_path / "wide.yaml").write_text("partition: wide\n")
     job = TrainingRun(cluster, tmp_path, "--profile", "wide.yaml", "batch_size=20", "phases.finetune.batch_size=16",
                       nodes=NODES, at="[8]")
-    job.reach()
+    job.reach(seconds=MINUTES * 60)
     cluster.run("scancel", "--signal=USR2", job.job_id)
     job.go_on()
     cluster.start_again(job.job_id)
-    assert job.result().steps
+    assert job.result(MINUTES * 60).steps
     assert job.verdict(0).startswith("stopped at step ")
     assert len(list(job.run.attempts.iterdir())) == 2
     assert "the ledger agrees with the order of samples in every span" in output_of(tmp_path, "verify", "tiny")
