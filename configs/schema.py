@@ -261,11 +261,11 @@ class Site:
     """Memory for each GPU, in GB."""
     signal_seconds: int = at_least(1, 120)
     """Seconds before the time limit at which SLURM signals the run to save."""
-    setup: list[str] = field(default_factory=list)
-    """Shell commands that run before the job's command, such as module load."""
+    setup: list[str] = field(default_factory=list, metadata={"shell": True})
+    """Shell commands that run before the job's command, such as module load. ${NAME} is a variable of the shell."""
     environment: dict[str, str] = field(default_factory=dict)
     """Environment variables for every process of the run."""
-    prefix: str = ""
+    prefix: str = field(default="", metadata={"shell": True})
     """A command that is put before Python on the nodes, to run it in a container: apptainer exec --nv image.sif."""
     sbatch: dict[str, Any] = field(default_factory=dict, metadata={"text": True})
     """Other sbatch options by their long names. true is an option without a value, false removes one of Drumbeat's

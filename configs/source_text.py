@@ -23,8 +23,12 @@ def as_written(schema: type, values: Mapping[str, Any], places: Mapping[str, Lay
         texts = places[key].texts
         if isinstance(value, list) and typing.get_args(bare(kind)) == (str,):
             found = [one if one is None else texts.get(f"{key}[{number}]", one) for number, one in enumerate(value)]
+            if metadata.get("shell"):
+                found = [one if one is None else _shells(str(one)) for one in found]
             if found != value:
                 yield key, found
+        elif metadata.get("shell") and isinstance(value, str):
+            yield key, _shells(value)
         elif metadata.get("minutes") and (minutes := slurm_minutes(texts.get(key, str(value)))) is not None:
             yield key, minutes
         elif key in texts and value is not None and _wants_text(bare(kind), metadata, value, texts[key]):
@@ -43,6 +47,11 @@ def slurm_minutes(text: str) -> int | None:
     else:
         hours, (minutes, seconds) = 0, [*map(int, parts), 0][:2]
     return (int(days or 0) * 24 + hours) * 60 + minutes + (seconds > 0) + max(0, seconds - 1) // 60
+
+
+def _shells(text: str) -> str:
+    """A shell command in which ${NAME} is the shell's variable, and no reference to another key."""
+    return re.sub(r"(\\*)\$\{(?!oc\.)", r"\1\1\\${", text)
 
 
 def _wants_text(kind: Any, metadata: Mapping[str, Any], value: Any, text: str) -> bool:

@@ -196,13 +196,15 @@ class InAllocation(Backend):
                 ("fix", f"Try again later; other steps in it: squeue --steps --jobs {job}")]
 
     def unrecorded_end(self, view: View) -> tuple[State, str]:
-        """The end of the allocation, or the error of srun if it did not start the step."""
+        """The end of the allocation, or the error of srun if it did not start the step, or not again."""
+        errors = [line for line in end_of(view.run.submitit / "controller.log").splitlines() if "error" in line]
+        error = errors[-1].removeprefix("srun: ") if errors else ""
         if view.state == "pending":
-            output = [line for line in end_of(view.run.submitit / "controller.log").splitlines() if "error" in line]
-            return "failed", f"not started: {output[-1].removeprefix('srun: ')}" if output else ""
+            return "failed", f"not started: {error}" if error else ""
         job = view.job.id if view.job else None
-        end = job_end(job) if job else None
-        return "failed", f"its allocation, SLURM job {job}, ended: {end.message}" if end else ""
+        if end := job_end(job) if job else None:
+            return "failed", f"its allocation, SLURM job {job}, ended: {end.message}"
+        return "failed", f"its launchers ended in SLURM job {job}: {error}" if error else ""
 
 
 def cancel_steps(view: View) -> list[str]:

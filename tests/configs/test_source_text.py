@@ -61,6 +61,14 @@ def test_a_time_in_another_form_is_refused_with_the_forms(tmp_path: Path, text: 
     assert "Half a day, for example, is 720, 12:00:00 or 0-12." in str(error.value)
 
 
+@pytest.mark.parametrize("command", ["source ${HOME}/bin/activate", "export HOME=${HOME/home/work}", "echo ${A:-b}",
+                                     r"echo \${A} \\${B}", "echo ${#A} ${A[@]} $((1 + 2)) $(date)", "${partition}"])
+def test_variables_of_the_shell_in_commands(tmp_path: Path, command: str) -> None:
+    """They are no references to other keys."""
+    found = profile(tmp_path, f"partition: gpu\nsetup: ['{command}', b]\nprefix: '{command}'")
+    assert (found["setup"], found["prefix"]) == ([command, "b"], command)
+
+
 def test_texts_of_a_config_keep_their_text(tmp_path: Path) -> None:
     """In the file and on the command line; the arguments of targets are read as YAML."""
     (tmp_path / "small.yaml").write_text(BASE.replace("name: small", "name: 0123"))
