@@ -150,6 +150,10 @@ class Backend(ABC):
         if nothing is known. SLURM forgets it soon, so `status` records it for runs on SLURM."""
         return "failed", ""
 
+    def failed_nodes(self, view: View) -> dict[str, str]:
+        """The nodes on which such a run failed for a reason of the machine, each with the reason."""
+        return {}
+
     def job_log(self, view: View) -> list[Path]:
         """The log files of the job itself, if no attempt has been started in it."""
         return []

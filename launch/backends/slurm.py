@@ -24,6 +24,7 @@ from drumbeat.launch.backends.job_log import log_files
 from drumbeat.launch.backends.local import recent_heartbeat_elsewhere
 from drumbeat.launch.backends.queued_jobs import (
     explain,
+    failed_nodes,
     ids_of,
     jobs_of,
     queue_evidence,
@@ -172,6 +173,9 @@ class Slurm(Backend):
 
     def unrecorded_end(self, view: View) -> tuple[State, str]:
         return unrecorded_end(view)
+
+    def failed_nodes(self, view: View) -> dict[str, str]:
+        return failed_nodes(view)
 
     def job_log(self, view: View) -> list[Path]:
         job = view.job.id if view.job else None

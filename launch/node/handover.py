@@ -16,6 +16,7 @@ from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import ENDED, Job, NodeUp, Status, Verdict
 from drumbeat.launch.attempts.verdict import consecutive_failures, verdict_of
 from drumbeat.launch.backends.slurm import Slurm
+from drumbeat.launch.node.lost_nodes import remember_nodes, with_lost_nodes
 from drumbeat.launch.slurm.client import join_id, run_slurm, split_id
 from drumbeat.launch.slurm.job import SlurmJob, claimed_by, job_name
 
@@ -123,6 +124,8 @@ def previous_verdict(run: RunDir, plan: JobPlan, slurm_job: SlurmJob, *, first: 
     if not first:
         return None
     verdict = verdict_of_abandoned(run, before, nodes=plan.topology.nodes, restarts=plan.restarts)
+    verdict = with_lost_nodes(verdict, before)
+    remember_nodes(run, verdict)
     verdict.write(before.verdict)
     if verdict.next == "give up":
         run.write_status("failed", attempt=before.number, verdict=verdict.message)

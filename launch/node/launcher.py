@@ -270,7 +270,7 @@ class Launcher:
                              suspended=self.limit.suspended,
                              queue=self.slurm_job is not None and not self.slurm_job.is_allocation)
         if self.slurm_job:
-            verdict = with_lost_nodes(verdict, attempt) if not all_down else verdict
+            verdict = with_lost_nodes(verdict, attempt) if reason or not all_down else verdict
             remember_nodes(self.run, verdict)
         if verdict.next == "requeue" and self.slurm_job:
             failed = verdict.outcome == "failed"

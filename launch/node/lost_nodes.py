@@ -15,11 +15,11 @@ LOST = "SLURM lost the node while the run was on it"
 
 
 def with_lost_nodes(verdict: Verdict, attempt: Attempt) -> Verdict:
-    """The verdict of an attempt, with the nodes that did not report its end and have failed in SLURM's view."""
-    silent = [name for number, name in enumerate(nodes_of(attempt)) if not attempt.node_down(number).exists()]
-    if not (lost := lost_nodes(silent)):
+    """The verdict of an attempt, with those of its nodes that have failed in SLURM's view."""
+    lost = [name for name in lost_nodes(nodes_of(attempt)) if name not in verdict.bad_nodes]
+    if not lost:
         return verdict
-    return replace(verdict, message=f"{verdict.message}; lost: {', '.join(lost)}",
+    return replace(verdict, message=f"{verdict.message}; SLURM has lost {' and '.join(lost)}",
                    bad_nodes=verdict.bad_nodes | dict.fromkeys(lost, LOST))
 
 
