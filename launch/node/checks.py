@@ -20,9 +20,10 @@ from drumbeat.configs.errors import Fault, LaunchError, PreflightError, UserErro
 from drumbeat.configs.importing import USER_PATH
 from drumbeat.configs.load import read
 from drumbeat.configs.preconditions import check_data
-from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.processes import node_name
+from drumbeat.configs.run.records import NodeUp
 from drumbeat.configs.terminal import visible
 from drumbeat.launch.attempts.cause import exit_text
 from drumbeat.launch.attempts.processes import child_setup
@@ -35,6 +36,7 @@ FILES_SECONDS = 60.0
 POLL_SECONDS, KILL_SECONDS = 0.05, 1.0
 TAIL_BYTES, LONGEST_LINE = 4096, 200
 """How much of the check's output is kept, and of its last line."""
+REMEDY = "Use folders that all nodes see; or tell the administrators, if other nodes see them."
 NOT_RUN = (126, 127)
 """Exit codes of a shell that could not run a command: not executable, not found."""
 
@@ -51,8 +53,20 @@ class Finding:
     """The same with all details, for the logs; '' if there are none."""
 
 
-def check_node(run: RunDir, plan: JobPlan) -> Finding | None:
-    """Runs all checks on this node. Returns the first finding; None if the ranks can start."""
+def check_node(run: RunDir, plan: JobPlan, attempt: Attempt, node: int) -> Finding | None:
+    """Runs all checks on this node. Prints the first finding, also to the node's log, and returns it; None if the ranks
+    can start."""
+    NodeUp(host=node_name()).write(attempt.node_up(node))  # shows that its launcher has started
+    if found := find(run, plan):
+        text = found.screen or found.message
+        print(text, flush=True)
+        with open(attempt.node_log(node), "a") as log:
+            log.write(f"{text}\n")
+    return found
+
+
+def find(run: RunDir, plan: JobPlan) -> Finding | None:
+    """What the checks find on this node first."""
     answer = within(FILES_SECONDS, lambda: missing(run, plan))
     if answer is None:
         return Finding("failed", f"{node_name()} waits for a file server: the files of the run or its data do not "
@@ -71,9 +85,8 @@ def missing(run: RunDir, plan: JobPlan) -> list[Fault]:
             if Path(folder).is_relative_to(plan.run_dir)]
     needed = {plan.python: "Python", plan.folder: "the folder in which the command was typed",
               **dict.fromkeys(code, "the run's copy of the code")}
-    faults = [Fault(what=f"{what} does not exist: {path}", where=path,
-                    remedy="Use a folder that all nodes see, or tell the administrators that this node lacks it.")
-              for path, what in needed.items() if not Path(path).exists()]
+    absent = [f"{what} does not exist: {path}" for path, what in needed.items() if not Path(path).exists()]
+    faults = [Fault(what=what, remedy=REMEDY * (what == absent[-1])) for what in absent]
     try:
         check_data(read(run.config), fixed=True)
     except PreflightError as error:

@@ -25,7 +25,7 @@ from drumbeat.configs.run.files import DamagedError
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.processes import node_name
-from drumbeat.configs.run.records import AttemptStart, Next, NodeDown, NodeUp, StopRequest, Verdict
+from drumbeat.configs.run.records import AttemptStart, Next, NodeDown, StopRequest, Verdict
 from drumbeat.launch.attempts.hang import FLIGHT_RECORDER
 from drumbeat.launch.attempts.processes import become_subreaper
 from drumbeat.launch.attempts.verdict import TIME_LIMIT, verdict_of
@@ -143,11 +143,9 @@ class Launcher:
         return Outcome.CLAIMED
 
     def check(self) -> Outcome:
-        NodeUp(host=node_name()).write(self.current.node_up(self.node))
-        self.finding = check_node(self.run, self.plan)
+        self.finding = check_node(self.run, self.plan, self.current, self.node)
         if self.finding is None:
             return Outcome.CHECKED
-        print(self.finding.screen or self.finding.message, flush=True)
         self.code, self.failure = 1, self.finding.message
         return Outcome.UNUSABLE
 
