@@ -168,6 +168,11 @@ class Attempt:
         return self.path / "heartbeat.json"
 
     @property
+    def ranks(self) -> Path:
+        """Written by rank 0 every few seconds: how the ranks spend their time, and which are slow."""
+        return self.path / "ranks.json"
+
+    @property
     def versions(self) -> Path:
         """Written by rank 0 when it starts: the versions, the device and the precision that it computes with."""
         return self.path / "versions.json"

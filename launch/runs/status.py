@@ -35,6 +35,8 @@ def status_text(view: View) -> str:
         rows.append(("last attempt" if view.state == "running" else "verdict", view.verdict))
     if beat:
         rows += _progress(beat, running=view.state == "running")
+    if view.slow_rank:
+        rows.append(("slow rank", view.slow_rank.message))
     if result and result.best:
         rows.append(("best", metrics_text(result.best, monitor)))
     elif beat and beat.best is not None:
