@@ -1,4 +1,4 @@
-"""The records of what a run's processes tell about their speed."""
+"""The records of slow ranks and of idle GPUs."""
 
 from __future__ import annotations
 
@@ -53,3 +53,21 @@ class RankTimes(Record):
     slow: tuple[SlowRank, ...] = ()
     """The slow ranks of the attempt, the newest last."""
     time: float = field(default_factory=time.time)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdleGpus(Record):
+    """attempts/K/nodeN.gpus.json: the GPUs of a node that compute nothing for long; missing if there never was one.
+    Written by its launcher."""
+
+    node: str
+    minutes: dict[str, float] = field(default_factory=dict)
+    """For how long, by the GPU's number in nvidia-smi."""
+    time: float = field(default_factory=time.time)
+
+    @property
+    def message(self) -> str:
+        """One line for the user."""
+        names = sorted(self.minutes, key=lambda name: (len(name), name))
+        return (f"GPU{'s' * (len(names) > 1)} {', '.join(names)} on {self.node} idle for "
+                f"{max(self.minutes.values(), default=0.0):.0f} minutes")

@@ -6,7 +6,6 @@ first node's launcher decides: leave, start the next attempt in place, or requeu
 communicate only through the attempt's folder. No torch here.
 
 It is a state machine: `node/states.py` defines its states, their outcomes, and the table of transitions.
-
 If a launcher itself is killed, the job's script restarts those of all nodes (`launch/backends`).
 """
 
@@ -31,6 +30,7 @@ from drumbeat.launch.attempts.processes import become_subreaper
 from drumbeat.launch.attempts.verdict import TIME_LIMIT, verdict_of
 from drumbeat.launch.node.handover import AGAIN, CONTINUE, cancel_next_job, previous_verdict, queue_next_job
 from drumbeat.launch.node.handshake import handshake, write_secret
+from drumbeat.launch.node.idle_gpus import GpuWatch
 from drumbeat.launch.node.rendezvous import free_port, meeting_address, network_variables, own_address
 from drumbeat.launch.node.states import SIGNALS, TRANSITIONS, Event, Outcome, State
 from drumbeat.launch.node.time_limit import TimeLimit
@@ -75,8 +75,7 @@ class Launcher:
     attempt: Attempt | None = field(default=None, init=False)
     """The last attempt that this launcher took part in."""
     code: int | None = field(default=None, init=False)
-    """torchrun's exit code in this attempt, 1 if the nodes cannot connect; None if torchrun was ended or not started
-    because of another node or a stop."""
+    """torchrun's exit code in this attempt, 1 if the nodes cannot connect; None if it was ended or not started."""
     failure: str = field(default="", init=False)
     """Why this node could not start the attempt."""
     has_next_job: bool = field(default=False, init=False)
@@ -136,7 +135,7 @@ class Launcher:
 
     def supervise(self) -> Outcome:
         attempt = self.current
-        agents, limit = self.start(attempt), self.limit
+        agents, limit, gpus = self.start(attempt), self.limit, GpuWatch.of(self.plan, attempt, self.node)
         saved_at = float("inf")
         try:
             while (code := agents.poll()) is None:
@@ -146,6 +145,7 @@ class Launcher:
                     saved_at = min(saved_at, time.monotonic())
                 if limit.is_over() or time.monotonic() > saved_at + EXIT_TIMEOUT or self.is_over(attempt):
                     return Outcome.ENDED
+                gpus.check()
                 limit.sleep(POLL_SECONDS)
             self.code = code
             return Outcome.EXITED
