@@ -65,8 +65,8 @@ def test_a_time_in_another_form_is_refused_with_the_forms(tmp_path: Path, text: 
                                      r"echo \${A} \\${B}", "echo ${#A} ${A[@]} $((1 + 2)) $(date)", "${partition}"])
 def test_variables_of_the_shell_in_commands(tmp_path: Path, command: str) -> None:
     """They are no references to other keys."""
-    found = profile(tmp_path, f"partition: gpu\nsetup: ['{command}', b]\nprefix: '{command}'")
-    assert (found["setup"], found["prefix"]) == ([command, "b"], command)
+    found = profile(tmp_path, f"partition: gpu\nsetup: ['{command}', b]\nprefix: '{command}'\nnode_check: '{command}'")
+    assert (found["setup"], found["prefix"], found["node_check"]) == ([command, "b"], command, command)
 
 
 def test_texts_of_a_config_keep_their_text(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ class StandInRun:
         self.cluster = cluster
         self.nodes = nodes
         self.folder = folder
-        self.run = RunDir(folder / f"{folder.name}-run")
+        self.run = RunDir(folder / "runs" / f"{folder.name}-run")
         (self.run.path / "fake").mkdir(parents=True)
         self.job_id = ""
         """SLURM's id."""
