@@ -16,7 +16,8 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import Job, State
 from drumbeat.configs.run.view import View
-from drumbeat.launch.backends.cluster_checks import check_cluster, check_shared, is_rejected
+from drumbeat.configs.schema import Config
+from drumbeat.launch.backends.cluster_checks import check_cluster, check_shared, is_rejected, known_to_nodes
 from drumbeat.launch.backends.contract import Backend, Request, Rows, Submitted
 from drumbeat.launch.backends.environment import environment
 from drumbeat.launch.backends.exclusions import Exclusions, exclusions
@@ -81,6 +82,9 @@ class Slurm(Backend):
             raise LaunchError(Fault(what=f"the job would not inherit {', '.join(missing)}, to which the config refers",
                                     where="sbatch.export, or SBATCH_EXPORT", given=f"export: {export}",
                                     remedy="Add ALL, or the names of the variables, to `export` in the profile."))
+
+    def unchecked(self, plan: JobPlan, config: Config) -> list[str]:
+        return known_to_nodes(plan, config)
 
     def notes(self, request: Request) -> list[str]:
         dropped = not_inherited(os.environ, JOB_VARIABLES, request.text)
