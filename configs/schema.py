@@ -161,6 +161,9 @@ class Watchdog:
     timeout_minutes: float | None = above(0, None)
     """Minutes without a step after which a rank counts as hanging: its stacks are written to the run folder, it is
     killed, and the run restarts. Null waits 30 minutes, or 50 times the longest step if that is more."""
+    idle_gpu_minutes: float | None = above(0, None)
+    """Minutes for which a GPU computes nothing after which the run is saved and stopped. Null never stops it; status
+    then tells of GPUs that are idle for 10 minutes."""
     desync_check_steps: int = at_least(1, 1000)
     """Optimizer steps between two checks that all ranks have bitwise identical weights."""
 

@@ -18,9 +18,11 @@ TIME_LIMIT, TERMINATED = "time limit", "terminated"
 SUSPENDED = "suspended"
 """The reason of a failure that does not count: the connections of ranks time out while SLURM suspends their job."""
 
+IDLE_GPU = "idle GPU"
+
 REASONS = {"stopped": "as asked", TIME_LIMIT: "the job's time limit is near", TERMINATED: "SIGTERM",
            "preempted": "preempted", "requeued": "SLURM requeued the job", "cancelled": "the job was cancelled",
-           "node failure": "a node failed"}
+           "node failure": "a node failed", IDLE_GPU: "a GPU was idle for watchdog.idle_gpu_minutes"}
 """The texts of the reasons."""
 
 

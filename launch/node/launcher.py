@@ -6,7 +6,6 @@ first node's launcher decides: leave, start the next attempt in place, or requeu
 communicate only through the attempt's folder. No torch here.
 
 It is a state machine: `node/states.py` defines its states, their outcomes, and the table of transitions.
-
 If a launcher itself is killed, the job's script restarts those of all nodes (`launch/backends`).
 """
 
@@ -40,6 +39,7 @@ from drumbeat.launch.node.handover import (
     queue_next_job,
 )
 from drumbeat.launch.node.handshake import handshake
+from drumbeat.launch.node.idle_gpus import GpuWatch
 from drumbeat.launch.node.lost_nodes import remember_nodes, with_lost_nodes
 from drumbeat.launch.node.rendezvous import network_variables
 from drumbeat.launch.node.states import SIGNALS, TRANSITIONS, Event, Outcome, State
@@ -85,8 +85,7 @@ class Launcher:
     attempt: Attempt | None = field(default=None, init=False)
     """The last attempt that this launcher took part in."""
     code: int | None = field(default=None, init=False)
-    """torchrun's exit code in this attempt, 1 if the nodes cannot connect; None if torchrun was ended or not started
-    because of another node or a stop."""
+    """torchrun's exit code in this attempt, 1 if the nodes cannot connect; None if it was ended or not started."""
     failure: str = field(default="", init=False)
     """Why this node could not start the attempt."""
     finding: Finding | None = field(default=None, init=False)
@@ -160,7 +159,7 @@ class Launcher:
 
     def supervise(self) -> Outcome:
         attempt = self.current
-        agents, limit = self.start(attempt), self.limit
+        agents, limit, gpus = self.start(attempt), self.limit, GpuWatch.of(self.plan, attempt, self.node)
         saved_at = float("inf")
         try:
             while (code := agents.poll()) is None:
@@ -170,6 +169,7 @@ class Launcher:
                     saved_at = min(saved_at, time.monotonic())
                 if limit.is_over() or time.monotonic() > saved_at + EXIT_TIMEOUT or self.is_over(attempt):
                     return Outcome.ENDED
+                gpus.check()
                 limit.sleep(POLL_SECONDS)
             self.code = code
             return Outcome.EXITED

@@ -22,7 +22,7 @@ from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.local import SILENCE_SECONDS, place
 from drumbeat.launch.runs.goodput import goodput, text
 from drumbeat.launch.runs.remedy import resume_command
-from drumbeat.launch.runs.rows import metrics_text, row
+from drumbeat.launch.runs.rows import metrics_text, row, slow_parts
 
 WIDTH = 16
 """Of the labels."""
@@ -37,6 +37,7 @@ def status_text(view: View) -> str:
         rows.append(("last attempt" if view.state == "running" else "verdict", view.verdict))
     if beat:
         rows += _progress(beat, running=view.state == "running")
+    rows += slow_parts(view)
     if result and result.best:
         rows.append(("best", metrics_text(result.best, monitor)))
     elif beat and beat.best is not None:
