@@ -93,7 +93,7 @@ def test_a_launcher_in_a_container_has_its_job_requeued_from_outside(tmp_path: P
     """It exits with code 76, because there is no scontrol in the container."""
     for name, script in (("srun", 'exit "$1"'), ("scontrol", f'echo "$@" > {tmp_path}/asked')):
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / name).chmod(0o765)
+        (tmp_path / name).chmod(0o755)
     (*_, function) = setup_lines(slurm_plan(tmp_path), 1, REQUEUE)
     program = f"PATH={tmp_path}:$PATH SLURM_JOB_ID=4711\n{function}\nsrun"
     assert subprocess.run(["bash", "-c", f"{program} 74"], check=False).returncode == 74
