@@ -168,8 +168,10 @@ def _preflight(spec: Start) -> Versions:
     with locating_faults(spec.loaded, spec.code):
         facts = preflight(spec.loaded.config, spec.plan)
         print(facts_text(facts), flush=True)
-        if warning := check_disk_space(spec.run_dir.path, spec.loaded.config, facts):
-            print(f"note       {warning}", flush=True)
+        warning = check_disk_space(spec.run_dir.path, spec.loaded.config, facts)
+    unchecked = backend_of(spec.plan.backend).unchecked(spec.plan, spec.loaded.config)
+    for note in filter(None, [warning, *unchecked]):
+        print(hang("note       ", note), flush=True)
     return Versions.parse(facts["versions"])
 
 
