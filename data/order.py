@@ -196,8 +196,9 @@ class Stream:
 class Schedule:
     """The steps of a phase, the positions that each step reads, and the epoch boundaries.
 
-    Step k (from 0) reads batch_size positions, starting at k * batch_size. Epoch boundaries are at multiples of n, and
-    the last one is at the end of the phase, which may be within an epoch. A step may end after a boundary.
+    Step k (from 0) reads batch_size positions, starting at k * batch_size; after a change of the batch size, it starts
+    where the steps before it have ended. Epoch boundaries are at multiples of n, and the last one is at the end of the
+    phase, which may be within an epoch. A step may end after a boundary.
     """
 
     n: int
@@ -210,6 +211,9 @@ class Schedule:
     """The length of the phase. A float is rounded to the nearest fraction with a denominator up to 10**9, so that
     0.1 * 3 is 3/10."""
 
+    earlier: tuple[tuple[int, int], ...] = ()
+    """Steps that the phase took with other batch sizes before its present one: (steps, batch size), in order."""
+
     def __post_init__(self) -> None:
         if self.n < 1 or self.batch_size < 1:
             raise ValueError(f"n and batch_size must be at least 1, not {self.n} and {self.batch_size}")
@@ -221,21 +225,38 @@ class Schedule:
         """Samples up to the last epoch boundary, rounded up."""
         return max(1, math.ceil(Fraction(self.epochs).limit_denominator(10**9) * self.n))
 
+    @cached_property
+    def changed_at(self) -> tuple[int, int]:
+        """The number of the first step with the present batch size, and its first position."""
+        return sum(steps for steps, _ in self.earlier), sum(steps * size for steps, size in self.earlier)
+
     @property
     def steps(self) -> int:
         """Steps of the phase. The last step is the first that reaches the last epoch boundary."""
-        return -(-self.samples // self.batch_size)
+        step, position = self.changed_at
+        return step + max(0, -(-(self.samples - position) // self.batch_size))
 
     @property
     def overshoot(self) -> int:
         """Samples that the last step reads after the last epoch boundary: fewer than a batch."""
-        return self.steps * self.batch_size - self.samples
+        return self.start(self.steps) - self.samples
+
+    def start(self, step: int) -> int:
+        """The first position of a step, which is the number of samples that the steps before it have read."""
+        first, position = self.changed_at
+        if step >= first:
+            return position + (step - first) * self.batch_size
+        position = 0
+        for steps, size in self.earlier:
+            position += min(step, steps) * size
+            step = max(0, step - steps)
+        return position
 
     def positions(self, step: int) -> range:
         """The positions of a step, to be sliced by a rank's shard. Raises ValueError if there is no such step."""
         if not 0 <= step < self.steps:
             raise ValueError(f"step {step} is not in 0 to {self.steps - 1}")
-        return range(step * self.batch_size, (step + 1) * self.batch_size)
+        return range(self.start(step), self.start(step + 1))
 
     def epoch(self, position: int) -> int:
         """The epoch of a position, from 0."""
@@ -243,11 +264,7 @@ class Schedule:
 
     def epochs_after(self, steps: int) -> int:
         """The number of epochs that are complete after `steps` steps, without the overshoot."""
-        return min(steps * self.batch_size, self.samples) // self.n
-
-    def steps_until(self, epochs: int) -> int:
-        """The number of steps until `epochs` epochs are complete, or until the end of the phase if that is earlier."""
-        return -(-min(epochs * self.n, self.samples) // self.batch_size)
+        return min(self.start(steps), self.samples) // self.n
 
     def is_epoch_boundary(self, step: int) -> bool:
         """Whether a step reaches an epoch boundary. A batch larger than the dataset may reach several at once."""

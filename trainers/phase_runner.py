@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from drumbeat.data.device import to_device
 from drumbeat.data.loader import Batch
 from drumbeat.data.order import key, micro_batches
+from drumbeat.trainers.changed_optimizer import Earlier, restore_changed
 from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.checkpoints.state import (
     parameter_names,
@@ -46,12 +47,14 @@ class PhaseRunner:
                  make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
                  make_scheduler: Callable[[torch.optim.Optimizer], Any] = lambda optimizer: None,
                  scheduler_every: Literal["step", "epoch"] = "step", clip_norm: float | None = None,
-                 micro_batch_size: int | None = None, mixes: bool = False, checks_finite: bool = True) -> None:
+                 micro_batch_size: int | None = None, mixes: bool = False, checks_finite: bool = True,
+                 earlier: Earlier | None = None) -> None:
         """`model` trains the parameters that require a gradient. `frozen` are modules in which none does, and which
         stay in evaluation mode. `batch_size` is the number of samples in a step over all ranks,
         and `micro_batch_size` the largest number that this rank computes at once. `make_optimizer` is called with the
         parameters that are trained, `make_scheduler` with the optimizer. `mixes` says whether targets are those of
-        `data.mixing`, and `checks_finite` whether steps with a NaN or Inf gradient are skipped."""
+        `data.mixing`, and `checks_finite` whether steps with a NaN or Inf gradient are skipped. `earlier` is the
+        optimizer of the checkpoint to resume from, if that differs from this one."""
         self.name = name
         self.number = number
         self.seed = seed
@@ -65,6 +68,7 @@ class PhaseRunner:
         self.clip_norm = clip_norm
         self.mixes = mixes
         self.checks_finite = checks_finite
+        self.earlier = earlier
         self.frozen = frozen
         self.buffers = Buffers(model, frozen)
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -97,8 +101,9 @@ class PhaseRunner:
     def load(self, checkpoint: Checkpoint) -> None:
         """Loads a checkpoint that was saved in this phase."""
         self.model.load_state_dict(checkpoint.model())
-        restore_training(self.optimizer, self.scheduler, self.names, checkpoint.optimizer(),
-                         {"optimizer": checkpoint.state.optimizer, "scheduler": checkpoint.state.scheduler})
+        saved = {"optimizer": checkpoint.state.optimizer, "scheduler": checkpoint.state.scheduler}
+        restore = restore_training if self.earlier is None else partial(restore_changed, self.earlier, self.trained)
+        restore(self.optimizer, self.scheduler, self.names, checkpoint.optimizer(), saved)
 
     def backward(self, batch: Batch, step: int) -> Tensor:
         """Computes gradients of the mean loss over the global batch from this rank's shard of it, in micro-batches;

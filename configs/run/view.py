@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from drumbeat.configs.run.checkpoint_records import ConfigChange
 from drumbeat.configs.run.file_times import file_system_time, modified
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.plan import JobPlan
@@ -60,6 +61,11 @@ class View:
         if self.state == "paused" and self.heartbeat:
             return self.heartbeat.pause_reason
         return self.status.verdict if self.status else ""
+
+    @property
+    def changes(self) -> tuple[ConfigChange, ...]:
+        """What resumes have changed in the run's config, as far as attempts have taken it."""
+        return self.heartbeat.changes if self.heartbeat else ()
 
     @property
     def ended(self) -> bool:

@@ -46,6 +46,8 @@ class Meaning:
     """How to fix it."""
 
 
+UNKNOWN = "failed"
+"""The description of an error whose meaning is not known."""
 BROKEN_GPU = "exclude that node, and report it to its administrator"
 MEANINGS = (
     Meaning(r"^OutOfMemoryError|CUDA( driver)?( error:)? out of memory|Cuda failure .*out of memory|"
@@ -121,7 +123,7 @@ def explain(kind: str, message: str, traceback: str = "") -> tuple[str, str, str
     error = f"{kind}: {lines[0]}"[:300].rstrip(".") + (f" ({last[:200]})" if last else "")
     code = "\n".join(traceback.splitlines()[-INNERMOST:-1])
     meaning = next((one for one in MEANINGS if re.search(one.pattern, f"{kind}: {message}\n{code}")),
-                   Meaning("", "failed"))
+                   Meaning("", UNKNOWN))
     more = ", or set PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True" if fragmented(message) else ""
     return meaning.description, error, meaning.fix + more
 

@@ -28,8 +28,8 @@ def preflight(config: Config, plan: JobPlan) -> dict[str, Any]:
     print("checking   model, weights and data ...", file=sys.stderr, flush=True)
     dropped = not_inherited(os.environ)
     scrubbed = {name: value for name, value in os.environ.items() if name not in dropped}
-    request = {"config": plain(config), "topology": plan.topology.as_json(),
-                "backend": plan.backend}
+    request = {"config": plain(config), "topology": plan.topology.as_json(), "backend": plan.backend,
+               "run": plan.run_dir}
     done = subprocess.run([plan.python, "-m", "drumbeat.configs.importing", PREFLIGHT], input=json.dumps(request),
                           stdout=subprocess.PIPE, text=True, env=scrubbed | plan.environment, check=False,
                           preexec_fn=child_setup(),  # it ends with this process

@@ -84,7 +84,7 @@ class Checkpoints:
     """
 
     def __init__(self, run: RunDir, attempt: Attempt, *, keep: int, patience: float = 0.0, device: torch.device = CPU,
-                 versions: Versions | None = None,
+                 versions: Versions | None = None, config: Mapping[str, Any] | None = None,
                  on_pause: Callable[[str], None] = lambda reason: None) -> None:
         self.run = run
         self.attempt = attempt
@@ -96,6 +96,8 @@ class Checkpoints:
         """The device of the tensors that are saved."""
         self.versions = versions
         """The versions that this rank computes with."""
+        self.config = dict(config or {})
+        """The part of the config that `CheckpointState` holds."""
         self.on_pause = on_pause
         """Called with the reason when the run pauses for the disk, and with '' when it continues."""
         self.staging: Staging | None = None
@@ -121,7 +123,8 @@ class Checkpoints:
         staging.fill(_files(model, optimizer))
         order = Order(attempt=str(self.attempt.path), step=progress.step, keep=self.keep,
                       is_best=progress.best.get("step") == progress.step,
-                      state=CheckpointState(progress=progress, versions=self.versions, **numbers), files=staging.parts)
+                      state=CheckpointState(progress=progress, versions=self.versions, config=self.config,
+                                            **numbers), files=staging.parts)
         self.pending = json.dumps(order.as_json()) + "\n"
         self._send_order()
 
