@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -50,16 +51,17 @@ def build_phases(config: Config, sets: Sets, *, model: nn.Module, task: Task, wo
     return [TrainingPhase(
         schedule=schedule, start_from=phase.start_from,
         make_runner=partial(build_phase_runner, config, number, model, task, world, forward, parameters,
-                            build_earlier(config, number, schedule, progress, saved) if progress else None),
+                            build_earlier(config, number, schedule, progress, saved) if progress else None,
+                            schedule.steps if phase.scheduler_every == "step" else math.ceil(schedule.epochs)),
         make_batches=partial(build_batches, config, sets, number, schedule, world=world, workers=workers),
     ) for number, (phase, schedule) in enumerate(zip(phases, schedules, strict=True))]
 
 
 def build_phase_runner(config: Config, number: int, model: nn.Module, task: Task, world: World, forward: Forward,
-                       parameters: Sequence[nn.Parameter] | None = None, earlier: Earlier | None = None) -> PhaseRunner:
+                       parameters: Sequence[nn.Parameter] | None = None, earlier: Earlier | None = None,
+                       scheduler_steps: int = 0) -> PhaseRunner:
     """Phase `number` on this rank. The model trains those of `parameters` that the phase does not freeze; by default,
-    of those that it trains now. `earlier` is the optimizer of the checkpoint that it resumes from, if that differs.
-    Raises `PreflightError`."""
+    of those that it trains now. For `earlier` and `scheduler_steps` see `PhaseRunner`. Raises `PreflightError`."""
     name, phase = list(config.phases.items())[number]
     assert phase is not None
     frozen = frozen_modules(model, phase, name)
@@ -69,7 +71,8 @@ def build_phase_runner(config: Config, number: int, model: nn.Module, task: Task
         forward=forward, batch_size=phase.batch_size or config.batch_size,
         make_optimizer=partial(build_optimizer, phase, name), make_scheduler=partial(build_scheduler, phase, name),
         scheduler_every=phase.scheduler_every, clip_norm=phase.clip_norm, micro_batch_size=config.micro_batch_size,
-        mixes=bool(config.data.mix), checks_finite=config.on_nonfinite != "ignore", earlier=earlier)
+        mixes=bool(config.data.mix), checks_finite=config.on_nonfinite != "ignore", earlier=earlier,
+        scheduler_steps=scheduler_steps)
 
 
 def build_earlier(config: Config, number: int, schedule: Schedule, progress: Progress, saved: Mapping[str, Any]
