@@ -16,6 +16,7 @@ import time
 import traceback
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,7 +24,7 @@ from drumbeat.configs.errors import UserError, hang
 from drumbeat.configs.importing import add_user_path
 from drumbeat.configs.load import read
 from drumbeat.configs.patience import patience
-from drumbeat.configs.run.changes import exactness, kept, taken
+from drumbeat.configs.run.changes import exactness, kept, taken, without_best
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.determinism import operations
 from drumbeat.configs.run.disk import wait_for_disk
@@ -107,7 +108,9 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
                               patience=60 * config.checkpoints.disk_wait_minutes)
     model = place_model(config, world.device)
     checkpoint = agree_on_checkpoint(checkpoints, world)
-    progress = initial_progress(checkpoint, sets, config, world, attempt=attempt.number)
+    has_best = not checkpoint or checkpoints.has_best(checkpoint.progress)
+    progress = initial_progress(checkpoint, sets, config, world, attempt=attempt.number,
+                                has_best=bool(world.broadcast(torch.tensor(int(has_best)))))
     tracker = Tracker(run, attempt, step=progress.step, config_text=shown(run.config.read_text(encoding="utf-8")),
                       device=world.device) if world.is_main else NullTracker()
     monitor = config.evaluation.monitor
@@ -131,11 +134,13 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
 
 
 def initial_progress(checkpoint: Checkpoint | None, sets: Sets, config: Config, world: World, *,
-                     attempt: int = 0) -> Progress:
-    """The progress of the checkpoint, with what has changed in the config since. Raises `PreflightError`, on rank 0, if
-    the training set has changed since."""
-    progress = taken(checkpoint.progress, checkpoint.state.config, config, attempt=attempt,
-                     user=user_name(os.geteuid()), time=time.time()) if checkpoint else Progress()
+                     attempt: int = 0, has_best: bool = True) -> Progress:
+    """The progress of the checkpoint, with what has changed in the config since; if it does not have the best weights
+    (`has_best`), without them. Raises `PreflightError`, on rank 0, if the training set has changed since."""
+    who: dict[str, Any] = {"attempt": attempt, "user": user_name(os.geteuid()), "time": time.time()}
+    progress = taken(checkpoint.progress, checkpoint.state.config, config, **who) if checkpoint else Progress()
+    if not has_best:
+        progress = without_best(progress, **who)
     if world.is_main:  # rank 0 saves it, so the others do not have to read the time of each file
         now = describe_training_set(sets.train)
         warning = check_unchanged(progress.data, now, allow_change=config.data.allow_change) if progress.data else ""

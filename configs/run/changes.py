@@ -148,22 +148,30 @@ def taken(progress: Progress, saved: Mapping[str, Any], config: Config, *, attem
     """The progress of a checkpoint, with what is not as in the config that it was `saved` with."""
     found = tuple(ConfigChange(key=key, old=old, new=new, step=progress.step, attempt=attempt, user=user, time=time)
                   for key, old, new in differences(saved, kept(config))) if saved else ()
-    return replace(progress, changes=(*progress.changes, *found))
+    return replace(progress, changes=(*progress.changes, *found)) if found else progress
+
+
+def without_best(progress: Progress, *, attempt: int, user: str, time: float) -> Progress:
+    """The progress of a run that continues although its best weights are lost, so that later ones become the best."""
+    lost = ConfigChange(key=f"the best weights, of step {progress.best['step']}, were lost", step=progress.step,
+                        attempt=attempt, user=user, time=time)
+    return replace(progress, best={}, changes=(*progress.changes, lost))
 
 
 def exactness(changes: Sequence[ConfigChange]) -> str:
     """Up to which step a run is exact, and what has changed then, as text; '' if nothing has changed."""
     parts = [f"step {step:,}{',' if number else '; then'} "
-             f"{changes_text([(one.key, one.old, one.new) for one in some])} by resume"
+             f"{changes_text([(one.key, one.old, one.new) for one in some])}"
              for number, (step, some) in enumerate(groupby(changes, key=lambda one: one.step))]
     return f"exact up to {'; at '.join(parts)}" if parts else ""
 
 
 def changes_text(changes: Sequence[tuple[str, Any, Any]]) -> str:
     """Changes (key, old, new) as text: "batch_size changed from 64 to 32"."""
-    texts = [f"{key} changed from {_value(old)} to {_value(new)}" for key, old, new in changes]
+    texts = [f"{key} changed from {_value(old)} to {_value(new)} by resume" if old != new else key
+             for key, old, new in changes]
     more = [f"{len(texts) - MOST} more"] if len(texts) > MOST else []
-    return ", ".join(texts[:MOST] + more)
+    return ", ".join(texts[:MOST] + more).replace(" by resume, ", ", ")
 
 
 def _value(value: Any) -> str:

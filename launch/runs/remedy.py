@@ -42,7 +42,7 @@ def remedy(view: View) -> str:
         fix = _fix(view).replace(RESUME, plain)
         return fix if "drumbeat " in fix else f"{fix or 'Correct what it says.'} Then resume the run: {plain}"
     if _cannot_read(view):
-        return f"Repair the file, then resume the run: {plain}\nOr use other samples in place of such: {resume}"
+        return f"Use other samples in place of such: {resume}\nOr repair the file, then resume the run: {plain}"
     if exception == "OutOfMemoryError" and resume != plain:
         return f"Split the batches: {resume}"
     if _reason(view) == TIME_LIMIT:

@@ -36,7 +36,7 @@ def changed_config(run: RunDir, assignments: Sequence[str], layout: Mapping[str,
     changes = differences((state and state.config) or kept(before), kept(loaded.config))
     if not changes or state is None:
         return loaded, bool(changes)
-    note = f"{changes_text(changes)}; the run is exact up to step {state.progress.step:,}"
+    note = f"{changes_text(changes).removesuffix(' by resume')}; the run is exact up to step {state.progress.step:,}"
     return dataclasses.replace(loaded, notes=[*loaded.notes, note]), True
 
 

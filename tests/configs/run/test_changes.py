@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from drumbeat.configs.run.changes import (
     refusals,
     rule_of,
     taken,
+    without_best,
 )
 from drumbeat.configs.run.checkpoint_records import ConfigChange, Progress
 from drumbeat.configs.schema import Config
@@ -116,6 +118,12 @@ def test_up_to_where_a_run_is_exact() -> None:
     assert exactness([first, change("batch_size", 8, 4, 2400), change("precision", "bf16", "fp32", 2400)]) == (
         "exact up to step 1,200; then phases.train.optimizer.lr changed from 0.1 to 0.01 by resume; at step 2,400, "
         "batch_size changed from 8 to 4, precision changed from bf16 to fp32 by resume")
+
+
+def test_best_weights_that_are_lost_are_no_longer_the_best() -> None:
+    progress = without_best(replace(IN_BODY, best={"step": 3, "loss": 0.1}), attempt=1, user="me", time=1.0)
+    assert progress.best == {}
+    assert exactness(progress.changes) == "exact up to step 9; then the best weights, of step 3, were lost"
 
 
 def test_many_changes_are_counted() -> None:

@@ -79,8 +79,8 @@ def test_a_sample_that_cannot_be_read(run: RunDir) -> None:
     view = failed(run, "UnidentifiedImageError at step 3 of rank 1",
                   traceback='  File "data/loader.py", line 169, in _sample\n    value = ...\n')
     plain = command("resume", run)
-    assert remedy(view) == (f"Repair the file, then resume the run: {plain}\nOr use other samples in place of such: "
-                            f"{plain} data.on_error=skip")
+    assert remedy(view) == (f"Use other samples in place of such: {plain} data.on_error=skip\n"
+                            f"Or repair the file, then resume the run: {plain}")
 
 
 def test_a_time_limit_that_is_too_short_is_not_tried_again(run: RunDir) -> None:

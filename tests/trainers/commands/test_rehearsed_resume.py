@@ -93,8 +93,8 @@ def typed(folder: Path, *words: str, expect: int = 0) -> subprocess.CompletedPro
 
 @pytest.mark.slow
 def test_a_schedule_that_was_too_short_does_not_cost_the_run(tmp_path: Path) -> None:
-    """It dies at step 11 of 20, and `why` names the command that gets past it. A schedule of another wrong length is refused, with
-    nothing changed; one of the right length finishes the run, and everything says so."""
+    """It dies at step 11 of 20, and `why` names the command that gets past it. A schedule of another wrong length is
+    refused, with nothing changed; one of the right length finishes the run, and everything says so."""
     (tmp_path / "short.yaml").write_text(CONFIG)
     assert "Tried to step 11 times" in " ".join(drumbeat(tmp_path, "short.yaml", expect=1).stdout.split())
     run, key = latest(tmp_path, "short"), "phases.train.scheduler.total_steps"
