@@ -29,7 +29,7 @@ from drumbeat.configs.layers import (
 )
 from drumbeat.configs.merge import Places, build, references, source, with_references
 from drumbeat.configs.sbatch_options import GPUS, owned_options
-from drumbeat.configs.schema import Config, Site
+from drumbeat.configs.schema import Config, Reference, Site
 from drumbeat.configs.secrets import holds_secret, is_secret_name, literal_secrets
 from drumbeat.configs.variables import variables
 from drumbeat.configs.yaml_text import dump, inline
@@ -80,10 +80,13 @@ def secret_note(key: str) -> str:
 
 
 def plain(config: Config) -> dict[str, Any]:
-    """The config's values. data.root is left out if it is not set: a run's copy of the code may not know that key."""
+    """The config's values. data.root and reference are left out if they are not set: a run's copy of the code may not
+    know these keys."""
     values = dataclasses.asdict(config)
     if values["data"]["root"] is None:
         del values["data"]["root"]
+    if config.reference == Reference():
+        del values["reference"]
     return values
 
 
@@ -94,7 +97,7 @@ def load(file: str | Path, assignments: Sequence[str] = (), flags: Mapping[str, 
     """
     layers = [*file_layers(find(file)), *_typed(assignments, flags or {})]
     config, places = build(Config, layers, record=True)
-    config = dataclasses.replace(config, phases={name: phase for name, phase in config.phases.items() if phase})
+    config = _without_removed_phases(config)
     loaded = Loaded(config=config, layers=layers, places=places, references=references(layers),
                     notes=[*left_out(layers), *map(secret_note, literal_secrets(plain(config)))])
     if not config.phases:
@@ -114,6 +117,14 @@ def load(file: str | Path, assignments: Sequence[str] = (), flags: Mapping[str, 
     return loaded
 
 
+def _without_removed_phases(config: Config) -> Config:
+    """The config without the phases that are null, and without the reference figures of these phases."""
+    removed = {name for name, phase in config.phases.items() if phase is None}
+    curves = {name: of for name, of in config.reference.curves.items() if name not in removed}
+    return dataclasses.replace(config, phases={name: phase for name, phase in config.phases.items() if phase},
+                               reference=dataclasses.replace(config.reference, curves=curves))
+
+
 def reload(file: Path, assignments: Sequence[str] = (), flags: Mapping[str, Any] | None = None) -> Loaded:
     """The config of a run that is resumed, from its folder, with `assignments` and `flags` on top. Whether they may
     change is not checked here (`configs/run/changes.py`). Raises `ConfigError`.
@@ -121,9 +132,8 @@ def reload(file: Path, assignments: Sequence[str] = (), flags: Mapping[str, Any]
     typed = _typed(assignments, flags or {})
     layers = [run_layer(file), *typed]
     config, places = build(Config, layers, record=True)
-    config = dataclasses.replace(config, phases={name: phase for name, phase in config.phases.items() if phase})
-    return Loaded(config=config, layers=typed, places={key: layer for key, layer in places.items() if layer in typed},
-                  references=references(layers), notes=left_out(layers))
+    return Loaded(config=_without_removed_phases(config), layers=typed, references=references(layers),
+                  places={key: layer for key, layer in places.items() if layer in typed}, notes=left_out(layers))
 
 
 def _typed(assignments: Sequence[str], flags: Mapping[str, Any]) -> list[Layer]:

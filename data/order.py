@@ -226,15 +226,14 @@ class Schedule:
         return max(1, math.ceil(Fraction(self.epochs).limit_denominator(10**9) * self.n))
 
     @cached_property
-    def changed_at(self) -> tuple[int, int]:
-        """The number of the first step with the present batch size, and its first position."""
-        return sum(steps for steps, _ in self.earlier), sum(steps * size for steps, size in self.earlier)
+    def changed_at(self) -> int:
+        """The number of the first step with the present batch size."""
+        return sum(steps for steps, _ in self.earlier)
 
     @property
     def steps(self) -> int:
         """Steps of the phase. The last step is the first that reaches the last epoch boundary."""
-        step, position = self.changed_at
-        return step + max(0, -(-(self.samples - position) // self.batch_size))
+        return max(self.changed_at, self._steps_to(self.samples))
 
     @property
     def overshoot(self) -> int:
@@ -243,14 +242,11 @@ class Schedule:
 
     def start(self, step: int) -> int:
         """The first position of a step, which is the number of samples that the steps before it have read."""
-        first, position = self.changed_at
-        if step >= first:
-            return position + (step - first) * self.batch_size
         position = 0
         for steps, size in self.earlier:
             position += min(step, steps) * size
             step = max(0, step - steps)
-        return position
+        return position + step * self.batch_size
 
     def positions(self, step: int) -> range:
         """The positions of a step, to be sliced by a rank's shard. Raises ValueError if there is no such step."""
@@ -258,13 +254,22 @@ class Schedule:
             raise ValueError(f"step {step} is not in 0 to {self.steps - 1}")
         return range(self.start(step), self.start(step + 1))
 
-    def epoch(self, position: int) -> int:
-        """The epoch of a position, from 0."""
-        return position // self.n
-
     def epochs_after(self, steps: int) -> int:
         """The number of epochs that are complete after `steps` steps, without the overshoot."""
         return min(self.start(steps), self.samples) // self.n
+
+    def steps_until(self, epochs: int) -> int:
+        """The number of steps until `epochs` epochs are complete, or until the end of the phase if that is earlier."""
+        return self._steps_to(min(epochs * self.n, self.samples))
+
+    def _steps_to(self, position: int) -> int:
+        """The number of steps until all positions before this one are read."""
+        step = 0
+        for steps, size in self.earlier:
+            if position <= steps * size:
+                return step - (-position // size)
+            step, position = step + steps, position - steps * size
+        return step - (-position // self.batch_size)
 
     def is_epoch_boundary(self, step: int) -> bool:
         """Whether a step reaches an epoch boundary. A batch larger than the dataset may reach several at once."""
@@ -273,25 +278,20 @@ class Schedule:
 
 def shard(batch_size: int, rank: int, world_size: int) -> range:
     """The part of every batch that a rank reads. It is contiguous, and the sizes of the parts differ by at most 1.
-
-    Raises ValueError if a rank would get no sample.
-    """
+    Raises ValueError if a rank would get no sample."""
     if not 0 <= rank < world_size:
         raise ValueError(f"rank {rank} is not in 0 to {world_size - 1}")
     if batch_size < world_size:
-        raise ValueError(
-            f"batch_size {batch_size} is smaller than the world size {world_size}: it is the number of samples of all "
-            f"ranks in one step; use at most {batch_size} ranks or a batch_size of at least {world_size}"
-        )
+        raise ValueError(f"batch_size {batch_size} is smaller than the world size {world_size}: it is the number of "
+                         f"samples of all ranks in one step; use at most {batch_size} ranks or a batch_size of at "
+                         f"least {world_size}")
     return range(batch_size * rank // world_size, batch_size * (rank + 1) // world_size)
 
 
 def micro_batches(size: int, largest: int) -> list[range]:
     """Splits a rank's shard of `size` samples into as few micro-batches of at most `largest` samples as possible, with
-    sizes that differ by at most 1.
-
-    A micro-batch of one sample, which BatchNorm does not accept, occurs only for odd sizes with `largest` = 2, and for
-    `largest` = 1. Raises ValueError unless both numbers are positive.
+    sizes that differ by at most 1. A micro-batch of one sample, which BatchNorm does not accept, occurs only for odd
+    sizes with `largest` = 2, and for `largest` = 1. Raises ValueError unless both numbers are positive.
     """
     if size < 1 or largest < 1:
         raise ValueError(f"a shard of {size} samples cannot be split into micro-batches of at most {largest}")

@@ -48,7 +48,7 @@ def check_position(config: Config, schedules: list[Schedule], progress: Progress
             what=f"phase {name} has already trained for {read / schedule.n:.4g} epochs",
             where=f"phases.{name}.epochs", given=f"epochs: {schedule.epochs:g}",
             remedy="Give it more epochs than that, or leave this out."))
-    resized = bool(schedule.earlier) and schedule.changed_at[0] == step
+    resized = bool(schedule.earlier) and schedule.changed_at == step
     if config.data.bucket_batches is not None and (resized or longer) and 0 < read < schedule.samples:
         raise PreflightError(Fault(
             what=f"{'batch_size' if resized else 'epochs'} cannot change within a phase whose batches are sorted by "

@@ -407,6 +407,9 @@ def test_the_schedule_by_counting() -> None:
                     assert table.epochs_after(step + 1) == sum(m % n == 0 and m <= end for m in marks)
                     step += 1
                 assert (table.samples, table.steps, table.overshoot) == (last, step, end - last)
+                for epoch in range(1, math.ceil(epochs) + 2):
+                    steps = table.steps_until(epoch)
+                    assert steps * batch_size >= min(epoch * n, last) > (steps - 1) * batch_size
 
 
 @pytest.mark.parametrize(
@@ -433,7 +436,7 @@ def test_another_batch_size_continues_where_the_steps_before_have_ended(earlier:
     """Each position is read once, and the marks are those of one batch size."""
     table = Schedule(10, 3, 2.8, earlier)
     sizes = [size for steps, size in earlier for _ in range(steps)]
-    assert table.changed_at == (len(sizes), sum(sizes))
+    assert table.changed_at == len(sizes)
     positions = [list(table.positions(step)) for step in range(table.steps)]
     assert [one for read in positions for one in read] == [*range(28 + table.overshoot)]
     assert [len(one) for one in positions] == sizes + [3] * (table.steps - len(sizes))
@@ -441,17 +444,18 @@ def test_another_batch_size_continues_where_the_steps_before_have_ended(earlier:
     assert [table.is_epoch_boundary(step) for step in range(table.steps)] == [
         any(end - len(read) < mark <= end for mark in (10, 20, 28))
         for end, read in zip(ends, positions, strict=True)]
+    assert [table.steps_until(epochs) for epochs in (1, 2, 3)] == [
+        1 + next(step for step, end in enumerate(ends) if end >= mark) for mark in (10, 20, 28)]
 
 
 def test_the_schedule_of_a_billion_samples_takes_no_time() -> None:
     table = Schedule(10**9, 1024, 90)
     assert table.steps == 87_890_625
     assert table.overshoot == 0
+    assert table.steps_until(1) == 976_563
     assert table.is_epoch_boundary(976_562)
     assert not table.is_epoch_boundary(976_561)
     assert table.positions(976_562) == range(999_999_488, 1_000_000_512)
-    assert table.epoch(999_999_999) == 0
-    assert table.epoch(10**9) == 1
 
 
 def test_step_outside_the_phase_is_rejected() -> None:
