@@ -45,6 +45,7 @@ from drumbeat.trainers.build import (
     loader_workers,
     place_model,
     use_caches,
+    without_pretrained,
 )
 from drumbeat.trainers.build_training import build_training
 from drumbeat.trainers.checkpoints.manager import Checkpoint, Checkpoints
@@ -106,8 +107,8 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
     checkpoints = Checkpoints(run, attempt, keep=config.checkpoints.keep, device=world.device, versions=versions,
                               config=kept(config),
                               patience=60 * config.checkpoints.disk_wait_minutes)
-    model = place_model(config, world.device)
     checkpoint = agree_on_checkpoint(checkpoints, world)
+    model = place_model(without_pretrained(config) if checkpoint else config, world.device)
     has_best = not checkpoint or checkpoints.has_best(checkpoint.progress)
     progress = initial_progress(checkpoint, sets, config, world, attempt=attempt.number,
                                 has_best=bool(world.broadcast(torch.tensor(int(has_best)))))
@@ -123,6 +124,8 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
         print(f"resuming from {checkpoint.path.name}", flush=True)
         if text := exactness(progress.changes):
             print(hang("note: ", f"the run is {text}"), flush=True)
+    if world.is_main and (text := getattr(model, "weights_text", "")):
+        print(text, flush=True)
     if world.is_main:
         record_versions(attempt, versions, checkpoint)
     return build_training(

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from drumbeat.configs.errors import Fault, PreflightError
+from drumbeat.configs.errors import Fault, PreflightError, hang
 from drumbeat.configs.load import plain
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Config
@@ -69,4 +69,4 @@ def facts_text(facts: dict[str, Any]) -> str:
     samples = ", ".join(f"{count:,} {name}" for name, count in facts["samples"].items())
     steps = ", ".join(f"{count:,} in {name}" for name, count in facts["steps"].items())
     return f"samples    {samples}\nsteps      {steps}  ({facts['parameters']:,} parameters)" + "".join(
-        f"\nnote       {note}" for note in facts.get("notes", ()))
+        f"\n{hang('note       ', note)}" for note in facts.get("notes", ()))

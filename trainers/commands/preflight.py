@@ -49,6 +49,7 @@ from drumbeat.trainers.build import (
     build_task,
     frozen_modules,
     loader_workers,
+    without_pretrained,
 )
 from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.commands.open_files import opened_since, positions, shared_files
@@ -80,6 +81,7 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
     opened = opened_since(before)
     filled: Config | None = None if sets is None and needs_data(config.model) else attempt(
         lambda: with_facts(config, facts_of(sets.train) if sets else {}))
+    filled = without_pretrained(filled) if filled and checkpoint else filled
     model = attempt(lambda: _model_on_meta(filled)) if filled else None
     built: dict[str, Any] = {}
     attempt(lambda: build_batch_transforms(config))
@@ -96,7 +98,7 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
         faults += _check_sets(filled or config, sets)
         if len(sets.train):
             attempt(lambda: _check_order(config, sets.train))
-    notes: list[str] = []
+    notes = [text for text in [getattr(model, "weights_text", "")] if text]
     progress = progress_with(config, checkpoint) if checkpoint else None
     tables = build_schedules(config, len(sets.train), progress) if sets is not None and len(sets.train) else []
     if progress and tables:
