@@ -53,8 +53,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         try:
             found = torch.load(path, map_location="cpu", weights_only=True)
         except UnpicklingError as error:
-            raise ValueError(f"{path} holds Python objects and not only weights, which is not read because it could "
-                             "run code; save the weights alone: torch.save(model.state_dict(), FILE)") from error
+            raise ValueError(f"{path} holds Python objects and not only weights; it is not read because that could "
+                             "run code: save the weights alone: torch.save(model.state_dict(), FILE)") from error
     inner = next((found[key] for key in INSIDE if isinstance(found, Mapping) and _is_weights(found.get(key))), found)
     if not _is_weights(inner):
         raise ValueError(f"{path} holds no weights: {_contents(found)}")
@@ -64,8 +64,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def load_into(network: nn.Module, found: Mapping[str, Tensor], *, source: str, new: Sequence[str]) -> str:
     """Loads what fits, in place. Returns which parts were taken, left out and are new, as text of a few lines.
 
-    Raises ValueError, with the same text, if a part of the network that is not one of `new` is not whole in the file, or
-    the file has only a part of one of the network's."""
+    Raises ValueError, with the same text, if a part of the network that is not one of `new` is not whole in the file,
+    or if the file has more in a part than the network."""
     expected = network.state_dict()
     tops = tuple(f"{part}." for part in new)
     match = best_match(expected, found, tops)
@@ -116,7 +116,7 @@ def _parts(names: Iterable[str], among: Mapping[str, Tensor]) -> str:
     """Names as the largest parts of a network that hold no others: "backbone, head.0 (1,234 numbers)"."""
     names = list(names)
     chosen = set(names)
-    others = {above for name in among if name not in chosen for above in _above(name)}
+    others = {above for name in among if name not in chosen and not name.endswith(COUNTER) for above in _above(name)}
     parts = sorted({next((part for part in _above(name) if part not in others), name) for name in names})
     more = f" and {len(parts) - SHOWN} more" if len(parts) > SHOWN else ""
     tensors = "tensor" if len(names) == 1 else "tensors"
