@@ -267,6 +267,6 @@ def test_a_rank_under_sigstop_is_named_within_a_minute(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_rank_with_slow_data_is_named_within_a_minute(tmp_path: Path) -> None:
-    with training(tmp_path, "data.train._target_=tests.trainers.test_stragglers.SlowOnRank1") as run:
+    with training(tmp_path, "data.train={_target_: tests.trainers.test_stragglers.SlowOnRank1, n: 100}") as run:
         found = slow_rank(run)
         assert (found.rank, found.part) == (1, "data")
