@@ -269,6 +269,9 @@ class Site:
     """Environment variables for every process of the run."""
     prefix: str = ""
     """A command that is put before Python on the nodes, to run it in a container: apptainer exec --nv image.sif."""
+    node_check: str = ""
+    """A shell command that runs on each node before the ranks start. If it fails, or takes longer than 5 s, the run is
+    queued again without that node, for a day. Its last line of output tells why."""
     sbatch: dict[str, Any] = field(default_factory=dict, metadata={"text": True})
     """Other sbatch options by their long names. true is an option without a value, false removes one of Drumbeat's
     (requeue, chdir); all other values are text, as sbatch reads them."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from drumbeat.configs.errors import RunError
+from drumbeat.configs.run.bad_nodes import remember
 from drumbeat.configs.run.determinism import claim
 from drumbeat.configs.run.lock import changing, is_changing
 from drumbeat.configs.run.manifest import checkpoint_text
@@ -98,6 +100,8 @@ def with_final_state(view: View, evidence: str | None = None) -> View:
         with suppress(RunError, OSError), changing(view.run, "status"):  # unless another command is changing the run
             if Status.read(view.run.status) == view.status and not view.run.is_superseded(view.number):
                 status.write(view.run.status, durable=False)
+                for node, reason in backend_of(view.backend).failed_nodes(view).items():
+                    remember(view.run.path.parent.parent, node, reason, view.run.id, time.time())
     return replace(view, status=status)
 
 
