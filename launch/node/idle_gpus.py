@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from drumbeat.configs.run.files import write_soon
 from drumbeat.configs.run.folder import Attempt
 from drumbeat.configs.run.plan import JobPlan
+from drumbeat.configs.run.processes import node_name
 from drumbeat.configs.run.rank_records import IdleGpus
 from drumbeat.launch.attempts.verdict import IDLE_GPU
-from drumbeat.launch.node.rendezvous import own_address
 from drumbeat.launch.plan.gpus import SMI_SECONDS
 
 CHECK_SECONDS = 60.0
@@ -84,7 +84,7 @@ class GpuWatch:
         stop = math.inf if self.stop_minutes is None else self.stop_minutes
         long = {name: idle for name, idle in minutes.items() if idle >= min(stop, TOLD_MINUTES)}
         if long or self.told:
-            record = IdleGpus(node=own_address(), minutes=long)
+            record = IdleGpus(node=node_name(), minutes=long)
             write_soon(self.attempt.idle_gpus(self.node), json.dumps(record.as_json()) + "\n", 0)
         if long and not self.told:
             print(f"idle       {record.message}", flush=True)
