@@ -52,7 +52,7 @@ class Transforms:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """The datasets. Each is a target that builds a map-style dataset of (input, target) pairs."""
+    """The datasets. Each is a target that builds a map-style dataset."""
 
     root: str | None = path(None)
     """A folder that the datasets can refer to, as in root: "${data.root}/train". One key then moves all of them."""
@@ -73,6 +73,9 @@ class Data:
     bucket_batches: int | None = at_least(1, None)
     """Sort the samples of this many batches by length, so that each batch has samples of similar length. Null does not
     sort."""
+    collate_fn: dict[str, Any] = field(default_factory=dict)
+    """Makes a batch of a list of samples: a function, called with the list and these arguments, or a class, whose
+    object is called with the list. Empty to stack the samples."""
     mix: dict[str, Any] = field(default_factory=dict)
     """Mix training samples: drumbeat.data.Mixup or CutMix. Empty for no mixing."""
     cache: str | None = path(None)
@@ -120,11 +123,15 @@ class Evaluation:
     """Samples in one forward pass of a rank. It affects the last digits of the metrics, so it does not depend on the
     number of ranks."""
     monitor: str = "loss"
-    """The validation metric that determines the best weights."""
+    """The validation metric that determines the best weights: one of the task's, of `metrics`, or of those that
+    `drumbeat evaluate` computes."""
     mode: Literal["min", "max"] = "min"
     """Whether the best weights have the lowest (min) or the highest (max) value of that metric."""
     batch_statistics: bool = False
     """Let BatchNorm use the statistics of each evaluation batch, as in training, instead of its running statistics."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """More metrics by name, such as those of torchmetrics: {_target_: torchmetrics.classification.MulticlassF1Score,
+    num_classes: 10}. Each may be monitored."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 
 from drumbeat.data.loader import Batch
+from drumbeat.data.structure import mapped
 
 
 def on_device(source: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
@@ -41,12 +42,8 @@ def _arrived(batch: Batch, event: Any, device: torch.device) -> Batch:
 
 
 def to_device(values: Any, device: torch.device) -> Any:
-    """Moves tensors, and tuples, lists and dicts of them, to a device. Objects with a method `to` move themselves, and
-    may keep a part on the host, like `drumbeat.data.text.Padded`."""
+    """Moves the tensors of a structure to a device. Objects with a method `to` move themselves, and may keep a part on
+    the host, like `drumbeat.data.text.Padded`."""
     if hasattr(values, "to"):
         return values.to(device, non_blocking=True)
-    if isinstance(values, Mapping):
-        return {name: to_device(value, device) for name, value in values.items()}
-    if isinstance(values, list | tuple):
-        return [to_device(value, device) for value in values]
-    return values
+    return mapped(lambda value: value.to(device, non_blocking=True) if hasattr(value, "to") else value, values, "to")

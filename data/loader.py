@@ -14,22 +14,34 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.multiprocessing import _prctl_pr_set_pdeathsig  # type: ignore[attr-defined]  # PR_SET_PDEATHSIG
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset
 
 from drumbeat.data.cache import Pixels
 from drumbeat.data.fork import FORK
-from drumbeat.data.images import UNREADABLE
 from drumbeat.data.mixing import Mixing
 from drumbeat.data.order import Integers, Schedule, keys, shard
+from drumbeat.data.structure import collate as default
+from drumbeat.data.structure import describe, is_spatial, mapped, pixels_as_tensor, split, with_sides
+from drumbeat.data.user_code import CollateError, SampleError, name_of, reason
 
 MOST_IN_A_ROW = 100
 """How many samples are tried instead of an unreadable one."""
 
+BUGS = (NameError, ImportError, NotImplementedError)
+"""Errors that are about the code of a dataset or a transform, and never about a sample. They are not skipped."""
+
+SHOWN = 6
+"""How many samples of a batch an error names."""
+
 Transform = Callable[[Any], Any]
 
 
+Collate = Callable[[list[Any]], Any]
+"""Makes a batch of a list of samples; `split` must be able to take it apart."""
+
+
 class Samples(Protocol):
-    """A map-style dataset of (input, target) pairs."""
+    """A map-style dataset of samples, as `split` takes them."""
 
     def __len__(self) -> int: ...
 
@@ -60,7 +72,7 @@ class WholeBatches(Protocol):
 
 
 class Batch(NamedTuple):
-    """Collated samples, with their positions and indices. A tuple, so that torch can pin its memory."""
+    """Collated samples, with their positions and indices."""
 
     inputs: Any
     targets: Any
@@ -72,6 +84,14 @@ class Batch(NamedTuple):
     replaced: Tensor
     """bool [b]: whether the sample was unreadable and another one is used instead."""
 
+    def pin_memory(self) -> Batch:
+        """The batch in pinned memory, for torch's loader. torch itself would turn tuples into lists before 2.14."""
+        return Batch(*(mapped(_pinned, part) for part in self))
+
+
+def _pinned(value: Any) -> Any:
+    return value.pin_memory() if hasattr(value, "pin_memory") else value
+
 
 class BatchFetcher(Dataset[Batch]):
     """Positions of a stream -> a batch, which depends only on the positions, not on the process.
@@ -79,12 +99,16 @@ class BatchFetcher(Dataset[Batch]):
     `indices` maps positions to samples. If `seed` is given, the generators of torch, numpy and Python are seeded for
     each sample with (seed, "augment", phase, position), so random transforms and datasets give the same at any world
     size. With `mixing`, each input is mixed with its partner's, which is read as well if it is not in the batch. With
-    `skip_unreadable`, the next readable sample of the dataset is used instead of an unreadable one.
+    `skip_unreadable`, the next readable sample of the dataset is used instead of an unreadable one: one for which the
+    dataset or a transform raises any exception but one of `BUGS`. `collate` makes a batch of a list of samples, and
+    `name` is the dataset's key in the config, for errors. Raises `SampleError`
+    and `CollateError`.
     """
 
     def __init__(self, samples: Samples, *, indices: Callable[[Integers], Integers],
                  transforms: Sequence[Transform] = (), seed: int | None = None, phase: int = 0,
-                 mixing: Mixing | None = None, skip_unreadable: bool = False) -> None:
+                 mixing: Mixing | None = None, skip_unreadable: bool = False, collate: Collate | None = None,
+                 name: str = "") -> None:
         self.samples = samples
         self.indices = indices
         self.transforms = transforms
@@ -92,7 +116,9 @@ class BatchFetcher(Dataset[Batch]):
         self.phase = phase
         self.mixing = mixing
         self.skip_unreadable = skip_unreadable
-        self.whole = not transforms and isinstance(samples, WholeBatches)
+        self.collate = collate or default
+        self.name = name
+        self.whole = collate is None and not transforms and isinstance(samples, WholeBatches)
         self.on_pixels = bool(transforms) and isinstance(samples, HasPixels) and isinstance(transforms[0], OnPixels)
 
     def __getitems__(self, positions: Sequence[int]) -> Batch:
@@ -109,6 +135,9 @@ class BatchFetcher(Dataset[Batch]):
         partners = self.mixing.partners(where)
         everyone, rows = np.unique(np.concatenate([where, partners]), return_inverse=True)
         whole = self._plain(everyone)
+        if not (isinstance(whole.inputs, Tensor) and isinstance(whole.targets, Tensor)):
+            raise TypeError("data.mix needs one tensor as the input and one as the target; the batch is "
+                            f"{describe((whole.inputs, whole.targets))}")
         own, other = torch.from_numpy(rows[:len(where)]), torch.from_numpy(rows[len(where):])
         inputs, kept = self.mixing.mix(whole.inputs[own], whole.inputs[other], where, self.seed, self.phase)
         targets = {"own": whole.targets[own], "partner": whole.targets[other], "kept": kept}
@@ -125,43 +154,74 @@ class BatchFetcher(Dataset[Batch]):
         else:
             seeds = [None] * len(where) if self.seed is None else (
                 keys(self.seed, "augment", self.phase, positions=where).tolist())
-            pairs = []
+            samples = []
             with one_thread():
                 for row, (index, seed) in enumerate(zip(which.tolist(), seeds, strict=True)):
-                    pair, replaced[row] = self._readable(index, seed)
-                    pairs.append(pair)
-            inputs, targets = default_collate(pairs)
+                    sample, replaced[row] = self._readable(index, seed)
+                    samples.append(sample)
+            try:
+                inputs, targets = split(self.collate(samples))
+            except Exception as error:
+                raise CollateError(f"the samples {', '.join(map(str, which[:SHOWN]))}{', ...' * (len(which) > SHOWN)}"
+                                   f"{self._of} cannot be put into one batch: {reason(error)}") from error
         return Batch(inputs, targets, *map(torch.from_numpy, (where, which, replaced)))
 
-    def _readable(self, index: int, seed: int | None) -> tuple[tuple[Any, Any], bool]:
+    def _readable(self, index: int, seed: int | None) -> tuple[Any, bool]:
         """A sample, or the next readable one of the dataset, and whether it was replaced."""
         if not self.skip_unreadable:
             return self._sample(index, seed), False
         n = len(self.samples)
+        errors = []
         for ahead in range(min(n, MOST_IN_A_ROW)):
             try:
                 return self._sample((index + ahead) % n, seed), ahead > 0
-            except UNREADABLE as error:
+            except SampleError as error:
+                if isinstance(error.__cause__, BUGS):
+                    raise
                 if ahead == 0:
-                    print(f"skipped sample {index}: {str(error) or type(error).__name__}", file=sys.stderr, flush=True)
-        raise ValueError(f"none of the {min(n, MOST_IN_A_ROW)} samples from number {index} on can be read")
+                    print(f"skipped {error}", file=sys.stderr, flush=True)
+                errors.append(error)
+        raise SampleError(f"none of the {len(errors)} samples{self._of} from number {index} on can be read: "
+                          f"{errors[0]}") from errors[0]
 
-    def _sample(self, index: int, seed: int | None) -> tuple[Any, Any]:
+    def _sample(self, index: int, seed: int | None) -> Any:
+        try:
+            return self._transformed(index, seed)
+        except StopIteration:
+            raise
+        except Exception as error:
+            why = reason(error)
+            name = name_of(self.samples, index)
+            file = f" ({name})" if name and name not in why else ""
+            raise SampleError(f"sample {index}{self._of}{file}: {why}") from error
+
+    @property
+    def _of(self) -> str:
+        return f" of {self.name}" if self.name else ""
+
+    def _transformed(self, index: int, seed: int | None) -> Any:
+        """A sample of the dataset's structure. The transforms get its input; with a target that is tied to places in
+        the input, (input, target)."""
         if seed is not None:
             seed_generators(seed)
         transforms = self.transforms
         if self.on_pixels:
             images, first = cast(HasPixels, self.samples), cast(OnPixels, transforms[0])
-            value: Any = first.pixels(images.pixels(index))
+            pixels = first.pixels(images.pixels(index))
             target, transforms = int(images.labels[index]), transforms[1:]
-            if not transforms:
-                return pixels_as_tensor(value), target
-            value = Image.fromarray(value)
+            sample: Any = (Image.fromarray(pixels) if transforms else pixels_as_tensor(pixels)), target
         else:
-            value, target = self.samples[index]
-        for transform in transforms:
-            value = transform(value)
-        return as_tensor(value) if isinstance(value, Image.Image) else value, target
+            sample = self.samples[index]
+        if not transforms:
+            return sample
+        value, target = split(sample)
+        if is_spatial(target):
+            for transform in transforms:
+                value, target = transform((value, target))
+        else:
+            for transform in transforms:
+                value = transform(value)
+        return with_sides(sample, value, target)
 
 
 def seed_generators(seed: int) -> None:
@@ -181,17 +241,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def as_tensor(image: Image.Image) -> Tensor:
-    """A PIL image as uint8 [C, H, W]."""
-    return pixels_as_tensor(np.array(image))
-
-
-def pixels_as_tensor(pixels: Pixels) -> Tensor:
-    """Pixels [H, W] or [H, W, C] as [C, H, W], without a copy if possible."""
-    values = np.require(pixels, requirements=["C", "W"])
-    return torch.from_numpy(values[None] if values.ndim == 2 else np.ascontiguousarray(values.transpose(2, 0, 1)))
 
 
 class ShardedBatchSampler:

@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import nn
+from torch.utils.data import IterableDataset
 
 from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.preconditions import merged
@@ -21,12 +22,13 @@ from drumbeat.configs.schema import Config, Phase
 from drumbeat.configs.yaml_text import inline
 from drumbeat.data.cache import open_cache
 from drumbeat.data.images import ImageFolder
-from drumbeat.data.loader import Samples, ShardedBatchSampler, Transform
+from drumbeat.data.loader import Collate, Samples, ShardedBatchSampler, Transform
 from drumbeat.data.mixing import Mixing
 from drumbeat.data.order import Schedule, Stream, key
 from drumbeat.data.sampling import LengthBuckets, SampleStream
 from drumbeat.trainers.checkpoints.state import IMPLEMENTATIONS
 from drumbeat.trainers.forward import Forward
+from drumbeat.trainers.model_and_task import modules_of, parts_of, with_task
 from drumbeat.trainers.target import all_of, instantiate, locate
 from drumbeat.trainers.tasks import Task
 
@@ -42,6 +44,8 @@ class Sets:
     test: Samples | None
     train_transforms: Sequence[Transform]
     evaluate_transforms: Sequence[Transform]
+    collate: Collate | None = None
+    """Makes a batch of a list of samples; None to stack them."""
 
     @property
     def classes(self) -> list[str]:
@@ -59,12 +63,13 @@ def build_sets(config: Config) -> Sets:
     """The datasets and the per-sample transforms. Raises one `PreflightError` with all faults, each once."""
     data = config.data
     try:
-        train, validation, test, for_training, for_evaluation = all_of([
+        train, validation, test, for_training, for_evaluation, collate = all_of([
             partial(_build_set, data.train, "data.train", needed=True),
             partial(_build_set, data.validation, "data.validation"),
             partial(_build_set, data.test, "data.test"),
             partial(instantiate, data.transforms.train, "data.transforms.train"),
             partial(instantiate, data.transforms.evaluate, "data.transforms.evaluate"),
+            partial(_build_collate, data.collate_fn),
         ])
     except PreflightError as error:
         raise PreflightError(*merged(error.faults, data.root)) from error
@@ -73,7 +78,7 @@ def build_sets(config: Config) -> Sets:
         if images.short_side == "auto":
             images.short_side = side
     return Sets(train=train, validation=validation, test=test, train_transforms=for_training,
-                evaluate_transforms=for_evaluation)
+                evaluate_transforms=for_evaluation, collate=collate)
 
 
 def fused_transforms(config: Config, for_training: list[Transform], for_evaluation: list[Transform]
@@ -154,10 +159,15 @@ def _build_set(node: dict[str, Any], key: str, *, needed: bool = False) -> Sampl
                                               "root: ...}}"))
         return None
     samples = instantiate(node, key)
-    if not (hasattr(samples, "__len__") and hasattr(samples, "__getitem__")):
-        raise PreflightError(Fault(what=f"{key} is not a map-style dataset", where=f"{key}._target_",
-                                   given=node["_target_"],
-                                   remedy="It needs __len__ and __getitem__, which returns (input, target)."))
+    missing = [name for name in ("__len__", "__getitem__") if not hasattr(samples, name)]
+    if missing or isinstance(samples, IterableDataset):
+        raise PreflightError(Fault(
+            what=f"{key} can only be iterated over, and not be asked for a sample by its index" if "__getitem__" in
+                 missing or isinstance(samples, IterableDataset) else f"{key} does not know how many samples it has",
+            where=f"{key}._target_", given=node["_target_"],
+            remedy="The order of samples, several ranks and resuming need a map-style dataset: one with __len__() and "
+                   "__getitem__(index). docs/data.md shows how to index a file of records. A stream that fits into "
+                   "memory: self.samples = list(stream)"))
     return cast(Samples, samples)
 
 
@@ -166,6 +176,17 @@ def without_pretrained(config: Config) -> Config:
     ones."""
     ours = str(config.model.get("_target_")).startswith("drumbeat.models.") and config.model.get("weights")
     return replace(config, model=config.model | {"weights": None}) if ours else config
+
+
+def _build_collate(node: dict[str, Any]) -> Collate | None:
+    """What makes a batch of samples: a function with its arguments, or the object of a class."""
+    key = "data.collate_fn"
+    if not node:
+        return None
+    if "_target_" in node and not inspect.isclass(function := locate(str(node["_target_"] or ""), key)):
+        return partial(function, **instantiate({name: value for name, value in node.items() if name != "_target_"},
+                                               key))
+    return cast(Collate, instantiate(node, key))
 
 
 def build_model(config: Config) -> nn.Module:
@@ -179,12 +200,13 @@ def build_model(config: Config) -> nn.Module:
     return model
 
 
-def place_model(config: Config, device: torch.device) -> nn.Module:
-    """The model on its device, with its convolutions in the configured memory order. Raises `PreflightError`."""
+def place_model(config: Config, device: torch.device, task: Task | None = None) -> nn.Module:
+    """The model on its device, with its convolutions in the configured memory order, together with what is trained of
+    the task. Raises `PreflightError`."""
     model = build_model(config).to(device)
     if config.channels_last and any(parameter.dim() == 4 for parameter in model.parameters()):
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return model
+    return with_task(model, task)
 
 
 def build_batch_transforms(config: Config) -> nn.Sequential:
@@ -199,12 +221,12 @@ def build_forward(config: Config, device: torch.device) -> Forward:
 
 
 def build_task(config: Config, sets: Sets | None, device: torch.device | None = None) -> Task:
-    """The task, with the names of the training set's classes or values; its tensors are on the device."""
-    task = instantiate({**(sets.task_arguments if sets else {}), **config.task}, "task")
-    for part in vars(task).values():
-        if isinstance(part, nn.Module):
-            part.to(device)
-    return cast(Task, task)
+    """The task, with the names of the training set's classes or values; its tensors are on the device. Parameters of a
+    loss depend only on the run's seed."""
+    torch.manual_seed(key(config.seed, "task"))
+    task = cast(Task, instantiate({**(sets.task_arguments if sets else {}), **config.task}, "task"))
+    parts_of(task).to(device)
+    return task
 
 
 def build_optimizer(phase: Phase, name: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -230,10 +252,10 @@ def build_scheduler(phase: Phase, name: str, optimizer: torch.optim.Optimizer) -
 
 def frozen_modules(model: nn.Module, phase: Phase, name: str) -> list[nn.Module]:
     """The modules that the phase freezes. Raises `PreflightError` for a name that is not in the model."""
-    modules = dict(model.named_modules())
+    modules = modules_of(model)
     for frozen in phase.freeze:
         if frozen not in modules:
-            top = [child for child, _ in model.named_children()]
+            top = [name for name in modules if name and "." not in name]
             raise PreflightError(Fault(what=f"the model has no module '{frozen}'", where=f"phases.{name}.freeze",
                                        given=inline(phase.freeze),
                                        remedy=f"Its modules are {', '.join(top)} and their submodules."))

@@ -10,14 +10,16 @@ from torch import nn
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.folder import Attempt
 from drumbeat.configs.schema import Config
-from drumbeat.trainers.build import Sets, build_forward, build_task
+from drumbeat.trainers.build import Sets, build_forward
 from drumbeat.trainers.build_phases import build_phases
 from drumbeat.trainers.checkpoints.manager import Checkpoint, Checkpoints
 from drumbeat.trainers.loop import Training
+from drumbeat.trainers.metrics import build_metrics
 from drumbeat.trainers.sample_counts import SampleCounts, check_skipped
 from drumbeat.trainers.saving import Saver
 from drumbeat.trainers.stopping import StopCoordinator
 from drumbeat.trainers.stragglers import Stragglers
+from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.time_spent import TimeSpent
 from drumbeat.trainers.tracking import NullTracker, Tracker
 from drumbeat.trainers.training_log import TrainingLog
@@ -26,11 +28,11 @@ from drumbeat.trainers.watchdog import Watchdog
 from drumbeat.trainers.world import World
 
 
-def build_training(config: Config, sets: Sets, world: World, model: nn.Module, *, attempt: Attempt,
+def build_training(config: Config, sets: Sets, world: World, model: nn.Module, task: Task, *, attempt: Attempt,
                    checkpoints: Checkpoints, checkpoint: Checkpoint | None, progress: Progress,
                    tracker: Tracker | NullTracker, time_spent: TimeSpent, watchdog: Watchdog, workers: int) -> Training:
     """The training, which resumes from `checkpoint` if there is one. Raises `PreflightError`."""
-    task, forward = build_task(config, sets, world.device), build_forward(config, world.device)
+    forward = build_forward(config, world.device)
     phases = build_phases(config, sets, model=model, task=task, world=world, forward=forward, workers=workers,
                           progress=progress if checkpoint else None,
                           saved=checkpoint.state.config if checkpoint else {})
@@ -53,7 +55,7 @@ def build_training(config: Config, sets: Sets, world: World, model: nn.Module, *
                           batch_statistics=config.evaluation.batch_statistics,
                           skip_unreadable=config.data.on_error == "skip", max_skipped=config.data.max_skipped,
                           monitor=config.evaluation.monitor, mode=config.evaluation.mode,
-                          images=config.tracking.images, heartbeat=heartbeat)
+                          images=config.tracking.images, metrics=build_metrics(config, task), heartbeat=heartbeat)
     return Training(world=world, model=model, architecture=str(config.model.get("_target_")), phases=phases,
                     saver=saver, evaluator=evaluator, log=log, stragglers=Stragglers(world, attempt, tracker),
                     coordinator=coordinator, checkpoints=checkpoints, watchdog=watchdog, time_spent=time_spent,

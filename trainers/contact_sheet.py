@@ -13,10 +13,12 @@ from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.layers import short
 from drumbeat.configs.output_file import replacing
 from drumbeat.configs.schema import Config
-from drumbeat.data.loader import Batch, BatchFetcher, Samples, Transform
+from drumbeat.data.loader import Batch, BatchFetcher, Collate, Samples, Transform
 from drumbeat.trainers.build import Sets, build_forward, build_mixing, build_stream, build_task
+from drumbeat.trainers.evaluate import SEED
 from drumbeat.trainers.tasks import Results, Task
-from drumbeat.trainers.tracking import contact_sheet
+from drumbeat.trainers.tasks.task import Draws
+from drumbeat.trainers.tracking import as_rgb, contact_sheet
 from drumbeat.trainers.world import World
 
 CPU = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
@@ -28,7 +30,7 @@ def training_fetcher(config: Config, sets: Sets) -> BatchFetcher:
     the next sample. Raises `PreflightError`."""
     stream = build_stream(config, sets.train, 0)
     return BatchFetcher(sets.train, indices=stream.indices, transforms=sets.train_transforms, seed=config.seed,
-                 mixing=build_mixing(config), skip_unreadable=True)
+                 mixing=build_mixing(config), skip_unreadable=True, collate=sets.collate, name="data.train")
 
 
 def draw_sheet(config: Config, sets: Sets, batch: Batch, file: Path) -> bool:
@@ -57,13 +59,21 @@ def save_sheet(sheet: Image.Image, file: Path) -> None:
 
 
 def worst_samples_sheet(task: Task, samples: Samples, transforms: Sequence[Transform], results: Results, *, most: int,
-                        columns: int) -> Image.Image | None:
+                        columns: int, collate: Collate | None = None) -> Image.Image | None:
     """The samples with the worst predictions, worst first, titled by prediction and target; None if there are none, or
-    if inputs are not images."""
+    if inputs are not images. If the task draws, each sample is two images: its target and its prediction."""
     if not (worst := task.worst_samples(results, most)):
         return None
-    fetch = BatchFetcher(samples, indices=lambda positions: positions, transforms=transforms)
-    inputs = fetch.__getitems__([results.indices[sample.index] for sample in worst]).inputs
-    if not (isinstance(inputs, Tensor) and inputs.dim() == 4):
+    fetch = BatchFetcher(samples, indices=lambda positions: positions, transforms=transforms, seed=SEED,
+                         collate=collate)
+    batch = fetch.__getitems__([results.indices[sample.index] for sample in worst])
+    if not (isinstance(batch.inputs, Tensor) and batch.inputs.dim() == 4):
         return None
-    return contact_sheet(list(inputs), [sample.title for sample in worst], columns=columns, heading=task.worst_title)
+    images, titles = list(batch.inputs), [sample.title for sample in worst]
+    if isinstance(task, Draws):
+        targets = batch.targets
+        images = [task.draw(as_rgb(image), value) for image, target, sample in zip(images, targets, worst, strict=True)
+                  for value in (target, results.worst[sample.index])]
+        titles = [title for sample in worst for title in ("actual", sample.title)]
+        columns += columns % 2
+    return contact_sheet(images, titles, columns=columns, heading=task.worst_title)

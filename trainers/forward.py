@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -9,6 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from drumbeat.data.device import to_device
+
+
+def call(model: Callable[..., Any], inputs: Any) -> Any:
+    """The model's outputs. A dict of inputs is passed as keyword arguments, a tuple as positional ones, and anything
+    else, a named tuple or a list of samples too, as one argument."""
+    if type(inputs) is tuple:
+        return model(*inputs)
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    return model(inputs)
 
 
 class Forward:

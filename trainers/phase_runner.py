@@ -22,7 +22,8 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.data.device import to_device
 from drumbeat.data.loader import Batch
-from drumbeat.data.order import key, micro_batches
+from drumbeat.data.order import key, micro_batches, shard
+from drumbeat.data.structure import rows
 from drumbeat.trainers.changed_optimizer import Earlier, restore_changed
 from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.checkpoints.state import (
@@ -31,10 +32,12 @@ from drumbeat.trainers.checkpoints.state import (
     tensors_after_a_step,
     training_state,
 )
-from drumbeat.trainers.forward import Forward
+from drumbeat.trainers.forward import Forward, call
+from drumbeat.trainers.gather import gathered
 from drumbeat.trainers.guards import Buffers, FiniteCheck, can_skip, total_norm
 from drumbeat.trainers.step_times import StepTimes
 from drumbeat.trainers.tasks import Task
+from drumbeat.trainers.tasks.task import WholeBatchLoss
 from drumbeat.trainers.world import World
 
 TINY = 1e-30
@@ -113,7 +116,7 @@ class PhaseRunner:
     def backward(self, batch: Batch, step: int) -> Tensor:
         """Computes gradients of the mean loss over the global batch from this rank's shard of it, in micro-batches;
         only the last one communicates. Returns this rank's part of the loss: the sum over the ranks is the mean over
-        all samples.
+        all samples, or the task's loss of the whole batch.
 
         Each rank's sum is scaled by world size over batch size (or over the sum of the whole batch's weights), because
         DistributedDataParallel averages over ranks.
@@ -122,7 +125,7 @@ class PhaseRunner:
         self.world.seed(key(self.seed, "step", self.number, step, self.world.rank))
         size = len(batch.positions)
         targets = to_device(batch.targets, self.world.device)
-        scale = self.world.size / self._divisor(targets)  # which may wait for the other ranks
+        scale = self._scale(targets)  # which may wait for the other ranks
         self.times.begin(size)
         inputs = self.forward.inputs(batch.inputs)
         total = torch.zeros((), device=self.world.device)
@@ -131,8 +134,8 @@ class PhaseRunner:
             last = part is parts[-1]
             with nullcontext() if last or self.world.size == 1 else self.replica.no_sync():  # type: ignore[operator]
                 with self.forward.autocast():
-                    outputs = self.replica(rows(inputs, part, size))
-                    loss = self._losses(outputs, rows(targets, part, size)).sum() * scale
+                    outputs = call(self.replica, rows(inputs, part, size))
+                    loss = self._loss(outputs, rows(targets, part, size), scale, step, len(parts))
                 if last:
                     self.times.watch(loss)
                 loss.backward()
@@ -219,27 +222,41 @@ class PhaseRunner:
         for module in self.frozen:
             module.eval()
 
-    def _losses(self, outputs: Tensor, targets: Any) -> Tensor:
-        """The loss of each sample."""
-        return self._for_each_target(partial(self.task.losses, outputs), targets)
+    def _loss(self, outputs: Any, targets: Any, scale: Tensor | float, step: int, parts: int) -> Tensor:
+        """A scalar: the sum of the samples' losses, scaled; or the task's loss of the batch of all ranks. The latter is
+        computed by each rank, from one seed."""
+        if not isinstance(self.task, WholeBatchLoss):
+            return self._losses(outputs, targets).sum() * scale
+        if parts > 1:
+            raise ValueError("a loss of the whole batch cannot be computed in micro-batches: micro_batch_size: null")
+        sizes = [len(shard(self.batch_size, rank, self.world.size)) for rank in range(self.world.size)]
+        outputs, targets = (gathered(values, self.world, sizes) for values in (outputs, targets))
+        self.world.seed(key(self.seed, "loss", self.number, step))
+        return self.task.batch_loss(outputs, targets)
 
-    def _divisor(self, targets: Any) -> Tensor | int:
-        """The divisor of the sum of the global batch's losses: the number of samples or, if the task has weights, the
-        sum of their weights over the ranks."""
-        weights = getattr(self.task, "weights", None)
-        if weights is None or weights(targets["own"] if self.mixes else targets) is None:
-            return self.batch_size
-        total = self._for_each_target(weights, targets).sum(dtype=torch.float64)
-        return self.world.all_reduce(total).clamp(min=TINY).float()
-
-    def _for_each_target(self, compute: Callable[[Any], Any], targets: Any) -> Tensor:
-        """A value for the target of each sample; for a mixed sample, the mean of the values of both targets, weighted
-        as its inputs are."""
+    def _losses(self, outputs: Any, targets: Any) -> Tensor:
+        """The loss of each sample; of a mixed one, the mean of those for both targets, weighted as its inputs are."""
         if not self.mixes:
-            return cast(Tensor, compute(targets))
-        own, partner = (compute(targets[whose]) for whose in ("own", "partner"))
-        kept: Tensor = targets["kept"]
-        return cast(Tensor, own * kept + partner * (1 - kept))
+            return self.task.losses(outputs, targets)
+        own, partner = (self.task.losses(outputs, targets[whose]) for whose in ("own", "partner"))
+        return mixed(own, partner, targets["kept"])
+
+    def _scale(self, targets: Any) -> Tensor | float:
+        """The world size over the divisor of the sum of the global batch's losses: the number of samples or, if the
+        task has weights, their sum over the ranks."""
+        weights: Callable[[Any], Any] = getattr(self.task, "weights", lambda targets: None)
+        each = weights(targets["own"] if self.mixes else targets)
+        if each is None:
+            return self.world.size / self.batch_size
+        if self.mixes:
+            each = mixed(each, weights(targets["partner"]), targets["kept"])
+        total = each.sum(dtype=torch.float64)
+        return (self.world.size / self.world.all_reduce(total).clamp(min=TINY)).float()
+
+
+def mixed(own: Tensor, partner: Tensor, kept: Tensor) -> Tensor:
+    """float32 [n]: the values of mixed samples."""
+    return own * kept + partner * (1 - kept)
 
 
 def wrap(model: nn.Module, world: World) -> nn.Module:
@@ -275,16 +292,3 @@ def set_precision(precision: Literal["auto", "bf16", "tf32", "fp32"]) -> None:
         warnings.filterwarnings("ignore", message="Please use the new API settings to control TF32")
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         torch.backends.cudnn.allow_tf32 = precision != "fp32"
-
-
-def rows(values: Any, part: range, size: int) -> Any:
-    """A micro-batch of the samples: rows of tensors, and of tuples and dicts of them."""
-    if len(part) == size:
-        return values
-    if isinstance(values, Tensor):
-        return values[part.start:part.stop]
-    if isinstance(values, Mapping):
-        return {name: rows(value, part, size) for name, value in values.items()}
-    if any(isinstance(value, Tensor | Mapping | list | tuple) for value in values):
-        return [rows(value, part, size) for value in values]
-    return values[part.start:part.stop]  # a plain value for each sample

@@ -132,10 +132,14 @@ def _fitted(draw: ImageDraw.ImageDraw, title: str, width: int, size: int) -> str
     return f"{title[:max(0, wider - 1)]}..."
 
 
-def _picture(image: Tensor) -> Image.Image:
+def as_rgb(image: Tensor) -> Tensor:
+    """An image [C, H, W], uint8 or float of any range, as uint8 [3, H, W]."""
     values = image.detach().float().cpu()
     if image.dtype != torch.uint8:  # a normalised image: stretch each channel's range to 0..255
         low, high = values.amin((1, 2), keepdim=True), values.amax((1, 2), keepdim=True)
         values = (values - low) / (high - low).clamp(min=1e-6) * 255
-    values = values[:3] if len(values) >= 3 else values[:1].expand(3, -1, -1)
-    return Image.fromarray(values.byte().permute(1, 2, 0).contiguous().numpy())
+    return (values[:3] if len(values) >= 3 else values[:1].expand(3, -1, -1)).byte()
+
+
+def _picture(image: Tensor) -> Image.Image:
+    return Image.fromarray(as_rgb(image).permute(1, 2, 0).contiguous().numpy())

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from torch import nn
 
+from drumbeat.configs.errors import PreflightError
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.text_fields import metric_fields, wrapped
-from drumbeat.data.loader import Samples
+from drumbeat.data.loader import Samples, one_thread
 from drumbeat.trainers.build import Sets
 from drumbeat.trainers.contact_sheet import worst_samples_sheet
 from drumbeat.trainers.evaluate import evaluate
 from drumbeat.trainers.forward import Forward
+from drumbeat.trainers.metrics import no_metric
 from drumbeat.trainers.sample_counts import check_unreadable
 from drumbeat.trainers.tasks import Results, Task
 from drumbeat.trainers.tracking import NullTracker, Tracker
@@ -44,6 +46,8 @@ class Evaluator:
     mode: Literal["min", "max"]
     images: int
     """The largest number of samples on the sheet of worst samples."""
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    """Those of `evaluation.metrics`."""
     heartbeat: Callable[[], None] = lambda: None
     """Called after each batch."""
 
@@ -54,13 +58,17 @@ class Evaluator:
         samples = self.sets.validation
         if samples is None:
             return progress, None
-        results = self.results("validation", samples)
+        return self.record(progress, phase, train_loss, samples, self.results("validation", samples))
+
+    def record(self, progress: Progress, phase: str, train_loss: float, samples: Samples,
+               results: Results | None) -> tuple[Progress, float]:
+        """Records and prints the metrics of the validation set; see `validate`."""
         metrics = self._metrics(results)
         evaluation = {"step": progress.step, "phase": phase, **metrics}
         best = evaluation if self._is_better(metrics, progress.best) else progress.best
         self.tracker.scalars(progress.step, {f"validation/{name}": value for name, value in metrics.items()})
         self.tracker.status(now=True, validation=metrics, monitor=self.monitor, best=best.get(self.monitor))
-        if self.world.is_main:
+        if results is not None:
             self._show_worst_samples(progress.step, samples, results)
             first, *others = metric_fields(metrics, self.monitor)
             print(wrapped([phase, f"step {progress.step:,}", "validation",
@@ -72,19 +80,39 @@ class Evaluator:
         """The metrics of the test set; empty if there is none."""
         return {} if self.sets.test is None else self._metrics(self.results("test", self.sets.test))
 
-    def _metrics(self, results: Results) -> dict[str, float]:
-        """The task's metrics as floats; one that counts returns integers."""
-        return {name: float(value) for name, value in self.task.metrics(results).items()}
+    def _metrics(self, results: Results | None) -> dict[str, float]:
+        """The metrics of rank 0's results, on every rank: the task's, those of `evaluation.metrics`, and the monitored
+        one. Raises `PreflightError` if there is no metric of its name."""
+        found = {}
+        if results is not None:
+            # A task that counts returns integers.
+            found = {name: float(value) for name, value in self.task.metrics(results).items()} | dict(results.metrics)
+            if self.monitor not in found:
+                found[self.monitor] = self._measured(results, found)
+        shared: dict[str, float] = self.world.share(found)
+        return shared
 
-    def results(self, name: str, samples: Samples) -> Results:
-        """Evaluates a set with rank 0's buffers on all ranks. They are not averaged, which would change the
-        training."""
+    def _measured(self, results: Results, found: Mapping[str, float]) -> float:
+        """The monitored metric, if it is one of those that `drumbeat evaluate` computes."""
+        from drumbeat.trainers.tasks.measure import measure  # seconds to import
+
+        with one_thread():
+            measured = measure(self.task, results).metrics
+        if self.monitor not in measured:
+            raise PreflightError(no_metric(self.monitor, [*found, *measured]))
+        value = measured[self.monitor]
+        return math.nan if value is None else value
+
+    def results(self, name: str, samples: Samples) -> Results | None:
+        """Evaluates a set with rank 0's buffers on all ranks. They are not averaged, which would change the training.
+        Returns the results on rank 0. Raises `PreflightError` if too many samples cannot be read."""
         self.world.broadcast_each(self.model.buffers())
         results = evaluate(self.model, self.task, samples, list(self.sets.evaluate_transforms), forward=self.forward,
                            world=self.world, batch_size=self.batch_size, workers=self.workers,
                            skip_unreadable=self.skip_unreadable, batch_statistics=self.batch_statistics,
+                           collate=self.sets.collate, name=f"data.{name}", metrics=self.metrics, draws=self.images,
                            heartbeat=self.heartbeat)
-        left_out = len(samples) - len(results.losses)
+        left_out = self.world.share(len(samples) - len(results.losses) if results is not None else 0)
         if (note := check_unreadable(name, left_out, len(samples), self.max_skipped)) and self.world.is_main:
             print(note, flush=True)
         return results
@@ -96,5 +124,6 @@ class Evaluator:
 
     def _show_worst_samples(self, step: int, samples: Samples, results: Results) -> None:
         if self.images and (sheet := worst_samples_sheet(self.task, samples, self.sets.evaluate_transforms, results,
-                                                         most=self.images, columns=4)) is not None:
+                                                         most=self.images, columns=4,
+                                                         collate=self.sets.collate)) is not None:
             self.tracker.picture(step, "validation/worst_samples", sheet)

@@ -41,6 +41,7 @@ from drumbeat.data.loader import error_message
 from drumbeat.trainers.build import (
     Sets,
     build_sets,
+    build_task,
     loader_workers,
     place_model,
     use_caches,
@@ -106,8 +107,9 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
     checkpoints = Checkpoints(run, attempt, keep=config.checkpoints.keep, device=world.device, versions=versions,
                               config=kept(config),
                               patience=60 * config.checkpoints.disk_wait_minutes)
+    task = build_task(config, sets, world.device)
     checkpoint = agree_on_checkpoint(checkpoints, world)
-    model = place_model(without_pretrained(config) if checkpoint else config, world.device)
+    model = place_model(without_pretrained(config) if checkpoint else config, world.device, task)
     has_best = not checkpoint or checkpoints.has_best(checkpoint.progress)
     progress = initial_progress(checkpoint, sets, config, world, attempt=attempt.number,
                                 has_best=bool(world.broadcast(torch.tensor(int(has_best)))))
@@ -128,8 +130,9 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
     if world.is_main:
         record_versions(attempt, versions, checkpoint)
     return build_training(
-        config, sets, world, model, checkpoints=checkpoints, checkpoint=checkpoint, progress=progress, tracker=tracker,
-        attempt=attempt, time_spent=TimeSpent(progress.seconds, began=start.time if start else time.time()),
+        config, sets, world, model, task, checkpoints=checkpoints, checkpoint=checkpoint, progress=progress,
+        tracker=tracker, attempt=attempt,
+        time_spent=TimeSpent(progress.seconds, began=start.time if start else time.time()),
         workers=loader_workers(config, threads=threads, debug=debug),
         watchdog=Watchdog(attempt, world.rank, math.inf if debug else patience(config),
                           grows=config.watchdog.timeout_minutes is None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterable, Iterator
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -59,6 +60,34 @@ class World:
         with torch.no_grad():
             for tensor in tensors:
                 self.broadcast(tensor)
+
+    def share(self, value: Any) -> Any:
+        """Rank 0's value, of what JSON has, on every rank."""
+        if self.size == 1:
+            return value
+        text = json.dumps(value).encode() if self.is_main else b""
+        data = torch.zeros(int(self.broadcast(torch.tensor(len(text)))), dtype=torch.uint8)
+        if self.is_main:
+            data = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+        return json.loads(self.broadcast(data).numpy().tobytes())
+
+    def send(self, data: torch.Tensor) -> None:
+        """Sends bytes, uint8 [n] on the CPU, to rank 0, and waits until it receives them."""
+        for part in (torch.tensor([len(data)]), data):
+            work = dist.isend(part, dst=0)
+            assert work is not None
+            work.wait(_gloo_timeout())
+
+    def receive(self, rank: int) -> torch.Tensor:
+        """The bytes that a rank sends to rank 0, uint8 [n]."""
+        size = self._received(torch.zeros(1, dtype=torch.int64), rank)
+        return self._received(torch.empty(int(size), dtype=torch.uint8), rank)
+
+    def _received(self, data: torch.Tensor, rank: int) -> torch.Tensor:
+        work = dist.irecv(data, src=rank)
+        assert work is not None
+        work.wait(_gloo_timeout())
+        return data
 
     def all_gather(self, values: torch.Tensor) -> list[torch.Tensor]:
         """Every rank's tensor, by rank, on the CPU; all have the same shape."""
@@ -116,6 +145,14 @@ def limit_waits(patience: float) -> None:
         backend = group._get_backend(device)
         seconds = nccl_seconds(patience) if backend.name() == "nccl" else gloo_seconds(patience)
         backend._set_default_timeout(timedelta(seconds=seconds))
+
+
+def _gloo_timeout() -> timedelta:
+    """The timeout that `limit_waits` has set for gloo. Sending and receiving would wait as long as the group was told
+    when it was made (torch 2.14.1). Internal to torch, as there."""
+    assert dist.group.WORLD is not None
+    timeout: timedelta = dist.group.WORLD._get_backend(torch.device("cpu")).options._timeout
+    return timeout
 
 
 def die_with_agent() -> None:

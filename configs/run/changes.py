@@ -60,6 +60,7 @@ RULES = (
     Rule("data.transforms.train", "now", "the augmentation of the samples that are not read yet"),
     Rule("data.mix*", "now", "the mixing of the samples that are not read yet"),
     Rule("data.transforms.*", "never", METRICS),
+    Rule("data.collate_fn*", "never", METRICS),
     Rule("data.validation*", "never", METRICS),
     Rule("data.test*", "now", "it is evaluated once, at the end"),
     Rule("data.train*", "never", "the checkpoint's position is one in the order of this set; data.root moves it"),

@@ -117,12 +117,20 @@ def last_error(log: Path) -> str:
     return f"it {what}: {line}{f'; {fix}' if fix else ''}"
 
 
+SELF_EXPLANATORY = ("SampleError", "CollateError")
+"""Errors whose message names the sample, the error of the user's code and its line."""
+
+LONGEST = 400
+"""Characters of an error's line."""
+
+
 def explain(kind: str, message: str, traceback: str = "") -> tuple[str, str, str]:
     """What happened, the error in one line, and how to fix it, which may be ''. The line of code that failed may tell
     more than the message: a full disk and a full /dev/shm have the same one."""
     lines = message.strip().splitlines() or [""]
     last = next((after for line, after in pairwise(lines) if line == "Last error:"), "")
-    error = f"{kind}: {lines[0]}"[:300].rstrip(".") + (f" ({last[:200]})" if last else "")
+    named = "" if kind in SELF_EXPLANATORY else f"{kind}: "
+    error = f"{named}{lines[0]}"[:LONGEST].rstrip(".") + (f" ({last[:200]})" if last else "")
     meaning = meaning_of(kind, message, traceback)
     more = ", or set PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True" if fragmented(message) else ""
     return meaning.description, error, meaning.fix + more

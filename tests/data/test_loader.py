@@ -4,23 +4,38 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
-from drumbeat.data.loader import MOST_IN_A_ROW, Batch, BatchFetcher, ShardedBatchSampler, batches, chunks
+from drumbeat.data.loader import (
+    BUGS,
+    MOST_IN_A_ROW,
+    Batch,
+    BatchFetcher,
+    ShardedBatchSampler,
+    batches,
+    chunks,
+    error_message,
+)
 from drumbeat.data.memory import Arrays
 from drumbeat.data.mixing import Mixup
 from drumbeat.data.order import Schedule, Stream
+from drumbeat.data.user_code import SampleError
 
 ROOT = Path(__file__).parents[2]
 
@@ -151,8 +166,9 @@ def test_replacements_are_the_same_at_any_world_size(world_size: int, workers: i
 def test_a_skipped_sample_is_reported(capfd: pytest.CaptureFixture[str]) -> None:
     fetch = BatchFetcher(Flawed(), indices=lambda positions: positions, skip_unreadable=True)
     fetch.__getitems__([3, 4, 22])
-    assert capfd.readouterr().err == ("skipped sample 4: cannot read the image 4.png\n"
-                                      "skipped sample 22: DecompressionBombError\n")
+    place = r"\(tests/data/test_loader\.py:\d+, in __getitem__\)"
+    assert re.fullmatch(rf"skipped sample 4: ValueError: cannot read the image 4\.png {place}\n"
+                        rf"skipped sample 22: DecompressionBombError {place}\n", capfd.readouterr().err)
 
 
 def test_without_skipping_the_first_unreadable_sample_raises() -> None:
@@ -161,14 +177,30 @@ def test_without_skipping_the_first_unreadable_sample_raises() -> None:
         fetch.__getitems__([3, 4])
 
 
-def test_other_errors_are_not_skipped() -> None:
-    """A bug in a dataset must not look like corrupted files."""
+@pytest.mark.parametrize("kind", [RuntimeError, cv2.error, KeyError, zipfile.BadZipFile, EOFError, TypeError,
+                                  AttributeError, MemoryError])
+def test_what_other_libraries_raise_is_skipped_too(kind: type[Exception]) -> None:
+    """torchvision.io, OpenCV, h5py and zipfile; and an attribute of the None that cv2.imread returns."""
+
+    class Broken(Noisy):
+        def __getitem__(self, index: int) -> tuple[Tensor, int]:
+            if index == 3:
+                raise kind("damaged")
+            return super().__getitem__(index)
+
+    batch = BatchFetcher(Broken(), indices=lambda positions: positions, skip_unreadable=True).__getitems__([2, 3])
+    assert batch.targets.tolist() == [2, 4] and batch.replaced.tolist() == [False, True]
+
+
+@pytest.mark.parametrize("kind", BUGS)
+def test_a_bug_is_not_skipped(kind: type[Exception]) -> None:
+    """It must not look like corrupted files."""
 
     class Wrong(Noisy):
         def __getitem__(self, index: int) -> tuple[Tensor, int]:
-            raise AttributeError("no such thing")
+            raise kind("no such thing")
 
-    with pytest.raises(AttributeError, match="no such thing"):
+    with pytest.raises(SampleError, match="no such thing"):
         BatchFetcher(Wrong(), indices=lambda positions: positions, skip_unreadable=True).__getitems__([0])
 
 
@@ -250,3 +282,102 @@ def test_a_loader_process_ends_with_its_rank() -> None:
         while Path(f"/proc/{worker}").exists() and "State:\tZ" not in Path(f"/proc/{worker}/status").read_text():
             assert time.monotonic() < killed_at + 2.5, "it is still there"
             time.sleep(0.01)
+
+
+class Study(Noisy):
+    """Samples of two inputs of different lengths and a target, as a dict."""
+
+    def __getitem__(self, index: int) -> Any:
+        return {"ids": torch.arange(index + 1), "age": float(index), "label": index}
+
+    def names(self) -> list[str]:
+        return [f"{index:04}.txt" for index in range(23)]
+
+
+def padded(samples: list[Any]) -> Any:
+    ids = torch.nn.utils.rnn.pad_sequence([sample["ids"] for sample in samples], batch_first=True)
+    ages, labels = (torch.tensor([sample[name] for sample in samples]) for name in ("age", "label"))
+    return {"ids": ids, "age": ages, "labels": labels}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_own_function_makes_the_batch(workers: int) -> None:
+    fetch = BatchFetcher(Study(), indices=lambda positions: positions, collate=padded)
+    batch, = batches(fetch, [range(2, 5)], workers=workers, pin_memory=False)
+    assert batch.inputs["ids"].tolist() == [[0, 1, 2, 0, 0], [0, 1, 2, 3, 0], [0, 1, 2, 3, 4]]
+    assert batch.inputs["age"].tolist() == [2, 3, 4]
+    assert batch.targets.tolist() == batch.indices.tolist() == [2, 3, 4]
+
+
+def test_a_transform_gets_the_input_and_the_structure_stays() -> None:
+    class Photo(Noisy):
+        def __getitem__(self, index: int) -> Any:
+            return {"label": index, "image": torch.tensor(float(index))}
+
+    seen = []
+    BatchFetcher(Photo(), indices=lambda positions: positions, transforms=[lambda image: image * 2],
+                 collate=lambda samples: seen.append(samples) or samples[0])[3]
+    assert seen == [[{"label": 3, "image": torch.tensor(6.0)}]]
+    fetch = BatchFetcher(Photo(), indices=lambda positions: positions, transforms=[lambda image: image * 2])
+    assert (fetch[3].inputs.tolist(), fetch[3].targets.tolist()) == ([6.0], [3])
+
+
+def test_image_and_mask_are_transformed_together() -> None:
+    """torchvision's v2 transforms draw one set of parameters for both."""
+    class Masked(Noisy):
+        def __getitem__(self, index: int) -> Any:
+            values = torch.arange(64, dtype=torch.uint8).reshape(1, 8, 8)
+            return tv_tensors.Image(values), tv_tensors.Mask(values[0])
+
+    crop = [v2.RandomCrop(4), v2.RandomHorizontalFlip(0.5)]
+    batch = BatchFetcher(Masked(), indices=lambda positions: positions, seed=3, transforms=crop).__getitems__(range(9))
+    assert torch.equal(batch.inputs[:, 0], batch.targets)
+    assert type(batch.inputs) is type(batch.targets) is Tensor
+    assert len({tuple(rows.flatten().tolist()) for rows in batch.targets}) > 4
+
+
+class Faulty(Study):
+    def __getitem__(self, index: int) -> Any:
+        return {"a": 1}["x"] if index == 7 else super().__getitem__(index)
+
+
+def messages(fetch: BatchFetcher, positions: range) -> list[str]:
+    """The error in this process, and in that of a loader worker."""
+    found = []
+    for workers in (0, 1):
+        with pytest.raises(ValueError) as raised:
+            list(batches(fetch, [positions], workers=workers, pin_memory=False))
+        found.append(error_message(raised.value))
+    return found
+
+
+def test_an_error_names_the_sample_its_file_and_the_line() -> None:
+    line = Faulty.__getitem__.__code__.co_firstlineno + 1
+    fetch = BatchFetcher(Faulty(), indices=lambda positions: positions, collate=padded, name="data.train")
+    assert messages(fetch, range(6, 9)) == [
+        f"sample 7 of data.train (0007.txt): KeyError: 'x' (tests/data/test_loader.py:{line}, in __getitem__)"] * 2
+
+
+def test_samples_that_do_not_fit_together_are_named() -> None:
+    fetch = BatchFetcher(Study(), indices=lambda positions: positions, name="data.test")
+    here, worker = messages(fetch, range(1, 9))
+    assert here == worker
+    assert here.startswith("the samples 1, 2, 3, 4, 5, 6, ... of data.test cannot be put into one batch: "
+                           "RuntimeError: stack expects each tensor to be equal size")
+
+
+def test_only_tensors_are_mixed() -> None:
+    fetch = BatchFetcher(Study(), indices=lambda positions: positions, collate=padded, seed=0, mixing=Mixup())
+    with pytest.raises(TypeError, match=r"data\.mix needs one tensor as the input and one as the target; the batch is "
+                                        r"\(\{'ids': int64 \[4, 4\], "):
+        fetch.__getitems__(range(4))
+
+
+def test_a_pinned_batch_keeps_its_structure() -> None:
+    class Pinned:
+        def pin_memory(self) -> str:
+            return "pinned"
+
+    whole = Batch((Pinned(), [Pinned(), "text"]), {"a": Pinned()}, *(torch.ones(2),) * 3)
+    pinned = Batch.pin_memory(whole._replace(positions=Pinned(), indices=Pinned(), replaced=Pinned()))  # type: ignore[arg-type]
+    assert pinned[:3] == (("pinned", ["pinned", "text"]), {"a": "pinned"}, "pinned")

@@ -39,7 +39,8 @@ def test_a_corrupted_file_ends_a_run_that_resumes_once_it_is_fixed(tmp_path: Pat
     """The verdict names the file although a loader worker read it. The run does not resume without it, nor with another
     in its place, unless data.allow_change is true."""
     paths = write_pictures(tmp_path / "pictures")
-    damaged = paths[int(Stream(40, 0, 0).indices(np.array([39]))[0])]  # the epoch's last: in the fourth step
+    number = int(Stream(40, 0, 0).indices(np.array([39]))[0])
+    damaged = paths[number]  # the epoch's last: in the fourth step
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[:len(whole) // 2])
     config = str(write_config(tmp_path))
@@ -48,7 +49,7 @@ def test_a_corrupted_file_ends_a_run_that_resumes_once_it_is_fixed(tmp_path: Pat
                       f"root: {tmp_path / 'pictures'}, channels: 1}}", "data.workers=1", expect=1)
     run = latest(tmp_path)
     verdict = Status.require(run.status).verdict
-    assert f" failed at step 3: ValueError: cannot read the image {damaged}: " in verdict
+    assert f" failed at step 3: sample {number} of data.train: cannot read the image {damaged}: " in verdict
     assert verdict.startswith("rank 0 on ")
     assert verdict.endswith("; the last checkpoint is at step 3; given up: the same error again")
     assert str(damaged) in failed.stdout

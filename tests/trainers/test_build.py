@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from torch.utils.data import IterableDataset
 
 from drumbeat.configs.errors import PreflightError
-from drumbeat.configs.load import load
-from drumbeat.trainers.build import build_sets, use_caches
+from drumbeat.configs.layers import Layer
+from drumbeat.configs.load import build_config, load
+from drumbeat.trainers.build import Sets, build_sets, use_caches
 from tests.tiny import write_config
 
 
@@ -21,3 +25,57 @@ def test_a_cache_folder_with_a_variable_that_is_not_set(tmp_path: Path, monkeypa
     with pytest.raises(PreflightError, match=f"the variable TMPDIR is not set on {socket.gethostname()}"):
         use_caches(config, build_sets(config), processes=0)
     assert not list(tmp_path.glob("$*"))
+
+
+class Stream(IterableDataset[int]):
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(3))
+
+    def __len__(self) -> int:
+        return 3
+
+
+class Endless:
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+def pad(samples: list[Any], *, value: int) -> Any:
+    return samples, value
+
+
+class Pad:
+    def __init__(self, *, value: int) -> None:
+        self.value = value
+
+    def __call__(self, samples: list[Any]) -> Any:
+        return samples, self.value
+
+
+def sets(**data: Any) -> Sets:
+    return build_sets(build_config([Layer(origin="test", values={
+        "name": "x", "batch_size": 5, "model": {"_target_": "x"}, "data": data,
+        "phases": {"only": {"epochs": 1, "optimizer": {"_target_": "x"}}}})]))
+
+
+@pytest.mark.parametrize(("name", "what"), [
+    ("Stream", "data.train can only be iterated over, and not be asked for a sample by its index"),
+    ("Endless", "data.train does not know how many samples it has"),
+])
+def test_a_dataset_that_has_no_index_or_no_length_is_refused(name: str, what: str) -> None:
+    with pytest.raises(PreflightError) as raised:
+        sets(train={"_target_": f"tests.trainers.test_build.{name}"})
+    fault, = raised.value.faults
+    assert (fault.what, fault.where) == (what, "data.train._target_")
+    assert "__len__() and __getitem__(index)" in fault.remedy
+
+
+@pytest.mark.parametrize("name", ["pad", "Pad"])
+def test_a_function_or_an_object_makes_batches(name: str) -> None:
+    train = {"_target_": "tests.tiny.Pictures", "n": 3}
+    built = sets(train=train, collate_fn={"_target_": f"tests.trainers.test_build.{name}", "value": 7})
+    assert built.collate is not None
+    assert built.collate([1, 2]) == ([1, 2], 7)
+    assert sets(train=train).collate is None
+    with pytest.raises(PreflightError, match=f"tests.trainers.test_build has no '{name}s'"):
+        sets(train=train, collate_fn={"_target_": f"tests.trainers.test_build.{name}s"})

@@ -15,6 +15,7 @@ from drumbeat.configs.load import build_config
 from drumbeat.configs.schema import Config
 from drumbeat.data.memory import Arrays
 from drumbeat.data.order import Schedule
+from drumbeat.data.user_code import SampleError
 from drumbeat.trainers.build import Sets, build_forward
 from drumbeat.trainers.build_phases import build_batches, build_phases
 from drumbeat.trainers.loop import TrainingPhase
@@ -166,5 +167,5 @@ def test_samples_that_cannot_be_read_are_replaced_only_if_the_config_says_so() -
     first, *_ = build_batches(skip, sets, 0, schedule, 0, world=ALONE, workers=0)
     assert (first.replaced.tolist(), first.targets.tolist()) == ([True, False, False, False], [1, 1, 2, 3])
     stop = config(data={"shuffle": False})
-    with pytest.raises(OSError, match="it is damaged"):
+    with pytest.raises(SampleError, match=r"^sample 0 of data\.train: OSError: it is damaged \(tests/trainers/"):
         [*build_batches(stop, sets, 0, schedule, 0, world=ALONE, workers=0)]

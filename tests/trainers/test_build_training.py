@@ -17,7 +17,7 @@ from drumbeat.configs.errors import PreflightError
 from drumbeat.configs.load import load
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.trainers.build import build_sets
+from drumbeat.trainers.build import build_sets, build_task
 from drumbeat.trainers.build_training import build_training
 from drumbeat.trainers.checkpoints.manager import Checkpoints
 from drumbeat.trainers.loop import Training
@@ -40,8 +40,9 @@ def build(tmp_path: Path) -> Iterator[Build]:
     def build(*changes: str, model: nn.Module | None = None, progress: Progress | None = None,
               **given: Any) -> Training:
         config = load(write_config(tmp_path), changes).config
-        return build_training(config, build_sets(config), ALONE, model or Net(), attempt=attempt,
-                              checkpoints=Checkpoints(RunDir(tmp_path / "run"), attempt, keep=2), checkpoint=None,
+        return build_training(config, build_sets(config), ALONE, model or Net(), build_task(config, None),
+                              attempt=attempt, checkpoint=None,
+                              checkpoints=Checkpoints(RunDir(tmp_path / "run"), attempt, keep=2),
                               progress=progress or Progress(), watchdog=watchdog, workers=0,
                               **{"tracker": NullTracker(), "time_spent": TimeSpent({}, began=0.0), **given})
 

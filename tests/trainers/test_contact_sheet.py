@@ -53,7 +53,7 @@ def test_samples_are_read_in_the_order_of_the_first_phase(capfd: pytest.CaptureF
     batch = training_fetcher(CONFIG, replace(IMAGES, train=train)).__getitems__([0, 1])
     assert batch.inputs[:, 0, 0, 0].tolist() == [0, 120]
     assert batch.replaced.tolist() == [False, True]
-    assert capfd.readouterr().err == "skipped sample 1: it is damaged\n"
+    assert capfd.readouterr().err.startswith("skipped sample 1 of data.train: OSError: it is damaged (tests/trainers/")
 
 
 def test_only_images_are_drawn(tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from drumbeat.trainers.forward import Forward
+from drumbeat.data.text import Padded
+from drumbeat.trainers.forward import Forward, call
 
 CPU = torch.device("cpu")
 
@@ -56,3 +59,16 @@ def test_the_forward_pass_is_in_bfloat16_if_asked() -> None:
             found.append(layer(rows).dtype)
     assert found == [torch.float32, torch.bfloat16]
     assert layer(rows).dtype == torch.float32
+
+
+def test_how_a_model_is_called() -> None:
+    """A dict by its names, a tuple by its order; texts, which are a named tuple, and lists as one argument."""
+    def model(*values: Any, **named: Any) -> Any:
+        return values, named
+
+    one, texts = torch.ones(1), Padded(torch.ones(1, 2), torch.ones(1))
+    assert call(model, {"ids": one, "mask": one}) == ((), {"ids": one, "mask": one})
+    assert call(model, (one, one)) == ((one, one), {})
+    for value in (one, texts, [one, one]):
+        (got,), named = call(model, value)
+        assert got is value and named == {}

@@ -15,6 +15,7 @@ from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Heartbeat
 from drumbeat.data.memory import Arrays
+from drumbeat.data.user_code import SampleError
 from drumbeat.trainers.build import Sets
 from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.report.events import read_events
@@ -130,5 +131,5 @@ def test_samples_that_cannot_be_read_are_left_out_up_to_a_limit(capsys: pytest.C
     assert note in capsys.readouterr().out
     with pytest.raises(PreflightError, match="1 of the 4 samples of the validation set could not be read"):
         evaluator(validation=damaged, skip_unreadable=True, max_skipped=0.2).validate(Progress(), "head", 0.5)
-    with pytest.raises(OSError, match="it is damaged"):
+    with pytest.raises(SampleError, match="it is damaged"):
         evaluator(validation=damaged).validate(Progress(), "head", 0.5)

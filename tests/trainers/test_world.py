@@ -4,6 +4,7 @@ which calls it makes, and that torch's functions take them."""
 from __future__ import annotations
 
 import inspect
+import math
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,8 @@ import torch
 import torch.distributed as dist
 
 from drumbeat.configs.patience import SHORTEST, gloo_seconds, nccl_seconds
-from drumbeat.trainers.world import join, limit_waits
+from drumbeat.trainers.world import World, join, limit_waits
+from tests.ranks import on_ranks
 
 
 @pytest.fixture
@@ -57,3 +59,37 @@ def test_nccl_gives_up_before_the_watchdog_and_gloo_after_it(monkeypatch: pytest
     limit_waits(600.0)
     assert waits == {"nccl": timedelta(seconds=nccl_seconds(600.0)), "gloo": timedelta(seconds=gloo_seconds(600.0))}
     assert waits["nccl"] < timedelta(seconds=600) < waits["gloo"]
+
+
+def exchange(world: World) -> None:
+    """Each rank sends its number, as many times as that, and rank 0's value arrives on all."""
+    if world.is_main:
+        for rank in (2, 1):
+            assert world.receive(rank).tolist() == [rank] * rank
+    else:
+        world.send(torch.full((world.rank,), world.rank, dtype=torch.uint8))
+    shared = world.share({"loss": 0.1, "of": ["\N{SNOWMAN}", None, math.inf]} if world.is_main else "nothing")
+    assert shared == {"loss": 0.1, "of": ["\N{SNOWMAN}", None, math.inf]}
+
+
+@pytest.mark.slow
+def test_ranks_send_bytes_to_rank_0_and_share_its_values() -> None:
+    on_ranks(3, exchange)
+
+
+def time_out(world: World) -> None:
+    """Rank 0 does not receive what rank 1 sends."""
+    group, store = dist.group.WORLD, dist.distributed_c10d._get_default_store()
+    assert group is not None
+    group._get_backend(world.device)._set_default_timeout(timedelta(milliseconds=50))
+    if world.is_main:
+        store.wait(["timed out"])
+    else:
+        with pytest.raises(RuntimeError, match="Timed out waiting"):
+            world.send(torch.zeros(10**7, dtype=torch.uint8))
+        store.set("timed out", "")
+
+
+@pytest.mark.slow
+def test_sending_waits_as_long_as_is_set_after_joining() -> None:
+    on_ranks(2, time_out)

@@ -35,8 +35,8 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.schema import Config
 from drumbeat.configs.terminal import print_text_only, visible
 from drumbeat.data.bar import Bar
-from drumbeat.data.images import UNREADABLE
-from drumbeat.data.loader import BatchFetcher, Samples, chunks, error_message, one_thread
+from drumbeat.data.loader import BatchFetcher, Samples, error_message, one_thread
+from drumbeat.data.user_code import CollateError, SampleError
 from drumbeat.trainers.build import (
     Sets,
     build_forward,
@@ -47,10 +47,14 @@ from drumbeat.trainers.build import (
 )
 from drumbeat.trainers.contact_sheet import CPU, save_sheet, worst_samples_sheet
 from drumbeat.trainers.evaluate import evaluate
+from drumbeat.trainers.forward import call
 from drumbeat.trainers.inference.load import good_checkpoint, load_model, training_set, use_training_settings
-from drumbeat.trainers.inference.tables import headings, rows, write_csv
+from drumbeat.trainers.inference.metrics import as_text
+from drumbeat.trainers.inference.tables import sample_cells, write_csv
+from drumbeat.trainers.metrics import build_metrics
 from drumbeat.trainers.sample_counts import check_unreadable
 from drumbeat.trainers.tasks import Results, Task
+from drumbeat.trainers.tasks.task import losses_of
 from drumbeat.trainers.world import World, die_with_agent, join
 
 WORST_SAMPLES = 40
@@ -120,12 +124,12 @@ def _smoke_test(job: EvaluationJob) -> None:
     """Runs the model and the loss on one sample. Raises `PreflightError` if model, task and set do not fit together."""
     if not len(job.samples):
         raise PreflightError(Fault(what=f"data.{job.split} is empty", where=f"data.{job.split}"))
-    model = load_model(job.config, job.path, torch.device("cpu"))
+    model = load_model(job.config, job.path, torch.device("cpu"), job.task)
     fetch = BatchFetcher(job.samples, indices=lambda positions: positions, transforms=job.sets.evaluate_transforms,
-                  skip_unreadable=True)
+                         skip_unreadable=True, collate=job.sets.collate, name=f"data.{job.split}")
     try:
         batch = fetch.__getitems__([0])
-    except UNREADABLE as error:
+    except (SampleError, CollateError) as error:
         raise PreflightError(Fault(what=str(error), where=f"data.{job.split}")) from None
     if isinstance(batch.targets, Tensor) and batch.targets.dtype == torch.int64 and int(batch.targets.min()) < 0:
         raise PreflightError(Fault(what=f"data.{job.split} has no labels to compare with", where=f"data.{job.split}",
@@ -133,21 +137,21 @@ def _smoke_test(job: EvaluationJob) -> None:
     forward = build_forward(job.config, CPU.device)
     try:
         with torch.no_grad(), forward.autocast():
-            job.task.losses(model(forward.inputs(batch.inputs)).float(), batch.targets)
+            losses_of(job.task, call(model, forward.inputs(batch.inputs)), batch.targets, 1)
     except Exception as error:  # a model of the user's may raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise PreflightError(Fault(what=f"the model and data.{job.split} do not fit together: {reason}",
                                    where=f"data.{job.split}", remedy="To see both: drumbeat show CONFIG")) from None
 
 
-def run_job(job: EvaluationJob, world: World) -> Results:
-    """Evaluates the set. Returns losses, outputs and targets of all samples on every rank, the same to the bit at any
-    world size. Raises `PreflightError` for a sample that cannot be read."""
+def run_job(job: EvaluationJob, world: World) -> Results | None:
+    """Evaluates the set. Returns the results on rank 0, the same to the bit at any world size. Raises `PreflightError`
+    for a sample that cannot be read."""
     threads = torch.get_num_threads()
-    model: nn.Module = load_model(job.config, job.path, world.device)
     size = job.config.evaluation.batch_size
-    mine = len(chunks(len(job.samples), size, rank=world.rank, world_size=world.size))
     task = build_task(job.config, job.sets, world.device)
+    model: nn.Module = load_model(job.config, job.path, world.device, task)
+    total = -(-len(job.samples) // size)
     with Bar(shown=world.is_main) as bar:
         try:
             return evaluate(model, task, job.samples, list(job.sets.evaluate_transforms), world=world, batch_size=size,
@@ -155,17 +159,19 @@ def run_job(job: EvaluationJob, world: World) -> Results:
                             workers=loader_workers(job.config, threads=threads, debug=False),
                             skip_unreadable=job.config.data.on_error == "skip",
                             batch_statistics=job.config.evaluation.batch_statistics,
-                            heartbeat=lambda: bar.advance(f"evaluating {job.split}", 1, mine))
-        except UNREADABLE as error:  # not of the model or the task: see `_smoke_test`
-            raise PreflightError(Fault(what=f"a sample of data.{job.split} cannot be used: {error_message(error)}",
-                                       where=f"data.{job.split}", remedy="Repair or restore the file.")) from error
+                            metrics=build_metrics(job.config, task), draws=WORST_SAMPLES,
+                            collate=job.sets.collate, name=f"data.{job.split}",
+                            heartbeat=lambda: bar.advance(f"evaluating {job.split}", 1, total))
+        except (SampleError, CollateError) as error:
+            raise PreflightError(Fault(what=error_message(error), where=f"data.{job.split}",
+                                       remedy="Repair or restore it.")) from error
 
 
 def write_report(job: EvaluationJob, results: Results) -> str:
     """Writes all files into the run's folder, and points and images for TensorBoard. Returns the metrics as text.
     Raises `PreflightError` if too many samples could not be read, and `OSError`."""
-    from drumbeat.trainers.inference.metrics import as_text, measure  # takes seconds to import
-    from drumbeat.trainers.inference.plots import draw
+    from drumbeat.trainers.inference.plots import draw  # takes seconds to import
+    from drumbeat.trainers.tasks.measure import measure
 
     left_out = len(job.samples) - len(results.losses)
     if note := check_unreadable(job.split, left_out, len(job.samples), job.config.data.max_skipped):
@@ -176,7 +182,7 @@ def write_report(job: EvaluationJob, results: Results) -> str:
         folder.mkdir(parents=True, exist_ok=True)
         plots = draw(job.task, results, found, folder)
     sheet = worst_samples_sheet(job.task, job.samples, job.sets.evaluate_transforms, results, most=WORST_SAMPLES,
-                                columns=5)
+                                columns=5, collate=job.sets.collate)
     if sheet is not None:
         save_sheet(sheet, folder / "worst_samples.png")
         plots.append(folder / "worst_samples.png")
@@ -193,11 +199,9 @@ def write_report(job: EvaluationJob, results: Results) -> str:
 
 def _write_predictions(job: EvaluationJob, results: Results, file: Path) -> None:
     names = list(job.samples.names()) if hasattr(job.samples, "names") else None
-    predictions = rows(job.task, results.outputs)
-    lines = [[names[index] if names else str(index), job.task.to_text(target), f"{float(loss):.6g}", *prediction]
-             for index, target, loss, prediction in zip(results.indices, results.targets, results.losses, predictions,
-                                                        strict=True)]
-    write_csv(file, ["sample", "actual", "loss", *headings(job.task, results.outputs)], lines)
+    heading, cells = sample_cells(job.task, results)
+    lines = [[names[index] if names else str(index), *row] for index, row in zip(results.indices, cells, strict=True)]
+    write_csv(file, ["sample", *heading], lines)
 
 
 def _to_tensorboard(job: EvaluationJob, metrics: dict[str, float | None], plots: list[Path]) -> None:
@@ -235,7 +239,7 @@ def main() -> int:
             return _on_ranks(args.ranks)
         with join(args.device) as world:
             results = run_job(job, world)
-            if world.is_main:
+            if results is not None:
                 print(write_report(job, results))
     except UserError as error:
         print(error, file=sys.stderr)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
+from typing import IO
 
 from drumbeat.configs.errors import Fault, RunError, UserError
 from drumbeat.configs.output_file import replacing
@@ -16,6 +17,9 @@ from drumbeat.configs.run.files import open_file
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import damage, linked_checkpoint
 from drumbeat.configs.terminal import print_text_only
+
+PREFIX = '"task:'
+"""How the names of a task's tensors begin in a header (trainers/model_and_task.py, which imports torch)."""
 
 KINDS = (".pt", ".pth", ".safetensors")
 
@@ -35,19 +39,34 @@ def export(run: RunDir, file: Path, which: str) -> str:
     try:
         with (open_file(path / "model.safetensors", None) as weights, replacing(file) as new,
               open(new, "xb") as opened):
-            if file.suffix == ".safetensors":
+            if file.suffix == ".safetensors" and PREFIX not in _header(weights):
                 shutil.copyfileobj(weights, opened)
             else:
-                import torch
-
-                from drumbeat.trainers.checkpoints.tensors import read_tensors
-
-                torch.save(read_tensors(Path(f"/proc/self/fd/{weights.fileno()}")), opened)
+                _write_model(Path(f"/proc/self/fd/{weights.fileno()}"), file.suffix, opened)
     except OSError as error:
         raise RunError(Fault(what=f"the weights cannot be written: {error.strerror}", where=str(file),
                              remedy="Make the folder first, or name another one.")) from error
     step = Manifest.require(path / "manifest.json").step
     return f"wrote the {which} weights, step {step:,}, to {file} ({file.stat().st_size / 1e6:,.1f} MB)"
+
+
+def _header(weights: IO[bytes]) -> str:
+    """The header of a safetensors file, which lists its tensors."""
+    text = weights.read(int.from_bytes(weights.read(8), "little")).decode()
+    weights.seek(0)
+    return text
+
+
+def _write_model(weights: Path, kind: str, opened: IO[bytes]) -> None:
+    """Writes the tensors of the model, without those of a task that is trained with it."""
+    import torch
+    from safetensors.torch import save
+
+    from drumbeat.trainers.checkpoints.tensors import read_tensors
+    from drumbeat.trainers.model_and_task import without_task
+
+    tensors = without_task(read_tensors(weights))
+    opened.write(save(tensors)) if kind == ".safetensors" else torch.save(tensors, opened)
 
 
 def main(folder: str, file: str, which: str) -> int:

@@ -5,7 +5,7 @@ tensors, so neither the data nor memory for the weights is needed.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from drumbeat.configs.schema import Phase
+from drumbeat.data.structure import leaves, rows
 from drumbeat.trainers.build import build_optimizer, frozen_modules, set_trainable
+from drumbeat.trainers.forward import call
 
 SAMPLES = 4
 """The number of samples to measure with."""
@@ -56,7 +58,7 @@ def outputs_and_flops(model: nn.Module, inputs: Any) -> tuple[dict[str, list[int
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # setting the flags warns about a device that is not used
             with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False), counter:
-                model(first(inputs, SAMPLES))
+                call(model, first(inputs, SAMPLES))
     finally:
         for handle in handles:
             handle.remove()
@@ -65,11 +67,7 @@ def outputs_and_flops(model: nn.Module, inputs: Any) -> tuple[dict[str, list[int
 
 def _shape(output: Any) -> list[int]:
     """The shape of one sample in a module's output, or in its first tensor."""
-    if isinstance(output, Tensor):
-        return list(output.shape[1:])
-    parts = output.values() if isinstance(output, Mapping) else output
-    return next((_shape(part) for part in parts if isinstance(part, Tensor | Mapping | list | tuple)), []) if (
-        isinstance(parts, list | tuple) or isinstance(output, Mapping)) else []
+    return next((list(one.shape[1:]) for one in tensors(output)), [])
 
 
 def memory(model: nn.Module, parameters: Sequence[nn.Parameter], phase: Phase, name: str, inputs: Any,
@@ -104,7 +102,7 @@ def _kept(model: nn.Module, inputs: Any, autocast: AbstractContextManager[Any]) 
         return saved
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved), autocast:
-        outputs = model(inputs)
+        outputs = call(model, inputs)
     total = sum(saved.untyped_storage().nbytes() for saved in seen.values())
     del outputs
     return total
@@ -128,10 +126,7 @@ def _optimizer_state(trained: Sequence[nn.Parameter], phase: Phase, name: str) -
 
 def tensors(values: Any) -> list[Tensor]:
     """All tensors in a batch's inputs."""
-    if isinstance(values, Tensor):
-        return [values]
-    parts = values.values() if isinstance(values, Mapping) else values if isinstance(values, list | tuple) else ()
-    return [one for part in parts for one in tensors(part)]
+    return [one for one in leaves(values) if isinstance(one, Tensor)]
 
 
 def size(values: Any) -> int:
@@ -141,8 +136,4 @@ def size(values: Any) -> int:
 
 def first(values: Any, count: int) -> Any:
     """The first samples of a batch's inputs."""
-    if isinstance(values, Mapping):
-        return {name: first(value, count) for name, value in values.items()}
-    if isinstance(values, list | tuple) and tensors(values):
-        return [first(value, count) for value in values]
-    return values[:count]
+    return rows(values, range(count), -1)

@@ -27,7 +27,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from drumbeat.configs.errors import Fault, PreflightError, nearest
+from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
 from drumbeat.configs.preconditions import needs_data, with_hint
@@ -59,6 +59,8 @@ from drumbeat.trainers.commands.rehearsed_schedule import rehearse_schedule
 from drumbeat.trainers.commands.smoke_test import SMALL, smoke_test
 from drumbeat.trainers.facts import facts_of, with_facts
 from drumbeat.trainers.gpu_check import find_gpus, gpu_faults
+from drumbeat.trainers.metrics import build_metrics, check_monitor
+from drumbeat.trainers.model_and_task import with_task
 from drumbeat.trainers.position import build_schedules, check_position
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.versions import preflight_versions
@@ -86,14 +88,13 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
     built: dict[str, Any] = {}
     attempt(lambda: build_batch_transforms(config))
     task: Task | None = attempt(lambda: build_task(config, sets))
-    if task is not None and config.evaluation.monitor not in task.metric_names:
-        faults.append(Fault(what=f"the task has no metric '{config.evaluation.monitor}'", where="evaluation.monitor",
-                            given=f"monitor: {config.evaluation.monitor}",
-                            remedy=nearest(config.evaluation.monitor, task.metric_names)))
     if task is not None:
+        faults += check_monitor(config, task)
+        attempt(lambda: build_metrics(config, task))
         faults += reference_faults(config, task.metric_names)
     if model is not None:
-        built = {name: attempt(partial(_check_phase, config, name, model, world_size)) for name in config.phases}
+        trained = with_task(model, task)
+        built = {name: attempt(partial(_check_phase, config, name, trained, world_size)) for name in config.phases}
     if sets is not None:
         faults += _check_sets(filled or config, sets)
         if len(sets.train):

@@ -10,44 +10,38 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from drumbeat.configs.errors import Fault, PreflightError, RunError
 from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
 from drumbeat.configs.schema import Config
-from drumbeat.data.loader import Batch, Samples, WholeBatches
+from drumbeat.data.loader import Batch
+from drumbeat.data.structure import rows, uncut
 from drumbeat.trainers.build import Sets, build_forward, build_model, trainable
 from drumbeat.trainers.build_phases import build_phase_runner
 from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.checkpoints.staging import NAMES, Staging
 from drumbeat.trainers.checkpoints.state import load_weights
+from drumbeat.trainers.commands.rehearsed_evaluation import EVALUATED, Few, rehearse_evaluation
 from drumbeat.trainers.commands.smoke_test import PLACE_ERROR, SMALL, error_place, error_text
 from drumbeat.trainers.contact_sheet import CPU
 from drumbeat.trainers.lost_state import differences, model_differences, same_bits
-from drumbeat.trainers.phase_runner import PhaseRunner, rows
+from drumbeat.trainers.model_and_task import with_task
+from drumbeat.trainers.phase_runner import PhaseRunner
 from drumbeat.trainers.tasks import Task
-from drumbeat.trainers.tracking import NullTracker
-from drumbeat.trainers.validation import Evaluator
 
 SHOWN = 6
 """The largest number of names in a fault."""
 
 FEW = 2
 """The number of training samples in a step."""
-
-EVALUATED = 4
-"""The number of samples that are evaluated, in two chunks."""
-
 
 @dataclass
 class Rehearsal:
@@ -70,22 +64,6 @@ class InMemory(Checkpoint):
         return self.tensors["optimizer.safetensors"]
 
 
-class Few:
-    """A few samples from all over a set, which reads whole batches if the set does."""
-
-    def __init__(self, of: Samples, n: int) -> None:
-        self.of = of
-        self.indices = np.unique(np.linspace(0, len(of) - 1, n).astype(np.int64))
-        if isinstance(of, WholeBatches):
-            self.fetch = lambda indices: of.fetch(self.indices[indices])
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int, /) -> Any:
-        return self.of[int(self.indices[index])]
-
-
 class _StopError(Exception):
     """Ends a rehearsal; holds the fault, or the reason why it cannot go on here."""
 
@@ -103,9 +81,10 @@ def rehearse(config: Config, sets: Sets, task: Task, batch: Batch, *, world_size
                            "are not rehearsed")
         return found
     few = dataclasses.replace(config, micro_batch_size=1 if config.micro_batch_size == 1 else None)
-    samples = Batch(*(rows(part, range(FEW), len(batch.positions)) for part in batch))
+    size = len(batch.positions)
+    samples = batch if uncut(batch, size) else Batch(*(rows(part, range(FEW), size) for part in batch))
     try:
-        live = build_model(few), task
+        live = with_task(build_model(few), task), task
         resumed = copy.deepcopy(live)
         parameters_of = [trainable(model) for model, _ in (live, resumed)]
         found.faults += _unsavable(live[0])
@@ -117,7 +96,7 @@ def rehearse(config: Config, sets: Sets, task: Task, batch: Batch, *, world_size
                 found.faults += _rehearse_phase(few, f"phases.{name}", first, second, samples, world_size=world_size,
                                                 notes=found.notes, last=number == len(config.phases) - 1)
         if not found.faults:
-            _evaluate(few, sets, *live)
+            found.notes += _evaluate(few, sets, *live)
     except _StopError as error:
         (found.notes if isinstance(error.reason, str) else found.faults).append(error.reason)  # type: ignore[arg-type]
     return found
@@ -239,20 +218,14 @@ def _without_gradient(passes: list[list[str]], where: str, world_size: int, note
                          "False where the model is built, or train on one rank.")]
 
 
-def _evaluate(config: Config, sets: Sets, model: nn.Module, task: Task) -> None:
-    """Evaluates a few samples of the validation set, or of the test set without one, with all metrics and pictures."""
+def _evaluate(config: Config, sets: Sets, model: nn.Module, task: Task) -> list[str]:
+    """Evaluates a few samples of the validation set, or of the test set without one. Returns notes."""
     name = "validation" if sets.validation is not None else "test"
-    if (samples := getattr(sets, name)) is None:
-        return
-    few = Few(samples, EVALUATED)
-    evaluator = Evaluator(
-        model=model, task=task, sets=dataclasses.replace(sets, validation=few), world=CPU, tracker=NullTracker(),
-        forward=build_forward(config, CPU.device), batch_size=EVALUATED // 2, workers=0, max_skipped=1.0,
-        batch_statistics=config.evaluation.batch_statistics, skip_unreadable=config.data.on_error == "skip",
-        monitor=config.evaluation.monitor, mode=config.evaluation.mode, images=config.tracking.images)
-    with _explained(f"{len(few)} samples of data.{name} cannot be evaluated", "task"), \
-            contextlib.redirect_stdout(io.StringIO()):
-        evaluator.validate(Progress(step=1), "", 0.0)
+    if getattr(sets, name) is None:
+        return []
+    few = Few(getattr(sets, name), EVALUATED)
+    with _explained(f"{len(few)} samples of data.{name} cannot be evaluated", "task"):
+        return rehearse_evaluation(config, sets, few, model, task, name)
 
 
 def _unsavable(model: nn.Module) -> Iterator[Fault]:

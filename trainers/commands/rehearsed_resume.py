@@ -14,6 +14,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import checkpoint_path, damage, saved_steps
 from drumbeat.configs.schema import Config
 from drumbeat.data.loader import Batch
+from drumbeat.data.structure import rows
 from drumbeat.trainers.build import build_forward, build_model
 from drumbeat.trainers.build_phases import build_earlier, build_phase_runner
 from drumbeat.trainers.checkpoints.manager import Checkpoint
@@ -21,7 +22,6 @@ from drumbeat.trainers.checkpoints.state import load_weights
 from drumbeat.trainers.commands.rehearsal import FEW
 from drumbeat.trainers.commands.smoke_test import error_place, error_text
 from drumbeat.trainers.contact_sheet import CPU
-from drumbeat.trainers.phase_runner import rows
 from drumbeat.trainers.position import build_schedules
 from drumbeat.trainers.tasks import Task
 

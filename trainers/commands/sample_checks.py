@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from drumbeat.data.fork import FORK
 from drumbeat.data.images import ImageFolder
 from drumbeat.data.loader import BatchFetcher, Samples
 from drumbeat.data.order import Integers, Permutation, key
+from drumbeat.data.user_code import reason
 from drumbeat.trainers.build import Sets
 
 CHECKED = 200
@@ -40,7 +41,7 @@ class SampleCheck:
 def check_samples(sets: Sets, samples: Samples, name: str, *, everything: bool) -> Iterator[SampleCheck]:
     """Reads samples of a set in loader workers, as an evaluation does, with a progress bar."""
     chosen = _chosen(samples, everything)
-    loader = DataLoader(_Checks(samples, chosen, sets.evaluate_transforms), batch_size=None,
+    loader = DataLoader(_Checks(sets, samples, chosen), batch_size=None,
                          num_workers=min(len(os.sched_getaffinity(0)), 8, len(chosen)), multiprocessing_context=FORK)
     with Bar() as bar:
         for check in loader:
@@ -59,10 +60,11 @@ def _chosen(samples: Samples, everything: bool) -> Integers:
 class _Checks(Dataset[SampleCheck]):
     """Checks samples in loader workers."""
 
-    def __init__(self, samples: Samples, chosen: Integers, transforms: Sequence[Callable[[Any], Any]]) -> None:
+    def __init__(self, sets: Sets, samples: Samples, chosen: Integers) -> None:
         self.samples = samples
         self.chosen = chosen
-        self.fetch = BatchFetcher(samples, indices=lambda positions: positions, transforms=transforms)
+        self.fetch = BatchFetcher(samples, indices=lambda positions: positions, transforms=sets.evaluate_transforms,
+                                  collate=sets.collate)
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -74,7 +76,7 @@ class _Checks(Dataset[SampleCheck]):
             size, mode = _header(self.samples, index)
             inputs = self.fetch[index].inputs
         except (OSError, ValueError) as error:
-            return SampleCheck(index, error=str(error))
+            return SampleCheck(index, error=reason(error.__cause__ or error))
         if not (isinstance(inputs, Tensor) and inputs.dim() == 4):
             return SampleCheck(index, size=size, mode=mode)
         pixels = inputs[0].double() / (255 if inputs.dtype == torch.uint8 else 1)

@@ -31,8 +31,9 @@ from drumbeat.configs.preconditions import innermost, needs_data, with_hint
 from drumbeat.configs.schema import Config, Phase
 from drumbeat.configs.terminal import print_text_only
 from drumbeat.configs.text_table import aligned
-from drumbeat.data.loader import as_tensor
 from drumbeat.data.order import micro_batches, shard
+from drumbeat.data.structure import as_tensor, mapped
+from drumbeat.data.user_code import CollateError, SampleError
 from drumbeat.trainers.build import (
     Sets,
     build_forward,
@@ -42,9 +43,10 @@ from drumbeat.trainers.build import (
     trainable,
 )
 from drumbeat.trainers.commands.flops_and_memory import SAMPLES, memory, outputs_and_flops, tensors
+from drumbeat.trainers.commands.smoke_test import error_text
 from drumbeat.trainers.contact_sheet import CPU, draw_sheet, training_fetcher
 from drumbeat.trainers.facts import facts_of, with_facts
-from drumbeat.trainers.forward import Forward
+from drumbeat.trainers.forward import Forward, call
 from drumbeat.trainers.target import instantiate
 
 ROWS = 30
@@ -124,10 +126,10 @@ def _runnable(config: Config, model: nn.Module, inputs: Any) -> tuple[nn.Module,
     """The model, its inputs, and the context to run it in: with fake tensors if possible, otherwise with real ones."""
     mode = next((one.fake_mode for one in model.parameters() if hasattr(one, "fake_mode")), None)
     if mode is not None:
-        fake = torch.utils._pytree.tree_map_only(Tensor, mode.from_tensor, inputs)
+        fake = mapped(lambda one: mode.from_tensor(one) if isinstance(one, Tensor) else one, inputs)
         try:
             with mode, torch.no_grad():
-                model.eval()(fake)
+                call(model.eval(), fake)
             return model, fake, mode
         except Exception:  # the model reads values, for example lengths
             model = _real(config)
@@ -199,7 +201,7 @@ def _sheet(config: Config, sets: Sets, file: Path) -> str:
     try:
         batch = training_fetcher(config, sets).__getitems__(range(min(24, len(sets.train))))
     except Exception as error:  # unreadable files, or an error in a transform of the user's
-        return f"not shown  samples: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        return f"not shown  samples: {error if isinstance(error, SampleError | CollateError) else error_text(error)}"
     if draw_sheet(config, sets, batch, file):
         return f"sheet      {short(file)}: samples as the model sees them in training"
     return "not shown  samples: they are not images"

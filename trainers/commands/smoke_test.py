@@ -8,9 +8,7 @@ size. The loss is really computed, on zeros of that shape and the real targets.
 from __future__ import annotations
 
 import re
-import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,8 +18,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 from drumbeat.configs.errors import Fault
 from drumbeat.configs.schema import Config
 from drumbeat.data.device import to_device
-from drumbeat.data.loader import Batch, BatchFetcher, Samples, Transform
+from drumbeat.data.loader import Batch, BatchFetcher, Samples
+from drumbeat.data.user_code import CollateError, SampleError, place
 from drumbeat.trainers.build import Sets, build_batch_transforms, build_mixing, build_model, build_stream
+from drumbeat.trainers.forward import call
 from drumbeat.trainers.tasks import Classification, MultiLabel, Task
 
 FEW = 4
@@ -29,6 +29,8 @@ FEW = 4
 
 SMALL = 50_000_000
 """A model with at most this many parameters is built in memory if it does not run on the meta device."""
+
+CALLED = "A model is called with a dict of inputs by their names, and with a tuple by their order."
 
 PLACE_ERROR = re.compile(r"meta|cuda|triton|not implemented|no kernel|data-dependent", re.IGNORECASE)
 """In errors that are about the device and not about shapes: the model needs values or a GPU."""
@@ -57,23 +59,25 @@ def _fetched(config: Config, sets: Sets, name: str, samples: Samples) -> Batch |
     """A batch of the first samples of a set, read, transformed and collated as in the run; or a fault."""
     skip = config.data.on_error == "skip"
     if name == "train":
-        transforms: Sequence[Transform] = sets.train_transforms
-        fetch = BatchFetcher(samples, indices=build_stream(config, samples, 0).indices, transforms=transforms,
-                      seed=config.seed, mixing=build_mixing(config), skip_unreadable=skip)
+        fetch = BatchFetcher(samples, indices=build_stream(config, samples, 0).indices, name="data.train",
+                             transforms=sets.train_transforms, seed=config.seed, mixing=build_mixing(config),
+                             skip_unreadable=skip, collate=sets.collate)
     else:
-        fetch = BatchFetcher(samples, indices=lambda positions: positions % len(samples), skip_unreadable=skip,
-                      transforms=(transforms := sets.evaluate_transforms))
+        fetch = BatchFetcher(samples, indices=lambda positions: positions % len(samples), name=f"data.{name}",
+                             transforms=sets.evaluate_transforms, skip_unreadable=skip, collate=sets.collate)
     try:
         return fetch.__getitems__(range(FEW))
-    except Exception as error:
-        if str(error).startswith("cannot read the image"):
-            return Fault(what=str(error), where=f"data.{name}", remedy="Restore or remove the file. To use the next "
-                         "image in place of unreadable ones: data.on_error=skip")
+    except SampleError as error:
+        return Fault(what=str(error), where=f"data.{name}", remedy="To use the next sample in place of one that cannot "
+                     "be read: data.on_error=skip")
+    except CollateError as error:
         kind = "train" if name == "train" else "evaluate"
-        return Fault(what=f"the first samples of data.{name} cannot be collated into a batch: {error_text(error)}",
-                     where=f"data.{name}", given=error_place(error),
-                     remedy=f"They must be readable, and have the same shape after data.transforms.{kind}."
-                     if transforms or "stack" in str(error) else "")
+        return Fault(what=str(error), where=f"data.{name}" if sets.collate is None else "data.collate_fn",
+                     remedy=f"Samples must have the same shape after data.transforms.{kind}; or data.collate_fn is a "
+                            "function of yours, which pads them." if "stack" in str(error) else "")
+    except Exception as error:
+        return Fault(what=f"data.{name} cannot be read: {error_text(error)}", where=f"data.{name}",
+                     given=error_place(error))
 
 
 def _outputs(config: Config, name: str, model: nn.Module, batch: Batch) -> Any:
@@ -87,14 +91,15 @@ def _outputs(config: Config, name: str, model: nn.Module, batch: Batch) -> Any:
         return Fault(what=f"data.transforms.batch cannot take a batch of data.{name}: {error_text(error)}",
                      where="data.transforms.batch", given=f"{shapes(batch.inputs)}\n{error_place(error)}")
     try:
-        outputs = model(to_device(inputs, device))
+        outputs = call(model, to_device(inputs, device))
     except Exception as error:
         if PLACE_ERROR.search(f"{type(error).__name__} {error}"):
             small = device.type == "meta" and sum(parameter.numel() for parameter in parameters) <= SMALL
             return _outputs(config, name, build_model(config), batch) if small else None
         return Fault(what=f"the model cannot take a batch of data.{name}: {error_text(error)}", where="model",
                      given=f"{shapes(inputs)}\n{error_place(error)}",
-                     remedy="Change the model or the transforms so that they fit together.")
+                     remedy="Change the model or the transforms so that they fit together. "
+                            + (CALLED if isinstance(inputs, tuple | dict) else ""))
     return tree_map(lambda one: torch.zeros(one.shape, dtype=one.dtype, requires_grad=one.dtype.is_floating_point)
                     if isinstance(one, Tensor) else one, outputs)
 
@@ -152,7 +157,5 @@ def error_text(error: Exception) -> str:
 
 
 def error_place(error: Exception) -> str:
-    """The innermost line of the traceback that is not in an installed package."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__)
-              if "site-packages" not in frame.filename and frame.filename != __file__]
-    return f"at {Path(frames[-1].filename)}:{frames[-1].lineno}, in {frames[-1].name}" if frames else ""
+    """The innermost line of the traceback that is the user's."""
+    return f"at {found}" if (found := place(error)) else ""

@@ -53,7 +53,8 @@ def step_rate(config: Config, sets: Sets, batch: Any, device: torch.device) -> f
     """Samples per second of a training step of the first phase."""
     world = World(rank=0, local_rank=0, size=1, device=device)
     config = with_facts(config, facts_of(sets.train))
-    runner = build_phase_runner(config, 0, place_model(config, device), build_task(config, sets, device), world,
+    task = build_task(config, sets, device)
+    runner = build_phase_runner(config, 0, place_model(config, device, task), task, world,
                                 build_forward(config, world.device))
     runner.start(batch, None)
 

@@ -21,6 +21,7 @@ from drumbeat.trainers.checkpoints.state import load_weights
 from drumbeat.trainers.checkpoints.tensors import read_tensors
 from drumbeat.trainers.facts import with_facts
 from drumbeat.trainers.phase_runner import prefer_determinism, set_precision
+from drumbeat.trainers.tasks import Task
 
 
 def use_training_settings(run: RunDir) -> None:
@@ -52,9 +53,9 @@ def training_set(path: Path) -> dict[str, Any]:
     return CheckpointState.require(path / "state.json").progress.data
 
 
-def load_model(config: Config, path: Path, device: torch.device) -> nn.Module:
-    """The model with the weights of a checkpoint, in evaluation mode. Raises `RunError` if the weights do not fit the
-    model, and `PreflightError` if the model cannot be built."""
-    model = place_model(without_pretrained(with_facts(config, training_set(path).get("facts", {}))), device)
+def load_model(config: Config, path: Path, device: torch.device, task: Task) -> nn.Module:
+    """The model with the weights of a checkpoint, in evaluation mode; trained parameters of the task get theirs. Raises
+    `RunError` if the weights do not fit the model, and `PreflightError` if the model cannot be built."""
+    model = place_model(without_pretrained(with_facts(config, training_set(path).get("facts", {}))), device, task)
     load_weights(model, read_tensors(path / "model.safetensors"), path, str(config.model.get("_target_")))
     return model.eval()

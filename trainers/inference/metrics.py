@@ -1,120 +1,18 @@
-"""The metrics of an evaluated set: overall and for each class, label or value, as numbers and as text.
-
-torchmetrics computes them from all samples at once, so they are the same on any number of ranks. A metric that is not
-defined, such as the AUROC of a class without samples, is None.
-"""
+"""The metrics of an evaluated set as text."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
-from torchmetrics.functional import classification as of_classes
-from torchmetrics.functional import regression as of_values
-
 from drumbeat.configs.run.checkpoint_records import Metrics
 from drumbeat.configs.text_table import aligned
-from drumbeat.trainers.tasks import Results, Task
 
 MOST = 30
 """The number of classes in the printed table; the file contains all."""
-
-
-def measure(task: Task, results: Results) -> Metrics:
-    """The metrics of all samples, and of each class, label or value."""
-    metrics = task.metrics(results)
-    probabilities = task.probabilities(results.outputs)
-    if probabilities is None:
-        predicted = task.predictions(results.outputs)
-        rows = _values(task, predicted.double(), results.targets.double().view_as(predicted))
-        return Metrics(kind=task.kind, metrics=_plain(metrics), classes=rows)
-    if task.kind == "multilabel":
-        rows = _labels(task, probabilities, task.predictions(results.outputs), results.targets.view_as(probabilities))
-        return Metrics(kind=task.kind, metrics=_plain(metrics | _means(rows, "auroc", "average_precision")),
-                       classes=rows)
-    predicted, targets, count = task.predictions(results.outputs), results.targets.long(), probabilities.shape[1]
-    confusion = of_classes.multiclass_confusion_matrix(predicted, targets, count)
-    rows = _classes(task, probabilities, predicted, targets, confusion)
-    metrics |= {"balanced_accuracy": _mean(row["accuracy"] for row in rows), **_means(rows, "f1", "auroc")}
-    if count > 5:
-        metrics["top5_accuracy"] = float((probabilities.topk(5).indices == targets[:, None]).any(1).double().mean())
-    metrics["calibration_error"] = float(of_classes.multiclass_calibration_error(probabilities, targets, count))
-    return Metrics(kind=task.kind, metrics=_plain(metrics), classes=rows, confusion=confusion.tolist())
-
-
-def _classes(task: Task, probabilities: Tensor, predicted: Tensor, targets: Tensor,
-             confusion: Tensor) -> list[dict[str, Any]]:
-    count = probabilities.shape[1]
-    precision, recall, f1 = (one(predicted, targets, count, average="none").tolist() for one in (
-        of_classes.multiclass_precision, of_classes.multiclass_recall, of_classes.multiclass_f1_score))
-    rows = []
-    for number in range(count):
-        samples, correct = int(confusion[number].sum()), int(confusion[number, number])
-        rows.append({"name": task.to_text(torch.tensor(number)), "samples": samples, "correct": correct,
-                     "accuracy": correct / samples if samples else None, "precision": precision[number],
-                     "recall": recall[number] if samples else None, "f1": f1[number] if samples else None,
-                     **_ranking(probabilities[:, number], targets == number)})
-    return rows
-
-
-def _labels(task: Task, probabilities: Tensor, predicted: Tensor, targets: Tensor) -> list[dict[str, Any]]:
-    rows = []
-    for number in range(probabilities.shape[1]):
-        guess, truth = predicted[:, number].long(), targets[:, number].long()
-        correct = int((guess == truth).sum())
-        rows.append({"name": _column(task, number), "samples": len(truth), "positive": int(truth.sum()),
-                     "correct": correct, "accuracy": correct / len(truth),
-                     "precision": float(of_classes.binary_precision(guess, truth)),
-                     "recall": float(of_classes.binary_recall(guess, truth)) if truth.any() else None,
-                     "f1": float(of_classes.binary_f1_score(guess, truth)) if truth.any() else None,
-                     **_ranking(probabilities[:, number], truth.bool())})
-    return rows
-
-
-def _values(task: Task, predicted: Tensor, targets: Tensor) -> list[dict[str, Any]]:
-    rows = []
-    for number in range(predicted.shape[1]):
-        guess, truth = predicted[:, number].contiguous(), targets[:, number].contiguous()
-        varies = len(truth) > 1 and bool(truth.std() > 0) and bool(guess.std() > 0)
-        rows.append({"name": _column(task, number), "samples": len(truth),
-                     "mae": float(of_values.mean_absolute_error(guess, truth)),
-                     "rmse": float(of_values.mean_squared_error(guess, truth, squared=False)),
-                     "largest_error": float((guess - truth).abs().max()),
-                     "mean_error": float((guess - truth).mean()),
-                     "r2": float(of_values.r2_score(guess, truth)) if varies else None,
-                     "correlation": float(of_values.pearson_corrcoef(guess, truth)) if varies else None})
-    return rows
-
-
-def _ranking(scores: Tensor, positive: Tensor) -> dict[str, float | None]:
-    """How well the probabilities of a class separate its samples from the others."""
-    if not positive.any() or positive.all():
-        return {"auroc": None, "average_precision": None}
-    truth = positive.long()
-    return {"auroc": float(of_classes.binary_auroc(scores, truth)),
-            "average_precision": float(of_classes.binary_average_precision(scores, truth))}
-
-
-def _column(task: Task, number: int) -> str:
-    return task.output_names[number] if number < len(task.output_names) else str(number)
-
-
-def _mean(values: Any) -> float:
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known else math.nan
-
-
-def _means(rows: Sequence[dict[str, Any]], *names: str) -> dict[str, float]:
-    """The mean of each column over the rows in which it is defined."""
-    return {name: _mean(row[name] for row in rows) for name in names}
-
-
-def _plain(metrics: dict[str, float]) -> dict[str, float | None]:
-    """For JSON: None in place of NaN and Inf."""
-    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+RANKED = {"classification": (1, "accuracy"), "multilabel": (1, "accuracy"), "regression": (-1, "mae")}
+"""The metric that ranks the rows of a table, and 1 if its lowest values are the worst; other tables are ranked by their
+first number, of which the lowest is the worst."""
 
 
 def as_text(found: Metrics, *, most: int | None = MOST) -> str:
@@ -123,15 +21,20 @@ def as_text(found: Metrics, *, most: int | None = MOST) -> str:
     lines = aligned(metrics)
     rows = found.classes
     if most is not None and len(rows) > most:
+        sign, worst = RANKED.get(found.kind) or (1, next(name for name in rows[0] if name != "name"))
         lines += ["", f"the {most} worst of {len(rows)}"]
-        worst = "mae" if found.kind == "regression" else "accuracy"
-        sign = -1 if worst == "mae" else 1
         rows = sorted((row for row in rows if row[worst] is not None), key=lambda row: sign * row[worst])[:most]
+    if not rows:
+        return "\n".join(lines)
     return "\n".join([*lines, "", *_table(found.kind, rows)])
 
 
 def _table(kind: str, rows: Sequence[dict[str, Any]]) -> list[str]:
-    if kind == "regression":
+    if kind == "other":
+        columns = [name for name in rows[0] if name != "name"]
+        cells = [["class", *(name.replace("_", " ") for name in columns)]]
+        cells += [[row["name"], *(_cell(row[name]) for name in columns)] for row in rows]
+    elif kind == "regression":
         columns = ["mae", "rmse", "largest_error", "mean_error", "r2", "correlation"]
         cells = [["value", *(name.replace("_", " ") for name in columns)]]
         cells += [[row["name"], *(_number(row[name]) for name in columns)] for row in rows]
@@ -140,7 +43,11 @@ def _table(kind: str, rows: Sequence[dict[str, Any]]) -> list[str]:
         cells = [["class" if kind == "classification" else "label", "correct", *columns]]
         cells += [[row["name"], _correct(row), *(_number(row[name]) for name in columns)] for row in rows]
     cells = [[_shortened(line[0]), *line[1:]] for line in cells]
-    return aligned(cells, right=range(1 if kind == "regression" else 2, len(cells[0])))
+    return aligned(cells, right=range(1 if kind in ("regression", "other") else 2, len(cells[0])))
+
+
+def _cell(value: float | None) -> str:
+    return f"{value:,}" if isinstance(value, int) else _number(value)
 
 
 def _correct(row: dict[str, Any]) -> str:

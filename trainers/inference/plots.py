@@ -21,7 +21,7 @@ from torchmetrics.functional.classification import binary_precision_recall_curve
 from drumbeat.configs.output_file import replacing
 from drumbeat.configs.run.checkpoint_records import Metrics
 from drumbeat.configs.terminal import visible
-from drumbeat.trainers.tasks import Results, Task
+from drumbeat.trainers.tasks import Classification, Results, Task
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", "-.", ":")
@@ -40,9 +40,13 @@ POINTS = 2000
 def draw(task: Task, results: Results, found: Metrics, folder: Path) -> list[Path]:
     """Writes the plots for this kind of task into a folder. Returns their files. `found` are the metrics of the
     results."""
+    if isinstance(task, Classification):
+        results = task.elements(results)
     if task.kind == "regression":
         return [_scatter(task, results, found, folder / "scatter.png")]
-    files = []
+    files: list[Path] = []
+    if task.kind == "other":
+        return files
     if task.kind == "classification":
         files.append(_confusion(np.array(found.confusion), [row["name"] for row in found.classes],
                                 folder / "confusion.png"))

@@ -23,14 +23,17 @@ from drumbeat.configs.layers import short
 from drumbeat.configs.load import read
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.schema import Config
-from drumbeat.data.images import UNREADABLE
 from drumbeat.data.loader import Batch, BatchFetcher, Samples, batches, chunks, error_message
+from drumbeat.data.user_code import SampleError, reason
 from drumbeat.trainers.build import build_forward, loader_workers
 from drumbeat.trainers.evaluate import evaluation_mode
+from drumbeat.trainers.forward import call
 from drumbeat.trainers.inference.inputs import Images, Item, texts
 from drumbeat.trainers.inference.load import good_checkpoint, load_model
 from drumbeat.trainers.inference.preprocessing import ImageFormat, build_preprocessing
 from drumbeat.trainers.inference.tables import output_names
+from drumbeat.trainers.model_and_task import parts_of
+from drumbeat.trainers.tasks.task import kept_outputs
 from drumbeat.trainers.world import World
 
 
@@ -63,7 +66,8 @@ class Predictor:
         preprocessing = build_preprocessing(config, path)
         self.task, self.transforms = preprocessing.task, preprocessing.transforms
         self.sample_format = preprocessing.sample_format
-        self.model = load_model(config, path, device)
+        parts_of(self.task).to(device)
+        self.model = load_model(config, path, device, self.task)
         world = World(rank=0, local_rank=0, size=1, device=device)
         self.forward = build_forward(config, world.device)
 
@@ -110,7 +114,8 @@ class Predictor:
                     for part, (batch, errors) in zip(parts, loader, strict=True):
                         if batch is not None:
                             with self.forward.autocast():
-                                outputs.append(self.model(self.forward.inputs(batch.inputs)).float().cpu())
+                                found = call(self.model, self.forward.inputs(batch.inputs))
+                                outputs.append(kept_outputs(self.task, found).float().cpu())
                         read += [items[position] for position in part if position not in errors]
                         unreadable += errors.values()
                         advance(len(part))
@@ -152,7 +157,7 @@ class _ReadableBatches(Dataset[Any]):
     def __getitems__(self, positions: Sequence[int]) -> tuple[Batch | None, dict[int, str]]:
         try:
             return self.fetch.__getitems__(positions), {}
-        except UNREADABLE:
+        except SampleError:
             errors = {position: error for position in positions if (error := self._error(position))}
         good = [position for position in positions if position not in errors]
         return self.fetch.__getitems__(good) if good else None, errors
@@ -160,6 +165,6 @@ class _ReadableBatches(Dataset[Any]):
     def _error(self, position: int) -> str:
         try:
             self.fetch[position]
-        except UNREADABLE as error:
-            return str(error) or type(error).__name__
+        except SampleError as error:
+            return reason(error.__cause__ or error)
         return ""

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from drumbeat.trainers.tasks.losses import matching, mean, one_each, per_sample, rows
+from drumbeat.trainers.tasks.outputs import main_output
 from drumbeat.trainers.tasks.task import Kind, Results, WorstSample, name_of, worst_among
 
 
@@ -30,9 +31,12 @@ class MultiLabel:
         self.loss: Callable[[Tensor, Tensor], Tensor] = per_sample(loss or nn.BCEWithLogitsLoss())
         self.output_names = list(classes)
 
-    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        values, expected = matching(outputs, targets)
-        return one_each(rows(self.loss(values, expected)).mean(1), outputs)
+    def select(self, outputs: Any) -> Tensor:
+        return main_output(outputs)
+
+    def losses(self, outputs: Any, targets: Tensor) -> Tensor:
+        values, expected = matching(self.select(outputs), targets)
+        return one_each(rows(self.loss(values, expected)).mean(1), values)
 
     def metrics(self, results: Results) -> dict[str, float]:
         from torchmetrics.functional.classification import binary_stat_scores  # seconds to import
@@ -49,6 +53,10 @@ class MultiLabel:
     def worst_samples(self, results: Results, most: int) -> list[WorstSample]:
         predicted, expected = matching(self.predictions(results.outputs), results.targets)
         return worst_among(self, results, (predicted != expected).any(1), most)
+
+    def metric_inputs(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities [n, labels] and targets int64 [n, labels]."""
+        return self.probabilities(outputs), rows(targets).long()
 
     def predictions(self, outputs: Tensor) -> Tensor:
         return rows(outputs) >= 0

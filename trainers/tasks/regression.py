@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from drumbeat.data.loader import one_thread
 from drumbeat.trainers.tasks.losses import matching, mean, one_each, per_sample, rows
+from drumbeat.trainers.tasks.outputs import main_output
 from drumbeat.trainers.tasks.task import Kind, Results, WorstSample, worst_among
 
 
@@ -30,9 +31,12 @@ class Regression:
         self.loss: Callable[[Tensor, Tensor], Tensor] = per_sample(loss or nn.MSELoss())
         self.output_names = list(values)
 
-    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        values, expected = matching(outputs, targets)
-        return one_each(rows(self.loss(values, expected)).mean(1), outputs)
+    def select(self, outputs: Any) -> Tensor:
+        return main_output(outputs)
+
+    def losses(self, outputs: Any, targets: Tensor) -> Tensor:
+        values, expected = matching(self.select(outputs), targets)
+        return one_each(rows(self.loss(values, expected)).mean(1), values)
 
     def metrics(self, results: Results) -> dict[str, float]:
         from torchmetrics.functional import regression  # seconds to import
@@ -47,6 +51,11 @@ class Regression:
 
     def worst_samples(self, results: Results, most: int) -> list[WorstSample]:
         return worst_among(self, results, torch.ones(len(results.losses), dtype=torch.bool), most)
+
+    def metric_inputs(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """float32 [n] for one value, [n, values] for several."""
+        predicted, expected = matching(outputs, targets)
+        return (predicted[:, 0], expected[:, 0]) if predicted.shape[1] == 1 else (predicted, expected)
 
     def predictions(self, outputs: Tensor) -> Tensor:
         return rows(outputs).float()

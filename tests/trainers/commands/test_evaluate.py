@@ -135,7 +135,7 @@ def test_a_sample_that_cannot_be_read(images: RunDir, tmp_path: Path) -> None:
         job = build_job(images, "test", None)
         with pytest.raises(UserError) as raised, join("cpu") as world:
             run_job(job, world)
-        assert f"cannot be used: cannot read the image {damaged}" in " ".join(str(raised.value).split())
+        assert f" of data.test: cannot read the image {damaged}" in " ".join(str(raised.value).split())
         assert len(str(raised.value).splitlines()) <= 8
     assert not (images.path / "evaluation").exists()
 
@@ -169,4 +169,4 @@ def test_one_screen_and_exit_code_2(images: RunDir, tmp_path: Path, capfd: pytes
     assert capfd.readouterr().err.strip().startswith("error: a file cannot be read or written: Not a directory\n")
     (tmp_path / "test" / "dog" / "5.png").write_bytes(b"nothing")
     assert main(["evaluate", str(images.path), "--procs", "2"]) == 2
-    assert capfd.readouterr().err.strip().startswith("error: a sample of data.test cannot be used: cannot read")
+    assert capfd.readouterr().err.strip().startswith("error: sample 10 of data.test: cannot read the image\n")

@@ -49,8 +49,8 @@ def test_the_total_is_the_sum_of_all_parts() -> None:
 class Several(nn.Module):
     """Takes and returns several tensors."""
 
-    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor | tuple[Tensor, Tensor]]:
-        return {"rows": (inputs["a"] @ torch.ones(3, 2), inputs["b"])}
+    def forward(self, a: Tensor, b: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        return {"rows": (a @ torch.ones(3, 2), b)}
 
 
 def test_inputs_and_outputs_of_several_tensors() -> None:
@@ -58,5 +58,5 @@ def test_inputs_and_outputs_of_several_tensors() -> None:
     inputs = {"a": torch.ones(6, 3), "b": torch.ones(6, 1, dtype=torch.uint8)}
     assert outputs_and_flops(Several(), inputs) == ({"": [2]}, 2 * 3 * 2)
     assert size(inputs) == 6 * 3 * 4 + 6
-    assert [list(one.shape) for one in tensors(first([inputs, inputs["a"]], 2))] == [[2, 3], [2, 1], [2, 3]]
+    assert [list(one.shape) for one in tensors(first((inputs, inputs["a"]), 2))] == [[2, 3], [2, 1], [2, 3]]
     assert tensors({"a": ["text", None]}) == []

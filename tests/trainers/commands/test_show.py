@@ -55,7 +55,7 @@ def test_a_sheet_that_cannot_be_drawn_or_written(tmp_path: Path) -> None:
     for file in (tmp_path / "train").rglob("*.*"):
         file.write_bytes(b"nothing")
     text = shown(tmp_path, made)
-    assert "not shown  samples: ValueError: none of the 3 samples from number " in text
+    assert "not shown  samples: none of the 3 samples of data.train from number " in text
 
 
 def test_frozen_layers_and_a_model_that_reads_values(tmp_path: Path) -> None:

@@ -135,9 +135,9 @@ def test_validation_that_the_model_cannot_take(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (dataset_of("train", "Uneven"), "the first samples of data.train cannot be collated into a batch"),
-    (dataset_of("test", "Damaged"), "the first samples of data.test cannot be collated into a batch: OSError: no such "
-                                    "image where data.test given at "),
+    (dataset_of("train", "Uneven"), "of data.train cannot be put into one batch: RuntimeError: stack expects each "
+                                    "tensor to be equal size"),
+    (dataset_of("test", "Damaged"), "sample 0 of data.test: OSError: no such image (tests/trainers/commands/"),
     (dataset_of("train", "Floats"), "targets float64 [4]"),
     (f"task._target_={HERE}.Summed", "the loss is not one number for each sample where task given outputs float32 "
                                      "[4, 2]; targets int64 [4], 2 classes; losses float32 []"),

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from drumbeat.configs.errors import RunError
 from drumbeat.configs.load import read
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.trainers.build import build_task
 from drumbeat.trainers.checkpoints.state import weights_sha256
 from drumbeat.trainers.inference.load import good_checkpoint, load_model, training_set
 from tests.trainers.saved_runs import Small
@@ -48,7 +49,7 @@ def test_the_model_has_the_saved_weights_and_is_in_evaluation_mode(images: RunDi
     assert training_set(path)["classes"] == ["cat", "dog"]
     config = read(images.config)
     shutil.rmtree(config.data.train["root"])
-    model = load_model(config, path, CPU)
+    model = load_model(config, path, CPU, build_task(config, None))
     assert isinstance(model, Small)
     assert model.head.out_features == 2
     assert not any(module.training for module in model.modules())

@@ -10,9 +10,9 @@ import torch
 
 from drumbeat.data.cache import Pixels
 from drumbeat.data.images import read_pixels
-from drumbeat.trainers.inference.metrics import measure
 from drumbeat.trainers.inference.plots import POINTS, _curve, draw
 from drumbeat.trainers.tasks import Classification, MultiLabel, Regression, Results, Task
+from drumbeat.trainers.tasks.measure import measure
 
 NAMES = [r"$\frac{$", "a" * 60, "日本", "plain"]
 """Names that a font or matplotlib's mathematics may not take."""

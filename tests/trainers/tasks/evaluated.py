@@ -8,4 +8,5 @@ from drumbeat.trainers.tasks import Results, Task
 
 
 def results_of(task: Task, outputs: Tensor, targets: Tensor) -> Results:
-    return Results(task.losses(outputs, targets), outputs, targets)
+    weights = getattr(task, "weights", lambda targets: None)(targets)
+    return Results(task.losses(outputs, targets), outputs, targets, weights=weights)

@@ -41,9 +41,9 @@ def test_the_loss_of_a_set_with_weighted_classes_is_torchs_mean(ignored: int) ->
     assert task.metrics(results_of(task, logs, targets))["loss"] == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("task", [Classification(), Classification(loss=nn.CrossEntropyLoss(label_smoothing=0.1))])
-def test_samples_have_no_weights_unless_their_classes_have(task: Classification) -> None:
-    assert task.weights(torch.tensor([0, 1])) is None
+@pytest.mark.parametrize("loss", [None, nn.BCEWithLogitsLoss()])
+def test_samples_have_no_weights_unless_some_may_not_count(loss: nn.Module | None) -> None:
+    assert Classification(loss=loss).weights(torch.tensor([0, 1])) is None
 
 
 @pytest.mark.parametrize("shape", [(3,), (3, 1)])

@@ -1,0 +1,174 @@
+"""What an evaluation keeps of its chunks, and how rank 0 joins them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from heapq import nsmallest
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
+
+from drumbeat.data.loader import Batch, one_thread
+from drumbeat.trainers.messages import packed, unpacked
+from drumbeat.trainers.metrics import values_of
+from drumbeat.trainers.tasks.task import FeedsMetrics, Results, Summarizes, Task
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is kept of the samples of a chunk that could be read. `values` are of any structure: tensors [n, ...], lists
+    of n, or tuples and dicts of these."""
+
+    indices: Tensor
+    """int64 [n]: of the samples in the set."""
+    losses: Tensor
+    """float32 [n]."""
+    weights: Tensor | None
+    """float32 [n]."""
+    values: dict[str, Any]
+    """Of "outputs", "targets", "summary" and "predictions" those that are needed."""
+
+    def packed(self) -> Tensor:
+        """As bytes, uint8 [n]. Raises `TypeError` for values that cannot be sent."""
+        leaves = {name: tree_flatten(value, is_leaf=_is_list)[0] for name, value in self.values.items()}
+        return packed([self.indices, self.losses, self.weights, leaves])
+
+
+def part_of(task: Task, batch: Batch, outputs: Any, losses: Tensor, *, draws: bool, metrics: bool) -> Part:
+    """The part of a batch that is kept: the task's summary, or the outputs and targets, which `metrics` need too; and
+    the predictions if the task `draws`. Raises `ValueError` and `TypeError` for values that are not one for each
+    sample."""
+    targets, values = batch.targets, {}
+    weights: Tensor | None = getattr(task, "weights", lambda targets: None)(targets)
+    if summarizes := isinstance(task, Summarizes):
+        values["summary"] = task.summary(outputs, targets)
+    if metrics or not summarizes:
+        values |= {"outputs": outputs, "targets": targets}
+    if draws:
+        values["predictions"] = task.predictions(outputs)
+    rows = (~batch.replaced).nonzero().flatten()
+    kept = {name: tree_map(lambda leaf, name=name: _rows(leaf, rows, len(losses), name), value, is_leaf=_is_list)
+            for name, value in values.items()}
+    return Part(batch.indices[rows], losses.float().cpu()[rows],
+                None if weights is None else weights.float().cpu()[rows], kept)
+
+
+@dataclass
+class Collector:
+    """Joins the parts of all chunks on rank 0, which come in the order of the set."""
+
+    task: Task
+    metrics: Mapping[str, Any]
+    """The metrics that are updated with each chunk."""
+    draws: int
+    """The number of samples whose predictions are kept for pictures."""
+    parts: list[Part] = field(default_factory=list)
+    worst: list[tuple[float, int, Any]] = field(default_factory=list)
+    """The negative mean loss, the number among the results and the prediction of the worst samples, worst first."""
+    count: int = 0
+    structures: dict[str, TreeSpec] = field(default_factory=dict)
+    """Of the values of the first part, which is rank 0's own."""
+
+    def unpacked(self, data: Tensor) -> Part:
+        """The part that another rank has packed."""
+        indices, losses, weights, leaves = unpacked(data)
+        return Part(indices, losses, weights, {name: tree_unflatten(leaves[name], structure)
+                                               for name, structure in self.structures.items()})
+
+    def add(self, part: Part) -> None:
+        """Takes the next part."""
+        self.structures = self.structures or {name: tree_flatten(value, is_leaf=_is_list)[1]
+                                              for name, value in part.values.items()}
+        if self.metrics:
+            outputs, targets = (part.values[name] for name in ("outputs", "targets"))
+            given = metric_inputs(self.task, outputs, targets)
+            with one_thread():
+                for metric in self.metrics.values():
+                    metric.update(*given)
+        values = dict(part.values)
+        if self.draws:
+            self._keep_worst(part, values.pop("predictions"))
+        if isinstance(self.task, Summarizes):
+            values = {"summary": values["summary"]}
+        self.parts.append(Part(part.indices, part.losses, part.weights, values))
+        self.count += len(part.losses)
+
+    def _keep_worst(self, part: Part, predictions: Any) -> None:
+        means = part.losses if part.weights is None else part.losses / part.weights
+        new = [(-math.inf if math.isnan(mean) else -mean, self.count + row, row) for row, mean in
+               enumerate(means.tolist()) if part.weights is None or part.weights[row] > 0]
+        chosen = nsmallest(self.draws, [*self.worst, *new], key=lambda one: one[:2])
+        self.worst = [(mean, number, tree_map(_copy, predictions[value]) if number >= self.count else value)
+                      for mean, number, value in chosen]
+
+    def results(self, n: int) -> Results:
+        """The results of a set of n samples. Raises `ValueError` if two chunks do not fit together."""
+        indices, losses = (torch.cat([getattr(part, name) for part in self.parts]) for name in ("indices", "losses"))
+        weights = [part.weights for part in self.parts if part.weights is not None]
+        joined = {name: tree_map(lambda *leaves: _joined([*leaves]), *(part.values.pop(name) for part in self.parts),
+                                 is_leaf=_is_list) for name in list(self.parts[0].values)}
+        with one_thread():
+            found = {key: value for name, metric in self.metrics.items() for key, value in
+                     values_of(name, metric.compute()).items()}
+        return Results(losses, subset=None if len(losses) == n else indices, **joined,
+                       weights=torch.cat(weights) if weights else None, metrics=found,
+                       worst={number: prediction for _, number, prediction in self.worst})
+
+
+def metric_inputs(task: Task, outputs: Any, targets: Any) -> tuple[Any, Any]:
+    """What the metrics of `evaluation.metrics` are updated with: the task's choice or, without one, the probabilities,
+    or the predictions if there are none, and the targets."""
+    if isinstance(task, FeedsMetrics):
+        return task.metric_inputs(outputs, targets)
+    probabilities = task.probabilities(outputs)
+    return (task.predictions(outputs) if probabilities is None else probabilities), targets
+
+
+def _is_list(value: Any) -> bool:
+    """Whether a part of a structure is a list: it then has a value for each sample."""
+    return isinstance(value, list)
+
+
+def _rows(leaf: Any, rows: Tensor, n: int, name: str) -> Any:
+    """These rows of a tensor [n, ...] or of a list of n, on the CPU."""
+    if leaf is None:
+        return None
+    if isinstance(leaf, Tensor) and leaf.dim() and len(leaf) == n:
+        return (leaf.float() if name == "outputs" and leaf.is_floating_point() else leaf).cpu()[rows]
+    if isinstance(leaf, list) and len(leaf) == n:
+        return [tree_map(lambda item: _plain(item, name), leaf[row]) for row in rows.tolist()]
+    found = f"a tensor {list(leaf.shape)}" if isinstance(leaf, Tensor) else (
+        f"a list of {len(leaf)}" if isinstance(leaf, list) else f"a {type(leaf).__name__}")
+    raise ValueError(f"the {name} of {n} samples contain {found}; an evaluation needs tensors with a row for each "
+                     "sample, lists with a value for each, or tuples and dicts of these")
+
+
+def _plain(item: Any, name: str) -> Any:
+    """A part of one sample's value, on the CPU."""
+    if isinstance(item, Tensor):
+        return item.cpu()
+    if item is None or isinstance(item, bool | int | float | str):
+        return item
+    raise TypeError(f"the {name} of a sample contain a {type(item).__name__}; an evaluation needs tensors, numbers and "
+                    "texts")
+
+
+def _copy(leaf: Any) -> Any:
+    """A value that does not keep the memory of its batch."""
+    return leaf.clone() if isinstance(leaf, Tensor) else leaf
+
+
+def _joined(leaves: list[Any]) -> Any:
+    """One tensor or list of all chunks. Raises `ValueError` if the rows of two chunks have different shapes."""
+    first = leaves[0]
+    if not isinstance(first, Tensor):
+        return None if first is None else list(chain.from_iterable(leaves))
+    if differing := [leaf for leaf in leaves if leaf.shape[1:] != first.shape[1:]]:
+        raise ValueError(f"two batches have the shapes {list(first.shape)} and {list(differing[0].shape)}; an "
+                         "evaluation needs outputs and targets of one shape: pad them to one length, or return lists")
+    return torch.cat(leaves)

@@ -1,0 +1,64 @@
+"""The rehearsal of an evaluation: of a few samples, with all metrics and pictures; and the memory of the whole one."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from drumbeat.configs.run.checkpoint_records import Progress
+from drumbeat.configs.schema import Config
+from drumbeat.data.loader import Samples, WholeBatches
+from drumbeat.trainers.build import Sets, build_forward
+from drumbeat.trainers.contact_sheet import CPU
+from drumbeat.trainers.metrics import build_metrics
+from drumbeat.trainers.tasks import Task
+from drumbeat.trainers.tracking import NullTracker
+from drumbeat.trainers.validation import Evaluator
+
+EVALUATED = 4
+"""The number of samples that are evaluated, in two chunks."""
+
+MUCH = 10**9
+"""Bytes of an evaluation's results that are worth a note."""
+
+
+class Few:
+    """A few samples from all over a set, which reads whole batches if the set does."""
+
+    def __init__(self, of: Samples, n: int) -> None:
+        self.of = of
+        self.indices = np.unique(np.linspace(0, len(of) - 1, n).astype(np.int64))
+        if isinstance(of, WholeBatches):
+            self.fetch = lambda indices: of.fetch(self.indices[indices])
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int, /) -> Any:
+        return self.of[int(self.indices[index])]
+
+
+def rehearse_evaluation(config: Config, sets: Sets, few: Few, model: nn.Module, task: Task, name: str) -> list[str]:
+    """Evaluates `few` samples of the set `name` as a run evaluates its validation set. Returns a note if the results of
+    the whole set take much memory."""
+    evaluator = Evaluator(
+        model=model, task=task, sets=dataclasses.replace(sets, validation=few), world=CPU, tracker=NullTracker(),
+        forward=build_forward(config, CPU.device), batch_size=EVALUATED // 2, workers=0, max_skipped=1.0,
+        batch_statistics=config.evaluation.batch_statistics, skip_unreadable=config.data.on_error == "skip",
+        monitor=config.evaluation.monitor, mode=config.evaluation.mode, images=config.tracking.images,
+        metrics=build_metrics(config, task))
+    with contextlib.redirect_stdout(io.StringIO()):
+        results = evaluator.results("validation", few)
+        evaluator.record(Progress(step=1), "", 0.0, few, results)
+    if results is None or not len(results.losses):
+        return []
+    n, each = len(few.of), results.nbytes / len(results.losses)
+    if n * each < MUCH:
+        return []
+    return [f"an evaluation of data.{name} keeps {n * each / 1e9:.1f} GB in the memory of rank 0, {each / 1e6:.1f} MB "
+            f"for each of {n:,} samples; a task with a `summary` keeps less"]
