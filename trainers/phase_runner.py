@@ -75,7 +75,7 @@ class PhaseRunner:
         self.skips = can_skip(self.optimizer)
         self.scheduler = make_scheduler(self.optimizer)
         self.replica = wrap(model, world)
-        self.times = StepTimes(world)
+        self.times = StepTimes(world, self.trained)
         self.lr = math.nan
         """The learning rate of the first parameter group in the last `update`; the schedule may have advanced since."""
 
@@ -125,8 +125,6 @@ class PhaseRunner:
                 with self.forward.autocast():
                     outputs = self.replica(rows(inputs, part, size))
                     loss = self._losses(outputs, rows(targets, part, size)).sum() * scale
-                if last:
-                    self.times.watch(loss)
                 loss.backward()
             total += loss.detach()
         self.times.reduced()
