@@ -1,6 +1,6 @@
 """The cost of measuring the times of the ranks: steps with and without it, in turn, in the same processes.
 
-    python -m benchmarks.step_times [--pairs N] [--json]
+    python -m benchmarks.step_times [--pairs N] [--only WORD] [--json]
 
 On 2 ranks on this machine's CPU, with one thread each. Compared is the time that the main thread of rank 0 computes in
 a step, which other programs on the machine disturb less than the time that passes. The waiting for the other rank,
@@ -79,11 +79,11 @@ def exchange_ms(world: World) -> float:
     return 1e3 * statistics.median(seconds)
 
 
-def rank(pairs: int) -> None:
+def rank(pairs: int, only: str) -> None:
     """Rank 0 prints its figures."""
     torch.set_num_threads(1)
     with join("cpu") as world:
-        figures = {name: measured(name, world, pairs) for name in SHAPES}
+        figures = {name: measured(name, world, pairs) for name in SHAPES if only in name}
         exchange = exchange_ms(world)
         if world.is_main:
             print(json.dumps([figures, exchange]))
@@ -92,13 +92,14 @@ def rank(pairs: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--pairs", type=int, default=50, help="pairs of turns (default: 50)")
+    parser.add_argument("--only", default="", metavar="WORD", help="only models with this word in their names")
     parser.add_argument("--json", action="store_true", help="print a list instead of a table")
     parser.add_argument("--rank", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.rank:
-        return rank(args.pairs)
+        return rank(args.pairs, args.only)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={RANKS}", "-m",
-               "benchmarks.step_times", "--rank", "--pairs", str(args.pairs)]
+               "benchmarks.step_times", "--rank", "--pairs", str(args.pairs), f"--only={args.only}"]
     done = subprocess.run(["env", "OMP_NUM_THREADS=1", *command], check=True, stdout=subprocess.PIPE, text=True)
     figures, exchange = json.loads(done.stdout.splitlines()[-1])
     rows = [Row(name=name, unit="ms/step", ours=step, peer=step / ratio, peer_name="without measuring", ratio=1 / ratio)

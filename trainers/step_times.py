@@ -6,7 +6,7 @@ its own gradients divides the step: that of the parameter whose gradient was the
 The backward pass returns when DistributedDataParallel has the gradients of all ranks.
 
 On a GPU the moments are CUDA events, which are read when the GPU has passed them, so the host never waits for them. On
-the CPU, measuring takes about 5 us of a step.
+the CPU, measuring takes about 10 us of a step.
 """
 
 from __future__ import annotations
