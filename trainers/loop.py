@@ -128,6 +128,7 @@ class Training:
         if self.progress.phase_step < schedule.steps:
             raise RuntimeError(f"the data ended after {self.progress.phase_step:,} of {schedule.steps:,} steps of "
                                f"phase {runner.name}")
+        runner.times.close()
         return "finished"
 
     def _start_phase(self, number: int) -> None:

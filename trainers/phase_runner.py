@@ -85,7 +85,7 @@ class PhaseRunner:
         self.skips = can_skip(self.optimizer)
         self.scheduler = make_scheduler(self.optimizer)
         self.replica = wrap(model, world)
-        self.times = StepTimes(world)
+        self.times = StepTimes(world, self.trained)
         self.lr = math.nan
         """The learning rate of the first parameter group in the last `update`; the schedule may have advanced since."""
 
@@ -136,8 +136,6 @@ class PhaseRunner:
                 with self.forward.autocast():
                     outputs = call(self.replica, rows(inputs, part, size))
                     loss = self._loss(outputs, rows(targets, part, size), scale, step, len(parts))
-                if last:
-                    self.times.watch(loss)
                 loss.backward()
             total += loss.detach()
         self.times.reduced()

@@ -112,7 +112,7 @@ def test_a_kernel_without_schedstat(monkeypatch: pytest.MonkeyPatch) -> None:
         raise FileNotFoundError(path)
 
     monkeypatch.setattr("os.open", refuse)
-    times = StepTimes(World(rank=0, local_rank=0, size=2, device=torch.device("cpu")))
+    times = StepTimes(World(rank=0, local_rank=0, size=2, device=torch.device("cpu")), [])
     step(times)
     assert times.read().cores == 0.0
 
@@ -120,7 +120,7 @@ def test_a_kernel_without_schedstat(monkeypatch: pytest.MonkeyPatch) -> None:
 def step(times: StepTimes, waited: float = 0.0) -> None:
     times.waited = waited
     times.begin(3)
-    times._mark()  # as autograd does
+    times._own_gradients(torch.zeros(()))  # as autograd does
     times.reduced()
     times.end()
 
@@ -147,7 +147,7 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch, *moments: float) -> tuple[Gpu, StepT
     gpu = Gpu([*moments])
     monkeypatch.setattr(torch.cuda, "Event", gpu.event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
-    return gpu, StepTimes(World(rank=0, local_rank=0, size=2, device=torch.device("cuda", 0)))
+    return gpu, StepTimes(World(rank=0, local_rank=0, size=2, device=torch.device("cuda", 0)), [])
 
 
 def test_steps_that_the_gpu_has_not_ended_are_read_later(monkeypatch: pytest.MonkeyPatch) -> None:
