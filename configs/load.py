@@ -28,7 +28,7 @@ from drumbeat.configs.layers import (
     short,
 )
 from drumbeat.configs.merge import Places, build, references, source, with_references
-from drumbeat.configs.sbatch_options import GPUS, owned_options
+from drumbeat.configs.sbatch_options import GPUS, MEMORY, owned_options
 from drumbeat.configs.schema import Config, Reference, Site
 from drumbeat.configs.secrets import holds_secret, is_secret_name, literal_secrets
 from drumbeat.configs.variables import variables
@@ -177,7 +177,10 @@ def load_site(profile: str | None) -> Site:
         raise ConfigError(Fault(what=f"no cluster profile '{profile}'", where=short(file.parent),
                                 given=f"--profile {profile}", remedy=nearest(profile, sites)))
     layers = file_layers(file)
-    site, places = build(Site, layers, record=True)
+    try:
+        site, places = build(Site, layers, record=True)
+    except ConfigError as error:
+        raise ConfigError(*map(_as_option, error.faults)) from None
     if secrets := [*(f"environment.{name}" for name, text in site.environment.items()
                      if is_secret_name(name) or holds_secret(str(text))),
                    *(key for key, text in _commands(site) if variables(text) or holds_secret(text)
@@ -189,6 +192,17 @@ def load_site(profile: str | None) -> Site:
     if faults := list(_site_faults(site, lambda key: source(key, places, layers) or short(file))):
         raise ConfigError(*faults)
     return site
+
+
+def _as_option(fault: Fault) -> Fault:
+    """The fault of an unknown key in a profile that is perhaps an option of sbatch, with what to write instead."""
+    found = re.fullmatch(r"unknown key '([\w-]+)' at the top level", fault.what)
+    if not found or fault.remedy.startswith("Did"):
+        return fault
+    key = found[1].replace("-", "_")
+    instead = MEMORY.get(key) or owned_options({key: fault.given}).get(key) or (
+        "if it is an option of sbatch, put it below `sbatch:`; otherwise remove it")
+    return dataclasses.replace(fault, remedy=f"{instead[0].upper()}{instead[1:]}.")
 
 
 def _site_faults(site: Site, where: Callable[[str], str]) -> Iterator[Fault]:

@@ -33,6 +33,7 @@ from drumbeat.trainers.checkpoints.state import (
 )
 from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.guards import Buffers, FiniteCheck, can_skip, total_norm
+from drumbeat.trainers.step_times import StepTimes
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.world import World
 
@@ -81,6 +82,7 @@ class PhaseRunner:
         self.skips = can_skip(self.optimizer)
         self.scheduler = make_scheduler(self.optimizer)
         self.replica = wrap(model, world)
+        self.times = StepTimes(world)
         self.lr = math.nan
         """The learning rate of the first parameter group in the last `update`; the schedule may have advanced since."""
 
@@ -118,10 +120,11 @@ class PhaseRunner:
         """
         self.buffers.keep()
         self.world.seed(key(self.seed, "step", self.number, step, self.world.rank))
-        inputs = self.forward.inputs(batch.inputs)
-        targets = to_device(batch.targets, self.world.device)
         size = len(batch.positions)
-        scale = self.world.size / self._divisor(targets)
+        targets = to_device(batch.targets, self.world.device)
+        scale = self.world.size / self._divisor(targets)  # which may wait for the other ranks
+        self.times.begin(size)
+        inputs = self.forward.inputs(batch.inputs)
         total = torch.zeros((), device=self.world.device)
         parts = micro_batches(size, self.micro_batch_size or size)
         for part in parts:
@@ -130,8 +133,11 @@ class PhaseRunner:
                 with self.forward.autocast():
                     outputs = self.replica(rows(inputs, part, size))
                     loss = self._losses(outputs, rows(targets, part, size)).sum() * scale
+                if last:
+                    self.times.watch(loss)
                 loss.backward()
             total += loss.detach()
+        self.times.reduced()
         return total / self.world.size
 
     def update(self) -> FiniteCheck | None:
@@ -158,6 +164,7 @@ class PhaseRunner:
         else:
             self.buffers.restore()
         self.optimizer.zero_grad(set_to_none=True)
+        self.times.end()
         return check
 
     def settle(self, check: FiniteCheck | None) -> bool:

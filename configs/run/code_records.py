@@ -1,4 +1,4 @@
-"""The JSON file of a run's copy of its code. `records.py` has the others."""
+"""The records of a run's copy of the code; tests/configs/run/test_records.py reads back all records."""
 
 from __future__ import annotations
 

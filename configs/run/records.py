@@ -168,6 +168,8 @@ class AttemptStart(Record):
     """Identifies the start of the job that claimed the attempt: see `launch/slurm/job.py`."""
     host: str = ""
     """The first node's name."""
+    nodes: tuple[str, ...] = ()
+    """The names of all nodes in their order; empty if unknown."""
     address: str
     """The first node's IP address on the way to the second node; 127.0.0.1 on one node; its name if that is unknown."""
     port: int
@@ -216,6 +218,8 @@ class Verdict(Record):
     """The rank that failed first, whose log says most; -1 if unknown."""
     error: str = ""
     """The type, step and rank of an exception. Two failures with the same value are the same failure."""
+    bad_nodes: dict[str, str] = field(default_factory=dict)
+    """The nodes that failed for a reason of the machine, each with the reason: see `bad_nodes.py`."""
 
     @property
     def state(self) -> State:
@@ -251,6 +255,9 @@ class NodeDown(Record):
     host: str
     message: str = ""
     """Why torchrun could not be started on this node."""
+    check: Literal["", "missing", "failed"] = ""
+    """What the checks before torchrun have found: that this node lacks something, perhaps like all nodes; or that the
+    site's check failed, which is about this node alone. '' if they found nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
