@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from drumbeat.data.sampling import ClassBalanced as ClassBalanced
     from drumbeat.data.sampling import Weighted as Weighted
     from drumbeat.data.splits import Split as Split
+    from drumbeat.data.structure import collate as collate
     from drumbeat.data.text import Texts as Texts
     from drumbeat.data.vocabulary import Vocabulary as Vocabulary
     from drumbeat.data.vocabulary import glove as glove
@@ -38,6 +39,7 @@ PUBLIC = {
     "Texts": "text",
     "Weighted": "sampling",
     "Vocabulary": "vocabulary",
+    "collate": "structure",
     "glove": "vocabulary",
 }
 """The module of each public name."""

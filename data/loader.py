@@ -282,8 +282,12 @@ def _unchanged(batch: Any) -> Any:
 
 
 def error_message(error: BaseException) -> str:
-    """The message of an error, without the traceback that torch adds to errors of loader processes."""
+    """The message of an error, with its notes in the first line, and without the traceback that torch adds to errors of
+    loader processes."""
     message = str(error)
+    if notes := getattr(error, "__notes__", ()):
+        first, *more = message.splitlines() or [""]
+        message = "\n".join([f"{first} ({'; '.join(notes)})", *more])
     if message.startswith("Caught "):
         lines, kind = message.strip().splitlines(), type(error).__name__
         named = [number for number, line in enumerate(lines) if line.partition(": ")[0].rpartition(".")[2] == kind]

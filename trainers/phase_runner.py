@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -24,6 +23,7 @@ from drumbeat.data.device import to_device
 from drumbeat.data.loader import Batch
 from drumbeat.data.order import key, micro_batches, shard
 from drumbeat.data.structure import rows
+from drumbeat.trainers.blame import blame
 from drumbeat.trainers.changed_optimizer import Earlier, restore_changed
 from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.checkpoints.state import (
@@ -128,6 +128,19 @@ class PhaseRunner:
         scale = self._scale(targets)  # which may wait for the other ranks
         self.times.begin(size)
         inputs = self.forward.inputs(batch.inputs)
+        try:
+            return self._backward(inputs, targets, size, step, scale)
+        except Exception as error:
+            self.model.eval()
+            blame(error, batch, partial(self._alone, inputs, targets, size),
+                  tries=self.world.device.type == "cpu")
+            raise
+
+    def _alone(self, inputs: Any, targets: Any, size: int, part: range) -> None:
+        """The losses of one sample, to find out whether it fails."""
+        self._losses(call(self.model, rows(inputs, part, size)), rows(targets, part, size))
+
+    def _backward(self, inputs: Any, targets: Any, size: int, step: int, scale: Tensor | float) -> Tensor:
         total = torch.zeros((), device=self.world.device)
         parts = micro_batches(size, self.micro_batch_size or size)
         for part in parts:
@@ -135,7 +148,7 @@ class PhaseRunner:
             with nullcontext() if last or self.world.size == 1 else self.replica.no_sync():  # type: ignore[operator]
                 with self.forward.autocast():
                     outputs = call(self.replica, rows(inputs, part, size))
-                    loss = self._loss(outputs, rows(targets, part, size), scale, step, len(parts))
+                    loss = self._loss(outputs, rows(targets, part, size), scale, step, size if len(parts) == 1 else 0)
                 loss.backward()
             total += loss.detach()
         self.times.reduced()
@@ -220,14 +233,15 @@ class PhaseRunner:
         for module in self.frozen:
             module.eval()
 
-    def _loss(self, outputs: Any, targets: Any, scale: Tensor | float, step: int, parts: int) -> Tensor:
+    def _loss(self, outputs: Any, targets: Any, scale: Tensor | float, step: int, size: int) -> Tensor:
         """A scalar: the sum of the samples' losses, scaled; or the task's loss of the batch of all ranks. The latter is
-        computed by each rank, from one seed."""
+        computed by each rank, from one seed, and needs all `size` samples of this rank; 0 are a micro-batch."""
         if not isinstance(self.task, WholeBatchLoss):
             return self._losses(outputs, targets).sum() * scale
-        if parts > 1:
+        if not size:
             raise ValueError("a loss of the whole batch cannot be computed in micro-batches: micro_batch_size: null")
-        sizes = [len(shard(self.batch_size, rank, self.world.size)) for rank in range(self.world.size)]
+        ranks = range(self.world.size)
+        sizes = [len(shard(self.batch_size, rank, len(ranks))) for rank in ranks] if len(ranks) > 1 else [size]
         outputs, targets = (gathered(values, self.world, sizes) for values in (outputs, targets))
         self.world.seed(key(self.seed, "loss", self.number, step))
         return self.task.batch_loss(outputs, targets)
@@ -267,26 +281,3 @@ def wrap(model: nn.Module, world: World) -> nn.Module:
     buffers = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
     options = cast(Mapping[str, Any], {buffers: False})
     return DistributedDataParallel(model, gradient_as_bucket_view=True, **options)
-
-
-def prefer_determinism(*, deterministic: bool, threads: int) -> None:
-    """Sets the number of threads and, with `deterministic`, chooses kernels that give the same bits each time."""
-    torch.set_num_threads(threads)
-    if deterministic:
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time and is not needed
-    torch.backends.cudnn.benchmark = not deterministic
-
-
-def set_precision(precision: Literal["auto", "bf16", "tf32", "fp32"]) -> None:
-    """Sets where a GPU rounds fp32 to TF32, which has 10 bits of mantissa instead of 23: with tf32 in matrix products,
-    convolutions and recurrent layers; with fp32 nowhere; otherwise, as torch does by default, in the latter two.
-
-    These are torch's older settings. Setting them also sets the newer ones (fp32_precision); if only the newer ones are
-    set, code that reads the older ones (torch.backends.cudnn.flags, torch.compile) fails: aten/src/ATen/Context.cpp,
-    read in torch 2.9 to 2.14. Some of these versions warn that the older settings will be removed.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Please use the new API settings to control TF32")
-        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-        torch.backends.cudnn.allow_tf32 = precision != "fp32"

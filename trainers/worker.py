@@ -52,8 +52,8 @@ from drumbeat.trainers.checkpoints.manager import Checkpoint, Checkpoints
 from drumbeat.trainers.determinism import recorded_operations
 from drumbeat.trainers.facts import facts_of, with_facts
 from drumbeat.trainers.guards import NotFiniteError
+from drumbeat.trainers.kernels import prefer_determinism, set_precision
 from drumbeat.trainers.loop import End, Training
-from drumbeat.trainers.phase_runner import prefer_determinism, set_precision
 from drumbeat.trainers.sample_counts import check_unchanged, describe_training_set
 from drumbeat.trainers.time_spent import TimeSpent
 from drumbeat.trainers.tracking import NullTracker, Tracker

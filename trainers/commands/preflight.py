@@ -52,6 +52,7 @@ from drumbeat.trainers.build import (
     without_pretrained,
 )
 from drumbeat.trainers.checkpoints.manager import Checkpoint
+from drumbeat.trainers.commands.batch_checks import batch_faults
 from drumbeat.trainers.commands.open_files import opened_since, positions, shared_files
 from drumbeat.trainers.commands.rehearsal import rehearse
 from drumbeat.trainers.commands.rehearsed_resume import newest_checkpoint, progress_with, rehearse_resume
@@ -114,6 +115,8 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
         tried = smoke_test(filled or config, sets, model, task)
         if isinstance(tried, Fault):
             faults.append(tried)
+        elif wrong := batch_faults(config, task, tried, world_size):
+            faults += wrong
         else:
             with one_thread():  # threads that wait for each other are slow on a busy login node
                 parameters = sum(parameter.numel() for parameter in model.parameters())

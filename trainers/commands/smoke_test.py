@@ -23,6 +23,7 @@ from drumbeat.data.user_code import CollateError, SampleError, place
 from drumbeat.trainers.build import Sets, build_batch_transforms, build_mixing, build_model, build_stream
 from drumbeat.trainers.forward import call
 from drumbeat.trainers.tasks import Classification, MultiLabel, Task
+from drumbeat.trainers.tasks.task import kept_outputs, losses_of
 
 FEW = 4
 """The number of samples of each set."""
@@ -114,11 +115,12 @@ def _loss_fault(classes: Sequence[str], name: str, task: Task, outputs: Any, bat
         targets[-1] = len(classes) - 1
     given = f"outputs {shapes(outputs)}; targets {shapes(targets)}" + (
         f", {len(classes)} classes" if classes else "")
-    if wrong := _wrong_labels(task, outputs, targets):
-        return Fault(what=f"data.{name} has the label {wrong[0]:g}", where=f"data.{name}", given=given,
-                     remedy="Classes are numbered from 0 on, and labels are 0 or 1.")
     try:
-        losses = task.losses(outputs, targets)
+        if wrong := _wrong_labels(task, outputs, targets):
+            return Fault(what=f"data.{name} has the label {wrong[0]:g}", where=f"data.{name}", given=given,
+                         remedy="Classes are numbered from 0 on, and labels are 0 or 1. To ignore a label, name the "
+                                "loss: {_target_: torch.nn.CrossEntropyLoss, ignore_index: -100}")
+        losses = losses_of(task, outputs, targets, FEW)
         if tuple(losses.shape) != (FEW,):
             return Fault(what="the loss is not one number for each sample", where="task",
                          given=f"{given}; losses {shapes(losses)}", remedy="A task's losses are float32 [n].")
@@ -134,14 +136,17 @@ def _loss_fault(classes: Sequence[str], name: str, task: Task, outputs: Any, bat
 def _wrong_labels(task: Task, outputs: Any, targets: Any) -> list[float]:
     """The targets that are below the range of our tasks, or not from 0 to 1 where they must be. Binary cross-entropy
     computes something for them all the same."""
-    if not isinstance(targets, Tensor) or not isinstance(outputs, Tensor) or targets.dtype.is_complex:
+    if type(task) not in (Classification, MultiLabel) or not isinstance(targets, Tensor) or targets.dtype.is_complex:
         return []
+    outputs = kept_outputs(task, outputs)
     values = targets.flatten().tolist()
     if type(task) is MultiLabel or (type(task) is Classification and outputs.dim() <= 2 and (
             outputs.dim() == 1 or outputs.shape[1] == 1)):
         return [value for value in values if not 0 <= value <= 1]
-    ignored = getattr(getattr(task, "loss", None), "ignore_index", None)
-    return [value for value in values if value < 0 and value != ignored] if type(task) is Classification else []
+    if type(task) is not Classification or targets.is_floating_point():
+        return []
+    ignored = None if targets.dim() == 1 and task.loss is task.default_loss else task.ignore_index
+    return [value for value in values if value < 0 and value != ignored]
 
 
 def shapes(value: Any) -> str:

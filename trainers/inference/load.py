@@ -20,7 +20,7 @@ from drumbeat.trainers.build import place_model, without_pretrained
 from drumbeat.trainers.checkpoints.state import load_weights
 from drumbeat.trainers.checkpoints.tensors import read_tensors
 from drumbeat.trainers.facts import with_facts
-from drumbeat.trainers.phase_runner import prefer_determinism, set_precision
+from drumbeat.trainers.kernels import prefer_determinism, set_precision
 from drumbeat.trainers.tasks import Task
 
 

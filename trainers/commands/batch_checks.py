@@ -1,0 +1,37 @@
+"""Checks before a run whether its batches can be cut, mixed and gathered as the config asks."""
+
+from __future__ import annotations
+
+from drumbeat.configs.errors import Fault
+from drumbeat.configs.schema import Config
+from drumbeat.data.loader import Batch
+from drumbeat.data.order import shard
+from drumbeat.data.structure import uncut
+from drumbeat.trainers.tasks import Task
+from drumbeat.trainers.tasks.task import WholeBatchLoss
+
+
+def batch_faults(config: Config, task: Task, batch: Batch, world_size: int) -> list[Fault]:
+    """What the run would refuse about its batches, of which `batch` is one of a few samples."""
+    faults = []
+    largest = max(len(shard(phase.batch_size or config.batch_size, 0, world_size)) for phase in config.phases.values()
+                  if phase is not None)
+    cut = config.micro_batch_size is not None and config.micro_batch_size < largest
+    given = f"{config.micro_batch_size} of the {largest} samples of a rank"
+    if isinstance(task, WholeBatchLoss) and cut:
+        faults.append(Fault(what="a loss of the whole batch cannot be computed in micro-batches, because it compares "
+                            "all samples", where="micro_batch_size", given=given,
+                            remedy="Set micro_batch_size: null, and use more ranks or a smaller batch_size."))
+    if isinstance(task, WholeBatchLoss) and config.data.mix:
+        faults.append(Fault(what="mixed samples need a loss of each sample, and the task has one of the whole batch",
+                            where="data.mix", remedy="Remove data.mix, or use a task with losses."))
+    size = len(batch.positions)
+    sides = {"inputs": batch.inputs, "targets": batch.targets}
+    reasons = [f"{name}: {reason}" for name, value in sides.items() if (reason := uncut(value, size))]
+    if cut and reasons:
+        faults.append(Fault(
+            what=f"a batch cannot be cut into micro-batches, because it has not a row for each of {size} samples",
+            where="micro_batch_size", given="\n".join([given, *reasons]),
+            remedy="Set micro_batch_size: null; or let data.collate_fn return tensors with a row for each sample, or "
+                   "lists with an item for each."))
+    return faults
