@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from drumbeat.data.regression import ImageRegression as ImageRegression
     from drumbeat.data.sampling import ClassBalanced as ClassBalanced
     from drumbeat.data.sampling import Weighted as Weighted
+    from drumbeat.data.segmentation import SegmentationFolder as SegmentationFolder
     from drumbeat.data.splits import Split as Split
     from drumbeat.data.structure import collate as collate
     from drumbeat.data.text import Texts as Texts
@@ -35,6 +36,7 @@ PUBLIC = {
     "ImageRegression": "regression",
     "Mixup": "mixing",
     "Normalize": "images",
+    "SegmentationFolder": "segmentation",
     "Split": "splits",
     "Texts": "text",
     "Weighted": "sampling",

@@ -65,6 +65,10 @@ class Predictor:
         self.config, self.path = config, path
         preprocessing = build_preprocessing(config, path)
         self.task, self.transforms = preprocessing.task, preprocessing.transforms
+        if self.task.kind == "other":
+            raise RunError(Fault(what=f"the predictions of {type(self.task).__name__} fit no table", where="task",
+                                 given=str(config.task.get("_target_")),
+                                 remedy="To evaluate the run on its own sets: drumbeat evaluate"))
         self.sample_format = preprocessing.sample_format
         parts_of(self.task).to(device)
         self.model = load_model(config, path, device, self.task)
