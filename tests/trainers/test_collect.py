@@ -225,7 +225,7 @@ def memory(name: str) -> int:
 
 
 def measuring_rank(world: World, out: str) -> None:
-    for task in (Dense(), DenseCounts()):
+    for task in (DenseCounts(), Dense()):  # the allocator keeps some of what the second one frees
         Path(f"{out}-{type(task).__name__}-{world.rank}").write_text(str(growth(world, task)))
 
 
@@ -233,7 +233,7 @@ def measuring_rank(world: World, out: str) -> None:
 def test_no_rank_but_the_first_keeps_more_than_a_chunk_and_none_if_there_is_a_summary(tmp_path: Path) -> None:
     on_ranks(2, measuring_rank, tmp_path / "growth")
     found = {path.name.partition("-")[2]: float(path.read_text()) for path in tmp_path.glob("growth-*")}
-    chunk = 6 * CHUNK  # the outputs, what the loss and the bytes to send take, and what the allocator keeps
+    chunk = 8 * CHUNK  # two chunks' outputs, what the loss and the bytes to send take, and what the allocator keeps
     assert found["Dense-0"] > MASKS
     assert found["Dense-1"] < chunk < MASKS
     assert found["DenseCounts-0"] < chunk
