@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from drumbeat.data.cache import Pixels
 from drumbeat.data.fork import FORK
-from drumbeat.data.images import UNREADABLE
 from drumbeat.data.mixing import Mixing
 from drumbeat.data.order import Integers, Schedule, keys, shard
+from drumbeat.data.pixels import UNREADABLE, as_image
 
 MOST_IN_A_ROW = 100
 """How many samples are tried instead of an unreadable one."""
@@ -38,11 +38,11 @@ class Samples(Protocol):
 
 @runtime_checkable
 class HasPixels(Protocol):
-    """A dataset of images that does not need PIL: pixels uint8 [H, W] or [H, W, 3] by index, and all class numbers."""
-
-    labels: Integers
+    """A dataset of images that does not need PIL: pixels uint8 or uint16, [H, W] or [H, W, 3], and targets by index."""
 
     def pixels(self, index: int, /) -> Pixels: ...
+
+    def target(self, index: int, /) -> Any: ...
 
 
 @runtime_checkable
@@ -155,10 +155,10 @@ class BatchFetcher(Dataset[Batch]):
         if self.on_pixels:
             images, first = cast(HasPixels, self.samples), cast(OnPixels, transforms[0])
             value: Any = first.pixels(images.pixels(index))
-            target, transforms = int(images.labels[index]), transforms[1:]
+            target, transforms = images.target(index), transforms[1:]
             if not transforms:
                 return pixels_as_tensor(value), target
-            value = Image.fromarray(value)
+            value = as_image(value)
         else:
             value, target = self.samples[index]
         for transform in transforms:

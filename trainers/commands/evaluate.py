@@ -35,8 +35,8 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.schema import Config
 from drumbeat.configs.terminal import print_text_only, visible
 from drumbeat.data.bar import Bar
-from drumbeat.data.images import UNREADABLE
 from drumbeat.data.loader import BatchFetcher, Samples, chunks, error_message, one_thread
+from drumbeat.data.pixels import UNREADABLE
 from drumbeat.trainers.build import (
     Sets,
     build_forward,

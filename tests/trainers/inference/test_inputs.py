@@ -11,10 +11,11 @@ from PIL import Image
 from torch import Tensor
 
 from drumbeat.configs.errors import RunError
-from drumbeat.trainers.inference.inputs import Images, Item, read_images, read_texts
+from drumbeat.trainers.inference.inputs import ImageFormat, Images, Item, TableFormat, read_images, read_texts
 from drumbeat.trainers.tasks import Classification, MultiLabel, Regression
 
 PETS = Classification(classes=["cat", "dog"])
+STORIES = TableFormat(sample="story")
 
 
 def save(file: Path, size: tuple[int, int] = (4, 3)) -> Path:
@@ -67,7 +68,7 @@ def test_texts_are_named_by_file_and_number(tmp_path: Path) -> None:
     plain, table = tmp_path / "a.txt", tmp_path / "b.tsv"
     plain.write_text("one\n\n two\n")
     table.write_text("class\tstory\ncat\tthree\n\tfour\n")
-    assert read_texts([plain, table], PETS, "story") == [
+    assert read_texts([plain, table], PETS, STORIES) == [
         Item(f"{plain}:1", "one"), Item(f"{plain}:3", " two"), Item(f"{table}:1", "three", "cat"),
         Item(f"{table}:2", "four")]
 
@@ -80,9 +81,9 @@ def test_images_and_texts_are_not_mistaken_for_each_other(tmp_path: Path) -> Non
     with pytest.raises(RunError, match="no column of this table names image files"):
         read_images([tmp_path / "b.csv"], PETS)
     with pytest.raises(RunError, match="the run's model takes texts, and this is an image"):
-        read_texts([save(tmp_path / "c.png")], PETS, "story")
+        read_texts([save(tmp_path / "c.png")], PETS, STORIES)
     with pytest.raises(RunError, match="there is no column 'tale'"):
-        read_texts([tmp_path / "b.csv"], PETS, "tale")
+        read_texts([tmp_path / "b.csv"], PETS, TableFormat(sample="tale"))
 
 
 @pytest.mark.parametrize(("channels", "shape"), [(1, (3, 4)), (3, (3, 4, 3))])
@@ -93,7 +94,7 @@ def test_all_kinds_of_values_have_the_same_pixels(tmp_path: Path, channels: int,
     values = [file, str(file), Image.fromarray(array), array, array[..., None], torch.from_numpy(array),
               torch.from_numpy(array)[None], np.stack([array] * 3, 2)]
     items = [Item("a", value) for value in values]
-    pixels = Images(items, channels=channels, short_side=None, tensors=False)
+    pixels = Images(items, ImageFormat(channels))
     for number in range(len(pixels)):
         assert pixels.pixels(number).shape == shape
         assert np.array_equal(pixels.pixels(number).reshape(3, 4, -1)[..., 0], array)
@@ -101,10 +102,10 @@ def test_all_kinds_of_values_have_the_same_pixels(tmp_path: Path, channels: int,
 
 def test_images_are_returned_as_the_runs_own_dataset_does() -> None:
     items = [Item("a", np.full((3, 4), 9, np.uint8))]
-    image, _ = Images(items, channels=1, short_side=None, tensors=False)[0]
+    image, _ = Images(items, ImageFormat(1))[0]
     assert isinstance(image, Image.Image)
     assert (image.size, image.mode) == ((4, 3), "L")
     for channels in (1, 3):
-        tensor, _ = Images(items, channels=channels, short_side=None, tensors=True)[0]
+        tensor, _ = Images(items, ImageFormat(channels, tensors=True))[0]
         assert isinstance(tensor, Tensor)
         assert (list(tensor.shape), tensor.dtype, tensor.unique().tolist()) == ([channels, 3, 4], torch.uint8, [9])

@@ -14,7 +14,8 @@ from drumbeat.configs.load import load
 from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
 from drumbeat.configs.schema import Config
 from drumbeat.data.text import Texts
-from drumbeat.trainers.inference.preprocessing import ImageFormat, build_preprocessing
+from drumbeat.trainers.inference.inputs import ImageFormat
+from drumbeat.trainers.inference.preprocessing import build_preprocessing
 from tests.trainers.saved_runs import IMAGES, REGRESSION, TEXTS, draw_images, write_table, write_texts
 
 
@@ -64,7 +65,7 @@ def test_it_is_the_same_without_the_training_set(tmp_path: Path, checkpoint: Pat
         for transform in one.transforms:
             value = transform(value)
         assert value.size == (16, 16)
-        assert one.sample_format == ImageFormat(1, pixels)
+        assert one.sample_format == ImageFormat(1, pixels, depth=None)
     assert list(map(repr, again.transforms)) == list(map(repr, found.transforms))
 
 
@@ -72,7 +73,7 @@ def test_images_with_values(tmp_path: Path, checkpoint: Path) -> None:
     draw_images(tmp_path)
     write_table(tmp_path)
     found = build_preprocessing(config_of(tmp_path, REGRESSION), checkpoint)
-    assert (found.sample_format, found.task.output_names) == (ImageFormat(1), ["x", "y"])
+    assert (found.sample_format, found.task.output_names) == (ImageFormat(1, depth=None), ["x", "y"])
 
 
 def test_texts_need_their_vocabulary(tmp_path: Path, checkpoint: Path) -> None:
