@@ -131,9 +131,8 @@ class ImageTable(ImageFiles):
             return file_digest(table, "blake2b").hexdigest()[:16]
 
     def notes(self) -> list[str]:
-        """What the user should know about the set."""
-        return [] if len(self) <= LOOKED_FOR else [
-            f"{LOOKED_FOR:,} of its {len(self):,} files were looked for, and all are there"]
+        looked = f"{LOOKED_FOR:,} of its {len(self):,} files were looked for, and all are there"
+        return [*super().notes(), *([looked] if len(self) > LOOKED_FOR else [])]
 
 
 class _Rows:

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from drumbeat.data import dicom
-from drumbeat.data.cache import PixelCache, Pixels
+from drumbeat.data.cache import TOP, PixelCache, Pixels
 from drumbeat.data.image_files import Scan, is_image, suffixes
 from drumbeat.data.order import Integers
 from drumbeat.data.packed import PackedStrings
@@ -24,6 +24,8 @@ from drumbeat.data.regular import open_regular
 
 LOOKED_AT = 16
 """Files whose headers tell how many bits a set has."""
+DECODED = 8
+"""Files that are read to see which values they have."""
 ALWAYS_8_BITS = (".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".bmp", ".gif")
 AT_ONCE = 16
 """Threads that ask a file server for the state of files."""
@@ -149,6 +151,19 @@ class ImageFiles:
         except (OSError, ValueError):
             return ""
 
+    def notes(self) -> list[str]:
+        """What the user should know about the set."""
+        if self.bits == 8 or self.value_range is not None:
+            return []
+        most = looked = 0
+        for index in np.unique(np.linspace(0, len(self) - 1, DECODED).astype(int)):
+            with suppress(ValueError):
+                most, looked = max(most, int(self.decode(index).max())), looked + 1
+        if not 0 < most < TOP[16] / 4:
+            return []
+        return [f"the brightest value of {looked} images that were looked at is {most:,} of {TOP[16]:,}; if files hold "
+                f"{most.bit_length()} bits, value_range: [0, {2**most.bit_length() - 1}] uses the whole range"]
+
     def recipe(self) -> str:
         """How pixels are computed from a file. A cache depends on it, and on the files."""
         more = {"bits": self.bits, "range": self.value_range, "frame": self.frame}
@@ -207,8 +222,7 @@ class ImageFolder(ImageFiles):
         return {"files": names.hexdigest(), "times": blake2b(times.tobytes(), digest_size=8).hexdigest()}
 
     def notes(self) -> list[str]:
-        """What the user should know about the set."""
-        return [f"left out {self.scan}"] if self.scan.left_out else []
+        return [*super().notes(), *([f"left out {self.scan}"] if self.scan.left_out else [])]
 
 
 def _instead(folder: Path) -> str:

@@ -9,9 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torchvision.transforms import v2
 
-from drumbeat.data.images import ImageFolder
+from drumbeat.data.cache import open_cache
+from drumbeat.data.fused import fuse
+from drumbeat.data.images import ImageFolder, Normalize
+from drumbeat.data.loader import BatchFetcher
+from drumbeat.data.mixing import CutMix, Mixup
 from drumbeat.data.pixels import read_pixels
 
 
@@ -128,3 +134,90 @@ def test_what_is_not_a_regular_file_is_no_image(kind: str, folder: Path) -> None
             read_pixels(str(path), channels=3)
 
 
+
+
+# More than 8 bits per value.
+
+def levels(folder: Path, *, most: int = 4095) -> Path:
+    """Radiographs of 12 bits in files of 16, in two classes."""
+    for number in range(6):
+        values = np.random.default_rng(number).integers(0, most + 1, (40, 50), dtype=np.uint16)
+        (folder / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values).save(folder / "ab"[number % 2] / f"{number}.png")
+    return folder
+
+
+def stored(images: ImageFolder, index: int) -> Any:
+    return np.asarray(Image.open(images.file(index)))
+
+
+def test_all_bits_arrive_at_the_device(tmp_path: Path) -> None:
+    """From the file through the cache, the fused transforms and the batch. Formerly the upper 8 bits did, which are 16
+    of the 4096 levels."""
+    images = ImageFolder(root=str(levels(tmp_path / "set")), channels=1, value_range=[0, 4095])
+    assert (images.bits, images.facts) == (16, {"depth": 16})
+    images.cache = open_cache(images, tmp_path / "cache", workers=0)
+    transforms = fuse([v2.RandomHorizontalFlip(p=1), v2.CenterCrop(40)])
+    fetch = BatchFetcher(images, indices=lambda positions: positions, transforms=transforms, seed=1)
+    batch = fetch.__getitems__([0, 3])
+    assert batch.inputs.dtype == torch.uint16
+    expected = np.stack([np.rint(stored(images, index)[:, ::-1][:, 5:45] * (65535 / 4095)) for index in (0, 3)])
+    assert np.array_equal(batch.inputs.numpy()[:, 0], expected)
+    assert batch.targets.tolist() == [0, 1]
+    normalized = Normalize(mean=[0], std=[1])(batch.inputs)
+    np.testing.assert_allclose(normalized.numpy()[:, 0], expected / 65535, rtol=1e-6)
+
+
+def test_the_same_without_fused_transforms(tmp_path: Path) -> None:
+    images = ImageFolder(root=str(levels(tmp_path)), channels=1, value_range=[0, 4095])
+    for transforms in ([], [v2.CenterCrop(40)]):
+        batch = BatchFetcher(images, indices=lambda positions: positions, transforms=transforms).__getitems__([2])
+        assert batch.inputs.dtype == torch.float32
+        assert len(batch.inputs.unique()) > 1000
+        assert 0.99 < float(batch.inputs.max()) <= 1
+
+
+@pytest.mark.parametrize("mixing", [Mixup(alpha=0.4), CutMix(alpha=0.4)])
+def test_sixteen_bits_are_mixed(mixing: Mixup | CutMix, tmp_path: Path) -> None:
+    images = ImageFolder(root=str(levels(tmp_path, most=65535)), channels=1)
+    batch = BatchFetcher(images, indices=lambda positions: positions, transforms=fuse([v2.CenterCrop(40)]), seed=1,
+                         mixing=mixing).__getitems__([0, 1])
+    kept = batch.targets["kept"].view(-1, 1, 1, 1)
+    plain = torch.from_numpy(np.stack([stored(images, index)[:, 5:45] for index in (0, 1)]).astype(np.float32))[:, None]
+    assert batch.inputs.dtype == torch.uint16
+    if isinstance(mixing, Mixup):
+        off = batch.inputs.float() - (kept * plain + (1 - kept) * plain.flip(0))
+        assert off.abs().max() <= 0.5
+    else:
+        own = (batch.inputs.float() == plain).flatten(1).float().mean(1)
+        assert torch.allclose(own, kept.flatten(), atol=0.001)
+
+
+def test_the_cache_of_sixteen_bits(tmp_path: Path) -> None:
+    images = ImageFolder(root=str(levels(tmp_path / "set")), channels=1, short_side=16)
+    cache = open_cache(images, tmp_path / "cache", workers=2)
+    assert cache.nbytes == 6 * 16 * 20 * 2
+    for index in range(6):
+        pixels = cache.pixels(index)
+        assert pixels is not None and pixels.dtype == np.uint16
+        assert np.array_equal(pixels, images.decode(index))
+    eight = ImageFolder(root=images.root, channels=1, short_side=16, depth=8)
+    assert open_cache(eight, tmp_path / "cache", workers=0).folder != cache.folder
+
+
+def test_values_that_leave_most_of_the_range_empty_are_told(tmp_path: Path) -> None:
+    images = ImageFolder(root=str(levels(tmp_path)), channels=1)
+    most = max(int(stored(images, index).max()) for index in range(6))
+    assert images.notes() == [
+        f"the brightest value of 6 images that were looked at is {most:,} of 65,535; if files hold 12 bits, "
+        "value_range: [0, 4095] uses the whole range"]
+    assert ImageFolder(root=str(tmp_path), channels=1, value_range=[0, 4095]).notes() == []
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"depth": 12}, "depth must be 8, 16 or auto, not 12"), ({"channels": 2}, "channels must be 1"),
+    ({"value_range": [5, 5]}, r"value_range must be the two values .* not \[5, 5\]"),
+])
+def test_invalid_arguments(arguments: dict[str, Any], message: str, folder: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        ImageFolder(root=str(folder), **arguments)

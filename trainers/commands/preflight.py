@@ -53,6 +53,7 @@ from drumbeat.trainers.commands.rehearsed_schedule import rehearse_schedule
 from drumbeat.trainers.commands.smoke_test import smoke_test
 from drumbeat.trainers.facts import facts_of, with_facts
 from drumbeat.trainers.gpu_check import find_gpus, gpu_faults
+from drumbeat.trainers.set_notes import notes_of
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.versions import preflight_versions
 
@@ -85,7 +86,7 @@ def preflight(config: Config, *, world_size: int = 1) -> dict[str, Any]:
         faults += _check_sets(filled or config, sets)
         if len(sets.train):
             attempt(lambda: _check_order(config, sets.train))
-    notes: list[str] = []
+    notes = notes_of(sets) if sets is not None else []
     if not faults and sets is not None:
         phases = [(name, phase) for name, phase in config.phases.items() if phase is not None]
         for (name, phase), schedule in zip(phases, build_schedules(config, len(sets.train)), strict=True):
