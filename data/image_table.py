@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property
 from hashlib import file_digest
 from pathlib import Path
@@ -100,17 +102,20 @@ class ImageTable(ImageFiles):
     def stamps(self) -> Integers:
         """[n, 3]: size in bytes, and modification time in nanoseconds, or -1 for a file that does not exist; and the
         frame. All files are asked for, which only a cache needs."""
+        parts = np.array_split(np.arange(len(self)), AT_ONCE)
         with ThreadPoolExecutor(AT_ONCE) as threads:
-            states = np.array(list(threads.map(self._state, range(len(self)))), np.int64).reshape(-1, 2)
+            states = np.concatenate(list(threads.map(self._states, parts)))
         frames = np.zeros(len(self), np.int64) if self.frames is None else self.frames
         return np.column_stack([states, frames])
 
-    def _state(self, index: int) -> tuple[int, int]:
-        try:
-            state = Path(self.file(index)).stat()
-        except OSError:
-            return -1, -1
-        return state.st_size, state.st_mtime_ns
+    def _states(self, indices: Integers) -> Integers:
+        """The size and modification time of these files, int64 [n, 2]."""
+        states = np.full((len(indices), 2), -1, np.int64)
+        for row, index in enumerate(indices.tolist()):
+            with suppress(OSError):
+                state = os.stat(self.file(index))  # noqa: PTH116
+                states[row] = state.st_size, state.st_mtime_ns
+        return states
 
     def target(self, index: int) -> Any:
         """int, or float32 [L]."""

@@ -61,7 +61,7 @@ class ImageFiles:
             raise ValueError(f"value_range must be the two values that become black and white, as in "
                              f"[0, 4095], not {value_range}")
         self.root = root
-        self.paths = PackedStrings(paths)
+        self.paths = paths if isinstance(paths, PackedStrings) else PackedStrings(paths)
         """Relative to the root, or absolute."""
         self.channels: int = channels
         self.short_side = short_side

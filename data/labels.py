@@ -51,6 +51,8 @@ class Labels:
         self._numbers = {label: number for number, label in enumerate(self.given or ())}
         if len(self._numbers) < len(self.given or ()):
             raise ValueError(f"classes has duplicates: {', '.join(self.given or ())}")
+        self._cells = dict(self._numbers)
+        """The number of the label in each cell that was seen, with the spaces around it."""
         self._targets: list[NDArray[Any]] = []
         self._rows = 0
 
@@ -94,7 +96,10 @@ class Labels:
 
     def _classes(self, table: Table, column: list[str]) -> Integers:
         """Class numbers. If no classes were given, they are numbered as they occur, and `array` sorts them."""
-        return np.array([self._number(table, label.strip(), row) for row, label in enumerate(column)], np.int64)
+        numbers = np.fromiter((self._cells.get(cell, -1) for cell in column), np.int64, len(column))
+        for row in np.flatnonzero(numbers < 0).tolist():  # a label that occurs for the first time, or with spaces
+            numbers[row] = self._cells[column[row]] = self._number(table, column[row].strip(), row)
+        return numbers
 
     def _lists(self, table: Table, column: list[str]) -> Integers:
         """The labels of the rows, [2, labels]: the row in the table, and the number of the label."""

@@ -266,11 +266,12 @@ def _shades(values: NDArray[Any], black: float, white: float, top: int) -> Pixel
     if values.dtype == kind and (black, white) == (0, top):
         return values
     if (top, black, white) == (TOP[8], 0, TOP[16]) and values.dtype.kind in "iu":
-        return (values >> 8).astype(np.uint8)
+        return np.asarray(values >> 8, dtype=np.uint8)
     if not np.isfinite(values).all():
         raise ValueError("it has values that are NaN or infinite")
     share: NDArray[np.float64] = (values.astype(np.float64) - black) / (white - black)
-    return np.asarray(np.rint(np.clip(share, 0, 1) * top), dtype=kind)
+    pixels: Pixels = np.asarray(np.rint(share.clip(0, 1) * top), dtype=kind)
+    return pixels
 
 
 def _resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:

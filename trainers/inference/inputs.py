@@ -30,6 +30,7 @@ from drumbeat.data.pixels import as_image, pixels_of, pixels_of_array, read_pixe
 from drumbeat.data.regular import lines_of, open_regular
 from drumbeat.data.tables import BLOCK, FORMATS, Table
 from drumbeat.data.text import Texts
+from drumbeat.data.vocabulary import Vocabulary
 from drumbeat.trainers.inference.tables import text_of
 from drumbeat.trainers.tasks import Task
 
@@ -60,6 +61,15 @@ class ImageFormat:
     depth: int | None = 8
     value_range: tuple[float, float] | None = None
     frame: int | None = None
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """How texts are read; see `drumbeat.data.text.Texts`."""
+
+    vocabulary: Vocabulary
+    length: int | None = None
+    limit: int | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +134,7 @@ class Images:
         return of(value, channels=how.channels, short_side=how.short_side, depth=how.depth, value_range=how.value_range)
 
 
-def texts(items: Sequence[Item], like: Texts, folder: Path) -> Texts:
+def texts(items: Sequence[Item], like: TextFormat, folder: Path) -> Texts:
     """Items as a dataset of texts, split into words and cut as `like` does it; its files are written to `folder`."""
     file = folder / "texts.jsonl"
     with open(file, "w", encoding="utf-8") as lines:

@@ -13,8 +13,7 @@ from drumbeat.configs.errors import PreflightError
 from drumbeat.configs.load import load
 from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
 from drumbeat.configs.schema import Config
-from drumbeat.data.text import Texts
-from drumbeat.trainers.inference.inputs import ImageFormat
+from drumbeat.trainers.inference.inputs import ImageFormat, TextFormat
 from drumbeat.trainers.inference.preprocessing import build_preprocessing
 from tests.trainers.saved_runs import IMAGES, REGRESSION, TEXTS, draw_images, write_table, write_texts
 
@@ -27,8 +26,8 @@ def config_of(folder: Path, text: str, *changes: str) -> Config:
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     """The part of a checkpoint that describes the training set."""
-    path = tmp_path / "checkpoint"
-    path.mkdir()
+    path = tmp_path / "run" / "checkpoints" / "0"
+    path.mkdir(parents=True)
     data = {"samples": 3, "classes": ["cat", "dog"]}
     CheckpointState(progress=Progress(data=data)).write(path / "state.json")
     return path
@@ -77,12 +76,19 @@ def test_images_with_values(tmp_path: Path, checkpoint: Path) -> None:
 
 
 def test_texts_need_their_vocabulary(tmp_path: Path, checkpoint: Path) -> None:
+    """Which the run has kept."""
     write_texts(tmp_path)
     config = config_of(tmp_path, TEXTS)
-    assert isinstance(build_preprocessing(config, checkpoint).sample_format, Texts)
+    found = build_preprocessing(config, checkpoint).sample_format
+    assert isinstance(found, TextFormat)
     (tmp_path / "train.csv").unlink()
     with pytest.raises(PreflightError, match=r"train\.csv"):
         build_preprocessing(config, checkpoint)
+    found.vocabulary.save(str(checkpoint.parent.parent / "vocabulary.json"))
+    again = build_preprocessing(config, checkpoint).sample_format
+    assert isinstance(again, TextFormat)
+    assert again.vocabulary.words() == found.vocabulary.words()
+    assert (again.length, again.limit) == (found.length, found.limit)
 
 
 @pytest.mark.parametrize(("kind", "expected"), [
