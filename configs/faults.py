@@ -102,7 +102,7 @@ def expected(kind: Any) -> str:
     if typing.get_origin(plain) is Literal:
         text = "one of " + ", ".join(map(str, typing.get_args(plain)))
     elif typing.get_origin(plain) is list:
-        text = "a list"
+        text = "a list of numbers" if typing.get_args(plain) == (float,) else "a list"
     elif fields := fields_of(plain):
         text = f"a section with some of: {', '.join(fields)}"
     elif is_mapping(plain):

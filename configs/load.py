@@ -30,13 +30,13 @@ from drumbeat.configs.layers import (
 )
 from drumbeat.configs.merge import Places, build, references, source, with_references
 from drumbeat.configs.sbatch_options import GPUS, owned_options
-from drumbeat.configs.schema import Config, Site
+from drumbeat.configs.schema import Config, Reference, Site
 from drumbeat.configs.secrets import holds_secret, is_secret_name, literal_secrets
 from drumbeat.configs.variables import variables
 from drumbeat.configs.yaml_text import dump, inline
 
 CHANGEABLE = ("launch.", "tracking.", "checkpoints.", "data.workers", "data.cache", "data.allow_change",
-              "data.max_skipped")
+              "data.max_skipped", "reference.")
 """What may differ from one attempt of a run to the next."""
 
 
@@ -86,10 +86,13 @@ def secret_note(key: str) -> str:
 
 
 def plain(config: Config) -> dict[str, Any]:
-    """The config's values. data.root is left out if it is not set: a run's copy of the code may not know that key."""
+    """The config's values. data.root and reference are left out if they are not set: a run's copy of the code may not
+    know these keys."""
     values = dataclasses.asdict(config)
     if values["data"]["root"] is None:
         del values["data"]["root"]
+    if config.reference == Reference():
+        del values["reference"]
     return values
 
 
@@ -100,7 +103,7 @@ def load(file: str | Path, assignments: Sequence[str] = (), flags: Mapping[str, 
     """
     layers = [*file_layers(find(file)), *_typed(assignments, flags or {})]
     config, places = build(Config, layers, record=True)
-    config = dataclasses.replace(config, phases={name: phase for name, phase in config.phases.items() if phase})
+    config = _without_removed_phases(config)
     loaded = Loaded(config=config, layers=layers, places=places, references=references(layers),
                     notes=[*left_out(layers), *map(secret_note, literal_secrets(plain(config)))])
     if not config.phases:
@@ -118,6 +121,14 @@ def load(file: str | Path, assignments: Sequence[str] = (), flags: Mapping[str, 
                                 remedy="Change each dataset, for example data.train.root=DIR; or write "
                                        "root: '${data.root}/train' in the config."))
     return loaded
+
+
+def _without_removed_phases(config: Config) -> Config:
+    """The config without the phases that are null, and without the reference figures of these phases."""
+    removed = {name for name, phase in config.phases.items() if phase is None}
+    curves = {name: of for name, of in config.reference.curves.items() if name not in removed}
+    return dataclasses.replace(config, phases={name: phase for name, phase in config.phases.items() if phase},
+                               reference=dataclasses.replace(config.reference, curves=curves))
 
 
 def reload(file: Path, assignments: Sequence[str] = (), flags: Mapping[str, Any] | None = None) -> Loaded:

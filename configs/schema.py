@@ -182,6 +182,17 @@ class Launch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reference:
+    """The figures of a source, which the report draws and lists beside the run's own. They do not affect the run."""
+
+    source: str = ""
+    """Where the figures are from, as text."""
+    curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    """The figures by phase and curve, a number for each epoch: {train: {train/loss: [0.9, 0.7], validation/accuracy:
+    [0.71, 0.78]}}. train/loss is the mean training loss of an epoch."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """One experiment."""
 
@@ -218,6 +229,7 @@ class Config:
     tracking: Tracking = field(default_factory=Tracking)
     watchdog: Watchdog = field(default_factory=Watchdog)
     launch: Launch = field(default_factory=Launch)
+    reference: Reference = field(default_factory=Reference)
 
 
 @dataclass(frozen=True, kw_only=True)

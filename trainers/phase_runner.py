@@ -30,7 +30,7 @@ from drumbeat.trainers.checkpoints.state import (
     training_state,
 )
 from drumbeat.trainers.forward import Forward
-from drumbeat.trainers.guards import Buffers, FiniteCheck, can_skip
+from drumbeat.trainers.guards import Buffers, FiniteCheck, can_skip, total_norm
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.world import World
 
@@ -109,7 +109,7 @@ class PhaseRunner:
         DistributedDataParallel averages over ranks.
         """
         self.buffers.keep()
-        seed_generators(key(self.seed, "step", self.number, step, self.world.rank), self.world.device)
+        self.world.seed(key(self.seed, "step", self.number, step, self.world.rank))
         inputs = self.forward.inputs(batch.inputs)
         targets = to_device(batch.targets, self.world.device)
         size = len(batch.positions)
@@ -135,15 +135,16 @@ class PhaseRunner:
         self.lr = float(self.optimizer.param_groups[0]["lr"])
         check = None
         if self.checks_finite or self.clip_norm is not None:
-            norm = nn.utils.get_total_norm([one.grad for one in self.trained if one.grad is not None])
+            norm = total_norm([one.grad for one in self.trained if one.grad is not None])
             if self.clip_norm is not None:
                 nn.utils.clip_grads_with_norm_(self.trained, self.clip_norm, norm)
             if self.checks_finite:
-                check = FiniteCheck(torch.isfinite(norm), len(self.optimizer.state))
+                check = FiniteCheck(norm, len(self.optimizer.state))
         if check is not None and self.skips:
-            self.optimizer.found_inf = (~check.finite).float()  # type: ignore[attr-defined]
+            failed = check.failed()
+            self.optimizer.found_inf = failed.float()  # type: ignore[attr-defined]
             self.optimizer.step()
-            self.buffers.restore(~check.finite)
+            self.buffers.restore(failed)
         elif check is None or check.passed():
             self.optimizer.step()
         else:
@@ -244,14 +245,6 @@ def set_precision(precision: Literal["auto", "bf16", "tf32", "fp32"]) -> None:
         warnings.filterwarnings("ignore", message="Please use the new API settings to control TF32")
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         torch.backends.cudnn.allow_tf32 = precision != "fp32"
-
-
-def seed_generators(seed: int, device: torch.device) -> None:
-    """Seeds the generators of the CPU and of the device, in about 7 us; torch.manual_seed tries all kinds of devices,
-    and takes 200 us."""
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.default_generators[device.index].manual_seed(seed)
 
 
 def rows(values: Any, part: range, size: int) -> Any:

@@ -30,6 +30,7 @@ from drumbeat.configs.errors import Fault, PreflightError, nearest
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
 from drumbeat.configs.preconditions import needs_data, with_hint
+from drumbeat.configs.reference import reference_faults
 from drumbeat.configs.schema import Config
 from drumbeat.configs.yaml_text import inline
 from drumbeat.data.loader import Samples, one_thread
@@ -46,8 +47,10 @@ from drumbeat.trainers.build import (
     build_stream,
     build_task,
     frozen_modules,
+    loader_workers,
 )
 from drumbeat.trainers.build_phases import build_schedules
+from drumbeat.trainers.commands.open_files import opened_since, positions, shared_files
 from drumbeat.trainers.commands.rehearsal import rehearse
 from drumbeat.trainers.commands.rehearsed_schedule import rehearse_schedule
 from drumbeat.trainers.commands.smoke_test import smoke_test
@@ -69,7 +72,9 @@ def preflight(config: Config, *, world_size: int = 1) -> dict[str, Any]:
             faults.extend(error.faults)
             return None
 
+    before = positions()
     sets: Sets | None = attempt(lambda: build_sets(config))
+    opened = opened_since(before)
     filled: Config | None = None if sets is None and needs_data(config.model) else attempt(
         lambda: with_facts(config, facts_of(sets.train) if sets else {}))
     model = attempt(lambda: _model_on_meta(filled)) if filled else None
@@ -80,6 +85,8 @@ def preflight(config: Config, *, world_size: int = 1) -> dict[str, Any]:
         faults.append(Fault(what=f"the task has no metric '{config.evaluation.monitor}'", where="evaluation.monitor",
                             given=f"monitor: {config.evaluation.monitor}",
                             remedy=nearest(config.evaluation.monitor, task.metric_names)))
+    if task is not None:
+        faults += reference_faults(config, task.metric_names)
     if model is not None:
         built = {name: attempt(partial(_check_phase, config, name, model, world_size)) for name in config.phases}
     if sets is not None:
@@ -101,7 +108,9 @@ def preflight(config: Config, *, world_size: int = 1) -> dict[str, Any]:
             with one_thread():  # threads that wait for each other are slow on a busy login node
                 rehearsed = rehearse(filled or config, sets, task, tried, world_size=world_size,
                                      parameters=sum(parameter.numel() for parameter in model.parameters()))
-            faults, notes = rehearsed.faults, [*notes, *rehearsed.notes]
+            workers = loader_workers(config, threads=config.launch.cpus_per_rank or 2, debug=False)
+            shared_faults, shared_notes = shared_files(opened) if workers else ([], [])
+            faults, notes = [*rehearsed.faults, *shared_faults], [*notes, *rehearsed.notes, *shared_notes]
     if faults or sets is None or model is None:
         raise PreflightError(*with_hint(faults, config.data.download_hint))
     tables = build_schedules(config, len(sets.train))

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from itertools import cycle
 
-from drumbeat.trainers.report.events import Point, thinned
+from drumbeat.trainers.report.events import Curve, Point, thinned
 
 WIDTH, HEIGHT = 480, 250
 LEFT, RIGHT, TOP, BOTTOM = 70, 12, 26, 34
@@ -33,8 +33,10 @@ class Chart:
     """What a chart shows."""
 
     title: str
-    curves: dict[str, list[tuple[int, float]]]
-    """(step, value) by the name of the curve."""
+    curves: dict[str, Curve]
+    """By name."""
+    reference: dict[str, Curve] = field(default_factory=dict)
+    """The curves of a source, by the name of the curve that each belongs to: dashed lines."""
     from_zero: bool = False
     percent: bool = False
     magnitudes: bool = False
@@ -102,14 +104,17 @@ def draw(chart: Chart, phases: Sequence[tuple[str, int, int]], last: int) -> str
     step)."""
     curves = {name: thinned(curve, 0, last, POINTS) for name, curve in chart.curves.items()}
     x = Scale(0, max(last, 1), LEFT, WIDTH - RIGHT)
-    y = _vertical(chart, [point for curve in curves.values() for point in curve])
+    source = {name: points for name in curves if (points := thinned(chart.reference.get(name, []), 0, last, POINTS))}
+    y = _vertical(chart, [point for curve in (*curves.values(), *source.values()) for point in curve])
     marks = [_phase(x, *phase, shaded=number % 2 == 1) for number, phase in enumerate(phases) if phase[1] < last]
     marks += _axes(chart, x, y)
     if chart.best is not None:
         marks.append(f'<line class="best" x1="{x(chart.best):.1f}" x2="{x(chart.best):.1f}" y1="{TOP}" '
                      f'y2="{HEIGHT - BOTTOM}"/>')
-    marks += [_curve(points, x, y, colour) for points, colour in zip(curves.values(), colours(curves), strict=True)]
-    marks += _columns(chart, curves, x)
+    marks += [_curve(points, x, y, f"c{colour}")
+              for points, colour in zip(curves.values(), colours(curves), strict=True)]
+    marks += [_curve(points, x, y, "source") for points in source.values()]
+    marks += _columns(chart, curves | {f"source, {name}": points for name, points in source.items()}, x)
     return (f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(_alt_text(chart))}">'
             f'{"".join(marks)}</svg>')
 
@@ -151,7 +156,7 @@ def _phase(x: Scale, name: str, first: int, last: int, *, shaded: bool) -> str:
     return f'{background}<text class="phase" x="{left + 2:.1f}" y="{TOP - 8}">{escape(shown)}</text>'
 
 
-def _curve(points: Sequence[Point], x: Scale, y: Scale, colour: int) -> str:
+def _curve(points: Sequence[Point], x: Scale, y: Scale, kind: str) -> str:
     """The line of means, the band between the lowest and highest values, and dots if there are few points."""
     def place(value: Callable[[Point], float]) -> list[str]:
         return [f"{x(point.step):.1f},{min(max(y(value(point)), TOP), HEIGHT - BOTTOM):.1f}" for point in points]
@@ -161,10 +166,10 @@ def _curve(points: Sequence[Point], x: Scale, y: Scale, colour: int) -> str:
         low = [max(point.low, y.low) for point in points]
         bounds = [f"{x(point.step):.1f},{min(y(value), HEIGHT - BOTTOM):.1f}"
                   for point, value in zip(points, low, strict=True)]
-        shown = f'<polygon class="band c{colour}" points="{" ".join(place(lambda point: point.high) + bounds[::-1])}"/>'
-    shown += f'<polyline class="c{colour}" points="{" ".join(line)}"/>'
+        shown = f'<polygon class="band {kind}" points="{" ".join(place(lambda point: point.high) + bounds[::-1])}"/>'
+    shown += f'<polyline class="{kind}" points="{" ".join(line)}"/>'
     if len(points) <= DOTS:
-        shown += "".join('<circle class="c{}" cx="{}" cy="{}" r="2.6"/>'.format(colour, *place.split(","))
+        shown += "".join('<circle class="{}" cx="{}" cy="{}" r="2.6"/>'.format(kind, *place.split(","))
                          for place in line)
     return shown
 

@@ -18,6 +18,9 @@ MAX_FILES = 500
 MAX_BYTES = 2**30
 """Larger event files are not read."""
 
+Curve = list[tuple[int, float]]
+"""(step, value) in the order of steps."""
+
 
 @dataclass(frozen=True)
 class Point:
@@ -43,8 +46,8 @@ class Image:
 class Events:
     """The contents of a run's event files."""
 
-    curves: dict[str, list[tuple[int, float]]]
-    """(step, value) in the order of steps, by tag; the later value of a step that was repeated after a restart."""
+    curves: dict[str, Curve]
+    """By tag; of a step that was repeated after a restart, the later value."""
     images: dict[str, Image]
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from markupsafe import Markup
@@ -17,7 +18,7 @@ from drumbeat.configs.schema import Config
 from drumbeat.data.order import Schedule
 from drumbeat.trainers.report import page
 from drumbeat.trainers.report.charts import Chart, colours, draw, number
-from drumbeat.trainers.report.events import Events
+from drumbeat.trainers.report.events import Curve, Events
 from drumbeat.trainers.report.page import Figure
 
 PhaseSteps = tuple[str, int, int]
@@ -53,20 +54,25 @@ def phase_steps(config: Config, samples: int | None) -> list[PhaseSteps]:
     return found
 
 
-def charts(events: Events, phases: list[PhaseSteps], best: int | None) -> Iterator[Figure]:
-    """A chart for each metric, with the curves of training and validation; then learning rate, speed and waiting."""
-    groups: dict[str, dict[str, list[tuple[int, float]]]] = {}
+def charts(events: Events, phases: list[PhaseSteps], best: int | None,
+           reference: Mapping[str, Curve] = MappingProxyType({})) -> Iterator[Figure]:
+    """A chart for each metric, with the curves of training and validation and those of a `reference`, by tag; then
+    learning rate, speed and waiting."""
+    groups: dict[str, dict[str, str]] = {}
     for tag in sorted(events.curves, key=lambda tag: (tag.startswith("speed/"), tag in OWN_TITLES)):
         group, _, name = tag.partition("/")
         if tag not in NOT_DRAWN and any(math.isfinite(value) for _, value in events.curves[tag]):
-            groups.setdefault(OWN_TITLES.get(tag, (name or group).replace("_", " ")), {})[group] = events.curves[tag]
-    last = max((curve[-1][0] for curves in groups.values() for curve in curves.values()), default=0)
-    for title, curves in groups.items():
-        chart = Chart(title=title, curves=curves, percent=title == WAITING, from_zero="speed" in curves,
-                      magnitudes=title in ("loss", "learning rate"), best=best if "validation" in curves else None)
+            groups.setdefault(OWN_TITLES.get(tag, (name or group).replace("_", " ")), {})[group] = tag
+    last = max((events.curves[tag][-1][0] for tags in groups.values() for tag in tags.values()), default=0)
+    for title, tags in groups.items():
+        curves = {group: events.curves[tag] for group, tag in tags.items()}
+        source = {group: reference[tag] for group, tag in tags.items() if tag in reference}
+        chart = Chart(title=title, curves=curves, reference=source, percent=title == WAITING,
+                      from_zero="speed" in curves, magnitudes=title in ("loss", "learning rate"),
+                      best=best if "validation" in curves else None)
         shown = dict(zip(curves, colours(curves), strict=True)) if title not in OWN_TITLES.values() else {}
-        note = f"┊ best checkpoint, step {best:,}" if chart.best else ""
-        yield Figure(title, Markup(draw(chart, phases, last)), shown, note)
+        notes = ["╌ source" if source else "", f"┊ best checkpoint, step {best:,}" if chart.best else ""]
+        yield Figure(title, Markup(draw(chart, phases, last)), shown, ", ".join(filter(None, notes)))
 
 
 def validations(events: Events, phases: list[PhaseSteps], best: dict[str, Any]) -> Markup:

@@ -36,6 +36,7 @@ from drumbeat.trainers.report.charts import number
 from drumbeat.trainers.report.events import Events, read_events
 from drumbeat.trainers.report.gallery import charts, evaluations, images, phase_steps, validations
 from drumbeat.trainers.report.history import attempts, checkpoints, duration, errors_and_log, moment
+from drumbeat.trainers.report.reference import epochs, reference_curves, reference_table
 
 COLOURS = {"finished": "good", "failed": "bad", "running": "busy", "pending": "busy"}
 """The colour of a state; all others are "odd"."""
@@ -50,10 +51,13 @@ def report(run: RunDir) -> str:
     progress = state.progress if state else Progress()
     best = view.result.best if view.result else progress.best
     events = read_events(run.tensorboard)
-    phases = phase_steps(config, progress.data.get("samples"))
+    samples = progress.data.get("samples")
+    phases, table = phase_steps(config, samples), epochs(config, events, samples)
     body = [
         _head(view, config), page.cards(_cards(config, view, best, events)),
-        page.section("Curves", page.grid(charts(events, phases, best.get("step"))), validations(events, phases, best)),
+        page.section("Curves", page.grid(charts(events, phases, best.get("step"), reference_curves(table))),
+                     validations(events, phases, best)),
+        page.section("Reference", reference_table(config, table)),
         page.section("Evaluation", *evaluations(run)),
         page.section("Images", page.grid(images(events))),
         page.section("Run", page.facts(_facts(view, config))),
