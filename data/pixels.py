@@ -270,8 +270,7 @@ def _shades(values: NDArray[Any], black: float, white: float, top: int) -> Pixel
     if not np.isfinite(values).all():
         raise ValueError("it has values that are NaN or infinite")
     share: NDArray[np.float64] = (values.astype(np.float64) - black) / (white - black)
-    pixels: Pixels = np.asarray(np.rint(share.clip(0, 1) * top), dtype=kind)
-    return pixels
+    return np.asarray(np.rint(share.clip(0, 1) * top), dtype=kind)
 
 
 def _resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
@@ -280,4 +279,5 @@ def _resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     small = [np.rint(np.asarray(Image.fromarray(layer.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)))
              for layer in layers]
     whole = small[0] if pixels.ndim == 2 else np.stack(small, axis=2)
-    return np.clip(whole, 0, np.iinfo(pixels.dtype).max).astype(pixels.dtype)
+    shrunk: Pixels = np.clip(whole, 0, np.iinfo(pixels.dtype).max).astype(pixels.dtype)
+    return shrunk

@@ -40,8 +40,9 @@ def build_preprocessing(config: Config, path: Path) -> Preprocessing:
         sets = build_sets(config)
     except PreflightError as error:
         return _without_data(config, path, error)
-    samples, texts = image_set(sets.train) or sets.train, texts_of(sets.train)
-    sample_format = _image_format(samples) if texts is None else TextFormat(texts.vocabulary, texts.length, texts.limit)
+    images, texts = image_set(sets.train), texts_of(sets.train)
+    sample_format = TextFormat(texts.vocabulary, texts.length, texts.limit) if texts is not None else (
+        _image_format(sets.train if images is None else images))
     return Preprocessing(task=build_task(config, sets), sample_format=sample_format,
                          transforms=sets.evaluate_transforms)
 

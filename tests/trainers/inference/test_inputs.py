@@ -11,6 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from drumbeat.configs.errors import RunError
+from drumbeat.configs.layers import Layer
+from drumbeat.configs.load import build_config
 from drumbeat.trainers.inference.inputs import ImageFormat, Images, Item, TableFormat, read_images, read_texts
 from drumbeat.trainers.tasks import Classification, MultiLabel, Regression
 
@@ -109,3 +111,60 @@ def test_images_are_returned_as_the_runs_own_dataset_does() -> None:
         tensor, _ = Images(items, ImageFormat(channels, tensors=True))[0]
         assert isinstance(tensor, Tensor)
         assert (list(tensor.shape), tensor.dtype, tensor.unique().tolist()) == ([channels, 3, 4], torch.uint8, [9])
+
+
+def test_a_table_has_the_columns_of_the_runs_own_set(tmp_path: Path) -> None:
+    """The files are looked for beside the table, and then where the run's set has them."""
+    save(tmp_path / "images" / "1.png")
+    save(tmp_path / "new" / "2.png")
+    (tmp_path / "new" / "list.csv").write_text("picture,slice,finding\n1.png,3,a|b\n2.png,0,\n3.png,1,b\n")
+    own = TableFormat(sample="picture", labels=("finding",), separator="|", frame="slice",
+                      root=str(tmp_path / "images"))
+    task = MultiLabel(classes=["a", "b"])
+    assert read_images([tmp_path / "new" / "list.csv"], task, own) == [
+        Item("1.png", tmp_path / "images" / "1.png", task.to_text(torch.tensor([1.0, 1.0])), 3),
+        Item("2.png", tmp_path / "new" / "2.png", task.to_text(torch.tensor([0.0, 0.0])), 0),
+        Item("3.png", tmp_path / "new" / "3.png", task.to_text(torch.tensor([0.0, 1.0])), 1)]
+
+
+def test_texts_have_the_names_of_the_runs_own_column(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("story,key\none,k1\ntwo,k2\n")
+    own = TableFormat(sample="story", name="key")
+    assert [item.name for item in read_texts([tmp_path / "a.csv"], PETS, own)] == ["k1", "k2"]
+    assert [item.name for item in read_texts([tmp_path / "a.csv"], PETS, STORIES)] == [
+        f"{tmp_path / 'a.csv'}:1", f"{tmp_path / 'a.csv'}:2"]
+
+
+def test_the_columns_are_those_of_the_config() -> None:
+    config = build_config([Layer(values={
+        "name": "x", "model": {"_target_": "torch.nn.Linear"}, "phases": {"only": {"epochs": 1, "optimizer": {}}},
+        "data": {"train": {"_target_": "drumbeat.data.Split", "of": {
+            "_target_": "drumbeat.data.ImageTable", "file": "a.csv", "labels": "found", "separator": "|",
+            "root": "images", "frame": "slice"}}}}, origin="config")])
+    assert TableFormat.of(config) == TableFormat(sample="file", labels=("found",), separator="|", root="images",
+                                                 frame="slice")
+
+
+def test_images_of_sixteen_bits(tmp_path: Path) -> None:
+    array = np.arange(12, dtype=np.uint16).reshape(3, 4) * 5000
+    Image.fromarray(array).save(tmp_path / "a.png")
+    values = [tmp_path / "a.png", array, Image.fromarray(array), torch.from_numpy(array)[None],
+              np.stack([array] * 3, axis=2)]
+    images = Images([Item("a", value) for value in values], ImageFormat(1, depth=16))
+    for number in range(len(values)):
+        assert np.array_equal(images.pixels(number), array)
+    sample, _ = images[0]
+    assert isinstance(sample, Tensor)
+    assert torch.equal(sample[0], torch.from_numpy(array.astype(np.float32) / 65535))
+    for value in values[:2]:
+        with pytest.raises(ValueError, match="it has 16 bits per value"):
+            Images([Item("a", value)], ImageFormat(1, depth=None)).pixels(0)
+    ranged = Images([Item("a", array)], ImageFormat(1, depth=16, value_range=(5000, 15000)))
+    assert np.unique(ranged.pixels(0)).tolist() == [0, 32768, 65535]
+
+
+def test_what_no_data_is_is_no_input(tmp_path: Path) -> None:
+    for name in ("@eaDir/a.png", "a/b.gif", "plain"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (4, 3)).save(tmp_path / name, format="GIF" if name.endswith("gif") else "PNG")
+    assert list(labels(read_images([tmp_path], PETS), tmp_path)) == ["a/b.gif", "plain"]
