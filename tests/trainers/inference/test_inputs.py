@@ -137,11 +137,12 @@ def test_texts_have_the_names_of_the_runs_own_column(tmp_path: Path) -> None:
 
 def test_the_columns_are_those_of_the_config() -> None:
     config = build_config([Layer(values={
-        "name": "x", "model": {"_target_": "torch.nn.Linear"}, "phases": {"only": {"epochs": 1, "optimizer": {}}},
+        "name": "x", "batch_size": 4, "model": {"_target_": "torch.nn.Linear"},
+        "phases": {"only": {"epochs": 1, "optimizer": {}}},
         "data": {"train": {"_target_": "drumbeat.data.Split", "of": {
             "_target_": "drumbeat.data.ImageTable", "file": "a.csv", "labels": "found", "separator": "|",
-            "root": "images", "frame": "slice"}}}}, origin="config")])
-    assert TableFormat.of(config) == TableFormat(sample="file", labels=("found",), separator="|", root="images",
+            "root": "/data/images", "frame": "slice"}}}}, origin="config")])
+    assert TableFormat.of(config) == TableFormat(sample="file", labels=("found",), separator="|", root="/data/images",
                                                  frame="slice")
 
 
