@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from drumbeat.configs.load import ROOT, load
+from drumbeat.configs.run.code_records import CodeSnapshot, CodeTree
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import CodeSnapshot, CodeTree
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.runs.programs import run_on_run
 from tests.processes import alive, until, wait_for_file
