@@ -155,7 +155,7 @@ def test_scripts_without_spaces_are_split_into_letters(text: str, words: list[st
 
 def hugging_face(kind: str, folder: Path) -> Tokenizer:
     """A trained tokenizer like those of well-known models, written to `tokenizer.json`."""
-    texts = ["The quick brown fox jumps over the lazy dog.", "Sphinx of black quartz, judge my vow!"] * 5
+    texts = ["The quick brown fox jumps over the lazy dog.", "Sphinx of black quartz, hear my vow!"] * 5
     if kind == "BERT":
         tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
         tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
