@@ -44,6 +44,7 @@ from drumbeat.trainers.build import (
 from drumbeat.trainers.commands.sample_checks import SampleCheck, check_samples
 from drumbeat.trainers.commands.throughput import decode, mean_size, rate, step_rate
 from drumbeat.trainers.contact_sheet import draw_sheet, training_fetcher
+from drumbeat.trainers.set_notes import notes_of
 
 NAMES = ("train", "validation", "test")
 
@@ -77,6 +78,8 @@ def examine(config: Config, *, everything: bool, sheet: Path) -> Findings:
     named = [(name, samples) for name in NAMES if (samples := getattr(sets, name)) is not None]
     for name, samples in named:
         _classes(found, name, samples)
+    for note in notes_of(sets):
+        found.add("note", note)
     for name, samples in named:
         checks = list(check_samples(sets, samples, name, everything=everything))
         _files(found, name, samples, checks)

@@ -63,6 +63,7 @@ from drumbeat.trainers.gpu_check import find_gpus, gpu_faults
 from drumbeat.trainers.metrics import build_metrics, check_monitor
 from drumbeat.trainers.model_and_task import with_task
 from drumbeat.trainers.position import build_schedules, check_position
+from drumbeat.trainers.set_notes import notes_of
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.versions import preflight_versions
 
@@ -100,7 +101,7 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
         faults += _check_sets(filled or config, sets)
         if len(sets.train):
             attempt(lambda: _check_order(config, sets.train))
-    notes = [text for text in [getattr(model, "weights_text", "")] if text]
+    notes = [*([] if sets is None else notes_of(sets)), *filter(None, [getattr(model, "weights_text", "")])]
     progress = progress_with(config, checkpoint) if checkpoint else None
     tables = build_schedules(config, len(sets.train), progress) if sets is not None and len(sets.train) else []
     if progress and tables:

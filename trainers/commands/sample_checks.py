@@ -9,20 +9,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from drumbeat.data.bar import Bar
+from drumbeat.data.cache import TOP
 from drumbeat.data.fork import FORK
-from drumbeat.data.images import ImageFolder
+from drumbeat.data.images import ImageFiles
 from drumbeat.data.loader import BatchFetcher, Samples
 from drumbeat.data.order import Integers, Permutation, key
+from drumbeat.data.pixels import read_header
 from drumbeat.data.user_code import reason
 from drumbeat.trainers.build import Sets
 
 CHECKED = 200
 """The number of samples of each set that are checked, unless all are."""
+
+
+WHITE = {torch.uint8: TOP[8], torch.uint16: TOP[16]}
+"""The values of white; in images of floats it is 1."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class _Checks(Dataset[SampleCheck]):
             return SampleCheck(index, error=reason(error.__cause__ or error))
         if not (isinstance(inputs, Tensor) and inputs.dim() == 4):
             return SampleCheck(index, size=size, mode=mode)
-        pixels = inputs[0].double() / (255 if inputs.dtype == torch.uint8 else 1)
+        pixels = inputs[0].double() / WHITE.get(inputs.dtype, 1)
         parts = [(float(one.sum()), float((one * one).sum()), float(one.numel())) for one in pixels]
         return SampleCheck(index, size=size, mode=mode, sums=tuple(value for part in parts for value in part))
 
@@ -89,12 +94,12 @@ def _header(samples: Samples, index: int) -> tuple[tuple[int, int], str]:
     file = _file(samples, index)
     if file is None:
         return (0, 0), ""
-    with Image.open(file) as image:
-        return image.size, image.mode
+    size, mode, _ = read_header(file)
+    return size, mode
 
 
 def _file(samples: Any, index: int) -> str | None:
-    while not isinstance(samples, ImageFolder):
+    while not isinstance(samples, ImageFiles):
         if not hasattr(samples, "of"):
             return None
         index, samples = int(samples.indices[index]), samples.of
