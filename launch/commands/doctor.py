@@ -12,8 +12,8 @@ from drumbeat.launch.commands.arguments import add_checkpoint, add_config, add_n
 HELP = "check a config's data before training, or a run's labels"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config(parser, " [--all] [--group PATTERN] [options]\n"
-                       "       %(prog)s --run RUN [--checkpoint WHICH] [options]", optional=True)
+    add_config(parser, " [--all] [--group PATTERN]\n"
+                       "       %(prog)s --run RUN [--checkpoint WHICH]", optional=True)
     parser.add_argument("--all", action="store_true", help="read every sample, not a few hundred")
     parser.add_argument("--group", metavar="PATTERN", help="a regular expression with one group in parentheses that "
                         "finds the patient, for example, in a sample's name")
