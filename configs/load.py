@@ -36,7 +36,7 @@ from drumbeat.configs.variables import variables
 from drumbeat.configs.yaml_text import dump, inline
 
 CHANGEABLE = ("launch.", "tracking.", "checkpoints.", "data.workers", "data.cache", "data.allow_change",
-              "data.max_skipped", "reference.")
+              "data.max_skipped", "reference.", "watchdog.")
 """What may differ from one attempt of a run to the next."""
 
 

@@ -161,6 +161,9 @@ class Watchdog:
     timeout_minutes: float | None = above(0, None)
     """Minutes without a step after which a rank counts as hanging: its stacks are written to the run folder, it is
     killed, and the run restarts. Null waits 30 minutes, or 50 times the longest step if that is more."""
+    idle_gpu_minutes: float | None = above(0, None)
+    """Minutes for which a GPU computes nothing after which the run is saved and stopped. Null never stops it; status
+    then tells of GPUs that are idle for 10 minutes."""
     desync_check_steps: int = at_least(1, 1000)
     """Optimizer steps between two checks that all ranks have bitwise identical weights."""
 
@@ -266,6 +269,9 @@ class Site:
     """Environment variables for every process of the run."""
     prefix: str = ""
     """A command that is put before Python on the nodes, to run it in a container: apptainer exec --nv image.sif."""
+    node_check: str = ""
+    """A shell command that runs on each node before the ranks start. If it fails, or takes longer than 5 s, the run is
+    queued again without that node, for a day. Its last line of output tells why."""
     sbatch: dict[str, Any] = field(default_factory=dict, metadata={"text": True})
     """Other sbatch options by their long names. true is an option without a value, false removes one of Drumbeat's
     (requeue, chdir); all other values are text, as sbatch reads them."""

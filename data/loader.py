@@ -148,9 +148,7 @@ class BatchFetcher(Dataset[Batch]):
 
     def _sample(self, index: int, seed: int | None) -> tuple[Any, Any]:
         if seed is not None:
-            torch.default_generator.manual_seed(seed)
-            np.random.seed(seed % 2**32)
-            random.seed(seed)
+            seed_generators(seed)
         transforms = self.transforms
         if self.on_pixels:
             images, first = cast(HasPixels, self.samples), cast(OnPixels, transforms[0])
@@ -164,6 +162,13 @@ class BatchFetcher(Dataset[Batch]):
         for transform in transforms:
             value = transform(value)
         return as_tensor(value) if isinstance(value, Image.Image) else value, target
+
+
+def seed_generators(seed: int) -> None:
+    """Seeds the generators of torch (on the CPU), numpy and Python, in about 10 us."""
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from functools import partial
 from torch import nn
 
 from drumbeat.configs.schema import Config
+from drumbeat.data.ahead import Ahead
 from drumbeat.data.loader import Batch, BatchFetcher, batches
 from drumbeat.data.order import Schedule
 from drumbeat.trainers.build import (
@@ -66,8 +67,9 @@ def build_batches(config: Config, sets: Sets, number: int, schedule: Schedule, f
                   workers: int) -> Iterable[Batch]:
     """This rank's batches of phase `number`, starting at its step `first`. Raises `PreflightError`."""
     stream = build_stream(config, sets.train, number)
-    fetch = BatchFetcher(sets.train, indices=stream.indices, transforms=sets.train_transforms, seed=config.seed,
-                         phase=number, mixing=build_mixing(config), skip_unreadable=config.data.on_error == "skip")
+    fetch = BatchFetcher(sets.train, indices=Ahead(stream.indices, schedule.batch_size), seed=config.seed, phase=number,
+                         transforms=sets.train_transforms, mixing=build_mixing(config),
+                         skip_unreadable=config.data.on_error == "skip")
     sampler = build_batch_sampler(config, sets.train, schedule, stream, rank=world.rank, world_size=world.size,
                                   first=first)
     return batches(fetch, sampler, workers=workers, pin_memory=world.device.type == "cuda")

@@ -17,6 +17,7 @@ from drumbeat.trainers.loop import Training
 from drumbeat.trainers.sample_counts import SampleCounts, check_skipped
 from drumbeat.trainers.saving import Saver
 from drumbeat.trainers.stopping import StopCoordinator
+from drumbeat.trainers.stragglers import Stragglers
 from drumbeat.trainers.time_spent import TimeSpent
 from drumbeat.trainers.tracking import NullTracker, Tracker
 from drumbeat.trainers.training_log import TrainingLog
@@ -52,7 +53,7 @@ def build_training(config: Config, sets: Sets, world: World, model: nn.Module, *
                           monitor=config.evaluation.monitor, mode=config.evaluation.mode,
                           images=config.tracking.images, heartbeat=heartbeat)
     return Training(world=world, model=model, architecture=str(config.model.get("_target_")), phases=phases,
-                    saver=saver, evaluator=evaluator, log=log, coordinator=coordinator, checkpoints=checkpoints,
-                    watchdog=watchdog, time_spent=time_spent, log_every_steps=config.tracking.every_steps,
-                    save_every_steps=config.checkpoints.every_steps,
+                    saver=saver, evaluator=evaluator, log=log, stragglers=Stragglers(world, attempt, tracker),
+                    coordinator=coordinator, checkpoints=checkpoints, watchdog=watchdog, time_spent=time_spent,
+                    log_every_steps=config.tracking.every_steps, save_every_steps=config.checkpoints.every_steps,
                     desync_check_steps=config.watchdog.desync_check_steps, checkpoint=checkpoint)

@@ -13,9 +13,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from drumbeat.data.device import on_device
 from drumbeat.data.loader import BatchFetcher, Samples, Transform, batches, chunks
+from drumbeat.data.order import key
 from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.tasks import Results, Task
 from drumbeat.trainers.world import World
+
+SEED = 0
+"""Sets, transforms and models that draw random numbers in an evaluation draw the same in each one."""
 
 
 def evaluate(model: nn.Module, task: Task, samples: Samples, transforms: list[Transform], *, forward: Forward,
@@ -30,12 +34,13 @@ def evaluate(model: nn.Module, task: Task, samples: Samples, transforms: list[Tr
     """
     n = len(samples)
     mine = chunks(n, batch_size, rank=world.rank, world_size=world.size)
-    fetch = BatchFetcher(samples, indices=lambda positions: positions, transforms=transforms,
+    fetch = BatchFetcher(samples, indices=lambda positions: positions, transforms=transforms, seed=SEED,
                   skip_unreadable=skip_unreadable)
     parts: list[tuple[Tensor, ...]] = []
     with evaluation_mode(model, batch_statistics=batch_statistics):
         source = batches(fetch, mine, workers=workers if len(mine) > 1 else 0, pin_memory=world.device.type == "cuda")
         for batch in on_device(source, world.device):
+            world.seed(key(SEED, "evaluate", int(batch.positions[0])))
             with forward.autocast():
                 outputs = model(forward.inputs(batch.inputs))
                 losses = task.losses(outputs, batch.targets)

@@ -75,22 +75,35 @@ class Buffers:
                 buffers[name] = torch.where(cast(Tensor, condition), before, now)
 
 
+def total_norm(gradients: list[Tensor]) -> Tensor:
+    """The 2-norm of all gradients: as torch.nn.utils.get_total_norm, which first groups them by device and type. For
+    the four gradients of a small network that takes 60 us, and this takes 30."""
+    if len({(one.device, one.dtype, one.layout) for one in gradients}) != 1 or gradients[0].layout != torch.strided:
+        return nn.utils.get_total_norm(gradients)
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    return norm
+
+
 class FiniteCheck:
     """Whether the gradient of a step is finite. The host can read it while the device computes the next step."""
 
-    def __init__(self, finite: Tensor, states: int) -> None:
-        self.finite = finite
-        """bool scalar on the device."""
-        self.on_host = finite.to("cpu", non_blocking=True)  # torch pins the memory of such a copy from a GPU
-        self.copied = torch.cuda.current_stream(finite.device).record_event() if finite.is_cuda else None
+    def __init__(self, norm: Tensor, states: int) -> None:
+        self.norm = norm
+        """Of the gradient: a scalar on the device."""
+        self.on_host = norm.to("cpu", non_blocking=True)  # torch pins the memory of such a copy from a GPU
+        self.copied = torch.cuda.current_stream(norm.device).record_event() if norm.is_cuda else None
         self.states = states
         """The number of parameters with optimizer state before the step."""
+
+    def failed(self) -> Tensor:
+        """The opposite, for the device: a bool scalar."""
+        return ~torch.isfinite(self.norm)
 
     def passed(self) -> bool:
         """Waits until the device has computed the gradient, but not for later work of the device."""
         if self.copied is not None:
             self.copied.synchronize()
-        return bool(self.on_host)
+        return math.isfinite(self.on_host)
 
 
 SKIP = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad)

@@ -25,6 +25,7 @@ from drumbeat.trainers.guards import compare_ranks
 from drumbeat.trainers.phase_runner import PhaseRunner
 from drumbeat.trainers.saving import Saver
 from drumbeat.trainers.stopping import StopCoordinator
+from drumbeat.trainers.stragglers import Stragglers
 from drumbeat.trainers.time_spent import TimeSpent
 from drumbeat.trainers.training_log import TrainingLog
 from drumbeat.trainers.validation import Evaluator
@@ -57,6 +58,7 @@ class Training:
     saver: Saver
     evaluator: Evaluator
     log: TrainingLog
+    stragglers: Stragglers
     coordinator: StopCoordinator
     checkpoints: Checkpoints
     watchdog: Watchdog
@@ -97,9 +99,12 @@ class Training:
                 saver.save(runner)
             if request.stop:
                 return "stopped"
+            if request.exchange:
+                self.stragglers.exchange(runner.times.read(), self.progress.step)
 
             self.checkpoints.check()
             phase_step = self.progress.phase_step
+            runner.times.waited = waited
             loss = runner.backward(batch, phase_step)
             saver.settle(runner)  # the previous step, now that the device has this one to compute
             saver.take(runner, batch, loss)
@@ -111,7 +116,7 @@ class Training:
                 compare_ranks(self.model, self.world, step)
             if step % self.log_every_steps == 0:
                 saver.settle(runner)
-                self.log.point(self.progress, schedule, lr=runner.lr, replaced=saver.counts.replaced)
+                self.log.point(self.progress, schedule, lr=runner.lr, replaced=saver.counts.count().replaced)
             self.time_spent.add("training")
 
             if schedule.is_epoch_boundary(phase_step):

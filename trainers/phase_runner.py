@@ -30,7 +30,8 @@ from drumbeat.trainers.checkpoints.state import (
     training_state,
 )
 from drumbeat.trainers.forward import Forward
-from drumbeat.trainers.guards import Buffers, FiniteCheck, can_skip
+from drumbeat.trainers.guards import Buffers, FiniteCheck, can_skip, total_norm
+from drumbeat.trainers.step_times import StepTimes
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.world import World
 
@@ -74,6 +75,7 @@ class PhaseRunner:
         self.skips = can_skip(self.optimizer)
         self.scheduler = make_scheduler(self.optimizer)
         self.replica = wrap(model, world)
+        self.times = StepTimes(world)
         self.lr = math.nan
         """The learning rate of the first parameter group in the last `update`; the schedule may have advanced since."""
 
@@ -109,11 +111,12 @@ class PhaseRunner:
         DistributedDataParallel averages over ranks.
         """
         self.buffers.keep()
-        seed_generators(key(self.seed, "step", self.number, step, self.world.rank), self.world.device)
-        inputs = self.forward.inputs(batch.inputs)
-        targets = to_device(batch.targets, self.world.device)
+        self.world.seed(key(self.seed, "step", self.number, step, self.world.rank))
         size = len(batch.positions)
-        scale = self.world.size / self._divisor(targets)
+        targets = to_device(batch.targets, self.world.device)
+        scale = self.world.size / self._divisor(targets)  # which may wait for the other ranks
+        self.times.begin(size)
+        inputs = self.forward.inputs(batch.inputs)
         total = torch.zeros((), device=self.world.device)
         parts = micro_batches(size, self.micro_batch_size or size)
         for part in parts:
@@ -122,8 +125,11 @@ class PhaseRunner:
                 with self.forward.autocast():
                     outputs = self.replica(rows(inputs, part, size))
                     loss = self._losses(outputs, rows(targets, part, size)).sum() * scale
+                if last:
+                    self.times.watch(loss)
                 loss.backward()
             total += loss.detach()
+        self.times.reduced()
         return total / self.world.size
 
     def update(self) -> FiniteCheck | None:
@@ -135,20 +141,22 @@ class PhaseRunner:
         self.lr = float(self.optimizer.param_groups[0]["lr"])
         check = None
         if self.checks_finite or self.clip_norm is not None:
-            norm = nn.utils.get_total_norm([one.grad for one in self.trained if one.grad is not None])
+            norm = total_norm([one.grad for one in self.trained if one.grad is not None])
             if self.clip_norm is not None:
                 nn.utils.clip_grads_with_norm_(self.trained, self.clip_norm, norm)
             if self.checks_finite:
-                check = FiniteCheck(torch.isfinite(norm), len(self.optimizer.state))
+                check = FiniteCheck(norm, len(self.optimizer.state))
         if check is not None and self.skips:
-            self.optimizer.found_inf = (~check.finite).float()  # type: ignore[attr-defined]
+            failed = check.failed()
+            self.optimizer.found_inf = failed.float()  # type: ignore[attr-defined]
             self.optimizer.step()
-            self.buffers.restore(~check.finite)
+            self.buffers.restore(failed)
         elif check is None or check.passed():
             self.optimizer.step()
         else:
             self.buffers.restore()
         self.optimizer.zero_grad(set_to_none=True)
+        self.times.end()
         return check
 
     def settle(self, check: FiniteCheck | None) -> bool:
@@ -244,14 +252,6 @@ def set_precision(precision: Literal["auto", "bf16", "tf32", "fp32"]) -> None:
         warnings.filterwarnings("ignore", message="Please use the new API settings to control TF32")
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         torch.backends.cudnn.allow_tf32 = precision != "fp32"
-
-
-def seed_generators(seed: int, device: torch.device) -> None:
-    """Seeds the generators of the CPU and of the device, in about 7 us; torch.manual_seed tries all kinds of devices,
-    and takes 200 us."""
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.default_generators[device.index].manual_seed(seed)
 
 
 def rows(values: Any, part: range, size: int) -> Any:

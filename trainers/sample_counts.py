@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.run.checkpoint_records import Progress, Span
-from drumbeat.data.ledger import digest
+from drumbeat.data.ledger import BLOCK, digest
 from drumbeat.data.loader import Batch, Samples
 from drumbeat.trainers.facts import facts_of
 from drumbeat.trainers.world import World
@@ -29,19 +29,35 @@ class SampleCounts:
     digest: int = 0
     replaced: int = 0
     """Samples that could not be read and were replaced by others."""
+    recent: list[Batch] = field(default_factory=list)
+    """Batches that are not in the three sums yet: those of many small batches are computed at once."""
+    recent_samples: int = 0
 
     def add(self, batch: Batch) -> None:
-        """Counts this rank's shard of a step."""
+        """Counts this rank's shard of a step; its samples are in the sums after `count`."""
         self.steps += 1
-        self.samples += len(batch.positions)
-        self.digest = (self.digest + digest(batch.positions.numpy(), batch.indices.numpy())) % 2**64
-        self.replaced += int(batch.replaced.sum())
+        self.recent.append(batch)
+        self.recent_samples += len(batch.positions)
+        if self.recent_samples >= BLOCK:
+            self.count()
+
+    def count(self) -> SampleCounts:
+        """Adds the recent batches to the sums."""
+        if self.recent:
+            positions, indices, replaced = (torch.cat([getattr(batch, name) for batch in self.recent])
+                                            for name in ("positions", "indices", "replaced"))
+            self.samples += len(positions)
+            self.digest = (self.digest + digest(positions.numpy(), indices.numpy())) % 2**64
+            self.replaced += int(replaced.sum())
+            self.recent, self.recent_samples = [], 0
+        return self
 
     def close(self, progress: Progress, phase: int, world: World) -> Progress:
         """Returns the progress with a span for the steps since the last call, summed over the ranks. All ranks call
         it."""
         if not self.steps:
             return progress
+        self.count()
         # Two halves, so that the sum of signed integers does not overflow.
         mine = torch.tensor([self.digest % HALF, self.digest // HALF, self.samples, self.replaced], dtype=torch.int64)
         low, high, samples, replaced = world.all_reduce(mine.to(world.device)).tolist()

@@ -7,7 +7,6 @@ import time
 from bisect import bisect_right
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from math import ceil
 from typing import Any
 
@@ -32,7 +31,8 @@ class Tracker:
         from drumbeat.trainers.event_file import EventFile  # slow to import, and only needed on one rank
 
         self.file = attempt.heartbeat
-        self.heartbeat = Heartbeat(step=step)
+        self.fields: dict[str, Any] = {"step": step}
+        """Of the next heartbeat."""
         self.device = device
         # Readers drop an earlier attempt's points from `purge_step` on, that is, after the checkpoint; all of them if
         # that attempt was killed before its first checkpoint.
@@ -53,11 +53,11 @@ class Tracker:
     def status(self, *, now: bool = False, **fields: Any) -> None:
         """Changes fields of the heartbeat, and writes it at most once a second, or `now`, if the disk takes it:
         training does not depend on it."""
-        self.heartbeat = replace(self.heartbeat, **fields)
+        self.fields.update(fields)
         moment = time.monotonic()
         if now or moment - self.status_at >= SECONDS_BETWEEN_STATUS:
             self.status_at = moment
-            beat = replace(self.heartbeat, gpu=gpu_use(self.device), time=time.time())
+            beat = Heartbeat(**self.fields, gpu=gpu_use(self.device), time=time.time())
             write_soon(self.file, json.dumps(beat.as_json(), indent=2), HEARTBEAT_BYTES)
 
     def flush(self) -> None:

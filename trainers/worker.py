@@ -10,7 +10,6 @@ import dataclasses
 import math
 import os
 import signal
-import socket
 import sys
 import time
 import traceback
@@ -30,7 +29,7 @@ from drumbeat.configs.run.files import DamagedError
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.output import outlive_the_log
 from drumbeat.configs.run.plan import JobPlan
-from drumbeat.configs.run.processes import call_process
+from drumbeat.configs.run.processes import call_process, node_name
 from drumbeat.configs.run.records import AttemptStart, RankError, Saved
 from drumbeat.configs.schema import Config
 from drumbeat.configs.secrets import shown
@@ -177,7 +176,7 @@ def write_error(attempt: Attempt, error: BaseException, step: int) -> None:
     wait_for_disk(ERROR_SECONDS)
     rank = int(os.environ.get("RANK", "0"))
     final = isinstance(error, UserError | NotFiniteError) and not isinstance(error, DamagedError)
-    RankError(rank=rank, node=socket.gethostname(), type=type(error).__name__, message=error_message(error), step=step,
+    RankError(rank=rank, node=node_name(), type=type(error).__name__, message=error_message(error), step=step,
               traceback=traceback.format_exc(), user_error=final).write(attempt.error(rank))
 
 

@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from drumbeat.configs.patience import SHORTEST, gloo_seconds, nccl_seconds
 from drumbeat.configs.run.processes import die_with_parent
+from drumbeat.data.loader import seed_generators
 from drumbeat.trainers.gpu_check import check_visible
 from drumbeat.trainers.numa import bind_near
 
@@ -33,6 +34,13 @@ class World:
     def is_main(self) -> bool:
         """Whether this is rank 0, which writes all files and curves."""
         return self.rank == 0
+
+    def seed(self, seed: int) -> None:
+        """Seeds the generators of this rank: those of torch, numpy and Python on the host, and its device's.
+        torch.manual_seed tries all kinds of devices, and takes 200 us."""
+        seed_generators(seed)
+        if self.device.type == "cuda":
+            torch.cuda.default_generators[self.device.index].manual_seed(seed)
 
     def all_reduce(self, values: torch.Tensor) -> torch.Tensor:
         """The sum of a tensor over all ranks, in place."""
@@ -59,6 +67,14 @@ class World:
             return [values]
         parts = [torch.empty_like(values) for _ in range(self.size)]
         dist.all_gather(parts, values)
+        return parts
+
+    def gather(self, values: torch.Tensor) -> list[torch.Tensor]:
+        """Every rank's tensor on the CPU, by rank, for rank 0; empty for the others, which do not wait for it."""
+        if self.size == 1:
+            return [values]
+        parts = [torch.empty_like(values) for _ in range(self.size)] if self.is_main else []
+        dist.gather(values, parts or None, dst=0)
         return parts
 
 

@@ -65,6 +65,8 @@ class JobPlan(Record):
     """The config's `deterministic`."""
     disk_wait_minutes: float = 20.0
     """The config's `checkpoints.disk_wait_minutes`."""
+    idle_gpu_minutes: float | None = None
+    """The config's `watchdog.idle_gpu_minutes`."""
     allocation: Allocation | None = None
     """The user's allocation that the run uses (--here); None otherwise."""
     python: str = sys.executable

@@ -118,8 +118,8 @@ class InAllocation(Backend):
         check_shared(request.plan)
         return ""
 
-    def notes(self, plan: JobPlan) -> list[str]:
-        return [text] if (text := note(plan)) else []
+    def notes(self, request: Request) -> list[str]:
+        return [text] if (text := note(request.plan)) else []
 
     def request(self, plan: JobPlan) -> Request:
         """The script. It passes all options to srun, which inherits nothing from the shell's own job. Raises

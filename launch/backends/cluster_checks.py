@@ -15,7 +15,7 @@ from drumbeat.configs.run.plan import JobPlan
 from drumbeat.launch.backends.contract import Request
 from drumbeat.launch.backends.environment import environment
 from drumbeat.launch.backends.script import JOB_VARIABLES
-from drumbeat.launch.slurm.client import run_slurm
+from drumbeat.launch.slurm.client import PROGRAM_MISSING, Answer, run_slurm
 from drumbeat.launch.slurm.sbatch_errors import sbatch_fault
 
 LOCAL_FILE_SYSTEMS = ("tmpfs", "ramfs", "devtmpfs", "overlay", "squashfs")
@@ -27,8 +27,7 @@ TEMPORARY = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"), Path("/run"))
 def check_cluster(request: Request) -> str:
     """Submits the job with --test-only. Returns when SLURM would start it, as text; '' if it does not answer or does
     not know. Raises `LaunchError` if SLURM would reject it."""
-    with environment(request.plan, JOB_VARIABLES, request.text):
-        answer = run_slurm("sbatch", "--test-only", script=request.text)
+    answer = _tried(request)
     if answer.code == 0:
         found = re.search(r"to start at (\d{4}\S+).* on nodes? (\S+)", answer.text)
         if not found or int(found[1][:4]) > time.localtime().tm_year + 1:  # 2537 if a job without limit is ahead
@@ -37,6 +36,17 @@ def check_cluster(request: Request) -> str:
     if answer.unreachable:  # not a fault of the request
         return ""
     raise LaunchError(sbatch_fault(answer.text, request.plan.site, "sbatch --test-only"))
+
+
+def is_rejected(request: Request) -> bool:
+    """Whether SLURM would reject the job, as far as it answers."""
+    answer = _tried(request)
+    return answer.code not in (0, PROGRAM_MISSING) and not answer.unreachable
+
+
+def _tried(request: Request) -> Answer:
+    with environment(request.plan, JOB_VARIABLES, request.text):
+        return run_slurm("sbatch", "--test-only", script=request.text)
 
 
 def check_shared(plan: JobPlan) -> None:

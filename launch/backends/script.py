@@ -31,7 +31,7 @@ restarted; the limit of twenty is for launchers that die before they can decide.
 forever for a node that SLURM has taken away. It works under `set -eu`, too, which a site's setup may have set."""
 LOCAL_CLUSTER = "unset SLURM_CLUSTERS SBATCH_CLUSTERS  # the launchers ask the cluster that they are on"
 REQUEUE = """\
-  if [ $code = 75 ]; then scontrol requeue "$SLURM_JOB_ID"; fi  # for launchers in a container
+  if [ $code = 76 ]; then scontrol requeue "$SLURM_JOB_ID"; fi  # for launchers in a container
   """
 
 PLACES = {"run_dir": "the run folder", "folder": "the current folder", "python": "the path of Python"}
@@ -43,6 +43,7 @@ def check_values(plan: JobPlan) -> None:
     """Raises `LaunchError` if a value of the plan would become a line of the script, because it contains a line break
     or another control character. Only the profile's `setup` may have several lines: it is a script."""
     values = plan.as_json()
+    values["site"].pop("node_check")  # the launchers run it
     setup = "\n".join(values["site"].pop("setup")).translate({ord("\n"): None, ord("\t"): None})
     found = [*_texts(values), ("site.setup", setup)]
     wrong = {text: key for key, text in reversed(found) if any(ord(one) in {*CONTROLS, 9, 10} for one in text)}

@@ -45,9 +45,10 @@ def facts(view: View) -> dict[str, Any]:
     status = {"verdict": view.verdict, "time": view.last_heartbeat} if view.status else {}
     result = {"result": {"state": "finished", **view.result.as_json()}} if view.result else {}
     versions = {"versions": view.versions.as_json()} if view.versions else {}
+    slow = {"slow_rank": view.slow_rank.as_json()} if view.slow_rank else {}
     return {**_named(view.run), "backend": view.backend, "job": job.id if job else None,
             "host": job.host if job else None, "attempt": view.number if view.attempt else None, **progress,
-            "state": view.state or "unknown", **status, "seconds": goodput(view),
+            "state": view.state or "unknown", **status, **slow, "seconds": goodput(view),
             "nondeterministic_operations": operations(view.run), **versions, **result}
 
 

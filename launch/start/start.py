@@ -73,7 +73,7 @@ def start(spec: Start, *, dry_run: bool = False, detach: bool = False) -> int:
     backend = backend_of(plan.backend)
     request = backend.request(plan)
     if dry_run:
-        print(describe(spec.loaded, request, notes=[*spec.loaded.notes, *backend.notes(plan)], code=spec.code_text))
+        print(describe(spec.loaded, request, notes=[*spec.loaded.notes, *backend.notes(request)], code=spec.code_text))
         return 0
 
     backend.check_startable(plan)
@@ -135,7 +135,7 @@ def _submit(spec: Start, request: Request) -> Submitted:
     watch.print_header(run_dir, summary(plan))
     if spec.code:
         print(hang("code       ", Snapshot.require(spec.code / "snapshot.json").text()), flush=True)
-    for note in filter(None, [*backend.notes(plan), lock_problem(run_dir.path)]):
+    for note in filter(None, [*backend.notes(request), lock_problem(run_dir.path)]):
         print(hang("note       ", note), flush=True)
     submitted = backend.submit(request)
     try:

@@ -51,7 +51,7 @@ class StandInRun:
     def __init__(self, cluster: Cluster, folder: Path) -> None:
         self.cluster = cluster
         self.folder = folder
-        self.run = RunDir(folder / f"{folder.name}-run")
+        self.run = RunDir(folder / "runs" / f"{folder.name}-run")
         (self.run.path / "fake").mkdir(parents=True)
         self.job_id = ""
         """SLURM's id."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from drumbeat.configs.run.bad_nodes import remembered
 from drumbeat.configs.run.records import Job, NodeUp, Status
 from tests.launch import fake_torchrun
 from tests.processes import alive, until
@@ -192,5 +193,6 @@ def test_a_node_fails(cluster: Cluster, submitted: Submit, requeue: bool) -> Non
     job.let_finish()
     job.all_gone()
     assert (job.state(), job.attempts()) == ("finished", 2)
+    assert [bad.node for bad in remembered(job.folder)] == ["n2"]
     cluster.start_daemon("n2")
     cluster.await_nodes()

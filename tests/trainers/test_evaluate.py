@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from drumbeat.trainers.evaluate import evaluate, evaluation_mode
 from drumbeat.trainers.forward import Forward
-from drumbeat.trainers.tasks import Classification, MultiLabel, Results, WorstSample, mean
+from drumbeat.trainers.tasks import Classification, MultiLabel, Results, WorstSample
 from drumbeat.trainers.world import World, join
 from tests.ranks import on_ranks
 from tests.tiny import Net, Pictures
@@ -104,6 +106,45 @@ def test_targets_of_any_type_on_two_ranks(tmp_path: Path) -> None:
             assert torch.equal(ours, alone)
 
 
+class Drawing(Pictures):
+    """Draws noise for each image that is read."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        picture, label = super().__getitem__(index)
+        noise = random.randrange(20) + np.random.randint(20) + torch.randint(20, picture.shape)
+        return (picture + noise).byte(), label
+
+
+class Dropping(Net):
+    """Draws in an evaluation too."""
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        return super().forward(torch.nn.functional.dropout(pictures * random.random()))
+
+
+def drawn(world: World, workers: int) -> torch.Tensor:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = Dropping()
+    world.seed(world.rank)
+    forward = Forward(device=world.device, transforms=torch.nn.Sequential(_Scale()), channels_last=False, bf16=False)
+    return evaluate(model, Classification(), Drawing(n=30), [], forward=forward, world=world, batch_size=4,
+                    workers=workers).outputs
+
+
+def drawing_rank(world: World, out: str) -> None:
+    found = drawn(world, workers=2)
+    if world.is_main:
+        torch.save(found, out)
+
+
+@pytest.mark.slow
+def test_sets_and_models_that_draw_give_the_same_on_two_ranks_with_workers(tmp_path: Path) -> None:
+    on_ranks(2, drawing_rank, tmp_path / "outputs")
+    with join("cpu") as world:
+        assert torch.equal(torch.load(tmp_path / "outputs"), drawn(world, workers=0))
+
+
 class Widening(Net):
     """As many outputs as its batch has samples."""
 
@@ -174,11 +215,6 @@ def test_log_softmax_and_nll_is_cross_entropy() -> None:
     outputs, targets = torch.randn(6, 3), torch.tensor([0, 1, 2, 2, 1, 0])
     nll = Classification(loss=torch.nn.NLLLoss()).losses(outputs.log_softmax(1), targets)
     torch.testing.assert_close(nll, Classification().losses(outputs, targets))
-
-
-def test_the_mean_does_not_depend_on_the_order() -> None:
-    losses = torch.rand(10_000) * torch.logspace(-6, 6, 10_000)
-    assert mean(losses) == mean(losses.flip(0))
 
 
 def test_batch_statistics_leave_the_running_ones_unchanged() -> None:

@@ -17,7 +17,7 @@ from drumbeat.configs.run.records import Result, Status
 from drumbeat.data.loader import Batch
 from drumbeat.data.order import Stream
 from drumbeat.trainers.checkpoints.state import weights_sha256
-from drumbeat.trainers.guards import Buffers, not_finite, weights_digest
+from drumbeat.trainers.guards import Buffers, not_finite, total_norm, weights_digest
 from drumbeat.trainers.world import World
 from tests.tiny import drumbeat, latest, write_config
 
@@ -156,3 +156,12 @@ def test_ranks_that_have_drifted_apart_end_the_attempt(tmp_path: Path) -> None:
     done = drumbeat(tmp_path, str(write_config(tmp_path)), "--procs", "2", "model._target_=tests.tiny.Drifts",
                     "micro_batch_size=null", "watchdog.desync_check_steps=6", "launch.restarts=0", expect=1)
     assert "DivergedError: no two ranks' weights are the same after step 12" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize("dtypes", [[torch.float32] * 3, [torch.float32, torch.float64, torch.float32],
+                                    [torch.bfloat16], []])
+def test_the_norm_of_the_gradient_is_torchs(dtypes: list[torch.dtype]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    gradients = [torch.randn(7, 5, generator=generator).to(dtype) for dtype in dtypes]
+    ours, theirs = total_norm(gradients), nn.utils.get_total_norm(gradients)
+    assert (ours.dtype, float(ours)) == (theirs.dtype, float(theirs))

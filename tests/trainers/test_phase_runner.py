@@ -3,11 +3,13 @@ them of the whole batch, at any width; and the pass before the first step."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -78,6 +80,19 @@ def test_a_sample_that_keeps_all_or_nothing_is_not_mixed(kept: int) -> None:
     take(plain, batch(OWN if kept else PARTNER), 0)
     for one, other in zip(mixed.model.parameters(), plain.model.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+class Draws(nn.Linear):
+    """Draws with Python and numpy."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs * random.random() + float(np.random.rand()))
+
+
+def test_a_step_repeats_what_python_and_numpy_draw() -> None:
+    one = runner(model=lambda: Draws(3, 4))
+    losses = [one.backward(batch(OWN), step).item() for step in (3, 4, 3)]
+    assert losses[0] == losses[2] != losses[1]
 
 
 @pytest.mark.parametrize("largest", [1, 2, 4])

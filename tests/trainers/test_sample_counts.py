@@ -95,7 +95,7 @@ def test_sums_over_ranks_wrap_around() -> None:
     counts = SampleCounts(0)
     progress = take(counts, Progress(), 2, replaced=1)
     arrived = digest(np.arange(12), STREAM.indices(np.arange(12)))
-    assert counts.digest == arrived
+    assert counts.count().digest == arrived
     two = Sums(rank=0, local_rank=0, size=2, device=torch.device("cpu"))
     progress = counts.close(progress, 0, two)
     (span,) = progress.ledger
@@ -110,7 +110,7 @@ def test_skipped_samples_add_up() -> None:
     counts, progress = SampleCounts(0), Progress()
     progress = counts.close(take(counts, progress, 2, replaced=2), 0, ALONE)
     assert progress.skipped == 4
-    assert counts.replaced == 0
+    assert counts.count().replaced == 0
     assert counts.close(take(counts, progress, 1, replaced=1), 0, ALONE).skipped == 5
 
 
@@ -192,3 +192,13 @@ def test_datasets_without_a_fingerprint_are_compared_by_size() -> None:
     arrays = Arrays(torch.zeros(5, 1), torch.zeros(5))
     assert describe_training_set(arrays) == {"samples": 5}
     assert check_unchanged({"samples": 5}, describe_training_set(arrays), allow_change=False) == ""
+
+
+def test_many_small_batches_are_counted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When they have as many samples as a block, and not before."""
+    monkeypatch.setattr("drumbeat.trainers.sample_counts.BLOCK", 12)
+    counts = SampleCounts(0)
+    progress = take(counts, Progress(), 1)
+    assert (counts.samples, len(counts.recent)) == (0, 1)
+    take(counts, progress, 1)
+    assert (counts.samples, len(counts.recent)) == (12, 0)

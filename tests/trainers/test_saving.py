@@ -71,7 +71,8 @@ def test_a_step_counts_at_once_and_its_samples_when_it_is_settled(run: RunDir) -
     assert saver.pending is not None
     assert (saver.pending.batch.inputs, saver.pending.batch.targets) == (None, None)
     saver.settle(runner)
-    assert (saver.pending, saver.counts.steps, saver.counts.samples, saver.counts.replaced) == (None, 1, 3, 1)
+    counts = saver.counts.count()
+    assert (saver.pending, counts.steps, counts.samples, counts.replaced) == (None, 1, 3, 1)
     saver.settle(runner)
     assert saver.counts.steps == 1
 
@@ -85,7 +86,7 @@ def test_a_skipped_step_changes_no_weights_and_is_reported(run: RunDir, capsys: 
     assert weights_sha256(saver.model.state_dict()) == before
     assert capsys.readouterr().out == ("skipped    NaN or Inf loss at step 0 on rank 0: the loss is nan; positions 0 "
                                        "(sample 0), 1 (sample 1), 2 (sample 2)\n")
-    assert (saver.progress.step, saver.counts.samples) == (1, 3)
+    assert (saver.progress.step, saver.counts.count().samples) == (1, 3)
 
 
 def test_a_step_that_ends_the_run_leaves_the_progress_before_it(run: RunDir) -> None:

@@ -14,6 +14,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -38,6 +39,7 @@ from drumbeat.trainers.checkpoints.tensors import read_tensors
 from drumbeat.trainers.checkpoints.writer import Order
 
 SECONDS_BETWEEN_TRIES = 2.0
+SECONDS_BETWEEN_SIGNALS = 0.2
 
 BRIEF_SECONDS = 10.0
 
@@ -137,7 +139,7 @@ class Checkpoints:
         cannot be written, and replaces a writer that was killed. Raises `SaveError`."""
         paused_at, killed = 0.0, 0
         while self.pending and self.writer is not None and self.writer.stdout is not None:
-            line = self.writer.stdout.readline()
+            line = self._answer(self.writer)
             if not line and killed < MAX_WRITERS and self.staging is not None:
                 killed += 1
                 print("the process that writes checkpoints was killed; it is replaced", flush=True)
@@ -160,6 +162,15 @@ class Checkpoints:
             self.on_pause(str(error))
             time.sleep(min(SECONDS_BETWEEN_TRIES, self.patience))
             self._send_order()
+
+    def _answer(self, writer: subprocess.Popen[str]) -> str:
+        """The writer's next line, which it hurries to write, because this rank waits; '' if it was killed."""
+        assert writer.stdout is not None
+        ready: list[Any] = []
+        while not ready:
+            writer.send_signal(signal.SIGURG)  # again and again: a writer that is still starting ignores it
+            ready, _, _ = select.select([writer.stdout], [], [], SECONDS_BETWEEN_SIGNALS)
+        return writer.stdout.readline()
 
     def wait_briefly(self, seconds: float = BRIEF_SECONDS) -> None:
         """Waits a short time for the save in progress, because the writer ends together with this rank, which has

@@ -47,8 +47,11 @@ from drumbeat.trainers.build import (
     build_stream,
     build_task,
     frozen_modules,
+    loader_workers,
+    trainable,
 )
 from drumbeat.trainers.build_phases import build_schedules
+from drumbeat.trainers.commands.open_files import opened_since, positions, shared_files
 from drumbeat.trainers.commands.rehearsal import rehearse
 from drumbeat.trainers.commands.rehearsed_schedule import rehearse_schedule
 from drumbeat.trainers.commands.smoke_test import smoke_test
@@ -69,7 +72,9 @@ def preflight(config: Config, *, world_size: int = 1) -> dict[str, Any]:
             faults.extend(error.faults)
             return None
 
+    before = positions()
     sets: Sets | None = attempt(lambda: build_sets(config))
+    opened = opened_since(before)
     filled: Config | None = None if sets is None and needs_data(config.model) else attempt(
         lambda: with_facts(config, facts_of(sets.train) if sets else {}))
     model = attempt(lambda: _model_on_meta(filled)) if filled else None
@@ -86,6 +91,10 @@ def preflight(config: Config, *, world_size: int = 1) -> dict[str, Any]:
         built = {name: attempt(partial(_check_phase, config, name, model, world_size)) for name in config.phases}
     if sets is not None:
         faults += _check_sets(filled or config, sets)
+        if task is not None and task.kind == "classification" and len(sets.classes) == 1:
+            faults.append(Fault(what=f"the training set has one class: {sets.classes[0]}", where="data.train",
+                                given=inline(config.data.train), remedy="A model that always answers it is always "
+                                "right. Is the root one folder too high or too low?"))
         if len(sets.train):
             attempt(lambda: _check_order(config, sets.train))
     notes: list[str] = []
@@ -103,7 +112,9 @@ def preflight(config: Config, *, world_size: int = 1) -> dict[str, Any]:
             with one_thread():  # threads that wait for each other are slow on a busy login node
                 rehearsed = rehearse(filled or config, sets, task, tried, world_size=world_size,
                                      parameters=sum(parameter.numel() for parameter in model.parameters()))
-            faults, notes = rehearsed.faults, [*notes, *rehearsed.notes]
+            workers = loader_workers(config, threads=config.launch.cpus_per_rank or 2, debug=False)
+            shared_faults, shared_notes = shared_files(opened) if workers else ([], [])
+            faults, notes = [*rehearsed.faults, *shared_faults], [*notes, *rehearsed.notes, *shared_notes]
     if faults or sets is None or model is None:
         raise PreflightError(*with_hint(faults, config.data.download_hint))
     tables = build_schedules(config, len(sets.train))
@@ -140,10 +151,14 @@ def _check_phase(config: Config, name: str, model: nn.Module, world_size: int) -
     assert phase is not None
     modules = frozen_modules(model, phase, name)
     frozen = {parameter for module in modules for parameter in module.parameters()}
-    trained = [parameter for parameter in model.parameters() if parameter not in frozen]
+    free = trainable(model)
+    trained = [parameter for parameter in free if parameter not in frozen]
     if not trained:
-        raise PreflightError(Fault(what="the phase freezes all parameters",
-                                   where=f"phases.{name}.freeze", given=inline(phase.freeze)))
+        raise PreflightError(
+            Fault(what="the phase freezes all parameters that the model does not freeze itself",
+                  where=f"phases.{name}.freeze", given=inline(phase.freeze)) if free else
+            Fault(what="the model has nothing to train: no parameter has requires_grad", where="model",
+                  given=str(config.model.get("_target_")), remedy="Leave something unfrozen, a new head for example."))
     if phase.start_from == "best" and not config.data.validation:
         raise PreflightError(Fault(what="there are no best weights without a validation set",
                                    where=f"phases.{name}.start_from", given="start_from: best",

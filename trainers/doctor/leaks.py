@@ -179,7 +179,7 @@ def _shared_groups(train: Subject, other: Subject, group: str | None) -> Iterato
     both = [name for name in theirs if name in mine]
     if both:
         samples = sum(len(theirs[name]) for name in both)
-        yield Finding("problem" if group or hasattr(train.samples, "groups") else "warning", "shared_group",
+        yield Finding("problem" if group or own_groups(train) else "warning", "shared_group",
                       f"{len(both):,} of {plural(len(theirs), 'group')} of {other.name}, with "
                       f"{plural(samples, 'sample')}, are also in train",
                       "Split by group, so that all samples of a patient are in one set: Split with by: group. If the "
@@ -192,12 +192,19 @@ def groups_of(subject: Subject, pattern: str | None) -> dict[str, list[int]]:
     set; or what `pattern`, with one group in parentheses, finds in the names; or, if half of the names have one, a
     person, patient or subject with a number."""
     found: dict[str, list[int]] = defaultdict(list)
-    own = pattern is None and hasattr(subject.samples, "groups")
+    own = own_groups(subject) if pattern is None else []
     matches = [] if own else [re.search(pattern or GROUP, name) for name in subject.names]
-    for index, name in enumerate(map(str, subject.samples.groups()) if own else  # type: ignore[attr-defined]
-                                 [match[1] if match else "" for match in matches]):
+    for index, name in enumerate(own or [match[1] if match else "" for match in matches]):
         if name:
             found[name].append(index)
     if pattern is None and not own and 2 * sum(map(len, found.values())) < len(subject.names):
         return {}
     return found
+
+
+def own_groups(subject: Subject) -> list[str]:
+    """The group of each sample as the set names them; empty if it does not know them."""
+    try:
+        return list(map(str, subject.samples.groups()))  # type: ignore[attr-defined]
+    except (AttributeError, ValueError):
+        return []

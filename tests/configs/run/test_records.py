@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from drumbeat.configs.run import checkpoint_records, plan, records, versions
+from drumbeat.configs.run import bad_nodes, checkpoint_records, code_records, plan, records, versions
+from drumbeat.configs.run.bad_nodes import BadNode
 from drumbeat.configs.run.checkpoint_records import (
     CheckpointFormat,
     CheckpointState,
@@ -18,14 +19,13 @@ from drumbeat.configs.run.checkpoint_records import (
     Progress,
     Span,
 )
+from drumbeat.configs.run.code_records import CodeSnapshot, CodeTree
 from drumbeat.configs.run.files import DamagedError, write_json
 from drumbeat.configs.run.plan import Allocation, JobPlan, Topology
 from drumbeat.configs.run.record import Record
 from drumbeat.configs.run.records import (
     AttemptStart,
     Change,
-    CodeSnapshot,
-    CodeTree,
     FirstStep,
     Heartbeat,
     Job,
@@ -64,14 +64,16 @@ ALL = [
     Result(steps=9, samples_seen=90, overshoot=2, samples_skipped=1, weights_sha256="ab", last=BEST, best=BEST,
            test={"loss": 0.5}),
     Change(command="resume", pid=7, host="n1", space="boot pid:[1]", time=1.0),
-    AttemptStart(job="7.0.0", host="n1", address="10.0.0.1", port=29500, time=1.0),
+    AttemptStart(job="7.0.0", host="n1", nodes=("n1", "n2"), address="10.0.0.1", port=29500, time=1.0),
     FirstStep(resumed_from=3, time=1.0),
     StopRequest(reason="stopped", time=1.0),
     Saved(state="stopped", step=7),
-    Verdict(outcome="failed", next="restart", message="no", step=3, reason="stopped", rank=1, error="ValueError"),
+    Verdict(outcome="failed", next="restart", message="no", step=3, reason="stopped", rank=1, error="ValueError",
+            bad_nodes={"n2": "it has lost its GPU"}),
     NodeUp(host="n1", interface="ib0", connection_error="No route to host", connection_seconds=1.5),
-    NodeDown(exit_code=-9, host="n1", message="it did not begin"),
+    NodeDown(exit_code=-9, host="n1", message="it did not begin", check="failed"),
     NodeDown(exit_code=None, host="n1"),
+    BadNode(node="n2", reason="it has lost its GPU", run="20261128-183858-ypnga", time=1.0),
     RankError(rank=1, node="n1", type="ValueError", message="no", step=7, traceback="Traceback", user_error=True,
               time=1.0),
     SPAN, PROGRESS,
@@ -103,7 +105,8 @@ def test_what_was_written_is_read_back(tmp_path: Path, record: Record) -> None:
 
 
 def test_every_record_is_tried() -> None:
-    defined = {value for module in (records, checkpoint_records, plan, versions) for value in vars(module).values()
+    modules = (records, bad_nodes, checkpoint_records, code_records, plan, versions)
+    defined = {value for module in modules for value in vars(module).values()
                if isinstance(value, type) and issubclass(value, Record)} - {Record}
     assert {type(record) for record in ALL} == defined
 

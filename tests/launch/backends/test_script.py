@@ -90,7 +90,7 @@ def test_launchers_that_are_killed_are_started_again(tmp_path: Path, codes: list
 
 
 def test_a_launcher_in_a_container_has_its_job_requeued_from_outside(tmp_path: Path) -> None:
-    """It exits with code 75, because there is no scontrol in the container."""
+    """It exits with code 76, because there is no scontrol in the container."""
     for name, script in (("srun", 'exit "$1"'), ("scontrol", f'echo "$@" > {tmp_path}/asked')):
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
@@ -98,5 +98,5 @@ def test_a_launcher_in_a_container_has_its_job_requeued_from_outside(tmp_path: P
     program = f"PATH={tmp_path}:$PATH SLURM_JOB_ID=4711\n{function}\nsrun"
     assert subprocess.run(["bash", "-c", f"{program} 74"], check=False).returncode == 74
     assert not (tmp_path / "asked").exists()
-    assert subprocess.run(["bash", "-c", f"{program} 75"], check=False).returncode == 75
+    assert subprocess.run(["bash", "-c", f"{program} 76"], check=False).returncode == 76
     assert (tmp_path / "asked").read_text() == "requeue 4711\n"

@@ -128,9 +128,9 @@ def test_what_sbatch_reads_from_the_shell_is_told(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("SBATCH_ACCOUNT", "lab")
     monkeypatch.setenv("SBATCH_TIMELIMIT", "5")
     planned = plan(tmp_path, "launch.gpus=4", backend="slurm")
-    assert Slurm().notes(planned) == ["sbatch also reads SBATCH_ACCOUNT=lab from this shell"]
+    assert Slurm().notes(Slurm().request(planned)) == ["sbatch also reads SBATCH_ACCOUNT=lab from this shell"]
     monkeypatch.delenv("SBATCH_ACCOUNT")
-    assert Slurm().notes(planned) == []
+    assert Slurm().notes(Slurm().request(planned)) == []
 
 
 def test_other_gres_are_requested_beside_the_gpus(tmp_path: Path) -> None:

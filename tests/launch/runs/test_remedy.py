@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.errors import Fault, RunError
+from drumbeat.configs.run.code_records import CodeSnapshot
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import CodeSnapshot, Next, RankError, Verdict
+from drumbeat.configs.run.records import Next, RankError, Verdict
 from drumbeat.configs.run.view import View
 from drumbeat.launch.runs.remedy import remedy, resume_command
 from tests.runs import write_plan, write_state

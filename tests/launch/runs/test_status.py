@@ -10,6 +10,7 @@ import pytest
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.lock import changing
 from drumbeat.configs.run.processes import process_space
+from drumbeat.configs.run.rank_records import RankTimes, SlowRank
 from drumbeat.configs.run.records import RankError, Result, Saved, State, Status
 from drumbeat.configs.run.view import View
 from drumbeat.launch.commands.main import main
@@ -109,6 +110,18 @@ def test_the_gpu_of_a_running_run(run: RunDir) -> None:
     assert "GPU             50.0 of 80.0 GiB held by rank 0, tensors 40.0 at most, 93% busy" in text_of(run)
     write_state(run, "stopped")
     assert "GPU" not in text_of(run)
+
+
+def test_a_slow_rank_is_named(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    write_job(run, "slurm", id="17", host="login")
+    slow = SlowRank(rank=3, node="gpu07", part="compute", share=0.41, step=120, time=1000.0)
+    RankTimes(step=200, data=(), compute=(), cores=(), wait=(), slow=(slow,)).write(run.attempt(0).ranks)
+    assert """
+slow rank       rank 3 on gpu07 computes more slowly than the others, which wait
+                for it 41% of the time
+""" in text_of(run)
+    assert main(["status", str(run.path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["slow_rank"] == slow.as_json()
 
 
 def test_the_time_is_shown_by_kind_of_work(run: RunDir) -> None:

@@ -239,7 +239,7 @@ def test_what_an_evaluation_cannot_take(tmp_path: Path) -> None:
     what, where, given = fault(tmp_path, *sets)
     assert what == ("4 samples of data.validation cannot be evaluated: ValueError: the targets [4, 2] are not one "
                     "class number for each sample, int64 [4]")
-    assert (where, "trainers/tasks.py" in given) == ("task", True)
+    assert (where, "trainers/tasks/classification.py" in given) == ("task", True)
     task = f"task._target_={HERE}.Own"
     what, _, given = fault(tmp_path, task)
     assert what == "4 samples of data.validation cannot be evaluated: ZeroDivisionError: division by zero"

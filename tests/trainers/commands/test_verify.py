@@ -96,6 +96,8 @@ def train(run: RunDir, attempts: list[tuple[int, int]], data: str = "") -> Progr
                     counts.add(batch)
                 progress = progress.advanced(table.batch_size)
                 if progress.step % 3 == 0 or progress.phase_step == table.steps or steps == 0:
+                    for counts in accounts:
+                        counts.count()
                     progress = accounts[0].close(progress, phase, world)
                     for counts in accounts[1:]:
                         counts.close(progress, phase, world)

@@ -1,0 +1,46 @@
+"""The losses of single samples, their mean, and the shapes of outputs and targets."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def per_sample(loss: Any) -> Any:
+    """The loss, set to return one value for each sample; the training step scales by the global batch size. Raises
+    `ValueError`."""
+    if not hasattr(loss, "reduction"):
+        raise ValueError(f"the loss {type(loss).__name__} has no attribute `reduction`, as torch's losses do")
+    loss.reduction = "none"
+    return loss
+
+
+def mean(losses: Tensor, weights: Tensor | None = None) -> float:
+    """The mean of float32 [n]: the sum over n, or over the sum of the weights (float32 [n]) that the losses already
+    include. A float64 that does not depend on the order of summation. NaN for no samples, and if all weights are 0."""
+    whole = len(losses) if weights is None else math.fsum(weights.to(torch.float64).numpy())
+    return math.fsum(losses.to(torch.float64).numpy()) / whole if whole else math.nan
+
+
+def rows(values: Tensor) -> Tensor:
+    """[n] or [n, ...] as [n, values]."""
+    return values.flatten(1) if values.dim() > 1 else values[:, None]
+
+
+def matching(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Both as float32 [n, values]. Raises `ValueError` if their shapes differ: torch would broadcast one to fit."""
+    values, expected = rows(outputs).float(), rows(targets).float()
+    if values.shape != expected.shape:
+        raise ValueError(f"the model has {values.shape[1]} outputs for each sample, the data has {expected.shape[1]}")
+    return values, expected
+
+
+def one_each(losses: Tensor, outputs: Tensor) -> Tensor:
+    """The losses. Raises `ValueError` if they are not one for each sample."""
+    if losses.shape != outputs.shape[:1]:
+        raise ValueError(f"the loss of outputs {list(outputs.shape)} has the shape {list(losses.shape)}; this task "
+                         f"needs one value for each sample")
+    return losses
