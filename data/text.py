@@ -93,6 +93,7 @@ class Texts:
         def build(folder: Path) -> None:
             _build(folder, table, text, targets, id, vocabulary)
 
+        self.file = path
         self.vocabulary = vocabulary
         self.value_names = targets.columns if numeric else []
         """The name of the number in the target."""
@@ -161,8 +162,12 @@ class Texts:
     @cached_property
     def lengths(self) -> Integers:
         """The number of words in each text after truncation, int64 [n]."""
-        whole = np.diff(self._offsets)
-        return whole if self.limit is None else np.minimum(whole, self.limit)
+        return self.whole_lengths if self.limit is None else np.minimum(self.whole_lengths, self.limit)
+
+    @property
+    def whole_lengths(self) -> Integers:
+        """The number of words in each text before truncation, int64 [n]."""
+        return np.diff(self._offsets)
 
     @property
     def facts(self) -> dict[str, int]:
