@@ -24,7 +24,6 @@ from drumbeat.configs.layers import (
     file_layer,
     file_layers,
     flag_layer,
-    leaves,
     left_out,
     short,
 )
@@ -34,11 +33,6 @@ from drumbeat.configs.schema import Config, Reference, Site
 from drumbeat.configs.secrets import holds_secret, is_secret_name, literal_secrets
 from drumbeat.configs.variables import variables
 from drumbeat.configs.yaml_text import dump, inline
-
-CHANGEABLE = ("launch.", "tracking.", "checkpoints.", "data.workers", "data.cache", "data.allow_change",
-              "data.max_skipped", "reference.", "watchdog.")
-"""What may differ from one attempt of a run to the next."""
-
 
 ASSIGNED = re.compile(r"""\b(\w+)=(?!["']?\$)["']?[^\s"']""")
 """The variable of NAME=VALUE in a shell command, unless the shell computes the value."""
@@ -132,22 +126,14 @@ def _without_removed_phases(config: Config) -> Config:
 
 
 def reload(file: Path, assignments: Sequence[str] = (), flags: Mapping[str, Any] | None = None) -> Loaded:
-    """The config of a run that is resumed, from its folder. Only values that cannot change its results may be given.
-
-    Raises `ConfigError`.
+    """The config of a run that is resumed, from its folder, with `assignments` and `flags` on top. Whether they may
+    change is not checked here (`configs/run/changes.py`). Raises `ConfigError`.
     """
     typed = _typed(assignments, flags or {})
     layers = [run_layer(file), *typed]
     config, places = build(Config, layers, record=True)
-    fixed = [key for layer in typed for key, _ in leaves(layer.values) if not key.startswith(CHANGEABLE)]
-    if fixed:
-        raise ConfigError(*(Fault(what=f"{key} cannot change on resume", where="command line",
-                                  remedy="Leave it out, or start a new run: drumbeat rerun RUN KEY=VALUE. These can "
-                                         "change: "
-                                         f"{', '.join(f'{key}*' if key.endswith('.') else key for key in CHANGEABLE)}.")
-                            for key in fixed))
-    return Loaded(config=config, layers=typed, places={key: layer for key, layer in places.items() if layer in typed},
-                  references=references(layers))
+    return Loaded(config=_without_removed_phases(config), layers=typed, references=references(layers),
+                  places={key: layer for key, layer in places.items() if layer in typed}, notes=left_out(layers))
 
 
 def _typed(assignments: Sequence[str], flags: Mapping[str, Any]) -> list[Layer]:

@@ -249,7 +249,7 @@ class LengthBuckets:
     def __iter__(self) -> Iterator[Integers]:
         step = self.first
         while step < self.schedule.steps:
-            begin = step - step % self.batches
+            begin = step - (step - self.schedule.changed_at) % self.batches
             for batch in self._window(begin)[step - begin:]:
                 yield batch[self.mine]
                 step += 1

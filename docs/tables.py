@@ -195,10 +195,20 @@ def tree() -> str:
     return "\n\n".join(parts)
 
 
+EFFECTS = {"none": "yes", "now": "from here on", "later": "for phases that have not begun", "never": "no"}
+
+
+def resume_keys() -> str:
+    """Which keys may change on a resume, and why."""
+    return table(["key", "may change", "because"],
+                 [(f"`{rule.keys}`", EFFECTS[rule.effect], plain(rule.reason)) for rule in changes.RULES])
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "config": config_sections, "profile": lambda: keys("Site"), "json-files": json_files, "verdicts": verdicts,
     "stops": stops, "reasons": reasons, "job-states": job_states, "job-ends": job_ends,
-    "refusals": refusals, "limits": limits, "errors": messages, "tree": tree}
+    "refusals": refusals, "limits": limits, "errors": messages, "tree": tree,
+    "resume-keys": resume_keys}
 
 
 def pages() -> list[Path]:

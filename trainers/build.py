@@ -7,7 +7,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -159,6 +159,13 @@ def _build_set(node: dict[str, Any], key: str, *, needed: bool = False) -> Sampl
                                    given=node["_target_"],
                                    remedy="It needs __len__ and __getitem__, which returns (input, target)."))
     return cast(Samples, samples)
+
+
+def without_pretrained(config: Config) -> Config:
+    """The config for a model whose weights a checkpoint replaces: Drumbeat's models then need no file with pretrained
+    ones."""
+    ours = str(config.model.get("_target_")).startswith("drumbeat.models.") and config.model.get("weights")
+    return replace(config, model=config.model | {"weights": None}) if ours else config
 
 
 def build_model(config: Config) -> nn.Module:

@@ -31,7 +31,9 @@ def build_training(config: Config, sets: Sets, world: World, model: nn.Module, *
                    tracker: Tracker | NullTracker, time_spent: TimeSpent, watchdog: Watchdog, workers: int) -> Training:
     """The training, which resumes from `checkpoint` if there is one. Raises `PreflightError`."""
     task, forward = build_task(config, sets, world.device), build_forward(config, world.device)
-    phases = build_phases(config, sets, model=model, task=task, world=world, forward=forward, workers=workers)
+    phases = build_phases(config, sets, model=model, task=task, world=world, forward=forward, workers=workers,
+                          progress=progress if checkpoint else None,
+                          saved=checkpoint.state.config if checkpoint else {})
     coordinator = StopCoordinator(world, attempt, save_seconds=60 * config.checkpoints.every_minutes,
                                   next_check=progress.step, last_check=(progress.step, time.monotonic()))
     too_many_skipped = partial(check_skipped, n=len(sets.train), most=config.data.max_skipped)

@@ -17,11 +17,13 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.data.device import to_device
 from drumbeat.data.loader import Batch
 from drumbeat.data.order import key, micro_batches
+from drumbeat.trainers.changed_optimizer import Earlier, restore_changed
 from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.checkpoints.state import (
     parameter_names,
@@ -47,12 +49,15 @@ class PhaseRunner:
                  make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
                  make_scheduler: Callable[[torch.optim.Optimizer], Any] = lambda optimizer: None,
                  scheduler_every: Literal["step", "epoch"] = "step", clip_norm: float | None = None,
-                 micro_batch_size: int | None = None, mixes: bool = False, checks_finite: bool = True) -> None:
+                 micro_batch_size: int | None = None, mixes: bool = False, checks_finite: bool = True,
+                 earlier: Earlier | None = None, scheduler_steps: int = 0) -> None:
         """`model` trains the parameters that require a gradient. `frozen` are modules in which none does, and which
         stay in evaluation mode. `batch_size` is the number of samples in a step over all ranks,
         and `micro_batch_size` the largest number that this rank computes at once. `make_optimizer` is called with the
         parameters that are trained, `make_scheduler` with the optimizer. `mixes` says whether targets are those of
-        `data.mixing`, and `checks_finite` whether steps with a NaN or Inf gradient are skipped."""
+        `data.mixing`, and `checks_finite` whether steps with a NaN or Inf gradient are skipped. `earlier` is the
+        optimizer of the checkpoint to resume from, if that differs from this one, and `scheduler_steps` how often the
+        scheduler is advanced in the phase, for its errors."""
         self.name = name
         self.number = number
         self.seed = seed
@@ -66,6 +71,8 @@ class PhaseRunner:
         self.clip_norm = clip_norm
         self.mixes = mixes
         self.checks_finite = checks_finite
+        self.earlier = earlier
+        self.scheduler_steps = scheduler_steps
         self.frozen = frozen
         self.buffers = Buffers(model, frozen)
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -99,8 +106,9 @@ class PhaseRunner:
     def load(self, checkpoint: Checkpoint) -> None:
         """Loads a checkpoint that was saved in this phase."""
         self.model.load_state_dict(checkpoint.model())
-        restore_training(self.optimizer, self.scheduler, self.names, checkpoint.optimizer(),
-                         {"optimizer": checkpoint.state.optimizer, "scheduler": checkpoint.state.scheduler})
+        saved = {"optimizer": checkpoint.state.optimizer, "scheduler": checkpoint.state.scheduler}
+        restore = restore_training if self.earlier is None else partial(restore_changed, self.earlier, self.trained)
+        restore(self.optimizer, self.scheduler, self.names, checkpoint.optimizer(), saved)
 
     def backward(self, batch: Batch, step: int) -> Tensor:
         """Computes gradients of the mean loss over the global batch from this rank's shard of it, in micro-batches;
@@ -168,7 +176,7 @@ class PhaseRunner:
             return False
         if self.scheduler is not None and self.scheduler_every == "step" and not isinstance(
                 self.scheduler, ReduceLROnPlateau):
-            self.scheduler.step()
+            self._advance()
         return True
 
     def discard(self) -> None:
@@ -183,7 +191,22 @@ class PhaseRunner:
             if monitored is not None:
                 self.scheduler.step(monitored)
         elif self.scheduler is not None and self.scheduler_every == "epoch":
+            self._advance()
+
+    def _advance(self) -> None:
+        """Advances the scheduler. Raises `PreflightError` if one of torch's is at its end: the preflight check finds
+        that, unless it is left out."""
+        try:
             self.scheduler.step()
+        except Exception as error:
+            if not isinstance(self.scheduler, LRScheduler):
+                raise
+            key, again = f"phases.{self.name}.scheduler", "drumbeat resume RUN "
+            lasts = f"It must last for {self.scheduler_steps:,} steps: {again}{key}.total_steps={self.scheduler_steps}"
+            raise PreflightError(Fault(
+                what=f"the scheduler of phase {self.name} fails: {str(error) or type(error).__name__}", where=key,
+                given=type(self.scheduler).__name__, remedy=lasts if hasattr(self.scheduler, "total_steps") else
+                f"Correct its arguments, or continue without it: {again}{key}={{}}")) from error
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The state of optimizer and scheduler: see `checkpoints.state.training_state`."""

@@ -16,8 +16,6 @@ from drumbeat.trainers.world import World
 
 HALF = 2**32
 
-REMEDY = "The ranks' logs name them. Repair them, or raise the limit."
-
 
 @dataclass
 class SampleCounts:
@@ -74,7 +72,7 @@ def check_skipped(progress: Progress, replaced: int, n: int, most: float) -> Non
     if skipped > most * max(progress.samples, n):
         raise PreflightError(Fault(what=f"{skipped:,} of {progress.samples:,} samples could not be read",
                                    where="data.max_skipped", given=f"max_skipped: {most}",
-                                   remedy=REMEDY))
+                                   remedy=_raise_limit(skipped / max(progress.samples, n))))
 
 
 def check_unreadable(name: str, unreadable: int, n: int, most: float) -> str:
@@ -82,8 +80,15 @@ def check_unreadable(name: str, unreadable: int, n: int, most: float) -> str:
     `PreflightError` if they are more than the fraction `most` of the set."""
     what = f"{unreadable:,} of the {n:,} samples of the {name} set could not be read"
     if unreadable > most * n:
-        raise PreflightError(Fault(what=what, where="data.max_skipped", given=f"max_skipped: {most}", remedy=REMEDY))
+        raise PreflightError(Fault(what=what, where="data.max_skipped", given=f"max_skipped: {most}",
+                                   remedy=_raise_limit(unreadable / n)))
     return f"note: {what} and are left out" if unreadable else ""
+
+
+def _raise_limit(fraction: float) -> str:
+    """The remedy for a fraction of samples that is too large: a limit of twice as many."""
+    return ("The ranks' logs name them. Repair them and resume the run, or raise the limit: drumbeat resume RUN "
+            f"data.max_skipped={min(1.0, 2 * fraction):.2g}")
 
 
 def describe_training_set(samples: Samples) -> dict[str, Any]:
@@ -117,8 +122,8 @@ def check_unchanged(before: dict[str, Any], now: dict[str, Any], *, allow_change
             return "files of the training set have changed since the checkpoint, as data.allow_change allows"
         raise PreflightError(Fault(what="the training set has changed since the checkpoint", where="data.train",
                                    given="the same number of samples, but different files or file sizes",
-                                   remedy="Restore the set; or, to accept the change: --resume RUN "
-                                          "data.allow_change=true"))
+                                   remedy="Restore the set and resume the run; or accept the change: drumbeat resume "
+                                          "RUN data.allow_change=true"))
     if before.get("times") != now.get("times"):
         return "files of the training set have other times than at the checkpoint, but the same names and sizes"
     return ""

@@ -16,7 +16,7 @@ and a slow network, for which all ranks wait. Of several slow ranks it names the
 from __future__ import annotations
 
 import json
-import socket
+import os
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -25,8 +25,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from drumbeat.configs.run.bad_nodes import remember
 from drumbeat.configs.run.files import write_soon
 from drumbeat.configs.run.folder import Attempt
+from drumbeat.configs.run.processes import node_name
 from drumbeat.configs.run.rank_records import Part, RankTimes, SlowRank
 from drumbeat.trainers.step_times import Times
 from drumbeat.trainers.tracking import NullTracker, Tracker
@@ -39,6 +41,8 @@ LATE = 0.3
 """A rank is late in an interval if the others wait for it for this part of the time."""
 BEGINS, ENDS = 0.7, 0.3
 """A rank becomes slow if it is late in this part of the intervals, and remains so until it is in less than that."""
+REMEMBER_SECONDS = 600.0
+"""A node is remembered as a bad one if a rank on it is slow for so long."""
 MOST_SLOW = 100
 """The number of slow ranks that the record keeps."""
 NAME_BYTES = 64
@@ -86,6 +90,7 @@ class Stragglers:
 
     def __init__(self, world: World, attempt: Attempt, tracker: Tracker | NullTracker) -> None:
         self.world = world
+        self.run = attempt.path.parent.parent
         self.file = attempt.ranks
         self.tracker = tracker
         self.nodes: list[str] = []
@@ -96,11 +101,13 @@ class Stragglers:
         self.drawn = self.began
         """When the last points were drawn."""
         self.slow: tuple[SlowRank, ...] = ()
+        self.remembered: set[str] = set()
+        """The nodes that the next jobs leave out because of this attempt."""
 
     def exchange(self, times: Times, step: int) -> None:
         """Rank 0 collects the times of all ranks since the last call. All ranks call it, before `step`."""
         if not self.nodes:
-            name = socket.gethostname().encode()[:NAME_BYTES].ljust(NAME_BYTES, b"\0")
+            name = node_name().encode()[:NAME_BYTES].ljust(NAME_BYTES, b"\0")
             names = self.world.gather(torch.tensor(list(name), dtype=torch.uint8))
             self.nodes = [bytes(one.tolist()).rstrip(b"\0").decode(errors="replace") for one in names] or [""]
         if parts := self.world.gather(torch.tensor(times, dtype=torch.float64)):
@@ -117,6 +124,8 @@ class Stragglers:
         current = self.slow[-1] if self.slow and self.slow[-1].until is None else None
         found = slowest(tables, current.rank if current else None)
         full = now - self.began >= WINDOW_SECONDS and len(tables) >= LEAST_INTERVALS
+        if current:
+            self._remember(current)
         changed = self._ends(current, found) if current else full and self._begins(found, step)
         if changed or now - self.drawn >= WINDOW_SECONDS:
             self.drawn = now
@@ -128,7 +137,7 @@ class Stragglers:
         write_soon(self.file, json.dumps(record.as_json()) + "\n", 0)
 
     def _begins(self, found: Slowest, step: int) -> bool:
-        """Whether this rank has become slow. This is the place that knows of a slow node first."""
+        """Whether this rank has become slow."""
         if found.late < BEGINS:
             return False
         slow = SlowRank(rank=found.rank, node=self.nodes[found.rank], part=found.part, share=found.share, step=step,
@@ -144,3 +153,11 @@ class Stragglers:
         self.slow = (*self.slow[:-1], replace(current, until=time.time()))
         print(f"slow       rank {current.rank} on {current.node} is as fast as the others again", flush=True)
         return True
+
+    def _remember(self, slow: SlowRank) -> None:
+        """Remembers the node of a rank that has been slow for long, so that the next jobs leave it out; only on SLURM,
+        and not because of data, which may be slow for another reason."""
+        if slow.part != "data" and slow.node not in self.remembered and "SLURM_JOB_ID" in os.environ and (
+                time.time() - slow.time >= REMEMBER_SECONDS):
+            self.remembered.add(slow.node)
+            remember(self.run.parent.parent, slow.node, slow.message, self.run.name, time.time())

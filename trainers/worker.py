@@ -15,13 +15,15 @@ import time
 import traceback
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from drumbeat.configs.errors import UserError
+from drumbeat.configs.errors import UserError, hang
 from drumbeat.configs.importing import add_user_path
 from drumbeat.configs.load import read
 from drumbeat.configs.patience import patience
+from drumbeat.configs.run.changes import exactness, kept, taken, without_best
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.determinism import operations
 from drumbeat.configs.run.disk import wait_for_disk
@@ -33,6 +35,7 @@ from drumbeat.configs.run.processes import call_process, node_name
 from drumbeat.configs.run.records import AttemptStart, RankError, Saved
 from drumbeat.configs.schema import Config
 from drumbeat.configs.secrets import shown
+from drumbeat.configs.text_fields import user_name
 from drumbeat.data.bar import Bar
 from drumbeat.data.loader import error_message
 from drumbeat.trainers.build import (
@@ -41,6 +44,7 @@ from drumbeat.trainers.build import (
     loader_workers,
     place_model,
     use_caches,
+    without_pretrained,
 )
 from drumbeat.trainers.build_training import build_training
 from drumbeat.trainers.checkpoints.manager import Checkpoint, Checkpoints
@@ -100,20 +104,27 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
     """Builds all parts of the training, in the state of the newest checkpoint."""
     versions = rank_versions(config.precision, world.device)
     checkpoints = Checkpoints(run, attempt, keep=config.checkpoints.keep, device=world.device, versions=versions,
+                              config=kept(config),
                               patience=60 * config.checkpoints.disk_wait_minutes)
-    model = place_model(config, world.device)
     checkpoint = agree_on_checkpoint(checkpoints, world)
-    progress = initial_progress(checkpoint, sets, config, world)
+    model = place_model(without_pretrained(config) if checkpoint else config, world.device)
+    has_best = not checkpoint or checkpoints.has_best(checkpoint.progress)
+    progress = initial_progress(checkpoint, sets, config, world, attempt=attempt.number,
+                                has_best=bool(world.broadcast(torch.tensor(int(has_best)))))
     tracker = Tracker(run, attempt, step=progress.step, config_text=shown(run.config.read_text(encoding="utf-8")),
                       device=world.device) if world.is_main else NullTracker()
     monitor = config.evaluation.monitor
-    tracker.status(monitor=monitor, best=progress.best.get(monitor))
+    tracker.status(monitor=monitor, best=progress.best.get(monitor), changes=progress.changes)
     checkpoints.on_pause = partial(report_pause, tracker)
     if world.is_main:
         wait_for_disk(60 * config.checkpoints.disk_wait_minutes, checkpoints.on_pause)
     start = AttemptStart.read(attempt.launch)  # None in debug
     if world.is_main and checkpoint:
         print(f"resuming from {checkpoint.path.name}", flush=True)
+        if text := exactness(progress.changes):
+            print(hang("note: ", f"the run is {text}"), flush=True)
+    if world.is_main and (text := getattr(model, "weights_text", "")):
+        print(text, flush=True)
     if world.is_main:
         record_versions(attempt, versions, checkpoint)
     return build_training(
@@ -124,9 +135,14 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
                           grows=config.watchdog.timeout_minutes is None))
 
 
-def initial_progress(checkpoint: Checkpoint | None, sets: Sets, config: Config, world: World) -> Progress:
-    """The progress of the checkpoint. Raises `PreflightError`, on rank 0, if the training set has changed since."""
-    progress = checkpoint.progress if checkpoint else Progress()
+def initial_progress(checkpoint: Checkpoint | None, sets: Sets, config: Config, world: World, *,
+                     attempt: int = 0, has_best: bool = True) -> Progress:
+    """The progress of the checkpoint, with what has changed in the config since; if it does not have the best weights
+    (`has_best`), without them. Raises `PreflightError`, on rank 0, if the training set has changed since."""
+    who: dict[str, Any] = {"attempt": attempt, "user": user_name(os.geteuid()), "time": time.time()}
+    progress = taken(checkpoint.progress, checkpoint.state.config, config, **who) if checkpoint else Progress()
+    if not has_best:
+        progress = without_best(progress, **who)
     if world.is_main:  # rank 0 saves it, so the others do not have to read the time of each file
         now = describe_training_set(sets.train)
         warning = check_unchanged(progress.data, now, allow_change=config.data.allow_change) if progress.data else ""

@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from drumbeat.configs.run.checkpoint_records import ConfigChange
 from drumbeat.configs.run.processes import process_space
 from drumbeat.configs.run.record import Record
 
@@ -116,6 +117,8 @@ class Heartbeat(Record):
     """Rank 0's GPU: `reserved` bytes, `peak` bytes in tensors, `total` bytes, and `utilization` in percent if known."""
     pause_reason: str = ""
     """Why the run is paused; '' if it is not."""
+    changes: tuple[ConfigChange, ...] = ()
+    """What `drumbeat resume` has changed in the run's config: see `configs/run/changes.py`."""
     time: float = field(default_factory=time.time)
 
 
@@ -139,6 +142,8 @@ class Result(Record):
     """The config's `deterministic`."""
     nondeterministic_operations: tuple[str, ...] = ()
     """Operations without a deterministic implementation that the run used: see `configs/run/determinism.py`."""
+    changes: tuple[ConfigChange, ...] = ()
+    """What `drumbeat resume` has changed in its config: the run is exact up to the first of these steps."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from drumbeat.configs.run.checkpoint_records import ConfigChange
 from drumbeat.configs.run.file_times import file_system_time, modified
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.plan import JobPlan
@@ -70,6 +71,11 @@ class View:
         """The rank for which the others wait at present."""
         slow = self.ranks.slow if self.ranks and self.state == "running" else ()
         return slow[-1] if slow and slow[-1].until is None else None
+
+    @property
+    def changes(self) -> tuple[ConfigChange, ...]:
+        """What resumes have changed in the run's config, as far as attempts have taken it."""
+        return self.heartbeat.changes if self.heartbeat else ()
 
     @property
     def ended(self) -> bool:

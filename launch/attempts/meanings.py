@@ -49,6 +49,8 @@ class Meaning:
 
 
 BROKEN_GPU = "report that node to its administrator"
+UNKNOWN = "failed"
+"""The description of an error whose meaning is not known."""
 MEANINGS = (
     Meaning(r"^OutOfMemoryError|CUDA( driver)?( error:)? out of memory|Cuda failure .*out of memory|"
             r"STATUS_ALLOC_FAILED",
@@ -130,7 +132,7 @@ def meaning_of(kind: str, message: str, traceback: str = "") -> Meaning:
     """The meaning of an error."""
     code = "\n".join(traceback.splitlines()[-INNERMOST:-1])
     return next((one for one in MEANINGS if re.search(one.pattern, f"{kind}: {message}\n{code}")),
-                Meaning("", "failed"))
+                Meaning("", UNKNOWN))
 
 
 def fragmented(message: str) -> bool:

@@ -24,8 +24,9 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import Allocation, JobPlan
 from drumbeat.configs.run.records import Job, State
 from drumbeat.configs.run.view import View
+from drumbeat.configs.schema import Config
 from drumbeat.launch.attempts.logs import end_of
-from drumbeat.launch.backends.cluster_checks import check_shared
+from drumbeat.launch.backends.cluster_checks import check_shared, known_to_nodes
 from drumbeat.launch.backends.contract import Backend, Request, Rows, Submitted
 from drumbeat.launch.backends.environment import environment
 from drumbeat.launch.backends.local import recent_heartbeat_elsewhere
@@ -119,6 +120,9 @@ class InAllocation(Backend):
     def preflight(self, request: Request) -> str:
         check_shared(request.plan)
         return ""
+
+    def unchecked(self, plan: JobPlan, config: Config) -> list[str]:
+        return known_to_nodes(plan, config)
 
     def notes(self, request: Request) -> list[str]:
         return [text] if (text := note(request.plan)) else []

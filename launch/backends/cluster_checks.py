@@ -11,7 +11,10 @@ import time
 from pathlib import Path
 
 from drumbeat.configs.errors import Fault, LaunchError
+from drumbeat.configs.layers import short
+from drumbeat.configs.preconditions import data_paths
 from drumbeat.configs.run.plan import JobPlan
+from drumbeat.configs.schema import Config
 from drumbeat.launch.backends.contract import Request
 from drumbeat.launch.backends.environment import environment
 from drumbeat.launch.backends.script import JOB_VARIABLES
@@ -20,6 +23,8 @@ from drumbeat.launch.slurm.sbatch_errors import sbatch_fault
 
 LOCAL_FILE_SYSTEMS = ("tmpfs", "ramfs", "devtmpfs", "overlay", "squashfs")
 """File systems that no other machine can see: in memory, or layers of a container."""
+SHARED_FILE_SYSTEMS = re.compile(r"nfs|lustre|gpfs|beegfs|ceph|gluster|cifs|smb|afs|panfs|wekafs|pvfs2|9p|fuse|autofs")
+"""Matches the beginning of file systems that other machines may see as well."""
 TEMPORARY = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"), Path("/run"))
 """Folders that each machine has its own of, on any file system."""
 
@@ -52,13 +57,32 @@ def _tried(request: Request) -> Answer:
 def check_shared(plan: JobPlan) -> None:
     """Raises `LaunchError` if the nodes cannot see the run's folder, or Python outside of a container. An allocation
     may consist of this machine alone."""
-    alone = plan.allocation is not None and plan.allocation.nodes == 1 and "SLURMD_NODENAME" in os.environ
-    if alone:
+    if _runs_here(plan):
         return
     if fault := unshared(Path(plan.run_dir)):
         raise LaunchError(fault)
     if not plan.site.prefix and (fault := unshared_python(Path(plan.python))):
         raise LaunchError(fault)
+
+
+def _runs_here(plan: JobPlan) -> bool:
+    """Whether the only node of the allocation is this machine."""
+    return plan.allocation is not None and plan.allocation.nodes == 1 and "SLURMD_NODENAME" in os.environ
+
+
+def known_to_nodes(plan: JobPlan, config: Config, mounts: Path = Path("/proc/mounts")) -> list[str]:
+    """A note on what exists here, but on a file system that the nodes may not see: they know, and check it before
+    their ranks start."""
+    root = config.data.root
+    paths = {path if root is None or not Path(path).is_relative_to(root) else root: "data"
+             for path in data_paths(config)} | {plan.folder: "the current folder"}
+    if not plan.site.prefix:
+        paths[plan.python] = "Python"
+    local = [f"{short(Path(path))} ({what})" for path, what in paths.items()
+             if not SHARED_FILE_SYSTEMS.match(file_system(Path(path).resolve(), mounts))]
+    if not local or _runs_here(plan) or _alone():
+        return []
+    return [f"only the nodes know whether they have {', '.join(local)}, which are on this machine's own disks"]
 
 
 def unshared(folder: Path, mounts: Path = Path("/proc/mounts")) -> Fault | None:

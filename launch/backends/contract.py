@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import Job, State
 from drumbeat.configs.run.view import View
+from drumbeat.configs.schema import Config
 from drumbeat.launch.backends.processes import processes_of
 from drumbeat.launch.plan.job import Machine
 
@@ -123,6 +124,10 @@ class Backend(ABC):
         """Checks for faults that would otherwise appear only in the job. Returns when the job is expected to start, as
         text; '' if that is unknown. Raises `LaunchError`."""
         return ""
+
+    def unchecked(self, plan: JobPlan, config: Config) -> list[str]:
+        """Notes on what no check can know here, once all have passed: sentences without a full stop."""
+        return []
 
     def notes(self, request: Request) -> list[str]:
         """Notes for the user who starts the run: sentences without a full stop."""

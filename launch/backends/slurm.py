@@ -16,7 +16,8 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import Job, State
 from drumbeat.configs.run.view import View
-from drumbeat.launch.backends.cluster_checks import check_cluster, check_shared, is_rejected
+from drumbeat.configs.schema import Config
+from drumbeat.launch.backends.cluster_checks import check_cluster, check_shared, is_rejected, known_to_nodes
 from drumbeat.launch.backends.contract import Backend, Request, Rows, Submitted
 from drumbeat.launch.backends.environment import environment
 from drumbeat.launch.backends.exclusions import Exclusions, exclusions
@@ -80,6 +81,9 @@ class Slurm(Backend):
         check_slurm_installed()
         if fault := export_fault(plan):
             raise LaunchError(fault)
+
+    def unchecked(self, plan: JobPlan, config: Config) -> list[str]:
+        return known_to_nodes(plan, config)
 
     def notes(self, request: Request) -> list[str]:
         fault = export_fault(request.plan)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from drumbeat.configs.errors import RunError
 from drumbeat.configs.run.bad_nodes import remember
+from drumbeat.configs.run.changes import exactness
 from drumbeat.configs.run.determinism import claim
 from drumbeat.configs.run.lock import changing, is_changing
 from drumbeat.configs.run.manifest import checkpoint_text
@@ -49,6 +50,8 @@ def status_text(view: View) -> str:
     if view.status and not view.ended:
         rows.append(("last heartbeat", f"{view.seconds_since_heartbeat():.0f} s ago"))
     rows += _versions(view)
+    if note := exactness(view.changes):
+        rows.append(("exactness", note))
     if note := claim(view.run):
         rows.append(("determinism", note))
     if view.job and view.job.id and not view.ended:

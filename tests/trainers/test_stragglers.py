@@ -15,13 +15,14 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
+from drumbeat.configs.run.bad_nodes import remembered
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.rank_records import RankTimes, SlowRank
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.processes import processes_of
 from drumbeat.launch.runs.status import status_text
 from drumbeat.trainers.step_times import Times
-from drumbeat.trainers.stragglers import LEAST_INTERVALS, WINDOW_SECONDS, Stragglers, slowest
+from drumbeat.trainers.stragglers import LEAST_INTERVALS, REMEMBER_SECONDS, WINDOW_SECONDS, Stragglers, slowest
 from drumbeat.trainers.tracking import Tracker
 from drumbeat.trainers.world import World
 from tests.processes import until
@@ -141,7 +142,7 @@ class Told:
 
 @pytest.fixture
 def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Told:
-    return Told(RunDir(tmp_path / "run").claim_attempt(), monkeypatch)
+    return Told(RunDir(tmp_path / "tiny" / "run").claim_attempt(), monkeypatch)
 
 
 SLOW, EQUAL = interval([1.0, 2.0]), interval([1.0, 1.0])
@@ -208,6 +209,25 @@ def test_the_curves_show_the_slowest_rank_and_how_long_the_others_wait(told: Tol
     assert [(one.step, one.value) for one in events.Scalars("speed/wait_for_slowest_rank")] == [(10, 0.5)]
 
 
+@pytest.mark.parametrize(("table", "slurm", "nodes"), [
+    (SLOW, True, ["gpu1"]), (SLOW, False, []), (interval([1.0, 1.0], data=[0.0, 1.0]), True, [])],
+    ids=["compute", "without SLURM", "data"])
+def test_a_node_that_is_slow_for_ten_minutes_is_left_out_by_the_next_jobs(
+        told: Told, monkeypatch: pytest.MonkeyPatch, table: Tensor, slurm: bool, nodes: list[str]) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    if slurm:
+        monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr(time, "time", lambda: 10**9 + told.now)
+    runs = told.file.parents[3].parent
+    while told.now < 1000 + WINDOW_SECONDS + REMEMBER_SECONDS:
+        assert remembered(runs) == []
+        told.exchange(table)
+    told.exchange(table)
+    found = remembered(runs)
+    assert [node.node for node in found] == nodes
+    assert all(node.reason.startswith("rank 1 on gpu1 computes more slowly than the others") for node in found)
+
+
 class SlowOnRank1(Pictures):
     """Pictures that rank 1 takes long to read."""
 
@@ -267,6 +287,6 @@ def test_a_rank_under_sigstop_is_named_within_a_minute(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_rank_with_slow_data_is_named_within_a_minute(tmp_path: Path) -> None:
-    with training(tmp_path, "data.train._target_=tests.trainers.test_stragglers.SlowOnRank1") as run:
+    with training(tmp_path, "data.train={_target_: tests.trainers.test_stragglers.SlowOnRank1, n: 100}") as run:
         found = slow_rank(run)
         assert (found.rank, found.part) == (1, "data")

@@ -86,7 +86,7 @@ class Checkpoints:
     """
 
     def __init__(self, run: RunDir, attempt: Attempt, *, keep: int, patience: float = 0.0, device: torch.device = CPU,
-                 versions: Versions | None = None,
+                 versions: Versions | None = None, config: Mapping[str, Any] | None = None,
                  on_pause: Callable[[str], None] = lambda reason: None) -> None:
         self.run = run
         self.attempt = attempt
@@ -98,6 +98,8 @@ class Checkpoints:
         """The device of the tensors that are saved."""
         self.versions = versions
         """The versions that this rank computes with."""
+        self.config = dict(config or {})
+        """The part of the config that `CheckpointState` holds."""
         self.on_pause = on_pause
         """Called with the reason when the run pauses for the disk, and with '' when it continues."""
         self.staging: Staging | None = None
@@ -123,7 +125,8 @@ class Checkpoints:
         staging.fill(_files(model, optimizer))
         order = Order(attempt=str(self.attempt.path), step=progress.step, keep=self.keep,
                       is_best=progress.best.get("step") == progress.step,
-                      state=CheckpointState(progress=progress, versions=self.versions, **numbers), files=staging.parts)
+                      state=CheckpointState(progress=progress, versions=self.versions, config=self.config,
+                                            **numbers), files=staging.parts)
         self.pending = json.dumps(order.as_json()) + "\n"
         self._send_order()
 
@@ -202,12 +205,11 @@ class Checkpoints:
             self.writer.stdin.flush()
 
     def newest(self, warn: Any = print) -> Checkpoint | None:
-        """The newest intact checkpoint whose best weights are there, too; otherwise the newest intact one; None if
-        there is none. A corrupted one is renamed to `quarantined-...`, and `warn` gets the reason. Raises `RunError`
-        for a checkpoint of another format.
+        """The newest intact checkpoint whose best weights are there, too, or from which they are trained again;
+        otherwise the newest intact one; None if there is none. A corrupted one is renamed to `quarantined-...`, and
+        `warn` gets the reason. Raises `RunError` for a checkpoint of another format.
 
-        Without the best weights a phase that starts from them could not begin. Training from an older checkpoint
-        computes them again."""
+        Without the best weights a phase that starts from them could not begin."""
         without_best: Checkpoint | None = None
         if self.folder.is_symlink():
             raise RunError(Fault(what="the run's checkpoints are in another folder, to which a link leads",
@@ -219,7 +221,8 @@ class Checkpoints:
                                      given=f"format {written}; this version reads {FORMAT}",
                                      remedy="Resume with that version."))
             reason = damage(path)
-            if not reason and self._has_best(found := _read(path)):
+            if not reason and (self.has_best((found := _read(path)).progress) or (
+                    without_best and found.progress.step < without_best.progress.best["step"])):
                 return found
             if not reason:
                 without_best = without_best or found
@@ -229,11 +232,12 @@ class Checkpoints:
                 warn(f"checkpoint {path.name} is corrupted ({reason}); trying an older one")
                 _quarantine(path)
         if without_best:
-            warn(f"no older one has its best weights: using {without_best.path.name}")
+            warn(f"no older one is from before them: using {without_best.path.name}")
         return without_best
 
-    def _has_best(self, checkpoint: Checkpoint) -> bool:
-        best = checkpoint.progress.best
+    def has_best(self, progress: Progress) -> bool:
+        """Whether the best weights of a run, if it has some, are there."""
+        best = progress.best
         return not best or (checkpoint_path(self.run, best["step"]) / "manifest.json").exists()
 
     def at(self, step: int) -> Checkpoint:
@@ -258,8 +262,8 @@ class Checkpoints:
             raise LostBestError(step, reason)
         raise RunError(Fault(what=f"the best weights, of step {step}, cannot be used ({reason}), and there is no older "
                              "checkpoint from which to train them again", where=str(path),
-                             remedy="Restore that folder from a copy, and resume the run; or train again: "
-                                    f"drumbeat rerun {self.run.id}"))
+                             remedy="Restore that folder from a copy, and resume the run; or continue without them, "
+                                    "from the last weights: drumbeat resume RUN"))
 
 
 def _files(model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> Files:

@@ -12,10 +12,11 @@ from typing import Any
 
 from markupsafe import Markup
 
+from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.files import DamagedError, open_file, read_text
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.schema import Config
-from drumbeat.data.order import Schedule
+from drumbeat.trainers.position import build_schedules
 from drumbeat.trainers.report import page
 from drumbeat.trainers.report.charts import Chart, colours, draw, number
 from drumbeat.trainers.report.events import Curve, Events
@@ -44,14 +45,13 @@ NOT_DRAWN = ("train/epoch", "speed/step_seconds", "speed/slowest_rank")
 """Curves that follow from others, and numbers that are no quantities."""
 
 
-def phase_steps(config: Config, samples: int | None) -> list[PhaseSteps]:
+def phase_steps(config: Config, progress: Progress) -> list[PhaseSteps]:
     """Name, first and last step of each phase; empty if the size of the training set is not known yet."""
     found: list[PhaseSteps] = []
-    for name, phase in config.phases.items():
-        if phase is not None and samples:
+    if samples := progress.data.get("samples"):
+        for name, schedule in zip(config.phases, build_schedules(config, samples, progress), strict=True):
             first = found[-1][2] if found else 0
-            steps = Schedule(samples, phase.batch_size or config.batch_size, phase.epochs).steps
-            found.append((name, first, first + steps))
+            found.append((name, first, first + schedule.steps))
     return found
 
 

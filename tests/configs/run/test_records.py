@@ -12,6 +12,7 @@ from drumbeat.configs.run.bad_nodes import BadNode
 from drumbeat.configs.run.checkpoint_records import (
     CheckpointFormat,
     CheckpointState,
+    ConfigChange,
     EvaluationMetrics,
     FileDigest,
     Manifest,
@@ -49,8 +50,9 @@ BEST = {"step": 3, "phase": "head", "loss": 0.25, "accuracy": 1.0}
 TOPOLOGY = Topology(nodes=2, ranks_per_node=4, device="cuda", cpus_per_rank=8)
 ALLOCATION = Allocation(job_id="7", nodes=2, cpus_per_node=64, gpus_per_node=8, in_step=True, restarts=1)
 SPAN = Span(phase=1, first_step=2**40, steps=3, samples=36, digest=f"{2**64 - 1:016x}", attempt=2, world_size=4)
+CHANGE = ConfigChange(key="batch_size", old=4, new=None, step=7, attempt=2, user="me", time=1.5)
 PROGRESS = Progress(step=7, phase=1, phase_step=2, samples=60, skipped=1, ledger=(SPAN, SPAN), data={"samples": 9},
-                    best=BEST, last=BEST, seconds={"training": 1.5})
+                    best=BEST, last=BEST, seconds={"training": 1.5}, changes=(CHANGE,))
 VERSIONS = Versions(drumbeat="0.1.0", python="3.11.2", torch="2.14.1", cuda="13.0", nccl="2.28.9",
                     device="NVIDIA H100", precision="bf16")
 TREE = CodeTree(name="lab", folder="/home/me/lab", files=3, bytes=99, commit="0123", changed_files=1)
@@ -76,9 +78,9 @@ ALL = [
     BadNode(node="n2", reason="it has lost its GPU", run="20261128-183858-ypnga", time=1.0),
     RankError(rank=1, node="n1", type="ValueError", message="no", step=7, traceback="Traceback", user_error=True,
               time=1.0),
-    SPAN, PROGRESS,
+    SPAN, CHANGE, PROGRESS,
     CheckpointState(progress=PROGRESS, optimizer={"groups": [{"lr": 0.1}]}, scheduler={"last_epoch": 3},
-                    versions=VERSIONS),
+                    versions=VERSIONS, config={"phases": {"head": {"epochs": 2.0}}}),
     FileDigest(bytes=7, sha256="ab"),
     CheckpointFormat(format=1),
     Manifest(format=1, step=7, attempt=2, files={"model.safetensors": FileDigest(bytes=7, sha256="ab")}),

@@ -55,8 +55,7 @@ def test_a_check_that_passes(command: str) -> None:
     assert run_check(command) is None
 
 
-def test_a_check_that_hangs_is_killed_with_all_of_its_processes(tmp_path: Path,
-                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_that_hangs_is_killed_with_its_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "CHECK_SECONDS", 1.0)
     command = f"echo asking the driver; (sleep 300 & echo $! > {tmp_path}/pid; wait)"
     assert run_check(command) == Finding("failed", "the node check on n7 took longer than 1 s: asking the driver")

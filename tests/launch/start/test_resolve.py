@@ -76,7 +76,7 @@ def test_resuming_with_what_cannot_change_the_results(cluster: Path) -> None:
 
 
 @pytest.mark.parametrize(("words", "said"), [
-    (["seed=3", "data.workers=2"], "error: seed cannot change on resume\n  where  command line\n"),
+    (["seed=3", "data.workers=2"], "error: seed cannot change on resume: the order of the samples"),
     (["--procs", "0"], "error: launch.procs must be at least 1\n  where  --procs\n"),
     (["--gpus", "-1"], "error: launch.gpus must be at least 0\n  where  --gpus\n"),
 ])
