@@ -18,7 +18,7 @@ from typing import Any
 
 from docs.errors import ROOT, errors
 from drumbeat.configs import schema
-from drumbeat.configs.run import checkpoint_records, code_records, rank_records, record, records, versions
+from drumbeat.configs.run import changes, checkpoint_records, code_records, rank_records, record, records, versions
 from drumbeat.launch.attempts.meanings import MEANINGS
 from drumbeat.launch.attempts.verdict import REASONS as STOPS
 from drumbeat.launch.slurm.limits import COUNTED
