@@ -11,6 +11,7 @@ from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.checkpoint_records import EvaluationMetrics
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Result
+from drumbeat.launch.commands.main import main
 from tests.docs.blocks import blocks
 from tests.tiny import drumbeat, latest
 
@@ -60,6 +61,6 @@ def test_a_killed_run_has_the_bits_of_an_undisturbed_one(tmp_path: Path) -> None
     assert resumed.last == straight.last
     assert 0 <= resumed.last["ap50"] <= 1
     for ranks in ("1", "2"):
-        drumbeat(tmp_path / "resumed", "evaluate", run.id, "--split", "validation", "--procs", ranks, preflight=True)
+        assert main(["evaluate", str(run.path), "--split", "validation", "--procs", ranks]) == 0
         found = EvaluationMetrics.require(run.path / "evaluation" / "validation-10" / "metrics.json")
         assert found.metrics["ap50"] == resumed.last["ap50"]
