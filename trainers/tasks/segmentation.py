@@ -128,14 +128,19 @@ class Segmentation:
         return ", ".join(shares) or name_of(self.output_names, 0)
 
     def draw(self, image: Tensor, value: Tensor) -> Tensor:
-        """The image, with the classes from 1 on in colours, and pixels that do not count in gray."""
-        colours = torch.zeros(max(256, int(value.max()) + 1), 3)
-        colours[1:] = torch.tensor(COLOURS).float().repeat(-(-len(colours) // len(COLOURS)), 1)[:len(colours) - 1]
+        """The image, with the classes from 1 on in colours with full edges, and pixels that do not count in gray."""
         mask = value.long().cpu()
-        painted = colours[mask].permute(2, 0, 1)
-        painted[:, mask == self.ignore_index] = torch.tensor(IGNORED).float()[:, None]
-        shown = 0.55 * image.float() + 0.45 * painted
-        return image.where(mask == 0, shown.to(torch.uint8))
+        colours = torch.zeros(int(mask.max()) + 1, 3)
+        colours[1:] = torch.tensor(COLOURS).float().repeat(-(-len(colours) // len(COLOURS)), 1)[:len(colours) - 1]
+        painted = colours[mask]
+        painted[mask == self.ignore_index] = torch.tensor(IGNORED).float()
+        opacity = torch.full(mask.shape, 0.45)
+        for one, other in (((slice(1, None), slice(None)), (slice(-1), slice(None))),
+                           ((slice(None), slice(1, None)), (slice(None), slice(-1)))):
+            differs = mask[one] != mask[other]
+            opacity[one][differs] = opacity[other][differs] = 1.0
+        opacity[mask == 0] = 0.0
+        return (image * (1 - opacity) + painted.permute(2, 0, 1) * opacity).to(torch.uint8)
 
 
 def logits_of(outputs: Any) -> Tensor:

@@ -105,11 +105,16 @@ def test_texts() -> None:
 
 
 def test_a_mask_is_drawn_over_its_image() -> None:
-    image = torch.full((3, 2, 2), 100, dtype=torch.uint8)
-    drawn = Segmentation().draw(image, torch.tensor([[0, 1], [2, 255]], dtype=torch.uint8))
-    assert drawn[:, 0, 0].tolist() == [100, 100, 100]
-    assert drawn[:, 0, 1].tolist() == [158, 126, 55]
-    assert len({tuple(drawn[:, y, x].tolist()) for y in range(2) for x in range(2)}) == 4
+    """Half transparent inside, opaque at its edge; class 0 is not drawn."""
+    image = torch.full((3, 5, 5), 100, dtype=torch.uint8)
+    mask = torch.zeros(5, 5, dtype=torch.uint8)
+    mask[:3, :3] = 1
+    mask[4, 4] = 255
+    drawn = Segmentation().draw(image, mask)
+    assert drawn[:, 0, 0].tolist() == [158, 126, 55]
+    assert drawn[:, 2, 0].tolist() == [230, 159, 0]
+    assert drawn[:, 0, 4].tolist() == [100, 100, 100]
+    assert drawn[:, 4, 4].tolist() == [128, 128, 128]
 
 
 class Whole(nn.Module):
