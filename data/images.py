@@ -19,7 +19,7 @@ from drumbeat.data.cache import TOP, PixelCache, Pixels
 from drumbeat.data.image_files import Scan, is_image, suffixes
 from drumbeat.data.order import Integers
 from drumbeat.data.packed import PackedStrings
-from drumbeat.data.pixels import UNREADABLE, as_image, read_header, read_pixels
+from drumbeat.data.pixels import as_image, read_header, read_pixels
 from drumbeat.data.regular import open_regular
 
 LOOKED_AT = 16
@@ -78,7 +78,7 @@ class ImageFiles:
         """16 if one of a few files has more than 8 bits; otherwise None."""
         for index in np.unique(np.linspace(0, len(self.paths) - 1, LOOKED_AT).astype(int)) if len(self.paths) else ():
             if not (file := self.file(index)).lower().endswith(ALWAYS_8_BITS):
-                with suppress(*UNREADABLE):
+                with suppress(ValueError):
                     if read_header(file).depth > 8:
                         return 16
                 if file.lower().endswith(dicom.SUFFIXES):

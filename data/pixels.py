@@ -83,12 +83,15 @@ class Header(NamedTuple):
 
 
 def read_header(file: str) -> Header:
-    """The header of an image file. Raises one of `UNREADABLE`."""
-    with open_regular(file) as stream:
-        if dicom.is_dicom(file, stream):
-            return Header(*dicom.header(stream))
-        with Image.open(stream) as opened:
-            return Header(opened.size, opened.mode, 16 if _is_deep(opened) else 8)
+    """The header of an image file. Raises `ValueError`, which names the file."""
+    try:
+        with open_regular(file) as stream:
+            if dicom.is_dicom(file, stream):
+                return Header(*dicom.header(stream))
+            with Image.open(stream) as opened:
+                return Header(opened.size, opened.mode, 16 if _is_deep(opened) else 8)
+    except Exception as error:
+        raise ValueError(f"cannot read the image {file}: {_reason(file, error)}") from error
 
 
 def as_image(pixels: Pixels) -> Image.Image | Tensor:
