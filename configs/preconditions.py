@@ -61,8 +61,7 @@ def wrong_with(path: Path) -> str:
 
 
 def check_inputs(paths: Sequence[Path], config: Config) -> None:
-    """Checks that the inputs of a prediction exist and fit the run's model; for a text model also the training texts,
-    beside which its vocabulary is stored. Raises `RunError` and `PreflightError`."""
+    """Checks that the inputs of a prediction exist and fit the run's model. Raises `RunError`."""
     for path in paths:
         wrong = wrong_with(path)
         if wrong.endswith("does not exist"):
@@ -75,8 +74,6 @@ def check_inputs(paths: Sequence[Path], config: Config) -> None:
         if wrong:
             raise RunError(Fault(what="this folder is empty" if wrong.endswith("is empty") else wrong,
                                  where=short(path)))
-    if reads_texts(config):
-        check_data(config, fixed=True)
 
 
 def reads_texts(config: Config) -> bool:

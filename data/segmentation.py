@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image
 from torchvision.tv_tensors import Mask
 
-from drumbeat.data.images import SUFFIXES, read_pixels
+from drumbeat.data.image_files import suffixes
 from drumbeat.data.packed import PackedStrings
+from drumbeat.data.pixels import read_pixels
 from drumbeat.data.regular import open_regular
 
 
@@ -23,7 +24,7 @@ class SegmentationFolder:
 
     The mask of images/a/b.jpg is masks/a/b.png: grayscale, or with a palette, and its pixels are class numbers, or
     `ignore_index` for those that do not count. `classes` are the names of the classes, from number 0 on. Images are
-    read by `drumbeat.data.images.read_pixels`. Hidden files and folders are ignored. A model may use the number of
+    read by `drumbeat.data.pixels.read_pixels`. Hidden files and folders are ignored. A model may use the number of
     classes as `num_classes: from_data`.
 
     Raises `FileNotFoundError` if a folder or a mask does not exist, and `ValueError` if there are no images.
@@ -43,7 +44,7 @@ class SegmentationFolder:
                 raise FileNotFoundError(f"the folder {self.root / folder} does not exist")
         found = sorted(_images(self.root / images))
         if not found:
-            raise ValueError(f"the folder {self.root / images} has no images ({', '.join(SUFFIXES)})")
+            raise ValueError(f"the folder {self.root / images} has no images ({', '.join(suffixes())})")
         for name in found:
             if not self._mask_file(name).is_file():
                 raise FileNotFoundError(f"the image {images}/{name} has no mask: there is no {self._mask_file(name)}")
@@ -98,7 +99,8 @@ class SegmentationFolder:
 
 def _images(folder: Path) -> Iterator[str]:
     """The paths of the images below a folder."""
+    known = suffixes()
     for file in folder.rglob("*"):
         name = file.relative_to(folder)
-        if file.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in name.parts) and file.is_file():
+        if file.suffix.lower() in known and not any(part.startswith(".") for part in name.parts) and file.is_file():
             yield name.as_posix()

@@ -21,7 +21,7 @@ from drumbeat.configs.preconditions import merged
 from drumbeat.configs.schema import Config, Phase
 from drumbeat.configs.yaml_text import inline
 from drumbeat.data.cache import open_cache
-from drumbeat.data.images import ImageFolder
+from drumbeat.data.images import ImageFiles
 from drumbeat.data.loader import Collate, Samples, ShardedBatchSampler, Transform
 from drumbeat.data.mixing import Mixing
 from drumbeat.data.order import Schedule, Stream, key
@@ -95,9 +95,9 @@ def fused_transforms(config: Config, for_training: list[Transform], for_evaluati
     return fuse(for_training), fuse(for_evaluation), max(known) if len(known) == len(sides) else None
 
 
-def image_set(samples: Any) -> ImageFolder | None:
-    """The `ImageFolder` that a dataset is, or is a part of; None for other datasets."""
-    while samples is not None and not isinstance(samples, ImageFolder):
+def image_set(samples: Any) -> ImageFiles | None:
+    """The `ImageFolder` or `ImageTable` that a dataset is, or is a part of; None for other datasets."""
+    while samples is not None and not isinstance(samples, ImageFiles):
         samples = getattr(samples, "of", None)
     return samples
 

@@ -16,6 +16,9 @@ from drumbeat.trainers.world import World
 
 HALF = 2**32
 
+REMEDY = ("The ranks' logs name them. Repair them and resume the run, or do without them, however many they are: "
+          "drumbeat resume RUN data.max_skipped=1")
+
 
 @dataclass
 class SampleCounts:
@@ -72,7 +75,7 @@ def check_skipped(progress: Progress, replaced: int, n: int, most: float) -> Non
     if skipped > most * max(progress.samples, n):
         raise PreflightError(Fault(what=f"{skipped:,} of {progress.samples:,} samples could not be read",
                                    where="data.max_skipped", given=f"max_skipped: {most}",
-                                   remedy=_raise_limit(skipped / max(progress.samples, n))))
+                                   remedy=REMEDY))
 
 
 def check_unreadable(name: str, unreadable: int, n: int, most: float) -> str:
@@ -81,14 +84,8 @@ def check_unreadable(name: str, unreadable: int, n: int, most: float) -> str:
     what = f"{unreadable:,} of the {n:,} samples of the {name} set could not be read"
     if unreadable > most * n:
         raise PreflightError(Fault(what=what, where="data.max_skipped", given=f"max_skipped: {most}",
-                                   remedy=_raise_limit(unreadable / n)))
+                                   remedy=REMEDY))
     return f"note: {what} and are left out" if unreadable else ""
-
-
-def _raise_limit(fraction: float) -> str:
-    """The remedy for a fraction of samples that is too large: a limit of twice as many."""
-    return ("The ranks' logs name them. Repair them and resume the run, or raise the limit: drumbeat resume RUN "
-            f"data.max_skipped={min(1.0, 2 * fraction):.2g}")
 
 
 def describe_training_set(samples: Samples) -> dict[str, Any]:

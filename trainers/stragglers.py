@@ -8,8 +8,8 @@ default threshold of NVIDIA's resiliency extension, which compares with the fast
 
 On a machine that other programs use as well, the time without a core hides other causes and is unequal by chance. So
 ranks are compared twice, without this time and with it. Measured by `python -m benchmarks.stragglers` on two cores
-with a load of 5 to 30: the rank is named in 20 of 20 runs with a stopped rank, after 20 s (median; 38 s at most), and in
-none of 50 clean runs, in which a rank is late in 40% of the intervals at most.
+with a load of 5 to 30: the rank is named in 20 of 20 runs with a stopped rank, after 20 s (median; 38 s at most), and
+in none of 50 clean runs, in which a rank is late in 40% of the intervals at most.
 
 It does not see: all ranks equally slow, time that a rank loses outside of its steps (rank 0 saves and writes curves),
 and a slow network, for which all ranks wait. Of several slow ranks it names the slowest, and the next one after that.

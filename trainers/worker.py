@@ -52,6 +52,7 @@ from drumbeat.trainers.checkpoints.manager import Checkpoint, Checkpoints
 from drumbeat.trainers.determinism import recorded_operations
 from drumbeat.trainers.facts import facts_of, with_facts
 from drumbeat.trainers.guards import NotFiniteError
+from drumbeat.trainers.kept_vocabulary import keep_vocabulary
 from drumbeat.trainers.kernels import prefer_determinism, set_precision
 from drumbeat.trainers.loop import End, Training
 from drumbeat.trainers.sample_counts import check_unchanged, describe_training_set
@@ -129,6 +130,7 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
         print(text, flush=True)
     if world.is_main:
         record_versions(attempt, versions, checkpoint)
+        keep_vocabulary(run, sets.train)
     return build_training(
         config, sets, world, model, task, checkpoints=checkpoints, checkpoint=checkpoint, progress=progress,
         tracker=tracker, attempt=attempt,

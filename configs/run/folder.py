@@ -8,6 +8,7 @@
         lock.json        the command that is changing the run, locked by it
         status.json      the state of the run
         result.json      the result of a finished run
+        vocabulary.json  the words of a model of texts and their numbers, a tokenizer.json
         nondeterministic/   a file for each operation without a deterministic implementation
         attempts/<k>/    one start of all ranks: its heartbeat, logs, errors and stop request
         checkpoints/     weights and state by step
@@ -74,6 +75,10 @@ class RunDir:
     @property
     def result(self) -> Path:
         return self.path / "result.json"
+
+    @property
+    def vocabulary(self) -> Path:
+        return self.path / "vocabulary.json"
 
     @property
     def attempts(self) -> Path:

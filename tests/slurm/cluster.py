@@ -10,6 +10,7 @@ those of `requeue` and `wide` at once, and those of `cancel` are cancelled. All 
 
 It has its own ports, munge and folders, so it runs beside the machine's own SLURM and beside others of its kind. With
 `accounting=True`, user root has an account `root` and the QOS `normal`; sacctmgr makes more, and sacct knows the jobs.
+A cluster `beside` another shares its accounting, so that each can be asked from the other by its name.
 It needs root, and Debian's packages slurm-wlm and munge; for accounting also slurmdbd and mariadb-server-core.
 """
 

@@ -39,8 +39,8 @@ def test_a_job_that_is_followed_by_another(submitted: Submit) -> None:
 def test_sixteen_ranks_train_and_are_requeued(cluster: Cluster, tmp_path: Path) -> None:
     """Every sample is seen once, as the ledger proves."""
     (tmp_path / "wide.yaml").write_text("partition: wide\n")
-    job = TrainingRun(cluster, tmp_path, "--profile", "wide.yaml", "batch_size=20", "phases.finetune.batch_size=16",
-                      nodes=NODES, at="[8]")
+    job = TrainingRun(cluster, tmp_path, "--profile", "wide.yaml", "batch_size=32", "phases.finetune.batch_size=32",
+                      nodes=NODES, at="[4]")
     job.reach(seconds=MINUTES * 60)
     cluster.run("scancel", "--signal=USR2", job.job_id)
     job.go_on()

@@ -82,9 +82,7 @@ def test_one_of_4096_ranks_is_found() -> None:
     generator = torch.Generator().manual_seed(0)
     own = 1 + 0.1 * torch.rand(10, 4096, generator=generator)
     own[:, 3217] *= 1.8
-    began = time.perf_counter()
     assert late(*[interval(row.tolist()) for row in own]) == (3217, "compute", 1.0)
-    assert time.perf_counter() - began < 5
 
 
 def test_a_slow_node_is_found_though_half_of_the_ranks_are_slow() -> None:

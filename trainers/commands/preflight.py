@@ -49,6 +49,7 @@ from drumbeat.trainers.build import (
     build_task,
     frozen_modules,
     loader_workers,
+    trainable,
     without_pretrained,
 )
 from drumbeat.trainers.checkpoints.manager import Checkpoint
@@ -63,6 +64,7 @@ from drumbeat.trainers.gpu_check import find_gpus, gpu_faults
 from drumbeat.trainers.metrics import build_metrics, check_monitor
 from drumbeat.trainers.model_and_task import with_task
 from drumbeat.trainers.position import build_schedules, check_position
+from drumbeat.trainers.set_notes import notes_of
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.versions import preflight_versions
 
@@ -98,9 +100,13 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
         built = {name: attempt(partial(_check_phase, config, name, trained, world_size)) for name in config.phases}
     if sets is not None:
         faults += _check_sets(filled or config, sets)
+        if task is not None and task.kind == "classification" and len(sets.classes) == 1:
+            faults.append(Fault(what=f"the training set has one class: {sets.classes[0]}", where="data.train",
+                                given=inline(config.data.train), remedy="A model that always answers it is always "
+                                "right. Is the root one folder too high or too low?"))
         if len(sets.train):
             attempt(lambda: _check_order(config, sets.train))
-    notes = [text for text in [getattr(model, "weights_text", "")] if text]
+    notes = [*([] if sets is None else notes_of(sets)), *filter(None, [getattr(model, "weights_text", "")])]
     progress = progress_with(config, checkpoint) if checkpoint else None
     tables = build_schedules(config, len(sets.train), progress) if sets is not None and len(sets.train) else []
     if progress and tables:
@@ -161,10 +167,14 @@ def _check_phase(config: Config, name: str, model: nn.Module, world_size: int) -
     assert phase is not None
     modules = frozen_modules(model, phase, name)
     frozen = {parameter for module in modules for parameter in module.parameters()}
-    trained = [parameter for parameter in model.parameters() if parameter not in frozen]
+    free = trainable(model)
+    trained = [parameter for parameter in free if parameter not in frozen]
     if not trained:
-        raise PreflightError(Fault(what="the phase freezes all parameters",
-                                   where=f"phases.{name}.freeze", given=inline(phase.freeze)))
+        raise PreflightError(
+            Fault(what="the phase freezes all parameters that the model does not freeze itself",
+                  where=f"phases.{name}.freeze", given=inline(phase.freeze)) if free else
+            Fault(what="the model has nothing to train: no parameter has requires_grad", where="model",
+                  given=str(config.model.get("_target_")), remedy="Leave something unfrozen, a new head for example."))
     if phase.start_from == "best" and not config.data.validation:
         raise PreflightError(Fault(what="there are no best weights without a validation set",
                                    where=f"phases.{name}.start_from", given="start_from: best",

@@ -132,8 +132,8 @@ def test_a_run_is_evaluated_with_its_own_code(tmp_path: Path, monkeypatch: pytes
         assert run_on_run(name, run, "--split", "test", new_code=new_code) == 0
     output = capfd.readouterr()
     assert output.out.splitlines() == ["mine --split test", "live --split test", "live --split test"]
-    assert output.err == ("code       mine at 0123456 with 2 changed files, 1 file; "
-                          "use --new-code for the current code\n")
+    assert output.err == ("code       mine at 0123456 with 2 changed files, 1 file; use --new-code for the\n"
+                          "           current code\n")
 
 
 @pytest.mark.slow
