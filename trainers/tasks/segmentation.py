@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from drumbeat.trainers.tasks.losses import mean, per_sample
+from drumbeat.trainers.tasks.outputs import main_output
 from drumbeat.trainers.tasks.task import Kind, Results, WorstSample, name_of
 
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
@@ -144,12 +145,10 @@ class Segmentation:
 
 
 def logits_of(outputs: Any) -> Tensor:
-    """The logits [n, classes, H, W] of what a model returns."""
-    found = outputs["out"] if isinstance(outputs, Mapping) else outputs
-    if not isinstance(found, Tensor) or found.dim() != 4:
-        shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise ValueError(f"the model returns {shape}; segmentation needs logits [n, classes, H, W], or a dict with "
-                         "these as \"out\"")
+    """The logits [n, classes, H, W] of what a model returns. Raises `TypeError` and `ValueError` if there are none."""
+    found = main_output(outputs)
+    if found.dim() != 4:
+        raise ValueError(f"the model returns {list(found.shape)}; segmentation needs logits [n, classes, H, W]")
     return found
 
 
