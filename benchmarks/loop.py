@@ -65,7 +65,7 @@ def ours(name: str) -> tuple[float, float]:
             agents = Agents(plan, attempt, 0)
             command = torchrun_command(plan, attempt=str(attempt.number), node="0", address=LOOPBACK,
                                        port=str(free_port()))
-            agents.start(command[3:], {}, attempt.node_log(0))
+            agents.start(command[3:], {}, attempt)
             while (code := agents.poll(within=1.0)) is None:
                 pass
             agents.close()

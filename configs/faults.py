@@ -26,6 +26,7 @@ MISSPELT_TARGET = ("target", "_target", "target_")
 def misfit(schema: type, layer: Layer, key: str, value: Any) -> Fault:
     """Why `key: value` does not fit the schema."""
     kind: Any = schema
+    metadata: typing.Mapping[str, Any] = {}
     done: list[str] = []
     given = f"{key}: {inline(value)}"
     for part in key.split("."):
@@ -34,6 +35,7 @@ def misfit(schema: type, layer: Layer, key: str, value: Any) -> Fault:
             place = f"in '{'.'.join(done)}'" if done else "at the top level"
             return Fault(what=f"unknown key '{part}' {place}", where=layer.where(".".join([*done, part])), given=given,
                          remedy=_instead(part, [*done], fields))
+        metadata = metadata_of(kind, part)
         kind = fields[part] if fields is not None else item_of(kind)
         done.append(part)
         if fields_of(kind) is None and not is_mapping(kind):
@@ -42,6 +44,9 @@ def misfit(schema: type, layer: Layer, key: str, value: Any) -> Fault:
     if kind is Any:  # it takes anything, so this can only be a ${...} that OmegaConf cannot read
         return Fault(what=f"{name} has a reference that cannot be parsed", where=layer.where(key), given=given,
                      remedy="Write ${some.key} or ${oc.env:VARIABLE}, in single quotes for the shell.")
+    if metadata.get("minutes"):
+        return Fault(what=f"{name} must be a number of minutes, or a time as SLURM writes it", where=layer.where(key),
+                     given=given, remedy="Half a day, for example, is 720, 12:00:00 or 0-12.")
     return Fault(what=f"{name} must be {expected(kind)}", where=layer.where(key), given=given,
                  remedy=_reshaped(kind, name, value))
 
@@ -116,6 +121,12 @@ def fields_of(kind: Any) -> dict[str, Any] | None:
     """The field types of a dataclass, also of an Optional one; None for other types."""
     plain = bare(kind)
     return typing.get_type_hints(plain) if dataclasses.is_dataclass(plain) and isinstance(plain, type) else None
+
+
+def metadata_of(kind: Any, name: str) -> typing.Mapping[str, Any]:
+    """The metadata of a field; empty if the type is no dataclass with that field."""
+    fields = dataclasses.fields(bare(kind)) if fields_of(kind) else ()
+    return next((field.metadata for field in fields if field.name == name), {})
 
 
 def _broken_bound(metadata: typing.Mapping[str, Any], value: Any) -> str:

@@ -24,21 +24,15 @@ from drumbeat.configs.layers import (
     file_layer,
     file_layers,
     flag_layer,
-    leaves,
     left_out,
     short,
 )
 from drumbeat.configs.merge import Places, build, references, source, with_references
-from drumbeat.configs.sbatch_options import GPUS, owned_options
+from drumbeat.configs.sbatch_options import GPUS, MEMORY, owned_options
 from drumbeat.configs.schema import Config, Reference, Site
 from drumbeat.configs.secrets import holds_secret, is_secret_name, literal_secrets
 from drumbeat.configs.variables import variables
 from drumbeat.configs.yaml_text import dump, inline
-
-CHANGEABLE = ("launch.", "tracking.", "checkpoints.", "data.workers", "data.cache", "data.allow_change",
-              "data.max_skipped", "reference.")
-"""What may differ from one attempt of a run to the next."""
-
 
 ASSIGNED = re.compile(r"""\b(\w+)=(?!["']?\$)["']?[^\s"']""")
 """The variable of NAME=VALUE in a shell command, unless the shell computes the value."""
@@ -132,22 +126,14 @@ def _without_removed_phases(config: Config) -> Config:
 
 
 def reload(file: Path, assignments: Sequence[str] = (), flags: Mapping[str, Any] | None = None) -> Loaded:
-    """The config of a run that is resumed, from its folder. Only values that cannot change its results may be given.
-
-    Raises `ConfigError`.
+    """The config of a run that is resumed, from its folder, with `assignments` and `flags` on top. Whether they may
+    change is not checked here (`configs/run/changes.py`). Raises `ConfigError`.
     """
     typed = _typed(assignments, flags or {})
     layers = [run_layer(file), *typed]
     config, places = build(Config, layers, record=True)
-    fixed = [key for layer in typed for key, _ in leaves(layer.values) if not key.startswith(CHANGEABLE)]
-    if fixed:
-        raise ConfigError(*(Fault(what=f"{key} cannot change on resume", where="command line",
-                                  remedy="Leave it out, or start a new run: drumbeat rerun RUN KEY=VALUE. These can "
-                                         "change: "
-                                         f"{', '.join(f'{key}*' if key.endswith('.') else key for key in CHANGEABLE)}.")
-                            for key in fixed))
-    return Loaded(config=config, layers=typed, places={key: layer for key, layer in places.items() if layer in typed},
-                  references=references(layers))
+    return Loaded(config=_without_removed_phases(config), layers=typed, references=references(layers),
+                  places={key: layer for key, layer in places.items() if layer in typed}, notes=left_out(layers))
 
 
 def _typed(assignments: Sequence[str], flags: Mapping[str, Any]) -> list[Layer]:
@@ -191,7 +177,10 @@ def load_site(profile: str | None) -> Site:
         raise ConfigError(Fault(what=f"no cluster profile '{profile}'", where=short(file.parent),
                                 given=f"--profile {profile}", remedy=nearest(profile, sites)))
     layers = file_layers(file)
-    site, places = build(Site, layers, record=True)
+    try:
+        site, places = build(Site, layers, record=True)
+    except ConfigError as error:
+        raise ConfigError(*map(_as_option, error.faults)) from None
     if secrets := [*(f"environment.{name}" for name, text in site.environment.items()
                      if is_secret_name(name) or holds_secret(str(text))),
                    *(key for key, text in _commands(site) if variables(text) or holds_secret(text)
@@ -203,6 +192,17 @@ def load_site(profile: str | None) -> Site:
     if faults := list(_site_faults(site, lambda key: source(key, places, layers) or short(file))):
         raise ConfigError(*faults)
     return site
+
+
+def _as_option(fault: Fault) -> Fault:
+    """The fault of an unknown key in a profile that is perhaps an option of sbatch, with what to write instead."""
+    found = re.fullmatch(r"unknown key '([\w-]+)' at the top level", fault.what)
+    if not found or fault.remedy.startswith("Did"):
+        return fault
+    key = found[1].replace("-", "_")
+    instead = MEMORY.get(key) or owned_options({key: fault.given}).get(key) or (
+        "if it is an option of sbatch, put it below `sbatch:`; otherwise remove it")
+    return dataclasses.replace(fault, remedy=f"{instead[0].upper()}{instead[1:]}.")
 
 
 def _site_faults(site: Site, where: Callable[[str], str]) -> Iterator[Fault]:

@@ -5,7 +5,7 @@ the order that explains a hang best:
 
 1. `nccl_seconds`: NCCL's collectives time out, and torch's flight recorder writes the collectives of every rank.
 2. `patience`: the watchdog of each rank (`drumbeat.trainers.watchdog`) writes the stacks of all threads.
-3. `GRACE` later, the kernel kills the rank.
+3. `GRACE` later, the launcher of its node ends the attempt (`drumbeat.launch.node.hanging`).
 4. Later still, NCCL would end a waiting rank, gloo would raise an error, and NCCL's heartbeat monitor would end a rank
    whose CUDA calls block, in a long compilation or graph capture. These matter only before the first step.
 
@@ -20,7 +20,10 @@ from drumbeat.configs.schema import Config
 SHORTEST = 1800.0
 """The default of `patience`; the watchdog waits longer if steps take longer."""
 GRACE = 5.0
-"""The time between writing the stacks and killing a rank, so that all ranks can write theirs."""
+"""The time between writing the stacks and ending the ranks, so that all of them can write theirs."""
+PROGRESS = b"step %12d\ntimeout %9.1f s, call %12d\n"
+"""What each rank writes in front of its stacks: its step, its timeout, infinite when the watchdog is off, and how often
+it has called the watchdog."""
 MARGIN = 60.0
 """The time between the flight recorder and the stacks, for a collective that starts late in its step."""
 DUMP = 20.0

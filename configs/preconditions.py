@@ -33,15 +33,20 @@ def check_data(config: Config, *, fixed: bool = False) -> None:
     """Checks that the files and folders of Drumbeat's datasets exist, and that the folders are not empty. Raises
     `PreflightError` with all that do not. Arguments of the user's own datasets are not checked. `fixed` is for a run's
     config, whose values cannot be changed."""
-    faults: dict[str, Fault] = {}
-    for split in SPLITS:
-        for key, text in _paths(getattr(config.data, split), f"data.{split}"):
-            path = Path(text)
-            if wrong := wrong_with(path):
-                faults.setdefault(text, Fault(what=wrong, where=key, given=text))
+    faults = {text: Fault(what=wrong, where=key, given=text) for text, key in data_paths(config).items()
+              if (wrong := wrong_with(Path(text)))}
     if faults:
         raise PreflightError(*with_hint(merged([*faults.values()], config.data.root), config.data.download_hint,
                                         fixed=fixed))
+
+
+def data_paths(config: Config) -> dict[str, str]:
+    """The files and folders of Drumbeat's datasets, each with the first dotted key that names it."""
+    found: dict[str, str] = {}
+    for split in SPLITS:
+        for key, text in _paths(getattr(config.data, split), f"data.{split}"):
+            found.setdefault(text, key)
+    return found
 
 
 def wrong_with(path: Path) -> str:
@@ -56,8 +61,7 @@ def wrong_with(path: Path) -> str:
 
 
 def check_inputs(paths: Sequence[Path], config: Config) -> None:
-    """Checks that the inputs of a prediction exist and fit the run's model; for a text model also the training texts,
-    beside which its vocabulary is stored. Raises `RunError` and `PreflightError`."""
+    """Checks that the inputs of a prediction exist and fit the run's model. Raises `RunError`."""
     for path in paths:
         wrong = wrong_with(path)
         if wrong.endswith("does not exist"):
@@ -70,8 +74,6 @@ def check_inputs(paths: Sequence[Path], config: Config) -> None:
         if wrong:
             raise RunError(Fault(what="this folder is empty" if wrong.endswith("is empty") else wrong,
                                  where=short(path)))
-    if reads_texts(config):
-        check_data(config, fixed=True)
 
 
 def reads_texts(config: Config) -> bool:

@@ -52,6 +52,11 @@ OWNED: dict[str, str] = {
 }
 """What to use instead of each option, or why it is Drumbeat's."""
 
+MEMORY: dict[str, str] = {
+    option: f"set mem_gb_per_{unit} in the profile; or {option.replace('_', '-')} below `sbatch:`"
+    for option, unit in (("mem", "node"), ("mem_per_cpu", "cpu"), ("mem_per_gpu", "gpu"))}
+"""The keys of a profile that set the memory, and the options of sbatch that do."""
+
 
 def owned_options(options: Mapping[str, Any]) -> dict[str, str]:
     """Those of a profile's options that Drumbeat sets itself, with what to use instead. Like sbatch, it takes

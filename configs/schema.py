@@ -166,8 +166,12 @@ class Watchdog:
     """Detects ranks that hang, and ranks whose weights differ."""
 
     timeout_minutes: float | None = above(0, None)
-    """Minutes without a step after which a rank counts as hanging: its stacks are written to the run folder, it is
-    killed, and the run restarts. Null waits 30 minutes, or 50 times the longest step if that is more."""
+    """Minutes without a step after which a rank counts as hanging: its stacks are written to the run folder, and the
+    run restarts. The time for which SLURM suspends a job does not count. Null waits 30 minutes, or 50 times the longest
+    step if that is more."""
+    idle_gpu_minutes: float | None = above(0, None)
+    """Minutes for which a GPU computes nothing after which the run is saved and stopped. Null never stops it; status
+    then tells of GPUs that are idle for 10 minutes."""
     desync_check_steps: int = at_least(1, 1000)
     """Optimizer steps between two checks that all ranks have bitwise identical weights."""
 
@@ -267,12 +271,15 @@ class Site:
     """Memory for each GPU, in GB."""
     signal_seconds: int = at_least(1, 120)
     """Seconds before the time limit at which SLURM signals the run to save."""
-    setup: list[str] = field(default_factory=list)
-    """Shell commands that run before the job's command, such as module load."""
+    setup: list[str] = field(default_factory=list, metadata={"shell": True})
+    """Shell commands that run before the job's command, such as module load. ${NAME} is a variable of the shell."""
     environment: dict[str, str] = field(default_factory=dict)
     """Environment variables for every process of the run."""
-    prefix: str = ""
+    prefix: str = field(default="", metadata={"shell": True})
     """A command that is put before Python on the nodes, to run it in a container: apptainer exec --nv image.sif."""
+    node_check: str = field(default="", metadata={"shell": True})
+    """A shell command that runs on each node before the ranks start. If it fails, or takes longer than 5 s, the run is
+    queued again without that node, for a day. Its last line of output tells why."""
     sbatch: dict[str, Any] = field(default_factory=dict, metadata={"text": True})
     """Other sbatch options by their long names. true is an option without a value, false removes one of Drumbeat's
     (requeue, chdir); all other values are text, as sbatch reads them."""

@@ -3,13 +3,12 @@ where the schema wants text, the text in the file counts."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from drumbeat.configs.faults import bare, fields_of, is_mapping, item_of
+from drumbeat.configs.faults import bare, fields_of, is_mapping, item_of, metadata_of
 from drumbeat.configs.layers import Layer, leaves
 
 OLD_NUMBER = re.compile(r"[-+]?(0[\d_]+|[\d_]+(:[\d_.]+)+)")
@@ -24,8 +23,12 @@ def as_written(schema: type, values: Mapping[str, Any], places: Mapping[str, Lay
         texts = places[key].texts
         if isinstance(value, list) and typing.get_args(bare(kind)) == (str,):
             found = [one if one is None else texts.get(f"{key}[{number}]", one) for number, one in enumerate(value)]
+            if metadata.get("shell"):
+                found = [one if one is None else _shells(str(one)) for one in found]
             if found != value:
                 yield key, found
+        elif metadata.get("shell") and isinstance(value, str):
+            yield key, _shells(value)
         elif metadata.get("minutes") and (minutes := slurm_minutes(texts.get(key, str(value)))) is not None:
             yield key, minutes
         elif key in texts and value is not None and _wants_text(bare(kind), metadata, value, texts[key]):
@@ -46,6 +49,11 @@ def slurm_minutes(text: str) -> int | None:
     return (int(days or 0) * 24 + hours) * 60 + minutes + (seconds > 0) + max(0, seconds - 1) // 60
 
 
+def _shells(text: str) -> str:
+    """A shell command in which ${NAME} is the shell's variable, and no reference to another key."""
+    return re.sub(r"(\\*)\$\{(?!oc\.)", r"\1\1\\${", text)
+
+
 def _wants_text(kind: Any, metadata: Mapping[str, Any], value: Any, text: str) -> bool:
     """Whether the source text of a plain scalar counts, and not the value that YAML 1.1 makes of it."""
     if metadata.get("text") and text.lower() in ("true", "false"):
@@ -59,8 +67,7 @@ def _field(schema: type, key: str) -> tuple[Any, Mapping[str, Any]]:
     metadata: Mapping[str, Any] = {}
     for part in key.split("."):
         if fields := fields_of(kind):
-            own = {field.name: field.metadata for field in dataclasses.fields(bare(kind))}
-            kind, metadata = fields.get(part, Any), own.get(part, {})
+            kind, metadata = fields.get(part, Any), metadata_of(kind, part)
         else:
             kind = item_of(kind) if is_mapping(kind) else Any
     return kind, metadata

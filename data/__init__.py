@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from drumbeat.data.image_arrays import CIFAR10 as CIFAR10
     from drumbeat.data.image_arrays import FashionMNIST as FashionMNIST
+    from drumbeat.data.image_table import ImageTable as ImageTable
     from drumbeat.data.images import ImageFolder as ImageFolder
     from drumbeat.data.images import Normalize as Normalize
     from drumbeat.data.mixing import CutMix as CutMix
     from drumbeat.data.mixing import Mixup as Mixup
     from drumbeat.data.regression import FillLevel as FillLevel
-    from drumbeat.data.regression import ImageRegression as ImageRegression
     from drumbeat.data.sampling import ClassBalanced as ClassBalanced
     from drumbeat.data.sampling import Weighted as Weighted
+    from drumbeat.data.segmentation import SegmentationFolder as SegmentationFolder
     from drumbeat.data.splits import Split as Split
     from drumbeat.data.structure import collate as collate
     from drumbeat.data.text import Texts as Texts
@@ -32,9 +33,10 @@ PUBLIC = {
     "FashionMNIST": "image_arrays",
     "FillLevel": "regression",
     "ImageFolder": "images",
-    "ImageRegression": "regression",
+    "ImageTable": "image_table",
     "Mixup": "mixing",
     "Normalize": "images",
+    "SegmentationFolder": "segmentation",
     "Split": "splits",
     "Texts": "text",
     "Weighted": "sampling",

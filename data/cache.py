@@ -1,7 +1,7 @@
 """A cache of decoded images in one memory-mapped file: each image is decoded and shrunk once.
 
     FOLDER/<name of the dataset's folder>-<digest of its path and of how pixels are made>/
-        pixels.bin     the images one after another, 8 bits per value; it only grows
+        pixels.bin     the images one after another, 8 or 16 bits per value; it only grows
         index.npy      the key and position of each image; replaced as a whole, after the pixels are on the disk
         lock           held by the one process that fills the cache
 
@@ -33,8 +33,10 @@ from drumbeat.data.order import Integers
 from drumbeat.data.packed import PackedStrings
 from drumbeat.data.shared_folder import check_owner, open_lock, owners_of, without_links
 
-Pixels = NDArray[np.uint8]
-"""One image: [H, W] grayscale or [H, W, 3] RGB."""
+Pixels = NDArray[np.uint8 | np.uint16]
+"""One image: [H, W] grayscale or [H, W, 3] RGB. Black is 0, and white is the greatest value of the type."""
+TOP = {8: 2**8 - 1, 16: 2**16 - 1}
+"""White, for each number of bits per value."""
 Progress = Callable[[int, int], None]
 """Called with the number of images decoded so far, and the number of all that were missing."""
 
@@ -54,7 +56,13 @@ class Images(Protocol):
     root: str
     channels: int
     paths: PackedStrings
-    stamps: Integers
+
+    @property
+    def bits(self) -> int:
+        """8 or 16 bits per value."""
+
+    @property
+    def stamps(self) -> Integers: ...
 
     def decode(self, index: int) -> Pixels: ...
 
@@ -68,11 +76,12 @@ class DiskFullError(OSError):
 class PixelCache:
     """The pixels of a dataset, read from the cache. `open_cache` creates it."""
 
-    def __init__(self, folder: Path, places: NDArray[np.void], channels: int) -> None:
+    def __init__(self, folder: Path, places: NDArray[np.void], channels: int, bits: int) -> None:
         self.folder = folder
         self.offsets = np.ascontiguousarray(places["offset"])
         self.shapes = np.stack([places["height"], places["width"]], axis=1)
         self.channels = channels
+        self.bits = bits
         self.bytes = np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="r") if self.nbytes else (
             np.empty(0, np.uint8))
 
@@ -83,13 +92,13 @@ class PixelCache:
             return None
         shape = (height, width) if self.channels == 1 else (height, width, self.channels)
         start = int(self.offsets[index])
-        pixels: Pixels = self.bytes[start:start + height * width * self.channels].reshape(shape)
-        return pixels
+        values = self.bytes[start:start + height * width * self.channels * self.bits // 8]
+        return (values if self.bits == 8 else values.view(np.uint16)).reshape(shape)
 
     @property
     def nbytes(self) -> int:
         """The bytes that the dataset's images take in the file."""
-        return int(self.shapes.prod(axis=1, dtype=np.int64).sum()) * self.channels
+        return int(self.shapes.prod(axis=1, dtype=np.int64).sum()) * self.channels * self.bits // 8
 
 
 def open_cache(images: Images, folder: Path, *, workers: int, progress: Progress = lambda done, total: None
@@ -105,29 +114,34 @@ def open_cache(images: Images, folder: Path, *, workers: int, progress: Progress
     owners = owners_of(Path(images.root))  # who may change the images may also change their pixels
     if home.exists():
         check_owner(home, *owners)
-    places = _find(_index(home, images.channels), keys)
+    places = _find(_index(home, images), keys)
     if places is None:
         home.mkdir(parents=True, exist_ok=True)
         check_owner(home, *owners)
         with _locked(home / "lock"):
-            places = _find(_index(home, images.channels), keys)
+            places = _find(_index(home, images), keys)
             if places is None:
                 _fill(home, images, keys, workers, progress)
-                places = _find(_index(home, images.channels), keys)
+                places = _find(_index(home, images), keys)
                 assert places is not None
-    return PixelCache(home, places, images.channels)
+    return PixelCache(home, places, images.channels, images.bits)
 
 
 def image_keys(images: Images) -> NDArray[np.uint64]:
-    """A hash of each image's path, size and modification time, uint64 [n]. The probability that two of a million images
-    have the same hash is 3e-8."""
+    """A hash of each image's path and stamps (size, modification time, and frame if there are several), uint64 [n]. The
+    probability that two of a million images have the same hash is 3e-8."""
     stamps = np.ascontiguousarray(images.stamps, dtype="<i8")
     digests = (blake2b(stamp.tobytes() + path.encode("utf-8", "surrogateescape"), digest_size=8).digest()
                for stamp, path in zip(stamps, images.paths, strict=True))
     return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
 
 
-def _index(home: Path, channels: int) -> NDArray[np.void]:
+def _bytes_each(images: Images) -> int:
+    """Bytes of each pixel."""
+    return images.channels * images.bits // 8
+
+
+def _index(home: Path, images: Images) -> NDArray[np.void]:
     """The index, sorted by key; empty if it does not exist or is invalid."""
     try:
         # Mapped, because a damaged header may claim any size, and copied.
@@ -135,20 +149,20 @@ def _index(home: Path, channels: int) -> NDArray[np.void]:
         size = (home / "pixels.bin").stat().st_size
     except Exception:  # of a damaged header NumPy raises almost anything
         return np.empty(0, ENTRY)
-    valid = index.dtype == ENTRY and index.ndim == 1 and _is_within(index, channels, size)
+    valid = index.dtype == ENTRY and index.ndim == 1 and _is_within(index, _bytes_each(images), size)
     return index if valid else np.empty(0, ENTRY)
 
 
-def _end(index: NDArray[np.void], channels: int) -> int:
+def _end(index: NDArray[np.void], each: int) -> int:
     """The end of the last indexed image in the file of pixels, in bytes."""
-    sizes = index["height"].astype(np.int64) * index["width"] * channels
+    sizes = index["height"].astype(np.int64) * index["width"] * each
     return int((index["offset"] + sizes).max(initial=0))
 
 
-def _is_within(index: NDArray[np.void], channels: int, size: int) -> bool:
+def _is_within(index: NDArray[np.void], each: int, size: int) -> bool:
     """Whether all indexed images are within a file of pixels of `size` bytes."""
     offset, height, width = (index[name].astype(np.float64) for name in ("offset", "height", "width"))  # no overflow
-    return bool(((offset >= 0) & (height >= 0) & (width >= 0) & (offset + height * width * channels <= size)).all())
+    return bool(((offset >= 0) & (height >= 0) & (width >= 0) & (offset + height * width * each <= size)).all())
 
 
 def _find(index: NDArray[np.void], keys: NDArray[np.uint64]) -> NDArray[np.void] | None:
@@ -161,7 +175,7 @@ def _find(index: NDArray[np.void], keys: NDArray[np.uint64]) -> NDArray[np.void]
 
 def _fill(home: Path, images: Images, keys: NDArray[np.uint64], workers: int, progress: Progress) -> None:
     """Decodes the missing images, and updates the index after every `PUBLISH_BYTES`."""
-    index = _index(home, images.channels)
+    index = _index(home, images)
     missing = np.flatnonzero(~np.isin(keys, index["key"]))
     chunks = [missing[start:start + CHUNK] for start in range(0, len(missing), CHUNK)]
     decoded = DataLoader(_Decoding(images, chunks), batch_size=None, num_workers=min(workers, len(chunks)),
@@ -176,7 +190,7 @@ def _fill(home: Path, images: Images, keys: NDArray[np.uint64], workers: int, pr
     count = 0
     try:
         with open(home / "pixels.bin", "ab", opener=without_links) as file:
-            file.truncate(_end(index, images.channels))  # removes pixels that a killed process had not indexed
+            file.truncate(_end(index, _bytes_each(images)))  # removes pixels that a killed process had not indexed
             published = file.seek(0, os.SEEK_END)
             for chunk, decoded_images in zip(chunks, decoded, strict=True):
                 if count == 0:

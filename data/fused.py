@@ -29,8 +29,8 @@ SHRINK_FIRST = 2.0
 """If an output pixel covers more source pixels than this in one direction, a resize averages them; otherwise it
 interpolates."""
 
-LEVELS = np.arange(256, dtype=np.float32)
-"""All pixel values, as float32, the type in which Pillow computes."""
+LEVELS = {np.dtype(kind): np.arange(1 + np.iinfo(kind).max, dtype=np.float32) for kind in (np.uint8, np.uint16)}
+"""All pixel values of each type, as float32, the type in which Pillow computes."""
 
 BILINEAR = (InterpolationMode.BILINEAR, "bilinear", Image.Resampling.BILINEAR)
 """The values of `interpolation` that mean bilinear."""
@@ -54,7 +54,7 @@ class Canvas(NamedTuple):
     matrix: Matrix = IDENTITY
     """Maps a point on the canvas to the point in the source that is shown there."""
     table: NDArray[np.float32] | None = None
-    """[256]: the new value of each pixel value."""
+    """[256] or [65536]: the new value of each pixel value."""
     whole: bool = True
     """Whether the edges of the canvas are the edges of the source."""
 
@@ -118,9 +118,14 @@ class Canvas(NamedTuple):
         return self.seen_through(inner, self.height, self.width)
 
     def mapped(self, table: NDArray[np.float32]) -> Canvas:
-        """Each pixel value replaced by the table's, clipped to 0..255 and rounded down."""
-        levels = LEVELS if self.table is None else self.table
-        return self._replace(table=np.floor(np.clip(table[levels.astype(np.intp)], 0, 255)))
+        """Each pixel value replaced by the table's, clipped to the values of the type and rounded down."""
+        levels = self.levels if self.table is None else self.table
+        return self._replace(table=np.floor(np.clip(table[levels.astype(np.intp)], 0, self.levels[-1])))
+
+    @property
+    def levels(self) -> NDArray[np.float32]:
+        """All values that pixels can have."""
+        return LEVELS[self.source.dtype]
 
     def brightness(self) -> float:
         """The mean over the canvas, computed from about every fourth pixel in each direction."""
@@ -146,12 +151,15 @@ class Canvas(NamedTuple):
             at_centers = np.array([[a, b, c + (a + b - 1) / 2], [d, e, f + (d + e - 1) / 2]])
             pixels = cast(Pixels, cv2.warpAffine(self.source, at_centers, (self.width, self.height),
                                                  flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=border))
-        return pixels if self.table is None else cast(Pixels, cv2.LUT(pixels, self.table.astype(np.uint8)))
+        if self.table is None:
+            return pixels
+        table = self.table.astype(pixels.dtype)
+        return cast(Pixels, cv2.LUT(pixels, table) if pixels.dtype == np.uint8 else table[pixels])
 
 
 def _window(source: Pixels, top: int, left: int, height: int, width: int) -> Pixels:
     """A part of the source; the area outside the source is black."""
-    window = np.zeros((height, width, *source.shape[2:]), np.uint8)
+    window = np.zeros((height, width, *source.shape[2:]), source.dtype)
     inside = source[max(top, 0):max(top + height, 0), max(left, 0):max(left + width, 0)]
     window[max(-top, 0):max(-top, 0) + inside.shape[0], max(-left, 0):max(-left, 0) + inside.shape[1]] = inside
     return window
@@ -160,8 +168,8 @@ def _window(source: Pixels, top: int, left: int, height: int, width: int) -> Pix
 class Fused:
     """Image -> image, like the list of transforms. `fuse` decides which transforms can be fused.
 
-    8-bit PIL images, grayscale or RGB, are transformed in one operation. Other inputs, such as tensors, go through the
-    transforms one by one.
+    8-bit PIL images, and pixels of 8 or 16 bits, are transformed in one operation. Other inputs, such as tensors, go
+    through the transforms one by one.
     """
 
     def __init__(self, transforms: Sequence[Any]) -> None:
@@ -176,7 +184,7 @@ class Fused:
         return image
 
     def pixels(self, pixels: Pixels) -> Pixels:
-        """The same for arrays: [H, W] grayscale or [H, W, 3] RGB."""
+        """The same for arrays of uint8 or uint16: [H, W] grayscale or [H, W, 3] RGB."""
         canvas = Canvas(pixels, *pixels.shape[:2])
         for transform, step in zip(self.transforms, self.steps, strict=True):
             canvas = step(transform, canvas)
@@ -266,10 +274,10 @@ def _color_jitter(transform: Any, canvas: Canvas) -> Canvas:
     drawn = _drawn(transform, canvas)
     for number in drawn["fn_idx"].tolist():
         if number == 0 and (factor := drawn["brightness_factor"]) is not None:
-            canvas = canvas.mapped(LEVELS * factor)
+            canvas = canvas.mapped(canvas.levels * factor)
         elif number == 1 and (factor := drawn["contrast_factor"]) is not None:
             middle = int(canvas.brightness() + 0.5)
-            canvas = canvas.mapped(middle + factor * (LEVELS - middle))
+            canvas = canvas.mapped(middle + factor * (canvas.levels - middle))
         elif number == 2 and (factor := drawn["saturation_factor"]) is not None and canvas.source.ndim == 3:
             mix = factor * np.eye(3) + (1 - factor) * LUMA
             down = np.full((3, 1), -0.499)  # rounds down, as in `mapped`, although OpenCV rounds to nearest

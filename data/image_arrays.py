@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -46,7 +47,10 @@ class ImageArrays:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return Image.fromarray(self.pixels(index)), int(self.labels[index])
+        return Image.fromarray(self.pixels(index)), self.target(index)
+
+    def target(self, index: int) -> int:
+        return int(self.labels[index])
 
     def pixels(self, index: int) -> Pixels:
         """The image without its label, uint8 [H, W] or [H, W, 3]."""
@@ -105,7 +109,7 @@ def _found(root: str, name: str, also: str = "") -> Path:
     raise FileNotFoundError(f"the file {paths[0]}{f' (or {also})' if also else ''} does not exist")
 
 
-def _records(path: Path) -> Pixels:
+def _records(path: Path) -> NDArray[np.uint8]:
     """uint8 [n, RECORD], from one of CIFAR-10's files."""
     values = np.fromfile(path, np.uint8) if path.stat().st_size <= MOST_BYTES else np.empty(0, np.uint8)
     if not len(values) or len(values) % RECORD or values[::RECORD].max() >= len(CIFAR10_CLASSES):
@@ -114,7 +118,7 @@ def _records(path: Path) -> Pixels:
     return values.reshape(-1, RECORD)
 
 
-def _idx(path: Path, *, dimensions: int) -> Pixels:
+def _idx(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
     """The uint8 values of an IDX file with that many dimensions. The file starts with two zeros, 8 for "bytes" and the
     number of dimensions; then come the size of each as a big-endian 32-bit integer, and the values
     (yann.lecun.com/exdb/mnist)."""

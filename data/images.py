@@ -1,98 +1,218 @@
-"""Images: a folder as a dataset, reading a file as pixels, and normalizing a batch on the device."""
+"""Images: files as a dataset, a folder as a dataset, and normalizing a batch on the device."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor, nn
 
-from drumbeat.data.cache import PixelCache, Pixels
+from drumbeat.data import dicom
+from drumbeat.data.cache import TOP, PixelCache, Pixels
+from drumbeat.data.image_files import Scan, is_image, suffixes
 from drumbeat.data.order import Integers
 from drumbeat.data.packed import PackedStrings
-from drumbeat.data.regular import kind_of, open_regular
+from drumbeat.data.pixels import as_image, read_header, read_pixels
+from drumbeat.data.regular import open_regular
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+LOOKED_AT = 16
+"""Files whose headers tell how many bits a set has."""
+DECODED = 8
+"""Files that are read to see which values they have."""
+ALWAYS_8_BITS = (".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".bmp", ".gif")
+AT_ONCE = 16
+"""Threads that ask a file server for the state of files."""
 
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What datasets and Pillow raise for files that are damaged, not images, or far too large."""
 
+class ImageFiles:
+    """Image files as a dataset: (image, target) by index. `ImageFolder` and `ImageTable` tell which files and targets.
 
-class ImageFolder:
-    """A folder with one subfolder per class: (PIL image, class number) by index, with classes and files in sorted
-    order.
+    An image is a PIL image if its values have 8 bits, and float32 [C, H, W] in 0..1 if they have 16. Transforms that
+    are fused, and so the device, get the pixels as they are: uint8 or uint16.
 
-    `channels` is 1 for grayscale and 3 for RGB; all files are converted (see `read_pixels`). `short_side` is the size
-    at which images are read: null reads them in full size, and "auto" lets a run choose the size from its transforms
-    (`data/fused.py`). Hidden folders and files are ignored. Raises `FileNotFoundError` if the folder does not exist,
-    and `ValueError` if it has no classes, a class has no images, or an image is a pipe or a broken link.
+    Args:
+        channels: 1 for grayscale and 3 for RGB; all files are converted (see `read_pixels`).
+        short_side: the size at which images are read: null reads them in full size, and "auto" lets a run choose the
+            size from its transforms (`data/fused.py`).
+        depth: 8 or 16 bits for each value; with "auto" 16 if one of a few files that are looked at has more than 8. A
+            file that has more bits than the set is then an error, and with `depth: 8` it is read with 8.
+        value_range: the two values that become black and white in files of more than 8 bits: `[0, 4095]` for 12 bits in
+            a file of 16. Null: all that the file's type holds, or the window of a DICOM file.
+        frame: which image, from 0, is read of files that hold several. Null: such a file is an error.
+
+    Raises `ValueError` for arguments that are none of these, and for DICOM files if pydicom is missing.
     """
 
-    def __init__(self, *, root: str, channels: Literal[1, 3] = 3,
-                 short_side: int | Literal["auto"] | None = "auto") -> None:
+    def __init__(self, *, root: str, paths: Iterable[str], channels: Literal[1, 3] = 3,
+                 short_side: int | Literal["auto"] | None = "auto", depth: Literal["auto", 8, 16] = "auto",
+                 value_range: Sequence[float] | None = None, frame: int | None = None) -> None:
         if channels not in (1, 3):
             raise ValueError(f"channels must be 1 (grayscale) or 3 (RGB), not {channels}")
-        folder = Path(root)
-        if not folder.is_dir():
-            raise FileNotFoundError(f"the image folder {root} does not exist")
-        self.root = str(folder)
+        if depth not in ("auto", 8, 16):
+            raise ValueError(f"depth must be 8, 16 or auto, not {depth}")
+        if value_range is not None and (len(value_range) != 2 or not value_range[0] < value_range[1]):
+            raise ValueError(f"value_range must be the two values that become black and white, as in "
+                             f"[0, 4095], not {value_range}")
+        self.root = root
+        self.paths = paths if isinstance(paths, PackedStrings) else PackedStrings(paths)
+        """Relative to the root, or absolute."""
         self.channels: int = channels
         self.short_side = short_side
-        self.classes = sorted(entry.name for entry in _visible(folder) if entry.is_dir())
-        if not self.classes:
-            raise ValueError(f"the image folder {root} has no class folders (expected {root}/<class>/<image>)")
-        paths: list[str] = []
-        stamps: list[tuple[int, int]] = []
-        labels: list[int] = []
-        for number, name in enumerate(self.classes):
-            found = sorted(_images(folder / name, name))
-            if not found:
-                raise ValueError(f"the class folder {folder / name} has no images ({', '.join(SUFFIXES)})")
-            paths += [path for path, *_ in found]
-            stamps += [(size, time) for _, size, time in found]
-            labels += [number] * len(found)
-        self.paths = PackedStrings(paths)
-        """Relative to the root."""
-        self.stamps = np.array(stamps, dtype=np.int64)
-        """[n, 2]: size in bytes, and modification time in nanoseconds."""
-        self.labels: Integers = np.array(labels, dtype=np.int64)
+        self.value_range = None if value_range is None else (float(value_range[0]), float(value_range[1]))
+        self.frame = frame
+        self.frames: Integers | None = None
+        """The frame of each sample, int64 [n], if they differ."""
         self.cache: PixelCache | None = None
         """If set, pixels are read from it instead of the files."""
+        self.depth: int | None = self._found_depth() if depth == "auto" else depth
+        """8, 16, or None for 8 with an error for files that have more."""
+
+    def _found_depth(self) -> int | None:
+        """16 if one of a few files has more than 8 bits; otherwise None."""
+        for index in np.unique(np.linspace(0, len(self.paths) - 1, LOOKED_AT).astype(int)) if len(self.paths) else ():
+            if not (file := self.file(index)).lower().endswith(ALWAYS_8_BITS):
+                with suppress(ValueError):
+                    if read_header(file).depth > 8:
+                        return 16
+                if file.lower().endswith(dicom.SUFFIXES):
+                    dicom.check_installed()
+        return None
+
+    @property
+    def bits(self) -> int:
+        """8 or 16 bits per value."""
+        return self.depth or 8
+
+    @property
+    def facts(self) -> dict[str, int]:
+        """What inference must know to read images in the same way: the depth if it is not 8."""
+        return {"depth": 16} if self.bits == 16 else {}
+
+    @property
+    def stamps(self) -> Integers:
+        """[n, 2]: size in bytes, and modification time in nanoseconds; or [n, 3] with the frame. Raises `OSError`."""
+        raise NotImplementedError
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.paths)
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+    def __getitem__(self, index: int) -> tuple[Image.Image | Tensor, Any]:
         """Raises `ValueError`, which names the file, if it cannot be decoded."""
-        return Image.fromarray(self.pixels(index)), int(self.labels[index])
+        return as_image(self.pixels(index)), self.target(index)
+
+    def target(self, index: int) -> Any:
+        """The target of a sample."""
+        raise NotImplementedError
 
     def pixels(self, index: int) -> Pixels:
-        """The image without its label, possibly read-only. Raises `ValueError` like `decode`."""
+        """The image without its target, possibly read-only. Raises `ValueError` like `decode`."""
         cached = self.cache.pixels(index) if self.cache is not None else None
         return self.decode(index) if cached is None else cached
 
     def decode(self, index: int) -> Pixels:
         """The image, read from its file. Raises `ValueError`, which names the file, if it cannot be decoded."""
-        return read_pixels(self.file(index), channels=self.channels,
+        return read_pixels(self.file(index), channels=self.channels, depth=self.depth, value_range=self.value_range,
+                           frame=self.frame if self.frames is None else int(self.frames[index]),
                            short_side=None if self.short_side == "auto" else self.short_side)
 
     def file(self, index: int) -> str:
         """The path of an image."""
-        return f"{self.root}/{self.paths[index]}"
+        path = self.paths[index]
+        return path if path.startswith("/") else f"{self.root}/{path}"
 
     def names(self) -> Sequence[str]:
-        """The name of each sample: its path below the folder."""
+        """The name of each sample: its path below the root."""
         return self.paths
+
+    def groups(self) -> Sequence[str]:
+        """The patient of each DICOM file, read from its header; the name of a file that is none, or has no PatientID.
+
+        Raises `ValueError` if no file has one.
+        """
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            patients = PackedStrings(threads.map(self._patient, range(len(self))))
+        if not any(patients):
+            raise ValueError("no file has a PatientID, as DICOM files have, so the groups are not known; tell them by "
+                             "group: (a regular expression for the names), or by a column of a table")
+        return PackedStrings(patient or name for patient, name in zip(patients, self.paths, strict=True))
+
+    def _patient(self, index: int) -> str:
+        file = self.file(index)
+        try:
+            with open_regular(file) as stream:
+                return dicom.patient(stream) if dicom.is_dicom(file, stream) else ""
+        except (OSError, ValueError):
+            return ""
+
+    def notes(self) -> list[str]:
+        """What the user should know about the set."""
+        if self.bits == 8 or self.value_range is not None:
+            return []
+        most = looked = 0
+        for index in np.unique(np.linspace(0, len(self) - 1, DECODED).astype(int)):
+            with suppress(ValueError):
+                most, looked = max(most, int(self.decode(index).max())), looked + 1
+        if not 0 < most < TOP[16] / 4:
+            return []
+        return [f"the brightest value of {looked} images that were looked at is {most:,} of {TOP[16]:,}; if files hold "
+                f"{most.bit_length()} bits, value_range: [0, {2**most.bit_length() - 1}] uses the whole range"]
 
     def recipe(self) -> str:
         """How pixels are computed from a file. A cache depends on it, and on the files."""
-        return f"pixels 1, channels {self.channels}, short side {self.short_side}"
+        more = {"bits": self.bits, "range": self.value_range, "frame": self.frame}
+        told = "".join(f", {name} {value}" for name, value in more.items() if value not in (None, 8))
+        return f"pixels 1, channels {self.channels}, short side {self.short_side}{told}"
+
+
+class ImageFolder(ImageFiles):
+    """A folder with one subfolder per class: (image, class number) by index, with classes and files in sorted order.
+
+    The other arguments are those of `ImageFiles`. Hidden folders and files are ignored, and so are those that file
+    servers and archives add (`image_files.NOT_DATA`). Raises `FileNotFoundError` if the folder does not exist, and
+    `ValueError` if it has no classes, a class has no images, or an image is a pipe or a broken link.
+    """
+
+    def __init__(self, *, root: str, channels: Literal[1, 3] = 3, short_side: int | Literal["auto"] | None = "auto",
+                 depth: Literal["auto", 8, 16] = "auto", value_range: Sequence[float] | None = None,
+                 frame: int | None = None) -> None:
+        folder = Path(root)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"the image folder {root} does not exist")
+        self.scan = Scan()
+        self.classes = sorted(entry.name for entry in self.scan.visible(folder) if entry.is_dir())
+        if not self.classes:
+            raise ValueError(f"the image folder {root} has no class folders (expected {root}/<class>/<image>"
+                             + _instead(folder) + ")")
+        files: list[tuple[str, int, int]] = []
+        labels: list[int] = []
+        for number, name in enumerate(self.classes):
+            before = self.scan.left_out.copy()
+            found = sorted(self.scan.images(folder / name, name))
+            if not found:
+                there = Scan(self.scan.left_out - before)
+                raise ValueError(f"the class folder {folder / name} has no images ("
+                                 + (f"it has {there}, and images are " if there.left_out else "")
+                                 + f"{', '.join(suffixes())})")
+            files += found
+            labels += [number] * len(found)
+        self._stamps = np.array([stamps for _, *stamps in files], dtype=np.int64)
+        self.labels: Integers = np.array(labels, dtype=np.int64)
+        super().__init__(root=str(folder), paths=(path for path, *_ in files), channels=channels,
+                         short_side=short_side, depth=depth, value_range=value_range, frame=frame)
+
+    @property
+    def stamps(self) -> Integers:
+        return self._stamps
+
+    def target(self, index: int) -> int:
+        return int(self.labels[index])
 
     def fingerprint(self) -> dict[str, str]:
         """Digests of the paths and sizes of the files, and of their modification times."""
@@ -101,116 +221,22 @@ class ImageFolder:
         names.update(sizes.tobytes())
         return {"files": names.hexdigest(), "times": blake2b(times.tobytes(), digest_size=8).hexdigest()}
 
-
-def _visible(folder: Path | str) -> Iterator[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        yield from (entry for entry in entries if not entry.name.startswith("."))
+    def notes(self) -> list[str]:
+        return [*super().notes(), *([f"left out {self.scan}"] if self.scan.left_out else [])]
 
 
-def _images(folder: Path | str, below: str, above: tuple[str, ...] = ()) -> Iterator[tuple[str, int, int]]:
-    """Path, size and modification time of each image in a folder and its subfolders. `above` are the folders around
-    it, without links."""
-    above = (*above, os.path.realpath(folder))
-    if above[-1] in above[:-1]:
-        raise ValueError(f"the folder {folder} is a link to a folder that contains it; remove the link")
-    for entry in _visible(folder):
-        path = f"{below}/{entry.name}"
-        if entry.is_dir():
-            yield from _images(entry.path, path, above)
-        elif entry.name.lower().endswith(SUFFIXES):
-            if not entry.is_file():
-                raise ValueError(f"{entry.path} is {kind_of(entry.path)}, and not a regular file; remove or rename it")
-            stat = entry.stat()
-            yield path, stat.st_size, stat.st_mtime_ns
-
-
-def read_pixels(file: str, *, channels: int, short_side: int | None = None) -> Pixels:
-    """A file as 8-bit pixels, grayscale [H, W] or RGB [H, W, 3], as an image viewer shows it.
-
-    The image is rotated according to its EXIF data; of 16 bits, the upper 8 are kept; transparent areas become white.
-    With `short_side`, an image whose shorter side is longer is shrunk to it. JPEGs are shrunk to 1/2, 1/4 or 1/8 while
-    they are decoded (`Image.draft`), which saves most of the time. Images are never enlarged.
-
-    Raises `ValueError`, which names the file, if it is damaged, not an image, or has more than 179 million pixels
-    (Pillow's limit against decompression bombs).
-    """
-    try:
-        # Not opened by its name: Pillow would map some files into memory, and corrupts a rotated TIFF.
-        with open_regular(file) as stream, Image.open(stream) as opened:
-            return pixels_of(opened, channels=channels, short_side=short_side)
-    except Exception as error:  # of a damaged file Pillow's plugins raise almost anything, MemoryError included
-        raise ValueError(f"cannot read the image {file}: {_reason(file, error)}") from error
-
-
-SIGNATURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"II*\x00": "TIFF", b"MM\x00*": "TIFF", b"RIFF": "WebP",
-              b"GIF8": "GIF", b"BM": "BMP"}
-"""The first bytes of image files."""
-
-
-def _reason(file: str, error: Exception) -> str:
-    """Why an image cannot be read: what the file seems to be, or else Pillow's message."""
-    message = str(error).replace(f"<_io.BufferedReader name={file!r}>", "it").replace(repr(file), "it")
-    try:
-        with open_regular(file) as stream:
-            start = stream.read(200)
-    except (OSError, ValueError):
-        return message or type(error).__name__
-    kind = next((kind for bytes_, kind in SIGNATURES.items() if start.startswith(bytes_)), "")
-    line = (start.decode("utf-8", "replace").splitlines() or [""])[0].strip()
-    if not start:
-        return "the file is empty"
-    if "truncated" in message.lower() or (kind and isinstance(error, UnidentifiedImageError)):
-        return f"the {kind} file is truncated" if kind else "the file is truncated"
-    if isinstance(error, UnidentifiedImageError):
-        return f"the file is text: {line[:60]}" if line and line.isprintable() and "\ufffd" not in line else (
-            "the file is not an image in a format that Pillow knows")
-    return message or type(error).__name__
-
-
-def pixels_of(opened: Image.Image, *, channels: int, short_side: int | None = None) -> Pixels:
-    """The same for an open image, or an image in memory. Raises Pillow's errors, and `ValueError` for values that
-    cannot be converted to 8 bits."""
-    mode = "L" if channels == 1 else "RGB"
-    size = None if short_side is None else _scaled(opened.size, short_side)
-    if size is not None:
-        opened.draft(mode if opened.mode in ("L", "RGB", "YCbCr") else opened.mode, size)
-    image = _as_seen(ImageOps.exif_transpose(opened)).convert(mode)
-    return np.asarray(image if size is None else _shrunk(image, size))
-
-
-def _scaled(size: tuple[int, int], short_side: int) -> tuple[int, int] | None:
-    """The size of an image whose shorter side is shrunk to `short_side`; None if it is not longer."""
-    width, height = size
-    scale = short_side / min(width, height)
-    return (max(1, round(width * scale)), max(1, round(height * scale))) if scale < 1 else None
-
-
-def _shrunk(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The image in that size, or with width and height swapped if the image was rotated by 90 degrees."""
-    rotated = (image.width < image.height) != (size[0] < size[1])
-    return image.resize(size[::-1] if rotated else size, Image.Resampling.BILINEAR)
-
-
-def _as_seen(image: Image.Image) -> Image.Image:
-    """An 8-bit image without transparency, from an image of any mode."""
-    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
-        values = np.asarray(image)
-        if values.dtype.itemsize > 2 and (values.min() < 0 or values.max() > 65535):
-            raise ValueError("its values need more than 16 bits")
-        return Image.fromarray((values >> 8).astype(np.uint8))
-    if image.mode == "F":
-        raise ValueError("it has floating-point values, and their range is unknown")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image)
-    return image
+def _instead(folder: Path) -> str:
+    """A hint for a folder that holds images and no folders of classes."""
+    images = sum(1 for entry in Scan().visible(folder) if is_image(entry.path))
+    return f"; {images:,} images are in the folder itself, and a table can give their classes: " \
+           "drumbeat.data.ImageTable" if images else ""
 
 
 class Normalize(nn.Module):
-    """uint8 images [N, C, H, W] -> float32 [N, len(mean), H, W]: scaled to 0..1, minus `mean`, divided by `std`.
+    """Images [N, C, H, W] -> float32 [N, len(mean), H, W]: scaled to 0..1, minus `mean`, divided by `std`.
 
-    A single channel is expanded to all channels, so a grayscale image is copied to the device with one byte per pixel.
+    White is 255 in uint8 images, 65535 in uint16 images, and 1 in images of floats. A single channel is expanded to all
+    channels, so a grayscale image is copied to the device with one value per pixel.
     """
 
     def __init__(self, *, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -223,6 +249,10 @@ class Normalize(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         scale, shift = self.get_buffer("scale"), self.get_buffer("shift")
+        if images.dtype == torch.uint16:
+            scale = scale * (255 / 65535)
+        elif images.is_floating_point():
+            scale = scale * 255
         values = images.to(scale.dtype)
         if images.device.type == "cpu" and images.shape[1] == 1:  # the same bits in 2/3 of the time
             normalized = values.new_empty(len(images), scale.shape[1], *images.shape[2:])

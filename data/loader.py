@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.multiprocessing import _prctl_pr_set_pdeathsig  # type: ignore[attr-defined]  # PR_SET_PDEATHSIG
 from torch.utils.data import DataLoader, Dataset
@@ -20,6 +19,7 @@ from drumbeat.data.cache import Pixels
 from drumbeat.data.fork import FORK
 from drumbeat.data.mixing import Mixing
 from drumbeat.data.order import Integers, Schedule, keys, shard
+from drumbeat.data.pixels import as_image
 from drumbeat.data.structure import collate as default
 from drumbeat.data.structure import describe, is_spatial, mapped, pixels_as_tensor, split, with_sides
 from drumbeat.data.user_code import CollateError, SampleError, name_of, reason
@@ -50,11 +50,11 @@ class Samples(Protocol):
 
 @runtime_checkable
 class HasPixels(Protocol):
-    """A dataset of images that does not need PIL: pixels uint8 [H, W] or [H, W, 3] by index, and all class numbers."""
-
-    labels: Integers
+    """A dataset of images that does not need PIL: pixels uint8 or uint16, [H, W] or [H, W, 3], and targets by index."""
 
     def pixels(self, index: int, /) -> Pixels: ...
+
+    def target(self, index: int, /) -> Any: ...
 
 
 @runtime_checkable
@@ -208,8 +208,8 @@ class BatchFetcher(Dataset[Batch]):
         if self.on_pixels:
             images, first = cast(HasPixels, self.samples), cast(OnPixels, transforms[0])
             pixels = first.pixels(images.pixels(index))
-            target, transforms = int(images.labels[index]), transforms[1:]
-            sample: Any = (Image.fromarray(pixels) if transforms else pixels_as_tensor(pixels)), target
+            target, transforms = images.target(index), transforms[1:]
+            sample: Any = (as_image(pixels) if transforms else pixels_as_tensor(pixels)), target
         else:
             sample = self.samples[index]
         if not transforms:

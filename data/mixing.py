@@ -27,7 +27,10 @@ CELLS = 2**14
 """Cells of the table of a Beta distribution, between the weights 0 and 1/2."""
 
 PARTS = 2**8
-"""Mixup's weights are multiples of 1 / PARTS, so that bytes are mixed with 16-bit integer arithmetic."""
+"""Mixup's weights are multiples of 1 / PARTS, so that pixels are mixed with integer arithmetic."""
+
+WIDER = {torch.uint8: torch.int16, torch.uint16: torch.int32}
+"""The types in which pixels are mixed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +90,8 @@ class Mixing(ABC):
             ) -> tuple[Tensor, Tensor]:
         """The inputs mixed with their partners' inputs, in the same dtype, and lambda: float32 [b].
 
-        `inputs` and `partners` are [b, C, H, W], uint8 or floating point, and `positions` int64 [b]; they are not
-        changed. The targets must be weighted with lambda for the sample and 1 - lambda for its partner.
+        `inputs` and `partners` are [b, C, H, W], uint8, uint16 or floating point, and `positions` int64 [b]; they are
+        not changed. The targets must be weighted with lambda for the sample and 1 - lambda for its partner.
 
         Raises ValueError if shapes or dtypes do not fit.
         """
@@ -101,8 +104,8 @@ class Mixing(ABC):
         if inputs.ndim != 4 or np.shape(positions) != (len(inputs),):
             raise ValueError(f"mixing needs inputs [b, C, H, W] and b positions, not {list(inputs.shape)} and "
                              f"{list(np.shape(positions))}")
-        if inputs.dtype != torch.uint8 and not inputs.is_floating_point():
-            raise ValueError(f"mixing needs uint8 or floating-point inputs, not {inputs.dtype}")
+        if inputs.dtype not in WIDER and not inputs.is_floating_point():
+            raise ValueError(f"mixing needs uint8, uint16 or floating-point inputs, not {inputs.dtype}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +113,7 @@ class Mixup(Mixing):
     """lambda times the sample and 1 - lambda times its partner: Zhang et al., "mixup: Beyond empirical risk
     minimization", 2018.
 
-    lambda is rounded to a multiple of 1/256, and the rounded value is used and returned. Bytes are mixed with integer
+    lambda is rounded to a multiple of 1/256, and the rounded value is used and returned. Pixels are mixed with integer
     arithmetic and rounded to nearest, halves up: the error is at most 1/2. Floats of fewer than 32 bits are mixed as
     float32.
     """
@@ -122,19 +125,19 @@ class Mixup(Mixing):
         self._check(inputs, partners, positions)
         parts = np.rint(self.weights(positions, seed, phase) * PARTS).astype(np.int64)
         mixed = torch.empty_like(inputs)
-        blend = _blend_bytes if inputs.dtype == torch.uint8 else _blend_floats
+        blend = _blend_integers if inputs.dtype in WIDER else _blend_floats
         for row, keep in enumerate(parts.tolist()):  # one by one, so that intermediate results stay in the cache
             mixed[row] = blend(inputs[row], partners[row], keep)
         return mixed, torch.from_numpy((parts / PARTS).astype(np.float32)).to(inputs.device)
 
 
-def _blend_bytes(own: Tensor, other: Tensor, keep: int) -> Tensor:
-    """The sum, at most 255 * 256 + 128, overflows into the sign bit of int16, but after the shift its lower byte is
-    correct. int16 takes half the memory of int32 and is twice as fast."""
-    total = own.to(torch.int16).mul_(keep)
-    total += other.to(torch.int16).mul_(PARTS - keep)
+def _blend_integers(own: Tensor, other: Tensor, keep: int) -> Tensor:
+    """The sum of bytes, at most 255 * 256 + 128, overflows into the sign bit of int16, but after the shift its lower
+    byte is correct. int16 takes half the memory of int32 and is twice as fast."""
+    total = own.to(WIDER[own.dtype]).mul_(keep)
+    total += other.to(WIDER[own.dtype]).mul_(PARTS - keep)
     total += PARTS // 2
-    return total.bitwise_right_shift_(8).to(torch.uint8)
+    return total.bitwise_right_shift_(8).to(own.dtype)
 
 
 def _blend_floats(own: Tensor, other: Tensor, keep: int) -> Tensor:

@@ -196,8 +196,9 @@ class Stream:
 class Schedule:
     """The steps of a phase, the positions that each step reads, and the epoch boundaries.
 
-    Step k (from 0) reads batch_size positions, starting at k * batch_size. Epoch boundaries are at multiples of n, and
-    the last one is at the end of the phase, which may be within an epoch. A step may end after a boundary.
+    Step k (from 0) reads batch_size positions, starting at k * batch_size; after a change of the batch size, it starts
+    where the steps before it have ended. Epoch boundaries are at multiples of n, and the last one is at the end of the
+    phase, which may be within an epoch. A step may end after a boundary.
     """
 
     n: int
@@ -210,6 +211,9 @@ class Schedule:
     """The length of the phase. A float is rounded to the nearest fraction with a denominator up to 10**9, so that
     0.1 * 3 is 3/10."""
 
+    earlier: tuple[tuple[int, int], ...] = ()
+    """Steps that the phase took with other batch sizes before its present one: (steps, batch size), in order."""
+
     def __post_init__(self) -> None:
         if self.n < 1 or self.batch_size < 1:
             raise ValueError(f"n and batch_size must be at least 1, not {self.n} and {self.batch_size}")
@@ -221,33 +225,51 @@ class Schedule:
         """Samples up to the last epoch boundary, rounded up."""
         return max(1, math.ceil(Fraction(self.epochs).limit_denominator(10**9) * self.n))
 
+    @cached_property
+    def changed_at(self) -> int:
+        """The number of the first step with the present batch size."""
+        return sum(steps for steps, _ in self.earlier)
+
     @property
     def steps(self) -> int:
         """Steps of the phase. The last step is the first that reaches the last epoch boundary."""
-        return -(-self.samples // self.batch_size)
+        return max(self.changed_at, self._steps_to(self.samples))
 
     @property
     def overshoot(self) -> int:
         """Samples that the last step reads after the last epoch boundary: fewer than a batch."""
-        return self.steps * self.batch_size - self.samples
+        return self.start(self.steps) - self.samples
+
+    def start(self, step: int) -> int:
+        """The first position of a step, which is the number of samples that the steps before it have read."""
+        position = 0
+        for steps, size in self.earlier:
+            position += min(step, steps) * size
+            step = max(0, step - steps)
+        return position + step * self.batch_size
 
     def positions(self, step: int) -> range:
         """The positions of a step, to be sliced by a rank's shard. Raises ValueError if there is no such step."""
         if not 0 <= step < self.steps:
             raise ValueError(f"step {step} is not in 0 to {self.steps - 1}")
-        return range(step * self.batch_size, (step + 1) * self.batch_size)
-
-    def epoch(self, position: int) -> int:
-        """The epoch of a position, from 0."""
-        return position // self.n
+        return range(self.start(step), self.start(step + 1))
 
     def epochs_after(self, steps: int) -> int:
         """The number of epochs that are complete after `steps` steps, without the overshoot."""
-        return min(steps * self.batch_size, self.samples) // self.n
+        return min(self.start(steps), self.samples) // self.n
 
     def steps_until(self, epochs: int) -> int:
         """The number of steps until `epochs` epochs are complete, or until the end of the phase if that is earlier."""
-        return -(-min(epochs * self.n, self.samples) // self.batch_size)
+        return self._steps_to(min(epochs * self.n, self.samples))
+
+    def _steps_to(self, position: int) -> int:
+        """The number of steps until all positions before this one are read."""
+        step = 0
+        for steps, size in self.earlier:
+            if position <= steps * size:
+                return step - (-position // size)
+            step, position = step + steps, position - steps * size
+        return step - (-position // self.batch_size)
 
     def is_epoch_boundary(self, step: int) -> bool:
         """Whether a step reaches an epoch boundary. A batch larger than the dataset may reach several at once."""
@@ -256,25 +278,20 @@ class Schedule:
 
 def shard(batch_size: int, rank: int, world_size: int) -> range:
     """The part of every batch that a rank reads. It is contiguous, and the sizes of the parts differ by at most 1.
-
-    Raises ValueError if a rank would get no sample.
-    """
+    Raises ValueError if a rank would get no sample."""
     if not 0 <= rank < world_size:
         raise ValueError(f"rank {rank} is not in 0 to {world_size - 1}")
     if batch_size < world_size:
-        raise ValueError(
-            f"batch_size {batch_size} is smaller than the world size {world_size}: it is the number of samples of all "
-            f"ranks in one step; use at most {batch_size} ranks or a batch_size of at least {world_size}"
-        )
+        raise ValueError(f"batch_size {batch_size} is smaller than the world size {world_size}: it is the number of "
+                         f"samples of all ranks in one step; use at most {batch_size} ranks or a batch_size of at "
+                         f"least {world_size}")
     return range(batch_size * rank // world_size, batch_size * (rank + 1) // world_size)
 
 
 def micro_batches(size: int, largest: int) -> list[range]:
     """Splits a rank's shard of `size` samples into as few micro-batches of at most `largest` samples as possible, with
-    sizes that differ by at most 1.
-
-    A micro-batch of one sample, which BatchNorm does not accept, occurs only for odd sizes with `largest` = 2, and for
-    `largest` = 1. Raises ValueError unless both numbers are positive.
+    sizes that differ by at most 1. A micro-batch of one sample, which BatchNorm does not accept, occurs only for odd
+    sizes with `largest` = 2, and for `largest` = 1. Raises ValueError unless both numbers are positive.
     """
     if size < 1 or largest < 1:
         raise ValueError(f"a shard of {size} samples cannot be split into micro-batches of at most {largest}")

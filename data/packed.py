@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
 
@@ -16,9 +17,12 @@ class PackedStrings(Sequence[str]):
     """
 
     def __init__(self, strings: Iterable[str]) -> None:
-        parts = [text.encode("utf-8", "surrogateescape") for text in strings]
-        self._ends = np.cumsum([0, *map(len, parts)], dtype=np.int64)
-        self._bytes = np.frombuffer(b"".join(parts), dtype=np.uint8)
+        joined, ends = bytearray(), array("q", [0])  # one by one: a million objects take 100 MB meanwhile
+        for text in strings:
+            joined += text.encode("utf-8", "surrogateescape")
+            ends.append(len(joined))
+        self._ends = np.array(ends, dtype=np.int64)
+        self._bytes = np.frombuffer(bytes(joined), dtype=np.uint8)
 
     def __len__(self) -> int:
         return len(self._ends) - 1

@@ -76,7 +76,8 @@ class Weighted:
 
     `class_weights` is the weight of each sample of a class, by the name of the class; 1 / (size of the class) balances
     the classes. Alternatively, `file` has the weight of each sample in the order of the dataset: a .npy array of n
-    numbers, or text with one number on each line. Takes 24 bytes per sample.
+    numbers, or text with one number on each line. Without both, the weights are those of the dataset, `samples.weights`
+    (`drumbeat.data.ImageTable` reads them from a column). Takes 24 bytes per sample.
 
     Raises ValueError for unknown or missing classes, a wrong number of weights, a negative weight, and if all weights
     are zero; OSError for a file that cannot be read.
@@ -90,9 +91,11 @@ class Weighted:
             weights = _class_weights(samples, class_weights)
         elif file is not None and class_weights is None:
             weights = _read_weights(file, len(samples))
+        elif file is None and getattr(samples, "weights", None) is not None:
+            weights = np.asarray(samples.weights, dtype=np.float64)
         else:
             raise ValueError("Weighted needs either class_weights, as in {normal: 1, pneumonia: 3}, or a file with one "
-                             "weight for each sample")
+                             "weight for each sample, or a dataset that has weights")
         self.table = AliasTable.build(whole_weights(weights))
 
     @property
@@ -249,7 +252,7 @@ class LengthBuckets:
     def __iter__(self) -> Iterator[Integers]:
         step = self.first
         while step < self.schedule.steps:
-            begin = step - step % self.batches
+            begin = step - (step - self.schedule.changed_at) % self.batches
             for batch in self._window(begin)[step - begin:]:
                 yield batch[self.mine]
                 step += 1

@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
+from functools import partial
 from hashlib import blake2b
 from itertools import accumulate, compress
 from typing import Any, Literal
@@ -35,7 +36,8 @@ class Split:
     alphabetical order, divide that interval according to their fractions. `by` says what is assigned to parts:
 
     - "random": each sample. A sample stays in its part if samples are added to the dataset or removed.
-    - "group": all samples of a group go to the same part. `group` is a regular expression with one group in
+    - "group": all samples of a group go to the same part. The groups are those that `of.groups()` tells: a column of a
+      table, or the patients of DICOM files. Or `group` is a regular expression for the names, with one group in
       parentheses: `(person\\d+)_` keeps all images of a patient together. A name that does not match is its own group.
     - "class": within each class, the samples are sorted by their hashes and divided at the fractions, so that the size
       of each part of a class is exact up to one sample. Adding m samples to a class moves at most m of its samples
@@ -56,15 +58,21 @@ class Split:
     value_names: Any
     """Those of `of`."""
     labels: Any
-    """The labels of this part, as a numpy array, or None if `of` has None; `targets` and `lengths` likewise."""
+    """The labels of this part, as a numpy array, or None if `of` has None; likewise the next three."""
     targets: Any
+    weights: Any
     lengths: Any
     fetch: Callable[[Integers], tuple[Any, Any]]
     """The samples at these indices, int64 [b], as one batch."""
     names: Callable[[], Iterator[str]]
     """The names of the samples of this part, in order."""
     pixels: Callable[[int], Any]
-    """The result of `of.pixels` for the sample at this index."""
+    """The result of `of.pixels` for the sample at this index; `target` likewise."""
+    target: Callable[[int], Any]
+    notes: Callable[[], list[str]]
+    """Those of `of`."""
+    groups: Callable[[], Iterator[str]]
+    """The groups of the samples of this part, in order."""
     fingerprint: Callable[[], dict[str, str]]
     """The digests of `of`; "files" also depends on the samples of this part."""
 
@@ -73,11 +81,10 @@ class Split:
         start, end = _edges(part, fractions)
         if by not in ("random", "class", "group"):
             raise ValueError(f"by must be random, class or group, not {by}")
-        if (by == "group") != (group is not None):
-            raise ValueError("by: group and group: (a regular expression) belong together; give both or neither")
+        if by != "group" and group is not None:
+            raise ValueError("group: (a regular expression) belongs to by: group; give both or neither")
         hash_key = key(seed, "split", *sorted(fractions)).to_bytes(8, "little")
-        names = _names(of)
-        hashes = _hashes(names if group is None else _groups(names, group), hash_key)
+        hashes = _hashes(_groups(of, group) if by == "group" else _names(of), hash_key)
         if by == "class":
             chosen = _ranked(hashes, labels_of(of), start, end)
         else:
@@ -93,14 +100,15 @@ class Split:
     def _mirror(self) -> None:
         """Copies the other attributes and methods of `of` that exist. They are attributes of the object, so that
         `hasattr` and `isinstance` with a protocol (which ignores `__getattr__` from Python 3.12 on) work."""
-        for name in ("classes", "facts", "value_names"):
+        for name in ("classes", "facts", "value_names", "notes"):
             if hasattr(self.of, name):
                 setattr(self, name, getattr(self.of, name))
-        for name in ("labels", "targets", "lengths"):
+        for name in ("labels", "targets", "weights", "lengths"):
             if hasattr(self.of, name):
                 whole = getattr(self.of, name)
                 setattr(self, name, None if whole is None else np.asarray(whole)[self.indices])
-        for name, method in {"fetch": self._fetch, "names": self._part_of_names, "pixels": self._pixels,
+        for name, method in {"fetch": self._fetch, "names": partial(self._part, "names"), "pixels": self._pixels,
+                             "target": self._target, "groups": partial(self._part, "groups"),
                              "fingerprint": self._fingerprint}.items():
             if hasattr(self.of, name):
                 setattr(self, name, method)
@@ -114,10 +122,14 @@ class Split:
     def _fetch(self, indices: Integers) -> tuple[Any, Any]:
         return self.of.fetch(self.indices[indices])  # type: ignore[attr-defined, no-any-return]
 
-    def _part_of_names(self) -> Iterator[str]:
+    def _part(self, of: str) -> Iterator[str]:
+        """The names or groups of this part."""
         chosen = np.zeros(len(self.of), dtype=np.bool_)
         chosen[self.indices] = True
-        return compress(self.of.names(), chosen.tolist())  # type: ignore[attr-defined]
+        return compress(getattr(self.of, of)(), chosen.tolist())
+
+    def _target(self, index: int) -> Any:
+        return self.of.target(int(self.indices[index]))  # type: ignore[attr-defined]
 
     def _pixels(self, index: int) -> Any:
         return self.of.pixels(int(self.indices[index]))  # type: ignore[attr-defined]
@@ -163,8 +175,15 @@ def _hashes(names: Iterable[str], hash_key: bytes) -> UInt64s:
     return np.frombuffer(b"".join(map(digest, names)), dtype="<u8").astype(np.uint64)
 
 
-def _groups(names: list[str], group: str) -> list[str]:
-    """The text of each name's group, or the name itself if it does not match."""
+def _groups(of: Any, group: str | None) -> list[str]:
+    """The group of each sample: what the set tells, or the text of each name's group, or the name itself if it does not
+    match."""
+    if group is None:
+        if not hasattr(of, "groups"):
+            raise ValueError(f"by: group needs group: (a regular expression), because {type(of).__name__} does not "
+                             "tell the groups of its samples")
+        return list(of.groups())
+    names = _names(of)
     try:
         pattern = re.compile(group)
     except re.error as error:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from drumbeat.data.shared_folder import check_owner, open_lock
 
-FORMAT = 2
+FORMAT = 3
 """Increased when the format of stores, or the way texts are split, changes: older stores are then built again."""
 
 

@@ -1,4 +1,4 @@
-"""Reads columns of CSV, TSV and JSON-lines files in blocks. Errors name the line."""
+"""Reads columns of CSV, TSV, JSON-lines and Parquet files in blocks. Errors name the line, or the row."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
@@ -17,6 +18,8 @@ from typing import Any, BinaryIO, TextIO
 import pyarrow  # type: ignore[import-untyped]
 from pyarrow import csv as arrow
 
+from drumbeat.data import parquet
+from drumbeat.data.encodings import check_not_wide, check_utf8
 from drumbeat.data.regular import lines_of, open_regular
 
 BLOCK = 4 << 20
@@ -25,8 +28,10 @@ BLOCK = 4 << 20
 SECONDS_BETWEEN_LINES = 5.0
 """Seconds between two lines of progress. Files that are read faster print none."""
 
-FORMATS = {".csv": ",", ".tsv": "\t", ".json": "", ".jsonl": "", ".ndjson": ""}
-"""The separator of fields for each suffix; '' for JSON lines."""
+PARQUET = ".parquet"
+FORMATS = {".csv": ",", ".tsv": "\t", ".json": "", ".jsonl": "", ".ndjson": "", PARQUET: ""}
+"""The separator of fields for each suffix; '' for JSON lines and Parquet. A CSV file whose header has semicolons or
+tabs and no comma is separated by them, as spreadsheets write it in many countries."""
 
 
 def found(file: str) -> Path:
@@ -54,12 +59,16 @@ def _bounded_text(file: TextIO) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Table:
-    """A file with a header and rows, or with a JSON object on each line."""
+    """A file with a header and rows, a JSON object on each line, or a Parquet file."""
 
     path: Path
 
     quoting: bool | None = None
     """Whether fields may be in double quotes; None means true for CSV and false for TSV."""
+
+    joined: str | None = None
+    """What stands between the texts of a list, in JSON lines and Parquet, if it is read as one text. Without it, a list
+    is an error."""
 
     def __post_init__(self) -> None:
         if self.path.suffix.lower() not in FORMATS:
@@ -69,26 +78,41 @@ class Table:
                              f"{self.path} is empty; expected a JSON object on each line")
 
     @property
+    def is_parquet(self) -> bool:
+        return self.path.suffix.lower() == PARQUET
+
+    @cached_property
     def separator(self) -> str:
-        return FORMATS[self.path.suffix.lower()]
+        usual = FORMATS[self.path.suffix.lower()]
+        if usual != ",":
+            return usual
+        with open_regular(self.path) as file:
+            header = file.readline(BLOCK)
+        return ("," if b"," in header else next((mark for mark in (";", "\t") if mark.encode() in header), ","))
 
     @property
     def quoted(self) -> bool:
-        return self.separator == "," if self.quoting is None else self.quoting
+        return self.path.suffix.lower() == ".csv" if self.quoting is None else self.quoting
 
     def blocks(self, columns: Sequence[str], what: str = "rows") -> Iterator[list[list[str]]]:
         """The columns, in blocks of rows. For large files, prints progress to stderr: "`what` of train.csv".
 
         Raises ValueError for the first error, and if there are no rows.
         """
+        if self.is_parquet:
+            self._require(columns, parquet.columns(self.path), None)
+        else:
+            check_not_wide(self.path)
         size = self.path.stat().st_size
         printed_at = time.monotonic()
         empty = True
-        for number, block in enumerate(self._separated(columns) if self.separator else self._json(columns), 1):
+        blocks = (parquet.blocks(self.path, columns, self.joined) if self.is_parquet else
+                  self._separated(columns) if self.separator else self._json(columns))
+        for number, block in enumerate(blocks, 1):
             if block[0]:
                 empty = False
                 yield block
-            if time.monotonic() - printed_at >= SECONDS_BETWEEN_LINES:
+            if time.monotonic() - printed_at >= SECONDS_BETWEEN_LINES and not self.is_parquet:
                 printed_at = time.monotonic()
                 print(f"{what} of {self.path.name}: {min(number * BLOCK, size) / 1e6:.0f} of {size / 1e6:.0f} MB",
                       file=sys.stderr, flush=True)
@@ -97,6 +121,9 @@ class Table:
 
     def columns(self) -> list[str]:
         """The names of the columns: the header, or the keys of the first JSON object. Raises ValueError."""
+        if self.is_parquet:
+            return parquet.columns(self.path)
+        check_not_wide(self.path)
         if self.separator:
             return next(self._records(), (1, []))[1]
         with open_regular(self.path) as file:
@@ -105,8 +132,8 @@ class Table:
 
     def fault(self, row: int, column: str, what: str, remedy: str) -> ValueError:
         """The error for a fault in a row. Rows are counted from 0, without the header."""
-        line = next(islice(self._lines(), row, None))
-        return ValueError(f"{self.path}, line {line}, column {column!r}: {what}; {remedy}")
+        place = f"row {row + 1}" if self.is_parquet else f"line {next(islice(self._lines(), row, None))}"
+        return ValueError(f"{self.path}, {place}, column {column!r}: {what}; {remedy}")
 
     def _lines(self) -> Iterator[int]:
         """The line on which each row starts."""
@@ -123,14 +150,15 @@ class Table:
         except ValueError as error:
             raise ValueError(f"{self.path}, {error}; correct or remove it") from None
 
-    def _require(self, columns: Sequence[str], existing: Sequence[str], line: int) -> None:
+    def _require(self, columns: Sequence[str], existing: Sequence[str], line: int | None) -> None:
+        where = str(self.path) if line is None else f"{self.path}, line {line}"
         for name in columns:
             if existing.count(name) > 1:
-                raise ValueError(f"{self.path}, line {line}: two columns are named {name!r}; rename one")
+                raise ValueError(f"{where}: two columns are named {name!r}; rename one")
             if name not in existing:
                 close = difflib.get_close_matches(name, existing, n=1)
                 hint = f"did you mean {close[0]!r}? The" if close else "the"
-                raise ValueError(f"{self.path}, line {line}: there is no column {name!r}; {hint} columns are: "
+                raise ValueError(f"{where}: there is no column {name!r}; {hint} columns are: "
                                  f"{', '.join(existing)}")
 
     # Fields with separators: read by Arrow, and again by Python if an error must name a line.
@@ -198,17 +226,8 @@ class Table:
                          "close it, or set quoted=False if quotes are part of the text")
 
     def _check_encoding(self) -> None:
-        start = 0
         with self.path.open("rb") as file:
-            for line, text in enumerate(self._bounded(file), 1):
-                try:
-                    text.decode()
-                except UnicodeDecodeError as error:
-                    raise ValueError(
-                        f"{self.path}, line {line}: byte {start + error.start + 1} of the file, "
-                        f"0x{text[error.start]:02x}, is not UTF-8; save it as UTF-8, for instance with: "
-                        f"iconv -f latin1 -t utf-8 {self.path.name}") from None
-                start += len(text)
+            check_utf8(self.path, self._bounded(file))
 
     # JSON lines.
 
@@ -258,6 +277,8 @@ class Table:
         value = row[name]
         if isinstance(value, bool | int | float):
             return str(value).lower()
+        if isinstance(value, list) and self.joined is not None and all(isinstance(one, str) for one in value):
+            value = self.joined.join(value)
         if not isinstance(value, str):
             raise ValueError(f"{where}: {short(value)} is not text; correct or remove the line")
         try:

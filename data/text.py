@@ -30,6 +30,10 @@ from drumbeat.data.vocabulary import Vocabulary, glove
 __all__ = ["Texts", "Vocabulary", "glove", "padding_waste"]
 
 
+LEAST_UNKNOWN = 0.02
+"""The share of unknown words that is told. With words that occur once left out, a few are unknown in most sets."""
+
+
 class Padded(NamedTuple):
     """Texts padded to the same length, or one text."""
 
@@ -56,14 +60,15 @@ class Texts:
         a column            a class number: int64. Classes are numbered in sorted order (by value if all are whole
                             numbers), or as listed in `classes`, for a file in which some classes do not occur
         a list of columns   a 0 or 1 for each label: float32 [L]
-        a column, numeric   a number: float32 [1]
+        with `separator`    the same from one column, which has the names of the labels: "cat|dog"
+        columns, `numeric`  the numbers, also of one column: float32 [V]
         None                -1: int64, for texts without labels
     """
 
     def __init__(self, *, file: str, vocabulary: Vocabulary, labels: str | Sequence[str] | None, text: str = "text",
                  numeric: bool = False, classes: Sequence[str] | None = None, id: str | None = None,  # noqa: A002
                  length: int | None = None, max_length: int | None = None, quoted: bool | None = None,
-                 cache: str | None = None) -> None:
+                 cache: str | None = None, separator: str | None = None) -> None:
         """Opens the file's store, and builds it first if necessary, which takes about 30 core seconds per 100 MB.
 
         `id` is the column with the rows' names. `quoted` says whether fields may be in double quotes and then contain
@@ -80,14 +85,15 @@ class Texts:
         if limit is not None and limit < least:
             raise ValueError(f"a text has at least {least} words, including the start and end words; "
                              f"it cannot be truncated to {limit}")
-        targets = Labels(labels, numeric=numeric, classes=classes)
+        targets = Labels(labels, numeric=numeric, classes=classes, separator=separator)
         path = found(file)
-        table = Table(path, quoted)
+        table = Table(path, quoted, joined=separator)
         recipe = (text, targets, id, table.quoted, vocabulary.fingerprint)
 
         def build(folder: Path) -> None:
             _build(folder, table, text, targets, id, vocabulary)
 
+        self.file = path
         self.vocabulary = vocabulary
         self.value_names = targets.columns if numeric else []
         """The name of the number in the target."""
@@ -101,6 +107,7 @@ class Texts:
         about = json.loads((self.folder / "about.json").read_text("utf-8"))
         self._rows: int = about["rows"]
         self._content: str = about["content"]
+        self._unknown: int = about["unknown"]
         self.classes: list[str] = about["classes"]
         self._ids = mapped(self.folder / "ids", np.int32, about["words"])
         self._offsets = mapped(self.folder / "offsets", np.int64, self._rows + 1)
@@ -155,13 +162,30 @@ class Texts:
     @cached_property
     def lengths(self) -> Integers:
         """The number of words in each text after truncation, int64 [n]."""
-        whole = np.diff(self._offsets)
-        return whole if self.limit is None else np.minimum(whole, self.limit)
+        return self.whole_lengths if self.limit is None else np.minimum(self.whole_lengths, self.limit)
+
+    @property
+    def whole_lengths(self) -> Integers:
+        """The number of words in each text before truncation, int64 [n]."""
+        return np.diff(self._offsets)
 
     @property
     def facts(self) -> dict[str, int]:
         """Sizes that a model needs: words in the vocabulary; classes, labels or numbers; and the number of padding."""
         return {"vocab_size": self.vocabulary.size, "classes": self._width, "padding_idx": self.vocabulary.padding}
+
+    def notes(self) -> list[str]:
+        """What the user should know about the set: the share of unknown words, and of texts that are cut."""
+        notes, words = [], len(self._ids)
+        if self._unknown >= LEAST_UNKNOWN * words:
+            notes.append(f"{self._unknown / words:.0%} of the words are not in the vocabulary, and the model cannot "
+                         "tell them apart")
+        whole = np.diff(self._offsets)
+        if self.limit is not None and (cut := int((whole > self.limit).sum())):
+            lost = int((whole - self.limit).clip(0).sum())
+            notes.append(f"{cut:,} of {self._rows:,} texts are cut after {self.limit:,} words, which leaves out "
+                         f"{max(lost / words, 0.001):.1%} of all words")
+        return notes
 
     def names(self) -> list[str]:
         """The name of each row: its value in the column `id`, or else its row number."""
@@ -189,7 +213,7 @@ def padding_waste(lengths: Integers, batches: Iterable[Integers]) -> float:
 def _build(folder: Path, table: Table, text: str, targets: Labels, name: str | None, vocabulary: Vocabulary) -> None:
     """Writes the arrays of a dataset to a folder, block by block."""
     columns = [text, *targets.columns, *([] if name is None else [name])]
-    rows = end = 0
+    rows = end = unknown = 0
     with (open(folder / "ids", "wb") as ids, open(folder / "offsets", "wb") as offsets,
           open(folder / "names", "w", encoding="utf-8") as names):
         np.zeros(1, np.int64).tofile(offsets)
@@ -197,6 +221,7 @@ def _build(folder: Path, table: Table, text: str, targets: Labels, name: str | N
             numbers, lengths = vocabulary.encode_all(texts)
             ends = end + np.cumsum(lengths)
             numbers.tofile(ids)
+            unknown += 0 if vocabulary.unknown is None else int((numbers == vocabulary.unknown).sum())
             ends.tofile(offsets)
             targets.add(table, others[:len(targets.columns)])
             if name is not None:
@@ -206,6 +231,6 @@ def _build(folder: Path, table: Table, text: str, targets: Labels, name: str | N
     targets.save(folder / "targets")
     with open(table.path, "rb") as source:
         content = file_digest(source, "blake2b").hexdigest()
-    about = {"rows": rows, "words": end, "kind": targets.kind, "classes": targets.classes,
+    about = {"rows": rows, "words": end, "unknown": unknown, "kind": targets.kind, "classes": targets.classes,
              "width": len(targets.classes) or len(targets.columns), "content": content, "file": str(table.path)}
     (folder / "about.json").write_text(json.dumps(about, indent=1), "utf-8")

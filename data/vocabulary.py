@@ -21,8 +21,11 @@ from drumbeat.data.regular import lines_of
 from drumbeat.data.store import built, digest
 from drumbeat.data.tables import Table, found, short
 
-WORD = r"\w+|[^\w\s]"
-"""A run of letters (with their marks), digits and underscores; or any other single character that is not a space."""
+ALONE = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
+"""Scripts that are written without spaces between words."""
+WORD = rf"[{ALONE}]\p{{M}}*|[\w&&[^{ALONE}]]+|[^\w\s]"
+"""A letter of such a script with its marks; a run of other letters (with their marks), digits and underscores; or any
+other single character that is not a space."""
 
 MOST_BYTES = 256 << 20
 """The size of a tokenizer.json."""
@@ -38,17 +41,19 @@ class Vocabulary:
     """The words of a training file and their numbers (token ids).
 
     The vocabulary is built from the column `text` of `file`. A word is a run of letters and digits, or a single mark or
-    symbol. Words that occur at least `min_frequency` times are numbered by descending frequency (ties in alphabetical
-    order), and `max_words` limits how many are kept. Number 0 is padding and 1 stands for an unknown word. With
-    `start_and_end`, number 2 is put before each text and 3 after it. The same file and arguments give the same bytes.
-    The result is cached. For a validation set, name the training file here, so that both sets share one vocabulary.
+    symbol; of scripts that are written without spaces, such as Chinese, Japanese and Thai, it is a single letter. Words
+    that occur at least `min_frequency` times are numbered by descending frequency (ties in alphabetical order), and
+    `max_words` limits how many are kept. Number 0 is padding and 1 stands for an unknown word. With `start_and_end`,
+    number 2 is put before each text and 3 after it. The same file and arguments give the same bytes. The result is
+    cached. For a validation set, name the training file here, so that both sets share one vocabulary.
 
-    If `file` is a tokenizer.json of the `tokenizers` library, it is used as it is, and the other arguments are ignored.
+    If `file` is a tokenizer.json of the `tokenizers` library, as Hugging Face models have it, it is used as it is, and
+    the other arguments are ignored, except `padding`: the word that stands for padding, if the file does not tell it.
     """
 
     def __init__(self, *, file: str, text: str = "text", lower: bool = True, min_frequency: int = 2,
                  max_words: int | None = None, start_and_end: bool = False, quoted: bool | None = None,
-                 cache: str | None = None) -> None:
+                 cache: str | None = None, padding: str | None = None) -> None:
         """`quoted` and `cache` have the same meaning as in `Texts`.
 
         Raises FileNotFoundError if the file does not exist, and ValueError if it is not in the expected format.
@@ -72,7 +77,7 @@ class Vocabulary:
             description = path.read_text("utf-8")
         except UnicodeDecodeError:
             raise ValueError(f"{path} is not a tokenizer.json: it is not UTF-8") from None
-        self._use(description, str(path))
+        self._use(description if padding is None else _padded(description, padding), str(path))
 
     def _use(self, description: str, file: str) -> None:
         self.file = file
@@ -81,6 +86,7 @@ class Vocabulary:
         """A digest of the vocabulary and of how texts are split: 16 hexadecimal digits."""
         try:
             self._tokenizer = Tokenizer.from_str(description)
+            told = self._tokenizer.padding
             self._tokenizer.no_padding()
             self._tokenizer.no_truncation()
             self._tokenizer.encode_special_tokens = True  # "[PAD]" written in a text is text
@@ -95,17 +101,24 @@ class Vocabulary:
                              if largest >= MOST_WORDS else f"{file} makes nothing of the text 'a'")
         self.start: int | None = probe.ids[0] if probe.special_tokens_mask[0] else None
         self.end: int | None = probe.ids[-1] if probe.special_tokens_mask[-1] else None
-        self.padding = self._special(PADDING, "[PAD]")
-        self.unknown = self._special(UNKNOWN, "[UNK]")
+        names = [str(told["pad_token"])] if told else [PADDING, "[PAD]", "<|pad|>"]
+        found = self._special(*names)
+        if found is None:
+            specials = [str(token) for token in self._tokenizer.get_added_tokens_decoder().values()]
+            raise ValueError(f"{file} does not tell which word stands for padding; name one of its words, for example "
+                             f"padding: '{(specials or self.words())[-1]}'")
+        self.padding: int = found
+        model = json.loads(description)["model"]
+        self.unknown = model.get("unk_id") if "unk_token" not in model else self._special(str(model["unk_token"]))
+        """The number of a word that is not in the vocabulary; None if there is none, because words are split further,
+        down to bytes."""
         self._added = self._tokenizer.num_special_tokens_to_add(is_pair=False)
         self._empty = [number for number in (self.start, self.unknown, self.end) if number is not None]
 
-    def _special(self, *names: str) -> int:
-        for name in names:
-            if (number := self._tokenizer.token_to_id(name)) is not None:
-                return int(number)
-        raise ValueError(f"{self.file} has no {' or '.join(names)} in its vocabulary; add one, "
-                         "or build a vocabulary from the training texts: file: train.csv")
+    def _special(self, *names: str) -> int | None:
+        """The number of the first of these words that there is."""
+        numbers = (self._tokenizer.token_to_id(name) for name in names)
+        return next((int(number) for number in numbers if number is not None), None)
 
     def __getstate__(self) -> tuple[str, str]:
         return self._description, self.file
@@ -137,13 +150,24 @@ class Vocabulary:
     def encode_all(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], Integers]:
         """Encodes many texts on all cores: their word numbers, concatenated (int32), and their lengths (int64 [n])."""
         rows = [encoded.ids for encoded in self._tokenizer.encode_batch_fast(texts)]
-        rows = [row if len(row) > self._added else self._empty for row in rows]
+        rows = [row if len(row) > self._added else self._empty or [self.padding] for row in rows]
         lengths = np.fromiter(map(len, rows), np.int64, len(rows))
         return np.fromiter(chain.from_iterable(rows), np.int32, int(lengths.sum())), lengths
 
     def save(self, path: str) -> None:
         """Writes a tokenizer.json, which can be given as `file`."""
         Path(path).write_text(self._description, "utf-8")
+
+
+def _padded(description: str, word: str) -> str:
+    """A tokenizer with a word for padding."""
+    try:
+        tokenizer = json.loads(description)
+    except ValueError:
+        return description  # which is reported as every tokenizer that is none
+    return json.dumps(tokenizer | {"padding": {
+        "strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0,
+        "pad_token": word}}, ensure_ascii=False)
 
 
 def _learn(table: Table, text: str, *, lower: bool, least: int, most: int | None, specials: list[str]) -> Tokenizer:

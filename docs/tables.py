@@ -18,7 +18,7 @@ from typing import Any
 
 from docs.errors import ROOT, errors
 from drumbeat.configs import schema
-from drumbeat.configs.run import checkpoint_records, record, records, versions
+from drumbeat.configs.run import changes, checkpoint_records, code_records, rank_records, record, records, versions
 from drumbeat.launch.attempts.meanings import MEANINGS
 from drumbeat.launch.attempts.verdict import REASONS as STOPS
 from drumbeat.launch.slurm.limits import COUNTED
@@ -121,7 +121,7 @@ def config_sections() -> str:
 def json_files() -> str:
     """The JSON files of a run: what each holds, and who writes it."""
     rows = []
-    for module in (records, checkpoint_records, versions):
+    for module in (records, rank_records, code_records, checkpoint_records, versions):
         for one in vars(module).values():
             here = inspect.isclass(one) and issubclass(one, record.Record) and one.__module__ == module.__name__
             if here and (found := WRITTEN.match(" ".join((one.__doc__ or "").split()))):
@@ -195,10 +195,20 @@ def tree() -> str:
     return "\n\n".join(parts)
 
 
+EFFECTS = {"none": "yes", "now": "from here on", "later": "for phases that have not begun", "never": "no"}
+
+
+def resume_keys() -> str:
+    """Which keys may change on a resume, and why."""
+    return table(["key", "may change", "because"],
+                 [(f"`{rule.keys}`", EFFECTS[rule.effect], plain(rule.reason)) for rule in changes.RULES])
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "config": config_sections, "profile": lambda: keys("Site"), "json-files": json_files, "verdicts": verdicts,
     "stops": stops, "reasons": reasons, "job-states": job_states, "job-ends": job_ends,
-    "refusals": refusals, "limits": limits, "errors": messages, "tree": tree}
+    "refusals": refusals, "limits": limits, "errors": messages, "tree": tree,
+    "resume-keys": resume_keys}
 
 
 def pages() -> list[Path]:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
+from drumbeat.models.pretrained import SUFFIXES, load_into, read_weights
+
 
 class ConcatPool(nn.Module):
     """Features [N, C, H, W] -> [N, 2C]: the maximum of each channel over the image, then the mean.
@@ -27,7 +29,8 @@ class ResNet50ConcatPool(nn.Module):
     """ResNet-50 without its pooling and last layer (`backbone`), and two linear layers on pooled features (`head`).
 
     Images float [N, 3, H, W] -> logits [N, classes]. `weights` is one of torchvision's names (IMAGENET1K_V1), a file
-    with the weights of a ResNet-50 (.pth, .pt, .safetensors), or None for random weights. `hidden_size` is the width
+    with the weights of a ResNet-50 (.pth, .pt, .ckpt, .safetensors) or of this network, with any head, or None for
+    random weights. `hidden_size` is the width
     between the linear layers.
     """
 
@@ -35,8 +38,6 @@ class ResNet50ConcatPool(nn.Module):
                  hidden_size: int = 512) -> None:
         super().__init__()
         network = models.resnet50()
-        if weights is not None:
-            load_weights(network, weights, models.ResNet50_Weights)
         layers = [(name, module) for name, module in network.named_children() if name not in ("avgpool", "fc")]
         self.backbone = nn.Sequential(OrderedDict(layers))
         width = 2 * network.fc.in_features
@@ -45,6 +46,7 @@ class ResNet50ConcatPool(nn.Module):
             nn.BatchNorm1d(width), nn.Dropout(dropout), nn.Linear(width, hidden_size), nn.ReLU(),
             nn.BatchNorm1d(hidden_size), nn.Dropout(dropout), nn.Linear(hidden_size, classes),
         )
+        self.weights_text = load_weights(self, weights, models.ResNet50_Weights)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.backbone(images))  # type: ignore[no-any-return]
@@ -60,38 +62,27 @@ class ResNet18(nn.Module):
     def __init__(self, *, classes: int, weights: str | None = None) -> None:
         super().__init__()
         network = models.resnet18()
-        if weights is not None:
-            load_weights(network, weights, models.ResNet18_Weights)
         self.head = nn.Linear(network.fc.in_features, classes)
         network.fc = nn.Identity()
         self.backbone = network
+        self.weights_text = load_weights(self, weights, models.ResNet18_Weights)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.backbone(images))  # type: ignore[no-any-return]
 
 
-def load_weights(network: nn.Module, weights: str, known: Any) -> None:
-    """Loads `weights` (a name in torchvision's enum `known`, or a file) into `network`, in place.
+def load_weights(network: nn.Module, weights: str | None, known: Any) -> str:
+    """Loads `weights` (a name in torchvision's enum `known`, a file, or None for none) into a network with a `head`, in
+    place. Returns which parts were taken, left out and are new, as text.
 
     Named weights are read from torch's cache, or downloaded to it. Raises `FileNotFoundError`, which says where to put
     the file, if they can be neither read nor downloaded; and `ValueError` for an unknown name or weights that do not
     fit the network.
     """
-    path = Path(weights) if weights.endswith((".pth", ".pt", ".safetensors")) else fetch_weights(weights, known)
-    if not path.is_file():
-        raise FileNotFoundError(f"the weights file {path} does not exist")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        state = load_file(path)
-    else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    on_meta = next(network.parameters()).is_meta
-    try:
-        network.load_state_dict(state, assign=on_meta)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
-        raise ValueError(f"the weights in {path} do not fit this network: {reason}") from None
+    if weights is None:
+        return ""
+    path = Path(weights) if weights.endswith(SUFFIXES) else fetch_weights(weights, known)
+    return load_into(network, read_weights(path), source=weights, new=("head",))
 
 
 def fetch_weights(name: str, known: Any) -> Path:

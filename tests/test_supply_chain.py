@@ -42,7 +42,8 @@ def test_the_lock_has_what_pyproject_requires() -> None:
     """For each version of Python. Else: make lock"""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     optional = project["optional-dependencies"]
-    required = [Requirement(text) for text in (*project["dependencies"], *optional["dev"], *optional["docs"])]
+    required = [Requirement(text) for text in (*project["dependencies"], *(
+        one for extra in ("dev", "dicom", "docs") for one in optional[extra]))]
     for python in PYTHONS:
         environment = {"python_version": python, "python_full_version": f"{python}.9", "sys_platform": "linux",
                        "platform_machine": "x86_64", "platform_python_implementation": "CPython"}

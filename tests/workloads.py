@@ -28,6 +28,7 @@ SMALL: dict[str, Sequence[str]] = {
     "mlp_fashion_mnist_dropout": ["phases.train.epochs=2"],
     "resnet18_fill_level": ["data.train.n=2", "data.validation.n=2"],
     "resnet18_fill_level_fast": ["data.train.n=32", "data.validation.n=20"],
+    "lraspp_shapes": ["phases.train.epochs=1", "phases.train.scheduler={}", "data.workers=0"],
     "lstm_news": ["phases.train.epochs=1", "batch_size=16"],
     "multilayer_lstm_news": ["phases.train.epochs=1", "batch_size=16", "model.hidden_size=32"],
     "bilstm_news": ["phases.train.epochs=1", "batch_size=16", "model.hidden_size=32"],
@@ -42,6 +43,7 @@ def write_sets(folder: Path) -> None:
         "fashion_mnist": lambda to: demo_sets._fashion_mnist(to, (300, 100)),
         "hymenoptera_data": lambda to: demo_sets._hymenoptera(to, (16, 6)),
         "news": lambda to: demo_sets._news(to, (60, 20)),
+        "shapes": lambda to: demo_sets.write_shapes(to, demo_sets._random("shapes"), (16, 4)),
     }.items():
         to = folder / "datasets" / name
         to.mkdir(parents=True)

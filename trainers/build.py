@@ -7,7 +7,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -21,7 +21,7 @@ from drumbeat.configs.preconditions import merged
 from drumbeat.configs.schema import Config, Phase
 from drumbeat.configs.yaml_text import inline
 from drumbeat.data.cache import open_cache
-from drumbeat.data.images import ImageFolder
+from drumbeat.data.images import ImageFiles
 from drumbeat.data.loader import Collate, Samples, ShardedBatchSampler, Transform
 from drumbeat.data.mixing import Mixing
 from drumbeat.data.order import Schedule, Stream, key
@@ -95,9 +95,9 @@ def fused_transforms(config: Config, for_training: list[Transform], for_evaluati
     return fuse(for_training), fuse(for_evaluation), max(known) if len(known) == len(sides) else None
 
 
-def image_set(samples: Any) -> ImageFolder | None:
-    """The `ImageFolder` that a dataset is, or is a part of; None for other datasets."""
-    while samples is not None and not isinstance(samples, ImageFolder):
+def image_set(samples: Any) -> ImageFiles | None:
+    """The `ImageFolder` or `ImageTable` that a dataset is, or is a part of; None for other datasets."""
+    while samples is not None and not isinstance(samples, ImageFiles):
         samples = getattr(samples, "of", None)
     return samples
 
@@ -169,6 +169,13 @@ def _build_set(node: dict[str, Any], key: str, *, needed: bool = False) -> Sampl
                    "__getitem__(index). docs/data.md shows how to index a file of records. A stream that fits into "
                    "memory: self.samples = list(stream)"))
     return cast(Samples, samples)
+
+
+def without_pretrained(config: Config) -> Config:
+    """The config for a model whose weights a checkpoint replaces: Drumbeat's models then need no file with pretrained
+    ones."""
+    ours = str(config.model.get("_target_")).startswith("drumbeat.models.") and config.model.get("weights")
+    return replace(config, model=config.model | {"weights": None}) if ours else config
 
 
 def _build_collate(node: dict[str, Any]) -> Collate | None:

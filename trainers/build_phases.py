@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
+from typing import Any
 
 from torch import nn
 
+from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.schema import Config
 from drumbeat.data.ahead import Ahead
 from drumbeat.data.loader import Batch, BatchFetcher, batches
@@ -22,35 +27,42 @@ from drumbeat.trainers.build import (
     set_trainable,
     trainable,
 )
+from drumbeat.trainers.changed_optimizer import Earlier
 from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.loop import TrainingPhase
 from drumbeat.trainers.phase_runner import PhaseRunner
+from drumbeat.trainers.position import build_schedules, check_position
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.world import World
 
-
-def build_schedules(config: Config, n: int) -> list[Schedule]:
-    """The steps and epoch boundaries of each phase on a set of n samples."""
-    return [Schedule(n, phase.batch_size or config.batch_size, phase.epochs)
-            for phase in config.phases.values() if phase is not None]
+OPTIMIZER_KEYS = ("optimizer", "scheduler", "scheduler_every")
+"""The keys of a phase that its optimizer and its scheduler are built from."""
 
 
 def build_phases(config: Config, sets: Sets, *, model: nn.Module, task: Task, world: World, forward: Forward,
-                 workers: int) -> list[TrainingPhase]:
-    """The phases of a run on this rank, with `workers` loader workers each."""
+                 workers: int, progress: Progress | None = None, saved: Mapping[str, Any] = MappingProxyType({})
+                 ) -> list[TrainingPhase]:
+    """The phases of a run on this rank, with `workers` loader workers each. A run that resumes gives its progress, and
+    the part of its config with which the checkpoint was `saved`. Raises `PreflightError` if it cannot continue there.
+    """
     phases = [phase for phase in config.phases.values() if phase is not None]
-    parameters = trainable(model)
+    parameters, schedules = trainable(model), build_schedules(config, len(sets.train), progress)
+    if progress:
+        check_position(config, schedules, progress)
     return [TrainingPhase(
         schedule=schedule, start_from=phase.start_from,
-        make_runner=partial(build_phase_runner, config, number, model, task, world, forward, parameters),
+        make_runner=partial(build_phase_runner, config, number, model, task, world, forward, parameters,
+                            build_earlier(config, number, schedule, progress, saved) if progress else None,
+                            schedule.steps if phase.scheduler_every == "step" else math.ceil(schedule.epochs)),
         make_batches=partial(build_batches, config, sets, number, schedule, world=world, workers=workers),
-    ) for number, (phase, schedule) in enumerate(zip(phases, build_schedules(config, len(sets.train)), strict=True))]
+    ) for number, (phase, schedule) in enumerate(zip(phases, schedules, strict=True))]
 
 
 def build_phase_runner(config: Config, number: int, model: nn.Module, task: Task, world: World, forward: Forward,
-                       parameters: Sequence[nn.Parameter] | None = None) -> PhaseRunner:
+                       parameters: Sequence[nn.Parameter] | None = None, earlier: Earlier | None = None,
+                       scheduler_steps: int = 0) -> PhaseRunner:
     """Phase `number` on this rank. The model trains those of `parameters` that the phase does not freeze; by default,
-    of those that it trains now. Raises `PreflightError`."""
+    of those that it trains now. For `earlier` and `scheduler_steps` see `PhaseRunner`. Raises `PreflightError`."""
     name, phase = list(config.phases.items())[number]
     assert phase is not None
     frozen = frozen_modules(model, phase, name)
@@ -60,7 +72,28 @@ def build_phase_runner(config: Config, number: int, model: nn.Module, task: Task
         forward=forward, batch_size=phase.batch_size or config.batch_size,
         make_optimizer=partial(build_optimizer, phase, name), make_scheduler=partial(build_scheduler, phase, name),
         scheduler_every=phase.scheduler_every, clip_norm=phase.clip_norm, micro_batch_size=config.micro_batch_size,
-        mixes=bool(config.data.mix), checks_finite=config.on_nonfinite != "ignore")
+        mixes=bool(config.data.mix), checks_finite=config.on_nonfinite != "ignore", earlier=earlier,
+        scheduler_steps=scheduler_steps)
+
+
+def build_earlier(config: Config, number: int, schedule: Schedule, progress: Progress, saved: Mapping[str, Any]
+                  ) -> Earlier | None:
+    """The optimizer and scheduler that phase `number` had when its checkpoint was saved; None if they are the same, or
+    if the checkpoint is of another phase."""
+    name, phase = list(config.phases.items())[number]
+    before = saved.get("phases", {}).get(name)
+    assert phase is not None
+    if number != progress.phase or not progress.phase_step or before is None:
+        return None
+    old = replace(phase, **{key: before.get(key, getattr(phase, key)) for key in OPTIMIZER_KEYS})
+    if old == phase:
+        return None
+    return Earlier(make_optimizer=partial(build_optimizer, old, name),
+                   make_scheduler=partial(build_scheduler, old, name),
+                   same_schedule=old.scheduler == phase.scheduler,
+                   same_unit=old.scheduler_every == phase.scheduler_every,
+                   scheduler_steps=progress.phase_step if phase.scheduler_every == "step"
+                   else schedule.epochs_after(progress.phase_step))
 
 
 def build_batches(config: Config, sets: Sets, number: int, schedule: Schedule, first: int, *, world: World,

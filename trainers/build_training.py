@@ -18,6 +18,7 @@ from drumbeat.trainers.metrics import build_metrics
 from drumbeat.trainers.sample_counts import SampleCounts, check_skipped
 from drumbeat.trainers.saving import Saver
 from drumbeat.trainers.stopping import StopCoordinator
+from drumbeat.trainers.stragglers import Stragglers
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.time_spent import TimeSpent
 from drumbeat.trainers.tracking import NullTracker, Tracker
@@ -32,7 +33,9 @@ def build_training(config: Config, sets: Sets, world: World, model: nn.Module, t
                    tracker: Tracker | NullTracker, time_spent: TimeSpent, watchdog: Watchdog, workers: int) -> Training:
     """The training, which resumes from `checkpoint` if there is one. Raises `PreflightError`."""
     forward = build_forward(config, world.device)
-    phases = build_phases(config, sets, model=model, task=task, world=world, forward=forward, workers=workers)
+    phases = build_phases(config, sets, model=model, task=task, world=world, forward=forward, workers=workers,
+                          progress=progress if checkpoint else None,
+                          saved=checkpoint.state.config if checkpoint else {})
     coordinator = StopCoordinator(world, attempt, save_seconds=60 * config.checkpoints.every_minutes,
                                   next_check=progress.step, last_check=(progress.step, time.monotonic()))
     too_many_skipped = partial(check_skipped, n=len(sets.train), most=config.data.max_skipped)
@@ -54,7 +57,7 @@ def build_training(config: Config, sets: Sets, world: World, model: nn.Module, t
                           monitor=config.evaluation.monitor, mode=config.evaluation.mode,
                           images=config.tracking.images, metrics=build_metrics(config, task), heartbeat=heartbeat)
     return Training(world=world, model=model, architecture=str(config.model.get("_target_")), phases=phases,
-                    saver=saver, evaluator=evaluator, log=log, coordinator=coordinator, checkpoints=checkpoints,
-                    watchdog=watchdog, time_spent=time_spent, log_every_steps=config.tracking.every_steps,
-                    save_every_steps=config.checkpoints.every_steps,
+                    saver=saver, evaluator=evaluator, log=log, stragglers=Stragglers(world, attempt, tracker),
+                    coordinator=coordinator, checkpoints=checkpoints, watchdog=watchdog, time_spent=time_spent,
+                    log_every_steps=config.tracking.every_steps, save_every_steps=config.checkpoints.every_steps,
                     desync_check_steps=config.watchdog.desync_check_steps, checkpoint=checkpoint)

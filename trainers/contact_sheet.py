@@ -41,7 +41,9 @@ def draw_sheet(config: Config, sets: Sets, batch: Batch, file: Path) -> bool:
     inputs = build_forward(config, CPU.device).inputs(batch.inputs)
     task = build_task(config, sets)
     titles = [] if config.data.mix else [task.to_text(target) for target in batch.targets]
-    save_sheet(contact_sheet(list(inputs), titles, columns=6), file)
+    images = [task.draw(as_rgb(image), target) for image, target in zip(inputs, batch.targets, strict=True)] if (
+        isinstance(task, Draws)) else list(inputs)
+    save_sheet(contact_sheet(images, titles, columns=6), file)
     return True
 
 

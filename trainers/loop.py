@@ -25,6 +25,7 @@ from drumbeat.trainers.guards import compare_ranks
 from drumbeat.trainers.phase_runner import PhaseRunner
 from drumbeat.trainers.saving import Saver
 from drumbeat.trainers.stopping import StopCoordinator
+from drumbeat.trainers.stragglers import Stragglers
 from drumbeat.trainers.time_spent import TimeSpent
 from drumbeat.trainers.training_log import TrainingLog
 from drumbeat.trainers.validation import Evaluator
@@ -57,6 +58,7 @@ class Training:
     saver: Saver
     evaluator: Evaluator
     log: TrainingLog
+    stragglers: Stragglers
     coordinator: StopCoordinator
     checkpoints: Checkpoints
     watchdog: Watchdog
@@ -97,9 +99,12 @@ class Training:
                 saver.save(runner)
             if request.stop:
                 return "stopped"
+            if request.exchange:
+                self.stragglers.exchange(runner.times.read(), self.progress.step)
 
             self.checkpoints.check()
             phase_step = self.progress.phase_step
+            runner.times.waited = waited
             loss = runner.backward(batch, phase_step)
             saver.settle(runner)  # the previous step, now that the device has this one to compute
             saver.take(runner, batch, loss)
@@ -123,6 +128,7 @@ class Training:
         if self.progress.phase_step < schedule.steps:
             raise RuntimeError(f"the data ended after {self.progress.phase_step:,} of {schedule.steps:,} steps of "
                                f"phase {runner.name}")
+        runner.times.close()
         return "finished"
 
     def _start_phase(self, number: int) -> None:
@@ -175,6 +181,6 @@ class Training:
         test = self.evaluator.test()
         self.time_spent.add("evaluating")
         return Result(steps=self.progress.step, samples_seen=self.progress.samples,
-                      overshoot=sum(phase.schedule.overshoot for phase in self.phases),
+                      overshoot=sum(phase.schedule.overshoot for phase in self.phases), changes=self.progress.changes,
                       samples_skipped=self.progress.skipped, last=self.progress.last, best=self.progress.best,
                       test=test, weights_sha256=digest)

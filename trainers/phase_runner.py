@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -17,13 +16,15 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.data.device import to_device
 from drumbeat.data.loader import Batch
 from drumbeat.data.order import key, micro_batches, shard
 from drumbeat.data.structure import rows
 from drumbeat.trainers.blame import blame
+from drumbeat.trainers.changed_optimizer import Earlier, restore_changed
 from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.checkpoints.state import (
     parameter_names,
@@ -34,6 +35,7 @@ from drumbeat.trainers.checkpoints.state import (
 from drumbeat.trainers.forward import Forward, call
 from drumbeat.trainers.gather import gathered
 from drumbeat.trainers.guards import Buffers, FiniteCheck, can_skip, total_norm
+from drumbeat.trainers.step_times import StepTimes
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.tasks.task import WholeBatchLoss
 from drumbeat.trainers.world import World
@@ -50,12 +52,15 @@ class PhaseRunner:
                  make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
                  make_scheduler: Callable[[torch.optim.Optimizer], Any] = lambda optimizer: None,
                  scheduler_every: Literal["step", "epoch"] = "step", clip_norm: float | None = None,
-                 micro_batch_size: int | None = None, mixes: bool = False, checks_finite: bool = True) -> None:
+                 micro_batch_size: int | None = None, mixes: bool = False, checks_finite: bool = True,
+                 earlier: Earlier | None = None, scheduler_steps: int = 0) -> None:
         """`model` trains the parameters that require a gradient. `frozen` are modules in which none does, and which
         stay in evaluation mode. `batch_size` is the number of samples in a step over all ranks,
         and `micro_batch_size` the largest number that this rank computes at once. `make_optimizer` is called with the
         parameters that are trained, `make_scheduler` with the optimizer. `mixes` says whether targets are those of
-        `data.mixing`, and `checks_finite` whether steps with a NaN or Inf gradient are skipped."""
+        `data.mixing`, and `checks_finite` whether steps with a NaN or Inf gradient are skipped. `earlier` is the
+        optimizer of the checkpoint to resume from, if that differs from this one, and `scheduler_steps` how often the
+        scheduler is advanced in the phase, for its errors."""
         self.name = name
         self.number = number
         self.seed = seed
@@ -69,6 +74,8 @@ class PhaseRunner:
         self.clip_norm = clip_norm
         self.mixes = mixes
         self.checks_finite = checks_finite
+        self.earlier = earlier
+        self.scheduler_steps = scheduler_steps
         self.frozen = frozen
         self.buffers = Buffers(model, frozen)
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -78,6 +85,7 @@ class PhaseRunner:
         self.skips = can_skip(self.optimizer)
         self.scheduler = make_scheduler(self.optimizer)
         self.replica = wrap(model, world)
+        self.times = StepTimes(world, self.trained)
         self.lr = math.nan
         """The learning rate of the first parameter group in the last `update`; the schedule may have advanced since."""
 
@@ -101,8 +109,9 @@ class PhaseRunner:
     def load(self, checkpoint: Checkpoint) -> None:
         """Loads a checkpoint that was saved in this phase."""
         self.model.load_state_dict(checkpoint.model())
-        restore_training(self.optimizer, self.scheduler, self.names, checkpoint.optimizer(),
-                         {"optimizer": checkpoint.state.optimizer, "scheduler": checkpoint.state.scheduler})
+        saved = {"optimizer": checkpoint.state.optimizer, "scheduler": checkpoint.state.scheduler}
+        restore = restore_training if self.earlier is None else partial(restore_changed, self.earlier, self.trained)
+        restore(self.optimizer, self.scheduler, self.names, checkpoint.optimizer(), saved)
 
     def backward(self, batch: Batch, step: int) -> Tensor:
         """Computes gradients of the mean loss over the global batch from this rank's shard of it, in micro-batches;
@@ -114,13 +123,16 @@ class PhaseRunner:
         """
         self.buffers.keep()
         self.world.seed(key(self.seed, "step", self.number, step, self.world.rank))
-        inputs = self.forward.inputs(batch.inputs)
+        size = len(batch.positions)
         targets = to_device(batch.targets, self.world.device)
+        scale = self._scale(targets)  # which may wait for the other ranks
+        self.times.begin(size)
+        inputs = self.forward.inputs(batch.inputs)
         try:
-            return self._backward(inputs, targets, len(batch.positions), step)
+            return self._backward(inputs, targets, size, step, scale)
         except Exception as error:
             self.model.eval()
-            blame(error, batch, partial(self._alone, inputs, targets, len(batch.positions)),
+            blame(error, batch, partial(self._alone, inputs, targets, size),
                   tries=self.world.device.type == "cpu")
             raise
 
@@ -128,8 +140,7 @@ class PhaseRunner:
         """The losses of one sample, to find out whether it fails."""
         self._losses(call(self.model, rows(inputs, part, size)), rows(targets, part, size))
 
-    def _backward(self, inputs: Any, targets: Any, size: int, step: int) -> Tensor:
-        scale = self._scale(targets)
+    def _backward(self, inputs: Any, targets: Any, size: int, step: int, scale: Tensor | float) -> Tensor:
         total = torch.zeros((), device=self.world.device)
         parts = micro_batches(size, self.micro_batch_size or size)
         for part in parts:
@@ -140,6 +151,7 @@ class PhaseRunner:
                     loss = self._loss(outputs, rows(targets, part, size), scale, step, size if len(parts) == 1 else 0)
                 loss.backward()
             total += loss.detach()
+        self.times.reduced()
         return total / self.world.size
 
     def update(self) -> FiniteCheck | None:
@@ -166,6 +178,7 @@ class PhaseRunner:
         else:
             self.buffers.restore()
         self.optimizer.zero_grad(set_to_none=True)
+        self.times.end()
         return check
 
     def settle(self, check: FiniteCheck | None) -> bool:
@@ -177,7 +190,7 @@ class PhaseRunner:
             return False
         if self.scheduler is not None and self.scheduler_every == "step" and not isinstance(
                 self.scheduler, ReduceLROnPlateau):
-            self.scheduler.step()
+            self._advance()
         return True
 
     def discard(self) -> None:
@@ -192,7 +205,22 @@ class PhaseRunner:
             if monitored is not None:
                 self.scheduler.step(monitored)
         elif self.scheduler is not None and self.scheduler_every == "epoch":
+            self._advance()
+
+    def _advance(self) -> None:
+        """Advances the scheduler. Raises `PreflightError` if one of torch's is at its end: the preflight check finds
+        that, unless it is left out."""
+        try:
             self.scheduler.step()
+        except Exception as error:
+            if not isinstance(self.scheduler, LRScheduler):
+                raise
+            key, again = f"phases.{self.name}.scheduler", "drumbeat resume RUN "
+            lasts = f"It must last for {self.scheduler_steps:,} steps: {again}{key}.total_steps={self.scheduler_steps}"
+            raise PreflightError(Fault(
+                what=f"the scheduler of phase {self.name} fails: {str(error) or type(error).__name__}", where=key,
+                given=type(self.scheduler).__name__, remedy=lasts if hasattr(self.scheduler, "total_steps") else
+                f"Correct its arguments, or continue without it: {again}{key}={{}}")) from error
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The state of optimizer and scheduler: see `checkpoints.state.training_state`."""
@@ -253,26 +281,3 @@ def wrap(model: nn.Module, world: World) -> nn.Module:
     buffers = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
     options = cast(Mapping[str, Any], {buffers: False})
     return DistributedDataParallel(model, gradient_as_bucket_view=True, **options)
-
-
-def prefer_determinism(*, deterministic: bool, threads: int) -> None:
-    """Sets the number of threads and, with `deterministic`, chooses kernels that give the same bits each time."""
-    torch.set_num_threads(threads)
-    if deterministic:
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time and is not needed
-    torch.backends.cudnn.benchmark = not deterministic
-
-
-def set_precision(precision: Literal["auto", "bf16", "tf32", "fp32"]) -> None:
-    """Sets where a GPU rounds fp32 to TF32, which has 10 bits of mantissa instead of 23: with tf32 in matrix products,
-    convolutions and recurrent layers; with fp32 nowhere; otherwise, as torch does by default, in the latter two.
-
-    These are torch's older settings. Setting them also sets the newer ones (fp32_precision); if only the newer ones are
-    set, code that reads the older ones (torch.backends.cudnn.flags, torch.compile) fails: aten/src/ATen/Context.cpp,
-    read in torch 2.9 to 2.14. Some of these versions warn that the older settings will be removed.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Please use the new API settings to control TF32")
-        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-        torch.backends.cudnn.allow_tf32 = precision != "fp32"

@@ -16,7 +16,8 @@ from drumbeat.trainers.world import World
 
 HALF = 2**32
 
-REMEDY = "The ranks' logs name them. Repair them, or raise the limit."
+REMEDY = ("The ranks' logs name them. Repair them and resume the run, or do without them, however many they are: "
+          "drumbeat resume RUN data.max_skipped=1")
 
 
 @dataclass
@@ -82,7 +83,8 @@ def check_unreadable(name: str, unreadable: int, n: int, most: float) -> str:
     `PreflightError` if they are more than the fraction `most` of the set."""
     what = f"{unreadable:,} of the {n:,} samples of the {name} set could not be read"
     if unreadable > most * n:
-        raise PreflightError(Fault(what=what, where="data.max_skipped", given=f"max_skipped: {most}", remedy=REMEDY))
+        raise PreflightError(Fault(what=what, where="data.max_skipped", given=f"max_skipped: {most}",
+                                   remedy=REMEDY))
     return f"note: {what} and are left out" if unreadable else ""
 
 
@@ -117,8 +119,8 @@ def check_unchanged(before: dict[str, Any], now: dict[str, Any], *, allow_change
             return "files of the training set have changed since the checkpoint, as data.allow_change allows"
         raise PreflightError(Fault(what="the training set has changed since the checkpoint", where="data.train",
                                    given="the same number of samples, but different files or file sizes",
-                                   remedy="Restore the set; or, to accept the change: --resume RUN "
-                                          "data.allow_change=true"))
+                                   remedy="Restore the set and resume the run; or accept the change: drumbeat resume "
+                                          "RUN data.allow_change=true"))
     if before.get("times") != now.get("times"):
         return "files of the training set have other times than at the checkpoint, but the same names and sizes"
     return ""

@@ -15,6 +15,9 @@ from drumbeat.configs.run.folder import Attempt
 from drumbeat.trainers.world import World
 
 SECONDS_BETWEEN_CHECKS = 0.5
+SECONDS_BETWEEN_EXCHANGES = 2.0
+RANKS_PER_SECOND = 256
+"""With more ranks there is more time between two exchanges: one takes rank 0 about 10 us a rank (an estimate)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +26,8 @@ class Decision:
 
     stop: bool = False
     save: bool = False
+    exchange: bool = False
+    """Rank 0 collects the times of the ranks."""
 
 
 @dataclass
@@ -36,6 +41,7 @@ class StopCoordinator:
     next_check: int = 0
     """The step before which the ranks check next."""
     saved_at: float = field(default_factory=time.monotonic)
+    exchanged_at: float = field(default_factory=time.monotonic)
     last_check: tuple[int, float] = field(default_factory=lambda: (0, time.monotonic()))
     """The step and the time of the last check."""
 
@@ -46,12 +52,15 @@ class StopCoordinator:
         now = time.monotonic()
         steps, seconds = step - self.last_check[0], now - self.last_check[1]
         pace = max(1, min(int(steps * SECONDS_BETWEEN_CHECKS / seconds), 2 * max(1, steps))) if seconds > 0 else 1
-        message = torch.tensor([self.attempt.stop.exists(), now - self.saved_at >= self.save_seconds, pace],
-                             dtype=torch.int64) if self.world.is_main else torch.zeros(3, dtype=torch.int64)
-        stop, save, pace = self.world.broadcast(message).tolist()
+        exchange = self.world.size > 1 and now - self.exchanged_at >= max(
+            SECONDS_BETWEEN_EXCHANGES, self.world.size / RANKS_PER_SECOND)
+        message = torch.tensor([self.attempt.stop.exists(), now - self.saved_at >= self.save_seconds, exchange, pace],
+                             dtype=torch.int64) if self.world.is_main else torch.zeros(4, dtype=torch.int64)
+        stop, save, exchange, pace = self.world.broadcast(message).tolist()
         self.next_check = step + pace
         self.last_check = step, time.monotonic()
-        return Decision(stop=bool(stop), save=bool(save))
+        self.exchanged_at = now if exchange else self.exchanged_at
+        return Decision(stop=bool(stop), save=bool(save), exchange=bool(exchange))
 
     def check_before(self, step: int) -> None:
         """Check before `step`, because something that takes long has just been done."""

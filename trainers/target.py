@@ -132,5 +132,10 @@ def _refused(target: Any, node: Mapping[str, Any], key: str, arguments: dict[str
         return Fault(what=f"{node['_target_']} has no argument '{unknown[0]}'", where=f"{key}.{unknown[0]}",
                      given=f"{unknown[0]}: {inline(hidden(node)[unknown[0]])}", remedy=nearest(unknown[0], parameters)
                      if unknown[0] not in MISSPELT_TARGET else "Did you mean '_target_'?")
+    texts = [name for name, given in arguments.items() if isinstance(given, str) and name in parameters
+             and type(parameters[name].default) in (int, float)]
+    if texts:
+        return Fault(what=f"{key}.{texts[0]} must be a number", where=f"{key}.{texts[0]}",
+                     given=f"{texts[0]}: {inline(hidden(node)[texts[0]])}")
     return Fault(what=str(error), where=key, given=f"_target_: {node['_target_']}",
                  remedy=f"It takes: {', '.join(map(str, parameters.values()))}" if parameters else "")

@@ -103,8 +103,7 @@ class TrainingLog:
         self.check_skipped(progress, int(total_replaced))
         speed = self.meter.read()
         if self.world.is_main:
-            position = progress.phase_step * schedule.batch_size
-            epoch = min(position, schedule.samples) / schedule.n
+            epoch = min(schedule.start(progress.phase_step), schedule.samples) / schedule.n
             self.tracker.scalars(progress.step, {"train/loss": value, "train/lr": lr, "train/epoch": epoch, **speed})
             seconds_left = (self.total_steps - progress.step) * speed["speed/step_seconds"]
             self.tracker.status(steps=self.total_steps, loss=value, epoch=epoch, eta_seconds=seconds_left,

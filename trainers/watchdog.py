@@ -1,9 +1,10 @@
-"""Kills a rank that hangs, after writing the stacks of all its threads to the attempt's folder.
+"""Writes the stacks of all threads of a rank that hangs to the attempt's folder; the node's launcher then ends it.
 
 When one rank hangs, the others soon wait for it, so all of them time out. The one at the earliest point of the program
 is the one the others wait for (`launch/attempts/hang.py` compares them). Stacks do not contain the step, so each call
-of `pet` writes it in front of them. `faulthandler` writes from a C thread, and the kernel ends the process by SIGALRM:
-both work when Python is stuck.
+of `pet` writes it in front of them, with a count of the calls: the launcher ends the attempt when that stays the same
+(`launch/node/hanging.py`). `faulthandler` writes from a C thread. Both work when Python is stuck; and the launcher is
+stopped with the ranks when SLURM suspends the job, so that this time does not count.
 """
 
 from __future__ import annotations
@@ -11,18 +12,15 @@ from __future__ import annotations
 import faulthandler
 import math
 import os
-import signal
 import time
 from contextlib import suppress
 
-from drumbeat.configs.patience import GRACE
+from drumbeat.configs.patience import PROGRESS
 from drumbeat.configs.run.folder import Attempt
 from drumbeat.trainers.world import limit_waits
 
 STEPS = 50
 """A step may take this many times as long as the longest step before it."""
-STEP = b"step %12d\n"
-"""The first line of a rank's stacks."""
 
 
 class Watchdog:
@@ -36,6 +34,7 @@ class Watchdog:
         self.grows = grows
         self.longest = 0.0
         self.petted = time.monotonic()
+        self.step = self.pets = 0
         self.armed = 0.0
         self.limit = 0.0
         """The timeout that the process group has."""
@@ -46,22 +45,29 @@ class Watchdog:
         return max(self.shortest, STEPS * self.longest) if self.grows else self.shortest
 
     def pet(self, step: int) -> None:
-        """Restarts the timeout at the run's step number `step`. It writes a few bytes, in some microseconds; the alarm
+        """Restarts the timeout at the run's step number `step`. It writes a few bytes, in some microseconds; the timer
         is set again at most once a second, or every tenth of the timeout if that is shorter."""
         now = time.monotonic()
-        self.longest = max(self.longest, now - self.petted)
-        self.petted = now
+        if (passed := now - self.petted) < self.timeout:  # otherwise the job was suspended in this step
+            self.longest = max(self.longest, passed)
+        self.petted, self.step = now, step
         if self.timeout == math.inf:
             return
-        line = STEP % step
-        with suppress(OSError):  # the disk is full or gone: the stacks will not contain the step
-            os.pwrite(self.file.fileno(), line, 0)
+        self.pets += 1
+        start = self._write(self.timeout)
         if now - self.armed > min(1.0, self.timeout / 10):
             self.armed = now
-            self._arm(len(line))
+            self._arm(start)
+
+    def _write(self, timeout: float) -> int:
+        """Writes the progress, with this timeout. Returns its length."""
+        progress = PROGRESS % (self.step, timeout, self.pets)
+        with suppress(OSError):  # the disk is full or gone: the stacks will not contain the step
+            os.pwrite(self.file.fileno(), progress, 0)
+        return len(progress)
 
     def _arm(self, start: int) -> None:
-        """Sets the alarm. The stacks will be written from byte `start` on."""
+        """Sets the timer. The stacks will be written from byte `start` on."""
         with suppress(OSError):
             if self.file.tell() != start:  # the first time, or this rank has recovered after writing its stacks
                 self.file.truncate(start)
@@ -70,10 +76,10 @@ class Watchdog:
             self.limit = self.timeout
             limit_waits(self.timeout)
         faulthandler.dump_traceback_later(self.timeout, file=self.file)
-        signal.setitimer(signal.ITIMER_REAL, self.timeout + GRACE)
 
     def close(self) -> None:
-        """Cancels the alarm."""
+        """Cancels the timeout."""
         faulthandler.cancel_dump_traceback_later()
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        if self.pets:
+            self._write(math.inf)
         self.file.close()

@@ -10,19 +10,20 @@ import dataclasses
 import math
 import os
 import signal
-import socket
 import sys
 import time
 import traceback
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from drumbeat.configs.errors import UserError
+from drumbeat.configs.errors import UserError, hang
 from drumbeat.configs.importing import add_user_path
 from drumbeat.configs.load import read
 from drumbeat.configs.patience import patience
+from drumbeat.configs.run.changes import exactness, kept, taken, without_best
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.determinism import operations
 from drumbeat.configs.run.disk import wait_for_disk
@@ -30,10 +31,11 @@ from drumbeat.configs.run.files import DamagedError
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.output import outlive_the_log
 from drumbeat.configs.run.plan import JobPlan
-from drumbeat.configs.run.processes import call_process
+from drumbeat.configs.run.processes import call_process, node_name
 from drumbeat.configs.run.records import AttemptStart, RankError, Saved
 from drumbeat.configs.schema import Config
 from drumbeat.configs.secrets import shown
+from drumbeat.configs.text_fields import user_name
 from drumbeat.data.bar import Bar
 from drumbeat.data.loader import error_message
 from drumbeat.trainers.build import (
@@ -43,14 +45,16 @@ from drumbeat.trainers.build import (
     loader_workers,
     place_model,
     use_caches,
+    without_pretrained,
 )
 from drumbeat.trainers.build_training import build_training
 from drumbeat.trainers.checkpoints.manager import Checkpoint, Checkpoints
 from drumbeat.trainers.determinism import recorded_operations
 from drumbeat.trainers.facts import facts_of, with_facts
 from drumbeat.trainers.guards import NotFiniteError
+from drumbeat.trainers.kept_vocabulary import keep_vocabulary
+from drumbeat.trainers.kernels import prefer_determinism, set_precision
 from drumbeat.trainers.loop import End, Training
-from drumbeat.trainers.phase_runner import prefer_determinism, set_precision
 from drumbeat.trainers.sample_counts import check_unchanged, describe_training_set
 from drumbeat.trainers.time_spent import TimeSpent
 from drumbeat.trainers.tracking import NullTracker, Tracker
@@ -102,23 +106,31 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
     """Builds all parts of the training, in the state of the newest checkpoint."""
     versions = rank_versions(config.precision, world.device)
     checkpoints = Checkpoints(run, attempt, keep=config.checkpoints.keep, device=world.device, versions=versions,
+                              config=kept(config),
                               patience=60 * config.checkpoints.disk_wait_minutes)
     task = build_task(config, sets, world.device)
-    model = place_model(config, world.device, task)
     checkpoint = agree_on_checkpoint(checkpoints, world)
-    progress = initial_progress(checkpoint, sets, config, world)
+    model = place_model(without_pretrained(config) if checkpoint else config, world.device, task)
+    has_best = not checkpoint or checkpoints.has_best(checkpoint.progress)
+    progress = initial_progress(checkpoint, sets, config, world, attempt=attempt.number,
+                                has_best=bool(world.broadcast(torch.tensor(int(has_best)))))
     tracker = Tracker(run, attempt, step=progress.step, config_text=shown(run.config.read_text(encoding="utf-8")),
                       device=world.device) if world.is_main else NullTracker()
     monitor = config.evaluation.monitor
-    tracker.status(monitor=monitor, best=progress.best.get(monitor))
+    tracker.status(monitor=monitor, best=progress.best.get(monitor), changes=progress.changes)
     checkpoints.on_pause = partial(report_pause, tracker)
     if world.is_main:
         wait_for_disk(60 * config.checkpoints.disk_wait_minutes, checkpoints.on_pause)
     start = AttemptStart.read(attempt.launch)  # None in debug
     if world.is_main and checkpoint:
         print(f"resuming from {checkpoint.path.name}", flush=True)
+        if text := exactness(progress.changes):
+            print(hang("note: ", f"the run is {text}"), flush=True)
+    if world.is_main and (text := getattr(model, "weights_text", "")):
+        print(text, flush=True)
     if world.is_main:
         record_versions(attempt, versions, checkpoint)
+        keep_vocabulary(run, sets.train)
     return build_training(
         config, sets, world, model, task, checkpoints=checkpoints, checkpoint=checkpoint, progress=progress,
         tracker=tracker, attempt=attempt,
@@ -128,9 +140,14 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
                           grows=config.watchdog.timeout_minutes is None))
 
 
-def initial_progress(checkpoint: Checkpoint | None, sets: Sets, config: Config, world: World) -> Progress:
-    """The progress of the checkpoint. Raises `PreflightError`, on rank 0, if the training set has changed since."""
-    progress = checkpoint.progress if checkpoint else Progress()
+def initial_progress(checkpoint: Checkpoint | None, sets: Sets, config: Config, world: World, *,
+                     attempt: int = 0, has_best: bool = True) -> Progress:
+    """The progress of the checkpoint, with what has changed in the config since; if it does not have the best weights
+    (`has_best`), without them. Raises `PreflightError`, on rank 0, if the training set has changed since."""
+    who: dict[str, Any] = {"attempt": attempt, "user": user_name(os.geteuid()), "time": time.time()}
+    progress = taken(checkpoint.progress, checkpoint.state.config, config, **who) if checkpoint else Progress()
+    if not has_best:
+        progress = without_best(progress, **who)
     if world.is_main:  # rank 0 saves it, so the others do not have to read the time of each file
         now = describe_training_set(sets.train)
         warning = check_unchanged(progress.data, now, allow_change=config.data.allow_change) if progress.data else ""
@@ -180,7 +197,7 @@ def write_error(attempt: Attempt, error: BaseException, step: int) -> None:
     wait_for_disk(ERROR_SECONDS)
     rank = int(os.environ.get("RANK", "0"))
     final = isinstance(error, UserError | NotFiniteError) and not isinstance(error, DamagedError)
-    RankError(rank=rank, node=socket.gethostname(), type=type(error).__name__, message=error_message(error), step=step,
+    RankError(rank=rank, node=node_name(), type=type(error).__name__, message=error_message(error), step=step,
               traceback=traceback.format_exc(), user_error=final).write(attempt.error(rank))
 
 

@@ -98,6 +98,14 @@ class World:
         dist.all_gather(parts, values)
         return parts
 
+    def gather(self, values: torch.Tensor) -> list[torch.Tensor]:
+        """Every rank's tensor on the CPU, by rank, for rank 0; empty for the others, which do not wait for it."""
+        if self.size == 1:
+            return [values]
+        parts = [torch.empty_like(values) for _ in range(self.size)] if self.is_main else []
+        dist.gather(values, parts or None, dst=0)
+        return parts
+
 
 @contextmanager
 def join(device: Literal["cuda", "cpu"], patience: float = SHORTEST) -> Iterator[World]:

@@ -24,7 +24,7 @@ from drumbeat.data.loader import BatchFetcher, batches
 from drumbeat.trainers.build import build_forward, build_sets, build_task, computes_bf16, place_model
 from drumbeat.trainers.build_phases import build_phase_runner
 from drumbeat.trainers.guards import FiniteCheck
-from drumbeat.trainers.phase_runner import prefer_determinism
+from drumbeat.trainers.kernels import prefer_determinism
 from drumbeat.trainers.target import instantiate
 from drumbeat.trainers.world import World
 

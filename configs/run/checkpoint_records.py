@@ -28,6 +28,24 @@ class Span(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConfigChange(Record):
+    """A key of a run's config whose value has changed on a resume."""
+
+    key: str
+    """The dotted key."""
+    old: Any = None
+    """None if the key was not set."""
+    new: Any = None
+    step: int
+    """The step of the checkpoint that the run resumed from: later steps were taken with the new value."""
+    attempt: int
+    user: str
+    """Who resumed the run."""
+    time: float
+    """When the attempt started that took the new value, in seconds since 1970."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Progress(Record):
     """The progress of a run. The position in the data, the order of samples and the randomness follow from it."""
 
@@ -50,6 +68,8 @@ class Progress(Record):
     """The newest evaluation: its `step` and its metrics."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds spent on each kind of work, over all attempts: see `trainers/time_spent.py`."""
+    changes: tuple[ConfigChange, ...] = ()
+    """What resumes have changed in the config: see `configs/run/changes.py`."""
 
     def advanced(self, samples: int) -> Progress:
         """The progress after one more step, on this many samples."""
@@ -68,6 +88,8 @@ class CheckpointState(Record):
     """The state dict of the scheduler, `state`; empty without one."""
     versions: Versions | None = None
     """The versions that rank 0 computed with; None in checkpoints of older versions of Drumbeat."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """The part of the run's config that a resume may change and that its result depends on, without secrets."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@
         lock.json        the command that is changing the run, locked by it
         status.json      the state of the run
         result.json      the result of a finished run
+        vocabulary.json  the words of a model of texts and their numbers, a tokenizer.json
         nondeterministic/   a file for each operation without a deterministic implementation
         attempts/<k>/    one start of all ranks: its heartbeat, logs, errors and stop request
         checkpoints/     weights and state by step
@@ -23,6 +24,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from drumbeat.configs.run.rank_records import IdleGpus
 from drumbeat.configs.run.records import RankError, State, Status, StopRequest
 
 ATTEMPT = re.compile("[0-9]{3,}")
@@ -73,6 +75,10 @@ class RunDir:
     @property
     def result(self) -> Path:
         return self.path / "result.json"
+
+    @property
+    def vocabulary(self) -> Path:
+        return self.path / "vocabulary.json"
 
     @property
     def attempts(self) -> Path:
@@ -168,6 +174,11 @@ class Attempt:
         return self.path / "heartbeat.json"
 
     @property
+    def ranks(self) -> Path:
+        """Written by rank 0 every few seconds: how the ranks spend their time, and which are slow."""
+        return self.path / "ranks.json"
+
+    @property
     def versions(self) -> Path:
         """Written by rank 0 when it starts: the versions, the device and the precision that it computes with."""
         return self.path / "versions.json"
@@ -196,6 +207,10 @@ class Attempt:
         """Written by each node's launcher when its torchrun has ended: its exit code."""
         return self.path / f"node{node}.down.json"
 
+    def idle_gpus(self, node: int) -> Path:
+        """Written by each node's launcher if GPUs of the node are idle for long."""
+        return self.path / f"node{node}.gpus.json"
+
     def log(self, rank: int) -> Path:
         return self.path / f"rank{rank}.log"
 
@@ -214,6 +229,11 @@ class Attempt:
         """The errors of all ranks that could write one, earliest first."""
         found = [RankError.read(path) for path in self.path.glob("rank*.error.json")]
         return sorted(filter(None, found), key=lambda error: error.time)
+
+    def all_idle_gpus(self) -> list[IdleGpus]:
+        """The GPUs that are idle for long, by node."""
+        found = [IdleGpus.read(path) for path in sorted(self.path.glob("node*.gpus.json"))]
+        return [one for one in found if one and one.minutes]
 
     def request_stop(self, reason: str) -> None:
         """Asks the ranks to save at their next common step and exit. If there is a request already, it stays."""

@@ -29,6 +29,8 @@ class Allocation(Record):
     """Whether the command was typed in a step of the job, which keeps its resources until it ends."""
     restarts: int = 0
     """How often SLURM has requeued the job."""
+    cluster: str = ""
+    """The job's cluster, if the shell has another one in SLURM_CLUSTERS, which SLURM's programs would ask."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,8 @@ class JobPlan(Record):
     """The config's `deterministic`."""
     disk_wait_minutes: float = 20.0
     """The config's `checkpoints.disk_wait_minutes`."""
+    idle_gpu_minutes: float | None = None
+    """The config's `watchdog.idle_gpu_minutes`."""
     allocation: Allocation | None = None
     """The user's allocation that the run uses (--here); None otherwise."""
     python: str = sys.executable

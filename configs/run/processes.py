@@ -1,11 +1,14 @@
-"""Child processes that end with their parent, names of processes, and where processes can be seen. Linux only: through
-prctl(2), which Python's standard library does not have, and /proc."""
+"""Child processes that end with their parent, names of processes and nodes, and where processes can be seen.
+
+Linux only: through prctl(2), which Python's standard library does not have, and /proc.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import signal
+import socket
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,3 +38,8 @@ def process_space() -> str:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     return ""
+
+
+def node_name() -> str:
+    """The name of this node for SLURM and for the other nodes of its job; without SLURM, the host name."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()

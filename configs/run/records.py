@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from drumbeat.configs.run.checkpoint_records import ConfigChange
 from drumbeat.configs.run.processes import process_space
 from drumbeat.configs.run.record import Record
 
@@ -116,6 +117,8 @@ class Heartbeat(Record):
     """Rank 0's GPU: `reserved` bytes, `peak` bytes in tensors, `total` bytes, and `utilization` in percent if known."""
     pause_reason: str = ""
     """Why the run is paused; '' if it is not."""
+    changes: tuple[ConfigChange, ...] = ()
+    """What `drumbeat resume` has changed in the run's config: see `configs/run/changes.py`."""
     time: float = field(default_factory=time.time)
 
 
@@ -139,6 +142,8 @@ class Result(Record):
     """The config's `deterministic`."""
     nondeterministic_operations: tuple[str, ...] = ()
     """Operations without a deterministic implementation that the run used: see `configs/run/determinism.py`."""
+    changes: tuple[ConfigChange, ...] = ()
+    """What `drumbeat resume` has changed in its config: the run is exact up to the first of these steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +168,8 @@ class AttemptStart(Record):
     """Identifies the start of the job that claimed the attempt: see `launch/slurm/job.py`."""
     host: str = ""
     """The first node's name."""
+    nodes: tuple[str, ...] = ()
+    """The names of all nodes in their order; empty if unknown."""
     address: str
     """The first node's IP address on the way to the second node; 127.0.0.1 on one node; its name if that is unknown."""
     port: int
@@ -211,6 +218,8 @@ class Verdict(Record):
     """The rank that failed first, whose log says most; -1 if unknown."""
     error: str = ""
     """The type, step and rank of an exception. Two failures with the same value are the same failure."""
+    bad_nodes: dict[str, str] = field(default_factory=dict)
+    """The nodes that failed for a reason of the machine, each with the reason: see `bad_nodes.py`."""
 
     @property
     def state(self) -> State:
@@ -246,6 +255,9 @@ class NodeDown(Record):
     host: str
     message: str = ""
     """Why torchrun could not be started on this node."""
+    check: Literal["", "missing", "failed"] = ""
+    """What the checks before torchrun have found: that this node lacks something, perhaps like all nodes; or that the
+    site's check failed, which is about this node alone. '' if they found nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,41 +272,4 @@ class RankError(Record):
     traceback: str = ""
     user_error: bool = False
     """Whether it is a mistake of the user, which a restart does not fix."""
-    time: float = field(default_factory=time.time)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CodeTree(Record):
-    """A folder of code in a snapshot."""
-
-    name: str
-    """Its folder below RUN/code."""
-    folder: str
-    """The folder it was copied from."""
-    files: int = 0
-    bytes: int = 0
-    commit: str = ""
-    changed_files: int = 0
-    """Files that differ from that commit."""
-    foreign: bool = False
-    """Whether it belongs to another user, whose git configuration is not trusted."""
-    secret: tuple[str, ...] = ()
-    """Files left out because they probably hold a password or a key."""
-    other: tuple[str, ...] = ()
-    """Files left out because git does not track them and they are not code."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CodeSnapshot(Record):
-    """code/snapshot.json: the code of a run. Written when it is copied."""
-
-    trees: tuple[CodeTree, ...]
-    home: str
-    """The folder in which Python finds Drumbeat: relative to RUN/code, or absolute if it is not copied."""
-    folder: str
-    """The folder in which the command was typed, in the same form."""
-    python_path: tuple[str, ...] = ()
-    """The folders in PYTHONPATH, in the same form."""
-    targets: tuple[str, ...] = ()
-    """Other folders with targets, in the same form: those of editable installs."""
     time: float = field(default_factory=time.time)

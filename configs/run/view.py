@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from drumbeat.configs.run.checkpoint_records import ConfigChange
 from drumbeat.configs.run.file_times import file_system_time, modified
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.plan import JobPlan
+from drumbeat.configs.run.rank_records import RankTimes, SlowRank
 from drumbeat.configs.run.records import ENDED, BackendName, Heartbeat, Job, Result, State, Status
 from drumbeat.configs.run.versions import AttemptVersions
 
@@ -23,6 +25,8 @@ class View:
     """The newest attempt."""
     heartbeat: Heartbeat | None
     """The heartbeat of the newest attempt that has one: after a restart, the progress before it."""
+    ranks: RankTimes | None
+    """Of the newest attempt."""
     result: Result | None
     versions: AttemptVersions | None
     """Of the newest attempt that has some."""
@@ -33,6 +37,7 @@ class View:
         attempts = run.all_attempts()
         return cls(run=run, plan=JobPlan.require(run.plan), job=Job.read(run.job), status=Status.read(run.status),
                    attempt=attempts[-1] if attempts else None, heartbeat=_newest_heartbeat(attempts),
+                   ranks=RankTimes.read(attempts[-1].ranks) if attempts else None,
                    result=Result.read(run.result),
                    versions=_newest_versions(attempts))
 
@@ -60,6 +65,17 @@ class View:
         if self.state == "paused" and self.heartbeat:
             return self.heartbeat.pause_reason
         return self.status.verdict if self.status else ""
+
+    @property
+    def slow_rank(self) -> SlowRank | None:
+        """The rank for which the others wait at present."""
+        slow = self.ranks.slow if self.ranks and self.state == "running" else ()
+        return slow[-1] if slow and slow[-1].until is None else None
+
+    @property
+    def changes(self) -> tuple[ConfigChange, ...]:
+        """What resumes have changed in the run's config, as far as attempts have taken it."""
+        return self.heartbeat.changes if self.heartbeat else ()
 
     @property
     def ended(self) -> bool:

@@ -16,6 +16,7 @@ READ_BY = {
     "cifar10": ("cnn_cifar10, cnn_cifar10_augmented", "datasets/cifar-10-batches-bin"),
     "fashion_mnist": ("mlp_fashion_mnist", "datasets/fashion_mnist"),
     "hymenoptera": ("resnet18_hymenoptera, resnet18_hymenoptera_frozen", "datasets/hymenoptera_data"),
+    "shapes": ("lraspp_shapes", "datasets/shapes"),
     "news": ("lstm_news, multilayer_lstm_news, bilstm_news", "datasets/news"),
 }
 """For each kind: the shipped configs that read it, and their default data.root."""

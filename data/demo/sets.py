@@ -3,6 +3,7 @@
     cifar10          CIFAR-10's binary batches, with ten simple colored figures for its ten classes
     fashion_mnist    Fashion-MNIST's IDX files, with the same figures in grayscale
     hymenoptera      train/ and val/ with ants/ and bees/, drawn from above
+    shapes           train/ and val/ with images/ and masks/: discs, squares and triangles
     news             train.csv and test.csv: id, content, and a 0 or 1 for each of four topics
 
 Results on them show that a model learns, but say nothing about the real datasets. The files are the same each time.
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from drumbeat.data.cache import Pixels
+from drumbeat.data.demo.shapes import write_shapes
 from drumbeat.data.demo.xray import DemoSet, remove_stale
 from drumbeat.data.order import key
 
@@ -238,4 +240,5 @@ SETS = {
     "fashion_mnist": Kind("pictures", 3500, 4, _fashion_mnist),
     "hymenoptera": Kind("insects", 120, 120, _hymenoptera),
     "news": Kind("stories", 2400, 2, _news),
+    "shapes": Kind("images with masks", 300, 600, lambda folder: write_shapes(folder, _random("shapes"))),
 }

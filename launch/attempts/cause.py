@@ -5,17 +5,20 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from drumbeat.configs.errors import headline
 from drumbeat.configs.run.folder import Attempt
 from drumbeat.configs.run.records import NodeDown, RankError
+from drumbeat.launch.attempts import blame
 from drumbeat.launch.attempts.hang import find_hang, positions
 from drumbeat.launch.attempts.logs import end_of, numbered
 from drumbeat.launch.attempts.meanings import CONSEQUENCES, abort_message, explain, last_error
 
 ROOT_CAUSE = re.compile(r"Root Cause \(first observed failure\):.*?rank\s*: (\d+).*?exitcode\s*: (-?\d+)", re.DOTALL)
 """The root cause in torchrun's report."""
+SHOWN = 3
+"""Nodes that a message names."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +33,21 @@ class Cause:
     """The type, step and rank of an exception: two failures with the same value are the same failure."""
     final: bool = False
     """Whether it is a mistake of the user, which no restart fixes."""
+    bad_nodes: dict[str, str] = field(default_factory=dict)
+    """The nodes that failed for a reason of the machine, each with the reason."""
+    elsewhere: bool = False
+    """Whether another attempt can only succeed without these nodes."""
 
 
 def cause(attempt: Attempt) -> Cause:
     """The first failure: a rank that hung or was killed, otherwise the first error that is not a consequence of another
     rank's failure, otherwise whatever is known."""
     downs = {node: down for node, path in numbered(attempt.path, "node", ".down.json") if (down := NodeDown.read(path))}
+    if checked := [down for down in downs.values() if down.check]:
+        return cause_of_checks(attempt, checked)
     for down in downs.values():
         if down.message:
-            return Cause(down.message)  # the ranks did not start
+            return Cause(down.message, bad_nodes=blame.unreachable(attempt))  # the ranks did not start
     if hang := find_hang(attempt):
         return Cause(hang.message, hang.rank)
     causes = list(root_causes(attempt))
@@ -49,7 +58,7 @@ def cause(attempt: Attempt) -> Cause:
         if -code in (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS) and rank not in [error.rank for error in own]:
             return Cause(f"rank {rank} on {host} {exit_text(code)}{at}", rank)
     if own:
-        return of_error(own[0])
+        return replace(of_error(own[0]), bad_nodes=blame.broken(own))
     reported = {error.rank for error in errors}
     silent = {rank for rank, _ in numbered(attempt.path, "rank", ".log")} - reported
     if errors and len(silent) == 1:  # the others report a lost peer, and this rank could not report anything
@@ -66,6 +75,14 @@ def cause(attempt: Attempt) -> Cause:
             error = last_error(attempt.node_log(node))
             return Cause(f"torchrun on {down.host} {exit_text(down.exit_code)}{at}{error and f': {error}'}")
     return Cause(f"the ranks ended without a result{at}")
+
+
+def cause_of_checks(attempt: Attempt, found: list[NodeDown]) -> Cause:
+    """The cause if checks found something on nodes before the ranks started."""
+    bad = blame.checked(attempt, found)
+    more = f"; and {len(found) - SHOWN} more nodes" if len(found) > SHOWN else ""
+    return Cause("; ".join(down.message for down in found[:SHOWN]) + more, bad_nodes=bad, elsewhere=bool(bad),
+                 final=not bad and all(down.check == "missing" for down in found))
 
 
 def of_error(error: RankError) -> Cause:

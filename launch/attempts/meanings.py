@@ -44,9 +44,13 @@ class Meaning:
     """What happened; follows the name of the rank."""
     fix: str = ""
     """How to fix it."""
+    hardware: bool = False
+    """Whether the machine is the reason, whatever the code does."""
 
 
-BROKEN_GPU = "exclude that node, and report it to its administrator"
+BROKEN_GPU = "report that node to its administrator"
+UNKNOWN = "failed"
+"""The description of an error whose meaning is not known."""
 MEANINGS = (
     Meaning(r"^OutOfMemoryError|CUDA( driver)?( error:)? out of memory|Cuda failure .*out of memory|"
             r"STATUS_ALLOC_FAILED",
@@ -60,9 +64,9 @@ MEANINGS = (
     Meaning(r"No space left", "ran out of disk space"),
     Meaning(r"device-side assert", "used an index out of range on its GPU",
             "check for labels outside the model's classes; on the CPU (--gpus 0) the error names the line"),
-    Meaning(r"uncorrectable ECC", "had an uncorrectable memory error on its GPU", BROKEN_GPU),
-    Meaning(r"(?i)NVLink", "had an NVLink error", BROKEN_GPU),
-    Meaning(r"fallen off the bus|GPU is lost|GPU requires reset|\bXid\b", "lost its GPU", BROKEN_GPU),
+    Meaning(r"uncorrectable ECC", "had an uncorrectable memory error on its GPU", BROKEN_GPU, hardware=True),
+    Meaning(r"(?i)NVLink", "had an NVLink error", BROKEN_GPU, hardware=True),
+    Meaning(r"fallen off the bus|GPU is lost|GPU requires reset|\bXid\b", "lost its GPU", BROKEN_GPU, hardware=True),
     Meaning(r"illegal memory access|misaligned address|unspecified launch failure|hardware stack error",
             "made an invalid memory access on its GPU",
             "CUDA_LAUNCH_BLOCKING=1 shows the call; if it differs each time, the GPU may be faulty"),
@@ -71,7 +75,7 @@ MEANINGS = (
     Meaning(r"driver on your system is too old|driver version is insufficient|unsupported display driver",
             "has a GPU driver that is too old for this torch", "update the driver, or install torch for an older CUDA"),
     Meaning(r"system not yet initialized", "could not use CUDA because the NVLink switches are not initialized",
-            "start nvidia-fabricmanager on that node"),
+            "start nvidia-fabricmanager on that node", hardware=True),
     Meaning(r"busy or unavailable", "found its GPU busy",
             "nvidia-smi shows its processes; in exclusive compute mode only one may use it"),
     Meaning(r"Duplicate GPU detected", "was assigned another rank's GPU",
@@ -127,11 +131,16 @@ def explain(kind: str, message: str, traceback: str = "") -> tuple[str, str, str
     last = next((after for line, after in pairwise(lines) if line == "Last error:"), "")
     named = "" if kind in SELF_EXPLANATORY else f"{kind}: "
     error = f"{named}{lines[0]}"[:LONGEST].rstrip(".") + (f" ({last[:200]})" if last else "")
-    code = "\n".join(traceback.splitlines()[-INNERMOST:-1])
-    meaning = next((one for one in MEANINGS if re.search(one.pattern, f"{kind}: {message}\n{code}")),
-                   Meaning("", "failed"))
+    meaning = meaning_of(kind, message, traceback)
     more = ", or set PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True" if fragmented(message) else ""
     return meaning.description, error, meaning.fix + more
+
+
+def meaning_of(kind: str, message: str, traceback: str = "") -> Meaning:
+    """The meaning of an error."""
+    code = "\n".join(traceback.splitlines()[-INNERMOST:-1])
+    return next((one for one in MEANINGS if re.search(one.pattern, f"{kind}: {message}\n{code}")),
+                Meaning("", UNKNOWN))
 
 
 def fragmented(message: str) -> bool:

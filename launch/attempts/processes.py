@@ -73,10 +73,11 @@ def descendants(root: int) -> list[int]:
 def has_living_threads(process: Path) -> bool:
     """Whether a process whose main thread has ended, which makes it a zombie, has other threads: a rank that is killed
     while a thread is in the GPU's driver keeps its GPU and its memory. `process` is its folder in /proc."""
-    for thread in (process / "task").glob("*/stat"):
-        with suppress(FileNotFoundError, ProcessLookupError):
-            if thread.read_text().rpartition(")")[2].split()[0] not in "ZX":
-                return True
+    with suppress(FileNotFoundError, ProcessLookupError):  # it is being reaped
+        for thread in os.listdir(process / "task"):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                if (process / "task" / thread / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX":
+                    return True
     return False
 
 

@@ -18,17 +18,19 @@ TIME_LIMIT, TERMINATED = "time limit", "terminated"
 SUSPENDED = "suspended"
 """The reason of a failure that does not count: the connections of ranks time out while SLURM suspends their job."""
 
+IDLE_GPU = "idle GPU"
+
 REASONS = {"stopped": "as asked", TIME_LIMIT: "the job's time limit is near", TERMINATED: "SIGTERM",
            "preempted": "preempted", "requeued": "SLURM requeued the job", "cancelled": "the job was cancelled",
-           "node failure": "a node failed"}
+           "node failure": "a node failed", IDLE_GPU: "a GPU was idle for watchdog.idle_gpu_minutes"}
 """The texts of the reasons."""
 
 
 def verdict_of(run: RunDir, attempt: Attempt, *, restarts: int, slurm: str = "", queue: bool = True,
                suspended: float = 0.0) -> Verdict:
     """The verdict of an attempt that has ended. `slurm` is why SLURM ended the job (`SlurmJob.why_terminated`), ''
-    without SLURM; `queue` is whether the job may be requeued, which the user's own allocation may not; `suspended` is
-    for how many seconds the job was suspended in this attempt."""
+    without SLURM; `queue` is whether the run can be queued again, which it cannot without SLURM, and not from the
+    user's own allocation; `suspended` is for how many seconds the job was suspended in this attempt."""
     saved, request, step = Saved.read(attempt.saved), StopRequest.read(attempt.stop), newest_checkpoint(run)
     if saved and saved.state == "finished":
         return Verdict(outcome="finished", next="leave", message="finished", step=step)
@@ -62,12 +64,16 @@ def verdict_of(run: RunDir, attempt: Attempt, *, restarts: int, slurm: str = "",
         return Verdict(outcome="failed", next="restart", step=step, reason=SUSPENDED, rank=failure.rank, message=(
             f"the job was suspended for {clock(suspended)}, after which a rank did not continue: {failure.message}; "
             f"{last}"))
+    bad = failure.bad_nodes
     if failure.final:
         spent = "; not retried: it would fail the same way"
-    elif failure.error and any(verdict.error == failure.error for verdict in past):
+    elif failure.error and not (bad and queue) and any(verdict.error == failure.error for verdict in past):
         spent = "; given up: the same error again"
-    return Verdict(outcome="failed", next="give up" if spent else "restart", step=step,
-                   message=f"{failure.message}; {last}{spent}", rank=failure.rank, error=failure.error)
+    elsewhere = queue and (failure.elsewhere or any(bad.keys() & verdict.bad_nodes.keys() for verdict in past))
+    again: Next = "requeue" if elsewhere else "restart"
+    without = f"; queued again, without {' and '.join(bad)} if possible" if elsewhere and not spent else ""
+    return Verdict(outcome="failed", next="give up" if spent else again, step=step, rank=failure.rank,
+                   error=failure.error, bad_nodes=bad, message=f"{failure.message}; {last}{spent}{without}")
 
 
 def consecutive_failures(run: RunDir, attempt: Attempt, step: int) -> list[Verdict]:

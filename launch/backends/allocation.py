@@ -24,8 +24,9 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import Allocation, JobPlan
 from drumbeat.configs.run.records import Job, State
 from drumbeat.configs.run.view import View
+from drumbeat.configs.schema import Config
 from drumbeat.launch.attempts.logs import end_of
-from drumbeat.launch.backends.cluster_checks import check_shared
+from drumbeat.launch.backends.cluster_checks import check_shared, known_to_nodes
 from drumbeat.launch.backends.contract import Backend, Request, Rows, Submitted
 from drumbeat.launch.backends.environment import environment
 from drumbeat.launch.backends.local import recent_heartbeat_elsewhere
@@ -35,7 +36,7 @@ from drumbeat.launch.backends.script import JOB_VARIABLES, check_values, node_co
 from drumbeat.launch.backends.slurm import END_SECONDS, cancel_error
 from drumbeat.launch.backends.task import run_node
 from drumbeat.launch.plan.job import Machine, nodes_section
-from drumbeat.launch.slurm.client import SlurmUnreachableError, cancel_jobs, run_slurm, steps
+from drumbeat.launch.slurm.client import SlurmUnreachableError, cancel_jobs, join_id, run_slurm, steps
 from drumbeat.launch.slurm.ended import job_end
 from drumbeat.launch.slurm.job import START
 
@@ -54,7 +55,8 @@ def find_allocation(environ: Mapping[str, str]) -> Allocation:
             what="this shell is not in a SLURM allocation", where="--here", given="SLURM_JOB_ID is not set",
             remedy="Allocate one and run this command in it: salloc --nodes=2 --gres=gpu:8 --cpus-per-task=64 "
                    "--time=4:00:00\nOr submit the run to the queue: --slurm instead of --here."))
-    code, output = run_slurm("scontrol", "--details", "--oneliner", "show", "job", job)
+    cluster = environ.get("SLURM_CLUSTER_NAME", "") if "SLURM_CLUSTERS" in environ else ""
+    code, output = run_slurm("scontrol", "--details", "--oneliner", "show", "job", job, cluster=cluster)
     output = output.partition("\n")[0]  # for a job array, the requested job
     state = re.search(r"JobState=(\S+)", output) if code == 0 else None
     restarts = re.search(r"Restarts=(\d+)", output)
@@ -68,7 +70,8 @@ def find_allocation(environ: Mapping[str, str]) -> Allocation:
     step = environ.get("SLURM_STEP_ID", "")
     return Allocation(job_id=job, nodes=int(nodes[1]), cpus_per_node=min(_count(ids) for ids, _ in given),
                 gpus_per_node=min(sum(map(int, GPUS.findall(gres))) for _, gres in given),
-                in_step=step.isdecimal() and int(step) < STEPS_END, restarts=int(restarts[1]) if restarts else 0)
+                in_step=step.isdecimal() and int(step) < STEPS_END, restarts=int(restarts[1]) if restarts else 0,
+                cluster=cluster)
 
 
 def node_resources(machine: Machine, allocation: Allocation) -> Machine:
@@ -118,8 +121,11 @@ class InAllocation(Backend):
         check_shared(request.plan)
         return ""
 
-    def notes(self, plan: JobPlan) -> list[str]:
-        return [text] if (text := note(plan)) else []
+    def unchecked(self, plan: JobPlan, config: Config) -> list[str]:
+        return known_to_nodes(plan, config)
+
+    def notes(self, request: Request) -> list[str]:
+        return [text] if (text := note(request.plan)) else []
 
     def request(self, plan: JobPlan) -> Request:
         """The script. It passes all options to srun, which inherits nothing from the shell's own job. Raises
@@ -151,7 +157,7 @@ class InAllocation(Backend):
                 ["bash", str(paths.submission_file), IN_ALLOCATION.decode(), plan.run_dir],
                 env=os.environ | {START: secrets.token_hex(4), "SLURM_RESTART_COUNT": str(plan.allocation.restarts)},
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-        return Submitted(id=plan.allocation.job_id, handle=Controller(process))
+        return Submitted(id=join_id(plan.allocation.job_id, plan.allocation.cluster), handle=Controller(process))
 
     def other_evidence(self, view: View, job: Job) -> str:
         """The run's step in SLURM's queue. SLURM does not list a step that waits for resources, and processes on other
@@ -194,13 +200,15 @@ class InAllocation(Backend):
                 ("fix", f"Try again later; other steps in it: squeue --steps --jobs {job}")]
 
     def unrecorded_end(self, view: View) -> tuple[State, str]:
-        """The end of the allocation, or the error of srun if it did not start the step."""
+        """The end of the allocation, or the error of srun if it did not start the step, or not again."""
+        errors = [line for line in end_of(view.run.submitit / "controller.log").splitlines() if "error" in line]
+        error = errors[-1].removeprefix("srun: ") if errors else ""
         if view.state == "pending":
-            output = [line for line in end_of(view.run.submitit / "controller.log").splitlines() if "error" in line]
-            return "failed", f"not started: {output[-1].removeprefix('srun: ')}" if output else ""
+            return "failed", f"not started: {error}" if error else ""
         job = view.job.id if view.job else None
-        end = job_end(job) if job else None
-        return "failed", f"its allocation, SLURM job {job}, ended: {end.message}" if end else ""
+        if end := job_end(job) if job else None:
+            return "failed", f"its allocation, SLURM job {job}, ended: {end.message}"
+        return "failed", f"its launchers ended in SLURM job {job}: {error}" if error else ""
 
 
 def cancel_steps(view: View) -> list[str]:

@@ -11,15 +11,20 @@ import time
 from pathlib import Path
 
 from drumbeat.configs.errors import Fault, LaunchError
+from drumbeat.configs.layers import short
+from drumbeat.configs.preconditions import data_paths
 from drumbeat.configs.run.plan import JobPlan
+from drumbeat.configs.schema import Config
 from drumbeat.launch.backends.contract import Request
 from drumbeat.launch.backends.environment import environment
 from drumbeat.launch.backends.script import JOB_VARIABLES
-from drumbeat.launch.slurm.client import run_slurm
+from drumbeat.launch.slurm.client import PROGRAM_MISSING, Answer, run_slurm
 from drumbeat.launch.slurm.sbatch_errors import sbatch_fault
 
 LOCAL_FILE_SYSTEMS = ("tmpfs", "ramfs", "devtmpfs", "overlay", "squashfs")
 """File systems that no other machine can see: in memory, or layers of a container."""
+SHARED_FILE_SYSTEMS = re.compile(r"nfs|lustre|gpfs|beegfs|ceph|gluster|cifs|smb|afs|panfs|wekafs|pvfs2|9p|fuse|autofs")
+"""Matches the beginning of file systems that other machines may see as well."""
 TEMPORARY = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"), Path("/run"))
 """Folders that each machine has its own of, on any file system."""
 
@@ -27,8 +32,7 @@ TEMPORARY = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"), Path("/run"))
 def check_cluster(request: Request) -> str:
     """Submits the job with --test-only. Returns when SLURM would start it, as text; '' if it does not answer or does
     not know. Raises `LaunchError` if SLURM would reject it."""
-    with environment(request.plan, JOB_VARIABLES, request.text):
-        answer = run_slurm("sbatch", "--test-only", script=request.text)
+    answer = _tried(request)
     if answer.code == 0:
         found = re.search(r"to start at (\d{4}\S+).* on nodes? (\S+)", answer.text)
         if not found or int(found[1][:4]) > time.localtime().tm_year + 1:  # 2537 if a job without limit is ahead
@@ -39,16 +43,46 @@ def check_cluster(request: Request) -> str:
     raise LaunchError(sbatch_fault(answer.text, request.plan.site, "sbatch --test-only"))
 
 
+def is_rejected(request: Request) -> bool:
+    """Whether SLURM would reject the job, as far as it answers."""
+    answer = _tried(request)
+    return answer.code not in (0, PROGRAM_MISSING) and not answer.unreachable
+
+
+def _tried(request: Request) -> Answer:
+    with environment(request.plan, JOB_VARIABLES, request.text):
+        return run_slurm("sbatch", "--test-only", script=request.text)
+
+
 def check_shared(plan: JobPlan) -> None:
     """Raises `LaunchError` if the nodes cannot see the run's folder, or Python outside of a container. An allocation
     may consist of this machine alone."""
-    alone = plan.allocation is not None and plan.allocation.nodes == 1 and "SLURMD_NODENAME" in os.environ
-    if alone:
+    if _runs_here(plan):
         return
     if fault := unshared(Path(plan.run_dir)):
         raise LaunchError(fault)
     if not plan.site.prefix and (fault := unshared_python(Path(plan.python))):
         raise LaunchError(fault)
+
+
+def _runs_here(plan: JobPlan) -> bool:
+    """Whether the only node of the allocation is this machine."""
+    return plan.allocation is not None and plan.allocation.nodes == 1 and "SLURMD_NODENAME" in os.environ
+
+
+def known_to_nodes(plan: JobPlan, config: Config, mounts: Path = Path("/proc/mounts")) -> list[str]:
+    """A note on what exists here, but on a file system that the nodes may not see: they know, and check it before
+    their ranks start."""
+    root = config.data.root
+    paths = {path if root is None or not Path(path).is_relative_to(root) else root: "data"
+             for path in data_paths(config)} | {plan.folder: "the current folder"}
+    if not plan.site.prefix:
+        paths[plan.python] = "Python"
+    local = [f"{short(Path(path))} ({what})" for path, what in paths.items()
+             if not SHARED_FILE_SYSTEMS.match(file_system(Path(path).resolve(), mounts))]
+    if not local or _runs_here(plan) or _alone():
+        return []
+    return [f"only the nodes know whether they have {', '.join(local)}, which are on this machine's own disks"]
 
 
 def unshared(folder: Path, mounts: Path = Path("/proc/mounts")) -> Fault | None:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import Job, State
 from drumbeat.configs.run.view import View
+from drumbeat.configs.schema import Config
 from drumbeat.launch.backends.processes import processes_of
 from drumbeat.launch.plan.job import Machine
 
@@ -33,6 +34,8 @@ class Request:
     """What a dry run prints: titles and texts."""
     parameters: dict[str, Any] = field(default_factory=dict)
     """The parameters of submitit, for a cluster."""
+    notes: tuple[str, ...] = ()
+    """Notes on it for the user: sentences without a full stop."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,9 +125,13 @@ class Backend(ABC):
         text; '' if that is unknown. Raises `LaunchError`."""
         return ""
 
-    def notes(self, plan: JobPlan) -> list[str]:
-        """Notes for the user who starts the plan: sentences without a full stop."""
+    def unchecked(self, plan: JobPlan, config: Config) -> list[str]:
+        """Notes on what no check can know here, once all have passed: sentences without a full stop."""
         return []
+
+    def notes(self, request: Request) -> list[str]:
+        """Notes for the user who starts the run: sentences without a full stop."""
+        return list(request.notes)
 
     def layout(self, plan: JobPlan) -> dict[str, Any]:
         """The config values, by dotted key, that give a run as many ranks and threads as a plan, because its results
@@ -147,6 +154,10 @@ class Backend(ABC):
         """The state and the reason of a run that has no processes left and could not record its end; the reason is ''
         if nothing is known. SLURM forgets it soon, so `status` records it for runs on SLURM."""
         return "failed", ""
+
+    def failed_nodes(self, view: View) -> dict[str, str]:
+        """The nodes on which such a run failed for a reason of the machine, each with the reason."""
+        return {}
 
     def job_log(self, view: View) -> list[Path]:
         """The log files of the job itself, if no attempt has been started in it."""

@@ -18,8 +18,12 @@ LINES = 5
 CONSEQUENCES = re.compile(
     r"^\s*$|^submitit (INFO|WARNING)|^(srun|slurmstepd)[^:]*: (error: )?.*"
     r"(task[s ].*: ?(Exited|Killed|Terminated|Aborted)|Exited with exit code|Job step aborted|Terminating (job step|"
-    r"StepId)|STEP \S+ .*CANCELLED|_step_signal|Force Terminated)")
+    r"StepId)|Step created for|STEP \S+ .*CANCELLED|_step_signal|Force Terminated)")
 """Lines that only say that something has ended."""
+ENDED = re.compile(r"^srun: error: (\S{1,999}): tasks? (\S{1,999}): Exited with exit code", re.MULTILINE)
+"""srun's line about launchers that ended with an error by themselves."""
+REPEATED = 5
+"""How often a launcher must have failed on the same node."""
 
 
 def log_files(run: RunDir, job: str) -> list[Path]:
@@ -35,8 +39,21 @@ def last_lines(path: Path, count: int = LINES) -> list[str]:
 
 
 def last_line(run: RunDir, job: str) -> str:
-    """The last such line in the job's log; '' if there is none."""
-    return next((lines[-1] for path in log_files(run, job) if (lines := last_lines(path, 1))), "")
+    """The last such line in the job's log, of the node without a launcher if there is one; '' if there is none."""
+    _, task = node_without_launcher(run, job)
+    files = sorted(log_files(run, job), key=lambda path: _node(path) != task)
+    return next((lines[-1] for path in files if (lines := last_lines(path, 1))), "")
+
+
+def node_without_launcher(run: RunDir, job: str) -> tuple[str, int]:
+    """The only one of the job's nodes on which a launcher never starts, and its number; '' and -1 if there is none.
+
+    srun ends the launchers of the other nodes, and the job's script starts all of them again. If the reason were the
+    same on all nodes, others would be the first to fail now and then, and the script would not start them again if all
+    had failed."""
+    found = [one for path in log_files(run, job) for one in ENDED.findall(end_of(path))]
+    node, task = found[0] if len(found) >= REPEATED and len(set(found)) == 1 else ("", "")
+    return (node, int(task)) if re.fullmatch("[0-9]{1,9}", task) else ("", -1)
 
 
 def _node(path: Path) -> int:

@@ -105,8 +105,8 @@ class Local(OnMachine):
             job = executor.submit(run_node, plan.run_dir)
         return Submitted(id=job.job_id, handle=job)
 
-    def notes(self, plan: JobPlan) -> list[str]:
-        found = []
+    def notes(self, request: Request) -> list[str]:
+        plan, found = request.plan, super().notes(request)
         gpus = len(usable_together(Machine.here().gpus or ()))
         if plan.topology.device == "cuda" and plan.topology.ranks_per_node > gpus:
             found.append("This machine has fewer GPUs: the run would not start here")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import State
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.contract import Rows
-from drumbeat.launch.backends.job_log import last_line
+from drumbeat.launch.backends.job_log import last_line, node_without_launcher
 from drumbeat.launch.backends.typed import command
 from drumbeat.launch.slurm.client import (
     SHORT_TIMEOUT,
@@ -20,8 +21,13 @@ from drumbeat.launch.slurm.client import (
     split_id,
 )
 from drumbeat.launch.slurm.ended import job_end
+from drumbeat.launch.slurm.node_list import node_names
+from drumbeat.launch.slurm.node_states import lost_nodes
 from drumbeat.launch.slurm.reasons import explain_reason
 from drumbeat.launch.slurm.states import explain_state
+
+LOST_NODE = ("NODE_FAIL", "BOOT_FAIL")
+"""States of jobs whose nodes have failed."""
 
 
 def ids_of(view: View) -> list[str]:
@@ -110,6 +116,26 @@ def unrecorded_end(view: View) -> tuple[State, str]:
         return "failed", ""
     end, line = job_end(job), last_line(view.run, job)
     early = " before its launcher started" if view.state in ("pending", "preempted") else ""
-    reason = f"SLURM job {job} ended{early}: {end.message if end else 'SLURM no longer knows why'}"
+    node = node_without_launcher(view.run, job)[0] if early else ""
+    where = f" on {node}" if node and view.plan.topology.nodes > 1 else ""
+    reason = f"SLURM job {job} ended{early}{where}: {end.message if end else 'SLURM no longer knows why'}"
     return ("cancelled" if end and end.state == "CANCELLED" else "failed",
             f"{reason}; its log: {line}" if line else reason)
+
+
+def failed_nodes(view: View) -> dict[str, str]:
+    """The nodes on which the run's job failed: the only one of several on which its launcher did not start, and those
+    that SLURM has lost."""
+    job = view.job.id if view.job else None
+    if not job:
+        return {}
+    bad: dict[str, str] = {}
+    node = node_without_launcher(view.run, job)[0] if view.state in ("pending", "preempted") else ""
+    if node and view.plan.topology.nodes > 1:
+        line = last_line(view.run, job)
+        bad = {node: f"its launcher did not start{f': {line}' if line else ''}"}
+    end = job_end(job)
+    if end and end.state in LOST_NODE:
+        with suppress(ValueError):
+            bad |= dict.fromkeys(lost_nodes(node_names(end.nodes)), f"SLURM lost it ({end.state})")
+    return bad

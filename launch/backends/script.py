@@ -19,20 +19,27 @@ profile's `environment` are part of the job's script and are kept."""
 
 LAUNCHERS = """\
 srun() {  # if a node's launcher is killed, srun ends those of all nodes; then all are started again
-  local code again
+  local code again nodes
   for again in "" {1..20}; do
     code=0; command srun ${again:+--immediate=60} "$@" || code=$?
     if [ $code -le 128 ]; then break; fi
-  done
-%sreturn $code
+%s  done
+%s  return $code
 }"""
 """A function in the job's script that wraps the command of that name. The launchers decide how often they are
 restarted; the limit of twenty is for launchers that die before they can decide. Without --immediate, srun would wait
 forever for a node that SLURM has taken away. It works under `set -eu`, too, which a site's setup may have set."""
 LOCAL_CLUSTER = "unset SLURM_CLUSTERS SBATCH_CLUSTERS  # the launchers ask the cluster that they are on"
+NODES = """\
+    if nodes=$(squeue --noheader --states=all --jobs="$SLURM_JOB_ID" --format=%D) && [ "$nodes" ]; then
+      export SLURM_NNODES=$nodes SLURM_JOB_NUM_NODES=$nodes SLURM_NTASKS=$nodes SLURM_NPROCS=$nodes
+    fi
+"""
+"""Before the launchers are started again in a job of the run's own: srun would refuse to start them if the job has lost
+nodes. They notice it, and requeue the job."""
 REQUEUE = """\
-  if [ $code = 75 ]; then scontrol requeue "$SLURM_JOB_ID"; fi  # for launchers in a container
-  """
+  if [ $code = 76 ]; then scontrol requeue "$SLURM_JOB_ID"; fi  # for launchers in a container
+"""
 
 PLACES = {"run_dir": "the run folder", "folder": "the current folder", "python": "the path of Python"}
 """What values of a plan are to the user; others are named by their keys."""
@@ -43,6 +50,7 @@ def check_values(plan: JobPlan) -> None:
     """Raises `LaunchError` if a value of the plan would become a line of the script, because it contains a line break
     or another control character. Only the profile's `setup` may have several lines: it is a script."""
     values = plan.as_json()
+    values["site"].pop("node_check")  # the launchers run it
     setup = "\n".join(values["site"].pop("setup")).translate({ord("\n"): None, ord("\t"): None})
     found = [*_texts(values), ("site.setup", setup)]
     wrong = {text: key for key, text in reversed(found) if any(ord(one) in {*CONTROLS, 9, 10} for one in text)}
@@ -69,13 +77,19 @@ def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
         yield key, value
 
 
-def setup_lines(plan: JobPlan, cpus: int, after: str = "  ") -> list[str]:
-    """The lines of the script before its command; `after` are those that run when the launchers have ended."""
+def with_backslashes(script: str) -> str:
+    """The script with all backslashes in its options doubled: sbatch removes single ones, even between quotes."""
+    return re.sub(r"^#SBATCH .*", lambda line: line[0].replace("\\", "\\\\"), script, flags=re.MULTILINE)
+
+
+def setup_lines(plan: JobPlan, cpus: int, again: str = "", after: str = "") -> list[str]:
+    """The lines of the script before its command; `again` are those that run before the launchers are started again,
+    `after` those that run when they have ended."""
     site = plan.site
     return [*site.setup, *(f"export {name}={shlex.quote(value)}" for name, value in site.environment.items()),
             f"export SRUN_CPUS_PER_TASK={cpus}", LOCAL_CLUSTER,
             *(f"export {name}={shlex.quote(plan.environment[name])}" for name in ("PYTHONPATH", "PYTHONSAFEPATH")),
-            LAUNCHERS % after]
+            LAUNCHERS % (again, after)]
 
 
 def node_command(plan: JobPlan) -> str:

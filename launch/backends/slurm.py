@@ -16,13 +16,16 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import Job, State
 from drumbeat.configs.run.view import View
-from drumbeat.launch.backends.cluster_checks import check_cluster, check_shared
+from drumbeat.configs.schema import Config
+from drumbeat.launch.backends.cluster_checks import check_cluster, check_shared, is_rejected, known_to_nodes
 from drumbeat.launch.backends.contract import Backend, Request, Rows, Submitted
 from drumbeat.launch.backends.environment import environment
+from drumbeat.launch.backends.exclusions import Exclusions, exclusions
 from drumbeat.launch.backends.job_log import log_files
 from drumbeat.launch.backends.local import recent_heartbeat_elsewhere
 from drumbeat.launch.backends.queued_jobs import (
     explain,
+    failed_nodes,
     ids_of,
     jobs_of,
     queue_evidence,
@@ -31,11 +34,13 @@ from drumbeat.launch.backends.queued_jobs import (
 )
 from drumbeat.launch.backends.script import (
     JOB_VARIABLES,
+    NODES,
     REQUEUE,
     check_values,
     node_command,
     python_words,
     setup_lines,
+    with_backslashes,
 )
 from drumbeat.launch.backends.task import run_node
 from drumbeat.launch.backends.typed import command
@@ -74,33 +79,35 @@ class Slurm(Backend):
 
     def check_startable(self, plan: JobPlan) -> None:
         check_slurm_installed()
-        export = plan.site.sbatch.get("export", os.environ.get("SBATCH_EXPORT"))
-        if missing := not_exported(plan.variables, export):
-            raise LaunchError(Fault(what=f"the job would not inherit {', '.join(missing)}, to which the config refers",
-                                    where="sbatch.export, or SBATCH_EXPORT", given=f"export: {export}",
-                                    remedy="Add ALL, or the names of the variables, to `export` in the profile."))
+        if fault := export_fault(plan):
+            raise LaunchError(fault)
 
-    def notes(self, plan: JobPlan) -> list[str]:
-        dropped = not_inherited(os.environ, JOB_VARIABLES, self.request(plan).text)
+    def unchecked(self, plan: JobPlan, config: Config) -> list[str]:
+        return known_to_nodes(plan, config)
+
+    def notes(self, request: Request) -> list[str]:
+        fault = export_fault(request.plan)
+        dropped = not_inherited(os.environ, JOB_VARIABLES, request.text)
         options = [f"{name}={value}" for name, value in sorted(os.environ.items())
                    if name.startswith("SBATCH_") and name not in dropped]
-        return [f"sbatch also reads {', '.join(options)} from this shell"] if options else []
+        return [*request.notes, *([f"{fault.what} ({fault.given}): the run would be refused"] if fault else []),
+                *([f"sbatch also reads {', '.join(options)} from this shell"] if options else [])]
 
     def preflight(self, request: Request) -> str:
         check_shared(request.plan)
         return check_cluster(request)
 
     def request(self, plan: JobPlan, *, after: str = "") -> Request:
-        """The request for a plan's job, or for the one that resumes the run if job `after` fails. Raises `LaunchError`
-        for a value that the script cannot contain."""
-        from submitit.slurm.slurm import _make_sbatch_string  # a pure function that works without SLURM
-
+        """The request for a plan's job, or for the one that resumes the run if job `after` fails: without the nodes
+        that are remembered, unless SLURM would reject it only because of them. Raises `LaunchError` for a value that
+        the script cannot contain."""
         check_values(plan)
-        folder = str(RunDir(Path(plan.run_dir)).submitit).replace("%", "%%")  # for patterns of file names
-        parameters = sbatch_parameters(plan, after)
-        text = _make_sbatch_string(command=node_command(plan), folder=folder, **parameters)
-        return Request(plan=plan, text=text, parameters=parameters,
-                       sections=(nodes_section(plan), ("sbatch script", text)))
+        bad = exclusions(plan)
+        request = _request(plan, after, bad)
+        if bad.excluded and is_rejected(request):
+            without = _request(plan, after, bad.withdrawn("SLURM would reject the job without it"))
+            return request if is_rejected(without) else without
+        return request
 
     def submit(self, request: Request) -> Submitted:
         """Queues the job. Raises `LaunchError` if SLURM is not installed, with sbatch's error, or if nothing tells the
@@ -172,10 +179,24 @@ class Slurm(Backend):
     def unrecorded_end(self, view: View) -> tuple[State, str]:
         return unrecorded_end(view)
 
+    def failed_nodes(self, view: View) -> dict[str, str]:
+        return failed_nodes(view)
+
     def job_log(self, view: View) -> list[Path]:
         job = view.job.id if view.job else None
         begun = job and view.attempt and claimed_by(view.attempt, split_id(job)[0])
         return log_files(view.run, job) if job and not begun else []
+
+
+def _request(plan: JobPlan, after: str, bad: Exclusions) -> Request:
+    """The request for a job without the excluded nodes."""
+    from submitit.slurm.slurm import _make_sbatch_string  # a pure function that works without SLURM
+
+    folder = str(RunDir(Path(plan.run_dir)).submitit).replace("%", "%%")  # for patterns of file names
+    parameters = sbatch_parameters(plan, after, bad.nodes)
+    text = with_backslashes(_make_sbatch_string(command=node_command(plan), folder=folder, **parameters))
+    return Request(plan=plan, text=text, parameters=parameters, notes=bad.notes,
+                   sections=(nodes_section(plan), ("sbatch script", text)))
 
 
 def cancel_error(run: RunDir, error: SlurmUnreachableError) -> RunError:
@@ -193,6 +214,15 @@ def no_id_fault(output: str) -> Fault:
                         "your site (`type sbatch` tells), ask for one that prints what sbatch prints.")
 
 
+def export_fault(plan: JobPlan) -> Fault | None:
+    """The fault if the job would not inherit a variable that the config refers to."""
+    export = plan.site.sbatch.get("export", os.environ.get("SBATCH_EXPORT"))
+    missing = not_exported(plan.variables, export)
+    return Fault(what=f"the job would not inherit {', '.join(missing)}, to which the config refers",
+                 where="sbatch.export, or SBATCH_EXPORT", given=f"export: {export}",
+                 remedy="Add ALL, or the names of the variables, to `export` in the profile.") if missing else None
+
+
 def check_slurm_installed() -> None:
     """Raises `LaunchError` if SLURM's programs are not on the PATH."""
     missing = [program for program in ("sbatch", "srun") if shutil.which(program) is None]
@@ -203,11 +233,10 @@ def check_slurm_installed() -> None:
                                        "machine. --dry-run shows the script without SLURM."))
 
 
-def sbatch_parameters(plan: JobPlan, after: str = "") -> dict[str, Any]:
-    """submitit's parameters for the plan. One task on each node sees all of the node's GPUs. srun gets --cpus-per-task
-    again, because since SLURM 22.05 it does not inherit it from sbatch; and --export=ALL, because it does inherit
-    --export=NONE. SLURM drops a next job if the first one
-    succeeds."""
+def sbatch_parameters(plan: JobPlan, after: str = "", exclude: Sequence[str] = ()) -> dict[str, Any]:
+    """submitit's parameters for the plan, for a job without the nodes `exclude`. One task on each node sees all of the
+    node's GPUs. srun gets --cpus-per-task again, because since SLURM 22.05 it does not inherit it from sbatch; and
+    --export=ALL, because it does inherit --export=NONE. SLURM drops a next job if the first one succeeds."""
     topology, site = plan.topology, plan.site
     cpus = topology.ranks_per_node * topology.cpus_per_rank
     more: dict[str, Any] = {"requeue": True, "chdir": plan.folder,
@@ -227,6 +256,8 @@ def sbatch_parameters(plan: JobPlan, after: str = "") -> dict[str, Any]:
         options["mem"] = _megabytes(site.mem_gb_per_gpu * topology.ranks_per_node)
     elif site.mem_gb_per_node is not None:
         options["mem"] = _megabytes(site.mem_gb_per_node)
+    if exclude:
+        more["exclude"] = ",".join(filter(None, [more.get("exclude"), *exclude]))
     if after:
         more |= {"dependency": f"afternotok:{after}", "kill-on-invalid-dep": "yes", "clusters": None}
     more = {name: value for name, value in more.items() if value is not None and value is not False}
@@ -239,7 +270,7 @@ def sbatch_parameters(plan: JobPlan, after: str = "") -> dict[str, Any]:
         "signal_delay_s": grace_seconds(RunDir(Path(plan.run_dir)), site.signal_seconds, 60 * site.time_minutes),
         "comment": Path(plan.run_dir).name,
         "wckey": None,  # submitit's default is its own name
-        "setup": setup_lines(plan, cpus, REQUEUE),
+        "setup": setup_lines(plan, cpus, NODES, REQUEUE),
         "srun_args": ["--export=ALL", "--kill-on-bad-exit=1", "--wait=60", f"--cpus-per-task={cpus}"],
         "additional_parameters": more,
     }

@@ -17,20 +17,22 @@ def add_runs(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     parser.add_argument("--runs", default="runs", metavar="DIR", help="the folder of all runs (default: runs)")
 
 
-def add_config(parser: argparse.ArgumentParser, options: str, changes: str = "") -> None:
+def add_config(parser: argparse.ArgumentParser, options: str, changes: str = "", *,
+               optional: bool = False) -> None:
     """The config, and changes to it."""
     parser.usage = f"%(prog)s CONFIG [KEY=VALUE ...]{options}"
-    parser.add_argument("words", nargs="+", metavar="CONFIG", help="a config file or the name of a shipped config, "
-                        f"followed by changes to it, KEY=VALUE{': ' * bool(changes)}{changes}")
+    parser.add_argument("words", nargs="*" if optional else "+", metavar="CONFIG",
+                        help="a config file or the name of a shipped config, followed by changes to it, KEY=VALUE"
+                             f"{': ' * bool(changes)}{changes}")
 
 
-def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+def add_checkpoint(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """The checkpoint of a run."""
     parser.add_argument("--checkpoint", metavar="WHICH", help="best, last or a step (default: best, or last "
                         "without a validation set)")
 
 
-def add_new_code(parser: argparse.ArgumentParser) -> None:
+def add_new_code(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """The choice of the code."""
     parser.add_argument("--new-code", action="store_true", help="use the code as it is now, not the run's copy")
 

@@ -21,7 +21,7 @@ KEYS = "drumbeat.launch.commands.config_keys"
 """The program that prints keys and values."""
 SHELLS = ("bash", "zsh")
 
-KINDS = {"run": "runs", "resume": "runs", "words": "words", "profile": "profiles"}
+KINDS = {"run": "runs", "resume": "runs", "words": "words", "profile": "profiles", "forget": "nodes"}
 """Which shell function completes an argument of this name."""
 
 BASH = """\
@@ -47,6 +47,13 @@ _drumbeat_runs() {
     if [ -e "$path/plan.json" ] && [ ! -L "$path" ]; then
       printf '%s\\n' "${path##*/}"; path=${path%/*}; printf '%s\\n' "${path##*/}"
     fi
+  done | sort -u | _drumbeat_match "$1"
+}
+_drumbeat_nodes() {  # the nodes that are remembered, from the names of their files
+  local path
+  for path in "$(_drumbeat_folder)"/.nodes/*.json; do
+    path=${path##*/}
+    if [ "$path" != '*.json' ]; then printf '%s\\n' "${path%.*.json}"; fi
   done | sort -u | _drumbeat_match "$1"
 }
 _drumbeat_names() {  # the names of the YAML files in a folder
@@ -75,9 +82,18 @@ _drumbeat_words() {  # configs; behind the config or the run, KEY=VALUE. bash ma
 """
 
 ZSH = """\
+_drumbeat_folder() {
+  REPLY=runs
+  if (( ${words[(I)--runs]} )); then REPLY=${words[${words[(I)--runs]}+1]}; fi
+}
+_drumbeat_nodes() {
+  _drumbeat_folder
+  local -aU names=(${REPLY}/.nodes/*.json(N:t:r:r))
+  compadd -a names
+}
 _drumbeat_runs() {
-  local folder=runs
-  if (( ${words[(I)--runs]} )); then folder=${words[${words[(I)--runs]}+1]}; fi
+  _drumbeat_folder
+  local folder=$REPLY
   local -a found=(${folder}/*/*/plan.json(N:h))
   local -aU names=(${found:h:t} ${${found:t}:#latest})
   compadd -a names

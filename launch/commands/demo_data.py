@@ -12,6 +12,7 @@ KINDS = {
     "cifar10": "ten classes, in CIFAR-10's binary files",
     "fashion_mnist": "ten classes, in Fashion-MNIST's files",
     "hymenoptera": "ants and bees, one folder each",
+    "shapes": "images of shapes with a mask each, for segmentation",
     "news": "texts on four topics, in a CSV file",
 }
 

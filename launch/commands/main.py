@@ -34,6 +34,7 @@ from drumbeat.launch.commands import (
     export,
     logs,
     ls,
+    nodes,
     predict,
     report,
     rerun,
@@ -49,8 +50,8 @@ from drumbeat.launch.commands import (
 
 COMMANDS: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2].replace("_", "-"): module for module in (
-        run, resume, rerun, ls, status, why, logs, stop, cancel, verify, checkpoints, evaluate, predict, export, report,
-        tensorboard, show, doctor, drill, cache, completion, demo_data)
+        run, resume, rerun, ls, status, why, logs, stop, cancel, nodes, verify, checkpoints, evaluate, predict, export,
+        report, tensorboard, show, doctor, drill, cache, completion, demo_data)
 }
 
 ABOUT = "Train PyTorch models from one config, on any machine.\n\n" + "\n".join(

@@ -13,8 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                           "with its own code and config, in the same place and on as many ranks as before.")
     parser.usage = "%(prog)s RUN [KEY=VALUE ...] [options]"
     add_run(parser, runs=False)
-    parser.add_argument("words", nargs="*", default=[], metavar="KEY=VALUE", help="changes that do not affect its "
-                        "results: data.workers=2, checkpoints.keep=3")
+    parser.add_argument("words", nargs="*", default=[], metavar="KEY=VALUE", help="changes to its config from here "
+                        "on: phases.train.optimizer.lr=0.01, batch_size=32, data.workers=2")
     what = add_start_options(parser, "as many as before", "as many as before")
     what.add_argument("--new-code", action="store_true", help="use the code as it is now, not the run's copy")
     add_trust(what)

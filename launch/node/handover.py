@@ -13,14 +13,16 @@ from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.manifest import checkpoint_text, newest_checkpoint
 from drumbeat.configs.run.plan import JobPlan
-from drumbeat.configs.run.records import ENDED, Job, NodeUp, Status, Verdict
+from drumbeat.configs.run.records import ENDED, Job, Next, NodeUp, Status, Verdict
 from drumbeat.launch.attempts.verdict import consecutive_failures, verdict_of
 from drumbeat.launch.backends.slurm import Slurm
+from drumbeat.launch.node.lost_nodes import remember_nodes, with_lost_nodes
 from drumbeat.launch.slurm.client import join_id, run_slurm, split_id
 from drumbeat.launch.slurm.job import SlurmJob, claimed_by, job_name
 
-CONTINUE = 75
-"""The exit code of a job that a next job follows; any code but 0 would do. sysexits.h: a temporary failure."""
+CONTINUE, REQUEUE_ME = 75, 76
+"""The exit codes of a job that a next job follows, and of one that its script requeues, for launchers in a container
+without SLURM's programs. Any codes but 0 would do. sysexits.h: 75 is a temporary failure."""
 AGAIN = 129
 """The exit code that makes the script restart the launchers in the same allocation, as after a signal."""
 
@@ -56,15 +58,50 @@ def queue_next_job(run: RunDir, plan: JobPlan, slurm_job: SlurmJob) -> str:
     job = _job(run)
     if job.next_job:
         return ""  # queued before this job was requeued
+    slurm = Slurm()
+    request = slurm.request(plan, after=slurm_job.job)
     try:
-        slurm = Slurm()
-        queued = slurm.submit(slurm.request(plan, after=slurm_job.job))
+        queued = slurm.submit(request)
     except LaunchError as error:
         return (error.faults[0].given or error.faults[0].what).splitlines()[0]
     cluster = split_id(job.id or "")[1]
     replace(job, id=join_id(slurm_job.job, cluster), next_job=join_id(str(queued.id), cluster)).write(run.job)
-    print(f"job {queued.id} resumes the run if this one ends early: SLURM would not requeue this job", flush=True)
+    for line in (f"job {queued.id} resumes the run if this one ends early", *request.notes):
+        print(line, flush=True)
     return ""
+
+
+def queue_elsewhere(run: RunDir, plan: JobPlan, slurm_job: SlurmJob) -> str:
+    """Queues the job that resumes the run without the nodes that are remembered now. A requeued job would keep its
+    options. Returns '', or why SLURM refused."""
+    if not (next_job := _job(run).next_job):
+        return queue_next_job(run, plan, slurm_job)
+    options = Slurm().request(plan, after=slurm_job.job).parameters["additional_parameters"]
+    number, cluster = split_id(next_job)
+    answer = run_slurm("scontrol", "update", f"jobid={number}", f"excnodelist={options.get('exclude', '')}",
+                       cluster=cluster)
+    return answer.text if answer.code else ""
+
+
+def queue_again(run: RunDir, plan: JobPlan, slurm_job: SlurmJob, *, elsewhere: bool, has_next_job: bool
+                ) -> tuple[bool, str]:
+    """Has the run resumed by the next job, by this job once it is requeued, or by another one: by another one first if
+    it has to run `elsewhere`. Returns whether a next job is queued, and why SLURM refused all of them, or ''."""
+    if elsewhere:
+        if not (error := queue_elsewhere(run, plan, slurm_job)):
+            return True, ""
+        print(f"warning: the run may be queued again with the same nodes: {error}", flush=True)
+    if has_next_job or not (error := slurm_job.requeue()):
+        return has_next_job, ""
+    other_error = queue_next_job(run, plan, slurm_job)
+    return not other_error, other_error and f"{error}; nor does it accept another job: {other_error}"
+
+
+def exit_code(run: RunDir, *, has_next_job: bool) -> int:
+    """The exit code of the first node's launcher if the run continues in another job, or in this one once more."""
+    if not has_next_job:
+        return 0  # it is requeued, which ends it
+    return CONTINUE if _job(run).next_job else REQUEUE_ME
 
 
 def cancel_next_job(run: RunDir) -> None:
@@ -87,10 +124,21 @@ def previous_verdict(run: RunDir, plan: JobPlan, slurm_job: SlurmJob, *, first: 
     if not first:
         return None
     verdict = verdict_of_abandoned(run, before, nodes=plan.topology.nodes, restarts=plan.restarts)
+    verdict = with_lost_nodes(verdict, before)
+    remember_nodes(run, verdict)
     verdict.write(before.verdict)
     if verdict.next == "give up":
         run.write_status("failed", attempt=before.number, verdict=verdict.message)
     return verdict
+
+
+def nodes_lost(run: RunDir, plan: JobPlan, slurm_job: SlurmJob, lost: str, has_next_job: bool) -> tuple[bool, Next]:
+    """First node: has the run resumed in a job that has all nodes, because this one has `lost` some, as text. Returns
+    whether a next job is queued, and what happens next."""
+    has_next_job, refusal = queue_again(run, plan, slurm_job, elsewhere=False, has_next_job=has_next_job)
+    message = f"{lost}; {f'SLURM does not requeue it: {refusal}; ' if refusal else ''}{checkpoint_text(run)}"
+    run.write_status("failed" if refusal else "preempted", attempt=run.newest_number(), verdict=message)
+    return has_next_job, "give up" if refusal else "requeue"
 
 
 def verdict_of_abandoned(run: RunDir, attempt: Attempt, *, nodes: int, restarts: int) -> Verdict:

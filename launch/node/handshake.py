@@ -26,9 +26,11 @@ from dataclasses import dataclass, replace
 
 from drumbeat.configs.run.files import DamagedError, read_text, write_text
 from drumbeat.configs.run.folder import Attempt
+from drumbeat.configs.run.processes import node_name
 from drumbeat.configs.run.records import AttemptStart, NodeUp
 from drumbeat.configs.text_table import aligned
-from drumbeat.launch.node.rendezvous import interface_to, listening_address, own_address, peer_address
+from drumbeat.launch.attempts.blame import nodes_of
+from drumbeat.launch.node.rendezvous import interface_to, listening_address, peer_address
 
 TIMEOUT = 120.0
 """Seconds until all nodes must have connected: SLURM starts the launchers together, but a slow disk may delay one."""
@@ -50,7 +52,7 @@ def handshake(attempt: Attempt, node: int, nodes: int, cancelled: Callable[[], b
     """This node's part of the handshake. Returns '' on success, otherwise why the nodes cannot connect. Returns early
     if the attempt is `cancelled` for another reason."""
     start = AttemptStart.require(attempt.launch)
-    up = NodeUp(host=own_address(), interface=interface_to(peer_address(start.address)))
+    up = NodeUp(host=node_name(), interface=interface_to(peer_address(start.address)))
     if node > 0:
         up.write(attempt.node_up(node))
         began = time.monotonic()
@@ -212,8 +214,9 @@ def _goal(start: AttemptStart) -> str:
 
 
 def _missing_text(attempt: Attempt, node: int, goal: str) -> str:
-    up = NodeUp.read(attempt.node_up(node))
-    return f"{up.host if up else f'node {node}'} does not reach {goal}: {_failure(up)}"
+    up, names = NodeUp.read(attempt.node_up(node)), nodes_of(attempt)
+    name = up.host if up else names[node] if names else f"node {node}"
+    return f"{name} does not reach {goal}: {_failure(up)}"
 
 
 def _failure(up: NodeUp | None) -> str:

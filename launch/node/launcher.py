@@ -6,7 +6,6 @@ first node's launcher decides: leave, start the next attempt in place, or requeu
 communicate only through the attempt's folder. No torch here.
 
 It is a state machine: `node/states.py` defines its states, their outcomes, and the table of transitions.
-
 If a launcher itself is killed, the job's script restarts those of all nodes (`launch/backends`).
 """
 
@@ -21,23 +20,35 @@ from functools import partial
 from types import FrameType
 from typing import TypeVar
 
-from drumbeat.configs.run.disk import persist
 from drumbeat.configs.run.files import DamagedError
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.plan import JobPlan
+from drumbeat.configs.run.processes import node_name
 from drumbeat.configs.run.records import AttemptStart, Next, NodeDown, StopRequest, Verdict
 from drumbeat.launch.attempts.hang import FLIGHT_RECORDER
 from drumbeat.launch.attempts.processes import become_subreaper
 from drumbeat.launch.attempts.verdict import TIME_LIMIT, verdict_of
-from drumbeat.launch.node.handover import AGAIN, CONTINUE, cancel_next_job, previous_verdict, queue_next_job
-from drumbeat.launch.node.handshake import handshake, write_secret
-from drumbeat.launch.node.rendezvous import free_port, meeting_address, network_variables, own_address
+from drumbeat.launch.node.checks import Finding, check_node
+from drumbeat.launch.node.claims import claim_attempt, claimed_attempt
+from drumbeat.launch.node.handover import (
+    AGAIN,
+    cancel_next_job,
+    exit_code,
+    nodes_lost,
+    previous_verdict,
+    queue_again,
+    queue_next_job,
+)
+from drumbeat.launch.node.handshake import handshake
+from drumbeat.launch.node.idle_gpus import GpuWatch
+from drumbeat.launch.node.lost_nodes import remember_nodes, with_lost_nodes
+from drumbeat.launch.node.rendezvous import network_variables
 from drumbeat.launch.node.states import SIGNALS, TRANSITIONS, Event, Outcome, State
 from drumbeat.launch.node.time_limit import TimeLimit
 from drumbeat.launch.node.torchrun import Agents
 from drumbeat.launch.plan.job import torchrun_command
 from drumbeat.launch.slurm.grace import grace_warning
-from drumbeat.launch.slurm.job import SlurmJob, claimed_by, job_name, job_start_name
+from drumbeat.launch.slurm.job import SlurmJob
 
 POLL_SECONDS = 0.2
 """Seconds between two checks. A loop, because `Popen.poll` inside a signal handler sees nothing while `wait` runs."""
@@ -45,8 +56,7 @@ DOWN_TIMEOUT, STOP_TIMEOUT = 60.0, 10.0
 """Seconds that the first node waits for the others to report before it decides without them: after a failure; and after
 a stop, when SLURM may soon kill the job."""
 FIRST_NODE_TIMEOUT = 1800.0
-"""Seconds that the other nodes wait for the first. If it dies, SLURM ends them at once (srun --kill-on-bad-exit), and
-it may be busy with a long last checkpoint, so this is only for unforeseen cases."""
+"""Seconds that other nodes wait for the first, which may be saving. If it dies, srun --kill-on-bad-exit ends them."""
 EXIT_TIMEOUT = 60.0
 """Seconds from the last checkpoint until all ranks must have exited."""
 
@@ -75,10 +85,11 @@ class Launcher:
     attempt: Attempt | None = field(default=None, init=False)
     """The last attempt that this launcher took part in."""
     code: int | None = field(default=None, init=False)
-    """torchrun's exit code in this attempt, 1 if the nodes cannot connect; None if torchrun was ended or not started
-    because of another node or a stop."""
+    """torchrun's exit code in this attempt, 1 if the nodes cannot connect; None if it was ended or not started."""
     failure: str = field(default="", init=False)
     """Why this node could not start the attempt."""
+    finding: Finding | None = field(default=None, init=False)
+    """What the checks of this node have found before the attempt."""
     has_next_job: bool = field(default=False, init=False)
     """Whether a job is queued that resumes the run if this one fails; or, in a container without SLURM's programs,
     whether the job's script can requeue this one."""
@@ -89,8 +100,9 @@ class Launcher:
             signal.signal(number, self.on_signal)
         signal.signal(signal.SIGCONT, signal.SIG_DFL)  # SLURM sends it before SIGTERM; submitit would log it
         become_subreaper()
-        handlers = {State.JOIN: self.join, State.CLAIM: self.claim, State.HANDSHAKE: self.handshake,
-                    State.SUPERVISE: self.supervise, State.REPORT: self.report, State.DECIDE: self.decide}
+        handlers = {State.JOIN: self.join, State.CLAIM: self.claim, State.CHECK: self.check,
+                    State.HANDSHAKE: self.handshake, State.SUPERVISE: self.supervise, State.REPORT: self.report,
+                    State.DECIDE: self.decide}
         state = State.JOIN
         while True:
             outcome = handlers[state]()
@@ -115,15 +127,29 @@ class Launcher:
                 error = queue_next_job(self.run, self.plan, self.slurm_job)
                 self.has_next_job = not error or bool(self.plan.site.prefix)
                 if not self.has_next_job:
-                    print(f"warning: SLURM would neither requeue this job nor accept a next one: {error}",
-                          flush=True)
-        return Outcome.NEW
+                    print(f"warning: SLURM would neither requeue this job nor accept a next one: {error}", flush=True)
+        lost = self.slurm_job.lost_nodes(self.plan.topology.nodes)
+        if lost and self.first:
+            self.has_next_job, after = nodes_lost(self.run, self.plan, self.slurm_job, lost, self.has_next_job)
+            return Outcome(after)
+        return Outcome.REQUEUE if lost else Outcome.NEW
 
     def claim(self) -> Outcome:
-        self.attempt = self.claim_next_attempt() if self.first else self.wait_for("the next attempt", self.claimed)
-        self.code, self.failure = None, ""
+        if self.first:
+            self.attempt, asked_to_stop = claim_attempt(self.run, self.plan.topology.nodes, self.slurm_job)
+            self.received = Event.STOP if asked_to_stop else self.received
+        else:
+            self.attempt = self.wait_for("the next attempt", self.claimed)
+        self.code, self.failure, self.finding = None, "", None
         self.limit = TimeLimit(self.ask_end, self.run, self.plan.site.signal_seconds)
         return Outcome.CLAIMED
+
+    def check(self) -> Outcome:
+        self.finding = check_node(self.run, self.plan, self.current, self.node)
+        if self.finding is None:
+            return Outcome.CHECKED
+        self.code, self.failure = 1, self.finding.message
+        return Outcome.UNUSABLE
 
     def handshake(self) -> Outcome:
         nodes = self.plan.topology.nodes
@@ -136,16 +162,17 @@ class Launcher:
 
     def supervise(self) -> Outcome:
         attempt = self.current
-        agents, limit = self.start(attempt), self.limit
-        saved_at = float("inf")
+        agents, limit, gpus = self.start(attempt), self.limit, GpuWatch.of(self.plan, attempt, self.node)
+        leave_by = float("inf")
         try:
             while (code := agents.poll()) is None:
                 if self.first and (self.received or limit.must_stop()):
                     attempt.request_stop((self.received or Event.TIME_LIMIT).value)
                 if os.path.exists(attempt.saved):  # noqa: PTH110  (False too if the disk does not answer)
-                    saved_at = min(saved_at, time.monotonic())
-                if limit.is_over() or time.monotonic() > saved_at + EXIT_TIMEOUT or self.is_over(attempt):
+                    leave_by = min(leave_by, time.monotonic() + EXIT_TIMEOUT)
+                if limit.is_over() or time.monotonic() > leave_by or agents.hang() or self.is_over(attempt):
                     return Outcome.ENDED
+                gpus.check()
                 limit.sleep(POLL_SECONDS)
             self.code = code
             return Outcome.EXITED
@@ -154,7 +181,8 @@ class Launcher:
                 print(f"processes {alive} cannot be killed: they are waiting for a disk or a driver", flush=True)
 
     def report(self) -> Outcome:
-        NodeDown(exit_code=self.code, host=own_address(), message=self.failure).write(self.current.node_down(self.node))
+        NodeDown(exit_code=self.code, host=node_name(), message=self.failure,
+                 check=self.finding.kind if self.finding else "").write(self.current.node_down(self.node))
         return Outcome.REPORTED
 
     def decide(self) -> Outcome:
@@ -169,7 +197,7 @@ class Launcher:
         if outcome is Outcome.ABANDONED:
             os._exit(AGAIN)
         if outcome is Outcome.REQUEUE:
-            os._exit(CONTINUE if self.has_next_job else 0)
+            os._exit(exit_code(self.run, has_next_job=self.has_next_job))
         if self.first:
             cancel_next_job(self.run)
         if self.agents:
@@ -187,38 +215,12 @@ class Launcher:
         assert self.attempt
         return self.attempt
 
-    def claim_next_attempt(self) -> Attempt:
-        """First node: claims the next attempt, and records the address at which its ranks will meet."""
-        before = self.run.newest_attempt()
-        persist(self.run.path.stat)  # or the folder of a disk that is gone would be made on another one
-        attempt = persist(self.run.claim_attempt)
-        jobs = {job_name(), self.slurm_job.previous_job if self.slurm_job else ""} - {""}
-        request = StopRequest.read(before.stop) if before and any(claimed_by(before, job) for job in jobs) else None
-        if request and request.reason == "stopped":
-            self.received = Event.STOP  # requested when that attempt had already ended
-        if self.plan.topology.nodes > 1:
-            write_secret(attempt)
-        AttemptStart(job=job_start_name(), host=own_address(), address=meeting_address(self.plan.topology.nodes),
-                     port=free_port()).write(attempt.launch)
-        last = Verdict.read(before.verdict) if before else None  # the reason for this attempt, perhaps
-        self.run.write_status("running", attempt=attempt.number,
-                              verdict=last.message if last and last.next in ("restart", "requeue") else "")
-        return attempt
-
     def claimed(self) -> Attempt | None:
-        """Other nodes: the attempt after this launcher's last one that the first node claimed for this start of the
-        job; None if there is none yet. Raises `RunFailedError` if SLURM terminates this process meanwhile, because the
-        first node's launcher has left."""
+        """Other nodes: the next attempt; None if the first node has not claimed it yet. Raises `RunFailedError` if
+        SLURM terminates this process meanwhile, because the first node's launcher has left."""
         if self.received is Event.TERMINATED:
             raise RunFailedError(f"node {self.node}: terminated while waiting for the first node's launcher")
-        newest = self.run.newest_attempt()
-        last = newest.number if newest else -1
-        joined = self.attempt.number if self.attempt else -1
-        for number in range(last, max(joined, last - 10), -1):
-            attempt = self.run.attempt(number)
-            if claimed_by(attempt, job_start_name()):
-                return attempt
-        return None
+        return claimed_attempt(self.run, after=self.attempt.number if self.attempt else -1)
 
     def ask_end(self, known: float) -> float:
         """The end of the job's time limit; only the first node asks for it. See `TimeLimit.ask`."""
@@ -252,7 +254,7 @@ class Launcher:
         if self.agents is None or not self.agents.alive:
             self.agents = Agents(self.plan, attempt, self.node)
         arguments = command[3:]  # without "python -m torch.distributed.run", which the server has imported
-        self.agents.start(arguments, environment, attempt.node_log(self.node))
+        self.agents.start(arguments, environment, attempt)
         return self.agents
 
     def conclude(self, attempt: Attempt) -> Verdict | None:
@@ -267,23 +269,21 @@ class Launcher:
             return None
         verdict = verdict_of(self.run, attempt, restarts=self.plan.restarts, slurm=reason,
                              suspended=self.limit.suspended,
-                             queue=not (self.slurm_job and self.slurm_job.is_allocation))
-        if verdict.next == "requeue" and (error := self.requeue()):
-            verdict = replace(verdict, next="leave",
-                              message=f"{verdict.message}; SLURM does not requeue it: {error}")
+                             queue=self.slurm_job is not None and not self.slurm_job.is_allocation)
+        if self.slurm_job:
+            verdict = with_lost_nodes(verdict, attempt) if reason or not all_down else verdict
+            remember_nodes(self.run, verdict)
+        if verdict.next == "requeue" and self.slurm_job:
+            failed = verdict.outcome == "failed"
+            self.has_next_job, error = queue_again(self.run, self.plan, self.slurm_job, elsewhere=failed,
+                                                   has_next_job=self.has_next_job)
+            if error:
+                verdict = replace(verdict, next="give up" if failed else "leave",
+                                  message=f"{verdict.message}; SLURM does not requeue it: {error}")
         if verdict.outcome != "superseded":
             self.run.write_status(verdict.state, attempt=attempt.number, verdict=verdict.message)
         verdict.write(attempt.verdict)
         return verdict
-
-    def requeue(self) -> str:
-        """First node: requeues the job, or queues a next job. Returns '', or why SLURM refused both."""
-        assert self.slurm_job
-        if self.has_next_job or not (error := self.slurm_job.requeue()):
-            return ""
-        other_error = queue_next_job(self.run, self.plan, self.slurm_job)
-        self.has_next_job = not other_error
-        return other_error and f"{error}; nor does it accept another job: {other_error}"
 
     def wait_for(self, what: str, check: Callable[[], T | None]) -> T:
         """Other nodes: waits for something that the first node writes. Raises `RunFailedError` after a timeout."""

@@ -10,9 +10,12 @@ import socket
 import struct
 from array import array
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
+
+from drumbeat.configs.run.processes import node_name
+from drumbeat.launch.slurm.node_list import node_names
 
 SIOCGIFCONF, IFREQ_BYTES = 0x8912, 40
 LOOPBACK = "127.0.0.1"
@@ -21,47 +24,21 @@ FABRIC = re.compile(r"ib|hsn")
 """The names of InfiniBand and Slingshot network interfaces in Linux."""
 
 
-def own_address() -> str:
-    """The name of this node for the other nodes of the job."""
-    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
-
-
 def peer_address(first: str) -> str:
     """A node to connect to: the first node, or from there the second, because its own name may resolve to 127.0.1.1."""
-    if first != own_address():
+    if first != node_name():
         return first
     names = node_names(os.environ.get("SLURM_JOB_NODELIST", ""))
     return next((name for name in names if name != first), first)
 
 
-MOST_NODES = 10_000
-"""No job has more nodes."""
-
-
-def node_names(text: str) -> list[str]:
-    """The nodes of a job from SLURM's abbreviation: `n[1-2,07],gpu3` is n1, n2, n07 and gpu3. Raises `ValueError` for
-    any other text, and for more than `MOST_NODES` nodes."""
-    try:
-        names = list(islice(_node_names(text), MOST_NODES + 1))
-    except (ValueError, RecursionError):
-        raise ValueError(f"not a list of nodes: {text[:200]}") from None
-    if len(names) > MOST_NODES:
-        raise ValueError(f"a list of more than {MOST_NODES:,} nodes: {text[:200]}")
-    return names
-
-
-def _node_names(text: str) -> Iterator[str]:
-    if text.count("[") != text.count("]"):
-        raise ValueError
-    for part in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", text):
-        if (bracket := re.search(r"\[([^\]]*)\]", part)) is None:
-            yield part
-            continue
-        for numbers in bracket[1].split(","):
-            first, _, last = numbers.partition("-")
-            for number in range(int(first), int(last or first) + 1):
-                name = f"{part[:bracket.start()]}{number:0{len(first)}d}{part[bracket.end():]}"
-                yield from _node_names(name)  # there may be a second bracket
+def step_nodes(count: int) -> tuple[str, ...]:
+    """The names of the nodes that the launchers run on, in their order; "node 0" and so on if they are unknown."""
+    text = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_JOB_NODELIST") or node_name()
+    with suppress(ValueError):
+        if len(names := node_names(text)) == count:
+            return tuple(names)
+    return tuple(f"node {number}" for number in range(count))
 
 
 def free_port() -> int:
@@ -124,7 +101,7 @@ def meeting_address(nodes: int) -> str:
     then it has to listen on all interfaces."""
     if nodes == 1:
         return LOOPBACK
-    name = own_address()
+    name = node_name()
     peer = peer_address(name)
     route = route_to(peer) if peer != name else None
     return route.address if route else name

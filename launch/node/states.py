@@ -15,6 +15,8 @@ class State(Enum):
     """Reads the verdict of earlier launchers of this job, and ensures that the run can continue after the job."""
     CLAIM = auto()
     """The first node claims the next attempt; the others wait for it."""
+    CHECK = auto()
+    """Each node checks that it has what its ranks need, and runs the site's check."""
     HANDSHAKE = auto()
     """The nodes check that they can connect."""
     SUPERVISE = auto()
@@ -34,6 +36,10 @@ class Outcome(Enum):
     """No earlier verdict ends the run."""
     CLAIMED = auto()
     """An attempt is claimed."""
+    CHECKED = auto()
+    """The checks have found nothing."""
+    UNUSABLE = auto()
+    """The checks have found something: this node has failed."""
     CONNECTED = auto()
     """All nodes are connected to the first."""
     UNREACHABLE = auto()
@@ -62,7 +68,10 @@ TRANSITIONS: dict[tuple[State, Outcome], State] = {
     (State.JOIN, Outcome.NEW): State.CLAIM,
     (State.JOIN, Outcome.FINISH): State.LEAVE,
     (State.JOIN, Outcome.GIVE_UP): State.LEAVE,
-    (State.CLAIM, Outcome.CLAIMED): State.HANDSHAKE,
+    (State.JOIN, Outcome.REQUEUE): State.LEAVE,
+    (State.CLAIM, Outcome.CLAIMED): State.CHECK,
+    (State.CHECK, Outcome.CHECKED): State.HANDSHAKE,
+    (State.CHECK, Outcome.UNUSABLE): State.REPORT,
     (State.HANDSHAKE, Outcome.CONNECTED): State.SUPERVISE,
     (State.HANDSHAKE, Outcome.UNREACHABLE): State.REPORT,
     (State.HANDSHAKE, Outcome.ABORTED): State.REPORT,

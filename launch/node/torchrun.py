@@ -10,11 +10,11 @@ import signal
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 
 from drumbeat.configs.run.folder import Attempt
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.launch.attempts.processes import child_setup, end_descendants
+from drumbeat.launch.node.hanging import HangingRanks
 
 BLOCKED_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals that torchrun and its ranks never receive. SLURM's ProctrackType decides which of them it sends to whom."""
@@ -33,14 +33,18 @@ class Agents:
             self.server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
                                            env=os.environ | plan.environment, cwd=plan.folder,
                                            start_new_session=True, preexec_fn=child_setup(*BLOCKED_SIGNALS))
+        each = plan.topology.ranks_per_node
+        self.node, self.ranks = node, range(node * each, (node + 1) * each)
+        self.hanging = HangingRanks(())
         self.code: int | None = 0
         """The agent's exit code; None while it runs."""
 
-    def start(self, arguments: list[str], environment: Mapping[str, str], log: Path) -> None:
-        """Starts torchrun with these arguments."""
+    def start(self, arguments: list[str], environment: Mapping[str, str], attempt: Attempt) -> None:
+        """Starts torchrun with these arguments, for an attempt."""
         assert self.server.stdin is not None
         self.code = None
-        order = {"arguments": arguments, "environment": dict(environment), "log": str(log)}
+        self.hanging = HangingRanks([attempt.stacks(rank) for rank in self.ranks])
+        order = {"arguments": arguments, "environment": dict(environment), "log": str(attempt.node_log(self.node))}
         with suppress(BrokenPipeError):  # `poll` will notice that the server has exited
             self.server.stdin.write(json.dumps(order).encode() + b"\n")
             self.server.stdin.flush()
@@ -53,6 +57,10 @@ class Agents:
             answer = self.server.stdout.readline()
             self.code = int(answer) if answer else self.server.wait() or 1
         return self.code
+
+    def hang(self) -> bool:
+        """Whether a rank of the current agent hangs."""
+        return self.hanging.found()
 
     def end(self) -> list[int]:
         """Kills the agent and its descendants; the server stays if it responds. Returns the processes that cannot be

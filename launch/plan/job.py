@@ -82,7 +82,8 @@ def plan_job(config: Config, *, run_dir: Path, backend: BackendName, machine: Ma
     return JobPlan(run_dir=str(run_dir), name=config.name, backend=backend, topology=topology, site=site,
                    allocation=machine.allocation, environment=_environment(config, topology, folder, machine, site),
                    folder=str(folder), restarts=config.launch.restarts, deterministic=config.deterministic,
-                   disk_wait_minutes=config.checkpoints.disk_wait_minutes)
+                   disk_wait_minutes=config.checkpoints.disk_wait_minutes,
+                   idle_gpu_minutes=config.watchdog.idle_gpu_minutes)
 
 
 def _missing_nodes(topology: Topology, machine: Machine) -> list[Fault]:

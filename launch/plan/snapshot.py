@@ -27,8 +27,8 @@ from typing import Any
 from drumbeat.configs.errors import Fault, LaunchError
 from drumbeat.configs.importing import HOME, IS_CLONE, USER_PATH, environment
 from drumbeat.configs.layers import ROOT
+from drumbeat.configs.run.code_records import CodeSnapshot, CodeTree
 from drumbeat.configs.run.plan import JobPlan
-from drumbeat.configs.run.records import CodeSnapshot, CodeTree
 from drumbeat.configs.schema import Config
 from drumbeat.launch.plan.secrets import is_secret
 from drumbeat.launch.plan.sources import code_files, git, git_root, is_trusted

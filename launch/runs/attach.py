@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from drumbeat.configs.errors import hang
 from drumbeat.configs.layers import short
+from drumbeat.configs.run.changes import exactness
 from drumbeat.configs.run.determinism import claim
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.lock import changing
@@ -173,6 +174,8 @@ def _finished(view: View) -> list[tuple[str, str]]:
             rows.append((name, metrics_text(values, monitor) + at.replace(" ", NO_BREAK)))
     if note := claim(run):
         rows.append(("note", note))
+    if note := exactness(result.changes):
+        rows.append(("note", f"it is {note}"))
     rows = [(name, wrapped(text)) for name, text in rows]
     split = "" if result.test else f" --split {'validation' if result.best else 'train'}"
     return [*rows, ("result", short(run.result)), ("curves", command("tensorboard", run)),

@@ -37,7 +37,7 @@ SHORTEST_NAME, SHORTEST_BEST = 8, 12
 T = TypeVar("T")
 
 
-def facts(view: View) -> dict[str, Any]:
+def facts(view: View, evidence: str = "") -> dict[str, Any]:
     """The fields of a run for the JSON output. Unknown fields are left out."""
     job, beat, blank = view.job, view.heartbeat, Heartbeat(time=0.0).as_json()
     progress = {name: value for name, value in beat.as_json().items()
@@ -45,9 +45,10 @@ def facts(view: View) -> dict[str, Any]:
     status = {"verdict": view.verdict, "time": view.last_heartbeat} if view.status else {}
     result = {"result": {"state": "finished", **view.result.as_json()}} if view.result else {}
     versions = {"versions": view.versions.as_json()} if view.versions else {}
+    slow = {"slow_rank": view.slow_rank.as_json()} if view.slow_rank else {}
     return {**_named(view.run), "backend": view.backend, "job": job.id if job else None,
             "host": job.host if job else None, "attempt": view.number if view.attempt else None, **progress,
-            "state": view.state or "unknown", **status, "seconds": goodput(view),
+            "state": view.state or "unknown", **status, **slow, "seconds": goodput(view),
             "nondeterministic_operations": operations(view.run), **versions, **result}
 
 
@@ -61,17 +62,19 @@ def _named(run: RunDir) -> dict[str, str]:
     return {"id": run.id, "name": run.path.parent.name, "folder": str(run.path)}
 
 
-def describe_each(runs: Iterable[RunDir], describe: Callable[[View], T], damaged: Callable[[RunDir, str], T]
+def describe_each(runs: Iterable[RunDir], describe: Callable[[View, str], T], damaged: Callable[[RunDir, str], T]
                   ) -> Iterator[T]:
-    """The description of each run. If a file of a run cannot be read, a line on stderr names the file and the reason,
-    and the other runs are listed as usual. SLURM is asked once for all runs."""
+    """The description of each run, from its view and the evidence that it is running, '' if nobody asked. If a file of
+    a run cannot be read, a line on stderr names the file and the reason, and the other runs are listed as usual. SLURM
+    is asked once for all runs."""
     read = [(run, _read(run)) for run in runs]
     evidence = evidence_of([view for _, view in read if isinstance(view, View)])
     for run, view in read:
         try:
             if not isinstance(view, View):
                 raise view
-            yield describe(with_final_state(view, evidence.get(view.run.path)))
+            found = evidence.get(view.run.path)
+            yield describe(with_final_state(view, found), found or "")
         except Exception as error:  # whatever is wrong with one run: the others are listed
             where, why = (error.path, error.reason) if isinstance(error, DamagedError) else (
                 error.filename, error.strerror) if isinstance(error, OSError) else (run.path, f"{error!r:.200}")
@@ -107,12 +110,13 @@ def print_table(runs: Sequence[RunDir], folder: Path, *, every: bool) -> None:
         print(f"... and {len(runs) - len(shown)} older: --all", file=sys.stderr)
 
 
-def cells(view: View) -> tuple[str, ...]:
+def cells(view: View, evidence: str = "") -> tuple[str, ...]:
     """A run's row in the table. The last characters of its id are enough to name it."""
     state, beat = view.state or "unknown", view.heartbeat or Heartbeat()
     silent = state in ("running", "paused") and view.seconds_since_heartbeat() > SILENCE_SECONDS
     return (view.run.id.rpartition("-")[2], view.run.path.parent.name,
-            f"silent {clock(view.seconds_since_heartbeat())}" if silent else state,
+            (f"{'suspended' if evidence.endswith(' is suspended') else 'silent'} "
+             f"{clock(view.seconds_since_heartbeat())}") if silent else state,
             backend_of(view.backend).label(view),
             f"{beat.step / beat.steps:.0%}" if beat.steps else "",
             f"{beat.monitor} {beat.best:.4f}" if beat.best is not None else "",

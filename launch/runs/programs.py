@@ -40,7 +40,7 @@ def run_on_run(name: str, run: RunDir, *words: str, new_code: bool = False) -> i
     found = Snapshot.read(code / "snapshot.json") if code else None
     if code is None or found is None or not found.has_module(name, code):
         return start(name, str(run.path), *words)
-    print(f"code       {found.text()}; use --new-code for the current code", file=sys.stderr, flush=True)
+    print(hang("code       ", f"{found.text()}; use --new-code for the current code"), file=sys.stderr, flush=True)
     return module(name, str(run.path), *words, output=None, variables=found.import_variables(code)).returncode
 
 

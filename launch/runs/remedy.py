@@ -1,53 +1,120 @@
-"""What to do about a run that has ended without finishing."""
+"""What to do about a run that has ended without finishing: never a command that would end the same way again."""
 
 from __future__ import annotations
 
-from drumbeat.configs.errors import FIX, unwrapped
+from contextlib import suppress
+
+from drumbeat.configs.errors import FIX, UserError, unwrapped
+from drumbeat.configs.load import read
 from drumbeat.configs.run.records import RankError, Verdict
 from drumbeat.configs.run.view import View
+from drumbeat.launch.attempts.meanings import UNKNOWN, explain
+from drumbeat.launch.attempts.verdict import TIME_LIMIT
 from drumbeat.launch.backends.typed import command
 from drumbeat.launch.plan.snapshot import newest_code
 
 OURS = ("ConfigError", "PreflightError", "LaunchError", "RunError", "DamagedError")
 """Exceptions whose message says what to do."""
-NOT_THE_CODE = ("", "NotFiniteError", "OutOfMemoryError", "DistBackendError", "SaveError", "LostBestError", *OURS)
+NOT_THE_CODE = ("", "NotFiniteError", "DistBackendError", "SaveError", "LostBestError", *OURS)
 """Exceptions whose reason is not an error in the code."""
+OF_FILES = ("UnidentifiedImageError", "DecompressionBombError", "SyntaxError", "OSError", "FileNotFoundError",
+            "ValueError")
+"""Exceptions of reading a sample that `data.on_error: skip` skips."""
+READING = ", in _sample\n"
+"""In the traceback of such an exception: `data/loader.py`."""
+RESUME = "drumbeat resume RUN"
+"""How texts of the ranks, which do not know where their user types, write the command."""
 
 
 def resume_command(view: View) -> str:
     """The command that resumes a run: with its code as it is now if an error in the copy of its code has ended it, and
-    in this process if its loss was NaN or Inf, which would end it again."""
-    exception, option = _exception(view), ""
-    if exception == "NotFiniteError":
-        option = " --debug"
-    elif exception not in NOT_THE_CODE and newest_code(view.run.path):
-        option = " --new-code"
-    return command("resume", view.run) + option
+    with the change that gets past a step that would end it again."""
+    return command("resume", view.run) + _option(view)
 
 
 def remedy(view: View) -> str:
     """What to do, as text with a command."""
+    exception, resume, plain = _exception(view), resume_command(view), command("resume", view.run)
+    if exception == "NotFiniteError":
+        return (f"Skip such steps: {resume}\nOr look at the step in this process, with a breakpoint in your code: "
+                f"{plain} --debug")
+    if exception in OURS:
+        fix = _fix(view).replace(RESUME, plain)
+        return fix if "drumbeat " in fix else f"{fix or 'Correct what it says.'} Then resume the run: {plain}"
+    if _cannot_read(view):
+        return f"Use other samples in place of such: {resume}\nOr repair the file, then resume the run: {plain}"
+    if exception == "OutOfMemoryError" and resume != plain:
+        return f"Split the batches: {resume}"
+    if _reason(view) == TIME_LIMIT:
+        return f"Increase time_minutes in your profile, then resume the run with it: {plain} --profile FILE"
+    meaning, fix = _meaning(view)
+    if exception not in NOT_THE_CODE and meaning == UNKNOWN:
+        return f"Correct the code, then resume the run: {resume}"
+    return f"{fix[0].upper()}{fix[1:]}. Then resume the run: {resume}" if fix else f"Resume it: {resume}"
+
+
+def _option(view: View) -> str:
+    """What follows the command that resumes a run."""
     exception = _exception(view)
     if exception == "NotFiniteError":
-        return (f"Resume it in this process, with a breakpoint in your code: {resume_command(view)}. Or skip "
-                f"such steps in a new run: {command('rerun', view.run)} on_nonfinite=skip")
-    if exception in OURS:
-        fix = _fix(view)
-        return fix if "drumbeat " in fix else (
-            f"{fix or 'Correct what it says.'} Then resume the run: {command('resume', view.run)}")
-    if exception not in NOT_THE_CODE:
-        return f"Correct the code, then resume the run: {resume_command(view)}"
-    return f"Resume it: {command('resume', view.run)}"
+        return " on_nonfinite=skip"
+    if exception == "OutOfMemoryError":
+        return _smaller_parts(view)
+    if _cannot_read(view):
+        return " data.on_error=skip"
+    is_code = exception not in NOT_THE_CODE and _meaning(view)[0] == UNKNOWN
+    return " --new-code" if is_code and newest_code(view.run.path) else ""
+
+
+def _smaller_parts(view: View) -> str:
+    """Half the number of samples that a rank computes at once, as an option; '' if it is one."""
+    with suppress(UserError):
+        config = read(view.run.config)
+        phase = config.phases.get(view.heartbeat.phase if view.heartbeat else "")
+        size = -(-((phase and phase.batch_size) or config.batch_size) // view.plan.topology.world_size)
+        half = min(size, config.micro_batch_size or size) // 2
+        return f" micro_batch_size={half}" if half else ""
+    return ""
 
 
 def _fix(view: View) -> str:
     """What the error of the rank that failed first says about how to fix it; may be ''."""
-    verdict = Verdict.read(view.attempt.verdict) if view.attempt else None
-    error = RankError.read(view.attempt.error(verdict.rank)) if view.attempt and verdict else None
+    error = _error(view)
     return unwrapped(error.message, FIX) if error else ""
+
+
+def _meaning(view: View) -> tuple[str, str]:
+    """What the error of the rank that failed first means, and how to fix it; '' if it is not known."""
+    error = _error(view)
+    what, _, fix = explain(error.type, error.message, error.traceback) if error else (UNKNOWN, "", "")
+    return what, fix
+
+
+def _cannot_read(view: View) -> bool:
+    """Whether a sample that cannot be read has ended the run."""
+    error = _error(view)
+    return error is not None and error.type in OF_FILES and READING in error.traceback and (
+        _exception(view) in OF_FILES)
+
+
+def _error(view: View) -> RankError | None:
+    """The error of the rank that failed first."""
+    verdict = _verdict(view)
+    return RankError.read(view.attempt.error(verdict.rank)) if view.attempt and verdict else None
 
 
 def _exception(view: View) -> str:
     """The type of the exception for which the run was given up; '' if there was none."""
+    verdict = _verdict(view)
+    return verdict.error.partition(" ")[0] if verdict else ""
+
+
+def _reason(view: View) -> str:
+    verdict = _verdict(view)
+    return verdict.reason if verdict else ""
+
+
+def _verdict(view: View) -> Verdict | None:
+    """The verdict with which the run was given up."""
     verdict = Verdict.read(view.attempt.verdict) if view.state == "failed" and view.attempt else None
-    return verdict.error.partition(" ")[0] if verdict and verdict.next == "give up" else ""
+    return verdict if verdict and verdict.next == "give up" else None

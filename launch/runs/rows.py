@@ -1,11 +1,12 @@
-"""Rows of a label and a text, as commands print them in 80 columns; and metrics as such a text."""
+"""Rows of a label and a text, as commands print them in 80 columns; metrics as such a text; what slows a run down."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from drumbeat.configs.errors import hang
+from drumbeat.configs.run.view import View
 from drumbeat.configs.text_fields import metric_fields
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -19,3 +20,11 @@ def row(label: str, text: str, width: int) -> str:
 def metrics_text(values: Mapping[str, Any], monitor: str = "") -> str:
     """The metrics among the values, the monitored one first. A line break never separates a name from its value."""
     return ", ".join(field.replace(" ", NO_BREAK) for field in metric_fields(values, monitor))
+
+
+def slow_parts(view: View) -> Iterator[tuple[str, str]]:
+    """What makes a running run slow: labels and texts."""
+    if view.slow_rank:
+        yield "slow rank", view.slow_rank.message
+    if view.state == "running" and view.attempt:
+        yield from (("idle GPUs", idle.message) for idle in view.attempt.all_idle_gpus())

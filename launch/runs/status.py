@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from drumbeat.configs.errors import RunError
+from drumbeat.configs.run.bad_nodes import remember
+from drumbeat.configs.run.changes import exactness
 from drumbeat.configs.run.determinism import claim
 from drumbeat.configs.run.lock import changing, is_changing
 from drumbeat.configs.run.manifest import checkpoint_text
@@ -20,7 +23,7 @@ from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.local import SILENCE_SECONDS, place
 from drumbeat.launch.runs.goodput import goodput, text
 from drumbeat.launch.runs.remedy import resume_command
-from drumbeat.launch.runs.rows import metrics_text, row
+from drumbeat.launch.runs.rows import metrics_text, row, slow_parts
 
 WIDTH = 16
 """Of the labels."""
@@ -35,6 +38,7 @@ def status_text(view: View) -> str:
         rows.append(("last attempt" if view.state == "running" else "verdict", view.verdict))
     if beat:
         rows += _progress(beat, running=view.state == "running")
+    rows += slow_parts(view)
     if result and result.best:
         rows.append(("best", metrics_text(result.best, monitor)))
     elif beat and beat.best is not None:
@@ -46,6 +50,8 @@ def status_text(view: View) -> str:
     if view.status and not view.ended:
         rows.append(("last heartbeat", f"{view.seconds_since_heartbeat():.0f} s ago"))
     rows += _versions(view)
+    if note := exactness(view.changes):
+        rows.append(("exactness", note))
     if note := claim(view.run):
         rows.append(("determinism", note))
     if view.job and view.job.id and not view.ended:
@@ -97,6 +103,8 @@ def with_final_state(view: View, evidence: str | None = None) -> View:
         with suppress(RunError, OSError), changing(view.run, "status"):  # unless another command is changing the run
             if Status.read(view.run.status) == view.status and not view.run.is_superseded(view.number):
                 status.write(view.run.status, durable=False)
+                for node, reason in backend_of(view.backend).failed_nodes(view).items():
+                    remember(view.run.path.parent.parent, node, reason, view.run.id, time.time())
     return replace(view, status=status)
 
 

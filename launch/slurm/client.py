@@ -33,6 +33,9 @@ UNREACHABLE = re.compile(r"contact|connect|timed out|time out|zero bytes|transpo
                          r"does not answer", re.IGNORECASE)
 """Matches errors of SLURM, and of `run_slurm`, if the controller is unreachable or does not answer."""
 
+PROGRAM_MISSING = 127
+"""The exit code of an answer if there is no such program."""
+
 NO_JOB = "Invalid job id"
 """SLURM's error for a job that has ended and been forgotten."""
 
@@ -45,7 +48,7 @@ class Answer(NamedTuple):
     """The answer of one of SLURM's programs."""
 
     code: int
-    """Its exit code; 127 if there is no such program, 1 after a timeout."""
+    """Its exit code; `PROGRAM_MISSING` if there is no such program, 1 after a timeout."""
     text: str
     """Its output and errors; never empty if the code is not 0."""
 
@@ -62,7 +65,7 @@ def run_slurm(program: str, *arguments: str, script: str | None = None, cluster:
     `timeout` is by default `TIMEOUT`."""
     seconds = TIMEOUT if timeout is None else timeout
     if shutil.which(program) is None:
-        return Answer(127, f"there is no {program} on PATH")
+        return Answer(PROGRAM_MISSING, f"there is no {program} on PATH")
     try:
         done = subprocess.run([program, *arguments], input=script, stdin=subprocess.DEVNULL if script is None else None,
                               capture_output=True, encoding="utf-8", errors="replace", check=False, timeout=seconds,
@@ -159,11 +162,12 @@ def job_fields(job: str, *, timeout: float | None = None) -> dict[str, str]:
 
 def steps(job: str, name: str) -> list[str]:
     """The ids of a job's steps with a name; none if the job has ended. Raises `SlurmUnreachableError`."""
-    code, output = run_slurm("squeue", "--noheader", "--steps", "--jobs", job, "--format", "%i|%j")
+    number, cluster = split_id(job)
+    code, output = run_slurm("squeue", "--noheader", "--steps", "--jobs", number, "--format", "%i|%j", cluster=cluster)
     if code != 0 and NO_JOB not in output:
         raise SlurmUnreachableError(output)
     found = (line.partition("|") for line in output.splitlines())
-    return [step.strip() for step, _, called in found if called == name]
+    return [join_id(step.strip(), cluster) for step, _, called in found if called == name]
 
 
 def cancel_jobs(*ids: str) -> None:

@@ -26,6 +26,8 @@ class JobEnd:
     """The signal that killed its script; 0 if none did."""
     user: str = ""
     """Who cancelled it; '' if unknown, or if nobody did."""
+    nodes: str = ""
+    """Its nodes, as SLURM abbreviates them; '' if unknown."""
 
     @property
     def message(self) -> str:
@@ -47,7 +49,7 @@ def job_end(job: str) -> JobEnd | None:
     """How a job has ended; None if it has not, or if SLURM does not know it, or does not answer."""
     fields = job_fields(job, timeout=SHORT_TIMEOUT)
     if fields:
-        return _parse(fields.get("JobState", ""), fields.get("ExitCode", ""))
+        return _parse(fields.get("JobState", ""), fields.get("ExitCode", ""), fields.get("NodeList", ""))
     number, cluster = split_id(job)
     answer = run_slurm("sacct", "--noheader", "--parsable2", "--allocations", "--jobs", number, "--format",
                        "State,ExitCode", cluster=cluster, timeout=SHORT_TIMEOUT)
@@ -55,7 +57,7 @@ def job_end(job: str) -> JobEnd | None:
     return _parse(*lines[-1].split("|")[:2]) if lines and "|" in lines[-1] else None
 
 
-def _parse(text: str, exit_code: str) -> JobEnd | None:
+def _parse(text: str, exit_code: str, nodes: str = "") -> JobEnd | None:
     """The end of a job from SLURM's fields: "CANCELLED by 1000" and "0:15"."""
     state, _, user = text.partition(" by ")
     if state.strip() not in ENDED:
@@ -63,4 +65,4 @@ def _parse(text: str, exit_code: str) -> JobEnd | None:
     code, _, number = exit_code.partition(":") if re.fullmatch(r"\d+:\d+", exit_code) else ("0", "", "0")
     if user.isdigit():
         user = user_name(int(user))
-    return JobEnd(state.strip(), int(code), int(number), user)
+    return JobEnd(state.strip(), int(code), int(number), user, "" if nodes == "(null)" else nodes)

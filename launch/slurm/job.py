@@ -32,13 +32,22 @@ class SlurmJob:
     """The job that this one was queued to follow if it fails."""
     is_allocation: bool = False
     """Whether it is the user's allocation, which the run leaves at its time limit and never requeues."""
+    nodes: int = 0
+    """The number of nodes that it has had since this process started; 0 if unknown."""
 
     @classmethod
     def current(cls, *, is_allocation: bool = False) -> SlurmJob:
         """The job of this process."""
         after = re.search(r"afternotok:(\d+)", os.environ.get("SLURM_JOB_DEPENDENCY", ""))
         return cls(os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT", "0")),
-                   after[1] if after and not is_allocation else "", is_allocation)
+                   after[1] if after and not is_allocation else "", is_allocation,
+                   int(os.environ.get("SLURM_NNODES", "0")))
+
+    def lost_nodes(self, requested: int) -> str:
+        """What to report if the job has fewer nodes left than it requested; otherwise ''. A user or an administrator
+        can take nodes out of a running job; SLURM kills its steps then. Once requeued, it gets all nodes again."""
+        lost = 0 < self.nodes < requested
+        return f"SLURM job {self.job} has {self.nodes} of its {requested} nodes left" if lost else ""
 
     def end_time(self, known: float = float("inf")) -> float:
         """The end of the job's time limit at this moment, in seconds since 1970; infinity without a limit. If SLURM

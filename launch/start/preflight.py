@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from drumbeat.configs.errors import Fault, PreflightError
+from drumbeat.configs.errors import Fault, PreflightError, hang
 from drumbeat.configs.load import plain
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Config
@@ -28,8 +28,8 @@ def preflight(config: Config, plan: JobPlan) -> dict[str, Any]:
     print("checking   model, weights and data ...", file=sys.stderr, flush=True)
     dropped = not_inherited(os.environ)
     scrubbed = {name: value for name, value in os.environ.items() if name not in dropped}
-    request = {"config": plain(config), "topology": plan.topology.as_json(),
-                "backend": plan.backend}
+    request = {"config": plain(config), "topology": plan.topology.as_json(), "backend": plan.backend,
+               "run": plan.run_dir}
     done = subprocess.run([plan.python, "-m", "drumbeat.configs.importing", PREFLIGHT], input=json.dumps(request),
                           stdout=subprocess.PIPE, text=True, env=scrubbed | plan.environment, check=False,
                           preexec_fn=child_setup(),  # it ends with this process
@@ -69,4 +69,4 @@ def facts_text(facts: dict[str, Any]) -> str:
     samples = ", ".join(f"{count:,} {name}" for name, count in facts["samples"].items())
     steps = ", ".join(f"{count:,} in {name}" for name, count in facts["steps"].items())
     return f"samples    {samples}\nsteps      {steps}  ({facts['parameters']:,} parameters)" + "".join(
-        f"\nnote       {note}" for note in facts.get("notes", ()))
+        f"\n{hang('note       ', note)}" for note in facts.get("notes", ()))

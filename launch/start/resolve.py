@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from drumbeat.configs.errors import ConfigError, Fault, RunError, nearest
-from drumbeat.configs.load import Loaded, find, load, load_site, reload
+from drumbeat.configs.load import Loaded, find, load, load_site
+from drumbeat.configs.run.changes import exactness
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import QUARANTINED, checkpoint_path, damage, saved_steps
 from drumbeat.configs.run.plan import JobPlan
@@ -24,6 +25,7 @@ from drumbeat.launch.plan.references import check_references, with_references
 from drumbeat.launch.runs.find import find_run
 from drumbeat.launch.runs.status import with_final_state
 from drumbeat.launch.runs.trust import check_trusted
+from drumbeat.launch.start.changed_config import changed_config, newest_state
 from drumbeat.launch.start.start import Start, locating_faults
 
 
@@ -49,17 +51,14 @@ def resolve_resume(args: argparse.Namespace, run: str) -> Start:
     view = with_final_state(View.read(find_run(run, Path(args.runs))))
     run_dir = view.run
     check_trusted(run_dir, args)
-    if view.state == "finished" and not corrupted_weights(view):
-        raise RunError(Fault(what=f"run {run_dir.id} is finished", where=str(run_dir.path),
-                             remedy="Repeat it, for example with more epochs: "
-                                    f"{command('rerun', run_dir)} KEY=VALUE"))
     if (evidence := running_evidence(view)) and not (args.take_over and not processes_of(view)):
         raise RunError(Fault(what=f"run {run_dir.id} is still running", where=str(run_dir.path), given=evidence,
                              remedy=_still_running_remedy(view)))
-    loaded = reload(run_dir.config, args.words, _previous_layout(view.plan, args))
+    loaded, changed = changed_config(run_dir, args.words, _previous_layout(view.plan, args),
+                                     finished=view.state == "finished" and not corrupted_weights(view))
     plan = with_references(_plan_like(args, view.plan, loaded, run_dir), loaded.config, view.plan)
     check_references(plan, view.plan)
-    return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=plan, previous=view))
+    return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=plan, previous=view, changed=changed))
 
 
 def corrupted_weights(view: View) -> bool:
@@ -91,6 +90,9 @@ def resolve_rerun(args: argparse.Namespace, run: str) -> Start:
     check_trusted(source, args)
     before = JobPlan.require(source.plan)
     loaded = load(source.config, args.words, _previous_layout(before, args))
+    if (state := newest_state(source)) and (history := exactness(state.progress.changes)):
+        note = f"run {source.id} is {history}; this run has the last values from its start"
+        loaded = dataclasses.replace(loaded, notes=[*loaded.notes, note])
     run_dir = RunDir.new(Path(args.runs), loaded.config.name)
     with locating_faults(loaded):
         plan = _plan_like(args, before, loaded, run_dir)

@@ -54,6 +54,8 @@ class Start:
     """A description of the code, for a dry run."""
     preflight: bool = True
     """Whether to run the preflight check."""
+    changed: bool = False
+    """For a resume, whether its config has changed so that the result depends on it."""
 
     @property
     def is_new(self) -> bool:
@@ -73,7 +75,7 @@ def start(spec: Start, *, dry_run: bool = False, detach: bool = False) -> int:
     backend = backend_of(plan.backend)
     request = backend.request(plan)
     if dry_run:
-        print(describe(spec.loaded, request, notes=[*spec.loaded.notes, *backend.notes(plan)], code=spec.code_text))
+        print(describe(spec.loaded, request, notes=[*spec.loaded.notes, *backend.notes(request)], code=spec.code_text))
         return 0
 
     backend.check_startable(plan)
@@ -120,7 +122,7 @@ def _checked(spec: Start, request: Request) -> Versions | None:
         spec.make_code(spec.code)
     if spec.preflight and (expected := backend_of(spec.plan.backend).preflight(request)):
         print(f"queue      {expected}", flush=True)
-    if spec.preflight and (spec.is_new or spec.make_code):
+    if spec.preflight and (spec.is_new or spec.make_code or spec.changed):
         return _preflight(spec)
     return spec.previous.plan.versions if spec.previous else None
 
@@ -135,7 +137,7 @@ def _submit(spec: Start, request: Request) -> Submitted:
     watch.print_header(run_dir, summary(plan))
     if spec.code:
         print(hang("code       ", Snapshot.require(spec.code / "snapshot.json").text()), flush=True)
-    for note in filter(None, [*backend.notes(plan), lock_problem(run_dir.path)]):
+    for note in filter(None, [*backend.notes(request), lock_problem(run_dir.path)]):
         print(hang("note       ", note), flush=True)
     submitted = backend.submit(request)
     try:
@@ -168,8 +170,10 @@ def _preflight(spec: Start) -> Versions:
     with locating_faults(spec.loaded, spec.code):
         facts = preflight(spec.loaded.config, spec.plan)
         print(facts_text(facts), flush=True)
-        if warning := check_disk_space(spec.run_dir.path, spec.loaded.config, facts):
-            print(f"note       {warning}", flush=True)
+        warning = check_disk_space(spec.run_dir.path, spec.loaded.config, facts)
+    unchecked = backend_of(spec.plan.backend).unchecked(spec.plan, spec.loaded.config)
+    for note in filter(None, [warning, *unchecked]):
+        print(hang("note       ", note), flush=True)
     return Versions.parse(facts["versions"])
 
 

@@ -38,3 +38,16 @@ def test_as_sbatch_reads_names(option: str) -> None:
                                     "mail-type", "licenses", "reservation", "gres", "clusters", "time-min", "hold"])
 def test_other_options_are_the_sites(option: str) -> None:
     assert owned_options({option: "x"}) == {}
+
+
+@pytest.mark.parametrize(("line", "fix"), [
+    ("time: 12:00:00", "Set time_minutes in the profile."),
+    ("mem: 32G", "Set mem_gb_per_node in the profile; or mem below `sbatch:`."),
+    ("cpus_per_task: 4", "Set the number of cores of a rank with launch.cpus_per_rank in the config."),
+    ("mail-user: me", "If it is an option of sbatch, put it below `sbatch:`; otherwise remove it."),
+    ("partitoin: gpu", "Did you mean 'partition'?"),
+])
+def test_an_option_of_sbatch_among_the_keys_of_a_profile(tmp_path: Path, line: str, fix: str) -> None:
+    text = refusal(tmp_path, line)
+    assert f"unknown key '{line.partition(':')[0]}' at the top level" in text
+    assert f" fix {fix}" in " ".join(text.split())

@@ -53,6 +53,22 @@ def test_times_as_slurm_writes_them(tmp_path: Path, text: str, minutes: int | No
                 profile(tmp_path, line)
 
 
+@pytest.mark.parametrize("text", ["12h", "1 day", "[720]"])
+def test_a_time_in_another_form_is_refused_with_the_forms(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        profile(tmp_path, f"time_minutes: {text}")
+    assert "time_minutes must be a number of minutes, or a time as SLURM writes it" in str(error.value)
+    assert "Half a day, for example, is 720, 12:00:00 or 0-12." in str(error.value)
+
+
+@pytest.mark.parametrize("command", ["source ${HOME}/bin/activate", "export HOME=${HOME/home/work}", "echo ${A:-b}",
+                                     r"echo \${A} \\${B}", "echo ${#A} ${A[@]} $((1 + 2)) $(date)", "${partition}"])
+def test_variables_of_the_shell_in_commands(tmp_path: Path, command: str) -> None:
+    """They are no references to other keys."""
+    found = profile(tmp_path, f"partition: gpu\nsetup: ['{command}', b]\nprefix: '{command}'\nnode_check: '{command}'")
+    assert (found["setup"], found["prefix"], found["node_check"]) == ([command, "b"], command, command)
+
+
 def test_texts_of_a_config_keep_their_text(tmp_path: Path) -> None:
     """In the file and on the command line; the arguments of targets are read as YAML."""
     (tmp_path / "small.yaml").write_text(BASE.replace("name: small", "name: 0123"))

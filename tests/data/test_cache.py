@@ -359,6 +359,7 @@ class Large:
 
     root = "/usr"
     channels = 1
+    bits = 8
     paths = PackedStrings(map(str, range(1000)))
     stamps = np.zeros((1000, 2), np.int64)
 

@@ -18,7 +18,7 @@ from torchvision.transforms import InterpolationMode, v2
 from drumbeat.data import fused
 from drumbeat.data.demo.radiograph import draw_radiograph
 from drumbeat.data.fused import Canvas, Fused, fuse, needed_side
-from drumbeat.data.images import read_pixels
+from drumbeat.data.pixels import as_image, read_pixels
 
 FLAGSHIP = Path(__file__).parents[2] / "configs" / "resnet50_xray.yaml"
 
@@ -126,6 +126,32 @@ def test_fused_equals_plain_within_the_tolerance(case: str, mode: str) -> None:
     pixels, blocks = differences(transforms, mode)
     assert pixels <= pixels_bound
     assert blocks <= blocks_bound
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("case", CASES)
+def test_sixteen_bits_equal_plain_floats_within_the_same_tolerance(case: str, mode: str) -> None:
+    """The plain transforms get float32 in 0..1, as a set of 16 bits returns without fused transforms."""
+    transforms, pixels_bound, blocks_bound = CASES[case]
+    for seed in range(3):
+        pixels = np.asarray(radiograph(seed % 2, mode)).astype(np.uint16) * np.uint16(257)
+        plain, after_plain = run(transforms, as_image(pixels), seed)
+        torch.manual_seed(seed)
+        once = fuse(transforms)[0].pixels(pixels)
+        assert once.dtype == np.uint16
+        assert torch.equal(torch.get_rng_state(), after_plain)
+        off = once.astype(np.float32) / 257 - (plain[0] if mode == "L" else plain.permute(1, 2, 0)).numpy() * 255
+        assert abs(off).mean() <= pixels_bound + 0.02
+        assert abs(cv2.blur(off, (4, 4))).mean() <= blocks_bound + 0.02
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("case", EXACT)
+def test_sixteen_bits_without_interpolation_are_those_of_eight(case: str, mode: str) -> None:
+    pixels = np.asarray(radiograph(0, mode))
+    eight, sixteen = (run([fuse(EXACT[case])[0].pixels], values, 5)[0]
+                      for values in (pixels, pixels.astype(np.uint16) * np.uint16(257)))
+    assert np.array_equal(sixteen, eight.astype(np.uint16) * np.uint16(257))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])

@@ -45,7 +45,7 @@ def test_class_numbers_do_not_depend_on_the_classes_in_a_file(vocabulary: Vocabu
 
 
 @pytest.mark.parametrize(("wrong", "message"), [
-    ({"labels": ["label"], "numeric": True}, "numeric=True needs one column as labels, not ['label']"),
+    ({"labels": None, "numeric": True}, "numeric=True needs one column or more as labels, not None"),
     ({"labels": ["label"], "classes": ["a"]}, "classes needs one column of labels that are not numeric"),
     ({"labels": []}, "labels=[] names no column; for a dataset without labels write labels=None"),
     ({"classes": ["pos", "neg", "pos"]}, "classes has duplicates: pos, neg, pos"),

@@ -238,7 +238,7 @@ def test_invalid_inputs_are_rejected(mixing: Mixing) -> None:
         (images, images.float(), [0, 1], "cannot be mixed with torch.float32"),
         (images, images, [0], r"b positions, not \[2, 3, 4, 4\] and \[1\]"),
         (images[0], images[0], [0, 1, 2], r"not \[3, 4, 4\] and \[3\]"),
-        (images.int(), images.int(), [0, 1], "mixing needs uint8 or floating-point inputs, not torch.int32"),
+        (images.int(), images.int(), [0, 1], "mixing needs uint8, uint16 or floating-point inputs, not torch.int32"),
     ):
         with pytest.raises(ValueError, match=message):
             mixing.mix(own, other, np.array(positions), SEED, 0)

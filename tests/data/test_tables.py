@@ -41,11 +41,11 @@ def test_progress_is_printed_at_intervals(suffix: str, tmp_path: Path, monkeypat
      "a.csv, line 3: a quote that starts here is never closed; "
      "close it, or set quoted=False if quotes are part of the text"),
     ("a.csv", b"text,label\na,b\ncaf\xe9,b\n",
-     "a.csv, line 3: byte 19 of the file, 0xe9, is not UTF-8; save it as UTF-8, for instance with: "
-     "iconv -f latin1 -t utf-8 a.csv"),
+     "a.csv, line 3: byte 19 of the file, 0xe9, is not UTF-8; convert it, probably with: "
+     "iconv -f latin1 -t utf-8 a.csv > a.utf8.csv"),
     ("a.csv", b"t\xe9xt,label\na,b\n",
-     "a.csv, line 1: byte 2 of the file, 0xe9, is not UTF-8; save it as UTF-8, for instance with: "
-     "iconv -f latin1 -t utf-8 a.csv"),
+     "a.csv, line 1: byte 2 of the file, 0xe9, is not UTF-8; convert it, probably with: "
+     "iconv -f latin1 -t utf-8 a.csv > a.utf8.csv"),
     ("a.jsonl", b'{"text": "a", "label": "b"}\n\n{"text": "a" "label"}\n',
      "a.jsonl, line 3: this is not JSON (Expecting ',' delimiter: line 1 column 14 (char 13)); "
      "correct or remove the line"),
@@ -59,10 +59,13 @@ def test_progress_is_printed_at_intervals(suffix: str, tmp_path: Path, monkeypat
     ("a.jsonl", b'{"text": "a\\ud83d", "label": "b"}\n',
      "a.jsonl, line 1, column 'text': character 2 is half of a surrogate pair, '\\ud83d'; remove it"),
     ("a.jsonl", b'{"text": "a", "label": "b"}\n{"text": "\xff", "label": "b"}\n',
-     "a.jsonl, line 2: byte 39 of the file, 0xff, is not UTF-8; save it as UTF-8, for instance with: "
-     "iconv -f latin1 -t utf-8 a.jsonl"),
+     "a.jsonl, line 2: byte 39 of the file, 0xff, is not UTF-8; convert it, probably with: "
+     "iconv -f latin1 -t utf-8 a.jsonl > a.utf8.jsonl"),
     ("a.jsonl", b"\n \n", "a.jsonl has no rows"),
-    ("a.parquet", b"PAR1", "a.parquet is not a table; its suffix must be one of .csv, .tsv, .json, .jsonl, .ndjson"),
+    ("a.xlsx", b"PK",
+     "a.xlsx is not a table; its suffix must be one of .csv, .tsv, .json, .jsonl, .ndjson, .parquet"),
+    ("a.parquet", b"PAR1",
+     "a.parquet cannot be read: Parquet file size is 4 bytes, smaller than the minimum file footer (8 bytes)"),
 ])
 def test_errors_in_a_file_are_reported(name: str, content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)

@@ -127,3 +127,21 @@ def test_padding_waste_is_the_fraction_of_padding() -> None:
     assert padding_waste(lengths, [np.array([0, 1]), np.array([2, 3])]) == 2 / 14
     assert padding_waste(lengths, [np.array([1]), np.array([2, 3])]) == 0
     assert padding_waste(lengths, []) == 0
+
+
+def test_unknown_words_and_cut_texts_are_told(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("text\n" + "good film\n" * 9 + "bad film\n" * 2)
+    (tmp_path / "test.csv").write_text("text\ngood film\nsplendid movie of the year\n")
+    vocabulary = Vocabulary(file=str(tmp_path / "train.csv"))
+    assert Texts(file=str(tmp_path / "train.csv"), vocabulary=vocabulary, labels=None).notes() == []
+    test = Texts(file=str(tmp_path / "test.csv"), vocabulary=vocabulary, labels=None, max_length=3)
+    assert test.notes() == [
+        "71% of the words are not in the vocabulary, and the model cannot tell them apart",
+        "1 of 2 texts are cut after 3 words, which leaves out 28.6% of all words"]
+
+
+def test_labels_in_one_cell(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("text,tags\na a,x|y\na,\na,y\n")
+    vocabulary = Vocabulary(file=str(tmp_path / "train.csv"))
+    texts = Texts(file=str(tmp_path / "train.csv"), vocabulary=vocabulary, labels="tags", separator="|")
+    assert (texts.classes, texts.fetch(np.arange(3))[1].tolist()) == (["x", "y"], [[1, 1], [0, 0], [0, 1]])

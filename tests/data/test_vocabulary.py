@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 import drumbeat.data.vocabulary
 from drumbeat.data.vocabulary import Vocabulary, glove
@@ -60,7 +60,7 @@ def test_a_saved_tokenizer_is_used_as_it_is(vocabulary: Vocabulary, tmp_path: Pa
     assert Vocabulary(file=str(tmp_path / "mine.json")).fingerprint == vocabulary.fingerprint
     assert pickle.loads(pickle.dumps(vocabulary)).encode("a cat").tolist() == [5, 2]
     Tokenizer(models.WordLevel({"a": 0}, unk_token="a")).save(str(tmp_path / "other.json"))
-    with pytest.raises(ValueError, match=r"other\.json has no <pad> or \[PAD\] in its vocabulary; add one"):
+    with pytest.raises(ValueError, match=r"other\.json does not tell which word stands for padding; name one"):
         Vocabulary(file=str(tmp_path / "other.json"))
     (tmp_path / "broken.json").write_text("{\n")
     with pytest.raises(ValueError, match=r"broken\.json is not a tokenizer\.json"):
@@ -133,3 +133,73 @@ def test_vectors_without_line_breaks_are_refused(vocabulary: Vocabulary, tmp_pat
     (tmp_path / "v.txt").write_bytes(b"cat" + b" 1" * 1_000_000)
     with pytest.raises(ValueError, match=r"v\.txt, line 1 is longer than 1 MB; it is not a file of vectors"):
         glove(str(tmp_path / "v.txt"), vocabulary)
+
+
+def written(file: Path, texts: list[str]) -> str:
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return str(file)
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("这部电影很好", ["这", "部", "电", "影", "很", "好"]),
+    ("カメラを2台", ["カ", "メ", "ラ", "を", "2", "台"]),
+    ("ที่ดี", ["ที่", "ดี"]),
+    ("한국어 문장 नमस्ते", ["한국어", "문장", "नमस्ते"]),
+    ("GPT4很naïve e\u0301t\u0301!", ["gpt4", "很", "naïve", "e\u0301t\u0301", "!"]),
+])
+def test_scripts_without_spaces_are_split_into_letters(text: str, words: list[str], tmp_path: Path) -> None:
+    """Formerly a whole sentence was a word, and unknown in every other text."""
+    vocabulary = Vocabulary(file=written(tmp_path / "a.jsonl", [text, text]))
+    assert [vocabulary.words()[number] for number in vocabulary.encode(text)] == words
+
+
+def hugging_face(kind: str, folder: Path) -> Tokenizer:
+    """A trained tokenizer like those of well-known models, written to `tokenizer.json`."""
+    texts = ["The quick brown fox jumps over the lazy dog.", "Sphinx of black quartz, hear my vow!"] * 5
+    if kind == "BERT":
+        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+        tokenizer.train_from_iterator(texts, trainers.WordPieceTrainer(
+            vocab_size=200, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]"], show_progress=False))
+        tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    elif kind == "GPT-2":
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
+            vocab_size=300, special_tokens=["<|endoftext|>"], show_progress=False,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    else:
+        tokenizer = Tokenizer(models.Unigram())
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        tokenizer.train_from_iterator(texts, trainers.UnigramTrainer(
+            vocab_size=100, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False))
+        tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return tokenizer
+
+
+@pytest.mark.parametrize(("kind", "padding", "unknown"), [("BERT", 0, 1), ("T5", 0, 2), ("GPT-2", 0, None)])
+def test_a_tokenizer_of_hugging_face_gives_the_librarys_numbers(kind: str, padding: int, unknown: int | None,
+                                                                tmp_path: Path) -> None:
+    tokenizer = hugging_face(kind, tmp_path)
+    texts = ["The fox vows.", "日本 ☃ quartz", "jumps"]
+    word = {"padding": "<|endoftext|>"} if kind == "GPT-2" else {}
+    vocabulary = Vocabulary(file=str(tmp_path / "tokenizer.json"), **word)  # type: ignore[arg-type]
+    numbers, lengths = vocabulary.encode_all(texts)
+    expected = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+    assert lengths.tolist() == list(map(len, expected))
+    assert numbers.tolist() == [number for row in expected for number in row]
+    assert (vocabulary.padding, vocabulary.unknown, vocabulary.size) == (padding, unknown, tokenizer.get_vocab_size())
+    assert len(vocabulary.encode("")) >= 1
+    again = Vocabulary(file=vocabulary.file, **word)  # type: ignore[arg-type]
+    again.save(str(tmp_path / "saved.json"))
+    kept = Vocabulary(file=str(tmp_path / "saved.json"))
+    assert (kept.padding, kept.fingerprint) == (padding, vocabulary.fingerprint)
+
+
+def test_padding_must_be_told(tmp_path: Path) -> None:
+    hugging_face("GPT-2", tmp_path)
+    with pytest.raises(ValueError, match=r"does not tell which word stands for padding; .* padding: '<\|endoftext\|>'"):
+        Vocabulary(file=str(tmp_path / "tokenizer.json"))
+    with pytest.raises(ValueError, match=r"does not tell which word stands for padding"):
+        Vocabulary(file=str(tmp_path / "tokenizer.json"), padding="<none>")

@@ -36,7 +36,10 @@ class Scans:
         return N
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return Image.fromarray(self.pixels(index)), int(self.labels[index])
+        return Image.fromarray(self.pixels(index)), self.target(index)
+
+    def target(self, index: int) -> int:
+        return int(self.labels[index])
 
     def pixels(self, index: int) -> Pixels:
         dice = np.random.default_rng(index)

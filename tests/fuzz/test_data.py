@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, models
 
 from drumbeat.data.demo.sets import _cifar10, _fashion_mnist
 from drumbeat.data.image_arrays import CIFAR10, FashionMNIST
-from drumbeat.data.images import read_pixels
+from drumbeat.data.pixels import read_pixels
 from drumbeat.data.sampling import _read_weights
 from drumbeat.data.tables import Table
 from drumbeat.data.vocabulary import Vocabulary, glove

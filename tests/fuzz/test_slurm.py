@@ -14,11 +14,11 @@ from drumbeat.configs.errors import UserError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.allocation import find_allocation
-from drumbeat.launch.node.rendezvous import MOST_NODES, node_names
 from drumbeat.launch.slurm.client import SlurmUnreachableError, job_state, queued, steps
 from drumbeat.launch.slurm.grace import grace_warning
 from drumbeat.launch.slurm.job import SlurmJob
 from drumbeat.launch.slurm.limits import parse_limit
+from drumbeat.launch.slurm.node_list import MOST_NODES, node_names
 from drumbeat.launch.slurm.reasons import explain_reason
 from drumbeat.launch.slurm.sbatch_errors import sbatch_fault
 from tests.fuzz.inputs import damaged, texts_of

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from drumbeat.configs.load import load
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import State
 from drumbeat.launch.commands.main import main
@@ -257,7 +258,9 @@ error: --resume and --name are mutually exclusive
     "run --resume done": """\
 error: run 20260101-000000-aaaaa is finished
   where  HERE/runs/done/20260101-000000-aaaaa
-  fix    Repeat it, for example with more epochs: DRUMBEAT rerun
+  fix    Train it for longer: DRUMBEAT resume 20260101-000000-aaaaa
+         phases.finetune.epochs=N
+         Or start it again as a new run: DRUMBEAT rerun
          20260101-000000-aaaaa KEY=VALUE
 """,
     "run --resume 20260101": """\
@@ -437,7 +440,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         run.write_status(state, attempt=-1)
         write_job(run, "slurm", id="4711")
         run.lock.touch()
-    write_config(tmp_path)
+        if state == "finished":
+            run.config.write_text(load(write_config(tmp_path)).as_yaml())
     return tmp_path
 
 

@@ -10,6 +10,7 @@ those of `requeue` and `wide` at once, and those of `cancel` are cancelled. All 
 
 It has its own ports, munge and folders, so it runs beside the machine's own SLURM and beside others of its kind. With
 `accounting=True`, user root has an account `root` and the QOS `normal`; sacctmgr makes more, and sacct knows the jobs.
+A cluster `beside` another shares its accounting, so that each can be asked from the other by its name.
 It needs root, and Debian's packages slurm-wlm and munge; for accounting also slurmdbd and mariadb-server-core.
 """
 
@@ -30,7 +31,7 @@ from pathlib import Path
 
 from tests.slurm import accounting, keeper
 from tests.slurm.keeper import Daemon, Traces
-from tests.slurm.layout import NODES, Layout, Proctrack, claim_ports
+from tests.slurm.layout import CPUS, NODES, Layout, Proctrack, claim_ports
 
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 """Daemons live where an ordinary user's PATH does not lead."""
@@ -60,11 +61,13 @@ def missing_programs(accounts: bool = False) -> list[str]:
 class Cluster:
     """Enter it once. Configuration and logs stay in `folder`; all else is removed on leaving, also after an error."""
 
-    def __init__(self, folder: Path, *, proctrack: Proctrack = "cgroup", accounting: bool = False) -> None:
+    def __init__(self, folder: Path, *, proctrack: Proctrack = "cgroup", accounting: bool = False, nodes: int = NODES,
+                 cpus: int = CPUS, name: str = "test", beside: Cluster | None = None) -> None:
         self.folder = folder.absolute()
         # The port and the folders Path() stands for are claimed on entering.
         self._layout = Layout(folder=self.folder, scratch=Path(), database=Path(), port=0, proctrack=proctrack,
-                              accounting=accounting)
+                              accounting=accounting, nodes=nodes, cpus=cpus, name=name,
+                              beside=beside._layout if beside else None)
 
     def __enter__(self) -> Cluster:
         if missing := missing_programs(self._layout.accounting):
@@ -136,13 +139,13 @@ class Cluster:
         self.await_nodes(RECOVERY)
 
     @contextmanager
-    def reconfigured(self, **values: int) -> Iterator[None]:
-        """With other values in slurm.conf, for options that need no daemon to restart."""
+    def reconfigured(self, **values: int | str) -> Iterator[None]:
+        """With other values in slurm.conf, or more of them, for options that need no daemon to restart."""
         conf = self.folder / "slurm.conf"
         before = text = conf.read_text()
         for name, value in values.items():
             text, found = re.subn(rf"(?m)^{name}=.*$", f"{name}={value}", text)
-            assert found == 1, f"slurm.conf has no {name}"
+            text += "" if found else f"{name}={value}\n"
         try:
             self._reconfigure(text)
             yield
@@ -183,8 +186,8 @@ class Cluster:
 
     def _start_keeper(self) -> subprocess.Popen[str]:
         layout = self._layout
-        traces = Traces(scratch=str(layout.scratch), database=str(layout.database) if layout.accounting else None,
-                        hosts=NODES, first_job=layout.first_job)
+        database = str(layout.database) if layout.accounting and not layout.beside else None
+        traces = Traces(scratch=str(layout.scratch), database=database, hosts=layout.hosts, first_job=layout.first_job)
         with open(self.folder / "keeper.log", "wb") as log:
             return subprocess.Popen(
                 # Isolated, and in its own session: neither PYTHONPATH nor Ctrl-C should reach it.
@@ -202,6 +205,8 @@ class Cluster:
             (self.folder / name).write_text(text)
             (self.folder / name).chmod(0o600)  # slurmdbd demands it of its own
         (self._layout.scratch / "state").mkdir()
+        if self._layout.beside:
+            return
         munge = self._layout.munge_socket.parent
         munge.mkdir(mode=0o755)
         key = munge / "key"
@@ -211,6 +216,14 @@ class Cluster:
             shutil.chown(path, "munge", "munge")
 
     def _start_daemons(self) -> None:
+        if not self._layout.beside:
+            self._start_services()
+        for name in ("slurmctld", *self._layout.hosts):
+            self.start_daemon(name)
+        self.await_nodes()
+
+    def _start_services(self) -> None:
+        """Starts what clusters can share."""
         munge = self._layout.munge_socket
         own = {"socket": munge, "key-file": munge.parent / "key", "log-file": munge.parent / "log"}
         own |= {"pid-file": munge.parent / "pid", "seed-file": munge.parent / "seed"}
@@ -218,9 +231,6 @@ class Cluster:
         self._await("munged to open its socket", munge.exists)
         if self._layout.accounting:
             self._start_accounting()
-        for name in ("slurmctld", *NODES):
-            self.start_daemon(name)
-        self.await_nodes()
 
     def _start_accounting(self) -> None:
         database = self._layout.database
@@ -243,7 +253,7 @@ class Cluster:
 
     def _all_idle(self) -> bool:
         shown = self._client("sinfo", "-h", "-N", "-p", "wide", "-o", "%T", timeout=30)
-        return shown.stdout.split() == ["idle"] * len(NODES)
+        return shown.stdout.split() == ["idle"] * self._layout.nodes
 
     def _note(self, daemon: str) -> Path:
         """The file that the keeper makes when a daemon has ended."""
@@ -260,7 +270,7 @@ class Cluster:
             if reached():
                 return
             if time.monotonic() > deadline:
-                logs = [self._tail(name) for name in ("munged", "slurmctld", *NODES)]
+                logs = [self._tail(name) for name in ("munged", "slurmctld", *self._layout.hosts)]
                 raise ClusterError(f"waited {patience} s for {what}\n" + "\n".join(logs))
             time.sleep(0.05)
 

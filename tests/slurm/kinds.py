@@ -12,12 +12,16 @@ import pytest
 
 ACCOUNTS = "-accounts"
 KINDS = tuple(proctrack + accounts for accounts in ("", ACCOUNTS) for proctrack in ("cgroup", "linuxproc", "pgid"))
+SIXTEEN = "cgroup-16-nodes"
+"""Sixteen nodes of one core."""
 SOME = ("cgroup", "linuxproc-accounts", "pgid")
 """For tests that take a minute."""
 
 
 def options(kind: str) -> dict[str, Any]:
     """The arguments of `Cluster` for a cluster of this kind."""
+    if kind == SIXTEEN:
+        return {"proctrack": "cgroup", "accounting": False, "nodes": 16, "cpus": 1}
     return {"proctrack": kind.removesuffix(ACCOUNTS), "accounting": kind.endswith(ACCOUNTS)}
 
 

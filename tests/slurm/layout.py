@@ -14,22 +14,22 @@ from tests.slurm.keeper import CGROUPS, JOBS_PER_CLUSTER
 
 Proctrack = Literal["cgroup", "linuxproc", "pgid"]
 
-NODES = {"n1": "127.0.0.1", "n2": "127.0.0.2", "n3": "127.0.0.3"}
-"""Node names, and addresses of this machine for them. Partition `wide` has all nodes, the others have n1 and n2."""
-CPUS, GPUS = 64, 4
-"""The resources of each node, which are fake. A job sees the GPUs as CUDA_VISIBLE_DEVICES."""
+NODES, CPUS, GPUS = 3, 64, 4
+"""The number of nodes, and the resources of each, which are fake. A job sees the GPUs as CUDA_VISIBLE_DEVICES."""
+GPU_TYPE, NVME = "v100", 3600
+"""The type of the GPUs, and the gigabytes of local disk that jobs may request."""
 KILL_WAIT = 8
 """Seconds from SIGTERM to SIGKILL when a job or a step is ended. For a job, SLURM takes at least five."""
 GRACE = 10
 """Seconds between SIGTERM and the requeue of a preempted job of partition `main`. SLURM checks for its
 end only every half minute. Without a GraceTime there is no SIGTERM, and the requeue is immediate."""
 
-_PORTS = range(20000, 32000, 10)
-"""Blocks of ten, below the ports that Linux gives to outgoing connections (32768 and above)."""
+_PORTS = range(20000, 32000, 20)
+"""Blocks of twenty, below the ports that Linux gives to outgoing connections (32768 and above)."""
 
 
 def claim_ports() -> tuple[int, Path]:
-    """The first of ten free ports, and a new folder that is named after it.
+    """The first of twenty free ports, and a new folder that is named after it.
 
     Making the folder is what claims the ports against another cluster that starts now. Its path is short, since that
     of a socket in it may have 107 characters at most, and outside of pytest's folders, which munge may not enter.
@@ -42,7 +42,7 @@ def claim_ports() -> tuple[int, Path]:
             except FileExistsError:
                 continue
             return port, scratch
-    raise OSError(f"no ten free ports in a row between {_PORTS.start} and {_PORTS.stop}")
+    raise OSError(f"no twenty free ports in a row between {_PORTS.start} and {_PORTS.stop}")
 
 
 def _free(ports: range) -> bool:
@@ -66,9 +66,16 @@ class Layout:
     database: Path
     """MariaDB's folder, with accounting; removed after the tests."""
     port: int
-    """The controller's port; the nodes have the following ones, and the last of the ten is slurmdbd's."""
+    """The controller's port; the nodes have the following ones, and the last of the twenty is slurmdbd's."""
     proctrack: Proctrack
     """How SLURM finds a job's processes, which decides who receives a job's signals."""
+    nodes: int = NODES
+    """Up to 18. Partition `wide` has all nodes, the others have all but the last."""
+    cpus: int = CPUS
+    """The cores of each node."""
+    name: str = "test"
+    beside: Layout | None = None
+    """Another cluster, whose munged and slurmdbd this one shares."""
     accounting: bool = False
     """Whether it has accounts and QOS, and enforces them. Without them, sacct fails, as on some real sites."""
 
@@ -77,23 +84,28 @@ class Layout:
             raise ValueError(f"folder={str(self.folder)!r}: slurm.conf takes no path with a space, '#', '%' or ','")
 
     @property
+    def hosts(self) -> dict[str, str]:
+        """Node names, and addresses of this machine for them."""
+        return {f"n{number}": f"127.0.0.{number}" for number in range(1, self.nodes + 1)}
+
+    @property
     def first_job(self) -> int:
         """Another one for each port, so that clusters which run side by side never share a job's cgroup folder."""
         return self.port // _PORTS.step * JOBS_PER_CLUSTER
 
     @property
     def munge_socket(self) -> Path:
-        return self.scratch / "munge" / "socket"
+        return (self.beside or self).scratch / "munge" / "socket"
 
     def files(self) -> dict[str, str]:
         """Name to text of the files in `folder`."""
         files = {
             "slurm.conf": self._slurm_conf(),
             "cgroup.conf": _cgroup_conf(),
-            "gres.conf": f"Name=gpu File=/dev/tty[0-{GPUS - 1}]\n",
+            "gres.conf": f"Name=gpu Type={GPU_TYPE} File=/dev/tty[0-{GPUS - 1}]\nName=nvme Count={NVME}\n",
         }
         if self.accounting:
-            settings = {"port": self.port + _PORTS.step - 1, "munge_socket": self.munge_socket}
+            settings = {"port": (self.beside or self).port + _PORTS.step - 1, "munge_socket": self.munge_socket}
             gather = "cgroup" if self.proctrack == "cgroup" else "linux"
             files["slurm.conf"] += accounting.slurm_conf(**settings, gather=gather)
             files["slurmdbd.conf"] = accounting.slurmdbd_conf(**settings, folder=self.folder, scratch=self.scratch)
@@ -101,9 +113,9 @@ class Layout:
 
     def _slurm_conf(self) -> str:
         # A requeued job waits until its old credential has expired: cred_expire=5 makes that 8 s, the default 121 s.
-        host = socket.gethostname().partition(".")[0]
+        host, last = socket.gethostname().partition(".")[0], self.nodes
         return f"""\
-ClusterName=test
+ClusterName={self.name}
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={self.port}
 SlurmUser=root
@@ -121,7 +133,7 @@ TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 DefMemPerCPU=1000
-GresTypes=gpu
+GresTypes=gpu,nvme
 SlurmdParameters=config_overrides
 ReturnToService=2
 KillWait={KILL_WAIT}
@@ -130,10 +142,10 @@ FirstJobId={self.first_job}
 SchedulerParameters=sched_interval=1,batch_sched_delay=1,bf_interval=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-NodeName=DEFAULT CPUs={CPUS} RealMemory={CPUS * 2000} Gres=gpu:{GPUS}
-NodeName=n[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{self.port + 1}-{self.port + 2}]
-NodeName=n3 NodeHostname={host} NodeAddr=127.0.0.1 Port={self.port + 3} Weight=10
-PartitionName=DEFAULT Nodes=n[1-2] MaxTime=INFINITE PriorityTier=1 PreemptMode=REQUEUE
+NodeName=DEFAULT CPUs={self.cpus} RealMemory={self.cpus * 2000} Gres=gpu:{GPU_TYPE}:{GPUS},nvme:{NVME}
+NodeName=n[1-{last - 1}] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{self.port + 1}-{self.port + last - 1}]
+NodeName=n{last} NodeHostname={host} NodeAddr=127.0.0.1 Port={self.port + last} Weight=10
+PartitionName=DEFAULT Nodes=n[1-{last - 1}] MaxTime=INFINITE PriorityTier=1 PreemptMode=REQUEUE
 PartitionName=main Default=YES GraceTime={GRACE}
 PartitionName=cancel PreemptMode=CANCEL
 PartitionName=requeue

@@ -44,24 +44,26 @@ NO_REQUEUE = {"requeue": False, "no-requeue": True}
 
 
 class StandInRun:
-    """One fake rank on each of two nodes."""
+    """One fake rank on each of the nodes."""
 
     backend: BackendName
 
-    def __init__(self, cluster: Cluster, folder: Path) -> None:
+    def __init__(self, cluster: Cluster, folder: Path, nodes: int = 2) -> None:
         self.cluster = cluster
+        self.nodes = nodes
         self.folder = folder
-        self.run = RunDir(folder / f"{folder.name}-run")
+        self.run = RunDir(folder / "runs" / f"{folder.name}-run")
         (self.run.path / "fake").mkdir(parents=True)
         self.job_id = ""
         """SLURM's id."""
         self.seen: set[int] = set()
         """All processes of the attempts that the test has waited for."""
 
-    def plan(self, *, cpus: int, site: Site, **fields: Any) -> JobPlan:
+    def plan(self, *, cpus: int, site: Site, device: str = "cpu", **fields: Any) -> JobPlan:
         """The plan whose request is made: the one that is written has the fake Python."""
         plan = JobPlan(run_dir=str(self.run.path), name="fake", backend=self.backend,
-                       topology=Topology(nodes=2, ranks_per_node=1, device="cpu", cpus_per_rank=cpus), site=site,
+                       site=site,
+                       topology=Topology(nodes=self.nodes, ranks_per_node=1, device=device, cpus_per_rank=cpus),
                        environment=importing.environment(str(ROOT), []), folder=str(self.folder), **fields)
         self.run.config.write_text(tiny_plan.CONFIG)
         replace(plan, python=fake_torchrun.install(self.folder)).write(self.run.plan)
@@ -69,7 +71,8 @@ class StandInRun:
 
     def up(self, attempt: int = 0) -> dict[str, int]:
         """Waits until an attempt is up; the name and the process id of each of its processes."""
-        until(lambda: {"helper0", "helper1"} <= fake_torchrun.pids(self.run.path, attempt).keys())
+        helpers = {f"helper{rank}" for rank in range(self.nodes)}
+        until(lambda: helpers <= fake_torchrun.pids(self.run.path, attempt).keys())
         pids = fake_torchrun.pids(self.run.path, attempt)
         self.seen |= set(pids.values())
         return pids
@@ -114,10 +117,11 @@ class SubmittedRun(StandInRun):
 
     backend = "slurm"
 
-    def __init__(self, cluster: Cluster, folder: Path, restarts: int = 3, cpus: int = CPUS, **site: Any) -> None:
-        super().__init__(cluster, folder)
+    def __init__(self, cluster: Cluster, folder: Path, restarts: int = 3, cpus: int = CPUS, nodes: int = 2,
+                 device: str = "cpu", **site: Any) -> None:
+        super().__init__(cluster, folder, nodes)
         site = {"time_minutes": 10, **site}
-        self.request = Slurm().request(self.plan(cpus=cpus, site=Site(**site), restarts=restarts))
+        self.request = Slurm().request(self.plan(cpus=cpus, site=Site(**site), restarts=restarts, device=device))
         self.resume()
 
     def resume(self) -> None:
@@ -159,7 +163,7 @@ class AllocationRun(StandInRun):
         super().__init__(cluster, folder)
         self.job_id = job
         self.request = InAllocation().request(self.plan(
-            cpus=1, site=Site(**site), restarts=3, allocation=find_allocation({"SLURM_JOB_ID": job})))
+            cpus=1, site=Site(**site), restarts=3, allocation=find_allocation({**os.environ, "SLURM_JOB_ID": job})))
         self.started = self.resume()
 
     def resume(self) -> Submitted:
@@ -186,11 +190,12 @@ class AllocationRun(StandInRun):
 
 
 class TrainingRun:
-    """The tiny experiment on two nodes, with faults injected `at` these counts of losses."""
+    """The tiny experiment on two nodes or more, with faults injected `at` these counts of losses."""
 
-    def __init__(self, cluster: Cluster, folder: Path, *arguments: str, at: str = "[]", how: str = "wait") -> None:
+    def __init__(self, cluster: Cluster, folder: Path, *arguments: str, at: str = "[]", how: str = "wait",
+                 nodes: int = 2) -> None:
         self.cluster, self.folder = cluster, folder
-        output = drumbeat(folder, str(write_config(folder)), "--slurm", "--nodes", "2", "--procs", "1",
+        output = drumbeat(folder, str(write_config(folder)), "--slurm", "--nodes", str(nodes), "--procs", "1",
                         "task._target_=tests.tiny.Fuse", f"task.folder={folder}", f"task.at={at}", f"task.how={how}",
                         "task.rank=1", *arguments).stdout
         self.job_id = submitted_job(output)
@@ -199,9 +204,9 @@ class TrainingRun:
     def run(self) -> RunDir:
         return latest(self.folder)
 
-    def reach(self, blown: int = 0) -> None:
+    def reach(self, blown: int = 0, seconds: float = START) -> None:
         """Waits for fault number `blown`, which the tiny experiment injects in the middle of an epoch."""
-        until((self.folder / f"blown-{blown}").exists, seconds=START)
+        until((self.folder / f"blown-{blown}").exists, seconds=seconds)
 
     def verdict(self, attempt: int) -> str:
         return Verdict.require(self.run.attempt(attempt).verdict).message
@@ -211,8 +216,8 @@ class TrainingRun:
         until(self.run.attempt(0).stop.exists)
         (self.folder / "go").touch()
 
-    def result(self) -> Result:
-        self.cluster.wait(self.job_id, "COMPLETED", timeout=2 * START)
+    def result(self, seconds: float = 2 * START) -> Result:
+        self.cluster.wait(self.job_id, "COMPLETED", timeout=seconds)
         return Result.require(self.run.result)
 
 

@@ -18,8 +18,10 @@ from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.allocation import find_allocation
 from drumbeat.launch.backends.backend import running_evidence
 from drumbeat.launch.backends.processes import processes_of
+from drumbeat.launch.runs.status import with_final_state
 from drumbeat.launch.runs.stop import cancel, stop
 from tests.processes import until
+from tests.runs import write_state
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import Allocate
 from tests.slurm.kinds import on
@@ -129,3 +131,19 @@ def test_an_allocation_cancelled_during_the_run(cluster: Cluster, allocate: Allo
     until(lambda: not run.started.running())
     assert (run.state(), run.verdict(0)) == ("cancelled", "stopped at step 1: the job was cancelled")
     assert run.left() == []
+
+
+@pytest.mark.matrix
+@on("cgroup", among=("cgroup",))
+def test_an_allocation_that_loses_a_node(cluster: Cluster, allocate: Allocate, tmp_path: Path) -> None:
+    """The run does not fit into the rest, which stays the user's."""
+    run = AllocationRun(cluster, tmp_path, allocate())
+    (run.run.path / "fake" / "saving").touch()
+    run.up()
+    cluster.run("scontrol", "update", f"jobid={run.job_id}", "numnodes=1")
+    run.gone()
+    write_state(run.run, "running", ago=3600)
+    view = with_final_state(View.read(run.run))
+    assert (view.state, view.verdict) == (
+        "failed", f"its launchers ended in SLURM job {run.job_id}: error: Only allocated 1 nodes asked for 2; there is "
+        "no checkpoint")

@@ -20,7 +20,7 @@ from tests.slurm import witness
 from tests.slurm.accounting import MEMORY
 from tests.slurm.cluster import Cluster, ClusterError
 from tests.slurm.keeper import JOBS_PER_CLUSTER
-from tests.slurm.kinds import on
+from tests.slurm.kinds import ACCOUNTS, KINDS, on
 from tests.slurm.pool import Clusters
 
 pytestmark = pytest.mark.slurm
@@ -139,7 +139,7 @@ def test_a_start_that_fails_says_what_the_daemon_logged(slurm_installed: None, t
     assert traces_of(tmp_path) == []
 
 
-@on("cgroup-accounts")
+@on("cgroup-accounts", among=[kind for kind in KINDS if kind.endswith(ACCOUNTS)])
 def test_accounts_and_jobs_are_kept(cluster: Cluster) -> None:
     job = cluster.fill("main", "true")
     cluster.wait(job, "COMPLETED")
@@ -165,7 +165,7 @@ def test_a_setting_is_changed_and_changed_back(cluster: Cluster) -> None:
     assert value() == before
 
 
-@on("pgid")
+@on("pgid", among=("pgid",))
 def test_the_next_test_finds_a_cluster_at_rest(cluster: Cluster, clusters: Clusters) -> None:
     """Jobs that a test leaves are ended; a cluster that a test has damaged makes room for another."""
     cluster.wait(cluster.fill(), "RUNNING")

@@ -13,10 +13,12 @@ from drumbeat.launch.runs.listing import cells, damaged_cells, describe_each
 from drumbeat.launch.runs.logs import log_lines
 from drumbeat.launch.runs.status import status_text, with_final_state
 from drumbeat.launch.runs.why import why
+from tests.processes import until
 from tests.runs import write_state
+from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import Submit
 from tests.slurm.kinds import on
-from tests.slurm.runs import SubmittedRun
+from tests.slurm.runs import NO_REQUEUE, SubmittedRun
 
 pytestmark = pytest.mark.slurm
 
@@ -103,6 +105,7 @@ def test_a_suspended_run_is_neither_hung_nor_failed(submitted: Submit) -> None:
     job.cluster.wait(job.job_id, "SUSPENDED")
     write_state(job.run, "running", ago=3600)
     assert with_final_state(View.read(job.run)).state == "running"
+    assert [row[2] for row in describe_each([job.run], cells, damaged_cells)] == ["suspended 1:00:00"]
     text = " ".join(why(with_final_state(View.read(job.run))).split())
     assert "why SUSPENDED: SLURM has suspended it: its processes are stopped, and its nodes may run other jobs" in text
     job.cluster.run("scontrol", "resume", job.job_id)
@@ -123,3 +126,47 @@ def test_a_requeued_run_that_is_held(submitted: Submit) -> None:
     view = with_final_state(View.read(job.run))
     assert (view.state, view.verdict.partition(":")[0]) == (
         "cancelled", f"SLURM job {job.job_id} ended before its launcher started")
+
+
+@on("cgroup")
+def test_a_deadline_that_cannot_be_met(cluster: Cluster, submitted: Submit) -> None:
+    cluster.fill()
+    job = submitted(sbatch={"deadline": "now+65"}, time_minutes=1, signal_seconds=5)
+    job.cluster.wait(job.job_id, "DEADLINE")
+    verdict = (f"SLURM job {job.job_id} ended before its launcher started: it could not start before its deadline "
+               "(DEADLINE); remove deadline from the profile; there is no checkpoint")
+    assert shown(job) == ("failed", verdict, f"--- failed: {verdict}")
+
+
+@pytest.mark.matrix  # until SLURM notices
+@on("cgroup")
+def test_a_node_that_fails_before_the_launcher_starts(cluster: Cluster, submitted: Submit) -> None:
+    with cluster.reconfigured(SlurmdTimeout=10):
+        job = submitted(setup=["echo copying the data", "sleep 600"], sbatch=NO_REQUEUE)
+        until(lambda: "copying" in "".join(path.read_text() for path in job.run.submitit.glob("*_log.out")))
+        cluster.kill_daemon("n1")
+        cluster.wait(job.job_id, "NODE_FAIL")
+    verdict = (f"SLURM job {job.job_id} ended before its launcher started: one of its nodes failed (NODE_FAIL); its "
+               "log: copying the data; there is no checkpoint")
+    assert shown(job) == ("failed", verdict, f"--- failed: {verdict}")
+    cluster.start_daemon("n1")
+    cluster.await_nodes()
+
+
+@on("cgroup")
+def test_a_prolog_that_fails(cluster: Cluster, submitted: Submit) -> None:
+    """SLURM drains the node, and holds the job."""
+    with cluster.reconfigured(Prolog="/bin/false"):
+        job = submitted()
+        until(lambda: "JobHold" in cluster.run("squeue", "--noheader", "--format=%r") or "held" in cluster.run(
+            "squeue", "--noheader", "--format=%r"))
+        text = " ".join(why(with_final_state(View.read(job.run))).split())
+        assert "it could not be started on its node, and SLURM holds it" in text
+        assert f"fix Release it: scontrol release {job.job_id}" in text
+        assert [row[2] for row in describe_each([job.run], cells, damaged_cells)] == ["pending"]
+    drained = cluster.run("sinfo", "--noheader", "--Node", "--states=drain", "--partition=main", "--format=%n").split()
+    cluster.run("scontrol", "update", f"nodename={','.join(drained)}", "state=resume")
+    cluster.run("scontrol", "release", job.job_id)
+    cluster.start_again(job.job_id)
+    job.up()
+    job.finish()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from drumbeat.configs.run.bad_nodes import remembered
 from drumbeat.configs.run.records import Job, NodeUp, Status
 from tests.launch import fake_torchrun
 from tests.processes import alive, until
@@ -192,5 +193,28 @@ def test_a_node_fails(cluster: Cluster, submitted: Submit, requeue: bool) -> Non
     job.let_finish()
     job.all_gone()
     assert (job.state(), job.attempts()) == ("finished", 2)
+    assert [bad.node for bad in remembered(job.folder)] == ["n2"]
     cluster.start_daemon("n2")
     cluster.await_nodes()
+
+
+@pytest.mark.parametrize("requeue", [True, pytest.param(False, marks=pytest.mark.matrix)], ids=["requeue", "successor"])
+@on("cgroup", "linuxproc-accounts", among=("cgroup", "linuxproc-accounts", "pgid"))
+def test_a_node_is_taken_out_of_the_job(submitted: Submit, requeue: bool) -> None:
+    """By a user or an administrator. The run does not fit into the rest, and continues on as many nodes as before."""
+    job = submitted(sbatch={} if requeue else NO_REQUEUE)
+    before = job.up()
+    job.cluster.run("scontrol", "update", f"jobid={job.job_id}", "numnodes=1")
+    if requeue:
+        until(lambda: job.cluster.state(job.job_id) == "PENDING")
+        status = Status.require(job.run.status)
+        assert (status.state, status.verdict) == (
+            "preempted", f"SLURM job {job.job_id} has 1 of its 2 nodes left; there is no checkpoint")
+        job.up_again(1)
+    else:
+        job.up(1)
+    assert not [pid for pid in before.values() if alive(pid)]
+    assert {NodeUp.require(job.run.attempt(1).node_up(node)).host for node in (0, 1)} == {"n1", "n2"}
+    job.let_finish()
+    job.all_gone()
+    assert (job.state(), job.attempts()) == ("finished", 2)

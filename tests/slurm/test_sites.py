@@ -13,13 +13,15 @@ import pytest
 
 from drumbeat.configs.run.records import Job
 from drumbeat.configs.run.view import View
+from drumbeat.launch.backends.allocation import InAllocation
 from drumbeat.launch.backends.slurm import Slurm
-from drumbeat.launch.slurm.client import job_state, split_id
+from drumbeat.launch.slurm.client import job_state, split_id, steps
 from tests.processes import until
+from tests.runs import write_job
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import Submit
+from tests.slurm.conftest import Allocate, Submit
 from tests.slurm.kinds import on
-from tests.slurm.runs import small_request
+from tests.slurm.runs import AllocationRun, small_request
 
 pytestmark = pytest.mark.slurm
 one_kind = on("pgid", among=("pgid",))
@@ -113,3 +115,29 @@ def test_a_cluster_of_several(cluster: Cluster, submitted: Submit, monkeypatch: 
         ("job", f"{number};test, running in partition main")]
     assert Slurm().cancel(View.read(job.run)) == f"SLURM job {number};test cancelled"
     assert cluster.state(number) == "CANCELLED"
+
+
+@one_kind
+@pytest.mark.parametrize("value", [r"a\b", r"\\host\me", "a'\\'b", r"$HOME\`"])
+def test_backslashes_reach_slurm(cluster: Cluster, tmp_path: Path, value: str) -> None:
+    """sbatch removes them from a script's options, also between quotes."""
+    job = str(Slurm().submit(small_request(tmp_path, sbatch={"mail-user": value, "mail-type": "FAIL"})).id)
+    assert f"MailUser={value} " in cluster.run("scontrol", "--oneliner", "show", "job", job)
+    cluster.run("scancel", job)
+
+
+@with_accounts
+def test_an_allocation_while_the_shell_names_another_cluster(cluster: Cluster, allocate: Allocate, tmp_path: Path,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    job = allocate()
+    monkeypatch.setenv("SLURM_CLUSTERS", "another")
+    monkeypatch.setenv("SLURM_CLUSTER_NAME", "test")
+    run = AllocationRun(cluster, tmp_path, job)
+    run.up()
+    assert run.started.id == f"{job};test"
+    write_job(run.run, "here", id=run.started.id)
+    view = View.read(run.run)
+    assert steps(f"{job};test", run.run.id) == [f"{job}.0;test"]
+    assert InAllocation().cancel(view) == f"{run.run.id} ended; SLURM job {job};test stays"
+    until(lambda: not run.started.running())
+    assert (run.left(), cluster.state(job)) == ([], "RUNNING")

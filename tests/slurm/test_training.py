@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -57,6 +58,20 @@ def test_in_an_allocation(cluster: Cluster, tmp_path: Path, alone: Result) -> No
     assert "\nfinished   42 steps, 454 samples (4 past the end of a phase, in its last batch)\n" in done.stdout
     assert Result.require(latest(tmp_path).result) == alone
     assert re.search(r"Job allocation \d+ has been revoked|Relinquishing job allocation", done.stderr)
+
+
+@pytest.mark.matrix
+@on("cgroup", among=SOME)
+def test_suspended_for_longer_than_a_hang_takes(cluster: Cluster, tmp_path: Path, alone: Result) -> None:
+    """The ranks continue where they were."""
+    job = TrainingRun(cluster, tmp_path, "watchdog.timeout_minutes=0.1", at="[70]", how="wait")
+    job.reach()
+    cluster.run("scontrol", "suspend", job.job_id)
+    (tmp_path / "go").touch()
+    time.sleep(20)
+    cluster.run("scontrol", "resume", job.job_id)
+    assert job.result() == alone
+    assert len(list(job.run.attempts.iterdir())) == 1
 
 
 @on("linuxproc-accounts", among=SOME)

@@ -39,9 +39,9 @@ evaluation: {batch_size: 4}
 
 REGRESSION = IMAGES.replace("classes: from_data", "classes: 2").replace(
     "{_target_: drumbeat.data.ImageFolder, root: ROOT/train, channels: 1}",
-    "{_target_: drumbeat.data.ImageRegression, file: ROOT/table.csv, columns: [x, y], channels: 1}").replace(
+    "{_target_: drumbeat.data.ImageTable, file: ROOT/table.csv, labels: [x, y], numeric: true, channels: 1}").replace(
     "{_target_: drumbeat.data.ImageFolder, root: ROOT/test, channels: 1}",
-    "{_target_: drumbeat.data.ImageRegression, file: ROOT/table.csv, columns: [x, y], channels: 1}") + (
+    "{_target_: drumbeat.data.ImageTable, file: ROOT/table.csv, labels: [x, y], numeric: true, channels: 1}") + (
     "task: {_target_: drumbeat.trainers.tasks.Regression}\n")
 
 TEXTS = """

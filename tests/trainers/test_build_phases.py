@@ -17,8 +17,9 @@ from drumbeat.data.memory import Arrays
 from drumbeat.data.order import Schedule
 from drumbeat.data.user_code import SampleError
 from drumbeat.trainers.build import Sets, build_forward
-from drumbeat.trainers.build_phases import build_batches, build_phases, build_schedules
+from drumbeat.trainers.build_phases import build_batches, build_phases
 from drumbeat.trainers.loop import TrainingPhase
+from drumbeat.trainers.position import build_schedules
 from drumbeat.trainers.tasks import Classification
 from drumbeat.trainers.world import World
 

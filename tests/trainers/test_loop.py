@@ -181,8 +181,8 @@ def outcome(training: Training, runner: PhaseRunner, error: str, reports: list[s
         error=error, reports=reports, weights=weights_sha256(training.model.state_dict()),
         optimizer={name: value.flatten().tolist() for name, value in runner.state()[0].items()},
         scheduler=runner.state()[1]["scheduler"], progress=replace(training.progress, seconds={}).as_json(),
-        saved=saved and (weights_sha256(saved.model()),
-                         saved.state.as_json() | {"progress": replace(saved.progress, seconds={}).as_json()}))
+        saved=saved and (weights_sha256(saved.model()), saved.state.as_json() | {
+            "config": {}, "progress": replace(saved.progress, seconds={}).as_json()}))
 
 
 def both(folder: Path, optimizer: str, policy: str, poisoned: list[int], **options: Any) -> tuple[Outcome, Outcome]:

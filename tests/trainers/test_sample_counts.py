@@ -130,7 +130,9 @@ def test_how_many_may_be_skipped(samples: int, before: int, now: int, fine: bool
         f"error: {before + now} of {samples} samples could not be read\n"
         "  where  data.max_skipped\n"
         "  given  max_skipped: 0.01\n"
-        "  fix    The ranks' logs name them. Repair them, or raise the limit.")
+        "  fix    The ranks' logs name them. Repair them and resume the run, or do\n"
+        "         without them, however many they are: drumbeat resume RUN\n"
+        "         data.max_skipped=1")
 
 
 def test_none_and_all_may_be_skipped() -> None:
@@ -172,8 +174,8 @@ def test_a_training_set_with_different_files() -> None:
         "error: the training set has changed since the checkpoint\n"
         "  where  data.train\n"
         "  given  the same number of samples, but different files or file sizes\n"
-        "  fix    Restore the set; or, to accept the change: --resume RUN\n"
-        "         data.allow_change=true")
+        "  fix    Restore the set and resume the run; or accept the change: drumbeat\n"
+        "         resume RUN data.allow_change=true")
 
 
 @pytest.mark.parametrize("allow_change", [False, True])

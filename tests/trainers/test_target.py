@@ -81,6 +81,17 @@ def test_an_error_inside_a_target_keeps_its_words() -> None:
     assert "the image folder /nowhere/at/all does not exist" in text
 
 
+def test_a_text_in_place_of_a_number_is_named() -> None:
+    """Not with the words of the comparison that failed in torch: '<=' not supported between instances."""
+    with pytest.raises(PreflightError) as caught:
+        instantiate({"_target_": "torch.optim.AdamW", "lr": "1e-2s"}, "phases.train.optimizer",
+                    [torch.nn.Parameter(torch.zeros(1))])
+    assert str(caught.value) == """\
+error: phases.train.optimizer.lr must be a number
+  where  phases.train.optimizer.lr
+  given  lr: 1e-2s"""
+
+
 def test_positional_arguments_reach_the_target() -> None:
     weight = torch.nn.Parameter(torch.zeros(2))
     optimizer = instantiate({"_target_": "torch.optim.SGD", "lr": 0.5}, "optimizer", [weight])

@@ -79,6 +79,17 @@ def test_normalize_is_the_textbook_formula() -> None:
     torch.testing.assert_close(ours, (images / 255 - mean) / std)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_normalize_knows_white_by_the_type(channels: int) -> None:
+    normal = Normalize(mean=[0.5, 0.4, 0.3], std=[0.2, 0.25, 0.3])
+    images = torch.randint(0, 256, (2, channels, 5, 5), dtype=torch.uint8)
+    deep = torch.from_numpy(images.numpy().astype("uint16") * 257)
+    for same in (deep, images / 255, (images / 255).double()):
+        torch.testing.assert_close(normal(same), normal(images))
+    values = normal(torch.tensor([[[[65534, 65535]]]], dtype=torch.uint16))[0, :, 0]
+    assert (values[:, 1] > values[:, 0]).all()
+
+
 def test_an_attempt_that_was_killed_before_its_first_checkpoint_leaves_no_points(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     for steps in (5, 3):

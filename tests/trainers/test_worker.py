@@ -54,14 +54,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def resumed(folder: Path, before: dict[str, Any], *, allow_change: bool = False) -> Progress:
+def resumed(folder: Path, before: dict[str, Any], *, allow_change: bool = False, best: dict[str, Any] | None = None,
+            has_best: bool = True) -> Progress:
     config: Config = build_config([Layer(origin="test", values={
         "name": "x", "batch_size": 4, "model": {"_target_": "x"}, "data": {"allow_change": allow_change},
         "phases": {"only": {"epochs": 1, "optimizer": {"_target_": "x"}}}})])
     sets = Sets(train=ImageFolder(root=str(folder)), validation=None, test=None, train_transforms=[],
                 evaluate_transforms=[])
-    checkpoint = Checkpoint(folder, CheckpointState(progress=Progress(step=3, data=before)))
-    return initial_progress(checkpoint, sets, config, ALONE)
+    checkpoint = Checkpoint(folder, CheckpointState(progress=Progress(step=3, data=before, best=best or {})))
+    return initial_progress(checkpoint, sets, config, ALONE, has_best=has_best)
 
 
 def test_a_run_resumes_with_the_same_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,6 +71,12 @@ def test_a_run_resumes_with_the_same_files(folder: Path, capsys: pytest.CaptureF
     assert resumed(folder, before) == Progress(step=3, data=before)
     assert resumed(folder, {}).data == before  # an old checkpoint without a description of the set
     assert capsys.readouterr().out == ""
+
+
+def test_a_run_without_its_best_weights_continues_without_them(folder: Path) -> None:
+    progress = resumed(folder, {}, best={"step": 2}, has_best=False)
+    assert (progress.best, progress.step, len(progress.changes)) == ({}, 3, 1)
+    assert resumed(folder, {}, best={"step": 2}).best == {"step": 2}
 
 
 def test_a_run_resumes_with_rewritten_files_and_warns_once(folder: Path,

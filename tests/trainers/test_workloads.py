@@ -22,7 +22,8 @@ from tests.workloads import SMALL, train, write_sets
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*does not have a deterministic implementation.*")]
 
-METRICS = {"fill_level": {"loss", "mae", "rmse", "r2"}, "news": {"loss", "accuracy", "hamming", "f1"}}
+METRICS = {"fill_level": {"loss", "mae", "rmse", "r2"}, "news": {"loss", "accuracy", "hamming", "f1"},
+           "shapes": {"loss", "accuracy", "mean_iou", "dice"}}
 """The metrics of tasks other than classification, by a part of the config's name."""
 
 

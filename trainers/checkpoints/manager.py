@@ -14,6 +14,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -38,6 +39,7 @@ from drumbeat.trainers.checkpoints.tensors import read_tensors
 from drumbeat.trainers.checkpoints.writer import Order
 
 SECONDS_BETWEEN_TRIES = 2.0
+SECONDS_BETWEEN_SIGNALS = 0.2
 
 BRIEF_SECONDS = 10.0
 
@@ -84,7 +86,7 @@ class Checkpoints:
     """
 
     def __init__(self, run: RunDir, attempt: Attempt, *, keep: int, patience: float = 0.0, device: torch.device = CPU,
-                 versions: Versions | None = None,
+                 versions: Versions | None = None, config: Mapping[str, Any] | None = None,
                  on_pause: Callable[[str], None] = lambda reason: None) -> None:
         self.run = run
         self.attempt = attempt
@@ -96,6 +98,8 @@ class Checkpoints:
         """The device of the tensors that are saved."""
         self.versions = versions
         """The versions that this rank computes with."""
+        self.config = dict(config or {})
+        """The part of the config that `CheckpointState` holds."""
         self.on_pause = on_pause
         """Called with the reason when the run pauses for the disk, and with '' when it continues."""
         self.staging: Staging | None = None
@@ -121,7 +125,8 @@ class Checkpoints:
         staging.fill(_files(model, optimizer))
         order = Order(attempt=str(self.attempt.path), step=progress.step, keep=self.keep,
                       is_best=progress.best.get("step") == progress.step,
-                      state=CheckpointState(progress=progress, versions=self.versions, **numbers), files=staging.parts)
+                      state=CheckpointState(progress=progress, versions=self.versions, config=self.config,
+                                            **numbers), files=staging.parts)
         self.pending = json.dumps(order.as_json()) + "\n"
         self._send_order()
 
@@ -137,7 +142,7 @@ class Checkpoints:
         cannot be written, and replaces a writer that was killed. Raises `SaveError`."""
         paused_at, killed = 0.0, 0
         while self.pending and self.writer is not None and self.writer.stdout is not None:
-            line = self.writer.stdout.readline()
+            line = self._answer(self.writer)
             if not line and killed < MAX_WRITERS and self.staging is not None:
                 killed += 1
                 print("the process that writes checkpoints was killed; it is replaced", flush=True)
@@ -160,6 +165,15 @@ class Checkpoints:
             self.on_pause(str(error))
             time.sleep(min(SECONDS_BETWEEN_TRIES, self.patience))
             self._send_order()
+
+    def _answer(self, writer: subprocess.Popen[str]) -> str:
+        """The writer's next line, which it hurries to write, because this rank waits; '' if it was killed."""
+        assert writer.stdout is not None
+        ready: list[Any] = []
+        while not ready:
+            writer.send_signal(signal.SIGURG)  # again and again: a writer that is still starting ignores it
+            ready, _, _ = select.select([writer.stdout], [], [], SECONDS_BETWEEN_SIGNALS)
+        return writer.stdout.readline()
 
     def wait_briefly(self, seconds: float = BRIEF_SECONDS) -> None:
         """Waits a short time for the save in progress, because the writer ends together with this rank, which has
@@ -191,12 +205,11 @@ class Checkpoints:
             self.writer.stdin.flush()
 
     def newest(self, warn: Any = print) -> Checkpoint | None:
-        """The newest intact checkpoint whose best weights are there, too; otherwise the newest intact one; None if
-        there is none. A corrupted one is renamed to `quarantined-...`, and `warn` gets the reason. Raises `RunError`
-        for a checkpoint of another format.
+        """The newest intact checkpoint whose best weights are there, too, or from which they are trained again;
+        otherwise the newest intact one; None if there is none. A corrupted one is renamed to `quarantined-...`, and
+        `warn` gets the reason. Raises `RunError` for a checkpoint of another format.
 
-        Without the best weights a phase that starts from them could not begin. Training from an older checkpoint
-        computes them again."""
+        Without the best weights a phase that starts from them could not begin."""
         without_best: Checkpoint | None = None
         if self.folder.is_symlink():
             raise RunError(Fault(what="the run's checkpoints are in another folder, to which a link leads",
@@ -208,7 +221,8 @@ class Checkpoints:
                                      given=f"format {written}; this version reads {FORMAT}",
                                      remedy="Resume with that version."))
             reason = damage(path)
-            if not reason and self._has_best(found := _read(path)):
+            if not reason and (self.has_best((found := _read(path)).progress) or (
+                    without_best and found.progress.step < without_best.progress.best["step"])):
                 return found
             if not reason:
                 without_best = without_best or found
@@ -218,11 +232,12 @@ class Checkpoints:
                 warn(f"checkpoint {path.name} is corrupted ({reason}); trying an older one")
                 _quarantine(path)
         if without_best:
-            warn(f"no older one has its best weights: using {without_best.path.name}")
+            warn(f"no older one is from before them: using {without_best.path.name}")
         return without_best
 
-    def _has_best(self, checkpoint: Checkpoint) -> bool:
-        best = checkpoint.progress.best
+    def has_best(self, progress: Progress) -> bool:
+        """Whether the best weights of a run, if it has some, are there."""
+        best = progress.best
         return not best or (checkpoint_path(self.run, best["step"]) / "manifest.json").exists()
 
     def at(self, step: int) -> Checkpoint:
@@ -247,8 +262,8 @@ class Checkpoints:
             raise LostBestError(step, reason)
         raise RunError(Fault(what=f"the best weights, of step {step}, cannot be used ({reason}), and there is no older "
                              "checkpoint from which to train them again", where=str(path),
-                             remedy="Restore that folder from a copy, and resume the run; or train again: "
-                                    f"drumbeat rerun {self.run.id}"))
+                             remedy="Restore that folder from a copy, and resume the run; or continue without them, "
+                                    "from the last weights: drumbeat resume RUN"))
 
 
 def _files(model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> Files:

@@ -28,7 +28,7 @@ def training_state(optimizer: torch.optim.Optimizer, scheduler: Any, names: Mapp
     """The state of an optimizer, of those inside it, and of a scheduler: the tensors by address,
     "head.4.weight/exp_avg", not copied; and the rest, which is JSON, as fields of `CheckpointState`. Raises
     `UnsavableError`."""
-    encoder, inner = Encoder(), _parts(optimizer)
+    encoder, inner = Encoder(), optimizer_parts(optimizer)
     encoder.know(*inner.values())
     saved = {path: _encode(encoder, one, path, names) for path, one in reversed(inner.items())}
     schedule = {} if scheduler is None else {"state": encoder.object(scheduler, "scheduler")}
@@ -69,7 +69,7 @@ def restore_training(optimizer: torch.optim.Optimizer, scheduler: Any, names: Ma
 
     torch's `load_state_dict` casts state to the type of its parameter, and replaces `state` and `param_groups`, to
     which an optimizer around this one may refer. So the state is put back as it was saved, in the same containers."""
-    inner = _parts(optimizer)
+    inner = optimizer_parts(optimizer)
     tensors = _placed(tensors, inner.values(), names)
     device = next((parameter.device for group in optimizer.param_groups for parameter in group["params"]), None)
     containers = [(vars(one).get("state"), vars(one).get("param_groups"), [*one.param_groups])
@@ -90,7 +90,7 @@ def restore_training(optimizer: torch.optim.Optimizer, scheduler: Any, names: Ma
         restore_object(scheduler, saved["scheduler"]["state"], tensors, device)
 
 
-def _parts(optimizer: torch.optim.Optimizer) -> dict[str, torch.optim.Optimizer]:
+def optimizer_parts(optimizer: torch.optim.Optimizer) -> dict[str, torch.optim.Optimizer]:
     """The optimizer, as "", and those that it holds in attributes, by path: "base_optimizer", "parts/0"."""
     found: dict[str, torch.optim.Optimizer] = {}
 

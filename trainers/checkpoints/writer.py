@@ -2,8 +2,9 @@
 
     python -m drumbeat.trainers.checkpoints.writer FD < one JSON object a line, each answered by one
 
-It never imports torch, so it starts quickly, and it has the lowest priority. The bytes of the files are in shared
-memory with the file descriptor FD.
+It never imports torch, so it starts quickly, and it works with the lowest priority until its rank waits for it (the
+signal SIGURG, which processes ignore by default). The bytes of the files are in shared memory with the file descriptor
+FD.
 
     write to a temporary folder -> flush -> manifest -> rename -> flush -> promote `last`, `best` -> prune
 
@@ -20,6 +21,8 @@ import os
 import shutil
 import signal
 import sys
+import threading
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +33,14 @@ from drumbeat.configs.run.manifest import FORMAT, checkpoint_path, progress_at, 
 from drumbeat.configs.run.processes import call_process, die_with_parent
 from drumbeat.configs.run.record import Record
 
-PIECE = 8 << 20
+PIECE = 1 << 20
 """Bytes hashed and written at a time."""
+
+Work = Generator[None, None, Any]
+"""Work that can change threads after each piece."""
+
+HURRY = threading.Event()
+"""Whether the rank waits for the order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +63,9 @@ class TakenOverError(Exception):
     """A newer attempt has taken over the run, so this one must not write."""
 
 
-def write(order: Order, memory: memoryview) -> Path:
-    """Writes a checkpoint, points `last` to it, and prunes old ones. Raises `TakenOverError` and `OSError`."""
+def write(order: Order, memory: memoryview) -> Work:
+    """Writes a checkpoint, points `last` to it, and prunes old ones. Returns its folder. Raises `TakenOverError` and
+    `OSError`."""
     attempt = Attempt(Path(order.attempt))
     run = RunDir(attempt.path.parent.parent)
     final = checkpoint_path(run, order.step)
@@ -66,7 +76,7 @@ def write(order: Order, memory: memoryview) -> Path:
         _make_room(run, sum(size for _, size in order.files.values()))
         try:
             temporary.mkdir()
-            _write_files(order, memory, temporary, attempt.number)
+            yield from _write_files(order, memory, temporary, attempt.number)
             _check_newest(run, attempt)
             if final.exists():  # without a manifest: incomplete
                 shutil.rmtree(final)
@@ -91,7 +101,7 @@ def _make_room(run: RunDir, needed: int) -> None:
         raise OSError(errno.ENOSPC, f"{needed / 1e6:,.0f} MB are needed and {free / 1e6:,.0f} MB are free", str(folder))
 
 
-def _write_files(order: Order, memory: memoryview, folder: Path, attempt: int) -> None:
+def _write_files(order: Order, memory: memoryview, folder: Path, attempt: int) -> Work:
     files: dict[str, FileDigest] = {}
     parts = {name: memory[start:start + size] for name, (start, size) in order.files.items()}
     parts["state.json"] = memoryview(json.dumps(order.state.as_json(), indent=1).encode())
@@ -103,6 +113,7 @@ def _write_files(order: Order, memory: memoryview, folder: Path, attempt: int) -
                 digest.update(piece)
                 while len(piece):
                     piece = piece[file.write(piece):]
+                yield
             os.fsync(file.fileno())
         files[name] = FileDigest(bytes=len(content), sha256=digest.hexdigest())
     Manifest(format=FORMAT, step=order.step, attempt=attempt, files=files).write(folder / "manifest.json")
@@ -146,16 +157,38 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
-def answer(line: str, fd: int) -> dict[str, Any]:
-    """Carries out an order. Returns the folder, or the error."""
+def answer(line: str, fd: int) -> Work:
+    """Carries out an order. Returns the folder, or the error, as a dict for JSON."""
     order = Order.parse(json.loads(line))
     with mmap.mmap(fd, os.fstat(fd).st_size, prot=mmap.PROT_READ) as shared, memoryview(shared) as memory:
         try:  # inside, because the frames of an error refer to the memory, which could then not be closed
-            return {"path": str(write(order, memory))}
+            return {"path": str((yield from write(order, memory)))}
         except OSError as error:
             return {"error": error.strerror or str(error), "errno": error.errno, "file": str(error.filename or "")}
         except Exception as error:
             return {"error": f"{type(error).__name__}: {error}", "errno": None, "file": ""}
+
+
+def carry_out(work: Work) -> Any:
+    """Does the work in a thread with the lowest priority until `HURRY` is set, and the rest of it in this thread: a
+    thread may not raise its own priority. Returns the result."""
+    results: list[Any] = []
+
+    def advance(slowly: bool) -> None:
+        if slowly:  # SCHED_IDLE would get a fifth of this share, too little if training never waits
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+        try:
+            while not (slowly and HURRY.is_set()):
+                next(work)
+        except StopIteration as end:
+            results.append(end.value)
+
+    slow = threading.Thread(target=advance, args=(True,))
+    slow.start()
+    slow.join()
+    if not results:
+        advance(slowly=False)
+    return results[0]
 
 
 def main(fd: int) -> None:
@@ -163,9 +196,10 @@ def main(fd: int) -> None:
     die_with_parent(os.getppid())
     call_process("writer")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the rank, which then saves
-    os.nice(19)  # SCHED_IDLE would get a fifth of this share, too little if training never waits
+    signal.signal(signal.SIGURG, lambda number, frame: HURRY.set())
     for line in sys.stdin:
-        print(json.dumps(answer(line, fd)), flush=True)
+        HURRY.clear()
+        print(json.dumps(carry_out(answer(line, fd))), flush=True)
 
 
 if __name__ == "__main__":

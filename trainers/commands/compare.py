@@ -33,7 +33,7 @@ def differences(run: RunDir, other: RunDir, *, exact: bool) -> list[str]:
     if exact:
         one, two = mine.as_json(), theirs.as_json()
         found += [f"{name}: {one.get(name)} instead of {two.get(name)}" for name in sorted({*one, *two})
-                  if name != "nondeterministic_operations" and not _same(one.get(name), two.get(name))]
+                  if name not in ("nondeterministic_operations", "changes") and not _same(one.get(name), two.get(name))]
     if (mine.steps, mine.samples_seen) != (theirs.steps, theirs.samples_seen):
         found.append(f"{mine.steps} steps and {mine.samples_seen} samples instead of {theirs.steps} and "
                      f"{theirs.samples_seen}")

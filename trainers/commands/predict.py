@@ -17,12 +17,12 @@ from pathlib import Path
 from drumbeat.configs.errors import Fault, RunError, UserError
 from drumbeat.configs.layers import short
 from drumbeat.configs.output_file import disk_fault
-from drumbeat.configs.preconditions import check_inputs, innermost
+from drumbeat.configs.preconditions import check_inputs
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.terminal import print_text_only
 from drumbeat.data.bar import Bar
 from drumbeat.trainers.contact_sheet import save_sheet
-from drumbeat.trainers.inference.inputs import read_images, read_texts
+from drumbeat.trainers.inference.inputs import TableFormat, read_images, read_texts
 from drumbeat.trainers.inference.load import use_training_settings
 from drumbeat.trainers.inference.predictor import Outputs, Predictor
 from drumbeat.trainers.inference.tables import headings, rows, write_csv
@@ -41,8 +41,8 @@ def run(predictor: Predictor, paths: Sequence[Path], out: Path, sheet: Path) -> 
                              remedy="Give the table the suffix .csv: --out predictions.csv"))
     check_inputs(paths, predictor.config)
     task = predictor.task
-    column = str(innermost(predictor.config.data.train).get("text", "text"))
-    items = read_texts(paths, task, column) if predictor.reads_texts else read_images(paths, task)
+    read = read_texts if predictor.reads_texts else read_images
+    items = read(paths, task, TableFormat.of(predictor.config))
     with Bar() as bar:
         found = predictor.predict(items, lambda count: bar.advance("predicting", count, len(items)))
     for reason in found.unreadable:

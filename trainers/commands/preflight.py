@@ -1,9 +1,9 @@
 """The preflight check: everything that needs torch is checked before a run is submitted, where there is internet
 access.
 
-    python -m drumbeat.trainers.commands.preflight < {config, topology, backend}
+    python -m drumbeat.trainers.commands.preflight < {config, topology, backend, run}
 
-prints one JSON object: facts or faults.
+prints one JSON object: facts or faults. `run` is the run's folder, which has checkpoints if the run resumes.
 
 It checks that torch can use the GPUs, that targets can be imported, that the model can be built on the meta device (its
 weights are downloaded and read), that the data exists, that the phases fit the model, that a few samples go through
@@ -19,6 +19,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -48,23 +49,29 @@ from drumbeat.trainers.build import (
     build_task,
     frozen_modules,
     loader_workers,
+    trainable,
+    without_pretrained,
 )
-from drumbeat.trainers.build_phases import build_schedules
+from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.commands.batch_checks import batch_faults
 from drumbeat.trainers.commands.open_files import opened_since, positions, shared_files
 from drumbeat.trainers.commands.rehearsal import rehearse
+from drumbeat.trainers.commands.rehearsed_resume import newest_checkpoint, progress_with, rehearse_resume
 from drumbeat.trainers.commands.rehearsed_schedule import rehearse_schedule
-from drumbeat.trainers.commands.smoke_test import smoke_test
+from drumbeat.trainers.commands.smoke_test import SMALL, smoke_test
 from drumbeat.trainers.facts import facts_of, with_facts
 from drumbeat.trainers.gpu_check import find_gpus, gpu_faults
 from drumbeat.trainers.metrics import build_metrics, check_monitor
 from drumbeat.trainers.model_and_task import with_task
+from drumbeat.trainers.position import build_schedules, check_position
+from drumbeat.trainers.set_notes import notes_of
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.versions import preflight_versions
 
 
-def preflight(config: Config, *, world_size: int = 1) -> dict[str, Any]:
-    """Facts about the run: samples, steps of each phase, parameters. Raises one `PreflightError` with all faults."""
+def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | None = None) -> dict[str, Any]:
+    """Facts about the run: samples, steps of each phase, parameters. `checkpoint` is that which it resumes from. Raises
+    one `PreflightError` with all faults."""
     faults: list[Fault] = []
 
     def attempt(build: Callable[[], Any]) -> Any:
@@ -79,6 +86,7 @@ def preflight(config: Config, *, world_size: int = 1) -> dict[str, Any]:
     opened = opened_since(before)
     filled: Config | None = None if sets is None and needs_data(config.model) else attempt(
         lambda: with_facts(config, facts_of(sets.train) if sets else {}))
+    filled = without_pretrained(filled) if filled and checkpoint else filled
     model = attempt(lambda: _model_on_meta(filled)) if filled else None
     built: dict[str, Any] = {}
     attempt(lambda: build_batch_transforms(config))
@@ -92,12 +100,20 @@ def preflight(config: Config, *, world_size: int = 1) -> dict[str, Any]:
         built = {name: attempt(partial(_check_phase, config, name, trained, world_size)) for name in config.phases}
     if sets is not None:
         faults += _check_sets(filled or config, sets)
+        if task is not None and task.kind == "classification" and len(sets.classes) == 1:
+            faults.append(Fault(what=f"the training set has one class: {sets.classes[0]}", where="data.train",
+                                given=inline(config.data.train), remedy="A model that always answers it is always "
+                                "right. Is the root one folder too high or too low?"))
         if len(sets.train):
             attempt(lambda: _check_order(config, sets.train))
-    notes: list[str] = []
-    if not faults and sets is not None:
+    notes = [*([] if sets is None else notes_of(sets)), *filter(None, [getattr(model, "weights_text", "")])]
+    progress = progress_with(config, checkpoint) if checkpoint else None
+    tables = build_schedules(config, len(sets.train), progress) if sets is not None and len(sets.train) else []
+    if progress and tables:
+        attempt(lambda: check_position(config, tables, progress))
+    if not faults:
         phases = [(name, phase) for name, phase in config.phases.items() if phase is not None]
-        for (name, phase), schedule in zip(phases, build_schedules(config, len(sets.train)), strict=True):
+        for (name, phase), schedule in zip(phases, tables, strict=True):
             scheduler, optimizer = built[name]
             notes += filter(None, [attempt(partial(rehearse_schedule, scheduler, optimizer, schedule,
                                                    phase.scheduler_every, f"phases.{name}.scheduler"))])
@@ -109,14 +125,15 @@ def preflight(config: Config, *, world_size: int = 1) -> dict[str, Any]:
             faults += wrong
         else:
             with one_thread():  # threads that wait for each other are slow on a busy login node
-                rehearsed = rehearse(filled or config, sets, task, tried, world_size=world_size,
-                                     parameters=sum(parameter.numel() for parameter in model.parameters()))
+                parameters = sum(parameter.numel() for parameter in model.parameters())
+                rehearsed = rehearse(filled or config, sets, task, tried, world_size=world_size, parameters=parameters)
             workers = loader_workers(config, threads=config.launch.cpus_per_rank or 2, debug=False)
             shared_faults, shared_notes = shared_files(opened) if workers else ([], [])
             faults, notes = [*rehearsed.faults, *shared_faults], [*notes, *rehearsed.notes, *shared_notes]
+            if checkpoint and not faults and parameters <= SMALL:
+                attempt(lambda: rehearse_resume(filled or config, task, tried, checkpoint, len(sets.train)))
     if faults or sets is None or model is None:
         raise PreflightError(*with_hint(faults, config.data.download_hint))
-    tables = build_schedules(config, len(sets.train))
     return {
         "samples": {name: len(samples) for name in ("train", "validation", "test")
                     if (samples := getattr(sets, name)) is not None},
@@ -150,10 +167,14 @@ def _check_phase(config: Config, name: str, model: nn.Module, world_size: int) -
     assert phase is not None
     modules = frozen_modules(model, phase, name)
     frozen = {parameter for module in modules for parameter in module.parameters()}
-    trained = [parameter for parameter in model.parameters() if parameter not in frozen]
+    free = trainable(model)
+    trained = [parameter for parameter in free if parameter not in frozen]
     if not trained:
-        raise PreflightError(Fault(what="the phase freezes all parameters",
-                                   where=f"phases.{name}.freeze", given=inline(phase.freeze)))
+        raise PreflightError(
+            Fault(what="the phase freezes all parameters that the model does not freeze itself",
+                  where=f"phases.{name}.freeze", given=inline(phase.freeze)) if free else
+            Fault(what="the model has nothing to train: no parameter has requires_grad", where="model",
+                  given=str(config.model.get("_target_")), remedy="Leave something unfrozen, a new head for example."))
     if phase.start_from == "best" and not config.data.validation:
         raise PreflightError(Fault(what="there are no best weights without a validation set",
                                    where=f"phases.{name}.start_from", given="start_from: best",
@@ -243,7 +264,8 @@ def main() -> None:
     if found is not None:
         faults += gpu_faults(found, os.environ["CUDA_VISIBLE_DEVICES"].split(","))
     try:
-        facts = preflight(config, world_size=topology["nodes"] * topology["ranks_per_node"])
+        facts = preflight(config, world_size=topology["nodes"] * topology["ranks_per_node"],
+                          checkpoint=newest_checkpoint(Path(question["run"])))
         facts["versions"] = preflight_versions(config.precision, cuda=cuda, here=here,
                                                gpus=found.devices if found else ()).as_json()
     except PreflightError as error:

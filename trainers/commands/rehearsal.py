@@ -30,7 +30,7 @@ from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.checkpoints.staging import NAMES, Staging
 from drumbeat.trainers.checkpoints.state import load_weights
 from drumbeat.trainers.commands.rehearsed_evaluation import EVALUATED, Few, rehearse_evaluation
-from drumbeat.trainers.commands.smoke_test import PLACE_ERROR, SMALL, error_place, error_text
+from drumbeat.trainers.commands.smoke_test import PLACE_ERROR, SMALL, error_place, error_text, float64_remedy
 from drumbeat.trainers.contact_sheet import CPU
 from drumbeat.trainers.lost_state import differences, model_differences, same_bits
 from drumbeat.trainers.model_and_task import with_task
@@ -254,7 +254,8 @@ def _explained(what: str, where: str) -> Iterator[None]:
     except Exception as error:
         if PLACE_ERROR.search(f"{type(error).__name__} {error}"):
             raise _StopError(f"not rehearsed on this CPU: {what}: {error_text(error)}") from error
-        raise _StopError(Fault(what=f"{what}: {error_text(error)}", where=where, given=error_place(error))) from error
+        raise _StopError(Fault(what=f"{what}: {error_text(error)}", where=where, given=error_place(error),
+                               remedy=float64_remedy(error))) from error
 
 
 def _listed(lines: Sequence[str]) -> str:

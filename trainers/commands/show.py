@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from drumbeat.configs.errors import PreflightError
+from drumbeat.configs.errors import PreflightError, hang
 from drumbeat.configs.layers import Layer, short
 from drumbeat.configs.load import build_config
 from drumbeat.configs.preconditions import innermost, needs_data, with_hint
@@ -192,8 +192,8 @@ def _memory(config: Config, model: nn.Module, inputs: Any, mode: AbstractContext
     return [f"memory     of each of {ranks} ranks, for one micro-batch" if ranks > 1 else
             "memory     of one rank, for one micro-batch",
             *aligned(rows, right=set(range(1, 7))),
-            f"{'':<11}Activations: tensors that autograd saves for the batch, measured with 2 and {SAMPLES}",
-            f"{'':<11}samples in {precision}. The memory of the libraries is not included."]
+            hang(" " * 11, f"Activations: tensors that autograd saves for the batch, measured with 2 and {SAMPLES} "
+                           f"samples in {precision}. The memory of the libraries is not included.")]
 
 
 def _sheet(config: Config, sets: Sets, file: Path) -> str:

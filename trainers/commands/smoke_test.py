@@ -99,8 +99,8 @@ def _outputs(config: Config, name: str, model: nn.Module, batch: Batch) -> Any:
             return _outputs(config, name, build_model(config), batch) if small else None
         return Fault(what=f"the model cannot take a batch of data.{name}: {error_text(error)}", where="model",
                      given=f"{shapes(inputs)}\n{error_place(error)}",
-                     remedy="Change the model or the transforms so that they fit together. "
-                            + (CALLED if isinstance(inputs, tuple | dict) else ""))
+                     remedy=float64_remedy(error) or "Change the model or the transforms so that they fit together. "
+                     + (CALLED if isinstance(inputs, tuple | dict) else ""))
     return tree_map(lambda one: torch.zeros(one.shape, dtype=one.dtype, requires_grad=one.dtype.is_floating_point)
                     if isinstance(one, Tensor) else one, outputs)
 
@@ -159,6 +159,12 @@ def shapes(value: Any) -> str:
 def error_text(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:200]}"
+
+
+def float64_remedy(error: Exception) -> str:
+    """What to do if the error is that of float64 inputs, which numpy computes, in a float32 model; '' for others."""
+    return ("The inputs are float64, and the model's weights are not: return float32 from the dataset or a transform, "
+            "as in array.astype('float32')." if "double" in str(error).lower() else "")
 
 
 def error_place(error: Exception) -> str:

@@ -10,7 +10,7 @@ each sample are counted.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -19,9 +19,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from drumbeat.configs.errors import Fault, RunError, UserError
+from drumbeat.configs.errors import Fault, RunError, UserError, hang
 from drumbeat.configs.load import read
-from drumbeat.configs.run.checkpoint_records import CheckpointState, Span
+from drumbeat.configs.run.changes import exactness
+from drumbeat.configs.run.checkpoint_records import CheckpointState, ConfigChange, Span
 from drumbeat.configs.run.determinism import claim
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.schema import Config
@@ -31,6 +32,7 @@ from drumbeat.data.ledger import blocks, expected
 from drumbeat.data.loader import Samples
 from drumbeat.data.order import Integers, Schedule, Stream
 from drumbeat.data.sampling import LengthBuckets, SampleStream
+from drumbeat.trainers.position import build_schedules
 from drumbeat.trainers.sample_counts import check_unchanged, describe_training_set
 
 COUNTED = 2**28
@@ -60,6 +62,8 @@ class Report:
 
     phases: list[PhaseReport]
     skipped: int
+    changes: Sequence[ConfigChange] = ()
+    """What resumes have changed in the run's config."""
 
     @property
     def faults(self) -> int:
@@ -85,11 +89,11 @@ def verify(run: RunDir, progress: Callable[[int, int], None] = lambda done, tota
             raise RunError(Fault(what="the order of samples depends on the training set", where=str(run.config)))
         samples = _training_set(config)
         check_unchanged(done.data, describe_training_set(samples), allow_change=config.data.allow_change)
-    reports = []
+    reports, schedules = [], build_schedules(config, n, done)
     for number, (name, phase) in enumerate(config.phases.items()):
         if phase is None or number > done.phase:
             continue
-        schedule = Schedule(n, phase.batch_size or config.batch_size, phase.epochs)
+        schedule = schedules[number]
         mine = [span for span in spans if span.phase == number]
         before = sum(span.samples for span in spans if span.phase < number)
         report = _phase(config, name, number, schedule, samples, mine,
@@ -99,7 +103,7 @@ def verify(run: RunDir, progress: Callable[[int, int], None] = lambda done, tota
         if end != taken:
             report.faults.append(f"{taken:,} steps were taken, but the ledger ends with step {end:,}")
         reports.append(report)
-    return Report(reports, done.skipped)
+    return Report(reports, done.skipped, done.changes)
 
 
 def _phase(config: Config, name: str, number: int, schedule: Schedule, samples: Samples | None, spans: list[Span],
@@ -146,7 +150,7 @@ def _positions(config: Config, schedule: Schedule, stream: SampleStream, samples
            span: Span) -> Iterable[Integers]:
     """The positions that the steps of a span read, in blocks."""
     if config.data.bucket_batches is None:
-        return blocks(span.first_step * schedule.batch_size, (span.first_step + span.steps) * schedule.batch_size)
+        return blocks(schedule.start(span.first_step), schedule.start(span.first_step + span.steps))
     return islice(_windows(config, schedule, stream, samples, span.first_step), span.steps)
 
 
@@ -167,7 +171,7 @@ def report_text(run: RunDir, report: Report) -> str:
     lines = [f"run        {run.path.parent.name}/{run.id}"]
     for phase in report.phases:
         table, spans = phase.schedule, len(phase.spans)
-        read_so_far = phase.steps * table.batch_size
+        read_so_far = table.start(phase.steps)
         whole = phase.steps == table.steps
         lines += ["", f"phase      {phase.name}: {table.n:,} samples, batches of {table.batch_size:,}; {phase.rule}",
                   f"steps      {phase.steps:,} of {table.steps:,} in {spans:,} span{'s' * (spans != 1)}"
@@ -182,8 +186,9 @@ def report_text(run: RunDir, report: Report) -> str:
         lines += ["", f"skipped    {report.skipped:,} of these could not be read and were replaced by others"]
     verdict = "the ledger agrees with the order of samples in every span" if not report.faults else (
         f"the ledger differs from the order of samples: {report.faults} error{'s' * (report.faults > 1)}")
-    notes = [f"note       {note}; the samples are the same"] if (note := claim(run)) else []
-    return "\n".join([*lines, "", f"verdict    {verdict}", *notes])
+    notes = [f"{note}; the samples are the same"] if (note := claim(run)) else []
+    notes += [f"the run is {note}"] if (note := exactness(report.changes)) else []
+    return "\n".join([*lines, "", f"verdict    {verdict}", *(hang("note       ", note) for note in notes)])
 
 
 def _attempts(spans: list[Span]) -> list[str]:

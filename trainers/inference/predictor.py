@@ -28,9 +28,9 @@ from drumbeat.data.user_code import SampleError, reason
 from drumbeat.trainers.build import build_forward, loader_workers
 from drumbeat.trainers.evaluate import evaluation_mode
 from drumbeat.trainers.forward import call
-from drumbeat.trainers.inference.inputs import Images, Item, texts
+from drumbeat.trainers.inference.inputs import ImageFormat, Images, Item, texts
 from drumbeat.trainers.inference.load import good_checkpoint, load_model
-from drumbeat.trainers.inference.preprocessing import ImageFormat, build_preprocessing
+from drumbeat.trainers.inference.preprocessing import build_preprocessing
 from drumbeat.trainers.inference.tables import output_names
 from drumbeat.trainers.model_and_task import parts_of
 from drumbeat.trainers.tasks.task import kept_outputs
@@ -65,6 +65,10 @@ class Predictor:
         self.config, self.path = config, path
         preprocessing = build_preprocessing(config, path)
         self.task, self.transforms = preprocessing.task, preprocessing.transforms
+        if self.task.kind == "other":
+            raise RunError(Fault(what=f"the predictions of {type(self.task).__name__} fit no table", where="task",
+                                 given=str(config.task.get("_target_")),
+                                 remedy="To evaluate the run on its own sets: drumbeat evaluate"))
         self.sample_format = preprocessing.sample_format
         parts_of(self.task).to(device)
         self.model = load_model(config, path, device, self.task)
@@ -85,8 +89,8 @@ class Predictor:
         return not isinstance(self.sample_format, ImageFormat)
 
     def __call__(self, values: Sequence[Any]) -> list[Prediction]:
-        """Images (PIL, uint8 arrays [H, W] or [H, W, 3], tensors [C, H, W], paths) or texts -> a prediction for each.
-        Raises `ValueError` for one that cannot be read."""
+        """Images (PIL, arrays [H, W] or [H, W, 3] and tensors [C, H, W] of uint8 or uint16, paths) or texts -> a
+        prediction for each. Raises `ValueError` for one that cannot be read."""
         if not len(values):
             return []
         found = self.predict([Item(str(number), value) for number, value in enumerate(values)])
@@ -134,8 +138,7 @@ class Predictor:
 
     def _samples(self, items: Sequence[Item], folder: Path) -> Samples:
         if isinstance(self.sample_format, ImageFormat):
-            return Images(items, channels=self.sample_format.channels, short_side=self.sample_format.short_side,
-                          tensors=self.sample_format.tensors)
+            return Images(items, self.sample_format)
         return texts(items, self.sample_format, folder)
 
 

@@ -14,23 +14,14 @@ from torch import Tensor
 from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.preconditions import innermost, with_hint
 from drumbeat.configs.schema import Config
-from drumbeat.data.images import ImageFolder
+from drumbeat.data.images import ImageFiles
 from drumbeat.data.loader import Transform
-from drumbeat.data.text import Texts
-from drumbeat.trainers.build import build_sets, build_task, fused_transforms
+from drumbeat.trainers.build import build_sets, build_task, fused_transforms, image_set
+from drumbeat.trainers.inference.inputs import ImageFormat, TextFormat
 from drumbeat.trainers.inference.load import training_set
+from drumbeat.trainers.kept_vocabulary import kept_vocabulary, texts_of
 from drumbeat.trainers.target import instantiate
 from drumbeat.trainers.tasks import Task
-
-
-@dataclass(frozen=True)
-class ImageFormat:
-    """How images are read; see `drumbeat.data.images.read_pixels`."""
-
-    channels: int
-    short_side: int | None = None
-    tensors: bool = False
-    """Whether the training set returns tensors, uint8 [C, H, W], and not PIL images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +29,7 @@ class Preprocessing:
     """The task, how samples are read, and the transforms of each sample."""
 
     task: Task
-    sample_format: Texts | ImageFormat
+    sample_format: TextFormat | ImageFormat
     transforms: Sequence[Transform]
 
 
@@ -49,18 +40,18 @@ def build_preprocessing(config: Config, path: Path) -> Preprocessing:
         sets = build_sets(config)
     except PreflightError as error:
         return _without_data(config, path, error)
-    samples: Any = sets.train
-    while not isinstance(samples, Texts | ImageFolder) and hasattr(samples, "of"):
-        samples = samples.of
-    sample_format = samples if isinstance(samples, Texts) else _image_format(samples)
+    images, texts = image_set(sets.train), texts_of(sets.train)
+    sample_format = TextFormat(texts.vocabulary, texts.length, texts.limit) if texts is not None else (
+        _image_format(sets.train if images is None else images))
     return Preprocessing(task=build_task(config, sets), sample_format=sample_format,
                          transforms=sets.evaluate_transforms)
 
 
 def _image_format(samples: Any) -> ImageFormat:
     """How a dataset reads images, by its attributes or by its first sample."""
-    if isinstance(samples, ImageFolder):
-        return ImageFormat(samples.channels, None if samples.short_side == "auto" else samples.short_side)
+    if isinstance(samples, ImageFiles):
+        return ImageFormat(samples.channels, None if samples.short_side == "auto" else samples.short_side,
+                           depth=samples.depth, value_range=samples.value_range, frame=samples.frame)
     if getattr(samples, "channels", None) in (1, 3):
         return ImageFormat(samples.channels)
     value = samples[0][0]
@@ -74,17 +65,26 @@ def _image_format(samples: Any) -> ImageFormat:
 
 
 def _without_data(config: Config, path: Path, error: PreflightError) -> Preprocessing:
-    """The same without the training set. Works for image files only: texts need the vocabulary, which is stored beside
-    the training texts."""
+    """The same without the training set. Works for image files, and for texts whose vocabulary the run has kept."""
     node = innermost(config.data.train)
-    if node.get("_target_") not in ("drumbeat.data.ImageFolder", "drumbeat.data.ImageRegression"):
+    vocabulary = kept_vocabulary(path) if node.get("_target_") == "drumbeat.data.Texts" else None
+    if vocabulary is None and node.get("_target_") not in ("drumbeat.data.ImageFolder", "drumbeat.data.ImageTable"):
         raise PreflightError(*with_hint(error.faults, config.data.download_hint, fixed=True)) from None
     _, transforms, auto = fused_transforms(config, instantiate(config.data.transforms.train, "data.transforms.train"),
                                       instantiate(config.data.transforms.evaluate, "data.transforms.evaluate"))
-    side = node.get("short_side", "auto") if node["_target_"] == "drumbeat.data.ImageFolder" else None
+    side = node.get("short_side", "auto")
     side = auto if side == "auto" else side
     data = training_set(path)
+    given, found = node.get("depth", "auto"), data.get("facts", {}).get("depth")
+    between, frame = node.get("value_range"), node.get("frame")
     names = {"classes": data.get("classes"), "values": data.get("value_names")}
     task = instantiate({**{name: value for name, value in names.items() if value}, **config.task}, "task")
-    image_format = ImageFormat(int(node.get("channels", 3)), None if side == "auto" else side)
+    if vocabulary is not None:
+        length = node.get("length")
+        texts = TextFormat(vocabulary, length, node.get("max_length") if length is None else length)
+        return Preprocessing(task=task, sample_format=texts, transforms=transforms)
+    image_format = ImageFormat(int(node.get("channels", 3)), None if side == "auto" else side,
+                               depth=found if given == "auto" else int(given),
+                               value_range=(float(between[0]), float(between[1])) if between else None,
+                               frame=frame if isinstance(frame, int) else None)
     return Preprocessing(task=task, sample_format=image_format, transforms=transforms)

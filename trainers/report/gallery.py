@@ -12,10 +12,11 @@ from typing import Any
 
 from markupsafe import Markup
 
+from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.files import DamagedError, open_file, read_text
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.schema import Config
-from drumbeat.data.order import Schedule
+from drumbeat.trainers.position import build_schedules
 from drumbeat.trainers.report import page
 from drumbeat.trainers.report.charts import Chart, colours, draw, number
 from drumbeat.trainers.report.events import Curve, Events
@@ -25,9 +26,10 @@ PhaseSteps = tuple[str, int, int]
 """Name, first and last step of a phase."""
 
 WAITING = "time waiting for data"
+WAITING_FOR_RANK = "time waiting for the slowest rank"
 OWN_TITLES = {
     "train/lr": "learning rate", "speed/samples_per_second": "samples per second",
-    "speed/data_wait_fraction": WAITING,
+    "speed/data_wait_fraction": WAITING, "speed/wait_for_slowest_rank": WAITING_FOR_RANK,
 }
 """Curves with their own chart. The others share a chart with the curves of the same name: train/loss,
 validation/loss."""
@@ -39,18 +41,17 @@ MAX_EVALUATIONS, MAX_PLOTS = 100, 50
 """The largest number of evaluations in a report, and of plots in each."""
 MAX_TEXT = 2**20
 """Bytes of a metrics.txt that is shown."""
-NOT_DRAWN = ("train/epoch", "speed/step_seconds")
-"""Curves that follow from others."""
+NOT_DRAWN = ("train/epoch", "speed/step_seconds", "speed/slowest_rank")
+"""Curves that follow from others, and numbers that are no quantities."""
 
 
-def phase_steps(config: Config, samples: int | None) -> list[PhaseSteps]:
+def phase_steps(config: Config, progress: Progress) -> list[PhaseSteps]:
     """Name, first and last step of each phase; empty if the size of the training set is not known yet."""
     found: list[PhaseSteps] = []
-    for name, phase in config.phases.items():
-        if phase is not None and samples:
+    if samples := progress.data.get("samples"):
+        for name, schedule in zip(config.phases, build_schedules(config, samples, progress), strict=True):
             first = found[-1][2] if found else 0
-            steps = Schedule(samples, phase.batch_size or config.batch_size, phase.epochs).steps
-            found.append((name, first, first + steps))
+            found.append((name, first, first + schedule.steps))
     return found
 
 
@@ -67,7 +68,7 @@ def charts(events: Events, phases: list[PhaseSteps], best: int | None,
     for title, tags in groups.items():
         curves = {group: events.curves[tag] for group, tag in tags.items()}
         source = {group: reference[tag] for group, tag in tags.items() if tag in reference}
-        chart = Chart(title=title, curves=curves, reference=source, percent=title == WAITING,
+        chart = Chart(title=title, curves=curves, reference=source, percent=title in (WAITING, WAITING_FOR_RANK),
                       from_zero="speed" in curves, magnitudes=title in ("loss", "learning rate"),
                       best=best if "validation" in curves else None)
         shown = dict(zip(curves, colours(curves), strict=True)) if title not in OWN_TITLES.values() else {}

@@ -11,6 +11,7 @@ from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.files import read_end
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.manifest import checkpoint_path, linked_checkpoint, progress_at, saved_steps
+from drumbeat.configs.run.rank_records import RankTimes, SlowRank
 from drumbeat.configs.run.records import AttemptStart, Saved, State, Verdict
 from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Config
@@ -30,6 +31,20 @@ def attempts(view: View, progress: Progress) -> Markup:
                      f"{sum(span.steps for span in mine):,}",
                      _end_of(attempt, view.state if attempt == view.attempt else None)))
     return page.table(["attempt", "started", "ranks", "steps saved", "end"], rows) if rows else Markup()
+
+
+def slow_ranks(view: View) -> Iterator[Markup]:
+    """A table of the ranks for which the others waited."""
+    rows = [(str(attempt.number), slow.message, f"{slow.step:,}",
+             f"{moment(slow.time)} to {moment(slow.until) if slow.until else 'the end'}")
+            for attempt in view.run.all_attempts() for slow in _slow(attempt)]
+    if rows:
+        yield page.table(["attempt", "slow rank", "from step", "time"], rows)
+
+
+def _slow(attempt: Attempt) -> Iterable[SlowRank]:
+    found = RankTimes.read(attempt.ranks)
+    return found.slow if found else ()
 
 
 def _end_of(attempt: Attempt, state: State | None) -> str:

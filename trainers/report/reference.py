@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from markupsafe import Markup
 
 from drumbeat.configs.reference import TRAINING_LOSS
+from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.schema import Config
-from drumbeat.data.order import Schedule
+from drumbeat.trainers.position import build_schedules
 from drumbeat.trainers.report import page
 from drumbeat.trainers.report.charts import number
 from drumbeat.trainers.report.events import Curve, Events
@@ -34,13 +35,14 @@ class Epoch:
     of its curve in the epoch. Without those that do not exist (yet)."""
 
 
-def epochs(config: Config, events: Events, samples: int | None) -> list[Epoch]:
+def epochs(config: Config, events: Events, progress: Progress) -> list[Epoch]:
     """The epochs of the source's table. Without the size of the training set, which an unstarted run does not know,
     the run has no epochs."""
     found, before = [], 0
     reached = config.tracking.every_steps - 1 + max((points[-1][0] for points in events.curves.values()), default=-1)
-    for name, phase in config.phases.items():
-        schedule = Schedule(samples, phase.batch_size or config.batch_size, phase.epochs) if phase and samples else None
+    samples = progress.data.get("samples")
+    schedules = build_schedules(config, samples, progress) if samples else [None] * len(config.phases)
+    for name, schedule in zip(config.phases, schedules, strict=True):
         curves = config.reference.curves.get(name, {})
         last = 0
         for epoch in range(1, 1 + max(map(len, curves.values()), default=0)):

@@ -21,6 +21,7 @@ from drumbeat.configs.errors import Fault, RunError, UserError
 from drumbeat.configs.layers import short
 from drumbeat.configs.load import read
 from drumbeat.configs.output_file import replacing
+from drumbeat.configs.run.changes import exactness
 from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
 from drumbeat.configs.run.determinism import claim
 from drumbeat.configs.run.files import read_text
@@ -35,7 +36,7 @@ from drumbeat.trainers.report import page
 from drumbeat.trainers.report.charts import number
 from drumbeat.trainers.report.events import Events, read_events
 from drumbeat.trainers.report.gallery import charts, evaluations, images, phase_steps, validations
-from drumbeat.trainers.report.history import attempts, checkpoints, duration, errors_and_log, moment
+from drumbeat.trainers.report.history import attempts, checkpoints, duration, errors_and_log, moment, slow_ranks
 from drumbeat.trainers.report.reference import epochs, reference_curves, reference_table
 
 COLOURS = {"finished": "good", "failed": "bad", "running": "busy", "pending": "busy"}
@@ -51,8 +52,7 @@ def report(run: RunDir) -> str:
     progress = state.progress if state else Progress()
     best = view.result.best if view.result else progress.best
     events = read_events(run.tensorboard)
-    samples = progress.data.get("samples")
-    phases, table = phase_steps(config, samples), epochs(config, events, samples)
+    phases, table = phase_steps(config, progress), epochs(config, events, progress)
     body = [
         _head(view, config), page.cards(_cards(config, view, best, events)),
         page.section("Curves", page.grid(charts(events, phases, best.get("step"), reference_curves(table))),
@@ -62,7 +62,7 @@ def report(run: RunDir) -> str:
         page.section("Images", page.grid(images(events))),
         page.section("Run", page.facts(_facts(view, config))),
         page.section("Versions", page.facts(_versions(view))),
-        page.section("Attempts", attempts(view, progress), *errors_and_log(view)),
+        page.section("Attempts", attempts(view, progress), *slow_ranks(view), *errors_and_log(view)),
         page.section("Checkpoints", checkpoints(run, config)),
         page.section("Config", page.fold("all values", page.yaml(shown(read_text(run.config, MOST_BYTES))))),
         page.footer(moment(time.time()), run.path),
@@ -129,6 +129,7 @@ def _facts(view: View, config: Config) -> Iterator[tuple[str, str]]:
     yield "samples seen", f"{result.samples_seen:,}" if result else ""
     yield "samples skipped", f"{result.samples_skipped:,}" if result and result.samples_skipped else ""
     yield "SHA-256 of the weights", result.weights_sha256 if result else ""
+    yield "exactness", exactness(view.changes)
     yield "determinism", claim(view.run)
     yield "folder", str(view.run.path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from drumbeat.configs.run.processes import call_process
+from drumbeat.configs.run.processes import call_process, node_name
 
 
 @pytest.mark.parametrize(("given", "shown"), [("rank3", "rank3"), ("a_name_that_is_long", "a_name_that_is_")])
@@ -48,3 +49,10 @@ def test_a_process_gets_the_signal_when_its_parent_ends() -> None:
         assert process.stdout.readline() == "ready\n"
         process.kill()
         assert process.stdout.readline() == "got it\n"
+
+
+def test_slurms_name_of_the_node_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURMD_NODENAME", raising=False)
+    assert node_name() == socket.gethostname()
+    monkeypatch.setenv("SLURMD_NODENAME", "n7")
+    assert node_name() == "n7"

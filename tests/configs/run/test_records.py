@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from drumbeat.configs.run import checkpoint_records, plan, records, versions
+from drumbeat.configs.run import bad_nodes, checkpoint_records, code_records, plan, records, versions
+from drumbeat.configs.run.bad_nodes import BadNode
 from drumbeat.configs.run.checkpoint_records import (
     CheckpointFormat,
     CheckpointState,
+    ConfigChange,
     EvaluationMetrics,
     FileDigest,
     Manifest,
@@ -18,14 +20,13 @@ from drumbeat.configs.run.checkpoint_records import (
     Progress,
     Span,
 )
+from drumbeat.configs.run.code_records import CodeSnapshot, CodeTree
 from drumbeat.configs.run.files import DamagedError, write_json
 from drumbeat.configs.run.plan import Allocation, JobPlan, Topology
 from drumbeat.configs.run.record import Record
 from drumbeat.configs.run.records import (
     AttemptStart,
     Change,
-    CodeSnapshot,
-    CodeTree,
     FirstStep,
     Heartbeat,
     Job,
@@ -49,8 +50,9 @@ BEST = {"step": 3, "phase": "head", "loss": 0.25, "accuracy": 1.0}
 TOPOLOGY = Topology(nodes=2, ranks_per_node=4, device="cuda", cpus_per_rank=8)
 ALLOCATION = Allocation(job_id="7", nodes=2, cpus_per_node=64, gpus_per_node=8, in_step=True, restarts=1)
 SPAN = Span(phase=1, first_step=2**40, steps=3, samples=36, digest=f"{2**64 - 1:016x}", attempt=2, world_size=4)
+CHANGE = ConfigChange(key="batch_size", old=4, new=None, step=7, attempt=2, user="me", time=1.5)
 PROGRESS = Progress(step=7, phase=1, phase_step=2, samples=60, skipped=1, ledger=(SPAN, SPAN), data={"samples": 9},
-                    best=BEST, last=BEST, seconds={"training": 1.5})
+                    best=BEST, last=BEST, seconds={"training": 1.5}, changes=(CHANGE,))
 VERSIONS = Versions(drumbeat="0.1.0", python="3.11.2", torch="2.14.1", cuda="13.0", nccl="2.28.9",
                     device="NVIDIA H100", precision="bf16")
 TREE = CodeTree(name="lab", folder="/home/me/lab", files=3, bytes=99, commit="0123", changed_files=1)
@@ -64,19 +66,21 @@ ALL = [
     Result(steps=9, samples_seen=90, overshoot=2, samples_skipped=1, weights_sha256="ab", last=BEST, best=BEST,
            test={"loss": 0.5}),
     Change(command="resume", pid=7, host="n1", space="boot pid:[1]", time=1.0),
-    AttemptStart(job="7.0.0", host="n1", address="10.0.0.1", port=29500, time=1.0),
+    AttemptStart(job="7.0.0", host="n1", nodes=("n1", "n2"), address="10.0.0.1", port=29500, time=1.0),
     FirstStep(resumed_from=3, time=1.0),
     StopRequest(reason="stopped", time=1.0),
     Saved(state="stopped", step=7),
-    Verdict(outcome="failed", next="restart", message="no", step=3, reason="stopped", rank=1, error="ValueError"),
+    Verdict(outcome="failed", next="restart", message="no", step=3, reason="stopped", rank=1, error="ValueError",
+            bad_nodes={"n2": "it has lost its GPU"}),
     NodeUp(host="n1", interface="ib0", connection_error="No route to host", connection_seconds=1.5),
-    NodeDown(exit_code=-9, host="n1", message="it did not begin"),
+    NodeDown(exit_code=-9, host="n1", message="it did not begin", check="failed"),
     NodeDown(exit_code=None, host="n1"),
+    BadNode(node="n2", reason="it has lost its GPU", run="20261128-183858-ypnga", time=1.0),
     RankError(rank=1, node="n1", type="ValueError", message="no", step=7, traceback="Traceback", user_error=True,
               time=1.0),
-    SPAN, PROGRESS,
+    SPAN, CHANGE, PROGRESS,
     CheckpointState(progress=PROGRESS, optimizer={"groups": [{"lr": 0.1}]}, scheduler={"last_epoch": 3},
-                    versions=VERSIONS),
+                    versions=VERSIONS, config={"phases": {"head": {"epochs": 2.0}}}),
     FileDigest(bytes=7, sha256="ab"),
     CheckpointFormat(format=1),
     Manifest(format=1, step=7, attempt=2, files={"model.safetensors": FileDigest(bytes=7, sha256="ab")}),
@@ -103,7 +107,8 @@ def test_what_was_written_is_read_back(tmp_path: Path, record: Record) -> None:
 
 
 def test_every_record_is_tried() -> None:
-    defined = {value for module in (records, checkpoint_records, plan, versions) for value in vars(module).values()
+    modules = (records, bad_nodes, checkpoint_records, code_records, plan, versions)
+    defined = {value for module in modules for value in vars(module).values()
                if isinstance(value, type) and issubclass(value, Record)} - {Record}
     assert {type(record) for record in ALL} == defined
 

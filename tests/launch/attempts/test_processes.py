@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,13 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.layers import ROOT
-from drumbeat.launch.attempts.processes import child_setup, descendants, end_descendants, ignoring_signals
+from drumbeat.launch.attempts.processes import (
+    child_setup,
+    descendants,
+    end_descendants,
+    has_living_threads,
+    ignoring_signals,
+)
 from tests.processes import alive, until
 
 FAMILY = """
@@ -172,3 +179,16 @@ def test_signals_are_ignored_inside_the_context() -> None:
         output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.strip() == "True"
     assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_processes_that_are_reaped_while_they_are_looked_at() -> None:
+    """By another thread here, by another process in a run."""
+    for _ in range(60):
+        process = subprocess.Popen(["true"])
+        entry = Path(f"/proc/{process.pid}")
+        reaper = threading.Thread(target=process.wait)
+        reaper.start()
+        while entry.exists():
+            has_living_threads(entry)
+        reaper.join()
+        assert not has_living_threads(entry)

@@ -14,12 +14,13 @@ from drumbeat.launch.backends.cluster_checks import (
     check_cluster,
     check_shared,
     file_system,
+    known_to_nodes,
     unshared,
     unshared_python,
 )
 from drumbeat.launch.backends.slurm import Slurm
 from tests.launch.fake_slurm import programs
-from tests.launch.tiny_plan import plan
+from tests.launch.tiny_plan import config, plan
 
 MOUNTS = """\
 overlay / overlay rw 0 0
@@ -98,3 +99,21 @@ def test_sbatch_tests_the_exact_request(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("PATH", programs(tmp_path, sbatch="echo 'allocation failure: no' >&2; exit 1"))
     with pytest.raises(LaunchError, match="SLURM would reject this job"):
         check_cluster(request)
+
+
+def test_what_only_the_nodes_know_is_noted(mounts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be installed or copied on each node, so it is no error; what a file server has is checked here."""
+    mounts.write_text("/dev/sda1 / ext4 rw 0 0\nfiles:/net /net nfs4 rw 0 0\nib0@o2ib:/work /work lustre rw 0 0\n")
+    data = ("data.root=/scratch/pictures", "data.train={_target_: drumbeat.data.ImageFolder, root: \"${data.root}/a\"}",
+            "data.validation={_target_: drumbeat.data.ImageFolder, root: /work/pictures}")
+    planned = replace(plan(tmp_path, "launch.gpus=0"), python="/opt/lab/bin/python", folder="/net/me")
+    monkeypatch.setenv("PATH", programs(tmp_path, sinfo="echo n1; echo n2"))
+    assert known_to_nodes(planned, config(tmp_path, *data), mounts) == [
+        "only the nodes know whether they have /scratch/pictures (data), /opt/lab/bin/python (Python), which are on "
+        "this machine's own disks"]
+    shared = replace(planned, python="/net/lab/bin/python")
+    assert known_to_nodes(shared, config(tmp_path, *data[2:]), mounts) == []
+    container = replace(planned, site=Site(prefix="apptainer exec image.sif"))
+    assert known_to_nodes(container, config(tmp_path, *data[2:]), mounts) == []
+    monkeypatch.setenv("PATH", programs(tmp_path, sinfo="hostname"))
+    assert known_to_nodes(planned, config(tmp_path, *data), mounts) == [], "this machine is all of the cluster"

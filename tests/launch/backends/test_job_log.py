@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.launch.backends.job_log import last_line, last_lines, log_files
+from drumbeat.launch.backends.job_log import last_line, last_lines, log_files, node_without_launcher
 
 CANCELLED = "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-11-28T22:01:31 DUE TO TIME LIMIT ***"
 
@@ -40,3 +40,26 @@ def test_the_files_of_one_job(tmp_path: Path) -> None:
 def test_the_end_of_a_long_log(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("x" * 10**6 + "".join(f"\nline {number}" for number in range(9)))
     assert last_lines(tmp_path / "log") == [f"line {number}" for number in range(4, 9)]
+
+
+def ended(*nodes: str, times: int = 21) -> str:
+    """What srun reports when the launchers of these nodes end by themselves each time that the script starts them."""
+    return "".join(f"srun: error: {node}: task {node.removeprefix('n')}: Exited with exit code 127\n"
+                   "srun: error: n0: task 0: Terminated\n" for _ in range(times) for node in nodes)
+
+
+@pytest.mark.parametrize(("text", "node"), [
+    (ended("n12"), ("n12", 12)),
+    (ended("n12", times=2), ("", -1)),
+    (ended("n1", "n12"), ("", -1)),
+    (ended("n1") + "srun: error: n[0-1]: tasks 0-1: Exited with exit code 1\n", ("", -1)),
+    ("srun: error: n[0-1]: tasks 0-1: Exited with exit code 1\n" * 9, ("", -1)),
+    ("", ("", -1)),
+], ids=["one", "once-or-twice", "two", "one-and-all", "all", "none"])
+def test_the_only_node_without_a_launcher(tmp_path: Path, text: str, node: tuple[str, int]) -> None:
+    run = RunDir(tmp_path)
+    run.submitit.mkdir()
+    (run.submitit / "7_0_log.err").write_text(f"module cuda is loaded\n{text}")
+    (run.submitit / "7_12_log.err").write_text("execve(): no such file\n")
+    assert node_without_launcher(run, "7") == node
+    assert last_line(run, "7") == ("execve(): no such file" if node[0] else "module cuda is loaded")

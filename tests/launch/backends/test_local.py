@@ -91,10 +91,11 @@ def test_torchruns_command_is_what_is_sent(tmp_path: Path) -> None:
 
 def test_in_an_allocation_a_note_names_its_other_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = plan(tmp_path)
-    assert Local().notes(made) == []
+    assert Local().notes(Local().request(made)) == []
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "3")
-    assert Local().notes(made) == ["This shell is in SLURM job 4711: --here would use all of its 3 nodes"]
+    assert Local().notes(Local().request(made)) == [
+        "This shell is in SLURM job 4711: --here would use all of its 3 nodes"]
 
 
 def test_a_run_that_was_moved_while_it_was_running(runs: Path) -> None:

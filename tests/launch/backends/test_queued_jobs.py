@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.plan import Topology
+from drumbeat.configs.run.records import State
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.backend import backend_of
-from drumbeat.launch.backends.queued_jobs import explain, jobs_of, unrecorded_end
+from drumbeat.launch.backends.queued_jobs import explain, failed_nodes, jobs_of, unrecorded_end
 from tests.launch.fake_slurm import programs
 from tests.runs import write_job, write_plan, write_state
 
@@ -84,3 +86,39 @@ def test_the_job_of_the_original_is_not_that_of_a_copy(view: View, tmp_path: Pat
     backend = backend_of("slurm")
     assert backend.running_evidence(view) == "SLURM job 12;gpu is running"
     assert backend.running_evidence(View.read(copy)) == ""
+
+
+SCONTROL = "echo 'JobId=12 JobState={state} ExitCode=0:127 NodeList=n[1-3] Requeue=1'"
+
+
+@pytest.mark.parametrize(("state", "bad"), [
+    ("NODE_FAIL", {"n2": "SLURM lost it (NODE_FAIL)"}), ("BOOT_FAIL", {"n2": "SLURM lost it (BOOT_FAIL)"}),
+    ("FAILED", {}), ("TIMEOUT", {}), ("OUT_OF_MEMORY", {}), ("CANCELLED", {}), ("PREEMPTED", {})])
+def test_only_nodes_that_slurm_has_lost_are_blamed(view: View, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                   state: str, bad: dict[str, str]) -> None:
+    slurm(tmp_path, monkeypatch, scontrol=SCONTROL.format(state=state), sinfo="echo 'n1|idle'; echo 'n2|down*'")
+    assert failed_nodes(view) == bad
+
+
+@pytest.mark.parametrize(("nodes", "state", "bad"), [
+    (3, "pending", {"n2": "its launcher did not start: execve(): no such file"}), (1, "pending", {}),
+    (3, "running", {})])
+def test_a_launcher_that_never_starts_blames_its_node(view: View, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                      nodes: int, state: State, bad: dict[str, str]) -> None:
+    """Unless it is the only one; and a launcher that has started reports itself."""
+    slurm(tmp_path, monkeypatch, scontrol=SCONTROL.format(state="FAILED"))
+    run = view.run
+    write_plan(run, topology=Topology(nodes=nodes, ranks_per_node=1, device="cpu", cpus_per_rank=1))
+    write_state(run, state)
+    run.submitit.mkdir()
+    (run.submitit / "12_0_log.err").write_text("srun: error: n2: task 1: Exited with exit code 2\n" * 9)
+    (run.submitit / "12_1_log.err").write_text("execve(): no such file\n")
+    assert failed_nodes(View.read(run)) == bad
+    if bad:
+        reason = unrecorded_end(View.read(run))[1]
+        assert reason.startswith("SLURM job 12;gpu ended before its launcher started on n2: ")
+
+
+def test_a_run_without_a_job_blames_no_node(view: View) -> None:
+    write_job(view.run, "slurm")
+    assert failed_nodes(View.read(view.run)) == {}

@@ -14,7 +14,7 @@ from drumbeat.configs.run.plan import Allocation, JobPlan
 from drumbeat.configs.run.records import BackendName
 from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.backend import backend_of
-from drumbeat.launch.backends.script import LOCAL_CLUSTER, REQUEUE, node_command, setup_lines
+from drumbeat.launch.backends.script import LOCAL_CLUSTER, NODES, REQUEUE, node_command, setup_lines
 from tests.launch.tiny_plan import plan
 
 SITE = Site(setup=["module load cuda", "ulimit -n 4096"], environment={"HF_HOME": "/scratch/my models"})
@@ -90,13 +90,26 @@ def test_launchers_that_are_killed_are_started_again(tmp_path: Path, codes: list
 
 
 def test_a_launcher_in_a_container_has_its_job_requeued_from_outside(tmp_path: Path) -> None:
-    """It exits with code 75, because there is no scontrol in the container."""
+    """It exits with code 76, because there is no scontrol in the container."""
     for name, script in (("srun", 'exit "$1"'), ("scontrol", f'echo "$@" > {tmp_path}/asked')):
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
-    (*_, function) = setup_lines(slurm_plan(tmp_path), 1, REQUEUE)
+    (*_, function) = setup_lines(slurm_plan(tmp_path), 1, after=REQUEUE)
     program = f"PATH={tmp_path}:$PATH SLURM_JOB_ID=4711\n{function}\nsrun"
     assert subprocess.run(["bash", "-c", f"{program} 74"], check=False).returncode == 74
     assert not (tmp_path / "asked").exists()
-    assert subprocess.run(["bash", "-c", f"{program} 75"], check=False).returncode == 75
+    assert subprocess.run(["bash", "-c", f"{program} 76"], check=False).returncode == 76
     assert (tmp_path / "asked").read_text() == "requeue 4711\n"
+
+
+@pytest.mark.parametrize(("answer", "nodes"), [("echo 1", "1"), ("exit 1", "2"), ("exit 0", "2")],
+                         ids=["lost one", "no answer", "unknown"])
+def test_launchers_are_started_again_on_the_nodes_that_are_left(tmp_path: Path, answer: str, nodes: str) -> None:
+    for name, script in (("srun", f"echo $SLURM_NNODES $SLURM_NTASKS >> {tmp_path}/started; [ $1 ] || exit 137"),
+                         ("squeue", answer)):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    (*_, function) = setup_lines(slurm_plan(tmp_path), 1, NODES)
+    program = f"set -eu\nexport PATH={tmp_path}:$PATH SLURM_JOB_ID=7 SLURM_NNODES=2 SLURM_NTASKS=2\n{function}\nsrun"
+    assert subprocess.run(["bash", "-c", program], check=False).returncode == 0
+    assert (tmp_path / "started").read_text() == f"2 2\n{nodes} {nodes}\n"

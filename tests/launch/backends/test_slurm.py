@@ -128,9 +128,9 @@ def test_what_sbatch_reads_from_the_shell_is_told(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("SBATCH_ACCOUNT", "lab")
     monkeypatch.setenv("SBATCH_TIMELIMIT", "5")
     planned = plan(tmp_path, "launch.gpus=4", backend="slurm")
-    assert Slurm().notes(planned) == ["sbatch also reads SBATCH_ACCOUNT=lab from this shell"]
+    assert Slurm().notes(Slurm().request(planned)) == ["sbatch also reads SBATCH_ACCOUNT=lab from this shell"]
     monkeypatch.delenv("SBATCH_ACCOUNT")
-    assert Slurm().notes(planned) == []
+    assert Slurm().notes(Slurm().request(planned)) == []
 
 
 def test_other_gres_are_requested_beside_the_gpus(tmp_path: Path) -> None:
@@ -138,3 +138,11 @@ def test_other_gres_are_requested_beside_the_gpus(tmp_path: Path) -> None:
     text = Slurm().request(plan(tmp_path, "launch.gpus=4", backend="slurm", site=site)).text
     for line in ("--gres=gpu:4,lscratch:100", "--mem=0", "--wckey=mine"):
         assert f"#SBATCH {line}\n" in text
+
+
+def test_backslashes_are_doubled_in_options_alone(tmp_path: Path) -> None:
+    """tests/slurm/test_sites.py submits them."""
+    site = Site(sbatch={"mail-user": r"a\b"}, setup=[r"echo a\b"])
+    text = Slurm().request(plan(tmp_path, "launch.gpus=0", backend="slurm", site=site)).text
+    assert "#SBATCH --mail-user='a\\\\b'\n" in text
+    assert "\necho a\\b\n" in text

@@ -7,11 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from drumbeat.configs.layers import ROOT
+from drumbeat.configs.run.bad_nodes import remember
 from drumbeat.launch.commands.main import COMMANDS, main
 from tests.launch.tiny_plan import write_config
 
@@ -30,6 +32,7 @@ fpath=(HERE $fpath); autoload -Uz compinit; compinit -u -d HERE/dump; eval "$(<H
 compadd() { print -l -- ${(P)2} }
 words=(drumbeat status ''); _drumbeat_runs
 words=(drumbeat status --runs elsewhere ''); _drumbeat_runs
+words=(drumbeat nodes --forget ''); _drumbeat_nodes
 compadd() { print -l -- ${(P)4} }
 words=(drumbeat run mine.yaml evaluation.mod); CURRENT=4; PREFIX=evaluation.mod; _drumbeat_words
 words=(run mine.yaml evaluation.mode=m); CURRENT=3; PREFIX=evaluation.mode=m; _drumbeat_words
@@ -46,6 +49,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "plan.json").touch()
     (tmp_path / "runs" / "tiny" / "latest").symlink_to(RUN)
+    for node in ("n2", "gpu-1.site", "gpu-2.site"):
+        assert remember(tmp_path / "runs", node, "lost", RUN, time.time())
     (tmp_path / "mine.yaml").write_text("base: small.yaml\nphases: {extra: {epochs: 1, optimizer: {momentum: 0.9}}}\n")
     write_config(tmp_path)
     write_config(tmp_path).rename(tmp_path / "runs" / "tiny" / RUN / "config.yaml")
@@ -82,6 +87,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("run --resume t", {"tiny"}),
     ("rerun ti", {"tiny"}),
     ("completion ''", {"bash", "zsh"}),
+    ("nodes --forget ''", {"n2", "gpu-1.site", "gpu-2.site"}),
+    ("nodes --forget n2 g", {"gpu-1.site", "gpu-2.site"}),
+    ("nodes --runs elsewhere --forget ''", set()),
 ])
 def test_bash(here: Path, capsys: pytest.CaptureFixture[str], typed: str, offered: set[str]) -> None:
     assert main(["completion", "bash"]) == 0
@@ -140,6 +148,6 @@ def test_zsh(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "ask").write_text(ZSH.replace("HERE", str(here)))
     done = subprocess.run(["zsh", "-f", str(here / "ask")], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [
-        "tiny", RUN, "other", RUN.replace("a", "b"), "evaluation.mode=", "evaluation.mode=min", "evaluation.mode=max",
-        "_shtab_drumbeat"]
+        "tiny", RUN, "other", RUN.replace("a", "b"), "gpu-1.site", "gpu-2.site", "n2", "evaluation.mode=",
+        "evaluation.mode=min", "evaluation.mode=max", "_shtab_drumbeat"]
     assert done.stderr == ""

@@ -21,8 +21,9 @@ import torch
 
 from drumbeat.configs.load import load
 from drumbeat.configs.run.checkpoint_records import Progress, Span
+from drumbeat.configs.run.code_records import CodeSnapshot, CodeTree
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import CodeSnapshot, CodeTree, RankError
+from drumbeat.configs.run.records import RankError
 from drumbeat.launch.commands.config_keys import candidates
 from drumbeat.launch.commands.main import main
 from drumbeat.trainers.checkpoints.manager import Checkpoints

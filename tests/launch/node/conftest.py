@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from tests.processes import until
 def stage(tmp_path: Path) -> Iterator[Callable[..., Stage]]:
     made: list[Stage] = []
 
-    def make(**options: int) -> Stage:
+    def make(**options: Any) -> Stage:
         made.append(Stage(tmp_path, **options))
         return made[-1]
 

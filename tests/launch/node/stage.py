@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import Topology
@@ -20,12 +21,14 @@ ROOT = Path(__file__).parents[3]
 LAUNCHER = """
 import sys
 from pathlib import Path
+import drumbeat.launch.node.idle_gpus
 import drumbeat.launch.node.launcher
 import drumbeat.launch.node.time_limit
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 drumbeat.launch.node.launcher.FIRST_NODE_TIMEOUT = float(sys.argv[4])
 drumbeat.launch.node.launcher.EXIT_TIMEOUT = 0.5
+drumbeat.launch.node.idle_gpus.CHECK_SECONDS = 0.2
 drumbeat.launch.node.time_limit.SUSPENDED_SECONDS = drumbeat.launch.node.time_limit.REQUEUE_SECONDS = 1.0
 run = RunDir(Path(sys.argv[1]))
 end = run.path / "fake" / "end"
@@ -40,12 +43,14 @@ print(launcher.run_attempts())
 class Stage:
     """A run with the fake torchrun, and its launchers."""
 
-    def __init__(self, folder: Path, *, nodes: int = 1, ranks_per_node: int = 2, restarts: int = 3) -> None:
+    def __init__(self, folder: Path, *, nodes: int = 1, ranks_per_node: int = 2, restarts: int = 3,
+                 device: Literal["cpu", "cuda"] = "cpu", idle_gpu_minutes: float | None = None) -> None:
         self.run = RunDir(folder / "run")
         self.nodes, self.ranks = nodes, nodes * ranks_per_node
         (self.run.path / "fake").mkdir(parents=True)
-        topology = Topology(nodes=nodes, ranks_per_node=ranks_per_node, device="cpu", cpus_per_rank=1)
-        write_plan(self.run, topology=topology, restarts=restarts, python=fake_torchrun.install(folder))
+        topology = Topology(nodes=nodes, ranks_per_node=ranks_per_node, device=device, cpus_per_rank=1)
+        write_plan(self.run, topology=topology, restarts=restarts, idle_gpu_minutes=idle_gpu_minutes,
+                   python=fake_torchrun.install(folder))
         self.launchers: list[subprocess.Popen[str]] = []
         self.seen: set[int] = set()
 

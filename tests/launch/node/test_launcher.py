@@ -10,16 +10,20 @@ import errno
 import os
 import re
 import signal
+import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from drumbeat.configs.run.bad_nodes import remembered
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import AttemptStart, Job, NodeDown, Result, Status, Verdict
+from drumbeat.configs.schema import Site
 from drumbeat.launch.attempts.processes import descendants
 from drumbeat.launch.node.launcher import Launcher, wait_until
 from tests.launch import fake_torchrun
@@ -183,6 +187,25 @@ def test_two_nodes_take_the_next_attempt_together(stage: Callable[..., Stage]) -
     assert here.end() == ["leave", "leave"]
     assert [NodeDown.require(here.run.attempt(0).node_down(node)).exit_code for node in (0, 1)] == [None, 1]
     assert here.verdict(0).message.startswith("rank 1 on ")
+    assert here.state() == "finished"
+
+
+def test_a_node_whose_check_fails_starts_no_ranks_on_any_node(stage: Callable[..., Stage], tmp_path: Path) -> None:
+    """The node that makes the folder fails, once. Without SLURM the run restarts in place, and no node is remembered.
+    """
+    here = stage(nodes=2, ranks_per_node=1)
+    site = Site(node_check=f"mkdir {tmp_path}/first 2>/dev/null && echo GPU 1 is lost && exit 3; true")
+    replace(JobPlan.require(here.run.plan), site=site).write(here.run.plan)
+    here.launch()
+    here.up(1)
+    here.finish()
+    assert [output.splitlines()[-1] for output in here.end()] == ["leave", "leave"]
+    assert fake_torchrun.pids(here.run.path, 0) == {}
+    host = socket.gethostname()
+    found = f"the node check on {host} ended with code 3: GPU 1 is lost"
+    assert (here.verdict(0).next, here.verdict(0).bad_nodes) == ("restart", {host: found})
+    assert here.verdict(0).message == f"{found}; there is no checkpoint"
+    assert remembered(here.run.path.parent.parent) == []
     assert here.state() == "finished"
 
 

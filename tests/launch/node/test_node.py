@@ -54,10 +54,10 @@ def test_a_launcher_that_fails_reports_the_error(stage: Callable[..., Stage]) ->
     """Also where the run has had attempts before."""
     here = stage()
     here.run.claim_attempt()
-    write_plan(here.run, python="/nowhere/python")
+    write_plan(here.run, python=str(here.run.plan))
     here.run.write_status("pending", attempt=0)
     done = subprocess.run([sys.executable, "-c", NODE, str(here.run.path)], capture_output=True, text=True, check=False)
-    assert "FileNotFoundError" in done.stderr
+    assert "PermissionError" in done.stderr
     status = Status.require(here.run.status)
     assert (status.state, status.attempt) == ("failed", 1)
-    assert status.verdict.startswith("the node launcher failed: FileNotFoundError: ")
+    assert status.verdict.startswith("the node launcher failed: PermissionError: ")

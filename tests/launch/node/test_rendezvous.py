@@ -23,8 +23,6 @@ from drumbeat.launch.node.rendezvous import (
     listening_address,
     meeting_address,
     network_variables,
-    node_names,
-    own_address,
     peer_address,
     route_to,
 )
@@ -67,32 +65,6 @@ def test_no_port_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(rendezvous.random, "SystemRandom", Choice)
         with pytest.raises(OSError, match="none is free"):
             free_port()
-
-
-def test_slurms_name_of_the_node_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SLURMD_NODENAME", raising=False)
-    assert own_address() == socket.gethostname()
-    monkeypatch.setenv("SLURMD_NODENAME", "n7")
-    assert own_address() == "n7"
-
-
-@pytest.mark.parametrize(("text", "names"), [
-    ("", []),
-    ("n1", ["n1"]),
-    ("n[1-2]", ["n1", "n2"]),
-    ("n[1-2,07],gpu-3", ["n1", "n2", "n07", "gpu-3"]),
-    ("rack[1-2]-n[08-10].site", [f"rack{rack}-n{node}.site" for rack in (1, 2) for node in ("08", "09", "10")]),
-])
-def test_the_nodes_of_a_job(text: str, names: list[str]) -> None:
-    assert node_names(text) == names
-
-
-@pytest.mark.parametrize("text", ["n[1-", "n[a-b]", "n[-]", "n[1-9999999999]", "n[\u00b2]", "n" + "[1-9]" * 400,
-                                  "n[1-2][]"], ids=lambda text: text[:20])
-def test_what_is_no_list_of_nodes(text: str) -> None:
-    """Also one that would take all memory."""
-    with pytest.raises(ValueError, match="list of"):
-        node_names(text)
 
 
 def test_the_first_node_uses_the_route_to_the_second(monkeypatch: pytest.MonkeyPatch) -> None:

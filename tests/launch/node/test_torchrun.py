@@ -36,7 +36,7 @@ def test_a_server_that_cannot_start_counts_as_an_agent_that_failed(tmp_path: Pat
         plan = write_plan(run, python=program, folder=str(tmp_path))
         agents = Agents(plan, attempt, node=0)
         assert agents.poll() == 0, "no agent has been started"
-        agents.start(["--nnodes=1"], {}, attempt.node_log(0))
+        agents.start(["--nnodes=1"], {}, attempt)
         assert agents.poll(10) == code
         assert not agents.alive
         agents.close()
@@ -51,14 +51,14 @@ def test_an_agent_is_started_with_its_arguments_and_environment_and_its_code_is_
     run = RunDir(tmp_path / "run")
     plan, attempt = write_plan(run, python=str(server), folder=str(tmp_path)), run.claim_attempt()
     agents = Agents(plan, attempt, node=0)
-    agents.start(["--nnodes=1", "x y"], {"RANK": "0"}, attempt.node_log(0))
+    agents.start(["--nnodes=1", "x y"], {"RANK": "0"}, attempt)
     assert agents.poll(10) == 3
     assert json.loads((tmp_path / "order").read_text()) == {
         "arguments": ["--nnodes=1", "x y"], "environment": {"RANK": "0"}, "log": str(attempt.node_log(0))}
     assert (tmp_path / "server.arguments").read_text().split() == [
         "-m", "drumbeat.configs.importing", "drumbeat.trainers.forkserver", str(run.path)]
     assert agents.alive
-    agents.start([], {}, attempt.node_log(0))
+    agents.start([], {}, attempt)
     assert agents.poll(10) == -9
     agents.close()
     assert not agents.alive

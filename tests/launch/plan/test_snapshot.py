@@ -15,8 +15,9 @@ import pytest
 from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.load import load
+from drumbeat.configs.run.code_records import CodeTree
 from drumbeat.configs.run.plan import JobPlan
-from drumbeat.configs.run.records import CodeTree, Result
+from drumbeat.configs.run.records import Result
 from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.processes import RANKS, processes_of

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from drumbeat.configs.load import ROOT, load
+from drumbeat.configs.run.code_records import CodeSnapshot, CodeTree
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import CodeSnapshot, CodeTree
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.runs.programs import run_on_run
 from tests.processes import alive, until, wait_for_file
@@ -132,8 +132,8 @@ def test_a_run_is_evaluated_with_its_own_code(tmp_path: Path, monkeypatch: pytes
         assert run_on_run(name, run, "--split", "test", new_code=new_code) == 0
     output = capfd.readouterr()
     assert output.out.splitlines() == ["mine --split test", "live --split test", "live --split test"]
-    assert output.err == ("code       mine at 0123456 with 2 changed files, 1 file; "
-                          "use --new-code for the current code\n")
+    assert output.err == ("code       mine at 0123456 with 2 changed files, 1 file; use --new-code for the\n"
+                          "           current code\n")
 
 
 @pytest.mark.slow

@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.errors import Fault, RunError
+from drumbeat.configs.load import load
+from drumbeat.configs.run.code_records import CodeSnapshot
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import CodeSnapshot, Next, RankError, Verdict
+from drumbeat.configs.run.records import Next, RankError, Verdict
 from drumbeat.configs.run.view import View
+from drumbeat.launch.backends.typed import command
 from drumbeat.launch.runs.remedy import remedy, resume_command
+from tests.launch.tiny_plan import write_config
 from tests.runs import write_plan, write_state
 
 
@@ -24,9 +28,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
     return run
 
 
-def failed(run: RunDir, error: str, following: Next = "give up") -> View:
-    verdict = Verdict(outcome="failed", next=following, message="it failed", step=-1, error=error)
-    verdict.write(run.claim_attempt().verdict)
+def failed(run: RunDir, error: str, following: Next = "give up", *, message: str = "", traceback: str = "",
+           reason: str = "") -> View:
+    attempt = run.claim_attempt()
+    if kind := error.partition(" ")[0]:
+        RankError(rank=1, node="n1", type=kind, message=message, step=3, traceback=traceback).write(attempt.error(1))
+    Verdict(outcome="failed", next=following, message="it failed", step=-1, rank=1, error=error, reason=reason).write(
+        attempt.verdict)
     write_state(run, "failed", "it failed")
     return View.read(run)
 
@@ -34,18 +42,50 @@ def failed(run: RunDir, error: str, following: Next = "give up") -> View:
 @pytest.mark.parametrize(("error", "expected"), [
     ("AttributeError at step 3 of rank 1", "Correct the code, then resume the run: COMMAND --new-code"),
     ("PreflightError at step 3 of rank 1", "Correct what it says. Then resume the run: COMMAND"),
-    ("OutOfMemoryError at step 3 of rank 1", "Resume it: COMMAND"),
+    ("OutOfMemoryError at step 3 of rank 1", "Lower micro_batch_size. Then resume the run: COMMAND"),
     ("LostBestError at step 3 of rank 1", "Resume it: COMMAND"),
     ("", "Resume it: COMMAND"),
     ("NotFiniteError at step 3 of rank 1",
-     "Resume it in this process, with a breakpoint in your code: COMMAND --debug. Or skip such steps in a new run: "
-     "RERUN on_nonfinite=skip"),
+     "Skip such steps: COMMAND on_nonfinite=skip\nOr look at the step in this process, with a breakpoint in your code: "
+     "COMMAND --debug"),
 ])
 def test_the_remedy_for_an_exception(run: RunDir, error: str, expected: str) -> None:
     view = failed(run, error)
-    plain = resume_command(view).removesuffix(" --new-code").removesuffix(" --debug")
-    assert plain.endswith(f"resume {run.id}")
-    assert remedy(view) == expected.replace("COMMAND", plain).replace("RERUN", plain.replace("resume", "rerun"))
+    assert remedy(view) == expected.replace("COMMAND", command("resume", run))
+
+
+@pytest.mark.parametrize(("kind", "message", "expected"), [
+    ("RuntimeError", "DataLoader worker (pid 7) is killed by signal: Killed.", "Resume it: COMMAND"),
+    ("RuntimeError", "CUDA error: uncorrectable ECC error encountered",
+     "Exclude that node, and report it to its administrator. Then resume the run: COMMAND"),
+    ("RuntimeError", "mat1 and mat2 shapes cannot be multiplied",
+     "Correct the code, then resume the run: COMMAND --new-code"),
+])
+def test_an_error_of_the_machine_is_not_one_of_the_code(run: RunDir, kind: str, message: str, expected: str) -> None:
+    view = failed(run, f"{kind} at step 3 of rank 1", message=message)
+    assert remedy(view) == expected.replace("COMMAND", command("resume", run))
+
+
+@pytest.mark.parametrize(("micro", "option"), [
+    ("null", " micro_batch_size=3"), ("4", " micro_batch_size=2"), ("1", "")])
+def test_too_little_memory_is_answered_with_smaller_parts(run: RunDir, micro: str, option: str) -> None:
+    """Of a batch of 12 on two ranks."""
+    run.config.write_text(load(write_config(run.path), [f"micro_batch_size={micro}"]).as_yaml())
+    view = failed(run, "OutOfMemoryError at step 3 of rank 1", message="CUDA out of memory")
+    assert resume_command(view) == command("resume", run) + option
+
+
+def test_a_sample_that_cannot_be_read(run: RunDir) -> None:
+    view = failed(run, "UnidentifiedImageError at step 3 of rank 1",
+                  traceback='  File "data/loader.py", line 169, in _sample\n    value = ...\n')
+    plain = command("resume", run)
+    assert remedy(view) == (f"Use other samples in place of such: {plain} data.on_error=skip\n"
+                            f"Or repair the file, then resume the run: {plain}")
+
+
+def test_a_time_limit_that_is_too_short_is_not_tried_again(run: RunDir) -> None:
+    assert remedy(failed(run, "", reason="time limit")) == (
+        f"Increase time_minutes in your profile, then resume the run with it: {command('resume', run)} --profile FILE")
 
 
 def test_without_a_copy_of_the_code_there_is_no_newer_one(run: RunDir) -> None:
@@ -63,6 +103,8 @@ def test_a_run_that_was_stopped_is_resumed_as_it_is(run: RunDir) -> None:
      "Restore that folder from a copy, and resume the run; or train again: drumbeat rerun tiny"),
     ("Repair or restore the file, which the training set needs in each of its epochs.",
      "Repair or restore the file, which the training set needs in each of its epochs. Then resume the run: COMMAND"),
+    ("Repair them, or raise the limit: drumbeat resume RUN data.max_skipped=0.1",
+     "Repair them, or raise the limit: COMMAND data.max_skipped=0.1"),
 ])
 def test_the_remedy_is_the_one_that_the_error_names(run: RunDir, fix: str, expected: str) -> None:
     attempt = run.claim_attempt()

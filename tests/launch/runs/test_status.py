@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Literal
 
 import pytest
 
+from drumbeat.configs.run.bad_nodes import forget, remembered
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.lock import changing
 from drumbeat.configs.run.processes import process_space
+from drumbeat.configs.run.rank_records import RankTimes, SlowRank
 from drumbeat.configs.run.records import RankError, Result, Saved, State, Status
 from drumbeat.configs.run.view import View
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.runs.attach import print_end
 from drumbeat.launch.runs.status import final_status, status_text, unrecorded_end, with_final_state
 from drumbeat.launch.runs.why import why
+from tests.launch.fake_slurm import programs
 from tests.launch.made import EIGHT
-from tests.runs import write_heartbeat, write_job, write_state
+from tests.runs import write_heartbeat, write_job, write_plan, write_state
 
 
 def recorded_end(run: RunDir) -> Status:
@@ -111,6 +115,18 @@ def test_the_gpu_of_a_running_run(run: RunDir) -> None:
     assert "GPU" not in text_of(run)
 
 
+def test_a_slow_rank_is_named(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    write_job(run, "slurm", id="17", host="login")
+    slow = SlowRank(rank=3, node="gpu07", part="compute", share=0.41, step=120, time=1000.0)
+    RankTimes(step=200, data=(), compute=(), cores=(), wait=(), slow=(slow,)).write(run.attempt(0).ranks)
+    assert """
+slow rank       rank 3 on gpu07 computes more slowly than the others, which wait
+                for it 41% of the time
+""" in text_of(run)
+    assert main(["status", str(run.path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["slow_rank"] == slow.as_json()
+
+
 def test_the_time_is_shown_by_kind_of_work(run: RunDir) -> None:
     write_heartbeat(run, seconds={"starting": 6.0, "training": 45.0, "evaluating": 3.0, "waiting": 0.0, "saving": 6.0})
     write_state(run, "stopped")
@@ -157,3 +173,21 @@ def test_how_the_last_attempt_ended_is_not_called_the_verdict_of_a_running_one(r
     text = text_of(run)
     assert "\nlast attempt    rank 1 on n1 was killed; the last checkpoint is at step 9\n" in text
     assert "verdict" not in text
+
+
+def test_the_nodes_of_a_job_that_slurm_lost_are_remembered_with_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+                                                                        ) -> None:
+    """By the first command that sees the end, because SLURM soon forgets it."""
+    run = RunDir(tmp_path / "runs" / "tiny" / "20260101-000000-abcde")
+    write_plan(run, backend="slurm")
+    write_state(run, "running", ago=9999)
+    write_job(run, "slurm", id="12")
+    monkeypatch.setenv("PATH", programs(
+        tmp_path, squeue="exit 0", sinfo="echo 'n1|idle'; echo 'n2|down*'",
+        scontrol="echo 'JobId=12 JobState=NODE_FAIL ExitCode=0:0 NodeList=n[1-2]'"))
+    assert with_final_state(View.read(run)).state == "failed"
+    (bad,) = remembered(run.path.parent.parent)
+    assert (bad.node, bad.reason, bad.run) == ("n2", "SLURM lost it (NODE_FAIL)", run.id)
+    forget(run.path.parent.parent, ["n2"])
+    assert with_final_state(View.read(run)).state == "failed"
+    assert remembered(run.path.parent.parent) == [], "only once"

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from drumbeat.configs.run.code_records import CodeSnapshot, CodeTree
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import CodeSnapshot, CodeTree
 from drumbeat.launch.commands.main import main
 from tests.runs import write_plan, write_state
 from tests.tiny import CONFIG

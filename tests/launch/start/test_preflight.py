@@ -50,7 +50,8 @@ def test_the_check_receives_config_ranks_and_environment(tmp_path: Path, monkeyp
     small = config(tmp_path)
     assert preflight(small, planned) == {}
     assert json.loads((tmp_path / "stdin").read_text()) == {
-        "config": plain(small), "topology": planned.topology.as_json(), "backend": "local"}
+        "config": plain(small), "topology": planned.topology.as_json(), "backend": "local",
+        "run": planned.run_dir}
     found = (tmp_path / "env").read_text().splitlines()
     assert f"PYTHONPATH={planned.environment['PYTHONPATH']}" in found
     assert "KEPT=yes" in found

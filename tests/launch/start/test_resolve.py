@@ -76,7 +76,7 @@ def test_resuming_with_what_cannot_change_the_results(cluster: Path) -> None:
 
 
 @pytest.mark.parametrize(("words", "said"), [
-    (["seed=3", "data.workers=2"], "error: seed cannot change on resume\n  where  command line\n"),
+    (["seed=3", "data.workers=2"], "error: seed cannot change on resume: the order of the samples"),
     (["--procs", "0"], "error: launch.procs must be at least 1\n  where  --procs\n"),
     (["--gpus", "-1"], "error: launch.gpus must be at least 0\n  where  --gpus\n"),
 ])
@@ -173,4 +173,7 @@ def test_a_job_that_would_not_inherit_a_variable(cluster: Path, capsys: pytest.C
     (cluster / "mine.yaml").write_text("sbatch: {export: NONE}\n")
     assert main([*SUBMIT, "--profile", "mine.yaml", "model.token=${oc.env:HF_TOKEN}"]) == 2
     assert "error: the job would not inherit HF_TOKEN, to which the config refers" in capsys.readouterr().err
+    assert main([*SUBMIT, "--profile", "mine.yaml", "model.token=${oc.env:HF_TOKEN}", "--dry-run"]) == 0
+    assert "the job would not inherit HF_TOKEN, to which the config refers (export: NONE)" in (
+        " ".join(capsys.readouterr().out.split()))
     assert not (cluster / "runs").exists()

@@ -195,6 +195,20 @@ def test_corrupted_best_weights_are_trained_again_from_an_older_checkpoint(tmp_p
     assert again.progress.step == 3
 
 
+def test_a_checkpoint_from_before_the_lost_best_weights_needs_no_best_ones(tmp_path: Path) -> None:
+    """The best ones of its time have been pruned, and are surpassed once more."""
+    checkpoints = made(tmp_path, keep=3)
+    for step, best in ((1, 0), (2, 2), (3, 2)):
+        checkpoints.save(Progress(step=step, best={"step": best}), weights(step), {}, STATE)
+    checkpoints.close()
+    (checkpoints.folder / "step-00000002" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(LostBestError):
+        checkpoints.weights(2)
+    found = checkpoints.newest(lambda _: None)
+    assert found is not None
+    assert found.progress.step == 1
+
+
 def test_without_an_older_checkpoint_corrupted_best_weights_are_an_error_with_a_way_out(tmp_path: Path) -> None:
     """A run that does not need them continues."""
     checkpoints = made(tmp_path)
@@ -202,7 +216,7 @@ def test_without_an_older_checkpoint_corrupted_best_weights_are_an_error_with_a_
     (checkpoints.folder / "step-00000001" / "model.safetensors").unlink()
     with pytest.raises(RunError, match="no older") as raised:
         checkpoints.weights(1)
-    assert raised.value.faults[0].remedy.endswith("or train again: drumbeat rerun run")
+    assert raised.value.faults[0].remedy.endswith("continue without them, from the last weights: drumbeat resume RUN")
     found = checkpoints.newest(lambda _: None)
     assert found is not None
     assert found.progress.step == 3

@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -21,7 +22,8 @@ from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.trainers.checkpoints.manager import Checkpoints, SaveError
 from drumbeat.trainers.checkpoints.staging import Staging
-from drumbeat.trainers.checkpoints.writer import Order, write
+from drumbeat.trainers.checkpoints.writer import HURRY, Order, Work, carry_out, write
+from tests.processes import until
 
 STATE = {"optimizer": {}, "scheduler": {}}
 TENSORS = {
@@ -59,7 +61,7 @@ def test_staged_files_are_safetensors(run: RunDir) -> None:
         memory = memoryview(os.pread(staging.fd, os.fstat(staging.fd).st_size, 0))
         order = Order(attempt=str(run.attempt(0).path), step=factor, is_best=False, keep=2,
                       state=CheckpointState(progress=Progress()), files=staging.parts)
-        loaded = load_file(write(order, memory) / "model.safetensors")
+        loaded = load_file(carry_out(write(order, memory)) / "model.safetensors")
         assert loaded.keys() == TENSORS.keys()
         for name, value in files["model.safetensors"].items():
             assert loaded[name].dtype == value.dtype
@@ -96,6 +98,38 @@ def test_saving_copies_and_returns_while_the_writer_works(checkpoints: Checkpoin
     assert good(checkpoints.run) == ["step-00000001"]
     os.kill(checkpoints.writer.pid, signal.SIGCONT)
     assert checkpoints.weights(2)["x"].tolist() == [1.0] * 4
+
+
+def test_work_is_done_with_the_lowest_priority_until_somebody_waits_for_it() -> None:
+    HURRY.clear()
+    seen: list[int] = []
+
+    def work() -> Work:
+        for number in range(4):
+            seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+            if number == 1:
+                HURRY.set()
+            yield
+        return "done"
+
+    assert carry_out(work()) == "done"
+    assert seen == [19, 19, *[os.getpriority(os.PRIO_PROCESS, 0)] * 2]
+
+
+def test_a_rank_that_waits_tells_the_writer(checkpoints: Checkpoints) -> None:
+    weights = {"x": torch.ones(4)}
+    checkpoints.save(Progress(step=1), weights, {}, STATE)
+    checkpoints.wait()
+    assert checkpoints.writer is not None
+    status = Path(f"/proc/{checkpoints.writer.pid}/status")
+    os.kill(checkpoints.writer.pid, signal.SIGSTOP)
+    checkpoints.save(Progress(step=2), weights, {}, STATE)
+    waiting = threading.Thread(target=checkpoints.wait)
+    waiting.start()
+    until(lambda: int(status.read_text().split("ShdPnd:")[1].split()[0], 16) >> (signal.SIGURG - 1) & 1)
+    os.kill(checkpoints.writer.pid, signal.SIGCONT)
+    waiting.join()
+    assert good(checkpoints.run) == ["step-00000001", "step-00000002"]
 
 
 @pytest.mark.parametrize("others", [3, 0])

@@ -7,11 +7,34 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from drumbeat.configs.errors import PreflightError
 from drumbeat.configs.load import load
 from drumbeat.trainers.commands.preflight import preflight
-from tests.tiny import Net, write_config
+from tests.tiny import Net, Pictures, write_config
+
+
+def frozen_net() -> nn.Module:
+    """A model that a user has frozen as a whole."""
+    return Net().requires_grad_(False)
+
+
+class Doubles(Pictures):
+    """Images as numpy computes them, in float64."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        picture, label = super().__getitem__(index)
+        return picture.double(), label
+
+
+class OneClass(Pictures):
+    """A folder of classes whose root is one level too high has one class."""
+
+    classes = ("bottom",)  # type: ignore[assignment]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return super().__getitem__(index)[0], 0
 
 
 def test_facts(tmp_path: Path) -> None:
@@ -25,6 +48,13 @@ def test_facts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("change", "message"), [
     ("phases.head.freeze=[backbon]", "the model has no module 'backbon'"),
     ("phases.head.freeze=[backbone,head]", "the phase freezes all parameters"),
+    ("model={_target_: tests.trainers.commands.test_preflight.frozen_net}",
+     "the model has nothing to train: no parameter has requires_grad"),
+    ("data={train: {_target_: tests.trainers.commands.test_preflight.Doubles, n: 20}, transforms: {batch: []}}",
+     "The inputs are float64, and the model's weights are not: return float32"),
+    ("data={train: {_target_: tests.trainers.commands.test_preflight.OneClass, n: 20}}",
+     "the training set has one class: bottom"),
+    ("reference={curves: {head: {validation/acuracy: [0.5]}}}", "Did you mean 'validation/accuracy'?"),
     ("evaluation.monitor=accuracyy", "the task has no metric 'accuracyy'"),
     ("data.validation={}", "there are no best weights without a validation set"),
     ("data.train.n=0", "data.train is empty"),

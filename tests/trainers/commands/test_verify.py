@@ -19,8 +19,8 @@ from drumbeat.configs.run.records import Result, Status
 from drumbeat.data.loader import BatchFetcher, batches
 from drumbeat.data.order import Stream
 from drumbeat.trainers.build import build_batch_sampler, build_stream
-from drumbeat.trainers.build_phases import build_schedules
 from drumbeat.trainers.commands.verify import main, report_text, verify
+from drumbeat.trainers.position import build_schedules
 from drumbeat.trainers.sample_counts import SampleCounts, describe_training_set
 from drumbeat.trainers.world import World
 from tests.tiny import Pictures, drumbeat, latest, write_config

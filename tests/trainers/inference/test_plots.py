@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from drumbeat.data.cache import Pixels
-from drumbeat.data.images import read_pixels
+from drumbeat.data.pixels import read_pixels
 from drumbeat.trainers.inference.plots import POINTS, _curve, draw
 from drumbeat.trainers.tasks import Classification, MultiLabel, Regression, Results, Task
 from drumbeat.trainers.tasks.measure import measure

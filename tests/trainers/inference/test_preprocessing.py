@@ -13,8 +13,8 @@ from drumbeat.configs.errors import PreflightError
 from drumbeat.configs.load import load
 from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
 from drumbeat.configs.schema import Config
-from drumbeat.data.text import Texts
-from drumbeat.trainers.inference.preprocessing import ImageFormat, build_preprocessing
+from drumbeat.trainers.inference.inputs import ImageFormat, TextFormat
+from drumbeat.trainers.inference.preprocessing import build_preprocessing
 from tests.trainers.saved_runs import IMAGES, REGRESSION, TEXTS, draw_images, write_table, write_texts
 
 
@@ -26,8 +26,8 @@ def config_of(folder: Path, text: str, *changes: str) -> Config:
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     """The part of a checkpoint that describes the training set."""
-    path = tmp_path / "checkpoint"
-    path.mkdir()
+    path = tmp_path / "run" / "checkpoints" / "0"
+    path.mkdir(parents=True)
     data = {"samples": 3, "classes": ["cat", "dog"]}
     CheckpointState(progress=Progress(data=data)).write(path / "state.json")
     return path
@@ -64,7 +64,7 @@ def test_it_is_the_same_without_the_training_set(tmp_path: Path, checkpoint: Pat
         for transform in one.transforms:
             value = transform(value)
         assert value.size == (16, 16)
-        assert one.sample_format == ImageFormat(1, pixels)
+        assert one.sample_format == ImageFormat(1, pixels, depth=None)
     assert list(map(repr, again.transforms)) == list(map(repr, found.transforms))
 
 
@@ -72,16 +72,23 @@ def test_images_with_values(tmp_path: Path, checkpoint: Path) -> None:
     draw_images(tmp_path)
     write_table(tmp_path)
     found = build_preprocessing(config_of(tmp_path, REGRESSION), checkpoint)
-    assert (found.sample_format, found.task.output_names) == (ImageFormat(1), ["x", "y"])
+    assert (found.sample_format, found.task.output_names) == (ImageFormat(1, depth=None), ["x", "y"])
 
 
 def test_texts_need_their_vocabulary(tmp_path: Path, checkpoint: Path) -> None:
+    """Which the run has kept."""
     write_texts(tmp_path)
     config = config_of(tmp_path, TEXTS)
-    assert isinstance(build_preprocessing(config, checkpoint).sample_format, Texts)
+    found = build_preprocessing(config, checkpoint).sample_format
+    assert isinstance(found, TextFormat)
     (tmp_path / "train.csv").unlink()
     with pytest.raises(PreflightError, match=r"train\.csv"):
         build_preprocessing(config, checkpoint)
+    found.vocabulary.save(str(checkpoint.parent.parent / "vocabulary.json"))
+    again = build_preprocessing(config, checkpoint).sample_format
+    assert isinstance(again, TextFormat)
+    assert again.vocabulary.words() == found.vocabulary.words()
+    assert (again.length, again.limit) == (found.length, found.limit)
 
 
 @pytest.mark.parametrize(("kind", "expected"), [

@@ -13,6 +13,7 @@ from PIL import Image
 
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
+from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.trainers.report.events import Events
 from drumbeat.trainers.report.events import Image as EventImage
@@ -37,8 +38,8 @@ def test_phases_follow_one_another() -> None:
         "name": "x", "batch_size": 5, "model": {"_target_": "x"},
         "phases": {"head": {"epochs": 1, "optimizer": optimizer},
                    "all": {"epochs": 2.5, "batch_size": 4, "optimizer": optimizer}}})])
-    assert phase_steps(config, 12) == [("head", 0, 3), ("all", 3, 11)]
-    assert phase_steps(config, None) == []
+    assert phase_steps(config, Progress(data={"samples": 12})) == [("head", 0, 3), ("all", 3, 11)]
+    assert phase_steps(config, Progress()) == []
 
 
 def test_curves_of_the_same_name_share_a_chart() -> None:

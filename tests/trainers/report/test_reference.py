@@ -9,13 +9,14 @@ import pytest
 
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
+from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.schema import Config
 from drumbeat.trainers.report.charts import Chart, draw
 from drumbeat.trainers.report.events import Events
 from drumbeat.trainers.report.gallery import charts
 from drumbeat.trainers.report.reference import epochs, reference_curves, reference_table
 
-SAMPLES = 20
+PROGRESS = Progress(data={"samples": 20})
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ EVENTS = Events({"train/loss": [(2, 0.75), (4, 0.5), (6, 0.25), (8, 0.25), (10, 
 
 def test_each_figure_belongs_to_an_epoch(config: Config) -> None:
     """The run's training loss is the mean of its points in the epoch, and a validation loss is that at its end."""
-    found = epochs(config, EVENTS, SAMPLES)
+    found = epochs(config, EVENTS, PROGRESS)
     assert [(one.phase, one.number, one.first, one.last) for one in found] == [
         ("head", 1, 0, 5), ("head", 2, 5, 10), ("all", 1, 10, 20), ("all", 2, 20, 20)]
     assert [one.run for one in found] == [
@@ -49,12 +50,12 @@ def test_an_epoch_that_is_not_complete_has_no_figures(config: Config) -> None:
     """The last point of the training loss may be some steps before the end of an epoch."""
     for last, complete in ((6, 1), (8, 1), (9, 2)):
         curve = [(step, 0.5) for step in range(1, last + 1)]
-        assert sum(bool(one.run) for one in epochs(config, Events({"train/loss": curve}, {}), SAMPLES)) == complete
-    assert [one.run for one in epochs(config, Events({}, {}), None)] == [{}] * 4
+        assert sum(bool(one.run) for one in epochs(config, Events({"train/loss": curve}, {}), PROGRESS)) == complete
+    assert [one.run for one in epochs(config, Events({}, {}), Progress())] == [{}] * 4
 
 
 def test_the_table(config: Config) -> None:
-    text = reference_table(config, epochs(config, EVENTS, SAMPLES))
+    text = reference_table(config, epochs(config, EVENTS, PROGRESS))
     rows = [[unescape(cell) for cell in re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row)]
             for row in re.findall(r"<tr>(.*?)</tr>", text, re.DOTALL)]
     assert rows == [
@@ -69,7 +70,7 @@ def test_the_table(config: Config) -> None:
 
 def test_the_curves_are_dashed_lines_where_the_run_has_them(config: Config) -> None:
     """A training loss is drawn in the middle of its epoch; an epoch that the run does not have is left out."""
-    curves = reference_curves(epochs(config, EVENTS, SAMPLES))
+    curves = reference_curves(epochs(config, EVENTS, PROGRESS))
     assert curves == {"train/loss": [(2, 0.5), (7, 0.25)], "validation/loss": [(5, 0.75), (10, 0.5), (20, 0.375)]}
     (figure,) = charts(EVENTS, [], None, curves)
     assert re.findall(r'<polyline class="(\w+)"', figure.body) == ["c0", "c1", "source", "source"]

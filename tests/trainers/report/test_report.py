@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -17,11 +18,13 @@ from drumbeat.configs.layers import ROOT
 from drumbeat.configs.load import load
 from drumbeat.configs.run.checkpoint_records import Progress, Span
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.rank_records import RankTimes, SlowRank
 from drumbeat.configs.run.records import RankError, Result, Verdict
 from drumbeat.configs.run.versions import AttemptVersions, Versions
 from drumbeat.launch.commands.main import main
 from drumbeat.trainers.checkpoints.manager import Checkpoints
 from drumbeat.trainers.report import report as program
+from drumbeat.trainers.report.history import moment
 from drumbeat.trainers.report.report import report
 from drumbeat.trainers.tracking import Tracker, contact_sheet
 from tests.runs import write_heartbeat, write_job, write_plan, write_state
@@ -80,6 +83,19 @@ def test_a_pending_run(run: RunDir) -> None:
     assert "monitor: loss" in text_of(page)
     assert "<svg" not in page
     assert "Curves" not in page
+
+
+def test_slow_ranks(running: RunDir) -> None:
+    """One that was slow for a while, and one that still is."""
+    assert "slow rank" not in text_of(report(running))
+    was = SlowRank(rank=3, node="gpu07", part="data", share=0.41, step=120, time=1e9, until=1e9 + 3600)
+    still = replace(was, rank=5, part="compute", step=2130, time=2e9, until=None)
+    RankTimes(step=200, data=(), compute=(), cores=(), wait=(), slow=(was, still)).write(running.attempt(0).ranks)
+    text = " ".join(text_of(report(running)).split())
+    assert (f"0 rank 3 on gpu07 waits longer for its data than the others, which wait for it 41% of the time 120 "
+            f"{moment(1e9)} to {moment(1e9 + 3600)}") in text
+    assert (f"0 rank 5 on gpu07 computes more slowly than the others, which wait for it 41% of the time 2,130 "
+            f"{moment(2e9)} to the end") in text
 
 
 def test_a_running_run(running: RunDir) -> None:

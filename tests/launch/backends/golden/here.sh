@@ -8,7 +8,7 @@ unset SLURM_CLUSTERS SBATCH_CLUSTERS  # the launchers ask the cluster that they 
 export PYTHONPATH=/drumbeat/src
 export PYTHONSAFEPATH=1
 srun() {  # if a node's launcher is killed, srun ends those of all nodes; then all are started again
-  local code again
+  local code again nodes
   for again in "" {1..20}; do
     code=0; command srun ${again:+--immediate=60} "$@" || code=$?
     if [ $code -le 128 ]; then break; fi

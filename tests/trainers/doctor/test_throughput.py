@@ -16,7 +16,7 @@ from drumbeat.data.images import ImageFolder
 from drumbeat.data.loader import Batch
 from drumbeat.data.memory import Arrays
 from drumbeat.trainers.build import Sets
-from drumbeat.trainers.commands.throughput import SECONDS, decode, mean_size, rate, step_rate
+from drumbeat.trainers.doctor.throughput import SECONDS, decode, mean_size, rate, step_rate
 
 
 @pytest.fixture

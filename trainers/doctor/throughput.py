@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from drumbeat.configs.schema import Config
-from drumbeat.data.images import ImageFolder
+from drumbeat.data.images import ImageFiles
 from drumbeat.trainers.build import Sets, build_forward, build_task, place_model
 from drumbeat.trainers.build_phases import build_phase_runner
 from drumbeat.trainers.facts import facts_of, with_facts
@@ -21,7 +21,7 @@ SECONDS = 3.0
 """The duration of each measurement."""
 
 
-def mean_size(images: ImageFolder) -> float:
+def mean_size(images: ImageFiles) -> float:
     """The mean number of bytes of a decoded image, from the first few that can be read."""
     sizes = []
     for index in range(min(8, len(images))):
@@ -40,7 +40,7 @@ def rate(work: Callable[[int], int]) -> float:
     return done / (time.perf_counter() - began)
 
 
-def decode(images: ImageFolder, number: int) -> int:
+def decode(images: ImageFiles, number: int) -> int:
     """Decodes one image. Returns 1, or 0 if it cannot be read."""
     try:
         images.decode(number % len(images))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,20 @@ from torchvision.transforms.v2 import CenterCrop
 from drumbeat.data.images import ImageFolder
 from drumbeat.data.memory import Arrays
 from drumbeat.trainers.build import Sets
-from drumbeat.trainers.commands.sample_checks import CHECKED, SampleCheck, check_samples
+from drumbeat.trainers.doctor.sample_checks import CHECKED, SIDE, SampleCheck, check_samples, miniature
+
+
+class Rows:
+    """Samples that are read one by one, and are no images."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.zeros(3), 0
 
 
 class Reversed:
@@ -31,8 +46,8 @@ class Reversed:
         return self.of[int(self.indices[index])]
 
 
-def sets_of(samples: ImageFolder | Reversed | Arrays) -> Sets:
-    transforms = [] if isinstance(samples, Arrays) else [CenterCrop(2)]
+def sets_of(samples: ImageFolder | Reversed | Arrays | Rows) -> Sets:
+    transforms = [] if isinstance(samples, Arrays | Rows) else [CenterCrop(2)]
     return Sets(train=samples, validation=None, test=None, train_transforms=[], evaluate_transforms=transforms)
 
 
@@ -65,13 +80,9 @@ def test_a_part_of_a_set_names_the_right_files(folder: Path) -> None:
     assert [check.mode for check in check_samples(sets_of(images), images, "train", everything=True)] == ["RGB", "L"]
 
 
-def rows(n: int) -> Tensor:
-    return torch.zeros(n, 3)
-
-
 def test_of_a_large_set_some_are_checked_unless_all_are_asked_for() -> None:
     """The same ones each time, and from all of the set. Samples that are not images have no size and no sums."""
-    large = Arrays(rows(3 * CHECKED), torch.zeros(3 * CHECKED))
+    large = Rows(3 * CHECKED)
     found, again = ([*check_samples(sets_of(large), large, "train", everything=False)] for _ in range(2))
     assert found == again
     indices = [check.index for check in found]
@@ -79,6 +90,38 @@ def test_of_a_large_set_some_are_checked_unless_all_are_asked_for() -> None:
     assert indices == sorted(indices)
     assert indices[0] < CHECKED / 4
     assert indices[-1] > 2.75 * CHECKED
-    assert found[0] == SampleCheck(indices[0])
-    few = Arrays(rows(3), torch.zeros(3))
+    assert replace(found[0], digest=b"") == SampleCheck(indices[0])
+    few = Rows(3)
     assert [check.index for check in check_samples(sets_of(few), few, "train", everything=False)] == [0, 1, 2]
+    assert len([*check_samples(sets_of(large), large, "train", everything=True)]) == 3 * CHECKED
+
+
+def test_a_set_in_memory_is_read_as_a_whole() -> None:
+    """The digest is that of the input: -0.0 and 0.0 have different bits."""
+    rows = torch.zeros(2 * CHECKED, 3)
+    rows[7, 1], rows[8, 1] = -0.0, 1.0
+    memory = Arrays(rows, torch.zeros(2 * CHECKED))
+    found = [*check_samples(sets_of(memory), memory, "train", everything=False)]
+    digests = [check.digest for check in found]
+    assert len(digests) == 2 * CHECKED
+    assert [index for index, digest in enumerate(digests) if digest != digests[0]] == [7, 8]
+
+
+def test_what_is_constant_and_what_is_not_finite() -> None:
+    images = torch.rand(4, 3, 5, 5)
+    images[1] = torch.tensor([0.1, 0.2, 0.3])[:, None, None]  # one color
+    images[2, 0, 0, 0] = math.nan
+    memory = Arrays(images, torch.tensor([0.0, 0.0, 0.0, math.inf]))
+    found = [*check_samples(sets_of(memory), memory, "train", everything=True)]
+    assert [check.constant for check in found] == [False, True, False, False]
+    assert [check.nonfinite for check in found] == [False, False, True, True]
+    assert [bool(check.miniature) for check in found] == [True, False, False, False]
+
+
+def test_a_miniature_has_mean_0_and_norm_1_and_ignores_contrast() -> None:
+    image = torch.rand(3, 40, 60)
+    small = miniature(image).astype(np.float64)
+    assert small.shape == (SIDE * SIDE,)
+    assert abs(small.mean()) < 1e-4
+    assert np.linalg.norm(small) == pytest.approx(1, abs=1e-3)
+    np.testing.assert_allclose(miniature(0.5 * image + 0.2), small, atol=1e-3)

@@ -1,0 +1,45 @@
+"""The records of a run's copy of the code; tests/configs/run/test_records.py reads back all records."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from drumbeat.configs.run.record import Record
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeTree(Record):
+    """A folder of code in a snapshot."""
+
+    name: str
+    """Its folder below RUN/code."""
+    folder: str
+    """The folder it was copied from."""
+    files: int = 0
+    bytes: int = 0
+    commit: str = ""
+    changed_files: int = 0
+    """Files that differ from that commit."""
+    foreign: bool = False
+    """Whether it belongs to another user, whose git configuration is not trusted."""
+    secret: tuple[str, ...] = ()
+    """Files left out because they probably hold a password or a key."""
+    other: tuple[str, ...] = ()
+    """Files left out because git does not track them and they are not code."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeSnapshot(Record):
+    """code/snapshot.json: the code of a run. Written when it is copied."""
+
+    trees: tuple[CodeTree, ...]
+    home: str
+    """The folder in which Python finds Drumbeat: relative to RUN/code, or absolute if it is not copied."""
+    folder: str
+    """The folder in which the command was typed, in the same form."""
+    python_path: tuple[str, ...] = ()
+    """The folders in PYTHONPATH, in the same form."""
+    targets: tuple[str, ...] = ()
+    """Other folders with targets, in the same form: those of editable installs."""
+    time: float = field(default_factory=time.time)

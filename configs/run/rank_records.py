@@ -1,0 +1,73 @@
+"""The records of slow ranks and of idle GPUs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+
+from drumbeat.configs.run.record import Record
+
+Part = Literal["data", "compute", "cores"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlowRank(Record):
+    """A rank for which the others have waited."""
+
+    rank: int
+    node: str
+    part: Part
+    """What takes longer than on the other ranks: waiting for data, computing, or waiting for a core of the CPU."""
+    share: float
+    """The part of the time for which the others waited for it, when it was noticed."""
+    step: int
+    """The run's step at which it was noticed."""
+    time: float
+    """When it was noticed, in seconds since 1970."""
+    until: float | None = None
+    """When it was no longer slow; None if it still is."""
+
+    @property
+    def message(self) -> str:
+        """One line for the user."""
+        what = {"data": "waits longer for its data than the others", "compute": "computes more slowly than the others",
+                "cores": "shares its cores with other programs, and is slower than the others"}[self.part]
+        return f"rank {self.rank} on {self.node} {what}, which wait for it {self.share:.0%} of the time"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankTimes(Record):
+    """attempts/K/ranks.json: how the ranks of an attempt spent their last seconds, and which were slow. Written by its
+    rank 0."""
+
+    step: int
+    data: tuple[float, ...]
+    """By rank, the seconds in which it waited for data, without anything to compute."""
+    compute: tuple[float, ...]
+    """By rank, the seconds in which it computed."""
+    cores: tuple[float, ...]
+    """By rank, the seconds in which it was ready to compute, but other programs used its cores. On the CPU only."""
+    wait: tuple[float, ...]
+    """By rank, the seconds in which it waited for the gradients of the others."""
+    slow: tuple[SlowRank, ...] = ()
+    """The slow ranks of the attempt, the newest last."""
+    time: float = field(default_factory=time.time)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdleGpus(Record):
+    """attempts/K/nodeN.gpus.json: the GPUs of a node that compute nothing for long; missing if there never was one.
+    Written by its launcher."""
+
+    node: str
+    minutes: dict[str, float] = field(default_factory=dict)
+    """For how long, by the GPU's number in nvidia-smi."""
+    time: float = field(default_factory=time.time)
+
+    @property
+    def message(self) -> str:
+        """One line for the user."""
+        names = sorted(self.minutes, key=lambda name: (len(name), name))
+        return (f"GPU{'s' * (len(names) > 1)} {', '.join(names)} on {self.node} idle for "
+                f"{max(self.minutes.values(), default=0.0):.0f} minutes")

@@ -1,0 +1,56 @@
+"""The config of a run that is resumed: its own, with the changes that are given on the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from drumbeat.configs.errors import ConfigError, Fault, RunError
+from drumbeat.configs.load import Loaded, reload
+from drumbeat.configs.run.changes import changes_text, differences, kept, refusals
+from drumbeat.configs.run.checkpoint_records import CheckpointState
+from drumbeat.configs.run.files import DamagedError
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.manifest import checkpoint_path, saved_steps
+from drumbeat.configs.schema import Config
+from drumbeat.launch.backends.typed import command
+
+
+def changed_config(run: RunDir, assignments: Sequence[str], layout: Mapping[str, Any], *, finished: bool
+                   ) -> tuple[Loaded, bool]:
+    """The config with `assignments` (KEY=VALUE) and `layout` (dotted key to value), and whether the result depends on
+    what has changed since the newest checkpoint. A run that has `finished` needs something to train.
+
+    Raises `ConfigError` with all keys that may not change, and `RunError` for a finished run."""
+    before, loaded = reload(run.config, (), layout).config, reload(run.config, assignments, layout)
+    state = newest_state(run)
+    if faults := refusals(before, loaded.config, state.progress if state else None):
+        raise ConfigError(*map(loaded.located, faults))
+    if finished and not _is_longer(before, loaded.config):
+        *_, last = before.phases
+        raise RunError(Fault(what=f"run {run.id} is finished", where=str(run.path),
+                             remedy=f"Train it for longer: {command('resume', run)} phases.{last}.epochs=N\n"
+                                    f"Or start it again as a new run: {command('rerun', run)} KEY=VALUE"))
+    changes = differences((state and state.config) or kept(before), kept(loaded.config))
+    if not changes or state is None:
+        return loaded, bool(changes)
+    note = f"{changes_text(changes).removesuffix(' by resume')}; the run is exact up to step {state.progress.step:,}"
+    return dataclasses.replace(loaded, notes=[*loaded.notes, note]), True
+
+
+def newest_state(run: RunDir) -> CheckpointState | None:
+    """The state in the newest checkpoint in which it can be read; None without one."""
+    for step in saved_steps(run):
+        with suppress(DamagedError):
+            if state := CheckpointState.read(checkpoint_path(run, step) / "state.json"):
+                return state
+    return None
+
+
+def _is_longer(before: Config, after: Config) -> bool:
+    """Whether the last phase has more epochs, or there is another phase after it."""
+    *_, last = before.phases
+    ends = [config.phases[last] for config in (before, after)]
+    return len(after.phases) > len(before.phases) or bool(ends[0] and ends[1] and ends[1].epochs > ends[0].epochs)

@@ -1,0 +1,79 @@
+"""Where a run continues in its data after a change of the batch size: every sample is still read once an epoch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from drumbeat.configs.errors import PreflightError
+from drumbeat.configs.layers import Layer
+from drumbeat.configs.load import build_config
+from drumbeat.configs.run.checkpoint_records import ConfigChange, Progress, Span
+from drumbeat.configs.schema import Config
+from drumbeat.data.order import Schedule
+from drumbeat.trainers.position import build_schedules, check_position
+
+
+def config(batch_size: int, epochs: float = 2, own: int | None = None, **data: Any) -> Config:
+    optimizer = {"_target_": "torch.optim.SGD"}
+    return build_config([Layer(origin="test", values={
+        "name": "x", "batch_size": batch_size, "model": {"_target_": "x"}, "data": data,
+        "phases": {"head": {"epochs": 1, "optimizer": optimizer},
+                   "all": {"epochs": epochs, "batch_size": own, "optimizer": optimizer}}})])
+
+
+def change(step: int, key: str, old: Any, new: Any) -> ConfigChange:
+    return ConfigChange(key=key, old=old, new=new, step=step, attempt=1, user="me", time=1.0)
+
+
+def progress(head: int, body: int, *changes: ConfigChange) -> Progress:
+    """After this many steps of both phases."""
+    ledger = [Span(phase=number, first_step=0, steps=steps, samples=1, digest="", attempt=0, world_size=1)
+              for number, steps in enumerate((head, body)) if steps]
+    return Progress(step=head + body, phase=int(body > 0), phase_step=body or head, ledger=tuple(ledger),
+                    changes=changes)
+
+
+def test_without_a_change_the_steps_follow_from_the_config() -> None:
+    assert build_schedules(config(4), 10) == build_schedules(config(4), 10, progress(3, 2)) == [
+        Schedule(10, 4, 1), Schedule(10, 4, 2)]
+
+
+def test_a_new_batch_size_holds_from_the_step_that_was_reached() -> None:
+    """The first phase is finished: its steps stay as they were."""
+    found = build_schedules(config(2), 10, progress(3, 2, change(5, "batch_size", 4, 2)))
+    assert found == [Schedule(10, 2, 1, ((3, 4),)), Schedule(10, 2, 2, ((2, 4),))]
+    assert [one.steps for one in found] == [3, 8]
+    assert [one.overshoot for one in found] == [2, 0]
+    assert found[1].positions(2) == range(8, 10)
+
+
+def test_several_changes_of_the_run_and_of_the_phase() -> None:
+    now = progress(3, 5, change(4, "batch_size", 4, 3), change(6, "phases.all.batch_size", None, 2),
+                   change(8, "phases.all.batch_size", 2, 5))
+    assert build_schedules(config(3, own=5), 10, now)[1] == Schedule(10, 5, 2, ((1, 4), (2, 3), (2, 2)))
+
+
+def test_a_change_before_the_phase_or_back_again_is_none() -> None:
+    assert build_schedules(config(2), 10, progress(3, 2, change(3, "batch_size", 4, 2)))[1] == Schedule(10, 2, 2)
+    back = progress(3, 2, change(5, "batch_size", 4, 2), change(5, "batch_size", 2, 4))
+    assert build_schedules(config(4), 10, back)[1] == Schedule(10, 4, 2)
+
+
+def test_a_phase_cannot_end_before_where_it_is() -> None:
+    at = progress(3, 4, change(7, "phases.all.epochs", 2.0, 1.5))
+    with pytest.raises(PreflightError, match=r"phase all has already trained for 1[.]6 epochs"):
+        check_position(config(4, 1.5), build_schedules(config(4, 1.5), 10, at), at)
+    check_position(config(4, 1.7), build_schedules(config(4, 1.7), 10, at), at)
+
+
+@pytest.mark.parametrize(("key", "old", "now"), [
+    ("batch_size", 4, config(2, bucket_batches=3)), ("phases.all.epochs", 2.0, config(4, 3, bucket_batches=3))])
+def test_batches_that_are_sorted_by_length_keep_their_size(key: str, old: Any, now: Config) -> None:
+    """A window of them has dealt its samples to steps that are still to come."""
+    at = progress(3, 2, change(5, key, old, 0))
+    with pytest.raises(PreflightError, match="samples would be left out or used twice"):
+        check_position(now, build_schedules(now, 10, at), at)
+    before = progress(3, 0, change(3, key, old, 0))
+    check_position(now, build_schedules(now, 10, before), before)

@@ -1,0 +1,66 @@
+"""Rehearses the resume of a run whose config has changed: where it continues in its data, and a step from its newest
+checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+from drumbeat.configs.errors import Fault, PreflightError, RunError
+from drumbeat.configs.run.changes import taken
+from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.manifest import checkpoint_path, damage, saved_steps
+from drumbeat.configs.schema import Config
+from drumbeat.data.loader import Batch
+from drumbeat.data.structure import rows
+from drumbeat.trainers.build import build_forward, build_model
+from drumbeat.trainers.build_phases import build_earlier, build_phase_runner
+from drumbeat.trainers.checkpoints.manager import Checkpoint
+from drumbeat.trainers.checkpoints.state import load_weights
+from drumbeat.trainers.commands.rehearsal import FEW
+from drumbeat.trainers.commands.smoke_test import error_place, error_text
+from drumbeat.trainers.contact_sheet import CPU
+from drumbeat.trainers.position import build_schedules
+from drumbeat.trainers.tasks import Task
+
+
+def newest_checkpoint(run: Path) -> Checkpoint | None:
+    """The newest intact checkpoint of a run, in which nothing is changed; None without one."""
+    folder = RunDir(run)
+    intact = (path for step in saved_steps(folder) if not damage(path := checkpoint_path(folder, step)))
+    return next((Checkpoint(path, CheckpointState.require(path / "state.json")) for path in intact), None)
+
+
+def progress_with(config: Config, checkpoint: Checkpoint) -> Progress:
+    """The progress from which a run with this config would continue."""
+    return taken(checkpoint.progress, checkpoint.state.config, config, attempt=0, user="", time=time.time())
+
+
+def rehearse_resume(config: Config, task: Task, batch: Batch, checkpoint: Checkpoint, n: int) -> None:
+    """Loads the checkpoint into the phase that it was saved in, and takes a step on `batch`, a few training samples of
+    the set of `n`, on the CPU. Raises `PreflightError` if that fails."""
+    progress = progress_with(config, checkpoint)
+    number, name = progress.phase, list(config.phases)[progress.phase]
+    schedule = build_schedules(config, n, progress)[number]
+    if not progress.phase_step or progress.phase_step == schedule.steps:
+        return  # the next phase begins, which the rehearsal of new runs covers
+    few = dataclasses.replace(config, micro_batch_size=1 if config.micro_batch_size == 1 else None)
+    samples = Batch(*(rows(part, range(FEW), len(batch.positions)) for part in batch))
+    try:
+        model = build_model(few)
+        load_weights(model, checkpoint.model(), checkpoint.path, str(config.model.get("_target_")))
+        runner = build_phase_runner(few, number, model, task, CPU, build_forward(few, CPU.device), None,
+                                    build_earlier(config, number, schedule, progress, checkpoint.state.config))
+        runner.start(samples, checkpoint)
+        runner.train_mode()
+        runner.backward(samples, progress.phase_step)
+        runner.settle(runner.update())
+    except (PreflightError, RunError) as error:
+        raise PreflightError(*error.faults) from error
+    except Exception as error:
+        raise PreflightError(Fault(
+            what=f"the run cannot continue from {checkpoint.path.name} with these changes: {error_text(error)}",
+            where=f"phases.{name}", given=error_place(error),
+            remedy="Leave the change out that the saved state does not fit.")) from error

@@ -1,0 +1,1 @@
+"""What `drumbeat doctor` examines: samples, labels, images, copies and leaks between sets, texts, speed."""

@@ -1,0 +1,57 @@
+"""Where a run is in its data: the steps of each phase, from its config and from the steps that it has taken."""
+
+from __future__ import annotations
+
+from drumbeat.configs.errors import Fault, PreflightError
+from drumbeat.configs.run.checkpoint_records import Progress
+from drumbeat.configs.schema import Config
+from drumbeat.data.order import Schedule
+
+
+def build_schedules(config: Config, n: int, progress: Progress | None = None) -> list[Schedule]:
+    """The steps and epoch boundaries of each phase on a set of n samples. The steps that the run has taken before
+    `progress` stay as they were; the rest follows from the config."""
+    return [Schedule(n, phase.batch_size or config.batch_size, phase.epochs,
+                     _earlier(config, number, name, progress) if progress and progress.changes else ())
+            for number, (name, phase) in enumerate(config.phases.items()) if phase is not None]
+
+
+def _earlier(config: Config, number: int, name: str, progress: Progress) -> tuple[tuple[int, int], ...]:
+    """The steps that a phase has taken with other batch sizes than the config's, from what resumes have changed."""
+    taken = [sum(span.steps for span in progress.ledger if span.phase == one) for one in range(number + 1)]
+    first, last = sum(taken[:-1]), sum(taken)
+    keys = ["batch_size", f"phases.{name}.batch_size"]
+    phase = config.phases[name]
+    sizes = [config.batch_size, phase.batch_size if phase else None]
+    found: list[tuple[int, int]] = []
+    end, size = last, sizes[1] or sizes[0]
+    for change in reversed(progress.changes):
+        if change.key in keys and change.step > first:
+            step = min(change.step, last)
+            found.append((end - step, sizes[1] or sizes[0]))  # type: ignore[arg-type]
+            sizes[keys.index(change.key)], end = change.old, step
+    found.append((end - first, sizes[1] or sizes[0]))  # type: ignore[arg-type]
+    earlier = [(steps, one) for steps, one in reversed(found) if steps]
+    while earlier and earlier[-1][1] == size:
+        earlier.pop()
+    return tuple(earlier)
+
+
+def check_position(config: Config, schedules: list[Schedule], progress: Progress) -> None:
+    """Raises `PreflightError` if the phase of `progress` cannot continue there with this config, because it would be
+    over, or because its samples were dealt to the steps in another way."""
+    name, schedule = list(config.phases)[progress.phase], schedules[progress.phase]
+    step, read = progress.phase_step, schedule.start(progress.phase_step)
+    longer = any((change.step, change.key) == (progress.step, f"phases.{name}.epochs") for change in progress.changes)
+    if longer and read >= schedule.samples:
+        raise PreflightError(Fault(
+            what=f"phase {name} has already trained for {read / schedule.n:.4g} epochs",
+            where=f"phases.{name}.epochs", given=f"epochs: {schedule.epochs:g}",
+            remedy="Give it more epochs than that, or leave this out."))
+    resized = bool(schedule.earlier) and schedule.changed_at == step
+    if config.data.bucket_batches is not None and (resized or longer) and 0 < read < schedule.samples:
+        raise PreflightError(Fault(
+            what=f"{'batch_size' if resized else 'epochs'} cannot change within a phase whose batches are sorted by "
+                 "length (data.bucket_batches): samples would be left out or used twice",
+            where=f"phases.{name}.{'batch_size' if resized else 'epochs'}", given=f"step {step:,} of phase {name}",
+            remedy="Leave it out. It may change for a phase that has not begun."))
