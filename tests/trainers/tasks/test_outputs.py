@@ -37,5 +37,5 @@ def test_which_tensor_is_taken(outputs: Any) -> None:
 
 @pytest.mark.parametrize("outputs", [(ONE, OTHER), {"a": ONE, "b": OTHER}, "text"])
 def test_what_is_ambiguous_is_refused(outputs: Any) -> None:
-    with pytest.raises(TypeError, match="the model returns .*, and this task needs one tensor, or one under the name"):
+    with pytest.raises(TypeError, match=r"the model returns .*, and this task needs one tensor, or one under the name"):
         main_output(outputs)
