@@ -66,7 +66,7 @@ class PhaseRunner:
         self.seed = seed
         self.model = model
         self.task = task
-        self.batch_loss = task.batch_loss if isinstance(task, WholeBatchLoss) else None  # asking takes 10 us
+        self.whole_batch = task if isinstance(task, WholeBatchLoss) else None
         self.world = world
         self.forward = forward
         self.batch_size = batch_size
@@ -237,7 +237,7 @@ class PhaseRunner:
     def _loss(self, outputs: Any, targets: Any, scale: Tensor | float, step: int, size: int) -> Tensor:
         """A scalar: the sum of the samples' losses, scaled; or the task's loss of the batch of all ranks. The latter is
         computed by each rank, from one seed, and needs all `size` samples of this rank; 0 are a micro-batch."""
-        if self.batch_loss is None:
+        if self.whole_batch is None:
             return self._losses(outputs, targets).sum() * scale
         if not size:
             raise ValueError("a loss of the whole batch cannot be computed in micro-batches: micro_batch_size: null")
@@ -245,7 +245,7 @@ class PhaseRunner:
         sizes = [len(shard(self.batch_size, rank, len(ranks))) for rank in ranks] if len(ranks) > 1 else [size]
         outputs, targets = (gathered(values, self.world, sizes) for values in (outputs, targets))
         self.world.seed(key(self.seed, "loss", self.number, step))
-        return self.batch_loss(outputs, targets)
+        return self.whole_batch.batch_loss(outputs, targets)
 
     def _losses(self, outputs: Any, targets: Any) -> Tensor:
         """The loss of each sample; of a mixed one, the mean of those for both targets, weighted as its inputs are."""
@@ -264,7 +264,10 @@ class PhaseRunner:
         if self.mixes:
             each = mixed(each, weights(targets["partner"]), targets["kept"])
         total = each.sum(dtype=torch.float64)
-        return (self.world.size / self.world.all_reduce(total).clamp(min=TINY)).float()
+        total = self.world.all_reduce(total)
+        if total.device.type == "cpu":
+            return self.world.size / max(float(total), TINY)
+        return (self.world.size / total.clamp(min=TINY)).float()  # a float would make the host wait for the device
 
 
 def mixed(own: Tensor, partner: Tensor, kept: Tensor) -> Tensor:

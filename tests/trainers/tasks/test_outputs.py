@@ -1,27 +1,41 @@
-"""Which tensor a task takes from what a model returns."""
+"""The tensor that a task of Drumbeat's takes from what a model returns."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
+from collections import OrderedDict
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 
+from drumbeat.trainers.tasks import MultiLabel, Regression
 from drumbeat.trainers.tasks.outputs import main_output
 
-TENSOR, OTHER = torch.zeros(2, 3), torch.ones(2, 3)
+ONE, OTHER = torch.ones(2, 3), torch.zeros(2, 3)
+
+
+class Inception(NamedTuple):
+    """As torchvision's model returns in training."""
+
+    logits: Any
+    aux_logits: Any
+
+
+class ModelOutput(OrderedDict[str, Any]):
+    """As Hugging Face's models return."""
 
 
 @pytest.mark.parametrize("outputs", [
-    TENSOR, {"logits": TENSOR, "hidden": OTHER}, {"aux": OTHER, "out": TENSOR}, SimpleNamespace(logits=TENSOR),
-    {"scores": TENSOR, "name": "x"}, (TENSOR, None), [TENSOR],
+    ONE, {"out": ONE, "aux": OTHER}, ModelOutput(loss=None, logits=ONE, hidden_states=(OTHER, OTHER)),
+    Inception(ONE, OTHER), (ONE,), {"found": [ONE, "text"]},
 ])
-def test_the_tensor_itself_or_by_its_name_or_the_only_one(outputs: Any) -> None:
-    assert main_output(outputs) is TENSOR
+def test_which_tensor_is_taken(outputs: Any) -> None:
+    assert main_output(outputs) is ONE
+    assert torch.equal(Regression().losses(outputs, OTHER), torch.ones(2))
+    assert MultiLabel().losses(outputs, OTHER).shape == (2,)
 
 
-@pytest.mark.parametrize("outputs", [(TENSOR, OTHER), {"a": TENSOR, "b": OTHER}, None, {"loss": 1.0}])
-def test_one_of_several_is_not_guessed(outputs: Any) -> None:
-    with pytest.raises(TypeError, match="this task needs one tensor, or one under the name logits or out"):
+@pytest.mark.parametrize("outputs", [(ONE, OTHER), {"a": ONE, "b": OTHER}, "text"])
+def test_what_is_ambiguous_is_refused(outputs: Any) -> None:
+    with pytest.raises(TypeError, match=r"the model returns .*, and this task needs one tensor, or one under the name"):
         main_output(outputs)
