@@ -1,8 +1,9 @@
 """Rehearses a run on a few samples before it is submitted: a step of each phase, an evaluation, a save, a load, and one
 more step of the run that was not stopped and of the one that resumed.
 
-It uses what the run uses: `PhaseRunner`, `Evaluator`, the layout and the records of checkpoints. It runs on one CPU
-process, in memory, and does not see what a GPU, several ranks, the rest of the samples or a larger batch would show.
+It uses what the run uses: `PhaseRunner`, `Evaluator`, the layout and the records of checkpoints. It runs on the CPU, in
+memory, and does not see what a GPU, the rest of the samples or a larger batch would show. If the run has several ranks,
+a step and an evaluation are rehearsed on two.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,12 +32,15 @@ from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.checkpoints.staging import NAMES, Staging
 from drumbeat.trainers.checkpoints.state import load_weights
 from drumbeat.trainers.commands.rehearsed_evaluation import EVALUATED, Few, rehearse_evaluation
+from drumbeat.trainers.commands.rehearsed_ranks import NO_ANSWER, on_two_ranks
 from drumbeat.trainers.commands.smoke_test import PLACE_ERROR, SMALL, error_place, error_text, float64_remedy
 from drumbeat.trainers.contact_sheet import CPU
+from drumbeat.trainers.guards import compare_ranks
 from drumbeat.trainers.lost_state import differences, model_differences, same_bits
 from drumbeat.trainers.model_and_task import with_task
 from drumbeat.trainers.phase_runner import PhaseRunner
 from drumbeat.trainers.tasks import Task
+from drumbeat.trainers.world import World
 
 SHOWN = 6
 """The largest number of names in a fault."""
@@ -97,6 +102,8 @@ def rehearse(config: Config, sets: Sets, task: Task, batch: Batch, *, world_size
                                                 notes=found.notes, last=number == len(config.phases) - 1)
         if not found.faults:
             found.notes += _evaluate(few, sets, *live)
+        if not found.faults and world_size > 1:
+            _rehearse_ranks(few, sets, *live, samples)
     except _StopError as error:
         (found.notes if isinstance(error.reason, str) else found.faults).append(error.reason)  # type: ignore[arg-type]
     return found
@@ -218,14 +225,37 @@ def _without_gradient(passes: list[list[str]], where: str, world_size: int, note
                          "False where the model is built, or train on one rank.")]
 
 
-def _evaluate(config: Config, sets: Sets, model: nn.Module, task: Task) -> list[str]:
+def _evaluate(config: Config, sets: Sets, model: nn.Module, task: Task, world: World = CPU) -> list[str]:
     """Evaluates a few samples of the validation set, or of the test set without one. Returns notes."""
     name = "validation" if sets.validation is not None else "test"
     if getattr(sets, name) is None:
         return []
     few = Few(getattr(sets, name), EVALUATED)
     with _explained(f"{len(few)} samples of data.{name} cannot be evaluated", "task"):
-        return rehearse_evaluation(config, sets, few, model, task, name)
+        return rehearse_evaluation(config, sets, few, model, task, name, world)
+
+
+def _rehearse_ranks(config: Config, sets: Sets, model: nn.Module, task: Task, batch: Batch) -> None:
+    """A step of the last phase and an evaluation on two ranks, which both get the same samples."""
+    name = list(config.phases)[-1]
+    try:
+        failed = on_two_ranks(partial(_step_and_evaluate, config, sets, model, task, batch))
+    except (OSError, RuntimeError) as error:
+        raise _StopError(f"not rehearsed on two ranks: {error_text(error)}") from error
+    if failed and (NO_ANSWER.search(failed[0]) or PLACE_ERROR.search(failed[0])):
+        raise _StopError(f"not rehearsed on two ranks to the end: {failed[0]}")
+    if failed:
+        raise _StopError(Fault(what=f"what works on one rank fails on two: {failed[0]}", where=f"phases.{name}",
+                               given=failed[1], remedy="Mend it, or train on one rank."))
+
+
+def _step_and_evaluate(config: Config, sets: Sets, model: nn.Module, task: Task, batch: Batch, world: World) -> None:
+    runner = build_phase_runner(config, len(config.phases) - 1, model, task, world, build_forward(config, world.device))
+    runner.batch_size = world.size * len(batch.positions)
+    _backward(runner, batch, 0)
+    runner.settle(runner.update())
+    compare_ranks(model, world, 1)
+    _evaluate(config, sets, model, task, world)
 
 
 def _unsavable(model: nn.Module) -> Iterator[Fault]:

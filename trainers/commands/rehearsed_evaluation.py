@@ -19,6 +19,7 @@ from drumbeat.trainers.metrics import build_metrics
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.tracking import NullTracker
 from drumbeat.trainers.validation import Evaluator
+from drumbeat.trainers.world import World
 
 EVALUATED = 4
 """The number of samples that are evaluated, in two chunks."""
@@ -43,12 +44,13 @@ class Few:
         return self.of[int(self.indices[index])]
 
 
-def rehearse_evaluation(config: Config, sets: Sets, few: Few, model: nn.Module, task: Task, name: str) -> list[str]:
+def rehearse_evaluation(config: Config, sets: Sets, few: Few, model: nn.Module, task: Task, name: str,
+                        world: World = CPU) -> list[str]:
     """Evaluates `few` samples of the set `name` as a run evaluates its validation set. Returns a note if the results of
     the whole set take much memory."""
     evaluator = Evaluator(
-        model=model, task=task, sets=dataclasses.replace(sets, validation=few), world=CPU, tracker=NullTracker(),
-        forward=build_forward(config, CPU.device), batch_size=EVALUATED // 2, workers=0, max_skipped=1.0,
+        model=model, task=task, sets=dataclasses.replace(sets, validation=few), world=world, tracker=NullTracker(),
+        forward=build_forward(config, world.device), batch_size=EVALUATED // 2, workers=0, max_skipped=1.0,
         batch_statistics=config.evaluation.batch_statistics, skip_unreadable=config.data.on_error == "skip",
         monitor=config.evaluation.monitor, mode=config.evaluation.mode, images=config.tracking.images,
         metrics=build_metrics(config, task))
