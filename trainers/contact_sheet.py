@@ -13,7 +13,7 @@ from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.layers import short
 from drumbeat.configs.output_file import replacing
 from drumbeat.configs.schema import Config
-from drumbeat.data.loader import Batch, BatchFetcher, Collate, Samples, Transform
+from drumbeat.data.loader import Batch, BatchFetcher, Collate, Samples, Transform, batches
 from drumbeat.trainers.build import Sets, build_forward, build_mixing, build_stream, build_task
 from drumbeat.trainers.evaluate import SEED
 from drumbeat.trainers.tasks import Results, Task
@@ -61,14 +61,18 @@ def save_sheet(sheet: Image.Image, file: Path) -> None:
 
 
 def worst_samples_sheet(task: Task, samples: Samples, transforms: Sequence[Transform], results: Results, *, most: int,
-                        columns: int, collate: Collate | None = None) -> Image.Image | None:
+                        columns: int, collate: Collate | None = None, workers: int = 0) -> Image.Image | None:
     """The samples with the worst predictions, worst first, titled by prediction and target; None if there are none, or
-    if inputs are not images. If the task draws, each sample is two images: its target and its prediction."""
+    if inputs are not images. If the task draws, each sample is two images: its target and its prediction.
+
+    With loader workers, one of them reads the samples: a file that a dataset opens when it is first read would otherwise
+    be open in this process, and shared by the workers that are forked later."""
     if not (worst := task.worst_samples(results, most)):
         return None
     fetch = BatchFetcher(samples, indices=lambda positions: positions, transforms=transforms, seed=SEED,
                          collate=collate)
-    batch = fetch.__getitems__([results.indices[sample.index] for sample in worst])
+    (batch,) = batches(fetch, [[results.indices[sample.index] for sample in worst]], workers=min(1, workers),
+                       pin_memory=False)
     if not (isinstance(batch.inputs, Tensor) and batch.inputs.dim() == 4):
         return None
     images, titles = list(batch.inputs), [sample.title for sample in worst]

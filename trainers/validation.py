@@ -124,6 +124,6 @@ class Evaluator:
 
     def _show_worst_samples(self, step: int, samples: Samples, results: Results) -> None:
         if self.images and (sheet := worst_samples_sheet(self.task, samples, self.sets.evaluate_transforms, results,
-                                                         most=self.images, columns=4,
-                                                         collate=self.sets.collate)) is not None:
+                                                         most=self.images, columns=4, collate=self.sets.collate,
+                                                         workers=self.workers)) is not None:
             self.tracker.picture(step, "validation/worst_samples", sheet)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,3 +112,29 @@ def test_there_is_no_sheet_without_mistakes_or_without_images() -> None:
     assert worst_samples_sheet(task, IMAGES.train, [], results([[1, 0]] * 4), most=9, columns=4) is None
     assert worst_samples_sheet(task, IMAGES.train, [], wrong, most=0, columns=4) is None
     assert worst_samples_sheet(task, sets_of(torch.zeros(4, 3)).train, [], wrong, most=9, columns=4) is None
+
+
+class ReadIn:
+    """Images that remember the process that has read them."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.mine: list[int] = []
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if os.getpid() == self.process:
+            self.mine.append(index)
+        return IMAGES.train[index]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_with_workers_this_process_reads_no_samples(workers: int) -> None:
+    """A file that a dataset opens when it is first read would then be shared by workers that are forked later."""
+    samples = ReadIn()
+    sheet = worst_samples_sheet(Classification(), samples, [], results([[0, 1], [1, 0], [0, 9], [0, 3]]), most=2,
+                                columns=4, workers=workers)
+    assert sheet is not None
+    assert bool(samples.mine) is (workers == 0)
