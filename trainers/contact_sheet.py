@@ -65,8 +65,8 @@ def worst_samples_sheet(task: Task, samples: Samples, transforms: Sequence[Trans
     """The samples with the worst predictions, worst first, titled by prediction and target; None if there are none, or
     if inputs are not images. If the task draws, each sample is two images: its target and its prediction.
 
-    With loader workers, one of them reads the samples: a file that a dataset opens when it is first read would otherwise
-    be open in this process, and shared by the workers that are forked later."""
+    With loader workers, one of them reads the samples: a file that a dataset opens when it is first read would
+    otherwise be open in this process, and shared by the workers that are forked later."""
     if not (worst := task.worst_samples(results, most)):
         return None
     fetch = BatchFetcher(samples, indices=lambda positions: positions, transforms=transforms, seed=SEED,
