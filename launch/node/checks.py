@@ -19,7 +19,7 @@ from typing import Literal
 from drumbeat.configs.errors import Fault, LaunchError, PreflightError, UserError
 from drumbeat.configs.importing import USER_PATH
 from drumbeat.configs.load import read
-from drumbeat.configs.preconditions import check_data
+from drumbeat.configs.preconditions import check_data, unreadable
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.processes import node_name
@@ -68,6 +68,9 @@ def check_node(run: RunDir, plan: JobPlan, attempt: Attempt, node: int) -> Findi
 def find(run: RunDir, plan: JobPlan) -> Finding | None:
     """What the checks find on this node first."""
     answer = within(FILES_SECONDS, lambda: missing(run, plan))
+    if isinstance(answer, Exception):
+        return Finding("missing", f"{node_name()} cannot look for what the ranks need: {type(answer).__name__}: "
+                                  f"{visible(' '.join(str(answer).split()))[:LONGEST_LINE]}")
     if answer is None:
         return Finding("failed", f"{node_name()} waits for a file server: the files of the run or its data do not "
                                  f"answer within {FILES_SECONDS:g} s")
@@ -85,7 +88,7 @@ def missing(run: RunDir, plan: JobPlan) -> list[Fault]:
             if Path(folder).is_relative_to(plan.run_dir)]
     needed = {plan.python: "Python", plan.folder: "the folder in which the command was typed",
               **dict.fromkeys(code, "the run's copy of the code")}
-    absent = [f"{what} does not exist: {path}" for path, what in needed.items() if not Path(path).exists()]
+    absent = [f"{what}: {wrong}" for path, what in needed.items() if (wrong := unreadable(Path(path)))]
     faults = [Fault(what=what, remedy=REMEDY * (what == absent[-1])) for what in absent]
     try:
         check_data(read(run.config), fixed=True)
@@ -96,10 +99,18 @@ def missing(run: RunDir, plan: JobPlan) -> list[Fault]:
     return faults
 
 
-def within(seconds: float, call: Callable[[], list[Fault]]) -> list[Fault] | None:
-    """The result of a call that may wait for a file server; None if it takes longer. Then its thread stays."""
-    results: list[list[Fault]] = []
-    thread = threading.Thread(target=lambda: results.append(call()), daemon=True)
+def within(seconds: float, call: Callable[[], list[Fault]]) -> list[Fault] | Exception | None:
+    """The result of a call that may wait for a file server, or the exception that it raised; None if it takes longer.
+    Then its thread stays."""
+    results: list[list[Fault] | Exception] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except Exception as error:
+            results.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(seconds)
     return results[0] if results else None

@@ -28,7 +28,7 @@ from drumbeat.configs.run.records import AttemptStart, Next, NodeDown, StopReque
 from drumbeat.launch.attempts.hang import FLIGHT_RECORDER
 from drumbeat.launch.attempts.processes import become_subreaper
 from drumbeat.launch.attempts.verdict import TIME_LIMIT, verdict_of
-from drumbeat.launch.node.checks import Finding, check_node
+from drumbeat.launch.node.checks import CHECK_SECONDS, FILES_SECONDS, Finding, check_node
 from drumbeat.launch.node.claims import claim_attempt, claimed_attempt
 from drumbeat.launch.node.handover import (
     AGAIN,
@@ -52,9 +52,9 @@ from drumbeat.launch.slurm.job import SlurmJob
 
 POLL_SECONDS = 0.2
 """Seconds between two checks. A loop, because `Popen.poll` inside a signal handler sees nothing while `wait` runs."""
-DOWN_TIMEOUT, STOP_TIMEOUT = 60.0, 10.0
-"""Seconds that the first node waits for the others to report before it decides without them: after a failure; and after
-a stop, when SLURM may soon kill the job."""
+DOWN_TIMEOUT, STOP_TIMEOUT = FILES_SECONDS + CHECK_SECONDS + 30.0, 10.0
+"""Seconds that the first node waits for the others to report before it decides without them: after a failure, so long
+that their checks end; and after a stop, when SLURM may soon kill the job."""
 FIRST_NODE_TIMEOUT = 1800.0
 """Seconds that other nodes wait for the first, which may be saving. If it dies, srun --kill-on-bad-exit ends them."""
 EXIT_TIMEOUT = 60.0
@@ -271,7 +271,7 @@ class Launcher:
                              suspended=self.limit.suspended,
                              queue=self.slurm_job is not None and not self.slurm_job.is_allocation)
         if self.slurm_job:
-            verdict = with_lost_nodes(verdict, attempt) if reason or not all_down else verdict
+            verdict = with_lost_nodes(verdict, attempt)
             remember_nodes(self.run, verdict)
         if verdict.next == "requeue" and self.slurm_job:
             failed = verdict.outcome == "failed"

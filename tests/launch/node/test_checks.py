@@ -55,17 +55,16 @@ def test_a_check_that_passes(command: str) -> None:
     assert run_check(command) is None
 
 
-def test_a_check_that_hangs_is_killed_with_its_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "CHECK_SECONDS", 1.0)
+def test_a_check_that_hangs_is_killed_with_its_processes(tmp_path: Path) -> None:
     command = f"echo asking the driver; (sleep 300 & echo $! > {tmp_path}/pid; wait)"
-    assert run_check(command) == Finding("failed", "the node check on n7 took longer than 1 s: asking the driver")
+    assert run_check(command) == Finding("failed", "the node check on n7 took longer than 5 s: asking the driver")
     until(lambda: not alive(int((tmp_path / "pid").read_text())), seconds=5)
 
 
 def test_what_a_check_leaves_running_is_killed_and_not_waited_for(tmp_path: Path) -> None:
     began = time.monotonic()
     assert run_check(f"sleep 300 & echo $! > {tmp_path}/pid") is None
-    assert time.monotonic() - began < checks.CHECK_SECONDS
+    assert time.monotonic() - began < 300
     until(lambda: not alive(int((tmp_path / "pid").read_text())), seconds=5)
 
 
@@ -102,13 +101,13 @@ def test_all_that_is_missing_is_on_one_screen(tmp_path: Path) -> None:
     run, plan = prepared(tmp_path, *pictures, python="/nowhere/bin/python", folder="/nowhere/home")
     (run.path / "code" / "lab").rmdir()
     assert [fault.what for fault in missing(run, plan)] == [
-        "Python does not exist: /nowhere/bin/python",
-        "the folder in which the command was typed does not exist: /nowhere/home",
-        f"the run's copy of the code does not exist: {run.path}/code/lab", "/nowhere/pictures does not exist"]
+        "Python: /nowhere/bin/python does not exist",
+        "the folder in which the command was typed: /nowhere/home does not exist",
+        f"the run's copy of the code: {run.path}/code/lab does not exist", "/nowhere/pictures does not exist"]
     found = find(run, plan)
     assert found
     assert (found.kind, found.message) == (
-        "missing", "n7 lacks what the ranks need: Python does not exist: /nowhere/bin/python, and 3 more")
+        "missing", "n7 lacks what the ranks need: Python: /nowhere/bin/python does not exist, and 3 more")
     assert found.screen.startswith("on n7, before its ranks start:\n")
     assert found.screen.count("error: ") == 4
     assert len(found.screen.splitlines()) <= 24
@@ -146,6 +145,25 @@ def test_a_file_server_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.
     assert find(run, plan) == Finding(
         "failed", "n7 waits for a file server: the files of the run or its data do not answer within 0.2 s")
     (tmp_path / "pipe").write_text("")
+
+
+def test_a_path_that_the_disk_refuses_is_missing_and_the_folder_may_be_empty(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    run, plan = prepared(tmp_path, python=f"/{'x' * 300}", folder=str(tmp_path / "empty"))
+    found = find(run, plan)
+    assert found
+    assert (found.kind, found.message) == (
+        "missing", f"n7 lacks what the ranks need: Python: /{'x' * 300} cannot be read: File name too long")
+
+
+def test_an_error_of_the_look_itself_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(run: RunDir, plan: JobPlan) -> list[Fault]:
+        raise OSError(116, "Stale file handle")
+
+    monkeypatch.setattr(checks, "missing", fails)
+    run, plan = prepared(tmp_path)
+    assert find(run, plan) == Finding(
+        "missing", "n7 cannot look for what the ranks need: OSError: [Errno 116] Stale file handle")
 
 
 def test_a_finding_is_in_the_log_of_the_node_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
