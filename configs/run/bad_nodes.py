@@ -71,7 +71,10 @@ def remember(runs: Path, node: str, reason: str, run: str, time: float) -> bool:
         record = BadNode(node=node, reason=" ".join(reason.split())[:LONGEST_REASON], run=run, time=time)
         if not folder.exists():
             folder.mkdir(exist_ok=True)
-            folder.chmod(stat.S_IMODE(runs.stat().st_mode))  # whoever may make runs may remember nodes
+            above = runs.stat()
+            with suppress(PermissionError):  # for root, so that the owner of the runs may write there
+                os.chown(folder, above.st_uid, above.st_gid)
+            folder.chmod(stat.S_IMODE(above.st_mode))  # whoever may make runs may remember nodes
     except (OSError, ValueError):
         return False
     for path, old in _records(runs):

@@ -209,6 +209,18 @@ def test_a_node_whose_check_fails_starts_no_ranks_on_any_node(stage: Callable[..
     assert here.state() == "finished"
 
 
+def test_a_stop_ends_a_check(stage: Callable[..., Stage], tmp_path: Path) -> None:
+    here = stage()
+    site = Site(node_check=f"touch {tmp_path}/checks; sleep 300")
+    replace(JobPlan.require(here.run.plan), site=site).write(here.run.plan)
+    here.launch()
+    until((tmp_path / "checks").exists)
+    here.launchers[0].send_signal(signal.SIGTERM)
+    assert here.end() == ["leave"]
+    assert NodeDown.require(here.run.attempt(0).node_down(0)) == NodeDown(exit_code=None, host=socket.gethostname())
+    assert here.verdict(0).message == "stopped without saving: SIGTERM; there is no checkpoint"
+
+
 def test_the_run_is_given_up_on_all_nodes(stage: Callable[..., Stage]) -> None:
     here = stage(nodes=2, ranks_per_node=1)
     (here.run.path / "fake" / "fail1").write_text("a bad picture")
