@@ -57,7 +57,7 @@ def test_the_remedy_for_an_exception(run: RunDir, error: str, expected: str) -> 
 @pytest.mark.parametrize(("kind", "message", "expected"), [
     ("RuntimeError", "DataLoader worker (pid 7) is killed by signal: Killed.", "Resume it: COMMAND"),
     ("RuntimeError", "CUDA error: uncorrectable ECC error encountered",
-     "Exclude that node, and report it to its administrator. Then resume the run: COMMAND"),
+     "Report that node to its administrator. Then resume the run: COMMAND"),
     ("RuntimeError", "mat1 and mat2 shapes cannot be multiplied",
      "Correct the code, then resume the run: COMMAND --new-code"),
 ])

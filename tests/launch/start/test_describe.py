@@ -43,6 +43,7 @@ data:
   shuffle: true
   sampling: {}
   bucket_batches: null
+  collate_fn: {}
   mix: {}
   cache: null
   on_error: raise
@@ -83,6 +84,7 @@ evaluation:
   monitor: loss
   mode: min
   batch_statistics: false
+  metrics: {}
 checkpoints:
   every_steps: null
   every_minutes: 10.0
