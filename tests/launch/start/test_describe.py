@@ -96,6 +96,7 @@ tracking:
   images: 16
 watchdog:
   timeout_minutes: null
+  idle_gpu_minutes: null
   desync_check_steps: 1000
 launch:
   nodes: null

@@ -59,8 +59,8 @@ def test_sixteen_bits_that_are_lost(folder: Path, top: int, levels: str, severit
     """An X-ray of 12 bits keeps 16 gray levels of 4,096."""
     ramp = (np.arange(256 * 256).reshape(256, 256) % top).astype(np.uint16)
     write(folder, {"dog/ray.png": Image.fromarray(ramp)})
-    (one,) = (found for found in sample_findings(subject("train", ImageFolder(root=str(folder), channels=1, depth=8), [Same()]))
-              if found.kind == "lost_depth")
+    images = subject("train", ImageFolder(root=str(folder), channels=1, depth=8), [Same()])
+    one = kinds(sample_findings(images))["lost_depth"]
     assert one.severity == severity
     assert one.text == (f"1 of 13 images of train have 16 bits and are read with 8: {levels} different values are left")
 
