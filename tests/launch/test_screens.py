@@ -199,20 +199,20 @@ error: phases.head.epochs must be a number
 error: 5 things are wrong
   command line: unknown key 'a' at the top level. Valid names: batch_size,
     channels_last, checkpoints, data, deterministic, evaluation, launch,
-    micro_batch_size, model, name, on_nonfinite, phases, precision, seed, task,
-    tracking, watchdog.
+    micro_batch_size, model, name, on_nonfinite, phases, precision, reference,
+    seed, task, tracking, watchdog.
   command line: unknown key 'b' at the top level. Valid names: batch_size,
     channels_last, checkpoints, data, deterministic, evaluation, launch,
-    micro_batch_size, model, name, on_nonfinite, phases, precision, seed, task,
-    tracking, watchdog.
+    micro_batch_size, model, name, on_nonfinite, phases, precision, reference,
+    seed, task, tracking, watchdog.
   command line: unknown key 'c' at the top level. Valid names: batch_size,
     channels_last, checkpoints, data, deterministic, evaluation, launch,
-    micro_batch_size, model, name, on_nonfinite, phases, precision, seed, task,
-    tracking, watchdog.
+    micro_batch_size, model, name, on_nonfinite, phases, precision, reference,
+    seed, task, tracking, watchdog.
   command line: unknown key 'd' at the top level. Valid names: batch_size,
     channels_last, checkpoints, data, deterministic, evaluation, launch,
-    micro_batch_size, model, name, on_nonfinite, phases, precision, seed, task,
-    tracking, watchdog.
+    micro_batch_size, model, name, on_nonfinite, phases, precision, reference,
+    seed, task, tracking, watchdog.
   command line: data.workers must be at least 0, not -1.
 """,
     "run small.yaml --name a/b": """\
@@ -418,7 +418,7 @@ error: the following arguments are required: CONFIG
 """,
     "demo-data mri x": """\
 error: KIND: invalid choice: 'mri' (choose from xray, cifar10, fashion_mnist,
-       hymenoptera, news)
+       hymenoptera, shapes, news)
   where  command line
   fix    See: drumbeat demo-data --help
 """,

@@ -79,7 +79,8 @@ def _depth(subject: Subject) -> Iterator[Finding]:
         yield Finding("problem" if min(levels) < FEW_LEVELS else "warning", "lost_depth",
                       f"{len(deep):,} of {len(subject.checks):,} images of {subject.name} have 16 bits and are read "
                       f"with 8: {_range(levels)} different values are left",
-                      "Images of 12 bits keep 4. Scale them to 8 bits before, with the window that matters.",
+                      "Images of 12 bits keep 4. Read them with all (depth: 16), and tell which values are black and "
+                      "white (value_range).",
                       [f"{subject.sample(check.index)}  {check.levels} values"
                        for check in sorted(deep, key=lambda check: check.levels or 0)])
 

@@ -23,7 +23,7 @@ from drumbeat.data.images import ImageFiles
 from drumbeat.data.loader import BatchFetcher, Samples, one_thread
 from drumbeat.data.order import Integers, Permutation, key
 from drumbeat.data.pixels import read_header
-from drumbeat.data.user_code import reason
+from drumbeat.data.user_code import SampleError, reason
 from drumbeat.trainers.build import Sets
 
 CHECKED = 200
@@ -104,7 +104,7 @@ class _Checks(Dataset[list[SampleCheck]]):
             size, mode = _header(self.samples, index)
             batch = self.fetch[index]
         except (OSError, ValueError) as error:
-            return SampleCheck(index, error=reason(error.__cause__ or error))
+            return SampleCheck(index, error=reason((isinstance(error, SampleError) and error.__cause__) or error))
         values = [one for one in tree_leaves((batch.inputs, batch.targets)) if isinstance(one, Tensor)]
         nonfinite = any(one.is_floating_point() and not bool(one.isfinite().all()) for one in values)
         inputs = batch.inputs

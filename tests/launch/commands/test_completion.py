@@ -69,7 +69,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("run ''", {"mine.yaml", "small.yaml", "runs/", "elsewhere/", *NAMES}),
     ("run mine.yaml ba", {"batch_size="}),
     ("run mine.yaml --procs 2 evaluation.", {"evaluation.batch_size=", "evaluation.monitor=", "evaluation.mode=",
-                                             "evaluation.batch_statistics="}),
+                                             "evaluation.batch_statistics=", "evaluation.metrics."}),
     ("run mine.yaml phases.", {"phases.head.", "phases.finetune.", "phases.extra."}),
     ("run mine.yaml seed=3 phases.extra.optimizer.", {"phases.extra.optimizer._target_=",
                                                       "phases.extra.optimizer.momentum="}),

@@ -79,7 +79,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("predict pictures empty", ["this folder is empty", "where  empty"]),
     ("predict texts photos", ["the run's model reads texts, but this is a folder",
                               "Give a table with a column 'story', or a .txt file with one text per"]),
-    ("predict texts texts.yaml", ["t.csv does not exist", "where  data.train.of.file"]),
     ("doctor pictures.yaml", ["the folder train is empty", "test does not exist"]),
     ("doctor nothing.yaml", ["there is no config 'nothing.yaml'"]),
     ("cache pictures.yaml data.cache=cache", ["the folder train is empty"]),

@@ -43,6 +43,7 @@ data:
   shuffle: true
   sampling: {}
   bucket_batches: null
+  collate_fn: {}
   mix: {}
   cache: null
   on_error: raise
@@ -83,6 +84,7 @@ evaluation:
   monitor: loss
   mode: min
   batch_statistics: false
+  metrics: {}
 checkpoints:
   every_steps: null
   every_minutes: 10.0
@@ -94,6 +96,7 @@ tracking:
   images: 16
 watchdog:
   timeout_minutes: null
+  idle_gpu_minutes: null
   desync_check_steps: 1000
 launch:
   nodes: null

@@ -55,7 +55,7 @@ def test_facts(tmp_path: Path) -> None:
     ("data={train: {_target_: tests.trainers.commands.test_preflight.OneClass, n: 20}}",
      "the training set has one class: bottom"),
     ("reference={curves: {head: {validation/acuracy: [0.5]}}}", "Did you mean 'validation/accuracy'?"),
-    ("evaluation.monitor=accuracyy", "the task has no metric 'accuracyy'"),
+    ("evaluation.monitor=accuracyy", "there is no metric 'accuracyy'"),
     ("data.validation={}", "there are no best weights without a validation set"),
     ("data.train.n=0", "data.train is empty"),
     ("phases.head.optimizer.rate=1", "torch.optim.Adam has no argument 'rate'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def test_the_largest_losses_come_first(images: RunDir, monkeypatch: pytest.Monke
 
 def test_a_model_without_errors_suspects_none(images: RunDir) -> None:
     job, found = results(images)
-    right = found._replace(outputs=torch.nn.functional.one_hot(found.targets, 2) * 8.0)
+    right = replace(found, outputs=torch.nn.functional.one_hot(found.targets, 2) * 8.0)
     assert suspects(job, right) == []  # type: ignore[arg-type]
 
 

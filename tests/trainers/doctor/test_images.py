@@ -10,6 +10,7 @@ from PIL import Image
 
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
+from drumbeat.data.images import ImageFolder
 from drumbeat.data.memory import Arrays
 from drumbeat.trainers.doctor.images import image_facts, left_out, pixel_facts, sample_findings
 from tests.trainers.doctor.sets import folder_subject, healthy, kinds, photo, subject, write
@@ -58,8 +59,8 @@ def test_sixteen_bits_that_are_lost(folder: Path, top: int, levels: str, severit
     """An X-ray of 12 bits keeps 16 gray levels of 4,096."""
     ramp = (np.arange(256 * 256).reshape(256, 256) % top).astype(np.uint16)
     write(folder, {"dog/ray.png": Image.fromarray(ramp)})
-    (one,) = (found for found in sample_findings(subject("train", folder_subject("train", folder, 1).samples, [Same()]))
-              if found.kind == "lost_depth")
+    images = subject("train", ImageFolder(root=str(folder), channels=1, depth=8), [Same()])
+    one = kinds(sample_findings(images))["lost_depth"]
     assert one.severity == severity
     assert one.text == (f"1 of 13 images of train have 16 bits and are read with 8: {levels} different values are left")
 
@@ -83,17 +84,16 @@ def test_gray_images_among_colored_ones(folder: Path) -> None:
 
 
 def test_files_that_are_left_out(folder: Path) -> None:
-    """Images in a folder of the file system's are hidden, so they are not counted."""
-    write(folder, {"cat/a.gif": photo(70), "beside.png": photo(71)})
-    (folder / "dog" / "scan").write_bytes(b"x")
-    (folder / "dog" / "Thumbs.db").write_bytes(b"x")
-    (folder / "dog" / ".hidden.png").write_bytes(b"x")
+    """Hidden files and those of file systems are not counted."""
+    write(folder, {"beside.png": photo(71)})
+    for name in ("cat/a.heic", "dog/scan", "dog/Thumbs.db", "dog/.hidden.png"):
+        (folder / name).write_bytes(b"x")
     one = folder_subject("train", folder)
     likely, other = left_out([one, one])
     assert likely.severity == "warning"
-    assert likely.text == ("3 files that may be images in train are left out: 1 .png, 1 .gif, 1 without a suffix")
-    assert likely.examples == ["train/beside.png", "train/cat/a.gif", "train/dog/scan"]
-    assert (other.severity, other.examples) == ("note", ["train/dog/Thumbs.db"])
+    assert likely.text == "2 files that may be images in train are left out: 1 .png, 1 .heic"
+    assert likely.examples == ["train/beside.png", "train/cat/a.heic"]
+    assert (other.severity, other.examples) == ("note", ["train/dog/scan"])
 
 
 def test_a_table_with_nan() -> None:
