@@ -246,7 +246,7 @@ def _rehearse_ranks(config: Config, sets: Sets, model: nn.Module, task: Task, ba
         raise _StopError(f"not rehearsed on two ranks to the end: {failed[0]}")
     if failed:
         raise _StopError(Fault(what=f"what works on one rank fails on two: {failed[0]}", where=f"phases.{name}",
-                               given=failed[1], remedy="Mend it, or train on one rank."))
+                               given=failed[1], remedy="Fix it, or train on one rank."))
 
 
 def _step_and_evaluate(config: Config, sets: Sets, model: nn.Module, task: Task, batch: Batch, world: World) -> None:

@@ -25,7 +25,8 @@ from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import AttemptStart, Job, NodeDown, Result, Status, Verdict
 from drumbeat.configs.schema import Site
 from drumbeat.launch.attempts.processes import descendants
-from drumbeat.launch.node.launcher import Launcher, wait_until
+from drumbeat.launch.node.checks import CHECK_SECONDS, FILES_SECONDS
+from drumbeat.launch.node.launcher import DOWN_TIMEOUT, Launcher, wait_until
 from tests.launch import fake_torchrun
 from tests.launch.node.stage import Stage
 from tests.processes import alive, until
@@ -389,3 +390,8 @@ def test_waiting_ends_though_the_clock_is_set_back(monkeypatch: pytest.MonkeyPat
     clock = iter(range(10**6, 0, -3600))
     monkeypatch.setattr(time, "time", lambda: next(clock))
     assert wait_until(lambda: None, 0.3) is None
+
+
+def test_the_first_node_waits_for_the_checks_of_all_others() -> None:
+    """A node is blamed for what is missing if another one has passed, which that one must have had the time to say."""
+    assert DOWN_TIMEOUT >= 90 > FILES_SECONDS + CHECK_SECONDS
