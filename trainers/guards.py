@@ -19,8 +19,8 @@ SHOWN = 8
 
 
 class NotFiniteError(Exception):
-    """The gradient of a step is NaN or Inf. The step was not taken: weights and buffers are as before it. A restart
-    would fail at the same step, because the same samples and weights give the same gradient."""
+    """The loss or the gradient of a step is NaN or Inf. The step was not taken: weights and buffers are as before it. A
+    restart would fail at the same step, because the same samples and weights give the same gradient."""
 
 
 class DivergedError(Exception):
@@ -84,8 +84,16 @@ def total_norm(gradients: list[Tensor]) -> Tensor:
     return norm
 
 
+def nan_or_one(one: Tensor, loss: Tensor) -> Tensor:
+    """The gradient from which the backward pass of a loss starts: 1, or NaN if the loss is NaN or Inf. The gradients of
+    a loss that is NaN may be finite: that of log(-1) is. So all ranks learn of it from their gradients, which are
+    averaged. `one` is 1 on the loss's device."""
+    return torch.add(one, loss, alpha=0)
+
+
 class FiniteCheck:
-    """Whether the gradient of a step is finite. The host can read it while the device computes the next step."""
+    """Whether the gradient of a step is finite, and with it the loss (`nan_or_one`). The host can read it while the
+    device computes the next step."""
 
     def __init__(self, norm: Tensor, states: int) -> None:
         self.norm = norm
