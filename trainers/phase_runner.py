@@ -59,8 +59,8 @@ class PhaseRunner:
         and `micro_batch_size` the largest number that this rank computes at once. `make_optimizer` is called with the
         parameters that are trained, `make_scheduler` with the optimizer. `mixes` says whether targets are those of
         `data.mixing`, and `checks_finite` whether steps with a NaN or Inf loss or gradient are skipped. `earlier` is
-        the optimizer of the checkpoint to resume from, if that differs from this one, and `scheduler_steps` how often the
-        scheduler is advanced in the phase, for its errors."""
+        the optimizer of the checkpoint to resume from, if that differs from this one, and `scheduler_steps` how often
+        the scheduler is advanced in the phase, for its errors."""
         self.name = name
         self.number = number
         self.seed = seed
@@ -88,6 +88,8 @@ class PhaseRunner:
         self.replica = wrap(model, world)
         self.times = StepTimes(world, self.trained)
         self.one = torch.ones((), device=world.device)
+        self.sample_losses: list[Tensor] = []
+        """[n]: this rank's losses of the samples of the last pass, by micro-batch; empty for a loss of the batch."""
         self.lr = math.nan
         """The learning rate of the first parameter group in the last `update`; the schedule may have advanced since."""
 
@@ -144,6 +146,7 @@ class PhaseRunner:
 
     def _backward(self, inputs: Any, targets: Any, size: int, step: int, scale: Tensor | float) -> Tensor:
         total = torch.zeros((), device=self.world.device)
+        self.sample_losses = []
         parts = micro_batches(size, self.micro_batch_size or size)
         for part in parts:
             last = part is parts[-1]
@@ -240,7 +243,9 @@ class PhaseRunner:
         """A scalar: the sum of the samples' losses, scaled; or the task's loss of the batch of all ranks. The latter is
         computed by each rank, from one seed, and needs all `size` samples of this rank; 0 are a micro-batch."""
         if self.whole_batch is None:
-            return self._losses(outputs, targets).sum() * scale
+            losses = self._losses(outputs, targets)
+            self.sample_losses.append(losses.detach())
+            return losses.sum() * scale
         if not size:
             raise ValueError("a loss of the whole batch cannot be computed in micro-batches: micro_batch_size: null")
         ranks = range(self.world.size)
