@@ -8,7 +8,7 @@ for each sample, for example images of different sizes.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -166,7 +166,12 @@ def _parts(value: Any) -> Mapping[Any, Any]:
 
 
 def _rebuilt(value: Any, parts: Mapping[Any, Any]) -> Any:
-    """A structure like `value` with other parts; a mapping of any type becomes a dict."""
+    """A structure like `value` with other parts; a mapping of any type becomes a dict, unless its parts are attributes
+    too, as those of Hugging Face's outputs are."""
+    if isinstance(value, MutableMapping) and is_dataclass(value):
+        new: Any = copy.copy(value)
+        new.update(parts)
+        return new
     if isinstance(value, Mapping):
         return dict(parts)
     if isinstance(value, tuple | list):

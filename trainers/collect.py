@@ -19,6 +19,7 @@ from drumbeat.data.order import key
 from drumbeat.data.structure import item
 from drumbeat.trainers.messages import packed, unpacked
 from drumbeat.trainers.metrics import values_of
+from drumbeat.trainers.tasks import Classification
 from drumbeat.trainers.tasks.task import FeedsMetrics, Results, Summarizes, Task
 
 SEED = 0
@@ -123,7 +124,10 @@ class Collector:
         """The results of a set of n samples. Raises `ValueError` if two chunks do not fit together."""
         indices, losses = (torch.cat([getattr(part, name) for part in self.parts]) for name in ("indices", "losses"))
         weights = [part.weights for part in self.parts if part.weights is not None]
-        joined = {name: tree_map(lambda *leaves: _joined([*leaves]), *(part.values.pop(name) for part in self.parts),
+        padding = self.task.ignore_index if isinstance(self.task, Classification) else None
+        paddings = {} if padding is None else {"outputs": (0, 1), "targets": (padding, 0)}
+        joined = {name: tree_map(lambda *leaves, name=name: _joined([*leaves], *paddings.get(name, ())),
+                                 *(part.values.pop(name) for part in self.parts),
                                  is_leaf=_is_list) for name in list(self.parts[0].values)}
         if self.metrics:
             seed_generators(key(SEED, "metrics", self.count))
@@ -188,12 +192,27 @@ def _copy(leaf: Any) -> Any:
     return leaf.clone() if isinstance(leaf, Tensor) else leaf
 
 
-def _joined(leaves: list[Any]) -> Any:
-    """One tensor or list of all chunks. Raises `ValueError` if the rows of two chunks have different shapes."""
+def _joined(leaves: list[Any], padding: float | None = None, fixed: int = 0) -> Any:
+    """One tensor or list of all chunks. Rows of different shapes are filled with `padding` to the largest, but for
+    their first `fixed` dimensions. Raises `ValueError` if two chunks do not fit together."""
     first = leaves[0]
     if not isinstance(first, Tensor):
         return None if first is None else list(chain.from_iterable(leaves))
-    if differing := [leaf for leaf in leaves if leaf.shape[1:] != first.shape[1:]]:
+    differing = [leaf for leaf in leaves if leaf.shape[1:] != first.shape[1:]]
+    if differing and padding is not None and len({(leaf.dim(), leaf.shape[1:1 + fixed]) for leaf in leaves}) == 1:
+        return _padded(leaves, padding)
+    if differing:
         raise ValueError(f"two batches have the shapes {list(first.shape)} and {list(differing[0].shape)}; an "
-                         "evaluation needs outputs and targets of one shape: pad them to one length, or return lists")
+                         "evaluation needs outputs and targets of one shape: pad them to one length or, for a task of "
+                         "your own, return lists")
     return torch.cat(leaves)
+
+
+def _padded(leaves: list[Tensor], padding: float) -> Tensor:
+    """The rows of all tensors, in the shape of the largest, filled with `padding` at the ends."""
+    rows, *shape = zip(*(leaf.shape for leaf in leaves), strict=True)
+    joined, start = leaves[0].new_full((sum(rows), *map(max, shape)), padding), 0
+    for leaf in leaves:
+        joined[(slice(start, start + len(leaf)), *map(slice, leaf.shape[1:]))] = leaf
+        start += len(leaf)
+    return joined

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import torch
@@ -14,13 +14,20 @@ from torch import Tensor, nn
 from drumbeat.data.loader import Batch
 from drumbeat.trainers.world import World
 
+IN_A_ROW = 20
+"""A run is given up after this many skipped steps, one after the other: it does not train any more."""
 SHOWN = 8
 """The largest number of positions that an error names."""
 
 
 class NotFiniteError(Exception):
-    """The gradient of a step is NaN or Inf. The step was not taken: weights and buffers are as before it. A restart
-    would fail at the same step, because the same samples and weights give the same gradient."""
+    """The loss or the gradient of a step is NaN or Inf. The step was not taken: weights and buffers are as before it. A
+    restart would fail at the same step, because the same samples and weights give the same gradient."""
+
+
+class NeverFiniteError(NotFiniteError):
+    """The same, where to skip the step does not help: as many in a row were skipped as may be (`IN_A_ROW`), or the
+    weights or the last evaluation are NaN or Inf already."""
 
 
 class DivergedError(Exception):
@@ -84,8 +91,16 @@ def total_norm(gradients: list[Tensor]) -> Tensor:
     return norm
 
 
+def nan_or_one(one: Tensor, loss: Tensor) -> Tensor:
+    """The gradient from which the backward pass of a loss starts: 1, or NaN if the loss is NaN or Inf. The gradients of
+    a loss that is NaN may be finite: that of log(-1) is. So all ranks learn of it from their gradients, which are
+    averaged. `one` is 1 on the loss's device."""
+    return torch.add(one, loss, alpha=0)
+
+
 class FiniteCheck:
-    """Whether the gradient of a step is finite. The host can read it while the device computes the next step."""
+    """Whether the gradient of a step is finite, and with it the loss (`nan_or_one`). The host can read it while the
+    device computes the next step."""
 
     def __init__(self, norm: Tensor, states: int) -> None:
         self.norm = norm
@@ -126,18 +141,30 @@ def as_integers(tensor: Tensor) -> Tensor:
     return tensor.detach().as_strided((span if tensor.numel() else 0,), (1,)).view(INTEGERS[tensor.element_size()])
 
 
-def not_finite(step: int, loss: Tensor, batch: Batch, world: World) -> NotFiniteError:
-    """The error of this rank when the gradient of the run's step number `step`, averaged over the ranks, is not finite.
-    It names this rank's samples, unless the cause may be another rank."""
+def not_finite(step: int, loss: Tensor, batch: Batch, world: World, losses: Sequence[Tensor] = (),
+               names: Sequence[str] = ()) -> NotFiniteError:
+    """The error of this rank when the loss or the gradient of the run's step number `step` is not finite. It names this
+    rank's samples, unless the cause may be another rank: those alone whose `losses` are not finite, if there are
+    some. `names` are those of the whole set, if it has names."""
     value = float(loss)
     finite = math.isfinite(value)
     if finite and world.size > 1:
         return NotFiniteError(f"NaN or Inf gradient at step {step}; the loss of rank {world.rank} is finite")
-    positions, indices = batch.positions.tolist(), batch.indices.tolist()
-    pairs = [f"{position} (sample {index})" for position, index in zip(positions, indices, strict=True)]
+    rows = (~torch.cat([*losses]).isfinite()).nonzero().flatten().tolist() if losses else []
+    indices = batch.indices.tolist()
+    pairs = [f"{position} (sample {index}{f', {names[index]}' if names else ''})" for position, index in
+             zip(batch.positions.tolist(), indices, strict=True)]
+    others = len(pairs) - len(rows)
+    rest = f"; the losses of the other {others} are finite" if rows and others else ""
+    pairs = [pairs[row] for row in rows] or pairs
     more = f" and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else ""
     return NotFiniteError(f"NaN or Inf {'gradient' if finite else 'loss'} at step {step} on rank {world.rank}: the "
-                          f"loss is {value:.6g}; positions {', '.join(pairs[:SHOWN])}{more}")
+                          f"loss is {value:.6g}; positions {', '.join(pairs[:SHOWN])}{more}{rest}")
+
+
+def all_finite(model: nn.Module) -> bool:
+    """Whether no weight is NaN or Inf."""
+    return all(bool(value.isfinite().all()) for value in model.parameters())
 
 
 def weights_digest(model: nn.Module) -> Tensor:

@@ -182,5 +182,6 @@ class Training:
         self.time_spent.add("evaluating")
         return Result(steps=self.progress.step, samples_seen=self.progress.samples,
                       overshoot=sum(phase.schedule.overshoot for phase in self.phases), changes=self.progress.changes,
-                      samples_skipped=self.progress.skipped, last=self.progress.last, best=self.progress.best,
+                      samples_skipped=self.progress.skipped, steps_skipped=self.progress.steps_skipped,
+                      last=self.progress.last, best=self.progress.best,
                       test=test, weights_sha256=digest)

@@ -34,7 +34,7 @@ from drumbeat.trainers.checkpoints.state import (
 )
 from drumbeat.trainers.forward import Forward, call
 from drumbeat.trainers.gather import gathered
-from drumbeat.trainers.guards import Buffers, FiniteCheck, can_skip, total_norm
+from drumbeat.trainers.guards import Buffers, FiniteCheck, can_skip, nan_or_one, total_norm
 from drumbeat.trainers.step_times import StepTimes
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.tasks.task import WholeBatchLoss
@@ -58,9 +58,9 @@ class PhaseRunner:
         stay in evaluation mode. `batch_size` is the number of samples in a step over all ranks,
         and `micro_batch_size` the largest number that this rank computes at once. `make_optimizer` is called with the
         parameters that are trained, `make_scheduler` with the optimizer. `mixes` says whether targets are those of
-        `data.mixing`, and `checks_finite` whether steps with a NaN or Inf gradient are skipped. `earlier` is the
-        optimizer of the checkpoint to resume from, if that differs from this one, and `scheduler_steps` how often the
-        scheduler is advanced in the phase, for its errors."""
+        `data.mixing`, and `checks_finite` whether steps with a NaN or Inf loss or gradient are skipped. `earlier` is
+        the optimizer of the checkpoint to resume from, if that differs from this one, and `scheduler_steps` how often
+        the scheduler is advanced in the phase, for its errors."""
         self.name = name
         self.number = number
         self.seed = seed
@@ -87,6 +87,9 @@ class PhaseRunner:
         self.scheduler = make_scheduler(self.optimizer)
         self.replica = wrap(model, world)
         self.times = StepTimes(world, self.trained)
+        self.one = torch.ones((), device=world.device)
+        self.sample_losses: list[Tensor] = []
+        """[n]: this rank's losses of the samples of the last pass, by micro-batch; empty for a loss of the batch."""
         self.lr = math.nan
         """The learning rate of the first parameter group in the last `update`; the schedule may have advanced since."""
 
@@ -143,6 +146,7 @@ class PhaseRunner:
 
     def _backward(self, inputs: Any, targets: Any, size: int, step: int, scale: Tensor | float) -> Tensor:
         total = torch.zeros((), device=self.world.device)
+        self.sample_losses = []
         parts = micro_batches(size, self.micro_batch_size or size)
         for part in parts:
             last = part is parts[-1]
@@ -150,14 +154,15 @@ class PhaseRunner:
                 with self.forward.autocast():
                     outputs = call(self.replica, rows(inputs, part, size))
                     loss = self._loss(outputs, rows(targets, part, size), scale, step, size if len(parts) == 1 else 0)
-                loss.backward()
+                loss.backward(nan_or_one(self.one, loss.detach()) if self.checks_finite else None)
             total += loss.detach()
         self.times.reduced()
         return total / self.world.size
 
     def update(self) -> FiniteCheck | None:
-        """Takes an optimizer step, or skips it if the gradients are not finite; all ranks then skip it, because
-        gradients are averaged over the ranks. Returns the check, for `settle`; None if the config disables it.
+        """Takes an optimizer step, or skips it if the gradients are not finite, as they are after a loss that is not;
+        all ranks then skip it, because gradients are averaged over the ranks. Returns the check, for
+        `settle`; None if the config disables it.
 
         If the optimizer cannot skip a step on the device, the host waits for the check here.
         """
@@ -238,7 +243,9 @@ class PhaseRunner:
         """A scalar: the sum of the samples' losses, scaled; or the task's loss of the batch of all ranks. The latter is
         computed by each rank, from one seed, and needs all `size` samples of this rank; 0 are a micro-batch."""
         if self.whole_batch is None:
-            return self._losses(outputs, targets).sum() * scale
+            losses = self._losses(outputs, targets)
+            self.sample_losses.append(losses.detach())
+            return losses.sum() * scale
         if not size:
             raise ValueError("a loss of the whole batch cannot be computed in micro-batches: micro_batch_size: null")
         ranks = range(self.world.size)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.data.loader import Batch
 from drumbeat.trainers.checkpoints.manager import Checkpoints
-from drumbeat.trainers.guards import FiniteCheck, not_finite
+from drumbeat.trainers.guards import IN_A_ROW, FiniteCheck, NeverFiniteError, all_finite, not_finite
 from drumbeat.trainers.phase_runner import PhaseRunner
 from drumbeat.trainers.sample_counts import SampleCounts
 from drumbeat.trainers.stopping import StopCoordinator
@@ -31,6 +32,8 @@ class PendingStep:
     loss: Tensor
     """This rank's part of the loss."""
     check: FiniteCheck | None
+    sample_losses: Sequence[Tensor]
+    """See `PhaseRunner`."""
 
 
 @dataclass(kw_only=True)
@@ -50,33 +53,55 @@ class Saver:
     check_skipped: Callable[[Progress, int], None]
     """Called with the progress and the number of samples that could not be read since the last save. Raises
     `PreflightError` if there are too many."""
+    names: Callable[[], Sequence[str]] = tuple
+    """The names of the samples of the training set; empty if it has none."""
+    skipped_in_a_row: int = 0
+    """The number of steps just before this one that were skipped, in this attempt."""
     pending: PendingStep | None = None
     """The last step, until `settle`."""
 
     def take(self, runner: PhaseRunner, batch: Batch, loss: Tensor) -> None:
         """Updates the weights with the gradients of `PhaseRunner.backward`. The step counts, and is pending."""
-        self.pending = PendingStep(self.progress, batch._replace(inputs=None, targets=None), loss, runner.update())
+        self.pending = PendingStep(self.progress, batch._replace(inputs=None, targets=None), loss, runner.update(),
+                                   runner.sample_losses)
         self.progress = self.progress.advanced(runner.batch_size)
 
     def settle(self, runner: PhaseRunner) -> None:
         """Finds out whether the pending step was taken, and counts its samples. If it was not, saves the state before
-        it and raises `NotFiniteError`, or prints a line and continues. This waits for the step, so it is called when
-        the device has the next one to compute, and before anything reads the state."""
+        it and raises `NotFiniteError`, or prints a line, counts it as skipped and continues. This waits for the step,
+        so it is called when the device has the next one to compute, and before anything reads the state."""
         last, self.pending = self.pending, None
         if last is None:
             return
         if not runner.settle(last.check):
-            error = not_finite(last.progress.step, last.loss, last.batch, self.world)
-            if self.stops_at_nonfinite:
+            error = not_finite(last.progress.step, last.loss, last.batch, self.world, last.sample_losses, self.names())
+            reason = self._why_not_skip()
+            if self.stops_at_nonfinite or reason:
                 self.progress = last.progress
                 self.tracker.status(step=self.progress.step, phase_step=self.progress.phase_step)
                 runner.discard()
                 self.save(runner)
                 self.checkpoints.wait()
                 self.world.all_reduce(torch.zeros((), device=self.world.device))  # leave after rank 0 has saved
-                raise error
+                raise NeverFiniteError(f"{error}; {reason}") if reason else error
             print(f"skipped    {error}", flush=True)
+            self.progress = replace(self.progress, steps_skipped=self.progress.steps_skipped + 1)
+            self.skipped_in_a_row += 1
+            self.tracker.status(steps_skipped=self.progress.steps_skipped)
+        else:
+            self.skipped_in_a_row = 0
         self.counts.add(last.batch)
+
+    def _why_not_skip(self) -> str:
+        """Why the run cannot continue without the pending step, whose loss or gradient is NaN or Inf; '' if it can. The
+        same on all ranks."""
+        if self.skipped_in_a_row + 1 >= IN_A_ROW:
+            return f"{IN_A_ROW} steps in a row are like this"
+        if not all_finite(self.model):
+            return "the weights are NaN or Inf already"
+        loss = self.progress.last.get("loss")
+        return "the loss of the last evaluation is NaN or Inf already" if isinstance(loss, float) and not (
+            math.isfinite(loss)) else ""
 
     def save(self, runner: PhaseRunner) -> None:
         """Writes a checkpoint, unless nothing has been trained yet. All ranks call this."""

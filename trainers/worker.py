@@ -117,7 +117,8 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
     tracker = Tracker(run, attempt, step=progress.step, config_text=shown(run.config.read_text(encoding="utf-8")),
                       device=world.device) if world.is_main else NullTracker()
     monitor = config.evaluation.monitor
-    tracker.status(monitor=monitor, best=progress.best.get(monitor), changes=progress.changes)
+    tracker.status(monitor=monitor, best=progress.best.get(monitor), changes=progress.changes,
+                   steps_skipped=progress.steps_skipped)
     checkpoints.on_pause = partial(report_pause, tracker)
     if world.is_main:
         wait_for_disk(60 * config.checkpoints.disk_wait_minutes, checkpoints.on_pause)

@@ -58,6 +58,8 @@ class Progress(Record):
     """Samples seen, over all phases."""
     skipped: int = 0
     """How many of them were unreadable and replaced by others."""
+    steps_skipped: int = 0
+    """How many of the steps were skipped because their loss or gradient was NaN or Inf."""
     ledger: tuple[Span, ...] = ()
     """Which samples were used."""
     data: dict[str, Any] = field(default_factory=dict)

@@ -93,6 +93,16 @@ def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n", durable=durable)
 
 
+def json_text(value: Any) -> str:
+    """Strict JSON, indented: NaN and Inf become null."""
+    return json.dumps(without_nan(value), indent=2)
+
+
+def without_nan(value: Any) -> Any:
+    """A JSON value with null in place of NaN and Inf."""
+    return json.loads(json.dumps(value), parse_constant=lambda name: None)
+
+
 def run_folder(path: Path) -> Path:
     """The run's folder that a file is in, which no link may lead out of: see the layout in `folder.py`."""
     names = [above.name for above in path.parents]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -75,6 +76,8 @@ def _value(value: Any, kind: Any, name: str) -> Any:
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (Union, types.UnionType):  # a type, or None
         return None if value is None else _value(value, inner[0], name)
+    if kind is float and value is None:  # as `files.without_nan` has it
+        return math.nan
     if kind is Any or (origin is Literal and value in inner):
         return value
     if isinstance(value, dict):

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from drumbeat.configs.run.checkpoint_records import ConfigChange
+from drumbeat.configs.run.files import without_nan
 from drumbeat.configs.run.processes import process_space
 from drumbeat.configs.run.record import Record
 
@@ -98,6 +99,8 @@ class Heartbeat(Record):
     """Optimizer steps taken, over all phases."""
     steps: int = 0
     """Optimizer steps of the whole run; 0 until the number is known."""
+    steps_skipped: int = 0
+    """How many of them were skipped because their loss or gradient was NaN or Inf."""
     phase: str = ""
     phase_step: int = 0
     phase_steps: int = 0
@@ -132,6 +135,8 @@ class Result(Record):
     """Samples read past the end of the last epoch, summed over the phases."""
     samples_skipped: int = 0
     """Unreadable samples that were replaced by others."""
+    steps_skipped: int = 0
+    """Steps that were skipped because their loss or gradient was NaN or Inf: `on_nonfinite: skip`."""
     weights_sha256: str = ""
     """A digest of the last weights, for comparing two runs."""
     last: dict[str, Any] = field(default_factory=dict)
@@ -144,6 +149,11 @@ class Result(Record):
     """Operations without a deterministic implementation that the run used: see `configs/run/determinism.py`."""
     changes: tuple[ConfigChange, ...] = ()
     """What `drumbeat resume` has changed in its config: the run is exact up to the first of these steps."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Strict JSON, because users' programs read it."""
+        strict: dict[str, Any] = without_nan(super().as_json())
+        return strict
 
 
 @dataclass(frozen=True, kw_only=True)

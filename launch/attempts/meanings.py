@@ -14,7 +14,7 @@ from pathlib import Path
 
 from drumbeat.launch.attempts.logs import end_of
 
-CONSEQUENCES = re.compile(r"^(RuntimeError|Dist\w+|NotFiniteError): [\s\S]*(" + "|".join([
+CONSEQUENCES = re.compile(r"^(RuntimeError|Dist\w+|N\w+FiniteError): [\s\S]*(" + "|".join([
     # gloo
     r"[Cc]onnection closed by peer", r"[Cc]onnection reset by peer", r"Broken pipe", r"Socket closed",
     r"Application timeout caused pair closure", r"Timed out waiting \d+ms for",

@@ -15,10 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from drumbeat.configs.run.files import json_text
     from drumbeat.launch.runs.checkpoints import checkpoints_text, facts
     from drumbeat.launch.runs.find import find_run
-    from drumbeat.launch.runs.listing import as_json
 
     run = find_run(args.run, Path(args.runs))
-    print(as_json(facts(run)) if args.json else checkpoints_text(run))
+    print(json_text(facts(run)) if args.json else checkpoints_text(run))
     return 0

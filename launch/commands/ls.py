@@ -16,12 +16,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from drumbeat.configs.run.files import json_text
     from drumbeat.launch.runs.find import all_runs
-    from drumbeat.launch.runs.listing import as_json, damaged_facts, describe_each, facts, print_table
+    from drumbeat.launch.runs.listing import damaged_facts, describe_each, facts, print_table
 
     runs = all_runs(Path(args.runs))
     if args.json:
-        print(as_json(list(describe_each(reversed(runs), facts, damaged_facts))))
+        print(json_text(list(describe_each(reversed(runs), facts, damaged_facts))))
     else:
         print_table(runs, Path(args.runs), every=args.all)
     return 0

@@ -15,10 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from drumbeat.configs.run.files import json_text
     from drumbeat.launch.runs.find import find_view
-    from drumbeat.launch.runs.listing import as_json, facts
+    from drumbeat.launch.runs.listing import facts
     from drumbeat.launch.runs.status import status_text, with_final_state
 
     view = with_final_state(find_view(args.run, Path(args.runs)))
-    print(as_json(facts(view)) if args.json else status_text(view))
+    print(json_text(facts(view)) if args.json else status_text(view))
     return 0

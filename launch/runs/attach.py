@@ -168,6 +168,9 @@ def _finished(view: View) -> list[tuple[str, str]]:
     run, result = view.run, view.result or Result(steps=0, samples_seen=0, overshoot=0)
     monitor = view.heartbeat.monitor if view.heartbeat else ""
     rows = [("finished", f"{result.steps:,} step{'s' * (result.steps != 1)}, {samples_text(result)}")]
+    if result.steps_skipped:
+        rows.append(("skipped", f"{result.steps_skipped:,} of {result.steps:,} steps: their loss or gradient was NaN "
+                                "or Inf"))
     for name, values in (("best", result.best), ("test", result.test)):
         if values:
             at = f" (step {values['step']:,}, {values['phase']})" if "step" in values else ""

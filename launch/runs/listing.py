@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -91,11 +90,6 @@ def _read(run: RunDir) -> View | DamagedError | OSError:
         return View.read(run)
     except (DamagedError, OSError) as error:
         return error
-
-
-def as_json(value: Any) -> str:
-    """Strict JSON: NaN and Inf become null."""
-    return json.dumps(json.loads(json.dumps(value), parse_constant=lambda name: None), indent=2)
 
 
 def print_table(runs: Sequence[RunDir], folder: Path, *, every: bool) -> None:

@@ -16,7 +16,7 @@ from drumbeat.launch.plan.snapshot import newest_code
 
 OURS = ("ConfigError", "PreflightError", "LaunchError", "RunError", "DamagedError")
 """Exceptions whose message says what to do."""
-NOT_THE_CODE = ("", "NotFiniteError", "DistBackendError", "SaveError", "LostBestError", *OURS)
+NOT_THE_CODE = ("", "NotFiniteError", "NeverFiniteError", "DistBackendError", "SaveError", "LostBestError", *OURS)
 """Exceptions whose reason is not an error in the code."""
 OF_FILES = ("UnidentifiedImageError", "DecompressionBombError", "SyntaxError", "OSError", "FileNotFoundError",
             "ValueError")
@@ -45,6 +45,9 @@ def remedy(view: View) -> str:
     if exception == "NotFiniteError":
         return (f"Skip such steps: {resume}\nOr look at the step in this process, with a breakpoint in your code: "
                 f"{plain} --debug")
+    if exception == "NeverFiniteError":
+        return ("Skipping such steps does not help. Train with a lower learning rate, as a new run: "
+                f"{command('rerun', view.run)}{_lower_rate(view)}")
     if exception in OURS:
         fix = _fix(view).replace(RESUME, plain)
         return fix if "drumbeat " in fix else f"{fix or 'Correct what it says.'} Then resume the run: {plain}"
@@ -88,6 +91,16 @@ def _smaller_parts(view: View) -> str:
         size = -(-((phase and phase.batch_size) or config.batch_size) // view.plan.topology.world_size)
         half = min(size, config.micro_batch_size or size) // 2
         return f" micro_batch_size={half}" if half else ""
+    return ""
+
+
+def _lower_rate(view: View) -> str:
+    """A tenth of the learning rate of the newest phase, as an option; '' if the config has none."""
+    with suppress(UserError):
+        name = view.heartbeat.phase if view.heartbeat else ""
+        phase = read(view.run.config).phases.get(name)
+        rate = phase.optimizer.get("lr") if phase else None
+        return f" phases.{name}.optimizer.lr={rate / 10:g}" if isinstance(rate, int | float) else ""
     return ""
 
 

@@ -67,6 +67,8 @@ def _progress(beat: Heartbeat, *, running: bool) -> Iterator[tuple[str, str]]:
     """The progress of the run and, while it is `running`, its speed."""
     steps = f" of {beat.steps:,}" if beat.steps else ""
     yield "step", f"{beat.step:,}{steps}{f', phase {beat.phase}' if beat.phase else ''}"
+    if beat.steps_skipped:
+        yield "skipped", f"{beat.steps_skipped:,} of {beat.step:,} steps: their loss or gradient was NaN or Inf"
     if beat.loss is not None:
         yield "train loss", f"{beat.loss:.4f}"
     if beat.validation:

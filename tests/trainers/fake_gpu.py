@@ -142,7 +142,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpu]:
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     monkeypatch.setattr(torch.backends.cudnn, "enabled", False)  # its RNNs ask the driver what it can do
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
-    monkeypatch.setattr(Tensor, "backward", lambda loss: (fake.acts.append("pass"), _backward(loss))[1])
+    monkeypatch.setattr(Tensor, "backward", lambda loss, gradient=None: (fake.acts.append("pass"), _backward(loss))[1])
     monkeypatch.setattr(Tensor, "record_stream", lambda self, stream: None)
     yield fake
 

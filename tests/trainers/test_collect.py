@@ -4,6 +4,7 @@ same to the bit on any number of ranks; and how much memory that takes."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +13,11 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassF1Score
 
+from drumbeat.trainers.collect import Collector, Part
 from drumbeat.trainers.evaluate import evaluate
 from drumbeat.trainers.forward import Forward
-from drumbeat.trainers.tasks import Results
+from drumbeat.trainers.tasks import Classification, Results
+from drumbeat.trainers.tasks.measure import measure
 from drumbeat.trainers.world import World, join
 from tests.ranks import on_ranks
 from tests.same_bits import assert_same_bits
@@ -120,6 +123,66 @@ def test_values_keep_their_structure() -> None:
     assert [len(values) for values in (results.outputs.boxes, results.outputs.logits["classes"], results.losses)] == [
         21] * 3
     assert torch.equal(results.weights, results.targets + 1.0)  # type: ignore[arg-type]
+
+
+class Sentences:
+    """Words, two to eight of them, with a class for each."""
+
+    classes = ("even", "odd")
+
+    def __len__(self) -> int:
+        return 23
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        words = torch.arange(2 + 5 * index % 7) + index
+        return words, words % 2
+
+
+class Tagger(nn.Module):
+    """[n, words] -> [n, 2, words], which gets some of them wrong."""
+
+    def forward(self, words: Tensor) -> Tensor:
+        return torch.stack([words % 3, words % 2], dim=1).float()
+
+
+def padded(samples: list[tuple[Tensor, Tensor]], longest: int = 0) -> tuple[Tensor, Tensor]:
+    """A batch padded to its own length, or to the longest one."""
+    length = max(longest, *(len(words) for words, _ in samples))
+    return (torch.stack([nn.functional.pad(words, (0, length - len(words)), value=0) for words, _ in samples]),
+            torch.stack([nn.functional.pad(tags, (0, length - len(tags)), value=-100) for _, tags in samples]))
+
+
+def metrics_of_words(world: World, collate: Any) -> Any:
+    task = Classification(classes=Sentences.classes)
+    forward = Forward(device=world.device, transforms=nn.Identity(), channels_last=False, bf16=False)
+    results = evaluate(Tagger(), task, Sentences(), [], forward=forward, world=world, batch_size=3, workers=0,
+                       collate=collate, metrics={"f1": MulticlassF1Score(2)})
+    return results and (measure(task, results), len(task.worst_samples(results, 9)))
+
+
+def rank_of_words(world: World, out: str) -> None:
+    if (found := metrics_of_words(world, padded)) is not None:
+        torch.save(found, out)
+
+
+def test_batches_that_are_padded_to_their_own_length() -> None:
+    """The values are those of batches of one length."""
+    with join("cpu") as world:
+        assert metrics_of_words(world, padded) == metrics_of_words(world, partial(padded, longest=8))
+
+
+@pytest.mark.slow
+def test_padded_batches_on_two_ranks(tmp_path: Path) -> None:
+    on_ranks(2, rank_of_words, tmp_path / "results")
+    with join("cpu") as world:
+        assert torch.load(tmp_path / "results", weights_only=False) == metrics_of_words(world, padded)
+
+
+def test_batches_with_different_numbers_of_classes_do_not_fit() -> None:
+    collector = Collector(Classification(), {}, 0, [
+        Part(torch.zeros(1), torch.zeros(1), None, {"outputs": torch.zeros(1, classes, 4)}) for classes in (2, 3)])
+    with pytest.raises(ValueError, match=r"two batches have the shapes \[1, 2, 4\] and \[1, 3, 4\]"):
+        collector.results(2)
 
 
 def test_a_summary_is_kept_in_place_of_the_outputs() -> None:

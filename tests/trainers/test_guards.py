@@ -17,7 +17,7 @@ from drumbeat.configs.run.records import Result, Status
 from drumbeat.data.loader import Batch
 from drumbeat.data.order import Stream
 from drumbeat.trainers.checkpoints.state import weights_sha256
-from drumbeat.trainers.guards import Buffers, not_finite, total_norm, weights_digest
+from drumbeat.trainers.guards import Buffers, all_finite, not_finite, total_norm, weights_digest
 from drumbeat.trainers.world import World
 from tests.tiny import drumbeat, latest, write_config
 
@@ -126,6 +126,28 @@ def test_a_nan_gradient_is_not_blamed_on_ranks_that_do_not_exist() -> None:
         "NaN or Inf gradient at step 5 on rank 0: the loss is 0.25; positions 7 (sample 3)")
     assert str(not_finite(5, torch.tensor(0.25), batch, two)) == (
         "NaN or Inf gradient at step 5; the loss of rank 0 is finite")
+
+
+@pytest.mark.parametrize(("losses", "said"), [
+    ([1.0, float("nan"), 2.0], "positions 8 (sample 4, b.png); the losses of the other 2 are finite"),
+    ([float("inf"), 1.0, float("nan")],
+     "positions 7 (sample 3, a.png), 9 (sample 0, x.png); the losses of the other 1 are finite"),
+    ([float("nan")] * 3, "positions 7 (sample 3, a.png), 8 (sample 4, b.png), 9 (sample 0, x.png)"),
+    ([1.0] * 3, "positions 7 (sample 3, a.png), 8 (sample 4, b.png), 9 (sample 0, x.png)")])
+def test_the_samples_whose_loss_is_not_finite_are_named_alone(losses: list[float], said: str) -> None:
+    """In micro-batches of two; all of them if none is known to be the cause."""
+    batch = Batch(None, None, torch.tensor([7, 8, 9]), torch.tensor([3, 4, 0]), torch.zeros(3, dtype=torch.bool))
+    one, names = World(rank=0, local_rank=0, size=1, device=torch.device("cpu")), ["x.png", "", "", "a.png", "b.png"]
+    found = str(not_finite(5, torch.tensor(losses).sum(), batch, one, torch.tensor(losses).split(2), names))
+    assert found.partition("; ")[2] == said
+
+
+def test_whether_all_weights_are_finite() -> None:
+    model = nn.Linear(2, 3)
+    assert all_finite(model)
+    with torch.no_grad():
+        model.bias[1] = float("inf")
+    assert not all_finite(model)
 
 
 @pytest.mark.slow

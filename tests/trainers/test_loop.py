@@ -18,7 +18,7 @@ from drumbeat.configs.load import load
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.trainers.build import build_sets
 from drumbeat.trainers.checkpoints.state import weights_sha256
-from drumbeat.trainers.guards import FiniteCheck, NotFiniteError
+from drumbeat.trainers.guards import IN_A_ROW, FiniteCheck, NotFiniteError
 from drumbeat.trainers.loop import Training
 from drumbeat.trainers.phase_runner import PhaseRunner
 from drumbeat.trainers.worker import build
@@ -200,7 +200,7 @@ def test_steps_that_are_skipped(tmp_path: Path, optimizer: str, capsys: pytest.C
     assert late == at_once
     steps = [report.removeprefix("skipped    NaN or Inf loss at step ").split()[0] for report in late.reports]
     assert steps == [*map(str, poisoned)]
-    assert late.progress["step"] == STEPS
+    assert (late.progress["step"], late.progress["steps_skipped"]) == (STEPS, len(poisoned))
     assert late.scheduler["state"]["last_epoch"] == STEPS - len(poisoned)
     assert all(value == STEPS - len(poisoned) for name, (value, *_) in late.optimizer.items() if name.endswith("step"))
 
@@ -216,6 +216,26 @@ def test_a_step_that_ends_the_run(tmp_path: Path, at: int) -> None:
     assert sum(span["samples"] for span in late.progress["ledger"]) == late.progress["samples"] == 4 * at
     assert late.saved is None if at == 0 else late.saved is not None and (
         late.saved[0] == late.weights and late.saved[1]["progress"]["step"] == at)
+
+
+def test_a_run_that_skips_too_many_steps_in_a_row_ends(tmp_path: Path) -> None:
+    """With the state before the last of them; those that were skipped earlier do not count."""
+    late, at_once = both(tmp_path, "SGD", "skip", [1, *range(3, 3 + IN_A_ROW)], epochs=5)
+    assert late == at_once
+    assert late.error.startswith(f"NaN or Inf loss at step {2 + IN_A_ROW} on rank 0: the loss is nan; positions ")
+    assert late.error.endswith("; 20 steps in a row are like this")
+    assert (late.progress["step"], late.progress["steps_skipped"]) == (2 + IN_A_ROW, IN_A_ROW)
+    assert late.saved is not None and late.saved[0] == late.weights
+
+
+@pytest.mark.parametrize("policy", ["skip", "stop"])
+def test_a_step_is_not_skipped_if_that_does_not_help(tmp_path: Path, policy: str,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """Because the weights are Inf after the steps before it."""
+    with monkeypatch.context() as patch:
+        patch.setitem(OPTIMIZERS, "SGD", "lr: 1e38, momentum: 0.9, weight_decay: 1e38")
+        found = trained(tmp_path, "torch.optim.SGD", policy, [])
+    assert found.error.endswith("; the weights are NaN or Inf already")
 
 
 def test_data_that_end_early_are_no_finished_run(tmp_path: Path) -> None:

@@ -223,6 +223,41 @@ def test_the_start_foresees_the_optimizers_tensors(optimizer: str, options: dict
     assert all(torch.equal(value, other.model.state_dict()[name]) for name, value in one.model.state_dict().items())
 
 
+class Logarithm:
+    """A task whose loss is NaN or Inf for some targets, and its gradient finite: that of log(-1) is -1."""
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return targets + outputs.sum(1)
+
+
+def logarithm_step(world: World, bad: float, largest: int | None) -> tuple[bool, bool]:
+    """Whether a step is taken of ten samples of which the last is `bad`, and whether it changes the weights."""
+    one = runner(task=Logarithm(), world=world, largest=largest, batch_size=10)  # type: ignore[arg-type]
+    before = weights_sha256(one.model.state_dict())
+    mine = torch.tensor(list(shard(10, world.rank, world.size)))
+    targets = torch.zeros(10).index_fill(0, torch.tensor(9), torch.tensor([bad]).log().item())
+    found = torch.ones(10, 3)[mine]
+    taken = take(one, Batch(found, targets[mine], mine, mine, mine < 0), 0)[1]
+    return taken, weights_sha256(one.model.state_dict()) != before
+
+
+@pytest.mark.parametrize("largest", [None, 3])
+@pytest.mark.parametrize(("bad", "taken"), [(-1.0, False), (0.0, False), (2.0, True)])
+def test_a_loss_that_is_not_finite_with_a_gradient_that_is(bad: float, taken: bool, largest: int | None) -> None:
+    """Its step is not taken: NaN, Inf, and a finite loss."""
+    assert logarithm_step(ALONE, bad, largest) == (taken, taken)
+
+
+def rank_of_logarithm(world: World, folder: str) -> None:
+    torch.save([logarithm_step(world, bad, 3) for bad in (-1.0, 2.0)], Path(folder, str(world.rank)))
+
+
+@pytest.mark.slow
+def test_all_ranks_learn_of_such_a_loss_of_one(tmp_path: Path) -> None:
+    on_ranks(2, rank_of_logarithm, tmp_path)
+    assert [torch.load(tmp_path / str(rank)) for rank in range(2)] == [[(False, False), (True, True)]] * 2
+
+
 def test_a_pass_is_seeded_as_by_torch() -> None:
     """By the phase, the step and the rank, for every generator of the CPU."""
     drawn: list[Tensor] = []

@@ -122,7 +122,7 @@ def _rehearse_phase(config: Config, where: str, live: PhaseRunner, resumed: Phas
         without = [_backward(live, batch, 0)]
         gradients = [] if last else [None if one.grad is None else one.grad.clone() for one in live.trained]
         if not live.settle(live.update()) and config.on_nonfinite == "stop":
-            return [Fault(what="the gradient of the first samples is NaN or Inf", where=where,
+            return [Fault(what="the loss or the gradient of the first samples is NaN or Inf", where=where,
                           remedy="Look at the loss, the inputs and the initial weights.")]
     with _explained("the state cannot be saved", where):
         checkpoint = _saved(live, with_model=last)

@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
 
 from drumbeat.configs.errors import Fault
 from drumbeat.configs.schema import Config
 from drumbeat.data.device import to_device
 from drumbeat.data.loader import Batch, BatchFetcher, Samples
+from drumbeat.data.structure import leaves, mapped
 from drumbeat.data.user_code import CollateError, SampleError, place
 from drumbeat.trainers.build import Sets, build_batch_transforms, build_mixing, build_model, build_stream
 from drumbeat.trainers.forward import call
@@ -101,8 +101,8 @@ def _outputs(config: Config, name: str, model: nn.Module, batch: Batch) -> Any:
                      given=f"{shapes(inputs)}\n{error_place(error)}",
                      remedy=float64_remedy(error) or "Change the model or the transforms so that they fit together. "
                      + (CALLED if isinstance(inputs, tuple | dict) else ""))
-    return tree_map(lambda one: torch.zeros(one.shape, dtype=one.dtype, requires_grad=one.dtype.is_floating_point)
-                    if isinstance(one, Tensor) else one, outputs)
+    return mapped(lambda one: torch.zeros(one.shape, dtype=one.dtype, requires_grad=one.dtype.is_floating_point)
+                  if isinstance(one, Tensor) else one, outputs)
 
 
 def _loss_fault(classes: Sequence[str], name: str, task: Task, outputs: Any, batch: Batch) -> Fault | None:
@@ -152,7 +152,7 @@ def _wrong_labels(task: Task, outputs: Any, targets: Any) -> list[float]:
 def shapes(value: Any) -> str:
     """The tensors in a value: 'float32 [4, 1, 8, 8]'."""
     texts = [f"{str(one.dtype).removeprefix('torch.')} {list(one.shape)}" if isinstance(one, Tensor)
-            else type(one).__name__ for one in tree_leaves(value)]
+            else type(one).__name__ for one in leaves(value)]
     return ", ".join(texts) or "nothing"
 
 

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
-from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset
 
 from drumbeat.data.bar import Bar
@@ -24,6 +23,7 @@ from drumbeat.data.loader import BatchFetcher, Samples, one_thread
 from drumbeat.data.order import Integers, Permutation, key
 from drumbeat.data.pixels import LUMA, read_header
 from drumbeat.data.splits import underlying
+from drumbeat.data.structure import leaves
 from drumbeat.data.user_code import SampleError, reason
 from drumbeat.trainers.build import Sets
 
@@ -106,7 +106,7 @@ class _Checks(Dataset[list[SampleCheck]]):
             batch = self.fetch[index]
         except (OSError, ValueError) as error:
             return SampleCheck(index, error=reason((isinstance(error, SampleError) and error.__cause__) or error))
-        values = [one for one in tree_leaves((batch.inputs, batch.targets)) if isinstance(one, Tensor)]
+        values = [one for one in leaves((batch.inputs, batch.targets)) if isinstance(one, Tensor)]
         nonfinite = any(one.is_floating_point() and not bool(one.isfinite().all()) for one in values)
         inputs = batch.inputs
         image = isinstance(inputs, Tensor) and inputs.dim() == 4
@@ -136,7 +136,7 @@ def _sums(image: Tensor) -> tuple[float, ...]:
 
 def _digest(inputs: Any) -> bytes:
     """Of all tensors in the input, with their shapes; empty if it has none."""
-    state, tensors = blake2b(digest_size=16), [one for one in tree_leaves(inputs) if isinstance(one, Tensor)]
+    state, tensors = blake2b(digest_size=16), [one for one in leaves(inputs) if isinstance(one, Tensor)]
     for one in tensors:
         state.update(f"{one.dtype} {list(one.shape)}".encode())
         state.update(one.contiguous().flatten().view(torch.uint8).numpy().tobytes())

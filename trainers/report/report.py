@@ -128,6 +128,7 @@ def _facts(view: View, config: Config) -> Iterator[tuple[str, str]]:
     yield "phases", ", ".join(f"{name} ({phase.epochs:g} epochs)" for name, phase in config.phases.items() if phase)
     yield "samples seen", f"{result.samples_seen:,}" if result else ""
     yield "samples skipped", f"{result.samples_skipped:,}" if result and result.samples_skipped else ""
+    yield "steps skipped", f"{result.steps_skipped:,} (NaN or Inf)" if result and result.steps_skipped else ""
     yield "SHA-256 of the weights", result.weights_sha256 if result else ""
     yield "exactness", exactness(view.changes)
     yield "determinism", claim(view.run)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,16 @@ ALL = [
             environment={"OMP_NUM_THREADS": "8"}, folder="/home/me", restarts=3, allocation=ALLOCATION,
             python="/bin/python", versions=VERSIONS),
 ]
+
+
+def test_results_are_strict_json(tmp_path: Path) -> None:
+    """NaN and Inf are null, and a null number is NaN."""
+    path = tmp_path / "result.json"
+    Result(steps=9, samples_seen=90, overshoot=2, test={"loss": math.nan}, best={"loss": math.inf}).write(path)
+    json.loads(path.read_text(), parse_constant=pytest.fail)
+    found = Result.require(path)
+    assert math.isnan(found.test["loss"])
+    assert found.best == {"loss": None}
 
 
 @pytest.mark.parametrize("record", ALL, ids=lambda record: type(record).__name__)

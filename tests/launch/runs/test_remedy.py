@@ -11,7 +11,7 @@ from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.load import load
 from drumbeat.configs.run.code_records import CodeSnapshot
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import Next, NodeDown, RankError, Verdict
+from drumbeat.configs.run.records import Heartbeat, Next, NodeDown, RankError, Verdict
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.typed import command
 from drumbeat.launch.runs.remedy import remedy, resume_command
@@ -53,6 +53,15 @@ def failed(run: RunDir, error: str, following: Next = "give up", *, message: str
 def test_the_remedy_for_an_exception(run: RunDir, error: str, expected: str) -> None:
     view = failed(run, error)
     assert remedy(view) == expected.replace("COMMAND", command("resume", run))
+
+
+def test_skipping_is_not_advised_where_it_does_not_help(run: RunDir) -> None:
+    run.config.write_text(load(write_config(run.path)).as_yaml())
+    view = failed(run, "NeverFiniteError at step 3 of rank 1")
+    Heartbeat(phase="finetune").write(view.attempt.heartbeat)  # type: ignore[union-attr]
+    assert remedy(View.read(run)) == (
+        "Skipping such steps does not help. Train with a lower learning rate, as a new run: "
+        f"{command('rerun', run)} phases.finetune.optimizer.lr=0.005")
 
 
 @pytest.mark.parametrize(("kind", "message", "expected"), [

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import Tensor, nn
@@ -118,6 +121,57 @@ class Single(Net):
 
     def forward(self, pictures: Tensor) -> Tensor:
         return super().forward(pictures)[:, :1]
+
+
+@dataclass
+class Logits:
+    """What torch's tree functions do not take apart."""
+
+    logits: Tensor
+    loss: Tensor | None = None
+
+
+class Output(OrderedDict[str, Tensor]):
+    """As Hugging Face's: items that are attributes too."""
+
+    def __setitem__(self, name: str, value: Tensor) -> None:
+        super().__setitem__(name, value)
+        super().__setattr__(name, value)
+
+    def __reduce__(self) -> Any:
+        return type(self), tuple(self.values())
+
+
+@dataclass
+class HuggingFaceLogits(Output):
+    logits: Tensor
+
+    def __post_init__(self) -> None:
+        self["logits"] = self.logits
+
+
+class Structured(Net):
+    def __init__(self, *, kind: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.kind = kind
+
+    def forward(self, pictures: Tensor) -> Any:
+        return globals()[self.kind](super().forward(pictures))
+
+
+class ByAttribute(Classification):
+    """A task of the user's."""
+
+    def losses(self, outputs: Any, targets: Tensor) -> Tensor:
+        return super().losses(outputs.logits, targets)
+
+
+@pytest.mark.parametrize("task", ["", f"{HERE}.ByAttribute"])
+@pytest.mark.parametrize("kind", ["Logits", "HuggingFaceLogits"])
+def test_outputs_with_attributes(tmp_path: Path, kind: str, task: str) -> None:
+    own = f"{{_target_: {task}}}" if task else "{}"
+    preflight(load(write_config(tmp_path), [f"model._target_={HERE}.Structured", f"model.kind={kind}", f"task={own}"]
+                   ).config)
 
 
 def test_inputs_of_another_size(tmp_path: Path) -> None:
