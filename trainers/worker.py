@@ -38,6 +38,7 @@ from drumbeat.configs.secrets import shown
 from drumbeat.configs.text_fields import user_name
 from drumbeat.data.bar import Bar
 from drumbeat.data.loader import error_message
+from drumbeat.data.user_code import DamagedSampleError
 from drumbeat.trainers.build import (
     Sets,
     build_sets,
@@ -196,7 +197,7 @@ def write_error(attempt: Attempt, error: BaseException, step: int) -> None:
         error = lost
     wait_for_disk(ERROR_SECONDS)
     rank = int(os.environ.get("RANK", "0"))
-    final = isinstance(error, UserError | NotFiniteError) and not isinstance(error, DamagedError)
+    final = isinstance(error, UserError | NotFiniteError | DamagedSampleError) and not isinstance(error, DamagedError)
     RankError(rank=rank, node=node_name(), type=type(error).__name__, message=error_message(error), step=step,
               traceback=traceback.format_exc(), user_error=final).write(attempt.error(rank))
 
