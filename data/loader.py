@@ -21,18 +21,16 @@ from drumbeat.data.mixing import Mixing
 from drumbeat.data.order import Integers, Schedule, keys, shard
 from drumbeat.data.pixels import as_image
 from drumbeat.data.structure import collate as default
-from drumbeat.data.structure import describe, is_spatial, mapped, pixels_as_tensor, split, with_sides
+from drumbeat.data.structure import describe, is_spatial, mapped, odd_one, pixels_as_tensor, split, with_sides
 from drumbeat.data.user_code import CollateError, SampleError, name_of, reason, sample_error
 
 MOST_IN_A_ROW = 100
 """How many samples are tried instead of an unreadable one."""
-
 BUGS = (NameError, ImportError, NotImplementedError)
-"""Errors that are about the code of a dataset or a transform, and never about a sample. They are not skipped."""
+"""Errors of the code of a dataset or a transform, and never of a sample. They are not skipped."""
 
 SHOWN = 6
 """How many samples of a batch an error names."""
-
 Transform = Callable[[Any], Any]
 Collate = Callable[[list[Any]], Any]
 """Makes a batch of a list of samples; `split` must be able to take it apart."""
@@ -159,8 +157,10 @@ class BatchFetcher(Dataset[Batch]):
             try:
                 inputs, targets = split(self.collate(samples))
             except Exception as error:
-                raise CollateError(f"the samples {', '.join(map(str, which[:SHOWN]))}{', ...' * (len(which) > SHOWN)}"
-                                   f"{self._of} cannot be put into one batch: {reason(error)}") from error
+                odd, why = odd_one(samples)
+                named = f"sample {which[odd]}" if why else (
+                    f"the samples {', '.join(map(str, which[:SHOWN]))}{', ...' * (len(which) > SHOWN)}")
+                raise CollateError(f"{named}{self._of} cannot be put into one batch: {why}{reason(error)}") from error
         return Batch(inputs, targets, *map(torch.from_numpy, (where, which, replaced)))
 
     def _readable(self, index: int, seed: int | None) -> tuple[Any, bool]:
