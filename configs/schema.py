@@ -84,7 +84,8 @@ class Data:
     on_error: Literal["raise", "skip"] = "raise"
     """What to do about an unreadable sample: raise ends the run, skip uses the next sample instead and reports it."""
     max_skipped: float = at_least(0, 0.01)
-    """The largest fraction of the samples that on_error: skip may skip before the run ends."""
+    """The largest fraction of the samples that on_error: skip may skip before the run ends. One in each epoch is
+    always allowed, unless this is 0."""
     allow_change: bool = False
     """Resume a run even if files of the training set have changed since its checkpoint."""
     workers: int | None = at_least(0, None)

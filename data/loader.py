@@ -21,21 +21,17 @@ from drumbeat.data.mixing import Mixing
 from drumbeat.data.order import Integers, Schedule, keys, shard
 from drumbeat.data.pixels import as_image
 from drumbeat.data.structure import collate as default
-from drumbeat.data.structure import describe, is_spatial, mapped, pixels_as_tensor, split, with_sides
-from drumbeat.data.user_code import CollateError, SampleError, name_of, reason
+from drumbeat.data.structure import describe, is_spatial, mapped, odd_one, pixels_as_tensor, split, with_sides
+from drumbeat.data.user_code import CollateError, SampleError, name_of, reason, sample_error
 
 MOST_IN_A_ROW = 100
 """How many samples are tried instead of an unreadable one."""
-
 BUGS = (NameError, ImportError, NotImplementedError)
-"""Errors that are about the code of a dataset or a transform, and never about a sample. They are not skipped."""
+"""Errors of the code of a dataset or a transform, and never of a sample. They are not skipped."""
 
 SHOWN = 6
 """How many samples of a batch an error names."""
-
 Transform = Callable[[Any], Any]
-
-
 Collate = Callable[[list[Any]], Any]
 """Makes a batch of a list of samples; `split` must be able to take it apart."""
 
@@ -85,8 +81,7 @@ class BatchFetcher(Dataset[Batch]):
     size. With `mixing`, each input is mixed with its partner's, which is read as well if it is not in the batch. With
     `skip_unreadable`, the next readable sample of the dataset is used instead of an unreadable one: one for which the
     dataset or a transform raises any exception but one of `BUGS`. `collate` makes a batch of a list of samples, and
-    `name` is the dataset's key in the config, for errors. Raises `SampleError`
-    and `CollateError`.
+    `name` is the dataset's key in the config, for errors. Raises `SampleError` and `CollateError`.
     """
 
     def __init__(self, samples: Samples, *, indices: Callable[[Integers], Integers],
@@ -146,8 +141,10 @@ class BatchFetcher(Dataset[Batch]):
             try:
                 inputs, targets = split(self.collate(samples))
             except Exception as error:
-                raise CollateError(f"the samples {', '.join(map(str, which[:SHOWN]))}{', ...' * (len(which) > SHOWN)}"
-                                   f"{self._of} cannot be put into one batch: {reason(error)}") from error
+                odd, why = odd_one(samples)
+                named = f"sample {which[odd]}" if why else (
+                    f"the samples {', '.join(map(str, which[:SHOWN]))}{', ...' * (len(which) > SHOWN)}")
+                raise CollateError(f"{named}{self._of} cannot be put into one batch: {why}{reason(error)}") from error
         return Batch(inputs, targets, *map(torch.from_numpy, (where, which, replaced)))
 
     def _readable(self, index: int, seed: int | None) -> tuple[Any, bool]:
@@ -165,48 +162,53 @@ class BatchFetcher(Dataset[Batch]):
                 if ahead == 0:
                     print(f"skipped {error}", file=sys.stderr, flush=True)
                 errors.append(error)
-        raise SampleError(f"none of the {len(errors)} samples{self._of} from number {index} on can be read: "
-                          f"{errors[0]}") from errors[0]
+        raise type(errors[0])(f"none of the {len(errors)} samples{self._of} from number {index} on can be read: "
+                              f"{errors[0]}") from errors[0]
 
     def _sample(self, index: int, seed: int | None) -> Any:
+        was_read = False
         try:
-            return self._transformed(index, seed)
+            if seed is not None:
+                seed_generators(seed)
+            sample, transforms = self._read(index)
+            was_read = True
+            return _transformed(sample, transforms)
         except StopIteration:
             raise
         except Exception as error:
             why = reason(error)
             name = name_of(self.samples, index)
             file = f" ({name})" if name and name not in why else ""
-            raise SampleError(f"sample {index}{self._of}{file}: {why}") from error
+            raise sample_error(error, was_read=was_read)(f"sample {index}{self._of}{file}: {why}") from error
 
     @property
     def _of(self) -> str:
         return f" of {self.name}" if self.name else ""
 
-    def _transformed(self, index: int, seed: int | None) -> Any:
-        """A sample of the dataset's structure. The transforms get its input; with a target that is tied to places in
-        the input, (input, target)."""
-        if seed is not None:
-            seed_generators(seed)
-        transforms = self.transforms
-        if self.on_pixels:
-            images, first = cast(HasPixels, self.samples), cast(OnPixels, transforms[0])
-            pixels, target = images.pixels(index), images.target(index)
-            if not is_spatial(target):
-                pixels, transforms = first.pixels(pixels), transforms[1:]
-            sample: Any = (as_image(pixels) if transforms else pixels_as_tensor(pixels)), target
-        else:
-            sample = self.samples[index]
-        if not transforms:
-            return sample
-        value, target = split(sample)
-        if is_spatial(target):
-            for transform in transforms:
-                value, target = transform((value, target))
-        else:
-            for transform in transforms:
-                value = transform(value)
-        return with_sides(sample, value, target)
+    def _read(self, index: int) -> tuple[Any, Sequence[Transform]]:
+        """A sample of the dataset, and the transforms that are still to be applied."""
+        if not self.on_pixels:
+            return self.samples[index], self.transforms
+        images, first, more = cast(HasPixels, self.samples), cast(OnPixels, self.transforms[0]), self.transforms
+        pixels, target = images.pixels(index), images.target(index)
+        if not is_spatial(target):
+            pixels, more = first.pixels(pixels), more[1:]
+        return ((as_image(pixels) if more else pixels_as_tensor(pixels)), target), more
+
+
+def _transformed(sample: Any, transforms: Sequence[Transform]) -> Any:
+    """A sample of the same structure. The transforms get its input; with a target that is tied to places in the input,
+    (input, target)."""
+    if not transforms:
+        return sample
+    value, target = split(sample)
+    if is_spatial(target):
+        for transform in transforms:
+            value, target = transform((value, target))
+    else:
+        for transform in transforms:
+            value = transform(value)
+    return with_sides(sample, value, target)
 
 
 def seed_generators(seed: int) -> None:

@@ -8,6 +8,7 @@ for each sample, for example images of different sizes.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -194,6 +195,21 @@ def describe(value: Any) -> str:
         return f"({', '.join(map(describe, value))})"
     inner = ", ".join(f"{name!r}: {describe(part)}" for name, part in _parts(value).items())
     return ("" if isinstance(value, dict) else type(value).__name__) + f"{{{inner}}}"
+
+
+def odd_one(samples: Sequence[Any]) -> tuple[int, str]:
+    """The number of the first sample whose structure is not that of most samples, and what it is; -1 and '' without
+    one."""
+    kinds = [*map(describe, samples)]
+    common, times = Counter(kinds).most_common(1)[0]
+    if 2 * times > len(kinds) > times:
+        number = next(number for number, kind in enumerate(kinds) if kind != common)
+        return number, f"{_returned(samples[number])}, and for most samples {common}; "
+    return (0, f"{_returned(None)}; ") if samples[0] is None else (-1, "")
+
+
+def _returned(sample: Any) -> str:
+    return f"`__getitem__` returned {'None' if sample is None else describe(sample)}"
 
 
 def as_tensor(image: Image.Image) -> Tensor:

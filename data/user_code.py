@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sysconfig
 import traceback
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from types import FrameType
@@ -19,6 +20,37 @@ class SampleError(ValueError):
     """A sample cannot be read or transformed. The message names it, and the line of the user's code."""
 
 
+class UnreadableError(SampleError):
+    """A sample's file cannot be read: the reason is the data, or the disk, and not the user's code."""
+
+
+class DamagedSampleError(UnreadableError):
+    """The same, and the operating system has read the file, so that it cannot be read the next time either."""
+
+
+CODE = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, NotImplementedError,
+        TypeError)
+"""Exceptions that are errors of code, wherever they are raised."""
+
+
+def sample_error(error: Exception, *, was_read: bool) -> type[SampleError]:
+    """The class of the error for a sample whose reading or, if it `was_read`, whose transforms have raised `error`.
+    It is unreadable after an error of a file (images may be decoded by a transform), and after other errors of a
+    library that reads it. The class is all that is left of an error of a loader process."""
+    library = not was_read and not isinstance(error, CODE) and not _is_theirs(_innermost(error))
+    if not (isinstance(error, OSError | EOFError) or library):
+        return SampleError
+    failed = any(isinstance(one, OSError) and one.errno is not None for one in _causes(error))
+    return UnreadableError if failed else DamagedSampleError
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and those from which it was raised."""
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
 class CollateError(ValueError):
     """Samples cannot be put into one batch. The message names them, and the line of the user's code."""
 
@@ -28,12 +60,22 @@ def place(error: BaseException) -> str:
     __getitem__". '' if there is none."""
     found = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
-        file = frame.f_code.co_filename
-        if _module(frame) != "drumbeat" and not file.startswith((*NOT_THEIRS, "<")):
-            path, here = Path(file), Path.cwd()
+        if _is_theirs(frame):
+            path, here = Path(frame.f_code.co_filename), Path.cwd()
             shown = path.relative_to(here) if path.is_relative_to(here) else path
             found = f"{shown}:{line}, in {frame.f_code.co_name}"
     return found
+
+
+def _is_theirs(frame: FrameType) -> bool:
+    """Whether the code that runs in a frame is neither Drumbeat's nor an installed package's."""
+    return _module(frame) != "drumbeat" and not frame.f_code.co_filename.startswith((*NOT_THEIRS, "<"))
+
+
+def _innermost(error: BaseException) -> FrameType:
+    """The frame in which the error was raised."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame
 
 
 def _module(frame: FrameType) -> str:
@@ -52,8 +94,7 @@ def reason(error: BaseException) -> str:
 
 
 def _is_ours(error: BaseException) -> bool:
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return _module(frame) == "drumbeat"
+    return _module(_innermost(error)) == "drumbeat"
 
 
 def name_of(samples: Any, index: int) -> str:

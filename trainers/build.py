@@ -27,6 +27,7 @@ from drumbeat.data.mixing import Mixing
 from drumbeat.data.order import Schedule, Stream, key
 from drumbeat.data.sampling import LengthBuckets, SampleStream
 from drumbeat.data.splits import underlying
+from drumbeat.trainers.build_transforms import as_module, build_transforms, fused_transforms
 from drumbeat.trainers.checkpoints.state import IMPLEMENTATIONS
 from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.model_and_task import modules_of, parts_of, with_task
@@ -68,8 +69,8 @@ def build_sets(config: Config) -> Sets:
             partial(_build_set, data.train, "data.train", needed=True),
             partial(_build_set, data.validation, "data.validation"),
             partial(_build_set, data.test, "data.test"),
-            partial(instantiate, data.transforms.train, "data.transforms.train"),
-            partial(instantiate, data.transforms.evaluate, "data.transforms.evaluate"),
+            partial(build_transforms, data.transforms.train, "data.transforms.train"),
+            partial(build_transforms, data.transforms.evaluate, "data.transforms.evaluate"),
             partial(_build_collate, data.collate_fn),
         ])
     except PreflightError as error:
@@ -80,20 +81,6 @@ def build_sets(config: Config) -> Sets:
             images.short_side = side
     return Sets(train=train, validation=validation, test=test, train_transforms=for_training,
                 evaluate_transforms=for_evaluation, collate=collate)
-
-
-def fused_transforms(config: Config, for_training: list[Transform], for_evaluation: list[Transform]
-                ) -> tuple[list[Transform], list[Transform], int | Literal["auto"] | None]:
-    """The transforms, fused if the config says so, and the `short_side` at which images are read for them, which is the
-    same in training and in evaluation."""
-    if not (config.data.transforms.fuse and any(type(one).__module__.startswith("torchvision.transforms.v2")
-                                                for one in (*for_training, *for_evaluation))):
-        return for_training, for_evaluation, "auto"
-    from drumbeat.data.fused import fuse, needed_side  # imports OpenCV and torchvision, which not every run needs
-
-    sides = [needed_side(several) for several in (for_training, for_evaluation)]
-    known = [side for side in sides if side is not None]
-    return fuse(for_training), fuse(for_evaluation), max(known) if len(known) == len(sides) else None
 
 
 def image_set(samples: Any) -> ImageFiles | None:
@@ -211,7 +198,7 @@ def place_model(config: Config, device: torch.device, task: Task | None = None) 
 
 def build_batch_transforms(config: Config) -> nn.Sequential:
     """The transforms of each batch, on the device."""
-    return nn.Sequential(*instantiate(config.data.transforms.batch, "data.transforms.batch"))
+    return nn.Sequential(*map(as_module, build_transforms(config.data.transforms.batch, "data.transforms.batch")))
 
 
 def build_forward(config: Config, device: torch.device) -> Forward:

@@ -70,19 +70,24 @@ class SampleCounts:
 
 def check_skipped(progress: Progress, replaced: int, n: int, most: float) -> None:
     """Raises `PreflightError` if more than the fraction `most` of the samples so far could not be read; or of the set,
-    as long as fewer were read than it has."""
+    as long as fewer were read than it has. One per epoch is always allowed, unless `most` is 0."""
     skipped = progress.skipped + replaced
-    if skipped > most * max(progress.samples, n):
+    if skipped > allowed(most, max(progress.samples, n), epochs=-(-progress.samples // n)):
         raise PreflightError(Fault(what=f"{skipped:,} of {progress.samples:,} samples could not be read",
                                    where="data.max_skipped", given=f"max_skipped: {most}",
                                    remedy=REMEDY))
 
 
+def allowed(most: float, n: int, epochs: int = 1) -> float:
+    """How many of n samples may be unreadable: the fraction `most`, and at least one in each epoch unless it is 0."""
+    return max(most * n, epochs, 1.0) if most else 0.0
+
+
 def check_unreadable(name: str, unreadable: int, n: int, most: float) -> str:
     """A line about the samples of an evaluated set that could not be read; '' if there are none. Raises
-    `PreflightError` if they are more than the fraction `most` of the set."""
+    `PreflightError` if they are more than the fraction `most` of the set, and more than one."""
     what = f"{unreadable:,} of the {n:,} samples of the {name} set could not be read"
-    if unreadable > most * n:
+    if unreadable > allowed(most, n):
         raise PreflightError(Fault(what=what, where="data.max_skipped", given=f"max_skipped: {most}",
                                    remedy=REMEDY))
     return f"note: {what} and are left out" if unreadable else ""

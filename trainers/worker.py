@@ -25,6 +25,7 @@ from drumbeat.configs.load import read
 from drumbeat.configs.patience import patience
 from drumbeat.configs.run.changes import exactness, kept, taken, without_best
 from drumbeat.configs.run.checkpoint_records import Progress
+from drumbeat.configs.run.code_records import with_originals
 from drumbeat.configs.run.determinism import operations
 from drumbeat.configs.run.disk import wait_for_disk
 from drumbeat.configs.run.files import DamagedError
@@ -38,6 +39,7 @@ from drumbeat.configs.secrets import shown
 from drumbeat.configs.text_fields import user_name
 from drumbeat.data.bar import Bar
 from drumbeat.data.loader import error_message
+from drumbeat.data.user_code import DamagedSampleError
 from drumbeat.trainers.build import (
     Sets,
     build_sets,
@@ -197,9 +199,11 @@ def write_error(attempt: Attempt, error: BaseException, step: int) -> None:
         error = lost
     wait_for_disk(ERROR_SECONDS)
     rank = int(os.environ.get("RANK", "0"))
-    final = isinstance(error, UserError | NotFiniteError) and not isinstance(error, DamagedError)
-    RankError(rank=rank, node=node_name(), type=type(error).__name__, message=error_message(error), step=step,
-              traceback=traceback.format_exc(), user_error=final).write(attempt.error(rank))
+    final = isinstance(error, UserError | NotFiniteError | DamagedSampleError) and not isinstance(error, DamagedError)
+    run = attempt.path.parent.parent
+    message, trace = (with_originals(text, run) for text in (error_message(error), traceback.format_exc()))
+    RankError(rank=rank, node=node_name(), type=type(error).__name__, message=message, step=step, traceback=trace,
+              user_error=final).write(attempt.error(rank))
 
 
 def log_to(path: Path) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from drumbeat.configs.layers import short
+from drumbeat.configs.run.files import DamagedError
 from drumbeat.configs.run.record import Record
 
 
@@ -43,3 +47,15 @@ class CodeSnapshot(Record):
     targets: tuple[str, ...] = ()
     """Other folders with targets, in the same form: those of editable installs."""
     time: float = field(default_factory=time.time)
+
+
+def with_originals(text: str, run: Path) -> str:
+    """A text about an error with the user's own files in place of their copies in the run's folder, which nobody edits,
+    and which are removed if the run is refused."""
+    for file in run.glob("code*/snapshot.json"):
+        with suppress(OSError, DamagedError):
+            for tree in CodeSnapshot.require(file).trees:
+                copy, own = file.parent / tree.name, Path(tree.folder)
+                text = text.replace(f"{copy}/", f"{own}/")
+                text = text.replace(f"{short(copy)}/", "" if own == Path.cwd() else f"{short(own)}/")
+    return text

@@ -124,7 +124,9 @@ def last_error(log: Path) -> str:
     return f"it {what}: {line}{f'; {fix}' if fix else ''}"
 
 
-SELF_EXPLANATORY = ("SampleError", "CollateError")
+UNREADABLE = ("UnreadableError", "DamagedSampleError")
+"""Errors of a sample whose file cannot be read: `data/user_code.py`."""
+SELF_EXPLANATORY = ("SampleError", "CollateError", *UNREADABLE)
 """Errors whose message names the sample, the error of the user's code and its line."""
 
 LONGEST = 400

@@ -27,7 +27,7 @@ from drumbeat.launch.backends.processes import LAUNCHERS, processes_of
 from drumbeat.launch.backends.typed import command
 from drumbeat.launch.runs.console import PlainConsole
 from drumbeat.launch.runs.logs import Tail
-from drumbeat.launch.runs.remedy import resume_command
+from drumbeat.launch.runs.remedy import has_own_remedy, remedy, resume_command
 from drumbeat.launch.runs.rows import NO_BREAK, metrics_text, row
 from drumbeat.launch.runs.status import final_status
 
@@ -146,7 +146,7 @@ def print_end(view: View) -> int:
     if state == "failed" and view.attempt is not None:
         rows += _where_it_failed(view.attempt)
     if state != "finished":
-        rows.append(("resume", resume_command(view)))
+        rows.append(("fix", wrapped(remedy(view))) if has_own_remedy(view) else ("resume", resume_command(view)))
     print("\n".join(f"{name:<{WIDTH}}{text}" for name, text in rows), flush=True)
     return EXIT_CODES.get(state, 1)
 

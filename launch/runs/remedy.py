@@ -9,7 +9,7 @@ from drumbeat.configs.load import read
 from drumbeat.configs.run.records import NodeDown, RankError, Verdict
 from drumbeat.configs.run.view import View
 from drumbeat.launch.attempts.blame import reports
-from drumbeat.launch.attempts.meanings import UNKNOWN, explain
+from drumbeat.launch.attempts.meanings import UNKNOWN, UNREADABLE, explain
 from drumbeat.launch.attempts.verdict import TIME_LIMIT
 from drumbeat.launch.backends.typed import command
 from drumbeat.launch.plan.snapshot import newest_code
@@ -18,11 +18,6 @@ OURS = ("ConfigError", "PreflightError", "LaunchError", "RunError", "DamagedErro
 """Exceptions whose message says what to do."""
 NOT_THE_CODE = ("", "NotFiniteError", "NeverFiniteError", "DistBackendError", "SaveError", "LostBestError", *OURS)
 """Exceptions whose reason is not an error in the code."""
-OF_FILES = ("UnidentifiedImageError", "DecompressionBombError", "SyntaxError", "OSError", "FileNotFoundError",
-            "ValueError")
-"""Exceptions of reading a sample that `data.on_error: skip` skips."""
-READING = ", in _sample\n"
-"""In the traceback of such an exception: `data/loader.py`."""
 RESUME = "drumbeat resume RUN"
 """How texts of the ranks, which do not know where their user types, write the command."""
 
@@ -31,6 +26,11 @@ def resume_command(view: View) -> str:
     """The command that resumes a run: with its code as it is now if an error in the copy of its code has ended it, and
     with the change that gets past a step that would end it again."""
     return command("resume", view.run) + _option(view)
+
+
+def has_own_remedy(view: View) -> bool:
+    """Whether the error that has ended a run names a command for it, so that the plain one is not enough."""
+    return _exception(view) in OURS and RESUME in _fix(view)
 
 
 def remedy(view: View) -> str:
@@ -51,7 +51,7 @@ def remedy(view: View) -> str:
     if exception in OURS:
         fix = _fix(view).replace(RESUME, plain)
         return fix if "drumbeat " in fix else f"{fix or 'Correct what it says.'} Then resume the run: {plain}"
-    if _cannot_read(view):
+    if exception in UNREADABLE:
         return f"Use other samples in place of such: {resume}\nOr repair the file, then resume the run: {plain}"
     if exception == "OutOfMemoryError" and resume != plain:
         return f"Split the batches: {resume}"
@@ -77,7 +77,7 @@ def _option(view: View) -> str:
         return " on_nonfinite=skip"
     if exception == "OutOfMemoryError":
         return _smaller_parts(view)
-    if _cannot_read(view):
+    if exception in UNREADABLE:
         return " data.on_error=skip"
     is_code = exception not in NOT_THE_CODE and _meaning(view)[0] == UNKNOWN
     return " --new-code" if is_code and newest_code(view.run.path) else ""
@@ -115,13 +115,6 @@ def _meaning(view: View) -> tuple[str, str]:
     error = _error(view)
     what, _, fix = explain(error.type, error.message, error.traceback) if error else (UNKNOWN, "", "")
     return what, fix
-
-
-def _cannot_read(view: View) -> bool:
-    """Whether a sample that cannot be read has ended the run."""
-    error = _error(view)
-    return error is not None and error.type in OF_FILES and READING in error.traceback and (
-        _exception(view) in OF_FILES)
 
 
 def _error(view: View) -> RankError | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from drumbeat.configs.errors import Fault, PreflightError, hang
 from drumbeat.configs.load import plain
+from drumbeat.configs.run.code_records import with_originals
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Config
 from drumbeat.launch.attempts.processes import child_setup
@@ -25,6 +26,7 @@ def preflight(config: Config, plan: JobPlan) -> dict[str, Any]:
 
     Downloads happen here, and their output goes to this terminal.
     """
+    run = Path(plan.run_dir)
     print("checking   model, weights and data ...", file=sys.stderr, flush=True)
     dropped = not_inherited(os.environ)
     scrubbed = {name: value for name, value in os.environ.items() if name not in dropped}
@@ -40,7 +42,10 @@ def preflight(config: Config, plan: JobPlan) -> dict[str, Any]:
         raise PreflightError(Fault(what=f"the preflight check ended with exit code {done.returncode} and no result",
                                    where=f"python -m {PREFLIGHT}", remedy="Its messages are above.")) from None
     if "faults" in result:
-        raise PreflightError(*(Fault(**fault) for fault in result["faults"]))
+        raise PreflightError(*(Fault(**{name: with_originals(text, run) for name, text in fault.items()})
+                               for fault in result["faults"]))
+    if "notes" in result:
+        result["notes"] = [with_originals(note, run) for note in result["notes"]]
     return result
 
 

@@ -35,7 +35,7 @@ from drumbeat.data.loader import (
 from drumbeat.data.memory import Arrays
 from drumbeat.data.mixing import Mixup
 from drumbeat.data.order import Schedule, Stream
-from drumbeat.data.user_code import SampleError
+from drumbeat.data.user_code import CollateError, SampleError
 
 ROOT = Path(__file__).parents[2]
 
@@ -364,6 +364,24 @@ def test_samples_that_do_not_fit_together_are_named() -> None:
     assert here == worker
     assert here.startswith("the samples 1, 2, 3, 4, 5, 6, ... of data.test cannot be put into one batch: "
                            "RuntimeError: stack expects each tensor to be equal size")
+
+
+@pytest.mark.parametrize(("odd", "expected"), [
+    (None, "`__getitem__` returned None, and for most samples (float32 [2], int)"),
+    ((torch.zeros(3), 0), "`__getitem__` returned (float32 [3], int), and for most samples (float32 [2], int)")])
+def test_the_sample_that_differs_from_most_is_named(odd: Any, expected: str) -> None:
+    samples = [odd if index == 2 else (torch.zeros(2), 0) for index in range(8)]
+    fetch = BatchFetcher(samples, indices=lambda positions: positions, name="data.train")
+    with pytest.raises(CollateError) as raised:
+        fetch.__getitems__([4, 2, 5, 1])
+    assert str(raised.value).startswith(f"sample 2 of data.train cannot be put into one batch: {expected}; ")
+
+
+def test_samples_that_are_all_none() -> None:
+    fetch = BatchFetcher([None] * 8, indices=lambda positions: positions, name="data.train")
+    with pytest.raises(CollateError, match=r"^sample 4 of data\.train cannot be put into one batch: `__getitem__` "
+                                           r"returned None; "):
+        fetch.__getitems__([4, 2])
 
 
 def test_only_tensors_are_mixed() -> None:

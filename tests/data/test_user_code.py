@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 from drumbeat.data.images import read_pixels
-from drumbeat.data.user_code import LONGEST, name_of, place, reason
+from drumbeat.data.user_code import (
+    LONGEST,
+    DamagedSampleError,
+    SampleError,
+    UnreadableError,
+    name_of,
+    place,
+    reason,
+    sample_error,
+)
 
 
 def error_of(function: Callable[[], Any]) -> Exception:
@@ -43,6 +52,27 @@ def test_an_error_of_drumbeats_own_is_its_message_alone() -> None:
     error = error_of(namespace["read"])
     error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next and error.__traceback__.tb_next.tb_next
     assert reason(error).startswith("cannot read the image none.png: ")
+
+
+def lost() -> Any:
+    raise OSError(5, "Input/output error")
+
+
+def truncated() -> Any:
+    raise OSError("image file is truncated")
+
+
+@pytest.mark.parametrize(("function", "was_read", "expected"), [
+    (lost, False, UnreadableError), (truncated, False, DamagedSampleError), (truncated, True, DamagedSampleError),
+    (fails, False, DamagedSampleError),  # a library refuses the file
+    (fails, True, SampleError),  # a library refuses what a transform passes
+    (lambda: read_pixels("none.png", channels=1), False, UnreadableError),  # the file may be there again
+    (lambda: [][5], False, SampleError), (lambda: None.size, False, SampleError),  # type: ignore[attr-defined]
+    (lambda: json.loads(5), False, SampleError),  # type: ignore[arg-type]
+])
+def test_a_file_that_cannot_be_read_is_no_error_of_the_code(function: Callable[[], Any], was_read: bool,
+                                                            expected: type[SampleError]) -> None:
+    assert sample_error(error_of(function), was_read=was_read) is expected
 
 
 class Listed:

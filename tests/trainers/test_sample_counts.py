@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -139,6 +140,22 @@ def test_none_and_all_may_be_skipped() -> None:
     check_skipped(Progress(samples=10, skipped=10), 0, 10, 1.0)
     with pytest.raises(PreflightError, match="1 of 10 samples could not be read"):
         check_skipped(Progress(samples=10, skipped=0), 1, 10, 0.0)
+
+
+@pytest.mark.parametrize(("samples", "skipped", "fine"), [
+    (8, 1, True), (8, 2, False), (41, 2, True), (80, 2, True), (80, 3, False)])
+def test_one_sample_of_a_small_set_may_be_skipped_in_each_epoch(samples: int, skipped: int, fine: bool) -> None:
+    """A hundredth of 40 samples is less than one."""
+    with nullcontext() if fine else pytest.raises(PreflightError, match=f"{skipped} of {samples} samples"):
+        check_skipped(Progress(samples=samples, skipped=skipped), 0, 40, 0.01)
+
+
+def test_one_sample_of_a_small_evaluated_set_may_be_unreadable() -> None:
+    assert check_unreadable("test", 1, 40, 0.01).startswith("note: 1 of the 40 samples")
+    with pytest.raises(PreflightError):
+        check_unreadable("test", 2, 40, 0.01)
+    with pytest.raises(PreflightError):
+        check_unreadable("test", 1, 40, 0.0)
 
 
 def test_unreadable_samples_of_an_evaluated_set() -> None:

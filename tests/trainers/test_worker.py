@@ -24,6 +24,7 @@ from drumbeat.configs.run.records import RankError
 from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Config
 from drumbeat.data.images import ImageFolder
+from drumbeat.data.user_code import DamagedSampleError, UnreadableError
 from drumbeat.trainers.build import Sets
 from drumbeat.trainers.checkpoints.manager import Checkpoint, Checkpoints
 from drumbeat.trainers.guards import NotFiniteError
@@ -164,6 +165,7 @@ def handler() -> Iterator[None]:
 
 @pytest.mark.parametrize(("error", "final"), [
     (PreflightError(Fault(what="the data is missing")), True), (NotFiniteError("NaN or Inf loss"), True),
+    (DamagedSampleError("sample 3: it is empty"), True), (UnreadableError("sample 3: the disk is gone"), False),
     (DamagedError(Path("plan.json"), "half a file"), False), (OSError("the disk is gone"), False),
 ])
 def test_an_error_says_whether_a_restart_would_fail_in_the_same_way(

@@ -43,13 +43,13 @@ from drumbeat.trainers.build import (
     frozen_modules,
     trainable,
 )
+from drumbeat.trainers.build_transforms import build_transforms
 from drumbeat.trainers.commands.flops_and_memory import SAMPLES, memory, outputs_and_flops, tensors
 from drumbeat.trainers.commands.smoke_test import error_text
 from drumbeat.trainers.contact_sheet import CPU, draw_sheet, training_fetcher
 from drumbeat.trainers.facts import facts_of, with_facts
 from drumbeat.trainers.forward import Forward, call
 from drumbeat.trainers.model_and_task import modules_of, with_task
-from drumbeat.trainers.target import instantiate
 
 ROWS = 30
 """The largest number of layers in the table. It has as many levels of the model as fit."""
@@ -125,7 +125,7 @@ def _samples(config: Config, sets: Sets | None) -> Any:
         return training_fetcher(config, sets).__getitems__(range(SAMPLES)).inputs
     node = innermost(config.data.train)
     image: Any = Image.new("L" if node.get("channels") == 1 else "RGB", (640, 480))
-    transforms = instantiate(config.data.transforms.train, "data.transforms.train")
+    transforms = build_transforms(config.data.transforms.train, "data.transforms.train")
     if not transforms:
         raise ValueError("without data and transforms, the size of a sample is unknown")
     for transform in transforms:

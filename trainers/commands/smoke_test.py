@@ -19,7 +19,7 @@ from drumbeat.configs.schema import Config
 from drumbeat.data.device import to_device
 from drumbeat.data.loader import Batch, BatchFetcher, Samples
 from drumbeat.data.structure import leaves, mapped
-from drumbeat.data.user_code import CollateError, SampleError, place
+from drumbeat.data.user_code import CollateError, SampleError, UnreadableError, place
 from drumbeat.trainers.build import Sets, build_batch_transforms, build_mixing, build_model, build_stream
 from drumbeat.trainers.forward import call
 from drumbeat.trainers.tasks import Classification, MultiLabel, Task
@@ -69,8 +69,9 @@ def _fetched(config: Config, sets: Sets, name: str, samples: Samples) -> Batch |
     try:
         return fetch.__getitems__(range(FEW))
     except SampleError as error:
-        return Fault(what=str(error), where=f"data.{name}", remedy="To use the next sample in place of one that cannot "
-                     "be read: data.on_error=skip")
+        return Fault(what=str(error), where=f"data.{name}", remedy="Repair or remove the file. To use the next sample "
+                     "in place of one that cannot be read: data.on_error=skip"
+                     if isinstance(error, UnreadableError) and not skip else "")
     except CollateError as error:
         kind = "train" if name == "train" else "evaluate"
         return Fault(what=str(error), where=f"data.{name}" if sets.collate is None else "data.collate_fn",

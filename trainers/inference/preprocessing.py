@@ -18,7 +18,8 @@ from drumbeat.data.images import ImageFiles
 from drumbeat.data.loader import Transform
 from drumbeat.data.splits import underlying
 from drumbeat.data.text import Texts
-from drumbeat.trainers.build import build_sets, build_task, fused_transforms, image_set
+from drumbeat.trainers.build import build_sets, build_task, image_set
+from drumbeat.trainers.build_transforms import build_transforms, fused_transforms
 from drumbeat.trainers.inference.inputs import ImageFormat, TextFormat
 from drumbeat.trainers.inference.load import training_set
 from drumbeat.trainers.kept_vocabulary import kept_vocabulary
@@ -72,8 +73,9 @@ def _without_data(config: Config, path: Path, error: PreflightError) -> Preproce
     vocabulary = kept_vocabulary(path) if node.get("_target_") == "drumbeat.data.Texts" else None
     if vocabulary is None and node.get("_target_") not in ("drumbeat.data.ImageFolder", "drumbeat.data.ImageTable"):
         raise PreflightError(*with_hint(error.faults, config.data.download_hint, fixed=True)) from None
-    _, transforms, auto = fused_transforms(config, instantiate(config.data.transforms.train, "data.transforms.train"),
-                                      instantiate(config.data.transforms.evaluate, "data.transforms.evaluate"))
+    _, transforms, auto = fused_transforms(
+        config, build_transforms(config.data.transforms.train, "data.transforms.train"),
+        build_transforms(config.data.transforms.evaluate, "data.transforms.evaluate"))
     side = node.get("short_side", "auto")
     side = auto if side == "auto" else side
     data = training_set(path)

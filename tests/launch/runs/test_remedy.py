@@ -14,7 +14,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Heartbeat, Next, NodeDown, RankError, Verdict
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.typed import command
-from drumbeat.launch.runs.remedy import remedy, resume_command
+from drumbeat.launch.runs.remedy import has_own_remedy, remedy, resume_command
 from tests.launch.tiny_plan import write_config
 from tests.runs import write_plan, write_state
 
@@ -86,8 +86,7 @@ def test_too_little_memory_is_answered_with_smaller_parts(run: RunDir, micro: st
 
 
 def test_a_sample_that_cannot_be_read(run: RunDir) -> None:
-    view = failed(run, "UnidentifiedImageError at step 3 of rank 1",
-                  traceback='  File "data/loader.py", line 169, in _sample\n    value = ...\n')
+    view = failed(run, "DamagedSampleError at step 3 of rank 1")
     plain = command("resume", run)
     assert remedy(view) == (f"Use other samples in place of such: {plain} data.on_error=skip\n"
                             f"Or repair the file, then resume the run: {plain}")
@@ -141,3 +140,4 @@ def test_the_remedy_is_the_one_that_the_error_names(run: RunDir, fix: str, expec
     write_state(run, "failed", "it failed")
     view = View.read(run)
     assert remedy(view) == expected.replace("COMMAND", resume_command(view))
+    assert has_own_remedy(view) == ("resume RUN" in fix)
