@@ -65,15 +65,15 @@ def test_after_an_error_on_a_gpu_nothing_is_tried() -> None:
     assert noted("it failed", tries=True) == ["sample 0 of data.train"]
 
 
-class Pairs(Classification):
-    """Compares samples with each other, so that a single one fails for another reason than the batch."""
+class Pairs:
+    """A task that has no loss of a single sample, and whose error is of the same type as that of its absence."""
 
     def batch_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        raise ValueError("one sample has no pair" if len(targets) == 1 else "no two targets are the same")
+        raise AttributeError("no two targets are the same")
 
 
 def test_a_loss_of_the_whole_batch_is_not_tried_on_single_samples() -> None:
     batch = Batch(torch.ones(3, 2), torch.arange(3), torch.arange(3), torch.arange(3), torch.zeros(3, dtype=torch.bool))
-    with pytest.raises(ValueError, match="no two targets are the same") as raised:
+    with pytest.raises(AttributeError, match="no two targets are the same") as raised:
         runner_of(nn.Linear(2, 3), Pairs(), batch_size=3).backward(batch, 0)
     assert error_message(raised.value) == "no two targets are the same (samples 0, 1, 2 of data.train)"
