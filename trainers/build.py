@@ -212,7 +212,8 @@ def build_task(config: Config, sets: Sets | None, device: torch.device | None = 
     loss depend only on the run's seed."""
     torch.manual_seed(key(config.seed, "task"))
     task = cast(Task, instantiate({**(sets.task_arguments if sets else {}), **config.task}, "task"))
-    parts_of(task).to(device)
+    if device is not None:
+        parts_of(task).to(device)
     return task
 
 

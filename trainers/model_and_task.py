@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
@@ -78,11 +77,12 @@ def parts_of(task: Task) -> nn.Module:
 def on_host(task: Task) -> Task:
     """The task for outputs on the CPU: a copy if tensors of its parts are on a device."""
     parts = parts_of(task)
-    if all(one.device.type == "cpu" for one in chain(parts.parameters(), parts.buffers())):
+    tensors = [*parts.parameters(), *parts.buffers()]
+    if all(one.device.type == "cpu" for one in tensors):
         return task
-    copied = deepcopy(task)
-    parts_of(copied).to("cpu")
-    return copied
+    copies: dict[int, Any] = {id(one): nn.Parameter(one.detach().cpu(), one.requires_grad)
+                              if isinstance(one, nn.Parameter) else one.cpu() for one in tensors}
+    return deepcopy(task, copies)
 
 
 def _is_trained(parts: nn.Module) -> bool:

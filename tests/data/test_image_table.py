@@ -202,3 +202,31 @@ def test_of_many_files_some_are_looked_for(images: Path, monkeypatch: pytest.Mon
 def test_the_table_must_exist(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none.csv does not exist"):
         ImageTable(file=str(tmp_path / "none.csv"), labels=None)
+
+
+@pytest.mark.parametrize("empty", [{"label": ""}, {"label": "nan"}, {"weight": ""}, {"x": ""}, {"found": "", "x": "?"}])
+def test_cells_of_rows_that_are_not_taken_may_be_empty(images: Path, empty: dict[str, str]) -> None:
+    file = write(images, [*ROWS[:2], ROWS[2] | empty])
+    train = {"split": "train"}
+    table = ImageTable(file=file, labels="label", weight="weight", where=train)
+    assert [table[index][1] for index in range(2)] == [0, 1]
+    assert table.classes == (["cat", "dog"] if "label" in empty else ["cat", "dog", "eel"])
+    assert table.weights.tolist() == [1, 0]
+    numbers = ImageTable(file=file, labels=["x", "y"], numeric=True, where=train)
+    assert numbers.targets.tolist() == [[0.25, 100], [-3, 7]]
+    lists = ImageTable(file=file, labels="found", separator="|", where=train)
+    assert lists.targets.tolist() == [[1, 1], [0, 0]]
+    assert ImageTable(file=file, labels="label", classes=["cat", "dog"], where=train).labels.tolist() == [0, 1]  # type: ignore[union-attr]
+    (column,) = (name for name in ("label", "weight", "x") if name in empty)
+    options: dict[str, Any] = {"label": {"labels": "label"}, "weight": {"labels": "label", "weight": "weight"},
+                               "x": {"labels": "x", "numeric": True}}[column]
+    with pytest.raises(ValueError, match=r"list\.csv, line 4"):
+        ImageTable(file=file, where={"split": ["train", "test"]}, **options)
+
+
+def test_frames_of_rows_that_are_not_taken_may_be_empty(images: Path) -> None:
+    file = write(images, [ROWS[0] | {"slice": "0"}, ROWS[1] | {"slice": "-1"}, ROWS[2] | {"slice": ""}])
+    table = ImageTable(file=file, labels="label", frame="slice", where={"file": "0.png"})
+    assert table.frames is not None and table.frames.tolist() == [0]
+    with pytest.raises(ValueError, match=r"line 3.*-1 is not the number of a frame"):
+        ImageTable(file=file, labels="label", frame="slice", where={"split": "train"})

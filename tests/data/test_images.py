@@ -103,6 +103,9 @@ def test_the_recipe_holds_all_that_pixels_depend_on(folder: Path) -> None:
     recipes = {ImageFolder(root=str(folder), channels=channels, short_side=side).recipe()  # type: ignore[arg-type]
                for channels in (1, 3) for side in (None, 32, 64)}
     assert len(recipes) == 6
+    given: list[dict[str, Any]] = [{}, {"frame": 8}, {"frame": 3}, {"frame": 16}, {"depth": 8}, {"depth": 16},
+                                   {"value_range": [0, 8]}]
+    assert len({ImageFolder(root=str(folder), **one).recipe() for one in given}) == len(given)
 
 
 def test_auto_reads_the_full_size_until_a_smaller_one_is_set(folder: Path) -> None:

@@ -12,6 +12,7 @@ from torchvision.transforms import v2
 from torchvision.tv_tensors import Mask
 
 from drumbeat.data import SegmentationFolder
+from drumbeat.data.cache import open_cache
 from drumbeat.data.fused import fuse
 from drumbeat.data.loader import BatchFetcher
 
@@ -49,6 +50,8 @@ def test_images_and_their_masks(tmp_path: Path) -> None:
     write(tmp_path, "a/c", mask_of(mode="P"))
     write(tmp_path, "a/d", mask_of(255, "1"))
     (tmp_path / "images" / ".hidden.png").touch()
+    (tmp_path / "images" / "@eaDir").mkdir()
+    mask_of().save(tmp_path / "images" / "@eaDir" / "b.png")
     samples = folder_of(tmp_path)
     assert [*samples.names()] == ["a/c.bmp", "a/d.bmp", "b.bmp"]
     image, mask = samples[0]
@@ -56,6 +59,7 @@ def test_images_and_their_masks(tmp_path: Path) -> None:
     assert torch.equal(torch.tensor(np.asarray(image)[..., 0] > 0), mask > 0)
     assert [samples[index][1].unique().tolist() for index in range(3)] == [[0, 1], [0, 1], [0, 255]]
     assert samples.facts == {"num_classes": 2}
+    assert samples.notes() == ["left out 1 @eaDir"]
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -104,3 +108,38 @@ def test_the_fingerprint_depends_on_images_and_masks(tmp_path: Path) -> None:
     assert folder_of(tmp_path).fingerprint() == before
     Image.effect_noise((8, 6), 9).save(tmp_path / "masks" / "a.png")
     assert folder_of(tmp_path).fingerprint()["files"] != before["files"]
+
+
+def test_two_images_with_one_mask(tmp_path: Path) -> None:
+    write(tmp_path, "a", mask_of())
+    Image.new("RGB", (8, 6)).save(tmp_path / "images" / "a.jpg")
+    with pytest.raises(ValueError, match=r"the images images/a\.bmp and images/a\.jpg have the same mask \S+/masks/a"):
+        folder_of(tmp_path)
+
+
+def test_images_of_sixteen_bits_keep_them(tmp_path: Path) -> None:
+    """And a few files of 8 bits tell that others are an error, as in all sets of image files."""
+    write(tmp_path, "a", mask_of())
+    values = np.arange(48, dtype=np.uint16).reshape(6, 8) * 85
+    Image.fromarray(values).save(tmp_path / "images" / "b.png")
+    mask_of().save(tmp_path / "masks" / "b.png")
+    image, mask = SegmentationFolder(root=str(tmp_path), classes=CLASSES, channels=1)[1]
+    assert torch.equal(image, torch.from_numpy(values.astype(np.float32) / 65535)[None])
+    assert mask.shape == (6, 8)
+    ranged = SegmentationFolder(root=str(tmp_path), classes=CLASSES, channels=1, depth=8, value_range=[0, 4095])
+    assert np.asarray(ranged[1][0]).max() == round(47 * 85 / 4095 * 255)
+    for number in range(40):
+        write(tmp_path, f"c{number:02}", mask_of())
+    many = folder_of(tmp_path)
+    assert (many.depth, many.facts) == (None, {"num_classes": 2})
+    with pytest.raises(ValueError, match="it has 16 bits per value, and the files that were looked at before have 8"):
+        many[1]
+
+
+def test_images_are_read_from_the_cache(tmp_path: Path) -> None:
+    write(tmp_path, "a", mask_of())
+    samples = folder_of(tmp_path)
+    samples.cache = open_cache(samples, tmp_path / "cache", workers=0)
+    before = samples[0]
+    (tmp_path / "images" / "a.bmp").unlink()
+    assert np.array_equal(samples[0][0], before[0]) and torch.equal(samples[0][1], before[1])

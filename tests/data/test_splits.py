@@ -18,7 +18,7 @@ from drumbeat.data.loader import BatchFetcher, WholeBatches
 from drumbeat.data.memory import Arrays
 from drumbeat.data.order import Integers, key
 from drumbeat.data.sampling import ClassBalanced
-from drumbeat.data.splits import Split
+from drumbeat.data.splits import Split, underlying
 
 FRACTIONS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 
@@ -285,3 +285,30 @@ def test_names_must_fit_the_set() -> None:
     of.names = lambda: iter(["a"])  # type: ignore[method-assign]
     with pytest.raises(ValueError, match=r"Named has 2 samples, but names\(\) returns 1 names"):
         Split(of=of, part="train", fractions=FRACTIONS)
+
+
+class Wrapped:
+    """A set that changes the samples of another one."""
+
+    def __init__(self, of: Split) -> None:
+        self.of = of
+
+    def __len__(self) -> int:
+        return len(self.of)
+
+
+def test_what_a_set_is_a_part_of() -> None:
+    """Through two levels, and through a set that changes samples and has as many."""
+    whole = Everything()
+    half = Split(of=whole, part="a", fractions={"a": 0.5, "b": 0.5})
+    quarter = Split(of=half, part="b", fractions={"a": 0.5, "b": 0.5}, seed=1)
+    wrapped = Wrapped(quarter)
+    names = list(quarter.names())
+    for rows in (np.arange(len(quarter)), np.array([1, 0])):
+        for samples in (quarter, wrapped):
+            found = underlying(samples, Everything, rows)
+            assert found is not None and found[0] is whole
+            assert [whole.texts[row] for row in found[1]] == [names[row] for row in rows]
+    everything = underlying(quarter, Everything)
+    assert everything is not None and everything[1].tolist() == half.indices[quarter.indices].tolist()
+    assert underlying([1, 2], Everything) is None

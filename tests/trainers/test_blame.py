@@ -15,7 +15,7 @@ from tests.trainers.one_step import runner_of
 
 
 class Picky(nn.Linear):
-    """Fails for a batch of more than two samples, or for one with a negative value."""
+    """Fails for a batch of more samples than `limit`."""
 
     def __init__(self, *, limit: int) -> None:
         super().__init__(2, 3)
@@ -63,3 +63,17 @@ def test_errors_of_the_machine_name_no_sample() -> None:
 def test_after_an_error_on_a_gpu_nothing_is_tried() -> None:
     assert noted("it failed", tries=False) == ["samples 0, 1 of data.train"]
     assert noted("it failed", tries=True) == ["sample 0 of data.train"]
+
+
+class Pairs:
+    """A task that has no loss of a single sample, and whose error is of the same type as that of its absence."""
+
+    def batch_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        raise AttributeError("no two targets are the same")
+
+
+def test_a_loss_of_the_whole_batch_is_not_tried_on_single_samples() -> None:
+    batch = Batch(torch.ones(3, 2), torch.arange(3), torch.arange(3), torch.arange(3), torch.zeros(3, dtype=torch.bool))
+    with pytest.raises(AttributeError, match="no two targets are the same") as raised:
+        runner_of(nn.Linear(2, 3), Pairs(), batch_size=3).backward(batch, 0)
+    assert error_message(raised.value) == "no two targets are the same (samples 0, 1, 2 of data.train)"

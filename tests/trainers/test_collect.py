@@ -12,8 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassF1Score
+from torchmetrics.wrappers import BootStrapper
 
-from drumbeat.trainers.collect import Collector, Part
+from drumbeat.data.loader import Batch
+from drumbeat.trainers.collect import Collector, Part, part_of
 from drumbeat.trainers.evaluate import evaluate
 from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.tasks import Classification, Results
@@ -39,7 +41,8 @@ class Detector(Net):
         logits = super().forward(pictures)
         count = (pictures.mean((1, 2, 3)) * 1000).long() % 3
         boxes = [row[:1].expand(int(k), 4) + torch.arange(4) for row, k in zip(logits, count, strict=True)]
-        return Found(boxes, {"classes": logits})
+        heads = {"classes": logits, "means": pictures.mean((1, 2, 3))[:, None].expand_as(logits)}
+        return Found(boxes, heads if count[0] else dict(reversed(heads.items())))  # the order of keys has no meaning
 
 
 class Detection:
@@ -93,7 +96,7 @@ class _Scale(nn.Module):
 
 def everything(world: World) -> Iterator[dict[str, Any]]:
     for task in (Detection(), Counting()):
-        for metrics in ({}, {"f1": MulticlassF1Score(2)}):
+        for metrics in ({}, {"f1": MulticlassF1Score(2), "drawn": BootStrapper(MulticlassF1Score(2))}):
             results = results_of(world, task, metrics=metrics)
             yield {} if results is None else {**vars(results), "outputs": results.outputs and (*results.outputs,)}
 
@@ -107,7 +110,8 @@ def rank(world: World, out: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_values_of_any_structure_are_the_same_on_any_number_of_ranks(tmp_path: Path, ranks: int) -> None:
-    """Lists of boxes in a named tuple, a dict, weights, a summary, the worst predictions and a metric."""
+    """Lists of boxes in a named tuple, a dict, weights, a summary, the worst predictions, a metric, and one that draws
+    random numbers."""
     on_ranks(ranks, rank, tmp_path / "results")
     with join("cpu") as world:
         assert_same_bits(torch.load(tmp_path / "results"), [*everything(world)])
@@ -227,10 +231,37 @@ class Unfit(Detection):
     ({"a": [1, 2]}, "the summary of 4 samples contain a list of 2"),
     (3.5, "the summary of 4 samples contain a float"),
     ([object()] * 4, "the summary of a sample contain a object"),
+    ([Found([], {})] * 4, "the summary of a sample contain a Found"),  # could not be sent to rank 0
 ])
 def test_what_is_not_a_value_for_each_sample(value: Any, message: str) -> None:
     with join("cpu") as world, pytest.raises((ValueError, TypeError), match=message):
         results_of(world, Unfit(value))
+
+
+def part(outputs: Any, n: int = 2) -> Part:
+    batch = Batch(None, torch.zeros(n), torch.arange(n), torch.arange(n), torch.zeros(n, dtype=torch.bool))
+    return part_of(Detection(), batch, outputs, torch.zeros(n), draws=False, metrics=False)  # type: ignore[arg-type]
+
+
+def test_values_of_another_rank_are_joined_by_their_names() -> None:
+    collector = Collector(Detection(), {}, 0)  # type: ignore[arg-type]
+    collector.add(part({"a": torch.zeros(2), "b": [torch.ones(1), torch.ones(3)]}))
+    sent = part({"b": [torch.ones(2), torch.ones(0)], "a": torch.full((2,), 5.0)})
+    collector.add(collector.unpacked(sent.packed()))
+    outputs = collector.results(4).outputs
+    assert outputs["a"].tolist() == [0, 0, 5, 5]
+    assert [len(one) for one in outputs["b"]] == [1, 3, 2, 0]
+    with pytest.raises(ValueError, match=r"the outputs of two batches have different structures: \['a'\], \['b'\], and "
+                                         r"\['a'\], \['c'\]"):
+        collector.unpacked(part({"a": torch.zeros(2), "c": torch.zeros(2)}).packed())
+
+
+def test_floating_point_outputs_are_float32() -> None:
+    """In tensors, and in the items of lists."""
+    half = torch.ones(2, 3, dtype=torch.bfloat16)
+    kept = part({"whole": half, "items": [{"score": one, "count": torch.tensor(1)} for one in half]}).values["outputs"]
+    assert kept["whole"].dtype == kept["items"][0]["score"].dtype == torch.float32
+    assert kept["items"][0]["count"].dtype == torch.int64
 
 
 class Masks:

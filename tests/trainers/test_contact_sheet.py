@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from drumbeat.configs.errors import PreflightError
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
 from drumbeat.data.memory import Arrays
+from drumbeat.trainers import contact_sheet as module
 from drumbeat.trainers.build import Sets
 from drumbeat.trainers.contact_sheet import draw_sheet, save_sheet, training_fetcher, worst_samples_sheet
 from drumbeat.trainers.tasks import Classification, Results
@@ -138,3 +140,22 @@ def test_with_workers_this_process_reads_no_samples(workers: int) -> None:
                                 columns=4, workers=workers)
     assert sheet is not None
     assert bool(samples.mine) is (workers == 0)
+
+
+class Several(Classification):
+    """Each image has two targets."""
+
+    def to_text(self, value: Any) -> str:
+        return f"{int(value['label'])} of {value['name']}"
+
+
+def test_targets_of_any_structure_are_titles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what a task draws is one sample's part of them."""
+    titled: list[list[str]] = []
+    monkeypatch.setattr(module, "contact_sheet", lambda images, titles, **options: titled.append(titles) or Image.new(
+        "L", (4, 4)))
+    config = replace(CONFIG, task={"_target_": "tests.trainers.test_contact_sheet.Several"})
+    targets = {"label": torch.tensor([1, 0]), "name": ["x", "y"]}
+    batch = training_fetcher(CONFIG, IMAGES).__getitems__([0, 1])._replace(targets=targets)
+    assert draw_sheet(config, IMAGES, batch, tmp_path / "sheet.png")
+    assert titled == [["1 of x", "0 of y"]]

@@ -14,12 +14,15 @@ from drumbeat.configs.run.records import Result
 from drumbeat.launch.commands.main import main
 from drumbeat.trainers.checkpoints.tensors import read_tensors
 from drumbeat.trainers.commands.export import export
-from drumbeat.trainers.model_and_task import ModelAndTask, modules_of, parts_of, with_task, without_task
+from drumbeat.trainers.model_and_task import ModelAndTask, modules_of, on_host, parts_of, with_task, without_task
 from drumbeat.trainers.tasks import Classification, Task
 from drumbeat.trainers.world import World
 from tests.ranks import on_ranks
 from tests.tiny import Fuse, drumbeat, latest, write_config
+from tests.trainers.fake_gpu import FakeGpu, gpu
 from tests.trainers.one_step import assert_same, step, torchs
+
+__all__ = ["gpu"]
 
 N = 7
 POINTS = torch.randn(N, 6, generator=torch.Generator().manual_seed(1))
@@ -137,6 +140,26 @@ def test_what_moves_the_parts_of_a_task_moves_the_task() -> None:
     assert task.first.dtype == torch.float64  # type: ignore[attr-defined]
 
 
+def test_results_are_read_with_the_parts_of_a_task_on_the_cpu(gpu: FakeGpu) -> None:
+    """The task itself stays where the next training step needs it, and nothing is copied on a CPU."""
+    task = task_of()
+    assert on_host(task) is task
+    gpu.place(parts_of(task))
+    with gpu.watched():
+        with pytest.raises(RuntimeError, match="at least two devices, cpu and cuda:0"):
+            task.predictions(torch.zeros(5, 4))
+        host = on_host(task)
+        assert host.predictions(torch.zeros(5, 4)).device.type == "cpu"
+    assert {one.device.type for one in parts_of(task).parameters()} == {"cuda"}
+
+
+def test_what_a_model_says_about_its_weights_is_not_lost() -> None:
+    model = model_of()
+    model.weights_text = "weights of 2 of 3 layers"  # type: ignore[assignment]
+    assert with_task(model, task_of()).weights_text == "weights of 2 of 3 layers"
+    assert with_task(model_of(), task_of()).weights_text == ""
+
+
 class Embedding(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -172,7 +195,13 @@ def test_a_resumed_run_has_the_bits_of_an_undisturbed_one(tmp_path: Path) -> Non
     assert digests[0] == digests[1] and metrics[0] == metrics[1]
     saved = read_tensors(run.checkpoints / "last" / "model.safetensors")
     assert list(saved) == ["layer.bias", "layer.weight", "task:loss.centers"]
-    assert main(["evaluate", str(run.path), "--checkpoint", "last"]) == 0
+    reports = []
+    for ranks in ("1", "2"):  # predictions and probabilities are computed with the trained centers
+        assert main(["evaluate", str(run.path), "--checkpoint", "last", "--procs", ranks]) == 0
+        (folder,) = (run.path / "evaluation").iterdir()
+        reports.append({file.name: file.read_bytes() for file in folder.iterdir()})
+    assert {"metrics.json", "predictions.csv", "roc.png"} <= reports[0].keys()
+    assert reports[0] == reports[1]
     export(run, tmp_path / "model.pt", "last")
     export(run, tmp_path / "model.safetensors", "last")
     assert sorted(torch.load(tmp_path / "model.pt")) == sorted(read_tensors(tmp_path / "model.safetensors")) == [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from drumbeat.configs.errors import PreflightError
@@ -11,7 +12,8 @@ from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
 from drumbeat.configs.run.checkpoint_records import ConfigChange, Progress, Span
 from drumbeat.configs.schema import Config
-from drumbeat.data.order import Schedule
+from drumbeat.data.order import Schedule, Stream
+from drumbeat.data.sampling import LengthBuckets
 from drumbeat.trainers.position import build_schedules, check_position
 
 
@@ -47,6 +49,20 @@ def test_a_new_batch_size_holds_from_the_step_that_was_reached() -> None:
     assert [one.steps for one in found] == [3, 8]
     assert [one.overshoot for one in found] == [2, 0]
     assert found[1].positions(2) == range(8, 10)
+
+
+def test_a_batch_size_that_changes_after_a_phase_leaves_its_batches_as_they_were() -> None:
+    """Windows of batches that are sorted by length are those that the phase has read."""
+    now, n = config(3, bucket_batches=4), 42
+    at = progress(11, 0, change(11, "batch_size", 4, 3))
+    schedules = build_schedules(now, n, at)
+    assert schedules == [Schedule(n, 4, 1), Schedule(n, 3, 2)]
+    check_position(now, schedules, at)
+    read = [[*LengthBuckets(one, Stream(n, 0, 0), range(n), batches=4, rank=0, world_size=1)]
+            for one in (Schedule(n, 4, 1), schedules[0])]
+    assert np.array_equal(*read)
+    longer = progress(11, 0, change(11, "batch_size", 4, 3), change(11, "phases.head.epochs", 0.5, 1))
+    assert build_schedules(config(3), 84, longer)[0] == Schedule(84, 3, 1, ((11, 4),))
 
 
 def test_several_changes_of_the_run_and_of_the_phase() -> None:

@@ -118,3 +118,32 @@ class Unlabelled(Pictures):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         picture, label = super().__getitem__(index)
         return picture, -100 if index % 2 else label
+
+
+class Masked(Pictures):
+    """A class for each pixel."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        picture, label = super().__getitem__(index)
+        return picture, torch.full(picture.shape[1:], label)
+
+
+class Pixelwise(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(1, 2, 1)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.layer(pictures.float() / 255)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("mix", ["CutMix", "Mixup"])
+def test_masks_are_not_cut_from_two_images(tmp_path: Path, mix: str) -> None:
+    """Mixup weighs each pixel's class, and CutMix would weigh a whole mask by the area of the pasted part."""
+    sets = [f"data.{name}={{_target_: {HERE}.Masked, n: 30}}" for name in ("train", "validation", "test")]
+    changed = [*sets, f"model={{_target_: {HERE}.Pixelwise}}", "data.transforms.train=[]", "data.transforms.batch=[]",
+               "phases.head.freeze=[]", f"data.mix={{_target_: drumbeat.data.{mix}}}"]
+    if mix == "Mixup":
+        preflight(load(write_config(tmp_path), changed).config)
+    else:
+        assert message(tmp_path, *changed).startswith("error: CutMix mixes the targets of two samples as wholes")

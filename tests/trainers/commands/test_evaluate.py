@@ -14,11 +14,12 @@ from PIL import Image
 
 from drumbeat.configs.errors import UserError
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.data.images import ImageFolder
 from drumbeat.launch.commands.main import main
 from drumbeat.trainers.commands.evaluate import build_job, run_job, write_report
 from drumbeat.trainers.tasks import Results
 from drumbeat.trainers.world import join
-from tests.trainers.saved_runs import REGRESSION, TEXTS, draw_images, run_of, write_table, write_texts
+from tests.trainers.saved_runs import IMAGES, REGRESSION, TEXTS, draw_images, run_of, write_table, write_texts
 
 
 def evaluated(run: RunDir, split: str = "test") -> tuple[str, Results]:
@@ -170,3 +171,22 @@ def test_one_screen_and_exit_code_2(images: RunDir, tmp_path: Path, capfd: pytes
     (tmp_path / "test" / "dog" / "5.png").write_bytes(b"nothing")
     assert main(["evaluate", str(images.path), "--procs", "2"]) == 2
     assert capfd.readouterr().err.strip().startswith("error: sample 10 of data.test: cannot read the image\n")
+
+
+class Unlabelled(ImageFolder):
+    """Pictures of which the first one has a label that does not count."""
+
+    def __init__(self, *, root: str) -> None:
+        super().__init__(root=root, channels=1)
+
+    def target(self, index: int) -> int:
+        return -100 if index == 0 else super().target(index)
+
+
+def test_the_first_sample_may_have_a_label_that_does_not_count(tmp_path: Path) -> None:
+    draw_images(tmp_path)
+    text = IMAGES.replace("test: {_target_: drumbeat.data.ImageFolder, root: ROOT/test, channels: 1}",
+                          "test: {_target_: tests.trainers.commands.test_evaluate.Unlabelled, root: ROOT/test}")
+    loss = "task: {_target_: drumbeat.trainers.tasks.Classification, loss: {_target_: torch.nn.CrossEntropyLoss}}\n"
+    _, results = evaluated(run_of(tmp_path, text + loss))
+    assert results.targets[:2].tolist() == [-100, 0]

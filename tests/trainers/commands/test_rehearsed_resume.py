@@ -5,9 +5,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from drumbeat.configs.errors import PreflightError
 from drumbeat.configs.load import load
@@ -16,6 +20,7 @@ from drumbeat.configs.run.manifest import checkpoint_path
 from drumbeat.configs.run.records import Result
 from drumbeat.trainers.commands.preflight import preflight
 from drumbeat.trainers.commands.rehearsed_resume import newest_checkpoint
+from drumbeat.trainers.tasks import Classification
 from tests.tiny import drumbeat, latest
 from tests.trainers.in_process import attempted, new_run
 from tests.warm import run_python
@@ -110,3 +115,44 @@ def test_a_schedule_that_was_too_short_does_not_cost_the_run(tmp_path: Path) -> 
     said = f"exact up to step 10; then {key} changed from 10 to 20 by resume"
     for command in ("status", "verify"):
         assert said in " ".join(typed(tmp_path, command, "short").stdout.split())
+
+
+HERE = "tests.trainers.commands.test_rehearsed_resume"
+
+
+class Weighing(Classification):
+    """A task with a parameter that is trained."""
+
+    def __init__(self, *, classes: Sequence[str] = ()) -> None:
+        super().__init__(classes=classes)
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def losses(self, outputs: Any, targets: Tensor) -> Tensor:
+        return super().losses(outputs, targets) * self.scale.exp()
+
+
+def owned(samples: list[Any]) -> Any:
+    """As for graphs: the inputs are one long tensor, which cannot be cut into samples."""
+    return {"values": torch.cat([torch.as_tensor(one) for one, _ in samples]), "target": torch.tensor(
+        [int(target) for _, target in samples])}
+
+
+class Owned(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(4, 3)
+
+    def forward(self, values: Tensor) -> Tensor:
+        return super().forward(values.view(-1, 4))
+
+
+@pytest.mark.parametrize("changes", [
+    [f"task._target_={HERE}.Weighing"],
+    ["task._target_=drumbeat.trainers.tasks.Classification", f"data.collate_fn={{_target_: {HERE}.owned}}",
+     f"model={{_target_: {HERE}.Owned}}"]])
+def test_a_resume_is_rehearsed_with_the_task_and_with_batches_that_cannot_be_cut(tmp_path: Path,
+                                                                                changes: list[str]) -> None:
+    run = new_run(tmp_path / "run")
+    changes = [*changes, "evaluation.monitor=loss", "evaluation.mode=min"]
+    attempted(run, 4, changes)
+    config = load(run.path / "rows.yaml", [*changes, "phases.head.optimizer.lr=0.05"]).config
+    preflight(config, checkpoint=newest_checkpoint(run.path))

@@ -67,3 +67,16 @@ def test_frozen_layers_and_a_model_that_reads_values(tmp_path: Path) -> None:
     assert rows["lstm"][-1] == "trained"
     assert rows["forward"][1] == "kFLOPs"
     assert "not shown  samples: they are not images" in text
+
+
+def test_parameters_of_the_task_are_a_layer_and_can_be_frozen(tmp_path: Path) -> None:
+    draw_images(tmp_path)
+    task = "task: {_target_: tests.trainers.test_model_and_task.Faces, loss: {_target_: " \
+           "tests.trainers.test_model_and_task.ArcFace, features: 2, classes: 2}}\n"
+    made = IMAGES.replace("  transforms:\n", TRANSFORMS) + task
+    for freeze, said in (("[]", "trained"), ("[task]", "frozen")):
+        text = shown(tmp_path, made, f"phases.only.freeze={freeze}")
+        rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line}
+        assert rows["task"] == ["Module", "4", said]
+        assert rows["head"] == ["Linear", "2", "34", "trained"]
+        assert "unknown" not in text

@@ -43,6 +43,13 @@ def test_the_largest_losses_come_first(images: RunDir, monkeypatch: pytest.Monke
     assert (one.kind, one.shown) == ("suspect_labels", SHOWN)
 
 
+def test_losses_are_means_as_their_order_is(images: RunDir) -> None:
+    """A sample of many elements has a large sum."""
+    job, found = results(images)
+    weighted = replace(found, losses=found.losses * 100, weights=torch.full_like(found.losses, 100))
+    assert suspects(job, weighted)[0].examples == suspects(job, found)[0].examples  # type: ignore[arg-type]
+
+
 def test_a_model_without_errors_suspects_none(images: RunDir) -> None:
     job, found = results(images)
     right = replace(found, outputs=torch.nn.functional.one_hot(found.targets, 2) * 8.0)

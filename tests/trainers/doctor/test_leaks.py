@@ -150,3 +150,16 @@ def test_near_twins_are_those_of_all_pairs() -> None:
     expected = {(int(row), int(alike[row].argmax())) for row in np.flatnonzero(alike.max(1) >= ALIKE)}
     assert set(near_twins(some, others, labels, other_labels)) == expected
     assert near_twins(some[:0], others) == near_twins(some, others[:0]) == []
+
+
+def test_a_part_of_a_part_is_compared_by_its_own_files(tmp_path: Path) -> None:
+    """Of other sizes in bytes, so that their order counts."""
+    write(tmp_path, {f"{name}/{number:02}.png": photo(100 * place + number, (32 + number, 32))
+                     for place, name in enumerate(("cat", "dog")) for number in range(20)})
+    whole, halves = ImageFolder(root=str(tmp_path)), {"dev": 0.5, "test": 0.5}
+    dev, test = (Split(of=whole, part=part, fractions=halves) for part in halves)
+    train = Split(of=dev, part="train", fractions={"train": 0.8, "validation": 0.2}, seed=1)
+    assert not {*train.names()} & {*test.names()}
+    assert list(leak_findings(subject("train", train), subject("test", test), None)) == []
+    (found,) = leak_findings(subject("train", train), subject("test", dev), None)
+    assert (found.kind, len(found.examples)) == ("same_file", len(train))

@@ -13,6 +13,7 @@ from torch import Tensor
 from drumbeat.configs.errors import RunError
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
+from drumbeat.data.fast_path import has_pixels
 from drumbeat.trainers.inference.inputs import (
     ImageFormat,
     Images,
@@ -119,6 +120,8 @@ def test_images_are_returned_as_the_runs_own_dataset_does() -> None:
         tensor, _ = ImageTensors(items, ImageFormat(channels, tensors=True))[0]
         assert isinstance(tensor, Tensor)
         assert (list(tensor.shape), tensor.dtype, tensor.unique().tolist()) == ([channels, 3, 4], torch.uint8, [9])
+    assert has_pixels(Images(items, ImageFormat(1)))
+    assert not has_pixels(ImageTensors(items, ImageFormat(1)))  # transforms get the tensor, as in the run
 
 
 def test_a_table_has_the_columns_of_the_runs_own_set(tmp_path: Path) -> None:
@@ -177,3 +180,15 @@ def test_what_no_data_is_is_no_input(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("L", (4, 3)).save(tmp_path / name, format="GIF" if name.endswith("gif") else "PNG")
     assert list(labels(read_images([tmp_path], PETS), tmp_path)) == ["a/b.gif", "plain"]
+
+
+def test_a_column_without_a_name_is_none_of_the_runs_columns(tmp_path: Path) -> None:
+    """pandas writes its index as such a column."""
+    save(tmp_path / "a.png")
+    (tmp_path / "images.csv").write_text(",file,label\n4,a.png,cat\nx,a.png,dog\n")
+    (tmp_path / "texts.csv").write_text(",story\n4,one\n")
+    for own in (TableFormat(), TableFormat(sample="file", labels=("label",))):
+        assert [(item.name, item.actual, item.frame) for item in read_images([tmp_path / "images.csv"], PETS, own)] == [
+            ("a.png", "cat", None), ("a.png", "dog", None)]
+    (item,) = read_texts([tmp_path / "texts.csv"], PETS, STORIES)
+    assert item.name == f"{tmp_path / 'texts.csv'}:1"

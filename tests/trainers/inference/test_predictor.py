@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from drumbeat.configs.errors import RunError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.trainers.commands.evaluate import build_job, run_job
 from drumbeat.trainers.inference.inputs import Item, read_images
@@ -69,3 +70,18 @@ def test_without_the_training_data(images: RunDir, tmp_path: Path) -> None:
     (before,) = Predictor.from_run(images.path)([file])
     shutil.rmtree(tmp_path / "train")
     assert Predictor.from_run(images.path)([file]) == [before]
+
+
+def test_images_of_different_sizes_that_are_not_resized(tmp_path: Path) -> None:
+    draw_images(tmp_path)
+    run = run_of(tmp_path, IMAGES.replace("""    evaluate:
+      - {_target_: torchvision.transforms.v2.Resize, size: 20}
+      - {_target_: torchvision.transforms.v2.CenterCrop, size: 16}
+""", "    evaluate: []\n"))
+    predictor = Predictor.from_run(run.path)
+    files = [tmp_path / "test" / "dog" / "1.png", tmp_path / "test" / "dog" / "3.png"]
+    with pytest.raises(RunError) as raised:
+        predictor(files)
+    screen = " ".join(str(raised.value).split())
+    assert screen.startswith("error: the model cannot take these inputs: the samples 0, 1 cannot be put into one batch")
+    assert "Its data.transforms.evaluate is empty, so inputs are not resized here." in screen
