@@ -98,11 +98,18 @@ def load(file: str | Path, assignments: Sequence[str] = (), flags: Mapping[str, 
     layers = [*file_layers(find(file)), *_typed(assignments, flags or {})]
     config, places = build(Config, layers, record=True)
     config = _without_removed_phases(config)
-    loaded = Loaded(config=config, layers=layers, places=places, references=references(layers),
-                    notes=[*left_out(layers), *map(secret_note, literal_secrets(plain(config)))])
+    return _checked(Loaded(config=config, layers=layers, places=places, references=references(layers),
+                           notes=[*left_out(layers), *map(secret_note, literal_secrets(plain(config)))]),
+                    layers[0].origin)
+
+
+def _checked(loaded: Loaded, origin: str) -> Loaded:
+    """The config, which has something to train, and in which `data.root` is set if and only if it has an effect.
+    `origin` names its file. Raises `ConfigError`."""
+    config = loaded.config
     if not config.phases:
         raise ConfigError(Fault(what="the config has no phases, so there is nothing to train",
-                                where=loaded.where("phases") or layers[0].origin,
+                                where=loaded.where("phases") or origin,
                                 remedy="Add one: phases: {train: {epochs: 10, optimizer: {_target_: ...}}}"))
     referred = any("${data.root}" in written for written in loaded.references.values())
     if referred and not config.data.root:
@@ -132,8 +139,9 @@ def reload(file: Path, assignments: Sequence[str] = (), flags: Mapping[str, Any]
     typed = _typed(assignments, flags or {})
     layers = [run_layer(file), *typed]
     config, places = build(Config, layers, record=True)
-    return Loaded(config=_without_removed_phases(config), layers=typed, references=references(layers),
-                  places={key: layer for key, layer in places.items() if layer in typed}, notes=left_out(layers))
+    return _checked(Loaded(
+        config=_without_removed_phases(config), layers=typed, references=references(layers), notes=left_out(layers),
+        places={key: layer for key, layer in places.items() if layer in typed}), layers[0].origin)
 
 
 def _typed(assignments: Sequence[str], flags: Mapping[str, Any]) -> list[Layer]:

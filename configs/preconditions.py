@@ -7,6 +7,7 @@ seconds.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,14 +51,35 @@ def data_paths(config: Config) -> dict[str, str]:
 
 
 def wrong_with(path: Path) -> str:
-    """Why a file or folder cannot be read, as text: it does not exist, is empty, or this user has no permission; '' if
-    it can be read."""
+    """Why a file or folder cannot be read, as text, as `unreadable`, or that the folder is empty; '' if it can be read.
+    """
+    if wrong := unreadable(path):
+        return wrong
     try:
-        if not path.exists():
-            return f"{short(path)} does not exist"
-        return f"the folder {short(path)} is empty" if path.is_dir() and not any(path.iterdir()) else ""
-    except PermissionError:
+        with os.scandir(path) as entries:  # not iterdir, which lists the whole folder before Python 3.13
+            return "" if next(entries, None) else f"the folder {short(path)} is empty"
+    except NotADirectoryError:
+        return ""
+    except OSError as error:
+        return _reason(path, error)
+
+
+def unreadable(path: Path) -> str:
+    """Why a file or folder cannot be looked at, as text: it does not exist, this user has no permission, or the disk
+    says; '' if it can."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a null character
+        return f"{short(path)} does not exist"
+    except OSError as error:
+        return _reason(path, error)
+    return ""
+
+
+def _reason(path: Path, error: OSError) -> str:
+    if isinstance(error, PermissionError):
         return f"you have no permission to read {short(path)}"
+    return f"{short(path)} cannot be read: {error.strerror}"
 
 
 def check_inputs(paths: Sequence[Path], config: Config) -> None:

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 SUFFIXES = (".dcm", ".dicom", ".ima")
 MAGIC_AT, MAGIC = 128, b"DICM"
 """Where a DICOM file has its signature."""
+PALETTE = "PALETTE COLOR"
+"""The photometric interpretation of values that a table turns into colors, whose bits are then those of the image."""
 INSTALL = "pip install 'drumbeat[dicom]'"
 
 
@@ -50,7 +52,9 @@ def check_frame(frame: int | None, count: int) -> None:
 def header(stream: BinaryIO) -> tuple[tuple[int, int], str, int]:
     """Width and height, the photometric interpretation, and 8 or 16 (more) bits per value."""
     data = _read(stream, pixels=False)
-    return (int(data.Columns), int(data.Rows)), str(data.PhotometricInterpretation), 8 if _bits(data) <= 8 else 16
+    photometric = str(data.PhotometricInterpretation)
+    bits = data.RedPaletteColorLookupTableDescriptor[2] if photometric == PALETTE else _bits(data)
+    return (int(data.Columns), int(data.Rows)), photometric, 8 if bits <= 8 else 16
 
 
 def patient(stream: BinaryIO) -> str:
@@ -84,7 +88,7 @@ def read(stream: BinaryIO, frame: int | None, *, windowed: bool) -> Stored:
     values = _decoded(data, frame or 0)
     photometric = str(data.PhotometricInterpretation)
     bits = _bits(data)
-    if photometric == "PALETTE COLOR":
+    if photometric == PALETTE:
         values = processing.apply_color_lut(values, data)
         return Stored(8 * values.dtype.itemsize, values, 0, float(np.iinfo(values.dtype).max))
     if values.ndim == 3:

@@ -22,6 +22,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
 from drumbeat.data.cache import Pixels
+from drumbeat.data.pixels import LUMA
 
 cv2.setNumThreads(1)  # the ranks and their workers use all cores; and threads do not survive a fork
 
@@ -34,9 +35,6 @@ LEVELS = {np.dtype(kind): np.arange(1 + np.iinfo(kind).max, dtype=np.float32) fo
 
 BILINEAR = (InterpolationMode.BILINEAR, "bilinear", Image.Resampling.BILINEAR)
 """The values of `interpolation` that mean bilinear."""
-
-LUMA = np.array([0.299, 0.587, 0.114])
-"""Weights of red, green and blue in a pixel's brightness, ITU-R BT.601, as in torchvision and Pillow."""
 
 Matrix = tuple[float, float, float, float, float, float]
 """Six numbers (a, b, c, d, e, f): x, y -> a x + b y + c, d x + e y + f, with pixel centers at half-integers."""

@@ -42,7 +42,7 @@ class ImageTable(ImageFiles):
         image: the column with the image files. Relative paths start from the folder `root`, by default the folder of
             the table.
         where: the rows to take, by the values of columns: `{split: train}` or `{fold: [0, 1, 2]}`. The classes are
-            those of all rows, so that all parts of a table number them alike.
+            those of all rows, so that all parts of a table number them alike. Cells of other rows may be empty.
         separator: what stands between the labels in one cell, as in `cat|dog`.
         group: a column, for example with the patient, whose samples `Split` with `by: group` keeps together.
         weight: a column with the weight of each sample, which `data.sampling: {_target_: drumbeat.data.Weighted}`
@@ -84,7 +84,7 @@ class ImageTable(ImageFiles):
                          channels=channels, short_side=short_side, depth=depth, value_range=value_range,
                          frame=None if isinstance(frame, str) else frame)
         if frame_column is not None:
-            self.frames = _whole(self.table, frame_column, rows.frames.array()[:, 0])[self.rows]
+            self.frames = _whole(self.table, frame_column, self.rows, rows.frames.array()[self.rows, 0])
         self._look_for()
 
     def _look_for(self) -> None:
@@ -159,9 +159,10 @@ class _Rows:
             first = 0
             for block in table.blocks(columns, "images"):
                 named = dict(zip(columns, block, strict=True))
+                is_chosen = self._chosen(named, len(block[0]))
                 for labels in (targets, self.weights, self.frames):
-                    labels.add(table, [named[column] for column in labels.columns])
-                chosen = self._chosen(named, len(block[0]))
+                    labels.add(table, [named[column] for column in labels.columns], is_chosen)
+                chosen = np.flatnonzero(is_chosen)
                 taken.append(chosen + first)
                 yield from (self._checked(named[image][row], first + row, image) for row in chosen.tolist())
                 if group:
@@ -175,13 +176,13 @@ class _Rows:
             raise ValueError(f"{table.path}: no row is taken by where: {dict(where)}; " + "; ".join(
                 f"the values of {column} are {listed(seen)}" for column, seen in self.seen.items()))
 
-    def _chosen(self, named: Mapping[str, list[str]], count: int) -> Integers:
-        """The numbers of the block's rows that `where` takes."""
+    def _chosen(self, named: Mapping[str, list[str]], count: int) -> NDArray[np.bool_]:
+        """Which of the block's rows `where` takes."""
         chosen = np.ones(count, np.bool_)
         for column, wanted in self.where.items():
             self.seen[column].update(named[column])
             chosen &= np.fromiter((cell in wanted for cell in named[column]), np.bool_, count)
-        return np.flatnonzero(chosen)
+        return chosen
 
     def _checked(self, file: str, row: int, column: str) -> str:
         if not file:
@@ -195,9 +196,10 @@ def _texts(values: Any) -> set[str]:
     return {str(value).lower() if isinstance(value, bool | int | float) else str(value) for value in several}
 
 
-def _whole(table: Table, column: str, values: NDArray[Any]) -> Integers:
+def _whole(table: Table, column: str, rows: Integers, values: NDArray[Any]) -> Integers:
+    """The numbers in these rows of a column. Raises `ValueError` for what is not a whole number from 0 on."""
     wrong = np.flatnonzero((values < 0) | (values != np.floor(values)))
     if len(wrong):
-        raise table.fault(int(wrong[0]), column, f"{values[wrong[0]]:g} is not the number of a frame",
+        raise table.fault(int(rows[wrong[0]]), column, f"{values[wrong[0]]:g} is not the number of a frame",
                           "give a whole number from 0 on")
     return values.astype(np.int64)

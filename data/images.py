@@ -166,8 +166,9 @@ class ImageFiles:
 
     def recipe(self) -> str:
         """How pixels are computed from a file. A cache depends on it, and on the files."""
-        more = {"bits": self.bits, "range": self.value_range, "frame": self.frame}
-        told = "".join(f", {name} {value}" for name, value in more.items() if value not in (None, 8))
+        more = {"bits": 16 if self.bits == 16 else None, "depth": 8 if self.depth == 8 else None,
+                "range": self.value_range, "frame": self.frame}
+        told = "".join(f", {name} {value}" for name, value in more.items() if value is not None)
         return f"pixels 1, channels {self.channels}, short side {self.short_side}{told}"
 
 

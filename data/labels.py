@@ -66,16 +66,18 @@ class Labels:
             return _sorted_labels(self._numbers) if self.given is None else self.given
         return self.columns if self.kind == "many" else []
 
-    def add(self, table: Table, columns: Sequence[list[str]]) -> None:
+    def add(self, table: Table, columns: Sequence[list[str]], taken: NDArray[np.bool_] | None = None) -> None:
         """Adds the labels of the next block of a table. Raises ValueError, which names the line, for an invalid label.
-        """
+        If only some rows are `taken`, bool [rows], the labels of the others may be invalid, and their targets have no
+        meaning."""
+        taken = np.ones(len(columns[0]) if columns else 0, np.bool_) if taken is None else taken
         if self.kind == "classes":
-            self._targets.append(self._classes(table, columns[0]))
+            self._targets.append(self._classes(table, columns[0], taken))
         elif self.separator:
-            self._targets.append(self._lists(table, columns[0]))
+            self._targets.append(self._lists(table, columns[0], taken))
         elif columns:
             pairs = zip(self.columns, columns, strict=True)
-            self._targets.append(np.stack([self._values(table, name, column) for name, column in pairs], axis=1))
+            self._targets.append(np.stack([self._values(table, name, column, taken) for name, column in pairs], axis=1))
         self._rows += len(columns[0]) if columns else 0
 
     def array(self) -> NDArray[Any]:
@@ -94,25 +96,28 @@ class Labels:
         """Writes `array()` to a file."""
         self.array().tofile(path)
 
-    def _classes(self, table: Table, column: list[str]) -> Integers:
+    def _classes(self, table: Table, column: list[str], taken: NDArray[np.bool_]) -> Integers:
         """Class numbers. If no classes were given, they are numbered as they occur, and `array` sorts them."""
         numbers = np.fromiter((self._cells.get(cell, -1) for cell in column), np.int64, len(column))
         for row in np.flatnonzero(numbers < 0).tolist():  # a label that occurs for the first time, or with spaces
-            numbers[row] = self._cells[column[row]] = self._number(table, column[row].strip(), row)
+            numbers[row] = self._cells[column[row]] = self._number(table, column[row].strip(), row, taken)
         return numbers
 
-    def _lists(self, table: Table, column: list[str]) -> Integers:
+    def _lists(self, table: Table, column: list[str], taken: NDArray[np.bool_]) -> Integers:
         """The labels of the rows, [2, labels]: the row in the table, and the number of the label."""
-        pairs = [(self._rows + row, self._number(table, label.strip(), row)) for row, cell in enumerate(column)
+        pairs = [(self._rows + row, self._number(table, label.strip(), row, taken)) for row, cell in enumerate(column)
                  for label in cell.split(self.separator) if label.strip()]
-        return np.array(pairs, np.int64).reshape(-1, 2).T
+        return np.array([pair for pair in pairs if pair[1] >= 0], np.int64).reshape(-1, 2).T
 
-    def _number(self, table: Table, label: str, row: int) -> int:
+    def _number(self, table: Table, label: str, row: int, taken: NDArray[np.bool_]) -> int:
+        """The number of a label; -1 for an invalid one in a row that is not taken."""
         number = self._numbers.get(label)
         if number is not None:
             return number
         if label and self.given is None and label.lower() not in MISSING:
             return self._numbers.setdefault(label, len(self._numbers))
+        if not taken[row]:
+            return -1
         what, remedy = "the label is empty", "give one, or remove the row"
         if label and self.given is None:
             what = f"the label {short(label)} stands for a missing one"
@@ -122,11 +127,12 @@ class Labels:
             remedy = "add it to classes, or correct the label"
         raise table.fault(self._rows + row, self.columns[0], what, remedy)
 
-    def _values(self, table: Table, name: str, column: list[str]) -> NDArray[np.float32]:
+    def _values(self, table: Table, name: str, column: list[str],
+                taken: NDArray[np.bool_]) -> NDArray[np.float32]:
         with np.errstate(over="ignore"):
             values = np.array(list(map(_number, column))).astype(np.float32)
         many = self.kind == "many"
-        bad = (values != 0) & (values != 1) if many else ~np.isfinite(values)
+        bad = taken & ((values != 0) & (values != 1) if many else ~np.isfinite(values))
         if bad.any():
             row = int(np.argmax(bad))
             remedy = ("for one column of class names write labels: " + name if many

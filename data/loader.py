@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.multiprocessing import _prctl_pr_set_pdeathsig  # type: ignore[attr-defined]  # PR_SET_PDEATHSIG
 from torch.utils.data import DataLoader, Dataset
 
-from drumbeat.data.cache import Pixels
+from drumbeat.data.fast_path import HasPixels, OnPixels, has_pixels
 from drumbeat.data.fork import FORK
 from drumbeat.data.mixing import Mixing
 from drumbeat.data.order import Integers, Schedule, keys, shard
@@ -46,22 +46,6 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Any: ...
-
-
-@runtime_checkable
-class HasPixels(Protocol):
-    """A dataset of images that does not need PIL: pixels uint8 or uint16, [H, W] or [H, W, 3], and targets by index."""
-
-    def pixels(self, index: int, /) -> Pixels: ...
-
-    def target(self, index: int, /) -> Any: ...
-
-
-@runtime_checkable
-class OnPixels(Protocol):
-    """A transform that does not need PIL."""
-
-    def pixels(self, pixels: Pixels, /) -> Pixels: ...
 
 
 @runtime_checkable
@@ -119,7 +103,7 @@ class BatchFetcher(Dataset[Batch]):
         self.collate = collate or default
         self.name = name
         self.whole = collate is None and not transforms and isinstance(samples, WholeBatches)
-        self.on_pixels = bool(transforms) and isinstance(samples, HasPixels) and isinstance(transforms[0], OnPixels)
+        self.on_pixels = bool(transforms) and has_pixels(samples) and isinstance(transforms[0], OnPixels)
 
     def __getitems__(self, positions: Sequence[int]) -> Batch:
         try:
@@ -207,8 +191,9 @@ class BatchFetcher(Dataset[Batch]):
         transforms = self.transforms
         if self.on_pixels:
             images, first = cast(HasPixels, self.samples), cast(OnPixels, transforms[0])
-            pixels = first.pixels(images.pixels(index))
-            target, transforms = images.target(index), transforms[1:]
+            pixels, target = images.pixels(index), images.target(index)
+            if not is_spatial(target):
+                pixels, transforms = first.pixels(pixels), transforms[1:]
             sample: Any = (as_image(pixels) if transforms else pixels_as_tensor(pixels)), target
         else:
             sample = self.samples[index]

@@ -21,11 +21,8 @@ from drumbeat.data.cache import TOP, Pixels
 from drumbeat.data.image_files import SIGNATURES
 from drumbeat.data.regular import open_regular
 
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What datasets and Pillow raise for files that are damaged, not images, or far too large."""
-
 LUMA = np.array([0.299, 0.587, 0.114])
-"""Weights of red, green and blue in a pixel's brightness, ITU-R BT.601, as in Pillow."""
+"""Weights of red, green and blue in a pixel's brightness, ITU-R BT.601, as in torchvision and Pillow."""
 
 ORIENTATION = 0x0112
 """The EXIF and TIFF tag that says how an image must be turned."""

@@ -21,6 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from drumbeat.data.fast_path import has_pixels
 from drumbeat.data.loader import Samples
 from drumbeat.data.order import Integers, UInt64s, key
 from drumbeat.data.sampling import labels_of
@@ -110,7 +111,7 @@ class Split:
         for name, method in {"fetch": self._fetch, "names": partial(self._part, "names"), "pixels": self._pixels,
                              "target": self._target, "groups": partial(self._part, "groups"),
                              "fingerprint": self._fingerprint}.items():
-            if hasattr(self.of, name):
+            if has_pixels(self.of) if name == "pixels" else hasattr(self.of, name):
                 setattr(self, name, method)
 
     def __len__(self) -> int:
@@ -138,6 +139,17 @@ class Split:
         whole: dict[str, str] = self.of.fingerprint()  # type: ignore[attr-defined]
         digest = blake2b(whole["files"].encode() + self.indices.astype("<i8").tobytes(), digest_size=8)
         return {**whole, "files": digest.hexdigest()}
+
+
+def underlying(samples: Any, kind: type[Any], rows: Integers | None = None) -> tuple[Any, Integers] | None:
+    """The dataset of a type that a set is, or is a part of, through any number of levels, and the index in it of each
+    sample, or of `rows` of the samples, int64 [n]. None if there is none."""
+    rows = np.arange(len(samples)) if rows is None else rows
+    while not isinstance(samples, kind):
+        if not hasattr(samples, "of"):
+            return None
+        rows, samples = np.asarray(getattr(samples, "indices", np.arange(len(samples))))[rows], samples.of
+    return samples, rows
 
 
 def _edges(part: str, fractions: Mapping[str, float]) -> tuple[Fraction, Fraction]:

@@ -123,6 +123,15 @@ def rows(values: Any, part: range, size: int) -> Any:
     raise TypeError(f"a {type(values).__name__} cannot be cut into rows")
 
 
+def item(values: Any, index: int) -> Any:
+    """One sample of a batch: a row of its tensors and arrays, and an item of its lists, in the same structure."""
+    if isinstance(values, Tensor | np.ndarray | list):
+        return values[index] if isinstance(values, list) or values.ndim else values
+    if _is_structure(values):
+        return _rebuilt(values, {name: item(value, index) for name, value in _parts(values).items()})
+    return values
+
+
 SINGLE = (bool, int, float, complex, str, bytes, np.generic, type(None))
 
 

@@ -20,7 +20,8 @@ MOST = 256
 
 def blame(error: Exception, batch: Batch, alone: Callable[[range], object], *, tries: bool) -> None:
     """Adds a note to an error of a step: the first sample for which `alone` fails as well, or else the batch's samples.
-    `alone` is called with one row of the batch, and only if `tries`: after an error on a GPU, nothing can be tried."""
+    `alone` is called with one row of the batch, and only if `tries`:
+    after an error on a GPU, nothing can be tried, and a loss of the whole batch may fail for any single sample."""
     if any(word in str(error) for word in NOT_OF_SAMPLES):
         return
     indices = batch.indices.tolist()

@@ -26,6 +26,7 @@ from drumbeat.data.loader import Collate, Samples, ShardedBatchSampler, Transfor
 from drumbeat.data.mixing import Mixing
 from drumbeat.data.order import Schedule, Stream, key
 from drumbeat.data.sampling import LengthBuckets, SampleStream
+from drumbeat.data.splits import underlying
 from drumbeat.trainers.checkpoints.state import IMPLEMENTATIONS
 from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.model_and_task import modules_of, parts_of, with_task
@@ -96,10 +97,9 @@ def fused_transforms(config: Config, for_training: list[Transform], for_evaluati
 
 
 def image_set(samples: Any) -> ImageFiles | None:
-    """The `ImageFolder` or `ImageTable` that a dataset is, or is a part of; None for other datasets."""
-    while samples is not None and not isinstance(samples, ImageFiles):
-        samples = getattr(samples, "of", None)
-    return samples
+    """The set of image files that a dataset is, or is a part of; None for other datasets."""
+    found = None if samples is None else underlying(samples, ImageFiles)
+    return found and found[0]
 
 
 def use_caches(config: Config, sets: Sets, *, processes: int,

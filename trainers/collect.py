@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from heapq import nsmallest
@@ -11,13 +12,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import TreeSpec, keystr, tree_flatten_with_path, tree_map, tree_unflatten
 
-from drumbeat.data.loader import Batch, one_thread
+from drumbeat.data.loader import Batch, one_thread, seed_generators
+from drumbeat.data.order import key
+from drumbeat.data.structure import item
 from drumbeat.trainers.messages import packed, unpacked
 from drumbeat.trainers.metrics import values_of
 from drumbeat.trainers.tasks import Classification
 from drumbeat.trainers.tasks.task import FeedsMetrics, Results, Summarizes, Task
+
+SEED = 0
+"""What draws random numbers in an evaluation draws the same in each one: sets, transforms, models and metrics."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Part:
 
     def packed(self) -> Tensor:
         """As bytes, uint8 [n]. Raises `TypeError` for values that cannot be sent."""
-        leaves = {name: tree_flatten(value, is_leaf=_is_list)[0] for name, value in self.values.items()}
+        leaves = {name: _by_path(value)[0] for name, value in self.values.items()}
         return packed([self.indices, self.losses, self.weights, leaves])
 
 
@@ -72,22 +78,29 @@ class Collector:
     worst: list[tuple[float, int, Any]] = field(default_factory=list)
     """The negative mean loss, the number among the results and the prediction of the worst samples, worst first."""
     count: int = 0
-    structures: dict[str, TreeSpec] = field(default_factory=dict)
-    """Of the values of the first part, which is rank 0's own."""
+    structures: dict[str, tuple[list[str], TreeSpec]] = field(default_factory=dict)
+    """The paths of the leaves, and the structure, of the values of the first part, which is rank 0's own."""
 
     def unpacked(self, data: Tensor) -> Part:
-        """The part that another rank has packed."""
+        """The part that another rank has packed. Raises `ValueError` if its values have another structure."""
         indices, losses, weights, leaves = unpacked(data)
-        return Part(indices, losses, weights, {name: tree_unflatten(leaves[name], structure)
-                                               for name, structure in self.structures.items()})
+        for name, (paths, _) in self.structures.items():
+            if leaves[name].keys() != {*paths}:
+                raise ValueError(f"the {name} of two batches have different structures: {', '.join(paths)}, and "
+                                 f"{', '.join(leaves[name])}")
+        return Part(indices, losses, weights, {
+            name: tree_unflatten([leaves[name][path] for path in paths], structure)
+            for name, (paths, structure) in self.structures.items()})
 
     def add(self, part: Part) -> None:
         """Takes the next part."""
-        self.structures = self.structures or {name: tree_flatten(value, is_leaf=_is_list)[1]
-                                              for name, value in part.values.items()}
+        for name, value in part.values.items() if not self.structures else ():
+            leaves, structure = _by_path(value)
+            self.structures[name] = [*leaves], structure
         if self.metrics:
             outputs, targets = (part.values[name] for name in ("outputs", "targets"))
             given = metric_inputs(self.task, outputs, targets)
+            seed_generators(key(SEED, "metrics", self.count))
             with one_thread():
                 for metric in self.metrics.values():
                     metric.update(*given)
@@ -104,7 +117,7 @@ class Collector:
         new = [(-math.inf if math.isnan(mean) else -mean, self.count + row, row) for row, mean in
                enumerate(means.tolist()) if part.weights is None or part.weights[row] > 0]
         chosen = nsmallest(self.draws, [*self.worst, *new], key=lambda one: one[:2])
-        self.worst = [(mean, number, tree_map(_copy, predictions[value]) if number >= self.count else value)
+        self.worst = [(mean, number, tree_map(_copy, item(predictions, value)) if number >= self.count else value)
                       for mean, number, value in chosen]
 
     def results(self, n: int) -> Results:
@@ -116,8 +129,10 @@ class Collector:
         joined = {name: tree_map(lambda *leaves, name=name: _joined([*leaves], *paddings.get(name, ())),
                                  *(part.values.pop(name) for part in self.parts),
                                  is_leaf=_is_list) for name in list(self.parts[0].values)}
+        if self.metrics:
+            seed_generators(key(SEED, "metrics", self.count))
         with one_thread():
-            found = {key: value for name, metric in self.metrics.items() for key, value in
+            found = {full: value for name, metric in self.metrics.items() for full, value in
                      values_of(name, metric.compute()).items()}
         return Results(losses, subset=None if len(losses) == n else indices, **joined,
                        weights=torch.cat(weights) if weights else None, metrics=found,
@@ -133,6 +148,12 @@ def metric_inputs(task: Task, outputs: Any, targets: Any) -> tuple[Any, Any]:
     return (task.predictions(outputs) if probabilities is None else probabilities), targets
 
 
+def _by_path(value: Any) -> tuple[dict[str, Any], TreeSpec]:
+    """The leaves by their paths, because the keys of two dicts may come in different orders; and the structure."""
+    leaves, structure = tree_flatten_with_path(value, is_leaf=_is_list)
+    return {keystr(path): leaf for path, leaf in leaves}, structure
+
+
 def _is_list(value: Any) -> bool:
     """Whether a part of a structure is a list: it then has a value for each sample."""
     return isinstance(value, list)
@@ -143,23 +164,27 @@ def _rows(leaf: Any, rows: Tensor, n: int, name: str) -> Any:
     if leaf is None:
         return None
     if isinstance(leaf, Tensor) and leaf.dim() and len(leaf) == n:
-        return (leaf.float() if name == "outputs" and leaf.is_floating_point() else leaf).cpu()[rows]
+        return _plain(leaf, name)[rows]
     if isinstance(leaf, list) and len(leaf) == n:
-        return [tree_map(lambda item: _plain(item, name), leaf[row]) for row in rows.tolist()]
+        return [_plain(leaf[row], name) for row in rows.tolist()]
     found = f"a tensor {list(leaf.shape)}" if isinstance(leaf, Tensor) else (
         f"a list of {len(leaf)}" if isinstance(leaf, list) else f"a {type(leaf).__name__}")
     raise ValueError(f"the {name} of {n} samples contain {found}; an evaluation needs tensors with a row for each "
                      "sample, lists with a value for each, or tuples and dicts of these")
 
 
-def _plain(item: Any, name: str) -> Any:
-    """A part of one sample's value, on the CPU."""
-    if isinstance(item, Tensor):
-        return item.cpu()
-    if item is None or isinstance(item, bool | int | float | str):
-        return item
-    raise TypeError(f"the {name} of a sample contain a {type(item).__name__}; an evaluation needs tensors, numbers and "
-                    "texts")
+def _plain(value: Any, name: str) -> Any:
+    """A value on the CPU, outputs as float32. Raises `TypeError` for what another rank could not send."""
+    if isinstance(value, Tensor):
+        return (value.float() if name == "outputs" and value.is_floating_point() else value).cpu()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if type(value) in (list, tuple):
+        return type(value)(_plain(one, name) for one in value)
+    if type(value) in (dict, OrderedDict):
+        return type(value)((key, _plain(one, name)) for key, one in value.items())
+    raise TypeError(f"the {name} of a sample contain a {type(value).__name__}; an evaluation needs tensors, numbers, "
+                    "texts, and lists, tuples and dicts of these")
 
 
 def _copy(leaf: Any) -> Any:

@@ -14,8 +14,9 @@ from drumbeat.configs.layers import short
 from drumbeat.configs.output_file import replacing
 from drumbeat.configs.schema import Config
 from drumbeat.data.loader import Batch, BatchFetcher, Collate, Samples, Transform, batches
+from drumbeat.data.structure import item
 from drumbeat.trainers.build import Sets, build_forward, build_mixing, build_stream, build_task
-from drumbeat.trainers.evaluate import SEED
+from drumbeat.trainers.collect import SEED
 from drumbeat.trainers.tasks import Results, Task
 from drumbeat.trainers.tasks.task import Draws
 from drumbeat.trainers.tracking import as_rgb, contact_sheet
@@ -40,8 +41,9 @@ def draw_sheet(config: Config, sets: Sets, batch: Batch, file: Path) -> bool:
         return False
     inputs = build_forward(config, CPU.device).inputs(batch.inputs)
     task = build_task(config, sets)
-    titles = [] if config.data.mix else [task.to_text(target) for target in batch.targets]
-    images = [task.draw(as_rgb(image), target) for image, target in zip(inputs, batch.targets, strict=True)] if (
+    targets = [item(batch.targets, number) for number in range(len(inputs))]
+    titles = [] if config.data.mix else [task.to_text(target) for target in targets]
+    images = [task.draw(as_rgb(image), target) for image, target in zip(inputs, targets, strict=True)] if (
         isinstance(task, Draws)) else list(inputs)
     save_sheet(contact_sheet(images, titles, columns=6), file)
     return True
@@ -77,9 +79,9 @@ def worst_samples_sheet(task: Task, samples: Samples, transforms: Sequence[Trans
         return None
     images, titles = list(batch.inputs), [sample.title for sample in worst]
     if isinstance(task, Draws):
-        targets = batch.targets
-        images = [task.draw(as_rgb(image), value) for image, target, sample in zip(images, targets, worst, strict=True)
-                  for value in (target, results.worst[sample.index])]
+        images = [task.draw(as_rgb(image), value) for number, (image, sample) in enumerate(
+                      zip(images, worst, strict=True)) for value in (item(batch.targets, number),
+                                                                     results.worst[sample.index])]
         titles = [title for sample in worst for title in ("actual", sample.title)]
         columns += columns % 2
     return contact_sheet(images, titles, columns=columns, heading=task.worst_title)

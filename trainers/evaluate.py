@@ -13,15 +13,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from drumbeat.data.device import on_device
 from drumbeat.data.loader import BatchFetcher, Collate, Samples, Transform, batches, chunks
 from drumbeat.data.order import key
-from drumbeat.trainers.collect import Collector, Part, part_of
+from drumbeat.trainers.collect import SEED, Collector, Part, part_of
 from drumbeat.trainers.forward import Forward, call
 from drumbeat.trainers.metrics import restart
+from drumbeat.trainers.model_and_task import on_host
 from drumbeat.trainers.tasks import Results, Task
 from drumbeat.trainers.tasks.task import Draws, kept_outputs, losses_of
 from drumbeat.trainers.world import World
-
-SEED = 0
-"""Sets, transforms and models that draw random numbers in an evaluation draw the same in each one."""
 
 
 def evaluate(model: nn.Module, task: Task, samples: Samples, transforms: list[Transform], *, forward: Forward,
@@ -55,7 +53,7 @@ def evaluate(model: nn.Module, task: Task, samples: Samples, transforms: list[Tr
                 world.send(part.packed())
                 heartbeat()
             return None
-        collector = Collector(task, metrics, draws)
+        collector = Collector(on_host(task), metrics, draws)
         for number in range(-(-len(samples) // batch_size)):
             rank = number % world.size
             collector.add(next(own) if rank == 0 else collector.unpacked(world.receive(rank)))

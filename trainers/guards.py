@@ -111,7 +111,7 @@ class FiniteCheck:
         """The number of parameters with optimizer state before the step."""
 
     def failed(self) -> Tensor:
-        """The opposite, for the device: a bool scalar."""
+        """Whether the gradient is NaN or Inf: a bool scalar on the device."""
         return ~torch.isfinite(self.norm)
 
     def passed(self) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
+from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,6 +24,11 @@ class ModelAndTask(nn.Module):
         super().__init__()
         self.model = model
         self.task = task
+
+    @property
+    def weights_text(self) -> str:
+        """What the model says about its pretrained weights; '' if nothing."""
+        return str(getattr(self.model, "weights_text", ""))
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         return self.model(*inputs, **named)
@@ -66,6 +73,16 @@ def parts_of(task: Task) -> nn.Module:
         elif isinstance(value, nn.Parameter) and all(value is not one for one in parts.parameters()):
             parts.register_parameter(name, value)
     return parts
+
+
+def on_host(task: Task) -> Task:
+    """The task for outputs on the CPU: a copy if tensors of its parts are on a device."""
+    parts = parts_of(task)
+    if all(one.device.type == "cpu" for one in chain(parts.parameters(), parts.buffers())):
+        return task
+    copied = deepcopy(task)
+    parts_of(copied).to("cpu")
+    return copied
 
 
 def _is_trained(parts: nn.Module) -> bool:

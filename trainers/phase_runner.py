@@ -137,7 +137,7 @@ class PhaseRunner:
         except Exception as error:
             self.model.eval()
             blame(error, batch, partial(self._alone, inputs, targets, size),
-                  tries=self.world.device.type == "cpu")
+                  tries=self.world.device.type == "cpu" and self.whole_batch is None)
             raise
 
     def _alone(self, inputs: Any, targets: Any, size: int, part: range) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.schema import Config
@@ -11,9 +13,18 @@ from drumbeat.data.order import Schedule
 def build_schedules(config: Config, n: int, progress: Progress | None = None) -> list[Schedule]:
     """The steps and epoch boundaries of each phase on a set of n samples. The steps that the run has taken before
     `progress` stay as they were; the rest follows from the config."""
-    return [Schedule(n, phase.batch_size or config.batch_size, phase.epochs,
-                     _earlier(config, number, name, progress) if progress and progress.changes else ())
+    return [_ended(Schedule(n, phase.batch_size or config.batch_size, phase.epochs,
+                            _earlier(config, number, name, progress) if progress and progress.changes else ()))
             for number, (name, phase) in enumerate(config.phases.items()) if phase is not None]
+
+
+def _ended(schedule: Schedule) -> Schedule:
+    """The schedule. If the phase was at its end when its batch size changed, its last size stays its present one."""
+    if not schedule.earlier:
+        return schedule
+    *earlier, (_, size) = schedule.earlier
+    ended = replace(schedule, batch_size=size, earlier=tuple(earlier))
+    return ended if ended.steps == schedule.changed_at else schedule
 
 
 def _earlier(config: Config, number: int, name: str, progress: Progress) -> tuple[tuple[int, int], ...]:

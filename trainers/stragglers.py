@@ -18,7 +18,6 @@ and a slow network, for which all ranks wait. Of several slow ranks it names the
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -27,11 +26,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from drumbeat.configs.run.bad_nodes import remember
+from drumbeat.configs.run.bad_nodes import remember_all
 from drumbeat.configs.run.files import write_soon
-from drumbeat.configs.run.folder import Attempt
+from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.processes import node_name
 from drumbeat.configs.run.rank_records import Part, RankTimes, SlowRank
+from drumbeat.configs.run.records import AttemptStart
 from drumbeat.trainers.step_times import Times
 from drumbeat.trainers.tracking import NullTracker, Tracker
 from drumbeat.trainers.world import World
@@ -92,8 +92,8 @@ class Stragglers:
 
     def __init__(self, world: World, attempt: Attempt, tracker: Tracker | NullTracker) -> None:
         self.world = world
-        self.run = attempt.path.parent.parent
-        self.file = attempt.ranks
+        self.run = RunDir(attempt.path.parent.parent)
+        self.attempt = attempt
         self.tracker = tracker
         self.nodes: list[str] = []
         """The host name of each rank; known to rank 0 after the first `exchange`."""
@@ -103,6 +103,8 @@ class Stragglers:
         self.drawn = self.began
         """When the last points were drawn."""
         self.slow: tuple[SlowRank, ...] = ()
+        self.slow_seconds = 0.0
+        """For how long the rank that is slow now has been so, in steps: not in evaluations, pauses or suspensions."""
         self.remembered: set[str] = set()
         """The nodes that the next jobs leave out because of this attempt."""
 
@@ -119,6 +121,7 @@ class Stragglers:
         now = time.monotonic()
         if float(table[:, 4].sum()) == 0:  # the device has not ended a step
             return
+        self.slow_seconds += min(now - self.intervals[-1][0], WINDOW_SECONDS) if self.intervals else 0.0
         self.intervals.append((now, table))
         while len(self.intervals) > LEAST_INTERVALS and self.intervals[0][0] < now - WINDOW_SECONDS:
             self.intervals.popleft()
@@ -126,9 +129,9 @@ class Stragglers:
         current = self.slow[-1] if self.slow and self.slow[-1].until is None else None
         found = slowest(tables, current.rank if current else None)
         full = now - self.began >= WINDOW_SECONDS and len(tables) >= LEAST_INTERVALS
-        if current:
-            self._remember(current)
         changed = self._ends(current, found) if current else full and self._begins(found, step)
+        if current and not changed:
+            self._remember(current)
         if changed or now - self.drawn >= WINDOW_SECONDS:
             self.drawn = now
             self.tracker.scalars(step, {"speed/slowest_rank": found.rank,
@@ -136,7 +139,7 @@ class Stragglers:
         data, compute, cores, wait, _ = (tuple(round(value, 3) for value in part)
                                   for part in torch.stack(tables).sum(0).T.tolist())
         record = RankTimes(step=step, data=data, compute=compute, cores=cores, wait=wait, slow=self.slow)
-        write_soon(self.file, json.dumps(record.as_json()) + "\n", 0)
+        write_soon(self.attempt.ranks, json.dumps(record.as_json()) + "\n", 0)
 
     def _begins(self, found: Slowest, step: int) -> bool:
         """Whether this rank has become slow."""
@@ -145,6 +148,7 @@ class Stragglers:
         slow = SlowRank(rank=found.rank, node=self.nodes[found.rank], part=found.part, share=found.share, step=step,
                         time=time.time())
         self.slow = (*self.slow, slow)[-MOST_SLOW:]
+        self.slow_seconds = 0.0
         print(f"slow       {slow.message}", flush=True)
         return True
 
@@ -158,8 +162,10 @@ class Stragglers:
 
     def _remember(self, slow: SlowRank) -> None:
         """Remembers the node of a rank that has been slow for long, so that the next jobs leave it out; only on SLURM,
-        and not because of data, which may be slow for another reason."""
-        if slow.part != "data" and slow.node not in self.remembered and "SLURM_JOB_ID" in os.environ and (
-                time.time() - slow.time >= REMEMBER_SECONDS):
-            self.remembered.add(slow.node)
-            remember(self.run.parent.parent, slow.node, slow.message, self.run.name, time.time())
+        and only because of its computation: data may be slow, and cores missing, for another reason."""
+        if self.slow_seconds < REMEMBER_SECONDS or slow.part != "compute" or slow.node in self.remembered:
+            return
+        self.remembered.add(slow.node)
+        start = AttemptStart.read(self.attempt.launch)
+        if start and start.on_slurm:
+            remember_all(self.run, {slow.node: slow.message}, time.time())

@@ -18,6 +18,7 @@ from drumbeat.trainers.contact_sheet import worst_samples_sheet
 from drumbeat.trainers.evaluate import evaluate
 from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.metrics import no_metric
+from drumbeat.trainers.model_and_task import on_host
 from drumbeat.trainers.sample_counts import check_unreadable
 from drumbeat.trainers.tasks import Results, Task
 from drumbeat.trainers.tracking import NullTracker, Tracker
@@ -85,19 +86,20 @@ class Evaluator:
         one. Raises `PreflightError` if there is no metric of its name."""
         found = {}
         if results is not None:
+            task = on_host(self.task)
             # A task that counts returns integers.
-            found = {name: float(value) for name, value in self.task.metrics(results).items()} | dict(results.metrics)
+            found = {name: float(value) for name, value in task.metrics(results).items()} | dict(results.metrics)
             if self.monitor not in found:
-                found[self.monitor] = self._measured(results, found)
+                found[self.monitor] = self._measured(task, results, found)
         shared: dict[str, float] = self.world.share(found)
         return shared
 
-    def _measured(self, results: Results, found: Mapping[str, float]) -> float:
+    def _measured(self, task: Task, results: Results, found: Mapping[str, float]) -> float:
         """The monitored metric, if it is one of those that `drumbeat evaluate` computes."""
         from drumbeat.trainers.tasks.measure import measure  # seconds to import
 
         with one_thread():
-            measured = measure(self.task, results).metrics
+            measured = measure(task, results).metrics
         if self.monitor not in measured:
             raise PreflightError(no_metric(self.monitor, [*found, *measured]))
         value = measured[self.monitor]
@@ -123,7 +125,8 @@ class Evaluator:
         return not best_so_far or better or (math.isnan(best) and not math.isnan(new))
 
     def _show_worst_samples(self, step: int, samples: Samples, results: Results) -> None:
-        if self.images and (sheet := worst_samples_sheet(self.task, samples, self.sets.evaluate_transforms, results,
-                                                         most=self.images, columns=4, collate=self.sets.collate,
+        if self.images and (sheet := worst_samples_sheet(on_host(self.task), samples, self.sets.evaluate_transforms,
+                                                         results, most=self.images, columns=4,
+                                                         collate=self.sets.collate,
                                                          workers=self.workers)) is not None:
             self.tracker.picture(step, "validation/worst_samples", sheet)

@@ -62,7 +62,7 @@ class Watchdog:
     def _write(self, timeout: float) -> int:
         """Writes the progress, with this timeout. Returns its length."""
         progress = PROGRESS % (self.step, timeout, self.pets)
-        with suppress(OSError):  # the disk is full or gone: the stacks will not contain the step
+        with suppress(OSError):  # the disk is full or gone: the launcher cannot write there either, and counts no time
             os.pwrite(self.file.fileno(), progress, 0)
         return len(progress)
 

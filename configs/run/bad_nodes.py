@@ -12,13 +12,14 @@ import os
 import re
 import stat
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from drumbeat.configs.run.files import DamagedError, write_soon
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.record import Record
 
 FOLDER = ".nodes"
@@ -70,7 +71,10 @@ def remember(runs: Path, node: str, reason: str, run: str, time: float) -> bool:
         record = BadNode(node=node, reason=" ".join(reason.split())[:LONGEST_REASON], run=run, time=time)
         if not folder.exists():
             folder.mkdir(exist_ok=True)
-            folder.chmod(stat.S_IMODE(runs.stat().st_mode))  # whoever may make runs may remember nodes
+            above = runs.stat()
+            with suppress(PermissionError):  # for root, so that the owner of the runs may write there
+                os.chown(folder, above.st_uid, above.st_gid)
+            folder.chmod(stat.S_IMODE(above.st_mode))  # whoever may make runs may remember nodes
     except (OSError, ValueError):
         return False
     for path, old in _records(runs):
@@ -79,6 +83,11 @@ def remember(runs: Path, node: str, reason: str, run: str, time: float) -> bool:
                 path.unlink()
     return not folder.is_symlink() and write_soon(
         folder / record.file_name, json.dumps(record.as_json()), 0)
+
+
+def remember_all(run: RunDir, bad_nodes: Mapping[str, str], time: float) -> list[str]:
+    """Remembers that these nodes failed in a run, each with its reason. Returns those that could not be written."""
+    return [node for node, reason in bad_nodes.items() if not remember(run.all_runs, node, reason, run.id, time)]
 
 
 def remembered(runs: Path, now: float | None = None) -> list[BadNode]:
@@ -92,10 +101,10 @@ def remembered(runs: Path, now: float | None = None) -> list[BadNode]:
     return [newest[node] for node in sorted(newest)]
 
 
-def forget(runs: Path, nodes: Collection[str]) -> None:
-    """Forgets all failures of these nodes. Raises `OSError`."""
+def forget(runs: Path, nodes: Collection[str], run: str | None = None) -> None:
+    """Forgets all failures of these nodes, or those in one run. Raises `OSError`."""
     for path, record in _records(runs):
-        if record.node in nodes:
+        if record.node in nodes and run in (None, record.run):
             path.unlink(missing_ok=True)
 
 

@@ -51,6 +51,11 @@ class RunDir:
         return self.path.name
 
     @property
+    def all_runs(self) -> Path:
+        """The folder of all runs."""
+        return self.path.parent.parent
+
+    @property
     def config(self) -> Path:
         return self.path / "config.yaml"
 

@@ -183,6 +183,8 @@ class AttemptStart(Record):
     address: str
     """The first node's IP address on the way to the second node; 127.0.0.1 on one node; its name if that is unknown."""
     port: int
+    on_slurm: bool = False
+    """Whether the launchers run in a SLURM job, so that nodes have names by which later jobs can leave them out."""
     time: float = field(default_factory=time.time)
 
 
@@ -230,6 +232,8 @@ class Verdict(Record):
     """The type, step and rank of an exception. Two failures with the same value are the same failure."""
     bad_nodes: dict[str, str] = field(default_factory=dict)
     """The nodes that failed for a reason of the machine, each with the reason: see `bad_nodes.py`."""
+    cleared: str = ""
+    """The node that the verdict before has blamed, wrongly as this attempt shows; '' if there is none."""
 
     @property
     def state(self) -> State:

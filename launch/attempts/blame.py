@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from drumbeat.configs.run.folder import Attempt
 from drumbeat.configs.run.records import AttemptStart, NodeDown, NodeUp, RankError
+from drumbeat.launch.attempts.logs import numbered
 from drumbeat.launch.attempts.meanings import explain, meaning_of
 
 
@@ -19,12 +20,38 @@ def nodes_of(attempt: Attempt) -> tuple[str, ...]:
 
 
 def checked(attempt: Attempt, found: Sequence[NodeDown]) -> dict[str, str]:
-    """The nodes on which a check before the ranks found something, unless it did so on all of several nodes. On the
-    only node, the site's check is about the node; a missing file may be missing on all nodes of the cluster."""
-    nodes = max(len(nodes_of(attempt)), len(found))
-    if len(found) == nodes > 1:
+    """The nodes on which a check before the ranks found something, unless it did so on all of several nodes. A missing
+    file may be missing on all nodes of the cluster: it is about the node only if another node has passed."""
+    if is_everywhere(attempt, found) and len(found) > 1:
         return {}
-    return {down.host: down.message for down in found if nodes > 1 or down.check == "failed"}
+    passed = any(not down.check for down in reports(attempt).values())
+    return {down.host: down.message for down in found if passed or down.check == "failed"}
+
+
+def is_everywhere(attempt: Attempt, found: Sequence[NodeDown]) -> bool:
+    """Whether the checks found something on all nodes of the attempt."""
+    return len(found) >= len(nodes_of(attempt))
+
+
+def wrongly(before: Attempt, attempt: Attempt) -> str:
+    """The only node of the attempt before, if a check failed on it and now on the only node of this attempt, which is
+    another: then the reason is not the machine. Otherwise ''."""
+    found = [[*reports(each).values()] for each in (before, attempt)]
+    if any(len(nodes_of(each)) > 1 for each in (before, attempt)) or [
+            [down.check for down in downs] for downs in found] != [["failed"], ["failed"]]:
+        return ""
+    (one,), (other,) = found
+    return one.host if one.host != other.host else ""
+
+
+def reports(attempt: Attempt) -> dict[int, NodeDown]:
+    """The reports of the nodes, by their number."""
+    return {node: down for node, path in numbered(attempt.path, "node", ".down.json") if (down := NodeDown.read(path))}
+
+
+def but_not_all(failed: Sequence[str], nodes: Sequence[str]) -> list[str]:
+    """The nodes that failed; none if these are all of several nodes."""
+    return [] if len(nodes) > 1 and {*nodes} <= {*failed} else list(failed)
 
 
 def unreachable(attempt: Attempt) -> dict[str, str]:

@@ -42,7 +42,7 @@ class Cause:
 def cause(attempt: Attempt) -> Cause:
     """The first failure: a rank that hung or was killed, otherwise the first error that is not a consequence of another
     rank's failure, otherwise whatever is known."""
-    downs = {node: down for node, path in numbered(attempt.path, "node", ".down.json") if (down := NodeDown.read(path))}
+    downs = blame.reports(attempt)
     if checked := [down for down in downs.values() if down.check]:
         return cause_of_checks(attempt, checked)
     for down in downs.values():
@@ -82,7 +82,7 @@ def cause_of_checks(attempt: Attempt, found: list[NodeDown]) -> Cause:
     bad = blame.checked(attempt, found)
     more = f"; and {len(found) - SHOWN} more nodes" if len(found) > SHOWN else ""
     return Cause("; ".join(down.message for down in found[:SHOWN]) + more, bad_nodes=bad, elsewhere=bool(bad),
-                 final=not bad and all(down.check == "missing" for down in found))
+                 final=blame.is_everywhere(attempt, found) and all(down.check == "missing" for down in found))
 
 
 def of_error(error: RankError) -> Cause:

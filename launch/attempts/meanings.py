@@ -45,7 +45,13 @@ class Meaning:
     fix: str = ""
     """How to fix it."""
     hardware: bool = False
-    """Whether the machine is the reason, whatever the code does."""
+    """Whether the machine is the reason, whatever the code does. Only for errors of the kinds in `OF_TORCH`."""
+    in_code: bool = False
+    """Whether the lines of code that failed are searched, too."""
+
+
+OF_TORCH = re.compile(r"(.*\.)?(RuntimeError|AcceleratorError|Dist\w+)")
+"""The kinds of errors by which torch reports one of CUDA or NCCL."""
 
 
 BROKEN_GPU = "report that node to its administrator"
@@ -58,7 +64,8 @@ MEANINGS = (
     Meaning(r"can't allocate memory|MemoryError|Cannot allocate memory", "ran out of memory",
             "request more memory, or lower data.workers"),
     Meaning(r"/dev/shm|SemLock\(|shared memory segment|out of shared memory|unable to write to file </torch",
-            "ran out of shared memory (/dev/shm is full)", "enlarge /dev/shm: --shm-size=1g or --ipc=host in Docker"),
+            "ran out of shared memory (/dev/shm is full)", "enlarge /dev/shm: --shm-size=1g or --ipc=host in Docker",
+            in_code=True),
     Meaning(r"^RuntimeError: DataLoader worker \(pid", "lost a loader worker"),
     Meaning(r"^SaveError", "could not save a checkpoint"),
     Meaning(r"No space left", "ran out of disk space"),
@@ -139,8 +146,8 @@ def explain(kind: str, message: str, traceback: str = "") -> tuple[str, str, str
 def meaning_of(kind: str, message: str, traceback: str = "") -> Meaning:
     """The meaning of an error."""
     code = "\n".join(traceback.splitlines()[-INNERMOST:-1])
-    return next((one for one in MEANINGS if re.search(one.pattern, f"{kind}: {message}\n{code}")),
-                Meaning("", UNKNOWN))
+    return next((one for one in MEANINGS if (OF_TORCH.fullmatch(kind) or not one.hardware)
+                 and re.search(one.pattern, f"{kind}: {message}\n{code if one.in_code else ''}")), Meaning("", UNKNOWN))
 
 
 def fragmented(message: str) -> bool:

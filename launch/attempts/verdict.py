@@ -11,6 +11,7 @@ from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.manifest import newest_checkpoint
 from drumbeat.configs.run.records import Next, Saved, StopRequest, Verdict
 from drumbeat.configs.text_fields import clock
+from drumbeat.launch.attempts import blame
 from drumbeat.launch.attempts.cause import cause
 
 TIME_LIMIT, TERMINATED = "time limit", "terminated"
@@ -19,6 +20,8 @@ SUSPENDED = "suspended"
 """The reason of a failure that does not count: the connections of ranks time out while SLURM suspends their job."""
 
 IDLE_GPU = "idle GPU"
+FOR_GOOD = ("stopped", "cancelled", IDLE_GPU)
+"""Reasons for a stop after which the run is not queued again, whatever SLURM does with its job."""
 
 REASONS = {"stopped": "as asked", TIME_LIMIT: "the job's time limit is near", TERMINATED: "SIGTERM",
            "preempted": "preempted", "requeued": "SLURM requeued the job", "cancelled": "the job was cancelled",
@@ -51,7 +54,7 @@ def verdict_of(run: RunDir, attempt: Attempt, *, restarts: int, slurm: str = "",
             f"{last}")
         if not saved and attempt.errors():
             message += f"; {cause(attempt).message}"
-        following: Next = "requeue" if slurm and reason not in ("stopped", "cancelled") else "leave"
+        following: Next = "requeue" if slurm and reason not in FOR_GOOD else "leave"
         if following == "requeue" and not queue:
             following, message = "leave", f"{message}; resume it in another allocation, or with --slurm"
         if following == "requeue" and reason == TIME_LIMIT and spent:
@@ -64,8 +67,10 @@ def verdict_of(run: RunDir, attempt: Attempt, *, restarts: int, slurm: str = "",
         return Verdict(outcome="failed", next="restart", step=step, reason=SUSPENDED, rank=failure.rank, message=(
             f"the job was suspended for {clock(suspended)}, after which a rank did not continue: {failure.message}; "
             f"{last}"))
-    bad = failure.bad_nodes
-    if failure.final:
+    bad, cleared = failure.bad_nodes, blame.wrongly(run.attempt(attempt.number - 1), attempt) if past else ""
+    if cleared:
+        bad, spent = {}, f"; given up: a check failed on {cleared}, too, so it is rather the check, or a file server"
+    elif failure.final:
         spent = "; not retried: it would fail the same way"
     elif failure.error and not (bad and queue) and any(verdict.error == failure.error for verdict in past):
         spent = "; given up: the same error again"
@@ -73,7 +78,8 @@ def verdict_of(run: RunDir, attempt: Attempt, *, restarts: int, slurm: str = "",
     again: Next = "requeue" if elsewhere else "restart"
     without = f"; queued again, without {' and '.join(bad)} if possible" if elsewhere and not spent else ""
     return Verdict(outcome="failed", next="give up" if spent else again, step=step, rank=failure.rank,
-                   error=failure.error, bad_nodes=bad, message=f"{failure.message}; {last}{spent}{without}")
+                   error=failure.error, bad_nodes=bad, cleared=cleared,
+                   message=f"{failure.message}; {last}{spent}{without}")
 
 
 def consecutive_failures(run: RunDir, attempt: Attempt, step: int) -> list[Verdict]:

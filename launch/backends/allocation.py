@@ -22,12 +22,12 @@ from drumbeat.configs.errors import Fault, LaunchError
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import Allocation, JobPlan
-from drumbeat.configs.run.records import Job, State
+from drumbeat.configs.run.records import Job
 from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Config
 from drumbeat.launch.attempts.logs import end_of
 from drumbeat.launch.backends.cluster_checks import check_shared, known_to_nodes
-from drumbeat.launch.backends.contract import Backend, Request, Rows, Submitted
+from drumbeat.launch.backends.contract import Backend, Request, Rows, Submitted, UnrecordedEnd
 from drumbeat.launch.backends.environment import environment
 from drumbeat.launch.backends.local import recent_heartbeat_elsewhere
 from drumbeat.launch.backends.processes import IN_ALLOCATION, end_processes, processes_of
@@ -199,16 +199,16 @@ class InAllocation(Backend):
         return [("running", evidence), ("why", f"it is starting, or waiting for resources in SLURM job {job}"),
                 ("fix", f"Try again later; other steps in it: squeue --steps --jobs {job}")]
 
-    def unrecorded_end(self, view: View) -> tuple[State, str]:
+    def unrecorded_end(self, view: View) -> UnrecordedEnd:
         """The end of the allocation, or the error of srun if it did not start the step, or not again."""
         errors = [line for line in end_of(view.run.submitit / "controller.log").splitlines() if "error" in line]
         error = errors[-1].removeprefix("srun: ") if errors else ""
         if view.state == "pending":
-            return "failed", f"not started: {error}" if error else ""
+            return UnrecordedEnd(reason=f"not started: {error}" if error else "")
         job = view.job.id if view.job else None
         if end := job_end(job) if job else None:
-            return "failed", f"its allocation, SLURM job {job}, ended: {end.message}"
-        return "failed", f"its launchers ended in SLURM job {job}: {error}" if error else ""
+            return UnrecordedEnd(reason=f"its allocation, SLURM job {job}, ended: {end.message}")
+        return UnrecordedEnd(reason=f"its launchers ended in SLURM job {job}: {error}" if error else "")
 
 
 def cancel_steps(view: View) -> list[str]:

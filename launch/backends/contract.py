@@ -6,6 +6,7 @@ a plan into a `Request`, a value that can be printed, and submits it: `--dry-run
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -54,6 +55,29 @@ class Submitted:
     def running(self) -> bool:
         """Whether the job is still running."""
         return self.handle is not None and not self.handle.done()
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What shows that a run has not ended."""
+
+    text: str = ""
+    """For messages; '' if nothing shows it."""
+    suspended: bool = False
+    """Whether SLURM has suspended its job."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnrecordedEnd:
+    """How a run ended that has no processes left and could not record it."""
+
+    state: State = "failed"
+    reason: str = ""
+    """'' if nothing is known."""
+    bad_nodes: dict[str, str] = field(default_factory=dict)
+    """The nodes on which it failed for a reason of the machine, each with the reason."""
+    time: float = field(default_factory=time.time)
+    """About when it ended, in seconds since 1970; now if that is unknown."""
 
 
 class Backend(ABC):
@@ -146,18 +170,14 @@ class Backend(ABC):
         folder."""
         return []
 
-    def evidence_of(self, views: Sequence[View]) -> list[str]:
+    def evidence_of(self, views: Sequence[View]) -> list[Evidence]:
         """`running_evidence` of several runs."""
-        return [self.running_evidence(view) for view in views]
+        return [Evidence(self.running_evidence(view)) for view in views]
 
-    def unrecorded_end(self, view: View) -> tuple[State, str]:
-        """The state and the reason of a run that has no processes left and could not record its end; the reason is ''
-        if nothing is known. SLURM forgets it soon, so `status` records it for runs on SLURM."""
-        return "failed", ""
-
-    def failed_nodes(self, view: View) -> dict[str, str]:
-        """The nodes on which such a run failed for a reason of the machine, each with the reason."""
-        return {}
+    def unrecorded_end(self, view: View) -> UnrecordedEnd:
+        """How a run ended that has no processes left and could not record it. SLURM forgets it soon, so `status`
+        records it for runs on SLURM."""
+        return UnrecordedEnd()
 
     def job_log(self, view: View) -> list[Path]:
         """The log files of the job itself, if no attempt has been started in it."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from drumbeat.configs.run.bad_nodes import BadNode, remembered
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.launch.slurm.client import PROGRAM_MISSING
 from drumbeat.launch.slurm.node_list import node_names
@@ -45,7 +46,7 @@ def exclusions(plan: JobPlan) -> Exclusions:
     """The remembered nodes of the job's partition. Those that the profile names are used, and also so many of the
     others that at least half of the partition's usable nodes remain, and as many as the job needs; the last failures
     are excluded first. SLURM is asked only if a node is remembered."""
-    bad = sorted(remembered(Path(plan.run_dir).parent.parent), key=lambda one: -one.time)
+    bad = sorted(remembered(RunDir(Path(plan.run_dir)).all_runs), key=lambda one: -one.time)
     if not bad:
         return Exclusions()
     options = plan.site.sbatch

@@ -33,6 +33,11 @@ def log_files(run: RunDir, job: str) -> list[Path]:
     return sorted((path for path in found if path.stat().st_size), key=lambda path: (path.suffix, _node(path)))
 
 
+def last_change(run: RunDir, job: str) -> float:
+    """When the job last wrote to its log, in seconds since 1970; 0 if it has written nothing."""
+    return max((path.stat().st_mtime for path in log_files(run, job)), default=0.0)
+
+
 def last_lines(path: Path, count: int = LINES) -> list[str]:
     """The last lines of a log that say more than that something has ended."""
     return [line.strip() for line in end_of(path).splitlines() if not CONSEQUENCES.search(line)][-count:]

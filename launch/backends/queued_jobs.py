@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+import time
 from contextlib import suppress
 from pathlib import Path
 
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import State
 from drumbeat.configs.run.view import View
-from drumbeat.launch.backends.contract import Rows
-from drumbeat.launch.backends.job_log import last_line, node_without_launcher
+from drumbeat.launch.attempts.blame import but_not_all
+from drumbeat.launch.backends.contract import Rows, UnrecordedEnd
+from drumbeat.launch.backends.job_log import last_change, last_line, node_without_launcher
 from drumbeat.launch.backends.typed import command
 from drumbeat.launch.slurm.client import (
     SHORT_TIMEOUT,
@@ -109,33 +110,22 @@ def _waiting(run: RunDir, job: QueuedJob) -> Rows:
     return [("why", f"{known}: {meaning}"), *(start if pending else ()), ("fix", remedy)]
 
 
-def unrecorded_end(view: View) -> tuple[State, str]:
-    """How the run's job has ended, from SLURM, and from the job's log."""
+def unrecorded_end(view: View) -> UnrecordedEnd:
+    """How the run's job has ended, from SLURM, and from the job's log. It names the nodes on which the job failed: the
+    only one of several on which its launcher did not start, and those that SLURM has lost."""
     job = view.job.id if view.job else None
     if not job:
-        return "failed", ""
-    end, line = job_end(job), last_line(view.run, job)
-    early = " before its launcher started" if view.state in ("pending", "preempted") else ""
-    node = node_without_launcher(view.run, job)[0] if early else ""
-    where = f" on {node}" if node and view.plan.topology.nodes > 1 else ""
+        return UnrecordedEnd()
+    end, line, waiting = job_end(job), last_line(view.run, job), view.state in ("pending", "preempted")
+    node = node_without_launcher(view.run, job)[0] if waiting and view.plan.topology.nodes > 1 else ""
+    early = " before its launcher started" if waiting else ""
+    where = f" on {node}" if node else ""
     reason = f"SLURM job {job} ended{early}{where}: {end.message if end else 'SLURM no longer knows why'}"
-    return ("cancelled" if end and end.state == "CANCELLED" else "failed",
-            f"{reason}; its log: {line}" if line else reason)
-
-
-def failed_nodes(view: View) -> dict[str, str]:
-    """The nodes on which the run's job failed: the only one of several on which its launcher did not start, and those
-    that SLURM has lost."""
-    job = view.job.id if view.job else None
-    if not job:
-        return {}
-    bad: dict[str, str] = {}
-    node = node_without_launcher(view.run, job)[0] if view.state in ("pending", "preempted") else ""
-    if node and view.plan.topology.nodes > 1:
-        line = last_line(view.run, job)
-        bad = {node: f"its launcher did not start{f': {line}' if line else ''}"}
-    end = job_end(job)
+    bad = {node: f"its launcher did not start{f': {line}' if line else ''}"} if node else {}
     if end and end.state in LOST_NODE:
         with suppress(ValueError):
-            bad |= dict.fromkeys(lost_nodes(node_names(end.nodes)), f"SLURM lost it ({end.state})")
-    return bad
+            nodes = node_names(end.nodes)
+            bad |= dict.fromkeys(but_not_all(lost_nodes(nodes), nodes), f"SLURM lost it ({end.state})")
+    return UnrecordedEnd(state="cancelled" if end and end.state == "CANCELLED" else "failed",
+                         reason=f"{reason}; its log: {line}" if line else reason, bad_nodes=bad,
+                         time=last_change(view.run, job) or time.time())

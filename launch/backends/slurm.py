@@ -14,18 +14,17 @@ from typing import Any
 from drumbeat.configs.errors import Fault, LaunchError, RunError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
-from drumbeat.configs.run.records import Job, State
+from drumbeat.configs.run.records import Job
 from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Config
 from drumbeat.launch.backends.cluster_checks import check_cluster, check_shared, is_rejected, known_to_nodes
-from drumbeat.launch.backends.contract import Backend, Request, Rows, Submitted
+from drumbeat.launch.backends.contract import Backend, Evidence, Request, Rows, Submitted, UnrecordedEnd
 from drumbeat.launch.backends.environment import environment
 from drumbeat.launch.backends.exclusions import Exclusions, exclusions
 from drumbeat.launch.backends.job_log import log_files
 from drumbeat.launch.backends.local import recent_heartbeat_elsewhere
 from drumbeat.launch.backends.queued_jobs import (
     explain,
-    failed_nodes,
     ids_of,
     jobs_of,
     queue_evidence,
@@ -139,15 +138,16 @@ class Slurm(Backend):
             return next(filter(None, map(queue_evidence, ids_of(view))), "")
         return queued_evidence(view) or recent_heartbeat_elsewhere(view, job)
 
-    def evidence_of(self, views: Sequence[View]) -> list[str]:
+    def evidence_of(self, views: Sequence[View]) -> list[Evidence]:
         """With one question to SLURM for all runs, and another one only for a run whose job has ended."""
         ids = {job for view in views for job in ids_of(view)}
         try:
             states = job_states(*ids) if ids else {}
         except SlurmUnreachableError as error:
-            return [f"state unknown: {error}"] * len(views)
-        return [next((f"SLURM job {job} is {states[job].lower()}" for job in ids_of(view) if job in states), "")
-                or self.running_evidence(view) for view in views]
+            return [Evidence(f"state unknown: {error}")] * len(views)
+        return [next((Evidence(f"SLURM job {job} is {states[job].lower()}", states[job] == "SUSPENDED")
+                      for job in ids_of(view) if job in states), None)
+                or Evidence(self.running_evidence(view)) for view in views]
 
     def end(self, view: View) -> list[str]:
         """Cancels the run's jobs, including the next job, and waits until SLURM has ended them. Raises
@@ -176,11 +176,8 @@ class Slurm(Backend):
     def explain(self, view: View) -> Rows:
         return explain(view)
 
-    def unrecorded_end(self, view: View) -> tuple[State, str]:
+    def unrecorded_end(self, view: View) -> UnrecordedEnd:
         return unrecorded_end(view)
-
-    def failed_nodes(self, view: View) -> dict[str, str]:
-        return failed_nodes(view)
 
     def job_log(self, view: View) -> list[Path]:
         job = view.job.id if view.job else None

@@ -13,7 +13,7 @@ from drumbeat.configs.run.folder import RunDir
 
 def handle(run: RunDir) -> str:
     """How to name a run in the current folder: its id if it is in ./runs, otherwise its folder."""
-    beside = run.path.parent.parent == Path("runs").absolute()
+    beside = run.all_runs == Path("runs").absolute()
     return shlex.quote(run.id if beside else short(run.path))
 
 

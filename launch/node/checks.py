@@ -19,7 +19,7 @@ from typing import Literal
 from drumbeat.configs.errors import Fault, LaunchError, PreflightError, UserError
 from drumbeat.configs.importing import USER_PATH
 from drumbeat.configs.load import read
-from drumbeat.configs.preconditions import check_data
+from drumbeat.configs.preconditions import check_data, unreadable
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.processes import node_name
@@ -53,11 +53,12 @@ class Finding:
     """The same with all details, for the logs; '' if there are none."""
 
 
-def check_node(run: RunDir, plan: JobPlan, attempt: Attempt, node: int) -> Finding | None:
+def check_node(run: RunDir, plan: JobPlan, attempt: Attempt, node: int, cancelled: Callable[[], bool]
+               ) -> Finding | None:
     """Runs all checks on this node. Prints the first finding, also to the node's log, and returns it; None if the ranks
-    can start."""
+    can start, or if it was `cancelled` meanwhile."""
     NodeUp(host=node_name()).write(attempt.node_up(node))  # shows that its launcher has started
-    if found := find(run, plan):
+    if found := find(run, plan, cancelled):
         text = found.screen or found.message
         print(text, flush=True)
         with open(attempt.node_log(node), "a") as log:
@@ -65,9 +66,12 @@ def check_node(run: RunDir, plan: JobPlan, attempt: Attempt, node: int) -> Findi
     return found
 
 
-def find(run: RunDir, plan: JobPlan) -> Finding | None:
-    """What the checks find on this node first."""
-    answer = within(FILES_SECONDS, lambda: missing(run, plan))
+def find(run: RunDir, plan: JobPlan, cancelled: Callable[[], bool]) -> Finding | None:
+    """What the checks find on this node first; None if they find nothing, or are cancelled before."""
+    answer = within(FILES_SECONDS, lambda: missing(run, plan), cancelled)
+    if isinstance(answer, Exception):
+        return Finding("missing", f"{node_name()} cannot look for what the ranks need: {type(answer).__name__}: "
+                                  f"{visible(' '.join(str(answer).split()))[:LONGEST_LINE]}")
     if answer is None:
         return Finding("failed", f"{node_name()} waits for a file server: the files of the run or its data do not "
                                  f"answer within {FILES_SECONDS:g} s")
@@ -75,7 +79,7 @@ def find(run: RunDir, plan: JobPlan) -> Finding | None:
         more = f", and {len(answer) - 1} more" if len(answer) > 1 else ""
         return Finding("missing", f"{node_name()} lacks what the ranks need: {answer[0].what}{more}",
                        f"on {node_name()}, before its ranks start:\n{LaunchError(*answer)}")
-    return run_check(plan.site.node_check) if plan.site.node_check else None
+    return run_check(plan.site.node_check, cancelled) if plan.site.node_check else None
 
 
 def missing(run: RunDir, plan: JobPlan) -> list[Fault]:
@@ -85,7 +89,7 @@ def missing(run: RunDir, plan: JobPlan) -> list[Fault]:
             if Path(folder).is_relative_to(plan.run_dir)]
     needed = {plan.python: "Python", plan.folder: "the folder in which the command was typed",
               **dict.fromkeys(code, "the run's copy of the code")}
-    absent = [f"{what} does not exist: {path}" for path, what in needed.items() if not Path(path).exists()]
+    absent = [f"{what}: {wrong}" for path, what in needed.items() if (wrong := unreadable(Path(path)))]
     faults = [Fault(what=what, remedy=REMEDY * (what == absent[-1])) for what in absent]
     try:
         check_data(read(run.config), fixed=True)
@@ -96,29 +100,43 @@ def missing(run: RunDir, plan: JobPlan) -> list[Fault]:
     return faults
 
 
-def within(seconds: float, call: Callable[[], list[Fault]]) -> list[Fault] | None:
-    """The result of a call that may wait for a file server; None if it takes longer. Then its thread stays."""
-    results: list[list[Fault]] = []
-    thread = threading.Thread(target=lambda: results.append(call()), daemon=True)
+def within(seconds: float, call: Callable[[], list[Fault]], cancelled: Callable[[], bool]
+           ) -> list[Fault] | Exception | None:
+    """The result of a call that may wait for a file server, or the exception that it raised; None if it takes longer,
+    and no faults if it was cancelled. Then its thread stays."""
+    results: list[list[Fault] | Exception] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except Exception as error:
+            results.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(seconds)
+    until = time.monotonic() + seconds
+    while thread.is_alive() and time.monotonic() < until:
+        if cancelled():
+            return []
+        thread.join(POLL_SECONDS)
     return results[0] if results else None
 
 
-def run_check(command: str) -> Finding | None:
-    """Runs the site's check. It receives none of SLURM's signals, and what it leaves running is killed."""
+def run_check(command: str, cancelled: Callable[[], bool]) -> Finding | None:
+    """Runs the site's check. It receives none of SLURM's signals, and what it leaves running is killed. Returns None if
+    it passes, or is cancelled before it ends."""
     shell = shutil.which("bash") or "sh"
     process = subprocess.Popen([shell, "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, start_new_session=True,
                                preexec_fn=child_setup(*BLOCKED_SIGNALS))
     try:
-        output, code = _watch(process), process.returncode
+        output, code = _watch(process, cancelled), process.returncode
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         with suppress(subprocess.TimeoutExpired):  # it waits for a disk or a driver
             process.wait(KILL_SECONDS)
-    if code == 0:
+    if code == 0 or (code is None and cancelled()):
         return None
     line = visible(next(filter(None, map(str.strip, reversed(output.splitlines()))), ""))[:LONGEST_LINE]
     last = f": {line}" if line else ""
@@ -129,9 +147,9 @@ def run_check(command: str) -> Finding | None:
     return Finding("failed", f"the node check on {node_name()} {exit_text(code)}{last}")
 
 
-def _watch(process: subprocess.Popen[bytes]) -> str:
-    """The end of the output of a process, once it has ended or its time is over. Time in which this process was
-    suspended does not count."""
+def _watch(process: subprocess.Popen[bytes], cancelled: Callable[[], bool]) -> str:
+    """The end of the output of a process, once it has ended, its time is over, or it is cancelled. Time in which this
+    process was suspended does not count."""
     assert process.stdout
     output, spent, before, is_open = b"", 0.0, time.monotonic(), True
     os.set_blocking(process.stdout.fileno(), False)
@@ -146,6 +164,6 @@ def _watch(process: subprocess.Popen[bytes]) -> str:
             is_open = False
         now = time.monotonic()
         spent, before = spent + min(now - before, 1.0), now
-        if (ended and not is_open) or spent > CHECK_SECONDS:
+        if (ended and not is_open) or spent > CHECK_SECONDS or cancelled():
             process.stdout.close()
             return output.decode("utf-8", "replace")

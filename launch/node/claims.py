@@ -25,7 +25,7 @@ def claim_attempt(run: RunDir, nodes: int, slurm_job: SlurmJob | None) -> tuple[
     if nodes > 1:
         write_secret(attempt)
     AttemptStart(job=job_start_name(), host=node_name(), nodes=step_nodes(nodes), address=meeting_address(nodes),
-                 port=free_port()).write(attempt.launch)
+                 port=free_port(), on_slurm=slurm_job is not None).write(attempt.launch)
     last = Verdict.read(before.verdict) if before else None  # the reason for this attempt, perhaps
     run.write_status("running", attempt=attempt.number,
                      verdict=last.message if last and last.next in ("restart", "requeue") else "")

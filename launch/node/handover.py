@@ -127,8 +127,8 @@ def previous_verdict(run: RunDir, plan: JobPlan, slurm_job: SlurmJob, *, first: 
     verdict = with_lost_nodes(verdict, before)
     remember_nodes(run, verdict)
     verdict.write(before.verdict)
-    if verdict.next == "give up":
-        run.write_status("failed", attempt=before.number, verdict=verdict.message)
+    if verdict.next in ("leave", "give up") and verdict.outcome != "superseded":
+        run.write_status(verdict.state, attempt=before.number, verdict=verdict.message)
     return verdict
 
 

@@ -1,10 +1,12 @@
 """Whether ranks of this node hang, as the launcher notices: their watchdogs (`trainers/watchdog.py`) count in a file.
 
-Only the time counts for which the launcher runs itself: SLURM suspends all processes of a job together.
+Only the time counts for which the launcher runs itself, because SLURM suspends all processes of a job together; and for
+which it could write there itself, because a rank whose disk is read-only or gone cannot show its progress.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Sequence
@@ -46,7 +48,16 @@ class HangingRanks:
         except OSError:  # not started, or the disk does not answer
             return False
         before, silent = self.written.get(path, (b"", 0.0))
-        silent = silent + passed if progress == before else 0.0
+        silent = 0.0 if progress != before else silent + passed * _is_writable(path)
         self.written[path] = progress, silent
         limit = FORM.fullmatch(progress)
         return limit is not None and silent > float(limit[1]) + GRACE
+
+
+def _is_writable(path: Path) -> bool:
+    """Whether its disk accepts a change of the file, of its times."""
+    try:
+        os.utime(path)
+    except OSError:
+        return False
+    return True

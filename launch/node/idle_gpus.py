@@ -27,6 +27,8 @@ from drumbeat.launch.attempts.verdict import IDLE_GPU
 from drumbeat.launch.plan.gpus import SMI_SECONDS
 
 CHECK_SECONDS = 60.0
+LEAST_CHECKS = 2
+"""A GPU that is idle in fewer checks in a row is not idle for long: between two steps each is for a moment."""
 IDLE_PERCENT = 5
 """A GPU is idle if its utilization is less than this."""
 TOLD_MINUTES = 10.0
@@ -39,10 +41,8 @@ class GpuWatch:
 
     attempt: Attempt
     node: int
-    most: int
-    """The number of GPUs that the run uses on this node; 0 on the CPU."""
-    ids: str | None
-    """Which ones: a value of CUDA_VISIBLE_DEVICES; None if it is not set, for the first ones."""
+    ids: str
+    """Those that the run uses, as nvidia-smi takes them: "0,1"; '' on the CPU."""
     stop_minutes: float | None
     """`watchdog.idle_gpu_minutes`."""
     idle_checks: dict[str, int] = field(default_factory=dict)
@@ -56,15 +56,17 @@ class GpuWatch:
     def of(cls, plan: JobPlan, attempt: Attempt, node: int) -> GpuWatch:
         """Of the GPUs that the run's ranks on this node use."""
         ids = (os.environ | plan.environment).get("CUDA_VISIBLE_DEVICES")
-        uses = plan.topology.device == "cuda" and ids != "" and not (ids or "").startswith("MIG-")
-        return cls(attempt, node, plan.topology.ranks_per_node if uses else 0, ids, plan.idle_gpu_minutes)
+        most = plan.topology.ranks_per_node if plan.topology.device == "cuda" else 0
+        used = (list(map(str, range(most))) if ids is None else ids.split(","))[:most]
+        whole = not any(one.startswith("MIG-") for one in used)
+        return cls(attempt, node, ",".join(used) if whole else "", plan.idle_gpu_minutes)
 
     def check(self) -> None:
         """Asks nvidia-smi if it is time, or reads its answer; never waits for it. If GPUs are idle for long, writes
         which, and asks the run to stop if the config says so."""
         now = time.monotonic()
         if self.asking is None:
-            if self.most and now - self.asked >= CHECK_SECONDS:
+            if self.ids and now - self.asked >= CHECK_SECONDS:
                 self.asked = now
                 self.asking = _ask(self.ids)
         elif self.asking.poll() is not None:
@@ -77,27 +79,28 @@ class GpuWatch:
 
     def _count(self, answer: str) -> None:
         """Takes nvidia-smi's answer: for each GPU a line with its number and its utilization in percent."""
-        found = [line.split(", ") for line in answer.splitlines()[:self.most]]
+        found = [line.split(", ") for line in answer.splitlines()]
         self.idle_checks = {name: self.idle_checks.get(name, 0) + 1 for name, *percent in found
                             if percent and percent[0].isdecimal() and int(percent[0]) < IDLE_PERCENT}
         minutes = {name: checks * CHECK_SECONDS / 60 for name, checks in self.idle_checks.items()}
         stop = math.inf if self.stop_minutes is None else self.stop_minutes
-        long = {name: idle for name, idle in minutes.items() if idle >= min(stop, TOLD_MINUTES)}
+        long = {name: idle for name, idle in minutes.items()
+                if idle >= min(stop, TOLD_MINUTES) and self.idle_checks[name] >= LEAST_CHECKS}
         if long or self.told:
             record = IdleGpus(node=node_name(), minutes=long)
             write_soon(self.attempt.idle_gpus(self.node), json.dumps(record.as_json()) + "\n", 0)
         if long and not self.told:
             print(f"idle       {record.message}", flush=True)
         self.told = bool(long)
-        if max(minutes.values(), default=0.0) >= stop:
+        if max(long.values(), default=0.0) >= stop:
             self.attempt.request_stop(IDLE_GPU)
 
 
-def _ask(ids: str | None) -> subprocess.Popen[str] | None:
+def _ask(ids: str) -> subprocess.Popen[str] | None:
     """Starts nvidia-smi; None if it is missing."""
     program = shutil.which("nvidia-smi")
     command = [program or "", "--query-gpu=index,utilization.gpu", "--format=csv,noheader,nounits",
-               *([f"--id={ids}"] if ids else [])]
+               f"--id={ids}"]
     with suppress(OSError):
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                                 text=True) if program else None

@@ -28,7 +28,7 @@ from drumbeat.configs.run.records import AttemptStart, Next, NodeDown, StopReque
 from drumbeat.launch.attempts.hang import FLIGHT_RECORDER
 from drumbeat.launch.attempts.processes import become_subreaper
 from drumbeat.launch.attempts.verdict import TIME_LIMIT, verdict_of
-from drumbeat.launch.node.checks import Finding, check_node
+from drumbeat.launch.node.checks import CHECK_SECONDS, FILES_SECONDS, Finding, check_node
 from drumbeat.launch.node.claims import claim_attempt, claimed_attempt
 from drumbeat.launch.node.handover import (
     AGAIN,
@@ -52,9 +52,9 @@ from drumbeat.launch.slurm.job import SlurmJob
 
 POLL_SECONDS = 0.2
 """Seconds between two checks. A loop, because `Popen.poll` inside a signal handler sees nothing while `wait` runs."""
-DOWN_TIMEOUT, STOP_TIMEOUT = 60.0, 10.0
-"""Seconds that the first node waits for the others to report before it decides without them: after a failure; and after
-a stop, when SLURM may soon kill the job."""
+DOWN_TIMEOUT, STOP_TIMEOUT = FILES_SECONDS + CHECK_SECONDS + 30.0, 10.0
+"""Seconds that the first node waits for the others to report: after a failure, as long as their checks may take; and
+after a stop, when SLURM may soon kill the job."""
 FIRST_NODE_TIMEOUT = 1800.0
 """Seconds that other nodes wait for the first, which may be saving. If it dies, srun --kill-on-bad-exit ends them."""
 EXIT_TIMEOUT = 60.0
@@ -145,15 +145,14 @@ class Launcher:
         return Outcome.CLAIMED
 
     def check(self) -> Outcome:
-        self.finding = check_node(self.run, self.plan, self.current, self.node)
+        self.finding = check_node(self.run, self.plan, self.current, self.node, self.is_stopped)
         if self.finding is None:
-            return Outcome.CHECKED
+            return Outcome.ABORTED if self.is_stopped() else Outcome.CHECKED
         self.code, self.failure = 1, self.finding.message
         return Outcome.UNUSABLE
 
     def handshake(self) -> Outcome:
-        nodes = self.plan.topology.nodes
-        if nodes > 1 and not self.is_aborted():
+        if (nodes := self.plan.topology.nodes) > 1 and not self.is_aborted():
             self.failure = handshake(self.current, self.node, nodes, self.is_aborted)
         if self.failure:
             self.code = 1
@@ -226,12 +225,15 @@ class Launcher:
         """The end of the job's time limit; only the first node asks for it. See `TimeLimit.ask`."""
         return self.slurm_job.end_time(known) if self.first and self.slurm_job else known
 
+    def is_stopped(self) -> bool:
+        """Whether the run must stop. A failure of another node is no stop, so that all nodes finish their checks."""
+        if self.first and self.received:
+            self.current.request_stop(self.received.value)
+        return os.path.exists(self.current.stop)  # noqa: PTH110  (as above)
+
     def is_aborted(self) -> bool:
         """Whether the attempt must end before its ranks start."""
-        attempt = self.current
-        if self.first and self.received:
-            attempt.request_stop(self.received.value)
-        return os.path.exists(attempt.stop) or self.is_over(attempt)  # noqa: PTH110  (as above)
+        return self.is_stopped() or self.is_over(self.current)
 
     def is_over(self, attempt: Attempt) -> bool:
         """Whether another node's torchrun has failed or was ended, or another job has taken over the run."""
@@ -253,16 +255,14 @@ class Launcher:
         } | network_variables(launch.address, os.environ)
         if self.agents is None or not self.agents.alive:
             self.agents = Agents(self.plan, attempt, self.node)
-        arguments = command[3:]  # without "python -m torch.distributed.run", which the server has imported
-        self.agents.start(arguments, environment, attempt)
+        self.agents.start(command[3:], environment, attempt)  # without "python -m torch.distributed.run"
         return self.agents
 
     def conclude(self, attempt: Attempt) -> Verdict | None:
         """First node: determines the verdict and records it for the other nodes and for `status`. Returns None if the
         launchers that are started next must do it."""
         request = StopRequest.read(attempt.stop)
-        nodes = range(self.plan.topology.nodes)
-        all_down = wait_until(lambda: all(attempt.node_down(node).exists() for node in nodes),
+        all_down = wait_until(lambda: all(attempt.node_down(node).exists() for node in range(self.plan.topology.nodes)),
                               STOP_TIMEOUT if request else min(DOWN_TIMEOUT, max(STOP_TIMEOUT, self.limit.left())))
         reason = self.slurm_job.why_terminated() if self.slurm_job and request else ""
         if reason == "terminated" and not all_down and request and request.reason != TIME_LIMIT:
@@ -271,7 +271,7 @@ class Launcher:
                              suspended=self.limit.suspended,
                              queue=self.slurm_job is not None and not self.slurm_job.is_allocation)
         if self.slurm_job:
-            verdict = with_lost_nodes(verdict, attempt) if reason or not all_down else verdict
+            verdict = with_lost_nodes(verdict, attempt)
             remember_nodes(self.run, verdict)
         if verdict.next == "requeue" and self.slurm_job:
             failed = verdict.outcome == "failed"

@@ -72,6 +72,7 @@ TRANSITIONS: dict[tuple[State, Outcome], State] = {
     (State.CLAIM, Outcome.CLAIMED): State.CHECK,
     (State.CHECK, Outcome.CHECKED): State.HANDSHAKE,
     (State.CHECK, Outcome.UNUSABLE): State.REPORT,
+    (State.CHECK, Outcome.ABORTED): State.REPORT,
     (State.HANDSHAKE, Outcome.CONNECTED): State.SUPERVISE,
     (State.HANDSHAKE, Outcome.UNREACHABLE): State.REPORT,
     (State.HANDSHAKE, Outcome.ABORTED): State.REPORT,

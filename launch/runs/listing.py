@@ -17,6 +17,7 @@ from drumbeat.configs.terminal import visible
 from drumbeat.configs.text_fields import clock
 from drumbeat.configs.text_table import aligned, widths
 from drumbeat.launch.backends.backend import backend_of
+from drumbeat.launch.backends.contract import Evidence
 from drumbeat.launch.backends.local import SILENCE_SECONDS
 from drumbeat.launch.runs.goodput import goodput
 from drumbeat.launch.runs.status import evidence_of, with_final_state
@@ -33,10 +34,13 @@ RIGHT = ("done", "train loss", "eta")
 SHORTEST_NAME, SHORTEST_BEST = 8, 12
 """Characters that are left of a run's name, and of a metric with its value, at least."""
 
+UNKNOWN = Evidence()
+"""Of a run of which nobody asked."""
+
 T = TypeVar("T")
 
 
-def facts(view: View, evidence: str = "") -> dict[str, Any]:
+def facts(view: View, evidence: Evidence = UNKNOWN) -> dict[str, Any]:
     """The fields of a run for the JSON output. Unknown fields are left out."""
     job, beat, blank = view.job, view.heartbeat, Heartbeat(time=0.0).as_json()
     progress = {name: value for name, value in beat.as_json().items()
@@ -61,9 +65,9 @@ def _named(run: RunDir) -> dict[str, str]:
     return {"id": run.id, "name": run.path.parent.name, "folder": str(run.path)}
 
 
-def describe_each(runs: Iterable[RunDir], describe: Callable[[View, str], T], damaged: Callable[[RunDir, str], T]
+def describe_each(runs: Iterable[RunDir], describe: Callable[[View, Evidence], T], damaged: Callable[[RunDir, str], T]
                   ) -> Iterator[T]:
-    """The description of each run, from its view and the evidence that it is running, '' if nobody asked. If a file of
+    """The description of each run, from its view and the evidence that it is running. If a file of
     a run cannot be read, a line on stderr names the file and the reason, and the other runs are listed as usual. SLURM
     is asked once for all runs."""
     read = [(run, _read(run)) for run in runs]
@@ -73,7 +77,7 @@ def describe_each(runs: Iterable[RunDir], describe: Callable[[View, str], T], da
             if not isinstance(view, View):
                 raise view
             found = evidence.get(view.run.path)
-            yield describe(with_final_state(view, found), found or "")
+            yield describe(with_final_state(view, found.text if found else None), found or UNKNOWN)
         except Exception as error:  # whatever is wrong with one run: the others are listed
             where, why = (error.path, error.reason) if isinstance(error, DamagedError) else (
                 error.filename, error.strerror) if isinstance(error, OSError) else (run.path, f"{error!r:.200}")
@@ -104,12 +108,12 @@ def print_table(runs: Sequence[RunDir], folder: Path, *, every: bool) -> None:
         print(f"... and {len(runs) - len(shown)} older: --all", file=sys.stderr)
 
 
-def cells(view: View, evidence: str = "") -> tuple[str, ...]:
+def cells(view: View, evidence: Evidence = UNKNOWN) -> tuple[str, ...]:
     """A run's row in the table. The last characters of its id are enough to name it."""
     state, beat = view.state or "unknown", view.heartbeat or Heartbeat()
     silent = state in ("running", "paused") and view.seconds_since_heartbeat() > SILENCE_SECONDS
     return (view.run.id.rpartition("-")[2], view.run.path.parent.name,
-            (f"{'suspended' if evidence.endswith(' is suspended') else 'silent'} "
+            (f"{'suspended' if evidence.suspended else 'silent'} "
              f"{clock(view.seconds_since_heartbeat())}") if silent else state,
             backend_of(view.backend).label(view),
             f"{beat.step / beat.steps:.0%}" if beat.steps else "",

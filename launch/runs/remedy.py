@@ -6,8 +6,9 @@ from contextlib import suppress
 
 from drumbeat.configs.errors import FIX, UserError, unwrapped
 from drumbeat.configs.load import read
-from drumbeat.configs.run.records import RankError, Verdict
+from drumbeat.configs.run.records import NodeDown, RankError, Verdict
 from drumbeat.configs.run.view import View
+from drumbeat.launch.attempts.blame import reports
 from drumbeat.launch.attempts.meanings import UNKNOWN, explain
 from drumbeat.launch.attempts.verdict import TIME_LIMIT
 from drumbeat.launch.backends.typed import command
@@ -35,6 +36,12 @@ def resume_command(view: View) -> str:
 def remedy(view: View) -> str:
     """What to do, as text with a command."""
     exception, resume, plain = _exception(view), resume_command(view), command("resume", view.run)
+    if found := _findings(view):
+        number, down = min(found.items(), key=lambda one: (one[1].check != "missing", one[0]))
+        log = f"details: attempts/{view.number:03d}/node{number}.log"
+        return (f"Make it visible on the nodes ({log}), then resume the run: {plain}" if down.check == "missing" else
+                f"Try node_check on a node ({log}), or correct the profile, then resume the run with it: {plain} "
+                "--profile FILE")
     if exception == "NotFiniteError":
         return (f"Skip such steps: {resume}\nOr look at the step in this process, with a breakpoint in your code: "
                 f"{plain} --debug")
@@ -54,6 +61,13 @@ def remedy(view: View) -> str:
     if exception not in NOT_THE_CODE and meaning == UNKNOWN:
         return f"Correct the code, then resume the run: {resume}"
     return f"{fix[0].upper()}{fix[1:]}. Then resume the run: {resume}" if fix else f"Resume it: {resume}"
+
+
+def _findings(view: View) -> dict[int, NodeDown]:
+    """What checks have found on nodes before the ranks of the attempt for which the run was given up, by their number.
+    """
+    found = reports(view.attempt) if view.attempt and _verdict(view) else {}
+    return {number: down for number, down in found.items() if down.check}
 
 
 def _option(view: View) -> str:

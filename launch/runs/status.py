@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from drumbeat.configs.errors import RunError
-from drumbeat.configs.run.bad_nodes import remember
+from drumbeat.configs.run.bad_nodes import remember_all
 from drumbeat.configs.run.changes import exactness
 from drumbeat.configs.run.determinism import claim
 from drumbeat.configs.run.lock import changing, is_changing
@@ -20,6 +19,7 @@ from drumbeat.configs.run.view import View
 from drumbeat.configs.text_fields import clock
 from drumbeat.launch.attempts.cause import cause
 from drumbeat.launch.backends.backend import backend_of
+from drumbeat.launch.backends.contract import Evidence
 from drumbeat.launch.backends.local import SILENCE_SECONDS, place
 from drumbeat.launch.runs.goodput import goodput, text
 from drumbeat.launch.runs.remedy import resume_command
@@ -105,8 +105,8 @@ def with_final_state(view: View, evidence: str | None = None) -> View:
         with suppress(RunError, OSError), changing(view.run, "status"):  # unless another command is changing the run
             if Status.read(view.run.status) == view.status and not view.run.is_superseded(view.number):
                 status.write(view.run.status, durable=False)
-                for node, reason in backend_of(view.backend).failed_nodes(view).items():
-                    remember(view.run.path.parent.parent, node, reason, view.run.id, time.time())
+                end = backend_of(view.backend).unrecorded_end(view)
+                remember_all(view.run, end.bad_nodes, end.time)
     return replace(view, status=status)
 
 
@@ -116,7 +116,7 @@ def unrecorded_end(view: View, evidence: str | None = None) -> Status | None:
     if not may_have_ended(view):
         return None
     if evidence is None:
-        (evidence,) = backend_of(view.backend).evidence_of([view])
+        evidence = backend_of(view.backend).evidence_of([view])[0].text
     if evidence:
         return None
     os.listdir(view.run.path)  # over NFS, the next read sees what the launcher has recorded meanwhile
@@ -136,9 +136,9 @@ def may_have_ended(view: View) -> bool:
     return view.state in ("running", "paused") and not recent
 
 
-def evidence_of(views: Sequence[View]) -> dict[Path, str]:
+def evidence_of(views: Sequence[View]) -> dict[Path, Evidence]:
     """`running_evidence` of the runs that may have ended, by folder. SLURM is asked once for all."""
-    found: dict[Path, str] = {}
+    found: dict[Path, Evidence] = {}
     for name in {view.backend for view in views}:
         some = [view for view in views if view.backend == name and may_have_ended(view)]
         found |= zip([view.run.path for view in some], backend_of(name).evidence_of(some), strict=True)
@@ -152,7 +152,8 @@ def final_status(view: View) -> Status:
     if attempt and (saved := Saved.read(attempt.saved)):
         verdict = saved.state if saved.state == "finished" else f"stopped at step {saved.step}"
         return Status(state=saved.state, attempt=view.number, verdict=verdict, time=view.last_heartbeat)
-    state, reason = backend_of(view.backend).unrecorded_end(view)
+    end = backend_of(view.backend).unrecorded_end(view)
+    state, reason = end.state, end.reason
     if attempt and attempt.errors():
         state, reason = "failed", cause(attempt).message
     reason = reason or (

@@ -52,5 +52,5 @@ def newest_state(run: RunDir) -> CheckpointState | None:
 def _is_longer(before: Config, after: Config) -> bool:
     """Whether the last phase has more epochs, or there is another phase after it."""
     *_, last = before.phases
-    ends = [config.phases[last] for config in (before, after)]
-    return len(after.phases) > len(before.phases) or bool(ends[0] and ends[1] and ends[1].epochs > ends[0].epochs)
+    old, new = (phase.epochs if (phase := config.phases.get(last)) else 0.0 for config in (before, after))
+    return len(after.phases) > len(before.phases) or new > old

@@ -96,7 +96,7 @@ def _folder(run: RunDir, *, new: bool) -> Iterator[None]:
         fault = disk_fault(error, Path(error.filename or run.path)) if isinstance(error, OSError) else None
         if new:  # which may free the full disk
             shutil.rmtree(run.path, ignore_errors=True)
-            _remove_empty(run.path.parent, run.path.parent.parent)
+            _remove_empty(run.path.parent, run.all_runs)
         if isinstance(error, OSError):
             raise LaunchError(fault or Fault(what=f"the run folder cannot be written: {error.strerror or error}",
                                              where=str(error.filename or run.path),

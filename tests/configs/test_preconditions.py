@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
-from drumbeat.configs.preconditions import check_data, needs_data, with_hint
+from drumbeat.configs.preconditions import check_data, needs_data, with_hint, wrong_with
 from drumbeat.configs.schema import Config
 
 
@@ -48,3 +49,21 @@ def test_the_download_hint_is_added_once_to_the_last_fault_without_a_remedy() ->
     faults = [Fault(what="a", where="data.train.of"), Fault(what="b", where="data.test.root"),
               Fault(what="c", where="data.validation", remedy="other"), Fault(what="d", where="model.classes")]
     assert [fault.remedy for fault in with_hint(faults, "here")] == ["", "here", "other", ""]
+
+
+def test_a_path_that_cannot_be_read_says_why(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    assert [wrong_with(path).replace(str(tmp_path), "") for path in (
+        tmp_path, tmp_path / "file", tmp_path / "file" / "below", tmp_path / "empty", loop, Path("nul\0"))] == [
+        "", "", "/file/below does not exist", "the folder /empty is empty",
+        "/loop cannot be read: Too many levels of symbolic links", "nul\0 does not exist"]
+
+
+def test_a_large_folder_is_not_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "ab":
+        (tmp_path / name).touch()
+    monkeypatch.setattr(os, "listdir", lambda path: pytest.fail("listed"))
+    assert wrong_with(tmp_path) == ""

@@ -68,8 +68,20 @@ def test_the_pixels_are_those_of_pydicom(name: str) -> None:
     assert (header.size, header.depth) == ((pixels.shape[1], pixels.shape[0]), 8 if _bits(file) <= 8 else 16)
 
 
+def test_the_depth_of_a_palette_is_that_of_its_colors(tmp_path: Path) -> None:
+    """The file has 8 bits for each number of a color, and 16 for each color."""
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "a.dcm").write_bytes((FILES / "examples_palette.dcm").read_bytes())
+    samples = ImageFolder(root=str(tmp_path))
+    assert samples.depth == 16
+    assert samples[0][0].shape == (3, 350, 800)
+
+
 def _bits(file: Path) -> int:
-    return int(pydicom.dcmread(file, stop_before_pixels=True).BitsStored)
+    """Of each value; with a palette, of each color."""
+    data = pydicom.dcmread(file, stop_before_pixels=True)
+    palette = data.get("RedPaletteColorLookupTableDescriptor")
+    return int(data.BitsStored if palette is None else palette[2])
 
 
 def test_hounsfield_units_between_two_values() -> None:

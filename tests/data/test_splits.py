@@ -58,6 +58,12 @@ class Everything(Named):
     def pixels(self, index: int) -> int:
         return index * 100
 
+    def target(self, index: int) -> int:
+        return index
+
+    def __getitem__(self, index: int) -> tuple[str, int]:
+        return self.texts[index], index
+
     def fingerprint(self) -> dict[str, str]:
         return {"files": self.mark, "times": "noon"}
 

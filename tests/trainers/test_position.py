@@ -43,7 +43,7 @@ def test_without_a_change_the_steps_follow_from_the_config() -> None:
 def test_a_new_batch_size_holds_from_the_step_that_was_reached() -> None:
     """The first phase is finished: its steps stay as they were."""
     found = build_schedules(config(2), 10, progress(3, 2, change(5, "batch_size", 4, 2)))
-    assert found == [Schedule(10, 2, 1, ((3, 4),)), Schedule(10, 2, 2, ((2, 4),))]
+    assert found == [Schedule(10, 4, 1), Schedule(10, 2, 2, ((2, 4),))]
     assert [one.steps for one in found] == [3, 8]
     assert [one.overshoot for one in found] == [2, 0]
     assert found[1].positions(2) == range(8, 10)

@@ -18,6 +18,7 @@ from torch import Tensor
 from drumbeat.configs.run.bad_nodes import remembered
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.rank_records import RankTimes, SlowRank
+from drumbeat.configs.run.records import AttemptStart
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.processes import processes_of
 from drumbeat.launch.runs.status import status_text
@@ -127,7 +128,7 @@ class Told:
         self.world = Ranks(rank=0, local_rank=0, size=size, device=torch.device("cpu"))
         self.tracker = Tracker(RunDir(attempt.path.parent.parent), attempt, step=0, config_text="")
         self.stragglers = Stragglers(self.world, attempt, self.tracker)
-        self.file = attempt.ranks
+        self.attempt, self.file = attempt, attempt.ranks
         self.step = 0
 
     def exchange(self, table: Tensor, seconds: float = 2.0) -> tuple[SlowRank, ...]:
@@ -207,14 +208,19 @@ def test_the_curves_show_the_slowest_rank_and_how_long_the_others_wait(told: Tol
     assert [(one.step, one.value) for one in events.Scalars("speed/wait_for_slowest_rank")] == [(10, 0.5)]
 
 
+WITHOUT_CORES = SLOW.clone()
+WITHOUT_CORES[1, 1], WITHOUT_CORES[1, 2] = 1.0, 1.0
+
+
 @pytest.mark.parametrize(("table", "slurm", "nodes"), [
-    (SLOW, True, ["gpu1"]), (SLOW, False, []), (interval([1.0, 1.0], data=[0.0, 1.0]), True, [])],
-    ids=["compute", "without SLURM", "data"])
+    (SLOW, True, ["gpu1"]), (SLOW, False, []), (interval([1.0, 1.0], data=[0.0, 1.0]), True, []),
+    (WITHOUT_CORES, True, [])],
+    ids=["compute", "without SLURM", "data", "cores"])
 def test_a_node_that_is_slow_for_ten_minutes_is_left_out_by_the_next_jobs(
         told: Told, monkeypatch: pytest.MonkeyPatch, table: Tensor, slurm: bool, nodes: list[str]) -> None:
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    if slurm:
-        monkeypatch.setenv("SLURM_JOB_ID", "7")
+    """On SLURM, as the launcher says: a shell in a job has SLURM's variables, too."""
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    AttemptStart(job="7.0.0", address="n1", port=1, on_slurm=slurm).write(told.attempt.launch)
     monkeypatch.setattr(time, "time", lambda: 10**9 + told.now)
     runs = told.file.parents[3].parent
     while told.now < 1000 + WINDOW_SECONDS + REMEMBER_SECONDS:
@@ -224,6 +230,23 @@ def test_a_node_that_is_slow_for_ten_minutes_is_left_out_by_the_next_jobs(
     found = remembered(runs)
     assert [node.node for node in found] == nodes
     assert all(node.reason.startswith("rank 1 on gpu1 computes more slowly than the others") for node in found)
+
+
+def test_the_time_of_an_evaluation_is_not_slow(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No times are exchanged in it."""
+    AttemptStart(job="7.0.0", address="n1", port=1, on_slurm=True).write(told.attempt.launch)
+    monkeypatch.setattr(time, "time", lambda: 10**9 + told.now)
+    while not told.exchange(SLOW):
+        pass
+    told.exchange(SLOW)
+    told.now += 2 * REMEMBER_SECONDS
+    told.exchange(SLOW)
+    while told.exchange(EQUAL)[-1].until is None:
+        pass
+    told.now += REMEMBER_SECONDS
+    while told.exchange(SLOW)[-1].until is not None:
+        pass
+    assert remembered(told.attempt.path.parents[3]) == []
 
 
 class SlowOnRank1(Pictures):

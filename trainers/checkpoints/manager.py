@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
 import shutil
@@ -167,19 +168,16 @@ class Checkpoints:
             self._send_order()
 
     def _answer(self, writer: subprocess.Popen[str]) -> str:
-        """The writer's next line, which it hurries to write, because this rank waits; '' if it was killed."""
+        """The writer's next line; '' if it was killed."""
         assert writer.stdout is not None
-        ready: list[Any] = []
-        while not ready:
-            writer.send_signal(signal.SIGURG)  # again and again: a writer that is still starting ignores it
-            ready, _, _ = select.select([writer.stdout], [], [], SECONDS_BETWEEN_SIGNALS)
+        _hurry(writer, math.inf)
         return writer.stdout.readline()
 
     def wait_briefly(self, seconds: float = BRIEF_SECONDS) -> None:
         """Waits a short time for the save in progress, because the writer ends together with this rank, which has
         failed."""
-        if self.pending and self.writer is not None and self.writer.stdout is not None:
-            select.select([self.writer.stdout], [], [], seconds)
+        if self.pending and self.writer is not None:
+            _hurry(self.writer, seconds)
 
     def close(self) -> None:
         """Waits for the save in progress, ends the writer and frees the shared memory. Raises `SaveError`."""
@@ -281,6 +279,16 @@ def _start_writer(memory: int) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-m", "drumbeat.trainers.checkpoints.writer", str(memory)],
                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=[memory],
                             env=os.environ | environment("", []))
+
+
+def _hurry(writer: subprocess.Popen[str], seconds: float) -> None:
+    """Waits until the writer has answered or was killed, for at most `seconds`. It hurries, because this rank waits."""
+    assert writer.stdout is not None
+    until = time.monotonic() + seconds
+    ready: list[Any] = []
+    while not ready and (left := until - time.monotonic()) > 0:
+        writer.send_signal(signal.SIGURG)  # again and again: a writer that is still starting ignores it
+        ready, _, _ = select.select([writer.stdout], [], [], min(SECONDS_BETWEEN_SIGNALS, left))
 
 
 def _read(path: Path) -> Checkpoint:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from drumbeat.configs.errors import Fault
 from drumbeat.configs.schema import Config
 from drumbeat.data.loader import Batch
+from drumbeat.data.mixing import CutMix
 from drumbeat.data.order import shard
 from drumbeat.data.structure import uncut
+from drumbeat.trainers.build import build_mixing
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.tasks.task import WholeBatchLoss
 
@@ -25,6 +29,11 @@ def batch_faults(config: Config, task: Task, batch: Batch, world_size: int) -> l
     if isinstance(task, WholeBatchLoss) and config.data.mix:
         faults.append(Fault(what="mixed samples need a loss of each sample, and the task has one of the whole batch",
                             where="data.mix", remedy="Remove data.mix, or use a task with losses."))
+    if isinstance(build_mixing(config), CutMix) and task.kind != "multilabel" and _is_for_each_element(
+            batch.targets["own"]):
+        faults.append(Fault(what="CutMix mixes the targets of two samples as wholes, and these have a class for each "
+                            "element of a sample, as masks have", where="data.mix",
+                            remedy="Use drumbeat.data.Mixup, or remove data.mix."))
     size = len(batch.positions)
     sides = {"inputs": batch.inputs, "targets": batch.targets}
     reasons = [f"{name}: {reason}" for name, value in sides.items() if (reason := uncut(value, size))]
@@ -35,3 +44,8 @@ def batch_faults(config: Config, task: Task, batch: Batch, world_size: int) -> l
             remedy="Set micro_batch_size: null; or let data.collate_fn return tensors with a row for each sample, or "
                    "lists with an item for each."))
     return faults
+
+
+def _is_for_each_element(targets: Tensor) -> bool:
+    """Whether targets are classes of elements, integers [n, ...]."""
+    return targets.dim() > 1 and not targets.is_floating_point()

@@ -52,6 +52,7 @@ from drumbeat.trainers.inference.load import good_checkpoint, load_model, traini
 from drumbeat.trainers.inference.metrics import as_text
 from drumbeat.trainers.inference.tables import sample_cells, write_csv
 from drumbeat.trainers.metrics import build_metrics
+from drumbeat.trainers.model_and_task import parts_of
 from drumbeat.trainers.sample_counts import check_unreadable
 from drumbeat.trainers.tasks import Results, Task
 from drumbeat.trainers.tasks.task import losses_of
@@ -131,7 +132,9 @@ def _smoke_test(job: EvaluationJob) -> None:
         batch = fetch.__getitems__([0])
     except (SampleError, CollateError) as error:
         raise PreflightError(Fault(what=str(error), where=f"data.{job.split}")) from None
-    if isinstance(batch.targets, Tensor) and batch.targets.dtype == torch.int64 and int(batch.targets.min()) < 0:
+    targets, ignored = batch.targets, getattr(job.task, "ignore_index", None)
+    if isinstance(targets, Tensor) and targets.dtype == torch.int64 and targets.dim() == 1 and int(
+            targets[0]) < 0 and int(targets[0]) != ignored:
         raise PreflightError(Fault(what=f"data.{job.split} has no labels to compare with", where=f"data.{job.split}",
                                    remedy="Name the column with the labels: labels. Without labels: drumbeat predict"))
     forward = build_forward(job.config, CPU.device)
@@ -149,7 +152,8 @@ def run_job(job: EvaluationJob, world: World) -> Results | None:
     for a sample that cannot be read."""
     threads = torch.get_num_threads()
     size = job.config.evaluation.batch_size
-    task = build_task(job.config, job.sets, world.device)
+    task = job.task
+    parts_of(task).to(world.device)
     model: nn.Module = load_model(job.config, job.path, world.device, task)
     total = -(-len(job.samples) // size)
     with Bar(shown=world.is_main) as bar:
@@ -165,6 +169,8 @@ def run_job(job: EvaluationJob, world: World) -> Results | None:
         except (SampleError, CollateError) as error:
             raise PreflightError(Fault(what=error_message(error), where=f"data.{job.split}",
                                        remedy="Repair or restore it.")) from error
+        finally:
+            parts_of(task).to("cpu")  # what reads the results has them there
 
 
 def write_report(job: EvaluationJob, results: Results) -> str:

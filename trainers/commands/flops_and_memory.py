@@ -18,6 +18,7 @@ from drumbeat.configs.schema import Phase
 from drumbeat.data.structure import leaves, rows
 from drumbeat.trainers.build import build_optimizer, frozen_modules, set_trainable
 from drumbeat.trainers.forward import call
+from drumbeat.trainers.model_and_task import modules_of
 
 SAMPLES = 4
 """The number of samples to measure with."""
@@ -51,7 +52,7 @@ def outputs_and_flops(model: nn.Module, inputs: Any) -> tuple[dict[str, list[int
 
         return hook
 
-    handles = [module.register_forward_hook(recorder(name)) for name, module in model.named_modules()]
+    handles = [module.register_forward_hook(recorder(name)) for name, module in modules_of(model).items()]
     model.eval()
     counter = FlopCounterMode(display=False)
     try:  # without oneDNN, whose recurrent layers are a single operation that the counter does not know

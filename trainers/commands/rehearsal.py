@@ -85,9 +85,7 @@ def rehearse(config: Config, sets: Sets, task: Task, batch: Batch, *, world_size
         found.notes.append(f"the model has more than {SMALL:,} parameters, so its steps, evaluation and checkpoints "
                            "are not rehearsed")
         return found
-    few = dataclasses.replace(config, micro_batch_size=1 if config.micro_batch_size == 1 else None)
-    size = len(batch.positions)
-    samples = batch if uncut(batch, size) else Batch(*(rows(part, range(FEW), size) for part in batch))
+    few, samples = with_few(config, batch)
     try:
         live = with_task(build_model(few), task), task
         resumed = copy.deepcopy(live)
@@ -107,6 +105,13 @@ def rehearse(config: Config, sets: Sets, task: Task, batch: Batch, *, world_size
     except _StopError as error:
         (found.notes if isinstance(error.reason, str) else found.faults).append(error.reason)  # type: ignore[arg-type]
     return found
+
+
+def with_few(config: Config, batch: Batch) -> tuple[Config, Batch]:
+    """The config and the batch of a step with few samples: all of the batch if it cannot be cut."""
+    size = len(batch.positions)
+    return (dataclasses.replace(config, micro_batch_size=1 if config.micro_batch_size == 1 else None),
+            batch if uncut(batch, size) else Batch(*(rows(part, range(FEW), size) for part in batch)))
 
 
 def _rehearse_phase(config: Config, where: str, live: PhaseRunner, resumed: PhaseRunner, batch: Batch, *,
@@ -246,7 +251,7 @@ def _rehearse_ranks(config: Config, sets: Sets, model: nn.Module, task: Task, ba
         raise _StopError(f"not rehearsed on two ranks to the end: {failed[0]}")
     if failed:
         raise _StopError(Fault(what=f"what works on one rank fails on two: {failed[0]}", where=f"phases.{name}",
-                               given=failed[1], remedy="Mend it, or train on one rank."))
+                               given=failed[1], remedy="Fix it, or train on one rank."))
 
 
 def _step_and_evaluate(config: Config, sets: Sets, model: nn.Module, task: Task, batch: Batch, world: World) -> None:

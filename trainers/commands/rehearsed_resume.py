@@ -3,7 +3,6 @@ checkpoint."""
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from pathlib import Path
 
@@ -14,14 +13,14 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import checkpoint_path, damage, saved_steps
 from drumbeat.configs.schema import Config
 from drumbeat.data.loader import Batch
-from drumbeat.data.structure import rows
 from drumbeat.trainers.build import build_forward, build_model
 from drumbeat.trainers.build_phases import build_earlier, build_phase_runner
 from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.checkpoints.state import load_weights
-from drumbeat.trainers.commands.rehearsal import FEW
+from drumbeat.trainers.commands.rehearsal import with_few
 from drumbeat.trainers.commands.smoke_test import error_place, error_text
 from drumbeat.trainers.contact_sheet import CPU
+from drumbeat.trainers.model_and_task import with_task
 from drumbeat.trainers.position import build_schedules
 from drumbeat.trainers.tasks import Task
 
@@ -46,10 +45,9 @@ def rehearse_resume(config: Config, task: Task, batch: Batch, checkpoint: Checkp
     schedule = build_schedules(config, n, progress)[number]
     if not progress.phase_step or progress.phase_step == schedule.steps:
         return  # the next phase begins, which the rehearsal of new runs covers
-    few = dataclasses.replace(config, micro_batch_size=1 if config.micro_batch_size == 1 else None)
-    samples = Batch(*(rows(part, range(FEW), len(batch.positions)) for part in batch))
+    few, samples = with_few(config, batch)
     try:
-        model = build_model(few)
+        model = with_task(build_model(few), task)
         load_weights(model, checkpoint.model(), checkpoint.path, str(config.model.get("_target_")))
         runner = build_phase_runner(few, number, model, task, CPU, build_forward(few, CPU.device), None,
                                     build_earlier(config, number, schedule, progress, checkpoint.state.config))

@@ -39,6 +39,7 @@ from drumbeat.trainers.build import (
     build_forward,
     build_model,
     build_sets,
+    build_task,
     frozen_modules,
     trainable,
 )
@@ -47,6 +48,7 @@ from drumbeat.trainers.commands.smoke_test import error_text
 from drumbeat.trainers.contact_sheet import CPU, draw_sheet, training_fetcher
 from drumbeat.trainers.facts import facts_of, with_facts
 from drumbeat.trainers.forward import Forward, call
+from drumbeat.trainers.model_and_task import modules_of, with_task
 from drumbeat.trainers.target import instantiate
 
 ROWS = 30
@@ -57,14 +59,14 @@ def show(config: Config, sheet: Path) -> list[str]:
     """The lines to print. Raises `PreflightError` if the model cannot be built."""
     sets, no_data = _sets(config)
     config = with_facts(config, facts_of(sets.train) if sets else {})
-    model, no_weights = _model(config)
+    model, no_weights = _model(config, sets)
     lines = [f"model      {config.model.get('_target_')}: {_count(model.parameters())} parameters"]
     if no_weights:
         lines.append(f"{'':<11}built without the weights {config.model['weights']}: {no_weights}")
     try:
         forward = build_forward(config, CPU.device)
         inputs = forward.inputs(_samples(config, sets))
-        model, inputs, mode = _runnable(config, model, inputs)
+        model, inputs, mode = _runnable(config, sets, model, inputs)
         with mode:
             shapes, flops = outputs_and_flops(model, inputs)
     except Exception as error:  # a model or a transform of the user's may raise anything
@@ -90,21 +92,31 @@ def _sets(config: Config) -> tuple[Sets | None, str]:
         return None, error.faults[0].what
 
 
-def _model(config: Config) -> tuple[nn.Module, str]:
-    """The model, built with fake tensors if its constructor allows it; without pretrained weights if they cannot be
-    loaded, and the reason. Raises `PreflightError`."""
+def _model(config: Config, sets: Sets | None) -> tuple[nn.Module, str]:
+    """The model with its task, built with fake tensors if its constructor allows it; without pretrained weights if they
+    cannot be loaded, and the reason. Raises `PreflightError`."""
     reason = ""
     for variant in (config, replace(config, model=config.model | {"weights": None})):
         for mode in (FakeTensorMode(allow_non_fake_inputs=True), nullcontext()):
             try:
                 with mode:
-                    return build_model(variant), reason
+                    return _built(variant, sets), reason
             except PreflightError as error:
                 last = error
         if not config.model.get("weights"):
             raise last
         reason = reason or last.faults[0].what.splitlines()[0]
     raise last
+
+
+def _built(config: Config, sets: Sets | None) -> nn.Module:
+    model = build_model(config)
+    try:
+        return with_task(model, build_task(config, sets))
+    except PreflightError:
+        if sets is None:  # the task may need the names of the classes
+            return model
+        raise
 
 
 def _samples(config: Config, sets: Sets | None) -> Any:
@@ -122,7 +134,8 @@ def _samples(config: Config, sets: Sets | None) -> Any:
     return image.expand(SAMPLES, *image.shape)
 
 
-def _runnable(config: Config, model: nn.Module, inputs: Any) -> tuple[nn.Module, Any, AbstractContextManager[Any]]:
+def _runnable(config: Config, sets: Sets | None, model: nn.Module,
+              inputs: Any) -> tuple[nn.Module, Any, AbstractContextManager[Any]]:
     """The model, its inputs, and the context to run it in: with fake tensors if possible, otherwise with real ones."""
     mode = next((one.fake_mode for one in model.parameters() if hasattr(one, "fake_mode")), None)
     if mode is not None:
@@ -132,22 +145,22 @@ def _runnable(config: Config, model: nn.Module, inputs: Any) -> tuple[nn.Module,
                 call(model.eval(), fake)
             return model, fake, mode
         except Exception:  # the model reads values, for example lengths
-            model = _real(config)
+            model = _real(config, sets)
     return model, inputs, nullcontext()
 
 
-def _real(config: Config) -> nn.Module:
+def _real(config: Config, sets: Sets | None) -> nn.Module:
     """The model in memory."""
     try:
-        return build_model(config)
+        return _built(config, sets)
     except PreflightError:
-        return build_model(replace(config, model=config.model | {"weights": None}))
+        return _built(replace(config, model=config.model | {"weights": None}), sets)
 
 
 def _table(config: Config, model: nn.Module, shapes: dict[str, list[int]]) -> list[str]:
     """A table of the layers: name, type, output shape of a sample, parameters, and whether each phase trains it."""
     frozen = {name: frozen_modules(model, phase, name) for name, phase in _phases(config)}
-    named = [(name, module) for name, module in model.named_modules() if name]
+    named = [(name, module) for name, module in modules_of(model).items() if name]
     levels = [name.count(".") for name, _ in named]
     depth = next((level for level in range(max(levels, default=0), 0, -1)
                   if sum(one <= level for one in levels) <= ROWS), 0)

@@ -36,7 +36,7 @@ def suspects(job: EvaluationJob, results: Results) -> list[Finding]:
     worst, indices = job.task.worst_samples(results, MOST), results.indices
     if not worst:
         return []
-    subject = Subject("train", job.samples)
+    subject, means = Subject("train", job.samples), results.mean_losses
     wrong = len(job.task.worst_samples(results, len(indices)))
     text = (f"{wrong:,} of {len(indices):,} training samples are predicted differently by the {job.checkpoint}"
             if job.task.kind != "regression" else f"the largest losses on training samples, {job.checkpoint}")
@@ -44,7 +44,7 @@ def suspects(job: EvaluationJob, results: Results) -> list[Finding]:
         "note", "suspect_labels", text,
         "Wrong labels are probably among the first: look at the sheet. After many epochs a model has learned "
         "wrong labels, too: --checkpoint STEP takes an early one.",
-        [f"loss {float(results.losses[one.index]):.3g}  {', '.join(one.title.splitlines())}  "
+        [f"loss {float(means[one.index]):.3g}  {', '.join(one.title.splitlines())}  "
          f"{subject.sample(indices[one.index])}" for one in worst], SHOWN)]
 
 

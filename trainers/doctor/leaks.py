@@ -11,9 +11,10 @@ from hashlib import file_digest
 import numpy as np
 from numpy.typing import NDArray
 
+from drumbeat.data.images import ImageFiles
 from drumbeat.data.loader import Samples
 from drumbeat.data.order import Integers
-from drumbeat.trainers.build import image_set
+from drumbeat.data.splits import underlying
 from drumbeat.trainers.doctor.findings import Finding, plural
 from drumbeat.trainers.doctor.sample_checks import SIDE
 from drumbeat.trainers.doctor.subject import Subject
@@ -107,10 +108,9 @@ def _same_files(train: Samples, other: Samples) -> list[Pair]:
 def _by_size(samples: Samples) -> dict[int, list[tuple[int, str]]]:
     """Index and file of each image of a set, by the size in bytes."""
     files: dict[int, list[tuple[int, str]]] = defaultdict(list)
-    images = image_set(samples)
-    if images is not None:
-        inner = np.arange(len(samples)) if images is samples else samples.indices  # type: ignore[attr-defined]
-        for index, number in enumerate(inner.tolist()):
+    if found := underlying(samples, ImageFiles):
+        images, rows = found
+        for index, number in enumerate(rows.tolist()):
             files[int(images.stamps[number, 0])].append((index, images.file(number)))
     return files
 

@@ -21,7 +21,8 @@ from drumbeat.data.fork import FORK
 from drumbeat.data.images import ImageFiles
 from drumbeat.data.loader import BatchFetcher, Samples, one_thread
 from drumbeat.data.order import Integers, Permutation, key
-from drumbeat.data.pixels import read_header
+from drumbeat.data.pixels import LUMA, read_header
+from drumbeat.data.splits import underlying
 from drumbeat.data.structure import leaves
 from drumbeat.data.user_code import SampleError, reason
 from drumbeat.trainers.build import Sets
@@ -120,8 +121,8 @@ class _Checks(Dataset[list[SampleCheck]]):
 def miniature(image: Tensor) -> NDArray[np.float16]:
     """[C, H, W] -> float16 [SIDE * SIDE]; see `SampleCheck.miniature`."""
     values = image.double()
-    if len(values) == 3:  # the luminance, which JPEG keeps best (Rec. ITU-R BT.601)
-        values = values * values.new_tensor([0.299, 0.587, 0.114])[:, None, None]
+    if len(values) == 3:  # the luminance, which JPEG keeps best
+        values = values * values.new_tensor(LUMA)[:, None, None]
     small = adaptive_avg_pool2d(values.sum(0, keepdim=True), SIDE).flatten()
     small -= small.mean()
     return np.asarray((small / small.norm().clamp(min=1e-9)).numpy(), dtype=np.float16)
@@ -153,8 +154,5 @@ def _header(samples: Samples, index: int) -> tuple[tuple[int, int], str]:
 
 def file_of(samples: Any, index: int) -> str | None:
     """The image file of a sample; None if the set, or the set that it is a part of, has no image files."""
-    while not isinstance(samples, ImageFiles):
-        if not hasattr(samples, "of"):
-            return None
-        index, samples = int(samples.indices[index]), samples.of
-    return samples.file(index)
+    found = underlying(samples, ImageFiles, np.array([index]))
+    return found and found[0].file(int(found[1][0]))

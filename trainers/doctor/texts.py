@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from drumbeat.configs.layers import short
 from drumbeat.data.order import Integers
+from drumbeat.data.splits import underlying
 from drumbeat.data.text import Texts
 from drumbeat.trainers.doctor.findings import Finding
 from drumbeat.trainers.doctor.subject import Subject
@@ -31,19 +31,9 @@ GARBLED = {b"\xef\xbf\xbd": "U+FFFD, in place of a character that could not be d
 """Bytes that correct text hardly ever has, and what they are."""
 
 
-def texts_of(samples: Any) -> tuple[Texts, Integers] | None:
-    """The texts that a set is, or is a part of, and the row of each sample; None for other sets."""
-    rows: Integers = np.arange(len(samples))
-    while not isinstance(samples, Texts):
-        if not hasattr(samples, "of"):
-            return None
-        rows, samples = np.asarray(samples.indices)[rows], samples.of
-    return samples, rows
-
-
 def text_findings(subject: Subject, *, everything: bool) -> Iterator[Finding]:
     """What is wrong with the texts of a set."""
-    found = texts_of(subject.samples)
+    found = underlying(subject.samples, Texts)
     if found is None:
         return
     texts, rows = found
@@ -84,7 +74,7 @@ def _unknown(texts: Texts, rows: Integers) -> tuple[float, Integers]:
 
 def encoding_findings(subjects: Sequence[Subject]) -> Iterator[Finding]:
     """Files whose text was decoded wrongly before it was saved."""
-    for file in dict.fromkeys(found[0].file for one in subjects if (found := texts_of(one.samples))):
+    for file in dict.fromkeys(found[0].file for one in subjects if (found := underlying(one.samples, Texts))):
         counts = _counts(file)
         if any(counts.values()):
             yield Finding("warning", "garbled_text", f"{short(file)} has text that was decoded wrongly: "

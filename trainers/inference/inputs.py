@@ -28,6 +28,7 @@ from drumbeat.data.cache import Pixels
 from drumbeat.data.image_files import is_data, is_image, suffixes
 from drumbeat.data.pixels import as_image, pixels_of, pixels_of_array, read_pixels
 from drumbeat.data.regular import lines_of, open_regular
+from drumbeat.data.structure import pixels_as_tensor
 from drumbeat.data.tables import BLOCK, FORMATS, Table
 from drumbeat.data.text import Texts
 from drumbeat.data.vocabulary import Vocabulary
@@ -100,7 +101,7 @@ class TableFormat:
 
 
 class Images:
-    """Items as a dataset of images, which it returns as the run's own dataset does."""
+    """Items as a dataset of images: a PIL image, or float32 [C, H, W] if it has 16 bits."""
 
     def __init__(self, items: Sequence[Item], how: ImageFormat) -> None:
         self.items = items
@@ -110,10 +111,7 @@ class Images:
         return len(self.items)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        pixels = self.pixels(index)
-        if not self.how.tensors:
-            return as_image(pixels), self.target(index)
-        return torch.from_numpy(np.array(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))), 0
+        return as_image(self.pixels(index)), self.target(index)
 
     def target(self, index: int) -> int:
         return 0
@@ -132,6 +130,13 @@ class Images:
             value = Image.fromarray(value[:, :, 0] if value.ndim == 3 and value.shape[2] == 1 else value)
         of = pixels_of_array if isinstance(value, np.ndarray) else pixels_of
         return of(value, channels=how.channels, short_side=how.short_side, depth=how.depth, value_range=how.value_range)
+
+
+class ImageTensors(Images):
+    """The same for a run whose own dataset returns tensors: uint8 [C, H, W]."""
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return pixels_as_tensor(self.pixels(index)).clone(), self.target(index)
 
 
 def texts(items: Sequence[Item], like: TextFormat, folder: Path) -> Texts:
@@ -193,14 +198,14 @@ def _folder(folder: Path, task: Task) -> Iterator[Item]:
 def _table_of_images(path: Path, task: Task, own: TableFormat) -> Iterator[Item]:
     table = Table(path, joined=own.separator)
     columns = table.columns()
-    file = next((name for name in (own.sample, *FILE_COLUMNS) if name in columns), "")
+    file = next((name for name in (own.sample, *FILE_COLUMNS) if name and name in columns), "")
     if not file:
         raise RunError(Fault(what="no column of this table names image files", where=short(path),
                              given=f"columns: {', '.join(columns)}",
                              remedy=f"Call the column `file` (or {', '.join(FILE_COLUMNS[1:])}). The run's model takes "
                                     "images."))
     labels = _label_columns(task, columns, own)
-    frames = [own.frame] if own.frame in columns else []
+    frames = [own.frame] if own.frame and own.frame in columns else []
     folders = [path.parent, *([Path(own.root)] if own.root else [])]
     for name, *values in _rows(table, [file, *frames, *labels]):
         places = [folder / one for folder in folders for one in (name, text_of(name))]
@@ -221,7 +226,7 @@ def _texts_of(path: Path, task: Task, own: TableFormat) -> Iterator[Item]:
         return
     table = Table(path, joined=own.separator)
     columns = table.columns()
-    labels, name = _label_columns(task, columns, own), [own.name] if own.name in columns else []
+    labels, name = _label_columns(task, columns, own), [own.name] if own.name and own.name in columns else []
     for number, (text, *values) in enumerate(_rows(table, [own.sample, *name, *labels]), 1):
         yield Item(values.pop(0) if name else f"{path}:{number}", text, _actual(task, values, own))
 

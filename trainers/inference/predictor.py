@@ -10,6 +10,7 @@ Samples go through the transforms of the run's evaluation, so the outputs are th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -24,15 +25,15 @@ from drumbeat.configs.load import read
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.schema import Config
 from drumbeat.data.loader import Batch, BatchFetcher, Samples, batches, chunks, error_message
-from drumbeat.data.user_code import SampleError, reason
+from drumbeat.data.user_code import CollateError, SampleError, reason
 from drumbeat.trainers.build import build_forward, loader_workers
 from drumbeat.trainers.evaluate import evaluation_mode
 from drumbeat.trainers.forward import call
-from drumbeat.trainers.inference.inputs import ImageFormat, Images, Item, texts
+from drumbeat.trainers.inference.inputs import ImageFormat, Images, ImageTensors, Item, texts
 from drumbeat.trainers.inference.load import good_checkpoint, load_model
 from drumbeat.trainers.inference.preprocessing import build_preprocessing
 from drumbeat.trainers.inference.tables import output_names
-from drumbeat.trainers.model_and_task import parts_of
+from drumbeat.trainers.model_and_task import on_host, parts_of
 from drumbeat.trainers.tasks.task import kept_outputs
 from drumbeat.trainers.world import World
 
@@ -64,14 +65,17 @@ class Predictor:
         this machine, as the config says. Raises a `UserError`."""
         self.config, self.path = config, path
         preprocessing = build_preprocessing(config, path)
-        self.task, self.transforms = preprocessing.task, preprocessing.transforms
-        if self.task.kind == "other":
-            raise RunError(Fault(what=f"the predictions of {type(self.task).__name__} fit no table", where="task",
+        task, self.transforms = preprocessing.task, preprocessing.transforms
+        if task.kind == "other":
+            raise RunError(Fault(what=f"the predictions of {type(task).__name__} fit no table", where="task",
                                  given=str(config.task.get("_target_")),
                                  remedy="To evaluate the run on its own sets: drumbeat evaluate"))
         self.sample_format = preprocessing.sample_format
-        parts_of(self.task).to(device)
-        self.model = load_model(config, path, device, self.task)
+        parts_of(task).to(device)
+        self.model = load_model(config, path, device, task)
+        self.select = partial(kept_outputs, task)
+        self.task = on_host(task)
+        """For outputs on the CPU."""
         world = World(rank=0, local_rank=0, size=1, device=device)
         self.forward = build_forward(config, world.device)
 
@@ -119,11 +123,11 @@ class Predictor:
                         if batch is not None:
                             with self.forward.autocast():
                                 found = call(self.model, self.forward.inputs(batch.inputs))
-                                outputs.append(kept_outputs(self.task, found).float().cpu())
+                                outputs.append(self.select(found).float().cpu())
                         read += [items[position] for position in part if position not in errors]
                         unreadable += errors.values()
                         advance(len(part))
-            except RuntimeError as error:
+            except (RuntimeError, CollateError) as error:
                 raise RunError(_unfit(error, self.path, self.config)) from error
         return Outputs(torch.cat(outputs) if outputs else torch.empty(0), read, unreadable)
 
@@ -138,11 +142,11 @@ class Predictor:
 
     def _samples(self, items: Sequence[Item], folder: Path) -> Samples:
         if isinstance(self.sample_format, ImageFormat):
-            return Images(items, self.sample_format)
+            return (ImageTensors if self.sample_format.tensors else Images)(items, self.sample_format)
         return texts(items, self.sample_format, folder)
 
 
-def _unfit(error: RuntimeError, checkpoint: Path, config: Config) -> Fault:
+def _unfit(error: RuntimeError | CollateError, checkpoint: Path, config: Config) -> Fault:
     """For inputs that the model cannot take: of different sizes, or not of the size it was trained on."""
     remedy = "Resize or convert them to what the run was trained on."
     if not config.data.transforms.evaluate:

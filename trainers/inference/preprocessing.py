@@ -16,10 +16,12 @@ from drumbeat.configs.preconditions import innermost, with_hint
 from drumbeat.configs.schema import Config
 from drumbeat.data.images import ImageFiles
 from drumbeat.data.loader import Transform
+from drumbeat.data.splits import underlying
+from drumbeat.data.text import Texts
 from drumbeat.trainers.build import build_sets, build_task, fused_transforms, image_set
 from drumbeat.trainers.inference.inputs import ImageFormat, TextFormat
 from drumbeat.trainers.inference.load import training_set
-from drumbeat.trainers.kept_vocabulary import kept_vocabulary, texts_of
+from drumbeat.trainers.kept_vocabulary import kept_vocabulary
 from drumbeat.trainers.target import instantiate
 from drumbeat.trainers.tasks import Task
 
@@ -40,8 +42,8 @@ def build_preprocessing(config: Config, path: Path) -> Preprocessing:
         sets = build_sets(config)
     except PreflightError as error:
         return _without_data(config, path, error)
-    images, texts = image_set(sets.train), texts_of(sets.train)
-    sample_format = TextFormat(texts.vocabulary, texts.length, texts.limit) if texts is not None else (
+    images, found = image_set(sets.train), underlying(sets.train, Texts)
+    sample_format = TextFormat(found[0].vocabulary, found[0].length, found[0].limit) if found else (
         _image_format(sets.train if images is None else images))
     return Preprocessing(task=build_task(config, sets), sample_format=sample_format,
                          transforms=sets.evaluate_transforms)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -23,6 +24,12 @@ def mean(losses: Tensor, weights: Tensor | None = None) -> float:
     include. A float64 that does not depend on the order of summation. NaN for no samples, and if all weights are 0."""
     whole = len(losses) if weights is None else math.fsum(weights.to(torch.float64).numpy())
     return math.fsum(losses.to(torch.float64).numpy()) / whole if whole else math.nan
+
+
+def known_mean(values: Iterable[float | None]) -> float:
+    """The mean of the values that are not None; NaN if there are none."""
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else math.nan
 
 
 def rows(values: Tensor) -> Tensor:

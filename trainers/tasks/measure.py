@@ -17,6 +17,7 @@ from torchmetrics.functional import regression as of_values
 
 from drumbeat.configs.run.checkpoint_records import Metrics
 from drumbeat.trainers.tasks.classification import Classification
+from drumbeat.trainers.tasks.losses import known_mean
 from drumbeat.trainers.tasks.task import HasClassRows, Results, Task
 
 
@@ -40,7 +41,7 @@ def measure(task: Task, results: Results) -> Metrics:
     predicted, targets, count = task.predictions(results.outputs), results.targets.long(), probabilities.shape[1]
     confusion = of_classes.multiclass_confusion_matrix(predicted, targets, count)
     rows = _classes(task, probabilities, predicted, targets, confusion)
-    metrics |= {"balanced_accuracy": _mean(row["accuracy"] for row in rows), **_means(rows, "f1", "auroc")}
+    metrics |= {"balanced_accuracy": known_mean(row["accuracy"] for row in rows), **_means(rows, "f1", "auroc")}
     if count > 5:
         metrics["top5_accuracy"] = float((probabilities.topk(5).indices == targets[:, None]).any(1).double().mean())
     metrics["calibration_error"] = float(of_classes.multiclass_calibration_error(probabilities, targets, count))
@@ -104,14 +105,9 @@ def _column(task: Task, number: int) -> str:
     return task.output_names[number] if number < len(task.output_names) else str(number)
 
 
-def _mean(values: Any) -> float:
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known else math.nan
-
-
 def _means(rows: Sequence[dict[str, Any]], *names: str) -> dict[str, float]:
     """The mean of each column over the rows in which it is defined."""
-    return {name: _mean(row[name] for row in rows) for name in names}
+    return {name: known_mean(row[name] for row in rows) for name in names}
 
 
 def _plain(metrics: dict[str, float]) -> dict[str, float | None]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from drumbeat.trainers.tasks.losses import mean, per_sample
+from drumbeat.trainers.tasks.losses import known_mean, mean, per_sample
 from drumbeat.trainers.tasks.outputs import main_output
 from drumbeat.trainers.tasks.task import Kind, Results, WorstSample, name_of
 
@@ -84,7 +84,7 @@ class Segmentation:
         total = int(expected.sum())
         return {"loss": mean(results.losses, results.weights),
                 "accuracy": int(correct.sum()) / total if total else math.nan,
-                "mean_iou": _mean(_ious(correct, predicted, expected))}
+                "mean_iou": known_mean(_ious(correct, predicted, expected))}
 
     def class_rows(self, results: Results) -> list[dict[str, Any]]:
         """For each class: IoU, precision, recall, and the number of its pixels and of the samples that have it."""
@@ -101,12 +101,12 @@ class Segmentation:
         rows = []
         for counts in results.summary:
             ious, total = _ious(*counts), int(counts[2].sum())
-            rows.append({"accuracy": int(counts[0].sum()) / total if total else None, "mean_iou": _mean(ious),
+            rows.append({"accuracy": int(counts[0].sum()) / total if total else None, "mean_iou": known_mean(ious),
                          **{f"iou of {name_of(self.output_names, number)}": iou for number, iou in enumerate(ious)}})
         return rows
 
     def worst_samples(self, results: Results, most: int) -> list[WorstSample]:
-        return [WorstSample(number, f"predicted, mean IoU {_mean(_ious(*results.summary[number])):.2f}")
+        return [WorstSample(number, f"predicted, mean IoU {known_mean(_ious(*results.summary[number])):.2f}")
                 for number in [*results.worst][:most]]
 
     def predictions(self, outputs: Any) -> Tensor:
@@ -156,8 +156,3 @@ def _ious(correct: Tensor, predicted: Tensor, expected: Tensor) -> list[float | 
     """The intersection over union of each class, int64 [classes] each; None for a class without a pixel."""
     unions = predicted + expected - correct
     return [hits / union if union else None for hits, union in zip(correct.tolist(), unions.tolist(), strict=True)]
-
-
-def _mean(values: Sequence[float | None]) -> float:
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known else math.nan

@@ -131,3 +131,11 @@ def test_whoever_may_make_runs_may_remember_nodes(tmp_path: Path) -> None:
     runs.chmod(0o2770)
     remember(runs, "n2", "lost", RUN, NOW)
     assert stat.S_IMODE((runs / FOLDER).stat().st_mode) == 0o2770
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes folders for others")
+def test_root_makes_the_folder_for_the_owner_of_the_runs(tmp_path: Path) -> None:
+    os.chown(tmp_path, 4711, 4712)
+    assert remember(tmp_path, "n2", "lost", RUN, NOW)
+    found = (tmp_path / FOLDER).stat()
+    assert (found.st_uid, found.st_gid) == (4711, 4712)

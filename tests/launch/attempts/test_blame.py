@@ -64,6 +64,19 @@ def test_other_errors_blame_no_node(run: RunDir, kind: str, message: str) -> Non
     assert (found.bad_nodes, found.next) == ({}, "restart")
 
 
+@pytest.mark.parametrize(("kind", "message", "code"), [
+    ("ValueError", "bad shape", "if self.use_nvlink: raise ValueError('bad shape')"),
+    ("RuntimeError", "bad shape", "if self.use_nvlink: raise RuntimeError('bad shape')"),
+    ("KeyError", "'Xid'", "return row['Xid']"),
+])
+def test_words_in_the_users_code_blame_no_node(run: RunDir, kind: str, message: str, code: str) -> None:
+    attempt = attempt_on(run, "n1", "n2")
+    RankError(rank=1, node="n2", type=kind, message=message, step=7, traceback=(
+        f'  File "model.py", line 7, in forward\n    {code}\n{kind}: {message}\n')).write(attempt.error(1))
+    found = cause(attempt)
+    assert (found.message, found.bad_nodes) == (f"rank 1 on n2 failed at step 7: {kind}: {message}", {})
+
+
 def test_a_defect_on_all_nodes_is_not_one_of_a_node(run: RunDir) -> None:
     attempt = attempt_on(run, "n1", "n2")
     for rank, node in enumerate(("n1", "n2")):
@@ -123,8 +136,51 @@ def test_what_the_checks_find(run: RunDir, kinds: list[str], blamed: list[str], 
     assert (sorted(found.bad_nodes), found.next) == (blamed, following)
 
 
+@pytest.mark.parametrize(("kinds", "blamed"), [(["missing"], []), (["missing", "missing"], []),
+                                              (["failed"], ["n1"])])
+def test_a_node_that_has_not_reported_has_not_passed(run: RunDir, kinds: list[str], blamed: list[str]) -> None:
+    """What the others lack may be missing there, too; and whether it is final is not known."""
+    attempt = attempt_on(run, "n1", "n2", "n3")
+    for number, kind in enumerate(kinds):
+        down(attempt, number, f"n{number + 1}", message="lacks x", check=kind)
+    found = cause(attempt)
+    assert ([*found.bad_nodes], found.final) == (blamed, False)
+
+
+def test_a_check_that_fails_on_one_node_after_another_blames_none(run: RunDir) -> None:
+    """Of jobs with one node, which have no other to compare with."""
+    found = []
+    for node in ("n1", "n2"):
+        attempt = attempt_on(run, node)
+        down(attempt, 0, node, message=f"the node check on {node} ended with code 1", check="failed")
+        found.append(verdict(run, attempt))
+    assert [(one.next, [*one.bad_nodes], one.cleared) for one in found] == [
+        ("requeue", ["n1"], ""), ("give up", [], "n1")]
+    assert found[1].message == (
+        "the node check on n2 ended with code 1; there is no checkpoint; given up: a check failed on n1, too, so it is "
+        "rather the check, or a file server")
+
+
+def test_a_check_that_fails_again_on_the_same_node_blames_it(run: RunDir) -> None:
+    for following in ("requeue", "requeue"):
+        attempt = attempt_on(run, "n1")
+        down(attempt, 0, "n1", message="the node check on n1 ended with code 1", check="failed")
+        found = verdict(run, attempt)
+        assert (found.next, [*found.bad_nodes]) == (following, ["n1"])
+
+
+def test_two_bad_nodes_among_good_ones_are_both_blamed(run: RunDir) -> None:
+    for node in ("n2", "n3"):
+        attempt = attempt_on(run, "n1", node)
+        NodeDown(exit_code=None, host="n1").write(attempt.node_down(0))
+        down(attempt, 1, node, message="no", check="failed")
+        found = verdict(run, attempt)
+        assert (found.next, [*found.bad_nodes]) == ("requeue", [node])
+
+
 def test_many_nodes_are_not_all_named(run: RunDir) -> None:
     attempt = attempt_on(run, *(f"n{number}" for number in range(9)))
+    NodeDown(exit_code=None, host="n8").write(attempt.node_down(8))
     for number in range(8):
         down(attempt, number, f"n{number}", message=f"n{number} lacks x", check="missing")
     found = cause(attempt)

@@ -76,6 +76,8 @@ def test_finished(run: RunDir) -> None:
     ("time limit", "preempted", "the job's time limit is near", "requeue", "preempted"),
     ("time limit", "cancelled", "the job was cancelled", "leave", "cancelled"),
     ("time limit", "", "the job's time limit is near", "leave", "stopped"),
+    ("idle GPU", "terminated", "a GPU was idle for watchdog.idle_gpu_minutes", "leave", "stopped"),
+    ("idle GPU", "preempted", "a GPU was idle for watchdog.idle_gpu_minutes", "leave", "stopped"),
 ])
 def test_a_stop_is_for_good_or_for_the_queue(run: RunDir, reason: str, slurm: str, words: str, after: str,
                                             state: str) -> None:

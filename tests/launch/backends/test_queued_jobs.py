@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from drumbeat.configs.run.plan import Topology
 from drumbeat.configs.run.records import State
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.backend import backend_of
-from drumbeat.launch.backends.queued_jobs import explain, failed_nodes, jobs_of, unrecorded_end
+from drumbeat.launch.backends.contract import Evidence
+from drumbeat.launch.backends.queued_jobs import explain, jobs_of, unrecorded_end
 from tests.launch.fake_slurm import programs
 from tests.runs import write_job, write_plan, write_state
 
@@ -48,14 +50,20 @@ def test_a_job_that_does_not_run(view: View, tmp_path: Path, monkeypatch: pytest
 
 def test_slurm_is_asked_once_about_many_runs(view: View, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slurm(tmp_path, monkeypatch, squeue=f'echo "$SLURM_CLUSTERS $*" >> {tmp_path}/asked; echo "13|PENDING"')
-    assert backend_of("slurm").evidence_of([view] * 9) == ["SLURM job 13;gpu is pending"] * 9
+    assert backend_of("slurm").evidence_of([view] * 9) == [Evidence("SLURM job 13;gpu is pending")] * 9
     assert (tmp_path / "asked").read_text() in {
         f"gpu --noheader --jobs {jobs} --format %i|%T\n" for jobs in ("12,13", "13,12")}
 
 
+def test_a_suspended_job(view: View, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slurm(tmp_path, monkeypatch, squeue="echo '12|SUSPENDED'")
+    assert backend_of("slurm").evidence_of([view]) == [Evidence("SLURM job 12;gpu is suspended", suspended=True)]
+
+
 def test_runs_whose_state_slurm_does_not_tell(view: View, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slurm(tmp_path, monkeypatch, squeue="echo 'Unable to contact slurm controller' >&2; exit 1")
-    assert backend_of("slurm").evidence_of([view]) == ["state unknown: Unable to contact slurm controller"]
+    assert backend_of("slurm").evidence_of([view]) == [
+        Evidence("state unknown: Unable to contact slurm controller")]
 
 
 def test_a_job_whose_id_is_not_recorded_is_found_by_its_comment(view: View, tmp_path: Path,
@@ -66,12 +74,17 @@ def test_a_job_whose_id_is_not_recorded_is_found_by_its_comment(view: View, tmp_
     assert backend_of("slurm").running_evidence(found) == "SLURM job 12 is pending"
 
 
+def told(view: View) -> tuple[str, str]:
+    end = unrecorded_end(view)
+    return end.state, end.reason
+
+
 def test_how_a_job_ended(view: View, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slurm(tmp_path, monkeypatch, scontrol='echo "JobState=$SLURM_CLUSTERS"', sacct="exit 1")
-    assert unrecorded_end(view) == (
+    assert told(view) == (
         "failed", "SLURM job 12;gpu ended before its launcher started: SLURM no longer knows why")
     slurm(tmp_path, monkeypatch, scontrol='echo "JobState=CANCELLED ExitCode=0:0"')
-    assert unrecorded_end(view) == (
+    assert told(view) == (
         "cancelled", "SLURM job 12;gpu ended before its launcher started: it was cancelled (CANCELLED)")
 
 
@@ -97,7 +110,7 @@ SCONTROL = "echo 'JobId=12 JobState={state} ExitCode=0:127 NodeList=n[1-3] Reque
 def test_only_nodes_that_slurm_has_lost_are_blamed(view: View, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                    state: str, bad: dict[str, str]) -> None:
     slurm(tmp_path, monkeypatch, scontrol=SCONTROL.format(state=state), sinfo="echo 'n1|idle'; echo 'n2|down*'")
-    assert failed_nodes(view) == bad
+    assert unrecorded_end(view).bad_nodes == bad
 
 
 @pytest.mark.parametrize(("nodes", "state", "bad"), [
@@ -113,12 +126,28 @@ def test_a_launcher_that_never_starts_blames_its_node(view: View, tmp_path: Path
     run.submitit.mkdir()
     (run.submitit / "12_0_log.err").write_text("srun: error: n2: task 1: Exited with exit code 2\n" * 9)
     (run.submitit / "12_1_log.err").write_text("execve(): no such file\n")
-    assert failed_nodes(View.read(run)) == bad
+    end = unrecorded_end(View.read(run))
+    assert end.bad_nodes == bad
     if bad:
-        reason = unrecorded_end(View.read(run))[1]
-        assert reason.startswith("SLURM job 12;gpu ended before its launcher started on n2: ")
+        assert end.reason.startswith("SLURM job 12;gpu ended before its launcher started on n2: ")
 
 
 def test_a_run_without_a_job_blames_no_node(view: View) -> None:
     write_job(view.run, "slurm")
-    assert failed_nodes(View.read(view.run)) == {}
+    assert unrecorded_end(View.read(view.run)).bad_nodes == {}
+
+
+def test_of_nodes_that_are_lost_all_at_once_none_is_blamed(view: View, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+                                                           ) -> None:
+    slurm(tmp_path, monkeypatch, scontrol=SCONTROL.format(state="NODE_FAIL"),
+          sinfo="echo 'n1|down*'; echo 'n2|down*'; echo 'n3|down*'")
+    assert unrecorded_end(view).bad_nodes == {}
+
+
+def test_a_job_ended_when_it_last_wrote_to_its_log(view: View, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slurm(tmp_path, monkeypatch, scontrol=SCONTROL.format(state="FAILED"))
+    view.run.submitit.mkdir()
+    log = view.run.submitit / "12_0_log.err"
+    log.write_text("no\n")
+    os.utime(log, (1e9, 1e9))
+    assert unrecorded_end(view).time == 1e9

@@ -10,7 +10,8 @@ from typing import TypeAlias
 import pytest
 
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import AttemptStart, Verdict
+from drumbeat.configs.run.records import AttemptStart, Saved, Status, Verdict
+from drumbeat.launch.attempts.verdict import IDLE_GPU
 from drumbeat.launch.node.handover import previous_verdict
 from drumbeat.launch.slurm.job import SlurmJob
 from tests.launch.tiny_plan import plan
@@ -58,3 +59,14 @@ def test_the_first_node_determines_a_missing_verdict(run: RunDir, previous: Prev
     found = previous("7", 1, first=True)
     assert found and found.next == "restart"
     assert Verdict.read(run.attempt(0).verdict) == found
+
+
+def test_a_run_that_was_stopped_for_good_is_not_started_again(run: RunDir, previous: Previous) -> None:
+    """Its launchers were killed before they could say so."""
+    run.attempt(0).request_stop(IDLE_GPU)
+    Saved(state="stopped", step=3).write(run.attempt(0).saved)
+    found = previous("7", 1, first=True)
+    assert found and found.next == "leave"
+    status = Status.require(run.status)
+    assert (status.state, status.verdict) == (
+        "stopped", "stopped at step 3: a GPU was idle for watchdog.idle_gpu_minutes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -59,6 +60,21 @@ def test_a_file_that_cannot_be_read_for_a_while(tmp_path: Path, clock: list[floa
     assert seconds_until_found(ranks, clock) == 60
     (tmp_path / "gone").rename(file)
     assert 9 + GRACE < seconds_until_found(ranks, clock) <= 9 + GRACE + 3 * CHECK_SECONDS
+
+
+def test_the_time_of_a_disk_that_cannot_be_written_does_not_count(tmp_path: Path, clock: list[float],
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ranks may be healthy, and cannot show it."""
+    (tmp_path / "0").write_bytes(PROGRESS % (7, 9.0, 3))
+    ranks = HangingRanks([tmp_path / "0"], checked=clock[0])
+
+    def refuses(path: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "utime", refuses)
+        assert seconds_until_found(ranks, clock) == 60
+    assert 9 + GRACE < seconds_until_found(ranks, clock) <= 9 + GRACE + 2 * CHECK_SECONDS
 
 
 @pytest.mark.slow

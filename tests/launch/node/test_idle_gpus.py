@@ -111,13 +111,25 @@ def test_only_the_gpus_of_the_run_are_asked_for(node: Node) -> None:
     node.minutes(node.watch(CUDA_VISIBLE_DEVICES="3,5"), 1)
     node.minutes(node.watch(), 1)
     query = "--query-gpu=index,utilization.gpu --format=csv,noheader,nounits"
-    assert (node.folder / "asked").read_text().splitlines() == [f"{query} --id=3,5", query]
+    assert (node.folder / "asked").read_text().splitlines() == [
+        f"{query} --id=3,5", f"{query} --id=0,1,2,3"]
 
 
 def test_no_more_gpus_than_ranks(node: Node) -> None:
-    node.answer(0, 0, 0)
-    assert node.minutes(node.watch(topology=Topology(nodes=1, ranks_per_node=1, device="cuda", cpus_per_rank=1)), 10
-                        ) == {"0": 10.0}
+    """nvidia-smi prints them in its own order."""
+    one = Topology(nodes=1, ranks_per_node=1, device="cuda", cpus_per_rank=1)
+    node.answer(0)
+    node.minutes(node.watch(topology=one, CUDA_VISIBLE_DEVICES="5,3"), 1)
+    assert (node.folder / "asked").read_text().split()[-1] == "--id=5"
+
+
+def test_one_check_stops_no_run(node: Node) -> None:
+    node.answer(0)
+    watch = node.watch(stop=1.0)
+    assert node.minutes(watch, 1) == {}
+    assert not node.attempt.stop.exists()
+    assert node.minutes(watch, 1) == {"0": 2.0}
+    assert StopRequest.require(node.attempt.stop).reason == "idle GPU"
 
 
 @pytest.mark.parametrize(("device", "visible"), [("cpu", None), ("cuda", "MIG-1"), ("cuda", "")])

@@ -25,7 +25,8 @@ from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import AttemptStart, Job, NodeDown, Result, Status, Verdict
 from drumbeat.configs.schema import Site
 from drumbeat.launch.attempts.processes import descendants
-from drumbeat.launch.node.launcher import Launcher, wait_until
+from drumbeat.launch.node.checks import CHECK_SECONDS, FILES_SECONDS
+from drumbeat.launch.node.launcher import DOWN_TIMEOUT, Launcher, wait_until
 from tests.launch import fake_torchrun
 from tests.launch.node.stage import Stage
 from tests.processes import alive, until
@@ -209,6 +210,18 @@ def test_a_node_whose_check_fails_starts_no_ranks_on_any_node(stage: Callable[..
     assert here.state() == "finished"
 
 
+def test_a_stop_ends_a_check(stage: Callable[..., Stage], tmp_path: Path) -> None:
+    here = stage()
+    site = Site(node_check=f"touch {tmp_path}/checks; sleep 300")
+    replace(JobPlan.require(here.run.plan), site=site).write(here.run.plan)
+    here.launch()
+    until((tmp_path / "checks").exists)
+    here.launchers[0].send_signal(signal.SIGTERM)
+    assert here.end() == ["leave"]
+    assert NodeDown.require(here.run.attempt(0).node_down(0)) == NodeDown(exit_code=None, host=socket.gethostname())
+    assert here.verdict(0).message == "stopped without saving: SIGTERM; there is no checkpoint"
+
+
 def test_the_run_is_given_up_on_all_nodes(stage: Callable[..., Stage]) -> None:
     here = stage(nodes=2, ranks_per_node=1)
     (here.run.path / "fake" / "fail1").write_text("a bad picture")
@@ -377,3 +390,8 @@ def test_waiting_ends_though_the_clock_is_set_back(monkeypatch: pytest.MonkeyPat
     clock = iter(range(10**6, 0, -3600))
     monkeypatch.setattr(time, "time", lambda: next(clock))
     assert wait_until(lambda: None, 0.3) is None
+
+
+def test_the_first_node_waits_for_the_checks_of_all_others() -> None:
+    """A node is blamed for what is missing if another one has passed, which that one must have had the time to say."""
+    assert DOWN_TIMEOUT >= 90 > FILES_SECONDS + CHECK_SECONDS

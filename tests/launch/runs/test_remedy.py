@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -10,7 +11,7 @@ from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.load import load
 from drumbeat.configs.run.code_records import CodeSnapshot
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import Heartbeat, Next, RankError, Verdict
+from drumbeat.configs.run.records import Heartbeat, Next, NodeDown, RankError, Verdict
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.typed import command
 from drumbeat.launch.runs.remedy import remedy, resume_command
@@ -105,6 +106,22 @@ def test_without_a_copy_of_the_code_there_is_no_newer_one(run: RunDir) -> None:
 def test_a_run_that_was_stopped_is_resumed_as_it_is(run: RunDir) -> None:
     write_state(run, "stopped", "stopped at step 3")
     assert remedy(View.read(run)) == f"Resume it: {resume_command(View.read(run))}"
+
+
+@pytest.mark.parametrize(("checks", "expected"), [
+    (["missing", "missing"],
+     "Make it visible on the nodes (details: attempts/000/node0.log), then resume the run: COMMAND"),
+    (["failed", "missing"],
+     "Make it visible on the nodes (details: attempts/000/node1.log), then resume the run: COMMAND"),
+    (["", "failed"], "Try node_check on a node (details: attempts/000/node1.log), or correct the profile, then resume "
+                     "the run with it: COMMAND --profile FILE"),
+])
+def test_what_a_check_has_found_is_corrected_first(run: RunDir, checks: list[Literal["", "missing", "failed"]],
+                                                   expected: str) -> None:
+    view = failed(run, "")
+    for number, check in enumerate(checks):
+        NodeDown(exit_code=1, host=f"n{number}", check=check).write(run.attempt(0).node_down(number))
+    assert remedy(view) == expected.replace("COMMAND", command("resume", run))
 
 
 @pytest.mark.parametrize(("fix", "expected"), [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +139,25 @@ def test_a_rerun_says_that_it_has_the_last_values_from_its_start(failed: RunDir,
 # run {failed.id} is exact up to step 100; then batch_size changed
 # from 24 to 12 by resume; this run has the last values from its start.
 """ in capsys.readouterr().out
+
+
+def test_a_run_keeps_at_least_one_phase(failed: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(failed.checkpoints)
+    assert main(["resume", "small", "phases.head=null", "phases.finetune=null"]) == 2
+    assert capsys.readouterr().err.startswith("error: the config has no phases, so there is nothing to train\n")
+
+
+def test_a_finished_run_without_its_last_phase_is_not_longer(failed: RunDir, capsys: pytest.CaptureFixture[str]
+                                                             ) -> None:
+    save(failed, 300, Progress(step=300, phase=2))
+    write_state(failed, "finished")
+    assert main(["resume", "small", "phases.finetune=null"]) == 2
+    assert "phase finetune is finished" in capsys.readouterr().err
+    shutil.rmtree(failed.checkpoints)
+    assert main(["resume", "small", "phases.finetune=null"]) == 2
+    assert f"run {failed.id} is finished" in capsys.readouterr().err
+
+
+def test_a_root_that_no_set_refers_to_is_refused(failed: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["resume", "small", "data.root=/sets"]) == 2
+    assert "data.root has no effect" in capsys.readouterr().err

@@ -85,6 +85,21 @@ def test_a_rank_that_fails_does_not_lose_the_save_in_progress(tmp_path: Path) ->
     checkpoints.close()
 
 
+def test_a_rank_that_fails_hurries_the_writer(tmp_path: Path) -> None:
+    """Which a writer that is stopped shows: the signal is pending."""
+    checkpoints = made(tmp_path)
+    checkpoints.save(Progress(step=1), weights(1.5), {}, STATE)
+    checkpoints.wait()
+    assert checkpoints.writer is not None
+    os.kill(checkpoints.writer.pid, signal.SIGSTOP)
+    checkpoints.save(Progress(step=2), weights(1.5), {}, STATE)
+    checkpoints.wait_briefly(0.01)
+    fields = dict(line.split(":\t") for line in Path(f"/proc/{checkpoints.writer.pid}/status").read_text().splitlines())
+    assert int(fields["ShdPnd"], 16) >> (signal.SIGURG - 1) & 1
+    os.kill(checkpoints.writer.pid, signal.SIGCONT)
+    checkpoints.close()
+
+
 def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
     checkpoints = made(tmp_path)
     best: dict[str, object] = {}

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drumbeat.data.splits import Split
+from drumbeat.data.splits import Split, underlying
 from drumbeat.data.text import Texts, Vocabulary
 from drumbeat.trainers.doctor.findings import Finding
 from drumbeat.trainers.doctor.subject import Subject
-from drumbeat.trainers.doctor.texts import encoding_findings, length_facts, text_findings, texts_of
+from drumbeat.trainers.doctor.texts import encoding_findings, length_facts, text_findings
 from tests.trainers.doctor.sets import kinds
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog"]
@@ -75,7 +75,7 @@ def test_empty_texts(train: Path, tmp_path: Path) -> None:
     samples = texts(table(tmp_path / "holes.csv", lines), train)
     assert findings(samples)["no_known_word"].examples == ["train row 7 of holes.csv", "train row 23 of holes.csv"]
     part = Split(of=samples, part="a", fractions={"a": 0.5, "b": 0.5})
-    found = texts_of(part)
+    found = underlying(part, Texts)
     assert found is not None
     rows = [row for row in (7, 23) if row in part.indices]
     assert found[1].tolist() == part.indices.tolist()
@@ -110,5 +110,5 @@ def test_correct_text_is_not_garbled(tmp_path: Path, train: Path) -> None:
 
 
 def test_other_sets_have_no_texts() -> None:
-    assert texts_of([1, 2]) is None
+    assert underlying([1, 2], Texts) is None
     assert findings([1, 2]) == {}

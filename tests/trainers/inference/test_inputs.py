@@ -13,7 +13,15 @@ from torch import Tensor
 from drumbeat.configs.errors import RunError
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
-from drumbeat.trainers.inference.inputs import ImageFormat, Images, Item, TableFormat, read_images, read_texts
+from drumbeat.trainers.inference.inputs import (
+    ImageFormat,
+    Images,
+    ImageTensors,
+    Item,
+    TableFormat,
+    read_images,
+    read_texts,
+)
 from drumbeat.trainers.tasks import Classification, MultiLabel, Regression
 
 PETS = Classification(classes=["cat", "dog"])
@@ -108,7 +116,7 @@ def test_images_are_returned_as_the_runs_own_dataset_does() -> None:
     assert isinstance(image, Image.Image)
     assert (image.size, image.mode) == ((4, 3), "L")
     for channels in (1, 3):
-        tensor, _ = Images(items, ImageFormat(channels, tensors=True))[0]
+        tensor, _ = ImageTensors(items, ImageFormat(channels, tensors=True))[0]
         assert isinstance(tensor, Tensor)
         assert (list(tensor.shape), tensor.dtype, tensor.unique().tolist()) == ([channels, 3, 4], torch.uint8, [9])
 
