@@ -25,7 +25,8 @@ class SegmentationFolder(ImageFiles):
     image and mask together.
 
     The mask of images/a/b.jpg is masks/a/b.png: grayscale, or with a palette, and its pixels are class numbers, or
-    `ignore_index` for those that do not count. `classes` are the names of the classes, from number 0 on. The other
+    `ignore_index` for those that do not count. `classes` are the names of the classes, from number 0 on. `values` are
+    the pixel values of the classes, if they are not their numbers: [0, 255] for masks in black and white. The other
     arguments are those of `ImageFiles`. Files and folders are ignored as by `ImageFolder`. A model may use the number
     of classes as `num_classes: from_data`.
 
@@ -35,9 +36,14 @@ class SegmentationFolder(ImageFiles):
 
     def __init__(self, *, root: str, classes: Sequence[str], images: str = "images", masks: str = "masks",
                  channels: Literal[1, 3] = 3, ignore_index: int = 255, depth: Literal["auto", 8, 16] = "auto",
-                 value_range: Sequence[float] | None = None, frame: int | None = None) -> None:
+                 value_range: Sequence[float] | None = None, frame: int | None = None,
+                 values: Sequence[int] | None = None) -> None:
         if isinstance(classes, str) or not 0 < len(classes) <= 256:
             raise ValueError(f"classes must be a list of 1 to 256 names, not {classes!r}")
+        numbers = [*range(len(classes))] if values is None else [*values]
+        if len({*numbers} & {*range(256)}) != len(classes) or len(numbers) != len(classes):
+            raise ValueError(f"values must be one number from 0 to 255 for each of {len(classes)} classes, not "
+                             f"{values}")
         folder, self.masks = Path(root) / images, Path(root) / masks
         self.ignore_index = ignore_index
         self.classes = list(classes)
@@ -60,9 +66,11 @@ class SegmentationFolder(ImageFiles):
         super().__init__(root=str(folder), paths=(path for path, *_ in files), channels=channels, short_side=None,
                          depth=depth, value_range=value_range, frame=frame)
         self._known = np.zeros(256, dtype=np.bool_)
-        self._known[:len(self.classes)] = True
+        self._known[numbers] = True
         if 0 <= ignore_index < 256:
             self._known[ignore_index] = True
+        self._numbers = np.arange(256, dtype=np.uint8)
+        self._numbers[numbers] = range(len(numbers))
 
     @property
     def facts(self) -> dict[str, int]:
@@ -89,8 +97,9 @@ class SegmentationFolder(ImageFiles):
             mask = np.array(opened, dtype=np.uint8)
         if unknown := np.flatnonzero((np.bincount(mask.ravel(), minlength=256) > 0) & ~self._known).tolist():
             raise ValueError(f"the mask {file} has the class {unknown[0]}; there are {len(self.classes)} classes from "
-                             f"0 on, and {self.ignore_index} is ignored")
-        return Mask(mask)
+                             f"0 on, and {self.ignore_index} is ignored. If the pixels are no class numbers, name "
+                             "those of the classes: values: [0, 255]")
+        return Mask(self._numbers[mask])
 
     def _mask_file(self, name: str) -> Path:
         return (self.masks / name).with_suffix(".png")

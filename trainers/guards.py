@@ -154,8 +154,7 @@ def not_finite(step: int, loss: Tensor, batch: Batch, world: World, losses: Sequ
     indices = batch.indices.tolist()
     pairs = [f"{position} (sample {index}{f', {names[index]}' if names else ''})" for position, index in
              zip(batch.positions.tolist(), indices, strict=True)]
-    others = len(pairs) - len(rows)
-    rest = f"; the losses of the other {others} are finite" if rows and others else ""
+    rest = "; the other losses are finite" if 0 < len(rows) < len(pairs) else ""
     pairs = [pairs[row] for row in rows] or pairs
     more = f" and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else ""
     return NotFiniteError(f"NaN or Inf {'gradient' if finite else 'loss'} at step {step} on rank {world.rank}: the "

@@ -45,6 +45,19 @@ def folder_of(root: Path) -> SegmentationFolder:
     return SegmentationFolder(root=str(root), classes=CLASSES)
 
 
+def test_the_values_of_the_classes(tmp_path: Path) -> None:
+    write(tmp_path, "a", mask_of(200))
+    write(tmp_path, "b", mask_of(255))
+    samples = SegmentationFolder(root=str(tmp_path), classes=CLASSES, values=[200, 0])
+    assert [samples[index][1].unique().tolist() for index in range(2)] == [[0, 1], [1, 255]]
+    assert SegmentationFolder(root=str(tmp_path), classes=CLASSES, values=[0, 255])[1][1].unique().tolist() == [0, 1]
+    with pytest.raises(ValueError, match="name those of the classes"):
+        folder_of(tmp_path)[0]
+    for values in ([0], [0, 0], [0, 256], [0, 1, 2]):
+        with pytest.raises(ValueError, match="values must be one number from 0 to 255 for each of 2 classes"):
+            SegmentationFolder(root=str(tmp_path), classes=CLASSES, values=values)
+
+
 def test_images_and_their_masks(tmp_path: Path) -> None:
     write(tmp_path, "b", mask_of(255))
     write(tmp_path, "a/c", mask_of(mode="P"))

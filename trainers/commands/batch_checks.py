@@ -6,11 +6,12 @@ from torch import Tensor
 
 from drumbeat.configs.errors import Fault
 from drumbeat.configs.schema import Config
-from drumbeat.data.loader import Batch
+from drumbeat.data.loader import Batch, Samples
 from drumbeat.data.mixing import CutMix
 from drumbeat.data.order import shard
 from drumbeat.data.structure import uncut
 from drumbeat.trainers.build import build_mixing
+from drumbeat.trainers.doctor.masks import REMEDY, masks_of, only_background_text
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.tasks.task import WholeBatchLoss
 
@@ -49,3 +50,11 @@ def batch_faults(config: Config, task: Task, batch: Batch, world_size: int) -> l
 def _is_for_each_element(targets: Tensor) -> bool:
     """Whether targets are classes of elements, integers [n, ...]."""
     return targets.dim() > 1 and not targets.is_floating_point()
+
+
+def mask_fault(samples: Samples) -> Fault | None:
+    """The fault of a training set whose masks hold one class alone and pixels that do not count; None for others."""
+    masks = masks_of(samples)
+    if masks is None or not masks.only_background:
+        return None
+    return Fault(what=only_background_text(masks), where="data.train", remedy=REMEDY)

@@ -28,6 +28,7 @@ from drumbeat.trainers.doctor.findings import Finding, Findings
 from drumbeat.trainers.doctor.images import image_facts, left_out, pixel_facts, sample_findings
 from drumbeat.trainers.doctor.labels import class_counts, label_findings
 from drumbeat.trainers.doctor.leaks import copies_in_train, leak_findings
+from drumbeat.trainers.doctor.masks import mask_findings
 from drumbeat.trainers.doctor.sample_checks import check_samples
 from drumbeat.trainers.doctor.speed import padding_fact, speed_facts
 from drumbeat.trainers.doctor.subject import Subject
@@ -51,6 +52,7 @@ def examine(config: Config, *, everything: bool, group: str | None, sheet: Path)
     for one in subjects:
         found.fact(*image_facts(one))
         found.add(sample_findings(one))
+        found.add(mask_findings(one))
         found.add(text_findings(one, everything=everything))
     for one in subjects[1:]:
         found.add(leak_findings(train, one, group))

@@ -53,7 +53,7 @@ from drumbeat.trainers.build import (
     without_pretrained,
 )
 from drumbeat.trainers.checkpoints.manager import Checkpoint
-from drumbeat.trainers.commands.batch_checks import batch_faults
+from drumbeat.trainers.commands.batch_checks import batch_faults, mask_fault
 from drumbeat.trainers.commands.open_files import opened_since, positions, shared_files
 from drumbeat.trainers.commands.rehearsal import rehearse
 from drumbeat.trainers.commands.rehearsed_resume import newest_checkpoint, progress_with, rehearse_resume
@@ -121,7 +121,7 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
         tried = smoke_test(filled or config, sets, model, task)
         if isinstance(tried, Fault):
             faults.append(tried)
-        elif wrong := batch_faults(config, task, tried, world_size):
+        elif wrong := [*batch_faults(config, task, tried, world_size), *filter(None, [mask_fault(sets.train)])]:
             faults += wrong
         else:
             with one_thread():  # threads that wait for each other are slow on a busy login node
