@@ -37,10 +37,11 @@ PLACE_ERROR = re.compile(r"meta|cuda|triton|not implemented|no kernel|data-depen
 """In errors that are about the device and not about shapes: the model needs values or a GPU."""
 
 
-def smoke_test(config: Config, sets: Sets, model: nn.Module, task: Task) -> Fault | Batch:
+def smoke_test(config: Config, sets: Sets, model: nn.Module, task: Task, notes: list[str] | None = None
+               ) -> Fault | Batch:
     """Runs samples of each set through transforms, model and loss. Returns the first fault, because later sets would
     have the same one, or the batch of training samples. `config` includes the facts of the data
-    (`drumbeat.trainers.facts`)."""
+    (`drumbeat.trainers.facts`). What is perhaps wrong is added to `notes`."""
     batches: list[Batch] = []
     for name in ("train", "validation", "test"):
         if (samples := getattr(sets, name)) is None:
@@ -53,6 +54,8 @@ def smoke_test(config: Config, sets: Sets, model: nn.Module, task: Task) -> Faul
             return outputs
         if outputs is not None and (fault := _loss_fault(sets.classes, name, task, outputs, batch)):
             return fault
+        if name == "train" and notes is not None and (note := classes_note(sets, task, outputs)):
+            notes.append(note)
     return batches[0]
 
 
@@ -104,6 +107,19 @@ def _outputs(config: Config, name: str, model: nn.Module, batch: Batch) -> Any:
                      + (CALLED if isinstance(inputs, tuple | dict) else ""))
     return tree_map(lambda one: torch.zeros(one.shape, dtype=one.dtype, requires_grad=one.dtype.is_floating_point)
                     if isinstance(one, Tensor) else one, outputs)
+
+
+def classes_note(sets: Sets, task: Task, outputs: Any) -> str:
+    """A note if the outputs of a classification are more or fewer than the classes of the training set; '' otherwise.
+    One output is for two classes."""
+    scores = kept_outputs(task, outputs)
+    if type(task) is not Classification or not sets.classes or not isinstance(scores, Tensor) or scores.dim() != 2:
+        return ""
+    if scores.shape[1] in (1, len(sets.classes)):
+        return ""
+    return (f"the outputs are {scores.shape[1]:,} for each sample, and data.train has {len(sets.classes)} classes; if "
+            "these are embeddings, give the task a `select`: otherwise accuracy compares the largest of them with the "
+            "label")
 
 
 def _loss_fault(classes: Sequence[str], name: str, task: Task, outputs: Any, batch: Batch) -> Fault | None:
