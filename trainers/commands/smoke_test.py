@@ -33,6 +33,9 @@ SMALL = 50_000_000
 
 CALLED = "A model is called with a dict of inputs by their names, and with a tuple by their order."
 
+PER_SAMPLE = ("Return one value for each sample, float32 [n], from a loss for reduction=\"none\"; or give a task of "
+              "your own a `batch_loss` (docs/structures.md).")
+
 PLACE_ERROR = re.compile(r"meta|cuda|triton|not implemented|no kernel|data-dependent", re.IGNORECASE)
 """In errors that are about the device and not about shapes: the model needs values or a GPU."""
 
@@ -54,7 +57,8 @@ def smoke_test(config: Config, sets: Sets, model: nn.Module, task: Task, notes: 
             return outputs
         if outputs is not None and (fault := _loss_fault(sets.classes, name, task, outputs, batch)):
             return fault
-        if name == "train" and notes is not None and (note := classes_note(sets, task, outputs)):
+        if name == "train" and outputs is not None and notes is not None and (
+                note := classes_note(sets, task, outputs)):
             notes.append(note)
     return batches[0]
 
@@ -140,7 +144,7 @@ def _loss_fault(classes: Sequence[str], name: str, task: Task, outputs: Any, bat
         losses = losses_of(task, outputs, targets, FEW)
         if tuple(losses.shape) != (FEW,):
             return Fault(what="the loss is not one number for each sample", where="task",
-                         given=f"{given}; losses {shapes(losses)}", remedy="A task's losses are float32 [n].")
+                         given=f"{given}; losses {shapes(losses)}", remedy=PER_SAMPLE)
         if name == "train":
             losses.sum().backward()
     except Exception as error:

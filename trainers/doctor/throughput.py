@@ -48,7 +48,8 @@ def median_rate(work: Callable[[int], int]) -> float:
     memory, and other programs delay single steps."""
     for number in range(WARM_UP):
         samples = work(number)
-    times, began = [], time.perf_counter()
+    times: list[float] = []
+    began = time.perf_counter()
     while not times or time.perf_counter() - began < SECONDS:
         start = time.perf_counter()
         samples = work(WARM_UP + len(times))
