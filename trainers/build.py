@@ -153,8 +153,8 @@ def _build_set(node: dict[str, Any], key: str, *, needed: bool = False) -> Sampl
                  missing or isinstance(samples, IterableDataset) else f"{key} does not know how many samples it has",
             where=f"{key}._target_", given=node["_target_"],
             remedy="The order of samples, several ranks and resuming need a map-style dataset: one with __len__() and "
-                   "__getitem__(index). docs/data.md shows how to index a file of records. A stream that fits into "
-                   "memory: self.samples = list(stream)"))
+                   "__getitem__(index). docs/structures.md shows how to index a file of records. A stream that "
+                   "fits into memory: self.samples = list(stream)"))
     return cast(Samples, samples)
 
 

@@ -51,7 +51,7 @@ def examine(config: Config, *, everything: bool, group: str | None, sheet: Path)
         found.fact("note", note)
     for one in subjects:
         found.fact(*image_facts(one))
-        found.add(sample_findings(one))
+        found.add(sample_findings(one, config.data))
         found.add(mask_findings(one))
         found.add(text_findings(one, everything=everything))
     for one in subjects[1:]:
@@ -77,7 +77,7 @@ def examine(config: Config, *, everything: bool, group: str | None, sheet: Path)
 def _not_read(subjects: list[Subject]) -> list[Finding]:
     """What the check of a part of the samples cannot see."""
     parts = [one for one in subjects if len(one.checks) < len(one.samples)]
-    read = ", ".join(f"{one.read} of {one.name}" for one in parts)
+    read = ", ".join(f"{len(one.checks):,} of {len(one.samples):,} of {one.name}" for one in parts)
     return [Finding("note", "not_read", f"not all samples were read: {read}",
                     "Damaged samples and copies are found only among them. To read all: --all")] if parts else []
 

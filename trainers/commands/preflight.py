@@ -118,7 +118,7 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
             notes += filter(None, [attempt(partial(rehearse_schedule, scheduler, optimizer, schedule,
                                                    phase.scheduler_every, f"phases.{name}.scheduler"))])
     if not faults and sets is not None and model is not None and task is not None:
-        tried = smoke_test(filled or config, sets, model, task)
+        tried = smoke_test(filled or config, sets, model, task, notes)
         if isinstance(tried, Fault):
             faults.append(tried)
         elif wrong := [*batch_faults(config, task, tried, world_size), *filter(None, [mask_fault(sets.train)])]:

@@ -289,8 +289,9 @@ def _explained(what: str, where: str) -> Iterator[None]:
     except Exception as error:
         if PLACE_ERROR.search(f"{type(error).__name__} {error}"):
             raise _StopError(f"not rehearsed on this CPU: {what}: {error_text(error)}") from error
-        raise _StopError(Fault(what=f"{what}: {error_text(error)}", where=where, given=error_place(error),
-                               remedy=float64_remedy(error))) from error
+        remedy = float64_remedy(error)
+        raise _StopError(Fault(what=f"{what}: {error_text(error)}", where="data.train" if remedy else where,
+                               given=error_place(error), remedy=remedy)) from error
 
 
 def _listed(lines: Sequence[str]) -> str:

@@ -33,14 +33,18 @@ SMALL = 50_000_000
 
 CALLED = "A model is called with a dict of inputs by their names, and with a tuple by their order."
 
+PER_SAMPLE = ("Return one value for each sample, float32 [n], from a loss for reduction=\"none\"; or give a task of "
+              "your own a `batch_loss` (docs/structures.md).")
+
 PLACE_ERROR = re.compile(r"meta|cuda|triton|not implemented|no kernel|data-dependent", re.IGNORECASE)
 """In errors that are about the device and not about shapes: the model needs values or a GPU."""
 
 
-def smoke_test(config: Config, sets: Sets, model: nn.Module, task: Task) -> Fault | Batch:
+def smoke_test(config: Config, sets: Sets, model: nn.Module, task: Task, notes: list[str] | None = None
+               ) -> Fault | Batch:
     """Runs samples of each set through transforms, model and loss. Returns the first fault, because later sets would
     have the same one, or the batch of training samples. `config` includes the facts of the data
-    (`drumbeat.trainers.facts`)."""
+    (`drumbeat.trainers.facts`). What is perhaps wrong is added to `notes`."""
     batches: list[Batch] = []
     for name in ("train", "validation", "test"):
         if (samples := getattr(sets, name)) is None:
@@ -53,6 +57,9 @@ def smoke_test(config: Config, sets: Sets, model: nn.Module, task: Task) -> Faul
             return outputs
         if outputs is not None and (fault := _loss_fault(sets.classes, name, task, outputs, batch)):
             return fault
+        if name == "train" and outputs is not None and notes is not None and (
+                note := classes_note(sets, task, outputs)):
+            notes.append(note)
     return batches[0]
 
 
@@ -106,6 +113,19 @@ def _outputs(config: Config, name: str, model: nn.Module, batch: Batch) -> Any:
                   if isinstance(one, Tensor) else one, outputs)
 
 
+def classes_note(sets: Sets, task: Task, outputs: Any) -> str:
+    """A note if the outputs of a classification are more or fewer than the classes of the training set; '' otherwise.
+    One output is for two classes."""
+    scores = kept_outputs(task, outputs)
+    if type(task) is not Classification or not sets.classes or not isinstance(scores, Tensor) or scores.dim() != 2:
+        return ""
+    if scores.shape[1] in (1, len(sets.classes)):
+        return ""
+    return (f"the outputs are {scores.shape[1]:,} for each sample, and data.train has {len(sets.classes)} classes; if "
+            "these are embeddings, give the task a `select`: otherwise accuracy compares the largest of them with the "
+            "label")
+
+
 def _loss_fault(classes: Sequence[str], name: str, task: Task, outputs: Any, batch: Batch) -> Fault | None:
     """A fault in the loss of these outputs, or None. One of the targets is set to the last class, which a few samples
     may not include."""
@@ -124,7 +144,7 @@ def _loss_fault(classes: Sequence[str], name: str, task: Task, outputs: Any, bat
         losses = losses_of(task, outputs, targets, FEW)
         if tuple(losses.shape) != (FEW,):
             return Fault(what="the loss is not one number for each sample", where="task",
-                         given=f"{given}; losses {shapes(losses)}", remedy="A task's losses are float32 [n].")
+                         given=f"{given}; losses {shapes(losses)}", remedy=PER_SAMPLE)
         if name == "train":
             losses.sum().backward()
     except Exception as error:

@@ -64,6 +64,8 @@ def main() -> int:
             results = run_job(job, world)
         assert results is not None  # this is the only rank
         found.add(suspects(job, results))
+        if not found.found:
+            found.fact("verdict", "no training sample is contradicted: the model predicts the labels of all")
         sheet = worst_samples_sheet(job.task, job.samples, job.sets.evaluate_transforms, results, most=ON_SHEET,
                                     columns=6, collate=job.sets.collate)
         if sheet is not None:

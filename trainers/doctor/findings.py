@@ -45,6 +45,11 @@ def plural(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'s' * (n != 1)}"
 
 
+def of(some: int, total: int, noun: str, name: str, one: str, several: str) -> str:
+    """How many samples of a set are so: "1 of 24 images of train is dark", "2 of 24 images of train are dark"."""
+    return f"{some:,} of {plural(total, noun)} of {name} {one if some == 1 else several}"
+
+
 @dataclass
 class Findings:
     """Everything that was found."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -11,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from drumbeat.configs.layers import short
-from drumbeat.configs.schema import Config
+from drumbeat.configs.schema import Config, Data
 from drumbeat.data.image_files import is_data, is_image, suffixes
 from drumbeat.data.images import ImageFolder, Normalize
 from drumbeat.trainers.build import build_batch_transforms, image_set
-from drumbeat.trainers.doctor.findings import Finding
+from drumbeat.trainers.doctor.findings import Finding, of, plural
 from drumbeat.trainers.doctor.sample_checks import SampleCheck, file_of
 from drumbeat.trainers.doctor.subject import Subject
+from drumbeat.trainers.sample_counts import allowed
 
 LONG = 4.0
 """An image is long if its longer side is this many times the shorter one."""
@@ -43,33 +45,45 @@ def _range(values: Sequence[int]) -> str:
     return f"{min(values):,}" if min(values) == max(values) else f"{min(values):,}-{max(values):,}"
 
 
-def sample_findings(subject: Subject) -> Iterator[Finding]:
-    """What is wrong with the samples that were read."""
+def sample_findings(subject: Subject, data: Data | None = None) -> Iterator[Finding]:
+    """What is wrong with the samples that were read. `data` tells what the config does about those that cannot be."""
     name, n = subject.name, len(subject.checks)
     if bad := [_error(subject, check) for check in subject.checks if check.error]:
         yield Finding("problem", "unreadable", f"{len(bad):,} of {n:,} samples of {name} cannot be read",
-                      "Restore or remove them. To use the next sample in place of each: data.on_error=skip", bad)
+                      f"Restore or remove them. {_skipping(len(bad), n, data or Data())}", bad)
     if odd := [subject.sample(check.index) for check in subject.good if check.nonfinite]:
-        yield Finding("problem", "nonfinite", f"{len(odd):,} of {n:,} samples of {name} have a NaN or Inf",
+        yield Finding("problem", "nonfinite", of(len(odd), n, "sample", name, "has", "have") + " a NaN or Inf",
                       "The loss becomes NaN with the first of them: correct or remove them.", odd)
     if flat := [subject.sample(check.index) for check in subject.good if check.constant]:
-        yield Finding("warning", "constant", f"{len(flat):,} of {n:,} images of {name} have the same value everywhere",
+        yield Finding("warning", "constant",
+                      of(len(flat), n, "image", name, "has", "have") + " the same value everywhere",
                       "They show nothing: remove them.", flat)
     if long := [(max(check.size) / min(check.size), check) for check in subject.good
                 if check.mode and max(check.size) > LONG * min(check.size)]:
         long.sort(key=lambda item: -item[0])
-        yield Finding("warning", "long_images", f"{len(long):,} of {n:,} images of {name} are more than {LONG:g} times "
-                      "as long as wide", "A crop shows little of them, and a resize to a square distorts them.",
+        yield Finding("warning", "long_images", of(len(long), n, "image", name, "is", "are")
+                      + f" more than {LONG:g} times as long as wide",
+                      "A crop shows little of them, and a resize to a square distorts them.",
                       [f"{subject.sample(check.index)}  {check.size[0]:,} x {check.size[1]:,}" for _, check in long])
     yield from _depth(subject)
     yield from _colors(subject)
 
 
 def _error(subject: Subject, check: SampleCheck) -> str:
-    """The error of a sample, with its file as a reader knows it."""
-    file = file_of(subject.samples, check.index) or ""
-    shown = check.error.replace(file, short(Path(file))) if file else check.error
-    return shown.removeprefix("cannot read the image ")
+    """The error of a sample, with its file, or its name, as a reader knows it."""
+    file, sample = file_of(subject.samples, check.index) or "", subject.sample(check.index)
+    shown = (check.error.replace(file, sample) if file else check.error).removeprefix("cannot read the image ")
+    return shown if sample in shown else f"{sample}: {shown}"
+
+
+def _skipping(bad: int, checked: int, data: Data) -> str:
+    """What `data.on_error` does or can do about samples that cannot be read, and the limit that it needs."""
+    share = math.ceil(100 * bad / checked) / 100
+    more = "" if bad <= allowed(data.max_skipped, checked) else f"data.max_skipped={share:g}"
+    if data.on_error != "skip":
+        return f"To use the next sample in place of each: data.on_error=skip {more}".rstrip()
+    return f"data.on_error=skip would skip more than data.max_skipped allows: {more}" if more else (
+        "Until then, the next sample is used in place of each.")
 
 
 def _depth(subject: Subject) -> Iterator[Finding]:
@@ -77,8 +91,8 @@ def _depth(subject: Subject) -> Iterator[Finding]:
     if deep:
         levels = [check.levels or 0 for check in deep]
         yield Finding("problem" if min(levels) < FEW_LEVELS else "warning", "lost_depth",
-                      f"{len(deep):,} of {len(subject.checks):,} images of {subject.name} have 16 bits and are read "
-                      f"with 8: {_range(levels)} different values are left",
+                      of(len(deep), len(subject.checks), "image", subject.name, "has 16 bits and is",
+                         "have 16 bits and are") + f" read with 8: {_range(levels)} different values are left",
                       "Images of 12 bits keep 4. Read them with all (depth: 16), and tell which values are black and "
                       "white (value_range).",
                       [f"{subject.sample(check.index)}  {check.levels} values"
@@ -97,7 +111,8 @@ def _colors(subject: Subject) -> Iterator[Finding]:
     means = {label: float(np.mean(values)) for label, values in shares.items()}
     differ = len(means) > 1 and max(means.values()) - min(means.values()) > 0.5
     yield Finding("warning" if differ else "note", "mixed_colors",
-                  f"{len(gray):,} of {len(files):,} images of {subject.name} are grayscale, and the others have color",
+                  of(len(gray), len(files), "image", subject.name, "is", "are")
+                  + " grayscale, and the others have color",
                   "A model can tell these classes apart by the color alone: convert all to grayscale (channels: 1)."
                   if differ else "All are converted to the set's `channels`.",
                   [f"{label}: {mean:.0%} grayscale" for label, mean in means.items()] if differ else
@@ -116,9 +131,11 @@ def left_out(subjects: Sequence[Subject]) -> Iterator[Finding]:
             if files:
                 counts = ", ".join(f"{count:,} {suffix or 'without a suffix'}" for suffix, count in
                                    Counter(Path(file).suffix.lower() for file in files).most_common())
-                kind = "files that may be images" if severity == "warning" else "other files"
+                one = len(files) == 1
+                kind = (" that may be an image" if one else " that may be images") if severity == "warning" else ""
                 yield Finding(severity, "left_out",  # type: ignore[arg-type]
-                              f"{len(files):,} {kind} in {short(Path(root))} are left out: {counts}", advice,
+                              f"{plural(len(files), 'file')}{kind} in {short(Path(root))} {'is' if one else 'are'} "
+                              f"left out: {counts}", advice,
                               [short(Path(file)) for file in files])
 
 

@@ -62,7 +62,8 @@ def _names(classes: list[str]) -> Iterator[Finding]:
     for name in classes:
         alike[" ".join(name.lower().split())].append(name)
     if doubled := [" = ".join(map(repr, names)) for names in alike.values() if len(names) > 1]:
-        yield Finding("warning", "similar_classes", f"{len(doubled):,} classes occur in several spellings",
+        several = "1 class occurs" if len(doubled) == 1 else f"{len(doubled):,} classes occur"
+        yield Finding("warning", "similar_classes", f"{several} in several spellings",
                       "Give each class one name.", doubled)
     if empty := [repr(name) for name in classes if name.strip().lower() in NO_VALUES]:
         yield Finding("warning", "missing_label_class", "a class has a name that usually stands for a missing label",

@@ -15,7 +15,7 @@ from drumbeat.data.images import ImageFiles
 from drumbeat.data.loader import Samples
 from drumbeat.data.order import Integers
 from drumbeat.data.splits import underlying
-from drumbeat.trainers.doctor.findings import Finding, plural
+from drumbeat.trainers.doctor.findings import Finding, of, plural
 from drumbeat.trainers.doctor.sample_checks import SIDE
 from drumbeat.trainers.doctor.subject import Subject
 
@@ -36,15 +36,18 @@ def leak_findings(train: Subject, other: Subject, group: str | None) -> Iterator
     """What the training set and another one share."""
     files = _same_files(train.samples, other.samples)
     if files:
-        yield _shared("problem", "same_file", train, other, files, "are also in train, byte for byte")
+        yield _shared("problem", "same_file", train, other, files, "is also in train, byte for byte",
+                      "are also in train, byte for byte")
     known = {first for first, _ in files}
     inputs = [pair for pair in _same_inputs(train, other) if pair[0] not in known]
     if inputs:
-        yield _shared("problem", "same_input", train, other, inputs, "have an input that is also in train")
+        yield _shared("problem", "same_input", train, other, inputs, "has an input that is also in train",
+                      "have an input that is also in train")
     known |= {first for first, _ in inputs}
     near = [pair for pair in _near(train, other) if pair[0] not in known]
     if near:
-        yield _shared("warning", "near_duplicate", train, other, near, "look almost the same as one of train",
+        yield _shared("warning", "near_duplicate", train, other, near, "looks almost the same as one of train",
+                      "look almost the same as one of train",
                       "Look at them. If they are copies, remove them from one of the sets: the metrics are too good.")
     yield from _shared_groups(train, other, group)
 
@@ -65,7 +68,8 @@ def copies_in_train(train: Subject) -> Iterator[Finding]:
                        for indices in contradict])
     copies = sum(len(indices) - 1 for indices in several)
     if copies and not contradict:
-        yield Finding("note", "copies", f"{copies:,} samples of train are copies of others",
+        yield Finding("note", "copies", f"{plural(copies, 'sample')} of train "
+                      f"{'is a copy of another' if copies == 1 else 'are copies of others'}",
                       "They count several times in each epoch.",
                       [" = ".join(map(train.sample, indices[:3])) for indices in several])
     yield from _alike_with_other_labels(train)
@@ -87,12 +91,12 @@ def _alike_with_other_labels(train: Subject) -> Iterator[Finding]:
                        for one, two in pairs])
 
 
-def _shared(severity: str, kind: str, train: Subject, other: Subject, pairs: Sequence[Pair], what: str,
-            advice: str = REMOVE) -> Finding:
+def _shared(severity: str, kind: str, train: Subject, other: Subject, pairs: Sequence[Pair], one: str,
+            several: str, advice: str = REMOVE) -> Finding:
     sign = "~" if kind == "near_duplicate" else "="
     return Finding(severity, kind,  # type: ignore[arg-type]
-                   f"{len(pairs):,} of {len(other.samples):,} samples of {other.name} {what}", advice,
-                   [f"{other.sample(one)} {sign} {train.sample(two)}" for one, two in pairs])
+                   of(len(pairs), len(other.samples), "sample", other.name, one, several), advice,
+                   [f"{other.sample(mine)} {sign} {train.sample(twin)}" for mine, twin in pairs])
 
 
 def _same_files(train: Samples, other: Samples) -> list[Pair]:
@@ -181,7 +185,7 @@ def _shared_groups(train: Subject, other: Subject, group: str | None) -> Iterato
         samples = sum(len(theirs[name]) for name in both)
         yield Finding("problem" if group or own_groups(train) else "warning", "shared_group",
                       f"{len(both):,} of {plural(len(theirs), 'group')} of {other.name}, with "
-                      f"{plural(samples, 'sample')}, are also in train",
+                      f"{plural(samples, 'sample')}, {'is' if len(both) == 1 else 'are'} also in train",
                       "Split by group, so that all samples of a patient are in one set: Split with by: group. If the "
                       "names mean something else: --group PATTERN",
                       [f"{name}: {other.sample(theirs[name][0])}, {train.sample(mine[name][0])}" for name in both])

@@ -30,9 +30,9 @@ class Subject:
 
     @property
     def read(self) -> str:
-        """How many samples were read, as text."""
+        """How many samples could be read, as text."""
         n = len(self.samples)
-        return f"all {n:,}" if len(self.checks) == n else f"{len(self.checks):,} of {n:,}"
+        return f"all {n:,}" if len(self.good) == n else f"{len(self.good):,} of {n:,}"
 
     @cached_property
     def labels(self) -> Integers | None:

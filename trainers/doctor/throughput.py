@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from drumbeat.trainers.world import World
 
 SECONDS = 3.0
 """The duration of each measurement."""
+WARM_UP = 3
+"""Steps that are not counted."""
 
 
 def mean_size(images: ImageFiles) -> float:
@@ -38,6 +41,20 @@ def rate(work: Callable[[int], int]) -> float:
         done += work(step)
         step += 1
     return done / (time.perf_counter() - began)
+
+
+def median_rate(work: Callable[[int], int]) -> float:
+    """The same, by the median time of each, after `WARM_UP`: the first training steps choose kernels and allocate
+    memory, and other programs delay single steps."""
+    for number in range(WARM_UP):
+        samples = work(number)
+    times: list[float] = []
+    began = time.perf_counter()
+    while not times or time.perf_counter() - began < SECONDS:
+        start = time.perf_counter()
+        samples = work(WARM_UP + len(times))
+        times.append(time.perf_counter() - start)
+    return samples / median(times)
 
 
 def decode(images: ImageFiles, number: int) -> int:
@@ -65,4 +82,4 @@ def step_rate(config: Config, sets: Sets, batch: Any, device: torch.device) -> f
             torch.cuda.synchronize(device)
         return len(batch.positions)
 
-    return rate(step)
+    return median_rate(step)

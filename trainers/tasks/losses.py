@@ -14,7 +14,9 @@ def per_sample(loss: Any) -> Any:
     """The loss, set to return one value for each sample; the training step scales by the global batch size. Raises
     `ValueError`."""
     if not hasattr(loss, "reduction"):
-        raise ValueError(f"the loss {type(loss).__name__} has no attribute `reduction`, as torch's losses do")
+        raise ValueError(f"the loss {type(loss).__name__} has no attribute `reduction`, as torch's losses do; "
+                         "it must return one value for each sample for reduction=\"none\", or give a task of your own "
+                         "a `batch_loss` (docs/structures.md)")
     loss.reduction = "none"
     return loss
 

@@ -19,12 +19,12 @@ def test_the_doctor(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "pictures.yaml", "--all", "--sheet", "seen.png"]) == 1
     output = capfd.readouterr().out
     assert "samples    train      12: cat 11 (92%), dog 1 (8%)\n" in output
-    assert "images     train      all 12 read: 40-50 x 50 px, L\n" in output
+    assert "images     train      11 of 12 read: 40-50 x 50 px, L\n" in output
     assert ("problem    1 of 12 samples of train cannot be read\n"
             "             train/cat/3.png: the PNG file is truncated\n"
             "           Restore or remove them. To use the next sample in place of each:\n"
             "           data.on_error=skip\n") in output
-    assert ("problem    1 of 2 samples of validation are also in train, byte for byte\n"
+    assert ("problem    1 of 2 samples of validation is also in train, byte for byte\n"
             "             validation/cat/0.png = train/cat/5.png\n"
             "           Remove them from one of the sets: the metrics are too good.\n") in output
     assert ("note       the rarest class of train, dog, has 1 sample, and cat has 11\n"

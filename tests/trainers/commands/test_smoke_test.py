@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor, nn
 
 from drumbeat.configs.errors import SCREEN, PreflightError
 from drumbeat.configs.load import load
 from drumbeat.configs.schema import Config
+from drumbeat.trainers.build import Sets
 from drumbeat.trainers.commands.preflight import preflight
+from drumbeat.trainers.commands.smoke_test import classes_note
 from drumbeat.trainers.tasks import Classification
 from tests.tiny import Net, Pictures, write_config
 from tests.trainers.saved_runs import TEXTS, draw_images, write_texts
@@ -245,3 +248,22 @@ def test_an_image_folder_for_a_model_of_texts(tmp_path: Path) -> None:
             preflight(texts_config(tmp_path, *changes))
         assert message in " ".join(str(caught.value).split())
         assert len(str(caught.value).splitlines()) <= SCREEN
+
+
+class Named:
+    def __init__(self, classes: list[str]) -> None:
+        self.classes = classes
+
+
+@pytest.mark.parametrize(("classes", "outputs", "told"), [
+    (4, torch.zeros(4, 8), True), (4, torch.zeros(4, 1000), True), (4, torch.zeros(4, 4), False),
+    (2, torch.zeros(4, 1), False), (2, torch.zeros(4), False), (0, torch.zeros(4, 8), False),
+    (2, torch.zeros(4, 3, 8, 8), False)])
+def test_as_many_outputs_as_classes(classes: int, outputs: Tensor, told: bool) -> None:
+    """Otherwise they may be embeddings, whose largest number is no class."""
+    sets = Sets(train=Named([*"abcd"[:classes]]), validation=None, test=None,  # type: ignore[arg-type]
+                train_transforms=[], evaluate_transforms=[])
+    note = classes_note(sets, Classification(), outputs)
+    assert note.startswith(f"the outputs are {outputs.shape[-1]:,} for each sample, and data.train has 4 classes; if "
+                           "these are embeddings, give the task a `select`") == told
+    assert bool(note) == told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ from PIL import Image
 
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
+from drumbeat.configs.schema import Data
 from drumbeat.data.images import ImageFolder
 from drumbeat.data.memory import Arrays
 from drumbeat.trainers.doctor.images import image_facts, left_out, pixel_facts, sample_findings
+from drumbeat.trainers.doctor.sample_checks import SampleCheck
 from tests.trainers.doctor.sets import folder_subject, healthy, kinds, photo, subject, write
 
 
@@ -39,6 +42,26 @@ def test_a_damaged_file(folder: Path) -> None:
     assert found["unreadable"].examples == ["train/dog/2.png: the PNG file is truncated"]
 
 
+@pytest.mark.parametrize(("data", "advice"), [
+    (Data(max_skipped=0.1), "To use the next sample in place of each: data.on_error=skip"),
+    (Data(max_skipped=0.1, on_error="skip"), "Until then, the next sample is used in place of each."),
+    (Data(), "To use the next sample in place of each: data.on_error=skip data.max_skipped=0.17"),
+    (Data(on_error="skip"), "data.on_error=skip would skip more than data.max_skipped allows: data.max_skipped=0.17"),
+])
+def test_the_advice_about_damaged_files_is_enough(folder: Path, data: Data, advice: str) -> None:
+    for number in range(1 if data.max_skipped == 0.1 else 2):
+        (folder / "dog" / f"{number}.png").write_bytes(b"nothing")
+    one = folder_subject("train", folder)
+    assert kinds(sample_findings(one, data))["unreadable"].advice == f"Restore or remove them. {advice}"
+    assert image_facts(one)[1].startswith(f"train      {len(one.good)} of 12 read: ")
+
+
+def test_a_sample_whose_error_does_not_name_it_is_named(folder: Path) -> None:
+    one = replace(folder_subject("train", folder), checks=[SampleCheck(0, error="RuntimeError: no")])
+    example, = kinds(sample_findings(one))["unreadable"].examples
+    assert example == f"{one.sample(0)}: RuntimeError: no"
+
+
 def test_a_constant_image(folder: Path) -> None:
     write(folder, {"cat/black.png": Image.new("RGB", (64, 48)), "cat/gray.png": Image.new("RGB", (64, 48), "gray")})
     found = kinds(sample_findings(folder_subject("train", folder)))
@@ -62,7 +85,7 @@ def test_sixteen_bits_that_are_lost(folder: Path, top: int, levels: str, severit
     images = subject("train", ImageFolder(root=str(folder), channels=1, depth=8), [Same()])
     one = kinds(sample_findings(images))["lost_depth"]
     assert one.severity == severity
-    assert one.text == (f"1 of 13 images of train have 16 bits and are read with 8: {levels} different values are left")
+    assert one.text == (f"1 of 13 images of train has 16 bits and is read with 8: {levels} different values are left")
 
 
 class Same:
@@ -77,7 +100,7 @@ def test_gray_images_among_colored_ones(folder: Path) -> None:
     write(folder, {"cat/gray.png": photo(50, mode="L")})
     found = kinds(sample_findings(folder_subject("train", folder)))["mixed_colors"]
     assert (found.severity, found.examples) == ("note", ["train/cat/gray.png"])
-    assert found.text == "1 of 13 images of train are grayscale, and the others have color"
+    assert found.text == "1 of 13 images of train is grayscale, and the others have color"
     write(folder, {f"dog/{number}.png": photo(60 + number, mode="L") for number in range(5)})
     found = kinds(sample_findings(folder_subject("train", folder)))["mixed_colors"]
     assert (found.severity, found.examples) == ("warning", ["cat: 14% grayscale", "dog: 83% grayscale"])

@@ -16,7 +16,7 @@ from drumbeat.data.images import ImageFolder
 from drumbeat.data.loader import Batch
 from drumbeat.data.memory import Arrays
 from drumbeat.trainers.build import Sets
-from drumbeat.trainers.doctor.throughput import SECONDS, decode, mean_size, rate, step_rate
+from drumbeat.trainers.doctor.throughput import SECONDS, WARM_UP, decode, mean_size, median_rate, rate, step_rate
 
 
 @pytest.fixture
@@ -35,6 +35,19 @@ def test_the_first_work_is_not_counted(clock: None) -> None:
 
     assert rate(work) == (1 + 2) / 4
     assert done == [0, 1, 2]
+
+
+def test_a_few_slow_steps_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first steps and one of the others take as long as 50."""
+    now = 0.0
+
+    def step(number: int) -> int:
+        nonlocal now
+        now += 0.5 if number < WARM_UP or number == WARM_UP + 2 else 0.01
+        return 4
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    assert median_rate(step) == pytest.approx(400)
 
 
 @pytest.fixture
@@ -61,7 +74,7 @@ def test_damaged_images_do_not_count_as_decoded(folder: Path) -> None:
 
 
 def test_a_training_step_counts_the_samples_of_its_batch(clock: None) -> None:
-    """Two steps of 5 samples in 4 seconds."""
+    """Each step of 5 samples takes a second."""
     samples = Arrays(torch.randn(5, 3), torch.arange(5) % 2)
     sets = Sets(train=samples, validation=None, test=None, train_transforms=[], evaluate_transforms=[])
     config = build_config([Layer(origin="test", values={
@@ -70,4 +83,4 @@ def test_a_training_step_counts_the_samples_of_its_batch(clock: None) -> None:
         "phases": {"only": {"epochs": 1, "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1}}}})])
     batch = Batch(*samples.fetch(torch.arange(5).numpy()), torch.arange(5), torch.arange(5),
                   torch.zeros(5, dtype=torch.bool))
-    assert step_rate(config, sets, batch, torch.device("cpu")) == 10 / 4
+    assert step_rate(config, sets, batch, torch.device("cpu")) == 5
