@@ -230,7 +230,7 @@ class Witness(Linear):
 
 
 class Poisoned(Pictures):
-    """Images as floats in 0..255; the one with index `poison` contains a NaN."""
+    """Images as floats in 0..1; the one with index `poison` contains a NaN."""
 
     def __init__(self, *, n: int, poison: int) -> None:
         super().__init__(n=n)
@@ -238,7 +238,7 @@ class Poisoned(Pictures):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         picture, label = super().__getitem__(index)
-        values = picture.float()
+        values = picture.float() / 255
         if index == self.poison:
             values[0, 3, 3] = float("nan")
         return values, label
