@@ -18,7 +18,7 @@ def nodes_text(runs: Path) -> str:
     """The remembered nodes, each with since when, until when, the run that failed on it, and why."""
     found = remembered(runs)
     if not found:
-        return f"no node is remembered in {short(runs.absolute())}"
+        return f"no failed node is remembered in {short(runs.absolute())}: jobs may use all nodes"
     width = max(len(one.node) for one in found) + 2
     lines = []
     for one in found:

@@ -193,7 +193,8 @@ def test_a_node_fails(cluster: Cluster, submitted: Submit, requeue: bool) -> Non
     job.let_finish()
     job.all_gone()
     assert (job.state(), job.attempts()) == ("finished", 2)
-    assert [bad.node for bad in remembered(job.folder)] == ["n2"]
+    silent = not job.run.attempt(0).node_down(1).exists()  # its launcher may outlive SLURM's daemon, and report
+    assert [bad.node for bad in remembered(job.folder)] == ["n2"] * silent
     cluster.start_daemon("n2")
     cluster.await_nodes()
 

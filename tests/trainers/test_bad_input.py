@@ -49,19 +49,18 @@ def test_a_corrupted_file_ends_a_run_that_resumes_once_it_is_fixed(tmp_path: Pat
                       f"root: {tmp_path / 'pictures'}, channels: 1}}", "data.workers=1", expect=1)
     run = latest(tmp_path)
     verdict = Status.require(run.status).verdict
-    assert f" failed at step 3: sample {number} of data.train: cannot read the image {damaged}: " in verdict
-    assert verdict.startswith("rank 0 on ")
-    assert verdict.endswith("; the last checkpoint is at step 3; given up: the same error again")
+    assert verdict.startswith(f"sample {number} of data.train: cannot read the image {damaged}: ")
+    assert verdict.endswith("; the last checkpoint is at step 3; not retried: it would fail the same way")
     assert str(damaged) in failed.stdout
-    assert attempts(run) == ["000", "001"]
+    assert attempts(run) == ["000"]
 
     damaged.unlink()
     drumbeat(tmp_path, "--resume", "tiny", "--procs", "3", expect=1)
     assert Status.require(run.status).verdict == (
         "the training set has changed since the checkpoint; the last checkpoint is at step 3; not retried: it "
         "would fail the same way")
-    assert attempts(run) == ["000", "001", "002"]
-    assert "40 samples at the checkpoint, 39 now" in run.attempt(2).errors()[0].message
+    assert attempts(run) == ["000", "001"]
+    assert "40 samples at the checkpoint, 39 now" in run.attempt(1).errors()[0].message
 
     damaged.write_bytes(whole)
     rejected = drumbeat(tmp_path, "--debug", "--resume", "tiny", expect=2)
@@ -72,7 +71,7 @@ def test_a_corrupted_file_ends_a_run_that_resumes_once_it_is_fixed(tmp_path: Pat
     assert Status.require(run.status).state == "finished"
     report = verify(run)
     assert report.faults == 0
-    assert {span.attempt: span.world_size for phase in report.phases for span in phase.spans} == {0: 2, 4: 1}
+    assert {span.attempt: span.world_size for phase in report.phases for span in phase.spans} == {0: 2, 3: 1}
 
 
 def test_runs_and_data_that_do_not_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

@@ -34,7 +34,7 @@ def test_the_list(tmp_path: Path) -> None:
 
 def test_an_empty_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["nodes", "--runs", str(tmp_path / "runs")]) == 0
-    assert capsys.readouterr().out == f"no node is remembered in {tmp_path}/runs\n"
+    assert capsys.readouterr().out == f"no failed node is remembered in {tmp_path}/runs: jobs may use all nodes\n"
 
 
 def test_forgetting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
