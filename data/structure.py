@@ -25,8 +25,8 @@ TARGETS = ("target", "targets", "label", "labels")
 """The names of targets in dicts, named tuples and dataclasses."""
 
 NEEDED = ("a sample must be (input, target), a longer tuple whose last item is the target, or a dict, named tuple or "
-          f"dataclass with the target under one of these names: {', '.join(TARGETS)} (rename it in the dataset, or in a "
-          "data.collate_fn)")
+          f"dataclass with the target under one of these names: {', '.join(TARGETS)} (rename it in the dataset, or "
+          "in a data.collate_fn)")
 
 
 def split(value: Any) -> tuple[Any, Any]:
