@@ -91,8 +91,10 @@ def attempted(run: RunDir, stop_after: int | None = None, changes: Sequence[str]
         log_step(*values, **named)  # type: ignore[arg-type]
 
     training.log.step = step  # type: ignore[method-assign]
-    training.run()
-    training.checkpoints.close()
-    training.saver.tracker.close()
-    training.watchdog.close()
+    try:
+        training.run()
+    finally:
+        training.checkpoints.close()
+        training.saver.tracker.close()
+        training.watchdog.close()
     return training, losses
