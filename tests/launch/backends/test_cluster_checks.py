@@ -103,9 +103,9 @@ def test_sbatch_tests_the_exact_request(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_what_only_the_nodes_know_is_noted(mounts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be installed or copied on each node, so it is no error; what a file server has is checked here."""
-    mounts.write_text("/dev/sda1 / ext4 rw 0 0\nfiles:/net /net nfs4 rw 0 0\nib0@o2ib:/work /work lustre rw 0 0\n")
+    mounts.write_text("/dev/sda1 / ext4 rw 0 0\nfiles:/net /net nfs4 rw 0 0\nib0@o2ib:/lustre /lustre lustre rw 0 0\n")
     data = ("data.root=/scratch/pictures", "data.train={_target_: drumbeat.data.ImageFolder, root: \"${data.root}/a\"}",
-            "data.validation={_target_: drumbeat.data.ImageFolder, root: /work/pictures}")
+            "data.validation={_target_: drumbeat.data.ImageFolder, root: /lustre/pictures}")
     planned = replace(plan(tmp_path, "launch.gpus=0"), python="/opt/lab/bin/python", folder="/net/me")
     monkeypatch.setenv("PATH", programs(tmp_path, sinfo="echo n1; echo n2"))
     assert known_to_nodes(planned, config(tmp_path, *data), mounts) == [
