@@ -1,4 +1,7 @@
-"""Reads columns of a Parquet file as texts, in blocks of rows."""
+"""Reads columns of a Parquet file as texts, in blocks of rows.
+
+pyarrow is imported when a file is read and not before: that starts a thread, and ranks are forked from one.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow  # type: ignore[import-untyped]
-from pyarrow import parquet
-
 ROWS = 1 << 16
 """Rows read at a time."""
 
 
 def columns(path: Path) -> list[str]:
     """The names of the columns. Raises ValueError for a file that is no Parquet file."""
+    import pyarrow  # type: ignore[import-untyped]
+    from pyarrow import parquet
+
     try:
         return list(parquet.read_schema(path).names)
     except (pyarrow.ArrowException, OSError) as error:
@@ -24,6 +27,9 @@ def columns(path: Path) -> list[str]:
 def blocks(path: Path, names: Sequence[str], joined: str | None) -> Iterator[list[list[str]]]:
     """The columns, in blocks of rows. Numbers are written as text, and an empty cell is ''. A list is joined by
     `joined`. Raises ValueError for a list if `joined` is None, and for a damaged file."""
+    import pyarrow
+    from pyarrow import parquet
+
     first = 0
     try:
         with parquet.ParquetFile(path) as file:
@@ -36,6 +42,8 @@ def blocks(path: Path, names: Sequence[str], joined: str | None) -> Iterator[lis
 
 
 def _texts(values: Any, where: str, joined: str | None) -> list[str]:
+    import pyarrow
+
     if pyarrow.types.is_list(values.type) or pyarrow.types.is_large_list(values.type):
         if joined is None:
             raise ValueError(f"{where}: {values[0].as_py()!r} is a list; give a separator, which joins its texts")

@@ -15,9 +15,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
-import pyarrow  # type: ignore[import-untyped]
-from pyarrow import csv as arrow
-
 from drumbeat.data import parquet
 from drumbeat.data.encodings import check_not_wide, check_utf8
 from drumbeat.data.regular import lines_of, open_regular
@@ -164,6 +161,9 @@ class Table:
     # Fields with separators: read by Arrow, and again by Python if an error must name a line.
 
     def _separated(self, columns: Sequence[str]) -> Iterator[list[list[str]]]:
+        import pyarrow  # type: ignore[import-untyped]  # not ahead: it starts a thread, and ranks are forked from one
+        from pyarrow import csv as arrow
+
         line, header = next(self._records(), (1, []))
         if "\ufffd" in "".join(header):
             self._check_encoding()

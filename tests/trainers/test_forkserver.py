@@ -24,7 +24,7 @@ from pathlib import Path
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.trainers.forkserver import import_ahead
 import_ahead(RunDir(Path(sys.argv[1])))
-import torch
+import drumbeat.data.image_table, drumbeat.data.text, torch
 print(json.dumps([len(os.listdir("/proc/self/task")), torch.cuda.is_initialized(), sorted(sys.modules)]))
 """
 
