@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.load import read
+from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.data.image_arrays import FASHION_CLASSES, FashionMNIST
 from drumbeat.trainers.report.events import read_events
 from drumbeat.trainers.report.reference import epochs
@@ -39,7 +40,7 @@ def test_fashion_mnist_has_the_losses_of_the_source(tmp_path: Path, fashion_mnis
     drumbeat(tmp_path, "mlp_fashion_mnist", f"data.root={fashion_mnist}", "data.validation={}", "--procs", "1",
              "launch.cpus_per_rank=1", "tracking.images=0")
     run = latest(tmp_path, "mlp_fashion_mnist")
-    table = epochs(read(run.config), read_events(run.tensorboard), 60_000)
+    table = epochs(read(run.config), read_events(run.tensorboard), Progress(data={"samples": 60_000}))
     differences = {one.number: one.run["train/loss"] - one.source["train/loss"] for one in table}
     assert list(differences) == [*range(1, 11)]
     assert {number: round(value, 4) for number, value in differences.items() if abs(value) > 0.02} == {}
