@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -23,7 +25,8 @@ from benchmarks.work import WORKS, Work
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import Loaded, build_config
 from drumbeat.configs.run.files import write_text
-from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Site
 from drumbeat.launch.backends.environment import environment
 from drumbeat.launch.node.rendezvous import LOOPBACK, free_port
@@ -49,9 +52,10 @@ def config_values(work: Work) -> dict[str, object]:
     }
 
 
-def ours(name: str) -> tuple[float, float]:
-    """Seconds per step of the real worker, according to its curves, and seconds of the whole torchrun."""
-    config = build_config([Layer(values=config_values(WORKS[name]), origin="benchmark")])
+@contextmanager
+def prepared(work: Work) -> Iterator[tuple[RunDir, JobPlan]]:
+    """The folder and the plan of our run of the work, with its environment."""
+    config = build_config([Layer(values=config_values(work), origin="benchmark")])
     with tempfile.TemporaryDirectory() as folder:
         run = RunDir(Path(folder) / "run")
         plan = plan_job(config, run_dir=run.path, backend="local", machine=Machine(cpus=RANKS, gpus=()), site=Site(),
@@ -59,16 +63,26 @@ def ours(name: str) -> tuple[float, float]:
         run.path.mkdir()
         write_text(run.config, Loaded(config=config).as_yaml())
         plan.write(run.plan)
+        with environment(plan):
+            yield run, plan
+
+
+def start(plan: JobPlan, agents: Agents, attempt: Attempt) -> None:
+    """Starts torchrun for an attempt."""
+    command = torchrun_command(plan, attempt=str(attempt.number), node="0", address=LOOPBACK, port=str(free_port()))
+    agents.start(command[3:], {}, attempt)
+
+
+def ours(name: str) -> tuple[float, float]:
+    """Seconds per step of the real worker, according to its curves, and seconds of the whole torchrun."""
+    with prepared(WORKS[name]) as (run, plan):
         attempt = run.claim_attempt()
         began = time.perf_counter()
-        with environment(plan):
-            agents = Agents(plan, attempt, 0)
-            command = torchrun_command(plan, attempt=str(attempt.number), node="0", address=LOOPBACK,
-                                       port=str(free_port()))
-            agents.start(command[3:], {}, attempt)
-            while (code := agents.poll(within=1.0)) is None:
-                pass
-            agents.close()
+        agents = Agents(plan, attempt, 0)
+        start(plan, agents, attempt)
+        while (code := agents.poll(within=1.0)) is None:
+            pass
+        agents.close()
         if code:
             raise RuntimeError(attempt.node_log(0).read_text())
         whole = time.perf_counter() - began

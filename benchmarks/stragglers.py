@@ -14,29 +14,19 @@ import os
 import signal
 import statistics
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.loop import RANKS, config_values
+from benchmarks.loop import prepared, start
 from benchmarks.report import Row, show
 from benchmarks.work import WORKS
-from drumbeat.configs.layers import Layer
-from drumbeat.configs.load import Loaded, build_config
-from drumbeat.configs.run.files import write_text
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.folder import Attempt
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.rank_records import RankTimes, SlowRank
-from drumbeat.configs.schema import Site
 from drumbeat.launch.attempts.processes import descendants
-from drumbeat.launch.backends.environment import environment
-from drumbeat.launch.node.rendezvous import LOOPBACK, free_port
 from drumbeat.launch.node.torchrun import Agents
-from drumbeat.launch.plan.job import Machine, plan_job, torchrun_command
 
 HALF_SECONDS = 0.5
 """The rank is stopped, and then continued, for this time."""
@@ -49,26 +39,10 @@ LIMIT = """Limit: all stopped runs are named, and no undisturbed one. On a machi
 that shares its core with one of them is slower in truth."""
 
 
-@contextmanager
-def prepared(work: str) -> Iterator[tuple[RunDir, JobPlan]]:
-    """The folder and the plan of a run that does not end by itself."""
-    config = build_config([Layer(values=config_values(replace(WORKS[work], steps=10**7)), origin="benchmark")])
-    with tempfile.TemporaryDirectory() as folder:
-        run = RunDir(Path(folder) / "run")
-        plan = plan_job(config, run_dir=run.path, backend="local", machine=Machine(cpus=RANKS, gpus=()), site=Site(),
-                        folder=Path.cwd())
-        run.path.mkdir()
-        write_text(run.config, Loaded(config=config).as_yaml())
-        plan.write(run.plan)
-        with environment(plan):
-            yield run, plan
-
-
 def named(plan: JobPlan, agents: Agents, attempt: Attempt, *, stopped: bool
           ) -> tuple[SlowRank, float] | None:
     """The first rank that an attempt names, and the seconds from its first step; None if it names none."""
-    arguments = torchrun_command(plan, attempt=str(attempt.number), node="0", address=LOOPBACK, port=str(free_port()))
-    agents.start(arguments[3:], {}, attempt)
+    start(plan, agents, attempt)
     done = threading.Event()
     try:
         while not attempt.first_step.exists():
@@ -119,7 +93,7 @@ def main() -> None:
     args = parser.parse_args()
     work = next(name for name in WORKS if args.work in name)
     hits, alarms, delays = 0, 0, []
-    with prepared(work) as (run, plan):
+    with prepared(replace(WORKS[work], steps=10**7)) as (run, plan):  # which do not end by themselves
         attempt = run.claim_attempt()
         agents = Agents(plan, attempt, 0)
         for number in range(args.stopped + args.clean):
