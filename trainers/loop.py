@@ -23,6 +23,7 @@ from drumbeat.trainers.checkpoints.manager import Checkpoint, Checkpoints
 from drumbeat.trainers.checkpoints.state import load_weights, weights_sha256
 from drumbeat.trainers.guards import compare_ranks
 from drumbeat.trainers.phase_runner import PhaseRunner
+from drumbeat.trainers.profiling import Profiling
 from drumbeat.trainers.saving import Saver
 from drumbeat.trainers.stopping import StopCoordinator
 from drumbeat.trainers.stragglers import Stragglers
@@ -101,6 +102,8 @@ class Training:
                 return "stopped"
             if request.exchange:
                 self.stragglers.exchange(runner.times.read(), self.progress.step)
+            if request.profile:
+                Profiling(request.profile, runner, self.coordinator.attempt, self.progress.step).start()
 
             self.checkpoints.check()
             phase_step = self.progress.phase_step
