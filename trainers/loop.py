@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Literal
@@ -34,6 +35,7 @@ from drumbeat.trainers.watchdog import Watchdog
 from drumbeat.trainers.world import World
 
 End = Literal["finished", "stopped"]
+NOTHING = nullcontext()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +110,8 @@ class Training:
             self.checkpoints.check()
             phase_step = self.progress.phase_step
             runner.times.waited = waited
-            loss = runner.backward(batch, phase_step)
+            with self.log.keeping() if (self.progress.step + 1) % self.log_every_steps == 0 else NOTHING:
+                loss = runner.backward(batch, phase_step)
             saver.settle(runner)  # the previous step, now that the device has this one to compute
             saver.take(runner, batch, loss)
             step = self.progress.step
