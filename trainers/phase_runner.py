@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.utils._pytree import tree_map
 
 from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.data.device import to_device
@@ -37,6 +38,7 @@ from drumbeat.trainers.gather import gathered
 from drumbeat.trainers.guards import Buffers, FiniteCheck, can_skip, nan_or_one, total_norm
 from drumbeat.trainers.step_times import StepTimes
 from drumbeat.trainers.tasks import Task
+from drumbeat.trainers.tasks.logged import summed_and_logged
 from drumbeat.trainers.tasks.task import WholeBatchLoss
 from drumbeat.trainers.world import World
 
@@ -243,7 +245,7 @@ class PhaseRunner:
         """A scalar: the sum of the samples' losses, scaled; or the task's loss of the batch of all ranks. The latter is
         computed by each rank, from one seed, and needs all `size` samples of this rank; 0 are a micro-batch."""
         if self.whole_batch is None:
-            losses = self._losses(outputs, targets)
+            losses = summed_and_logged(self._losses(outputs, targets), scale / self.world.size)
             self.sample_losses.append(losses.detach())
             return losses.sum() * scale
         if not size:
@@ -252,14 +254,16 @@ class PhaseRunner:
         sizes = [len(shard(self.batch_size, rank, len(ranks))) for rank in ranks] if len(ranks) > 1 else [size]
         outputs, targets = (gathered(values, self.world, sizes) for values in (outputs, targets))
         self.world.seed(key(self.seed, "loss", self.number, step))
-        return self.whole_batch.batch_loss(outputs, targets)
+        return summed_and_logged(self.whole_batch.batch_loss(outputs, targets), 1 / self.world.size)
 
-    def _losses(self, outputs: Any, targets: Any) -> Tensor:
-        """The loss of each sample; of a mixed one, the mean of those for both targets, weighted as its inputs are."""
+    def _losses(self, outputs: Any, targets: Any) -> Tensor | Mapping[str, Tensor]:
+        """The loss of each sample, or its terms; of a mixed one, the mean of those for both targets, weighted as its
+        inputs are."""
         if not self.mixes:
             return self.task.losses(outputs, targets)
         own, partner = (self.task.losses(outputs, targets[whose]) for whose in ("own", "partner"))
-        return mixed(own, partner, targets["kept"])
+        found: Tensor | Mapping[str, Tensor] = tree_map(partial(mixed, kept=targets["kept"]), own, partner)
+        return found
 
     def _scale(self, targets: Any) -> Tensor | float:
         """The world size over the divisor of the sum of the global batch's losses: the number of samples or, if the
