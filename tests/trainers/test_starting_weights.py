@@ -155,7 +155,7 @@ def test_the_preflight_check_tells_and_finds_faults(tmp_path: Path, monkeypatch:
     torch.save(Net(width=8).backbone.state_dict(), "backbone.pth")
     words = ["initialize.weights=backbone.pth", "model._target_=tests.tiny.Net"]
     notes = "\n".join(preflight(load("tiny.yaml", words).config)["notes"])
-    assert f"weights from backbone.pth\n  taken     backbone: 7 tensors\n  new       head: " in notes
+    assert "weights from backbone.pth\n  taken     backbone: 7 tensors\n  new       head: " in notes
     with pytest.raises(PreflightError) as error:
         preflight(load("tiny.yaml", ["initialize.weights=gone.pth", "phases.head.freeze=[bakbone]"]).config)
     assert [fault.where for fault in error.value.faults] == ["phases.head.freeze", "initialize.weights"]
