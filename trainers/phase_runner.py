@@ -165,7 +165,8 @@ class PhaseRunner:
             with nullcontext() if last or self.world.size == 1 else self.replica.no_sync():  # type: ignore[operator]
                 with self.forward.autocast():
                     outputs = call(self.replica, rows(inputs, part, size))
-                    losses = self._loss(outputs, rows(targets, part, size), step, size if len(parts) == 1 else 0)
+                    losses = self._loss(outputs, rows(targets, part, size), scale, step,
+                                        size if len(parts) == 1 else 0)
                     loss = losses.detach().sum() * scale  # not in the graph, because each loss has the same gradient
                 start = first_gradient(scale, loss if self.checks_finite else self.zero)
                 losses.backward(start.expand_as(losses))
@@ -254,7 +255,7 @@ class PhaseRunner:
         for module in self.frozen:
             module.eval()
 
-    def _loss(self, outputs: Any, targets: Any, step: int, size: int) -> Tensor:
+    def _loss(self, outputs: Any, targets: Any, scale: Tensor | float, step: int, size: int) -> Tensor:
         """[n]: the samples' losses; or, a scalar, the task's loss of the batch of all ranks. The latter is computed by
         each rank, from one seed, and needs all `size` samples of this rank; 0 are a micro-batch."""
         if self.whole_batch is None:
