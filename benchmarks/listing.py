@@ -3,7 +3,7 @@
     python -m benchmarks.listing [--runs N] [--json]
 
 All figures are CPU seconds of a whole command, in a new process, with the files in the page cache; the smallest of
-three. The runs are copies of three that this benchmark makes: finished, failed, and one in five hundred that is running.
+three. The runs are copies of three: a finished one, a failed one, and for one in five hundred a running one.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from pathlib import Path
 from benchmarks.report import Row, show
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan, Topology
-from drumbeat.configs.run.records import AttemptStart, Heartbeat, Job, Result, State, Status, Verdict
+from drumbeat.configs.run.records import AttemptStart, Heartbeat, Job, Result, State, Verdict
 from drumbeat.configs.schema import Site
 from drumbeat.launch.runs.index import SETTLED_SECONDS
 
-LIMIT = "Limit: Python starts and imports the command in about 0.2 s. Wanted: 0.5 s at 10,000 runs for `ls` and `status`."
+LIMIT = "Limit: Python starts and imports the command in 0.2 s. Wanted: 0.5 s at 10,000 runs for `ls` and `status`."
 
 COMMANDS = {"ls": ["ls"], "ls --all": ["ls", "--all"], "ls --json": ["ls", "--json"],
             "status NAME": ["status", "experiment-3"]}
