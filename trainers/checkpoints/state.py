@@ -37,19 +37,19 @@ def training_state(optimizer: torch.optim.Optimizer, scheduler: Any, names: Mapp
 
 def tensors_after_a_step(build: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
                          trained: Iterable[nn.Parameter], names: Mapping[Tensor, str]) -> dict[str, Tensor]:
-    """The names, shapes and types (as tensors on the meta device) of the state that an optimizer for these parameters
-    has after one step. Most optimizers create it in their first step. The parameters must have gradients.
+    """The names, shapes, strides and types (as tensors on the meta device) of the state that an optimizer for these
+    parameters has after one step. Most optimizers create it in their first step. The parameters must have gradients.
 
     The step is taken on fake tensors or, for an optimizer that reads values (Adafactor, ASGD), on copies.
     """
-    def after(copy: Callable[[Tensor], Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    def after(copy: Callable[[Tensor], Tensor]) -> dict[str, tuple[torch.Size, tuple[int, ...], torch.dtype]]:
         likes = {nn.Parameter(copy(parameter.detach())): parameter for parameter in trained}
         for like, parameter in likes.items():
             like.grad = None if parameter.grad is None else copy(parameter.grad)
         optimizer = build(list(likes))
         optimizer.step()
         held, _ = training_state(optimizer, None, {like: names[parameter] for like, parameter in likes.items()})
-        return {name: (value.shape, value.dtype) for name, value in held.items()}
+        return {name: (value.shape, value.stride(), value.dtype) for name, value in held.items()}
 
     from torch._subclasses.fake_tensor import (
         FakeTensorMode,  # takes a second to import; torch's optimizers import it too
@@ -60,7 +60,8 @@ def tensors_after_a_step(build: Callable[[list[nn.Parameter]], torch.optim.Optim
             found = after(torch.empty_like)
     except Exception:
         found = after(torch.clone)
-    return {name: torch.empty(shape, dtype=dtype, device="meta") for name, (shape, dtype) in found.items()}
+    return {name: torch.empty_strided(shape, strides, dtype=dtype, device="meta")
+            for name, (shape, strides, dtype) in found.items()}
 
 
 def restore_training(optimizer: torch.optim.Optimizer, scheduler: Any, names: Mapping[Tensor, str],
