@@ -25,6 +25,7 @@ from drumbeat.data.order import key, micro_batches, shard
 from drumbeat.data.structure import rows
 from drumbeat.trainers.blame import blame
 from drumbeat.trainers.changed_optimizer import Earlier, restore_changed
+from drumbeat.trainers.checkpoints.extra_state import untouched
 from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.checkpoints.state import (
     parameter_names,
@@ -38,7 +39,7 @@ from drumbeat.trainers.guards import Buffers, FiniteCheck, can_skip, nan_or_one,
 from drumbeat.trainers.step_times import StepTimes
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.tasks.task import WholeBatchLoss
-from drumbeat.trainers.world import World
+from drumbeat.trainers.world import SENT, World
 
 TINY = 1e-30
 """Replaces a sum of weights that is 0, so that a batch in which no sample counts has a zero gradient and not NaN."""
@@ -101,7 +102,8 @@ class PhaseRunner:
         on three or more ranks. So the first step of a resumed run must not be the first backward pass.
         """
         self.train_mode()
-        self.backward(batch, step=0)
+        with untouched(self.model):
+            self.backward(batch, step=0)
         shapes = {}
         if checkpoint is None and self.world.is_main:
             shapes = tensors_after_a_step(self.make_optimizer, self.trained, self.names)
@@ -288,6 +290,8 @@ def wrap(model: nn.Module, world: World) -> nn.Module:
     host."""
     if world.size == 1:
         return model
+    unsent = [name for name, buffer in model.named_buffers() if buffer.dtype not in SENT]  # broadcast as bytes by World
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, unsent)
     parameters = inspect.signature(DistributedDataParallel).parameters
     buffers = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
     options = cast(Mapping[str, Any], {buffers: False})

@@ -63,7 +63,7 @@ def test_a_run_starts_from_a_file_which_a_resume_does_not_need(tmp_path: Path, c
 
 @pytest.mark.parametrize("name", ["run", "checkpoint", "export"])
 def test_the_weights_of_a_run(images: RunDir, tmp_path: Path, name: str) -> None:
-    """Its best checkpoint, one of its checkpoints, and what `drumbeat export` writes; the digest is that of a result."""
+    """Its best checkpoint, another one, and what `drumbeat export` writes; the digest is that of a result."""
     from tests.trainers.saved_runs import Small
 
     export(images, tmp_path / "weights.pt", "best")
@@ -118,8 +118,8 @@ def test_a_path_that_begins_with_a_variable_is_that_of_the_node(tmp_path: Path, 
                                                                 ) -> None:
     """On a machine without it the check says so; where the run starts, the variable must be set."""
     section = Initialize(weights="$INIT_SCRATCH/weights.pth")
-    assert re.fullmatch(r"the weights \$INIT_SCRATCH/weights\.pth are not on \S+, so whether they fit is known when the "
-                        "run starts", check_fitting(section, model()))
+    assert re.fullmatch(r"the weights \$INIT_SCRATCH/weights\.pth are not on \S+, so whether they fit is known when "
+                        "the run starts", check_fitting(section, model()))
     with pytest.raises(PreflightError, match="the variable INIT_SCRATCH is not set"):
         initialize(RunDir(tmp_path), section, model(), ALONE)
     saved(tmp_path)
@@ -155,7 +155,7 @@ def test_the_preflight_check_tells_and_finds_faults(tmp_path: Path, monkeypatch:
     torch.save(Net(width=8).backbone.state_dict(), "backbone.pth")
     words = ["initialize.weights=backbone.pth", "model._target_=tests.tiny.Net"]
     notes = "\n".join(preflight(load("tiny.yaml", words).config)["notes"])
-    assert f"weights from backbone.pth\n  taken     backbone: 7 tensors\n  new       head: " in notes
+    assert "weights from backbone.pth\n  taken     backbone: 7 tensors\n  new       head: " in notes
     with pytest.raises(PreflightError) as error:
         preflight(load("tiny.yaml", ["initialize.weights=gone.pth", "phases.head.freeze=[bakbone]"]).config)
     assert [fault.where for fault in error.value.faults] == ["phases.head.freeze", "initialize.weights"]
