@@ -54,14 +54,15 @@ class PhaseRunner:
                  make_scheduler: Callable[[torch.optim.Optimizer], Any] = lambda optimizer: None,
                  scheduler_every: Literal["step", "epoch"] = "step", clip_norm: float | None = None,
                  micro_batch_size: int | None = None, mixes: bool = False, checks_finite: bool = True,
-                 earlier: Earlier | None = None, scheduler_steps: int = 0) -> None:
+                 earlier: Earlier | None = None, scheduler_steps: int = 0, find_unused: bool = False) -> None:
         """`model` trains the parameters that require a gradient. `frozen` are modules in which none does, and which
         stay in evaluation mode. `batch_size` is the number of samples in a step over all ranks,
         and `micro_batch_size` the largest number that this rank computes at once. `make_optimizer` is called with the
         parameters that are trained, `make_scheduler` with the optimizer. `mixes` says whether targets are those of
         `data.mixing`, and `checks_finite` whether steps with a NaN or Inf loss or gradient are skipped. `earlier` is
         the optimizer of the checkpoint to resume from, if that differs from this one, and `scheduler_steps` how often
-        the scheduler is advanced in the phase, for its errors."""
+        the scheduler is advanced in the phase, for its errors. With `find_unused`, parameters may take no part in a
+        step."""
         self.name = name
         self.number = number
         self.seed = seed
@@ -86,7 +87,7 @@ class PhaseRunner:
         self.optimizer = make_optimizer(self.trained)
         self.skips = can_skip(self.optimizer)
         self.scheduler = make_scheduler(self.optimizer)
-        self.replica = wrap(model, world)
+        self.replica = wrap(model, world, find_unused)
         self.times = StepTimes(world, self.trained)
         self.one = torch.ones((), device=world.device)
         self.sample_losses: list[Tensor] = []
@@ -284,7 +285,7 @@ def mixed(own: Tensor, partner: Tensor, kept: Tensor) -> Tensor:
     return own * kept + partner * (1 - kept)
 
 
-def wrap(model: nn.Module, world: World) -> nn.Module:
+def wrap(model: nn.Module, world: World, find_unused: bool = False) -> nn.Module:
     """The model in DistributedDataParallel if there are several ranks. Buffers are broadcast before evaluations and not
     at each forward pass. Without `device_ids`, inputs are not moved to the device, so the lengths of texts stay on the
     host."""
@@ -294,5 +295,5 @@ def wrap(model: nn.Module, world: World) -> nn.Module:
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, unsent)
     parameters = inspect.signature(DistributedDataParallel).parameters
     buffers = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
-    options = cast(Mapping[str, Any], {buffers: False})
+    options = cast(Mapping[str, Any], {buffers: False, "find_unused_parameters": find_unused})
     return DistributedDataParallel(model, gradient_as_bucket_view=True, **options)

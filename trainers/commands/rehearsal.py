@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from drumbeat.configs.errors import Fault, PreflightError, RunError
 from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
 from drumbeat.configs.schema import Config
+from drumbeat.configs.yaml_text import inline
 from drumbeat.data.loader import Batch
 from drumbeat.data.structure import rows, uncut
 from drumbeat.trainers.build import Sets, build_forward, build_model
@@ -143,7 +144,7 @@ def _rehearse_phase(config: Config, where: str, live: PhaseRunner, resumed: Phas
             runner.settle(runner.update())
     one, other = (SimpleNamespace(optimizer=runner.optimizer, scheduler=runner.scheduler) for runner in (live, resumed))
     return _lost(differences(one, other, "", live.names, resumed.names), where) or _without_gradient(
-        without, where, world_size, notes)
+        without, where, world_size, notes, find_unused=config.find_unused_parameters)
 
 
 def _backward(runner: PhaseRunner, batch: Batch, step: int) -> list[str]:
@@ -213,7 +214,8 @@ def _lost(lines: Iterable[str], where: str) -> list[Fault]:
                          "keep it in `state` and `param_groups`.")]
 
 
-def _without_gradient(passes: list[list[str]], where: str, world_size: int, notes: list[str]) -> list[Fault]:
+def _without_gradient(passes: list[list[str]], where: str, world_size: int, notes: list[str], *,
+                      find_unused: bool) -> list[Fault]:
     """Parameters that the optimizer is given and that get no gradient: DistributedDataParallel fails on them."""
     missing = sorted({name for one in passes for name in one})
     if not missing:
@@ -221,14 +223,20 @@ def _without_gradient(passes: list[list[str]], where: str, world_size: int, note
     sometimes = "" if passes[0] == passes[-1] else " in some passes"
     what = f"{len(missing)} parameters get no gradient{sometimes}" if len(missing) > 1 else (
         f"a parameter gets no gradient{sometimes}")
-    if world_size == 1:
-        notes.append(f"{what} in phase {where.removeprefix('phases.')}, and the run would fail on several ranks: "
-                     f"{', '.join(missing[:SHOWN])}")
+    if find_unused or world_size == 1:
+        but = "" if find_unused else ", and the run would fail on several ranks"
+        notes.append(f"{what} in phase {where.removeprefix('phases.')}{but}: {', '.join(missing[:SHOWN])}")
         return []
     return [Fault(what=f"{what}, which DistributedDataParallel refuses on {world_size} ranks", where=where,
                   given=_listed(missing),
-                  remedy=f"Use them in every forward pass, freeze their modules ({where}.freeze), set requires_grad to "
-                         "False where the model is built, or train on one rank.")]
+                  remedy=f"If they are never used, freeze them: {where}.freeze={inline(_frozen(missing))}. If only some "
+                         "steps use them: find_unused_parameters=true")]
+
+
+def _frozen(missing: Sequence[str]) -> list[str]:
+    """The names with which a phase freezes parameters: those of the modules that hold them. The task's have one."""
+    return [*dict.fromkeys("task" if name.startswith("task.") else name.rpartition(".")[0] or name
+                           for name in missing)][:SHOWN]
 
 
 def _evaluate(config: Config, sets: Sets, model: nn.Module, task: Task, world: World = CPU) -> list[str]:
