@@ -19,7 +19,16 @@ from typing import Any
 
 from docs.errors import ROOT, errors
 from drumbeat.configs import schema
-from drumbeat.configs.run import changes, checkpoint_records, code_records, rank_records, record, records, versions
+from drumbeat.configs.run import (
+    changes,
+    checkpoint_records,
+    code_records,
+    profile_records,
+    rank_records,
+    record,
+    records,
+    versions,
+)
 from drumbeat.launch.attempts.meanings import MEANINGS
 from drumbeat.launch.attempts.verdict import REASONS as STOPS
 from drumbeat.launch.slurm.limits import COUNTED
@@ -122,7 +131,7 @@ def config_sections() -> str:
 def json_files() -> str:
     """The JSON files of a run: what each holds, and who writes it."""
     rows = []
-    for module in (records, rank_records, code_records, checkpoint_records, versions):
+    for module in (records, rank_records, profile_records, code_records, checkpoint_records, versions):
         for one in vars(module).values():
             here = inspect.isclass(one) and issubclass(one, record.Record) and one.__module__ == module.__name__
             if here and (found := WRITTEN.match(" ".join((one.__doc__ or "").split()))):

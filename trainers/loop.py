@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Literal
@@ -23,6 +24,7 @@ from drumbeat.trainers.checkpoints.manager import Checkpoint, Checkpoints
 from drumbeat.trainers.checkpoints.state import load_weights, weights_sha256
 from drumbeat.trainers.guards import compare_ranks
 from drumbeat.trainers.phase_runner import PhaseRunner
+from drumbeat.trainers.profiling import Profiling
 from drumbeat.trainers.saving import Saver
 from drumbeat.trainers.stopping import StopCoordinator
 from drumbeat.trainers.stragglers import Stragglers
@@ -33,6 +35,7 @@ from drumbeat.trainers.watchdog import Watchdog
 from drumbeat.trainers.world import World
 
 End = Literal["finished", "stopped"]
+NOTHING = nullcontext()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,11 +104,14 @@ class Training:
                 return "stopped"
             if request.exchange:
                 self.stragglers.exchange(runner.times.read(), self.progress.step)
+            if request.profile:
+                Profiling(request.profile, runner, self.coordinator.attempt, self.progress.step).start()
 
             self.checkpoints.check()
             phase_step = self.progress.phase_step
             runner.times.waited = waited
-            loss = runner.backward(batch, phase_step)
+            with self.log.keeping() if (self.progress.step + 1) % self.log_every_steps == 0 else NOTHING:
+                loss = runner.backward(batch, phase_step)
             saver.settle(runner)  # the previous step, now that the device has this one to compute
             saver.take(runner, batch, loss)
             step = self.progress.step
@@ -116,7 +122,7 @@ class Training:
                 compare_ranks(self.model, self.world, step)
             if step % self.log_every_steps == 0:
                 saver.settle(runner)
-                self.log.point(self.progress, schedule, lr=runner.lr, replaced=saver.counts.count().replaced)
+                self.log.point(self.progress, schedule, lr=runner.lr, replaced=saver.counts.count_replaced())
             self.time_spent.add("training")
 
             if schedule.is_epoch_boundary(phase_step):

@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 import torch
 
 from drumbeat.configs.run.folder import Attempt
+from drumbeat.configs.run.profile_records import ProfileRequest
 from drumbeat.trainers.world import World
 
 SECONDS_BETWEEN_CHECKS = 0.5
 SECONDS_BETWEEN_EXCHANGES = 2.0
+WARM_UP_STEPS = 1
+"""Steps of a profile that are not measured, because the profiler starts in them."""
 RANKS_PER_SECOND = 256
 """With more ranks there is more time between two exchanges: one takes rank 0 about 10 us a rank (an estimate)."""
 
@@ -28,6 +31,11 @@ class Decision:
     save: bool = False
     exchange: bool = False
     """Rank 0 collects the times of the ranks."""
+    profile: ProfileRequest | None = None
+    """The steps from here on are profiled."""
+
+
+CONTINUE = Decision()
 
 
 @dataclass
@@ -44,23 +52,39 @@ class StopCoordinator:
     exchanged_at: float = field(default_factory=time.monotonic)
     last_check: tuple[int, float] = field(default_factory=lambda: (0, time.monotonic()))
     """The step and the time of the last check."""
+    profiled: tuple[str, int] = ("", 0)
+    """The last request for a profile that rank 0 has taken, and the step before which it takes no other."""
 
     def before(self, step: int) -> Decision:
         """What to do before the run's step number `step`. All ranks call it before every step."""
         if step < self.next_check:
-            return Decision()
+            return CONTINUE
         now = time.monotonic()
         steps, seconds = step - self.last_check[0], now - self.last_check[1]
         pace = max(1, min(int(steps * SECONDS_BETWEEN_CHECKS / seconds), 2 * max(1, steps))) if seconds > 0 else 1
         exchange = self.world.size > 1 and now - self.exchanged_at >= max(
             SECONDS_BETWEEN_EXCHANGES, self.world.size / RANKS_PER_SECOND)
-        message = torch.tensor([self.attempt.stop.exists(), now - self.saved_at >= self.save_seconds, exchange, pace],
-                             dtype=torch.int64) if self.world.is_main else torch.zeros(4, dtype=torch.int64)
-        stop, save, exchange, pace = self.world.broadcast(message).tolist()
+        found = self._profile(step) if self.world.is_main else None
+        message = torch.tensor([self.attempt.stop.exists(), now - self.saved_at >= self.save_seconds, exchange, pace,
+                                found is not None],
+                               dtype=torch.int64) if self.world.is_main else torch.zeros(5, dtype=torch.int64)
+        stop, save, exchange, pace, profiles = self.world.broadcast(message).tolist()
+        profile = ProfileRequest.parse(self.world.share(found.as_json() if found else None)) if profiles else None
         self.next_check = step + pace
         self.last_check = step, time.monotonic()
         self.exchanged_at = now if exchange else self.exchanged_at
-        return Decision(stop=bool(stop), save=bool(save), exchange=bool(exchange))
+        return Decision(stop=bool(stop), save=bool(save), exchange=bool(exchange), profile=profile)
+
+    def _profile(self, step: int) -> ProfileRequest | None:
+        """A new request for a profile, unless one is in progress. Rank 0 takes it."""
+        last, until = self.profiled
+        if step < until or not self.attempt.profile.exists():
+            return None
+        found = ProfileRequest.take(self.attempt.profile)
+        if found is None or found.id == last:  # a disk that has become read-only still has the last one
+            return None
+        self.profiled = found.id, step + found.steps + WARM_UP_STEPS
+        return found
 
     def check_before(self, step: int) -> None:
         """Check before `step`, because something that takes long has just been done."""

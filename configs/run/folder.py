@@ -199,6 +199,19 @@ class Attempt:
         return self.path / "stop.json"
 
     @property
+    def profile(self) -> Path:
+        """Written by `drumbeat profile`: a request to profile the next steps."""
+        return self.path / "profile.json"
+
+    def profiled(self, step: int) -> Path:
+        """Written by rank 0: what a profile from this step on has measured."""
+        return self.path / f"profile-{step}.json"
+
+    def trace(self, step: int, rank: int) -> Path:
+        """Written by the rank: torch's trace of a profile from this step on."""
+        return self.path / f"profile-{step}-rank{rank}.json.gz"
+
+    @property
     def saved(self) -> Path:
         """Written by rank 0 when the attempt ends normally: finished or stopped, and at which step."""
         return self.path / "saved.json"

@@ -63,7 +63,7 @@ def test_a_run_starts_from_a_file_which_a_resume_does_not_need(tmp_path: Path, c
 
 @pytest.mark.parametrize("name", ["run", "checkpoint", "export"])
 def test_the_weights_of_a_run(images: RunDir, tmp_path: Path, name: str) -> None:
-    """Its best checkpoint, another one, and what `drumbeat export` writes; the digest is that of a result."""
+    """Its best checkpoint, one of its checkpoints, and what `drumbeat export` writes; the digest is a result's."""
     from tests.trainers.saved_runs import Small
 
     export(images, tmp_path / "weights.pt", "best")
