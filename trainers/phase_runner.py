@@ -6,16 +6,14 @@ the weights of the ranks then diverge silently.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils._pytree import tree_map
 
@@ -45,11 +43,12 @@ from drumbeat.trainers.guards import (
     norm_not_finite,
     total_norm,
 )
+from drumbeat.trainers.replica import wrap
 from drumbeat.trainers.step_times import StepTimes
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.tasks.logged import summed_and_logged
 from drumbeat.trainers.tasks.task import WholeBatchLoss
-from drumbeat.trainers.world import SENT, World
+from drumbeat.trainers.world import World
 
 TINY = 1e-30
 """Replaces a sum of weights that is 0, so that a batch in which no sample counts has a zero gradient and not NaN."""
@@ -66,13 +65,12 @@ class PhaseRunner:
                  micro_batch_size: int | None = None, mixes: bool = False, checks_finite: bool = True,
                  earlier: Earlier | None = None, scheduler_steps: int = 0, find_unused: bool = False) -> None:
         """`model` trains the parameters that require a gradient. `frozen` are modules in which none does, and which
-        stay in evaluation mode. `batch_size` is the number of samples in a step over all ranks,
-        and `micro_batch_size` the largest number that this rank computes at once. `make_optimizer` is called with the
-        parameters that are trained, `make_scheduler` with the optimizer. `mixes` says whether targets are those of
-        `data.mixing`, and `checks_finite` whether steps with a NaN or Inf loss or gradient are skipped. `earlier` is
-        the optimizer of the checkpoint to resume from, if that differs from this one, and `scheduler_steps` how often
-        the scheduler is advanced in the phase, for its errors. With `find_unused`, parameters may take no part in a
-        step."""
+        stay in evaluation mode. `batch_size` is the number of samples in a step over all ranks, and `micro_batch_size`
+        the largest number that this rank computes at once. `make_optimizer` is called with the parameters that are
+        trained, `make_scheduler` with the optimizer. `mixes` says whether targets are those of `data.mixing`, and
+        `checks_finite` whether steps with a NaN or Inf loss or gradient are skipped. `earlier` is the optimizer of the
+        checkpoint to resume from, if that differs from this one, and `scheduler_steps` how often the scheduler is
+        advanced in the phase, for its errors. With `find_unused`, parameters may take no part in a step."""
         self.name = name
         self.number = number
         self.seed = seed
@@ -98,7 +96,7 @@ class PhaseRunner:
         self.optimizer = make_optimizer(self.trained)
         self.skips = can_skip(self.optimizer)
         self.scheduler = make_scheduler(self.optimizer)
-        self.replica = wrap(model, world, find_unused)
+        self.replica = wrap(model, world, find_unused=find_unused)
         self.times = StepTimes(world, self.trained)
         self.scan = Scan(self.trained, world.device)
         self.zero = torch.zeros((), device=world.device)
@@ -300,17 +298,3 @@ class PhaseRunner:
 def mixed(own: Tensor, partner: Tensor, kept: Tensor) -> Tensor:
     """float32 [n]: the values of mixed samples."""
     return own * kept + partner * (1 - kept)
-
-
-def wrap(model: nn.Module, world: World, find_unused: bool = False) -> nn.Module:
-    """The model in DistributedDataParallel if there are several ranks. Buffers are broadcast before evaluations and not
-    at each forward pass. Without `device_ids`, inputs are not moved to the device, so the lengths of texts stay on the
-    host."""
-    if world.size == 1:
-        return model
-    unsent = [name for name, buffer in model.named_buffers() if buffer.dtype not in SENT]  # broadcast as bytes by World
-    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, unsent)
-    parameters = inspect.signature(DistributedDataParallel).parameters
-    buffers = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
-    options = cast(Mapping[str, Any], {buffers: False, "find_unused_parameters": find_unused})
-    return DistributedDataParallel(model, gradient_as_bucket_view=True, **options)

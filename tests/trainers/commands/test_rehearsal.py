@@ -132,6 +132,17 @@ def test_parameters_without_a_gradient(tmp_path: Path) -> None:
     assert (where, given) == ("phases.head", "extra.bias\nextra.weight")
 
 
+@pytest.mark.parametrize(("changes", "notes"), [
+    (["phases.head.freeze=[extra]", "phases.finetune.freeze=[extra]"], []),
+    (["find_unused_parameters=true"], [f"2 parameters get no gradient in phase {phase}: extra.bias, extra.weight"
+                                       for phase in ("head", "finetune")]),
+])
+def test_they_are_frozen_or_may_be_unused(tmp_path: Path, changes: list[str], notes: list[str]) -> None:
+    """Both as the error says."""
+    found = preflight(config(tmp_path, model("Unused"), *changes), world_size=2)["notes"]
+    assert [note for note in found if "gradient" in note] == notes
+
+
 class Growing(Net):
     """A buffer that grows with each batch."""
 
