@@ -234,6 +234,9 @@ class Config:
     deterministic: bool = True
     """Use kernels that give the same bits each time, if the device has them. false uses the fastest ones, as measured
     by cuDNN's benchmark mode."""
+    find_unused_parameters: bool = False
+    """Let several ranks train a model in which some parameters take no part in some steps: mixtures of experts, or
+    branches that are dropped. Each step then looks for them, which takes time."""
     on_nonfinite: Literal["stop", "skip", "ignore"] = "stop"
     """What to do if the loss or the gradient is NaN or Inf: stop saves the state before the step and ends the run, skip
     skips the step, ignore does not check."""

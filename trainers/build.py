@@ -27,6 +27,7 @@ from drumbeat.data.order import Schedule, Stream, key
 from drumbeat.data.sampling import LengthBuckets, SampleStream
 from drumbeat.data.splits import underlying
 from drumbeat.trainers.build_transforms import as_module, build_transforms, fused_transforms
+from drumbeat.trainers.checkpoints.extra_state import as_tensors
 from drumbeat.trainers.checkpoints.state import IMPLEMENTATIONS
 from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.model_and_task import parts_of, with_task
@@ -176,7 +177,7 @@ def build_model(config: Config) -> nn.Module:
         raise PreflightError(Fault(what="the model is not a torch.nn.Module", where="model._target_",
                                    given=str(config.model.get("_target_")), remedy="Name a class or a function that "
                                    "returns a module."))
-    return model
+    return as_tensors(model)
 
 
 def place_model(config: Config, device: torch.device, task: Task | None = None) -> nn.Module:

@@ -71,7 +71,7 @@ def build_phase_runner(config: Config, number: int, model: nn.Module, task: Task
         make_optimizer=partial(build_optimizer, phase, name), make_scheduler=partial(build_scheduler, phase, name),
         scheduler_every=phase.scheduler_every, clip_norm=phase.clip_norm, micro_batch_size=config.micro_batch_size,
         mixes=bool(config.data.mix), checks_finite=config.on_nonfinite != "ignore", earlier=earlier,
-        scheduler_steps=scheduler_steps)
+        scheduler_steps=scheduler_steps, find_unused=config.find_unused_parameters)
 
 
 def build_earlier(config: Config, number: int, schedule: Schedule, progress: Progress, saved: Mapping[str, Any]

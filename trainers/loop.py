@@ -175,7 +175,7 @@ class Training:
         """Loads the best weights of the run into the model, on all ranks."""
         if self.world.is_main and self.progress.best:
             self.model.load_state_dict(self.checkpoints.weights(self.progress.best["step"]))
-        self.world.broadcast_each(self.model.state_dict().values())
+        self.world.broadcast_model(self.model)
 
     def finish(self) -> Result:
         """Evaluates the test set with the best weights. Returns the result of the run."""

@@ -6,16 +6,14 @@ the weights of the ranks then diverge silently.
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from drumbeat.configs.errors import Fault, PreflightError
@@ -26,6 +24,7 @@ from drumbeat.data.structure import rows
 from drumbeat.trainers.batch_loss import BatchLoss
 from drumbeat.trainers.blame import blame
 from drumbeat.trainers.changed_optimizer import Earlier, restore_changed
+from drumbeat.trainers.checkpoints.extra_state import untouched
 from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.checkpoints.state import (
     parameter_names,
@@ -43,6 +42,7 @@ from drumbeat.trainers.guards import (
     norm_not_finite,
     total_norm,
 )
+from drumbeat.trainers.replica import wrap
 from drumbeat.trainers.step_times import StepTimes
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.world import World
@@ -57,14 +57,14 @@ class PhaseRunner:
                  make_scheduler: Callable[[torch.optim.Optimizer], Any] = lambda optimizer: None,
                  scheduler_every: Literal["step", "epoch"] = "step", clip_norm: float | None = None,
                  micro_batch_size: int | None = None, mixes: bool = False, checks_finite: bool = True,
-                 earlier: Earlier | None = None, scheduler_steps: int = 0) -> None:
+                 earlier: Earlier | None = None, scheduler_steps: int = 0, find_unused: bool = False) -> None:
         """`model` trains the parameters that require a gradient. `frozen` are modules in which none does, and which
-        stay in evaluation mode. `batch_size` is the number of samples in a step over all ranks,
-        and `micro_batch_size` the largest number that this rank computes at once. `make_optimizer` is called with the
-        parameters that are trained, `make_scheduler` with the optimizer. `mixes` says whether targets are those of
-        `data.mixing`, and `checks_finite` whether steps with a NaN or Inf loss or gradient are skipped. `earlier` is
-        the optimizer of the checkpoint to resume from, if that differs from this one, and `scheduler_steps` how often
-        the scheduler is advanced in the phase, for its errors."""
+        stay in evaluation mode. `batch_size` is the number of samples in a step over all ranks, and `micro_batch_size`
+        the largest number that this rank computes at once. `make_optimizer` is called with the parameters that are
+        trained, `make_scheduler` with the optimizer. `mixes` says whether targets are those of `data.mixing`, and
+        `checks_finite` whether steps with a NaN or Inf loss or gradient are skipped. `earlier` is the optimizer of the
+        checkpoint to resume from, if that differs from this one, and `scheduler_steps` how often the scheduler is
+        advanced in the phase, for its errors. With `find_unused`, parameters may take no part in a step."""
         self.name = name
         self.number = number
         self.seed = seed
@@ -87,7 +87,7 @@ class PhaseRunner:
         self.optimizer = make_optimizer(self.trained)
         self.skips = can_skip(self.optimizer)
         self.scheduler = make_scheduler(self.optimizer)
-        self.replica = wrap(model, world)
+        self.replica = wrap(model, world, find_unused=find_unused)
         self.times = StepTimes(world, self.trained)
         self.scan = Scan(self.trained, world.device)
         self.zero = torch.zeros((), device=world.device)
@@ -104,7 +104,8 @@ class PhaseRunner:
         on three or more ranks. So the first step of a resumed run must not be the first backward pass.
         """
         self.train_mode()
-        self.backward(batch, step=0)
+        with untouched(self.model):
+            self.backward(batch, step=0)
         shapes = {}
         if checkpoint is None and self.world.is_main:
             shapes = tensors_after_a_step(self.make_optimizer, self.trained, self.names)
@@ -242,15 +243,3 @@ class PhaseRunner:
         self.model.train()
         for module in self.frozen:
             module.eval()
-
-
-def wrap(model: nn.Module, world: World) -> nn.Module:
-    """The model in DistributedDataParallel if there are several ranks. Buffers are broadcast before evaluations and not
-    at each forward pass. Without `device_ids`, inputs are not moved to the device, so the lengths of texts stay on the
-    host."""
-    if world.size == 1:
-        return model
-    parameters = inspect.signature(DistributedDataParallel).parameters
-    buffers = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
-    options = cast(Mapping[str, Any], {buffers: False})
-    return DistributedDataParallel(model, gradient_as_bucket_view=True, **options)

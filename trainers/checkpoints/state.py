@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.layers import short
 from drumbeat.trainers.checkpoints.codec import Encoder, decode, restore_object
+from drumbeat.trainers.checkpoints.extra_state import is_extra_state
 
 IMPLEMENTATIONS = {"fused", "foreach", "capturable", "differentiable"}
 """Arguments of torch's optimizers that choose the implementation of a step, and not its result."""
@@ -195,7 +196,7 @@ def load_weights(model: nn.Module, saved: Mapping[str, Tensor], checkpoint: Path
 
 def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Iterator[str]:
     """A line for each tensor that is missing, unexpected, or of another shape."""
-    for name in sorted({*expected, *found}):
+    for name in sorted(name for name in {*expected, *found} if not is_extra_state(name)):
         shapes = [str(list(one[name].shape)) if name in one else "nothing" for one in (expected, found)]
         if shapes[0] != shapes[1]:
             yield f"{name}: expected {shapes[0]}, found {shapes[1]}"
