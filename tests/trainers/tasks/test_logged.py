@@ -29,7 +29,9 @@ batch_size: 4
 micro_batch_size: 1
 precision: fp32
 model: {_target_: torch.nn.Linear, in_features: 4, out_features: 3}
-task: {_target_: TASK, loss: {_target_: torch.nn.CrossEntropyLoss, weight: {_target_: torch.tensor, data: [1.0, 2.0, 3.0]}}}
+task:
+  _target_: TASK
+  loss: {_target_: torch.nn.CrossEntropyLoss, weight: {_target_: torch.tensor, data: [1.0, 2.0, 3.0]}}
 data:
   train: {_target_: tests.trainers.test_loop.Rows, n: 12}
   validation: {_target_: tests.trainers.test_loop.Rows, n: 6}
