@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from drumbeat.configs.initialize import Initialize
+
 MISSING: Any = "???"
 """OmegaConf's marker of a required value. Not imported from it, because the import takes longer than --help."""
 
@@ -102,9 +104,9 @@ class Phase:
     """Samples in one optimizer step over all ranks. Null uses the run's batch_size."""
     start_from: Literal["last", "best"] = "last"
     """The weights to start from: the last ones of the previous phase, or the best ones of the run so far."""
-    freeze: list[str] = field(default_factory=list)
-    """Names of modules that are not trained: they get no gradients and stay in evaluation mode, so that the statistics
-    of BatchNorm do not change."""
+    freeze: list[Any] = field(default_factory=list, metadata={"text": True})
+    """What is not trained: names of modules or parameters, patterns of names (layer1.*), and types of modules ({type:
+    torch.nn.BatchNorm2d}). Modules stay in evaluation mode, so that the statistics of BatchNorm do not change."""
     optimizer: dict[str, Any] = MISSING
     """A torch optimizer for the parameters that are not frozen. On a GPU, Adam, AdamW and SGD use fused: true, unless
     fused, foreach, capturable or differentiable is given."""
@@ -216,6 +218,7 @@ class Config:
     """A torch module that maps a batch of inputs to outputs."""
     task: dict[str, Any] = field(default_factory=lambda: {"_target_": "drumbeat.trainers.tasks.Classification"})
     """The task: loss, metrics and plots."""
+    initialize: Initialize = field(default_factory=Initialize)
     data: Data = field(default_factory=Data)
     batch_size: int = at_least(1)
     """Samples in one optimizer step over all ranks, so that 1 and 8 GPUs train on the same batches."""

@@ -11,6 +11,7 @@ import ast
 import dataclasses
 import inspect
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -95,7 +96,7 @@ def field_docs(module: ModuleType, name: str) -> dict[str, str]:
 def keys(name: str, prefix: str = "") -> str:
     """The keys of a section of the config, or of a cluster's profile: name, default, what it does."""
     kind: Any = getattr(schema, name)
-    docs, rows = field_docs(schema, name), []
+    docs, rows = field_docs(sys.modules[kind.__module__], name), []
     for field in dataclasses.fields(kind):
         made = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
         if not dataclasses.is_dataclass(made):

@@ -35,6 +35,9 @@ class Decision:
     """The steps from here on are profiled."""
 
 
+CONTINUE = Decision()
+
+
 @dataclass
 class StopCoordinator:
     """Lets the ranks agree on a stop or a save."""
@@ -55,7 +58,7 @@ class StopCoordinator:
     def before(self, step: int) -> Decision:
         """What to do before the run's step number `step`. All ranks call it before every step."""
         if step < self.next_check:
-            return Decision()
+            return CONTINUE
         now = time.monotonic()
         steps, seconds = step - self.last_check[0], now - self.last_check[1]
         pace = max(1, min(int(steps * SECONDS_BETWEEN_CHECKS / seconds), 2 * max(1, steps))) if seconds > 0 else 1

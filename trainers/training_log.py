@@ -26,6 +26,8 @@ from drumbeat.trainers.world import World
 
 SECONDS_BETWEEN_LINES = 15.0
 """The least time between two lines about training in rank 0's log."""
+SUMMED_AT_ONCE = 64
+"""The number of losses that are added to a sum at a time."""
 
 
 @dataclass
@@ -72,6 +74,8 @@ class TrainingLog:
         self.meter = Meter()
         self.recent: deque[Tensor] = deque(maxlen=smoothing_steps)
         """This rank's parts of the last steps' losses."""
+        self.unsummed: list[Tensor] = []
+        """This rank's parts of the losses that are not in the sum yet."""
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=world.device)
         """The sum of this rank's parts of the losses since the last evaluation."""
         self.summed_steps = 0
@@ -93,8 +97,9 @@ class TrainingLog:
         """Records a step on `samples` samples over all ranks, for whose batch this rank waited `waited` seconds."""
         self.meter.add(samples, waited)
         self.recent.append(loss)
-        self.loss_sum += loss
-        self.summed_steps += 1
+        self.unsummed.append(loss)
+        if len(self.unsummed) == SUMMED_AT_ONCE:
+            self._sum()
         if not self.has_begun and self.world.is_main:  # `drumbeat drill` reads from it how long a restart took
             FirstStep(resumed_from=progress.step - 1, time=time.time()).write(self.first_step_file, durable=False)
         self.has_begun = True
@@ -148,9 +153,16 @@ class TrainingLog:
                 sheet = contact_sheet([*image[:self.images]] if image.dim() == 4 else [image])
                 self.tracker.picture(step, f"train/{name}", sheet)
 
+    def _sum(self) -> None:
+        if self.unsummed:
+            self.loss_sum += torch.stack(self.unsummed).sum(dtype=torch.float64)
+            self.summed_steps += len(self.unsummed)
+            self.unsummed = []
+
     def pop_mean_loss(self) -> float:
         """The mean training loss of all ranks in the steps since the last call, or since this attempt began. All ranks
         call it."""
+        self._sum()
         mean = float(self.world.all_reduce(self.loss_sum / max(1, self.summed_steps)))
         self.loss_sum.zero_()
         self.summed_steps = 0

@@ -5,9 +5,10 @@ access.
 
 prints one JSON object: facts or faults. `run` is the run's folder, which has checkpoints if the run resumes.
 
-It checks that torch can use the GPUs, that targets can be imported, that the model can be built on the meta device (its
-weights are downloaded and read), that the data exists, that the phases fit the model, that a few samples go through
-model and loss, that the schedules last, and that the run can be rehearsed on them. It reports all faults at once.
+It checks that torch can use the GPUs, that targets can be imported, that the model can be built on the meta device,
+that the weights of `initialize` can be read and fit it, that the data exists, that the phases fit the model, that a few
+samples go through model and loss, that the schedules last, and that the run can be rehearsed on them. It reports all
+faults at once.
 """
 
 from __future__ import annotations
@@ -47,10 +48,7 @@ from drumbeat.trainers.build import (
     build_sets,
     build_stream,
     build_task,
-    frozen_modules,
     loader_workers,
-    trainable,
-    without_pretrained,
 )
 from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.commands.batch_checks import batch_faults, mask_fault
@@ -60,11 +58,13 @@ from drumbeat.trainers.commands.rehearsed_resume import newest_checkpoint, progr
 from drumbeat.trainers.commands.rehearsed_schedule import rehearse_schedule
 from drumbeat.trainers.commands.smoke_test import SMALL, smoke_test
 from drumbeat.trainers.facts import facts_of, with_facts
+from drumbeat.trainers.freezing import frozen_parts, trainable
 from drumbeat.trainers.gpu_check import find_gpus, gpu_faults
 from drumbeat.trainers.metrics import build_metrics, check_monitor
 from drumbeat.trainers.model_and_task import with_task
 from drumbeat.trainers.position import build_schedules, check_position
 from drumbeat.trainers.set_notes import notes_of
+from drumbeat.trainers.starting_weights import check_fitting
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.versions import preflight_versions
 
@@ -86,7 +86,6 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
     opened = opened_since(before)
     filled: Config | None = None if sets is None and needs_data(config.model) else attempt(
         lambda: with_facts(config, facts_of(sets.train) if sets else {}))
-    filled = without_pretrained(filled) if filled and checkpoint else filled
     model = attempt(lambda: _model_on_meta(filled)) if filled else None
     built: dict[str, Any] = {}
     attempt(lambda: build_batch_transforms(config))
@@ -106,7 +105,8 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
                                 "right. Is the root one folder too high or too low?"))
         if len(sets.train):
             attempt(lambda: _check_order(config, sets.train))
-    notes = [*([] if sets is None else notes_of(sets)), *filter(None, [getattr(model, "weights_text", "")])]
+    taken = attempt(lambda: check_fitting(config.initialize, model)) if model is not None and not checkpoint else ""
+    notes = [*([] if sets is None else notes_of(sets)), *filter(None, [taken])]
     progress = progress_with(config, checkpoint) if checkpoint else None
     tables = build_schedules(config, len(sets.train), progress) if sets is not None and len(sets.train) else []
     if progress and tables:
@@ -165,10 +165,9 @@ def _check_phase(config: Config, name: str, model: nn.Module, world_size: int) -
     parameters without memory."""
     phase = config.phases[name]
     assert phase is not None
-    modules = frozen_modules(model, phase, name)
-    frozen = {parameter for module in modules for parameter in module.parameters()}
+    frozen = frozen_parts(model, phase, name)
     free = trainable(model)
-    trained = [parameter for parameter in free if parameter not in frozen]
+    trained = [parameter for parameter in free if parameter not in frozen.parameters]
     if not trained:
         raise PreflightError(
             Fault(what="the phase freezes all parameters that the model does not freeze itself",
@@ -182,7 +181,7 @@ def _check_phase(config: Config, name: str, model: nn.Module, world_size: int) -
     size = phase.batch_size or config.batch_size
     shares = [len(shard(size, rank, world_size)) for rank in range(world_size)]
     smallest = min(len(part) for one in shares for part in micro_batches(one, config.micro_batch_size or one))
-    frozen_inside = {inner for module in modules for inner in module.modules()}
+    frozen_inside = {inner for module in frozen.modules for inner in module.modules()}
     if smallest == 1 and any(isinstance(module, nn.BatchNorm1d) and module not in frozen_inside
                              for module in model.modules()):
         raise PreflightError(Fault(what="BatchNorm1d cannot be trained on one sample at a time",
