@@ -6,16 +6,14 @@ the weights of the ranks then diverge silently.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils._pytree import tree_map
 
@@ -48,7 +46,7 @@ from drumbeat.trainers.step_times import StepTimes
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.tasks.logged import summed_and_logged
 from drumbeat.trainers.tasks.task import WholeBatchLoss
-from drumbeat.trainers.world import World
+from drumbeat.trainers.world import World, wrap
 
 TINY = 1e-30
 """Replaces a sum of weights that is 0, so that a batch in which no sample counts has a zero gradient and not NaN."""
@@ -165,7 +163,8 @@ class PhaseRunner:
             with nullcontext() if last or self.world.size == 1 else self.replica.no_sync():  # type: ignore[operator]
                 with self.forward.autocast():
                     outputs = call(self.replica, rows(inputs, part, size))
-                    losses = self._loss(outputs, rows(targets, part, size), step, size if len(parts) == 1 else 0)
+                    whole = size if len(parts) == 1 else 0
+                    losses = self._loss(outputs, rows(targets, part, size), scale, step, whole)
                     loss = losses.detach().sum() * scale  # not in the graph, because each loss has the same gradient
                 start = first_gradient(scale, loss if self.checks_finite else self.zero)
                 losses.backward(start.expand_as(losses))
@@ -254,7 +253,7 @@ class PhaseRunner:
         for module in self.frozen:
             module.eval()
 
-    def _loss(self, outputs: Any, targets: Any, step: int, size: int) -> Tensor:
+    def _loss(self, outputs: Any, targets: Any, scale: Tensor | float, step: int, size: int) -> Tensor:
         """[n]: the samples' losses; or, a scalar, the task's loss of the batch of all ranks. The latter is computed by
         each rank, from one seed, and needs all `size` samples of this rank; 0 are a micro-batch."""
         if self.whole_batch is None:
@@ -267,7 +266,7 @@ class PhaseRunner:
         sizes = [len(shard(self.batch_size, rank, len(ranks))) for rank in ranks] if len(ranks) > 1 else [size]
         outputs, targets = (gathered(values, self.world, sizes) for values in (outputs, targets))
         self.world.seed(key(self.seed, "loss", self.number, step))
-        return summed_and_logged(self.whole_batch.batch_loss(outputs, targets), 1 / self.world.size)
+        return summed_and_logged(self.whole_batch.batch_loss(outputs, targets), scale / self.world.size)
 
     def _losses(self, outputs: Any, targets: Any) -> Tensor | Mapping[str, Tensor]:
         """The loss of each sample, or its terms; of a mixed one, the mean of those for both targets, weighted as its
@@ -296,15 +295,3 @@ class PhaseRunner:
 def mixed(own: Tensor, partner: Tensor, kept: Tensor) -> Tensor:
     """float32 [n]: the values of mixed samples."""
     return own * kept + partner * (1 - kept)
-
-
-def wrap(model: nn.Module, world: World) -> nn.Module:
-    """The model in DistributedDataParallel if there are several ranks. Buffers are broadcast before evaluations and not
-    at each forward pass. Without `device_ids`, inputs are not moved to the device, so the lengths of texts stay on the
-    host."""
-    if world.size == 1:
-        return model
-    parameters = inspect.signature(DistributedDataParallel).parameters
-    buffers = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
-    options = cast(Mapping[str, Any], {buffers: False})
-    return DistributedDataParallel(model, gradient_as_bucket_view=True, **options)
