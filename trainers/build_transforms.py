@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, cast
 
@@ -71,15 +71,15 @@ def as_module(transform: Transform) -> nn.Module:
     return transform if isinstance(transform, nn.Module) else Applied(transform)
 
 
-def fused_transforms(config: Config, for_training: list[Transform], for_evaluation: list[Transform]
-                     ) -> tuple[list[Transform], list[Transform], int | Literal["auto"] | None]:
-    """The transforms, fused if the config says so, and the `short_side` at which images are read for them, which is the
-    same in training and in evaluation."""
+def fused_transforms(config: Config, lists: Sequence[list[Transform]]
+                     ) -> tuple[Sequence[list[Transform]], int | Literal["auto"] | None]:
+    """The lists of transforms, fused if the config says so, and the `short_side` at which images are read for them,
+    which is the same in training and in evaluation."""
     if not (config.data.transforms.fuse and any(type(one).__module__.startswith("torchvision.transforms.v2")
-                                                for one in (*for_training, *for_evaluation))):
-        return for_training, for_evaluation, "auto"
+                                                for several in lists for one in several)):
+        return lists, "auto"
     from drumbeat.data.fused import fuse, needed_side  # imports OpenCV and torchvision, which not every run needs
 
-    sides = [needed_side(several) for several in (for_training, for_evaluation)]
+    sides = [needed_side(several) for several in lists]
     known = [side for side in sides if side is not None]
-    return fuse(for_training), fuse(for_evaluation), max(known) if len(known) == len(sides) else None
+    return [fuse(several) for several in lists], max(known) if len(known) == len(sides) else None

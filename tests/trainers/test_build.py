@@ -79,3 +79,18 @@ def test_a_function_or_an_object_makes_batches(name: str) -> None:
     assert sets(train=train).collate is None
     with pytest.raises(PreflightError, match=f"tests.trainers.test_build has no '{name}s'"):
         sets(train=train, collate_fn={"_target_": f"tests.trainers.test_build.{name}s"})
+
+
+def test_a_phase_has_its_own_transforms_or_the_runs() -> None:
+    resize = "torchvision.transforms.v2.Resize"
+    phase = {"epochs": 1, "optimizer": {"_target_": "x"}}
+    built = build_sets(build_config([Layer(origin="test", values={
+        "name": "x", "batch_size": 5, "model": {"_target_": "x"},
+        "data": {"train": {"_target_": "tests.tiny.Pictures", "n": 3}, "transforms": {
+            "train": [{"_target_": resize, "size": 16}], "fuse": False}},
+        "phases": {"small": {**phase, "transforms": [{"_target_": resize, "size": 4}]}, "large": phase}})]))
+    assert [one.size for number in range(2) for one in built.transforms_in(number)] == [[4], [16]]
+    with pytest.raises(PreflightError, match=r"where  phases.small.transforms\[0\]"):
+        build_sets(build_config([Layer(origin="test", values={
+            "name": "x", "batch_size": 5, "model": {"_target_": "x"}, "phases": {
+                "small": {**phase, "transforms": [{"_target_": resize, "sise": 4}]}}})]))

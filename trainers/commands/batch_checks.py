@@ -37,6 +37,11 @@ def batch_faults(config: Config, task: Task, batch: Batch, world_size: int) -> l
         faults.append(Fault(what="CutMix mixes the targets of two samples as wholes, and these have a class for each "
                             "element of a sample, as masks have", where="data.mix",
                             remedy="Use drumbeat.data.Mixup, or remove data.mix."))
+    targets = batch.targets["own"] if config.data.mix else batch.targets
+    if config.evaluation.views and isinstance(targets, Tensor) and _is_for_each_element(targets):
+        faults.append(Fault(what="the outputs of several views cannot be averaged, because they have a class for each "
+                            "element of a sample, which a view may move", where="evaluation.views",
+                            remedy="Remove evaluation.views. A model of yours may average them, moved back."))
     size = len(batch.positions)
     sides = {"inputs": batch.inputs, "targets": batch.targets}
     reasons = [f"{name}: {reason}" for name, value in sides.items() if (reason := uncut(value, size))]
