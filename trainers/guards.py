@@ -113,7 +113,7 @@ class Scan:
 
     def __call__(self, gradients: list[Tensor]) -> Tensor:
         """float32 scalar: 1 if a gradient is NaN or Inf, otherwise 0."""
-        if not self.fits or any([one.layout is not torch.strided for one in gradients]):
+        if not self.fits or any(one.layout is not torch.strided for one in gradients):
             return norm_not_finite(total_norm(gradients))
         found = torch.zeros_like(self.one)
         torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, self.one)

@@ -63,10 +63,8 @@ class Watchdog:
     def _write(self, timeout: float) -> int:
         """Writes the progress, with this timeout. Returns its length."""
         progress = PROGRESS % (self.step, timeout, self.pets)
-        try:
+        with suppress(OSError):  # the disk is full or gone: the launcher cannot write there either, and counts no time
             os.pwrite(self.number, progress, 0)
-        except OSError:  # the disk is full or gone: the launcher cannot write there either, and counts no time
-            pass
         return len(progress)
 
     def _arm(self, start: int) -> None:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import signal
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from drumbeat.configs.patience import SHORTEST, gloo_seconds, nccl_seconds
 from drumbeat.configs.run.processes import die_with_parent
@@ -172,15 +169,3 @@ def die_with_agent() -> None:
         grandparent = ""
     if os.environ.get("DRUMBEAT_PARENT", grandparent) != grandparent:
         os.kill(os.getpid(), signal.SIGKILL)
-
-
-def wrap(model: nn.Module, world: World) -> nn.Module:
-    """The model in DistributedDataParallel if there are several ranks. Buffers are broadcast before evaluations and not
-    at each forward pass. Without `device_ids`, inputs are not moved to the device, so the lengths of texts stay on the
-    host."""
-    if world.size == 1:
-        return model
-    parameters = inspect.signature(DistributedDataParallel).parameters
-    buffers = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
-    options = cast(Mapping[str, Any], {buffers: False})
-    return DistributedDataParallel(model, gradient_as_bucket_view=True, **options)

@@ -63,7 +63,7 @@ def test_a_run_starts_from_a_file_which_a_resume_does_not_need(tmp_path: Path, c
 
 @pytest.mark.parametrize("name", ["run", "checkpoint", "export"])
 def test_the_weights_of_a_run(images: RunDir, tmp_path: Path, name: str) -> None:
-    """Its best checkpoint, one of its checkpoints, and what `drumbeat export` writes; the digest is that of a result."""
+    """Its best checkpoint, one of its checkpoints, and what `drumbeat export` writes; the digest is a result's."""
     from tests.trainers.saved_runs import Small
 
     export(images, tmp_path / "weights.pt", "best")
@@ -118,8 +118,8 @@ def test_a_path_that_begins_with_a_variable_is_that_of_the_node(tmp_path: Path, 
                                                                 ) -> None:
     """On a machine without it the check says so; where the run starts, the variable must be set."""
     section = Initialize(weights="$INIT_SCRATCH/weights.pth")
-    assert re.fullmatch(r"the weights \$INIT_SCRATCH/weights\.pth are not on \S+, so whether they fit is known when the "
-                        "run starts", check_fitting(section, model()))
+    assert re.fullmatch(r"the weights \$INIT_SCRATCH/weights\.pth are not on \S+, so whether they fit is known when "
+                        "the run starts", check_fitting(section, model()))
     with pytest.raises(PreflightError, match="the variable INIT_SCRATCH is not set"):
         initialize(RunDir(tmp_path), section, model(), ALONE)
     saved(tmp_path)

@@ -162,7 +162,8 @@ def _give(gradients: Sequence[Tensor | None], live: PhaseRunner, resumed: PhaseR
 def _compare_gradients(live: PhaseRunner, resumed: PhaseRunner, batch: Batch, notes: list[str]) -> list[Fault]:
     """What the model or the task computes differently after a resume. Gives both the same gradients."""
     gradients = [one.grad for one in live.trained]
-    attributes = [*model_differences(live.model, resumed.model), *differences(live.task, resumed.task, "task")]
+    attributes = [*model_differences(live.model, resumed.model),
+                  *differences(live.loss.task, resumed.loss.task, "task")]
     if _are_same(gradients, [one.grad for one in resumed.trained]):
         if attributes:
             notes.append("a checkpoint does not hold this state of the model or the task; if it matters, register it "
