@@ -30,7 +30,7 @@ from drumbeat.trainers.build_transforms import as_module, build_transforms, fuse
 from drumbeat.trainers.checkpoints.state import IMPLEMENTATIONS
 from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.model_and_task import parts_of, with_task
-from drumbeat.trainers.target import all_of, instantiate, locate
+from drumbeat.trainers.target import all_of, function_at, instantiate, locate
 from drumbeat.trainers.tasks import Task
 
 Precision = Literal["auto", "bf16", "tf32", "fp32"]
@@ -212,9 +212,13 @@ def build_forward(config: Config, device: torch.device) -> Forward:
 
 def build_task(config: Config, sets: Sets | None, device: torch.device | None = None) -> Task:
     """The task, with the names of the training set's classes or values; its tensors are on the device. Parameters of a
-    loss depend only on the run's seed."""
+    loss depend only on the run's seed. A `loss` may be a function of outputs and targets."""
     torch.manual_seed(key(config.seed, "task"))
-    task = cast(Task, instantiate({**(sets.task_arguments if sets else {}), **config.task}, "task"))
+    node, more = {**(sets.task_arguments if sets else {}), **config.task}, {}
+    if function := function_at(node.get("loss"), "task.loss", lacks=2):
+        more["loss"] = function
+        del node["loss"]
+    task = cast(Task, instantiate(node, "task", **more))
     if device is not None:
         parts_of(task).to(device)
     return task

@@ -77,7 +77,8 @@ def _fetched(config: Config, sets: Sets, name: str, samples: Samples, phase: int
     skip = config.data.on_error == "skip"
     if name == "train":
         fetch = BatchFetcher(samples, indices=build_stream(config, samples, phase).indices, name="data.train",
-                             transforms=sets.transforms_in(phase), phase=phase, seed=config.seed, mixing=build_mixing(config),
+                             transforms=sets.transforms_in(phase), phase=phase, seed=config.seed,
+                             mixing=build_mixing(config),
                              skip_unreadable=skip, collate=sets.collate)
     else:
         fetch = BatchFetcher(samples, indices=lambda positions: positions % len(samples), name=f"data.{name}",
