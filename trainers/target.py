@@ -45,6 +45,30 @@ def instantiate(node: Any, key: str, *positional: Any, **more: Any) -> Any:
                                    given=f"_target_: {node['_target_']}")) from error
 
 
+def function_at(node: Any, key: str, *, lacks: int) -> Callable[..., Any] | None:
+    """The function that a config section names, with the section's arguments, if it lacks only so many positional
+    values to be called, as a transform lacks one; None for anything else. Raises `PreflightError`."""
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        return None
+    arguments = {name: value for name, value in node.items() if name != "_target_"}
+    function = locate(str(node["_target_"] or ""), key)
+    if inspect.isroutine(function) and not _takes(function, arguments) and _takes(function, arguments, *[None] * lacks):
+        return partial(function, **instantiate(arguments, key))
+    return None
+
+
+def _takes(function: Any, arguments: Mapping[str, Any], *positional: Any) -> bool:
+    """Whether a function can be called with these arguments; one without a signature, such as `torch.sqrt`, needs a
+    value."""
+    try:
+        inspect.signature(function).bind(*positional, **arguments)
+    except TypeError:
+        return False
+    except ValueError:
+        return bool(positional)
+    return True
+
+
 def with_variables(node: Any, key: str) -> Any:
     """A value of a config, with those of the environment variables that it refers to. Raises `PreflightError`."""
     if not variables(node):

@@ -82,6 +82,7 @@ RULES = (
     Rule("phases.*.optimizer*", "now", "what is changed is taken from the config, the rest from the checkpoint"),
     Rule("phases.*.scheduler*", "now", "the new schedule continues at the step that the phase has reached"),
     Rule("phases.*.clip_norm", "now", "the gradients of the next steps"),
+    Rule("phases.*.transforms", "now", "the augmentation of the samples that are not read yet"),
     Rule("phases.*.freeze", "later", STATE),
     Rule("phases.*.start_from", "later", "the phase has started"),
     Rule("phases.*", "later", "phases that have begun stay"),
