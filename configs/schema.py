@@ -98,6 +98,13 @@ class Phase:
 
     epochs: float = above(0)
     """The length of the phase in epochs of the training set. Fractions are allowed."""
+    patience: int | None = at_least(1, None)
+    """End the phase after this many evaluations in a row without a better value of evaluation.monitor in this phase.
+    Null trains all epochs."""
+    min_delta: float = at_least(0, 0.0)
+    """The value must be better by more than this to count for patience."""
+    target: float | None = None
+    """End the phase when evaluation.monitor has reached this value. Null trains all epochs."""
     batch_size: int | None = at_least(1, None)
     """Samples in one optimizer step over all ranks. Null uses the run's batch_size."""
     start_from: Literal["last", "best"] = "last"
@@ -126,6 +133,13 @@ class Evaluation:
     monitor: str = "loss"
     """The validation metric that determines the best weights: one of the task's, of `metrics`, or of those that
     `drumbeat evaluate` computes."""
+    every_epochs: float = above(0, 1.0)
+    """Epochs between two evaluations of the validation set; 0.25 evaluates four times in each. The end of a phase is
+    always evaluated."""
+    every_steps: int | None = at_least(1, None)
+    """Evaluate after every so many optimizer steps of the run as well. Null evaluates by every_epochs only."""
+    at_start: bool = False
+    """Evaluate once before the first step as well. These weights are not saved, and are never the best ones."""
     mode: Literal["min", "max"] = "min"
     """Whether the best weights have the lowest (min) or the highest (max) value of that metric."""
     batch_statistics: bool = False
@@ -137,8 +151,8 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoints:
-    """When to save, and what to keep. A checkpoint is also saved at each evaluation, when the run is stopped, and at
-    the end."""
+    """When to save, and what to keep. A checkpoint is also saved when an evaluation finds the best weights so far, when
+    the run is stopped, at the end of each phase, and at other evaluations unless they follow each other too quickly."""
 
     every_steps: int | None = at_least(1, None)
     """Optimizer steps between two checkpoints. Null saves by every_minutes only."""
@@ -148,6 +162,22 @@ class Checkpoints:
     """Minutes that a run pauses if the disk is full, read-only or not available, before the attempt fails."""
     keep: int = at_least(1, 2)
     """How many of the newest checkpoints to keep. The best one is kept as well."""
+    keep_best: int = at_least(1, 1)
+    """How many of the best checkpoints to keep."""
+    keep_every_epochs: float | None = above(0, None)
+    """Save and keep a checkpoint after every so many epochs of a phase, and at its end. Null keeps none of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What the whole run may use. When it is used up, the run ends as at the end of its last phase: it is evaluated, on
+    the test set too, and saved."""
+
+    steps: int | None = at_least(1, None)
+    """Optimizer steps of the run, over all phases. Null trains all phases to their ends."""
+    hours: float | None = above(0, None)
+    """Hours of training, over all attempts: of loading, steps, evaluation and saving. The step at which they end
+    depends on the machine. Null does not limit them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +266,10 @@ class Config:
     skips the step, ignore does not check."""
     phases: dict[str, Phase | None] = field(default_factory=dict)
     """The phases by name, in the order in which they run. Null removes a phase of the base file."""
+    budget: Budget = field(default_factory=Budget)
+    limit_batches: int | None = at_least(1, None)
+    """Take at most this many steps in each phase, and evaluate at most this many batches of each set: a trial of the
+    whole run, from the first step to the test set, in seconds. Null is the whole run."""
     evaluation: Evaluation = field(default_factory=Evaluation)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     tracking: Tracking = field(default_factory=Tracking)

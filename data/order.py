@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from hashlib import blake2b
@@ -208,8 +208,7 @@ class Schedule:
     """Samples in a step, over all ranks."""
 
     epochs: float | Fraction
-    """The length of the phase. A float is rounded to the nearest fraction with a denominator up to 10**9, so that
-    0.1 * 3 is 3/10."""
+    """The length of the phase."""
 
     earlier: tuple[tuple[int, int], ...] = ()
     """Steps that the phase took with other batch sizes before its present one: (steps, batch size), in order."""
@@ -223,7 +222,7 @@ class Schedule:
     @cached_property
     def samples(self) -> int:
         """Samples up to the last epoch boundary, rounded up."""
-        return max(1, math.ceil(Fraction(self.epochs).limit_denominator(10**9) * self.n))
+        return max(1, math.ceil(_exact(self.epochs) * self.n))
 
     @cached_property
     def changed_at(self) -> int:
@@ -271,9 +270,25 @@ class Schedule:
             step, position = step + steps, position - steps * size
         return step - (-position // self.batch_size)
 
-    def is_epoch_boundary(self, step: int) -> bool:
-        """Whether a step reaches an epoch boundary. A batch larger than the dataset may reach several at once."""
-        return step == self.steps - 1 or self.epochs_after(step + 1) > self.epochs_after(step)
+    def next_mark(self, steps: int, every: float | Fraction = 1) -> int:
+        """The number of steps, more than `steps`, after which the next multiple of `every` epochs is complete, or after
+        which the phase ends if that is earlier. A batch may reach several multiples at once."""
+        length = _exact(every) * self.n
+        return min(self.steps, self._steps_to(math.ceil((self.start(steps) // length + 1) * length)))
+
+    def cut(self, steps: int) -> Schedule:
+        """The schedule of a phase that ends after `steps` steps, if that is earlier: at the epoch boundary that the
+        last of them reaches, or else at its end."""
+        if steps >= self.steps:
+            return self
+        read = self.start(steps)
+        boundary = read - read % self.n
+        return replace(self, epochs=Fraction(boundary if boundary > self.start(steps - 1) else read, self.n))
+
+
+def _exact(epochs: float | Fraction) -> Fraction:
+    """A number of epochs; a float as the nearest fraction with a denominator up to 10**9, so that 0.1 * 3 is 3/10."""
+    return epochs if isinstance(epochs, Fraction) else Fraction(epochs).limit_denominator(10**9)
 
 
 def shard(batch_size: int, rank: int, world_size: int) -> range:

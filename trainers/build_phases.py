@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from drumbeat.configs.run.checkpoint_records import Progress
+from drumbeat.configs.run.ends import ends_of
 from drumbeat.configs.schema import Config
 from drumbeat.data.ahead import Ahead
 from drumbeat.data.loader import Batch, BatchFetcher, batches
@@ -30,6 +31,7 @@ from drumbeat.trainers.build import (
 from drumbeat.trainers.changed_optimizer import Earlier
 from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.loop import TrainingPhase
+from drumbeat.trainers.marks import Marks
 from drumbeat.trainers.phase_runner import PhaseRunner
 from drumbeat.trainers.position import build_schedules, check_position
 from drumbeat.trainers.tasks import Task
@@ -50,12 +52,15 @@ def build_phases(config: Config, sets: Sets, *, model: nn.Module, task: Task, wo
     if progress:
         check_position(config, schedules, progress)
     return [TrainingPhase(
-        schedule=schedule, start_from=phase.start_from,
+        schedule=schedule, ends=ends_of(config, number), start_from=phase.start_from,
+        marks=Marks(schedule=schedule, evaluate_epochs=config.evaluation.every_epochs,
+                    evaluate_steps=config.evaluation.every_steps, save_steps=config.checkpoints.every_steps,
+                    keep_epochs=config.checkpoints.keep_every_epochs),
         make_runner=partial(build_phase_runner, config, number, model, task, world, forward, parameters,
                             build_earlier(config, number, schedule, progress, saved) if progress else None,
                             schedule.steps if phase.scheduler_every == "step" else math.ceil(schedule.epochs)),
         make_batches=partial(build_batches, config, sets, number, schedule, world=world, workers=workers),
-    ) for number, (phase, schedule) in enumerate(zip(phases, schedules, strict=True))]
+    ) for number, (phase, schedule) in enumerate(zip(phases, schedules, strict=False))]
 
 
 def build_phase_runner(config: Config, number: int, model: nn.Module, task: Task, world: World, forward: Forward,

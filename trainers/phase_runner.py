@@ -204,13 +204,13 @@ class PhaseRunner:
         self.buffers.restore()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def end_epoch(self, monitored: float | None) -> None:
-        """Advances the scheduler at an epoch boundary. `monitored` is the monitored metric; None without a validation
-        set."""
+    def at_mark(self, *, epoch: bool, monitored: float | None) -> None:
+        """Advances the scheduler if an `epoch` is complete, or after an evaluation. `monitored` is then the monitored
+        metric; None without a validation set."""
         if isinstance(self.scheduler, ReduceLROnPlateau):
             if monitored is not None:
                 self.scheduler.step(monitored)
-        elif self.scheduler is not None and self.scheduler_every == "epoch":
+        elif self.scheduler is not None and self.scheduler_every == "epoch" and epoch:
             self._advance()
 
     def _advance(self) -> None:

@@ -56,9 +56,10 @@ class TrainingLog:
 
     def __init__(self, *, world: World, tracker: Tracker | NullTracker, total_steps: int, smoothing_steps: int,
                  first_step_file: Path, forward: Forward, images: int,
-                 check_skipped: Callable[[Progress, int], None]) -> None:
+                 check_skipped: Callable[[Progress, int], None],
+                 seconds_left: Callable[[], float] = lambda: math.inf) -> None:
         """A point of the curve is the mean loss of the last `smoothing_steps` steps. At most `images` inputs are drawn.
-        For `check_skipped` see `saving.Saver`."""
+        For `check_skipped` see `saving.Saver`, for `seconds_left` `stopping.StopCoordinator`."""
         self.world = world
         self.tracker = tracker
         self.total_steps = total_steps
@@ -66,6 +67,7 @@ class TrainingLog:
         self.forward = forward
         self.images = images
         self.check_skipped = check_skipped
+        self.seconds_left = seconds_left
         self.meter = Meter()
         self.recent: deque[Tensor] = deque(maxlen=smoothing_steps)
         """This rank's parts of the last steps' losses."""
@@ -81,6 +83,12 @@ class TrainingLog:
         """`seconds` are those of `TimeSpent`."""
         self.phase, self.printed_at = name, -math.inf
         self.tracker.status(phase=name, phase_steps=schedule.steps, seconds=seconds, steps=self.total_steps)
+
+    def shorten(self, steps: int) -> None:
+        """The run is this many steps shorter, because a phase has ended early."""
+        if steps:
+            self.total_steps -= steps
+            self.tracker.status(now=True, steps=self.total_steps)
 
     def step(self, progress: Progress, loss: Tensor, *, samples: int, waited: float) -> None:
         """Records a step on `samples` samples over all ranks, for whose batch this rank waited `waited` seconds."""
@@ -105,7 +113,8 @@ class TrainingLog:
         if self.world.is_main:
             epoch = min(schedule.start(progress.phase_step), schedule.samples) / schedule.n
             self.tracker.scalars(progress.step, {"train/loss": value, "train/lr": lr, "train/epoch": epoch, **speed})
-            seconds_left = (self.total_steps - progress.step) * speed["speed/step_seconds"]
+            steps_left = self.total_steps - progress.step
+            seconds_left = max(0.0, min(steps_left * speed["speed/step_seconds"], self.seconds_left()))
             self.tracker.status(steps=self.total_steps, loss=value, epoch=epoch, eta_seconds=seconds_left,
                                 samples_per_second=speed["speed/samples_per_second"])
             if time.monotonic() - self.printed_at >= SECONDS_BETWEEN_LINES:

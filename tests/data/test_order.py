@@ -403,7 +403,7 @@ def test_the_schedule_by_counting() -> None:
                     end += batch_size
                     passed = [m for m in marks if positions.start < m <= end]
                     assert table.positions(step) == positions
-                    assert table.is_epoch_boundary(step) == bool(passed), (table, step)
+                    assert (table.next_mark(step) == step + 1) == bool(passed), (table, step)
                     assert table.epochs_after(step + 1) == sum(m % n == 0 and m <= end for m in marks)
                     step += 1
                 assert (table.samples, table.steps, table.overshoot) == (last, step, end - last)
@@ -441,11 +441,37 @@ def test_another_batch_size_continues_where_the_steps_before_have_ended(earlier:
     assert [one for read in positions for one in read] == [*range(28 + table.overshoot)]
     assert [len(one) for one in positions] == sizes + [3] * (table.steps - len(sizes))
     ends = [table.start(step + 1) for step in range(table.steps)]
-    assert [table.is_epoch_boundary(step) for step in range(table.steps)] == [
+    assert [table.next_mark(step) == step + 1 for step in range(table.steps)] == [
         any(end - len(read) < mark <= end for mark in (10, 20, 28))
         for end, read in zip(ends, positions, strict=True)]
     assert [table.steps_until(epochs) for epochs in (1, 2, 3)] == [
         1 + next(step for step, end in enumerate(ends) if end >= mark) for mark in (10, 20, 28)]
+
+
+@pytest.mark.parametrize("every", [0.25, 1 / 3, 1, 2, 1.5])
+def test_marks_are_at_the_multiples_of_a_number_of_epochs_and_at_the_end(every: float) -> None:
+    table, marks, step = Schedule(10, 3, 4.5), [], 0
+    while step < table.steps:
+        marks.append(step := table.next_mark(step, every))
+    exact = Fraction(every).limit_denominator(100) * 10
+    wanted = {1 + next(step for step in range(table.steps) if table.start(step + 1) >= number * exact)
+              for number in range(1, 1 + math.floor(45 / exact))}
+    assert marks == sorted(wanted | {table.steps})
+
+
+@pytest.mark.parametrize("earlier", [(), ((2, 4),)])
+def test_a_phase_that_ends_early_keeps_what_it_has_read(earlier: tuple[tuple[int, int], ...]) -> None:
+    """Its overshoot is that over the epoch boundary which its last step reaches."""
+    whole = Schedule(10, 3, 4.5, earlier)
+    assert whole.cut(whole.steps) == whole.cut(99) == whole
+    for steps in range(max(1, whole.changed_at), whole.steps):
+        table = whole.cut(steps)
+        assert table.steps == steps
+        assert [table.positions(step) for step in range(steps)] == [whole.positions(step) for step in range(steps)]
+        assert [table.next_mark(step) for step in range(steps)] == [
+            min(steps, whole.next_mark(step)) for step in range(steps)]
+        end = table.start(steps)
+        assert table.overshoot == (end % 10 if end // 10 > table.start(steps - 1) // 10 else 0)
 
 
 def test_the_schedule_of_a_billion_samples_takes_no_time() -> None:
@@ -453,8 +479,8 @@ def test_the_schedule_of_a_billion_samples_takes_no_time() -> None:
     assert table.steps == 87_890_625
     assert table.overshoot == 0
     assert table.steps_until(1) == 976_563
-    assert table.is_epoch_boundary(976_562)
-    assert not table.is_epoch_boundary(976_561)
+    assert table.next_mark(976_562) == table.next_mark(0) == 976_563
+    assert table.next_mark(0, 0.25) == 244_141
     assert table.positions(976_562) == range(999_999_488, 1_000_000_512)
 
 

@@ -59,7 +59,7 @@ def test_a_save_is_due_after_its_time_and_again_after_the_next_one(clock: Clock,
     assert ranks.before(ranks.next_check) == Decision()
     clock.now += 1.0
     assert ranks.before(ranks.next_check) == Decision(save=True)
-    ranks.saved()
+    ranks.saved(0.01)
     clock.now += 59.0
     assert ranks.before(ranks.next_check) == Decision()
 

@@ -113,7 +113,7 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
         attempt(lambda: check_position(config, tables, progress))
     if not faults:
         phases = [(name, phase) for name, phase in config.phases.items() if phase is not None]
-        for (name, phase), schedule in zip(phases, tables, strict=True):
+        for (name, phase), schedule in zip(phases, tables, strict=False):
             scheduler, optimizer = built[name]
             notes += filter(None, [attempt(partial(rehearse_schedule, scheduler, optimizer, schedule,
                                                    phase.scheduler_every, f"phases.{name}.scheduler"))])
@@ -137,7 +137,7 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
     return {
         "samples": {name: len(samples) for name in ("train", "validation", "test")
                     if (samples := getattr(sets, name)) is not None},
-        "steps": {name: table.steps for name, table in zip(config.phases, tables, strict=True)},
+        "steps": {name: table.steps for name, table in zip(config.phases, tables, strict=False)},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "weights_bytes": sum(value.nbytes for value in model.state_dict().values()),
         "classes": sets.classes,

@@ -31,10 +31,11 @@ from drumbeat.trainers.build_phases import build_phase_runner
 from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.checkpoints.staging import NAMES, Staging
 from drumbeat.trainers.checkpoints.state import load_weights
-from drumbeat.trainers.commands.rehearsed_evaluation import EVALUATED, Few, rehearse_evaluation
+from drumbeat.trainers.commands.rehearsed_evaluation import EVALUATED, rehearse_evaluation
 from drumbeat.trainers.commands.rehearsed_ranks import NO_ANSWER, on_two_ranks
 from drumbeat.trainers.commands.smoke_test import PLACE_ERROR, SMALL, error_place, error_text, float64_remedy
 from drumbeat.trainers.contact_sheet import CPU
+from drumbeat.trainers.evaluate import Few
 from drumbeat.trainers.guards import compare_ranks
 from drumbeat.trainers.lost_state import differences, model_differences, same_bits
 from drumbeat.trainers.model_and_task import with_task
