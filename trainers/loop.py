@@ -155,8 +155,11 @@ class Training:
         complete = mark.step == phase.schedule.steps
         reason = reason or (None if complete else phase.ends.reason(self.progress))
         if reason:
-            end = PhaseEnd(phase=runner.number, steps=mark.step, reason=reason)
+            text = f"phase {runner.name} ended after {mark.step:,} steps: {phase.ends.text(reason)}"
+            end = PhaseEnd(phase=runner.number, steps=mark.step, reason=reason, text=text)
             saver.progress = replace(self.progress, ended=(*self.progress.ended, end))
+            if self.world.is_main:
+                print(text, flush=True)
         if mark.keep:
             saver.progress = replace(self.progress, kept=(*self.progress.kept, self.progress.step))
         if mark.save or mark.keep or complete or reason or self.progress.is_among_best:

@@ -57,6 +57,8 @@ class PhaseEnd(Record):
     steps: int
     """Steps taken in the phase."""
     reason: EndReason
+    text: str
+    """What has ended which phase, for users."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,6 +45,14 @@ class Ends:
             return "target"
         return "patience" if self.patience is not None and progress.stale >= self.patience else None
 
+    def text(self, reason: EndReason) -> str:
+        """What has ended the phase, for users."""
+        if reason == "target":
+            return f"{self.monitor} has reached {self.target:g}"
+        if reason == "patience":
+            return f"{self.monitor} has not been better in {self.patience} evaluation{'s' * (self.patience != 1)}"
+        return "the hours of the run are used up"
+
     def _gain(self, before: float, after: float) -> float:
         """By how much a value is better than another one."""
         return after - before if self.mode == "max" else before - after
@@ -92,13 +100,3 @@ def continues(before: Config, after: Config, progress: Progress | None) -> bool:
     old, new = (phase.epochs if (phase := config.phases.get(last)) else 0.0 for config in (before, after))
     return len(after.phases) > len(before.phases) or new > old
 
-
-def end_text(name: str, end: PhaseEnd, config: Config) -> str:
-    """What has ended a phase early, as text."""
-    phase, monitor = config.phases.get(name), config.evaluation.monitor
-    if end.reason == "hours":
-        return f"{name} ended after {end.steps:,} steps: the budget of {config.budget.hours:g} hours is used up"
-    if end.reason == "target":
-        return f"{name} ended after {end.steps:,} steps: {monitor} has reached {phase and phase.target:g}"
-    return (f"{name} ended after {end.steps:,} steps: {monitor} has not been better in {phase and phase.patience} "
-            "evaluations")

@@ -11,7 +11,7 @@ from drumbeat.configs.errors import ConfigError, Fault, RunError
 from drumbeat.configs.load import Loaded, reload
 from drumbeat.configs.run.changes import changes_text, differences, kept, refusals
 from drumbeat.configs.run.checkpoint_records import CheckpointState
-from drumbeat.configs.run.ends import continues
+from drumbeat.configs.run.ends import continues, end_of
 from drumbeat.configs.run.files import DamagedError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import checkpoint_path, saved_steps
@@ -30,8 +30,11 @@ def changed_config(run: RunDir, assignments: Sequence[str], layout: Mapping[str,
         raise ConfigError(*map(loaded.located, faults))
     if finished and not continues(before, loaded.config, state.progress if state else None):
         *_, last = before.phases
-        raise RunError(Fault(what=f"run {run.id} is finished", where=str(run.path),
-                             remedy=f"Train it for longer: {command('resume', run)} phases.{last}.epochs=N\n"
+        ended = end_of(state.progress, state.progress.phase) if state else None
+        key = "budget.steps" if state and state.progress.step == before.budget.steps else "budget.hours" if (
+            ended and ended.reason == "hours") else f"phases.{last}.{ended.reason if ended else 'epochs'}"
+        raise RunError(Fault(what=f"run {run.id} is finished", where=str(run.path), given=ended.text if ended else "",
+                             remedy=f"Train it for longer: {command('resume', run)} {key}=N\n"
                                     f"Or start it again as a new run: {command('rerun', run)} KEY=VALUE"))
     changes = differences((state and state.config) or kept(before), kept(loaded.config))
     if not changes or state is None:

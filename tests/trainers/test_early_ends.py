@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.load import load
-from drumbeat.configs.run.checkpoint_records import PhaseEnd, Progress
+from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import saved_steps
 from drumbeat.trainers import stopping
@@ -65,14 +65,19 @@ def same(progress: Progress) -> Progress:
     return replace(progress, ledger=(), seconds={}, data={})
 
 
+def ends(training: Training) -> list[tuple[int, int, str]]:
+    return [(end.phase, end.steps, end.reason) for end in training.progress.ended]
+
+
 def curve(run: RunDir, name: str = "validation/macro_f1") -> list[int]:
     return [step for step, _ in read_events(run.tensorboard).curves[name]]
 
 
 def test_a_phase_ends_when_its_metric_is_not_better_or_good_enough(tmp_path: Path) -> None:
     run, training = trained(tmp_path / "run", *EARLY)
-    assert training.progress.ended == (PhaseEnd(phase=0, steps=3 * EPOCH, reason="patience"),
-                                       PhaseEnd(phase=1, steps=EPOCH, reason="target"))
+    assert [end.text for end in training.progress.ended] == [
+        "phase head ended after 9 steps: macro_f1 has not been better in 2 evaluations",
+        "phase all ended after 3 steps: macro_f1 has reached 0.5"]
     assert training.progress.step == training.log.total_steps == 4 * EPOCH
     assert curve(run) == [3, 6, 9, 12]
     assert saved_steps(run) == [12, 9, 3], "the ends of the phases, and the best one"
@@ -83,8 +88,7 @@ def test_a_run_that_is_killed_ends_at_the_same_steps(tmp_path: Path, kills: Sequ
     """Also where the checkpoint is older than evaluations, which are then repeated, and are in the curves once."""
     changes = [*EARLY, "phases.head.patience=4", "evaluation.every_steps=2", "checkpoints.keep_best=2"]
     straight_run, straight = trained(tmp_path / "straight", *changes)
-    assert straight.progress.ended == (PhaseEnd(phase=0, steps=8, reason="patience"),
-                                       PhaseEnd(phase=1, steps=2, reason="target"))
+    assert ends(straight) == [(0, 8, "patience"), (1, 2, "target")]
     run = new_run(tmp_path / "killed")
     for step in kills:
         until(run, step, changes)
@@ -108,8 +112,7 @@ def test_a_phase_that_its_patience_has_ended_continues_with_more(tmp_path: Path)
     continued, _ = attempted(run, None, more)
     _, straight = trained(tmp_path / "straight", *more)
     assert (continued.progress.step, straight.progress.step) == (5 * EPOCH, 5 * EPOCH)
-    assert continued.progress.ended == straight.progress.ended == (
-        PhaseEnd(phase=0, steps=5 * EPOCH, reason="patience"),)
+    assert ends(continued) == ends(straight) == [(0, 5 * EPOCH, "patience")]
     assert weights_sha256(continued.model.state_dict()) == weights_sha256(straight.model.state_dict())
 
 
@@ -140,7 +143,7 @@ def test_a_budget_of_hours_ends_the_run_after_a_step(tmp_path: Path, monkeypatch
     """It is evaluated and saved; with more hours, it continues."""
     monkeypatch.setattr(stopping, "SECONDS_BETWEEN_CHECKS", 0.0)
     run, training = trained(tmp_path / "run", "budget.hours=1e-9")
-    assert training.progress.ended == (PhaseEnd(phase=0, steps=1, reason="hours"),)
+    assert ends(training) == [(0, 1, "hours")]
     assert training.progress.step == training.progress.last["step"] == training.log.total_steps - 6 == 1
     again, losses = attempted(run, None, ["budget.hours=1e-9"])
     assert (losses, again.progress.step) == ([], 1)

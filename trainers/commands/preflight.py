@@ -109,6 +109,8 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
     notes = [*([] if sets is None else notes_of(sets)), *filter(None, [getattr(model, "weights_text", "")])]
     progress = progress_with(config, checkpoint) if checkpoint else None
     tables = build_schedules(config, len(sets.train), progress) if sets is not None and len(sets.train) else []
+    notes += [f"the budget of {config.budget.steps:,} steps ends the run before phase {name}"
+              for name in [*config.phases][len(tables):] if tables and config.budget.steps is not None]
     if progress and tables:
         attempt(lambda: check_position(config, tables, progress))
     if not faults:
@@ -179,6 +181,11 @@ def _check_phase(config: Config, name: str, model: nn.Module, world_size: int) -
         raise PreflightError(Fault(what="there are no best weights without a validation set",
                                    where=f"phases.{name}.start_from", given="start_from: best",
                                    remedy="Set data.validation, or start_from: last."))
+    ends = next((key for key in ("patience", "target") if getattr(phase, key) is not None), "")
+    if ends and not config.data.validation:
+        raise PreflightError(Fault(what="a phase cannot end by its metric without a validation set",
+                                   where=f"phases.{name}.{ends}", given=f"{ends}: {getattr(phase, ends):g}",
+                                   remedy=f"Set data.validation, or {ends}: null."))
     size = phase.batch_size or config.batch_size
     shares = [len(shard(size, rank, world_size)) for rank in range(world_size)]
     smallest = min(len(part) for one in shares for part in micro_batches(one, config.micro_batch_size or one))

@@ -53,7 +53,7 @@ BEST = {"step": 3, "phase": "head", "loss": 0.25, "accuracy": 1.0}
 TOPOLOGY = Topology(nodes=2, ranks_per_node=4, device="cuda", cpus_per_rank=8)
 ALLOCATION = Allocation(job_id="7", nodes=2, cpus_per_node=64, gpus_per_node=8, in_step=True, restarts=1)
 SPAN = Span(phase=1, first_step=2**40, steps=3, samples=36, digest=f"{2**64 - 1:016x}", attempt=2, world_size=4)
-END = PhaseEnd(phase=0, steps=40, reason="patience")
+END = PhaseEnd(phase=0, steps=40, reason="patience", text="phase head ended")
 CHANGE = ConfigChange(key="batch_size", old=4, new=None, step=7, attempt=2, user="me", time=1.5)
 PROGRESS = Progress(step=7, phase=1, phase_step=2, samples=60, skipped=1, ledger=(SPAN, SPAN), data={"samples": 9},
                     best=BEST, last=BEST, seconds={"training": 1.5}, changes=(CHANGE,),
