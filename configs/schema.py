@@ -102,9 +102,9 @@ class Phase:
     """Samples in one optimizer step over all ranks. Null uses the run's batch_size."""
     start_from: Literal["last", "best"] = "last"
     """The weights to start from: the last ones of the previous phase, or the best ones of the run so far."""
-    freeze: list[str] = field(default_factory=list)
-    """Names of modules that are not trained: they get no gradients and stay in evaluation mode, so that the statistics
-    of BatchNorm do not change."""
+    freeze: list[Any] = field(default_factory=list, metadata={"text": True})
+    """What is not trained: names of modules or parameters, patterns of names (layer1.*), and types of modules ({type:
+    torch.nn.BatchNorm2d}). Modules stay in evaluation mode, so that the statistics of BatchNorm do not change."""
     optimizer: dict[str, Any] = MISSING
     """A torch optimizer for the parameters that are not frozen. On a GPU, Adam, AdamW and SGD use fused: true, unless
     fused, foreach, capturable or differentiable is given."""

@@ -23,12 +23,10 @@ from drumbeat.trainers.build import (
     build_optimizer,
     build_scheduler,
     build_stream,
-    frozen_modules,
-    set_trainable,
-    trainable,
 )
 from drumbeat.trainers.changed_optimizer import Earlier
 from drumbeat.trainers.forward import Forward
+from drumbeat.trainers.freezing import frozen_parts, set_trainable, trainable
 from drumbeat.trainers.loop import TrainingPhase
 from drumbeat.trainers.phase_runner import PhaseRunner
 from drumbeat.trainers.position import build_schedules, check_position
@@ -65,10 +63,10 @@ def build_phase_runner(config: Config, number: int, model: nn.Module, task: Task
     of those that it trains now. For `earlier` and `scheduler_steps` see `PhaseRunner`. Raises `PreflightError`."""
     name, phase = list(config.phases.items())[number]
     assert phase is not None
-    frozen = frozen_modules(model, phase, name)
+    frozen = frozen_parts(model, phase, name)
     set_trainable(model, trainable(model) if parameters is None else parameters, frozen)
     return PhaseRunner(
-        name=name, number=number, seed=config.seed, model=model, frozen=frozen, task=task, world=world,
+        name=name, number=number, seed=config.seed, model=model, frozen=frozen.modules, task=task, world=world,
         forward=forward, batch_size=phase.batch_size or config.batch_size,
         make_optimizer=partial(build_optimizer, phase, name), make_scheduler=partial(build_scheduler, phase, name),
         scheduler_every=phase.scheduler_every, clip_norm=phase.clip_norm, micro_batch_size=config.micro_batch_size,

@@ -16,8 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from drumbeat.configs.schema import Phase
 from drumbeat.data.structure import leaves, rows
-from drumbeat.trainers.build import build_optimizer, frozen_modules, set_trainable
+from drumbeat.trainers.build import build_optimizer
 from drumbeat.trainers.forward import call
+from drumbeat.trainers.freezing import frozen_parts, set_trainable
 from drumbeat.trainers.model_and_task import modules_of
 
 SAMPLES = 4
@@ -79,9 +80,9 @@ def memory(model: nn.Module, parameters: Sequence[nn.Parameter], phase: Phase, n
     Activations are measured with 2 and with `SAMPLES` samples and extrapolated linearly. `autocast` is the context of
     the forward pass; it is entered twice.
     """
-    frozen = frozen_modules(model, phase, name)
+    frozen = frozen_parts(model, phase, name)
     set_trainable(model.train(), parameters, frozen)
-    for module in frozen:
+    for module in frozen.modules:
         module.eval()
     few, more = (_kept(model, first(inputs, count), autocast) for count in (2, SAMPLES))
     each = (more - few) / (SAMPLES - 2)

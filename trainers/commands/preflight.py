@@ -47,9 +47,7 @@ from drumbeat.trainers.build import (
     build_sets,
     build_stream,
     build_task,
-    frozen_modules,
     loader_workers,
-    trainable,
     without_pretrained,
 )
 from drumbeat.trainers.checkpoints.manager import Checkpoint
@@ -60,6 +58,7 @@ from drumbeat.trainers.commands.rehearsed_resume import newest_checkpoint, progr
 from drumbeat.trainers.commands.rehearsed_schedule import rehearse_schedule
 from drumbeat.trainers.commands.smoke_test import SMALL, smoke_test
 from drumbeat.trainers.facts import facts_of, with_facts
+from drumbeat.trainers.freezing import frozen_parts, trainable
 from drumbeat.trainers.gpu_check import find_gpus, gpu_faults
 from drumbeat.trainers.metrics import build_metrics, check_monitor
 from drumbeat.trainers.model_and_task import with_task
@@ -165,10 +164,9 @@ def _check_phase(config: Config, name: str, model: nn.Module, world_size: int) -
     parameters without memory."""
     phase = config.phases[name]
     assert phase is not None
-    modules = frozen_modules(model, phase, name)
-    frozen = {parameter for module in modules for parameter in module.parameters()}
+    frozen = frozen_parts(model, phase, name)
     free = trainable(model)
-    trained = [parameter for parameter in free if parameter not in frozen]
+    trained = [parameter for parameter in free if parameter not in frozen.parameters]
     if not trained:
         raise PreflightError(
             Fault(what="the phase freezes all parameters that the model does not freeze itself",
@@ -182,7 +180,7 @@ def _check_phase(config: Config, name: str, model: nn.Module, world_size: int) -
     size = phase.batch_size or config.batch_size
     shares = [len(shard(size, rank, world_size)) for rank in range(world_size)]
     smallest = min(len(part) for one in shares for part in micro_batches(one, config.micro_batch_size or one))
-    frozen_inside = {inner for module in modules for inner in module.modules()}
+    frozen_inside = {inner for module in frozen.modules for inner in module.modules()}
     if smallest == 1 and any(isinstance(module, nn.BatchNorm1d) and module not in frozen_inside
                              for module in model.modules()):
         raise PreflightError(Fault(what="BatchNorm1d cannot be trained on one sample at a time",

@@ -26,7 +26,7 @@ from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
 from drumbeat.configs.schema import Config
 from drumbeat.data.loader import Batch
 from drumbeat.data.structure import rows, uncut
-from drumbeat.trainers.build import Sets, build_forward, build_model, trainable
+from drumbeat.trainers.build import Sets, build_forward, build_model
 from drumbeat.trainers.build_phases import build_phase_runner
 from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.checkpoints.staging import NAMES, Staging
@@ -35,6 +35,7 @@ from drumbeat.trainers.commands.rehearsed_evaluation import EVALUATED, Few, rehe
 from drumbeat.trainers.commands.rehearsed_ranks import NO_ANSWER, on_two_ranks
 from drumbeat.trainers.commands.smoke_test import PLACE_ERROR, SMALL, error_place, error_text, float64_remedy
 from drumbeat.trainers.contact_sheet import CPU
+from drumbeat.trainers.freezing import trainable
 from drumbeat.trainers.guards import compare_ranks
 from drumbeat.trainers.lost_state import differences, model_differences, same_bits
 from drumbeat.trainers.model_and_task import with_task
