@@ -128,6 +128,7 @@ class Training:
         if self.progress.phase_step < schedule.steps:
             raise RuntimeError(f"the data ended after {self.progress.phase_step:,} of {schedule.steps:,} steps of "
                                f"phase {runner.name}")
+        runner.averaging.finish()
         runner.times.close()
         return "finished"
 
@@ -159,7 +160,9 @@ class Training:
     def _validate(self, runner: PhaseRunner) -> float | None:
         """Evaluates the validation set at an epoch boundary. Returns the monitored metric."""
         self.saver.settle(runner)
-        self.saver.progress, monitored = self.evaluator.validate(self.progress, runner.name, self.log.pop_mean_loss())
+        with runner.averaging.averaged():
+            self.saver.progress, monitored = self.evaluator.validate(self.progress, runner.name,
+                                                                     self.log.pop_mean_loss())
         runner.train_mode()
         self.coordinator.check_before(self.progress.step)
         self.time_spent.add("evaluating")

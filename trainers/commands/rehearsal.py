@@ -189,11 +189,11 @@ def _are_same(some: Sequence[Tensor | None], others: Sequence[Tensor | None]) ->
 def _saved(runner: PhaseRunner, *, with_model: bool) -> InMemory:
     """A checkpoint as the run writes it: through the staging memory and JSON. The model's tensors are copied only
     `with_model`, because all phases have the same ones."""
-    tensors, values = runner.state()
-    weights = runner.model.state_dict()
     staging = Staging()
     try:
-        staging.fill({"optimizer.safetensors": tensors} | ({"model.safetensors": weights} if with_model else {}))
+        with runner.averaging.averaged():
+            (tensors, values), weights = runner.state(), runner.model.state_dict()
+            staging.fill({"optimizer.safetensors": tensors} | ({"model.safetensors": weights} if with_model else {}))
         staged = {"model.safetensors": weights} | staging.views()
     finally:
         staging.close()
