@@ -93,6 +93,21 @@ class Data:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Group:
+    """Parameters that a phase trains in another way than the others."""
+
+    match: list[Any] = field(default_factory=list, metadata={"text": True})
+    """Which parameters: names of modules or parameters, patterns of names ("*.bias"), and types of modules ({type:
+    torch.nn.LayerNorm}), as in freeze. Empty for all. A parameter belongs to the first group that it fits."""
+    ndim: list[int] = field(default_factory=list)
+    """Of these, only those with so many dimensions: [0, 1] are biases and the weights of norms, [2] matrices. Empty for
+    any number."""
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    """Arguments that replace those of the phase's optimizer: {weight_decay: 0}. With _target_, another optimizer, which
+    has these arguments alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Phase:
     """One part of the training, with its own optimizer and learning-rate schedule."""
 
@@ -109,14 +124,22 @@ class Phase:
     """Samples in one optimizer step over all ranks. Null uses the run's batch_size."""
     start_from: Literal["last", "best"] = "last"
     """The weights to start from: the last ones of the previous phase, or the best ones of the run so far."""
-    freeze: list[str] = field(default_factory=list)
-    """Names of modules that are not trained: they get no gradients and stay in evaluation mode, so that the statistics
-    of BatchNorm do not change."""
+    freeze: list[Any] = field(default_factory=list, metadata={"text": True})
+    """What is not trained: names of modules or parameters, patterns of names (layer1.*), and types of modules ({type:
+    torch.nn.BatchNorm2d}). Modules stay in evaluation mode, so that the statistics of BatchNorm do not change."""
     optimizer: dict[str, Any] = MISSING
     """A torch optimizer for the parameters that are not frozen. On a GPU, Adam, AdamW and SGD use fused: true, unless
     fused, foreach, capturable or differentiable is given."""
+    groups: dict[str, Group | None] = field(default_factory=dict)
+    """Parameters that are trained in another way, by name: no weight decay on norms, another rate, another optimizer.
+    All others are trained as `optimizer` says. Null removes a group of the base file."""
+    layers: list[Any] = field(default_factory=list, metadata={"text": True})
+    """The model's layers from input to output, for layer_decay: names and patterns as in freeze, each of which may fit
+    several ("blocks.*"); a list of them within the list is one layer. Each trained parameter must be in one."""
+    layer_decay: float = above(0, 1.0)
+    """The learning rate of each of the `layers` is that of the next one times this number."""
     scheduler: dict[str, Any] = field(default_factory=dict)
-    """A torch learning-rate scheduler. Empty for a constant learning rate."""
+    """A torch learning-rate scheduler. Empty for a constant learning rate. Those within it get the optimizer, too."""
     scheduler_every: Literal["step", "epoch"] = "step"
     """When the scheduler steps: after each optimizer step, or at the end of each epoch."""
     clip_norm: float | None = above(0, None)
@@ -276,45 +299,3 @@ class Config:
     watchdog: Watchdog = field(default_factory=Watchdog)
     launch: Launch = field(default_factory=Launch)
     reference: Reference = field(default_factory=Reference)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Site:
-    """One cluster: configs/clusters/NAME.yaml, chosen with --profile NAME."""
-
-    partition: str | None = None
-    """The partition to submit to; null is the site's default. `sinfo` lists them."""
-    account: str | None = None
-    """The account that is charged; null is your default. `sacctmgr show associations user=$USER` lists yours."""
-    qos: str | None = None
-    """The quality of service; null is your default."""
-    constraint: str | None = None
-    """Features that the nodes must have, such as a100. `sinfo -o '%P %f'` lists them."""
-    time_minutes: int = field(default=1440, metadata={"at_least": 1, "minutes": True})
-    """The job's time limit in minutes, or as SLURM writes it: 12:00:00, 1-0, 1-12:30. A run that takes longer saves
-    before the limit and is requeued."""
-    gpu_flag: Literal["gres", "gpus-per-node", "none"] = "gres"
-    """How GPUs are requested: gres works on all clusters, gpus-per-node needs the cons_tres plugin, and none is for
-    clusters that allocate whole nodes with their GPUs."""
-    gpu_type: str | None = None
-    """The type of GPU to request, as gpu:TYPE:COUNT. Null accepts any type."""
-    mem_gb_per_node: float | None = above(0, None)
-    """Memory in GB. At most one of these three keys; without any, the cluster's default applies."""
-    mem_gb_per_cpu: float | None = above(0, None)
-    """Memory for each core, in GB."""
-    mem_gb_per_gpu: float | None = above(0, None)
-    """Memory for each GPU, in GB."""
-    signal_seconds: int = at_least(1, 120)
-    """Seconds before the time limit at which SLURM signals the run to save."""
-    setup: list[str] = field(default_factory=list, metadata={"shell": True})
-    """Shell commands that run before the job's command, such as module load. ${NAME} is a variable of the shell."""
-    environment: dict[str, str] = field(default_factory=dict)
-    """Environment variables for every process of the run."""
-    prefix: str = field(default="", metadata={"shell": True})
-    """A command that is put before Python on the nodes, to run it in a container: apptainer exec --nv image.sif."""
-    node_check: str = field(default="", metadata={"shell": True})
-    """A shell command that runs on each node before the ranks start. If it fails, or takes longer than 5 s, the run is
-    queued again without that node, for a day. Its last line of output tells why."""
-    sbatch: dict[str, Any] = field(default_factory=dict, metadata={"text": True})
-    """Other sbatch options by their long names. true is an option without a value, false removes one of Drumbeat's
-    (requeue, chdir); all other values are text, as sbatch reads them."""

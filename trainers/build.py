@@ -18,8 +18,7 @@ from torch.utils.data import IterableDataset
 
 from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.preconditions import merged
-from drumbeat.configs.schema import Config, Phase
-from drumbeat.configs.yaml_text import inline
+from drumbeat.configs.schema import Config
 from drumbeat.data.cache import open_cache
 from drumbeat.data.images import ImageFiles
 from drumbeat.data.loader import Collate, Samples, ShardedBatchSampler, Transform
@@ -28,9 +27,8 @@ from drumbeat.data.order import Schedule, Stream, key
 from drumbeat.data.sampling import LengthBuckets, SampleStream
 from drumbeat.data.splits import underlying
 from drumbeat.trainers.build_transforms import as_module, build_transforms, fused_transforms
-from drumbeat.trainers.checkpoints.state import IMPLEMENTATIONS
 from drumbeat.trainers.forward import Forward
-from drumbeat.trainers.model_and_task import modules_of, parts_of, with_task
+from drumbeat.trainers.model_and_task import parts_of, with_task
 from drumbeat.trainers.target import all_of, instantiate, locate
 from drumbeat.trainers.tasks import Task
 
@@ -215,53 +213,6 @@ def build_task(config: Config, sets: Sets | None, device: torch.device | None = 
     if device is not None:
         parts_of(task).to(device)
     return task
-
-
-def build_optimizer(phase: Phase, name: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The phase's optimizer for the parameters that are not frozen. On a GPU it uses the fused implementation if there
-    is one, unless the config chooses another."""
-    parameters, node, section = list(parameters), phase.optimizer, f"phases.{name}.optimizer"
-    on_gpu = all(one.device.type == "cuda" and one.is_floating_point() for one in parameters)
-    if on_gpu and not IMPLEMENTATIONS & set(node) and has_fused(locate(str(node.get("_target_") or ""), section)):
-        node = node | {"fused": True}
-    return cast(torch.optim.Optimizer, instantiate(node, section, parameters))
-
-
-def has_fused(optimizer: Any) -> bool:
-    """Whether the class has the argument `fused`. Not for Adagrad: some supported versions of torch refuse it on a
-    GPU."""
-    return optimizer is not torch.optim.Adagrad and "fused" in inspect.signature(optimizer).parameters
-
-
-def build_scheduler(phase: Phase, name: str, optimizer: torch.optim.Optimizer) -> Any:
-    """The phase's learning-rate scheduler; None for a constant learning rate."""
-    return instantiate(phase.scheduler, f"phases.{name}.scheduler", optimizer) if phase.scheduler else None
-
-
-def frozen_modules(model: nn.Module, phase: Phase, name: str) -> list[nn.Module]:
-    """The modules that the phase freezes. Raises `PreflightError` for a name that is not in the model."""
-    modules = modules_of(model)
-    for frozen in phase.freeze:
-        if frozen not in modules:
-            top = [name for name in modules if name and "." not in name]
-            raise PreflightError(Fault(what=f"the model has no module '{frozen}'", where=f"phases.{name}.freeze",
-                                       given=inline(phase.freeze),
-                                       remedy=f"Its modules are {', '.join(top)} and their submodules."))
-    return [modules[frozen] for frozen in phase.freeze]
-
-
-def trainable(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters that a model was built to train: all that it has not frozen itself."""
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-
-def set_trainable(model: nn.Module, parameters: Iterable[nn.Parameter], frozen: Iterable[nn.Module]) -> None:
-    """Makes the model train these parameters, except those in the `frozen` modules, and no others."""
-    model.requires_grad_(False)
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    for module in frozen:
-        module.requires_grad_(False)
 
 
 def loader_workers(config: Config, *, threads: int, debug: bool) -> int:

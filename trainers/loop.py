@@ -140,6 +140,7 @@ class Training:
         else:
             raise RuntimeError(f"the data ended after {self.progress.phase_step:,} of {schedule.steps:,} steps of "
                                f"phase {runner.name}")
+        runner.averaging.finish()
         runner.times.close()
         return "finished"
 
@@ -201,7 +202,9 @@ class Training:
 
     def _validate(self, runner: PhaseRunner) -> float | None:
         """Evaluates the validation set. Returns the monitored metric."""
-        self.saver.progress, monitored = self.evaluator.validate(self.progress, runner.name, self.log.pop_mean_loss())
+        with runner.averaging.averaged():
+            self.saver.progress, monitored = self.evaluator.validate(self.progress, runner.name,
+                                                                     self.log.pop_mean_loss())
         runner.train_mode()
         self.coordinator.check_before(self.progress.step, evaluated=True)
         self.time_spent.add("evaluating")

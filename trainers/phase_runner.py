@@ -23,6 +23,7 @@ from drumbeat.data.device import to_device
 from drumbeat.data.loader import Batch
 from drumbeat.data.order import key, micro_batches, shard
 from drumbeat.data.structure import rows
+from drumbeat.trainers.averaging import Averaging
 from drumbeat.trainers.blame import blame
 from drumbeat.trainers.changed_optimizer import Earlier, restore_changed
 from drumbeat.trainers.checkpoints.manager import Checkpoint
@@ -85,6 +86,7 @@ class PhaseRunner:
         self.optimizer = make_optimizer(self.trained)
         self.skips = can_skip(self.optimizer)
         self.scheduler = make_scheduler(self.optimizer)
+        self.averaging = Averaging(self.optimizer, self.trained, self.names)
         self.replica = wrap(model, world)
         self.times = StepTimes(world, self.trained)
         self.one = torch.ones((), device=world.device)
@@ -108,7 +110,7 @@ class PhaseRunner:
         self.discard()
         if checkpoint is not None:
             self.load(checkpoint)
-        return self.state()[0] | shapes
+        return self.state()[0] | shapes | self.averaging.trained
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Loads a checkpoint that was saved in this phase."""
@@ -116,6 +118,7 @@ class PhaseRunner:
         saved = {"optimizer": checkpoint.state.optimizer, "scheduler": checkpoint.state.scheduler}
         restore = restore_training if self.earlier is None else partial(restore_changed, self.earlier, self.trained)
         restore(self.optimizer, self.scheduler, self.names, checkpoint.optimizer(), saved)
+        self.averaging.load(checkpoint.optimizer())
 
     def backward(self, batch: Batch, step: int) -> Tensor:
         """Computes gradients of the mean loss over the global batch from this rank's shard of it, in micro-batches;
@@ -230,7 +233,8 @@ class PhaseRunner:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The state of optimizer and scheduler: see `checkpoints.state.training_state`."""
-        return training_state(self.optimizer, self.scheduler, self.names)
+        tensors, values = training_state(self.optimizer, self.scheduler, self.names)
+        return tensors | self.averaging.kept, values
 
     def train_mode(self) -> None:
         """Training mode, except for frozen modules: their BatchNorm statistics do not change, and they have no

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from functools import partial
+from typing import Any
 
 from drumbeat.configs.errors import Fault, PreflightError
+from drumbeat.configs.phase_values import EXAMPLE, resolved
+from drumbeat.configs.run.changes import differences, kept
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.ends import end_of
-from drumbeat.configs.schema import Config
+from drumbeat.configs.schema import Budget, Config, Group, Phase
 from drumbeat.data.order import Schedule
 
 
@@ -35,6 +40,50 @@ def build_schedules(config: Config, n: int, progress: Progress | None = None) ->
 def _taken(progress: Progress | None, number: int) -> int:
     """The steps that a run has taken in a phase."""
     return sum(span.steps for span in progress.ledger if span.phase == number) if progress else 0
+
+
+def with_phase_values(config: Config, schedules: Sequence[Schedule] = ()) -> Config:
+    """The config with numbers for what its phases refer to (`configs/phase_values.py`); without a schedule, because the
+    training set is not known or the run does not reach the phase, with examples of numbers. Raises `PreflightError`."""
+    faults: list[Fault] = []
+    phases: dict[str, Phase | None] = {}
+    for number, (name, phase) in enumerate((name, phase) for name, phase in config.phases.items() if phase is not None):
+        values = values_of(schedules[number]) if number < len(schedules) else EXAMPLE
+        numbers = partial(resolved, values=values, faults=faults)
+        key = f"phases.{name}"
+        groups = {one: group and replace(group, optimizer=numbers(group.optimizer, key=f"{key}.groups.{one}.optimizer"))
+                  for one, group in phase.groups.items()}
+        phases[name] = replace(phase, optimizer=numbers(phase.optimizer, key=f"{key}.optimizer"), groups=groups,
+                               scheduler=numbers(phase.scheduler, key=f"{key}.scheduler"))
+    if faults:
+        raise PreflightError(*faults)
+    return replace(config, phases=phases)
+
+
+def values_of(schedule: Schedule) -> dict[str, float]:
+    """What a phase knows about itself, by name."""
+    values = {"steps": schedule.steps, "epochs": float(schedule.epochs),
+              "steps_per_epoch": schedule.n / schedule.batch_size}
+    return {name: int(value) if value == int(value) else value for name, value in values.items()}
+
+
+def earlier_phase(config: Config, number: int, progress: Progress, saved: Mapping[str, Any], n: int) -> Phase:
+    """Phase `number` as it was in the part of the config with which the checkpoint of `progress` was `saved`, with the
+    numbers that it referred to on a set of n samples."""
+    name, phase = list(config.phases.items())[number]
+    before = dict(saved["phases"][name])
+    if "groups" in before:
+        before["groups"] = {one: Group(**group) for one, group in before["groups"].items()}
+    new = {key for key, *_ in differences(saved, kept(config))}
+    then = replace(progress, changes=tuple(change for change in progress.changes if not (
+        change.key in new and change.step == progress.step)))
+    known = {key: before[key] for key in (field.name for field in fields(Phase)) if key in before}
+    past = replace(config, batch_size=saved.get("batch_size", config.batch_size),
+                   budget=Budget(**saved.get("budget", {})),
+                   phases={**config.phases, name: replace(phase, **known)})  # type: ignore[type-var]
+    found = with_phase_values(past, build_schedules(past, n, then)).phases[name]
+    assert found is not None
+    return found
 
 
 def _ended(schedule: Schedule) -> Schedule:

@@ -112,7 +112,8 @@ class Saver:
                                 seconds=self.time_spent.rounded())
         if self.world.is_main and self.progress.step > 0:
             self.tracker.flush()
-            self.checkpoints.save(self.progress, self.model.state_dict(), *runner.state())
+            with runner.averaging.averaged():
+                self.checkpoints.save(self.progress, self.model.state_dict(), *runner.state())
         self.check_skipped(self.progress, 0)
         self.coordinator.saved(time.monotonic() - began)
         self.time_spent.add("saving")

@@ -26,7 +26,7 @@ from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
 from drumbeat.configs.schema import Config
 from drumbeat.data.loader import Batch
 from drumbeat.data.structure import rows, uncut
-from drumbeat.trainers.build import Sets, build_forward, build_model, trainable
+from drumbeat.trainers.build import Sets, build_forward, build_model
 from drumbeat.trainers.build_phases import build_phase_runner
 from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.checkpoints.staging import NAMES, Staging
@@ -36,6 +36,7 @@ from drumbeat.trainers.commands.rehearsed_ranks import NO_ANSWER, on_two_ranks
 from drumbeat.trainers.commands.smoke_test import PLACE_ERROR, SMALL, error_place, error_text, float64_remedy
 from drumbeat.trainers.contact_sheet import CPU
 from drumbeat.trainers.evaluate import Few
+from drumbeat.trainers.freezing import trainable
 from drumbeat.trainers.guards import compare_ranks
 from drumbeat.trainers.lost_state import differences, model_differences, same_bits
 from drumbeat.trainers.model_and_task import with_task
@@ -189,11 +190,11 @@ def _are_same(some: Sequence[Tensor | None], others: Sequence[Tensor | None]) ->
 def _saved(runner: PhaseRunner, *, with_model: bool) -> InMemory:
     """A checkpoint as the run writes it: through the staging memory and JSON. The model's tensors are copied only
     `with_model`, because all phases have the same ones."""
-    tensors, values = runner.state()
-    weights = runner.model.state_dict()
     staging = Staging()
     try:
-        staging.fill({"optimizer.safetensors": tensors} | ({"model.safetensors": weights} if with_model else {}))
+        with runner.averaging.averaged():
+            (tensors, values), weights = runner.state(), runner.model.state_dict()
+            staging.fill({"optimizer.safetensors": tensors} | ({"model.safetensors": weights} if with_model else {}))
         staged = {"model.safetensors": weights} | staging.views()
     finally:
         staging.close()

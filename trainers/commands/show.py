@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -40,8 +40,6 @@ from drumbeat.trainers.build import (
     build_model,
     build_sets,
     build_task,
-    frozen_modules,
-    trainable,
 )
 from drumbeat.trainers.build_transforms import build_transforms
 from drumbeat.trainers.commands.flops_and_memory import SAMPLES, memory, outputs_and_flops, tensors
@@ -49,6 +47,7 @@ from drumbeat.trainers.commands.smoke_test import error_text
 from drumbeat.trainers.contact_sheet import CPU, draw_sheet, training_fetcher
 from drumbeat.trainers.facts import facts_of, with_facts
 from drumbeat.trainers.forward import Forward, call
+from drumbeat.trainers.freezing import frozen_parts, trainable
 from drumbeat.trainers.model_and_task import modules_of, with_task
 
 ROWS = 30
@@ -159,7 +158,7 @@ def _real(config: Config, sets: Sets | None) -> nn.Module:
 
 def _table(config: Config, model: nn.Module, shapes: dict[str, list[int]]) -> list[str]:
     """A table of the layers: name, type, output shape of a sample, parameters, and whether each phase trains it."""
-    frozen = {name: frozen_modules(model, phase, name) for name, phase in _phases(config)}
+    frozen = {name: frozen_parts(model, phase, name).parameters for name, phase in _phases(config)}
     named = [(name, module) for name, module in modules_of(model).items() if name]
     levels = [name.count(".") for name, _ in named]
     depth = next((level for level in range(max(levels, default=0), 0, -1)
@@ -171,15 +170,14 @@ def _table(config: Config, model: nn.Module, shapes: dict[str, list[int]]) -> li
             own = sum(one.numel() for one in module.parameters())
             rows.append(("  " * level + name.rpartition(".")[2], type(module).__name__, output,
                          f"{own:,}" if own else "",
-                         *(_training_of(module, modules) for modules in frozen.values())))
+                         *(_training_of(module, parameters) for parameters in frozen.values())))
     return aligned(rows, right={3})
 
 
-def _training_of(module: nn.Module, frozen: Sequence[nn.Module]) -> str:
+def _training_of(module: nn.Module, frozen: Collection[nn.Parameter]) -> str:
     """Whether a phase trains a module."""
-    frozen_parameters = {one for each in frozen for one in each.parameters()}
     own = list(module.parameters())
-    count = sum(one in frozen_parameters or not one.requires_grad for one in own)
+    count = sum(one in frozen or not one.requires_grad for one in own)
     return "" if not own else "trained" if not count else "frozen" if count == len(own) else "partly"
 
 

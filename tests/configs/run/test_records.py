@@ -47,7 +47,7 @@ from drumbeat.configs.run.records import (
     Verdict,
 )
 from drumbeat.configs.run.versions import AttemptVersions, Versions
-from drumbeat.configs.schema import Site
+from drumbeat.configs.site import Site
 
 BEST = {"step": 3, "phase": "head", "loss": 0.25, "accuracy": 1.0}
 TOPOLOGY = Topology(nodes=2, ranks_per_node=4, device="cuda", cpus_per_rank=8)
