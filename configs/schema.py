@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from drumbeat.configs.initialize import Initialize
+
 MISSING: Any = "???"
 """OmegaConf's marker of a required value. Not imported from it, because the import takes longer than --help."""
 
@@ -269,6 +271,7 @@ class Config:
     """A torch module that maps a batch of inputs to outputs."""
     task: dict[str, Any] = field(default_factory=lambda: {"_target_": "drumbeat.trainers.tasks.Classification"})
     """The task: loss, metrics and plots."""
+    initialize: Initialize = field(default_factory=Initialize)
     data: Data = field(default_factory=Data)
     batch_size: int = at_least(1)
     """Samples in one optimizer step over all ranks, so that 1 and 8 GPUs train on the same batches."""

@@ -108,7 +108,8 @@ class BatchFetcher(Dataset[Batch]):
                                "sample must depend on its index alone") from error
 
     def _batch(self, positions: Sequence[int]) -> Batch:
-        where = np.asarray(positions, dtype=np.int64)
+        where = np.arange(positions.start, positions.stop, positions.step) if isinstance(positions, range) else (
+            np.asarray(positions, dtype=np.int64))
         if self.mixing is None or self.seed is None:
             return self._plain(where)
         partners = self.mixing.partners(where)

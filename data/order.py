@@ -229,7 +229,7 @@ class Schedule:
         """The number of the first step with the present batch size."""
         return sum(steps for steps, _ in self.earlier)
 
-    @property
+    @cached_property
     def steps(self) -> int:
         """Steps of the phase. The last step is the first that reaches the last epoch boundary."""
         return max(self.changed_at, self._steps_to(self.samples))
@@ -310,5 +310,7 @@ def micro_batches(size: int, largest: int) -> list[range]:
     """
     if size < 1 or largest < 1:
         raise ValueError(f"a shard of {size} samples cannot be split into micro-batches of at most {largest}")
+    if size <= largest:
+        return [range(size)]
     parts = -(-size // largest)
     return [shard(size, part, parts) for part in range(parts)]

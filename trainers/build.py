@@ -7,7 +7,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -154,13 +154,6 @@ def _build_set(node: dict[str, Any], key: str, *, needed: bool = False) -> Sampl
                    "__getitem__(index). docs/structures.md shows how to index a file of records. A stream that "
                    "fits into memory: self.samples = list(stream)"))
     return cast(Samples, samples)
-
-
-def without_pretrained(config: Config) -> Config:
-    """The config for a model whose weights a checkpoint replaces: Drumbeat's models then need no file with pretrained
-    ones."""
-    ours = str(config.model.get("_target_")).startswith("drumbeat.models.") and config.model.get("weights")
-    return replace(config, model=config.model | {"weights": None}) if ours else config
 
 
 def _build_collate(node: dict[str, Any]) -> Collate | None:

@@ -70,12 +70,12 @@ def evaluate(model: nn.Module, task: Task, samples: Samples, transforms: list[Tr
                 world.send(part.packed())
                 heartbeat()
             return None
-        collector = Collector(on_host(task), metrics, draws)
+        collector = Collector(on_host(task), metrics, draws, len(samples))
         for number in range(-(-len(samples) // batch_size)):
             rank = number % world.size
             collector.add(next(own) if rank == 0 else collector.unpacked(world.receive(rank)))
             heartbeat()
-    return collector.results(len(samples))
+    return collector.results()
 
 
 def _own_parts(model: nn.Module, task: Task, fetch: BatchFetcher, mine: list[range], *, forward: Forward, world: World,

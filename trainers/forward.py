@@ -38,8 +38,9 @@ class Forward:
     def inputs(self, inputs: Any) -> Any:
         """A batch's inputs on the device, transformed."""
         moved = to_device(inputs, self.device)
-        with torch.no_grad():
-            moved = self.transforms(moved)
+        if self.transforms:
+            with torch.no_grad():
+                moved = self.transforms(moved)
         if self.channels_last and isinstance(moved, Tensor) and moved.dim() == 4:
             moved = moved.contiguous(memory_format=torch.channels_last)
         return moved

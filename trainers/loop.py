@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Literal
@@ -25,6 +26,7 @@ from drumbeat.trainers.checkpoints.state import load_weights, weights_sha256
 from drumbeat.trainers.guards import compare_ranks
 from drumbeat.trainers.marks import Mark, Marks
 from drumbeat.trainers.phase_runner import PhaseRunner
+from drumbeat.trainers.profiling import Profiling
 from drumbeat.trainers.saving import Saver
 from drumbeat.trainers.stopping import StopCoordinator
 from drumbeat.trainers.stragglers import Stragglers
@@ -35,6 +37,7 @@ from drumbeat.trainers.watchdog import Watchdog
 from drumbeat.trainers.world import World
 
 End = Literal["finished", "stopped"]
+NOTHING = nullcontext()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +115,8 @@ class Training:
                 return "stopped"
             if request.exchange:
                 self.stragglers.exchange(runner.times.read(), self.progress.step)
+            if request.profile:
+                Profiling(request.profile, runner, self.coordinator.attempt, self.progress.step).start()
             if request.end and self.progress.phase_step > 0:
                 self._reach(phase, runner, Mark(step=self.progress.phase_step, evaluate=True), reason="hours")
                 break
@@ -119,7 +124,8 @@ class Training:
             self.checkpoints.check()
             phase_step = self.progress.phase_step
             runner.times.waited = waited
-            loss = runner.backward(batch, phase_step)
+            with self.log.keeping() if (self.progress.step + 1) % self.log_every_steps == 0 else NOTHING:
+                loss = runner.backward(batch, phase_step)
             saver.settle(runner)  # the previous step, now that the device has this one to compute
             saver.take(runner, batch, loss)
             step = self.progress.step
@@ -130,7 +136,7 @@ class Training:
                 compare_ranks(self.model, self.world, step)
             if step % self.log_every_steps == 0:
                 saver.settle(runner)
-                self.log.point(self.progress, schedule, lr=runner.lr, replaced=saver.counts.count().replaced)
+                self.log.point(self.progress, schedule, lr=runner.lr, replaced=saver.counts.count_replaced())
             self.time_spent.add("training")
 
             if self.progress.phase_step == mark.step:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.utils._pytree import tree_map
 
 from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.data.device import to_device
@@ -35,9 +36,18 @@ from drumbeat.trainers.checkpoints.state import (
 )
 from drumbeat.trainers.forward import Forward, call
 from drumbeat.trainers.gather import gathered
-from drumbeat.trainers.guards import Buffers, FiniteCheck, can_skip, nan_or_one, total_norm
+from drumbeat.trainers.guards import (
+    Buffers,
+    FiniteCheck,
+    Scan,
+    can_skip,
+    first_gradient,
+    norm_not_finite,
+    total_norm,
+)
 from drumbeat.trainers.step_times import StepTimes
 from drumbeat.trainers.tasks import Task
+from drumbeat.trainers.tasks.logged import summed_and_logged
 from drumbeat.trainers.tasks.task import WholeBatchLoss
 from drumbeat.trainers.world import World
 
@@ -68,6 +78,7 @@ class PhaseRunner:
         self.model = model
         self.task = task
         self.whole_batch = task if isinstance(task, WholeBatchLoss) else None
+        self.weights: Callable[[Any], Any] = getattr(task, "weights", lambda targets: None)
         self.world = world
         self.forward = forward
         self.batch_size = batch_size
@@ -89,7 +100,8 @@ class PhaseRunner:
         self.averaging = Averaging(self.optimizer, self.trained, self.names)
         self.replica = wrap(model, world)
         self.times = StepTimes(world, self.trained)
-        self.one = torch.ones((), device=world.device)
+        self.scan = Scan(self.trained, world.device)
+        self.zero = torch.zeros((), device=world.device)
         self.sample_losses: list[Tensor] = []
         """[n]: this rank's losses of the samples of the last pass, by micro-batch; empty for a loss of the batch."""
         self.lr = math.nan
@@ -132,7 +144,7 @@ class PhaseRunner:
         self.world.seed(key(self.seed, "step", self.number, step, self.world.rank))
         size = len(batch.positions)
         targets = to_device(batch.targets, self.world.device)
-        scale = self._scale(targets)  # which may wait for the other ranks
+        scale = self._scale(targets) if self.whole_batch is None else 1.0  # which may wait for the other ranks
         self.times.begin(size)
         inputs = self.forward.inputs(batch.inputs)
         try:
@@ -148,7 +160,7 @@ class PhaseRunner:
         self._losses(call(self.model, rows(inputs, part, size)), rows(targets, part, size))
 
     def _backward(self, inputs: Any, targets: Any, size: int, step: int, scale: Tensor | float) -> Tensor:
-        total = torch.zeros((), device=self.world.device)
+        total: Tensor | None = None
         self.sample_losses = []
         parts = micro_batches(size, self.micro_batch_size or size)
         for part in parts:
@@ -156,11 +168,15 @@ class PhaseRunner:
             with nullcontext() if last or self.world.size == 1 else self.replica.no_sync():  # type: ignore[operator]
                 with self.forward.autocast():
                     outputs = call(self.replica, rows(inputs, part, size))
-                    loss = self._loss(outputs, rows(targets, part, size), scale, step, size if len(parts) == 1 else 0)
-                loss.backward(nan_or_one(self.one, loss.detach()) if self.checks_finite else None)
-            total += loss.detach()
+                    losses = self._loss(outputs, rows(targets, part, size), scale, step,
+                                        size if len(parts) == 1 else 0)
+                    loss = losses.detach().sum() * scale  # not in the graph, because each loss has the same gradient
+                start = first_gradient(scale, loss if self.checks_finite else self.zero)
+                losses.backward(start.expand_as(losses))
+            total = loss if total is None else total + loss
         self.times.reduced()
-        return total / self.world.size
+        assert total is not None
+        return total if self.world.size == 1 else total / self.world.size
 
     def update(self) -> FiniteCheck | None:
         """Takes an optimizer step, or skips it if the gradients are not finite, as they are after a loss that is not;
@@ -170,18 +186,18 @@ class PhaseRunner:
         If the optimizer cannot skip a step on the device, the host waits for the check here.
         """
         self.lr = float(self.optimizer.param_groups[0]["lr"])
-        check = None
-        if self.checks_finite or self.clip_norm is not None:
-            norm = total_norm([one.grad for one in self.trained if one.grad is not None])
-            if self.clip_norm is not None:
-                nn.utils.clip_grads_with_norm_(self.trained, self.clip_norm, norm)
-            if self.checks_finite:
-                check = FiniteCheck(norm, len(self.optimizer.state))
+        check = failed = None
+        gradients = [one.grad for one in self.trained if one.grad is not None]
+        if self.clip_norm is not None:
+            norm = total_norm(gradients)
+            failed = norm_not_finite(norm)
+            nn.utils.clip_grads_with_norm_(self.trained, self.clip_norm, norm)
+        if self.checks_finite:
+            check = FiniteCheck(self.scan(gradients) if failed is None else failed, len(self.optimizer.state))
         if check is not None and self.skips:
-            failed = check.failed()
-            self.optimizer.found_inf = failed.float()  # type: ignore[attr-defined]
+            self.optimizer.found_inf = check.failed  # type: ignore[attr-defined]
             self.optimizer.step()
-            self.buffers.restore(failed)
+            self.buffers.restore(check.failed.bool())
         elif check is None or check.passed():
             self.optimizer.step()
         else:
@@ -244,36 +260,37 @@ class PhaseRunner:
             module.eval()
 
     def _loss(self, outputs: Any, targets: Any, scale: Tensor | float, step: int, size: int) -> Tensor:
-        """A scalar: the sum of the samples' losses, scaled; or the task's loss of the batch of all ranks. The latter is
-        computed by each rank, from one seed, and needs all `size` samples of this rank; 0 are a micro-batch."""
+        """[n]: the samples' losses; or, a scalar, the task's loss of the batch of all ranks. The latter is computed by
+        each rank, from one seed, and needs all `size` samples of this rank; 0 are a micro-batch."""
         if self.whole_batch is None:
-            losses = self._losses(outputs, targets)
+            losses = summed_and_logged(self._losses(outputs, targets), scale / self.world.size)
             self.sample_losses.append(losses.detach())
-            return losses.sum() * scale
+            return losses
         if not size:
             raise ValueError("a loss of the whole batch cannot be computed in micro-batches: micro_batch_size: null")
         ranks = range(self.world.size)
         sizes = [len(shard(self.batch_size, rank, len(ranks))) for rank in ranks] if len(ranks) > 1 else [size]
         outputs, targets = (gathered(values, self.world, sizes) for values in (outputs, targets))
         self.world.seed(key(self.seed, "loss", self.number, step))
-        return self.whole_batch.batch_loss(outputs, targets)
+        return summed_and_logged(self.whole_batch.batch_loss(outputs, targets), 1 / self.world.size)
 
-    def _losses(self, outputs: Any, targets: Any) -> Tensor:
-        """The loss of each sample; of a mixed one, the mean of those for both targets, weighted as its inputs are."""
+    def _losses(self, outputs: Any, targets: Any) -> Tensor | Mapping[str, Tensor]:
+        """The loss of each sample, or its terms; of a mixed one, the mean of those for both targets, weighted as its
+        inputs are."""
         if not self.mixes:
             return self.task.losses(outputs, targets)
         own, partner = (self.task.losses(outputs, targets[whose]) for whose in ("own", "partner"))
-        return mixed(own, partner, targets["kept"])
+        found: Tensor | Mapping[str, Tensor] = tree_map(partial(mixed, kept=targets["kept"]), own, partner)
+        return found
 
     def _scale(self, targets: Any) -> Tensor | float:
         """The world size over the divisor of the sum of the global batch's losses: the number of samples or, if the
         task has weights, their sum over the ranks."""
-        weights: Callable[[Any], Any] = getattr(self.task, "weights", lambda targets: None)
-        each = weights(targets["own"] if self.mixes else targets)
+        each = self.weights(targets["own"] if self.mixes else targets)
         if each is None:
             return self.world.size / self.batch_size
         if self.mixes:
-            each = mixed(each, weights(targets["partner"]), targets["kept"])
+            each = mixed(each, self.weights(targets["partner"]), targets["kept"])
         total = each.sum(dtype=torch.float64)
         total = self.world.all_reduce(total)
         if total.device.type == "cpu":

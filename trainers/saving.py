@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +23,7 @@ from drumbeat.trainers.tracking import NullTracker, Tracker
 from drumbeat.trainers.world import World
 
 
-@dataclass(frozen=True)
-class PendingStep:
+class PendingStep(NamedTuple):
     """A step that the device has taken or skipped; the host does not know yet which."""
 
     progress: Progress
@@ -63,7 +63,7 @@ class Saver:
 
     def take(self, runner: PhaseRunner, batch: Batch, loss: Tensor) -> None:
         """Updates the weights with the gradients of `PhaseRunner.backward`. The step counts, and is pending."""
-        self.pending = PendingStep(self.progress, batch._replace(inputs=None, targets=None), loss, runner.update(),
+        self.pending = PendingStep(self.progress, Batch(None, None, *batch[2:]), loss, runner.update(),
                                    runner.sample_losses)
         self.progress = self.progress.advanced(runner.batch_size)
 

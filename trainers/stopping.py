@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 
 from drumbeat.configs.run.folder import Attempt
+from drumbeat.configs.run.profile_records import ProfileRequest
 from drumbeat.trainers.world import World
 
 SECONDS_BETWEEN_CHECKS = 0.5
@@ -23,6 +24,8 @@ SECONDS_BETWEEN_SAVES = 2.0
 SAVING = 20
 """Training waits at most 1/20 of its time for these saves: the next one is due after 20 times what the last one took.
 """
+WARM_UP_STEPS = 1
+"""Steps of a profile that are not measured, because the profiler starts in them."""
 RANKS_PER_SECOND = 256
 """With more ranks there is more time between two exchanges: one takes rank 0 about 10 us a rank (an estimate)."""
 
@@ -37,6 +40,11 @@ class Decision:
     """Rank 0 collects the times of the ranks."""
     end: bool = False
     """The run's hours are used up: it ends as if this were the end of its last phase."""
+    profile: ProfileRequest | None = None
+    """The steps from here on are profiled."""
+
+
+CONTINUE = Decision()
 
 
 @dataclass
@@ -59,26 +67,40 @@ class StopCoordinator:
     """Whether there has been an evaluation since the last save and check."""
     save_took: float = 0.0
     """The seconds for which training waited for the last save."""
+    profiled: tuple[str, int] = ("", 0)
+    """The last request for a profile that rank 0 has taken, and the step before which it takes no other."""
 
     def before(self, step: int) -> Decision:
         """What to do before the run's step number `step`. All ranks call it before every step."""
         if step < self.next_check:
-            return Decision()
+            return CONTINUE
         now = time.monotonic()
         steps, seconds = step - self.last_check[0], now - self.last_check[1]
         pace = max(1, min(int(steps * SECONDS_BETWEEN_CHECKS / seconds), 2 * max(1, steps))) if seconds > 0 else 1
         exchange = self.world.size > 1 and now - self.exchanged_at >= max(
             SECONDS_BETWEEN_EXCHANGES, self.world.size / RANKS_PER_SECOND)
-        seconds = self._save_seconds()
-        message = torch.tensor(
-            [self.attempt.stop.exists(), now - self.saved_at >= seconds, exchange, self.seconds_left() <= 0, pace],
-            dtype=torch.int64) if self.world.is_main else torch.zeros(5, dtype=torch.int64)
-        stop, save, exchange, end, pace = self.world.broadcast(message).tolist()
-        self.evaluated = False
+        found = self._profile(step) if self.world.is_main else None
+        message = torch.tensor([self.attempt.stop.exists(), now - self.saved_at >= self._save_seconds(), exchange,
+                                self.seconds_left() <= 0, pace, found is not None],
+                               dtype=torch.int64) if self.world.is_main else torch.zeros(6, dtype=torch.int64)
+        stop, save, exchange, end, pace, profiles = self.world.broadcast(message).tolist()
+        profile = ProfileRequest.parse(self.world.share(found.as_json() if found else None)) if profiles else None
         self.next_check = step + pace
         self.last_check = step, time.monotonic()
         self.exchanged_at = now if exchange else self.exchanged_at
-        return Decision(stop=bool(stop), save=bool(save), exchange=bool(exchange), end=bool(end))
+        self.evaluated = False
+        return Decision(stop=bool(stop), save=bool(save), exchange=bool(exchange), end=bool(end), profile=profile)
+
+    def _profile(self, step: int) -> ProfileRequest | None:
+        """A new request for a profile, unless one is in progress. Rank 0 takes it."""
+        last, until = self.profiled
+        if step < until or not self.attempt.profile.exists():
+            return None
+        found = ProfileRequest.take(self.attempt.profile)
+        if found is None or found.id == last:  # a disk that has become read-only still has the last one
+            return None
+        self.profiled = found.id, step + found.steps + WARM_UP_STEPS
+        return found
 
     def _save_seconds(self) -> float:
         """Save if this time has passed since the last save. A short epoch must not wait for a save each time."""

@@ -100,7 +100,8 @@ class Evaluator:
         if results is not None:
             task = on_host(self.task)
             # A task that counts returns integers.
-            found = {name: float(value) for name, value in task.metrics(results).items()} | dict(results.metrics)
+            own = {name: float(value) for name, value in task.metrics(results).items()}
+            found = {**results.terms, **own, **results.metrics}
             if self.monitor not in found:
                 found[self.monitor] = self._measured(task, results, found)
         shared: dict[str, float] = self.world.share(found)

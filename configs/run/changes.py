@@ -95,6 +95,7 @@ RULES = (
     Rule("phases.*.freeze", "later", STATE),
     Rule("phases.*.start_from", "later", "the phase has started"),
     Rule("phases.*", "later", "phases that have begun stay"),
+    Rule("initialize.*", "never", "the run has started from these weights"),
     Rule("model*", "never", "the saved weights are those of this model"),
     Rule("task*", "never", METRICS),
     Rule("seed", "never", "the order of the samples and all random numbers follow from it"),

@@ -102,7 +102,10 @@ class Progress(Record):
 
     def advanced(self, samples: int) -> Progress:
         """The progress after one more step, on this many samples."""
-        return replace(self, step=self.step + 1, phase_step=self.phase_step + 1, samples=self.samples + samples)
+        after = object.__new__(Progress)  # `replace` looks at all fields, and takes four times as long
+        after.__dict__.update(self.__dict__, step=self.step + 1, phase_step=self.phase_step + 1,
+                              samples=self.samples + samples)
+        return after
 
     def begun(self, phase: int) -> Progress:
         """The progress at the start of a phase."""

@@ -219,9 +219,7 @@ def _to_tensorboard(job: EvaluationJob, metrics: dict[str, float | None], plots:
 
     job.run.tensorboard.mkdir(exist_ok=True)
     events = EventFile(job.run.tensorboard / "evaluation")
-    for name, value in metrics.items():
-        if value is not None:
-            events.scalar(f"{job.split}/{name}", value, job.step)
+    events.scalars({f"{job.split}/{name}": value for name, value in metrics.items() if value is not None}, job.step)
     for file in plots:
         with Image.open(file) as image:
             events.image(f"{job.split}/{file.stem}", image, job.step)

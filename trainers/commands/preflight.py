@@ -5,9 +5,10 @@ access.
 
 prints one JSON object: facts or faults. `run` is the run's folder, which has checkpoints if the run resumes.
 
-It checks that torch can use the GPUs, that targets can be imported, that the model can be built on the meta device (its
-weights are downloaded and read), that the data exists, that the phases fit the model, that a few samples go through
-model and loss, that the schedules last, and that the run can be rehearsed on them. It reports all faults at once.
+It checks that torch can use the GPUs, that targets can be imported, that the model can be built on the meta device,
+that the weights of `initialize` can be read and fit it, that the data exists, that the phases fit the model, that a few
+samples go through model and loss, that the schedules last, and that the run can be rehearsed on them. It reports all
+faults at once.
 """
 
 from __future__ import annotations
@@ -46,7 +47,6 @@ from drumbeat.trainers.build import (
     build_stream,
     build_task,
     loader_workers,
-    without_pretrained,
 )
 from drumbeat.trainers.build_optimizer import build_optimizer, build_scheduler
 from drumbeat.trainers.checkpoints.manager import Checkpoint
@@ -64,6 +64,7 @@ from drumbeat.trainers.metrics import build_metrics, check_monitor
 from drumbeat.trainers.model_and_task import with_task
 from drumbeat.trainers.position import build_schedules, check_position, with_phase_values
 from drumbeat.trainers.set_notes import notes_of
+from drumbeat.trainers.starting_weights import check_fitting
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.versions import preflight_versions
 
@@ -85,7 +86,6 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
     opened = opened_since(before)
     filled: Config | None = None if sets is None and needs_data(config.model) else attempt(
         lambda: with_facts(config, facts_of(sets.train) if sets else {}))
-    filled = without_pretrained(filled) if filled and checkpoint else filled
     model = attempt(lambda: _model_on_meta(filled)) if filled else None
     built: dict[str, Any] = {}
     attempt(lambda: build_batch_transforms(config))
@@ -108,7 +108,8 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
                                 "right. Is the root one folder too high or too low?"))
         if len(sets.train):
             attempt(lambda: _check_order(config, sets.train))
-    notes = [*([] if sets is None else notes_of(sets)), *filter(None, [getattr(model, "weights_text", "")])]
+    taken = attempt(lambda: check_fitting(config.initialize, model)) if model is not None and not checkpoint else ""
+    notes = [*([] if sets is None else notes_of(sets)), *filter(None, [taken])]
     notes += [f"the budget of {config.budget.steps:,} steps ends the run before phase {name}"
               for name in [*config.phases][len(tables):] if tables and config.budget.steps is not None]
     if progress and tables:

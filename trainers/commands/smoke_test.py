@@ -23,6 +23,7 @@ from drumbeat.data.user_code import CollateError, SampleError, UnreadableError, 
 from drumbeat.trainers.build import Sets, build_batch_transforms, build_mixing, build_model, build_stream
 from drumbeat.trainers.forward import call
 from drumbeat.trainers.tasks import Classification, MultiLabel, Task
+from drumbeat.trainers.tasks.losses import summed
 from drumbeat.trainers.tasks.task import kept_outputs, losses_of
 
 FEW = 4
@@ -141,7 +142,7 @@ def _loss_fault(classes: Sequence[str], name: str, task: Task, outputs: Any, bat
             return Fault(what=f"data.{name} has the label {wrong[0]:g}", where=f"data.{name}", given=given,
                          remedy="Classes are numbered from 0 on, and labels are 0 or 1. To ignore a label, name the "
                                 "loss: {_target_: torch.nn.CrossEntropyLoss, ignore_index: -100}")
-        losses = losses_of(task, outputs, targets, FEW)
+        losses = summed(losses_of(task, outputs, targets, FEW))
         if tuple(losses.shape) != (FEW,):
             return Fault(what="the loss is not one number for each sample", where="task",
                          given=f"{given}; losses {shapes(losses)}", remedy=PER_SAMPLE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -19,6 +19,18 @@ def per_sample(loss: Any) -> Any:
                          "a `batch_loss` (docs/structures.md)")
     loss.reduction = "none"
     return loss
+
+
+def summed(losses: Tensor | Mapping[str, Tensor]) -> Tensor:
+    """The losses; of several named terms, their sum. Raises `ValueError` if their shapes differ: torch would broadcast
+    one to fit."""
+    if isinstance(losses, Tensor):
+        return losses
+    shapes = {name: list(term.shape) for name, term in losses.items()}
+    if any(shape != next(iter(shapes.values())) for shape in shapes.values()):
+        raise ValueError("the terms of a loss have different shapes: "
+                         + ", ".join(f"{name} {shape}" for name, shape in shapes.items()))
+    return torch.stack([*losses.values()]).sum(0)
 
 
 def mean(losses: Tensor, weights: Tensor | None = None) -> float:
