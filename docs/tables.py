@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from docs.errors import ROOT, errors
-from drumbeat.configs import schema, site
+from drumbeat.configs import fields, schema, site
 from drumbeat.configs.run import (
     changes,
     checkpoint_records,
@@ -105,7 +105,7 @@ def keys(name: str, prefix: str = "", module: ModuleType = schema) -> str:
 
 
 def _default(value: Any) -> str:
-    if value == schema.MISSING:
+    if value == fields.MISSING:
         return "required"
     if isinstance(value, dict) and "_target_" in value:
         return f"`{value['_target_']}`"

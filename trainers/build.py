@@ -23,8 +23,9 @@ from drumbeat.data.cache import open_cache
 from drumbeat.data.images import ImageFiles
 from drumbeat.data.loader import Collate, Samples, ShardedBatchSampler, Transform
 from drumbeat.data.mixing import Mixing
-from drumbeat.data.order import Schedule, Stream, key
+from drumbeat.data.order import Stream, key
 from drumbeat.data.sampling import LengthBuckets, SampleStream
+from drumbeat.data.schedule import Schedule
 from drumbeat.data.splits import underlying
 from drumbeat.trainers.build_transforms import as_module, build_transforms, fused_transforms
 from drumbeat.trainers.forward import Forward

@@ -16,7 +16,7 @@ from drumbeat.configs.run.ends import ends_of
 from drumbeat.configs.schema import Config
 from drumbeat.data.ahead import Ahead
 from drumbeat.data.loader import Batch, BatchFetcher, batches
-from drumbeat.data.order import Schedule
+from drumbeat.data.schedule import Schedule
 from drumbeat.trainers.build import (
     Sets,
     build_batch_sampler,

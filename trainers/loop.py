@@ -20,7 +20,7 @@ from drumbeat.configs.run.ends import Ends, end_of
 from drumbeat.configs.run.records import Result
 from drumbeat.data.device import on_device
 from drumbeat.data.loader import Batch
-from drumbeat.data.order import Schedule
+from drumbeat.data.schedule import Schedule
 from drumbeat.trainers.checkpoints.manager import Checkpoint, Checkpoints
 from drumbeat.trainers.checkpoints.state import load_weights, weights_sha256
 from drumbeat.trainers.guards import compare_ranks

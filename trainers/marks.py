@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from drumbeat.configs.run.checkpoint_records import Progress
-from drumbeat.data.order import Schedule
+from drumbeat.data.schedule import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from drumbeat.configs.run.changes import differences, kept
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.ends import end_of
 from drumbeat.configs.schema import Budget, Config, Group, Phase
-from drumbeat.data.order import Schedule
+from drumbeat.data.schedule import Schedule
 
 
 def build_schedules(config: Config, n: int, progress: Progress | None = None) -> list[Schedule]:

@@ -17,7 +17,7 @@ from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.records import FirstStep
 from drumbeat.configs.text_fields import clock, wrapped
 from drumbeat.data.loader import Batch
-from drumbeat.data.order import Schedule
+from drumbeat.data.schedule import Schedule
 from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.messages import packed, unpacked
 from drumbeat.trainers.tasks.logged import Logged, logging, means

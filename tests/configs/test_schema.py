@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs import initialize, schema, site
+from drumbeat.configs.fields import MISSING
 from drumbeat.configs.load import load
-from drumbeat.configs.schema import MISSING, Config, Launch
+from drumbeat.configs.schema import Config, Launch
 from tests.configs.small import Write
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from drumbeat.configs.run.checkpoint_records import Progress
-from drumbeat.data.order import Schedule
+from drumbeat.data.schedule import Schedule
 from drumbeat.trainers.marks import Mark, Marks
 
 TEN = Schedule(10, 2, 3)

@@ -31,11 +31,10 @@ from drumbeat.trainers.build_phases import build_phase_runner
 from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.checkpoints.staging import NAMES, Staging
 from drumbeat.trainers.checkpoints.state import load_weights
-from drumbeat.trainers.commands.rehearsed_evaluation import EVALUATED, rehearse_evaluation
+from drumbeat.trainers.commands.rehearsed_evaluation import few_of, rehearse_evaluation
 from drumbeat.trainers.commands.rehearsed_ranks import NO_ANSWER, on_two_ranks
 from drumbeat.trainers.commands.smoke_test import PLACE_ERROR, SMALL, error_place, error_text, float64_remedy
 from drumbeat.trainers.contact_sheet import CPU
-from drumbeat.trainers.evaluate import Few
 from drumbeat.trainers.freezing import trainable
 from drumbeat.trainers.guards import compare_ranks
 from drumbeat.trainers.lost_state import differences, model_differences, same_bits
@@ -237,7 +236,7 @@ def _evaluate(config: Config, sets: Sets, model: nn.Module, task: Task, world: W
     name = "validation" if sets.validation is not None else "test"
     if getattr(sets, name) is None:
         return []
-    few = Few(getattr(sets, name), EVALUATED)
+    few = few_of(getattr(sets, name))
     with _explained(f"{len(few)} samples of data.{name} cannot be evaluated", "task"):
         return rehearse_evaluation(config, sets, few, model, task, name, world)
 

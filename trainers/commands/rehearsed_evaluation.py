@@ -10,6 +10,7 @@ from torch import nn
 
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.schema import Config
+from drumbeat.data.loader import Samples
 from drumbeat.trainers.build import Sets, build_forward
 from drumbeat.trainers.contact_sheet import CPU
 from drumbeat.trainers.evaluate import Few
@@ -24,6 +25,11 @@ EVALUATED = 4
 
 MUCH = 10**9
 """Bytes of an evaluation's results that are worth a note."""
+
+
+def few_of(samples: Samples) -> Few:
+    """Those of the samples of a set that are evaluated."""
+    return Few(samples, EVALUATED)
 
 
 def rehearse_evaluation(config: Config, sets: Sets, few: Few, model: nn.Module, task: Task, name: str,

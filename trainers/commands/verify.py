@@ -30,8 +30,9 @@ from drumbeat.configs.terminal import print_text_only
 from drumbeat.data.bar import Bar
 from drumbeat.data.ledger import blocks, expected
 from drumbeat.data.loader import Samples
-from drumbeat.data.order import Integers, Schedule, Stream
+from drumbeat.data.order import Integers, Stream
 from drumbeat.data.sampling import LengthBuckets, SampleStream
+from drumbeat.data.schedule import Schedule
 from drumbeat.trainers.position import build_schedules
 from drumbeat.trainers.sample_counts import check_unchanged, describe_training_set
 
