@@ -22,7 +22,7 @@ from benchmarks.report import Row, show
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan, Topology
 from drumbeat.configs.run.records import AttemptStart, Heartbeat, Job, Result, State, Verdict
-from drumbeat.configs.schema import Site
+from drumbeat.configs.site import Site
 from drumbeat.launch.runs.index import SETTLED_SECONDS
 
 LIMIT = "Limit: Python starts and imports the command in 0.2 s. Wanted: 0.5 s at 10,000 runs for `ls` and `status`."

@@ -21,6 +21,7 @@ from drumbeat.data.device import to_device
 from drumbeat.data.loader import Batch
 from drumbeat.data.order import key, micro_batches
 from drumbeat.data.structure import rows
+from drumbeat.trainers.averaging import Averaging
 from drumbeat.trainers.batch_loss import BatchLoss
 from drumbeat.trainers.blame import blame
 from drumbeat.trainers.changed_optimizer import Earlier, restore_changed
@@ -88,6 +89,7 @@ class PhaseRunner:
         self.skips = can_skip(self.optimizer)
         self.scheduler = make_scheduler(self.optimizer)
         self.replica = wrap(model, world, find_unused=find_unused)
+        self.averaging = Averaging(self.optimizer, self.trained, self.names)
         self.times = StepTimes(world, self.trained)
         self.scan = Scan(self.trained, world.device)
         self.zero = torch.zeros((), device=world.device)
@@ -112,7 +114,7 @@ class PhaseRunner:
         self.discard()
         if checkpoint is not None:
             self.load(checkpoint)
-        return self.state()[0] | shapes
+        return self.state()[0] | shapes | self.averaging.trained
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Loads a checkpoint that was saved in this phase."""
@@ -120,6 +122,7 @@ class PhaseRunner:
         saved = {"optimizer": checkpoint.state.optimizer, "scheduler": checkpoint.state.scheduler}
         restore = restore_training if self.earlier is None else partial(restore_changed, self.earlier, self.trained)
         restore(self.optimizer, self.scheduler, self.names, checkpoint.optimizer(), saved)
+        self.averaging.load(checkpoint.optimizer())
 
     def backward(self, batch: Batch, step: int) -> Tensor:
         """Computes gradients of the mean loss over the global batch from this rank's shard of it, in micro-batches;
@@ -209,13 +212,13 @@ class PhaseRunner:
         self.buffers.restore()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def end_epoch(self, monitored: float | None) -> None:
-        """Advances the scheduler at an epoch boundary. `monitored` is the monitored metric; None without a validation
-        set."""
+    def at_mark(self, *, epoch: bool, monitored: float | None) -> None:
+        """Advances the scheduler if an `epoch` is complete, or after an evaluation. `monitored` is then the monitored
+        metric; None without a validation set."""
         if isinstance(self.scheduler, ReduceLROnPlateau):
             if monitored is not None:
                 self.scheduler.step(monitored)
-        elif self.scheduler is not None and self.scheduler_every == "epoch":
+        elif self.scheduler is not None and self.scheduler_every == "epoch" and epoch:
             self._advance()
 
     def _advance(self) -> None:
@@ -235,7 +238,8 @@ class PhaseRunner:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The state of optimizer and scheduler: see `checkpoints.state.training_state`."""
-        return training_state(self.optimizer, self.scheduler, self.names)
+        tensors, values = training_state(self.optimizer, self.scheduler, self.names)
+        return tensors | self.averaging.kept, values
 
     def train_mode(self) -> None:
         """Training mode, except for frozen modules: their BatchNorm statistics do not change, and they have no

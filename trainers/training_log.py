@@ -17,7 +17,7 @@ from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.records import FirstStep
 from drumbeat.configs.text_fields import clock, wrapped
 from drumbeat.data.loader import Batch
-from drumbeat.data.order import Schedule
+from drumbeat.data.schedule import Schedule
 from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.messages import packed, unpacked
 from drumbeat.trainers.tasks.logged import Logged, logging, means
@@ -61,9 +61,10 @@ class TrainingLog:
 
     def __init__(self, *, world: World, tracker: Tracker | NullTracker, total_steps: int, smoothing_steps: int,
                  first_step_file: Path, forward: Forward, images: int,
-                 check_skipped: Callable[[Progress, int], None]) -> None:
+                 check_skipped: Callable[[Progress, int], None],
+                 seconds_left: Callable[[], float] = lambda: math.inf) -> None:
         """A point of the curve is the mean loss of the last `smoothing_steps` steps. At most `images` inputs are drawn.
-        For `check_skipped` see `saving.Saver`."""
+        For `check_skipped` see `saving.Saver`, for `seconds_left` `stopping.StopCoordinator`."""
         self.world = world
         self.tracker = tracker
         self.total_steps = total_steps
@@ -71,6 +72,7 @@ class TrainingLog:
         self.forward = forward
         self.images = images
         self.check_skipped = check_skipped
+        self.seconds_left = seconds_left
         self.meter = Meter()
         self.recent: deque[Tensor] = deque(maxlen=smoothing_steps)
         """This rank's parts of the last steps' losses."""
@@ -92,6 +94,12 @@ class TrainingLog:
         """`seconds` are those of `TimeSpent`."""
         self.phase, self.printed_at, self.drawn = name, -math.inf, -1
         self.tracker.status(phase=name, phase_steps=schedule.steps, seconds=seconds, steps=self.total_steps)
+
+    def shorten(self, steps: int) -> None:
+        """The run is this many steps shorter, because a phase has ended early."""
+        if steps:
+            self.total_steps -= steps
+            self.tracker.status(now=True, steps=self.total_steps)
 
     def step(self, progress: Progress, loss: Tensor, *, samples: int, waited: float) -> None:
         """Records a step on `samples` samples over all ranks, for whose batch this rank waited `waited` seconds."""
@@ -121,7 +129,8 @@ class TrainingLog:
             self.tracker.scalars(progress.step, {**{f"train/{name}": one for name, one in values.items()},
                                                  "train/loss": value, "train/lr": lr, "train/epoch": epoch, **speed})
             self._draw(progress.step, math.ceil(epoch))
-            seconds_left = (self.total_steps - progress.step) * speed["speed/step_seconds"]
+            steps_left = self.total_steps - progress.step
+            seconds_left = max(0.0, min(steps_left * speed["speed/step_seconds"], self.seconds_left()))
             self.tracker.status(steps=self.total_steps, loss=value, epoch=epoch, eta_seconds=seconds_left,
                                 samples_per_second=speed["speed/samples_per_second"])
             if time.monotonic() - self.printed_at >= SECONDS_BETWEEN_LINES:

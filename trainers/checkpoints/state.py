@@ -18,6 +18,9 @@ from drumbeat.trainers.checkpoints.extra_state import is_extra_state
 IMPLEMENTATIONS = {"fused", "foreach", "capturable", "differentiable"}
 """Arguments of torch's optimizers that choose the implementation of a step, and not its result."""
 
+NOT_SAVED = IMPLEMENTATIONS | {"params", "param_names"}
+"""Items of a parameter group that are the config's and the model's."""
+
 
 def parameter_names(model: nn.Module) -> dict[Tensor, str]:
     """Each parameter's name in the model."""
@@ -121,7 +124,8 @@ def _encode(encoder: Encoder, optimizer: torch.optim.Optimizer, path: str, names
         return {"rest": encoder.encode(rest, address)}
     other, groups = dict(rest.pop("state")), rest.pop("param_groups")
     state = {name: encoder.encode(other.pop(number), name) for name, number in numbers.items() if number in other}
-    plain = [{name: value for name, value in group.items() if name != "params"} for group in groups]
+    plain = [{name: value for name, value in group.items() if name not in ("params", "param_names")}
+             for group in groups]
     return {"state": state, "groups": encoder.encode(plain, f"{address}/groups"),
             "other": encoder.encode(other, f"{address}/state"), "rest": encoder.encode(rest, address)}
 
@@ -138,7 +142,7 @@ def _decode(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any], names: M
         return
     groups = decode(saved["groups"], tensors, live["param_groups"], device)
     groups = [{name: value for name, value in group.items() if name not in IMPLEMENTATIONS}
-              | {name: value for name, value in own.items() if name in IMPLEMENTATIONS | {"params"}}
+              | {name: value for name, value in own.items() if name in NOT_SAVED}
               for group, own in zip(groups, live["param_groups"], strict=True)]
     numbers, kind = _numbers(optimizer, names), type(optimizer)
     state = {numbers[name]: decode(items, tensors) for name, items in saved["state"].items()}

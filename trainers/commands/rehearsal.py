@@ -31,7 +31,7 @@ from drumbeat.trainers.build_phases import build_phase_runner
 from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.checkpoints.staging import NAMES, Staging
 from drumbeat.trainers.checkpoints.state import load_weights
-from drumbeat.trainers.commands.rehearsed_evaluation import EVALUATED, Few, rehearse_evaluation
+from drumbeat.trainers.commands.rehearsed_evaluation import few_of, rehearse_evaluation
 from drumbeat.trainers.commands.rehearsed_gradients import SHOWN, listed, without_gradient
 from drumbeat.trainers.commands.rehearsed_ranks import NO_ANSWER, on_two_ranks
 from drumbeat.trainers.commands.smoke_test import PLACE_ERROR, SMALL, error_place, error_text, float64_remedy
@@ -189,11 +189,11 @@ def _are_same(some: Sequence[Tensor | None], others: Sequence[Tensor | None]) ->
 def _saved(runner: PhaseRunner, *, with_model: bool) -> InMemory:
     """A checkpoint as the run writes it: through the staging memory and JSON. The model's tensors are copied only
     `with_model`, because all phases have the same ones."""
-    tensors, values = runner.state()
-    weights = runner.model.state_dict()
     staging = Staging()
     try:
-        staging.fill({"optimizer.safetensors": tensors} | ({"model.safetensors": weights} if with_model else {}))
+        with runner.averaging.averaged():
+            (tensors, values), weights = runner.state(), runner.model.state_dict()
+            staging.fill({"optimizer.safetensors": tensors} | ({"model.safetensors": weights} if with_model else {}))
         staged = {"model.safetensors": weights} | staging.views()
     finally:
         staging.close()
@@ -218,7 +218,7 @@ def _evaluate(config: Config, sets: Sets, model: nn.Module, task: Task, world: W
     name = "validation" if sets.validation is not None else "test"
     if getattr(sets, name) is None:
         return []
-    few = Few(getattr(sets, name), EVALUATED)
+    few = few_of(getattr(sets, name))
     with _explained(f"{len(few)} samples of data.{name} cannot be evaluated", "task"):
         return rehearse_evaluation(config, sets, few, model, task, name, world)
 

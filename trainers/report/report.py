@@ -128,6 +128,7 @@ def _facts(view: View, config: Config) -> Iterator[tuple[str, str]]:
     yield "started from", started.table if (started := StartingWeights.read(view.run.starting_weights)) else ""
     yield "batch size", f"{config.batch_size:,}"
     yield "phases", ", ".join(f"{name} ({phase.epochs:g} epochs)" for name, phase in config.phases.items() if phase)
+    yield "ended early", "; ".join(end.text for end in result.ended) if result else ""
     yield "samples seen", f"{result.samples_seen:,}" if result else ""
     yield "samples skipped", f"{result.samples_skipped:,}" if result and result.samples_skipped else ""
     yield "steps skipped", f"{result.steps_skipped:,} (NaN or Inf)" if result and result.steps_skipped else ""
