@@ -36,6 +36,7 @@ from drumbeat.trainers.checkpoints.state import (
 from drumbeat.trainers.forward import Forward, call
 from drumbeat.trainers.gather import gathered
 from drumbeat.trainers.guards import Buffers, FiniteCheck, can_skip, nan_or_one, total_norm
+from drumbeat.trainers.several_optimizers import rate_curves
 from drumbeat.trainers.step_times import StepTimes
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.tasks.task import WholeBatchLoss
@@ -92,8 +93,9 @@ class PhaseRunner:
         self.one = torch.ones((), device=world.device)
         self.sample_losses: list[Tensor] = []
         """[n]: this rank's losses of the samples of the last pass, by micro-batch; empty for a loss of the batch."""
-        self.lr = math.nan
-        """The learning rate of the first parameter group in the last `update`; the schedule may have advanced since."""
+        self.curves = rate_curves(self.optimizer)
+        self.rates = [math.nan] * len(self.curves)
+        """The learning rates of these groups in the last `update`; the schedule may have advanced since."""
 
     def start(self, batch: Batch, checkpoint: Checkpoint | None) -> dict[str, Tensor]:
         """Runs one forward and backward pass that is discarded, then loads `checkpoint` if there is one. Returns, on
@@ -169,7 +171,7 @@ class PhaseRunner:
 
         If the optimizer cannot skip a step on the device, the host waits for the check here.
         """
-        self.lr = float(self.optimizer.param_groups[0]["lr"])
+        self.rates = [float(self.optimizer.param_groups[number]["lr"]) for number in self.curves.values()]
         check = None
         if self.checks_finite or self.clip_norm is not None:
             norm = total_norm([one.grad for one in self.trained if one.grad is not None])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,10 +93,10 @@ class TrainingLog:
         self.has_begun = True
         self.tracker.status(step=progress.step, phase_step=progress.phase_step)
 
-    def point(self, progress: Progress, schedule: Schedule, *, lr: float, replaced: int) -> None:
-        """Makes a point of the training curves. `lr` is the learning rate of the step, and `replaced` the number of
-        this rank's samples that could not be read since the last checkpoint. Raises `PreflightError`, on all ranks, if
-        there are too many in total."""
+    def point(self, progress: Progress, schedule: Schedule, *, rates: Mapping[str, float], replaced: int) -> None:
+        """Makes a point of the training curves. `rates` are the learning rates of the step by curve, and `replaced` the
+        number of this rank's samples that could not be read since the last checkpoint. Raises `PreflightError`, on all
+        ranks, if there are too many in total."""
         loss = torch.stack([*self.recent]).mean()
         sums = torch.stack([loss.to(torch.float64), torch.tensor(replaced, dtype=torch.float64, device=loss.device)])
         value, total_replaced = self.world.all_reduce(sums).tolist()
@@ -104,14 +104,14 @@ class TrainingLog:
         speed = self.meter.read()
         if self.world.is_main:
             epoch = min(schedule.start(progress.phase_step), schedule.samples) / schedule.n
-            self.tracker.scalars(progress.step, {"train/loss": value, "train/lr": lr, "train/epoch": epoch, **speed})
+            self.tracker.scalars(progress.step, {"train/loss": value, **rates, "train/epoch": epoch, **speed})
             seconds_left = (self.total_steps - progress.step) * speed["speed/step_seconds"]
             self.tracker.status(steps=self.total_steps, loss=value, epoch=epoch, eta_seconds=seconds_left,
                                 samples_per_second=speed["speed/samples_per_second"])
             if time.monotonic() - self.printed_at >= SECONDS_BETWEEN_LINES:
                 self.printed_at = time.monotonic()
                 print(wrapped([self.phase, f"step {progress.step:,}/{self.total_steps:,}", f"loss {value:.4f}",
-                               f"lr {lr:.1e}", f"{speed['speed/samples_per_second']:,.0f}/s",
+                               f"lr {next(iter(rates.values())):.1e}", f"{speed['speed/samples_per_second']:,.0f}/s",
                                f"{clock(seconds_left)} left"]), flush=True)
 
     def pop_mean_loss(self) -> float:
