@@ -136,7 +136,8 @@ class Training:
                 compare_ranks(self.model, self.world, step)
             if step % self.log_every_steps == 0:
                 saver.settle(runner)
-                self.log.point(self.progress, schedule, lr=runner.lr, replaced=saver.counts.count_replaced())
+                self.log.point(self.progress, schedule, rates=dict(zip(runner.curves, runner.rates, strict=True)),
+                               replaced=saver.counts.count_replaced())
             self.time_spent.add("training")
 
             if self.progress.phase_step == mark.step:

@@ -44,6 +44,7 @@ from drumbeat.trainers.guards import (
     total_norm,
 )
 from drumbeat.trainers.replica import wrap
+from drumbeat.trainers.several_optimizers import rate_curves
 from drumbeat.trainers.step_times import StepTimes
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.world import World
@@ -95,8 +96,9 @@ class PhaseRunner:
         self.zero = torch.zeros((), device=world.device)
         self.sample_losses: list[Tensor] = []
         """[n]: this rank's losses of the samples of the last pass, by micro-batch; empty for a loss of the batch."""
-        self.lr = math.nan
-        """The learning rate of the first parameter group in the last `update`; the schedule may have advanced since."""
+        self.curves = rate_curves(self.optimizer)
+        self.rates = [math.nan] * len(self.curves)
+        """The learning rates of these groups in the last `update`; the schedule may have advanced since."""
 
     def start(self, batch: Batch, checkpoint: Checkpoint | None) -> dict[str, Tensor]:
         """Runs one forward and backward pass that is discarded, then loads `checkpoint` if there is one. Returns, on
@@ -174,7 +176,7 @@ class PhaseRunner:
 
         If the optimizer cannot skip a step on the device, the host waits for the check here.
         """
-        self.lr = float(self.optimizer.param_groups[0]["lr"])
+        self.rates = [float(self.optimizer.param_groups[number]["lr"]) for number in self.curves.values()]
         check = failed = None
         gradients = [one.grad for one in self.trained if one.grad is not None]
         if self.clip_norm is not None:

@@ -18,7 +18,10 @@ from drumbeat.trainers.checkpoints.extra_state import is_extra_state
 IMPLEMENTATIONS = {"fused", "foreach", "capturable", "differentiable"}
 """Arguments of torch's optimizers that choose the implementation of a step, and not its result."""
 
-NOT_SAVED = IMPLEMENTATIONS | {"params", "param_names"}
+LABEL = "group_name"
+"""The item of a parameter group that is its name in curves and tables."""
+FROM_CONFIG = {"params", "param_names", LABEL}
+NOT_SAVED = IMPLEMENTATIONS | FROM_CONFIG
 """Items of a parameter group that are the config's and the model's."""
 
 
@@ -124,7 +127,7 @@ def _encode(encoder: Encoder, optimizer: torch.optim.Optimizer, path: str, names
         return {"rest": encoder.encode(rest, address)}
     other, groups = dict(rest.pop("state")), rest.pop("param_groups")
     state = {name: encoder.encode(other.pop(number), name) for name, number in numbers.items() if number in other}
-    plain = [{name: value for name, value in group.items() if name not in ("params", "param_names")}
+    plain = [{name: value for name, value in group.items() if name not in FROM_CONFIG}
              for group in groups]
     return {"state": state, "groups": encoder.encode(plain, f"{address}/groups"),
             "other": encoder.encode(other, f"{address}/state"), "rest": encoder.encode(rest, address)}
