@@ -97,7 +97,7 @@ def counted(log: str) -> tuple[int, int]:
 
 
 def row(name: str, unit: str, own: float, other: float) -> Row:
-    return Row(name=name, unit=unit, ours=own, peer=other, peer_name=PEER, ratio=other / own if own else float("inf"))
+    return Row(name=name, unit=unit, ours=own, peer=other, peer_name=PEER, ratio=other / own, wanted=1.0)
 
 
 def main() -> None:

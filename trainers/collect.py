@@ -20,6 +20,7 @@ from drumbeat.data.structure import item
 from drumbeat.trainers.messages import packed, unpacked
 from drumbeat.trainers.metrics import values_of
 from drumbeat.trainers.tasks import Classification
+from drumbeat.trainers.tasks.losses import mean, summed
 from drumbeat.trainers.tasks.task import FeedsMetrics, Results, Summarizes, Task
 
 SEED = 0
@@ -38,7 +39,7 @@ class Part:
     weights: Tensor | None
     """float32 [n]."""
     values: dict[str, Any]
-    """Of "outputs", "targets", "summary" and "predictions" those that are needed."""
+    """Of "outputs", "targets", "summary", "predictions" and "terms" those that are needed."""
 
     def packed(self) -> Tensor:
         """As bytes, uint8 [n]. Raises `TypeError` for values that cannot be sent."""
@@ -46,11 +47,15 @@ class Part:
         return packed([self.indices, self.losses, self.weights, leaves])
 
 
-def part_of(task: Task, batch: Batch, outputs: Any, losses: Tensor, *, draws: bool, metrics: bool) -> Part:
-    """The part of a batch that is kept: the task's summary, or the outputs and targets, which `metrics` need too; and
-    the predictions if the task `draws`. Raises `ValueError` and `TypeError` for values that are not one for each
-    sample."""
-    targets, values = batch.targets, {}
+def part_of(task: Task, batch: Batch, outputs: Any, terms: Tensor | Mapping[str, Tensor], *, draws: bool,
+            metrics: bool) -> Part:
+    """The part of a batch that is kept: its losses, and their `terms` if they have several; the task's summary, or the
+    outputs and targets, which `metrics` need too; and the predictions if the task `draws`. Raises `ValueError` and
+    `TypeError` for values that are not one for each sample."""
+    losses, targets = summed(terms), batch.targets
+    values: dict[str, Any] = {}
+    if not isinstance(terms, Tensor):
+        values["terms"] = {name: term.detach().float() for name, term in terms.items()}
     weights: Tensor | None = getattr(task, "weights", lambda targets: None)(targets)
     if summarizes := isinstance(task, Summarizes):
         values["summary"] = task.summary(outputs, targets)
@@ -111,7 +116,7 @@ class Collector:
         if self.draws:
             self._keep_worst(part, values.pop("predictions"))
         if isinstance(self.task, Summarizes):
-            values = {"summary": values["summary"]}
+            values = {name: values[name] for name in ("summary", "terms") if name in values}
         values |= {"indices": part.indices, "losses": part.losses, "weights": part.weights}
         self.kept = self.kept or tree_map(lambda leaf: Rows(self.n), values, is_leaf=_is_list)
         tree_map(Rows.add, self.kept, values)
@@ -132,12 +137,13 @@ class Collector:
         joined = {name: tree_map(lambda rows, name=name: rows.joined(*paddings.get(name, ())), kept)
                   for name, kept in self.kept.items()}
         indices = joined.pop("indices")
+        terms = {name: mean(term, joined["weights"]) for name, term in joined.pop("terms", {}).items()}
         if self.metrics:
             seed_generators(key(SEED, "metrics", self.count))
         with one_thread():
             found = {full: value for name, metric in self.metrics.items() for full, value in
                      values_of(name, metric.compute()).items()}
-        return Results(**joined, subset=None if self.count == self.n else indices, metrics=found,
+        return Results(**joined, subset=None if self.count == self.n else indices, metrics=found, terms=terms,
                        worst={number: prediction for _, number, prediction in self.worst})
 
 

@@ -13,9 +13,16 @@ from torch import Tensor, nn
 from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.layers import short
 from drumbeat.trainers.checkpoints.codec import Encoder, decode, restore_object
+from drumbeat.trainers.checkpoints.extra_state import is_extra_state
 
 IMPLEMENTATIONS = {"fused", "foreach", "capturable", "differentiable"}
 """Arguments of torch's optimizers that choose the implementation of a step, and not its result."""
+
+LABEL = "group_name"
+"""The item of a parameter group that is its name in curves and tables."""
+FROM_CONFIG = {"params", "param_names", LABEL}
+NOT_SAVED = IMPLEMENTATIONS | FROM_CONFIG
+"""Items of a parameter group that are the config's and the model's."""
 
 
 def parameter_names(model: nn.Module) -> dict[Tensor, str]:
@@ -120,7 +127,8 @@ def _encode(encoder: Encoder, optimizer: torch.optim.Optimizer, path: str, names
         return {"rest": encoder.encode(rest, address)}
     other, groups = dict(rest.pop("state")), rest.pop("param_groups")
     state = {name: encoder.encode(other.pop(number), name) for name, number in numbers.items() if number in other}
-    plain = [{name: value for name, value in group.items() if name != "params"} for group in groups]
+    plain = [{name: value for name, value in group.items() if name not in FROM_CONFIG}
+             for group in groups]
     return {"state": state, "groups": encoder.encode(plain, f"{address}/groups"),
             "other": encoder.encode(other, f"{address}/state"), "rest": encoder.encode(rest, address)}
 
@@ -137,7 +145,7 @@ def _decode(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any], names: M
         return
     groups = decode(saved["groups"], tensors, live["param_groups"], device)
     groups = [{name: value for name, value in group.items() if name not in IMPLEMENTATIONS}
-              | {name: value for name, value in own.items() if name in IMPLEMENTATIONS | {"params"}}
+              | {name: value for name, value in own.items() if name in NOT_SAVED}
               for group, own in zip(groups, live["param_groups"], strict=True)]
     numbers, kind = _numbers(optimizer, names), type(optimizer)
     state = {numbers[name]: decode(items, tensors) for name, items in saved["state"].items()}
@@ -195,7 +203,7 @@ def load_weights(model: nn.Module, saved: Mapping[str, Tensor], checkpoint: Path
 
 def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Iterator[str]:
     """A line for each tensor that is missing, unexpected, or of another shape."""
-    for name in sorted({*expected, *found}):
+    for name in sorted(name for name in {*expected, *found} if not is_extra_state(name)):
         shapes = [str(list(one[name].shape)) if name in one else "nothing" for one in (expected, found)]
         if shapes[0] != shapes[1]:
             yield f"{name}: expected {shapes[0]}, found {shapes[1]}"

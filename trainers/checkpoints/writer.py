@@ -184,11 +184,12 @@ def point(folder: Path, name: str, target: Path) -> None:
 
 
 def prune(run: RunDir, keep: int) -> None:
-    """Removes all checkpoints but the `keep` newest and their best ones, and the remains of killed writers."""
+    """Removes all checkpoints but the `keep` newest and what they list (`Progress.kept_steps`), and the remains of
+    killed writers."""
     steps = saved_steps(run)
     kept = set(steps[:keep])
-    kept |= {progress.best["step"] for step in steps[:keep]
-             if (progress := progress_at(checkpoint_path(run, step))) and progress.best}
+    for step in steps[:keep]:
+        kept |= progress.kept_steps if (progress := progress_at(checkpoint_path(run, step))) else set()
     for path in (checkpoint_path(run, step) for step in steps if step not in kept):
         (path / "manifest.json").unlink(missing_ok=True)  # first: a partly removed checkpoint is incomplete
         shutil.rmtree(path, ignore_errors=True)

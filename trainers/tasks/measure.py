@@ -24,7 +24,7 @@ from drumbeat.trainers.tasks.task import HasClassRows, Results, Task
 
 def measure(task: Task, results: Results) -> Metrics:
     """The metrics of all samples, and of each class, label or value."""
-    metrics = {**task.metrics(results), **results.metrics}
+    metrics = {**results.terms, **task.metrics(results), **results.metrics}
     if task.kind == "other":
         own = task.class_rows(results) if isinstance(task, HasClassRows) else []
         return Metrics(kind=task.kind, metrics=_plain(metrics), classes=own)
