@@ -168,9 +168,9 @@ def main() -> None:
     with contestants(model) as made:
         rows = measured(made, args.rounds)
     show(rows, as_json=args.json, limit=(
-        f"Limit: one copy of the {made.megabytes:.0f} MB in memory, with one thread. A write for which nobody waits leaves "
-        f"the cores to\nothers for {PATIENCE:.0f} s, and then hurries. Allocating the memory before the first step took "
-        f"{1e3 * made.laid_out:.0f} ms."))
+        f"Limit: one copy of the {made.megabytes:.0f} MB in memory, with one thread. A write for which nobody waits "
+        f"leaves the cores to\nothers for {PATIENCE:.0f} s, and then hurries. Allocating the memory before the first "
+        f"step took {1e3 * made.laid_out:.0f} ms."))
 
 
 if __name__ == "__main__":
