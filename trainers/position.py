@@ -6,16 +6,35 @@ from dataclasses import replace
 
 from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.run.checkpoint_records import Progress
+from drumbeat.configs.run.ends import end_of
 from drumbeat.configs.schema import Config
 from drumbeat.data.order import Schedule
 
 
 def build_schedules(config: Config, n: int, progress: Progress | None = None) -> list[Schedule]:
-    """The steps and epoch boundaries of each phase on a set of n samples. The steps that the run has taken before
-    `progress` stay as they were; the rest follows from the config."""
-    return [_ended(Schedule(n, phase.batch_size or config.batch_size, phase.epochs,
-                            _earlier(config, number, name, progress) if progress and progress.changes else ()))
-            for number, (name, phase) in enumerate(config.phases.items()) if phase is not None]
+    """The steps and epoch boundaries of each phase on a set of n samples, without the phases that the run does not
+    reach because it ends before them. The steps that the run has taken before `progress` stay as they were; the rest
+    follows from the config."""
+    found: list[Schedule] = []
+    left = config.budget.steps
+    for number, (name, phase) in enumerate(config.phases.items()):
+        if phase is None:
+            continue
+        end, taken = progress and end_of(progress, number), _taken(progress, number)
+        schedule = _ended(Schedule(n, phase.batch_size or config.batch_size, phase.epochs,
+                                   _earlier(config, number, name, progress) if progress and progress.changes else ()))
+        for most in (end and end.steps, config.limit_batches, left):
+            schedule = schedule if most is None else schedule.cut(max(most, taken))
+        found.append(schedule)
+        left = left if left is None else left - schedule.steps
+        if (left is not None and left <= 0) or (end and end.reason == "hours"):
+            break
+    return found
+
+
+def _taken(progress: Progress | None, number: int) -> int:
+    """The steps that a run has taken in a phase."""
+    return sum(span.steps for span in progress.ledger if span.phase == number) if progress else 0
 
 
 def _ended(schedule: Schedule) -> Schedule:
@@ -29,7 +48,7 @@ def _ended(schedule: Schedule) -> Schedule:
 
 def _earlier(config: Config, number: int, name: str, progress: Progress) -> tuple[tuple[int, int], ...]:
     """The steps that a phase has taken with other batch sizes than the config's, from what resumes have changed."""
-    taken = [sum(span.steps for span in progress.ledger if span.phase == one) for one in range(number + 1)]
+    taken = [_taken(progress, one) for one in range(number + 1)]
     first, last = sum(taken[:-1]), sum(taken)
     keys = ["batch_size", f"phases.{name}.batch_size"]
     phase = config.phases[name]
@@ -57,8 +76,12 @@ def check_position(config: Config, schedules: list[Schedule], progress: Progress
     if longer and read >= schedule.samples:
         raise PreflightError(Fault(
             what=f"phase {name} has already trained for {read / schedule.n:.4g} epochs",
-            where=f"phases.{name}.epochs", given=f"epochs: {schedule.epochs:g}",
+            where=f"phases.{name}.epochs", given=f"epochs: {float(schedule.epochs):g}",
             remedy="Give it more epochs than that, or leave this out."))
+    budget = config.budget.steps
+    if budget is not None and progress.step > budget:
+        raise PreflightError(Fault(what=f"the run has already taken {progress.step:,} steps", where="budget.steps",
+                                   given=f"steps: {budget}", remedy="Give it more steps than that, or null."))
     resized = bool(schedule.earlier) and schedule.changed_at == step
     if config.data.bucket_batches is not None and (resized or longer) and 0 < read < schedule.samples:
         raise PreflightError(Fault(
