@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -114,7 +114,7 @@ class Ours:
         def epoch() -> None:
             model.train()
             for inputs, targets in islice(cycle(kept), steps):
-                task.losses(call(model, inputs), targets).mean().backward()
+                cast(Tensor, task.losses(call(model, inputs), targets)).mean().backward()
                 if phase.clip_norm is not None:
                     nn.utils.clip_grad_norm_(model.parameters(), phase.clip_norm)
                 optimizer.step()

@@ -17,6 +17,7 @@ from drumbeat.configs.bounds import ExpansionError, check_references
 from drumbeat.configs.errors import ConfigError, Fault
 from drumbeat.configs.faults import broken_reference, misfit, missing, misspelt_targets, out_of_bounds
 from drumbeat.configs.layers import Layer, leaves, nest, overlay, parent
+from drumbeat.configs.phase_values import misplaced
 from drumbeat.configs.schema import Config
 from drumbeat.configs.source_text import as_written
 from drumbeat.configs.variables import recorded, unresolved
@@ -49,6 +50,8 @@ def build(schema: type[Schema], layers: Sequence[Layer], *, record: bool = False
     values, places = overlay(layers)
     for key, value in list(as_written(schema, values, places)):
         _set(values, key, value)
+    if record and (faults := [*misplaced(values)]):
+        raise ConfigError(*(dataclasses.replace(fault, where=_place(fault.where, places, layers)) for fault in faults))
     unset: list[Fault] = []
     values = recorded(values, schema, "", partial(_is_recorded, schema), unset) if record else unresolved(values)
     try:
@@ -83,6 +86,11 @@ def source(key: str, places: Places, layers: Sequence[Layer]) -> str:
     while leaf and leaf not in places:
         leaf = parent(leaf)
     return places[leaf].where(key) if leaf else ""
+
+
+def _place(key: str, places: Places, layers: Sequence[Layer]) -> str:
+    """The source of a key, and the key itself."""
+    return f"{source(key, places, layers)} ({key})"
 
 
 def references(layers: Sequence[Layer]) -> dict[str, str]:
@@ -184,7 +192,7 @@ def _absolute_paths(node: Any, in_target: bool = False) -> Any:
     if dataclasses.is_dataclass(node) and not isinstance(node, type):
         paths = {field.name for field in dataclasses.fields(node) if field.metadata.get("path")}
         return dataclasses.replace(node, **{
-            name: _absolute(value) if name in paths and value else _absolute_paths(value)
+            name: _absolute(value) if value and (name in paths or is_path(name, value)) else _absolute_paths(value)
             for name, value in vars(node).items()})
     if isinstance(node, list):
         return [_absolute_paths(item, in_target) for item in node]
@@ -215,5 +223,5 @@ def is_path(key: Any, value: Any) -> bool:
     """Whether an argument of a target is a path."""
     if not isinstance(value, str) or value == "" or "://" in value:
         return False
-    looks_like_one = value.endswith((".pth", ".pt", ".safetensors"))
+    looks_like_one = value.endswith((".pth", ".pt", ".safetensors", ".ckpt", ".bin"))
     return str(key).split("_")[-1] in PATH_ARGUMENTS or (key == "weights" and looks_like_one)

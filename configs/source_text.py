@@ -21,7 +21,7 @@ def as_written(schema: type, values: Mapping[str, Any], places: Mapping[str, Lay
     for key, value in leaves(values):
         kind, metadata = _field(schema, key)
         texts = places[key].texts
-        if isinstance(value, list) and typing.get_args(bare(kind)) == (str,):
+        if isinstance(value, list) and (typing.get_args(bare(kind)) == (str,) or metadata.get("text")):
             found = [one if one is None else texts.get(f"{key}[{number}]", one) for number, one in enumerate(value)]
             if metadata.get("shell"):
                 found = [one if one is None else _shells(str(one)) for one in found]

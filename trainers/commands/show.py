@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -40,16 +40,18 @@ from drumbeat.trainers.build import (
     build_model,
     build_sets,
     build_task,
-    frozen_modules,
-    trainable,
 )
 from drumbeat.trainers.build_transforms import build_transforms
 from drumbeat.trainers.commands.flops_and_memory import SAMPLES, memory, outputs_and_flops, tensors
+from drumbeat.trainers.commands.shown_groups import groups_table
 from drumbeat.trainers.commands.smoke_test import error_text
 from drumbeat.trainers.contact_sheet import CPU, draw_sheet, training_fetcher
 from drumbeat.trainers.facts import facts_of, with_facts
 from drumbeat.trainers.forward import Forward, call
+from drumbeat.trainers.freezing import frozen_parts, trainable
 from drumbeat.trainers.model_and_task import modules_of, with_task
+from drumbeat.trainers.position import build_schedules, with_phase_values
+from drumbeat.trainers.starting_weights import check_fitting
 
 ROWS = 30
 """The largest number of layers in the table. It has as many levels of the model as fit."""
@@ -59,10 +61,12 @@ def show(config: Config, sheet: Path) -> list[str]:
     """The lines to print. Raises `PreflightError` if the model cannot be built."""
     sets, no_data = _sets(config)
     config = with_facts(config, facts_of(sets.train) if sets else {})
+    config = with_phase_values(config, build_schedules(config, len(sets.train)) if sets else ())
     model, no_weights = _model(config, sets)
     lines = [f"model      {config.model.get('_target_')}: {_count(model.parameters())} parameters"]
     if no_weights:
         lines.append(f"{'':<11}built without the weights {config.model['weights']}: {no_weights}")
+    lines += _starting_weights(config, model)
     try:
         forward = build_forward(config, CPU.device)
         inputs = forward.inputs(_samples(config, sets))
@@ -78,8 +82,17 @@ def show(config: Config, sheet: Path) -> list[str]:
         lines += [f"input      {'; '.join(map(_tensor, tensors(inputs)))}{made_up}",
                   f"forward    {_metric(flops, 'FLOPs')} for each sample",
                   "", *_table(config, model, shapes), "", *_memory(config, model, inputs, mode, forward)]
+    lines += groups_table(config, model)
     lines += ["", _sheet(config, sets, sheet) if sets else f"not shown  samples: {no_data}"]
     return lines
+
+
+def _starting_weights(config: Config, model: nn.Module) -> list[str]:
+    """What the model takes of the weights that the run starts from, or why that is unknown."""
+    try:
+        return [*filter(None, [check_fitting(config.initialize, model)])]
+    except PreflightError as error:
+        return [f"not shown  weights: {error.faults[0].what}"]
 
 
 def _sets(config: Config) -> tuple[Sets | None, str]:
@@ -159,7 +172,7 @@ def _real(config: Config, sets: Sets | None) -> nn.Module:
 
 def _table(config: Config, model: nn.Module, shapes: dict[str, list[int]]) -> list[str]:
     """A table of the layers: name, type, output shape of a sample, parameters, and whether each phase trains it."""
-    frozen = {name: frozen_modules(model, phase, name) for name, phase in _phases(config)}
+    frozen = {name: frozen_parts(model, phase, name).parameters for name, phase in _phases(config)}
     named = [(name, module) for name, module in modules_of(model).items() if name]
     levels = [name.count(".") for name, _ in named]
     depth = next((level for level in range(max(levels, default=0), 0, -1)
@@ -171,15 +184,14 @@ def _table(config: Config, model: nn.Module, shapes: dict[str, list[int]]) -> li
             own = sum(one.numel() for one in module.parameters())
             rows.append(("  " * level + name.rpartition(".")[2], type(module).__name__, output,
                          f"{own:,}" if own else "",
-                         *(_training_of(module, modules) for modules in frozen.values())))
+                         *(_training_of(module, parameters) for parameters in frozen.values())))
     return aligned(rows, right={3})
 
 
-def _training_of(module: nn.Module, frozen: Sequence[nn.Module]) -> str:
+def _training_of(module: nn.Module, frozen: Collection[nn.Parameter]) -> str:
     """Whether a phase trains a module."""
-    frozen_parameters = {one for each in frozen for one in each.parameters()}
     own = list(module.parameters())
-    count = sum(one in frozen_parameters or not one.requires_grad for one in own)
+    count = sum(one in frozen or not one.requires_grad for one in own)
     return "" if not own else "trained" if not count else "frozen" if count == len(own) else "partly"
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from drumbeat.configs.load import load
-from drumbeat.trainers.build import trainable
 from drumbeat.trainers.commands.flops_and_memory import Memory, first, memory, outputs_and_flops, size, tensors
+from drumbeat.trainers.freezing import trainable
 from tests.trainers.saved_runs import IMAGES, draw_images
 
 
