@@ -224,6 +224,15 @@ def pixels_as_tensor(pixels: Pixels) -> Tensor:
     return torch.from_numpy(values[None] if values.ndim == 2 else np.ascontiguousarray(values.transpose(2, 0, 1)))
 
 
+def stacked(values: Sequence[Any]) -> Tensor | None:
+    """Pixels [H, W] or [H, W, C] as one tensor [n, C, H, W]; None unless all are arrays of one shape and type."""
+    first = values[0]
+    if not all(isinstance(one, np.ndarray) and (one.shape, one.dtype) == (first.shape, first.dtype) for one in values):
+        return None
+    whole = np.stack(values)
+    return torch.from_numpy(whole[:, None] if whole.ndim == 3 else np.ascontiguousarray(whole.transpose(0, 3, 1, 2)))
+
+
 def is_spatial(target: Any) -> bool:
     """Whether a target is tied to places in the input: torchvision's masks and boxes (`torchvision.tv_tensors`)."""
     if isinstance(target, (int, Tensor)):
