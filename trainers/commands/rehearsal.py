@@ -31,7 +31,7 @@ from drumbeat.trainers.build_phases import build_phase_runner
 from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.checkpoints.staging import NAMES, Staging
 from drumbeat.trainers.checkpoints.state import load_weights
-from drumbeat.trainers.commands.rehearsed_evaluation import EVALUATED, Few, rehearse_evaluation
+from drumbeat.trainers.commands.rehearsed_evaluation import few_of, rehearse_evaluation
 from drumbeat.trainers.commands.rehearsed_gradients import SHOWN, listed, without_gradient
 from drumbeat.trainers.commands.rehearsed_ranks import NO_ANSWER, on_two_ranks
 from drumbeat.trainers.commands.smoke_test import PLACE_ERROR, SMALL, error_place, error_text, float64_remedy
@@ -161,7 +161,8 @@ def _give(gradients: Sequence[Tensor | None], live: PhaseRunner, resumed: PhaseR
 def _compare_gradients(live: PhaseRunner, resumed: PhaseRunner, batch: Batch, notes: list[str]) -> list[Fault]:
     """What the model or the task computes differently after a resume. Gives both the same gradients."""
     gradients = [one.grad for one in live.trained]
-    attributes = [*model_differences(live.model, resumed.model), *differences(live.task, resumed.task, "task")]
+    attributes = [*model_differences(live.model, resumed.model),
+                  *differences(live.loss.task, resumed.loss.task, "task")]
     if _are_same(gradients, [one.grad for one in resumed.trained]):
         if attributes:
             notes.append("a checkpoint does not hold this state of the model or the task; if it matters, register it "
@@ -188,11 +189,11 @@ def _are_same(some: Sequence[Tensor | None], others: Sequence[Tensor | None]) ->
 def _saved(runner: PhaseRunner, *, with_model: bool) -> InMemory:
     """A checkpoint as the run writes it: through the staging memory and JSON. The model's tensors are copied only
     `with_model`, because all phases have the same ones."""
-    tensors, values = runner.state()
-    weights = runner.model.state_dict()
     staging = Staging()
     try:
-        staging.fill({"optimizer.safetensors": tensors} | ({"model.safetensors": weights} if with_model else {}))
+        with runner.averaging.averaged():
+            (tensors, values), weights = runner.state(), runner.model.state_dict()
+            staging.fill({"optimizer.safetensors": tensors} | ({"model.safetensors": weights} if with_model else {}))
         staged = {"model.safetensors": weights} | staging.views()
     finally:
         staging.close()
@@ -217,7 +218,7 @@ def _evaluate(config: Config, sets: Sets, model: nn.Module, task: Task, world: W
     name = "validation" if sets.validation is not None else "test"
     if getattr(sets, name) is None:
         return []
-    few = Few(getattr(sets, name), EVALUATED)
+    few = few_of(getattr(sets, name))
     with _explained(f"{len(few)} samples of data.{name} cannot be evaluated", "task"):
         return rehearse_evaluation(config, sets, few, model, task, name, world)
 

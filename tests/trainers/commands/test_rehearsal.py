@@ -75,14 +75,6 @@ class SlowById(torch.optim.SGD):
         return super().state_dict() | {"slow": self.slow}
 
 
-class Switched(torch.optim.SGD):
-    """As ScheduleFree: it has to know whether the model is trained."""
-
-    def train(self) -> None: ...
-
-    def eval(self) -> None: ...
-
-
 class Holds(torch.optim.SGD):
     """An object in its state."""
 
@@ -109,10 +101,9 @@ def test_state_that_a_checkpoint_cannot_hold(tmp_path: Path) -> None:
     assert ".file is of type pathlib.PosixPath, which a checkpoint cannot hold" in what
 
 
-def test_an_optimizer_that_must_be_switched(tmp_path: Path) -> None:
-    what, where, _ = fault(tmp_path, optimizer("Switched"))
-    assert (what, where) == ("this optimizer must be switched between training and evaluation, which is not supported",
-                             "phases.finetune.optimizer")
+def test_an_optimizer_that_averages(tmp_path: Path) -> None:
+    """As schedule-free ones do, which are switched between training and evaluation."""
+    assert preflight(config(tmp_path, optimizer("ScheduleFree", module=OWN)))["notes"] == []
 
 
 class Unused(Net):
