@@ -172,7 +172,8 @@ def _rebuilt(value: Any, parts: Mapping[Any, Any]) -> Any:
     too, as those of Hugging Face's outputs are."""
     if isinstance(value, MutableMapping) and is_dataclass(value):
         new: Any = copy.copy(value)
-        new.update(parts)
+        for name, part in parts.items():  # those outputs forbid update()
+            new[name] = part
         return new
     if isinstance(value, Mapping):
         return dict(parts)
