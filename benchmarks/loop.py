@@ -27,7 +27,7 @@ from drumbeat.configs.load import Loaded, build_config
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.plan import JobPlan
-from drumbeat.configs.schema import Site
+from drumbeat.configs.site import Site
 from drumbeat.launch.backends.environment import environment
 from drumbeat.launch.node.rendezvous import LOOPBACK, free_port
 from drumbeat.launch.node.torchrun import Agents

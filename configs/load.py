@@ -30,8 +30,9 @@ from drumbeat.configs.layers import (
 )
 from drumbeat.configs.merge import Places, build, references, source, with_references
 from drumbeat.configs.sbatch_options import GPUS, MEMORY, owned_options
-from drumbeat.configs.schema import Config, Reference, Site
+from drumbeat.configs.schema import Config, Phase, Reference
 from drumbeat.configs.secrets import holds_secret, is_secret_name, literal_secrets
+from drumbeat.configs.site import Site
 from drumbeat.configs.variables import variables
 from drumbeat.configs.yaml_text import dump, inline
 
@@ -127,11 +128,13 @@ def _checked(loaded: Loaded, origin: str) -> Loaded:
 
 
 def _without_removed_phases(config: Config) -> Config:
-    """The config without the phases that are null, and without the reference figures of these phases."""
+    """The config without the phases and groups that are null, and without the reference figures of these phases."""
     removed = {name for name, phase in config.phases.items() if phase is None}
+    phases: dict[str, Phase | None] = {
+        name: dataclasses.replace(phase, groups={one: group for one, group in phase.groups.items() if group})
+        for name, phase in config.phases.items() if phase}
     curves = {name: of for name, of in config.reference.curves.items() if name not in removed}
-    return dataclasses.replace(config, phases={name: phase for name, phase in config.phases.items() if phase},
-                               reference=dataclasses.replace(config.reference, curves=curves))
+    return dataclasses.replace(config, phases=phases, reference=dataclasses.replace(config.reference, curves=curves))
 
 
 def reload(file: Path, assignments: Sequence[str] = (), flags: Mapping[str, Any] | None = None) -> Loaded:

@@ -17,6 +17,7 @@ from drumbeat.configs.bounds import ExpansionError, check_references
 from drumbeat.configs.errors import ConfigError, Fault
 from drumbeat.configs.faults import broken_reference, misfit, missing, misspelt_targets, out_of_bounds
 from drumbeat.configs.layers import Layer, leaves, nest, overlay, parent
+from drumbeat.configs.phase_values import misplaced
 from drumbeat.configs.schema import Config
 from drumbeat.configs.source_text import as_written
 from drumbeat.configs.variables import recorded, unresolved
@@ -49,6 +50,8 @@ def build(schema: type[Schema], layers: Sequence[Layer], *, record: bool = False
     values, places = overlay(layers)
     for key, value in list(as_written(schema, values, places)):
         _set(values, key, value)
+    if record and (faults := [*misplaced(values)]):
+        raise ConfigError(*(dataclasses.replace(fault, where=_place(fault.where, places, layers)) for fault in faults))
     unset: list[Fault] = []
     values = recorded(values, schema, "", partial(_is_recorded, schema), unset) if record else unresolved(values)
     try:
@@ -83,6 +86,11 @@ def source(key: str, places: Places, layers: Sequence[Layer]) -> str:
     while leaf and leaf not in places:
         leaf = parent(leaf)
     return places[leaf].where(key) if leaf else ""
+
+
+def _place(key: str, places: Places, layers: Sequence[Layer]) -> str:
+    """The source of a key, and the key itself."""
+    return f"{source(key, places, layers)} ({key})"
 
 
 def references(layers: Sequence[Layer]) -> dict[str, str]:

@@ -11,30 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from drumbeat.configs.fields import MISSING, above, at_least, path, plain_name
 from drumbeat.configs.initialize import Initialize
-
-MISSING: Any = "???"
-"""OmegaConf's marker of a required value. Not imported from it, because the import takes longer than --help."""
-
-
-def at_least(minimum: float, default: Any = MISSING) -> Any:
-    """A field whose value, if it is not null, is at least `minimum`."""
-    return field(default=default, metadata={"at_least": minimum})
-
-
-def above(bound: float, default: Any = MISSING) -> Any:
-    """A field whose value, if it is not null, is greater than `bound`."""
-    return field(default=default, metadata={"above": bound})
-
-
-def path(default: Any = MISSING) -> Any:
-    """A field whose value, if it is not null, is a path. Relative paths start from the current folder."""
-    return field(default=default, metadata={"path": True})
-
-
-def plain_name() -> Any:
-    """A field whose value can be the name of a folder and of a job."""
-    return field(default=MISSING, metadata={"plain_name": True})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,11 +73,33 @@ class Data:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Group:
+    """Parameters that a phase trains in another way than the others."""
+
+    match: list[Any] = field(default_factory=list, metadata={"text": True})
+    """Which parameters: names of modules or parameters, patterns of names ("*.bias"), and types of modules ({type:
+    torch.nn.LayerNorm}), as in freeze. Empty for all. A parameter belongs to the first group that it fits."""
+    ndim: list[int] = field(default_factory=list)
+    """Of these, only those with so many dimensions: [0, 1] are biases and the weights of norms, [2] matrices. Empty for
+    any number."""
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    """Arguments that replace those of the phase's optimizer: {weight_decay: 0}. With _target_, another optimizer, which
+    has these arguments alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Phase:
     """One part of the training, with its own optimizer and learning-rate schedule."""
 
     epochs: float = above(0)
     """The length of the phase in epochs of the training set. Fractions are allowed."""
+    patience: int | None = at_least(1, None)
+    """End the phase after this many evaluations in a row without a better value of evaluation.monitor in this phase.
+    Null trains all epochs."""
+    min_delta: float = at_least(0, 0.0)
+    """The value must be better by more than this to count for patience."""
+    target: float | None = None
+    """End the phase when evaluation.monitor has reached this value. Null trains all epochs."""
     batch_size: int | None = at_least(1, None)
     """Samples in one optimizer step over all ranks. Null uses the run's batch_size."""
     start_from: Literal["last", "best"] = "last"
@@ -110,8 +110,16 @@ class Phase:
     optimizer: dict[str, Any] = MISSING
     """A torch optimizer for the parameters that are not frozen. On a GPU, Adam, AdamW and SGD use fused: true, unless
     fused, foreach, capturable or differentiable is given."""
+    groups: dict[str, Group | None] = field(default_factory=dict)
+    """Parameters that are trained in another way, by name: no weight decay on norms, another rate, another optimizer.
+    All others are trained as `optimizer` says. Null removes a group of the base file."""
+    layers: list[Any] = field(default_factory=list, metadata={"text": True})
+    """The model's layers from input to output, for layer_decay: names and patterns as in freeze, each of which may fit
+    several ("blocks.*"); a list of them within the list is one layer. Each trained parameter must be in one."""
+    layer_decay: float = above(0, 1.0)
+    """The learning rate of each of the `layers` is that of the next one times this number."""
     scheduler: dict[str, Any] = field(default_factory=dict)
-    """A torch learning-rate scheduler. Empty for a constant learning rate."""
+    """A torch learning-rate scheduler. Empty for a constant learning rate. Those within it get the optimizer, too."""
     scheduler_every: Literal["step", "epoch"] = "step"
     """When the scheduler steps: after each optimizer step, or at the end of each epoch."""
     clip_norm: float | None = above(0, None)
@@ -131,6 +139,13 @@ class Evaluation:
     monitor: str = "loss"
     """The validation metric that determines the best weights: one of the task's, of `metrics`, or of those that
     `drumbeat evaluate` computes."""
+    every_epochs: float = above(0, 1.0)
+    """Epochs between two evaluations of the validation set; 0.25 evaluates four times in each. The end of a phase is
+    always evaluated."""
+    every_steps: int | None = at_least(1, None)
+    """Evaluate after every so many optimizer steps of the run as well. Null evaluates by every_epochs only."""
+    at_start: bool = False
+    """Evaluate once before the first step as well. These weights are not saved, and are never the best ones."""
     mode: Literal["min", "max"] = "min"
     """Whether the best weights have the lowest (min) or the highest (max) value of that metric."""
     batch_statistics: bool = False
@@ -145,8 +160,8 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoints:
-    """When to save, and what to keep. A checkpoint is also saved at each evaluation, when the run is stopped, and at
-    the end."""
+    """When to save, and what to keep. A checkpoint is also saved when an evaluation finds the best weights so far, when
+    the run is stopped, at the end of each phase, and at other evaluations unless they follow each other too quickly."""
 
     every_steps: int | None = at_least(1, None)
     """Optimizer steps between two checkpoints. Null saves by every_minutes only."""
@@ -156,6 +171,22 @@ class Checkpoints:
     """Minutes that a run pauses if the disk is full, read-only or not available, before the attempt fails."""
     keep: int = at_least(1, 2)
     """How many of the newest checkpoints to keep. The best one is kept as well."""
+    keep_best: int = at_least(1, 1)
+    """How many of the best checkpoints to keep."""
+    keep_every_epochs: float | None = above(0, None)
+    """Save and keep a checkpoint after every so many epochs of a phase, and at its end. Null keeps none of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What the whole run may use. When it is used up, the run ends as at the end of its last phase: it is evaluated, on
+    the test set too, and saved."""
+
+    steps: int | None = at_least(1, None)
+    """Optimizer steps of the run, over all phases. Null trains all phases to their ends."""
+    hours: float | None = above(0, None)
+    """Hours of training, over all attempts: of loading, steps, evaluation and saving. The step at which they end
+    depends on the machine. Null does not limit them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,56 +271,21 @@ class Config:
     deterministic: bool = True
     """Use kernels that give the same bits each time, if the device has them. false uses the fastest ones, as measured
     by cuDNN's benchmark mode."""
+    find_unused_parameters: bool = False
+    """Let several ranks train a model in which some parameters take no part in some steps: mixtures of experts, or
+    branches that are dropped. Each step then looks for them, which takes time."""
     on_nonfinite: Literal["stop", "skip", "ignore"] = "stop"
     """What to do if the loss or the gradient is NaN or Inf: stop saves the state before the step and ends the run, skip
     skips the step, ignore does not check."""
     phases: dict[str, Phase | None] = field(default_factory=dict)
     """The phases by name, in the order in which they run. Null removes a phase of the base file."""
+    budget: Budget = field(default_factory=Budget)
+    limit_batches: int | None = at_least(1, None)
+    """Take at most this many steps in each phase, and evaluate at most this many batches of each set: a trial of the
+    whole run, from the first step to the test set, in seconds. Null is the whole run."""
     evaluation: Evaluation = field(default_factory=Evaluation)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     tracking: Tracking = field(default_factory=Tracking)
     watchdog: Watchdog = field(default_factory=Watchdog)
     launch: Launch = field(default_factory=Launch)
     reference: Reference = field(default_factory=Reference)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Site:
-    """One cluster: configs/clusters/NAME.yaml, chosen with --profile NAME."""
-
-    partition: str | None = None
-    """The partition to submit to; null is the site's default. `sinfo` lists them."""
-    account: str | None = None
-    """The account that is charged; null is your default. `sacctmgr show associations user=$USER` lists yours."""
-    qos: str | None = None
-    """The quality of service; null is your default."""
-    constraint: str | None = None
-    """Features that the nodes must have, such as a100. `sinfo -o '%P %f'` lists them."""
-    time_minutes: int = field(default=1440, metadata={"at_least": 1, "minutes": True})
-    """The job's time limit in minutes, or as SLURM writes it: 12:00:00, 1-0, 1-12:30. A run that takes longer saves
-    before the limit and is requeued."""
-    gpu_flag: Literal["gres", "gpus-per-node", "none"] = "gres"
-    """How GPUs are requested: gres works on all clusters, gpus-per-node needs the cons_tres plugin, and none is for
-    clusters that allocate whole nodes with their GPUs."""
-    gpu_type: str | None = None
-    """The type of GPU to request, as gpu:TYPE:COUNT. Null accepts any type."""
-    mem_gb_per_node: float | None = above(0, None)
-    """Memory in GB. At most one of these three keys; without any, the cluster's default applies."""
-    mem_gb_per_cpu: float | None = above(0, None)
-    """Memory for each core, in GB."""
-    mem_gb_per_gpu: float | None = above(0, None)
-    """Memory for each GPU, in GB."""
-    signal_seconds: int = at_least(1, 120)
-    """Seconds before the time limit at which SLURM signals the run to save."""
-    setup: list[str] = field(default_factory=list, metadata={"shell": True})
-    """Shell commands that run before the job's command, such as module load. ${NAME} is a variable of the shell."""
-    environment: dict[str, str] = field(default_factory=dict)
-    """Environment variables for every process of the run."""
-    prefix: str = field(default="", metadata={"shell": True})
-    """A command that is put before Python on the nodes, to run it in a container: apptainer exec --nv image.sif."""
-    node_check: str = field(default="", metadata={"shell": True})
-    """A shell command that runs on each node before the ranks start. If it fails, or takes longer than 5 s, the run is
-    queued again without that node, for a day. Its last line of output tells why."""
-    sbatch: dict[str, Any] = field(default_factory=dict, metadata={"text": True})
-    """Other sbatch options by their long names. true is an option without a value, false removes one of Drumbeat's
-    (requeue, chdir); all other values are text, as sbatch reads them."""

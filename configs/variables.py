@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from drumbeat.configs.errors import Fault
 from drumbeat.configs.faults import fields_of, item_of
+from drumbeat.configs.phase_values import refers
 from drumbeat.configs.secrets import is_secret_name
 
 VARIABLE = re.compile(r"\boc\.env\s*:\s*['\"]?([^,}'\"\s]+)")
@@ -43,8 +44,8 @@ def value(text: str) -> Any:
 
 
 def unresolved(node: Any) -> Any:
-    """Values of which OmegaConf resolves nothing but references to other keys, ${KEY}: all resolvers, ${NAME:...}, are
-    plain text."""
+    """Values of which OmegaConf resolves nothing but references to other keys, ${KEY}: all resolvers, ${NAME:...}, and
+    what a phase knows, ${phase.steps}, are plain text."""
     if isinstance(node, dict):
         return {name: unresolved(inner) for name, inner in node.items()}
     if isinstance(node, list):
@@ -63,10 +64,12 @@ def recorded(node: Any, kind: Any, key: str, is_recorded: Callable[[str, str], b
     if isinstance(node, list):
         of = (*typing.get_args(kind), Any)[0]
         return [recorded(inner, of, f"{key}[{number}]", is_recorded, faults) for number, inner in enumerate(node)]
-    if not variables(node):
+    if not variables(node) and not refers(node):
         return node
 
     def stays(call: str) -> bool:
+        if refers(call):
+            return True
         names, name = variables(call), re.sub(r"\[\d+\]", "", key).rpartition(".")[2]
         secret = any(is_secret_name(one) for one in names)
         try:
@@ -119,7 +122,8 @@ def _as_text(text: str, stays: Callable[[str], bool]) -> str:
 
 
 def _calls(text: str) -> Iterator[tuple[int, int]]:
-    """The spans of ${NAME:...} in a text; not of references to other keys, ${KEY}, nor of an escaped one."""
+    """The spans of ${NAME:...} and ${phase.NAME} in a text; not of references to other keys, ${KEY}, nor of an escaped
+    one."""
     start = text.find("${")
     while start >= 0:
         depth, end = 0, start + 1
@@ -127,6 +131,6 @@ def _calls(text: str) -> Iterator[tuple[int, int]]:
             depth += {"{": 1, "}": -1}.get(text[end], 0)
             end += 1
         escaped = (len(text[:start]) - len(text[:start].rstrip("\\"))) % 2
-        if not escaped and (":" in text[start:end] or "${" in text[start + 2:end]):
+        if not escaped and (":" in text[start:end] or "${" in text[start + 2:end] or refers(text[start:end])):
             yield start, end
         start = text.find("${", end)

@@ -18,8 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 from drumbeat.data.fast_path import HasPixels, OnPixels, has_pixels
 from drumbeat.data.fork import FORK
 from drumbeat.data.mixing import Mixing
-from drumbeat.data.order import Integers, Schedule, keys, shard
+from drumbeat.data.order import Integers, keys, shard
 from drumbeat.data.pixels import as_image
+from drumbeat.data.schedule import Schedule
 from drumbeat.data.structure import collate as default
 from drumbeat.data.structure import describe, is_spatial, mapped, odd_one, pixels_as_tensor, split, with_sides
 from drumbeat.data.user_code import CollateError, SampleError, name_of, reason, sample_error

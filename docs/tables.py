@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from docs.errors import ROOT, errors
-from drumbeat.configs import schema
+from drumbeat.configs import fields, schema, site
 from drumbeat.configs.run import (
     changes,
     checkpoint_records,
@@ -93,9 +93,9 @@ def field_docs(module: ModuleType, name: str) -> dict[str, str]:
             for key, after in fields}
 
 
-def keys(name: str, prefix: str = "") -> str:
+def keys(name: str, prefix: str = "", module: ModuleType = schema) -> str:
     """The keys of a section of the config, or of a cluster's profile: name, default, what it does."""
-    kind: Any = getattr(schema, name)
+    kind: Any = getattr(module, name)
     docs, rows = field_docs(sys.modules[kind.__module__], name), []
     for field in dataclasses.fields(kind):
         made = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
@@ -105,7 +105,7 @@ def keys(name: str, prefix: str = "") -> str:
 
 
 def _default(value: Any) -> str:
-    if value == schema.MISSING:
+    if value == fields.MISSING:
         return "required"
     if isinstance(value, dict) and "_target_" in value:
         return f"`{value['_target_']}`"
@@ -125,7 +125,8 @@ def config_sections() -> str:
         if inspect.isclass(kind) and dataclasses.is_dataclass(kind):
             parts += [f"## {field.name}", plain(kind.__doc__ or ""), keys(str(kind.__qualname__), f"{field.name}.")]
             parts += [keys("Transforms", "data.transforms.")] if field.name == "data" else []
-    return "\n\n".join([*parts, "## phases", plain(schema.Phase.__doc__ or ""), keys("Phase", "phases.NAME.")])
+    return "\n\n".join([*parts, "## phases", plain(schema.Phase.__doc__ or ""), keys("Phase", "phases.NAME."),
+                        plain(schema.Group.__doc__ or ""), keys("Group", "phases.NAME.groups.GROUP.")])
 
 
 def json_files() -> str:
@@ -215,8 +216,8 @@ def resume_keys() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "config": config_sections, "profile": lambda: keys("Site"), "json-files": json_files, "verdicts": verdicts,
-    "stops": stops, "reasons": reasons, "job-states": job_states, "job-ends": job_ends,
+    "config": config_sections, "profile": lambda: keys("Site", module=site), "json-files": json_files,
+    "verdicts": verdicts, "stops": stops, "reasons": reasons, "job-states": job_states, "job-ends": job_ends,
     "refusals": refusals, "limits": limits, "errors": messages, "tree": tree,
     "resume-keys": resume_keys}
 

@@ -13,7 +13,7 @@ from typing import Any
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan, Topology
 from drumbeat.configs.run.records import BackendName, Heartbeat, Job, State, Status
-from drumbeat.configs.schema import Site
+from drumbeat.configs.site import Site
 
 AS_ANOTHER = """
 import os

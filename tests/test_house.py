@@ -18,7 +18,7 @@ import pytest
 from drumbeat.configs.layers import ROOT, file_layers
 from drumbeat.configs.load import load, load_site
 from drumbeat.configs.run.records import BackendName
-from drumbeat.configs.schema import Site
+from drumbeat.configs.site import Site
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.plan.job import Machine, plan_job
 

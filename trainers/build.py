@@ -18,19 +18,20 @@ from torch.utils.data import IterableDataset
 
 from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.preconditions import merged
-from drumbeat.configs.schema import Config, Phase
+from drumbeat.configs.schema import Config
 from drumbeat.data.cache import open_cache
 from drumbeat.data.images import ImageFiles
 from drumbeat.data.loader import Collate, Samples, ShardedBatchSampler, Transform
 from drumbeat.data.mixing import Mixing
-from drumbeat.data.order import Schedule, Stream, key
+from drumbeat.data.order import Stream, key
 from drumbeat.data.sampling import LengthBuckets, SampleStream
+from drumbeat.data.schedule import Schedule
 from drumbeat.data.splits import underlying
 from drumbeat.trainers.build_transforms import as_module, build_transforms, fused_transforms
-from drumbeat.trainers.checkpoints.state import IMPLEMENTATIONS
+from drumbeat.trainers.checkpoints.extra_state import as_tensors
 from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.model_and_task import parts_of, with_task
-from drumbeat.trainers.target import all_of, function_at, instantiate, locate
+from drumbeat.trainers.target import Ready, all_of, function_at, instantiate, locate
 from drumbeat.trainers.tasks import Task
 
 Precision = Literal["auto", "bf16", "tf32", "fp32"]
@@ -186,7 +187,7 @@ def build_model(config: Config) -> nn.Module:
         raise PreflightError(Fault(what="the model is not a torch.nn.Module", where="model._target_",
                                    given=str(config.model.get("_target_")), remedy="Name a class or a function that "
                                    "returns a module."))
-    return model
+    return as_tensors(model)
 
 
 def place_model(config: Config, device: torch.device, task: Task | None = None) -> nn.Module:
@@ -214,35 +215,13 @@ def build_task(config: Config, sets: Sets | None, device: torch.device | None = 
     """The task, with the names of the training set's classes or values; its tensors are on the device. Parameters of a
     loss depend only on the run's seed. A `loss` may be a function of outputs and targets."""
     torch.manual_seed(key(config.seed, "task"))
-    node, more = {**(sets.task_arguments if sets else {}), **config.task}, {}
+    node: dict[str, Any] = {**(sets.task_arguments if sets else {}), **config.task}
     if function := function_at(node.get("loss"), "task.loss", lacks=2):
-        more["loss"] = function
-        del node["loss"]
-    task = cast(Task, instantiate(node, "task", **more))
+        node["loss"] = Ready(function)
+    task = cast(Task, instantiate(node, "task"))
     if device is not None:
         parts_of(task).to(device)
     return task
-
-
-def build_optimizer(phase: Phase, name: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The phase's optimizer for the parameters that are not frozen. On a GPU it uses the fused implementation if there
-    is one, unless the config chooses another."""
-    parameters, node, section = list(parameters), phase.optimizer, f"phases.{name}.optimizer"
-    on_gpu = all(one.device.type == "cuda" and one.is_floating_point() for one in parameters)
-    if on_gpu and not IMPLEMENTATIONS & set(node) and has_fused(locate(str(node.get("_target_") or ""), section)):
-        node = node | {"fused": True}
-    return cast(torch.optim.Optimizer, instantiate(node, section, parameters))
-
-
-def has_fused(optimizer: Any) -> bool:
-    """Whether the class has the argument `fused`. Not for Adagrad: some supported versions of torch refuse it on a
-    GPU."""
-    return optimizer is not torch.optim.Adagrad and "fused" in inspect.signature(optimizer).parameters
-
-
-def build_scheduler(phase: Phase, name: str, optimizer: torch.optim.Optimizer) -> Any:
-    """The phase's learning-rate scheduler; None for a constant learning rate."""
-    return instantiate(phase.scheduler, f"phases.{name}.scheduler", optimizer) if phase.scheduler else None
 
 
 def loader_workers(config: Config, *, threads: int, debug: bool) -> int:

@@ -12,28 +12,29 @@ from typing import Any
 from torch import nn
 
 from drumbeat.configs.run.checkpoint_records import Progress
+from drumbeat.configs.run.ends import ends_of
 from drumbeat.configs.schema import Config
 from drumbeat.data.ahead import Ahead
 from drumbeat.data.loader import Batch, BatchFetcher, batches
-from drumbeat.data.order import Schedule
+from drumbeat.data.schedule import Schedule
 from drumbeat.trainers.build import (
     Sets,
     build_batch_sampler,
     build_mixing,
-    build_optimizer,
-    build_scheduler,
     build_stream,
 )
+from drumbeat.trainers.build_optimizer import build_scheduler, optimizer_maker
 from drumbeat.trainers.changed_optimizer import Earlier
 from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.freezing import frozen_parts, set_trainable, trainable
 from drumbeat.trainers.loop import TrainingPhase
+from drumbeat.trainers.marks import Marks
 from drumbeat.trainers.phase_runner import PhaseRunner
-from drumbeat.trainers.position import build_schedules, check_position
+from drumbeat.trainers.position import build_schedules, check_position, earlier_phase, with_phase_values
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.world import World
 
-OPTIMIZER_KEYS = ("optimizer", "scheduler", "scheduler_every")
+OPTIMIZER_KEYS = ("optimizer", "groups", "layers", "layer_decay", "scheduler", "scheduler_every")
 """The keys of a phase that its optimizer and its scheduler are built from."""
 
 
@@ -43,17 +44,21 @@ def build_phases(config: Config, sets: Sets, *, model: nn.Module, task: Task, wo
     """The phases of a run on this rank, with `workers` loader workers each. A run that resumes gives its progress, and
     the part of its config with which the checkpoint was `saved`. Raises `PreflightError` if it cannot continue there.
     """
-    phases = [phase for phase in config.phases.values() if phase is not None]
     parameters, schedules = trainable(model), build_schedules(config, len(sets.train), progress)
+    config = with_phase_values(config, schedules)
+    phases = [phase for phase in config.phases.values() if phase is not None]
     if progress:
         check_position(config, schedules, progress)
     return [TrainingPhase(
-        schedule=schedule, start_from=phase.start_from,
+        schedule=schedule, ends=ends_of(config, number), start_from=phase.start_from,
+        marks=Marks(schedule=schedule, evaluate_epochs=config.evaluation.every_epochs,
+                    evaluate_steps=config.evaluation.every_steps, save_steps=config.checkpoints.every_steps,
+                    keep_epochs=config.checkpoints.keep_every_epochs),
         make_runner=partial(build_phase_runner, config, number, model, task, world, forward, parameters,
-                            build_earlier(config, number, schedule, progress, saved) if progress else None,
+                            build_earlier(config, number, model, schedule, progress, saved) if progress else None,
                             schedule.steps if phase.scheduler_every == "step" else math.ceil(schedule.epochs)),
         make_batches=partial(build_batches, config, sets, number, schedule, world=world, workers=workers),
-    ) for number, (phase, schedule) in enumerate(zip(phases, schedules, strict=True))]
+    ) for number, (phase, schedule) in enumerate(zip(phases, schedules, strict=False))]
 
 
 def build_phase_runner(config: Config, number: int, model: nn.Module, task: Task, world: World, forward: Forward,
@@ -68,25 +73,25 @@ def build_phase_runner(config: Config, number: int, model: nn.Module, task: Task
     return PhaseRunner(
         name=name, number=number, seed=config.seed, model=model, frozen=frozen.modules, task=task, world=world,
         forward=forward, batch_size=phase.batch_size or config.batch_size,
-        make_optimizer=partial(build_optimizer, phase, name), make_scheduler=partial(build_scheduler, phase, name),
+        make_optimizer=optimizer_maker(phase, name, model), make_scheduler=partial(build_scheduler, phase, name),
         scheduler_every=phase.scheduler_every, clip_norm=phase.clip_norm, micro_batch_size=config.micro_batch_size,
         mixes=bool(config.data.mix), checks_finite=config.on_nonfinite != "ignore", earlier=earlier,
-        scheduler_steps=scheduler_steps)
+        scheduler_steps=scheduler_steps, find_unused=config.find_unused_parameters)
 
 
-def build_earlier(config: Config, number: int, schedule: Schedule, progress: Progress, saved: Mapping[str, Any]
-                  ) -> Earlier | None:
+def build_earlier(config: Config, number: int, model: nn.Module, schedule: Schedule, progress: Progress,
+                  saved: Mapping[str, Any]) -> Earlier | None:
     """The optimizer and scheduler that phase `number` had when its checkpoint was saved; None if they are the same, or
-    if the checkpoint is of another phase."""
+    if the checkpoint is of another phase. The config has its `with_phase_values`."""
     name, phase = list(config.phases.items())[number]
-    before = saved.get("phases", {}).get(name)
     assert phase is not None
-    if number != progress.phase or not progress.phase_step or before is None:
+    if number != progress.phase or not progress.phase_step or name not in saved.get("phases", {}):
         return None
-    old = replace(phase, **{key: before.get(key, getattr(phase, key)) for key in OPTIMIZER_KEYS})
+    before = earlier_phase(config, number, progress, saved, schedule.n)
+    old = replace(phase, **{key: getattr(before, key) for key in OPTIMIZER_KEYS})
     if old == phase:
         return None
-    return Earlier(make_optimizer=partial(build_optimizer, old, name),
+    return Earlier(make_optimizer=optimizer_maker(old, name, model),
                    make_scheduler=partial(build_scheduler, old, name),
                    same_schedule=old.scheduler == phase.scheduler,
                    same_unit=old.scheduler_every == phase.scheduler_every,

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from drumbeat.trainers.checkpoints.codec import restore_object, state_of
-from drumbeat.trainers.checkpoints.state import IMPLEMENTATIONS, optimizer_parts, restore_training
+from drumbeat.trainers.checkpoints.state import NOT_SAVED, optimizer_parts, restore_training
 from drumbeat.trainers.lost_state import differences
 
 Settings = dict[tuple[str, int], dict[str, Any]]
@@ -87,7 +87,7 @@ def _advance(scheduler: Any, steps: int) -> None:
 
 
 def _settings(optimizer: torch.optim.Optimizer) -> Settings:
-    return {(path, number): {name: value for name, value in group.items() if name not in IMPLEMENTATIONS | {"params"}}
+    return {(path, number): {name: value for name, value in group.items() if name not in NOT_SAVED}
             for path, one in optimizer_parts(optimizer).items() for number, group in enumerate(one.param_groups)}
 
 

@@ -6,16 +6,14 @@ the weights of the ranks then diverge silently.
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from drumbeat.configs.errors import Fault, PreflightError
@@ -23,9 +21,11 @@ from drumbeat.data.device import to_device
 from drumbeat.data.loader import Batch
 from drumbeat.data.order import key, micro_batches
 from drumbeat.data.structure import rows
+from drumbeat.trainers.averaging import Averaging
 from drumbeat.trainers.batch_loss import BatchLoss
 from drumbeat.trainers.blame import blame
 from drumbeat.trainers.changed_optimizer import Earlier, restore_changed
+from drumbeat.trainers.checkpoints.extra_state import untouched
 from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.checkpoints.state import (
     parameter_names,
@@ -43,6 +43,8 @@ from drumbeat.trainers.guards import (
     norm_not_finite,
     total_norm,
 )
+from drumbeat.trainers.replica import wrap
+from drumbeat.trainers.several_optimizers import rate_curves
 from drumbeat.trainers.step_times import StepTimes
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.world import World
@@ -57,14 +59,14 @@ class PhaseRunner:
                  make_scheduler: Callable[[torch.optim.Optimizer], Any] = lambda optimizer: None,
                  scheduler_every: Literal["step", "epoch"] = "step", clip_norm: float | None = None,
                  micro_batch_size: int | None = None, mixes: bool = False, checks_finite: bool = True,
-                 earlier: Earlier | None = None, scheduler_steps: int = 0) -> None:
+                 earlier: Earlier | None = None, scheduler_steps: int = 0, find_unused: bool = False) -> None:
         """`model` trains the parameters that require a gradient. `frozen` are modules in which none does, and which
-        stay in evaluation mode. `batch_size` is the number of samples in a step over all ranks,
-        and `micro_batch_size` the largest number that this rank computes at once. `make_optimizer` is called with the
-        parameters that are trained, `make_scheduler` with the optimizer. `mixes` says whether targets are those of
-        `data.mixing`, and `checks_finite` whether steps with a NaN or Inf loss or gradient are skipped. `earlier` is
-        the optimizer of the checkpoint to resume from, if that differs from this one, and `scheduler_steps` how often
-        the scheduler is advanced in the phase, for its errors."""
+        stay in evaluation mode. `batch_size` is the number of samples in a step over all ranks, and `micro_batch_size`
+        the largest number that this rank computes at once. `make_optimizer` is called with the parameters that are
+        trained, `make_scheduler` with the optimizer. `mixes` says whether targets are those of `data.mixing`, and
+        `checks_finite` whether steps with a NaN or Inf loss or gradient are skipped. `earlier` is the optimizer of the
+        checkpoint to resume from, if that differs from this one, and `scheduler_steps` how often the scheduler is
+        advanced in the phase, for its errors. With `find_unused`, parameters may take no part in a step."""
         self.name = name
         self.number = number
         self.seed = seed
@@ -87,14 +89,16 @@ class PhaseRunner:
         self.optimizer = make_optimizer(self.trained)
         self.skips = can_skip(self.optimizer)
         self.scheduler = make_scheduler(self.optimizer)
-        self.replica = wrap(model, world)
+        self.replica = wrap(model, world, find_unused=find_unused)
+        self.averaging = Averaging(self.optimizer, self.trained, self.names)
         self.times = StepTimes(world, self.trained)
         self.scan = Scan(self.trained, world.device)
         self.zero = torch.zeros((), device=world.device)
         self.sample_losses: list[Tensor] = []
         """[n]: this rank's losses of the samples of the last pass, by micro-batch; empty for a loss of the batch."""
-        self.lr = math.nan
-        """The learning rate of the first parameter group in the last `update`; the schedule may have advanced since."""
+        self.curves = rate_curves(self.optimizer)
+        self.rates = [math.nan] * len(self.curves)
+        """The learning rates of these groups in the last `update`; the schedule may have advanced since."""
 
     def start(self, batch: Batch, checkpoint: Checkpoint | None) -> dict[str, Tensor]:
         """Runs one forward and backward pass that is discarded, then loads `checkpoint` if there is one. Returns, on
@@ -104,14 +108,15 @@ class PhaseRunner:
         on three or more ranks. So the first step of a resumed run must not be the first backward pass.
         """
         self.train_mode()
-        self.backward(batch, step=0)
+        with untouched(self.model):
+            self.backward(batch, step=0)
         shapes = {}
         if checkpoint is None and self.world.is_main:
             shapes = tensors_after_a_step(self.make_optimizer, self.trained, self.names)
         self.discard()
         if checkpoint is not None:
             self.load(checkpoint)
-        return self.state()[0] | shapes
+        return self.state()[0] | shapes | self.averaging.trained
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Loads a checkpoint that was saved in this phase."""
@@ -119,6 +124,7 @@ class PhaseRunner:
         saved = {"optimizer": checkpoint.state.optimizer, "scheduler": checkpoint.state.scheduler}
         restore = restore_training if self.earlier is None else partial(restore_changed, self.earlier, self.trained)
         restore(self.optimizer, self.scheduler, self.names, checkpoint.optimizer(), saved)
+        self.averaging.load(checkpoint.optimizer())
 
     def backward(self, batch: Batch, step: int) -> Tensor:
         """Computes gradients of the mean loss over the global batch from this rank's shard of it, in micro-batches;
@@ -170,7 +176,7 @@ class PhaseRunner:
 
         If the optimizer cannot skip a step on the device, the host waits for the check here.
         """
-        self.lr = float(self.optimizer.param_groups[0]["lr"])
+        self.rates = [float(self.optimizer.param_groups[number]["lr"]) for number in self.curves.values()]
         check = failed = None
         gradients = [one.grad for one in self.trained if one.grad is not None]
         if self.clip_norm is not None:
@@ -208,13 +214,13 @@ class PhaseRunner:
         self.buffers.restore()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def end_epoch(self, monitored: float | None) -> None:
-        """Advances the scheduler at an epoch boundary. `monitored` is the monitored metric; None without a validation
-        set."""
+    def at_mark(self, *, epoch: bool, monitored: float | None) -> None:
+        """Advances the scheduler if an `epoch` is complete, or after an evaluation. `monitored` is then the monitored
+        metric; None without a validation set."""
         if isinstance(self.scheduler, ReduceLROnPlateau):
             if monitored is not None:
                 self.scheduler.step(monitored)
-        elif self.scheduler is not None and self.scheduler_every == "epoch":
+        elif self.scheduler is not None and self.scheduler_every == "epoch" and epoch:
             self._advance()
 
     def _advance(self) -> None:
@@ -234,7 +240,8 @@ class PhaseRunner:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The state of optimizer and scheduler: see `checkpoints.state.training_state`."""
-        return training_state(self.optimizer, self.scheduler, self.names)
+        tensors, values = training_state(self.optimizer, self.scheduler, self.names)
+        return tensors | self.averaging.kept, values
 
     def train_mode(self) -> None:
         """Training mode, except for frozen modules: their BatchNorm statistics do not change, and they have no
@@ -242,15 +249,3 @@ class PhaseRunner:
         self.model.train()
         for module in self.frozen:
             module.eval()
-
-
-def wrap(model: nn.Module, world: World) -> nn.Module:
-    """The model in DistributedDataParallel if there are several ranks. Buffers are broadcast before evaluations and not
-    at each forward pass. Without `device_ids`, inputs are not moved to the device, so the lengths of texts stay on the
-    host."""
-    if world.size == 1:
-        return model
-    parameters = inspect.signature(DistributedDataParallel).parameters
-    buffers = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
-    options = cast(Mapping[str, Any], {buffers: False})
-    return DistributedDataParallel(model, gradient_as_bucket_view=True, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -105,12 +106,14 @@ class Saver:
 
     def save(self, runner: PhaseRunner) -> None:
         """Writes a checkpoint, unless nothing has been trained yet. All ranks call this."""
+        began = time.monotonic()
         self.settle(runner)
         self.progress = replace(self.counts.close(self.progress, runner.number, self.world),
                                 seconds=self.time_spent.rounded())
         if self.world.is_main and self.progress.step > 0:
             self.tracker.flush()
-            self.checkpoints.save(self.progress, self.model.state_dict(), *runner.state())
+            with runner.averaging.averaged():
+                self.checkpoints.save(self.progress, self.model.state_dict(), *runner.state())
         self.check_skipped(self.progress, 0)
-        self.coordinator.saved()
+        self.coordinator.saved(time.monotonic() - began)
         self.time_spent.add("saving")

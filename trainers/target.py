@@ -8,6 +8,7 @@ import pkgutil
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from drumbeat.configs.errors import Fault, PreflightError, nearest
@@ -17,25 +18,27 @@ from drumbeat.configs.variables import UnsetVariableError, value, variables
 from drumbeat.configs.yaml_text import inline
 
 
-def instantiate(node: Any, key: str, *positional: Any, **more: Any) -> Any:
-    """The object that a config section describes. `key` is the dotted name of the section, for errors; `positional` and
-    `more` are arguments that are not in the config (an optimizer's parameters). Raises `PreflightError`."""
+def instantiate(node: Any, key: str, *positional: Any, inner: Mapping[str, Any] = MappingProxyType({})) -> Any:
+    """The object that a config section describes. `key` is the dotted name of the section, for errors; `positional` are
+    arguments that are not in the config (an optimizer's parameters), and `inner` those that targets within this one get
+    if they need an argument of such a name (a scheduler's optimizer). Raises `PreflightError`."""
     if isinstance(node, list | tuple):
-        items = [partial(instantiate, item, f"{key}[{number}]") for number, item in enumerate(node)]
-        return all_of(items)
+        return all_of([partial(_inner, item, f"{key}[{number}]", inner) for number, item in enumerate(node)])
+    if isinstance(node, Ready):
+        return node.value
     if not isinstance(node, Mapping):
         return with_variables(node, key)
     names = [name for name in node if name != "_target_"]
-    values = all_of([partial(instantiate, node[name], f"{key}.{name}") for name in names])
+    values = all_of([partial(_inner, node[name], f"{key}.{name}", inner) for name in names])
     arguments = dict(zip(names, values, strict=True))
     if "_target_" not in node:
-        if positional or more:
+        if positional:
             raise PreflightError(Fault(what=f"{key} has no _target_", where=key, given=inline(node),
                                        remedy="Add one: _target_: package.module.Name"))
         return arguments
     target = locate(str(node["_target_"] or ""), key)
     try:
-        return target(*positional, **more, **arguments)
+        return target(*positional, **arguments)
     except PreflightError:
         raise
     except TypeError as error:
@@ -67,6 +70,29 @@ def _takes(function: Any, arguments: Mapping[str, Any], *positional: Any) -> boo
     except ValueError:
         return bool(positional)
     return True
+
+
+def _inner(node: Any, key: str, inner: Mapping[str, Any]) -> Any:
+    """What an argument of a target describes, with those of the `inner` arguments that it needs."""
+    if isinstance(node, Mapping) and "_target_" in node and inner:
+        needed = _required(locate(str(node["_target_"] or ""), key))
+        node = {**{name: Ready(value) for name, value in inner.items() if name in needed}, **node}
+    return instantiate(node, key, inner=inner)
+
+
+class Ready:
+    """A value among the arguments of a target that needs no building."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def _required(target: Any) -> list[str]:
+    """The names of the arguments that a target needs."""
+    try:
+        return [name for name, one in inspect.signature(target).parameters.items() if one.default is one.empty]
+    except (TypeError, ValueError):
+        return []
 
 
 def with_variables(node: Any, key: str) -> Any:

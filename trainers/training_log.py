@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.records import FirstStep
 from drumbeat.configs.text_fields import clock, wrapped
 from drumbeat.data.loader import Batch
-from drumbeat.data.order import Schedule
+from drumbeat.data.schedule import Schedule
 from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.messages import packed, unpacked
 from drumbeat.trainers.tasks.logged import Logged, logging, means
@@ -61,9 +61,10 @@ class TrainingLog:
 
     def __init__(self, *, world: World, tracker: Tracker | NullTracker, total_steps: int, smoothing_steps: int,
                  first_step_file: Path, forward: Forward, images: int,
-                 check_skipped: Callable[[Progress, int], None]) -> None:
+                 check_skipped: Callable[[Progress, int], None],
+                 seconds_left: Callable[[], float] = lambda: math.inf) -> None:
         """A point of the curve is the mean loss of the last `smoothing_steps` steps. At most `images` inputs are drawn.
-        For `check_skipped` see `saving.Saver`."""
+        For `check_skipped` see `saving.Saver`, for `seconds_left` `stopping.StopCoordinator`."""
         self.world = world
         self.tracker = tracker
         self.total_steps = total_steps
@@ -71,6 +72,7 @@ class TrainingLog:
         self.forward = forward
         self.images = images
         self.check_skipped = check_skipped
+        self.seconds_left = seconds_left
         self.meter = Meter()
         self.recent: deque[Tensor] = deque(maxlen=smoothing_steps)
         """This rank's parts of the last steps' losses."""
@@ -93,6 +95,12 @@ class TrainingLog:
         self.phase, self.printed_at, self.drawn = name, -math.inf, -1
         self.tracker.status(phase=name, phase_steps=schedule.steps, seconds=seconds, steps=self.total_steps)
 
+    def shorten(self, steps: int) -> None:
+        """The run is this many steps shorter, because a phase has ended early."""
+        if steps:
+            self.total_steps -= steps
+            self.tracker.status(now=True, steps=self.total_steps)
+
     def step(self, progress: Progress, loss: Tensor, *, samples: int, waited: float) -> None:
         """Records a step on `samples` samples over all ranks, for whose batch this rank waited `waited` seconds."""
         self.meter.add(samples, waited)
@@ -105,10 +113,10 @@ class TrainingLog:
         self.has_begun = True
         self.tracker.status(step=progress.step, phase_step=progress.phase_step)
 
-    def point(self, progress: Progress, schedule: Schedule, *, lr: float, replaced: int) -> None:
-        """Makes a point of the training curves. `lr` is the learning rate of the step, and `replaced` the number of
-        this rank's samples that could not be read since the last checkpoint. Raises `PreflightError`, on all ranks, if
-        there are too many in total."""
+    def point(self, progress: Progress, schedule: Schedule, *, rates: Mapping[str, float], replaced: int) -> None:
+        """Makes a point of the training curves. `rates` are the learning rates of the step by curve, and `replaced` the
+        number of this rank's samples that could not be read since the last checkpoint. Raises `PreflightError`, on all
+        ranks, if there are too many in total."""
         loss = torch.stack([*self.recent]).mean()
         counts = torch.tensor([replaced, len(self.logged.values)], dtype=torch.float64, device=loss.device)
         sums = torch.cat([loss.to(torch.float64)[None], counts])
@@ -119,15 +127,16 @@ class TrainingLog:
         if self.world.is_main:
             epoch = min(schedule.start(progress.phase_step), schedule.samples) / schedule.n
             self.tracker.scalars(progress.step, {**{f"train/{name}": one for name, one in values.items()},
-                                                 "train/loss": value, "train/lr": lr, "train/epoch": epoch, **speed})
+                                                 "train/loss": value, **rates, "train/epoch": epoch, **speed})
             self._draw(progress.step, math.ceil(epoch))
-            seconds_left = (self.total_steps - progress.step) * speed["speed/step_seconds"]
+            steps_left = self.total_steps - progress.step
+            seconds_left = max(0.0, min(steps_left * speed["speed/step_seconds"], self.seconds_left()))
             self.tracker.status(steps=self.total_steps, loss=value, epoch=epoch, eta_seconds=seconds_left,
                                 samples_per_second=speed["speed/samples_per_second"])
             if time.monotonic() - self.printed_at >= SECONDS_BETWEEN_LINES:
                 self.printed_at = time.monotonic()
                 print(wrapped([self.phase, f"step {progress.step:,}/{self.total_steps:,}", f"loss {value:.4f}",
-                               f"lr {lr:.1e}", f"{speed['speed/samples_per_second']:,.0f}/s",
+                               f"lr {next(iter(rates.values())):.1e}", f"{speed['speed/samples_per_second']:,.0f}/s",
                                f"{clock(seconds_left)} left"]), flush=True)
 
     @contextmanager

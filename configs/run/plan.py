@@ -10,7 +10,7 @@ from typing import Literal
 from drumbeat.configs.run.record import Record
 from drumbeat.configs.run.records import BackendName
 from drumbeat.configs.run.versions import Versions
-from drumbeat.configs.schema import Site
+from drumbeat.configs.site import Site
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,8 @@ from drumbeat.configs.errors import Fault, LaunchError
 from drumbeat.configs.patience import nccl_environment, patience
 from drumbeat.configs.run.plan import Allocation, JobPlan, Topology
 from drumbeat.configs.run.records import BackendName
-from drumbeat.configs.schema import Config, Site
+from drumbeat.configs.schema import Config
+from drumbeat.configs.site import Site
 from drumbeat.launch.plan.gpus import present, usable_together, visible
 from drumbeat.launch.plan.paths import path_faults
 

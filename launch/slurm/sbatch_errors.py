@@ -7,7 +7,7 @@ import os
 import re
 
 from drumbeat.configs.errors import Fault, nearest
-from drumbeat.configs.schema import Site
+from drumbeat.configs.site import Site
 from drumbeat.launch.slurm.client import run_slurm
 from drumbeat.launch.slurm.limits import parse_limit
 

@@ -10,7 +10,7 @@ import pytest
 from drumbeat.configs.errors import ConfigError, Fault
 from drumbeat.configs.layers import leaves
 from drumbeat.configs.load import ROOT, Loaded, build_config, find, load, load_site, plain, read
-from drumbeat.configs.schema import Site
+from drumbeat.configs.site import Site
 from drumbeat.configs.yaml_text import parse
 from tests.configs.small import Write, faults
 

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from drumbeat.configs.load import load, load_site
-from drumbeat.configs.schema import Config, Site
+from drumbeat.configs.schema import Config
+from drumbeat.configs.site import Site
 from drumbeat.launch.commands.main import parse
 from tests.docs.blocks import DRY_RUN, LANGUAGES, NOT_RUN, PAGES, Block, blocks
 from tests.docs.conftest import Lab

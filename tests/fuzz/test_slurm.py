@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from drumbeat.configs.errors import UserError
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.schema import Site
+from drumbeat.configs.site import Site
 from drumbeat.launch.backends.allocation import find_allocation
 from drumbeat.launch.slurm.client import SlurmUnreachableError, job_state, queued, steps
 from drumbeat.launch.slurm.grace import grace_warning

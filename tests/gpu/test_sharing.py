@@ -14,7 +14,7 @@ from drumbeat.configs.load import ROOT, load
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Result
-from drumbeat.configs.schema import Site
+from drumbeat.configs.site import Site
 from drumbeat.launch.plan.job import Machine, plan_job
 from tests.tiny import drumbeat, latest, write_config
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from drumbeat.configs.load import load
 from drumbeat.configs.run.plan import JobPlan, Topology
 from drumbeat.configs.run.records import BackendName
-from drumbeat.configs.schema import Config, Site
+from drumbeat.configs.schema import Config
+from drumbeat.configs.site import Site
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.plan.job import Machine, plan_job
 

@@ -22,7 +22,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan, Topology
 from drumbeat.configs.run.records import BackendName, Job, Result, Status, Verdict
 from drumbeat.configs.run.view import View
-from drumbeat.configs.schema import Site
+from drumbeat.configs.site import Site
 from drumbeat.launch.backends.allocation import InAllocation, find_allocation
 from drumbeat.launch.backends.contract import Request, Submitted
 from drumbeat.launch.backends.processes import processes_of

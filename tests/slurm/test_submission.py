@@ -14,7 +14,7 @@ import pytest
 
 from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.schema import Site
+from drumbeat.configs.site import Site
 from drumbeat.launch.backends.slurm import Slurm
 from tests.launch.backends.test_slurm import CASES
 from tests.launch.tiny_plan import plan

@@ -120,6 +120,57 @@ class Wide(torch.optim.Optimizer):
                 one.sub_((state["mean"].float() + 1e-3 * state["signs"]) * group["lr"] / factor)
 
 
+class ScheduleFree(torch.optim.Optimizer):
+    """SGD with an average of its weights in place of a schedule, by the equations of Defazio et al. 2024: gradients are
+    taken at y, steps at z, and x is evaluated. To switch between x and y rounds, as in the `schedulefree` package."""
+
+    def __init__(self, parameters: Iterable[Tensor], lr: float, beta: float = 0.9) -> None:
+        super().__init__(parameters, {"lr": lr, "beta": beta, "k": 0, "is_training": False})
+
+    @torch.no_grad()
+    def _switch(self, train: bool) -> None:
+        for group in self.param_groups:
+            weight = 1 - group["beta"] if train else 1 - 1 / group["beta"]
+            for one in group["params"] if group["is_training"] != train else ():
+                if self.state[one]:
+                    one.lerp_(self.state[one]["z"], weight)
+            group["is_training"] = train
+
+    def train(self) -> None:
+        self._switch(True)
+
+    def eval(self) -> None:
+        self._switch(False)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            assert group["is_training"], "call train() first"
+            group["k"] += 1
+            for one in group["params"]:
+                state, beta = self.state[one], group["beta"]
+                state.setdefault("z", one.clone())
+                x = one.lerp(state["z"], 1 - 1 / beta)
+                state["z"] -= group["lr"] * one.grad
+                x.lerp_(state["z"], 1 / group["k"])
+                one.copy_(x.lerp(state["z"], 1 - beta))
+
+
+class Closing(torch.optim.SGD):
+    """Its step computes the loss again, as that of SAM does."""
+
+    def step(self, closure: Any) -> None:  # type: ignore[override]
+        super().step(closure)
+
+
+def decayed(named_parameters: Iterable[tuple[str, Tensor]], lr: float) -> torch.optim.Optimizer:
+    """AdamW that decays what is called a weight."""
+    named = [*named_parameters]
+    return torch.optim.AdamW([{"params": [one for name, one in named if name.endswith("weight")]},
+                              {"params": [one for name, one in named if not name.endswith("weight")],
+                               "weight_decay": 0.0}], lr=lr)
+
+
 class ByName(LRScheduler):
     """A scheduler that holds others in a dict."""
 

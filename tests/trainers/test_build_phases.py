@@ -14,7 +14,7 @@ from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
 from drumbeat.configs.schema import Config
 from drumbeat.data.memory import Arrays
-from drumbeat.data.order import Schedule
+from drumbeat.data.schedule import Schedule
 from drumbeat.data.user_code import SampleError
 from drumbeat.trainers.build import Sets, build_forward
 from drumbeat.trainers.build_phases import build_batches, build_phases

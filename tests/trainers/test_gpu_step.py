@@ -17,7 +17,8 @@ from drumbeat.data.device import on_device
 from drumbeat.data.loader import Batch
 from drumbeat.data.order import micro_batches
 from drumbeat.data.text import Padded
-from drumbeat.trainers.build import build_forward, build_optimizer, build_task, place_model
+from drumbeat.trainers.build import build_forward, build_task, place_model
+from drumbeat.trainers.build_optimizer import build_optimizer
 from drumbeat.trainers.build_phases import build_phase_runner
 from drumbeat.trainers.phase_runner import PhaseRunner
 from drumbeat.trainers.world import World
@@ -98,9 +99,10 @@ def test_optimizers_are_fused_on_a_gpu(gpu: FakeGpu, optimizer: str, fused: bool
     phase = config.phases["train"]
     assert phase is not None
     with gpu.watched():
-        parameters = [nn.Parameter(torch.zeros(3, device=GPU))]
-        assert build_optimizer(phase, "train", parameters).param_groups[0]["fused"] is fused
-    on_cpu = build_optimizer(phase, "train", [nn.Parameter(torch.zeros(3))]).param_groups[0]["fused"]
+        model = nn.Linear(3, 1, device=GPU)
+        assert build_optimizer(phase, "train", model, [model.weight]).param_groups[0]["fused"] is fused
+    model = nn.Linear(3, 1)
+    on_cpu = build_optimizer(phase, "train", model, [model.weight]).param_groups[0]["fused"]
     assert on_cpu is (None if fused else fused)
 
 

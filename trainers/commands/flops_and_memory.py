@@ -16,10 +16,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from drumbeat.configs.schema import Phase
 from drumbeat.data.structure import leaves, rows
-from drumbeat.trainers.build import build_optimizer
+from drumbeat.trainers.build_optimizer import build_optimizer
 from drumbeat.trainers.forward import call
 from drumbeat.trainers.freezing import frozen_parts, set_trainable
 from drumbeat.trainers.model_and_task import modules_of
+from drumbeat.trainers.several_optimizers import parts_of_step
 
 SAMPLES = 4
 """The number of samples to measure with."""
@@ -89,7 +90,7 @@ def memory(model: nn.Module, parameters: Sequence[nn.Parameter], phase: Phase, n
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return Memory(weights=sum(one.nbytes for one in (*model.parameters(), *model.buffers())),
                   gradients=sum(one.nbytes for one in trained),
-                  optimizer=_optimizer_state(trained, phase, name),
+                  optimizer=_optimizer_state(model, trained, phase, name),
                   activations=round(more + each * (micro_batch - SAMPLES)) + size(inputs) * micro_batch // SAMPLES)
 
 
@@ -114,16 +115,16 @@ def _storage(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-def _optimizer_state(trained: Sequence[nn.Parameter], phase: Phase, name: str) -> int:
+def _optimizer_state(model: nn.Module, trained: Sequence[nn.Parameter], phase: Phase, name: str) -> int:
     """Bytes of the optimizer's state after one step with zero gradients."""
-    optimizer = build_optimizer(phase, name, trained)
+    optimizer = build_optimizer(phase, name, model, trained)
     for parameter in trained:
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     for parameter in trained:
         parameter.grad = None
-    return sum(value.nbytes for state in optimizer.state.values() for value in state.values()
-               if isinstance(value, Tensor))
+    return sum(value.nbytes for one in parts_of_step(optimizer) for state in one.state.values()
+               for value in state.values() if isinstance(value, Tensor))
 
 
 def tensors(values: Any) -> list[Tensor]:

@@ -43,16 +43,16 @@ from drumbeat.trainers.build import (
     build_batch_transforms,
     build_mixing,
     build_model,
-    build_optimizer,
-    build_scheduler,
     build_sets,
     build_stream,
     build_task,
     loader_workers,
 )
+from drumbeat.trainers.build_optimizer import build_optimizer, build_scheduler
 from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.commands.batch_checks import batch_faults, mask_fault
 from drumbeat.trainers.commands.open_files import opened_since, positions, shared_files
+from drumbeat.trainers.commands.optimizer_checks import check_optimizer, check_rates, rates_of
 from drumbeat.trainers.commands.rehearsal import rehearse
 from drumbeat.trainers.commands.rehearsed_resume import newest_checkpoint, progress_with, rehearse_resume
 from drumbeat.trainers.commands.rehearsed_schedule import rehearse_schedule
@@ -62,7 +62,7 @@ from drumbeat.trainers.freezing import frozen_parts, trainable
 from drumbeat.trainers.gpu_check import find_gpus, gpu_faults
 from drumbeat.trainers.metrics import build_metrics, check_monitor
 from drumbeat.trainers.model_and_task import with_task
-from drumbeat.trainers.position import build_schedules, check_position
+from drumbeat.trainers.position import build_schedules, check_position, with_phase_values
 from drumbeat.trainers.set_notes import notes_of
 from drumbeat.trainers.starting_weights import check_fitting
 from drumbeat.trainers.tasks import Task
@@ -94,9 +94,12 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
         faults += check_monitor(config, task)
         attempt(lambda: build_metrics(config, task))
         faults += reference_faults(config, task.metric_names)
-    if model is not None:
+    progress = progress_with(config, checkpoint) if checkpoint else None
+    tables = build_schedules(config, len(sets.train), progress) if sets is not None and len(sets.train) else []
+    numbers = attempt(lambda: with_phase_values(filled or config, tables))
+    if model is not None and numbers:
         trained = with_task(model, task)
-        built = {name: attempt(partial(_check_phase, config, name, trained, world_size)) for name in config.phases}
+        built = {name: attempt(partial(_check_phase, numbers, name, trained, world_size)) for name in config.phases}
     if sets is not None:
         faults += _check_sets(filled or config, sets)
         if task is not None and task.kind == "classification" and len(sets.classes) == 1:
@@ -107,13 +110,13 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
             attempt(lambda: _check_order(config, sets.train))
     taken = attempt(lambda: check_fitting(config.initialize, model)) if model is not None and not checkpoint else ""
     notes = [*([] if sets is None else notes_of(sets)), *filter(None, [taken])]
-    progress = progress_with(config, checkpoint) if checkpoint else None
-    tables = build_schedules(config, len(sets.train), progress) if sets is not None and len(sets.train) else []
+    notes += [f"the budget of {config.budget.steps:,} steps ends the run before phase {name}"
+              for name in [*config.phases][len(tables):] if tables and config.budget.steps is not None]
     if progress and tables:
         attempt(lambda: check_position(config, tables, progress))
     if not faults:
         phases = [(name, phase) for name, phase in config.phases.items() if phase is not None]
-        for (name, phase), schedule in zip(phases, tables, strict=True):
+        for (name, phase), schedule in zip(phases, tables, strict=False):
             scheduler, optimizer = built[name]
             notes += filter(None, [attempt(partial(rehearse_schedule, scheduler, optimizer, schedule,
                                                    phase.scheduler_every, f"phases.{name}.scheduler"))])
@@ -126,7 +129,7 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
         else:
             with one_thread():  # threads that wait for each other are slow on a busy login node
                 parameters = sum(parameter.numel() for parameter in model.parameters())
-                rehearsed = rehearse(filled or config, sets, task, tried, world_size=world_size, parameters=parameters)
+                rehearsed = rehearse(numbers, sets, task, tried, world_size=world_size, parameters=parameters)
             workers = loader_workers(config, threads=config.launch.cpus_per_rank or 2, debug=False)
             shared_faults, shared_notes = shared_files(opened) if workers else ([], [])
             faults, notes = [*rehearsed.faults, *shared_faults], [*notes, *rehearsed.notes, *shared_notes]
@@ -137,7 +140,7 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
     return {
         "samples": {name: len(samples) for name in ("train", "validation", "test")
                     if (samples := getattr(sets, name)) is not None},
-        "steps": {name: table.steps for name, table in zip(config.phases, tables, strict=True)},
+        "steps": {name: table.steps for name, table in zip(config.phases, tables, strict=False)},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "weights_bytes": sum(value.nbytes for value in model.state_dict().values()),
         "classes": sets.classes,
@@ -178,6 +181,11 @@ def _check_phase(config: Config, name: str, model: nn.Module, world_size: int) -
         raise PreflightError(Fault(what="there are no best weights without a validation set",
                                    where=f"phases.{name}.start_from", given="start_from: best",
                                    remedy="Set data.validation, or start_from: last."))
+    ends = next((key for key in ("patience", "target") if getattr(phase, key) is not None), "")
+    if ends and not config.data.validation:
+        raise PreflightError(Fault(what="a phase cannot end by its metric without a validation set",
+                                   where=f"phases.{name}.{ends}", given=f"{ends}: {getattr(phase, ends):g}",
+                                   remedy=f"Set data.validation, or {ends}: null."))
     size = phase.batch_size or config.batch_size
     shares = [len(shard(size, rank, world_size)) for rank in range(world_size)]
     smallest = min(len(part) for one in shares for part in micro_batches(one, config.micro_batch_size or one))
@@ -189,18 +197,12 @@ def _check_phase(config: Config, name: str, model: nn.Module, world_size: int) -
                                    given=f"a batch of {size} on {world_size} ranks, in parts of at most "
                                          f"{config.micro_batch_size or max(shares)}",
                                    remedy="Use a larger batch, fewer ranks, or another micro_batch_size."))
-    optimizer = build_optimizer(phase, name, trained)
-    if isinstance(optimizer, torch.optim.LBFGS):
-        raise PreflightError(Fault(what="LBFGS needs several evaluations in each step, which is not supported",
-                                   where=f"phases.{name}.optimizer", given=str(phase.optimizer["_target_"]),
-                                   remedy="Use an optimizer that needs one gradient in each step."))
-    if callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None)):
-        raise PreflightError(Fault(what="this optimizer must be switched between training and evaluation, which is not "
-                                        "supported", where=f"phases.{name}.optimizer",
-                                   given=str(phase.optimizer["_target_"]),
-                                   remedy="Use an optimizer without train() and eval()."))
+    optimizer = build_optimizer(phase, name, model, trained)
+    check_optimizer(optimizer, name)
+    rates = rates_of(optimizer)
     scheduler = build_scheduler(phase, name, optimizer)
     _check_plateau(config, scheduler, name)
+    check_rates(rates, rates_of(optimizer), scheduler, name)
     return scheduler, optimizer
 
 

@@ -21,7 +21,7 @@ from drumbeat.trainers.commands.rehearsal import with_few
 from drumbeat.trainers.commands.smoke_test import error_place, error_text
 from drumbeat.trainers.contact_sheet import CPU
 from drumbeat.trainers.model_and_task import with_task
-from drumbeat.trainers.position import build_schedules
+from drumbeat.trainers.position import build_schedules, with_phase_values
 from drumbeat.trainers.tasks import Task
 
 
@@ -42,15 +42,16 @@ def rehearse_resume(config: Config, task: Task, batch: Batch, checkpoint: Checkp
     the set of `n`, on the CPU. Raises `PreflightError` if that fails."""
     progress = progress_with(config, checkpoint)
     number, name = progress.phase, list(config.phases)[progress.phase]
-    schedule = build_schedules(config, n, progress)[number]
+    schedules = build_schedules(config, n, progress)
+    schedule = schedules[number]
     if not progress.phase_step or progress.phase_step == schedule.steps:
         return  # the next phase begins, which the rehearsal of new runs covers
-    few, samples = with_few(config, batch)
+    few, samples = with_few(with_phase_values(config, schedules), batch)
     try:
         model = with_task(build_model(few), task)
         load_weights(model, checkpoint.model(), checkpoint.path, str(config.model.get("_target_")))
         runner = build_phase_runner(few, number, model, task, CPU, build_forward(few, CPU.device), None,
-                                    build_earlier(config, number, schedule, progress, checkpoint.state.config))
+                                    build_earlier(few, number, model, schedule, progress, checkpoint.state.config))
         runner.start(samples, checkpoint)
         runner.train_mode()
         runner.backward(samples, progress.phase_step)

@@ -47,7 +47,7 @@ IN_BODY = Progress(step=9, phase=1, phase_step=2)
 def test_every_key_has_a_rule_and_every_rule_a_key() -> None:
     keys = [key for key, _ in leaves(plain(config()))]
     more = ["phases.head.optimizer.lr", "phases.head.scheduler.gamma", "data.mix.alpha", "data.root",
-            "reference.curves", "initialize.weights"]
+            "reference.curves", "initialize.weights", "phases.head.groups.norms.match"]
     used = {rule_of(key) for key in [*keys, *more]}
     assert [rule.keys for rule in RULES if rule not in used] == ["phases.*"]
     assert rule_of("phases.new").effect == "later"
@@ -63,6 +63,9 @@ def test_every_key_has_a_rule_and_every_rule_a_key() -> None:
     ({"phases__all": None}, []),
     ({"phases__body__optimizer": {"_target_": "torch.optim.Adam"}}, ["phases.body.optimizer._target_"]),
     ({"phases__body__freeze": ["x"]}, ["phases.body.freeze"]),
+    ({"phases__all__groups": {"norms": {"ndim": [1]}}, "phases__body__layer_decay": 0.5}, []),
+    ({"phases__body__groups": {"norms": {"ndim": [1]}}, "phases__body__layers": ["*"]},
+     ["phases.body.groups.norms.match", "phases.body.groups.norms.ndim", "phases.body.layers"]),
     ({"phases__body": None}, ["phases.body"]),
     ({"phases__head__epochs": 5}, ["phases.head.epochs"]),
     ({"phases__head": None}, ["phases.head"]),

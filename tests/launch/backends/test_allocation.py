@@ -15,7 +15,7 @@ from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import Allocation, JobPlan
 from drumbeat.configs.run.view import View
-from drumbeat.configs.schema import Site
+from drumbeat.configs.site import Site
 from drumbeat.launch.backends.allocation import InAllocation, find_allocation, node_resources, note
 from drumbeat.launch.backends.backend import running_evidence
 from drumbeat.launch.backends.processes import processes_of

@@ -9,7 +9,7 @@ import pytest
 
 from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.run.plan import JobPlan
-from drumbeat.configs.schema import Site
+from drumbeat.configs.site import Site
 from drumbeat.launch.backends.cluster_checks import (
     check_cluster,
     check_shared,

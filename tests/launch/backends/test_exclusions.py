@@ -12,7 +12,7 @@ import pytest
 
 from drumbeat.configs.run.bad_nodes import remember
 from drumbeat.configs.run.plan import JobPlan
-from drumbeat.configs.schema import Site
+from drumbeat.configs.site import Site
 from drumbeat.launch.backends.exclusions import date, exclusions
 from drumbeat.launch.backends.slurm import Slurm
 from tests.launch import tiny_plan

@@ -12,7 +12,7 @@ import pytest
 from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.run.plan import Allocation, JobPlan
 from drumbeat.configs.run.records import BackendName
-from drumbeat.configs.schema import Site
+from drumbeat.configs.site import Site
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.script import LOCAL_CLUSTER, NODES, REQUEUE, node_command, setup_lines
 from tests.launch.tiny_plan import plan

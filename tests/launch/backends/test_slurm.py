@@ -13,7 +13,7 @@ from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
-from drumbeat.configs.schema import Site
+from drumbeat.configs.site import Site
 from drumbeat.launch.backends.slurm import Slurm, check_slurm_installed
 from tests.launch.tiny_plan import plan
 

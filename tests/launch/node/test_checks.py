@@ -17,7 +17,7 @@ from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import NodeUp
-from drumbeat.configs.schema import Site
+from drumbeat.configs.site import Site
 from drumbeat.launch.node import checks
 from drumbeat.launch.node.checks import Finding, check_node, find, missing, run_check
 from tests.processes import alive, until

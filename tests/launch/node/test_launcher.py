@@ -23,7 +23,7 @@ from drumbeat.configs.run.bad_nodes import remembered
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import AttemptStart, Job, NodeDown, Result, Status, Verdict
-from drumbeat.configs.schema import Site
+from drumbeat.configs.site import Site
 from drumbeat.launch.attempts.processes import descendants
 from drumbeat.launch.node.checks import CHECK_SECONDS, FILES_SECONDS
 from drumbeat.launch.node.launcher import DOWN_TIMEOUT, Launcher, wait_until

@@ -17,7 +17,7 @@ from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import Allocation
 from drumbeat.configs.run.records import Status
-from drumbeat.configs.schema import Site
+from drumbeat.configs.site import Site
 from drumbeat.launch.backends.allocation import node_resources
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.commands.main import main

@@ -15,7 +15,7 @@ from drumbeat.configs.layers import ROOT
 from drumbeat.configs.patience import SHORTEST, nccl_environment
 from drumbeat.configs.run.files import write_json
 from drumbeat.configs.run.plan import JobPlan
-from drumbeat.configs.schema import Site
+from drumbeat.configs.site import Site
 from drumbeat.launch.plan.job import Machine, command_text, plan_job, torchrun_command, usable_cpus
 from tests.launch.tiny_plan import config, plan, topology
 

@@ -8,7 +8,7 @@ import pytest
 
 from drumbeat.configs.errors import LaunchError
 from drumbeat.configs.run.records import BackendName
-from drumbeat.configs.schema import Site
+from drumbeat.configs.site import Site
 from drumbeat.launch.plan.job import Machine, plan_job
 from tests.launch.tiny_plan import config
 

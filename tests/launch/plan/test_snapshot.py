@@ -19,7 +19,7 @@ from drumbeat.configs.run.code_records import CodeTree
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import Result
 from drumbeat.configs.run.view import View
-from drumbeat.configs.schema import Site
+from drumbeat.configs.site import Site
 from drumbeat.launch.backends.processes import RANKS, processes_of
 from drumbeat.launch.plan import snapshot
 from drumbeat.launch.plan.job import Machine, plan_job

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from drumbeat.configs.schema import Site
+from drumbeat.configs.site import Site
 from drumbeat.launch.slurm.sbatch_errors import sbatch_fault
 from tests.launch.fake_slurm import programs
 

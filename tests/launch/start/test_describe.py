@@ -11,7 +11,7 @@ import pytest
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.load import load, read
 from drumbeat.configs.run.records import BackendName
-from drumbeat.configs.schema import Site
+from drumbeat.configs.site import Site
 from drumbeat.configs.yaml_text import parse
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.commands.main import main

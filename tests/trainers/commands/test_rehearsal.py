@@ -75,14 +75,6 @@ class SlowById(torch.optim.SGD):
         return super().state_dict() | {"slow": self.slow}
 
 
-class Switched(torch.optim.SGD):
-    """As ScheduleFree: it has to know whether the model is trained."""
-
-    def train(self) -> None: ...
-
-    def eval(self) -> None: ...
-
-
 class Holds(torch.optim.SGD):
     """An object in its state."""
 
@@ -109,10 +101,9 @@ def test_state_that_a_checkpoint_cannot_hold(tmp_path: Path) -> None:
     assert ".file is of type pathlib.PosixPath, which a checkpoint cannot hold" in what
 
 
-def test_an_optimizer_that_must_be_switched(tmp_path: Path) -> None:
-    what, where, _ = fault(tmp_path, optimizer("Switched"))
-    assert (what, where) == ("this optimizer must be switched between training and evaluation, which is not supported",
-                             "phases.finetune.optimizer")
+def test_an_optimizer_that_averages(tmp_path: Path) -> None:
+    """As schedule-free ones do, which are switched between training and evaluation."""
+    assert preflight(config(tmp_path, optimizer("ScheduleFree", module=OWN)))["notes"] == []
 
 
 class Unused(Net):
@@ -130,6 +121,17 @@ def test_parameters_without_a_gradient(tmp_path: Path) -> None:
     what, where, given = fault(tmp_path, model("Unused"), world_size=2)
     assert what == "2 parameters get no gradient, which DistributedDataParallel refuses on 2 ranks"
     assert (where, given) == ("phases.head", "extra.bias\nextra.weight")
+
+
+@pytest.mark.parametrize(("changes", "notes"), [
+    (["phases.head.freeze=[extra]", "phases.finetune.freeze=[extra]"], []),
+    (["find_unused_parameters=true"], [f"2 parameters get no gradient in phase {phase}: extra.bias, extra.weight"
+                                       for phase in ("head", "finetune")]),
+])
+def test_they_are_frozen_or_may_be_unused(tmp_path: Path, changes: list[str], notes: list[str]) -> None:
+    """Both as the error says."""
+    found = preflight(config(tmp_path, model("Unused"), *changes), world_size=2)["notes"]
+    assert [note for note in found if "gradient" in note] == notes
 
 
 class Growing(Net):
@@ -158,10 +160,10 @@ class Complex128(Net):
 
 
 class ExtraState(Net):
-    def get_extra_state(self) -> dict[str, int]:
-        return {"calls": 1}
+    def get_extra_state(self) -> object:
+        return iter([1])
 
-    def set_extra_state(self, state: dict[str, int]) -> None: ...
+    def set_extra_state(self, state: object) -> None: ...
 
 
 class Lazy(Net):
@@ -195,7 +197,7 @@ class Exact(Net):
     ("Growing", "the saved state cannot be loaded: the checkpoint does not fit the architecture"),
     ("Expanded", "a checkpoint cannot hold scale of the model: it has items that share memory (torch's expand)"),
     ("Complex128", "a checkpoint cannot hold scale of the model: it is a tensor of torch.complex128"),
-    ("ExtraState", "a checkpoint cannot hold _extra_state of the model: it is not a tensor but of type dict"),
+    ("ExtraState", "a checkpoint cannot hold _extra_state of the model: it is not a tensor but of type list_iterator"),
     ("Lazy", "the model has parameters whose shape its first batch decides")])
 def test_models_that_a_checkpoint_cannot_hold(tmp_path: Path, name: str, message: str) -> None:
     assert message in fault(tmp_path, model(name))[0]
