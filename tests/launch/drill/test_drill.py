@@ -23,8 +23,8 @@ pytestmark = pytest.mark.slow
 
 
 MARKS = ["evaluation.at_start=true", "evaluation.every_epochs=2", "evaluation.every_steps=50",
-         "checkpoints.keep_best=2", "checkpoints.keep_every_epochs=7", "phases.head.patience=20", "phases.finetune.patience=1",
-         "phases.finetune.target=0.01", "budget={steps: 1000, hours: 1}"]
+         "checkpoints.keep_best=2", "checkpoints.keep_every_epochs=7", "phases.head.patience=20",
+         "phases.finetune.patience=1", "phases.finetune.target=0.01", "budget={steps: 1000, hours: 1}"]
 """When it evaluates, what it keeps, and when it ends."""
 
 
