@@ -37,12 +37,18 @@ RECIPE = [
 """Parts of modern recipes, all of which a drill must leave exact."""
 
 
+MARKS = ["evaluation.at_start=true", "evaluation.every_epochs=2", "evaluation.every_steps=50",
+         "checkpoints.keep_best=2", "checkpoints.keep_every_epochs=7", "phases.head.patience=20",
+         "phases.finetune.patience=1", "phases.finetune.target=0.01", "budget={steps: 1000, hours: 1}"]
+"""When it evaluates, what it keeps, and when it ends."""
+
+
 def run_drill(folder: Path, *words: str, warm: bool = True) -> subprocess.CompletedProcess[str]:
     """`drumbeat drill` of the small experiment, which takes some 360 steps of 5 ms here."""
     torch.save({"state_dict": {f"module.body.{name}": value for name, value in Net().backbone.state_dict().items()}},
                folder / "start.pth")
     command = [sys.executable, "-m", "drumbeat", "drill", str(write_config(folder)), "phases.head.epochs=40",
-               "checkpoints.every_steps=30", "evaluation.batch_size=30", "--procs", "2", *RECIPE, *words]
+               "checkpoints.every_steps=30", "evaluation.batch_size=30", "--procs", "2", *RECIPE, *MARKS, *words]
     return (run_python if warm else subprocess.run)(command, cwd=folder, capture_output=True, text=True,
                                                     env=os.environ | {"COLUMNS": "80"})
 
