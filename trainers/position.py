@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
@@ -43,7 +44,7 @@ def with_phase_values(config: Config, schedules: Sequence[Schedule] = ()) -> Con
 
 def values_of(schedule: Schedule) -> dict[str, float]:
     """What a phase knows about itself, by name."""
-    values = {"steps": schedule.steps, "epochs": float(schedule.epochs),
+    values = {"steps": schedule.steps, "epochs": math.ceil(schedule.epochs),
               "steps_per_epoch": schedule.n / schedule.batch_size}
     return {name: int(value) if value == int(value) else value for name, value in values.items()}
 
