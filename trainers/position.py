@@ -24,13 +24,15 @@ def build_schedules(config: Config, n: int, progress: Progress | None = None) ->
             for number, (name, phase) in enumerate(config.phases.items()) if phase is not None]
 
 
-def with_phase_values(config: Config, schedules: Sequence[Schedule] = ()) -> Config:
+def with_phase_values(config: Config, schedules: Sequence[Schedule] = (), *, least: int = 1) -> Config:
     """The config with numbers for what its phases refer to (`configs/phase_values.py`); without schedules, because the
-    training set is not known, with examples of numbers. Raises `PreflightError`."""
+    training set is not known, with examples of numbers. `least` is the smallest number of steps. Raises
+    `PreflightError`."""
     faults: list[Fault] = []
     phases: dict[str, Phase | None] = {}
     for number, (name, phase) in enumerate((name, phase) for name, phase in config.phases.items() if phase is not None):
         values = values_of(schedules[number]) if schedules else EXAMPLE
+        values = {**values, "steps": max(least, values["steps"])}
         numbers = partial(resolved, values=values, faults=faults)
         key = f"phases.{name}"
         groups = {one: group and replace(group, optimizer=numbers(group.optimizer, key=f"{key}.groups.{one}.optimizer"))
