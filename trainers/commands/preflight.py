@@ -53,7 +53,7 @@ from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.commands.batch_checks import batch_faults, mask_fault
 from drumbeat.trainers.commands.open_files import opened_since, positions, shared_files
 from drumbeat.trainers.commands.optimizer_checks import check_optimizer, check_rates, rates_of
-from drumbeat.trainers.commands.rehearsal import REHEARSED_STEPS, rehearse
+from drumbeat.trainers.commands.rehearsal import rehearse
 from drumbeat.trainers.commands.rehearsed_resume import newest_checkpoint, progress_with, rehearse_resume
 from drumbeat.trainers.commands.rehearsed_schedule import rehearse_schedule
 from drumbeat.trainers.commands.smoke_test import SMALL, smoke_test
@@ -126,7 +126,7 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
         else:
             with one_thread():  # threads that wait for each other are slow on a busy login node
                 parameters = sum(parameter.numel() for parameter in model.parameters())
-                long_enough = with_phase_values(filled or config, tables, least=REHEARSED_STEPS)
+                long_enough = with_phase_values(filled or config, tables, least=2)  # which it takes
                 rehearsed = rehearse(long_enough, sets, task, tried, world_size=world_size, parameters=parameters)
             workers = loader_workers(config, threads=config.launch.cpus_per_rank or 2, debug=False)
             shared_faults, shared_notes = shared_files(opened) if workers else ([], [])

@@ -49,9 +49,6 @@ SHOWN = 6
 FEW = 2
 """The number of training samples in a step."""
 
-REHEARSED_STEPS = 2
-"""The number of steps in each phase."""
-
 @dataclass
 class Rehearsal:
     """What a rehearsal found."""
