@@ -29,8 +29,9 @@ from drumbeat.data.cache import open_cache
 from drumbeat.data.demo.xray import write_radiographs
 from drumbeat.data.images import ImageFolder
 from drumbeat.data.loader import BatchFetcher, ShardedBatchSampler, batches
-from drumbeat.data.order import Schedule, Stream
+from drumbeat.data.order import Stream
 from drumbeat.data.sampling import LengthBuckets
+from drumbeat.data.schedule import Schedule
 from drumbeat.data.text import padding_waste
 from drumbeat.trainers.build import build_batch_transforms, build_sets
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from drumbeat.configs.errors import ConfigError, Fault, nearest
+from drumbeat.configs.initialize import Initialize
 from drumbeat.configs.layers import ROOT as ROOT
 from drumbeat.configs.layers import (
     Layer,
@@ -81,13 +82,14 @@ def secret_note(key: str) -> str:
 
 
 def plain(config: Config) -> dict[str, Any]:
-    """The config's values. data.root and reference are left out if they are not set: a run's copy of the code may not
-    know these keys."""
+    """The config's values. data.root, initialize and reference are left out if they are not set: a run's copy of the
+    code may not know these keys."""
     values = dataclasses.asdict(config)
     if values["data"]["root"] is None:
         del values["data"]["root"]
-    if config.reference == Reference():
-        del values["reference"]
+    for name, default in (("initialize", Initialize()), ("reference", Reference())):
+        if getattr(config, name) == default:
+            del values[name]
     return values
 
 

@@ -192,7 +192,7 @@ def _absolute_paths(node: Any, in_target: bool = False) -> Any:
     if dataclasses.is_dataclass(node) and not isinstance(node, type):
         paths = {field.name for field in dataclasses.fields(node) if field.metadata.get("path")}
         return dataclasses.replace(node, **{
-            name: _absolute(value) if name in paths and value else _absolute_paths(value)
+            name: _absolute(value) if value and (name in paths or is_path(name, value)) else _absolute_paths(value)
             for name, value in vars(node).items()})
     if isinstance(node, list):
         return [_absolute_paths(item, in_target) for item in node]
@@ -223,5 +223,5 @@ def is_path(key: Any, value: Any) -> bool:
     """Whether an argument of a target is a path."""
     if not isinstance(value, str) or value == "" or "://" in value:
         return False
-    looks_like_one = value.endswith((".pth", ".pt", ".safetensors"))
+    looks_like_one = value.endswith((".pth", ".pt", ".safetensors", ".ckpt", ".bin"))
     return str(key).split("_")[-1] in PATH_ARGUMENTS or (key == "weights" and looks_like_one)

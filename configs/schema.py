@@ -11,28 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-MISSING: Any = "???"
-"""OmegaConf's marker of a required value. Not imported from it, because the import takes longer than --help."""
-
-
-def at_least(minimum: float, default: Any = MISSING) -> Any:
-    """A field whose value, if it is not null, is at least `minimum`."""
-    return field(default=default, metadata={"at_least": minimum})
-
-
-def above(bound: float, default: Any = MISSING) -> Any:
-    """A field whose value, if it is not null, is greater than `bound`."""
-    return field(default=default, metadata={"above": bound})
-
-
-def path(default: Any = MISSING) -> Any:
-    """A field whose value, if it is not null, is a path. Relative paths start from the current folder."""
-    return field(default=default, metadata={"path": True})
-
-
-def plain_name() -> Any:
-    """A field whose value can be the name of a folder and of a job."""
-    return field(default=MISSING, metadata={"plain_name": True})
+from drumbeat.configs.fields import MISSING, above, at_least, path, plain_name
+from drumbeat.configs.initialize import Initialize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +48,8 @@ class Data:
     shuffle: bool = True
     """Shuffle the samples in each epoch; false keeps the order of the dataset."""
     sampling: dict[str, Any] = field(default_factory=dict)
-    """How samples are drawn, if not each one once per epoch: drumbeat.data.ClassBalanced or Weighted. Empty for the
-    default."""
+    """How samples are drawn, if not each one once per epoch: drumbeat.data.ClassBalanced, Weighted or Repeated. Empty
+    for the default."""
     bucket_batches: int | None = at_least(1, None)
     """Sort the samples of this many batches by length, so that each batch has samples of similar length. Null does not
     sort."""
@@ -77,7 +57,7 @@ class Data:
     """Makes a batch of a list of samples: a function, called with the list and these arguments, or a class, whose
     object is called with the list. Empty to stack the samples."""
     mix: dict[str, Any] = field(default_factory=dict)
-    """Mix training samples: drumbeat.data.Mixup or CutMix. Empty for no mixing."""
+    """Mix training samples: drumbeat.data.Mixup, CutMix, or RandomMix of several. Empty for no mixing."""
     cache: str | None = path(None)
     """A folder for decoded images, best on a local disk of the node. $VARIABLES in it are expanded on the node. Null
     decodes images each time."""
@@ -113,6 +93,13 @@ class Phase:
 
     epochs: float = above(0)
     """The length of the phase in epochs of the training set. Fractions are allowed."""
+    patience: int | None = at_least(1, None)
+    """End the phase after this many evaluations in a row without a better value of evaluation.monitor in this phase.
+    Null trains all epochs."""
+    min_delta: float = at_least(0, 0.0)
+    """The value must be better by more than this to count for patience."""
+    target: float | None = None
+    """End the phase when evaluation.monitor has reached this value. Null trains all epochs."""
     batch_size: int | None = at_least(1, None)
     """Samples in one optimizer step over all ranks. Null uses the run's batch_size."""
     start_from: Literal["last", "best"] = "last"
@@ -137,6 +124,9 @@ class Phase:
     """When the scheduler steps: after each optimizer step, or at the end of each epoch."""
     clip_norm: float | None = above(0, None)
     """The largest norm of the gradient: a larger gradient is scaled down to it. Null does not clip."""
+    transforms: list[Any] = field(default_factory=list)
+    """Transforms of each training sample in this phase, to another image size for example. Empty for those of
+    data.transforms.train."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,10 +139,20 @@ class Evaluation:
     monitor: str = "loss"
     """The validation metric that determines the best weights: one of the task's, of `metrics`, or of those that
     `drumbeat evaluate` computes."""
+    every_epochs: float = above(0, 1.0)
+    """Epochs between two evaluations of the validation set; 0.25 evaluates four times in each. The end of a phase is
+    always evaluated."""
+    every_steps: int | None = at_least(1, None)
+    """Evaluate after every so many optimizer steps of the run as well. Null evaluates by every_epochs only."""
+    at_start: bool = False
+    """Evaluate once before the first step as well. These weights are not saved, and are never the best ones."""
     mode: Literal["min", "max"] = "min"
     """Whether the best weights have the lowest (min) or the highest (max) value of that metric."""
     batch_statistics: bool = False
     """Let BatchNorm use the statistics of each evaluation batch, as in training, instead of its running statistics."""
+    views: list[Any] = field(default_factory=list)
+    """Test-time augmentation: transforms of a batch's inputs, on the device. The model's outputs are the mean of those
+    for the inputs as they are and for each view."""
     metrics: dict[str, Any] = field(default_factory=dict)
     """More metrics by name, such as those of torchmetrics: {_target_: torchmetrics.classification.MulticlassF1Score,
     num_classes: 10}. Each may be monitored."""
@@ -160,8 +160,8 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoints:
-    """When to save, and what to keep. A checkpoint is also saved at each evaluation, when the run is stopped, and at
-    the end."""
+    """When to save, and what to keep. A checkpoint is also saved when an evaluation finds the best weights so far, when
+    the run is stopped, at the end of each phase, and at other evaluations unless they follow each other too quickly."""
 
     every_steps: int | None = at_least(1, None)
     """Optimizer steps between two checkpoints. Null saves by every_minutes only."""
@@ -171,6 +171,22 @@ class Checkpoints:
     """Minutes that a run pauses if the disk is full, read-only or not available, before the attempt fails."""
     keep: int = at_least(1, 2)
     """How many of the newest checkpoints to keep. The best one is kept as well."""
+    keep_best: int = at_least(1, 1)
+    """How many of the best checkpoints to keep."""
+    keep_every_epochs: float | None = above(0, None)
+    """Save and keep a checkpoint after every so many epochs of a phase, and at its end. Null keeps none of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What the whole run may use. When it is used up, the run ends as at the end of its last phase: it is evaluated, on
+    the test set too, and saved."""
+
+    steps: int | None = at_least(1, None)
+    """Optimizer steps of the run, over all phases. Null trains all phases to their ends."""
+    hours: float | None = above(0, None)
+    """Hours of training, over all attempts: of loading, steps, evaluation and saving. The step at which they end
+    depends on the machine. Null does not limit them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,6 +255,7 @@ class Config:
     """A torch module that maps a batch of inputs to outputs."""
     task: dict[str, Any] = field(default_factory=lambda: {"_target_": "drumbeat.trainers.tasks.Classification"})
     """The task: loss, metrics and plots."""
+    initialize: Initialize = field(default_factory=Initialize)
     data: Data = field(default_factory=Data)
     batch_size: int = at_least(1)
     """Samples in one optimizer step over all ranks, so that 1 and 8 GPUs train on the same batches."""
@@ -254,11 +271,18 @@ class Config:
     deterministic: bool = True
     """Use kernels that give the same bits each time, if the device has them. false uses the fastest ones, as measured
     by cuDNN's benchmark mode."""
+    find_unused_parameters: bool = False
+    """Let several ranks train a model in which some parameters take no part in some steps: mixtures of experts, or
+    branches that are dropped. Each step then looks for them, which takes time."""
     on_nonfinite: Literal["stop", "skip", "ignore"] = "stop"
     """What to do if the loss or the gradient is NaN or Inf: stop saves the state before the step and ends the run, skip
     skips the step, ignore does not check."""
     phases: dict[str, Phase | None] = field(default_factory=dict)
     """The phases by name, in the order in which they run. Null removes a phase of the base file."""
+    budget: Budget = field(default_factory=Budget)
+    limit_batches: int | None = at_least(1, None)
+    """Take at most this many steps in each phase, and evaluate at most this many batches of each set: a trial of the
+    whole run, from the first step to the test set, in seconds. Null is the whole run."""
     evaluation: Evaluation = field(default_factory=Evaluation)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     tracking: Tracking = field(default_factory=Tracking)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from drumbeat.configs.schema import above, at_least
+from drumbeat.configs.fields import above, at_least
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ class Ahead:
         """The samples at the positions, int64 [n]."""
         start, size = int(positions[0]), len(positions)
         step = (start - int(self.positions[0, 0])) // self.batch_size if self.positions.size else 0
-        if not (0 <= step < len(self.positions) and np.array_equal(self.positions[step], positions)):
+        if not (0 <= step < len(self.positions) and self.positions[step].tobytes() == positions.tobytes()):
             if not np.array_equal(positions, np.arange(start, start + size)):
                 return self.of(positions)
             first = self.batch_size * np.arange(max(1, AT_ONCE // size))

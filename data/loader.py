@@ -18,8 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 from drumbeat.data.fast_path import HasPixels, OnPixels, has_pixels
 from drumbeat.data.fork import FORK
 from drumbeat.data.mixing import Mixing
-from drumbeat.data.order import Integers, Schedule, keys, shard
+from drumbeat.data.order import Integers, keys, shard
 from drumbeat.data.pixels import as_image
+from drumbeat.data.schedule import Schedule
 from drumbeat.data.structure import collate as default
 from drumbeat.data.structure import describe, is_spatial, mapped, odd_one, pixels_as_tensor, split, with_sides
 from drumbeat.data.user_code import CollateError, SampleError, name_of, reason, sample_error
@@ -108,7 +109,8 @@ class BatchFetcher(Dataset[Batch]):
                                "sample must depend on its index alone") from error
 
     def _batch(self, positions: Sequence[int]) -> Batch:
-        where = np.asarray(positions, dtype=np.int64)
+        where = np.arange(positions.start, positions.stop, positions.step) if isinstance(positions, range) else (
+            np.asarray(positions, dtype=np.int64))
         if self.mixing is None or self.seed is None:
             return self._plain(where)
         partners = self.mixing.partners(where)

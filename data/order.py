@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 import operator
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
 from hashlib import blake2b
 
@@ -35,8 +34,7 @@ SMALL = 1024
 """Permutations up to this n are sorted, not computed: faster, exactly uniform, and a few kilobytes at most."""
 
 ROUNDS = 6
-"""Feistel rounds. From n = 1025 on, four rounds fail tests of neighboring positions, and five pass; six leave a margin.
-"""
+"""Feistel rounds. From n = 1025 on, four fail tests of neighboring positions, and five pass; six leave a margin."""
 
 # The increment and the multipliers of SplitMix64.
 GOLDEN, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -192,90 +190,6 @@ class Stream:
         return within.reshape(np.shape(positions))
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """The steps of a phase, the positions that each step reads, and the epoch boundaries.
-
-    Step k (from 0) reads batch_size positions, starting at k * batch_size; after a change of the batch size, it starts
-    where the steps before it have ended. Epoch boundaries are at multiples of n, and the last one is at the end of the
-    phase, which may be within an epoch. A step may end after a boundary.
-    """
-
-    n: int
-    """Samples in the dataset: the length of an epoch."""
-
-    batch_size: int
-    """Samples in a step, over all ranks."""
-
-    epochs: float | Fraction
-    """The length of the phase. A float is rounded to the nearest fraction with a denominator up to 10**9, so that
-    0.1 * 3 is 3/10."""
-
-    earlier: tuple[tuple[int, int], ...] = ()
-    """Steps that the phase took with other batch sizes before its present one: (steps, batch size), in order."""
-
-    def __post_init__(self) -> None:
-        if self.n < 1 or self.batch_size < 1:
-            raise ValueError(f"n and batch_size must be at least 1, not {self.n} and {self.batch_size}")
-        if not 0 < self.epochs < math.inf:
-            raise ValueError(f"epochs must be a positive number, not {self.epochs}")
-
-    @cached_property
-    def samples(self) -> int:
-        """Samples up to the last epoch boundary, rounded up."""
-        return max(1, math.ceil(Fraction(self.epochs).limit_denominator(10**9) * self.n))
-
-    @cached_property
-    def changed_at(self) -> int:
-        """The number of the first step with the present batch size."""
-        return sum(steps for steps, _ in self.earlier)
-
-    @property
-    def steps(self) -> int:
-        """Steps of the phase. The last step is the first that reaches the last epoch boundary."""
-        return max(self.changed_at, self._steps_to(self.samples))
-
-    @property
-    def overshoot(self) -> int:
-        """Samples that the last step reads after the last epoch boundary: fewer than a batch."""
-        return self.start(self.steps) - self.samples
-
-    def start(self, step: int) -> int:
-        """The first position of a step, which is the number of samples that the steps before it have read."""
-        position = 0
-        for steps, size in self.earlier:
-            position += min(step, steps) * size
-            step = max(0, step - steps)
-        return position + step * self.batch_size
-
-    def positions(self, step: int) -> range:
-        """The positions of a step, to be sliced by a rank's shard. Raises ValueError if there is no such step."""
-        if not 0 <= step < self.steps:
-            raise ValueError(f"step {step} is not in 0 to {self.steps - 1}")
-        return range(self.start(step), self.start(step + 1))
-
-    def epochs_after(self, steps: int) -> int:
-        """The number of epochs that are complete after `steps` steps, without the overshoot."""
-        return min(self.start(steps), self.samples) // self.n
-
-    def steps_until(self, epochs: int) -> int:
-        """The number of steps until `epochs` epochs are complete, or until the end of the phase if that is earlier."""
-        return self._steps_to(min(epochs * self.n, self.samples))
-
-    def _steps_to(self, position: int) -> int:
-        """The number of steps until all positions before this one are read."""
-        step = 0
-        for steps, size in self.earlier:
-            if position <= steps * size:
-                return step - (-position // size)
-            step, position = step + steps, position - steps * size
-        return step - (-position // self.batch_size)
-
-    def is_epoch_boundary(self, step: int) -> bool:
-        """Whether a step reaches an epoch boundary. A batch larger than the dataset may reach several at once."""
-        return step == self.steps - 1 or self.epochs_after(step + 1) > self.epochs_after(step)
-
-
 def shard(batch_size: int, rank: int, world_size: int) -> range:
     """The part of every batch that a rank reads. It is contiguous, and the sizes of the parts differ by at most 1.
     Raises ValueError if a rank would get no sample."""
@@ -295,5 +209,7 @@ def micro_batches(size: int, largest: int) -> list[range]:
     """
     if size < 1 or largest < 1:
         raise ValueError(f"a shard of {size} samples cannot be split into micro-batches of at most {largest}")
+    if size <= largest:
+        return [range(size)]
     parts = -(-size // largest)
     return [shard(size, part, parts) for part in range(parts)]

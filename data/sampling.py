@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drumbeat.data.alias import AliasTable, Floats, whole_weights
-from drumbeat.data.order import Integers, Permutation, Schedule, Stream, key, keys, shard
+from drumbeat.data.order import Integers, Permutation, Stream, key, keys, shard
+from drumbeat.data.schedule import Schedule
 
 
 class SampleStream(Protocol):

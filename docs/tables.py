@@ -11,14 +11,24 @@ import ast
 import dataclasses
 import inspect
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from docs.errors import ROOT, errors
-from drumbeat.configs import schema, site
-from drumbeat.configs.run import changes, checkpoint_records, code_records, rank_records, record, records, versions
+from drumbeat.configs import fields, schema, site
+from drumbeat.configs.run import (
+    changes,
+    checkpoint_records,
+    code_records,
+    profile_records,
+    rank_records,
+    record,
+    records,
+    versions,
+)
 from drumbeat.launch.attempts.meanings import MEANINGS
 from drumbeat.launch.attempts.verdict import REASONS as STOPS
 from drumbeat.launch.slurm.limits import COUNTED
@@ -86,7 +96,7 @@ def field_docs(module: ModuleType, name: str) -> dict[str, str]:
 def keys(name: str, prefix: str = "", module: ModuleType = schema) -> str:
     """The keys of a section of the config, or of a cluster's profile: name, default, what it does."""
     kind: Any = getattr(module, name)
-    docs, rows = field_docs(module, name), []
+    docs, rows = field_docs(sys.modules[kind.__module__], name), []
     for field in dataclasses.fields(kind):
         made = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
         if not dataclasses.is_dataclass(made):
@@ -95,7 +105,7 @@ def keys(name: str, prefix: str = "", module: ModuleType = schema) -> str:
 
 
 def _default(value: Any) -> str:
-    if value == schema.MISSING:
+    if value == fields.MISSING:
         return "required"
     if isinstance(value, dict) and "_target_" in value:
         return f"`{value['_target_']}`"
@@ -122,7 +132,7 @@ def config_sections() -> str:
 def json_files() -> str:
     """The JSON files of a run: what each holds, and who writes it."""
     rows = []
-    for module in (records, rank_records, code_records, checkpoint_records, versions):
+    for module in (records, rank_records, profile_records, code_records, checkpoint_records, versions):
         for one in vars(module).values():
             here = inspect.isclass(one) and issubclass(one, record.Record) and one.__module__ == module.__name__
             if here and (found := WRITTEN.match(" ".join((one.__doc__ or "").split()))):

@@ -15,7 +15,7 @@ from drumbeat.launch.backends.debug import train as train_here
 from drumbeat.launch.plan.job import Machine, plan_job
 from drumbeat.trainers.commands.preflight import preflight
 
-NOTHING_PRETRAINED = "model.weights=null"
+NOTHING_PRETRAINED = "initialize.weights=null"
 
 SMALL: dict[str, Sequence[str]] = {
     "resnet18_hymenoptera": [NOTHING_PRETRAINED, "phases.train.epochs=0.25"],

@@ -12,10 +12,11 @@ from typing import Any
 from torch import nn
 
 from drumbeat.configs.run.checkpoint_records import Progress
+from drumbeat.configs.run.ends import ends_of
 from drumbeat.configs.schema import Config
 from drumbeat.data.ahead import Ahead
 from drumbeat.data.loader import Batch, BatchFetcher, batches
-from drumbeat.data.order import Schedule
+from drumbeat.data.schedule import Schedule
 from drumbeat.trainers.build import (
     Sets,
     build_batch_sampler,
@@ -27,6 +28,7 @@ from drumbeat.trainers.changed_optimizer import Earlier
 from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.freezing import frozen_parts, set_trainable, trainable
 from drumbeat.trainers.loop import TrainingPhase
+from drumbeat.trainers.marks import Marks
 from drumbeat.trainers.phase_runner import PhaseRunner
 from drumbeat.trainers.position import build_schedules, check_position, earlier_phase, with_phase_values
 from drumbeat.trainers.tasks import Task
@@ -48,12 +50,15 @@ def build_phases(config: Config, sets: Sets, *, model: nn.Module, task: Task, wo
     if progress:
         check_position(config, schedules, progress)
     return [TrainingPhase(
-        schedule=schedule, start_from=phase.start_from,
+        schedule=schedule, ends=ends_of(config, number), start_from=phase.start_from,
+        marks=Marks(schedule=schedule, evaluate_epochs=config.evaluation.every_epochs,
+                    evaluate_steps=config.evaluation.every_steps, save_steps=config.checkpoints.every_steps,
+                    keep_epochs=config.checkpoints.keep_every_epochs),
         make_runner=partial(build_phase_runner, config, number, model, task, world, forward, parameters,
                             build_earlier(config, number, model, schedule, progress, saved) if progress else None,
                             schedule.steps if phase.scheduler_every == "step" else math.ceil(schedule.epochs)),
         make_batches=partial(build_batches, config, sets, number, schedule, world=world, workers=workers),
-    ) for number, (phase, schedule) in enumerate(zip(phases, schedules, strict=True))]
+    ) for number, (phase, schedule) in enumerate(zip(phases, schedules, strict=False))]
 
 
 def build_phase_runner(config: Config, number: int, model: nn.Module, task: Task, world: World, forward: Forward,
@@ -71,7 +76,7 @@ def build_phase_runner(config: Config, number: int, model: nn.Module, task: Task
         make_optimizer=optimizer_maker(phase, name, model), make_scheduler=partial(build_scheduler, phase, name),
         scheduler_every=phase.scheduler_every, clip_norm=phase.clip_norm, micro_batch_size=config.micro_batch_size,
         mixes=bool(config.data.mix), checks_finite=config.on_nonfinite != "ignore", earlier=earlier,
-        scheduler_steps=scheduler_steps)
+        scheduler_steps=scheduler_steps, find_unused=config.find_unused_parameters)
 
 
 def build_earlier(config: Config, number: int, model: nn.Module, schedule: Schedule, progress: Progress,
@@ -99,7 +104,7 @@ def build_batches(config: Config, sets: Sets, number: int, schedule: Schedule, f
     """This rank's batches of phase `number`, starting at its step `first`. Raises `PreflightError`."""
     stream = build_stream(config, sets.train, number)
     fetch = BatchFetcher(sets.train, indices=Ahead(stream.indices, schedule.batch_size), seed=config.seed, phase=number,
-                         transforms=sets.train_transforms, mixing=build_mixing(config),
+                         transforms=sets.transforms_in(number), mixing=build_mixing(config),
                          skip_unreadable=config.data.on_error == "skip", collate=sets.collate, name="data.train")
     sampler = build_batch_sampler(config, sets.train, schedule, stream, rank=world.rank, world_size=world.size,
                                   first=first)

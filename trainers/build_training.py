@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import time
+from dataclasses import replace
 from functools import partial
 
 from torch import nn
 
 from drumbeat.configs.run.checkpoint_records import Progress
+from drumbeat.configs.run.ends import SECONDS
 from drumbeat.configs.run.folder import Attempt
 from drumbeat.configs.schema import Config
 from drumbeat.trainers.build import Sets, build_forward
 from drumbeat.trainers.build_phases import build_phases
 from drumbeat.trainers.checkpoints.manager import Checkpoint, Checkpoints
+from drumbeat.trainers.evaluate import Few
 from drumbeat.trainers.loop import Training
 from drumbeat.trainers.metrics import build_metrics
 from drumbeat.trainers.sample_counts import SampleCounts, check_skipped
@@ -33,10 +37,20 @@ def build_training(config: Config, sets: Sets, world: World, model: nn.Module, t
                    tracker: Tracker | NullTracker, time_spent: TimeSpent, watchdog: Watchdog, workers: int) -> Training:
     """The training, which resumes from `checkpoint` if there is one. Raises `PreflightError`."""
     forward = build_forward(config, world.device)
+    if config.limit_batches is not None:
+        most = config.limit_batches * config.evaluation.batch_size
+        sets = replace(sets, validation=sets.validation and Few(sets.validation, most),
+                       test=sets.test and Few(sets.test, most))
     phases = build_phases(config, sets, model=model, task=task, world=world, forward=forward, workers=workers,
                           progress=progress if checkpoint else None,
                           saved=checkpoint.state.config if checkpoint else {})
+    hours = config.budget.hours
+
+    def seconds_left() -> float:
+        return math.inf if hours is None else SECONDS * hours - time_spent.total()
+
     coordinator = StopCoordinator(world, attempt, save_seconds=60 * config.checkpoints.every_minutes,
+                                  seconds_left=seconds_left,
                                   next_check=progress.step, last_check=(progress.step, time.monotonic()))
     too_many_skipped = partial(check_skipped, n=len(sets.train), most=config.data.max_skipped)
     saver = Saver(progress=progress, counts=SampleCounts(attempt.number), world=world, model=model,
@@ -45,7 +59,8 @@ def build_training(config: Config, sets: Sets, world: World, model: nn.Module, t
                   names=getattr(sets.train, "names", tuple))
     log = TrainingLog(world=world, tracker=tracker, total_steps=sum(phase.schedule.steps for phase in phases),
                       smoothing_steps=config.tracking.loss_smoothing_steps, first_step_file=attempt.first_step,
-                      forward=forward, images=config.tracking.images, check_skipped=too_many_skipped)
+                      forward=forward, images=config.tracking.images, check_skipped=too_many_skipped,
+                      seconds_left=seconds_left)
 
     def heartbeat() -> None:
         watchdog.pet(saver.progress.step)
@@ -56,9 +71,11 @@ def build_training(config: Config, sets: Sets, world: World, model: nn.Module, t
                           batch_statistics=config.evaluation.batch_statistics,
                           skip_unreadable=config.data.on_error == "skip", max_skipped=config.data.max_skipped,
                           monitor=config.evaluation.monitor, mode=config.evaluation.mode,
+                          keep_best=config.checkpoints.keep_best,
                           images=config.tracking.images, metrics=build_metrics(config, task), heartbeat=heartbeat)
     return Training(world=world, model=model, architecture=str(config.model.get("_target_")), phases=phases,
                     saver=saver, evaluator=evaluator, log=log, stragglers=Stragglers(world, attempt, tracker),
                     coordinator=coordinator, checkpoints=checkpoints, watchdog=watchdog, time_spent=time_spent,
-                    log_every_steps=config.tracking.every_steps, save_every_steps=config.checkpoints.every_steps,
-                    desync_check_steps=config.watchdog.desync_check_steps, checkpoint=checkpoint)
+                    log_every_steps=config.tracking.every_steps,
+                    desync_check_steps=config.watchdog.desync_check_steps,
+                    evaluate_at_start=config.evaluation.at_start, checkpoint=checkpoint)

@@ -20,6 +20,7 @@ from drumbeat.data.structure import item
 from drumbeat.trainers.messages import packed, unpacked
 from drumbeat.trainers.metrics import values_of
 from drumbeat.trainers.tasks import Classification
+from drumbeat.trainers.tasks.losses import mean, summed
 from drumbeat.trainers.tasks.task import FeedsMetrics, Results, Summarizes, Task
 
 SEED = 0
@@ -38,7 +39,7 @@ class Part:
     weights: Tensor | None
     """float32 [n]."""
     values: dict[str, Any]
-    """Of "outputs", "targets", "summary" and "predictions" those that are needed."""
+    """Of "outputs", "targets", "summary", "predictions" and "terms" those that are needed."""
 
     def packed(self) -> Tensor:
         """As bytes, uint8 [n]. Raises `TypeError` for values that cannot be sent."""
@@ -46,11 +47,15 @@ class Part:
         return packed([self.indices, self.losses, self.weights, leaves])
 
 
-def part_of(task: Task, batch: Batch, outputs: Any, losses: Tensor, *, draws: bool, metrics: bool) -> Part:
-    """The part of a batch that is kept: the task's summary, or the outputs and targets, which `metrics` need too; and
-    the predictions if the task `draws`. Raises `ValueError` and `TypeError` for values that are not one for each
-    sample."""
-    targets, values = batch.targets, {}
+def part_of(task: Task, batch: Batch, outputs: Any, terms: Tensor | Mapping[str, Tensor], *, draws: bool,
+            metrics: bool) -> Part:
+    """The part of a batch that is kept: its losses, and their `terms` if they have several; the task's summary, or the
+    outputs and targets, which `metrics` need too; and the predictions if the task `draws`. Raises `ValueError` and
+    `TypeError` for values that are not one for each sample."""
+    losses, targets = summed(terms), batch.targets
+    values: dict[str, Any] = {}
+    if not isinstance(terms, Tensor):
+        values["terms"] = {name: term.detach().float() for name, term in terms.items()}
     weights: Tensor | None = getattr(task, "weights", lambda targets: None)(targets)
     if summarizes := isinstance(task, Summarizes):
         values["summary"] = task.summary(outputs, targets)
@@ -74,7 +79,10 @@ class Collector:
     """The metrics that are updated with each chunk."""
     draws: int
     """The number of samples whose predictions are kept for pictures."""
-    parts: list[Part] = field(default_factory=list)
+    n: int
+    """The number of samples in the set."""
+    kept: dict[str, Any] = field(default_factory=dict)
+    """What is kept of all parts so far: `Rows` in the structures of the first part."""
     worst: list[tuple[float, int, Any]] = field(default_factory=list)
     """The negative mean loss, the number among the results and the prediction of the worst samples, worst first."""
     count: int = 0
@@ -108,8 +116,10 @@ class Collector:
         if self.draws:
             self._keep_worst(part, values.pop("predictions"))
         if isinstance(self.task, Summarizes):
-            values = {"summary": values["summary"]}
-        self.parts.append(Part(part.indices, part.losses, part.weights, values))
+            values = {name: values[name] for name in ("summary", "terms") if name in values}
+        values |= {"indices": part.indices, "losses": part.losses, "weights": part.weights}
+        self.kept = self.kept or tree_map(lambda leaf: Rows(self.n), values, is_leaf=_is_list)
+        tree_map(Rows.add, self.kept, values)
         self.count += len(part.losses)
 
     def _keep_worst(self, part: Part, predictions: Any) -> None:
@@ -120,23 +130,50 @@ class Collector:
         self.worst = [(mean, number, tree_map(_copy, item(predictions, value)) if number >= self.count else value)
                       for mean, number, value in chosen]
 
-    def results(self, n: int) -> Results:
-        """The results of a set of n samples. Raises `ValueError` if two chunks do not fit together."""
-        indices, losses = (torch.cat([getattr(part, name) for part in self.parts]) for name in ("indices", "losses"))
-        weights = [part.weights for part in self.parts if part.weights is not None]
+    def results(self) -> Results:
+        """The results of the set. Raises `ValueError` if two chunks do not fit together."""
         padding = self.task.ignore_index if isinstance(self.task, Classification) else None
         paddings = {} if padding is None else {"outputs": (0, 1), "targets": (padding, 0)}
-        joined = {name: tree_map(lambda *leaves, name=name: _joined([*leaves], *paddings.get(name, ())),
-                                 *(part.values.pop(name) for part in self.parts),
-                                 is_leaf=_is_list) for name in list(self.parts[0].values)}
+        joined = {name: tree_map(lambda rows, name=name: rows.joined(*paddings.get(name, ())), kept)
+                  for name, kept in self.kept.items()}
+        indices = joined.pop("indices")
+        terms = {name: mean(term, joined["weights"]) for name, term in joined.pop("terms", {}).items()}
         if self.metrics:
             seed_generators(key(SEED, "metrics", self.count))
         with one_thread():
             found = {full: value for name, metric in self.metrics.items() for full, value in
                      values_of(name, metric.compute()).items()}
-        return Results(losses, subset=None if len(losses) == n else indices, **joined,
-                       weights=torch.cat(weights) if weights else None, metrics=found,
+        return Results(**joined, subset=None if self.count == self.n else indices, metrics=found, terms=terms,
                        worst={number: prediction for _, number, prediction in self.worst})
+
+
+class Rows:
+    """The rows of all parts of one value: in one block of memory, which is as large as the whole set, as long as they
+    are tensors of one shape."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.block: Tensor | None = None
+        self.filled = 0
+        """The number of rows in the block."""
+        self.others: list[Any] = []
+        """What comes after these."""
+
+    def add(self, part: Any) -> None:
+        """Takes the rows of the next part: a tensor [n, ...], a list, or None."""
+        if isinstance(part, Tensor) and not self.others:
+            if self.block is None:
+                self.block = part.new_empty((self.n, *part.shape[1:]))  # takes no memory until it is filled
+            if (part.dtype, part.shape[1:]) == (self.block.dtype, self.block.shape[1:]):
+                self.block[self.filled:self.filled + len(part)] = part
+                self.filled += len(part)
+                return
+        self.others.append(part)
+
+    def joined(self, padding: float | None = None, fixed: int = 0) -> Any:
+        """All rows: see `_joined`."""
+        first = [] if self.block is None else [self.block[:self.filled]]
+        return _joined([*first, *self.others], padding, fixed)
 
 
 def metric_inputs(task: Task, outputs: Any, targets: Any) -> tuple[Any, Any]:
@@ -205,7 +242,7 @@ def _joined(leaves: list[Any], padding: float | None = None, fixed: int = 0) -> 
         raise ValueError(f"two batches have the shapes {list(first.shape)} and {list(differing[0].shape)}; an "
                          "evaluation needs outputs and targets of one shape: pad them to one length or, for a task of "
                          "your own, return lists")
-    return torch.cat(leaves)
+    return torch.cat(leaves) if len(leaves) > 1 else first
 
 
 def _padded(leaves: list[Tensor], padding: float) -> Tensor:

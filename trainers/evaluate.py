@@ -6,20 +6,37 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from drumbeat.data.device import on_device
-from drumbeat.data.loader import BatchFetcher, Collate, Samples, Transform, batches, chunks
+from drumbeat.data.loader import BatchFetcher, Collate, Samples, Transform, WholeBatches, batches, chunks
 from drumbeat.data.order import key
 from drumbeat.trainers.collect import SEED, Collector, Part, part_of
-from drumbeat.trainers.forward import Forward, call
+from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.metrics import restart
 from drumbeat.trainers.model_and_task import on_host
 from drumbeat.trainers.tasks import Results, Task
 from drumbeat.trainers.tasks.task import Draws, kept_outputs, losses_of
 from drumbeat.trainers.world import World
+
+
+class Few:
+    """A few samples from all over a set, which reads whole batches if the set does."""
+
+    def __init__(self, of: Samples, n: int) -> None:
+        self.of = of
+        self.indices = np.unique(np.linspace(0, len(of) - 1, n).astype(np.int64))
+        if isinstance(of, WholeBatches):
+            self.fetch = lambda indices: of.fetch(self.indices[indices])
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int, /) -> Any:
+        return self.of[int(self.indices[index])]
 
 
 def evaluate(model: nn.Module, task: Task, samples: Samples, transforms: list[Transform], *, forward: Forward,
@@ -53,12 +70,12 @@ def evaluate(model: nn.Module, task: Task, samples: Samples, transforms: list[Tr
                 world.send(part.packed())
                 heartbeat()
             return None
-        collector = Collector(on_host(task), metrics, draws)
+        collector = Collector(on_host(task), metrics, draws, len(samples))
         for number in range(-(-len(samples) // batch_size)):
             rank = number % world.size
             collector.add(next(own) if rank == 0 else collector.unpacked(world.receive(rank)))
             heartbeat()
-    return collector.results(len(samples))
+    return collector.results()
 
 
 def _own_parts(model: nn.Module, task: Task, fetch: BatchFetcher, mine: list[range], *, forward: Forward, world: World,
@@ -68,7 +85,7 @@ def _own_parts(model: nn.Module, task: Task, fetch: BatchFetcher, mine: list[ran
     for batch in on_device(source, world.device):
         world.seed(key(SEED, "evaluate", int(batch.positions[0])))
         with forward.autocast():
-            outputs = call(model, forward.inputs(batch.inputs))
+            outputs = forward.outputs(model, batch.inputs)
             losses = losses_of(task, outputs, batch.targets, len(batch.positions))
             part = part_of(task, batch, kept_outputs(task, outputs), losses, draws=draws, metrics=metrics)
         yield part

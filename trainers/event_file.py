@@ -11,6 +11,7 @@ import io
 import os
 import socket
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import summary
 
@@ -38,6 +40,8 @@ class EventFile:
         self.waiting = io.BytesIO()
         """Records that are not in the file yet."""
         self.records = RecordWriter(self.waiting)
+        self.points: list[tuple[Mapping[str, float], int, float]] = []
+        """Values by tag, step and time: not records yet. Many at once take a fifth of the time."""
         self.size = 0
         """Bytes of the file, which are whole records."""
         self.written_at = 0.0
@@ -45,9 +49,10 @@ class EventFile:
         if purge_step is not None:
             self._add(Event(session_log=SessionLog(status=SessionLog.START), step=purge_step))
 
-    def scalar(self, tag: str, value: float, step: int) -> None:
-        """Adds a point to the curve `tag`."""
-        self._summary(summary.scalar(tag, value), step)
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Adds a point to each curve, by tag, in one record."""
+        self.points.append((values, step, time.time()))
+        self._flush_in_time()
 
     def text(self, tag: str, text: str, step: int) -> None:
         """Adds a text in Markdown."""
@@ -58,17 +63,27 @@ class EventFile:
 
     def _summary(self, content: Any, step: int) -> None:
         self._add(Event(summary=content, step=step))
+        self._flush_in_time()
+
+    def _flush_in_time(self) -> None:
         if time.monotonic() - self.written_at >= SECONDS_BETWEEN_WRITES:
             self.flush()
 
-    def _add(self, event: Event) -> None:
-        if self.waiting.tell() < MAX_BYTES:
-            event.wall_time = time.time()
-            self.records.write(event.SerializeToString())
+    def _add(self, *events: Event) -> None:
+        """Makes records of the points and then of the events, if there is room for them."""
+        points = [Event(step=step, wall_time=moment, summary=Summary(value=[
+            Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]))
+            for values, step, moment in self.points]
+        self.points = []
+        for event in (*points, *events):
+            if self.waiting.tell() < MAX_BYTES:
+                event.wall_time = event.wall_time or time.time()
+                self.records.write(event.SerializeToString())
 
     def flush(self) -> bool:
         """Writes the waiting records. Returns False if the disk does not accept them."""
         self.written_at = time.monotonic()
+        self._add()
         content = self.waiting.getvalue()
         try:
             self._append(content)

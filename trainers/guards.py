@@ -51,9 +51,13 @@ class Buffers:
         self.groups: list[tuple[list[Tensor], list[Tensor]]] = []
         """The same as integers, by type: each group and its copy."""
 
-    @torch.no_grad()
     def keep(self) -> None:
         """Copies the buffers; called before a forward pass."""
+        if self.places:
+            self._keep()
+
+    @torch.no_grad()
+    def _keep(self) -> None:
         live = [buffers[name] for buffers, name in self.places]
         if len(live) != len(self.live) or any(map(operator.is_not, live, self.live)):
             by_type: dict[tuple[torch.dtype, torch.device], list[Tensor]] = defaultdict(list)
@@ -91,34 +95,53 @@ def total_norm(gradients: list[Tensor]) -> Tensor:
     return norm
 
 
-def nan_or_one(one: Tensor, loss: Tensor) -> Tensor:
-    """The gradient from which the backward pass of a loss starts: 1, or NaN if the loss is NaN or Inf. The gradients of
-    a loss that is NaN may be finite: that of log(-1) is. So all ranks learn of it from their gradients, which are
-    averaged. `one` is 1 on the loss's device."""
-    return torch.add(one, loss, alpha=0)
+def first_gradient(scale: Tensor | float, loss: Tensor) -> Tensor:
+    """The gradient from which the backward pass of a loss starts: `scale`, or NaN if the loss is NaN or Inf. The
+    gradients of a loss that is NaN may be finite: that of log(-1) is. So all ranks learn of it from their gradients,
+    which are averaged."""
+    return torch.rsub(loss, scale, alpha=0)
+
+
+class Scan:
+    """Whether gradients are finite, in one pass over all of them. torch has such a pass for its gradient scaler, which
+    multiplies them, here by 1. It takes neither sparse nor complex gradients, nor those of several devices."""
+
+    def __init__(self, parameters: Iterable[Tensor], device: torch.device) -> None:
+        """`device` is that of the result."""
+        self.one = torch.ones((), device=device)
+        self.fits = all(one.device == device and one.is_floating_point() for one in parameters)
+
+    def __call__(self, gradients: list[Tensor]) -> Tensor:
+        """float32 scalar: 1 if a gradient is NaN or Inf, otherwise 0."""
+        if not self.fits or any(one.layout is not torch.strided for one in gradients):
+            return norm_not_finite(total_norm(gradients))
+        found = torch.zeros_like(self.one)
+        torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, self.one)
+        return found
+
+
+def norm_not_finite(norm: Tensor) -> Tensor:
+    """float32 scalar: 1 if a norm is NaN or Inf, otherwise 0."""
+    return (~norm.isfinite()).float()
 
 
 class FiniteCheck:
-    """Whether the gradient of a step is finite, and with it the loss (`nan_or_one`). The host can read it while the
+    """Whether the gradient of a step is finite, and with it the loss (`first_gradient`). The host can read it while the
     device computes the next step."""
 
-    def __init__(self, norm: Tensor, states: int) -> None:
-        self.norm = norm
-        """Of the gradient: a scalar on the device."""
-        self.on_host = norm.to("cpu", non_blocking=True)  # torch pins the memory of such a copy from a GPU
-        self.copied = torch.cuda.current_stream(norm.device).record_event() if norm.is_cuda else None
+    def __init__(self, failed: Tensor, states: int) -> None:
+        self.failed = failed
+        """float32 scalar on the device: 1 if the gradient is NaN or Inf, otherwise 0."""
+        self.on_host = failed.to("cpu", non_blocking=True)  # torch pins the memory of such a copy from a GPU
+        self.copied = torch.cuda.current_stream(failed.device).record_event() if failed.is_cuda else None
         self.states = states
         """The number of parameters with optimizer state before the step."""
-
-    def failed(self) -> Tensor:
-        """Whether the gradient is NaN or Inf: a bool scalar on the device."""
-        return ~torch.isfinite(self.norm)
 
     def passed(self) -> bool:
         """Waits until the device has computed the gradient, but not for later work of the device."""
         if self.copied is not None:
             self.copied.synchronize()
-        return math.isfinite(self.on_host)
+        return float(self.on_host) == 0
 
 
 SKIP = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad)

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Literal
 
 from torch import nn
 
-from drumbeat.configs.run.checkpoint_records import Progress
+from drumbeat.configs.run.checkpoint_records import EndReason, PhaseEnd, Progress
+from drumbeat.configs.run.ends import Ends, end_of
 from drumbeat.configs.run.records import Result
 from drumbeat.data.device import on_device
 from drumbeat.data.loader import Batch
-from drumbeat.data.order import Schedule
+from drumbeat.data.schedule import Schedule
 from drumbeat.trainers.checkpoints.manager import Checkpoint, Checkpoints
 from drumbeat.trainers.checkpoints.state import load_weights, weights_sha256
 from drumbeat.trainers.guards import compare_ranks
+from drumbeat.trainers.marks import Mark, Marks
 from drumbeat.trainers.phase_runner import PhaseRunner
+from drumbeat.trainers.profiling import Profiling
 from drumbeat.trainers.saving import Saver
 from drumbeat.trainers.stopping import StopCoordinator
 from drumbeat.trainers.stragglers import Stragglers
@@ -33,6 +37,7 @@ from drumbeat.trainers.watchdog import Watchdog
 from drumbeat.trainers.world import World
 
 End = Literal["finished", "stopped"]
+NOTHING = nullcontext()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +45,8 @@ class TrainingPhase:
     """One phase of the loop. Its objects are built when the phase starts."""
 
     schedule: Schedule
+    marks: Marks
+    ends: Ends
     start_from: Literal["last", "best"]
     make_runner: Callable[[], PhaseRunner]
     make_batches: Callable[[int], Iterable[Batch]]
@@ -64,8 +71,8 @@ class Training:
     watchdog: Watchdog
     time_spent: TimeSpent
     log_every_steps: int
-    save_every_steps: int | None
     desync_check_steps: int
+    evaluate_at_start: bool = False
     checkpoint: Checkpoint | None = None
     """The checkpoint that this attempt resumes from."""
 
@@ -75,21 +82,28 @@ class Training:
         return self.saver.progress
 
     def run(self) -> End:
-        """Trains all remaining phases. Returns early, after a save, if a stop is requested."""
+        """Trains all remaining phases, or until the run's hours are used up. Returns early, after a save, if a stop is
+        requested."""
         if self.checkpoint is not None:
             load_weights(self.model, self.checkpoint.model(), self.checkpoint.path, self.architecture)
         for number, phase in enumerate(self.phases):
             begun = number == self.progress.phase and self.progress.phase_step > 0
             if number < self.progress.phase or (begun and self.progress.phase_step == phase.schedule.steps):
                 continue
+            if not begun and self.progress.step > 0 and self._hours_are_used_up():
+                break
             if not begun:
                 self._start_phase(number)
             if self._train(phase, self.checkpoint if begun else None) == "stopped":
                 return "stopped"
+            self.log.shorten(phase.schedule.steps - self.progress.phase_step)
+            if (end := end_of(self.progress, number)) and end.reason == "hours":
+                break
         return "finished"
 
     def _train(self, phase: TrainingPhase, resumed: Checkpoint | None) -> End:
         runner, saver, schedule = phase.make_runner(), self.saver, phase.schedule
+        mark = phase.marks.next(self.progress)
         self.log.start_phase(runner.name, schedule, self.time_spent.seconds)
         for batch, waited in self._load(phase, runner, resumed):
             self.time_spent.add("waiting")
@@ -101,11 +115,17 @@ class Training:
                 return "stopped"
             if request.exchange:
                 self.stragglers.exchange(runner.times.read(), self.progress.step)
+            if request.profile:
+                Profiling(request.profile, runner, self.coordinator.attempt, self.progress.step).start()
+            if request.end and self.progress.phase_step > 0:
+                self._reach(phase, runner, Mark(step=self.progress.phase_step, evaluate=True), reason="hours")
+                break
 
             self.checkpoints.check()
             phase_step = self.progress.phase_step
             runner.times.waited = waited
-            loss = runner.backward(batch, phase_step)
+            with self.log.keeping() if (self.progress.step + 1) % self.log_every_steps == 0 else NOTHING:
+                loss = runner.backward(batch, phase_step)
             saver.settle(runner)  # the previous step, now that the device has this one to compute
             saver.take(runner, batch, loss)
             step = self.progress.step
@@ -117,27 +137,54 @@ class Training:
             if step % self.log_every_steps == 0:
                 saver.settle(runner)
                 self.log.point(self.progress, schedule, rates=dict(zip(runner.curves, runner.rates, strict=True)),
-                               replaced=saver.counts.count().replaced)
+                               replaced=saver.counts.count_replaced())
             self.time_spent.add("training")
 
-            if schedule.is_epoch_boundary(phase_step):
-                runner.end_epoch(self._validate(runner))
-                saver.save(runner)
-                self.log.meter.restart()
-            elif self.save_every_steps is not None and step % self.save_every_steps == 0:
-                saver.save(runner)
-        if self.progress.phase_step < schedule.steps:
+            if self.progress.phase_step == mark.step:
+                if self._reach(phase, runner, mark):
+                    break
+                mark = phase.marks.next(self.progress)
+        else:
             raise RuntimeError(f"the data ended after {self.progress.phase_step:,} of {schedule.steps:,} steps of "
                                f"phase {runner.name}")
         runner.averaging.finish()
         runner.times.close()
         return "finished"
 
+    def _reach(self, phase: TrainingPhase, runner: PhaseRunner, mark: Mark, reason: EndReason | None = None) -> bool:
+        """Does what is due at a mark. Returns whether the phase ends there: because it is complete, by its metric, or
+        for a given reason."""
+        saver, monitored = self.saver, None
+        saver.settle(runner)
+        if mark.evaluate and self.progress.last.get("step") != self.progress.step:
+            monitored = self._validate(runner)
+            saver.progress = phase.ends.evaluated(self.progress, monitored)
+        runner.at_mark(epoch=mark.epoch, monitored=monitored)
+        complete = mark.step == phase.schedule.steps
+        reason = reason or (None if complete else phase.ends.reason(self.progress))
+        if reason:
+            text = f"phase {runner.name} ended after {mark.step:,} steps: {phase.ends.text(reason)}"
+            end = PhaseEnd(phase=runner.number, steps=mark.step, reason=reason, text=text)
+            saver.progress = replace(self.progress, ended=(*self.progress.ended, end))
+            if self.world.is_main:
+                print(text, flush=True)
+        if mark.keep:
+            saver.progress = replace(self.progress, kept=(*self.progress.kept, self.progress.step))
+        if mark.save or mark.keep or complete or reason or self.progress.is_among_best:
+            saver.save(runner)
+        self.log.meter.restart()
+        return complete or reason is not None
+
+    def _hours_are_used_up(self) -> bool:
+        """Whether the run ends before its next phase. All ranks call it."""
+        self.coordinator.check_before(self.progress.step)
+        return self.coordinator.before(self.progress.step).end
+
     def _start_phase(self, number: int) -> None:
         """Starts a phase from the best weights if it says so; otherwise from the model's weights and rank 0's
         buffers."""
         self.world.broadcast_each(self.model.buffers())
-        self.saver.progress = replace(self.progress, phase=number, phase_step=0)
+        self.saver.progress = self.progress.begun(number)
         if self.phases[number].start_from == "best" and self.progress.best:
             self._load_best()
 
@@ -152,6 +199,8 @@ class Training:
             self.checkpoints.lay_out(self.model.state_dict(), tensors)
         self.log.inputs(self.progress, runner.name, first)
         self.time_spent.add("starting")
+        if self.evaluate_at_start and self.progress.step == 0:
+            self._validate(runner)
         self.log.meter.restart()
         began = time.perf_counter()
         for batch in chain([first], source):
@@ -159,13 +208,12 @@ class Training:
             began = time.perf_counter()
 
     def _validate(self, runner: PhaseRunner) -> float | None:
-        """Evaluates the validation set at an epoch boundary. Returns the monitored metric."""
-        self.saver.settle(runner)
+        """Evaluates the validation set. Returns the monitored metric."""
         with runner.averaging.averaged():
             self.saver.progress, monitored = self.evaluator.validate(self.progress, runner.name,
                                                                      self.log.pop_mean_loss())
         runner.train_mode()
-        self.coordinator.check_before(self.progress.step)
+        self.coordinator.check_before(self.progress.step, evaluated=True)
         self.time_spent.add("evaluating")
         return monitored
 
@@ -173,7 +221,7 @@ class Training:
         """Loads the best weights of the run into the model, on all ranks."""
         if self.world.is_main and self.progress.best:
             self.model.load_state_dict(self.checkpoints.weights(self.progress.best["step"]))
-        self.world.broadcast_each(self.model.state_dict().values())
+        self.world.broadcast_model(self.model)
 
     def finish(self) -> Result:
         """Evaluates the test set with the best weights. Returns the result of the run."""
@@ -185,7 +233,13 @@ class Training:
         test = self.evaluator.test()
         self.time_spent.add("evaluating")
         return Result(steps=self.progress.step, samples_seen=self.progress.samples,
-                      overshoot=sum(phase.schedule.overshoot for phase in self.phases), changes=self.progress.changes,
+                      overshoot=self._overshoot(), changes=self.progress.changes, ended=self.progress.ended,
                       samples_skipped=self.progress.skipped, steps_skipped=self.progress.steps_skipped,
                       last=self.progress.last, best=self.progress.best,
                       test=test, weights_sha256=digest)
+
+    def _overshoot(self) -> int:
+        """Samples that the run has read past the ends of its phases."""
+        ends = [end_of(self.progress, number) for number in range(self.progress.phase + 1)]
+        return sum((phase.schedule.cut(end.steps) if end else phase.schedule).overshoot
+                   for phase, end in zip(self.phases, ends, strict=False))

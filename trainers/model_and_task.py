@@ -24,11 +24,6 @@ class ModelAndTask(nn.Module):
         self.model = model
         self.task = task
 
-    @property
-    def weights_text(self) -> str:
-        """What the model says about its pretrained weights; '' if nothing."""
-        return str(getattr(self.model, "weights_text", ""))
-
     def forward(self, *inputs: Any, **named: Any) -> Any:
         return self.model(*inputs, **named)
 

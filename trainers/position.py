@@ -12,26 +12,45 @@ from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.phase_values import EXAMPLE, resolved
 from drumbeat.configs.run.changes import differences, kept
 from drumbeat.configs.run.checkpoint_records import Progress
-from drumbeat.configs.schema import Config, Group, Phase
-from drumbeat.data.order import Schedule
+from drumbeat.configs.run.ends import end_of
+from drumbeat.configs.schema import Budget, Config, Group, Phase
+from drumbeat.data.schedule import Schedule
 
 
 def build_schedules(config: Config, n: int, progress: Progress | None = None) -> list[Schedule]:
-    """The steps and epoch boundaries of each phase on a set of n samples. The steps that the run has taken before
-    `progress` stay as they were; the rest follows from the config."""
-    return [_ended(Schedule(n, phase.batch_size or config.batch_size, phase.epochs,
-                            _earlier(config, number, name, progress) if progress and progress.changes else ()))
-            for number, (name, phase) in enumerate(config.phases.items()) if phase is not None]
+    """The steps and epoch boundaries of each phase on a set of n samples, without the phases that the run does not
+    reach because it ends before them. The steps that the run has taken before `progress` stay as they were; the rest
+    follows from the config."""
+    found: list[Schedule] = []
+    left = config.budget.steps
+    for number, (name, phase) in enumerate(config.phases.items()):
+        if phase is None:
+            continue
+        end, taken = end_of(progress, number) if progress else None, _taken(progress, number)
+        schedule = _ended(Schedule(n, phase.batch_size or config.batch_size, phase.epochs,
+                                   _earlier(config, number, name, progress) if progress and progress.changes else ()))
+        for most in (end.steps if end else None, config.limit_batches, left):
+            schedule = schedule if most is None else schedule.cut(max(most, taken))
+        found.append(schedule)
+        left = left if left is None else left - schedule.steps
+        if (left is not None and left <= 0) or (end and end.reason == "hours"):
+            break
+    return found
+
+
+def _taken(progress: Progress | None, number: int) -> int:
+    """The steps that a run has taken in a phase."""
+    return sum(span.steps for span in progress.ledger if span.phase == number) if progress else 0
 
 
 def with_phase_values(config: Config, schedules: Sequence[Schedule] = (), *, least: int = 1) -> Config:
-    """The config with numbers for what its phases refer to (`configs/phase_values.py`); without schedules, because the
-    training set is not known, with examples of numbers. `least` is the smallest number of steps. Raises
-    `PreflightError`."""
+    """The config with numbers for what its phases refer to (`configs/phase_values.py`); without a schedule, because the
+    length of a phase or the training set is not known, with examples of numbers. `least` is the smallest number of
+    steps. Raises `PreflightError`."""
     faults: list[Fault] = []
     phases: dict[str, Phase | None] = {}
     for number, (name, phase) in enumerate((name, phase) for name, phase in config.phases.items() if phase is not None):
-        values = values_of(schedules[number]) if schedules else EXAMPLE
+        values = values_of(schedules[number]) if number < len(schedules) else EXAMPLE
         values = {**values, "steps": max(least, values["steps"])}
         numbers = partial(resolved, values=values, faults=faults)
         key = f"phases.{name}"
@@ -63,6 +82,7 @@ def earlier_phase(config: Config, number: int, progress: Progress, saved: Mappin
         change.key in new and change.step == progress.step)))
     known = {key: before[key] for key in (field.name for field in fields(Phase)) if key in before}
     past = replace(config, batch_size=saved.get("batch_size", config.batch_size),
+                   budget=Budget(**saved.get("budget", {})),
                    phases={**config.phases, name: replace(phase, **known)})  # type: ignore[type-var]
     found = with_phase_values(past, build_schedules(past, n, then)).phases[name]
     assert found is not None
@@ -80,7 +100,7 @@ def _ended(schedule: Schedule) -> Schedule:
 
 def _earlier(config: Config, number: int, name: str, progress: Progress) -> tuple[tuple[int, int], ...]:
     """The steps that a phase has taken with other batch sizes than the config's, from what resumes have changed."""
-    taken = [sum(span.steps for span in progress.ledger if span.phase == one) for one in range(number + 1)]
+    taken = [_taken(progress, one) for one in range(number + 1)]
     first, last = sum(taken[:-1]), sum(taken)
     keys = ["batch_size", f"phases.{name}.batch_size"]
     phase = config.phases[name]
@@ -102,13 +122,19 @@ def _earlier(config: Config, number: int, name: str, progress: Progress) -> tupl
 def check_position(config: Config, schedules: list[Schedule], progress: Progress) -> None:
     """Raises `PreflightError` if the phase of `progress` cannot continue there with this config, because it would be
     over, or because its samples were dealt to the steps in another way."""
+    budget = config.budget.steps
+    if budget is not None and progress.step > budget:
+        raise PreflightError(Fault(what=f"the run has already taken {progress.step:,} steps", where="budget.steps",
+                                   given=f"steps: {budget}", remedy="Give it more steps than that, or null."))
+    if progress.phase >= len(schedules):
+        return
     name, schedule = list(config.phases)[progress.phase], schedules[progress.phase]
     step, read = progress.phase_step, schedule.start(progress.phase_step)
     longer = any((change.step, change.key) == (progress.step, f"phases.{name}.epochs") for change in progress.changes)
     if longer and read >= schedule.samples:
         raise PreflightError(Fault(
             what=f"phase {name} has already trained for {read / schedule.n:.4g} epochs",
-            where=f"phases.{name}.epochs", given=f"epochs: {schedule.epochs:g}",
+            where=f"phases.{name}.epochs", given=f"epochs: {float(schedule.epochs):g}",
             remedy="Give it more epochs than that, or leave this out."))
     resized = bool(schedule.earlier) and schedule.changed_at == step
     if config.data.bucket_batches is not None and (resized or longer) and 0 < read < schedule.samples:

@@ -33,6 +33,8 @@ class SampleCounts:
     recent: list[Batch] = field(default_factory=list)
     """Batches that are not in the three sums yet: those of many small batches are computed at once."""
     recent_samples: int = 0
+    looked_at: int = 0
+    """How many of the recent batches are in `replaced`."""
 
     def add(self, batch: Batch) -> None:
         """Counts this rank's shard of a step; its samples are in the sums after `count`."""
@@ -42,15 +44,22 @@ class SampleCounts:
         if self.recent_samples >= BLOCK:
             self.count()
 
+    def count_replaced(self) -> int:
+        """The number of samples since the last checkpoint that were replaced."""
+        if new := self.recent[self.looked_at:]:
+            self.replaced += int(torch.cat([batch.replaced for batch in new]).sum())
+            self.looked_at = len(self.recent)
+        return self.replaced
+
     def count(self) -> SampleCounts:
         """Adds the recent batches to the sums."""
         if self.recent:
-            positions, indices, replaced = (torch.cat([getattr(batch, name) for batch in self.recent])
-                                            for name in ("positions", "indices", "replaced"))
+            self.count_replaced()
+            positions, indices = (torch.cat([getattr(batch, name) for batch in self.recent]).numpy()
+                                  for name in ("positions", "indices"))
             self.samples += len(positions)
-            self.digest = (self.digest + digest(positions.numpy(), indices.numpy())) % 2**64
-            self.replaced += int(replaced.sum())
-            self.recent, self.recent_samples = [], 0
+            self.digest = (self.digest + digest(positions, indices)) % 2**64
+            self.recent, self.recent_samples, self.looked_at = [], 0, 0
         return self
 
     def close(self, progress: Progress, phase: int, world: World) -> Progress:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +23,7 @@ from drumbeat.trainers.tracking import NullTracker, Tracker
 from drumbeat.trainers.world import World
 
 
-@dataclass(frozen=True)
-class PendingStep:
+class PendingStep(NamedTuple):
     """A step that the device has taken or skipped; the host does not know yet which."""
 
     progress: Progress
@@ -62,7 +63,7 @@ class Saver:
 
     def take(self, runner: PhaseRunner, batch: Batch, loss: Tensor) -> None:
         """Updates the weights with the gradients of `PhaseRunner.backward`. The step counts, and is pending."""
-        self.pending = PendingStep(self.progress, batch._replace(inputs=None, targets=None), loss, runner.update(),
+        self.pending = PendingStep(self.progress, Batch(None, None, *batch[2:]), loss, runner.update(),
                                    runner.sample_losses)
         self.progress = self.progress.advanced(runner.batch_size)
 
@@ -105,6 +106,7 @@ class Saver:
 
     def save(self, runner: PhaseRunner) -> None:
         """Writes a checkpoint, unless nothing has been trained yet. All ranks call this."""
+        began = time.monotonic()
         self.settle(runner)
         self.progress = replace(self.counts.close(self.progress, runner.number, self.world),
                                 seconds=self.time_spent.rounded())
@@ -113,5 +115,5 @@ class Saver:
             with runner.averaging.averaged():
                 self.checkpoints.save(self.progress, self.model.state_dict(), *runner.state())
         self.check_skipped(self.progress, 0)
-        self.coordinator.saved()
+        self.coordinator.saved(time.monotonic() - began)
         self.time_spent.add("saving")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -68,7 +68,8 @@ class StepTimes:
     def __init__(self, world: World, parameters: Iterable[Tensor]) -> None:
         """`parameters` are those that are trained."""
         self.device = world.device
-        self.measures = world.size > 1
+        self.compares = self.measures = world.size > 1
+        self.observer: Callable[[Step | None], None] | None = None
         self.waited = 0.0
         """Seconds that the host waited for the current batch."""
         self.samples = 0
@@ -94,12 +95,13 @@ class StepTimes:
     def begin(self, samples: int) -> None:
         """This rank begins to compute a step on `samples` samples."""
         if self.measures:
-            self.samples, self.own, self.delay, self.begun = samples, None, self._delay(), self._now()
+            self.samples, self.own, self.delay, self.begun = samples, None, self._delay(), self.now()
 
     def reduced(self) -> None:
         """This rank has the gradients of all ranks."""
         if self.measures:
-            self.reduced_at = self._now()
+            self.reduced_at = self.now()
+            self.own = self.reduced_at if self.own is None and self.observer else self.own
             if self.newest is not None:
                 self._remove_hooks()
                 self.hooks = [self.newest.register_post_accumulate_grad_hook(self._own_gradients)]
@@ -108,24 +110,35 @@ class StepTimes:
     def end(self) -> None:
         """The step has ended."""
         if self.own is not None:
-            self.steps.append(Step(self.waited, self.samples, self.begun, self.own, self.reduced_at, self._now(),
-                                   self.cores))
+            step = Step(self.waited, self.samples, self.begun, self.own, self.reduced_at, self.now(), self.cores)
+            if self.compares:
+                self.steps.append(step)
+            if self.observer is not None:
+                self.observer(step)
+
+    def observe(self, observer: Callable[[Step | None], None] | None) -> None:
+        """Calls `observer` with each step when it ends, and with None when the phase does; None ends that. Steps are
+        then measured if there is one rank, too."""
+        self.observer, self.measures = observer, self.compares or observer is not None
+        self.own = None
 
     def read(self) -> Times:
         """The times since the last call, of all steps that the device has ended."""
         data = compute = cores = wait = samples = 0.0
         while self.steps and _passed(self.steps[0].ended):
             step = self.steps.popleft()
-            data += step.waited if self.last is None else min(step.waited, _seconds(self.last, step.begun))
-            compute += _seconds(step.begun, step.own) + _seconds(step.reduced, step.ended) - step.cores
+            data += step.waited if self.last is None else min(step.waited, seconds(self.last, step.begun))
+            compute += seconds(step.begun, step.own) + seconds(step.reduced, step.ended) - step.cores
             cores += step.cores
-            wait += _seconds(step.own, step.reduced)
+            wait += seconds(step.own, step.reduced)
             samples += step.samples
             self.last = step.ended
         return Times(data, compute, cores, wait, samples)
 
     def close(self) -> None:
         """Ends the measurement. The parameters may be trained by another phase."""
+        if self.observer is not None:
+            self.observer(None)
         self._remove_hooks()
         if self.scheduler >= 0:
             os.close(self.scheduler)
@@ -136,13 +149,13 @@ class StepTimes:
 
     def _own_gradients(self, parameter: Tensor) -> None:
         """With micro-batches, the last call counts, in the pass that communicates."""
-        self.own, self.cores = self._now(), self._delay() - self.delay
+        self.own, self.cores = self.now(), self._delay() - self.delay
 
     def _remove_hooks(self) -> None:
         for hook in self.hooks:
             hook.remove()
 
-    def _now(self) -> Moment:
+    def now(self) -> Moment:
         if self.device.type == "cpu":
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
@@ -159,7 +172,7 @@ def _passed(moment: Moment) -> bool:
     return isinstance(moment, float) or moment.query()
 
 
-def _seconds(first: Moment, second: Moment) -> float:
+def seconds(first: Moment, second: Moment) -> float:
     if isinstance(first, float):
         assert isinstance(second, float)
         return second - first

@@ -27,6 +27,10 @@ class TimeSpent:
         self.seconds[kind] += now - self.since
         self.since = now
 
+    def total(self) -> float:
+        """The sum over all kinds, until now."""
+        return sum(self.seconds.values()) + time.monotonic() - self.since
+
     def rounded(self) -> dict[str, float]:
         """The sums, rounded to milliseconds."""
         return {kind: round(seconds, 3) for kind, seconds in self.seconds.items()}

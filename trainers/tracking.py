@@ -44,8 +44,7 @@ class Tracker:
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Points of curves after `step` steps, by "group/name"."""
-        for name, value in values.items():
-            self.events.scalar(name, value, step)
+        self.events.scalars(values, step)
 
     def picture(self, step: int, name: str, sheet: Image.Image) -> None:
         self.events.image(name, sheet, step)

@@ -45,6 +45,8 @@ class Evaluator:
     monitor: str
     """The validation metric that decides which weights are the best."""
     mode: Literal["min", "max"]
+    keep_best: int = 1
+    """How many of the best evaluations the progress holds."""
     images: int
     """The largest number of samples on the sheet of worst samples."""
     metrics: Mapping[str, Any] = field(default_factory=dict)
@@ -63,10 +65,11 @@ class Evaluator:
 
     def record(self, progress: Progress, phase: str, train_loss: float, samples: Samples,
                results: Results | None) -> tuple[Progress, float]:
-        """Records and prints the metrics of the validation set; see `validate`."""
+        """Records and prints the metrics of the validation set; see `validate`. Weights before the first step, which
+        are not saved, are not the best ones."""
         metrics = self._metrics(results)
         evaluation = {"step": progress.step, "phase": phase, **metrics}
-        best = evaluation if self._is_better(metrics, progress.best) else progress.best
+        best = evaluation if progress.step and self._is_better(metrics, progress.best) else progress.best
         self.tracker.scalars(progress.step, {f"validation/{name}": value for name, value in metrics.items()})
         self.tracker.status(now=True, validation=metrics, monitor=self.monitor, best=best.get(self.monitor))
         if results is not None:
@@ -74,8 +77,17 @@ class Evaluator:
             first, *others = metric_fields(metrics, self.monitor)
             print(wrapped([phase, f"step {progress.step:,}", "validation",
                            f"{first} (best so far)" if best is evaluation else first, *others,
-                           f"train loss {train_loss:.4f}"]), flush=True)
-        return replace(progress, last=evaluation, best=best), metrics[self.monitor]
+                           *([f"train loss {train_loss:.4f}"] if progress.step else [])]), flush=True)
+        return replace(progress, last=evaluation, best=best, top=self._top(progress, metrics[self.monitor])), metrics[
+            self.monitor]
+
+    def _top(self, progress: Progress, value: float) -> tuple[dict[str, float], ...]:
+        """The best evaluations so far, with this one if it is among them. Earlier ones come first among equals, and NaN
+        comes last."""
+        sign = -1 if self.mode == "max" else 1
+        found = [*progress.top, *([{"step": progress.step, "value": value}] if progress.step else [])]
+        ranked = sorted(found, key=lambda one: (nan := math.isnan(one["value"]), 0 if nan else sign * one["value"]))
+        return tuple(ranked[:self.keep_best]) if self.keep_best > 1 else ()
 
     def test(self) -> dict[str, float]:
         """The metrics of the test set; empty if there is none."""
@@ -88,7 +100,8 @@ class Evaluator:
         if results is not None:
             task = on_host(self.task)
             # A task that counts returns integers.
-            found = {name: float(value) for name, value in task.metrics(results).items()} | dict(results.metrics)
+            own = {name: float(value) for name, value in task.metrics(results).items()}
+            found = {**results.terms, **own, **results.metrics}
             if self.monitor not in found:
                 found[self.monitor] = self._measured(task, results, found)
         shared: dict[str, float] = self.world.share(found)

@@ -30,6 +30,7 @@ class Watchdog:
         """`shortest` is the timeout in seconds, infinity in a debugger. With `grows`, the timeout becomes longer if
         steps are slow."""
         self.file = attempt.stacks(rank).open("wb", buffering=0)
+        self.number = self.file.fileno()
         self.shortest = shortest
         self.grows = grows
         self.longest = 0.0
@@ -48,14 +49,14 @@ class Watchdog:
         """Restarts the timeout at the run's step number `step`. It writes a few bytes, in some microseconds; the timer
         is set again at most once a second, or every tenth of the timeout if that is shorter."""
         now = time.monotonic()
-        if (passed := now - self.petted) < self.timeout:  # otherwise the job was suspended in this step
-            self.longest = max(self.longest, passed)
-        self.petted, self.step = now, step
-        if self.timeout == math.inf:
+        if self.longest < (passed := now - self.petted) < self.timeout:  # beyond, the job was suspended in this step
+            self.longest = passed
+        self.petted, self.step, timeout = now, step, self.timeout
+        if timeout == math.inf:
             return
         self.pets += 1
-        start = self._write(self.timeout)
-        if now - self.armed > min(1.0, self.timeout / 10):
+        start = self._write(timeout)
+        if now - self.armed > min(1.0, timeout / 10):
             self.armed = now
             self._arm(start)
 
@@ -63,7 +64,7 @@ class Watchdog:
         """Writes the progress, with this timeout. Returns its length."""
         progress = PROGRESS % (self.step, timeout, self.pets)
         with suppress(OSError):  # the disk is full or gone: the launcher cannot write there either, and counts no time
-            os.pwrite(self.file.fileno(), progress, 0)
+            os.pwrite(self.number, progress, 0)
         return len(progress)
 
     def _arm(self, start: int) -> None:

@@ -47,7 +47,6 @@ from drumbeat.trainers.build import (
     loader_workers,
     place_model,
     use_caches,
-    without_pretrained,
 )
 from drumbeat.trainers.build_training import build_training
 from drumbeat.trainers.checkpoints.manager import Checkpoint, Checkpoints
@@ -58,6 +57,7 @@ from drumbeat.trainers.kept_vocabulary import keep_vocabulary
 from drumbeat.trainers.kernels import prefer_determinism, set_precision
 from drumbeat.trainers.loop import End, Training
 from drumbeat.trainers.sample_counts import check_unchanged, describe_training_set
+from drumbeat.trainers.starting_weights import initialize
 from drumbeat.trainers.time_spent import TimeSpent
 from drumbeat.trainers.tracking import NullTracker, Tracker
 from drumbeat.trainers.versions import rank_versions, record_versions
@@ -112,7 +112,9 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
                               patience=60 * config.checkpoints.disk_wait_minutes)
     task = build_task(config, sets, world.device)
     checkpoint = agree_on_checkpoint(checkpoints, world)
-    model = place_model(without_pretrained(config) if checkpoint else config, world.device, task)
+    model = place_model(config, world.device, task)
+    if checkpoint is None:
+        initialize(run, config.initialize, model, world)
     has_best = not checkpoint or checkpoints.has_best(checkpoint.progress)
     progress = initial_progress(checkpoint, sets, config, world, attempt=attempt.number,
                                 has_best=bool(world.broadcast(torch.tensor(int(has_best)))))
@@ -129,8 +131,6 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
         print(f"resuming from {checkpoint.path.name}", flush=True)
         if text := exactness(progress.changes):
             print(hang("note: ", f"the run is {text}"), flush=True)
-    if world.is_main and (text := getattr(model, "weights_text", "")):
-        print(text, flush=True)
     if world.is_main:
         record_versions(attempt, versions, checkpoint)
         keep_vocabulary(run, sets.train)

@@ -17,6 +17,7 @@ from drumbeat.configs.errors import Fault
 from drumbeat.configs.layers import leaves, nest
 from drumbeat.configs.load import plain
 from drumbeat.configs.run.checkpoint_records import ConfigChange, Progress
+from drumbeat.configs.run.ends import reopened
 from drumbeat.configs.schema import Config
 from drumbeat.configs.secrets import literal_secrets
 from drumbeat.configs.yaml_text import inline
@@ -72,10 +73,18 @@ RULES = (
     Rule("precision", "now", "the rounding of the forward pass"),
     Rule("channels_last", "now", "the memory format"),
     Rule("deterministic", "now", "the choice of kernels"),
+    Rule("find_unused_parameters", "now", "the order in which the gradients of the ranks are summed"),
     Rule("on_nonfinite", "now", "what happens at the next NaN or Inf"),
     Rule("evaluation.batch_size", "now", "the last digits of the metrics"),
+    Rule("evaluation.every_*", "now", "which weights are evaluated, and can become the best"),
+    Rule("evaluation.at_start", "none", "the first step has been taken"),
     Rule("evaluation.*", "never", METRICS),
     Rule("phases.*.epochs", "now", "the end of a phase that is not finished"),
+    Rule("phases.*.patience", "now", "the end of a phase that is not finished; it may continue one that it has ended"),
+    Rule("phases.*.min_delta", "now", "as phases.*.patience"),
+    Rule("phases.*.target", "now", "as phases.*.patience"),
+    Rule("budget.*", "now", "the end of the run; it may continue one whose budget is used up"),
+    Rule("limit_batches", "never", METRICS),
     Rule("phases.*.batch_size", "now", "as batch_size"),
     Rule("phases.*.optimizer._target_", "later", STATE),
     Rule("phases.*.optimizer*", "now", "what is changed is taken from the config, the rest from the checkpoint"),
@@ -84,9 +93,11 @@ RULES = (
     Rule("phases.*.layer_decay", "now", "the learning rates of the next steps"),
     Rule("phases.*.scheduler*", "now", "the new schedule continues at the step that the phase has reached"),
     Rule("phases.*.clip_norm", "now", "the gradients of the next steps"),
+    Rule("phases.*.transforms", "now", "the augmentation of the samples that are not read yet"),
     Rule("phases.*.freeze", "later", STATE),
     Rule("phases.*.start_from", "later", "the phase has started"),
     Rule("phases.*", "later", "phases that have begun stay"),
+    Rule("initialize.*", "never", "the run has started from these weights"),
     Rule("model*", "never", "the saved weights are those of this model"),
     Rule("task*", "never", METRICS),
     Rule("seed", "never", "the order of the samples and all random numbers follow from it"),
@@ -150,17 +161,19 @@ def _reason(rule: Rule, phase: str, names: Sequence[str], progress: Progress | N
 
 def taken(progress: Progress, saved: Mapping[str, Any], config: Config, *, attempt: int, user: str,
           time: float) -> Progress:
-    """The progress of a checkpoint, with what is not as in the config that it was `saved` with."""
+    """The progress of a checkpoint, with what is not as in the config that it was `saved` with. A phase that has ended
+    early may continue."""
     found = tuple(ConfigChange(key=key, old=old, new=new, step=progress.step, attempt=attempt, user=user, time=time)
                   for key, old, new in differences(saved, kept(config))) if saved else ()
-    return replace(progress, changes=(*progress.changes, *found)) if found else progress
+    return reopened(replace(progress, changes=(*progress.changes, *found)), config) if found else progress
 
 
 def without_best(progress: Progress, *, attempt: int, user: str, time: float) -> Progress:
     """The progress of a run that continues although its best weights are lost, so that later ones become the best."""
     lost = ConfigChange(key=f"the best weights, of step {progress.best['step']}, were lost", step=progress.step,
                         attempt=attempt, user=user, time=time)
-    return replace(progress, best={}, changes=(*progress.changes, lost))
+    top = tuple(one for one in progress.top if one["step"] != progress.best["step"])
+    return replace(progress, best={}, top=top, changes=(*progress.changes, lost))
 
 
 def exactness(changes: Sequence[ConfigChange]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from drumbeat.configs.run.record import Record
 from drumbeat.configs.run.versions import Versions
@@ -45,6 +45,22 @@ class ConfigChange(Record):
     """When the attempt started that took the new value, in seconds since 1970."""
 
 
+EndReason = Literal["patience", "target", "hours"]
+"""Why a phase has ended before its last epoch: see `configs/run/ends.py`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseEnd(Record):
+    """The end of a phase before its last epoch."""
+
+    phase: int
+    steps: int
+    """Steps taken in the phase."""
+    reason: EndReason
+    text: str
+    """What has ended which phase, for users."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Progress(Record):
     """The progress of a run. The position in the data, the order of samples and the randomness follow from it."""
@@ -68,6 +84,17 @@ class Progress(Record):
     """The best evaluation so far: its `step` and its metrics."""
     last: dict[str, Any] = field(default_factory=dict)
     """The newest evaluation: its `step` and its metrics."""
+    top: tuple[dict[str, float], ...] = ()
+    """The best evaluations so far, as many as `checkpoints.keep_best`, the best first: the `step` and the monitored
+    `value` of each."""
+    kept: tuple[int, ...] = ()
+    """The steps whose checkpoints are kept for good, by `checkpoints.keep_every_epochs`."""
+    plateau: float | None = None
+    """The monitored value in this phase that the next ones are compared with for `patience`; None before the first."""
+    stale: int = 0
+    """Evaluations since then, of which none was better."""
+    ended: tuple[PhaseEnd, ...] = ()
+    """The phases that have ended before their last epoch."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds spent on each kind of work, over all attempts: see `trainers/time_spent.py`."""
     changes: tuple[ConfigChange, ...] = ()
@@ -75,7 +102,24 @@ class Progress(Record):
 
     def advanced(self, samples: int) -> Progress:
         """The progress after one more step, on this many samples."""
-        return replace(self, step=self.step + 1, phase_step=self.phase_step + 1, samples=self.samples + samples)
+        after = object.__new__(Progress)  # `replace` looks at all fields, and takes four times as long
+        after.__dict__.update(self.__dict__, step=self.step + 1, phase_step=self.phase_step + 1,
+                              samples=self.samples + samples)
+        return after
+
+    def begun(self, phase: int) -> Progress:
+        """The progress at the start of a phase."""
+        return replace(self, phase=phase, phase_step=0, plateau=None, stale=0)
+
+    @property
+    def is_among_best(self) -> bool:
+        """Whether the weights of this step are to be kept because of their evaluation."""
+        return self.step in (self.best.get("step"), *(one["step"] for one in self.top))
+
+    @property
+    def kept_steps(self) -> set[int]:
+        """The steps whose checkpoints are kept although there are newer ones."""
+        return {*self.kept, *(int(one["step"]) for one in ([self.best] if self.best else []) + [*self.top])}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@
         status.json      the state of the run
         result.json      the result of a finished run
         vocabulary.json  the words of a model of texts and their numbers, a tokenizer.json
+        starting_weights.json   what the model took of the weights in `initialize`
         nondeterministic/   a file for each operation without a deterministic implementation
         attempts/<k>/    one start of all ranks: its heartbeat, logs, errors and stop request
         checkpoints/     weights and state by step
@@ -84,6 +85,10 @@ class RunDir:
     @property
     def vocabulary(self) -> Path:
         return self.path / "vocabulary.json"
+
+    @property
+    def starting_weights(self) -> Path:
+        return self.path / "starting_weights.json"
 
     @property
     def attempts(self) -> Path:
@@ -192,6 +197,19 @@ class Attempt:
     def stop(self) -> Path:
         """Written to make the run save and stop; holds the reason."""
         return self.path / "stop.json"
+
+    @property
+    def profile(self) -> Path:
+        """Written by `drumbeat profile`: a request to profile the next steps."""
+        return self.path / "profile.json"
+
+    def profiled(self, step: int) -> Path:
+        """Written by rank 0: what a profile from this step on has measured."""
+        return self.path / f"profile-{step}.json"
+
+    def trace(self, step: int, rank: int) -> Path:
+        """Written by the rank: torch's trace of a profile from this step on."""
+        return self.path / f"profile-{step}-rank{rank}.json.gz"
 
     @property
     def saved(self) -> Path:

@@ -1,4 +1,4 @@
-"""The records of slow ranks and of idle GPUs."""
+"""The records of slow ranks, of idle GPUs, and of the weights that a run has started from."""
 
 from __future__ import annotations
 
@@ -71,3 +71,22 @@ class IdleGpus(Record):
         names = sorted(self.minutes, key=lambda name: (len(name), name))
         return (f"GPU{'s' * (len(names) > 1)} {', '.join(names)} on {self.node} idle for "
                 f"{max(self.minutes.values(), default=0.0):.0f} minutes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartingWeights(Record):
+    """starting_weights.json: the weights that the run has started from (`initialize`); missing if they were random.
+    Written by rank 0 of an attempt without a checkpoint."""
+
+    weights: str
+    """Where they were, as in the config."""
+    sha256: str
+    """A digest of all weights that were there: that of a run's result, if they were those of a run."""
+    table: str
+    """What was taken, left out and new, as text of a few lines."""
+    taken: dict[str, str] = field(default_factory=dict)
+    """The name there by the name in the model."""
+    left: tuple[str, ...] = ()
+    """Names there that the model did not take."""
+    new: tuple[str, ...] = ()
+    """Names in the model that stayed random."""

@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from drumbeat.configs.run.checkpoint_records import ConfigChange
+from drumbeat.configs.run.checkpoint_records import ConfigChange, PhaseEnd
 from drumbeat.configs.run.files import without_nan
 from drumbeat.configs.run.processes import process_space
 from drumbeat.configs.run.record import Record
@@ -149,6 +149,8 @@ class Result(Record):
     """Operations without a deterministic implementation that the run used: see `configs/run/determinism.py`."""
     changes: tuple[ConfigChange, ...] = ()
     """What `drumbeat resume` has changed in its config: the run is exact up to the first of these steps."""
+    ended: tuple[PhaseEnd, ...] = ()
+    """The phases that ended before their last epoch, and why."""
 
     def as_json(self) -> dict[str, Any]:
         """Strict JSON, because users' programs read it."""

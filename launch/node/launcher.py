@@ -197,8 +197,8 @@ class Launcher:
             os._exit(AGAIN)
         if outcome is Outcome.REQUEUE:
             os._exit(exit_code(self.run, has_next_job=self.has_next_job))
-        if self.first:
-            cancel_next_job(self.run)
+        if self.first and self.slurm_job:
+            cancel_next_job(self.run, self.slurm_job)
         if self.agents:
             self.agents.close()
         return "give up" if outcome is Outcome.GIVE_UP else "leave"

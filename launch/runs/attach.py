@@ -177,6 +177,7 @@ def _finished(view: View) -> list[tuple[str, str]]:
             rows.append((name, metrics_text(values, monitor) + at.replace(" ", NO_BREAK)))
     if note := claim(run):
         rows.append(("note", note))
+    rows += [("note", end.text) for end in result.ended]
     if note := exactness(result.changes):
         rows.append(("note", f"it is {note}"))
     rows = [(name, wrapped(text)) for name, text in rows]

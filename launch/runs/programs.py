@@ -17,6 +17,7 @@ from drumbeat.configs.preconditions import check_data, needs_data
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.launch.attempts.processes import child_setup
 from drumbeat.launch.plan.snapshot import Snapshot, newest_code
+from drumbeat.launch.runs.source_run import with_source_run
 
 Done = subprocess.CompletedProcess[str]
 
@@ -24,7 +25,7 @@ Done = subprocess.CompletedProcess[str]
 def run_on_config(module: str, words: Sequence[str], *options: str) -> int:
     """Runs a module with a config as JSON on its standard input, and returns the exit code. Raises `PreflightError` if
     the data is missing."""
-    loaded = load_typed(words)
+    loaded = with_source_run(load_typed(words), Path("runs"))
     config = loaded.config
     for note in loaded.notes:
         print(hang("note       ", note), flush=True)

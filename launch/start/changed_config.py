@@ -11,10 +11,10 @@ from drumbeat.configs.errors import ConfigError, Fault, RunError
 from drumbeat.configs.load import Loaded, reload
 from drumbeat.configs.run.changes import changes_text, differences, kept, refusals
 from drumbeat.configs.run.checkpoint_records import CheckpointState
+from drumbeat.configs.run.ends import continues, end_of
 from drumbeat.configs.run.files import DamagedError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import checkpoint_path, saved_steps
-from drumbeat.configs.schema import Config
 from drumbeat.launch.backends.typed import command
 
 
@@ -28,10 +28,13 @@ def changed_config(run: RunDir, assignments: Sequence[str], layout: Mapping[str,
     state = newest_state(run)
     if faults := refusals(before, loaded.config, state.progress if state else None):
         raise ConfigError(*map(loaded.located, faults))
-    if finished and not _is_longer(before, loaded.config):
+    if finished and not continues(before, loaded.config, state.progress if state else None):
         *_, last = before.phases
-        raise RunError(Fault(what=f"run {run.id} is finished", where=str(run.path),
-                             remedy=f"Train it for longer: {command('resume', run)} phases.{last}.epochs=N\n"
+        ended = end_of(state.progress, state.progress.phase) if state else None
+        key = "budget.steps" if state and state.progress.step == before.budget.steps else "budget.hours" if (
+            ended and ended.reason == "hours") else f"phases.{last}.{ended.reason if ended else 'epochs'}"
+        raise RunError(Fault(what=f"run {run.id} is finished", where=str(run.path), given=ended.text if ended else "",
+                             remedy=f"Train it for longer: {command('resume', run)} {key}=N\n"
                                     f"Or start it again as a new run: {command('rerun', run)} KEY=VALUE"))
     changes = differences((state and state.config) or kept(before), kept(loaded.config))
     if not changes or state is None:
@@ -48,9 +51,3 @@ def newest_state(run: RunDir) -> CheckpointState | None:
                 return state
     return None
 
-
-def _is_longer(before: Config, after: Config) -> bool:
-    """Whether the last phase has more epochs, or there is another phase after it."""
-    *_, last = before.phases
-    old, new = (phase.epochs if (phase := config.phases.get(last)) else 0.0 for config in (before, after))
-    return len(after.phases) > len(before.phases) or new > old

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -57,7 +58,9 @@ def check_disk_space(folder: Path, config: Config, facts: dict[str, Any]) -> str
     """Checks that the disk has space for the run's checkpoints: those it keeps, the best, and the one being written.
     Returns a warning if not, otherwise ''. Raises `PreflightError` if there is no space for a single one."""
     one = COPIES_OF_WEIGHTS * facts["weights_bytes"]
-    most = one * (config.checkpoints.keep + 2)
+    checkpoints, epochs = config.checkpoints, sum(phase.epochs for phase in config.phases.values() if phase)
+    most = one * (checkpoints.keep + checkpoints.keep_best + 1 + math.ceil(
+        epochs / (checkpoints.keep_every_epochs or math.inf)))
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free

@@ -23,6 +23,7 @@ from drumbeat.launch.plan import snapshot
 from drumbeat.launch.plan.job import Machine, plan_job
 from drumbeat.launch.plan.references import check_references, with_references
 from drumbeat.launch.runs.find import find_run
+from drumbeat.launch.runs.source_run import with_source_run
 from drumbeat.launch.runs.status import with_final_state
 from drumbeat.launch.runs.trust import check_trusted
 from drumbeat.launch.start.changed_config import changed_config, newest_state
@@ -33,6 +34,7 @@ def resolve_run(args: argparse.Namespace) -> Start:
     """`run`: the start of a new run."""
     file = find(next(word for word in args.words if "=" not in word))
     loaded = load(file, [word for word in args.words if "=" in word], _flags(args))
+    loaded = with_source_run(loaded, Path(args.runs))
     run_dir = RunDir.new(Path(args.runs), loaded.config.name)
     backend = _backend(args)
     machine = Machine.here()
@@ -89,7 +91,7 @@ def resolve_rerun(args: argparse.Namespace, run: str) -> Start:
     source = find_run(run, Path(args.runs))
     check_trusted(source, args)
     before = JobPlan.require(source.plan)
-    loaded = load(source.config, args.words, _previous_layout(before, args))
+    loaded = with_source_run(load(source.config, args.words, _previous_layout(before, args)), Path(args.runs))
     if (state := newest_state(source)) and (history := exactness(state.progress.changes)):
         note = f"run {source.id} is {history}; this run has the last values from its start"
         loaded = dataclasses.replace(loaded, notes=[*loaded.notes, note])

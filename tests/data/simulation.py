@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from drumbeat.data.order import Schedule, Stream, micro_batches, shard
+from drumbeat.data.order import Stream, micro_batches, shard
 from drumbeat.data.sampling import SampleStream
+from drumbeat.data.schedule import Schedule
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from drumbeat.data.ledger import BLOCK, blocks, digest, expected
-from drumbeat.data.order import Integers, Schedule, Stream, keys, shard
+from drumbeat.data.order import Integers, Stream, keys, shard
+from drumbeat.data.schedule import Schedule
 
 SEED = 17
 MASK = 2**64 - 1

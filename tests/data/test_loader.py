@@ -34,7 +34,8 @@ from drumbeat.data.loader import (
 )
 from drumbeat.data.memory import Arrays
 from drumbeat.data.mixing import Mixup
-from drumbeat.data.order import Schedule, Stream
+from drumbeat.data.order import Stream
+from drumbeat.data.schedule import Schedule
 from drumbeat.data.user_code import CollateError, SampleError
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from drumbeat.data.order import Integers, Schedule, Stream, shard
+from drumbeat.data.order import Integers, Stream, shard
 from drumbeat.data.sampling import (
     ClassBalanced,
     LengthBuckets,
@@ -23,6 +23,7 @@ from drumbeat.data.sampling import (
     classes_of,
     labels_of,
 )
+from drumbeat.data.schedule import Schedule
 
 SEED = 17
 SIZES = [3, 47, 1200]

@@ -11,8 +11,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from drumbeat.data.order import Integers, Permutation, Schedule, key
+from drumbeat.data.order import Integers, Permutation, key
 from drumbeat.data.sampling import ClassBalanced, SampleStream, Weighted
+from drumbeat.data.schedule import Schedule
 from tests.data.simulation import Attempt, Step, simulate
 
 SEED = 17

@@ -18,8 +18,9 @@ from drumbeat.data.cache import Pixels
 from drumbeat.data.fused import fuse
 from drumbeat.data.loader import Batch, BatchFetcher, ShardedBatchSampler, batches
 from drumbeat.data.mixing import CutMix, Mixing, Mixup
-from drumbeat.data.order import Schedule, Stream
+from drumbeat.data.order import Stream
 from drumbeat.data.sampling import ClassBalanced, LengthBuckets, SampleStream, Weighted
+from drumbeat.data.schedule import Schedule
 
 SEED, PHASE, N = 7, 2, 31
 TABLE = Schedule(N, 12, 1.7)

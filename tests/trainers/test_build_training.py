@@ -77,7 +77,8 @@ def test_settings_come_from_their_keys(build: Build) -> None:
                      "evaluation={batch_size: 13, monitor: accuracy, mode: max, batch_statistics: true}",
                      "data.on_error=skip", "data.max_skipped=0.25", "on_nonfinite=skip")
     assert training.coordinator.save_seconds == 90
-    assert (training.save_every_steps, training.log_every_steps, training.desync_check_steps) == (7, 5, 11)
+    assert {phase.marks.save_steps for phase in training.phases} == {7}
+    assert (training.log_every_steps, training.desync_check_steps) == (5, 11)
     assert (training.log.recent.maxlen, training.log.images) == (9, 3)
     evaluator = training.evaluator
     assert (evaluator.batch_size, evaluator.monitor, evaluator.mode, evaluator.batch_statistics) == (

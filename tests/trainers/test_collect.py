@@ -183,10 +183,32 @@ def test_padded_batches_on_two_ranks(tmp_path: Path) -> None:
 
 
 def test_batches_with_different_numbers_of_classes_do_not_fit() -> None:
-    collector = Collector(Classification(), {}, 0, [
-        Part(torch.zeros(1), torch.zeros(1), None, {"outputs": torch.zeros(1, classes, 4)}) for classes in (2, 3)])
+    collector = Collector(Classification(), {}, 0, 2)
+    for classes in (2, 3):
+        collector.add(Part(torch.zeros(1), torch.zeros(1), None, {"outputs": torch.zeros(1, classes, 4)}))
     with pytest.raises(ValueError, match=r"two batches have the shapes \[1, 2, 4\] and \[1, 3, 4\]"):
-        collector.results(2)
+        collector.results()
+
+
+def test_the_results_are_the_only_copy_of_the_outputs() -> None:
+    """Each part is put into the memory of the results, and not kept."""
+    collector = Collector(Classification(), {}, 0, 5)
+    first = torch.arange(6.0).view(3, 2)
+    collector.add(Part(torch.arange(3), torch.zeros(3), None, {"outputs": first}))
+    block = collector.kept["outputs"].block
+    first.zero_()
+    collector.add(Part(torch.tensor([4]), torch.zeros(1), None, {"outputs": torch.full((1, 2), 9.0)}))
+    results = collector.results()
+    assert results.outputs.data_ptr() == block.data_ptr()
+    assert results.outputs.tolist() == [[0, 1], [2, 3], [4, 5], [9, 9]]
+    assert results.indices == [0, 1, 2, 4]
+
+
+def test_parts_of_different_types_are_joined_as_torch_joins_them() -> None:
+    collector = Collector(Classification(), {}, 0, 3)
+    for targets in (torch.tensor([1]), torch.tensor([0.5]), torch.tensor([2])):
+        collector.add(Part(torch.zeros(1), torch.zeros(1), None, {"targets": targets}))
+    assert collector.results().targets.tolist() == [1.0, 0.5, 2.0]
 
 
 def test_a_summary_is_kept_in_place_of_the_outputs() -> None:
@@ -244,11 +266,11 @@ def part(outputs: Any, n: int = 2) -> Part:
 
 
 def test_values_of_another_rank_are_joined_by_their_names() -> None:
-    collector = Collector(Detection(), {}, 0)  # type: ignore[arg-type]
+    collector = Collector(Detection(), {}, 0, 4)  # type: ignore[arg-type]
     collector.add(part({"a": torch.zeros(2), "b": [torch.ones(1), torch.ones(3)]}))
     sent = part({"b": [torch.ones(2), torch.ones(0)], "a": torch.full((2,), 5.0)})
     collector.add(collector.unpacked(sent.packed()))
-    outputs = collector.results(4).outputs
+    outputs = collector.results().outputs
     assert outputs["a"].tolist() == [0, 0, 5, 5]
     assert [len(one) for one in outputs["b"]] == [1, 3, 2, 0]
     with pytest.raises(ValueError, match=r"the outputs of two batches have different structures: \['a'\], \['b'\], and "

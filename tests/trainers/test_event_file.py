@@ -22,7 +22,7 @@ def points(folder: Path) -> list[tuple[int, float]]:
 def test_a_full_disk_delays_the_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_file, "SECONDS_BETWEEN_WRITES", 0.0)
     events = EventFile(tmp_path / "tensorboard", purge_step=0)
-    events.scalar("loss", 1.0, 1)
+    events.scalars({"loss": 1.0}, 1)
     pwrite = os.pwrite
 
     def full(handle: int, content: bytes, offset: int) -> int:
@@ -33,11 +33,11 @@ def test_a_full_disk_delays_the_events(tmp_path: Path, monkeypatch: pytest.Monke
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", full)
-        events.scalar("loss", 2.0, 2)
+        events.scalars({"loss": 2.0}, 2)
         assert not events.flush()
         assert events.path.stat().st_size == events.size
         assert points(tmp_path / "tensorboard") == [(1, 1.0)]
-    events.scalar("loss", 3.0, 3)
+    events.scalars({"loss": 3.0}, 3)
     assert points(tmp_path / "tensorboard") == [(1, 1.0), (2, 2.0), (3, 3.0)]
 
 
@@ -48,7 +48,7 @@ def test_a_folder_that_is_gone_for_a_while(tmp_path: Path, monkeypatch: pytest.M
     events = EventFile(tmp_path, purge_step=0)
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", gone)
-        events.scalar("loss", 1.0, 1)
+        events.scalars({"loss": 1.0}, 1)
         assert not events.flush()
     events.close()
     assert points(tmp_path) == [(1, 1.0)]
@@ -65,9 +65,9 @@ def test_a_file_server_that_reports_a_full_disk_at_close(tmp_path: Path, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "close", full)
-        events.scalar("loss", 1.0, 1)
+        events.scalars({"loss": 1.0}, 1)
         assert not events.flush()
-    events.scalar("loss", 2.0, 2)
+    events.scalars({"loss": 2.0}, 2)
     events.close()
     assert points(tmp_path) == [(1, 1.0), (2, 2.0)]
 
@@ -78,7 +78,7 @@ def test_a_folder_below_a_disk_that_is_gone_is_not_made_again(tmp_path: Path) ->
     events = EventFile(tmp_path / "run" / "tensorboard", purge_step=0)
     assert events.flush()
     (tmp_path / "run").rename(tmp_path / "gone")
-    events.scalar("loss", 1.0, 1)
+    events.scalars({"loss": 1.0}, 1)
     assert not events.flush()
     assert not (tmp_path / "run").exists()
     (tmp_path / "gone").rename(tmp_path / "run")
@@ -97,7 +97,8 @@ def test_events_that_wait_have_a_limit(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "in the way").write_text("")
     events = EventFile(tmp_path / "in the way" / "tensorboard", purge_step=0)
     for step in range(100):
-        events.scalar("loss", 1.0, step)
+        events.scalars({"loss": 1.0}, step)
+    assert not events.flush()
     assert events.waiting.tell() < 300
 
 
@@ -106,6 +107,6 @@ def test_a_later_file_purges_what_an_earlier_one_has_from_its_step_on(tmp_path: 
     for number, first in enumerate((1, 3, 2)):
         events = EventFile(tmp_path, purge_step=first)
         for step in range(first, first + 3):
-            events.scalar("loss", float(number), step)
+            events.scalars({"loss": float(number)}, step)
         events.close()
     assert points(tmp_path) == [(1, 0.0), (2, 2.0), (3, 2.0), (4, 2.0)]

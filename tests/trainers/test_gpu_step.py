@@ -38,8 +38,8 @@ MIXED = batch(torch.zeros(64, 3, 32, 32, dtype=torch.uint8), {
     "own": torch.zeros(64, dtype=torch.int64), "partner": torch.ones(64, dtype=torch.int64), "kept": torch.rand(64)})
 
 CASES: dict[str, tuple[str, Sequence[str], int, Batch]] = {
-    "the flagship's head": ("resnet50_xray", ["model.weights=null"], 0, IMAGES),
-    "the whole flagship": ("resnet50_xray", ["model.weights=null"], 1, IMAGES),
+    "the flagship's head": ("resnet50_xray", ["initialize.weights=null"], 0, IMAGES),
+    "the whole flagship": ("resnet50_xray", ["initialize.weights=null"], 1, IMAGES),
     "texts": ("bilstm_news", ["model.vocab_size=100", "model.classes=4", "model.padding_idx=0"], 0, TEXTS),
     "mixed and weighted": ("cnn_cifar10", [
         "model.classes=10",

@@ -153,13 +153,6 @@ def test_results_are_read_with_the_parts_of_a_task_on_the_cpu(gpu: FakeGpu) -> N
     assert {one.device.type for one in parts_of(task).parameters()} == {"cuda"}
 
 
-def test_what_a_model_says_about_its_weights_is_not_lost() -> None:
-    model = model_of()
-    model.weights_text = "weights of 2 of 3 layers"  # type: ignore[assignment]
-    assert with_task(model, task_of()).weights_text == "weights of 2 of 3 layers"
-    assert with_task(model_of(), task_of()).weights_text == ""
-
-
 class Embedding(nn.Module):
     def __init__(self) -> None:
         super().__init__()

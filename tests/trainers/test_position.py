@@ -12,8 +12,9 @@ from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
 from drumbeat.configs.run.checkpoint_records import ConfigChange, Progress, Span
 from drumbeat.configs.schema import Config
-from drumbeat.data.order import Schedule, Stream
+from drumbeat.data.order import Stream
 from drumbeat.data.sampling import LengthBuckets
+from drumbeat.data.schedule import Schedule
 from drumbeat.trainers.position import build_schedules, check_position
 
 

@@ -15,7 +15,8 @@ from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.data.ledger import blocks, digest, expected
 from drumbeat.data.loader import Batch
 from drumbeat.data.memory import Arrays
-from drumbeat.data.order import Schedule, Stream
+from drumbeat.data.order import Stream
+from drumbeat.data.schedule import Schedule
 from drumbeat.trainers.sample_counts import (
     HALF,
     SampleCounts,

@@ -59,7 +59,7 @@ def test_a_save_is_due_after_its_time_and_again_after_the_next_one(clock: Clock,
     assert ranks.before(ranks.next_check) == Decision()
     clock.now += 1.0
     assert ranks.before(ranks.next_check) == Decision(save=True)
-    ranks.saved()
+    ranks.saved(0.01)
     clock.now += 59.0
     assert ranks.before(ranks.next_check) == Decision()
 
@@ -91,3 +91,31 @@ def test_a_check_can_be_asked_for_sooner(clock: Clock, attempt: Attempt) -> None
     attempt.request_stop("stopped")
     ranks.check_before(1001)
     assert ranks.before(1001) == Decision(stop=True)
+
+
+def test_a_save_after_an_evaluation_is_due_sooner_but_not_each_time(clock: Clock, attempt: Attempt) -> None:
+    """Two seconds after the last save, or 20 times as long as training waited for it."""
+    ranks = coordinator(attempt, save_seconds=600.0)
+
+    def evaluated(seconds: float) -> bool:
+        clock.now += seconds
+        ranks.check_before(step := ranks.next_check, evaluated=True)
+        return ranks.before(step).save
+
+    assert [evaluated(1.9), evaluated(0.1)] == [False, True]
+    ranks.saved(0.5)
+    assert [evaluated(9.9), evaluated(0.1)] == [False, True]
+    ranks.saved(0.0)
+    clock.now += 599.0
+    assert not ranks.before(ranks.next_check).save, "without an evaluation"
+    ranks.saved(9e9)
+    assert [evaluated(599.0), evaluated(1.0)] == [False, True]
+
+
+def test_the_run_ends_when_its_hours_are_used_up(clock: Clock, attempt: Attempt) -> None:
+    ranks = coordinator(attempt)
+    ranks.seconds_left = lambda: 1010.0 - clock.now
+    clock.now += 9.0
+    assert ranks.before(ranks.next_check) == Decision()
+    clock.now += 1.0
+    assert ranks.before(ranks.next_check) == Decision(end=True)

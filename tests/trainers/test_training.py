@@ -15,7 +15,8 @@ from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Result, Saved, Status
 from drumbeat.configs.run.view import View
-from drumbeat.data.order import Schedule, Stream
+from drumbeat.data.order import Stream
+from drumbeat.data.schedule import Schedule
 from drumbeat.trainers.checkpoints.manager import Checkpoints
 from drumbeat.trainers.checkpoints.state import weights_sha256
 from tests.tiny import drumbeat, latest, write_config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,30 @@ def test_the_best_step_is_the_first_with_the_best_value(mode: str, scores: list[
         assert progress.last["step"] == step
         found.append(progress.best["step"])
     assert found == best
+
+
+@pytest.mark.parametrize(("mode", "scores", "top"), [
+    ("max", [0.5, 0.75, 0.75, 0.25, 0.8], [[1], [2, 1], [2, 3], [2, 3], [5, 2]]),
+    ("min", [math.nan, 0.5, math.nan, 0.5], [[1], [2, 1], [2, 1], [2, 4]]),
+])
+def test_the_best_evaluations_are_ranked_and_the_earlier_of_equals_comes_first(
+        mode: str, scores: list[float], top: list[list[int]]) -> None:
+    task, progress, found = Scored(), Progress(), []
+    one = evaluator(task=task, monitor="score", mode=mode, keep_best=2)
+    for step, task.score in enumerate(scores, 1):
+        progress, _ = one.validate(replace(progress, step=step), "head", 0.5)
+        found.append([one["step"] for one in progress.top])
+        assert progress.best["step"] == found[-1][0]
+        assert progress.is_among_best == (step in found[-1])
+        assert progress.kept_steps == {*found[-1]}
+    assert found == top
+
+
+def test_weights_before_the_first_step_are_not_the_best(capsys: pytest.CaptureFixture[str]) -> None:
+    progress, _ = evaluator(keep_best=2).validate(Progress(), "head", 0.0)
+    assert (progress.last["step"], progress.best, progress.top) == (0, {}, ())
+    assert "best so far" not in (text := capsys.readouterr().out)
+    assert "train loss" not in text
 
 
 def test_the_curves_and_the_heartbeat_have_the_metrics(tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ access.
 
 prints one JSON object: facts or faults. `run` is the run's folder, which has checkpoints if the run resumes.
 
-It checks that torch can use the GPUs, that targets can be imported, that the model can be built on the meta device (its
-weights are downloaded and read), that the data exists, that the phases fit the model, that a few samples go through
-model and loss, that the schedules last, and that the run can be rehearsed on them. It reports all faults at once.
+It checks that torch can use the GPUs, that targets can be imported, that the model can be built on the meta device,
+that the weights of `initialize` can be read and fit it, that the data exists, that the phases fit the model, that a few
+samples go through model and loss, that the schedules last, and that the run can be rehearsed on them. It reports all
+faults at once.
 """
 
 from __future__ import annotations
@@ -46,7 +47,6 @@ from drumbeat.trainers.build import (
     build_stream,
     build_task,
     loader_workers,
-    without_pretrained,
 )
 from drumbeat.trainers.build_optimizer import build_optimizer, build_scheduler
 from drumbeat.trainers.checkpoints.manager import Checkpoint
@@ -64,6 +64,7 @@ from drumbeat.trainers.metrics import build_metrics, check_monitor
 from drumbeat.trainers.model_and_task import with_task
 from drumbeat.trainers.position import build_schedules, check_position, with_phase_values
 from drumbeat.trainers.set_notes import notes_of
+from drumbeat.trainers.starting_weights import check_fitting
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.versions import preflight_versions
 
@@ -85,7 +86,6 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
     opened = opened_since(before)
     filled: Config | None = None if sets is None and needs_data(config.model) else attempt(
         lambda: with_facts(config, facts_of(sets.train) if sets else {}))
-    filled = without_pretrained(filled) if filled and checkpoint else filled
     model = attempt(lambda: _model_on_meta(filled)) if filled else None
     built: dict[str, Any] = {}
     attempt(lambda: build_batch_transforms(config))
@@ -108,12 +108,15 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
                                 "right. Is the root one folder too high or too low?"))
         if len(sets.train):
             attempt(lambda: _check_order(config, sets.train))
-    notes = [*([] if sets is None else notes_of(sets)), *filter(None, [getattr(model, "weights_text", "")])]
+    taken = attempt(lambda: check_fitting(config.initialize, model)) if model is not None and not checkpoint else ""
+    notes = [*([] if sets is None else notes_of(sets)), *filter(None, [taken])]
+    notes += [f"the budget of {config.budget.steps:,} steps ends the run before phase {name}"
+              for name in [*config.phases][len(tables):] if tables and config.budget.steps is not None]
     if progress and tables:
         attempt(lambda: check_position(config, tables, progress))
     if not faults:
         phases = [(name, phase) for name, phase in config.phases.items() if phase is not None]
-        for (name, phase), schedule in zip(phases, tables, strict=True):
+        for (name, phase), schedule in zip(phases, tables, strict=False):
             scheduler, optimizer = built[name]
             notes += filter(None, [attempt(partial(rehearse_schedule, scheduler, optimizer, schedule,
                                                    phase.scheduler_every, f"phases.{name}.scheduler"))])
@@ -138,7 +141,7 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
     return {
         "samples": {name: len(samples) for name in ("train", "validation", "test")
                     if (samples := getattr(sets, name)) is not None},
-        "steps": {name: table.steps for name, table in zip(config.phases, tables, strict=True)},
+        "steps": {name: table.steps for name, table in zip(config.phases, tables, strict=False)},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "weights_bytes": sum(value.nbytes for value in model.state_dict().values()),
         "classes": sets.classes,
@@ -179,6 +182,11 @@ def _check_phase(config: Config, name: str, model: nn.Module, world_size: int) -
         raise PreflightError(Fault(what="there are no best weights without a validation set",
                                    where=f"phases.{name}.start_from", given="start_from: best",
                                    remedy="Set data.validation, or start_from: last."))
+    ends = next((key for key in ("patience", "target") if getattr(phase, key) is not None), "")
+    if ends and not config.data.validation:
+        raise PreflightError(Fault(what="a phase cannot end by its metric without a validation set",
+                                   where=f"phases.{name}.{ends}", given=f"{ends}: {getattr(phase, ends):g}",
+                                   remedy=f"Set data.validation, or {ends}: null."))
     size = phase.batch_size or config.batch_size
     shares = [len(shard(size, rank, world_size)) for rank in range(world_size)]
     smallest = min(len(part) for one in shares for part in micro_batches(one, config.micro_batch_size or one))

@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-from typing import Any
 
-import numpy as np
 from torch import nn
 
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.schema import Config
-from drumbeat.data.loader import Samples, WholeBatches
+from drumbeat.data.loader import Samples
 from drumbeat.trainers.build import Sets, build_forward
 from drumbeat.trainers.contact_sheet import CPU
+from drumbeat.trainers.evaluate import Few
 from drumbeat.trainers.metrics import build_metrics
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.tracking import NullTracker
@@ -28,20 +27,9 @@ MUCH = 10**9
 """Bytes of an evaluation's results that are worth a note."""
 
 
-class Few:
-    """A few samples from all over a set, which reads whole batches if the set does."""
-
-    def __init__(self, of: Samples, n: int) -> None:
-        self.of = of
-        self.indices = np.unique(np.linspace(0, len(of) - 1, n).astype(np.int64))
-        if isinstance(of, WholeBatches):
-            self.fetch = lambda indices: of.fetch(self.indices[indices])
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int, /) -> Any:
-        return self.of[int(self.indices[index])]
+def few_of(samples: Samples) -> Few:
+    """Those of the samples of a set that are evaluated."""
+    return Few(samples, EVALUATED)
 
 
 def rehearse_evaluation(config: Config, sets: Sets, few: Few, model: nn.Module, task: Task, name: str,

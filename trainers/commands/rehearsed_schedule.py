@@ -10,7 +10,7 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
 from drumbeat.configs.errors import Fault, PreflightError
-from drumbeat.data.order import Schedule
+from drumbeat.data.schedule import Schedule
 
 MOST = 50_000
 """The number of steps that are rehearsed, about a second; a step of torch's schedulers takes 5 to 20 us."""

@@ -51,6 +51,7 @@ from drumbeat.trainers.forward import Forward, call
 from drumbeat.trainers.freezing import frozen_parts, trainable
 from drumbeat.trainers.model_and_task import modules_of, with_task
 from drumbeat.trainers.position import build_schedules, with_phase_values
+from drumbeat.trainers.starting_weights import check_fitting
 
 ROWS = 30
 """The largest number of layers in the table. It has as many levels of the model as fit."""
@@ -65,6 +66,7 @@ def show(config: Config, sheet: Path) -> list[str]:
     lines = [f"model      {config.model.get('_target_')}: {_count(model.parameters())} parameters"]
     if no_weights:
         lines.append(f"{'':<11}built without the weights {config.model['weights']}: {no_weights}")
+    lines += _starting_weights(config, model)
     try:
         forward = build_forward(config, CPU.device)
         inputs = forward.inputs(_samples(config, sets))
@@ -83,6 +85,14 @@ def show(config: Config, sheet: Path) -> list[str]:
     lines += groups_table(config, model)
     lines += ["", _sheet(config, sets, sheet) if sets else f"not shown  samples: {no_data}"]
     return lines
+
+
+def _starting_weights(config: Config, model: nn.Module) -> list[str]:
+    """What the model takes of the weights that the run starts from, or why that is unknown."""
+    try:
+        return [*filter(None, [check_fitting(config.initialize, model)])]
+    except PreflightError as error:
+        return [f"not shown  weights: {error.faults[0].what}"]
 
 
 def _sets(config: Config) -> tuple[Sets | None, str]:

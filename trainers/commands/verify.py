@@ -22,7 +22,7 @@ import numpy as np
 from drumbeat.configs.errors import Fault, RunError, UserError, hang
 from drumbeat.configs.load import read
 from drumbeat.configs.run.changes import exactness
-from drumbeat.configs.run.checkpoint_records import CheckpointState, ConfigChange, Span
+from drumbeat.configs.run.checkpoint_records import CheckpointState, ConfigChange, PhaseEnd, Span
 from drumbeat.configs.run.determinism import claim
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.schema import Config
@@ -30,8 +30,9 @@ from drumbeat.configs.terminal import print_text_only
 from drumbeat.data.bar import Bar
 from drumbeat.data.ledger import blocks, expected
 from drumbeat.data.loader import Samples
-from drumbeat.data.order import Integers, Schedule, Stream
+from drumbeat.data.order import Integers, Stream
 from drumbeat.data.sampling import LengthBuckets, SampleStream
+from drumbeat.data.schedule import Schedule
 from drumbeat.trainers.position import build_schedules
 from drumbeat.trainers.sample_counts import check_unchanged, describe_training_set
 
@@ -64,6 +65,8 @@ class Report:
     skipped: int
     changes: Sequence[ConfigChange] = ()
     """What resumes have changed in the run's config."""
+    ended: Sequence[PhaseEnd] = ()
+    """Phases that have ended before their last epoch."""
 
     @property
     def faults(self) -> int:
@@ -103,7 +106,7 @@ def verify(run: RunDir, progress: Callable[[int, int], None] = lambda done, tota
         if end != taken:
             report.faults.append(f"{taken:,} steps were taken, but the ledger ends with step {end:,}")
         reports.append(report)
-    return Report(reports, done.skipped, done.changes)
+    return Report(reports, done.skipped, done.changes, done.ended)
 
 
 def _phase(config: Config, name: str, number: int, schedule: Schedule, samples: Samples | None, spans: list[Span],
@@ -186,7 +189,8 @@ def report_text(run: RunDir, report: Report) -> str:
         lines += ["", f"skipped    {report.skipped:,} of these could not be read and were replaced by others"]
     verdict = "the ledger agrees with the order of samples in every span" if not report.faults else (
         f"the ledger differs from the order of samples: {report.faults} error{'s' * (report.faults > 1)}")
-    notes = [f"{note}; the samples are the same"] if (note := claim(run)) else []
+    notes = [end.text for end in report.ended]
+    notes += [f"{note}; the samples are the same"] if (note := claim(run)) else []
     notes += [f"the run is {note}"] if (note := exactness(report.changes)) else []
     return "\n".join([*lines, "", f"verdict    {verdict}", *(hang("note       ", note) for note in notes)])
 

@@ -174,7 +174,7 @@ def pixel_facts(config: Config, checks: Sequence[SampleCheck]) -> tuple[str, lis
                 far = not (np.abs(used_mean - mean).max() <= 0.15 and
                            np.abs(np.log(used_deviation / deviation)).max() <= 0.5)
             used = f"the config normalizes with {_numbers(used_mean)} and {_numbers(used_deviation)}"
-            if far and not config.model.get("weights"):
+            if far and not (config.initialize.weights or config.model.get("weights")):
                 return measured, [Finding("note", "normalization", f"the pixels have {measured}, and {used}",
                                           "Training may be slower. With pretrained weights, keep what they were "
                                           "trained with.")]

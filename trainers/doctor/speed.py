@@ -13,8 +13,9 @@ import torch
 
 from drumbeat.configs.schema import Config
 from drumbeat.data.loader import ShardedBatchSampler
-from drumbeat.data.order import Schedule, micro_batches, shard
+from drumbeat.data.order import micro_batches, shard
 from drumbeat.data.sampling import LengthBuckets
+from drumbeat.data.schedule import Schedule
 from drumbeat.data.text import padding_waste
 from drumbeat.trainers.build import Sets, build_stream, image_set
 from drumbeat.trainers.contact_sheet import training_fetcher

@@ -16,7 +16,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import damage, find_checkpoint
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Config
-from drumbeat.trainers.build import place_model, without_pretrained
+from drumbeat.trainers.build import place_model
 from drumbeat.trainers.checkpoints.state import load_weights
 from drumbeat.trainers.checkpoints.tensors import read_tensors
 from drumbeat.trainers.facts import with_facts
@@ -56,6 +56,6 @@ def training_set(path: Path) -> dict[str, Any]:
 def load_model(config: Config, path: Path, device: torch.device, task: Task) -> nn.Module:
     """The model with the weights of a checkpoint, in evaluation mode; trained parameters of the task get theirs. Raises
     `RunError` if the weights do not fit the model, and `PreflightError` if the model cannot be built."""
-    model = place_model(without_pretrained(with_facts(config, training_set(path).get("facts", {}))), device, task)
+    model = place_model(with_facts(config, training_set(path).get("facts", {})), device, task)
     load_weights(model, read_tensors(path / "model.safetensors"), path, str(config.model.get("_target_")))
     return model.eval()

@@ -50,7 +50,7 @@ def phase_steps(config: Config, progress: Progress) -> list[PhaseSteps]:
     """Name, first and last step of each phase; empty if the size of the training set is not known yet."""
     found: list[PhaseSteps] = []
     if samples := progress.data.get("samples"):
-        for name, schedule in zip(config.phases, build_schedules(config, samples, progress), strict=True):
+        for name, schedule in zip(config.phases, build_schedules(config, samples, progress), strict=False):
             first = found[-1][2] if found else 0
             found.append((name, first, first + schedule.steps))
     return found

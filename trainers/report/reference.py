@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from markupsafe import Markup
 
@@ -41,8 +42,8 @@ def epochs(config: Config, events: Events, progress: Progress) -> list[Epoch]:
     found, before = [], 0
     reached = config.tracking.every_steps - 1 + max((points[-1][0] for points in events.curves.values()), default=-1)
     samples = progress.data.get("samples")
-    schedules = build_schedules(config, samples, progress) if samples else [None] * len(config.phases)
-    for name, schedule in zip(config.phases, schedules, strict=True):
+    schedules = build_schedules(config, samples, progress) if samples else []
+    for name, schedule in zip_longest(config.phases, schedules):
         curves = config.reference.curves.get(name, {})
         last = 0
         for epoch in range(1, 1 + max(map(len, curves.values()), default=0)):

@@ -26,6 +26,7 @@ from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
 from drumbeat.configs.run.determinism import claim
 from drumbeat.configs.run.files import read_text
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.rank_records import StartingWeights
 from drumbeat.configs.run.records import Heartbeat
 from drumbeat.configs.run.versions import LABELS, AttemptVersions
 from drumbeat.configs.run.view import View
@@ -126,8 +127,10 @@ def _facts(view: View, config: Config) -> Iterator[tuple[str, str]]:
     yield "submitted on" if job and job.backend == "slurm" else "machine", job.host if job else ""
     yield "SLURM job" if job and job.backend in ("slurm", "here") else "process", (job.id if job else None) or ""
     yield "model", str(config.model.get("_target_", ""))
+    yield "started from", started.table if (started := StartingWeights.read(view.run.starting_weights)) else ""
     yield "batch size", f"{config.batch_size:,}"
     yield "phases", ", ".join(f"{name} ({phase.epochs:g} epochs)" for name, phase in config.phases.items() if phase)
+    yield "ended early", "; ".join(end.text for end in result.ended) if result else ""
     yield "samples seen", f"{result.samples_seen:,}" if result else ""
     yield "samples skipped", f"{result.samples_skipped:,}" if result and result.samples_skipped else ""
     yield "steps skipped", f"{result.steps_skipped:,} (NaN or Inf)" if result and result.steps_skipped else ""

@@ -9,6 +9,8 @@ Metrics are computed from a whole set at once, on one thread, so they are the sa
 """
 
 from drumbeat.trainers.tasks.classification import Classification as Classification
+from drumbeat.trainers.tasks.logged import log as log
+from drumbeat.trainers.tasks.logged import log_image as log_image
 from drumbeat.trainers.tasks.multilabel import MultiLabel as MultiLabel
 from drumbeat.trainers.tasks.regression import Regression as Regression
 from drumbeat.trainers.tasks.segmentation import Segmentation as Segmentation

@@ -114,6 +114,8 @@ class Classification:
     def elements(self, results: Results) -> Results:
         """The results of the m elements that count, as of m samples, without their losses."""
         counted = self.counted(results.targets)
+        if results.targets.dim() == 1 and counted.all():  # without a copy
+            return Results(results.losses[:0], results.outputs, results.targets)
         outputs = results.outputs if results.outputs.dim() == 1 else results.outputs.movedim(1, -1)
         return Results(results.losses[:0], outputs[counted], results.targets[counted])
 

@@ -1,7 +1,7 @@
 """All metrics of an evaluated set: overall, and for each class, label or value.
 
-torchmetrics computes them from all samples at once, so they are the same on any number of ranks. A metric that is not
-defined, such as the AUROC of a class without samples, is None. Importing this module takes seconds.
+They are computed from all samples at once, most by torchmetrics, so they are the same on any number of ranks. A metric
+that is not defined, such as the AUROC of a class without samples, is None. Importing this module takes seconds.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics.functional import classification as of_classes
@@ -23,7 +24,7 @@ from drumbeat.trainers.tasks.task import HasClassRows, Results, Task
 
 def measure(task: Task, results: Results) -> Metrics:
     """The metrics of all samples, and of each class, label or value."""
-    metrics = {**task.metrics(results), **results.metrics}
+    metrics = {**results.terms, **task.metrics(results), **results.metrics}
     if task.kind == "other":
         own = task.class_rows(results) if isinstance(task, HasClassRows) else []
         return Metrics(kind=task.kind, metrics=_plain(metrics), classes=own)
@@ -44,7 +45,8 @@ def measure(task: Task, results: Results) -> Metrics:
     metrics |= {"balanced_accuracy": known_mean(row["accuracy"] for row in rows), **_means(rows, "f1", "auroc")}
     if count > 5:
         metrics["top5_accuracy"] = float((probabilities.topk(5).indices == targets[:, None]).any(1).double().mean())
-    metrics["calibration_error"] = float(of_classes.multiclass_calibration_error(probabilities, targets, count))
+    highest = probabilities.amax(1)
+    metrics["calibration_error"] = float(of_classes.binary_calibration_error(highest, (predicted == targets).long()))
     return Metrics(kind=task.kind, metrics=_plain(metrics), classes=rows, confusion=confusion.tolist())
 
 
@@ -93,12 +95,22 @@ def _values(task: Task, predicted: Tensor, targets: Tensor) -> list[dict[str, An
 
 
 def _ranking(scores: Tensor, positive: Tensor) -> dict[str, float | None]:
-    """How well the probabilities of a class separate its samples from the others."""
+    """How well the probabilities of a class separate its samples from the others: the area under the ROC curve, by the
+    trapezoidal rule, and the average precision (scikit-learn's definitions). Equal scores are one threshold.
+
+    Sorting integers that order as the scores do, with the truth in the last bit, takes a tenth of the time of
+    torchmetrics, which computes the same.
+    """
     if not positive.any() or positive.all():
         return {"auroc": None, "average_precision": None}
-    truth = positive.long()
-    return {"auroc": float(of_classes.binary_auroc(scores, truth)),
-            "average_precision": float(of_classes.binary_average_precision(scores, truth))}
+    bits = scores.float().numpy().view(np.int32).astype(np.int64)
+    ordered = np.sort((bits ^ ((bits >> 31) & 0x7FFFFFFF)) << 1 | positive.numpy())[::-1]
+    last = np.append(np.flatnonzero(np.diff(ordered >> 1)), len(ordered) - 1)  # at or above each threshold
+    hits = (ordered & 1).cumsum()[last]
+    misses = last + 1 - hits
+    more_hits, more_misses = np.diff(hits, prepend=0), np.diff(misses, prepend=0)
+    area = (more_misses * (2 * hits - more_hits)).sum() / (2 * hits[-1] * misses[-1])
+    return {"auroc": float(area), "average_precision": float((more_hits * hits / (last + 1)).sum() / hits[-1])}
 
 
 def _column(task: Task, number: int) -> str:

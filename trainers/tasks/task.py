@@ -37,6 +37,8 @@ class Results:
     numbers among the results."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """The values of the metrics in `evaluation.metrics`."""
+    terms: Mapping[str, float] = field(default_factory=dict)
+    """The means of the terms of the loss, if it has several."""
 
     @property
     def nbytes(self) -> int:
@@ -83,8 +85,9 @@ class Task(Protocol):
     worst_title: str
     """What `worst_samples` returns, as a title: "misclassified samples, largest loss first"."""
 
-    def losses(self, outputs: Any, targets: Any) -> Tensor:
-        """float32 [n]: the loss of each sample, from what the model returns."""
+    def losses(self, outputs: Any, targets: Any) -> Tensor | Mapping[str, Tensor]:
+        """float32 [n]: the loss of each sample, from what the model returns; or several terms by their names, whose sum
+        is the loss, and each of which is logged."""
 
     def metrics(self, results: Results) -> dict[str, float]:
         """The metrics of an evaluated set, under the names in `metric_names`."""
@@ -108,15 +111,17 @@ class WholeBatchLoss(Protocol):
     """A task whose loss compares the samples of a batch with each other, such as a contrastive one. It is called with
     the outputs and targets of all ranks in training, and of a chunk in evaluation."""
 
-    def batch_loss(self, outputs: Any, targets: Any) -> Tensor:
-        """A scalar: the loss of the batch."""
+    def batch_loss(self, outputs: Any, targets: Any) -> Tensor | Mapping[str, Tensor]:
+        """A scalar: the loss of the batch; or several terms by their names, whose sum is the loss."""
 
 
-def losses_of(task: Task, outputs: Any, targets: Any, n: int) -> Tensor:
-    """float32 [n]: the loss of each sample of an evaluated chunk; for a loss of the whole batch, the chunk's."""
-    if isinstance(task, WholeBatchLoss):
-        return task.batch_loss(outputs, targets).expand(n)
-    return task.losses(outputs, targets)
+def losses_of(task: Task, outputs: Any, targets: Any, n: int) -> Tensor | Mapping[str, Tensor]:
+    """float32 [n]: the loss of each sample of an evaluated chunk, or its terms; for a loss of the whole batch, the
+    chunk's."""
+    if not isinstance(task, WholeBatchLoss):
+        return task.losses(outputs, targets)
+    found = task.batch_loss(outputs, targets)
+    return found.expand(n) if isinstance(found, Tensor) else {name: term.expand(n) for name, term in found.items()}
 
 
 def kept_outputs(task: Task, outputs: Any) -> Any:

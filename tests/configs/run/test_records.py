@@ -19,6 +19,7 @@ from drumbeat.configs.run.checkpoint_records import (
     FileDigest,
     Manifest,
     Metrics,
+    PhaseEnd,
     Progress,
     Span,
 )
@@ -52,9 +53,11 @@ BEST = {"step": 3, "phase": "head", "loss": 0.25, "accuracy": 1.0}
 TOPOLOGY = Topology(nodes=2, ranks_per_node=4, device="cuda", cpus_per_rank=8)
 ALLOCATION = Allocation(job_id="7", nodes=2, cpus_per_node=64, gpus_per_node=8, in_step=True, restarts=1)
 SPAN = Span(phase=1, first_step=2**40, steps=3, samples=36, digest=f"{2**64 - 1:016x}", attempt=2, world_size=4)
+END = PhaseEnd(phase=0, steps=40, reason="patience", text="phase head ended")
 CHANGE = ConfigChange(key="batch_size", old=4, new=None, step=7, attempt=2, user="me", time=1.5)
 PROGRESS = Progress(step=7, phase=1, phase_step=2, samples=60, skipped=1, ledger=(SPAN, SPAN), data={"samples": 9},
-                    best=BEST, last=BEST, seconds={"training": 1.5}, changes=(CHANGE,))
+                    best=BEST, last=BEST, seconds={"training": 1.5}, changes=(CHANGE,),
+                    top=({"step": 3.0, "value": 0.25},), kept=(3,), plateau=0.25, stale=1, ended=(END,))
 VERSIONS = Versions(drumbeat="0.1.0", python="3.11.2", torch="2.14.1", cuda="13.0", nccl="2.28.9",
                     device="NVIDIA H100", precision="bf16")
 TREE = CodeTree(name="lab", folder="/home/me/lab", files=3, bytes=99, commit="0123", changed_files=1)
@@ -80,7 +83,7 @@ ALL = [
     BadNode(node="n2", reason="it has lost its GPU", run="20261128-183858-ypnga", time=1.0),
     RankError(rank=1, node="n1", type="ValueError", message="no", step=7, traceback="Traceback", user_error=True,
               time=1.0),
-    SPAN, CHANGE, PROGRESS,
+    SPAN, END, CHANGE, PROGRESS,
     CheckpointState(progress=PROGRESS, optimizer={"groups": [{"lr": 0.1}]}, scheduler={"last_epoch": 3},
                     versions=VERSIONS, config={"phases": {"head": {"epochs": 2.0}}}),
     FileDigest(bytes=7, sha256="ab"),

@@ -11,7 +11,7 @@ import pytest
 from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.load import read
 from drumbeat.configs.run.changes import kept
-from drumbeat.configs.run.checkpoint_records import CheckpointState, ConfigChange, Progress
+from drumbeat.configs.run.checkpoint_records import CheckpointState, ConfigChange, PhaseEnd, Progress
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import checkpoint_path
 from drumbeat.launch.commands.main import main
@@ -161,3 +161,23 @@ def test_a_finished_run_without_its_last_phase_is_not_longer(failed: RunDir, cap
 def test_a_root_that_no_set_refers_to_is_refused(failed: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["resume", "small", "data.root=/sets"]) == 2
     assert "data.root has no effect" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("reason", "key"), [
+    ("patience", "phases.finetune.patience"), ("target", "phases.finetune.target"), ("hours", "budget.hours")])
+def test_what_continues_a_run_that_has_ended_early(failed: RunDir, reason: Any, key: str,
+                                                   capsys: pytest.CaptureFixture[str]) -> None:
+    """More epochs do not."""
+    end = PhaseEnd(phase=1, steps=100, reason=reason, text="phase finetune ended after 100 steps")
+    save(failed, 300, Progress(step=300, phase=1, ended=(end,), stale=3, seconds={"training": 9e3},
+                               last={"step": 300, "loss": 0.1}))
+    write_state(failed, "finished")
+    text = failed.config.read_text().replace("  hours: null", "  hours: 2").replace(
+        "patience: null", "patience: 3").replace("target: null", "target: 0.5")
+    failed.config.write_text(text)
+    assert main(["resume", "small", "phases.finetune.epochs=99"]) == 2
+    error = capsys.readouterr().err
+    assert "given  phase finetune ended after 100 steps\n" in error
+    assert f"Train it for longer: drumbeat resume {failed.id} {key}=N Or start" in " ".join(error.split())
+    value = 0.01 if reason == "target" else 4
+    assert main(["resume", "small", f"{key}={value}", "--no-preflight"]) == 0

@@ -101,7 +101,7 @@ error: tests.tiny.Net has no argument 'widht'
 def test_missing_data_says_how_to_get_it(tmp_path: Path, config: str, remedy: str) -> None:
     from tests.tiny import drumbeat
 
-    done = drumbeat(tmp_path, config, "model.weights=null", expect=2, preflight=True)
+    done = drumbeat(tmp_path, config, "initialize.weights=null", expect=2, preflight=True)
     assert remedy in done.stderr
     screen = done.stderr.replace("\n       ", " ")
     assert f"error: the folder of the data does not exist: {tmp_path}/datasets/" in screen

@@ -190,6 +190,19 @@ def save_best(checkpoints: Checkpoints, best_at: int) -> None:
     checkpoints.close()
 
 
+def test_what_the_newest_ones_list_is_kept(tmp_path: Path) -> None:
+    """The best ones, and those of every so many epochs; what is no longer listed is removed."""
+    checkpoints = made(tmp_path, keep=1)
+    for step in range(1, 8):
+        checkpoints.save(Progress(step=step, best={"step": 1}, kept=(2,), top=(
+            {"step": 1.0, "value": 0.1}, {"step": 4.0 if step < 7 else 6.0, "value": 0.2})), weights(step), {}, STATE)
+        checkpoints.wait()
+        if step == 6:
+            assert steps(checkpoints) == [f"step-0000000{one}" for one in (1, 2, 4, 6)]
+    checkpoints.close()
+    assert steps(checkpoints) == [f"step-0000000{one}" for one in (1, 2, 6, 7)]
+
+
 def test_corrupted_best_weights_are_trained_again_from_an_older_checkpoint(tmp_path: Path) -> None:
     """The newer ones stay: once the best ones are there again, they are used again."""
     checkpoints = made(tmp_path, keep=3)

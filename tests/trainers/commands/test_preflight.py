@@ -101,6 +101,21 @@ def test_what_several_sets_have_in_common_is_one_fault_that_names_them(tmp_path:
     assert fault.where == "data.train"
 
 
+@pytest.mark.parametrize("key", ["patience", "target"])
+def test_a_phase_that_ends_by_its_metric_needs_one(tmp_path: Path, key: str) -> None:
+    changes = ["data.validation={}", "phases.finetune.start_from=last", f"phases.head.{key}=3"]
+    with pytest.raises(PreflightError) as caught:
+        preflight(load(write_config(tmp_path), changes).config)
+    assert [(fault.what, fault.where, fault.given) for fault in caught.value.faults] == [
+        ("a phase cannot end by its metric without a validation set", f"phases.head.{key}", f"{key}: 3")]
+
+
+def test_a_budget_that_ends_the_run_before_a_phase_is_told(tmp_path: Path) -> None:
+    facts = preflight(load(write_config(tmp_path), ["budget.steps=5"]).config)
+    assert facts["steps"] == {"head": 5}
+    assert "the budget of 5 steps ends the run before phase finetune" in facts["notes"]
+
+
 def test_a_schedule_that_watches_the_validation_metric_needs_one(tmp_path: Path) -> None:
     changes = ["data.validation={}", "phases.finetune.start_from=last",
                "phases.finetune.scheduler={_target_: torch.optim.lr_scheduler.ReduceLROnPlateau}"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -135,14 +137,16 @@ def test_a_table_with_nan() -> None:
 def test_the_statistics_of_the_pixels(folder: Path) -> None:
     checks = folder_subject("train", folder).checks
 
-    def normalized(mean: float, **model: str) -> tuple[str, list[str]]:
+    def normalized(mean: float, initialize: Mapping[str, str] = MappingProxyType({}), **model: str
+                   ) -> tuple[str, list[str]]:
         values = [mean] * 3
         text, found = pixel_facts(build_config([Layer(origin="test", values={
-            "name": "x", "batch_size": 4, "model": {"_target_": "x", **model},
+            "name": "x", "batch_size": 4, "model": {"_target_": "x", **model}, "initialize": dict(initialize),
             "data": {"transforms": {"batch": [{"_target_": "drumbeat.data.Normalize", "mean": values,
                                                "std": [0.22] * 3}]}}})]), checks)
         return text, [one.kind for one in found]
 
     assert normalized(0.9)[1] == ["normalization"]
     assert normalized(0.9, weights="IMAGENET1K_V1")[1] == normalized(0.5)[1] == []
+    assert normalized(0.9, initialize={"weights": "ResNet18_Weights.IMAGENET1K_V1"})[1] == []
     assert "; the config normalizes with 0.500/0.500/0.500 and 0.220/0.220/0.220" in normalized(0.5)[0]

@@ -7,6 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from torchmetrics.functional.classification import (
+    binary_auroc,
+    binary_average_precision,
+    multiclass_calibration_error,
+)
 
 from drumbeat.trainers.tasks import Classification, MultiLabel, Regression, Results, Task
 from drumbeat.trainers.tasks.measure import measure
@@ -59,3 +64,38 @@ def test_a_task_with_tables_of_its_own() -> None:
     found = measure(task, results)
     assert found.metrics == {**task.metrics(results), "f2": 0.25}
     assert found.classes == [{"name": "a", "hits": 3, "iou": 0.5}]
+
+
+@pytest.mark.parametrize("digits", [1, 6])
+def test_rankings_are_those_of_torchmetrics(digits: int) -> None:
+    """Of scores of which many are equal, or none."""
+    generator = torch.Generator().manual_seed(digits)
+    outputs, targets = torch.randn(500, 4, generator=generator), torch.randint(3, (500,), generator=generator)
+    rounded = outputs.softmax(1).round(decimals=digits)
+    task = Given()
+    classes = measure(task, Results(torch.zeros(500), rounded, targets)).classes
+    for number in range(3):
+        given = rounded[:, number], (targets == number).long()
+        assert classes[number]["auroc"] == pytest.approx(float(binary_auroc(*given)), abs=1e-6)
+        assert classes[number]["average_precision"] == pytest.approx(float(binary_average_precision(*given)), abs=1e-6)
+    assert (classes[3]["auroc"], classes[3]["average_precision"]) == (None, None)
+
+
+def test_calibration_is_that_of_torchmetrics() -> None:
+    task, outputs, targets = Classification(), torch.randn(200, 3).mul(3), torch.randint(3, (200,))
+    found = measure(task, Results(task.losses(outputs, targets), outputs, targets)).metrics["calibration_error"]
+    assert found == pytest.approx(float(multiclass_calibration_error(outputs, targets, 3)))
+
+
+def test_a_metric_reads_the_outputs_without_copying_them_unless_some_do_not_count() -> None:
+    task, outputs = Classification(loss=torch.nn.CrossEntropyLoss()), torch.zeros(3, 2)
+    assert task.elements(Results(torch.zeros(3), outputs, torch.tensor([0, 1, 0]))).outputs is outputs
+    some = task.elements(Results(torch.zeros(3), outputs, torch.tensor([0, -100, 0])))
+    assert (len(some.outputs), some.targets.tolist()) == (2, [0, 0])
+
+
+class Given(Classification):
+    """Its outputs are probabilities."""
+
+    def probabilities(self, outputs: torch.Tensor) -> torch.Tensor:
+        return outputs
