@@ -1,4 +1,4 @@
-"""The records of slow ranks, of slow imports, of idle GPUs, and of the weights that a run has started from."""
+"""The records of slow ranks, slow imports and idle GPUs, and of the weights that a run has started from."""
 
 from __future__ import annotations
 

@@ -32,6 +32,9 @@ from tests.configs.small import BASE, Write, faults
     ("data.test=null", "data.test must be a section: `_target_: package.module.Name` and its arguments",
      "Write {} for none: data.test: {}"),
     ("model=3", "model must be a section: `_target_: package.module.Name` and its arguments", ""),
+    ("phases.head.groups.a.weight_decay=0", "unknown key 'weight_decay' in 'phases.head.groups.a'",
+     "An argument of the optimizer? Write optimizer: {weight_decay: ...}"),
+    ("phases.head.groups.a.mtch=[x]", "unknown key 'mtch' in 'phases.head.groups.a'", "Did you mean 'match'?"),
     ("phases.head=3", f"phases.head must be a section with some of: {', '.join(one.name for one in fields(Phase))} or "
      "null", ""),
     ("phases=null", "phases must be a section", "Write {} for none: phases: {}"),

@@ -239,7 +239,7 @@ def _rehearse_ranks(config: Config, sets: Sets, model: nn.Module, task: Task, ba
 
 def _step_and_evaluate(config: Config, sets: Sets, model: nn.Module, task: Task, batch: Batch, world: World) -> None:
     runner = build_phase_runner(config, len(config.phases) - 1, model, task, world, build_forward(config, world.device))
-    runner.batch_size = world.size * len(batch.positions)
+    runner.batch_size = runner.loss.batch_size = world.size * len(batch.positions)
     _backward(runner, batch, 0)
     runner.settle(runner.update())
     compare_ranks(model, world, 1)
