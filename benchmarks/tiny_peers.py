@@ -74,7 +74,7 @@ def loader(workers: int) -> Any:
     """torch's loader of the same samples, for this rank."""
     data, ranks = samples(), int(os.environ.get("WORLD_SIZE", "1"))
     pairs = TensorDataset(data.inputs, data.targets)
-    order = DistributedSampler(pairs) if ranks > 1 else None
+    order: DistributedSampler[Any] | None = DistributedSampler(pairs) if ranks > 1 else None
     return DataLoader(pairs, batch_size=BATCH // ranks, sampler=order, shuffle=order is None, num_workers=workers)
 
 

@@ -48,8 +48,8 @@ class Data:
     shuffle: bool = True
     """Shuffle the samples in each epoch; false keeps the order of the dataset."""
     sampling: dict[str, Any] = field(default_factory=dict)
-    """How samples are drawn, if not each one once per epoch: drumbeat.data.ClassBalanced or Weighted. Empty for the
-    default."""
+    """How samples are drawn, if not each one once per epoch: drumbeat.data.ClassBalanced, Weighted or Repeated. Empty
+    for the default."""
     bucket_batches: int | None = at_least(1, None)
     """Sort the samples of this many batches by length, so that each batch has samples of similar length. Null does not
     sort."""
@@ -57,7 +57,7 @@ class Data:
     """Makes a batch of a list of samples: a function, called with the list and these arguments, or a class, whose
     object is called with the list. Empty to stack the samples."""
     mix: dict[str, Any] = field(default_factory=dict)
-    """Mix training samples: drumbeat.data.Mixup or CutMix. Empty for no mixing."""
+    """Mix training samples: drumbeat.data.Mixup, CutMix, or RandomMix of several. Empty for no mixing."""
     cache: str | None = path(None)
     """A folder for decoded images, best on a local disk of the node. $VARIABLES in it are expanded on the node. Null
     decodes images each time."""
@@ -124,6 +124,9 @@ class Phase:
     """When the scheduler steps: after each optimizer step, or at the end of each epoch."""
     clip_norm: float | None = above(0, None)
     """The largest norm of the gradient: a larger gradient is scaled down to it. Null does not clip."""
+    transforms: list[Any] = field(default_factory=list)
+    """Transforms of each training sample in this phase, to another image size for example. Empty for those of
+    data.transforms.train."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +150,9 @@ class Evaluation:
     """Whether the best weights have the lowest (min) or the highest (max) value of that metric."""
     batch_statistics: bool = False
     """Let BatchNorm use the statistics of each evaluation batch, as in training, instead of its running statistics."""
+    views: list[Any] = field(default_factory=list)
+    """Test-time augmentation: transforms of a batch's inputs, on the device. The model's outputs are the mean of those
+    for the inputs as they are and for each view."""
     metrics: dict[str, Any] = field(default_factory=dict)
     """More metrics by name, such as those of torchmetrics: {_target_: torchmetrics.classification.MulticlassF1Score,
     num_classes: 10}. Each may be monitored."""
@@ -265,6 +271,9 @@ class Config:
     deterministic: bool = True
     """Use kernels that give the same bits each time, if the device has them. false uses the fastest ones, as measured
     by cuDNN's benchmark mode."""
+    find_unused_parameters: bool = False
+    """Let several ranks train a model in which some parameters take no part in some steps: mixtures of experts, or
+    branches that are dropped. Each step then looks for them, which takes time."""
     on_nonfinite: Literal["stop", "skip", "ignore"] = "stop"
     """What to do if the loss or the gradient is NaN or Inf: stop saves the state before the step and ends the run, skip
     skips the step, ignore does not check."""

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from drumbeat.data.images import Normalize as Normalize
     from drumbeat.data.mixing import CutMix as CutMix
     from drumbeat.data.mixing import Mixup as Mixup
+    from drumbeat.data.mixing import RandomMix as RandomMix
     from drumbeat.data.regression import FillLevel as FillLevel
+    from drumbeat.data.repeated import Repeated as Repeated
     from drumbeat.data.sampling import ClassBalanced as ClassBalanced
     from drumbeat.data.sampling import Weighted as Weighted
     from drumbeat.data.segmentation import SegmentationFolder as SegmentationFolder
@@ -36,6 +38,8 @@ PUBLIC = {
     "ImageTable": "image_table",
     "Mixup": "mixing",
     "Normalize": "images",
+    "RandomMix": "mixing",
+    "Repeated": "repeated",
     "SegmentationFolder": "segmentation",
     "Split": "splits",
     "Texts": "text",

@@ -2,7 +2,7 @@
 
     fuse([RandomResizedCrop(300), RandomRotation(10), ColorJitter(0.4, 0.4), CenterCrop(256)])     # [Fused(...)]
 
-The transforms themselves draw their parameters, in their order and from the same generator, so the fused transform has
+Parameters are drawn in the order of the transforms and from the same generator (draws.py), so the fused transform has
 the same effect as the list. The pixels are interpolated once instead of several times: on radiographs they differ by
 about 1 of 256 levels on average (tests/data/test_fused.py states the bounds). The list is unchanged from the first
 transform on that cannot be fused.
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
+from drumbeat.data import draws
 from drumbeat.data.cache import Pixels
 from drumbeat.data.pixels import LUMA
 
@@ -69,17 +70,20 @@ class Canvas(NamedTuple):
     @property
     def is_inside_source(self) -> bool:
         """Whether the whole canvas shows the source, except for rounding errors."""
-        return all(min(0.0, across * self.width) + min(0.0, down * self.height) + shift > -1e-6
-                   and max(0.0, across * self.width) + max(0.0, down * self.height) + shift < length + 1e-6
-                   for (across, down, shift), length in zip((self.matrix[:3], self.matrix[3:]),
-                                                            self.source.shape[1::-1], strict=True))
+        a, b, c, d, e, f = self.matrix
+        tall, wide = self.source.shape[:2]
+        return (_reaches_from(a * self.width, b * self.height, c) > -1e-6
+                and _reaches_from(d * self.width, e * self.height, f) > -1e-6
+                and _reaches_to(a * self.width, b * self.height, c) < wide + 1e-6
+                and _reaches_to(d * self.width, e * self.height, f) < tall + 1e-6)
 
-    def seen_through(self, inner: Matrix, height: int, width: int) -> Canvas:
-        """A canvas whose points are mapped to points of this one by `inner`."""
+    def seen_through(self, inner: Matrix, height: int, width: int, *, whole: bool = True) -> Canvas:
+        """A canvas whose points are mapped to points of this one by `inner`. `whole`: its edges are those of this one.
+        """
         a, b, c, d, e, f = self.matrix
         g, h, i, j, k, m = inner
         matrix = (a * g + b * j, a * h + b * k, a * i + b * m + c, d * g + e * j, d * h + e * k, d * i + e * m + f)
-        return self._replace(matrix=matrix, height=height, width=width)
+        return Canvas(self.source, height, width, matrix, self.table, self.whole and whole)
 
     def cropped(self, top: int, left: int, height: int, width: int) -> Canvas:
         """A part of the canvas; the area outside it is black."""
@@ -88,7 +92,7 @@ class Canvas(NamedTuple):
             return self._replace(source=self.source[top:top + height, left:left + width], height=height, width=width)
         if not (inside or self.is_black_outside):
             return self.repainted().cropped(top, left, height, width)
-        return self.seen_through((1.0, 0.0, left, 0.0, 1.0, top), height, width)._replace(whole=False)
+        return self.seen_through((1.0, 0.0, left, 0.0, 1.0, top), height, width, whole=False)
 
     def resized(self, height: int, width: int) -> Canvas:
         """The canvas resized to a size."""
@@ -108,7 +112,7 @@ class Canvas(NamedTuple):
         cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
         x, y = self.width / 2, self.height / 2
         turn = (cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y)
-        return self.seen_through(turn, self.height, self.width)._replace(whole=False)
+        return self.seen_through(turn, self.height, self.width, whole=False)
 
     def flipped(self, *, sideways: bool) -> Canvas:
         inner = (-1.0, 0.0, float(self.width), 0.0, 1.0, 0.0) if sideways else (
@@ -117,8 +121,9 @@ class Canvas(NamedTuple):
 
     def mapped(self, table: NDArray[np.float32]) -> Canvas:
         """Each pixel value replaced by the table's, clipped to the values of the type and rounded down."""
-        levels = self.levels if self.table is None else self.table
-        return self._replace(table=np.floor(np.clip(table[levels.astype(np.intp)], 0, self.levels[-1])))
+        new = table if self.table is None else table[self.table.astype(np.intp)]
+        new = np.minimum(np.maximum(new, 0), self.levels[-1])
+        return Canvas(self.source, self.height, self.width, self.matrix, np.floor(new, out=new), self.whole)
 
     @property
     def levels(self) -> NDArray[np.float32]:
@@ -130,7 +135,8 @@ class Canvas(NamedTuple):
         height, width = max(1, round(self.height / 4)), max(1, round(self.width / 4))
         across, down = self.width / width, self.height / height
         small = self.seen_through((across, 0.0, 0.0, 0.0, down, 0.0), height, width).painted()
-        return float(small.mean() if small.ndim == 2 else (small.reshape(-1, 3).mean(0) * LUMA).sum())
+        means = [total / (height * width) for total in cv2.sumElems(small)[:3]]  # the sums are exact
+        return float(means[0] if small.ndim == 2 else (np.array(means) * LUMA).sum())
 
     def repainted(self) -> Canvas:
         """The same image with the computed pixels as its source."""
@@ -153,6 +159,15 @@ class Canvas(NamedTuple):
             return pixels
         table = self.table.astype(pixels.dtype)
         return cast(Pixels, cv2.LUT(pixels, table) if pixels.dtype == np.uint8 else table[pixels])
+
+
+def _reaches_from(across: float, down: float, shift: float) -> float:
+    """The least coordinate in the source of a canvas's points; `_reaches_to`: the greatest."""
+    return min(0.0, across) + min(0.0, down) + shift
+
+
+def _reaches_to(across: float, down: float, shift: float) -> float:
+    return max(0.0, across) + max(0.0, down) + shift
 
 
 def _window(source: Pixels, top: int, left: int, height: int, width: int) -> Pixels:
@@ -227,14 +242,8 @@ def _can_be_fused(transform: Any) -> bool:
     return True
 
 
-def _drawn(transform: Any, canvas: Canvas) -> dict[str, Any]:
-    """The parameters that the transform draws for an image of the canvas's size. They depend on nothing else."""
-    shape = torch.empty(1).expand(1, canvas.height, canvas.width)
-    return transform.make_params([shape])  # type: ignore[no-any-return]
-
-
 def _random_resized_crop(transform: Any, canvas: Canvas) -> Canvas:
-    return canvas.cropped(**_drawn(transform, canvas)).resized(*transform.size)
+    return canvas.cropped(*draws.resized_crop(transform, canvas.height, canvas.width)).resized(*transform.size)
 
 
 def _resize(transform: Any, canvas: Canvas) -> Canvas:
@@ -253,30 +262,30 @@ def _center_crop(transform: Any, canvas: Canvas) -> Canvas:
 
 
 def _random_crop(transform: Any, canvas: Canvas) -> Canvas:
-    drawn = _drawn(transform, canvas)
+    drawn = transform.make_params([torch.empty(1).expand(1, canvas.height, canvas.width)])
     left, top, _, _ = drawn["padding"]
     return canvas.cropped(drawn["top"] - top, drawn["left"] - left, drawn["height"], drawn["width"])
 
 
 def _rotation(transform: Any, canvas: Canvas) -> Canvas:
-    return canvas.rotated(_drawn(transform, canvas)["angle"])
+    return canvas.rotated(draws.uniform(*transform.degrees))
 
 
 def _flip(transform: Any, canvas: Canvas) -> Canvas:
-    if torch.rand(1) >= transform.p:
+    if not draws.happens(transform.p):
         return canvas
     return canvas.flipped(sideways=type(transform) is v2.RandomHorizontalFlip)
 
 
 def _color_jitter(transform: Any, canvas: Canvas) -> Canvas:
-    drawn = _drawn(transform, canvas)
-    for number in drawn["fn_idx"].tolist():
-        if number == 0 and (factor := drawn["brightness_factor"]) is not None:
+    drawn = draws.jitter(transform)
+    for number in drawn.order:
+        if number == 0 and (factor := drawn.brightness) is not None:
             canvas = canvas.mapped(canvas.levels * factor)
-        elif number == 1 and (factor := drawn["contrast_factor"]) is not None:
+        elif number == 1 and (factor := drawn.contrast) is not None:
             middle = int(canvas.brightness() + 0.5)
             canvas = canvas.mapped(middle + factor * (canvas.levels - middle))
-        elif number == 2 and (factor := drawn["saturation_factor"]) is not None and canvas.source.ndim == 3:
+        elif number == 2 and (factor := drawn.saturation) is not None and canvas.source.ndim == 3:
             mix = factor * np.eye(3) + (1 - factor) * LUMA
             down = np.full((3, 1), -0.499)  # rounds down, as in `mapped`, although OpenCV rounds to nearest
             pixels = cast(Pixels, cv2.transform(canvas.painted(), np.hstack([mix, down])))

@@ -11,6 +11,7 @@ lambda, the weight of the sample itself, is drawn for each position, not once pe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -33,9 +34,28 @@ WIDER = {torch.uint8: torch.int16, torch.uint16: torch.int32}
 """The types in which pixels are mixed."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Mixing(ABC):
-    """Partners and weights, for both kinds of mixing."""
+    """Mixes each sample with a partner."""
+
+    def partners(self, positions: Integers) -> Integers:
+        """The positions of the partners: int64 of any shape to int64 of the same shape. Partners are mutual."""
+        return np.bitwise_xor(np.asarray(positions, dtype=np.int64), 1)
+
+    @abstractmethod
+    def mix(self, inputs: Tensor, partners: Tensor, positions: Integers, seed: int, phase: int
+            ) -> tuple[Tensor, Tensor]:
+        """The inputs mixed with their partners' inputs, in the same dtype, and lambda: float32 [b].
+
+        `inputs` and `partners` are [b, C, H, W], uint8, uint16 or floating point, and `positions` int64 [b]; they are
+        not changed. The targets must be weighted with lambda for the sample and 1 - lambda for its partner.
+
+        Raises ValueError if shapes or dtypes do not fit.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class BetaMixing(Mixing):
+    """Weights from a Beta distribution, for both kinds of mixing."""
 
     alpha: float
     """Weights are drawn from Beta(alpha, alpha): mostly near 0 or 1 if alpha is below 1, uniform at 1, and near 1/2
@@ -44,10 +64,6 @@ class Mixing(ABC):
     def __post_init__(self) -> None:
         if not 0 < self.alpha < float("inf"):
             raise ValueError(f"alpha must be positive, not {self.alpha}; remove data.mix to turn mixing off")
-
-    def partners(self, positions: Integers) -> Integers:
-        """The positions of the partners: int64 of any shape to int64 of the same shape. Partners are mutual."""
-        return np.bitwise_xor(np.asarray(positions, dtype=np.int64), 1)
 
     def weights(self, positions: Integers, seed: int, phase: int) -> Floats:
         """lambda of each position: int64 of any shape to float64 of the same shape, in [0, 1].
@@ -85,17 +101,6 @@ class Mixing(ABC):
         values *= 0.5  # exactly 1/2 at the end, so that every value is in a cell
         return values
 
-    @abstractmethod
-    def mix(self, inputs: Tensor, partners: Tensor, positions: Integers, seed: int, phase: int
-            ) -> tuple[Tensor, Tensor]:
-        """The inputs mixed with their partners' inputs, in the same dtype, and lambda: float32 [b].
-
-        `inputs` and `partners` are [b, C, H, W], uint8, uint16 or floating point, and `positions` int64 [b]; they are
-        not changed. The targets must be weighted with lambda for the sample and 1 - lambda for its partner.
-
-        Raises ValueError if shapes or dtypes do not fit.
-        """
-
     @staticmethod
     def _check(inputs: Tensor, partners: Tensor, positions: Integers) -> None:
         if inputs.shape != partners.shape or inputs.dtype != partners.dtype:
@@ -109,7 +114,7 @@ class Mixing(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mixup(Mixing):
+class Mixup(BetaMixing):
     """lambda times the sample and 1 - lambda times its partner: Zhang et al., "mixup: Beyond empirical risk
     minimization", 2018.
 
@@ -146,7 +151,7 @@ def _blend_floats(own: Tensor, other: Tensor, keep: int) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CutMix(Mixing):
+class CutMix(BetaMixing):
     """A box of the partner's pixels in the sample: Yun et al., "CutMix: Regularization strategy to train strong
     classifiers with localizable features", 2019.
 
@@ -173,3 +178,42 @@ class CutMix(Mixing):
             mixed[box] = partners[box]
         kept = 1 - heights * widths / (height * width)
         return mixed, torch.from_numpy(kept.astype(np.float32)).to(inputs.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomMix(Mixing):
+    """One of several mixings for each sample, drawn with the probabilities `p` (by default equal ones); if their sum is
+    below 1, the rest of the samples is not mixed.
+
+    Raises ValueError if `p` are not probabilities, one for each mixing.
+    """
+
+    of: Sequence[Mixing]
+    p: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        chances = self.chances
+        if not self.of or len(chances) != len(self.of) or min(chances) < 0 or sum(chances) > 1 + 1e-9:
+            raise ValueError(f"p must be a probability for each of the {len(self.of)} mixings, with a sum of at most "
+                             f"1, not {list(chances)}")
+        if wrong := [type(one).__name__ for one in self.of if not isinstance(one, Mixing)]:
+            raise ValueError(f"{wrong[0]} is not a mixing, as drumbeat.data.Mixup and CutMix are")
+
+    @property
+    def chances(self) -> Sequence[float]:
+        """The probability of each mixing."""
+        return [1 / max(1, len(self.of))] * len(self.of) if self.p is None else self.p
+
+    def mix(self, inputs: Tensor, partners: Tensor, positions: Integers, seed: int, phase: int
+            ) -> tuple[Tensor, Tensor]:
+        drawn = (keys(seed, "mix", phase, "choice", positions=positions) >> 11).astype(np.float64) * 2.0**-53
+        ends = np.cumsum(self.chances)
+        chosen = np.searchsorted(np.where(ends > 1 - 1e-9, 1, ends), drawn, side="right")
+        mixed, kept = inputs.clone(), torch.ones(len(inputs), device=inputs.device)
+        for number, one in enumerate(self.of):
+            rows = np.flatnonzero(chosen == number)
+            if len(rows):
+                which = torch.from_numpy(rows)
+                mixed[which], kept[which] = one.mix(inputs[which], partners[which], np.asarray(positions)[rows], seed,
+                                                    phase)
+        return mixed, kept

@@ -34,8 +34,7 @@ SMALL = 1024
 """Permutations up to this n are sorted, not computed: faster, exactly uniform, and a few kilobytes at most."""
 
 ROUNDS = 6
-"""Feistel rounds. From n = 1025 on, four rounds fail tests of neighboring positions, and five pass; six leave a margin.
-"""
+"""Feistel rounds. From n = 1025 on, four fail tests of neighboring positions, and five pass; six leave a margin."""
 
 # The increment and the multipliers of SplitMix64.
 GOLDEN, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB

@@ -26,6 +26,7 @@ SMALL: dict[str, Sequence[str]] = {
     "cnn_cifar10_augmented": ["phases.train.epochs=0.2", "data.workers=0"],
     "mlp_fashion_mnist": ["phases.train.epochs=2"],
     "mlp_fashion_mnist_dropout": ["phases.train.epochs=2"],
+    "lr_finder_fashion_mnist": ["phases.train.epochs=5"],
     "resnet18_fill_level": ["data.train.n=2", "data.validation.n=2"],
     "resnet18_fill_level_fast": ["data.train.n=32", "data.validation.n=20"],
     "lraspp_shapes": ["phases.train.epochs=1", "phases.train.scheduler={}", "data.workers=0"],

@@ -6,8 +6,8 @@ import inspect
 import os
 import re
 import socket
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -28,9 +28,10 @@ from drumbeat.data.sampling import LengthBuckets, SampleStream
 from drumbeat.data.schedule import Schedule
 from drumbeat.data.splits import underlying
 from drumbeat.trainers.build_transforms import as_module, build_transforms, fused_transforms
+from drumbeat.trainers.checkpoints.extra_state import as_tensors
 from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.model_and_task import parts_of, with_task
-from drumbeat.trainers.target import all_of, instantiate, locate
+from drumbeat.trainers.target import Ready, all_of, function_at, instantiate, locate
 from drumbeat.trainers.tasks import Task
 
 Precision = Literal["auto", "bf16", "tf32", "fp32"]
@@ -47,11 +48,17 @@ class Sets:
     evaluate_transforms: Sequence[Transform]
     collate: Collate | None = None
     """Makes a batch of a list of samples; None to stack them."""
+    phase_transforms: Mapping[int, Sequence[Transform]] = field(default_factory=dict)
+    """Those of training samples in phases that have their own, by the number of the phase."""
 
     @property
     def classes(self) -> list[str]:
         """The names of the classes or labels; empty if the training set does not know them."""
         return list(getattr(self.train, "classes", []))
+
+    def transforms_in(self, phase: int) -> Sequence[Transform]:
+        """The transforms of training samples in a phase."""
+        return self.phase_transforms.get(phase, self.train_transforms)
 
     @property
     def task_arguments(self) -> dict[str, list[str]]:
@@ -62,24 +69,28 @@ class Sets:
 
 def build_sets(config: Config) -> Sets:
     """The datasets and the per-sample transforms. Raises one `PreflightError` with all faults, each once."""
-    data = config.data
+    data, phases = config.data, {number: (name, phase.transforms) for number, (name, phase) in enumerate(
+        config.phases.items()) if phase is not None and phase.transforms}
     try:
-        train, validation, test, for_training, for_evaluation, collate = all_of([
+        train, validation, test, for_training, for_evaluation, collate, *for_phases = all_of([
             partial(_build_set, data.train, "data.train", needed=True),
             partial(_build_set, data.validation, "data.validation"),
             partial(_build_set, data.test, "data.test"),
             partial(build_transforms, data.transforms.train, "data.transforms.train"),
             partial(build_transforms, data.transforms.evaluate, "data.transforms.evaluate"),
             partial(_build_collate, data.collate_fn),
+            *(partial(build_transforms, nodes, f"phases.{name}.transforms") for name, nodes in phases.values()),
         ])
     except PreflightError as error:
         raise PreflightError(*merged(error.faults, data.root)) from error
-    for_training, for_evaluation, side = fused_transforms(config, for_training, for_evaluation)
+    (for_evaluation, for_training, *for_phases), side = fused_transforms(
+        config, [for_evaluation, for_training, *for_phases])
     for images in filter(None, map(image_set, (train, validation, test))):
         if images.short_side == "auto":
             images.short_side = side
     return Sets(train=train, validation=validation, test=test, train_transforms=for_training,
-                evaluate_transforms=for_evaluation, collate=collate)
+                evaluate_transforms=for_evaluation, collate=collate,
+                phase_transforms=dict(zip(phases, for_phases, strict=True)))
 
 
 def image_set(samples: Any) -> ImageFiles | None:
@@ -176,7 +187,7 @@ def build_model(config: Config) -> nn.Module:
         raise PreflightError(Fault(what="the model is not a torch.nn.Module", where="model._target_",
                                    given=str(config.model.get("_target_")), remedy="Name a class or a function that "
                                    "returns a module."))
-    return model
+    return as_tensors(model)
 
 
 def place_model(config: Config, device: torch.device, task: Task | None = None) -> nn.Module:
@@ -196,14 +207,18 @@ def build_batch_transforms(config: Config) -> nn.Sequential:
 def build_forward(config: Config, device: torch.device) -> Forward:
     """How a batch enters the model on a device. Raises `PreflightError`."""
     return Forward(device=device, transforms=build_batch_transforms(config), channels_last=config.channels_last,
-                   bf16=computes_bf16(config.precision, device))
+                   bf16=computes_bf16(config.precision, device),
+                   views=build_transforms(config.evaluation.views, "evaluation.views"))
 
 
 def build_task(config: Config, sets: Sets | None, device: torch.device | None = None) -> Task:
     """The task, with the names of the training set's classes or values; its tensors are on the device. Parameters of a
-    loss depend only on the run's seed."""
+    loss depend only on the run's seed. A `loss` may be a function of outputs and targets."""
     torch.manual_seed(key(config.seed, "task"))
-    task = cast(Task, instantiate({**(sets.task_arguments if sets else {}), **config.task}, "task"))
+    node: dict[str, Any] = {**(sets.task_arguments if sets else {}), **config.task}
+    if function := function_at(node.get("loss"), "task.loss", lacks=2):
+        node["loss"] = Ready(function)
+    task = cast(Task, instantiate(node, "task"))
     if device is not None:
         parts_of(task).to(device)
     return task

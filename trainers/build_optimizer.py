@@ -15,7 +15,7 @@ from drumbeat.configs.errors import Fault, PreflightError, nearest
 from drumbeat.configs.schema import Phase
 from drumbeat.configs.yaml_text import inline
 from drumbeat.trainers.averaging import switch
-from drumbeat.trainers.checkpoints.state import IMPLEMENTATIONS
+from drumbeat.trainers.checkpoints.state import IMPLEMENTATIONS, LABEL
 from drumbeat.trainers.freezing import trainable
 from drumbeat.trainers.parameter_groups import ParameterGroup, groups_of, has_groups, names_of, parameter_groups
 from drumbeat.trainers.several_optimizers import SeveralOptimizers
@@ -37,7 +37,7 @@ def build_optimizer(phase: Phase, name: str, model: nn.Module, trained: Sequence
                     parameters: Parameters | None = None) -> torch.optim.Optimizer:
     """The phase's optimizer for the parameters of the model that are `trained`, or for `parameters` in their place. On
     a GPU it uses the fused implementation if there is one, unless the config chooses another. Each parameter group has
-    the names of its parameters, `param_names`. Raises `PreflightError`."""
+    the names of its parameters, `param_names`, and a name of its own. Raises `PreflightError`."""
     section, names = f"phases.{name}.optimizer", names_of(model)
     named = {used: names[own] for own, used in
              zip(trained, trained if parameters is None else parameters, strict=True)}
@@ -94,6 +94,7 @@ def _with_groups(phase: Phase, where: str, section: str, groups: Sequence[Parame
                 given=f"{unknown[0]}: {inline(values[unknown[0]])}", remedy=nearest(unknown[0], built.defaults)))
         if group.scale != 1:
             live["lr"] = live["lr"] * group.scale
+        live[LABEL] = group.label
     return built
 
 

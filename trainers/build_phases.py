@@ -76,7 +76,7 @@ def build_phase_runner(config: Config, number: int, model: nn.Module, task: Task
         make_optimizer=optimizer_maker(phase, name, model), make_scheduler=partial(build_scheduler, phase, name),
         scheduler_every=phase.scheduler_every, clip_norm=phase.clip_norm, micro_batch_size=config.micro_batch_size,
         mixes=bool(config.data.mix), checks_finite=config.on_nonfinite != "ignore", earlier=earlier,
-        scheduler_steps=scheduler_steps)
+        scheduler_steps=scheduler_steps, find_unused=config.find_unused_parameters)
 
 
 def build_earlier(config: Config, number: int, model: nn.Module, schedule: Schedule, progress: Progress,
@@ -104,7 +104,7 @@ def build_batches(config: Config, sets: Sets, number: int, schedule: Schedule, f
     """This rank's batches of phase `number`, starting at its step `first`. Raises `PreflightError`."""
     stream = build_stream(config, sets.train, number)
     fetch = BatchFetcher(sets.train, indices=Ahead(stream.indices, schedule.batch_size), seed=config.seed, phase=number,
-                         transforms=sets.train_transforms, mixing=build_mixing(config),
+                         transforms=sets.transforms_in(number), mixing=build_mixing(config),
                          skip_unreadable=config.data.on_error == "skip", collate=sets.collate, name="data.train")
     sampler = build_batch_sampler(config, sets.train, schedule, stream, rank=world.rank, world_size=world.size,
                                   first=first)

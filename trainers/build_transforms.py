@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, cast
 
@@ -13,7 +12,7 @@ from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.configs.schema import Config
 from drumbeat.configs.yaml_text import inline
 from drumbeat.data.loader import Transform
-from drumbeat.trainers.target import all_of, instantiate, locate
+from drumbeat.trainers.target import all_of, function_at, instantiate
 
 
 def build_transforms(nodes: list[Any], key: str) -> list[Transform]:
@@ -27,32 +26,12 @@ def _build(node: Any, key: str) -> Transform:
         raise PreflightError(Fault(what=f"{key} must be a section: `_target_: package.module.Name` and its arguments",
                                    where=key, given=inline(node), remedy=f"{{_target_: {node}}}"
                                    if isinstance(node, str) else ""))
-    arguments = {name: value for name, value in node.items() if name != "_target_"}
-    if "_target_" in node and _is_transform(function := locate(str(node["_target_"] or ""), key), arguments):
-        return partial(function, **instantiate(arguments, key))
-    built = instantiate(node, key)
+    built = function_at(node, key, lacks=1) or instantiate(node, key)
     if not callable(built):
         raise PreflightError(Fault(what=f"{key} cannot be called: it is of type {type(built).__name__}", where=key,
                                    given=inline(node), remedy="A transform is a function, or an object with "
                                    "__call__(self, value)."))
     return cast(Transform, built)
-
-
-def _is_transform(target: Any, arguments: Mapping[str, Any]) -> bool:
-    """Whether a target is a function that lacks only the value to transform."""
-    return inspect.isroutine(target) and not _takes(target, arguments) and _takes(target, arguments, None)
-
-
-def _takes(function: Any, arguments: Mapping[str, Any], *positional: Any) -> bool:
-    """Whether a function can be called with these arguments; one without a signature, such as `torch.sqrt`, needs a
-    value."""
-    try:
-        inspect.signature(function).bind(*positional, **arguments)
-    except TypeError:
-        return False
-    except ValueError:
-        return bool(positional)
-    return True
 
 
 class Applied(nn.Module):
@@ -71,15 +50,15 @@ def as_module(transform: Transform) -> nn.Module:
     return transform if isinstance(transform, nn.Module) else Applied(transform)
 
 
-def fused_transforms(config: Config, for_training: list[Transform], for_evaluation: list[Transform]
-                     ) -> tuple[list[Transform], list[Transform], int | Literal["auto"] | None]:
-    """The transforms, fused if the config says so, and the `short_side` at which images are read for them, which is the
-    same in training and in evaluation."""
+def fused_transforms(config: Config, lists: Sequence[list[Transform]]
+                     ) -> tuple[Sequence[list[Transform]], int | Literal["auto"] | None]:
+    """The lists of transforms, fused if the config says so, and the `short_side` at which images are read for them,
+    which is the same in training and in evaluation."""
     if not (config.data.transforms.fuse and any(type(one).__module__.startswith("torchvision.transforms.v2")
-                                                for one in (*for_training, *for_evaluation))):
-        return for_training, for_evaluation, "auto"
+                                                for several in lists for one in several)):
+        return lists, "auto"
     from drumbeat.data.fused import fuse, needed_side  # imports OpenCV and torchvision, which not every run needs
 
-    sides = [needed_side(several) for several in (for_training, for_evaluation)]
+    sides = [needed_side(several) for several in lists]
     known = [side for side in sides if side is not None]
-    return fuse(for_training), fuse(for_evaluation), max(known) if len(known) == len(sides) else None
+    return [fuse(several) for several in lists], max(known) if len(known) == len(sides) else None

@@ -30,7 +30,7 @@ def training_fetcher(config: Config, sets: Sets) -> BatchFetcher:
     """Makes batches of positions in the first phase's stream, as its loader workers do; for a damaged file, it takes
     the next sample. Raises `PreflightError`."""
     stream = build_stream(config, sets.train, 0)
-    return BatchFetcher(sets.train, indices=stream.indices, transforms=sets.train_transforms, seed=config.seed,
+    return BatchFetcher(sets.train, indices=stream.indices, transforms=sets.transforms_in(0), seed=config.seed,
                  mixing=build_mixing(config), skip_unreadable=True, collate=sets.collate, name="data.train")
 
 

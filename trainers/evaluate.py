@@ -15,7 +15,7 @@ from drumbeat.data.device import on_device
 from drumbeat.data.loader import BatchFetcher, Collate, Samples, Transform, WholeBatches, batches, chunks
 from drumbeat.data.order import key
 from drumbeat.trainers.collect import SEED, Collector, Part, part_of
-from drumbeat.trainers.forward import Forward, call
+from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.metrics import restart
 from drumbeat.trainers.model_and_task import on_host
 from drumbeat.trainers.tasks import Results, Task
@@ -85,7 +85,7 @@ def _own_parts(model: nn.Module, task: Task, fetch: BatchFetcher, mine: list[ran
     for batch in on_device(source, world.device):
         world.seed(key(SEED, "evaluate", int(batch.positions[0])))
         with forward.autocast():
-            outputs = call(model, forward.inputs(batch.inputs))
+            outputs = forward.outputs(model, batch.inputs)
             losses = losses_of(task, outputs, batch.targets, len(batch.positions))
             part = part_of(task, batch, kept_outputs(task, outputs), losses, draws=draws, metrics=metrics)
         yield part

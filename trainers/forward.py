@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from drumbeat.data.device import to_device
 
@@ -22,18 +23,27 @@ def call(model: Callable[..., Any], inputs: Any) -> Any:
     return model(inputs)
 
 
+def _mean(first: Any, *others: Any) -> Any:
+    """The mean of floating-point tensors, in float32; of anything else the first."""
+    if not isinstance(first, Tensor) or not first.is_floating_point():
+        return first
+    return torch.stack([first.float(), *(one.float() for one in others)]).mean(0)
+
+
 class Forward:
     """Moves a batch's inputs to the device, transforms them as a batch, and sets the precision of the forward pass.
 
     `channels_last` is the memory format of image batches, and `bf16` whether the forward pass runs in bfloat16 under
-    autocast.
+    autocast. `views` are transforms of a batch's inputs for evaluation (`outputs`).
     """
 
-    def __init__(self, *, device: torch.device, transforms: nn.Module, channels_last: bool, bf16: bool) -> None:
+    def __init__(self, *, device: torch.device, transforms: nn.Module, channels_last: bool, bf16: bool,
+                 views: Sequence[Callable[[Any], Any]] = ()) -> None:
         self.device = device
         self.transforms = transforms.to(device)
         self.channels_last = channels_last
         self.bf16 = bf16
+        self.views = views
 
     def inputs(self, inputs: Any) -> Any:
         """A batch's inputs on the device, transformed."""
@@ -41,9 +51,21 @@ class Forward:
         if self.transforms:
             with torch.no_grad():
                 moved = self.transforms(moved)
-        if self.channels_last and isinstance(moved, Tensor) and moved.dim() == 4:
-            moved = moved.contiguous(memory_format=torch.channels_last)
-        return moved
+        return self._laid_out(moved)
+
+    def outputs(self, model: Callable[..., Any], inputs: Any) -> Any:
+        """The model's outputs for a batch in an evaluation: with `views`, the mean of those for its inputs and for each
+        view of them."""
+        plain = self.inputs(inputs)
+        found = call(model, plain)
+        others = [call(model, self._laid_out(view(plain))) for view in self.views]
+        return tree_map(_mean, found, *others) if others else found
+
+    def _laid_out(self, inputs: Any) -> Any:
+        """Images in the configured memory format."""
+        if self.channels_last and isinstance(inputs, Tensor) and inputs.dim() == 4:
+            return inputs.contiguous(memory_format=torch.channels_last)
+        return inputs
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context of the forward pass."""

@@ -136,7 +136,8 @@ class Training:
                 compare_ranks(self.model, self.world, step)
             if step % self.log_every_steps == 0:
                 saver.settle(runner)
-                self.log.point(self.progress, schedule, lr=runner.lr, replaced=saver.counts.count_replaced())
+                self.log.point(self.progress, schedule, rates=dict(zip(runner.curves, runner.rates, strict=True)),
+                               replaced=saver.counts.count_replaced())
             self.time_spent.add("training")
 
             if self.progress.phase_step == mark.step:
@@ -220,7 +221,7 @@ class Training:
         """Loads the best weights of the run into the model, on all ranks."""
         if self.world.is_main and self.progress.best:
             self.model.load_state_dict(self.checkpoints.weights(self.progress.best["step"]))
-        self.world.broadcast_each(self.model.state_dict().values())
+        self.world.broadcast_model(self.model)
 
     def finish(self) -> Result:
         """Evaluates the test set with the best weights. Returns the result of the run."""

@@ -78,8 +78,8 @@ def _group_of(phase: Phase, where: str, model: nn.Module, trained: Sequence[nn.P
     """The first group that each parameter fits, if there is one."""
     of: dict[nn.Parameter, str] = {}
     for name, group in groups_of(phase).items():
-        match = select(model, group.match, f"{where}.{name}.match").parameters if group.match else trained
-        chosen = [one for one in trained if one in {*match}]
+        match = select(model, group.match, f"{where}.{name}.match").parameters if group.match else {*trained}
+        chosen = [one for one in trained if one in match]
         fits = [one for one in chosen if not group.ndim or one.ndim in group.ndim]
         mine = [one for one in fits if one not in of]
         if not mine:

@@ -6,27 +6,26 @@ the weights of the ranks then diverge silently.
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-from torch.utils._pytree import tree_map
 
 from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.data.device import to_device
 from drumbeat.data.loader import Batch
-from drumbeat.data.order import key, micro_batches, shard
+from drumbeat.data.order import key, micro_batches
 from drumbeat.data.structure import rows
 from drumbeat.trainers.averaging import Averaging
+from drumbeat.trainers.batch_loss import BatchLoss
 from drumbeat.trainers.blame import blame
 from drumbeat.trainers.changed_optimizer import Earlier, restore_changed
+from drumbeat.trainers.checkpoints.extra_state import untouched
 from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.checkpoints.state import (
     parameter_names,
@@ -35,7 +34,6 @@ from drumbeat.trainers.checkpoints.state import (
     training_state,
 )
 from drumbeat.trainers.forward import Forward, call
-from drumbeat.trainers.gather import gathered
 from drumbeat.trainers.guards import (
     Buffers,
     FiniteCheck,
@@ -45,14 +43,11 @@ from drumbeat.trainers.guards import (
     norm_not_finite,
     total_norm,
 )
+from drumbeat.trainers.replica import wrap
+from drumbeat.trainers.several_optimizers import rate_curves
 from drumbeat.trainers.step_times import StepTimes
 from drumbeat.trainers.tasks import Task
-from drumbeat.trainers.tasks.logged import summed_and_logged
-from drumbeat.trainers.tasks.task import WholeBatchLoss
 from drumbeat.trainers.world import World
-
-TINY = 1e-30
-"""Replaces a sum of weights that is 0, so that a batch in which no sample counts has a zero gradient and not NaN."""
 
 
 class PhaseRunner:
@@ -64,28 +59,25 @@ class PhaseRunner:
                  make_scheduler: Callable[[torch.optim.Optimizer], Any] = lambda optimizer: None,
                  scheduler_every: Literal["step", "epoch"] = "step", clip_norm: float | None = None,
                  micro_batch_size: int | None = None, mixes: bool = False, checks_finite: bool = True,
-                 earlier: Earlier | None = None, scheduler_steps: int = 0) -> None:
+                 earlier: Earlier | None = None, scheduler_steps: int = 0, find_unused: bool = False) -> None:
         """`model` trains the parameters that require a gradient. `frozen` are modules in which none does, and which
-        stay in evaluation mode. `batch_size` is the number of samples in a step over all ranks,
-        and `micro_batch_size` the largest number that this rank computes at once. `make_optimizer` is called with the
-        parameters that are trained, `make_scheduler` with the optimizer. `mixes` says whether targets are those of
-        `data.mixing`, and `checks_finite` whether steps with a NaN or Inf loss or gradient are skipped. `earlier` is
-        the optimizer of the checkpoint to resume from, if that differs from this one, and `scheduler_steps` how often
-        the scheduler is advanced in the phase, for its errors."""
+        stay in evaluation mode. `batch_size` is the number of samples in a step over all ranks, and `micro_batch_size`
+        the largest number that this rank computes at once. `make_optimizer` is called with the parameters that are
+        trained, `make_scheduler` with the optimizer. `mixes` says whether targets are those of `data.mixing`, and
+        `checks_finite` whether steps with a NaN or Inf loss or gradient are skipped. `earlier` is the optimizer of the
+        checkpoint to resume from, if that differs from this one, and `scheduler_steps` how often the scheduler is
+        advanced in the phase, for its errors. With `find_unused`, parameters may take no part in a step."""
         self.name = name
         self.number = number
         self.seed = seed
         self.model = model
-        self.task = task
-        self.whole_batch = task if isinstance(task, WholeBatchLoss) else None
-        self.weights: Callable[[Any], Any] = getattr(task, "weights", lambda targets: None)
+        self.loss = BatchLoss(task, world, batch_size=batch_size, seed=seed, number=number, mixes=mixes)
         self.world = world
         self.forward = forward
         self.batch_size = batch_size
         self.micro_batch_size = micro_batch_size
         self.scheduler_every = scheduler_every
         self.clip_norm = clip_norm
-        self.mixes = mixes
         self.checks_finite = checks_finite
         self.earlier = earlier
         self.scheduler_steps = scheduler_steps
@@ -97,15 +89,16 @@ class PhaseRunner:
         self.optimizer = make_optimizer(self.trained)
         self.skips = can_skip(self.optimizer)
         self.scheduler = make_scheduler(self.optimizer)
+        self.replica = wrap(model, world, find_unused=find_unused)
         self.averaging = Averaging(self.optimizer, self.trained, self.names)
-        self.replica = wrap(model, world)
         self.times = StepTimes(world, self.trained)
         self.scan = Scan(self.trained, world.device)
         self.zero = torch.zeros((), device=world.device)
         self.sample_losses: list[Tensor] = []
         """[n]: this rank's losses of the samples of the last pass, by micro-batch; empty for a loss of the batch."""
-        self.lr = math.nan
-        """The learning rate of the first parameter group in the last `update`; the schedule may have advanced since."""
+        self.curves = rate_curves(self.optimizer)
+        self.rates = [math.nan] * len(self.curves)
+        """The learning rates of these groups in the last `update`; the schedule may have advanced since."""
 
     def start(self, batch: Batch, checkpoint: Checkpoint | None) -> dict[str, Tensor]:
         """Runs one forward and backward pass that is discarded, then loads `checkpoint` if there is one. Returns, on
@@ -115,7 +108,8 @@ class PhaseRunner:
         on three or more ranks. So the first step of a resumed run must not be the first backward pass.
         """
         self.train_mode()
-        self.backward(batch, step=0)
+        with untouched(self.model):
+            self.backward(batch, step=0)
         shapes = {}
         if checkpoint is None and self.world.is_main:
             shapes = tensors_after_a_step(self.make_optimizer, self.trained, self.names)
@@ -135,16 +129,12 @@ class PhaseRunner:
     def backward(self, batch: Batch, step: int) -> Tensor:
         """Computes gradients of the mean loss over the global batch from this rank's shard of it, in micro-batches;
         only the last one communicates. Returns this rank's part of the loss: the sum over the ranks is the mean over
-        all samples, or the task's loss of the whole batch.
-
-        Each rank's sum is scaled by world size over batch size (or over the sum of the whole batch's weights), because
-        DistributedDataParallel averages over ranks.
-        """
+        all samples, or the task's loss of the whole batch."""
         self.buffers.keep()
         self.world.seed(key(self.seed, "step", self.number, step, self.world.rank))
         size = len(batch.positions)
         targets = to_device(batch.targets, self.world.device)
-        scale = self._scale(targets) if self.whole_batch is None else 1.0  # which may wait for the other ranks
+        scale = self.loss.scale(targets)  # which may wait for the other ranks
         self.times.begin(size)
         inputs = self.forward.inputs(batch.inputs)
         try:
@@ -152,12 +142,12 @@ class PhaseRunner:
         except Exception as error:
             self.model.eval()
             blame(error, batch, partial(self._alone, inputs, targets, size),
-                  tries=self.world.device.type == "cpu" and self.whole_batch is None)
+                  tries=self.world.device.type == "cpu" and self.loss.whole_batch is None)
             raise
 
     def _alone(self, inputs: Any, targets: Any, size: int, part: range) -> None:
         """The losses of one sample, to find out whether it fails."""
-        self._losses(call(self.model, rows(inputs, part, size)), rows(targets, part, size))
+        self.loss.each(call(self.model, rows(inputs, part, size)), rows(targets, part, size))
 
     def _backward(self, inputs: Any, targets: Any, size: int, step: int, scale: Tensor | float) -> Tensor:
         total: Tensor | None = None
@@ -168,11 +158,12 @@ class PhaseRunner:
             with nullcontext() if last or self.world.size == 1 else self.replica.no_sync():  # type: ignore[operator]
                 with self.forward.autocast():
                     outputs = call(self.replica, rows(inputs, part, size))
-                    losses = self._loss(outputs, rows(targets, part, size), scale, step,
-                                        size if len(parts) == 1 else 0)
+                    losses = self.loss(outputs, rows(targets, part, size), scale, step, alone=len(parts) == 1)
                     loss = losses.detach().sum() * scale  # not in the graph, because each loss has the same gradient
                 start = first_gradient(scale, loss if self.checks_finite else self.zero)
                 losses.backward(start.expand_as(losses))
+            if self.loss.whole_batch is None:
+                self.sample_losses.append(losses.detach())
             total = loss if total is None else total + loss
         self.times.reduced()
         assert total is not None
@@ -185,7 +176,7 @@ class PhaseRunner:
 
         If the optimizer cannot skip a step on the device, the host waits for the check here.
         """
-        self.lr = float(self.optimizer.param_groups[0]["lr"])
+        self.rates = [float(self.optimizer.param_groups[number]["lr"]) for number in self.curves.values()]
         check = failed = None
         gradients = [one.grad for one in self.trained if one.grad is not None]
         if self.clip_norm is not None:
@@ -258,58 +249,3 @@ class PhaseRunner:
         self.model.train()
         for module in self.frozen:
             module.eval()
-
-    def _loss(self, outputs: Any, targets: Any, scale: Tensor | float, step: int, size: int) -> Tensor:
-        """[n]: the samples' losses; or, a scalar, the task's loss of the batch of all ranks. The latter is computed by
-        each rank, from one seed, and needs all `size` samples of this rank; 0 are a micro-batch."""
-        if self.whole_batch is None:
-            losses = summed_and_logged(self._losses(outputs, targets), scale / self.world.size)
-            self.sample_losses.append(losses.detach())
-            return losses
-        if not size:
-            raise ValueError("a loss of the whole batch cannot be computed in micro-batches: micro_batch_size: null")
-        ranks = range(self.world.size)
-        sizes = [len(shard(self.batch_size, rank, len(ranks))) for rank in ranks] if len(ranks) > 1 else [size]
-        outputs, targets = (gathered(values, self.world, sizes) for values in (outputs, targets))
-        self.world.seed(key(self.seed, "loss", self.number, step))
-        return summed_and_logged(self.whole_batch.batch_loss(outputs, targets), 1 / self.world.size)
-
-    def _losses(self, outputs: Any, targets: Any) -> Tensor | Mapping[str, Tensor]:
-        """The loss of each sample, or its terms; of a mixed one, the mean of those for both targets, weighted as its
-        inputs are."""
-        if not self.mixes:
-            return self.task.losses(outputs, targets)
-        own, partner = (self.task.losses(outputs, targets[whose]) for whose in ("own", "partner"))
-        found: Tensor | Mapping[str, Tensor] = tree_map(partial(mixed, kept=targets["kept"]), own, partner)
-        return found
-
-    def _scale(self, targets: Any) -> Tensor | float:
-        """The world size over the divisor of the sum of the global batch's losses: the number of samples or, if the
-        task has weights, their sum over the ranks."""
-        each = self.weights(targets["own"] if self.mixes else targets)
-        if each is None:
-            return self.world.size / self.batch_size
-        if self.mixes:
-            each = mixed(each, self.weights(targets["partner"]), targets["kept"])
-        total = each.sum(dtype=torch.float64)
-        total = self.world.all_reduce(total)
-        if total.device.type == "cpu":
-            return self.world.size / max(float(total), TINY)
-        return (self.world.size / total.clamp(min=TINY)).float()  # a float would make the host wait for the device
-
-
-def mixed(own: Tensor, partner: Tensor, kept: Tensor) -> Tensor:
-    """float32 [n]: the values of mixed samples."""
-    return own * kept + partner * (1 - kept)
-
-
-def wrap(model: nn.Module, world: World) -> nn.Module:
-    """The model in DistributedDataParallel if there are several ranks. Buffers are broadcast before evaluations and not
-    at each forward pass. Without `device_ids`, inputs are not moved to the device, so the lengths of texts stay on the
-    host."""
-    if world.size == 1:
-        return model
-    parameters = inspect.signature(DistributedDataParallel).parameters
-    buffers = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
-    options = cast(Mapping[str, Any], {buffers: False})
-    return DistributedDataParallel(model, gradient_as_bucket_view=True, **options)

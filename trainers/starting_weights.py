@@ -12,7 +12,6 @@ import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +88,7 @@ def initialize(run: RunDir, section: Initialize, model: nn.Module, world: World)
         StartingWeights(weights=section.weights, sha256=weights_sha256(fits.found), table=fits.table,
                         taken=dict(fits.match.taken), left=tuple(fits.match.left), new=tuple(fits.match.new)
                         ).write(run.starting_weights)
-    world.broadcast_each(chain(model.parameters(), model.buffers()))
+    world.broadcast_model(model)
 
 
 def _expected(section: Initialize, model: nn.Module, every: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def instantiate(node: Any, key: str, *positional: Any, inner: Mapping[str, Any] 
     if they need an argument of such a name (a scheduler's optimizer). Raises `PreflightError`."""
     if isinstance(node, list | tuple):
         return all_of([partial(_inner, item, f"{key}[{number}]", inner) for number, item in enumerate(node)])
-    if isinstance(node, _Ready):
+    if isinstance(node, Ready):
         return node.value
     if not isinstance(node, Mapping):
         return with_variables(node, key)
@@ -48,15 +48,39 @@ def instantiate(node: Any, key: str, *positional: Any, inner: Mapping[str, Any] 
                                    given=f"_target_: {node['_target_']}")) from error
 
 
+def function_at(node: Any, key: str, *, lacks: int) -> Callable[..., Any] | None:
+    """The function that a config section names, with the section's arguments, if it lacks only so many positional
+    values to be called, as a transform lacks one; None for anything else. Raises `PreflightError`."""
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        return None
+    arguments = {name: value for name, value in node.items() if name != "_target_"}
+    function = locate(str(node["_target_"] or ""), key)
+    if inspect.isroutine(function) and not _takes(function, arguments) and _takes(function, arguments, *[None] * lacks):
+        return partial(function, **instantiate(arguments, key))
+    return None
+
+
+def _takes(function: Any, arguments: Mapping[str, Any], *positional: Any) -> bool:
+    """Whether a function can be called with these arguments; one without a signature, such as `torch.sqrt`, needs a
+    value."""
+    try:
+        inspect.signature(function).bind(*positional, **arguments)
+    except TypeError:
+        return False
+    except ValueError:
+        return bool(positional)
+    return True
+
+
 def _inner(node: Any, key: str, inner: Mapping[str, Any]) -> Any:
     """What an argument of a target describes, with those of the `inner` arguments that it needs."""
     if isinstance(node, Mapping) and "_target_" in node and inner:
         needed = _required(locate(str(node["_target_"] or ""), key))
-        node = {**{name: _Ready(value) for name, value in inner.items() if name in needed}, **node}
+        node = {**{name: Ready(value) for name, value in inner.items() if name in needed}, **node}
     return instantiate(node, key, inner=inner)
 
 
-class _Ready:
+class Ready:
     """A value among the arguments of a target that needs no building."""
 
     def __init__(self, value: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,10 +113,10 @@ class TrainingLog:
         self.has_begun = True
         self.tracker.status(step=progress.step, phase_step=progress.phase_step)
 
-    def point(self, progress: Progress, schedule: Schedule, *, lr: float, replaced: int) -> None:
-        """Makes a point of the training curves. `lr` is the learning rate of the step, and `replaced` the number of
-        this rank's samples that could not be read since the last checkpoint. Raises `PreflightError`, on all ranks, if
-        there are too many in total."""
+    def point(self, progress: Progress, schedule: Schedule, *, rates: Mapping[str, float], replaced: int) -> None:
+        """Makes a point of the training curves. `rates` are the learning rates of the step by curve, and `replaced` the
+        number of this rank's samples that could not be read since the last checkpoint. Raises `PreflightError`, on all
+        ranks, if there are too many in total."""
         loss = torch.stack([*self.recent]).mean()
         counts = torch.tensor([replaced, len(self.logged.values)], dtype=torch.float64, device=loss.device)
         sums = torch.cat([loss.to(torch.float64)[None], counts])
@@ -127,7 +127,7 @@ class TrainingLog:
         if self.world.is_main:
             epoch = min(schedule.start(progress.phase_step), schedule.samples) / schedule.n
             self.tracker.scalars(progress.step, {**{f"train/{name}": one for name, one in values.items()},
-                                                 "train/loss": value, "train/lr": lr, "train/epoch": epoch, **speed})
+                                                 "train/loss": value, **rates, "train/epoch": epoch, **speed})
             self._draw(progress.step, math.ceil(epoch))
             steps_left = self.total_steps - progress.step
             seconds_left = max(0.0, min(steps_left * speed["speed/step_seconds"], self.seconds_left()))
@@ -136,7 +136,7 @@ class TrainingLog:
             if time.monotonic() - self.printed_at >= SECONDS_BETWEEN_LINES:
                 self.printed_at = time.monotonic()
                 print(wrapped([self.phase, f"step {progress.step:,}/{self.total_steps:,}", f"loss {value:.4f}",
-                               f"lr {lr:.1e}", f"{speed['speed/samples_per_second']:,.0f}/s",
+                               f"lr {next(iter(rates.values())):.1e}", f"{speed['speed/samples_per_second']:,.0f}/s",
                                f"{clock(seconds_left)} left"]), flush=True)
 
     @contextmanager

@@ -9,17 +9,24 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from drumbeat.configs.patience import SHORTEST, gloo_seconds, nccl_seconds
 from drumbeat.configs.run.processes import die_with_parent
 from drumbeat.data.loader import seed_generators
+from drumbeat.trainers.checkpoints import extra_state
 from drumbeat.trainers.gpu_check import check_visible
 from drumbeat.trainers.numa import bind_near
+
+SENT = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int8, torch.uint8,
+        torch.bool, torch.complex64, torch.complex128)
+"""The types of tensors that gloo and NCCL broadcast: not int16, unsigned integers of more than a byte, and float8."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +59,7 @@ class World:
     def broadcast(self, values: torch.Tensor) -> torch.Tensor:
         """Rank 0's values on every rank, in place."""
         if self.size > 1:
-            dist.broadcast(values, src=0)
+            dist.broadcast(values if values.dtype in SENT else _as_bytes(values), src=0)
         return values
 
     def broadcast_each(self, tensors: Iterable[torch.Tensor]) -> None:
@@ -60,6 +67,14 @@ class World:
         with torch.no_grad():
             for tensor in tensors:
                 self.broadcast(tensor)
+
+    def broadcast_model(self, model: nn.Module) -> None:
+        """Rank 0's parameters, buffers and extra state on every rank, in place."""
+        self.broadcast_each(chain(model.parameters(), model.buffers()))
+        if self.size > 1 and any(map(extra_state.has_extra_state, model.modules())):
+            text = self.share(extra_state.as_text(model) if self.is_main else "")
+            if not self.is_main:
+                extra_state.load_text(model, text)
 
     def share(self, value: Any) -> Any:
         """Rank 0's value, of what JSON has, on every rank."""
@@ -131,6 +146,11 @@ def join(device: Literal["cuda", "cpu"], patience: float = SHORTEST) -> Iterator
     yield World(rank=rank, local_rank=local_rank, size=size, device=own_device)
     if dist.is_initialized():  # not after an error: NCCL could wait forever for ranks that have ended
         dist.destroy_process_group()
+
+
+def _as_bytes(values: torch.Tensor) -> torch.Tensor:
+    """uint8 [n]: the memory of a dense tensor, which is shared."""
+    return values.detach().as_strided((values.numel(),), (1,)).view(torch.uint8)
 
 
 def limit_waits(patience: float) -> None:

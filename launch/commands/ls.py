@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
 
     runs = all_runs(Path(args.runs))
     if args.json:
-        print(json_text(list(describe_each(reversed(runs), facts, damaged_facts))))
+        print(json_text(list(describe_each(runs[::-1], facts, damaged_facts))))
     else:
         print_table(runs, Path(args.runs), every=args.all)
     return 0

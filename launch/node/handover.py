@@ -104,11 +104,13 @@ def exit_code(run: RunDir, *, has_next_job: bool) -> int:
     return CONTINUE if _job(run).next_job else REQUEUE_ME
 
 
-def cancel_next_job(run: RunDir) -> None:
-    """Removes the next job from the queue, because the run has ended. If that fails, the job exits as soon as it
-    starts; after a success, SLURM drops it by itself."""
-    if job := _job(run).next_job:
-        run_slurm("scancel", split_id(job)[0])
+def cancel_next_job(run: RunDir, slurm_job: SlurmJob) -> None:
+    """Removes the next job from the queue, because the run has ended in this job: that of another job, which has taken
+    over the run, stays. If that fails, the job exits as soon as it starts; after a success, SLURM drops it by
+    itself."""
+    job = _job(run)
+    if job.next_job and split_id(job.id or "")[0] == slurm_job.job:
+        run_slurm("scancel", split_id(job.next_job)[0])
 
 
 def previous_verdict(run: RunDir, plan: JobPlan, slurm_job: SlurmJob, *, first: bool) -> Verdict | None:

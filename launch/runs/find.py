@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from drumbeat.configs.errors import Fault, RunError, nearest
@@ -27,8 +28,8 @@ def find_run(text: str, runs: Path, *, starting: bool = False) -> RunDir:
         beside_it = folder.name != "latest" or len(target.parts) == 1
         if beside_it and is_run(folder, starting=starting):
             return RunDir((folder.parent / target).absolute())
-    folders = [run.path for run in all_runs(runs, starting=starting)]
-    named = [path for path in folders if path.parent.name == text]
+    folders = _folders(runs)
+    named = [path for path in folders if path.parent.name == text and is_run(path, starting=starting)]
     if named and not is_run(named[-1]):
         return RunDir(named[-1])
     if named:
@@ -38,13 +39,14 @@ def find_run(text: str, runs: Path, *, starting: bool = False) -> RunDir:
     name, slash, end = text.rpartition("/")  # the form of `ls`: name/end of the id
     found = [path for path in folders if path.name.startswith(text) or path.name.endswith(f"-{text}")
              or (slash and path.parent.name == name and path.name.endswith(f"-{end}"))]
+    found = [path for path in found if is_run(path, starting=starting)]
     if len(found) > 1:
         ids = [path.name for path in found]
         raise RunError(Fault(what=f"'{text}' is ambiguous: {len(found)} runs begin with it", where=str(runs),
                              given=", ".join(ids[-6:]) + (", ..." if len(ids) > 6 else ""),
                              remedy="Type more characters of the id."))
     if not found:
-        names = {name for path in folders for name in (path.name, path.parent.name)}
+        names = {name for path in folders if is_run(path, starting=starting) for name in (path.name, path.parent.name)}
         raise RunError(Fault(what=f"there is no run '{text}'", where=str(runs.absolute()),
                              remedy=_nearest_run(text, names)))
     return RunDir(found[0].absolute())
@@ -64,16 +66,33 @@ def run_with_checkpoint(text: str, runs: Path, which: str | None) -> tuple[RunDi
 
 def all_runs(runs: Path, *, starting: bool = False) -> list[RunDir]:
     """All runs in a folder, oldest first; with `starting`, also those whose plan is not written yet."""
-    folders = (folder for folder in runs.absolute().glob("*/*") if not folder.is_symlink()
-               and is_run(folder, starting=starting))
-    return sorted(map(RunDir, folders), key=lambda run: run.id)
+    return [RunDir(folder) for folder in _folders(runs) if is_run(folder, starting=starting)]
+
+
+def _folders(runs: Path) -> list[Path]:
+    """The folders that may be runs, by their ids: no link, and not looked into."""
+    found = []
+    for experiment in _entries(runs.absolute()):
+        above = Path(experiment)
+        found += [(entry.name, above) for entry in _entries(above) if entry.is_dir(follow_symlinks=False)]
+    return [above / name for name, above in sorted(found)]
+
+
+def _entries(folder: Path) -> Iterable[os.DirEntry[str]]:
+    """What is in a folder; nothing if it cannot be read, or is none."""
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:
+        return []
 
 
 def is_run(folder: Path, *, starting: bool = False) -> bool:
     """Whether a folder is a run, even if one of its files is missing; with `starting`, even before its plan is
     written."""
     run = RunDir(folder)
-    return any(os.access(file, os.F_OK) for file in (run.plan, run.status, *([run.lock] if starting else [])))
+    return os.access(run.plan, os.F_OK) or os.access(run.status, os.F_OK) or (
+        starting and os.access(run.lock, os.F_OK))
 
 
 def _nearest_run(text: str, names: set[str]) -> str:

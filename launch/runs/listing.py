@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,10 +20,13 @@ from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.contract import Evidence
 from drumbeat.launch.backends.local import SILENCE_SECONDS
 from drumbeat.launch.runs.goodput import goodput
+from drumbeat.launch.runs.index import Index
 from drumbeat.launch.runs.status import evidence_of, with_final_state
 
 MAX_ROWS = 20
 """Rows of the table without --all."""
+MANY = 200
+"""Fewer runs are read as fast as an index of them."""
 
 COLORS = {"running": "green", "finished": "blue", "failed": "red", "paused": "yellow", "pending": "cyan",
           "preempted": "cyan", "damaged": "red"}
@@ -65,24 +68,33 @@ def _named(run: RunDir) -> dict[str, str]:
     return {"id": run.id, "name": run.path.parent.name, "folder": str(run.path)}
 
 
-def describe_each(runs: Iterable[RunDir], describe: Callable[[View, Evidence], T], damaged: Callable[[RunDir, str], T]
-                  ) -> Iterator[T]:
+def describe_each(runs: Sequence[RunDir], describe: Callable[[View, Evidence], T],
+                  damaged: Callable[[RunDir, str], T]) -> Iterator[T]:
     """The description of each run, from its view and the evidence that it is running. If a file of
     a run cannot be read, a line on stderr names the file and the reason, and the other runs are listed as usual. SLURM
-    is asked once for all runs."""
-    read = [(run, _read(run)) for run in runs]
+    is asked once for all runs. Of many runs, those that have ended are read once, and then found in an index."""
+    index = Index.read(runs[0].all_runs, describe.__name__) if len(runs) >= MANY else None
+    read = [(run, (index and index.get(run)) or _read(run)) for run in runs]
     evidence = evidence_of([view for _, view in read if isinstance(view, View)])
     for run, view in read:
         try:
-            if not isinstance(view, View):
+            if isinstance(view, DamagedError | OSError):
                 raise view
+            if not isinstance(view, View):
+                yield view
+                continue
             found = evidence.get(view.run.path)
-            yield describe(with_final_state(view, found.text if found else None), found or UNKNOWN)
+            said = describe(with_final_state(view, found.text if found else None), found or UNKNOWN)
+            if index:
+                index.keep(view, said)
+            yield said
         except Exception as error:  # whatever is wrong with one run: the others are listed
             where, why = (error.path, error.reason) if isinstance(error, DamagedError) else (
                 error.filename, error.strerror) if isinstance(error, OSError) else (run.path, f"{error!r:.200}")
             print(f"damaged    {where}: {why}", file=sys.stderr)
             yield damaged(run, f"{where}: {why}")
+    if index:
+        index.write(runs)
 
 
 def _read(run: RunDir) -> View | DamagedError | OSError:

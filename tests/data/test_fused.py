@@ -198,8 +198,8 @@ MISTAKES: dict[str, tuple[str, Any, list[str]]] = {
         canvas, top + 1, *rest, **named), [
             "rotation of a crop", "crop, then a black frame", "enlarged, then a black frame", "flagship, training",
             "flagship, evaluation"]),
-    "half a pixel aside": ("seen_through", lambda seen, canvas, inner, *size: seen(
-        canvas, (*inner[:2], inner[2] + 0.5, *inner[3:]), *size), [
+    "half a pixel aside": ("seen_through", lambda seen, canvas, inner, *size, **edges: seen(
+        canvas, (*inner[:2], inner[2] + 0.5, *inner[3:]), *size, **edges), [
             "resize", "resize up", "rotation", "flagship, training", "flagship, evaluation"]),
     "black before the contrast": ("is_black_outside", property(lambda canvas: True), [
         "less contrast, then black corners", "less contrast, then a black frame", "two rotations",

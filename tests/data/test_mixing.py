@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from drumbeat.data.mixing import PARTS, CutMix, Mixing, Mixup
+from drumbeat.data.mixing import PARTS, CutMix, Mixing, Mixup, RandomMix
 from drumbeat.data.order import Stream, shard
 
 SEED = 17
@@ -242,3 +242,38 @@ def test_invalid_inputs_are_rejected(mixing: Mixing) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             mixing.mix(own, other, np.array(positions), SEED, 0)
+
+
+# One of several.
+
+
+def test_each_sample_has_one_of_several_mixings_or_none() -> None:
+    positions = np.arange(1000)
+    both = [Mixup(alpha=4.0), CutMix(alpha=4.0)]
+    found, kept = mixed(RandomMix(of=both, p=[0.5, 0.3]), positions)
+    every = [mixed(one, positions) for one in both] + [(pictures(positions), torch.ones(len(positions)))]
+    which = torch.stack([(found == images).flatten(1).all(1) & (kept == weights) for images, weights in every])
+    assert which.any(0).all()
+    shares = [float((which[number] & ~which[[other for other in range(3) if other != number]].any(0)).float().mean())
+              for number in range(3)]
+    assert shares == pytest.approx([0.5, 0.3, 0.2], abs=0.04)
+
+
+def test_one_of_several_is_a_function_of_the_position() -> None:
+    positions = np.arange(64)
+    several = RandomMix(of=BOTH)
+    whole, kept = mixed(several, positions)
+    for rank in range(3):
+        part = np.array(shard(64, rank, 3))
+        images, weights = mixed(several, part)
+        assert torch.equal(images, whole[part])
+        assert torch.equal(weights, kept[part])
+    assert (kept < 1).float().mean() > 0.9
+
+
+@pytest.mark.parametrize(("of", "p", "message"), [
+    ([], None, "each of the 0 mixings"), (BOTH, [0.5], "each of the 2 mixings"), (BOTH, [0.7, 0.5], "at most 1"),
+    (BOTH, [-0.1, 0.5], "must be a probability"), (["mixup"], None, "str is not a mixing")])
+def test_probabilities_that_do_not_fit(of: list[Mixing], p: list[float] | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RandomMix(of=of, p=p)

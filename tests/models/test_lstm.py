@@ -6,6 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pack_padded_sequence
+from torch.profiler import profile
 
 from drumbeat.models.lstm import LSTM
 
@@ -36,6 +39,25 @@ def test_padding_is_never_read(sizes: dict[str, int]) -> None:
     alone = torch.cat([model((text[None], torch.tensor([len(text)]))) for text in texts])
     torch.testing.assert_close(together, alone)
     assert not torch.equal(model((padded, lengths + 1)), together)
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_padded_texts_have_the_outputs_and_gradients_of_packed_ones(sizes: dict[str, int]) -> None:
+    """On the CPU texts are not packed, because of torch's backward pass."""
+    torch.manual_seed(0)
+    model = LSTM(vocab_size=50, classes=3, embedding_dim=8, hidden_size=16, dropout=0, **sizes)  # type: ignore[arg-type]
+    ids, lengths = torch.randint(2, 50, (5, 12)), torch.tensor([3, 12, 1, 9, 5])
+
+    def packed() -> Tensor:
+        texts = pack_padded_sequence(model.embedding(ids), lengths, batch_first=True, enforce_sorted=False)
+        last = model.lstm(texts)[1][0]
+        return model.head(torch.cat([last[-2], last[-1]], dim=1) if model.lstm.bidirectional else last[-1])
+
+    with profile() as trace:
+        outputs = [model((ids, lengths)), packed()]
+    torch.testing.assert_close(*outputs)
+    torch.testing.assert_close(*[torch.autograd.grad(one.square().sum(), list(model.parameters())) for one in outputs])
+    assert [event.count for event in trace.key_averages() if event.key == "aten::_pack_padded_sequence"] == [1]
 
 
 def test_it_starts_from_vectors_where_words_have_one() -> None:

@@ -68,6 +68,7 @@ class Cluster:
         self._layout = Layout(folder=self.folder, scratch=Path(), database=Path(), port=0, proctrack=proctrack,
                               accounting=accounting, nodes=nodes, cpus=cpus, name=name,
                               beside=beside._layout if beside else None)
+        self._killed: set[str] = set()
 
     def __enter__(self) -> Cluster:
         if missing := missing_programs(self._layout.accounting):
@@ -133,7 +134,10 @@ class Cluster:
         self.run("scontrol", "update", f"jobid={job_id}", "starttime=now+1")
 
     def clear(self) -> None:
-        """Ends all jobs and waits until all nodes are idle. Raises `ClusterError` if that times out."""
+        """Starts the daemons that a test has killed, ends all jobs, and waits until all nodes are idle. Raises
+        `ClusterError` if that times out."""
+        for name in sorted(self._killed, reverse=True):  # slurmctld first: the others ask it
+            self.start_daemon(name)
         self.run("scancel", "--user=root")
         self._await("all jobs to end", lambda: not self.run("squeue", "--noheader"), RECOVERY)
         self.await_nodes(RECOVERY)
@@ -153,7 +157,10 @@ class Cluster:
             self._reconfigure(before)
 
     def _reconfigure(self, slurm_conf: str) -> None:
-        (self.folder / "slurm.conf").write_text(slurm_conf)
+        draft = self.folder / "slurm.conf.new"  # replaced at once: a job's srun may read it at any moment
+        draft.write_text(slurm_conf)
+        draft.chmod(0o600)
+        draft.replace(self.folder / "slurm.conf")
         self.run("scontrol", "reconfigure")
 
     def kill_daemon(self, name: str) -> None:
@@ -167,10 +174,12 @@ class Cluster:
         while not self._note(name).exists():
             assert time.monotonic() < deadline, f"{name} does not end"
             time.sleep(0.02)
+        self._killed.add(name)
 
     def start_daemon(self, name: str) -> None:
         """Starts what `kill_daemon` has ended."""
         self._note(name).unlink(missing_ok=True)
+        self._killed.discard(name)
         node = () if name == "slurmctld" else ("-N", name)
         self._start(name, "slurmd" if node else "slurmctld", "-D", *node, "-f", self.environ["SLURM_CONF"])
 

@@ -160,22 +160,31 @@ def test_a_setting_is_changed_and_changed_back(cluster: Cluster) -> None:
         return cluster.run("scontrol", "show", "config").partition("SlurmdTimeout")[2].split()[1]
 
     before = value()
-    with cluster.reconfigured(SlurmdTimeout=11):
-        assert value() == "11"
+    with open(cluster.environ["SLURM_CONF"]) as reader:
+        with cluster.reconfigured(SlurmdTimeout=11):
+            assert value() == "11"
+        assert f"SlurmdTimeout={before}\n" in reader.read(), "who reads the file just then finds it whole"
     assert value() == before
 
 
 @on("pgid", among=("pgid",))
 def test_the_next_test_finds_a_cluster_at_rest(cluster: Cluster, clusters: Clusters) -> None:
-    """Jobs that a test leaves are ended; a cluster that a test has damaged makes room for another."""
+    """Jobs that a test leaves are ended, daemons that it has killed are started; a cluster that it has damaged makes
+    room for another."""
     cluster.wait(cluster.fill(), "RUNNING")
     waiting = cluster.fill()
     clusters.put_back("pgid")
     assert clusters.take("pgid") is cluster
     assert (cluster.state(waiting), cluster.run("squeue", "--noheader")) == ("CANCELLED", "")
     cluster.kill_daemon("n2")
-    with pytest.raises(ClusterError, match="n2 ended with code -9"):
+    clusters.put_back("pgid")
+    assert clusters.take("pgid") is cluster
+    cluster.wait(cluster.fill("main", "true"), "COMPLETED")
+    conf = cluster.folder / "slurm.conf"
+    kept = conf.rename(cluster.folder / "kept.conf")
+    with pytest.raises(ClusterError, match="scancel --user=root ended with code 1"):
         clusters.put_back("pgid")
+    kept.rename(conf)
     other = clusters.take("pgid")
     assert other is not cluster
     other.wait(other.fill("main", "true"), "COMPLETED")

@@ -49,7 +49,7 @@ class Witness(torch.optim.SGD):
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         if not isinstance(self.param_groups[0]["params"][0], FakeTensor):
-            self.rates.append(self.param_groups[0]["lr"])
+            self.rates.append(self.param_groups[-1]["lr"])
         super().step(closure)
 
 

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from drumbeat.configs.load import ROOT
 from drumbeat.configs.run.folder import RunDir
@@ -41,6 +42,37 @@ def test_ranks_killed_in_both_phases_change_nothing(tmp_path: Path, ranks: int) 
     assert len(list(killed.glob("blown-*"))) == 2
     assert len(list(latest(killed).attempts.iterdir())) == 3
     assert finished(killed) == finished(straight)
+
+
+RECIPES = [
+    "data.sampling={_target_: drumbeat.data.Repeated, times: 3}",
+    "data.mix={_target_: drumbeat.data.RandomMix, p: [0.4, 0.4], of: "
+    "[{_target_: drumbeat.data.Mixup}, {_target_: drumbeat.data.CutMix}]}",
+    "data.transforms.train=[{_target_: torchvision.transforms.v2.TrivialAugmentWide}, "
+    "{_target_: torchvision.transforms.v2.RandomErasing, p: 0.5}]",
+    "phases.finetune.transforms=[{_target_: torchvision.transforms.v2.RandAugment}, "
+    "{_target_: torchvision.transforms.v2.AugMix}]",
+    "evaluation.views=[{_target_: torchvision.transforms.v2.functional.horizontal_flip}]",
+    "task.loss={_target_: torch.nn.CrossEntropyLoss, label_smoothing: 0.1}",
+]
+"""Changes of the small experiment: what its losses, its samples and its evaluations may be."""
+
+
+def test_recipes_are_exact_after_a_kill(tmp_path: Path) -> None:
+    """SIGKILL to rank 1 in the second phase; the run also passes the checks before it is started."""
+    (straight := tmp_path / "straight").mkdir()
+    (killed := tmp_path / "killed").mkdir()
+    config = write_config(tmp_path)
+    drumbeat(straight, str(config), *RECIPES, "task._target_=tests.trainers.tasks.test_logged.Terms", "--procs", "2",
+             preflight=True)
+    drumbeat(killed, str(config), *RECIPES, "task._target_=tests.trainers.tasks.test_logged.KilledTerms",
+             f"task.folder={killed}", "task.at=[30]", "task.rank=1", "--procs", "2")
+    assert len(list(latest(killed).attempts.iterdir())) == 2
+    assert finished(killed) == finished(straight)
+    found, expected = (EventAccumulator(str(latest(folder).tensorboard)).Reload() for folder in (killed, straight))
+    for name in ("train/penalty", "train/largest", "validation/penalty"):
+        assert [(one.step, one.value) for one in found.Scalars(name)] == [
+            (one.step, one.value) for one in expected.Scalars(name)]
 
 
 @pytest.mark.parametrize("losses", [13, 70], ids=["head", "finetune"])

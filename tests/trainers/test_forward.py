@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -72,3 +73,15 @@ def test_how_a_model_is_called() -> None:
     for value in (one, texts, [one, one]):
         (got,), named = call(model, value)
         assert got is value and named == {}
+
+
+def test_outputs_are_the_mean_of_all_views() -> None:
+    """In evaluation; whole numbers are those of the inputs as they are."""
+    several = Forward(device=CPU, transforms=Scale(), channels_last=False, bf16=False,
+                      views=[lambda values: values.flip(1), lambda values: values + 1])
+    found = several.outputs(lambda values: {"first": values[:, 0], "rank": values.long(), "name": "x"},
+                            torch.arange(6.0).view(2, 3))
+    assert found["first"].tolist() == pytest.approx([(0 + 4 + 1) / 3, (6 + 10 + 7) / 3])
+    assert found["rank"].tolist() == [[0, 2, 4], [6, 8, 10]]
+    assert found["name"] == "x"
+    assert forward().outputs(lambda values: values[:, 0], torch.arange(6.0).view(2, 3)).tolist() == [0, 6]

@@ -49,7 +49,16 @@ def new_run(folder: Path) -> RunDir:
     return RunDir(folder)
 
 
+GROUPS = ["groups.vectors={ndim: [0, 1], optimizer: {momentum: 0.5}}",
+          "groups.matrices={ndim: [2], optimizer: {_target_: torch.optim.Muon, lr: 0.05}}",
+          "groups.last={match: [2.bias], optimizer: {_target_: torch.optim.AdamW, lr: 0.02}}"]
+
+
 @pytest.mark.parametrize("change", [
+    *GROUPS, f"optimizer={{_target_: {OWN}.ScheduleFree, lr: 0.05}}",
+    f"optimizer={{_target_: {OWN}.decayed, lr: 0.05}}",
+    f"groups.all.optimizer={{_target_: {OWN}.ScheduleFree, lr: 0.05}}",
+    "scheduler={_target_: torch.optim.lr_scheduler.CosineAnnealingLR, T_max: '${phase.steps}'}",
     *(f"optimizer={{_target_: {OWN}.{name}, lr: 0.05}}" for name in ("Chained", "Forgetful", "Lookahead", "Averaged",
                                                                      "Wide")),
     "optimizer={_target_: torch.optim.Muon, lr: 0.05}",
@@ -60,9 +69,22 @@ def new_run(folder: Path) -> RunDir:
     "scheduler={_target_: torch.optim.lr_scheduler.CyclicLR, base_lr: 0.01, max_lr: 0.1, step_size_up: 3}"])
 def test_a_run_with_it_is_the_same_after_a_stop(tmp_path: Path, change: str) -> None:
     changes = [f"phases.only.{change}"]
-    if "Muon" in change:  # takes matrices alone
+    if change.startswith("optimizer") and "Muon" in change:  # takes matrices alone
         changes.append("model={_target_: torch.nn.Linear, in_features: 4, out_features: 3, bias: false}")
     straight = train(new_run(tmp_path / "straight"), changes)
     stopped = new_run(tmp_path / "stopped")
     assert train(stopped, changes, stop_after=5) != straight
     assert train(stopped, changes) == straight
+
+
+def test_all_groups_at_once_with_layers_and_a_nested_schedule(tmp_path: Path) -> None:
+    at = "torch.optim.lr_scheduler"
+    changes = [f"phases.only.{change}" for change in (
+        *GROUPS[::-1], "layers=['0', '2']", "layer_decay=0.5", f"""scheduler={{_target_: {at}.SequentialLR,
+        milestones: ["${{phase.steps // 3}}"], schedulers: [{{_target_: {at}.LinearLR, total_iters: 4}},
+        {{_target_: {at}.CosineAnnealingLR, T_max: "${{phase.steps - phase.steps // 3}}"}}]}}""")]
+    straight = train(new_run(tmp_path / "straight"), changes)
+    for stop in (2, 4, 9):
+        stopped = new_run(tmp_path / f"stopped-{stop}")
+        train(stopped, changes, stop_after=stop)
+        assert train(stopped, changes) == straight

@@ -62,16 +62,6 @@ OWN, PARTNER = torch.tensor([0, 1, 2, 3, 0]), torch.tensor([3, 3, 1, 0, 2])
 MIXED = {"own": OWN, "partner": PARTNER, "kept": KEPT}
 
 
-def test_the_loss_of_mixed_targets_by_hand() -> None:
-    one = runner(mix=True)
-    outputs = one.model(batch(MIXED).inputs)
-    logs = outputs.detach().log_softmax(1)
-    expected = [-(kept * logs[row, own] + (1 - kept) * logs[row, partner]).item() for row, (own, partner, kept)
-                in enumerate(zip(OWN.tolist(), PARTNER.tolist(), KEPT.tolist(), strict=True))]
-    assert one._losses(outputs, MIXED).tolist() == pytest.approx(expected, rel=1e-6)
-    assert take(one, batch(MIXED), 0)[0].item() == pytest.approx(sum(expected) / 5, rel=1e-6)
-
-
 @pytest.mark.parametrize("kept", [0, 1])
 def test_a_sample_that_keeps_all_or_nothing_is_not_mixed(kept: int) -> None:
     """Then training is that on its own target, or on its partner's, bit for bit."""
@@ -156,18 +146,9 @@ def test_a_weighted_loss_is_that_of_the_whole_batch_on_any_number_of_ranks(tmp_p
                 torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 
-def test_a_task_may_have_no_weights() -> None:
-    """One that is not derived from ours, as docs/your_own_pieces.md allows."""
-    class Own:
-        losses = staticmethod(Classification().losses)
-
-    own, ours = runner(task=Own()), runner()  # type: ignore[arg-type]
-    assert take(own, batch(OWN), 0)[0] == take(ours, batch(OWN), 0)[0]
-
-
 def test_mixed_samples_weigh_what_both_their_classes_do() -> None:
     one = runner(mix=True, task=Classification(loss=nn.CrossEntropyLoss(weight=WEIGHT)))
-    losses = one._losses(one.model(batch(MIXED).inputs), MIXED).detach()
+    losses = one.loss.each(one.model(batch(MIXED).inputs), MIXED).detach()
     weights = KEPT * WEIGHT[OWN] + (1 - KEPT) * WEIGHT[PARTNER]
     assert take(one, batch(MIXED), 0)[0].item() == pytest.approx(float(losses.sum() / weights.sum()), rel=1e-6)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from drumbeat.configs.errors import PreflightError
-from drumbeat.trainers.target import instantiate, locate
+from drumbeat.trainers.target import function_at, instantiate, locate
 
 
 def fault(node: object) -> str:
@@ -113,3 +115,12 @@ def test_an_error_does_not_name_a_secret() -> None:
     text = fault({"_target_": "torch.nn.ReLU", "api_key": "abc"})
     assert "torch.nn.ReLU has no argument 'api_key'" in text
     assert "***" in text and "abc" not in text
+
+
+def test_a_function_that_lacks_values_is_not_called() -> None:
+    loss = function_at({"_target_": "torchvision.ops.sigmoid_focal_loss", "gamma": 0.0, "alpha": -1}, "loss", lacks=2)
+    assert loss is not None
+    assert loss(torch.zeros(1), torch.ones(1)).tolist() == pytest.approx([math.log(2)])
+    for node in ({"_target_": "torch.nn.CrossEntropyLoss"}, {"_target_": "math.sqrt"}, {"a": 1}, None,
+                 {"_target_": "torchvision.ops.sigmoid_focal_loss", "gama": 2}):
+        assert function_at(node, "loss", lacks=2) is None

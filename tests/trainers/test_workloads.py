@@ -16,6 +16,8 @@ from drumbeat.trainers.build import build_sets, place_model
 from drumbeat.trainers.commands.evaluate import build_job, run_job
 from drumbeat.trainers.facts import facts_of, with_facts
 from drumbeat.trainers.inference.predictor import Predictor
+from drumbeat.trainers.report.events import read_events
+from drumbeat.trainers.report.range_test import range_test
 from drumbeat.trainers.world import join
 from tests.tiny import drumbeat, latest
 from tests.workloads import SMALL, train, write_sets
@@ -41,8 +43,18 @@ def test_a_workload_trains(name: str, folder: Path, monkeypatch: pytest.MonkeyPa
     facts, result = train(name, SMALL[name], folder)
     assert result.steps == facts["steps"]["train"] > 0
     kind = next((metrics for part, metrics in METRICS.items() if part in name), {"loss", "accuracy"})
-    assert set(result.best) == {"step", "phase", *kind}
+    assert set(result.best) == (set() if "lr_finder" in name else {"step", "phase", *kind})
     assert bool(result.test) == ("cifar10" in name or "news" in name)
+
+
+def test_the_report_of_the_learning_rate_finder_has_its_chart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    train("lr_finder_fashion_mnist", ["phases.train.epochs=5", "name=finder"], folder)
+    (events,) = (folder / "runs" / "finder").glob("*/tensorboard")
+    found = read_events(events)
+    assert found.curves["train/lr"][-1][1] == pytest.approx(10 / 1e7 ** (1 / 24), rel=1e-3)
+    (figure,) = range_test(found)
+    assert figure.title == "loss over learning rate"
 
 
 def test_the_training_curve_can_be_a_running_mean(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,7 +127,7 @@ class Checkpoints:
         order = Order(attempt=str(self.attempt.path), step=progress.step, keep=self.keep,
                       is_best=progress.best.get("step") == progress.step,
                       state=CheckpointState(progress=progress, versions=self.versions, config=self.config,
-                                            **numbers), files=staging.parts)
+                                            **numbers), files=staging.parts, reordered=(*staging.reordered,))
         self.pending = json.dumps(order.as_json()) + "\n"
         self._send_order()
 

@@ -1,8 +1,10 @@
 """A copy of the training's tensors in shared memory, in the layout of the safetensors files to write.
 
-A training step waits only for this copy. The memory is touched once, when it is laid out, because the first access
-while copying would take many times as long. For tensors on a GPU, its pages are also locked (cudaHostRegister), and the
-GPU writes all tensors into them at the speed of the bus. The GPU part is not tested.
+A training step waits only for this copy. A tensor whose items have another order in memory than in the file, such as a
+channels_last one, is copied in the order that it has, which takes half the time, and the writer reorders it. The memory
+is touched once, when it is laid out, because the first access while copying would take many times as long. For tensors
+on a GPU, its pages are also locked (cudaHostRegister), and the GPU writes all tensors into them at the speed of the
+bus. The GPU part is not tested.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from contextlib import suppress
 import numpy as np
 import torch
 from torch import Tensor
+
+from drumbeat.trainers.checkpoints.writer import Reordered
 
 NAMES = {torch.float64: "F64", torch.int64: "I64", torch.float32: "F32", torch.int32: "I32", torch.bfloat16: "BF16",
          torch.float16: "F16", torch.int16: "I16", torch.uint8: "U8", torch.int8: "I8", torch.bool: "BOOL",
@@ -42,6 +46,8 @@ class Staging:
         os.set_inheritable(self.fd, True)
         self.parts: dict[str, tuple[int, int]] = {}
         """The offset and the number of bytes of each file."""
+        self.reordered: list[Reordered] = []
+        """The tensors that are not in the order of their file."""
         self._layout: object = None
         self._map: mmap.mmap | None = None
         self._views: dict[str, dict[str, Tensor]] = {}
@@ -57,7 +63,7 @@ class Staging:
         if layout == self._layout:
             return
         headers = {file: _header(tensors) for file, tensors in files.items()}
-        self.parts, end = {}, 0
+        self.parts, self.reordered, end = {}, [], 0
         for file, (header, size) in headers.items():
             self.parts[file] = (end, len(header) + size)
             end += -(-(len(header) + size) // PAGE) * PAGE
@@ -74,8 +80,15 @@ class Staging:
             self._views[file], start = {}, start + len(header)
             for name in _in_order(files[file]):
                 value = files[file][name]
-                place = memory[start:start + value.nbytes]
-                self._views[file][name] = place.view(value.dtype).view(value.shape)
+                place = memory[start:start + value.nbytes].view(value.dtype)
+                if order := _order_in_memory(value):
+                    shape = [value.shape[axis] for axis in order]
+                    axes = [order.index(axis) for axis in range(value.dim())]
+                    self._views[file][name] = place.view(shape).permute(axes)
+                    self.reordered.append(Reordered(start=start, item_size=value.itemsize, shape=(*shape,),
+                                                    axes=(*axes,)))
+                else:
+                    self._views[file][name] = place.view(value.shape)
                 start += value.nbytes
         self._layout = layout
 
@@ -92,8 +105,9 @@ class Staging:
             torch.cuda.current_stream(self.device).synchronize()
 
     def views(self) -> dict[str, dict[str, Tensor]]:
-        """The copies, by file and name. They outlive `close`."""
-        return {file: dict(tensors) for file, tensors in self._views.items()}
+        """The copies, by file and name, as they are read from the files. They outlive `close`."""
+        return {file: {name: view.contiguous() for name, view in tensors.items()}
+                for file, tensors in self._views.items()}
 
     def close(self) -> None:
         """Frees the memory, when nothing refers to it any more."""
@@ -128,6 +142,15 @@ class Staging:
 def _in_order(tensors: Mapping[str, Tensor]) -> list[str]:
     """Tensors with large items first, so that each tensor begins at a multiple of its item size."""
     return sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+
+
+def _order_in_memory(value: Tensor) -> list[int]:
+    """The dimensions from the slowest to the fastest, if the tensor is dense in memory and in another order than that
+    of its dimensions; otherwise empty."""
+    if value.is_contiguous():
+        return []
+    order = sorted(range(value.dim()), key=value.stride().__getitem__, reverse=True)
+    return order if value.permute(order).is_contiguous() else []
 
 
 def _header(tensors: Mapping[str, Tensor]) -> tuple[bytes, int]:

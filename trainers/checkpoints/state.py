@@ -13,11 +13,15 @@ from torch import Tensor, nn
 from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.layers import short
 from drumbeat.trainers.checkpoints.codec import Encoder, decode, restore_object
+from drumbeat.trainers.checkpoints.extra_state import is_extra_state
 
 IMPLEMENTATIONS = {"fused", "foreach", "capturable", "differentiable"}
 """Arguments of torch's optimizers that choose the implementation of a step, and not its result."""
 
-NOT_SAVED = IMPLEMENTATIONS | {"params", "param_names"}
+LABEL = "group_name"
+"""The item of a parameter group that is its name in curves and tables."""
+FROM_CONFIG = {"params", "param_names", LABEL}
+NOT_SAVED = IMPLEMENTATIONS | FROM_CONFIG
 """Items of a parameter group that are the config's and the model's."""
 
 
@@ -40,19 +44,19 @@ def training_state(optimizer: torch.optim.Optimizer, scheduler: Any, names: Mapp
 
 def tensors_after_a_step(build: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
                          trained: Iterable[nn.Parameter], names: Mapping[Tensor, str]) -> dict[str, Tensor]:
-    """The names, shapes and types (as tensors on the meta device) of the state that an optimizer for these parameters
-    has after one step. Most optimizers create it in their first step. The parameters must have gradients.
+    """The names, shapes, strides and types (as tensors on the meta device) of the state that an optimizer for these
+    parameters has after one step. Most optimizers create it in their first step. The parameters must have gradients.
 
     The step is taken on fake tensors or, for an optimizer that reads values (Adafactor, ASGD), on copies.
     """
-    def after(copy: Callable[[Tensor], Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    def after(copy: Callable[[Tensor], Tensor]) -> dict[str, tuple[torch.Size, tuple[int, ...], torch.dtype]]:
         likes = {nn.Parameter(copy(parameter.detach())): parameter for parameter in trained}
         for like, parameter in likes.items():
             like.grad = None if parameter.grad is None else copy(parameter.grad)
         optimizer = build(list(likes))
         optimizer.step()
         held, _ = training_state(optimizer, None, {like: names[parameter] for like, parameter in likes.items()})
-        return {name: (value.shape, value.dtype) for name, value in held.items()}
+        return {name: (value.shape, value.stride(), value.dtype) for name, value in held.items()}
 
     from torch._subclasses.fake_tensor import (
         FakeTensorMode,  # takes a second to import; torch's optimizers import it too
@@ -63,7 +67,8 @@ def tensors_after_a_step(build: Callable[[list[nn.Parameter]], torch.optim.Optim
             found = after(torch.empty_like)
     except Exception:
         found = after(torch.clone)
-    return {name: torch.empty(shape, dtype=dtype, device="meta") for name, (shape, dtype) in found.items()}
+    return {name: torch.empty_strided(shape, strides, dtype=dtype, device="meta")
+            for name, (shape, strides, dtype) in found.items()}
 
 
 def restore_training(optimizer: torch.optim.Optimizer, scheduler: Any, names: Mapping[Tensor, str],
@@ -122,7 +127,7 @@ def _encode(encoder: Encoder, optimizer: torch.optim.Optimizer, path: str, names
         return {"rest": encoder.encode(rest, address)}
     other, groups = dict(rest.pop("state")), rest.pop("param_groups")
     state = {name: encoder.encode(other.pop(number), name) for name, number in numbers.items() if number in other}
-    plain = [{name: value for name, value in group.items() if name not in ("params", "param_names")}
+    plain = [{name: value for name, value in group.items() if name not in FROM_CONFIG}
              for group in groups]
     return {"state": state, "groups": encoder.encode(plain, f"{address}/groups"),
             "other": encoder.encode(other, f"{address}/state"), "rest": encoder.encode(rest, address)}
@@ -198,7 +203,7 @@ def load_weights(model: nn.Module, saved: Mapping[str, Tensor], checkpoint: Path
 
 def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Iterator[str]:
     """A line for each tensor that is missing, unexpected, or of another shape."""
-    for name in sorted({*expected, *found}):
+    for name in sorted(name for name in {*expected, *found} if not is_extra_state(name)):
         shapes = [str(list(one[name].shape)) if name in one else "nothing" for one in (expected, found)]
         if shapes[0] != shapes[1]:
             yield f"{name}: expected {shapes[0]}, found {shapes[1]}"

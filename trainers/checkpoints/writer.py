@@ -3,8 +3,9 @@
     python -m drumbeat.trainers.checkpoints.writer FD < one JSON object a line, each answered by one
 
 It never imports torch, so it starts quickly, and it works with the lowest priority until its rank waits for it (the
-signal SIGURG, which processes ignore by default). The bytes of the files are in shared memory with the file descriptor
-FD.
+signal SIGURG, which processes ignore by default) or `PATIENCE` has passed: on a machine whose cores all compute, the
+write would otherwise take minutes, and a failure would cost the steps since the checkpoint before. The bytes of the
+files are in shared memory with the file descriptor FD.
 
     write to a temporary folder -> flush -> manifest -> rename -> flush -> promote `last`, `best` -> prune
 
@@ -16,13 +17,15 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import mmap
 import os
 import shutil
 import signal
 import sys
 import threading
-from collections.abc import Generator
+import time
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,11 +39,42 @@ from drumbeat.configs.run.record import Record
 PIECE = 1 << 20
 """Bytes hashed and written at a time."""
 
+PATIENCE = 10.0
+"""Seconds with the lowest priority."""
+
 Work = Generator[None, None, Any]
 """Work that can change threads after each piece."""
 
 HURRY = threading.Event()
 """Whether the rank waits for the order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reordered(Record):
+    """A tensor whose items are in the shared memory in another order than in its file."""
+
+    start: int
+    """The offset of its bytes in the shared memory."""
+    item_size: int
+    """In bytes."""
+    shape: tuple[int, ...]
+    """As it is in the memory."""
+    axes: tuple[int, ...]
+    """Which dimension of the memory is the first, the second, ... in the file."""
+
+    @property
+    def end(self) -> int:
+        return self.start + self.item_size * math.prod(self.shape)
+
+    def pieces(self, memory: memoryview) -> Iterator[memoryview]:
+        """Its bytes in the order of the file."""
+        import numpy as np  # takes a tenth of a second, which most writers do not need
+
+        items = np.frombuffer(memory[self.start:self.end], f"u{self.item_size}")
+        items = items.reshape(self.shape).transpose(self.axes)
+        rows = max(1, PIECE * len(items) // (self.end - self.start))
+        for first in range(0, len(items), rows):
+            yield np.ascontiguousarray(items[first:first + rows]).data.cast("B")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +91,8 @@ class Order(Record):
     """The content of state.json."""
     files: dict[str, tuple[int, int]]
     """For each file of tensors, the offset of its bytes in the shared memory and their number."""
+    reordered: tuple[Reordered, ...] = ()
+    """The tensors in another order than in their files, by offset."""
 
 
 class TakenOverError(Exception):
@@ -103,21 +139,34 @@ def _make_room(run: RunDir, needed: int) -> None:
 
 def _write_files(order: Order, memory: memoryview, folder: Path, attempt: int) -> Work:
     files: dict[str, FileDigest] = {}
-    parts = {name: memory[start:start + size] for name, (start, size) in order.files.items()}
-    parts["state.json"] = memoryview(json.dumps(order.state.as_json(), indent=1).encode())
-    for name, content in parts.items():
-        digest = hashlib.sha256()
+    state = memoryview(json.dumps(order.state.as_json(), indent=1).encode())
+    contents = {name: _pieces(memory, start, start + size, order.reordered)
+                for name, (start, size) in order.files.items()} | {"state.json": _pieces(state, 0, len(state), ())}
+    for name, pieces in contents.items():
+        digest, size = hashlib.sha256(), 0
         with open(folder / name, "wb", buffering=0) as file:
-            for start in range(0, len(content), PIECE):
-                piece = content[start:start + PIECE]
+            for piece in pieces:
                 digest.update(piece)
+                size += len(piece)
                 while len(piece):
                     piece = piece[file.write(piece):]
                 yield
             os.fsync(file.fileno())
-        files[name] = FileDigest(bytes=len(content), sha256=digest.hexdigest())
+        files[name] = FileDigest(bytes=size, sha256=digest.hexdigest())
     Manifest(format=FORMAT, step=order.step, attempt=attempt, files=files).write(folder / "manifest.json")
     flush(folder)
+
+
+def _pieces(memory: memoryview, start: int, end: int, reordered: Iterable[Reordered]) -> Iterator[memoryview]:
+    """The bytes of a file, of which the shared memory has these."""
+    inside = [one for one in reordered if start <= one.start < end]
+    for one in [*inside, None]:
+        until = one.start if one else end
+        for begin in range(start, until, PIECE):
+            yield memory[begin:min(begin + PIECE, until)]
+        if one:
+            yield from one.pieces(memory)
+            start = one.end
 
 
 def _check_newest(run: RunDir, attempt: Attempt) -> None:
@@ -171,15 +220,16 @@ def answer(line: str, fd: int) -> Work:
 
 
 def carry_out(work: Work) -> Any:
-    """Does the work in a thread with the lowest priority until `HURRY` is set, and the rest of it in this thread: a
-    thread may not raise its own priority. Returns the result."""
+    """Does the work in a thread with the lowest priority, until `HURRY` is set or for `PATIENCE`, and the rest of it in
+    this thread: a thread may not raise its own priority. Returns the result."""
     results: list[Any] = []
+    until = time.monotonic() + PATIENCE
 
     def advance(slowly: bool) -> None:
         if slowly:  # SCHED_IDLE would get a fifth of this share, too little if training never waits
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
         try:
-            while not (slowly and HURRY.is_set()):
+            while not (slowly and (HURRY.is_set() or time.monotonic() > until)):
                 next(work)
         except StopIteration as end:
             results.append(end.value)

@@ -7,7 +7,7 @@ from torch import Tensor
 from drumbeat.configs.errors import Fault
 from drumbeat.configs.schema import Config
 from drumbeat.data.loader import Batch, Samples
-from drumbeat.data.mixing import CutMix
+from drumbeat.data.mixing import CutMix, RandomMix
 from drumbeat.data.order import shard
 from drumbeat.data.structure import uncut
 from drumbeat.trainers.build import build_mixing
@@ -30,11 +30,18 @@ def batch_faults(config: Config, task: Task, batch: Batch, world_size: int) -> l
     if isinstance(task, WholeBatchLoss) and config.data.mix:
         faults.append(Fault(what="mixed samples need a loss of each sample, and the task has one of the whole batch",
                             where="data.mix", remedy="Remove data.mix, or use a task with losses."))
-    if isinstance(build_mixing(config), CutMix) and task.kind != "multilabel" and _is_for_each_element(
+    mixing = build_mixing(config)
+    kinds = mixing.of if isinstance(mixing, RandomMix) else [mixing]
+    if any(isinstance(kind, CutMix) for kind in kinds) and task.kind != "multilabel" and _is_for_each_element(
             batch.targets["own"]):
         faults.append(Fault(what="CutMix mixes the targets of two samples as wholes, and these have a class for each "
                             "element of a sample, as masks have", where="data.mix",
                             remedy="Use drumbeat.data.Mixup, or remove data.mix."))
+    targets = batch.targets["own"] if config.data.mix else batch.targets
+    if config.evaluation.views and isinstance(targets, Tensor) and _is_for_each_element(targets):
+        faults.append(Fault(what="the outputs of several views cannot be averaged, because they have a class for each "
+                            "element of a sample, which a view may move", where="evaluation.views",
+                            remedy="Remove evaluation.views. A model of yours may average them, moved back."))
     size = len(batch.positions)
     sides = {"inputs": batch.inputs, "targets": batch.targets}
     reasons = [f"{name}: {reason}" for name, value in sides.items() if (reason := uncut(value, size))]

@@ -47,7 +47,6 @@ from drumbeat.trainers.build import (
 )
 from drumbeat.trainers.contact_sheet import CPU, save_sheet, worst_samples_sheet
 from drumbeat.trainers.evaluate import evaluate
-from drumbeat.trainers.forward import call
 from drumbeat.trainers.inference.load import good_checkpoint, load_model, training_set, use_training_settings
 from drumbeat.trainers.inference.metrics import as_text
 from drumbeat.trainers.inference.tables import sample_cells, write_csv
@@ -140,7 +139,7 @@ def _smoke_test(job: EvaluationJob) -> None:
     forward = build_forward(job.config, CPU.device)
     try:
         with torch.no_grad(), forward.autocast():
-            losses_of(job.task, call(model, forward.inputs(batch.inputs)), batch.targets, 1)
+            losses_of(job.task, forward.outputs(model, batch.inputs), batch.targets, 1)
     except Exception as error:  # a model of the user's may raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise PreflightError(Fault(what=f"the model and data.{job.split} do not fit together: {reason}",

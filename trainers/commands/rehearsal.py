@@ -32,19 +32,17 @@ from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.checkpoints.staging import NAMES, Staging
 from drumbeat.trainers.checkpoints.state import load_weights
 from drumbeat.trainers.commands.rehearsed_evaluation import few_of, rehearse_evaluation
+from drumbeat.trainers.commands.rehearsed_gradients import SHOWN, listed, without_gradient
 from drumbeat.trainers.commands.rehearsed_ranks import NO_ANSWER, on_two_ranks
 from drumbeat.trainers.commands.smoke_test import PLACE_ERROR, SMALL, error_place, error_text, float64_remedy
 from drumbeat.trainers.contact_sheet import CPU
 from drumbeat.trainers.freezing import trainable
 from drumbeat.trainers.guards import compare_ranks
 from drumbeat.trainers.lost_state import differences, model_differences, same_bits
-from drumbeat.trainers.model_and_task import with_task
+from drumbeat.trainers.model_and_task import ModelAndTask, with_task
 from drumbeat.trainers.phase_runner import PhaseRunner
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.world import World
-
-SHOWN = 6
-"""The largest number of names in a fault."""
 
 FEW = 2
 """The number of training samples in a step."""
@@ -142,15 +140,16 @@ def _rehearse_phase(config: Config, where: str, live: PhaseRunner, resumed: Phas
         for runner in (live, resumed):
             runner.settle(runner.update())
     one, other = (SimpleNamespace(optimizer=runner.optimizer, scheduler=runner.scheduler) for runner in (live, resumed))
-    return _lost(differences(one, other, "", live.names, resumed.names), where) or _without_gradient(
-        without, where, world_size, notes)
+    return _lost(differences(one, other, "", live.names, resumed.names), where) or without_gradient(
+        without, where, world_size, notes, find_unused=config.find_unused_parameters)
 
 
 def _backward(runner: PhaseRunner, batch: Batch, step: int) -> list[str]:
-    """The gradients of a step. Returns the names of the parameters that have none."""
+    """The gradients of a step. Returns the names of the parameters that have none, as the config calls them."""
     runner.train_mode()
     runner.backward(batch, step)
-    return [runner.names[parameter] for parameter in runner.trained if parameter.grad is None]
+    wrapper = "model." if isinstance(runner.model, ModelAndTask) else ""
+    return [runner.names[parameter].removeprefix(wrapper) for parameter in runner.trained if parameter.grad is None]
 
 
 def _give(gradients: Sequence[Tensor | None], live: PhaseRunner, resumed: PhaseRunner) -> None:
@@ -162,7 +161,8 @@ def _give(gradients: Sequence[Tensor | None], live: PhaseRunner, resumed: PhaseR
 def _compare_gradients(live: PhaseRunner, resumed: PhaseRunner, batch: Batch, notes: list[str]) -> list[Fault]:
     """What the model or the task computes differently after a resume. Gives both the same gradients."""
     gradients = [one.grad for one in live.trained]
-    attributes = [*model_differences(live.model, resumed.model), *differences(live.task, resumed.task, "task")]
+    attributes = [*model_differences(live.model, resumed.model),
+                  *differences(live.loss.task, resumed.loss.task, "task")]
     if _are_same(gradients, [one.grad for one in resumed.trained]):
         if attributes:
             notes.append("a checkpoint does not hold this state of the model or the task; if it matters, register it "
@@ -171,7 +171,7 @@ def _compare_gradients(live: PhaseRunner, resumed: PhaseRunner, batch: Batch, no
         return _lost(differences(before, after, "model"), "model")
     if attributes:
         return [Fault(what="the model computes something else after a resume, because a checkpoint does not hold all "
-                      "of its state", where="model", given=_listed(attributes), remedy="Register it as a buffer.")]
+                      "of its state", where="model", given=listed(attributes), remedy="Register it as a buffer.")]
     live.optimizer.zero_grad(set_to_none=True)
     _backward(live, batch, 1)
     if not _are_same(gradients, [one.grad for one in live.trained]):
@@ -208,27 +208,9 @@ def _lost(lines: Iterable[str], where: str) -> list[Fault]:
         return []
     section = lines[0].split("[")[0].split(".")[0].split(":")[0]
     return [Fault(what=f"a checkpoint does not hold all state of the {section}",
-                  where=f"{where}.{section}" if section in ("optimizer", "scheduler") else where, given=_listed(lines),
+                  where=f"{where}.{section}" if section in ("optimizer", "scheduler") else where, given=listed(lines),
                   remedy="Return it from state_dict() and take it back in load_state_dict(); an optimizer may also "
                          "keep it in `state` and `param_groups`.")]
-
-
-def _without_gradient(passes: list[list[str]], where: str, world_size: int, notes: list[str]) -> list[Fault]:
-    """Parameters that the optimizer is given and that get no gradient: DistributedDataParallel fails on them."""
-    missing = sorted({name for one in passes for name in one})
-    if not missing:
-        return []
-    sometimes = "" if passes[0] == passes[-1] else " in some passes"
-    what = f"{len(missing)} parameters get no gradient{sometimes}" if len(missing) > 1 else (
-        f"a parameter gets no gradient{sometimes}")
-    if world_size == 1:
-        notes.append(f"{what} in phase {where.removeprefix('phases.')}, and the run would fail on several ranks: "
-                     f"{', '.join(missing[:SHOWN])}")
-        return []
-    return [Fault(what=f"{what}, which DistributedDataParallel refuses on {world_size} ranks", where=where,
-                  given=_listed(missing),
-                  remedy=f"Use them in every forward pass, freeze their modules ({where}.freeze), set requires_grad to "
-                         "False where the model is built, or train on one rank.")]
 
 
 def _evaluate(config: Config, sets: Sets, model: nn.Module, task: Task, world: World = CPU) -> list[str]:
@@ -257,7 +239,7 @@ def _rehearse_ranks(config: Config, sets: Sets, model: nn.Module, task: Task, ba
 
 def _step_and_evaluate(config: Config, sets: Sets, model: nn.Module, task: Task, batch: Batch, world: World) -> None:
     runner = build_phase_runner(config, len(config.phases) - 1, model, task, world, build_forward(config, world.device))
-    runner.batch_size = world.size * len(batch.positions)
+    runner.batch_size = runner.loss.batch_size = world.size * len(batch.positions)
     _backward(runner, batch, 0)
     runner.settle(runner.update())
     compare_ranks(model, world, 1)
@@ -293,8 +275,3 @@ def _explained(what: str, where: str) -> Iterator[None]:
         remedy = float64_remedy(error)
         raise _StopError(Fault(what=f"{what}: {error_text(error)}", where="data.train" if remedy else where,
                                given=error_place(error), remedy=remedy)) from error
-
-
-def _listed(lines: Sequence[str]) -> str:
-    more = f"\n... and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
-    return "\n".join(lines[:SHOWN]) + more

@@ -7,7 +7,7 @@ import warnings
 from typing import Any, Literal
 
 import torch
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
 from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.data.schedule import Schedule
@@ -40,4 +40,23 @@ def rehearse_schedule(scheduler: Any, optimizer: torch.optim.Optimizer, schedule
                 raise PreflightError(Fault(
                     what=f"the learning rate is {wrong[0]:g} after {number:,} of the phase's {count:,} {unit}s",
                     where=where, given=type(scheduler).__name__, remedy="Check its arguments."))
-    return f"only the first {MOST:,} of {count:,} {unit}s of {where} were rehearsed" if count > MOST else ""
+    if count > MOST:
+        return f"only the first {MOST:,} of {count:,} {unit}s of {where} were rehearsed"
+    return _misfit(scheduler, count, unit, where)
+
+
+def _misfit(scheduler: Any, count: int, unit: str, where: str) -> str:
+    """What of a schedule does not fit the length of its phase although no step fails; '' if all does. A cosine that is
+    at its lowest early rises again, and a milestone after the end is never reached."""
+    parts = list(getattr(scheduler, "_schedulers", []))
+    starts = [0, *getattr(scheduler, "_milestones", [])] if parts else []
+    late = [one for one in (*starts, *getattr(scheduler, "milestones", ())) if one >= count > 0]
+    if late:
+        return f"{where}: milestone {late[0]:,} is not reached in the phase's {count:,} {unit}s"
+    for part, start in zip(parts or [scheduler], starts or [0], strict=False):
+        length = getattr(part, "T_max", None) if type(part) is CosineAnnealingLR else None
+        if length and part is (parts or [scheduler])[-1] and length != count - start:
+            then = "and rises again" if length < count - start else "which the phase does not reach"
+            return (f"{where}: the cosine is at its lowest after {start + length:,} {unit}s, {then}: the phase has "
+                    f"{count:,}, which is ${{phase.{unit}s}}")
+    return ""

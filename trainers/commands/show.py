@@ -43,12 +43,14 @@ from drumbeat.trainers.build import (
 )
 from drumbeat.trainers.build_transforms import build_transforms
 from drumbeat.trainers.commands.flops_and_memory import SAMPLES, memory, outputs_and_flops, tensors
+from drumbeat.trainers.commands.shown_groups import groups_table
 from drumbeat.trainers.commands.smoke_test import error_text
 from drumbeat.trainers.contact_sheet import CPU, draw_sheet, training_fetcher
 from drumbeat.trainers.facts import facts_of, with_facts
 from drumbeat.trainers.forward import Forward, call
 from drumbeat.trainers.freezing import frozen_parts, trainable
 from drumbeat.trainers.model_and_task import modules_of, with_task
+from drumbeat.trainers.position import build_schedules, with_phase_values
 from drumbeat.trainers.starting_weights import check_fitting
 
 ROWS = 30
@@ -59,6 +61,7 @@ def show(config: Config, sheet: Path) -> list[str]:
     """The lines to print. Raises `PreflightError` if the model cannot be built."""
     sets, no_data = _sets(config)
     config = with_facts(config, facts_of(sets.train) if sets else {})
+    config = with_phase_values(config, build_schedules(config, len(sets.train)) if sets else ())
     model, no_weights = _model(config, sets)
     lines = [f"model      {config.model.get('_target_')}: {_count(model.parameters())} parameters"]
     if no_weights:
@@ -79,6 +82,7 @@ def show(config: Config, sheet: Path) -> list[str]:
         lines += [f"input      {'; '.join(map(_tensor, tensors(inputs)))}{made_up}",
                   f"forward    {_metric(flops, 'FLOPs')} for each sample",
                   "", *_table(config, model, shapes), "", *_memory(config, model, inputs, mode, forward)]
+    lines += groups_table(config, model)
     lines += ["", _sheet(config, sets, sheet) if sets else f"not shown  samples: {no_data}"]
     return lines
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -47,29 +48,37 @@ def smoke_test(config: Config, sets: Sets, model: nn.Module, task: Task, notes: 
     have the same one, or the batch of training samples. `config` includes the facts of the data
     (`drumbeat.trainers.facts`). What is perhaps wrong is added to `notes`."""
     batches: list[Batch] = []
-    for name in ("train", "validation", "test"):
+    others = [("train", phase) for phase in sets.phase_transforms if phase]
+    for name, phase in [("train", 0), ("validation", 0), ("test", 0), *others]:
         if (samples := getattr(sets, name)) is None:
             continue
-        if isinstance(batch := _fetched(config, sets, name, samples), Fault):
-            return batch
+        if isinstance(batch := _fetched(config, sets, name, samples, phase), Fault):
+            return _in_phase(config, phase, batch)
         batches.append(batch)
         outputs = _outputs(config, name, model, batch)
         if isinstance(outputs, Fault):
-            return outputs
+            return _in_phase(config, phase, outputs)
         if outputs is not None and (fault := _loss_fault(sets.classes, name, task, outputs, batch)):
-            return fault
-        if name == "train" and outputs is not None and notes is not None and (
+            return _in_phase(config, phase, fault)
+        if batch is batches[0] and outputs is not None and notes is not None and (
                 note := classes_note(sets, task, outputs)):
             notes.append(note)
     return batches[0]
 
 
-def _fetched(config: Config, sets: Sets, name: str, samples: Samples) -> Batch | Fault:
-    """A batch of the first samples of a set, read, transformed and collated as in the run; or a fault."""
+def _in_phase(config: Config, phase: int, fault: Fault) -> Fault:
+    """The fault of a batch with the transforms of a phase; the first phase's are not told apart."""
+    name = list(config.phases)[phase] if phase else ""
+    return replace(fault, what=f"in phase {name}, {fault.what}", where=f"phases.{name}.transforms") if name else fault
+
+
+def _fetched(config: Config, sets: Sets, name: str, samples: Samples, phase: int) -> Batch | Fault:
+    """A batch of the first samples of a set, read, transformed and collated as in this phase of the run; or a fault."""
     skip = config.data.on_error == "skip"
     if name == "train":
-        fetch = BatchFetcher(samples, indices=build_stream(config, samples, 0).indices, name="data.train",
-                             transforms=sets.train_transforms, seed=config.seed, mixing=build_mixing(config),
+        fetch = BatchFetcher(samples, indices=build_stream(config, samples, phase).indices, name="data.train",
+                             transforms=sets.transforms_in(phase), phase=phase, seed=config.seed,
+                             mixing=build_mixing(config),
                              skip_unreadable=skip, collate=sets.collate)
     else:
         fetch = BatchFetcher(samples, indices=lambda positions: positions % len(samples), name=f"data.{name}",

@@ -28,7 +28,6 @@ from drumbeat.data.loader import Batch, BatchFetcher, Samples, batches, chunks, 
 from drumbeat.data.user_code import CollateError, SampleError, reason
 from drumbeat.trainers.build import build_forward, loader_workers
 from drumbeat.trainers.evaluate import evaluation_mode
-from drumbeat.trainers.forward import call
 from drumbeat.trainers.inference.inputs import ImageFormat, Images, ImageTensors, Item, texts
 from drumbeat.trainers.inference.load import good_checkpoint, load_model
 from drumbeat.trainers.inference.preprocessing import build_preprocessing
@@ -122,7 +121,7 @@ class Predictor:
                     for part, (batch, errors) in zip(parts, loader, strict=True):
                         if batch is not None:
                             with self.forward.autocast():
-                                found = call(self.model, self.forward.inputs(batch.inputs))
+                                found = self.forward.outputs(self.model, batch.inputs)
                                 outputs.append(self.select(found).float().cpu())
                         read += [items[position] for position in part if position not in errors]
                         unreadable += errors.values()

@@ -73,9 +73,10 @@ def _without_data(config: Config, path: Path, error: PreflightError) -> Preproce
     vocabulary = kept_vocabulary(path) if node.get("_target_") == "drumbeat.data.Texts" else None
     if vocabulary is None and node.get("_target_") not in ("drumbeat.data.ImageFolder", "drumbeat.data.ImageTable"):
         raise PreflightError(*with_hint(error.faults, config.data.download_hint, fixed=True)) from None
-    _, transforms, auto = fused_transforms(
-        config, build_transforms(config.data.transforms.train, "data.transforms.train"),
-        build_transforms(config.data.transforms.evaluate, "data.transforms.evaluate"))
+    phases = [phase.transforms for phase in config.phases.values() if phase is not None and phase.transforms]
+    (transforms, *_), auto = fused_transforms(config, [
+        build_transforms(config.data.transforms.evaluate, "data.transforms.evaluate"),
+        *(build_transforms(nodes, "data.transforms.train") for nodes in (config.data.transforms.train, *phases))])
     side = node.get("short_side", "auto")
     side = auto if side == "auto" else side
     data = training_set(path)

@@ -27,8 +27,9 @@ PhaseSteps = tuple[str, int, int]
 
 WAITING = "time waiting for data"
 WAITING_FOR_RANK = "time waiting for the slowest rank"
+RATE = "train/lr"
 OWN_TITLES = {
-    "train/lr": "learning rate", "speed/samples_per_second": "samples per second",
+    RATE: "learning rate", "speed/samples_per_second": "samples per second",
     "speed/data_wait_fraction": WAITING, "speed/wait_for_slowest_rank": WAITING_FOR_RANK,
 }
 """Curves with their own chart. The others share a chart with the curves of the same name: train/loss,
@@ -60,10 +61,13 @@ def charts(events: Events, phases: list[PhaseSteps], best: int | None,
     """A chart for each metric, with the curves of training and validation and those of a `reference`, by tag; then
     learning rate, speed and waiting."""
     groups: dict[str, dict[str, str]] = {}
-    for tag in sorted(events.curves, key=lambda tag: (tag.startswith("speed/"), tag in OWN_TITLES)):
+    for tag in sorted(events.curves, key=lambda tag: (tag.startswith("speed/"), tag.startswith(RATE), tag)):
         group, _, name = tag.partition("/")
+        title = OWN_TITLES.get(tag, (name or group).replace("_", " "))
+        if tag.startswith(f"{RATE}/"):  # that of one parameter group
+            group, title = tag.removeprefix(f"{RATE}/"), OWN_TITLES[RATE]
         if tag not in NOT_DRAWN and any(math.isfinite(value) for _, value in events.curves[tag]):
-            groups.setdefault(OWN_TITLES.get(tag, (name or group).replace("_", " ")), {})[group] = tag
+            groups.setdefault(title, {})[group] = tag
     last = max((events.curves[tag][-1][0] for tags in groups.values() for tag in tags.values()), default=0)
     for title, tags in groups.items():
         curves = {group: events.curves[tag] for group, tag in tags.items()}
@@ -71,7 +75,8 @@ def charts(events: Events, phases: list[PhaseSteps], best: int | None,
         chart = Chart(title=title, curves=curves, reference=source, percent=title in (WAITING, WAITING_FOR_RANK),
                       from_zero="speed" in curves, magnitudes=title in ("loss", "learning rate"),
                       best=best if "validation" in curves else None)
-        shown = dict(zip(curves, colours(curves), strict=True)) if title not in OWN_TITLES.values() else {}
+        named = title not in OWN_TITLES.values() or len(curves) > 1
+        shown = dict(zip(curves, colours(curves), strict=True)) if named else {}
         notes = ["╌ source" if source else "", f"┊ best checkpoint, step {best:,}" if chart.best else ""]
         yield Figure(title, Markup(draw(chart, phases, last)), shown, ", ".join(filter(None, notes)))
 

@@ -38,6 +38,7 @@ from drumbeat.trainers.report.charts import number
 from drumbeat.trainers.report.events import Events, read_events
 from drumbeat.trainers.report.gallery import charts, evaluations, images, phase_steps, validations
 from drumbeat.trainers.report.history import attempts, checkpoints, duration, errors_and_log, moment, slow_ranks
+from drumbeat.trainers.report.range_test import range_test
 from drumbeat.trainers.report.reference import epochs, reference_curves, reference_table
 
 COLOURS = {"finished": "good", "failed": "bad", "running": "busy", "pending": "busy"}
@@ -56,7 +57,8 @@ def report(run: RunDir) -> str:
     phases, table = phase_steps(config, progress), epochs(config, events, progress)
     body = [
         _head(view, config), page.cards(_cards(config, view, best, events)),
-        page.section("Curves", page.grid(charts(events, phases, best.get("step"), reference_curves(table))),
+        page.section("Curves", page.grid([*range_test(events), *charts(events, phases, best.get("step"),
+                                                                       reference_curves(table))]),
                      validations(events, phases, best)),
         page.section("Reference", reference_table(config, table)),
         page.section("Evaluation", *evaluations(run)),

@@ -70,7 +70,7 @@ def summed_and_logged(losses: Tensor | Mapping[str, Tensor], scale: Tensor | flo
     and ranks, is its value. Raises as `losses.summed`."""
     if _open is not None and not isinstance(losses, Tensor):
         for name, term in losses.items():
-            _open.add(name, (term.detach().sum() * scale).double(), 0)
+            _open.add(name, term.detach().sum(dtype=torch.float64) * scale, 0)
     return summed(losses)
 
 

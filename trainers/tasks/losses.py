@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,14 +13,24 @@ from torch import Tensor
 
 
 def per_sample(loss: Any) -> Any:
-    """The loss, set to return one value for each sample; the training step scales by the global batch size. Raises
-    `ValueError`."""
+    """The loss, set to return one value for each sample; the training step scales by the global batch size. It is an
+    object with torch's attribute `reduction`, or a function with this argument. Raises `ValueError`."""
+    if isinstance(loss, partial) and _takes_reduction(loss):
+        return partial(loss, reduction="none")
     if not hasattr(loss, "reduction"):
-        raise ValueError(f"the loss {type(loss).__name__} has no attribute `reduction`, as torch's losses do; "
+        name = getattr(loss.func, "__name__", "") if isinstance(loss, partial) else type(loss).__name__
+        raise ValueError(f"the loss {name} has no attribute or argument `reduction`, as torch's losses do; "
                          "it must return one value for each sample for reduction=\"none\", or give a task of your own "
                          "a `batch_loss` (docs/structures.md)")
     loss.reduction = "none"
     return loss
+
+
+def _takes_reduction(function: partial[Any]) -> bool:
+    try:
+        return "reduction" in inspect.signature(function).parameters
+    except ValueError:  # a function of C without a signature
+        return False
 
 
 def summed(losses: Tensor | Mapping[str, Tensor]) -> Tensor:

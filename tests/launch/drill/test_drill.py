@@ -10,16 +10,31 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Result, Status
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.processes import processes_of
-from tests.tiny import write_config
+from tests.tiny import Net, write_config
 from tests.warm import run_python
 
 pytestmark = pytest.mark.slow
+
+AT = "torch.optim.lr_scheduler"
+RECIPE = [
+    "phases.head.optimizer={_target_: tests.trainers.own_optimizers.ScheduleFree, lr: 0.05}",
+    "phases.finetune.optimizer={_target_: torch.optim.AdamW, lr: 1e-2}",
+    "phases.finetune.groups={vectors: {ndim: [0, 1], optimizer: {weight_decay: 0}}, "
+    "matrices: {ndim: [2], optimizer: {_target_: torch.optim.Muon, lr: 0.02}}}",
+    "phases.finetune.layers=[backbone, head]", "phases.finetune.layer_decay=0.5",
+    f"phases.finetune.scheduler={{_target_: {AT}.SequentialLR, milestones: ['${{phase.steps // 5}}'], schedulers: ["
+    f"{{_target_: {AT}.LinearLR, total_iters: '${{phase.steps // 5}}'}}, "
+    f"{{_target_: {AT}.CosineAnnealingLR, T_max: '${{phase.steps - phase.steps // 5}}'}}]}}",
+    "initialize={weights: start.pth, only: [backbone], rename: {body: backbone}, strict: true}",
+    "phases.finetune.freeze=[{type: torch.nn.BatchNorm2d}, head.3.bias]"]
+"""Parts of modern recipes, all of which a drill must leave exact."""
 
 
 MARKS = ["evaluation.at_start=true", "evaluation.every_epochs=2", "evaluation.every_steps=50",
@@ -30,8 +45,10 @@ MARKS = ["evaluation.at_start=true", "evaluation.every_epochs=2", "evaluation.ev
 
 def run_drill(folder: Path, *words: str, warm: bool = True) -> subprocess.CompletedProcess[str]:
     """`drumbeat drill` of the small experiment, which takes some 360 steps of 5 ms here."""
+    torch.save({"state_dict": {f"module.body.{name}": value for name, value in Net().backbone.state_dict().items()}},
+               folder / "start.pth")
     command = [sys.executable, "-m", "drumbeat", "drill", str(write_config(folder)), "phases.head.epochs=40",
-               "checkpoints.every_steps=30", "evaluation.batch_size=30", "--procs", "2", *MARKS, *words]
+               "checkpoints.every_steps=30", "evaluation.batch_size=30", "--procs", "2", *RECIPE, *MARKS, *words]
     return (run_python if warm else subprocess.run)(command, cwd=folder, capture_output=True, text=True,
                                                     env=os.environ | {"COLUMNS": "80"})
 

@@ -12,9 +12,11 @@ import pytest
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import AttemptStart, Saved, Status, Verdict
 from drumbeat.launch.attempts.verdict import IDLE_GPU
-from drumbeat.launch.node.handover import previous_verdict
+from drumbeat.launch.node import handover
+from drumbeat.launch.node.handover import cancel_next_job, previous_verdict
 from drumbeat.launch.slurm.job import SlurmJob
 from tests.launch.tiny_plan import plan
+from tests.runs import write_job
 
 LEAVE = Verdict(outcome="stopped", next="leave", message="stopped at step 1: preempted", step=1)
 
@@ -70,3 +72,14 @@ def test_a_run_that_was_stopped_for_good_is_not_started_again(run: RunDir, previ
     status = Status.require(run.status)
     assert (status.state, status.verdict) == (
         "stopped", "stopped at step 3: a GPU was idle for watchdog.idle_gpu_minutes")
+
+
+def test_a_job_that_lost_the_run_leaves_the_next_job_of_another(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SLURM may start the next job of a failed node while the old job's first launcher still reports."""
+    cancelled: list[str] = []
+    monkeypatch.setattr(handover, "run_slurm", lambda *words: cancelled.extend(words))
+    write_job(run, "slurm", id="8;gpu", next_job="9;gpu")
+    cancel_next_job(run, SlurmJob("7", 0))
+    assert cancelled == []
+    cancel_next_job(run, SlurmJob("8", 0))
+    assert cancelled == ["scancel", "9"]

@@ -135,6 +135,14 @@ def test_the_tensors_after_a_step_are_known_without_it() -> None:
     assert weights_sha256(model.state_dict()) == before
 
 
+def test_the_tensors_after_a_step_have_the_order_in_memory_of_their_parameters() -> None:
+    """In which they are staged, without a copy that reorders them."""
+    model = nn.Conv2d(3, 4, 2).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.weight.grad = torch.ones_like(model.weight)
+    found = tensors_after_a_step(torch.optim.Adam, [model.weight], parameter_names(model))
+    assert found["weight/exp_avg"].stride() == model.weight.stride() == (12, 1, 6, 3)
+
+
 def test_weights_that_do_not_fit_are_named_and_not_loaded(tmp_path: Path) -> None:
     model = nn.Linear(2, 1)
     before = weights_sha256(model.state_dict())

@@ -20,6 +20,8 @@ from safetensors.torch import load_file
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.manifest import checkpoint_path, damage
+from drumbeat.trainers.checkpoints import writer
 from drumbeat.trainers.checkpoints.manager import Checkpoints, SaveError
 from drumbeat.trainers.checkpoints.staging import Staging
 from drumbeat.trainers.checkpoints.writer import HURRY, Order, Work, carry_out, write
@@ -60,13 +62,38 @@ def test_staged_files_are_safetensors(run: RunDir) -> None:
         staging.fill(files)
         memory = memoryview(os.pread(staging.fd, os.fstat(staging.fd).st_size, 0))
         order = Order(attempt=str(run.attempt(0).path), step=factor, is_best=False, keep=2,
-                      state=CheckpointState(progress=Progress()), files=staging.parts)
+                      state=CheckpointState(progress=Progress()), files=staging.parts,
+                      reordered=(*staging.reordered,))
         loaded = load_file(carry_out(write(order, memory)) / "model.safetensors")
         assert loaded.keys() == TENSORS.keys()
         for name, value in files["model.safetensors"].items():
             assert loaded[name].dtype == value.dtype
             assert torch.equal(loaded[name], value)
     assert load_file(run.checkpoints / "last" / "optimizer.safetensors") == {}
+
+
+@pytest.mark.parametrize("piece", [1, 70, 1 << 20])
+def test_the_bytes_of_a_file_do_not_depend_on_the_order_in_memory(run: RunDir, monkeypatch: pytest.MonkeyPatch,
+                                                                  piece: int) -> None:
+    """Of tensors in several orders, some of them views with gaps, written in pieces of any size."""
+    plain = {"a": torch.arange(240.0).reshape(4, 3, 4, 5), "b": torch.arange(60, dtype=torch.bfloat16).reshape(3, 4, 5),
+             "c": torch.arange(12, dtype=torch.uint8).reshape(3, 4), "d": torch.ones(2, 2)}
+    turned = {"a": plain["a"].to(memory_format=torch.channels_last),
+              "b": plain["b"].permute(2, 0, 1).contiguous().permute(1, 2, 0),
+              "c": plain["c"].T.contiguous().T, "d": torch.ones(2, 4)[:, ::2]}
+    monkeypatch.setattr(writer, "PIECE", piece)
+    written = []
+    for step, tensors in enumerate((plain, turned), start=1):
+        staging = Staging()
+        staging.fill({"model.safetensors": tensors})
+        assert [len(one.shape) for one in staging.reordered] == [[], [4, 3, 2]][step - 1]
+        assert all(view.is_contiguous() for view in staging.views()["model.safetensors"].values())
+        order = Order(attempt=str(run.attempt(0).path), step=step, is_best=False, keep=2, files=staging.parts,
+                      state=CheckpointState(progress=Progress()), reordered=(*staging.reordered,))
+        memory = memoryview(os.pread(staging.fd, os.fstat(staging.fd).st_size, 0))
+        written.append((carry_out(write(order, memory)) / "model.safetensors").read_bytes())
+        assert damage(checkpoint_path(run, step)) == ""
+    assert written[0] == written[1]
 
 
 def test_the_memory_is_reused_for_a_state_of_the_same_shapes() -> None:
@@ -114,6 +141,22 @@ def test_work_is_done_with_the_lowest_priority_until_somebody_waits_for_it() -> 
 
     assert carry_out(work()) == "done"
     assert seen == [19, 19, *[os.getpriority(os.PRIO_PROCESS, 0)] * 2]
+
+
+def test_work_hurries_when_it_has_taken_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a write could take minutes on a machine whose cores all compute."""
+    HURRY.clear()
+    monkeypatch.setattr(writer, "PATIENCE", 0.0)
+    seen: list[int] = []
+
+    def work() -> Work:
+        for _ in range(2):
+            seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+            yield
+        return "done"
+
+    assert carry_out(work()) == "done"
+    assert seen[-1] == os.getpriority(os.PRIO_PROCESS, 0) != 19
 
 
 def test_a_rank_that_waits_tells_the_writer(checkpoints: Checkpoints) -> None:

@@ -147,3 +147,11 @@ def test_masks_are_not_cut_from_two_images(tmp_path: Path, mix: str) -> None:
         preflight(load(write_config(tmp_path), changed).config)
     else:
         assert message(tmp_path, *changed).startswith("error: CutMix mixes the targets of two samples as wholes")
+
+
+def test_views_of_masks_are_not_averaged(tmp_path: Path) -> None:
+    sets = [f"data.{name}={{_target_: {HERE}.Masked, n: 30}}" for name in ("train", "validation", "test")]
+    changed = [*sets, f"model={{_target_: {HERE}.Pixelwise}}", "data.transforms.train=[]", "data.transforms.batch=[]",
+               "phases.head.freeze=[]",
+               "evaluation.views=[{_target_: torchvision.transforms.v2.functional.horizontal_flip}]"]
+    assert message(tmp_path, *changed).startswith("error: the outputs of several views cannot be averaged")

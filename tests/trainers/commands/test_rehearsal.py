@@ -123,6 +123,17 @@ def test_parameters_without_a_gradient(tmp_path: Path) -> None:
     assert (where, given) == ("phases.head", "extra.bias\nextra.weight")
 
 
+@pytest.mark.parametrize(("changes", "notes"), [
+    (["phases.head.freeze=[extra]", "phases.finetune.freeze=[extra]"], []),
+    (["find_unused_parameters=true"], [f"2 parameters get no gradient in phase {phase}: extra.bias, extra.weight"
+                                       for phase in ("head", "finetune")]),
+])
+def test_they_are_frozen_or_may_be_unused(tmp_path: Path, changes: list[str], notes: list[str]) -> None:
+    """Both as the error says."""
+    found = preflight(config(tmp_path, model("Unused"), *changes), world_size=2)["notes"]
+    assert [note for note in found if "gradient" in note] == notes
+
+
 class Growing(Net):
     """A buffer that grows with each batch."""
 
@@ -149,10 +160,10 @@ class Complex128(Net):
 
 
 class ExtraState(Net):
-    def get_extra_state(self) -> dict[str, int]:
-        return {"calls": 1}
+    def get_extra_state(self) -> object:
+        return iter([1])
 
-    def set_extra_state(self, state: dict[str, int]) -> None: ...
+    def set_extra_state(self, state: object) -> None: ...
 
 
 class Lazy(Net):
@@ -186,7 +197,7 @@ class Exact(Net):
     ("Growing", "the saved state cannot be loaded: the checkpoint does not fit the architecture"),
     ("Expanded", "a checkpoint cannot hold scale of the model: it has items that share memory (torch's expand)"),
     ("Complex128", "a checkpoint cannot hold scale of the model: it is a tensor of torch.complex128"),
-    ("ExtraState", "a checkpoint cannot hold _extra_state of the model: it is not a tensor but of type dict"),
+    ("ExtraState", "a checkpoint cannot hold _extra_state of the model: it is not a tensor but of type list_iterator"),
     ("Lazy", "the model has parameters whose shape its first batch decides")])
 def test_models_that_a_checkpoint_cannot_hold(tmp_path: Path, name: str, message: str) -> None:
     assert message in fault(tmp_path, model(name))[0]

@@ -57,3 +57,20 @@ def test_a_long_one_is_not_rehearsed_to_its_end(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(rehearsed_schedule, "MOST", 10)
     notes = preflight(load(write_config(tmp_path)).config)["notes"]
     assert notes == ["only the first 10 of 25 steps of phases.finetune.scheduler were rehearsed"]
+
+
+@pytest.mark.parametrize(("scheduler", "note"), [
+    ("{_target_: AT.CosineAnnealingLR, T_max: 20}", "the cosine is at its lowest after 20 steps, and rises again: the "
+     "phase has 25, which is ${phase.steps}"),
+    ("{_target_: AT.CosineAnnealingLR, T_max: 30}", "the cosine is at its lowest after 30 steps, which the phase does "
+     "not reach: the phase has 25, which is ${phase.steps}"),
+    ("{_target_: AT.MultiStepLR, milestones: [10, 25]}", "milestone 25 is not reached in the phase's 25 steps"),
+    ("{_target_: AT.SequentialLR, milestones: [5], schedulers: [{_target_: AT.LinearLR, total_iters: 5}, "
+     "{_target_: AT.CosineAnnealingLR, T_max: 25}]}", "the cosine is at its lowest after 30 steps, which the phase "
+     "does not reach: the phase has 25, which is ${phase.steps}"),
+    ("{_target_: AT.CosineAnnealingLR, T_max: '${phase.steps}'}", "")])
+def test_one_that_does_not_fit_the_phase(tmp_path: Path, scheduler: str, note: str) -> None:
+    """Although no step of it fails."""
+    change = f"phases.finetune.scheduler={scheduler.replace('AT', 'torch.optim.lr_scheduler')}"
+    notes = preflight(load(write_config(tmp_path), [change]).config)["notes"]
+    assert notes == ([f"phases.finetune.scheduler: {note}"] if note else [])

@@ -185,6 +185,13 @@ def test_inputs_of_another_size(tmp_path: Path) -> None:
     assert "tests/tiny.py:" in message
 
 
+def test_a_size_of_a_later_phase_that_the_model_cannot_take(tmp_path: Path) -> None:
+    crop = "phases.finetune.transforms=[{_target_: torchvision.transforms.v2.RandomCrop, size: 6}]"
+    message = error_message(tmp_path, crop)
+    assert "in phase finetune, the model cannot take a batch of data.train: RuntimeError: " in message
+    assert "where phases.finetune.transforms given float32 [4, 1, 6, 6] at " in message
+
+
 def test_validation_that_the_model_cannot_take(tmp_path: Path) -> None:
     """This would otherwise fail in the first evaluation, an epoch later."""
     resize = "data.transforms.evaluate=[{_target_: torchvision.transforms.v2.CenterCrop, size: 6}]"

@@ -36,6 +36,22 @@ def test_the_same_as_the_evaluation(images: RunDir, tmp_path: Path) -> None:
         assert prediction.prediction == ["cat", "dog"][int(results.outputs[number].argmax())]
 
 
+def test_views_are_averaged_as_in_the_evaluation(tmp_path: Path) -> None:
+    draw_images(tmp_path)
+    flip = "views: [{_target_: torchvision.transforms.v2.functional.horizontal_flip}]"
+    run = run_of(tmp_path, IMAGES.replace("{batch_size: 4}", f"{{batch_size: 4, {flip}}}"))
+    with join("cpu") as world:
+        results = run_job(build_job(run, "test", None), world)
+    predictor = Predictor.from_run(run.path)
+    items = read_images([tmp_path / "test"], predictor.task)
+    assert torch.equal(predictor.predict(items).outputs, results.outputs)
+    inputs = predictor.forward.inputs(predictor.inputs(items[:4]))
+    with torch.no_grad():
+        both = predictor.model(inputs), predictor.model(inputs.flip(-1))
+    assert torch.allclose(results.outputs[:4], (both[0] + both[1]) / 2, atol=1e-6)
+    assert not torch.allclose(results.outputs[:4], both[0], atol=1e-3)
+
+
 def test_arrays_images_tensors_and_files_are_the_same(images: RunDir, tmp_path: Path) -> None:
     file = tmp_path / "test" / "dog" / "3.png"
     with Image.open(file) as opened:

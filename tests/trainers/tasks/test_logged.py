@@ -21,6 +21,7 @@ from drumbeat.trainers.tasks.losses import summed
 from drumbeat.trainers.worker import build
 from drumbeat.trainers.world import World
 from tests.ranks import on_ranks
+from tests.tiny import Fuse
 from tests.trainers.in_process import ALONE
 
 CONFIG = """
@@ -58,6 +59,10 @@ class Terms(Classification):
         if 2 in targets:
             log("twos", lambda: (targets == 2).sum())
         return {"classes": losses, "penalty": outputs.square().sum(1) / 100}
+
+
+class KilledTerms(Terms, Fuse):
+    """The same, with an injected fault."""
 
 
 class Plain(Classification):

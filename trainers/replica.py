@@ -1,0 +1,27 @@
+"""The model as a rank trains it together with the others."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, cast
+
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from drumbeat.trainers.world import SENT, World
+
+
+def wrap(model: nn.Module, world: World, *, find_unused: bool = False) -> nn.Module:
+    """The model in DistributedDataParallel if there are several ranks. Buffers are broadcast before evaluations and not
+    at each forward pass. Without `device_ids`, inputs are not moved to the device, so the lengths of texts stay on the
+    host. With `find_unused`, parameters may take no part in a step: those that no rank used keep no gradient, as on one
+    rank, and the others get the mean of the ranks' gradients."""
+    if world.size == 1:
+        return model
+    unsent = [name for name, buffer in model.named_buffers() if buffer.dtype not in SENT]  # broadcast as bytes by World
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, unsent)
+    parameters = inspect.signature(DistributedDataParallel).parameters
+    buffers = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
+    options = cast(Mapping[str, Any], {buffers: False, "find_unused_parameters": find_unused})
+    return DistributedDataParallel(model, gradient_as_bucket_view=True, **options)
