@@ -30,9 +30,10 @@ from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.plan import JobPlan, Topology
 from drumbeat.configs.run.records import AttemptStart, Heartbeat, NodeDown, NodeUp, RankError
 from drumbeat.configs.run.view import View
-from drumbeat.configs.schema import Site
+from drumbeat.configs.site import Site
 from drumbeat.data.ledger import digest
-from drumbeat.data.order import Schedule, Stream, shard
+from drumbeat.data.order import Stream, shard
+from drumbeat.data.schedule import Schedule
 from drumbeat.launch.attempts.verdict import verdict_of
 from drumbeat.launch.node.handshake import connect, listen, write_secret
 from drumbeat.launch.node.launcher import POLL_SECONDS, Launcher
