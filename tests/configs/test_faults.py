@@ -33,7 +33,8 @@ from tests.configs.small import BASE, Write, faults
      "An argument of the optimizer? Write optimizer: {weight_decay: ...}"),
     ("phases.head.groups.a.mtch=[x]", "unknown key 'mtch' in 'phases.head.groups.a'", "Did you mean 'match'?"),
     ("phases.head=3", "phases.head must be a section with some of: epochs, patience, min_delta, target, batch_size, "
-     "start_from, freeze, optimizer, groups, layers, layer_decay, scheduler, scheduler_every, clip_norm or null", ""),
+     "start_from, freeze, optimizer, groups, layers, layer_decay, scheduler, scheduler_every, clip_norm, transforms or "
+     "null", ""),
     ("phases=null", "phases must be a section", "Write {} for none: phases: {}"),
     ("phases.extra.epochs=1", "'phases.extra.optimizer' is missing",
      "It must be a section: `_target_: package.module.Name` and its arguments. "
