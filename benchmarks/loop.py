@@ -38,7 +38,7 @@ LIMIT = """Limit: the loop cannot be faster than the computation of the model. A
 overhead; a ratio above 1 is possible because whole batches are fetched instead of single samples."""
 
 
-def config_values(work: Work) -> dict[str, object]:
+def config_values(work: Work, ranks: int = RANKS) -> dict[str, object]:
     """Our config for the work."""
     sizes = {"pixels": work.pixels, "channels": work.channels, "samples": work.samples}
     return {
@@ -48,17 +48,17 @@ def config_values(work: Work) -> dict[str, object]:
         "phases": {"only": {"epochs": work.steps * work.batch / work.samples, "freeze": list(work.freeze),
                             "optimizer": {"_target_": "torch.optim.Adam", "lr": 1e-3, "fused": True}}},
         "tracking": {"every_steps": work.every, "images": 0},
-        "launch": {"gpus": 0, "procs": RANKS, "cpus_per_rank": 1},
+        "launch": {"gpus": 0, "procs": ranks, "cpus_per_rank": 1},
     }
 
 
 @contextmanager
-def prepared(work: Work) -> Iterator[tuple[RunDir, JobPlan]]:
+def prepared(work: Work, ranks: int = RANKS) -> Iterator[tuple[RunDir, JobPlan]]:
     """The folder and the plan of our run of the work, with its environment."""
-    config = build_config([Layer(values=config_values(work), origin="benchmark")])
+    config = build_config([Layer(values=config_values(work, ranks), origin="benchmark")])
     with tempfile.TemporaryDirectory() as folder:
         run = RunDir(Path(folder) / "run")
-        plan = plan_job(config, run_dir=run.path, backend="local", machine=Machine(cpus=RANKS, gpus=()), site=Site(),
+        plan = plan_job(config, run_dir=run.path, backend="local", machine=Machine(cpus=ranks, gpus=()), site=Site(),
                         folder=Path.cwd())
         run.path.mkdir()
         write_text(run.config, Loaded(config=config).as_yaml())

@@ -1,5 +1,6 @@
-"""The cost of faults: the time from SIGKILL to the next step, compared with torchrun's restart; the effective training
-time ratio at one fault per minute; and the slowdown of training while a checkpoint is written.
+"""The cost of faults: the time from SIGKILL of a rank or of the launcher to the next step, compared with torchrun's
+restart; the effective training time ratio at one fault per minute; and the slowdown of training while a checkpoint is
+written.
 
     python -m benchmarks.recovery [--minutes M] [--only WORD] [--json]
 
@@ -46,6 +47,8 @@ training time ratio falls with the number of faults. (Published: 0.97 on 9,600 G
 ByteRobust, arXiv 2509.16293.)"""
 
 SMALL = "small CNN, 32 px, batch 128"
+STEPS = 600
+"""The length of the run whose ranks or launcher are killed."""
 BATCH = 512
 """The batch size of the run with faults: one loader process keeps up with two ranks on two cores."""
 
@@ -61,14 +64,48 @@ def write_config(folder: Path, steps: int, every_steps: int, batch: int = WORKS[
     return file
 
 
-def restarts() -> tuple[float, float]:
-    """Seconds from the start of a run to its first step, and from SIGKILL of a rank to the next (median of three)."""
+@dataclasses.dataclass(frozen=True)
+class Recovery:
+    """What SIGKILL of one kind of process costs, in seconds: medians of the injected faults."""
+
+    start: float
+    """From the start of the run to its first step."""
+    seconds: float
+    """From the fault to the next step."""
+    lost: float
+    """Of the steps that were taken again."""
+    stages: dict[str, float]
+    """The parts of `seconds`."""
+
+    @property
+    def ratio(self) -> float:
+        """The effective training time ratio that one such fault per minute leaves."""
+        return max(0.0, 1 - (self.seconds + self.lost) / 60)
+
+
+def recovery(name: str) -> Recovery:
+    """The cost of SIGKILL of a "rank" or of the "launcher", after which a command resumes the run."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        here = _drill(home, write_config(home, steps=1500, every_steps=50))
-        run, injections = here.with_faults(1, count=3, every=6.0, only="rank")
+        run, injections = _drill(home, write_config(home, steps=STEPS, every_steps=50)).with_faults(
+            STEPS, count=3, only=name)
+        done = [one for one in injections if not one.not_injected]
+        beat = View.read(run).heartbeat
+        pace = beat.seconds["training"] / STEPS if beat else 0.0
         start = FirstStep.require(run.attempt(0).first_step).time - AttemptStart.require(run.attempt(0).launch).time
-        return start, statistics.median(one.recovery_seconds for one in injections if not one.not_injected)
+        parts = [stages(run, number, one.recovery_seconds) for number, one in enumerate(done, start=1)]
+        return Recovery(start, statistics.median(one.recovery_seconds for one in done),
+                        statistics.median(one.lost_steps * pace for one in done),
+                        {label: statistics.median(part[label] for part in parts) for label in parts[0]})
+
+
+def stages(run: RunDir, number: int, seconds: float) -> dict[str, float]:
+    """The parts of the `seconds` from a fault to the first step of attempt `number`."""
+    attempt = run.attempt(number)
+    step, claimed = FirstStep.require(attempt.first_step).time, AttemptStart.require(attempt.launch).time
+    joined = attempt.versions.stat().st_mtime
+    return {"until the next attempt": claimed - (step - seconds), "until its ranks have met": joined - claimed,
+            "until its first step": step - joined}
 
 
 def faulted_run(minutes: float) -> tuple[dict[str, float], int]:
@@ -190,7 +227,7 @@ def _train(steps: Any, stop: Any) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--minutes", type=float, default=9.0, help="length of the run with faults (default: 9)")
+    parser.add_argument("--minutes", type=float, default=4.0, help="length of the run with faults (default: 4)")
     parser.add_argument("--only", choices=["writing", "restart", "faults"], help="only this part")
     parser.add_argument("--json", action="store_true", help="print a list instead of a table")
     args = parser.parse_args()
@@ -201,15 +238,21 @@ def main() -> None:
                         peer_name="without a write", ratio=during / without))
         notes.append(f"The write took {seconds:.1f} s at the lowest priority, while both cores trained.")
     if args.only in (None, "restart"):
-        bare, (start, again) = torchrun_restart(), restarts()
-        rows += [Row(name="from SIGKILL of a rank to the next step", unit="s", ours=again, peer=peer, peer_name=name,
-                     ratio=peer / again)
-                 for name, peer in (("torchrun --max-restarts", bare), ("starting the same run", start))]
+        bare = torchrun_restart()
+        for name, peers in (("rank", {"torchrun --max-restarts": bare}), ("launcher", {})):
+            found = recovery(name)
+            rows += [Row(name=f"from SIGKILL of a {name} to the next step", unit="s", ours=found.seconds, peer=peer,
+                         peer_name=peer_name, ratio=peer / found.seconds)
+                     for peer_name, peer in (*peers.items(), ("starting the same run", found.start))]
+            rows.append(Row(name="effective ratio at such a fault per minute (from its cost)", unit="",
+                            ours=found.ratio, peer=0.9, peer_name="target", ratio=found.ratio / 0.9))
+            parts = ", ".join(f"{seconds:.1f} s {label}" for label, seconds in found.stages.items())
+            notes.append(f"After SIGKILL of a {name}: {parts}; {found.lost:.1f} s of steps are taken again.")
     if args.only in (None, "faults"):
         spent, faults = faulted_run(args.minutes)
         rows.append(Row(name="effective training time ratio, one fault per minute", unit="",
-                        ours=effective_ratio(spent), peer=0.85,
-                        peer_name="target", ratio=effective_ratio(spent) / 0.85))
+                        ours=effective_ratio(spent), peer=0.9,
+                        peer_name="target", ratio=effective_ratio(spent) / 0.9))
         minutes = sum(spent.values()) / 60
         notes.append(f"With {faults} injected faults in {minutes:.1f} minutes: {text(spent)}.")
     show(rows, as_json=args.json, limit="\n".join(notes))

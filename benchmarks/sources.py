@@ -141,8 +141,8 @@ def write_news(folder: Path, samples: int) -> None:
         table = csv.writer(file)
         table.writerow(["id", "content", *TOPICS])
         for number, length in enumerate(lengths.tolist()):
-            words = (WORDS ** draw.random(length)).astype(np.int64).tolist()  # by Zipf's law
-            table.writerow([number, " ".join(f"word{word:x}" for word in words), *draw.integers(0, 2, 4).tolist()])
+            drawn = (WORDS ** draw.random(length)).astype(np.int64).tolist()  # by Zipf's law
+            table.writerow([number, " ".join(f"word{word:x}" for word in drawn), *draw.integers(0, 2, 4).tolist()])
 
 
 class SourceLSTM(LSTM):
@@ -169,7 +169,7 @@ class Stories:
             rows = list(csv.DictReader(source))
         self.words = [row["content"].lower().split() for row in rows]
         self.labels = [[float(row[topic]) for topic in TOPICS] for row in rows]
-        counts = Counter(word for words in self.words for word in words)
+        counts = Counter(word for story in self.words for word in story)
         known = sorted(word for word, count in counts.items() if count >= 2)
         self.numbers = {word: number for number, word in enumerate(["<unk>", "<pad>", *known])}
         self.batch_size = batch_size
@@ -197,7 +197,7 @@ class Stories:
             lengths = [len(self.words[row]) for row in chosen]
             width = max(lengths)
             padded = [self.words[row] + ["<pad>"] * (width - len(self.words[row])) for row in chosen]
-            ids = torch.tensor([[self.numbers.get(word, 0) for word in words] for words in padded])
+            ids = torch.tensor([[self.numbers.get(word, 0) for word in story] for story in padded])
             yield (ids, torch.tensor(lengths)), torch.tensor([self.labels[row] for row in chosen])
 
 

@@ -148,7 +148,9 @@ def _instead(part: str, above: list[str], fields: dict[str, Any]) -> str:
     if bracket and name in fields:
         whole = ".".join([*above, name])
         return f"Single items of a list cannot be set. Give the whole list: '{whole}=[...]'"
-    return nearest(part, fields)
+    near = nearest(part, fields)
+    return f"An argument of the optimizer? Write optimizer: {{{part}: ...}}" if "ndim" in fields and (
+        not near.startswith("Did")) else near
 
 
 def _reshaped(kind: Any, name: str, value: Any) -> str:

@@ -22,8 +22,8 @@ class Initialize:
     """Parts of the model that get weights, by name or pattern: backbone, layer1.*. All others stay random. Empty for
     all."""
     rename: dict[str, str] = field(default_factory=dict)
-    """Names in the file, or the beginnings of names, and what the model calls them: {encoder: backbone}. The prefixes
-    of wrappers are removed without it."""
+    """Names in the file, or the beginnings of names, and what the model calls them: {encoder: backbone}. A * stands for
+    the same text in both: {"layer.*.query": "blocks.*.q"}. The prefixes of wrappers are removed without it."""
     strict: bool = False
     """Whether each weight of the model, or of `only`, must be taken. Otherwise what does not fit stays random."""
 

@@ -22,7 +22,8 @@ from drumbeat.configs.errors import Fault, nearest
 from drumbeat.configs.layers import leaves
 
 NAMES = ("steps", "epochs", "steps_per_epoch")
-"""Optimizer steps and epochs of the phase, and steps in an epoch, which may be a fraction."""
+"""Optimizer steps of the phase; its epochs, rounded up, which is how often `scheduler_every: epoch` advances; and steps
+in an epoch, which may be a fraction."""
 
 REFERENCE = re.compile(r"\$\{([^${}:]*(?<![\w.])phase\.[^${}:]*)\}")
 PLACES = re.compile(r"phases\.[^.]+\.(optimizer|scheduler|groups)\b")

@@ -74,7 +74,7 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Parameters that a phase trains in another way than the others."""
+    """Parameters that a phase trains in another way than the others. What differs is in `optimizer`."""
 
     match: list[Any] = field(default_factory=list, metadata={"text": True})
     """Which parameters: names of modules or parameters, patterns of names ("*.bias"), and types of modules ({type:

@@ -53,13 +53,13 @@ class ImageArrays:
         return int(self.labels[index])
 
     def pixels(self, index: int) -> Pixels:
-        """The image without its label, uint8 [H, W] or [H, W, 3]."""
-        channels_last = self.images[index].permute(1, 2, 0).contiguous().numpy()
-        return channels_last if channels_last.shape[2] == 3 else channels_last[:, :, 0]
+        """The image without its label, uint8 [H, W], which must not be changed, or [H, W, 3]."""
+        values = self.images.numpy()[index]
+        return values[0] if len(values) == 1 else np.ascontiguousarray(values.transpose(1, 2, 0))
 
     def fetch(self, indices: Integers) -> tuple[Tensor, Tensor]:
         """The samples at these indices, int64 [b], as one batch."""
-        return self.images[torch.from_numpy(indices)], torch.from_numpy(self.labels[indices])
+        return self.images.index_select(0, torch.from_numpy(indices)), torch.from_numpy(self.labels[indices])
 
     def fingerprint(self) -> dict[str, str]:
         """A digest of the images and labels."""

@@ -22,7 +22,7 @@ from drumbeat.data.order import Integers, keys, shard
 from drumbeat.data.pixels import as_image
 from drumbeat.data.schedule import Schedule
 from drumbeat.data.structure import collate as default
-from drumbeat.data.structure import describe, is_spatial, mapped, odd_one, pixels_as_tensor, split, with_sides
+from drumbeat.data.structure import describe, is_spatial, mapped, odd_one, pixels_as_tensor, split, stacked, with_sides
 from drumbeat.data.user_code import CollateError, SampleError, name_of, reason, sample_error
 
 MOST_IN_A_ROW = 100
@@ -100,6 +100,8 @@ class BatchFetcher(Dataset[Batch]):
         self.name = name
         self.whole = collate is None and not transforms and isinstance(samples, WholeBatches)
         self.on_pixels = bool(transforms) and has_pixels(samples) and isinstance(transforms[0], OnPixels)
+        self.stacks = self.on_pixels and len(transforms) == 1 and collate is None
+        """Whether samples stay arrays until they are a batch: a tensor for each would take as long as a small warp."""
 
     def __getitems__(self, positions: Sequence[int]) -> Batch:
         try:
@@ -141,13 +143,22 @@ class BatchFetcher(Dataset[Batch]):
                     sample, replaced[row] = self._readable(index, seed)
                     samples.append(sample)
             try:
-                inputs, targets = split(self.collate(samples))
+                inputs, targets = self._together(samples)
             except Exception as error:
                 odd, why = odd_one(samples)
                 named = f"sample {which[odd]}" if why else (
                     f"the samples {', '.join(map(str, which[:SHOWN]))}{', ...' * (len(which) > SHOWN)}")
                 raise CollateError(f"{named}{self._of} cannot be put into one batch: {why}{reason(error)}") from error
         return Batch(inputs, targets, *map(torch.from_numpy, (where, which, replaced)))
+
+    def _together(self, samples: list[Any]) -> tuple[Any, Any]:
+        """The inputs and the targets of a batch."""
+        if self.stacks and (inputs := stacked([value for value, _ in samples])) is not None:
+            return inputs, default([target for _, target in samples])
+        if self.stacks:  # images of several sizes, or with masks
+            samples[:] = [(pixels_as_tensor(value) if isinstance(value, np.ndarray) else value, target)
+                          for value, target in samples]
+        return split(self.collate(samples))
 
     def _readable(self, index: int, seed: int | None) -> tuple[Any, bool]:
         """A sample, or the next readable one of the dataset, and whether it was replaced."""
@@ -195,7 +206,7 @@ class BatchFetcher(Dataset[Batch]):
         pixels, target = images.pixels(index), images.target(index)
         if not is_spatial(target):
             pixels, more = first.pixels(pixels), more[1:]
-        return ((as_image(pixels) if more else pixels_as_tensor(pixels)), target), more
+        return (as_image(pixels) if more else pixels if self.stacks else pixels_as_tensor(pixels), target), more
 
 
 def _transformed(sample: Any, transforms: Sequence[Transform]) -> Any:

@@ -172,7 +172,8 @@ def _rebuilt(value: Any, parts: Mapping[Any, Any]) -> Any:
     too, as those of Hugging Face's outputs are."""
     if isinstance(value, MutableMapping) and is_dataclass(value):
         new: Any = copy.copy(value)
-        new.update(parts)
+        for name, part in parts.items():  # those outputs forbid update()
+            new[name] = part
         return new
     if isinstance(value, Mapping):
         return dict(parts)
@@ -222,6 +223,15 @@ def pixels_as_tensor(pixels: Pixels) -> Tensor:
     """Pixels [H, W] or [H, W, C] as [C, H, W], without a copy if possible."""
     values = np.require(pixels, requirements=["C", "W"])
     return torch.from_numpy(values[None] if values.ndim == 2 else np.ascontiguousarray(values.transpose(2, 0, 1)))
+
+
+def stacked(values: Sequence[Any]) -> Tensor | None:
+    """Pixels [H, W] or [H, W, C] as one tensor [n, C, H, W]; None unless all are arrays of one shape and type."""
+    first = values[0]
+    if not all(isinstance(one, np.ndarray) and (one.shape, one.dtype) == (first.shape, first.dtype) for one in values):
+        return None
+    whole = np.stack(values)
+    return torch.from_numpy(whole[:, None] if whole.ndim == 3 else np.ascontiguousarray(whole.transpose(0, 3, 1, 2)))
 
 
 def is_spatial(target: Any) -> bool:

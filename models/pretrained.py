@@ -12,6 +12,7 @@ is not in the file, or has another shape there, keeps its random weights.
 from __future__ import annotations
 
 import argparse
+import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -83,13 +84,19 @@ def _read(path: Path) -> Any:
 
 def renamed(found: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
     """The weights under other names: each name, or its beginning up to a dot, that is a key of `names` is replaced by
-    the value, and removed if that is empty. Raises ValueError for a key that no name begins with."""
+    the value, and removed if that is empty. A * in a key stands for any text, which the * in the value repeats. The
+    first key that fits counts. Raises ValueError for a key that no name begins with."""
+    patterns = {old: re.compile("(.*?)".join(map(re.escape, old.split("*"))) + r"(?=\.|$)") for old in names}
     result: dict[str, Tensor] = {}
     used: set[str] = set()
     for name, value in found.items():
-        old = next((old for old in names if name == old or name.startswith(f"{old}.")), None)
-        used |= {old} if old is not None else set()
-        result[name if old is None else f"{names[old]}{name.removeprefix(old)}".removeprefix(".")] = value
+        fit = next(((old, match) for old, pattern in patterns.items() if (match := pattern.match(name))), None)
+        if fit is not None:
+            (old, match), new = fit, iter(names[fit[0]].split("*"))
+            used.add(old)
+            start = next(new) + "".join(text + part for text, part in zip(match.groups(), new, strict=False))
+            name = f"{start}{name[match.end():]}".removeprefix(".")
+        result[name] = value
     if unused := [old for old in names if old not in used]:
         raise ValueError(f"no name in the file begins with '{unused[0]}'; {_nearest(unused[0], found)}")
     return result
@@ -146,14 +153,24 @@ def take(network: nn.Module, match: Match, found: Mapping[str, Tensor]) -> None:
 
 def describe(match: Match, expected: Mapping[str, Any], found: Mapping[str, Tensor], source: str) -> str:
     """A match as a table: the parts that are taken, left out and new."""
-    by_end = {name.rpartition(".")[2]: value for name, value in found.items() if name in match.left}
     new = [name for name in match.new if not name.endswith(COUNTER)]
-    shapes = [f"{name} is {list(expected[name].shape)}, {list(other.shape)} in the file"
-              for name in new[:1] if (other := by_end.get(name.rpartition(".")[2])) is not None
-              and other.shape != expected[name].shape]
+    shapes = [f"{name} is {list(expected[name].shape)}, {list(found[other].shape)} in the file"
+              for name in new[:1] if (other := _counterpart(name, match.left))
+              and found[other].shape != expected[name].shape]
     rows = [("taken", _parts(match.taken, expected)), ("left out", _parts(match.left, found)),
             ("new", _parts(new, expected) + "".join(f" ({shape})" for shape in shapes))]
     return "\n".join([f"weights from {source}", *(f"  {label:<9} {text}" for label, text in rows if text)])
+
+
+def _counterpart(name: str, left: Iterable[str]) -> str:
+    """The only one of some names that ends as a name does, with the layer that holds it or without; '' if there are
+    several, or none."""
+    parts = name.split(".")
+    for end in (parts[-2:], parts[-1:]):
+        found = [other for other in left if other.split(".")[-len(end):] == end]
+        if len(found) == 1:
+            return found[0]
+    return ""
 
 
 def _parts(names: Iterable[str], among: Mapping[str, Any]) -> str:

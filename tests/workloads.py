@@ -29,7 +29,7 @@ SMALL: dict[str, Sequence[str]] = {
     "lr_finder_fashion_mnist": ["phases.train.epochs=5"],
     "resnet18_fill_level": ["data.train.n=2", "data.validation.n=2"],
     "resnet18_fill_level_fast": ["data.train.n=32", "data.validation.n=20"],
-    "lraspp_shapes": ["phases.train.epochs=1", "phases.train.scheduler={}", "data.workers=0"],
+    "lraspp_shapes": ["phases.train.epochs=1", "data.workers=0"],
     "lstm_news": ["phases.train.epochs=1", "batch_size=16"],
     "multilayer_lstm_news": ["phases.train.epochs=1", "batch_size=16", "model.hidden_size=32"],
     "bilstm_news": ["phases.train.epochs=1", "batch_size=16", "model.hidden_size=32"],

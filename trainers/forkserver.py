@@ -24,7 +24,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -35,6 +35,7 @@ from drumbeat.configs.load import read
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.processes import call_process, die_with_parent
 from drumbeat.data.fork import WARNING
+from drumbeat.trainers.import_times import since_start, variables
 from drumbeat.trainers.target import locate
 
 OURS = {"drumbeat", "torch", "torchvision"}
@@ -47,10 +48,15 @@ def main(run_dir: str) -> None:
     """Carries out orders until the input ends."""
     call_process("forkserver")
     import_ahead(RunDir(Path(run_dir)))
+    imports = since_start()
+    if imports.are_slow:
+        print(f"note: {imports.message}", file=sys.stderr, flush=True)
+    more = variables(imports)
     gc.collect()
     gc.freeze()  # or the first collection in each rank would copy all these pages
     for line in sys.stdin:
-        print(carry_out(json.loads(line)), flush=True)
+        print(carry_out(json.loads(line), more), flush=True)
+        more = {}
 
 
 def import_ahead(run: RunDir) -> None:
@@ -75,9 +81,9 @@ def targets(node: Any) -> Iterator[str]:
             yield from targets(part)
 
 
-def carry_out(order: dict[str, Any]) -> int:
+def carry_out(order: dict[str, Any], more: Mapping[str, str]) -> int:
     """Forks an agent and waits for it. Returns its exit code, negative for a signal. An order contains torchrun's
-    arguments, environment variables, and the log to write to."""
+    arguments, environment variables, to which `more` are added, and the log to write to."""
     server = os.getpid()
     if child := os.fork():
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -89,7 +95,7 @@ def carry_out(order: dict[str, Any]) -> int:
         nothing = os.open(os.devnull, os.O_RDONLY)
         for source, number in ((nothing, 0), (log, 1), (log, 2)):
             os.dup2(source, number)
-        os.environ |= order["environment"] | {"DRUMBEAT_PARENT": str(server)}
+        os.environ |= order["environment"] | more | {"DRUMBEAT_PARENT": str(server)}
         agent(order["arguments"])
         code = 0
     except SystemExit as left:

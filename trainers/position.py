@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
@@ -42,13 +43,15 @@ def _taken(progress: Progress | None, number: int) -> int:
     return sum(span.steps for span in progress.ledger if span.phase == number) if progress else 0
 
 
-def with_phase_values(config: Config, schedules: Sequence[Schedule] = ()) -> Config:
+def with_phase_values(config: Config, schedules: Sequence[Schedule] = (), *, least: int = 1) -> Config:
     """The config with numbers for what its phases refer to (`configs/phase_values.py`); without a schedule, because the
-    training set is not known or the run does not reach the phase, with examples of numbers. Raises `PreflightError`."""
+    length of a phase or the training set is not known, with examples of numbers. `least` is the smallest number of
+    steps. Raises `PreflightError`."""
     faults: list[Fault] = []
     phases: dict[str, Phase | None] = {}
     for number, (name, phase) in enumerate((name, phase) for name, phase in config.phases.items() if phase is not None):
         values = values_of(schedules[number]) if number < len(schedules) else EXAMPLE
+        values = {**values, "steps": max(least, values["steps"])}
         numbers = partial(resolved, values=values, faults=faults)
         key = f"phases.{name}"
         groups = {one: group and replace(group, optimizer=numbers(group.optimizer, key=f"{key}.groups.{one}.optimizer"))
@@ -62,7 +65,7 @@ def with_phase_values(config: Config, schedules: Sequence[Schedule] = ()) -> Con
 
 def values_of(schedule: Schedule) -> dict[str, float]:
     """What a phase knows about itself, by name."""
-    values = {"steps": schedule.steps, "epochs": float(schedule.epochs),
+    values = {"steps": schedule.steps, "epochs": math.ceil(schedule.epochs),
               "steps_per_epoch": schedule.n / schedule.batch_size}
     return {name: int(value) if value == int(value) else value for name, value in values.items()}
 

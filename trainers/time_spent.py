@@ -9,17 +9,21 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-KINDS = ("starting", "waiting", "training", "evaluating", "saving")
-"""Starting: from the start of an attempt to its first step. Waiting: for data. Training: in steps."""
+KINDS = ("importing", "starting", "waiting", "training", "evaluating", "saving")
+"""Importing: in the process that the ranks are forked from. Starting: the rest of the time from the start of an attempt
+to its first step. Waiting: for data. Training: in steps."""
 
 
 class TimeSpent:
     """Seconds by kind, including those of earlier attempts."""
 
-    def __init__(self, before: Mapping[str, float], *, began: float) -> None:
-        """`began` is when this attempt started, in seconds since 1970."""
+    def __init__(self, before: Mapping[str, float], *, began: float, importing: float = 0.0) -> None:
+        """`began` is when this attempt started, in seconds since 1970, and `importing` how long its imports took."""
         self.seconds = {kind: float(before.get(kind, 0.0)) for kind in KINDS}
-        self.since = time.monotonic() - max(0.0, time.time() - began)
+        elapsed = max(0.0, time.time() - began)
+        importing = min(importing, elapsed)
+        self.seconds["importing"] += importing
+        self.since = time.monotonic() - elapsed + importing
 
     def add(self, kind: str) -> None:
         """Adds the time since the last call to this kind."""

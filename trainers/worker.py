@@ -33,6 +33,7 @@ from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.output import outlive_the_log
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.processes import call_process, node_name
+from drumbeat.configs.run.rank_records import Imports
 from drumbeat.configs.run.records import AttemptStart, RankError, Saved
 from drumbeat.configs.schema import Config
 from drumbeat.configs.secrets import shown
@@ -53,6 +54,7 @@ from drumbeat.trainers.checkpoints.manager import Checkpoint, Checkpoints
 from drumbeat.trainers.determinism import recorded_operations
 from drumbeat.trainers.facts import facts_of, with_facts
 from drumbeat.trainers.guards import NotFiniteError
+from drumbeat.trainers.import_times import given
 from drumbeat.trainers.kept_vocabulary import keep_vocabulary
 from drumbeat.trainers.kernels import prefer_determinism, set_precision
 from drumbeat.trainers.loop import End, Training
@@ -126,7 +128,9 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
     checkpoints.on_pause = partial(report_pause, tracker)
     if world.is_main:
         wait_for_disk(60 * config.checkpoints.disk_wait_minutes, checkpoints.on_pause)
-    start = AttemptStart.read(attempt.launch)  # None in debug
+    start, imports = AttemptStart.read(attempt.launch), given()  # both None in debug
+    if world.is_main and imports:
+        report_imports(tracker, imports)
     if world.is_main and checkpoint:
         print(f"resuming from {checkpoint.path.name}", flush=True)
         if text := exactness(progress.changes):
@@ -137,7 +141,8 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
     return build_training(
         config, sets, world, model, task, checkpoints=checkpoints, checkpoint=checkpoint, progress=progress,
         tracker=tracker, attempt=attempt,
-        time_spent=TimeSpent(progress.seconds, began=start.time if start else time.time()),
+        time_spent=TimeSpent(progress.seconds, began=start.time if start else time.time(),
+                             importing=imports.seconds if imports else 0.0),
         workers=loader_workers(config, threads=threads, debug=debug),
         watchdog=Watchdog(attempt, world.rank, math.inf if debug else patience(config),
                           grows=config.watchdog.timeout_minutes is None))
@@ -182,6 +187,13 @@ def finish(run: RunDir, attempt: Attempt, config: Config, training: Training, en
         print(f"{end} at step {training.progress.step}", flush=True)
     training.saver.tracker.close()
     training.watchdog.close()
+
+
+def report_imports(tracker: Tracker | NullTracker, imports: Imports) -> None:
+    """Puts the imports of this attempt into the heartbeat, and prints them if they were slow."""
+    tracker.status(imports=imports)
+    if imports.are_slow:
+        print(hang("note: ", imports.message), flush=True)
 
 
 def report_pause(tracker: Tracker | NullTracker, reason: str) -> None:

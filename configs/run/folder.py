@@ -25,8 +25,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.rank_records import IdleGpus
-from drumbeat.configs.run.records import RankError, State, Status, StopRequest
+from drumbeat.configs.run.records import NodeDown, RankError, State, Status, StopRequest
 
 ATTEMPT = re.compile("[0-9]{3,}")
 """The name of an attempt's folder."""
@@ -234,6 +235,12 @@ class Attempt:
         """Written by each node's launcher when its torchrun has ended: its exit code."""
         return self.path / f"node{node}.down.json"
 
+    @property
+    def node_failed(self) -> Path:
+        """Made with the first report of a torchrun that has failed or was ended: however many nodes and files there
+        are, the launchers of the other nodes look for this one only."""
+        return self.path / "node_failed"
+
     def idle_gpus(self, node: int) -> Path:
         """Written by each node's launcher if GPUs of the node are idle for long."""
         return self.path / f"node{node}.gpus.json"
@@ -261,6 +268,12 @@ class Attempt:
         """The GPUs that are idle for long, by node."""
         found = [IdleGpus.read(path) for path in sorted(self.path.glob("node*.gpus.json"))]
         return [one for one in found if one and one.minutes]
+
+    def report(self, node: int, down: NodeDown) -> None:
+        """Records that a node's torchrun has ended; if it failed, the other nodes end theirs."""
+        down.write(self.node_down(node))
+        if down.exit_code != 0:
+            write_text(self.node_failed, "", durable=False)
 
     def request_stop(self, reason: str) -> None:
         """Asks the ranks to save at their next common step and exit. If there is a request already, it stays."""

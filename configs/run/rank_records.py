@@ -1,4 +1,4 @@
-"""The records of slow ranks, of idle GPUs, and of the weights that a run has started from."""
+"""The records of slow ranks, slow imports and idle GPUs, and of the weights that a run has started from."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from typing import Literal
 from drumbeat.configs.run.record import Record
 
 Part = Literal["data", "compute", "cores"]
+
+SLOW_IMPORTS = 15.0
+"""Imports that wait longer than this for files, in seconds, are reported. From a disk of the node, all of torch takes
+some seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +57,27 @@ class RankTimes(Record):
     slow: tuple[SlowRank, ...] = ()
     """The slow ranks of the attempt, the newest last."""
     time: float = field(default_factory=time.time)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imports(Record):
+    """How long a process has taken to import its modules."""
+
+    seconds: float
+    waited: float
+    """For how many of them it waited for files."""
+    folder: str
+    """The Python environment that it imports from."""
+
+    @property
+    def are_slow(self) -> bool:
+        return self.waited > SLOW_IMPORTS
+
+    @property
+    def message(self) -> str:
+        """One line for the user."""
+        return (f"imports took {self.seconds:.0f} s, {self.waited:.0f} s of which they waited for files: {self.folder} "
+                "is on a slow disk. A copy on each node's own disk, or a container image, starts faster")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from drumbeat.configs.run.checkpoint_records import ConfigChange, PhaseEnd
 from drumbeat.configs.run.files import without_nan
 from drumbeat.configs.run.processes import process_space
+from drumbeat.configs.run.rank_records import Imports
 from drumbeat.configs.run.record import Record
 
 BackendName = Literal["debug", "local", "here", "slurm"]
@@ -118,6 +119,8 @@ class Heartbeat(Record):
     """Seconds spent on each kind of work: see `trainers/time_spent.py`."""
     gpu: dict[str, int] = field(default_factory=dict)
     """Rank 0's GPU: `reserved` bytes, `peak` bytes in tensors, `total` bytes, and `utilization` in percent if known."""
+    imports: Imports | None = None
+    """Those of this attempt on the first node; None if it was forked from a process that had imported all before."""
     pause_reason: str = ""
     """Why the run is paused; '' if it is not."""
     changes: tuple[ConfigChange, ...] = ()

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from drumbeat.configs.errors import UserError
 from drumbeat.configs.layers import file_layers, leaves, overlay
 from drumbeat.configs.load import find, run_layer
-from drumbeat.configs.schema import Config, Phase
+from drumbeat.configs.schema import Config, Group, Phase
 
 SAFE = re.compile(r"[\w.\-]+")
 """Keys and values with other characters are not offered: a shell might execute what they hold."""
@@ -48,6 +48,8 @@ def keys(values: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
     yield from _fields(Config, "")
     for phase in values.get("phases") or ():
         yield from _fields(Phase, f"phases.{phase}.")
+        for group in (values["phases"][phase] or {}).get("groups") or ():
+            yield from _fields(Group, f"phases.{phase}.groups.{group}.")
 
 
 def config_values(arguments: Sequence[str]) -> Mapping[str, Any]:
@@ -85,7 +87,7 @@ def _fields(section: type, prefix: str) -> Iterator[tuple[str, tuple[str, ...]]]
             yield from _fields(typing.cast(type, hint), f"{prefix}{field.name}.")
         elif not str(hint).startswith("dict"):
             yield f"{prefix}{field.name}", _choices(hint)
-        elif field.name != "phases":
+        elif hint == dict[str, Any]:
             yield f"{prefix}{field.name}._target_", ()
 
 

@@ -20,7 +20,6 @@ from functools import partial
 from types import FrameType
 from typing import TypeVar
 
-from drumbeat.configs.run.files import DamagedError
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.processes import node_name
@@ -180,8 +179,8 @@ class Launcher:
                 print(f"processes {alive} cannot be killed: they are waiting for a disk or a driver", flush=True)
 
     def report(self) -> Outcome:
-        NodeDown(exit_code=self.code, host=node_name(), message=self.failure,
-                 check=self.finding.kind if self.finding else "").write(self.current.node_down(self.node))
+        self.current.report(self.node, NodeDown(exit_code=self.code, host=node_name(), message=self.failure,
+                                                check=self.finding.kind if self.finding else ""))
         return Outcome.REPORTED
 
     def decide(self) -> Outcome:
@@ -238,9 +237,9 @@ class Launcher:
     def is_over(self, attempt: Attempt) -> bool:
         """Whether another node's torchrun has failed or was ended, or another job has taken over the run."""
         try:
-            nodes = map(NodeDown.read, attempt.path.glob("node*.down.json"))
-            return self.run.is_superseded(attempt.number) or any(down and down.exit_code != 0 for down in nodes)
-        except (OSError, DamagedError):  # the disk does not answer, which says nothing about the run
+            os.close(os.open(attempt.path, os.O_RDONLY))  # over NFS, this asks the server whether it has changed
+            return self.run.is_superseded(attempt.number) or os.path.exists(attempt.node_failed)  # noqa: PTH110
+        except OSError:  # the disk does not answer, which says nothing about the run
             return False
 
     def start(self, attempt: Attempt) -> Agents:

@@ -16,7 +16,8 @@ from drumbeat.configs.run.records import AttemptStart, Verdict
 from drumbeat.configs.run.view import View
 
 LABELS = {"training": "training", "evaluating": "evaluating", "waiting": "waiting for data", "saving": "saving",
-         "starting": "starting", "queued": "between attempts", "leaving": "leaving", "lost": "lost to failures"}
+         "importing": "importing", "starting": "starting", "queued": "between attempts", "leaving": "leaving",
+         "lost": "lost to failures"}
 """The labels of the kinds of work, in the order in which they are printed."""
 
 

@@ -26,5 +26,7 @@ def slow_parts(view: View) -> Iterator[tuple[str, str]]:
     """What makes a running run slow: labels and texts."""
     if view.slow_rank:
         yield "slow rank", view.slow_rank.message
+    if view.state == "running" and view.heartbeat and (imports := view.heartbeat.imports) and imports.are_slow:
+        yield "slow start", imports.message
     if view.state == "running" and view.attempt:
         yield from (("idle GPUs", idle.message) for idle in view.attempt.all_idle_gpus())

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 
 from drumbeat.configs.errors import ConfigError
 from drumbeat.configs.load import load
+from drumbeat.configs.schema import Phase
 from tests.configs.small import BASE, Write, faults
 
 
@@ -29,8 +32,11 @@ from tests.configs.small import BASE, Write, faults
     ("data.test=null", "data.test must be a section: `_target_: package.module.Name` and its arguments",
      "Write {} for none: data.test: {}"),
     ("model=3", "model must be a section: `_target_: package.module.Name` and its arguments", ""),
-    ("phases.head=3", "phases.head must be a section with some of: epochs, patience, min_delta, target, batch_size, "
-     "start_from, freeze, optimizer, groups, layers, layer_decay, scheduler, scheduler_every, clip_norm or null", ""),
+    ("phases.head.groups.a.weight_decay=0", "unknown key 'weight_decay' in 'phases.head.groups.a'",
+     "An argument of the optimizer? Write optimizer: {weight_decay: ...}"),
+    ("phases.head.groups.a.mtch=[x]", "unknown key 'mtch' in 'phases.head.groups.a'", "Did you mean 'match'?"),
+    ("phases.head=3", f"phases.head must be a section with some of: {', '.join(one.name for one in fields(Phase))} or "
+     "null", ""),
     ("phases=null", "phases must be a section", "Write {} for none: phases: {}"),
     ("phases.extra.epochs=1", "'phases.extra.optimizer' is missing",
      "It must be a section: `_target_: package.module.Name` and its arguments. "

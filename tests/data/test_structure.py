@@ -71,6 +71,41 @@ def test_a_batch_has_the_structure_of_its_samples() -> None:
     assert isinstance(collate([Unnamed(1, 2)] * 2), Unnamed)
 
 
+@dataclass
+class Output(OrderedDict[str, Any]):
+    """As transformers' outputs are: a dataclass whose parts that are not None are items, too, and which forbids most
+    ways to change them."""
+
+    loss: Any = None
+    logits: Any = None
+
+    def __post_init__(self) -> None:
+        for name in ("loss", "logits"):
+            if (value := getattr(self, name)) is not None:
+                self[name] = value
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        super().__setitem__(name, value)
+        object.__setattr__(self, name, value)
+
+    def update(self, *_: Any, **__: Any) -> None:
+        raise TypeError("You cannot use update")
+
+    pop = setdefault = update  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.loss, self.logits)
+
+
+def test_outputs_of_hugging_faces_models_stay_what_they_are() -> None:
+    output = Output(logits=torch.arange(6).reshape(3, 2))
+    for found, expected in ((mapped(lambda one: one * 2, output), [[0, 2], [4, 6], [8, 10]]),
+                            (rows(output, range(1, 2), 3), [[2, 3]])):
+        assert (type(found), [*found], found.loss) == (Output, ["logits"], None)
+        assert found.logits.tolist() == found["logits"].tolist() == expected
+    assert [one.tolist() for one in leaves(output)] == [[[0, 1], [2, 3], [4, 5]]]
+
+
 def test_images_and_masks_become_plain_tensors() -> None:
     images = [Image.new("L", (3, 2), shade) for shade in (7, 9)]
     assert torch.equal(collate(images), torch.tensor([7, 9], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 1, 2, 3))

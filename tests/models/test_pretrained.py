@@ -106,7 +106,7 @@ def test_only_the_last_layer_of_a_larger_head_is_new() -> None:
         model = ResNet50ConcatPool(classes=2, hidden_size=16)
     assert table(model, found, load=False).splitlines()[-2:] == [
         "  left out  head.4, head.6, head.8: 9 tensors",
-        "  new       head.4, head.6, head.8: 8 tensors (head.4.weight is [16, 4096], [2, 8] in the file)"]
+        "  new       head.4, head.6, head.8: 8 tensors (head.4.weight is [16, 4096], [8, 4096] in the file)"]
 
 
 def test_another_network_is_refused_with_the_nearest_names() -> None:
@@ -144,6 +144,12 @@ def test_names_are_replaced_from_their_beginning() -> None:
     found = {"encoder.a.weight": torch.ones(1), "encoder2.weight": torch.ones(2), "fc.weight": torch.ones(3)}
     assert [*renamed(found, {"encoder": "backbone", "fc.weight": "head.weight"})] == [
         "backbone.a.weight", "encoder2.weight", "head.weight"]
+    blocks = {f"layer.{number}.attention.query.{end}": torch.ones(1) for number in (0, 11)
+              for end in ("weight", "bias")}
+    assert [*renamed(blocks, {"layer.*.attention.query": "blocks.*.q"})] == [
+        "blocks.0.q.weight", "blocks.0.q.bias", "blocks.11.q.weight", "blocks.11.q.bias"]
+    assert [*renamed(blocks, {"layer.0": "first", "layer.*": "*"})][1:3] == [
+        "first.attention.query.bias", "11.attention.query.weight"]
     assert [*renamed(found, {"encoder": ""})] == ["a.weight", "encoder2.weight", "fc.weight"]
     with pytest.raises(ValueError, match="no name in the file begins with 'encodr'; did you mean 'encoder"):
         renamed(found, {"encodr": "backbone"})

@@ -12,12 +12,14 @@ from drumbeat.configs.load import load
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import saved_steps
+from drumbeat.configs.run.records import Result
 from drumbeat.trainers import stopping
 from drumbeat.trainers.build import build_sets
 from drumbeat.trainers.checkpoints.state import weights_sha256
 from drumbeat.trainers.loop import Training
 from drumbeat.trainers.report.events import read_events
 from drumbeat.trainers.worker import build
+from tests.tiny import drumbeat, latest, write_config
 from tests.trainers.in_process import ALONE, attempted, new_run
 
 EPOCH = 3
@@ -206,3 +208,21 @@ def test_a_trial_takes_few_steps_in_each_phase_and_evaluates_few_samples(tmp_pat
     validation = training.evaluator.sets.validation
     assert validation is not None
     assert len(validation) == 4, "of 6, in batches of 2"
+
+
+@pytest.mark.slow
+def test_ranks_killed_in_both_phases_end_at_the_same_steps(tmp_path: Path) -> None:
+    """Two ranks, of which one is killed three times: before and after the first phase has ended early."""
+    changes = ["--procs", "2", "phases.head.epochs=12", "phases.head.patience=2", "phases.finetune.patience=1",
+               "evaluation.every_steps=4", "evaluation.at_start=true", "checkpoints.keep_best=3",
+               "checkpoints.keep_every_epochs=2", *NEVER]
+    results = {}
+    for name in ("straight", "killed"):
+        (folder := tmp_path / name).mkdir()
+        fuse = ["task._target_=tests.tiny.Fuse", f"task.folder={folder}", "task.at=[9,30,40]", "task.rank=1"]
+        drumbeat(folder, str(write_config(folder)), *changes, *(fuse if name == "killed" else []))
+        run = latest(folder)
+        results[name] = Result.require(run.result), saved_steps(run), curve(run, "validation/loss")
+    assert results["straight"] == results["killed"]
+    assert len(latest(tmp_path / "killed").all_attempts()) == 4
+    assert [end.reason for end in results["straight"][0].ended] == ["patience", "patience"]

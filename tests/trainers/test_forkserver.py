@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from drumbeat.configs.layers import ROOT
+from drumbeat.configs.run import rank_records
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.rank_records import Imports
 from drumbeat.launch.node.rendezvous import free_port
+from drumbeat.trainers import forkserver
 from drumbeat.trainers.forkserver import targets
+from drumbeat.trainers.import_times import VARIABLE
 from tests.tiny import CONFIG
 
 IMPORTS = """
@@ -61,6 +67,22 @@ def test_it_imports_only_and_no_user_code(tmp_path: Path) -> None:
     assert {"drumbeat.trainers.worker", "drumbeat.data.images", "torchvision.transforms.v2", "torch._dynamo"} <= set(
         modules)
     assert "tests.tiny" not in modules
+
+
+@pytest.mark.parametrize("limit", [-1.0, 1e6], ids=["slow", "fast"])
+def test_the_first_attempt_alone_has_waited_for_the_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                            capsys: pytest.CaptureFixture[str], limit: float) -> None:
+    told = []
+    monkeypatch.setattr(rank_records, "SLOW_IMPORTS", limit)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("{}\n{}\n"))
+    for name in ("call_process", "import_ahead"):
+        monkeypatch.setattr(forkserver, name, lambda what: None)
+    monkeypatch.setattr(forkserver, "gc", SimpleNamespace(collect=lambda: None, freeze=lambda: None))
+    monkeypatch.setattr(forkserver, "carry_out", lambda order, more: told.append(dict(more)))
+    forkserver.main(str(tmp_path))
+    assert [[*more] for more in told] == [[VARIABLE], []]
+    imports = Imports.parse(json.loads(told[0][VARIABLE]))
+    assert capsys.readouterr().err == (f"note: {imports.message}\n" if limit < 0 else "")
 
 
 @pytest.mark.slow

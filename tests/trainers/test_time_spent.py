@@ -23,7 +23,23 @@ def test_each_kind_gets_the_time_since_the_last_call(clock: list[float]) -> None
     spent = TimeSpent({}, began=100.0)
     for kind in ("starting", "waiting", "training", "waiting"):
         spent.add(kind)
-    assert spent.seconds == {"starting": 3.0, "waiting": 1.25, "training": 4.0, "evaluating": 0.0, "saving": 0.0}
+    assert spent.seconds == {"importing": 0.0, "starting": 3.0, "waiting": 1.25, "training": 4.0, "evaluating": 0.0,
+                             "saving": 0.0}
+
+
+def test_imports_are_no_part_of_the_start(clock: list[float]) -> None:
+    clock[:] = [7.0, 7.5]
+    spent = TimeSpent({"importing": 1.0}, began=100.0, importing=2.25)
+    spent.add("starting")
+    assert (spent.seconds["importing"], spent.seconds["starting"]) == (3.25, 1.25)
+
+
+def test_imports_that_seem_longer_than_the_attempt_are_cut(clock: list[float]) -> None:
+    """By a clock that was set."""
+    clock[:] = [7.0, 7.5]
+    spent = TimeSpent({}, began=100.0, importing=90.0)
+    spent.add("starting")
+    assert (spent.seconds["importing"], spent.seconds["starting"]) == (3.0, 0.5)
 
 
 def test_earlier_attempts_are_included_and_unknown_kinds_are_not(clock: list[float]) -> None:

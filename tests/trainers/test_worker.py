@@ -20,6 +20,7 @@ from drumbeat.configs.load import build_config
 from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
 from drumbeat.configs.run.files import DamagedError
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.rank_records import Imports
 from drumbeat.configs.run.records import RankError
 from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Config
@@ -30,7 +31,13 @@ from drumbeat.trainers.checkpoints.manager import Checkpoint, Checkpoints
 from drumbeat.trainers.guards import NotFiniteError
 from drumbeat.trainers.sample_counts import describe_training_set
 from drumbeat.trainers.tracking import Tracker
-from drumbeat.trainers.worker import agree_on_checkpoint, initial_progress, report_pause, write_error
+from drumbeat.trainers.worker import (
+    agree_on_checkpoint,
+    initial_progress,
+    report_imports,
+    report_pause,
+    write_error,
+)
 from drumbeat.trainers.world import World
 from tests.runs import write_plan
 
@@ -137,6 +144,22 @@ def test_a_run_that_waits_for_its_disk_says_so(run: RunDir, capsys: pytest.Captu
     assert (View.read(run).state, View.read(run).verdict) == ("running", "")
     assert capsys.readouterr().out == "paused     the disk is full\nrunning     \n"
     tracker.close()
+
+
+@pytest.mark.parametrize(("waited", "printed"), [(2.0, ""), (88.4, """\
+note: imports took 94 s, 88 s of which they waited for files: /shared/env is on
+      a slow disk. A copy on each node's own disk, or a container image, starts
+      faster
+""")])
+def test_slow_imports_are_told(run: RunDir, capsys: pytest.CaptureFixture[str], waited: float, printed: str) -> None:
+    imports = Imports(seconds=94.2, waited=waited, folder="/shared/env")
+    tracker = Tracker(run, run.claim_attempt(), step=0, config_text="name: x")
+    report_imports(tracker, imports)
+    tracker.status(now=True)
+    tracker.close()
+    assert capsys.readouterr().out == printed
+    heartbeat = View.read(run).heartbeat
+    assert heartbeat is not None and heartbeat.imports == imports
 
 
 def test_rank_0_finds_the_newest_checkpoint(images: RunDir, capsys: pytest.CaptureFixture[str]) -> None:

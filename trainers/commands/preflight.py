@@ -129,7 +129,8 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
         else:
             with one_thread():  # threads that wait for each other are slow on a busy login node
                 parameters = sum(parameter.numel() for parameter in model.parameters())
-                rehearsed = rehearse(numbers, sets, task, tried, world_size=world_size, parameters=parameters)
+                long_enough = with_phase_values(filled or config, tables, least=2)  # which it takes
+                rehearsed = rehearse(long_enough, sets, task, tried, world_size=world_size, parameters=parameters)
             workers = loader_workers(config, threads=config.launch.cpus_per_rank or 2, debug=False)
             shared_faults, shared_notes = shared_files(opened) if workers else ([], [])
             faults, notes = [*rehearsed.faults, *shared_faults], [*notes, *rehearsed.notes, *shared_notes]

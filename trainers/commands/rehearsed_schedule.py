@@ -35,7 +35,8 @@ def rehearse_schedule(scheduler: Any, optimizer: torch.optim.Optimizer, schedule
                 text = next(iter(str(error).splitlines()), "") or type(error).__name__
                 raise PreflightError(Fault(
                     what=f"the scheduler fails at {unit} {number:,} of the phase's {count:,}: {text}", where=where,
-                    given=type(scheduler).__name__, remedy=f"It must last for {count:,} {unit}s.")) from error
+                    given=type(scheduler).__name__,
+                    remedy=f"It must last for {count:,} {unit}s, which is ${{phase.{unit}s}}.")) from error
             if wrong := [rate for rate in rates if not 0 <= rate < math.inf]:
                 raise PreflightError(Fault(
                     what=f"the learning rate is {wrong[0]:g} after {number:,} of the phase's {count:,} {unit}s",

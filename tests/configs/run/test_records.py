@@ -26,6 +26,7 @@ from drumbeat.configs.run.checkpoint_records import (
 from drumbeat.configs.run.code_records import CodeSnapshot, CodeTree
 from drumbeat.configs.run.files import DamagedError, write_json
 from drumbeat.configs.run.plan import Allocation, JobPlan, Topology
+from drumbeat.configs.run.rank_records import Imports
 from drumbeat.configs.run.record import Record
 from drumbeat.configs.run.records import (
     AttemptStart,
@@ -61,13 +62,15 @@ PROGRESS = Progress(step=7, phase=1, phase_step=2, samples=60, skipped=1, ledger
 VERSIONS = Versions(drumbeat="0.1.0", python="3.11.2", torch="2.14.1", cuda="13.0", nccl="2.28.9",
                     device="NVIDIA H100", precision="bf16")
 TREE = CodeTree(name="lab", folder="/home/me/lab", files=3, bytes=99, commit="0123", changed_files=1)
+IMPORTS = Imports(seconds=94.5, waited=88.5, folder="/shared/env")
 ALL = [
+    IMPORTS,
     Operation(name="cumsum_cuda_kernel", attempt=1, rank=3, line="net.py:7"),
     Job(backend="slurm", id="4711", host="login", pid=3, next_job="4712", cancelled=True),
     Status(state="failed", attempt=3, verdict="rank 1 on n1 was killed", time=1.5),
     Heartbeat(step=1, steps=9, phase="head", phase_step=1, phase_steps=3, epoch=0.5, loss=0.25, samples_per_second=9.5,
               eta_seconds=8.0, validation={"loss": 0.5}, seconds={"training": 1.0}, gpu={"peak": 2**40},
-              pause_reason="full", time=2.5),
+              imports=IMPORTS, pause_reason="full", time=2.5),
     Result(steps=9, samples_seen=90, overshoot=2, samples_skipped=1, weights_sha256="ab", last=BEST, best=BEST,
            test={"loss": 0.5}),
     Change(command="resume", pid=7, host="n1", space="boot pid:[1]", time=1.0),

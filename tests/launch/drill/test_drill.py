@@ -10,13 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Result, Status
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.processes import processes_of
-from tests.tiny import write_config
+from tests.tiny import Net, write_config
 from tests.warm import run_python
 
 pytestmark = pytest.mark.slow
@@ -30,14 +31,24 @@ RECIPE = [
     "phases.finetune.layers=[backbone, head]", "phases.finetune.layer_decay=0.5",
     f"phases.finetune.scheduler={{_target_: {AT}.SequentialLR, milestones: ['${{phase.steps // 5}}'], schedulers: ["
     f"{{_target_: {AT}.LinearLR, total_iters: '${{phase.steps // 5}}'}}, "
-    f"{{_target_: {AT}.CosineAnnealingLR, T_max: '${{phase.steps - phase.steps // 5}}'}}]}}"]
+    f"{{_target_: {AT}.CosineAnnealingLR, T_max: '${{phase.steps - phase.steps // 5}}'}}]}}",
+    "initialize={weights: start.pth, only: [backbone], rename: {body: backbone}, strict: true}",
+    "phases.finetune.freeze=[{type: torch.nn.BatchNorm2d}, head.3.bias]"]
 """Parts of modern recipes, all of which a drill must leave exact."""
+
+
+MARKS = ["evaluation.at_start=true", "evaluation.every_epochs=2", "evaluation.every_steps=50",
+         "checkpoints.keep_best=2", "checkpoints.keep_every_epochs=7", "phases.head.patience=20",
+         "phases.finetune.patience=1", "phases.finetune.target=0.01", "budget={steps: 1000, hours: 1}"]
+"""When it evaluates, what it keeps, and when it ends."""
 
 
 def run_drill(folder: Path, *words: str, warm: bool = True) -> subprocess.CompletedProcess[str]:
     """`drumbeat drill` of the small experiment, which takes some 360 steps of 5 ms here."""
+    torch.save({"state_dict": {f"module.body.{name}": value for name, value in Net().backbone.state_dict().items()}},
+               folder / "start.pth")
     command = [sys.executable, "-m", "drumbeat", "drill", str(write_config(folder)), "phases.head.epochs=40",
-               "checkpoints.every_steps=30", "evaluation.batch_size=30", "--procs", "2", *RECIPE, *words]
+               "checkpoints.every_steps=30", "evaluation.batch_size=30", "--procs", "2", *RECIPE, *MARKS, *words]
     return (run_python if warm else subprocess.run)(command, cwd=folder, capture_output=True, text=True,
                                                     env=os.environ | {"COLUMNS": "80"})
 

@@ -272,7 +272,7 @@ def test_a_disk_that_does_not_answer_does_not_end_an_attempt(tmp_path: Path, mon
     write_plan(run := RunDir(tmp_path / "run"))
     attempt = run.claim_attempt()
     launcher = Launcher(run, JobPlan.require(run.plan))
-    NodeDown(exit_code=0, host="n1", message="").write(attempt.node_down(1))
+    attempt.report(1, NodeDown(exit_code=0, host="n1", message=""))
     assert not launcher.is_over(attempt)
     with monkeypatch.context() as patch:
         def stale(*given: object, **named: object) -> int:
@@ -283,9 +283,9 @@ def test_a_disk_that_does_not_answer_does_not_end_an_attempt(tmp_path: Path, mon
     run.path.rename(tmp_path / "hidden")
     assert not launcher.is_over(attempt)
     (tmp_path / "hidden").rename(run.path)
-    NodeDown(exit_code=1, host="n1", message="").write(attempt.node_down(1))
+    attempt.report(2, NodeDown(exit_code=1, host="n2", message=""))
     assert launcher.is_over(attempt)
-    attempt.node_down(1).unlink()
+    attempt.node_failed.unlink()
     run.claim_attempt()
     assert launcher.is_over(attempt)
 

@@ -14,7 +14,7 @@ from drumbeat.configs.run.view import View
 from drumbeat.launch.runs.goodput import effective_ratio, goodput, text
 from tests.runs import write_heartbeat, write_plan
 
-SECONDS = {"starting": 10.0, "waiting": 5.0, "training": 60.0, "evaluating": 10.0, "saving": 5.0}
+SECONDS = {"importing": 0.0, "starting": 10.0, "waiting": 5.0, "training": 60.0, "evaluating": 10.0, "saving": 5.0}
 
 
 @pytest.fixture

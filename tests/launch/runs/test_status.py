@@ -12,7 +12,7 @@ from drumbeat.configs.run.bad_nodes import forget, remembered
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.lock import changing
 from drumbeat.configs.run.processes import process_space
-from drumbeat.configs.run.rank_records import RankTimes, SlowRank
+from drumbeat.configs.run.rank_records import Imports, RankTimes, SlowRank
 from drumbeat.configs.run.records import RankError, Result, Saved, State, Status
 from drumbeat.configs.run.view import View
 from drumbeat.launch.commands.main import main
@@ -125,6 +125,18 @@ slow rank       rank 3 on gpu07 computes more slowly than the others, which wait
 """ in text_of(run)
     assert main(["status", str(run.path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["slow_rank"] == slow.as_json()
+
+
+def test_a_slow_start_is_told_while_the_run_is_running(run: RunDir) -> None:
+    write_job(run, "slurm", id="17", host="login")
+    write_heartbeat(run, imports=Imports(seconds=94.2, waited=88.4, folder="/shared/env"))
+    assert """
+slow start      imports took 94 s, 88 s of which they waited for files:
+                /shared/env is on a slow disk. A copy on each node's own disk,
+                or a container image, starts faster
+""" in text_of(run)
+    write_heartbeat(run, imports=Imports(seconds=94.2, waited=8.4, folder="/shared/env"))
+    assert "slow start" not in text_of(run)
 
 
 def test_the_time_is_shown_by_kind_of_work(run: RunDir) -> None:

@@ -163,21 +163,20 @@ def test_a_root_that_no_set_refers_to_is_refused(failed: RunDir, capsys: pytest.
     assert "data.root has no effect" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("reason", "key"), [
-    ("patience", "phases.finetune.patience"), ("target", "phases.finetune.target"), ("hours", "budget.hours")])
-def test_what_continues_a_run_that_has_ended_early(failed: RunDir, reason: Any, key: str,
+@pytest.mark.parametrize(("reason", "key", "value", "more"), [
+    ("patience", "phases.finetune.patience", "3", "4"), ("target", "phases.finetune.target", "0.5", "0.01"),
+    ("hours", "budget.hours", "2", "3")])
+def test_what_continues_a_run_that_has_ended_early(failed: RunDir, reason: Any, key: str, value: str, more: str,
                                                    capsys: pytest.CaptureFixture[str]) -> None:
     """More epochs do not."""
     end = PhaseEnd(phase=1, steps=100, reason=reason, text="phase finetune ended after 100 steps")
     save(failed, 300, Progress(step=300, phase=1, ended=(end,), stale=3, seconds={"training": 9e3},
                                last={"step": 300, "loss": 0.1}))
     write_state(failed, "finished")
-    text = failed.config.read_text().replace("  hours: null", "  hours: 2").replace(
-        "patience: null", "patience: 3").replace("target: null", "target: 0.5")
-    failed.config.write_text(text)
+    name = key.rpartition(".")[2]
+    failed.config.write_text(failed.config.read_text().replace(f" {name}: null", f" {name}: {value}"))
     assert main(["resume", "small", "phases.finetune.epochs=99"]) == 2
     error = capsys.readouterr().err
     assert "given  phase finetune ended after 100 steps\n" in error
     assert f"Train it for longer: drumbeat resume {failed.id} {key}=N Or start" in " ".join(error.split())
-    value = 0.01 if reason == "target" else 4
-    assert main(["resume", "small", f"{key}={value}", "--no-preflight"]) == 0
+    assert main(["resume", "small", f"{key}={more}", "--no-preflight"]) == 0

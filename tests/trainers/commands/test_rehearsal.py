@@ -101,6 +101,14 @@ def test_state_that_a_checkpoint_cannot_hold(tmp_path: Path) -> None:
     assert ".file is of type pathlib.PosixPath, which a checkpoint cannot hold" in what
 
 
+def test_a_phase_of_one_step(tmp_path: Path) -> None:
+    """Its schedule lasts for one step, and the rehearsal takes two."""
+    change = ("phases.finetune.scheduler={_target_: torch.optim.lr_scheduler.OneCycleLR, max_lr: 0.1, "
+              "total_steps: '${phase.steps}'}")
+    facts = preflight(config(tmp_path, change, "phases.finetune.epochs=0.1"))
+    assert (facts["steps"]["finetune"], facts["notes"]) == (1, [])
+
+
 def test_an_optimizer_that_averages(tmp_path: Path) -> None:
     """As schedule-free ones do, which are switched between training and evaluation."""
     assert preflight(config(tmp_path, optimizer("ScheduleFree", module=OWN)))["notes"] == []

@@ -23,7 +23,7 @@ def test_one_that_is_too_short(tmp_path: Path) -> None:
     (fault,) = caught.value.faults
     assert fault.what.startswith("the scheduler fails at step 21 of the phase's 25: Tried to step 21 times.")
     assert (fault.where, fault.given, fault.remedy) == (
-        "phases.finetune.scheduler", "OneCycleLR", "It must last for 25 steps.")
+        "phases.finetune.scheduler", "OneCycleLR", "It must last for 25 steps, which is ${phase.steps}.")
 
 
 @pytest.mark.parametrize("steps", [26, 25])
@@ -36,7 +36,8 @@ def test_it_is_stepped_as_often_as_in_the_run(tmp_path: Path) -> None:
     changes = [ONE_CYCLE.format(2), "phases.finetune.scheduler_every=epoch"]
     with pytest.raises(PreflightError, match="at epoch 3 of the phase's 3"):
         preflight(load(write_config(tmp_path), changes).config)
-    preflight(load(write_config(tmp_path), [ONE_CYCLE.format(3), changes[1]]).config)
+    for count in ("3", "'${phase.epochs}'"):
+        preflight(load(write_config(tmp_path), [ONE_CYCLE.format(count), changes[1]]).config)
 
 
 def test_a_learning_rate_below_zero(tmp_path: Path) -> None:
