@@ -62,7 +62,7 @@ class Profile(Record):
     step: int
     """The first step that was measured."""
     steps: int
-    """How many were measured; fewer than requested if the phase has ended."""
+    """How many were measured; fewer than requested, perhaps none, if the phase has ended."""
     data: tuple[float, ...]
     """Waiting for the batch, while the device had nothing to compute."""
     forward: tuple[float, ...]

@@ -41,6 +41,9 @@ def profile(run: RunDir, steps: int, ranks: str) -> None:
         if (left := ProfileRequest.read(attempt.profile)) and left.id == request.id:
             with suppress(OSError):
                 attempt.profile.unlink()
+    if not found.steps:
+        raise RunError(Fault(what="the phase has ended before a step was measured", where=str(run.path),
+                             remedy=f"If another one follows: {command('profile', run)}"))
     print(found.text)
     for rank in traced:
         trace = attempt.trace(found.step, rank)

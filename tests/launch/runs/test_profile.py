@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,18 @@ def test_a_run_that_ends_meanwhile(live: RunDir, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(RunError, match="the attempt has ended before the profile did"):
         profile(live, 5, "0")
     assert not live.attempt(0).profile.exists()
+
+
+def test_a_phase_that_has_ended(live: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempt = live.attempt(0)
+
+    def end(seconds: float) -> None:
+        if request := ProfileRequest.take(attempt.profile):
+            replace(PROFILE, id=request.id, steps=0).write(attempt.profiled(120))
+
+    monkeypatch.setattr("drumbeat.launch.runs.profile.time.sleep", end)
+    with pytest.raises(RunError, match="the phase has ended before a step was measured"):
+        profile(live, 5, "0")
 
 
 def test_ranks_that_do_not_know_of_profiles(live: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
