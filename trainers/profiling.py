@@ -70,8 +70,7 @@ class Profiling:
         self.times.observe(None)
         if self.profiler is not None:
             self.profiler.stop()
-        if len(self.steps) > WARM_UP_STEPS:
-            self._write()
+        self._write()
 
     def _write(self) -> None:
         """Rank 0 collects the times, which the others send when they have written their traces."""
@@ -82,14 +81,15 @@ class Profiling:
             return
         fields = dict(zip((*PARTS, "samples"), torch.stack(each).T.tolist(), strict=True))
         profile = Profile.parse({"id": self.request.id, "step": self.first, "traces": [*self.request.ranks],
-                                 "steps": len(self.steps) - WARM_UP_STEPS, **fields})
+                                 "steps": max(0, len(self.steps) - WARM_UP_STEPS), **fields})
         write_soon(self.attempt.profiled(self.first), json.dumps(profile.as_json()) + "\n", 0)
         print(f"profiled   {profile.steps:,} steps from step {self.first:,} on", flush=True)
 
 
 def mean_times(steps: list[Step], forward: list[list[Moment]]) -> Tensor:
     """float64 [7]: the seconds of each of `PARTS`, and the samples, of an average step. The first steps are for
-    warming up. `forward` are, of each step, the beginnings and ends of its forward passes."""
+    warming up; zeros if there are no others. `forward` are, of each step, the beginnings and ends of its forward
+    passes."""
     rows = []
     for last, step, passes in zip(steps[WARM_UP_STEPS - 1:], steps[WARM_UP_STEPS:], forward[WARM_UP_STEPS:],
                                   strict=False):
@@ -98,7 +98,7 @@ def mean_times(steps: list[Step], forward: list[list[Moment]]) -> Tensor:
         ahead = sum(seconds(*pair) for pair in zip(passes[::2], passes[1::2], strict=True)) if passes else torch.nan
         backward = seconds(step.begun, step.own) - (ahead if passes else 0.0)
         rows.append([data, ahead, backward, communication, optimizer, between - data, step.samples])
-    return torch.tensor(rows, dtype=torch.float64).mean(0)
+    return torch.tensor(rows or [[0.0] * 7], dtype=torch.float64).mean(0)
 
 
 def write_trace(path: Path, profiler: torch.profiler.profile) -> None:

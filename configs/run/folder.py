@@ -204,6 +204,10 @@ class Attempt:
         """Written by `drumbeat profile`: a request to profile the next steps."""
         return self.path / "profile.json"
 
+    def profiles(self) -> list[Path]:
+        """The files of all profiles, by step."""
+        return sorted(self.path.glob("profile-*.json"), key=lambda path: (len(path.name), path.name))
+
     def profiled(self, step: int) -> Path:
         """Written by rank 0: what a profile from this step on has measured."""
         return self.path / f"profile-{step}.json"

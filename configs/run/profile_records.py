@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +13,7 @@ from typing import Self
 
 from drumbeat.configs.run.files import DamagedError
 from drumbeat.configs.run.record import Record
+from drumbeat.configs.text_table import aligned
 
 MOST_STEPS = 1000
 """The most steps of a profile: a trace has thousands of events for each."""
@@ -58,7 +62,7 @@ class Profile(Record):
     step: int
     """The first step that was measured."""
     steps: int
-    """How many were measured; fewer than requested if the phase has ended."""
+    """How many were measured; fewer than requested, perhaps none, if the phase has ended."""
     data: tuple[float, ...]
     """Waiting for the batch, while the device had nothing to compute."""
     forward: tuple[float, ...]
@@ -76,3 +80,30 @@ class Profile(Record):
     traces: tuple[int, ...] = ()
     """The ranks that were asked for a trace."""
     time: float = field(default_factory=time.time)
+
+    @property
+    def text(self) -> str:
+        """A table of milliseconds: a row for each rank, their median and the differences between them."""
+        parts = {name: getattr(self, name) for name in PARTS}
+        whole = [sum(value for value in rank if not math.isnan(value)) for rank in zip(*parts.values(), strict=True)]
+        columns: dict[str, Sequence[float]] = {"step": whole, **parts}
+        rows = [["rank", *columns, "samples"],
+                *([str(rank), *(_milliseconds(values[rank]) for values in columns.values()), f"{self.samples[rank]:g}"]
+                  for rank in range(len(whole)))]
+        if len(whole) > 1:
+            rows += [[name, *(_milliseconds(of(values)) for values in columns.values()), ""]
+                     for name, of in (("median", _median), ("max - min", _spread))]
+        head = f"steps {self.step:,} to {self.step + self.steps - 1:,}, milliseconds of an average step"
+        return "\n".join([head, *aligned(rows, right=range(1, len(rows[0])))])
+
+
+def _median(values: Sequence[float]) -> float:
+    return statistics.median(values) if all(map(math.isfinite, values)) else math.nan
+
+
+def _spread(values: Sequence[float]) -> float:
+    return max(values) - min(values) if all(map(math.isfinite, values)) else math.nan
+
+
+def _milliseconds(seconds: float) -> str:
+    return "-" if math.isnan(seconds) else f"{1e3 * seconds:.2f}"

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import os
-import statistics
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 
 from drumbeat.configs.errors import Fault, LaunchError, RunError
 from drumbeat.configs.run.folder import Attempt, RunDir
-from drumbeat.configs.run.profile_records import MOST_STEPS, PARTS, Profile, ProfileRequest
+from drumbeat.configs.run.profile_records import MOST_STEPS, Profile, ProfileRequest
 from drumbeat.configs.run.view import View
-from drumbeat.configs.text_table import aligned
 from drumbeat.launch.backends.typed import command
 from drumbeat.launch.runs.status import unrecorded_end
 
@@ -45,7 +41,10 @@ def profile(run: RunDir, steps: int, ranks: str) -> None:
         if (left := ProfileRequest.read(attempt.profile)) and left.id == request.id:
             with suppress(OSError):
                 attempt.profile.unlink()
-    print(text(found))
+    if not found.steps:
+        raise RunError(Fault(what="the phase has ended before a step was measured", where=str(run.path),
+                             remedy=f"If another one follows: {command('profile', run)}"))
+    print(found.text)
     for rank in traced:
         trace = attempt.trace(found.step, rank)
         print(f"trace      {trace if trace.exists() else f'none of rank {rank}: its log says why'}")
@@ -78,7 +77,7 @@ def _wait(run: RunDir, attempt: Attempt, request: ProfileRequest) -> Profile:
     began = looked = time.monotonic()
     at = _step(run)
     while True:
-        for file in attempt.path.glob("profile-*.json"):
+        for file in attempt.profiles():
             found = Profile.read(file)
             if found and found.id == request.id:
                 return found
@@ -99,30 +98,3 @@ def _wait(run: RunDir, attempt: Attempt, request: ProfileRequest) -> Profile:
 def _step(run: RunDir) -> int:
     beat = View.read(run).heartbeat
     return beat.step if beat else 0
-
-
-def text(profile: Profile) -> str:
-    """A table of milliseconds: a row for each rank, the median rank and the differences between ranks."""
-    parts = {name: getattr(profile, name) for name in PARTS}
-    totals = [sum(value for value in values if not math.isnan(value)) for values in zip(*parts.values(), strict=True)]
-    columns = {"step": tuple(totals), **parts}
-    rows = [["rank", *columns, "samples"],
-            *([str(rank), *(_ms(values[rank]) for values in columns.values()), f"{profile.samples[rank]:g}"]
-              for rank in range(len(totals)))]
-    if len(totals) > 1:
-        for name, summary in (("median", _median), ("max - min", _spread)):
-            rows.append([name, *(_ms(summary(values)) for values in columns.values()), ""])
-    head = f"steps {profile.step:,} to {profile.step + profile.steps - 1:,}, milliseconds of an average step\n"
-    return head + "\n".join(aligned(rows, right=range(1, len(rows[0]))))
-
-
-def _spread(values: Sequence[float]) -> float:
-    return max(values) - min(values) if all(map(math.isfinite, values)) else math.nan
-
-
-def _median(values: Sequence[float]) -> float:
-    return statistics.median(values) if all(map(math.isfinite, values)) else math.nan
-
-
-def _ms(value: float) -> str:
-    return "-" if math.isnan(value) else f"{1e3 * value:.2f}"

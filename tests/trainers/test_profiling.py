@@ -24,7 +24,7 @@ from drumbeat.trainers.step_times import Step
 from drumbeat.trainers.tasks import Classification
 from drumbeat.trainers.world import World
 from tests.ranks import on_ranks
-from tests.trainers.in_process import attempted, new_run
+from tests.trainers.in_process import ALONE, attempted, new_run
 
 SLEEP = 0.03
 
@@ -94,6 +94,13 @@ def trained(world: World, run: RunDir, *, steps: int, request: ProfileRequest) -
         runner.settle(runner.update())
     runner.times.close()
     return runner
+
+
+def test_a_phase_that_ends_at_once_leaves_a_profile_of_no_step(tmp_path: Path) -> None:
+    attempt = RunDir(tmp_path).claim_attempt()
+    trained(ALONE, RunDir(tmp_path), steps=2, request=ProfileRequest(id="a", steps=5, ranks=()))
+    found = Profile.require(attempt.profiled(2))
+    assert (found.steps, found.forward, found.samples) == (0, (0.0,), (0.0,))
 
 
 def rank(world: World, folder: str) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.profile_records import ProfileRequest
 from drumbeat.trainers.stopping import Decision, StopCoordinator
 from drumbeat.trainers.world import World
 
@@ -119,3 +121,24 @@ def test_the_run_ends_when_its_hours_are_used_up(clock: Clock, attempt: Attempt)
     assert ranks.before(ranks.next_check) == Decision()
     clock.now += 1.0
     assert ranks.before(ranks.next_check) == Decision(end=True)
+
+
+def test_a_profile_is_requested_once_and_not_while_another_runs(clock: Clock, attempt: Attempt) -> None:
+    ranks = coordinator(attempt)
+    request = ProfileRequest(id="a", steps=5, ranks=(0,))
+    request.write(attempt.profile)
+    clock.now += 1.0
+    assert ranks.before(10) == Decision(profile=request)
+    assert not attempt.profile.exists()
+    another = replace(request, id="b")
+    another.write(attempt.profile)
+    ranks.check_before(15)
+    assert ranks.before(15) == Decision()
+    ranks.check_before(16)  # five steps, and one for warming up
+    assert ranks.before(16) == Decision(profile=another)
+    another.write(attempt.profile)  # as on a disk that has become read-only, where it cannot be removed
+    ranks.check_before(30)
+    assert ranks.before(30) == Decision()
+    attempt.profile.write_text("damaged")
+    ranks.check_before(31)
+    assert ranks.before(31) == Decision()

@@ -11,6 +11,7 @@ from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.files import read_end
 from drumbeat.configs.run.folder import Attempt, RunDir
 from drumbeat.configs.run.manifest import checkpoint_path, linked_checkpoint, progress_at, saved_steps
+from drumbeat.configs.run.profile_records import Profile
 from drumbeat.configs.run.rank_records import RankTimes, SlowRank
 from drumbeat.configs.run.records import AttemptStart, Saved, State, Verdict
 from drumbeat.configs.run.view import View
@@ -40,6 +41,13 @@ def slow_ranks(view: View) -> Iterator[Markup]:
             for attempt in view.run.all_attempts() for slow in _slow(attempt)]
     if rows:
         yield page.table(["attempt", "slow rank", "from step", "time"], rows)
+
+
+def profiles(view: View) -> Iterator[Markup]:
+    """The tables of `drumbeat profile`."""
+    for attempt in view.run.all_attempts():
+        for found in filter(None, map(Profile.read, attempt.profiles())):
+            yield page.fold(f"profile of attempt {attempt.number}, step {found.step:,}", page.listing(found.text))
 
 
 def _slow(attempt: Attempt) -> Iterable[SlowRank]:

@@ -37,7 +37,15 @@ from drumbeat.trainers.report import page
 from drumbeat.trainers.report.charts import number
 from drumbeat.trainers.report.events import Events, read_events
 from drumbeat.trainers.report.gallery import charts, evaluations, images, phase_steps, validations
-from drumbeat.trainers.report.history import attempts, checkpoints, duration, errors_and_log, moment, slow_ranks
+from drumbeat.trainers.report.history import (
+    attempts,
+    checkpoints,
+    duration,
+    errors_and_log,
+    moment,
+    profiles,
+    slow_ranks,
+)
 from drumbeat.trainers.report.range_test import range_test
 from drumbeat.trainers.report.reference import epochs, reference_curves, reference_table
 
@@ -65,7 +73,8 @@ def report(run: RunDir) -> str:
         page.section("Images", page.grid(images(events))),
         page.section("Run", page.facts(_facts(view, config))),
         page.section("Versions", page.facts(_versions(view))),
-        page.section("Attempts", attempts(view, progress), *slow_ranks(view), *errors_and_log(view)),
+        page.section("Attempts", attempts(view, progress), *slow_ranks(view), *profiles(view),
+                     *errors_and_log(view)),
         page.section("Checkpoints", checkpoints(run, config)),
         page.section("Config", page.fold("all values", page.yaml(shown(read_text(run.config, MOST_BYTES))))),
         page.footer(moment(time.time()), run.path),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,26 +15,13 @@ from drumbeat.configs.run.profile_records import Profile, ProfileRequest
 from drumbeat.configs.run.records import Result, State
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.runs.find import find_run
-from drumbeat.launch.runs.profile import profile, text
+from drumbeat.launch.runs.profile import profile
 from tests.processes import until
 from tests.runs import write_heartbeat, write_state
 from tests.tiny import drumbeat, latest, write_config
 
-PROFILE = Profile(id="a", step=120, steps=5, data=(0.0001, 0.0002), forward=(0.01, math.nan),
-                  backward=(0.02, 0.03), communication=(0.0112, 0.0), optimizer=(0.001, 0.001), other=(0.0, 0.0),
-                  samples=(32.0, 31.5), traces=(1,))
-
-TABLE = """\
-steps 120 to 124, milliseconds of an average step
-rank        step  data  forward  backward  communication  optimizer  other  samples
-0          42.30  0.10    10.00     20.00          11.20       1.00   0.00       32
-1          31.20  0.20        -     30.00           0.00       1.00   0.00     31.5
-median     36.75  0.15        -     25.00           5.60       1.00   0.00
-max - min  11.10  0.10        -     10.00          11.20       0.00   0.00"""
-
-
-def test_the_table() -> None:
-    assert text(PROFILE) == TABLE
+PROFILE = Profile(id="a", step=120, steps=5, data=(0.1, 0.2), forward=(1.0, 1.0), backward=(2.0, 3.0),
+                  communication=(1.1, 0.0), optimizer=(0.1, 0.1), other=(0.0, 0.0), samples=(32.0, 32.0), traces=(1,))
 
 
 @pytest.fixture
@@ -84,7 +71,7 @@ def test_it_waits_for_its_own_profile(live: RunDir, capsys: pytest.CaptureFixtur
     profile(live, 5, "1,0")
     thread.join()
     out = capsys.readouterr().out
-    assert TABLE in out
+    assert PROFILE.text in out
     assert "trace      none of rank 0: its log says why\n" in out
     assert f"trace      {attempt.trace(120, 1)}\n" in out
 
@@ -103,6 +90,18 @@ def test_a_run_that_ends_meanwhile(live: RunDir, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(RunError, match="the attempt has ended before the profile did"):
         profile(live, 5, "0")
     assert not live.attempt(0).profile.exists()
+
+
+def test_a_phase_that_has_ended(live: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempt = live.attempt(0)
+
+    def end(seconds: float) -> None:
+        if request := ProfileRequest.take(attempt.profile):
+            replace(PROFILE, id=request.id, steps=0).write(attempt.profiled(120))
+
+    monkeypatch.setattr("drumbeat.launch.runs.profile.time.sleep", end)
+    with pytest.raises(RunError, match="the phase has ended before a step was measured"):
+        profile(live, 5, "0")
 
 
 def test_ranks_that_do_not_know_of_profiles(live: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:

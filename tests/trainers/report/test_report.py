@@ -18,6 +18,7 @@ from drumbeat.configs.layers import ROOT
 from drumbeat.configs.load import load
 from drumbeat.configs.run.checkpoint_records import Progress, Span
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.profile_records import Profile
 from drumbeat.configs.run.rank_records import RankTimes, SlowRank
 from drumbeat.configs.run.records import RankError, Result, Verdict
 from drumbeat.configs.run.versions import AttemptVersions, Versions
@@ -96,6 +97,14 @@ def test_slow_ranks(running: RunDir) -> None:
             f"{moment(1e9)} to {moment(1e9 + 3600)}") in text
     assert (f"0 rank 5 on gpu07 computes more slowly than the others, which wait for it 41% of the time 2,130 "
             f"{moment(2e9)} to the end") in text
+
+
+def test_profiles(running: RunDir) -> None:
+    found = Profile(id="a", step=1200, steps=5, data=(0.1,), forward=(1.0,), backward=(2.0,), communication=(0.0,),
+                    optimizer=(0.1,), other=(0.0,), samples=(32.0,))
+    found.write(running.attempt(0).profiled(1200))
+    text = " ".join(text_of(report(running)).split())
+    assert "profile of attempt 0, step 1,200 steps 1,200 to 1,204, milliseconds of an average step" in text
 
 
 def test_a_running_run(running: RunDir) -> None:
