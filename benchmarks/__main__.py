@@ -31,6 +31,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "loop": ("--rounds", "1"),
     "step_times": ("--pairs", "10"),
     "data": ("--rounds", "3"),
+    "epochs": ("--rounds", "2"),
     "checkpoint": ("--rounds", "3"),
     "evaluation": ("--rounds", "1"),
     "start": (),
