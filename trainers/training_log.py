@@ -102,8 +102,8 @@ class TrainingLog:
         """Makes a point of the training curves. `lr` is the learning rate of the step, and `replaced` the number of
         this rank's samples that could not be read since the last checkpoint. Raises `PreflightError`, on all ranks, if
         there are too many in total."""
-        loss = torch.stack([*self.recent]).mean()
-        sums = torch.stack([loss.to(torch.float64), torch.tensor(replaced, dtype=torch.float64, device=loss.device)])
+        loss = float(torch.stack([*self.recent]).mean())
+        sums = torch.tensor([loss, replaced], dtype=torch.float64, device=self.world.device)
         value, total_replaced = self.world.all_reduce(sums).tolist()
         self.check_skipped(progress, int(total_replaced))
         speed = self.meter.read()

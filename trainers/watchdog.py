@@ -30,7 +30,6 @@ class Watchdog:
         """`shortest` is the timeout in seconds, infinity in a debugger. With `grows`, the timeout becomes longer if
         steps are slow."""
         self.file = attempt.stacks(rank).open("wb", buffering=0)
-        self.number = self.file.fileno()
         self.shortest = shortest
         self.grows = grows
         self.longest = 0.0
@@ -63,10 +62,8 @@ class Watchdog:
     def _write(self, timeout: float) -> int:
         """Writes the progress, with this timeout. Returns its length."""
         progress = PROGRESS % (self.step, timeout, self.pets)
-        try:
-            os.pwrite(self.number, progress, 0)
-        except OSError:  # the disk is full or gone: the launcher cannot write there either, and counts no time
-            pass
+        with suppress(OSError):  # the disk is full or gone: the launcher cannot write there either, and counts no time
+            os.pwrite(self.file.fileno(), progress, 0)
         return len(progress)
 
     def _arm(self, start: int) -> None:
