@@ -20,7 +20,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.loop import prepared, start
+from benchmarks.loop import config_values, prepared, start
 from benchmarks.report import Row, show
 from benchmarks.work import WORKS
 from drumbeat.configs.run.records import FirstStep
@@ -48,7 +48,7 @@ class Start:
 
 def ours(ranks: int, *tracer: str) -> float:
     """Seconds from the start of a node's fork server to the first step. All its processes run under the `tracer`."""
-    with prepared(replace(WORKS[WORK], samples=256), ranks) as (run, plan):
+    with prepared(config_values(replace(WORKS[WORK], samples=256), ranks), ranks) as (run, plan):
         if tracer:
             program = run.path / "python"
             program.write_text(f'#!/bin/sh\nexec {shlex.join([*tracer, plan.python])} "$@"\n')
